@@ -1,0 +1,55 @@
+"""The error family: every refusal of sparsec is a SparsecError whose message names the culprit and the way out."""
+
+from __future__ import annotations
+
+
+class SparsecError(Exception):
+    """Base of every error that sparsec raises on purpose; the command line prints it in one line and exits with 1."""
+
+
+class UsageError(SparsecError):
+    """The call itself is wrong (an unknown target, a malformed option); the command line exits with 2."""
+
+
+class ModelError(SparsecError):
+    """The model file cannot be read or is not valid ONNX; names the file and what is wrong in it."""
+
+
+class ShapeError(SparsecError):
+    """A dimension is unbound or a bound shape does not fit the model; names the input and the dimension."""
+
+
+class UnsupportedOperatorError(SparsecError):
+    """One or more nodes cannot be lowered for the target; lists every node with operator and opset."""
+
+
+class InputError(SparsecError):
+    """A feed of `InferenceSession.run` has the wrong name, shape or dtype."""
+
+
+class ArtifactError(SparsecError):
+    """An artifact is damaged, of another schema, or was compiled for a machine that this is not."""
+
+
+class VerificationError(SparsecError):
+    """A compiled model's outputs differ from the dense model's by more than the tolerance."""
+
+
+class FormatError(SparsecError):
+    """A storage format rejects a weight or cannot decode its bytes; names the format and the reason."""
+
+
+class CalibrationError(SparsecError):
+    """A calibration or tuning file is damaged, or a measurement could not be made."""
+
+
+class PruningError(SparsecError):
+    """A pruning request cannot be met; names the criterion, quota or target and the reachable range."""
+
+
+class SimulationError(SparsecError):
+    """An accelerator cannot hold or run a layer; names the layer and the limit."""
+
+
+class ToolchainError(SparsecError):
+    """A compiler, driver or library that the target needs is missing; names what to install."""

@@ -1,0 +1,107 @@
+"""Physical layouts of activations on the CPU: how a logical ONNX tensor lies in one flat float32 buffer.
+
+A layout changes where a value is stored, never what it is: the graph's tensors keep their logical ONNX shapes in every
+layout, and `sparsec::Reformat` is the identity. `Plain` is ONNX's own row-major order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple of `multiple` that is not below `value`."""
+    return -(-value // multiple) * multiple
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Row-major, as ONNX defines it."""
+
+
+@dataclass(frozen=True)
+class PaddedFlat:
+    """Images (batch, channels, height, width), channels first, zero-padded and flattened.
+
+    Pixel (n, c, h, w) lies at `c * channel_stride + origin + (n * (height + pad) + h) * row_stride + w`: the images of a
+    batch stand below each other, separated by `pad` rows, and each row is followed by at least `pad` zero columns, which
+    are the right padding of one row and the left padding of the next. A convolution of stride 1 with padding up to `pad`
+    is then one flat stencil: every tap is a constant offset.
+
+    Attributes:
+        pad: rows and columns of padding around each image.
+        row_stride: floats from a pixel to the one below; at least `width + pad`.
+        lanes: vector width in floats; origin and channel stride are multiples of it.
+        clean: whether the padding holds zeros; if not, it holds anything.
+
+    """
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    pad: int
+    row_stride: int
+    lanes: int
+    clean: bool = True
+
+    @property
+    def origin(self) -> int:
+        """Offset of pixel (0, 0) of the first image within a channel."""
+        return round_up(self.pad * self.row_stride + self.pad, self.lanes)
+
+    @property
+    def rows(self) -> int:
+        """Rows from the first image's first to the last image's last, separators included."""
+        return self.batch * (self.height + self.pad) - self.pad
+
+    @property
+    def span(self) -> int:
+        """Floats from the first pixel to behind the last."""
+        return (self.rows - 1) * self.row_stride + self.width
+
+    @property
+    def vectors(self) -> int:
+        """Vectors that cover the span."""
+        return -(-self.span // self.lanes)
+
+    @property
+    def channel_stride(self) -> int:
+        """Floats from a channel to the next: an odd number of cache lines, so that channels spread over the sets."""
+        end = self.origin + self.vectors * self.lanes + self.pad * self.row_stride + self.pad
+        line = max(16, self.lanes)
+        lines = round_up(end, line) // line
+        return (lines | 1) * line
+
+    @property
+    def size(self) -> int:
+        """Floats of the whole buffer."""
+        return self.channels * self.channel_stride
+
+
+@dataclass(frozen=True)
+class Tiled:
+    """Tokens x features, features first in tiles of `width` tokens, for transformers and batched MatMul.
+
+    Feature f of token t of sequence b lies at `((b * tiles + t // width) * features + f) * width + t % width`.
+    A sequence whose length is no multiple of `width` is padded with tokens that hold anything.
+    """
+
+    batch: int
+    tokens: int
+    features: int
+    width: int
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of one sequence."""
+        return -(-self.tokens // self.width)
+
+    @property
+    def size(self) -> int:
+        """Floats of the whole buffer."""
+        return self.batch * self.tiles * self.features * self.width
+
+
+Layout = Plain | PaddedFlat | Tiled
+PLAIN = Plain()

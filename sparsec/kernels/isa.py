@@ -1,0 +1,31 @@
+"""What a kernel generator may assume of the processor, derived from the target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsec.target import Target
+
+
+@dataclass(frozen=True)
+class Isa:
+    """The vector instruction set a kernel is generated for.
+
+    Attributes:
+        lanes: float32 elements of a vector register (16 AVX-512, 8 AVX2, 4 generic).
+        registers: architectural vector registers.
+        permute2: two-register permutes (AVX-512's vpermi2ps) are there.
+        threads: threads the kernel may use; 1 emits no parallel loop.
+
+    """
+
+    lanes: int
+    registers: int
+    permute2: bool
+    threads: int = 1
+
+
+def isa_of(target: Target, threads: int = 1) -> Isa:
+    """The instruction set of a CPU target."""
+    wide = target.has("avx512f") and target.lanes == 16
+    return Isa(lanes=target.lanes, registers=32 if wide else 16, permute2=wide, threads=threads)

@@ -1,0 +1,129 @@
+"""What a model is compiled for: frozen descriptions of targets and the machine at hand.
+
+Code outside `backends/` never asks which target it has, only what the target can do: `target.lanes`, `target.has("avx512_vnni")`.
+"""
+
+from __future__ import annotations
+
+import functools
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sparsec.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Target:
+    """One compilation target.
+
+    Attributes:
+        name: what `--target` takes.
+        kind: the backend that serves it: "cpu", "cuda" or "eie".
+        mcpu: LLVM's processor name ("" where it does not apply).
+        arch: the CUDA architecture, such as "sm_80" ("" on other kinds).
+        features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …).
+        vector_bits: width of a vector register.
+        l1_bytes, l2_bytes: data cache per core.
+
+    """
+
+    name: str
+    kind: str
+    mcpu: str = ""
+    arch: str = ""
+    features: frozenset[str] = frozenset()
+    vector_bits: int = 128
+    l1_bytes: int = 32 * 1024
+    l2_bytes: int = 512 * 1024
+
+    @property
+    def lanes(self) -> int:
+        """float32 elements of one vector register."""
+        return self.vector_bits // 32
+
+    def has(self, feature: str) -> bool:
+        """Whether the processor has an instruction-set feature, by its Linux name."""
+        return feature in self.features
+
+
+AVX2_FEATURES = frozenset({"sse4_2", "avx", "avx2", "fma", "f16c"})
+AVX512_FEATURES = AVX2_FEATURES | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+
+_FIXED = {
+    "cpu-generic": Target("cpu-generic", "cpu", mcpu="x86-64"),
+    "cpu-avx2": Target("cpu-avx2", "cpu", mcpu="x86-64-v3", features=AVX2_FEATURES, vector_bits=256),
+    "cpu-avx512": Target("cpu-avx512", "cpu", mcpu="x86-64-v4", features=AVX512_FEATURES, vector_bits=512),
+    "eie": Target("eie", "eie"),
+    **{f"cuda-{arch.replace('_', '')}": Target(f"cuda-{arch.replace('_', '')}", "cuda", arch=arch)
+       for arch in ("sm_80", "sm_86", "sm_89", "sm_90")},
+}
+
+TARGET_NAMES = ("cpu", *_FIXED)
+
+
+@functools.cache
+def machine_features() -> frozenset[str]:
+    """Instruction-set features of the machine that runs this, by their Linux names (empty where unknown)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+@functools.cache
+def machine_name() -> str:
+    """The processor's model name, the key under which calibration is cached."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _cache_bytes(level: int, default: int) -> int:
+    """Size of core 0's data cache of a level, read from sysfs."""
+    for index in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            if int((index / "level").read_text()) == level and (index / "type").read_text().strip() != "Instruction":
+                return int((index / "size").read_text().strip().removesuffix("K")) * 1024
+        except (OSError, ValueError):
+            continue
+    return default
+
+
+@functools.cache
+def _host() -> Target:
+    """The machine at hand, at the widest vector set that sparsec has kernels for."""
+    features = machine_features()
+    if features >= AVX512_FEATURES:
+        base = _FIXED["cpu-avx512"]
+    elif features >= AVX2_FEATURES:
+        base = _FIXED["cpu-avx2"]
+    else:
+        base = _FIXED["cpu-generic"]
+    return replace(base, name="cpu", features=features | base.features,
+                   l1_bytes=_cache_bytes(1, base.l1_bytes), l2_bytes=_cache_bytes(2, base.l2_bytes))
+
+
+def resolve(name: str | Target) -> Target:
+    """The target of that name; `cpu` is the machine at hand.
+
+    Raises:
+        UsageError: no such target; the message lists those there are.
+
+    """
+    if isinstance(name, Target):
+        return name
+    if name == "cpu":
+        return _host()
+    if name not in _FIXED:
+        raise UsageError(f"unknown target '{name}'; the targets are {', '.join(TARGET_NAMES)}")
+    return _FIXED[name]
