@@ -1,0 +1,36 @@
+"""What a backend hands to the artifact: a compiled library, its constants and its signature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output: its name in the ONNX model, numpy dtype name and static shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled model that TVM's runtime alone can execute.
+
+    Attributes:
+        library: a shared object (ELF) holding a Relax VM executable.
+        entry: the VM function; it takes the inputs in order, then every constant in order, and returns a tuple of outputs.
+        constants: the weights and tables as the kernels read them; each is given to the VM 64-byte aligned.
+        inputs: the signature's inputs, in order.
+        outputs: the signature's outputs, in order.
+
+    """
+
+    library: bytes
+    entry: str
+    constants: tuple[np.ndarray, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
