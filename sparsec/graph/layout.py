@@ -23,10 +23,10 @@ class Plain:
 class PaddedFlat:
     """Images (batch, channels, height, width), channels first, zero-padded and flattened.
 
-    Pixel (n, c, h, w) lies at `c * channel_stride + origin + (n * (height + pad) + h) * row_stride + w`: the images of a
-    batch stand below each other, separated by `pad` rows, and each row is followed by at least `pad` zero columns, which
+    Pixel (n, c, h, w) lies at `c * channel_stride + origin + (n * pitch + h) * row_stride + w`: the images of a batch
+    stand below each other, separated by `row_pad` rows, and each row is followed by at least `pad` zero columns, which
     are the right padding of one row and the left padding of the next. A convolution of stride 1 with padding up to `pad`
-    is then one flat stencil: every tap is a constant offset.
+    is then one flat stencil: every tap is a constant offset. Sequences are images of height 1 and have no row padding.
 
     Attributes:
         pad: rows and columns of padding around each image.
@@ -46,14 +46,24 @@ class PaddedFlat:
     clean: bool = True
 
     @property
+    def row_pad(self) -> int:
+        """Rows of padding above, between and below the images."""
+        return self.pad if self.height > 1 else 0
+
+    @property
+    def pitch(self) -> int:
+        """Rows from an image to the next."""
+        return self.height + self.row_pad
+
+    @property
     def origin(self) -> int:
         """Offset of pixel (0, 0) of the first image within a channel."""
-        return round_up(self.pad * self.row_stride + self.pad, self.lanes)
+        return round_up(self.row_pad * self.row_stride + self.pad, self.lanes)
 
     @property
     def rows(self) -> int:
         """Rows from the first image's first to the last image's last, separators included."""
-        return self.batch * (self.height + self.pad) - self.pad
+        return self.batch * self.pitch - self.row_pad
 
     @property
     def span(self) -> int:
@@ -68,7 +78,7 @@ class PaddedFlat:
     @property
     def channel_stride(self) -> int:
         """Floats from a channel to the next: an odd number of cache lines, so that channels spread over the sets."""
-        end = self.origin + self.vectors * self.lanes + self.pad * self.row_stride + self.pad
+        end = self.origin + self.vectors * self.lanes + self.row_pad * self.row_stride + self.pad
         line = max(16, self.lanes)
         lines = round_up(end, line) // line
         return (lines | 1) * line
