@@ -1,0 +1,77 @@
+"""From a Relax module to a shared library that TVM's runtime alone can execute."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import tvm
+from tvm import relax
+from tvm.target import codegen
+
+from sparsec.backends.cpu.lower import Lowered
+from sparsec.backends.program import Program
+from sparsec.errors import ToolchainError
+from sparsec.target import Target
+
+LINKERS = ("ld", "ld.lld", "cc", "gcc", "g++", "clang")
+
+
+def build(lowered: Lowered) -> Program:
+    """Compile a lowered model.
+
+    Raises:
+        ToolchainError: LLVM does not know the target's processor, or no linker is installed.
+
+    """
+    target = llvm_target(lowered.target)
+    config = {"tirx.disable_storage_rewrite": True}  # storage rewrite turns register tiles into heap workspaces
+    with target, tvm.transform.PassContext(opt_level=3, config=config):
+        module = _pipeline()(lowered.module)
+        executable = relax.build(module, target, relax_pipeline=None, exec_mode="compiled")
+    return Program(_link(executable), "main", lowered.constants, lowered.inputs, lowered.outputs)
+
+
+def llvm_target(target: Target) -> tvm.target.Target:
+    """TVM's description of a CPU target; for `cpu` it is the processor at hand."""
+    mcpu = codegen.llvm_get_system_cpu() if target.name == "cpu" else target.mcpu
+    if mcpu not in codegen.llvm_get_cpu_archlist(tvm.target.Target("llvm")):
+        raise ToolchainError(f"this TVM's LLVM does not know the processor '{mcpu}' of target {target.name}; "
+                             "compile for cpu-avx512, cpu-avx2 or cpu-generic instead")
+    wide = {"mattr": ["-prefer-256-bit"]} if target.vector_bits == 512 else {}
+    return tvm.target.Target({"kind": "llvm", "mcpu": mcpu, **wide})
+
+
+def _pipeline() -> tvm.transform.Pass:
+    """The Relax passes, in order."""
+    passes = relax.transform
+    return tvm.transform.Sequential([
+        relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(),
+        passes.DecomposeOpsForInference(), passes.CanonicalizeBindings(),
+        passes.LegalizeOps(), passes.AnnotateTIROpPattern(), passes.FoldConstant(), passes.FuseOps(), passes.FuseTIR(),
+        passes.DeadCodeElimination(),
+        passes.RewriteDataflowReshape(), passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
+        passes.StaticPlanBlockMemory(), passes.LowerAllocTensor(), passes.KillAfterLastUse(),
+        passes.LowerRuntimeBuiltin(), passes.ComputePrimValue(), passes.VMShapeLower(), passes.AttachGlobalSymbol(),
+    ])
+
+
+def _link(executable: tvm.runtime.Executable) -> bytes:
+    """Link the executable's object files in a temporary directory, with whichever linker is installed."""
+    linker = next(filter(shutil.which, LINKERS), None)
+    if linker is None:
+        raise ToolchainError(f"no linker found; install one of {', '.join(LINKERS)}")
+
+    def run(output: str, objects: Sequence[str], **_options: object) -> None:
+        done = subprocess.run([linker, "-shared", "-o", output, *objects],  # noqa: S603 - our own temporary files
+                              capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ToolchainError(f"{linker} failed: {done.stderr.strip()}")
+
+    with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
+        path = Path(directory) / "model.so"
+        executable.export_library(str(path), fcompile=run)
+        return path.read_bytes()

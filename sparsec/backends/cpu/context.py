@@ -1,0 +1,123 @@
+"""What a lowering may use: the Relax function under construction and the expressions of the graph's values.
+
+Physical convention: a value in a layout other than `Plain` is one flat float32 tensor of `layout.size` elements; a
+`Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
+other without a copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax, tirx
+
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.layout import PLAIN, Layout, Plain
+from sparsec.kernels.isa import Isa
+from sparsec.target import Target
+
+OPAQUE = 8  # TOpPattern::kOpaque: Relax fuses nothing into the kernel
+
+
+@dataclass
+class LoweringContext:
+    """The state of one lowering; see the module's docstring for what `env` holds.
+
+    Attributes:
+        bb: the builder of `main`, inside a dataflow block.
+        isa: what kernels may assume of the processor.
+        target: what the model is compiled for.
+        env: the expression of every value that has been lowered, as it was bound (flat or in its ONNX shape).
+        constants: runtime constants so far, by the parameter of `main` that receives each.
+
+    """
+
+    bb: relax.BlockBuilder
+    isa: Isa
+    target: Target
+    env: dict[ir.Value, relax.Expr] = field(default_factory=dict)
+    constants: dict[relax.Var, np.ndarray] = field(default_factory=dict)
+    _by_digest: dict[tuple[str, tuple[int, ...], bytes], relax.Var] = field(default_factory=dict)
+    _functions: dict[int, tuple[tirx.PrimFunc, relax.GlobalVar]] = field(default_factory=dict)
+    _views: dict[tuple[ir.Value, bool], relax.Expr] = field(default_factory=dict)
+
+    def layout(self, value: ir.Value) -> Layout:
+        """Where the layout pass put a value."""
+        layout: Layout = value.meta.get("layout", PLAIN)
+        return layout
+
+    def shape(self, value: ir.Value) -> tuple[int, ...]:
+        """The static ONNX shape of a value.
+
+        Raises:
+            UnsupportedOperatorError: a dimension is unknown at compile time.
+
+        """
+        dims = () if value.shape is None else value.shape.dims
+        if value.shape is None or not all(isinstance(dim, int) for dim in dims):
+            raise UnsupportedOperatorError(f"the shape of '{value.name}' is {value.shape}, not static")
+        return tuple(int(dim) for dim in dims if isinstance(dim, int))
+
+    def constant(self, array: np.ndarray) -> relax.Expr:
+        """A runtime constant: a parameter of `main` that the program's `constants` fill; equal arrays share one."""
+        array = np.ascontiguousarray(array)
+        key = (array.dtype.name, array.shape, hashlib.sha256(array.view(np.uint8).data if array.size else b"").digest())
+        if key not in self._by_digest:
+            var = relax.Var(f"constant_{len(self.constants)}", relax.TensorType(array.shape, array.dtype.name))
+            self._by_digest[key] = var
+            self.constants[var] = array
+        return self._by_digest[key]
+
+    def array(self, value: ir.Value) -> np.ndarray | None:
+        """The value's contents where they are known at compile time."""
+        return None if value.const_value is None else value.const_value.numpy()
+
+    def call(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr], *sizes: int,
+             dtype: str = "float32") -> relax.Expr:
+        """Run a kernel on flat buffers; its last `len(sizes)` parameters are the outputs, flat buffers of these sizes.
+
+        Returns one tensor, or for several sizes a tuple expression to be indexed. A PrimFunc enters the module once
+        however often the same object is called.
+        """
+        if id(prim_func) not in self._functions:
+            name = str(prim_func.attrs["global_symbol"]) if "global_symbol" in prim_func.attrs else "kernel"
+            private = prim_func.without_attr("global_symbol").with_attr("op_pattern", OPAQUE)
+            self._functions[id(prim_func)] = (prim_func, self.bb.add_func(private, name))
+        types = [relax.TensorType((size,), dtype) for size in sizes]
+        function = self._functions[id(prim_func)][1]
+        return self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
+
+    def bind(self, value: ir.Value, expr: relax.Expr) -> None:
+        """Record the expression of a value: flat, or in its ONNX shape."""
+        self.env[value] = expr
+
+    def flat(self, value: ir.Value) -> relax.Expr:
+        """The value as one flat buffer, in its layout."""
+        if isinstance(self.layout(value), Plain):
+            return self._view(value, (math.prod(self.shape(value)),), flat=True)
+        return self.env[value]
+
+    def tensor(self, value: ir.Value) -> relax.Expr:
+        """The value as a tensor of its ONNX shape; its layout must be `Plain`."""
+        if not isinstance(self.layout(value), Plain):
+            raise UnsupportedOperatorError(f"'{value.name}' arrives in {self.layout(value)} without a Reformat")
+        return self._view(value, self.shape(value), flat=False)
+
+    def _view(self, value: ir.Value, shape: tuple[int, ...], *, flat: bool) -> relax.Expr:
+        """The bound expression, or a constant, reshaped if it has not that shape yet; Relax makes a view of it."""
+        if value not in self.env:
+            array = self.array(value)
+            if array is None:
+                raise UnsupportedOperatorError(f"'{value.name}' is used before it is computed")
+            return self.constant(array.reshape(shape))
+        expr = self.env[value]
+        if tuple(int(dim) for dim in expr.ty.shape) == shape:
+            return expr
+        if (value, flat) not in self._views:
+            self._views[value, flat] = self.bb.emit(relax.op.reshape(expr, shape))
+        return self._views[value, flat]

@@ -1,0 +1,118 @@
+"""From a planned graph to one Relax module: `main(inputs..., constants...)` returns the tuple of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import tvm
+from tvm import relax
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.importer import convert
+from sparsec.backends.program import TensorSpec
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.layout import Plain
+from sparsec.kernels.isa import isa_of
+from sparsec.target import Target
+
+LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {}
+"""Lowerings of sparsec's own operators, "sparsec::Conv", and of ONNX's in special layouts, "MaxPool".
+
+Each binds the node's outputs; it raises UnsupportedOperatorError with the reason if it cannot.
+"""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A Relax module with its signature; `module["main"]` takes `inputs`, then `constants`, and returns `outputs`."""
+
+    module: tvm.IRModule
+    target: Target
+    threads: int
+    constants: tuple[np.ndarray, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def lower(model: ir.Model, target: Target, threads: int = 1) -> Lowered:
+    """Lower a topologically sorted model of static shapes for a CPU.
+
+    Raises:
+        UnsupportedOperatorError: lists every node that cannot be lowered, with operator, opset and reason.
+
+    """
+    graph = model.graph
+    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target)
+    inputs = [value for value in graph.inputs if value.const_value is None]
+    parameters = [_parameter(context, value, f"input_{index}") for index, value in enumerate(inputs)]
+    with context.bb.function("main"):
+        with context.bb.dataflow():
+            _lower_nodes(context, model)
+            results = context.bb.emit_output(relax.Tuple([_result(context, value) for value in graph.outputs]))
+        context.bb.emit_func_output(results, [*parameters, *context.constants])
+    return Lowered(context.bb.get(), target, threads, tuple(context.constants.values()),
+                   tuple(_spec(context, value) for value in inputs),
+                   tuple(_spec(context, value) for value in graph.outputs))
+
+
+def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
+    """Lower every node in order; nodes behind a refused one are not reported, as nothing is known of their inputs."""
+    refused: list[str] = []
+    missing: set[ir.Value] = set()
+    for node in model.graph:
+        if missing.isdisjoint(node.inputs):
+            try:
+                _lowering(context, node)(context, node)
+                continue
+            except UnsupportedOperatorError as error:
+                opset = model.opset_imports.get(node.domain, "none")
+                refused.append(f"node '{node.name}': {_operator(node)} (opset {opset}): {error}")
+        missing.update(node.outputs)
+    if refused:
+        raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}:\n  "
+                                       + "\n  ".join(refused))
+
+
+def _operator(node: ir.Node) -> str:
+    """The operator as "domain::name", without a domain for ONNX's own."""
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _lowering(context: LoweringContext, node: ir.Node) -> Callable[[LoweringContext, ir.Node], None]:
+    """Our own lowering where the operator or a layout asks for it, else ONNX's operator through the importer."""
+    values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+    if node.domain not in ("", "ai.onnx") or not all(isinstance(context.layout(value), Plain) for value in values):
+        if _operator(node) not in LOWERINGS:
+            raise UnsupportedOperatorError("no lowering for this operator in this layout")
+        return LOWERINGS[_operator(node)]
+    return convert
+
+
+def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Var:
+    """The parameter of `main` for an input of the model."""
+    parameter = relax.Var(name, relax.TensorType(context.shape(value), _dtype(value)))
+    context.bind(value, parameter)
+    return parameter
+
+
+def _result(context: LoweringContext, value: ir.Value) -> relax.Expr:
+    """The expression returned for an output; inputs and constants are copied, so that outputs own their memory."""
+    expr = context.tensor(value)
+    if isinstance(expr, relax.DataflowVar):
+        return expr
+    return context.bb.emit_te(tvm.topi.identity, expr)
+
+
+def _dtype(value: ir.Value) -> str:
+    """The numpy name of a value's element type."""
+    if value.dtype is None:
+        raise UnsupportedOperatorError(f"the element type of '{value.name}' is unknown")
+    return value.dtype.numpy().name
+
+
+def _spec(context: LoweringContext, value: ir.Value) -> TensorSpec:
+    """The signature entry of an input or output."""
+    return TensorSpec(value.name or "", _dtype(value), context.shape(value))
