@@ -1,0 +1,47 @@
+"""The instruction sets that kernel tests run on, and what every one of those tests needs."""
+
+import numpy as np
+import pytest
+import tvm
+from tvm.target import Target as TvmTarget
+
+from sparsec.kernels.isa import isa_of
+from sparsec.target import machine_features, resolve
+
+
+def supported(name):
+    return resolve(name).features <= machine_features()
+
+
+TARGETS = [
+    pytest.param(name, marks=pytest.mark.skipif(not supported(name), reason=f"this processor cannot run {name}"))
+    for name in ("cpu-generic", "cpu-avx2", "cpu-avx512")
+]
+
+
+def isa(name, threads=1):
+    return isa_of(resolve(name), threads)
+
+
+def aligned(array):
+    """A copy that starts at a 64-byte boundary, as the runtime guarantees."""
+    array = np.ascontiguousarray(array)
+    storage = np.empty(array.nbytes + 64, np.uint8)
+    start = -storage.ctypes.data % 64
+    copy = storage[start:start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def compiled(func, name):
+    """The kernel as a function of numpy arrays."""
+    module = tvm.IRModule({"main": func.with_attr("global_symbol", "main").without_attr("tirx.private")})
+    executable = tvm.compile(module, target=TvmTarget({"kind": "llvm", "mcpu": resolve(name).mcpu}))
+
+    def run(*arrays, out):
+        result = aligned(np.full(out, np.nan, np.float32))
+        executable["main"](*(tvm.runtime.from_dlpack(aligned(a)) for a in arrays), tvm.runtime.from_dlpack(result))
+        return result
+
+    run.module = executable
+    return run
