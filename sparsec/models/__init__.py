@@ -1,0 +1,5 @@
+"""Reference networks, pruning and export to ONNX. What needs PyTorch is imported with the module that holds it."""
+
+from sparsec.models.dataset import digits
+
+__all__ = ["digits"]
