@@ -1,0 +1,56 @@
+"""sparsec::Attention: scaled dot-product attention over several heads, on unsplit projections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from onnx.defs import OpSchema
+from onnx.reference.op_run import OpRun
+from scipy.special import softmax
+
+from sparsec.graph.operators import schema
+
+DOC = """
+Y = concat_heads(softmax(scale * Q_h K_h^T + mask) V_h) for every head h (Vaswani et al. 2017, section 3.2).
+
+Head h of a projection is its slice [h * D, (h + 1) * D) along the last axis.
+"""
+
+
+def output_shape(shapes: Sequence[schema.Shape], attributes: Mapping[str, object]) -> schema.Shape:
+    """The shape of Y for (Q, K, …) and the attributes given; raises ValueError where they do not fit."""
+    q, k = shapes[:2]
+    heads = int(attributes["heads"])  # type: ignore[call-overload]  # attribute values are untyped
+    if len(q) != 3 or len(k) != 3 or q[0] != k[0] or q[2] != k[2] or q[2] % heads:
+        raise ValueError(f"Attention cannot split {q} and {k} into {heads} heads")
+    return q
+
+
+SCHEMA = schema.make(
+    "Attention", DOC,
+    [
+        OpSchema.FormalParameter("Q", "T", "Queries (B, T, heads * D)."),
+        OpSchema.FormalParameter("K", "T", "Keys (B, S, heads * D)."),
+        OpSchema.FormalParameter("V", "T", "Values (B, S, heads * D)."),
+        schema.optional("mask", "Added to the scores; broadcasts to (B, heads, T, S)."),
+    ],
+    [
+        OpSchema.Attribute("heads", OpSchema.AttrType.INT, "Number of heads.", required=True),
+        OpSchema.Attribute("scale", OpSchema.AttrType.FLOAT, "Factor on the scores.", required=True),
+    ],
+    output_shape,
+)
+
+
+class Attention(OpRun):
+    """The reference."""
+
+    op_domain = schema.DOMAIN
+
+    def _run(self, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, *, heads: int,
+             scale: float) -> tuple[np.ndarray]:
+        q, k, v = (x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (Q, K, V))  # (B, heads, T or S, D)
+        scores = scale * (q @ k.swapaxes(2, 3))
+        weights = softmax(scores if mask is None else scores + mask, axis=-1)
+        return ((weights @ v).swapaxes(1, 2).reshape(Q.shape).astype(np.float32),)

@@ -1,0 +1,87 @@
+"""sparsec::Conv: convolution by a constant weight, with its epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from onnx.defs import OpSchema
+from onnx.helper import make_attribute
+from onnx.reference.op_run import OpRun
+
+from sparsec.graph.operators import epilogue, schema
+
+DOC = """
+Y = activation(conv(X, W) + B + R), in one or two spatial dimensions.
+
+The convolution is ONNX's, with the padding spelled out (no auto_pad) and the kernel shape taken from W.
+"""
+
+
+def output_shape(shapes: Sequence[schema.Shape], attributes: Mapping[str, object]) -> schema.Shape:
+    """The shape of Y for (X, W, …) and the attributes given; raises ValueError where X and W do not fit."""
+    x, w = shapes[:2]
+    rank = len(w) - 2
+    group = int(attributes.get("group", 1))  # type: ignore[call-overload]  # attribute values are untyped
+    if rank not in (1, 2) or len(x) != len(w) or x[1] != w[1] * group or w[0] % group:
+        raise ValueError(f"Conv cannot apply a weight of shape {w} in {group} groups to {x}")
+    ones = [1] * rank
+    strides, dilations = attributes.get("strides", ones), attributes.get("dilations", ones)
+    pads = attributes.get("pads", [0] * 2 * rank)
+    spatial = [
+        (size + pads[i] + pads[i + rank] - dilations[i] * (kernel - 1) - 1) // strides[i] + 1  # type: ignore[index]
+        for i, (size, kernel) in enumerate(zip(x[2:], w[2:], strict=True))]
+    return (x[0], w[0], *spatial)
+
+
+SCHEMA = schema.make(
+    "Conv", DOC,
+    [
+        OpSchema.FormalParameter("X", "T", "Activations (N, C, L) or (N, C, H, W)."),
+        OpSchema.FormalParameter("W", "T", "Constant weight (M, C / group, *kernel)."),
+        schema.optional("B", "Bias (M,)."),
+        schema.optional("R", "Residual, of the shape of Y."),
+    ],
+    [
+        OpSchema.Attribute("strides", OpSchema.AttrType.INTS, "One a spatial dimension; default 1.", required=False),
+        OpSchema.Attribute("pads", OpSchema.AttrType.INTS, "Zeros before, then after, each spatial dimension; "
+                           "default 0.", required=False),
+        OpSchema.Attribute("dilations", OpSchema.AttrType.INTS, "One a spatial dimension; default 1.", required=False),
+        OpSchema.Attribute("group", make_attribute("group", 1), "Groups of channels that do not mix."),
+        *epilogue.ATTRIBUTES,
+    ],
+    output_shape,
+)
+
+
+def convolve(x: np.ndarray, w: np.ndarray, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int],
+             group: int) -> np.ndarray:
+    """The plain convolution of x (N, C, *spatial) by w (M, C / group, *kernel)."""
+    rank = w.ndim - 2
+    x = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, w.shape[2:], strict=True)]
+    windows = sliding_window_view(x, reach, axis=tuple(range(2, 2 + rank)))  # (N, C, *out, *reach)
+    windows = windows[(slice(None),) * 2 + tuple(slice(None, None, s) for s in (*strides, *dilations))]
+    n, c, *rest = windows.shape
+    out, kernel = rest[:rank], rest[rank:]
+    columns = np.moveaxis(windows.reshape(n, group, c // group, *out, *kernel), 2, 2 + rank)  # (N, G, *out, C/G, *k)
+    columns = columns.reshape(n, group, int(np.prod(out)), -1)
+    weight = w.reshape(group, w.shape[0] // group, -1)
+    y: np.ndarray = weight @ columns.swapaxes(2, 3)  # (N, G, M/G, pixels)
+    return y.reshape(n, w.shape[0], *out)
+
+
+class Conv(OpRun):
+    """The reference."""
+
+    op_domain = schema.DOMAIN
+
+    def _run(self, X: np.ndarray, W: np.ndarray, B: np.ndarray | None = None, R: np.ndarray | None = None, *,
+             strides: Sequence[int] | None = None, pads: Sequence[int] | None = None,
+             dilations: Sequence[int] | None = None, group: int = 1, activation: str = "none", alpha: float = 0.0,
+             beta: float = 0.0) -> tuple[np.ndarray]:
+        rank = W.ndim - 2
+        y = convolve(X, W, strides or [1] * rank, pads or [0] * 2 * rank, dilations or [1] * rank, group)
+        bias = None if B is None else B.reshape(-1, *[1] * rank)
+        return (epilogue.apply(y, bias, R, activation, alpha, beta),)

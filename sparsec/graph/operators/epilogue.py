@@ -1,0 +1,51 @@
+"""The epilogue that Conv and MatMul share: bias, residual and activation, as attributes and as numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx.defs import OpSchema
+from onnx.helper import make_attribute
+from scipy.special import erf, expit
+
+
+def _hard_sigmoid(x: np.ndarray, alpha: float, beta: float) -> np.ndarray:
+    y: np.ndarray = np.clip(alpha * x + beta, 0, 1)
+    return y
+
+
+def _gelu_tanh(x: np.ndarray) -> np.ndarray:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+ACTIVATIONS: dict[str, Callable[[np.ndarray, float, float], np.ndarray]] = {
+    "none": lambda x, _alpha, _beta: x,
+    "relu": lambda x, _alpha, _beta: np.maximum(x, 0),
+    "clip": lambda x, alpha, beta: np.minimum(np.maximum(x, alpha), beta),
+    "leaky_relu": lambda x, alpha, _beta: np.where(x < 0, alpha * x, x),
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_swish": lambda x, _alpha, _beta: x * _hard_sigmoid(x, 1 / 6, 0.5),
+    "sigmoid": lambda x, _alpha, _beta: expit(x),
+    "silu": lambda x, _alpha, _beta: x * expit(x),
+    "tanh": lambda x, _alpha, _beta: np.tanh(x),
+    "gelu_erf": lambda x, _alpha, _beta: 0.5 * x * (1 + erf(x / np.sqrt(2))),
+    "gelu_tanh": lambda x, _alpha, _beta: _gelu_tanh(x),
+}
+"""Activation by name: (x, alpha, beta) -> y. `clip` has min = alpha and max = beta, `leaky_relu` the slope alpha, and
+`hard_sigmoid` is clip(alpha * x + beta, 0, 1); the others use neither."""
+
+ATTRIBUTES = [
+    OpSchema.Attribute("activation", make_attribute("activation", "none"), f"One of {', '.join(ACTIVATIONS)}."),
+    OpSchema.Attribute("alpha", make_attribute("alpha", 0.0), "clip: minimum; leaky_relu, hard_sigmoid: slope."),
+    OpSchema.Attribute("beta", make_attribute("beta", 0.0), "clip: maximum; hard_sigmoid: offset."),
+]
+
+
+def apply(y: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None, activation: str, alpha: float,
+          beta: float) -> np.ndarray:
+    """activation(y + bias + residual), in float32; the bias has been given a shape that broadcasts to y's."""
+    for term in (bias, residual):
+        if term is not None:
+            y = y + term
+    return ACTIVATIONS[activation](y, alpha, beta).astype(np.float32)

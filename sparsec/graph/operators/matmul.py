@@ -1,0 +1,56 @@
+"""sparsec::MatMul: multiplication by a constant matrix on either side, with its epilogue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from onnx.defs import OpSchema
+from onnx.helper import make_attribute
+from onnx.reference.op_run import OpRun
+
+from sparsec.graph.operators import epilogue, schema
+
+DOC = """
+Y = activation(X @ W.T + B + R) for side "right", the linear layer: X (..., K), Y (..., M).
+Y = activation(W @ X + B + R) for side "left": X (..., K, N), Y (..., M, N), with B along M.
+"""
+
+
+def output_shape(shapes: Sequence[schema.Shape], attributes: Mapping[str, object]) -> schema.Shape:
+    """The shape of Y for (X, W, …) and the attributes given; raises ValueError where X and W do not fit."""
+    x, w = shapes[:2]
+    left = attributes.get("side", b"right") == b"left"
+    if len(w) != 2 or len(x) < 1 + left or x[-2 if left else -1] != w[1]:
+        raise ValueError(f"MatMul cannot apply a weight of shape {w} to {x}")
+    return (*x[:-2], w[0], x[-1]) if left else (*x[:-1], w[0])
+
+
+SCHEMA = schema.make(
+    "MatMul", DOC,
+    [
+        OpSchema.FormalParameter("X", "T", "Activations (..., K), or (..., K, N) where the weight is on the left."),
+        OpSchema.FormalParameter("W", "T", "Constant weight (M, K): outputs x inputs, row-major."),
+        schema.optional("B", "Bias (M,)."),
+        schema.optional("R", "Residual, of the shape of Y."),
+    ],
+    [
+        OpSchema.Attribute("side", make_attribute("side", "right"), "Where the weight stands: right or left."),
+        *epilogue.ATTRIBUTES,
+    ],
+    output_shape,
+)
+
+
+class MatMul(OpRun):
+    """The reference."""
+
+    op_domain = schema.DOMAIN
+
+    def _run(self, X: np.ndarray, W: np.ndarray, B: np.ndarray | None = None, R: np.ndarray | None = None, *,
+             side: str = "right", activation: str = "none", alpha: float = 0.0, beta: float = 0.0,
+             ) -> tuple[np.ndarray]:
+        left = side == "left"
+        y = W @ X if left else X @ W.T
+        bias = B[:, np.newaxis] if left and B is not None else B
+        return (epilogue.apply(y, bias, R, activation, alpha, beta),)

@@ -1,0 +1,63 @@
+"""What the schemas of the operators have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import onnx
+from onnx.defs import OpSchema
+from onnx.shape_inference import InferenceContext
+
+DOMAIN = "sparsec"
+VERSION = 1
+
+Shape = tuple[int, ...]
+
+
+def optional(name: str, doc: str) -> OpSchema.FormalParameter:
+    """An input that may be absent."""
+    return OpSchema.FormalParameter(name, "T", doc, param_option=OpSchema.FormalParameterOption.Optional)
+
+
+def _static(kind: onnx.TypeProto | None) -> Shape | None:
+    """The shape of a tensor type, or None where any of it is unknown."""
+    if kind is None or not kind.tensor_type.HasField("shape"):
+        return None
+    dims = kind.tensor_type.shape.dim
+    return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
+
+
+def make(name: str, doc: str, inputs: Sequence[OpSchema.FormalParameter], attributes: Sequence[OpSchema.Attribute],
+         output_shape: Callable[[Sequence[Shape], dict[str, object]], Shape]) -> OpSchema:
+    """A schema of one float32 output Y.
+
+    Args:
+        name: the operator.
+        doc: what it computes.
+        inputs: its inputs, of type T.
+        attributes: its attributes.
+        output_shape: (shapes of the inputs up to the first unknown one, the attributes given) -> the shape of Y; raises
+            ValueError where they do not fit together.
+
+    """
+    schema = OpSchema(
+        name, DOMAIN, VERSION, doc, inputs=inputs, attributes=attributes,
+        outputs=[OpSchema.FormalParameter("Y", "T", "The result.")],
+        type_constraints=[("T", ["tensor(float)"], "float32")],
+    )
+
+    def infer(context: InferenceContext) -> None:
+        shapes = []
+        for index in range(context.get_num_inputs()):
+            if not context.has_input(index) or (shape := _static(context.get_input_type(index))) is None:
+                break
+            shapes.append(shape)
+        if len(shapes) < min(2, len(inputs)):
+            return
+        given = {key: onnx.helper.get_attribute_value(value) for key in schema.attributes
+                 if (value := context.get_attribute(key)) is not None}
+        result = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, output_shape(shapes, given))
+        context.set_output_type(0, result)
+
+    schema.set_type_and_shape_inference_function(infer)
+    return schema

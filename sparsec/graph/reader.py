@@ -1,0 +1,146 @@
+"""Reading an ONNX model into onnx-ir with static shapes and constants as initializers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+
+from sparsec.errors import ModelError, UnsupportedOperatorError
+from sparsec.graph import shapes as shaping
+from sparsec.graph import sparse
+
+OLDEST_OPSET = 7
+OPSET = 20  # has LayerNormalization and Gelu, and every current runtime executes it
+IR_VERSION = 10  # the first that opset 20 and 21 may appear in
+
+Source = str | Path | bytes | onnx.ModelProto
+
+
+def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
+    """Reads a model of opset 7 or newer: a path, the bytes of a file, or a ModelProto (which stays unchanged).
+
+    The result has static input shapes, inferred shapes wherever ONNX can infer them, no local functions, constants and
+    sparse tensors as dense initializers (see `sparse.SPARSE_KEY`), and none of these among its inputs. Models below
+    opset 20 are converted to it; one that ONNX's converter cannot convert keeps its own opset. Weights in external
+    files are mapped, not read.
+
+    Args:
+        source: what to read; external data is looked up beside a path and must not lie outside its folder.
+        shapes: for inputs with symbolic dimensions, the full shape by input name.
+
+    Raises:
+        ModelError: not an ONNX model, damaged, of an unsupported opset, or external data is missing.
+        ShapeError: an input dimension is unbound, or `shapes` does not fit the model.
+        UnsupportedOperatorError: nodes of ONNX's own domain that its opset does not define.
+
+    """
+    where = str(source) if isinstance(source, str | Path) else "the model"
+    proto = _parse(source, where)
+    base_dir = Path(source).resolve().parent if isinstance(source, str | Path) else None
+    notes: dict[str, str] = {}
+    try:
+        if sparse.has_sparse(proto):
+            if proto is source:
+                proto = onnx.ModelProto()
+                proto.CopyFrom(source)
+            notes = sparse.densify(proto, base_dir or Path())
+        model = ir.from_proto(proto)
+        _open_external_data(model, base_dir)
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
+        raise ModelError(f"{where}: {' '.join(str(error).split())}; external data must lie complete beside the "
+                         "model file, which is passed as a path") from error
+    except ir.serde.SerdeError as error:
+        raise ModelError(f"{where}: damaged ONNX model: {_root(error)}; export it again") from error
+    _check_opset(model, where)
+    lift_constants = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
+    for step in (RemoveInitializersFromInputsPass(), InlinePass(), lift_constants):
+        step(model)
+    _check_operators(model, where)
+    shaping.bind(model, shapes or {}, where)
+    shaping.infer(model, where)
+    if model.graph.opset_imports[""] < OPSET:
+        _convert(model)
+        lift_constants(model)
+        shaping.infer(model, where)
+    for name, note in notes.items():
+        if name in model.graph.initializers:
+            model.graph.initializers[name].metadata_props[sparse.SPARSE_KEY] = note
+    return model
+
+
+def _root(error: BaseException) -> str:
+    """The message of the first cause, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split())
+
+
+def _parse(source: Source, where: str) -> onnx.ModelProto:
+    if isinstance(source, onnx.ModelProto):
+        proto = source
+    else:
+        try:
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        except OSError as error:
+            raise ModelError(f"{where}: cannot be read: {error.strerror}; pass the path of an ONNX file") from error
+        try:
+            proto = onnx.ModelProto.FromString(data)
+        except DecodeError as error:
+            # a ModelProto is written in field order and starts with its IR version, field 1
+            what = "truncated or damaged" if data[:1] == b"\x08" else "not an ONNX model"
+            raise ModelError(f"{where}: {what}; export or copy it again") from error
+    if not proto.ir_version or not proto.HasField("graph"):
+        raise ModelError(f"{where}: not an ONNX model; pass a file that an ONNX exporter wrote")
+    return proto
+
+
+def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
+    """Maps every external tensor, so that a missing or short file shows now; raises OSError or ValueError."""
+    if base_dir is not None:
+        ir.external_data.set_base_dir(model.graph, base_dir)
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            if base_dir is None:
+                raise ValueError(f"'{value.name}' lies in external file '{tensor.location}'")
+            tensor.numpy()
+
+
+def _check_opset(model: ir.Model, where: str) -> None:
+    version, newest = model.graph.opset_imports.get(""), onnx.defs.onnx_opset_version()
+    if version is None:
+        raise ModelError(f"{where}: names no opset of ONNX; export it again")
+    if version < OLDEST_OPSET:
+        raise ModelError(f"{where}: opset {version} is older than {OLDEST_OPSET}; "
+                         f"convert it with onnx.version_converter or export it again")
+    if version > newest:
+        raise ModelError(f"{where}: opset {version} is newer than {newest}, the newest that the installed onnx package "
+                         "knows; upgrade onnx or export with an older opset")
+
+
+def _check_operators(model: ir.Model, where: str) -> None:
+    version = model.graph.opset_imports[""]
+    unknown = [f"'{node.name}' ({node.op_type})" for node in model.graph.all_nodes()
+               if node.domain == "" and not onnx.defs.has(node.op_type, version)]
+    if unknown:
+        raise UnsupportedOperatorError(f"{where}: opset {version} of ONNX has no such operators: {', '.join(unknown)}; "
+                                       "export the model with standard operators")
+
+
+def _convert(model: ir.Model) -> None:
+    from onnxscript import version_converter
+
+    logger = logging.getLogger(version_converter.__name__)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)  # it warns of every model older than opset 18; the docstring of `load` says it
+    try:
+        version_converter.convert_version(model, OPSET, fallback=True)
+    finally:
+        logger.setLevel(level)
+    model.ir_version = max(model.ir_version, IR_VERSION)

@@ -1,0 +1,109 @@
+"""Binding a model's symbolic dimensions and inferring the static shape of every value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
+
+from sparsec.errors import ModelError, ShapeError
+
+
+def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The value's shape where every dimension is a known number, else None."""
+    if value is None or value.shape is None or not value.shape.is_static():
+        return None
+    return tuple(value.shape.numpy())
+
+
+def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str) -> None:
+    """Gives every graph input a static shape, in place.
+
+    A symbol bound at one input holds at all of them. Shapes of intermediate values are cleared, to be inferred again.
+
+    Raises:
+        ShapeError: an unknown input, a wrong rank, a contradiction, or dimensions left unbound (all are listed).
+
+    """
+    inputs = {value.name: value for value in model.graph.inputs}
+    symbols: dict[str, int] = {}
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise ShapeError(f"{where}: no input '{name}' to bind; the inputs are {', '.join(map(str, inputs))}")
+        _bind_input(inputs[name], tuple(shape), symbols, where)
+    for value in inputs.values():
+        if value.shape is not None:
+            value.shape = ir.Shape([symbols.get(_symbol(dim), dim) for dim in value.shape])
+    unbound = [value for value in inputs.values() if static_shape(value) is None]
+    if unbound:
+        raise ShapeError(f"{where}: unbound dimensions: {'; '.join(map(_suggestion, unbound))}")
+    _clear_inferred(model.graph, symbols)
+
+
+def _symbol(dim: int | ir.SymbolicDim) -> str:
+    return "" if isinstance(dim, int) else dim.value or ""
+
+
+def _bind_input(value: ir.Value, shape: tuple[int, ...], symbols: dict[str, int], where: str) -> None:
+    if any(dim < 0 for dim in shape):
+        raise ShapeError(f"{where}: input '{value.name}' cannot have the shape {shape}; dimensions are not negative")
+    if value.shape is None:
+        value.shape = ir.Shape(shape)
+        return
+    if len(shape) != len(value.shape):
+        raise ShapeError(f"{where}: input '{value.name}' has rank {len(value.shape)}, "
+                         f"the shape {shape} has rank {len(shape)}; it is declared {_declared(value)}")
+    for index, (old, new) in enumerate(zip(value.shape, shape, strict=True)):
+        symbol = _symbol(old)
+        fixed = old if isinstance(old, int) else symbols.get(symbol)
+        if fixed is not None and fixed != new:
+            raise ShapeError(f"{where}: dimension {index} of input '{value.name}' is {fixed}, not {new}; "
+                             f"it is declared {_declared(value)}")
+        if symbol:
+            symbols[symbol] = new
+    value.shape = ir.Shape(shape)
+
+
+def _declared(value: ir.Value) -> str:
+    dims = [str(dim) if isinstance(dim, int) else _symbol(dim) or f"dim{i}" for i, dim in enumerate(value.shape or ())]
+    return f"({', '.join(dims)})"
+
+
+def _suggestion(value: ir.Value) -> str:
+    """The input, its unbound dimensions and the option that binds them."""
+    if value.shape is None:
+        return f"input '{value.name}' has no shape at all, pass --shape {value.name}:DIM,DIM,…"
+    free = [(i, _symbol(dim)) for i, dim in enumerate(value.shape) if not isinstance(dim, int)]
+    names = ", ".join(f"{i} ({symbol})" if symbol else str(i) for i, symbol in free)
+    text = ",".join(str(dim) if isinstance(dim, int) else _symbol(dim).upper() or f"DIM{i}"
+                    for i, dim in enumerate(value.shape))
+    return f"input '{value.name}' dimension {names}, pass --shape {value.name}:{text}"
+
+
+def _clear_inferred(graph: ir.Graph, symbols: Mapping[str, int]) -> None:
+    """Forgets what the file says of values that standard operators produce: it may name symbols or be out of date."""
+    for node in graph.all_nodes():
+        for value in node.outputs:
+            if value.shape is None:
+                continue
+            if node.domain == "" and not value.is_graph_output():
+                value.shape = None
+            else:
+                known = (dim if isinstance(dim, int) else symbols.get(_symbol(dim)) for dim in value.shape)
+                value.shape = ir.Shape(list(known))
+
+
+def infer(model: ir.Model, where: str) -> None:
+    """Checks the graph against ONNX's rules and infers the type and shape of every value it can, in place.
+
+    Raises:
+        ModelError: the graph is not valid ONNX; says where and why.
+
+    """
+    try:
+        CheckerPass(full_check=True)(model)
+    except Exception as error:  # the checker's errors have no common base
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ModelError(f"{where}: not a valid ONNX graph: {reason}") from error
+    ShapeInferencePass()(model)

@@ -1,0 +1,78 @@
+"""ONNX's sparse tensors (COO) made dense at load: `sparse_initializer` and Constant's `sparse_value`.
+
+The storage format of the compiled model is the plan's choice, so the graph holds dense weights; that a weight came in
+sparse is remembered as the metadata `sparsec.sparse_initializer` of its value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from sparsec.errors import ModelError
+
+SPARSE_KEY = "sparsec.sparse_initializer"
+
+
+def to_dense(sparse: onnx.SparseTensorProto, base_dir: Path) -> tuple[np.ndarray, str]:
+    """The dense array of a sparse tensor and a note on how it was stored, such as `nnz=3,form=linear`.
+
+    The indices are either linear, of shape (nnz,), or one coordinate per dimension, of shape (nnz, rank).
+
+    Raises:
+        ModelError: the indices have another shape or lie outside the tensor; names the tensor.
+
+    """
+    name, shape = sparse.values.name, tuple(sparse.dims)
+    values = numpy_helper.to_array(sparse.values, base_dir=str(base_dir))
+    indices = numpy_helper.to_array(sparse.indices, base_dir=str(base_dir))
+    if indices.shape == (values.size,):
+        form, bounds = "linear", (math.prod(shape),)
+        coordinates: tuple[np.ndarray, ...] = (indices,)
+    elif indices.shape == (values.size, len(shape)):
+        form, bounds = "coordinates", shape
+        coordinates = tuple(indices.T)
+    else:
+        raise ModelError(f"sparse tensor '{name}': indices of shape {indices.shape} fit neither form of ONNX, "
+                         f"({values.size},) or ({values.size}, {len(shape)}); export the model again")
+    if any(((c < 0) | (c >= bound)).any() for c, bound in zip(coordinates, bounds, strict=True)):
+        raise ModelError(f"sparse tensor '{name}': an index lies outside shape {shape}; export the model again")
+    dense = np.zeros(bounds, values.dtype)
+    dense[coordinates] = values
+    return dense.reshape(shape), f"nnz={values.size},form={form}"
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and every graph nested in its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for nested in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                yield from _graphs(nested)
+
+
+def has_sparse(model: onnx.ModelProto) -> bool:
+    """Whether the model holds sparse tensors."""
+    return any(graph.sparse_initializer or any(a.HasField("sparse_tensor") for n in graph.node for a in n.attribute)
+               for graph in _graphs(model.graph))
+
+
+def densify(model: onnx.ModelProto, base_dir: Path) -> dict[str, str]:
+    """Replaces every sparse tensor of the model, in place, by a dense one; returns the note of each by value name."""
+    notes: dict[str, str] = {}
+    for graph in _graphs(model.graph):
+        for sparse in graph.sparse_initializer:
+            dense, notes[sparse.values.name] = to_dense(sparse, base_dir)
+            graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+        graph.ClearField("sparse_initializer")
+        for node in graph.node:
+            for attribute in node.attribute:
+                if attribute.HasField("sparse_tensor"):
+                    dense, notes[node.output[0]] = to_dense(attribute.sparse_tensor, base_dir)
+                    attribute.CopyFrom(onnx.helper.make_attribute("value", numpy_helper.from_array(dense)))
+    return notes
