@@ -1,7 +1,7 @@
 """scikit-learn's handwritten digits at the input size of the LeNets.
 
-Source: 1,797 digits of 8 x 8 pixels (0..16) from the UCI "Optical Recognition of Handwritten Digits" data, as scikit-learn
-distributes them. A fixed fifth is held out and committed; the rest is read from scikit-learn where a network is trained.
+Source: 1,797 digits of 8 x 8 pixels (0..16) from the UCI "Optical Recognition of Handwritten Digits" data, as
+scikit-learn distributes them. A fixed fifth is held out and committed; the rest is read from scikit-learn for training.
 """
 
 from __future__ import annotations

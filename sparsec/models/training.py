@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional as F
+
+from sparsec.models.dataset import Digits
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Data = Iterable[Batch]
@@ -28,14 +30,14 @@ class Batches:
     generator: torch.Generator
 
     @classmethod
-    def of(cls, arrays: tuple[NDArray, NDArray], shape: tuple[int, ...], batch: int, seed: int) -> Batches:
+    def of(cls, arrays: Digits, shape: tuple[int, ...], batch: int, seed: int) -> Batches:
         """Mini-batches of numpy inputs, reshaped to (n, *shape), and labels."""
         inputs, labels = arrays
         generator = torch.Generator().manual_seed(seed)
         return cls(torch.from_numpy(inputs).reshape(-1, *shape), torch.from_numpy(labels), batch, generator)
 
     def __len__(self) -> int:
-        return -(-len(self.inputs) // self.batch)
+        return math.ceil(len(self.inputs) / self.batch)
 
     def __iter__(self) -> Iterator[Batch]:
         for rows in torch.randperm(len(self.inputs), generator=self.generator).split(self.batch):
@@ -66,8 +68,8 @@ def trainer(
     return train
 
 
-@torch.no_grad()
 def accuracy(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> float:
     """Fraction of `inputs` (n, ...) that the model classifies as `labels` (n,)."""
     model.eval()
-    return float((model(inputs).argmax(1) == labels).float().mean())
+    with torch.no_grad():
+        return float((model(inputs).argmax(1) == labels).float().mean())
