@@ -47,6 +47,7 @@ class Attention(OpRun):
     """The reference."""
 
     op_domain = schema.DOMAIN
+    op_schema = SCHEMA
 
     def _run(self, Q: np.ndarray, K: np.ndarray, V: np.ndarray, mask: np.ndarray | None = None, *, heads: int,
              scale: float) -> tuple[np.ndarray]:

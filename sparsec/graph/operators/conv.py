@@ -76,11 +76,11 @@ class Conv(OpRun):
     """The reference."""
 
     op_domain = schema.DOMAIN
+    op_schema = SCHEMA
 
     def _run(self, X: np.ndarray, W: np.ndarray, B: np.ndarray | None = None, R: np.ndarray | None = None, *,
-             strides: Sequence[int] | None = None, pads: Sequence[int] | None = None,
-             dilations: Sequence[int] | None = None, group: int = 1, activation: str = "none", alpha: float = 0.0,
-             beta: float = 0.0) -> tuple[np.ndarray]:
+             strides: Sequence[int] | None, pads: Sequence[int] | None, dilations: Sequence[int] | None, group: int,
+             activation: str, alpha: float, beta: float) -> tuple[np.ndarray]:
         rank = W.ndim - 2
         y = convolve(X, W, strides or [1] * rank, pads or [0] * 2 * rank, dilations or [1] * rank, group)
         bias = None if B is None else B.reshape(-1, *[1] * rank)

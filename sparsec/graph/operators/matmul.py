@@ -46,10 +46,10 @@ class MatMul(OpRun):
     """The reference."""
 
     op_domain = schema.DOMAIN
+    op_schema = SCHEMA
 
     def _run(self, X: np.ndarray, W: np.ndarray, B: np.ndarray | None = None, R: np.ndarray | None = None, *,
-             side: str = "right", activation: str = "none", alpha: float = 0.0, beta: float = 0.0,
-             ) -> tuple[np.ndarray]:
+             side: str, activation: str, alpha: float, beta: float) -> tuple[np.ndarray]:
         left = side == "left"
         y = W @ X if left else X @ W.T
         bias = B[:, np.newaxis] if left and B is not None else B

@@ -18,6 +18,7 @@ class Reformat(OpRun):
     """The reference."""
 
     op_domain = schema.DOMAIN
+    op_schema = SCHEMA
 
     def _run(self, X: np.ndarray) -> tuple[np.ndarray]:
         return (X,)
