@@ -1,6 +1,7 @@
 """What a model is compiled for: frozen descriptions of targets and the machine at hand.
 
-Code outside `backends/` never asks which target it has, only what the target can do: `target.lanes`, `target.has("avx512_vnni")`.
+Code outside `backends/` never asks which target it has, only what the target can do: `target.lanes`,
+`target.has("avx512_vnni")`.
 """
 
 from __future__ import annotations

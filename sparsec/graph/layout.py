@@ -26,7 +26,7 @@ class PaddedFlat:
     Pixel (n, c, h, w) lies at `c * channel_stride + origin + (n * pitch + h) * row_stride + w`: the images of a batch
     stand below each other, separated by `row_pad` rows, and each row is followed by at least `pad` zero columns, which
     are the right padding of one row and the left padding of the next. A convolution of stride 1 with padding up to `pad`
-    is then one flat stencil: every tap is a constant offset. Sequences are images of height 1 and have no row padding.
+    is then one flat stencil: every tap is a constant offset. Sequences are images of height 1, without row padding.
 
     Attributes:
         pad: rows and columns of padding around each image.

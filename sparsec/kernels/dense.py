@@ -1,0 +1,85 @@
+"""Dense weight times dense activations: a register block of rows x vectors, for MatMul and Conv alike.
+
+The inner loop broadcasts one weight for each of `block` rows and multiplies it with `vectors` vectors of pixels, so
+that a step of K costs block + vectors loads for block * vectors FMAs. The walk is `product.py`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store
+from sparsec.kernels.isa import Isa
+from sparsec.kernels.product import Finish, Tiling, build_product
+
+
+@dataclass(frozen=True)
+class DenseParams:
+    """A dense product kernel.
+
+    Attributes:
+        tiling: geometry, epilogue and tiling.
+        block: rows of the register block; no more than there are outputs.
+
+    """
+
+    tiling: Tiling
+    block: int
+
+    @property
+    def blocks(self) -> int:
+        """Row blocks of one part; the last one overlaps its neighbour where they do not come out even."""
+        return -(-self.tiling.stencil.outputs // (self.block * self.tiling.parts))
+
+    @property
+    def accumulators(self) -> int:
+        """Vector registers that hold sums."""
+        return self.block * self.tiling.vectors
+
+
+def _block_rows(p: DenseParams) -> np.ndarray:
+    """First row of every block, (parts * blocks,)."""
+    start = np.arange(p.tiling.parts * p.blocks) * p.block
+    return np.minimum(start, p.tiling.stencil.outputs - p.block)
+
+
+def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
+    """The kernel's array for a weight (outputs, channels * taps): `values`, (row block, channels * taps, block)."""
+    rows = _block_rows(params)[:, None] + np.arange(params.block)
+    return {"values": np.ascontiguousarray(weight[rows].transpose(0, 2, 1), dtype=np.float32).ravel()}
+
+
+def build(params: DenseParams, isa: Isa) -> Any:
+    """The kernel: (values, bias, [mask], x, [residual]) -> y."""
+    t = params.tiling
+    total = t.parts * params.blocks * params.block * t.stencil.inner
+
+    def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, finish: Finish) -> None:
+        with T.serial(0, params.blocks) as block:
+            _row_block(b, source, base, params, T.Bind(part * params.blocks + block), chunk, finish)
+
+    return build_product(t, isa, {"values": (total, "float32")}, inner, t.parts * params.blocks * params.block)
+
+
+def _row_block(b: Buffers, source: Any, base: Any, p: DenseParams, block: Any, chunk: Any, finish: Finish) -> None:
+    t, s = p.tiling, p.tiling.stencil
+    lanes, taps = s.lanes, len(s.taps)
+    acc = registers(p.accumulators, lanes)
+    for register in range(p.accumulators):
+        store(acc, register * lanes, splat(0.0, lanes))
+    weights = T.Bind((block * s.inner + chunk * (t.chunk * taps)) * p.block)
+    with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
+        for tap, tap_offset in enumerate(t.tap_offsets):
+            for vector in range(t.vectors):
+                at = base + T.Cast("int64", channel) * T.int64(t.channel_step) + T.int64(tap_offset + vector * lanes)
+                pixel = load(source, at, lanes)
+                for r in range(p.block):
+                    value = splat(b["values"][weights + (channel * taps + tap) * p.block + r], lanes)
+                    add_to(acc, (r * t.vectors + vector) * lanes, value * pixel)
+    row = T.Bind(T.min(block * p.block, s.outputs - p.block))
+    for r in range(p.block):
+        finish(row + r, block * p.block + r, lambda vector, r=r: load(acc, (r * t.vectors + vector) * lanes, lanes))

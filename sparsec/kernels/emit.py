@@ -1,0 +1,73 @@
+"""Small vocabulary for writing TIR kernels with TVM's IR builder: vectors, loops and the frame of a kernel.
+
+A kernel is a private PrimFunc over flat buffers with destination passing: inputs first, outputs last. Buffers whose
+length is None have a length that the call decides, so that layers which differ only in their non-zeros share one
+kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tvm
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+Buffers = Mapping[str, Any]
+
+# Keeps LLVM's registers: without it TVM may turn a local accumulator into a heap workspace.
+REGISTER = {"disable_lower_builtin": tvm.tirx.const(1, "bool")}
+
+
+def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Callable[[Buffers], None]) -> Any:
+    """A PrimFunc over flat buffers.
+
+    Args:
+        arguments: name -> (length in elements or None, dtype), inputs first and outputs last.
+        body: emits the kernel's statements for the buffers by name.
+
+    """
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr({"tirx.noalias": True})
+        buffers = {}
+        for name, (length, dtype) in arguments.items():
+            size = T.var("int64", f"{name}_length") if length is None else length
+            buffers[name] = T.arg(name, T.buffer((size,), dtype))
+        with T.sblock("root"):
+            T.reads()
+            T.writes()
+            body(buffers)
+    return builder.get()
+
+
+def registers(vectors: int, lanes: int) -> Any:
+    """A local float32 buffer that LLVM keeps in `vectors` vector registers."""
+    return T.alloc_buffer((vectors * lanes,), "float32", scope="local", annotations=REGISTER)
+
+
+def load(buffer: Any, index: Any, lanes: int) -> Any:
+    """The vector of `lanes` elements at `index`."""
+    return buffer[T.Ramp(index, 1, lanes)]
+
+
+def store(buffer: Any, index: Any, vector: Any) -> None:
+    """Store a vector at `index`."""
+    T.buffer_store(buffer, vector, [T.Ramp(index, 1, lanes_of(vector))])
+
+
+def add_to(buffer: Any, index: Any, vector: Any) -> None:
+    """Add a vector to the one stored at `index`."""
+    store(buffer, index, load(buffer, index, lanes_of(vector)) + vector)
+
+
+def lanes_of(vector: Any) -> int:
+    """Elements of a vector expression."""
+    return int(tvm.DataType(str(vector.ty)).lanes)
+
+
+def splat(value: Any, lanes: int) -> Any:
+    """A vector of equal elements from a float or a float32 expression."""
+    if isinstance(value, int | float):
+        value = T.float32(value)
+    return T.Broadcast(value, lanes) if lanes > 1 else value

@@ -1,0 +1,241 @@
+"""The walk that every product kernel shares: tiles of pixels, chunks of channels, parts of the rows, and the epilogue.
+
+A kernel computes a tile of `vectors` SIMD vectors of pixels at a time and walks the inputs in chunks of channels
+whose tile fits the L1 cache. Within a chunk the kernel's own inner product runs over row blocks; partial sums wait in
+a scratch until the last chunk, where bias, residual and activation follow.
+
+Three ways to reach the inputs (`mode`):
+    direct   offsets point into X itself; the first choice where a tap is contiguous and aligned;
+    halo     the chunk's tile is copied with its halo into a scratch;
+    im2col   every tap of the chunk's tile is copied, so that each load is aligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import PaddedFlat, round_up
+from sparsec.kernels.activations import ACTIVATIONS
+from sparsec.kernels.emit import Buffers, kernel, lanes_of, load, splat, store
+from sparsec.kernels.isa import Isa
+from sparsec.kernels.stencil import Stencil
+
+MODES = ("direct", "halo", "im2col")
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """What follows a product: Y = activation(product + bias + residual)."""
+
+    activation: str = "none"
+    alpha: float = 0.0
+    beta: float = 0.0
+    residual: bool = False
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a product is cut into pieces.
+
+    Attributes:
+        stencil: the geometry.
+        epilogue: what follows the product.
+        mode: how the inputs are reached, one of MODES.
+        vectors: SIMD vectors of pixels in a tile.
+        chunk: channels of a K-chunk.
+        parts: equal shares of work that the rows are dealt into, so that threads can split a tile.
+
+    """
+
+    stencil: Stencil
+    epilogue: Epilogue
+    mode: str
+    vectors: int
+    chunk: int
+    parts: int = 1
+
+    @property
+    def tile(self) -> int:
+        """Floats of a tile's row."""
+        return self.vectors * self.stencil.lanes
+
+    @property
+    def chunks(self) -> int:
+        """K-chunks."""
+        return -(-self.stencil.channels // self.chunk)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of one segment; the last one overlaps its neighbour where they do not come out even."""
+        return -(-self.stencil.vectors // self.vectors)
+
+    @property
+    def halo_stride(self) -> int:
+        """Floats of a channel in the halo scratch."""
+        return round_up(self.tile + self.stencil.reach, self.stencil.lanes)
+
+    @property
+    def scratch(self) -> int:
+        """Floats of the copied tile."""
+        taps = len(self.stencil.taps)
+        return {"direct": 0, "halo": self.chunk * self.halo_stride, "im2col": self.chunk * taps * self.tile}[self.mode]
+
+    @property
+    def channel_step(self) -> int:
+        """Floats from a channel to the next where the product reads them."""
+        s = self.stencil
+        return {"direct": s.x_channel_stride, "halo": self.halo_stride, "im2col": len(s.taps) * self.tile}[self.mode]
+
+    @property
+    def tap_offsets(self) -> tuple[int, ...]:
+        """Floats from a channel's first read position to each tap."""
+        if self.mode == "im2col":
+            return tuple(i * self.tile for i in range(len(self.stencil.taps)))
+        return tuple(tap - min(self.stencil.taps) for tap in self.stencil.taps)
+
+
+# Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish).
+Inner = Callable[[Buffers, Any, Any, Any, Any, "Finish"], None]
+
+
+def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int) -> Any:
+    """A product kernel: (the weight's arrays, bias, [mask], x, [residual]) -> y; partial sums wait in `slots` rows."""
+    s = t.stencil
+    arguments = {**weights, "bias": (s.outputs, "float32")}
+    if s.masked:
+        arguments["mask"] = (s.vectors * s.lanes, "int32")
+    arguments["x"] = (s.x_size, "float32")
+    if t.epilogue.residual:
+        arguments["residual"] = (s.y_size, "float32")
+    arguments["y"] = (s.y_size, "float32")
+    return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots))
+
+
+def pixel_mask(layout: PaddedFlat) -> np.ndarray:
+    """The integer mask (-1 keeps, 0 clears) of a layout's pixels among its vectors, int32."""
+    position = np.arange(layout.vectors * layout.lanes)
+    row, column = position // layout.row_stride, position % layout.row_stride
+    keep = (column < layout.width) & (row % layout.pitch < layout.height) & (row < layout.rows)
+    return -keep.astype(np.int32)
+
+
+def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int) -> None:
+    units = t.stencil.segments * t.tiles * t.parts
+    if isa.threads == 1:
+        _work(b, t, 0, units, (0, 1), inner, slots)
+        return
+    with T.parallel(0, isa.threads) as thread:
+        low, high = thread * units // isa.threads, (thread + 1) * units // isa.threads
+        _work(b, t, low, high, (thread, isa.threads), inner, slots)
+
+
+def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], inner: Inner,
+          slots: int) -> None:
+    """Units [low, high) of work, of which a tile has `parts`: one for each part of the rows."""
+    s = t.stencil
+    if s.masked:
+        _clear_border(b, s, *thread)
+    scratch = T.alloc_buffer((max(t.scratch, s.lanes),), "float32")
+    sums = T.alloc_buffer((slots * t.tile if t.chunks > 1 else s.lanes,), "float32")
+    with T.serial(T.floordiv(low, t.parts), T.floordiv(high + (t.parts - 1), t.parts)) as tile:
+        segment = T.floordiv(tile, t.tiles)
+        start = T.Bind(T.min(T.floormod(tile, t.tiles) * t.vectors, s.vectors - t.vectors) * s.lanes)
+        x = T.Bind(s.x_origin + segment * s.x_segment_stride + start)
+        y = T.Bind(s.y_origin + segment * s.y_segment_stride + start)
+        begin = T.Bind(T.max(low - tile * t.parts, 0))
+        end = T.Bind(T.min(high - tile * t.parts, t.parts))
+        with T.serial(0, t.chunks) as chunk:
+            _copy_tile(b, scratch, t, chunk, x)
+            finish = Finish(b, t, sums, chunk, y, start)
+            source, base = scratch, T.int64(0)
+            if t.mode == "direct":
+                source = b["x"]
+                base = T.Bind(T.Cast("int64", x + chunk * (t.chunk * s.x_channel_stride) + min(s.taps)))
+            with T.serial(begin, end) as part:
+                inner(b, source, base, part, chunk, finish)
+
+
+def _clear_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
+    """Zero what lies before and behind the pixels of every row of Y."""
+    tail = s.y_origin + s.vectors * s.lanes
+    with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as row:
+        for begin, end in ((0, s.y_origin), (tail, s.y_row_stride)):
+            with T.serial(0, (end - begin) // s.lanes) as vector:
+                store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, splat(0.0, s.lanes))
+
+
+def _copy_tile(b: Buffers, scratch: Any, t: Tiling, chunk: Any, x: Any) -> None:
+    """Copy the chunk's inputs for one tile into the scratch (nothing in direct mode)."""
+    s = t.stencil
+    if t.mode == "direct":
+        return
+    with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
+        row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
+        if t.mode == "halo":
+            with T.serial(0, t.halo_stride // s.lanes) as vector:
+                source = load(b["x"], row + min(s.taps) + vector * s.lanes, s.lanes)
+                store(scratch, channel * t.halo_stride + vector * s.lanes, source)
+            return
+        for tap, offset in enumerate(s.taps):
+            for vector in range(t.vectors):
+                source = load(b["x"], row + offset + vector * s.lanes, s.lanes)
+                store(scratch, (channel * len(s.taps) + tap) * t.tile + vector * s.lanes, source)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Stores a row's tile: as a partial sum, or through the epilogue after the last chunk."""
+
+    buffers: Buffers
+    tiling: Tiling
+    sums: Any
+    chunk: Any
+    y: Any
+    start: Any
+
+    def __call__(self, row: Any, slot: Any, product: Callable[[int], Any]) -> None:
+        """Store the vectors `product(0)`, `product(1)`, … of one row of the tile; partial sums wait in the slot."""
+        chunks = self.tiling.chunks
+        if chunks == 1:
+            self._final(row, product)
+            return
+        with T.If(self.chunk == chunks - 1):
+            with T.Then():
+                self._final(row, lambda vector: product(vector) + self._sum(slot, vector))
+            with T.Else(), T.If(self.chunk == 0):
+                with T.Then():
+                    self._partial(slot, product)
+                with T.Else():
+                    self._partial(slot, lambda vector: product(vector) + self._sum(slot, vector))
+
+    def _sum(self, slot: Any, vector: int) -> Any:
+        lanes = self.tiling.stencil.lanes
+        return load(self.sums, slot * self.tiling.tile + vector * lanes, lanes)
+
+    def _partial(self, slot: Any, product: Callable[[int], Any]) -> None:
+        for vector in range(self.tiling.vectors):
+            store(self.sums, slot * self.tiling.tile + vector * self.tiling.stencil.lanes, product(vector))
+
+    def _final(self, row: Any, product: Callable[[int], Any]) -> None:
+        b, s = self.buffers, self.tiling.stencil
+        for vector in range(self.tiling.vectors):
+            at = self.y + row * s.y_row_stride + vector * s.lanes
+            mask = load(b["mask"], self.start + vector * s.lanes, s.lanes) if s.masked else None
+            value = product(vector) + splat(b["bias"][row], s.lanes)
+            store(b["y"], at, finish_vector(b, self.tiling.epilogue, value, at, mask))
+
+
+def finish_vector(b: Buffers, e: Epilogue, value: Any, at: Any, mask: Any) -> Any:
+    """The vector to store: residual added, activated, and cleared where the mask is zero."""
+    lanes = lanes_of(value)
+    if e.residual:
+        value = value + load(b["residual"], at, lanes)
+    value = ACTIVATIONS[e.activation](value, lanes, e.alpha, e.beta)
+    if mask is None:
+        return value
+    return T.reinterpret(f"float32x{lanes}", T.bitwise_and(T.reinterpret(f"int32x{lanes}", value), mask))

@@ -1,0 +1,187 @@
+"""Sparse weight times dense activations: K-chunked CSR and R x 1 block CSR, for MatMul and Conv alike.
+
+Within a chunk the kernel takes `group` row blocks with independent accumulators, and per iteration `unroll` non-zero
+blocks of each. Row blocks are sorted by their count in every chunk, so that a group's rows end together. Cost from
+L1: about (vectors + 2) / 2 cycles per non-zero where a core loads two vectors a cycle. The walk is `product.py`'s.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store
+from sparsec.kernels.isa import Isa
+from sparsec.kernels.product import Finish, Tiling, build_product
+
+
+@dataclass(frozen=True)
+class SpmmParams:
+    """A sparse product kernel.
+
+    Attributes:
+        tiling: geometry, epilogue and tiling.
+        block: R of the R x 1 blocks: rows that share their positions.
+        group: row blocks in flight.
+        unroll: non-zero blocks of a row per iteration.
+        sets: accumulator sets that consecutive non-zeros alternate between, to hide the latency of FMA.
+
+    """
+
+    tiling: Tiling
+    block: int = 1
+    group: int = 1
+    unroll: int = 4
+    sets: int = 1
+
+    @property
+    def blocks(self) -> int:
+        """Row blocks."""
+        return self.tiling.stencil.outputs // self.block
+
+    @property
+    def groups(self) -> int:
+        """Groups of row blocks in one part."""
+        return -(-self.blocks // (self.group * self.tiling.parts))
+
+    @property
+    def accumulators(self) -> int:
+        """Vector registers that hold sums."""
+        return self.group * self.block * self.tiling.vectors * self.sets
+
+    @property
+    def index_unit(self) -> int:
+        """Floats that an index counts: 2 where every offset is even, so that 16 bits reach twice as far."""
+        even = all(offset % 2 == 0 for offset in (self.tiling.channel_step, *self.tiling.tap_offsets))
+        return 2 if even else 1
+
+    @property
+    def word(self) -> str:
+        """Type of the loads that bring indices: 16-bit ones share a word, 32-bit ones stand alone."""
+        last = (self.tiling.chunk - 1) * self.tiling.channel_step + max(self.tiling.tap_offsets)
+        if last // self.index_unit >= 1 << 16:
+            return "int32"
+        count = self.group * self.unroll
+        return "uint64" if count % 4 == 0 else "uint32" if count % 2 == 0 else "uint16"
+
+    @property
+    def indices_per_word(self) -> int:
+        """Indices in one word."""
+        return {"uint64": 4, "uint32": 2, "uint16": 1, "int32": 1}[self.word]
+
+
+def _deal(counts: np.ndarray, parts: int, per_part: int) -> np.ndarray:
+    """Row blocks of every part, (parts, per_part): by falling count, dealt back and forth; -1 fills short parts."""
+    order = np.argsort(-counts, kind="stable")
+    order = np.concatenate([order, np.full(parts * per_part - len(order), -1)])
+    hands = order.reshape(per_part, parts)
+    hands[1::2] = hands[1::2, ::-1]
+    return np.ascontiguousarray(hands.T)
+
+
+def pack(weight: np.ndarray, params: SpmmParams) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight.
+
+    Args:
+        weight: (outputs, channels * taps); zeros are not stored.
+        params: the kernel.
+
+    Returns:
+        `starts` (int32): first iteration of every (part, chunk, group), and the end of the last;
+        `rows` (int32): first row of every row block, (part, chunk, group, group member), or -1 where a group is short;
+        `indices`: packed words, iterations x unroll x group; `values` (float32): iterations x unroll x group x block.
+
+    """
+    p, t = params, params.tiling
+    taps = len(t.stencil.taps)
+    tapped = t.chunk * taps
+    member = weight.reshape(p.blocks, p.block, t.stencil.inner)
+    block, column = np.nonzero((member != 0).any(axis=1))
+    if not len(column):  # an all-zero weight keeps one explicit zero, so that no index is special
+        block, column = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    counts = np.bincount(block * t.chunks + column // tapped, minlength=p.blocks * t.chunks).reshape(p.blocks, t.chunks)
+    first_of = np.concatenate([[0], np.cumsum(counts.ravel())])
+
+    dealt = _deal(counts.sum(axis=1), t.parts, p.groups * p.group)[:, None, :].repeat(t.chunks, axis=1)
+    count = np.where(dealt >= 0, counts[dealt, np.arange(t.chunks)[None, :, None]], -1)
+    rank = np.argsort(-count, axis=2, kind="stable")
+    blocks = np.take_along_axis(dealt, rank, axis=2).reshape(-1, p.group)  # (part, chunk, group) x member
+    count = np.maximum(np.take_along_axis(count, rank, axis=2).reshape(-1, p.group), 0)
+    iterations = -(-count.max(axis=1) // p.unroll)
+    starts = np.concatenate([[0], np.cumsum(iterations)])
+
+    owner = np.repeat(np.arange(len(iterations)), iterations)
+    chunk = (owner // p.groups % t.chunks)[:, None, None]
+    position = (np.arange(len(owner)) - starts[owner])[:, None, None] * p.unroll + np.arange(p.unroll)[None, :, None]
+    slot_block, slot_count = blocks[owner][:, None, :], count[owner][:, None, :]
+    # Past a row's end its last position repeats with value zero: the load stays inside the chunk.
+    source = first_of[slot_block * t.chunks + chunk] + np.minimum(position, np.maximum(slot_count - 1, 0))
+    local = np.where(slot_count > 0, column[np.minimum(source, len(column) - 1)] - chunk * tapped, 0)
+    offset = (local // taps * t.channel_step + np.asarray(t.tap_offsets)[local % taps]) // p.index_unit
+    values = np.where((position < slot_count)[..., None], member[slot_block, :, chunk * tapped + local], 0)
+    return {
+        "starts": starts.astype(np.int32),
+        "rows": np.where(blocks >= 0, blocks * p.block, -1).astype(np.int32).ravel(),
+        "indices": offset.astype(np.int32 if p.word == "int32" else np.uint16).ravel().view(p.word),
+        "values": np.ascontiguousarray(values, dtype=np.float32).ravel(),
+    }
+
+
+def build(params: SpmmParams, isa: Isa) -> Any:
+    """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
+    groups = params.tiling.parts * params.tiling.chunks * params.groups
+    weights: dict[str, tuple[int | None, str]] = {
+        "starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"),
+        "indices": (None, params.word), "values": (None, "float32")}
+
+    def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, finish: Finish) -> None:
+        with T.serial(0, params.groups) as group:
+            flat = T.Bind((part * params.tiling.chunks + chunk) * params.groups + group)
+            _group(b, source, base, params, flat, finish)
+
+    return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs)
+
+
+def _group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: Finish) -> None:
+    """One group of row blocks: the loop over its non-zeros, then its rows' results."""
+    lanes, vectors = p.tiling.stencil.lanes, p.tiling.vectors
+    acc = registers(p.accumulators, lanes)
+    for register in range(p.accumulators):
+        store(acc, register * lanes, splat(0.0, lanes))
+    first = T.Bind(b["starts"][flat])
+    with T.serial(0, b["starts"][flat + 1] - first) as step:
+        _multiply(b, source, base, acc, p, T.Bind(first + step))
+    one_set = p.group * p.block * vectors
+    for register in range(one_set):
+        for other in range(1, p.sets):
+            add_to(acc, register * lanes, load(acc, (other * one_set + register) * lanes, lanes))
+    short = p.blocks % (p.group * p.tiling.parts) != 0
+    for member in range(p.group):
+        row = T.Bind(b["rows"][flat * p.group + member])
+        with T.If(row >= 0) if short else nullcontext(), T.Then() if short else nullcontext():
+            for r in range(p.block):
+                register = (member * p.block + r) * vectors
+                finish(row + r, row + r, lambda v, register=register: load(acc, (register + v) * lanes, lanes))
+
+
+def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
+    """One iteration: `unroll` non-zero blocks of each of the group's row blocks."""
+    lanes, vectors = p.tiling.stencil.lanes, p.tiling.vectors
+    count, per_word = p.unroll * p.group, p.indices_per_word
+    words = [T.Bind(b["indices"][step * (count // per_word) + w]) for w in range(count // per_word)]
+    for slot in range(count):
+        index = words[slot // per_word]
+        if per_word > 1:
+            shifted = T.shift_right(index, T.Cast(p.word, 16 * (slot % per_word)))
+            index = T.bitwise_and(shifted, T.Cast(p.word, 0xFFFF))
+        offset = T.Cast("int64", index) * T.int64(p.index_unit) + base
+        target = (slot // p.group % p.sets) * p.group + slot % p.group
+        for vector in range(vectors):
+            pixel = load(source, offset + vector * lanes, lanes)
+            for r in range(p.block):
+                value = splat(b["values"][(step * count + slot) * p.block + r], lanes)
+                add_to(acc, ((target * p.block + r) * vectors + vector) * lanes, value * pixel)
