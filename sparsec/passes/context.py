@@ -1,0 +1,41 @@
+"""What a pass is given and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sparsec.target import Target
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the model is compiled for."""
+
+    target: Target
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a pass has to say about one node: for most passes, why the node was left alone."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a pass did.
+
+    Attributes:
+        name: the pass.
+        modified: whether the graph changed.
+        counts: how often each of its rewrites applied.
+        notes: reasons, node by node.
+
+    """
+
+    name: str
+    modified: bool
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()

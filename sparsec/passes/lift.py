@@ -1,0 +1,179 @@
+"""Conv, MatMul and Gemm of float32 by constant weights become `sparsec::Conv` and `sparsec::MatMul`.
+
+The new operators have their padding spelled out and their matrix as outputs x inputs; Gemm's alpha, beta and
+transpositions go into the constants. A node that is left alone is reported with its reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph import operators
+from sparsec.graph.shapes import static_shape
+from sparsec.passes import rewrite
+from sparsec.passes.context import Context, Note, Report
+
+
+def run(model: ir.Model, _context: Context) -> Report:
+    """Lifts every node it can, in place."""
+    counts: Counter[str] = Counter()
+    notes = []
+    for node in list(model.graph):
+        lift = RULES.get(node.op_type) if node.domain == "" else None
+        if lift is None:
+            continue
+        kind = node.op_type
+        reason = _no_float32(node) or lift(node)
+        if reason:
+            notes.append(Note(rewrite.node_name(node), f"{kind} stays: {reason}"))
+        else:
+            counts[kind] += 1
+    rewrite.clean(model)
+    return Report("lift", bool(counts), counts, tuple(notes))
+
+
+def _no_float32(node: ir.Node) -> str | None:
+    if node.outputs[0].dtype != ir.DataType.FLOAT:
+        return f"computes in {node.outputs[0].dtype}, not float32"
+    if any(static_shape(value) is None for value in (*node.inputs, node.outputs[0]) if value is not None):
+        return "its shapes are not static"
+    return None
+
+
+def _become(node: ir.Node, op_type: str, inputs: list[ir.Value | None], attributes: Mapping[str, str | int | list[int]]) -> None:
+    """Turns the node, in place, into one of sparsec's operators."""
+    node.domain, node.op_type, node.version = operators.DOMAIN, op_type, None
+    node.resize_inputs(len(inputs))
+    for index, value in enumerate(inputs):
+        node.replace_input_with(index, value)
+    node.attributes.clear()
+    for attribute in ir.convenience.convert_attributes(attributes):
+        node.attributes.add(attribute)
+
+
+def _conv(node: ir.Node) -> str | None:
+    x, w, *rest = node.inputs
+    bias = rest[0] if rest else None
+    weight, image = rewrite.constant(w), static_shape(x)
+    assert image is not None  # `_no_float32` has checked
+    if weight is None or (bias is not None and rewrite.constant(bias) is None):
+        return "its weight or bias is not a constant"
+    rank = weight.ndim - 2
+    if rank not in (1, 2):
+        return f"it has {rank} spatial dimensions, not 1 or 2"
+    ones = [1] * rank
+    strides = list(node.attributes.get_ints("strides", ones))
+    dilations = list(node.attributes.get_ints("dilations", ones))
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
+    pads = _pads(node, image[2:], strides, reach)
+    _become(node, "Conv", [x, w] if bias is None else [x, w, bias],
+            {"strides": strides, "pads": pads, "dilations": dilations, "group": node.attributes.get_int("group", 1)})
+    return None
+
+
+def _pads(node: ir.Node, sizes: tuple[int, ...], strides: list[int], reach: list[int]) -> list[int]:
+    """Explicit padding, all begins before all ends; `reach` is the extent of the dilated kernel."""
+    auto = node.attributes.get_string("auto_pad", "NOTSET")
+    if auto == "NOTSET":
+        return list(node.attributes.get_ints("pads", [0] * 2 * len(sizes)))
+    if auto == "VALID":
+        return [0] * 2 * len(sizes)
+    totals = [max((-(-size // stride) - 1) * stride + extent - size, 0)
+              for size, stride, extent in zip(sizes, strides, reach, strict=True)]
+    small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
+    return [*large, *small] if auto == "SAME_LOWER" else [*small, *large]
+
+
+def _matmul(node: ir.Node) -> str | None:
+    a, b = node.inputs
+    (value, x), from_left = ((b, a), False) if rewrite.constant(b) is not None else ((a, b), True)
+    weight = rewrite.constant(value)
+    if weight is None:
+        return "neither operand is a constant"
+    rank = len(static_shape(x) or ())
+    if weight.ndim > 2 and rank >= weight.ndim and all(dim == 1 for dim in weight.shape[:-2]):
+        weight = weight.reshape(weight.shape[-2:])
+    if weight.ndim not in (1, 2):
+        return f"its constant has rank {weight.ndim}, it is not one matrix"
+    matrix = weight[np.newaxis] if weight.ndim == 1 else weight if from_left else weight.T
+    _linear(node, x, matrix, left=from_left and rank > 1)
+    if weight.ndim == 1:
+        _drop_unit_dimension(node)
+    return None
+
+
+def _linear(node: ir.Node, x: ir.Value | None, matrix: np.ndarray, *epilogue: ir.Value | None, left: bool) -> None:
+    """Turns the node into sparsec::MatMul by an (outputs, inputs) matrix."""
+    assert node.graph is not None
+    weight = rewrite.add_constant(node.graph, f"{rewrite.node_name(node)}.weight", matrix)
+    _become(node, "MatMul", [x, weight, *epilogue], {"side": "left" if left else "right"})
+
+
+def _drop_unit_dimension(node: ir.Node) -> None:
+    """ONNX multiplies by a vector without a dimension for it; sparsec::MatMul has one output there, reshaped away."""
+    assert node.graph is not None
+    old = node.outputs[0]
+    shape = static_shape(old) or ()
+    name = rewrite.node_name(node)
+    target = rewrite.add_constant(node.graph, f"{name}.shape", np.array(shape, np.int64))
+    reshape = ir.node("Reshape", [None, target])
+    node.append(reshape)
+    rewrite.take_over(reshape.outputs[0], old)
+    reshape.replace_input_with(0, old)
+    old.name = f"{name}.product"
+    old.shape = ir.Shape((*shape[:-1], 1, shape[-1]) if node.attributes.get_string("side") == "left" else (*shape, 1))
+
+
+def _gemm(node: ir.Node) -> str | None:
+    assert node.graph is not None
+    a, b, *rest = node.inputs
+    trans_a, trans_b = (bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB"))
+    if (weight := rewrite.constant(b)) is not None:
+        x, flip, left = a, trans_a, False
+        matrix = weight if trans_b else weight.T
+    elif (weight := rewrite.constant(a)) is not None:
+        x, flip, left = b, trans_b, True
+        matrix = weight.T if trans_a else weight
+    else:
+        return "neither operand is a constant"
+    addend = _addend(node, rest[0] if rest else None, left=left)
+    if isinstance(addend, str):
+        return addend
+    if (alpha := node.attributes.get_float("alpha", 1.0)) != 1.0:
+        matrix = matrix * np.float32(alpha)
+    if flip and x is not None:
+        transpose = ir.node("Transpose", [x], {"perm": [1, 0]})
+        node.prepend(transpose)
+        rows, columns = static_shape(x) or (0, 0)
+        x = transpose.outputs[0]
+        x.shape, x.dtype = ir.Shape((columns, rows)), ir.DataType.FLOAT
+    _linear(node, x, matrix, *addend, left=left)
+    return None
+
+
+def _addend(node: ir.Node, c: ir.Value | None, *, left: bool) -> list[ir.Value | None] | str:
+    """Gemm's beta * C as the bias or the residual, or why it is neither."""
+    assert node.graph is not None
+    rows, columns = static_shape(node.outputs[0]) or (0, 0)
+    beta = node.attributes.get_float("beta", 1.0)
+    if c is None or beta == 0.0:
+        return []
+    array = rewrite.constant(c)
+    if array is None:
+        if beta == 1.0 and static_shape(c) == (rows, columns):
+            return [None, c]
+        return "its addend is neither a constant nor of the output's shape"
+    array = np.broadcast_to(array * np.float32(beta), (1,) * (2 - array.ndim) + array.shape)
+    name = f"{rewrite.node_name(node)}.bias"
+    if array.shape[1 if left else 0] == 1:
+        outputs = rows if left else columns
+        return [rewrite.add_constant(node.graph, name, np.broadcast_to(array.reshape(-1), (outputs,)))]
+    return [None, rewrite.add_constant(node.graph, name, np.broadcast_to(array, (rows, columns)))]
+
+
+RULES: dict[str, Callable[[ir.Node], str | None]] = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}
+"""By operator: turns the node into a sparsec operator, or returns why not."""

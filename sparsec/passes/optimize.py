@@ -1,0 +1,64 @@
+"""Generic optimisation, by onnxscript: constants, BatchNorm into Conv and Gemm, dropout, and moves that change nothing.
+
+Constants fold whatever their size, so that a weight behind Transpose, Cast or ConstantOfShape is a plain weight again;
+quantisation nodes stay. Sum becomes Add.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+
+from sparsec.errors import ModelError
+from sparsec.graph.shapes import infer
+from sparsec.passes import rewrite
+from sparsec.passes.context import Context, Report
+
+ELEMENTS_LIMIT = 1 << 31
+ITERATIONS = 4  # until nothing changes, in practice
+
+
+def run(model: ir.Model, _context: Context) -> Report:
+    """Optimises the graph in place; raises ModelError where a node's constants do not evaluate."""
+    from onnxscript import optimizer
+
+    before = Counter(node.op_type for node in model.graph)
+    for node in list(model.graph):
+        if node.op_type == "Sum" and node.domain == "":
+            _sum_to_adds(node)
+    rewrite.clean(model)  # also drops absent trailing inputs, on which onnxscript's BatchNorm rule fails
+    try:
+        optimizer.optimize_ir(model, num_iterations=ITERATIONS, input_size_limit=ELEMENTS_LIMIT,
+                              output_size_limit=ELEMENTS_LIMIT, should_fold=_should_fold)
+    except RuntimeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ModelError(f"folding constants failed: {' '.join(str(cause).split())}; check the model in onnxruntime",
+                         ) from error
+    infer(model, "the optimised model")
+    removed = before - Counter(node.op_type for node in model.graph)
+    return Report("optimize", bool(removed), {f"{kind} removed": count for kind, count in sorted(removed.items())})
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """ConstantOfShape folds too; None leaves the decision to onnxscript."""
+    return True if node.op_type == "ConstantOfShape" else None
+
+
+def _sum_to_adds(node: ir.Node) -> None:
+    """Sum(a, b, c) -> Add(Add(a, b), c)."""
+    total, *rest = node.inputs
+    for value in rest:
+        add = ir.node("Add", [total, value])
+        node.prepend(add)
+        total = add.outputs[0]
+        total.type = node.outputs[0].type
+    if not rest:
+        identity = ir.node("Identity", [total])
+        node.prepend(identity)
+        total = identity.outputs[0]
+    assert total is not None and node.graph is not None  # noqa: PT018  # Sum has at least one input
+    rewrite.take_over(total, node.outputs[0])
+    node.graph.remove(node, safe=True)

@@ -1,0 +1,60 @@
+"""Small steps that passes share: reading constants, following uses, replacing nodes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
+
+from sparsec.graph import operators
+
+
+def constant(value: ir.Value | None) -> np.ndarray | None:
+    """The array of an initializer, or None for any other value."""
+    if value is None or value.const_value is None or not value.is_initializer():
+        return None
+    return value.const_value.numpy()
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number held by an initializer of one element, or None."""
+    array = constant(value)
+    return float(array.item()) if array is not None and array.size == 1 else None
+
+
+def only_use(value: ir.Value) -> ir.Node | None:
+    """The one node that reads the value, or None if there are several uses or the value is a graph output."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def node_name(node: ir.Node) -> str:
+    """The node's name, or that of its first output."""
+    return node.name or str(node.outputs[0].name)
+
+
+def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """Adds an initializer under `name`, or a name derived from it where that is taken."""
+    names = itertools.chain([name], (f"{name}.{i}" for i in itertools.count(1)))
+    free = next(candidate for candidate in names if candidate not in graph.initializers)
+    value = ir.Value(name=free, const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=free),
+                     shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
+    graph.register_initializer(value)
+    return value
+
+
+def take_over(value: ir.Value, old: ir.Value) -> None:
+    """Puts `value` in the place of `old` everywhere, under its name, shape and type."""
+    old.replace_all_uses_with(value, replace_graph_outputs=True)
+    name, old.name = old.name, None
+    value.name, value.shape, value.type = name, old.shape, old.type
+
+
+def clean(model: ir.Model) -> None:
+    """Drops what no output needs, names everything once and imports the `sparsec` operators where they occur."""
+    RemoveUnusedNodesPass()(model)
+    NameFixPass()(model)
+    if any(node.domain == operators.DOMAIN for node in model.graph):
+        model.graph.opset_imports[operators.DOMAIN] = operators.VERSION

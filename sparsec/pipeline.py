@@ -1,0 +1,43 @@
+"""The passes, in order: from a model as exported to the graph that a backend lowers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+
+from sparsec.graph.shapes import infer
+from sparsec.graph.writer import save
+from sparsec.passes import lift, optimize
+from sparsec.passes.context import Context, Report
+
+PASSES: list[Callable[[ir.Model, Context], Report]] = [
+    optimize.run,
+    lift.run,
+]
+
+
+def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = None) -> list[Report]:
+    """Runs every pass on the model, in place, and checks the graph after each.
+
+    Args:
+        model: as `graph.reader.load` returns it.
+        context: what the model is compiled for.
+        dump_dir: where to write the graph after each pass, as `NN-name.onnx`; None writes nothing.
+
+    Raises:
+        ModelError: the graph after a pass is not valid; names the pass.
+        OSError: `dump_dir` cannot be written.
+
+    """
+    if dump_dir is not None:
+        Path(dump_dir).mkdir(parents=True, exist_ok=True)
+    reports = []
+    for number, run in enumerate(PASSES):
+        report = run(model, context)
+        infer(model, f"the graph after pass {report.name}")
+        if dump_dir is not None:
+            save(model, Path(dump_dir) / f"{number:02d}-{report.name}.onnx")
+        reports.append(report)
+    return reports
