@@ -55,17 +55,24 @@ SCHEMA = schema.make(
 )
 
 
+def windows(x: np.ndarray, kernel: Sequence[int], strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int],
+            ) -> np.ndarray:
+    """What the kernel sees of x (N, C, *spatial) at every output position: a view (N, C, *out, *kernel)."""
+    rank = len(kernel)
+    x = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, kernel, strict=True)]
+    view = sliding_window_view(x, reach, axis=tuple(range(2, 2 + rank)))  # (N, C, *out, *reach)
+    return view[(slice(None),) * 2 + tuple(slice(None, None, s) for s in (*strides, *dilations))]
+
+
 def convolve(x: np.ndarray, w: np.ndarray, strides: Sequence[int], pads: Sequence[int], dilations: Sequence[int],
              group: int) -> np.ndarray:
     """The plain convolution of x (N, C, *spatial) by w (M, C / group, *kernel)."""
     rank = w.ndim - 2
-    x = np.pad(x, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
-    reach = [d * (k - 1) + 1 for d, k in zip(dilations, w.shape[2:], strict=True)]
-    windows = sliding_window_view(x, reach, axis=tuple(range(2, 2 + rank)))  # (N, C, *out, *reach)
-    windows = windows[(slice(None),) * 2 + tuple(slice(None, None, s) for s in (*strides, *dilations))]
-    n, c, *rest = windows.shape
+    seen = windows(x, w.shape[2:], strides, pads, dilations)
+    n, c, *rest = seen.shape
     out, kernel = rest[:rank], rest[rank:]
-    columns = np.moveaxis(windows.reshape(n, group, c // group, *out, *kernel), 2, 2 + rank)  # (N, G, *out, C/G, *k)
+    columns = np.moveaxis(seen.reshape(n, group, c // group, *out, *kernel), 2, 2 + rank)  # (N, G, *out, C/G, *k)
     columns = columns.reshape(n, group, int(np.prod(out)), -1)
     weight = w.reshape(group, w.shape[0] // group, -1)
     y: np.ndarray = weight @ columns.swapaxes(2, 3)  # (N, G, M/G, pixels)
