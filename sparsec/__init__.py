@@ -1,0 +1,26 @@
+"""sparsec: compile a pruned ONNX model into the fastest program that its sparsity allows.
+
+The names below are imported on first use: `import sparsec` loads neither TVM nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sparsec.artifact import Artifact
+    from sparsec.compiler import compile  # noqa: A004 - the name that users know from other compilers
+    from sparsec.errors import SparsecError
+    from sparsec.runtime import InferenceSession
+
+__version__ = "0.1.0"
+__all__ = ["Artifact", "InferenceSession", "SparsecError", "compile"]
+
+_HOMES = {"Artifact": "artifact", "InferenceSession": "runtime", "SparsecError": "errors", "compile": "compiler"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sparsec' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"sparsec.{_HOMES[name]}"), name)

@@ -1,0 +1,289 @@
+"""Executing artifacts with TVM's runtime library alone: neither the compiler nor its Python packages are loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import math
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsec.artifact import ALIGNMENT, Artifact
+from sparsec.backends.program import TensorSpec
+from sparsec.errors import ArtifactError, InputError, ToolchainError, UsageError
+
+_CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type and the Relax VM's allocator
+_ANY_CORE = 1  # TVM's affinity mode "big cores"
+_ELEMENT_TYPES = {"float32": "float", "float64": "double"}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or output as onnxruntime describes it: `type` is "tensor(float)", "tensor(int64)", …."""
+
+    name: str
+    shape: list[int]
+    type: str
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """One virtual machine with its own input buffers; it serves one call at a time.
+
+    Attributes:
+        call: the entry function with the constants bound.
+        buffers: aligned arrays that the inputs are copied into.
+        tensors: the same buffers as TVM sees them.
+        reserved: addresses of buffers and constants, which a caller must not get as outputs.
+
+    """
+
+    call: Callable[..., Any]
+    buffers: list[np.ndarray]
+    tensors: list[Any]
+    reserved: frozenset[int]
+
+
+class InferenceSession:
+    """A loaded artifact, with onnxruntime's interface.
+
+    `run` may be called from several threads at once; each call in flight has its own virtual machine and buffers.
+
+    Args:
+        artifact: an `Artifact`, its file's path or its bytes.
+        threads: threads that one call may use; None for as many as it was compiled for and the machine has.
+
+    Raises:
+        ArtifactError: the artifact is damaged or this machine cannot execute it.
+        UsageError: `threads` exceeds what the artifact was compiled for.
+
+    """
+
+    def __init__(self, artifact: Artifact | str | os.PathLike[str] | bytes, threads: int | None = None) -> None:
+        artifact = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
+        artifact.check_machine()
+        manifest = artifact.manifest
+        self.threads = _allowed_threads(threads, manifest.threads)
+        _Pool.largest = max(_Pool.largest, self.threads)
+        self._inputs, self._outputs = manifest.inputs, manifest.outputs
+        self._checks = [(spec.name, np.dtype(spec.dtype), spec.shape) for spec in self._inputs]
+        self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
+        self._all = range(len(self._outputs))
+        self._entry = manifest.entry
+        self._module = _load_library(artifact.library)
+        self._constants = [_tensor(_aligned_copy(constant)) for constant in artifact.constants()]
+        self._idle = [self._new_engine()]
+
+    def get_inputs(self) -> list[TensorInfo]:
+        """The inputs that `run` takes, in the model's order."""
+        return [_info(spec) for spec in self._inputs]
+
+    def get_outputs(self) -> list[TensorInfo]:
+        """The outputs that `run` returns, in the model's order."""
+        return [_info(spec) for spec in self._outputs]
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Execute the model once.
+
+        Args:
+            output_names: the outputs wanted, in this order; None or empty for all.
+            feeds: an array for every input, of its exact shape and dtype; any alignment, strides and byte order.
+
+        Returns:
+            The outputs, as arrays of their own memory.
+
+        Raises:
+            InputError: a name, shape or dtype does not fit; says what was expected and what was given.
+
+        """
+        wanted = self._select(output_names) if output_names else self._all
+        try:
+            engine = self._idle.pop()
+        except IndexError:
+            engine = self._new_engine()
+        try:
+            self._fill(engine.buffers, feeds)
+            if _pool.threads == self.threads:
+                results = engine.call(*engine.tensors)
+            else:
+                results = _with_threads(self.threads, engine.call, *engine.tensors)
+            return [_fetch(results[index], engine.reserved) for index in wanted]
+        finally:
+            self._idle.append(engine)
+
+    def _select(self, names: Sequence[str]) -> list[int]:
+        """Positions of outputs by name."""
+        try:
+            return [self._positions[name] for name in names]
+        except KeyError as error:
+            raise InputError(f"the model has no output {error}; it has {_listed(self._outputs)}") from None
+
+    def _fill(self, buffers: list[np.ndarray], feeds: Mapping[str, np.ndarray]) -> None:
+        """Copy the feeds into an engine's buffers."""
+        if len(feeds) != len(buffers):
+            self._refuse_names(feeds)
+        for buffer, (name, dtype, shape) in zip(buffers, self._checks, strict=True):
+            try:
+                value = feeds[name]
+            except KeyError:
+                self._refuse_names(feeds)
+            if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
+                value = _checked(name, dtype, shape, value)
+            np.copyto(buffer, value)
+
+    def _refuse_names(self, feeds: Mapping[str, np.ndarray]) -> None:
+        given = ", ".join(f"'{name}'" for name in feeds) or "none"
+        raise InputError(f"the model takes the inputs {_listed(self._inputs)}; given: {given}")
+
+    def _new_engine(self) -> _Engine:
+        """A virtual machine that shares the library and the constants with the session's others."""
+        buffers = [_aligned(spec.shape, np.dtype(spec.dtype)) for spec in self._inputs]
+        tensors = [_tensor(buffer) for buffer in buffers]
+        machine = self._module["vm_load_executable"]()
+        machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+        machine["save_function"](self._entry, "bound", 1, *self._constants)
+        reserved = frozenset(tensor.data_ptr() for tensor in (*tensors, *self._constants))
+        return _Engine(machine["bound"], buffers, tensors, reserved)
+
+
+class _Pool(threading.local):
+    """TVM's thread pool of the calling thread: workers it has, and workers in use; 0 before there is one.
+
+    `largest` is the most that any session of the process may use: a pool cannot grow, so it is made that large.
+    """
+
+    largest = 1
+    size = 0
+    threads = 0
+
+
+_pool = _Pool()
+
+
+def _with_threads(threads: int, call: Callable[..., Any], *args: Any) -> Any:
+    """Call with a thread pool of that size, in another thread if this one's pool is too small or was lost in a fork."""
+    runtime = _runtime()
+    if _pool.size == 0:
+        runtime.configure(_ANY_CORE, _Pool.largest, ["0"] * _Pool.largest)  # as many workers as cores are listed
+        _pool.size = runtime.num_threads()
+    if threads > _pool.size:
+        return _helper(threads).submit(_with_threads, threads, call, *args).result()
+    runtime.configure(_ANY_CORE, threads)
+    _pool.threads = threads
+    return call(*args)
+
+
+@functools.cache
+def _helper(threads: int) -> ThreadPoolExecutor:
+    """A thread whose pool has that size."""
+    return ThreadPoolExecutor(1, f"sparsec-{threads}-threads")
+
+
+def _forget_threads() -> None:
+    """In a forked child: no thread but the calling one is left, so its pool has lost its workers."""
+    _helper.cache_clear()
+    if _pool.size > 1:
+        _pool.size = -1
+        _pool.threads = 0
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+@dataclass(frozen=True)
+class _Runtime:
+    """Functions of TVM's runtime library."""
+
+    load_module: Callable[[str], Any]
+    from_dlpack: Callable[[np.ndarray], Any]
+    configure: Callable[..., None]
+    num_threads: Callable[[], int]
+
+
+@functools.cache
+def _runtime() -> _Runtime:
+    """Load TVM's runtime library from the installed package, without importing the package."""
+    spec = importlib.util.find_spec("tvm")
+    if spec is None or not spec.submodule_search_locations:
+        raise ToolchainError("TVM's runtime is missing; pip install apache-tvm")
+    os.environ.setdefault("TVM_BIND_THREADS", "0")  # pinned workers of several processes would share the first cores
+    import tvm_ffi
+    folder = Path(spec.submodule_search_locations[0]) / "lib"
+    for library in ("libtvm_runtime.so", "libtvm_runtime_extra.so"):
+        ctypes.CDLL(str(folder / library), ctypes.RTLD_GLOBAL)
+    return _Runtime(tvm_ffi.load_module, tvm_ffi.from_dlpack, tvm_ffi.get_global_func("runtime.config_threadpool"),
+                    tvm_ffi.get_global_func("runtime.NumThreads"))
+
+
+def _load_library(library: bytes) -> Any:
+    """Load a shared object; the system needs it as a file while it maps it."""
+    load_module = _runtime().load_module
+    with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
+        path = Path(directory) / "model.so"
+        path.write_bytes(library)
+        try:
+            return load_module(str(path))
+        except (OSError, RuntimeError) as error:
+            raise ArtifactError(f"the artifact's library cannot be loaded: {error}; if {directory} does not allow "
+                                "execution, set TMPDIR to a directory that does") from error
+
+
+def _allowed_threads(asked: int | None, compiled: int) -> int:
+    """The threads to use; by default what was compiled for, as far as this process may use as many cores."""
+    if asked is None:
+        return min(compiled, len(os.sched_getaffinity(0)))
+    if not 1 <= asked <= compiled:
+        raise UsageError(f"threads={asked}, but the artifact was compiled for 1 to {compiled}; "
+                         f"compile the model with threads={max(asked, 1)}")
+    return asked
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """A zeroed array whose data starts at a multiple of `ALIGNMENT`."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start:start + nbytes].view(dtype).reshape(shape)
+
+
+def _aligned_copy(array: np.ndarray) -> np.ndarray:
+    copy = _aligned(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def _tensor(array: np.ndarray) -> Any:
+    """The array as TVM sees it, without a copy."""
+    return _runtime().from_dlpack(array)
+
+
+def _fetch(tensor: Any, reserved: frozenset[int]) -> np.ndarray:
+    """An output as an array; a copy where the program returned memory that it will use again."""
+    array = np.from_dlpack(tensor)
+    return array.copy() if tensor.data_ptr() in reserved else array
+
+
+def _checked(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], value: Any) -> np.ndarray:
+    """A feed as an array of the expected shape and element type, in whatever byte order."""
+    array = np.asarray(value)
+    if array.dtype.newbyteorder("=") != dtype or array.shape != shape:
+        raise InputError(f"input '{name}' takes {dtype.name} of shape {shape}; "
+                         f"given: {array.dtype.name} of shape {array.shape}")
+    return array
+
+
+def _info(spec: TensorSpec) -> TensorInfo:
+    return TensorInfo(spec.name, list(spec.shape), f"tensor({_ELEMENT_TYPES.get(spec.dtype, spec.dtype)})")
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"'{spec.name}' ({spec.dtype} {list(spec.shape)})" for spec in specs) or "none"
