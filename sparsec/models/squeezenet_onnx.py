@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sparsec.errors import ModelError
+from sparsec.errors import FormatError, ModelError
+from sparsec.formats import deep_compression
 
 OPSET = 17
 FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 256), (64, 256))  # squeeze, expand
@@ -47,10 +45,17 @@ def squeezenet(path: str | Path) -> onnx.ModelProto:
     The input is a BGR picture of 0..255 less (104, 117, 123). Raises ModelError when the file does not decode.
     """
     layers = convolutions()
-    initializers = []
-    for layer, weight, bias in _decode(Path(path), layers):
-        initializers.append(numpy_helper.from_array(weight, f"{layer.name}.weight"))
-        initializers.append(numpy_helper.from_array(bias, f"{layer.name}.bias"))
+    try:
+        stored = deep_compression.decode(Path(path).read_bytes(), [layer.shape for layer in layers])
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    except FormatError as error:
+        raise ModelError(f"{path}: {error}") from error
+    initializers = [
+        numpy_helper.from_array(array, f"{layer.name}.{part}")
+        for layer, decoded in zip(layers, stored, strict=True)
+        for part, array in (("weight", decoded.weight), ("bias", decoded.bias))
+    ]
     by_name = {layer.name: layer for layer in layers}
     nodes, top = _convolve(by_name["conv1"], "data")
     for number in range(2, len(FIRES) + 2):
@@ -91,30 +96,3 @@ def _convolve(layer: Convolution, source: str) -> tuple[list[onnx.NodeProto], st
     )  # fmt: skip
     relu = f"{layer.name}/relu"
     return [conv, helper.make_node("Relu", [layer.name], [relu], relu)], relu
-
-
-def _decode(
-    path: Path, layers: list[Convolution]
-) -> Iterator[tuple[Convolution, NDArray[np.float32], NDArray[np.float32]]]:
-    """Weight and bias of every layer: an entry is a code into 256 shared values and a 4-bit run of zeros before it."""
-    try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    header = 4 * len(layers)
-    counts = data[: len(data) // 4 * 4].view("<u4")[: len(layers)].astype(np.int64)
-    sizes = [[1024, 4 * layer.shape[0], count, -(-count // 2)] for layer, count in zip(layers, counts, strict=False)]
-    expected = header + sum(map(sum, sizes))
-    if len(data) != expected:
-        raise ModelError(f"{path}: {len(data)} bytes where its header asks for {expected}: damaged or another network")
-    offset = header
-    for layer, parts in zip(layers, sizes, strict=True):
-        codebook, bias, codes, nibbles = np.split(data[offset : offset + sum(parts)], np.cumsum(parts)[:-1])
-        offset += sum(parts)
-        runs = np.stack([nibbles & 15, nibbles >> 4], axis=1).reshape(-1)[: len(codes)].astype(np.int64)
-        position = np.cumsum(runs + 1) - 1
-        weight = np.zeros(int(np.prod(layer.shape)), np.float32)
-        if position.max(initial=-1) >= len(weight):
-            raise ModelError(f"{path}: the entries of {layer.name} overrun its {len(weight)} weights: damaged")
-        weight[position] = codebook.view("<f4")[codes]
-        yield layer, weight.reshape(layer.shape), bias.view("<f4")
