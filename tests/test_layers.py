@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "sparsec"
-BASE = {"errors", "target"}
+BASE = {"errors", "target", "option"}
 LAYERS = {
     "errors": set(),
     "target": {"errors"},
+    "option": set(),
     "graph": BASE,
     "formats": BASE,
     "cost": BASE | {"formats", "graph"},

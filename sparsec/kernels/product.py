@@ -24,6 +24,7 @@ from sparsec.kernels.activations import ACTIVATIONS
 from sparsec.kernels.emit import Buffers, kernel, lanes_of, load, splat, store
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.stencil import Stencil
+from sparsec.option import Work
 
 MODES = ("direct", "halo", "im2col")
 
@@ -97,6 +98,23 @@ class Tiling:
         if self.mode == "im2col":
             return tuple(i * self.tile for i in range(len(self.stencil.taps)))
         return tuple(tap - min(self.stencil.taps) for tap in self.stencil.taps)
+
+
+    def unaligned(self) -> float:
+        """Share of the product's loads that cross a cache line, because their tap is no whole vector away."""
+        offsets = [offset + (self.stencil.x_origin + min(self.stencil.taps) if self.mode == "direct" else 0)
+                   for offset in self.tap_offsets]
+        return sum(offset % self.stencil.lanes != 0 for offset in offsets) / len(offsets)
+
+    def copy_work(self) -> Work:
+        """What copying the tiles costs; every part of the rows that another thread computes copies them again."""
+        s = self.stencil
+        if self.mode == "direct":
+            return Work(0, 0)
+        rows = {"halo": self.halo_stride / s.lanes, "im2col": len(s.taps) * self.vectors}[self.mode]
+        vectors = s.segments * self.tiles * s.channels * rows
+        crossing = sum(tap % s.lanes != 0 for tap in s.taps) / len(s.taps)
+        return Work(0, vectors * (2 + crossing), l2_bytes=vectors * 4 * s.lanes)
 
 
 # Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish).

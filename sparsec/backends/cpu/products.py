@@ -1,0 +1,145 @@
+"""The product kernels as options for a layer: which tilings are worth considering, and how one is emitted."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.kernels import dense, spmm
+from sparsec.kernels.isa import Isa
+from sparsec.kernels.product import Epilogue, Tiling
+from sparsec.kernels.stencil import Stencil
+from sparsec.option import Option
+from sparsec.target import Target
+
+ROW_BLOCKS = (1, 2, 4, 8)
+INTERLEAVES = ((4, 1), (2, 2), (1, 4), (1, 2), (8, 1))  # (group, unroll)
+DENSE_BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8, 12)
+L1_SHARES = (0.5, 0.85)  # shares of the L1 cache that a chunk's tile may fill
+MAX_VECTORS = 20
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A constant weight with its geometry, ready for the product kernels.
+
+    Attributes:
+        weight: (outputs, channels * taps).
+        bias: (outputs,).
+        stencil: the geometry.
+        epilogue: what follows.
+        mask: which pixels of the output's vectors are real, where the stencil is masked.
+
+    """
+
+    weight: np.ndarray = field(repr=False)
+    bias: np.ndarray = field(repr=False)
+    stencil: Stencil
+    epilogue: Epilogue
+    mask: np.ndarray | None = field(default=None, repr=False)
+
+
+def epilogue_of(node: ir.Node) -> Epilogue:
+    """The epilogue of a sparsec::Conv or sparsec::MatMul."""
+    attributes = node.attributes
+    return Epilogue(attributes.get_string("activation", "none"), attributes.get_float("alpha", 0.0),
+                    attributes.get_float("beta", 0.0), len(node.inputs) > 3 and node.inputs[3] is not None)
+
+
+def options(layer: Layer, target: Target, isa: Isa) -> list[Option]:
+    """Every tiling worth pricing, dense ones included."""
+    offers = list(_dense_options(layer, target, isa))
+    for block in ROW_BLOCKS:
+        if layer.weight.shape[0] % block == 0:
+            offers += _sparse_options(layer, target, isa, block)
+    return offers
+
+
+def _tile_vectors(stencil: Stencil) -> list[int]:
+    """Tile widths that compute few vectors twice."""
+    total = stencil.vectors
+    if stencil.segments > 1:
+        return [v for v in range(1, min(total, MAX_VECTORS) + 1) if total % v == 0]
+    fits = [v for v in range(1, min(total, MAX_VECTORS) + 1) if -(-total // v) * v <= 1.1 * total]
+    return fits or [min(total, MAX_VECTORS)]
+
+
+def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int) -> Iterator[Tiling]:
+    s = layer.stencil
+    width = vectors * s.lanes * 4
+    chunks = {"direct": {s.channels}}
+    if s.x_channel_stride == vectors * s.lanes or len(s.taps) == 1:
+        chunks["direct"] |= {int(share * target.l1_bytes) // width for share in L1_SHARES}
+    if s.x_channel_stride != vectors * s.lanes:
+        halo = Tiling(s, layer.epilogue, "halo", vectors, 1).scratch * 4
+        chunks["im2col"] = {int(share * target.l1_bytes) // (width * len(s.taps)) for share in L1_SHARES}
+        if len(s.taps) > 1 and halo < len(s.taps) * width:
+            chunks["halo"] = {int(share * target.l1_bytes) // halo for share in L1_SHARES}
+    for mode, sizes in chunks.items():
+        for size in {_balanced(s.channels, max(1, size)) for size in sizes}:
+            yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads)
+
+
+def _balanced(channels: int, chunk: int) -> int:
+    """The chunk, evened out over all channels."""
+    return -(-channels // -(-channels // min(chunk, channels)))
+
+
+def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Iterator[Option]:
+    rows = layer.weight.reshape(-1, block, layer.weight.shape[1])
+    nonzero = int(np.count_nonzero((rows != 0).any(axis=1)))
+    registers = isa.registers - 3
+    for vectors in _tile_vectors(layer.stencil):
+        shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= registers and g * isa.threads <= len(rows)]
+        for tiling in _tilings(layer, target, isa, vectors) if shapes else ():
+            for group, unroll in shapes:
+                sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, registers) else 1
+                params = spmm.SpmmParams(tiling, block, group, unroll, sets)
+                index = 4 if params.word == "int32" else 2
+                name = "csr" if block == 1 else f"bcsr {block}x1"
+                yield Option(name, f"spmm/{tiling.mode}",
+                             f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets}", params,
+                             nonzero * (4 * block + index) + 4 * len(rows),
+                             spmm.work(params, nonzero, target.l1_bytes))
+
+
+def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
+    outputs = layer.stencil.outputs
+    for vectors in _tile_vectors(layer.stencil):
+        # A wide block with few rows leaves LLVM no registers to hold its pixels: it spills.
+        blocks = [r for r in DENSE_BLOCKS if r <= outputs and r * vectors <= isa.registers - 4 and vectors <= 2 * r]
+        for tiling in _tilings(layer, target, isa, vectors) if blocks else ():
+            for block in blocks[-2:]:
+                params = dense.DenseParams(tiling, block)
+                yield Option("dense", f"gemm/{tiling.mode}", f"V={vectors} chunk={tiling.chunk} R={block}", params,
+                             4 * layer.weight.size, dense.work(params, target.l1_bytes))
+
+
+FAMILIES: dict[type, Any] = {spmm.SpmmParams: spmm, dense.DenseParams: dense}
+
+
+@functools.lru_cache(maxsize=512)
+def build(params: Any, isa: Isa) -> Any:
+    """The kernel; layers with equal parameters share the object, and so the compiled code."""
+    return FAMILIES[type(params)].build(params, isa)
+
+
+def arguments(layer: Layer, params: Any) -> list[np.ndarray]:
+    """The constant arguments of the layer's kernel, in order: the packed weight, the bias, the mask."""
+    packed = list(FAMILIES[type(params)].pack(layer.weight, params).values())
+    return [*packed, layer.bias, *([] if layer.mask is None else [layer.mask])]
+
+
+def emit(context: LoweringContext, layer: Layer, params: Any, x: relax.Expr,
+         residual: relax.Expr | None) -> relax.Expr:
+    """The layer's output, a flat buffer."""
+    constants = [context.constant(array) for array in arguments(layer, params)]
+    inputs = [x] if residual is None else [x, residual]
+    return context.call(build(params, context.isa), [*constants, *inputs], layer.stencil.y_size)

@@ -1,0 +1,48 @@
+"""What a backend offers for a layer and what that would cost: the words that kernels, backends and the cost model share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one run of a kernel does, in the units that the cost model prices.
+
+    Attributes:
+        fmas: vector multiply-adds.
+        loads: vector loads from the L1 cache; one that crosses a cache line counts twice.
+        groups: short inner loops, each with its set-up, its mispredicted exit and its stores.
+        l2_bytes: bytes that come from the L2 cache.
+        memory_bytes: bytes that come from beyond it.
+
+    """
+
+    fmas: float
+    loads: float
+    groups: float = 0.0
+    l2_bytes: float = 0.0
+    memory_bytes: float = 0.0
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to run a layer.
+
+    Attributes:
+        format: how the weight is stored.
+        kernel: the kernel family and its mode.
+        detail: the kernel's tiling, for people.
+        params: the kernel's parameters, for the backend that offered it.
+        nbytes: bytes of the stored weight.
+        work: what a run does.
+
+    """
+
+    format: str
+    kernel: str
+    detail: str
+    params: Any = field(repr=False)
+    nbytes: int
+    work: Work

@@ -1,0 +1,77 @@
+"""Choose a physical layout for every value, and mark each change of layout with a sparsec::Reformat.
+
+Regions of convolutions keep their images in the padded flat layout, transformers their tokens in tiles; conversions stand
+only at the borders of a region, once for each value and layout. Values keep their ONNX shapes; `value.meta["layout"]` holds
+the layout, and `metadata_props["sparsec.layout"]` shows it in dumped models.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from sparsec.graph.layout import PLAIN, Layout
+from sparsec.graph.operators.schema import DOMAIN
+from sparsec.graph.shapes import static_shape
+from sparsec.passes.context import Context, Report
+from sparsec.passes.layout.geometry import image_layouts, token_layout
+from sparsec.passes.layout.regions import Kind, assign
+
+
+def run(model: ir.Model, context: Context) -> Report:
+    """Lay out a model in place; reports how many values are in which kind of layout and how many conversions stand."""
+    lanes = context.target.lanes
+    roles = assign(model, lanes)
+    images = image_layouts(roles, lanes)
+    borders = _Borders(model.graph)
+    for node in list(model.graph):
+        role = roles.get(node)
+        for index, value in enumerate(node.inputs):
+            if value is None or value.const_value is not None:
+                continue
+            inside = role is not None and index in role.inputs
+            wanted = _layout(value, role.kind if inside and role else Kind.PLAIN, images, lanes)
+            node.replace_input_with(index, borders.convert(value, wanted, node))
+        if role is not None and role.output:
+            for output in node.outputs:
+                _set(output, _layout(output, role.kind, images, lanes))
+    for index, output in enumerate(model.graph.outputs):
+        model.graph.outputs[index] = borders.convert(output, PLAIN, None)
+    model.opset_imports.setdefault(DOMAIN, 1)
+    counts = {kind.value: sum(role.kind is kind for role in roles.values()) for kind in (Kind.IMAGE, Kind.TOKENS)}
+    return Report("layout", modified=bool(roles), counts={**counts, "conversions": borders.count})
+
+
+def _layout(value: ir.Value, kind: Kind, images: dict[ir.Value, Layout], lanes: int) -> Layout:
+    if kind is Kind.IMAGE:
+        return images[value]
+    return token_layout(static_shape(value) or (), lanes) if kind is Kind.TOKENS else PLAIN
+
+
+def _set(value: ir.Value, layout: Layout) -> None:
+    value.meta["layout"] = layout
+    if layout != PLAIN:
+        value.metadata_props["sparsec.layout"] = str(layout)
+
+
+class _Borders:
+    """The conversions so far, so that a value is converted to a layout once."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._converted: dict[tuple[ir.Value, Layout], ir.Value] = {}
+        self.count = 0
+
+    def convert(self, value: ir.Value, wanted: Layout, before: ir.Node | None) -> ir.Value:
+        """The value in the wanted layout: itself, or the output of a Reformat in front of a node (or at the end)."""
+        if value.meta.get("layout", PLAIN) == wanted:
+            return value
+        key = (value, wanted)
+        if key not in self._converted:
+            node = ir.node("Reformat", [value], domain=DOMAIN, name=f"{value.name}_reformat{self.count}")
+            output = node.outputs[0]
+            output.name, output.dtype, output.shape = f"{value.name}_as{self.count}", value.dtype, value.shape
+            _set(output, wanted)
+            self._graph.insert_before(before, node) if before is not None else self._graph.append(node)
+            self._converted[key] = output
+            self.count += 1
+        return self._converted[key]

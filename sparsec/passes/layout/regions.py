@@ -1,0 +1,152 @@
+"""Which operators speak which physical layout, and on which of their inputs.
+
+A region grows from its seeds (convolutions for images; linear layers, layer norms and attention for tokens) through the
+operators that can follow in the same layout. Everything else stays row-major.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import onnx_ir as ir
+
+from sparsec.graph.shapes import static_shape
+
+
+class Kind(Enum):
+    """The family of layouts of a value."""
+
+    PLAIN = "plain"
+    IMAGE = "image"
+    TOKENS = "tokens"
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a node speaks: the kind, the inputs that arrive in it, and whether its outputs leave in it."""
+
+    kind: Kind
+    inputs: tuple[int, ...]
+    output: bool = True
+
+
+STEM_CHANNELS = 4  # a convolution of so few channels reads row-major images itself
+KINDS = Mapping[ir.Value, Kind]
+
+
+def assign(model: ir.Model, lanes: int) -> dict[ir.Node, Role]:
+    """The role of every node of a region, in topological order; nodes that are not in it stay row-major."""
+    roles: dict[ir.Node, Role] = {}
+    kinds: dict[ir.Value, Kind] = {}
+    for node in model.graph:
+        role = _role(node, kinds, lanes)
+        if role is not None:
+            roles[node] = role
+            if role.output:
+                kinds.update(dict.fromkeys(node.outputs, role.kind))
+    return roles
+
+
+def _role(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
+    operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    if any(output.dtype != ir.DataType.FLOAT or not _static(output) for output in node.outputs):
+        return None
+    if operator in SEEDS:
+        return SEEDS[operator](node, kinds, lanes)
+    present = {kinds.get(value, Kind.PLAIN) for value in node.inputs if value is not None} - {Kind.PLAIN}
+    for kind, joiners in ((Kind.IMAGE, IMAGE_JOINERS), (Kind.TOKENS, TOKEN_JOINERS)):
+        if present == {kind} and operator in joiners:
+            return joiners[operator](node, kinds)
+    return None
+
+
+def _static(value: ir.Value) -> bool:
+    shape = static_shape(value)
+    return shape is not None and math.prod(shape) > 0
+
+
+def _shape(value: ir.Value | None) -> tuple[int, ...]:
+    return static_shape(value) or ()
+
+
+def _given(node: ir.Node, *indices: int) -> tuple[int, ...]:
+    return tuple(i for i in indices if i < len(node.inputs) and node.inputs[i] is not None)
+
+
+def _conv(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    x = node.inputs[0]
+    if not _static(x):
+        return None
+    reads_plain = kinds.get(x, Kind.PLAIN) is Kind.PLAIN and _shape(x)[1] <= STEM_CHANNELS and len(_shape(x)) == 4
+    reads_plain = reads_plain and node.attributes.get_int("group", 1) == 1
+    return Role(Kind.IMAGE, _given(node, 3) if reads_plain else _given(node, 0, 3))
+
+
+def _tokens(shape: tuple[int, ...]) -> int:
+    return math.prod(shape[:-1]) if 2 <= len(shape) <= 3 else 0
+
+
+def _linear(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
+    x = node.inputs[0]
+    if node.attributes.get_string("side", "right") != "right" or kinds.get(x) is Kind.IMAGE:
+        return None
+    return Role(Kind.TOKENS, _given(node, 0, 3)) if _tokens(_shape(x)) >= lanes else None
+
+
+def _layer_norm(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
+    x, rank = node.inputs[0], len(_shape(node.inputs[0]))
+    last_axis = node.attributes.get_int("axis", -1) in (-1, rank - 1)
+    fine = last_axis and len(node.outputs) == 1 and _tokens(_shape(x)) >= lanes and kinds.get(x) is not Kind.IMAGE
+    return Role(Kind.TOKENS, (0,)) if fine else None
+
+
+def _attention(node: ir.Node, _kinds: KINDS, lanes: int) -> Role | None:
+    sides = [_shape(value) for value in node.inputs[:3]]
+    return Role(Kind.TOKENS, (0, 1, 2)) if all(_tokens(shape) >= lanes for shape in sides) else None
+
+
+def _unary(kind: Kind) -> Callable[[ir.Node, KINDS], Role | None]:
+    return lambda node, _kinds: Role(kind, (0,)) if all(v is None or v.const_value for v in node.inputs[1:]) else None
+
+
+def _binary(kind: Kind) -> Callable[[ir.Node, KINDS], Role | None]:
+    def role(node: ir.Node, _kinds: KINDS) -> Role | None:
+        return Role(kind, (0, 1)) if _shape(node.inputs[0]) == _shape(node.inputs[1]) else None
+    return role
+
+
+def _pool(node: ir.Node, _kinds: KINDS) -> Role | None:
+    dilated = any(d != 1 for d in node.attributes.get_ints("dilations", ()))
+    return Role(Kind.IMAGE, (0,)) if len(node.outputs) == 1 and len(_shape(node.inputs[0])) == 4 and not dilated else None
+
+
+def _global_pool(node: ir.Node, _kinds: KINDS) -> Role | None:
+    return Role(Kind.IMAGE, (0,), output=False)
+
+
+def _concat(node: ir.Node, _kinds: KINDS) -> Role | None:
+    rank = len(_shape(node.outputs[0]))
+    if node.attributes.get_int("axis") not in (1, 1 - rank):
+        return None
+    return Role(Kind.IMAGE, tuple(range(len(node.inputs))))
+
+
+SEEDS: dict[str, Callable[[ir.Node, KINDS, int], Role | None]] = {
+    "sparsec::Conv": _conv,
+    "sparsec::MatMul": _linear,
+    "sparsec::Attention": _attention,
+    "LayerNormalization": _layer_norm,
+}
+ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu")
+IMAGE_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
+    **dict.fromkeys(ACTIVATIONS, _unary(Kind.IMAGE)),
+    **dict.fromkeys(("Add", "Mul", "Sub"), _binary(Kind.IMAGE)),
+    "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "Concat": _concat,
+}
+TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
+    **dict.fromkeys(ACTIVATIONS, _unary(Kind.TOKENS)),
+    **dict.fromkeys(("Add", "Mul", "Sub"), _binary(Kind.TOKENS)),
+}
