@@ -25,7 +25,7 @@ class PaddedFlat:
 
     Pixel (n, c, h, w) lies at `c * channel_stride + origin + (n * pitch + h) * row_stride + w`: the images of a batch
     stand below each other, separated by `row_pad` rows, and each row is followed by at least `pad` zero columns, which
-    are the right padding of one row and the left padding of the next. A convolution of stride 1 with padding up to `pad`
+    are the right padding of one row and the left padding of the next. A convolution of stride 1 and padding up to `pad`
     is then one flat stencil: every tap is a constant offset. Sequences are images of height 1, without row padding.
 
     Attributes:
@@ -87,6 +87,87 @@ class PaddedFlat:
     def size(self) -> int:
         """Floats of the whole buffer."""
         return self.channels * self.channel_stride
+
+
+@dataclass(frozen=True)
+class PhasePlanes:
+    """The zero-padded input of a strided convolution, dealt into planes so that every tap is a constant offset.
+
+    Plane (a, b) of channel c holds the padded input's pixels (sh * i + a, sw * j + b), in rows of the output's row stride
+    and images of its pitch: for image n it lies at
+    `c * channel_stride + plane(a, b) + (n * output.pitch + i) * output.row_stride + j`. Output pixel p, counted from the
+    output's origin, meets tap (kh, kw) of channel c at `c * channel_stride + offset(kh, kw) + p`. Only planes that some
+    tap reads are stored; positions that no output pixel reads hold anything.
+
+    Attributes:
+        channels: of the input.
+        kernel: (kh, kw).
+        strides: (sh, sw).
+        dilations: (dh, dw).
+        begins: (top, left) padding.
+        output: layout of the convolution's output; `misfit` says whether it leaves room for the planes' rows.
+
+    """
+
+    channels: int
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    begins: tuple[int, int]
+    output: PaddedFlat
+
+    @property
+    def phases(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The a and the b of the planes that taps read, ascending."""
+        rows, columns = (tuple(sorted({tap * dilation % stride for tap in range(taps)}))
+                         for taps, dilation, stride in zip(self.kernel, self.dilations, self.strides, strict=True))
+        return rows, columns
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns of a plane between the first and the last tap of one output pixel."""
+        rows, columns = ((taps - 1) * dilation // stride
+                         for taps, dilation, stride in zip(self.kernel, self.dilations, self.strides, strict=True))
+        return rows, columns
+
+    @property
+    def misfit(self) -> str | None:
+        """Why the output's rows cannot carry the planes, or None."""
+        rows, columns = self.reach
+        if self.output.width + columns > self.output.row_stride:
+            return f"row stride {self.output.row_stride} is below width {self.output.width} + {columns} columns of taps"
+        if self.output.batch > 1 and self.output.height + rows > self.output.pitch:
+            return f"images {self.output.pitch} rows apart overlap: height {self.output.height} + {rows} rows of taps"
+        return None
+
+    @property
+    def plane_stride(self) -> int:
+        """Floats from a plane to the next: an odd number of cache lines."""
+        rows, columns = self.reach
+        end = self.output.vectors * self.output.lanes + rows * self.output.row_stride + columns
+        line = max(16, self.output.lanes)
+        return (round_up(end, line) // line | 1) * line
+
+    @property
+    def channel_stride(self) -> int:
+        """Floats from a channel's first plane to the next channel's."""
+        return len(self.phases[0]) * len(self.phases[1]) * self.plane_stride
+
+    @property
+    def size(self) -> int:
+        """Floats of the whole buffer."""
+        return self.channels * self.channel_stride
+
+    def plane(self, a: int, b: int) -> int:
+        """Offset of plane (a, b) within a channel."""
+        rows, columns = self.phases
+        return (rows.index(a) * len(columns) + columns.index(b)) * self.plane_stride
+
+    def offset(self, kh: int, kw: int) -> int:
+        """Floats from an output pixel's offset to tap (kh, kw) of it, within a channel."""
+        row, column = kh * self.dilations[0], kw * self.dilations[1]
+        return (self.plane(row % self.strides[0], column % self.strides[1])
+                + row // self.strides[0] * self.output.row_stride + column // self.strides[1])
 
 
 @dataclass(frozen=True)

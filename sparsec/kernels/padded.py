@@ -83,6 +83,7 @@ def each(first: int, end: int, body: Callable[[Any], None]) -> None:
 
 def along(count: int, first: int, end: int, body: Callable[[Any], None]) -> None:
     """`body(t)` for the `count` vectors of a row; t is a Python int outside of [first, end)."""
+    first = min(first, count)
     end = max(first, end)
     for t in (*range(first), *range(end, count)):
         body(t)
@@ -119,7 +120,7 @@ def store_lanes(buffer: Any, index: Any, vector: Any, end: int) -> None:
 def keep_lanes(vector: Any, end: int) -> Any:
     """The vector with zeros in lanes l >= end, whatever they held.
 
-    Not a T.Select: inside of one, TVM takes its condition for true, and so would undo the masks of the loads in `vector`.
+    Not a T.Select: inside of one, TVM takes its condition for true, and so would undo the masks of loads in `vector`.
     """
     lanes = lanes_of(vector)
     if end >= lanes:
@@ -134,14 +135,16 @@ def fill(buffer: Any, start: Any, count: int, lanes: int, value: float = 0.0) ->
     store_lanes(buffer, start + count // lanes * lanes, vector, count % lanes)
 
 
-def columns(buffer: Any, start: Any, first: Any, step: int, lanes: int, width: int, outside: float = 0.0) -> Any:
-    """Every `step`-th pixel of a row from column `first` on.
+def columns(buffer: Any, start: Any, first: Any, step: int, phase: int, lanes: int, width: int,
+            outside: float = 0.0) -> Any:
+    """Every `step`-th pixel of a row: lane l holds column `first + phase + l * step`.
 
     Args:
         buffer: where the row is.
         start: index of the row's column 0.
-        first: column of lane 0; an int, or an expression where every lane is known to be inside.
+        first: an int, or an expression where the columns [first, first + lanes * step) are known to be inside the row.
         step: columns from lane to lane.
+        phase: 0 <= phase < step; the phases of one `first` share their loads.
         lanes: elements of the result.
         width: pixels of the row.
         outside: what columns left and right of the row hold; they are not read.
@@ -158,8 +161,8 @@ def columns(buffer: Any, start: Any, first: Any, step: int, lanes: int, width: i
     if step == 1:
         return contiguous(first)
     if step == 2:
-        return T.Shuffle([contiguous(first), contiguous(first + lanes)], list(range(0, 2 * lanes, 2)))
-    return T.Shuffle([pixel(first + step * lane) for lane in range(lanes)], list(range(lanes)))
+        return T.Shuffle([contiguous(first), contiguous(first + lanes)], list(range(phase, 2 * lanes, 2)))
+    return T.Shuffle([pixel(first + phase + step * lane) for lane in range(lanes)], list(range(lanes)))
 
 
 def junk_fits(layout: PaddedFlat) -> bool:

@@ -77,7 +77,7 @@ def build(params: ReformatParams, isa: Isa) -> Any:
             with T.serial(0, source.batch) as n, T.serial(0, target.height) as h:
                 x, y = T.Bind(source.start(n, c, h * sh)), T.Bind(target.start(n, c, h))
                 along(vectors, 0, inside, lambda t: write(
-                    y, t * lanes, columns(b["x"], x, t * (lanes * sw), sw, lanes, source.width)))
+                    y, t * lanes, columns(b["x"], x, t * (lanes * sw), sw, 0, lanes, source.width)))
 
     return kernel({"x": (source.size, "float32"), "y": (target.size, "float32")}, body)
 
