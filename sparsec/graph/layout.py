@@ -93,11 +93,11 @@ class PaddedFlat:
 class PhasePlanes:
     """The zero-padded input of a strided convolution, dealt into planes so that every tap is a constant offset.
 
-    Plane (a, b) of channel c holds the padded input's pixels (sh * i + a, sw * j + b), in rows of the output's row stride
-    and images of its pitch: for image n it lies at
-    `c * channel_stride + plane(a, b) + (n * output.pitch + i) * output.row_stride + j`. Output pixel p, counted from the
-    output's origin, meets tap (kh, kw) of channel c at `c * channel_stride + offset(kh, kw) + p`. Only planes that some
-    tap reads are stored; positions that no output pixel reads hold anything.
+    Plane (a, b) of channel c holds the padded input's pixels (sh * i + a, sw * j + b). Its rows have the output's row
+    stride and its images the output's pitch: pixel (i, j) of image n lies at
+    `c * channel_stride + plane(a, b) + (n * output.pitch + i) * output.row_stride + j`. Output pixel p, counted from
+    the output's origin, meets tap (kh, kw) of channel c at `c * channel_stride + offset(kh, kw) + p`. Only planes that
+    some tap reads are stored; positions that no output pixel reads hold anything.
 
     Attributes:
         channels: of the input.
