@@ -1,0 +1,161 @@
+"""`compile`: from an ONNX model to an artifact, one visible list of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.artifact import Artifact
+from sparsec.backends.cpu.build import build
+from sparsec.backends.cpu.lower import lower
+from sparsec.backends.cpu.planning import layer_options
+from sparsec.cost.plan import choose
+from sparsec.errors import SparsecError, UnsupportedOperatorError, UsageError, VerificationError
+from sparsec.graph import reader
+from sparsec.graph.compare import Feeds, compare_with_onnxruntime, random_feeds
+from sparsec.passes.context import Context, Report
+from sparsec.pipeline import run_passes
+from sparsec.runtime import InferenceSession
+from sparsec.target import Target, machine_features, resolve
+
+STEPS = ("read", "rewrite", "plan", "lower", "build", "pack", "verify")
+TOLERANCE = 1e-4
+"""Largest |actual - expected| of an output over its largest |expected|, in float32."""
+
+_VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
+
+Progress = Callable[[str, int, int], None]
+"""Called before each step with its name, its index and the number of steps."""
+
+
+def compile(  # noqa: A001 - the name that users know from other compilers
+    model: reader.Source,
+    target: str | Target = "cpu",
+    *,
+    threads: int = 1,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    verify: bool = True,
+    inputs: Feeds | None = None,
+    strict: bool = False,
+    dump_ir: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Compile a model.
+
+    Args:
+        model: a path, the bytes of an ONNX file, or a ModelProto.
+        target: what to compile for; `sparsec targets` lists the names.
+        threads: the threads that one inference may use.
+        shapes: the full shape of every input with symbolic dimensions, by name.
+        verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given.
+        inputs: real inputs for the comparison, by name.
+        strict: refuse a model with a Conv, MatMul or Gemm that sparsec's own kernels cannot take.
+        dump_ir: a directory for the graph after every pass.
+        progress: told of every step.
+
+    Raises:
+        ModelError, ShapeError: the model cannot be read, or its shapes are not static.
+        UnsupportedOperatorError: nodes cannot be lowered (all are listed), or `strict` refuses them.
+        UsageError: an unknown target, or one that nothing can be compiled for.
+        VerificationError: the outputs differ from onnxruntime's by more than `TOLERANCE`.
+
+    """
+    def announce(step: str) -> None:
+        if progress is not None:
+            progress(step, STEPS.index(step), len(STEPS))
+
+    resolved = resolve(target)
+    if threads < 1:
+        raise UsageError(f"threads={threads}; give a number from 1 on")
+    announce("read")
+    graph = reader.load(model, shapes=shapes)
+    feeds = [random_feeds(graph), *([inputs] if inputs else [])]
+    announce("rewrite")
+    passes = run_passes(graph, Context(resolved), dump_ir)
+    if strict:
+        _refuse_notes(passes)
+    announce("plan")
+    layers = _plan(graph, resolved, threads)
+    announce("lower")
+    lowered = lower(graph, resolved, threads)
+    announce("build")
+    program = build(lowered)
+    announce("pack")
+    report = {"layers": layers, "passes": [asdict(each) for each in passes], "verification": None}
+    artifact = Artifact.build(program, resolved, threads, _outline(graph), report)
+    announce("verify")
+    return replace(artifact, report={**report, "verification": _verify(model, artifact, feeds)}) if verify else artifact
+
+
+def _refuse_notes(passes: Sequence[Report]) -> None:
+    """For `strict`: every node that stayed outside sparsec's own kernels is an error."""
+    notes = [f"'{note.node}': {note.text}" for report in passes for note in report.notes if report.name == "lift"]
+    if notes:
+        raise UnsupportedOperatorError(f"{len(notes)} node(s) would run without sparsec's kernels; compile without "
+                                       "strict to accept that:\n  " + "\n  ".join(notes))
+
+
+def _plan(graph: ir.Model, target: Target, threads: int) -> list[dict[str, Any]]:
+    """Choose the option that runs each layer, into `node.meta["choice"]`; returns the table of the report."""
+    rows = []
+    for node in graph.graph:
+        options = layer_options(node, target, threads)
+        if not options:
+            continue
+        choice = choose(node.name or node.op_type, options, threads=threads)
+        node.meta["choice"] = choice
+        option, weight = choice.winner.option, _weight(node)
+        node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.format, option.kernel
+        rows.append({
+            "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "format": option.format,
+            "kernel": option.kernel, "detail": option.detail, "weights": weight.size,
+            "nonzeros": int(np.count_nonzero(weight)), "bytes": option.nbytes,
+            "predicted_us": round(choice.winner.predicted_s * 1e6, 3), "reason": choice.reason(choice.winner),
+        })
+    return rows
+
+
+def _weight(node: ir.Node) -> np.ndarray:
+    value = node.inputs[1]
+    assert value is not None
+    assert value.const_value is not None  # the plan has options for constant weights only
+    return value.const_value.numpy()
+
+
+def _outline(graph: ir.Model) -> bytes:
+    """The final graph as an ONNX file whose larger weights are external data that is nowhere; changes `graph`."""
+    for value in graph.graph.initializers.values():
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes > _VISIBLE_BYTES:
+            value.const_value = ir.ExternalTensor("omitted", None, None, tensor.dtype, name=value.name or "",
+                                                  shape=ir.Shape(tensor.shape.numpy()))
+    outline: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
+    return outline
+
+
+def _verify(model: reader.Source, artifact: Artifact, feeds: Sequence[Feeds]) -> dict[str, Any]:
+    """Compare the artifact with onnxruntime; returns the largest relative error of each output."""
+    if missing := sorted(set(artifact.manifest.features) - machine_features()):
+        return {"skipped": f"this machine lacks {', '.join(missing)}"}
+    session = InferenceSession(artifact)
+    names = [spec.name for spec in artifact.manifest.outputs]
+    errors = dict.fromkeys(names, 0.0)
+    for each in feeds:
+        try:
+            differences = compare_with_onnxruntime(model, lambda given: session.run(None, given), each, names)
+        except SparsecError:
+            raise
+        except Exception as error:  # onnxruntime's exceptions have no common base
+            raise VerificationError(f"onnxruntime cannot run the model, so there is nothing to compare with: {error}; "
+                                    "compile without verification to accept that") from error
+        for difference in differences:
+            errors[difference.output] = max(errors[difference.output], difference.relative_error)
+    if wrong := [f"'{name}' by {error:.2g}" for name, error in errors.items() if error > TOLERANCE]:
+        raise VerificationError(f"outputs differ from onnxruntime's by more than {TOLERANCE:.0e} of their largest "
+                                f"magnitude: {', '.join(wrong)}; this is a defect of sparsec, please report it")
+    return {"reference": "onnxruntime", "inputs": len(feeds), "tolerance": TOLERANCE, "relative_error": errors}

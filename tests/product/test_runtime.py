@@ -1,0 +1,192 @@
+"""InferenceSession: onnxruntime's interface, any caller's arrays, any number of threads, TVM's runtime alone."""
+
+import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from programs import OFFSET, parallel_artifact, signature_artifact
+
+from sparsec import InferenceSession
+from sparsec.errors import ArtifactError, InputError, UsageError
+
+X = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
+K = np.array([2**40, -7])
+FEEDS = {"x": X, "k": K, "m": np.array(True)}
+BIG = np.arange(4096, dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def session():
+    return InferenceSession(signature_artifact())
+
+
+def check(outputs, x=X):
+    for actual, expected in zip(outputs, [x + OFFSET, K, np.array(False), x.reshape(5, 3), OFFSET], strict=True):
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual, expected)
+
+
+def test_signature_reads_as_in_onnxruntime(session):
+    assert [(i.name, i.shape, i.type) for i in session.get_inputs()] == [
+        ("x", [3, 5], "tensor(float)"), ("k", [2], "tensor(int64)"), ("m", [], "tensor(bool)")]
+    assert [o.name for o in session.get_outputs()] == ["sum", "k_out", "not", "reshaped", "constant"]
+
+
+def test_run_answers_in_order(session):
+    check(session.run(None, FEEDS))
+    check(session.run([], FEEDS))
+    np.testing.assert_array_equal(session.run(["reshaped", "sum"], FEEDS)[1], X + OFFSET)
+
+
+def test_a_session_opens_paths_bytes_and_artifacts(tmp_path):
+    signature_artifact().save(tmp_path / "model.sparsec")
+    for source in (tmp_path / "model.sparsec", str(tmp_path / "model.sparsec"), signature_artifact().to_bytes()):
+        check(InferenceSession(source).run(None, FEEDS))
+
+
+def unaligned(array):
+    storage = np.empty(array.nbytes + 1, np.uint8)
+    view = storage[1:].view(array.dtype).reshape(array.shape)
+    view[...] = array
+    return view
+
+
+def read_only(array):
+    copy = array.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+@pytest.mark.parametrize("prepare", [
+    unaligned, read_only, np.asfortranarray, np.ndarray.tolist,
+    lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    lambda a: a[::-1, ::-1].copy()[::-1, ::-1],
+    lambda a: a.astype(a.dtype.newbyteorder()),
+    lambda a: a.view(np.matrix),
+], ids=["unaligned", "read-only", "fortran", "list of doubles", "strided", "reversed", "other endian", "subclass"])
+def test_any_array_of_the_right_type_will_do(session, prepare):
+    x = prepare(X)
+    if isinstance(x, list):
+        with pytest.raises(InputError, match="takes float32 .* given: float64"):
+            session.run(None, {**FEEDS, "x": x})
+    else:
+        check(session.run(None, {**FEEDS, "x": x}))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"x": X.astype(np.float64)}, r"input 'x' takes float32 of shape \(3, 5\); given: float64 of shape \(3, 5\)"),
+    ({"x": X.T}, r"given: float32 of shape \(5, 3\)"),
+    ({"x": X[0]}, r"given: float32 of shape \(5,\)"),
+    ({"x": "text"}, "input 'x' takes float32"),
+    ({"x": None}, "input 'x' takes float32"),
+    ({"k": np.int64(3)}, r"input 'k' takes int64 of shape \(2,\); given: int64 of shape \(\)"),
+    ({"typo": X}, r"takes the inputs 'x' \(float32 \[3, 5\]\).*given: 'x', 'k', 'm', 'typo'"),
+])
+def test_a_wrong_feed_is_refused_with_what_was_expected(session, change, message):
+    with pytest.raises(InputError, match=message):
+        session.run(None, {**FEEDS, **change})
+    check(session.run(None, FEEDS))
+
+
+def test_a_missing_feed_is_refused(session):
+    with pytest.raises(InputError, match="given: 'x', 'y', 'm'"):
+        session.run(None, {"x": X, "y": K, "m": np.array(True)})
+    with pytest.raises(InputError, match="given: none"):
+        session.run(None, {})
+
+
+def test_an_unknown_output_is_refused(session):
+    with pytest.raises(InputError, match="no output 'z'; it has 'sum'"):
+        session.run(["z"], FEEDS)
+
+
+def test_outputs_own_their_memory(session):
+    first = session.run(None, FEEDS)
+    for output in session.run(None, FEEDS):
+        output[...] = 1
+    session.run(None, {**FEEDS, "x": -X})
+    check(first)
+    check(session.run(None, FEEDS))
+
+
+def test_outputs_outlive_the_session():
+    outputs = InferenceSession(signature_artifact()).run(None, FEEDS)
+    check(outputs)
+
+
+def test_several_threads_share_a_session(session):
+    def work(seed):
+        x = np.full((3, 5), seed, np.float32)
+        for _ in range(200):
+            check(session.run(None, {**FEEDS, "x": x}), x)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sessions_of_different_thread_counts_alternate(threads):
+    sessions = [InferenceSession(parallel_artifact(), threads=n) for n in (threads, 3 - threads, threads)]
+    for each in sessions * 3:
+        np.testing.assert_array_equal(each.run(None, {"x": BIG})[0], 2 * BIG)
+
+
+def test_more_threads_than_compiled_for_are_refused():
+    for threads in (3, 0):
+        with pytest.raises(UsageError, match=f"threads={threads}.*1 to 2"):
+            InferenceSession(parallel_artifact(2), threads=threads)
+
+
+def in_child(session, queue):
+    queue.put(session.run(None, {"x": BIG})[0].sum())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_forked_child_can_use_the_session(threads):
+    session = InferenceSession(parallel_artifact(), threads=threads)
+    session.run(None, {"x": BIG})
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=in_child, args=(session, queue))
+    child.start()
+    assert queue.get(timeout=60) == (2 * BIG).sum()
+    child.join()
+    np.testing.assert_array_equal(session.run(None, {"x": BIG})[0], 2 * BIG)
+
+
+ALONE = """
+import os, sys, numpy as np
+from sparsec import InferenceSession
+path, threads = sys.argv[1], int(sys.argv[2])
+session = InferenceSession(path, threads=threads)
+cores, x = os.sched_getaffinity(0), np.ones(4096, np.float32)
+before = len(os.listdir("/proc/self/task"))
+session.run(None, {"x": x})
+maps = open("/proc/self/maps").read()
+assert "libtvm_runtime.so" in maps and "libtvm_compiler" not in maps
+assert "tvm" not in sys.modules and "onnx" not in sys.modules
+assert os.sched_getaffinity(0) == cores
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_running_needs_the_runtime_alone_and_the_threads_asked_for(tmp_path, threads):
+    parallel_artifact().save(tmp_path / "model.sparsec")
+    done = subprocess.run([sys.executable, "-c", ALONE, tmp_path / "model.sparsec", str(threads)],
+                          capture_output=True, text=True, check=False)
+    assert done.stdout == f"{threads - 1}\n", done.stderr
+
+
+def test_import_is_light():
+    code = "import sys, sparsec; print([m for m in ('tvm', 'tvm_ffi', 'numpy', 'torch', 'onnx') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_a_library_that_is_none_is_refused():
+    with pytest.raises(ArtifactError, match="cannot be loaded"):
+        InferenceSession(replace(signature_artifact(), library=b"not an object"))
