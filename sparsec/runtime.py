@@ -173,11 +173,11 @@ def _with_threads(threads: int, call: Callable[..., Any], *args: Any) -> Any:
     """Call with a thread pool of that size, in another thread if this one's pool is too small or was lost in a fork."""
     runtime = _runtime()
     if _pool.size == 0:
-        runtime.configure(_ANY_CORE, _Pool.largest, ["0"] * _Pool.largest)  # as many workers as cores are listed
+        runtime.configure(_ANY_CORE, _Pool.largest, ["0"] * _Pool.largest)
         _pool.size = runtime.num_threads()
     if threads > _pool.size:
         return _helper(threads).submit(_with_threads, threads, call, *args).result()
-    runtime.configure(_ANY_CORE, threads)
+    runtime.configure(_ANY_CORE, threads, ["0"] * threads)  # the list's length counts, not the cores in it
     _pool.threads = threads
     return call(*args)
 

@@ -31,23 +31,26 @@ def signature_artifact(target="cpu"):
 
 @functools.cache
 def parallel_artifact(threads=2):
-    """x: float32 (4096,) -> 2 x, in a parallel loop."""
+    """x: float32 (64,) -> 2 x, and which thread computed each element: int32 (64,)."""
     @T.prim_func(s_tir=True)
-    def double(X: T.Buffer((4096,), "float32"), Y: T.Buffer((4096,), "float32")):
+    def double(X: T.Buffer((64,), "float32"), Y: T.Buffer((64,), "float32"), thread: T.Buffer((64,), "int32")):
         T.func_attr({"tirx.noalias": True})
         with T.sblock("root"):
             T.reads()
             T.writes()
-            for block in T.parallel(8):
-                for i in T.vectorized(512):
-                    Y[block * 512 + i] = X[block * 512 + i] * T.float32(2)
+            for i in T.parallel(64):
+                Y[i] = X[i] * T.float32(2)
+                thread[i] = T.call_extern("int32", "gettid")
 
-    spec = TensorSpec("x", "float32", (4096,))
+    inputs = (TensorSpec("x", "float32", (64,)),)
+    outputs = TensorSpec("y", "float32", (64,)), TensorSpec("thread", "int32", (64,))
 
     def body(bb, x):
-        return [relax.call_tir(bb.add_func(double, "double"), [x], relax.TensorType((4096,), "float32"))]
+        types = [relax.TensorType(spec.shape, spec.dtype) for spec in outputs]
+        pair = bb.emit(relax.call_tir(bb.add_func(double, "double"), [x], types))
+        return [relax.TupleGetItem(pair, 0), relax.TupleGetItem(pair, 1)]
 
-    return _artifact((spec,), (TensorSpec("y", "float32", (4096,)),), [], body, "cpu", threads)
+    return _artifact(inputs, outputs, [], body, "cpu", threads)
 
 
 def _artifact(inputs, outputs, constants, body, target, threads=1):

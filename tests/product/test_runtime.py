@@ -16,7 +16,7 @@ from sparsec.errors import ArtifactError, InputError, UsageError
 X = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
 K = np.array([2**40, -7])
 FEEDS = {"x": X, "k": K, "m": np.array(True)}
-BIG = np.arange(4096, dtype=np.float32)
+NUMBERS = np.arange(64, dtype=np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def read_only(array):
 def test_any_array_of_the_right_type_will_do(session, prepare):
     x = prepare(X)
     if isinstance(x, list):
-        with pytest.raises(InputError, match="takes float32 .* given: float64"):
+        with pytest.raises(InputError, match=r"takes float32 .* given: float64"):
             session.run(None, {**FEEDS, "x": x})
     else:
         check(session.run(None, {**FEEDS, "x": x}))
@@ -128,11 +128,24 @@ def test_several_threads_share_a_session(session):
         list(pool.map(work, range(8)))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_sessions_of_different_thread_counts_alternate(threads):
-    sessions = [InferenceSession(parallel_artifact(), threads=n) for n in (threads, 3 - threads, threads)]
-    for each in sessions * 3:
-        np.testing.assert_array_equal(each.run(None, {"x": BIG})[0], 2 * BIG)
+def threads_used(session):
+    doubled, threads = session.run(None, {"x": NUMBERS})
+    np.testing.assert_array_equal(doubled, 2 * NUMBERS)
+    return len(set(threads))
+
+
+@pytest.mark.parametrize("order", [(1, 2, 1), (2, 1, 2)])
+def test_sessions_of_different_thread_counts_alternate(order):
+    sessions = [InferenceSession(parallel_artifact(), threads=threads) for threads in order]
+    assert [threads_used(session) for session in sessions * 3] == [*order] * 3
+
+
+def test_a_later_session_may_use_more_threads():
+    def in_order(*counts):
+        return [threads_used(InferenceSession(parallel_artifact(3), threads=threads)) for threads in counts]
+
+    with ThreadPoolExecutor(1) as pool:  # a fresh thread, so that TVM has no pool for it yet
+        assert pool.submit(in_order, 1, 3, 2).result() == [1, 3, 2]
 
 
 def test_more_threads_than_compiled_for_are_refused():
@@ -141,45 +154,36 @@ def test_more_threads_than_compiled_for_are_refused():
             InferenceSession(parallel_artifact(2), threads=threads)
 
 
-def in_child(session, queue):
-    queue.put(session.run(None, {"x": BIG})[0].sum())
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_forked_child_can_use_the_session(threads):
     session = InferenceSession(parallel_artifact(), threads=threads)
-    session.run(None, {"x": BIG})
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=in_child, args=(session, queue))
+    assert threads_used(session) == threads
+    queue = multiprocessing.get_context("fork").Queue()
+    child = multiprocessing.get_context("fork").Process(target=lambda: queue.put(threads_used(session)))
     child.start()
-    assert queue.get(timeout=60) == (2 * BIG).sum()
+    assert queue.get(timeout=60) == threads
     child.join()
-    np.testing.assert_array_equal(session.run(None, {"x": BIG})[0], 2 * BIG)
+    assert threads_used(session) == threads
 
 
 ALONE = """
 import os, sys, numpy as np
 from sparsec import InferenceSession
-path, threads = sys.argv[1], int(sys.argv[2])
-session = InferenceSession(path, threads=threads)
-cores, x = os.sched_getaffinity(0), np.ones(4096, np.float32)
-before = len(os.listdir("/proc/self/task"))
-session.run(None, {"x": x})
+session = InferenceSession(sys.argv[1])
+cores = os.sched_getaffinity(0)
+session.run(None, {"x": np.ones(64, np.float32)})
 maps = open("/proc/self/maps").read()
 assert "libtvm_runtime.so" in maps and "libtvm_compiler" not in maps
 assert "tvm" not in sys.modules and "onnx" not in sys.modules
 assert os.sched_getaffinity(0) == cores
-print(len(os.listdir("/proc/self/task")) - before)
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_running_needs_the_runtime_alone_and_the_threads_asked_for(tmp_path, threads):
+def test_running_needs_the_runtime_alone(tmp_path):
     parallel_artifact().save(tmp_path / "model.sparsec")
-    done = subprocess.run([sys.executable, "-c", ALONE, tmp_path / "model.sparsec", str(threads)],
-                          capture_output=True, text=True, check=False)
-    assert done.stdout == f"{threads - 1}\n", done.stderr
+    done = subprocess.run([sys.executable, "-c", ALONE, tmp_path / "model.sparsec"], capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_import_is_light():
