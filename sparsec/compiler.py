@@ -86,10 +86,16 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     announce("build")
     program = build(lowered)
     announce("pack")
-    report = {"layers": layers, "passes": [asdict(each) for each in passes], "verification": None}
+    report = {"layers": layers, "passes": [_row(each) for each in passes], "verification": None}
     artifact = Artifact.build(program, resolved, threads, _outline(graph), report)
     announce("verify")
     return replace(artifact, report={**report, "verification": _verify(model, artifact, feeds)}) if verify else artifact
+
+
+def _row(report: Report) -> dict[str, Any]:
+    """A pass's report as JSON's types."""
+    return {"name": report.name, "modified": report.modified, "counts": dict(report.counts),
+            "notes": [asdict(note) for note in report.notes]}
 
 
 def _refuse_notes(passes: Sequence[Report]) -> None:

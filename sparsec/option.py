@@ -1,4 +1,4 @@
-"""What a backend offers for a layer and what that would cost: the words that kernels, backends and the cost model share."""
+"""What a backend offers for a layer and what that would cost: words that kernels, backends and the cost model share."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsec.graph.layout import PaddedFlat, Tiled
+from sparsec.graph.layout import PaddedFlat, PhasePlanes, Tiled
 
 
 @dataclass(frozen=True)
@@ -91,3 +91,14 @@ def convolution(source: PaddedFlat, target: PaddedFlat, kernel: tuple[int, int],
         segments=1, x_origin=source.origin, x_channel_stride=source.channel_stride, x_segment_stride=0,
         x_size=source.size, y_origin=target.origin, y_row_stride=target.channel_stride, y_segment_stride=0,
         y_size=target.size, masked=target.clean)
+
+
+def strided_convolution(planes: PhasePlanes) -> Stencil:
+    """A convolution of any stride over the phase planes of its input."""
+    target = planes.output
+    taps = tuple(planes.offset(i, j) for i in range(planes.kernel[0]) for j in range(planes.kernel[1]))
+    return Stencil(
+        channels=planes.channels, taps=taps, outputs=target.channels, lanes=target.lanes, vectors=target.vectors,
+        segments=1, x_origin=0, x_channel_stride=planes.channel_stride, x_segment_stride=0, x_size=planes.size,
+        y_origin=target.origin, y_row_stride=target.channel_stride, y_segment_stride=0, y_size=target.size,
+        masked=target.clean)

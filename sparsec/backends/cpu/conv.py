@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
+from tvm import relax
 
 from sparsec.backends.cpu import products
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.graph.layout import PaddedFlat
+from sparsec.backends.cpu.weights import bias_vector, epilogue_of, residual, weight_array
+from sparsec.graph.layout import PaddedFlat, PhasePlanes
+from sparsec.kernels import phase_split, reformat_padded
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import pixel_mask
-from sparsec.kernels.stencil import Stencil, convolution
+from sparsec.kernels.stencil import convolution, strided_convolution
 from sparsec.option import Option
 from sparsec.target import Target
 
 
 def weight_matrix(node: ir.Node) -> np.ndarray:
     """The weight as (outputs, channels * taps); groups become blocks on the diagonal."""
-    weight = node.inputs[1].const_value.numpy()
+    weight = weight_array(node)
     outputs, per_group = weight.shape[:2]
     group = node.attributes.get_int("group", 1)
     flat = weight.reshape(outputs, per_group, -1)
@@ -29,13 +34,6 @@ def weight_matrix(node: ir.Node) -> np.ndarray:
     return full.reshape(outputs, -1)
 
 
-def bias_vector(node: ir.Node) -> np.ndarray:
-    """The bias, zeros where the node has none."""
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    outputs = node.inputs[1].shape[0]
-    return np.zeros(outputs, np.float32) if bias is None else bias.const_value.numpy()
-
-
 def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:
     """A spatial attribute as (height, width); a sequence has height 1."""
     rank = len(node.inputs[1].shape) - 2
@@ -43,19 +41,35 @@ def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:
     return (default, values[0]) if rank == 1 else (values[0], values[1])
 
 
+def read_layout(node: ir.Node) -> PaddedFlat | PhasePlanes:
+    """How the product reads the input: as it lies, thinned out for strides, or dealt into phase planes."""
+    source: PaddedFlat = node.inputs[0].meta["layout"]
+    target: PaddedFlat = node.outputs[0].meta["layout"]
+    strides, (kernel, begins) = spatial(node, "strides", 1), window(node)
+    if strides == (1, 1):
+        return source
+    if kernel == (1, 1) and not any(node.attributes.get_ints("pads", (0,))):
+        return replace(target, channels=source.channels, clean=False)
+    return PhasePlanes(source.channels, kernel, strides, spatial(node, "dilations", 1), begins, target)
+
+
+def window(node: ir.Node) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The kernel's (height, width) and the (top, left) padding."""
+    kernel = (1, *node.inputs[1].shape[2:])[-2:]
+    pads = node.attributes.get_ints("pads", (0,) * 4)
+    return kernel, (0, pads[0]) if len(pads) == 2 else (pads[0], pads[1])
+
+
 def layer_of(node: ir.Node) -> products.Layer:
     """The convolution as a product over its layouts."""
     target: PaddedFlat = node.outputs[0].meta["layout"]
-    return products.Layer(weight_matrix(node), bias_vector(node), _stencil(node, target), products.epilogue_of(node),
+    source, (kernel, begins) = read_layout(node), window(node)
+    if isinstance(source, PhasePlanes):
+        stencil = strided_convolution(source)
+    else:
+        stencil = convolution(source, target, kernel, spatial(node, "dilations", 1), begins)
+    return products.Layer(weight_matrix(node), bias_vector(node), stencil, epilogue_of(node),
                           pixel_mask(target) if target.clean else None)
-
-
-def _stencil(node: ir.Node, target: PaddedFlat) -> Stencil:
-    source: PaddedFlat = node.inputs[0].meta["layout"]
-    kernel = (1, 1, *node.inputs[1].shape[2:])[-2:]
-    pads = node.attributes.get_ints("pads", (0, 0, 0, 0))
-    begin = (0, pads[0]) if len(pads) == 2 else (pads[0], pads[1])
-    return convolution(source, target, kernel, spatial(node, "dilations", 1), begin)
 
 
 def options(node: ir.Node, target: Target, isa: Isa) -> list[Option]:
@@ -65,7 +79,23 @@ def options(node: ir.Node, target: Target, isa: Isa) -> list[Option]:
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit the convolution with the option that the plan chose."""
-    residual = node.inputs[3] if len(node.inputs) > 3 else None
-    expr = products.emit(context, layer_of(node), node.meta["choice"].winner.option.params,
-                         context.flat(node.inputs[0]), None if residual is None else context.flat(residual))
+    extra = residual(node)
+    expr = products.emit(context, layer_of(node), node.meta["choice"].winner.option.params, _read(context, node),
+                         None if extra is None else context.flat(extra))
     context.bind(node.outputs[0], expr)
+
+
+def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
+    """The input as the product reads it."""
+    source: PaddedFlat = node.inputs[0].meta["layout"]
+    wanted = read_layout(node)
+    x = context.flat(node.inputs[0])
+    if wanted is source:
+        return x
+    shape = (source.batch, source.channels, source.height, source.width)
+    if isinstance(wanted, PhasePlanes):
+        kernel = phase_split.build(phase_split.PhaseSplitParams(source, wanted), context.isa)
+    else:
+        copy = reformat_padded.ReformatParams(shape, source, wanted, spatial(node, "strides", 1))
+        kernel = reformat_padded.build(copy, context.isa)
+    return context.call(kernel, [x], wanted.size)

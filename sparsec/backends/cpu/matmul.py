@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu import products
+from sparsec.backends.cpu import few_rows, products
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.cpu.conv import bias_vector
+from sparsec.backends.cpu.weights import bias_vector, epilogue_of, residual, weight_array
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.stencil import linear
@@ -14,21 +14,27 @@ from sparsec.option import Option
 from sparsec.target import Target
 
 
-def layer_of(node: ir.Node, lanes: int) -> products.Layer:
+def layer_of(node: ir.Node, source: Tiled, lanes: int) -> products.Layer:
     """The linear layer as a product over tiles of tokens."""
-    source: Tiled = node.inputs[0].meta["layout"]
-    weight = node.inputs[1].const_value.numpy()
-    return products.Layer(weight, bias_vector(node), linear(source, weight.shape[0], lanes), products.epilogue_of(node))
+    weight = weight_array(node)
+    return products.Layer(weight, bias_vector(node), linear(source, weight.shape[0], lanes), epilogue_of(node))
 
 
 def options(node: ir.Node, target: Target, isa: Isa) -> list[Option]:
     """Every way to run the layer."""
-    return products.options(layer_of(node, isa.lanes), target, isa)
+    source = node.inputs[0].meta.get("layout")
+    if isinstance(source, Tiled):
+        return products.options(layer_of(node, source, isa.lanes), target, isa)
+    return few_rows.options(node, isa)
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit the layer with the option that the plan chose."""
-    residual = node.inputs[3] if len(node.inputs) > 3 else None
-    expr = products.emit(context, layer_of(node, context.isa.lanes), node.meta["choice"].winner.option.params,
-                         context.flat(node.inputs[0]), None if residual is None else context.flat(residual))
+    params = node.meta["choice"].winner.option.params
+    source, extra = context.layout(node.inputs[0]), residual(node)
+    if isinstance(source, Tiled):
+        expr = products.emit(context, layer_of(node, source, context.isa.lanes), params, context.flat(node.inputs[0]),
+                             None if extra is None else context.flat(extra))
+    else:
+        expr = few_rows.emit(context, node, params)
     context.bind(node.outputs[0], expr)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
@@ -44,13 +43,6 @@ class Layer:
     stencil: Stencil
     epilogue: Epilogue
     mask: np.ndarray | None = field(default=None, repr=False)
-
-
-def epilogue_of(node: ir.Node) -> Epilogue:
-    """The epilogue of a sparsec::Conv or sparsec::MatMul."""
-    attributes = node.attributes
-    return Epilogue(attributes.get_string("activation", "none"), attributes.get_float("alpha", 0.0),
-                    attributes.get_float("beta", 0.0), len(node.inputs) > 3 and node.inputs[3] is not None)
 
 
 def options(layer: Layer, target: Target, isa: Isa) -> list[Option]:

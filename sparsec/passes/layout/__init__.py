@@ -1,11 +1,13 @@
 """Choose a physical layout for every value, and mark each change of layout with a sparsec::Reformat.
 
-Regions of convolutions keep their images in the padded flat layout, transformers their tokens in tiles; conversions stand
-only at the borders of a region, once for each value and layout. Values keep their ONNX shapes; `value.meta["layout"]` holds
-the layout, and `metadata_props["sparsec.layout"]` shows it in dumped models.
+Regions of convolutions keep their images in the padded flat layout, transformers their tokens in tiles; conversions
+stand only at the borders of a region, once for each value and layout. Values keep their ONNX shapes;
+`value.meta["layout"]` holds the layout, and `metadata_props["sparsec.layout"]` shows it in dumped models.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -28,20 +30,23 @@ def run(model: ir.Model, context: Context) -> Report:
         for index, value in enumerate(node.inputs):
             if value is None or value.const_value is not None:
                 continue
-            inside = role is not None and index in role.inputs
-            wanted = _layout(value, role.kind if inside and role else Kind.PLAIN, images, lanes)
+            kind = role.kind if role is not None and index in role.inputs else Kind.PLAIN
+            wanted = _layout(value, kind, images, lanes)
             node.replace_input_with(index, borders.convert(value, wanted, node))
         if role is not None and role.output:
             for output in node.outputs:
                 _set(output, _layout(output, role.kind, images, lanes))
     for index, output in enumerate(model.graph.outputs):
-        model.graph.outputs[index] = borders.convert(output, PLAIN, None)
+        converted = borders.convert(output, PLAIN, None)
+        if converted is not output:
+            converted.name, output.name = output.name, converted.name
+            model.graph.outputs[index] = converted
     model.opset_imports.setdefault(DOMAIN, 1)
     counts = {kind.value: sum(role.kind is kind for role in roles.values()) for kind in (Kind.IMAGE, Kind.TOKENS)}
     return Report("layout", modified=bool(roles), counts={**counts, "conversions": borders.count})
 
 
-def _layout(value: ir.Value, kind: Kind, images: dict[ir.Value, Layout], lanes: int) -> Layout:
+def _layout(value: ir.Value, kind: Kind, images: Mapping[ir.Value, Layout], lanes: int) -> Layout:
     if kind is Kind.IMAGE:
         return images[value]
     return token_layout(static_shape(value) or (), lanes) if kind is Kind.TOKENS else PLAIN

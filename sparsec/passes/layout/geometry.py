@@ -1,4 +1,4 @@
-"""The padded flat layout of every image value: values that meet in one stencil share a row stride and an image pitch."""
+"""The padded flat layout of every image: values that meet in one stencil share a row stride and an image pitch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def image_shape(value: ir.Value) -> tuple[int, int, int, int]:
 def image_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, PaddedFlat]:
     """A layout for every value that some node of the region reads or writes as an image."""
     groups = _Groups()
-    pads: dict[ir.Value, int] = defaultdict(int)
+    room: dict[ir.Value, int] = defaultdict(int)
+    clean: set[ir.Value] = set()
     for node, role in roles.items():
         if role.kind is not Kind.IMAGE:
             continue
@@ -41,11 +42,11 @@ def image_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, P
             groups.add(value)
         for value in _tied(node, values):
             groups.tie(values[-1], value)
-        if node.op_type == "Conv" and role.inputs and role.inputs[0] == 0:
-            pads[node.inputs[0]] = max(pads[node.inputs[0]], _padding(node))
+        if node.op_type == "Conv" and not depthwise(node):
+            _claim(node, room, clean)
     layouts: dict[ir.Value, PaddedFlat] = {}
     for members in groups.all():
-        layouts.update(_group_layouts(members, pads, lanes))
+        layouts.update(_group_layouts(members, room, clean, lanes))
     return layouts
 
 
@@ -67,27 +68,36 @@ def depthwise(node: ir.Node) -> bool:
     return group > 1 and group == image_shape(node.inputs[0])[1]
 
 
-def _padding(node: ir.Node) -> int:
-    """The padding that a convolution wants to find in its input."""
-    return max(node.attributes.get_ints("pads", (0,)))
+def _claim(node: ir.Node, room: dict[ir.Value, int], clean: set[ir.Value]) -> None:
+    """The padding that a convolution needs: zeros in its input, or rows for its phase planes in its output."""
+    source, target = node.inputs[0], node.outputs[0]
+    if dense_stencil(node):
+        padding = max(node.attributes.get_ints("pads", (0,)))
+        room[source] = max(room[source], padding)
+        if padding:
+            clean.add(source)
+        return
+    strides = node.attributes.get_ints("strides", (1, 1))
+    dilations = node.attributes.get_ints("dilations", (1,) * len(strides))
+    reach = ((taps - 1) * d // s for taps, d, s in zip(node.inputs[1].shape[2:], dilations, strides, strict=True))
+    room[target] = max(room[target], *reach)
 
 
-def _group_layouts(members: list[ir.Value], pads: Mapping[ir.Value, int],
+def _group_layouts(members: list[ir.Value], room: Mapping[ir.Value, int], clean: set[ir.Value],
                    lanes: int) -> dict[ir.Value, PaddedFlat]:
     """One row stride and one pitch for all members; a smaller image gets more padding instead."""
     shapes = {value: image_shape(value) for value in members}
-    need = {value: pads.get(value, 0) for value in members}
+    need = {value: room.get(value, 0) for value in members}
     pitch = max(shapes[value][2] + need[value] for value in members)
     flat = any(shapes[value][2] == 1 for value in members)
     pad = {value: max(need.values()) if flat else pitch - shapes[value][2] for value in members}
-    stride = max(shapes[value][3] + pad[value] for value in members)
-    widest = max(members, key=lambda value: shapes[value][3])
-    stride = _row_stride(PaddedFlat(*shapes[widest], pad[widest], stride, lanes))
-    return {value: PaddedFlat(*shapes[value], pad[value], stride, lanes, clean=need[value] > 0) for value in members}
+    widest = max(members, key=lambda value: shapes[value][3] + pad[value])
+    stride = _row_stride(PaddedFlat(*shapes[widest], pad[widest], shapes[widest][3] + pad[widest], lanes))
+    return {value: PaddedFlat(*shapes[value], pad[value], stride, lanes, clean=value in clean) for value in members}
 
 
 def _row_stride(layout: PaddedFlat) -> int:
-    """The row stride, rounded up to half or whole vectors where that costs no more vectors: aligned rows load faster."""
+    """The row stride, rounded up to half or whole vectors where that costs no vectors: aligned rows load faster."""
     for multiple in (layout.lanes, layout.lanes // 2):
         stride = round_up(layout.row_stride, max(multiple, 1))
         wider = PaddedFlat(layout.batch, layout.channels, layout.height, layout.width, layout.pad, stride, layout.lanes)

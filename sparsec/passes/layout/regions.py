@@ -33,7 +33,7 @@ class Role:
     output: bool = True
 
 
-STEM_CHANNELS = 4  # a convolution of so few channels reads row-major images itself
+STEM_CHANNELS = 0  # a convolution of so few channels reads row-major images itself
 KINDS = Mapping[ir.Value, Kind]
 
 
@@ -120,10 +120,11 @@ def _binary(kind: Kind) -> Callable[[ir.Node, KINDS], Role | None]:
 
 def _pool(node: ir.Node, _kinds: KINDS) -> Role | None:
     dilated = any(d != 1 for d in node.attributes.get_ints("dilations", ()))
-    return Role(Kind.IMAGE, (0,)) if len(node.outputs) == 1 and len(_shape(node.inputs[0])) == 4 and not dilated else None
+    fits = len(node.outputs) == 1 and len(_shape(node.inputs[0])) == 4 and not dilated
+    return Role(Kind.IMAGE, (0,)) if fits else None
 
 
-def _global_pool(node: ir.Node, _kinds: KINDS) -> Role | None:
+def _global_pool(_node: ir.Node, _kinds: KINDS) -> Role | None:
     return Role(Kind.IMAGE, (0,), output=False)
 
 

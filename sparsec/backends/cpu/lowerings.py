@@ -1,0 +1,17 @@
+"""The lowerings of sparsec's own operators, and of ONNX's in the layouts of images and tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from sparsec.backends.cpu import conv, matmul, reformat
+from sparsec.backends.cpu.context import LoweringContext
+
+LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
+    "sparsec::Conv": conv.lower,
+    "sparsec::MatMul": matmul.lower,
+    "sparsec::Reformat": reformat.lower,
+}
+"""Each binds the node's outputs; it raises UnsupportedOperatorError with the reason if it cannot."""
