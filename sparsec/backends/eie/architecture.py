@@ -76,8 +76,8 @@ class Architecture:
 
     @property
     def segment_entries(self) -> int:
-        """Entries of a PE that one set of pointers reaches: a base address adds the rest."""
-        return min(self.weight_entries, 1 << self.pointer_bits)
+        """Entries of a PE that one set of pointers reaches, the end of the last column included."""
+        return min(self.weight_entries, (1 << self.pointer_bits) - 1)
 
     @property
     def segment_columns(self) -> int:

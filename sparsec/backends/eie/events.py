@@ -105,9 +105,9 @@ class Queues:
 
 @dataclass
 class PointerSram:
-    """Each PE's pointers and address counter. Successive pointers lie in two banks: a cycle reads both ends of a column.
+    """Each PE's pointer SRAM and address counter. A column without entries takes a cycle too.
 
-    A column without entries takes a cycle too.
+    Successive pointers lie in two banks, so that one cycle reads both ends of a column.
     """
 
     pointers: Integers  # (pes, columns + 1)
@@ -215,7 +215,8 @@ class Arithmetic:
         return np.where(valid, self.position, NONE), self.codebook[self.codes[address]], column
 
 
-def simulate(stored: InterleavedColumns, codebook: Numbers, activations: Numbers, arch: Architecture, shift: int) -> Run:
+def simulate(stored: InterleavedColumns, codebook: Numbers, activations: Numbers, arch: Architecture, shift: int,
+             ) -> Run:
     """Multiply a segment by one vector.
 
     Args:

@@ -39,12 +39,12 @@ def fitting(largest: float, bits: int) -> FixedPoint:
     return FixedPoint(bits, bits - 1 - exponent)
 
 
-def rescale(integers: NDArray[np.int32], shift: int) -> NDArray[np.int32]:
-    """integers / 2**shift, rounded; a negative shift is exact. The integers are products of two 16-bit numbers at most."""
+def rescale(products: NDArray[np.int32], shift: int) -> NDArray[np.int32]:
+    """Products of two 16-bit numbers, over 2**shift and rounded; a negative shift is exact."""
     if shift <= 0:
-        return integers << -shift
-    shift = min(shift, 31)  # such products vanish: they are below 2**30
-    return (integers + np.int32(1 << (shift - 1))) >> np.int32(shift)
+        return products << -shift
+    shift = min(shift, 31)  # beyond, they vanish: they are below 2**30
+    return (products + np.int32(1 << (shift - 1))) >> np.int32(shift)
 
 
 def multiply(codes: scipy.sparse.csc_array, codebook: NDArray[np.int32], x: NDArray[np.int32], shift: int, limit: int,

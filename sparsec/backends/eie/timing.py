@@ -1,7 +1,7 @@
 """The exact timing recurrence of EIE: cycles of a run without stepping through them.
 
-With D the capacity of the queues, activation k the k-th non-zero one, j its column, n(p, j) the entries of PE p there, and
-t, s, f the cycles of broadcast, start and finish (s and f with one value a PE):
+With D the capacity of the queues, activation k the k-th non-zero one, j its column, n(p, j) the entries of PE p there,
+and t, s, f the cycles of broadcast, start and finish (s and f with one value a PE):
 
     t(k) = max(t(k-1) + 1 + rows of registers crossed, less one behind a row's last lane;  max over p of s(p, k-D) + 1)
     s(p, k) = max(f(p, k-1), t(k) + 1)
@@ -13,6 +13,7 @@ This equals the authors' own simulator; `events` models the same machine unit by
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,24 +22,50 @@ from numpy.typing import NDArray
 
 from sparsec.backends.eie.activity import Activity
 from sparsec.backends.eie.architecture import PIPELINE, Architecture
+from sparsec.backends.eie.segments import Segment
 from sparsec.formats.eie import InterleavedColumns
 
 VECTORS = 1024  # run side by side: their state stays in the second-level cache
 ELEMENTS = 1 << 23  # of the temporary arrays
 
 
-def measure(stored: InterleavedColumns, active: NDArray[np.bool_], arch: Architecture) -> Activity:
+def measure(segments: Sequence[Segment], active: NDArray[np.bool_], arch: Architecture) -> Activity:
+    """Run every vector through a layer's segments, one after the other.
+
+    The first run finds its activations in the register files, where the layer before left them, and the last leaves its
+    results there; all others move them from and to the activation SRAM.
+
+    Args:
+        segments: the layer's, as `segments.split` gives them.
+        active: (vectors, columns) which activations are not zero.
+        arch: the accelerator.
+
+    """
+    total = sum((run(s.stored, active[:, slice(*s.columns)], arch) for s in segments), Activity())
+    loads = [_transfer(s.columns, arch) for s in segments]
+    stores = [_transfer(rows, arch) for rows in sorted({s.rows for s in segments})]
+    transfer = len(active) * (sum(loads) + sum(stores)) - loads[0] - stores[-1]
+    return total + Activity(cycles=transfer, transfer=transfer, activation_reads=arch.pes * transfer)
+
+
+def _transfer(bounds: tuple[int, int], arch: Architecture) -> int:
+    """Cycles in which every PE moves its part of the activations [start, stop)."""
+    start, stop = bounds
+    return -(-(-(-(stop - start) // arch.pes) * arch.value_bits) // arch.activation_read_bits)
+
+
+def run(stored: InterleavedColumns, active: NDArray[np.bool_], arch: Architecture) -> Activity:
     """Run every vector through one segment.
 
     Args:
-        stored: the segment.
+        stored: the segment's entries.
         active: (vectors, columns) which activations are not zero.
         arch: the accelerator; its PEs are those of `stored`.
 
     """
     counts = stored.counts
-    runs = [_recurrence(counts, active[i : i + VECTORS], arch.fifo) for i in range(0, len(active), VECTORS)]
-    finish = np.concatenate([run.finish for run in runs])
+    parts = [_recurrence(counts, active[i : i + VECTORS], arch.fifo) for i in range(0, len(active), VECTORS)]
+    finish = np.concatenate([part.finish for part in parts])
     end = finish.max(axis=1)
     times = active.sum(axis=0)  # how often each column is used
     entries = int(times @ counts.sum(axis=1))
@@ -54,8 +81,8 @@ def measure(stored: InterleavedColumns, active: NDArray[np.bool_], arch: Archite
         starved=int(finish.sum()) - entries - empty,
         tail=int((end[:, None] - finish).sum()),
         drain=PIPELINE * arch.pes * len(active),
-        full=sum(run.full for run in runs),
-        scan=sum(run.scan for run in runs),
+        full=sum(part.full for part in parts),
+        scan=sum(part.scan for part in parts),
         busiest=int((active.astype(np.float64) @ counts).max(axis=1).sum()),
         weight_reads=weight_reads(stored, active, arch.row_entries),
         pointer_reads=arch.pes * int(times.sum()),
@@ -65,8 +92,8 @@ def measure(stored: InterleavedColumns, active: NDArray[np.bool_], arch: Archite
 def padding_per_column(stored: InterleavedColumns) -> NDArray[np.int64]:
     """(columns,) padding entries."""
     before = np.concatenate(([0], np.cumsum(stored.padding)))
-    ends = before[stored.pointers + stored.base[:-1, None]]
-    return np.diff(ends, axis=1).sum(axis=0)
+    padding: NDArray[np.int64] = np.diff(before[stored.pointers + stored.base[:-1, None]], axis=1).sum(axis=0)
+    return padding
 
 
 class _Runs(NamedTuple):
@@ -101,7 +128,7 @@ def _recurrence(counts: NDArray[np.int64], active: NDArray[np.bool_], depth: int
 
 
 def _schedule(active: NDArray[np.bool_], pes: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """(steps, vectors) the column of each vector's k-th non-zero activation, and the register rows crossed before it."""
+    """(steps, vectors) the column of each vector's k-th non-zero activation, and the rows crossed before it."""
     vector, column = np.nonzero(active)
     lengths = active.sum(axis=1)
     step = np.arange(len(column)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
