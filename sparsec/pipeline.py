@@ -9,12 +9,16 @@ import onnx_ir as ir
 
 from sparsec.graph.shapes import infer
 from sparsec.graph.writer import save
-from sparsec.passes import lift, optimize
+from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, lift, optimize
 from sparsec.passes.context import Context, Report
 
 PASSES: list[Callable[[ir.Model, Context], Report]] = [
     optimize.run,
+    fuse_norm.run,
+    fuse_activation.run,
+    fuse_attention.run,
     lift.run,
+    fuse_epilogue.run,
 ]
 
 

@@ -44,7 +44,8 @@ def _no_float32(node: ir.Node) -> str | None:
     return None
 
 
-def _become(node: ir.Node, op_type: str, inputs: list[ir.Value | None], attributes: Mapping[str, str | int | list[int]]) -> None:
+def _become(node: ir.Node, op_type: str, inputs: list[ir.Value | None],
+            attributes: Mapping[str, str | int | list[int]]) -> None:
     """Turns the node, in place, into one of sparsec's operators."""
     node.domain, node.op_type, node.version = operators.DOMAIN, op_type, None
     node.resize_inputs(len(inputs))

@@ -1,0 +1,230 @@
+"""softmax(scale * Q K^T + mask) V over split heads becomes one `sparsec::Attention` on the unsplit projections.
+
+How the heads are split and merged (any mix of Reshape, Transpose, Split, Slice and Gather) is recognised by what it
+does, see `movement.py`; so are projections fused into one matrix and sequence-first tensors, which get a Slice or a
+Transpose. The scale may stand on the scores, the queries or the keys. The rest is left alone, with the reason.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph import operators
+from sparsec.graph.shapes import static_shape
+from sparsec.passes import rewrite
+from sparsec.passes.context import Context, Note, Report
+from sparsec.passes.movement import Moved, destinations, origins, scalar_factor
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The scores in front of the softmax: factor * (query @ key) + mask, with key already transposed."""
+
+    query: ir.Value
+    key: ir.Value
+    factor: float
+    mask: ir.Value | None
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """A projection found behind an operand: a range of features of a (B, T, F) or (T, B, F) tensor."""
+
+    source: ir.Value
+    offset: int
+    width: int
+    sequence_first: bool
+    factor: float
+
+
+def run(model: ir.Model, _context: Context) -> Report:
+    """Fuses every attention it recognises, in place."""
+    notes, fused = [], 0
+    for node in list(model.graph):
+        if node.op_type == "Softmax" and node.domain == "":
+            reason = _fuse(node)
+            if reason is None:
+                fused += 1
+            else:
+                notes.append(Note(rewrite.node_name(node), f"not fused into attention: {reason}"))
+    rewrite.clean(model)
+    return Report("fuse_attention", bool(fused), {"Attention": fused} if fused else {}, tuple(notes))
+
+
+def _fuse(softmax: ir.Node) -> str | None:
+    shape = static_shape(softmax.outputs[0])
+    if shape is None or len(shape) not in (3, 4) or softmax.attributes.get_int("axis", -1) not in (-1, len(shape) - 1):
+        return "the softmax is not along the last of three or four static dimensions"
+    scores = _scores(softmax.inputs[0])
+    if scores is None:
+        return "its input is not a scaled product with an additive mask"
+    mix = _mix(softmax.outputs[0], scores.mask)
+    if mix is None or mix.inputs[1] is None:
+        return "its output is not just multiplied by values"
+    for batch in _batches(shape, scores.query):
+        if _replace(mix, scores, mix.inputs[1], batch, int(np.prod(shape[:-2])) // batch):
+            return None
+    return "queries, keys and values are not heads of one width split from tensors (batch, tokens, features)"
+
+
+def _scores(value: ir.Value | None) -> _Scores | None:
+    """Reads the scores upwards from the softmax; every value on the way has no other reader."""
+    factor, mask = 1.0, None
+    while value is not None and rewrite.only_use(value) is not None:
+        node = value.producer()
+        if node is None or node.domain:
+            return None
+        if node.op_type == "MatMul" and None not in node.inputs:
+            query, key = node.inputs
+            assert query is not None and key is not None  # noqa: PT018
+            return _Scores(query, key, factor, mask)
+        if (scaled := scalar_factor(node)) is not None:
+            value, factor = scaled[0], factor * scaled[1]
+        elif node.op_type == "Add" and mask is None and factor == 1.0:
+            value, mask = _split_mask(node)
+        else:
+            return None
+    return None
+
+
+def _split_mask(add: ir.Node) -> tuple[ir.Value | None, ir.Value | None]:
+    """Which operand of an Add holds the scores, and which the mask."""
+    a, b = add.inputs
+    for value, mask in ((a, b), (b, a)):
+        node = value.producer() if value is not None else None
+        if node is not None and static_shape(value) == static_shape(add.outputs[0]) and (
+                node.op_type == "MatMul" or scalar_factor(node) is not None):
+            return value, mask
+    return None, None
+
+
+def _mix(weights: ir.Value, mask: ir.Value | None) -> ir.Node | None:
+    """The MatMul of the weights by the values; PyTorch's guard against rows of NaN goes where no mask makes such."""
+    readers = {node.op_type: node for node in weights.consumers()}
+    if set(readers) == {"IsNaN", "Where"} and len(weights.uses()) == 2:
+        guard = readers["Where"]
+        never = mask is None or _is_finite(mask)
+        if not never or guard.inputs[2] is not weights or guard.inputs[0] is not readers["IsNaN"].outputs[0]:
+            return None
+        weights = guard.outputs[0]
+    node = rewrite.only_use(weights)
+    return node if node is not None and node.op_type == "MatMul" and node.inputs[0] is weights else None
+
+
+def _is_finite(mask: ir.Value) -> bool:
+    """Whether a mask is known to hold no infinity: a finite constant or a choice between such."""
+    node = mask.producer()
+    values = node.inputs[1:] if node is not None and node.op_type == "Where" else [mask]
+    return all((array := rewrite.constant(value)) is not None and bool(np.isfinite(array).all()) for value in values)
+
+
+def _batches(shape: tuple[int, ...], query: ir.Value) -> list[int]:
+    """Batch sizes to try: the first of four dimensions; where batch and heads are one, those of the query's origins."""
+    if len(shape) == 4:
+        return [shape[0]]
+    dims = {dim for moved in origins(query) for dim in static_shape(moved.source) or ()}
+    return sorted(dim for dim in dims if dim and shape[0] % dim == 0)
+
+
+def _replace(mix: ir.Node, scores: _Scores, value: ir.Value, batch: int, heads: int) -> bool:
+    """Puts sparsec::Attention in the place of the mix, if queries, keys, values and output all are split heads."""
+    operands = [_operand(origins(scores.query), batch, heads, transposed=False),
+                _operand(origins(scores.key), batch, heads, transposed=True),
+                _operand(origins(value), batch, heads, transposed=False)]
+    found = [operand for operand in operands if operand is not None]
+    if len(found) < 3 or len({operand.width for operand in found}) > 1 or found[2].factor != 1.0:
+        return False
+    q, k, _ = found
+    tokens, keys = ((static_shape(x.source) or ())[0 if x.sequence_first else 1] for x in (q, k))
+    if not _fits(scores.mask, (batch, heads, tokens, keys), len(static_shape(mix.outputs[0]) or ())):
+        return False
+    merged = _merged(mix.outputs[0], batch, heads)
+    if merged is None:
+        return False
+    inputs = [*(_emit(mix, operand) for operand in found), *([scores.mask] if scores.mask is not None else [])]
+    attention = ir.node("Attention", inputs, {"heads": heads, "scale": scores.factor * q.factor * k.factor},
+                        domain=operators.DOMAIN, name=rewrite.node_name(mix))
+    mix.prepend(attention)
+    target, sequence_first = merged
+    _emit_output(mix, attention.outputs[0], (batch, tokens, q.width), target, sequence_first=sequence_first)
+    return True
+
+
+def _operand(candidates: list[Moved], batch: int, heads: int, *, transposed: bool) -> _Operand | None:
+    """The furthest origin of which the operand's heads are a contiguous range of features."""
+    for moved in candidates:
+        shape = static_shape(moved.source) or ()
+        index = moved.index.swapaxes(-1, -2) if transposed else moved.index
+        tokens, depth = index.shape[-2:]
+        if len(shape) != 3 or index.size != batch * heads * tokens * depth or not index.size:
+            continue
+        wanted = index.reshape(batch, heads, tokens, depth).swapaxes(1, 2).reshape(batch, tokens, heads * depth)
+        offset, width = int(wanted.flat[0]) % shape[2], heads * depth
+        features = np.arange(int(np.prod(shape))).reshape(shape)[:, :, offset:offset + width]
+        for sequence_first in (False, True):
+            if np.array_equal(features.swapaxes(0, 1) if sequence_first else features, wanted):
+                return _Operand(moved.source, offset, width, sequence_first, moved.factor)
+    return None
+
+
+def _fits(mask: ir.Value | None, scores: tuple[int, int, int, int], rank: int) -> bool:
+    """Whether the mask broadcasts to (B, heads, T, S) as it did to the scores of that rank."""
+    if mask is None:
+        return True
+    shape = static_shape(mask)
+    if shape is None or len(shape) > (4 if rank == 4 else 2):
+        return False
+    return all(dim in (1, full) for dim, full in zip(shape[::-1], scores[::-1], strict=False))
+
+
+def _merged(mixed: ir.Value, batch: int, heads: int) -> tuple[ir.Value, bool] | None:
+    """The furthest value down the line whose elements lie as (B, T, features) or, True, as (T, B, features)."""
+    tokens, depth = (static_shape(mixed) or (0, 0))[-2:]
+    merged = np.arange(batch * heads * tokens * depth).reshape(batch, heads, tokens, depth).swapaxes(1, 2)
+    found = None
+    for value, index in destinations(mixed):
+        for order, sequence_first in ((merged, False), (merged.swapaxes(0, 1), True)):
+            if index.size == order.size and np.array_equal(index.ravel(), order.ravel()):
+                found = value, sequence_first
+                break
+    return found
+
+
+def _insert(before: ir.Node, op_type: str, inputs: list[ir.Value | None], attributes: dict[str, list[int]],
+            shape: tuple[int, ...]) -> ir.Value:
+    """Adds a standard node of one float32 output in front of another node."""
+    node = ir.node(op_type, inputs, attributes)
+    before.prepend(node)
+    node.outputs[0].shape, node.outputs[0].dtype = ir.Shape(shape), ir.DataType.FLOAT
+    return node.outputs[0]
+
+
+def _emit(mix: ir.Node, operand: _Operand) -> ir.Value:
+    """The projection (B, T, heads * D) as a value, by a Slice and a Transpose where it needs them."""
+    assert mix.graph is not None
+    value, (a, b, features) = operand.source, static_shape(operand.source) or (0, 0, 0)
+    if operand.width != features:
+        bounds = [rewrite.add_constant(mix.graph, f"{value.name}.{name}", np.array([number], np.int64)) for name, number
+                  in (("start", operand.offset), ("end", operand.offset + operand.width), ("axis", 2))]
+        value = _insert(mix, "Slice", [value, *bounds], {}, (a, b, operand.width))
+    if operand.sequence_first:
+        value = _insert(mix, "Transpose", [value], {"perm": [1, 0, 2]}, (b, a, operand.width))
+    return value
+
+
+def _emit_output(mix: ir.Node, merged: ir.Value, shape: tuple[int, int, int], target: ir.Value, *,
+                 sequence_first: bool) -> None:
+    """Puts the attention's output (B, T, features) in the place of the value that held it after merging heads."""
+    assert mix.graph is not None
+    merged.shape, merged.dtype = ir.Shape(shape), ir.DataType.FLOAT
+    if sequence_first:
+        shape = (shape[1], shape[0], shape[2])
+        merged = _insert(mix, "Transpose", [merged], {"perm": [1, 0, 2]}, shape)
+    wanted = static_shape(target) or ()
+    if wanted != shape:
+        dims = rewrite.add_constant(mix.graph, f"{target.name}.shape", np.array(wanted, np.int64))
+        merged = _insert(mix, "Reshape", [merged, dims], {}, wanted)
+    rewrite.take_over(merged, target)

@@ -1,0 +1,195 @@
+"""What follows a `sparsec::Conv` or `sparsec::MatMul` moves into it: activation(conv(X, W) + B + R).
+
+As long as nothing else reads the value in between: additions, multiplications and BatchNorms by constants along the
+output channels (into W and B), one addition of a tensor of the same shape (R), and last one activation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph import operators
+from sparsec.graph.shapes import static_shape
+from sparsec.passes import rewrite
+from sparsec.passes.context import Context, Report
+
+Activation = tuple[str, float, float]  # name, alpha, beta of sparsec's operators
+BIAS, RESIDUAL = 2, 3  # input positions
+
+
+def run(model: ir.Model, _context: Context) -> Report:
+    """Fuses epilogues, in place."""
+    counts: Counter[str] = Counter()
+    for node in list(model.graph):
+        if node.domain == operators.DOMAIN and node.op_type in ("Conv", "MatMul"):
+            while absorbed := _absorb(node):
+                counts[absorbed] += 1
+    rewrite.clean(model)
+    return Report("fuse_epilogue", bool(counts), counts)
+
+
+def _absorb(node: ir.Node) -> str | None:
+    """Takes one more step into the node and says which, or None if the next step is not one of its epilogue."""
+    if node.attributes.get_string("activation", "none") != "none":
+        return None
+    user = rewrite.only_use(node.outputs[0])
+    if user is None:
+        return _silu(node)
+    if user.domain:
+        return None
+    return _affine(node, user) or _residual(node, user) or _activation(node, user)
+
+
+def _input(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def _set_input(node: ir.Node, index: int, value: ir.Value) -> None:
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+
+
+def _become(node: ir.Node, last: ir.Node) -> None:
+    """Lets the node stand where `last`, the end of what it has absorbed, stood."""
+    assert node.graph is not None
+    graph = node.graph
+    graph.remove(node)
+    last.prepend(node)
+    rewrite.take_over(node.outputs[0], last.outputs[0])
+    graph.remove(last, safe=True)
+
+
+def _affine(node: ir.Node, user: ir.Node) -> str | None:
+    """Takes scale * y + offset, by constants along the output channels, into W and B."""
+    assert node.graph is not None
+    shape = static_shape(node.outputs[0])
+    weight = rewrite.constant(node.inputs[1])
+    if shape is None or weight is None or static_shape(user.outputs[0]) != shape:
+        return None
+    axis = 1 if node.op_type == "Conv" else len(shape) - (2 if node.attributes.get_string("side") == "left" else 1)
+    found = _batch_norm(user, axis) if user.op_type == "BatchNormalization" else _arithmetic(node, user, shape, axis)
+    bias = rewrite.constant(_input(node, BIAS))
+    if found is None or not np.isfinite(found).all() or (bias is None and _input(node, BIAS) is not None):
+        return None
+    scale, offset = found
+    scaled = bool((scale != 1).any())
+    if scaled and _input(node, RESIDUAL) is not None:
+        return None
+    name = rewrite.node_name(node)
+    if scaled:
+        weight = weight * scale.astype(np.float32).reshape(-1, *[1] * (weight.ndim - 1))
+        _set_input(node, 1, rewrite.add_constant(node.graph, f"{name}.weight", weight))
+    total = offset if bias is None else bias * scale + offset
+    _set_input(node, BIAS, rewrite.add_constant(node.graph, f"{name}.bias", total.astype(np.float32)))
+    kind = user.op_type
+    _become(node, user)
+    return kind
+
+
+def _batch_norm(user: ir.Node, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scale and offset of a BatchNorm in inference."""
+    gamma, beta, mean, variance = (rewrite.constant(value) for value in user.inputs[1:5])
+    if gamma is None or beta is None or mean is None or variance is None or axis != 1 \
+            or user.attributes.get_int("training_mode"):
+        return None
+    epsilon = user.attributes.get_float("epsilon", 1e-5)
+    scale = gamma / np.sqrt(variance.astype(np.float64) + epsilon)
+    return scale, beta - mean * scale
+
+
+def _arithmetic(node: ir.Node, user: ir.Node, shape: tuple[int, ...],
+                axis: int) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scale and offset of Add, Sub, Mul or Div by a constant that varies along one axis at most."""
+    if user.op_type not in ("Add", "Sub", "Mul", "Div"):
+        return None
+    first = user.inputs[0] is node.outputs[0]
+    array = rewrite.constant(user.inputs[1 if first else 0])
+    if array is None or any(dim != 1 for i, dim in enumerate(array.shape[::-1]) if len(shape) - 1 - i != axis):
+        return None
+    c = np.broadcast_to(array.reshape(-1).astype(np.float64), (shape[axis],))
+    one, zero = np.ones_like(c), np.zeros_like(c)
+    if user.op_type == "Div":
+        return (1 / c, zero) if first and (c != 0).all() else None
+    return {"Add": (one, c), "Sub": (one, -c) if first else (-one, c), "Mul": (c, zero)}[user.op_type]
+
+
+def _residual(node: ir.Node, user: ir.Node) -> str | None:
+    """Takes y + R for a tensor R of y's shape; the node moves behind whatever computes R."""
+    if user.op_type != "Add" or _input(node, RESIDUAL) is not None:
+        return None
+    other = user.inputs[1] if user.inputs[0] is node.outputs[0] else user.inputs[0]
+    if other is None or static_shape(other) is None or static_shape(other) != static_shape(node.outputs[0]):
+        return None
+    _set_input(node, RESIDUAL, other)
+    _become(node, user)
+    return "residual"
+
+
+def _activation(node: ir.Node, user: ir.Node) -> str | None:
+    read = ACTIVATIONS.get(user.op_type)
+    found = read(user) if read is not None else None
+    return None if found is None else _set_activation(node, user, found)
+
+
+def _silu(node: ir.Node) -> str | None:
+    """Takes y * sigmoid(y): the value has two readers, and the sigmoid only one."""
+    y = node.outputs[0]
+    readers = {user.op_type: user for user in y.consumers() if not user.domain}
+    if y.is_graph_output() or len(y.uses()) != 2 or set(readers) != {"Mul", "Sigmoid"}:
+        return None
+    gate = readers["Sigmoid"].outputs[0]
+    if rewrite.only_use(gate) is not readers["Mul"]:
+        return None
+    return _set_activation(node, readers["Mul"], ("silu", 0.0, 0.0), readers["Sigmoid"])
+
+
+def _set_activation(node: ir.Node, last: ir.Node, activation: Activation, *inner: ir.Node) -> str:
+    assert node.graph is not None
+    graph = node.graph
+    name, alpha, beta = activation
+    for attribute in ir.convenience.convert_attributes({"activation": name, "alpha": alpha, "beta": beta}):
+        node.attributes.add(attribute)
+    _become(node, last)
+    graph.remove(inner, safe=True)
+    return name
+
+
+def _clip(node: ir.Node) -> Activation | None:
+    """Bounds as inputs (opset 11 and later) or attributes; an absent one is no bound."""
+    low = node.attributes.get_float("min", -np.inf)
+    high = node.attributes.get_float("max", np.inf)
+    for index, value in enumerate(node.inputs[1:]):
+        number = rewrite.scalar(value)
+        if value is not None and number is None:
+            return None
+        if number is not None:
+            low, high = (number, high) if index == 0 else (low, number)
+    return ("relu", 0.0, 0.0) if (low, high) == (0.0, np.inf) else ("clip", float(low), float(high))
+
+
+def _gelu(node: ir.Node) -> Activation:
+    tanh = node.attributes.get_string("approximate", "none") == "tanh"
+    return ("gelu_tanh" if tanh else "gelu_erf", 0.0, 0.0)
+
+
+def _hard_sigmoid(node: ir.Node) -> Activation:
+    return ("hard_sigmoid", node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5))
+
+
+ACTIVATIONS: dict[str, Callable[[ir.Node], Activation | None]] = {
+    "Clip": _clip,
+    "Gelu": _gelu,
+    "HardSigmoid": _hard_sigmoid,
+    "HardSwish": lambda _: ("hard_swish", 0.0, 0.0),
+    "LeakyRelu": lambda n: ("leaky_relu", n.attributes.get_float("alpha", 0.01), 0.0),
+    "Relu": lambda _: ("relu", 0.0, 0.0),
+    "Sigmoid": lambda _: ("sigmoid", 0.0, 0.0),
+    "Swish": lambda n: ("silu", 0.0, 0.0) if n.attributes.get_float("alpha", 1.0) == 1.0 else None,
+    "Tanh": lambda _: ("tanh", 0.0, 0.0),
+}
+"""By operator of ONNX: the activation it is, or None where its parameters are not constants."""
