@@ -48,7 +48,7 @@ def registers(vectors: int, lanes: int) -> Any:
 
 def load(buffer: Any, index: Any, lanes: int) -> Any:
     """The vector of `lanes` elements at `index`."""
-    return buffer[T.Ramp(index, 1, lanes)]
+    return buffer[T.Ramp(index, 1, lanes) if lanes > 1 else index]
 
 
 def store(buffer: Any, index: Any, vector: Any) -> None:

@@ -24,9 +24,9 @@ def isa(name, threads=1):
 
 
 def aligned(array):
-    """A copy that starts at a 64-byte boundary, as the runtime guarantees."""
+    """A copy at a 64-byte boundary, as the runtime guarantees, with NaN behind it."""
     array = np.ascontiguousarray(array)
-    storage = np.empty(array.nbytes + 64, np.uint8)
+    storage = np.full(array.nbytes + 192, 0xFF, np.uint8)
     start = -storage.ctypes.data % 64
     copy = storage[start:start + array.nbytes].view(array.dtype).reshape(array.shape)
     copy[...] = array
@@ -34,14 +34,16 @@ def aligned(array):
 
 
 def compiled(func, name):
-    """The kernel as a function of numpy arrays."""
+    """The kernel as a function of numpy arrays; `out` is the length of its result."""
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main").without_attr("tirx.private")})
     executable = tvm.compile(module, target=TvmTarget({"kind": "llvm", "mcpu": resolve(name).mcpu}))
 
     def run(*arrays, out):
-        result = aligned(np.full(out, np.nan, np.float32))
-        executable["main"](*(tvm.runtime.from_dlpack(aligned(a)) for a in arrays), tvm.runtime.from_dlpack(result))
-        return result
+        guarded = aligned(np.full(out + 16, np.nan, np.float32))
+        tensors = [tvm.runtime.from_dlpack(aligned(a)) for a in arrays]
+        executable["main"](*tensors, tvm.runtime.from_dlpack(guarded[:out]))
+        assert np.isnan(guarded[out:]).all(), "the kernel wrote behind its output"
+        return guarded[:out]
 
     run.module = executable
     return run
