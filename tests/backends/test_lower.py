@@ -45,7 +45,7 @@ def test_own_kernels_and_onnx_operators_share_one_function(monkeypatch, target, 
 
 
 def test_equal_constants_are_stored_once():
-    context = LoweringContext(relax.BlockBuilder(), isa_of(resolve("cpu")), resolve("cpu"))
+    context = LoweringContext(relax.BlockBuilder(), isa_of(resolve("cpu")), resolve("cpu"), lowering.lower_operator)
     a, b, c = (context.constant(np.full(shape, 7, "f4")) for shape in [(4,), (4,), (2, 2)])
     assert a.same_as(b)
     assert not a.same_as(c)

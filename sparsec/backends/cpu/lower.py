@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,18 +10,13 @@ import tvm
 from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer import convert
+from sparsec.backends.cpu.lowerings import LOWERINGS
+from sparsec.backends.importer import lower_operator
 from sparsec.backends.program import TensorSpec
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import Plain
 from sparsec.kernels.isa import isa_of
 from sparsec.target import Target
-
-LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {}
-"""Lowerings of sparsec's own operators, "sparsec::Conv", and of ONNX's in special layouts, "MaxPool".
-
-Each binds the node's outputs; it raises UnsupportedOperatorError with the reason if it cannot.
-"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +29,7 @@ class Lowered:
     constants: tuple[np.ndarray, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    calls: tuple[tuple[str, str], ...]
 
 
 def lower(model: ir.Model, target: Target, threads: int = 1) -> Lowered:
@@ -45,7 +40,7 @@ def lower(model: ir.Model, target: Target, threads: int = 1) -> Lowered:
 
     """
     graph = model.graph
-    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target)
+    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node)
     inputs = [value for value in graph.inputs if value.const_value is None]
     parameters = [_parameter(context, value, f"input_{index}") for index, value in enumerate(inputs)]
     with context.bb.function("main"):
@@ -55,7 +50,7 @@ def lower(model: ir.Model, target: Target, threads: int = 1) -> Lowered:
         context.bb.emit_func_output(results, [*parameters, *context.constants])
     return Lowered(context.bb.get(), target, threads, tuple(context.constants.values()),
                    tuple(_spec(context, value) for value in inputs),
-                   tuple(_spec(context, value) for value in graph.outputs))
+                   tuple(_spec(context, value) for value in graph.outputs), tuple(context.calls))
 
 
 def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
@@ -63,9 +58,10 @@ def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
     refused: list[str] = []
     missing: set[ir.Value] = set()
     for node in model.graph:
+        context.node = node
         if missing.isdisjoint(node.inputs):
             try:
-                _lowering(context, node)(context, node)
+                _lower_node(context, node)
                 continue
             except UnsupportedOperatorError as error:
                 opset = model.opset_imports.get(node.domain, "none")
@@ -81,19 +77,20 @@ def _operator(node: ir.Node) -> str:
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
-def _lowering(context: LoweringContext, node: ir.Node) -> Callable[[LoweringContext, ir.Node], None]:
+def _lower_node(context: LoweringContext, node: ir.Node) -> None:
     """Our own lowering where the operator or a layout asks for it, else ONNX's operator through the importer."""
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
-    if node.domain not in ("", "ai.onnx") or not all(isinstance(context.layout(value), Plain) for value in values):
-        if _operator(node) not in LOWERINGS:
-            raise UnsupportedOperatorError("no lowering for this operator in this layout")
-        return LOWERINGS[_operator(node)]
-    return convert
+    if node.domain != "sparsec" and all(isinstance(context.layout(value), Plain) for value in values):
+        lower_operator(context, node)
+    elif _operator(node) in LOWERINGS:
+        LOWERINGS[_operator(node)](context, node)
+    else:
+        raise UnsupportedOperatorError("no lowering for this operator in this layout")
 
 
 def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Var:
     """The parameter of `main` for an input of the model."""
-    parameter = relax.Var(name, relax.TensorType(context.shape(value), _dtype(value)))
+    parameter = relax.Var(name, relax.TensorType(context.shape(value), context.dtype(value)))
     context.bind(value, parameter)
     return parameter
 
@@ -106,13 +103,6 @@ def _result(context: LoweringContext, value: ir.Value) -> relax.Expr:
     return context.bb.emit_te(tvm.topi.identity, expr)
 
 
-def _dtype(value: ir.Value) -> str:
-    """The numpy name of a value's element type."""
-    if value.dtype is None:
-        raise UnsupportedOperatorError(f"the element type of '{value.name}' is unknown")
-    return value.dtype.numpy().name
-
-
 def _spec(context: LoweringContext, value: ir.Value) -> TensorSpec:
     """The signature entry of an input or output."""
-    return TensorSpec(value.name or "", _dtype(value), context.shape(value))
+    return TensorSpec(value.name or "", context.dtype(value), context.shape(value))

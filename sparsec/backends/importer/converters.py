@@ -1,0 +1,46 @@
+"""The converters of TVM's ONNX importer, applied to one node at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir import serde
+from tvm import relax
+from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, _get_convert_map, onnx_input
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.importer.node import opset_of
+from sparsec.errors import UnsupportedOperatorError
+
+CONVERTERS: dict[str, Any] = _get_convert_map()
+
+
+def convert(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """The outputs of a node through TVM's converter for its operator and opset.
+
+    Raises:
+        UnsupportedOperatorError: the converter refuses; the reason is its own.
+
+    """
+    converter = CONVERTERS[node.op_type].get_converter(opset_of(node))
+    inputs = onnx_input([None if value is None else context.tensor(value) for value in node.inputs])
+    try:
+        result = context.bb.normalize(converter(context.bb, inputs, _attributes(node), [{}, {}]))
+    except Exception as error:  # the importer reports what it cannot do with any type of exception
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnsupportedOperatorError(lines[-1].strip()) from error
+    if isinstance(result, relax.Tuple):
+        return list(result.fields)
+    if isinstance(result.ty, relax.TupleType):
+        var = context.bb.emit(result)
+        return [relax.TupleGetItem(var, index) for index in range(len(result.ty.fields))]
+    return [result]
+
+
+def _attributes(node: ir.Node) -> dict[str, Any]:
+    """The importer's view of a node's attributes."""
+    importer = ONNXGraphImporter({}, {})
+    attributes: dict[str, Any] = importer._parse_attr(serde.serialize_node(node).attribute)  # noqa: SLF001 - the importer offers no public way to convert one node
+    attributes["tvm_custom"] = {"name": node.name, "num_outputs": len(node.outputs)}
+    return attributes

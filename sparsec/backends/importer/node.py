@@ -1,0 +1,137 @@
+"""What lowering needs to know of one node: its opset, and the static types of its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+from onnx_ir import serde
+from tvm import relax, te, tirx
+
+from sparsec.backends.cpu.context import EMBEDDED, LoweringContext
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.shapes import static_shape
+
+Operator = Callable[[LoweringContext, ir.Node], list[relax.Expr]]
+"""An implementation: the outputs of a node, in order."""
+
+
+def opset_of(node: ir.Node) -> int:
+    """The opset the node is written in."""
+    return node.version if node.version is not None else imports_of(node).get(node.domain, 1)
+
+
+def imports_of(node: ir.Node) -> Mapping[str, int]:
+    """The opsets of the graph that a node belongs to, by domain."""
+    return {} if node.graph is None else node.graph.opset_imports
+
+
+def static_type(expr: relax.Expr) -> tuple[str, tuple[int, ...]] | None:
+    """The element type and shape Relax has inferred for a tensor, None unless it is static."""
+    if not isinstance(expr.ty, relax.TensorType) or not isinstance(expr.ty.shape, relax.ShapeExpr):
+        return None
+    dims = tuple(expr.ty.shape)
+    if not all(isinstance(dim, tirx.IntImm) for dim in dims):
+        return None
+    return str(expr.ty.dtype), tuple(int(dim) for dim in dims)
+
+
+def infer_outputs(context: LoweringContext, node: ir.Node) -> None:
+    """Fill in the types and shapes of the outputs that the model leaves open, where ONNX can infer them.
+
+    Raises:
+        UnsupportedOperatorError: ONNX finds the node invalid.
+
+    """
+    if all(value.dtype is not None and static_shape(value) is not None for value in node.outputs):
+        return
+    schema = onnx.defs.get_schema(node.op_type, opset_of(node), node.domain)
+    imports = [onnx.helper.make_opsetid(node.domain, opset_of(node))]
+    try:
+        found = onnx.shape_inference.infer_node_outputs(
+            schema, serde.serialize_node(node), input_types(context, node), _input_data(context, node),
+            opset_imports=imports)
+    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
+        raise UnsupportedOperatorError(f"shape inference: {' '.join(str(error).split())}") from error
+    for value in node.outputs:
+        if value.name in found:
+            value.type = serde.deserialize_type_proto_for_type(found[value.name])
+            value.shape = static_shape_or(value.shape, serde.deserialize_type_proto_for_shape(found[value.name]))
+
+
+def static_shape_or(shape: ir.Shape | None, inferred: ir.Shape | None) -> ir.Shape | None:
+    """The model's shape where it is static, else the inferred one."""
+    return shape if shape is not None and shape.is_static() else inferred
+
+
+def input_types(context: LoweringContext, node: ir.Node) -> dict[str, onnx.TypeProto]:
+    """The static types of the inputs, by name."""
+    return {str(value.name): onnx.helper.make_tensor_type_proto(
+                onnx.helper.np_dtype_to_tensor_dtype(value.dtype.numpy()), context.shape(value))
+            for value in node.inputs if value is not None and value.dtype is not None}
+
+
+def _input_data(context: LoweringContext, node: ir.Node) -> dict[str, onnx.TensorProto]:
+    """The contents of the inputs that shape inference may read: small constants."""
+    arrays = {str(value.name): context.array(value) for value in node.inputs if value is not None}
+    return {name: onnx.numpy_helper.from_array(array, name) for name, array in arrays.items()
+            if array is not None and array.size <= EMBEDDED}
+
+
+def operand(context: LoweringContext, value: ir.Value | None) -> Any:
+    """An input for `compute`: nested lists if known at compile time, else an expression; None if absent."""
+    if value is None:
+        return None
+    array = context.array(value)
+    return context.tensor(value) if array is None else array.tolist()
+
+
+def compute(context: LoweringContext, name: str, shape: Sequence[int], element: Callable[..., Any],
+            *operands: Any) -> relax.Expr:
+    """A tensor computed element by element: `element(indices, *operands)`.
+
+    An operand that is a Relax expression reaches `element` as a TE tensor, anything else as it is.
+    """
+    tensors = [operand for operand in operands if isinstance(operand, relax.Expr)]
+
+    def build(*arguments: te.Tensor) -> te.Tensor:
+        given = iter(arguments)
+        values = [next(given) if isinstance(operand, relax.Expr) else operand for operand in operands]
+        dims = [tirx.IntImm("int64", dim) for dim in shape]
+        return te.compute(dims, lambda *indices: element(indices, *values), name=name)
+
+    return context.bb.emit_te(build, *tensors, primfunc_name_hint=name)
+
+
+def choose(condition: Any, then: Any, otherwise: Any) -> Any:
+    """`then` where the condition holds; decided now if it is a Python bool."""
+    if isinstance(condition, bool):
+        return then if condition else otherwise
+    return tirx.if_then_else(condition, then, otherwise)
+
+
+def clamp(value: Any, low: Any, high: Any) -> Any:
+    """The value, raised to `low`, then cut off at `high`."""
+    return choose(value < low, low, choose(value > high, high, value))
+
+
+def item(value: Any, dtype: str) -> Any:
+    """The only element of an operand, as an expression of an element type."""
+    if isinstance(value, te.Tensor):
+        return (value[tuple([0] * value.ndim)] if value.ndim else value()).astype(dtype)
+    while isinstance(value, list):
+        (value,) = value
+    return tirx.const(value, dtype)
+
+
+def input_axes(context: LoweringContext, node: ir.Node, index: int = 1) -> list[int] | None:
+    """The axes an operator is given as an attribute or an input; empty if absent, None if they arrive at run time."""
+    if "axes" in node.attributes:
+        return list(node.attributes.get_ints("axes") or ())
+    value = node.inputs[index] if len(node.inputs) > index else None
+    if value is None or context.shape(value) == (0,):
+        return []
+    array = context.array(value)
+    return None if array is None else [int(axis) for axis in array.reshape(-1)]

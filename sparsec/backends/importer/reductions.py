@@ -1,0 +1,123 @@
+"""Reductions, over axes that are known now or follow from the output's shape."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax, tirx
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.importer.node import Operator, compute, input_axes
+from sparsec.errors import UnsupportedOperatorError
+
+op = relax.op
+Axes = Sequence[int]
+Reduce = Callable[[relax.Expr, Axes], relax.Expr]  # keeps the reduced axes with length 1
+
+
+def _over(reduce: Callable[..., relax.Expr]) -> Reduce:
+    """A reduction of Relax; over no axes it is the identity, which Relax takes for all axes."""
+    return lambda x, axes: reduce(x, list(axes), keepdims=True) if axes else x
+
+
+_sum = _over(op.sum)
+
+
+def _extremum(reduce: Callable[..., relax.Expr]) -> Reduce:
+    """Maximum or minimum; booleans by way of bytes."""
+    def apply(x: relax.Expr, axes: Axes) -> relax.Expr:
+        if _dtype(x) == "bool":
+            return op.astype(_over(reduce)(op.astype(x, "uint8"), axes), "bool")
+        return _over(reduce)(x, axes)
+
+    return apply
+
+
+def _mean(x: relax.Expr, axes: Axes) -> relax.Expr:
+    count = math.prod(int(x.ty.shape[axis]) for axis in axes)
+    return op.divide(_sum(x, axes), relax.const(count, _dtype(x)))
+
+
+def _log_sum_exp(x: relax.Expr, axes: Axes) -> relax.Expr:
+    """Relative to the maximum where that is finite, so that exp does not overflow."""
+    top = _over(op.max)(x, axes)
+    top = op.where(op.isfinite(top), top, relax.const(0, _dtype(x)))
+    return op.add(op.log(_sum(op.exp(op.subtract(x, top)), axes)), top)
+
+
+def _dtype(x: relax.Expr) -> str:
+    return str(x.ty.dtype)
+
+
+REDUCTIONS: dict[str, tuple[Reduce, float]] = {  # with the result over no elements at all
+    "ReduceL1": (lambda x, axes: _sum(op.abs(x), axes), 0.0),
+    "ReduceL2": (lambda x, axes: op.sqrt(_sum(op.multiply(x, x), axes)), 0.0),
+    "ReduceLogSum": (lambda x, axes: op.log(_sum(x, axes)), -np.inf),
+    "ReduceLogSumExp": (_log_sum_exp, -np.inf),
+    "ReduceMax": (_extremum(op.max), -np.inf),
+    "ReduceMean": (_mean, np.nan),
+    "ReduceMin": (_extremum(op.min), np.inf),
+    "ReduceProd": (_over(op.prod), 1.0),
+    "ReduceSum": (_sum, 0.0),
+    "ReduceSumSquare": (lambda x, axes: _sum(op.multiply(x, x), axes), 0.0),
+}
+
+
+def reduce(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Any Reduce operator; axes that arrive at run time are picked among those that the output's shape allows."""
+    function, empty = REDUCTIONS[node.op_type]
+    x, shape = context.tensor(node.inputs[0]), context.shape(node.outputs[0])
+    dims = context.shape(node.inputs[0])
+    if math.prod(dims) == 0 < math.prod(shape):
+        return [op.full(shape, relax.const(_limit(empty, _dtype(x)), _dtype(x)))]
+
+    def apply(axes: Axes) -> relax.Expr:
+        return op.reshape(context.bb.normalize(function(x, axes)), shape)
+
+    axes = input_axes(context, node)
+    if axes is None:
+        return [_pick(context, node.inputs[1], apply, _candidates(context, node))]
+    if not axes and not node.attributes.get_int("noop_with_empty_axes", 0):
+        axes = list(range(len(dims)))
+    return [apply([axis % len(dims) for axis in axes])]
+
+
+def _candidates(context: LoweringContext, node: ir.Node) -> list[Axes]:
+    """The sets of axes whose reduction gives the output's shape."""
+    dims, shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
+    if node.attributes.get_int("keepdims", 1):
+        return [[axis for axis, dim in enumerate(dims) if dim != shape[axis]]]
+    count = len(dims) - len(shape)
+    return [axes for axes in itertools.combinations(range(len(dims)), count)
+            if tuple(dim for axis, dim in enumerate(dims) if axis not in axes) == shape]
+
+
+def _pick(context: LoweringContext, axes: ir.Value, apply: Callable[[Axes], relax.Expr],
+          candidates: list[Axes]) -> relax.Expr:
+    """The reduction over whichever candidate the axes at run time are."""
+    if not candidates:
+        raise UnsupportedOperatorError("no axes lead to the output's shape")
+    result = apply(candidates[0])
+    rank = max(map(max, candidates)) + 1 if len(candidates) > 1 else 0
+    for candidate in candidates[1:]:
+        equal = compute(context, "same_axes", (), lambda _, given, these=candidate: tirx.all(*(
+            tirx.any(*(tirx.any(given[k] == axis, given[k] == axis - rank) for axis in these))
+            for k in range(len(these)))), context.tensor(axes))
+        result = op.where(equal, apply(candidate), result)
+    return result
+
+
+def _limit(value: float, dtype: str) -> float | int | bool:
+    """An infinity as the largest or smallest value that an element type has."""
+    if dtype == "bool":
+        return value > 0
+    if not np.issubdtype(np.dtype(dtype), np.integer) or np.isfinite(value):
+        return value
+    return int(np.iinfo(dtype).max if value > 0 else np.iinfo(dtype).min)
+
+
+OPERATORS: dict[str, Operator] = dict.fromkeys(REDUCTIONS, reduce)

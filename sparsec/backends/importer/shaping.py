@@ -1,0 +1,111 @@
+"""Operators that only rename, repeat or select elements: the static output shape says most of what they do.
+
+Where shapes, axes, starts or repeats arrive at run time, the output shape that the model declares stands for them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax, tirx
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.importer.node import Operator, choose, clamp, compute, item, operand, opset_of
+from sparsec.errors import UnsupportedOperatorError
+
+
+def view(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Reshape, Flatten, Squeeze, Unsqueeze: the same elements in the same order."""
+    x = node.inputs[0]
+    return [relax.op.reshape(context.tensor(x), context.shape(node.outputs[0]))]
+
+
+def expand(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Expand: numpy broadcasting."""
+    return [relax.op.broadcast_to(context.tensor(node.inputs[0]), context.shape(node.outputs[0]))]
+
+
+def constant_of_shape(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """ConstantOfShape, for a shape that arrives at run time."""
+    value = node.attributes.get_tensor("value", ir.tensor(np.zeros(1, "float32")))
+    fill = relax.const(value.numpy().reshape(()), value.dtype.numpy().name)
+    return [relax.op.full(context.shape(node.outputs[0]), fill)]
+
+
+def tile(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Tile: every axis repeats as often as the output is longer than the input."""
+    dims = context.shape(node.inputs[0])
+    return [compute(context, "tile", context.shape(node.outputs[0]),
+                    lambda i, x: x[tuple(index % dim for index, dim in zip(i, dims, strict=True))],
+                    context.tensor(node.inputs[0]))]
+
+
+def range_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Range: start + i * delta."""
+    start, _, delta = (operand(context, value) for value in node.inputs)
+    dtype = context.dtype(node.outputs[0])
+
+    def element(i: Any, start: Any, delta: Any) -> Any:
+        first, step = (item(v, dtype) for v in (start, delta))
+        return first + i[0].astype(dtype) * step
+
+    return [compute(context, "range", context.shape(node.outputs[0]), element, start, delta)]
+
+
+def slice_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Slice: numpy's start:end:step along the given axes; the ends are in the output shape."""
+    x, shape = node.inputs[0], context.shape(node.inputs[0])
+    if opset_of(node) < 10:
+        starts, axes, steps = node.attributes.get_ints("starts"), node.attributes.get_ints("axes", None), None
+    else:
+        starts, _, axes, steps = (operand(context, value) for value in (*node.inputs[1:], None, None)[:4])
+    count = context.shape(node.inputs[1])[0] if opset_of(node) >= 10 else len(starts)
+
+    def element(i: Any, x: Any, starts: Any, axes: Any, steps: Any) -> Any:
+        index = list(i)
+        for axis, dim in enumerate(shape):
+            for k in range(count):
+                named = k if axes is None else axes[k]
+                step = 1 if steps is None else steps[k]
+                start = clamp(choose(starts[k] < 0, starts[k] + dim, starts[k]), 0, choose(step < 0, dim - 1, dim))
+                index[axis] = choose(either(named == axis, named == axis - len(shape)), start + i[axis] * step,
+                                     index[axis])
+        return x[tuple(index)]
+
+    return [compute(context, "slice", context.shape(node.outputs[0]), element, context.tensor(x), starts, axes, steps)]
+
+
+def either(a: Any, b: Any) -> Any:
+    """Whether either condition holds; decided now if both are Python bools."""
+    return a or b if isinstance(a, bool) and isinstance(b, bool) else tirx.any(a, b)
+
+
+def split(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Split: consecutive pieces along an axis, as long as the outputs."""
+    axis, first = node.attributes.get_int("axis", 0) % len(context.shape(node.inputs[0])), 0
+    pieces = []
+    for value in node.outputs:
+        shape = context.shape(value)
+        pieces.append(compute(
+            context, "split", shape, lambda i, x, first=first: x[(*i[:axis], i[axis] + first, *i[axis + 1:])],
+            context.tensor(node.inputs[0])))
+        first += shape[axis]
+    if first != context.shape(node.inputs[0])[axis]:
+        raise UnsupportedOperatorError(f"the pieces have {first} elements along axis {axis} together, not the input's")
+    return pieces
+
+
+OPERATORS: dict[str, Operator] = {
+    "ConstantOfShape": constant_of_shape,
+    "Expand": expand,
+    "Flatten": view,
+    "Range": range_,
+    "Reshape": view,
+    "Slice": slice_,
+    "Split": split,
+    "Squeeze": view,
+    "Tile": tile,
+    "Unsqueeze": view,
+}
