@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from sparsec.errors import SparsecError
     from sparsec.runtime import InferenceSession
 
-__version__ = "0.1.0"
 __all__ = ["Artifact", "InferenceSession", "SparsecError", "compile"]
 
 _HOMES = {"Artifact": "artifact", "InferenceSession": "runtime", "SparsecError": "errors", "compile": "compiler"}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+        return version("sparsec")
     if name not in _HOMES:
         raise AttributeError(f"module 'sparsec' has no attribute '{name}'")
     return getattr(importlib.import_module(f"sparsec.{_HOMES[name]}"), name)

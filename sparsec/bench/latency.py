@@ -1,0 +1,131 @@
+"""Latency of several engines, side by side: each in a process of its own, one at a time, round by round."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from sparsec.bench.engines import ENGINES, Feeds, Run
+from sparsec.errors import SparsecError
+
+ROUNDS = 5
+WARM_UP_SECONDS = 0.2
+FEWEST_RUNS = 3  # per round
+PAUSE_SECONDS = 0.1  # for the worker threads of the engine before to go to sleep
+STABLE_SPREAD = 1.1
+"""A measurement is stable if no round's median exceeds another's by more than this factor."""
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds per inference of one engine, for every run of every round."""
+
+    engine: str
+    rounds: tuple[np.ndarray, ...]
+
+    @property
+    def medians(self) -> np.ndarray:
+        """The median of each round."""
+        return np.array([np.median(each) for each in self.rounds])
+
+    @property
+    def stable(self) -> bool:
+        """Whether the rounds agree."""
+        return bool(self.medians.max() <= STABLE_SPREAD * self.medians.min())
+
+    @property
+    def summary(self) -> dict[str, float | int | bool | str]:
+        """Percentiles in microseconds and inferences per second."""
+        runs = np.concatenate(self.rounds)
+        percentiles = dict(zip(("p50_us", "p90_us", "p99_us"), np.percentile(runs, (50, 90, 99)) * 1e6, strict=True))
+        return {"engine": self.engine, **{key: float(value) for key, value in percentiles.items()},
+                "per_second": float(1 / runs.mean()), "runs": len(runs), "stable": self.stable}
+
+
+def ratio(slower: Latency, faster: Latency) -> float:
+    """How many times longer `slower` takes: the median over the rounds of the ratio of medians."""
+    return float(np.median(slower.medians / faster.medians))
+
+
+def measure(files: Mapping[str, str], feeds: Feeds, *, threads: int = 1, seconds: float = 3.0) -> list[Latency]:
+    """Time engines, for about `seconds` each.
+
+    Args:
+        files: engine, a key of `ENGINES`, -> the file that it runs.
+        feeds: inputs by name.
+        threads: threads that each may use.
+        seconds: time per engine, split into `ROUNDS`.
+
+    Raises:
+        SparsecError: an engine cannot open its file or run it; names both.
+
+    """
+    with ExitStack() as stack:
+        workers = [_Worker(engine, file, feeds, threads) for engine, file in files.items()]
+        for worker in workers:
+            stack.callback(worker.close)
+        for worker in workers:
+            worker.time(WARM_UP_SECONDS)
+        rounds = [[worker.time(seconds / ROUNDS) for worker in workers] for _ in range(ROUNDS)]
+    return [Latency(engine, tuple(each)) for engine, each in zip(files, zip(*rounds, strict=True), strict=True)]
+
+
+class _Worker:
+    """A process that holds one engine and times it on demand."""
+
+    def __init__(self, engine: str, file: str, feeds: Feeds, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._name = f"{engine} on {file}"
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, engine, file, dict(feeds), threads), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join()
+
+    def time(self, seconds: float) -> np.ndarray:
+        """Seconds of every run in a period."""
+        try:
+            self._connection.send(seconds)
+            answer = self._connection.recv()
+        except (EOFError, OSError):
+            self._process.join()
+            answer = f"its process ended with code {self._process.exitcode}"
+        if isinstance(answer, str):
+            raise SparsecError(f"cannot measure {self._name}: {answer}")
+        time.sleep(PAUSE_SECONDS)
+        return np.asarray(answer)
+
+
+def _serve(connection: Connection, engine: str, file: str, feeds: Feeds, threads: int) -> None:
+    """In the worker: answer every period received with the times of its runs, or with what went wrong."""
+    try:
+        run = ENGINES[engine](file, feeds, threads)
+        while True:
+            connection.send(_time(run, connection.recv()))
+    except EOFError:
+        return
+    except Exception as error:  # noqa: BLE001 - whatever an engine raises is the answer
+        connection.send(str(error))
+
+
+def _time(run: Run, seconds: float) -> np.ndarray:
+    """Seconds of each of the runs that fit in a period."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    before = time.perf_counter()
+    while before < end or len(times) < FEWEST_RUNS:
+        run()
+        after = time.perf_counter()
+        times.append(after - before)
+        before = after
+    return np.array(times)

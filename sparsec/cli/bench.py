@@ -1,0 +1,82 @@
+"""`sparsec bench`: latency of a compiled model, beside onnxruntime's."""
+
+from __future__ import annotations
+
+import tempfile
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from sparsec.bench.latency import Latency, measure, ratio
+from sparsec.cli import options, tables
+from sparsec.cli.compile import compile_with_progress
+from sparsec.cli.tables import console
+from sparsec.errors import UsageError
+
+
+class Peer(Enum):
+    """Engines to compare with."""
+
+    ONNXRUNTIME = "onnxruntime"
+    NONE = "none"
+
+
+def command(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX model or a compiled one.")],
+    against: Annotated[Peer | None, typer.Option(
+        help="The engine to compare with; onnxruntime for an ONNX model if not given.")] = None,
+    target: options.Target = "cpu",
+    threads: options.Threads = 1,
+    shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    seconds: Annotated[float, typer.Option(min=0.01, help="Measured time per engine.")] = 3.0,
+    feeds: Annotated[Path | None, typer.Option(
+        "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")] = None,
+    json: options.JsonFile = None,
+) -> None:
+    """Time a model: engines take turns, each in a process of its own."""
+    with file.open("rb") as opened:
+        compiled = opened.read(2) == b"PK"
+    if compiled and against is Peer.ONNXRUNTIME:
+        raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
+    with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
+        artifact = file
+        if not compiled:
+            artifact = Path(directory) / "model.sparsec"
+            compile_with_progress(file, target=target, threads=threads,
+                                  shapes=options.parse_shapes(shapes)).save(artifact)
+        files = {"sparsec": str(artifact)}
+        if not compiled and against is not Peer.NONE:
+            files["onnxruntime"] = str(file)
+        arrays = options.read_arrays(feeds) if feeds else _random_feeds(artifact)
+        results = measure(files, arrays, threads=threads, seconds=seconds)
+    options.write_json(json, {"file": str(file), "threads": threads, "engines": [each.summary for each in results],
+                              "ratio": {each.engine: ratio(each, results[0]) for each in results[1:]}})
+    _print(results, threads)
+
+
+def _random_feeds(artifact: Path) -> dict[str, np.ndarray]:
+    import onnx
+    import onnx_ir as ir
+
+    from sparsec.artifact import Artifact
+    from sparsec.graph.compare import random_feeds
+
+    return random_feeds(ir.from_proto(onnx.ModelProto.FromString(Artifact.load(artifact).graph)))
+
+
+def _print(results: list[Latency], threads: int) -> None:
+    """The table, the ratios, and a warning where the rounds disagree."""
+    rows = []
+    for each in results:
+        summary = each.summary
+        times = [tables.duration(float(summary[key])) for key in ("p50_us", "p90_us", "p99_us")]
+        rows.append((each.engine, *times, f"{summary['per_second']:.0f}", summary["runs"]))
+    tables.print_table((f"engine, {threads} thread(s)", "p50", "p90", "p99", "per second", "runs"), rows)
+    for each in results[1:]:
+        console.print(f"sparsec is {ratio(each, results[0]):.2f}x as fast as {each.engine}")
+    if unstable := [each.engine for each in results if not each.stable]:
+        console.print(f"warning: the rounds of {', '.join(unstable)} differ by more than 10 %; "
+                      "quieten the machine or measure longer with --seconds")

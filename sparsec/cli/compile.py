@@ -1,0 +1,76 @@
+"""`sparsec compile`: from an ONNX model to an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sparsec.cli import options, tables
+from sparsec.cli.tables import console
+
+
+def command(
+    model: options.ModelFile,
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", dir_okay=False, help="The artifact; MODEL.sparsec in this directory if not given.")] = None,
+    target: options.Target = "cpu",
+    threads: options.Threads = 1,
+    shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    inputs: Annotated[Path | None, typer.Option(
+        exists=True, dir_okay=False, help="An .npz file of real inputs, to verify on besides random ones.")] = None,
+    verify: Annotated[bool, typer.Option(help="Compare the outputs with onnxruntime's.")] = True,
+    strict: Annotated[bool, typer.Option(help="Refuse layers that sparsec's own kernels cannot take.")] = False,
+    dump_ir: Annotated[Path | None, typer.Option(
+        file_okay=False, help="Write the graph after every pass to this directory.")] = None,
+    json: options.JsonFile = None,
+) -> None:
+    """Compile a model and check its outputs against onnxruntime's."""
+    from sparsec.report.describe import describe_artifact
+
+    artifact = compile_with_progress(model, target=target, threads=threads, shapes=options.parse_shapes(shapes),
+                                     inputs=options.read_arrays(inputs) if inputs else None, verify=verify,
+                                     strict=strict, dump_ir=dump_ir)
+    output = output or Path(model.with_suffix(".sparsec").name)
+    artifact.save(output)
+    description = describe_artifact(artifact, output.stat().st_size)
+    options.write_json(json, description)
+    print_summary(description, str(output), model.stat().st_size)
+
+
+def compile_with_progress(model: Path, **arguments: Any) -> Any:
+    """`sparsec.compile` with a progress bar on the standard error."""
+    from sparsec.compiler import compile as compile_model
+
+    columns = TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("read")
+        return compile_model(model, progress=lambda step, index, count: progress.update(
+            task, description=step, completed=index, total=count), **arguments)
+
+
+def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> None:
+    """The table by format, the verification and the sizes."""
+    def row(name: str, sums: dict[str, Any]) -> tuple[str, ...]:
+        return (name, str(sums["layers"]), tables.percent(sums["nonzeros"], sums["weights"]),
+                tables.nbytes(sums["bytes"]), tables.duration(sums["predicted_us"]))
+
+    tables.print_table(("format", "layers", "weights kept", "bytes", "predicted"),
+                       [row(sums["format"], sums) for sums in description["formats"]],
+                       row("total", description["totals"]))
+    console.print(f"\n{_verdict(description['verification'])}")
+    console.print(f"{path}: {tables.nbytes(description['file_bytes'])}; the model was {tables.nbytes(model_bytes)}",
+                  soft_wrap=True)
+
+
+def _verdict(verification: dict[str, Any] | None) -> str:
+    if verification is None:
+        return "not verified"
+    if "skipped" in verification:
+        return f"not verified: {verification['skipped']}"
+    worst = max(verification["relative_error"].values(), default=0.0)
+    return (f"outputs match {verification['reference']}: largest relative error {worst:.1e}, "
+            f"tolerance {verification['tolerance']:.0e}")

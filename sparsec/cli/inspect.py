@@ -1,0 +1,73 @@
+"""`sparsec inspect`: what is in a model or an artifact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sparsec.cli import options, tables
+from sparsec.cli.tables import console
+
+
+def command(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX model or a compiled one.")],
+    shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    json: options.JsonFile = None,
+) -> None:
+    """Show operators, layers with their sparsity and sizes, inputs and outputs."""
+    with file.open("rb") as opened:
+        compiled = opened.read(2) == b"PK"
+    description = _inspect_artifact(file) if compiled else _inspect_model(file, options.parse_shapes(shapes))
+    options.write_json(json, description)
+
+
+def _inspect_artifact(file: Path) -> dict[str, Any]:
+    from sparsec.artifact import Artifact
+    from sparsec.report.describe import describe_artifact
+
+    description = describe_artifact(Artifact.load(file), file.stat().st_size)
+    console.print(f"target {description['target']} on {description['platform']}, up to {description['threads']} "
+                  f"thread(s); by sparsec {description['sparsec']}, TVM {description['tvm']}")
+    console.print(f"{tables.nbytes(description['file_bytes'])}: weights {tables.nbytes(description['weights_bytes'])}, "
+                  f"library {tables.nbytes(description['library_bytes'])}\n")
+    _print_signature(description)
+    totals = description["totals"]
+    tables.print_table(
+        ("layer", "shape", "kept", "format", "kernel", "bytes", "predicted"),
+        [(layer["layer"], tables.shape(layer["shape"]), tables.percent(layer["nonzeros"], layer["weights"]),
+          layer["format"], layer["kernel"], tables.nbytes(layer["bytes"]), tables.duration(layer["predicted_us"]))
+         for layer in description["layers"]],
+        (f"{totals['layers']} layers", "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
+         tables.nbytes(totals["bytes"]), tables.duration(totals["predicted_us"])))
+    return description
+
+
+def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    from sparsec.graph.reader import load
+    from sparsec.report.describe import describe_model
+
+    description = describe_model(load(file, shapes=shapes))
+    console.print(f"{tables.nbytes(file.stat().st_size)}, opset {description['opset']}\n")
+    _print_signature(description)
+    tables.print_table(("operator", "nodes"), list(description["operators"].items()))
+    totals = description["totals"]
+    console.print()
+    tables.print_table(
+        ("layer", "operator", "shape", "zeros", "bytes", "stored"),
+        [(layer["layer"], layer["operator"], tables.shape(layer["shape"]), _zeros(layer), tables.nbytes(layer["bytes"]),
+          "sparse" if layer["sparse_initializer"] else "dense") for layer in description["layers"]],
+        (f"{totals['layers']} layers", "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
+    return description
+
+
+def _zeros(counts: dict[str, Any]) -> str:
+    return tables.percent(counts["weights"] - counts["nonzeros"], counts["weights"])
+
+
+def _print_signature(description: dict[str, Any]) -> None:
+    rows = [(f"{kind[:-1]} {tensor['name']}", tensor["dtype"], tables.shape(tensor["shape"]))
+            for kind in ("inputs", "outputs") for tensor in description[kind]]
+    tables.print_table(("tensor", "type", "shape"), rows)
+    console.print()

@@ -1,0 +1,72 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from sparsec.errors import UsageError
+
+ModelFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX model.")]
+Target = Annotated[str, typer.Option(help="What to compile for; `sparsec targets` lists the names.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads that one inference may use.")]
+Shapes = Annotated[list[str], typer.Option(
+    "--shape", metavar="NAME:D,D,…", help="Shape of an input with symbolic dimensions; may be repeated.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file.")]
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Shapes by input name from texts such as "input:1,3,224,224"; a scalar is "name:".
+
+    Raises:
+        UsageError: a text of another form.
+
+    """
+    shapes = {}
+    for text in texts:
+        name, colon, sizes = text.rpartition(":")
+        try:
+            shapes[name] = tuple(int(size) for size in sizes.split(",")) if sizes else ()
+        except ValueError:
+            colon = ""
+        if not colon or not name:
+            raise UsageError(f"--shape {text}: give the input's name and its sizes, such as input:1,3,224,224")
+    return shapes
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name.
+
+    Raises:
+        UsageError: it is not such a file, or holds Python objects.
+
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return dict(archive)
+    except (ValueError, EOFError, AttributeError, TypeError, OSError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path}: not an .npz file of plain arrays ({error}); write one with numpy.savez") from error
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write an .npz file, replacing what was there at once."""
+    from sparsec.artifact import write_atomic
+
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    write_atomic(path, buffer.getvalue())
+
+
+def write_json(path: Path | None, value: Any) -> None:
+    """Write a JSON file where one is asked for, replacing what was there at once."""
+    from sparsec.artifact import write_atomic
+
+    if path is not None:
+        write_atomic(path, json.dumps(value, indent=1).encode() + b"\n")

@@ -1,0 +1,28 @@
+"""`sparsec run`: execute an artifact on arrays from a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsec.cli import options, tables
+
+
+def command(
+    artifact: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A compiled model.")],
+    feeds: Annotated[Path, typer.Option(
+        "--input", "-i", exists=True, dir_okay=False, help="An .npz file with an array for every input.")],
+    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The .npz file to write.")],
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads to use; as compiled if not given.")] = None,
+) -> None:
+    """Run a compiled model once on the arrays of an .npz file."""
+    from sparsec.runtime import InferenceSession
+
+    session = InferenceSession(artifact, threads)
+    names = [info.name for info in session.get_outputs()]
+    results = session.run(None, options.read_arrays(feeds))
+    options.write_arrays(output, dict(zip(names, results, strict=True)))
+    tables.print_table(("output", "type", "shape"),
+                       [(name, r.dtype.name, tables.shape(r.shape)) for name, r in zip(names, results, strict=True)])

@@ -1,0 +1,94 @@
+"""What `inspect` and `compile` tell about a model or an artifact, as JSON-serialisable dictionaries."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.artifact import Artifact
+from sparsec.backends.program import TensorSpec
+from sparsec.graph.sparse import SPARSE_KEY
+
+
+def describe_model(model: ir.Model) -> dict[str, Any]:
+    """Signature, operators and weights of a model as `graph.reader.load` returns it.
+
+    A layer is a node with a constant operand of rank 2 or more.
+    """
+    layers = [layer for node in model.graph for layer in _layers(node)]
+    return {
+        "opset": model.graph.opset_imports.get(""),
+        "inputs": [_signature(value) for value in model.graph.inputs],
+        "outputs": [_signature(value) for value in model.graph.outputs],
+        "operators": dict(Counter(_operator(node) for node in model.graph).most_common()),
+        "layers": layers,
+        "totals": _totals(layers),
+    }
+
+
+def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
+    """Signature, needs, plan and verification of an artifact whose file has `size` bytes."""
+    manifest = artifact.manifest
+    return {
+        "target": manifest.target,
+        "threads": manifest.threads,
+        "sparsec": manifest.sparsec,
+        "tvm": manifest.tvm,
+        "platform": manifest.platform,
+        "features": list(manifest.features),
+        "inputs": [_spec(spec) for spec in manifest.inputs],
+        "outputs": [_spec(spec) for spec in manifest.outputs],
+        "file_bytes": size,
+        "library_bytes": len(artifact.library),
+        "weights_bytes": len(artifact.weights),
+        "formats": by_format(artifact.report["layers"]),
+        "totals": _totals(artifact.report["layers"]),
+        **artifact.report,
+    }
+
+
+def by_format(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The plan's layers summed per format, the format of most layers first."""
+    counts = Counter(layer["format"] for layer in layers)
+    return [{"format": name, **_totals([layer for layer in layers if layer["format"] == name])}
+            for name, _ in counts.most_common()]
+
+
+def _totals(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Sums over layers, of what they have."""
+    keys = ("weights", "nonzeros", "bytes", "predicted_us")
+    return {"layers": len(layers),
+            **{key: sum(layer[key] for layer in layers) for key in keys if all(key in layer for layer in layers)}}
+
+
+def _layers(node: ir.Node) -> list[dict[str, Any]]:
+    """One entry for every constant operand of rank 2 or more."""
+    entries = []
+    for value in node.inputs:
+        tensor = None if value is None else value.const_value
+        if value is None or tensor is None or len(tensor.shape) < 2:
+            continue
+        entries.append({
+            "layer": node.name or node.outputs[0].name, "operator": _operator(node), "weight": value.name,
+            "shape": [int(dim) for dim in tensor.shape.numpy()], "dtype": tensor.dtype.numpy().name,
+            "weights": tensor.size, "nonzeros": int(np.count_nonzero(tensor.numpy())), "bytes": tensor.nbytes,
+            "sparse_initializer": value.metadata_props.get(SPARSE_KEY),
+        })
+    return entries
+
+
+def _operator(node: ir.Node) -> str:
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _signature(value: ir.Value) -> dict[str, Any]:
+    shape = None if value.shape is None else [dim if isinstance(dim, int) else str(dim) for dim in value.shape]
+    return {"name": value.name, "dtype": None if value.dtype is None else value.dtype.numpy().name, "shape": shape}
+
+
+def _spec(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
