@@ -1,0 +1,167 @@
+"""Liveness of a graph: which elements are constant, and which an output needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph.liveness import (
+    channels,
+    contraction,
+    conv,
+    elementwise,
+    embedding,
+    movement,
+    pooling,
+    reshape,
+    resize,
+    rows,
+    select,
+)
+from sparsec.graph.liveness.facts import Known, Mask, compact, constant_of, dims, unknown
+from sparsec.graph.liveness.rule import Rule
+
+RULES: Mapping[str, Rule] = {
+    **elementwise.RULES, **conv.RULES, **pooling.RULES, **contraction.RULES, **reshape.RULES, **movement.RULES,
+    **select.RULES, **embedding.RULES, **rows.RULES, **channels.RULES,
+    **resize.RULES,
+}
+WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Gather")
+
+
+@dataclass(frozen=True)
+class Liveness:
+    """The facts of every value of a graph.
+
+    Attributes:
+        known: what each value is for every input of the model.
+        needed: which elements of it change an output when they change.
+        active: by weight, the non-zero elements on a path of non-zero weights from an input to an output
+            (Vysogorets & Kempe 2023, section 1; biases and normalisation parameters are no weights).
+        opaque: the nodes that the analysis does not follow, with the reason; they keep everything alive.
+
+    """
+
+    known: Mapping[ir.Value, Known]
+    needed: Mapping[ir.Value, Mask]
+    active: Mapping[ir.Value, Mask]
+    opaque: Mapping[ir.Node, str]
+
+
+def weight_of(node: ir.Node) -> int | None:
+    """The position of the node's weight: a constant of two or more axes that multiplies the data or is looked up."""
+    if node.op_type not in WEIGHTED or node.domain:
+        return None
+    places = {"Gather": (0,), "MatMul": (1, 0), "Gemm": (1, 0)}.get(node.op_type, (1,))
+    for place in places:
+        value = node.inputs[place]
+        if constant_of(value) is not None and value is not None and len(dims(value)) > 1:
+            floating = value.dtype is not None and value.dtype.is_floating_point()
+            return place if floating else None
+    return None
+
+
+def analyse(model: ir.Model) -> Liveness:
+    """The liveness of every value of the main graph, which must be sorted and have inferred shapes."""
+    graph = model.graph
+    known, opaque = _forward(graph)
+    needed = _backward(graph, known, opaque)
+    paths = _backward(graph, known, opaque, paths=True)
+    active = {}
+    for node in graph:
+        place = weight_of(node)
+        weight = None if place is None else node.inputs[place]
+        if weight is not None and weight.const_value is not None:
+            active[weight] = paths[weight] & (known[weight].value != 0)
+    return Liveness(known, needed, active, opaque)
+
+
+def _rule(node: ir.Node) -> Rule | None:
+    return RULES.get(node.op_type) if node.domain == "" else None
+
+
+def _reject(node: ir.Node, known: Mapping[ir.Value, Known]) -> str | None:
+    """Why the analysis does not follow the node, or None."""
+    rule = _rule(node)
+    if rule is None:
+        return f"operator {node.domain + '.' if node.domain else ''}{node.op_type} is unknown"
+    values = [value for value in (*node.inputs, *node.outputs) if value is not None]
+    if any(value.shape is None for value in values):
+        return "a shape could not be inferred"
+    if node.op_type != "Split" and any(out.uses() or out.is_graph_output() for out in node.outputs[1:]):
+        return f"the second output of {node.op_type} is used"
+    return rule.reject(node, [None if value is None else known[value] for value in node.inputs])
+
+
+def _forward(graph: ir.Graph) -> tuple[dict[ir.Value, Known], dict[ir.Node, str]]:
+    known = {value: unknown(value) for value in graph.inputs}
+    for value in graph.initializers.values():
+        data = constant_of(value)
+        known[value] = unknown(value) if data is None else Known(np.ones((1,) * data.ndim, bool), data)
+    opaque: dict[ir.Node, str] = {}
+    for node in graph:
+        reason, rule = _reject(node, known), _rule(node)
+        if reason is not None:
+            opaque[node] = reason
+        facts = [unknown(value) for value in node.outputs]
+        if reason is None and rule is not None:
+            computed = rule.forward(node, [None if value is None else known[value] for value in node.inputs])
+            facts[:len(computed)] = computed
+        known.update(zip(node.outputs, facts, strict=True))
+    return known, opaque
+
+
+def captured(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Values of the graph that a subgraph of one of its nodes reads."""
+    for node in graph.all_nodes():
+        if node.graph is not graph:
+            yield from (value for value in node.inputs if value is not None and value.graph is graph)
+
+
+def _backward(graph: ir.Graph, known: Mapping[ir.Value, Known], opaque: Mapping[ir.Node, str], *,
+              paths: bool = False) -> dict[ir.Value, Mask]:
+    """Needed elements; with `paths` only those that depend on an input of the model."""
+    everything = np.ones((), bool)
+    needed: dict[ir.Value, Mask] = {}
+
+    def mark(value: ir.Value, mask: Mask) -> None:
+        rank = len(value.shape) if value.shape is not None else 0
+        mask = mask.reshape((1,) * (rank - mask.ndim) + mask.shape) if mask.ndim < rank else mask
+        needed[value] = mask if value not in needed else needed[value] | mask
+
+    for value in (*graph.outputs, *captured(graph)):
+        mark(value, everything)
+    for node in reversed(graph):
+        if node in opaque:
+            for value in node.inputs:
+                if value is not None:
+                    mark(value, everything)
+            continue
+        outs = [needed.get(value, np.zeros((1,) * len(dims(value)), bool)) for value in node.outputs]
+        if paths:
+            outs = [compact(out & ~known[value].mask) for out, value in zip(outs, node.outputs, strict=True)]
+        if not any(out.any() for out in outs):
+            continue
+        rule = RULES[node.op_type]
+        masks = rule.backward(node, outs, _facts(node, known, paths=paths))
+        for value, mask in zip(node.inputs, masks, strict=False):
+            if value is not None and mask is not None:
+                mark(value, mask)
+    for value in known:
+        needed.setdefault(value, np.zeros((1,) * (len(value.shape) if value.shape is not None else 0), bool))
+    return needed
+
+
+def _facts(node: ir.Node, known: Mapping[ir.Value, Known], *, paths: bool) -> list[Known | None]:
+    """The facts of a node's inputs; on paths, weights are not reached through constants, whatever their value."""
+    facts = [None if value is None else known[value] for value in node.inputs]
+    place = weight_of(node)
+    if paths and place is not None:
+        for i in {0, 1} - {place}:
+            fact = facts[i]
+            if fact is not None:
+                facts[i] = Known(fact.mask, np.zeros_like(fact.value))
+    return facts

@@ -1,0 +1,80 @@
+"""Gather: an embedding when it looks rows up by indices that depend on the input, else a pick of slabs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph.liveness import select
+from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, constant_of, dims, known, spread, unknown
+from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.slabs import Cut, Relation, tie
+
+
+def _picks(node: ir.Node) -> bool:
+    """Constant vectors of indices pick slabs; anything else is looked up."""
+    indices = constant_of(node.inputs[1])
+    return indices is not None and indices.ndim == 1
+
+
+def _operands(node: ir.Node) -> tuple[ir.Value, ir.Value, Dims, int, int]:
+    """The table, the indices, the table's shape, the axis looked up and how many axes the indices put in its place."""
+    table, indices = node.inputs[0], node.inputs[1]
+    assert table is not None
+    assert indices is not None
+    shape = dims(table)
+    return table, indices, shape, int(node.attributes.get_int("axis", 0)) % len(shape), len(dims(indices))
+
+
+def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
+    """An element that is looked up is known where it is the same in all rows."""
+    if _picks(node):
+        return select.forward(node, inputs)
+    fact, (_, _, shape, axis, rank) = inputs[0], _operands(node)
+    assert fact is not None
+    first = spread(fact.value, [axis], shape).take([0], axis)
+    mask = (fact.mask & (fact.value == first)).all(axis=axis, keepdims=True)
+
+    def looked_up(array: Array) -> Array:
+        return array.reshape(*array.shape[:axis], *(1,) * rank, *array.shape[axis + 1:])
+
+    return [known(looked_up(mask), looked_up(first))] if mask.any() else [unknown(node.outputs[0])]
+
+
+def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
+    """Any row may be looked up."""
+    if _picks(node):
+        return select.backward(node, needed, inputs)
+    _, _, _, axis, rank = _operands(node)
+    found = needed[0].any(axis=tuple(range(axis, axis + rank)))
+    return [np.expand_dims(found, axis), np.ones(1, bool)]
+
+
+def couple(node: ir.Node) -> Iterator[Relation]:
+    """The rows of a table stay; its columns go with the result's."""
+    if _picks(node):
+        yield from select.couple(node)
+        return
+    table, indices, shape, axis, rank = _operands(node)
+    out = node.outputs[0]
+    for i in range(rank):
+        yield from tie((indices, i), (out, axis + i))
+    for i in range(len(shape)):
+        if i != axis:
+            yield from tie((table, i), (out, i if i < axis else i + rank - 1))
+
+
+def rewrite(node: ir.Node, cut: Cut) -> None:
+    """Only constant indices change."""
+    if _picks(node):
+        select.rewrite(node, cut)
+
+
+def reject(node: ir.Node, inputs: Inputs) -> str | None:
+    """Slabs are picked along static axes; every lookup is covered."""
+    return select.reject(node, inputs) if _picks(node) else None
+
+
+RULES = {"Gather": Rule(forward, backward, couple, rewrite, reject)}

@@ -1,0 +1,73 @@
+"""Pooling: channels stay apart, positions are gathered by windows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph.liveness.facts import Array, Known, Mask, compact, dims, evaluate, known, spread, unknown
+from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.slabs import Relation, tie
+from sparsec.graph.liveness.window import Taps, backwards, reads_padding, taps
+
+
+def _windows(node: ir.Node) -> Taps:
+    assert node.inputs[0] is not None
+    kernel = [int(k) for k in node.attributes.get_ints("kernel_shape", [])]
+    return taps(node, kernel, dims(node.inputs[0])[2:], dims(node.outputs[0])[2:])
+
+
+def _touched(mask: Mask, windows: Taps) -> Mask:
+    """Output positions whose window holds an element of the mask."""
+    for axis, window in enumerate(windows, start=2):
+        reads = window.any(axis=0)
+        if mask.shape[axis] > 1 or not reads.any(axis=1).all():
+            full = np.broadcast_to(mask, (*mask.shape[:axis], reads.shape[1], *mask.shape[axis + 1:]))
+            hits = np.tensordot(full.astype(np.float32), reads.astype(np.float32), axes=([axis], [1]))
+            mask = np.moveaxis(hits, -1, axis) > 0
+    return mask
+
+
+def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
+    """Known where the whole window is."""
+    x, source, windows = inputs[0], node.inputs[0], _windows(node)
+    assert x is not None
+    assert source is not None
+    mask = ~_touched(~x.mask, windows)
+    if not mask.any():
+        return [unknown(node.outputs[0])]
+    return [known(mask, _pooled(node, x.value, windows))]
+
+
+def _pooled(node: ir.Node, value: Array, windows: Taps) -> Array:
+    averages_padding = node.op_type == "AveragePool" and node.attributes.get_int("count_include_pad", 0)
+    same = node.op_type != "LpPool" and all(length == 1 for length in value.shape[2:])
+    if same and not (averages_padding and reads_padding(windows)):
+        return value
+    assert node.inputs[0] is not None
+    return evaluate(node, [spread(value, range(2, value.ndim), dims(node.inputs[0]))])[0]
+
+
+def backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
+    """Needed where a window of a needed output covers it."""
+    return [compact(_touched(needed[0], backwards(_windows(node))))]
+
+
+def couple(node: ir.Node) -> Iterator[Relation]:
+    """Batch and channels pass; positions stay."""
+    assert node.inputs[0] is not None
+    for axis in (0, 1):
+        yield from tie((node.inputs[0], axis), (node.outputs[0], axis))
+
+
+def reject(node: ir.Node, inputs: Inputs) -> str | None:
+    """A constant that only the reference implementation can pool needs static positions."""
+    x, source = inputs[0], node.inputs[0]
+    symbolic = source is None or None in dims(source)[2:]
+    return "symbolic positions" if symbolic and x is not None and x.mask.any() and not x.zero.any() else None
+
+
+POOLING = Rule(forward, backward, couple, reject=reject)
+RULES = dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), POOLING)

@@ -1,0 +1,120 @@
+"""Operators that write the same elements, in the same order, as another rectangle: Reshape, Flatten, (Un)Squeeze."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph.liveness.conv import name
+from sparsec.graph.liveness.edit import replace_input
+from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, constant_of, dims, spread, unknown
+from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.slabs import Cut, Relation, freeze, product
+
+Groups = list[tuple[range, range]]  # axes of the input beside the axes of the output that hold the same elements
+
+
+def groups(source: Dims, target: Dims) -> Groups:
+    """The finest pairs of axis ranges with as many elements; from the first symbolic dimension to the last is one."""
+    cuts = [(0, 0), *_cuts(source, target)]
+    ends = [(len(source) - i, len(target) - j) for i, j in reversed(_cuts(source[::-1], target[::-1]))]
+    for i, j in [*ends, (len(source), len(target))] if None in (*source, *target) else []:
+        if i >= cuts[-1][0] and j >= cuts[-1][1]:
+            cuts.append((i, j))
+    return [(range(a, c), range(b, d)) for (a, b), (c, d) in pairwise(cuts) if (a, b) != (c, d)]
+
+
+def _cuts(source: Dims, target: Dims) -> list[tuple[int, int]]:
+    """Axes (i, j) that as many elements precede, up to the first symbolic dimension."""
+    last = [{size: axis for axis, size in enumerate(_products(shape))} for shape in (source, target)]
+    return [(axis, last[1][size]) for size, axis in last[0].items() if size in last[1]]
+
+
+def _products(shape: Dims) -> list[int]:
+    result = [1]
+    for dim in shape:
+        if dim is None:
+            break
+        result.append(result[-1] * dim)
+    return result
+
+
+def _varies(fact: Array, axes: range) -> bool:
+    return any(fact.shape[axis] > 1 for axis in axes)
+
+
+def _symbolic(shape: Dims, axes: range) -> bool:
+    return any(shape[axis] is None for axis in axes)
+
+
+def rearranged(fact: Array, source: Dims, target: Dims) -> Array:
+    """The fact of the output from the input's; where a symbolic dimension is merged, it must not vary."""
+    full: list[int] = []
+    for before, after in groups(source, target):
+        varies = _varies(fact, before)
+        if varies:
+            fact = spread(fact, before, source)
+        full += [(target[axis] or 0) if varies else 1 for axis in after]
+    return fact.reshape(full)
+
+
+def _settled(fact: Array, source: Dims, target: Dims) -> Array:
+    """The mask with any element standing for all those that it shares a symbolic dimension with."""
+    for before, after in groups(source, target):
+        if _symbolic(source, before) or _symbolic(target, after):
+            fact = fact.any(axis=tuple(before), keepdims=True)
+    return fact
+
+
+def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
+    """The elements' facts move with them."""
+    x, source, target = inputs[0], _source(node), dims(node.outputs[0])
+    assert x is not None
+    if any(_varies(fact, before) for before, after in groups(source, target) for fact in (x.mask, x.value)
+           if _symbolic(source, before) or _symbolic(target, after)):
+        return [unknown(node.outputs[0])]
+    return [Known(rearranged(x.mask, source, target), rearranged(x.value, source, target))]
+
+
+def backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
+    """The same elements are needed."""
+    source, target = _source(node), dims(node.outputs[0])
+    everything = np.ones((1,), bool)
+    return [rearranged(_settled(needed[0], target, source), target, source), *(everything for _ in node.inputs[1:])]
+
+
+def _source(node: ir.Node) -> Dims:
+    assert node.inputs[0] is not None
+    return dims(node.inputs[0])
+
+
+def couple(node: ir.Node) -> Iterator[Relation]:
+    """What is left must be a rectangle on both sides."""
+    x, y = node.inputs[0], node.outputs[0]
+    assert x is not None
+    source, target = dims(x), dims(y)
+    if node.op_type == "Reshape" and constant_of(node.inputs[1]) is None:
+        yield from freeze([(y, axis) for axis in range(len(target))], f"{name(node)} computes its shape")
+    for before, after in groups(source, target):
+        keys = [(x, axis) for axis in before], [(y, axis) for axis in after]
+        if _symbolic(source, before) or _symbolic(target, after):
+            yield from freeze([*keys[0], *keys[1]], f"{name(node)} merges symbolic dimensions")
+        else:
+            yield from product(*keys, f"{name(node)} needs whole rows and columns")
+
+
+def rewrite(node: ir.Node, cut: Cut) -> None:
+    """The constant shape of Reshape; 0 and -1 hold for any size."""
+    lost, shape = cut.get(node.outputs[0], {}), constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node.op_type not in ("Reshape", "Expand") or not lost or shape is None:
+        return
+    sizes = [int(lost[i].sum()) if i in lost and size > 0 else size for i, size in enumerate(shape.tolist())]
+    if sizes != shape.tolist():
+        replace_input(node, 1, np.array(sizes, np.int64))
+
+
+RESHAPE = Rule(forward, backward, couple, rewrite)
+RULES = dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), RESHAPE)

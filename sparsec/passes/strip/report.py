@@ -1,0 +1,174 @@
+"""What stripping did: sparsity as claimed and as effective, units, FLOPs and bytes, layer by layer and in total."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph.liveness.analysis import Liveness, weight_of
+from sparsec.graph.liveness.facts import dims
+from sparsec.passes.context import Report
+from sparsec.passes.rewrite import node_name
+
+
+@dataclass(frozen=True)
+class Size:
+    """A layer, or a whole model, at one time.
+
+    Attributes:
+        weights: elements of the weight.
+        nonzero: of these, not zero.
+        units: output channels or features.
+        flops: of the products, for one inference: two per multiply-add, zeros included; symbolic dimensions count as 1.
+        bytes: of the weight, or of all constants of a model.
+
+    """
+
+    weights: int = 0
+    nonzero: int = 0
+    units: int = 0
+    flops: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A weight (or all of them) before and after.
+
+    Attributes:
+        name: the node that uses it first.
+        operator: of that node.
+        active: non-zero weights on a path from an input to an output, before.
+        before: as given.
+        after: as stripped; all zero if the layer is gone.
+        staying: units that stay although no output needs them, by reason.
+
+    """
+
+    name: str
+    operator: str
+    active: int
+    before: Size
+    after: Size
+    staying: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def direct_sparsity(self) -> float:
+        """The fraction of weights that are zero (Vysogorets & Kempe 2023, section 3)."""
+        return _sparsity(self.before.nonzero, self.before.weights)
+
+    @property
+    def effective_sparsity(self) -> float:
+        """The fraction of weights that no output depends on through any path."""
+        return _sparsity(self.active, self.before.weights)
+
+    @property
+    def direct_compression(self) -> float:
+        """Weights over non-zero weights; infinite if there are none."""
+        return _compression(self.before.nonzero, self.before.weights)
+
+    @property
+    def effective_compression(self) -> float:
+        """Weights over active weights; infinite if there are none."""
+        return _compression(self.active, self.before.weights)
+
+
+@dataclass(frozen=True)
+class StripReport(Report):
+    """What stripping did to a model.
+
+    Attributes:
+        layers: in the order of the graph; a weight that several nodes share counts once.
+        total: all layers as one; its FLOPs count the products of activations too, its bytes all constants.
+        unknown: by node, why the analysis did not follow it and kept everything alive around it.
+        collapsed: layers that had weights of which none is active: nothing passes through them.
+
+    """
+
+    layers: tuple[Layer, ...] = ()
+    total: Layer = Layer("total", "", 0, Size(), Size())
+    unknown: Mapping[str, str] = field(default_factory=dict)
+    collapsed: tuple[str, ...] = ()
+
+
+def _sparsity(left: int, weights: int) -> float:
+    return 1 - left / weights if weights else 0.0
+
+
+def _compression(left: int, weights: int) -> float:
+    return weights / left if left else math.inf
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The sizes of a model's weights, with the first node that uses each, and of all of it."""
+
+    layers: Mapping[ir.Value, tuple[ir.Node, Size]]
+    total: Size
+
+
+def measure(model: ir.Model) -> Measure:
+    """The sizes of a model as it is."""
+    layers: dict[ir.Value, tuple[ir.Node, Size]] = {}
+    flops = 0
+    for node in model.graph:
+        flops += _flops(node)
+        place = weight_of(node)
+        weight = None if place is None else node.inputs[place]
+        if weight is None or weight.const_value is None:
+            continue
+        first, size = layers.get(weight, (node, Size()))
+        layers[weight] = first, _size(node, weight.const_value.numpy(), size.flops + _flops(node))
+    sizes = [size for _, size in layers.values()]
+    stored = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    return Measure(layers, Size(sum(s.weights for s in sizes), sum(s.nonzero for s in sizes),
+                                sum(s.units for s in sizes), flops, stored))
+
+
+def _size(node: ir.Node, data: np.ndarray[Any, Any], flops: int) -> Size:
+    units = dims(node.outputs[0])[1 if node.op_type.startswith("Conv") else -1] or 0
+    return Size(data.size, int(np.count_nonzero(data)), units, flops, data.nbytes)
+
+
+def _flops(node: ir.Node) -> int:
+    if node.domain or node.op_type not in ("Conv", "ConvTranspose", "MatMul", "Gemm") or node.outputs[0].shape is None:
+        return 0
+    data, weight = (dims(value) if value is not None and value.shape is not None else () for value in node.inputs[:2])
+    if node.op_type.startswith("Conv"):
+        positions = dims(node.outputs[0]) if node.op_type == "Conv" else data
+        return 2 * _elements(positions) * _elements(weight[1:])
+    depth = data[0 if node.attributes.get_int("transA", 0) else -1] if data else 1
+    return 2 * _elements(dims(node.outputs[0])) * (depth or 1)
+
+
+def _elements(shape: tuple[int | None, ...]) -> int:
+    return math.prod(1 if dim is None else dim for dim in shape)
+
+
+def compare(before: Measure, after: Measure, liveness: Liveness, staying: Mapping[ir.Value, Mapping[str, int]],
+            ) -> tuple[tuple[Layer, ...], Layer]:
+    """The layers and their total, from the measures of a model and its liveness before stripping."""
+    layers = []
+    for weight, (node, size) in before.layers.items():
+        active = int(np.count_nonzero(liveness.active[weight]))
+        left = after.layers[weight][1] if weight in after.layers else Size()
+        layers.append(Layer(node_name(node), node.op_type, active, size, left, staying.get(node.outputs[0], {})))
+    total = Layer("total", "", sum(layer.active for layer in layers), before.total, after.total)
+    return tuple(layers), total
+
+
+def as_dict(report: StripReport) -> dict[str, Any]:
+    """The report for JSON; an infinite compression is None."""
+    return {**asdict(report), "layers": [_layer_dict(layer) for layer in report.layers],
+            "total": _layer_dict(report.total)}
+
+
+def _layer_dict(layer: Layer) -> dict[str, Any]:
+    ratios = {name: getattr(layer, name) for name in ("direct_sparsity", "effective_sparsity", "direct_compression",
+                                                      "effective_compression")}
+    return {**asdict(layer), **{name: None if math.isinf(value) else value for name, value in ratios.items()}}
