@@ -9,6 +9,10 @@ import torch
 from torch import nn
 
 Masks = dict[str, torch.Tensor]
+"""By parameter name, True where the weight remains."""
+
+LAYERS = nn.Linear | nn.Conv1d | nn.Conv2d
+"""The modules whose weights are pruned."""
 
 
 def prunable(model: nn.Module, keep: Sequence[str] = ()) -> dict[str, nn.Parameter]:
@@ -20,7 +24,7 @@ def prunable(model: nn.Module, keep: Sequence[str] = ()) -> dict[str, nn.Paramet
     weights = {
         f"{name}.weight" if name else "weight": module.weight
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d)
+        if isinstance(module, LAYERS)
     }
     return {name: w for name, w in weights.items() if not any(fnmatch(name, pattern) for pattern in keep)}
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sparsec.errors import UsageError
+from sparsec.models.masks import LAYERS, prunable
 from sparsec.models.networks.bert import bert
 from sparsec.models.networks.lenet import lenet5, lenet300
 from sparsec.models.networks.mobilenet import mobilenetv2
@@ -26,10 +27,16 @@ class Network:
     digits: bool = False  # whether scikit-learn's digits fit its input
 
     def build(self, seed: int) -> nn.Module:
-        """The network with weights initialised from `seed`, in inference mode."""
+        """The network in inference mode, with Kaiming normal weights from `seed` and no biases yet (He et al. 2015)."""
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return self.make().eval()
+            model = self.make()
+            for weight in prunable(model).values():
+                nn.init.kaiming_normal_(weight, nonlinearity="relu")
+            for module in model.modules():
+                if isinstance(module, LAYERS) and module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        return model.eval()
 
     def example(self, batch: int = 1) -> torch.Tensor:
         """An input of ones, (batch, *shape)."""

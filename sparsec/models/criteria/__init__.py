@@ -1,0 +1,63 @@
+"""Pruning criteria: a score for every weight, the higher the more it is worth (Wang et al. 2022, table 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sparsec.errors import UsageError
+from sparsec.models.criteria.context import Context, Score
+from sparsec.models.criteria.curvature import grasp, obd
+from sparsec.models.criteria.gradient import snip, taylor
+from sparsec.models.criteria.magnitude import lamp, magnitude, random
+from sparsec.models.criteria.obs import compensate, obs
+from sparsec.models.criteria.structure import batchnorm_scale, filter_norm
+from sparsec.models.criteria.synflow import synflow
+from sparsec.models.masks import Masks
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """A score and how it is meant to be used.
+
+    Attributes:
+        score: the score of every weight that the criterion covers.
+        trained: whether it ranks trained weights; the others prune a network at initialisation.
+        needs_data: whether it needs batches of data.
+        rounds: how often it is evaluated on the way to the target.
+        quota: its usual layer-wise quota; None ranks all layers together.
+        pattern: its usual pattern.
+        compensate: changes the weights that remain once the masks are known.
+
+    """
+
+    score: Score
+    trained: bool
+    needs_data: bool = False
+    rounds: int = 1
+    quota: str | None = None
+    pattern: str = "unstructured"
+    compensate: Callable[[Context, Masks], None] | None = None
+
+
+CRITERIA = {
+    "magnitude": Criterion(magnitude, trained=True),
+    "lamp": Criterion(lamp, trained=True),
+    "random": Criterion(random, trained=False, quota="uniform"),
+    "snip": Criterion(snip, trained=False, needs_data=True),
+    "snip-iterative": Criterion(snip, trained=False, needs_data=True, rounds=300),
+    "grasp": Criterion(grasp, trained=False, needs_data=True),
+    "synflow": Criterion(synflow, trained=False, rounds=100),
+    "obd": Criterion(obd, trained=True, needs_data=True),
+    "obs": Criterion(obs, trained=True, needs_data=True, rounds=4, quota="uniform", compensate=compensate),
+    "taylor": Criterion(taylor, trained=True, needs_data=True),
+    "filter-norm": Criterion(filter_norm, trained=True, quota="uniform", pattern="filters"),
+    "batchnorm": Criterion(batchnorm_scale, trained=True, pattern="filters"),
+}
+
+
+def criterion(name: str) -> Criterion:
+    """Look up a criterion. Raises UsageError that lists the known names."""
+    if name not in CRITERIA:
+        raise UsageError(f"unknown criterion '{name}': choose from {', '.join(CRITERIA)}")
+    return CRITERIA[name]

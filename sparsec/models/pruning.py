@@ -1,0 +1,155 @@
+"""Prune a PyTorch model: criterion, pattern, quota and schedule by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sparsec.errors import PruningError, UsageError
+from sparsec.models.connectivity import active, check_connected
+from sparsec.models.criteria import Criterion, criterion
+from sparsec.models.criteria.context import Context
+from sparsec.models.masks import Masks, apply_masks, dense_masks, kept, prunable, size
+from sparsec.models.patterns import Pattern, pattern
+from sparsec.models.ranking import masks_at, masks_at_effective, rank
+from sparsec.models.schedules import SCHEDULES
+from sparsec.models.schedules.task import Choose, Progress, Task
+from sparsec.models.training import Data, Loss, Train
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The masks of a pruned model, and which of the kept weights are on a path from an input to an output."""
+
+    masks: Masks
+    active: Masks
+
+    @property
+    def sparsity(self) -> float:
+        """Direct sparsity."""
+        return 1 - kept(self.masks) / size(self.masks)
+
+    @property
+    def effective_sparsity(self) -> float:
+        """Fraction of the weights that are inactive."""
+        return 1 - kept(self.active) / size(self.masks)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to prune; the names are the keys of the registries.
+
+    Attributes:
+        criterion: which weights matter.
+        pattern: which go together: unstructured, filters, heads, RxC, N:M; None for the criterion's usual one.
+        quota: uniform, uniform+, erk, igq, or global to compare all layers; None for the criterion's usual one.
+        schedule: when to prune and when to train.
+        rounds: steps to the target; None for the criterion's and the schedule's usual number.
+        effective: whether the target is an effective sparsity.
+        tolerance: how far from an effective target the density may end, as a fraction of it.
+        keep: shell patterns of the parameters that stay dense.
+
+    """
+
+    criterion: str = "magnitude"
+    pattern: str | None = None
+    quota: str | None = None
+    schedule: str = "one-shot"
+    rounds: int | None = None
+    effective: bool = False
+    tolerance: float = 0.01
+    keep: Sequence[str] = ()
+
+
+def prune(
+    model: nn.Module,
+    sparsity: float | None,
+    inputs: torch.Tensor | tuple[torch.Tensor, ...],
+    options: Options = Options(),
+    *,
+    data: Data | None = None,
+    loss: Loss = F.cross_entropy,
+    train: Train | None = None,
+    seed: int = 0,
+    progress: Progress = lambda *_: None,
+) -> Pruned:
+    """Prune a model in place; its pruned weights are zero afterwards.
+
+    Args:
+        model: any module whose operations `sparsec.models.linear_forms` knows.
+        sparsity: target of 0 ... 1 over the weights of the layers that criterion and pattern cover; None with N:M.
+        inputs: one example input, or all of them, batch included; only shapes matter.
+        options: criterion, pattern, quota and schedule.
+        data: batches of (inputs, targets) for criteria that need them, iterated over repeatedly.
+        loss: of the model's output and the targets.
+        train: trains the model and calls a hook after every step, such as `sparsec.models.training.trainer`.
+        seed: of all random choices but those of `train`.
+        progress: called with what is being done, and how many steps of how many are.
+
+    Raises:
+        UsageError: an unknown name, or a sparsity that is missing or outside 0 ... 1.
+        PruningError: data or training is missing, a quota or target is out of reach, or every path is cut.
+
+    """
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
+    how = criterion(options.criterion)
+    shape = pattern(options.pattern or how.pattern)
+    target = _target(sparsity, shape, options)
+    if how.needs_data and data is None:
+        raise PruningError(f"criterion '{options.criterion}' needs data: pass batches of inputs and targets")
+    weights = prunable(model)
+    if shape.hidden:
+        weights.popitem()  # the last layer's outputs are the model's own
+    weights = {name: weight for name, weight in weights.items() if name in prunable(model, options.keep)}
+    generator = torch.Generator().manual_seed(seed)
+    start = Context(model, weights, dense_masks(weights), inputs, data or (), loss, generator)
+    task = Task(
+        model, start.masks, target, _chooser(start, how, shape, options), options.rounds, how.rounds, train, generator,
+        progress,
+    )  # fmt: skip
+    masks = SCHEDULES[options.schedule](task)
+    result = Pruned(masks, active(model, masks, inputs))
+    check_connected(masks, result.active, f"criterion '{options.criterion}' at sparsity {target}")
+    return result
+
+
+def _target(sparsity: float | None, shape: Pattern, options: Options) -> float:
+    if options.schedule not in SCHEDULES:
+        raise UsageError(f"unknown schedule '{options.schedule}': choose from {', '.join(SCHEDULES)}")
+    if options.effective and (shape.choose is not None or options.schedule in {"set", "rigl"}):
+        raise UsageError("an effective target needs a pattern and a schedule that can meet any: not N:M, set or rigl")
+    if shape.sparsity is not None:
+        if sparsity not in {None, shape.sparsity}:
+            raise UsageError(f"pattern '{options.pattern}' fixes the sparsity at {shape.sparsity}, not {sparsity}")
+        return shape.sparsity
+    if sparsity is None or not 0 <= sparsity < 1:
+        raise UsageError(f"sparsity must be at least 0 and below 1, not {sparsity}")
+    return sparsity
+
+
+def _chooser(start: Context, how: Criterion, shape: Pattern, options: Options) -> Choose:
+    quota = {None: how.quota, "global": None}.get(options.quota, options.quota)
+
+    def choose(masks: Masks, sparsity: float, *, last: bool = False) -> Masks:
+        context = Context(start.model, start.weights, masks, start.inputs, start.data, start.loss, start.generator)
+        scores = how.score(context)
+        if shape.choose is not None:
+            chosen = {name: shape.choose(score) for name, score in scores.items()}
+        else:
+            ranking = rank(start.model, scores, masks, shape, quota)
+            if options.effective and last:
+                chosen = masks_at_effective(
+                    ranking, sparsity, lambda m: active(start.model, m, start.inputs), options.tolerance
+                )
+            else:
+                chosen = masks_at(ranking, sparsity)
+        if how.compensate is not None:
+            how.compensate(context, chosen)
+        apply_masks(start.model, chosen)
+        return chosen
+
+    return choose
