@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sparsec.cli import bench, compile, inspect, run, targets  # noqa: A004 - modules are named after their commands
+from sparsec.cli import bench, compile, inspect, run, simulate, targets  # noqa: A004 - modules are named after their commands
 from sparsec.errors import SparsecError, UsageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -17,6 +17,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.command,
     "bench": bench.command,
     "inspect": inspect.command,
+    "simulate": simulate.command,
     "targets": targets.command,
 }
 

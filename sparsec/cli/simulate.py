@@ -2,70 +2,101 @@
 
 from __future__ import annotations
 
-import json as json_library
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import numpy as np
 import typer
+from rich.console import Console
 
 from sparsec.cli import options, simulate_tables
 from sparsec.errors import UsageError
 
-if TYPE_CHECKING:  # they import scipy and onnx, which `sparsec --help` does not need
-    from sparsec.backends.eie.accelerator import Accelerator
-    from sparsec.backends.eie.architecture import Architecture
-    from sparsec.backends.eie.layer import Layer
-    from sparsec.backends.eie.network import Network
-
-PAPER_SEED = 0
+OptionalFile = Annotated[Path | None, typer.Argument(
+    exists=True, dir_okay=False, help="An ONNX model, or one compiled with --target eie.")]
+Input = Annotated[Path | None, typer.Option(
+    "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")]
+Sweeps = Annotated[list[str], typer.Option(
+    "--sweep", metavar="NAME=V,V,…", help="Vary a parameter, such as pes=16,64,256; may be repeated.")]
 
 
 class Codebook(Enum):
-    """Where the shared weights come from."""
+    """Where the shared weights come from: the keys of `backends.eie.layer.CODEBOOKS`."""
 
     CLUSTER = "cluster"
     KEEP = "keep"
 
 
 def _parameter(text: str) -> Any:
-    return typer.Option(help=f"{text}; the paper's if not given.", show_default=False)
+    return typer.Option(help=f"{text}; the paper's, or the artifact's, if not given.", show_default=False)
 
 
-def command(  # noqa: PLR0914 - one local a parameter of the accelerator
-    file: Annotated[Path | None, typer.Argument(
-        exists=True, dir_okay=False, help="An ONNX model, or one compiled with --target eie.")] = None,
+def _written(text: str) -> Any:
+    return typer.Option(dir_okay=False, help=text)
+
+
+def command(
+    file: OptionalFile = None,
     target: Annotated[str, typer.Option(help="The accelerator.")] = "eie",
-    paper: Annotated[bool, typer.Option("--paper", help="Simulate the nine layers of the paper beside its times.")] = False,
+    paper: Annotated[bool, typer.Option("--paper", help="Simulate the nine layers of the paper instead.")] = False,
     pes: Annotated[int | None, _parameter("Processing elements")] = None,
     fifo: Annotated[int | None, _parameter("Activations in a queue")] = None,
     clock_mhz: Annotated[int | None, _parameter("Clock")] = None,
     index_bits: Annotated[int | None, _parameter("Bits of a zero run")] = None,
-    codebook_bits: Annotated[int | None, _parameter("Bits of an index into the shared weights")] = None,
+    codebook_bits: Annotated[int | None, _parameter("Bits of an index of a shared weight")] = None,
     value_bits: Annotated[int | None, _parameter("Bits of weights, activations and accumulators")] = None,
     weight_sram_bytes: Annotated[int | None, _parameter("Weight SRAM of a PE")] = None,
     weight_read_bits: Annotated[int | None, _parameter("Width of the weight SRAM")] = None,
     pointer_sram_bytes: Annotated[int | None, _parameter("Pointer SRAM of a PE")] = None,
     pointer_bits: Annotated[int | None, _parameter("Bits of a pointer")] = None,
     activation_sram_bytes: Annotated[int | None, _parameter("Activation SRAM of a PE")] = None,
-    registers: Annotated[int | None, _parameter("Activations in a PE's register file: the batch, over the PEs")] = None,
-    codebook: Annotated[Codebook, typer.Option(help="Cluster the weights by k-means, or keep their few values.")] = (
+    activation_read_bits: Annotated[int | None, _parameter("Width of the activation SRAM")] = None,
+    registers: Annotated[int | None, _parameter("Activations of a batch in a PE's register file")] = None,
+    codebook: Annotated[Codebook, typer.Option(help="Share weights by k-means, or keep the few values they have.")] = (
         Codebook.CLUSTER),
-    feeds: Annotated[Path | None, typer.Option(
-        "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")] = None,
+    feeds: Input = None,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
-    sweeps: Annotated[list[str], typer.Option(
-        "--sweep", metavar="NAME=V,V,…", help="Vary a parameter, such as pes=16,64,256; may be repeated.")] = [],  # noqa: B006
-    beside_cpu: Annotated[bool, typer.Option("--beside-cpu", help="Time sparsec and onnxruntime on this CPU too.")] = False,
-    plot: Annotated[Path | None, typer.Option(
-        dir_okay=False, help="Plot the layers, or each sweep, to this .png or .svg file.")] = None,
-    html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a self-contained report to this file.")] = None,
-    trace: Annotated[Path | None, typer.Option(
-        dir_okay=False, help="Write an event trace of one product in Chrome's format, for Perfetto.")] = None,
-    trace_layer: Annotated[str | None, typer.Option(help="Which layer to trace; the slowest if not given.")] = None,
+    sweeps: Sweeps = [],  # noqa: B006 - typer copies it
+    beside_cpu: Annotated[bool, typer.Option("--beside-cpu", help="Time the model on this CPU too.")] = False,
+    plot: Annotated[Path | None, _written("Plot the layers, or each sweep, as PNG or SVG.")] = None,
+    html: Annotated[Path | None, _written("Write a self-contained report.")] = None,
+    trace: Annotated[Path | None, _written("Write the events of one product in Chrome's format, for Perfetto.")] = None,
+    trace_layer: Annotated[str | None, typer.Option(help="The layer to trace; the slowest if not given.")] = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Simulate a sparse accelerator cycle by cycle on a model: time, stalls, energy, area and accuracy."""
+    """Simulate a sparse accelerator cycle by cycle: time, stalls, energy, area and accuracy."""
+    parameters = {name: value for name, value in locals().items() if name in PARAMETERS and value is not None}
+    from sparsec.cli import simulate_steps as steps
+
+    requested = [_parse_sweep(text) for text in sweeps]
+    if paper == (file is not None):
+        raise UsageError("give a model to simulate, or --paper for the paper's layers")
+    with Console(stderr=True).status("simulating"):
+        if file is None:
+            subject = steps.simulate_paper(target, parameters)
+        else:
+            subject = steps.simulate_file(file, target, parameters, codebook.value, options.parse_shapes(shapes),
+                                          options.read_arrays(feeds) if feeds else None, beside_cpu=beside_cpu)
+        swept = [steps.sweep(subject, *each) for each in requested]
+    simulate_tables.print_report(subject.figures)
+    for each in swept:
+        simulate_tables.print_sweep(each)
+    options.write_json(json, {**subject.figures, "sweeps": swept})
+    steps.write_plots(plot, subject.figures, swept)
+    steps.write_html(html, subject, swept)
+    steps.write_trace(trace, subject, trace_layer)
+
+
+PARAMETERS = frozenset({
+    "pes", "fifo", "clock_mhz", "index_bits", "codebook_bits", "value_bits", "weight_sram_bytes", "weight_read_bits",
+    "pointer_sram_bytes", "pointer_bits", "activation_sram_bytes", "activation_read_bits", "registers",
+})  # fmt: skip
+"""The options that are fields of `backends.eie.architecture.Architecture`."""
+
+
+def _parse_sweep(text: str) -> tuple[str, list[int]]:
+    name, _, values = text.partition("=")
+    try:
+        return name.replace("-", "_"), [int(value) for value in values.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--sweep {text}: give a parameter and its values, such as pes=16,64,256") from error

@@ -37,6 +37,12 @@ BENCHMARKS = (
 )
 
 
+def random_layers(seed: int) -> tuple[dict[str, Layer], dict[str, NDArray[np.bool_]]]:
+    """All nine, and their activations."""
+    drawn = {benchmark.name: random_layer(benchmark, seed) for benchmark in BENCHMARKS}
+    return {name: layer for name, (layer, _) in drawn.items()}, {name: active for name, (_, active) in drawn.items()}
+
+
 def random_layer(benchmark: Benchmark, seed: int) -> tuple[Layer, NDArray[np.bool_]]:
     """The layer, with all weights equal, and one vector's non-zero activations (1, inputs)."""
     rng = np.random.default_rng(seed)

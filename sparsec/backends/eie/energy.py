@@ -42,10 +42,10 @@ ADD_PJ, MULTIPLY_PJ, SRAM_PJ, DRAM_PJ = 0.1, 3.1, 5.0, 640.0
 
 
 def _scale(arch: Architecture) -> dict[str, tuple[float, float]]:
-    """Energy and area of each unit over the published one's.
+    """Power and area of each unit over the published one's.
 
-    An SRAM's area goes with its size; the energy of a read goes with its width and the square root of the size (the
-    length of its lines). A multiplier goes with the square of its width.
+    An SRAM's area goes with its size; its power with the bits that it delivers a cycle, whatever the width of a read,
+    and with the square root of its size, the length of its lines. A multiplier goes with the square of its width.
     """
     def ratio(name: str) -> float:
         return float(getattr(arch, name) / getattr(PUBLISHED, name))
@@ -53,7 +53,7 @@ def _scale(arch: Architecture) -> dict[str, tuple[float, float]]:
     return {
         "queue": (ratio("fifo"), ratio("fifo")),
         "pointers": (sqrt(ratio("pointer_sram_bytes")) * ratio("pointer_bits"), ratio("pointer_sram_bytes")),
-        "weights": (sqrt(ratio("weight_sram_bytes")) * ratio("weight_read_bits"), ratio("weight_sram_bytes")),
+        "weights": (sqrt(ratio("weight_sram_bytes")) * ratio("entry_bits"), ratio("weight_sram_bytes")),
         "arithmetic": (ratio("value_bits") ** 2, ratio("value_bits") ** 2),
         "activations": (sqrt(ratio("activation_sram_bytes")) * ratio("value_bits"), ratio("activation_sram_bytes")),
     }
@@ -70,7 +70,7 @@ def by_power(activity: Activity, arch: Architecture) -> dict[str, float]:
 
 
 def _sram_pj(size_bytes: float, bits: int) -> float:
-    """A read or write of an SRAM or register file."""
+    """A read or write of an SRAM or register file: in proportion to its width and the square root of its size."""
     return SRAM_PJ * bits / 32 * sqrt(size_bytes / (32 * 1024))
 
 

@@ -16,6 +16,9 @@ from sparsec.backends.eie.layer import Layer
 from sparsec.backends.eie.segments import Segment, most_entries
 from sparsec.errors import UsageError
 
+FIXED = ("codebook_bits", "value_bits")
+"""What cannot change once the codes are chosen and the activations recorded."""
+
 Active = Mapping[str, NDArray[np.bool_]]
 
 
@@ -25,8 +28,9 @@ class Storage:
 
     Attributes:
         weights: of the dense layer, its bias apart.
-        nonzeros: entries that hold a weight or a bias.
-        padding: entries that do not.
+        kept: those that are not zero.
+        biases: entries that hold a bias.
+        padding: entries that hold neither.
         most_entries: entries of the PE that holds the most.
         segments: segments.
         columns: pointers of a PE, less one a segment.
@@ -35,7 +39,8 @@ class Storage:
     """
 
     weights: int = 0
-    nonzeros: int = 0
+    kept: int = 0
+    biases: int = 0
     padding: int = 0
     most_entries: int = 0
     segments: int = 0
@@ -44,6 +49,11 @@ class Storage:
 
     def __add__(self, other: Storage) -> Storage:
         return Storage(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    @property
+    def entries(self) -> int:
+        """All entries."""
+        return self.kept + self.biases + self.padding
 
     def is_resident(self, arch: Architecture) -> bool:
         """Whether the SRAMs hold all of it."""
@@ -60,6 +70,7 @@ class LayerResult:
         shape: outputs x inputs of the matrix.
         storage: its weights.
         vectors: products in one inference.
+        inputs: activations that could have been broadcast, over all products and batches of rows.
         dense_macs: multiply-adds of the dense layer.
         activity: what happened.
         energy_pj: by model of energy and unit.
@@ -72,6 +83,7 @@ class LayerResult:
     shape: str
     storage: Storage
     vectors: int
+    inputs: int
     dense_macs: int
     activity: Activity
     energy_pj: dict[str, dict[str, float]]
@@ -144,23 +156,24 @@ def _simulate(layer: Layer, active: NDArray[np.bool_], accelerator: Accelerator,
     segments = accelerator.represent(layer.codes, layer.has_bias, arch, layer.name)
     activity = accelerator.measure(segments, active, arch)
     outputs, columns = layer.codes.shape
-    inputs = columns - layer.has_bias
+    inputs, storage = columns - layer.has_bias, _storage(layer, segments, arch)
     return LayerResult(
-        layer.name, layer.kind, f"{outputs} x {inputs}", _storage(layer, segments, arch), len(active),
+        layer.name, layer.kind, f"{outputs} x {inputs}", storage, len(active), len(active) * storage.columns,
         outputs * inputs * len(active) // layer.groups, activity,
         {name: model(activity, arch) for name, model in accelerator.energies.items()}, arch,
     )  # fmt: skip
 
 
 def _storage(layer: Layer, segments: Sequence[Segment], arch: Architecture) -> Storage:
+    outputs, width = layer.codes.shape
+    inputs = width - layer.has_bias
     entries = sum(len(segment.stored.codes) for segment in segments)
-    nonzeros = int(np.count_nonzero(layer.codes))
+    kept, biases = (int(np.count_nonzero(part)) for part in np.split(layer.codes, [inputs], axis=1))
     columns = sum(segment.stored.shape[1] for segment in segments)
     bits = entries * arch.entry_bits + arch.pes * (columns + len(segments)) * arch.pointer_bits
     bits += arch.value_bits << arch.codebook_bits
-    outputs, width = layer.codes.shape
-    return Storage(outputs * (width - layer.has_bias) // layer.groups, nonzeros, entries - nonzeros,
-                   most_entries(segments), len(segments), columns, -(-bits // 8))
+    return Storage(outputs * inputs // layer.groups, kept, biases, entries - kept - biases, most_entries(segments),
+                   len(segments), columns, -(-bits // 8))
 
 
 def total(results: Sequence[LayerResult], arch: Architecture) -> LayerResult:
@@ -173,7 +186,8 @@ def total(results: Sequence[LayerResult], arch: Architecture) -> LayerResult:
                 sums[unit] = sums.get(unit, 0.0) + pj
     return LayerResult(
         "total", "", "", sum((r.storage for r in results), Storage()), sum(r.vectors for r in results),
-        sum(r.dense_macs for r in results), sum((r.activity for r in results), Activity()), energy, arch,
+        sum(r.inputs for r in results), sum(r.dense_macs for r in results),
+        sum((r.activity for r in results), Activity()), energy, arch,
     )  # fmt: skip
 
 
@@ -188,8 +202,7 @@ def sweep(layers: Mapping[str, Layer], active: Active, accelerator: Accelerator,
         SimulationError: a layer does not fit one of the configurations.
 
     """
-    fixed = ("codebook_bits", "value_bits")  # the codes and activations at hand were made with these
-    names = [field.name for field in fields(Architecture) if field.name not in fixed]
+    names = [field.name for field in fields(Architecture) if field.name not in FIXED]
     if parameter not in names:
         raise UsageError(f"cannot sweep '{parameter}'; choose from {', '.join(names)}")
     return {value: simulate(layers, active, accelerator, _vary(arch, parameter, value)) for value in values}
