@@ -7,7 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from sparsec.graph.shapes import infer
+from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
 from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, lift, optimize
 from sparsec.passes.context import Context, Report
@@ -40,7 +40,9 @@ def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = 
     reports = []
     for number, run in enumerate(PASSES):
         report = run(model, context)
-        infer(model, f"the graph after pass {report.name}")
+        where = f"the graph after pass {report.name}"
+        infer(model, where)
+        check(model, where)
         if dump_dir is not None:
             save(model, Path(dump_dir) / f"{number:02d}-{report.name}.onnx")
         reports.append(report)

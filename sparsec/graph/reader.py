@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +11,10 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from sparsec.errors import ModelError, UnsupportedOperatorError
-from sparsec.graph import shapes as shaping
 from sparsec.graph import sparse
+from sparsec.graph.quiet import quiet
+from sparsec.graph.shapes import bind
+from sparsec.graph.verify import check, infer
 
 OLDEST_OPSET = 7
 OPSET = 20  # has LayerNormalization and Gelu, and every current runtime executes it
@@ -62,12 +63,12 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
     for step in (RemoveInitializersFromInputsPass(), InlinePass(), lift_constants):
         step(model)
     _check_operators(model, where)
-    shaping.bind(model, shapes or {}, where)
-    shaping.infer(model, where)
+    infer(model, where, bind(model, shapes or {}, where))
     if model.graph.opset_imports[""] < OPSET:
         _convert(model)
         lift_constants(model)
-        shaping.infer(model, where)
+        infer(model, where)
+    check(model, where)
     for name, note in notes.items():
         if name in model.graph.initializers:
             model.graph.initializers[name].metadata_props[sparse.SPARSE_KEY] = note
@@ -114,8 +115,9 @@ def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
 
 def _check_opset(model: ir.Model, where: str) -> None:
     version, newest = model.graph.opset_imports.get(""), onnx.defs.onnx_opset_version()
-    if version is None:
+    if version is None and any(node.domain == "" for node in model.graph.all_nodes()):
         raise ModelError(f"{where}: names no opset of ONNX; export it again")
+    version = model.graph.opset_imports.setdefault("", OPSET)
     if version < OLDEST_OPSET:
         raise ModelError(f"{where}: opset {version} is older than {OLDEST_OPSET}; "
                          f"convert it with onnx.version_converter or export it again")
@@ -136,11 +138,6 @@ def _check_operators(model: ir.Model, where: str) -> None:
 def _convert(model: ir.Model) -> None:
     from onnxscript import version_converter
 
-    logger = logging.getLogger(version_converter.__name__)
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)  # it warns of every model older than opset 18; the docstring of `load` says it
-    try:
+    with quiet():
         version_converter.convert_version(model, OPSET, fallback=True)
-    finally:
-        logger.setLevel(level)
     model.ir_version = max(model.ir_version, IR_VERSION)

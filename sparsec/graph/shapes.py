@@ -1,13 +1,14 @@
-"""Binding a model's symbolic dimensions and inferring the static shape of every value."""
+"""Static shapes: reading them, and binding the symbolic dimensions of a model's inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
-from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
-from sparsec.errors import ModelError, ShapeError
+from sparsec.errors import ShapeError
+
+Declared = dict[ir.Value, ir.Shape]
 
 
 def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
@@ -17,10 +18,13 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     return tuple(value.shape.numpy())
 
 
-def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str) -> None:
+def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str) -> Declared:
     """Gives every graph input a static shape, in place.
 
-    A symbol bound at one input holds at all of them. Shapes of intermediate values are cleared, to be inferred again.
+    A symbol bound at one input holds at all of them. The other shapes in the model are taken away, to be inferred.
+
+    Returns:
+        what was taken away, with the bound symbols filled in, for `infer`.
 
     Raises:
         ShapeError: an unknown input, a wrong rank, a contradiction, or dimensions left unbound (all are listed).
@@ -38,7 +42,7 @@ def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str) -> No
     unbound = [value for value in inputs.values() if static_shape(value) is None]
     if unbound:
         raise ShapeError(f"{where}: unbound dimensions: {'; '.join(map(_suggestion, unbound))}")
-    _clear_inferred(model.graph, symbols)
+    return _take_declared(model.graph, symbols)
 
 
 def _symbol(dim: int | ir.SymbolicDim) -> str:
@@ -81,29 +85,13 @@ def _suggestion(value: ir.Value) -> str:
     return f"input '{value.name}' dimension {names}, pass --shape {value.name}:{text}"
 
 
-def _clear_inferred(graph: ir.Graph, symbols: Mapping[str, int]) -> None:
-    """Forgets what the file says of values that standard operators produce: it may name symbols or be out of date."""
+def _take_declared(graph: ir.Graph, symbols: Mapping[str, int]) -> Declared:
+    """Takes away what the file says of the shapes that standard operators produce: it may be out of date."""
+    declared = {}
     for node in graph.all_nodes():
         for value in node.outputs:
-            if value.shape is None:
-                continue
-            if node.domain == "" and not value.is_graph_output():
-                value.shape = None
-            else:
-                known = (dim if isinstance(dim, int) else symbols.get(_symbol(dim)) for dim in value.shape)
-                value.shape = ir.Shape(list(known))
-
-
-def infer(model: ir.Model, where: str) -> None:
-    """Checks the graph against ONNX's rules and infers the type and shape of every value it can, in place.
-
-    Raises:
-        ModelError: the graph is not valid ONNX; says where and why.
-
-    """
-    try:
-        CheckerPass(full_check=True)(model)
-    except Exception as error:  # the checker's errors have no common base
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise ModelError(f"{where}: not a valid ONNX graph: {reason}") from error
-    ShapeInferencePass()(model)
+            if value.shape is not None:
+                known = ir.Shape([dim if isinstance(dim, int) else symbols.get(_symbol(dim)) for dim in value.shape])
+                declared[value] = known
+                value.shape = None if node.domain == "" else known
+    return declared

@@ -113,9 +113,8 @@ def _recognise(product: _Product) -> _Activation | None:
 def _gated(constant: float, x: ir.Value, gate: ir.Value) -> _Activation | None:
     """The activation constant * x * gate(x)."""
     found = None
-    if math.isclose(constant, 1 / 6, rel_tol=TOLERANCE) and _shifted_relu6(gate) is x:
-        found = _Activation("HardSwish", x, {})
-    elif constant == 1.0 and _is_hard_sigmoid(gate, x):
+    is_sixth = math.isclose(constant, 1 / 6, rel_tol=TOLERANCE)
+    if (is_sixth and _shifted_relu6(gate) is x) or (constant == 1.0 and _is_hard_sigmoid(gate, x)):
         found = _Activation("HardSwish", x, {})
     elif constant == 0.5:
         inner = _plus(gate, 1.0)

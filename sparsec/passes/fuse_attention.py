@@ -7,6 +7,8 @@ Transpose. The scale may stand on the scores, the queries or the keys. The rest 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,15 +20,18 @@ from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
 from sparsec.passes.movement import Moved, destinations, origins, scalar_factor
 
+NOT_SPLIT = "queries, keys and values are not heads of one width split from tensors (batch, tokens, features)"
+
 
 @dataclass(frozen=True)
 class _Scores:
-    """The scores in front of the softmax: factor * (query @ key) + mask, with key already transposed."""
+    """The scores in front of the softmax: factor * (query @ key) + mask, with key already transposed or not yet."""
 
     query: ir.Value
     key: ir.Value
     factor: float
     mask: ir.Value | None
+    key_transposed: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,9 @@ def run(model: ir.Model, _context: Context) -> Report:
     """Fuses every attention it recognises, in place."""
     notes, fused = [], 0
     for node in list(model.graph):
-        if node.op_type == "Softmax" and node.domain == "":
-            reason = _fuse(node)
+        fuse = RULES.get(node.op_type)
+        if fuse is not None and node.domain == "" and _is_candidate(node):
+            reason = fuse(node)
             if reason is None:
                 fused += 1
             else:
@@ -54,7 +60,13 @@ def run(model: ir.Model, _context: Context) -> Report:
     return Report("fuse_attention", bool(fused), {"Attention": fused} if fused else {}, tuple(notes))
 
 
-def _fuse(softmax: ir.Node) -> str | None:
+def _is_candidate(node: ir.Node) -> bool:
+    """Whether this may be meant as attention: not a classifier's softmax."""
+    readers = {user.op_type for user in node.outputs[0].consumers()}
+    return node.op_type == "Attention" or not readers.isdisjoint({"MatMul", "IsNaN"})
+
+
+def _fuse_softmax(softmax: ir.Node) -> str | None:
     shape = static_shape(softmax.outputs[0])
     if shape is None or len(shape) not in (3, 4) or softmax.attributes.get_int("axis", -1) not in (-1, len(shape) - 1):
         return "the softmax is not along the last of three or four static dimensions"
@@ -67,7 +79,27 @@ def _fuse(softmax: ir.Node) -> str | None:
     for batch in _batches(shape, scores.query):
         if _replace(mix, scores, mix.inputs[1], batch, int(np.prod(shape[:-2])) // batch):
             return None
-    return "queries, keys and values are not heads of one width split from tensors (batch, tokens, features)"
+    return NOT_SPLIT
+
+
+def _fuse_standard(node: ir.Node) -> str | None:
+    """ONNX's own Attention (opset 23) on split heads, without caches."""
+    query, key, value, bias = (*node.inputs, None)[:4]
+    q, k = static_shape(query), static_shape(key)
+    if query is None or key is None or value is None or q is None or k is None or len(q) != 4 or q[1] != k[1]:
+        return "its heads are not split alike into four dimensions"
+    cached = any(x is not None for x in node.inputs[4:]) or any(output.uses() for output in node.outputs[1:])
+    if cached or node.attributes.get_float("softcap") or (bias is not None and bias.dtype != ir.DataType.FLOAT):
+        return "it has a cache, a soft cap, a boolean mask or more outputs"
+    if node.attributes.get_int("is_causal", 0):
+        if bias is not None or q[2] != k[2] or node.graph is None:
+            return "it is causal and has a mask or a cache"
+        future = np.triu(np.full((q[2], k[2]), -np.inf, np.float32), 1)
+        bias = rewrite.add_constant(node.graph, f"{rewrite.node_name(node)}.mask", future)
+    scale = node.attributes.get_float("scale", 1 / math.sqrt(q[3]))
+    if not _replace(node, _Scores(query, key, scale, bias, key_transposed=False), value, q[0], q[1]):
+        return NOT_SPLIT
+    return None
 
 
 def _scores(value: ir.Value | None) -> _Scores | None:
@@ -132,7 +164,7 @@ def _batches(shape: tuple[int, ...], query: ir.Value) -> list[int]:
 def _replace(mix: ir.Node, scores: _Scores, value: ir.Value, batch: int, heads: int) -> bool:
     """Puts sparsec::Attention in the place of the mix, if queries, keys, values and output all are split heads."""
     operands = [_operand(origins(scores.query), batch, heads, transposed=False),
-                _operand(origins(scores.key), batch, heads, transposed=True),
+                _operand(origins(scores.key), batch, heads, transposed=scores.key_transposed),
                 _operand(origins(value), batch, heads, transposed=False)]
     found = [operand for operand in operands if operand is not None]
     if len(found) < 3 or len({operand.width for operand in found}) > 1 or found[2].factor != 1.0:
@@ -228,3 +260,7 @@ def _emit_output(mix: ir.Node, merged: ir.Value, shape: tuple[int, int, int], ta
         dims = rewrite.add_constant(mix.graph, f"{target.name}.shape", np.array(wanted, np.int64))
         merged = _insert(mix, "Reshape", [merged, dims], {}, wanted)
     rewrite.take_over(merged, target)
+
+
+RULES: dict[str, Callable[[ir.Node], str | None]] = {"Attention": _fuse_standard, "Softmax": _fuse_softmax}
+"""By operator: fuses the attention around the node, or returns why not."""

@@ -72,7 +72,10 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
     if shape is None or weight is None or static_shape(user.outputs[0]) != shape:
         return None
     axis = 1 if node.op_type == "Conv" else len(shape) - (2 if node.attributes.get_string("side") == "left" else 1)
-    found = _batch_norm(user, axis) if user.op_type == "BatchNormalization" else _arithmetic(node, user, shape, axis)
+    if user.op_type == "BatchNormalization":
+        found = rewrite.batch_norm(user) if axis == 1 else None
+    else:
+        found = _arithmetic(node, user, shape, axis)
     bias = rewrite.constant(_input(node, BIAS))
     if found is None or not np.isfinite(found).all() or (bias is None and _input(node, BIAS) is not None):
         return None
@@ -89,17 +92,6 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
     kind = user.op_type
     _become(node, user)
     return kind
-
-
-def _batch_norm(user: ir.Node, axis: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Scale and offset of a BatchNorm in inference."""
-    gamma, beta, mean, variance = (rewrite.constant(value) for value in user.inputs[1:5])
-    if gamma is None or beta is None or mean is None or variance is None or axis != 1 \
-            or user.attributes.get_int("training_mode"):
-        return None
-    epsilon = user.attributes.get_float("epsilon", 1e-5)
-    scale = gamma / np.sqrt(variance.astype(np.float64) + epsilon)
-    return scale, beta - mean * scale
 
 
 def _arithmetic(node: ir.Node, user: ir.Node, shape: tuple[int, ...],

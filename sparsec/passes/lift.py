@@ -1,4 +1,4 @@
-"""Conv, MatMul and Gemm of float32 by constant weights become `sparsec::Conv` and `sparsec::MatMul`.
+"""Conv, MatMul, Gemm and BatchNormalization of float32 by constants become `sparsec::Conv` and `sparsec::MatMul`.
 
 The new operators have their padding spelled out and their matrix as outputs x inputs; Gemm's alpha, beta and
 transpositions go into the constants. A node that is left alone is reported with its reason.
@@ -176,5 +176,24 @@ def _addend(node: ir.Node, c: ir.Value | None, *, left: bool) -> list[ir.Value |
     return [None, rewrite.add_constant(node.graph, name, np.broadcast_to(array, (rows, columns)))]
 
 
-RULES: dict[str, Callable[[ir.Node], str | None]] = {"Conv": _conv, "Gemm": _gemm, "MatMul": _matmul}
+def _batch_norm(node: ir.Node) -> str | None:
+    """A BatchNorm that no weight has absorbed is a depthwise convolution by a kernel of one element."""
+    assert node.graph is not None
+    found, rank = rewrite.batch_norm(node), len(static_shape(node.inputs[0]) or ())
+    if found is None:
+        return "its parameters are not constants"
+    if rank not in (3, 4):
+        return f"its input has rank {rank}, it is no image or sequence"
+    scale, offset = (array.astype(np.float32) for array in found)
+    name, channels, ones = rewrite.node_name(node), len(scale), [1] * (rank - 2)
+    weight = rewrite.add_constant(node.graph, f"{name}.weight", scale.reshape(channels, 1, *ones))
+    bias = rewrite.add_constant(node.graph, f"{name}.bias", offset)
+    _become(node, "Conv", [node.inputs[0], weight, bias],
+            {"strides": ones, "pads": [0, 0] * len(ones), "dilations": ones, "group": channels})
+    return None
+
+
+RULES: dict[str, Callable[[ir.Node], str | None]] = {
+    "BatchNormalization": _batch_norm, "Conv": _conv, "Gemm": _gemm, "MatMul": _matmul,
+}
 """By operator: turns the node into a sparsec operator, or returns why not."""

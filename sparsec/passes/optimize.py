@@ -11,7 +11,8 @@ from collections import Counter
 import onnx_ir as ir
 
 from sparsec.errors import ModelError
-from sparsec.graph.shapes import infer
+from sparsec.graph.quiet import quiet
+from sparsec.graph.verify import infer
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Report
 
@@ -29,8 +30,9 @@ def run(model: ir.Model, _context: Context) -> Report:
             _sum_to_adds(node)
     rewrite.clean(model)  # also drops absent trailing inputs, on which onnxscript's BatchNorm rule fails
     try:
-        optimizer.optimize_ir(model, num_iterations=ITERATIONS, input_size_limit=ELEMENTS_LIMIT,
-                              output_size_limit=ELEMENTS_LIMIT, should_fold=_should_fold)
+        with quiet():
+            optimizer.optimize_ir(model, num_iterations=ITERATIONS, input_size_limit=ELEMENTS_LIMIT,
+                                  output_size_limit=ELEMENTS_LIMIT, should_fold=_should_fold)
     except RuntimeError as error:
         cause: BaseException = error
         while cause.__cause__ is not None:

@@ -45,6 +45,16 @@ def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
+def batch_norm(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """Scale and offset of a BatchNormalization by constants, in float64; None in training."""
+    gamma, beta, mean, variance = (constant(value) for value in node.inputs[1:5])
+    if gamma is None or beta is None or mean is None or variance is None or len(node.outputs) > 1 \
+            or node.attributes.get_int("training_mode"):
+        return None
+    scale = gamma / np.sqrt(variance.astype(np.float64) + node.attributes.get_float("epsilon", 1e-5))
+    return scale, beta - mean * scale
+
+
 def take_over(value: ir.Value, old: ir.Value) -> None:
     """Puts `value` in the place of `old` everywhere, under its name, shape and type."""
     old.replace_all_uses_with(value, replace_graph_outputs=True)

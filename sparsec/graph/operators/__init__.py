@@ -9,12 +9,14 @@ import onnx
 from onnx.reference.op_run import OpRun
 
 from sparsec.graph.operators import attention, conv, matmul, reformat
-from sparsec.graph.operators.schema import DOMAIN, VERSION
+from sparsec.graph.operators.schema import DOMAIN, VERSION, OutputShape
 
-SCHEMAS = {module.SCHEMA.name: module.SCHEMA for module in (attention, conv, matmul, reformat)}
+_MODULES = (attention, conv, matmul, reformat)
+SCHEMAS = {module.SCHEMA.name: module.SCHEMA for module in _MODULES}
+OUTPUT_SHAPES: dict[str, OutputShape] = {module.SCHEMA.name: module.output_shape for module in _MODULES}
 REFERENCES: list[type[OpRun]] = [attention.Attention, conv.Conv, matmul.MatMul, reformat.Reformat]
 
 for _schema in SCHEMAS.values():
     onnx.defs.register_schema(_schema)
 
-__all__ = ["DOMAIN", "REFERENCES", "SCHEMAS", "VERSION"]
+__all__ = ["DOMAIN", "OUTPUT_SHAPES", "REFERENCES", "SCHEMAS", "VERSION"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from onnx.defs import OpSchema
@@ -18,12 +19,16 @@ Head h of a projection is its slice [h * D, (h + 1) * D) along the last axis.
 """
 
 
-def output_shape(shapes: Sequence[schema.Shape], attributes: Mapping[str, object]) -> schema.Shape:
-    """The shape of Y for (Q, K, …) and the attributes given; raises ValueError where they do not fit."""
-    q, k = shapes[:2]
-    heads = int(attributes["heads"])  # type: ignore[call-overload]  # attribute values are untyped
-    if len(q) != 3 or len(k) != 3 or q[0] != k[0] or q[2] != k[2] or q[2] % heads:
-        raise ValueError(f"Attention cannot split {q} and {k} into {heads} heads")
+def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str, Any]) -> schema.Shape:
+    """The shape of Y (see `schema.OutputShape`)."""
+    q, k, v = (shape or () for shape in shapes[:3])
+    heads = attributes["heads"]
+    if len(q) != 3 or len(k) != 3 or k != v or q[0] != k[0] or q[2] != k[2] or q[2] % heads:
+        raise ValueError(f"Attention cannot combine {q}, {k} and {v} in {heads} heads")
+    mask = shapes[3] if len(shapes) > 3 else None
+    scores = (q[0], heads, q[1], k[1])
+    if mask is not None and np.broadcast_shapes(mask, scores) != scores:
+        raise ValueError(f"the mask {mask} does not broadcast to the scores {scores}")
     return q
 
 

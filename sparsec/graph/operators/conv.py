@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -19,20 +20,19 @@ The convolution is ONNX's, with the padding spelled out (no auto_pad) and the ke
 """
 
 
-def output_shape(shapes: Sequence[schema.Shape], attributes: Mapping[str, object]) -> schema.Shape:
-    """The shape of Y for (X, W, …) and the attributes given; raises ValueError where X and W do not fit."""
-    x, w = shapes[:2]
-    rank = len(w) - 2
-    group = int(attributes.get("group", 1))  # type: ignore[call-overload]  # attribute values are untyped
+def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str, Any]) -> schema.Shape:
+    """The shape of Y (see `schema.OutputShape`)."""
+    x, w = shapes[0] or (), shapes[1] or ()
+    rank, group = len(w) - 2, attributes.get("group", 1)
     if rank not in (1, 2) or len(x) != len(w) or x[1] != w[1] * group or w[0] % group:
         raise ValueError(f"Conv cannot apply a weight of shape {w} in {group} groups to {x}")
-    ones = [1] * rank
-    strides, dilations = attributes.get("strides", ones), attributes.get("dilations", ones)
+    strides, dilations = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
     pads = attributes.get("pads", [0] * 2 * rank)
-    spatial = [
-        (size + pads[i] + pads[i + rank] - dilations[i] * (kernel - 1) - 1) // strides[i] + 1  # type: ignore[index]
-        for i, (size, kernel) in enumerate(zip(x[2:], w[2:], strict=True))]
-    return (x[0], w[0], *spatial)
+    spatial = [(x[2 + i] + pads[i] + pads[i + rank] - dilations[i] * (w[2 + i] - 1) - 1) // strides[i] + 1
+               for i in range(rank)]
+    y = (x[0], w[0], *spatial)
+    epilogue.check(y, w[0], shapes[2:])
+    return y
 
 
 SCHEMA = schema.make(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from onnx.defs import OpSchema
 from onnx.helper import make_attribute
 from scipy.special import erf, expit
+
+from sparsec.graph.operators.schema import Shape
 
 
 def _hard_sigmoid(x: np.ndarray, alpha: float, beta: float) -> np.ndarray:
@@ -41,6 +43,13 @@ ATTRIBUTES = [
     OpSchema.Attribute("alpha", make_attribute("alpha", 0.0), "clip: minimum; leaky_relu, hard_sigmoid: slope."),
     OpSchema.Attribute("beta", make_attribute("beta", 0.0), "clip: maximum; hard_sigmoid: offset."),
 ]
+
+
+def check(y: Shape, channels: int, shapes: Sequence[Shape | None]) -> None:
+    """Raises ValueError if B, of `channels` elements, or R, both optional, do not fit an output of shape `y`."""
+    for name, shape, expected in zip("BR", shapes, ((channels,), y), strict=False):
+        if shape is not None and shape != expected:
+            raise ValueError(f"{name} has shape {shape}, not {expected}")
 
 
 def apply(y: np.ndarray, bias: np.ndarray | None, residual: np.ndarray | None, activation: str, alpha: float,

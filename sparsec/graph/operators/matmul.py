@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from onnx.defs import OpSchema
@@ -17,13 +18,15 @@ Y = activation(W @ X + B + R) for side "left": X (..., K, N), Y (..., M, N), wit
 """
 
 
-def output_shape(shapes: Sequence[schema.Shape], attributes: Mapping[str, object]) -> schema.Shape:
-    """The shape of Y for (X, W, …) and the attributes given; raises ValueError where X and W do not fit."""
-    x, w = shapes[:2]
-    left = attributes.get("side", b"right") == b"left"
+def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str, Any]) -> schema.Shape:
+    """The shape of Y (see `schema.OutputShape`)."""
+    x, w = shapes[0] or (), shapes[1] or ()
+    left = attributes.get("side", "right") == "left"
     if len(w) != 2 or len(x) < 1 + left or x[-2 if left else -1] != w[1]:
         raise ValueError(f"MatMul cannot apply a weight of shape {w} to {x}")
-    return (*x[:-2], w[0], x[-1]) if left else (*x[:-1], w[0])
+    y = (*x[:-2], w[0], x[-1]) if left else (*x[:-1], w[0])
+    epilogue.check(y, w[0], shapes[2:])
+    return y
 
 
 SCHEMA = schema.make(

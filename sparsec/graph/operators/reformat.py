@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 from onnx.defs import OpSchema
 from onnx.reference.op_run import OpRun
 
 from sparsec.graph.operators import schema
 
+
+def output_shape(shapes: Sequence[schema.Shape | None], _attributes: Mapping[str, Any]) -> schema.Shape:
+    """The shape of Y (see `schema.OutputShape`)."""
+    return shapes[0] or ()
+
+
 SCHEMA = schema.make(
     "Reformat", "Y = X; only the order in memory changes, which the backend knows.",
-    [OpSchema.FormalParameter("X", "T", "Any tensor.")], [], lambda shapes, _attributes: shapes[0],
+    [OpSchema.FormalParameter("X", "T", "Any tensor.")], [], output_shape,
 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import onnx
 from onnx.defs import OpSchema
@@ -12,6 +13,8 @@ DOMAIN = "sparsec"
 VERSION = 1
 
 Shape = tuple[int, ...]
+OutputShape = Callable[[Sequence[Shape | None], Mapping[str, Any]], Shape]
+"""(shapes of the inputs, None if absent; attributes given) -> the shape of Y; raises ValueError for a misfit."""
 
 
 def optional(name: str, doc: str) -> OpSchema.FormalParameter:
@@ -28,35 +31,24 @@ def _static(kind: onnx.TypeProto | None) -> Shape | None:
 
 
 def make(name: str, doc: str, inputs: Sequence[OpSchema.FormalParameter], attributes: Sequence[OpSchema.Attribute],
-         output_shape: Callable[[Sequence[Shape], dict[str, object]], Shape]) -> OpSchema:
-    """A schema of one float32 output Y.
-
-    Args:
-        name: the operator.
-        doc: what it computes.
-        inputs: its inputs, of type T.
-        attributes: its attributes.
-        output_shape: (shapes of the inputs up to the first unknown one, the attributes given) -> the shape of Y; raises
-            ValueError where they do not fit together.
-
-    """
+         output_shape: OutputShape) -> OpSchema:
+    """A schema of one float32 output Y, whose shape `output_shape` tells ONNX's shape inference."""
     schema = OpSchema(
         name, DOMAIN, VERSION, doc, inputs=inputs, attributes=attributes,
         outputs=[OpSchema.FormalParameter("Y", "T", "The result.")],
         type_constraints=[("T", ["tensor(float)"], "float32")],
     )
+    required = sum(parameter.option == OpSchema.FormalParameterOption.Single for parameter in inputs)
 
     def infer(context: InferenceContext) -> None:
-        shapes = []
-        for index in range(context.get_num_inputs()):
-            if not context.has_input(index) or (shape := _static(context.get_input_type(index))) is None:
-                break
-            shapes.append(shape)
-        if len(shapes) < min(2, len(inputs)):
+        shapes = [_static(context.get_input_type(index)) if context.has_input(index) else None
+                  for index in range(context.get_num_inputs())]
+        if None in shapes[:required]:
             return
         given = {key: onnx.helper.get_attribute_value(value) for key in schema.attributes
                  if (value := context.get_attribute(key)) is not None}
-        result = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, output_shape(shapes, given))
+        texts = {key: value.decode() if isinstance(value, bytes) else value for key, value in given.items()}
+        result = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, output_shape(shapes, texts))
         context.set_output_type(0, result)
 
     schema.set_type_and_shape_inference_function(infer)

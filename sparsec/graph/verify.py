@@ -1,0 +1,66 @@
+"""Shape inference and validity of a graph of standard and `sparsec` operators."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
+
+from sparsec.errors import ModelError
+from sparsec.graph import operators
+from sparsec.graph.quiet import quiet
+from sparsec.graph.shapes import Declared, static_shape
+
+
+def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None:
+    """Infers the type and shape of every value it can, in place; `declared` serves where inference fails.
+
+    Raises:
+        ModelError: a shape is neither inferred nor declared because nodes do not fit together; says which.
+
+    """
+    infer_leniently = ShapeInferencePass(strict_mode=False)
+    with quiet():
+        infer_leniently(model)
+        lost = [value for node in model.graph.all_nodes() for value in node.outputs if value.shape is None]
+        for value in lost:
+            value.shape = (declared or {}).get(value)
+        if lost:
+            infer_leniently(model)
+    if any(value.shape is None for value in lost):
+        _check_by_onnx(model, where, strictly=True)
+
+
+def check(model: ir.Model, where: str) -> None:
+    """Checks the graph against ONNX's rules and the nodes of `sparsec` against their schemas and shapes.
+
+    Raises:
+        ModelError: the graph is not valid; says where and why.
+
+    """
+    _check_by_onnx(model, where, strictly=False)
+    for node in model.graph:
+        if node.domain == operators.DOMAIN:
+            try:
+                _check_shapes(node)
+            except ValueError as error:
+                raise ModelError(f"{where}: node '{node.name}': {error}") from error
+
+
+def _check_by_onnx(model: ir.Model, where: str, *, strictly: bool) -> None:
+    """Strictly, it is an error where shape inference fails, as it does for a few valid operators of ONNX."""
+    try:
+        CheckerPass(full_check=strictly)(model)
+    except Exception as error:  # the checker's errors have no common base
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise ModelError(f"{where}: not a valid ONNX graph: {reason}") from error
+
+
+def _check_shapes(node: ir.Node) -> None:
+    """Raises ValueError if the static shapes around a node of `sparsec` do not fit together."""
+    shapes = [static_shape(value) for value in node.inputs]
+    if any(shape is None and value is not None for shape, value in zip(shapes, node.inputs, strict=True)):
+        return
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    expected, actual = operators.OUTPUT_SHAPES[node.op_type](shapes, attributes), static_shape(node.outputs[0])
+    if actual != expected:
+        raise ValueError(f"its output has shape {actual}, not {expected}")
