@@ -13,13 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from sparsec.artifact import ALIGNMENT, Artifact
 from sparsec.backends.program import TensorSpec
 from sparsec.errors import ArtifactError, InputError, ToolchainError, UsageError
+
+Feeds = Mapping[str, np.ndarray]
 
 _CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type and the Relax VM's allocator
 _ANY_CORE = 1  # TVM's affinity mode "big cores"
@@ -80,6 +82,7 @@ class InferenceSession:
         self._all = range(len(self._outputs))
         self._entry = manifest.entry
         self._module = _load_library(artifact.library)
+        self._get_item = _runtime().get_item
         self._constants = [_tensor(_aligned_copy(constant)) for constant in artifact.constants()]
         self._idle = [self._new_engine()]
 
@@ -91,7 +94,7 @@ class InferenceSession:
         """The outputs that `run` returns, in the model's order."""
         return [_info(spec) for spec in self._outputs]
 
-    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
         """Execute the model once.
 
         Args:
@@ -111,12 +114,18 @@ class InferenceSession:
         except IndexError:
             engine = self._new_engine()
         try:
-            self._fill(engine.buffers, feeds)
+            if len(feeds) != len(self._checks):
+                self._refuse_names(feeds)
+            for (name, dtype, shape), buffer in zip(self._checks, engine.buffers):  # noqa: B905 - equally many
+                value = feeds.get(name)
+                if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
+                    value = self._checked(name, dtype, shape, feeds)
+                buffer[...] = value
             if _pool.threads == self.threads:
                 results = engine.call(*engine.tensors)
             else:
                 results = _with_threads(self.threads, engine.call, *engine.tensors)
-            return [_fetch(results[index], engine.reserved) for index in wanted]
+            return [_fetch(self._get_item(results, index), engine.reserved) for index in wanted]
         finally:
             self._idle.append(engine)
 
@@ -127,20 +136,17 @@ class InferenceSession:
         except KeyError as error:
             raise InputError(f"the model has no output {error}; it has {_listed(self._outputs)}") from None
 
-    def _fill(self, buffers: list[np.ndarray], feeds: Mapping[str, np.ndarray]) -> None:
-        """Copy the feeds into an engine's buffers."""
-        if len(feeds) != len(buffers):
+    def _checked(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], feeds: Feeds) -> np.ndarray:
+        """A feed as an array of the expected shape and element type, in whatever byte order."""
+        if name not in feeds:
             self._refuse_names(feeds)
-        for buffer, (name, dtype, shape) in zip(buffers, self._checks, strict=True):
-            try:
-                value = feeds[name]
-            except KeyError:
-                self._refuse_names(feeds)
-            if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
-                value = _checked(name, dtype, shape, value)
-            np.copyto(buffer, value)
+        array = np.asarray(feeds[name])
+        if array.dtype.newbyteorder("=") != dtype or array.shape != shape:
+            raise InputError(f"input '{name}' takes {dtype.name} of shape {shape}; "
+                             f"given: {array.dtype.name} of shape {array.shape}")
+        return array
 
-    def _refuse_names(self, feeds: Mapping[str, np.ndarray]) -> None:
+    def _refuse_names(self, feeds: Feeds) -> NoReturn:
         given = ", ".join(f"'{name}'" for name in feeds) or "none"
         raise InputError(f"the model takes the inputs {_listed(self._inputs)}; given: {given}")
 
@@ -205,6 +211,7 @@ class _Runtime:
 
     load_module: Callable[[str], Any]
     from_dlpack: Callable[[np.ndarray], Any]
+    get_item: Callable[[Any, int], Any]
     configure: Callable[..., None]
     num_threads: Callable[[], int]
 
@@ -220,8 +227,8 @@ def _runtime() -> _Runtime:
     folder = Path(spec.submodule_search_locations[0]) / "lib"
     for library in ("libtvm_runtime.so", "libtvm_runtime_extra.so"):
         ctypes.CDLL(str(folder / library), ctypes.RTLD_GLOBAL)
-    return _Runtime(tvm_ffi.load_module, tvm_ffi.from_dlpack, tvm_ffi.get_global_func("runtime.config_threadpool"),
-                    tvm_ffi.get_global_func("runtime.NumThreads"))
+    names = "ffi.ArrayGetItem", "runtime.config_threadpool", "runtime.NumThreads"
+    return _Runtime(tvm_ffi.load_module, tvm_ffi.from_dlpack, *map(tvm_ffi.get_global_func, names))
 
 
 def _load_library(library: bytes) -> Any:
@@ -270,15 +277,6 @@ def _fetch(tensor: Any, reserved: frozenset[int]) -> np.ndarray:
     """An output as an array; a copy where the program returned memory that it will use again."""
     array = np.from_dlpack(tensor)
     return array.copy() if tensor.data_ptr() in reserved else array
-
-
-def _checked(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], value: Any) -> np.ndarray:
-    """A feed as an array of the expected shape and element type, in whatever byte order."""
-    array = np.asarray(value)
-    if array.dtype.newbyteorder("=") != dtype or array.shape != shape:
-        raise InputError(f"input '{name}' takes {dtype.name} of shape {shape}; "
-                         f"given: {array.dtype.name} of shape {array.shape}")
-    return array
 
 
 def _info(spec: TensorSpec) -> TensorInfo:

@@ -62,5 +62,6 @@ def _artifact(inputs, outputs, constants, body, target, threads=1):
             results = [r if isinstance(r, relax.Var) else bb.emit(r) for r in body(bb, *params)]
             result = bb.emit_output(relax.Tuple(results))
         bb.emit_func_output(result)
-    lowered = Lowered(bb.get(), resolve(target), threads, tuple(constants), inputs, outputs)
+    lowered = Lowered(module=bb.get(), target=resolve(target), threads=threads, constants=tuple(constants),
+                      inputs=inputs, outputs=outputs, calls=())
     return Artifact.build(build(lowered), resolve(target), threads, b"graph", {"layers": []})

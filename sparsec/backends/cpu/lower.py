@@ -48,7 +48,9 @@ def lower(model: ir.Model, target: Target, threads: int = 1) -> Lowered:
             _lower_nodes(context, model)
             results = context.bb.emit_output(relax.Tuple([_result(context, value) for value in graph.outputs]))
         context.bb.emit_func_output(results, [*parameters, *context.constants])
-    return Lowered(context.bb.get(), target, threads, tuple(context.constants.values()),
+    module = context.bb.get()
+    module["main"] = module["main"].with_attr("num_input", len(inputs))  # TVM's machine checks these, no constants
+    return Lowered(module, target, threads, tuple(context.constants.values()),
                    tuple(_spec(context, value) for value in inputs),
                    tuple(_spec(context, value) for value in graph.outputs), tuple(context.calls))
 
