@@ -18,7 +18,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.errors import FormatError
 from sparsec.kernels.emit import Buffers, kernel, load, registers, splat, store
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.matvec import Matvec, arguments, finish_row, padded_rows, parallel
+from sparsec.kernels.matvec import Matvec, arguments, balanced, finish_row, padded_rows, parallel
 
 CODECS = {"f32": "float32", "embedded": "float32", "f16": "float16"}
 """How values are stored, and their type. `embedded` keeps a value's position in the window in the low five bits of its
@@ -146,19 +146,13 @@ def pack(weight: np.ndarray, params: WellParams) -> dict[str, np.ndarray]:
     live_group, step = np.nonzero(bases >= 0)
     base[first[live_group] * p.unroll + step] = bases[live_group, step]
 
-    arrays = {"starts": first.astype(np.int32), "parts": _balanced(first, p.threads)}
+    arrays = {"starts": first.astype(np.int32), "parts": balanced(first, p.threads)}
     if p.sort:
         arrays["rows"] = np.argsort(order).astype(np.int32)
     arrays["bases"] = base
     if p.codec != "embedded":
         arrays["indices"] = position
     return arrays | {"values": _encode(value, position, p.codec)}
-
-
-def _balanced(first: np.ndarray, parts: int) -> np.ndarray:
-    """Group boundaries of parts with about equally many iterations."""
-    inner = np.searchsorted(first, first[-1] * np.arange(parts) / parts)
-    return np.append(inner, len(first) - 1).astype(np.int32)
 
 
 def _encode(value: np.ndarray, position: np.ndarray, codec: str) -> np.ndarray:

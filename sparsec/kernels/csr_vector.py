@@ -1,0 +1,100 @@
+"""CSR times a few dense vectors, one scalar multiply-add per non-zero: the fallback where registers cannot be permuted.
+
+Rows are padded with zeros to whole iterations of `unroll` non-zeros, each with its own accumulator.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.emit import Buffers, kernel, registers
+from sparsec.kernels.matvec import Matvec, arguments, balanced, finish_row, parallel
+
+
+@dataclass(frozen=True)
+class CsrParams:
+    """A kernel.
+
+    Attributes:
+        shape: the product.
+        unroll: non-zeros per iteration.
+        lanes: floats of a vector, for the epilogue.
+        threads: parts of balanced work.
+
+    """
+
+    shape: Matvec
+    unroll: int = 4
+    lanes: int = 4
+    threads: int = 1
+
+    @property
+    def column_dtype(self) -> str:
+        """Type of a column index."""
+        return "uint16" if self.shape.inputs <= 1 << 16 else "int32"
+
+
+def pack(weight: np.ndarray, params: CsrParams) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
+
+    Returns:
+        `starts` (int32): first iteration of every row, and the end of the last;
+        `parts` (int32): first row of every thread, and the end of the last;
+        `columns`, `values` (float32): iterations x unroll.
+
+    """
+    counts = (weight != 0).sum(axis=1)
+    first = np.concatenate([[0], np.cumsum(-(-counts // params.unroll))])
+    row, column = np.nonzero(weight)
+    place = first[row] * params.unroll + np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
+    slots = max(int(first[-1]), 1) * params.unroll  # never empty, so that every buffer has an address
+    columns, values = np.zeros(slots, params.column_dtype), np.zeros(slots, np.float32)
+    columns[place], values[place] = column, weight[row, column]
+    return {"starts": first.astype(np.int32), "parts": balanced(first, params.threads),
+            "columns": columns, "values": values}
+
+
+def build(params: CsrParams) -> Any:
+    """The kernel: (starts, parts, columns, values, bias, x, [residual]) -> y."""
+    shape = params.shape
+    weight: dict[str, tuple[int | None, str]] = {
+        "starts": (shape.outputs + 1, "int32"), "parts": (params.threads + 1, "int32"),
+        "columns": (None, params.column_dtype), "values": (None, "float32")}
+    return kernel(arguments(shape, **weight), lambda b: _emit(b, params))
+
+
+def _emit(b: Buffers, p: CsrParams) -> None:
+    shape = p.shape
+    height = -(-shape.outputs // p.lanes) * p.lanes
+    sums = b["y"] if height == shape.outputs else T.alloc_buffer((shape.batch * height,), "float32")
+
+    def part(thread: Any) -> None:
+        first = T.Bind(b["parts"][thread])
+        with T.serial(0, b["parts"][thread + 1] - first) as row:
+            _row(b, p, first + row, sums, height)
+
+    parallel(p.threads, part)
+    with T.serial(0, shape.batch) as n:
+        finish_row(b, shape, sums, n * height, n * shape.outputs, p.lanes)
+
+
+def _row(b: Buffers, p: CsrParams, row: Any, sums: Any, height: int) -> None:
+    """The products of one row, into `sums` (batch, height)."""
+    first = T.Bind(T.Cast("int64", b["starts"][row]))
+    with T.serial(0, p.shape.batch) as n:
+        totals = registers(p.unroll, 1)
+        for u in range(p.unroll):
+            T.buffer_store(totals, T.float32(0), [u])
+        with T.serial(0, b["starts"][row + 1] - b["starts"][row]) as iteration:
+            for u in range(p.unroll):
+                place = (first + iteration) * p.unroll + u
+                column = T.Cast("int64", b["columns"][place])
+                T.buffer_store(totals, totals[u] + b["values"][place] * b["x"][n * p.shape.inputs + column], [u])
+        total = totals[0]
+        for u in range(1, p.unroll):
+            total = total + totals[u]
+        T.buffer_store(sums, total, [n * height + row])

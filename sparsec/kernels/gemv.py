@@ -1,0 +1,132 @@
+"""Dense weight times a few dense vectors, bound by the bandwidth of the weight.
+
+Rows are the lanes: the weight lies in blocks of `vectors` SIMD vectors of rows, one column after another, so that it is
+read as one stream and no sum crosses lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import round_up
+from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.isa import Isa
+from sparsec.kernels.matvec import Matvec, arguments, finish_row, parallel
+
+
+@dataclass(frozen=True)
+class GemvParams:
+    """A kernel.
+
+    Attributes:
+        shape: the product.
+        vectors: SIMD vectors of rows in a block.
+        group: rows of X in flight; a block is read once for each group.
+        unroll: columns per iteration, each with its own accumulators.
+        lanes: floats of a vector.
+        threads: threads, which take equal shares of the blocks.
+
+    """
+
+    shape: Matvec
+    vectors: int
+    group: int
+    unroll: int
+    lanes: int
+    threads: int = 1
+
+    @property
+    def height(self) -> int:
+        """Rows, completed to whole vectors."""
+        return round_up(self.shape.outputs, self.lanes)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of rows; the last may hold fewer vectors than the others."""
+        return -(-self.height // (self.vectors * self.lanes))
+
+
+def choose(shape: Matvec, isa: Isa) -> GemvParams:
+    """The blocking that fills the registers: at least eight sums in flight, to hide the latency of FMA."""
+    budget = isa.registers - isa.registers // 4
+    group = -(-shape.batch // -(-shape.batch // (budget // 3)))
+    vectors = max(1, min(4, budget // group, -(-shape.outputs // isa.lanes)))
+    unroll = max(1, min(4, budget // (vectors * group), 8 // (vectors * group)))
+    return GemvParams(shape, vectors, group, unroll, isa.lanes, isa.threads)
+
+
+def pack(weight: np.ndarray, params: GemvParams) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight (outputs, inputs): `values`, blocks x inputs x rows of the block."""
+    rows = np.pad(weight, ((0, params.height - len(weight)), (0, 0)))
+    width = params.vectors * params.lanes
+    blocks = [np.ascontiguousarray(rows[at:at + width].T).ravel() for at in range(0, params.height, width)]
+    return {"values": np.concatenate(blocks).astype(np.float32, copy=False)}
+
+
+def build(params: GemvParams) -> Any:
+    """The kernel: (values, bias, x, [residual]) -> y."""
+    shape = params.shape
+    return kernel(arguments(shape, values=(params.height * shape.inputs, "float32")), lambda b: _emit(b, params))
+
+
+def _emit(b: Buffers, p: GemvParams) -> None:
+    shape = p.shape
+    sums = b["y"] if p.height == shape.outputs else T.alloc_buffer((shape.batch * p.height,), "float32")
+    whole = p.height // (p.vectors * p.lanes)
+
+    def part(thread: Any) -> None:
+        first, end = (T.Bind(t * whole // p.threads) for t in (thread, thread + 1))
+        with T.serial(0, end - first) as block:
+            _block(b, p, first + block, p.vectors, sums)
+
+    parallel(p.threads, part)
+    if whole < p.blocks:
+        _block(b, p, whole, p.height // p.lanes - whole * p.vectors, sums)
+    with T.serial(0, shape.batch) as n:
+        finish_row(b, shape, sums, n * p.height, n * shape.outputs, p.lanes)
+
+
+def _block(b: Buffers, p: GemvParams, block: Any, vectors: int, sums: Any) -> None:
+    """The products of one block of `vectors` vectors of rows, into `sums` (batch, height)."""
+    with T.serial(0, p.shape.batch // p.group) as group:
+        _products(b, p, block, vectors, (group * p.group, p.group), sums)
+    rest = p.shape.batch % p.group
+    if rest:
+        _products(b, p, block, vectors, (p.shape.batch - rest, rest), sums)
+
+
+def _products(b: Buffers, p: GemvParams, block: Any, vectors: int, group: tuple[Any, int], sums: Any) -> None:
+    """The products of one block and `count` rows of X from `first` on."""
+    lanes, inputs = p.lanes, p.shape.inputs
+    first, count = group
+    row = block * (p.vectors * lanes)
+    start = T.Bind(T.Cast("int64", row) * inputs)
+    totals = registers(count * vectors * p.unroll, lanes)
+
+    def at(n: int, v: int, u: int) -> int:
+        return ((n * vectors + v) * p.unroll + u) * lanes
+
+    def columns(column: Any, columns: int) -> None:
+        for u in range(columns):
+            k = column + u
+            weights = [T.Bind(load(b["values"], start + k * (vectors * lanes) + v * lanes, lanes))
+                       for v in range(vectors)]
+            for n in range(count):
+                x = T.Bind(splat(b["x"][(first + n) * inputs + k], lanes))
+                for v in range(vectors):
+                    add_to(totals, at(n, v, u), weights[v] * x)
+
+    for i in range(count * vectors * p.unroll):
+        store(totals, i * lanes, splat(0.0, lanes))
+    with T.serial(0, inputs // p.unroll) as iteration:
+        columns(iteration * p.unroll, p.unroll)
+    columns(inputs - inputs % p.unroll, inputs % p.unroll)
+    for n in range(count):
+        for v in range(vectors):
+            for u in range(1, p.unroll):
+                add_to(totals, at(n, v, 0), load(totals, at(n, v, u), lanes))
+            store(sums, (first + n) * p.height + row + v * lanes, load(totals, at(n, v, 0), lanes))

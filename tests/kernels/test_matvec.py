@@ -1,0 +1,79 @@
+"""The kernels for few columns agree with numpy for every epilogue and instruction set, at every awkward shape."""
+
+import numpy as np
+import pytest
+
+from sparsec.kernels import csr_vector, gemv, well
+from sparsec.kernels.activations import ACTIVATIONS
+from sparsec.kernels.csr_vector import CsrParams
+from sparsec.kernels.matvec import Matvec, balanced, reference
+from sparsec.kernels.well import CODECS, WellParams
+from tests.kernels.targets import TARGETS, compiled, isa
+
+SHAPES = [  # outputs, inputs, batch, density
+    (1, 1, 1, 1.0), (16, 32, 1, 0.5), (37, 5, 2, 0.3), (100, 300, 1, 0.05), (33, 70, 3, 1.0), (40, 64, 11, 0.1),
+    (48, 100, 1, 0.0),
+]
+
+
+def well_kernel(codec, sort):
+    def params(shape, isa):
+        return WellParams(shape, codec, sort, lanes=isa.lanes, threads=isa.threads)
+    return params, well
+
+
+KERNELS = {
+    "dense": (gemv.choose, gemv),
+    "csr": (lambda shape, isa: CsrParams(shape, lanes=isa.lanes, threads=isa.threads), csr_vector),
+} | {f"well-{codec}-{'sorted' if sort else 'natural'}": well_kernel(codec, sort)
+     for codec in CODECS for sort in (False, True)}
+TOLERANCE = {"embedded": 1e-5, "f16": 2e-3}
+
+
+def skewed(rng, outputs, inputs, density):
+    """Non-zeros at random, in some rows far more often than in others."""
+    share = np.minimum(density * rng.uniform(0, 2, (outputs, 1)), 1) if density < 1 else 1
+    return (rng.standard_normal((outputs, inputs)) * (rng.random((outputs, inputs)) < share)).astype(np.float32)
+
+
+def check(name, shape, density, target, threads=1):
+    choose, family = KERNELS[name]
+    if family is well and well.reject(isa(target)):
+        pytest.skip(well.reject(isa(target)))
+    rng = np.random.default_rng(0)
+    params = choose(shape, isa(target, threads))
+    weight = skewed(rng, shape.outputs, shape.inputs, density)
+    x, bias, residual = (rng.standard_normal(n).astype(np.float32) for n in (
+        shape.batch * shape.inputs, shape.outputs, shape.batch * shape.outputs))
+    run = compiled(family.build(params), target)
+    extra = [residual] if shape.residual else []
+    y = run(*family.pack(weight, params).values(), bias, x, *extra, out=shape.batch * shape.outputs)
+    exact = reference(weight, x, bias, residual if shape.residual else None, shape).ravel()
+    tolerance = next((t for codec, t in TOLERANCE.items() if codec in name), 2e-6)
+    np.testing.assert_allclose(y, exact, rtol=0, atol=tolerance * max(1, np.abs(exact).max()))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(("outputs", "inputs", "batch", "density"), SHAPES)
+def test_shapes(outputs, inputs, batch, density, name, target):
+    check(name, Matvec(outputs, inputs, batch, "relu"), density, target)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", ["dense", "csr", "well-f32-sorted"])
+def test_epilogues(activation, name):
+    check(name, Matvec(21, 40, 2, activation, alpha=0.2, beta=0.5, residual=True), 0.3, "cpu-avx2")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", KERNELS)
+def test_threads_share_the_rows(name, target):
+    check(name, Matvec(150, 40, 2), 0.2, target, threads=3)
+
+
+def test_parts_are_balanced_and_complete():
+    first = np.concatenate([[0], np.cumsum([9, 1, 1, 1, 9, 9, 0, 0])])
+    assert balanced(first, 1).tolist() == [0, 8]
+    assert balanced(first, 3).tolist() == [0, 2, 5, 8]
+    assert balanced(np.zeros(5, int), 2).tolist() == [0, 0, 4]
