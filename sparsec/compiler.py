@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import onnx_ir as ir
 from sparsec.artifact import Artifact
 from sparsec.backends.cpu.build import build
 from sparsec.backends.cpu.lower import lower
-from sparsec.backends.cpu.planning import layer_options
+from sparsec.backends.cpu.planning import layer_options, measure
 from sparsec.cost.plan import choose
+from sparsec.cost.tuning import TuningLog, default_path
 from sparsec.errors import SparsecError, UnsupportedOperatorError, UsageError, VerificationError
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, compare_with_onnxruntime, random_feeds
@@ -26,6 +28,8 @@ from sparsec.target import Target, machine_features, resolve
 STEPS = ("read", "rewrite", "plan", "lower", "build", "pack", "verify")
 TOLERANCE = 1e-4
 """Largest |actual - expected| of an output over its largest |expected|, in float32."""
+
+TUNE = ("off", "measure")
 
 _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
@@ -42,6 +46,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     verify: bool = True,
     inputs: Feeds | None = None,
     strict: bool = False,
+    tune: str = "measure",
+    tune_seconds: float = 45.0,
     dump_ir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -55,13 +61,16 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given.
         inputs: real inputs for the comparison, by name.
         strict: refuse a model with a Conv, MatMul or Gemm that sparsec's own kernels cannot take.
+        tune: "measure" times the best few kernels of every layer here and keeps the times in the user's cache;
+            "off" trusts the cost model.
+        tune_seconds: what measuring may take in all.
         dump_ir: a directory for the graph after every pass.
         progress: told of every step.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
         UnsupportedOperatorError: nodes cannot be lowered (all are listed), or `strict` refuses them.
-        UsageError: an unknown target, or one that nothing can be compiled for.
+        UsageError: an unknown target or way of tuning, or a target that nothing can be compiled for.
         VerificationError: the outputs differ from onnxruntime's by more than `TOLERANCE`.
 
     """
@@ -80,7 +89,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     if strict:
         _refuse_notes(passes)
     announce("plan")
-    layers = _plan(graph, resolved, threads)
+    layers = _plan(graph, resolved, threads, _tuning_log(tune, tune_seconds, resolved))
     announce("lower")
     lowered = lower(graph, resolved, threads)
     announce("build")
@@ -106,14 +115,23 @@ def _refuse_notes(passes: Sequence[Report]) -> None:
                                        "strict to accept that:\n  " + "\n  ".join(notes))
 
 
-def _plan(graph: ir.Model, target: Target, threads: int) -> list[dict[str, Any]]:
+def _tuning_log(tune: str, seconds: float, target: Target) -> TuningLog | None:
+    """Where measured times are kept, None where nothing is measured: on request, or on a machine of another kind."""
+    if tune not in TUNE:
+        raise UsageError(f"tune='{tune}'; choose one of {', '.join(TUNE)}")
+    return TuningLog(default_path(), seconds) if tune == "measure" and target.features <= machine_features() else None
+
+
+def _plan(graph: ir.Model, target: Target, threads: int, log: TuningLog | None) -> list[dict[str, Any]]:
     """Choose the option that runs each layer, into `node.meta["choice"]`; returns the table of the report."""
     rows = []
     for node in graph.graph:
         options = layer_options(node, target, threads)
         if not options:
             continue
-        choice = choose(node.name or node.op_type, options, threads=threads)
+        timed = partial(measure, node, target=target, threads=threads)
+        choice = choose(node.name or node.op_type, options, threads=threads, measure=None if log is None else partial(
+            log.time, target=target, threads=threads, measure=timed))
         node.meta["choice"] = choice
         option, weight = choice.winner.option, _weight(node)
         node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.format, option.kernel
@@ -121,7 +139,8 @@ def _plan(graph: ir.Model, target: Target, threads: int) -> list[dict[str, Any]]
             "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "format": option.format,
             "kernel": option.kernel, "detail": option.detail, "weights": weight.size,
             "nonzeros": int(np.count_nonzero(weight)), "bytes": option.nbytes,
-            "predicted_us": round(choice.winner.predicted_s * 1e6, 3), "reason": choice.reason(choice.winner),
+            "predicted_us": round(choice.winner.predicted_s * 1e6, 3), "measured_us": choice.winner.measured_us,
+            "reason": choice.reason(choice.winner),
         })
     return rows
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
-from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, lift, optimize
+from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, layout, lift, optimize
 from sparsec.passes.context import Context, Report
 
 PASSES: list[Callable[[ir.Model, Context], Report]] = [
@@ -19,6 +19,7 @@ PASSES: list[Callable[[ir.Model, Context], Report]] = [
     fuse_attention.run,
     lift.run,
     fuse_epilogue.run,
+    layout.run,
 ]
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsec.cost.roofline import bound, predict
 from sparsec.option import Option
 
-Measure = Callable[[Option], float]
+HOPELESS = 1.5  # times the best prediction, from which on dense is not worth timing
+Measure = Callable[[Option], float | None]
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,11 @@ class Candidate:
     option: Option
     predicted_s: float
     measured_s: float | None = None
+
+    @property
+    def measured_us(self) -> float | None:
+        """The measured time in microseconds."""
+        return None if self.measured_s is None else round(self.measured_s * 1e6, 3)
 
     @property
     def time_s(self) -> float:
@@ -51,10 +57,24 @@ class Choice:
 
 
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,
-           trials: int = 4) -> Choice:
-    """The fastest option by the roofline; with `measure`, the fastest of the `trials` best predicted ones."""
+           trials: int = 6) -> Choice:
+    """The fastest option by the roofline; with `measure`, the fastest of the `trials` best predicted ones.
+
+    The best dense option is among those measured unless it is hopeless. `measure` may answer None for an option that
+    there is no time left for.
+    """
     candidates = sorted((Candidate(o, predict(o.work, threads=threads)) for o in options), key=lambda c: c.predicted_s)
     if measure is not None and len(candidates) > 1:
-        timed = [Candidate(c.option, c.predicted_s, measure(c.option)) for c in candidates[:trials]]
-        candidates = [*sorted(timed, key=lambda c: c.time_s), *candidates[trials:]]
+        timed = [replace(c, measured_s=measure(c.option)) for c in _shortlist(candidates, trials)]
+        rest = [c for c in candidates if all(c.option is not t.option for t in timed)]
+        candidates = sorted(timed, key=lambda c: (c.measured_s is None, c.time_s)) + rest
     return Choice(layer, candidates[0], tuple(candidates[1:]))
+
+
+def _shortlist(candidates: Sequence[Candidate], trials: int) -> list[Candidate]:
+    """The candidates worth timing: the best predicted ones, and dense if it is not hopeless."""
+    short = list(candidates[:trials])
+    dense = next((c for c in candidates if c.option.format == "dense"), None)
+    if dense is not None and dense not in short and dense.predicted_s < HOPELESS * candidates[0].predicted_s:
+        short.append(dense)
+    return short

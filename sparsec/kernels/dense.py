@@ -54,20 +54,20 @@ def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
     return {"values": np.ascontiguousarray(weight[rows].transpose(0, 2, 1), dtype=np.float32).ravel()}
 
 
-def work(params: DenseParams, l1_bytes: int) -> Work:
+def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
     """What a run costs."""
     p, t, s = params, params.tiling, params.tiling.stencil
     blocks, tiles = t.parts * p.blocks, s.segments * t.tiles
     steps = blocks * s.inner
-    copies = t.copy_work()
+    traffic = t.traffic(l2_bytes)
     window = min(t.chunk, s.channels) * len(s.taps) * t.tile * 4
     spilled = steps * t.vectors * s.lanes * 4 if t.mode == "direct" and window > l1_bytes else 0
     stores = blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
     return Work(
         fmas=tiles * steps * p.block * t.vectors,
-        loads=tiles * (steps * (t.vectors * (1 + t.unaligned()) + p.block) + stores) + copies.loads,
+        loads=tiles * (steps * (t.vectors * (1 + t.unaligned()) + p.block) + stores) + traffic.loads,
         groups=tiles * blocks * t.chunks,
-        l2_bytes=tiles * (steps * 4 * p.block + spilled / 4) + copies.l2_bytes)
+        l2_bytes=tiles * (steps * 4 * p.block + spilled / 4) + traffic.l2_bytes, memory_bytes=traffic.memory_bytes)
 
 
 def build(params: DenseParams, isa: Isa) -> Any:

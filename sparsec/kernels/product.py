@@ -106,15 +106,17 @@ class Tiling:
                    for offset in self.tap_offsets]
         return sum(offset % self.stencil.lanes != 0 for offset in offsets) / len(offsets)
 
-    def copy_work(self) -> Work:
-        """What copying the tiles costs; every part of the rows that another thread computes copies them again."""
+    def traffic(self, l2_bytes: int) -> Work:
+        """What bringing the inputs to the product and its outputs to memory costs."""
         s = self.stencil
+        touched = 4 * (s.x_size + s.y_size * (2 if self.epilogue.residual else 1))
+        memory = touched if touched > l2_bytes else 0
+        reads = s.segments * self.tiles * s.channels
         if self.mode == "direct":
-            return Work(0, 0)
+            return Work(0, 0, l2_bytes=reads * 4 * (self.tile + s.reach), memory_bytes=memory)
         rows = {"halo": self.halo_stride / s.lanes, "im2col": len(s.taps) * self.vectors}[self.mode]
-        vectors = s.segments * self.tiles * s.channels * rows
         crossing = sum(tap % s.lanes != 0 for tap in s.taps) / len(s.taps)
-        return Work(0, vectors * (2 + crossing), l2_bytes=vectors * 4 * s.lanes)
+        return Work(0, reads * rows * (2 + crossing), l2_bytes=reads * 4 * self.halo_stride, memory_bytes=memory)
 
 
 # Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish).

@@ -132,22 +132,22 @@ def pack(weight: np.ndarray, params: SpmmParams) -> dict[str, np.ndarray]:
     }
 
 
-def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int) -> Work:
+def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) -> Work:
     """What a run costs for a weight with that many non-zero R x 1 blocks."""
     p, t, s = params, params.tiling, params.tiling.stencil
     loops = p.blocks * t.chunks
     slots = nonzero_blocks + loops * ((p.unroll - 1) / 2 + (0.3 if p.group > 1 else 0))
     tiles = s.segments * t.tiles
     pixels = t.vectors * (1 + t.unaligned())
-    copies = t.copy_work()
+    traffic = t.traffic(l2_bytes)
     window = min(t.chunk, s.channels) * len(s.taps) * t.tile * 4
     spilled = slots * t.vectors * s.lanes * 4 if t.mode == "direct" and window > l1_bytes else 0
     stores = p.blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
     return Work(
         fmas=tiles * slots * p.block * t.vectors,
-        loads=tiles * (slots * (pixels + p.block + 0.25) + stores) + copies.loads,
+        loads=tiles * (slots * (pixels + p.block + 0.25) + stores) + traffic.loads,
         groups=tiles * loops / p.group,
-        l2_bytes=tiles * (slots * (4 * p.block + 2) + spilled) + copies.l2_bytes)
+        l2_bytes=tiles * (slots * (4 * p.block + 2) + spilled) + traffic.l2_bytes, memory_bytes=traffic.memory_bytes)
 
 
 def build(params: SpmmParams, isa: Isa) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import tvm
@@ -13,8 +14,10 @@ from tvm import relax
 from tvm.target import codegen
 
 from sparsec.backends.cpu.lower import Lowered
+from sparsec.backends.cpu.schedule import schedule_kernels
 from sparsec.backends.program import Program
 from sparsec.errors import ToolchainError
+from sparsec.kernels.isa import isa_of
 from sparsec.target import Target
 
 LINKERS = ("ld", "ld.lld", "cc", "gcc", "g++", "clang")
@@ -27,12 +30,24 @@ def build(lowered: Lowered) -> Program:
         ToolchainError: LLVM does not know the target's processor, or no linker is installed.
 
     """
-    target = llvm_target(lowered.target)
-    config = {"tirx.disable_storage_rewrite": True}  # storage rewrite turns register tiles into heap workspaces
-    with target, tvm.transform.PassContext(opt_level=3, config=config):
-        module = _pipeline()(lowered.module)
+    with prepared(lowered) as (module, target):
         executable = relax.build(module, target, relax_pipeline=None, exec_mode="compiled")
     return Program(_link(executable), "main", lowered.constants, lowered.inputs, lowered.outputs)
+
+
+@contextmanager
+def prepared(lowered: Lowered) -> Iterator[tuple[tvm.IRModule, tvm.target.Target]]:
+    """The module after every Relax pass, with its LLVM target, inside the settings that it must be built with."""
+    with settings(lowered.target) as target:
+        yield _pipeline(lowered)(lowered.module), target
+
+
+@contextmanager
+def settings(target: Target) -> Iterator[tvm.target.Target]:
+    """What kernels are compiled with: the LLVM target, and no storage rewrite, which moves registers to the heap."""
+    llvm = llvm_target(target)
+    with llvm, tvm.transform.PassContext(opt_level=3, config={"tirx.disable_storage_rewrite": True}):
+        yield llvm
 
 
 def llvm_target(target: Target) -> tvm.target.Target:
@@ -45,14 +60,14 @@ def llvm_target(target: Target) -> tvm.target.Target:
     return tvm.target.Target({"kind": "llvm", "mcpu": mcpu, **wide})
 
 
-def _pipeline() -> tvm.transform.Pass:
+def _pipeline(lowered: Lowered) -> tvm.transform.Pass:
     """The Relax passes, in order."""
     passes = relax.transform
     return tvm.transform.Sequential([
         relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(),
         passes.DecomposeOpsForInference(), passes.CanonicalizeBindings(),
         passes.LegalizeOps(), passes.AnnotateTIROpPattern(), passes.FoldConstant(), passes.FuseOps(), passes.FuseTIR(),
-        passes.DeadCodeElimination(),
+        passes.DeadCodeElimination(), schedule_kernels(isa_of(lowered.target, lowered.threads)),
         passes.RewriteDataflowReshape(), passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
         passes.StaticPlanBlockMemory(), passes.LowerAllocTensor(), passes.KillAfterLastUse(),
         passes.LowerRuntimeBuiltin(), passes.ComputePrimValue(), passes.VMShapeLower(), passes.AttachGlobalSymbol(),

@@ -23,7 +23,18 @@ from sparsec.kernels.isa import Isa
 from sparsec.target import Target
 
 EMBEDDED = 1024  # elements up to which a constant is compiled in, where Relax can fold it
+HAND_WRITTEN = "sparsec.hand_written"  # attribute of kernels that bring their own schedule
 OPAQUE = 8  # TOpPattern::kOpaque: Relax fuses nothing into the kernel
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """A kernel with its constant arguments; the activations follow, as flat float32 buffers of these sizes."""
+
+    kernel: tirx.PrimFunc
+    constants: tuple[np.ndarray, ...]
+    input_sizes: tuple[int, ...]
+    output_size: int
 
 
 @dataclass
@@ -111,12 +122,16 @@ class LoweringContext:
         """
         if id(prim_func) not in self._functions:
             name = str(prim_func.attrs["global_symbol"]) if "global_symbol" in prim_func.attrs else "kernel"
-            private = prim_func.without_attr("global_symbol").with_attr("op_pattern", OPAQUE)
+            private = prim_func.without_attr("global_symbol").with_attr({"op_pattern": OPAQUE, HAND_WRITTEN: True})
             self._functions[id(prim_func)] = (prim_func, self.bb.add_func(private, name))
         types = [relax.TensorType((size,), dtype) for size in sizes]
         function = self._functions[id(prim_func)][1]
         self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
         return self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
+
+    def emit(self, call: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:
+        """Run a kernel on its constants and on activations."""
+        return self.call(call.kernel, [*map(self.constant, call.constants), *inputs], call.output_size)
 
     def bind(self, value: ir.Value, expr: relax.Expr) -> None:
         """Record the expression of a value: flat, or in its ONNX shape."""

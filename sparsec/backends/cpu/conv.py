@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cpu import products
-from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.cpu.weights import bias_vector, epilogue_of, residual, weight_array
+from sparsec.backends.cpu import depthwise, products
+from sparsec.backends.cpu.context import KernelCall, LoweringContext
+from sparsec.backends.cpu.weights import (
+    bias_vector,
+    chosen,
+    epilogue_of,
+    is_depthwise,
+    residual,
+    spatial,
+    weight_array,
+    window,
+)
 from sparsec.graph.layout import PaddedFlat, PhasePlanes
 from sparsec.kernels import phase_split, reformat_padded
 from sparsec.kernels.isa import Isa
@@ -34,13 +44,6 @@ def weight_matrix(node: ir.Node) -> np.ndarray:
     return full.reshape(outputs, -1)
 
 
-def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:
-    """A spatial attribute as (height, width); a sequence has height 1."""
-    rank = len(node.inputs[1].shape) - 2
-    values = node.attributes.get_ints(name, (default,) * rank)
-    return (default, values[0]) if rank == 1 else (values[0], values[1])
-
-
 def read_layout(node: ir.Node) -> PaddedFlat | PhasePlanes:
     """How the product reads the input: as it lies, thinned out for strides, or dealt into phase planes."""
     source: PaddedFlat = node.inputs[0].meta["layout"]
@@ -51,13 +54,6 @@ def read_layout(node: ir.Node) -> PaddedFlat | PhasePlanes:
     if kernel == (1, 1) and not any(node.attributes.get_ints("pads", (0,))):
         return replace(target, channels=source.channels, clean=False)
     return PhasePlanes(source.channels, kernel, strides, spatial(node, "dilations", 1), begins, target)
-
-
-def window(node: ir.Node) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The kernel's (height, width) and the (top, left) padding."""
-    kernel = (1, *node.inputs[1].shape[2:])[-2:]
-    pads = node.attributes.get_ints("pads", (0,) * 4)
-    return kernel, (0, pads[0]) if len(pads) == 2 else (pads[0], pads[1])
 
 
 def layer_of(node: ir.Node) -> products.Layer:
@@ -73,16 +69,23 @@ def layer_of(node: ir.Node) -> products.Layer:
 
 
 def options(node: ir.Node, target: Target, isa: Isa) -> list[Option]:
-    """Every way to run the convolution."""
-    return products.options(layer_of(node), target, isa)
+    """Every way to run the convolution, none for a depthwise one, which has a kernel of its own."""
+    return [] if is_depthwise(node) else products.options(layer_of(node), target, isa)
+
+
+def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
+    """The kernel of an option with the convolution's constants."""
+    return products.call(layer_of(node), params, isa)
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit the convolution with the option that the plan chose."""
+    if is_depthwise(node):
+        depthwise.lower(context, node)
+        return
     extra = residual(node)
-    expr = products.emit(context, layer_of(node), node.meta["choice"].winner.option.params, _read(context, node),
-                         None if extra is None else context.flat(extra))
-    context.bind(node.outputs[0], expr)
+    inputs = [_read(context, node), *([] if extra is None else [context.flat(extra)])]
+    context.bind(node.outputs[0], context.emit(call(node, chosen(node), context.isa), inputs))
 
 
 def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:

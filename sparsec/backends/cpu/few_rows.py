@@ -1,4 +1,4 @@
-"""The kernels for a linear layer on few rows of activations (batch 1 above all), as options, and their emission."""
+"""The kernels for a linear layer on few rows of activations (batch 1 above all), as options."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from tvm import relax
 
-from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.cpu.context import KernelCall
 from sparsec.backends.cpu.weights import bias_vector, epilogue_of, weight_array
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels import well
+from sparsec.kernels import csr_vector, gemv, well
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.matvec import Matvec
 from sparsec.option import Option, Work
 
-MAX_ROWS = 8  # rows of activations that a kernel keeps in flight
+MAX_ROWS = 8  # rows of activations that a WELL kernel keeps in flight
 
 
 def shape_of(node: ir.Node) -> Matvec:
@@ -32,31 +31,53 @@ def shape_of(node: ir.Node) -> Matvec:
 
 def options(node: ir.Node, isa: Isa) -> list[Option]:
     """Every way to run the layer."""
-    return [*_well_options(node, isa)]
-
-
-def _well_options(node: ir.Node, isa: Isa) -> Iterator[Option]:
     weight, shape = weight_array(node), shape_of(node)
+    return [_dense_option(weight, shape, isa), _csr_option(weight, shape, isa), *_well_options(weight, shape, isa)]
+
+
+def _dense_option(weight: np.ndarray, shape: Matvec, isa: Isa) -> Option:
+    params = gemv.choose(shape, isa)
+    vectors = weight.shape[1] * -(-weight.shape[0] // isa.lanes)
+    rounds = -(-shape.batch // params.group)
+    nbytes = 4 * weight.size
+    work = Work(vectors * shape.batch, vectors * (rounds + shape.batch), params.blocks * rounds,
+                memory_bytes=nbytes * rounds)
+    return Option("dense", "gemv", f"V={params.vectors} group={params.group} U={params.unroll}", params, nbytes, work)
+
+
+def _csr_option(weight: np.ndarray, shape: Matvec, isa: Isa) -> Option:
+    params = csr_vector.CsrParams(shape, lanes=isa.lanes, threads=isa.threads)
+    nonzeros = int(np.count_nonzero(weight))
+    slots = nonzeros + shape.outputs * (params.unroll - 1) / 2
+    nbytes = 6 * nonzeros + 4 * shape.outputs
+    work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, nbytes)
+    return Option("csr", "csr/scalar", f"U={params.unroll}", params, nbytes, work)
+
+
+def _well_options(weight: np.ndarray, shape: Matvec, isa: Isa) -> Iterator[Option]:
     if well.reject(isa) is not None or shape.batch > MAX_ROWS:
         return
     params = well.WellParams(shape, sort=well.sorting_pays(weight, isa.lanes), lanes=isa.lanes, threads=isa.threads)
-    nonzeros = int(np.count_nonzero(weight))
     slots = well.slot_count(weight, params)
+    fill = int(np.count_nonzero(weight)) / max(1, slots * isa.lanes)
     nbytes = slots * (isa.lanes * 5 + 2)
-    yield Option("well", "well/f32", f"lanes={isa.lanes} sort={params.sort} fill={nonzeros / max(1, slots) / isa.lanes:.2f}",
-                 params, nbytes, Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, nbytes))
+    work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, nbytes)
+    yield Option("well", "well/f32", f"sort={params.sort} fill={fill:.2f}", params, nbytes, work)
+
+
+FAMILIES: dict[type, Any] = {
+    gemv.GemvParams: gemv, csr_vector.CsrParams: csr_vector, well.WellParams: well}
 
 
 @functools.lru_cache(maxsize=256)
 def build(params: Any) -> Any:
     """The kernel; layers with equal parameters share the object, and so the compiled code."""
-    return well.build(params)
+    return FAMILIES[type(params)].build(params)
 
 
-def emit(context: LoweringContext, node: ir.Node, params: Any) -> relax.Expr:
-    """The layer's output, row-major and flat."""
-    weight = weight_array(node)
-    constants = [*well.pack(weight, params).values(), bias_vector(node)]
-    inputs = [node.inputs[i] for i in (0, 3) if i < len(node.inputs) and node.inputs[i] is not None]
-    size = params.shape.batch * params.shape.outputs
-    return context.call(build(params), [*map(context.constant, constants), *map(context.flat, inputs)], size)
+def call(node: ir.Node, params: Any) -> KernelCall:
+    """The kernel of an option with the layer's constants."""
+    weight, shape = weight_array(node), params.shape
+    inputs, outputs = shape.batch * shape.inputs, shape.batch * shape.outputs
+    constants = (*FAMILIES[type(params)].pack(weight, params).values(), bias_vector(node))
+    return KernelCall(build(params), constants, (inputs, outputs) if shape.residual else (inputs,), outputs)

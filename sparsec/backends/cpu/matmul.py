@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 
 from sparsec.backends.cpu import few_rows, products
-from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.cpu.weights import bias_vector, epilogue_of, residual, weight_array
+from sparsec.backends.cpu.context import KernelCall, LoweringContext
+from sparsec.backends.cpu.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.stencil import linear
@@ -28,13 +30,15 @@ def options(node: ir.Node, target: Target, isa: Isa) -> list[Option]:
     return few_rows.options(node, isa)
 
 
+def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
+    """The kernel of an option with the layer's constants."""
+    source = node.inputs[0].meta.get("layout")
+    if isinstance(source, Tiled):
+        return products.call(layer_of(node, source, isa.lanes), params, isa)
+    return few_rows.call(node, params)
+
+
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit the layer with the option that the plan chose."""
-    params = node.meta["choice"].winner.option.params
-    source, extra = context.layout(node.inputs[0]), residual(node)
-    if isinstance(source, Tiled):
-        expr = products.emit(context, layer_of(node, source, context.isa.lanes), params, context.flat(node.inputs[0]),
-                             None if extra is None else context.flat(extra))
-    else:
-        expr = few_rows.emit(context, node, params)
-    context.bind(node.outputs[0], expr)
+    inputs = [context.flat(value) for value in (node.inputs[0], residual(node)) if value is not None]
+    context.bind(node.outputs[0], context.emit(call(node, chosen(node), context.isa), inputs))

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+import tvm
 
 from sparsec.backends.cpu import conv, matmul
+from sparsec.backends.cpu.build import settings
 from sparsec.kernels.isa import isa_of
 from sparsec.option import Option
 from sparsec.target import Target
 
-PLANNERS: dict[str, Callable[..., list[Option]]] = {
-    "sparsec::Conv": conv.options,
-    "sparsec::MatMul": matmul.options,
-}
+COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
+REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
+LAYERS: dict[str, Any] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul}
+"""The operators with a weight of their own, by the module that offers options for them and calls one."""
 
 
 def layer_options(node: ir.Node, target: Target, threads: int) -> list[Option]:
-    """The options for a node, none where it is no layer with a weight of its own."""
-    planner = PLANNERS.get(f"{node.domain}::{node.op_type}")
-    return [] if planner is None else planner(node, target, isa_of(target, threads))
+    """The options for a node of a laid-out graph, none where it is no layer with a weight of its own."""
+    layer = LAYERS.get(f"{node.domain}::{node.op_type}")
+    return [] if layer is None else list(layer.options(node, target, isa_of(target, threads)))
+
+
+def measure(node: ir.Node, option: Option, target: Target, threads: int) -> float:
+    """Seconds that an option takes for a node, with activations as cold as the rest of a network leaves them."""
+    call = LAYERS[f"{node.domain}::{node.op_type}"].call(node, option.params, isa_of(target, threads))
+    with settings(target) as llvm:
+        function = tvm.compile(call.kernel.with_attr("global_symbol", "main"), target=llvm)["main"]
+    sizes = (*call.input_sizes, call.output_size)
+    copies = max(1, min(64, COLD * target.l2_bytes // (4 * sum(sizes))))
+    rng = np.random.default_rng(0)
+    fixed = [tvm.runtime.tensor(array) for array in call.constants]
+    activations = [[tvm.runtime.tensor(rng.standard_normal(n, np.float32)) for n in sizes] for _ in range(copies)]
+
+    def seconds(count: int) -> float:
+        begin = time.perf_counter()
+        for index in range(count):
+            function(*fixed, *activations[index % copies])
+        return (time.perf_counter() - begin) / count
+
+    count = max(copies, int(REPEAT_S / seconds(copies)) + 1)
+    return min(seconds(count) for _ in range(REPEATS))

@@ -1,4 +1,4 @@
-"""The product kernels as options for a layer: which tilings are worth considering, and how one is emitted."""
+"""The product kernels as options for a layer: which tilings are worth considering, and the call of one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tvm import relax
 
-from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.cpu.context import KernelCall
 from sparsec.kernels import dense, spmm
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Epilogue, Tiling
@@ -99,7 +98,7 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
                 yield Option(name, f"spmm/{tiling.mode}",
                              f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets}", params,
                              nonzero * (4 * block + index) + 4 * len(rows),
-                             spmm.work(params, nonzero, target.l1_bytes))
+                             spmm.work(params, nonzero, target.l1_bytes, target.l2_bytes))
 
 
 def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
@@ -111,7 +110,7 @@ def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
             for block in blocks[-2:]:
                 params = dense.DenseParams(tiling, block)
                 yield Option("dense", f"gemm/{tiling.mode}", f"V={vectors} chunk={tiling.chunk} R={block}", params,
-                             4 * layer.weight.size, dense.work(params, target.l1_bytes))
+                             4 * layer.weight.size, dense.work(params, target.l1_bytes, target.l2_bytes))
 
 
 FAMILIES: dict[type, Any] = {spmm.SpmmParams: spmm, dense.DenseParams: dense}
@@ -123,15 +122,11 @@ def build(params: Any, isa: Isa) -> Any:
     return FAMILIES[type(params)].build(params, isa)
 
 
-def arguments(layer: Layer, params: Any) -> list[np.ndarray]:
-    """The constant arguments of the layer's kernel, in order: the packed weight, the bias, the mask."""
-    packed = list(FAMILIES[type(params)].pack(layer.weight, params).values())
-    return [*packed, layer.bias, *([] if layer.mask is None else [layer.mask])]
-
-
-def emit(context: LoweringContext, layer: Layer, params: Any, x: relax.Expr,
-         residual: relax.Expr | None) -> relax.Expr:
-    """The layer's output, a flat buffer."""
-    constants = [context.constant(array) for array in arguments(layer, params)]
-    inputs = [x] if residual is None else [x, residual]
-    return context.call(build(params, context.isa), [*constants, *inputs], layer.stencil.y_size)
+def call(layer: Layer, params: Any, isa: Isa) -> KernelCall:
+    """The kernel of an option with the layer's constants."""
+    constants = [*FAMILIES[type(params)].pack(layer.weight, params).values(), layer.bias]
+    if layer.mask is not None:
+        constants.append(layer.mask)
+    s = layer.stencil
+    sizes = (s.x_size, s.y_size) if layer.epilogue.residual else (s.x_size,)
+    return KernelCall(build(params, isa), tuple(constants), sizes, s.y_size)

@@ -63,9 +63,9 @@ def dense_stencil(node: ir.Node) -> bool:
 
 
 def depthwise(node: ir.Node) -> bool:
-    """Whether every channel of a convolution is a group of its own."""
-    group = node.attributes.get_int("group", 1)
-    return group > 1 and group == image_shape(node.inputs[0])[1]
+    """Whether every channel of a convolution is a group of its own, with one output channel."""
+    outputs, per_group = node.inputs[1].shape[:2]
+    return per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1
 
 
 def _claim(node: ir.Node, room: dict[ir.Value, int], clean: set[ir.Value]) -> None:

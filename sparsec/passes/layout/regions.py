@@ -143,11 +143,6 @@ SEEDS: dict[str, Callable[[ir.Node, KINDS, int], Role | None]] = {
 }
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu")
 IMAGE_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
-    **dict.fromkeys(ACTIVATIONS, _unary(Kind.IMAGE)),
-    **dict.fromkeys(("Add", "Mul", "Sub"), _binary(Kind.IMAGE)),
-    "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "Concat": _concat,
 }
 TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
-    **dict.fromkeys(ACTIVATIONS, _unary(Kind.TOKENS)),
-    **dict.fromkeys(("Add", "Mul", "Sub"), _binary(Kind.TOKENS)),
 }

@@ -1,0 +1,27 @@
+"""Lowering of a depthwise sparsec::Conv; its weight is small and stays dense."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.cpu.weights import bias_vector, epilogue_of, residual, spatial, weight_array, window
+from sparsec.kernels import depthwise
+
+
+def params_of(node: ir.Node) -> depthwise.DepthwiseParams:
+    """The kernel's parameters."""
+    kernel, begins = window(node)
+    return depthwise.DepthwiseParams(
+        node.inputs[0].meta["layout"], node.outputs[0].meta["layout"], kernel, spatial(node, "strides", 1),
+        spatial(node, "dilations", 1), begins, epilogue_of(node))
+
+
+def lower(context: LoweringContext, node: ir.Node) -> None:
+    """Emit the convolution."""
+    params = params_of(node)
+    constants = [depthwise.pack(weight_array(node)), bias_vector(node)]
+    inputs = [context.flat(value) for value in (node.inputs[0], residual(node)) if value is not None]
+    expr = context.call(depthwise.build(params, context.isa), [*map(context.constant, constants), *inputs],
+                        params.target.size)
+    context.bind(node.outputs[0], expr)
