@@ -72,7 +72,7 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
         return float("inf")
     if not finite.any():
         return 0.0
-    error, scale = np.abs(a - b)[finite].max(), np.abs(b[finite]).max()
+    error, scale = np.abs(a[finite] - b[finite]).max(), np.abs(b[finite]).max()
     return float(error / scale) if scale else float(error)
 
 

@@ -102,7 +102,7 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
 
 
 def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
-    """Maps every external tensor, so that a missing or short file shows now; raises OSError or ValueError."""
+    """Maps every external tensor into memory; raises OSError or ValueError where its file is missing or too short."""
     if base_dir is not None:
         ir.external_data.set_base_dir(model.graph, base_dir)
     for value in model.graph.initializers.values():
@@ -110,13 +110,13 @@ def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
         if isinstance(tensor, ir.ExternalTensor):
             if base_dir is None:
                 raise ValueError(f"'{value.name}' lies in external file '{tensor.location}'")
-            tensor.numpy()
+            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 
 def _check_opset(model: ir.Model, where: str) -> None:
     version, newest = model.graph.opset_imports.get(""), onnx.defs.onnx_opset_version()
     if version is None and any(node.domain == "" for node in model.graph.all_nodes()):
-        raise ModelError(f"{where}: names no opset of ONNX; export it again")
+        raise ModelError(f"{where}: names no opset of ONNX, it may be truncated; copy or export it again")
     version = model.graph.opset_imports.setdefault("", OPSET)
     if version < OLDEST_OPSET:
         raise ModelError(f"{where}: opset {version} is older than {OLDEST_OPSET}; "

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
@@ -12,22 +16,32 @@ from sparsec.graph.shapes import Declared, static_shape
 
 
 def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None:
-    """Infers the type and shape of every value it can, in place; `declared` serves where inference fails.
+    """Infers the type and shape of every value it can, in place.
+
+    `declared` serves where ONNX has no inference (other domains) or may fail (operators that are functions).
 
     Raises:
-        ModelError: a shape is neither inferred nor declared because nodes do not fit together; says which.
+        ModelError: nodes do not fit together; says which.
 
     """
     infer_leniently = ShapeInferencePass(strict_mode=False)
     with quiet():
         infer_leniently(model)
-        lost = [value for node in model.graph.all_nodes() for value in node.outputs if value.shape is None]
-        for value in lost:
+        lost = [(node, value) for node in model.graph.all_nodes() for value in node.outputs if value.shape is None]
+        for _, value in lost:
             value.shape = (declared or {}).get(value)
         if lost:
             infer_leniently(model)
-    if any(value.shape is None for value in lost):
+    if any(value.shape is None or not _may_fail(node, model.graph.opset_imports) for node, value in lost):
         _check_by_onnx(model, where, strictly=True)
+
+
+def _may_fail(node: ir.Node, opsets: Mapping[str, int]) -> bool:
+    """Whether ONNX infers the node's shape through its definition as a function, or not at all."""
+    if node.domain or not onnx.defs.has(node.op_type, opsets[""]):
+        return True
+    schema: Any = onnx.defs.get_schema(node.op_type, opsets[""])  # its stubs lack the attributes
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def check(model: ir.Model, where: str) -> None:

@@ -1,0 +1,104 @@
+"""The references of sparsec's operators: activations equal ONNX's, schemas infer what the references return."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsec.errors import ModelError
+from sparsec.graph.compare import relative_error, run_onnxruntime
+from sparsec.graph.evaluate import evaluate
+from sparsec.graph.operators.epilogue import ACTIVATIONS
+from sparsec.graph.reader import load
+from sparsec.graph.shapes import static_shape
+from tests.graph.texts import model
+
+ONNX_ACTIVATIONS = {
+    "none": "y = Identity(x)",
+    "relu": "y = Relu(x)",
+    "clip": "y = Clip(x, low, high)",
+    "leaky_relu": "y = LeakyRelu<alpha=-0.5>(x)",
+    "hard_sigmoid": "y = HardSigmoid<alpha=-0.5, beta=0.75>(x)",
+    "hard_swish": "y = HardSwish(x)",
+    "sigmoid": "y = Sigmoid(x)",
+    "silu": "s = Sigmoid(x) y = Mul(x, s)",
+    "tanh": "y = Tanh(x)",
+    "gelu_erf": "y = Gelu(x)",
+    "gelu_tanh": 'y = Gelu<approximate="tanh">(x)',
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_equal_onnx(name):
+    proto = model(f"g (float[9] x) => (float[9] y) <float low, float high> {{ {ONNX_ACTIVATIONS[name]} }}", 20,
+                  low=-0.5, high=0.75)
+    x = np.float32([-100, -3.5, -1, -0.25, 0, 0.25, 1, 3.5, 100])
+    expected = run_onnxruntime(proto, {"x": x})[0]
+    assert relative_error(ACTIVATIONS[name](x, -0.5, 0.75), expected) < 1e-6
+
+
+CONV = """g (float[2,4,9,7] x, float[2,6,5,4] r) => (float[n,m,h,w] y) <float[6,2,3,3] weight, float[6] b>
+    {{ y = sparsec.Conv<strides=[2,2], pads=[1,0,2,2], group={group}, activation="relu">(x, weight, {rest}) }}"""
+LINEAR = """g (float[2,5,4] x, float[2,5,3] r) => (float[n,m,h] y) <float[3,{k}] weight, float[3] b>
+    {{ y = sparsec.MatMul(x, weight, {rest}) }}"""
+LEFT = """g (float[2,5,4] x) => (float[n,m,h] y) <float[3,5] weight, float[3] b>
+    { y = sparsec.MatMul<side="left", activation="tanh">(x, weight, b) }"""
+ATTENTION = """g (float[2,5,{q}] q, float[2,7,8] k, float[2,7,8] v) => (float[n,m,h] y) <float[{mask}] mask>
+    {{ y = sparsec.Attention<heads=2, scale=0.5>(q, k, v, mask) }}"""
+REFORMAT = "g (float[2,5] x) => (float[n,m] y) { y = sparsec.Reformat(x) }"
+VALID = {
+    "Conv": CONV.format(group=2, rest="b, r"),
+    "Conv without bias": CONV.format(group=2, rest=", r"),
+    "MatMul right": LINEAR.format(k=4, rest="b, r"),
+    "MatMul left": LEFT,
+    "Attention": ATTENTION.format(q=8, mask="2,1,1,7"),
+    "Reformat": REFORMAT,
+}
+INVALID = {
+    "groups do not divide": CONV.format(group=4, rest="b, r"),
+    "bias of another size": CONV.format(group=2, rest="b, r").replace("float[6] b", "float[5] b"),
+    "residual of another shape": LINEAR.format(k=4, rest="b, r").replace("float[2,5,3] r", "float[1,5,3] r"),
+    "inner dimensions differ": LINEAR.format(k=5, rest="b, r"),
+    "heads of different widths": ATTENTION.format(q=10, mask="2,1,1,7"),
+    "mask does not broadcast": ATTENTION.format(q=8, mask="3,1,1,7"),
+    "unknown attribute": LEFT.replace("activation", "actuation"),
+}
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_schemas_infer_the_shape_that_references_return(name):
+    graph = load(model(VALID[name])).graph
+    feeds = {value.name: np.ones(static_shape(value), np.float32) for value in graph.inputs}
+    assert static_shape(graph.outputs[0]) == evaluate(load(model(VALID[name])), feeds)[0].shape
+
+
+@pytest.mark.parametrize("name", INVALID)
+def test_nodes_that_do_not_fit_together_are_refused(name):
+    with pytest.raises(ModelError, match="the model: "):
+        load(model(INVALID[name]))
+
+
+@given(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6), st.integers(1, 3), st.integers(1, 4), st.booleans())
+def test_attention_equals_its_definition_head_by_head(batch, tokens, keys, heads, depth, masked):
+    rng = np.random.default_rng(0)
+    q, k, v = (rng.standard_normal((batch, n, heads * depth), np.float32) for n in (tokens, keys, keys))
+    mask = rng.standard_normal((batch, 1, 1, keys), np.float32) if masked else np.zeros((1,), np.float32)
+    declared = ",".join(map(str, mask.shape))
+    graph = load(model(
+        f"g (float[{batch},{tokens},{heads * depth}] q, float[{batch},{keys},{heads * depth}] k,"
+        f"float[{batch},{keys},{heads * depth}] v, float[{declared}] mask) => (float[a,b,c] y)"
+        f"{{ y = sparsec.Attention<heads={heads}, scale=0.25>(q, k, v, mask) }}"))
+    actual = evaluate(graph, {"q": q, "k": k, "v": v, "mask": mask})[0]
+    for b in range(batch):
+        for h in range(heads):
+            part = slice(h * depth, (h + 1) * depth)
+            scores = 0.25 * q[b, :, part] @ k[b, :, part].T + mask.reshape(-1, mask.shape[-1])[min(b, len(mask) - 1)]
+            weights = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+            np.testing.assert_allclose(actual[b, :, part], weights @ v[b, :, part], rtol=1e-4, atol=1e-5)
+
+
+def test_a_fully_masked_row_is_nan_as_in_softmax():
+    proto = model(ATTENTION.format(q=8, mask="2,1,1,7"), mask=np.full((2, 1, 1, 7), -np.inf))
+    ones = {"q": np.ones((2, 5, 8), np.float32), "k": np.ones((2, 7, 8), np.float32),
+            "v": np.ones((2, 7, 8), np.float32)}
+    assert np.isnan(evaluate(load(proto), ones)[0]).all()
