@@ -26,6 +26,9 @@ from sparsec.runtime import InferenceSession
 from sparsec.target import Target, machine_features, resolve
 
 STEPS = ("read", "rewrite", "plan", "lower", "build", "pack", "verify")
+BACKENDS = ("cpu",)
+"""The kinds of target that models can be compiled for."""
+
 TOLERANCE = 1e-4
 """Largest |actual - expected| of an output over its largest |expected|, in float32."""
 
@@ -79,6 +82,9 @@ def compile(  # noqa: A001 - the name that users know from other compilers
             progress(step, STEPS.index(step), len(STEPS))
 
     resolved = resolve(target)
+    if resolved.kind not in BACKENDS:
+        raise UsageError(f"nothing can be compiled for target '{resolved.name}'; its kind is {resolved.kind}, "
+                         f"models compile for {', '.join(BACKENDS)}")
     if threads < 1:
         raise UsageError(f"threads={threads}; give a number from 1 on")
     announce("read")

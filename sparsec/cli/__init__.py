@@ -9,7 +9,16 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from sparsec.cli import bench, compile, inspect, run, simulate, targets  # noqa: A004 - modules are named after their commands
+from sparsec.cli import (
+    bench,
+    compile,  # noqa: A004 - modules are named after their commands
+    export,
+    inspect,
+    prune,
+    run,
+    simulate,
+    targets,
+)
 from sparsec.errors import SparsecError, UsageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -19,6 +28,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "inspect": inspect.command,
     "simulate": simulate.command,
     "targets": targets.command,
+    "prune": prune.command,
+    "export": export.command,
 }
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,

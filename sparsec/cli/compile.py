@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sparsec.cli import options, tables
-from sparsec.cli.tables import console
+from sparsec.target import resolve
 
 
 def command(
@@ -41,14 +41,16 @@ def command(
     print_summary(description, str(output), model.stat().st_size)
 
 
-def compile_with_progress(model: Path, **arguments: Any) -> Any:
+def compile_with_progress(model: Path, *, target: str, **arguments: Any) -> Any:
     """`sparsec.compile` with a progress bar on the standard error."""
+    resolved = resolve(target)  # before the compiler is imported, which takes seconds
     from sparsec.compiler import compile as compile_model
 
     columns = TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("read")
-        return compile_model(model, progress=lambda step, index, count: progress.update(
+        return compile_model(model, resolved, progress=lambda step, index, count: progress.update(
             task, description=step, completed=index, total=count), **arguments)
 
 
@@ -61,9 +63,9 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     tables.print_table(("format", "layers", "weights kept", "bytes", "predicted"),
                        [row(sums["format"], sums) for sums in description["formats"]],
                        row("total", description["totals"]))
-    console.print(f"\n{_verdict(description['verification'])}")
-    console.print(f"{path}: {tables.nbytes(description['file_bytes'])}; the model was {tables.nbytes(model_bytes)}",
-                  soft_wrap=True)
+    tables.console.print(f"\n{_verdict(description['verification'])}")
+    sizes = tables.nbytes(description["file_bytes"]), tables.nbytes(model_bytes)
+    tables.console.print(f"{path}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
 
 
 def _verdict(verification: dict[str, Any] | None) -> str:

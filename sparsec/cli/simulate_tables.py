@@ -19,7 +19,7 @@ def print_report(figures: dict[str, Any]) -> None:
     _print_causes(figures["total"])
     _print_energy(figures["total"])
     for line in _remarks(figures):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def _print_layers(figures: dict[str, Any]) -> None:
@@ -61,7 +61,7 @@ def _print_causes(total: dict[str, Any]) -> None:
     counters = total["counters"]
     console.print(f"broadcasts {counters['broadcasts']:,}; cycles waiting for a full queue {counters['full']:,}, "
                   f"changing register rows {counters['scan']:,}; reads of weights {counters['weight_reads']:,}, of "
-                  f"pointers {counters['pointer_reads']:,}\n", soft_wrap=True)
+                  f"pointers {counters['pointer_reads']:,}\n")
 
 
 def _print_energy(total: dict[str, Any]) -> None:

@@ -1,0 +1,5 @@
+"""`python -m sparsec`."""
+
+from sparsec.cli import main
+
+main()

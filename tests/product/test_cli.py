@@ -1,0 +1,189 @@
+"""The command line: what each command prints, writes and refuses, with its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+from programs import signature_artifact
+
+from sparsec.artifact import Artifact
+
+MODEL = """<ir_version: 8, opset_import: ["": 17]>
+g (float[N, 64] x) => (float[N, 10] y) { h = MatMul(x, w) a = Relu(h) y = MatMul(a, v) }"""
+
+
+def write_model(path, batch="1", text=MODEL):
+    """A pruned two-layer network, as an ONNX file."""
+    model = onnx.parser.parse_model(text.replace("N", batch))
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (64, 32)), ("v", (32, 10))):
+        weight = rng.standard_normal(shape) * (rng.random(shape) < 0.1)
+        model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), name))
+    onnx.save(model, path)
+    return path
+
+
+def sparsec(*arguments, code=0, columns=80):
+    """Run the command line; returns its standard output, or the error for a code other than 0."""
+    done = subprocess.run([sys.executable, "-m", "sparsec", *map(str, arguments)], capture_output=True, text=True,
+                          check=False, env={**os.environ, "COLUMNS": str(columns)})
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr if code else done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with model.onnx, and model.sparsec compiled from it by the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    write_model(folder / "model.onnx")
+    out = sparsec("compile", folder / "model.onnx", "-o", folder / "model.sparsec", "--json", folder / "compile.json",
+                  "--dump-ir", folder / "ir")
+    (folder / "compile.txt").write_text(out)
+    return folder
+
+
+def test_compile_reports_formats_verification_and_sizes(folder):
+    text, figures = (folder / "compile.txt").read_text(), json.loads((folder / "compile.json").read_text())
+    assert "weights kept" in text
+    assert "outputs match onnxruntime" in text
+    assert figures["totals"]["layers"] == 2
+    assert figures["file_bytes"] == (folder / "model.sparsec").stat().st_size
+    assert max(figures["verification"]["relative_error"].values()) <= 1e-4
+    assert sorted(p.suffix for p in (folder / "ir").iterdir()) == [".onnx"] * len(list((folder / "ir").iterdir()))
+
+
+def test_compile_is_deterministic(folder, tmp_path):
+    sparsec("compile", folder / "model.onnx", "-o", tmp_path / "again.sparsec")
+    assert (tmp_path / "again.sparsec").read_bytes() == (folder / "model.sparsec").read_bytes()
+
+
+def test_run_writes_what_onnxruntime_answers(folder, tmp_path):
+    import onnxruntime
+
+    x = np.random.default_rng(1).standard_normal((1, 64)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    sparsec("run", folder / "model.sparsec", "--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz")
+    expected = onnxruntime.InferenceSession(folder / "model.onnx").run(None, {"x": x})[0]
+    np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.sparsec"])
+def test_bench_times_every_engine(folder, tmp_path, file):
+    sparsec("bench", folder / file, "--seconds", "0.05", "--json", tmp_path / "bench.json")
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert [e["engine"] for e in figures["engines"]] == ["sparsec", "onnxruntime"][:2 if file.endswith("x") else 1]
+    for engine in figures["engines"]:
+        assert 0 < engine["p50_us"] <= engine["p90_us"] <= engine["p99_us"]
+        assert engine["per_second"] > 0
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "model.sparsec"])
+def test_inspect_shows_layers_and_signature(folder, tmp_path, file):
+    text = sparsec("inspect", folder / file, "--json", tmp_path / "inspect.json")
+    figures = json.loads((tmp_path / "inspect.json").read_text())
+    assert [i["name"] for i in figures["inputs"]] == ["x"]
+    assert [layer["weights"] for layer in figures["layers"]] == [64 * 32, 32 * 10]
+    assert "MatMul" in text or "predicted" in text
+
+
+def test_symbolic_dimensions_are_bound_by_name(tmp_path):
+    write_model(tmp_path / "model.onnx", batch="batch")
+    assert "x" in sparsec("compile", tmp_path / "model.onnx", code=1)
+    sparsec("compile", tmp_path / "model.onnx", "--shape", "x:2,64", "-o", tmp_path / "model.sparsec")
+    assert Artifact.load(tmp_path / "model.sparsec").manifest.inputs[0].shape == (2, 64)
+
+
+@pytest.mark.parametrize("arguments", [["targets"], ["--help"], ["inspect", "model.onnx"], ["inspect", "model.sparsec"],
+                                       *([name, "--help"] for name in ("compile", "run", "bench", "inspect"))])
+def test_output_fits_80_columns(folder, arguments):
+    out = sparsec(*(folder / a if a.startswith("model.") else a for a in arguments))
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def damaged(folder, tmp_path):
+    data = bytearray((folder / "model.sparsec").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "damaged.sparsec").write_bytes(data)
+    return ["inspect", tmp_path / "damaged.sparsec"]
+
+
+def another_machine(folder, tmp_path):
+    artifact = signature_artifact()
+    replace(artifact, manifest=replace(artifact.manifest, features=("avx1024",))).save(tmp_path / "other.sparsec")
+    np.savez(tmp_path / "x.npz", x=np.zeros(1))
+    return ["run", tmp_path / "other.sparsec", "-i", tmp_path / "x.npz", "-o", tmp_path / "y.npz"]
+
+
+def wrong_input(array):
+    def arguments(folder, tmp_path):
+        np.savez(tmp_path / "x.npz", **array)
+        return ["run", folder / "model.sparsec", "-i", tmp_path / "x.npz", "-o", tmp_path / "y.npz"]
+    return arguments
+
+
+def not_onnx(folder, tmp_path):
+    (tmp_path / "text.onnx").write_text("hello")
+    return ["compile", tmp_path / "text.onnx"]
+
+
+def truncated(folder, tmp_path):
+    (tmp_path / "short.onnx").write_bytes((folder / "model.onnx").read_bytes()[:1000])
+    return ["compile", tmp_path / "short.onnx"]
+
+
+def without_external_data(folder, tmp_path):
+    onnx.save(onnx.load(folder / "model.onnx"), tmp_path / "big.onnx", save_as_external_data=True, location="big.data",
+              size_threshold=0)
+    (tmp_path / "big.data").unlink()
+    return ["compile", tmp_path / "big.onnx"]
+
+
+def unsupported(folder, tmp_path):
+    text = MODEL.replace("a = Relu(h)", "a = Foo(h)")
+    return ["compile", write_model(tmp_path / "foo.onnx", text=text)]
+
+
+FAILURES = {
+    "not ONNX": (1, not_onnx, "not an ONNX model"),
+    "truncated": (1, truncated, "truncated or damaged"),
+    "no external data": (1, without_external_data, "big.data"),
+    "unsupported operator": (1, unsupported, "Foo"),
+    "unknown target": (2, lambda f, _: ["compile", f / "model.onnx", "--target", "abacus"], "the targets are cpu"),
+    "uncompilable target": (2, lambda f, _: ["compile", f / "model.onnx", "--target", "cuda-sm80"], "cuda-sm80"),
+    "shape of no form": (2, lambda f, _: ["compile", f / "model.onnx", "--shape", "x=1,64"], "input:1,3,224,224"),
+    "missing file": (2, lambda f, _: ["compile", f / "nothing.onnx"], "does not exist"),
+    "unknown flag": (2, lambda f, _: ["compile", f / "model.onnx", "--fast"], "--fast"),
+    "no command": (2, lambda *_: ["fly"], "fly"),
+    "not an .npz": (2, lambda f, t: ["run", f / "model.sparsec", "-i", f / "model.onnx", "-o", t / "y"], "numpy.savez"),
+    "wrong name": (1, wrong_input({"z": np.zeros((1, 64), np.float32)}), "takes the inputs 'x'"),
+    "wrong shape": (1, wrong_input({"x": np.zeros((2, 64), np.float32)}), "(1, 64)"),
+    "wrong dtype": (1, wrong_input({"x": np.zeros((1, 64))}), "float32"),
+    "flipped byte": (1, damaged, "compile the model again"),
+    "another CPU": (1, another_machine, "--target cpu"),
+    "nowhere to write": (1, lambda f, t: ["inspect", f / "model.onnx", "--json", t / "no" / "x.json"], "x.json"),
+}
+
+
+@pytest.mark.parametrize("name", FAILURES)
+def test_bad_input_is_refused_in_one_line(folder, tmp_path, name):
+    code, arguments, message = FAILURES[name]
+    error = sparsec(*arguments(folder, tmp_path), code=code)
+    assert message in error
+    assert error.count("\n") == 1 or error.startswith("Usage:")
+    assert not (tmp_path / "y.npz").exists()
+
+
+def test_every_command_is_in_the_readme():
+    from sparsec.cli import COMMANDS
+
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    assert [name for name in COMMANDS if f"sparsec {name}" not in readme] == []
