@@ -193,7 +193,7 @@ def lrn(net, x):
 def instance_norm(net, x):
     channels = net.shape(x)[1]
     scale, shift = net.random(channels), net.random(channels) * net.constants
-    return net.op("InstanceNormalization", x, *(net.const(a.astype(np.float32)) for a in (scale, shift)))
+    return net.op("InstanceNormalization", x, *(net.const(a.astype(np.float32)) for a in (scale, shift)), epsilon=0.1)
 
 
 def blocks(net, x):
@@ -223,8 +223,8 @@ def linear(net, x):
     """MatMul with a bias, on features or sequences."""
     out = net.pick(2, 3, 5)
     y = net.op("MatMul", x, net.weight(net.shape(x)[-1], out, units=1))
-    return net.op("Add", *bias(net, out), y) if net.constants and net.rng.random() < 0.5 and (b := bias(net, out)) and b \
-        else y
+    shift = bias(net, out)
+    return net.op("Add", *shift, y) if shift else y
 
 
 def gated(net, x):

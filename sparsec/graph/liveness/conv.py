@@ -137,7 +137,7 @@ def _groups(x: Key, y: Key, groups: int, reason: str) -> Relation:
             excess = free & (np.cumsum(free, axis=1) > count) & staying[:, None]
             side[excess] = number
 
-    return Relation((x, y), shrink, reason)
+    return Relation((x, y), shrink, reason, chooses=True)
 
 
 def rewrite(node: ir.Node, cut: Cut) -> None:

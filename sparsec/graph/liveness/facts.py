@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx.reference import ReferenceEvaluator
@@ -94,9 +95,15 @@ def aligned(fact: Array, rank: int) -> Array:
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
     """The node's outputs on these inputs, by ONNX's reference implementation."""
     assert node.graph is not None
-    evaluator = ReferenceEvaluator(ir.to_proto(node), opsets=dict(node.graph.opset_imports))
     feeds = {v.name: a for v, a in zip(node.inputs, inputs, strict=True) if v is not None and a is not None}
-    with np.errstate(all="ignore"):
+    typed = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+             for name, array in feeds.items()]
+    outputs = [onnx.ValueInfoProto(name=value.name) for value in node.outputs if value.name]
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.graph.opset_imports.items()]
+    model = onnx.helper.make_model(onnx.helper.make_graph([ir.to_proto(node)], "node", typed, outputs),
+                                   opset_imports=opsets)
+    with np.errstate(all="ignore"):  # operators that ONNX defines as functions need the types of their inputs
+        evaluator = ReferenceEvaluator(onnx.shape_inference.infer_shapes(model))
         return [np.asarray(output) for output in evaluator.run(None, feeds)]
 
 

@@ -26,7 +26,7 @@ from sparsec.graph.liveness.facts import (
     unknown,
 )
 from sparsec.graph.liveness.rule import Inputs, Rule
-from sparsec.graph.liveness.slabs import Relation, freeze, tie
+from sparsec.graph.liveness.slabs import Relation, freeze, nonempty, tie
 
 Axes = Callable[[ir.Node], list[int]]
 REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
@@ -90,7 +90,7 @@ def reduce_couple(node: ir.Node) -> Iterator[Relation]:
             yield from tie((x, axis), (y, target))
     if node.op_type in ZERO_ADDS_NOTHING:
         for axis in axes:
-            yield from tie((x, axis))
+            yield from nonempty((x, axis), [(y, i) for i in range(len(dims(y)))], f"the last slab of {name(node)}")
     else:
         yield from freeze([(x, axis) for axis in axes], f"{name(node)} couples what it reduces")
 

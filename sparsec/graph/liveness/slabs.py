@@ -7,7 +7,7 @@ them ends at the largest consistent set of dropped slabs.
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,11 +23,15 @@ NEEDED = 1  # the hold of a slab with an element that an output of the model nee
 
 @dataclass(frozen=True)
 class Relation:
-    """`shrink` adds holds to the arrays of `keys`, in place, with the number of `reason` unless it passes one on."""
+    """`shrink` adds holds to the arrays of `keys`, in place, with the number of `reason` unless it passes one on.
+
+    One that `chooses` between slabs waits until no other relation has holds to add.
+    """
 
     keys: tuple[Key, ...]
     shrink: Callable[[Sequence[Hold], int], None]
     reason: str = ""
+    chooses: bool = False
 
 
 def length(key: Key) -> int | None:
@@ -101,7 +105,7 @@ def nonempty(key: Key, unless: Sequence[Key], reason: str) -> Iterator[Relation]
             holds[0][0] = number
 
     if can_lose(key):
-        yield Relation((key, *(other for other in unless if can_lose(other))), shrink, reason)
+        yield Relation((key, *(other for other in unless if can_lose(other))), shrink, reason, chooses=True)
 
 
 def product(left: Sequence[Key], right: Sequence[Key], reason: str) -> Iterator[Relation]:
@@ -131,28 +135,22 @@ def _rectangle(holds: Sequence[Hold], number: int) -> Hold:
 
 def solve(holds: dict[Key, Hold], relations: Iterable[Relation]) -> list[str]:
     """Adds the fewest holds that satisfy all relations; returns the reasons by their number."""
-    reasons = ["", "needed"]
-    numbers = {text: number for number, text in enumerate(reasons)}
+    reasons = {"": 0, "needed": NEEDED}
     users: dict[Key, list[Relation]] = defaultdict(list)
-    queue: deque[Relation] = deque()
+    queues: tuple[dict[int, Relation], dict[int, Relation]] = ({}, {})  # by identity, in order; the second chooses
     for relation in relations:
-        queue.append(relation)
-        if relation.reason not in numbers:
-            numbers[relation.reason] = len(reasons)
-            reasons.append(relation.reason)
+        queues[relation.chooses][id(relation)] = relation
+        reasons.setdefault(relation.reason, len(reasons))
         for key in relation.keys:
             users[key].append(relation)
-    waiting = set(map(id, queue))
-    while queue:
-        relation = queue.popleft()
-        waiting.discard(id(relation))
+    while queues[0] or queues[1]:
+        queue = queues[0] or queues[1]
+        relation = queue.pop(next(iter(queue)))
         arrays = [holds[key] for key in relation.keys]
         before = [np.count_nonzero(hold) for hold in arrays]
-        relation.shrink(arrays, numbers[relation.reason])
+        relation.shrink(arrays, reasons[relation.reason])
         for key, hold, count in zip(relation.keys, arrays, before, strict=True):
             if np.count_nonzero(hold) != count:
                 for user in users[key]:
-                    if id(user) not in waiting:
-                        waiting.add(id(user))
-                        queue.append(user)
-    return reasons
+                    queues[user.chooses][id(user)] = user
+    return list(reasons)

@@ -1,7 +1,7 @@
 """Strip what pruning made inactive: constant units fold into the next layer, unneeded ones go, weights become zero.
 
-The steps: facts of the model as given (`graph.liveness`), folding of constants, which changes no value, facts again,
-removal of what no output needs. The model computes the same outputs for finite inputs and weights.
+The steps: facts of the model as given (`graph.liveness`), folding of constants, facts again, removal of what no output
+needs. The outputs stay the same as long as all values in the network are finite.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
-from sparsec.graph.liveness.analysis import Liveness, analyse
+from sparsec.graph.liveness.analysis import analyse
 from sparsec.graph.liveness.conv import name
 from sparsec.passes.context import Context, Note
-from sparsec.passes.rewrite import clean
-from sparsec.passes.strip.folding import fold_operands, fold_units
-from sparsec.passes.strip.removal import remove
+from sparsec.passes.rewrite import clean, node_name
+from sparsec.passes.strip.folding import fold_units, plan_units
+from sparsec.passes.strip.operands import fold_operands
+from sparsec.passes.strip.removal import remove, zero_weights
 from sparsec.passes.strip.report import Layer, Size, StripReport, as_dict, compare, measure
 
 __all__ = ["Layer", "Size", "StripReport", "as_dict", "run", "strip"]
@@ -30,23 +31,24 @@ def strip(model: ir.Model) -> StripReport:
     for prepare in (IdentityEliminationPass(), RemoveUnusedNodesPass()):
         prepare(model)
     before, liveness = measure(model), analyse(model)
-    operands = fold_operands(model, liveness.known)
-    folded = fold_units(model, liveness.known)
+    zero_weights(model, liveness)
+    plans = plan_units(model, liveness)
+    operands = fold_operands(model, liveness)
+    fold_units(plans)
     RemoveUnusedNodesPass()(model)
-    removal = remove(model, analyse(model))
+    folded = analyse(model)
+    zero_weights(model, folded)
+    staying = remove(model, folded)
     clean(model)
-    layers, total = compare(before, measure(model), liveness, removal.staying)
+    layers, total = compare(before, measure(model), liveness, staying)
     counts = {"units removed": total.before.units - total.after.units,
-              "constant units folded": sum(f.units for f in folded), "constant operands folded": operands,
+              "constant units folded": sum(int(plan.folded.sum()) for plan in plans),
+              "constant operands folded": operands,
               "weights zeroed or removed": total.before.nonzero - total.after.nonzero}
-    notes = [Note(f.layer, f"{f.staying} constant inputs stay: {f.reason}") for f in folded if f.staying]
+    notes = [Note(node_name(plan.node), f"{plan.staying.sum()} constant inputs stay: {plan.reason}")
+             for plan in plans if plan.staying.any()]
     notes += [Note(layer.name, f"{count} units stay: {why}") for layer in layers for why, count in layer.staying.items()]
     unknown = {name(node): reason for node, reason in liveness.opaque.items()}
-    return StripReport("strip", any(counts.values()), counts, (*notes, *(Note(n, r) for n, r in unknown.items())),
-                       layers, total, unknown, _collapsed(liveness, layers))
-
-
-def _collapsed(_liveness: Liveness, layers: tuple[Layer, ...]) -> tuple[str, ...]:
-    return tuple(layer.name for layer in layers if layer.before.weights and not layer.active)
-
-
+    notes += [Note(node, reason) for node, reason in unknown.items()]
+    collapsed = tuple(layer.name for layer in layers if layer.before.weights and not layer.active)
+    return StripReport("strip", any(counts.values()), counts, tuple(notes), layers, total, unknown, collapsed)

@@ -1,4 +1,4 @@
-"""Folding what is constant for every input into the layers that read it; the graph computes the same values everywhere.
+"""Folding units that are constant into the layers that read them; the graph computes the same values everywhere.
 
 A constant unit goes into the bias of the layer that reads it. Behind zero padding its contribution differs at the
 border: where the map of all positions is no larger than the kernel it is added position by position, elsewhere all
@@ -8,97 +8,131 @@ constant channels are merged into the largest of them, which is exact whatever t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.analysis import weight_of
+from sparsec.graph.liveness.analysis import Liveness, weight_of
 from sparsec.graph.liveness.contraction import operands
 from sparsec.graph.liveness.conv import constant_sum, grouped, grouped_weight, ungrouped_weight, windows
-from sparsec.graph.liveness.edit import replace_input, set_data
-from sparsec.graph.liveness.facts import Array, Known, Mask, dims, spread
-from sparsec.graph.liveness.window import reads_padding
-from sparsec.passes.rewrite import node_name
-from sparsec.passes.strip.addition import add
+from sparsec.graph.liveness.coupling import settle
+from sparsec.graph.liveness.edit import set_data
+from sparsec.graph.liveness.facts import Array, Known, Mask, constant_of, dims, spread
+from sparsec.graph.liveness.slabs import Hold, Key
+from sparsec.graph.liveness.window import Taps, reads_padding
+from sparsec.passes.strip.addition import add, is_free
 
 Facts = Mapping[ir.Value, Known]
-COMBINING = ("Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum", "Where")
 
 
 @dataclass(frozen=True)
-class Folded:
-    """What became of the constant inputs of a layer: how many were folded, how many stay and why."""
+class Plan:
+    """How a layer does without its constant inputs.
 
-    layer: str
-    units: int
-    staying: int = 0
-    reason: str = ""
+    Attributes:
+        node: the layer.
+        inputs: the axis of its data along which they lie.
+        folded: which of them it need not read any more.
+        staying: which of them it still reads.
+        weight: the new data of its weight.
+        total: what to add to its output.
+        reason: why inputs stay.
+
+    """
+
+    node: ir.Node
+    inputs: Key
+    folded: Mask
+    staying: Mask
+    weight: Array
+    total: Array
+    reason: str
 
 
-def fold_units(model: ir.Model, known: Facts) -> list[Folded]:
-    """Folds constant units into the layers that read them, in place."""
-    folded = []
-    sums: list[tuple[ir.Node, Array]] = []  # added at the end, because what they insert is not in `known`
-    for node in list(model.graph):
+def plan_units(model: ir.Model, liveness: Liveness) -> list[Plan]:
+    """How every layer with constant inputs can do without them, unless that would make the model larger."""
+    plans = list(_plans(model.graph, liveness.known))
+    pinned: dict[Key, Mask] = {}
+    for plan in plans:
+        pinned[plan.inputs] = pinned.get(plan.inputs, np.zeros_like(plan.staying)) | plan.staying
+    if not plans:
+        return []
+    holds, _ = settle(model.graph, liveness, lambda v: liveness.needed[v] & ~liveness.known[v].mask, pinned)
+    return [_weighed(plan, holds) for plan in plans]
+
+
+def fold_units(plans: list[Plan]) -> None:
+    """Carries the plans out, in place."""
+    for plan in plans:
+        if plan.folded.any():
+            weight = plan.node.inputs[weight_of(plan.node) or 0]
+            assert weight is not None
+            set_data(weight, plan.weight)
+            if plan.total.any():
+                add(plan.node, plan.total)
+
+
+def _weighed(plan: Plan, holds: Mapping[Key, Hold]) -> Plan:
+    """The plan, or if it adds a constant and yet no unit can go, one that folds nothing."""
+    hold = holds.get(plan.inputs)
+    pays = hold is not None and bool((hold[plan.folded] == 0).any())
+    if pays or not plan.total.any() or is_free(plan.node, plan.total):
+        return plan
+    nothing = np.zeros_like(plan.folded)
+    return replace(plan, folded=nothing, staying=plan.staying | plan.folded, reason="the unit has to stay elsewhere")
+
+
+def _plans(graph: ir.Graph, known: Facts) -> Iterator[Plan]:
+    for node in graph:
         place = weight_of(node)
-        if place is None or node.op_type == "Gather" or any(v is not None and v not in known for v in node.inputs):
+        if place is None or node.op_type == "Gather":
             continue
-        weight, data = node.inputs[place], node.inputs[1 - place]
-        assert weight is not None
+        data = node.inputs[1 - place]
         assert data is not None
-        if not known[data].mask.any():
+        if not known[data].mask.any() or not known[data].value.any():
             continue
-        fold = _fold_convolution if node.op_type.startswith("Conv") else _fold_product
-        result, total = fold(node, known, place)
-        if total is not None and total.any():
-            sums.append((node, total))
-        if result.units or result.staying:
-            folded.append(result)
-    for node, total in sums:
-        add(node, total)
-    return folded
+        plan = _for_convolution(node, known) if node.op_type.startswith("Conv") else _for_product(node, known, place)
+        if plan is not None and (plan.folded.any() or plan.staying.any()):
+            yield plan
 
 
-def _fold_convolution(node: ir.Node, known: Facts, _place: int) -> tuple[Folded, Array | None]:
+def _shared(node: ir.Node, place: int) -> bool:
+    weight = node.inputs[place]
+    return weight is None or len(weight.uses()) > 1
+
+
+def _for_convolution(node: ir.Node, known: Facts) -> Plan | None:
     source, weight = node.inputs[:2]
     assert source is not None
     assert weight is not None
-    split, reach = grouped_weight(node, known[weight].value), windows(node)
+    data = constant_of(weight)
+    assert data is not None
+    split, reach = grouped_weight(node, data), windows(node)
     mask, value = (grouped(node, array, source) for array in (known[source].mask, known[source].value))
     level = value[(0, ..., *(0,) * len(reach))]
     positions = (0, *range(3, value.ndim))
-    read = (split != 0).any(axis=(1, *range(3, split.ndim)))
-    constant = mask.all(axis=positions) & read
+    constant = mask.all(axis=positions) & (split != 0).any(axis=(1, *range(3, split.ndim)))
     uniform = constant & (value == np.expand_dims(level, positions)).all(axis=positions)
-    if len(weight.uses()) > 1:
-        return Folded(node_name(node), 0, int(constant.sum()), "its weight is shared"), None
-    exact = _foldable(node, constant, uniform, level, value.shape[0])
-    total = constant_sum(np.where(_at(exact, value), value, 0), split, reach)
+    exact = _exact(node, reach, constant, uniform, value.shape[0])
+    if _shared(node, 1):
+        exact = uniform = np.zeros_like(constant)
+    total = constant_sum(np.where(np.expand_dims(exact, positions), value, 0), split, reach)
     new = np.where(exact[:, None, :, *(None,) * len(reach)], 0, split)
-    merged = _merge(new, level, uniform & ~exact)
-    if exact.any() or merged.any():
-        set_data(weight, ungrouped_weight(node, new).astype(split.dtype))
-    staying = int((constant & ~exact & ~merged).sum())
-    result = Folded(node_name(node), int((exact | merged).sum()), staying, "constant behind zero padding")
-    return result, total.reshape(1, -1, *total.shape[3:])
+    gone = exact | _merge(new, level, uniform & ~exact)
+    return Plan(node, (source, 1), gone.reshape(-1), (constant & ~gone).reshape(-1),
+                ungrouped_weight(node, new).astype(split.dtype), total.reshape(1, -1, *total.shape[3:]),
+                "its weight is shared" if _shared(node, 1) else "constant behind zero padding")
 
 
-def _at(channels: Mask, value: Array) -> Mask:
-    """A choice (groups, channels) aligned with an image (batch, groups, channels, *positions)."""
-    return np.expand_dims(channels, (0, *range(3, value.ndim)))
-
-
-def _foldable(node: ir.Node, constant: Mask, uniform: Mask, level: Array, batch: int) -> Mask:
-    """The constant channels that a sum per output channel, or a small one per position, replaces exactly."""
-    reach, positions = windows(node), dims(node.outputs[0])[2:]
+def _exact(node: ir.Node, reach: Taps, constant: Mask, uniform: Mask, batch: int) -> Mask:
+    """The constant channels for which a sum per output channel, or a small one per position, stands exactly."""
     if not reads_padding(reach):
         return uniform
-    taps = math.prod(axis.shape[0] for axis in reach)
-    if batch == 1 and None not in positions and math.prod(dim or 0 for dim in positions) <= taps:
-        return constant
-    return uniform & (level == 0)
+    positions, taps = dims(node.outputs[0])[2:], math.prod(axis.shape[0] for axis in reach)
+    small = None not in positions and math.prod(dim or 0 for dim in positions) <= taps
+    return constant if small and batch == 1 else np.zeros_like(constant)
 
 
 def _merge(weight: Array, level: Array, channels: Mask) -> Mask:
@@ -115,62 +149,26 @@ def _merge(weight: Array, level: Array, channels: Mask) -> Mask:
     return merged
 
 
-def _fold_product(node: ir.Node, known: Facts, place: int) -> tuple[Folded, Array | None]:
-    weight = node.inputs[place]
-    assert weight is not None
+def _for_product(node: ir.Node, known: Facts, place: int) -> Plan | None:
     pair = operands(node, [None if value is None else known[value] for value in node.inputs])
-    matrix, data = pair[place], pair[1 - place].fact
-    depth, side = (-1, -2) if place == 1 else (-2, -1)  # of the data, and of the weight: the contracted axis
-    others = tuple(axis for axis in range(data.mask.ndim) if axis != data.mask.ndim + depth)
-    if matrix.fact.value.ndim > 2:
-        return Folded(node_name(node), 0), None
-    length = matrix.fact.value.shape[side]
-    mask, value = (spread(array, [array.ndim + depth], (length,) * array.ndim) for array in (data.mask, data.value))
-    level = value[tuple(slice(None) if axis not in others else 0 for axis in range(value.ndim))]
-    read = (matrix.fact.value != 0).any(axis=depth)
-    constant = mask.all(axis=others) & read
+    matrix, data, fact = pair[place], pair[1 - place], pair[1 - place].fact
+    stored = constant_of(matrix.value)
+    assert stored is not None
+    values = stored.T if matrix.transposed else stored
+    if values.ndim > 2:
+        return None
+    depth = -1 if place == 1 else -2  # of the data, the contracted axis; of the weight, the other one
+    length = values.shape[-3 - depth]
+    others = tuple(axis for axis in range(fact.mask.ndim) if axis != fact.mask.ndim + depth)
+    mask, value = (spread(array, [array.ndim + depth], (length,) * array.ndim) for array in (fact.mask, fact.value))
+    level = value[tuple(0 if axis in others else slice(None) for axis in range(value.ndim))]
+    constant = mask.all(axis=others) & (values != 0).any(axis=depth)
     uniform = constant & (value == np.expand_dims(level, others)).all(axis=others)
-    if len(weight.uses()) > 1:
-        return Folded(node_name(node), 0, int(constant.sum()), "its weight is shared"), None
+    if _shared(node, place):
+        uniform = np.zeros_like(constant)
     rows = np.where(uniform, level, 0).astype(np.float64)
-    total = (rows @ matrix.fact.value)[None, :] if place == 1 else (matrix.fact.value @ rows)[:, None]
-    new = np.where(np.expand_dims(uniform, depth), 0, matrix.fact.value)
+    total = (rows @ values)[None, :] if place == 1 else (values @ rows)[:, None]
+    new = np.where(np.expand_dims(uniform, depth), 0, values).astype(values.dtype)
     alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
-    if uniform.any():
-        set_data(weight, (new.T if matrix.transposed else new).astype(new.dtype))
-    staying = int((constant & ~uniform).sum())
-    result = Folded(node_name(node), int(uniform.sum()), staying, "constant, but not the same in every row")
-    return result, alpha * total
-
-
-def fold_operands(model: ir.Model, known: Facts) -> int:
-    """Turns computed operands that are constant, and no larger than one axis, into initializers; returns how many.
-
-    Adding zero is left out. Only operators that broadcast can take the smaller operand.
-    """
-    count = 0
-    for node in list(model.graph):
-        if node.op_type in COMBINING and node.domain == "" and not _constant(known, node.outputs[0]):
-            count += sum(_fold_operand(node, index, known) for index in range(len(node.inputs)))
-    return count
-
-
-def _constant(known: Facts, value: ir.Value | None) -> bool:
-    return value in known and known[value].constant
-
-
-def _fold_operand(node: ir.Node, index: int, known: Facts) -> bool:
-    operand, out = node.inputs[index], node.outputs[0]
-    if operand is None or operand.is_initializer() or operand.is_graph_input() or not _constant(known, operand):
-        return False
-    value = known[operand].value
-    shapes = [value.shape, *(dims(v) for i, v in enumerate(node.inputs) if i != index and v is not None)]
-    if sum(length > 1 for length in value.shape) > 1 or None in dims(out) or any(None in shape for shape in shapes):
-        return False
-    if np.broadcast_shapes(*shapes) != dims(out):  # type: ignore[arg-type]  # no dimension is None here
-        return False
-    if node.op_type == "Add" and not value.any() and not out.is_graph_output():
-        out.replace_all_uses_with(node.inputs[1 - index])  # type: ignore[arg-type]  # Add has both operands
-    else:
-        replace_input(node, index, value)
-    return True
+    return Plan(node, data.axis(depth), uniform, constant & ~uniform, new.T if matrix.transposed else new, alpha * total,
+                "its weight is shared" if _shared(node, place) else "constant, but not the same in every row")

@@ -3,57 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from sparsec.graph.liveness.analysis import RULES, Liveness, captured, weight_of
-from sparsec.graph.liveness.conv import name
+from sparsec.graph.liveness.analysis import RULES, Liveness, weight_of
+from sparsec.graph.liveness.coupling import settle
 from sparsec.graph.liveness.edit import set_data
 from sparsec.graph.liveness.facts import constant_of
-from sparsec.graph.liveness.slabs import NEEDED, Cut, Hold, Key, Relation, can_lose, freeze, solve
+from sparsec.graph.liveness.slabs import NEEDED, Cut, Hold, Key, can_lose
+
+Staying = Mapping[ir.Value, Mapping[str, int]]  # by layer output, how many units no output needs but stay, by reason
 
 
-@dataclass(frozen=True)
-class Removal:
-    """What was cut, and by layer output why slabs stay that no output needs: how many by reason."""
-
-    cut: Cut
-    staying: Mapping[ir.Value, Mapping[str, int]]
-
-
-def remove(model: ir.Model, liveness: Liveness) -> Removal:
-    """Zeroes weights and drops slabs that no output needs, in place; shapes and sizes in the graph follow."""
-    graph = model.graph
-    for node in graph:
+def zero_weights(model: ir.Model, liveness: Liveness) -> None:
+    """Sets weights to zero, in place, that meet only zeros or whose products no output needs."""
+    for node in model.graph:
         place = weight_of(node)
         weight = None if place is None else node.inputs[place]
         if weight is not None:
-            _zero(weight, liveness)
-    holds = {key: _hold(key, liveness) for value in liveness.known for key in keys(value)}
-    reasons = solve(holds, list(_relations(graph, liveness)))
+            data = constant_of(weight)
+            assert data is not None
+            dead = ~liveness.needed[weight] & (data != 0)
+            if dead.any():
+                set_data(weight, np.where(dead, np.zeros((), data.dtype), data))
+
+
+def remove(model: ir.Model, liveness: Liveness) -> Staying:
+    """Drops slabs that no output needs, in place; shapes and sizes in the graph follow."""
+    graph = model.graph
+    holds, reasons = settle(graph, liveness, lambda value: liveness.needed[value] & ~liveness.known[value].zero)
     cut: dict[ir.Value, dict[int, np.ndarray]] = {}
     for (value, axis), hold in holds.items():
         if not hold.all():
             cut.setdefault(value, {})[axis] = hold > 0
-    staying = {value: _count(holds[value, axis], reasons) for value, axis in unit_axes(graph)}
+    staying = {value: _count(holds[value, axis], reasons) for value, axis in _unit_axes(graph)}
     for node in graph:
         if node not in liveness.opaque:
             RULES[node.op_type].rewrite(node, cut)
     _slice(cut)
     RemoveUnusedNodesPass()(model)
-    return Removal(cut, staying)
+    return staying
 
 
-def keys(value: ir.Value) -> list[Key]:
-    """The axes of a value that can lose slabs."""
-    rank = len(value.shape) if value.shape is not None else 0
-    return [(value, axis) for axis in range(rank) if can_lose((value, axis))]
-
-
-def unit_axes(graph: ir.Graph) -> Iterator[Key]:
+def _unit_axes(graph: ir.Graph) -> Iterator[Key]:
     """The axis of every layer's output along which its units lie."""
     for node in graph:
         if weight_of(node) is not None:
@@ -63,47 +57,7 @@ def unit_axes(graph: ir.Graph) -> Iterator[Key]:
                 yield key
 
 
-def _zero(weight: ir.Value, liveness: Liveness) -> None:
-    data = constant_of(weight)
-    assert data is not None
-    dead = ~liveness.needed[weight] & (data != 0)
-    if dead.any():
-        set_data(weight, np.where(dead, np.zeros((), data.dtype), data))
-
-
-def _hold(key: Key, liveness: Liveness) -> Hold:
-    """Held where an element is needed and not known to be zero; initializers follow their users."""
-    value, axis = key
-    assert value.shape is not None
-    length = value.shape[axis]
-    assert isinstance(length, int)
-    if value.is_initializer():
-        return np.zeros(length, np.int32)
-    held = liveness.needed[value] & ~liveness.known[value].zero
-    held = held.any(axis=tuple(i for i in range(held.ndim) if i != axis))
-    return np.broadcast_to(held, (length,)).astype(np.int32) * NEEDED
-
-
-def _relations(graph: ir.Graph, liveness: Liveness) -> Iterator[Relation]:
-    for value in graph.inputs:
-        yield from freeze(keys(value), "input of the model")
-    for value in graph.outputs:
-        yield from freeze(keys(value), "output of the model")
-    for value in captured(graph):
-        yield from freeze(keys(value), "read by a subgraph")
-    for node in graph:
-        everything = [key for value in (*node.inputs, *node.outputs) if value is not None for key in keys(value)]
-        if node in liveness.opaque:
-            yield from freeze(everything, f"{name(node)}: {liveness.opaque[node]}")
-            continue
-        relations = list(RULES[node.op_type].couple(node))
-        yield from relations
-        touched = {key for relation in relations for key in relation.keys}
-        yield from freeze((key for key in everything if key not in touched), f"{name(node)} keeps the axis")
-
-
 def _count(hold: Hold, reasons: list[str]) -> dict[str, int]:
-    """How many slabs stay although they are not needed, by reason."""
     numbers, counts = np.unique(hold[hold > NEEDED], return_counts=True)
     return {reasons[number]: int(count) for number, count in zip(numbers, counts, strict=True)}
 

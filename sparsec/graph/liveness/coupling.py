@@ -1,0 +1,67 @@
+"""Which slabs of a graph's tensors can be dropped, given which elements must stay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph.liveness.analysis import RULES, Liveness, captured
+from sparsec.graph.liveness.conv import name
+from sparsec.graph.liveness.facts import Mask
+from sparsec.graph.liveness.slabs import NEEDED, Hold, Key, Relation, can_lose, freeze, solve
+
+
+def settle(graph: ir.Graph, liveness: Liveness, stays: Callable[[ir.Value], Mask], pinned: Mapping[Key, Mask] | None = None,
+           ) -> tuple[dict[Key, Hold], list[str]]:
+    """The holds of every axis that can lose slabs, and the reasons by number.
+
+    Args:
+        graph: the main graph.
+        liveness: of the graph.
+        stays: by value, the elements that must stay; initializers follow their users.
+        pinned: further slabs that must stay.
+
+    """
+    holds = {key: _hold(key, stays) for value in liveness.known for key in axes(value)}
+    for key, slabs in (pinned or {}).items():
+        if key in holds:
+            holds[key][slabs] = NEEDED
+    return holds, solve(holds, list(_relations(graph, liveness)))
+
+
+def axes(value: ir.Value) -> list[Key]:
+    """The axes of a value that can lose slabs."""
+    rank = len(value.shape) if value.shape is not None else 0
+    return [(value, axis) for axis in range(rank) if can_lose((value, axis))]
+
+
+def _hold(key: Key, stays: Callable[[ir.Value], Mask]) -> Hold:
+    value, axis = key
+    assert value.shape is not None
+    length = value.shape[axis]
+    assert isinstance(length, int)
+    if value.is_initializer():
+        return np.zeros(length, np.int32)
+    held = stays(value)
+    held = held.any(axis=tuple(i for i in range(held.ndim) if i != axis))
+    return np.broadcast_to(held, (length,)).astype(np.int32) * NEEDED
+
+
+def _relations(graph: ir.Graph, liveness: Liveness) -> Iterator[Relation]:
+    for value in graph.inputs:
+        yield from freeze(axes(value), "input of the model")
+    for value in graph.outputs:
+        yield from freeze(axes(value), "output of the model")
+    for value in captured(graph):
+        yield from freeze(axes(value), "read by a subgraph")
+    for node in graph:
+        everything = [key for value in (*node.inputs, *node.outputs) if value is not None for key in axes(value)]
+        if node in liveness.opaque:
+            yield from freeze(everything, f"{name(node)}: {liveness.opaque[node]}")
+            continue
+        relations = list(RULES[node.op_type].couple(node))
+        yield from relations
+        touched = {key for relation in relations for key in relation.keys}
+        yield from freeze((key for key in everything if key not in touched), f"{name(node)} keeps the axis")
