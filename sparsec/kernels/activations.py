@@ -54,7 +54,11 @@ def bind(value: Vector, body: Callable[[Any], Vector]) -> Vector:
 
 
 def _integers(value: int, lanes: int) -> Vector:
-    return T.Broadcast(T.int32(value), lanes)
+    return splat(T.int32(value), lanes)
+
+
+def _vector_type(element: str, lanes: int) -> str:
+    return f"{element}x{lanes}" if lanes > 1 else element
 
 
 def _polynomial(coefficients: Sequence[float], x: Vector, lanes: int) -> Vector:
@@ -73,13 +77,13 @@ def _even_polynomial(coefficients: Sequence[float], limit: float, x: Vector, lan
 def _power_of_two(exponent: Vector, lanes: int) -> Vector:
     """2^n of an int32 n in [-126, 127]."""
     bits = T.shift_left(exponent + _integers(127, lanes), _integers(23, lanes))
-    return T.reinterpret(f"float32x{lanes}", bits)
+    return T.reinterpret(_vector_type("float32", lanes), bits)
 
 
 def _reduce(x: Vector, lanes: int, body: Callable[[Vector, Vector], Vector]) -> Vector:
     """`body(e^r - 1, n)` for x = n ln 2 + r with int32 n and |r| <= ln(2) / 2; |x| must stay below 2^20."""
     def reduced(v: Vector, shifted: Vector) -> Vector:
-        n = T.reinterpret(f"int32x{lanes}", shifted) - _integers(_ROUND_BITS, lanes)
+        n = T.reinterpret(_vector_type("int32", lanes), shifted) - _integers(_ROUND_BITS, lanes)
         return bind(shifted - splat(_ROUND, lanes), lambda k: bind(
             v - k * splat(_LN2_HIGH, lanes) - k * splat(_LN2_LOW, lanes), lambda r: bind(
                 _polynomial(_EXP, r, lanes) * r * r + r, lambda p: body(p, n))))
