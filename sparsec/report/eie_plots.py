@@ -33,7 +33,7 @@ def plot_layers(figures: Figures) -> Figure:
     energy.set(xlabel=f"energy in uJ, {model}")
     time.invert_yaxis()
     for axes in (time, cycles, energy):
-        axes.legend(fontsize="x-small", loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+        axes.legend(fontsize="x-small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     return figure
 
 
