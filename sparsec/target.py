@@ -24,7 +24,7 @@ class Target:
         mcpu: LLVM's processor name ("" where it does not apply).
         arch: the CUDA architecture, such as "sm_80" ("" on other kinds).
         features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …).
-        vector_bits: width of a vector register.
+        vector_bits: width of a vector register; 0 where there are none, and activations keep ONNX's layout.
         l1_bytes, l2_bytes: data cache per core.
 
     """
@@ -55,7 +55,7 @@ _FIXED = {
     "cpu-generic": Target("cpu-generic", "cpu", mcpu="x86-64"),
     "cpu-avx2": Target("cpu-avx2", "cpu", mcpu="x86-64-v3", features=AVX2_FEATURES, vector_bits=256),
     "cpu-avx512": Target("cpu-avx512", "cpu", mcpu="x86-64-v4", features=AVX512_FEATURES, vector_bits=512),
-    "eie": Target("eie", "eie"),
+    "eie": Target("eie", "eie", vector_bits=0),
     **{f"cuda-{arch.replace('_', '')}": Target(f"cuda-{arch.replace('_', '')}", "cuda", arch=arch)
        for arch in ("sm_80", "sm_86", "sm_89", "sm_90")},
 }

@@ -20,8 +20,13 @@ from sparsec.passes.layout.regions import Kind, assign
 
 
 def run(model: ir.Model, context: Context) -> Report:
-    """Lay out a model in place; reports how many values are in which kind of layout and how many conversions stand."""
+    """Lay out a model in place; reports how many values are in which kind of layout and how many conversions stand.
+
+    A target without vectors takes every value as ONNX lays it out.
+    """
     lanes = context.target.lanes
+    if not lanes:
+        return Report("layout", modified=False)
     roles = assign(model, lanes)
     images = image_layouts(roles, lanes)
     borders = _Borders(model.graph)
