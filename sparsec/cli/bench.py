@@ -52,7 +52,8 @@ def command(
             files["onnxruntime"] = str(file)
         arrays = options.read_arrays(feeds) if feeds else _random_feeds(artifact)
         results = measure(files, arrays, threads=threads, seconds=seconds)
-    options.write_json(json, {"file": str(file), "threads": threads, "engines": [each.summary for each in results],
+    engines = [{"engine": each.engine, **each.summary, "stable": each.stable} for each in results]
+    options.write_json(json, {"file": str(file), "threads": threads, "engines": engines,
                               "ratio": {each.engine: ratio(each, results[0]) for each in results[1:]}})
     _print(results, threads)
 
@@ -72,7 +73,7 @@ def _print(results: list[Latency], threads: int) -> None:
     rows = []
     for each in results:
         summary = each.summary
-        times = [tables.duration(float(summary[key])) for key in ("p50_us", "p90_us", "p99_us")]
+        times = [tables.duration(summary[key]) for key in ("p50_us", "p90_us", "p99_us")]
         rows.append((each.engine, *times, f"{summary['per_second']:.0f}", summary["runs"]))
     tables.print_table((f"engine, {threads} thread(s)", "p50", "p90", "p99", "per second", "runs"), rows)
     for each in results[1:]:
