@@ -100,7 +100,7 @@ def prune(
     shape = pattern(options.pattern or how.pattern)
     target = _target(sparsity, shape, options)
     if how.needs_data and data is None:
-        raise PruningError(f"criterion '{options.criterion}' needs data: pass batches of inputs and targets")
+        raise PruningError(f"criterion '{options.criterion}' needs data: pass `data`, or --data to `sparsec prune`")
     weights = prunable(model)
     if shape.hidden:
         weights.popitem()  # the last layer's outputs are the model's own

@@ -31,7 +31,7 @@ def obs(context: Context) -> Scores:
 
 
 def compensate(context: Context, masks: Masks) -> None:
-    """Move the weights that remain so that each layer's outputs change least; in order, with the inputs it gets then."""
+    """Move the weights that remain so that each layer's outputs change least, given the inputs it gets by then."""
     for name in masks:
         hessian = _hessians(context, [name])[name]
         weight = context.weights[name]

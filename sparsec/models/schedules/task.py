@@ -48,7 +48,7 @@ class Task:
     def training(self, schedule: str) -> Train:
         """The training loop. Raises PruningError where there is none."""
         if self.train is None:
-            raise PruningError(f"schedule '{schedule}' trains the model, but there is no training data")
+            raise PruningError(f"schedule '{schedule}' trains the model: pass `train`, or --data to `sparsec prune`")
         return self.train
 
 

@@ -1,0 +1,46 @@
+"""`sparsec export`: a reference network as ONNX, dense or as its authors pruned it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsec.cli import tables
+from sparsec.cli.prune import require_torch
+from sparsec.cli.tables import console
+from sparsec.errors import UsageError
+
+
+def command(
+    network: Annotated[str, typer.Argument(
+        help="squeezenet, lenet300, lenet5, vgg16, vgg19, resnet18, resnet50, mobilenetv2 or bert.")],
+    output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The ONNX file to write.")],
+    weights: Annotated[Path | None, typer.Option(
+        exists=True, dir_okay=False, help="SqueezeNet's Deep Compression file.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size of the exported model.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+) -> None:
+    """Export a network: squeezenet from its authors' file, the others with random weights."""
+    if network == "squeezenet":
+        _export_squeezenet(weights, output)
+    else:
+        if weights is not None:
+            raise UsageError(f"--weights belongs to squeezenet; '{network}' gets random weights")
+        require_torch()
+        from sparsec.models import networks, onnx_export
+
+        kind = networks.network(network)
+        onnx_export.export(kind.build(seed), output, (kind.example(batch),))
+    console.print(f"{output}: {tables.nbytes(output.stat().st_size)}", soft_wrap=True)
+
+
+def _export_squeezenet(weights: Path | None, output: Path) -> None:
+    import onnx
+
+    from sparsec.models import squeezenet
+
+    if weights is None:
+        raise UsageError("squeezenet needs its authors' file: --weights squeezenet_deep_compression.net")
+    onnx.save(squeezenet(weights), output)
