@@ -15,7 +15,9 @@ from sparsec.backends.eie.architecture import Architecture
 from sparsec.backends.eie.inference import infer
 from sparsec.backends.eie.network import compile_network, run
 from sparsec.cli import app
+from sparsec.errors import ArtifactError
 from sparsec.models import digits, squeezenet
+from sparsec.runtime import InferenceSession
 
 ARCH = Architecture()
 LENET = files("sparsec.models") / "data" / "lenet300-digits-95.onnx"
@@ -114,3 +116,22 @@ def test_wrong_usage_says_what_to_do(arguments, message):
     result = simulate(*arguments)
     assert result.exception is not None
     assert message in str(result.exception) + result.output
+
+
+def test_a_compiled_model_simulates_as_its_source(tmp_path):
+    images, _ = digits()
+    np.savez(tmp_path / "digit.npz", input=images[:1])
+    artifact = tmp_path / "digits.sparsec"
+    given = ("--input", tmp_path / "digit.npz", "--json", tmp_path / "report.json")
+    result = CliRunner().invoke(app, ["compile", str(LENET), "--target", "eie", "-o", str(artifact), "--inputs",
+                                      str(tmp_path / "digit.npz")])
+    assert result.exit_code == 0, result.output
+    assert artifact.stat().st_size < 0.2 * LENET.stat().st_size
+    reports = []
+    for source in (LENET, artifact):
+        assert simulate(source, *given).exit_code == 0
+        reports.append(json.loads((tmp_path / "report.json").read_text()))
+    assert reports[0]["layers"] == reports[1]["layers"]
+    with pytest.raises(ArtifactError, match="sparsec simulate"):
+        InferenceSession(artifact)
+    assert "value_bits = 16" in str(simulate(artifact, "--value-bits", 8).exception)

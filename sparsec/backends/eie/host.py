@@ -15,8 +15,8 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.operators import DOMAIN, REFERENCES
 from sparsec.graph.reader import IR_VERSION
 
-MOVES = frozenset({"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reformat", "Reshape", "Slice", "Split",
-                   "Squeeze", "Transpose", "Unsqueeze"})
+MOVES = frozenset({"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze",
+                   "Transpose", "Unsqueeze"})
 """Operators that only move data."""
 
 
