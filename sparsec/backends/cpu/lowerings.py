@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, matmul, reformat
+from sparsec.backends.cpu import conv, matmul, reformat, tokens
 from sparsec.backends.cpu.context import LoweringContext
 
 LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "sparsec::Conv": conv.lower,
     "sparsec::MatMul": matmul.lower,
     "sparsec::Reformat": reformat.lower,
+    "sparsec::Attention": tokens.lower_attention,
+    "LayerNormalization": tokens.lower_layer_norm,
 }
 """Each binds the node's outputs; it raises UnsupportedOperatorError with the reason if it cannot."""

@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
+from tvm import tirx
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.graph.layout import PaddedFlat, Plain
-from sparsec.kernels import reformat_padded
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.layout import Layout, PaddedFlat, Plain, Tiled
+from sparsec.kernels import reformat_padded, reformat_tiled
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit the copy."""
     source, target = context.layout(node.inputs[0]), context.layout(node.outputs[0])
-    image = source if isinstance(source, PaddedFlat) else target
-    assert isinstance(image, PaddedFlat)
-    shape = (image.batch, image.channels, image.height, image.width)
-    kernel = reformat_padded.build(reformat_padded.ReformatParams(shape, source, target), context.isa)
-    size = image.batch * image.channels * image.height * image.width if isinstance(target, Plain) else target.size
-    context.bind(node.outputs[0], context.call(kernel, [context.flat(node.inputs[0])], size))
+    size = math.prod(context.shape(node.outputs[0])) if isinstance(target, Plain) else target.size
+    expr = context.call(_kernel(context, source, target), [context.flat(node.inputs[0])], size)
+    context.bind(node.outputs[0], expr)
+
+
+def _kernel(context: LoweringContext, source: Layout, target: Layout) -> tirx.PrimFunc:
+    if isinstance(source, Plain | PaddedFlat) and isinstance(target, Plain | PaddedFlat) and source != target:
+        image = source if isinstance(source, PaddedFlat) else target
+        assert isinstance(image, PaddedFlat)
+        shape = (image.batch, image.channels, image.height, image.width)
+        return reformat_padded.build(reformat_padded.ReformatParams(shape, source, target), context.isa)
+    if isinstance(source, Tiled) and isinstance(target, Plain):
+        return reformat_tiled.build(reformat_tiled.ReformatTiledParams(source, into=False), context.isa)
+    if isinstance(source, Plain) and isinstance(target, Tiled):
+        return reformat_tiled.build(reformat_tiled.ReformatTiledParams(target, into=True), context.isa)
+    raise UnsupportedOperatorError(f"no copy from {source} to {target}")

@@ -13,9 +13,8 @@ import onnx_ir as ir
 
 from sparsec.graph.layout import PLAIN, Layout
 from sparsec.graph.operators.schema import DOMAIN
-from sparsec.graph.shapes import static_shape
 from sparsec.passes.context import Context, Report
-from sparsec.passes.layout.geometry import image_layouts, token_layout
+from sparsec.passes.layout.geometry import image_layouts, token_layout, token_width
 from sparsec.passes.layout.regions import Kind, assign
 
 
@@ -29,6 +28,7 @@ def run(model: ir.Model, context: Context) -> Report:
         return Report("layout", modified=False)
     roles = assign(model, lanes)
     images = image_layouts(roles, lanes)
+    width = token_width(roles, lanes)
     borders = _Borders(model.graph)
     for node in list(model.graph):
         role = roles.get(node)
@@ -36,11 +36,11 @@ def run(model: ir.Model, context: Context) -> Report:
             if value is None or value.const_value is not None:
                 continue
             kind = role.kind if role is not None and index in role.inputs else Kind.PLAIN
-            wanted = _layout(value, kind, images, lanes)
+            wanted = _layout(value, kind, images, width)
             node.replace_input_with(index, borders.convert(value, wanted, node))
         if role is not None and role.output:
             for output in node.outputs:
-                _set(output, _layout(output, role.kind, images, lanes))
+                _set(output, _layout(output, role.kind, images, width))
     for index, output in enumerate(model.graph.outputs):
         converted = borders.convert(output, PLAIN, None)
         if converted is not output:
@@ -51,10 +51,10 @@ def run(model: ir.Model, context: Context) -> Report:
     return Report("layout", modified=bool(roles), counts={**counts, "conversions": borders.count})
 
 
-def _layout(value: ir.Value, kind: Kind, images: Mapping[ir.Value, Layout], lanes: int) -> Layout:
+def _layout(value: ir.Value, kind: Kind, images: Mapping[ir.Value, Layout], width: int) -> Layout:
     if kind is Kind.IMAGE:
         return images[value]
-    return token_layout(static_shape(value) or (), lanes) if kind is Kind.TOKENS else PLAIN
+    return token_layout(value, width) if kind is Kind.TOKENS else PLAIN
 
 
 def _set(value: ir.Value, layout: Layout) -> None:

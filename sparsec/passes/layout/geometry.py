@@ -14,11 +14,21 @@ from sparsec.passes.layout.regions import Kind, Role
 TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the order of preference
 
 
-def token_layout(shape: tuple[int, ...], lanes: int) -> Tiled:
-    """The tiles for tokens of shape (tokens, features) or (batch, tokens, features): as little padding as possible."""
-    batch, tokens, features = (1, *shape)[-3:]
-    width = min((v * lanes for v in TOKEN_VECTORS), key=lambda width: round_up(tokens, width))
-    return Tiled(batch, tokens, features, width)
+def token_width(roles: Mapping[ir.Node, Role], lanes: int) -> int:
+    """Tokens of a tile, one width for the whole model: the one with the least padding."""
+    counts = [_token_shape(value)[1] for node, role in roles.items() if role.kind is Kind.TOKENS
+              for value in node.outputs]
+    return min((v * lanes for v in TOKEN_VECTORS), key=lambda width: sum(round_up(count, width) for count in counts))
+
+
+def token_layout(value: ir.Value, width: int) -> Tiled:
+    """The tiles of tokens of shape (tokens, features) or (batch, tokens, features)."""
+    return Tiled(*_token_shape(value), width)
+
+
+def _token_shape(value: ir.Value) -> tuple[int, int, int]:
+    batch, tokens, features = (1, *(static_shape(value) or ()))[-3:]
+    return batch, tokens, features
 
 
 def image_shape(value: ir.Value) -> tuple[int, int, int, int]:

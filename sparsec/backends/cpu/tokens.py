@@ -1,0 +1,51 @@
+"""Lowering of the operators on tokens that have no weight to choose a format for: layer norm and attention."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.graph.layout import Tiled
+from sparsec.kernels import attention, layer_norm
+
+
+def lower_layer_norm(context: LoweringContext, node: ir.Node) -> None:
+    """Emit a LayerNormalization over the features."""
+    layout: Tiled = node.outputs[0].meta["layout"]
+    params = layer_norm.LayerNormParams(layout, node.attributes.get_float("epsilon", 1e-5))
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    inputs = [context.flat(node.inputs[1]),
+              context.constant(np.zeros(layout.features, np.float32)) if bias is None else context.flat(bias),
+              context.flat(node.inputs[0])]
+    context.bind(node.outputs[0], context.call(layer_norm.build(params, context.isa), inputs, layout.size))
+
+
+def lower_attention(context: LoweringContext, node: ir.Node) -> None:
+    """Emit a sparsec::Attention."""
+    q, k, v = (value.meta["layout"] for value in node.inputs[:3])
+    heads, mask = node.attributes.get_int("heads"), node.inputs[3] if len(node.inputs) > 3 else None
+    shape = None if mask is None else _mask_shape(context, mask, k.tokens)
+    params = attention.AttentionParams(
+        heads, q.features // heads, q.batch, q.tokens, k.tokens, q.width, node.attributes.get_float("scale"),
+        *(attention.Projection(layout.features) for layout in (q, k, v)), shape)
+    inputs = [context.flat(value) for value in node.inputs[:3]]
+    if mask is not None:
+        inputs.append(_mask(context, mask, shape))
+    context.bind(node.outputs[0], context.call(attention.build(params, context.isa), inputs, params.output.size))
+
+
+def _mask_shape(context: LoweringContext, mask: ir.Value, keys: int) -> tuple[int, ...]:
+    """The mask's shape as (batch, heads, queries, keys), where all but the keys may be 1."""
+    return (*(1, 1, 1, *context.shape(mask)[:-1])[-3:], keys)
+
+
+def _mask(context: LoweringContext, mask: ir.Value, shape: tuple[int, ...]) -> relax.Expr:
+    """The mask as one flat buffer; one that is the same for all keys is spread over them."""
+    if math.prod(context.shape(mask)) == math.prod(shape):
+        return context.flat(mask)
+    spread = relax.op.broadcast_to(context.tensor(mask), (*context.shape(mask)[:-1], shape[-1]))
+    return context.bb.emit(relax.op.reshape(context.bb.emit(spread), (math.prod(shape),)))
