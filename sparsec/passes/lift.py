@@ -181,7 +181,7 @@ def _batch_norm(node: ir.Node) -> str | None:
     assert node.graph is not None
     found, rank = rewrite.batch_norm(node), len(static_shape(node.inputs[0]) or ())
     if found is None:
-        return "its parameters are not constants"
+        return "its parameters are not constants, or it is training"
     if rank not in (3, 4):
         return f"its input has rank {rank}, it is no image or sequence"
     scale, offset = (array.astype(np.float32) for array in found)

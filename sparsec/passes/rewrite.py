@@ -46,10 +46,9 @@ def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
 
 
 def batch_norm(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """Scale and offset of a BatchNormalization by constants, in float64; None in training."""
+    """Scale and offset, in float64, of a BatchNormalization by constants; None in training, with its further outputs."""
     gamma, beta, mean, variance = (constant(value) for value in node.inputs[1:5])
-    if gamma is None or beta is None or mean is None or variance is None or len(node.outputs) > 1 \
-            or node.attributes.get_int("training_mode"):
+    if gamma is None or beta is None or mean is None or variance is None or len(node.outputs) > 1:
         return None
     scale = gamma / np.sqrt(variance.astype(np.float64) + node.attributes.get_float("epsilon", 1e-5))
     return scale, beta - mean * scale

@@ -37,8 +37,8 @@ def test_activations_equal_onnx(name):
     assert relative_error(ACTIVATIONS[name](x, -0.5, 0.75), expected) < 1e-6
 
 
-CONV = """g (float[2,4,9,7] x, float[2,6,5,4] r) => (float[n,m,h,w] y) <float[6,2,3,3] weight, float[6] b>
-    {{ y = sparsec.Conv<strides=[2,2], pads=[1,0,2,2], group={group}, activation="relu">(x, weight, {rest}) }}"""
+CONV = """g (float[2,4,9,7] x, float[2,6,5,7] r) => (float[n,m,h,w] y) <float[6,2,3,3] weight, float[6] b>
+    {{ y = sparsec.Conv<strides=[2,1], pads=[1,0,2,2], group={group}, activation="relu">(x, weight, {rest}) }}"""
 LINEAR = """g (float[2,5,4] x, float[2,5,3] r) => (float[n,m,h] y) <float[3,{k}] weight, float[3] b>
     {{ y = sparsec.MatMul(x, weight, {rest}) }}"""
 LEFT = """g (float[2,5,4] x) => (float[n,m,h] y) <float[3,5] weight, float[3] b>

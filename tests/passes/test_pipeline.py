@@ -1,0 +1,72 @@
+"""The pipeline reports, dumps and verifies every step, and takes real networks apart completely."""
+
+import onnx
+import pytest
+
+from sparsec import pipeline
+from sparsec.errors import ModelError
+from sparsec.graph.compare import random_feeds, relative_error, run_onnxruntime
+from sparsec.graph.evaluate import evaluate
+from sparsec.graph.reader import load
+from sparsec.passes import layout
+from sparsec.passes.context import Context, Report
+from sparsec.target import resolve
+from tests.graph.light import PATHS, randomised
+from tests.passes.graphs import GRAPHS
+
+CONTEXT = Context(resolve("cpu-generic"))
+BEYOND = {  # operators that are left beside sparsec's and pooling
+    "bvlc_alexnet": {"LRN", "Reshape", "Softmax"},
+    "densenet121": {"Concat"},
+    "inception_v1": {"Concat", "LRN", "Reshape", "Softmax"},
+    "inception_v2": {"Concat", "Reshape", "Softmax"},
+    "resnet50": {"Reshape", "Softmax"},
+    "shufflenet": {"Concat", "Relu", "Reshape", "Softmax", "Transpose"},
+    "squeezenet": {"Concat", "Reshape", "Softmax"},
+    "vgg19": {"Reshape", "Softmax"},
+    "zfnet512": {"LRN", "Reshape", "Softmax"},
+}
+POOLING = {"AveragePool", "GlobalAveragePool", "MaxPool"}
+
+
+def test_every_step_is_reported_and_dumped(tmp_path):
+    proto = GRAPHS["residual block"]
+    graph = load(proto)
+    feeds = random_feeds(graph)
+    reports = pipeline.run_passes(graph, CONTEXT, tmp_path / "ir")
+    files = sorted((tmp_path / "ir").iterdir())
+    assert [file.name for file in files] == [f"{i:02d}-{report.name}.onnx" for i, report in enumerate(reports)]
+    expected = run_onnxruntime(proto, feeds)[0]
+    for file in files:
+        onnx.checker.check_model(file)
+        assert relative_error(evaluate(load(file), feeds)[0], expected) < 1e-6
+
+
+def test_a_pass_that_breaks_the_graph_is_named(monkeypatch):
+    def saw(model, _context):
+        for node in model.graph:
+            if node.op_type == "Conv":
+                node.replace_input_with(1, model.graph.inputs[0])
+        return Report("saw", modified=True)
+
+    monkeypatch.setattr(pipeline, "PASSES", [*pipeline.PASSES, saw])
+    with pytest.raises(ModelError, match="the graph after pass saw: "):
+        pipeline.run_passes(load(GRAPHS["scale and shift"]), CONTEXT)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_real_networks_consist_of_sparsec_layers_and_pooling(name, monkeypatch):
+    monkeypatch.setattr(pipeline, "PASSES", [run for run in pipeline.PASSES if run is not layout.run])
+    graph = load(PATHS[name])
+    reports = pipeline.run_passes(graph, CONTEXT)
+    assert not [note for report in reports for note in report.notes]
+    assert {node.op_type for node in graph.graph if node.domain == ""} - POOLING == BEYOND[name]
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
+def test_real_networks_keep_their_answers(name):
+    proto = randomised(name)
+    graph = load(proto)
+    feeds = random_feeds(graph)
+    pipeline.run_passes(graph, CONTEXT)
+    assert relative_error(evaluate(graph, feeds)[0], run_onnxruntime(proto, feeds)[0]) < 1e-5
