@@ -46,7 +46,7 @@ def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
 
 
 def batch_norm(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """Scale and offset, in float64, of a BatchNormalization by constants; None in training, with its further outputs."""
+    """Scale and offset in float64 of a BatchNormalization by constants; None in training, with its further outputs."""
     gamma, beta, mean, variance = (constant(value) for value in node.inputs[1:5])
     if gamma is None or beta is None or mean is None or variance is None or len(node.outputs) > 1:
         return None
