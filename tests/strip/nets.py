@@ -21,6 +21,7 @@ class Net:
         self.density, self.dead = density, dead  # of single weights, and how often a whole unit is zero
         self.nodes, self.initializers, self.inputs, self.weights = [], [], [], []
         self.known_shapes = {}
+        self.shared_factors = False  # some outputs are multiples of the same input: a maximum may ignore one of them
 
     def input(self, shape, name="x"):
         self.inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
@@ -77,6 +78,11 @@ def activation(net, x):
     return net.op(net.pick("LeakyRelu", "Softsign", "Elu", "Identity"), x)
 
 
+def maximum(net, *kinds):
+    """Operators that take a maximum, where any operand can be the largest."""
+    return kinds if net.constants or not net.shared_factors else ()
+
+
 def spatial(net, x):
     return len(net.shape(x)) - 2
 
@@ -108,6 +114,7 @@ def conv_transpose(net, x):
     out = groups * net.pick(1, 2)
     weight = net.weight(channels, out // groups, *[net.pick(1, 2, 3)] * rank)
     kernel = net.shape(weight)[2]
+    net.shared_factors = True
     return net.op("ConvTranspose", x, weight, *bias(net, out), group=groups, strides=[net.pick(1, 2)] * rank,
                   pads=[min(1, kernel - 1)] * rank * 2 if min(net.shape(x)[2:]) > 2 else [0] * rank * 2)
 
@@ -122,7 +129,8 @@ def batch_norm(net, x):
 
 def pool(net, x):
     rank, size = spatial(net, x), min(net.shape(x)[2:])
-    kernel, kind = min(net.pick(1, 2, 3), size), net.pick("MaxPool", "AveragePool", "LpPool")
+    kernel, kind = min(net.pick(1, 2, 3), size), net.pick(*maximum(net, "MaxPool"), "AveragePool", "LpPool")
+    net.shared_factors |= kind == "LpPool"
     extra = {"count_include_pad": net.pick(0, 1)} if kind == "AveragePool" else {}
     pad = 1 if kernel == 3 and kind != "LpPool" else 0
     return net.op(kind, x, kernel_shape=[kernel] * rank, strides=[net.pick(1, kernel)] * rank, pads=[pad] * rank * 2, **extra)
@@ -162,15 +170,15 @@ def shuffle(net, x):
 
 def gate(net, x):
     """Squeeze and excitation."""
-    squeezed = conv(net, net.op(net.pick("GlobalAveragePool", "GlobalMaxPool"), x), same=True)
+    squeezed = conv(net, net.op(net.pick("GlobalAveragePool", *maximum(net, "GlobalMaxPool")), x), same=True)
     excited = activation(net, conv(net, squeezed, out=net.shape(x)[1], same=True))
-    return net.op(net.pick("Mul", "Mul", "Add"), x, excited)
+    return net.op(net.pick("Mul", *["Add"] * net.constants), x, excited)
 
 
 def per_channel(net, x):
     data = net.random(net.shape(x)[1], *[1] * spatial(net, x)) * (net.rng.random((net.shape(x)[1], *[1] * spatial(net, x))) < 0.7)
     kind = net.pick("Mul", "Add", "Max", "Div", "PRelu") if net.constants else net.pick("Mul", "PRelu")
-    data = data if kind != "Div" else np.abs(data) + 1
+    data = np.abs(data) + 1 if kind == "Div" or not net.constants and kind == "PRelu" else data
     return net.op(kind, x, net.const(data.astype(np.float32)))
 
 
@@ -193,7 +201,8 @@ def lrn(net, x):
 def instance_norm(net, x):
     channels = net.shape(x)[1]
     scale, shift = net.random(channels), net.random(channels) * net.constants
-    return net.op("InstanceNormalization", x, *(net.const(a.astype(np.float32)) for a in (scale, shift)), epsilon=0.1)
+    y = net.op("InstanceNormalization", x, *(net.const(a.astype(np.float32)) for a in (scale, shift)), epsilon=0.1)
+    return activation(net, y)
 
 
 def blocks(net, x):
@@ -246,8 +255,11 @@ def reduce(net, x):
 
 def reorder(net, x):
     rank = len(net.shape(x))
-    return net.op("Squeeze", net.op("Unsqueeze", x, net.ints(1)), net.ints(1)) if rank == 2 else \
-        net.op("Transpose", x, perm=[0, 2, 1])
+    if rank == 2:
+        return net.op("Squeeze", net.op("Unsqueeze", x, net.ints(1)), net.ints(1))
+    turned = net.op("Transpose", x, perm=[0, 2, 1])
+    mixed = net.op("MatMul", turned, net.weight(net.shape(x)[1], 3, units=1))
+    return net.op("Transpose", mixed, perm=[0, 2, 1])
 
 
 def tile(net, x):
@@ -293,36 +305,47 @@ FEATURES = {f.__name__: f for f in (gemm, linear, gated, skip, reorder, tile, ac
 SEQUENCE = {f.__name__: f for f in (linear, gated, skip, layer_norm, attention, reduce, reorder, expand, activation)}
 
 
-def image_net(seed, first=None, *, constants, depth=4, head=True):
+CANCELLING = ("instance_norm", "attention")  # ignore what is the same at all positions, or steps, of their input
+
+
+def chosen(net, blocks, depth, last):
+    """The blocks of a network; without constants, every value must matter to what follows."""
+    if net.constants:
+        return [net.pick(*blocks) for _ in range(depth - 1)] + [last]
+    simple = [name for name in blocks if name not in CANCELLING]
+    return [net.pick(*simple) for _ in range(0 if last == "instance_norm" else depth - 1)] + [last]
+
+
+def image_net(seed, first, *, constants, depth=4, head=True):
     """A network of image blocks, `first` among them, that ends in a linear layer."""
-    net = Net([seed, len(first or ''), *map(ord, first or '')], constants=constants)
+    net = Net([seed, *map(ord, first)], constants=constants)
     rank = net.pick(1, 2, 2)
     x = conv(net, net.input((2, net.pick(2, 3), *[net.pick(4, 5)] * rank)), out=net.pick(3, 4, 6))
-    for name in [net.pick(*IMAGE) for _ in range(depth - 1)] + [first or "conv"]:
+    for name in chosen(net, IMAGE, depth, first):
         x = IMAGE[name](net, x)
         if np.prod(net.shape(x)) > 600:
-            x = net.op("MaxPool", x, kernel_shape=[2] * rank, strides=[2] * rank) if min(net.shape(x)[2:]) > 1 else x
+            x = net.op("AveragePool", x, kernel_shape=[2] * rank, strides=[2] * rank) if min(net.shape(x)[2:]) > 1 else x
     x = conv(net, x, out=net.pick(2, 4))
     return net.model([gemm(net, net.op("Flatten", x)) if head else x])
 
 
-def feature_net(seed, first=None, *, constants, depth=4):
-    net = Net([seed, len(first or ''), *map(ord, first or '')], constants=constants)
+def feature_net(seed, first, *, constants, depth=4):
+    net = Net([seed, *map(ord, first)], constants=constants)
     x = gemm(net, net.input((3, net.pick(3, 5))))
-    for name in [net.pick(*FEATURES) for _ in range(depth - 1)] + [first or "gemm"]:
+    for name in chosen(net, FEATURES, depth, first):
         x = FEATURES[name](net, x)
     return net.model([gemm(net, x)])
 
 
-def sequence_net(seed, first=None, *, constants, depth=3):
-    net = Net([seed, len(first or ''), *map(ord, first or '')], constants=constants)
+def sequence_net(seed, first, *, constants, depth=3):
+    net = Net([seed, *map(ord, first)], constants=constants)
     steps = net.pick(3, 4)
     ids = helper.make_tensor_value_info("ids", TensorProto.INT64, (2, steps))
     net.inputs.append(ids)
     net.known_shapes["ids"] = (2, steps)
     x = net.op("Gather", net.weight(VOCABULARY, net.pick(3, 4, 6), units=1), "ids")
     x = net.op("Add", x, net.input((2, *net.shape(x)[1:]), "noise"))
-    for name in [net.pick(*SEQUENCE) for _ in range(depth - 1)] + [first or "linear"]:
+    for name in chosen(net, SEQUENCE, depth, first):
         x = SEQUENCE[name](net, x)
     return net.model([net.op("MatMul", x, net.weight(net.shape(x)[-1], 3, units=1))])
 

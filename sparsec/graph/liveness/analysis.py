@@ -21,7 +21,7 @@ from sparsec.graph.liveness import (
     rows,
     select,
 )
-from sparsec.graph.liveness.facts import Known, Mask, compact, constant_of, dims, unknown
+from sparsec.graph.liveness.facts import Known, Mask, compact, constant_of, dims, is_constant, unknown
 from sparsec.graph.liveness.rule import Rule
 
 RULES: Mapping[str, Rule] = {
@@ -39,15 +39,12 @@ class Liveness:
     Attributes:
         known: what each value is for every input of the model.
         needed: which elements of it change an output when they change.
-        active: by weight, the non-zero elements on a path of non-zero weights from an input to an output
-            (Vysogorets & Kempe 2023, section 1; biases and normalisation parameters are no weights).
         opaque: the nodes that the analysis does not follow, with the reason; they keep everything alive.
 
     """
 
     known: Mapping[ir.Value, Known]
     needed: Mapping[ir.Value, Mask]
-    active: Mapping[ir.Value, Mask]
     opaque: Mapping[ir.Node, str]
 
 
@@ -58,7 +55,7 @@ def weight_of(node: ir.Node) -> int | None:
     places = {"Gather": (0,), "MatMul": (1, 0), "Gemm": (1, 0)}.get(node.op_type, (1,))
     for place in places:
         value = node.inputs[place]
-        if constant_of(value) is not None and value is not None and len(dims(value)) > 1:
+        if is_constant(value) and value is not None and len(dims(value)) > 1:
             floating = value.dtype is not None and value.dtype.is_floating_point()
             return place if floating else None
     return None
@@ -66,17 +63,23 @@ def weight_of(node: ir.Node) -> int | None:
 
 def analyse(model: ir.Model) -> Liveness:
     """The liveness of every value of the main graph, which must be sorted and have inferred shapes."""
-    graph = model.graph
-    known, opaque = _forward(graph)
-    needed = _backward(graph, known, opaque)
-    paths = _backward(graph, known, opaque, paths=True)
+    known, opaque = _forward(model.graph)
+    return Liveness(known, _backward(model.graph, known, opaque), opaque)
+
+
+def active_weights(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
+    """By weight, the elements on a path of non-zero weights from an input to an output.
+
+    The active connections of Vysogorets & Kempe 2023, section 1; biases and normalisation parameters are no weights.
+    """
+    paths = _backward(model.graph, liveness.known, liveness.opaque, paths=True)
     active = {}
-    for node in graph:
+    for node in model.graph:
         place = weight_of(node)
         weight = None if place is None else node.inputs[place]
-        if weight is not None and weight.const_value is not None:
-            active[weight] = paths[weight] & (known[weight].value != 0)
-    return Liveness(known, needed, active, opaque)
+        if weight is not None:
+            active[weight] = paths[weight] & (liveness.known[weight].value != 0)
+    return active
 
 
 def _rule(node: ir.Node) -> Rule | None:

@@ -56,7 +56,8 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
         return [unknown(node.outputs[0])]
     if node.op_type != "BatchNormalization":
         full = spread(x.value, [_axis(node)], dims(_source(node)))
-        return [known(mask, evaluate(node, [full, *(None if f is None else f.value for f in inputs[1:])])[0])]
+        value = evaluate(node, [full, *(None if f is None else f.value for f in inputs[1:])])
+        return [unknown(node.outputs[0]) if value is None else known(mask, value)]
     scale, bias, mean, variance = (_per_channel(node, fact.value).astype(np.float64) for fact in parameters)
     spread_out = np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
     return [known(mask, ((x.value - mean) / spread_out * scale + bias).astype(x.value.dtype))]

@@ -41,8 +41,11 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     mask = same_everywhere([fact.mask for fact in inputs if fact is not None], len(dims(out)))
     if not mask.any():
         return [unknown(out)]
-    value = evaluate(node, [None if fact is None else fact.value for fact in inputs])[0]
-    return [known(mask, aligned(value, len(dims(out))))]
+    values = [None if fact is None else fact.value for fact in inputs]
+    if node.op_type == "PRelu" and values[0] is not None and values[1] is not None:  # does not broadcast its first input
+        values[0] = np.broadcast_to(values[0], np.broadcast_shapes(values[0].shape, values[1].shape))
+    value = evaluate(node, values)
+    return [unknown(out) if value is None else known(mask, aligned(value, len(dims(out))))]
 
 
 def backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:

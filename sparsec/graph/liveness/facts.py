@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 Dims = tuple[int | None, ...]  # None: symbolic
+IR_VERSION = 10  # every supported onnxruntime reads it
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Known:
     mask: Mask
     value: Array
 
-    @property
+    @cached_property
     def zero(self) -> Mask:
         """Elements that are 0 for every input."""
         return self.mask & (self.value == 0)
@@ -92,24 +93,35 @@ def aligned(fact: Array, rank: int) -> Array:
     return fact.reshape((1,) * (rank - fact.ndim) + fact.shape)
 
 
-def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> list[Array]:
-    """The node's outputs on these inputs, by ONNX's reference implementation."""
+def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
+    """The node's first output on these inputs, by onnxruntime; None where that has no kernel for it."""
+    import onnxruntime
+
     assert node.graph is not None
     feeds = {v.name: a for v, a in zip(node.inputs, inputs, strict=True) if v is not None and a is not None}
     typed = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
              for name, array in feeds.items()]
-    outputs = [onnx.ValueInfoProto(name=value.name) for value in node.outputs if value.name]
+    outputs = [onnx.ValueInfoProto(name=node.outputs[0].name)]
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in node.graph.opset_imports.items()]
     model = onnx.helper.make_model(onnx.helper.make_graph([ir.to_proto(node)], "node", typed, outputs),
-                                   opset_imports=opsets)
-    with np.errstate(all="ignore"):  # operators that ONNX defines as functions need the types of their inputs
-        evaluator = ReferenceEvaluator(onnx.shape_inference.infer_shapes(model))
-        return [np.asarray(output) for output in evaluator.run(None, feeds)]
+                                   opset_imports=opsets, ir_version=IR_VERSION)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, feeds)[0])
+    except Exception:  # noqa: BLE001 - its errors have no common base
+        return None
+
+
+def is_constant(value: ir.Value | None) -> bool:
+    """An initializer that no caller of the model can override."""
+    return value is not None and value.const_value is not None and value.is_initializer() and not value.is_graph_input()
 
 
 def constant_of(value: ir.Value | None) -> Array | None:
-    """The data of an initializer that no caller of the model can override, else None."""
-    if value is None or value.const_value is None or not value.is_initializer() or value.is_graph_input():
+    """The data of a constant, else None."""
+    if value is None or value.const_value is None or not is_constant(value):
         return None
     return value.const_value.numpy()
 
@@ -131,4 +143,4 @@ def parameter(node: ir.Node, name: str, index: int | None = None) -> list[int] |
 def is_computed(node: ir.Node, *indices: int) -> bool:
     """One of these inputs is present and not a constant."""
     present = (node.inputs[i] for i in indices if i < len(node.inputs))
-    return any(value is not None and constant_of(value) is None for value in present)
+    return any(value is not None and not is_constant(value) for value in present)

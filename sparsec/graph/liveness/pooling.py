@@ -38,16 +38,17 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     mask = ~_touched(~x.mask, windows)
     if not mask.any():
         return [unknown(node.outputs[0])]
-    return [known(mask, _pooled(node, x.value, windows))]
+    value = _pooled(node, x.value, windows)
+    return [unknown(node.outputs[0]) if value is None else known(mask, value)]
 
 
-def _pooled(node: ir.Node, value: Array, windows: Taps) -> Array:
+def _pooled(node: ir.Node, value: Array, windows: Taps) -> Array | None:
     averages_padding = node.op_type == "AveragePool" and node.attributes.get_int("count_include_pad", 0)
     same = node.op_type != "LpPool" and all(length == 1 for length in value.shape[2:])
     if same and not (averages_padding and reads_padding(windows)):
         return value
     assert node.inputs[0] is not None
-    return evaluate(node, [spread(value, range(2, value.ndim), dims(node.inputs[0]))])[0]
+    return evaluate(node, [spread(value, range(2, value.ndim), dims(node.inputs[0]))])
 
 
 def backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:

@@ -32,6 +32,7 @@ Axes = Callable[[ir.Node], list[int]]
 REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
               "ReduceProd", "ReduceSum", "ReduceSumSquare")
 GLOBAL_POOLS = ("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
+CENTRED = ("InstanceNormalization", "LayerNormalization", "LogSoftmax", "Softmax")  # constant on a single element
 ZERO_ADDS_NOTHING = ("ReduceL1", "ReduceL2", "ReduceSum", "ReduceSumSquare")
 
 
@@ -70,7 +71,9 @@ def reduce_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     if not mask.any() or None in (shape[axis] for axis in axes):
         return [unknown(node.outputs[0])]
     rest = [fact.value if fact is not None else None for fact in inputs[1:]]
-    value = evaluate(node, [spread(x.value, axes, shape), *rest])[0]
+    value = evaluate(node, [spread(x.value, axes, shape), *rest])
+    if value is None:
+        return [unknown(node.outputs[0])]
     return [known(mask.reshape([mask.shape[axis] for axis in _kept_axes(node)]), value)]
 
 
@@ -140,11 +143,13 @@ def row_rule(axes_of: Axes) -> Rule:
         x, scale, *rest = (*inputs, None)
         axes, shape, rank = axes_of(node), dims(_source(node)), _rank(node)
         assert x is not None
-        whole = x.mask.all(axis=tuple(axes), keepdims=True)
+        whole, value = x.mask.all(axis=tuple(axes), keepdims=True), None
+        if all(shape[axis] == 1 for axis in axes) and node.op_type in CENTRED:
+            whole = np.ones_like(whole)
         if whole.any() and None not in (shape[axis] for axis in axes):
             parameters = [fact.value if fact is not None else None for fact in inputs[1:]]
-            value = evaluate(node, [spread(x.value, axes, shape), *parameters])[0]
-        else:
+            value = evaluate(node, [spread(x.value, [1, *axes] if rank > 1 else axes, shape), *parameters])
+        if value is None:
             whole, value = np.zeros_like(whole), np.zeros((1,) * rank, x.value.dtype)
         if scale is not None:
             flat = aligned(_affine(node, scale.zero), rank)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness.facts import Array, Dims, Mask
 
+EVERY = (slice(None),) * 3  # batch, groups, channels of a group
 Taps = list[Mask]  # by spatial axis: [k, p, q] says that output position p reads input position q through tap k
 
 
@@ -76,67 +78,83 @@ def reads_padding(windows: Taps) -> bool:
     return not all(tap.any(axis=2).all() for tap in windows)
 
 
-def _positions(windows: Taps, tap: Sequence[int]) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
-    """Index grids of the output positions that read through a tap, and of what they read."""
-    pairs = [np.nonzero(axis[k]) for axis, k in zip(windows, tap, strict=True)]
-    return np.ix_(*(p for p, _ in pairs)), np.ix_(*(q for _, q in pairs))
+@dataclass(frozen=True)
+class Runs:
+    """Consecutive equal positions of an axis: the run of every position, and the first position of every run."""
+
+    of: Array
+    first: Array
 
 
-def _uniform(fact: Array) -> bool:
-    return all(length == 1 for length in fact.shape[3:])
+def _runs(fact: Array, axis: int, length: int) -> Runs:
+    """The runs of an axis of the given length, along which the fact may not vary."""
+    if fact.shape[axis] == 1:
+        return Runs(np.zeros(length, np.int64), np.zeros(1, np.int64))
+    rows = np.moveaxis(fact, axis, 0).reshape(length, -1)
+    starts = np.concatenate([[True], (rows[1:] != rows[:-1]).any(axis=1)])
+    return Runs(np.cumsum(starts) - 1, np.flatnonzero(starts))
 
 
-def _at_full_length(fact: Array, lengths: Sequence[int]) -> Array:
-    return np.broadcast_to(fact, (*fact.shape[:3], *lengths))
+def _representatives(fact: Array, lengths: Sequence[int]) -> tuple[Array, list[Runs]]:
+    """One position of every run, and the runs of all spatial axes."""
+    runs = [_runs(fact, axis, length) for axis, length in enumerate(lengths, start=3)]
+    for axis, run in enumerate(runs, start=3):
+        fact = fact.take(run.first, axis)
+    return fact, runs
+
+
+def _reads(window: Mask, runs: Runs) -> Array:
+    """[tap, output]: the run of the input position that is read, -1 in the padding."""
+    return np.where(window.any(axis=2), runs.of[window.argmax(axis=2)], -1)
 
 
 def correlate(x: Array, weight: Array, windows: Taps) -> Array:
     """The convolution of x (batch, groups, inputs, *positions) with weight (groups, outputs, inputs, *taps).
 
-    A spatial axis of x may have length 1 where x is the same at all positions; so may the result's then.
+    A spatial axis of x may have length 1 where x is the same at all positions; so may the result's then. Positions that
+    see the same are computed once.
     """
     batch, groups, inputs = x.shape[:3]
-    outputs, kernel = weight.shape[1], weight.shape[3:]
-    if _uniform(x):
-        rows = np.moveaxis(weight, 2, -1).reshape(groups, outputs * math.prod(kernel), inputs)
-        result = (rows @ x.reshape(batch, groups, inputs, 1)).reshape(batch, groups, outputs, *kernel)
-        for axis in windows:  # each contracts the first tap axis and appends the positions
-            inside = axis.any(axis=2)
-            inside = inside[:, :1] if (inside == inside[:, :1]).all() else inside
-            result = np.tensordot(result, inside.astype(x.dtype), axes=([3], [0]))
-        return result
-    x = _at_full_length(x, [axis.shape[2] for axis in windows])
-    result = np.zeros((batch, groups, outputs, *(axis.shape[1] for axis in windows)), x.dtype)
-    for tap in np.ndindex(*kernel):
-        written, read = _positions(windows, tap)
-        part = x[(slice(None), slice(None), slice(None), *read)]
+    x, runs = _representatives(x, [axis.shape[2] for axis in windows])
+    reads, copies = [], []
+    for axis, run in zip(windows, runs, strict=True):
+        distinct, inverse = np.unique(_reads(axis, run), axis=1, return_inverse=True)
+        reads.append(distinct)
+        copies.append(inverse.reshape(-1))
+    result = np.zeros((batch, groups, weight.shape[1], *(read.shape[1] for read in reads)), x.dtype)
+    for tap in np.ndindex(*weight.shape[3:]):
+        written = np.ix_(*(np.flatnonzero(read[k] >= 0) for read, k in zip(reads, tap, strict=True)))
+        read = np.ix_(*(row[k][row[k] >= 0] for row, k in zip(reads, tap, strict=True)))
+        part = x[(*EVERY, *read)]
         product = weight[(..., *tap)] @ part.reshape(batch, groups, inputs, math.prod(part.shape[3:]))
-        result[(slice(None), slice(None), slice(None), *written)] += product.reshape(batch, groups, outputs,
-                                                                                    *part.shape[3:])
+        result[(*EVERY, *written)] += product.reshape(*product.shape[:3], *part.shape[3:])
+    for axis, copy in enumerate(copies, start=3):
+        result = result.take(copy, axis) if result.shape[axis] > 1 else result
     return result
 
 
 def connections(result: Mask, x: Mask, windows: Taps) -> Mask:
     """The weights (groups, outputs, inputs, *taps) that connect an element of x to an element of the result."""
+    result, written = _representatives(result, [axis.shape[1] for axis in windows])
+    x, read = _representatives(x, [axis.shape[2] for axis in windows])
     kernel = [axis.shape[0] for axis in windows]
-    if _uniform(result) and _uniform(x):
-        pairs = _pair(result, x)
-        for axis in windows:
-            pairs = pairs[..., None] & axis.any(axis=(1, 2))
-        return pairs
-    result = _at_full_length(result, [axis.shape[1] for axis in windows])
-    x = _at_full_length(x, [axis.shape[2] for axis in windows])
     found = np.zeros((*result.shape[1:3], x.shape[2], *kernel), bool)
     for tap in np.ndindex(*kernel):
-        written, read = _positions(windows, tap)
-        every = (slice(None), slice(None), slice(None))
-        found[(..., *tap)] = _pair(result[(*every, *written)], x[(*every, *read)])
+        pairs = [_pairs(axis[k], to, source) for axis, k, to, source in zip(windows, tap, written, read, strict=True)]
+        found[(..., *tap)] = _meet(result[(*EVERY, *np.ix_(*(p[0] for p in pairs)))],
+                                   x[(*EVERY, *np.ix_(*(p[1] for p in pairs)))])
     return found
 
 
-def _pair(result: Mask, x: Mask) -> Mask:
+def _pairs(window: Mask, written: Runs, read: Runs) -> Array:
+    """The distinct pairs of runs, of the output and of the input, that a tap connects."""
+    outputs, inputs = np.nonzero(window)
+    return np.unique(np.stack([written.of[outputs], read.of[inputs]]), axis=1)
+
+
+def _meet(result: Mask, x: Mask) -> Mask:
     """[group, output, input]: both hold in the same batch element and position."""
     batch = max(result.shape[0], x.shape[0])
     left, right = (np.broadcast_to(fact, (batch, *fact.shape[1:])) for fact in (result, x))
-    left, right = (np.moveaxis(f, 0, 2).reshape(*f.shape[1:3], -1).astype(np.float32) for f in (left, right))
-    return left @ right.swapaxes(1, 2) > 0
+    left, right = (np.moveaxis(fact, 0, 2).reshape(*fact.shape[1:3], math.prod((batch, *fact.shape[3:]))) for fact in (left, right))
+    return left.astype(np.float32) @ right.astype(np.float32).swapaxes(1, 2) > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
-from sparsec.graph.liveness.analysis import analyse
+from sparsec.graph.liveness.analysis import active_weights, analyse
 from sparsec.graph.liveness.conv import name
 from sparsec.passes.context import Context, Note
 from sparsec.passes.rewrite import clean, node_name
@@ -31,6 +31,7 @@ def strip(model: ir.Model) -> StripReport:
     for prepare in (IdentityEliminationPass(), RemoveUnusedNodesPass()):
         prepare(model)
     before, liveness = measure(model), analyse(model)
+    active = active_weights(model, liveness)
     zero_weights(model, liveness)
     plans = plan_units(model, liveness)
     operands = fold_operands(model, liveness)
@@ -40,7 +41,7 @@ def strip(model: ir.Model) -> StripReport:
     zero_weights(model, folded)
     staying = remove(model, folded)
     clean(model)
-    layers, total = compare(before, measure(model), liveness, staying)
+    layers, total = compare(before, measure(model), active, staying)
     counts = {"units removed": total.before.units - total.after.units,
               "constant units folded": sum(int(plan.folded.sum()) for plan in plans),
               "constant operands folded": operands,

@@ -52,11 +52,13 @@ def _fold(node: ir.Node, index: int, liveness: Liveness) -> bool:
 
 
 def _freed(operand: ir.Value, user: ir.Node) -> int:
-    """The bytes of constants that nothing reads any more once `user` does not read the operand."""
-    gone, waiting, freed = {user}, [operand], 0
+    """The bytes of constants that nothing reads any more once `user` reads the operand no more."""
+    gone: set[ir.Node] = set()
+    waiting, freed = [operand], 0
     while waiting:
         value = waiting.pop()
-        if value.is_graph_output() or any(use.node not in gone for use in value.uses()):
+        readers = {use.node for use in value.uses()} - gone
+        if value.is_graph_output() or (readers if value is not operand else readers - {user}):
             continue
         producer = value.producer()
         if value.is_initializer() and value.const_value is not None:
@@ -65,5 +67,3 @@ def _freed(operand: ir.Value, user: ir.Node) -> int:
             gone.add(producer)
             waiting += [v for v in producer.inputs if v is not None]
     return freed
-
-

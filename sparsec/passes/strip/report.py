@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.analysis import Liveness, weight_of
-from sparsec.graph.liveness.facts import dims
+from sparsec.graph.liveness.analysis import weight_of
+from sparsec.graph.liveness.facts import Mask, dims
 from sparsec.passes.context import Report
 from sparsec.passes.rewrite import node_name
 
@@ -150,14 +150,13 @@ def _elements(shape: tuple[int | None, ...]) -> int:
     return math.prod(1 if dim is None else dim for dim in shape)
 
 
-def compare(before: Measure, after: Measure, liveness: Liveness, staying: Mapping[ir.Value, Mapping[str, int]],
+def compare(before: Measure, after: Measure, active: Mapping[ir.Value, Mask], staying: Mapping[ir.Value, Mapping[str, int]],
             ) -> tuple[tuple[Layer, ...], Layer]:
-    """The layers and their total, from the measures of a model and its liveness before stripping."""
+    """The layers and their total, from the measures of a model and its active weights before."""
     layers = []
     for weight, (node, size) in before.layers.items():
-        active = int(np.count_nonzero(liveness.active[weight]))
         left = after.layers[weight][1] if weight in after.layers else Size()
-        layers.append(Layer(node_name(node), node.op_type, active, size, left, staying.get(node.outputs[0], {})))
+        layers.append(Layer(node_name(node), node.op_type, int(np.count_nonzero(active[weight])), size, left, staying.get(node.outputs[0], {})))
     total = Layer("total", "", sum(layer.active for layer in layers), before.total, after.total)
     return tuple(layers), total
 
