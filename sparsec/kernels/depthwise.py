@@ -7,7 +7,7 @@ input's padding holds zeros it is read; elsewhere taps outside of the image are 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ class DepthwiseParams:
     strides: tuple[int, int] = (1, 1)
     dilations: tuple[int, int] = (1, 1)
     begins: tuple[int, int] = (0, 0)
-    epilogue: Epilogue = Epilogue()
+    epilogue: Epilogue = field(default_factory=Epilogue)
 
     @property
     def block(self) -> int:
@@ -138,12 +138,11 @@ def _sums(x: Any, p: DepthwiseParams, n: Any, c: Any, first: Any, t: Any, weight
         h = first * sh + i - top
         if not taps or (isinstance(h, int) and not 0 <= h < p.source.height):
             continue
-        for j in range(p.kernel[1]):
-            phase = j * dw % sw
-            vector = T.Bind(columns(x, rows.start(n, c, h), t * (lanes * sw) + j * dw - phase - left, sw, phase, lanes,
-                                    p.source.width))
-            for row, k in taps:
-                totals[row] = T.Bind(totals[row] + weights[k * p.kernel[1] + j] * vector)
+        pixels = [T.Bind(columns(x, rows.start(n, c, h), t * (lanes * sw) + j * dw // sw * sw - left, sw, j * dw % sw,
+                                 lanes, p.source.width)) for j in range(p.kernel[1])]
+        for row, k in taps:
+            totals[row] = T.Bind(sum((weights[k * p.kernel[1] + j] * pixel for j, pixel in enumerate(pixels)),
+                                     start=totals[row]))
     return totals
 
 

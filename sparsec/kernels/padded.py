@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.graph.layout import PaddedFlat
+from sparsec.graph.layout import PaddedFlat, round_up
 from sparsec.kernels.emit import lanes_of, load, splat, store
 from sparsec.kernels.isa import Isa
 
@@ -71,9 +71,9 @@ def shared(count: int, isa: Isa) -> Iterator[Any]:
             yield i
 
 
-def each(first: int, end: int, body: Callable[[Any], None]) -> None:
-    """`body(i)` for i in [first, end): written out, with i a Python int, where that is short."""
-    if end - first <= UNROLL:
+def each(first: int, end: int, body: Callable[[Any], None], unroll: int = UNROLL) -> None:
+    """`body(i)` for i in [first, end): written out, with i a Python int, where that is at most `unroll` times."""
+    if end - first <= unroll:
         for i in range(first, end):
             body(i)
     else:
@@ -81,13 +81,13 @@ def each(first: int, end: int, body: Callable[[Any], None]) -> None:
             body(i)
 
 
-def along(count: int, first: int, end: int, body: Callable[[Any], None]) -> None:
-    """`body(t)` for the `count` vectors of a row; t is a Python int outside of [first, end)."""
+def along(count: int, first: int, end: int, body: Callable[[Any], None], unroll: int = UNROLL) -> None:
+    """`body(i)` for i in [0, count), as `each`; i is a Python int wherever it is outside of [first, end)."""
     first = min(first, count)
-    end = max(first, end)
-    for t in (*range(first), *range(end, count)):
-        body(t)
-    each(first, end, body)
+    end = min(count, max(first, end))
+    for i in (*range(first), *range(end, count)):
+        body(i)
+    each(first, end, body, unroll)
 
 
 def lane_mask(first: int, end: int, lanes: int) -> Any:
@@ -173,7 +173,7 @@ def junk_fits(layout: PaddedFlat) -> bool:
 def clear_border(buffer: Any, layout: PaddedFlat, c: Any, lanes: int) -> None:
     """Where the layout is clean, write the zeros before, between and behind the images of channel `c`.
 
-    `put` writes those behind each row, so this has to come first.
+    `put` and `end_row` write those behind each row, so this has to come first.
     """
     row_stride, base = layout.row_stride, c * layout.channel_stride
     if not layout.clean:
@@ -190,7 +190,7 @@ def clear_border(buffer: Any, layout: PaddedFlat, c: Any, lanes: int) -> None:
 
 
 def put(buffer: Any, layout: PaddedFlat, start: Any, first: Any, vector: Any) -> None:
-    """Write columns first, first + 1, … of a row, and behind its last column the zeros of a clean layout.
+    """Write columns first, first + 1, … of a row; `end_row` has to follow.
 
     Args:
         buffer: a buffer of that layout.
@@ -200,12 +200,15 @@ def put(buffer: Any, layout: PaddedFlat, start: Any, first: Any, vector: Any) ->
         vector: the values; lanes behind the row's end are ignored.
 
     """
-    lanes = lanes_of(vector)
-    if not isinstance(first, int) or first + lanes < layout.width:
-        store(buffer, start + first, vector)
-    elif not (layout.clean and junk_fits(layout)):
-        store_lanes(buffer, start + first, vector, layout.width - first)
+    valid = layout.width - first if isinstance(first, int) else lanes_of(vector)
+    if valid < lanes_of(vector) and layout.clean and junk_fits(layout):
+        store_lanes(buffer, start + first, keep_lanes(vector, valid), layout.row_stride - first)
     else:
-        store_lanes(buffer, start + first, keep_lanes(vector, layout.width - first), layout.row_stride - first)
-        rest = first + lanes
-        fill(buffer, start + rest, max(0, layout.row_stride - rest), lanes)
+        store_lanes(buffer, start + first, vector, valid)
+
+
+def end_row(buffer: Any, layout: PaddedFlat, start: Any, lanes: int) -> None:
+    """Where the layout is clean, write the zeros behind a row that a partial vector of `put` has not reached."""
+    first = round_up(layout.width, lanes)
+    if layout.clean and junk_fits(layout) and first < layout.row_stride:
+        fill(buffer, start + first, layout.row_stride - first, lanes)

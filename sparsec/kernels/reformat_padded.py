@@ -19,6 +19,7 @@ from sparsec.kernels.padded import (
     along,
     clear_border,
     columns,
+    end_row,
     padded_rows,
     pixels,
     plain_rows,
@@ -65,19 +66,21 @@ def build(params: ReformatParams, isa: Isa) -> Any:
     inside = source.width // (lanes * sw)
 
     def body(b: Buffers) -> None:
-        def write(start: Any, first: Any, vector: Any) -> None:
-            if isinstance(params.target, PaddedFlat):
-                put(b["y"], params.target, start, first, vector)
-            else:
-                store_lanes(b["y"], start + first, vector, target.width - first if isinstance(first, int) else lanes)
-
         with shared(source.channels, isa) as c:
             if isinstance(params.target, PaddedFlat):
                 clear_border(b["y"], params.target, c, lanes)
             with T.serial(0, source.batch) as n, T.serial(0, target.height) as h:
                 x, y = T.Bind(source.start(n, c, h * sh)), T.Bind(target.start(n, c, h))
                 along(vectors, 0, inside, lambda t: write(
-                    y, t * lanes, columns(b["x"], x, t * (lanes * sw), sw, 0, lanes, source.width)))
+                    b["y"], y, t * lanes, columns(b["x"], x, t * (lanes * sw), sw, 0, lanes, source.width)))
+                if isinstance(params.target, PaddedFlat):
+                    end_row(b["y"], params.target, y, lanes)
+
+    def write(y: Any, start: Any, first: Any, vector: Any) -> None:
+        if isinstance(params.target, PaddedFlat):
+            put(y, params.target, start, first, vector)
+        else:
+            store_lanes(y, start + first, vector, target.width - first if isinstance(first, int) else lanes)
 
     return kernel({"x": (source.size, "float32"), "y": (target.size, "float32")}, body)
 

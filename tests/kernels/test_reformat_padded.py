@@ -10,7 +10,7 @@ from sparsec.kernels.reformat_padded import ReformatParams
 from tests.kernels.padded import assert_same, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
 
-SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 3, 33), (3, 2, 1, 19), (1, 2, 4, 150)]
+SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 3, 33), (3, 2, 1, 19), (1, 2, 4, 160)]
 """Odd widths, rows narrower than a vector, sequences, and rows longer than what is unrolled."""
 
 
