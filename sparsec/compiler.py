@@ -27,7 +27,9 @@ from sparsec.pipeline import run_passes
 from sparsec.runtime import InferenceSession
 from sparsec.target import Target, machine_features, resolve
 
-STEPS = ("read", "rewrite", "plan", "lower", "build", "pack", "verify")
+STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3, "pack": 0.0, "verify": 0.1}
+"""The steps in order, each with its usual share of the time."""
+
 TOLERANCE = 1e-4
 """Largest |actual - expected| of an output over its largest |expected|, in float32."""
 
@@ -35,8 +37,8 @@ TUNE = ("off", "measure")
 
 _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
-Progress = Callable[[str, int, int], None]
-"""Called before each step with its name, its index and the number of steps."""
+Progress = Callable[[str, float], None]
+"""Called with the name of the step that begins or goes on and the estimated share of the work done, 0 to 1."""
 
 
 def compile(  # noqa: A001 - the name that users know from other compilers
@@ -76,9 +78,10 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         VerificationError: the outputs differ from onnxruntime's by more than `TOLERANCE`.
 
     """
-    def announce(step: str) -> None:
+    def announce(step: str, part: float = 0.0) -> None:
         if progress is not None:
-            progress(step, STEPS.index(step), len(STEPS))
+            steps = list(STEPS)
+            progress(step, sum(STEPS[each] for each in steps[:steps.index(step)]) + part * STEPS[step])
 
     resolved = resolve(target)
     backend = BACKENDS.get(resolved.kind)
@@ -108,13 +111,16 @@ def compile(  # noqa: A001 - the name that users know from other compilers
 
 @dataclass(frozen=True)
 class Job:
-    """What a backend is asked for; `feeds` are real inputs where there are any, `announce` is told of every step."""
+    """What a backend is asked for; `feeds` are real inputs where there are any, `announce` is told of every step.
+
+    A long step calls `announce(step, part)` with the share of the step that is done.
+    """
 
     target: Target
     threads: int
     feeds: Feeds
     log: TuningLog | None
-    announce: Callable[[str], None]
+    announce: Callable[..., None]
 
 
 @dataclass(frozen=True)
@@ -135,8 +141,7 @@ class Backend:
 
 
 def _build_cpu(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]]:
-    job.announce("plan")
-    layers = _plan(graph, job.target, job.threads, job.log)
+    layers = _plan(graph, job)
     job.announce("lower")
     lowered = lower(graph, job.target, job.threads)
     job.announce("build")
@@ -181,16 +186,17 @@ def _tuning_log(tune: str, seconds: float, target: Target) -> TuningLog | None:
     return TuningLog(default_path(), seconds) if tune == "measure" and target.features <= machine_features() else None
 
 
-def _plan(graph: ir.Model, target: Target, threads: int, log: TuningLog | None) -> list[dict[str, Any]]:
+def _plan(graph: ir.Model, job: Job) -> list[dict[str, Any]]:
     """Choose the option that runs each layer, into `node.meta["choice"]`; returns the table of the report."""
     rows = []
-    for node in graph.graph:
-        options = layer_options(node, target, threads)
+    for index, node in enumerate(graph.graph):
+        job.announce("plan", index / len(graph.graph))
+        options = layer_options(node, job.target, job.threads)
         if not options:
             continue
-        timed = partial(measure, node, target=target, threads=threads)
-        choice = choose(node.name or node.op_type, options, threads=threads, measure=None if log is None else partial(
-            log.time, target=target, threads=threads, measure=timed))
+        timed = partial(measure, node, target=job.target, threads=job.threads)
+        choice = choose(node.name or node.op_type, options, threads=job.threads, measure=None if job.log is None else
+                        partial(job.log.time, target=job.target, threads=job.threads, measure=timed))
         node.meta["choice"] = choice
         option, weight = choice.winner.option, _weight(node)
         node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.format, option.kernel

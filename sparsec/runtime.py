@@ -72,8 +72,11 @@ class InferenceSession:
 
     def __init__(self, artifact: Artifact | str | os.PathLike[str] | bytes, threads: int | None = None) -> None:
         artifact = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
-        artifact.check_machine()
         manifest = artifact.manifest
+        if not artifact.library:
+            raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
+                                "processor; `sparsec simulate` executes it, and --target cpu compiles for this machine")
+        artifact.check_machine()
         self.threads = _allowed_threads(threads, manifest.threads)
         _Pool.largest = max(_Pool.largest, self.threads)
         self._inputs, self._outputs = manifest.inputs, manifest.outputs

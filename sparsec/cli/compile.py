@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparsec.cli import options, tables
 from sparsec.target import resolve
+
+
+class Tuning(Enum):
+    """Ways to choose kernels."""
+
+    MEASURE = "measure"
+    OFF = "off"
 
 
 def command(
@@ -22,6 +30,9 @@ def command(
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     inputs: Annotated[Path | None, typer.Option(
         exists=True, dir_okay=False, help="An .npz file of real inputs, to verify on besides random ones.")] = None,
+    tune: Annotated[Tuning, typer.Option(
+        help="Time the best few kernels of every layer, or trust the cost model.")] = Tuning.MEASURE,
+    tune_seconds: Annotated[float, typer.Option(min=0, help="What measuring may take in all.")] = 45.0,
     verify: Annotated[bool, typer.Option(help="Compare the outputs with onnxruntime's.")] = True,
     strict: Annotated[bool, typer.Option(help="Refuse layers that sparsec's own kernels cannot take.")] = False,
     dump_ir: Annotated[Path | None, typer.Option(
@@ -33,7 +44,7 @@ def command(
 
     artifact = compile_with_progress(model, target=target, threads=threads, shapes=options.parse_shapes(shapes),
                                      inputs=options.read_arrays(inputs) if inputs else None, verify=verify,
-                                     strict=strict, dump_ir=dump_ir)
+                                     strict=strict, tune=tune.value, tune_seconds=tune_seconds, dump_ir=dump_ir)
     output = output or Path(model.with_suffix(".sparsec").name)
     artifact.save(output)
     description = describe_artifact(artifact, output.stat().st_size)
@@ -46,12 +57,12 @@ def compile_with_progress(model: Path, *, target: str, **arguments: Any) -> Any:
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
     from sparsec.compiler import compile as compile_model
 
-    columns = TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn()
+    columns = TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("read")
-        return compile_model(model, resolved, progress=lambda step, index, count: progress.update(
-            task, description=step, completed=index, total=count), **arguments)
+        task = progress.add_task("read", total=1.0)
+        return compile_model(model, resolved, progress=lambda step, done: progress.update(
+            task, description=step, completed=done), **arguments)
 
 
 def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> None:

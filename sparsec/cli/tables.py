@@ -11,16 +11,24 @@ console = Console(highlight=False, markup=False)
 
 Row = Sequence[object]
 
+_GAP = 2  # spaces between columns
+
 
 def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None = None) -> None:
-    """Print rows below a header; the first column is for names, the others are aligned right."""
-    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=total is not None)
-    for index, column in enumerate(columns):
-        table.add_column(column, "" if total is None else str(total[index]), justify="right" if index else "left",
-                         no_wrap=True, overflow="ellipsis")
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    console.print(table)
+    """Print rows below a header.
+
+    The first column is for names, which lose their beginning where the line is too narrow; the others are aligned
+    right.
+    """
+    lines = [tuple(map(str, line)) for line in (columns, *rows, *([total] if total else []))]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    room = max(12, console.width - sum(widths[1:]) - _GAP * (len(widths) - 1))
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_footer=bool(total))
+    for index, name in enumerate(columns):
+        table.add_column(name, lines[-1][index] if total else "", justify="right" if index else "left", no_wrap=True)
+    for name, *cells in lines[1:1 + len(rows)]:
+        table.add_row(name if len(name) <= room else f"…{name[1 - room:]}", *cells)
+    console.print(table, crop=False)
 
 
 def nbytes(count: float) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,10 +32,11 @@ def write_model(path, batch="1", text=MODEL):
     return path
 
 
-def sparsec(*arguments, code=0, columns=80):
-    """Run the command line; returns its standard output, or the error for a code other than 0."""
+def sparsec(*arguments, code=0):
+    """Run the command line at 80 columns; returns its standard output, or the error for a code other than 0."""
+    environment = {**os.environ, "COLUMNS": "80", "XDG_CACHE_HOME": tempfile.gettempdir()}
     done = subprocess.run([sys.executable, "-m", "sparsec", *map(str, arguments)], capture_output=True, text=True,
-                          check=False, env={**os.environ, "COLUMNS": str(columns)})
+                          check=False, env=environment)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr if code else done.stdout
@@ -46,7 +48,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cli")
     write_model(folder / "model.onnx")
     out = sparsec("compile", folder / "model.onnx", "-o", folder / "model.sparsec", "--json", folder / "compile.json",
-                  "--dump-ir", folder / "ir")
+                  "--dump-ir", folder / "ir", "--tune", "off")
     (folder / "compile.txt").write_text(out)
     return folder
 
@@ -62,7 +64,7 @@ def test_compile_reports_formats_verification_and_sizes(folder):
 
 
 def test_compile_is_deterministic(folder, tmp_path):
-    sparsec("compile", folder / "model.onnx", "-o", tmp_path / "again.sparsec")
+    sparsec("compile", folder / "model.onnx", "-o", tmp_path / "again.sparsec", "--tune", "off")
     assert (tmp_path / "again.sparsec").read_bytes() == (folder / "model.sparsec").read_bytes()
 
 
