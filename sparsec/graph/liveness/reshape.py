@@ -1,7 +1,8 @@
-"""Operators that write the same elements, in the same order, as another rectangle: Reshape, Flatten, (Un)Squeeze."""
+"""Operators that write the same elements, in the same order, as another rectangle; and those that ask for its shape."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -116,5 +117,29 @@ def rewrite(node: ir.Node, cut: Cut) -> None:
         replace_input(node, 1, np.array(sizes, np.int64))
 
 
+def shape_forward(node: ir.Node, _inputs: Inputs) -> list[Known]:
+    """Shape and Size: known where the dimensions are."""
+    source = _source(node)
+    if node.op_type == "Shape":
+        end = node.attributes.get_int("end", len(source))
+        source = source[node.attributes.get_int("start", 0):end]
+    if None in source:
+        return [unknown(node.outputs[0])]
+    value = np.array(source if node.op_type == "Shape" else math.prod(dim or 0 for dim in source), np.int64)
+    return [Known(np.ones((1,) * value.ndim, bool), value)]
+
+
+def shape_backward(_node: ir.Node, _needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
+    """Shape and Size read no data."""
+    return [None]
+
+
+def shape_couple(node: ir.Node) -> Iterator[Relation]:
+    """Shape and Size: what is computed from them may count on every slab."""
+    assert node.inputs[0] is not None
+    yield from freeze([(node.inputs[0], axis) for axis in range(len(_source(node)))], f"{name(node)} reads the shape")
+
+
 RESHAPE = Rule(forward, backward, couple, rewrite)
-RULES = dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), RESHAPE)
+SHAPE = Rule(shape_forward, shape_backward, shape_couple)
+RULES = {**dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), RESHAPE), "Shape": SHAPE, "Size": SHAPE}

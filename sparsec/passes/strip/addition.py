@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness.edit import add_initializer, replace_input
-from sparsec.graph.liveness.facts import Array, constant_of, dims
+from sparsec.graph.liveness.facts import Array, constant_of, dims, is_constant
 from sparsec.passes.rewrite import only_use
+
+
+@dataclass(frozen=True)
+class Target:
+    """An input that can take one number per output unit, and what it is multiplied by on the way to the output."""
+
+    node: ir.Node
+    index: int
+    factor: float
+
+    @property
+    def constant(self) -> Array | None:
+        """What is there already."""
+        return constant_of(self.node.inputs[self.index]) if self.index < len(self.node.inputs) else None
 
 
 def is_free(node: ir.Node, total: Array) -> bool:
     """Adding `total` changes an existing constant of the same size."""
     target = _target(node, total)
-    if target is None:
+    if target is None or target.constant is None:
         return False
-    user, index = target
-    value = user.inputs[index] if index < len(user.inputs) else None
-    return value is not None and len(value.uses()) == 1 and constant_of(value) is not None \
-        and constant_of(value).size == total.size  # type: ignore[union-attr]  # just seen
+    value = target.node.inputs[target.index]
+    return value is not None and len(value.uses()) == 1 and target.constant.size == total.size
 
 
 def add(node: ir.Node, total: Array) -> None:
@@ -27,36 +41,37 @@ def add(node: ir.Node, total: Array) -> None:
     if target is None:
         _add_behind(node, total)
         return
-    user, index = target
-    delta, bias = total.reshape(-1), constant_of(user.inputs[index]) if index < len(user.inputs) else None
-    if bias is None:
-        user.attributes.pop("beta", None)
-        replace_input(user, index, delta.astype(_dtype(node)))
+    delta = total.reshape(-1) / target.factor
+    if target.constant is None:
+        replace_input(target.node, target.index, delta.astype(_dtype(node)))
     else:
-        replace_input(user, index, (bias + delta / user.attributes.get_float("beta", 1.0)).astype(bias.dtype))
+        replace_input(target.node, target.index, (target.constant + delta).astype(target.constant.dtype))
 
 
-def _target(node: ir.Node, total: Array) -> tuple[ir.Node, int] | None:
-    """The node and input that can take one number per output unit, if that is what `total` is."""
+def _target(node: ir.Node, total: Array) -> Target | None:
+    """Where `total` can go, if it is one number per output unit."""
     rank = len(dims(node.outputs[0]))
     units = total.ndim - rank + (1 if node.op_type.startswith("Conv") else rank - 1)
     if total.size != total.shape[units]:
         return None
-    if node.op_type == "MatMul":
-        return _next_constant(node, total.size)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    open_ = bias is None or (constant_of(bias) is not None and node.attributes.get_float("beta", 1.0) != 0)
-    return (node, 2) if open_ else None
-
-
-def _next_constant(node: ir.Node, units: int) -> tuple[ir.Node, int] | None:
-    """The constant of the Add that follows, if it is one number per unit or one for all."""
     follower = only_use(node.outputs[0])
-    if follower is None or follower.op_type != "Add" or follower.domain != "":
+    if node.op_type == "MatMul":
+        return None if follower is None else _next_constant(node, follower, total.size)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None and follower is not None and follower.op_type == "BatchNormalization" and is_constant(
+            follower.inputs[3]) and not follower.attributes.get_int("training_mode", 0):
+        return Target(follower, 3, -1.0)
+    beta = node.attributes.get_float("beta", 1.0)
+    return Target(node, 2, beta) if beta and (bias is None or is_constant(bias)) else None
+
+
+def _next_constant(node: ir.Node, follower: ir.Node, units: int) -> Target | None:
+    """The constant of the Add that follows, if it is one number per unit or one for all."""
+    if follower.op_type != "Add" or follower.domain != "":
         return None
     index = 1 - follower.inputs.index(node.outputs[0])
     bias = constant_of(follower.inputs[index])
-    return (follower, index) if bias is not None and bias.size == (bias.shape or (1,))[-1] in (1, units) else None
+    return Target(follower, index, 1.0) if bias is not None and bias.size == (bias.shape or (1,))[-1] in (1, units) else None
 
 
 def _dtype(node: ir.Node) -> np.dtype:

@@ -53,14 +53,16 @@ class Plan:
 
 def plan_units(model: ir.Model, liveness: Liveness) -> list[Plan]:
     """How every layer with constant inputs can do without them, unless that would make the model larger."""
-    plans = list(_plans(model.graph, liveness.known))
-    pinned: dict[Key, Mask] = {}
-    for plan in plans:
-        pinned[plan.inputs] = pinned.get(plan.inputs, np.zeros_like(plan.staying)) | plan.staying
-    if not plans:
-        return []
-    holds, _ = settle(model.graph, liveness, lambda v: liveness.needed[v] & ~liveness.known[v].mask, pinned)
-    return [_weighed(plan, holds) for plan in plans]
+    plans, changed = list(_plans(model.graph, liveness.known)), True
+    while plans and changed:
+        pinned: dict[Key, Mask] = {}
+        for plan in plans:
+            pinned[plan.inputs] = pinned.get(plan.inputs, np.zeros_like(plan.staying)) | plan.staying
+        holds, _ = settle(model.graph, liveness, lambda v: liveness.needed[v] & ~liveness.known[v].mask, pinned)
+        weighed = [_weighed(plan, holds) for plan in plans]
+        changed = any(new is not old for new, old in zip(weighed, plans, strict=True))
+        plans = weighed
+    return plans
 
 
 def fold_units(plans: list[Plan]) -> None:
@@ -78,7 +80,7 @@ def _weighed(plan: Plan, holds: Mapping[Key, Hold]) -> Plan:
     """The plan, or if it adds a constant and yet no unit can go, one that folds nothing."""
     hold = holds.get(plan.inputs)
     pays = hold is not None and bool((hold[plan.folded] == 0).any())
-    if pays or not plan.total.any() or is_free(plan.node, plan.total):
+    if pays or not plan.folded.any() or not plan.total.any() or is_free(plan.node, plan.total):
         return plan
     nothing = np.zeros_like(plan.folded)
     return replace(plan, folded=nothing, staying=plan.staying | plan.folded, reason="the unit has to stay elsewhere")
