@@ -19,8 +19,6 @@ from sparsec.backends.eie.layer import Layer
 from sparsec.backends.eie.network import Network, compile_network
 from sparsec.backends.eie.simulate import FIXED, Active, simulate
 from sparsec.backends.eie.simulate import sweep as simulate_sweep
-from sparsec.bench.latency import measure
-from sparsec.compiler import compile as compile_model
 from sparsec.errors import UsageError
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, random_feeds, run_onnxruntime
@@ -103,6 +101,9 @@ def _open_artifact(file: Path, parameters: Mapping[str, int]) -> tuple[Network, 
 
 def _time_on_cpu(file: Path, shapes: Mapping[str, Sequence[int]], feeds: Feeds) -> dict[str, float]:
     """Milliseconds of an inference by one thread of this CPU, by engine."""
+    from sparsec.bench.latency import measure
+    from sparsec.compiler import compile as compile_model
+
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = Path(directory) / "model.sparsec"
         compile_model(file, shapes=shapes).save(artifact)
