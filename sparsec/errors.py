@@ -47,6 +47,10 @@ class PruningError(SparsecError):
     """A pruning request cannot be met; names the criterion, quota or target and the reachable range."""
 
 
+class CollapseError(PruningError):
+    """Pruning cut every path from an input to an output; names the layer that collapsed."""
+
+
 class SimulationError(SparsecError):
     """An accelerator cannot hold or run a layer; names the layer and the limit."""
 

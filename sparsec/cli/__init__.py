@@ -17,6 +17,7 @@ from sparsec.cli import (
     prune,
     run,
     simulate,
+    study,
     targets,
 )
 from sparsec.errors import SparsecError, UsageError
@@ -30,6 +31,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "targets": targets.command,
     "prune": prune.command,
     "export": export.command,
+    "study": study.command,
 }
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsec.errors import PruningError
+from sparsec.errors import CollapseError
 from sparsec.models.linear_forms import Arithmetic
 from sparsec.models.linearise import path_sum
 from sparsec.models.masks import Masks
@@ -52,11 +52,11 @@ def collapsed(masks: Masks, reachable: Masks) -> str | None:
 
 
 def check_connected(masks: Masks, reachable: Masks, what: str) -> None:
-    """Raise PruningError when no path is left; names the layer that collapsed."""
+    """Raise CollapseError when no path is left; names the layer that collapsed."""
     layer = collapsed(masks, reachable)
     if layer is not None:
         kept = int(masks[layer].sum())
-        raise PruningError(
+        raise CollapseError(
             f"{what} cuts every path: layer '{layer}' keeps {kept} of its {masks[layer].numel()} weights; "
             "ask for less sparsity, use quota igq or erk, or criterion synflow"
         )

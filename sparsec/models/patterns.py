@@ -29,6 +29,7 @@ class Pattern:
         expand: kept groups (groups,) and the weight's shape -> mask.
         join: a tensor per weight -> a tensor per unit that is grouped as a whole; most patterns group every weight.
         split: the inverse of `join`.
+        quota: the usual layer-wise quota where the criterion has none; sums over groups of unlike sizes do not compare.
         hidden: whether whole outputs are removed, which leaves out the layer that makes the model's own.
         choose: for a pattern that fixes the sparsity, scores of a weight -> mask; `sparsity` is then its value.
 
@@ -38,6 +39,7 @@ class Pattern:
     expand: Callable[[torch.Tensor, torch.Size], torch.Tensor]
     join: Callable[[nn.Module, Tensors], Tensors] = lambda _, tensors: tensors
     split: Callable[[nn.Module, Tensors], Tensors] = lambda _, tensors: tensors
+    quota: str | None = None
     hidden: bool = False
     choose: Callable[[torch.Tensor], torch.Tensor] | None = None
     sparsity: float | None = None
@@ -109,18 +111,18 @@ def _join_heads(model: nn.Module, tensors: Tensors) -> Tensors:
     """A row per head: its rows of the query, key and value weights and its columns of the output weight."""
     joined = {}
     for name, module in _attentions(model).items():
-        parts = [tensors[f"{name}.{part}.weight"] for part in ("query", "key", "value")]
-        parts.append(tensors[f"{name}.output.weight"].T)
-        joined[name] = torch.cat([part.reshape(module.heads, -1) for part in parts], 1)
+        if all(f"{name}.{part}.weight" in tensors for part in ("query", "key", "value", "output")):
+            parts = [tensors[f"{name}.{part}.weight"] for part in ("query", "key", "value")]
+            parts.append(tensors[f"{name}.output.weight"].T)
+            joined[name] = torch.cat([part.reshape(module.heads, -1) for part in parts], 1)
     return joined
 
 
 def _split_heads(model: nn.Module, joined: Tensors) -> Tensors:
     tensors: Tensors = {}
-    for name, module in _attentions(model).items():
-        query, key, value, output = (
-            part.reshape(-1, module.query.in_features) for part in joined[name].chunk(4, dim=1)
-        )
+    for name, rows in joined.items():
+        inputs = model.get_submodule(name).query.in_features
+        query, key, value, output = (part.reshape(-1, inputs) for part in rows.chunk(4, dim=1))
         tensors |= {f"{name}.query.weight": query, f"{name}.key.weight": key, f"{name}.value.weight": value}
         tensors[f"{name}.output.weight"] = output.T
     return tensors
@@ -128,6 +130,6 @@ def _split_heads(model: nn.Module, joined: Tensors) -> Tensors:
 
 PATTERNS = {
     "unstructured": Pattern(torch.flatten, torch.Tensor.reshape),
-    "filters": Pattern(_filter_scores, _whole_filters, hidden=True),
-    "heads": Pattern(_filter_scores, _whole_filters, _join_heads, _split_heads),
+    "filters": Pattern(_filter_scores, _whole_filters, quota="uniform", hidden=True),
+    "heads": Pattern(_filter_scores, _whole_filters, _join_heads, _split_heads, quota="uniform"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -92,7 +93,8 @@ def prune(
 
     Raises:
         UsageError: an unknown name, or a sparsity that is missing or outside 0 ... 1.
-        PruningError: data or training is missing, a quota or target is out of reach, or every path is cut.
+        PruningError: data or training is missing, or a quota or target is out of reach.
+        CollapseError: every path is cut.
 
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -108,8 +110,8 @@ def prune(
     generator = torch.Generator().manual_seed(seed)
     start = Context(model, weights, dense_masks(weights), inputs, data or (), loss, generator)
     task = Task(
-        model, start.masks, target, _chooser(start, how, shape, options), options.rounds, how.rounds, train, generator,
-        progress,
+        model, start.masks, target, _chooser(start, how, shape, options, target), options.rounds, how.rounds, train,
+        generator, progress,
     )  # fmt: skip
     masks = SCHEDULES[options.schedule](task)
     result = Pruned(masks, active(model, masks, inputs))
@@ -131,8 +133,12 @@ def _target(sparsity: float | None, shape: Pattern, options: Options) -> float:
     return sparsity
 
 
-def _chooser(start: Context, how: Criterion, shape: Pattern, options: Options) -> Choose:
-    quota = {None: how.quota, "global": None}.get(options.quota, options.quota)
+def _chooser(start: Context, how: Criterion, shape: Pattern, options: Options, target: float) -> Choose:
+    usual = options.quota or how.quota or shape.quota
+    quota = None if usual == "global" else usual
+
+    def reachable(masks: Masks) -> Masks:
+        return active(start.model, masks, start.inputs)
 
     def choose(masks: Masks, sparsity: float, *, last: bool = False) -> Masks:
         context = Context(start.model, start.weights, masks, start.inputs, start.data, start.loss, start.generator)
@@ -141,12 +147,10 @@ def _chooser(start: Context, how: Criterion, shape: Pattern, options: Options) -
             chosen = {name: shape.choose(score) for name, score in scores.items()}
         else:
             ranking = rank(start.model, scores, masks, shape, quota)
-            if options.effective and last:
-                chosen = masks_at_effective(
-                    ranking, sparsity, lambda m: active(start.model, m, start.inputs), options.tolerance
-                )
-            else:
-                chosen = masks_at(ranking, sparsity)
+            chosen = masks_at(ranking, sparsity)
+            if options.effective and (last or kept(reachable(chosen)) < (1 - target) * size(chosen)):
+                tolerance = options.tolerance if last else math.inf
+                chosen = masks_at_effective(ranking, sparsity, reachable, tolerance)
         if how.compensate is not None:
             how.compensate(context, chosen)
         apply_masks(start.model, chosen)

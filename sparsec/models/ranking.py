@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -83,7 +84,7 @@ def masks_at_effective(
     found = {removed: kept(reachable(masks_at(ranking, removed / total))) for removed in (few, many)}
     best = min(found, key=lambda removed: abs(found[removed] - target))
     if found[best] == 0 or abs(found[best] - target) > max(1.0, tolerance * target):
-        nearest = " and ".join(f"{1 - left / total:.6f}" for left in found.values() if left) or "none"
+        nearest = " and ".join(sorted({f"{1 - left / total:.6f}" for left in found.values() if left})) or "none"
         raise PruningError(
             f"no threshold reaches effective sparsity {sparsity}: the nearest are {nearest}"
             f"{', then every path is cut' if found[many] == 0 else ''}; ask for one of these or widen the tolerance"
@@ -99,7 +100,7 @@ def _best_of_all(ranking: Ranking, sparsity: float) -> dict[str, torch.Tensor]:
     if len(set(sizes)) == 1:
         chosen = _best(scores, round(budget / sizes[0]))
     else:
-        order = scores.argsort(descending=True)
+        order = scores.argsort(descending=True, stable=True)
         spent = torch.repeat_interleave(torch.tensor(sizes), torch.tensor(counts))[order].cumsum(0)
         chosen = torch.zeros_like(scores, dtype=torch.bool)
         chosen[order[spent <= budget + 0.5]] = True
@@ -111,7 +112,7 @@ def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
     """Mask of the `count` highest scores; of equal ones the first, and never one of minus infinity."""
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
-    threshold = scores.kthvalue(len(scores) - count + 1).values
+    threshold = float(np.partition(scores.numpy(), -count)[-count])  # several times faster than kthvalue
     chosen = scores > threshold
     ties = (scores == threshold).nonzero().flatten()
     chosen[ties[: count - int(chosen.sum())]] = True

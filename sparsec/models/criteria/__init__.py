@@ -25,7 +25,7 @@ class Criterion:
         trained: whether it ranks trained weights; the others prune a network at initialisation.
         needs_data: whether it needs batches of data.
         rounds: how often it is evaluated on the way to the target.
-        quota: its usual layer-wise quota; None ranks all layers together.
+        quota: its usual layer-wise quota, or `global` to rank all layers together; None leaves it to the pattern.
         pattern: its usual pattern.
         compensate: changes the weights that remain once the masks are known.
 
@@ -51,8 +51,8 @@ CRITERIA = {
     "obd": Criterion(obd, trained=True, needs_data=True),
     "obs": Criterion(obs, trained=True, needs_data=True, rounds=4, quota="uniform", compensate=compensate),
     "taylor": Criterion(taylor, trained=True, needs_data=True),
-    "filter-norm": Criterion(filter_norm, trained=True, quota="uniform", pattern="filters"),
-    "batchnorm": Criterion(batchnorm_scale, trained=True, pattern="filters"),
+    "filter-norm": Criterion(filter_norm, trained=True, pattern="filters"),
+    "batchnorm": Criterion(batchnorm_scale, trained=True, quota="global", pattern="filters"),
 }
 
 

@@ -1,0 +1,39 @@
+"""`sparsec study`: the plots of effective sparsity, made anew."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsec.cli import options, tables
+from sparsec.cli.prune import progress_bar, require_torch
+from sparsec.cli.tables import console
+
+
+def command(
+    output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Directory of the plots.")],
+    quick: Annotated[bool, typer.Option(help="Fewer methods, one seed: under a minute.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions of every experiment.")] = 3,
+) -> None:
+    """Prune and train LeNet-300-100 on the digits: accuracy and effective against direct compression."""
+    require_torch()
+    from sparsec.models.study import QUICK, Plan, run
+    from sparsec.models.study_plots import plot_accuracy, plot_compression
+
+    with progress_bar() as progress:
+        dense, points = run(QUICK if quick else Plan(seeds=range(seeds)), progress)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, figure in (("compression", plot_compression(points)), ("accuracy", plot_accuracy(points, dense))):
+        for suffix in ("png", "svg"):
+            figure.savefig(output / f"{name}.{suffix}")
+    options.write_json(output / "study.json",
+                       {"dense_accuracy": dense, "points": [dataclasses.asdict(point) for point in points]})
+    tables.print_table(
+        ("method", "seed", "direct", "effective", "accuracy"),
+        [(p.method, p.seed, f"{p.direct:.1f}", f"{p.effective:.1f}", f"{100 * p.accuracy:.1f} %") for p in points],
+    )
+    console.print(f"\ndense accuracy {100 * dense:.1f} %")
+    console.print(f"{output}: compression and accuracy as .png and .svg, study.json", soft_wrap=True)

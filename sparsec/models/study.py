@@ -1,0 +1,106 @@
+"""Effective against direct compression, and accuracy against both, of LeNet-300-100 on scikit-learn's digits.
+
+The experiments behind figures 3 and 4 of Vysogorets & Kempe (2023): prune, go back to the initial weights, train.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sparsec.errors import CollapseError
+from sparsec.models.criteria import criterion
+from sparsec.models.dataset import digits, training_digits
+from sparsec.models.masks import apply_masks
+from sparsec.models.networks import NETWORKS
+from sparsec.models.pruning import Options, prune
+from sparsec.models.schedules.task import Progress
+from sparsec.models.training import Batches, accuracy, trainer
+
+METHODS = {
+    "random": Options("random"),
+    "random, IGQ": Options("random", quota="igq"),
+    "magnitude": Options("magnitude"),
+    "LAMP": Options("lamp"),
+    "SNIP": Options("snip"),
+    "iterative SNIP": Options("snip-iterative"),
+    "GraSP": Options("grasp"),
+    "SynFlow": Options("synflow"),
+}
+COMPRESSIONS = tuple(10 ** (exponent / 4) for exponent in range(2, 19))  # 3 to 30,000
+QUICK_METHODS = ("random", "LAMP", "SynFlow")
+QUICK_COMPRESSIONS = (10.0, 100.0, 1000.0)
+CALIBRATION = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which experiments to run; `epochs` is the length of every training."""
+
+    methods: Sequence[str] = tuple(METHODS)
+    compressions: Sequence[float] = COMPRESSIONS
+    seeds: Sequence[int] = (0, 1, 2)
+    epochs: int = 40
+
+
+QUICK = Plan(QUICK_METHODS, QUICK_COMPRESSIONS, seeds=(0,), epochs=10)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One pruned network: compressions (dense weights over what is left) and accuracy on the held-out digits."""
+
+    method: str
+    seed: int
+    direct: float
+    effective: float
+    accuracy: float
+
+
+def run(plan: Plan, progress: Progress = lambda *_: None) -> tuple[float, list[Point]]:
+    """The mean accuracy of the dense network over the seeds, and a point for every network that stays connected."""
+    dense: list[float] = []
+    points: list[Point] = []
+    total = len(plan.seeds) * len(plan.methods) * len(plan.compressions)
+    for number, seed in enumerate(plan.seeds):
+        initial = NETWORKS["lenet300"].build(seed)
+        trained = _trained(initial, {}, plan.epochs, seed)
+        dense.append(_accuracy(trained))
+        jobs = [(method, compression) for method in plan.methods for compression in plan.compressions]
+        for done, (method, compression) in enumerate(jobs, start=1):
+            points += _points(method, compression, initial, trained, plan.epochs, seed)
+            progress(method, number * len(jobs) + done, total)
+    return sum(dense) / len(dense), points
+
+
+def _points(
+    method: str, compression: float, initial: nn.Module, trained: nn.Module, epochs: int, seed: int
+) -> Iterable[Point]:
+    """The point of one experiment, or nothing where pruning cuts every path."""
+    options = METHODS[method]
+    model = copy.deepcopy(trained if criterion(options.criterion).trained else initial)
+    data = [next(iter(Batches.of(training_digits(), (784,), CALIBRATION, seed)))]
+    try:
+        pruned = prune(model, 1 - 1 / compression, NETWORKS["lenet300"].example(), options, data=data, seed=seed)
+    except CollapseError:
+        return []
+    result = _trained(initial, pruned.masks, epochs, seed)
+    ratios = 1 / (1 - pruned.sparsity), 1 / (1 - pruned.effective_sparsity)
+    return [Point(method, seed, *ratios, _accuracy(result))]
+
+
+def _trained(initial: nn.Module, masks: dict[str, torch.Tensor], epochs: int, seed: int) -> nn.Module:
+    model = copy.deepcopy(initial)
+    apply_masks(model, masks)
+    batches = Batches.of(training_digits(), (784,), 64, seed)
+    trainer(batches, epochs=epochs)(model, lambda *_: apply_masks(model, masks))
+    return model
+
+
+def _accuracy(model: nn.Module) -> float:
+    inputs, labels = (torch.from_numpy(array) for array in digits())
+    return accuracy(model, inputs, labels)
