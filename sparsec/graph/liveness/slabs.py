@@ -25,13 +25,15 @@ NEEDED = 1  # the hold of a slab with an element that an output of the model nee
 class Relation:
     """`shrink` adds holds to the arrays of `keys`, in place, with the number of `reason` unless it passes one on.
 
-    One that `chooses` between slabs waits until no other relation has holds to add.
+    One that `chooses` between slabs waits until no other relation has holds to add. In a `slabwise` one, what an operator
+    writes at an index depends on no other index of the axes that it names.
     """
 
     keys: tuple[Key, ...]
     shrink: Callable[[Sequence[Hold], int], None]
     reason: str = ""
     chooses: bool = False
+    slabwise: bool = False
 
 
 def length(key: Key) -> int | None:
@@ -51,7 +53,7 @@ def _merge(target: Hold, source: Hold) -> None:
 
 
 def tie(*keys: Key) -> Iterator[Relation]:
-    """Axes of equal length that lose the same slabs; those of length 1 broadcast and take no part."""
+    """Axes of equal length that correspond index by index; those of length 1 broadcast and take no part."""
     present = tuple(key for key in keys if can_lose(key))
 
     def shrink(holds: Sequence[Hold], _: int) -> None:
@@ -61,7 +63,7 @@ def tie(*keys: Key) -> Iterator[Relation]:
             _merge(other, holds[0])
 
     if present:
-        yield Relation(present, shrink)
+        yield Relation(present, shrink, slabwise=True)
 
 
 def freeze(keys: Iterable[Key], reason: str) -> Iterator[Relation]:

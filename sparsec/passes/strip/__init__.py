@@ -13,6 +13,7 @@ from sparsec.graph.liveness.analysis import active_weights, analyse
 from sparsec.graph.liveness.conv import name
 from sparsec.passes.context import Context, Note
 from sparsec.passes.rewrite import clean, node_name
+from sparsec.passes.strip.duplicates import merge_duplicates
 from sparsec.passes.strip.folding import fold_units, plan_units
 from sparsec.passes.strip.operands import fold_operands
 from sparsec.passes.strip.removal import remove, zero_weights
@@ -26,8 +27,14 @@ def run(model: ir.Model, _context: Context) -> StripReport:
     return strip(model)
 
 
-def strip(model: ir.Model) -> StripReport:
-    """Strips a model in place; it must be sorted and have inferred shapes, as `graph.reader.load` returns it."""
+def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
+    """Strips a model in place; it must be sorted and have inferred shapes, as `graph.reader.load` returns it.
+
+    Args:
+        model: of standard operators; those that the analysis does not know keep everything alive around them.
+        merge: also merges units with equal incoming weights, which changes sums in the last digits.
+
+    """
     for prepare in (IdentityEliminationPass(), RemoveUnusedNodesPass()):
         prepare(model)
     before, liveness = measure(model), analyse(model)
@@ -37,6 +44,7 @@ def strip(model: ir.Model) -> StripReport:
     operands = fold_operands(model, liveness)
     fold_units(plans)
     RemoveUnusedNodesPass()(model)
+    merged = merge_duplicates(model, analyse(model)) if merge else 0
     folded = analyse(model)
     zero_weights(model, folded)
     staying = remove(model, folded)
@@ -44,7 +52,7 @@ def strip(model: ir.Model) -> StripReport:
     layers, total = compare(before, measure(model), active, staying)
     counts = {"units removed": total.before.units - total.after.units,
               "constant units folded": sum(int(plan.folded.sum()) for plan in plans),
-              "constant operands folded": operands,
+              "constant operands folded": operands, "duplicate inputs merged": merged,
               "weights zeroed or removed": total.before.nonzero - total.after.nonzero}
     notes = [Note(node_name(plan.node), f"{plan.staying.sum()} constant inputs stay: {plan.reason}")
              for plan in plans if plan.staying.any()]
