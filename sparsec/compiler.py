@@ -34,6 +34,8 @@ TOLERANCE = 1e-4
 """Largest |actual - expected| of an output over its largest |expected|, in float32."""
 
 TUNE = ("off", "measure")
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
+"""ONNX's operators that have weights worth pruning."""
 
 _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
@@ -64,7 +66,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         shapes: the full shape of every input with symbolic dimensions, by name.
         verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given.
         inputs: real inputs for the comparison, by name.
-        strict: refuse a model with a Conv, MatMul or Gemm that sparsec's own kernels cannot take.
+        strict: refuse a model with a weighted layer that sparsec's own kernels cannot take.
         tune: "measure" times the best few kernels of every layer here and keeps the times in the user's cache;
             "off" trusts the cost model.
         tune_seconds: what measuring may take in all.
@@ -95,12 +97,15 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     feeds = [random_feeds(graph), *([inputs] if inputs else [])]
     announce("rewrite")
     passes = run_passes(graph, Context(resolved), dump_ir)
-    if strict:
-        _refuse_notes(passes)
+    outside = _outside(graph, passes)
+    if strict and outside:
+        listed = "\n  ".join(f"'{each['layer']}': {each['reason']}" for each in outside)
+        raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
+                                       f"strict to accept that:\n  {listed}")
     log = _tuning_log(tune, tune_seconds, resolved)
     program, layers = backend.build(graph, Job(resolved, threads, feeds[-1], log, announce))
     announce("pack")
-    report = {"layers": layers, "passes": [_row(each) for each in passes], "verification": None}
+    report = {"layers": layers, "outside": outside, "passes": [_row(each) for each in passes], "verification": None}
     artifact = Artifact.build(program, resolved, threads, _outline(graph), report)
     announce("verify")
     if not verify:
@@ -171,12 +176,18 @@ def _row(report: Report) -> dict[str, Any]:
             "notes": [asdict(note) for note in report.notes]}
 
 
-def _refuse_notes(passes: Sequence[Report]) -> None:
-    """For `strict`: every node that stayed outside sparsec's own kernels is an error."""
-    notes = [f"'{note.node}': {note.text}" for report in passes for note in report.notes if report.name == "lift"]
-    if notes:
-        raise UnsupportedOperatorError(f"{len(notes)} node(s) would run without sparsec's kernels; compile without "
-                                       "strict to accept that:\n  " + "\n  ".join(notes))
+def _outside(graph: ir.Model, passes: Sequence[Report]) -> list[dict[str, str]]:
+    """The layers with a weight of their own that stayed ONNX operators, each with the reason."""
+    reasons = {note.node: note.text for report in passes for note in report.notes}
+    layers = []
+    for node in graph.graph:
+        weighted = any(value is not None and value.const_value is not None and len(value.const_value.shape) > 1
+                       for value in node.inputs)
+        if node.domain == "" and node.op_type in WEIGHTED and weighted:
+            name = node.name or node.outputs[0].name or ""
+            reason = reasons.get(name, f"{node.op_type} has no kernel of sparsec's own")
+            layers.append({"layer": name, "operator": node.op_type, "reason": reason})
+    return layers
 
 
 def _tuning_log(tune: str, seconds: float, target: Target) -> TuningLog | None:

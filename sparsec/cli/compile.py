@@ -74,6 +74,8 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     tables.print_table(("format", "layers", "weights kept", "bytes", "predicted"),
                        [row(sums["format"], sums) for sums in description["formats"]],
                        row("total", description["totals"]))
+    for layer in description["outside"]:
+        tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
     tables.console.print(f"\n{_verdict(description['verification'])}")
     sizes = tables.nbytes(description["file_bytes"]), tables.nbytes(model_bytes)
     tables.console.print(f"{path}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)

@@ -1,0 +1,87 @@
+"""`compile`: the steps, their promises, and what ends them."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import numpy_helper
+
+import sparsec
+from sparsec import compiler
+from sparsec.errors import UnsupportedOperatorError, UsageError, VerificationError
+
+RNG = np.random.default_rng(0)
+
+
+def network(text, **weights):
+    """An ONNX model from its text, with initializers."""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g {text}')
+    model.graph.initializer.extend(numpy_helper.from_array(weight, name) for name, weight in weights.items())
+    return model
+
+
+def pruned(*shape):
+    return (RNG.standard_normal(shape) * (RNG.random(shape) < 0.1)).astype(np.float32)
+
+
+LINEAR = network("(float[1, 64] x) => (float[1, 32] y) { h = MatMul(x, w) y = Relu(h) }", w=pruned(64, 32))
+OUTSIDE = network("(float[1, 4, 4, 4, 4] x) => (float[1, 2, 2, 2, 2] y) { y = Conv(x, w) }", w=pruned(2, 4, 3, 3, 3))
+
+
+def test_a_path_bytes_and_a_proto_give_the_same_artifact(tmp_path):
+    onnx.save(LINEAR, tmp_path / "model.onnx")
+    sources = LINEAR, LINEAR.SerializeToString(), tmp_path / "model.onnx", str(tmp_path / "model.onnx")
+    assert len({sparsec.compile(source, tune="off").to_bytes() for source in sources}) == 1
+
+
+def test_the_artifact_answers_as_the_model():
+    x = RNG.standard_normal((1, 64)).astype(np.float32)
+    artifact = sparsec.compile(LINEAR, tune="off", inputs={"x": x})
+    weight = numpy_helper.to_array(LINEAR.graph.initializer[0])
+    np.testing.assert_allclose(sparsec.InferenceSession(artifact).run(None, {"x": x})[0], np.maximum(x @ weight, 0),
+                               rtol=1e-5, atol=1e-6)
+    assert artifact.report["verification"]["inputs"] == 2
+
+
+def test_the_graph_in_the_artifact_is_onnx_without_its_weights():
+    graph = onnx.ModelProto.FromString(sparsec.compile(LINEAR, tune="off").graph)
+    assert [value.name for value in graph.graph.input] == ["x"]
+    assert graph.ByteSize() < 64 * 32 * 4
+
+
+def test_progress_names_every_step_and_grows_to_one():
+    seen = []
+    sparsec.compile(LINEAR, tune="off", progress=lambda step, done: seen.append((step, done)))
+    assert list(dict.fromkeys(step for step, _ in seen)) == list(compiler.STEPS)
+    shares = [done for _, done in seen]
+    assert shares == sorted(shares)
+    assert 0 <= shares[0] < shares[-1] <= 1
+
+
+def test_every_pass_is_dumped(tmp_path):
+    sparsec.compile(LINEAR, tune="off", dump_ir=tmp_path)
+    assert len(list(tmp_path.glob("*.onnx"))) == len(sparsec.compile(LINEAR, tune="off").report["passes"])
+
+
+def test_a_wrong_program_is_an_error(monkeypatch):
+    wrong = replace(compiler.BACKENDS["cpu"], execute=lambda _: lambda feeds: [feeds["x"][:, :32]])
+    monkeypatch.setitem(compiler.BACKENDS, "cpu", wrong)
+    with pytest.raises(VerificationError, match="'y' by"):
+        sparsec.compile(LINEAR, tune="off")
+    assert sparsec.compile(LINEAR, tune="off", verify=False).report["verification"] is None
+
+
+def test_a_layer_without_a_kernel_is_named_and_strict_refuses_it():
+    artifact = sparsec.compile(OUTSIDE, tune="off")
+    assert [layer["operator"] for layer in artifact.report["outside"]] == ["Conv"]
+    assert sparsec.compile(LINEAR, tune="off", strict=True).report["outside"] == []
+    with pytest.raises(UnsupportedOperatorError, match="3 spatial dimensions"):
+        sparsec.compile(OUTSIDE, tune="off", strict=True)
+
+
+@pytest.mark.parametrize("arguments", [{"target": "abacus"}, {"threads": 0}, {"tune": "guess"}])
+def test_wrong_usage_is_refused(arguments):
+    with pytest.raises(UsageError):
+        sparsec.compile(LINEAR, **arguments)
