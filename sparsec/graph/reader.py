@@ -23,7 +23,7 @@ IR_VERSION = 10  # the first that opset 20 and 21 may appear in
 Source = str | Path | bytes | onnx.ModelProto
 
 
-def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
+def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, symbolic: bool = False) -> ir.Model:
     """Reads a model of opset 7 or newer: a path, the bytes of a file, or a ModelProto (which stays unchanged).
 
     The result has static input shapes, inferred shapes wherever ONNX can infer them, no local functions, constants and
@@ -34,6 +34,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
     Args:
         source: what to read; external data is looked up beside a path and must not lie outside its folder.
         shapes: for inputs with symbolic dimensions, the full shape by input name.
+        symbolic: dimensions that `shapes` does not bind may stay symbolic.
 
     Raises:
         ModelError: not an ONNX model, damaged, of an unsupported opset, or external data is missing.
@@ -63,7 +64,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None) -
     for step in (RemoveInitializersFromInputsPass(), InlinePass(), lift_constants):
         step(model)
     _check_operators(model, where)
-    infer(model, where, bind(model, shapes or {}, where))
+    infer(model, where, bind(model, shapes or {}, where, symbolic=symbolic))
     if model.graph.opset_imports[""] < OPSET:
         _convert(model)
         lift_constants(model)

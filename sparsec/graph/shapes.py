@@ -18,8 +18,8 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     return tuple(value.shape.numpy())
 
 
-def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str) -> Declared:
-    """Gives every graph input a static shape, in place.
+def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str, *, symbolic: bool = False) -> Declared:
+    """Gives every graph input a static shape, in place; with `symbolic`, what `shapes` does not bind stays unbound.
 
     A symbol bound at one input holds at all of them. The other shapes in the model are taken away, to be inferred.
 
@@ -40,7 +40,7 @@ def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str) -> De
         if value.shape is not None:
             value.shape = ir.Shape([symbols.get(_symbol(dim), dim) for dim in value.shape])
     unbound = [value for value in inputs.values() if static_shape(value) is None]
-    if unbound:
+    if unbound and not symbolic:
         raise ShapeError(f"{where}: unbound dimensions: {'; '.join(map(_suggestion, unbound))}")
     return _take_declared(model.graph, symbols)
 
