@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import importlib.util
 import math
 import os
 import tempfile
-import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,13 +13,13 @@ from typing import Any, NoReturn
 import numpy as np
 
 from sparsec.artifact import ALIGNMENT, Artifact
+from sparsec.backends import tvm_runtime
 from sparsec.backends.program import TensorSpec
-from sparsec.errors import ArtifactError, InputError, ToolchainError, UsageError
+from sparsec.errors import ArtifactError, InputError, UsageError
 
 Feeds = Mapping[str, np.ndarray]
 
 _CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type and the Relax VM's allocator
-_ANY_CORE = 1  # TVM's affinity mode "big cores"
 _ELEMENT_TYPES = {"float32": "float", "float64": "double"}
 
 
@@ -78,14 +73,14 @@ class InferenceSession:
                                 "processor; `sparsec simulate` executes it, and --target cpu compiles for this machine")
         artifact.check_machine()
         self.threads = _allowed_threads(threads, manifest.threads)
-        _Pool.largest = max(_Pool.largest, self.threads)
+        tvm_runtime.Pool.largest = max(tvm_runtime.Pool.largest, self.threads)
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
         self._checks = [(spec.name, np.dtype(spec.dtype), spec.shape) for spec in self._inputs]
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
         self._entry = manifest.entry
         self._module = _load_library(artifact.library)
-        self._get_item = _runtime().get_item
+        self._get_item = tvm_runtime.load().get_item
         self._constants = [_tensor(_aligned_copy(constant)) for constant in artifact.constants()]
         self._idle = [self._new_engine()]
 
@@ -124,10 +119,10 @@ class InferenceSession:
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = self._checked(name, dtype, shape, feeds)
                 buffer[...] = value
-            if _pool.threads == self.threads:
+            if tvm_runtime.pool.threads == self.threads:
                 results = engine.call(*engine.tensors)
             else:
-                results = _with_threads(self.threads, engine.call, *engine.tensors)
+                results = tvm_runtime.call(self.threads, engine.call, *engine.tensors)
             return [_fetch(self._get_item(results, index), engine.reserved) for index in wanted]
         finally:
             self._idle.append(engine)
@@ -164,79 +159,9 @@ class InferenceSession:
         return _Engine(machine["bound"], buffers, tensors, reserved)
 
 
-class _Pool(threading.local):
-    """TVM's thread pool of the calling thread: workers it has, and workers in use; 0 before there is one.
-
-    `largest` is the most that any session of the process may use: a pool cannot grow, so it is made that large.
-    """
-
-    largest = 1
-    size = 0
-    threads = 0
-
-
-_pool = _Pool()
-
-
-def _with_threads(threads: int, call: Callable[..., Any], *args: Any) -> Any:
-    """Call with a thread pool of that size, in another thread if this one's pool is too small or was lost in a fork."""
-    runtime = _runtime()
-    if _pool.size == 0:
-        runtime.configure(_ANY_CORE, _Pool.largest, ["0"] * _Pool.largest)
-        _pool.size = runtime.num_threads()
-    if threads > _pool.size:
-        return _helper(threads).submit(_with_threads, threads, call, *args).result()
-    runtime.configure(_ANY_CORE, threads, ["0"] * threads)  # the list's length counts, not the cores in it
-    _pool.threads = threads
-    return call(*args)
-
-
-@functools.cache
-def _helper(threads: int) -> ThreadPoolExecutor:
-    """A thread whose pool has that size."""
-    return ThreadPoolExecutor(1, f"sparsec-{threads}-threads")
-
-
-def _forget_threads() -> None:
-    """In a forked child: no thread but the calling one is left, so its pool has lost its workers."""
-    _helper.cache_clear()
-    if _pool.size > 1:
-        _pool.size = -1
-        _pool.threads = 0
-
-
-os.register_at_fork(after_in_child=_forget_threads)
-
-
-@dataclass(frozen=True)
-class _Runtime:
-    """Functions of TVM's runtime library."""
-
-    load_module: Callable[[str], Any]
-    from_dlpack: Callable[[np.ndarray], Any]
-    get_item: Callable[[Any, int], Any]
-    configure: Callable[..., None]
-    num_threads: Callable[[], int]
-
-
-@functools.cache
-def _runtime() -> _Runtime:
-    """Load TVM's runtime library from the installed package, without importing the package."""
-    spec = importlib.util.find_spec("tvm")
-    if spec is None or not spec.submodule_search_locations:
-        raise ToolchainError("TVM's runtime is missing; pip install apache-tvm")
-    os.environ.setdefault("TVM_BIND_THREADS", "0")  # pinned workers of several processes would share the first cores
-    import tvm_ffi
-    folder = Path(spec.submodule_search_locations[0]) / "lib"
-    for library in ("libtvm_runtime.so", "libtvm_runtime_extra.so"):
-        ctypes.CDLL(str(folder / library), ctypes.RTLD_GLOBAL)
-    names = "ffi.ArrayGetItem", "runtime.config_threadpool", "runtime.NumThreads"
-    return _Runtime(tvm_ffi.load_module, tvm_ffi.from_dlpack, *map(tvm_ffi.get_global_func, names))
-
-
 def _load_library(library: bytes) -> Any:
     """Load a shared object; the system needs it as a file while it maps it."""
-    load_module = _runtime().load_module
+    load_module = tvm_runtime.load().load_module
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         path = Path(directory) / "model.so"
         path.write_bytes(library)
@@ -273,7 +198,7 @@ def _aligned_copy(array: np.ndarray) -> np.ndarray:
 
 def _tensor(array: np.ndarray) -> Any:
     """The array as TVM sees it, without a copy."""
-    return _runtime().from_dlpack(array)
+    return tvm_runtime.load().from_dlpack(array)
 
 
 def _fetch(tensor: Any, reserved: frozenset[int]) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import tvm
 
+from sparsec.backends import tvm_runtime
 from sparsec.backends.cpu import conv, matmul
 from sparsec.backends.cpu.build import settings
 from sparsec.kernels.isa import isa_of
@@ -44,5 +45,8 @@ def measure(node: ir.Node, option: Option, target: Target, threads: int) -> floa
             function(*fixed, *activations[index % copies])
         return (time.perf_counter() - begin) / count
 
-    count = max(copies, int(REPEAT_S / seconds(copies)) + 1)
-    return min(seconds(count) for _ in range(REPEATS))
+    def fastest() -> float:
+        count = max(copies, int(REPEAT_S / seconds(copies)) + 1)
+        return min(seconds(count) for _ in range(REPEATS))
+
+    return float(tvm_runtime.call(threads, fastest))
