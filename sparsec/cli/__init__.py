@@ -17,6 +17,7 @@ from sparsec.cli import (
     prune,
     run,
     simulate,
+    strip,
     study,
     targets,
 )
@@ -27,6 +28,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.command,
     "bench": bench.command,
     "inspect": inspect.command,
+    "strip": strip.command,
     "simulate": simulate.command,
     "targets": targets.command,
     "prune": prune.command,

@@ -58,6 +58,8 @@ def _inner(left: Array, right: Array) -> tuple[Array, Array]:
 def _meet(left: Mask, right: Mask) -> Mask:
     """[row, column]: some index of the contracted axis holds in both."""
     left, right = _inner(left, right)
+    if min(*left.shape[-2:], right.shape[-1]) == 1:  # no larger than an operand, and far faster than a product of floats
+        return (left[..., :, :, None] & right[..., None, :, :]).any(axis=-2)
     return left.astype(np.float32) @ right.astype(np.float32) > 0
 
 

@@ -6,10 +6,12 @@ needs. The outputs stay the same as long as all values in the network are finite
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
-from sparsec.graph.liveness.analysis import active_weights, analyse
+from sparsec.graph.liveness.analysis import Liveness, active_weights, analyse, weight_of
 from sparsec.graph.liveness.conv import name
 from sparsec.passes.context import Context, Note
 from sparsec.passes.rewrite import clean, node_name
@@ -17,9 +19,9 @@ from sparsec.passes.strip.duplicates import merge_duplicates
 from sparsec.passes.strip.folding import fold_units, plan_units
 from sparsec.passes.strip.operands import fold_operands
 from sparsec.passes.strip.removal import remove, zero_weights
-from sparsec.passes.strip.report import Layer, Size, StripReport, as_dict, compare, measure
+from sparsec.passes.strip.report import Kept, Layer, Size, StripReport, as_dict, compare, measure
 
-__all__ = ["Layer", "Size", "StripReport", "as_dict", "run", "strip"]
+__all__ = ["Kept", "Layer", "Size", "StripReport", "as_dict", "run", "strip"]
 
 
 def run(model: ir.Model, _context: Context) -> StripReport:
@@ -39,6 +41,8 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
         prepare(model)
     before, liveness = measure(model), analyse(model)
     active = active_weights(model, liveness)
+    collapsed = tuple(_collapsed(model, liveness))
+    severed = tuple(str(value.name) for value in model.graph.outputs if liveness.known[value].constant)
     zero_weights(model, liveness)
     plans = plan_units(model, liveness)
     operands = fold_operands(model, liveness)
@@ -47,17 +51,25 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
     merged = merge_duplicates(model, analyse(model)) if merge else 0
     folded = analyse(model)
     zero_weights(model, folded)
-    staying = remove(model, folded)
+    kept = [Kept(node_name(plan.node), "constant input", int(plan.staying.sum()), plan.reason)
+            for plan in plans if plan.staying.any()]
+    kept += remove(model, folded)
     clean(model)
-    layers, total = compare(before, measure(model), active, staying)
+    layers, total = compare(before, measure(model), active)
     counts = {"units removed": total.before.units - total.after.units,
               "constant units folded": sum(int(plan.folded.sum()) for plan in plans),
               "constant operands folded": operands, "duplicate inputs merged": merged,
               "weights zeroed or removed": total.before.nonzero - total.after.nonzero}
-    notes = [Note(node_name(plan.node), f"{plan.staying.sum()} constant inputs stay: {plan.reason}")
-             for plan in plans if plan.staying.any()]
-    notes += [Note(layer.name, f"{count} units stay: {why}") for layer in layers for why, count in layer.staying.items()]
     unknown = {name(node): reason for node, reason in liveness.opaque.items()}
-    notes += [Note(node, reason) for node, reason in unknown.items()]
-    collapsed = tuple(layer.name for layer in layers if layer.before.weights and not layer.active)
-    return StripReport("strip", any(counts.values()), counts, tuple(notes), layers, total, unknown, collapsed)
+    notes = [*(Note(k.layer, f"{k.count} x {k.what} kept: {k.reason}") for k in kept), *map(Note, unknown, unknown.values())]
+    return StripReport("strip", any(counts.values()), counts, tuple(notes), layers, total, tuple(kept), unknown,
+                       collapsed, severed)
+
+
+def _collapsed(model: ir.Model, liveness: Liveness) -> Iterator[str]:
+    """Layers at which the last path from an input ends."""
+    for node in model.graph:
+        place = weight_of(node)
+        data = None if place is None else node.inputs[1 - place]
+        if data is not None and not liveness.known[data].constant and liveness.known[node.outputs[0]].constant:
+            yield node_name(node)

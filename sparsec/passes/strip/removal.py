@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -13,8 +13,8 @@ from sparsec.graph.liveness.coupling import settle
 from sparsec.graph.liveness.edit import set_data
 from sparsec.graph.liveness.facts import constant_of
 from sparsec.graph.liveness.slabs import NEEDED, Cut, Hold, Key, can_lose
-
-Staying = Mapping[ir.Value, Mapping[str, int]]  # by layer output, how many units no output needs but stay, by reason
+from sparsec.passes.rewrite import node_name
+from sparsec.passes.strip.report import Kept
 
 
 def zero_weights(model: ir.Model, liveness: Liveness) -> None:
@@ -30,31 +30,32 @@ def zero_weights(model: ir.Model, liveness: Liveness) -> None:
                 set_data(weight, np.where(dead, np.zeros((), data.dtype), data))
 
 
-def remove(model: ir.Model, liveness: Liveness) -> Staying:
-    """Drops slabs that no output needs, in place; shapes and sizes in the graph follow."""
+def remove(model: ir.Model, liveness: Liveness) -> list[Kept]:
+    """Drops slabs that no output needs, in place; shapes and sizes in the graph follow. Returns which units stay."""
     graph = model.graph
     holds, reasons = settle(graph, liveness, lambda value: liveness.needed[value] & ~liveness.known[value].zero)
     cut: dict[ir.Value, dict[int, np.ndarray]] = {}
     for (value, axis), hold in holds.items():
         if not hold.all():
             cut.setdefault(value, {})[axis] = hold > 0
-    staying = {value: _count(holds[value, axis], reasons) for value, axis in _unit_axes(graph)}
+    kept = [Kept(node_name(node), "unit", count, reason) for node, key in _unit_axes(graph)
+            for reason, count in _count(holds[key], reasons).items()]
     for node in graph:
         if node not in liveness.opaque:
             RULES[node.op_type].rewrite(node, cut)
     _slice(cut)
     RemoveUnusedNodesPass()(model)
-    return staying
+    return kept
 
 
-def _unit_axes(graph: ir.Graph) -> Iterator[Key]:
-    """The axis of every layer's output along which its units lie."""
+def _unit_axes(graph: ir.Graph) -> Iterator[tuple[ir.Node, Key]]:
+    """Every layer with the axis of its output along which its units lie; outputs of the model keep all of theirs."""
     for node in graph:
         if weight_of(node) is not None:
             out = node.outputs[0]
             key = (out, 1 if node.op_type.startswith("Conv") else len(out.shape or ()) - 1)
-            if can_lose(key):
-                yield key
+            if can_lose(key) and not out.is_graph_output():
+                yield node, key
 
 
 def _count(hold: Hold, reasons: list[str]) -> dict[str, int]:

@@ -46,7 +46,6 @@ class Layer:
         active: non-zero weights on a path from an input to an output, before.
         before: as given.
         after: as stripped; all zero if the layer is gone.
-        staying: units that stay although no output needs them, by reason.
 
     """
 
@@ -55,7 +54,6 @@ class Layer:
     active: int
     before: Size
     after: Size
-    staying: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def direct_sparsity(self) -> float:
@@ -79,21 +77,35 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Units of a layer, or constant inputs, that could not go although no output needs them."""
+
+    layer: str
+    what: str
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class StripReport(Report):
     """What stripping did to a model.
 
     Attributes:
         layers: in the order of the graph; a weight that several nodes share counts once.
         total: all layers as one; its FLOPs count the products of activations too, its bytes all constants.
+        kept: what could not go.
         unknown: by node, why the analysis did not follow it and kept everything alive around it.
-        collapsed: layers that had weights of which none is active: nothing passes through them.
+        collapsed: layers whose output is constant although their input is not.
+        severed: outputs of the model that no input reaches.
 
     """
 
     layers: tuple[Layer, ...] = ()
     total: Layer = Layer("total", "", 0, Size(), Size())
+    kept: tuple[Kept, ...] = ()
     unknown: Mapping[str, str] = field(default_factory=dict)
     collapsed: tuple[str, ...] = ()
+    severed: tuple[str, ...] = ()
 
 
 def _sparsity(left: int, weights: int) -> float:
@@ -150,13 +162,12 @@ def _elements(shape: tuple[int | None, ...]) -> int:
     return math.prod(1 if dim is None else dim for dim in shape)
 
 
-def compare(before: Measure, after: Measure, active: Mapping[ir.Value, Mask], staying: Mapping[ir.Value, Mapping[str, int]],
-            ) -> tuple[tuple[Layer, ...], Layer]:
+def compare(before: Measure, after: Measure, active: Mapping[ir.Value, Mask]) -> tuple[tuple[Layer, ...], Layer]:
     """The layers and their total, from the measures of a model and its active weights before."""
     layers = []
     for weight, (node, size) in before.layers.items():
         left = after.layers[weight][1] if weight in after.layers else Size()
-        layers.append(Layer(node_name(node), node.op_type, int(np.count_nonzero(active[weight])), size, left, staying.get(node.outputs[0], {})))
+        layers.append(Layer(node_name(node), node.op_type, int(np.count_nonzero(active[weight])), size, left))
     total = Layer("total", "", sum(layer.active for layer in layers), before.total, after.total)
     return tuple(layers), total
 

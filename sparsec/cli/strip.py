@@ -1,0 +1,102 @@
+"""`sparsec strip`: a smaller ONNX model with the same outputs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from sparsec.cli import options, tables
+from sparsec.errors import VerificationError
+
+if TYPE_CHECKING:  # imported by the command, so that the others start fast
+    import onnx_ir as ir
+
+    from sparsec.passes.strip import Layer, StripReport
+
+TOLERANCE = 1e-4  # float32, relative to the largest magnitude of an output
+STAND_IN = 2  # the size of symbolic dimensions in verification
+
+
+def command(
+    model: options.ModelFile,
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", dir_okay=False, help="The new model; MODEL-stripped.onnx in this directory if not given.")] = None,
+    shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    merge_duplicates: Annotated[bool, typer.Option(
+        "--merge-duplicates", help="Also merge units with equal incoming weights.")] = False,
+    verify: Annotated[bool, typer.Option(help="Compare the outputs with those of the model given.")] = True,
+    json: options.JsonFile = None,
+) -> None:
+    """Remove what pruning has made inactive: units, channels, filters and heads that no output depends on."""
+    from sparsec.graph.reader import load
+    from sparsec.graph.writer import save
+    from sparsec.passes.strip import as_dict, strip
+
+    bound = options.parse_shapes(shapes)
+    output = output or Path(f"{model.stem}-stripped.onnx")
+    with Console(stderr=True).status("stripping"):
+        graph = load(model, shapes=bound, symbolic=True)
+        report = strip(graph, merge=merge_duplicates)
+        error = _verified(model, graph) if verify else None
+    save(graph, output)
+    options.write_json(json, {**as_dict(report), "relative_error": error})
+    print_report(report)
+    verdict = "not verified" if error is None else f"outputs match: largest relative error {error:.1e}"
+    sizes = tables.nbytes(output.stat().st_size), tables.nbytes(model.stat().st_size)
+    tables.console.print(f"\n{verdict}\n{output}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
+
+
+def _verified(model: Path, stripped: ir.Model) -> float:
+    """The largest relative error of an output, on random inputs; raises VerificationError above the tolerance."""
+    import onnx_ir as ir
+
+    from sparsec.graph.compare import compare, random_feeds, run_onnxruntime
+    from sparsec.graph.reader import load
+
+    shapes = {str(value.name): [dim if isinstance(dim, int) else STAND_IN for dim in value.shape or ()]
+              for value in stripped.graph.inputs}
+    feeds = random_feeds(load(model, shapes=shapes))
+    names = [str(value.name) for value in stripped.graph.outputs]
+    errors = compare(names, run_onnxruntime(ir.to_proto(stripped), feeds), run_onnxruntime(model, feeds))
+    worst = max(errors, key=lambda difference: difference.relative_error)
+    if not worst.relative_error <= TOLERANCE:
+        raise VerificationError(f"{model}: output '{worst.output}' of the stripped model differs by "
+                                f"{worst.relative_error:.1e} of its largest magnitude; please report this model, "
+                                "--no-verify writes the result nevertheless")
+    return worst.relative_error
+
+
+def print_report(report: StripReport) -> None:
+    """The layers, what stays and why, and what the analysis could not follow."""
+    tables.print_table(("layer", "zero", "inactive", "units", "MFLOPs", "bytes"),
+                       [(layer.name, *_row(layer)) for layer in report.layers],
+                       (f"{len(report.layers)} layers", *_row(report.total)))
+    total = report.total
+    lines = [f"\ncompression by zeros {_times(total.direct_compression)}, effective {_times(total.effective_compression)}"]
+    lines += [f"{name}: {count}" for name, count in report.counts.items() if count]
+    grouped: Counter[tuple[str, str]] = Counter()
+    for kept in report.kept:
+        grouped[kept.what, kept.reason] += kept.count
+    lines += [f"kept, {what}s: {count}, {reason}" for (what, reason), count in grouped.most_common()]
+    lines += [f"not followed, {node}: {reason}" for node, reason in report.unknown.items()]
+    lines += [f"output '{name}' does not depend on any input: collapsed at {', '.join(report.collapsed) or 'no layer'}"
+              for name in report.severed]
+    for line in lines:
+        tables.console.print(line, soft_wrap=True)
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    before, after = layer.before, layer.after
+    return (tables.percent(before.weights - before.nonzero, before.weights),
+            tables.percent(before.weights - layer.active, before.weights),
+            f"{before.units}" if before.units == after.units else f"{before.units} > {after.units}",
+            f"{before.flops / 1e6:.1f} > {after.flops / 1e6:.1f}", tables.nbytes(after.bytes))
+
+
+def _times(compression: float) -> str:
+    return f"{compression:.1f}x" if compression < math.inf else "infinite"
