@@ -159,7 +159,7 @@ def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], i
     """Units [low, high) of work, of which a tile has `parts`: one for each part of the rows."""
     s = t.stencil
     if s.masked:
-        _clear_border(b, s, *thread)
+        clear_border(b, s, *thread)
     scratch = T.alloc_buffer((max(t.scratch, s.lanes),), "float32")
     sums = T.alloc_buffer((slots * t.tile if t.chunks > 1 else s.lanes,), "float32")
     with T.serial(T.floordiv(low, t.parts), T.floordiv(high + (t.parts - 1), t.parts)) as tile:
@@ -180,7 +180,7 @@ def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], i
                 inner(b, source, base, part, chunk, finish)
 
 
-def _clear_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
+def clear_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
     """Zero what lies before and behind the pixels of every row of Y."""
     tail = s.y_origin + s.vectors * s.lanes
     with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as row:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.graph.layout import PaddedFlat, Tiled
-from sparsec.kernels import dense, spmm
+from sparsec.kernels import dense, dense_outputs, spmm
 from sparsec.kernels.padded import padded_rows, pixels
 from sparsec.kernels.product import MODES, Epilogue, Tiling, pixel_mask
 from sparsec.kernels.stencil import convolution, linear
@@ -67,6 +67,26 @@ def test_convolution_over_padded_images(target, mode, name, shape):
     tiling = Tiling(convolution(source, result, (3, 3), (2, 2), (2, 2)), Epilogue("relu"), mode, 3, 3)
     module, params = family(name, tiling, **shape)
     check(target, 1, module, params, weight, bias, (pixel_mask(result), x), expected)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("chunk", [3, 7])
+def test_dense_convolution_with_outputs_on_the_lanes(target, threads, chunk):
+    rng, lanes = np.random.default_rng(2), isa(target).lanes
+    source, result = PaddedFlat(2, 7, 5, 6, 1, 8, lanes), PaddedFlat(2, 48, 5, 6, 1, 8, lanes)
+    weight, bias = rng.standard_normal((48, 63), np.float32), rng.standard_normal(48, np.float32)
+    images, skip = rng.standard_normal((2, 7, 5, 6), np.float32), rng.standard_normal((2, 48, 5, 6), np.float32)
+    x, residual, expected = (np.zeros(layout.size, np.float32) for layout in (source, result, result))
+    pixels(x, padded_rows(source))[...] = images
+    pixels(residual, padded_rows(result))[...] = skip
+    padded = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])
+    columns = np.stack([padded[:, :, i:i + 5, j:j + 6] for i in range(3) for j in range(3)], axis=2)
+    y = (weight @ columns.reshape(2, 63, 30) + bias[:, None]).reshape(2, 48, 5, 6) + skip
+    pixels(expected, padded_rows(result))[...] = np.maximum(y, 0)
+    stencil = convolution(source, result, (3, 3), (1, 1), (1, 1))
+    params = dense_outputs.DenseOutputsParams(stencil, Epilogue("relu", residual=True), result, 3, 2, chunk)
+    check(target, threads, dense_outputs, params, weight, bias, (pixel_mask(result), x, residual), expected)
 
 
 @settings(max_examples=25, deadline=None)

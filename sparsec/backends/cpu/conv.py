@@ -24,7 +24,6 @@ from sparsec.backends.cpu.weights import (
 from sparsec.graph.layout import PaddedFlat, PhasePlanes
 from sparsec.kernels import phase_split, reformat_padded
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.product import pixel_mask
 from sparsec.kernels.stencil import convolution, strided_convolution
 from sparsec.option import Option
 from sparsec.target import Target
@@ -64,8 +63,7 @@ def layer_of(node: ir.Node) -> products.Layer:
         stencil = strided_convolution(source)
     else:
         stencil = convolution(source, target, kernel, spatial(node, "dilations", 1), begins)
-    return products.Layer(weight_matrix(node), bias_vector(node), stencil, epilogue_of(node),
-                          pixel_mask(target) if target.clean else None)
+    return products.Layer(weight_matrix(node), bias_vector(node), stencil, epilogue_of(node), target)
 
 
 def options(node: ir.Node, target: Target, isa: Isa) -> list[Option]:

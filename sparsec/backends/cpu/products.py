@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.context import KernelCall
-from sparsec.kernels import dense, spmm
+from sparsec.graph.layout import PaddedFlat
+from sparsec.kernels import dense, dense_outputs, spmm
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.product import Epilogue, Tiling
+from sparsec.kernels.product import Epilogue, Tiling, pixel_mask
 from sparsec.kernels.stencil import Stencil
 from sparsec.option import Option
 from sparsec.target import Target
@@ -22,6 +23,7 @@ INTERLEAVES = ((4, 1), (2, 2), (1, 4), (1, 2), (8, 1))  # (group, unroll)
 DENSE_BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8, 12)
 L1_SHARES = (0.5, 0.85)  # shares of the L1 cache that a chunk's tile may fill
 MAX_VECTORS = 20
+MIN_STEPS = 64  # inner steps that a K-chunk has at least, to be worth its partial sums
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Layer:
         bias: (outputs,).
         stencil: the geometry.
         epilogue: what follows.
-        mask: which pixels of the output's vectors are real, where the stencil is masked.
+        target: layout of the output where it is an image.
 
     """
 
@@ -41,12 +43,12 @@ class Layer:
     bias: np.ndarray = field(repr=False)
     stencil: Stencil
     epilogue: Epilogue
-    mask: np.ndarray | None = field(default=None, repr=False)
+    target: PaddedFlat | None = None
 
 
 def options(layer: Layer, target: Target, isa: Isa) -> list[Option]:
     """Every tiling worth pricing, dense ones included."""
-    offers = list(_dense_options(layer, target, isa))
+    offers = [*_dense_options(layer, target, isa), *_dense_outputs_options(layer, target, isa)]
     for block in ROW_BLOCKS:
         if layer.weight.shape[0] % block == 0:
             offers += _sparse_options(layer, target, isa, block)
@@ -113,7 +115,20 @@ def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
                              4 * layer.weight.size, dense.work(params, target.l1_bytes, target.l2_bytes))
 
 
-FAMILIES: dict[type, Any] = {spmm.SpmmParams: spmm, dense.DenseParams: dense}
+def _dense_outputs_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
+    s = layer.stencil
+    if layer.target is None:
+        return
+    fits = int(L1_SHARES[0] * target.l1_bytes) // (4 * s.x_channel_stride)
+    chunk = _balanced(s.channels, max(fits, -(-MIN_STEPS // len(s.taps))))
+    for pixels, vectors in dense_outputs.blockings(s, layer.target, isa):
+        params = dense_outputs.DenseOutputsParams(s, layer.epilogue, layer.target, pixels, vectors, chunk)
+        yield Option("dense", "gemm/outputs", f"P={pixels} V={vectors} chunk={chunk}", params, 4 * layer.weight.size,
+                     dense_outputs.work(params))
+
+
+FAMILIES: dict[type, Any] = {
+    spmm.SpmmParams: spmm, dense.DenseParams: dense, dense_outputs.DenseOutputsParams: dense_outputs}
 
 
 @functools.lru_cache(maxsize=512)
@@ -125,8 +140,8 @@ def build(params: Any, isa: Isa) -> Any:
 def call(layer: Layer, params: Any, isa: Isa) -> KernelCall:
     """The kernel of an option with the layer's constants."""
     constants = [*FAMILIES[type(params)].pack(layer.weight, params).values(), layer.bias]
-    if layer.mask is not None:
-        constants.append(layer.mask)
+    if layer.target is not None and layer.target.clean:
+        constants.append(pixel_mask(layer.target))
     s = layer.stencil
     sizes = (s.x_size, s.y_size) if layer.epilogue.residual else (s.x_size,)
     return KernelCall(build(params, isa), tuple(constants), sizes, s.y_size)
