@@ -30,6 +30,12 @@ _EXP_LIMIT = 87.0  # 2^n stays a normal number below
 # (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2
 _EXP = (0.5, 0.166665181517601, 0.04166620224714279, 0.008369024842977524, 0.0013950725551694632)
 
+# 2^r on |r| <= 1/2
+_EXP2 = (
+    1.0000001192092896, 0.6931469440460205, 0.24022120237350464, 0.05550713092088699, 0.009675540961325169,
+    0.001327647129073739,
+)
+
 # (Phi(x) - 1/2) / x, Phi the normal distribution, as a polynomial in 2 (x / _GELU_LIMIT)^2 - 1
 _GELU_LIMIT = 5.4
 _GELU = (
@@ -108,6 +114,19 @@ def exp(x: Vector, lanes: int) -> Vector:
         return bind(half, lambda h: (p + splat(1.0, lanes)) * _power_of_two(h, lanes) * _power_of_two(n - h, lanes))
 
     return _reduce(_clamp(x, -105.0, 90.0, lanes), lanes, lambda p, n: bind(n, lambda n: scaled(p, n)))
+
+
+def exp_below_one(x: Vector, lanes: int) -> Vector:
+    """e^x for x <= 0, as a softmax needs it: the error is relative to 1, and e^x below 1e-37 may be any such value."""
+    def scaled(z: Vector, shifted: Vector) -> Vector:
+        r = z * splat(_LOG2E, lanes) - (shifted - splat(_ROUND, lanes))
+        power = bind(r, lambda r: _polynomial(_EXP2, r, lanes))
+        exponent = T.shift_left(T.reinterpret(_vector_type("int32", lanes), shifted), _integers(23, lanes))
+        return T.reinterpret(_vector_type("float32", lanes),
+                             T.reinterpret(_vector_type("int32", lanes), power) + exponent)
+
+    return bind(T.max(splat(-86.0, lanes), x), lambda z: bind(
+        z * splat(_LOG2E, lanes) + splat(_ROUND, lanes), lambda shifted: scaled(z, shifted)))
 
 
 def erf(x: Vector, lanes: int) -> Vector:

@@ -9,7 +9,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels import activations
 from sparsec.kernels.activations import ACTIVATIONS
-from sparsec.kernels.emit import kernel, load, store
+from sparsec.kernels.emit import kernel, load, splat, store
 from tests.kernels.targets import TARGETS, compiled, isa
 
 ALPHA, BETA = 0.2, 0.6
@@ -39,12 +39,14 @@ EXACT = {
     "erf": erf,
     "exp": np.exp,
     "exp_normal": lambda x: np.exp(np.clip(x, -87, 87)),
+    "exp_below_one": lambda x: np.exp(-np.abs(x)),
 }
 RELATIVE = {"exp", "tanh"}  # precise relative to the output even where it is tiny
 FUNCTIONS = ACTIVATIONS | {
     name: lambda x, lanes, alpha, beta, name=name: getattr(activations, name)(x, lanes)
     for name in ("erf", "exp", "exp_normal")
-}
+} | {"exp_below_one": lambda x, lanes, alpha, beta: activations.exp_below_one(
+    T.min(x, splat(0.0, lanes) - x), lanes)}
 
 
 def elementwise(function, lanes, size):

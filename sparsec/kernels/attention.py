@@ -1,0 +1,257 @@
+"""Scaled dot-product attention over tokens in the tiled layout: Y = softmax(scale * Q K^T + mask) V for every head.
+
+A block of queries is held on the lanes: scores are computed transposed, S^T[key, query], the softmax runs down the
+keys, and the product with V reads the same buffer; nothing is transposed or reduced across lanes. Keys beyond the
+sequence's end, which hold anything, are never read; queries beyond it are computed and ignored. A query whose mask is
+-inf for every key yields NaN, as in onnxruntime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import Tiled
+from sparsec.graph.operators.attention import Attention
+from sparsec.kernels.activations import exp_below_one
+from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.isa import Isa
+from sparsec.kernels.padded import shared
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Where a projection's features lie: from `offset` on in a buffer of `features` (Q, K and V may share one)."""
+
+    features: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class AttentionParams:
+    """A kernel.
+
+    Attributes:
+        heads, depth: heads, and features of each.
+        batch, tokens, keys: sequences, queries of each, and keys of each.
+        width: tokens of a tile, in every buffer; a multiple of the lanes.
+        scale: factor on the scores.
+        q, k, v: the projections.
+        mask: shape of the mask, (1 or batch, 1 or heads, 1 or tokens, keys), or None.
+
+    """
+
+    heads: int
+    depth: int
+    batch: int
+    tokens: int
+    keys: int
+    width: int
+    scale: float
+    q: Projection
+    k: Projection
+    v: Projection
+    mask: tuple[int, int, int, int] | None = None
+
+    @property
+    def output(self) -> Tiled:
+        """Layout of Y."""
+        return Tiled(self.batch, self.tokens, self.heads * self.depth, self.width)
+
+    def layout(self, name: str) -> Tiled:
+        """Layout of the buffer of a projection, "q", "k" or "v"."""
+        tokens = self.tokens if name == "q" else self.keys
+        return Tiled(self.batch, tokens, getattr(self, name).features, self.width)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Queries on the lanes: `vectors` of them from token `first` of sequence `b` on, all in one tile.
+
+    `rows` is the number of keys, or of features of V, that a register block spans.
+    """
+
+    b: Any
+    first: Any
+    vectors: int
+    lanes: int
+    rows: int
+
+    @property
+    def width(self) -> int:
+        """Queries of the block."""
+        return self.vectors * self.lanes
+
+
+def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None,
+              params: AttentionParams) -> np.ndarray:
+    """Y (batch, tokens, heads * depth) for the projections in ONNX's order."""
+    inputs: list[Any] = [q, k, v, mask]
+    return np.asarray(Attention.eval(*inputs, heads=params.heads, scale=params.scale))
+
+
+def build(params: AttentionParams, isa: Isa) -> Any:
+    """The kernel: (q, k, v, [mask]) -> y; a buffer that holds several projections is passed for each."""
+    arguments: dict[str, tuple[int | None, str]] = {
+        name: (params.layout(name).size, "float32") for name in ("q", "k", "v")}
+    if params.mask is not None:
+        arguments["mask"] = (int(np.prod(params.mask)), "float32")
+    arguments["y"] = (params.output.size, "float32")
+    return kernel(arguments, lambda b: _emit(b, params, isa))
+
+
+def _emit(b: Buffers, p: AttentionParams, isa: Isa) -> None:
+    """Whole blocks of queries, then the queries of every sequence that do not fill one."""
+    vectors = max(v for v in (1, 2, 3, 4) if p.width // isa.lanes % v == 0)
+    blocks = p.tokens // (vectors * isa.lanes)
+    rest = -(-(p.tokens - blocks * vectors * isa.lanes) // isa.lanes)
+    for first, count, size in ((0, blocks, vectors), (blocks, 1, rest)):
+        if count * size:
+            _blocks(b, p, isa, (first * vectors * isa.lanes, count), size)
+
+
+def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], vectors: int) -> None:
+    """`count` blocks of queries from token `first` on, in every sequence; the unit of work is some heads of a block."""
+    first, count = blocks
+    even = (n for n in range(1, p.heads) if p.heads % n == 0 and p.batch * count * n % isa.threads == 0)
+    parts = next(even, p.heads)
+    heads, width = p.heads // parts, vectors * isa.lanes
+    with shared(p.batch * count * parts, isa) as unit:
+        block = _Block(T.Bind(T.floordiv(unit, count * parts)),
+                       T.Bind(first + T.floormod(T.floordiv(unit, parts), count) * width),
+                       vectors, isa.lanes, rows=isa.registers // 2 // vectors)
+        scores = T.alloc_buffer((p.keys * width,), "float32")
+        mask = None if p.mask is None or p.mask[2] == 1 else T.alloc_buffer((p.keys * width,), "float32")
+        if mask is not None and p.mask is not None and p.mask[1] == 1:
+            _transpose_mask(b, p, block, 0, mask)
+        with T.serial(0, heads) as i:
+            head = T.Bind(T.floormod(unit, parts) * heads + i)
+            if mask is not None and p.mask is not None and p.mask[1] > 1:
+                _transpose_mask(b, p, block, head, mask)
+            _attend(b, p, block, head, scores, mask)
+
+
+def _mask_row(p: AttentionParams, b: Any, head: Any, query: Any) -> Any:
+    """Index of the mask's first key for a query; dimensions of 1 are broadcast."""
+    assert p.mask is not None
+    batch, heads, queries, keys = p.mask
+    row = (b if batch > 1 else 0) * heads + (head if heads > 1 else 0)
+    return (row * queries + (query if queries > 1 else 0)) * keys
+
+
+def _transpose_mask(b: Buffers, p: AttentionParams, block: _Block, head: Any, mask: Any) -> None:
+    """mask[key, query] of a block; queries beyond the end take the last one's."""
+    with T.serial(0, block.width) as query:
+        row = T.Bind(_mask_row(p, block.b, head, T.min(block.first + query, p.tokens - 1)))
+        with T.serial(0, p.keys) as key:
+            T.buffer_store(mask, b["mask"][row + key], [key * block.width + query])
+
+
+def _attend(b: Buffers, p: AttentionParams, block: _Block, head: Any, scores: Any, mask: Any) -> None:
+    """One head of one block of queries."""
+    maxima, factors = registers(block.vectors, block.lanes), registers(block.vectors, block.lanes)
+    for v in range(block.vectors):
+        store(maxima, v * block.lanes, splat(-np.inf, block.lanes))
+
+    def of_keys(tile: Any, first: Any, count: int) -> None:
+        _scores(b, p, block, head, (tile, first, count), scores, mask, maxima)
+
+    whole, rest = p.keys // p.width, p.keys % p.width
+    with T.serial(0, whole) as tile:
+        _by(block.rows, p.width, lambda first, count: of_keys(tile, first, count))
+    _by(block.rows, rest, lambda first, count: of_keys(whole, first, count))
+    _softmax(p, block, scores, maxima, factors)
+    _by(block.rows, p.depth, lambda first, count: _weighted(b, p, block, head, (first, count), scores, factors))
+
+
+def _by(step: int, total: int, body: Callable[[Any, int], None]) -> None:
+    """`body(first, count)` for [0, total) in pieces of `step` and the rest."""
+    with T.serial(0, total // step) as i:
+        body(i * step, step)
+    if total % step:
+        body(total - total % step, total % step)
+
+
+def _row(layout: Tiled, b: Any, tile: Any, feature: Any) -> Any:
+    """Index of a feature's first token in a tile."""
+    return ((b * layout.tiles + tile) * layout.features + feature) * layout.width
+
+
+def _scores(b: Buffers, p: AttentionParams, block: _Block, head: Any, keys: tuple[Any, Any, int], scores: Any,
+            mask: Any, maxima: Any) -> None:
+    """The scores of some keys of a tile, mask added, into `scores` (keys, block.width); raises the maxima."""
+    tile, first, count = keys
+    lanes, vectors = block.lanes, block.vectors
+    q = T.Bind(_row(p.layout("q"), block.b, T.floordiv(block.first, p.width), p.q.offset + head * p.depth)
+               + T.floormod(block.first, p.width))
+    k = T.Bind(_row(p.layout("k"), block.b, tile, p.k.offset + head * p.depth) + first)
+    totals = registers(count * vectors, lanes)
+    for i in range(count * vectors):
+        store(totals, i * lanes, splat(0.0, lanes))
+    with T.serial(0, p.depth) as d:
+        queries = [T.Bind(load(b["q"], q + d * p.width + v * lanes, lanes)) for v in range(vectors)]
+        for r in range(count):
+            key = T.Bind(splat(b["k"][k + d * p.width + r], lanes))
+            for v in range(vectors):
+                add_to(totals, (r * vectors + v) * lanes, key * queries[v])
+    for r in range(count):
+        key = tile * p.width + first + r
+        for v in range(vectors):
+            score = load(totals, (r * vectors + v) * lanes, lanes) * splat(p.scale, lanes)
+            if mask is not None:
+                score = score + load(mask, key * block.width + v * lanes, lanes)
+            elif p.mask is not None:
+                score = score + splat(b["mask"][_mask_row(p, block.b, head, 0) + key], lanes)
+            score = T.Bind(score)
+            store(scores, key * block.width + v * lanes, score)
+            store(maxima, v * lanes, T.max(load(maxima, v * lanes, lanes), score))
+
+
+def _softmax(p: AttentionParams, block: _Block, scores: Any, maxima: Any, factors: Any) -> None:
+    """Scores become e^(score - maximum), and `factors` 1 / their sums."""
+    lanes = block.lanes
+    for v in range(block.vectors):
+        store(factors, v * lanes, splat(0.0, lanes))
+    with T.serial(0, p.keys) as key:
+        for v in range(block.vectors):
+            at = key * block.width + v * lanes
+            power = T.Bind(exp_below_one(load(scores, at, lanes) - load(maxima, v * lanes, lanes), lanes))
+            store(scores, at, power)
+            add_to(factors, v * lanes, power)
+    for v in range(block.vectors):
+        store(factors, v * lanes, splat(1.0, lanes) / load(factors, v * lanes, lanes))
+
+
+def _weighted(b: Buffers, p: AttentionParams, block: _Block, head: Any, depths: tuple[Any, int], weights: Any,
+              factors: Any) -> None:
+    """The weighted sums of some features of V, times the factors, into y."""
+    first, count = depths
+    lanes, vectors = block.lanes, block.vectors
+    totals = registers(count * vectors, lanes)
+    for i in range(count * vectors):
+        store(totals, i * lanes, splat(0.0, lanes))
+
+    def of_keys(tile: Any, keys: int) -> None:
+        v_row = T.Bind(_row(p.layout("v"), block.b, tile, p.v.offset + head * p.depth + first))
+        with T.serial(0, keys) as key:
+            at = T.Bind((tile * p.width + key) * block.width)
+            shares = [T.Bind(load(weights, at + v * lanes, lanes)) for v in range(vectors)]
+            for r in range(count):
+                value = T.Bind(splat(b["v"][v_row + r * p.width + key], lanes))
+                for v in range(vectors):
+                    add_to(totals, (r * vectors + v) * lanes, value * shares[v])
+
+    with T.serial(0, p.keys // p.width) as tile:
+        of_keys(tile, p.width)
+    if p.keys % p.width:
+        of_keys(p.keys // p.width, p.keys % p.width)
+    y = T.Bind(_row(p.output, block.b, T.floordiv(block.first, p.width), head * p.depth + first)
+               + T.floormod(block.first, p.width))
+    for r in range(count):
+        for v in range(vectors):
+            product = load(totals, (r * vectors + v) * lanes, lanes) * load(factors, v * lanes, lanes)
+            store(b["y"], y + r * p.width + v * lanes, product)

@@ -1,0 +1,76 @@
+"""Attention agrees with the operator's reference on every instruction set, for every form of mask and every tail."""
+
+import numpy as np
+import pytest
+
+from sparsec.kernels import attention
+from sparsec.kernels.attention import AttentionParams, Projection
+from sparsec.kernels.reformat_tiled import tile, untile
+from tests.kernels.targets import TARGETS, compiled, isa
+
+SHAPES = [  # batch, heads, depth, tokens, keys, width
+    (1, 2, 16, 64, 64, 64), (2, 3, 10, 37, 53, 16), (1, 4, 5, 1, 70, 32), (3, 1, 8, 20, 3, 16),
+]
+
+
+def projections(batch, heads, depth, tokens, keys):
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((batch, n, heads * depth)).astype(np.float32) for n in (tokens, keys, keys)]
+
+
+def run(target, params, q, k, v, mask, threads=1):
+    buffers = [tile(x, params.layout(name)) for name, x in zip("qkv", (q, k, v), strict=True)]
+    masks = [] if mask is None else [mask.ravel()]
+    kernel = compiled(attention.build(params, isa(target, threads)), target)
+    return untile(kernel(*buffers, *masks, out=params.output.size), params.output)
+
+
+def plain_params(batch, heads, depth, tokens, keys, width, mask=None):
+    own = Projection(heads * depth)
+    return AttentionParams(heads, depth, batch, tokens, keys, width, depth**-0.5, own, own, own, mask)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("mask", ["absent", "keys", "batch", "queries", "full"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_matches_the_operator(shape, mask, target):
+    batch, heads, _, tokens, keys, _ = shape
+    dims = {"keys": (1, 1, 1, keys), "batch": (batch, 1, 1, keys), "queries": (1, 1, tokens, keys),
+            "full": (batch, heads, tokens, keys)}.get(mask)
+    params = plain_params(*shape, dims)
+    q, k, v = projections(*shape[:5])
+    added = None
+    if dims is not None:
+        added = np.where(np.random.default_rng(1).random(dims) < 0.3, np.float32(-np.inf), np.float32(0.5))
+        added[..., 0] = 0
+    y = run(target, params, q, k, v, added, threads=1 + batch % 2)
+    np.testing.assert_allclose(y, attention.reference(q, k, v, added, params), rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_projections_may_share_a_buffer(target):
+    q, k, v = projections(1, 2, 8, 40, 40)
+    shared = [Projection(48, 16 * i) for i in range(3)]
+    params = AttentionParams(2, 8, 1, 40, 40, 16, 0.3, *shared)
+    fused = np.concatenate([q, k, v], axis=-1)
+    y = run(target, params, fused, fused, fused, None)
+    np.testing.assert_allclose(y, attention.reference(q, k, v, None, params), rtol=0, atol=3e-6)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("masked", "expected"), [(-np.inf, "nan"), (np.finfo(np.float32).min, "mean")])
+def test_a_fully_masked_query_is_as_in_onnxruntime(masked, expected, target):
+    """-inf everywhere yields NaN; the lowest finite number swallows the scores, so that all keys weigh the same."""
+    q, k, v = projections(1, 1, 4, 16, 9)
+    mask = np.zeros((1, 1, 16, 9), np.float32)
+    mask[0, 0, 5] = masked
+    y = run(target, plain_params(1, 1, 4, 16, 9, 16, mask.shape), q, k, v, mask)
+    assert np.isfinite(np.delete(y, 5, axis=1)).all()
+    np.testing.assert_allclose(y[0, 5], np.full(4, np.nan) if expected == "nan" else v[0].mean(axis=0), rtol=1e-5)
+
+
+def test_large_scores_do_not_overflow():
+    q, k, v = projections(1, 1, 4, 16, 9)
+    params = plain_params(1, 1, 4, 16, 9, 16)
+    y = run("cpu-avx2", params, 1e3 * q, k, v, None)
+    np.testing.assert_allclose(y, attention.reference(1e3 * q, k, v, None, params), rtol=0, atol=1e-4)
