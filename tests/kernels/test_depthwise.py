@@ -7,6 +7,7 @@ from sparsec.graph.operators.epilogue import ACTIVATIONS
 from sparsec.kernels import depthwise
 from sparsec.kernels.depthwise import DepthwiseParams
 from sparsec.kernels.product import Epilogue
+from sparsec.kernels.window import Window
 from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
 
@@ -33,13 +34,13 @@ def params_of(case, lanes, source_pad, target_pad, epilogue):
             zip((h, w), (top + bottom, left + right), kernel, dilations, strides, strict=True)]
     source = padded((n, c, h, w), source_pad, lanes, clean=source_pad > 0, extra=source_pad % 2)
     target = padded((n, c, *size), target_pad, lanes, clean=target_pad > 0)
-    return DepthwiseParams(source, target, kernel, strides, dilations, (top, left), epilogue)
+    return DepthwiseParams(Window(source, target, kernel, strides, dilations, (top, left)), epilogue)
 
 
 def check(params, target, threads=1):
     rng = np.random.default_rng(0)
-    channels, source, goal = params.source.channels, params.source, params.target
-    weight = rng.standard_normal((channels, 1, *params.kernel)).astype(np.float32)
+    channels, source, goal = params.window.source.channels, params.window.source, params.window.target
+    weight = rng.standard_normal((channels, 1, *params.window.kernel)).astype(np.float32)
     bias = rng.standard_normal(channels).astype(np.float32)
     x = flat(images_like(source), source)
     residual = [flat(images_like(goal, 1), goal)] if params.epilogue.residual else []
@@ -63,5 +64,5 @@ def test_epilogue(activation):
 
 
 def test_a_depth_multiplier_is_refused():
-    params = DepthwiseParams(padded((1, 2, 3, 3), 1, 16), padded((1, 4, 3, 3), 1, 16), (3, 3))
-    assert "multiplier" in depthwise.reject(params)
+    window = Window(padded((1, 2, 3, 3), 1, 16), padded((1, 4, 3, 3), 1, 16), (3, 3))
+    assert "multiplier" in depthwise.reject(DepthwiseParams(window))
