@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 
 from sparsec.cli import options, simulate_tables
 from sparsec.errors import UsageError
@@ -71,13 +73,17 @@ def command(
     requested = [_parse_sweep(text) for text in sweeps]
     if paper == (file is not None):
         raise UsageError("give a model to simulate, or --paper for the paper's layers")
-    with Console(stderr=True).status("simulating"):
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        def watch(items: Sequence[Any], text: str) -> Iterable[Any]:
+            return progress.track(items, description=text)
+
         if file is None:
-            subject = steps.simulate_paper(target, parameters)
+            subject = steps.simulate_paper(target, parameters, watch)
         else:
             subject = steps.simulate_file(file, target, parameters, codebook.value, options.parse_shapes(shapes),
-                                          options.read_arrays(feeds) if feeds else None, beside_cpu=beside_cpu)
-        swept = [steps.sweep(subject, *each) for each in requested]
+                                          options.read_arrays(feeds) if feeds else None, watch, beside_cpu=beside_cpu)
+        swept = [steps.sweep(subject, *each, watch) for each in requested]
     simulate_tables.print_report(subject.figures)
     for each in swept:
         simulate_tables.print_sweep(each)

@@ -16,7 +16,7 @@ from sparsec.backends.eie.accelerator import ACCELERATORS, Accelerator
 from sparsec.backends.eie.architecture import Architecture
 from sparsec.backends.eie.inference import infer
 from sparsec.backends.eie.layer import Layer
-from sparsec.backends.eie.network import Network, compile_network
+from sparsec.backends.eie.network import Network, Watch, compile_network
 from sparsec.backends.eie.simulate import FIXED, Active, simulate
 from sparsec.backends.eie.simulate import sweep as simulate_sweep
 from sparsec.errors import UsageError
@@ -31,6 +31,8 @@ from sparsec.report.eie_trace import chrome_trace
 from sparsec.target import resolve
 
 PAPER_SEED = 0
+
+Shapes = Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,18 @@ def _accelerator(target: str) -> Accelerator:
     return ACCELERATORS[target]
 
 
-def simulate_paper(target: str, parameters: Mapping[str, int]) -> Subject:
+def simulate_paper(target: str, parameters: Mapping[str, int], watch: Watch) -> Subject:
     """The nine layers of the paper with random masks."""
     accelerator, arch = _accelerator(target), Architecture(**parameters)
     layers, active = benchmarks.random_layers(PAPER_SEED)
-    results = simulate(layers, active, accelerator, arch)
+    results = simulate(layers, active, accelerator, arch, watch)
     figures = {**report.describe_benchmarks(list(zip(benchmarks.BENCHMARKS, results, strict=True)), arch),
                "area_mm2": accelerator.area_mm2(arch), "power_mw": accelerator.power_mw(arch)}
     return Subject("The paper's layers", layers, active, accelerator, arch, figures)
 
 
-def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebook: str,
-                  shapes: Mapping[str, Sequence[int]], feeds: Feeds | None, *, beside_cpu: bool) -> Subject:
+def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebook: str, shapes: Shapes,
+                  feeds: Feeds | None, watch: Watch, *, beside_cpu: bool) -> Subject:
     """An ONNX model or an artifact, on inputs or on random ones."""
     accelerator = _accelerator(target)
     with file.open("rb") as opened:
@@ -80,8 +82,8 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
         names = [str(value.name) for value in model.graph.outputs]
         reference = dict(zip(names, run_onnxruntime(file, feeds), strict=True))
         run_passes(model, Context(resolve(target)))
-        network = compile_network(model, feeds, arch, codebook)
-    inference = infer(network, feeds, accelerator, arch, reference)
+        network = compile_network(model, feeds, arch, codebook, watch)
+    inference = infer(network, feeds, accelerator, arch, reference, watch)
     beside = _time_on_cpu(file, shapes, feeds) if beside_cpu else {}
     figures = report.describe_inference(inference, beside)
     return Subject(file.stem, network.layers, inference.active, accelerator, arch, figures)
@@ -99,7 +101,7 @@ def _open_artifact(file: Path, parameters: Mapping[str, int]) -> tuple[Network, 
     return network, replace(arch, **parameters)
 
 
-def _time_on_cpu(file: Path, shapes: Mapping[str, Sequence[int]], feeds: Feeds) -> dict[str, float]:
+def _time_on_cpu(file: Path, shapes: Shapes, feeds: Feeds) -> dict[str, float]:
     """Milliseconds of an inference by one thread of this CPU, by engine."""
     from sparsec.bench.latency import measure
     from sparsec.compiler import compile as compile_model
@@ -111,9 +113,10 @@ def _time_on_cpu(file: Path, shapes: Mapping[str, Sequence[int]], feeds: Feeds) 
     return {f"{each.engine}, 1 CPU thread": float(each.summary["p50_us"]) / 1e3 for each in latencies}
 
 
-def sweep(subject: Subject, parameter: str, values: Sequence[int]) -> report.Figures:
+def sweep(subject: Subject, parameter: str, values: Sequence[int], watch: Watch) -> report.Figures:
     """The figures of a sweep."""
-    results = simulate_sweep(subject.layers, subject.active, subject.accelerator, subject.arch, parameter, values)
+    results = simulate_sweep(subject.layers, subject.active, subject.accelerator, subject.arch, parameter, values,
+                             watch)
     return report.describe_sweep(parameter, results)
 
 

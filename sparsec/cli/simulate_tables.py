@@ -30,8 +30,8 @@ def _print_layers(figures: dict[str, Any]) -> None:
 
     header = ("layer", "as", "w %", "a %", "us", "theory", "bal.", "uJ")
     tables.print_table(header, [row(layer) for layer in figures["layers"]], row(figures["total"]))
-    console.print("as: fully connected, 1x1 convolution, convolution by output position; w, a: non-zero\n"
-                  "weights and activations; theory: all PEs with the same work; bal.: their load balance\n")
+    console.print("fc: linear; pos: convolution, position by position; w, a: non-zero weights and\n"
+                  "activations; theory: us with all PEs equally busy; bal.: their load balance\n")
 
 
 def _print_paper(figures: dict[str, Any]) -> None:

@@ -40,7 +40,7 @@ def describe_layer(result: LayerResult) -> Figures:
     """One layer."""
     activity, storage, pes = result.activity, result.storage, result.arch.pes
     by_model = {name: {unit: pj * 1e-6 for unit, pj in units.items()} for name, units in result.energy_pj.items()}
-    first, second = (sum(units.values()) for units in by_model.values())
+    first, *_, last = (sum(units.values()) for units in (*by_model.values(), *by_model.values()))
     spent = {cause: getattr(activity, cause) for cause in CAUSES} | {"transfer": pes * activity.transfer}
     return {
         "layer": result.name, "kind": result.kind, "shape": result.shape, "vectors": result.vectors,
@@ -52,7 +52,7 @@ def describe_layer(result: LayerResult) -> Figures:
         "gops": result.gops, "dense_gops": result.dense_gops, "dense_macs": result.dense_macs,
         "frames_per_s": 1e6 / max(result.time_us, 1e-9), "frames_per_j": 1e6 / max(result.energy_uj, 1e-9),
         "energy_uj": result.energy_uj, "energy_uj_by_unit": by_model,
-        "energy_models_difference": second / first - 1 if first else 0.0,
+        "energy_models_difference": last / first - 1 if first else 0.0,
         "segments": storage.segments, "entries": storage.entries, "padding": storage.padding,
         "stored_bytes": storage.nbytes, "offchip_bytes": result.offchip_bytes, "offchip_uj": result.offchip_uj,
         "counters": asdict(activity),

@@ -54,12 +54,16 @@ def _real_work(layer: Figures, _first: Figures) -> float:
     return float(counters["macs"] / max(1, counters["macs"] + counters["padding"]))
 
 
+def _weight_energy(layer: Figures, _first: Figures) -> float:
+    return float([*layer["energy_uj_by_unit"].values()][-1]["weights"])
+
+
 PANELS: dict[str, Callable[[Figures, Figures], float]] = {
     "speed-up over the first": _speedup,
     "entries / PE-cycles": lambda layer, _first: float(layer["utilisation"]),
     "entries that are not padding": _real_work,
     "reads of weight SRAM": lambda layer, _first: float(layer["counters"]["weight_reads"]),
-    "energy of weight reads in uJ": lambda layer, _first: float(layer["energy_uj_by_unit"]["by access"]["weights"]),
+    "energy of weight reads in uJ": _weight_energy,
     "energy in uJ": lambda layer, _first: float(layer["energy_uj"]),
 }
 """What a sweep shows: (layer, the same layer at the first value) -> number."""

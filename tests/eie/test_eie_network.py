@@ -192,11 +192,16 @@ def test_weights_that_are_not_finite_and_wrong_inputs_are_refused():
     model = gemm((1, 30), weight, np.ones(17, np.float32))
     with pytest.raises(SimulationError, match=r"layer 'fc'.*NaN"):
         compile_network(model, random_feeds(model), ARCH)
+    bias = np.array([*[1] * 16, np.inf], np.float32)
+    with pytest.raises(SimulationError, match=r"layer 'fc': its bias"):
+        compile_network(gemm((1, 30), np.ones((17, 30), np.float32), bias), {"x": np.zeros((1, 30), np.float32)}, ARCH)
     model = GRAPHS["vector"]()
     with pytest.raises(InputError, match="no input 'x'"):
         compile_network(model, {"z": np.zeros(30, np.float32)}, ARCH)
-    with pytest.raises(InputError, match=r"shape \(31,\); the model takes \(30,\)"):
+    with pytest.raises(InputError, match=r"float32 of shape \(31,\); the model takes float32 of \(30,\)"):
         compile_network(model, {"x": np.zeros(31, np.float32)}, ARCH)
+    with pytest.raises(InputError, match="float64"):
+        compile_network(model, {"x": np.zeros(30)}, ARCH)
 
 
 def test_an_operator_nobody_has_is_named():

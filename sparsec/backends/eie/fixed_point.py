@@ -40,9 +40,9 @@ def fitting(largest: float, bits: int) -> FixedPoint:
 
 
 def rescale(products: NDArray[np.int32], shift: int) -> NDArray[np.int32]:
-    """Products of two 16-bit numbers, over 2**shift and rounded; a negative shift is exact."""
-    if shift <= 0:
-        return products << -shift
+    """Products of two 16-bit numbers, over 2**shift and rounded; the shift is not negative."""
+    if shift == 0:
+        return products
     shift = min(shift, 31)  # beyond, they vanish: they are below 2**30
     return (products + np.int32(1 << (shift - 1))) >> np.int32(shift)
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sparsec.backends.eie.accelerator import Accelerator
 from sparsec.backends.eie.architecture import Architecture
-from sparsec.backends.eie.network import Feeds, HostNode, Network, run, run_float
+from sparsec.backends.eie.network import Feeds, HostNode, Network, Watch, run, run_float, unwatched
 from sparsec.backends.eie.simulate import Active, LayerResult, simulate, total
 from sparsec.graph.compare import relative_error
 
@@ -71,7 +71,7 @@ class Inference:
 
 
 def infer(network: Network, feeds: Feeds, accelerator: Accelerator, arch: Architecture,
-          reference: Mapping[str, NDArray[Any]] | None = None) -> Inference:
+          reference: Mapping[str, NDArray[Any]] | None = None, watch: Watch = unwatched) -> Inference:
     """Execute and simulate a network.
 
     Args:
@@ -80,15 +80,17 @@ def infer(network: Network, feeds: Feeds, accelerator: Accelerator, arch: Archit
         accelerator: whose timing and energy.
         arch: its configuration, with the codebook and value bits that the network was compiled for.
         reference: the dense model's outputs by name, to compare with.
+        watch: is shown nodes and layers.
 
     Raises:
         SimulationError: a layer does not fit the accelerator, or activations are not finite.
         InputError: an input is missing or has the wrong shape.
 
     """
-    execution = run(network, feeds)
-    layers = simulate(network.layers, execution.active, accelerator, arch)
-    accuracy = [] if reference is None else _accuracy(execution.outputs, run_float(network, feeds), reference)
+    execution = run(network, feeds, watch)
+    layers = simulate(network.layers, execution.active, accelerator, arch, watch)
+    shared = {} if reference is None else run_float(network, feeds, watch)
+    accuracy = _accuracy(execution.outputs, shared, reference or {})
     return Inference(arch, layers, total(layers, arch), execution.host, execution.saturated, accuracy,
                      execution.outputs, execution.active, accelerator.power_mw(arch), accelerator.area_mm2(arch))
 

@@ -74,7 +74,8 @@ def quantise(name: str, kind: str, weight: NDArray[np.float32], bias: NDArray[np
     """
     if codebook not in CODEBOOKS:
         raise UsageError(f"unknown codebook '{codebook}'; choose from {', '.join(CODEBOOKS)}")
-    has_bias = bias is not None and bool(bias.any())
+    if bias is not None and not np.isfinite(bias).all():
+        raise SimulationError(f"layer '{name}': its bias has NaN or infinite values; remove them")
     try:
         shared = weight if weight.any() or bias is None else bias
         book = CODEBOOKS[codebook](shared, 1 << arch.codebook_bits)
@@ -82,7 +83,7 @@ def quantise(name: str, kind: str, weight: NDArray[np.float32], bias: NDArray[np
         raise SimulationError(f"layer '{name}': {error}; use --codebook cluster or more --codebook-bits") from error
     codes = sharing.assign(weight, book)
     scale = 0.0
-    if bias is not None and has_bias:
+    if bias is not None and bias.any():
         scale = float(2.0 ** max(0, np.ceil(np.log2(np.abs(bias).max() / np.abs(book).max()))))
         nearest = np.abs(bias[:, None] / scale - book).argmin(axis=1)
         codes = np.column_stack((codes, nearest.astype(codes.dtype)))
@@ -90,8 +91,7 @@ def quantise(name: str, kind: str, weight: NDArray[np.float32], bias: NDArray[np
     weights = fitting(float(np.abs(book).max()), arch.value_bits)
     results = fitting(HEADROOM * ranges.destination, arch.value_bits)
     finest = min(results.fraction, source.fraction + weights.fraction)
-    return Layer(name, kind, codes, book, scale, source, weights, FixedPoint(arch.value_bits, finest), relu,
-                 groups)
+    return Layer(name, kind, codes, book, scale, source, weights, FixedPoint(arch.value_bits, finest), relu, groups)
 
 
 def with_bias(layer: Layer, vectors: NDArray[np.int32]) -> NDArray[np.int32]:

@@ -5,7 +5,7 @@ Executing records which activations were not zero: together with the matrices th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,14 @@ from sparsec.graph.operators import epilogue
 
 Feeds = Mapping[str, NDArray[Any]]
 Product = Callable[[ir.Node, NDArray[np.float32]], NDArray[np.float32]]
+Watch = Callable[[Sequence[Any], str], Iterable[Any]]
+"""Passes the items of a long loop on and shows how far it is; the text says what is done."""
+
+
+def unwatched(items: Sequence[Any], _text: str) -> Iterable[Any]:
+    """Shows nothing."""
+    return items
+
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,8 @@ class Execution:
     host: list[HostNode]
 
 
-def compile_network(model: ir.Model, feeds: Feeds, arch: Architecture, codebook: str = "cluster") -> Network:
+def compile_network(model: ir.Model, feeds: Feeds, arch: Architecture, codebook: str = "cluster",
+                    watch: Watch = unwatched) -> Network:
     """Quantise every `sparsec::MatMul` and `sparsec::Conv` of a planned graph.
 
     Args:
@@ -72,6 +81,7 @@ def compile_network(model: ir.Model, feeds: Feeds, arch: Architecture, codebook:
         feeds: inputs whose activations decide the fixed-point formats.
         arch: the accelerator.
         codebook: a key of `layer.CODEBOOKS`.
+        watch: is shown the nodes.
 
     Raises:
         SimulationError: a layer cannot be quantised, or activations are not finite.
@@ -90,11 +100,11 @@ def compile_network(model: ir.Model, feeds: Feeds, arch: Architecture, codebook:
                                 relu=_relu_at_write_back(node), groups=node.attributes.get_int("group", 1))
         return vectors.fold(node, np.maximum(y, 0) if layers[name].relu else y)
 
-    _execute(model, feeds, observe)
+    _execute(model, feeds, observe, watch, "quantise")
     return Network(model, layers)
 
 
-def run(network: Network, feeds: Feeds) -> Execution:
+def run(network: Network, feeds: Feeds, watch: Watch = unwatched) -> Execution:
     """Execute the network in fixed point, as the accelerator computes. Raises as `compile_network`."""
     active, saturated = {}, {}
 
@@ -106,24 +116,25 @@ def run(network: Network, feeds: Feeds) -> Execution:
         y, saturated[layer.name] = product(layer, inputs)
         return vectors.fold(node, y)
 
-    outputs, on_host = _execute(network.model, feeds, compute)
+    outputs, on_host = _execute(network.model, feeds, compute, watch, "execute")
     return Execution(outputs, active, saturated, on_host)
 
 
-def run_float(network: Network, feeds: Feeds) -> dict[str, NDArray[Any]]:
+def run_float(network: Network, feeds: Feeds, watch: Watch = unwatched) -> dict[str, NDArray[Any]]:
     """The outputs with the shared weights in float32: what the codebook alone costs. Raises as `compile_network`."""
     def compute(node: ir.Node, x: NDArray[np.float32]) -> NDArray[np.float32]:
         layer = network.layers[str(node.name)]
         return vectors.fold(node, float_product(layer, vectors.unfold(node, x)))
 
-    return _execute(network.model, feeds, compute)[0]
+    return _execute(network.model, feeds, compute, watch, "compare")[0]
 
 
 def _relu_at_write_back(node: ir.Node) -> bool:
     return node.attributes.get_string("activation", "none") == "relu" and len(node.inputs) < 4
 
 
-def _execute(model: ir.Model, feeds: Feeds, multiply: Product) -> tuple[dict[str, NDArray[Any]], list[HostNode]]:
+def _execute(model: ir.Model, feeds: Feeds, multiply: Product, watch: Watch, text: str,
+             ) -> tuple[dict[str, NDArray[Any]], list[HostNode]]:
     """Run the graph, the products by `multiply` (bias and ReLU at write-back included), the rest on the host."""
     values: dict[ir.Value, NDArray[Any]] = {value: _feed(value, feeds) for value in model.graph.inputs}
 
@@ -131,7 +142,7 @@ def _execute(model: ir.Model, feeds: Feeds, multiply: Product) -> tuple[dict[str
         return values[value] if value.const_value is None else value.const_value.numpy()
 
     on_host = []
-    for node in model.graph:
+    for node in watch(list(model.graph), text):
         if vectors.is_product(node):
             x, _, _, residual = (*node.inputs, None, None, None)[:4]
             assert x is not None  # the operators' schemas
@@ -160,7 +171,9 @@ def _feed(value: ir.Value, feeds: Feeds) -> NDArray[Any]:
     x = feeds.get(str(value.name))
     if x is None:
         raise InputError(f"no input '{value.name}'; the inputs given are {', '.join(feeds) or 'none'}")
-    shape = None if value.shape is None else value.shape.numpy()
-    if x.shape != shape:
-        raise InputError(f"input '{value.name}' has the shape {x.shape}; the model takes {shape}")
+    assert value.shape is not None  # the reader binds shapes and types
+    assert value.dtype is not None
+    shape, dtype = value.shape.numpy(), value.dtype.numpy()
+    if x.shape != shape or x.dtype != dtype:
+        raise InputError(f"input '{value.name}' is {x.dtype} of shape {x.shape}; the model takes {dtype} of {shape}")
     return x

@@ -13,6 +13,7 @@ from sparsec.backends.eie.activity import Activity
 from sparsec.backends.eie.architecture import Architecture
 from sparsec.backends.eie.energy import DRAM_PJ
 from sparsec.backends.eie.layer import Layer
+from sparsec.backends.eie.network import Watch, unwatched
 from sparsec.backends.eie.segments import Segment, most_entries
 from sparsec.errors import UsageError
 
@@ -136,7 +137,7 @@ class LayerResult:
 
 
 def simulate(layers: Mapping[str, Layer], active: Active, accelerator: Accelerator, arch: Architecture,
-             ) -> list[LayerResult]:
+             watch: Watch = unwatched) -> list[LayerResult]:
     """Every layer of an inference.
 
     Args:
@@ -144,12 +145,13 @@ def simulate(layers: Mapping[str, Layer], active: Active, accelerator: Accelerat
         active: by name, (vectors, columns) which activations are not zero.
         accelerator: whose timing and energy.
         arch: its configuration.
+        watch: is shown the layers.
 
     Raises:
         SimulationError: a layer does not fit the accelerator.
 
     """
-    return [_simulate(layer, active[name], accelerator, arch) for name, layer in layers.items()]
+    return [_simulate(layer, active[layer.name], accelerator, arch) for layer in watch(list(layers.values()), "time")]
 
 
 def _simulate(layer: Layer, active: NDArray[np.bool_], accelerator: Accelerator, arch: Architecture) -> LayerResult:
@@ -192,7 +194,7 @@ def total(results: Sequence[LayerResult], arch: Architecture) -> LayerResult:
 
 
 def sweep(layers: Mapping[str, Layer], active: Active, accelerator: Accelerator, arch: Architecture, parameter: str,
-          values: Sequence[int]) -> dict[int, list[LayerResult]]:
+          values: Sequence[int], watch: Watch = unwatched) -> dict[int, list[LayerResult]]:
     """Simulate for several values of one parameter of the configuration.
 
     With the number of PEs, their SRAMs and register files change so that all PEs together keep their capacity.
@@ -205,7 +207,8 @@ def sweep(layers: Mapping[str, Layer], active: Active, accelerator: Accelerator,
     names = [field.name for field in fields(Architecture) if field.name not in FIXED]
     if parameter not in names:
         raise UsageError(f"cannot sweep '{parameter}'; choose from {', '.join(names)}")
-    return {value: simulate(layers, active, accelerator, _vary(arch, parameter, value)) for value in values}
+    return {value: simulate(layers, active, accelerator, _vary(arch, parameter, value))
+            for value in watch(values, f"sweep {parameter}")}
 
 
 def _vary(arch: Architecture, parameter: str, value: int) -> Architecture:
