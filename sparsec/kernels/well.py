@@ -16,6 +16,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.errors import FormatError
+from sparsec.formats.well import pack_slots
 from sparsec.kernels.emit import Buffers, kernel, load, registers, splat, store
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.matvec import Matvec, arguments, balanced, finish_row, padded_rows, parallel
@@ -69,25 +70,6 @@ def _columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return starts, np.nonzero(nonzero)[1], weight[nonzero]
 
 
-def _slots(starts: np.ndarray, columns: np.ndarray, inputs: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The greedy packing: window starts (groups, steps), -1 behind a group's last, and every non-zero's step."""
-    end = 1 << 30
-    ended = np.append(columns, end)
-    last_window = max(0, -(-inputs // lanes) * lanes - 2 * lanes)
-    place, stop = starts[:-1].copy(), starts[1:]
-    step_of = np.empty(len(columns), np.int32)
-    bases: list[np.ndarray] = []
-    while (place < stop).any():
-        following = ended[np.where(place < stop, place, len(columns))].reshape(-1, lanes)
-        leftmost = following.min(axis=1)
-        base = np.minimum(leftmost // lanes * lanes, last_window)
-        taken = (following < np.minimum(base + 2 * lanes, end)[:, None]).ravel()
-        step_of[place[taken]] = len(bases)
-        place[taken] += 1
-        bases.append(np.where(leftmost < end, base, -1))
-    return np.array(bases, np.int64).reshape(-1, (len(starts) - 1) // lanes).T, step_of
-
-
 def sorting_pays(weight: np.ndarray, lanes: int) -> bool:
     """Whether sorted rows save more slots than the permutation of the result costs (about half a slot a row)."""
     natural, by_count = (_slots_in(weight, order, lanes) for order in _orders(weight))
@@ -111,7 +93,7 @@ def slot_count(weight: np.ndarray, params: WellParams) -> int:
 
 def _slots_in(weight: np.ndarray, order: np.ndarray, lanes: int) -> int:
     starts, columns, _ = _columns(_grouped(weight, order, lanes))
-    return int((_slots(starts, columns, weight.shape[1], lanes)[0] >= 0).sum())
+    return int((pack_slots(starts, columns, weight.shape[1], lanes)[0] >= 0).sum())
 
 
 def pack(weight: np.ndarray, params: WellParams) -> dict[str, np.ndarray]:
@@ -130,7 +112,7 @@ def pack(weight: np.ndarray, params: WellParams) -> dict[str, np.ndarray]:
     p = params
     order = _orders(weight)[int(p.sort)]
     starts, columns, values = _columns(_grouped(weight, order, p.lanes))
-    bases, step_of = _slots(starts, columns, p.shape.inputs, p.lanes)
+    bases, step_of = pack_slots(starts, columns, p.shape.inputs, p.lanes)
     iterations = -(-(bases >= 0).sum(axis=1) // p.unroll)
     first = np.concatenate([[0], np.cumsum(iterations)])
     slots = max(int(first[-1]), 1) * p.unroll  # never empty, so that every buffer has an address

@@ -1,0 +1,35 @@
+"""Dense: every value, in row order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from sparsec.formats.bits import Symbols
+from sparsec.formats.storage import Format, Streams
+
+
+@dataclass(frozen=True)
+class Dense(Format):
+    """No positions at all."""
+
+    @property
+    def name(self) -> str:
+        """The format's name."""
+        return "dense"
+
+    def split(self, codes: Symbols) -> tuple[Streams, Symbols]:
+        """All codes."""
+        return {}, codes.ravel()
+
+    def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:  # noqa: ARG002 - no positions
+        """The matrix."""
+        return stored.reshape(shape)
+
+    def entries(self, m: int, shape: tuple[int, int]) -> float:  # noqa: ARG002 - whatever is zero
+        """All elements."""
+        return math.prod(shape)
+
+    def analytic_bits(self, m: float, shape: tuple[int, int], k: int) -> float:  # noqa: ARG002 - no positions
+        """Bits: m k."""
+        return m * k
