@@ -7,14 +7,15 @@ import onnx_ir as ir
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.backends.cpu.weights import bias_vector, epilogue_of, residual, spatial, weight_array, window
 from sparsec.kernels import depthwise
+from sparsec.kernels.window import Window
 
 
 def params_of(node: ir.Node) -> depthwise.DepthwiseParams:
     """The kernel's parameters."""
     kernel, begins = window(node)
-    return depthwise.DepthwiseParams(
-        node.inputs[0].meta["layout"], node.outputs[0].meta["layout"], kernel, spatial(node, "strides", 1),
-        spatial(node, "dilations", 1), begins, epilogue_of(node))
+    sliding = Window(node.inputs[0].meta["layout"], node.outputs[0].meta["layout"], kernel, spatial(node, "strides", 1),
+                     spatial(node, "dilations", 1), begins)
+    return depthwise.DepthwiseParams(sliding, epilogue_of(node))
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
@@ -23,5 +24,5 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     constants = [depthwise.pack(weight_array(node)), bias_vector(node)]
     inputs = [context.flat(value) for value in (node.inputs[0], residual(node)) if value is not None]
     expr = context.call(depthwise.build(params, context.isa), [*map(context.constant, constants), *inputs],
-                        params.target.size)
+                        params.window.target.size)
     context.bind(node.outputs[0], expr)
