@@ -73,6 +73,8 @@ def command(
     requested = [_parse_sweep(text) for text in sweeps]
     if paper == (file is not None):
         raise UsageError("give a model to simulate, or --paper for the paper's layers")
+    if plot and plot.suffix not in (".png", ".svg"):
+        raise UsageError(f"--plot {plot}: name a .png or .svg file")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         def watch(items: Sequence[Any], text: str) -> Iterable[Any]:

@@ -124,8 +124,6 @@ def write_plots(path: Path | None, figures: report.Figures, sweeps: Sequence[rep
     """The layers, or every sweep: to `path`, or beside it with the parameter in the name where there are several."""
     if path is None:
         return
-    if path.suffix not in (".png", ".svg"):
-        raise UsageError(f"--plot {path}: name a .png or .svg file")
     if not sweeps:
         save(plot_layers(figures), path)
     for each in sweeps:
