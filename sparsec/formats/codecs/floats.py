@@ -48,7 +48,8 @@ class Float(Codec):
 
     def restore(self, codes: Symbols, tables: Mapping[str, Stream]) -> np.ndarray:  # noqa: ARG002 - it has none
         """The values."""
-        return np.ascontiguousarray(codes).view(DTYPES[self.kind]).astype(np.float32)
+        values: np.ndarray = np.ascontiguousarray(codes).view(DTYPES[self.kind])
+        return values.astype(np.float32, copy=False)
 
     def _rounded(self, weight: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
