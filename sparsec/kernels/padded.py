@@ -212,3 +212,28 @@ def end_row(buffer: Any, layout: PaddedFlat, start: Any, lanes: int) -> None:
     first = round_up(layout.width, lanes)
     if layout.clean and junk_fits(layout) and first < layout.row_stride:
         fill(buffer, start + first, layout.row_stride - first, lanes)
+
+
+def write_images(y: Any, layout: PaddedFlat, isa: Isa, inside: int, vector: Callable[[Any, Any, Any, Any], Any],
+                 channels: range | None = None) -> None:
+    """Write every row of `y` and its padding, channels shared among the threads.
+
+    Args:
+        y: a buffer of that layout.
+        layout: its layout.
+        isa: lanes and threads.
+        inside: the vectors of a row before which none hangs over an edge of what `vector` reads.
+        vector: the lanes of (image, index in `channels`, row, vector of the row); the last is an int from `inside` on.
+        channels: those to write, all if None.
+
+    """
+    rows, lanes = padded_rows(layout), isa.lanes
+    channels = channels or range(layout.channels)
+    with shared(len(channels), isa) as i:
+        c = T.Bind(i + channels.start)
+        clear_border(y, layout, c, lanes)
+        with T.serial(0, layout.batch) as n, T.serial(0, layout.height) as h:
+            start = T.Bind(rows.start(n, c, h))
+            along(-(-layout.width // lanes), 0, min(inside, layout.width // lanes),
+                  lambda t: put(y, layout, start, t * lanes, vector(n, i, h, t)))
+            end_row(y, layout, start, lanes)

@@ -17,15 +17,13 @@ from sparsec.kernels.isa import Isa
 from sparsec.kernels.padded import (
     Rows,
     along,
-    clear_border,
     columns,
-    end_row,
     padded_rows,
     pixels,
     plain_rows,
-    put,
     shared,
     store_lanes,
+    write_images,
 )
 
 
@@ -62,25 +60,19 @@ def build(params: ReformatParams, isa: Isa) -> Any:
     """The kernel: x -> y, both flat."""
     source, target, lanes = params.source_rows, params.target_rows, isa.lanes
     sh, sw = params.strides
-    vectors = -(-target.width // lanes)
     inside = source.width // (lanes * sw)
 
-    def body(b: Buffers) -> None:
-        with shared(source.channels, isa) as c:
-            if isinstance(params.target, PaddedFlat):
-                clear_border(b["y"], params.target, c, lanes)
-            with T.serial(0, source.batch) as n, T.serial(0, target.height) as h:
-                x, y = T.Bind(source.start(n, c, h * sh)), T.Bind(target.start(n, c, h))
-                along(vectors, 0, inside, lambda t: write(
-                    b["y"], y, t * lanes, columns(b["x"], x, t * (lanes * sw), sw, 0, lanes, source.width)))
-                if isinstance(params.target, PaddedFlat):
-                    end_row(b["y"], params.target, y, lanes)
+    def vector(x: Any, n: Any, c: Any, h: Any, t: Any) -> Any:
+        return columns(x, source.start(n, c, h * sh), t * (lanes * sw), sw, 0, lanes, source.width)
 
-    def write(y: Any, start: Any, first: Any, vector: Any) -> None:
+    def body(b: Buffers) -> None:
         if isinstance(params.target, PaddedFlat):
-            put(y, params.target, start, first, vector)
-        else:
-            store_lanes(y, start + first, vector, target.width - first if isinstance(first, int) else lanes)
+            write_images(b["y"], params.target, isa, inside, lambda *at: vector(b["x"], *at))
+            return
+        with shared(source.channels, isa) as c, T.serial(0, target.batch) as n, T.serial(0, target.height) as h:
+            along(-(-target.width // lanes), 0, inside, lambda t: store_lanes(
+                b["y"], target.start(n, c, h) + t * lanes, vector(b["x"], n, c, h, t),
+                target.width - t * lanes if isinstance(t, int) else lanes))
 
     return kernel({"x": (source.size, "float32"), "y": (target.size, "float32")}, body)
 

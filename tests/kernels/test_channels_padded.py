@@ -1,0 +1,34 @@
+"""Concatenating and slicing channels moves every pixel, between layouts that agree and layouts that do not."""
+
+import pytest
+
+from sparsec.kernels import channels_padded
+from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
+from tests.kernels.targets import TARGETS, isa
+
+IMAGES = [(1, 1), (5, 7), (3, 32)]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("image", IMAGES, ids=str)
+def test_concat(image, clean, target):
+    lanes = isa(target).lanes
+    sources = [padded((2, 3, *image), 1, lanes), padded((2, 1, *image), 1, lanes, clean=False),
+               padded((2, 2, *image), 0, lanes, clean=False)]
+    goal = padded((2, 6, *image), 1, lanes, clean=clean)
+    inputs = [flat(images_like(source, seed), source) for seed, source in enumerate(sources)]
+    func = channels_padded.build_concat(sources, goal, isa(target, threads=2))
+    result = run_guarded(func, target, *inputs, out=goal.size)
+    assert_same(result, channels_padded.concat_reference(inputs, sources, goal))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("pad", [0, 1])
+@pytest.mark.parametrize("image", IMAGES, ids=str)
+def test_slice(image, pad, target):
+    lanes = isa(target).lanes
+    source, goal = padded((2, 7, *image), 1, lanes), padded((2, 3, *image), pad, lanes)
+    x = flat(images_like(source), source)
+    result = run_guarded(channels_padded.build_slice(source, 2, goal, isa(target)), target, x, out=goal.size)
+    assert_same(result, channels_padded.slice_reference(x, source, 2, goal))
