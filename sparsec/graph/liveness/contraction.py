@@ -75,7 +75,8 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
         return [unknown(node.outputs[0])]
     x, y = _inner(a.fact.value, b.fact.value)
     repeated = (depth or 0) if x.shape[-1] == 1 else 1
-    value = (x.astype(np.float64) @ y.astype(np.float64)) * repeated
+    used = x.any(axis=tuple(range(x.ndim - 1)))
+    value = (x[..., used].astype(np.float64) @ y[..., used, :].astype(np.float64)) * repeated
     if depth is None:
         mask = mask & (value == 0)
     if node.op_type == "Gemm":

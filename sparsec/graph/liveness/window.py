@@ -122,11 +122,12 @@ def correlate(x: Array, weight: Array, windows: Taps) -> Array:
         reads.append(distinct)
         copies.append(inverse.reshape(-1))
     result = np.zeros((batch, groups, weight.shape[1], *(read.shape[1] for read in reads)), x.dtype)
-    for tap in np.ndindex(*weight.shape[3:]):
+    matrices = np.ascontiguousarray(np.moveaxis(weight.reshape(*weight.shape[:3], math.prod(weight.shape[3:])), -1, 0))
+    for tap, matrix in zip(np.ndindex(*weight.shape[3:]), matrices, strict=True):
         written = np.ix_(*(np.flatnonzero(read[k] >= 0) for read, k in zip(reads, tap, strict=True)))
         read = np.ix_(*(row[k][row[k] >= 0] for row, k in zip(reads, tap, strict=True)))
         part = x[(*EVERY, *read)]
-        product = weight[(..., *tap)] @ part.reshape(batch, groups, inputs, math.prod(part.shape[3:]))
+        product = matrix @ part.reshape(batch, groups, inputs, math.prod(part.shape[3:]))
         result[(*EVERY, *written)] += product.reshape(*product.shape[:3], *part.shape[3:])
     for axis, copy in enumerate(copies, start=3):
         result = result.take(copy, axis) if result.shape[axis] > 1 else result

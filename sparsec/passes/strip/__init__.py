@@ -39,6 +39,9 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
     """
     for prepare in (IdentityEliminationPass(), RemoveUnusedNodesPass()):
         prepare(model)
+    for value in model.graph.initializers.values():  # a tensor of a file converts its bytes whenever it is read
+        if value.const_value is not None and not isinstance(value.const_value, ir.Tensor):
+            value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
     before, liveness = measure(model), analyse(model)
     active = active_weights(model, liveness)
     collapsed = tuple(_collapsed(model, liveness))

@@ -116,6 +116,8 @@ def _for_convolution(node: ir.Node, known: Facts) -> Plan | None:
     level = value[(0, ..., *(0,) * len(reach))]
     positions = (0, *range(3, value.ndim))
     constant = mask.all(axis=positions) & (split != 0).any(axis=(1, *range(3, split.ndim)))
+    if not constant.any():
+        return None
     uniform = constant & (value == np.expand_dims(level, positions)).all(axis=positions)
     exact = _exact(node, reach, constant, uniform, value.shape[0])
     if _shared(node, 1):
@@ -165,11 +167,13 @@ def _for_product(node: ir.Node, known: Facts, place: int) -> Plan | None:
     mask, value = (spread(array, [array.ndim + depth], (length,) * array.ndim) for array in (fact.mask, fact.value))
     level = value[tuple(0 if axis in others else slice(None) for axis in range(value.ndim))]
     constant = mask.all(axis=others) & (values != 0).any(axis=depth)
+    if not constant.any():
+        return None
     uniform = constant & (value == np.expand_dims(level, others)).all(axis=others)
     if _shared(node, place):
         uniform = np.zeros_like(constant)
-    rows = np.where(uniform, level, 0).astype(np.float64)
-    total = (rows @ values)[None, :] if place == 1 else (values @ rows)[:, None]
+    row = level[uniform].astype(np.float64)
+    total = (row @ values[uniform])[None, :] if place == 1 else (values[:, uniform] @ row)[:, None]
     new = np.where(np.expand_dims(uniform, depth), 0, values).astype(values.dtype)
     alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
     return Plan(node, data.axis(depth), uniform, constant & ~uniform, new.T if matrix.transposed else new, alpha * total,
