@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, matmul, reformat, tokens
+from sparsec.backends.cpu import conv, matmul, pooling, reformat, tokens
 from sparsec.backends.cpu.context import LoweringContext
 
 LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
@@ -15,5 +15,8 @@ LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "sparsec::Reformat": reformat.lower,
     "sparsec::Attention": tokens.lower_attention,
     "LayerNormalization": tokens.lower_layer_norm,
+    "MaxPool": pooling.lower,
+    "AveragePool": pooling.lower,
+    "GlobalAveragePool": pooling.lower_global_average,
 }
 """Each binds the node's outputs; it raises UnsupportedOperatorError with the reason if it cannot."""

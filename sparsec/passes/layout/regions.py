@@ -118,9 +118,7 @@ def _binary(kind: Kind) -> Callable[[ir.Node, KINDS], Role | None]:
 
 
 def _pool(node: ir.Node, _kinds: KINDS) -> Role | None:
-    dilated = any(d != 1 for d in node.attributes.get_ints("dilations", ()))
-    fits = len(node.outputs) == 1 and len(_shape(node.inputs[0])) == 4 and not dilated
-    return Role(Kind.IMAGE, (0,)) if fits else None
+    return Role(Kind.IMAGE, (0,)) if len(node.outputs) == 1 and len(_shape(node.inputs[0])) == 4 else None
 
 
 def _global_pool(_node: ir.Node, _kinds: KINDS) -> Role | None:
@@ -142,6 +140,7 @@ SEEDS: dict[str, Callable[[ir.Node, KINDS, int], Role | None]] = {
 }
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu")
 IMAGE_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
+    "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool,
 }
 TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
 }
