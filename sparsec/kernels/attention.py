@@ -22,6 +22,8 @@ from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.padded import shared
 
+CHUNK = 128  # keys whose weights and values stay in the L1 cache while they are multiplied
+
 
 @dataclass(frozen=True)
 class Projection:
@@ -62,6 +64,16 @@ class AttentionParams:
         """Layout of Y."""
         return Tiled(self.batch, self.tokens, self.heads * self.depth, self.width)
 
+    @property
+    def masks_heads(self) -> bool:
+        """Whether the mask differs from head to head."""
+        return self.mask is not None and self.mask[1] > 1
+
+    @property
+    def masks_queries(self) -> bool:
+        """Whether the mask differs from query to query."""
+        return self.mask is not None and self.mask[2] > 1
+
     def layout(self, name: str) -> Tiled:
         """Layout of the buffer of a projection, "q", "k" or "v"."""
         tokens = self.tokens if name == "q" else self.keys
@@ -85,6 +97,18 @@ class _Block:
     def width(self) -> int:
         """Queries of the block."""
         return self.vectors * self.lanes
+
+
+@dataclass(frozen=True)
+class _Head:
+    """One head of a block: the scores, or their powers, (keys, block.width); the transposed mask, if one was needed."""
+
+    block: _Block
+    index: Any
+    scores: Any
+    mask: Any
+    maxima: Any
+    sums: Any
 
 
 def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None,
@@ -125,14 +149,15 @@ def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], v
                        T.Bind(first + T.floormod(T.floordiv(unit, parts), count) * width),
                        vectors, isa.lanes, rows=isa.registers // 2 // vectors)
         scores = T.alloc_buffer((p.keys * width,), "float32")
-        mask = None if p.mask is None or p.mask[2] == 1 else T.alloc_buffer((p.keys * width,), "float32")
-        if mask is not None and p.mask is not None and p.mask[1] == 1:
+        mask = T.alloc_buffer((p.keys * width,), "float32") if p.masks_queries else None
+        if mask is not None and not p.masks_heads:
             _transpose_mask(b, p, block, 0, mask)
         with T.serial(0, heads) as i:
             head = T.Bind(T.floormod(unit, parts) * heads + i)
-            if mask is not None and p.mask is not None and p.mask[1] > 1:
+            if mask is not None and p.masks_heads:
                 _transpose_mask(b, p, block, head, mask)
-            _attend(b, p, block, head, scores, mask)
+            maxima, sums = registers(vectors, isa.lanes), registers(vectors, isa.lanes)
+            _attend(b, p, _Head(block, head, scores, mask, maxima, sums))
 
 
 def _mask_row(p: AttentionParams, b: Any, head: Any, query: Any) -> Any:
@@ -144,28 +169,30 @@ def _mask_row(p: AttentionParams, b: Any, head: Any, query: Any) -> Any:
 
 
 def _transpose_mask(b: Buffers, p: AttentionParams, block: _Block, head: Any, mask: Any) -> None:
-    """mask[key, query] of a block; queries beyond the end take the last one's."""
+    """The mask of a block as (keys, queries); queries beyond the end take the last one's."""
     with T.serial(0, block.width) as query:
         row = T.Bind(_mask_row(p, block.b, head, T.min(block.first + query, p.tokens - 1)))
         with T.serial(0, p.keys) as key:
             T.buffer_store(mask, b["mask"][row + key], [key * block.width + query])
 
 
-def _attend(b: Buffers, p: AttentionParams, block: _Block, head: Any, scores: Any, mask: Any) -> None:
-    """One head of one block of queries."""
-    maxima, factors = registers(block.vectors, block.lanes), registers(block.vectors, block.lanes)
+def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
+    """All scores of a head, then their softmax and the weighted sums by chunks of keys."""
+    block = head.block
     for v in range(block.vectors):
-        store(maxima, v * block.lanes, splat(-np.inf, block.lanes))
+        store(head.maxima, v * block.lanes, splat(-np.inf, block.lanes))
+        store(head.sums, v * block.lanes, splat(0.0, block.lanes))
+    _by_tile(p, (0, p.keys), lambda tile, keys: _by(block.rows, keys, lambda first, count: _scores(
+        b, p, head, (tile, first, count))))
 
-    def of_keys(tile: Any, first: Any, count: int) -> None:
-        _scores(b, p, block, head, (tile, first, count), scores, mask, maxima)
-
-    whole, rest = p.keys // p.width, p.keys % p.width
-    with T.serial(0, whole) as tile:
-        _by(block.rows, p.width, lambda first, count: of_keys(tile, first, count))
-    _by(block.rows, rest, lambda first, count: of_keys(whole, first, count))
-    _softmax(p, block, scores, maxima, factors)
-    _by(block.rows, p.depth, lambda first, count: _weighted(b, p, block, head, (first, count), scores, factors))
+    step = max(1, CHUNK // p.width)
+    last = (p.keys - 1) // (step * p.width)
+    if last:
+        _weigh(b, p, head, (0, step * p.width), first=True, last=False)
+    if last > 1:
+        with T.serial(1, last) as i:
+            _weigh(b, p, head, (i * step, step * p.width), first=False, last=False)
+    _weigh(b, p, head, (last * step, p.keys - last * step * p.width), first=last == 0, last=True)
 
 
 def _by(step: int, total: int, body: Callable[[Any, int], None]) -> None:
@@ -176,19 +203,30 @@ def _by(step: int, total: int, body: Callable[[Any, int], None]) -> None:
         body(total - total % step, total % step)
 
 
+def _by_tile(p: AttentionParams, chunk: tuple[Any, int], body: Callable[[Any, int], None]) -> None:
+    """`body(tile, keys)` for the tiles of a chunk: its first tile, and its number of keys."""
+    tile, keys = chunk
+    _by(p.width, keys, lambda first, count: body(tile + first // p.width, count))
+
+
 def _row(layout: Tiled, b: Any, tile: Any, feature: Any) -> Any:
     """Index of a feature's first token in a tile."""
     return ((b * layout.tiles + tile) * layout.features + feature) * layout.width
 
 
-def _scores(b: Buffers, p: AttentionParams, block: _Block, head: Any, keys: tuple[Any, Any, int], scores: Any,
-            mask: Any, maxima: Any) -> None:
-    """The scores of some keys of a tile, mask added, into `scores` (keys, block.width); raises the maxima."""
+def _block_row(layout: Tiled, block: _Block, feature: Any) -> Any:
+    """Index of a feature's first token in a block."""
+    tile, lane = T.floordiv(block.first, layout.width), T.floormod(block.first, layout.width)
+    return _row(layout, block.b, tile, feature) + lane
+
+
+def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Any, Any, int]) -> None:
+    """The scores of `count` keys from the `first` of a tile on, mask added; raises the maxima."""
     tile, first, count = keys
+    block = head.block
     lanes, vectors = block.lanes, block.vectors
-    q = T.Bind(_row(p.layout("q"), block.b, T.floordiv(block.first, p.width), p.q.offset + head * p.depth)
-               + T.floormod(block.first, p.width))
-    k = T.Bind(_row(p.layout("k"), block.b, tile, p.k.offset + head * p.depth) + first)
+    q = T.Bind(_block_row(p.layout("q"), block, p.q.offset + head.index * p.depth))
+    k = T.Bind(_row(p.layout("k"), block.b, tile, p.k.offset + head.index * p.depth) + first)
     totals = registers(count * vectors, lanes)
     for i in range(count * vectors):
         store(totals, i * lanes, splat(0.0, lanes))
@@ -202,56 +240,55 @@ def _scores(b: Buffers, p: AttentionParams, block: _Block, head: Any, keys: tupl
         key = tile * p.width + first + r
         for v in range(vectors):
             score = load(totals, (r * vectors + v) * lanes, lanes) * splat(p.scale, lanes)
-            if mask is not None:
-                score = score + load(mask, key * block.width + v * lanes, lanes)
+            if head.mask is not None:
+                score = score + load(head.mask, key * block.width + v * lanes, lanes)
             elif p.mask is not None:
-                score = score + splat(b["mask"][_mask_row(p, block.b, head, 0) + key], lanes)
+                score = score + splat(b["mask"][_mask_row(p, block.b, head.index, 0) + key], lanes)
             score = T.Bind(score)
-            store(scores, key * block.width + v * lanes, score)
-            store(maxima, v * lanes, T.max(load(maxima, v * lanes, lanes), score))
+            store(head.scores, key * block.width + v * lanes, score)
+            store(head.maxima, v * lanes, T.max(load(head.maxima, v * lanes, lanes), score))
 
 
-def _softmax(p: AttentionParams, block: _Block, scores: Any, maxima: Any, factors: Any) -> None:
-    """Scores become e^(score - maximum), and `factors` 1 / their sums."""
-    lanes = block.lanes
-    for v in range(block.vectors):
-        store(factors, v * lanes, splat(0.0, lanes))
-    with T.serial(0, p.keys) as key:
+def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Any, int], *, first: bool, last: bool) -> None:
+    """Softmax and weighted sums of a chunk of keys; the first chunk begins y, the last divides it by the sums."""
+    block, (tile, keys) = head.block, chunk
+    with T.serial(0, keys) as key:
         for v in range(block.vectors):
-            at = key * block.width + v * lanes
-            power = T.Bind(exp_below_one(load(scores, at, lanes) - load(maxima, v * lanes, lanes), lanes))
-            store(scores, at, power)
-            add_to(factors, v * lanes, power)
+            at = (tile * p.width + key) * block.width + v * block.lanes
+            difference = load(head.scores, at, block.lanes) - load(head.maxima, v * block.lanes, block.lanes)
+            power = T.Bind(exp_below_one(difference, block.lanes))
+            store(head.scores, at, power)
+            add_to(head.sums, v * block.lanes, power)
+    factors = registers(block.vectors, block.lanes)
     for v in range(block.vectors):
-        store(factors, v * lanes, splat(1.0, lanes) / load(factors, v * lanes, lanes))
+        total = load(head.sums, v * block.lanes, block.lanes)
+        store(factors, v * block.lanes, splat(1.0, block.lanes) / total if last else splat(1.0, block.lanes))
+    _by(block.rows, p.depth, lambda feature, count: _weighted(
+        b, p, head, (feature, count), chunk, factors, begun=not first))
 
 
-def _weighted(b: Buffers, p: AttentionParams, block: _Block, head: Any, depths: tuple[Any, int], weights: Any,
-              factors: Any) -> None:
-    """The weighted sums of some features of V, times the factors, into y."""
-    first, count = depths
+def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Any, int], chunk: tuple[Any, int],
+              factors: Any, *, begun: bool) -> None:
+    """Weighted sums of some features of V over a chunk of keys, added to y if that is begun, times the factors."""
+    first, count = features
+    block = head.block
     lanes, vectors = block.lanes, block.vectors
+    y = T.Bind(_block_row(p.output, block, head.index * p.depth + first))
+    places = [(v, (r * vectors + v) * lanes, y + r * p.width + v * lanes) for r in range(count) for v in range(vectors)]
     totals = registers(count * vectors, lanes)
-    for i in range(count * vectors):
-        store(totals, i * lanes, splat(0.0, lanes))
+    for _, at, target in places:
+        store(totals, at, load(b["y"], target, lanes) if begun else splat(0.0, lanes))
 
     def of_keys(tile: Any, keys: int) -> None:
-        v_row = T.Bind(_row(p.layout("v"), block.b, tile, p.v.offset + head * p.depth + first))
+        values = T.Bind(_row(p.layout("v"), block.b, tile, p.v.offset + head.index * p.depth + first))
         with T.serial(0, keys) as key:
-            at = T.Bind((tile * p.width + key) * block.width)
-            shares = [T.Bind(load(weights, at + v * lanes, lanes)) for v in range(vectors)]
+            row = T.Bind((tile * p.width + key) * block.width)
+            weights = [T.Bind(load(head.scores, row + v * lanes, lanes)) for v in range(vectors)]
             for r in range(count):
-                value = T.Bind(splat(b["v"][v_row + r * p.width + key], lanes))
+                value = T.Bind(splat(b["v"][values + r * p.width + key], lanes))
                 for v in range(vectors):
-                    add_to(totals, (r * vectors + v) * lanes, value * shares[v])
+                    add_to(totals, (r * vectors + v) * lanes, value * weights[v])
 
-    with T.serial(0, p.keys // p.width) as tile:
-        of_keys(tile, p.width)
-    if p.keys % p.width:
-        of_keys(p.keys // p.width, p.keys % p.width)
-    y = T.Bind(_row(p.output, block.b, T.floordiv(block.first, p.width), head * p.depth + first)
-               + T.floormod(block.first, p.width))
-    for r in range(count):
-        for v in range(vectors):
-            product = load(totals, (r * vectors + v) * lanes, lanes) * load(factors, v * lanes, lanes)
-            store(b["y"], y + r * p.width + v * lanes, product)
+    _by_tile(p, chunk, of_keys)
+    for v, at, target in places:
+        store(b["y"], target, load(totals, at, lanes) * load(factors, v * lanes, lanes))
