@@ -22,6 +22,7 @@ class Ranking:
 
     Attributes:
         scores: (groups,) by unit; minus infinity for what has been removed before.
+        sizes: weights in every group, likewise.
         shapes: of the units.
         quota: layer-wise quota, or None to compare the groups of all units.
 
@@ -30,6 +31,7 @@ class Ranking:
     model: nn.Module
     pattern: Pattern
     scores: dict[str, torch.Tensor]
+    sizes: dict[str, torch.Tensor]
     shapes: dict[str, torch.Size]
     quota: str | None
 
@@ -40,24 +42,28 @@ def rank(model: nn.Module, scores: Scores, masks: Masks, pattern: Pattern, quota
         if score.isnan().any():
             raise PruningError(f"the scores of layer '{name}' are not numbers: the loss or the weights overflow")
     units = pattern.join(model, scores)
-    left = pattern.join(model, {name: masks[name] for name in scores})
+    left = pattern.join(model, {name: masks[name].float() for name in scores})
     pooled = {
-        unit: pattern.pool(score * left[unit]).masked_fill(pattern.pool(left[unit].float()) == 0, -torch.inf)
+        unit: pattern.pool(score * left[unit]).masked_fill(pattern.pool(left[unit]) == 0, -torch.inf)
         for unit, score in units.items()
     }
-    return Ranking(model, pattern, pooled, {unit: score.shape for unit, score in units.items()}, quota)
+    sizes = {unit: pattern.pool(torch.ones_like(part)) for unit, part in left.items()}
+    return Ranking(model, pattern, pooled, sizes, {unit: score.shape for unit, score in units.items()}, quota)
 
 
 def masks_at(ranking: Ranking, sparsity: float) -> Masks:
     """Masks of a direct sparsity of the ranked layers, to the nearest group; a quota leaves every layer one group."""
     if ranking.quota is None:
-        groups = _best_of_all(ranking, sparsity)
+        scores, sizes = (torch.cat(list(parts.values())) for parts in (ranking.scores, ranking.sizes))
+        chosen = _best(scores, sizes, (1 - sparsity) * float(sizes.sum()))
+        groups = dict(zip(ranking.scores, chosen.split([len(part) for part in ranking.scores.values()]), strict=True))
     else:
         shares = layer_sparsities(ranking.quota, list(ranking.shapes.values()), sparsity)
-        groups = {
-            unit: _best(scores, max(round((1 - share) * len(scores)), int(sparsity < 1)))
-            for (unit, scores), share in zip(ranking.scores.items(), shares, strict=True)
-        }
+        groups = {}
+        for (unit, scores), share in zip(ranking.scores.items(), shares, strict=True):
+            sizes = ranking.sizes[unit]
+            budget = (1 - share) * float(sizes.sum())
+            groups[unit] = _best(scores, sizes, max(budget, float(sizes.max()) if sparsity < 1 else 0.0))
     masks = {unit: ranking.pattern.expand(groups[unit], shape) for unit, shape in ranking.shapes.items()}
     return ranking.pattern.split(ranking.model, masks)
 
@@ -92,24 +98,15 @@ def masks_at_effective(
     return masks_at(ranking, best / total)
 
 
-def _best_of_all(ranking: Ranking, sparsity: float) -> dict[str, torch.Tensor]:
-    scores = torch.cat(list(ranking.scores.values()))
-    counts = [len(part) for part in ranking.scores.values()]
-    sizes = [shape.numel() / count for shape, count in zip(ranking.shapes.values(), counts, strict=True)]
-    budget = (1 - sparsity) * sum(shape.numel() for shape in ranking.shapes.values())
-    if len(set(sizes)) == 1:
-        chosen = _best(scores, round(budget / sizes[0]))
-    else:
+def _best(scores: torch.Tensor, sizes: torch.Tensor, budget: float) -> torch.Tensor:
+    """Mask of the highest scores whose sizes add up to the budget; of equal ones the first, none of minus infinity."""
+    if sizes.min() < sizes.max():
         order = scores.argsort(descending=True, stable=True)
-        spent = torch.repeat_interleave(torch.tensor(sizes), torch.tensor(counts))[order].cumsum(0)
+        ordered = sizes[order].double()
         chosen = torch.zeros_like(scores, dtype=torch.bool)
-        chosen[order[spent <= budget + 0.5]] = True
-        chosen &= scores > -torch.inf
-    return dict(zip(ranking.scores, chosen.split(counts), strict=True))
-
-
-def _best(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """Mask of the `count` highest scores; of equal ones the first, and never one of minus infinity."""
+        chosen[order[ordered.cumsum(0) - ordered / 2 <= budget]] = True
+        return chosen & (scores > -torch.inf)
+    count = round(budget / float(sizes[0]))
     if count == 0:
         return torch.zeros_like(scores, dtype=torch.bool)
     threshold = float(np.partition(scores.numpy(), -count)[-count])  # several times faster than kthvalue

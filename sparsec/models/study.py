@@ -16,7 +16,7 @@ from sparsec.errors import CollapseError
 from sparsec.models.criteria import criterion
 from sparsec.models.dataset import digits, training_digits
 from sparsec.models.masks import apply_masks
-from sparsec.models.networks import NETWORKS
+from sparsec.models.networks import network
 from sparsec.models.pruning import Options, prune
 from sparsec.models.schedules.task import Progress
 from sparsec.models.training import Batches, accuracy, trainer
@@ -31,10 +31,11 @@ METHODS = {
     "GraSP": Options("grasp"),
     "SynFlow": Options("synflow"),
 }
-COMPRESSIONS = tuple(10 ** (exponent / 4) for exponent in range(2, 19))  # 3 to 30,000
+COMPRESSIONS = tuple(10 ** (exponent / 3) for exponent in range(1, 14))  # 2 to 20,000
 QUICK_METHODS = ("random", "LAMP", "SynFlow")
 QUICK_COMPRESSIONS = (10.0, 100.0, 1000.0)
 CALIBRATION = 512
+NETWORK = "lenet300-bn"
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def run(plan: Plan, progress: Progress = lambda *_: None) -> tuple[float, list[P
     points: list[Point] = []
     total = len(plan.seeds) * len(plan.methods) * len(plan.compressions)
     for number, seed in enumerate(plan.seeds):
-        initial = NETWORKS["lenet300"].build(seed)
+        initial = network(NETWORK).build(seed)
         trained = _trained(initial, {}, plan.epochs, seed)
         dense.append(_accuracy(trained))
         jobs = [(method, compression) for method in plan.methods for compression in plan.compressions]
@@ -85,7 +86,7 @@ def _points(
     model = copy.deepcopy(trained if criterion(options.criterion).trained else initial)
     data = [next(iter(Batches.of(training_digits(), (784,), CALIBRATION, seed)))]
     try:
-        pruned = prune(model, 1 - 1 / compression, NETWORKS["lenet300"].example(), options, data=data, seed=seed)
+        pruned = prune(model, 1 - 1 / compression, network(NETWORK).example(), options, data=data, seed=seed)
     except CollapseError:
         return []
     result = _trained(initial, pruned.masks, epochs, seed)

@@ -11,7 +11,7 @@ from torch import nn
 from sparsec.errors import UsageError
 from sparsec.models.masks import LAYERS, prunable
 from sparsec.models.networks.bert import bert
-from sparsec.models.networks.lenet import lenet5, lenet300
+from sparsec.models.networks.lenet import lenet5, lenet300, lenet300_bn
 from sparsec.models.networks.mobilenet import mobilenetv2
 from sparsec.models.networks.resnet import resnet18, resnet50
 from sparsec.models.networks.vgg import vgg16, vgg19
@@ -45,6 +45,7 @@ class Network:
 
 NETWORKS = {
     "lenet300": Network(lenet300, (784,), digits=True),
+    "lenet300-bn": Network(lenet300_bn, (784,), digits=True),
     "lenet5": Network(lenet5, (1, 28, 28), digits=True),
     "vgg16": Network(vgg16, (3, 32, 32)),
     "vgg19": Network(vgg19, (3, 32, 32)),

@@ -18,6 +18,17 @@ def lenet300(classes: int = 10) -> nn.Module:
     )  # fmt: skip
 
 
+def lenet300_bn(classes: int = 10) -> nn.Module:
+    """LeNet-300-100 with batch normalisation (Vysogorets & Kempe 2023, appendix A), (n, 784) -> (n, classes)."""
+    return nn.Sequential(
+        OrderedDict(
+            fc1=nn.Linear(784, 300, bias=False), norm1=nn.BatchNorm1d(300), relu1=nn.ReLU(),
+            fc2=nn.Linear(300, 100, bias=False), norm2=nn.BatchNorm1d(100), relu2=nn.ReLU(),
+            fc3=nn.Linear(100, classes),
+        )
+    )  # fmt: skip
+
+
 def lenet5(classes: int = 10, channels: int = 1) -> nn.Module:
     """Two convolutions and three fully connected layers, (n, channels, 28, 28) -> (n, classes)."""
     return nn.Sequential(
