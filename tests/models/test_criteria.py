@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 nn = torch.nn
 
-from nets import IMAGES, data  # noqa: E402 - after the skip
+from small_networks import IMAGES, data  # noqa: E402 - after the skip
 
 from sparsec.models.criteria import CRITERIA  # noqa: E402
 from sparsec.models.criteria.context import Context  # noqa: E402

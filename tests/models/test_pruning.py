@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 nn = torch.nn
 
-from nets import IMAGES, TEXT, data, train  # noqa: E402 - after the skip
+from small_networks import IMAGES, TEXT, data, train  # noqa: E402 - after the skip
 
 from sparsec.errors import CollapseError, PruningError, UsageError  # noqa: E402
 from sparsec.models.criteria import CRITERIA  # noqa: E402
