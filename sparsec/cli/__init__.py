@@ -12,7 +12,9 @@ import typer
 from sparsec.cli import (
     bench,
     compile,  # noqa: A004 - modules are named after their commands
+    explain,
     export,
+    formats,
     inspect,
     prune,
     run,
@@ -28,6 +30,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.command,
     "bench": bench.command,
     "inspect": inspect.command,
+    "explain": explain.command,
+    "formats": formats.command,
     "strip": strip.command,
     "simulate": simulate.command,
     "targets": targets.command,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sparsec.cost.roofline import bound, predict
+from sparsec.cost.roofline import DEFAULT_MACHINE, Machine, bound, predict
 from sparsec.option import Option
 
 HOPELESS = 1.5  # times the best prediction, from which on dense is not worth timing
@@ -39,16 +39,18 @@ class Choice:
         layer: the node's name.
         winner: the candidate that runs the layer.
         losers: every other candidate, the fastest first.
+        machine: the rates that times were predicted with.
 
     """
 
     layer: str
     winner: Candidate
     losers: tuple[Candidate, ...]
+    machine: Machine = DEFAULT_MACHINE
 
     def reason(self, candidate: Candidate) -> str:
         """Why a candidate lost, or what bounds the winner."""
-        limit = bound(candidate.option.work)
+        limit = bound(candidate.option.work, self.machine)
         if candidate is self.winner:
             return f"fastest of {1 + len(self.losers)}, {limit} bound"
         ratio = candidate.time_s / self.winner.time_s
@@ -57,18 +59,26 @@ class Choice:
 
 
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,
-           trials: int = 6) -> Choice:
+           trials: int = 6, machine: Machine = DEFAULT_MACHINE) -> Choice:
     """The fastest option by the roofline; with `measure`, the fastest of the `trials` best predicted ones.
 
     The best dense option is among those measured unless it is hopeless. `measure` may answer None for an option that
     there is no time left for.
     """
-    candidates = sorted((Candidate(o, predict(o.work, threads=threads)) for o in options), key=lambda c: c.predicted_s)
+    candidates = sorted((Candidate(o, predict(o.work, machine, threads)) for o in options), key=lambda c: c.predicted_s)
     if measure is not None and len(candidates) > 1:
         timed = [replace(c, measured_s=measure(c.option)) for c in _shortlist(candidates, trials)]
         rest = [c for c in candidates if all(c.option is not t.option for t in timed)]
         candidates = sorted(timed, key=lambda c: (c.measured_s is None, c.time_s)) + rest
-    return Choice(layer, candidates[0], tuple(candidates[1:]))
+    return Choice(layer, candidates[0], tuple(candidates[1:]), machine)
+
+
+def best_by_format(choice: Choice) -> list[Candidate]:
+    """The fastest candidate of every format, the winner first."""
+    best: dict[str, Candidate] = {}
+    for candidate in (choice.winner, *choice.losers):
+        best.setdefault(candidate.option.format, candidate)
+    return list(best.values())
 
 
 def _shortlist(candidates: Sequence[Candidate], trials: int) -> list[Candidate]:

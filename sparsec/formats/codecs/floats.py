@@ -36,7 +36,7 @@ class Float(Codec):
         return self.kind == "f32"
 
     def reject(self, weight: np.ndarray) -> str | None:
-        """Finite values beyond the type's range are rejected, not made infinite."""
+        """Finite values beyond the type's range are refused, not made infinite."""
         overflow = np.isfinite(weight) & ~np.isfinite(self._rounded(weight).astype(np.float32))
         return f"{weight[overflow].ravel()[0]:g} is beyond the type's range" if overflow.any() else None
 

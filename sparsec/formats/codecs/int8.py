@@ -26,7 +26,7 @@ class Int8(Codec):
         return 8
 
     def reject(self, weight: np.ndarray) -> str | None:
-        """Only finite values have a code."""
+        """NaN and infinity are refused: they have no code."""
         return not_finite(np.asarray(weight).astype(np.float32))
 
     def quantise(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:

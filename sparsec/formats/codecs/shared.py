@@ -34,7 +34,7 @@ class Codebook(Codec):
         return self.index_bits
 
     def reject(self, weight: np.ndarray) -> str | None:
-        """Only finite values have a mean."""
+        """NaN and infinity are refused: they have no mean."""
         return not_finite(np.asarray(weight).astype(np.float32))
 
     def quantise(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:

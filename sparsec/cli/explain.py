@@ -1,0 +1,100 @@
+"""`sparsec explain`: why every layer of a model runs as it does, and what more pruning would buy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from sparsec.cli import options, tables
+from sparsec.cli.tables import console
+from sparsec.errors import UsageError
+from sparsec.target import resolve
+
+
+def command(
+    model: options.ModelFile,
+    target: options.Target = "cpu",
+    threads: options.Threads = 1,
+    shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    layers: Annotated[list[str], typer.Option(
+        "--layer", metavar="NAME", help="Show every candidate of this layer, or of `all`; may be repeated.")] = [],  # noqa: B006 - typer copies it
+    html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a self-contained report.")] = None,
+    json: options.JsonFile = None,
+) -> None:
+    """Explain the plan of a model: structure, candidates, break-even sparsity, and time if pruned further."""
+    resolved = resolve(target)  # before the compiler is imported, which takes seconds
+    from sparsec.cost.calibration import calibration_of
+    from sparsec.report.explain import explain
+
+    progress_console = Console(stderr=True)
+    with Progress(console=progress_console, transient=True, disable=not progress_console.is_terminal) as progress:
+        task = progress.add_task("explain", total=1.0)
+        figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
+                          calibration=calibration_of(resolved, threads),
+                          progress=lambda share: progress.update(task, completed=share))
+    chosen = _chosen(figures, layers)
+    _print_summary(figures)
+    for layer in chosen:
+        _print_layer(layer)
+    options.write_json(json, figures)
+    _write_html(html, figures, model.name)
+
+
+def _chosen(figures: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
+    """The layers to show in full."""
+    by_name = {layer["layer"]: layer for layer in figures["layers"]}
+    if unknown := sorted(set(names) - set(by_name) - {"all"}):
+        raise UsageError(f"no layer '{unknown[0]}'; the layers are {', '.join(by_name)}")
+    return [layer for name, layer in by_name.items() if name in names or "all" in names]
+
+
+def _print_summary(figures: dict[str, Any]) -> None:
+    total = figures["total"]
+    console.print(f"target {figures['target']}, {figures['threads']} thread(s), rates: {figures['machine']}\n",
+                  soft_wrap=True)
+    tables.print_table(
+        ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from"),
+        [_row(layer) for layer in figures["layers"]],
+        (f"{total['layers']} layers", tables.percent(total["weights"] - total["nonzeros"], total["weights"]), "", "",
+         tables.duration(total["predicted_us"]), tables.duration(total["dense_us"]), ""))
+    console.print(f"\nweights: {tables.nbytes(total['bytes'])} as they run, {tables.nbytes(total['smallest_bytes'])} "
+                  "in the smallest format of each layer")
+    for each in figures["if_pruned"]:
+        console.print(f"pruned to {100 * each['sparsity']:.0f} % everywhere: {tables.duration(each['predicted_us'])}, "
+                      f"{total['dense_us'] / max(each['predicted_us'], 1e-9):.1f}x as fast as dense")
+    for note in figures["outside"]:
+        console.print(f"outside: {note['node']}: {note['text']}")
+
+
+def _row(layer: dict[str, Any]) -> tuple[str, ...]:
+    winner, pays = layer["candidates"][0], layer["break_even"]
+    return (layer["layer"], tables.percent(layer["weights"] - layer["nonzeros"], layer["weights"]), layer["structure"],
+            winner["format"], tables.duration(winner["predicted_us"]),
+            "-" if layer["dense_us"] is None else tables.duration(layer["dense_us"]),
+            "never" if pays is None else f"{100 * pays:.0f} %")
+
+
+def _print_layer(layer: dict[str, Any]) -> None:
+    """The candidates of one layer, the winner first."""
+    empty = ", ".join(f"{layer[f'empty_{what}']} empty {what}" for what in ("rows", "columns", "channels")
+                      if layer[f"empty_{what}"])
+    smallest = layer["smallest"]
+    console.print(f"\n{layer['layer']}: {layer['operator']} {tables.shape(layer['shape'])}, {layer['structure']}"
+                  f"{', ' + empty if empty else ''}; smallest as {smallest['format']}, "
+                  f"{tables.nbytes(smallest['bytes'])}")
+    tables.print_table(("format", "kernel", "time", "bytes", "of winner's", "bound by"), [
+        (each["format"], each["kernel"], tables.duration(each["predicted_us"]), tables.nbytes(each["bytes"]),
+         f"{each['predicted_us'] / layer['candidates'][0]['predicted_us']:.2f}x", each["bound"])
+        for each in layer["candidates"]])
+
+
+def _write_html(path: Path | None, figures: dict[str, Any], title: str) -> None:
+    from sparsec.artifact import write_atomic
+    from sparsec.report.explain_html import render
+
+    if path is not None:
+        write_atomic(path, render(figures, title).encode())

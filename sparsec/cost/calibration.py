@@ -1,0 +1,83 @@
+"""The rates of this machine, measured once and kept in the user's cache directory, by processor and threads."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+import warnings
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from sparsec.cost.roofline import DEFAULT_MACHINE, Machine
+from sparsec.cost.tuning import default_path as tuning_path
+from sparsec.errors import CalibrationError
+from sparsec.target import Target, machine_features, machine_name
+
+SHIPPED = "shipped default (one Zen 5 core); `sparsec calibrate` measures this machine"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Rates and, for people, where they come from."""
+
+    machine: Machine
+    source: str
+
+
+def default_path() -> Path:
+    """The file in the user's cache directory."""
+    return tuning_path().with_name("calibration.json")
+
+
+def key(threads: int) -> str:
+    """The entry of this processor and a number of threads."""
+    return f"{machine_name()}, {threads} thread(s)"
+
+
+def calibration_of(target: Target, threads: int, path: Path | None = None) -> Calibration:
+    """What was measured here for as many threads, else the shipped default; for another machine always the default."""
+    path = path or default_path()
+    measured = _read(path).get(key(threads)) if target.features <= machine_features() else None
+    return Calibration(DEFAULT_MACHINE, SHIPPED) if measured is None else Calibration(measured, f"measured, {path}")
+
+
+def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
+    """Write the entry of this processor and a number of threads beside the others; returns the file.
+
+    Raises:
+        CalibrationError: it cannot be written; what was there is untouched.
+
+    """
+    path = path or default_path()
+    entries = {name: asdict(each) for name, each in (_read(path) | {key(threads): machine}).items()}
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, path)  # noqa: PTH105 - atomic
+    except OSError as error:
+        raise CalibrationError(f"the calibration {path} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _read(path: Path) -> dict[str, Machine]:
+    try:
+        return {name: _machine(entry) for name, entry in json.loads(path.read_text(encoding="utf-8")).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        warnings.warn(f"the calibration {path} cannot be read ({error}) and is ignored; "
+                      "`sparsec calibrate` writes it anew", stacklevel=3)
+        return {}
+
+
+def _machine(entry: dict[str, Any]) -> Machine:
+    rates = {each.name: float(entry[each.name]) for each in fields(Machine)}
+    if not all(math.isfinite(rate) and rate > 0 for rate in rates.values()):
+        raise ValueError(f"rates must be positive: {rates}")
+    return Machine(**rates)

@@ -1,0 +1,71 @@
+"""`sparsec explain` and `sparsec formats`: what they print and write, and what they refuse."""
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+from test_cli import sparsec, write_model
+
+from sparsec.formats import CODECS, FORMATS
+
+
+@pytest.fixture(scope="module")
+def explained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("explain")
+    write_model(folder / "model.onnx")
+    text = sparsec("explain", folder / "model.onnx", "--layer", "all", "--html", folder / "plan.html",
+                   "--json", folder / "plan.json")
+    return text, json.loads((folder / "plan.json").read_text()), (folder / "plan.html").read_text()
+
+
+def test_explain_fits_80_columns_and_says_where_its_rates_come_from(explained):
+    text, figures, _ = explained
+    assert all(len(line) <= 80 for line in text.splitlines()[1:])
+    assert f"rates: {figures['machine']}" in text
+    for column in ("structure", "pays from", "of winner's"):
+        assert column in text
+
+
+def test_explain_prices_every_format_of_every_layer_and_says_why_it_lost(explained):
+    _, figures, _ = explained
+    assert [layer["shape"] for layer in figures["layers"]] == [[32, 64], [10, 32]]
+    for layer in figures["layers"]:
+        times = [each["predicted_us"] for each in layer["candidates"]]
+        assert times == sorted(times)
+        assert {"dense", "csr"} <= {each["format"] for each in layer["candidates"]}
+        assert layer["candidates"][0]["reason"].startswith("fastest of")
+        assert all("the winner's time" in each["reason"] for each in layer["candidates"][1:])
+        assert layer["structure"] == "unstructured"
+        assert 0 <= layer["break_even"] < 1
+        assert layer["smallest"]["bytes"] <= min(each["bytes"] for each in layer["candidates"])
+
+
+def test_more_pruning_is_never_predicted_to_be_slower(explained):
+    _, figures, _ = explained
+    times = [each["predicted_us"] for each in figures["if_pruned"]]
+    assert times == sorted(times, reverse=True)
+    assert times[0] <= figures["total"]["dense_us"]
+
+
+def test_the_page_is_self_contained(explained):
+    _, figures, html = explained
+    assert "http" not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", "").replace("https://matplotlib.org", "")
+    for plot in html.split("<svg")[1:]:
+        ET.fromstring("<svg" + plot.split("</svg>")[0] + "</svg>")
+    assert all(layer["layer"] in html for layer in figures["layers"])
+
+
+def test_explain_refuses_what_it_has_no_model_of(tmp_path):
+    write_model(tmp_path / "model.onnx")
+    assert "simulate" in sparsec("explain", tmp_path / "model.onnx", "--target", "eie", code=2)
+    assert "no layer 'x'" in sparsec("explain", tmp_path / "model.onnx", "--layer", "x", code=2)
+
+
+def test_formats_lists_every_format_and_codec(tmp_path):
+    text = sparsec("formats", "--json", tmp_path / "formats.json")
+    figures = json.loads((tmp_path / "formats.json").read_text())
+    assert [each["format"] for each in figures["formats"]] == list(FORMATS)
+    assert [each["codec"] for each in figures["codecs"]] == list(CODECS)
+    assert all(name in text for name in (*FORMATS, *CODECS))
+    assert "M must divide the columns" in text
