@@ -97,6 +97,18 @@ def test_inspect_shows_layers_and_signature(folder, tmp_path, file):
     assert "MatMul" in text or "predicted" in text
 
 
+def test_inspect_shows_sparse_initializers(tmp_path):
+    model = onnx.load(write_model(tmp_path / "model.onnx"))
+    dense = numpy_helper.to_array(model.graph.initializer[0])
+    values = numpy_helper.from_array(dense[dense != 0], "w")
+    positions = numpy_helper.from_array(np.flatnonzero(dense), "w_positions")
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, positions, dense.shape))
+    del model.graph.initializer[0]
+    onnx.save(model, tmp_path / "sparse.onnx")
+    stored = [line.split()[-1] for line in sparsec("inspect", tmp_path / "sparse.onnx").splitlines() if "64x32" in line]
+    assert stored == ["sparse"]
+
+
 def test_symbolic_dimensions_are_bound_by_name(tmp_path):
     write_model(tmp_path / "model.onnx", batch="batch")
     assert "x" in sparsec("compile", tmp_path / "model.onnx", code=1)

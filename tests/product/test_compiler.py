@@ -11,6 +11,7 @@ from onnx import numpy_helper
 import sparsec
 from sparsec import compiler
 from sparsec.errors import UnsupportedOperatorError, UsageError, VerificationError
+from sparsec.target import machine_features, resolve
 
 RNG = np.random.default_rng(0)
 
@@ -43,6 +44,14 @@ def test_the_artifact_answers_as_the_model():
     np.testing.assert_allclose(sparsec.InferenceSession(artifact).run(None, {"x": x})[0], np.maximum(x @ weight, 0),
                                rtol=1e-5, atol=1e-6)
     assert artifact.report["verification"]["inputs"] == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("target", ["cpu-generic", "cpu-avx2", "cpu-avx512"])
+def test_every_cpu_target_compiles_and_is_verified_where_it_runs(target, threads):
+    verification = sparsec.compile(LINEAR, target, threads=threads, tune="off").report["verification"]
+    missing = resolve(target).features - machine_features()
+    assert "skipped" in verification if missing else verification["relative_error"]["y"] <= compiler.TOLERANCE
 
 
 def test_the_graph_in_the_artifact_is_onnx_without_its_weights():
