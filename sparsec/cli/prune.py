@@ -66,7 +66,8 @@ def require_torch() -> None:
 def progress_bar() -> Iterator[Any]:
     """A progress bar on the standard error; gives a function of what is done, and how many steps of how many are."""
     columns = TextColumn("{task.description:>24}"), BarColumn(), TimeRemainingColumn(elapsed_when_finished=True)
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("")
         last = ""
 
