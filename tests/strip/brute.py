@@ -1,11 +1,12 @@
-"""Helpers: run a model in onnxruntime with any of its constants replaced."""
+"""Running models in onnxruntime: on several inputs, with any constant replaced, or for all values in between."""
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-VOCABULARY = 4
+from tests.strip.nets import VOCABULARY
+
 onnxruntime.set_default_logger_severity(3)
 
 
@@ -48,3 +49,20 @@ def matters(model, name, inputs):
         result[index] = any(np.abs(a - b).max() > 1e-6 * np.abs(b).max() for feed, outputs in zip(inputs, expected, strict=True)
                             for a, b in zip(session.run(None, {**feed, name: changed}), outputs, strict=True))
     return result
+
+
+def run(model, inputs):
+    """The outputs for each of the inputs."""
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [session.run(None, feed) for feed in inputs]
+
+
+def intermediate(model, inputs):
+    """The float values of all nodes, by name, for each of the inputs."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    outputs = {value.name for value in model.graph.output}
+    opened.graph.output.extend(onnx.ValueInfoProto(name=name) for node in model.graph.node for name in node.output
+                               if name not in outputs)
+    names = [value.name for value in opened.graph.output]
+    return [dict(zip(names, values, strict=True)) for values in run(opened, inputs)]

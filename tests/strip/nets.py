@@ -186,7 +186,7 @@ def pad(net, x):
     rank = spatial(net, x)
     value = [net.const(np.float32(0.5))] if net.constants else []
     mode = net.pick("constant", "edge", "reflect") if min(net.shape(x)[2:]) > 1 else "constant"
-    return net.op("Pad", x, net.ints(*[0, 0, *[1] * rank] * 2), *value, mode=mode)
+    return conv(net, net.op("Pad", x, net.ints(*[0, 0, *[1] * rank] * 2), *value, mode=mode))
 
 
 def resize(net, x):
@@ -316,7 +316,7 @@ def chosen(net, blocks, depth, last):
     return [net.pick(*simple) for _ in range(0 if last == "instance_norm" else depth - 1)] + [last]
 
 
-def image_net(seed, first, *, constants, depth=4, head=True):
+def image_net(seed, first, *, constants, depth=4):
     """A network of image blocks, `first` among them, that ends in a linear layer."""
     net = Net([seed, *map(ord, first)], constants=constants)
     rank = net.pick(1, 2, 2)
@@ -326,7 +326,7 @@ def image_net(seed, first, *, constants, depth=4, head=True):
         if np.prod(net.shape(x)) > 600:
             x = net.op("AveragePool", x, kernel_shape=[2] * rank, strides=[2] * rank) if min(net.shape(x)[2:]) > 1 else x
     x = conv(net, x, out=net.pick(2, 4))
-    return net.model([gemm(net, net.op("Flatten", x)) if head else x])
+    return net.model([gemm(net, net.op("Flatten", x))])
 
 
 def feature_net(seed, first, *, constants, depth=4):
@@ -350,8 +350,11 @@ def sequence_net(seed, first, *, constants, depth=3):
     return net.model([net.op("MatMul", x, net.weight(net.shape(x)[-1], 3, units=1))])
 
 
-NETS = {
-    **{f"image-{name}": (image_net, name) for name in IMAGE},
-    **{f"features-{name}": (feature_net, name) for name in FEATURES},
-    **{f"sequence-{name}": (sequence_net, name) for name in SEQUENCE},
-}
+def net(make, last):
+    return lambda seed, constants: make(seed, last, constants=constants)
+
+
+NETS = {f"{kind}-{name}": net(make, name) for kind, make, blocks_of_kind in
+        (("image", image_net, IMAGE), ("features", feature_net, FEATURES), ("sequence", sequence_net, SEQUENCE))
+        for name in blocks_of_kind}
+"""By name of the last block: (seed, constants) -> model; without constants, a value is zero unless an input reaches it."""

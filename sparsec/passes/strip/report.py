@@ -118,15 +118,15 @@ def _compression(left: int, weights: int) -> float:
 
 @dataclass(frozen=True)
 class Measure:
-    """The sizes of a model's weights, with the first node that uses each, and of all of it."""
+    """The sizes of a model's weights, with the name and operator of the first node that uses each, and of all of it."""
 
-    layers: Mapping[ir.Value, tuple[ir.Node, Size]]
+    layers: Mapping[ir.Value, tuple[str, str, Size]]
     total: Size
 
 
 def measure(model: ir.Model) -> Measure:
     """The sizes of a model as it is."""
-    layers: dict[ir.Value, tuple[ir.Node, Size]] = {}
+    layers: dict[ir.Value, tuple[str, str, Size]] = {}
     flops = 0
     for node in model.graph:
         flops += _flops(node)
@@ -134,9 +134,9 @@ def measure(model: ir.Model) -> Measure:
         weight = None if place is None else node.inputs[place]
         if weight is None or weight.const_value is None:
             continue
-        first, size = layers.get(weight, (node, Size()))
-        layers[weight] = first, _size(node, weight.const_value.numpy(), size.flops + _flops(node))
-    sizes = [size for _, size in layers.values()]
+        name, operator, size = layers.get(weight, (node_name(node), node.op_type, Size()))
+        layers[weight] = name, operator, _size(node, weight.const_value.numpy(), size.flops + _flops(node))
+    sizes = [size for _, _, size in layers.values()]
     stored = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
     return Measure(layers, Size(sum(s.weights for s in sizes), sum(s.nonzero for s in sizes),
                                 sum(s.units for s in sizes), flops, stored))
@@ -165,9 +165,9 @@ def _elements(shape: tuple[int | None, ...]) -> int:
 def compare(before: Measure, after: Measure, active: Mapping[ir.Value, Mask]) -> tuple[tuple[Layer, ...], Layer]:
     """The layers and their total, from the measures of a model and its active weights before."""
     layers = []
-    for weight, (node, size) in before.layers.items():
-        left = after.layers[weight][1] if weight in after.layers else Size()
-        layers.append(Layer(node_name(node), node.op_type, int(np.count_nonzero(active[weight])), size, left))
+    for weight, (name, operator, size) in before.layers.items():
+        left = after.layers[weight][2] if weight in after.layers else Size()
+        layers.append(Layer(name, operator, int(np.count_nonzero(active[weight])), size, left))
     total = Layer("total", "", sum(layer.active for layer in layers), before.total, after.total)
     return tuple(layers), total
 
