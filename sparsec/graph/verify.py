@@ -18,7 +18,8 @@ from sparsec.graph.shapes import Declared, static_shape
 def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None:
     """Infers the type and shape of every value it can, in place.
 
-    `declared` serves where ONNX has no inference (other domains) or may fail (operators that are functions).
+    `declared` serves where ONNX has no inference (other domains), may fail (operators that are functions), or leaves
+    dimensions open because they depend on values.
 
     Raises:
         ModelError: nodes do not fit together; says which.
@@ -28,12 +29,21 @@ def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None
     with quiet():
         infer_leniently(model)
         lost = [(node, value) for node in model.graph.all_nodes() for value in node.outputs if value.shape is None]
-        for _, value in lost:
-            value.shape = (declared or {}).get(value)
-        if lost:
+        known = {value: shape for value, shape in (declared or {}).items() if _fills_in(shape, value.shape)}
+        for value, shape in known.items():
+            value.shape = shape
+        if known:
             infer_leniently(model)
     if any(value.shape is None or not _may_fail(node, model.graph.opset_imports) for node, value in lost):
         _check_by_onnx(model, where, strictly=True)
+
+
+def _fills_in(declared: ir.Shape, inferred: ir.Shape | None) -> bool:
+    """Whether a declared shape says more than the inferred one, and nothing else."""
+    if inferred is None:
+        return True
+    return declared.is_static() and len(declared) == len(inferred) and not inferred.is_static() and all(
+        new == old for new, old in zip(declared, inferred, strict=True) if isinstance(old, int))
 
 
 def _may_fail(node: ir.Node, opsets: Mapping[str, int]) -> bool:
