@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from sparsec.graph.constants import scalar
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -68,12 +69,12 @@ def run(model: ir.Model, _context: Context) -> Report:
 def _product(value: ir.Value | None, *, root: bool = False) -> _Product:
     """The value as a product; a value with several readers is a factor, since it may be the x of an activation."""
     assert value is not None
-    if (number := rewrite.scalar(value)) is not None:
+    if (number := scalar(value)) is not None:
         return _Product(number, ())
     node = value.producer()
     if node is None or node.domain or not (root or rewrite.only_use(value)):
         return _Product(1.0, (value,))
-    second = rewrite.scalar(node.inputs[1]) if len(node.inputs) == 2 else None
+    second = scalar(node.inputs[1]) if len(node.inputs) == 2 else None
     if node.op_type == "Mul":
         a, b = _product(node.inputs[0]), _product(node.inputs[1])
         return _Product(a.constant * b.constant, a.factors + b.factors)
@@ -92,7 +93,7 @@ def _plus(value: ir.Value, constant: float) -> ir.Value | None:
     if node is None or node.domain or node.op_type != "Add":
         return None
     for one, other in (node.inputs, node.inputs[::-1]):
-        if (number := rewrite.scalar(one)) is not None and math.isclose(number, constant, rel_tol=TOLERANCE):
+        if (number := scalar(one)) is not None and math.isclose(number, constant, rel_tol=TOLERANCE):
             return other
     return None
 
@@ -132,7 +133,7 @@ def _shifted_relu6(value: ir.Value) -> ir.Value | None:
     if node is None or node.op_type != "Clip" or len(node.inputs) != 3:
         return None
     argument, low, high = node.inputs
-    if argument is None or rewrite.scalar(low) != 0.0 or rewrite.scalar(high) != 6.0:
+    if argument is None or scalar(low) != 0.0 or scalar(high) != 6.0:
         return None
     return _plus(argument, 3.0)
 

@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph import operators
+from sparsec.graph.constants import constant
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -150,7 +151,7 @@ def _is_finite(mask: ir.Value) -> bool:
     """Whether a mask is known to hold no infinity: a finite constant or a choice between such."""
     node = mask.producer()
     values = node.inputs[1:] if node is not None and node.op_type == "Where" else [mask]
-    return all((array := rewrite.constant(value)) is not None and bool(np.isfinite(array).all()) for value in values)
+    return all((array := constant(value)) is not None and bool(np.isfinite(array).all()) for value in values)
 
 
 def _batches(shape: tuple[int, ...], query: ir.Value) -> list[int]:

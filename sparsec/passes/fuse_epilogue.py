@@ -7,17 +7,17 @@ output channels (into W and B), one addition of a tensor of the same shape (R), 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph import operators
+from sparsec.graph.activations import ACTIVATIONS, Activation
+from sparsec.graph.constants import constant
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Report
 
-Activation = tuple[str, float, float]  # name, alpha, beta of sparsec's operators
 BIAS, RESIDUAL = 2, 3  # input positions
 
 
@@ -68,7 +68,7 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
     """Takes scale * y + offset, by constants along the output channels, into W and B."""
     assert node.graph is not None
     shape = static_shape(node.outputs[0])
-    weight = rewrite.constant(node.inputs[1])
+    weight = constant(node.inputs[1])
     if shape is None or weight is None or static_shape(user.outputs[0]) != shape:
         return None
     axis = 1 if node.op_type == "Conv" else len(shape) - (2 if node.attributes.get_string("side") == "left" else 1)
@@ -76,7 +76,7 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
         found = rewrite.batch_norm(user) if axis == 1 else None
     else:
         found = _arithmetic(node, user, shape, axis)
-    bias = rewrite.constant(_input(node, BIAS))
+    bias = constant(_input(node, BIAS))
     if found is None or not np.isfinite(found).all() or (bias is None and _input(node, BIAS) is not None):
         return None
     scale, offset = found
@@ -100,7 +100,7 @@ def _arithmetic(node: ir.Node, user: ir.Node, shape: tuple[int, ...],
     if user.op_type not in ("Add", "Sub", "Mul", "Div"):
         return None
     first = user.inputs[0] is node.outputs[0]
-    array = rewrite.constant(user.inputs[1 if first else 0])
+    array = constant(user.inputs[1 if first else 0])
     if array is None or any(dim != 1 for i, dim in enumerate(array.shape[::-1]) if len(shape) - 1 - i != axis):
         return None
     c = np.broadcast_to(array.reshape(-1).astype(np.float64), (shape[axis],))
@@ -149,39 +149,3 @@ def _set_activation(node: ir.Node, last: ir.Node, activation: Activation, *inner
     _become(node, last)
     graph.remove(inner, safe=True)
     return name
-
-
-def _clip(node: ir.Node) -> Activation | None:
-    """Bounds as inputs (opset 11 and later) or attributes; an absent one is no bound."""
-    low = node.attributes.get_float("min", -np.inf)
-    high = node.attributes.get_float("max", np.inf)
-    for index, value in enumerate(node.inputs[1:]):
-        number = rewrite.scalar(value)
-        if value is not None and number is None:
-            return None
-        if number is not None:
-            low, high = (number, high) if index == 0 else (low, number)
-    return ("relu", 0.0, 0.0) if (low, high) == (0.0, np.inf) else ("clip", float(low), float(high))
-
-
-def _gelu(node: ir.Node) -> Activation:
-    tanh = node.attributes.get_string("approximate", "none") == "tanh"
-    return ("gelu_tanh" if tanh else "gelu_erf", 0.0, 0.0)
-
-
-def _hard_sigmoid(node: ir.Node) -> Activation:
-    return ("hard_sigmoid", node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5))
-
-
-ACTIVATIONS: dict[str, Callable[[ir.Node], Activation | None]] = {
-    "Clip": _clip,
-    "Gelu": _gelu,
-    "HardSigmoid": _hard_sigmoid,
-    "HardSwish": lambda _: ("hard_swish", 0.0, 0.0),
-    "LeakyRelu": lambda n: ("leaky_relu", n.attributes.get_float("alpha", 0.01), 0.0),
-    "Relu": lambda _: ("relu", 0.0, 0.0),
-    "Sigmoid": lambda _: ("sigmoid", 0.0, 0.0),
-    "Swish": lambda n: ("silu", 0.0, 0.0) if n.attributes.get_float("alpha", 1.0) == 1.0 else None,
-    "Tanh": lambda _: ("tanh", 0.0, 0.0),
-}
-"""By operator of ONNX: the activation it is, or None where its parameters are not constants."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from sparsec.graph.constants import constant, scalar
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -46,7 +47,7 @@ def _producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 
 def _is_vector(value: ir.Value | None, x: ir.Value) -> bool:
     """Whether the value is a constant along the last axis of x."""
-    shape, array = static_shape(x), rewrite.constant(value)
+    shape, array = static_shape(x), constant(value)
     return array is not None and bool(shape) and array.shape == shape[-1:]  # type: ignore[index]  # bool(shape)
 
 
@@ -68,7 +69,7 @@ def _normalised(value: ir.Value | None) -> tuple[ir.Value, float] | None:
         return None
     x, mean = centre.inputs
     for variance, epsilon in (shifted.inputs, shifted.inputs[::-1]):
-        number = rewrite.scalar(epsilon)
+        number = scalar(epsilon)
         if number is not None and x is not None and _mean_of(mean) is x and _is_square(_mean_of(variance), deviation):
             return x, number
     return None
@@ -79,7 +80,7 @@ def _mean_of(value: ir.Value | None) -> ir.Value | None:
     node = _producer(value, "ReduceMean")
     if node is None or not node.attributes.get_int("keepdims", 1):
         return None
-    axes = rewrite.constant(node.inputs[1]) if len(node.inputs) > 1 else node.attributes.get_ints("axes")
+    axes = constant(node.inputs[1]) if len(node.inputs) > 1 else node.attributes.get_ints("axes")
     rank = len(static_shape(node.inputs[0]) or ())
     return node.inputs[0] if axes is not None and [axis % rank for axis in axes] == [rank - 1] else None
 
@@ -88,7 +89,7 @@ def _is_square(value: ir.Value | None, base: ir.Value | None) -> bool:
     node = _producer(value, "Mul", "Pow")
     if node is None or node.inputs[0] is not base:
         return False
-    return node.inputs[1] is base if node.op_type == "Mul" else rewrite.scalar(node.inputs[1]) == 2.0
+    return node.inputs[1] is base if node.op_type == "Mul" else scalar(node.inputs[1]) == 2.0
 
 
 def _replace(mul: ir.Node, x: ir.Value, epsilon: float, scale: ir.Value | None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph import operators
+from sparsec.graph.constants import constant
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -59,9 +60,9 @@ def _become(node: ir.Node, op_type: str, inputs: list[ir.Value | None],
 def _conv(node: ir.Node) -> str | None:
     x, w, *rest = node.inputs
     bias = rest[0] if rest else None
-    weight, image = rewrite.constant(w), static_shape(x)
+    weight, image = constant(w), static_shape(x)
     assert image is not None  # `_no_float32` has checked
-    if weight is None or (bias is not None and rewrite.constant(bias) is None):
+    if weight is None or (bias is not None and constant(bias) is None):
         return "its weight or bias is not a constant"
     rank = weight.ndim - 2
     if rank not in (1, 2):
@@ -91,8 +92,8 @@ def _pads(node: ir.Node, sizes: tuple[int, ...], strides: list[int], reach: list
 
 def _matmul(node: ir.Node) -> str | None:
     a, b = node.inputs
-    (value, x), from_left = ((b, a), False) if rewrite.constant(b) is not None else ((a, b), True)
-    weight = rewrite.constant(value)
+    (value, x), from_left = ((b, a), False) if constant(b) is not None else ((a, b), True)
+    weight = constant(value)
     if weight is None:
         return "neither operand is a constant"
     rank = len(static_shape(x) or ())
@@ -133,10 +134,10 @@ def _gemm(node: ir.Node) -> str | None:
     assert node.graph is not None
     a, b, *rest = node.inputs
     trans_a, trans_b = (bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB"))
-    if (weight := rewrite.constant(b)) is not None:
+    if (weight := constant(b)) is not None:
         x, flip, left = a, trans_a, False
         matrix = weight if trans_b else weight.T
-    elif (weight := rewrite.constant(a)) is not None:
+    elif (weight := constant(a)) is not None:
         x, flip, left = b, trans_b, True
         matrix = weight.T if trans_a else weight
     else:
@@ -163,7 +164,7 @@ def _addend(node: ir.Node, c: ir.Value | None, *, left: bool) -> list[ir.Value |
     beta = node.attributes.get_float("beta", 1.0)
     if c is None or beta == 0.0:
         return []
-    array = rewrite.constant(c)
+    array = constant(c)
     if array is None:
         if beta == 1.0 and static_shape(c) == (rows, columns):
             return [None, c]

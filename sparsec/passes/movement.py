@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.graph.constants import constant, scalar
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 
@@ -38,7 +39,7 @@ def _transpose(node: ir.Node, _output: ir.Value, index: np.ndarray) -> np.ndarra
 
 
 def _slice(node: ir.Node, _output: ir.Value, index: np.ndarray) -> np.ndarray | None:
-    starts, ends, axes, steps = (rewrite.constant(value) for value in (*node.inputs[1:], None, None, None)[:4])
+    starts, ends, axes, steps = (constant(value) for value in (*node.inputs[1:], None, None, None)[:4])
     if starts is None or ends is None or axes is None:
         return None
     slices = [slice(None)] * index.ndim
@@ -60,7 +61,7 @@ def _split(node: ir.Node, output: ir.Value, index: np.ndarray) -> np.ndarray | N
 
 
 def _gather(node: ir.Node, _output: ir.Value, index: np.ndarray) -> np.ndarray | None:
-    chosen = rewrite.constant(node.inputs[1])
+    chosen = constant(node.inputs[1])
     return None if chosen is None else np.take(index, chosen, node.attributes.get_int("axis", 0))
 
 
@@ -76,9 +77,9 @@ def scalar_factor(node: ir.Node | None) -> tuple[ir.Value, float] | None:
     if node is None or node.domain or node.op_type not in ("Mul", "Div"):
         return None
     a, b = node.inputs
-    if (number := rewrite.scalar(b)) is not None and a is not None:
+    if (number := scalar(b)) is not None and a is not None:
         tensor, factor = a, number if node.op_type == "Mul" else 1 / number
-    elif (number := rewrite.scalar(a)) is not None and b is not None and node.op_type == "Mul":
+    elif (number := scalar(a)) is not None and b is not None and node.op_type == "Mul":
         tensor, factor = b, number
     else:
         return None

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, matmul, pooling, reformat, tokens
+from sparsec.backends.cpu import conv, elementwise, matmul, pooling, reformat, tokens
 from sparsec.backends.cpu.context import LoweringContext
+from sparsec.graph.activations import ACTIVATIONS
 
 LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "sparsec::Conv": conv.lower,
@@ -18,5 +19,8 @@ LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "MaxPool": pooling.lower,
     "AveragePool": pooling.lower,
     "GlobalAveragePool": pooling.lower_global_average,
+    **dict.fromkeys(ACTIVATIONS, elementwise.lower_activation),
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), elementwise.lower_binary),
+    "Concat": elementwise.lower_concat,
 }
 """Each binds the node's outputs; it raises UnsupportedOperatorError with the reason if it cannot."""

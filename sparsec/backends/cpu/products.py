@@ -106,8 +106,8 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
 def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
     outputs = layer.stencil.outputs
     for vectors in _tile_vectors(layer.stencil):
-        # A wide block with few rows leaves LLVM no registers to hold its pixels: it spills.
-        blocks = [r for r in DENSE_BLOCKS if r <= outputs and r * vectors <= isa.registers - 4 and vectors <= 2 * r]
+        # Sums in more than three quarters of the registers, or wide blocks of few rows, make LLVM spill.
+        blocks = [r for r in DENSE_BLOCKS if r <= outputs and 4 * r * vectors <= 3 * isa.registers and vectors <= 2 * r]
         for tiling in _tilings(layer, target, isa, vectors) if blocks else ():
             for block in blocks[-2:]:
                 params = dense.DenseParams(tiling, block)

@@ -13,6 +13,7 @@ from enum import Enum
 
 import onnx_ir as ir
 
+from sparsec.graph.activations import ACTIVATIONS
 from sparsec.graph.shapes import static_shape
 
 
@@ -107,14 +108,25 @@ def _attention(_node: ir.Node, _kinds: KINDS, _lanes: int) -> Role | None:
     return Role(Kind.TOKENS, (0, 1, 2))
 
 
-def _unary(kind: Kind) -> Callable[[ir.Node, KINDS], Role | None]:
-    return lambda node, _kinds: Role(kind, (0,)) if all(v is None or v.const_value for v in node.inputs[1:]) else None
+def _activation(node: ir.Node, _kinds: KINDS) -> Role | None:
+    return Role(Kind.IMAGE, (0,)) if ACTIVATIONS[node.op_type](node) is not None else None
 
 
-def _binary(kind: Kind) -> Callable[[ir.Node, KINDS], Role | None]:
-    def role(node: ir.Node, _kinds: KINDS) -> Role | None:
-        return Role(kind, (0, 1)) if _shape(node.inputs[0]) == _shape(node.inputs[1]) else None
-    return role
+def _binary_image(node: ir.Node, kinds: KINDS) -> Role | None:
+    """Two images, or an image and a number for each of its channels (Add and Mul only, where the order is free)."""
+    shape, shapes = _shape(node.outputs[0]), [_shape(value) for value in node.inputs]
+    if shapes[0] == shapes[1]:
+        return Role(Kind.IMAGE, (0, 1))
+    images = tuple(i for i, value in enumerate(node.inputs) if kinds.get(value) is Kind.IMAGE)
+    if node.op_type not in ("Add", "Mul") or len(images) != 1 or shapes[images[0]] != shape:
+        return None
+    per_channel = (*shape[1:2], *[1] * len(shape[2:]))
+    factors = shapes[1 - images[0]]
+    return Role(Kind.IMAGE, images) if factors in (per_channel, (1, *per_channel), (*shape[:1], *per_channel)) else None
+
+
+def _binary_tokens(node: ir.Node, _kinds: KINDS) -> Role | None:
+    return Role(Kind.TOKENS, (0, 1)) if _shape(node.inputs[0]) == _shape(node.inputs[1]) else None
 
 
 def _pool(node: ir.Node, _kinds: KINDS) -> Role | None:
@@ -138,9 +150,10 @@ SEEDS: dict[str, Callable[[ir.Node, KINDS, int], Role | None]] = {
     "sparsec::Attention": _attention,
     "LayerNormalization": _layer_norm,
 }
-ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Tanh", "Gelu")
+BINARY = ("Add", "Sub", "Mul", "Div")
 IMAGE_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
-    "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool,
+    **dict.fromkeys(ACTIVATIONS, _activation),
+    **dict.fromkeys(BINARY, _binary_image),
+    "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "Concat": _concat,
 }
-TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
-}
+TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = dict.fromkeys(BINARY, _binary_tokens)

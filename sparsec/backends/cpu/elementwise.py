@@ -1,0 +1,69 @@
+"""Lowering of elementwise operators, concatenation and slices of channels over the padded flat layout."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.activations import ACTIVATIONS
+from sparsec.graph.layout import PaddedFlat, Tiled
+from sparsec.kernels import channels_padded, elementwise_padded
+from sparsec.kernels.elementwise_padded import ElementwiseParams, ScaleParams
+from sparsec.kernels.product import Epilogue
+
+ON_TOKENS = {"Add": relax.op.add, "Sub": relax.op.subtract, "Mul": relax.op.multiply, "Div": relax.op.divide}
+
+
+def lower_activation(context: LoweringContext, node: ir.Node) -> None:
+    """Emit an activation of images."""
+    activation = ACTIVATIONS[node.op_type](node)
+    if activation is None:
+        raise UnsupportedOperatorError("its parameters are not constants")
+    source, target = (value.meta["layout"] for value in (node.inputs[0], node.outputs[0]))
+    params = ElementwiseParams((source,), target, epilogue=Epilogue(*activation))
+    _call(context, node, elementwise_padded.build(params, context.isa), [context.flat(node.inputs[0])])
+
+
+def lower_binary(context: LoweringContext, node: ir.Node) -> None:
+    """Emit arithmetic on two images, an image and a number for each of its channels, or two sets of tokens."""
+    layouts = [context.layout(value) for value in node.inputs]
+    target: PaddedFlat = node.outputs[0].meta["layout"]
+    if isinstance(target, Tiled):
+        expr = ON_TOKENS[node.op_type](*(context.flat(value) for value in node.inputs))
+        context.bind(node.outputs[0], context.bb.emit(expr))
+    elif all(isinstance(layout, PaddedFlat) for layout in layouts):
+        kernel = elementwise_padded.build(ElementwiseParams(tuple(layouts), target, node.op_type), context.isa)
+        _call(context, node, kernel, [context.flat(value) for value in node.inputs])
+    else:
+        _lower_scale(context, node, target)
+
+
+def _lower_scale(context: LoweringContext, node: ir.Node, target: PaddedFlat) -> None:
+    """An image times, or plus, a number for each channel, or for each channel of each image."""
+    image = next(i for i, value in enumerate(node.inputs) if isinstance(context.layout(value), PaddedFlat))
+    factors = node.inputs[1 - image]
+    per_image = math.prod(context.shape(factors)) != target.channels
+    count = target.channels * (target.batch if per_image else 1)
+    other = context.flat(factors)
+    neutral = context.constant(np.full(count, float(node.op_type == "Add"), np.float32))
+    terms = [neutral, other] if node.op_type == "Add" else [other, neutral]
+    params = ScaleParams(node.inputs[image].meta["layout"], target, per_image)
+    kernel = elementwise_padded.build_scale(params, context.isa)
+    _call(context, node, kernel, [*terms, context.flat(node.inputs[image])])
+
+
+def lower_concat(context: LoweringContext, node: ir.Node) -> None:
+    """Emit a concatenation of channels."""
+    layouts = [value.meta["layout"] for value in node.inputs]
+    kernel = channels_padded.build_concat(layouts, node.outputs[0].meta["layout"], context.isa)
+    _call(context, node, kernel, [context.flat(value) for value in node.inputs])
+
+
+def _call(context: LoweringContext, node: ir.Node, kernel: object, inputs: list[relax.Expr]) -> None:
+    output = node.outputs[0]
+    context.bind(output, context.call(kernel, inputs, output.meta["layout"].size))
