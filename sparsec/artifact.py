@@ -32,7 +32,7 @@ SCHEMA = 1
 ALIGNMENT = 64
 """Bytes; every constant starts at a multiple of it, in the file and in memory."""
 
-MEMBERS = ("manifest.json", "library.so", "weights.bin", "graph.onnx", "report.json")
+MEMBERS = ("manifest.json", "library.bin", "weights.bin", "graph.onnx", "report.json")
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 _LARGEST_RATIO = 64
 _ISA_PREFIXES = ("sse4", "avx", "fma", "f16c", "amx", "abm", "adx", "bmi", "gfni", "movbe")
@@ -74,6 +74,7 @@ class Manifest:
         inputs: the signature's inputs, in order.
         outputs: the signature's outputs, in order.
         constants: the VM function's further arguments, in order.
+        objects: the bytes of each object file in the library, to be linked when loaded; empty for a shared object.
 
     """
 
@@ -88,6 +89,7 @@ class Manifest:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     constants: tuple[Constant, ...]
+    objects: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Artifact:
 
     Attributes:
         manifest: what it needs and offers.
-        library: the shared object.
+        library: the compiled code: a shared object, or object files one after the other.
         weights: the constants, each as its entry in the manifest says.
         graph: the final graph as ONNX, without large weights; for looking at.
         report: JSON-serialisable: the plan's table and the result of the verification.
@@ -125,6 +127,7 @@ class Artifact:
             inputs=program.inputs,
             outputs=program.outputs,
             constants=constants,
+            objects=program.objects,
         )
         return cls(manifest, program.library, weights, graph, report)
 
@@ -136,7 +139,7 @@ class Artifact:
     def to_bytes(self) -> bytes:
         """The file's bytes."""
         contents = {
-            "library.so": self.library,
+            "library.bin": self.library,
             "weights.bin": self.weights,
             "graph.onnx": self.graph,
             "report.json": _json_bytes(self.report),
@@ -275,10 +278,13 @@ def _parse(name: str, contents: dict[str, bytes]) -> Artifact:
             _require(hashes[member] == hashlib.sha256(contents[member]).hexdigest(), f"{member} has another SHA-256")
         for index, constant in enumerate(manifest.constants):
             _require(_fits(constant, len(contents["weights.bin"])), f"constant {index} does not fit the weights")
+        sizes = manifest.objects
+        _require(not sizes or (min(sizes) > 0 and sum(sizes) == len(contents["library.bin"])),
+                 "the object files are not the library")
         report = json.loads(contents["report.json"])
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ArtifactError(f"{name} contradicts itself ({error}); compile the model again") from error
-    return Artifact(manifest, contents["library.so"], contents["weights.bin"], contents["graph.onnx"], report)
+    return Artifact(manifest, contents["library.bin"], contents["weights.bin"], contents["graph.onnx"], report)
 
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - a condition is what an assertion takes
@@ -298,6 +304,7 @@ def _manifest(fields: dict[str, Any]) -> Manifest:
         "inputs": items(TensorSpec, "inputs"),
         "outputs": items(TensorSpec, "outputs"),
         "constants": items(Constant, "constants"),
+        "objects": tuple(map(int, fields["objects"])),
     })
 
 

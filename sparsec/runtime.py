@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import tempfile
@@ -79,7 +80,7 @@ class InferenceSession:
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
         self._entry = manifest.entry
-        self._module = _load_library(artifact.library)
+        self._module = _load_library(artifact)
         self._get_item = tvm_runtime.load().get_item
         self._constants = [_tensor(_aligned_copy(constant)) for constant in artifact.constants()]
         self._idle = [self._new_engine()]
@@ -159,17 +160,31 @@ class InferenceSession:
         return _Engine(machine["bound"], buffers, tensors, reserved)
 
 
-def _load_library(library: bytes) -> Any:
-    """Load a shared object; the system needs it as a file while it maps it."""
+def _load_library(artifact: Artifact) -> Any:
+    """The compiled code in memory, ready to be called."""
     load_module = tvm_runtime.load().load_module
-    with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
+    if sizes := artifact.manifest.objects:
+        return _link_in_memory(artifact.library, sizes)
+    with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:  # the system maps files only
         path = Path(directory) / "model.so"
-        path.write_bytes(library)
+        path.write_bytes(artifact.library)
         try:
             return load_module(str(path))
         except (OSError, RuntimeError) as error:
             raise ArtifactError(f"the artifact's library cannot be loaded: {error}; if {directory} does not allow "
                                 "execution, set TMPDIR to a directory that does") from error
+
+
+def _link_in_memory(library: bytes, sizes: Sequence[int]) -> Any:
+    """Link object files that lie one after the other; artifacts of a machine without a linker hold such."""
+    from tvm_ffi_orcjit import default_session
+
+    ends = itertools.accumulate(sizes)
+    try:
+        return default_session().load_module([library[end - size:end] for size, end in zip(sizes, ends, strict=True)])
+    except RuntimeError as error:
+        raise ArtifactError(f"the artifact's object files cannot be linked: {error}; "
+                            "compile the model on a machine with a linker") from error
 
 
 def _allowed_threads(asked: int | None, compiled: int) -> int:

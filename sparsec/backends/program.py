@@ -21,11 +21,12 @@ class Program:
     """A compiled model that TVM's runtime alone can execute.
 
     Attributes:
-        library: a shared object (ELF) holding a Relax VM executable.
+        library: a shared object (ELF) holding a Relax VM executable, or the object files of one, one after the other.
         entry: the VM function; it takes the inputs in order, then every constant in order, and returns a tuple of outputs.
         constants: the weights and tables as the kernels read them; each is given to the VM 64-byte aligned.
         inputs: the signature's inputs, in order.
         outputs: the signature's outputs, in order.
+        objects: the bytes of each object file in `library`; empty where it is a shared object.
 
     """
 
@@ -34,3 +35,4 @@ class Program:
     constants: tuple[np.ndarray, ...]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    objects: tuple[int, ...] = ()

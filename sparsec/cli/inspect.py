@@ -31,7 +31,7 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
     console.print(f"target {description['target']} on {description['platform']}, up to {description['threads']} "
                   f"thread(s); by sparsec {description['sparsec']}, TVM {description['tvm']}")
     console.print(f"{tables.nbytes(description['file_bytes'])}: weights {tables.nbytes(description['weights_bytes'])}, "
-                  f"library {tables.nbytes(description['library_bytes'])}\n")
+                  f"{description['library']} {tables.nbytes(description['library_bytes'])}\n")
     _print_signature(description)
     totals = description["totals"]
     tables.print_table(

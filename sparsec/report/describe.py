@@ -43,6 +43,7 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
         "inputs": [_spec(spec) for spec in manifest.inputs],
         "outputs": [_spec(spec) for spec in manifest.outputs],
         "file_bytes": size,
+        "library": "object files" if manifest.objects else "shared object",
         "library_bytes": len(artifact.library),
         "weights_bytes": len(artifact.weights),
         "formats": by_format(artifact.report["layers"]),

@@ -95,6 +95,8 @@ def test_every_truncation_and_extension_is_noticed(data):
     ({"constants": [{"dtype": "float32", "shape": [1], "offset": 0, "nbytes": 4, "encoding": "?"}]}, "constant 0"),
     ({"constants": None}, "contradicts itself"),
     ({"inputs": [{}]}, "contradicts itself"),
+    ({"objects": [3, 3]}, "object files"),
+    ({"objects": [-1, 8]}, "object files"),
     ({"surprise": 1}, "contradicts itself"),
 ])
 def test_a_manifest_that_lies_is_refused(changes, message):
@@ -105,8 +107,8 @@ def test_a_manifest_that_lies_is_refused(changes, message):
 @pytest.mark.parametrize("contents", [
     {"../evil": b""},
     {"manifest.json": b"{}"},
-    {"manifest.json": b"{}", "library.so": bytes(10**7), "weights.bin": b"", "graph.onnx": b"", "report.json": b"{}"},
-    {"manifest.json": b"[" * 10**5, "library.so": b"", "weights.bin": b"", "graph.onnx": b"", "report.json": b"{}"},
+    {"manifest.json": b"{}", "library.bin": bytes(10**7), "weights.bin": b"", "graph.onnx": b"", "report.json": b"{}"},
+    {"manifest.json": b"[" * 10**5, "library.bin": b"", "weights.bin": b"", "graph.onnx": b"", "report.json": b"{}"},
 ], ids=["traversal", "missing members", "bomb", "nesting"])
 def test_a_hostile_zip_is_refused(contents):
     with pytest.raises(ArtifactError):

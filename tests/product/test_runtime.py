@@ -194,3 +194,28 @@ def test_import_is_light():
 def test_a_library_that_is_none_is_refused():
     with pytest.raises(ArtifactError, match="cannot be loaded"):
         InferenceSession(replace(signature_artifact(), library=b"not an object"))
+
+
+@pytest.fixture
+def no_linker(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_linker")
+@pytest.mark.parametrize("compiled", [signature_artifact, parallel_artifact])
+def test_object_files_serve_where_no_linker_is(tmp_path, compiled):
+    artifact = compiled.__wrapped__()
+    assert artifact.manifest.objects
+    artifact.save(tmp_path / "model.sparsec")
+    session = InferenceSession(tmp_path / "model.sparsec")
+    feeds = {i.name: np.zeros(i.shape, spec.dtype) for i, spec in zip(session.get_inputs(), artifact.manifest.inputs,
+                                                                      strict=True)}
+    linked = InferenceSession(compiled()).run(None, feeds)[0]
+    np.testing.assert_array_equal(session.run(None, feeds)[0], linked)
+
+
+@pytest.mark.usefixtures("no_linker")
+def test_object_files_that_are_none_are_refused():
+    artifact = signature_artifact.__wrapped__()
+    with pytest.raises(ArtifactError, match="cannot be linked"):
+        InferenceSession(replace(artifact, library=b"?" * len(artifact.library)))

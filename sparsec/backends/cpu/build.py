@@ -1,4 +1,4 @@
-"""From a Relax module to a shared library that TVM's runtime alone can execute."""
+"""From a Relax module to native code that TVM's runtime alone can execute."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ def build(lowered: Lowered) -> Program:
     """Compile a lowered model.
 
     Raises:
-        ToolchainError: LLVM does not know the target's processor, or no linker is installed.
+        ToolchainError: LLVM does not know the target's processor, or the linker fails.
 
     """
     with prepared(lowered) as (module, target):
         executable = relax.build(module, target, relax_pipeline=None, exec_mode="compiled")
-    return Program(_link(executable), "main", lowered.constants, lowered.inputs, lowered.outputs)
+    library, objects = _export(executable)
+    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects)
 
 
 @contextmanager
@@ -74,19 +75,22 @@ def _pipeline(lowered: Lowered) -> tvm.transform.Pass:
     ])
 
 
-def _link(executable: tvm.runtime.Executable) -> bytes:
-    """Link the executable's object files in a temporary directory, with whichever linker is installed."""
+def _export(executable: tvm.runtime.Executable) -> tuple[bytes, tuple[int, ...]]:
+    """A shared object by whichever linker is installed, else the object files and their sizes, for TVM's JIT loader."""
     linker = next(filter(shutil.which, LINKERS), None)
-    if linker is None:
-        raise ToolchainError(f"no linker found; install one of {', '.join(LINKERS)}")
+    objects: list[bytes] = []
 
-    def run(output: str, objects: Sequence[str], **_options: object) -> None:
-        done = subprocess.run([linker, "-shared", "-o", output, *objects],  # noqa: S603 - our own temporary files
+    def finish(output: str, paths: Sequence[str], **_options: object) -> None:
+        if linker is None:
+            objects.extend(Path(path).read_bytes() for path in paths)
+            Path(output).write_bytes(b"".join(objects))
+            return
+        done = subprocess.run([linker, "-shared", "-o", output, *paths],  # noqa: S603 - our own temporary files
                               capture_output=True, text=True, check=False)
         if done.returncode:
             raise ToolchainError(f"{linker} failed: {done.stderr.strip()}")
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
-        path = Path(directory) / "model.so"
-        executable.export_library(str(path), fcompile=run)
-        return path.read_bytes()
+        path = Path(directory) / "library"
+        executable.export_library(str(path), fcompile=finish)
+        return path.read_bytes(), tuple(map(len, objects))
