@@ -8,6 +8,7 @@ kernel.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import tvm
@@ -20,12 +21,13 @@ Buffers = Mapping[str, Any]
 REGISTER = {"disable_lower_builtin": tvm.tirx.const(1, "bool")}
 
 
-def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Callable[[Buffers], None]) -> Any:
+def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Callable[[Buffers], None], llvm: str = "") -> Any:
     """A PrimFunc over flat buffers.
 
     Args:
         arguments: name -> (length in elements or None, dtype), inputs first and outputs last.
         body: emits the kernel's statements for the buffers by name.
+        llvm: LLVM IR of the functions that the body calls, linked into the module.
 
     """
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
@@ -37,7 +39,8 @@ def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Callable[[Buff
         with T.sblock("root"):
             T.reads()
             T.writes()
-            body(buffers)
+            with T.attr(T.int32(0), "pragma_import_llvm", llvm) if llvm else nullcontext():
+                body(buffers)
     return builder.get()
 
 
@@ -53,7 +56,8 @@ def load(buffer: Any, index: Any, lanes: int) -> Any:
 
 def store(buffer: Any, index: Any, vector: Any) -> None:
     """Store a vector at `index`."""
-    T.buffer_store(buffer, vector, [T.Ramp(index, 1, lanes_of(vector))])
+    lanes = lanes_of(vector)
+    T.buffer_store(buffer, vector, [T.Ramp(index, 1, lanes) if lanes > 1 else index])
 
 
 def add_to(buffer: Any, index: Any, vector: Any) -> None:

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from tvm import relax
 from tvm.script import tirx as T
-from vm import compile_and_run, model_of, onnxruntime_run
 
 from sparsec.backends.cpu import lower as lowering
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.kernels.isa import isa_of
 from sparsec.target import resolve
+from tests.backends.vm import compile_and_run, model_of, onnxruntime_run
 
 HEADER = '<ir_version: 8, opset_import: ["": 17, "sparsec": 1]> g '
 

@@ -67,9 +67,11 @@ def _pipeline(lowered: Lowered) -> tvm.transform.Pass:
     return tvm.transform.Sequential([
         relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(),
         passes.DecomposeOpsForInference(), passes.CanonicalizeBindings(),
-        passes.LegalizeOps(), passes.AnnotateTIROpPattern(), passes.FoldConstant(), passes.FuseOps(), passes.FuseTIR(),
+        passes.LegalizeOps(), passes.AnnotateTIROpPattern(), passes.FoldConstant(),
+        passes.RewriteDataflowReshape(),  # before fusion: a reshape is a view, inside a kernel it breaks up the loops
+        passes.FuseOps(), passes.FuseTIR(),
         passes.DeadCodeElimination(), schedule_kernels(isa_of(lowered.target, lowered.threads)),
-        passes.RewriteDataflowReshape(), passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
+        passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
         passes.StaticPlanBlockMemory(), passes.LowerAllocTensor(), passes.KillAfterLastUse(),
         passes.LowerRuntimeBuiltin(), passes.ComputePrimValue(), passes.VMShapeLower(), passes.AttachGlobalSymbol(),
     ])

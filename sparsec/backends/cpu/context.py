@@ -156,7 +156,7 @@ class LoweringContext:
         if not isinstance(self.layout(value), Plain):
             raise UnsupportedOperatorError(f"'{value.name}' arrives in {self.layout(value)} without a Reformat")
         array = self.array(value)
-        if value not in self.env and array is not None and array.size <= EMBEDDED:
+        if value not in self.env and array is not None and 0 < array.size <= EMBEDDED:
             return relax.const(array, array.dtype.name)
         return self._view(value, self.shape(value))
 

@@ -54,14 +54,16 @@ def schedule(function: tirx.PrimFunc, threads: int) -> tirx.PrimFunc:
 def _inline_producers(sch: s_tir.Schedule, root: Any) -> None:
     """Compute element-wise intermediates inside their consumers, unless expressions grow too much by it."""
     for block in sch.get_child_blocks(root):
-        consumers = sch.get_consumers(block)
-        buffer = sch.get(block).writes[0].source
-        uses = sum(_count_loads(sch.get(consumer).body, buffer) for consumer in consumers)
-        if not consumers or (uses > 1 and uses * _count_loads(sch.get(block).body) > INLINED):
+        consumers, statement = sch.get_consumers(block), sch.get(block).body
+        if not isinstance(statement, tirx.BufferStore):
             continue
-        elements = _elements(sch, block)
-        if any(_elements(sch, consumer) > elements and _reduces(sch, consumer) for consumer in consumers):
-            continue  # each element would be computed several times
+        buffer = statement.buffer
+        uses = sum(_count_loads(sch.get(consumer).body, buffer) for consumer in consumers)
+        if not consumers or (uses > 1 and uses * _count_loads(statement) > INLINED):
+            continue
+        elements, copied = _elements(sch, block), isinstance(statement.value, ir.TensorLoad)
+        if not copied and any(_elements(sch, consumer) > elements for consumer in consumers):
+            continue  # elements would be computed several times
         try:
             sch.compute_inline(block)
         except s_tir.ScheduleError:
@@ -71,11 +73,6 @@ def _inline_producers(sch: s_tir.Schedule, root: Any) -> None:
 def _elements(sch: s_tir.Schedule, block: Any) -> int:
     """How often a kernel's statement runs."""
     return math.prod(int(iterator.dom.extent) for iterator in sch.get(block).iter_vars)
-
-
-def _reduces(sch: s_tir.Schedule, block: Any) -> bool:
-    """Whether a kernel has a reduction axis."""
-    return any(iterator.iter_type == tirx.IterVar.CommReduce for iterator in sch.get(block).iter_vars)
 
 
 def _count_loads(body: tirx.Stmt, buffer: Any = None) -> int:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer import converters, decompose, padding, reductions, shaping
+from sparsec.backends.importer import (
+    converters,
+    decompose,
+    elementwise,
+    normalization,
+    padding,
+    pooling,
+    products,
+    reductions,
+    resizing,
+    selecting,
+    shaping,
+)
 from sparsec.backends.importer.constants import evaluate
 from sparsec.backends.importer.node import Operator, infer_outputs, static_type
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.shapes import static_shape
 
-OPERATORS: dict[str, Operator] = {**padding.OPERATORS, **reductions.OPERATORS, **shaping.OPERATORS}
+FAMILIES = (elementwise, normalization, padding, pooling, products, reductions, resizing, selecting, shaping)
+OPERATORS: dict[str, Operator] = {name: operator for family in FAMILIES for name, operator in family.OPERATORS.items()}
 
 
 def lower_operator(context: LoweringContext, node: ir.Node) -> None:
@@ -30,12 +47,17 @@ def lower_operator(context: LoweringContext, node: ir.Node) -> None:
             context.know(value, array)
         return
     infer_outputs(context, node)
-    if node.domain == "" and node.op_type in OPERATORS:
-        _bind(context, node, OPERATORS[node.op_type](context, node))
-    elif node.domain == "" and node.op_type in converters.CONVERTERS:
-        _bind(context, node, converters.convert(context, node))
-    else:
+    if all(0 in (static_shape(value) or ()) for value in node.outputs):
+        for value in node.outputs:
+            context.know(value, np.empty(context.shape(value), context.dtype(value)))
+        return
+    results = OPERATORS[node.op_type](context, node) if node.domain == "" and node.op_type in OPERATORS else None
+    if results is None and node.domain == "" and node.op_type in converters.CONVERTERS:
+        results = converters.convert(context, node)
+    if results is None:
         decompose.decompose(context, node)
+    else:
+        _bind(context, node, results)
 
 
 def _bind(context: LoweringContext, node: ir.Node, results: list[relax.Expr]) -> None:
@@ -44,7 +66,7 @@ def _bind(context: LoweringContext, node: ir.Node, results: list[relax.Expr]) ->
         raise UnsupportedOperatorError(f"only its first {len(results)} output(s) are implemented")
     for value, result in zip(node.outputs, results, strict=False):
         expr = result if isinstance(result, relax.Var) else context.bb.emit(result)
-        expected, found = (context.dtype(value), context.shape(value)), static_type(expr)
-        if found != expected:
-            raise UnsupportedOperatorError(f"'{value.name}' would come out as {expr.ty}, the model says {expected}")
+        dtype, shape = context.dtype(value), context.shape(value)
+        if static_type(expr) not in ((dtype, shape), (dtype, (math.prod(shape),))):
+            raise UnsupportedOperatorError(f"'{value.name}' would be {expr.ty}, the model says {dtype} {shape}")
         context.bind(value, expr)

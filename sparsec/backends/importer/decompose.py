@@ -33,7 +33,7 @@ def decompose(context: LoweringContext, node: ir.Node) -> None:
             context.lower_node(context, inner)
         except UnsupportedOperatorError as error:
             raise UnsupportedOperatorError(f"its definition needs {inner.op_type}: {error}") from error
-    for value, result in zip(node.outputs, function.outputs, strict=False):
+    for value, result in zip([value for value in node.outputs if value.name], function.outputs, strict=False):
         _alias(context, value, result)
 
 
@@ -62,8 +62,8 @@ def _function(context: LoweringContext, node: ir.Node) -> ir.Function:
         raise UnsupportedOperatorError("no implementation of this operator")
     proto = onnx.FunctionProto.FromString(content)
     computed = {name for inner in proto.node for name in inner.output}
-    while proto.output and proto.output[-1] not in computed:  # an optional output that this node does not ask for
-        proto.output.pop()
+    for output in [name for name in proto.output if name not in computed]:  # optional ones that nobody asked for
+        proto.output.remove(output)
     function = serde.deserialize_function(proto)
     for inner in function.all_nodes():
         inner.version = function.opset_imports.get(inner.domain) or imports_of(node).get(inner.domain, opset)

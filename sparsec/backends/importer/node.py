@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,9 +14,10 @@ from tvm import relax, te, tirx
 from sparsec.backends.cpu.context import EMBEDDED, LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.shapes import static_shape
+from sparsec.kernels.isa import Isa
 
-Operator = Callable[[LoweringContext, ir.Node], list[relax.Expr]]
-"""An implementation: the outputs of a node, in order."""
+Operator = Callable[[LoweringContext, ir.Node], list[relax.Expr] | None]
+"""An implementation: the outputs of a node in order, flat or of their ONNX shapes; None if it is not for this node."""
 
 
 def opset_of(node: ir.Node) -> int:
@@ -80,6 +82,25 @@ def _input_data(context: LoweringContext, node: ir.Node) -> dict[str, onnx.Tenso
             if array is not None and array.size <= EMBEDDED}
 
 
+@functools.cache
+def built(build: Callable[[Any, Isa], Any], params: Any, isa: Isa) -> Any:
+    """The kernel for these parameters, once for all layers that share them."""
+    return build(params, isa)
+
+
+def run_kernel(context: LoweringContext, build: Callable[[Any, Isa], Any], params: Any,
+               inputs: Sequence[ir.Value | None], size: int) -> relax.Expr:
+    """The flat output, of `size` elements, of a hand-written kernel on these inputs."""
+    kernel = built(build, params, context.isa)
+    return context.call(kernel, [context.flat(value) for value in inputs], size)
+
+
+def are_float(context: LoweringContext, *values: ir.Value | None) -> bool:
+    """Whether these values, where they are there, are float32 and not empty, which hand-written kernels ask for."""
+    return all(context.dtype(value) == "float32" and 0 not in context.shape(value)
+               for value in values if value is not None)
+
+
 def operand(context: LoweringContext, value: ir.Value | None) -> Any:
     """An input for `compute`: nested lists if known at compile time, else an expression; None if absent."""
     if value is None:
@@ -120,10 +141,10 @@ def clamp(value: Any, low: Any, high: Any) -> Any:
 def item(value: Any, dtype: str) -> Any:
     """The only element of an operand, as an expression of an element type."""
     if isinstance(value, te.Tensor):
-        return (value[tuple([0] * value.ndim)] if value.ndim else value()).astype(dtype)
+        value = value[tuple([0] * value.ndim)] if value.ndim else value()
     while isinstance(value, list):
         (value,) = value
-    return tirx.const(value, dtype)
+    return tirx.const(value, dtype) if isinstance(value, bool | int | float) else value.astype(dtype)
 
 
 def input_axes(context: LoweringContext, node: ir.Node, index: int = 1) -> list[int] | None:

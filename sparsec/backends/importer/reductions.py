@@ -11,8 +11,9 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import Operator, compute, input_axes
+from sparsec.backends.importer.node import Operator, are_float, compute, input_axes, run_kernel
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels import reduce as kernel
 
 op = relax.op
 Axes = Sequence[int]
@@ -73,9 +74,12 @@ def reduce(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     x, shape = context.tensor(node.inputs[0]), context.shape(node.outputs[0])
     dims = context.shape(node.inputs[0])
     if math.prod(dims) == 0 < math.prod(shape):
-        return [op.full(shape, relax.const(_limit(empty, _dtype(x)), _dtype(x)))]
+        return [relax.const(np.full(shape, _limit(empty, _dtype(x)), _dtype(x)))]
 
     def apply(axes: Axes) -> relax.Expr:
+        merged = _merge(dims, axes)
+        if node.op_type in KERNELS and merged is not None and axes and are_float(context, node.inputs[0]):
+            return _run(context, node, *merged)
         return op.reshape(context.bb.normalize(function(x, axes)), shape)
 
     axes = input_axes(context, node)
@@ -84,6 +88,32 @@ def reduce(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     if not axes and not node.attributes.get_int("noop_with_empty_axes", 0):
         axes = list(range(len(dims)))
     return [apply([axis % len(dims) for axis in axes])]
+
+
+def _merge(dims: Sequence[int], axes: Axes) -> tuple[int, int, int] | None:
+    """The extents before, along and behind the reduced axes if those lie side by side, else None."""
+    real = [axis for axis in axes if dims[axis] > 1]
+    first, last = (min(real), max(real) + 1) if real else (0, 0)
+    if any(dims[axis] > 1 and axis not in axes for axis in range(first, last)):
+        return None
+    return math.prod(dims[:first]), math.prod(dims[first:last]), math.prod(dims[last:])
+
+
+def _run(context: LoweringContext, node: ir.Node, outer: int, length: int, inner: int) -> relax.Expr:
+    """The reduction by a hand-written kernel."""
+    name, mean = KERNELS[node.op_type]
+    params = kernel.ReduceParams(name, outer, length, inner, 1 / length if mean else 1.0)
+    y = run_kernel(context, kernel.build, params, node.inputs[:1], outer * inner)
+    y = op.sqrt(y) if node.op_type == "ReduceL2" else op.log(y) if node.op_type == "ReduceLogSum" else y
+    return op.reshape(y, context.shape(node.outputs[0]))
+
+
+def pool_all(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
+    """GlobalAveragePool and GlobalMaxPool."""
+    dims = context.shape(node.inputs[0])
+    if not are_float(context, node.inputs[0]):
+        return None
+    return [_run(context, node, dims[0] * dims[1], math.prod(dims[2:]), 1)]
 
 
 def _candidates(context: LoweringContext, node: ir.Node) -> list[Axes]:
@@ -96,7 +126,7 @@ def _candidates(context: LoweringContext, node: ir.Node) -> list[Axes]:
             if tuple(dim for axis, dim in enumerate(dims) if axis not in axes) == shape]
 
 
-def _pick(context: LoweringContext, axes: ir.Value, apply: Callable[[Axes], relax.Expr],
+def _pick(context: LoweringContext, axes: ir.Value | None, apply: Callable[[Axes], relax.Expr],
           candidates: list[Axes]) -> relax.Expr:
     """The reduction over whichever candidate the axes at run time are."""
     if not candidates:
@@ -115,9 +145,24 @@ def _limit(value: float, dtype: str) -> float | int | bool:
     """An infinity as the largest or smallest value that an element type has."""
     if dtype == "bool":
         return value > 0
-    if not np.issubdtype(np.dtype(dtype), np.integer) or np.isfinite(value):
+    if np.isfinite(value) or not dtype.startswith(("int", "uint")):
         return value
     return int(np.iinfo(dtype).max if value > 0 else np.iinfo(dtype).min)
 
 
-OPERATORS: dict[str, Operator] = dict.fromkeys(REDUCTIONS, reduce)
+KERNELS = {  # the hand-written kernel, and whether it takes the mean
+    "GlobalAveragePool": ("sum", True),
+    "GlobalMaxPool": ("max", False),
+    "ReduceL1": ("l1", False),
+    "ReduceL2": ("sum_of_squares", False),
+    "ReduceLogSum": ("sum", False),
+    "ReduceMax": ("max", False),
+    "ReduceMean": ("sum", True),
+    "ReduceMin": ("min", False),
+    "ReduceProd": ("prod", False),
+    "ReduceSum": ("sum", False),
+    "ReduceSumSquare": ("sum_of_squares", False),
+}
+
+OPERATORS: dict[str, Operator] = {
+    **dict.fromkeys(REDUCTIONS, reduce), "GlobalAveragePool": pool_all, "GlobalMaxPool": pool_all}

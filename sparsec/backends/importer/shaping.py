@@ -5,6 +5,8 @@ Where shapes, axes, starts or repeats arrive at run time, the output shape that 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,60 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import Operator, choose, clamp, compute, item, operand, opset_of
+from sparsec.backends.importer.node import (
+    Operator,
+    are_float,
+    choose,
+    clamp,
+    compute,
+    item,
+    operand,
+    opset_of,
+    run_kernel,
+)
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels import transpose
+from sparsec.kernels.transpose import TransposeParams
 
 
 def view(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """Reshape, Flatten, Squeeze, Unsqueeze: the same elements in the same order."""
     x = node.inputs[0]
     return [relax.op.reshape(context.tensor(x), context.shape(node.outputs[0]))]
+
+
+def transpose_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Transpose: as a view, as a batch of matrices in registers, or element by element."""
+    dims = context.shape(node.inputs[0])
+    axes = list(node.attributes.get_ints("perm", ()) or range(len(dims))[::-1])
+    extents, order = _merge(dims, axes)
+    if order == sorted(order):
+        return [context.flat(node.inputs[0])]
+    matrices = order[:-2] == list(range(len(order) - 2)) and min(extents[-2:]) >= context.isa.lanes
+    if not matrices or not are_float(context, node.inputs[0]):
+        return [relax.op.permute_dims(context.tensor(node.inputs[0]), axes)]
+    params = TransposeParams(math.prod(extents[:-2]), extents[-1], extents[-2])
+    return [run_kernel(context, transpose.build, params, node.inputs, math.prod(dims))]
+
+
+def _merge(dims: Sequence[int], axes: Sequence[int]) -> tuple[list[int], list[int]]:
+    """A permutation with neighbours that stay together as one axis: the output's extents, and each one's rank in X."""
+    real = [axis for axis in axes if dims[axis] > 1]
+    ranks = {axis: rank for rank, axis in enumerate(sorted(real))}
+    groups: list[list[int]] = []
+    for axis in real:
+        if groups and ranks[groups[-1][-1]] + 1 == ranks[axis]:
+            groups[-1].append(axis)
+        else:
+            groups.append([axis])
+    first = sorted(group[0] for group in groups)
+    return [math.prod(dims[axis] for axis in group) for group in groups], [first.index(group[0]) for group in groups]
+
+
+def concat(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Concat of what is not empty."""
+    parts = [context.tensor(value) for value in node.inputs if 0 not in context.shape(value)]
+    return [relax.op.concat(parts, axis=node.attributes.get_int("axis", 1)) if len(parts) > 1 else parts[0]]
 
 
 def expand(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -98,6 +146,7 @@ def split(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 
 OPERATORS: dict[str, Operator] = {
+    "Concat": concat,
     "ConstantOfShape": constant_of_shape,
     "Expand": expand,
     "Flatten": view,
@@ -107,5 +156,6 @@ OPERATORS: dict[str, Operator] = {
     "Split": split,
     "Squeeze": view,
     "Tile": tile,
+    "Transpose": transpose_,
     "Unsqueeze": view,
 }
