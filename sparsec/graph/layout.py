@@ -33,6 +33,7 @@ class PaddedFlat:
         row_stride: floats from a pixel to the one below; at least `width + pad`.
         lanes: vector width in floats; origin and channel stride are multiples of it.
         clean: whether the padding holds zeros; if not, it holds anything.
+        sequence: the images are sequences: of height 1, and without padding above and below.
 
     """
 
@@ -44,11 +45,12 @@ class PaddedFlat:
     row_stride: int
     lanes: int
     clean: bool = True
+    sequence: bool = False
 
     @property
     def row_pad(self) -> int:
         """Rows of padding above, between and below the images."""
-        return self.pad if self.height > 1 else 0
+        return 0 if self.sequence else self.pad
 
     @property
     def pitch(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 
 import onnx_ir as ir
 
@@ -99,18 +100,20 @@ def _group_layouts(members: list[ir.Value], room: Mapping[ir.Value, int], clean:
     shapes = {value: image_shape(value) for value in members}
     need = {value: room.get(value, 0) for value in members}
     pitch = max(shapes[value][2] + need[value] for value in members)
-    flat = any(shapes[value][2] == 1 for value in members)
-    pad = {value: max(need.values()) if flat else pitch - shapes[value][2] for value in members}
+    sequence = len(static_shape(members[0]) or ()) == 3
+    pad = {value: max(need.values()) if sequence else pitch - shapes[value][2] for value in members}
     widest = max(members, key=lambda value: shapes[value][3] + pad[value])
-    stride = _row_stride(PaddedFlat(*shapes[widest], pad[widest], shapes[widest][3] + pad[widest], lanes))
-    return {value: PaddedFlat(*shapes[value], pad[value], stride, lanes, clean=value in clean) for value in members}
+    stride = _row_stride(PaddedFlat(*shapes[widest], pad[widest], shapes[widest][3] + pad[widest], lanes,
+                                    sequence=sequence))
+    return {value: PaddedFlat(*shapes[value], pad[value], stride, lanes, value in clean, sequence)
+            for value in members}
 
 
 def _row_stride(layout: PaddedFlat) -> int:
     """The row stride, rounded up to half or whole vectors where that costs no vectors: aligned rows load faster."""
     for multiple in (layout.lanes, layout.lanes // 2):
         stride = round_up(layout.row_stride, max(multiple, 1))
-        wider = PaddedFlat(layout.batch, layout.channels, layout.height, layout.width, layout.pad, stride, layout.lanes)
+        wider = replace(layout, row_stride=stride)
         if wider.vectors <= layout.vectors:
             return stride
     return layout.row_stride
