@@ -78,7 +78,7 @@ def active_weights(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
         place = weight_of(node)
         weight = None if place is None else node.inputs[place]
         if weight is not None:
-            active[weight] = paths[weight] & (liveness.known[weight].value != 0)
+            active[weight] = paths[weight] & liveness.known[weight].nonzero
     return active
 
 

@@ -100,7 +100,7 @@ def lrn_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
 def lrn_backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
     """LRN: every channel in the window of a needed one that is not zero."""
     assert inputs[0] is not None
-    live = spread(needed[0] & ~inputs[0].zero, [1], dims(_source(node)))
+    live = spread(needed[0] & inputs[0].nonzero, [1], dims(_source(node)))
     size, channels = int(node.attributes["size"].as_int()), live.shape[1]
     distance = np.arange(channels)[:, None] - np.arange(channels)
     window = (distance >= -((size - 1) // 2)) & (distance <= size // 2)

@@ -26,7 +26,8 @@ class Operand:
 
     def back(self, mask: Mask) -> Mask:
         """A mask of the matrix as multiplied, for the operand as it is."""
-        mask = compact(gathered(mask, self.shape))
+        mask = gathered(mask, self.shape)
+        mask = mask if self.value.is_initializer() else compact(mask)  # weights vary, and are large
         return mask.swapaxes(-1, -2) if self.transposed else mask
 
     def axis(self, index: int) -> tuple[ir.Value, int]:
@@ -67,9 +68,9 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """Known where in every product of the sum both factors are known or one is zero."""
     a, b = operands(node, inputs)
     depth = a.shape[-1]
-    live = _meet(~a.fact.mask, ~b.fact.zero)
+    live = _meet(~a.fact.mask, b.fact.nonzero)
     if not b.fact.constant:
-        live = live | _meet(~a.fact.zero, ~b.fact.mask)
+        live = live | _meet(a.fact.nonzero, ~b.fact.mask)
     mask = ~live
     if not mask.any():
         return [unknown(node.outputs[0])]
@@ -90,12 +91,14 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
 def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
     """A factor is needed where a needed sum multiplies it by what is not zero.
 
-    Of two factors that are both zero the second is needed, so that the product stays zero.
+    Of two factors that are both zero the second is needed, so that the product stays zero; initializers stay anyway.
     """
     a, b = operands(node, inputs)
     out = needed[0]
-    of_a = _meet(out, (~b.fact.zero).swapaxes(-1, -2))
-    of_b = _meet((~a.fact.zero).swapaxes(-1, -2), out) | (b.fact.zero & out.any(axis=-2, keepdims=True))
+    of_a = _meet(out, b.fact.nonzero.swapaxes(-1, -2))
+    of_b = _meet(a.fact.nonzero.swapaxes(-1, -2), out)
+    if not b.value.is_initializer():
+        of_b = of_b | (b.fact.zero & out.any(axis=-2, keepdims=True))
     bias = [None if value is None else gathered(out, dims(value)) for value in node.inputs[2:]]
     return [a.back(of_a), b.back(of_b), *bias]
 

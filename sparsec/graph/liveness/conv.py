@@ -93,7 +93,7 @@ def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask
     split = grouped_weight(node, spread(weight.value, range(weight.value.ndim), dims(node.inputs[1])))
     out = grouped(node, needed[0], node.outputs[0])
     of_x = correlate(out.astype(np.float32), (split != 0).swapaxes(1, 2).astype(np.float32), backwards(reach)) > 0
-    of_weight = connections(out, grouped(node, ~x.zero, source), reach)
+    of_weight = connections(out, grouped(node, x.nonzero, source), reach)
     masks: list[Mask | None] = [compact(_ungrouped(of_x)), ungrouped_weight(node, of_weight)]
     if len(inputs) > 2:
         masks.append(_ungrouped(out).any(axis=tuple(i for i in range(out.ndim - 1) if i != 1)))

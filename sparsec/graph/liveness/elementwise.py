@@ -80,9 +80,9 @@ def product_backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> l
     rank = len(dims(node.outputs[0]))
     left, right = (_ranked(fact, rank) for fact in inputs)
     if node.op_type == "Div":
-        of_left, of_right = needed[0], needed[0] & ~left.zero
+        of_left, of_right = needed[0], needed[0] & left.nonzero
     else:
-        of_left, of_right = needed[0] & ~right.zero, needed[0] & (~left.zero | right.zero)
+        of_left, of_right = needed[0] & right.nonzero, needed[0] & (left.nonzero | right.zero)
     return [gathered(mask, dims(value)) for mask, value in zip((of_left, of_right), _present(node), strict=True)]
 
 

@@ -35,9 +35,14 @@ class Known:
     @cached_property
     def zero(self) -> Mask:
         """Elements that are 0 for every input."""
-        return self.mask & (self.value == 0)
+        return ~self.nonzero
 
-    @property
+    @cached_property
+    def nonzero(self) -> Mask:
+        """Elements that some input makes different from 0, as far as is known."""
+        return self.value != 0 if self.constant else ~self.mask | (self.value != 0)
+
+    @cached_property
     def constant(self) -> bool:
         """No element depends on the input."""
         return bool(self.mask.all())

@@ -123,10 +123,10 @@ def _for_convolution(node: ir.Node, known: Facts) -> Plan | None:
     if _shared(node, 1):
         exact = uniform = np.zeros_like(constant)
     total = constant_sum(np.where(np.expand_dims(exact, positions), value, 0), split, reach)
-    new = np.where(exact[:, None, :, *(None,) * len(reach)], 0, split)
+    new = np.where(exact[:, None, :, *(None,) * len(reach)], np.zeros((), split.dtype), split)
     gone = exact | _merge(new, level, uniform & ~exact)
     return Plan(node, (source, 1), gone.reshape(-1), (constant & ~gone).reshape(-1),
-                ungrouped_weight(node, new).astype(split.dtype), total.reshape(1, -1, *total.shape[3:]),
+                ungrouped_weight(node, new), total.reshape(1, -1, *total.shape[3:]),
                 "its weight is shared" if _shared(node, 1) else "constant behind zero padding")
 
 
@@ -174,7 +174,7 @@ def _for_product(node: ir.Node, known: Facts, place: int) -> Plan | None:
         uniform = np.zeros_like(constant)
     row = level[uniform].astype(np.float64)
     total = (row @ values[uniform])[None, :] if place == 1 else (values[:, uniform] @ row)[:, None]
-    new = np.where(np.expand_dims(uniform, depth), 0, values).astype(values.dtype)
+    new = np.where(np.expand_dims(uniform, depth), np.zeros((), values.dtype), values)
     alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
     return Plan(node, data.axis(depth), uniform, constant & ~uniform, new.T if matrix.transposed else new, alpha * total,
                 "its weight is shared" if _shared(node, place) else "constant, but not the same in every row")

@@ -25,7 +25,7 @@ def zero_weights(model: ir.Model, liveness: Liveness) -> None:
         if weight is not None:
             data = constant_of(weight)
             assert data is not None
-            dead = ~liveness.needed[weight] & (data != 0)
+            dead = liveness.known[weight].nonzero & ~liveness.needed[weight]
             if dead.any():
                 set_data(weight, np.where(dead, np.zeros((), data.dtype), data))
 

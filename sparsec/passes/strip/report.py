@@ -143,8 +143,9 @@ def measure(model: ir.Model) -> Measure:
 
 
 def _size(node: ir.Node, data: np.ndarray[Any, Any], flops: int) -> Size:
-    units = dims(node.outputs[0])[1 if node.op_type.startswith("Conv") else -1] or 0
-    return Size(data.size, int(np.count_nonzero(data)), units, flops, data.nbytes)
+    shape = dims(node.outputs[0]) if node.outputs[0].shape is not None else ()
+    units = shape[1 if node.op_type.startswith("Conv") else -1] if shape else 0
+    return Size(data.size, int(np.count_nonzero(data)), units or 0, flops, data.nbytes)
 
 
 def _flops(node: ir.Node) -> int:
