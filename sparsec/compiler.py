@@ -17,6 +17,7 @@ from sparsec.backends.cpu.lower import lower
 from sparsec.backends.cpu.planning import layer_options, measure
 from sparsec.backends.eie import build as eie
 from sparsec.backends.program import Program
+from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.cost.plan import choose
 from sparsec.cost.tuning import TuningLog, default_path
 from sparsec.errors import SparsecError, UnsupportedOperatorError, UsageError, VerificationError
@@ -103,9 +104,11 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
                                        f"strict to accept that:\n  {listed}")
     log = _tuning_log(tune, tune_seconds, resolved)
-    program, layers = backend.build(graph, Job(resolved, threads, feeds[-1], log, announce))
+    job = Job(resolved, threads, feeds[-1], log, calibration_of(resolved, threads), announce)
+    program, layers = backend.build(graph, job)
     announce("pack")
-    report = {"layers": layers, "outside": outside, "passes": [_row(each) for each in passes], "verification": None}
+    report = {"rates": job.calibration.source, "layers": layers, "outside": outside,
+              "passes": [_row(each) for each in passes], "verification": None}
     artifact = Artifact.build(program, resolved, threads, _outline(graph), report)
     announce("verify")
     if not verify:
@@ -125,6 +128,7 @@ class Job:
     threads: int
     feeds: Feeds
     log: TuningLog | None
+    calibration: Calibration
     announce: Callable[..., None]
 
 
@@ -206,7 +210,8 @@ def _plan(graph: ir.Model, job: Job) -> list[dict[str, Any]]:
         if not options:
             continue
         timed = partial(measure, node, target=job.target, threads=job.threads)
-        choice = choose(node.name or node.op_type, options, threads=job.threads, measure=None if job.log is None else
+        choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
+                        measure=None if job.log is None else
                         partial(job.log.time, target=job.target, threads=job.threads, measure=timed))
         node.meta["choice"] = choice
         option, weight = choice.winner.option, _weight(node)

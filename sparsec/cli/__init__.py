@@ -11,6 +11,7 @@ import typer
 
 from sparsec.cli import (
     bench,
+    calibrate,
     compile,  # noqa: A004 - modules are named after their commands
     explain,
     export,
@@ -35,6 +36,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "strip": strip.command,
     "simulate": simulate.command,
     "targets": targets.command,
+    "calibrate": calibrate.command,
     "prune": prune.command,
     "export": export.command,
     "study": study.command,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import secrets
 import warnings
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -57,18 +57,18 @@ def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, path)  # noqa: PTH105 - atomic
+        temporary.replace(path)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
         raise CalibrationError(f"the calibration {path} cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
 def _read(path: Path) -> dict[str, Machine]:
     try:
         return {name: _machine(entry) for name, entry in json.loads(path.read_text(encoding="utf-8")).items()}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         warnings.warn(f"the calibration {path} cannot be read ({error}) and is ignored; "

@@ -51,8 +51,8 @@ def find(weight: np.ndarray) -> Structure:
     channels = matrix.reshape(len(matrix), weight.shape[1] if weight.ndim > 1 else 1, -1).any(axis=(0, 2))
     nonzeros = int(np.count_nonzero(matrix))
     zeros = 0 < nonzeros < matrix.size
-    empty = [int((~used).sum()) for used in (matrix.any(axis=1), matrix.any(axis=0), channels)]
-    return Structure(1 - nonzeros / matrix.size, *empty,
+    rows, columns, inputs = (int((~used).sum()) for used in (matrix.any(axis=1), matrix.any(axis=0), channels))
+    return Structure(1 - nonzeros / matrix.size, rows, columns, inputs,
                      _block(matrix, nonzeros) if zeros else None, _nm(matrix, nonzeros) if zeros else None)
 
 

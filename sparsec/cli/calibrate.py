@@ -1,0 +1,38 @@
+"""`sparsec calibrate`: measure this machine for the cost model."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from rich.console import Console
+
+from sparsec.cli import options, tables
+from sparsec.target import resolve
+
+UNITS = {"fmas_per_s": (1e9, "G/s"), "loads_per_s": (1e9, "G/s"), "group_s": (1e-9, "ns"),
+         "l2_bytes_per_s": (1e9, "GB/s"), "memory_bytes_per_s": (1e9, "GB/s"), "call_s": (1e-9, "ns"),
+         "l3_bytes_per_s": (1e9, "GB/s"), "dram_bytes_per_s": (1e9, "GB/s")}
+NAMES = {"fmas_per_s": "vector multiply-adds", "loads_per_s": "vector loads from L1", "group_s": "a short loop",
+         "l2_bytes_per_s": "L2 bandwidth", "memory_bytes_per_s": "bandwidth beyond L2", "call_s": "a call",
+         "l3_bytes_per_s": "L3 bandwidth", "dram_bytes_per_s": "DRAM bandwidth"}
+
+
+def command(threads: options.Threads = 1, json: options.JsonFile = None) -> None:
+    """Measure this machine's rates; compile, explain and bench predict with them from then on."""
+    from sparsec.backends.cpu.calibrate import measure
+    from sparsec.cost.calibration import keep
+    from sparsec.cost.roofline import DEFAULT_MACHINE, Machine
+
+    with Console(stderr=True).status("calibrating") as status:
+        rates = measure(resolve("cpu"), threads, lambda what: status.update(f"measuring {what}"))
+    path = keep(Machine(**{each.name: rates[each.name] for each in fields(Machine)}), threads)
+    tables.print_table((f"rate, {threads} thread(s)", "here", "default"), [
+        (NAMES[name], _text(name, rate), _text(name, getattr(DEFAULT_MACHINE, name, None)))
+        for name, rate in rates.items()])
+    tables.console.print(f"\nkept in {path}", soft_wrap=True)
+    options.write_json(json, {"threads": threads, "file": str(path), **rates})
+
+
+def _text(name: str, rate: float | None) -> str:
+    scale, unit = UNITS[name]
+    return "-" if rate is None else f"{rate / scale:.1f} {unit}"

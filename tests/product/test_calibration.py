@@ -1,0 +1,87 @@
+"""Calibration: what is measured, kept, read back and ignored."""
+
+import json
+import tempfile
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from test_cli import sparsec, write_model
+
+from sparsec.backends.cpu.calibrate import measure
+from sparsec.cost.calibration import calibration_of, keep, key
+from sparsec.cost.plan import choose
+from sparsec.cost.roofline import DEFAULT_MACHINE, Machine
+from sparsec.errors import CalibrationError
+from sparsec.option import Option, Work
+from sparsec.target import resolve
+
+CPU = resolve("cpu")
+SLOW = replace(DEFAULT_MACHINE, fmas_per_s=1e6)
+
+
+def test_without_a_file_the_shipped_default_is_used_and_named(tmp_path):
+    found = calibration_of(CPU, 1, tmp_path / "none.json")
+    assert found.machine is DEFAULT_MACHINE
+    assert "shipped default" in found.source
+
+
+def test_entries_are_kept_by_threads_and_read_back(tmp_path):
+    path = keep(SLOW, 1, tmp_path / "new" / "calibration.json")
+    keep(DEFAULT_MACHINE, 2, path)
+    assert calibration_of(CPU, 1, path).machine == SLOW
+    assert calibration_of(CPU, 2, path).machine == DEFAULT_MACHINE
+    assert str(path) in calibration_of(CPU, 2, path).source
+    assert "shipped default" in calibration_of(CPU, 3, path).source
+    assert [each.name for each in path.parent.iterdir()] == ["calibration.json"]
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", '{"x": 1}', json.dumps({key(1): {}}), json.dumps({key(1): asdict(replace(SLOW, call_s=-1.0))}),
+    json.dumps({key(1): asdict(replace(SLOW, call_s=float("nan")))})])
+def test_a_corrupt_file_is_ignored_with_a_warning_that_names_it_and_rewritten(tmp_path, text):
+    path = tmp_path / "calibration.json"
+    path.write_text(text)
+    with pytest.warns(UserWarning, match=r"calibration\.json"):
+        assert calibration_of(CPU, 1, path).machine is DEFAULT_MACHINE
+    with pytest.warns(UserWarning, match=r"calibration\.json"):
+        keep(SLOW, 1, path)
+    assert calibration_of(CPU, 1, path).machine == SLOW
+
+
+def test_a_file_that_cannot_be_written_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CalibrationError, match="cannot be written"):
+        keep(SLOW, 1, tmp_path / "file" / "calibration.json")
+
+
+def test_rates_of_this_machine_are_plausible():
+    rates = measure(CPU, 1)
+    assert set(asdict(DEFAULT_MACHINE)) <= set(rates)
+    assert all(np.isfinite(rate) and rate > 0 for rate in rates.values())
+    assert 1e8 < rates["fmas_per_s"] < 1e11
+    assert rates["dram_bytes_per_s"] < rates["loads_per_s"] * 4 * CPU.lanes
+    assert Machine(**{name: rates[name] for name in asdict(DEFAULT_MACHINE)})
+
+
+def test_other_machines_are_not_calibrated():
+    with pytest.raises(CalibrationError, match="eie"):
+        measure(resolve("eie"), 1)
+
+
+def test_the_machine_decides_between_compute_and_bandwidth():
+    compute = Option("dense", "a", "", None, 0, Work(1e6, 0))
+    traffic = Option("csr", "b", "", None, 0, Work(0, 0, memory_bytes=1e7))
+    assert choose("layer", [compute, traffic], machine=SLOW).winner.option is traffic
+    fast = replace(DEFAULT_MACHINE, fmas_per_s=1e12)
+    assert choose("layer", [compute, traffic], machine=fast).winner.option is compute
+
+
+def test_the_command_line_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where `sparsec` keeps its cache
+    figures = tmp_path / "rates.json"
+    assert "vector multiply-adds" in sparsec("calibrate", "--json", figures)
+    file = json.loads(figures.read_text())["file"]
+    write_model(tmp_path / "model.onnx")
+    sparsec("explain", tmp_path / "model.onnx", "--json", tmp_path / "plan.json")
+    assert json.loads((tmp_path / "plan.json").read_text())["machine"] == f"measured, {file}"
