@@ -42,7 +42,7 @@ class DenseParams:
         return self.block * self.tiling.vectors
 
 
-def _block_rows(p: DenseParams) -> np.ndarray:
+def block_rows(p: DenseParams) -> np.ndarray:
     """First row of every block, (parts * blocks,)."""
     start = np.arange(p.tiling.parts * p.blocks) * p.block
     return np.minimum(start, p.tiling.stencil.outputs - p.block)
@@ -50,7 +50,7 @@ def _block_rows(p: DenseParams) -> np.ndarray:
 
 def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
     """The kernel's array for a weight (outputs, channels * taps): `values`, (row block, channels * taps, block)."""
-    rows = _block_rows(params)[:, None] + np.arange(params.block)
+    rows = block_rows(params)[:, None] + np.arange(params.block)
     return {"values": np.ascontiguousarray(weight[rows].transpose(0, 2, 1), dtype=np.float32).ravel()}
 
 

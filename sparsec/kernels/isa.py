@@ -16,6 +16,8 @@ class Isa:
         registers: architectural vector registers.
         permute2: two-register permutes (AVX-512's vpermi2ps) are there.
         threads: threads the kernel may use; 1 emits no parallel loop.
+        bf16: dot products of bf16 pairs (vdpbf16ps) are there.
+        vnni: dot products of four 8-bit integers (vpdpbusd) are there.
 
     """
 
@@ -23,9 +25,12 @@ class Isa:
     registers: int
     permute2: bool
     threads: int = 1
+    bf16: bool = False
+    vnni: bool = False
 
 
 def isa_of(target: Target, threads: int = 1) -> Isa:
     """The instruction set of a CPU target."""
     wide = target.has("avx512f") and target.lanes == 16
-    return Isa(lanes=target.lanes, registers=32 if wide else 16, permute2=wide, threads=threads)
+    return Isa(lanes=target.lanes, registers=32 if wide else 16, permute2=wide, threads=threads,
+               bf16=wide and target.has("avx512_bf16"), vnni=wide and target.has("avx512_vnni"))

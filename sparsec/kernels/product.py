@@ -123,8 +123,30 @@ class Tiling:
 Inner = Callable[[Buffers, Any, Any, Any, Any, "Finish"], None]
 
 
-def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int) -> Any:
-    """A product kernel: (the weight's arrays, bias, [mask], x, [residual]) -> y; partial sums wait in `slots` rows."""
+# Emits what makes a chunk's inputs of a tile ready, from (chunk, x): the `source` and `base` of the inner product.
+Bring = Callable[[Any, Any], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How the inputs of a tile come to the product.
+
+    Attributes:
+        prepare: allocates what it needs for the tiles of one thread.
+        llvm: LLVM IR of the functions that it and the inner product call.
+
+    """
+
+    prepare: Callable[[Buffers, Tiling], Bring]
+    llvm: str = ""
+
+
+def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
+                  stage: Stage | None = None) -> Any:
+    """A product kernel: (the weight's arrays, bias, [mask], x, [residual]) -> y; partial sums wait in `slots` rows.
+
+    Without a `stage` the inputs stay float32.
+    """
     s = t.stencil
     arguments = {**weights, "bias": (s.outputs, "float32")}
     if s.masked:
@@ -133,7 +155,8 @@ def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]
     if t.epilogue.residual:
         arguments["residual"] = (s.y_size, "float32")
     arguments["y"] = (s.y_size, "float32")
-    return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots))
+    stage = stage or Stage(_float_tile)
+    return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, stage), stage.llvm)
 
 
 def pixel_mask(layout: PaddedFlat) -> np.ndarray:
@@ -144,23 +167,23 @@ def pixel_mask(layout: PaddedFlat) -> np.ndarray:
     return -keep.astype(np.int32)
 
 
-def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int) -> None:
+def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stage) -> None:
     units = t.stencil.segments * t.tiles * t.parts
     if isa.threads == 1:
-        _work(b, t, 0, units, (0, 1), inner, slots)
+        _work(b, t, 0, units, (0, 1), inner, slots, stage)
         return
     with T.parallel(0, isa.threads) as thread:
         low, high = thread * units // isa.threads, (thread + 1) * units // isa.threads
-        _work(b, t, low, high, (thread, isa.threads), inner, slots)
+        _work(b, t, low, high, (thread, isa.threads), inner, slots, stage)
 
 
-def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], inner: Inner,
-          slots: int) -> None:
+def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], inner: Inner, slots: int,
+          stage: Stage) -> None:
     """Units [low, high) of work, of which a tile has `parts`: one for each part of the rows."""
     s = t.stencil
     if s.masked:
         clear_border(b, s, *thread)
-    scratch = T.alloc_buffer((max(t.scratch, s.lanes),), "float32")
+    bring = stage.prepare(b, t)
     sums = T.alloc_buffer((slots * t.tile if t.chunks > 1 else s.lanes,), "float32")
     with T.serial(T.floordiv(low, t.parts), T.floordiv(high + (t.parts - 1), t.parts)) as tile:
         segment = T.floordiv(tile, t.tiles)
@@ -170,12 +193,8 @@ def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], i
         begin = T.Bind(T.max(low - tile * t.parts, 0))
         end = T.Bind(T.min(high - tile * t.parts, t.parts))
         with T.serial(0, t.chunks) as chunk:
-            _copy_tile(b, scratch, t, chunk, x)
+            source, base = bring(chunk, x)
             finish = Finish(b, t, sums, chunk, y, start)
-            source, base = scratch, T.int64(0)
-            if t.mode == "direct":
-                source = b["x"]
-                base = T.Bind(T.Cast("int64", x + chunk * (t.chunk * s.x_channel_stride) + min(s.taps)))
             with T.serial(begin, end) as part:
                 inner(b, source, base, part, chunk, finish)
 
@@ -189,11 +208,23 @@ def clear_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
                 store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, splat(0.0, s.lanes))
 
 
-def _copy_tile(b: Buffers, scratch: Any, t: Tiling, chunk: Any, x: Any) -> None:
-    """Copy the chunk's inputs for one tile into the scratch (nothing in direct mode)."""
+def _float_tile(b: Buffers, t: Tiling) -> Bring:
+    """The chunk's inputs in float32: where they lie in direct mode, else copied into a scratch (see `Stage`)."""
     s = t.stencil
-    if t.mode == "direct":
-        return
+    scratch = T.alloc_buffer((max(t.scratch, s.lanes),), "float32")
+
+    def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+        if t.mode == "direct":
+            return b["x"], T.Bind(T.Cast("int64", x + chunk * (t.chunk * s.x_channel_stride) + min(s.taps)))
+        _copy_tile(b, scratch, t, chunk, x)
+        return scratch, T.int64(0)
+
+    return bring
+
+
+def _copy_tile(b: Buffers, scratch: Any, t: Tiling, chunk: Any, x: Any) -> None:
+    """Copy the chunk's inputs for one tile into the scratch."""
+    s = t.stencil
     with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
         row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
         if t.mode == "halo":

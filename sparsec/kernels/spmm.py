@@ -7,6 +7,7 @@ L1: about (vectors + 2) / 2 cycles per non-zero where a core loads two vectors a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.product import Finish, Tiling, build_product
+from sparsec.kernels.product import Finish, Stage, Tiling, build_product
 from sparsec.option import Work
 
 
@@ -152,20 +153,29 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
 
 def build(params: SpmmParams, isa: Isa) -> Any:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
+    return build_with(params, isa, _multiply, "float32", None)
+
+
+# Emits one iteration: (buffers, source, base, accumulators, params, iteration).
+Multiply = Callable[[Buffers, Any, Any, Any, SpmmParams, Any], None]
+
+
+def build_with(params: SpmmParams, isa: Isa, multiply: Multiply, values: str, stage: Stage | None) -> Any:
+    """The kernel for inputs that `stage` prepares and `multiply` reads; the values are of that type."""
     groups = params.tiling.parts * params.tiling.chunks * params.groups
     weights: dict[str, tuple[int | None, str]] = {
         "starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"),
-        "indices": (None, params.word), "values": (None, "float32")}
+        "indices": (None, params.word), "values": (None, values)}
 
     def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, finish: Finish) -> None:
         with T.serial(0, params.groups) as group:
             flat = T.Bind((part * params.tiling.chunks + chunk) * params.groups + group)
-            _group(b, source, base, params, flat, finish)
+            _group(b, source, base, params, flat, finish, multiply)
 
-    return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs)
+    return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs, stage)
 
 
-def _group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: Finish) -> None:
+def _group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: Finish, multiply: Multiply) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results."""
     lanes, vectors = p.tiling.stencil.lanes, p.tiling.vectors
     acc = registers(p.accumulators, lanes)
@@ -173,7 +183,7 @@ def _group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish:
         store(acc, register * lanes, splat(0.0, lanes))
     first = T.Bind(b["starts"][flat])
     with T.serial(0, b["starts"][flat + 1] - first) as step:
-        _multiply(b, source, base, acc, p, T.Bind(first + step))
+        multiply(b, source, base, acc, p, T.Bind(first + step))
     one_set = p.group * p.block * vectors
     for register in range(one_set):
         for other in range(1, p.sets):
@@ -187,17 +197,21 @@ def _group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish:
                 finish(row + r, row + r, lambda v, register=register: load(acc, (register + v) * lanes, lanes))
 
 
-def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
-    """One iteration: `unroll` non-zero blocks of each of the group's row blocks."""
-    lanes, vectors = p.tiling.stencil.lanes, p.tiling.vectors
+def indices(b: Buffers, p: SpmmParams, step: Any) -> list[Any]:
+    """The indices of an iteration (int64), unroll x group."""
     count, per_word = p.unroll * p.group, p.indices_per_word
     words = [T.Bind(b["indices"][step * (count // per_word) + w]) for w in range(count // per_word)]
-    for slot in range(count):
-        index = words[slot // per_word]
-        if per_word > 1:
-            shifted = T.shift_right(index, T.Cast(p.word, 16 * (slot % per_word)))
-            index = T.bitwise_and(shifted, T.Cast(p.word, 0xFFFF))
-        offset = T.Cast("int64", index) * T.int64(p.index_unit) + base
+    if per_word == 1:
+        return [T.Cast("int64", word) for word in words]
+    shifted = [T.shift_right(word, T.Cast(p.word, 16 * slot)) for word in words for slot in range(per_word)]
+    return [T.Cast("int64", T.bitwise_and(each, T.Cast(p.word, 0xFFFF))) for each in shifted]
+
+
+def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
+    """One iteration: `unroll` non-zero blocks of each of the group's row blocks."""
+    lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll * p.group
+    for slot, index in enumerate(indices(b, p, step)):
+        offset = index * T.int64(p.index_unit) + base
         target = (slot // p.group % p.sets) * p.group + slot % p.group
         for vector in range(vectors):
             pixel = load(source, offset + vector * lanes, lanes)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tvm
-from tvm.target import Target as TvmTarget
 
+from sparsec.backends.cpu.build import llvm_target
 from sparsec.kernels.isa import isa_of
 from sparsec.target import machine_features, resolve
 
@@ -36,7 +36,7 @@ def aligned(array):
 def compiled(func, name):
     """The kernel as a function of numpy arrays; `out` is the length of its result."""
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main").without_attr("tirx.private")})
-    executable = tvm.compile(module, target=TvmTarget({"kind": "llvm", "mcpu": resolve(name).mcpu}))
+    executable = tvm.compile(module, target=llvm_target(resolve(name)))
 
     def run(*arrays, out):
         guarded = aligned(np.full(out + 16, np.nan, np.float32))

@@ -1,0 +1,97 @@
+"""AVX-512 instructions on operands that TIR cannot express: LLVM IR that is linked into a kernel and inlined.
+
+A kernel built with `LLVM` may call the functions below. Vectors of narrow elements travel as vectors of 16 x int32;
+operations on them never cross a 128-bit lane, so tiles of narrow elements are stored in the order that unpacking
+expects: word vector j of a bf16 tile holds the float vectors 2j and 2j + 1, four elements of each in turn.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm.tirx.script.builder import ir as T
+
+_LANES = 4  # 128-bit lanes of a register
+
+
+def _shuffle(positions: list[int]) -> str:
+    return f"<{len(positions)} x i32> <{', '.join(f'i32 {each}' for each in positions)}>"
+
+
+def _unpack(elements: int, side: int) -> str:
+    """The mask of vpunpckl (side 0) or vpunpckh (side 1): the halves of two registers' lanes, interleaved."""
+    lane = elements // _LANES
+    return _shuffle([position for start in range(side * lane // 2, elements, lane) for i in range(lane // 2)
+                     for position in (start + i, elements + start + i)])
+
+
+def _dot_bf16(name: str, operand: str) -> str:
+    return f"""
+define linkonce_odr <16 x float> @{name}(<16 x float> %sum, <16 x i32> %first, <16 x i32> %second, <16 x i32> %w)
+    alwaysinline nounwind readnone {{
+  %a = bitcast <16 x i32> %first to <32 x i16>
+  %b = bitcast <16 x i32> %second to <32 x i16>
+  {operand}
+  %x = bitcast <32 x i16> %ab to <32 x bfloat>
+  %v = bitcast <16 x i32> %w to <32 x bfloat>
+  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %sum, <32 x bfloat> %v, <32 x bfloat> %x)
+  ret <16 x float> %r
+}}
+"""
+
+
+def _round_bf16(name: str, order: str) -> str:
+    return f"""
+define linkonce_odr <16 x i32> @{name}(<16 x float> %low, <16 x float> %high) alwaysinline nounwind readnone {{
+  %b = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float> %high, <16 x float> %low)
+  {order}
+}}
+"""
+
+
+_QUADS = """%q = bitcast <32 x bfloat> %b to <8 x i64>
+  %o = shufflevector <8 x i64> %q, <8 x i64> poison, """ + _shuffle([0, 4, 1, 5, 2, 6, 3, 7]) + """
+  %r = bitcast <8 x i64> %o to <16 x i32>
+  ret <16 x i32> %r"""
+_PAIRS = """%o = shufflevector <32 x bfloat> %b, <32 x bfloat> poison, """ + _shuffle(
+    [position for i in range(16) for position in (i, 16 + i)]) + """
+  %r = bitcast <32 x bfloat> %o to <16 x i32>
+  ret <16 x i32> %r"""
+
+BF16 = "".join([
+    "declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)\n",
+    "declare <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float>, <16 x float>)\n",
+    *(_dot_bf16(f"sparsec_dot_bf16_{side}", f"%ab = shufflevector <32 x i16> %a, <32 x i16> %b, {_unpack(32, side)}")
+      for side in (0, 1)),
+    _round_bf16("sparsec_tile_bf16", _QUADS),
+    _round_bf16("sparsec_pairs_bf16", _PAIRS),
+    """
+define linkonce_odr <16 x float> @sparsec_dot_pairs(<16 x float> %sum, <16 x i32> %x, <16 x i32> %w)
+    alwaysinline nounwind readnone {
+  %a = bitcast <16 x i32> %x to <32 x bfloat>
+  %v = bitcast <16 x i32> %w to <32 x bfloat>
+  %r = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %sum, <32 x bfloat> %v, <32 x bfloat> %a)
+  ret <16 x float> %r
+}
+"""])
+"""What kernels that multiply pairs of bf16 need (AVX512_BF16)."""
+
+
+def tile_bf16(low: Any, high: Any) -> Any:
+    """Two float vectors rounded to bf16, as one word vector of a bf16 tile."""
+    return T.call_extern("int32x16", "sparsec_tile_bf16", low, high)
+
+
+def pairs_bf16(low: Any, high: Any) -> Any:
+    """Two float vectors rounded to bf16 and paired: element i is (low[i], high[i])."""
+    return T.call_extern("int32x16", "sparsec_pairs_bf16", low, high)
+
+
+def dot_bf16(total: Any, first: Any, second: Any, weights: Any, side: int) -> Any:
+    """The sum total + w[0] * first + w[1] * second, for float vector `side` (0 or 1) of two vectors of a bf16 tile."""
+    return T.call_extern("float32x16", f"sparsec_dot_bf16_{side}", total, first, second, weights)
+
+
+def dot_pairs(total: Any, pairs: Any, weights: Any) -> Any:
+    """The sum total + w[0] * pairs[0] + w[1] * pairs[1], element by element."""
+    return T.call_extern("float32x16", "sparsec_dot_pairs", total, pairs, weights)

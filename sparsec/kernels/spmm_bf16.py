@@ -1,0 +1,138 @@
+"""Sparse weight times dense activations that are rounded to bf16 on their way to the L1 cache; sums stay float32.
+
+The walk, the packing and the accumulators are `spmm.py`'s. That kernel is bound by its loads; here one load brings two
+vectors of pixels. Two forms:
+    paired   two non-zeros of a row at a time, as a pair of bf16: their inputs are interleaved in registers and
+             multiplied by one vdpbf16ps;
+    widened  inputs are widened in registers and multiplied with float32 weights: for processors without AVX512_BF16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels import intrinsics, spmm
+from sparsec.kernels.emit import Buffers, add_to, lanes_of, load, splat, store
+from sparsec.kernels.isa import Isa
+from sparsec.kernels.product import Bring, Stage, Tiling
+from sparsec.option import Work
+
+
+@dataclass(frozen=True)
+class SpmmBf16Params:
+    """A sparse product kernel on bf16 activations.
+
+    Attributes:
+        spmm: the float32 kernel that it follows: mode im2col, an even number of vectors; even `unroll` where paired.
+        paired: multiplies pairs of bf16, with weights rounded to bf16.
+
+    """
+
+    spmm: spmm.SpmmParams
+    paired: bool
+
+
+def pack(weight: np.ndarray, params: SpmmBf16Params) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight (outputs, channels * taps); see `spmm.pack`.
+
+    Where paired, `values` (int32) holds two consecutive non-zeros of a row block's row as bf16: iterations x pairs x
+    group x block.
+    """
+    arrays = spmm.pack(weight, params.spmm)
+    if params.paired:
+        pairs = arrays["values"].reshape(-1, 2, params.spmm.group * params.spmm.block).swapaxes(1, 2)
+        arrays["values"] = pairs.astype(ml_dtypes.bfloat16).ravel().view(np.int32)
+    return arrays
+
+
+def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) -> Work:
+    """What a run costs for a weight with that many non-zero R x 1 blocks."""
+    p, full = params.spmm, spmm.work(params.spmm, nonzero_blocks, l1_bytes, l2_bytes)
+    tiles = p.tiling.stencil.segments * p.tiling.tiles
+    slots = full.fmas / (tiles * p.block * p.tiling.vectors)
+    halved = tiles * slots * (p.tiling.vectors + (p.block if params.paired else 0)) / 2
+    # Interleaving shares a port with the dot product, which does two multiply-adds; widening has ports of its own.
+    fmas = tiles * slots * p.tiling.vectors * max(p.block / 2, (p.block + 1) / 3) if params.paired else full.fmas
+    return replace(full, fmas=fmas, loads=full.loads - halved)
+
+
+def build(params: SpmmBf16Params, isa: Isa) -> Any:
+    """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
+    if params.paired:
+        stage = Stage(_bf16_tile(intrinsics.tile_bf16), intrinsics.BF16)
+        return spmm.build_with(params.spmm, isa, _multiply_pairs, "int32", stage)
+    return spmm.build_with(params.spmm, isa, _multiply_widened, "float32", Stage(_bf16_tile(_round_halves)))
+
+
+def _bf16_tile(rounded: Callable[[Any, Any], Any]) -> Callable[[Buffers, Tiling], Bring]:
+    """A stage that copies every tap of the tile as bf16, two vectors in a vector of words made by `rounded`."""
+    def prepare(b: Buffers, t: Tiling) -> Bring:
+        s = t.stencil
+        scratch = T.alloc_buffer((t.scratch // 2,), "int32")
+
+        def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+            with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
+                row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
+                for tap, offset in enumerate(s.taps):
+                    for pair in range(t.vectors // 2):
+                        at = row + offset + 2 * pair * s.lanes
+                        words = rounded(load(b["x"], at, s.lanes), load(b["x"], at + s.lanes, s.lanes))
+                        place = (channel * len(s.taps) + tap) * (t.tile // 2) + pair * s.lanes
+                        store(scratch, place, words)
+            return scratch, T.int64(0)
+
+        return bring
+
+    return prepare
+
+
+def _round_halves(low: Any, high: Any) -> Any:
+    """Words that hold one float rounded to bf16 (ties to even) in the low and another in the high half."""
+    lanes = lanes_of(low)
+
+    def integers(value: int) -> Any:
+        return splat(T.int32(value), lanes)
+
+    def rounded(value: Any) -> Any:
+        bits = T.reinterpret(f"int32x{lanes}", value)
+        odd = T.bitwise_and(T.shift_right(bits, integers(16)), integers(1))
+        return bits + integers(0x7FFF) + odd
+
+    low_half = T.bitwise_and(T.shift_right(rounded(low), integers(16)), integers(0xFFFF))
+    return T.bitwise_or(low_half, T.bitwise_and(rounded(high), integers(-0x10000)))
+
+
+def _multiply_pairs(b: Buffers, source: Any, base: Any, acc: Any, p: spmm.SpmmParams, step: Any) -> None:
+    """One iteration: `unroll` / 2 pairs of non-zero blocks of each of the group's row blocks."""
+    lanes, vectors, pairs = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // 2
+    at = [index + base for index in spmm.indices(b, p, step)]
+    for pair, member in np.ndindex(pairs, p.group):
+        first, second = at[2 * pair * p.group + member], at[(2 * pair + 1) * p.group + member]
+        target = (pair % p.sets * p.group + member) * p.block
+        for half in range(vectors // 2):
+            inputs = load(source, first + half * lanes, lanes), load(source, second + half * lanes, lanes)
+            for r, side in np.ndindex(p.block, 2):
+                weights = splat(b["values"][((step * pairs + pair) * p.group + member) * p.block + r], lanes)
+                register = ((target + r) * vectors + 2 * half + side) * lanes
+                store(acc, register, intrinsics.dot_bf16(load(acc, register, lanes), *inputs, weights, side))
+
+
+def _multiply_widened(b: Buffers, source: Any, base: Any, acc: Any, p: spmm.SpmmParams, step: Any) -> None:
+    """One iteration: `unroll` non-zero blocks of each of the group's row blocks."""
+    lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll * p.group
+    for slot, index in enumerate(spmm.indices(b, p, step)):
+        target = (slot // p.group % p.sets * p.group + slot % p.group) * p.block
+        for half in range(vectors // 2):
+            words = load(source, index + base + half * lanes, lanes)
+            low = T.shift_left(words, splat(T.int32(16), lanes))
+            high = T.bitwise_and(words, splat(T.int32(-0x10000), lanes))
+            for r, (side, pixel) in ((r, each) for r in range(p.block) for each in enumerate((low, high))):
+                value = splat(b["values"][(step * count + slot) * p.block + r], lanes)
+                register = ((target + r) * vectors + 2 * half + side) * lanes
+                add_to(acc, register, value * T.reinterpret(f"float32x{lanes}", pixel))
