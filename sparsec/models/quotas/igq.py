@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 
@@ -16,12 +17,14 @@ def igq(shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[float]:
     if sparsity in {0, 1}:
         return [float(sparsity)] * len(shapes)
     sizes = np.array([np.prod(shape) for shape in shapes], float)
-    kept = (1 - sparsity) * sizes.sum()
+
+    def sparsities(force: float) -> NDArray[np.float64]:
+        return force * sizes / (force * sizes + 1)  # 1 - 1 / (F size + 1) without its cancellation
 
     def excess(force: float) -> float:
-        return float((sizes / (force * sizes + 1)).sum() - kept)
+        return float(np.dot(sparsities(force), sizes) - sparsity * sizes.sum())
 
     lowest = sparsity / (1 - sparsity) / sizes.max()  # the force if every layer were as large as the largest,
     highest = sparsity / (1 - sparsity) / sizes.min()  # and as small as the smallest
     force = brentq(excess, 0.999 * lowest, 1.001 * highest, xtol=1e-300, rtol=1e-14)
-    return [float(s) for s in 1 - 1 / (force * sizes + 1)]
+    return [float(s) for s in sparsities(force)]
