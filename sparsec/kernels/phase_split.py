@@ -11,7 +11,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import PaddedFlat, PhasePlanes
 from sparsec.kernels.emit import Buffers, kernel
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.padded import Rows, along, columns, each, fill, padded_rows, pixels, shared, store_lanes
+from sparsec.kernels.padded import Rows, along, columns, fill, padded_rows, pixels, shared, store_lanes
 
 
 @dataclass(frozen=True)
@@ -34,37 +34,50 @@ def build(params: PhaseSplitParams, isa: Isa) -> Any:
 
     def body(b: Buffers) -> None:
         with shared(source.channels, isa) as c, T.serial(0, source.batch) as n:
-            for a in planes.phases[0]:
-                split_rows(b["x"], source, b["y"], planes, a, n, c, isa.lanes)
+            at = c * planes.channel_stride + n * (planes.output.pitch * planes.output.row_stride)
+            split_image(b["x"], source, (n, c), b["y"], planes, at, planes.begins[0], isa.lanes)
 
     return kernel({"x": (source.size, "float32"), "y": (planes.size, "float32")}, body)
 
 
-def split_rows(x: Any, source: Rows, y: Any, planes: PhasePlanes, a: int, n: Any, c: Any, lanes: int) -> None:
-    """Emit the copy of image `n`'s rows of phase `a` of channel `c` into their planes."""
-    output, (sh, sw), (top, left) = planes.output, planes.strides, planes.begins
+def split_image(x: Any, source: Rows, image: tuple[Any, Any], y: Any, planes: PhasePlanes, at: Any, top: Any,
+                lanes: int) -> None:
+    """Emit the copy of an image's channel into planes.
+
+    Args:
+        x: the input.
+        source: where its rows lie.
+        image: (image, channel).
+        y: holds the planes.
+        planes: their geometry.
+        at: index of the first plane's pixel (0, 0).
+        top: rows of zeros above the image; if negative, rows of the image that are left out.
+        lanes: of a vector.
+
+    """
+    output, (sh, sw), left = planes.output, planes.strides, planes.begins[1]
     rows, width = output.height + planes.reach[0], output.width + planes.reach[1]
-    first = min(rows, max(0, -(-(top - a) // sh)))  # the rows [first, end) of the plane come from the image
-    end = min(rows, max(first, (source.height - 1 + top - a) // sh + 1))
+    inside = -(-left // (lanes * sw)), (source.width + left) // (lanes * sw)
 
-    def start(i: Any, b: int) -> Any:
-        return c * planes.channel_stride + planes.plane(a, b) + (n * output.pitch + i) * output.row_stride
+    def phase(a: int) -> None:
+        starts = {b: at + planes.plane(a, b) for b in planes.phases[1]}
+        first = T.max(0, T.min(rows, T.floordiv(top - a + sh - 1, sh)))  # rows [first, end) come from the image
+        end = T.max(first, T.min(rows, T.floordiv(source.height - 1 + top - a, sh) + 1))
+        for bounds in ((0, first), (end, rows)):
+            with T.serial(*bounds) as i:
+                for start in starts.values():
+                    fill(y, start + i * output.row_stride, width, lanes)
+        with T.serial(first, end) as i:
+            row = T.Bind(source.start(*image, i * sh + a - top))
+            along(-(-width // lanes), *inside, lambda t: copy(starts, i * output.row_stride, row, t))
 
-    def zero(i: Any) -> None:
-        for b in planes.phases[1]:
-            fill(y, start(i, b), width, lanes)
+    def copy(starts: dict[int, Any], offset: Any, row: Any, t: Any) -> None:
+        for b, start in starts.items():
+            vector = columns(x, row, t * (lanes * sw) - left, sw, b, lanes, source.width)
+            store_lanes(y, start + offset + t * lanes, vector, width - t * lanes if isinstance(t, int) else lanes)
 
-    def copy(i: Any, x_row: Any, t: Any) -> None:
-        for b in planes.phases[1]:
-            vector = columns(x, x_row, t * (lanes * sw) - left, sw, b, lanes, source.width)
-            store_lanes(y, start(i, b) + t * lanes, vector, width - t * lanes if isinstance(t, int) else lanes)
-
-    each(0, first, zero)
-    each(end, rows, zero)
-    with T.serial(first, end) as i:
-        x_row = T.Bind(source.start(n, c, i * sh + a - top))
-        inside = -(-left // (lanes * sw)), (source.width + left) // (lanes * sw)
-        along(-(-width // lanes), *inside, lambda t: copy(i, x_row, t))
+    for a in planes.phases[0]:
+        phase(a)
 
 
 def reference(x: np.ndarray, params: PhaseSplitParams) -> np.ndarray:
