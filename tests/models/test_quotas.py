@@ -43,7 +43,7 @@ def test_quotas_are_valid_everywhere(quota, network, sparsity):
     check_definition(NETWORKS[network], layer_sparsities(quota, NETWORKS[network], sparsity), sparsity)
 
 
-@given(shapes, st.floats(0, 0.99999))
+@given(shapes, st.floats(1e-12, 0.99999))
 def test_igq_is_valid_for_any_layers(shapes, sparsity):
     check_definition(shapes, layer_sparsities("igq", shapes, sparsity), sparsity)
 

@@ -26,5 +26,5 @@ def igq(shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[float]:
 
     lowest = sparsity / (1 - sparsity) / sizes.max()  # the force if every layer were as large as the largest,
     highest = sparsity / (1 - sparsity) / sizes.min()  # and as small as the smallest
-    force = brentq(excess, 0.999 * lowest, 1.001 * highest, xtol=1e-300, rtol=1e-14)
+    force = brentq(excess, lowest / 2, highest * 2, xtol=1e-300, rtol=1e-14)
     return [float(s) for s in sparsities(force)]
