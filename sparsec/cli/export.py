@@ -15,7 +15,7 @@ from sparsec.errors import UsageError
 
 def command(
     network: Annotated[str, typer.Argument(
-        help="squeezenet, lenet300, lenet5, vgg16, vgg19, resnet18, resnet50, mobilenetv2 or bert.")],
+        help="squeezenet, lenet300, lenet300-bn, lenet5, vgg16, vgg19, resnet18, resnet50, mobilenetv2 or bert.")],
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The ONNX file to write.")],
     weights: Annotated[Path | None, typer.Option(
         exists=True, dir_okay=False, help="SqueezeNet's Deep Compression file.")] = None,

@@ -19,7 +19,7 @@ from sparsec.errors import ToolchainError, UsageError
 
 def command(
     model: Annotated[str, typer.Option(
-        help="lenet300, lenet5, vgg16, vgg19, resnet18, resnet50, mobilenetv2 or bert.")],
+        help="lenet300, lenet300-bn, lenet5, vgg16, vgg19, resnet18, resnet50, mobilenetv2 or bert.")],
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The ONNX file to write.")],
     sparsity: Annotated[float | None, typer.Option(help="Fraction of the weights to remove; N:M fixes it.")] = None,
     criterion: Annotated[str, typer.Option(
