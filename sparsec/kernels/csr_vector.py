@@ -12,7 +12,8 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit import Buffers, kernel, registers
-from sparsec.kernels.matvec import Matvec, arguments, balanced, finish_row, parallel
+from sparsec.kernels.matvec import Matvec, arguments, finish_row, parallel
+from sparsec.kernels.packing.padded_rows import PaddedRows
 
 
 @dataclass(frozen=True)
@@ -47,15 +48,12 @@ def pack(weight: np.ndarray, params: CsrParams) -> dict[str, np.ndarray]:
         `columns`, `values` (float32): iterations x unroll.
 
     """
-    counts = (weight != 0).sum(axis=1)
-    first = np.concatenate([[0], np.cumsum(-(-counts // params.unroll))])
-    row, column = np.nonzero(weight)
-    place = first[row] * params.unroll + np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
-    slots = max(int(first[-1]), 1) * params.unroll  # never empty, so that every buffer has an address
-    columns, values = np.zeros(slots, params.column_dtype), np.zeros(slots, np.float32)
-    columns[place], values[place] = column, weight[row, column]
-    return {"starts": first.astype(np.int32), "parts": balanced(first, params.threads),
-            "columns": columns, "values": values}
+    return recipe(params).pack(weight)
+
+
+def recipe(params: CsrParams) -> PaddedRows:
+    """How `pack` lays a weight out."""
+    return PaddedRows(params.unroll, params.threads, params.column_dtype)
 
 
 def build(params: CsrParams) -> Any:

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store
+from sparsec.kernels.emit import Buffers, add_to, load, prefetch, registers, splat, store
 from sparsec.kernels.isa import Isa
+from sparsec.kernels.packing.blocks import OverlappingBlocks
 from sparsec.kernels.product import Finish, Tiling, build_product
 from sparsec.option import Work
+
+PREFETCH = 256  # floats that weights are asked for ahead of their use
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,12 @@ def block_rows(p: DenseParams) -> np.ndarray:
 
 def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
     """The kernel's array for a weight (outputs, channels * taps): `values`, (row block, channels * taps, block)."""
-    rows = block_rows(params)[:, None] + np.arange(params.block)
-    return {"values": np.ascontiguousarray(weight[rows].transpose(0, 2, 1), dtype=np.float32).ravel()}
+    return recipe(params).pack(weight)
+
+
+def recipe(params: DenseParams) -> OverlappingBlocks:
+    """How `pack` lays a weight out."""
+    return OverlappingBlocks(params.tiling.parts * params.blocks, params.block)
 
 
 def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
@@ -91,6 +98,8 @@ def _row_block(b: Buffers, source: Any, base: Any, p: DenseParams, block: Any, c
     weights = T.Bind((block * s.inner + chunk * (t.chunk * taps)) * p.block)
     with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
         for tap, tap_offset in enumerate(t.tap_offsets):
+            # The hardware's prefetcher stops at every page, where a cold weight would wait for memory.
+            prefetch(b["values"], weights + (channel * taps + tap) * p.block + PREFETCH)
             for vector in range(t.vectors):
                 at = base + T.Cast("int64", channel) * T.int64(t.channel_step) + T.int64(tap_offset + vector * lanes)
                 pixel = load(source, at, lanes)

@@ -16,6 +16,7 @@ from sparsec.graph.layout import round_up
 from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.matvec import Matvec, arguments, finish_row, parallel
+from sparsec.kernels.packing.blocks import PaddedBlocks
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,12 @@ def choose(shape: Matvec, isa: Isa) -> GemvParams:
 
 def pack(weight: np.ndarray, params: GemvParams) -> dict[str, np.ndarray]:
     """The kernel's arrays for a weight (outputs, inputs): `values`, blocks x inputs x rows of the block."""
-    rows = np.pad(weight, ((0, params.height - len(weight)), (0, 0)))
-    width = params.vectors * params.lanes
-    blocks = [np.ascontiguousarray(rows[at:at + width].T).ravel() for at in range(0, params.height, width)]
-    return {"values": np.concatenate(blocks).astype(np.float32, copy=False)}
+    return recipe(params).pack(weight)
+
+
+def recipe(params: GemvParams) -> PaddedBlocks:
+    """How `pack` lays a weight out."""
+    return PaddedBlocks(params.height, params.vectors * params.lanes)
 
 
 def build(params: GemvParams) -> Any:

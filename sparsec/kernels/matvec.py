@@ -47,15 +47,6 @@ def arguments(shape: Matvec, **weight: tuple[int | None, str]) -> dict[str, tupl
     return tensors | {"y": (size, "float32")}
 
 
-def balanced(first: np.ndarray, parts: int) -> np.ndarray:
-    """Boundaries of `parts` ranges of rows (or groups) with about equally many iterations each.
-
-    `first` holds the first iteration of every row, and the end of the last.
-    """
-    inner = np.searchsorted(first, first[-1] * np.arange(parts) / parts)
-    return np.append(inner, len(first) - 1).astype(np.int32)
-
-
 def parallel(threads: int, body: Any) -> None:
     """`body(thread)` on every thread; without a loop where there is one only."""
     if threads == 1:

@@ -17,6 +17,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store
 from sparsec.kernels.isa import Isa
+from sparsec.kernels.packing.row_groups import RowGroups
 from sparsec.kernels.product import Finish, Stage, Tiling, build_product
 from sparsec.option import Work
 
@@ -76,15 +77,6 @@ class SpmmParams:
         return {"uint64": 4, "uint32": 2, "uint16": 1, "int32": 1}[self.word]
 
 
-def _deal(counts: np.ndarray, parts: int, per_part: int) -> np.ndarray:
-    """Row blocks of every part, (parts, per_part): by falling count, dealt back and forth; -1 fills short parts."""
-    order = np.argsort(-counts, kind="stable")
-    order = np.concatenate([order, np.full(parts * per_part - len(order), -1)])
-    hands = order.reshape(per_part, parts)
-    hands[1::2] = hands[1::2, ::-1]
-    return np.ascontiguousarray(hands.T)
-
-
 def pack(weight: np.ndarray, params: SpmmParams) -> dict[str, np.ndarray]:
     """The kernel's arrays for a weight.
 
@@ -98,39 +90,14 @@ def pack(weight: np.ndarray, params: SpmmParams) -> dict[str, np.ndarray]:
         `indices`: packed words, iterations x unroll x group; `values` (float32): iterations x unroll x group x block.
 
     """
+    return recipe(params).pack(weight)
+
+
+def recipe(params: SpmmParams) -> RowGroups:
+    """How `pack` lays a weight out."""
     p, t = params, params.tiling
-    taps = len(t.stencil.taps)
-    tapped = t.chunk * taps
-    member = weight.reshape(p.blocks, p.block, t.stencil.inner)
-    block, column = np.nonzero((member != 0).any(axis=1))
-    if not len(column):  # an all-zero weight keeps one explicit zero, so that no index is special
-        block, column = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    counts = np.bincount(block * t.chunks + column // tapped, minlength=p.blocks * t.chunks).reshape(p.blocks, t.chunks)
-    first_of = np.concatenate([[0], np.cumsum(counts.ravel())])
-
-    dealt = _deal(counts.sum(axis=1), t.parts, p.groups * p.group)[:, None, :].repeat(t.chunks, axis=1)
-    count = np.where(dealt >= 0, counts[dealt, np.arange(t.chunks)[None, :, None]], -1)
-    rank = np.argsort(-count, axis=2, kind="stable")
-    blocks = np.take_along_axis(dealt, rank, axis=2).reshape(-1, p.group)  # (part, chunk, group) x member
-    count = np.maximum(np.take_along_axis(count, rank, axis=2).reshape(-1, p.group), 0)
-    iterations = -(-count.max(axis=1) // p.unroll)
-    starts = np.concatenate([[0], np.cumsum(iterations)])
-
-    owner = np.repeat(np.arange(len(iterations)), iterations)
-    chunk = (owner // p.groups % t.chunks)[:, None, None]
-    position = (np.arange(len(owner)) - starts[owner])[:, None, None] * p.unroll + np.arange(p.unroll)[None, :, None]
-    slot_block, slot_count = blocks[owner][:, None, :], count[owner][:, None, :]
-    # Past a row's end its last position repeats with value zero: the load stays inside the chunk.
-    source = first_of[slot_block * t.chunks + chunk] + np.minimum(position, np.maximum(slot_count - 1, 0))
-    local = np.where(slot_count > 0, column[np.minimum(source, len(column) - 1)] - chunk * tapped, 0)
-    offset = (local // taps * t.channel_step + np.asarray(t.tap_offsets)[local % taps]) // p.index_unit
-    values = np.where((position < slot_count)[..., None], member[slot_block, :, chunk * tapped + local], 0)
-    return {
-        "starts": starts.astype(np.int32),
-        "rows": np.where(blocks >= 0, blocks * p.block, -1).astype(np.int32).ravel(),
-        "indices": offset.astype(np.int32 if p.word == "int32" else np.uint16).ravel().view(p.word),
-        "values": np.ascontiguousarray(values, dtype=np.float32).ravel(),
-    }
+    return RowGroups(p.blocks, p.block, p.group, p.groups, p.unroll, t.parts, t.chunk * len(t.stencil.taps), t.chunks,
+                     t.channel_step, t.tap_offsets, p.index_unit, p.word)
 
 
 def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) -> Work:

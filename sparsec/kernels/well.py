@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.errors import FormatError
-from sparsec.formats.well import pack_slots
 from sparsec.kernels.emit import Buffers, kernel, load, registers, splat, store
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.matvec import Matvec, arguments, balanced, finish_row, padded_rows, parallel
+from sparsec.kernels.matvec import Matvec, arguments, finish_row, padded_rows, parallel
+from sparsec.kernels.packing.windows import Windows, orders, slots_in
 
 CODECS = {"f32": "float32", "embedded": "float32", "f16": "float16"}
 """How values are stored, and their type. `embedded` keeps a value's position in the window in the low five bits of its
@@ -63,39 +62,6 @@ def reject(isa: Isa) -> str | None:
     return None if isa.permute2 or isa.lanes == 8 else "no register permute with variable positions"
 
 
-def _columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row starts, and the columns and values of the non-zeros in row order."""
-    nonzero = weight != 0
-    starts = np.concatenate([[0], np.cumsum(nonzero.sum(axis=1))])
-    return starts, np.nonzero(nonzero)[1], weight[nonzero]
-
-
-def sorting_pays(weight: np.ndarray, lanes: int) -> bool:
-    """Whether sorted rows save more slots than the permutation of the result costs (about half a slot a row)."""
-    natural, by_count = (_slots_in(weight, order, lanes) for order in _orders(weight))
-    return natural - by_count > len(weight) // 2
-
-
-def _orders(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as they are, and by falling count of non-zeros."""
-    return np.arange(weight.shape[0]), np.argsort(-(weight != 0).sum(axis=1), kind="stable")
-
-
-def _grouped(weight: np.ndarray, order: np.ndarray, lanes: int) -> np.ndarray:
-    """Rows in order, completed to whole groups by empty ones."""
-    return np.pad(weight[order], ((0, -len(order) % lanes), (0, 0)))
-
-
-def slot_count(weight: np.ndarray, params: WellParams) -> int:
-    """Slots that a weight takes."""
-    return _slots_in(weight, _orders(weight)[int(params.sort)], params.lanes)
-
-
-def _slots_in(weight: np.ndarray, order: np.ndarray, lanes: int) -> int:
-    starts, columns, _ = _columns(_grouped(weight, order, lanes))
-    return int((pack_slots(starts, columns, weight.shape[1], lanes)[0] >= 0).sum())
-
-
 def pack(weight: np.ndarray, params: WellParams) -> dict[str, np.ndarray]:
     """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
 
@@ -109,48 +75,24 @@ def pack(weight: np.ndarray, params: WellParams) -> dict[str, np.ndarray]:
         FormatError: the codec cannot hold a value.
 
     """
+    return recipe(params).pack(weight)
+
+
+def recipe(params: WellParams) -> Windows:
+    """How `pack` lays a weight out."""
     p = params
-    order = _orders(weight)[int(p.sort)]
-    starts, columns, values = _columns(_grouped(weight, order, p.lanes))
-    bases, step_of = pack_slots(starts, columns, p.shape.inputs, p.lanes)
-    iterations = -(-(bases >= 0).sum(axis=1) // p.unroll)
-    first = np.concatenate([[0], np.cumsum(iterations)])
-    slots = max(int(first[-1]), 1) * p.unroll  # never empty, so that every buffer has an address
-
-    row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
-    group, lane = row // p.lanes, row % p.lanes
-    place = (first[group] * p.unroll + step_of) * p.lanes + lane
-    position = np.zeros(slots * p.lanes, np.uint8)
-    position[place] = columns - bases[group, step_of]
-    value = np.zeros(slots * p.lanes, np.float32)
-    value[place] = values
-    base = np.zeros(slots, p.base_dtype)
-    live_group, step = np.nonzero(bases >= 0)
-    base[first[live_group] * p.unroll + step] = bases[live_group, step]
-
-    arrays = {"starts": first.astype(np.int32), "parts": balanced(first, p.threads)}
-    if p.sort:
-        arrays["rows"] = np.argsort(order).astype(np.int32)
-    arrays["bases"] = base
-    if p.codec != "embedded":
-        arrays["indices"] = position
-    return arrays | {"values": _encode(value, position, p.codec)}
+    return Windows(p.codec, p.unroll, p.lanes, p.threads, p.base_dtype, sort=p.sort)
 
 
-def _encode(value: np.ndarray, position: np.ndarray, codec: str) -> np.ndarray:
-    if codec == "f32":
-        return value
-    if codec == "f16":
-        with np.errstate(over="ignore"):
-            half = value.astype(np.float16)
-        if np.isinf(half[np.isfinite(value)]).any():
-            raise FormatError(f"WELL f16: {np.abs(value).max():g} is beyond float16's range; store f32 values")
-        return half
-    nearest = (value.view(np.uint32).astype(np.int64) - position + 16) & ~31
-    embedded: np.ndarray = (nearest + position).astype(np.uint32).view(np.float32)
-    if not np.isfinite(embedded).all():
-        raise FormatError("WELL with embedded indices cannot hold NaN or infinity; store f32 values")
-    return embedded
+def sorting_pays(weight: np.ndarray, lanes: int) -> bool:
+    """Whether sorted rows save more slots than the permutation of the result costs (about half a slot a row)."""
+    natural, by_count = (slots_in(weight, order, lanes) for order in orders(weight))
+    return natural - by_count > len(weight) // 2
+
+
+def slot_count(weight: np.ndarray, params: WellParams) -> int:
+    """Slots that a weight takes."""
+    return slots_in(weight, orders(weight)[int(params.sort)], params.lanes)
 
 
 def build(params: WellParams) -> Any:

@@ -6,7 +6,8 @@ import pytest
 from sparsec.kernels import csr_vector, gemv, well
 from sparsec.kernels.activations import ACTIVATIONS
 from sparsec.kernels.csr_vector import CsrParams
-from sparsec.kernels.matvec import Matvec, balanced, reference
+from sparsec.kernels.matvec import Matvec, reference
+from sparsec.kernels.packing.recipe import balanced
 from sparsec.kernels.well import CODECS, WellParams
 from tests.kernels.targets import TARGETS, compiled, isa
 

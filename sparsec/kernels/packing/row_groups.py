@@ -1,0 +1,84 @@
+"""Row groups: the arrays of the sparse product kernels, K-chunked CSR of R x 1 blocks whose rows run in groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsec.kernels.packing.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RowGroups(Recipe):
+    """What `kernels.spmm` computes from its parameters.
+
+    Attributes:
+        blocks, block: row blocks, and the rows of one.
+        group, groups: row blocks in flight, and groups of one part.
+        unroll: non-zero blocks of a row per iteration.
+        parts: equal shares of work.
+        chunk_columns, chunks: columns of a K-chunk, and K-chunks.
+        channel_step, tap_offsets: floats from a channel to the next where the kernel reads, and to each tap of one.
+        index_unit: floats that an index counts.
+        word: type of the loads that bring indices.
+
+    """
+
+    blocks: int
+    block: int
+    group: int
+    groups: int
+    unroll: int
+    parts: int
+    chunk_columns: int
+    chunks: int
+    channel_step: int
+    tap_offsets: tuple[int, ...]
+    index_unit: int
+    word: str
+
+    def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """`starts`, `rows`, `indices` and `values`, see `kernels.spmm.pack`."""
+        p, taps, tapped = self, len(self.tap_offsets), self.chunk_columns
+        member = weight.reshape(p.blocks, p.block, -1)
+        block, column = np.nonzero((member != 0).any(axis=1))
+        if not len(column):  # an all-zero weight keeps one explicit zero, so that no index is special
+            block, column = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        counts = np.bincount(block * p.chunks + column // tapped, minlength=p.blocks * p.chunks)
+        counts = counts.reshape(p.blocks, p.chunks)
+        first_of = np.concatenate([[0], np.cumsum(counts.ravel())])
+
+        dealt = _deal(counts.sum(axis=1), p.parts, p.groups * p.group)[:, None, :].repeat(p.chunks, axis=1)
+        count = np.where(dealt >= 0, counts[dealt, np.arange(p.chunks)[None, :, None]], -1)
+        rank = np.argsort(-count, axis=2, kind="stable")
+        blocks = np.take_along_axis(dealt, rank, axis=2).reshape(-1, p.group)  # (part, chunk, group) x member
+        count = np.maximum(np.take_along_axis(count, rank, axis=2).reshape(-1, p.group), 0)
+        iterations = -(-count.max(axis=1) // p.unroll)
+        starts = np.concatenate([[0], np.cumsum(iterations)])
+
+        owner = np.repeat(np.arange(len(iterations)), iterations)
+        chunk = (owner // p.groups % p.chunks)[:, None, None]
+        step = (np.arange(len(owner)) - starts[owner])[:, None, None]
+        position = step * p.unroll + np.arange(p.unroll)[None, :, None]
+        slot_block, slot_count = blocks[owner][:, None, :], count[owner][:, None, :]
+        # Past a row's end its last position repeats with value zero: the load stays inside the chunk.
+        source = first_of[slot_block * p.chunks + chunk] + np.minimum(position, np.maximum(slot_count - 1, 0))
+        local = np.where(slot_count > 0, column[np.minimum(source, len(column) - 1)] - chunk * tapped, 0)
+        offset = (local // taps * p.channel_step + np.asarray(p.tap_offsets)[local % taps]) // p.index_unit
+        values = np.where((position < slot_count)[..., None], member[slot_block, :, chunk * tapped + local], 0)
+        return {
+            "starts": starts.astype(np.int32),
+            "rows": np.where(blocks >= 0, blocks * p.block, -1).astype(np.int32).ravel(),
+            "indices": offset.astype(np.int32 if p.word == "int32" else np.uint16).ravel().view(p.word),
+            "values": np.ascontiguousarray(values, dtype=np.float32).ravel(),
+        }
+
+
+def _deal(counts: np.ndarray, parts: int, per_part: int) -> np.ndarray:
+    """Row blocks of every part, (parts, per_part): by falling count, dealt back and forth; -1 fills short parts."""
+    order = np.argsort(-counts, kind="stable")
+    order = np.concatenate([order, np.full(parts * per_part - len(order), -1)])
+    hands = order.reshape(per_part, parts)
+    hands[1::2] = hands[1::2, ::-1]
+    return np.ascontiguousarray(hands.T)

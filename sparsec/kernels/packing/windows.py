@@ -1,0 +1,91 @@
+"""Windows: the arrays of the WELL kernels, see `formats.well`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsec.errors import FormatError
+from sparsec.formats.well import pack_slots
+from sparsec.kernels.packing.recipe import Recipe, balanced
+
+
+@dataclass(frozen=True)
+class Windows(Recipe):
+    """The fields of `kernels.well.WellParams` that decide the layout."""
+
+    codec: str
+    unroll: int
+    lanes: int
+    threads: int
+    base_dtype: str
+    sort: bool
+
+    def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """`starts`, `parts`, `rows`, `bases`, `indices` and `values`, see `kernels.well.pack`."""
+        order = orders(weight)[int(self.sort)]
+        starts, columns, values = _columns(_grouped(weight, order, self.lanes))
+        bases, step_of = pack_slots(starts, columns, weight.shape[1], self.lanes)
+        iterations = -(-(bases >= 0).sum(axis=1) // self.unroll)
+        first = np.concatenate([[0], np.cumsum(iterations)])
+        slots = max(int(first[-1]), 1) * self.unroll  # never empty, so that every buffer has an address
+
+        row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+        group, lane = row // self.lanes, row % self.lanes
+        place = (first[group] * self.unroll + step_of) * self.lanes + lane
+        position = np.zeros(slots * self.lanes, np.uint8)
+        position[place] = columns - bases[group, step_of]
+        value = np.zeros(slots * self.lanes, np.float32)
+        value[place] = values
+        base = np.zeros(slots, self.base_dtype)
+        live_group, step = np.nonzero(bases >= 0)
+        base[first[live_group] * self.unroll + step] = bases[live_group, step]
+
+        arrays = {"starts": first.astype(np.int32), "parts": balanced(first, self.threads)}
+        if self.sort:
+            arrays["rows"] = np.argsort(order).astype(np.int32)
+        arrays["bases"] = base
+        if self.codec != "embedded":
+            arrays["indices"] = position
+        return arrays | {"values": _encode(value, position, self.codec)}
+
+
+def orders(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as they are, and by falling count of non-zeros."""
+    return np.arange(weight.shape[0]), np.argsort(-(weight != 0).sum(axis=1), kind="stable")
+
+
+def _grouped(weight: np.ndarray, order: np.ndarray, lanes: int) -> np.ndarray:
+    """Rows in order, completed to whole groups by empty ones."""
+    return np.pad(weight[order], ((0, -len(order) % lanes), (0, 0)))
+
+
+def slots_in(weight: np.ndarray, order: np.ndarray, lanes: int) -> int:
+    """Slots that the rows in an order take."""
+    starts, columns, _ = _columns(_grouped(weight, order, lanes))
+    return int((pack_slots(starts, columns, weight.shape[1], lanes)[0] >= 0).sum())
+
+
+def _columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row starts, and the columns and values of the non-zeros in row order."""
+    nonzero = weight != 0
+    starts = np.concatenate([[0], np.cumsum(nonzero.sum(axis=1))])
+    return starts, np.nonzero(nonzero)[1], weight[nonzero]
+
+
+def _encode(value: np.ndarray, position: np.ndarray, codec: str) -> np.ndarray:
+    """The values as `kernels.well.CODECS` says."""
+    if codec == "f32":
+        return value
+    if codec == "f16":
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16)
+        if np.isinf(half[np.isfinite(value)]).any():
+            raise FormatError(f"WELL f16: {np.abs(value).max():g} is beyond float16's range; store f32 values")
+        return half
+    nearest = (value.view(np.uint32).astype(np.int64) - position + 16) & ~31
+    embedded: np.ndarray = (nearest + position).astype(np.uint32).view(np.float32)
+    if not np.isfinite(embedded).all():
+        raise FormatError("WELL with embedded indices cannot hold NaN or infinity; store f32 values")
+    return embedded
