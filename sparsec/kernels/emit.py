@@ -65,6 +65,12 @@ def add_to(buffer: Any, index: Any, vector: Any) -> None:
     store(buffer, index, load(buffer, index, lanes_of(vector)) + vector)
 
 
+def prefetch(buffer: Any, index: Any) -> None:
+    """Ask for the cache line at `index`, which may lie beyond the buffer's end."""
+    arguments = (T.int32(0), T.int32(3), T.int32(1))  # read, keep in every level, data
+    T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch.p0", T.address_of(buffer[index]), *arguments))
+
+
 def lanes_of(vector: Any) -> int:
     """Elements of a vector expression."""
     return int(tvm.DataType(str(vector.ty)).lanes)
