@@ -23,6 +23,7 @@ from sparsec.cost.tuning import TuningLog, default_path
 from sparsec.errors import SparsecError, UnsupportedOperatorError, UsageError, VerificationError
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, compare_with_onnxruntime, random_feeds
+from sparsec.option import PRECISIONS
 from sparsec.passes.context import Context, Report
 from sparsec.pipeline import run_passes
 from sparsec.runtime import InferenceSession
@@ -30,9 +31,6 @@ from sparsec.target import Target, machine_features, resolve
 
 STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3, "pack": 0.0, "verify": 0.1}
 """The steps in order, each with its usual share of the time."""
-
-TOLERANCE = 1e-4
-"""Largest |actual - expected| of an output over its largest |expected|, in float32."""
 
 TUNE = ("off", "measure")
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
@@ -55,6 +53,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     strict: bool = False,
     tune: str = "measure",
     tune_seconds: float = 45.0,
+    precision: str = "fp32",
+    max_error: float | None = None,
     dump_ir: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Artifact:
@@ -71,14 +71,17 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         tune: "measure" times the best few kernels of every layer here and keeps the times in the user's cache;
             "off" trusts the cost model.
         tune_seconds: what measuring may take in all.
+        precision: the fewest bits that a layer may compute with, one of `PRECISIONS`; each layer takes the fastest
+            kernel that this allows.
+        max_error: the largest error of an output relative to its largest magnitude; without it, the precision's own.
         dump_ir: a directory for the graph after every pass.
         progress: told of every step.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
         UnsupportedOperatorError: nodes cannot be lowered (all are listed), or `strict` refuses them.
-        UsageError: an unknown target or way of tuning, or a target that nothing can be compiled for.
-        VerificationError: the outputs differ from onnxruntime's by more than `TOLERANCE`.
+        UsageError: an unknown target, precision or way of tuning, or a target that nothing can be compiled for.
+        VerificationError: the outputs differ from onnxruntime's by more than `max_error`.
 
     """
     def announce(step: str, part: float = 0.0) -> None:
@@ -93,6 +96,9 @@ def compile(  # noqa: A001 - the name that users know from other compilers
                          f"models compile for {', '.join(BACKENDS)}")
     if threads < 1:
         raise UsageError(f"threads={threads}; give a number from 1 on")
+    if precision not in (PRECISIONS if backend.limited else ("fp32",)):
+        raise UsageError(f"precision='{precision}' on target '{resolved.name}'; choose one of {', '.join(PRECISIONS)}, "
+                         "or fp32 on targets with a number format of their own")
     announce("read")
     graph = reader.load(model, shapes=shapes)
     feeds = [random_feeds(graph), *([inputs] if inputs else [])]
@@ -104,17 +110,19 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
                                        f"strict to accept that:\n  {listed}")
     log = _tuning_log(tune, tune_seconds, resolved)
-    job = Job(resolved, threads, feeds[-1], log, calibration_of(resolved, threads), announce)
+    job = Job(resolved, threads, precision, feeds[-1], log, calibration_of(resolved, threads), announce)
     program, layers = backend.build(graph, job)
     announce("pack")
-    report = {"rates": job.calibration.source, "layers": layers, "outside": outside,
+    report = {"precision": precision, "rates": job.calibration.source, "layers": layers, "outside": outside,
               "passes": [_row(each) for each in passes], "verification": None}
     artifact = Artifact.build(program, resolved, threads, _outline(graph), report)
     announce("verify")
     if not verify:
         return artifact
-    checked = feeds if backend.tolerance is not None else feeds[-1:]  # those that number formats were chosen for
-    return replace(artifact, report={**report, "verification": _verify(model, artifact, checked, backend)})
+    tolerance = (max_error or PRECISIONS[precision]) if backend.limited else None
+    checked = feeds if backend.limited else feeds[-1:]  # those that number formats were chosen for
+    verification = _verify(model, artifact, checked, backend, tolerance)
+    return replace(artifact, report={**report, "verification": verification})
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class Job:
 
     target: Target
     threads: int
+    precision: str
     feeds: Feeds
     log: TuningLog | None
     calibration: Calibration
@@ -139,14 +148,14 @@ class Backend:
     Attributes:
         build: from the planned graph to the program and the report's row of every layer.
         execute: from the artifact to a function of its inputs, for the verification.
-        tolerance: the largest relative error of an output; None where the target computes with few bits, so that the
-            error is reported and never refused.
+        limited: the error of an output has a limit; not where the target computes with few bits of its own, so that
+            the error is reported and never refused.
 
     """
 
     build: Callable[[ir.Model, Job], tuple[Program, list[dict[str, Any]]]]
     execute: Callable[[Artifact], Callable[[Feeds], Sequence[np.ndarray]]]
-    tolerance: float | None
+    limited: bool
 
 
 def _build_cpu(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]]:
@@ -168,8 +177,8 @@ def _execute_cpu(artifact: Artifact) -> Callable[[Feeds], Sequence[np.ndarray]]:
 
 
 BACKENDS = {
-    "cpu": Backend(_build_cpu, _execute_cpu, TOLERANCE),
-    "eie": Backend(_build_eie, lambda artifact: eie.execute(artifact.constants()), None),
+    "cpu": Backend(_build_cpu, _execute_cpu, limited=True),
+    "eie": Backend(_build_eie, lambda artifact: eie.execute(artifact.constants()), limited=False),
 }
 """By the kind of target."""
 
@@ -206,7 +215,7 @@ def _plan(graph: ir.Model, job: Job) -> list[dict[str, Any]]:
     rows = []
     for index, node in enumerate(graph.graph):
         job.announce("plan", index / len(graph.graph))
-        options = layer_options(node, job.target, job.threads)
+        options = layer_options(node, job.target, job.threads, job.precision)
         if not options:
             continue
         timed = partial(measure, node, target=job.target, threads=job.threads)
@@ -244,7 +253,8 @@ def _outline(graph: ir.Model) -> bytes:
     return outline
 
 
-def _verify(model: reader.Source, artifact: Artifact, feeds: Sequence[Feeds], backend: Backend) -> dict[str, Any]:
+def _verify(model: reader.Source, artifact: Artifact, feeds: Sequence[Feeds], backend: Backend,
+            tolerance: float | None) -> dict[str, Any]:
     """Compare the artifact with onnxruntime; returns the largest relative error of each output."""
     if missing := sorted(set(artifact.manifest.features) - machine_features()):
         return {"skipped": f"this machine lacks {', '.join(missing)}"}
@@ -261,8 +271,8 @@ def _verify(model: reader.Source, artifact: Artifact, feeds: Sequence[Feeds], ba
                                     "compile without verification to accept that") from error
         for difference in differences:
             errors[difference.output] = max(errors[difference.output], difference.relative_error)
-    tolerance = backend.tolerance
     if tolerance is not None and (wrong := [f"'{name}' by {e:.2g}" for name, e in errors.items() if e > tolerance]):
         raise VerificationError(f"outputs differ from onnxruntime's by more than {tolerance:.0e} of their largest "
-                                f"magnitude: {', '.join(wrong)}; this is a defect of sparsec, please report it")
+                                f"magnitude: {', '.join(wrong)}; compile with more precision or a larger max_error, "
+                                "and report a defect if float32 is that far off")
     return {"reference": "onnxruntime", "inputs": len(feeds), "tolerance": tolerance, "relative_error": errors}

@@ -5,6 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+PRECISIONS = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
+"""What a layer may compute with, and the largest error that this may cause by default: that of an output relative to
+its largest magnitude. Each precision allows the kernels of those before it, too. Sums are float32 or exact integers."""
+
+
+def allows(precision: str, needed: str) -> bool:
+    """Whether a kernel that needs one precision may be chosen at another."""
+    order = list(PRECISIONS)
+    return order.index(needed) <= order.index(precision)
+
 
 @dataclass(frozen=True)
 class Work:

@@ -21,6 +21,14 @@ class Tuning(Enum):
     OFF = "off"
 
 
+class Precision(Enum):
+    """The keys of `sparsec.option.PRECISIONS`."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    INT8 = "int8"
+
+
 def command(
     model: options.ModelFile,
     output: Annotated[Path | None, typer.Option(
@@ -33,6 +41,12 @@ def command(
     tune: Annotated[Tuning, typer.Option(
         help="Time the best few kernels of every layer, or trust the cost model.")] = Tuning.MEASURE,
     tune_seconds: Annotated[float, typer.Option(min=0, help="What measuring may take in all.")] = 45.0,
+    precision: Annotated[Precision, typer.Option(
+        help="The fewest bits that a layer may compute with; activations and sums stay float32 between layers.",
+        )] = Precision.FP32,
+    max_error: Annotated[float | None, typer.Option(
+        min=0, help="Largest error of an output relative to its largest magnitude; else 1e-4, bf16 2e-2, int8 5e-2.",
+        )] = None,
     verify: Annotated[bool, typer.Option(help="Compare the outputs with onnxruntime's.")] = True,
     strict: Annotated[bool, typer.Option(help="Refuse layers that sparsec's own kernels cannot take.")] = False,
     dump_ir: Annotated[Path | None, typer.Option(
@@ -44,7 +58,8 @@ def command(
 
     artifact = compile_with_progress(model, target=target, threads=threads, shapes=options.parse_shapes(shapes),
                                      inputs=options.read_arrays(inputs) if inputs else None, verify=verify,
-                                     strict=strict, tune=tune.value, tune_seconds=tune_seconds, dump_ir=dump_ir)
+                                     strict=strict, tune=tune.value, tune_seconds=tune_seconds,
+                                     precision=precision.value, max_error=max_error, dump_ir=dump_ir)
     output = output or Path(model.with_suffix(".sparsec").name)
     artifact.save(output)
     description = describe_artifact(artifact, output.stat().st_size)

@@ -84,7 +84,7 @@ def best_by_format(choice: Choice) -> list[Candidate]:
 def _shortlist(candidates: Sequence[Candidate], trials: int) -> list[Candidate]:
     """The candidates worth timing: the best predicted ones, and dense if it is not hopeless."""
     short = list(candidates[:trials])
-    dense = next((c for c in candidates if c.option.format == "dense"), None)
+    dense = next((c for c in candidates if c.option.format.startswith("dense")), None)
     if dense is not None and dense not in short and dense.predicted_s < HOPELESS * candidates[0].predicted_s:
         short.append(dense)
     return short

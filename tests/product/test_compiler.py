@@ -11,6 +11,7 @@ from onnx import numpy_helper
 import sparsec
 from sparsec import compiler
 from sparsec.errors import UnsupportedOperatorError, UsageError, VerificationError
+from sparsec.option import PRECISIONS
 from sparsec.target import machine_features, resolve
 
 RNG = np.random.default_rng(0)
@@ -51,7 +52,7 @@ def test_the_artifact_answers_as_the_model():
 def test_every_cpu_target_compiles_and_is_verified_where_it_runs(target, threads):
     verification = sparsec.compile(LINEAR, target, threads=threads, tune="off").report["verification"]
     missing = resolve(target).features - machine_features()
-    assert "skipped" in verification if missing else verification["relative_error"]["y"] <= compiler.TOLERANCE
+    assert "skipped" in verification if missing else verification["relative_error"]["y"] <= PRECISIONS["fp32"]
 
 
 def test_the_graph_in_the_artifact_is_onnx_without_its_weights():
@@ -90,7 +91,8 @@ def test_a_layer_without_a_kernel_is_named_and_strict_refuses_it():
         sparsec.compile(OUTSIDE, tune="off", strict=True)
 
 
-@pytest.mark.parametrize("arguments", [{"target": "abacus"}, {"threads": 0}, {"tune": "guess"}])
+@pytest.mark.parametrize("arguments", [{"target": "abacus"}, {"threads": 0}, {"tune": "guess"},
+                                       {"precision": "fp12"}, {"precision": "bf16", "target": "eie"}])
 def test_wrong_usage_is_refused(arguments):
     with pytest.raises(UsageError):
         sparsec.compile(LINEAR, **arguments)

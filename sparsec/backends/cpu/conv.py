@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cpu import depthwise, products
+from sparsec.backends.cpu import depthwise, narrow, products
 from sparsec.backends.cpu.context import KernelCall, LoweringContext
 from sparsec.backends.cpu.weights import (
     bias_vector,
@@ -66,9 +66,12 @@ def layer_of(node: ir.Node) -> products.Layer:
     return products.Layer(weight_matrix(node), bias_vector(node), stencil, epilogue_of(node), target)
 
 
-def options(node: ir.Node, target: Target, isa: Isa) -> list[Option]:
+def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Option]:
     """Every way to run the convolution, none for a depthwise one, which has a kernel of its own."""
-    return [] if is_depthwise(node) else products.options(layer_of(node), target, isa)
+    if is_depthwise(node):
+        return []
+    layer = layer_of(node)
+    return [*products.options(layer, target, isa), *narrow.options(layer, target, isa, precision)]
 
 
 def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:

@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu import few_rows, products
+from sparsec.backends.cpu import few_rows, narrow, products
 from sparsec.backends.cpu.context import KernelCall, LoweringContext
 from sparsec.backends.cpu.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.layout import Tiled
@@ -22,11 +22,12 @@ def layer_of(node: ir.Node, source: Tiled, lanes: int) -> products.Layer:
     return products.Layer(weight, bias_vector(node), linear(source, weight.shape[0], lanes), epilogue_of(node))
 
 
-def options(node: ir.Node, target: Target, isa: Isa) -> list[Option]:
+def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Option]:
     """Every way to run the layer."""
     source = node.inputs[0].meta.get("layout")
     if isinstance(source, Tiled):
-        return products.options(layer_of(node, source, isa.lanes), target, isa)
+        layer = layer_of(node, source, isa.lanes)
+        return [*products.options(layer, target, isa), *narrow.options(layer, target, isa, precision)]
     return few_rows.options(node, isa)
 
 

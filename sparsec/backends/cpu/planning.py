@@ -22,10 +22,10 @@ LAYERS: dict[str, Any] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul}
 """The operators with a weight of their own, by the module that offers options for them and calls one."""
 
 
-def layer_options(node: ir.Node, target: Target, threads: int) -> list[Option]:
+def layer_options(node: ir.Node, target: Target, threads: int, precision: str = "fp32") -> list[Option]:
     """The options for a node of a laid-out graph, none where it is no layer with a weight of its own."""
     layer = LAYERS.get(f"{node.domain}::{node.op_type}")
-    return [] if layer is None else list(layer.options(node, target, isa_of(target, threads)))
+    return [] if layer is None else list(layer.options(node, target, isa_of(target, threads), precision))
 
 
 def measure(node: ir.Node, option: Option, target: Target, threads: int) -> float:

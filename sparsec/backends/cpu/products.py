@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsec.backends.cpu.context import KernelCall
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels import dense, dense_outputs, spmm
+from sparsec.kernels import dense, dense_bf16, dense_outputs, spmm, spmm_bf16
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Epilogue, Tiling, pixel_mask
 from sparsec.kernels.stencil import Stencil
@@ -55,13 +55,13 @@ def options(layer: Layer, target: Target, isa: Isa) -> list[Option]:
     return offers
 
 
-def _tile_vectors(stencil: Stencil) -> list[int]:
-    """Tile widths that compute few vectors twice."""
+def tile_vectors(stencil: Stencil, multiple: int = 1) -> list[int]:
+    """Tile widths that compute few vectors twice, multiples of some number; there may be none but for 1."""
     total = stencil.vectors
+    widths = range(multiple, min(total, MAX_VECTORS) + 1, multiple)
     if stencil.segments > 1:
-        return [v for v in range(1, min(total, MAX_VECTORS) + 1) if total % v == 0]
-    fits = [v for v in range(1, min(total, MAX_VECTORS) + 1) if -(-total // v) * v <= 1.1 * total]
-    return fits or [min(total, MAX_VECTORS)]
+        return [v for v in widths if total % v == 0]
+    return [v for v in widths if -(-total // v) * v <= 1.1 * total] or list(widths[-1:])
 
 
 def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int) -> Iterator[Tiling]:
@@ -76,11 +76,11 @@ def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int) -> Iterator[T
         if len(s.taps) > 1 and halo < len(s.taps) * width:
             chunks["halo"] = {int(share * target.l1_bytes) // halo for share in L1_SHARES}
     for mode, sizes in chunks.items():
-        for size in {_balanced(s.channels, max(1, size)) for size in sizes}:
+        for size in {balanced(s.channels, max(1, size)) for size in sizes}:
             yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads)
 
 
-def _balanced(channels: int, chunk: int) -> int:
+def balanced(channels: int, chunk: int) -> int:
     """The chunk, evened out over all channels."""
     return -(-channels // -(-channels // min(chunk, channels)))
 
@@ -89,7 +89,7 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
     rows = layer.weight.reshape(-1, block, layer.weight.shape[1])
     nonzero = int(np.count_nonzero((rows != 0).any(axis=1)))
     registers = isa.registers - 3
-    for vectors in _tile_vectors(layer.stencil):
+    for vectors in tile_vectors(layer.stencil):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= registers and g * isa.threads <= len(rows)]
         for tiling in _tilings(layer, target, isa, vectors) if shapes else ():
             for group, unroll in shapes:
@@ -105,7 +105,7 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
 
 def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
     outputs = layer.stencil.outputs
-    for vectors in _tile_vectors(layer.stencil):
+    for vectors in tile_vectors(layer.stencil):
         # Sums in more than three quarters of the registers, or wide blocks of few rows, make LLVM spill.
         blocks = [r for r in DENSE_BLOCKS if r <= outputs and 4 * r * vectors <= 3 * isa.registers and vectors <= 2 * r]
         for tiling in _tilings(layer, target, isa, vectors) if blocks else ():
@@ -120,7 +120,7 @@ def _dense_outputs_options(layer: Layer, target: Target, isa: Isa) -> Iterator[O
     if layer.target is None:
         return
     fits = int(L1_SHARES[0] * target.l1_bytes) // (4 * s.x_channel_stride)
-    chunk = _balanced(s.channels, max(fits, -(-MIN_STEPS // len(s.taps))))
+    chunk = balanced(s.channels, max(fits, -(-MIN_STEPS // len(s.taps))))
     for pixels, vectors in dense_outputs.blockings(s, layer.target, isa):
         params = dense_outputs.DenseOutputsParams(s, layer.epilogue, layer.target, pixels, vectors, chunk)
         yield Option("dense", "gemm/outputs", f"P={pixels} V={vectors} chunk={chunk}", params, 4 * layer.weight.size,
@@ -128,7 +128,8 @@ def _dense_outputs_options(layer: Layer, target: Target, isa: Isa) -> Iterator[O
 
 
 FAMILIES: dict[type, Any] = {
-    spmm.SpmmParams: spmm, dense.DenseParams: dense, dense_outputs.DenseOutputsParams: dense_outputs}
+    spmm.SpmmParams: spmm, dense.DenseParams: dense, dense_outputs.DenseOutputsParams: dense_outputs,
+    spmm_bf16.SpmmBf16Params: spmm_bf16, dense_bf16.DenseBf16Params: dense_bf16}
 
 
 @functools.lru_cache(maxsize=512)
