@@ -18,7 +18,7 @@ from sparsec.kernels.packing.blocks import OverlappingBlocks
 from sparsec.kernels.product import Finish, Tiling, build_product
 from sparsec.option import Work
 
-PREFETCH = 256  # floats that weights are asked for ahead of their use
+PREFETCH = 512  # floats that weights are asked for ahead of their use
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,14 @@ def block_rows(p: DenseParams) -> np.ndarray:
 
 
 def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
-    """The kernel's array for a weight (outputs, channels * taps): `values`, (row block, channels * taps, block)."""
+    """The kernel's array for a weight (outputs, channels * taps): `values`, see `OverlappingBlocks`."""
     return recipe(params).pack(weight)
 
 
 def recipe(params: DenseParams) -> OverlappingBlocks:
     """How `pack` lays a weight out."""
-    return OverlappingBlocks(params.tiling.parts * params.blocks, params.block)
+    t = params.tiling
+    return OverlappingBlocks(t.parts, params.blocks, params.block, t.chunk * len(t.stencil.taps))
 
 
 def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
@@ -83,19 +84,23 @@ def build(params: DenseParams, isa: Isa) -> Any:
     total = t.parts * params.blocks * params.block * t.stencil.inner
 
     def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, finish: Finish) -> None:
+        columns = t.chunk * len(t.stencil.taps)
+        width = T.Bind(T.min(columns, t.stencil.inner - chunk * columns))
+        start = T.Bind(params.blocks * params.block * (part * t.stencil.inner + chunk * columns))
         with T.serial(0, params.blocks) as block:
-            _row_block(b, source, base, params, T.Bind(part * params.blocks + block), chunk, finish)
+            weights = T.Bind(start + block * (width * params.block))
+            _row_block(b, source, base, params, T.Bind(part * params.blocks + block), weights, chunk, finish)
 
     return build_product(t, isa, {"values": (total, "float32")}, inner, t.parts * params.blocks * params.block)
 
 
-def _row_block(b: Buffers, source: Any, base: Any, p: DenseParams, block: Any, chunk: Any, finish: Finish) -> None:
+def _row_block(b: Buffers, source: Any, base: Any, p: DenseParams, block: Any, weights: Any, chunk: Any,
+               finish: Finish) -> None:
     t, s = p.tiling, p.tiling.stencil
     lanes, taps = s.lanes, len(s.taps)
     acc = registers(p.accumulators, lanes)
     for register in range(p.accumulators):
         store(acc, register * lanes, splat(0.0, lanes))
-    weights = T.Bind((block * s.inner + chunk * (t.chunk * taps)) * p.block)
     with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
         for tap, tap_offset in enumerate(t.tap_offsets):
             # The hardware's prefetcher stops at every page, where a cold weight would wait for memory.

@@ -16,7 +16,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit import Buffers, add_to, kernel, load, prefetch, registers, splat, store
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Epilogue, clear_border, finish_vector
 from sparsec.kernels.reformat_tiled import transpose
@@ -138,9 +138,12 @@ def _register_block(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any, ch
         store(acc, register * lanes, splat(0.0, lanes))
     weights = T.Bind((panel * s.inner + chunk * (p.chunk * len(s.taps))) * p.panel)
     x = T.Bind(s.x_origin + chunk * (p.chunk * s.x_channel_stride) + position)
+    # Weights come from memory: every register block of a chunk asks for a share of the next chunk's.
+    ahead = T.Bind(p.chunk * len(s.taps) * p.panel + T.floormod(position, p.vectors) * lanes)
     with T.serial(0, T.min(p.chunk, s.channels - chunk * p.chunk)) as channel:
         for tap, offset in enumerate(s.taps):
             at = weights + (channel * len(s.taps) + tap) * p.panel
+            prefetch(b["values"], at + ahead)
             values = [T.Bind(load(b["values"], at + v * lanes, lanes)) for v in range(p.vectors)]
             for pixel in range(p.pixels):
                 source = splat(b["x"][x + channel * s.x_channel_stride + offset + pixel], lanes)

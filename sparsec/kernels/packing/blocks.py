@@ -11,16 +11,23 @@ from sparsec.kernels.packing.recipe import Recipe
 
 @dataclass(frozen=True)
 class OverlappingBlocks(Recipe):
-    """`blocks` blocks of `block` rows; where they do not come out even, the last ones overlap their neighbours."""
+    """Blocks of `block` rows, `blocks` of them in each of `parts`, their columns cut into chunks of `chunk`.
 
+    Where blocks do not come out even, the last ones overlap their neighbours.
+    """
+
+    parts: int
     blocks: int
     block: int
+    chunk: int
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`values`, (row block, columns, block)."""
-        first = np.minimum(np.arange(self.blocks) * self.block, len(weight) - self.block)
-        rows = first[:, None] + np.arange(self.block)
-        return {"values": np.ascontiguousarray(weight[rows].transpose(0, 2, 1), dtype=np.float32).ravel()}
+        """`values`, (part, chunk, row block, column, row of the block): in the order in which they are read."""
+        first = np.minimum(np.arange(self.parts * self.blocks) * self.block, len(weight) - self.block)
+        rows = (first[:, None] + np.arange(self.block)).reshape(self.parts, self.blocks, self.block)
+        pieces = [weight[rows, at:at + self.chunk].swapaxes(2, 3).reshape(self.parts, -1)
+                  for at in range(0, weight.shape[1], self.chunk)]
+        return {"values": np.concatenate(pieces, axis=1).astype(np.float32, copy=False).ravel()}
 
 
 @dataclass(frozen=True)
