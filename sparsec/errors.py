@@ -24,7 +24,7 @@ class UnsupportedOperatorError(SparsecError):
 
 
 class InputError(SparsecError):
-    """A feed of `InferenceSession.run` has the wrong name, shape or dtype."""
+    """A feed of `InferenceSession.run` has the wrong name, shape or dtype, or holds an index outside a tensor."""
 
 
 class ArtifactError(SparsecError):

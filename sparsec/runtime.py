@@ -104,7 +104,8 @@ class InferenceSession:
             The outputs, as arrays of their own memory.
 
         Raises:
-            InputError: a name, shape or dtype does not fit; says what was expected and what was given.
+            InputError: a name, shape or dtype does not fit; says what was expected and what was given. Or the model
+                uses an input as an index and it lies outside the tensor.
 
         """
         wanted = self._select(output_names) if output_names else self._all
@@ -125,6 +126,8 @@ class InferenceSession:
             else:
                 results = tvm_runtime.call(self.threads, engine.call, *engine.tensors)
             return [_fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+        except IndexError as error:  # of the kernel that checks indices
+            raise InputError(str(error)) from error
         finally:
             self._idle.append(engine)
 

@@ -52,11 +52,12 @@ def test_equal_constants_are_stored_once():
     assert [v.shape for v in context.constants.values()] == [(4,), (2, 2)]
 
 
-def test_every_node_that_cannot_be_lowered_is_named():
+def test_every_node_that_cannot_be_lowered_is_named(capfd):
     model = model_of(HEADER + """(float[2,3] x) => (float[2,3] z) {
         y = sparsec.Unknown(x)  v = Relu(y)  w = sparsec.Other(x)  z = Add(v, w) }""")
     with pytest.raises(UnsupportedOperatorError, match=r"(?s)2 node.*sparsec::Unknown \(opset 1\).*sparsec::Other"):
         lowering.lower(model, resolve("cpu"))
+    assert capfd.readouterr().err == ""
 
 
 def test_plain_operators_match_onnxruntime():

@@ -44,9 +44,13 @@ def lower(model: ir.Model, target: Target, threads: int = 1) -> Lowered:
     inputs = [value for value in graph.inputs if value.const_value is None]
     parameters = [_parameter(context, value, f"input_{index}") for index, value in enumerate(inputs)]
     with context.bb.function("main"):
-        with context.bb.dataflow():
-            _lower_nodes(context, model)
-            results = context.bb.emit_output(relax.Tuple([_result(context, value) for value in graph.outputs]))
+        try:
+            with context.bb.dataflow():
+                _lower_nodes(context, model)
+                results = context.bb.emit_output(relax.Tuple([_result(context, value) for value in graph.outputs]))
+        except Exception:
+            context.bb._end_block()  # noqa: SLF001 - the builder prints a complaint if it dies with an open block
+            raise
         context.bb.emit_func_output(results, [*parameters, *context.constants])
     module = context.bb.get()
     module["main"] = module["main"].with_attr("num_input", len(inputs))  # TVM's machine checks these, no constants

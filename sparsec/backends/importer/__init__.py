@@ -13,6 +13,7 @@ from sparsec.backends.importer import (
     converters,
     decompose,
     elementwise,
+    indexing,
     normalization,
     padding,
     pooling,
@@ -27,7 +28,8 @@ from sparsec.backends.importer.node import Operator, infer_outputs, static_type
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.shapes import static_shape
 
-FAMILIES = (elementwise, normalization, padding, pooling, products, reductions, resizing, selecting, shaping)
+FAMILIES = (elementwise, indexing, normalization, padding, pooling, products, reductions, resizing, selecting,
+            shaping)
 OPERATORS: dict[str, Operator] = {name: operator for family in FAMILIES for name, operator in family.OPERATORS.items()}
 
 

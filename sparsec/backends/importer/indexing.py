@@ -1,0 +1,94 @@
+"""Operators that read or write elements by index; an index outside the tensor ends the inference with an error."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+from tvm import relax
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.importer.node import Operator, built
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels import index
+
+op = relax.op
+
+REDUCTIONS = {"none": "update", "add": "add", "mul": "mul", "min": "min", "max": "max"}
+"""ONNX's names of what a scatter does with the old element, and TVM's."""
+
+
+def _checked(context: LoweringContext, node: ir.Node, extents: tuple[int, ...]) -> relax.Expr:
+    """The node's indices, one for each of the axes in turn, counted from the beginning of the axes.
+
+    Raises:
+        UnsupportedOperatorError: they are constant and one lies outside its axis.
+
+    """
+    shape, known = context.shape(node.inputs[1]), context.array(node.inputs[1])
+    params = index.IndexParams(math.prod(shape) // len(extents), extents, context.dtype(node.inputs[1]),
+                               f"node '{node.name}'")
+    if known is None:
+        kernel = built(index.build, params, context.isa)
+        positions = context.call(kernel, [context.flat(node.inputs[1])], math.prod(shape), dtype="int64")
+        return context.bb.emit(op.reshape(positions, shape))
+    try:
+        return context.constant(index.reference(known.reshape(-1, len(extents)), params).reshape(shape))
+    except IndexError as error:
+        raise UnsupportedOperatorError(str(error)) from error
+
+
+def _along_axis(context: LoweringContext, node: ir.Node) -> tuple[relax.Expr, relax.Expr, int]:
+    """The tensor, the indices and the axis that they count along."""
+    dims = context.shape(node.inputs[0])
+    axis = node.attributes.get_int("axis", 0) % len(dims)
+    return context.tensor(node.inputs[0]), _checked(context, node, (dims[axis],)), axis
+
+
+def gather(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Gather: slices along an axis."""
+    x, indices, axis = _along_axis(context, node)
+    return [op.take(x, indices, axis, mode="clip")]  # the other modes warn of indices that cannot occur here
+
+
+def gather_elements(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """GatherElements: one element for every index."""
+    return [op.gather_elements(*_along_axis(context, node))]
+
+
+def gather_nd(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """GatherND: slices addressed by rows of indices, below the dimensions that both inputs share."""
+    batch_dims = node.attributes.get_int("batch_dims", 0)
+    return [op.gather_nd(context.tensor(node.inputs[0]), _rows(context, node, batch_dims), batch_dims)]
+
+
+def _rows(context: LoweringContext, node: ir.Node, first: int = 0) -> relax.Expr:
+    """Rows of indices into the axes from `first` on."""
+    width = context.shape(node.inputs[1])[-1]
+    return _checked(context, node, context.shape(node.inputs[0])[first:first + width])
+
+
+def scatter_elements(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Scatter and ScatterElements: a tensor with one element changed for every index."""
+    x, indices, axis = _along_axis(context, node)
+    return [op.scatter_elements(x, indices, context.tensor(node.inputs[2]), axis=axis, reduction=_reduction(node))]
+
+
+def scatter_nd(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """ScatterND: a tensor with slices changed that rows of indices address."""
+    return [op.scatter_nd(context.tensor(node.inputs[0]), _rows(context, node), context.tensor(node.inputs[2]),
+                          _reduction(node))]
+
+
+def _reduction(node: ir.Node) -> str:
+    return REDUCTIONS[node.attributes.get_string("reduction", "none") or "none"]
+
+
+OPERATORS: dict[str, Operator] = {
+    "Gather": gather,
+    "GatherElements": gather_elements,
+    "GatherND": gather_nd,
+    "Scatter": scatter_elements,
+    "ScatterElements": scatter_elements,
+    "ScatterND": scatter_nd,
+}
