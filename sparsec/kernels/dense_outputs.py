@@ -126,12 +126,14 @@ def _panels(b: Buffers, p: DenseOutputsParams, low: Any, high: Any, thread: tupl
         with (T.serial(0, p.chunks) as chunk, T.serial(0, target.batch) as image, T.serial(0, target.height) as row,
               T.serial(0, p.row_blocks) as block):
             position = T.Bind((image * target.pitch + row) * target.row_stride + block * p.pixels)
-            _register_block(b, p, sums, T.Bind(panel), chunk, position)
+            ordinal = T.Bind((image * target.height + row) * p.row_blocks + block)
+            _register_block(b, p, sums, T.Bind(panel), chunk, position, ordinal)
         _write_panel(b, p, sums, panel)
 
 
-def _register_block(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any, chunk: Any, position: Any) -> None:
-    """The products of a chunk for `pixels` positions of a panel, added to the scratch."""
+def _register_block(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any, chunk: Any, position: Any,
+                    ordinal: Any) -> None:
+    """The products of a chunk for `pixels` positions of a panel, the ordinal-th of them, added to the scratch."""
     s, lanes = p.stencil, p.stencil.lanes
     acc = registers(p.pixels * p.vectors, lanes)
     for register in range(p.pixels * p.vectors):
@@ -139,11 +141,14 @@ def _register_block(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any, ch
     weights = T.Bind((panel * s.inner + chunk * (p.chunk * len(s.taps))) * p.panel)
     x = T.Bind(s.x_origin + chunk * (p.chunk * s.x_channel_stride) + position)
     # Weights come from memory: every register block of a chunk asks for a share of the next chunk's.
-    ahead = T.Bind(p.chunk * len(s.taps) * p.panel + T.floormod(position, p.vectors) * lanes)
+    share = -(-p.vectors // (p.target.batch * p.target.height * p.row_blocks))
+    next_chunk = p.chunk * len(s.taps) * p.panel
+    ahead = [T.Bind(next_chunk + T.floormod(ordinal * share + i, p.vectors) * lanes) for i in range(share)]
     with T.serial(0, T.min(p.chunk, s.channels - chunk * p.chunk)) as channel:
         for tap, offset in enumerate(s.taps):
             at = weights + (channel * len(s.taps) + tap) * p.panel
-            prefetch(b["values"], at + ahead)
+            for line in ahead:
+                prefetch(b["values"], at + line)
             values = [T.Bind(load(b["values"], at + v * lanes, lanes)) for v in range(p.vectors)]
             for pixel in range(p.pixels):
                 source = splat(b["x"][x + channel * s.x_channel_stride + offset + pixel], lanes)
