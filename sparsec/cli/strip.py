@@ -25,7 +25,7 @@ STAND_IN = 2  # the size of symbolic dimensions in verification
 def command(
     model: options.ModelFile,
     output: Annotated[Path | None, typer.Option(
-        "--output", "-o", dir_okay=False, help="The new model; MODEL-stripped.onnx in this directory if not given.")] = None,
+        "--output", "-o", dir_okay=False, help="The new model; MODEL-stripped.onnx here if not given.")] = None,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     merge_duplicates: Annotated[bool, typer.Option(
         "--merge-duplicates", help="Also merge units with equal incoming weights.")] = False,
@@ -77,7 +77,8 @@ def print_report(report: StripReport) -> None:
                        [(layer.name, *_row(layer)) for layer in report.layers],
                        (f"{len(report.layers)} layers", *_row(report.total)))
     total = report.total
-    lines = [f"\ncompression by zeros {_times(total.direct_compression)}, effective {_times(total.effective_compression)}"]
+    direct, effective = _times(total.direct_compression), _times(total.effective_compression)
+    lines = [f"\ncompression by zeros {direct}, effective {effective}"]
     lines += [f"{name}: {count}" for name, count in report.counts.items() if count]
     grouped: Counter[tuple[str, str]] = Counter()
     for kept in report.kept:

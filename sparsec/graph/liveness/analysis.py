@@ -15,19 +15,21 @@ from sparsec.graph.liveness import (
     elementwise,
     embedding,
     movement,
+    normalization,
     pooling,
+    reductions,
     reshape,
     resize,
-    rows,
     select,
 )
-from sparsec.graph.liveness.facts import Known, Mask, compact, constant_of, dims, is_constant, unknown
+from sparsec.graph.liveness.facts import Known, Mask, aligned, compact, dims, unknown
+from sparsec.graph.liveness.node import constant_of, is_constant
 from sparsec.graph.liveness.rule import Rule
 
 RULES: Mapping[str, Rule] = {
     **elementwise.RULES, **conv.RULES, **pooling.RULES, **contraction.RULES, **reshape.RULES, **movement.RULES,
-    **select.RULES, **embedding.RULES, **rows.RULES, **channels.RULES,
-    **resize.RULES,
+    **select.RULES, **embedding.RULES, **normalization.RULES,
+    **reductions.RULES, **channels.RULES, **resize.RULES,
 }
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Gather")
 
@@ -124,37 +126,34 @@ def captured(graph: ir.Graph) -> Iterator[ir.Value]:
             yield from (value for value in node.inputs if value is not None and value.graph is graph)
 
 
+def _rank(value: ir.Value) -> int:
+    return 0 if value.shape is None else len(value.shape)
+
+
 def _backward(graph: ir.Graph, known: Mapping[ir.Value, Known], opaque: Mapping[ir.Node, str], *,
               paths: bool = False) -> dict[ir.Value, Mask]:
     """Needed elements; with `paths` only those that depend on an input of the model."""
     everything = np.ones((), bool)
-    needed: dict[ir.Value, Mask] = {}
+    needed: dict[ir.Value, Mask] = {value: np.zeros((1,) * _rank(value), bool) for value in known}
 
-    def mark(value: ir.Value, mask: Mask) -> None:
-        rank = len(value.shape) if value.shape is not None else 0
-        mask = mask.reshape((1,) * (rank - mask.ndim) + mask.shape) if mask.ndim < rank else mask
-        needed[value] = mask if value not in needed else needed[value] | mask
+    def mark(value: ir.Value | None, mask: Mask | None) -> None:
+        if value is not None and mask is not None:
+            needed[value] = needed[value] | aligned(mask, max(_rank(value), mask.ndim))
 
-    for value in (*graph.outputs, *captured(graph)):
-        mark(value, everything)
+    for output in (*graph.outputs, *captured(graph)):
+        mark(output, everything)
     for node in reversed(graph):
         if node in opaque:
             for value in node.inputs:
-                if value is not None:
-                    mark(value, everything)
+                mark(value, everything)
             continue
-        outs = [needed.get(value, np.zeros((1,) * len(dims(value)), bool)) for value in node.outputs]
+        outs = [needed[value] for value in node.outputs]
         if paths:
             outs = [compact(out & ~known[value].mask) for out, value in zip(outs, node.outputs, strict=True)]
-        if not any(out.any() for out in outs):
-            continue
-        rule = RULES[node.op_type]
-        masks = rule.backward(node, outs, _facts(node, known, paths=paths))
-        for value, mask in zip(node.inputs, masks, strict=False):
-            if value is not None and mask is not None:
-                mark(value, mask)
-    for value in known:
-        needed.setdefault(value, np.zeros((1,) * (len(value.shape) if value.shape is not None else 0), bool))
+        if any(out.any() for out in outs):
+            masks = RULES[node.op_type].backward(node, outs, _facts(node, known, paths=paths))
+            for value, found in zip(node.inputs, masks, strict=False):
+                mark(value, found)
     return needed
 
 

@@ -7,60 +7,44 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.conv import name
-from sparsec.graph.liveness.facts import (
-    Array,
-    Known,
-    Mask,
-    compact,
-    dims,
-    evaluate,
-    known,
-    spread,
-    unknown,
-)
-from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.facts import Array, Known, Mask, compact, dims, spread, unknown, where_known
+from sparsec.graph.liveness.node import evaluate, name, operand
+from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Relation, freeze, tie
 
 
-def _source(node: ir.Node) -> ir.Value:
-    assert node.inputs[0] is not None
-    return node.inputs[0]
-
-
 def _axis(node: ir.Node) -> int:
-    rank = len(dims(_source(node)))
+    rank = len(dims(operand(node, 0)))
     return min(1, rank - 1) if node.op_type == "BatchNormalization" else int(node.attributes.get_int("axis", 1)) % rank
 
 
 def _per_channel(node: ir.Node, array: Array) -> Array:
     """A parameter, aligned with the input; scalars broadcast."""
-    rank = len(dims(_source(node)))
+    rank = len(dims(operand(node, 0)))
     return array.reshape([-1 if axis == _axis(node) else 1 for axis in range(rank)])
 
 
 def _parameters(inputs: Inputs) -> list[Known]:
-    return [fact for fact in inputs[1:] if fact is not None]
+    return [found for found in inputs[1:] if found is not None]
 
 
 def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """Known where the input is, and at the bias where the scale of a normalisation is zero."""
-    x, parameters = inputs[0], _parameters(inputs)
-    assert x is not None
+    x, parameters = fact(inputs, 0), _parameters(inputs)
     mask = x.mask
     if node.op_type == "BatchNormalization":
         mask = mask | _per_channel(node, parameters[0].zero)
-    for fact in parameters:
-        mask = mask & _per_channel(node, fact.mask)
+    for each in parameters:
+        mask = mask & _per_channel(node, each.mask)
     if not mask.any():
         return [unknown(node.outputs[0])]
     if node.op_type != "BatchNormalization":
-        full = spread(x.value, [_axis(node)], dims(_source(node)))
+        full = spread(x.value, [_axis(node)], dims(operand(node, 0)))
         value = evaluate(node, [full, *(None if f is None else f.value for f in inputs[1:])])
-        return [unknown(node.outputs[0]) if value is None else known(mask, value)]
-    scale, bias, mean, variance = (_per_channel(node, fact.value).astype(np.float64) for fact in parameters)
+        return [unknown(node.outputs[0]) if value is None else where_known(mask, value)]
+    scale, bias, mean, variance = (_per_channel(node, each.value).astype(np.float64) for each in parameters)
     spread_out = np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
-    return [known(mask, ((x.value - mean) / spread_out * scale + bias).astype(x.value.dtype))]
+    return [where_known(mask, ((x.value - mean) / spread_out * scale + bias).astype(x.value.dtype))]
 
 
 def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
@@ -73,7 +57,7 @@ def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask
 
 def couple(node: ir.Node) -> Iterator[Relation]:
     """Channels go with their parameters."""
-    x, y = _source(node), node.outputs[0]
+    x, y = operand(node, 0), node.outputs[0]
     for axis in range(len(dims(x))):
         yield from tie((x, axis), (y, axis))
     for value in node.inputs[1:]:
@@ -90,17 +74,15 @@ def reject(node: ir.Node, _inputs: Inputs) -> str | None:
     return "scales by block" if blocked else None
 
 
-def lrn_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
+def lrn_forward(_node: ir.Node, inputs: Inputs) -> list[Known]:
     """LRN: zeros stay zeros; what is around a known value may still vary."""
-    x = inputs[0]
-    assert x is not None
-    return [known(x.zero, np.zeros((1,) * x.mask.ndim, x.value.dtype))]
+    x = fact(inputs, 0)
+    return [where_known(x.zero, np.zeros((1,) * x.mask.ndim, x.value.dtype))]
 
 
 def lrn_backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
     """LRN: every channel in the window of a needed one that is not zero."""
-    assert inputs[0] is not None
-    live = spread(needed[0] & inputs[0].nonzero, [1], dims(_source(node)))
+    live = spread(needed[0] & fact(inputs, 0).nonzero, [1], dims(operand(node, 0)))
     size, channels = int(node.attributes["size"].as_int()), live.shape[1]
     distance = np.arange(channels)[:, None] - np.arange(channels)
     window = (distance >= -((size - 1) // 2)) & (distance <= size // 2)
@@ -110,7 +92,7 @@ def lrn_backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[
 
 def lrn_couple(node: ir.Node) -> Iterator[Relation]:
     """LRN: channels stay, because their neighbours count them."""
-    x, y = _source(node), node.outputs[0]
+    x, y = operand(node, 0), node.outputs[0]
     for axis in (0, *range(2, len(dims(x)))):
         yield from tie((x, axis), (y, axis))
     yield from freeze([(x, 1), (y, 1)], f"{name(node)} couples neighbouring channels")

@@ -8,9 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.conv import name
 from sparsec.graph.liveness.elementwise import broadcast_axes
-from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, aligned, compact, dims, gathered, known, unknown
+from sparsec.graph.liveness.facts import (
+    Array,
+    Dims,
+    Known,
+    Mask,
+    aligned,
+    compact,
+    dims,
+    gathered,
+    some,
+    unknown,
+    where_known,
+)
+from sparsec.graph.liveness.node import name, operand
 from sparsec.graph.liveness.rule import Inputs, Rule
 from sparsec.graph.liveness.slabs import Relation, nonempty, tie
 
@@ -38,9 +50,9 @@ class Operand:
 def operands(node: ir.Node, inputs: Inputs) -> tuple[Operand, Operand]:
     """The two matrices."""
     pair = []
-    for value, fact, flag in zip(node.inputs[:2], inputs[:2], ("transA", "transB"), strict=True):
-        assert value is not None
-        fact = fact or unknown(value)
+    for index, flag in enumerate(("transA", "transB")):
+        value = operand(node, index)
+        fact = inputs[index] or unknown(value)
         shape, turned = dims(value), node.op_type == "Gemm" and bool(node.attributes.get_int(flag, 0))
         if turned:
             fact = Known(fact.mask.T, fact.value.T)
@@ -59,8 +71,8 @@ def _inner(left: Array, right: Array) -> tuple[Array, Array]:
 def _meet(left: Mask, right: Mask) -> Mask:
     """[row, column]: some index of the contracted axis holds in both."""
     left, right = _inner(left, right)
-    if min(*left.shape[-2:], right.shape[-1]) == 1:  # no larger than an operand, and far faster than a product of floats
-        return (left[..., :, :, None] & right[..., None, :, :]).any(axis=-2)
+    if min(*left.shape[-2:], right.shape[-1]) == 1:  # then it is no larger than an operand, and faster than a product
+        return some(left[..., :, :, None] & right[..., None, :, :], [-2])
     return left.astype(np.float32) @ right.astype(np.float32) > 0
 
 
@@ -76,7 +88,7 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
         return [unknown(node.outputs[0])]
     x, y = _inner(a.fact.value, b.fact.value)
     repeated = (depth or 0) if x.shape[-1] == 1 else 1
-    used = x.any(axis=tuple(range(x.ndim - 1)))
+    used = some(x != 0, range(x.ndim - 1))
     value = (x[..., used].astype(np.float64) @ y[..., used, :].astype(np.float64)) * repeated
     if depth is None:
         mask = mask & (value == 0)
@@ -85,7 +97,7 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
         if len(inputs) > 2 and inputs[2] is not None:
             mask = mask & aligned(inputs[2].mask, 2)
             value = value + aligned(inputs[2].value, 2) * node.attributes.get_float("beta", 1.0)
-    return [known(mask, value.astype(a.fact.value.dtype))]
+    return [where_known(mask, value.astype(a.fact.value.dtype))]
 
 
 def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
@@ -98,23 +110,23 @@ def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask
     of_a = _meet(out, b.fact.nonzero.swapaxes(-1, -2))
     of_b = _meet(a.fact.nonzero.swapaxes(-1, -2), out)
     if not b.value.is_initializer():
-        of_b = of_b | (b.fact.zero & out.any(axis=-2, keepdims=True))
+        of_b = of_b | (b.fact.zero & some(out, [-2], keepdims=True))
     bias = [None if value is None else gathered(out, dims(value)) for value in node.inputs[2:]]
     return [a.back(of_a), b.back(of_b), *bias]
 
 
 def couple(node: ir.Node) -> Iterator[Relation]:
-    """Rows and columns pass to the result; the contracted axes lose the same slabs, and batch axes those of the result."""
+    """Rows, columns and batch axes go with the result's; the contracted axes lose the same slabs."""
     a, b = operands(node, [None, None])
     y = node.outputs[0]
     rank = len(dims(y))
     yield from tie(a.axis(-1), b.axis(-2))
     yield from tie(a.axis(-2), (y, rank - 2))
     yield from tie(b.axis(-1), (y, rank - 1))
-    for operand in (a, b):
-        for axis, target in broadcast_axes(operand.value, y):
+    for factor in (a, b):
+        for axis, target in broadcast_axes(factor.value, y):
             if target < rank - 2:
-                yield from tie((operand.value, axis), (y, target))
+                yield from tie((factor.value, axis), (y, target))
     for bias in node.inputs[2:]:
         if bias is not None:
             for axis, target in broadcast_axes(bias, y):

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness.edit import set_data
-from sparsec.graph.liveness.facts import Array, Known, Mask, compact, constant_of, dims, known, spread, unknown
-from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.facts import Array, Known, Mask, compact, dims, some, spread, unknown, where_known
+from sparsec.graph.liveness.node import constant_of, name, operand
+from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Cut, Hold, Key, Relation, can_lose, freeze, nonempty, tie
 from sparsec.graph.liveness.window import Taps, backwards, connections, correlate, taps, transposed_taps
 
@@ -21,9 +22,7 @@ def groups_of(node: ir.Node) -> int:
 
 def windows(node: ir.Node) -> Taps:
     """Which input position every output position reads."""
-    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    assert x is not None
-    assert weight is not None
+    x, weight, y = operand(node, 0), operand(node, 1), node.outputs[0]
     kernel = [int(dim or 1) for dim in dims(weight)[2:]]
     make = transposed_taps if node.op_type == "ConvTranspose" else taps
     return make(node, kernel, dims(x)[2:], dims(y)[2:])
@@ -52,19 +51,15 @@ def _ungrouped(fact: Array) -> Array:
     return fact.reshape(fact.shape[0], -1, *fact.shape[3:])
 
 
-def _operands(node: ir.Node, inputs: Inputs) -> tuple[ir.Value, Known, Known, Known | None]:
-    x, weight = inputs[0], inputs[1]
-    assert node.inputs[0] is not None
-    assert x is not None
-    assert weight is not None
-    return node.inputs[0], x, weight, inputs[2] if len(inputs) > 2 else None
+def _split(node: ir.Node, weight: Known) -> Array:
+    value = spread(weight.value, range(weight.value.ndim), dims(operand(node, 1)))
+    return grouped_weight(node, value)
 
 
 def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """An output is known where every input that it reads through a non-zero weight is."""
-    source, x, weight, bias = _operands(node, inputs)
-    reach = windows(node)
-    split = grouped_weight(node, spread(weight.value, range(weight.value.ndim), dims(node.inputs[1])))
+    source, x, bias = operand(node, 0), fact(inputs, 0), inputs[2] if len(inputs) > 2 else None
+    split, reach = _split(node, fact(inputs, 1)), windows(node)
     live = correlate(grouped(node, ~x.mask, source).astype(np.float32), (split != 0).astype(np.float32), reach) > 0
     if live.all():
         return [unknown(node.outputs[0])]
@@ -75,36 +70,32 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
         column = (1, -1) + (1,) * (value.ndim - 2)
         value = value + bias.value.reshape(column)
         mask = mask & bias.mask.reshape(column)
-    return [known(mask, value.astype(x.value.dtype))]
+    return [where_known(mask, value.astype(x.value.dtype))]
 
 
 def constant_sum(x: Array, weight: Array, reach: Taps) -> Array:
     """What known inputs add up to, in double precision: (batch, groups, outputs, *positions)."""
     if weight.shape[0] == 1:
-        used = x.any(axis=tuple(i for i in range(x.ndim) if i != 2))
+        used = some(x != 0, (i for i in range(x.ndim) if i != 2))
         x, weight = x[:, :, used], weight[:, :, used]
     return correlate(x.astype(np.float64), weight.astype(np.float64), reach)
 
 
 def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
     """An input is needed where a needed output reads it through a non-zero weight."""
-    source, x, weight, _ = _operands(node, inputs)
-    reach = windows(node)
-    split = grouped_weight(node, spread(weight.value, range(weight.value.ndim), dims(node.inputs[1])))
+    split, reach = _split(node, fact(inputs, 1)), windows(node)
     out = grouped(node, needed[0], node.outputs[0])
     of_x = correlate(out.astype(np.float32), (split != 0).swapaxes(1, 2).astype(np.float32), backwards(reach)) > 0
-    of_weight = connections(out, grouped(node, x.nonzero, source), reach)
+    of_weight = connections(out, grouped(node, fact(inputs, 0).nonzero, operand(node, 0)), reach)
     masks: list[Mask | None] = [compact(_ungrouped(of_x)), ungrouped_weight(node, of_weight)]
     if len(inputs) > 2:
-        masks.append(_ungrouped(out).any(axis=tuple(i for i in range(out.ndim - 1) if i != 1)))
+        masks.append(some(_ungrouped(out), (i for i in range(out.ndim - 1) if i != 1)))
     return masks
 
 
 def couple(node: ir.Node) -> Iterator[Relation]:
     """Channels go with the rows and columns of the weight; positions stay."""
-    x, weight, y = node.inputs[0], node.inputs[1], node.outputs[0]
-    assert x is not None
-    assert weight is not None
+    x, weight, y = operand(node, 0), operand(node, 1), node.outputs[0]
     into, out = (0, 1) if node.op_type == "ConvTranspose" else (1, 0)
     bias = [(value, 0) for value in node.inputs[2:3] if value is not None]
     yield from tie((x, 0), (y, 0))
@@ -118,11 +109,6 @@ def couple(node: ir.Node) -> Iterator[Relation]:
         yield from tie(((x if node.op_type == "ConvTranspose" else y), 1), (weight, 0))
         yield from tie((y, 1), *bias)
         yield _groups((x, 1), (y, 1), groups_of(node), f"{name(node)} needs as many channels in each group")
-
-
-def name(node: ir.Node) -> str:
-    """How reports call a node."""
-    return f"{node.op_type} '{node.name or node.outputs[0].name}'"
 
 
 def _groups(x: Key, y: Key, groups: int, reason: str) -> Relation:
@@ -142,12 +128,11 @@ def _groups(x: Key, y: Key, groups: int, reason: str) -> Relation:
 
 def rewrite(node: ir.Node, cut: Cut) -> None:
     """Fewer groups, and the columns of a grouped weight, which differ from group to group."""
-    groups, weight = groups_of(node), node.inputs[1]
+    groups, x, weight = groups_of(node), operand(node, 0), operand(node, 1)
     if groups == 1:
         return
     transposed = node.op_type == "ConvTranspose"
-    rows_of, columns_of = (node.inputs[0], node.outputs[0]) if transposed else (node.outputs[0], node.inputs[0])
-    assert weight is not None
+    rows_of, columns_of = (x, node.outputs[0]) if transposed else (node.outputs[0], x)
     data = constant_of(weight)
     assert data is not None
     rows = _kept(rows_of, cut).reshape(groups, -1)
@@ -163,15 +148,14 @@ def rewrite(node: ir.Node, cut: Cut) -> None:
     set_data(weight, np.take_along_axis(data, index, axis=1))
 
 
-def _kept(value: ir.Value | None, cut: Cut) -> Mask:
-    assert value is not None
+def _kept(value: ir.Value, cut: Cut) -> Mask:
     channels = dims(value)[1]
     return cut.get(value, {}).get(1, np.ones(channels or 1, bool))
 
 
 def reject(_node: ir.Node, inputs: Inputs) -> str | None:
     """The weight must not depend on the input."""
-    return None if inputs[1] is not None and inputs[1].constant else "its weight is computed from the input"
+    return None if fact(inputs, 1).constant else "its weight is computed from the input"
 
 
 CONVOLUTION = Rule(forward, backward, couple, rewrite, reject)

@@ -8,13 +8,13 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness.analysis import RULES, Liveness, captured
-from sparsec.graph.liveness.conv import name
-from sparsec.graph.liveness.facts import Mask
+from sparsec.graph.liveness.facts import Mask, some
+from sparsec.graph.liveness.node import name
 from sparsec.graph.liveness.slabs import NEEDED, Hold, Key, Relation, can_lose, freeze, solve
 
 
-def settle(graph: ir.Graph, liveness: Liveness, stays: Callable[[ir.Value], Mask], pinned: Mapping[Key, Mask] | None = None,
-           ) -> tuple[dict[Key, Hold], list[str]]:
+def settle(graph: ir.Graph, liveness: Liveness, stays: Callable[[ir.Value], Mask],
+           pinned: Mapping[Key, Mask] | None = None) -> tuple[dict[Key, Hold], list[str]]:
     """The holds of every axis that can lose slabs, and the reasons by number.
 
     Args:
@@ -45,7 +45,7 @@ def _hold(key: Key, stays: Callable[[ir.Value], Mask]) -> Hold:
     if value.is_initializer():
         return np.zeros(length, np.int32)
     held = stays(value)
-    held = held.any(axis=tuple(i for i in range(held.ndim) if i != axis))
+    held = some(held, (i for i in range(held.ndim) if i != axis))
     return np.broadcast_to(held, (length,)).astype(np.int32) * NEEDED
 
 

@@ -8,8 +8,9 @@ from functools import reduce
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.facts import Known, Mask, aligned, dims, evaluate, gathered, known, parameter, unknown
-from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.facts import Known, Mask, aligned, dims, gathered, unknown, where_known
+from sparsec.graph.liveness.node import evaluate, parameter
+from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Relation, tie
 
 UNARY = ("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "Elu",
@@ -38,14 +39,14 @@ def _present(node: ir.Node) -> list[ir.Value]:
 def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """Known where every operand is."""
     out = node.outputs[0]
-    mask = same_everywhere([fact.mask for fact in inputs if fact is not None], len(dims(out)))
+    mask = same_everywhere([found.mask for found in inputs if found is not None], len(dims(out)))
     if not mask.any():
         return [unknown(out)]
-    values = [None if fact is None else fact.value for fact in inputs]
-    if node.op_type == "PRelu" and values[0] is not None and values[1] is not None:  # does not broadcast its first input
-        values[0] = np.broadcast_to(values[0], np.broadcast_shapes(values[0].shape, values[1].shape))
+    values = [None if found is None else found.value for found in inputs]
+    if node.op_type == "PRelu":  # it does not broadcast its first input
+        values = list(np.broadcast_arrays(*(value for value in values if value is not None)))
     value = evaluate(node, values)
-    return [unknown(out) if value is None else known(mask, aligned(value, len(dims(out))))]
+    return [unknown(out) if value is None else where_known(mask, aligned(value, len(dims(out))))]
 
 
 def backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
@@ -61,24 +62,25 @@ def couple(node: ir.Node) -> Iterator[Relation]:
             yield from tie((operand, axis), (out, target))
 
 
-def _ranked(fact: Known | None, rank: int) -> Known:
-    assert fact is not None
-    return Known(aligned(fact.mask, rank), aligned(fact.value, rank))
+def _ranked(inputs: Inputs, index: int, rank: int) -> Known:
+    """The facts of a required operand with the rank of the result."""
+    found = fact(inputs, index)
+    return Known(aligned(found.mask, rank), aligned(found.value, rank))
 
 
 def product_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """A zero factor or numerator makes the result zero."""
     rank = len(dims(node.outputs[0]))
-    left, right = (_ranked(fact, rank) for fact in inputs)
+    left, right = (_ranked(inputs, index, rank) for index in (0, 1))
     zero = left.zero if node.op_type == "Div" else left.zero | right.zero
-    result = _ranked(forward(node, inputs)[0], rank)
-    return [known(result.mask | zero, np.where(zero, np.zeros((), result.value.dtype), result.value))]
+    result = _ranked(forward(node, inputs), 0, rank)
+    return [where_known(result.mask | zero, np.where(zero, np.zeros((), result.value.dtype), result.value))]
 
 
 def product_backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
     """A factor is not needed where the other one is zero; of two zeros the second is, so that the result stays zero."""
     rank = len(dims(node.outputs[0]))
-    left, right = (_ranked(fact, rank) for fact in inputs)
+    left, right = (_ranked(inputs, index, rank) for index in (0, 1))
     if node.op_type == "Div":
         of_left, of_right = needed[0], needed[0] & left.nonzero
     else:
@@ -89,23 +91,23 @@ def product_backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> l
 def where_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """Where: known where the condition and the chosen operand are, or where both operands are known and equal."""
     rank = len(dims(node.outputs[0]))
-    condition, yes, no = (_ranked(fact, rank) for fact in inputs)
+    condition, yes, no = (_ranked(inputs, index, rank) for index in (0, 1, 2))
     chosen = condition.mask & np.where(condition.value, yes.mask, no.mask)
     same = yes.mask & no.mask & (yes.value == no.value)
-    return [known(chosen | same, np.where(chosen & condition.value, yes.value, no.value))]
+    return [where_known(chosen | same, np.where(chosen & condition.value, yes.value, no.value))]
 
 
 def where_backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
     """Where: an operand is not needed where the condition is known to choose the other."""
-    condition = _ranked(inputs[0], len(dims(node.outputs[0])))
-    masks = (needed[0], needed[0] & ~(condition.mask & ~condition.value), needed[0] & ~(condition.mask & condition.value))
+    condition = _ranked(inputs, 0, len(dims(node.outputs[0])))
+    chosen = condition.value.astype(bool)
+    masks = (needed[0], needed[0] & (~condition.mask | chosen), needed[0] & (~condition.mask | ~chosen))
     return [gathered(mask, dims(value)) for mask, value in zip(masks, _present(node), strict=True)]
 
 
 def dropout_forward(_node: ir.Node, inputs: Inputs) -> list[Known]:
     """Dropout passes its input through at inference."""
-    assert inputs[0] is not None
-    return [inputs[0]]
+    return [fact(inputs, 0)]
 
 
 def dropout_reject(node: ir.Node, _inputs: Inputs) -> str | None:

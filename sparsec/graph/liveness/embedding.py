@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness import select
-from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, constant_of, dims, known, spread, unknown
-from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, dims, every, some, spread, unknown, where_known
+from sparsec.graph.liveness.node import constant_of, operand
+from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Cut, Relation, tie
 
 
@@ -21,9 +22,7 @@ def _picks(node: ir.Node) -> bool:
 
 def _operands(node: ir.Node) -> tuple[ir.Value, ir.Value, Dims, int, int]:
     """The table, the indices, the table's shape, the axis looked up and how many axes the indices put in its place."""
-    table, indices = node.inputs[0], node.inputs[1]
-    assert table is not None
-    assert indices is not None
+    table, indices = operand(node, 0), operand(node, 1)
     shape = dims(table)
     return table, indices, shape, int(node.attributes.get_int("axis", 0)) % len(shape), len(dims(indices))
 
@@ -32,15 +31,14 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """An element that is looked up is known where it is the same in all rows."""
     if _picks(node):
         return select.forward(node, inputs)
-    fact, (_, _, shape, axis, rank) = inputs[0], _operands(node)
-    assert fact is not None
-    first = spread(fact.value, [axis], shape).take([0], axis)
-    mask = (fact.mask & (fact.value == first)).all(axis=axis, keepdims=True)
+    x, (_, _, shape, axis, rank) = fact(inputs, 0), _operands(node)
+    first = spread(x.value, [axis], shape).take([0], axis)
+    mask = every(x.mask & (x.value == first), [axis], keepdims=True)
 
     def looked_up(array: Array) -> Array:
         return array.reshape(*array.shape[:axis], *(1,) * rank, *array.shape[axis + 1:])
 
-    return [known(looked_up(mask), looked_up(first))] if mask.any() else [unknown(node.outputs[0])]
+    return [where_known(looked_up(mask), looked_up(first))] if mask.any() else [unknown(node.outputs[0])]
 
 
 def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask | None]:
@@ -48,7 +46,7 @@ def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask
     if _picks(node):
         return select.backward(node, needed, inputs)
     _, _, _, axis, rank = _operands(node)
-    found = needed[0].any(axis=tuple(range(axis, axis + rank)))
+    found = some(needed[0], range(axis, axis + rank))
     return [np.expand_dims(found, axis), np.ones(1, bool)]
 
 

@@ -1,4 +1,4 @@
-"""Operators that move whole tensors: Transpose, Concat, Expand, and the block moves of DepthToSpace and SpaceToDepth."""
+"""Operators that move whole tensors: Transpose, Concat, Expand, DepthToSpace and SpaceToDepth."""
 
 from __future__ import annotations
 
@@ -8,27 +8,21 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness import elementwise, reshape
-from sparsec.graph.liveness.conv import name
-from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, aligned, constant_of, dims, gathered, known, spread
-from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, aligned, dims, gathered, spread, where_known
+from sparsec.graph.liveness.node import constant_of, name, operand
+from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Cut, Relation, freeze, select, tie
 
 
-def _source(node: ir.Node) -> ir.Value:
-    assert node.inputs[0] is not None
-    return node.inputs[0]
-
-
 def _permutation(node: ir.Node) -> list[int]:
-    rank = len(dims(_source(node)))
+    rank = len(dims(operand(node, 0)))
     return [int(axis) for axis in node.attributes.get_ints("perm", list(range(rank))[::-1])]
 
 
 def transpose_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """The facts' axes move."""
-    assert inputs[0] is not None
-    order = _permutation(node)
-    return [Known(inputs[0].mask.transpose(order), inputs[0].value.transpose(order))]
+    x, order = fact(inputs, 0), _permutation(node)
+    return [Known(x.mask.transpose(order), x.value.transpose(order))]
 
 
 def transpose_backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
@@ -39,18 +33,18 @@ def transpose_backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -
 def transpose_couple(node: ir.Node) -> Iterator[Relation]:
     """Each axis keeps its slabs."""
     for axis, source in enumerate(_permutation(node)):
-        yield from tie((_source(node), source), (node.outputs[0], axis))
+        yield from tie((operand(node, 0), source), (node.outputs[0], axis))
 
 
 def _concat_axis(node: ir.Node) -> int:
-    return int(node.attributes.get_int("axis", 0)) % len(dims(_source(node)))
+    return int(node.attributes.get_int("axis", 0)) % len(dims(operand(node, 0)))
 
 
 def _parts(node: ir.Node) -> list[tuple[ir.Value, int, int]]:
     """The inputs of Concat with their first and last + 1 slab of the output."""
     axis, start, parts = _concat_axis(node), 0, []
-    for value in node.inputs:
-        assert value is not None
+    for index in range(len(node.inputs)):
+        value = operand(node, index)
         length = dims(value)[axis] or 0
         parts.append((value, start, start + length))
         start += length
@@ -67,8 +61,8 @@ def concat_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
         shapes = [(*others[:axis], array.shape[axis], *others[axis + 1:]) for array in full]
         return np.concatenate([np.broadcast_to(array, shape) for array, shape in zip(full, shapes, strict=True)], axis)
 
-    facts = [fact for fact in inputs if fact is not None]
-    return [known(joined([fact.mask for fact in facts]), joined([fact.value for fact in facts]))]
+    facts = [fact(inputs, index) for index in range(len(inputs))]
+    return [where_known(joined([part.mask for part in facts]), joined([part.value for part in facts]))]
 
 
 def concat_backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
@@ -107,14 +101,13 @@ def concat_reject(node: ir.Node, _inputs: Inputs) -> str | None:
 
 def expand_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """Copies share their facts."""
-    assert inputs[0] is not None
-    rank = len(dims(node.outputs[0]))
-    return [Known(aligned(inputs[0].mask, rank), aligned(inputs[0].value, rank))]
+    x, rank = fact(inputs, 0), len(dims(node.outputs[0]))
+    return [Known(aligned(x.mask, rank), aligned(x.value, rank))]
 
 
 def expand_backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
     """Needed where a copy is."""
-    return [gathered(needed[0], dims(_source(node))), np.ones(1, bool)]
+    return [gathered(needed[0], dims(operand(node, 0))), np.ones(1, bool)]
 
 
 def expand_couple(node: ir.Node) -> Iterator[Relation]:
@@ -122,8 +115,8 @@ def expand_couple(node: ir.Node) -> Iterator[Relation]:
     out = node.outputs[0]
     if constant_of(node.inputs[1]) is None:
         yield from freeze([(out, axis) for axis in range(len(dims(out)))], f"{name(node)} computes its shape")
-    for axis, target in elementwise.broadcast_axes(_source(node), out):
-        yield from tie((_source(node), axis), (out, target))
+    for axis, target in elementwise.broadcast_axes(operand(node, 0), out):
+        yield from tie((operand(node, 0), axis), (out, target))
 
 
 Step = tuple[tuple[int, ...], tuple[int, ...]]  # a shape to split the axes into, and a permutation of it
@@ -132,7 +125,7 @@ Step = tuple[tuple[int, ...], tuple[int, ...]]  # a shape to split the axes into
 def _steps(node: ir.Node) -> Step:
     """The block move as reshape, transpose, reshape (ONNX's definition of the operators)."""
     block = int(node.attributes["blocksize"].as_int())
-    n, c, h, w = (int(dim or 0) for dim in dims(_source(node)))
+    n, c, h, w = (int(dim or 0) for dim in dims(operand(node, 0)))
     if node.op_type == "SpaceToDepth":
         return (n, c, h // block, block, w // block, block), (0, 3, 5, 1, 2, 4)
     if node.attributes.get_string("mode", "DCR") == "DCR":
@@ -142,32 +135,31 @@ def _steps(node: ir.Node) -> Step:
 
 def block_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """The elements' facts move with them."""
-    assert inputs[0] is not None
-    shape, order = _steps(node)
-    source, target = dims(_source(node)), dims(node.outputs[0])
+    x, (shape, order) = fact(inputs, 0), _steps(node)
+    source, target = dims(operand(node, 0)), dims(node.outputs[0])
 
     def moved(array: Array) -> Array:
         inner = reshape.rearranged(array, source, shape).transpose(order)
         return reshape.rearranged(inner, tuple(shape[axis] for axis in order), target)
 
-    return [known(moved(inputs[0].mask), moved(inputs[0].value))]
+    return [where_known(moved(x.mask), moved(x.value))]
 
 
 def block_backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
     """The elements move back."""
     shape, order = _steps(node)
     inner = reshape.rearranged(needed[0], dims(node.outputs[0]), tuple(shape[axis] for axis in order))
-    return [reshape.rearranged(inner.transpose(np.argsort(order)), shape, dims(_source(node)))]
+    return [reshape.rearranged(inner.transpose(np.argsort(order)), shape, dims(operand(node, 0)))]
 
 
 def block_couple(node: ir.Node) -> Iterator[Relation]:
     """Channels and positions stay: they become one another."""
-    yield from tie((_source(node), 0), (node.outputs[0], 0))
+    yield from tie((operand(node, 0), 0), (node.outputs[0], 0))
 
 
 def block_reject(node: ir.Node, _inputs: Inputs) -> str | None:
     """Blocks of symbolic dimensions are not followed."""
-    shape: Dims = dims(_source(node))
+    shape: Dims = dims(operand(node, 0))
     return "symbolic dimensions" if None in shape else None
 
 

@@ -7,23 +7,23 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.facts import Array, Known, Mask, compact, dims, evaluate, known, spread, unknown
-from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.facts import Array, Known, Mask, compact, dims, some, spread, unknown, where_known
+from sparsec.graph.liveness.node import evaluate, operand
+from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Relation, tie
 from sparsec.graph.liveness.window import Taps, backwards, reads_padding, taps
 
 
 def _windows(node: ir.Node) -> Taps:
-    assert node.inputs[0] is not None
     kernel = [int(k) for k in node.attributes.get_ints("kernel_shape", [])]
-    return taps(node, kernel, dims(node.inputs[0])[2:], dims(node.outputs[0])[2:])
+    return taps(node, kernel, dims(operand(node, 0))[2:], dims(node.outputs[0])[2:])
 
 
 def _touched(mask: Mask, windows: Taps) -> Mask:
     """Output positions whose window holds an element of the mask."""
     for axis, window in enumerate(windows, start=2):
-        reads = window.any(axis=0)
-        if mask.shape[axis] > 1 or not reads.any(axis=1).all():
+        reads = some(window, [0])
+        if mask.shape[axis] > 1 or not some(reads, [1]).all():
             full = np.broadcast_to(mask, (*mask.shape[:axis], reads.shape[1], *mask.shape[axis + 1:]))
             hits = np.tensordot(full.astype(np.float32), reads.astype(np.float32), axes=([axis], [1]))
             mask = np.moveaxis(hits, -1, axis) > 0
@@ -32,23 +32,20 @@ def _touched(mask: Mask, windows: Taps) -> Mask:
 
 def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """Known where the whole window is."""
-    x, source, windows = inputs[0], node.inputs[0], _windows(node)
-    assert x is not None
-    assert source is not None
+    x, windows = fact(inputs, 0), _windows(node)
     mask = ~_touched(~x.mask, windows)
     if not mask.any():
         return [unknown(node.outputs[0])]
     value = _pooled(node, x.value, windows)
-    return [unknown(node.outputs[0]) if value is None else known(mask, value)]
+    return [unknown(node.outputs[0]) if value is None else where_known(mask, value)]
 
 
 def _pooled(node: ir.Node, value: Array, windows: Taps) -> Array | None:
-    averages_padding = node.op_type == "AveragePool" and node.attributes.get_int("count_include_pad", 0)
+    averages_padding = node.op_type == "AveragePool" and bool(node.attributes.get_int("count_include_pad", 0))
     same = node.op_type != "LpPool" and all(length == 1 for length in value.shape[2:])
     if same and not (averages_padding and reads_padding(windows)):
         return value
-    assert node.inputs[0] is not None
-    return evaluate(node, [spread(value, range(2, value.ndim), dims(node.inputs[0]))])
+    return evaluate(node, [spread(value, range(2, value.ndim), dims(operand(node, 0)))])
 
 
 def backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
@@ -58,16 +55,14 @@ def backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mas
 
 def couple(node: ir.Node) -> Iterator[Relation]:
     """Batch and channels pass; positions stay."""
-    assert node.inputs[0] is not None
     for axis in (0, 1):
-        yield from tie((node.inputs[0], axis), (node.outputs[0], axis))
+        yield from tie((operand(node, 0), axis), (node.outputs[0], axis))
 
 
 def reject(node: ir.Node, inputs: Inputs) -> str | None:
     """A constant that only the reference implementation can pool needs static positions."""
-    x, source = inputs[0], node.inputs[0]
-    symbolic = source is None or None in dims(source)[2:]
-    return "symbolic positions" if symbolic and x is not None and x.mask.any() and not x.zero.any() else None
+    x, symbolic = fact(inputs, 0), None in dims(operand(node, 0))[2:]
+    return "symbolic positions" if symbolic and x.value.any() else None
 
 
 POOLING = Rule(forward, backward, couple, reject=reject)

@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.conv import name
 from sparsec.graph.liveness.edit import replace_input
-from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, constant_of, dims, spread, unknown
-from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, dims, some, spread, unknown
+from sparsec.graph.liveness.node import constant_of, name, operand, optional
+from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Cut, Relation, freeze, product
 
 Groups = list[tuple[range, range]]  # axes of the input beside the axes of the output that hold the same elements
@@ -62,19 +62,18 @@ def rearranged(fact: Array, source: Dims, target: Dims) -> Array:
     return fact.reshape(full)
 
 
-def _settled(fact: Array, source: Dims, target: Dims) -> Array:
+def _settled(mask: Mask, source: Dims, target: Dims) -> Mask:
     """The mask with any element standing for all those that it shares a symbolic dimension with."""
     for before, after in groups(source, target):
         if _symbolic(source, before) or _symbolic(target, after):
-            fact = fact.any(axis=tuple(before), keepdims=True)
-    return fact
+            mask = some(mask, before, keepdims=True)
+    return mask
 
 
 def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """The elements' facts move with them."""
-    x, source, target = inputs[0], _source(node), dims(node.outputs[0])
-    assert x is not None
-    if any(_varies(fact, before) for before, after in groups(source, target) for fact in (x.mask, x.value)
+    x, source, target = fact(inputs, 0), _source(node), dims(node.outputs[0])
+    if any(_varies(array, before) for before, after in groups(source, target) for array in (x.mask, x.value)
            if _symbolic(source, before) or _symbolic(target, after)):
         return [unknown(node.outputs[0])]
     return [Known(rearranged(x.mask, source, target), rearranged(x.value, source, target))]
@@ -88,14 +87,12 @@ def backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mas
 
 
 def _source(node: ir.Node) -> Dims:
-    assert node.inputs[0] is not None
-    return dims(node.inputs[0])
+    return dims(operand(node, 0))
 
 
 def couple(node: ir.Node) -> Iterator[Relation]:
     """What is left must be a rectangle on both sides."""
-    x, y = node.inputs[0], node.outputs[0]
-    assert x is not None
+    x, y = operand(node, 0), node.outputs[0]
     source, target = dims(x), dims(y)
     if node.op_type == "Reshape" and constant_of(node.inputs[1]) is None:
         yield from freeze([(y, axis) for axis in range(len(target))], f"{name(node)} computes its shape")
@@ -109,7 +106,7 @@ def couple(node: ir.Node) -> Iterator[Relation]:
 
 def rewrite(node: ir.Node, cut: Cut) -> None:
     """The constant shape of Reshape; 0 and -1 hold for any size."""
-    lost, shape = cut.get(node.outputs[0], {}), constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    lost, shape = cut.get(node.outputs[0], {}), constant_of(optional(node, 1))
     if node.op_type not in ("Reshape", "Expand") or not lost or shape is None:
         return
     sizes = [int(lost[i].sum()) if i in lost and size > 0 else size for i, size in enumerate(shape.tolist())]
@@ -136,8 +133,7 @@ def shape_backward(_node: ir.Node, _needed: Sequence[Mask], _inputs: Inputs) -> 
 
 def shape_couple(node: ir.Node) -> Iterator[Relation]:
     """Shape and Size: what is computed from them may count on every slab."""
-    assert node.inputs[0] is not None
-    yield from freeze([(node.inputs[0], axis) for axis in range(len(_source(node)))], f"{name(node)} reads the shape")
+    yield from freeze([(operand(node, 0), axis) for axis in range(len(_source(node)))], f"{name(node)} reads the shape")
 
 
 RESHAPE = Rule(forward, backward, couple, rewrite)

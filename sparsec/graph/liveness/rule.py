@@ -13,6 +13,13 @@ from sparsec.graph.liveness.slabs import Cut, Relation
 Inputs = Sequence[Known | None]  # facts of a node's inputs; None for absent optional ones
 
 
+def fact(inputs: Inputs, index: int) -> Known:
+    """The facts of an input that the operator requires."""
+    found = inputs[index]
+    assert found is not None
+    return found
+
+
 def accept(_node: ir.Node, _inputs: Inputs) -> str | None:
     """The rule covers every use of the operator."""
     return None

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsec.graph.liveness.conv import name
 from sparsec.graph.liveness.edit import replace_input
-from sparsec.graph.liveness.facts import (
-    Array,
-    Dims,
-    Known,
-    Mask,
-    compact,
-    constant_of,
-    dims,
-    is_computed,
-    known,
-    parameter,
-    spread,
-)
-from sparsec.graph.liveness.rule import Inputs, Rule
+from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, compact, dims, spread, where_known
+from sparsec.graph.liveness.node import constant_of, is_computed, name, operand, parameter
+from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Cut, Relation, freeze, nonempty, select, tie
 
 Index = NDArray[np.int64]
@@ -32,8 +21,7 @@ FILL = -1
 
 
 def _shape(node: ir.Node) -> Dims:
-    assert node.inputs[0] is not None
-    return dims(node.inputs[0])
+    return dims(operand(node, 0))
 
 
 def _list(values: object) -> list[int]:
@@ -93,7 +81,7 @@ PICKS: dict[str, Picker] = {"Slice": slice_picks, "Split": split_picks, "Pad": p
                             "Gather": gather_picks}
 
 
-def picked(fact: Array, picks: Picks, shape: Dims, fill: object = 0) -> Array:
+def picked(fact: Array, picks: Picks, shape: Dims, fill: Any = 0) -> Array:
     """The fact of the output; `fill` where it is padding."""
     for axis, index in picks.items():
         if fact.shape[axis] > 1 or (index == FILL).any():
@@ -103,16 +91,16 @@ def picked(fact: Array, picks: Picks, shape: Dims, fill: object = 0) -> Array:
     return fact
 
 
-def _fill(node: ir.Node) -> object:
+def _fill(node: ir.Node) -> Any:
     value = parameter(node, "value", 2) if node.op_type == "Pad" else None
     return np.ravel(value)[0] if value else 0
 
 
 def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """The picked elements' facts; padding is known."""
-    x = inputs[0]
-    assert x is not None
-    return [known(picked(x.mask, picks, _shape(node), fill=True), picked(x.value, picks, _shape(node), _fill(node)))
+    x = fact(inputs, 0)
+    shape, fill = _shape(node), _fill(node)
+    return [where_known(picked(x.mask, picks, shape, fill=True), picked(x.value, picks, shape, fill))
             for picks in PICKS[node.op_type](node)]
 
 
@@ -136,8 +124,7 @@ def unpicked(mask: Mask, picks: Picks, shape: Dims) -> Mask:
 
 def couple(node: ir.Node) -> Iterator[Relation]:
     """Axes without picks pass; picked slabs go with their copies where the pick can still be written afterwards."""
-    x, shape = node.inputs[0], _shape(node)
-    assert x is not None
+    x, shape = operand(node, 0), _shape(node)
     for out, picks in zip(node.outputs, PICKS[node.op_type](node), strict=True):
         for axis in range(len(shape)):
             index = picks.get(axis)
@@ -158,15 +145,15 @@ def _writable(node: ir.Node, index: Index) -> bool:
 
 def rewrite(node: ir.Node, cut: Cut) -> None:
     """New bounds, sizes or indices for what is left of the input."""
-    assert node.inputs[0] is not None
-    lost = cut.get(node.inputs[0], {})
+    lost = cut.get(operand(node, 0), {})
     picks = PICKS[node.op_type](node)
     touched = {axis: kept for axis, kept in lost.items() if axis in picks[0]}
     if not touched:
         return
     if node.op_type == "Split":
         ((axis, _),) = touched.items()
-        lengths = [int(cut[out][axis].sum()) if axis in cut.get(out, {}) else dims(out)[axis] for out in node.outputs]
+        lengths = [int(cut[out][axis].sum()) if axis in cut.get(out, {}) else dims(out)[axis] or 0
+                   for out in node.outputs]
         node.attributes.pop("num_outputs", None)
         _set_parameter(node, "split", 1, lengths)
     elif node.op_type == "Gather":

@@ -1,8 +1,8 @@
 """Which slabs (all elements at one index of one axis) of a graph's tensors can be dropped together.
 
-Every axis has an array of *holds*: 0 where the slab may go, else the number of the reason why it stays. Operators relate
-the axes of their inputs and outputs; a relation turns zeros into holds until it is satisfied, so that repeating all of
-them ends at the largest consistent set of dropped slabs.
+Every axis has an array of *holds*: 0 where the slab may go, else the number of the reason why it stays. Operators
+relate the axes of their inputs and outputs; a relation turns zeros into holds until it is satisfied, so that repeating
+all of them ends at the largest consistent set of dropped slabs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ NEEDED = 1  # the hold of a slab with an element that an output of the model nee
 class Relation:
     """`shrink` adds holds to the arrays of `keys`, in place, with the number of `reason` unless it passes one on.
 
-    One that `chooses` between slabs waits until no other relation has holds to add. In a `slabwise` one, what an operator
-    writes at an index depends on no other index of the axes that it names.
+    One that `chooses` between slabs waits until no other relation has holds to add. In a `slabwise` one, what an
+    operator writes at an index depends on no other index of the axes that it names.
     """
 
     keys: tuple[Key, ...]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness.facts import Array, Dims, Mask
 
-EVERY = (slice(None),) * 3  # batch, groups, channels of a group
+EVERY: tuple[Any, ...] = (slice(None),) * 3  # batch, groups, channels of a group
 Taps = list[Mask]  # by spatial axis: [k, p, q] says that output position p reads input position q through tap k
 
 
@@ -33,7 +34,8 @@ def _axis_taps(kernel: int, stride: int, dilation: int, begin: int, size: tuple[
     """The taps of one axis for (outputs, inputs) positions."""
     outputs, inputs = size
     read = np.arange(outputs) * stride - begin + np.arange(kernel)[:, None] * dilation
-    return read[:, :, None] == np.arange(inputs)
+    reads: Mask = np.equal(read[:, :, None], np.arange(inputs))
+    return reads
 
 
 def taps(node: ir.Node, kernel: Sequence[int], source: Dims, target: Dims) -> Taps:
@@ -125,12 +127,12 @@ def correlate(x: Array, weight: Array, windows: Taps) -> Array:
     matrices = np.ascontiguousarray(np.moveaxis(weight.reshape(*weight.shape[:3], math.prod(weight.shape[3:])), -1, 0))
     for tap, matrix in zip(np.ndindex(*weight.shape[3:]), matrices, strict=True):
         written = np.ix_(*(np.flatnonzero(read[k] >= 0) for read, k in zip(reads, tap, strict=True)))
-        read = np.ix_(*(row[k][row[k] >= 0] for row, k in zip(reads, tap, strict=True)))
-        part = x[(*EVERY, *read)]
+        source = np.ix_(*(read[k][read[k] >= 0] for read, k in zip(reads, tap, strict=True)))
+        part = x[(*EVERY, *source)]
         product = matrix @ part.reshape(batch, groups, inputs, math.prod(part.shape[3:]))
         result[(*EVERY, *written)] += product.reshape(*product.shape[:3], *part.shape[3:])
-    for axis, copy in enumerate(copies, start=3):
-        result = result.take(copy, axis) if result.shape[axis] > 1 else result
+    for index, copy in enumerate(copies, start=3):
+        result = result.take(copy, index) if result.shape[index] > 1 else result
     return result
 
 
@@ -156,6 +158,9 @@ def _pairs(window: Mask, written: Runs, read: Runs) -> Array:
 def _meet(result: Mask, x: Mask) -> Mask:
     """[group, output, input]: both hold in the same batch element and position."""
     batch = max(result.shape[0], x.shape[0])
-    left, right = (np.broadcast_to(fact, (batch, *fact.shape[1:])) for fact in (result, x))
-    left, right = (np.moveaxis(fact, 0, 2).reshape(*fact.shape[1:3], math.prod((batch, *fact.shape[3:]))) for fact in (left, right))
-    return left.astype(np.float32) @ right.astype(np.float32).swapaxes(1, 2) > 0
+
+    def places(mask: Mask) -> Array:
+        full = np.moveaxis(np.broadcast_to(mask, (batch, *mask.shape[1:])), 0, 2)
+        return full.reshape(*mask.shape[1:3], batch * math.prod(mask.shape[3:])).astype(np.float32)
+
+    return places(result) @ places(x).swapaxes(1, 2) > 0

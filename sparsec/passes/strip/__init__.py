@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from sparsec.graph.liveness.analysis import Liveness, active_weights, analyse, weight_of
-from sparsec.graph.liveness.conv import name
+from sparsec.graph.liveness.node import name
 from sparsec.passes.context import Context, Note
 from sparsec.passes.rewrite import clean, node_name
 from sparsec.passes.strip.duplicates import merge_duplicates
@@ -64,7 +64,8 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
               "constant operands folded": operands, "duplicate inputs merged": merged,
               "weights zeroed or removed": total.before.nonzero - total.after.nonzero}
     unknown = {name(node): reason for node, reason in liveness.opaque.items()}
-    notes = [*(Note(k.layer, f"{k.count} x {k.what} kept: {k.reason}") for k in kept), *map(Note, unknown, unknown.values())]
+    notes = [*(Note(k.layer, f"{k.count} x {k.what} kept: {k.reason}") for k in kept),
+             *map(Note, unknown, unknown.values())]
     return StripReport("strip", any(counts.values()), counts, tuple(notes), layers, total, tuple(kept), unknown,
                        collapsed, severed)
 

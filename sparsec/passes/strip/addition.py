@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness.edit import add_initializer, replace_input
-from sparsec.graph.liveness.facts import Array, constant_of, dims, is_constant
+from sparsec.graph.liveness.facts import Array, dims
+from sparsec.graph.liveness.node import constant_of, is_constant
 from sparsec.passes.rewrite import only_use
 
 
@@ -71,7 +72,8 @@ def _next_constant(node: ir.Node, follower: ir.Node, units: int) -> Target | Non
         return None
     index = 1 - follower.inputs.index(node.outputs[0])
     bias = constant_of(follower.inputs[index])
-    return Target(follower, index, 1.0) if bias is not None and bias.size == (bias.shape or (1,))[-1] in (1, units) else None
+    fits = bias is not None and bias.size == (bias.shape or (1,))[-1] in (1, units)
+    return Target(follower, index, 1.0) if fits else None
 
 
 def _dtype(node: ir.Node) -> np.dtype:

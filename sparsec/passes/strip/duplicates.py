@@ -1,4 +1,4 @@
-"""Merging duplicate units: those with equal incoming weights and equal treatment on the way to the layers that read them.
+"""Merging duplicate units: with equal incoming weights and equal treatment on the way to the layers that read them.
 
 A layer that reads several of them reads the first with the sum of the weights instead; the others are then not needed.
 Sums of weights round differently, so outputs change in the last digits.
@@ -16,7 +16,8 @@ from sparsec.graph.liveness import reshape
 from sparsec.graph.liveness.analysis import RULES, Liveness, weight_of
 from sparsec.graph.liveness.conv import groups_of
 from sparsec.graph.liveness.edit import set_data
-from sparsec.graph.liveness.facts import Array, constant_of, dims
+from sparsec.graph.liveness.facts import Array, dims
+from sparsec.graph.liveness.node import constant_of
 from sparsec.graph.liveness.slabs import Key, can_lose
 
 Labels = NDArray[np.int64]  # by slab, the first slab that is equal to it
@@ -78,8 +79,8 @@ def _labels(node: ir.Node, axis: int, labels: dict[Key, Labels]) -> Labels | Non
         return _concatenated(node, axis, labels)
     if RULES[node.op_type] is reshape.RESHAPE:
         return _rearranged(node, axis, labels)
-    sources = [key for relation in RULES[node.op_type].couple(node) if relation.slabwise and (out, axis) in relation.keys
-               for key in relation.keys if key != (out, axis)]
+    related = [relation.keys for relation in RULES[node.op_type].couple(node) if relation.slabwise]
+    sources = [key for keys in related if (out, axis) in keys for key in keys if key != (out, axis)]
     if not sources:
         return None
     seen: dict[tuple[bytes | int, ...], int] = {}

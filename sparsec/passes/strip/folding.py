@@ -18,7 +18,8 @@ from sparsec.passes.strip.plan import Plan, cheaper, plan_layer
 
 def plan_units(model: ir.Model, liveness: Liveness) -> list[Plan]:
     """How every layer with constant inputs can do without them, the plans that pay."""
-    layers = [(node, place) for node in model.graph if (place := weight_of(node)) is not None and node.op_type != "Gather"]
+    layers = [(node, place) for node in model.graph
+              if (place := weight_of(node)) is not None and node.op_type != "Gather"]
     found = [plan_layer(node, place, liveness.known) for node, place in layers if node not in liveness.opaque]
     plans, changed = [plan for plan in found if plan is not None], True
     while plans and changed:

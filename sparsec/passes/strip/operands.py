@@ -38,7 +38,7 @@ def _fold(node: ir.Node, index: int, liveness: Liveness) -> bool:
     assert operand is not None
     value = liveness.known[operand].value
     shapes = [value.shape, *(dims(v) for i, v in enumerate(node.inputs) if i != index and v is not None)]
-    if None in dims(out) or any(None in shape for shape in shapes) or np.broadcast_shapes(*shapes) != dims(out):  # type: ignore[arg-type]  # no dimension is None
+    if None in dims(out) or any(None in shape for shape in shapes) or np.broadcast_shapes(*shapes) != dims(out):
         return False
     if node.op_type == "Add" and not value.any() and not out.is_graph_output():
         other = node.inputs[1 - index]

@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from sparsec.graph.liveness.contraction import operands
 from sparsec.graph.liveness.conv import constant_sum, grouped, grouped_weight, ungrouped_weight, windows
-from sparsec.graph.liveness.facts import Array, Known, Mask, constant_of, dims, spread
+from sparsec.graph.liveness.facts import Array, Known, Mask, dims, spread
+from sparsec.graph.liveness.node import constant_of
 from sparsec.graph.liveness.slabs import Key
 from sparsec.graph.liveness.window import reads_padding
 
@@ -87,7 +88,7 @@ def _for_convolution(node: ir.Node, known: Facts) -> Plan | None:
     constant = mask.all(axis=positions) & (split != 0).any(axis=(1, *range(3, split.ndim)))
     if not constant.any():
         return None
-    level = value[(0, ..., *(0,) * len(reach))]
+    level = value[0].reshape(*constant.shape, -1)[:, :, 0]
     uniform = constant & (value == np.expand_dims(level, positions)).all(axis=positions)
 
     def plan(exact: Mask, merging: Mask, fallback: Plan | None = None) -> Plan:
@@ -140,6 +141,7 @@ def _for_product(node: ir.Node, place: int, known: Facts) -> Plan | None:
     row = level[uniform].astype(np.float64)
     total = (row @ values[uniform])[None, :] if place == 1 else (values[:, uniform] @ row)[:, None]
     new = np.where(np.expand_dims(uniform, depth), np.zeros((), values.dtype), values)
+    new = new.T if matrix.transposed else new
     alpha = node.attributes.get_float("alpha", 1.0) if node.op_type == "Gemm" else 1.0
-    return Plan(node, data.axis(depth), uniform, constant & ~uniform, new.T if matrix.transposed else new, alpha * total,
+    return Plan(node, data.axis(depth), uniform, constant & ~uniform, new, alpha * total,
                 "constant, but not the same in every row")

@@ -137,7 +137,7 @@ def measure(model: ir.Model) -> Measure:
         name, operator, size = layers.get(weight, (node_name(node), node.op_type, Size()))
         layers[weight] = name, operator, _size(node, weight.const_value.numpy(), size.flops + _flops(node))
     sizes = [size for _, _, size in layers.values()]
-    stored = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    stored = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     return Measure(layers, Size(sum(s.weights for s in sizes), sum(s.nonzero for s in sizes),
                                 sum(s.units for s in sizes), flops, stored))
 
