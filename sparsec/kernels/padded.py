@@ -103,8 +103,8 @@ def load_lanes(buffer: Any, index: Any, lanes: int, first: int, end: int, fill: 
         return load(buffer, index, lanes)
     if end <= max(first, 0):
         return splat(fill, lanes)
-    return T.call_llvm_pure_intrin(f"float32x{lanes}", f"llvm.masked.load.v{lanes}f32.p0", T.address_of(buffer[index]),
-                                   lane_mask(first, end, lanes), splat(fill, lanes))
+    return T.call_llvm_intrin(f"float32x{lanes}", f"llvm.masked.load.v{lanes}f32.p0", _address(buffer, index, "r"),
+                              lane_mask(first, end, lanes), splat(fill, lanes))
 
 
 def store_lanes(buffer: Any, index: Any, vector: Any, end: int) -> None:
@@ -113,8 +113,13 @@ def store_lanes(buffer: Any, index: Any, vector: Any, end: int) -> None:
     if end >= lanes:
         store(buffer, index, vector)
     elif end > 0:
-        T.evaluate(T.call_llvm_intrin("void", f"llvm.masked.store.v{lanes}f32.p0", vector, T.address_of(buffer[index]),
-                                      lane_mask(0, end, lanes)))
+        T.evaluate(T.call_llvm_intrin("void", f"llvm.masked.store.v{lanes}f32.p0", vector,
+                                      _address(buffer, index, "w"), lane_mask(0, end, lanes)))
+
+
+def _address(buffer: Any, index: Any, access: str) -> Any:
+    """A pointer into the buffer; `T.address_of` would have TVM shrink a scratch as if one element were touched."""
+    return buffer.access_ptr(access, offset=index)
 
 
 def keep_lanes(vector: Any, end: int) -> Any:
