@@ -17,7 +17,7 @@ import secrets
 import sysconfig
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.program import Program, TensorSpec
-from sparsec.errors import ArtifactError
+from sparsec.backends.stored import StoredWeight, encode, fits, from_json, restore, store
+from sparsec.errors import ArtifactError, FormatError
 from sparsec.target import Target, machine_features
 
-SCHEMA = 1
+SCHEMA = 2
 ALIGNMENT = 64
 """Bytes; every constant starts at a multiple of it, in the file and in memory."""
 
@@ -40,7 +41,7 @@ _ISA_PREFIXES = ("sse4", "avx", "fma", "f16c", "amx", "abm", "adx", "bmi", "gfni
 
 @dataclass(frozen=True)
 class Constant:
-    """Where one constant lies in `weights.bin` and how it is stored there: a key of `DECODERS`."""
+    """Where one constant lies in `weights.bin` and how it is stored there: a key of `DECODERS`, or `PACKED`."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -56,6 +57,9 @@ def _decode_raw(stored: memoryview, constant: Constant) -> np.ndarray:
 
 DECODERS: dict[str, Callable[[memoryview, Constant], np.ndarray]] = {"raw": _decode_raw}
 """Encoding -> function from the stored bytes to the array that the kernel reads."""
+
+PACKED = "packed"
+"""The encoding of constants that follow from a stored weight and have no bytes of their own."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Manifest:
         outputs: the signature's outputs, in order.
         constants: the VM function's further arguments, in order.
         objects: the bytes of each object file in the library, to be linked when loaded; empty for a shared object.
+        stored: the weights that packed constants follow from.
 
     """
 
@@ -90,6 +95,7 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
     constants: tuple[Constant, ...]
     objects: tuple[int, ...]
+    stored: tuple[StoredWeight, ...]
 
 
 @dataclass(frozen=True)
@@ -112,9 +118,10 @@ class Artifact:
     report: dict[str, Any]
 
     @classmethod
-    def build(cls, program: Program, target: Target, threads: int, graph: bytes, report: dict[str, Any]) -> Artifact:
-        """The artifact of a compiled program."""
-        weights, constants = _lay_out(program.constants)
+    def build(cls, program: Program, target: Target, threads: int, graph: bytes, report: dict[str, Any],
+              codec: str = "f32") -> Artifact:
+        """The artifact of a compiled program; `codec` stores the values of its packed weights."""
+        weights, constants, stored = _lay_out(program, codec)
         manifest = Manifest(
             schema=SCHEMA,
             sparsec=importlib.metadata.version("sparsec"),
@@ -128,13 +135,27 @@ class Artifact:
             outputs=program.outputs,
             constants=constants,
             objects=program.objects,
+            stored=stored,
         )
         return cls(manifest, program.library, weights, graph, report)
 
     def constants(self) -> list[np.ndarray]:
-        """Every constant as the kernels read it, in the order of the entry function's arguments."""
-        stored = memoryview(self.weights)
-        return [DECODERS[c.encoding](stored[c.offset:c.offset + c.nbytes], c) for c in self.manifest.constants]
+        """Every constant as the kernels read it, in the order of the entry function's arguments.
+
+        Raises:
+            ArtifactError: a stored weight is not what the constants are made of.
+
+        """
+        data = memoryview(self.weights)
+        packed: dict[int, np.ndarray] = {}
+        try:
+            for each in self.manifest.stored:
+                packed |= restore(each, data)
+            return [_checked(packed[number], c) if c.encoding == PACKED
+                    else DECODERS[c.encoding](data[c.offset:c.offset + c.nbytes], c)
+                    for number, c in enumerate(self.manifest.constants)]
+        except (FormatError, KeyError, TypeError, ValueError, IndexError) as error:
+            raise ArtifactError(f"a stored weight contradicts itself ({error}); compile the model again") from error
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
@@ -234,15 +255,33 @@ def _json_bytes(value: Any) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode()
 
 
-def _lay_out(arrays: Sequence[np.ndarray]) -> tuple[bytes, tuple[Constant, ...]]:
-    """Concatenate arrays, each at a multiple of `ALIGNMENT`."""
+def _checked(array: np.ndarray, constant: Constant) -> np.ndarray:
+    """A packed array of the type and shape that the library was compiled for."""
+    _require(array.dtype.name == constant.dtype and array.shape == constant.shape, "an array has another shape")
+    return array
+
+
+def _lay_out(program: Program, codec: str) -> tuple[bytes, tuple[Constant, ...], tuple[StoredWeight, ...]]:
+    """Concatenate constants and stored weights, each at a multiple of `ALIGNMENT`."""
     weights = bytearray()
-    constants = []
-    for array in arrays:
+
+    def append(array: np.ndarray) -> int:
         weights.extend(bytes(-len(weights) % ALIGNMENT))
-        constants.append(Constant(array.dtype.name, array.shape, len(weights), array.nbytes))
+        offset = len(weights)
         weights.extend(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
-    return bytes(weights), tuple(constants)
+        return offset
+
+    stored: list[StoredWeight] = []
+    packed: set[int] = set()
+    for each in program.packed:
+        encoded = encode(each, codec)
+        if encoded.nbytes < sum(program.constants[number].nbytes for number in each.constants):
+            stored.append(store(each, encoded, append))
+            packed.update(each.constants)
+    constants = [Constant(array.dtype.name, array.shape, 0, 0, PACKED) if number in packed
+                 else Constant(array.dtype.name, array.shape, append(array), array.nbytes)
+                 for number, array in enumerate(program.constants)]
+    return bytes(weights), tuple(constants), tuple(stored)
 
 
 def _unpack(name: str, data: bytes) -> dict[str, bytes]:
@@ -278,6 +317,9 @@ def _parse(name: str, contents: dict[str, bytes]) -> Artifact:
             _require(hashes[member] == hashlib.sha256(contents[member]).hexdigest(), f"{member} has another SHA-256")
         for index, constant in enumerate(manifest.constants):
             _require(_fits(constant, len(contents["weights.bin"])), f"constant {index} does not fit the weights")
+        packed = [number for number, constant in enumerate(manifest.constants) if constant.encoding == PACKED]
+        for each in manifest.stored:
+            _require(fits(each, packed, len(contents["weights.bin"])), "a stored weight does not fit the weights")
         sizes = manifest.objects
         _require(not sizes or (min(sizes) > 0 and sum(sizes) == len(contents["library.bin"])),
                  "the object files are not the library")
@@ -304,6 +346,7 @@ def _manifest(fields: dict[str, Any]) -> Manifest:
         "inputs": items(TensorSpec, "inputs"),
         "outputs": items(TensorSpec, "outputs"),
         "constants": items(Constant, "constants"),
+        "stored": tuple(map(from_json, fields["stored"])),
         "objects": tuple(map(int, fields["objects"])),
     })
 
@@ -315,4 +358,4 @@ def _fits(constant: Constant, size: int) -> bool:
     inside = 0 <= constant.offset <= end <= size and constant.offset % ALIGNMENT == 0
     plain = dtype.kind in "biuf" and min(constant.shape, default=0) >= 0
     exact = constant.encoding != "raw" or math.prod(constant.shape) * dtype.itemsize == constant.nbytes
-    return inside and plain and exact and constant.encoding in DECODERS
+    return inside and plain and exact and constant.encoding in (*DECODERS, PACKED)

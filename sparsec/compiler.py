@@ -15,12 +15,14 @@ from sparsec.artifact import Artifact
 from sparsec.backends.cpu.build import build
 from sparsec.backends.cpu.lower import lower
 from sparsec.backends.cpu.planning import layer_options, measure
+from sparsec.backends.cpu.storage import packed_weights
 from sparsec.backends.eie import build as eie
 from sparsec.backends.program import Program
 from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.cost.plan import choose
 from sparsec.cost.tuning import TuningLog, default_path
 from sparsec.errors import SparsecError, UnsupportedOperatorError, UsageError, VerificationError
+from sparsec.formats import CODECS, FORMATS
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, compare_with_onnxruntime, random_feeds
 from sparsec.option import PRECISIONS
@@ -33,6 +35,10 @@ STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3,
 """The steps in order, each with its usual share of the time."""
 
 TUNE = ("off", "measure")
+OPTIMIZE = ("latency", "balanced", "size")
+CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2}
+"""The largest error of an output that storing weights in fewer bits may cause."""
+
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 """ONNX's operators that have weights worth pruning."""
 
@@ -54,6 +60,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     tune: str = "measure",
     tune_seconds: float = 45.0,
     precision: str = "fp32",
+    optimize: str = "latency",
+    codec: str = "f32",
     max_error: float | None = None,
     dump_ir: str | Path | None = None,
     progress: Progress | None = None,
@@ -73,14 +81,22 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         tune_seconds: what measuring may take in all.
         precision: the fewest bits that a layer may compute with, one of `PRECISIONS`; each layer takes the fastest
             kernel that this allows.
-        max_error: the largest error of an output relative to its largest magnitude; without it, the precision's own.
+        optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
+            kernels and stores every weight in its smallest format; "size" takes the smallest kernels that are no slower
+            than dense, too.
+        codec: how values are stored where formats are: a key of `sparsec.formats.CODECS`. A lossy one changes the
+            weights before anything is chosen.
+        max_error: the largest error of an output relative to its largest magnitude; without it, the precision's and the
+            codec's own; codecs of shared or 8-bit weights have none: the error is reported.
         dump_ir: a directory for the graph after every pass.
         progress: told of every step.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
         UnsupportedOperatorError: nodes cannot be lowered (all are listed), or `strict` refuses them.
-        UsageError: an unknown target, precision or way of tuning, or a target that nothing can be compiled for.
+        FormatError: the codec cannot hold a weight.
+        UsageError: an unknown target, precision, goal, codec or way of tuning, or a target that nothing can be compiled
+            for.
         VerificationError: the outputs differ from onnxruntime's by more than `max_error`.
 
     """
@@ -99,6 +115,9 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     if precision not in (PRECISIONS if backend.limited else ("fp32",)):
         raise UsageError(f"precision='{precision}' on target '{resolved.name}'; choose one of {', '.join(PRECISIONS)}, "
                          "or fp32 on targets with a number format of their own")
+    if optimize not in OPTIMIZE or codec not in CODECS or (codec != "f32" and optimize == "latency"):
+        raise UsageError(f"optimize='{optimize}', codec='{codec}'; optimize for one of {', '.join(OPTIMIZE)}, "
+                         f"and store values with one of {', '.join(CODECS)}, which for latency is f32")
     announce("read")
     graph = reader.load(model, shapes=shapes)
     feeds = [random_feeds(graph), *([inputs] if inputs else [])]
@@ -110,16 +129,18 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
                                        f"strict to accept that:\n  {listed}")
     log = _tuning_log(tune, tune_seconds, resolved)
-    job = Job(resolved, threads, precision, feeds[-1], log, calibration_of(resolved, threads), announce)
+    rates = calibration_of(resolved, threads)
+    job = Job(resolved, threads, precision, optimize, codec, feeds[-1], log, rates, announce)
     program, layers = backend.build(graph, job)
     announce("pack")
-    report = {"precision": precision, "rates": job.calibration.source, "layers": layers, "outside": outside,
+    report = {"precision": precision, "optimize": optimize, "codec": codec, "rates": rates.source,
+              "layers": layers, "outside": outside,
               "passes": [_row(each) for each in passes], "verification": None}
-    artifact = Artifact.build(program, resolved, threads, _outline(graph), report)
+    artifact = Artifact.build(program, resolved, threads, _outline(graph), report, codec)
     announce("verify")
     if not verify:
         return artifact
-    tolerance = (max_error or PRECISIONS[precision]) if backend.limited else None
+    tolerance = (max_error or _tolerance(precision, codec)) if backend.limited else None
     checked = feeds if backend.limited else feeds[-1:]  # those that number formats were chosen for
     verification = _verify(model, artifact, checked, backend, tolerance)
     return replace(artifact, report={**report, "verification": verification})
@@ -135,6 +156,8 @@ class Job:
     target: Target
     threads: int
     precision: str
+    optimize: str
+    codec: str
     feeds: Feeds
     log: TuningLog | None
     calibration: Calibration
@@ -163,7 +186,10 @@ def _build_cpu(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]
     job.announce("lower")
     lowered = lower(graph, job.target, job.threads)
     job.announce("build")
-    return build(lowered), layers
+    program = build(lowered)
+    if job.optimize != "latency":
+        program = replace(program, packed=packed_weights(graph, lowered.constants))
+    return program, layers
 
 
 def _build_eie(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]]:
@@ -218,8 +244,12 @@ def _plan(graph: ir.Model, job: Job) -> list[dict[str, Any]]:
         options = layer_options(node, job.target, job.threads, job.precision)
         if not options:
             continue
+        if not CODECS[job.codec].lossless:
+            _quantise(node, job.codec)
+            options = layer_options(node, job.target, job.threads, job.precision)
         timed = partial(measure, node, target=job.target, threads=job.threads)
         choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
+                        smallest=job.optimize == "size",
                         measure=None if job.log is None else
                         partial(job.log.time, target=job.target, threads=job.threads, measure=timed))
         node.meta["choice"] = choice
@@ -240,6 +270,18 @@ def _weight(node: ir.Node) -> np.ndarray:
     assert value is not None
     assert value.const_value is not None  # the plan has options for constant weights only
     return value.const_value.numpy()
+
+
+def _quantise(node: ir.Node, codec: str) -> None:
+    """Give a layer the weight that a codec stores."""
+    value, dense = node.inputs[1], FORMATS["dense"]
+    assert value is not None
+    value.const_value = ir.tensor(dense.decode(dense.encode(_weight(node), CODECS[codec])), name=value.name)
+
+
+def _tolerance(precision: str, codec: str) -> float | None:
+    """The largest error of an output; None where weights are rounded so far that it says nothing about the program."""
+    return None if codec not in CODEC_ERRORS else max(PRECISIONS[precision], CODEC_ERRORS[codec])
 
 
 def _outline(graph: ir.Model) -> bytes:

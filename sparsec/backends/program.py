@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from sparsec.kernels.packing import Recipe
 
 
 @dataclass(frozen=True)
@@ -14,6 +16,22 @@ class TensorSpec:
     name: str
     dtype: str
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A weight that some of a program's constants follow from.
+
+    Attributes:
+        weight: (outputs, inputs).
+        recipe: how.
+        constants: the numbers of the constants that the recipe's arrays are, in order.
+
+    """
+
+    weight: np.ndarray = field(repr=False)
+    recipe: Recipe
+    constants: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -27,6 +45,7 @@ class Program:
         inputs: the signature's inputs, in order.
         outputs: the signature's outputs, in order.
         objects: the bytes of each object file in `library`; empty where it is a shared object.
+        packed: what an artifact may store instead of constants.
 
     """
 
@@ -36,3 +55,4 @@ class Program:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     objects: tuple[int, ...] = ()
+    packed: tuple[Packed, ...] = ()

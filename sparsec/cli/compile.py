@@ -14,6 +14,14 @@ from sparsec.cli import options, tables
 from sparsec.target import resolve
 
 
+class Goal(Enum):
+    """What to optimise for."""
+
+    LATENCY = "latency"
+    BALANCED = "balanced"
+    SIZE = "size"
+
+
 class Tuning(Enum):
     """Ways to choose kernels."""
 
@@ -44,6 +52,11 @@ def command(
     precision: Annotated[Precision, typer.Option(
         help="The fewest bits that a layer may compute with; activations and sums stay float32 between layers.",
         )] = Precision.FP32,
+    optimize: Annotated[Goal, typer.Option(
+        help="Fastest; the same with weights in the smallest formats; or smallest that is no slower than dense.")] = (
+        Goal.LATENCY),
+    codec: Annotated[str, typer.Option(
+        help="How balanced and size store values; `sparsec formats` lists the codecs.")] = "f32",
     max_error: Annotated[float | None, typer.Option(
         min=0, help="Largest error of an output relative to its largest magnitude; else 1e-4, bf16 2e-2, int8 5e-2.",
         )] = None,
@@ -59,7 +72,8 @@ def command(
     artifact = compile_with_progress(model, target=target, threads=threads, shapes=options.parse_shapes(shapes),
                                      inputs=options.read_arrays(inputs) if inputs else None, verify=verify,
                                      strict=strict, tune=tune.value, tune_seconds=tune_seconds,
-                                     precision=precision.value, max_error=max_error, dump_ir=dump_ir)
+                                     precision=precision.value,
+                                     optimize=optimize.value, codec=codec, max_error=max_error, dump_ir=dump_ir)
     output = output or Path(model.with_suffix(".sparsec").name)
     artifact.save(output)
     description = describe_artifact(artifact, output.stat().st_size)

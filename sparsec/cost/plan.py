@@ -52,15 +52,19 @@ class Choice:
         """Why a candidate lost, or what bounds the winner."""
         limit = bound(candidate.option.work, self.machine)
         if candidate is self.winner:
-            return f"fastest of {1 + len(self.losers)}, {limit} bound"
+            fastest = all(candidate.time_s <= each.time_s for each in self.losers)
+            merit = "fastest" if fastest else "smallest no slower than dense"
+            return f"{merit} of {1 + len(self.losers)}, {limit} bound"
         ratio = candidate.time_s / self.winner.time_s
         kind = "measured" if candidate.measured_s is not None else "predicted"
         return f"{kind} {ratio:.2f}x the winner's time, {limit} bound"
 
 
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,
-           trials: int = 6, machine: Machine = DEFAULT_MACHINE) -> Choice:
+           trials: int = 6, machine: Machine = DEFAULT_MACHINE, smallest: bool = False) -> Choice:
     """The fastest option by the roofline; with `measure`, the fastest of the `trials` best predicted ones.
+
+    With `smallest`, the one of the fewest bytes among those at least as fast as the best dense one.
 
     The best dense option is among those measured unless it is hopeless. `measure` may answer None for an option that
     there is no time left for.
@@ -70,7 +74,14 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
         timed = [replace(c, measured_s=measure(c.option)) for c in _shortlist(candidates, trials)]
         rest = [c for c in candidates if all(c.option is not t.option for t in timed)]
         candidates = sorted(timed, key=lambda c: (c.measured_s is None, c.time_s)) + rest
-    return Choice(layer, candidates[0], tuple(candidates[1:]), machine)
+    winner = _smallest(candidates) if smallest else candidates[0]
+    return Choice(layer, winner, tuple(each for each in candidates if each is not winner), machine)
+
+
+def _smallest(candidates: Sequence[Candidate]) -> Candidate:
+    dense = min((each.time_s for each in candidates if each.option.format.startswith("dense")), default=float("inf"))
+    eligible = [each for each in candidates if each.time_s <= dense]
+    return min(eligible, key=lambda each: (each.option.nbytes, each.time_s))
 
 
 def best_by_format(choice: Choice) -> list[Candidate]:

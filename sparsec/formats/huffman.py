@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sparsec.formats.bits import Bytes, Stream, Symbols, symbol_dtype, unpack
+from sparsec.formats.bits import Bytes, Stream, Symbols, pack, symbol_dtype, unpack
 
 BLOCK = 4096
 LONGEST = 16  # bits of a code
@@ -35,6 +35,11 @@ def shrink(stream: Stream) -> Stream:
 def read(stream: Stream) -> Symbols:
     """The symbols of a stream of either coding."""
     return unpack(stream) if stream.coding == "packed" else _decode(stream)
+
+
+def expand(stream: Stream) -> Stream:
+    """The packed stream of a stream of either coding."""
+    return stream if stream.coding == "packed" else pack(_decode(stream), stream.bits)
 
 
 def code_lengths(counts: np.ndarray) -> np.ndarray:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.errors import FormatError
-from sparsec.formats.bits import Stream, Symbols, pack
+from sparsec.formats.bits import Stream, Symbols, pack, unpack
 from sparsec.formats.codecs import CODECS, Codec
-from sparsec.formats.huffman import read
+from sparsec.formats.huffman import expand
 
 Streams = dict[str, Stream]
 
@@ -90,8 +90,8 @@ class Format(ABC):
 
     def decode(self, encoded: Encoded) -> np.ndarray:
         """The weight as float32, exact for a lossless codec."""
-        streams = encoded.streams
-        codes = self.join(streams, read(streams["values"]), matrix_shape(encoded.shape))
+        streams = {name: expand(stream) for name, stream in encoded.streams.items()}
+        codes = self.join(streams, unpack(streams["values"]), matrix_shape(encoded.shape))
         return encoded.codec.restore(codes, streams).reshape(encoded.shape)
 
     def nbytes(self, encoded: Encoded) -> int:
