@@ -44,9 +44,9 @@ def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Callable[[Buff
     return builder.get()
 
 
-def registers(vectors: int, lanes: int) -> Any:
-    """A local float32 buffer that LLVM keeps in `vectors` vector registers."""
-    return T.alloc_buffer((vectors * lanes,), "float32", scope="local", annotations=REGISTER)
+def registers(vectors: int, lanes: int, dtype: str = "float32") -> Any:
+    """A local buffer that LLVM keeps in `vectors` vector registers."""
+    return T.alloc_buffer((vectors * lanes,), dtype, scope="local", annotations=REGISTER)
 
 
 def load(buffer: Any, index: Any, lanes: int) -> Any:

@@ -7,6 +7,7 @@ expects: word vector j of a bf16 tile holds the float vectors 2j and 2j + 1, fou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm.tirx.script.builder import ir as T
@@ -95,3 +96,52 @@ def dot_bf16(total: Any, first: Any, second: Any, weights: Any, side: int) -> An
 def dot_pairs(total: Any, pairs: Any, weights: Any) -> Any:
     """The sum total + w[0] * pairs[0] + w[1] * pairs[1], element by element."""
     return T.call_extern("float32x16", "sparsec_dot_pairs", total, pairs, weights)
+
+
+def _dot_int8(vector: int) -> str:
+    """Elements of vector `vector` (0 to 3) of four rows, interleaved by bytes and then by pairs."""
+    operands = ", ".join(f"<32 x i16> %{row}" for row in "abcd")
+    casts = "\n".join(f"  %{row}8 = bitcast <32 x i16> %{row} to <64 x i8>" for row in "abcd")
+    return f"""
+define linkonce_odr <16 x i32> @sparsec_dot_int8_{vector}(<16 x i32> %sum, {operands}, <16 x i32> %w)
+    alwaysinline nounwind readnone {{
+{casts}
+  %ab8 = shufflevector <64 x i8> %a8, <64 x i8> %b8, {_unpack(64, vector // 2)}
+  %cd8 = shufflevector <64 x i8> %c8, <64 x i8> %d8, {_unpack(64, vector // 2)}
+  %ab = bitcast <64 x i8> %ab8 to <32 x i16>
+  %cd = bitcast <64 x i8> %cd8 to <32 x i16>
+  %abcd = shufflevector <32 x i16> %ab, <32 x i16> %cd, {_unpack(32, vector % 2)}
+  %x = bitcast <32 x i16> %abcd to <64 x i8>
+  %v = bitcast <16 x i32> %w to <64 x i8>
+  %r = call <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32> %sum, <64 x i8> %x, <64 x i8> %v)
+  ret <16 x i32> %r
+}}
+"""
+
+
+INT8 = "".join([
+    "declare <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32>, <64 x i8>, <64 x i8>)\n",
+    "declare <32 x i16> @llvm.x86.avx512.packusdw.512(<16 x i32>, <16 x i32>)\n",
+    "declare <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16>, <32 x i16>)\n",
+    *map(_dot_int8, range(4)),
+    """
+define linkonce_odr <32 x i16> @sparsec_tile_int8(<16 x i32> %a, <16 x i32> %b, <16 x i32> %c, <16 x i32> %d)
+    alwaysinline nounwind readnone {
+  %ab = call <32 x i16> @llvm.x86.avx512.packusdw.512(<16 x i32> %a, <16 x i32> %b)
+  %cd = call <32 x i16> @llvm.x86.avx512.packusdw.512(<16 x i32> %c, <16 x i32> %d)
+  %q = call <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16> %ab, <32 x i16> %cd)
+  %r = bitcast <64 x i8> %q to <32 x i16>
+  ret <32 x i16> %r
+}
+"""])
+"""What kernels that multiply four 8-bit integers at a time need (AVX512_VNNI)."""
+
+
+def tile_int8(vectors: Sequence[Any]) -> Any:
+    """Four vectors of integers, each cut off at 0 and 255, as one vector of an 8-bit tile."""
+    return T.call_extern("int16x32", "sparsec_tile_int8", *vectors)
+
+
+def dot_int8(total: Any, rows: Sequence[Any], weights: Any, vector: int) -> Any:
+    """The sum total + w[i] * rows[i] over i < 4, for integer vector `vector` (0 to 3) of four vectors of a tile."""
+    return T.call_extern("int32x16", f"sparsec_dot_int8_{vector}", total, *rows, weights)

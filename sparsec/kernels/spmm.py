@@ -7,9 +7,10 @@ L1: about (vectors + 2) / 2 cycles per non-zero where a core loads two vectors a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,48 +121,61 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
 
 def build(params: SpmmParams, isa: Isa) -> Any:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
-    return build_with(params, isa, _multiply, "float32", None)
+    return build_with(params, isa, {"values": (None, "float32")}, partial(group, multiply=_multiply), None)
 
 
+# Emits one group of row blocks: (buffers, source, base, params, flat number of the group, finish).
+Group = Callable[[Buffers, Any, Any, SpmmParams, Any, Finish], None]
 # Emits one iteration: (buffers, source, base, accumulators, params, iteration).
 Multiply = Callable[[Buffers, Any, Any, Any, SpmmParams, Any], None]
 
 
-def build_with(params: SpmmParams, isa: Isa, multiply: Multiply, values: str, stage: Stage | None) -> Any:
-    """The kernel for inputs that `stage` prepares and `multiply` reads; the values are of that type."""
+def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None, str]], emit: Group,
+               stage: Stage | None) -> Any:
+    """The kernel (starts, rows, indices, *values, …) with groups that `emit` computes of inputs that `stage` brings."""
     groups = params.tiling.parts * params.tiling.chunks * params.groups
     weights: dict[str, tuple[int | None, str]] = {
-        "starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"),
-        "indices": (None, params.word), "values": (None, values)}
+        "starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"), "indices": (None, params.word),
+        **values}
 
     def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, finish: Finish) -> None:
-        with T.serial(0, params.groups) as group:
-            flat = T.Bind((part * params.tiling.chunks + chunk) * params.groups + group)
-            _group(b, source, base, params, flat, finish, multiply)
+        with T.serial(0, params.groups) as index:
+            flat = T.Bind((part * params.tiling.chunks + chunk) * params.groups + index)
+            emit(b, source, base, params, flat, finish)
 
     return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs, stage)
 
 
-def _group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: Finish, multiply: Multiply) -> None:
+def group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: Finish, multiply: Multiply) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results."""
-    lanes, vectors = p.tiling.stencil.lanes, p.tiling.vectors
+    lanes = p.tiling.stencil.lanes
     acc = registers(p.accumulators, lanes)
     for register in range(p.accumulators):
         store(acc, register * lanes, splat(0.0, lanes))
     first = T.Bind(b["starts"][flat])
     with T.serial(0, b["starts"][flat + 1] - first) as step:
         multiply(b, source, base, acc, p, T.Bind(first + step))
-    one_set = p.group * p.block * vectors
+    add_sets(acc, p)
+    for row, register in each_row(b, p, flat):
+        finish(row, row, lambda v, register=register: load(acc, (register + v) * lanes, lanes))
+
+
+def add_sets(acc: Any, p: SpmmParams) -> None:
+    """Add up the accumulator sets in the first one."""
+    lanes, one_set = p.tiling.stencil.lanes, p.group * p.block * p.tiling.vectors
     for register in range(one_set):
         for other in range(1, p.sets):
             add_to(acc, register * lanes, load(acc, (other * one_set + register) * lanes, lanes))
+
+
+def each_row(b: Buffers, p: SpmmParams, flat: Any) -> Iterator[tuple[Any, int]]:
+    """The rows of a group with the first register of each; what is emitted between two of them is for one row."""
     short = p.blocks % (p.group * p.tiling.parts) != 0
     for member in range(p.group):
         row = T.Bind(b["rows"][flat * p.group + member])
         with T.If(row >= 0) if short else nullcontext(), T.Then() if short else nullcontext():
             for r in range(p.block):
-                register = (member * p.block + r) * vectors
-                finish(row + r, row + r, lambda v, register=register: load(acc, (register + v) * lanes, lanes))
+                yield row + r, (member * p.block + r) * p.tiling.vectors
 
 
 def indices(b: Buffers, p: SpmmParams, step: Any) -> list[Any]:

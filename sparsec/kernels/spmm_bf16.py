@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -66,8 +67,10 @@ def build(params: SpmmBf16Params, isa: Isa) -> Any:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     if params.paired:
         stage = Stage(_bf16_tile(intrinsics.tile_bf16), intrinsics.BF16)
-        return spmm.build_with(params.spmm, isa, _multiply_pairs, "int32", stage)
-    return spmm.build_with(params.spmm, isa, _multiply_widened, "float32", Stage(_bf16_tile(_round_halves)))
+        values, multiply = "int32", _multiply_pairs
+    else:
+        values, multiply, stage = "float32", _multiply_widened, Stage(_bf16_tile(_round_halves))
+    return spmm.build_with(params.spmm, isa, {"values": (None, values)}, partial(spmm.group, multiply=multiply), stage)
 
 
 def _bf16_tile(rounded: Callable[[Any, Any], Any]) -> Callable[[Buffers, Tiling], Bring]:
