@@ -12,6 +12,7 @@ import typer
 
 from sparsec.bench.latency import Latency, measure, ratio
 from sparsec.cli import options, tables
+from sparsec.cli.bench_formats import bench_formats, bench_sweep
 from sparsec.cli.compile import compile_with_progress
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
@@ -25,7 +26,8 @@ class Peer(Enum):
 
 
 def command(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX model or a compiled one.")],
+    file: Annotated[Path | None, typer.Argument(
+        exists=True, dir_okay=False, help="An ONNX model or a compiled one; none with --sweep.")] = None,
     against: Annotated[Peer | None, typer.Option(
         help="The engine to compare with; onnxruntime for an ONNX model if not given.")] = None,
     target: options.Target = "cpu",
@@ -34,11 +36,27 @@ def command(
     seconds: Annotated[float, typer.Option(min=0.01, help="Measured time per engine.")] = 3.0,
     feeds: Annotated[Path | None, typer.Option(
         "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")] = None,
+    formats: Annotated[str | None, typer.Option(
+        metavar="all|NAME,…", help="Time these formats of every layer of an ONNX model instead.")] = None,
+    sweep: Annotated[str | None, typer.Option(
+        metavar="MxKxN", help="Time the formats of a linear layer of this shape at many sparsities instead.")] = None,
+    plot: Annotated[Path | None, typer.Option(
+        dir_okay=False, help="Plot a sweep's latencies and bytes, as PNG or SVG.")] = None,
     json: options.JsonFile = None,
 ) -> None:
     """Time a model: engines take turns, each in a process of its own."""
+    if (file is None) == (sweep is None) or (plot is not None and sweep is None):
+        raise UsageError("give a model, or --sweep MxKxN, which --plot belongs to")
+    if file is None:
+        bench_sweep(sweep or "", target, threads, plot, json)
+        return
     with file.open("rb") as opened:
         compiled = opened.read(2) == b"PK"
+    if formats is not None:
+        if compiled:
+            raise UsageError(f"--formats times the layers of an ONNX model; {file} is compiled")
+        bench_formats(file, formats, target, threads, options.parse_shapes(shapes), json)
+        return
     if compiled and against is Peer.ONNXRUNTIME:
         raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:

@@ -1,0 +1,133 @@
+"""Latency and bytes of every format, layer by layer: each kernel timed where it would run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import helper, numpy_helper
+
+from sparsec.backends.cpu.planning import layer_options, measure
+from sparsec.cost.calibration import Calibration
+from sparsec.cost.plan import Candidate, Choice, best_by_format, choose
+from sparsec.cost.tuning import TuningLog
+from sparsec.errors import UsageError
+from sparsec.formats import FORMATS
+from sparsec.formats.storage import as_matrix
+from sparsec.graph import reader
+from sparsec.option import Option
+from sparsec.passes.context import Context
+from sparsec.pipeline import run_passes
+from sparsec.target import Target
+
+SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+"""The sparsities of a sweep."""
+
+
+def time_model(model: reader.Source, target: Target, *, threads: int = 1,
+               shapes: Mapping[str, Sequence[int]] | None = None, calibration: Calibration, trials: int = 1,
+               progress: Callable[[float], None] = lambda _share: None) -> list[dict[str, Any]]:
+    """Every layer's formats, measured.
+
+    Args:
+        model: the network.
+        target: this machine.
+        threads: threads of a kernel.
+        shapes: full shapes of inputs with symbolic dimensions.
+        calibration: the rates that the model's choice is made with.
+        trials: how many of the best predicted options are timed beside the best of every format.
+        progress: told of the share of the work done.
+
+    Returns:
+        For each layer its "chosen" kernel (the cost model's), the "fastest" measured one, and "formats": of every
+        format that accepts the weight its bytes, its predicted and measured time, and the format that it runs as.
+
+    Raises:
+        ModelError, ShapeError: the model cannot be read, or its shapes are not static.
+        UsageError: the target's kernels cannot be timed here.
+
+    """
+    if target.kind != "cpu":
+        raise UsageError(f"the formats of target '{target.name}' cannot be timed here; choose a cpu target")
+    graph = reader.load(model, shapes=shapes)
+    run_passes(graph, Context(target))
+    log, rows = TuningLog(None, float("inf")), []  # equal layers are timed once
+    for index, node in enumerate(graph.graph):
+        progress(index / len(graph.graph))
+        if options := layer_options(node, target, threads):
+            timed = partial(log.time, target=target, threads=threads,
+                            measure=partial(measure, node, target=target, threads=threads))
+            choice = choose(node.name or node.op_type, options, threads=threads, machine=calibration.machine)
+            rows.append(_layer(node, choice, trials, timed))
+    return rows
+
+
+def _layer(node: ir.Node, choice: Choice, trials: int, timed: Callable[[Option], float | None]) -> dict[str, Any]:
+    value = node.inputs[1]
+    assert value is not None
+    assert value.const_value is not None  # the backend has options for constant weights only
+    weight = value.const_value.numpy()
+    kernels = {each.option.format: _kernel(each, timed) for each in best_by_format(choice)}
+    others = [_kernel(each, timed) for each in (choice.winner, *choice.losers)[:trials]]
+    chosen = kernels[choice.winner.option.format]
+    stored = {name: form.encode(weight).nbytes for name, form in FORMATS.items()
+              if form.reject(as_matrix(weight)) is None}
+    return {
+        "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "weights": weight.size,
+        "nonzeros": int(np.count_nonzero(weight)), "chosen": chosen,
+        "fastest": min((*kernels.values(), *others), key=lambda each: float(each["measured_us"])),
+        "formats": [{"format": name, "stored_bytes": stored.get(name),
+                     **kernels.get(name, {**chosen, "format": name}),
+                     "runs_as": name if name in kernels else chosen["format"]}
+                    for name in dict.fromkeys((*kernels, *stored))],
+    }
+
+
+def _kernel(candidate: Candidate, timed: Callable[[Option], float | None]) -> dict[str, Any]:
+    option = candidate.option
+    seconds = timed(option)
+    assert seconds is not None  # the budget is endless
+    return {"format": option.format, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
+            "predicted_us": candidate.predicted_s * 1e6, "measured_us": seconds * 1e6}
+
+
+def linear_layer(outputs: int, inputs: int, rows: int, sparsity: float, seed: int = 0) -> onnx.ModelProto:
+    """A model of one linear layer, (rows, inputs) to (rows, outputs), with zeros at random places."""
+    rng = np.random.default_rng(seed)
+    weight = rng.standard_normal((inputs, outputs), np.float32) * (rng.random((inputs, outputs)) >= sparsity)
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (rows, width))
+            for name, width in (("x", inputs), ("y", outputs)))
+    graph = helper.make_graph([helper.make_node("MatMul", ["x", "w"], ["y"], f"linear-{100 * sparsity:g}")], "linear",
+                              [x], [y], [numpy_helper.from_array(weight.astype(np.float32), "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def sweep(sizes: tuple[int, int, int], target: Target, *, threads: int = 1, calibration: Calibration,
+          progress: Callable[[float], None] = lambda _share: None) -> list[dict[str, Any]]:
+    """The formats of a linear layer of M outputs, K inputs and N rows at every one of `SWEPT`: `time_model`'s rows."""
+    outputs, inputs, rows = sizes
+    points = []
+    for index, sparsity in enumerate(SWEPT):
+        progress(index / len(SWEPT))
+        layers = time_model(linear_layer(outputs, inputs, rows, sparsity), target, threads=threads,
+                            calibration=calibration)
+        points += [{"sparsity": sparsity, **layer} for layer in layers]
+    return points
+
+
+def regret(layers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How far the model's choices are from the fastest measured kernels, and its predictions from what was measured.
+
+    "never_slower" is the largest measured time of a choice over that of the best dense kernel.
+    """
+    ratios = [each["chosen"]["measured_us"] / each["fastest"]["measured_us"] for each in layers]
+    dense = [each["chosen"]["measured_us"] / form["measured_us"] for each in layers for form in each["formats"]
+             if form["format"] == "dense" == form["runs_as"]]
+    errors = [abs(form["predicted_us"] / form["measured_us"] - 1) for each in layers for form in each["formats"]
+              if form["format"] == form["runs_as"]]
+    return {"layers": len(ratios), "mean": float(np.mean(ratios)), "worst": float(np.max(ratios)),
+            "never_slower": float(np.max(dense)), "prediction_error": float(np.median(errors))}
