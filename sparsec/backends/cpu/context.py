@@ -143,6 +143,12 @@ class LoweringContext:
         self.arrays[value] = array
         value.type, value.shape = ir.TensorType(ir.DataType.from_numpy(array.dtype)), ir.Shape(array.shape)
 
+    def forget(self, value: ir.Value) -> None:
+        """Drop what is known of a value, which will be computed again."""
+        self.env.pop(value, None)
+        self.arrays.pop(value, None)
+        self._views.pop(value, None)
+
     def flat(self, value: ir.Value | None) -> relax.Expr:
         """The value as one flat buffer, in its layout."""
         value = _present(value)

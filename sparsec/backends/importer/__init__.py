@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.backends.importer import (
+    control,
     converters,
     decompose,
     elementwise,
@@ -18,18 +17,21 @@ from sparsec.backends.importer import (
     padding,
     pooling,
     products,
+    recurrent,
     reductions,
     resizing,
     selecting,
     shaping,
+    signals,
+    vision,
 )
 from sparsec.backends.importer.constants import evaluate
-from sparsec.backends.importer.node import Operator, infer_outputs, static_type
+from sparsec.backends.importer.node import Operator, bind_typed, infer_outputs
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.shapes import static_shape
 
-FAMILIES = (elementwise, indexing, normalization, padding, pooling, products, reductions, resizing, selecting,
-            shaping)
+FAMILIES = (control, elementwise, indexing, normalization, padding, pooling, products, recurrent, reductions, resizing,
+            selecting, shaping, signals, vision)
 OPERATORS: dict[str, Operator] = {name: operator for family in FAMILIES for name, operator in family.OPERATORS.items()}
 
 
@@ -67,8 +69,4 @@ def _bind(context: LoweringContext, node: ir.Node, results: list[relax.Expr]) ->
     if len(results) < len([value for value in node.outputs if value.name]):
         raise UnsupportedOperatorError(f"only its first {len(results)} output(s) are implemented")
     for value, result in zip(node.outputs, results, strict=False):
-        expr = result if isinstance(result, relax.Var) else context.bb.emit(result)
-        dtype, shape = context.dtype(value), context.shape(value)
-        if static_type(expr) not in ((dtype, shape), (dtype, (math.prod(shape),))):
-            raise UnsupportedOperatorError(f"'{value.name}' would be {expr.ty}, the model says {dtype} {shape}")
-        context.bind(value, expr)
+        bind_typed(context, value, context.bb.normalize(result))

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir import serde
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import opset_of
+from sparsec.backends.importer.node import has_subgraph, opset_of
 from sparsec.graph.shapes import static_shape
 
 LARGEST = 65536  # elements of an input that the reference evaluator, which may loop in Python, is given
@@ -25,7 +25,7 @@ def evaluate(context: LoweringContext, node: ir.Node) -> list[np.ndarray] | None
     else:
         known = [context.array(value) for value in node.inputs if value is not None]
         arrays = [array for array in known if array is not None and array.size <= LARGEST]
-        if len(arrays) < len(known) or node.op_type in RANDOM or any(_is_graph(a) for a in node.attributes.values()):
+        if len(arrays) < len(known) or node.op_type in RANDOM or has_subgraph(node):
             return None
     if any(math.prod(static_shape(value) or ()) > LARGEST for value in node.outputs):
         return None
@@ -41,8 +41,3 @@ def evaluate(context: LoweringContext, node: ir.Node) -> list[np.ndarray] | None
     except Exception:  # noqa: BLE001 - the evaluator fails with any type; such a node is computed at run time
         return None
     return [np.asarray(result) for result in results]
-
-
-def _is_graph(attribute: ir.Attr) -> bool:
-    """Whether an attribute holds a subgraph, which may read values of the outer graph."""
-    return attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)

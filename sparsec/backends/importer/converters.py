@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
@@ -30,6 +31,12 @@ TRUSTED = {
 
 CONVERTERS: dict[str, Any] = {name: converter for name, converter in _get_convert_map().items() if name in TRUSTED}
 
+MISREAD: dict[str, Callable[[ir.Node], str | None]] = {
+    "MaxUnpool": lambda node: "output_shape places the values elsewhere" if len(node.inputs) > 2 else None,
+    "RoiAlign": lambda node: "the mode 'max'" if node.attributes.get_string("mode", "avg") == "max" else None,
+}
+"""Reasons against single nodes whose converter would compute something else."""
+
 
 def convert(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """The outputs of a node through TVM's converter for its operator and opset.
@@ -38,6 +45,9 @@ def convert(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
         UnsupportedOperatorError: the converter refuses; the reason is its own.
 
     """
+    reason = MISREAD[node.op_type](node) if node.op_type in MISREAD else None
+    if reason is not None:
+        raise UnsupportedOperatorError(reason)
     converter = CONVERTERS[node.op_type].get_converter(opset_of(node))
     inputs = onnx_input([None if value is None else context.tensor(value) for value in node.inputs])
     try:

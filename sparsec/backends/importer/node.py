@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir import serde
@@ -47,7 +49,7 @@ def infer_outputs(context: LoweringContext, node: ir.Node) -> None:
         UnsupportedOperatorError: ONNX finds the node invalid.
 
     """
-    if all(value.dtype is not None and static_shape(value) is not None for value in node.outputs):
+    if has_subgraph(node) or all(value.dtype and static_shape(value) is not None for value in node.outputs):
         return
     schema = onnx.defs.get_schema(node.op_type, opset_of(node), node.domain)
     imports = [onnx.helper.make_opsetid(node.domain, opset_of(node))]
@@ -66,6 +68,29 @@ def infer_outputs(context: LoweringContext, node: ir.Node) -> None:
 def static_shape_or(shape: ir.Shape | None, inferred: ir.Shape | None) -> ir.Shape | None:
     """The model's shape where it is static, else the inferred one."""
     return shape if shape is not None and shape.is_static() else inferred
+
+
+def bind_typed(context: LoweringContext, value: ir.Value, expr: relax.Expr) -> None:
+    """Bind a value to an expression, whose static type completes and must agree with what is known of the value's.
+
+    Raises:
+        UnsupportedOperatorError: it does not agree, or is not static.
+
+    """
+    found = static_type(expr)
+    if found is not None and (value.dtype is None or static_shape(value) is None):
+        value.type = value.type or ir.TensorType(ir.DataType.from_numpy(np.dtype(found[0])))
+        value.shape = ir.Shape(found[1]) if static_shape(value) is None else value.shape
+    dtype, shape = context.dtype(value), context.shape(value)
+    if found not in ((dtype, shape), (dtype, (math.prod(shape),))):
+        raise UnsupportedOperatorError(f"'{value.name}' would be {expr.ty}, the model says {dtype} {shape}")
+    context.bind(value, expr if isinstance(expr, relax.Var) else context.bb.emit(expr))
+
+
+def has_subgraph(node: ir.Node) -> bool:
+    """Whether an attribute holds a subgraph, which may read values of the outer graph."""
+    return any(attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+               for attribute in node.attributes.values())
 
 
 def input_types(context: LoweringContext, node: ir.Node) -> dict[str, onnx.TypeProto]:
@@ -156,3 +181,16 @@ def input_axes(context: LoweringContext, node: ir.Node, index: int = 1) -> list[
         return []
     array = context.array(value)
     return None if array is None else [int(axis) for axis in array.reshape(-1)]
+
+
+def pick_axis(context: LoweringContext, value: ir.Value | None, axes: Sequence[int], rank: int,
+              along: Callable[[int], relax.Expr]) -> relax.Expr:
+    """`along(axis)` for the only axis there is, or for the one of several that a value names at run time."""
+    if not axes:
+        raise UnsupportedOperatorError("no axis leads to the output's shape")
+    result = along(axes[0])
+    for axis in axes[1:]:
+        named = relax.op.reshape(context.tensor(value), ())
+        hits = [relax.op.equal(named, relax.const(name, context.dtype(value))) for name in (axis, axis - rank)]
+        result = relax.op.where(relax.op.logical_or(*hits), along(axis), result)
+    return result

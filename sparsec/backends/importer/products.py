@@ -48,8 +48,8 @@ def gemm(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     y = op.reshape(product(context, flats[0], shapes[0], flats[1], shapes[1]), shape)
     alpha, beta = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
     y = y if alpha == 1 else op.multiply(y, relax.const(alpha, "float32"))
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        c = context.tensor(node.inputs[2])
+    if _third(node) is not None:
+        c = context.tensor(_third(node))
         y = op.add(y, c if beta == 1 else op.multiply(c, relax.const(beta, "float32")))
     return [y]
 
@@ -65,7 +65,7 @@ def conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     columns = _columns(context, node.inputs[0], shape, window)
     y = product(context, context.flat(node.inputs[1]), (1, groups, w[0] // groups, inner), columns,
                 (x[0], groups, inner, pixels))
-    return [_biased(context, node, op.reshape(y, shape))]
+    return [add_bias(context, op.reshape(y, shape), _third(node))]
 
 
 def _columns(context: LoweringContext, value: ir.Value | None, shape: Shape, window: Window) -> relax.Expr:
@@ -119,7 +119,7 @@ def conv_transpose(context: LoweringContext, node: ir.Node) -> list[relax.Expr] 
         return te.sum(tirx.if_then_else(tirx.all(*valid), value, tirx.const(0, "float32")), axis=taps)
 
     columns = context.bb.emit(op.reshape(products, (x[0], shape[1], *window.kernel, *x[2:])))
-    return [_biased(context, node, compute(context, "overlap_add", shape, element, columns))]
+    return [add_bias(context, compute(context, "overlap_add", shape, element, columns), _third(node))]
 
 
 def _transposed_window(node: ir.Node, x: Shape, w: Shape, shape: Shape) -> Window:
@@ -148,12 +148,17 @@ def _permuted(context: LoweringContext, value: ir.Value | None, dims: Shape, axe
     return context.bb.emit(op.reshape(context.bb.emit(permuted), (math.prod(dims),)))
 
 
-def _biased(context: LoweringContext, node: ir.Node, y: relax.Expr) -> relax.Expr:
-    """The result plus the bias of its channels, if the node has one."""
-    if len(node.inputs) < 3 or node.inputs[2] is None:
+def _third(node: ir.Node) -> ir.Value | None:
+    """The optional third input."""
+    return node.inputs[2] if len(node.inputs) > 2 else None
+
+
+def add_bias(context: LoweringContext, y: relax.Expr, bias: ir.Value | None) -> relax.Expr:
+    """The result plus the bias of its channels, if there is one."""
+    if bias is None:
         return y
-    spatial = len(context.shape(node.outputs[0])) - 2
-    return op.add(y, op.reshape(context.tensor(node.inputs[2]), (1, -1, *[1] * spatial)))
+    spatial = len(context.bb.normalize(y).ty.shape) - 2
+    return op.add(y, op.reshape(context.tensor(bias), (1, -1, *[1] * spatial)))
 
 
 OPERATORS: dict[str, Operator] = {

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import Operator, built, compute, item, operand
+from sparsec.backends.importer.node import Operator, built, compute, item, operand, pick_axis
 from sparsec.kernels import select, sorting
 
 op = relax.op
@@ -80,9 +80,9 @@ def compress(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     length = context.shape(node.inputs[1])[0]
     if "axis" not in node.attributes:
         flat = op.reshape(x, (math.prod(context.shape(node.inputs[0])),))
-        return [op.take(flat, _positions(context, context.flat(node.inputs[1]), length, shape[0]), axis=0)]
+        return [op.take(flat, _positions(context, context.flat(node.inputs[1]), length, shape[0]), axis=0, mode="clip")]
     axis = node.attributes.get_int("axis", 0) % len(shape)
-    return [op.take(x, _positions(context, context.flat(node.inputs[1]), length, shape[axis]), axis=axis)]
+    return [op.take(x, _positions(context, context.flat(node.inputs[1]), length, shape[axis]), axis=axis, mode="clip")]
 
 
 def non_zero(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -119,12 +119,7 @@ def cumulate(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
         y = context.bb.emit(scan(x, axis, exclusive=bool(exclusive)))
         return op.flip(y, axis) if reverse else y
 
-    result = along(axes[0])
-    for axis in axes[1:]:
-        chosen = op.reshape(context.tensor(node.inputs[1]), ())
-        hit = op.logical_or(op.equal(chosen, relax.const(axis, context.dtype(node.inputs[1]))),
-                            op.equal(chosen, relax.const(axis - len(dims), context.dtype(node.inputs[1]))))
-        result = op.where(hit, along(axis), result)
+    result = pick_axis(context, node.inputs[1], axes, len(dims), along)
     return [op.astype(result, dtype) if str(context.bb.normalize(result).ty.dtype) != dtype else result]
 
 
