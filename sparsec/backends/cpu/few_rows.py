@@ -21,10 +21,16 @@ from sparsec.option import Option, Work
 MAX_ROWS = 8  # rows of activations that a WELL kernel keeps in flight
 
 
+def on_the_left(node: ir.Node) -> bool:
+    """Whether the weight of a sparsec::MatMul multiplies columns."""
+    return bool(node.attributes.get_string("side", "right") == "left")
+
+
 def shape_of(node: ir.Node) -> Matvec:
-    """The product of a sparsec::MatMul whose activations lie row-major."""
+    """The product of a sparsec::MatMul whose activations lie row-major, transposed where the weight is on the left."""
     weight, epilogue = weight_array(node), epilogue_of(node)
-    rows = math.prod((static_shape(node.inputs[0]) or ())[:-1])
+    sizes = static_shape(node.inputs[0]) or ()
+    rows = math.prod((*sizes[:-2], sizes[-1]) if on_the_left(node) else sizes[:-1])
     return Matvec(weight.shape[0], weight.shape[1], rows, epilogue.activation, epilogue.alpha, epilogue.beta,
                   epilogue.residual)
 

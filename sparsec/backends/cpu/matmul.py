@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import onnx_ir as ir
+from tvm import relax
 
 from sparsec.backends.cpu import few_rows, narrow, products
 from sparsec.backends.cpu.context import KernelCall, LoweringContext
@@ -40,6 +41,22 @@ def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
-    """Emit the layer with the option that the plan chose."""
-    inputs = [context.flat(value) for value in (node.inputs[0], residual(node)) if value is not None]
-    context.bind(node.outputs[0], context.emit(call(node, chosen(node), context.isa), inputs))
+    """Emit the layer with the option that the plan chose; columns that a weight on the left multiplies become rows."""
+    values = [value for value in (node.inputs[0], residual(node)) if value is not None]
+    columns = few_rows.on_the_left(node)
+    inputs = [_rows(context, context.tensor(value)) if columns else context.flat(value) for value in values]
+    result = context.emit(call(node, chosen(node), context.isa), inputs)
+    if columns:
+        *lead, outputs, count = context.shape(node.outputs[0])
+        result = _transposed(context, context.bb.emit(relax.op.reshape(result, (*lead, count, outputs))))
+    context.bind(node.outputs[0], result)
+
+
+def _rows(context: LoweringContext, tensor: relax.Expr) -> relax.Expr:
+    """The columns of matrices as rows, flat."""
+    return context.bb.emit(relax.op.reshape(_transposed(context, tensor), (-1,)))
+
+
+def _transposed(context: LoweringContext, tensor: relax.Expr) -> relax.Expr:
+    *lead, rows, columns = range(len(tensor.ty.shape))
+    return context.bb.emit(relax.op.permute_dims(tensor, [*lead, columns, rows]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import onnx_ir as ir
@@ -9,15 +10,19 @@ from tvm import tirx
 
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.graph.layout import Layout, PaddedFlat, Plain, Tiled
+from sparsec.graph.layout import PLAIN, Layout, PaddedFlat, Plain, Tiled
 from sparsec.kernels import reformat_padded, reformat_tiled
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
-    """Emit the copy."""
+    """Emit the copy, or two by way of ONNX's layout between tiles of tokens and images."""
     source, target = context.layout(node.inputs[0]), context.layout(node.outputs[0])
-    size = math.prod(context.shape(node.outputs[0])) if isinstance(target, Plain) else target.size
-    expr = context.call(_kernel(context, source, target), [context.flat(node.inputs[0])], size)
+    direct = isinstance(source, Plain) or isinstance(target, Plain) or type(source) is type(target)
+    steps = [source, target] if direct else [source, PLAIN, target]
+    expr = context.flat(node.inputs[0])
+    for before, after in itertools.pairwise(steps):
+        size = math.prod(context.shape(node.outputs[0])) if isinstance(after, Plain) else after.size
+        expr = context.call(_kernel(context, before, after), [expr], size)
     context.bind(node.outputs[0], expr)
 
 

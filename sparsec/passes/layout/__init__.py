@@ -33,9 +33,9 @@ def run(model: ir.Model, context: Context) -> Report:
     for node in list(model.graph):
         role = roles.get(node)
         for index, value in enumerate(node.inputs):
-            if value is None or value.const_value is not None:
-                continue
             kind = role.kind if role is not None and index in role.inputs else Kind.PLAIN
+            if value is None or (value.const_value is not None and kind is Kind.PLAIN):
+                continue
             wanted = _layout(value, kind, images, width)
             node.replace_input_with(index, borders.convert(value, wanted, node))
         if role is not None and role.output:

@@ -1,0 +1,32 @@
+"""Networks that were once compiled wrongly or not at all, shrunk."""
+
+import pytest
+
+import sparsec
+from tests.graph.texts import model
+
+NETWORKS = {
+    "weight on the left, batch": model("g (float[3,9,2] x) => (float[3,5,2] y) <float[5,9] w> { y = MatMul(w, x) }"),
+    "weight on the left of a matrix": model("g (float[7,3] x) => (float[5,3] y) <float[5,7] w> { y = MatMul(w, x) }"),
+    "weight on the left with bias and residual": model(
+        "g (float[7,3] x, float[5,3] r) => (float[5,3] y, float[5,3] z) <float[5,7] w, float[5,1] b>"
+        "{ p = Gemm(w, x, b) y = Relu(p) z = Gemm(w, x, r) }"),
+    "a signal from tokens": model(
+        "g (float[3,8,17] x) => (float[3,6,5] y) <float[17,5] w, float[6,8,3] k>"
+        "{ t = MatMul(x, w) y = Conv<pads=[1,1]>(t, k) }"),
+    "constant images": model(
+        "g (float[2,3,9,8] x) => (float[2,7,7,6] y, float[2,4,7,6] z) <float[4,3,3,3] w, float[2,4,7,6] c, "
+        "float[2,3,7,6] d> { a = Conv(x, w) b = Sub(c, a) s = Sigmoid(b) y = Concat<axis=1>(s, d) z = Add(a, c) }"),
+    "constant residual": model(
+        "g (float[2,3,9,8] x) => (float[2,4,7,6] y) <float[4,3,3,3] w, float[2,4,7,6] c>"
+        "{ a = Conv(x, w) y = Add(c, a) }"),
+    "constant tokens": model(
+        "g (float[2,17,8] x) => (float[2,17,5] y) <float[8,5] w, float[2,17,5] c> { p = MatMul(x, w) y = Sub(c, p) }"),
+}
+
+
+@pytest.mark.parametrize("target", ["cpu", "cpu-generic"])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_outputs_match_onnxruntime(network, target):
+    artifact = sparsec.compile(NETWORKS[network], target, tune="off")
+    assert artifact.report["verification"]["inputs"] > 0
