@@ -46,8 +46,9 @@ def matters(model, name, inputs):
     for index in zip(*np.nonzero(data), strict=True):
         changed = data.copy()
         changed[index] = 0
-        result[index] = any(np.abs(a - b).max() > 1e-6 * np.abs(b).max() for feed, outputs in zip(inputs, expected, strict=True)
-                            for a, b in zip(session.run(None, {**feed, name: changed}), outputs, strict=True))
+        actual = [session.run(None, {**feed, name: changed}) for feed in inputs]
+        result[index] = any(np.abs(a - b).max() > 1e-6 * np.abs(b).max()
+                            for pair in zip(actual, expected, strict=True) for a, b in zip(*pair, strict=True))
     return result
 
 

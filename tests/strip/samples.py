@@ -1,4 +1,4 @@
-"""A network for every operator that liveness follows: a layer with two dead channels, the operator, a layer that reads."""
+"""A network for every operator that liveness follows: a layer with dead channels, the operator, a layer that reads."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ class Sample:
     """Nodes between h, the output of the first layer (2, 6, 8, 8), and z, the input of the last."""
 
     nodes: str
-    weights: str = ""
+    declared: str = ""  # constants, besides `first`, `shift`, `last`, `zero` and `one`
     tail: str = CONV_TAIL
     opset: int = 20
     rank: int = 4  # of the output
@@ -27,11 +27,12 @@ class Sample:
         first = np.random.default_rng(0).standard_normal((6, 3, 1, 1))
         first[list(DEAD)] = 0
         shift = np.linspace(-1, 1, 6) if bias else np.zeros(6)
-        weights = ", ".join(filter(None, ["float[6,3,1,1] first, float[6] shift, float[4,6,1,1] last, float zero, float one",
-                                          self.weights]))
+        weights = "float[6,3,1,1] first, float[6] shift, float[4,6,1,1] last, float zero, float one"
+        weights += self.declared and f", {self.declared}"
         output = f"float[{', '.join('abcd'[:self.rank])}] y"
-        return model(f"g (float[2,3,8,8] x) => ({output}) <{weights}> {{ h = Conv(x, first, shift) {self.nodes} {self.tail} }}",
-                     self.opset, first=first, shift=shift, zero=0, one=1)
+        nodes = f"h = Conv(x, first, shift) {self.nodes} {self.tail}"
+        return model(f"g (float[2,3,8,8] x) => ({output}) <{weights}> {{ {nodes} }}", self.opset,
+                     first=first, shift=shift, zero=0, one=1)
 
 
 def truth(nodes, weights=""):
@@ -80,7 +81,8 @@ SAMPLES = {
     "MatMul": Sample("t = Transpose<perm=[0,2,3,1]>(h)", "float[6,4] out", "y = MatMul(t, out)"),
     "Gemm": Sample("f = Flatten(h)", "float[5,384] out", "y = Gemm<transB=1>(f, out)", rank=2),
     # shapes
-    "Reshape": Sample("r = Reshape(h, sizes)", "int64[3] sizes = {2, 6, 64}, float[4,6,1] out", "y = Conv(r, out)", rank=3),
+    "Reshape": Sample("r = Reshape(h, sizes)", "int64[3] sizes = {2, 6, 64}, float[4,6,1] out",
+                      "y = Conv(r, out)", rank=3),
     "Flatten": Sample("f = Flatten(h)", "float[384,5] out", "y = MatMul(f, out)", rank=2),
     "Squeeze": Sample("g = GlobalMaxPool(h) s = Squeeze(g)", "float[6,4] out", "y = MatMul(s, out)", rank=2),
     "Unsqueeze": Sample("u = Unsqueeze(h, axes) z = Squeeze(u, axes)", "int64[1] axes = {2}"),
@@ -98,7 +100,7 @@ SAMPLES = {
     "Gather": Sample("z = Gather<axis=1>(h, order)", "int64[6] order = {5, 4, 1, 0, 2, 3}"),
     "Pad": Sample("z = Pad(h, pads)", "int64[8] pads = {0, 0, 1, 1, 0, 0, 1, 1}", keeps=CONSTANT),
     "Tile": Sample("z = Tile(h, repeats)", "int64[4] repeats = {1, 1, 2, 1}"),
-    "Resize": Sample("z = Resize<mode=\"linear\">(h, , scales)", "float[4] scales = {1, 1, 2, 2}"),
+    "Resize": Sample('z = Resize<mode="linear">(h, , scales)', "float[4] scales = {1, 1, 2, 2}"),
     "Upsample": Sample("z = Upsample(h, scales)", "float[4] scales = {1, 1, 2, 2}", opset=9),
     # rows
     **{f"Reduce{name}": Sample(f"{POSITIVE} z = Reduce{name}(p, axes)", "int64[1] axes = {2}")
@@ -109,8 +111,8 @@ SAMPLES = {
                                  "float[6] g, float[6] b, float[6,4] out", "y = MatMul(n, out)", keeps=ALL),
     "RMSNormalization": Sample("t = Transpose<perm=[0,2,3,1]>(h) n = RMSNormalization(t, g)",
                                "float[6] g, float[6,4] out", "y = MatMul(n, out)", opset=23, keeps=ALL),
-    "GroupNormalization": Sample("z = GroupNormalization<num_groups=2>(h, g, b)", "float[6] g, float[6] b, float[2,6,8,8] z", opset=21,
-                                 keeps=ALL),
+    "GroupNormalization": Sample("z = GroupNormalization<num_groups=2>(h, g, b)",
+                                 "float[6] g, float[6] b, float[2,6,8,8] z", opset=21, keeps=ALL),
     "InstanceNormalization": Sample("z = InstanceNormalization(h, g, b)", "float[6] g, float[6] b"),
     "BatchNormalization": Sample("z = BatchNormalization(h, g, b, m, var)",
                                  "float[6] g, float[6] b, float[6] m, float[6] var"),

@@ -74,7 +74,8 @@ def padded(size, dead_channels, **weights):
     """BatchNormalization with shifts in front of a padded convolution."""
     return model(f"g (float[2,3,{size},{size}] x) => (float[n,m,h,w] y) <float[6,3,1,1] a, float[6] g, float[6] b, "
                  "float[6] m, float[6] var, float[4,6,3,3] c>"
-                 "{ p = Conv(x, a) q = BatchNormalization(p, g, b, m, var) r = Relu(q) y = Conv<pads=[1,1,1,1]>(r, c) }",
+                 "{ p = Conv(x, a) q = BatchNormalization(p, g, b, m, var) r = Relu(q) "
+                 "y = Conv<pads=[1,1,1,1]>(r, c) }",
                  a=dead((6, 3, 1, 1), *dead_channels), b=np.ones(6), **weights)
 
 
@@ -137,7 +138,8 @@ def test_dense_connections_drop_channels_and_whole_branches():
 @pytest.mark.parametrize(("groups", "gone", "left"), [(6, (1, 4), (4, 1)), (3, (0, 1), (4, 2)), (3, (0, 2, 4), (3, 1)),
                                                       (3, (0, 2), (6, 2))])
 def test_grouped_convolutions_lose_whole_groups_or_as_much_in_each(groups, gone, left):
-    proto = model(f"g ({IMAGE}) => (float[n,m,h,w] y) <float[6,3,1,1] a, float[6,{6 // groups},3,3] b, float[2,6,1,1] c>"
+    proto = model(f"g ({IMAGE}) => (float[n,m,h,w] y) <float[6,3,1,1] a, float[6,{6 // groups},3,3] b, "
+                  "float[2,6,1,1] c>"
                   f"{{ p = Conv(x, a) q = Conv<group={groups}>(p, b) r = Relu(q) y = Conv(r, c) }}",
                   a=dead((6, 3, 1, 1), *gone, name="a"), b=dead((6, 6 // groups, 3, 3), *gone, name="b"))
     report, result = stripped(proto)
@@ -147,8 +149,9 @@ def test_grouped_convolutions_lose_whole_groups_or_as_much_in_each(groups, gone,
 
 def transformer(**weights):
     """Three heads of two features over four tokens."""
-    return model("g (int64[2,4] ids) => (float[2,4,5] y) <float[7,6] words, float[6] scale, float[6] shift, float[6,6] q, "
-                 "float[6,6] k, float[6,6] v, float[6] vb, float[6,6] o, int64[4] split, int64[3] join, float[6,5] out>"
+    return model("g (int64[2,4] ids) => (float[2,4,5] y) <float[7,6] words, float[6] scale, float[6] shift, "
+                 "float[6,6] q, float[6,6] k, float[6,6] v, float[6] vb, float[6,6] o, int64[4] split, int64[3] join, "
+                 "float[6,5] out>"
                  "{ e = Gather(words, ids) n = LayerNormalization(e, scale, shift) q0 = MatMul(n, q) k0 = MatMul(n, k) "
                  "v00 = MatMul(n, v) v0 = Add(v00, vb) q1 = Reshape(q0, split) k1 = Reshape(k0, split) "
                  "v1 = Reshape(v0, split) q2 = Transpose<perm=[0,2,1,3]>(q1) k2 = Transpose<perm=[0,2,3,1]>(k1) "
@@ -205,8 +208,8 @@ def test_values_that_a_subgraph_reads_stay():
 
 def test_symbolic_dimensions_stay_symbolic():
     proto = model("g (float[batch,3,9,9] x) => (float[batch,2] y) <float[6,3,3,3] a, float[6] b, float[6,6,3,3] c, "
-                  "float[2,6] d> { p = Conv(x, a, b) q = Relu(p) r = Conv<pads=[1,1,1,1]>(q, c) g = GlobalAveragePool(r) "
-                  "f = Flatten(g) y = Gemm<transB=1>(f, d) }",
+                  "float[2,6] d> { p = Conv(x, a, b) q = Relu(p) r = Conv<pads=[1,1,1,1]>(q, c) "
+                  "g = GlobalAveragePool(r) f = Flatten(g) y = Gemm<transB=1>(f, d) }",
                   a=dead((6, 3, 3, 3), 0, 2, name="a"), b=np.ones(6), c=dead((6, 6, 3, 3), 5, name="c"))
     graph = load(proto, symbolic=True)
     strip(graph)
@@ -226,7 +229,8 @@ def test_shared_weights_go_only_where_no_user_needs_them():
 
 def test_a_network_without_paths_becomes_constant_and_names_where_it_collapsed():
     proto = model("g (float[2,4] x) => (float[2,3] y) <float[4,6] a, float[6] c, float[6,6] b, float[6,3] d>"
-                  "{ h = Gemm(x, a, c) r = Relu(h) i = MatMul(r, b) s = Sigmoid(i) y = MatMul(s, d) }", b=np.zeros((6, 6)))
+                  "{ h = Gemm(x, a, c) r = Relu(h) i = MatMul(r, b) s = Sigmoid(i) y = MatMul(s, d) }",
+                  b=np.zeros((6, 6)))
     report, _ = stripped(proto)
     assert report.severed == ("y",)
     assert report.collapsed == (report.layers[1].name,)

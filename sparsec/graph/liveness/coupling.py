@@ -13,14 +13,14 @@ from sparsec.graph.liveness.node import name
 from sparsec.graph.liveness.slabs import NEEDED, Hold, Key, Relation, can_lose, freeze, solve
 
 
-def settle(graph: ir.Graph, liveness: Liveness, stays: Callable[[ir.Value], Mask],
+def settle(graph: ir.Graph, liveness: Liveness, stays: Callable[[ir.Value, int], Mask],
            pinned: Mapping[Key, Mask] | None = None) -> tuple[dict[Key, Hold], list[str]]:
     """The holds of every axis that can lose slabs, and the reasons by number.
 
     Args:
         graph: the main graph.
         liveness: of the graph.
-        stays: by value, the elements that must stay; initializers follow their users.
+        stays: by value and axis, the elements that must stay; initializers follow their users.
         pinned: further slabs that must stay.
 
     """
@@ -37,14 +37,14 @@ def axes(value: ir.Value) -> list[Key]:
     return [(value, axis) for axis in range(rank) if can_lose((value, axis))]
 
 
-def _hold(key: Key, stays: Callable[[ir.Value], Mask]) -> Hold:
+def _hold(key: Key, stays: Callable[[ir.Value, int], Mask]) -> Hold:
     value, axis = key
     assert value.shape is not None
     length = value.shape[axis]
     assert isinstance(length, int)
     if value.is_initializer():
         return np.zeros(length, np.int32)
-    held = stays(value)
+    held = stays(value, axis)
     held = some(held, (i for i in range(held.ndim) if i != axis))
     return np.broadcast_to(held, (length,)).astype(np.int32) * NEEDED
 

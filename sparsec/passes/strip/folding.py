@@ -10,7 +10,7 @@ import onnx_ir as ir
 from sparsec.graph.liveness.analysis import Liveness, weight_of
 from sparsec.graph.liveness.coupling import settle
 from sparsec.graph.liveness.edit import set_data
-from sparsec.graph.liveness.facts import Mask
+from sparsec.graph.liveness.facts import Mask, every
 from sparsec.graph.liveness.slabs import Hold, Key
 from sparsec.passes.strip.addition import add, is_free
 from sparsec.passes.strip.plan import Plan, cheaper, plan_layer
@@ -26,11 +26,18 @@ def plan_units(model: ir.Model, liveness: Liveness) -> list[Plan]:
         pinned: dict[Key, Mask] = {}
         for plan in plans:
             pinned[plan.inputs] = pinned.get(plan.inputs, np.zeros_like(plan.staying)) | plan.staying
-        holds, _ = settle(model.graph, liveness, lambda v: liveness.needed[v] & ~liveness.known[v].mask, pinned)
+        holds, _ = settle(model.graph, liveness, lambda value, axis: _varying(value, axis, liveness), pinned)
         paying = [plan if _pays(plan, holds) else cheaper(plan) for plan in plans]
         changed = any(new is not old for new, old in zip(paying, plans, strict=True))
         plans = paying
     return plans
+
+
+def _varying(value: ir.Value, axis: int, liveness: Liveness) -> Mask:
+    """Needed elements in slabs that are not constant as a whole."""
+    known = liveness.known[value]
+    constant = every(known.mask, (i for i in range(known.mask.ndim) if i != axis), keepdims=True)
+    return liveness.needed[value] & known.nonzero & ~constant
 
 
 def _pays(plan: Plan, holds: Mapping[Key, Hold]) -> bool:
