@@ -1,0 +1,71 @@
+"""`sparsec strip`: a file in, a smaller file and a report out."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from typer.testing import CliRunner
+
+from sparsec.cli import app
+from sparsec.errors import VerificationError
+from sparsec.graph.compare import relative_error
+from tests.graph.texts import model
+from tests.strip.brute import run
+from tests.strip.test_stripping import dead
+
+
+@pytest.fixture
+def strip(tmp_path, monkeypatch):
+    """Runs the command on a model; returns the result and the folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(proto, *arguments):
+        onnx.save(proto, "net.onnx")
+        return CliRunner().invoke(app, ["strip", "net.onnx", *arguments]), tmp_path
+
+    return invoke
+
+
+def network(**weights):
+    return model("g (float[batch,4] x) => (float[batch,3] y) <float[4,6] a, float[6] b, float[6,3] c>"
+                 "{ h = Gemm(x, a, b) r = Sigmoid(h) y = MatMul(r, c) }", **weights)
+
+
+def test_the_new_model_is_smaller_and_keeps_symbolic_dimensions(strip):
+    proto = network(a=dead((6, 4), 1, 4).T)
+    result, folder = strip(proto, "--json", "report.json")
+    assert result.exit_code == 0
+    assert "outputs match" in result.output
+    new = onnx.load(folder / "net-stripped.onnx")
+    assert new.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    inputs = [{"x": np.random.default_rng(0).standard_normal((size, 4)).astype(np.float32)} for size in (1, 5)]
+    for actual, expected in zip(run(new, inputs), run(proto, inputs), strict=True):
+        assert relative_error(actual[0], expected[0]) <= 1e-5
+    report = json.loads((folder / "report.json").read_text())
+    assert report["layers"][0]["after"]["units"] == 4
+    assert report["total"]["effective_compression"] == pytest.approx(42 / 28)
+    assert report["relative_error"] <= 1e-5
+
+
+def test_outputs_without_inputs_are_pointed_out(strip):
+    result, folder = strip(network(c=np.zeros((6, 3))), "-o", "new.onnx")
+    assert result.exit_code == 0
+    assert "output 'y' does not depend on any input" in result.output
+    assert (folder / "new.onnx").exists()
+
+
+def test_a_wrong_result_is_refused(strip, monkeypatch):
+    monkeypatch.setattr("sparsec.graph.compare.relative_error", lambda *_: 1.0)
+    result, folder = strip(network())
+    assert isinstance(result.exception, VerificationError)
+    assert not (folder / "net-stripped.onnx").exists()
+    assert strip(network(), "--no-verify")[0].exit_code == 0
+
+
+def test_duplicates_merge_on_request(strip):
+    a = np.random.default_rng(0).standard_normal((4, 6))
+    a[:, 5] = a[:, 0]
+    result, folder = strip(network(a=a, b=np.zeros(6)), "--merge-duplicates")
+    assert result.exit_code == 0
+    assert list(onnx.load(folder / "net-stripped.onnx").graph.initializer[0].dims) == [4, 5]
