@@ -1,11 +1,11 @@
-"""`sparsec bench`: latency of a compiled model, beside onnxruntime's."""
+"""`sparsec bench`: latency of a compiled model, beside onnxruntime's, or of each of its layers."""
 
 from __future__ import annotations
 
 import tempfile
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -13,7 +13,7 @@ import typer
 from sparsec.bench.latency import Latency, measure, ratio
 from sparsec.cli import options, tables
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
-from sparsec.cli.compile import compile_with_progress
+from sparsec.cli.compile import compile_with_progress, show_progress
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
 
@@ -36,6 +36,7 @@ def command(
     seconds: Annotated[float, typer.Option(min=0.01, help="Measured time per engine.")] = 3.0,
     feeds: Annotated[Path | None, typer.Option(
         "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Time every layer of an ONNX model instead.")] = False,
     formats: Annotated[str | None, typer.Option(
         metavar="all|NAME,…", help="Time these formats of every layer of an ONNX model instead.")] = None,
     sweep: Annotated[str | None, typer.Option(
@@ -57,6 +58,12 @@ def command(
             raise UsageError(f"--formats times the layers of an ONNX model; {file} is compiled")
         bench_formats(file, formats, target, threads, options.parse_shapes(shapes), json)
         return
+    if profile:
+        if compiled or against not in (None, Peer.NONE):
+            raise UsageError("--profile times the layers of an ONNX model, without --against")
+        _profile(file, json, target=target, threads=threads, shapes=options.parse_shapes(shapes),
+                 feeds=options.read_arrays(feeds) if feeds else None)
+        return
     if compiled and against is Peer.ONNXRUNTIME:
         raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
@@ -74,6 +81,24 @@ def command(
     options.write_json(json, {"file": str(file), "threads": threads, "engines": engines,
                               "ratio": {each.engine: ratio(each, results[0]) for each in results[1:]}})
     _print(results, threads)
+
+
+def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
+    """The table of the layers."""
+    from sparsec.bench.profile import profile_layers
+
+    figures = show_progress(lambda progress: profile_layers(file, progress=progress, **arguments))
+    options.write_json(json, {"file": str(file), "threads": arguments["threads"], **figures})
+    console.print(f"{arguments['threads']} thread(s); rates: {figures['rates']}\n")
+    tables.print_table(
+        ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline"),
+        [(row["layer"], row["format"] or "", tables.duration(row["us"]), tables.percent(row["share"], 1),
+          *(("", "", "") if row["format"] is None else (f"{row['gflops']:.1f}", tables.nbytes(row["bytes"]),
+                                                        tables.percent(row["roofline"], 1))))
+         for row in figures["layers"]],
+        ("total", "", tables.duration(figures["total_us"]), "", "", "", ""))
+    console.print("\nGFLOP/s count non-zeros; bytes come from beyond the L1 cache; roofline is the\n"
+                  "least time that the rates allow as a share of the measured")
 
 
 def _random_feeds(artifact: Path) -> dict[str, np.ndarray]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -12,6 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from sparsec.cli import options, tables
 from sparsec.target import resolve
+
+T = TypeVar("T")
 
 
 class Goal(Enum):
@@ -86,12 +89,16 @@ def compile_with_progress(model: Path, *, target: str, **arguments: Any) -> Any:
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
     from sparsec.compiler import compile as compile_model
 
+    return show_progress(lambda progress: compile_model(model, resolved, progress=progress, **arguments))
+
+
+def show_progress(work: Callable[[Callable[[str, float], None]], T]) -> T:
+    """The result of some work, with a progress bar on the standard error meanwhile."""
     columns = TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("read", total=1.0)
-        return compile_model(model, resolved, progress=lambda step, done: progress.update(
-            task, description=step, completed=done), **arguments)
+        return work(lambda step, done: progress.update(task, description=step, completed=done))
 
 
 def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> None:

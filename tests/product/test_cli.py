@@ -88,6 +88,16 @@ def test_bench_times_every_engine(folder, tmp_path, file):
         assert engine["per_second"] > 0
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bench_profiles_every_layer(folder, tmp_path, threads):
+    text = sparsec("bench", folder / "model.onnx", "--profile", "--threads", threads, "--json", tmp_path / "p.json")
+    assert max(map(len, text.splitlines())) <= 80
+    layers = json.loads((tmp_path / "p.json").read_text())["layers"]
+    assert sum(layer["format"] is not None for layer in layers) == 2
+    assert sum(layer["share"] for layer in layers) == pytest.approx(1)
+    assert all(0 < layer["roofline"] < 1 for layer in layers if layer["format"])
+
+
 @pytest.mark.parametrize("file", ["model.onnx", "model.sparsec"])
 def test_inspect_shows_layers_and_signature(folder, tmp_path, file):
     text = sparsec("inspect", folder / file, "--json", tmp_path / "inspect.json")
@@ -177,6 +187,7 @@ FAILURES = {
     "missing file": (2, lambda f, _: ["compile", f / "nothing.onnx"], "does not exist"),
     "unknown flag": (2, lambda f, _: ["compile", f / "model.onnx", "--fast"], "--fast"),
     "no command": (2, lambda *_: ["fly"], "fly"),
+    "profile of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--profile"], "ONNX model"),
     "not an .npz": (2, lambda f, t: ["run", f / "model.sparsec", "-i", f / "model.onnx", "-o", t / "y"], "numpy.savez"),
     "wrong name": (1, wrong_input({"z": np.zeros((1, 64), np.float32)}), "takes the inputs 'x'"),
     "wrong shape": (1, wrong_input({"x": np.zeros((2, 64), np.float32)}), "(1, 64)"),

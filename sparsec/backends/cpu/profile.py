@@ -10,6 +10,7 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from sparsec.backends import tvm_runtime
 from sparsec.backends.cpu.build import prepared
 from sparsec.backends.cpu.lower import Lowered
 
@@ -48,12 +49,12 @@ def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 20)
         return CONTINUE
 
     arguments = [tvm.runtime.tensor(a) for a in (*(feeds[spec.name] for spec in lowered.inputs), *lowered.constants)]
-    machine["main"](*arguments)
+    tvm_runtime.call(lowered.threads, machine["main"], *arguments)
     machine.set_instrument(instrument)
     runs = []
     for _ in range(rounds):
         calls.clear()
-        machine["main"](*arguments)
+        tvm_runtime.call(lowered.threads, machine["main"], *arguments)
         runs.append(list(calls))
     seconds = np.median([[spent for _, spent in run] for run in runs], axis=0)
     return _named([symbol for symbol, _ in runs[0]], seconds, lowered)
@@ -61,7 +62,11 @@ def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 20)
 
 def _named(symbols: list[str], seconds: np.ndarray, lowered: Lowered) -> list[KernelTime]:
     """Our own kernels carry their nodes' names, in the order of the calls; the VM's bookkeeping is left out."""
-    nodes = iter(lowered.calls)
+    calls = iter(lowered.calls)
     ours = {kernel for kernel, _ in lowered.calls}
-    return [KernelTime(symbol, next(nodes)[1] if symbol in ours else "", float(spent))
+
+    def node_of(symbol: str) -> str:  # Relax may have dropped calls in between
+        return next(node for kernel, node in calls if kernel == symbol) if symbol in ours else ""
+
+    return [KernelTime(symbol, node_of(symbol), float(spent))
             for symbol, spent in zip(symbols, seconds, strict=True) if not symbol.startswith("vm.")]
