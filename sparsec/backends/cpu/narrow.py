@@ -2,59 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from sparsec.backends.cpu.products import DENSE_BLOCKS, L1_SHARES, ROW_BLOCKS, Layer, balanced, tile_vectors
-from sparsec.kernels import dense, dense_bf16, spmm, spmm_bf16
+from sparsec.kernels import dense, dense_bf16, spmm, spmm_bf16, spmm_int8
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Tiling
 from sparsec.option import Option, allows
 from sparsec.target import Target
 
-INTERLEAVES = ((4, 2), (2, 2), (2, 4), (1, 2), (1, 4))  # (group, unroll)
+GROUPS = (1, 2, 4)
+MOST_SLOTS = 16  # non-zero blocks in an iteration
 SCRATCH_REGISTERS = 6  # inputs, their interleaved halves and the weights
 
 
 def options(layer: Layer, target: Target, isa: Isa, precision: str) -> list[Option]:
     """Every tiling worth pricing that computes with fewer bits than float32, as far as the precision allows."""
-    if not allows(precision, "bf16"):
-        return []
-    return [*_sparse_bf16(layer, target, isa), *(_dense_bf16(layer, target, isa) if isa.bf16 else ())]
+    offers: list[Option] = []
+    if allows(precision, "bf16"):
+        offers += _sparse(layer, target, isa, PAIRS if isa.bf16 else WIDENED)
+        offers += _dense_bf16(layer, target, isa) if isa.bf16 else ()
+    if allows(precision, "int8") and isa.vnni:
+        offers += _sparse(layer, target, isa, FOURS)
+    return offers
 
 
-def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int, element: int) -> Iterator[Tiling]:
-    """Tilings with a chunk of `element` bytes a pixel in the L1 cache."""
+@dataclass(frozen=True)
+class Form:
+    """A way to compute sparse products with narrow activations.
+
+    Attributes:
+        module: the kernel's, with `work`.
+        params: from the parameters of the float32 kernel to the kernel's.
+        kernel, codec: its name and that of its stored values.
+        multiple: what the vectors of a tile must be a multiple of.
+        step: what `unroll` must be a multiple of.
+        activation, weight: bytes of each.
+        shares: shares of the L1 cache that a chunk's tile may fill.
+
+    """
+
+    module: ModuleType
+    params: Callable[[spmm.SpmmParams], Any]
+    kernel: str
+    codec: str
+    multiple: int
+    step: int
+    activation: int
+    weight: int
+    shares: tuple[float, ...] = L1_SHARES
+
+
+PAIRS = Form(spmm_bf16, lambda p: spmm_bf16.SpmmBf16Params(p, paired=True), "spmm/bf16", " bf16", 2, 2, 2, 2)
+WIDENED = Form(spmm_bf16, lambda p: spmm_bf16.SpmmBf16Params(p, paired=False), "spmm/bf16-widened", "", 2, 1, 2, 4)
+FOURS = Form(spmm_int8, spmm_int8.SpmmInt8Params, "spmm/int8", " int8", 4, 4, 1, 1, (*L1_SHARES, 1.0))
+
+
+def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int, activation: int,
+             shares: tuple[float, ...] = L1_SHARES) -> Iterator[Tiling]:
+    """Tilings whose chunks, of `activation` bytes a pixel, fit these shares of the L1 cache."""
     s = layer.stencil
-    width = vectors * s.lanes * len(s.taps) * element
-    for size in {balanced(s.channels, max(1, int(share * target.l1_bytes) // width)) for share in L1_SHARES}:
+    width = vectors * s.lanes * len(s.taps) * activation
+    for size in {balanced(s.channels, max(1, int(share * target.l1_bytes) // width)) for share in shares}:
         yield Tiling(s, layer.epilogue, "im2col", vectors, size, parts=isa.threads)
 
 
-def _sparse_bf16(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
-    for block, vectors in ((b, v) for b in ROW_BLOCKS for v in tile_vectors(layer.stencil, 2)):
+def _sparse(layer: Layer, target: Target, isa: Isa, form: Form) -> Iterator[Option]:
+    for block, vectors in ((b, v) for b in ROW_BLOCKS for v in tile_vectors(layer.stencil, form.multiple)):
         if len(layer.weight) % block:
             continue
         rows = layer.weight.reshape(-1, block, layer.weight.shape[1])
         nonzero = int(np.count_nonzero((rows != 0).any(axis=1)))
-        for tiling in _tilings(layer, target, isa, vectors, 2):
-            for group, unroll, sets in _shapes(block * vectors, len(rows), isa):
+        for tiling in _tilings(layer, target, isa, vectors, form.activation, form.shares):
+            for group, unroll, sets in _shapes(block * vectors, len(rows), isa, form.step):
                 plain = spmm.SpmmParams(tiling, block, group, unroll, sets)
-                params = spmm_bf16.SpmmBf16Params(plain, isa.bf16)
                 index = 4 if plain.word == "int32" else 2
-                nbytes = nonzero * (block * (2 if isa.bf16 else 4) + index) + 4 * len(rows)
-                name = "csr bf16" if block == 1 else f"bcsr {block}x1 bf16"
-                yield Option(name, f"spmm/{'bf16' if isa.bf16 else 'bf16-widened'}",
-                             f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets}", params, nbytes,
-                             spmm_bf16.work(params, nonzero, target.l1_bytes, target.l2_bytes))
+                yield Option(("csr" if block == 1 else f"bcsr {block}x1") + form.codec, form.kernel,
+                             f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets}", form.params(plain),
+                             nonzero * (block * form.weight + index) + 4 * len(rows),
+                             form.module.work(form.params(plain), nonzero, target.l1_bytes, target.l2_bytes))
 
 
-def _shapes(accumulators: int, rows: int, isa: Isa) -> list[tuple[int, int, int]]:
+def _shapes(accumulators: int, rows: int, isa: Isa, step: int) -> list[tuple[int, int, int]]:
     """(group, unroll, sets) for so many accumulators a row block."""
     free = isa.registers - SCRATCH_REGISTERS
-    return [(group, unroll, 2 if unroll > 2 and 2 * group * accumulators <= min(12, free) else 1)
-            for group, unroll in INTERLEAVES if group * accumulators <= free and group * isa.threads <= rows]
+    fits = [g for g in GROUPS if g * accumulators <= free and g * isa.threads <= rows]
+    return [(g, u, 2 if u > step and 2 * g * accumulators <= min(12, free) else 1)
+            for g in fits for u in (step, 2 * step) if g * u <= MOST_SLOTS]
 
 
 def _dense_bf16(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsec.backends.cpu.context import KernelCall
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels import dense, dense_bf16, dense_outputs, spmm, spmm_bf16
+from sparsec.kernels import dense, dense_bf16, dense_outputs, spmm, spmm_bf16, spmm_int8
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Epilogue, Tiling, pixel_mask
 from sparsec.kernels.stencil import Stencil
@@ -129,7 +129,8 @@ def _dense_outputs_options(layer: Layer, target: Target, isa: Isa) -> Iterator[O
 
 FAMILIES: dict[type, Any] = {
     spmm.SpmmParams: spmm, dense.DenseParams: dense, dense_outputs.DenseOutputsParams: dense_outputs,
-    spmm_bf16.SpmmBf16Params: spmm_bf16, dense_bf16.DenseBf16Params: dense_bf16}
+    spmm_bf16.SpmmBf16Params: spmm_bf16, spmm_int8.SpmmInt8Params: spmm_int8,
+    dense_bf16.DenseBf16Params: dense_bf16}
 
 
 @functools.lru_cache(maxsize=512)
