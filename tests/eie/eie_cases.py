@@ -14,9 +14,7 @@ from sparsec.target import resolve
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FC8 = DATA / "alexnet_fc8.npz"
-SQUEEZENET = DATA / "squeezenet_deep_compression.net"
 needs_fc8 = pytest.mark.skipif(not FC8.exists(), reason=f"{FC8.name} is not beside the repository")
-needs_squeezenet = pytest.mark.skipif(not SQUEEZENET.exists(), reason=f"{SQUEEZENET.name} is not beside the repository")
 
 
 def random_codes(rng, rows, columns, density, codes=16):

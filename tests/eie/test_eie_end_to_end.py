@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from eie_cases import SQUEEZENET, needs_squeezenet, plan
+from eie_cases import plan
 from typer.testing import CliRunner
 
 from sparsec.backends.eie.accelerator import ACCELERATORS
@@ -18,6 +18,7 @@ from sparsec.cli import app
 from sparsec.errors import ArtifactError
 from sparsec.models import digits, squeezenet
 from sparsec.runtime import InferenceSession
+from tests.pictures import CLASSES, SQUEEZENET, needs_squeezenet, picture
 
 ARCH = Architecture()
 LENET = files("sparsec.models") / "data" / "lenet300-digits-95.onnx"
@@ -41,26 +42,15 @@ def squeezenet_model():
     return squeezenet(SQUEEZENET)
 
 
-def picture(name):
-    """A picture of scikit-image as SqueezeNet takes it."""
-    skimage = pytest.importorskip("skimage", reason="the pictures come with scikit-image")
-    image = getattr(skimage.data, name)()
-    side = min(image.shape[:2])
-    top, left = (np.array(image.shape[:2]) - side) // 2
-    image = skimage.transform.resize(image[top:top + side, left:left + side], (227, 227), preserve_range=True,
-                                     anti_aliasing=True)
-    return (image[..., ::-1] - (104, 117, 123)).transpose(2, 0, 1)[None].astype(np.float32)
-
-
 @needs_squeezenet
 @pytest.mark.parametrize("codebook_bits", [4, 8])
-@pytest.mark.parametrize(("name", "label"), [("chelsea", 285), ("coffee", 967)])
-def test_pictures_keep_their_class(squeezenet_model, name, label, codebook_bits):
+@pytest.mark.parametrize("name", CLASSES)
+def test_pictures_keep_their_class(squeezenet_model, name, codebook_bits):
     feeds, arch = {"data": picture(name)}, Architecture(codebook_bits=codebook_bits)
     expected = onnxruntime.InferenceSession(squeezenet_model.SerializeToString()).run(None, feeds)[0]
     network = compile_network(plan(squeezenet_model), feeds, arch)
     inference = infer(network, feeds, ACCELERATORS["eie"], arch, {"prob": expected})
-    assert inference.outputs["prob"].argmax() == expected.argmax() == label
+    assert inference.outputs["prob"].argmax() == expected.argmax() == CLASSES[name]
     assert inference.accuracy[0].same_class == 1
     assert len(inference.layers) == 26
     assert inference.host_flops < 0.01

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from eie_cases import FC8, SQUEEZENET, code_matrices, needs_fc8, needs_squeezenet, random_codes
+from eie_cases import FC8, code_matrices, needs_fc8, random_codes
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from sparsec.errors import FormatError
 from sparsec.formats import codebook, deep_compression, eie
 from sparsec.models.squeezenet_onnx import convolutions
+from tests.pictures import SQUEEZENET, needs_squeezenet
 
 
 def test_golden_column_with_padding():
