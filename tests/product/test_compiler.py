@@ -96,3 +96,23 @@ def test_a_layer_without_a_kernel_is_named_and_strict_refuses_it():
 def test_wrong_usage_is_refused(arguments):
     with pytest.raises(UsageError):
         sparsec.compile(LINEAR, **arguments)
+
+
+TOKENS = network("(float[64, 96] x) => (float[64, 96] y) { h = MatMul(x, w) y = Relu(h) }", w=pruned(96, 96))
+IMAGE = network("(float[1, 8, 9, 9] x) => (float[1, 16, 9, 9] y) { y = Conv<pads: ints = [1, 1, 1, 1]>(x, w) }",
+                w=pruned(16, 8, 3, 3))
+
+
+@pytest.mark.parametrize("target", ["cpu", "cpu-avx2", "cpu-generic"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("model", [TOKENS, IMAGE], ids=["tokens", "image"])
+def test_every_precision_keeps_its_limit(model, precision, target):
+    artifact = sparsec.compile(model, target, precision=precision, tune="off")
+    assert artifact.report["precision"] == precision
+    errors = artifact.report["verification"]["relative_error"]
+    assert max(errors.values()) <= PRECISIONS[precision]
+
+
+def test_a_tighter_limit_is_kept_or_refused():
+    with pytest.raises(VerificationError, match="more precision"):
+        sparsec.compile(TOKENS, precision="bf16", max_error=1e-7, tune="off")
