@@ -40,6 +40,11 @@ def test_every_codec_compiles_and_reports_its_error(model, codec):
     assert max(verification["relative_error"].values()) < (1e-4 if codec == "f32" else 0.7)
 
 
+def test_half_precision_values_run_as_such(model):
+    kernels = {layer["kernel"] for layer in compiled(model, optimize="size", codec="f16").report["layers"]}
+    assert not kernels & {"well/f32"}
+
+
 def test_fewer_bits_are_smaller(model):
     sizes = [len(compiled(model, optimize="size", codec=codec).weights) for codec in ("f32", "f16", "codebook4")]
     assert sizes == sorted(sizes, reverse=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,9 +67,13 @@ def _well_options(weight: np.ndarray, shape: Matvec, isa: Isa) -> Iterator[Optio
     params = well.WellParams(shape, sort=well.sorting_pays(weight, isa.lanes), lanes=isa.lanes, threads=isa.threads)
     slots = well.slot_count(weight, params)
     fill = int(np.count_nonzero(weight)) / max(1, slots * isa.lanes)
-    nbytes = slots * (isa.lanes * 5 + 2)
-    work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, nbytes)
-    yield Option("well", "well/f32", f"sort={params.sort} fill={fill:.2f}", params, nbytes, work)
+    with np.errstate(over="ignore"):
+        exact = np.array_equal(weight.astype(np.float16), weight)  # as after storing it with the codec f16
+    for codec, size in (("f32", 4), ("f16", 2)) if exact else (("f32", 4),):
+        nbytes = slots * (isa.lanes * (size + 1) + 2)
+        work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, nbytes)
+        yield Option("well", f"well/{codec}", f"sort={params.sort} fill={fill:.2f}", replace(params, codec=codec),
+                     nbytes, work)
 
 
 FAMILIES: dict[type, Any] = {
