@@ -324,7 +324,7 @@ def _parse(name: str, contents: dict[str, bytes]) -> Artifact:
         _require(not sizes or (min(sizes) > 0 and sum(sizes) == len(contents["library.bin"])),
                  "the object files are not the library")
         report = json.loads(contents["report.json"])
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{name} contradicts itself ({error}); compile the model again") from error
     return Artifact(manifest, contents["library.bin"], contents["weights.bin"], contents["graph.onnx"], report)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,7 +50,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return dict(archive)
-    except (ValueError, EOFError, AttributeError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # whatever numpy and zipfile raise on a damaged file
         raise UsageError(f"{path}: not an .npz file of plain arrays ({error}); write one with numpy.savez") from error
 
 

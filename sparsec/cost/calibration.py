@@ -70,7 +70,7 @@ def _read(path: Path) -> dict[str, Machine]:
         return {name: _machine(entry) for name, entry in json.loads(path.read_text(encoding="utf-8")).items()}
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
         warnings.warn(f"the calibration {path} cannot be read ({error}) and is ignored; "
                       "`sparsec calibrate` writes it anew", stacklevel=3)
         return {}

@@ -80,7 +80,7 @@ def _read(path: Path) -> dict[str, float]:
         try:
             entry = json.loads(line)
             seconds[str(entry["key"])] = float(entry["seconds"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             damaged += 1
     if damaged:
         warnings.warn(f"{damaged} line(s) of the tuning log {path} cannot be read and are ignored", stacklevel=3)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-from sparsec.errors import ModelError, UnsupportedOperatorError
+from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError
 from sparsec.graph import sparse
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import bind
@@ -43,6 +43,15 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
 
     """
     where = str(source) if isinstance(source, str | Path) else "the model"
+    try:
+        return _load(source, where, shapes or {}, symbolic=symbolic)
+    except (SparsecError, MemoryError):
+        raise
+    except Exception as error:  # what the ONNX packages raise on a malformed graph has no common base
+        raise ModelError(f"{where}: damaged ONNX model: {_root(error)}; export it again") from error
+
+
+def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, symbolic: bool) -> ir.Model:
     proto = _parse(source, where)
     base_dir = Path(source).resolve().parent if isinstance(source, str | Path) else None
     notes: dict[str, str] = {}
@@ -57,14 +66,12 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{where}: {' '.join(str(error).split())}; external data must lie complete beside the "
                          "model file, which is passed as a path") from error
-    except ir.serde.SerdeError as error:
-        raise ModelError(f"{where}: damaged ONNX model: {_root(error)}; export it again") from error
     _check_opset(model, where)
     lift_constants = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
     for step in (RemoveInitializersFromInputsPass(), InlinePass(), lift_constants):
         step(model)
     _check_operators(model, where)
-    infer(model, where, bind(model, shapes or {}, where, symbolic=symbolic))
+    infer(model, where, bind(model, shapes, where, symbolic=symbolic))
     if model.graph.opset_imports[""] < OPSET:
         _convert(model)
         lift_constants(model)

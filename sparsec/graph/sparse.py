@@ -17,6 +17,8 @@ from onnx import numpy_helper
 from sparsec.errors import ModelError
 
 SPARSE_KEY = "sparsec.sparse_initializer"
+FREE_BYTES, LARGEST_RATIO = 1 << 26, 1000
+"""A dense tensor may take this many bytes, or so many times what is stored: a small file must not fill the memory."""
 
 
 def to_dense(sparse: onnx.SparseTensorProto, base_dir: Path) -> tuple[np.ndarray, str]:
@@ -25,7 +27,7 @@ def to_dense(sparse: onnx.SparseTensorProto, base_dir: Path) -> tuple[np.ndarray
     The indices are either linear, of shape (nnz,), or one coordinate per dimension, of shape (nnz, rank).
 
     Raises:
-        ModelError: the indices have another shape or lie outside the tensor; names the tensor.
+        ModelError: the indices have another shape or lie outside the tensor, or it is too large; names the tensor.
 
     """
     name, shape = sparse.values.name, tuple(sparse.dims)
@@ -42,6 +44,9 @@ def to_dense(sparse: onnx.SparseTensorProto, base_dir: Path) -> tuple[np.ndarray
                          f"({values.size},) or ({values.size}, {len(shape)}); export the model again")
     if any(((c < 0) | (c >= bound)).any() for c, bound in zip(coordinates, bounds, strict=True)):
         raise ModelError(f"sparse tensor '{name}': an index lies outside shape {shape}; export the model again")
+    if math.prod(shape) * values.itemsize > max(FREE_BYTES, LARGEST_RATIO * (values.nbytes + indices.nbytes)):
+        raise ModelError(f"sparse tensor '{name}': shape {shape} takes over {LARGEST_RATIO} times the memory of its "
+                         f"{values.size} values; export it as a dense tensor if that is meant")
     dense = np.zeros(bounds, values.dtype)
     dense[coordinates] = values
     return dense.reshape(shape), f"nnz={values.size},form={form}"

@@ -1,0 +1,192 @@
+"""Mutation fuzzing: whatever a file holds, it is read or refused by a SparsecError.
+
+`python -m tests.hostile.fuzz SUBJECT --cases N --seed S --directory DIR` writes each case to DIR/case before it is
+tried, so that the file of a crash, a hang or any other exception is left there; `--replay FILE` tries one again. A case
+may take `SECONDS`, memory up to `MEMORY` bytes and `MULTIPLE` times the file's size, and open files below DIR only.
+"""
+
+import argparse
+import contextlib
+import faulthandler
+import hashlib
+import io
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import warnings
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from sparsec.artifact import Artifact
+from sparsec.backends.program import Program, TensorSpec
+from sparsec.cli.options import read_arrays
+from sparsec.cost.calibration import calibration_of
+from sparsec.cost.calibration import key as calibration_key
+from sparsec.cost.roofline import DEFAULT_MACHINE
+from sparsec.cost.tuning import TuningLog
+from sparsec.errors import SparsecError
+from sparsec.graph import reader
+from sparsec.target import resolve
+from tests.graph.texts import model, with_initializers_as_inputs
+from tests.hostile import mutate
+from tests.passes.graphs import GRAPHS
+
+SECONDS = 20
+MEMORY, MULTIPLE = 256 << 20, 64
+GRAPHS_USED = ("residual block", "attention standard operator, causal", "norm pow, div", "transposed convolution",
+               "activation gelu by erf, half last", "attention one projection, split", "batch norm behind gemm")
+
+
+def sealed(contents):
+    """An artifact file of any members, with a valid digest."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+        archive.comment = b" " * 64
+    body = buffer.getvalue()[:-64]
+    return body + hashlib.sha256(body).hexdigest().encode()
+
+
+def members(artifact):
+    """The members of an artifact's file."""
+    with zipfile.ZipFile(io.BytesIO(artifact.to_bytes())) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def small_artifact():
+    """An artifact that nothing executes."""
+    constants = np.arange(3, dtype=np.int16), np.ones((2, 2), np.float32)
+    spec = TensorSpec("x", "float32", (1,))
+    return Artifact.build(Program(b"library", "main", constants, (spec,), (spec,)), resolve("cpu-generic"), 1, b"graph",
+                          {"layers": []})
+
+
+def models():
+    """Protos to start from: passes' graphs, a sparse weight, external data, a function, a loop's body."""
+    protos = [GRAPHS[name] for name in GRAPHS_USED] + [with_initializers_as_inputs(GRAPHS["residual block"])]
+    sparse = model("g (float[2,3] x) => (float[2,4] y) { y = MatMul(x, w) }")
+    values = onnx.numpy_helper.from_array(np.ones(2, np.float32), "w")
+    indices = onnx.numpy_helper.from_array(np.array([1, 5]), "w_indices")
+    sparse.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, indices, [3, 4]))
+    external = onnx.ModelProto()
+    external.CopyFrom(GRAPHS["residual block"])
+    for tensor in external.graph.initializer:
+        onnx.external_data_helper.set_external_data(tensor, "weights.bin", 0, 4 * int(np.prod(tensor.dims)))
+        tensor.ClearField("raw_data")
+    branch = model("g (bool c, float[2] x) => (float[2] y) { y = If<then_branch = t () => (float[2] a)"
+                   "{ a = Relu(x) }, else_branch = e () => (float[2] b) { b = Abs(x) }>(c) }")
+    return [*protos, sparse, external, branch]
+
+
+def mutant_model(rng, seeds):
+    proto = onnx.ModelProto()
+    proto.CopyFrom(rng.choice(seeds))
+    if rng.random() < 0.3:
+        return mutate.of_bytes(rng, proto.SerializeToString())
+    mutate.of_message(rng, proto)
+    return proto.SerializeToString()
+
+
+def mutant_artifact(rng, seeds):
+    contents = dict(rng.choice(seeds))
+    name = rng.choice(list(contents))
+    changed = mutate.of_json if name.endswith(".json") and rng.random() < 0.8 else mutate.of_bytes
+    contents[name] = changed(rng, contents[name])
+    if rng.random() < 0.2:
+        contents = dict(rng.sample(list(contents.items()), rng.randint(0, 5)))
+    data = sealed(contents)
+    return mutate.of_bytes(rng, data) if rng.random() < 0.2 else data
+
+
+def mutant_json(rng, seeds):
+    changed = mutate.of_json if rng.random() < 0.7 else mutate.of_bytes
+    return b"\n".join(changed(rng, line) for line in rng.choice(seeds))
+
+
+def mutant_bytes(rng, seeds):
+    return mutate.of_bytes(rng, rng.choice(seeds))
+
+
+def npz(**arrays):
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def calibration():
+    return [json.dumps({calibration_key(1): asdict(DEFAULT_MACHINE)}).encode()]
+
+
+TUNING = [json.dumps({"key": key, "kernel": "k", "detail": "d", "seconds": 1e-6}).encode() for key in ("a", "b")]
+SUBJECTS = {  # name -> (the seeds, the mutator, what reads the file)
+    "model": (models, mutant_model, reader.load),
+    "artifact": (lambda: [members(small_artifact())], mutant_artifact, lambda path: Artifact.load(path).constants()),
+    "tuning": (lambda: [TUNING], mutant_json, lambda path: TuningLog(path, 0.0)),
+    "calibration": (lambda: [calibration()], mutant_json, lambda path: calibration_of(resolve("cpu"), 1, path)),
+    "arrays": (lambda: [npz(x=np.ones(3)), npz(a=np.array(1), b=np.ones((2, 2), bool))], mutant_bytes, read_arrays),
+}
+
+
+def forbid_other_files(directory):
+    """From now on, opening a file that lies neither below the directory nor in Python's or the system's is an error."""
+    allowed = tuple(map(os.path.realpath, (directory, sys.prefix, sys.base_prefix, Path(__file__).parents[2], "/proc",
+                                           "/sys", "/dev", tempfile.gettempdir() + "/sparsec-")))
+
+    def watch(event, arguments):
+        if event == "open" and isinstance(arguments[0], str) and not os.path.realpath(arguments[0]).startswith(allowed):
+            raise AssertionError(f"opens {arguments[0]}")
+
+    sys.addaudithook(watch)
+
+
+def attempt(read, path):
+    """Read the file within the limits; only success or a SparsecError may come out."""
+    before = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (before + MEMORY + MULTIPLE * path.stat().st_size, resource.RLIM_INFINITY))
+    faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
+    signal.alarm(SECONDS)
+    try:
+        with warnings.catch_warnings(), contextlib.suppress(SparsecError):
+            warnings.simplefilter("ignore")
+            read(path)
+    finally:
+        signal.alarm(0)
+        faulthandler.cancel_dump_traceback_later()
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Fuzz what reads files.")
+    parser.add_argument("subject", choices=SUBJECTS)
+    parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--seed", default="0")
+    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--replay", type=Path)
+    arguments = parser.parse_args()
+    seeds, mutant, read = SUBJECTS[arguments.subject]
+    seeds, path = seeds(), arguments.directory / "case"
+    (arguments.directory / "weights.bin").write_bytes(bytes(1 << 16))
+    (arguments.directory.parent / "secret").write_bytes(bytes(1 << 16))
+    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError(f"takes over {SECONDS} s")))
+    path.write_bytes(mutant(random.Random(0), seeds))
+    with warnings.catch_warnings(), contextlib.suppress(SparsecError):
+        warnings.simplefilter("ignore")
+        read(path)  # what is imported at the first use counts as nobody's memory
+    replayed = arguments.replay and arguments.replay.read_bytes()
+    forbid_other_files(arguments.directory)
+    for case in range(1 if replayed else arguments.cases):
+        path.write_bytes(replayed or mutant(random.Random(f"{arguments.seed} {case}"), seeds))
+        attempt(read, path)
+
+
+if __name__ == "__main__":
+    main()
