@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
@@ -15,7 +16,7 @@ from sparsec.errors import UnsupportedOperatorError
 def pad(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """Pad; negative pads crop."""
     x, mode = node.inputs[0], node.attributes.get_string("mode", "constant")
-    dims = context.shape(x)
+    dims, shape = context.shape(x), context.shape(node.outputs[0])
     if mode not in SOURCES:
         raise UnsupportedOperatorError(f"the mode '{mode}' is unknown")
     if opset_of(node) < 11:
@@ -31,28 +32,37 @@ def pad(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
                 named = k if axes is None else axes[k]
                 first[axis] = choose((named + len(dims)) % len(dims) == axis, pads[k], first[axis])
         sources = [index - begin for index, begin in zip(i, first, strict=True)]
-        inside = [SOURCES[mode](source, dim) for source, dim in zip(sources, dims, strict=True)]
+        inside = [SOURCES[mode](*place) for place in zip(sources, dims, shape, strict=True)]
         if mode != "constant":
             return x[tuple(inside)]
         conditions = [c for s, dim in zip(sources, dims, strict=True) for c in (s >= 0, s < dim)]
         fill = item(0 if value is None else value, x.dtype)
         return tirx.if_then_else(tirx.all(*conditions), x[tuple(sources)], fill)
 
-    return [compute(context, "pad", context.shape(node.outputs[0]), element, context.tensor(x), pads, value, axes)]
+    return [compute(context, "pad", shape, element, context.tensor(x), pads, value, axes)]
 
 
-def _reflect(index: Any, dim: int) -> Any:
+def _reflect(index: Any, dim: int, size: int) -> Any:
     """The mirrored index; the border elements are not repeated."""
     period = max(2 * (dim - 1), 1)
-    position = index % period
+    position = _wrap(index, period, size)
     return choose(position < dim, position, period - position)
 
 
-SOURCES = {
-    "constant": lambda index, _: index,
-    "edge": lambda index, dim: clamp(index, 0, dim - 1),
+def _wrap(index: Any, dim: int, size: int) -> Any:
+    """The index modulo the extent, by comparisons: LLVM 22's vectoriser miscompiles remainders of powers of two."""
+    wrapped = index
+    for turn in range(1, -(-size // dim) + 1):  # the padding on either side is shorter than the output
+        wrapped = choose(index < dim * (1 - turn), index + dim * turn, wrapped)
+        wrapped = choose(index >= dim * turn, index - dim * turn, wrapped)
+    return wrapped
+
+
+SOURCES: dict[str, Callable[[Any, int, int], Any]] = {  # by the index in the input, its extent and the output's
+    "constant": lambda index, _dim, _size: index,
+    "edge": lambda index, dim, _size: clamp(index, 0, dim - 1),
     "reflect": _reflect,
-    "wrap": lambda index, dim: index % dim,
+    "wrap": _wrap,
 }
 
 OPERATORS: dict[str, Operator] = {"Pad": pad}

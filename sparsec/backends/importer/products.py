@@ -103,23 +103,43 @@ def conv_transpose(context: LoweringContext, node: ir.Node) -> list[relax.Expr] 
     weight = _permuted(context, node.inputs[1], (groups, inner, *w[1:]), axes)
     products = product(context, weight, (1, groups, math.prod(w[1:]), inner), context.flat(node.inputs[0]),
                        (x[0], groups, inner, pixels))
+    columns = context.bb.emit(op.reshape(products, (x[0], shape[1], *window.kernel, *x[2:])))
+    return [add_bias(context, _overlap_add(context, columns, shape, x[2:], window), _third(node))]
+
+
+def _overlap_add(context: LoweringContext, columns: relax.Expr, shape: Shape, pixels: Shape,
+                 window: Window) -> relax.Expr:
+    """The image that columns (batch, channels, kernel..., pixels...) add up to, without what lies before it.
+
+    Positions are (quotient, remainder) by the stride: an index modulo a power of two is miscompiled by LLVM 22's
+    vectoriser.
+    """
+    rank = len(pixels)
+    quotients = [-(-(b + o) // s) for b, o, s in zip(window.before, shape[2:], window.strides, strict=True)]
     taps = [te.reduce_axis((0, -(-k // s) if d == 1 else k), name=f"tap{axis}") for axis, (k, s, d) in enumerate(
         zip(window.kernel, window.strides, window.dilations, strict=True))]
 
     def element(i: Any, columns: Any) -> Any:
         sources, kernels, valid = [], [], []
         for axis, tap in enumerate(taps):
-            s, d, position = window.strides[axis], window.dilations[axis], i[2 + axis] + window.before[axis]
-            k = position % s + tap * s if d == 1 else tap  # the taps that fall on a pixel, or all of them
-            source = tirx.floordiv(position - k * d, s)
-            valid += [k < window.kernel[axis], source >= 0, source < x[2 + axis], (position - k * d) % s == 0]
+            s, d, quotient, remainder = window.strides[axis], window.dilations[axis], i[2 + 2 * axis], i[3 + 2 * axis]
+            kernel = remainder + tap * s if d == 1 else tap  # the taps that fall on a pixel, or all of them
+            source = quotient - tap if d == 1 else quotient + tirx.floordiv(remainder - tap * d, s)
+            valid += [kernel < window.kernel[axis], source >= 0, source < pixels[axis]]
+            valid += [] if d == 1 else [tirx.floormod(remainder - tap * d, s) == 0]
             sources.append(source)
-            kernels.append(k)
+            kernels.append(kernel)
         value = columns[(i[0], i[1], *kernels, *sources)]
         return te.sum(tirx.if_then_else(tirx.all(*valid), value, tirx.const(0, "float32")), axis=taps)
 
-    columns = context.bb.emit(op.reshape(products, (x[0], shape[1], *window.kernel, *x[2:])))
-    return [add_bias(context, compute(context, "overlap_add", shape, element, columns), _third(node))]
+    split = [extent for pair in zip(quotients, window.strides, strict=True) for extent in pair]
+    image = compute(context, "overlap_add", (*shape[:2], *split), element, columns)
+    whole = [q * s for q, s in zip(quotients, window.strides, strict=True)]
+    image = context.bb.emit(op.reshape(image, (*shape[:2], *whole)))
+    if tuple(whole) == shape[2:]:
+        return image
+    ends = [b + o for b, o in zip(window.before, shape[2:], strict=True)]
+    return op.strided_slice(image, list(range(2, 2 + rank)), list(window.before), ends)
 
 
 def _transposed_window(node: ir.Node, x: Shape, w: Shape, shape: Shape) -> Window:

@@ -83,11 +83,14 @@ def constant_of_shape(context: LoweringContext, node: ir.Node) -> list[relax.Exp
 
 
 def tile(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
-    """Tile: every axis repeats as often as the output is longer than the input."""
-    dims = context.shape(node.inputs[0])
-    return [compute(context, "tile", context.shape(node.outputs[0]),
-                    lambda i, x: x[tuple(index % dim for index, dim in zip(i, dims, strict=True))],
-                    context.tensor(node.inputs[0]))]
+    """Tile: every axis repeats as often as the output is longer than the input.
+
+    The repetitions are axes of their own: an index modulo a power of two is miscompiled by LLVM 22's vectoriser.
+    """
+    dims, shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
+    split = [extent for dim, size in zip(dims, shape, strict=True) for extent in (size // dim, dim)]
+    tiled = compute(context, "tile", split, lambda i, x: x[tuple(i[1::2])], context.tensor(node.inputs[0]))
+    return [relax.op.reshape(tiled, shape)]
 
 
 def range_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
