@@ -15,6 +15,7 @@ from sparsec.artifact import Artifact
 from sparsec.backends.cpu.build import build
 from sparsec.backends.cpu.lower import lower
 from sparsec.backends.cpu.planning import layer_options, measure
+from sparsec.backends.cpu.remote import Remote, connect
 from sparsec.backends.cpu.storage import packed_weights
 from sparsec.backends.eie import build as eie
 from sparsec.backends.program import Program
@@ -59,6 +60,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     strict: bool = False,
     tune: str = "measure",
     tune_seconds: float = 45.0,
+    measure_on: str | None = None,
     precision: str = "fp32",
     optimize: str = "latency",
     codec: str = "f32",
@@ -79,6 +81,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         tune: "measure" times the best few kernels of every layer here and keeps the times in the user's cache;
             "off" trusts the cost model.
         tune_seconds: what measuring may take in all.
+        measure_on: "rpc://HOST:PORT/KEY" measures on the servers of a key behind TVM's RPC tracker, on all of them at
+            once, instead of here; the target must be named, not "cpu".
         precision: the fewest bits that a layer may compute with, one of `PRECISIONS`; each layer takes the fastest
             kernel that this allows.
         optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
@@ -128,9 +132,10 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         listed = "\n  ".join(f"'{each['layer']}': {each['reason']}" for each in outside)
         raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
                                        f"strict to accept that:\n  {listed}")
-    log = _tuning_log(tune, tune_seconds, resolved)
+    remote = _remote(measure_on, tune, resolved)
+    log = _tuning_log(tune, tune_seconds, resolved, remote)
     rates = calibration_of(resolved, threads)
-    job = Job(resolved, threads, precision, optimize, codec, feeds[-1], log, rates, announce)
+    job = Job(resolved, threads, precision, optimize, codec, feeds[-1], log, remote, rates, announce)
     program, layers = backend.build(graph, job)
     announce("pack")
     report = {"precision": precision, "optimize": optimize, "codec": codec, "rates": rates.source,
@@ -160,6 +165,7 @@ class Job:
     codec: str
     feeds: Feeds
     log: TuningLog | None
+    remote: Remote | None
     calibration: Calibration
     announce: Callable[..., None]
 
@@ -229,10 +235,21 @@ def _outside(graph: ir.Model, passes: Sequence[Report]) -> list[dict[str, str]]:
     return layers
 
 
-def _tuning_log(tune: str, seconds: float, target: Target) -> TuningLog | None:
+def _remote(url: str | None, tune: str, target: Target) -> Remote | None:
+    """The machines that measure, None for this one."""
+    if url is None:
+        return None
+    if tune == "off" or target.kind != "cpu":
+        raise UsageError(f"measure_on='{url}' needs tune='measure' and a cpu target")
+    return connect(url)
+
+
+def _tuning_log(tune: str, seconds: float, target: Target, remote: Remote | None) -> TuningLog | None:
     """Where measured times are kept, None where nothing is measured: on request, or on a machine of another kind."""
     if tune not in TUNE:
         raise UsageError(f"tune='{tune}'; choose one of {', '.join(TUNE)}")
+    if remote is not None:
+        return TuningLog(default_path(), seconds, remote.address)
     return TuningLog(default_path(), seconds) if tune == "measure" and target.features <= machine_features() else None
 
 
@@ -247,9 +264,10 @@ def _plan(graph: ir.Model, job: Job) -> list[dict[str, Any]]:
         if not CODECS[job.codec].lossless:
             _quantise(node, job.codec)
             options = layer_options(node, job.target, job.threads, job.precision)
-        timed = partial(measure, node, target=job.target, threads=job.threads)
+        timing = measure if job.remote is None else job.remote.measure
+        timed = partial(timing, node, target=job.target, threads=job.threads)
         choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
-                        smallest=job.optimize == "size",
+                        smallest=job.optimize == "size", workers=1 if job.remote is None else job.remote.servers,
                         measure=None if job.log is None else
                         partial(job.log.time, target=job.target, threads=job.threads, measure=timed))
         node.meta["choice"] = choice

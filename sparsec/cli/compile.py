@@ -63,6 +63,8 @@ def command(
     max_error: Annotated[float | None, typer.Option(
         min=0, help="Largest error of an output relative to its largest magnitude; else 1e-4, bf16 2e-2, int8 5e-2.",
         )] = None,
+    measure_on: Annotated[str | None, typer.Option(
+        metavar="rpc://HOST:PORT/KEY", help="Measure on the servers of a key behind TVM's RPC tracker.")] = None,
     verify: Annotated[bool, typer.Option(help="Compare the outputs with onnxruntime's.")] = True,
     strict: Annotated[bool, typer.Option(help="Refuse layers that sparsec's own kernels cannot take.")] = False,
     dump_ir: Annotated[Path | None, typer.Option(
@@ -74,7 +76,7 @@ def command(
 
     artifact = compile_with_progress(model, target=target, threads=threads, shapes=options.parse_shapes(shapes),
                                      inputs=options.read_arrays(inputs) if inputs else None, verify=verify,
-                                     strict=strict, tune=tune.value, tune_seconds=tune_seconds,
+                                     strict=strict, tune=tune.value, tune_seconds=tune_seconds, measure_on=measure_on,
                                      precision=precision.value,
                                      optimize=optimize.value, codec=codec, max_error=max_error, dump_ir=dump_ir)
     output = output or Path(model.with_suffix(".sparsec").name)

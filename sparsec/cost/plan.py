@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from sparsec.cost.roofline import DEFAULT_MACHINE, Machine, bound, predict
@@ -61,17 +62,24 @@ class Choice:
 
 
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,
-           trials: int = 6, machine: Machine = DEFAULT_MACHINE, smallest: bool = False) -> Choice:
+           trials: int = 6, machine: Machine = DEFAULT_MACHINE, smallest: bool = False,
+           workers: int = 1) -> Choice:
     """The fastest option by the roofline; with `measure`, the fastest of the `trials` best predicted ones.
 
     With `smallest`, the one of the fewest bytes among those at least as fast as the best dense one.
 
     The best dense option is among those measured unless it is hopeless. `measure` may answer None for an option that
-    there is no time left for.
+    there is no time left for; `workers` calls of it are made at once.
     """
     candidates = sorted((Candidate(o, predict(o.work, machine, threads)) for o in options), key=lambda c: c.predicted_s)
     if measure is not None and len(candidates) > 1:
-        timed = [replace(c, measured_s=measure(c.option)) for c in _shortlist(candidates, trials)]
+        shortlist = _shortlist(candidates, trials)
+        if workers == 1:
+            seconds = [measure(c.option) for c in shortlist]
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                seconds = list(pool.map(measure, (c.option for c in shortlist)))
+        timed = [replace(c, measured_s=each) for c, each in zip(shortlist, seconds, strict=True)]
         rest = [c for c in candidates if all(c.option is not t.option for t in timed)]
         candidates = sorted(timed, key=lambda c: (c.measured_s is None, c.time_s)) + rest
     winner = _smallest(candidates) if smallest else candidates[0]

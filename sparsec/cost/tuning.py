@@ -23,9 +23,9 @@ def default_path() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sparsec" / "tuning.jsonl"
 
 
-def key(option: Option, target: Target, threads: int) -> str:
+def key(option: Option, target: Target, threads: int, machine: str) -> str:
     """What a measured time holds for: machine, target, threads, kernel and (to two digits) the number of non-zeros."""
-    parts = (machine_name(), target.name, threads, repr(option.params), f"{option.nbytes:.1e}")
+    parts = (machine, target.name, threads, repr(option.params), f"{option.nbytes:.1e}")
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -36,11 +36,13 @@ class TuningLog:
     Attributes:
         path: the file; None keeps nothing.
         budget_s: seconds that may still be spent on measuring.
+        machine: what measures.
 
     """
 
     path: Path | None
     budget_s: float
+    machine: str = field(default_factory=machine_name)
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -49,7 +51,7 @@ class TuningLog:
 
     def time(self, option: Option, target: Target, threads: int, measure: Callable[[Option], float]) -> float | None:
         """The logged time of an option, else a measured one while the budget lasts, else None."""
-        name = key(option, target, threads)
+        name = key(option, target, threads, self.machine)
         if name not in self._seconds:
             if self.budget_s <= 0:
                 return None

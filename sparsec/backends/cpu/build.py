@@ -32,7 +32,7 @@ def build(lowered: Lowered) -> Program:
     """
     with prepared(lowered) as (module, target):
         executable = relax.build(module, target, relax_pipeline=None, exec_mode="compiled")
-    library, objects = _export(executable)
+    library, objects = export(executable)
     return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects)
 
 
@@ -77,7 +77,7 @@ def _pipeline(lowered: Lowered) -> tvm.transform.Pass:
     ])
 
 
-def _export(executable: tvm.runtime.Executable) -> tuple[bytes, tuple[int, ...]]:
+def export(executable: tvm.runtime.Executable) -> tuple[bytes, tuple[int, ...]]:
     """A shared object by whichever linker is installed, else the object files and their sizes, for TVM's JIT loader."""
     linker = next(filter(shutil.which, LINKERS), None)
     objects: list[bytes] = []

@@ -12,6 +12,7 @@ import tvm
 from sparsec.backends import tvm_runtime
 from sparsec.backends.cpu import conv, matmul
 from sparsec.backends.cpu.build import settings
+from sparsec.backends.cpu.context import KernelCall
 from sparsec.kernels.isa import isa_of
 from sparsec.option import Option
 from sparsec.target import Target
@@ -28,9 +29,15 @@ def layer_options(node: ir.Node, target: Target, threads: int, precision: str = 
     return [] if layer is None else list(layer.options(node, target, isa_of(target, threads), precision))
 
 
+def kernel_call(node: ir.Node, option: Option, target: Target, threads: int) -> KernelCall:
+    """The kernel of an option with the node's constants."""
+    call: KernelCall = LAYERS[f"{node.domain}::{node.op_type}"].call(node, option.params, isa_of(target, threads))
+    return call
+
+
 def measure(node: ir.Node, option: Option, target: Target, threads: int) -> float:
     """Seconds that an option takes for a node, with activations as cold as the rest of a network leaves them."""
-    call = LAYERS[f"{node.domain}::{node.op_type}"].call(node, option.params, isa_of(target, threads))
+    call = kernel_call(node, option, target, threads)
     with settings(target) as llvm:
         function = tvm.compile(call.kernel.with_attr("global_symbol", "main"), target=llvm)["main"]
     sizes = (*call.input_sizes, call.output_size)
