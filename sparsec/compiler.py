@@ -28,6 +28,7 @@ from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, compare_with_onnxruntime, random_feeds
 from sparsec.option import PRECISIONS
 from sparsec.passes.context import Context, Report
+from sparsec.passes.strip import StripReport, as_dict
 from sparsec.pipeline import run_passes
 from sparsec.runtime import InferenceSession
 from sparsec.target import Target, machine_features, resolve
@@ -140,7 +141,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     announce("pack")
     report = {"precision": precision, "optimize": optimize, "codec": codec, "rates": rates.source,
               "layers": layers, "outside": outside,
-              "passes": [_row(each) for each in passes], "verification": None}
+              "passes": [_row(each) for each in passes], "verification": None,
+              "strip": next((as_dict(each) for each in passes if isinstance(each, StripReport)), None)}
     artifact = Artifact.build(program, resolved, threads, _outline(graph), report, codec)
     announce("verify")
     if not verify:

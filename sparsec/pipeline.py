@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
-from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, layout, lift, optimize
+from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, layout, lift, optimize, strip
 from sparsec.passes.context import Context, Report
 
 PASSES: list[Callable[[ir.Model, Context], Report]] = [
     optimize.run,
+    strip.run,
     fuse_norm.run,
     fuse_activation.run,
     fuse_attention.run,

@@ -114,9 +114,21 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
                        row("total", description["totals"]))
     for layer in description["outside"]:
         tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
+    if stripped := _stripped(description["strip"]):
+        tables.console.print(f"\n{stripped}", soft_wrap=True)
     tables.console.print(f"\n{_verdict(description['verification'])}")
     sizes = tables.nbytes(description["file_bytes"]), tables.nbytes(model_bytes)
     tables.console.print(f"{path}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
+
+
+def _stripped(strip: dict[str, Any] | None) -> str:
+    """What the strip pass removed, and the compression that pruning claimed and reached."""
+    changes = [f"{count:,} {what}" for what, count in strip["counts"].items() if count] if strip else []
+    if not strip or not changes:
+        return ""
+    ratios = [strip["total"][f"{kind}_compression"] for kind in ("direct", "effective")]
+    direct, effective = ("all" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)
+    return f"stripped: {', '.join(changes)}; compression {direct} direct, {effective} effective"
 
 
 def _verdict(verification: dict[str, Any] | None) -> str:
