@@ -72,7 +72,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, sy
         step(model)
     _check_operators(model, where)
     infer(model, where, bind(model, shapes, where, symbolic=symbolic))
-    if model.graph.opset_imports[""] < OPSET:
+    if model.graph.opset_imports[""] < OPSET and not _has_batched_scan(model):
         _convert(model)
         lift_constants(model)
         infer(model, where)
@@ -141,6 +141,11 @@ def _check_operators(model: ir.Model, where: str) -> None:
     if unknown:
         raise UnsupportedOperatorError(f"{where}: opset {version} of ONNX has no such operators: {', '.join(unknown)}; "
                                        "export the model with standard operators")
+
+
+def _has_batched_scan(model: ir.Model) -> bool:
+    """Whether there is a Scan of opset 8, with a batch axis: the converter takes it for a newer one, without."""
+    return model.graph.opset_imports[""] < 9 and any(node.op_type == "Scan" for node in model.graph.all_nodes())
 
 
 def _convert(model: ir.Model) -> None:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import Operator, bind_typed, imports_of
+from sparsec.backends.importer.node import Operator, bind_typed, imports_of, opset_of
 from sparsec.errors import UnsupportedOperatorError
 
 UNROLLED = 2000  # nodes up to which a loop is unrolled
@@ -43,6 +43,8 @@ def _lower_body(context: LoweringContext, node: ir.Node, graph: ir.Graph) -> lis
 
 def scan(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """Scan of opset 9 and newer."""
+    if opset_of(node) < 9:
+        raise UnsupportedOperatorError("before opset 9 its sequences have a batch axis; export with a newer opset")
     body, attributes = node.attributes["body"].as_graph(), node.attributes
     count = attributes.get_int("num_scan_inputs") or 0
     states, sequences = node.inputs[:-count], node.inputs[-count:]
