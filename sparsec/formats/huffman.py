@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsec.formats.bits import Bytes, Stream, Symbols, pack, symbol_dtype, unpack
 
-BLOCK = 4096
+BLOCK = 1024  # short, as all blocks are decoded a symbol at a time
 LONGEST = 16  # bits of a code
 WIDEST = 8  # bits of a symbol
 
