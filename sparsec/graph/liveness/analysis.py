@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness import (
+    attention,
     channels,
     contraction,
     conv,
@@ -22,14 +23,14 @@ from sparsec.graph.liveness import (
     resize,
     select,
 )
-from sparsec.graph.liveness.facts import Known, Mask, aligned, compact, dims, unknown
+from sparsec.graph.liveness.facts import Known, Mask, aligned, compact, constant, dims, unknown
 from sparsec.graph.liveness.node import constant_of, is_constant
 from sparsec.graph.liveness.rule import Rule
 
 RULES: Mapping[str, Rule] = {
     **elementwise.RULES, **conv.RULES, **pooling.RULES, **contraction.RULES, **reshape.RULES, **movement.RULES,
     **select.RULES, **embedding.RULES, **normalization.RULES,
-    **reductions.RULES, **channels.RULES, **resize.RULES,
+    **reductions.RULES, **channels.RULES, **resize.RULES, **attention.RULES,
 }
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Gather")
 
@@ -66,7 +67,7 @@ def weight_of(node: ir.Node) -> int | None:
 def analyse(model: ir.Model) -> Liveness:
     """The liveness of every value of the main graph, which must be sorted and have inferred shapes."""
     known, opaque = _forward(model.graph)
-    return Liveness(known, _backward(model.graph, known, opaque), opaque)
+    return Liveness(known, needed_elements(model.graph, known, opaque), opaque)
 
 
 def active_weights(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
@@ -74,7 +75,7 @@ def active_weights(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
 
     The active connections of Vysogorets & Kempe 2023, section 1; biases and normalisation parameters are no weights.
     """
-    paths = _backward(model.graph, liveness.known, liveness.opaque, paths=True)
+    paths = needed_elements(model.graph, liveness.known, liveness.opaque, paths=True)
     active = {}
     for node in model.graph:
         place = weight_of(node)
@@ -105,7 +106,7 @@ def _forward(graph: ir.Graph) -> tuple[dict[ir.Value, Known], dict[ir.Node, str]
     known = {value: unknown(value) for value in graph.inputs}
     for value in graph.initializers.values():
         data = constant_of(value)
-        known[value] = unknown(value) if data is None else Known(np.ones((1,) * data.ndim, bool), data)
+        known[value] = unknown(value) if data is None else constant(data)
     opaque: dict[ir.Node, str] = {}
     for node in graph:
         reason, rule = _reject(node, known), _rule(node)
@@ -130,9 +131,9 @@ def _rank(value: ir.Value) -> int:
     return 0 if value.shape is None else len(value.shape)
 
 
-def _backward(graph: ir.Graph, known: Mapping[ir.Value, Known], opaque: Mapping[ir.Node, str], *,
-              paths: bool = False) -> dict[ir.Value, Mask]:
-    """Needed elements; with `paths` only those that depend on an input of the model."""
+def needed_elements(graph: ir.Graph, known: Mapping[ir.Value, Known], opaque: Mapping[ir.Node, str], *,
+                    paths: bool = False) -> dict[ir.Value, Mask]:
+    """Which elements of every value an output needs; with `paths` only those that depend on an input of the model."""
     everything = np.ones((), bool)
     needed: dict[ir.Value, Mask] = {value: np.zeros((1,) * _rank(value), bool) for value in known}
 

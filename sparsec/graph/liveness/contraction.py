@@ -17,12 +17,14 @@ from sparsec.graph.liveness.facts import (
     aligned,
     compact,
     dims,
+    every,
     gathered,
     some,
     unknown,
     where_known,
 )
 from sparsec.graph.liveness.node import name, operand
+from sparsec.graph.liveness.normalization import AXES
 from sparsec.graph.liveness.rule import Inputs, Rule
 from sparsec.graph.liveness.slabs import Relation, nonempty, tie
 
@@ -76,6 +78,12 @@ def _meet(left: Mask, right: Mask) -> Mask:
     return left.astype(np.float32) @ right.astype(np.float32) > 0
 
 
+def _rows_sum_to_one(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and producer.op_type == "Softmax" and producer.domain == "" \
+        and AXES["Softmax"](producer) == [len(dims(value)) - 1]
+
+
 def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """Known where in every product of the sum both factors are known or one is zero."""
     a, b = operands(node, inputs)
@@ -84,6 +92,10 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     if not b.fact.constant:
         live = live | _meet(a.fact.nonzero, ~b.fact.mask)
     mask = ~live
+    if _rows_sum_to_one(a.value) and b.fact.value.shape[-2] == 1:
+        same = every(b.fact.mask, [-2], keepdims=True)
+        if same.any():  # a mean of equal rows
+            return [where_known(same, b.fact.value)]
     if not mask.any():
         return [unknown(node.outputs[0])]
     x, y = _inner(a.fact.value, b.fact.value)

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness.analysis import RULES, Liveness, captured
-from sparsec.graph.liveness.facts import Mask, some
+from sparsec.graph.liveness.facts import some
 from sparsec.graph.liveness.node import name
 from sparsec.graph.liveness.slabs import NEEDED, Hold, Key, Relation, can_lose, freeze, solve
 
 
-def settle(graph: ir.Graph, liveness: Liveness, stays: Callable[[ir.Value, int], Mask],
-           pinned: Mapping[Key, Mask] | None = None) -> tuple[dict[Key, Hold], list[str]]:
+def settle(graph: ir.Graph, liveness: Liveness) -> tuple[dict[Key, Hold], list[str]]:
     """The holds of every axis that can lose slabs, and the reasons by number.
 
-    Args:
-        graph: the main graph.
-        liveness: of the graph.
-        stays: by value and axis, the elements that must stay; initializers follow their users.
-        pinned: further slabs that must stay.
-
+    A slab must stay if one of its elements is needed and not known to be zero; initializers follow their users.
     """
-    holds = {key: _hold(key, stays) for value in liveness.known for key in axes(value)}
-    for key, slabs in (pinned or {}).items():
-        if key in holds:
-            holds[key][slabs] = NEEDED
+    holds = {key: _hold(key, liveness) for value in liveness.known for key in axes(value)}
     return holds, solve(holds, list(_relations(graph, liveness)))
 
 
@@ -37,14 +28,14 @@ def axes(value: ir.Value) -> list[Key]:
     return [(value, axis) for axis in range(rank) if can_lose((value, axis))]
 
 
-def _hold(key: Key, stays: Callable[[ir.Value, int], Mask]) -> Hold:
+def _hold(key: Key, liveness: Liveness) -> Hold:
     value, axis = key
     assert value.shape is not None
     length = value.shape[axis]
     assert isinstance(length, int)
     if value.is_initializer():
         return np.zeros(length, np.int32)
-    held = stays(value, axis)
+    held = liveness.needed[value] & liveness.known[value].nonzero
     held = some(held, (i for i in range(held.ndim) if i != axis))
     return np.broadcast_to(held, (length,)).astype(np.int32) * NEEDED
 

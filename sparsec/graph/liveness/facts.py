@@ -46,6 +46,11 @@ class Known:
         return bool(self.mask.all())
 
 
+def constant(data: Array) -> Known:
+    """Every element is the same for every input."""
+    return Known(np.ones((1,) * data.ndim, bool), data)
+
+
 def unknown(value: ir.Value) -> Known:
     """Every element may depend on the input."""
     rank = len(value.shape) if value.shape is not None else 0

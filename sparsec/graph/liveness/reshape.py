@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.liveness.edit import replace_input
-from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, dims, some, spread, unknown
+from sparsec.graph.liveness.facts import Array, Dims, Known, Mask, constant, dims, some, spread, unknown
 from sparsec.graph.liveness.node import constant_of, name, operand, optional
 from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Cut, Relation, freeze, product
@@ -123,7 +123,7 @@ def shape_forward(node: ir.Node, _inputs: Inputs) -> list[Known]:
     if None in source:
         return [unknown(node.outputs[0])]
     value = np.array(source if node.op_type == "Shape" else math.prod(dim or 0 for dim in source), np.int64)
-    return [Known(np.ones((1,) * value.ndim, bool), value)]
+    return [constant(value)]
 
 
 def shape_backward(_node: ir.Node, _needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:

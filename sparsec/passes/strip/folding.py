@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.analysis import Liveness, weight_of
+from sparsec.graph.liveness.analysis import Liveness, needed_elements, weight_of
 from sparsec.graph.liveness.coupling import settle
 from sparsec.graph.liveness.edit import set_data
-from sparsec.graph.liveness.facts import Mask, every
+from sparsec.graph.liveness.facts import constant
 from sparsec.graph.liveness.slabs import Hold, Key
 from sparsec.passes.strip.addition import add, is_free
 from sparsec.passes.strip.plan import Plan, cheaper, plan_layer
@@ -19,25 +18,21 @@ from sparsec.passes.strip.plan import Plan, cheaper, plan_layer
 def plan_units(model: ir.Model, liveness: Liveness) -> list[Plan]:
     """How every layer with constant inputs can do without them, the plans that pay."""
     layers = [(node, place) for node in model.graph
-              if (place := weight_of(node)) is not None and node.op_type != "Gather"]
-    found = [plan_layer(node, place, liveness.known) for node, place in layers if node not in liveness.opaque]
+              if (place := weight_of(node)) is not None and node.op_type != "Gather" and node not in liveness.opaque]
+    found = [plan_layer(node, place, liveness.known) for node, place in layers]
     plans, changed = [plan for plan in found if plan is not None], True
     while plans and changed:
-        pinned: dict[Key, Mask] = {}
-        for plan in plans:
-            pinned[plan.inputs] = pinned.get(plan.inputs, np.zeros_like(plan.staying)) | plan.staying
-        holds, _ = settle(model.graph, liveness, lambda value, axis: _varying(value, axis, liveness), pinned)
+        holds, _ = settle(model.graph, _after(plans, model, liveness))
         paying = [plan if _pays(plan, holds) else cheaper(plan) for plan in plans]
         changed = any(new is not old for new, old in zip(paying, plans, strict=True))
         plans = paying
     return plans
 
 
-def _varying(value: ir.Value, axis: int, liveness: Liveness) -> Mask:
-    """Needed elements in slabs that are not constant as a whole."""
-    known = liveness.known[value]
-    constant = every(known.mask, (i for i in range(known.mask.ndim) if i != axis), keepdims=True)
-    return liveness.needed[value] & known.nonzero & ~constant
+def _after(plans: list[Plan], model: ir.Model, liveness: Liveness) -> Liveness:
+    """The liveness once the plans are carried out: layers do not read what they fold."""
+    known = {**liveness.known, **{plan.layer_weight: constant(plan.weight) for plan in plans}}
+    return Liveness(known, needed_elements(model.graph, known, liveness.opaque), liveness.opaque)
 
 
 def _pays(plan: Plan, holds: Mapping[Key, Hold]) -> bool:
@@ -53,8 +48,6 @@ def fold_units(plans: list[Plan]) -> None:
     """Carries the plans out, in place."""
     for plan in plans:
         if plan.folded.any():
-            weight = plan.node.inputs[weight_of(plan.node) or 0]
-            assert weight is not None
-            set_data(weight, plan.weight)
+            set_data(plan.layer_weight, plan.weight)
             if plan.total.any():
                 add(plan.node, plan.total)

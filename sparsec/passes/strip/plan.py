@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.graph.liveness.analysis import weight_of
 from sparsec.graph.liveness.contraction import operands
 from sparsec.graph.liveness.conv import constant_sum, grouped, grouped_weight, ungrouped_weight, windows
 from sparsec.graph.liveness.facts import Array, Known, Mask, dims, spread
-from sparsec.graph.liveness.node import constant_of
+from sparsec.graph.liveness.node import constant_of, operand
 from sparsec.graph.liveness.slabs import Key
 from sparsec.graph.liveness.window import reads_padding
 
@@ -48,6 +49,11 @@ class Plan:
     total: Array
     reason: str
     fallback: Plan | None = None
+
+    @property
+    def layer_weight(self) -> ir.Value:
+        """The layer's weight."""
+        return operand(self.node, weight_of(self.node) or 0)
 
     @property
     def weights_per_input(self) -> int:

@@ -33,7 +33,7 @@ def zero_weights(model: ir.Model, liveness: Liveness) -> None:
 def remove(model: ir.Model, liveness: Liveness) -> list[Kept]:
     """Drops slabs that no output needs, in place; shapes and sizes in the graph follow. Returns which units stay."""
     graph = model.graph
-    holds, reasons = settle(graph, liveness, lambda value, _: liveness.needed[value] & liveness.known[value].nonzero)
+    holds, reasons = settle(graph, liveness)
     cut: dict[ir.Value, dict[int, np.ndarray]] = {}
     for (value, axis), hold in holds.items():
         if not hold.all():
