@@ -313,6 +313,7 @@ def _parse(name: str, contents: dict[str, bytes]) -> Artifact:
             raise ArtifactError(f"{name} has schema {schema} (sparsec {written_by}) and this version reads "
                                 f"schema {SCHEMA}; compile the model again")
         manifest = _manifest(fields)
+        _check_types(manifest)
         for member in MEMBERS[1:]:
             _require(hashes[member] == hashlib.sha256(contents[member]).hexdigest(), f"{member} has another SHA-256")
         for index, constant in enumerate(manifest.constants):
@@ -349,6 +350,16 @@ def _manifest(fields: dict[str, Any]) -> Manifest:
         "stored": tuple(map(from_json, fields["stored"])),
         "objects": tuple(map(int, fields["objects"])),
     })
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raises ValueError where names are no texts, or a tensor is none of plain numbers."""
+    texts = (manifest.sparsec, manifest.tvm, manifest.platform, manifest.target, manifest.entry, *manifest.features)
+    _require(all(isinstance(text, str) for text in texts) and manifest.threads > 0, "a name or number is none")
+    for spec in (*manifest.inputs, *manifest.outputs):
+        named = isinstance(spec.name, str) and isinstance(spec.dtype, str) and spec.dtype not in ("O", "object")
+        _require(named and all(isinstance(size, int) and size >= 0 for size in spec.shape),
+                 f"'{spec.name}' is no tensor")
 
 
 def _fits(constant: Constant, size: int) -> bool:

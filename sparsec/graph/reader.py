@@ -63,6 +63,8 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, sy
             notes = sparse.densify(proto, base_dir or Path())
         model = ir.from_proto(proto)
         _open_external_data(model, base_dir)
+    except ModelError as error:  # of a sparse tensor
+        raise ModelError(f"{where}: {error}") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ModelError(f"{where}: {' '.join(str(error).split())}; external data must lie complete beside the "
                          "model file, which is passed as a path") from error

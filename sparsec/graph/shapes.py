@@ -39,6 +39,8 @@ def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str, *, sy
     for value in inputs.values():
         if value.shape is not None:
             value.shape = ir.Shape([symbols.get(_symbol(dim), dim) for dim in value.shape])
+        if any(isinstance(dim, int) and dim < 0 for dim in value.shape or ()):
+            raise ShapeError(f"{where}: input '{value.name}' is declared {_declared(value)}; no dimension is negative")
     unbound = [value for value in inputs.values() if static_shape(value) is None]
     if unbound and not symbolic:
         raise ShapeError(f"{where}: unbound dimensions: {'; '.join(map(_suggestion, unbound))}")

@@ -1,0 +1,201 @@
+"""Malformed models and artifacts: name -> (what writes the file into a directory, what the error must say)."""
+
+import json
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.graph.texts import model
+from tests.hostile.fuzz import members, sealed, small_artifact
+
+LINEAR = "g (float[2,4] x) => (float[2,3] y) <float[4,3] w, float[3] b> { h = MatMul(x, w) y = Add(h, b) }"
+IMAGE = "g (float[1,3,8,8] x) => (float[1,4,6,6] y) <float[4,3,3,3] w> { y = Conv(x, w) }"
+
+
+def edited(change, text=LINEAR):
+    """The file of a valid model after a change to its proto."""
+    proto = model(text)
+    change(proto)
+    return proto.SerializeToString()
+
+
+def set_initializer(proto, **fields):
+    tensor = proto.graph.initializer[0]
+    for name, value in fields.items():
+        if isinstance(value, list):
+            del getattr(tensor, name)[:]
+            getattr(tensor, name).extend(value)
+        else:
+            setattr(tensor, name, value)
+
+
+def external(location, **entries):
+    """A model whose weight is said to lie in a file."""
+    def change(proto):
+        tensor = proto.graph.initializer[0]
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in {"location": location, **entries}.items():
+            tensor.external_data.add(key=key, value=value)
+    return edited(change)
+
+
+def sparse(values, indices, dims):
+    proto = model("g (float[2,4] x) => (float[2,3] y) { y = MatMul(x, w) }")
+    proto.graph.sparse_initializer.append(helper.make_sparse_tensor(
+        numpy_helper.from_array(np.array(values, np.float32), "w"),
+        numpy_helper.from_array(np.array(indices, np.int64), "i"), dims))
+    return proto.SerializeToString()
+
+
+def swap_nodes(proto):
+    nodes = list(proto.graph.node)[::-1]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def recursive_function(proto):
+    proto.functions.append(helper.make_function(
+        "local", "twice", ["a"], ["b"], [helper.make_node("twice", ["a"], ["b"], domain="local")],
+        [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]))
+    proto.graph.node[0].CopyFrom(helper.make_node("twice", ["x"], ["h"], domain="local"))
+
+
+def nested(depth):
+    """Graphs as attributes of nodes of graphs, deeper than protobuf reads."""
+    data = b""
+    for _ in range(depth):
+        for field in (6, 5, 1):  # AttributeProto.g, NodeProto.attribute, GraphProto.node
+            data = bytes([field << 3 | 2]) + varint(len(data)) + data
+    return b"\x08\x08\x3a" + varint(len(data)) + data
+
+
+def varint(number):
+    head, last = [], number
+    while last > 127:
+        head.append(last & 127 | 128)
+        last >>= 7
+    return bytes([*head, last])
+
+
+MODELS = {
+    "empty": (b"", "not an ONNX model"),
+    "text": (b"model: onnx\n", "not an ONNX model"),
+    "zip": (b"PK\x03\x04rest", "not an ONNX model"),
+    "only a version": (b"\x08\x08", "not an ONNX model"),
+    "cut in half": (edited(lambda _: None)[:150], "truncated or damaged"),
+    "length beyond the end": (b"\x08\x08:\xff\xff\xff\xff\x0f", "truncated or damaged"),
+    "no graph": (edited(lambda p: p.ClearField("graph")), "not an ONNX model"),
+    "no opset": (edited(lambda p: p.ClearField("opset_import")), "names no opset"),
+    "opset 0": (edited(lambda p: setattr(p.opset_import[0], "version", 0)), "opset 0 is older"),
+    "negative opset": (edited(lambda p: setattr(p.opset_import[0], "version", -5)), "opset -5 is older"),
+    "opset of the future": (edited(lambda p: setattr(p.opset_import[0], "version", 2**62)), "newer than"),
+    "unknown operator": (edited(lambda p: setattr(p.graph.node[0], "op_type", "MatMull")), "no such .*MatMull"),
+    "operator without a name": (edited(lambda p: setattr(p.graph.node[0], "op_type", "")), "no such operators"),
+    "operator that is no text": (edited(lambda _: None).replace(b"MatMul", b"Mat\xff\xfel"), "damaged ONNX model"),
+    "too many inputs": (edited(lambda p: p.graph.node[0].input.append("b")), "not a valid ONNX graph"),
+    "too few inputs": (edited(lambda p: p.graph.node[1].input.pop()), "not a valid ONNX graph"),
+    "undefined value": (edited(lambda p: p.graph.node[0].input.__setitem__(0, "z")), "z"),
+    "value computed twice": (edited(lambda p: p.graph.node[1].output.__setitem__(0, "h")), "h"),
+    "nodes out of order": (edited(swap_nodes), "not a valid ONNX graph"),
+    "cycle": (edited(lambda p: p.graph.node[0].input.__setitem__(0, "y")), "not a valid ONNX graph"),
+    "recursive function": (edited(recursive_function), "[Rr]ecurs|cyclic|twice"),
+    "output that nobody computes": (edited(lambda p: setattr(p.graph.output[0], "name", "q")), "q"),
+    "input without a type": (edited(lambda p: p.graph.input[0].ClearField("type")), "x"),
+    "input of no element type": (edited(lambda p: setattr(p.graph.input[0].type.tensor_type, "elem_type", 0)), "x"),
+    "negative dimension": (edited(lambda p: setattr(
+        p.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", -2)), "x"),
+    "sizes that do not fit": (edited(lambda p: setattr(
+        p.graph.input[0].type.tensor_type.shape.dim[1], "dim_value", 5)), "MatMul"),
+    "weight of negative size": (edited(lambda p: set_initializer(p, dims=[-4, 3])), "damaged|not a valid"),
+    "weight larger than its data": (edited(lambda p: set_initializer(p, dims=[2**40, 2**20])), "damaged|not a valid"),
+    "weight whose size overflows": (edited(lambda p: set_initializer(p, dims=[2**62, 2**62])), "damaged|not a valid"),
+    "weight with half its data": (edited(lambda p: set_initializer(p, raw_data=b"1234")), "damaged|not a valid"),
+    "weight of an unknown type": (edited(lambda p: set_initializer(p, data_type=99)), "damaged|not a valid"),
+    "dilation 0": (edited(lambda p: p.graph.node[0].attribute.append(
+        helper.make_attribute("dilations", [0, 1])), IMAGE), "not a valid ONNX graph"),
+    "stride 0": (edited(lambda p: p.graph.node[0].attribute.append(
+        helper.make_attribute("strides", [0, 0])), IMAGE), "not a valid ONNX graph"),
+    "padding of another rank": (edited(lambda p: p.graph.node[0].attribute.append(
+        helper.make_attribute("pads", [1, 1, 1])), IMAGE), "not a valid ONNX graph"),
+    "attribute of another type": (edited(lambda p: p.graph.node[0].attribute.append(
+        helper.make_attribute("group", "two")), IMAGE), "damaged|not a valid"),
+    "external file above": (external("../secret"), "external data must lie complete beside"),
+    "external file at the root": (external("/etc/hostname"), "external data must lie complete beside"),
+    "external file by a link": (external("link"), "external data must lie complete beside"),
+    "external file that is a directory": (external("."), "external data must lie complete beside"),
+    "external file that is missing": (external("nothing.bin"), "external data must lie complete beside"),
+    "external offset beyond the end": (external("weights.bin", offset="999999"), "external data must lie complete"),
+    "external offset below 0": (external("weights.bin", offset="-8"), "external data must lie complete|damaged"),
+    "external length that is no number": (external("weights.bin", length="many"), "external data must lie|damaged"),
+    "sparse index outside": (sparse([1, 2], [3, 12], [4, 3]), "outside shape"),
+    "sparse index below 0": (sparse([1, 2], [-1, 3], [4, 3]), "outside shape"),
+    "sparse indices of another length": (sparse([1, 2], [1, 2, 3], [4, 3]), "fit neither form"),
+    "sparse bomb": (sparse([1], [0], [2**20, 2**20]), "1000 times the memory"),
+    "nested graphs": (nested(1000), "truncated or damaged"),
+}
+
+
+def lying(**changes):
+    """An artifact that is consistent in itself, with other fields in its manifest."""
+    contents = members(small_artifact())
+    return sealed({**contents, "manifest.json": json.dumps(json.loads(contents["manifest.json"]) | changes).encode()})
+
+
+def constant(**changes):
+    fields = {"dtype": "float32", "shape": [4], "offset": 0, "nbytes": 16, "encoding": "raw"}
+    return lying(constants=[{**fields, **changes}])
+
+
+def with_member(name, data):
+    return sealed({**members(small_artifact()), name: data})
+
+
+WHOLE = small_artifact().to_bytes()
+SPEC = {"name": "x", "dtype": "float32", "shape": [1]}
+ARTIFACTS = {
+    "empty": (b"", "is not a sparsec artifact"),
+    "an ONNX model": (b"\x08\x08:\x00", "is not a sparsec artifact"),
+    "cut": (WHOLE[:-1], "is damaged"),
+    "longer": (WHOLE + b"\0", "is damaged"),
+    "flipped": (WHOLE[:99] + bytes([WHOLE[99] ^ 1]) + WHOLE[100:], "is damaged"),
+    "a path above": (sealed({"../evil": b""}), "is damaged"),
+    "an absolute path": (sealed({"/tmp/evil": b""}), "is damaged"),
+    "one member more": (with_member("extra", b""), "is damaged"),
+    "no members": (sealed({}), "is damaged"),
+    "a bomb": (with_member("report.json", bytes(1 << 24)), "is damaged"),
+    "a manifest that is no JSON": (with_member("manifest.json", b"{"), "contradicts itself"),
+    "a manifest of deep nesting": (with_member("manifest.json", b"[" * 10**5), "is damaged|contradicts itself"),
+    "a manifest that is a list": (with_member("manifest.json", b"[]"), "contradicts itself"),
+    "a library of another hash": (with_member("library.bin", b"evil"), "contradicts itself.*library"),
+    "schema of the future": (lying(schema=99), "schema 99.*compile the model again"),
+    "no hashes": (lying(sha256={}), "contradicts itself"),
+    "a constant behind the end": (constant(offset=1 << 40), "constant 0"),
+    "a constant before the start": (constant(offset=-64), "constant 0"),
+    "an unaligned constant": (constant(offset=8), "constant 0"),
+    "a constant of another length": (constant(shape=[5]), "constant 0"),
+    "a constant of objects": (constant(dtype="object", shape=[2]), "constant 0"),
+    "a constant of no type": (constant(dtype="float33"), "contradicts itself"),
+    "a constant of negative size": (constant(shape=[-2, -2]), "constant 0"),
+    "an unknown encoding": (constant(encoding="pickle"), "constant 0"),
+    "objects that are not the library": (lying(objects=[10**9]), "object files"),
+    "infinitely many threads": (lying(threads=float("inf")), "contradicts itself"),
+    "no threads": (lying(threads=0), "contradicts itself"),
+    "a nameless input": (lying(inputs=[{**SPEC, "name": 7}]), "contradicts itself"),
+    "an input of objects": (lying(inputs=[{**SPEC, "dtype": "O"}]), "contradicts itself"),
+    "an input of negative size": (lying(inputs=[{**SPEC, "shape": [-1]}]), "contradicts itself"),
+    "an entry that is no text": (lying(entry=None), "contradicts itself"),
+    "an unknown field": (lying(surprise=1), "contradicts itself"),
+}
+
+
+def write(directory, data):
+    """Write a case's file, and around it what its paths may lead to; returns the file."""
+    inside = directory / "inside"
+    inside.mkdir()
+    (directory / "secret").write_bytes(bytes(4096))
+    (inside / "link").symlink_to("../secret")
+    (inside / "weights.bin").write_bytes(bytes(4096))
+    path = inside / "case"
+    path.write_bytes(data)
+    return path
