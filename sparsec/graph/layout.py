@@ -7,6 +7,9 @@ layout, and `sparsec::Reformat` is the identity. `Plain` is ONNX's own row-major
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -198,3 +201,9 @@ class Tiled:
 
 Layout = Plain | PaddedFlat | Tiled
 PLAIN = Plain()
+
+
+def layout_of(value: ir.Value | None) -> Any:
+    """Where the layout pass put a value that an operator cannot do without."""
+    assert value is not None
+    return value.meta.get("layout", PLAIN)

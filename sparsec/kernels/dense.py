@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.emit import Buffers, add_to, load, prefetch, registers, splat, store
+from sparsec.kernels.emit import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.packing.blocks import OverlappingBlocks
 from sparsec.kernels.product import Finish, Tiling, build_product
@@ -113,4 +113,4 @@ def _row_block(b: Buffers, source: Any, base: Any, p: DenseParams, block: Any, w
                     add_to(acc, (r * t.vectors + vector) * lanes, value * pixel)
     row = T.Bind(T.min(block * p.block, s.outputs - p.block))
     for r in range(p.block):
-        finish(row + r, block * p.block + r, lambda vector, r=r: load(acc, (r * t.vectors + vector) * lanes, lanes))
+        finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * lanes, lanes))

@@ -15,7 +15,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels import dense, intrinsics
-from sparsec.kernels.emit import Buffers, load, registers, splat, store
+from sparsec.kernels.emit import Buffers, load, registers, splat, store, vectors_from
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Bring, Finish, Stage, Tiling, build_product
 from sparsec.option import Work
@@ -113,4 +113,4 @@ def _row_block(b: Buffers, source: Any, params: DenseBf16Params, block: Any, chu
                 store(acc, register, intrinsics.dot_pairs(load(acc, register, lanes), pixels, value))
     row = T.Bind(T.min(block * p.block, s.outputs - p.block))
     for r in range(p.block):
-        finish(row + r, block * p.block + r, lambda vector, r=r: load(acc, (r * t.vectors + vector) * lanes, lanes))
+        finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * lanes, lanes))

@@ -54,6 +54,11 @@ def load(buffer: Any, index: Any, lanes: int) -> Any:
     return buffer[T.Ramp(index, 1, lanes) if lanes > 1 else index]
 
 
+def vectors_from(buffer: Any, first: Any, lanes: int) -> Callable[[Any], Any]:
+    """The vectors of a buffer by number, counted from its element `first` on."""
+    return lambda vector: load(buffer, first + vector * lanes, lanes)
+
+
 def store(buffer: Any, index: Any, vector: Any) -> None:
     """Store a vector at `index`."""
     lanes = lanes_of(vector)

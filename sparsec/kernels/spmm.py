@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store
+from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store, vectors_from
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.packing.row_groups import RowGroups
 from sparsec.kernels.product import Finish, Stage, Tiling, build_product
@@ -157,7 +157,7 @@ def group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: 
         multiply(b, source, base, acc, p, T.Bind(first + step))
     add_sets(acc, p)
     for row, register in each_row(b, p, flat):
-        finish(row, row, lambda v, register=register: load(acc, (register + v) * lanes, lanes))
+        finish(row, row, vectors_from(acc, register * lanes, lanes))
 
 
 def add_sets(acc: Any, p: SpmmParams) -> None:

@@ -100,7 +100,7 @@ class LoweringContext:
     def constant(self, array: np.ndarray) -> relax.Expr:
         """A runtime constant: a parameter of `main` that the program's `constants` fill; equal arrays share one."""
         array = np.array(array, order="C", copy=None)
-        key = (array.dtype.name, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8)).digest())
+        key = (array.dtype.name, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest())
         if key not in self._by_digest:
             var = relax.Var(f"constant_{len(self.constants)}", relax.TensorType(array.shape, array.dtype.name))
             self._by_digest[key] = var

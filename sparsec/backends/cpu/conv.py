@@ -21,7 +21,7 @@ from sparsec.backends.cpu.weights import (
     weight_array,
     window,
 )
-from sparsec.graph.layout import PaddedFlat, PhasePlanes
+from sparsec.graph.layout import PaddedFlat, PhasePlanes, layout_of
 from sparsec.kernels import phase_split, reformat_padded
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.stencil import convolution, strided_convolution
@@ -45,8 +45,8 @@ def weight_matrix(node: ir.Node) -> np.ndarray:
 
 def read_layout(node: ir.Node) -> PaddedFlat | PhasePlanes:
     """How the product reads the input: as it lies, thinned out for strides, or dealt into phase planes."""
-    source: PaddedFlat = node.inputs[0].meta["layout"]
-    target: PaddedFlat = node.outputs[0].meta["layout"]
+    source: PaddedFlat = layout_of(node.inputs[0])
+    target: PaddedFlat = layout_of(node.outputs[0])
     strides, (kernel, begins) = spatial(node, "strides", 1), window(node)
     if strides == (1, 1):
         return source
@@ -57,7 +57,7 @@ def read_layout(node: ir.Node) -> PaddedFlat | PhasePlanes:
 
 def layer_of(node: ir.Node) -> products.Layer:
     """The convolution as a product over its layouts."""
-    target: PaddedFlat = node.outputs[0].meta["layout"]
+    target: PaddedFlat = layout_of(node.outputs[0])
     source, (kernel, begins) = read_layout(node), window(node)
     if isinstance(source, PhasePlanes):
         stencil = strided_convolution(source)
@@ -91,7 +91,7 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
 
 def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
     """The input as the product reads it."""
-    source: PaddedFlat = node.inputs[0].meta["layout"]
+    source: PaddedFlat = layout_of(node.inputs[0])
     wanted = read_layout(node)
     x = context.flat(node.inputs[0])
     if wanted is source:

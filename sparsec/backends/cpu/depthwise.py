@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.backends.cpu.weights import bias_vector, epilogue_of, residual, spatial, weight_array, window
+from sparsec.graph.layout import layout_of
 from sparsec.kernels import depthwise
 from sparsec.kernels.window import Window
 
@@ -13,7 +14,7 @@ from sparsec.kernels.window import Window
 def params_of(node: ir.Node) -> depthwise.DepthwiseParams:
     """The kernel's parameters."""
     kernel, begins = window(node)
-    sliding = Window(node.inputs[0].meta["layout"], node.outputs[0].meta["layout"], kernel, spatial(node, "strides", 1),
+    sliding = Window(layout_of(node.inputs[0]), layout_of(node.outputs[0]), kernel, spatial(node, "strides", 1),
                      spatial(node, "dilations", 1), begins)
     return depthwise.DepthwiseParams(sliding, epilogue_of(node))
 

@@ -11,7 +11,7 @@ from tvm import relax
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.activations import ACTIVATIONS
-from sparsec.graph.layout import PaddedFlat, Tiled
+from sparsec.graph.layout import PaddedFlat, Tiled, layout_of
 from sparsec.kernels import channels_padded, elementwise_padded
 from sparsec.kernels.elementwise_padded import ElementwiseParams, ScaleParams
 from sparsec.kernels.product import Epilogue
@@ -24,7 +24,7 @@ def lower_activation(context: LoweringContext, node: ir.Node) -> None:
     activation = ACTIVATIONS[node.op_type](node)
     if activation is None:
         raise UnsupportedOperatorError("its parameters are not constants")
-    source, target = (value.meta["layout"] for value in (node.inputs[0], node.outputs[0]))
+    source, target = (layout_of(value) for value in (node.inputs[0], node.outputs[0]))
     params = ElementwiseParams((source,), target, epilogue=Epilogue(*activation))
     _call(context, node, elementwise_padded.build(params, context.isa), [context.flat(node.inputs[0])])
 
@@ -32,12 +32,13 @@ def lower_activation(context: LoweringContext, node: ir.Node) -> None:
 def lower_binary(context: LoweringContext, node: ir.Node) -> None:
     """Emit arithmetic on two images, an image and a number for each of its channels, or two sets of tokens."""
     layouts = [context.layout(value) for value in node.inputs]
-    target: PaddedFlat = node.outputs[0].meta["layout"]
+    images = tuple(layout for layout in layouts if isinstance(layout, PaddedFlat))
+    target: PaddedFlat = layout_of(node.outputs[0])
     if isinstance(target, Tiled):
         expr = ON_TOKENS[node.op_type](*(context.flat(value) for value in node.inputs))
         context.bind(node.outputs[0], context.bb.emit(expr))
-    elif all(isinstance(layout, PaddedFlat) for layout in layouts):
-        kernel = elementwise_padded.build(ElementwiseParams(tuple(layouts), target, node.op_type), context.isa)
+    elif len(images) == len(layouts):
+        kernel = elementwise_padded.build(ElementwiseParams(images, target, node.op_type), context.isa)
         _call(context, node, kernel, [context.flat(value) for value in node.inputs])
     else:
         _lower_scale(context, node, target)
@@ -52,15 +53,15 @@ def _lower_scale(context: LoweringContext, node: ir.Node, target: PaddedFlat) ->
     other = context.flat(factors)
     neutral = context.constant(np.full(count, float(node.op_type == "Add"), np.float32))
     terms = [neutral, other] if node.op_type == "Add" else [other, neutral]
-    params = ScaleParams(node.inputs[image].meta["layout"], target, per_image)
+    params = ScaleParams(layout_of(node.inputs[image]), target, per_image)
     kernel = elementwise_padded.build_scale(params, context.isa)
     _call(context, node, kernel, [*terms, context.flat(node.inputs[image])])
 
 
 def lower_concat(context: LoweringContext, node: ir.Node) -> None:
     """Emit a concatenation of channels."""
-    layouts = [value.meta["layout"] for value in node.inputs]
-    kernel = channels_padded.build_concat(layouts, node.outputs[0].meta["layout"], context.isa)
+    layouts = [layout_of(value) for value in node.inputs]
+    kernel = channels_padded.build_concat(layouts, layout_of(node.outputs[0]), context.isa)
     _call(context, node, kernel, [context.flat(value) for value in node.inputs])
 
 

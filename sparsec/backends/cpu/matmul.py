@@ -10,7 +10,7 @@ from tvm import relax
 from sparsec.backends.cpu import few_rows, narrow, products
 from sparsec.backends.cpu.context import KernelCall, LoweringContext
 from sparsec.backends.cpu.weights import bias_vector, chosen, epilogue_of, residual, weight_array
-from sparsec.graph.layout import Tiled
+from sparsec.graph.layout import Tiled, layout_of
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.stencil import linear
 from sparsec.option import Option
@@ -25,7 +25,7 @@ def layer_of(node: ir.Node, source: Tiled, lanes: int) -> products.Layer:
 
 def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Option]:
     """Every way to run the layer."""
-    source = node.inputs[0].meta.get("layout")
+    source = layout_of(node.inputs[0])
     if isinstance(source, Tiled):
         layer = layer_of(node, source, isa.lanes)
         return [*products.options(layer, target, isa), *narrow.options(layer, target, isa, precision)]
@@ -34,7 +34,7 @@ def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Opt
 
 def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
     """The kernel of an option with the layer's constants."""
-    source = node.inputs[0].meta.get("layout")
+    source = layout_of(node.inputs[0])
     if isinstance(source, Tiled):
         return products.call(layer_of(node, source, isa.lanes), params, isa)
     return few_rows.call(node, params)

@@ -5,20 +5,20 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.graph.layout import PaddedFlat
+from sparsec.graph.layout import PaddedFlat, layout_of
 from sparsec.kernels import pooling
 from sparsec.kernels.window import Window
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit a MaxPool or AveragePool."""
-    source: PaddedFlat = node.inputs[0].meta["layout"]
-    target: PaddedFlat = node.outputs[0].meta["layout"]
+    source: PaddedFlat = layout_of(node.inputs[0])
+    target: PaddedFlat = layout_of(node.outputs[0])
     pads = node.attributes.get_ints("pads", (0,) * 4)
-    strides, dilations = (node.attributes.get_ints(name, (1, 1)) for name in ("strides", "dilations"))
-    kernel = node.attributes.get_ints("kernel_shape")
+    kernel, strides, dilations = ((values[0], values[1]) for values in (
+        node.attributes.get_ints(name, (1, 1)) for name in ("kernel_shape", "strides", "dilations")))
     params = pooling.PoolParams(
-        Window(source, target, tuple(kernel), tuple(strides), tuple(dilations), (pads[0], pads[1])),
+        Window(source, target, kernel, strides, dilations, (pads[0], pads[1])),
         node.op_type == "AveragePool", (pads[2], pads[3]), bool(node.attributes.get_int("count_include_pad", 0)))
     shares = map(context.constant, pooling.pack(params, context.isa).values() if params.average else ())
     inputs = [*shares, context.flat(node.inputs[0])]
@@ -27,6 +27,6 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
 
 def lower_global_average(context: LoweringContext, node: ir.Node) -> None:
     """Emit a GlobalAveragePool, whose output is row-major."""
-    source: PaddedFlat = node.inputs[0].meta["layout"]
+    source: PaddedFlat = layout_of(node.inputs[0])
     kernel = pooling.build_global_average(source, context.isa)
     context.bind(node.outputs[0], context.call(kernel, [context.flat(node.inputs[0])], source.batch * source.channels))

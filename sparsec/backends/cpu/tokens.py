@@ -9,13 +9,13 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.graph.layout import Tiled
+from sparsec.graph.layout import Tiled, layout_of
 from sparsec.kernels import attention, layer_norm
 
 
 def lower_layer_norm(context: LoweringContext, node: ir.Node) -> None:
     """Emit a LayerNormalization over the features."""
-    layout: Tiled = node.outputs[0].meta["layout"]
+    layout: Tiled = layout_of(node.outputs[0])
     params = layer_norm.LayerNormParams(layout, node.attributes.get_float("epsilon", 1e-5))
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     inputs = [context.flat(node.inputs[1]),
@@ -26,21 +26,22 @@ def lower_layer_norm(context: LoweringContext, node: ir.Node) -> None:
 
 def lower_attention(context: LoweringContext, node: ir.Node) -> None:
     """Emit a sparsec::Attention."""
-    q, k, v = (value.meta["layout"] for value in node.inputs[:3])
+    q, k, v = (layout_of(value) for value in node.inputs[:3])
     heads, mask = node.attributes.get_int("heads"), node.inputs[3] if len(node.inputs) > 3 else None
     shape = None if mask is None else _mask_shape(context, mask, k.tokens)
     params = attention.AttentionParams(
         heads, q.features // heads, q.batch, q.tokens, k.tokens, q.width, node.attributes.get_float("scale"),
-        *(attention.Projection(layout.features) for layout in (q, k, v)), shape)
+        attention.Projection(q.features), attention.Projection(k.features), attention.Projection(v.features), shape)
     inputs = [context.flat(value) for value in node.inputs[:3]]
-    if mask is not None:
+    if mask is not None and shape is not None:
         inputs.append(_mask(context, mask, shape))
     context.bind(node.outputs[0], context.call(attention.build(params, context.isa), inputs, params.output.size))
 
 
-def _mask_shape(context: LoweringContext, mask: ir.Value, keys: int) -> tuple[int, ...]:
+def _mask_shape(context: LoweringContext, mask: ir.Value, keys: int) -> tuple[int, int, int, int]:
     """The mask's shape as (batch, heads, queries, keys), where all but the keys may be 1."""
-    return (*(1, 1, 1, *context.shape(mask)[:-1])[-3:], keys)
+    batch, heads, queries = (1, 1, 1, *context.shape(mask)[:-1])[-3:]
+    return batch, heads, queries, keys
 
 
 def _mask(context: LoweringContext, mask: ir.Value, shape: tuple[int, ...]) -> relax.Expr:

@@ -46,14 +46,14 @@ def chosen(node: ir.Node) -> Any:
 
 def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:
     """A spatial attribute as (height, width); a sequence has height 1."""
-    rank = len(node.inputs[1].shape) - 2
+    rank = weight_array(node).ndim - 2
     values = node.attributes.get_ints(name, (default,) * rank)
     return (default, values[0]) if rank == 1 else (values[0], values[1])
 
 
 def window(node: ir.Node) -> tuple[tuple[int, int], tuple[int, int]]:
     """The kernel's (height, width) and the (top, left) padding."""
-    kernel = (1, *node.inputs[1].shape[2:])[-2:]
+    kernel = (1, *weight_array(node).shape[2:])[-2:]
     pads = node.attributes.get_ints("pads", (0,) * 4)
     return kernel, (0, pads[0]) if len(pads) == 2 else (pads[0], pads[1])
 
@@ -61,4 +61,4 @@ def window(node: ir.Node) -> tuple[tuple[int, int], tuple[int, int]]:
 def is_depthwise(node: ir.Node) -> bool:
     """Whether every channel of a convolution is a group of its own, with one output channel."""
     outputs, per_group = weight_array(node).shape[:2]
-    return per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1
+    return bool(per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1)

@@ -79,7 +79,7 @@ class _Borders:
         if key not in self._converted:
             node = ir.node("Reformat", [value], domain=DOMAIN, name=f"{value.name}_reformat{self.count}")
             output = node.outputs[0]
-            output.name, output.dtype, output.shape = f"{value.name}_as{self.count}", value.dtype, value.shape
+            output.name, output.type, output.shape = f"{value.name}_as{self.count}", value.type, value.shape
             _set(output, wanted)
             self._graph.insert_before(before, node) if before is not None else self._graph.append(node)
             self._converted[key] = output

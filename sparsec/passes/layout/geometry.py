@@ -9,6 +9,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
+from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
 from sparsec.passes.layout.regions import Kind, Role
 
@@ -48,7 +49,7 @@ def image_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, P
     for node, role in roles.items():
         if role.kind is not Kind.IMAGE:
             continue
-        values = [node.inputs[i] for i in role.inputs] + (list(node.outputs) if role.output else [])
+        values = [operand(node, i) for i in role.inputs] + (list(node.outputs) if role.output else [])
         for value in values:
             groups.add(value)
         for value in _tied(node, values):
@@ -75,13 +76,13 @@ def dense_stencil(node: ir.Node) -> bool:
 
 def depthwise(node: ir.Node) -> bool:
     """Whether every channel of a convolution is a group of its own, with one output channel."""
-    outputs, per_group = node.inputs[1].shape[:2]
+    outputs, per_group, *_ = static_shape(node.inputs[1]) or (0, 0)
     return per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1
 
 
 def _claim(node: ir.Node, room: dict[ir.Value, int], clean: set[ir.Value]) -> None:
     """The padding that a convolution needs: zeros in its input, or rows for its phase planes in its output."""
-    source, target = node.inputs[0], node.outputs[0]
+    source, target = operand(node, 0), node.outputs[0]
     if dense_stencil(node):
         padding = max(node.attributes.get_ints("pads", (0,)))
         room[source] = max(room[source], padding)
@@ -90,7 +91,8 @@ def _claim(node: ir.Node, room: dict[ir.Value, int], clean: set[ir.Value]) -> No
         return
     strides = node.attributes.get_ints("strides", (1, 1))
     dilations = node.attributes.get_ints("dilations", (1,) * len(strides))
-    reach = ((taps - 1) * d // s for taps, d, s in zip(node.inputs[1].shape[2:], dilations, strides, strict=True))
+    taps = (static_shape(node.inputs[1]) or ())[2:]
+    reach = ((t - 1) * d // s for t, d, s in zip(taps, dilations, strides, strict=True))
     room[target] = max(room[target], *reach)
 
 

@@ -14,6 +14,7 @@ from enum import Enum
 import onnx_ir as ir
 
 from sparsec.graph.activations import ACTIVATIONS
+from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
 
 
@@ -78,7 +79,7 @@ def _given(node: ir.Node, *indices: int) -> tuple[int, ...]:
 
 
 def _conv(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
-    x = node.inputs[0]
+    x = operand(node, 0)
     if not _static(x):
         return None
     reads_plain = kinds.get(x, Kind.PLAIN) is Kind.PLAIN and _shape(x)[1] <= STEM_CHANNELS and len(_shape(x)) == 4
@@ -91,14 +92,14 @@ def _tokens(shape: tuple[int, ...]) -> int:
 
 
 def _linear(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
-    x = node.inputs[0]
+    x = operand(node, 0)
     if node.attributes.get_string("side", "right") != "right" or kinds.get(x) is Kind.IMAGE:
         return None
     return Role(Kind.TOKENS, _given(node, 0, 3)) if _tokens(_shape(x)) >= lanes else None
 
 
 def _layer_norm(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
-    x, rank = node.inputs[0], len(_shape(node.inputs[0]))
+    x, rank = operand(node, 0), len(_shape(node.inputs[0]))
     last_axis = node.attributes.get_int("axis", -1) in (-1, rank - 1)
     fine = last_axis and len(node.outputs) == 1 and _tokens(_shape(x)) >= lanes and kinds.get(x) is not Kind.IMAGE
     return Role(Kind.TOKENS, (0,)) if fine else None
@@ -117,7 +118,7 @@ def _binary_image(node: ir.Node, kinds: KINDS) -> Role | None:
     shape, shapes = _shape(node.outputs[0]), [_shape(value) for value in node.inputs]
     if shapes[0] == shapes[1]:
         return Role(Kind.IMAGE, (0, 1))
-    images = tuple(i for i, value in enumerate(node.inputs) if kinds.get(value) is Kind.IMAGE)
+    images = tuple(i for i, value in enumerate(node.inputs) if value is not None and kinds.get(value) is Kind.IMAGE)
     if node.op_type not in ("Add", "Mul") or len(images) != 1 or shapes[images[0]] != shape:
         return None
     per_channel = (*shape[1:2], *[1] * len(shape[2:]))
