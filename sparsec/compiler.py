@@ -192,7 +192,7 @@ class Backend:
 def _build_cpu(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]]:
     layers = _plan(graph, job)
     job.announce("lower")
-    lowered = lower(graph, job.target, job.threads)
+    lowered = lower(graph, job.target, job.threads, job.precision)
     job.announce("build")
     program = build(lowered)
     if job.optimize != "latency":

@@ -17,6 +17,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import Tiled
 from sparsec.graph.operators.attention import Attention
+from sparsec.kernels import attention_bf16, intrinsics
 from sparsec.kernels.activations import exp_below_one
 from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.isa import Isa
@@ -44,6 +45,7 @@ class AttentionParams:
         scale: factor on the scores.
         q, k, v: the projections.
         mask: shape of the mask, (1 or batch, 1 or heads, 1 or tokens, keys), or None.
+        bf16: multiplies pairs of bf16; an even depth and number of keys, tiles of whole pairs of vectors.
 
     """
 
@@ -58,6 +60,7 @@ class AttentionParams:
     k: Projection
     v: Projection
     mask: tuple[int, int, int, int] | None = None
+    bf16: bool = False
 
     @property
     def output(self) -> Tiled:
@@ -101,7 +104,10 @@ class _Block:
 
 @dataclass(frozen=True)
 class _Head:
-    """One head of a block: the scores, or their powers, (keys, block.width); the transposed mask, if one was needed."""
+    """One head of a block: the scores, or their powers, (keys, block.width); the transposed mask, if one was needed.
+
+    `pairs` is what it multiplies where that is bf16.
+    """
 
     block: _Block
     index: Any
@@ -109,6 +115,7 @@ class _Head:
     mask: Any
     maxima: Any
     sums: Any
+    pairs: attention_bf16.Pairs | None
 
 
 def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None,
@@ -118,6 +125,15 @@ def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | No
     return np.asarray(Attention.eval(*inputs, heads=params.heads, scale=params.scale))
 
 
+def reject_bf16(params: AttentionParams, isa: Isa) -> str | None:
+    """Why attention cannot multiply pairs of bf16, or None."""
+    if not isa.bf16:
+        return "the processor lacks AVX512_BF16"
+    if params.depth % 2 or params.keys % 2 or params.width % (2 * isa.lanes):
+        return "features, keys or the vectors of a tile do not pair up"
+    return None
+
+
 def build(params: AttentionParams, isa: Isa) -> Any:
     """The kernel: (q, k, v, [mask]) -> y; a buffer that holds several projections is passed for each."""
     arguments: dict[str, tuple[int | None, str]] = {
@@ -125,7 +141,7 @@ def build(params: AttentionParams, isa: Isa) -> Any:
     if params.mask is not None:
         arguments["mask"] = (int(np.prod(params.mask)), "float32")
     arguments["y"] = (params.output.size, "float32")
-    return kernel(arguments, lambda b: _emit(b, params, isa))
+    return kernel(arguments, lambda b: _emit(b, params, isa), intrinsics.BF16 if params.bf16 else "")
 
 
 def _emit(b: Buffers, p: AttentionParams, isa: Isa) -> None:
@@ -150,6 +166,7 @@ def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], v
                        vectors, isa.lanes, rows=isa.registers // 2 // vectors)
         scores = T.alloc_buffer((p.keys * width,), "float32")
         mask = T.alloc_buffer((p.keys * width,), "float32") if p.masks_queries else None
+        pairs = attention_bf16.allocate(p.depth, width, p.layout("k"), isa.lanes) if p.bf16 else None
         if mask is not None and not p.masks_heads:
             _transpose_mask(b, p, block, 0, mask)
         with T.serial(0, heads) as i:
@@ -157,7 +174,7 @@ def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], v
             if mask is not None and p.masks_heads:
                 _transpose_mask(b, p, block, head, mask)
             maxima, sums = registers(vectors, isa.lanes), registers(vectors, isa.lanes)
-            _attend(b, p, _Head(block, head, scores, mask, maxima, sums))
+            _attend(b, p, _Head(block, head, scores, mask, maxima, sums, pairs))
 
 
 def _mask_row(p: AttentionParams, b: Any, head: Any, query: Any) -> Any:
@@ -182,6 +199,8 @@ def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
     for v in range(block.vectors):
         store(head.maxima, v * block.lanes, splat(-np.inf, block.lanes))
         store(head.sums, v * block.lanes, splat(0.0, block.lanes))
+    if head.pairs is not None:
+        _fill_pairs(b, p, head, head.pairs)
     _by_tile(p, (0, p.keys), lambda tile, keys: _by(block.rows, keys, lambda first, count: _scores(
         b, p, head, (tile, first, count))))
 
@@ -193,6 +212,15 @@ def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
         with T.serial(1, last) as i:
             _weigh(b, p, head, (i * step, step * p.width), first=False, last=False)
     _weigh(b, p, head, (last * step, p.keys - last * step * p.width), first=last == 0, last=True)
+
+
+def _fill_pairs(b: Buffers, p: AttentionParams, head: _Head, pairs: attention_bf16.Pairs) -> None:
+    """Round the projections of a head to bf16."""
+    feature = head.index * p.depth
+    attention_bf16.fill_queries(b, pairs, _block_row(p.layout("q"), head.block, p.q.offset + feature), p.width)
+    with T.serial(0, p.layout("k").tiles) as tile:
+        k, v = (_row(p.layout(name), head.block.b, tile, getattr(p, name).offset + feature) for name in "kv")
+        attention_bf16.fill_keys(b, pairs, T.Bind(k), T.Bind(v), tile * p.width, p.width)
 
 
 def _by(step: int, total: int, body: Callable[[Any, int], None]) -> None:
@@ -225,17 +253,13 @@ def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Any, Any, i
     tile, first, count = keys
     block = head.block
     lanes, vectors = block.lanes, block.vectors
-    q = T.Bind(_block_row(p.layout("q"), block, p.q.offset + head.index * p.depth))
-    k = T.Bind(_row(p.layout("k"), block.b, tile, p.k.offset + head.index * p.depth) + first)
     totals = registers(count * vectors, lanes)
     for i in range(count * vectors):
         store(totals, i * lanes, splat(0.0, lanes))
-    with T.serial(0, p.depth) as d:
-        queries = [T.Bind(load(b["q"], q + d * p.width + v * lanes, lanes)) for v in range(vectors)]
-        for r in range(count):
-            key = T.Bind(splat(b["k"][k + d * p.width + r], lanes))
-            for v in range(vectors):
-                add_to(totals, (r * vectors + v) * lanes, key * queries[v])
+    if head.pairs is not None:
+        attention_bf16.add_scores(head.pairs, totals, tile * p.width + first, count)
+    else:
+        _add_scores(b, p, head, totals, keys)
     for r in range(count):
         key = tile * p.width + first + r
         for v in range(vectors):
@@ -249,6 +273,21 @@ def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Any, Any, i
             store(head.maxima, v * lanes, T.max(load(head.maxima, v * lanes, lanes), score))
 
 
+def _add_scores(b: Buffers, p: AttentionParams, head: _Head, totals: Any, keys: tuple[Any, Any, int]) -> None:
+    """Add the products of the block's queries with `count` keys to the totals (count x vectors)."""
+    tile, first, count = keys
+    block = head.block
+    lanes, vectors = block.lanes, block.vectors
+    q = T.Bind(_block_row(p.layout("q"), block, p.q.offset + head.index * p.depth))
+    k = T.Bind(_row(p.layout("k"), block.b, tile, p.k.offset + head.index * p.depth) + first)
+    with T.serial(0, p.depth) as d:
+        queries = [T.Bind(load(b["q"], q + d * p.width + v * lanes, lanes)) for v in range(vectors)]
+        for r in range(count):
+            key = T.Bind(splat(b["k"][k + d * p.width + r], lanes))
+            for v in range(vectors):
+                add_to(totals, (r * vectors + v) * lanes, key * queries[v])
+
+
 def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Any, int], *, first: bool, last: bool) -> None:
     """Softmax and weighted sums of a chunk of keys; the first chunk begins y, the last divides it by the sums."""
     block, (tile, keys) = head.block, chunk
@@ -259,6 +298,8 @@ def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Any, int], 
             power = T.Bind(exp_below_one(difference, block.lanes))
             store(head.scores, at, power)
             add_to(head.sums, v * block.lanes, power)
+    if head.pairs is not None:
+        attention_bf16.fill_weights(head.pairs, head.scores, tile * p.width, keys)
     factors = registers(block.vectors, block.lanes)
     for v in range(block.vectors):
         total = load(head.sums, v * block.lanes, block.lanes)
@@ -289,6 +330,9 @@ def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Any, 
                 for v in range(vectors):
                     add_to(totals, (r * vectors + v) * lanes, value * weights[v])
 
-    _by_tile(p, chunk, of_keys)
+    if head.pairs is not None:
+        attention_bf16.add_weighted(head.pairs, totals, (chunk[0] * p.width, chunk[1]), first, count)
+    else:
+        _by_tile(p, chunk, of_keys)
     for v, at, target in places:
         store(b["y"], target, load(totals, at, lanes) * load(factors, v * lanes, lanes))

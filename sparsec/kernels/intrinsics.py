@@ -58,6 +58,8 @@ _PAIRS = """%o = shufflevector <32 x bfloat> %b, <32 x bfloat> poison, """ + _sh
     [position for i in range(16) for position in (i, 16 + i)]) + """
   %r = bitcast <32 x bfloat> %o to <16 x i32>
   ret <16 x i32> %r"""
+_ROW = """%r = bitcast <32 x bfloat> %b to <16 x i32>
+  ret <16 x i32> %r"""
 
 BF16 = "".join([
     "declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)\n",
@@ -66,6 +68,7 @@ BF16 = "".join([
       for side in (0, 1)),
     _round_bf16("sparsec_tile_bf16", _QUADS),
     _round_bf16("sparsec_pairs_bf16", _PAIRS),
+    _round_bf16("sparsec_row_bf16", _ROW),
     """
 define linkonce_odr <16 x float> @sparsec_dot_pairs(<16 x float> %sum, <16 x i32> %x, <16 x i32> %w)
     alwaysinline nounwind readnone {
@@ -86,6 +89,11 @@ def tile_bf16(low: Any, high: Any) -> Any:
 def pairs_bf16(low: Any, high: Any) -> Any:
     """Two float vectors rounded to bf16 and paired: element i is (low[i], high[i])."""
     return T.call_extern("int32x16", "sparsec_pairs_bf16", low, high)
+
+
+def row_bf16(low: Any, high: Any) -> Any:
+    """Two float vectors rounded to bf16, in order: word i holds elements 2i and 2i + 1."""
+    return T.call_extern("int32x16", "sparsec_row_bf16", low, high)
 
 
 def dot_bf16(total: Any, first: Any, second: Any, weights: Any, side: int) -> Any:

@@ -1,11 +1,15 @@
 """Attention agrees with the operator's reference on every instruction set, for every form of mask and every tail."""
 
+from dataclasses import replace
+
+import ml_dtypes
 import numpy as np
 import pytest
 
 from sparsec.kernels import attention
 from sparsec.kernels.attention import AttentionParams, Projection
 from sparsec.kernels.reformat_tiled import tile, untile
+from sparsec.target import machine_features
 from tests.kernels.targets import TARGETS, compiled, isa
 
 SHAPES = [  # batch, heads, depth, tokens, keys, width
@@ -74,3 +78,18 @@ def test_large_scores_do_not_overflow():
     params = plain_params(1, 1, 4, 16, 9, 16)
     y = run("cpu-avx2", params, 1e3 * q, k, v, None)
     np.testing.assert_allclose(y, attention.reference(1e3 * q, k, v, None, params), rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif("avx512_bf16" not in machine_features(), reason="this processor has no avx512_bf16")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("shape", [(1, 2, 16, 64, 64, 64), (2, 3, 10, 37, 54, 32), (1, 1, 8, 70, 300, 64)])
+def test_bf16_errs_by_its_rounding(shape, masked):
+    batch, heads, _, tokens, keys, _ = shape
+    dims = (batch, heads, tokens, keys) if masked else None
+    params = replace(plain_params(*shape, dims), bf16=True)
+    q, k, v = projections(*shape[:5])
+    mask = None if dims is None else np.where(np.random.default_rng(1).random(dims) < 0.3, np.float32(-9), 0)
+    y = run("cpu", params, q, k, v, mask, threads=2)
+    rounded = [x.astype(ml_dtypes.bfloat16).astype(np.float32) for x in (q, k, v)]
+    expected = attention.reference(*rounded, mask, params)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=2**-8 * np.abs(v).max())  # the softmax is rounded, too

@@ -46,6 +46,7 @@ class LoweringContext:
         isa: what kernels may assume of the processor.
         target: what the model is compiled for.
         lower_node: binds the outputs of a node; for operators that contain or become other nodes.
+        precision: the fewest bits that operators may compute with, a key of `sparsec.option.PRECISIONS`.
         env: the expression of every value that has been lowered, as it was bound (flat or in its ONNX shape).
         arrays: contents of the values that are known at compile time beside the initializers.
         constants: runtime constants so far, by the parameter of `main` that receives each.
@@ -58,6 +59,7 @@ class LoweringContext:
     isa: Isa
     target: Target
     lower_node: Callable[[LoweringContext, ir.Node], None]
+    precision: str = "fp32"
     env: dict[ir.Value, relax.Expr] = field(default_factory=dict)
     arrays: dict[ir.Value, np.ndarray] = field(default_factory=dict)
     constants: dict[relax.Var, np.ndarray] = field(default_factory=dict)

@@ -32,15 +32,15 @@ class Lowered:
     calls: tuple[tuple[str, str], ...]
 
 
-def lower(model: ir.Model, target: Target, threads: int = 1) -> Lowered:
-    """Lower a topologically sorted model of static shapes for a CPU.
+def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "fp32") -> Lowered:
+    """Lower a topologically sorted model of static shapes for a CPU; its planned layers compute as their options say.
 
     Raises:
         UnsupportedOperatorError: lists every node that cannot be lowered, with operator, opset and reason.
 
     """
     graph = model.graph
-    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node)
+    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, precision)
     inputs = [value for value in graph.inputs if value.const_value is None]
     parameters = [_parameter(context, value, f"input_{index}") for index, value in enumerate(inputs)]
     with context.bb.function("main"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +12,7 @@ from tvm import relax
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.graph.layout import Tiled, layout_of
 from sparsec.kernels import attention, layer_norm
+from sparsec.option import allows
 
 
 def lower_layer_norm(context: LoweringContext, node: ir.Node) -> None:
@@ -32,6 +34,8 @@ def lower_attention(context: LoweringContext, node: ir.Node) -> None:
     params = attention.AttentionParams(
         heads, q.features // heads, q.batch, q.tokens, k.tokens, q.width, node.attributes.get_float("scale"),
         attention.Projection(q.features), attention.Projection(k.features), attention.Projection(v.features), shape)
+    if allows(context.precision, "bf16") and attention.reject_bf16(params, context.isa) is None:
+        params = replace(params, bf16=True)
     inputs = [context.flat(value) for value in node.inputs[:3]]
     if mask is not None and shape is not None:
         inputs.append(_mask(context, mask, shape))
