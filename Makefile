@@ -8,7 +8,7 @@ demo: $(VENV)/installed  ## compile the pruned digits network and compare it wit
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-dev  ## every test; those that need PyTorch or a GPU skip without it
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/installed-dev  ## style and types
 	$(BIN)/ruff check
