@@ -45,9 +45,14 @@ def prepared(lowered: Lowered) -> Iterator[tuple[tvm.IRModule, tvm.target.Target
 
 @contextmanager
 def settings(target: Target) -> Iterator[tvm.target.Target]:
-    """What kernels are compiled with: the LLVM target, and no storage rewrite, which moves registers to the heap."""
+    """What kernels are compiled with: the LLVM target, and neither of two passes of TVM.
+
+    Storage rewrite moves registers to the heap, and TIR's elimination of common subexpressions takes quadratic time for
+    what LLVM does anyway.
+    """
     llvm = llvm_target(target)
-    with llvm, tvm.transform.PassContext(opt_level=3, config={"tirx.disable_storage_rewrite": True}):
+    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True}
+    with llvm, tvm.transform.PassContext(opt_level=3, config=config):
         yield llvm
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cpu import depthwise, narrow, products
+from sparsec.backends.cpu import depthwise, narrow, products, stem
 from sparsec.backends.cpu.context import KernelCall, LoweringContext
 from sparsec.backends.cpu.weights import (
     bias_vector,
@@ -21,7 +21,7 @@ from sparsec.backends.cpu.weights import (
     weight_array,
     window,
 )
-from sparsec.graph.layout import PaddedFlat, PhasePlanes, layout_of
+from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, layout_of
 from sparsec.kernels import phase_split, reformat_padded
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.stencil import convolution, strided_convolution
@@ -70,13 +70,15 @@ def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Opt
     """Every way to run the convolution, none for a depthwise one, which has a kernel of its own."""
     if is_depthwise(node):
         return []
+    if reads_plain(node):
+        return stem.options(node, isa)
     layer = layer_of(node)
     return [*products.options(layer, target, isa), *narrow.options(layer, target, isa, precision)]
 
 
 def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
     """The kernel of an option with the convolution's constants."""
-    return products.call(layer_of(node), params, isa)
+    return stem.call(node, params, isa) if reads_plain(node) else products.call(layer_of(node), params, isa)
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
@@ -89,8 +91,15 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     context.bind(node.outputs[0], context.emit(call(node, chosen(node), context.isa), inputs))
 
 
+def reads_plain(node: ir.Node) -> bool:
+    """Whether the layout pass left the input row-major, for the stem's kernel."""
+    return isinstance(layout_of(node.inputs[0]), Plain)
+
+
 def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
     """The input as the product reads it."""
+    if reads_plain(node):
+        return context.flat(node.inputs[0])
     source: PaddedFlat = layout_of(node.inputs[0])
     wanted = read_layout(node)
     x = context.flat(node.inputs[0])

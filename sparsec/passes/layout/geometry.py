@@ -54,7 +54,7 @@ def image_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, P
             groups.add(value)
         for value in _tied(node, values):
             groups.tie(values[-1], value)
-        if node.op_type == "Conv" and not depthwise(node):
+        if node.op_type == "Conv" and 0 in role.inputs and not depthwise(node):
             _claim(node, room, clean)
     layouts: dict[ir.Value, PaddedFlat] = {}
     for members in groups.all():

@@ -35,7 +35,7 @@ class Role:
     output: bool = True
 
 
-STEM_CHANNELS = 0  # a convolution of so few channels reads row-major images itself
+STEM_CHANNELS = 4  # a convolution of so few channels reads row-major images itself
 KINDS = Mapping[ir.Value, Kind]
 
 
@@ -82,9 +82,15 @@ def _conv(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     x = operand(node, 0)
     if not _static(x):
         return None
-    reads_plain = kinds.get(x, Kind.PLAIN) is Kind.PLAIN and _shape(x)[1] <= STEM_CHANNELS and len(_shape(x)) == 4
-    reads_plain = reads_plain and node.attributes.get_int("group", 1) == 1
-    return Role(Kind.IMAGE, _given(node, 3) if reads_plain else _given(node, 0, 3))
+    return Role(Kind.IMAGE, _given(node, 3) if _is_stem(node, kinds) else _given(node, 0, 3))
+
+
+def _is_stem(node: ir.Node, kinds: KINDS) -> bool:
+    """Whether a convolution of a row-major image has few channels, and no dilation, groups or residual."""
+    x = operand(node, 0)
+    plain = kinds.get(x, Kind.PLAIN) is Kind.PLAIN and len(_shape(x)) == 4 and _shape(x)[1] <= STEM_CHANNELS
+    dilated = any(d != 1 for d in node.attributes.get_ints("dilations", ()))
+    return plain and not dilated and node.attributes.get_int("group", 1) == 1 and not _given(node, 3)
 
 
 def _tokens(shape: tuple[int, ...]) -> int:
