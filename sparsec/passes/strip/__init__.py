@@ -6,20 +6,18 @@ needs. The outputs stay the same as long as all values in the network are finite
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from sparsec.graph.liveness.analysis import Liveness, active_weights, analyse, weight_of
 from sparsec.graph.liveness.node import name
-from sparsec.passes.context import Context, Note
+from sparsec.passes.context import Context
 from sparsec.passes.rewrite import clean, node_name
 from sparsec.passes.strip.duplicates import merge_duplicates
 from sparsec.passes.strip.folding import fold_units, plan_units
 from sparsec.passes.strip.operands import fold_operands
 from sparsec.passes.strip.removal import remove, zero_weights
-from sparsec.passes.strip.report import Kept, Layer, Size, StripReport, as_dict, compare, measure
+from sparsec.passes.strip.report import Flow, Kept, Layer, Size, StripReport, as_dict, compose, measure
 
 __all__ = ["Kept", "Layer", "Size", "StripReport", "as_dict", "run", "strip"]
 
@@ -37,15 +35,9 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
         merge: also merges units with equal incoming weights, which changes sums in the last digits.
 
     """
-    for prepare in (IdentityEliminationPass(), RemoveUnusedNodesPass()):
-        prepare(model)
-    for value in model.graph.initializers.values():  # a tensor of a file converts its bytes whenever it is read
-        if value.const_value is not None and not isinstance(value.const_value, ir.Tensor):
-            value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
+    _prepare(model)
     before, liveness = measure(model), analyse(model)
-    active = active_weights(model, liveness)
-    collapsed = tuple(_collapsed(model, liveness))
-    severed = tuple(str(value.name) for value in model.graph.outputs if liveness.known[value].constant)
+    active, flow = active_weights(model, liveness), _flow(model, liveness)
     zero_weights(model, liveness)
     plans = plan_units(model, liveness)
     operands = fold_operands(model, liveness)
@@ -58,22 +50,27 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
             for plan in plans if plan.staying.any()]
     kept += remove(model, folded)
     clean(model)
-    layers, total = compare(before, measure(model), active)
-    counts = {"units removed": total.before.units - total.after.units,
-              "constant units folded": sum(int(plan.folded.sum()) for plan in plans),
-              "constant operands folded": operands, "duplicate inputs merged": merged,
-              "weights zeroed or removed": total.before.nonzero - total.after.nonzero}
-    unknown = {name(node): reason for node, reason in liveness.opaque.items()}
-    notes = [*(Note(k.layer, f"{k.count} x {k.what} kept: {k.reason}") for k in kept),
-             *map(Note, unknown, unknown.values())]
-    return StripReport("strip", any(counts.values()), counts, tuple(notes), layers, total, tuple(kept), unknown,
-                       collapsed, severed)
+    counts = {"constant units folded": sum(int(plan.folded.sum()) for plan in plans),
+              "constant operands folded": operands, "duplicate inputs merged": merged}
+    return compose(before, measure(model), active, counts, kept, flow)
 
 
-def _collapsed(model: ir.Model, liveness: Liveness) -> Iterator[str]:
-    """Layers at which the last path from an input ends."""
+def _prepare(model: ir.Model) -> None:
+    """Takes identities and unused nodes away, and has every constant in memory as an array."""
+    for step in (IdentityEliminationPass(), RemoveUnusedNodesPass()):
+        step(model)
+    for value in model.graph.initializers.values():  # a tensor of a file converts its bytes whenever it is read
+        if value.const_value is not None and not isinstance(value.const_value, ir.Tensor):
+            value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
+
+
+def _flow(model: ir.Model, liveness: Liveness) -> Flow:
+    """Where the analysis ends, and where the paths from the inputs do."""
+    collapsed = []
     for node in model.graph:
         place = weight_of(node)
         data = None if place is None else node.inputs[1 - place]
         if data is not None and not liveness.known[data].constant and liveness.known[node.outputs[0]].constant:
-            yield node_name(node)
+            collapsed.append(node_name(node))
+    severed = tuple(str(value.name) for value in model.graph.outputs if liveness.known[value].constant)
+    return Flow({name(node): reason for node, reason in liveness.opaque.items()}, tuple(collapsed), severed)

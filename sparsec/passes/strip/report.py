@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from sparsec.graph.liveness.analysis import weight_of
 from sparsec.graph.liveness.facts import Mask, dims
-from sparsec.passes.context import Report
+from sparsec.passes.context import Note, Report
 from sparsec.passes.rewrite import node_name
 
 
@@ -84,6 +84,15 @@ class Kept:
     what: str
     count: int
     reason: str
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Where the analysis and the flow from inputs to outputs end; see `StripReport`."""
+
+    unknown: Mapping[str, str]
+    collapsed: tuple[str, ...]
+    severed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -163,14 +172,20 @@ def _elements(shape: tuple[int | None, ...]) -> int:
     return math.prod(1 if dim is None else dim for dim in shape)
 
 
-def compare(before: Measure, after: Measure, active: Mapping[ir.Value, Mask]) -> tuple[tuple[Layer, ...], Layer]:
-    """The layers and their total, from the measures of a model and its active weights before."""
+def compose(before: Measure, after: Measure, active: Mapping[ir.Value, Mask], counts: Mapping[str, int],
+            kept: Sequence[Kept], flow: Flow) -> StripReport:
+    """The report, from the measures of a model, its active weights before, and what the steps have said."""
     layers = []
     for weight, (name, operator, size) in before.layers.items():
         left = after.layers[weight][2] if weight in after.layers else Size()
         layers.append(Layer(name, operator, int(np.count_nonzero(active[weight])), size, left))
     total = Layer("total", "", sum(layer.active for layer in layers), before.total, after.total)
-    return tuple(layers), total
+    counts = {"units removed": total.before.units - total.after.units, **counts,
+              "weights zeroed or removed": total.before.nonzero - total.after.nonzero}
+    notes = [Note(each.layer, f"{each.count} x {each.what} kept: {each.reason}") for each in kept]
+    notes += map(Note, flow.unknown, flow.unknown.values())
+    return StripReport("strip", any(counts.values()), counts, tuple(notes), tuple(layers), total, tuple(kept),
+                       flow.unknown, flow.collapsed, flow.severed)
 
 
 def as_dict(report: StripReport) -> dict[str, Any]:
