@@ -147,7 +147,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     announce("verify")
     if not verify:
         return artifact
-    tolerance = (max_error or _tolerance(precision, codec)) if backend.limited else None
+    tolerance = (_tolerance(precision, codec) if max_error is None else max_error) if backend.limited else None
     checked = feeds if backend.limited else feeds[-1:]  # those that number formats were chosen for
     verification = _verify(model, artifact, checked, backend, tolerance)
     return replace(artifact, report={**report, "verification": verification})

@@ -212,3 +212,10 @@ def test_every_command_is_in_the_readme():
 
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
     assert [name for name in COMMANDS if f"sparsec {name}" not in readme] == []
+
+
+def test_compile_takes_a_precision_and_a_limit_of_its_error(folder, tmp_path):
+    sparsec("compile", folder / "model.onnx", "-o", tmp_path / "m.sparsec", "--precision", "bf16", "--max-error", "0.5",
+            "--tune", "off", "--json", tmp_path / "m.json")
+    figures = json.loads((tmp_path / "m.json").read_text())
+    assert (figures["precision"], figures["verification"]["tolerance"]) == ("bf16", 0.5)
