@@ -24,9 +24,10 @@ from typing import Any
 
 import numpy as np
 
+from sparsec import signing
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.backends.stored import StoredWeight, encode, fits, from_json, restore, store
-from sparsec.errors import ArtifactError, FormatError
+from sparsec.errors import ArtifactError, FormatError, SignatureError
 from sparsec.target import Target, machine_features
 
 SCHEMA = 2
@@ -193,11 +194,17 @@ class Artifact:
             raise ArtifactError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
 
     @classmethod
-    def load(cls, source: str | os.PathLike[str] | bytes) -> Artifact:
+    def load(cls, source: str | os.PathLike[str] | bytes, *,
+             require_signature: str | os.PathLike[str] | None = None) -> Artifact:
         """Read an artifact from a file or its bytes and check that it is whole.
+
+        Args:
+            source: what to read.
+            require_signature: the file of a public key; the signature beside `source`, a path, must be its owner's.
 
         Raises:
             ArtifactError: it is no artifact, damaged, or of another schema.
+            SignatureError: the required signature is missing or wrong; nothing was unpacked.
 
         """
         name = "the artifact" if isinstance(source, bytes) else os.fspath(source)
@@ -205,6 +212,10 @@ class Artifact:
             data = source if isinstance(source, bytes) else Path(source).read_bytes()
         except OSError as error:
             raise ArtifactError(f"cannot read {name}: {error.strerror}") from error
+        if require_signature is not None:
+            if isinstance(source, bytes):
+                raise SignatureError("a signature lies beside a file; load the artifact by its path to check one")
+            signing.check(data, source, require_signature)
         return _parse(name, _unpack(name, data))
 
     def check_machine(self) -> None:

@@ -31,6 +31,10 @@ class ArtifactError(SparsecError):
     """An artifact is damaged, of another schema, or was compiled for a machine that this is not."""
 
 
+class SignatureError(SparsecError):
+    """A signature is missing or another's, or a key cannot be read; names the file."""
+
+
 class VerificationError(SparsecError):
     """A compiled model's outputs differ from the dense model's by more than the tolerance."""
 

@@ -71,7 +71,8 @@ class InferenceSession:
         manifest = artifact.manifest
         if not artifact.library:
             raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
-                                "processor; `sparsec simulate` executes it, and --target cpu compiles for this machine")
+                                "processor; `sparsec simulate` executes that of an accelerator, and "
+                                "sparsec.portable.build compiles a portable one for this machine")
         artifact.check_machine()
         self.threads = _allowed_threads(threads, manifest.threads)
         tvm_runtime.Pool.largest = max(tvm_runtime.Pool.largest, self.threads)

@@ -19,7 +19,7 @@ LAYERS = {
     "backends": BASE | {"formats", "graph", "kernels"},
     "models": BASE | {"formats", "graph"},
 }
-LAST = ["pipeline", "artifact", "runtime", "compiler", "report", "bench", "cli", "__main__"]
+LAST = ["pipeline", "signing", "artifact", "runtime", "compiler", "portable", "report", "bench", "cli", "__main__"]
 for position, name in enumerate(LAST):
     LAYERS[name] = set(LAYERS) - {"models"} | set(LAST[:position])
 LAYERS["cli"] |= {"models"}

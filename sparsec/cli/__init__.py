@@ -23,6 +23,7 @@ from sparsec.cli import (
     strip,
     study,
     targets,
+    verify,
 )
 from sparsec.errors import SparsecError, UsageError
 
@@ -36,6 +37,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "strip": strip.command,
     "simulate": simulate.command,
     "targets": targets.command,
+    "verify": verify.command,
     "calibrate": calibrate.command,
     "prune": prune.command,
     "export": export.command,

@@ -69,18 +69,29 @@ def command(
     strict: Annotated[bool, typer.Option(help="Refuse layers that sparsec's own kernels cannot take.")] = False,
     dump_ir: Annotated[Path | None, typer.Option(
         file_okay=False, help="Write the graph after every pass to this directory.")] = None,
+    sign: Annotated[Path | None, typer.Option(
+        exists=True, dir_okay=False, help="Sign the artifact with this private Ed25519 key in PEM.")] = None,
+    portable: Annotated[bool, typer.Option(
+        "--portable", help="Write no native code: the machine that opens the artifact compiles it.")] = False,
     json: options.JsonFile = None,
 ) -> None:
     """Compile a model and check its outputs against onnxruntime's."""
+    from sparsec import signing
+    from sparsec.artifact import write_atomic
+    from sparsec.portable import pack
     from sparsec.report.describe import describe_artifact
 
-    artifact = compile_with_progress(model, target=target, threads=threads, shapes=options.parse_shapes(shapes),
-                                     inputs=options.read_arrays(inputs) if inputs else None, verify=verify,
-                                     strict=strict, tune=tune.value, tune_seconds=tune_seconds, measure_on=measure_on,
-                                     precision=precision.value,
-                                     optimize=optimize.value, codec=codec, max_error=max_error, dump_ir=dump_ir)
+    if sign:
+        signing.sign(b"", sign)  # a key that cannot be read is better known before compiling
+    bound = options.parse_shapes(shapes)
+    artifact = pack(model, shapes=bound, threads=threads) if portable else compile_with_progress(
+        model, target=target, threads=threads, shapes=bound, inputs=options.read_arrays(inputs) if inputs else None,
+        verify=verify, strict=strict, tune=tune.value, tune_seconds=tune_seconds, measure_on=measure_on,
+        precision=precision.value, optimize=optimize.value, codec=codec, max_error=max_error, dump_ir=dump_ir)
     output = output or Path(model.with_suffix(".sparsec").name)
     artifact.save(output)
+    if sign:
+        write_atomic(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), model.stat().st_size)

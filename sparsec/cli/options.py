@@ -18,6 +18,8 @@ Target = Annotated[str, typer.Option(help="What to compile for; `sparsec targets
 Threads = Annotated[int, typer.Option(min=1, help="Threads that one inference may use.")]
 Shapes = Annotated[list[str], typer.Option(
     "--shape", metavar="NAME:D,D,…", help="Shape of an input with symbolic dimensions; may be repeated.")]
+PublicKey = Annotated[Path | None, typer.Option(
+    exists=True, dir_okay=False, help="A public Ed25519 key in PEM that must have signed the artifact.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file.")]
 
 

@@ -15,12 +15,15 @@ def command(
     feeds: Annotated[Path, typer.Option(
         "--input", "-i", exists=True, dir_okay=False, help="An .npz file with an array for every input.")],
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The .npz file to write.")],
+    require_signature: options.PublicKey = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads to use; as compiled if not given.")] = None,
 ) -> None:
     """Run a compiled model once on the arrays of an .npz file."""
+    from sparsec.artifact import Artifact
+    from sparsec.portable import build
     from sparsec.runtime import InferenceSession
 
-    session = InferenceSession(artifact, threads)
+    session = InferenceSession(build(Artifact.load(artifact, require_signature=require_signature)), threads)
     names = [info.name for info in session.get_outputs()]
     results = session.run(None, options.read_arrays(feeds))
     options.write_arrays(output, dict(zip(names, results, strict=True)))

@@ -1,0 +1,27 @@
+"""`sparsec verify`: whether an artifact is whole, who signed it, and whether it runs here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsec.cli import options, tables
+
+
+def command(
+    artifact: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A compiled model.")],
+    require_signature: options.PublicKey = None,
+) -> None:
+    """Check every byte of an artifact, its signature and this machine's fitness, without executing any of it."""
+    from sparsec.artifact import Artifact
+    from sparsec.portable import is_portable
+
+    loaded = Artifact.load(artifact, require_signature=require_signature)
+    loaded.constants()
+    if not is_portable(loaded):
+        loaded.check_machine()
+    signed = f"signed by the owner of {require_signature}" if require_signature else "signature not checked"
+    code = "compiled where it is opened" if is_portable(loaded) else f"runs here, target {loaded.manifest.target}"
+    tables.console.print(f"{artifact}: whole; {signed}; {code}", soft_wrap=True)

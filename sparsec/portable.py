@@ -1,0 +1,70 @@
+"""Artifacts without native code: the model itself, to be compiled on the machine that opens it.
+
+A portable artifact is an artifact of target `portable`: no library, no constants, and the whole ONNX model with its
+weights as the graph. Opening one runs the compiler, which must be installed, and nothing of the file is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from sparsec.artifact import Artifact
+from sparsec.backends.program import Program, TensorSpec
+from sparsec.errors import ArtifactError
+from sparsec.graph import reader
+from sparsec.graph.shapes import static_shape
+from sparsec.target import Target
+
+TARGET = Target("portable", "portable", vector_bits=0)
+LARGEST = 2**31 - 2**20
+"""Bytes of weights: protobuf ends at 2 GiB."""
+
+
+def pack(model: reader.Source, *, shapes: Mapping[str, Sequence[int]] | None = None, threads: int = 1) -> Artifact:
+    """The portable artifact of a model.
+
+    Raises:
+        ModelError, ShapeError: the model cannot be read, or its shapes are not static.
+        ArtifactError: its weights take over 2 GiB.
+
+    """
+    graph = reader.load(model, shapes=shapes)
+    total = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
+    if total > LARGEST:
+        raise ArtifactError(f"the model's weights take {total} bytes and a portable artifact holds at most {LARGEST}; "
+                            "compile it for a processor instead")
+    program = Program(b"", "main", (), _specs(graph.graph.inputs), _specs(graph.graph.outputs))
+    content: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
+    report = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None}
+    return Artifact.build(program, TARGET, threads, content, report)
+
+
+def is_portable(artifact: Artifact) -> bool:
+    """Whether the artifact holds a model in place of native code."""
+    return artifact.manifest.target == TARGET.name
+
+
+def build(artifact: Artifact, **options: Any) -> Artifact:
+    """Compile a portable artifact for the machine at hand; other artifacts are returned as they are.
+
+    Args:
+        artifact: what was opened.
+        options: further arguments of `sparsec.compile`, such as `tune`.
+
+    Raises:
+        SparsecError: as `sparsec.compile` does.
+
+    """
+    if not is_portable(artifact):
+        return artifact
+    from sparsec.compiler import compile as compile_model
+
+    return compile_model(artifact.graph, **{"threads": artifact.manifest.threads, **options})
+
+
+def _specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(value.name or "", value.dtype.numpy().name if value.dtype else "float32",
+                            static_shape(value) or ()) for value in values)
