@@ -66,6 +66,21 @@ def test_networks_with_random_channels_zeroed(name):
     assert total.after.flops < total.before.flops
 
 
+@pytest.mark.parametrize("sparsity", [0.9, 0.99, 0.999])
+@pytest.mark.parametrize("name", ["squeezenet", "shufflenet", "inception_v1"])
+def test_networks_pruned_at_random(name, sparsity):
+    rng = np.random.default_rng(1)
+
+    def prune(node, position, data):
+        if node.op_type not in ("Conv", "Gemm") or position != 1:
+            return None
+        return (data * (rng.random(data.shape) > sparsity) / np.sqrt(1 - sparsity)).astype(data.dtype)
+
+    total = stripped(edited(logits(randomised(name)), prune)).total
+    assert total.after.bytes <= total.before.bytes
+    assert total.active <= total.before.nonzero
+
+
 def test_filter_pruned_resnet_50_strips_to_the_narrow_network():
     """Every second filter inside the bottlenecks is zero, as are its shifts."""
     inner = ("branch2a", "branch2b")
