@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.backends.importer import (
     control,
-    converters,
-    decompose,
     elementwise,
     indexing,
     normalization,
@@ -26,10 +23,13 @@ from sparsec.backends.importer import (
     vision,
 )
 from sparsec.backends.importer.constants import evaluate
+from sparsec.backends.importer.converters import CONVERTERS, convert
+from sparsec.backends.importer.decompose import decompose
 from sparsec.backends.importer.node import Operator, bind_typed, infer_outputs
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.shapes import static_shape
 
+LONGEST_REASON = 200  # characters of what TVM says
 FAMILIES = (control, elementwise, indexing, normalization, padding, pooling, products, recurrent, reductions, resizing,
             selecting, shaping, signals, vision)
 OPERATORS: dict[str, Operator] = {name: operator for family in FAMILIES for name, operator in family.OPERATORS.items()}
@@ -55,18 +55,27 @@ def lower_operator(context: LoweringContext, node: ir.Node) -> None:
         for value in node.outputs:
             context.know(value, np.empty(context.shape(value), context.dtype(value)))
         return
-    results = OPERATORS[node.op_type](context, node) if node.domain == "" and node.op_type in OPERATORS else None
-    if results is None and node.domain == "" and node.op_type in converters.CONVERTERS:
-        results = converters.convert(context, node)
+    try:
+        if not _express(context, node):
+            decompose(context, node)
+    except UnsupportedOperatorError:
+        raise
+    except Exception as error:  # TVM reports what does not fit together with any type of exception
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnsupportedOperatorError(lines[-1].strip()[:LONGEST_REASON]) from error
+
+
+def _express(context: LoweringContext, node: ir.Node) -> bool:
+    """Bind the outputs to what our implementation or TVM's converter makes of the node, if there is one."""
+    results = None
+    if node.domain == "" and node.op_type in OPERATORS:
+        results = OPERATORS[node.op_type](context, node)
+    if results is None and node.domain == "" and node.op_type in CONVERTERS:
+        results = convert(context, node)
     if results is None:
-        decompose.decompose(context, node)
-    else:
-        _bind(context, node, results)
-
-
-def _bind(context: LoweringContext, node: ir.Node, results: list[relax.Expr]) -> None:
-    """Bind the outputs after holding each result's shape and element type against the model's."""
+        return False
     if len(results) < len([value for value in node.outputs if value.name]):
         raise UnsupportedOperatorError(f"only its first {len(results)} output(s) are implemented")
     for value, result in zip(node.outputs, results, strict=False):
         bind_typed(context, value, context.bb.normalize(result))
+    return True

@@ -22,7 +22,7 @@ TRUSTED = {
     "Gelu", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample",
     "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "IsNaN", "LRN",
     "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "LpPool", "MatMul", "MatMulInteger", "Max", "MaxPool",
-    "MaxRoiPool", "MaxUnpool", "Mean", "Min", "Mish", "Mul", "Neg", "Not", "Or", "PRelu", "QuantizeLinear",
+    "MaxRoiPool", "MaxUnpool", "Mean", "Min", "Mish", "Mul", "Neg", "Not", "Or", "QuantizeLinear",
     "Reciprocal", "Relu", "RoiAlign", "Round", "Scatter", "ScatterElements", "ScatterND", "Selu", "Shrink", "Sigmoid",
     "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu",
     "Upsample", "Where", "Xor",
@@ -42,7 +42,8 @@ def convert(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """The outputs of a node through TVM's converter for its operator and opset.
 
     Raises:
-        UnsupportedOperatorError: the converter refuses; the reason is its own.
+        UnsupportedOperatorError: the converter is known to misread this node.
+        Exception: the converter refuses, with an exception of any type.
 
     """
     reason = MISREAD[node.op_type](node) if node.op_type in MISREAD else None
@@ -50,11 +51,7 @@ def convert(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
         raise UnsupportedOperatorError(reason)
     converter = CONVERTERS[node.op_type].get_converter(opset_of(node))
     inputs = onnx_input([None if value is None else context.tensor(value) for value in node.inputs])
-    try:
-        result = context.bb.normalize(converter(context.bb, inputs, _attributes(node), [{}, {}]))
-    except Exception as error:  # the importer reports what it cannot do with any type of exception
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise UnsupportedOperatorError(lines[-1].strip()) from error
+    result = context.bb.normalize(converter(context.bb, inputs, _attributes(node), [{}, {}]))
     if isinstance(result, relax.Tuple):
         return list(result.fields)
     if isinstance(result.ty, relax.TupleType):

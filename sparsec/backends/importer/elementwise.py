@@ -107,6 +107,12 @@ def lp_normalization(context: LoweringContext, node: ir.Node) -> list[relax.Expr
     return [op.divide(x, op.where(op.equal(norm, zero), one, norm))]
 
 
+def leaky(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """PRelu: a slope for each element below zero, broadcast to the input."""
+    x, slope = (context.tensor(value) for value in node.inputs)
+    return [op.where(op.less(x, relax.const(0, context.dtype(node.inputs[0]))), op.multiply(x, slope), x)]
+
+
 def space_to_depth(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """SpaceToDepth: with the pixels of a block before the channels (DCR), or behind them (CRD)."""
     n, c, h, w = context.shape(node.inputs[0])
@@ -130,6 +136,7 @@ OPERATORS: dict[str, Operator] = {
     "IsInf": is_infinite,
     "LpNormalization": lp_normalization,
     "Mod": modulo,
+    "PRelu": leaky,
     "Pow": power,
     "SpaceToDepth": space_to_depth,
     "Swish": swish,

@@ -1,0 +1,77 @@
+"""ONNX's own backend tests as cases: a model with static shapes and tensors of numbers, inputs, expected outputs.
+
+What is left out is what no ahead-of-time compiler for tensors promises: strings, sequences, optionals, random numbers.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx.backend.test.case import node as node_cases
+
+from sparsec.graph.reader import OLDEST_OPSET
+
+DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
+SUITES = ("node", "simple", "pytorch-operator", "pytorch-converted")
+ELEMENT_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
+LEFT_OUT = ("random", "multinomial", "bernoulli", "sequence", "optional", "string", "regex", "training", "ai.onnx.ml",
+            "image_decoder", "tfidf", "label_encoder")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test: `operator` is the model's first; tolerances are numpy's."""
+
+    suite: str
+    name: str
+    operator: str
+    model: onnx.ModelProto
+    inputs: tuple[np.ndarray, ...]
+    outputs: tuple[np.ndarray, ...]
+    rtol: float
+    atol: float
+
+
+def collect(suite):
+    """The cases of a suite, in order."""
+    return [case for case in (_node_cases() if suite == "node" else _data_cases(suite)) if _is_static(case)]
+
+
+def _node_cases():
+    for test in node_cases.collect_testcases(None):
+        inputs, outputs = test.data_sets[0]
+        yield _case("node", test.name, test.model, inputs, outputs, test.rtol, test.atol)
+
+
+def _data_cases(suite):
+    for data in sorted((DATA / suite).glob("*/test_data_set_0")):
+        model = onnx.load(data.parent / "model.onnx")
+        if model.opset_import[0].version < OLDEST_OPSET:  # as the reader's refusal advises
+            model = onnx.version_converter.convert_version(model, OLDEST_OPSET)
+        if _are_tensors(model):
+            counts = len(list(data.glob("input_*.pb"))), len(list(data.glob("output_*.pb")))
+            inputs, outputs = ([_read(data / f"{kind}_{index}.pb") for index in range(count)]
+                               for kind, count in zip(("input", "output"), counts, strict=True))
+            yield _case(suite, data.parent.name, model, inputs, outputs, 1e-3, 1e-5)
+
+
+def _read(path):
+    return onnx.numpy_helper.to_array(onnx.TensorProto.FromString(path.read_bytes()))
+
+
+def _case(suite, name, model, inputs, outputs, rtol, atol):
+    return Case(suite, name, model.graph.node[0].op_type if model.graph.node else "", model,
+                tuple(inputs), tuple(outputs), max(rtol, 1e-3), max(atol, 1e-5))
+
+
+def _is_static(case):
+    words = case.name + " ".join({node.op_type for node in case.model.graph.node})
+    return not any(word in words.lower() for word in LEFT_OUT) and _are_tensors(case.model)
+
+
+def _are_tensors(model):
+    """Whether inputs and outputs are tensors of numbers without symbolic dimensions."""
+    types = [value.type for value in (*model.graph.input, *model.graph.output)]
+    return all(kind.HasField("tensor_type") and kind.tensor_type.elem_type in ELEMENT_TYPES
+               and not any(dim.HasField("dim_param") for dim in kind.tensor_type.shape.dim) for kind in types)

@@ -1,0 +1,28 @@
+"""One of ONNX's node tests for every operator: right, or refused by name. run.py beside this runs all of them."""
+
+import pytest
+
+from tests.conformance.cases import collect
+from tests.conformance.run import classify
+
+REFUSED = {  # operators of which the first case is refused, and why that stays so
+    "Adagrad": "training", "Adam": "training", "Momentum": "training",
+    "ArrayFeatureExtractor": "another domain", "Binarizer": "another domain", "TreeEnsemble": "another domain",
+    "MelWeightMatrix": "a table that applications compute beforehand",
+    "Not": "a case of opset 1", "Scan": "a case of opset 8",
+    "STFT": "a case whose frame length arrives at run time",
+    "Unique": "its output's shape depends on the input's values",
+}
+FIRST = {case.operator: case for case in reversed(collect("node")) if "expanded" not in case.name}
+
+
+@pytest.mark.parametrize("operator", sorted(FIRST))
+def test_one_case_of_every_operator(operator):
+    verdict, reason = classify(FIRST[operator])
+    assert verdict == ("refused" if operator in REFUSED else "right"), reason
+
+
+@pytest.mark.parametrize("target", ["cpu-avx2", "cpu-generic"])
+@pytest.mark.parametrize("operator", ["Attention", "AveragePool", "Conv", "LSTM", "LayerNormalization", "TopK"])
+def test_other_instruction_sets(operator, target):
+    assert classify(FIRST[operator], target) == ("right", "")
