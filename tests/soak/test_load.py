@@ -1,0 +1,92 @@
+"""Sessions under load give the same bits from any thread, process and session, and take no more memory as they go on.
+
+`SPARSEC_SOAK_CALLS` sets how many calls are made; `make soak` makes 10^6.
+"""
+
+import gc
+import multiprocessing
+import os
+import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import sparsec
+from tests.graph.texts import model
+
+CALLS = int(os.environ.get("SPARSEC_SOAK_CALLS", "30000"))
+ALLOWANCE = 2 << 20  # bytes that allocators may still take after the warm-up
+NETWORK = model("g (float[1,3,16,16] x) => (float[1,5] y) <float[8,3,3,3] w, float[8,8,3,3] v, float[8,5] u>"
+                "{ a = Conv<pads=[1,1,1,1]>(x, w) b = Relu(a) c = Conv<strides=[2,2]>(b, v) p = GlobalAveragePool(c)"
+                "f = Flatten(p) y = MatMul(f, u) }")
+X = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one thread", "two threads"])
+def artifact(request):
+    return sparsec.compile(NETWORK, threads=request.param, tune="off")
+
+
+@pytest.fixture(scope="module")
+def expected(artifact):
+    return answer(artifact)
+
+
+def answer(artifact, calls=1):
+    """The bytes of the output, the same in every call."""
+    session = sparsec.InferenceSession(artifact)
+    outputs = {session.run(None, {"x": X})[0].tobytes() for _ in range(calls)}
+    assert len(outputs) == 1
+    return outputs.pop()
+
+
+def resident_bytes():
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def test_one_session_serves_24_threads(artifact, expected):
+    session = sparsec.InferenceSession(artifact)
+    begin = threading.Barrier(24)
+
+    def work(_):
+        begin.wait()
+        return {session.run(None, {"x": X})[0].tobytes() for _ in range(CALLS // 1000)}
+
+    with ThreadPoolExecutor(24) as pool:
+        assert set().union(*pool.map(work, range(24))) == {expected}
+
+
+def test_many_sessions_agree(artifact, expected):
+    sessions = [sparsec.InferenceSession(artifact) for _ in range(50)]
+    assert {session.run(None, {"x": X})[0].tobytes() for session in sessions} == {expected}
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_processes_agree(artifact, expected, method):
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert set(pool.starmap(answer, [(artifact, 20)] * 4)) == {expected}
+
+
+def test_calls_leave_no_memory_behind(artifact, expected):
+    session = sparsec.InferenceSession(artifact)
+    for _ in range(2000):
+        session.run(None, {"x": X})
+    before = resident_bytes()
+    for _ in range(CALLS):
+        output = session.run(None, {"x": X})[0]
+    assert output.tobytes() == expected
+    assert resident_bytes() - before < ALLOWANCE
+
+
+def test_sessions_leave_no_memory_behind(artifact):
+    for _ in range(10):
+        answer(artifact)
+    before = resident_bytes()
+    sessions = max(30, CALLS // 1000)
+    for _ in range(sessions):
+        answer(artifact)
+    assert resident_bytes() - before < ALLOWANCE + sessions * (64 << 10)  # the system's linker keeps some for ever
