@@ -1,9 +1,9 @@
 """Activation functions as TIR expressions on float32 vectors: polynomials only, no calls into libm.
 
 Every function takes a vector expression and returns one; values used more than once are bound by `Let`, so expressions
-stay linear in size. Errors are below 1e-6 of the output's magnitude (1e-6 absolute where |output| < 1). NaN propagates
-as in onnxruntime: `T.max(c, x)` and `T.min(c, x)` compile to `vmaxps`/`vminps`, which return their second operand
-when either is NaN, so the constant always comes first.
+stay linear in size. Errors are below 1e-6 of the output's magnitude (1e-6 absolute where |output| < 1), but for
+`gelu_narrow`. NaN propagates as in onnxruntime: `T.max(c, x)` and `T.min(c, x)` compile to `vmaxps`/`vminps`, which
+return their second operand when either is NaN, so the constant always comes first.
 
 The coefficients are weighted minimax fits in double precision, rounded to float32.
 """
@@ -42,6 +42,13 @@ _GELU = (
     0.13092811405658722, -0.06532768905162811, 0.048498596996068954, -0.039219558238983154, 0.032139599323272705,
     -0.025621626526117325, 0.019457794725894928, -0.014477268792688847, 0.010346528142690659, -0.0057029458694159985,
     0.0023764939978718758, -0.002130951266735792, 0.00201875320635736, -0.000693264591973275,
+)
+
+# The same to 3e-4, which bf16 would not show
+_GELU_NARROW_LIMIT = 4.0
+_GELU_NARROW = (
+    0.17597046494483948, -0.08439133316278458, 0.05536886304616928, -0.03570181503891945,
+    0.024351565167307854, -0.016258107498288155, 0.005661436356604099,
 )
 
 # erf(x) / x as a polynomial in 2 (x / _ERF_LIMIT)^2 - 1
@@ -182,11 +189,19 @@ def _tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: 
 
 
 def _gelu_erf(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
-    def phi(z: Vector) -> Vector:
-        return splat(0.5, lanes) + z * _even_polynomial(_GELU, _GELU_LIMIT, z, lanes)
+    return _times_phi(x, _GELU, _GELU_LIMIT, lanes)
 
-    return bind(T.max(splat(-_GELU_LIMIT, lanes), x),
-                lambda x: x * bind(T.min(splat(_GELU_LIMIT, lanes), x), phi))
+
+def _gelu_narrow(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    return _times_phi(x, _GELU_NARROW, _GELU_NARROW_LIMIT, lanes)
+
+
+def _times_phi(x: Vector, coefficients: Sequence[float], limit: float, lanes: int) -> Vector:
+    """The product x Phi(x), with a polynomial for (Phi(x) - 1/2) / x that saturates at the limit."""
+    def phi(z: Vector) -> Vector:
+        return splat(0.5, lanes) + z * _even_polynomial(coefficients, limit, z, lanes)
+
+    return bind(T.max(splat(-limit, lanes), x), lambda x: x * bind(T.min(splat(limit, lanes), x), phi))
 
 
 def _gelu_tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
@@ -210,4 +225,5 @@ ACTIVATIONS: dict[str, Callable[[Vector, int, float, float], Vector]] = {
     "tanh": _tanh,
     "gelu_erf": _gelu_erf,
     "gelu_tanh": _gelu_tanh,
+    "gelu_narrow": _gelu_narrow,  # gelu_erf to 3e-4
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +16,7 @@ from sparsec.kernels.product import Tiling
 from sparsec.option import Option, allows
 from sparsec.target import Target
 
+SHORTER = {"gelu_erf": "gelu_narrow"}  # activations as precise as narrow numbers need them
 GROUPS = (1, 2, 4)
 MOST_SLOTS = 16  # non-zero blocks in an iteration
 SCRATCH_REGISTERS = 6  # inputs, their interleaved halves and the weights
@@ -23,6 +24,8 @@ SCRATCH_REGISTERS = 6  # inputs, their interleaved halves and the weights
 
 def options(layer: Layer, target: Target, isa: Isa, precision: str) -> list[Option]:
     """Every tiling worth pricing that computes with fewer bits than float32, as far as the precision allows."""
+    activation = layer.epilogue.activation
+    layer = replace(layer, epilogue=replace(layer.epilogue, activation=SHORTER.get(activation, activation)))
     offers: list[Option] = []
     if allows(precision, "bf16"):
         offers += _sparse(layer, target, isa, PAIRS if isa.bf16 else WIDENED)
