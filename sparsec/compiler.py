@@ -59,6 +59,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     verify: bool = True,
     inputs: Feeds | None = None,
     strict: bool = False,
+    strict_ieee: bool = False,
     tune: str = "measure",
     tune_seconds: float = 45.0,
     measure_on: str | None = None,
@@ -78,6 +79,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         shapes: the full shape of every input with symbolic dimensions, by name.
         verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given.
         inputs: real inputs for the comparison, by name.
+        strict_ieee: let zeros of weights make NaN of infinities and NaN, as IEEE 754 has it: nothing is stripped, and
+            layers stay dense. Without it, a zero weight that is skipped hides what it would have multiplied.
         strict: refuse a model with a weighted layer that sparsec's own kernels cannot take.
         tune: "measure" times the best few kernels of every layer here and keeps the times in the user's cache;
             "off" trusts the cost model.
@@ -127,7 +130,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     graph = reader.load(model, shapes=shapes)
     feeds = [random_feeds(graph), *([inputs] if inputs else [])]
     announce("rewrite")
-    passes = run_passes(graph, Context(resolved), dump_ir)
+    passes = run_passes(graph, Context(resolved, strict_ieee), dump_ir)
     outside = _outside(graph, passes)
     if strict and outside:
         listed = "\n  ".join(f"'{each['layer']}': {each['reason']}" for each in outside)
@@ -136,7 +139,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     remote = _remote(measure_on, tune, resolved)
     log = _tuning_log(tune, tune_seconds, resolved, remote)
     rates = calibration_of(resolved, threads)
-    job = Job(resolved, threads, precision, optimize, codec, feeds[-1], log, remote, rates, announce)
+    job = Job(resolved, threads, precision, optimize, codec, feeds[-1], log, remote, rates, strict_ieee, announce)
     program, layers = backend.build(graph, job)
     announce("pack")
     report = {"precision": precision, "optimize": optimize, "codec": codec, "rates": rates.source,
@@ -169,6 +172,7 @@ class Job:
     log: TuningLog | None
     remote: Remote | None
     calibration: Calibration
+    strict_ieee: bool
     announce: Callable[..., None]
 
 
@@ -266,6 +270,8 @@ def _plan(graph: ir.Model, job: Job) -> list[dict[str, Any]]:
         if not CODECS[job.codec].lossless:
             _quantise(node, job.codec)
             options = layer_options(node, job.target, job.threads, job.precision)
+        if job.strict_ieee:
+            options = [option for option in options if option.format.startswith("dense")]
         timing = measure if job.remote is None else job.remote.measure
         timed = partial(timing, node, target=job.target, threads=job.threads)
         choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,

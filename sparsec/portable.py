@@ -38,7 +38,7 @@ def pack(model: reader.Source, *, shapes: Mapping[str, Sequence[int]] | None = N
                             "compile it for a processor instead")
     program = Program(b"", "main", (), _specs(graph.graph.inputs), _specs(graph.graph.outputs))
     content: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
-    report = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None}
+    report: dict[str, Any] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None}
     return Artifact.build(program, TARGET, threads, content, report)
 
 

@@ -67,6 +67,9 @@ def command(
         metavar="rpc://HOST:PORT/KEY", help="Measure on the servers of a key behind TVM's RPC tracker.")] = None,
     verify: Annotated[bool, typer.Option(help="Compare the outputs with onnxruntime's.")] = True,
     strict: Annotated[bool, typer.Option(help="Refuse layers that sparsec's own kernels cannot take.")] = False,
+    strict_ieee: Annotated[bool, typer.Option(
+        "--strict-ieee", help="Let zero weights make NaN of infinities and NaN: strip nothing, keep layers dense.",
+        )] = False,
     dump_ir: Annotated[Path | None, typer.Option(
         file_okay=False, help="Write the graph after every pass to this directory.")] = None,
     sign: Annotated[Path | None, typer.Option(
@@ -86,8 +89,9 @@ def command(
     bound = options.parse_shapes(shapes)
     artifact = pack(model, shapes=bound, threads=threads) if portable else compile_with_progress(
         model, target=target, threads=threads, shapes=bound, inputs=options.read_arrays(inputs) if inputs else None,
-        verify=verify, strict=strict, tune=tune.value, tune_seconds=tune_seconds, measure_on=measure_on,
-        precision=precision.value, optimize=optimize.value, codec=codec, max_error=max_error, dump_ir=dump_ir)
+        verify=verify, strict=strict, strict_ieee=strict_ieee, tune=tune.value, tune_seconds=tune_seconds,
+        measure_on=measure_on, precision=precision.value, optimize=optimize.value, codec=codec, max_error=max_error,
+        dump_ir=dump_ir)
     output = output or Path(model.with_suffix(".sparsec").name)
     artifact.save(output)
     if sign:

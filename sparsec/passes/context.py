@@ -10,9 +10,10 @@ from sparsec.target import Target
 
 @dataclass(frozen=True)
 class Context:
-    """What the model is compiled for."""
+    """What the model is compiled for; with `strict_ieee`, zeros of weights multiply what they meet, be it NaN."""
 
     target: Target
+    strict_ieee: bool = False
 
 
 @dataclass(frozen=True)

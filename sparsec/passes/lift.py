@@ -40,8 +40,11 @@ def run(model: ir.Model, _context: Context) -> Report:
 def _no_float32(node: ir.Node) -> str | None:
     if node.outputs[0].dtype != ir.DataType.FLOAT:
         return f"computes in {node.outputs[0].dtype}, not float32"
-    if any(static_shape(value) is None for value in (*node.inputs, node.outputs[0]) if value is not None):
+    shapes = [static_shape(value) for value in (*node.inputs, node.outputs[0]) if value is not None]
+    if any(shape is None for shape in shapes):
         return "its shapes are not static"
+    if any(0 in shape for shape in shapes if shape is not None):
+        return "it has a tensor without elements"
     return None
 
 

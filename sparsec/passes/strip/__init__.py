@@ -11,7 +11,7 @@ from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from sparsec.graph.liveness.analysis import Liveness, active_weights, analyse, weight_of
 from sparsec.graph.liveness.node import name
-from sparsec.passes.context import Context
+from sparsec.passes.context import Context, Report
 from sparsec.passes.rewrite import clean, node_name
 from sparsec.passes.strip.duplicates import merge_duplicates
 from sparsec.passes.strip.folding import fold_units, plan_units
@@ -22,9 +22,9 @@ from sparsec.passes.strip.report import Flow, Kept, Layer, Size, StripReport, as
 __all__ = ["Kept", "Layer", "Size", "StripReport", "as_dict", "run", "strip"]
 
 
-def run(model: ir.Model, _context: Context) -> StripReport:
-    """Strips the graph in place."""
-    return strip(model)
+def run(model: ir.Model, context: Context) -> Report:
+    """Strips the graph in place, unless zeros must meet whatever NaN there is."""
+    return Report("strip", modified=False) if context.strict_ieee else strip(model)
 
 
 def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
