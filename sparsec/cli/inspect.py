@@ -45,10 +45,13 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
 
 
 def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    from sparsec.cli.strip import print_report
     from sparsec.graph.reader import load
+    from sparsec.passes.strip import as_dict, strip
     from sparsec.report.describe import describe_model
 
-    description = describe_model(load(file, shapes=shapes))
+    model = load(file, shapes=shapes)
+    description = describe_model(model)
     console.print(f"{tables.nbytes(file.stat().st_size)}, opset {description['opset']}\n")
     _print_signature(description)
     tables.print_table(("operator", "nodes"), list(description["operators"].items()))
@@ -59,7 +62,10 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
         [(layer["layer"], layer["operator"], tables.shape(layer["shape"]), _zeros(layer), tables.nbytes(layer["bytes"]),
           "sparse" if layer["sparse_initializer"] else "dense") for layer in description["layers"]],
         (f"{totals['layers']} layers", "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
-    return description
+    console.print("\nwhat pruning made inactive, and what stripping would leave:\n")
+    stripped = strip(model)
+    print_report(stripped)
+    return {**description, "strip": as_dict(stripped)}
 
 
 def _zeros(counts: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -189,9 +190,11 @@ def compose(before: Measure, after: Measure, active: Mapping[ir.Value, Mask], co
 
 
 def as_dict(report: StripReport) -> dict[str, Any]:
-    """The report for JSON; an infinite compression is None."""
-    return {**asdict(report), "layers": [_layer_dict(layer) for layer in report.layers],
-            "total": _layer_dict(report.total)}
+    """The report in JSON's types; an infinite compression is None."""
+    fields = {**asdict(report), "layers": [_layer_dict(layer) for layer in report.layers],
+              "total": _layer_dict(report.total)}
+    plain: dict[str, Any] = json.loads(json.dumps(fields))  # tuples become lists
+    return plain
 
 
 def _layer_dict(layer: Layer) -> dict[str, Any]:
