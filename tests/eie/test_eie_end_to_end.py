@@ -62,7 +62,7 @@ def test_a_whole_squeezenet_in_time_and_counters(squeezenet_model):
     inference = infer(compile_network(plan(squeezenet_model), feeds, ARCH), feeds, ACCELERATORS["eie"], ARCH)
     activity, total = inference.total.activity, inference.total
     assert total.vectors == 111**2 + 3025 * 9 + 729 * 12 + 169 * 3 + 225
-    assert total.dense_macs == 861_339_936
+    assert total.dense_macs == 861_339_936 - 81_648  # what pruning has cut off from the outputs is stripped
     spent = activity.entries + activity.empty + activity.starved + activity.tail + activity.drain
     assert spent == ARCH.pes * (activity.cycles - activity.transfer)
     assert total.storage.is_resident(ARCH)
