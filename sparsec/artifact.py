@@ -298,7 +298,7 @@ def _lay_out(program: Program, codec: str) -> tuple[bytes, tuple[Constant, ...],
 def _unpack(name: str, data: bytes) -> dict[str, bytes]:
     """The members of an artifact file, none of them larger than the file allows."""
     if not data.startswith(b"PK"):
-        raise ArtifactError(f"{name} is not a sparsec artifact; `sparsec compile MODEL.onnx -o MODEL.sparsec` writes one")
+        raise ArtifactError(f"{name} is not a sparsec artifact; `sparsec compile MODEL.onnx` writes one")
     damaged = f"{name} is damaged; copy it again or compile the model again"
     digest = hashlib.sha256(memoryview(data)[:-_DIGEST_LENGTH]).hexdigest().encode()
     if data[-_DIGEST_LENGTH:] != digest:
