@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from sparsec.graph.operators.epilogue import ACTIVATIONS
 from sparsec.kernels import csr_vector, gemv, well
-from sparsec.kernels.activations import ACTIVATIONS
 from sparsec.kernels.csr_vector import CsrParams
 from sparsec.kernels.matvec import Matvec, reference
 from sparsec.kernels.packing.recipe import balanced
