@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+import tvm
 from tvm import relax
 from tvm.script import tirx as T
 
 from sparsec.backends.cpu import lower as lowering
+from sparsec.backends.cpu.build import build
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.kernels.isa import isa_of
 from sparsec.target import resolve
-from tests.backends.vm import compile_and_run, model_of, onnxruntime_run
+from tests.backends.vm import compile_and_run, machine_of, model_of, onnxruntime_run
 
 HEADER = '<ir_version: 8, opset_import: ["": 17, "sparsec": 1]> g '
 
@@ -67,3 +69,18 @@ def test_plain_operators_match_onnxruntime():
     feeds = {"x": rng.standard_normal((2, 3, 8, 8), "f4"), "y": rng.standard_normal(8, "f4")}
     for got, expected in zip(compile_and_run(model, feeds), onnxruntime_run(model, feeds), strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_own_their_memory():
+    model = model_of(HEADER + """(float[2,6] x) => (float[3,4] y, float[2,6] same, float[12] z, float[2] c)
+        <float[2] k = {1, 2}, int64[2] s = {3, 4}, int64[1] f = {12}> {
+        y = Reshape(x, s)  same = Identity(x)  w = Reshape(y, f)  z = Identity(w)  c = Identity(k) }""")
+    lowered = lowering.lower(model, resolve("cpu"))
+    x = tvm.runtime.tensor(np.ones((2, 6), "f4"))
+    constants = [tvm.runtime.tensor(array) for array in lowered.constants]
+    outputs = machine_of(build(lowered))["main"](x, *constants)
+    for memory in (x, *constants):
+        memory.copyfrom(np.zeros(memory.shape, "f4"))
+    for output in outputs[:3]:
+        assert (output.numpy() == 1).all()
+    np.testing.assert_array_equal(outputs[3].numpy(), [1, 2])

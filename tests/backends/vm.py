@@ -14,14 +14,18 @@ from sparsec.backends.cpu.lower import lower
 from sparsec.target import resolve
 
 
-def run(program, feeds):
-    """The outputs of a program, in order, as numpy arrays."""
+def machine_of(program):
+    """The virtual machine of a program."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "model.so"
         path.write_bytes(program.library)
-        machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+        return relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+
+
+def run(program, feeds):
+    """The outputs of a program, in order, as numpy arrays."""
     arguments = [*(feeds[spec.name] for spec in program.inputs), *program.constants]
-    return [output.numpy() for output in machine[program.entry](*map(tvm.runtime.tensor, arguments))]
+    return [output.numpy() for output in machine_of(program)[program.entry](*map(tvm.runtime.tensor, arguments))]
 
 
 def model_of(text):

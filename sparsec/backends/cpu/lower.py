@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from sparsec.backends.importer import lower_operator
 from sparsec.backends.program import TensorSpec
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import Plain
+from sparsec.kernels import copying
 from sparsec.kernels.isa import isa_of
 from sparsec.target import Target
 
@@ -103,10 +105,19 @@ def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Va
 
 def _result(context: LoweringContext, value: ir.Value) -> relax.Expr:
     """The expression returned for an output; inputs and constants are copied, so that outputs own their memory."""
-    expr = context.tensor(value)
-    if isinstance(expr, relax.DataflowVar):
+    expr = source = context.tensor(value)
+    while isinstance(source, relax.DataflowVar):
+        bound = context.bb.lookup_binding(source)
+        view = isinstance(bound, relax.Call) and getattr(bound.op, "name", "") == "relax.reshape"
+        if not view and not isinstance(bound, relax.Var | tvm.ir.GenericConst):
+            return expr
+        source = bound.args[0] if view else bound
+    size, dtype = math.prod(context.shape(value)), context.dtype(value)
+    if size == 0:
         return expr
-    return context.bb.emit_te(tvm.topi.identity, expr)
+    flat = context.bb.emit(relax.op.reshape(expr, (size,)))
+    copy = context.call(copying.build(copying.CopyParams(size, dtype), context.isa), [flat], size, dtype=dtype)
+    return context.bb.emit(relax.op.reshape(copy, context.shape(value)))
 
 
 def _spec(context: LoweringContext, value: ir.Value) -> TensorSpec:
