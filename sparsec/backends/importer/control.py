@@ -9,7 +9,7 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import Operator, bind_typed, imports_of, opset_of
+from sparsec.backends.importer.node import Operator, bind_typed, imports_of, opset_of, slice_at
 from sparsec.errors import UnsupportedOperatorError
 
 UNROLLED = 2000  # nodes up to which a loop is unrolled
@@ -55,7 +55,7 @@ def scan(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     collected: list[list[relax.Expr]] = [[] for _ in body.outputs[len(states):]]
     _check_size(body, steps)
     for step in range(steps):
-        slices = [_slice(context, value, axis, steps - 1 - step if backward else step)
+        slices = [slice_at(context, context.tensor(value), steps - 1 - step if backward else step, axis)
                   for value, axis, backward in zip(sequences, axes, directions, strict=True)]
         results = _iterate(context, node, body, [*current, *slices])
         current = results[:len(states)]
@@ -108,11 +108,6 @@ def _iterate(context: LoweringContext, node: ir.Node, body: ir.Graph,
         else:
             bind_typed(context, value, given)
     return _lower_body(context, node, body)
-
-
-def _slice(context: LoweringContext, value: ir.Value | None, axis: int, index: int) -> relax.Expr:
-    """One element of a sequence along an axis."""
-    return context.bb.emit(op.take(context.tensor(value), relax.const(index, "int64"), axis))
 
 
 OPERATORS: dict[str, Operator] = {"If": if_, "Loop": loop, "Scan": scan}

@@ -183,6 +183,12 @@ def input_axes(context: LoweringContext, node: ir.Node, index: int = 1) -> list[
     return None if array is None else [int(axis) for axis in array.reshape(-1)]
 
 
+def slice_at(context: LoweringContext, expr: relax.Expr, index: int, axis: int = 0) -> relax.Expr:
+    """One slice of a tensor along an axis, which it loses."""
+    taken = relax.op.take(expr, relax.const(index, "int64"), axis, mode="clip")  # the other modes print warnings
+    return context.bb.emit(taken)
+
+
 def pick_axis(context: LoweringContext, value: ir.Value | None, axes: Sequence[int], rank: int,
               along: Callable[[int], relax.Expr]) -> relax.Expr:
     """`along(axis)` for the only axis there is, or for the one of several that a value names at run time."""

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import Operator, are_float, built
+from sparsec.backends.importer.node import Operator, are_float, built, slice_at
 from sparsec.backends.importer.products import product
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.kernels import recurrent
@@ -71,7 +71,7 @@ def _transposed(context: LoweringContext, value: ir.Value | None, direction: int
     array, (_, gates, _) = context.array(value), context.shape(value)
     if array is not None:
         return context.constant(np.pad(array[direction].T, ((0, 0), (0, width - gates))).reshape(-1))
-    taken = context.bb.emit(op.take(context.tensor(value), relax.const(direction, "int64"), 0))
+    taken = slice_at(context, context.tensor(value), direction)
     padded = op.nn.pad(context.bb.emit(op.permute_dims(taken)), (0, 0, 0, width - gates))
     return context.bb.emit(op.reshape(context.bb.emit(padded), (-1,)))
 
@@ -82,8 +82,8 @@ def _biases(context: LoweringContext, value: ir.Value | None, direction: int, pa
     gates, hidden = params.gates, params.hidden
     if value is None:
         return [context.constant(np.zeros(width, np.float32)), context.constant(np.zeros(hidden, np.float32))]
-    both = context.bb.emit(op.reshape(op.take(context.tensor(value), relax.const(direction, "int64"), 0), (2, gates)))
-    given, fed_back = (context.bb.emit(op.take(both, relax.const(k, "int64"), 0)) for k in (0, 1))
+    both = context.bb.emit(op.reshape(slice_at(context, context.tensor(value), direction), (2, gates)))
+    given, fed_back = (slice_at(context, both, k) for k in (0, 1))
     mask = np.ones(gates, np.float32)
     if params.cell == "GRU":
         mask[2 * hidden:] = 0
@@ -96,7 +96,7 @@ def _part(context: LoweringContext, value: ir.Value | None, direction: int, size
     """A direction's row of an optional input; zeros if absent."""
     if value is None:
         return context.constant(np.zeros(size, np.float32))
-    return context.bb.emit(op.take(context.tensor(value), relax.const(direction, "int64"), 0))
+    return slice_at(context, context.tensor(value), direction)
 
 
 def _state(context: LoweringContext, value: ir.Value | None, direction: int, params: RecurrentParams, *,
@@ -105,8 +105,8 @@ def _state(context: LoweringContext, value: ir.Value | None, direction: int, par
     size = params.batch * params.hidden
     if value is None:
         return context.constant(np.zeros(size, np.float32))
-    taken = op.take(context.tensor(value), relax.const(direction, "int64"), 1 if batchwise else 0)
-    return context.bb.emit(op.reshape(context.bb.emit(taken), (size,)))
+    taken = slice_at(context, context.tensor(value), direction, 1 if batchwise else 0)
+    return context.bb.emit(op.reshape(taken, (size,)))
 
 
 def _results(context: LoweringContext, outputs: list[list[relax.Expr]], *, batchwise: bool) -> list[relax.Expr]:
