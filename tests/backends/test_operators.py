@@ -65,6 +65,8 @@ GRAPHS = {
                    "{ y, i = TopK<largest=0>(x, k) }",
     "top_k_of_an_inner_axis": "(float[4,50,3] x) => (float[4,50,3] y, int64[4,50,3] i) <int64[1] k = {50}> "
                               "{ y, i = TopK<axis=1>(x, k) }",
+    "roi_align": "(float[2,3,9,9] x, float[2,4] r) => (float[2,3,2,2] y) <int64[2] b = {1, 0}> "
+                 "{ y = RoiAlign<output_height=2, output_width=2, spatial_scale=0.5, sampling_ratio=2>(x, r, b) }",
     "branches": "(float[3,4] x, bool c) => (float[3,4] y) { y = If(c) "
                 "<then_branch = t () => (float[3,4] p) { p = Exp(x) }, "
                 "else_branch = e () => (float[3,4] n) { n = Neg(x) }> }",

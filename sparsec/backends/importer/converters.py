@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
@@ -12,7 +11,6 @@ from tvm.relax.frontend.onnx.onnx_frontend import ONNXGraphImporter, _get_conver
 
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.backends.importer.node import opset_of
-from sparsec.errors import UnsupportedOperatorError
 
 TRUSTED = {
     "Abs", "Acos", "Acosh", "Add", "And", "ArgMax", "ArgMin", "Asin", "Asinh", "Atan", "Atanh", "AveragePool",
@@ -22,8 +20,8 @@ TRUSTED = {
     "Gelu", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "GridSample",
     "GroupNormalization", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "InstanceNormalization", "IsNaN", "LRN",
     "LeakyRelu", "Less", "LessOrEqual", "Log", "LogSoftmax", "LpPool", "MatMul", "MatMulInteger", "Max", "MaxPool",
-    "MaxRoiPool", "MaxUnpool", "Mean", "Min", "Mish", "Mul", "Neg", "Not", "Or", "QuantizeLinear",
-    "Reciprocal", "Relu", "RoiAlign", "Round", "Scatter", "ScatterElements", "ScatterND", "Selu", "Shrink", "Sigmoid",
+    "Mean", "Min", "Mish", "Mul", "Neg", "Not", "Or", "QuantizeLinear",
+    "Reciprocal", "Relu", "Round", "Scatter", "ScatterElements", "ScatterND", "Selu", "Shrink", "Sigmoid",
     "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Sub", "Sum", "Tan", "Tanh", "ThresholdedRelu",
     "Upsample", "Where", "Xor",
 }
@@ -31,24 +29,14 @@ TRUSTED = {
 
 CONVERTERS: dict[str, Any] = {name: converter for name, converter in _get_convert_map().items() if name in TRUSTED}
 
-MISREAD: dict[str, Callable[[ir.Node], str | None]] = {
-    "MaxUnpool": lambda node: "output_shape places the values elsewhere" if len(node.inputs) > 2 else None,
-    "RoiAlign": lambda node: "the mode 'max'" if node.attributes.get_string("mode", "avg") == "max" else None,
-}
-"""Reasons against single nodes whose converter would compute something else."""
-
 
 def convert(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """The outputs of a node through TVM's converter for its operator and opset.
 
     Raises:
-        UnsupportedOperatorError: the converter is known to misread this node.
         Exception: the converter refuses, with an exception of any type.
 
     """
-    reason = MISREAD[node.op_type](node) if node.op_type in MISREAD else None
-    if reason is not None:
-        raise UnsupportedOperatorError(reason)
     converter = CONVERTERS[node.op_type].get_converter(opset_of(node))
     inputs = onnx_input([None if value is None else context.tensor(value) for value in node.inputs])
     result = context.bb.normalize(converter(context.bb, inputs, _attributes(node), [{}, {}]))

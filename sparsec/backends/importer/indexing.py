@@ -18,19 +18,20 @@ REDUCTIONS = {"none": "update", "add": "add", "mul": "mul", "min": "min", "max":
 """ONNX's names of what a scatter does with the old element, and TVM's."""
 
 
-def _checked(context: LoweringContext, node: ir.Node, extents: tuple[int, ...]) -> relax.Expr:
-    """The node's indices, one for each of the axes in turn, counted from the beginning of the axes.
+def checked_indices(context: LoweringContext, node: ir.Node, value: ir.Value | None,
+                    extents: tuple[int, ...]) -> relax.Expr:
+    """An input's indices, one for each of the axes in turn, counted from the beginning of the axes.
 
     Raises:
         UnsupportedOperatorError: they are constant and one lies outside its axis.
 
     """
-    shape, known = context.shape(node.inputs[1]), context.array(node.inputs[1])
-    params = index.IndexParams(math.prod(shape) // len(extents), extents, context.dtype(node.inputs[1]),
+    shape, known = context.shape(value), context.array(value)
+    params = index.IndexParams(math.prod(shape) // len(extents), extents, context.dtype(value),
                                f"node '{node.name}'")
     if known is None:
         kernel = built(index.build, params, context.isa)
-        positions = context.call(kernel, [context.flat(node.inputs[1])], math.prod(shape), dtype="int64")
+        positions = context.call(kernel, [context.flat(value)], math.prod(shape), dtype="int64")
         return context.bb.emit(op.reshape(positions, shape))
     try:
         return context.constant(index.reference(known.reshape(-1, len(extents)), params).reshape(shape))
@@ -42,7 +43,7 @@ def _along_axis(context: LoweringContext, node: ir.Node) -> tuple[relax.Expr, re
     """The tensor, the indices and the axis that they count along."""
     dims = context.shape(node.inputs[0])
     axis = node.attributes.get_int("axis", 0) % len(dims)
-    return context.tensor(node.inputs[0]), _checked(context, node, (dims[axis],)), axis
+    return context.tensor(node.inputs[0]), checked_indices(context, node, node.inputs[1], (dims[axis],)), axis
 
 
 def gather(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -65,7 +66,7 @@ def gather_nd(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 def _rows(context: LoweringContext, node: ir.Node, first: int = 0) -> relax.Expr:
     """Rows of indices into the axes from `first` on."""
     width = context.shape(node.inputs[1])[-1]
-    return _checked(context, node, context.shape(node.inputs[0])[first:first + width])
+    return checked_indices(context, node, node.inputs[1], context.shape(node.inputs[0])[first:first + width])
 
 
 def scatter_elements(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -80,6 +81,17 @@ def scatter_nd(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
                           _reduction(node))]
 
 
+def max_unpool(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """MaxUnpool: every value at its flat position in the output, zeros elsewhere."""
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        raise UnsupportedOperatorError("output_shape places the values in a larger image")
+    shape, dtype = context.shape(node.outputs[0]), context.dtype(node.outputs[0])
+    size = math.prod(shape)
+    zeros = op.full((size,), relax.const(0, dtype))
+    positions = op.reshape(checked_indices(context, node, node.inputs[1], (size,)), (-1,))
+    return [op.reshape(op.scatter_elements(zeros, positions, context.flat(node.inputs[0])), shape)]
+
+
 def _reduction(node: ir.Node) -> str:
     return REDUCTIONS[node.attributes.get_string("reduction", "none") or "none"]
 
@@ -88,6 +100,7 @@ OPERATORS: dict[str, Operator] = {
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
+    "MaxUnpool": max_unpool,
     "Scatter": scatter_elements,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,

@@ -34,7 +34,7 @@ def pad(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
         sources = [index - begin for index, begin in zip(i, first, strict=True)]
         inside = [SOURCES[mode](*place) for place in zip(sources, dims, shape, strict=True)]
         if mode != "constant":
-            return x[tuple(inside)]
+            return x[tuple(clamp(at, 0, dim - 1) for at, dim in zip(inside, dims, strict=True))]
         conditions = [c for s, dim in zip(sources, dims, strict=True) for c in (s >= 0, s < dim)]
         fill = item(0 if value is None else value, x.dtype)
         return tirx.if_then_else(tirx.all(*conditions), x[tuple(sources)], fill)

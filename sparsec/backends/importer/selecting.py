@@ -10,7 +10,7 @@ import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import Operator, built, compute, item, operand, pick_axis
+from sparsec.backends.importer.node import Operator, built, choose, compute, item, operand, pick_axis
 from sparsec.kernels import select, sorting
 
 op = relax.op
@@ -165,12 +165,14 @@ def column_to_image(context: LoweringContext, node: ir.Node) -> list[relax.Expr]
     def element(i: Any, columns: Any, block: Any) -> Any:
         column, step, rest, valid = 0, 1, tap.var, []
         for axis in reversed(range(rank)):
-            span = dilations[axis] * (block[axis] - 1) + 1
+            extent = choose(block[axis] < 1, 1, block[axis])
+            span = dilations[axis] * (extent - 1) + 1
             count = (shape[2 + axis] + pads[axis] + pads[rank + axis] - span) // strides[axis] + 1
-            distance = i[2 + axis] + pads[axis] - rest % block[axis] * dilations[axis]
+            distance = i[2 + axis] + pads[axis] - rest % extent * dilations[axis]
             position = distance // strides[axis]
             valid += [distance % strides[axis] == 0, position >= 0, position < count]
-            column, step, rest = column + position * step, step * count, rest // block[axis]
+            column, step, rest = column + position * step, step * count, rest // extent
+        valid += [column >= 0, column < dims[2]]
         row = i[1] * (dims[1] // shape[1]) + tap.var
         inside = tirx.if_then_else(tirx.all(*valid), columns[(i[0], row, column)], tirx.const(0, columns.dtype))
         return te.sum(inside, axis=[tap])

@@ -113,6 +113,7 @@ def slice_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     else:
         starts, _, axes, steps = (operand(context, value) for value in (*node.inputs[1:], None, None)[:4])
     count = context.shape(node.inputs[1])[0] if opset_of(node) >= 10 else len(starts)
+    known = not any(isinstance(given, relax.Expr) for given in (starts, axes, steps))  # else they may name anything
 
     def element(i: Any, x: Any, starts: Any, axes: Any, steps: Any) -> Any:
         index = list(i)
@@ -123,7 +124,7 @@ def slice_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
                 start = clamp(choose(starts[k] < 0, starts[k] + dim, starts[k]), 0, choose(step < 0, dim - 1, dim))
                 index[axis] = choose(either(named == axis, named == axis - len(shape)), start + i[axis] * step,
                                      index[axis])
-        return x[tuple(index)]
+        return x[tuple(index if known else (clamp(i, 0, dim - 1) for i, dim in zip(index, shape, strict=True)))]
 
     return [compute(context, "slice", context.shape(node.outputs[0]), element, context.tensor(x), starts, axes, steps)]
 

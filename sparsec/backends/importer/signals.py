@@ -10,7 +10,7 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import Operator, are_float, compute, item, operand, opset_of, pick_axis
+from sparsec.backends.importer.node import Operator, are_float, clamp, compute, item, operand, opset_of, pick_axis
 from sparsec.backends.importer.products import product
 from sparsec.errors import UnsupportedOperatorError
 
@@ -77,7 +77,7 @@ def stft(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """STFT; the step between frames may arrive at run time."""
     if not are_float(context, node.inputs[0]):
         return None
-    (batch, _, parts), shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
+    (batch, available, parts), shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
     _, step, window, length = [*node.inputs, None, None, None][:4]
     known = context.array(length)
     if window is None and known is None:
@@ -85,7 +85,7 @@ def stft(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     samples = int(known.reshape(())) if known is not None else context.shape(window)[0]
 
     def element(i: Any, x: Any, step: Any, window: Any) -> Any:
-        value = x[i[0], i[1] * item(step, "int64") + i[2], i[3]]
+        value = x[i[0], clamp(i[1] * item(step, "int64") + i[2], 0, available - 1), i[3]]
         return value if window is None else value * window[i[2]]
 
     frames = compute(context, "frames", (batch, shape[1], samples, parts), element, context.tensor(node.inputs[0]),

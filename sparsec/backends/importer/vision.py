@@ -13,7 +13,8 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.importer.node import Operator, are_float, built, compute
+from sparsec.backends.importer.indexing import checked_indices
+from sparsec.backends.importer.node import Operator, are_float, built, compute, opset_of
 from sparsec.backends.importer.products import add_bias, product
 from sparsec.backends.importer.windows import window_of
 from sparsec.errors import UnsupportedOperatorError
@@ -107,9 +108,26 @@ def suppress(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return [context.call(kernel, inputs, selected * 3, dtype="int64")]
 
 
+def roi_align(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """RoiAlign by averages; a box of a batch that is not there ends the inference with an error."""
+    attributes, dtype = node.attributes, context.dtype(node.inputs[0])
+    if attributes.get_string("mode", "avg") != "avg":
+        raise UnsupportedOperatorError("only the mode 'avg' is implemented")
+    half = attributes.get_string("coordinate_transformation_mode", "half_pixel" if opset_of(node) >= 16 else "")
+    boxes, batch = context.tensor(node.inputs[1]), context.shape(node.inputs[0])[0]
+    aligned = half == "half_pixel"
+    indices = op.astype(checked_indices(context, node, node.inputs[2], (batch,)), dtype)
+    scale = attributes.get_float("spatial_scale", 1.0) or 1.0
+    corners = op.subtract(boxes, relax.const(0.5 / scale, dtype)) if aligned else boxes
+    rows = op.concat([op.expand_dims(indices, 1), corners], 1)
+    return [op.vision.roi_align(context.tensor(node.inputs[0]), rows, context.shape(node.outputs[0])[2:], scale,
+                                attributes.get_int("sampling_ratio", 0), aligned, "NCHW", "avg")]
+
+
 OPERATORS: dict[str, Operator] = {
     "AffineGrid": affine_grid,
     "DeformConv": deform_conv,
     "Det": determinant,
     "NonMaxSuppression": suppress,
+    "RoiAlign": roi_align,
 }
