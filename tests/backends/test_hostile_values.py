@@ -65,3 +65,21 @@ def worker():
 @pytest.mark.parametrize("name", GRAPHS)
 def test_extreme_values_do_not_crash(worker, name):
     worker.submit(run_with_extremes, GRAPHS[name]).result(timeout=120)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64", "uint8"])
+def test_integer_division_by_anything(worker, dtype):
+    numbers = np.array([0, 1, -1, 2, -3, np.iinfo(dtype).min, np.iinfo(dtype).max]).astype(dtype)
+    x, y = (grid.ravel() for grid in np.meshgrid(numbers, numbers))
+    text = f"({dtype}[{x.size}] x, {dtype}[{x.size}] y) => ({dtype}[{x.size}] q, {dtype}[{x.size}] r)"
+    q, r = worker.submit(divide, text + "{ q = Div(x, y) r = Mod(x, y) }", x, y).result(timeout=60)
+    with np.errstate(all="ignore"):
+        np.testing.assert_array_equal(r, np.mod(x, y))
+    for quotient, a, b in zip(*(array.tolist() for array in (q, x, y)), strict=True):
+        exact = (abs(a) // abs(b)) * (1 if (a < 0) == (b < 0) else -1) if b else 0
+        assert quotient == np.array(exact).astype(dtype)
+
+
+def divide(text, x, y):
+    program = build(lower(model_of('<ir_version: 8, opset_import: ["": 22]> g ' + text), resolve("cpu")))
+    return run(program, {"x": x, "y": y})

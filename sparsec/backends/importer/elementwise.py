@@ -30,14 +30,36 @@ def is_infinite(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return [op.logical_and(op.isinf(x), sign)]
 
 
+def _divisors(context: LoweringContext, node: ir.Node) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
+    """Integer divisors with 1 for those that may trap the processor, and where these are 0 and where -1."""
+    y, dtype = context.tensor(node.inputs[1]), context.dtype(node.inputs[1])
+    zero = context.bb.emit(op.equal(y, relax.const(0, dtype)))
+    minus = context.bb.emit(op.equal(y, relax.const(-1, dtype))) if dtype.startswith("int") else zero
+    safe = op.where(op.logical_or(zero, minus), relax.const(1, dtype), y)
+    return context.bb.emit(safe), zero, minus
+
+
+def divide(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Div; integers are truncated, and their quotient by 0 is 0."""
+    x, dtype = context.tensor(node.inputs[0]), context.dtype(node.inputs[0])
+    if not dtype.startswith(("int", "uint")):
+        return [op.divide(x, context.tensor(node.inputs[1]))]
+    safe, zero, minus = _divisors(context, node)
+    none, quotient = relax.const(0, dtype), op.divide(x, safe)
+    if dtype.startswith("int"):
+        quotient = op.where(minus, op.subtract(none, x), quotient)
+    return [op.where(zero, none, quotient)]
+
+
 def modulo(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
-    """Mod: with the dividend's sign if `fmod`, else with the divisor's."""
+    """Mod: with the dividend's sign if `fmod`, else with the divisor's; integers modulo 0 are 0."""
     x, y = (context.tensor(value) for value in node.inputs)
-    dtype = context.dtype(node.inputs[0])
-    if node.attributes.get_int("fmod", 0):
-        return [op.mod(x, y)]
+    dtype, fmod = context.dtype(node.inputs[0]), node.attributes.get_int("fmod", 0)
     if not dtype.startswith("float"):
-        return [op.floor_mod(x, y)]
+        safe, *_ = _divisors(context, node)  # the remainder by 1 is 0, as it is by -1
+        return [op.mod(x, safe) if fmod else op.floor_mod(x, safe)]
+    if fmod:
+        return [op.mod(x, y)]
     zero, rest = relax.const(0, dtype), context.bb.emit(op.mod(x, y))
     other_sign = op.logical_xor(op.less(rest, zero), op.less(y, zero))
     moved = op.logical_and(op.not_equal(rest, zero), other_sign)
@@ -132,6 +154,7 @@ def swish(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 OPERATORS: dict[str, Operator] = {
     "BitCast": bit_cast,
     "BitShift": shift,
+    "Div": divide,
     "Dropout": dropout,
     "IsInf": is_infinite,
     "LpNormalization": lp_normalization,
