@@ -40,7 +40,7 @@ class Program:
 
     Attributes:
         library: a shared object (ELF) holding a Relax VM executable, or the object files of one, one after the other.
-        entry: the VM function; it takes the inputs in order, then every constant in order, and returns a tuple of outputs.
+        entry: the VM function; it takes the inputs in order, then every constant in order; returns a tuple of outputs.
         constants: the weights and tables as the kernels read them; each is given to the VM 64-byte aligned.
         inputs: the signature's inputs, in order.
         outputs: the signature's outputs, in order.
