@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -64,22 +64,21 @@ class Choice:
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,
            trials: int = 6, machine: Machine = DEFAULT_MACHINE, smallest: bool = False,
            workers: int = 1) -> Choice:
-    """The fastest option by the roofline; with `measure`, the fastest of the `trials` best predicted ones.
+    """The fastest option by the roofline; with `measure`, the fastest of those timed.
 
     With `smallest`, the one of the fewest bytes among those at least as fast as the best dense one.
 
-    The best dense option is among those measured unless it is hopeless. `measure` may answer None for an option that
-    there is no time left for; `workers` calls of it are made at once.
+    Timed are first the best predicted options of the `trials` most promising kernel families, then half as many more of
+    the family that won: tilings of one family differ less than the predictions of two families err. The best dense
+    option is among the first unless it is hopeless. `measure` may answer None for an option that there is no time left
+    for; `workers` calls of it are made at once.
     """
     candidates = sorted((Candidate(o, predict(o.work, machine, threads)) for o in options), key=lambda c: c.predicted_s)
     if measure is not None and len(candidates) > 1:
-        shortlist = _shortlist(candidates, trials)
-        if workers == 1:
-            seconds = [measure(c.option) for c in shortlist]
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                seconds = list(pool.map(measure, (c.option for c in shortlist)))
-        timed = [replace(c, measured_s=each) for c, each in zip(shortlist, seconds, strict=True)]
+        families = _families(candidates)
+        timed = _timed(_finalists(families, trials), measure, workers)
+        fastest = min(timed, key=lambda c: (c.measured_s is None, c.time_s))
+        timed += _timed(families[_family(fastest)][1:1 + trials // 2], measure, workers)
         rest = [c for c in candidates if all(c.option is not t.option for t in timed)]
         candidates = sorted(timed, key=lambda c: (c.measured_s is None, c.time_s)) + rest
     winner = _smallest(candidates) if smallest else candidates[0]
@@ -100,10 +99,33 @@ def best_by_format(choice: Choice) -> list[Candidate]:
     return list(best.values())
 
 
-def _shortlist(candidates: Sequence[Candidate], trials: int) -> list[Candidate]:
-    """The candidates worth timing: the best predicted ones, and dense if it is not hopeless."""
-    short = list(candidates[:trials])
-    dense = next((c for c in candidates if c.option.format.startswith("dense")), None)
-    if dense is not None and dense not in short and dense.predicted_s < HOPELESS * candidates[0].predicted_s:
-        short.append(dense)
-    return short
+def _family(candidate: Candidate) -> tuple[str, str]:
+    return candidate.option.format, candidate.option.kernel
+
+
+def _families(candidates: Sequence[Candidate]) -> dict[tuple[str, str], list[Candidate]]:
+    """The candidates that are not hopeless by kernel family, each family and the families themselves the best first."""
+    families: dict[tuple[str, str], list[Candidate]] = {}
+    for candidate in candidates:
+        if candidate.predicted_s < HOPELESS * candidates[0].predicted_s:
+            families.setdefault(_family(candidate), []).append(candidate)
+    return families
+
+
+def _finalists(families: Mapping[tuple[str, str], list[Candidate]], trials: int) -> list[Candidate]:
+    """The best of the first families and the best dense one."""
+    best = [members[0] for members in families.values()]
+    dense = next((c for c in best[trials:] if c.option.format.startswith("dense")), None)
+    if dense is None or any(c.option.format.startswith("dense") for c in best[:trials]):
+        return best[:trials]
+    return [*best[:trials], dense]
+
+
+def _timed(candidates: Sequence[Candidate], measure: Measure, workers: int) -> list[Candidate]:
+    """The candidates with their measured times."""
+    if workers == 1:
+        seconds = [measure(c.option) for c in candidates]
+    else:
+        with ThreadPoolExecutor(workers) as pool:
+            seconds = list(pool.map(measure, (c.option for c in candidates)))
+    return [replace(c, measured_s=each) for c, each in zip(candidates, seconds, strict=True)]

@@ -1,10 +1,10 @@
 """Dense convolution with the output channels on the lanes, for images whose rows are no whole vectors.
 
 `dense.py` puts pixels on the lanes and so computes the junk between rows as well: 30 % of a 7 x 7 image. Here a
-register block is `pixels` neighbours of a row times `vectors` vectors of output channels, and every multiply-add
-broadcasts one input. A panel of channels is computed for all pixels, chunk of inputs by chunk, into a scratch
-[position, channel]; at its end the scratch is transposed back into rows of pixels, where bias, residual and activation
-follow.
+register block is `rows` x `pixels` neighbours of an image times `vectors` vectors of output channels, and every
+multiply-add broadcasts one input. A panel of channels is computed for all pixels, chunk of inputs by chunk, into a
+scratch [position, channel]; at its end the scratch is transposed back into rows of pixels, where bias, residual and
+activation follow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class DenseOutputsParams:
         stencil: the geometry; its outputs are whole vectors.
         epilogue: what follows the product.
         target: layout of the output.
-        pixels: neighbours in a register block; a row holds a whole number of blocks.
+        rows: rows of an image in a register block; the image's height is a multiple.
+        pixels: neighbours of each row in a register block; the image's width is a multiple.
         vectors: vectors of output channels in a register block, and in a panel.
         chunk: channels of a K-chunk.
 
@@ -41,6 +42,7 @@ class DenseOutputsParams:
     stencil: Stencil
     epilogue: Epilogue
     target: PaddedFlat
+    rows: int
     pixels: int
     vectors: int
     chunk: int
@@ -62,16 +64,31 @@ class DenseOutputsParams:
 
     @property
     def row_blocks(self) -> int:
-        """Register blocks of a row of pixels."""
+        """Register blocks side by side in an image."""
         return self.target.width // self.pixels
 
+    @property
+    def blocks(self) -> int:
+        """Register blocks of a panel."""
+        return self.target.batch * (self.target.height // self.rows) * self.row_blocks
 
-def blockings(stencil: Stencil, target: PaddedFlat, isa: Isa) -> list[tuple[int, int]]:
-    """(pixels, vectors) of the register blocks that fit the registers; none where outputs are no whole vectors."""
+    @property
+    def positions(self) -> list[int]:
+        """Floats from a register block's first pixel to each."""
+        return [row * self.target.row_stride + pixel for row in range(self.rows) for pixel in range(self.pixels)]
+
+
+def blockings(stencil: Stencil, target: PaddedFlat, isa: Isa) -> list[tuple[int, int, int]]:
+    """(rows, pixels, vectors) of the register blocks that fit the registers; none where outputs are no whole vectors.
+
+    A block has several rows only where one block spans the width.
+    """
     if stencil.outputs % stencil.lanes or stencil.segments > 1:
         return []
-    pixels = [p for p in range(2, 9) if target.width % p == 0]
-    return [(p, v) for p in pixels for v in range(1, 7) if isa.registers - 10 <= (p + 1) * v <= isa.registers - 3]
+    areas = [(1, p) for p in range(2, 9) if target.width % p == 0]
+    areas += [(r, target.width) for r in range(2, 5) if target.height % r == 0 and r * target.width <= 8]
+    return [(r, p, v) for r, p in areas for v in range(1, 7)
+            if isa.registers - 12 <= (r * p + 1) * v <= isa.registers - 3]
 
 
 def pack(weight: np.ndarray, params: DenseOutputsParams) -> dict[str, np.ndarray]:
@@ -82,15 +99,16 @@ def pack(weight: np.ndarray, params: DenseOutputsParams) -> dict[str, np.ndarray
     return {"values": np.ascontiguousarray(panels).ravel()}
 
 
-def work(params: DenseOutputsParams) -> Work:
+def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
     """What a run costs."""
     p, s = params, params.stencil
-    blocks = p.target.batch * p.target.height * p.row_blocks * p.panels
-    steps = blocks * s.inner
-    partial = blocks * p.pixels * p.vectors * p.chunks
+    blocks = p.blocks * p.panels
+    steps, pixels = blocks * s.inner, p.rows * p.pixels
+    partial = blocks * pixels * p.vectors * p.chunks
     stored = s.vectors * s.outputs
-    weights = 4 * steps * p.panel
-    return Work(fmas=steps * p.pixels * p.vectors, loads=steps * (p.pixels + p.vectors) + 2 * partial + 8 * stored,
+    stays = 4 * p.chunk * len(s.taps) * p.panel <= l1_bytes
+    weights = 4 * s.inner * p.panel * p.panels * (1 if stays else p.blocks)
+    return Work(fmas=steps * pixels * p.vectors, loads=steps * (pixels + p.vectors) + 2 * partial + 8 * stored,
                 groups=blocks * p.chunks, l2_bytes=weights + 4 * s.lanes * (partial + stored))
 
 
@@ -123,25 +141,27 @@ def _panels(b: Buffers, p: DenseOutputsParams, low: Any, high: Any, thread: tupl
         clear_border(b, s, *thread)
     sums = T.alloc_buffer((s.vectors * s.lanes * p.panel,), "float32")
     with T.serial(low, high) as panel:
-        with (T.serial(0, p.chunks) as chunk, T.serial(0, target.batch) as image, T.serial(0, target.height) as row,
+        rows = target.height // p.rows
+        with (T.serial(0, p.chunks) as chunk, T.serial(0, target.batch) as image, T.serial(0, rows) as row,
               T.serial(0, p.row_blocks) as block):
-            position = T.Bind((image * target.pitch + row) * target.row_stride + block * p.pixels)
-            ordinal = T.Bind((image * target.height + row) * p.row_blocks + block)
+            position = T.Bind((image * target.pitch + row * p.rows) * target.row_stride + block * p.pixels)
+            ordinal = T.Bind((image * rows + row) * p.row_blocks + block)
             _register_block(b, p, sums, T.Bind(panel), chunk, position, ordinal)
         _write_panel(b, p, sums, panel)
 
 
 def _register_block(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any, chunk: Any, position: Any,
                     ordinal: Any) -> None:
-    """The products of a chunk for `pixels` positions of a panel, the ordinal-th of them, added to the scratch."""
+    """The products of a chunk for the positions of the ordinal-th block of a panel, added to the scratch."""
     s, lanes = p.stencil, p.stencil.lanes
-    acc = registers(p.pixels * p.vectors, lanes)
-    for register in range(p.pixels * p.vectors):
+    pixels = list(enumerate(p.positions))
+    acc = registers(len(pixels) * p.vectors, lanes)
+    for register in range(len(pixels) * p.vectors):
         store(acc, register * lanes, splat(0.0, lanes))
     weights = T.Bind((panel * s.inner + chunk * (p.chunk * len(s.taps))) * p.panel)
     x = T.Bind(s.x_origin + chunk * (p.chunk * s.x_channel_stride) + position)
     # Weights come from memory: every register block of a chunk asks for a share of the next chunk's.
-    share = -(-p.vectors // (p.target.batch * p.target.height * p.row_blocks))
+    share = -(-p.vectors // p.blocks)
     next_chunk = p.chunk * len(s.taps) * p.panel
     ahead = [T.Bind(next_chunk + T.floormod(ordinal * share + i, p.vectors) * lanes) for i in range(share)]
     with T.serial(0, T.min(p.chunk, s.channels - chunk * p.chunk)) as channel:
@@ -150,17 +170,17 @@ def _register_block(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any, ch
             for line in ahead:
                 prefetch(b["values"], at + line)
             values = [T.Bind(load(b["values"], at + v * lanes, lanes)) for v in range(p.vectors)]
-            for pixel in range(p.pixels):
-                source = splat(b["x"][x + channel * s.x_channel_stride + offset + pixel], lanes)
+            for pixel, away in pixels:
+                source = splat(b["x"][x + channel * s.x_channel_stride + offset + away], lanes)
                 for v in range(p.vectors):
                     add_to(acc, (pixel * p.vectors + v) * lanes, values[v] * source)
-    registers_at = [(pixel, v) for pixel in range(p.pixels) for v in range(p.vectors)]
 
     def write(*, more: bool) -> None:
-        for pixel, v in registers_at:
-            at = (position + pixel) * p.panel + v * lanes
-            total = load(acc, (pixel * p.vectors + v) * lanes, lanes)
-            store(sums, at, total + load(sums, at, lanes) if more else total)
+        for pixel, away in pixels:
+            for v in range(p.vectors):
+                at = (position + away) * p.panel + v * lanes
+                total = load(acc, (pixel * p.vectors + v) * lanes, lanes)
+                store(sums, at, total + load(sums, at, lanes) if more else total)
 
     if p.chunks == 1:
         write(more=False)

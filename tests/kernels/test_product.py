@@ -72,20 +72,21 @@ def test_convolution_over_padded_images(target, mode, name, shape):
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("chunk", [3, 7])
-def test_dense_convolution_with_outputs_on_the_lanes(target, threads, chunk):
+@pytest.mark.parametrize("rows", [1, 2])
+def test_dense_convolution_with_outputs_on_the_lanes(target, threads, chunk, rows):
     rng, lanes = np.random.default_rng(2), isa(target).lanes
-    source, result = PaddedFlat(2, 7, 5, 6, 1, 8, lanes), PaddedFlat(2, 48, 5, 6, 1, 8, lanes)
+    source, result = PaddedFlat(2, 7, 4, 6, 1, 8, lanes), PaddedFlat(2, 48, 4, 6, 1, 8, lanes)
     weight, bias = rng.standard_normal((48, 63), np.float32), rng.standard_normal(48, np.float32)
-    images, skip = rng.standard_normal((2, 7, 5, 6), np.float32), rng.standard_normal((2, 48, 5, 6), np.float32)
+    images, skip = rng.standard_normal((2, 7, 4, 6), np.float32), rng.standard_normal((2, 48, 4, 6), np.float32)
     x, residual, expected = (np.zeros(layout.size, np.float32) for layout in (source, result, result))
     pixels(x, padded_rows(source))[...] = images
     pixels(residual, padded_rows(result))[...] = skip
     padded = np.pad(images, [(0, 0), (0, 0), (1, 1), (1, 1)])
-    columns = np.stack([padded[:, :, i:i + 5, j:j + 6] for i in range(3) for j in range(3)], axis=2)
-    y = (weight @ columns.reshape(2, 63, 30) + bias[:, None]).reshape(2, 48, 5, 6) + skip
+    columns = np.stack([padded[:, :, i:i + 4, j:j + 6] for i in range(3) for j in range(3)], axis=2)
+    y = (weight @ columns.reshape(2, 63, 24) + bias[:, None]).reshape(2, 48, 4, 6) + skip
     pixels(expected, padded_rows(result))[...] = np.maximum(y, 0)
     stencil = convolution(source, result, (3, 3), (1, 1), (1, 1))
-    params = dense_outputs.DenseOutputsParams(stencil, Epilogue("relu", residual=True), result, 3, 2, chunk)
+    params = dense_outputs.DenseOutputsParams(stencil, Epilogue("relu", residual=True), result, rows, 3, 2, chunk)
     check(target, threads, dense_outputs, params, weight, bias, (pixel_mask(result), x, residual), expected)
 
 

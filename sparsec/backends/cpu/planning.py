@@ -18,6 +18,8 @@ from sparsec.option import Option
 from sparsec.target import Target
 
 COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
+CYCLE_BYTES = 32 << 20  # the constants that repeated runs cycle through: a network's other layers drive them out of L2
+MAX_COPIES = 64
 REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
 LAYERS: dict[str, Any] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul}
 """The operators with a weight of their own, by the module that offers options for them and calls one."""
@@ -36,24 +38,31 @@ def kernel_call(node: ir.Node, option: Option, target: Target, threads: int) -> 
 
 
 def measure(node: ir.Node, option: Option, target: Target, threads: int) -> float:
-    """Seconds that an option takes for a node, with activations as cold as the rest of a network leaves them."""
+    """Seconds that an option takes for a node, with inputs and weights as cold as the rest of a network leaves them."""
     call = kernel_call(node, option, target, threads)
     with settings(target) as llvm:
         function = tvm.compile(call.kernel.with_attr("global_symbol", "main"), target=llvm)["main"]
     sizes = (*call.input_sizes, call.output_size)
-    copies = max(1, min(64, COLD * target.l2_bytes // (4 * sum(sizes))))
     rng = np.random.default_rng(0)
-    fixed = [tvm.runtime.tensor(array) for array in call.constants]
-    activations = [[tvm.runtime.tensor(rng.standard_normal(n, np.float32)) for n in sizes] for _ in range(copies)]
+    activations = [[tvm.runtime.tensor(rng.standard_normal(n, np.float32)) for n in sizes]
+                   for _ in range(_copies(COLD * target.l2_bytes, 4 * sum(sizes)))]
+    constants = [[tvm.runtime.tensor(array) for array in call.constants]
+                 for _ in range(_copies(CYCLE_BYTES, sum(array.nbytes for array in call.constants)))]
+    cycle = max(len(activations), len(constants))
 
     def seconds(count: int) -> float:
         begin = time.perf_counter()
         for index in range(count):
-            function(*fixed, *activations[index % copies])
+            function(*constants[index % len(constants)], *activations[index % len(activations)])
         return (time.perf_counter() - begin) / count
 
     def fastest() -> float:
-        count = max(copies, int(REPEAT_S / seconds(copies)) + 1)
+        count = max(cycle, int(REPEAT_S / seconds(cycle)) + 1)
         return min(seconds(count) for _ in range(REPEATS))
 
     return float(tvm_runtime.call(threads, fastest))
+
+
+def _copies(cycle_bytes: int, nbytes: int) -> int:
+    """Copies of some arrays that a cycle takes to be of a size."""
+    return max(1, min(MAX_COPIES, -(-cycle_bytes // max(nbytes, 1))))

@@ -119,12 +119,13 @@ def _dense_outputs_options(layer: Layer, target: Target, isa: Isa) -> Iterator[O
     s = layer.stencil
     if layer.target is None:
         return
-    fits = int(L1_SHARES[0] * target.l1_bytes) // (4 * s.x_channel_stride)
-    chunk = balanced(s.channels, max(fits, -(-MIN_STEPS // len(s.taps))))
-    for pixels, vectors in dense_outputs.blockings(s, layer.target, isa):
-        params = dense_outputs.DenseOutputsParams(s, layer.epilogue, layer.target, pixels, vectors, chunk)
-        yield Option("dense", "gemm/outputs", f"P={pixels} V={vectors} chunk={chunk}", params, 4 * layer.weight.size,
-                     dense_outputs.work(params))
+    for rows, pixels, vectors in dense_outputs.blockings(s, layer.target, isa):
+        column = 4 * (s.x_channel_stride + len(s.taps) * vectors * s.lanes)  # a channel's inputs and weights
+        least = -(-MIN_STEPS // len(s.taps))
+        for chunk in {balanced(s.channels, max(int(share * target.l1_bytes) // column, least)) for share in L1_SHARES}:
+            params = dense_outputs.DenseOutputsParams(s, layer.epilogue, layer.target, rows, pixels, vectors, chunk)
+            yield Option("dense", "gemm/outputs", f"P={rows}x{pixels} V={vectors} chunk={chunk}", params,
+                         4 * layer.weight.size, dense_outputs.work(params, target.l1_bytes))
 
 
 FAMILIES: dict[type, Any] = {
