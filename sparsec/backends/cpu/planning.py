@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import tvm
+from tvm import tirx
 
 from sparsec.backends import tvm_runtime
 from sparsec.backends.cpu import conv, matmul
@@ -39,9 +42,25 @@ def kernel_call(node: ir.Node, option: Option, target: Target, threads: int) -> 
 
 def measure(node: ir.Node, option: Option, target: Target, threads: int) -> float:
     """Seconds that an option takes for a node, with inputs and weights as cold as the rest of a network leaves them."""
+    return prepare(node, option, target, threads)()
+
+
+def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Callable[[], float]:
+    """Compile an option for a node and pack the weight; the result is what `measure` returns once called."""
     call = kernel_call(node, option, target, threads)
+    return partial(_time, call, _compile(call.kernel, target), target, threads)
+
+
+@lru_cache(maxsize=512)
+def _compile(kernel: tirx.PrimFunc, target: Target) -> Callable[..., None]:
+    """The kernel as a function; equal layers share the kernel's object."""
     with settings(target) as llvm:
-        function = tvm.compile(call.kernel.with_attr("global_symbol", "main"), target=llvm)["main"]
+        function: Callable[..., None] = tvm.compile(kernel.with_attr("global_symbol", "main"), target=llvm)["main"]
+    return function
+
+
+def _time(call: KernelCall, function: Callable[..., None], target: Target, threads: int) -> float:
+    """The shortest time of a call in seconds."""
     sizes = (*call.input_sizes, call.output_size)
     rng = np.random.default_rng(0)
     activations = [[tvm.runtime.tensor(rng.standard_normal(n, np.float32)) for n in sizes]
