@@ -1,0 +1,64 @@
+"""The frame that the pieces of a kernel share: which part of the product a thread block, a warp and a lane work on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.cuda.params import MmaParams
+
+
+@dataclass(frozen=True)
+class Block:
+    """A thread block at work; everything but the parameters is a TIR expression or buffer.
+
+    Attributes:
+        params: the product.
+        buffers: the kernel's arguments by name.
+        shared: shared memory, bytes.
+        thread: this thread's number in the block.
+        lane: its number in the warp.
+        warp_row: the warp's number along the rows.
+        warp_column: the warp's number along the columns.
+        row: the block's first row of W.
+        column: its first column of X.
+        matrix: its matrix of the batch.
+        share: its share of K.
+
+    """
+
+    params: MmaParams
+    buffers: Mapping[str, Any]
+    shared: Any
+    thread: Any
+    lane: Any
+    warp_row: Any
+    warp_column: Any
+    row: Any
+    column: Any
+    matrix: Any
+    share: Any
+
+
+def per_thread(b: Block, count: int, body: Callable[[Any], None], unrolled: int = 32) -> None:
+    """Deal pieces of work 0 … count - 1 to the block's threads, neighbours to neighbours."""
+    threads = b.params.tile.threads
+    rounds = -(-count // threads)
+
+    def one(turn: Any) -> None:
+        number = turn * threads + b.thread
+        if count % threads == 0:
+            body(number)
+            return
+        with T.If(number < count), T.Then():
+            body(number)
+
+    if rounds > unrolled:
+        with T.serial(0, rounds) as turn:
+            one(turn)
+        return
+    for turn in range(rounds):
+        one(turn)

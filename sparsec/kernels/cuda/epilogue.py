@@ -1,0 +1,165 @@
+"""From sums in registers to Y: through shared memory, so that lanes finish and store whole vectors.
+
+Each warp passes its sums slice by slice through a piece of shared memory of its own. A slice is lines along which Y
+is contiguous: 16 rows in layout kn, 8 columns in layout nk. Lines are padded so that the lanes' stores meet different
+banks.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.activations import ACTIVATIONS
+from sparsec.kernels.cuda import ptx
+from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.params import OUTPUTS, VECTOR_BYTES, MmaParams
+
+THREADS = 256  # of a block of the kernel that sums shares of K
+
+
+def sum_type(p: MmaParams) -> str:
+    """The dtype of sums; PTX keeps integers in untyped registers."""
+    return "uint32" if p.dtype == "int8" else "float32"
+
+
+def shared_bytes(p: MmaParams) -> int:
+    """Bytes of shared memory for the slices of all warps."""
+    return p.tile.threads // 32 * _slice_bytes(p)
+
+
+def _lines(p: MmaParams) -> tuple[int, int, int]:
+    """Lines of a slice, elements of a line, and floats from a line to the next."""
+    if p.layout == "kn":
+        length = p.tile.column_blocks * 8
+        return 16, length, length + (0 if p.tile.column_blocks % 2 else 8)
+    length = p.tile.row_blocks * 16
+    return 8, length, length + 4
+
+
+def _slice_bytes(p: MmaParams) -> int:
+    lines, _, stride = _lines(p)
+    return lines * stride * 4
+
+
+def store(b: Block, sums: Any) -> None:
+    """Finish the block's sums and store them in Y, or as they are in `partial` where K is split."""
+    p, t = b.params, b.params.tile
+    base = T.Bind((b.warp_column * t.warps[0] + b.warp_row) * _slice_bytes(p))
+    for number in range(t.row_blocks if p.layout == "kn" else t.column_blocks):
+        _write_slice(b, sums, base, number)
+        ptx.warp_barrier()
+        _read_slice(b, base, number)
+        ptx.warp_barrier()
+
+
+def _write_slice(b: Block, sums: Any, base: Any, number: int) -> None:
+    """Lane 4g + t holds rows g and g + 8 of a block of 16, and columns 2t and 2t + 1 of a block of 8."""
+    t, stride = b.params.tile, _lines(b.params)[2]
+    g, pair = b.lane // 4, b.lane % 4 * 2
+    if b.params.layout == "kn":
+        for block in range(t.column_blocks):
+            for half in range(2):
+                first = (number * t.column_blocks + block) * 4 + half * 2
+                at = base + ((g + half * 8) * stride + block * 8 + pair) * 4
+                ptx.store_floats(b.shared, at, [_float(sums[first + i]) for i in range(2)])
+        return
+    for block in range(t.row_blocks):
+        for half in range(2):
+            for i in range(2):
+                value = sums[(block * t.column_blocks + number) * 4 + half * 2 + i]
+                at = base + ((pair + i) * stride + block * 16 + half * 8 + g) * 4
+                ptx.store_floats(b.shared, at, [_float(value)])
+
+
+def _float(value: Any) -> Any:
+    """A sum as a float."""
+    return value if value.ty == "float32" else T.Cast("float32", T.reinterpret("int32", value))
+
+
+def _read_slice(b: Block, base: Any, number: int) -> None:
+    p, t = b.params, b.params.tile
+    lines, length, stride = _lines(p)
+    vector = _vector(p)
+    pieces = length // vector
+    values = ptx.registers(vector, "float32")
+    if p.layout == "kn":
+        line = b.row + (b.warp_row * t.row_blocks + number) * 16
+        along = b.column + b.warp_column * length
+    else:
+        line = b.column + (b.warp_column * t.column_blocks + number) * 8
+        along = b.row + b.warp_row * length
+    for turn in range(-(-lines * pieces // 32)):
+        piece = T.Bind(turn * 32 + b.lane)
+        with T.If(piece < lines * pieces), T.Then():
+            width = min(vector, 4)
+            for first in range(0, vector, width):
+                ptx.load_words(values, first, width, b.shared,
+                               base + (piece // pieces * stride + piece % pieces * vector + first) * 4)
+            _store_vector(b, values, T.Bind(line + piece // pieces), T.Bind(along + piece % pieces * vector))
+
+
+def _vector(p: MmaParams) -> int:
+    """Elements of Y that a lane stores at once: those of 16 bytes, or fewer where Y's lines are not aligned so."""
+    line = p.n if p.layout == "kn" else p.m
+    return int(np.gcd(line, VECTOR_BYTES // (4 if p.split_k > 1 else OUTPUTS[p.out])))
+
+
+def _store_vector(b: Block, values: Any, line: Any, along: Any) -> None:
+    """Store values of a line from element `along` on, if they are inside Y."""
+    p = b.params
+    lines, length = (p.m, p.n) if p.layout == "kn" else (p.n, p.m)
+    inside = T.And(line < lines, along < length)
+    with T.If(inside), T.Then():
+        at = T.Bind((b.matrix * lines + line) * length + along)
+        if p.split_k > 1:
+            _store(b.buffers["partial"], T.Bind(b.share * p.outputs + at), values, _vector(p))
+        else:
+            _finish(p, b.buffers, values, at, line if p.layout == "kn" else along)
+
+
+def _finish(p: MmaParams, buffers: Any, values: Any, at: Any, row: Any) -> None:
+    """Scale, bias, residual and activation of a vector of sums, then store it from element `at` of Y on."""
+    vector = _vector(p)
+    results = ptx.registers(vector, p.out)
+    if p.epilogue.residual:
+        residual = ptx.registers(vector, p.out)
+        _store(residual, 0, buffers["residual"], vector, at)
+    for i in range(vector):
+        output = row if p.layout == "kn" else row + i
+        value = values[i]
+        if "scale" in buffers:
+            value = value * buffers["scale"][output]
+        value = value + buffers["bias"][output]
+        if p.epilogue.residual:
+            value = value + T.Cast("float32", residual[i])
+        e = p.epilogue
+        T.buffer_store(results, T.Cast(p.out, ACTIVATIONS[e.activation](value, 1, e.alpha, e.beta)), [i])
+    _store(buffers["y"], at, results, vector)
+
+
+def _store(to: Any, at: Any, source: Any, vector: int, first: Any = 0) -> None:
+    """Copy a vector of a buffer to another."""
+    if vector == 1:
+        T.buffer_store(to, source[first], [at])
+        return
+    T.buffer_store(to, source[T.Ramp(first, 1, vector)], [T.Ramp(at, 1, vector)])
+
+
+def sum_shares(p: MmaParams, buffers: Any) -> None:
+    """A second kernel: Y from the partial sums of all shares of K."""
+    vector = _vector(p)
+    pieces = p.outputs // vector
+    with (T.launch_thread("blockIdx.x", -(-pieces // THREADS)) as block,
+          T.launch_thread("threadIdx.x", THREADS) as thread):
+        at = T.Bind((block * THREADS + thread) * vector)
+        values = ptx.registers(vector, "float32")
+        with T.If(at < p.outputs), T.Then():
+            for i in range(vector):
+                value = buffers["partial"][at + i]
+                for share in range(1, p.split_k):
+                    value = value + buffers["partial"][share * p.outputs + at + i]
+                T.buffer_store(values, value, [i])
+            _finish(p, buffers, values, at, at // p.n % p.m if p.layout == "kn" else at % p.m)

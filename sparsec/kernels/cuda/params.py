@@ -1,0 +1,176 @@
+"""What a tensor-core product computes and how it is cut into tiles, for every kernel family of this package.
+
+    Y = activation(scale * (W X) + bias + residual)
+
+W is the weight (m, depth); X holds n columns in one of two LAYOUTS, and Y and the residual follow it:
+
+    kn   features first:  X (batch, k, n), Y (batch, m, n)
+    nk   tokens first:    X (n, k),        Y (n, m); a batch is more tokens
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsec.kernels.product import Epilogue
+
+LAYOUTS = ("kn", "nk")
+ITEMSIZES = {"float16": 2, "bfloat16": 2, "int8": 1}
+OUTPUTS = {"float16": 2, "bfloat16": 2, "float32": 4}
+STEP_BYTES = 64  # bytes of K that a warp's step multiplies: one `ldmatrix.x4`
+ROW_PAIR = 32  # rows of W are padded to these, since a word of metadata serves two blocks of 16
+VECTOR_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a thread block computes.
+
+    Attributes:
+        rows: outputs (of m).
+        columns: columns (of n).
+        depth: inputs (of K) in one stage of shared memory.
+        warps: warps along the rows and along the columns.
+        stages: stages of shared memory; all but one are being filled.
+
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    warps: tuple[int, int]
+    stages: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of the block."""
+        return 32 * self.warps[0] * self.warps[1]
+
+    @property
+    def row_blocks(self) -> int:
+        """Blocks of 16 rows of one warp."""
+        return self.rows // self.warps[0] // 16
+
+    @property
+    def column_blocks(self) -> int:
+        """Blocks of 8 columns of one warp."""
+        return self.columns // self.warps[1] // 8
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Column j of W multiplies feature `gather[j]` of X: a permutation of channels, or the windows of 4:6 and 6:8.
+
+    Attributes:
+        length: columns of W.
+        run: the largest power of two such that aligned runs of so many columns are aligned runs of features.
+
+    """
+
+    length: int
+    run: int = 1
+
+
+@dataclass(frozen=True)
+class MmaParams:
+    """A product on tensor cores; see the module for the meaning of m, n, k and the layouts.
+
+    Attributes:
+        m: outputs.
+        n: columns of one matrix of the batch.
+        k: features of X.
+        tile: what a thread block computes.
+        dtype: of W and X; int8 sums are scaled per output to floats.
+        out: of Y and the residual.
+        layout: one of LAYOUTS.
+        epilogue: what follows the product.
+        batch: matrices X; 1 in layout nk.
+        gather: which feature each column of W multiplies; None for the same.
+        split_k: shares of K that different blocks sum; more than one leave partial sums for a second kernel.
+
+    """
+
+    m: int
+    n: int
+    k: int
+    tile: Tile
+    dtype: str = "float16"
+    out: str = "float16"
+    layout: str = "nk"
+    epilogue: Epilogue = field(default_factory=Epilogue)
+    batch: int = 1
+    gather: Gather | None = None
+    split_k: int = 1
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element of W and X."""
+        return ITEMSIZES[self.dtype]
+
+    @property
+    def depth(self) -> int:
+        """Columns of W."""
+        return self.gather.length if self.gather else self.k
+
+    @property
+    def step(self) -> int:
+        """Inputs (of K) of a warp's step."""
+        return STEP_BYTES // self.itemsize
+
+    @property
+    def steps(self) -> int:
+        """Steps that W is padded to."""
+        return -(-self.depth // self.step)
+
+    @property
+    def tile_steps(self) -> int:
+        """Steps of one stage."""
+        return self.tile.depth // self.step
+
+    @property
+    def row_blocks(self) -> int:
+        """Blocks of 16 rows that W is padded to."""
+        return -(-self.m // ROW_PAIR) * (ROW_PAIR // 16)
+
+    @property
+    def k_tiles(self) -> int:
+        """Stages that all of K takes."""
+        return -(-self.depth // self.tile.depth)
+
+    @property
+    def share_tiles(self) -> int:
+        """Stages of one share of K; the last share may have fewer."""
+        return -(-self.k_tiles // self.split_k)
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Blocks along the rows, along the columns, and over batch and shares of K."""
+        return -(-self.m // self.tile.rows), -(-self.n // self.tile.columns), self.batch * self.split_k
+
+    @property
+    def outputs(self) -> int:
+        """Elements of Y."""
+        return self.batch * self.m * self.n
+
+    @property
+    def copy_bytes(self) -> int:
+        """Bytes of X that one instruction copies: as many as are aligned and contiguous."""
+        contiguous = self.n if self.layout == "kn" else self.k
+        if self.gather and self.layout == "nk":
+            contiguous = int(np.gcd(contiguous, self.gather.run))
+        return int(np.gcd(contiguous * self.itemsize, VECTOR_BYTES))
+
+
+def reject(p: MmaParams) -> str | None:
+    """Why no kernel computes the product, or None; whether an architecture can run its tile is `tiles.reject`'s."""
+    if p.dtype == "int8" and p.layout == "kn":
+        return "int8 activations must be tokens first, since ldmatrix transposes 16-bit elements only"
+    if p.copy_bytes < 2:
+        return f"int8 activations need an even number of contiguous features: k = {p.k}, gather {p.gather}"
+    if p.layout == "nk" and p.batch != 1:
+        return "a batch of matrices with tokens first is one matrix with more tokens"
+    if p.split_k > 1 and (p.split_k - 1) * p.share_tiles >= p.k_tiles:
+        return f"K = {p.depth} is too short for {p.split_k} shares of whole stages"
+    return None

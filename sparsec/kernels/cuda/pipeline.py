@@ -1,0 +1,148 @@
+"""The skeleton of every product on tensor cores: stages of shared memory filled by asynchronous copies while warps
+multiply what has arrived.
+
+Blocks are numbered in groups of GROUP tiles of rows, so that the blocks that run at the same time share both the
+rows' weights and the columns' activations in the L2 cache (the order of Triton's matrix multiplication).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.errors import FormatError
+from sparsec.kernels.cuda import epilogue, ptx, staging
+from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.params import MmaParams, reject
+
+GROUP = 8
+Arguments = dict[str, tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """How a family's weight reaches the tensor cores.
+
+    Attributes:
+        arguments: the arrays of `pack`: name -> (length, dtype).
+        stage_bytes: bytes of the weight in one stage.
+        copy: starts copying a stage: (block, base, K tile).
+        fetch: brings a step's weights into registers and returns what multiplies them: (block, base, step) ->
+            (row block, column block, fragment of the activations) -> None.
+
+    """
+
+    arguments: Arguments
+    stage_bytes: int
+    copy: Callable[[Block, Any, Any], None]
+    fetch: Callable[[Block, Any, int, Any], Callable[[int, int, Any], None]]
+
+
+def arguments(p: MmaParams, weight: Arguments) -> Arguments:
+    """The kernel's buffers in order, inputs first: name -> (length in elements, dtype)."""
+    result = dict(weight)
+    if p.gather:
+        result["gather"] = (p.gather.length, "int32")
+    if p.dtype == "int8":
+        result["scale"] = (p.m, "float32")
+    result["bias"] = (p.m, "float32")
+    result["x"] = (p.batch * p.k * p.n, p.dtype)
+    if p.epilogue.residual:
+        result["residual"] = (p.outputs, p.out)
+    if p.split_k > 1:
+        result["partial"] = (p.split_k * p.outputs, "float32")
+    result["y"] = (p.outputs, p.out)
+    return result
+
+
+def shared_bytes(p: MmaParams, weight_stage: int) -> int:
+    """Bytes of shared memory that a block takes."""
+    return max(p.tile.stages * (weight_stage + staging.stage_bytes(p)), epilogue.shared_bytes(p))
+
+
+def build(p: MmaParams, weight: Weight) -> Any:
+    """The kernel as a PrimFunc over flat buffers, see `arguments`.
+
+    Raises:
+        FormatError: no kernel computes the product.
+
+    """
+    if reason := reject(p):
+        raise FormatError(f"no tensor-core kernel for {p}: {reason}")
+    with IRBuilder() as builder, T.prim_func(is_private=True):
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": 1})
+        buffers = {name: T.arg(name, T.buffer((length,), dtype))
+                   for name, (length, dtype) in arguments(p, weight.arguments).items()}
+        _product(p, buffers, weight)
+        if p.split_k > 1:
+            epilogue.sum_shares(p, buffers)
+    return builder.get()
+
+
+def _product(p: MmaParams, buffers: dict[str, Any], weight: Weight) -> None:
+    rows, columns, matrices = p.grid
+    with (T.launch_thread("blockIdx.x", rows * columns) as number, T.launch_thread("blockIdx.y", matrices) as matrix,
+          T.launch_thread("threadIdx.x", p.tile.threads) as thread):
+        shared = T.alloc_buffer((shared_bytes(p, weight.stage_bytes),), "uint8", scope="shared.dyn")
+        warp = T.Bind(thread // 32)
+        row, column = _raster(number, rows, columns)
+        block = Block(p, buffers, shared, thread, T.Bind(thread % 32), T.Bind(warp % p.tile.warps[0]),
+                      T.Bind(warp // p.tile.warps[0]), T.Bind(row * p.tile.rows), T.Bind(column * p.tile.columns),
+                      T.Bind(matrix // p.split_k), T.Bind(matrix % p.split_k))
+        sums = ptx.registers(p.tile.row_blocks * p.tile.column_blocks * 4, epilogue.sum_type(p))
+        for register in range(p.tile.row_blocks * p.tile.column_blocks * 4):
+            T.buffer_store(sums, T.Cast(epilogue.sum_type(p), 0), [register])
+        _stages(block, weight, sums)
+        epilogue.store(block, sums)
+
+
+def _raster(number: Any, rows: int, columns: int) -> tuple[Any, Any]:
+    """The tile of a block, by its number."""
+    if rows <= GROUP:
+        return number % rows, number // rows
+    group = T.Bind(number // (GROUP * columns))
+    within = T.Bind(number % (GROUP * columns))
+    height = T.Bind(T.min(rows - group * GROUP, GROUP)) if rows % GROUP else GROUP
+    return group * GROUP + within % height, within // height
+
+
+def _stages(b: Block, weight: Weight, sums: Any) -> None:
+    """Multiply the block's share of K, stage by stage."""
+    p, stages = b.params, b.params.tile.stages
+    size = weight.stage_bytes + staging.stage_bytes(p)
+    first = T.Bind(b.share * p.share_tiles)
+    count = p.share_tiles if p.k_tiles % p.split_k == 0 else T.Bind(T.min(p.k_tiles - first, p.share_tiles))
+
+    def fill(turn: Any) -> None:
+        base = T.Bind(turn % stages * size)
+        weight.copy(b, base, first + turn)
+        staging.copy(b, base + weight.stage_bytes, first + turn)
+
+    for turn in range(stages - 1):
+        with T.If(turn < count), T.Then():
+            fill(turn)
+        ptx.commit()
+    with T.serial(0, count) as turn:
+        ptx.wait(stages - 2)
+        ptx.barrier()
+        with T.If(turn + stages - 1 < count), T.Then():
+            fill(turn + stages - 1)
+        ptx.commit()
+        _multiply(b, weight, sums, T.Bind(turn % stages * size))
+    ptx.barrier()  # the epilogue reuses the memory
+
+
+def _multiply(b: Block, weight: Weight, sums: Any, base: Any) -> None:
+    """Multiply one stage."""
+    p = b.params
+    activations = ptx.registers(4)
+    for step in range(p.tile_steps):
+        product = weight.fetch(b, base, step, sums)
+        for column_block in range(p.tile.column_blocks):
+            staging.load(b, activations, base + weight.stage_bytes, step, column_block)
+            for row_block in range(p.tile.row_blocks):
+                product(row_block, column_block, activations)

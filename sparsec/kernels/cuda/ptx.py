@@ -1,0 +1,93 @@
+"""Small vocabulary for writing kernels for tensor cores with TVM's IR builder: registers, copies, matrix fragments.
+
+Shared memory is one buffer of bytes that only these instructions touch, so that TVM adds no barriers of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tvm.tirx.script.builder import ir as T
+
+
+def emit(instruction: str, *operands: Any) -> None:
+    """One instruction of PTX by its full name."""
+    T.evaluate(T.ptx[instruction](*operands))
+
+
+def barrier() -> None:
+    """Wait for every thread of the block."""
+    T.evaluate(T.cuda.cta_sync())
+
+
+def warp_barrier() -> None:
+    """Wait for every lane of the warp."""
+    T.evaluate(T.cuda.warp_sync())
+
+
+def registers(count: int, dtype: str = "uint32") -> Any:
+    """A local array; with constant indices it stays in registers."""
+    return T.alloc_buffer((count,), dtype, scope="local")
+
+
+def copy_async(shared: Any, at: Any, source: Any, index: Any, nbytes: int, valid: Any = None) -> None:
+    """Start copying `nbytes` (4, 8 or 16) from `source[index]` on to byte `at`; zeros where `valid` is false."""
+    cache = "cg" if nbytes == 16 else "ca"
+    operands = [shared.ptr_to([at]), source.ptr_to([_safe(index, valid)]), nbytes]
+    if valid is not None:
+        operands.append(T.Cast("uint32", T.if_then_else(valid, nbytes, 0)))
+    emit(f"cp.async.{cache}.shared.global", *operands)
+
+
+def copy_element(shared: Any, at: Any, source: Any, index: Any, valid: Any = None) -> None:
+    """Copy 2 bytes from `source[index]` on to byte `at`; zeros where `valid` is false."""
+    element = registers(1, "uint16")
+    T.buffer_store(element, T.uint16(0), [0])
+    with T.If(valid if valid is not None else T.bool(True)), T.Then():
+        emit("ld.global.b16", element[0], source.ptr_to([_safe(index, valid)]))
+    emit("st.shared.b16", shared.ptr_to([at]), element[0])
+
+
+def _safe(index: Any, valid: Any) -> Any:
+    return index if valid is None else T.if_then_else(valid, index, 0)
+
+
+def commit() -> None:
+    """Close the group of the copies started so far."""
+    emit("cp.async.commit_group")
+
+
+def wait(pending: int) -> None:
+    """Wait until at most `pending` groups of this thread's copies are under way."""
+    emit("cp.async.wait_group", pending)
+
+
+def load_matrices(to: Any, shared: Any, at: Any, transposed: bool) -> None:  # noqa: FBT001 (the instruction's modifier)
+    """Four 8 x 8 matrices of 16-bit elements into four registers; lane i names the i-th row of 16 bytes."""
+    modifier = ".trans" if transposed else ""
+    emit(f"ldmatrix.sync.aligned.m8n8.x4{modifier}.shared.b16", *_words(to, 0, 4), shared.ptr_to([at]))
+
+
+def load_words(to: Any, first: int, count: int, shared: Any, at: Any) -> None:
+    """`count` (1, 2 or 4) words from byte `at` into the registers from `first` on."""
+    vector = f".v{count}" if count > 1 else ""
+    kind = "f32" if to.dtype == "float32" else "b32"
+    emit(f"ld.shared{vector}.{kind}", *_words(to, first, count), shared.ptr_to([at]))
+
+
+def store_floats(shared: Any, at: Any, values: Sequence[Any]) -> None:
+    """One, two or four floats to byte `at`."""
+    vector = f".v{len(values)}" if len(values) > 1 else ""
+    emit(f"st.shared{vector}.f32", shared.ptr_to([at]), *values)
+
+
+def multiply(instruction: str, sums: Any, first: int, left: Sequence[Any], right: Sequence[Any],
+             sparsity: Sequence[Any] = ()) -> None:
+    """Add a product of fragments to the four sums from `first` on; `sparsity` is metadata and selector."""
+    total = _words(sums, first, 4)
+    emit(instruction, *total, *left, *right, *total, *sparsity)
+
+
+def _words(buffer: Any, first: int, count: int) -> list[Any]:
+    return [buffer[first + i] for i in range(count)]
