@@ -67,7 +67,7 @@ def bench_sweep(text: str, target: str, threads: int, plot: Path | None, json: P
         point["layer"] = f"{100 * point['sparsity']:g} % zeros"
     _print_layers(points)
     if plot is not None:
-        from sparsec.report.eie_plots import save
+        from sparsec.report.figures import save
         from sparsec.report.format_plot import plot_formats
 
         save(plot_formats(points, f"{text}, {threads} thread(s)"), plot)

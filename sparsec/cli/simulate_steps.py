@@ -26,8 +26,9 @@ from sparsec.passes.context import Context
 from sparsec.pipeline import run_passes
 from sparsec.report import eie as report
 from sparsec.report.eie_html import render
-from sparsec.report.eie_plots import plot_layers, plot_sweep, save
+from sparsec.report.eie_plots import plot_layers, plot_sweep
 from sparsec.report.eie_trace import chrome_trace
+from sparsec.report.figures import save
 from sparsec.target import resolve
 
 PAPER_SEED = 0

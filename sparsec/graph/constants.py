@@ -1,6 +1,8 @@
-"""The contents of constant values."""
+"""Constant values: reading them, and adding one."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import onnx_ir as ir
@@ -17,3 +19,13 @@ def scalar(value: ir.Value | None) -> float | None:
     """The number held by an initializer of one element, or None."""
     array = constant(value)
     return float(array.item()) if array is not None and array.size == 1 else None
+
+
+def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
+    """Add an initializer under `name`, or a name derived from it where that is taken."""
+    names = itertools.chain([name], (f"{name}.{i}" for i in itertools.count(1)))
+    free = next(candidate for candidate in names if candidate not in graph.initializers)
+    value = ir.Value(name=free, const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=free),
+                     shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
+    graph.register_initializer(value)
+    return value

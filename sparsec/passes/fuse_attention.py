@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph import operators
-from sparsec.graph.constants import constant
+from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -96,7 +96,7 @@ def _fuse_standard(node: ir.Node) -> str | None:
         if bias is not None or q[2] != k[2] or node.graph is None:
             return "it is causal and has a mask or a cache"
         future = np.triu(np.full((q[2], k[2]), -np.inf, np.float32), 1)
-        bias = rewrite.add_constant(node.graph, f"{rewrite.node_name(node)}.mask", future)
+        bias = add_constant(node.graph, f"{rewrite.node_name(node)}.mask", future)
     scale = node.attributes.get_float("scale", 1 / math.sqrt(q[3]))
     if not _replace(node, _Scores(query, key, scale, bias, key_transposed=False), value, q[0], q[1]):
         return NOT_SPLIT
@@ -240,7 +240,7 @@ def _emit(mix: ir.Node, operand: _Operand) -> ir.Value:
     assert mix.graph is not None
     value, (a, b, features) = operand.source, static_shape(operand.source) or (0, 0, 0)
     if operand.width != features:
-        bounds = [rewrite.add_constant(mix.graph, f"{value.name}.{name}", np.array([number], np.int64)) for name, number
+        bounds = [add_constant(mix.graph, f"{value.name}.{name}", np.array([number], np.int64)) for name, number
                   in (("start", operand.offset), ("end", operand.offset + operand.width), ("axis", 2))]
         value = _insert(mix, "Slice", [value, *bounds], {}, (a, b, operand.width))
     if operand.sequence_first:
@@ -258,7 +258,7 @@ def _emit_output(mix: ir.Node, merged: ir.Value, shape: tuple[int, int, int], ta
         merged = _insert(mix, "Transpose", [merged], {"perm": [1, 0, 2]}, shape)
     wanted = static_shape(target) or ()
     if wanted != shape:
-        dims = rewrite.add_constant(mix.graph, f"{target.name}.shape", np.array(wanted, np.int64))
+        dims = add_constant(mix.graph, f"{target.name}.shape", np.array(wanted, np.int64))
         merged = _insert(mix, "Reshape", [merged, dims], {}, wanted)
     rewrite.take_over(merged, target)
 

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from sparsec.graph import operators
 from sparsec.graph.activations import ACTIVATIONS, Activation
-from sparsec.graph.constants import constant
+from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Report
@@ -86,9 +86,9 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
     name = rewrite.node_name(node)
     if scaled:
         weight = weight * scale.astype(np.float32).reshape(-1, *[1] * (weight.ndim - 1))
-        _set_input(node, 1, rewrite.add_constant(node.graph, f"{name}.weight", weight))
+        _set_input(node, 1, add_constant(node.graph, f"{name}.weight", weight))
     total = offset if bias is None else bias * scale + offset
-    _set_input(node, BIAS, rewrite.add_constant(node.graph, f"{name}.bias", total.astype(np.float32)))
+    _set_input(node, BIAS, add_constant(node.graph, f"{name}.bias", total.astype(np.float32)))
     kind = user.op_type
     _become(node, user)
     return kind

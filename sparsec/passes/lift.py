@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph import operators
-from sparsec.graph.constants import constant
+from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -114,7 +114,7 @@ def _matmul(node: ir.Node) -> str | None:
 def _linear(node: ir.Node, x: ir.Value | None, matrix: np.ndarray, *epilogue: ir.Value | None, left: bool) -> None:
     """Turns the node into sparsec::MatMul by an (outputs, inputs) matrix."""
     assert node.graph is not None
-    weight = rewrite.add_constant(node.graph, f"{rewrite.node_name(node)}.weight", matrix)
+    weight = add_constant(node.graph, f"{rewrite.node_name(node)}.weight", matrix)
     _become(node, "MatMul", [x, weight, *epilogue], {"side": "left" if left else "right"})
 
 
@@ -124,7 +124,7 @@ def _drop_unit_dimension(node: ir.Node) -> None:
     old = node.outputs[0]
     shape = static_shape(old) or ()
     name = rewrite.node_name(node)
-    target = rewrite.add_constant(node.graph, f"{name}.shape", np.array(shape, np.int64))
+    target = add_constant(node.graph, f"{name}.shape", np.array(shape, np.int64))
     reshape = ir.node("Reshape", [None, target])
     node.append(reshape)
     rewrite.take_over(reshape.outputs[0], old)
@@ -176,8 +176,8 @@ def _addend(node: ir.Node, c: ir.Value | None, *, left: bool) -> list[ir.Value |
     name = f"{rewrite.node_name(node)}.bias"
     if array.shape[1 if left else 0] == 1:
         outputs = rows if left else columns
-        return [rewrite.add_constant(node.graph, name, np.broadcast_to(array.reshape(-1), (outputs,)))]
-    return [None, rewrite.add_constant(node.graph, name, np.broadcast_to(array, (rows, columns)))]
+        return [add_constant(node.graph, name, np.broadcast_to(array.reshape(-1), (outputs,)))]
+    return [None, add_constant(node.graph, name, np.broadcast_to(array, (rows, columns)))]
 
 
 def _batch_norm(node: ir.Node) -> str | None:
@@ -190,8 +190,8 @@ def _batch_norm(node: ir.Node) -> str | None:
         return f"its input has rank {rank}, it is no image or sequence"
     scale, offset = (array.astype(np.float32) for array in found)
     name, channels, ones = rewrite.node_name(node), len(scale), [1] * (rank - 2)
-    weight = rewrite.add_constant(node.graph, f"{name}.weight", scale.reshape(channels, 1, *ones))
-    bias = rewrite.add_constant(node.graph, f"{name}.bias", offset)
+    weight = add_constant(node.graph, f"{name}.weight", scale.reshape(channels, 1, *ones))
+    bias = add_constant(node.graph, f"{name}.bias", offset)
     _become(node, "Conv", [node.inputs[0], weight, bias],
             {"strides": ones, "pads": [0, 0] * len(ones), "dilations": ones, "group": channels})
     return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
@@ -21,16 +19,6 @@ def only_use(value: ir.Value) -> ir.Node | None:
 def node_name(node: ir.Node) -> str:
     """The node's name, or that of its first output."""
     return node.name or str(node.outputs[0].name)
-
-
-def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
-    """Adds an initializer under `name`, or a name derived from it where that is taken."""
-    names = itertools.chain([name], (f"{name}.{i}" for i in itertools.count(1)))
-    free = next(candidate for candidate in names if candidate not in graph.initializers)
-    value = ir.Value(name=free, const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=free),
-                     shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
-    graph.register_initializer(value)
-    return value
 
 
 def batch_norm(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader
 
 from sparsec.report.eie import CAUSES, Figures
-from sparsec.report.eie_plots import plot_layers, plot_sweep, to_svg
+from sparsec.report.eie_plots import plot_layers, plot_sweep
+from sparsec.report.figures import to_svg
 
 
 def render(figures: Figures, sweeps: Sequence[Figures], title: str) -> str:

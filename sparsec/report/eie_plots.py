@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -93,16 +90,3 @@ def _series(points: list[Figures]) -> dict[str, list[Figures]]:
     """The figures of every layer, point by point, and of the sum."""
     layers = [[*(point["layers"] if len(point["layers"]) <= LINES else []), point["total"]] for point in points]
     return {series[0]["layer"]: list(series) for series in zip(*layers, strict=True)}
-
-
-def to_svg(figure: Figure) -> str:
-    """The figure as SVG text, the same for the same figure."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def save(figure: Figure, path: Path) -> Any:
-    """Write a PNG or SVG file, by the path's suffix; matplotlib raises ValueError for one it does not know."""
-    figure.savefig(path)

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from sparsec.report.eie_plots import to_svg
+from sparsec.report.figures import to_svg
 
 MANY = 40  # layers whose names still fit below the bars
 

@@ -99,8 +99,9 @@ def test_the_command_line_stores_and_runs(model, tmp_path):
     assert "codec=" in sparsec("compile", model, "--codec", "int8", code=2)
 
 
-# Han et al., ICLR 2016, tables 2 to 5: percent of the dense size before Huffman, and every layer's weights, density,
-# bits of a weight and bits of a run.
+# Han et al., "Deep Compression" (ICLR 2016, arXiv 1510.00149v5), tables 2 to 5: percent of the dense size before
+# Huffman, and every layer's density, bits of a weight and of a run. The numbers of weights, which the tables round,
+# follow from the architectures.
 DEEP_COMPRESSION = {
     "LeNet-300-100": (3.1, [(235_200, 0.08, 6, 5), (30_000, 0.09, 6, 5), (1_000, 0.26, 6, 5)]),
     "LeNet-5": (3.05, [(500, 0.66, 8, 5), (25_000, 0.12, 8, 5), (400_000, 0.08, 5, 5), (5_000, 0.19, 5, 5)]),

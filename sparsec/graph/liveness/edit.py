@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.graph.constants import add_constant
 from sparsec.graph.liveness.facts import Array
-
-
-def add_initializer(graph: ir.Graph, name: str, data: Array) -> ir.Value:
-    """A new initializer, called `name` or, where that is taken, `name_1` and so on."""
-    taken = graph.initializers
-    free = next(n for n in itertools.chain([name], (f"{name}_{i}" for i in itertools.count(1))) if n not in taken)
-    value = ir.Value(name=free, const_value=ir.tensor(data, name=free))
-    value.shape, value.dtype = ir.Shape(data.shape), value.const_value.dtype  # type: ignore[union-attr]  # just set
-    graph.register_initializer(value)
-    return value
 
 
 def set_data(value: ir.Value, data: Array) -> None:
@@ -36,4 +25,4 @@ def replace_input(node: ir.Node, index: int, data: Array) -> None:
     base = old.name if old is not None and old.name else f"{node.outputs[0].name}_{node.op_type}_{index}"
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
-    node.replace_input_with(index, add_initializer(node.graph, base, data))
+    node.replace_input_with(index, add_constant(node.graph, base, data))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.edit import add_initializer, replace_input
+from sparsec.graph.constants import add_constant
+from sparsec.graph.liveness.edit import replace_input
 from sparsec.graph.liveness.facts import Array, dims
 from sparsec.graph.liveness.node import constant_of, is_constant
 from sparsec.passes.rewrite import only_use
@@ -84,7 +85,7 @@ def _dtype(node: ir.Node) -> np.dtype:
 def _add_behind(node: ir.Node, constant: Array) -> None:
     old, graph = node.outputs[0], node.graph
     assert graph is not None
-    value = add_initializer(graph, f"{old.name}_constant", constant.astype(_dtype(node)))
+    value = add_constant(graph, f"{old.name}_constant", constant.astype(_dtype(node)))
     adder = ir.node("Add", [old, value], name=f"{node.name or old.name}_constant")
     new = adder.outputs[0]
     node.append(adder)
