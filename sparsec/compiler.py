@@ -22,10 +22,11 @@ from sparsec.backends.program import Program
 from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.cost.plan import choose
 from sparsec.cost.tuning import TuningLog, default_path
-from sparsec.errors import SparsecError, UnsupportedOperatorError, UsageError, VerificationError
+from sparsec.errors import InputError, UnsupportedOperatorError, UsageError, VerificationError
 from sparsec.formats import CODECS, FORMATS
 from sparsec.graph import reader
-from sparsec.graph.compare import Feeds, compare_with_onnxruntime, random_feeds
+from sparsec.graph.compare import Feeds, random_feeds
+from sparsec.graph.references import Comparison, compare_with_references
 from sparsec.option import PRECISIONS
 from sparsec.passes.context import Context, Report
 from sparsec.passes.strip import StripReport, as_dict
@@ -152,7 +153,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         return artifact
     tolerance = (_tolerance(precision, codec) if max_error is None else max_error) if backend.limited else None
     checked = feeds if backend.limited else feeds[-1:]  # those that number formats were chosen for
-    verification = _verify(model, artifact, checked, backend, tolerance)
+    verification = _verify(model, artifact, checked, inputs, backend, tolerance)
     return replace(artifact, report={**report, "verification": verification})
 
 
@@ -321,26 +322,42 @@ def _outline(graph: ir.Model) -> bytes:
     return outline
 
 
-def _verify(model: reader.Source, artifact: Artifact, feeds: Sequence[Feeds], backend: Backend,
+def _verify(model: reader.Source, artifact: Artifact, feeds: Sequence[Feeds], real: Feeds | None, backend: Backend,
             tolerance: float | None) -> dict[str, Any]:
-    """Compare the artifact with onnxruntime; returns the largest relative error of each output."""
+    """Compare the artifact with a reference on all feeds, of which some may be `real`.
+
+    Returns:
+        The reference and the largest relative error of each output; or why there was nothing to compare: random inputs
+        need not be any that the model takes.
+
+    """
     if missing := sorted(set(artifact.manifest.features) - machine_features()):
         return {"skipped": f"this machine lacks {', '.join(missing)}"}
     execute = backend.execute(artifact)
     names = [spec.name for spec in artifact.manifest.outputs]
-    errors = dict.fromkeys(names, 0.0)
+    compared: list[Comparison] = []
+    reason = ""
     for each in feeds:
         try:
-            differences = compare_with_onnxruntime(model, execute, each, names)
-        except SparsecError:
-            raise
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            raise VerificationError(f"onnxruntime cannot run the model, so there is nothing to compare with: {error}; "
-                                    "compile without verification to accept that") from error
-        for difference in differences:
-            errors[difference.output] = max(errors[difference.output], difference.relative_error)
+            comparison = compare_with_references(model, each, execute(each), names, tolerance)
+        except InputError as error:
+            if each is real:
+                raise
+            comparison = str(error)
+        if isinstance(comparison, Comparison):
+            compared.append(comparison)
+        elif each is real:
+            raise VerificationError(f"there is nothing to compare the outputs for the given inputs with: {comparison}; "
+                                    "compile without verification to accept that")
+        else:
+            reason = comparison
+    if not compared:
+        return {"skipped": f"{reason}; give inputs that the model takes to compare on those"}
+    errors = {name: max(each.differences[index].relative_error for each in compared)
+              for index, name in enumerate(names)}
+    reference = " and ".join(dict.fromkeys(each.reference for each in compared))
     if tolerance is not None and (wrong := [f"'{name}' by {e:.2g}" for name, e in errors.items() if e > tolerance]):
-        raise VerificationError(f"outputs differ from onnxruntime's by more than {tolerance:.0e} of their largest "
-                                f"magnitude: {', '.join(wrong)}; compile with more precision or a larger max_error, "
-                                "and report a defect if float32 is that far off")
-    return {"reference": "onnxruntime", "inputs": len(feeds), "tolerance": tolerance, "relative_error": errors}
+        raise VerificationError(f"outputs differ from those of {reference} by more than {tolerance:.0e} of their "
+                                f"largest magnitude: {', '.join(wrong)}; compile with more precision or a larger "
+                                "max_error, and report a defect if float32 is that far off")
+    return {"reference": reference, "inputs": len(compared), "tolerance": tolerance, "relative_error": errors}

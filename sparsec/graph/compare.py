@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,9 @@ class Difference:
 def random_feeds(model: ir.Model, seed: int = 0) -> dict[str, np.ndarray]:
     """Inputs for a model of static input shapes, the same for the same seed.
 
-    Floats are standard normal and booleans fair coins. Integers index the smallest table that a Gather looks up with
-    them, else they are 0 or 1; a mask (an input so named) is ones.
+    Floats are standard normal and booleans fair coins. Integers that tell an operator its output's shape tell it that
+    shape, others index the smallest table that a Gather looks up with them, else they are 0 or 1; divisors, lengths
+    of sequences, and masks (inputs so named) are ones.
     """
     rng = np.random.default_rng(seed)
     feeds = {}
@@ -38,11 +39,29 @@ def random_feeds(model: ir.Model, seed: int = 0) -> dict[str, np.ndarray]:
         dtype = value.dtype.numpy()
         if value.dtype.is_floating_point():
             feeds[value.name] = rng.standard_normal(shape).astype(dtype)
-        elif "mask" in value.name:
+        elif (sizes := _sizes(value)) is not None and len(sizes) == np.prod(shape, dtype=int):
+            feeds[value.name] = np.array(sizes, dtype).reshape(shape)
+        elif "mask" in value.name or any(POSITIVE.get(node.op_type) == index for node, index in value.uses()):
             feeds[value.name] = np.ones(shape, dtype)
         else:
             feeds[value.name] = rng.integers(0, _index_bound(value), shape).astype(dtype)
     return feeds
+
+
+SHAPE_INPUTS = {"BlackmanWindow": 0, "CenterCropPad": 1, "ConstantOfShape": 0, "Expand": 1, "HammingWindow": 0,
+                "HannWindow": 0, "Reshape": 1, "Resize": 3}
+"""The input that holds an operator's output shape."""
+
+POSITIVE = {"Div": 1, "Mod": 1, "GRU": 4, "LSTM": 4, "RNN": 4}
+"""The input that 0 would make no sense for."""
+
+
+def _sizes(value: ir.Value) -> tuple[int, ...] | None:
+    """The shape that the value tells the operators which consume it, if it is one's."""
+    for node, position in value.uses():
+        if SHAPE_INPUTS.get(node.op_type) == position:
+            return static_shape(node.outputs[0])
+    return None
 
 
 def _index_bound(value: ir.Value) -> int:
@@ -81,9 +100,3 @@ def compare(names: Sequence[str], actual: Sequence[np.ndarray], expected: Sequen
     """The difference of every output, in order."""
     return tuple(Difference(name, relative_error(np.asarray(a), np.asarray(b)))
                  for name, a, b in zip(names, actual, expected, strict=True))
-
-
-def compare_with_onnxruntime(source: str | Path | bytes | onnx.ModelProto, run: Callable[[Feeds], Sequence[np.ndarray]],
-                             feeds: Feeds, names: Sequence[str]) -> tuple[Difference, ...]:
-    """The difference of `run(feeds)` from onnxruntime on the original model, output by output."""
-    return compare(names, run(feeds), run_onnxruntime(source, feeds))

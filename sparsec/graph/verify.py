@@ -14,12 +14,19 @@ from sparsec.graph import operators
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import Declared, static_shape
 
+SAME_SHAPE = {"Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "Erf", "Exp", "Floor", "Identity", "Log", "Neg", "Not",
+              "Reciprocal", "Relu", "Round", "Sigmoid", "Sin", "Softmax", "Sqrt", "Tanh"}
+"""Operators whose output has the shape of their first input."""
+
+WEIGHT_POSITIONS = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "DeformConv": 1, "QLinearConv": 3}
+"""The input that holds a convolution's weight."""
+
 
 def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None:
     """Infers the type and shape of every value it can, in place.
 
     `declared` serves where ONNX has no inference (other domains), may fail (operators that are functions), or leaves
-    dimensions open because they depend on values.
+    dimensions open because they depend on values: these get the sizes that the shapes declared behind them imply.
 
     Raises:
         ModelError: nodes do not fit together; says which.
@@ -30,9 +37,8 @@ def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None
         infer_leniently(model)
         lost = [(node, value) for node in model.graph.all_nodes() for value in node.outputs if value.shape is None]
         known = {value: shape for value, shape in (declared or {}).items() if _fills_in(shape, value.shape)}
-        for value, shape in known.items():
-            value.shape = shape
         if known:
+            _substitute(model, known)
             infer_leniently(model)
     if any(value.shape is None or not _may_fail(node, model.graph.opset_imports) for node, value in lost):
         _check_by_onnx(model, where, strictly=True)
@@ -44,6 +50,24 @@ def _fills_in(declared: ir.Shape, inferred: ir.Shape | None) -> bool:
         return True
     return declared.is_static() and len(declared) == len(inferred) and not inferred.is_static() and all(
         new == old for new, old in zip(declared, inferred, strict=True) if isinstance(old, int))
+
+
+def _substitute(model: ir.Model, known: Declared) -> None:
+    """Puts in the known shapes, and what follows from them: sizes of symbols, and inputs of the same shape."""
+    symbols: dict[str | None, int | ir.SymbolicDim] = {
+        dim.value: size for value, shape in known.items() for dim, size in zip(value.shape or (), shape, strict=False)
+        if isinstance(dim, ir.SymbolicDim) and dim.value is not None}
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            if value.shape is not None:
+                value.shape = ir.Shape([dim if isinstance(dim, int) else symbols.get(dim.value, dim)
+                                        for dim in value.shape])
+    for value, shape in known.items():
+        value.shape = shape
+    for node in reversed(list(model.graph.all_nodes())):
+        x = node.inputs[0] if node.op_type in SAME_SHAPE and node.domain == "" else None
+        if x is not None and x.shape is None and static_shape(node.outputs[0]) is not None:
+            x.shape = node.outputs[0].shape
 
 
 def _may_fail(node: ir.Node, opsets: Mapping[str, int]) -> bool:
@@ -62,12 +86,14 @@ def check(model: ir.Model, where: str) -> None:
 
     """
     _check_by_onnx(model, where, strictly=False)
-    for node in model.graph:
-        if node.domain == operators.DOMAIN:
-            try:
+    for node in model.graph.all_nodes():
+        try:
+            if node.domain == operators.DOMAIN:
                 _check_shapes(node)
-            except ValueError as error:
-                raise ModelError(f"{where}: node '{node.name}': {error}") from error
+            elif node.domain == "" and node.op_type in WEIGHT_POSITIONS:
+                _check_groups(node)
+        except ValueError as error:
+            raise ModelError(f"{where}: node '{node.name}' ({node.op_type}): {error}") from error
 
 
 def _check_by_onnx(model: ir.Model, where: str, *, strictly: bool) -> None:
@@ -77,6 +103,18 @@ def _check_by_onnx(model: ir.Model, where: str, *, strictly: bool) -> None:
     except Exception as error:  # the checker's errors have no common base
         reason = " ".join(str(error.__cause__ or error).split())
         raise ModelError(f"{where}: not a valid ONNX graph: {reason}") from error
+
+
+def _check_groups(node: ir.Node) -> None:
+    """Raises ValueError if a convolution's channels do not divide into its groups, which ONNX's checker lets pass."""
+    x, w = static_shape(node.inputs[0]), static_shape(node.inputs[WEIGHT_POSITIONS[node.op_type]])
+    group = node.attributes.get_int("group", 1) or 0
+    if x is None or w is None:
+        return
+    channels = w[0] if node.op_type == "ConvTranspose" else w[1] * group
+    if group < 1 or w[0] % group or x[1] != channels:
+        raise ValueError(f"its input has {x[1]} channels and its weight the shape {w}, which do not divide into "
+                         f"{group} group(s)")
 
 
 def _check_shapes(node: ir.Node) -> None:

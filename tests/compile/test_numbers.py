@@ -82,6 +82,8 @@ def test_the_error_of_long_sums_is_bounded(rows, kept):
 @pytest.mark.parametrize("text", [
     "g (float[0,16] x) => (float[0,8] y) <float[16,8] w> { y = MatMul(x, w) }",
     "g (float[0,4,6,6] x) => (float[0,8,4,4] y) <float[8,4,3,3] w> { y = Conv(x, w) }",
+    "g (float[2,0] x) => (float[2,3] y) <float[0,3] w, float[3] b> { p = MatMul(x, w) y = Add(p, b) }",
+    "g (float[2,0] x) => (float[2,3] y) <float[0,3] w, float[3] b> { y = Gemm(x, w, b) }",
     "g (float[2,3] x) => (int64[2] y) { y = Shape(x) }",
     "g (float[2,3] x) => (float[3,2] y) <int64[2] s> { y = Reshape(x, s) }",
     "g (float[2,0,3] x) => (float[2,3,0] y) { y = Transpose<perm=[0,2,1]>(x) }",

@@ -221,3 +221,12 @@ def test_sparse_indices_must_fit(indices):
     tensor = helper.make_sparse_tensor(values, numpy_helper.from_array(np.array(indices), "i"), [4, 3])
     with pytest.raises(ModelError, match="sparse tensor 'w'"):
         to_dense(tensor, ".")
+
+
+def test_declared_outputs_fix_the_sizes_that_depend_on_values():
+    graph = load(model(
+        "g (int64 n, float[2,5] x, int64[1] axes) => (float[7] y, float[2,1] z)"
+        "<int64 zero, int64 one> { r = Range(zero, n, one) f = Cast<to=1>(r) s = Sqrt(f) y = Mul(s, s)"
+        " t = ReduceSum(x, axes) z = Exp(t) }", opset=20, zero=0, one=1))
+    shapes = {value.name: static_shape(value) for node in graph.graph for value in node.outputs}
+    assert (shapes["r"], shapes["s"], shapes["t"]) == ((7,), (7,), (2, 1))

@@ -120,6 +120,10 @@ MODELS = {
         helper.make_attribute("pads", [1, 1, 1])), IMAGE), "not a valid ONNX graph"),
     "attribute of another type": (edited(lambda p: p.graph.node[0].attribute.append(
         helper.make_attribute("group", "two")), IMAGE), "damaged|not a valid"),
+    "groups that do not divide the channels": (edited(lambda p: p.graph.node[0].attribute.append(
+        helper.make_attribute("group", 3)), IMAGE), r"node '' \(Conv\).* do not divide into 3 group"),
+    "no groups at all": (edited(lambda p: p.graph.node[0].attribute.append(
+        helper.make_attribute("group", 0)), IMAGE), "do not divide into 0 group"),
     "external file above": (external("../secret"), "external data must lie complete beside"),
     "external file at the root": (external("/etc/hostname"), "external data must lie complete beside"),
     "external file by a link": (external("link"), "external data must lie complete beside"),

@@ -54,7 +54,7 @@ def _function(context: LoweringContext, node: ir.Node) -> ir.Function:
     if schema.has_function:
         content = schema.get_function_with_opset_version(_latest(schema.function_opset_versions, opset))
     elif schema.has_context_dependent_function:
-        proto, types = serde.serialize_node(node), input_types(context, node)
+        proto, types = _with_constant_nodes(context, node), input_types(context, node)
         content = schema.get_context_dependent_function_with_opset_version(
             _latest(schema.context_dependent_function_opset_versions, opset), proto.SerializeToString(),
             [types[name].SerializeToString() if name else b"" for name in proto.input])
@@ -71,6 +71,22 @@ def _function(context: LoweringContext, node: ir.Node) -> ir.Function:
             if attribute.is_ref():
                 _fill_in(inner, name, node.attributes.get(attribute.ref_attr_name or ""), schema)
     return function
+
+
+def _with_constant_nodes(context: LoweringContext, node: ir.Node) -> onnx.NodeProto:
+    """The node with the constants that its subgraphs read as nodes of theirs, as ONNX copies only nodes into a body."""
+    proto = serde.serialize_node(node)
+    for attribute in proto.attribute:
+        if attribute.HasField("g"):
+            graph = node.attributes[attribute.name].as_graph()
+            used = {str(value.name): context.array(value) for inner in graph.all_nodes() for value in inner.inputs
+                    if value is not None}
+            nodes = [onnx.helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(array))
+                     for name, array in used.items() if array is not None]
+            nodes += attribute.g.node
+            del attribute.g.node[:], attribute.g.initializer[:]
+            attribute.g.node.extend(nodes)
+    return proto
 
 
 def _latest(versions: list[int], opset: int) -> int:

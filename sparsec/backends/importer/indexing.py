@@ -1,9 +1,14 @@
-"""Operators that read or write elements by index; an index outside the tensor ends the inference with an error."""
+"""Operators that read or write elements by index.
+
+An index outside the tensor ends the inference with an error; where no kernel can raise one, the nearest index inside
+stands for it.
+"""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
@@ -29,6 +34,8 @@ def checked_indices(context: LoweringContext, node: ir.Node, value: ir.Value | N
     shape, known = context.shape(value), context.array(value)
     params = index.IndexParams(math.prod(shape) // len(extents), extents, context.dtype(value),
                                f"node '{node.name}'")
+    if known is None and not context.cpu_kernels:
+        return _clamped(context, value, extents)
     if known is None:
         kernel = built(index.build, params, context.isa)
         positions = context.call(kernel, [context.flat(value)], math.prod(shape), dtype="int64")
@@ -37,6 +44,15 @@ def checked_indices(context: LoweringContext, node: ir.Node, value: ir.Value | N
         return context.constant(index.reference(known.reshape(-1, len(extents)), params).reshape(shape))
     except IndexError as error:
         raise UnsupportedOperatorError(str(error)) from error
+
+
+def _clamped(context: LoweringContext, value: ir.Value | None, extents: tuple[int, ...]) -> relax.Expr:
+    """Indices, none of them outside its axis."""
+    ends = relax.const(np.array(extents if len(extents) > 1 else extents[0]), "int64")
+    indices = op.astype(context.tensor(value), "int64")
+    zero, one = relax.const(0, "int64"), relax.const(1, "int64")
+    counted = op.where(op.less(indices, zero), op.add(indices, ends), indices)
+    return context.bb.emit(op.minimum(op.maximum(counted, zero), op.subtract(ends, one)))
 
 
 def _along_axis(context: LoweringContext, node: ir.Node) -> tuple[relax.Expr, relax.Expr, int]:
@@ -82,14 +98,20 @@ def scatter_nd(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 
 def max_unpool(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
-    """MaxUnpool: every value at its flat position in the output, zeros elsewhere."""
-    if len(node.inputs) > 2 and node.inputs[2] is not None:
-        raise UnsupportedOperatorError("output_shape places the values in a larger image")
+    """MaxUnpool: every value at its flat position in the unpooled image, zeros elsewhere and in what is larger."""
     shape, dtype = context.shape(node.outputs[0]), context.dtype(node.outputs[0])
-    size = math.prod(shape)
+    dims, image = context.shape(node.inputs[0]), shape
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        rank, attributes = len(dims) - 2, node.attributes
+        strides, pads = attributes.get_ints("strides", (1,) * rank), attributes.get_ints("pads", (0, 0) * rank)
+        image = (*dims[:2], *((dim - 1) * stride - first - last + size for dim, stride, first, last, size in zip(
+            dims[2:], strides, pads[:rank], pads[rank:], attributes.get_ints("kernel_shape"), strict=True)))
+    size = math.prod(image)
     zeros = op.full((size,), relax.const(0, dtype))
     positions = op.reshape(checked_indices(context, node, node.inputs[1], (size,)), (-1,))
-    return [op.reshape(op.scatter_elements(zeros, positions, context.flat(node.inputs[0])), shape)]
+    unpooled = op.reshape(op.scatter_elements(zeros, positions, context.flat(node.inputs[0])), image)
+    behind = [each for whole, part in zip(shape, image, strict=True) for each in (0, whole - part)]
+    return [op.nn.pad(unpooled, behind) if any(behind) else unpooled]
 
 
 def _reduction(node: ir.Node) -> str:

@@ -26,7 +26,9 @@ def product(context: LoweringContext, a: relax.Expr, a_shape: Shape, b: relax.Ex
 
 
 def matmul(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
-    """MatMul, vectors included."""
+    """MatMul, vectors included; a sum over nothing is 0."""
+    if 0 in context.shape(node.inputs[0]):
+        return [_zeros(context, node)]
     if not are_float(context, *node.inputs):
         return None
     a, b = (context.shape(value) for value in node.inputs)
@@ -36,6 +38,8 @@ def matmul(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
 
 def gemm(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """Gemm: alpha * op(A) op(B) + beta * C."""
+    if 0 in context.shape(node.inputs[0]):
+        return [_plus_third(context, node, _zeros(context, node))]
     if not are_float(context, *node.inputs):
         return None
     shape = context.shape(node.outputs[0])
@@ -46,12 +50,22 @@ def gemm(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
         flats.append(_permuted(context, value, dims, (1, 0)) if turned else context.flat(value))
         shapes.append(dims[::-1] if turned else dims)
     y = op.reshape(product(context, flats[0], shapes[0], flats[1], shapes[1]), shape)
-    alpha, beta = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
+    alpha = node.attributes.get_float("alpha", 1.0)
     y = y if alpha == 1 else op.multiply(y, relax.const(alpha, "float32"))
-    if _third(node) is not None:
-        c = context.tensor(_third(node))
-        y = op.add(y, c if beta == 1 else op.multiply(c, relax.const(beta, "float32")))
-    return [y]
+    return [_plus_third(context, node, y)]
+
+
+def _zeros(context: LoweringContext, node: ir.Node) -> relax.Expr:
+    """Zeros of the output's shape and type."""
+    return op.zeros(context.shape(node.outputs[0]), context.dtype(node.outputs[0]))
+
+
+def _plus_third(context: LoweringContext, node: ir.Node, y: relax.Expr) -> relax.Expr:
+    """Gemm's product plus beta * C."""
+    if _third(node) is None:
+        return y
+    c, beta = context.tensor(_third(node)), node.attributes.get_float("beta", 1.0)
+    return op.add(y, c if beta == 1 else op.multiply(c, relax.const(beta, context.dtype(_third(node)))))
 
 
 def conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:

@@ -74,7 +74,7 @@ def reduce(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     x, shape = context.tensor(node.inputs[0]), context.shape(node.outputs[0])
     dims = context.shape(node.inputs[0])
     if math.prod(dims) == 0 < math.prod(shape):
-        return [relax.const(np.full(shape, _limit(empty, _dtype(x)), _dtype(x)))]
+        return [relax.const(np.full(shape, _limit(empty, _dtype(x))), _dtype(x))]
 
     def apply(axes: Axes) -> relax.Expr:
         merged = _merge(dims, axes)

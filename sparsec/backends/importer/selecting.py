@@ -65,7 +65,7 @@ def eye_like(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """EyeLike: ones on the k-th diagonal, whatever the input holds."""
     rows, columns = context.shape(node.outputs[0])
     eye = np.eye(rows, columns, node.attributes.get_int("k", 0) or 0)
-    return [relax.const(eye.astype(context.dtype(node.outputs[0])))]
+    return [relax.const(eye, context.dtype(node.outputs[0]))]
 
 
 def _positions(context: LoweringContext, mask: relax.Expr, length: int, count: int) -> relax.Expr:

@@ -106,7 +106,7 @@ def window(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     (size,) = context.shape(node.outputs[0])
     period = size if node.attributes.get_int("periodic", 1) else max(size - 1, 1)
     values = WINDOWS[node.op_type](2 * np.pi * np.arange(size) / period)
-    return [relax.const(values.astype(context.dtype(node.outputs[0])))]
+    return [relax.const(values, context.dtype(node.outputs[0]))]
 
 
 OPERATORS: dict[str, Operator] = {"DFT": dft, "STFT": stft, **dict.fromkeys(WINDOWS, window)}

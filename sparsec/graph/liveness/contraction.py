@@ -65,7 +65,7 @@ def operands(node: ir.Node, inputs: Inputs) -> tuple[Operand, Operand]:
 
 def _inner(left: Array, right: Array) -> tuple[Array, Array]:
     """Both at full length along the contracted axis, unless neither varies along it."""
-    depth = max(left.shape[-1], right.shape[-2])
+    (depth,) = np.broadcast_shapes(left.shape[-1:], right.shape[-2:-1])
     return np.broadcast_to(left, (*left.shape[:-1], depth)), \
         np.broadcast_to(right, (*right.shape[:-2], depth, right.shape[-1]))
 

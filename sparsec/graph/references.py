@@ -1,0 +1,81 @@
+"""What the outputs of a model should be: by onnxruntime, or by ONNX's own reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from sparsec.graph.compare import Difference, Feeds, compare, run_onnxruntime
+
+Model = str | Path | bytes | onnx.ModelProto
+
+LARGEST = 1 << 22  # bytes of a model and its inputs that the reference implementation, which loops in Python, is given
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far outputs are from those of a reference: the difference of each, in order."""
+
+    reference: str
+    differences: tuple[Difference, ...]
+
+    @property
+    def error(self) -> float:
+        """The largest relative error of an output."""
+        return max((each.relative_error for each in self.differences), default=0.0)
+
+
+def run_onnx(source: Model, feeds: Feeds) -> list[np.ndarray]:
+    """The outputs of the model in ONNX's reference implementation.
+
+    Raises:
+        ValueError: the model is too large for it.
+
+    """
+    from onnx.reference import ReferenceEvaluator
+
+    proto = source if isinstance(source, onnx.ModelProto) else (
+        onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source))
+    if proto.ByteSize() + sum(array.nbytes for array in feeds.values()) > LARGEST:
+        raise ValueError(f"the model and its inputs take over {LARGEST} bytes")
+    return [np.asarray(output) for output in ReferenceEvaluator(proto).run(None, dict(feeds))]
+
+
+REFERENCES: dict[str, Callable[[Model, Feeds], list[np.ndarray]]] = {
+    "onnxruntime": run_onnxruntime,
+    "ONNX's reference implementation": run_onnx,  # knows newer opsets, and decides where onnxruntime deviates from ONNX
+}
+"""By the name that reports use, in order of preference."""
+
+
+def compare_with_references(source: Model, feeds: Feeds, outputs: Sequence[np.ndarray], names: Sequence[str],
+                            tolerance: float | None) -> Comparison | str:
+    """The comparison of outputs with the first reference that agrees within the tolerance, else with the first at all.
+
+    Integers, vectors and scalars may decide shapes: where there are some and a reference's outputs have other shapes
+    than the model declares, the inputs are none that the model takes.
+
+    Returns:
+        Why there is nothing to compare with, where no reference can run the model on these inputs.
+
+    """
+    first, reasons = None, []
+    steered = any(array.dtype.kind != "f" or array.ndim < 2 for array in feeds.values())
+    for reference, run in REFERENCES.items():
+        try:
+            expected = run(source, feeds)
+        except Exception as error:  # noqa: BLE001 - what references raise has no common base
+            reasons.append(f"{reference} cannot run the model: {' '.join(str(error).split())}")
+            continue
+        if steered and any(np.shape(e) != np.shape(a) for e, a in zip(expected, outputs, strict=True)):
+            reasons.append(f"{reference} computes outputs of other shapes than the model declares")
+            continue
+        comparison = Comparison(reference, compare(names, outputs, expected))
+        if tolerance is None or comparison.error <= tolerance:
+            return comparison
+        first = first or comparison
+    return first or "; ".join(reasons)

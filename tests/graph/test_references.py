@@ -1,0 +1,50 @@
+"""Outputs are held against onnxruntime, against ONNX's reference implementation where that cannot or deviates."""
+
+import numpy as np
+import pytest
+
+import sparsec
+from sparsec.errors import VerificationError
+from sparsec.graph.references import REFERENCES, Comparison, compare_with_references
+from tests.graph.texts import model
+
+NEW = model("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }", opset=27)  # which onnxruntime 1.31 does not know
+CROP = model("g (float[4,6] x, int64[2] size) => (float[2,3] y) { y = CenterCropPad(x, size) }", opset=18)
+STEERED = model("g (float[4,6] x, int64[2] starts, int64[2] ends) => (float[2,3] y) { y = Slice(x, starts, ends) }")
+X = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
+
+
+def test_the_first_reference_that_agrees_is_named():
+    comparison = compare_with_references(NEW, {"x": X}, [np.maximum(X, 0)], ["y"], 1e-4)
+    assert comparison == Comparison("ONNX's reference implementation", comparison.differences)
+    assert comparison.error == 0
+
+
+def test_a_wrong_output_agrees_with_none():
+    proto = model("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }")
+    comparison = compare_with_references(proto, {"x": X}, [X], ["y"], 1e-4)
+    assert (comparison.reference, comparison.error > 0.1) == ("onnxruntime", True)
+
+
+def test_an_output_of_another_shape_is_wrong_where_nothing_decides_shapes():
+    proto = model("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }")
+    assert compare_with_references(proto, {"x": X}, [X[:1]], ["y"], 1e-4).error == np.inf
+
+
+def test_a_model_that_is_too_large_for_the_reference_implementation_is_not_given_to_it(monkeypatch):
+    monkeypatch.setattr("sparsec.graph.references.LARGEST", 10)
+    with pytest.raises(ValueError, match="over 10 bytes"):
+        REFERENCES["ONNX's reference implementation"](NEW, {"x": X})
+
+
+def test_random_inputs_tell_operators_the_shapes_that_the_model_declares():
+    assert sparsec.compile(CROP, tune="off").report["verification"]["inputs"] == 1
+
+
+def test_random_inputs_that_the_model_does_not_take_are_no_error_but_real_ones_are():
+    assert "other shapes" in sparsec.compile(STEERED, tune="off").report["verification"]["skipped"]
+    x = np.zeros((4, 6), np.float32)
+    real = {"x": x, "starts": np.array([1, 2]), "ends": np.array([3, 5])}
+    assert sparsec.compile(STEERED, tune="off", inputs=real).report["verification"]["inputs"] == 1
+    with pytest.raises(VerificationError, match="nothing to compare"):
+        sparsec.compile(STEERED, tune="off", inputs={**real, "ends": np.array([4, 6])})
