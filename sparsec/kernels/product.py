@@ -2,7 +2,8 @@
 
 A kernel computes a tile of `vectors` SIMD vectors of pixels at a time and walks the inputs in chunks of channels
 whose tile fits the L1 cache. Within a chunk the kernel's own inner product runs over row blocks; partial sums wait in
-a scratch until the last chunk, where bias, residual and activation follow.
+Y, or in a scratch where tiles or row blocks overlap, until the last chunk, where bias, residual and activation follow.
+Many rows are gone through in bands, each for all tiles, so that a band's weights and sums stay in the L2 cache.
 
 Three ways to reach the inputs (`mode`):
     direct   offsets point into X itself; the first choice where a tap is contiguous and aligned;
@@ -50,6 +51,7 @@ class Tiling:
         vectors: SIMD vectors of pixels in a tile.
         chunk: channels of a K-chunk.
         parts: equal shares of work that the rows are dealt into, so that threads can split a tile.
+        bands: bands that the parts are gone through in, each for all tiles; parts are a multiple.
 
     """
 
@@ -59,6 +61,7 @@ class Tiling:
     vectors: int
     chunk: int
     parts: int = 1
+    bands: int = 1
 
     @property
     def tile(self) -> int:
@@ -155,7 +158,7 @@ def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]
     if t.epilogue.residual:
         arguments["residual"] = (s.y_size, "float32")
     arguments["y"] = (s.y_size, "float32")
-    stage = stage or Stage(_float_tile)
+    stage = stage or Stage(float_tile)
     return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, stage), stage.llvm)
 
 
@@ -168,7 +171,7 @@ def pixel_mask(layout: PaddedFlat) -> np.ndarray:
 
 
 def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stage) -> None:
-    units = t.stencil.segments * t.tiles * t.parts
+    units = t.stencil.segments * t.tiles * (t.parts // t.bands)
     if isa.threads == 1:
         _work(b, t, 0, units, (0, 1), inner, slots, stage)
         return
@@ -179,24 +182,26 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stag
 
 def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], inner: Inner, slots: int,
           stage: Stage) -> None:
-    """Units [low, high) of work, of which a tile has `parts`: one for each part of the rows."""
-    s = t.stencil
+    """Units [low, high) of work of every band; a tile has one unit for each of the band's parts."""
+    s, parts = t.stencil, t.parts // t.bands
     if s.masked:
         clear_border(b, s, *thread)
     bring = stage.prepare(b, t)
-    sums = T.alloc_buffer((slots * t.tile if t.chunks > 1 else s.lanes,), "float32")
-    with T.serial(T.floordiv(low, t.parts), T.floordiv(high + (t.parts - 1), t.parts)) as tile:
+    overlap = slots != s.outputs or s.vectors % t.vectors != 0
+    sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.chunks > 1 else None
+    with (T.serial(0, t.bands) as band,
+          T.serial(T.floordiv(low, parts), T.floordiv(high + (parts - 1), parts)) as tile):
         segment = T.floordiv(tile, t.tiles)
         start = T.Bind(T.min(T.floormod(tile, t.tiles) * t.vectors, s.vectors - t.vectors) * s.lanes)
         x = T.Bind(s.x_origin + segment * s.x_segment_stride + start)
         y = T.Bind(s.y_origin + segment * s.y_segment_stride + start)
-        begin = T.Bind(T.max(low - tile * t.parts, 0))
-        end = T.Bind(T.min(high - tile * t.parts, t.parts))
+        begin = T.Bind(T.max(low - tile * parts, 0))
+        end = T.Bind(T.min(high - tile * parts, parts))
         with T.serial(0, t.chunks) as chunk:
             source, base = bring(chunk, x)
             finish = Finish(b, t, sums, chunk, y, start)
-            with T.serial(begin, end) as part:
-                inner(b, source, base, part, chunk, finish)
+            with T.serial(0, end - begin) as unit:
+                inner(b, source, base, T.Bind(band * parts + begin + unit), chunk, finish)
 
 
 def clear_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
@@ -208,7 +213,7 @@ def clear_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
                 store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, splat(0.0, s.lanes))
 
 
-def _float_tile(b: Buffers, t: Tiling) -> Bring:
+def float_tile(b: Buffers, t: Tiling) -> Bring:
     """The chunk's inputs in float32: where they lie in direct mode, else copied into a scratch (see `Stage`)."""
     s = t.stencil
     scratch = T.alloc_buffer((max(t.scratch, s.lanes),), "float32")
@@ -240,7 +245,7 @@ def _copy_tile(b: Buffers, scratch: Any, t: Tiling, chunk: Any, x: Any) -> None:
 
 @dataclass(frozen=True)
 class Finish:
-    """Stores a row's tile: as a partial sum, or through the epilogue after the last chunk."""
+    """Stores a row's tile: as a partial sum, in Y where there are no `sums`, or through the epilogue at the end."""
 
     buffers: Buffers
     tiling: Tiling
@@ -255,27 +260,33 @@ class Finish:
         if chunks == 1:
             self._final(row, product)
             return
+        waiting = (self.buffers["y"], self._output(row)) if self.sums is None else (self.sums, slot * self.tiling.tile)
+        total = self._added(product, *waiting)
         with T.If(self.chunk == chunks - 1):
             with T.Then():
-                self._final(row, lambda vector: product(vector) + self._sum(slot, vector))
+                self._final(row, total)
             with T.Else(), T.If(self.chunk == 0):
                 with T.Then():
-                    self._partial(slot, product)
+                    self._partial(product, *waiting)
                 with T.Else():
-                    self._partial(slot, lambda vector: product(vector) + self._sum(slot, vector))
+                    self._partial(total, *waiting)
 
-    def _sum(self, slot: Any, vector: int) -> Any:
+    def _output(self, row: Any) -> Any:
+        """Where the row's tile begins in Y."""
+        return self.y + row * self.tiling.stencil.y_row_stride
+
+    def _added(self, product: Callable[[int], Any], buffer: Any, at: Any) -> Callable[[int], Any]:
         lanes = self.tiling.stencil.lanes
-        return load(self.sums, slot * self.tiling.tile + vector * lanes, lanes)
+        return lambda vector: product(vector) + load(buffer, at + vector * lanes, lanes)
 
-    def _partial(self, slot: Any, product: Callable[[int], Any]) -> None:
+    def _partial(self, product: Callable[[int], Any], buffer: Any, at: Any) -> None:
         for vector in range(self.tiling.vectors):
-            store(self.sums, slot * self.tiling.tile + vector * self.tiling.stencil.lanes, product(vector))
+            store(buffer, at + vector * self.tiling.stencil.lanes, product(vector))
 
     def _final(self, row: Any, product: Callable[[int], Any]) -> None:
         b, s = self.buffers, self.tiling.stencil
         for vector in range(self.tiling.vectors):
-            at = self.y + row * s.y_row_stride + vector * s.lanes
+            at = self._output(row) + vector * s.lanes
             mask = load(b["mask"], self.start + vector * s.lanes, s.lanes) if s.masked else None
             value = product(vector) + splat(b["bias"][row], s.lanes)
             store(b["y"], at, finish_vector(b, self.tiling.epilogue, value, at, mask))

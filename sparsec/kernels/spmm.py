@@ -2,7 +2,7 @@
 
 Within a chunk the kernel takes `group` row blocks with independent accumulators, and per iteration `unroll` non-zero
 blocks of each. Row blocks are sorted by their count in every chunk, so that a group's rows end together. Cost from
-L1: about (vectors + 2) / 2 cycles per non-zero where a core loads two vectors a cycle. The walk is `product.py`'s.
+L1: about (vectors + 1/2) / 2 cycles per non-zero where a core loads two vectors a cycle. The walk is `product.py`'s.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels import quads
 from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store, vectors_from
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.packing.row_groups import RowGroups
-from sparsec.kernels.product import Finish, Stage, Tiling, build_product
+from sparsec.kernels.product import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.option import Work
 
 
@@ -56,6 +57,11 @@ class SpmmParams:
     def accumulators(self) -> int:
         """Vector registers that hold sums."""
         return self.group * self.block * self.tiling.vectors * self.sets
+
+    @property
+    def quads(self) -> bool:
+        """Whether values are brought four at a time; blocks of several rows are not bound by their loads."""
+        return self.block == 1 and self.group * self.unroll % quads.QUAD == 0
 
     @property
     def index_unit(self) -> int:
@@ -114,14 +120,17 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
     stores = p.blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
     return Work(
         fmas=tiles * slots * p.block * t.vectors,
-        loads=tiles * (slots * (pixels + p.block + 0.25) + stores) + traffic.loads,
+        loads=tiles * (slots * (pixels + (0.25 if p.quads else p.block) + 0.25) + stores) + traffic.loads,
         groups=tiles * loops / p.group,
         l2_bytes=tiles * (slots * (4 * p.block + 2) + spilled) + traffic.l2_bytes, memory_bytes=traffic.memory_bytes)
 
 
 def build(params: SpmmParams, isa: Isa) -> Any:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
-    return build_with(params, isa, {"values": (None, "float32")}, partial(group, multiply=_multiply), None)
+    quartered = isa.lanes >= 2 * quads.QUAD and params.quads
+    return build_with(params, isa, {"values": (None, "float32")},
+                      partial(group, multiply=_multiply_quads if quartered else _multiply),
+                      Stage(float_tile, quads.llvm(isa.lanes) if quartered else ""))
 
 
 # Emits one group of row blocks: (buffers, source, base, params, flat number of the group, finish).
@@ -131,7 +140,7 @@ Multiply = Callable[[Buffers, Any, Any, Any, SpmmParams, Any], None]
 
 
 def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None, str]], emit: Group,
-               stage: Stage | None) -> Any:
+               stage: Stage) -> Any:
     """The kernel (starts, rows, indices, *values, …) with groups that `emit` computes of inputs that `stage` brings."""
     groups = params.tiling.parts * params.tiling.chunks * params.groups
     weights: dict[str, tuple[int | None, str]] = {
@@ -189,13 +198,27 @@ def indices(b: Buffers, p: SpmmParams, step: Any) -> list[Any]:
 
 
 def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
-    """One iteration: `unroll` non-zero blocks of each of the group's row blocks."""
-    lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll * p.group
+    """One iteration: `unroll` non-zero blocks of each of the group's row blocks, their values one by one."""
+    count, lanes = p.unroll * p.group * p.block, p.tiling.stencil.lanes
+    _multiply_add(b, source, base, acc, p, step, lambda slot: splat(b["values"][step * count + slot], lanes))
+
+
+def _multiply_quads(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
+    """One iteration: `unroll` non-zero blocks of each of the group's row blocks, their values four by four."""
+    count, lanes = p.unroll * p.group * p.block, p.tiling.stencil.lanes
+    fours = [T.Bind(quads.quad(b["values"], step * count + first, lanes)) for first in range(0, count, quads.QUAD)]
+    _multiply_add(b, source, base, acc, p, step,
+                  lambda slot: T.Bind(quads.pick(fours[slot // quads.QUAD], slot % quads.QUAD, lanes)))
+
+
+def _multiply_add(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any,
+                  value: Callable[[int], Any]) -> None:
+    lanes, vectors = p.tiling.stencil.lanes, p.tiling.vectors
     for slot, index in enumerate(indices(b, p, step)):
         offset = index * T.int64(p.index_unit) + base
         target = (slot // p.group % p.sets) * p.group + slot % p.group
+        values = [value(slot * p.block + r) for r in range(p.block)]
         for vector in range(vectors):
             pixel = load(source, offset + vector * lanes, lanes)
             for r in range(p.block):
-                value = splat(b["values"][(step * count + slot) * p.block + r], lanes)
-                add_to(acc, ((target * p.block + r) * vectors + vector) * lanes, value * pixel)
+                add_to(acc, ((target * p.block + r) * vectors + vector) * lanes, values[r] * pixel)

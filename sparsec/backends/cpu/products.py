@@ -23,6 +23,7 @@ INTERLEAVES = ((4, 1), (2, 2), (1, 4), (1, 2), (8, 1))  # (group, unroll)
 DENSE_BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8, 12)
 L1_SHARES = (0.5, 0.85)  # shares of the L1 cache that a chunk's tile may fill
 MAX_VECTORS = 20
+BAND_ROWS = 128  # rows that a band has at least
 MIN_STEPS = 64  # inner steps that a K-chunk has at least, to be worth its partial sums
 
 
@@ -77,7 +78,16 @@ def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int) -> Iterator[T
             chunks["halo"] = {int(share * target.l1_bytes) // halo for share in L1_SHARES}
     for mode, sizes in chunks.items():
         for size in {balanced(s.channels, max(1, size)) for size in sizes}:
-            yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads)
+            for bands in _bands(layer, target, width):
+                yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads * bands, bands=bands)
+
+
+def _bands(layer: Layer, target: Target, width: int) -> set[int]:
+    """Numbers of bands worth considering: one, and what lets a band's weights and a tile's sums share the L2 cache."""
+    rows = len(layer.weight)
+    held = 6 * int(np.count_nonzero(layer.weight)) + rows * width
+    bands = -(-held // (target.l2_bytes * 5 // 8))
+    return {1, min(bands, rows // BAND_ROWS)} if layer.stencil.segments > 1 and rows >= 2 * BAND_ROWS else {1}
 
 
 def balanced(channels: int, chunk: int) -> int:
@@ -98,7 +108,7 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
                 index = 4 if params.word == "int32" else 2
                 name = "csr" if block == 1 else f"bcsr {block}x1"
                 yield Option(name, f"spmm/{tiling.mode}",
-                             f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets}", params,
+                             f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets} B={tiling.bands}", params,
                              nonzero * (4 * block + index) + 4 * len(rows),
                              spmm.work(params, nonzero, target.l1_bytes, target.l2_bytes))
 
@@ -111,8 +121,8 @@ def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
         for tiling in _tilings(layer, target, isa, vectors) if blocks else ():
             for block in blocks[-2:]:
                 params = dense.DenseParams(tiling, block)
-                yield Option("dense", f"gemm/{tiling.mode}", f"V={vectors} chunk={tiling.chunk} R={block}", params,
-                             4 * layer.weight.size, dense.work(params, target.l1_bytes, target.l2_bytes))
+                yield Option("dense", f"gemm/{tiling.mode}",
+                             f"V={vectors} chunk={tiling.chunk} R={block} B={tiling.bands}", params, 4 * layer.weight.size, dense.work(params, target.l1_bytes, target.l2_bytes))
 
 
 def _dense_outputs_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
