@@ -122,7 +122,8 @@ def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
             for block in blocks[-2:]:
                 params = dense.DenseParams(tiling, block)
                 yield Option("dense", f"gemm/{tiling.mode}",
-                             f"V={vectors} chunk={tiling.chunk} R={block} B={tiling.bands}", params, 4 * layer.weight.size, dense.work(params, target.l1_bytes, target.l2_bytes))
+                             f"V={vectors} chunk={tiling.chunk} R={block} B={tiling.bands}", params,
+                             4 * layer.weight.size, dense.work(params, target.l1_bytes, target.l2_bytes))
 
 
 def _dense_outputs_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
