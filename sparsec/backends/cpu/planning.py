@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -60,28 +61,28 @@ def _compile(kernel: tirx.PrimFunc, target: Target) -> Callable[..., None]:
 
 
 def _time(call: KernelCall, function: Callable[..., None], target: Target, threads: int) -> float:
-    """The shortest time of a call in seconds."""
-    sizes = (*call.input_sizes, call.output_size)
+    """The shortest time of a call in seconds; the calls go round copies of the arrays, which no cache holds all of."""
     rng = np.random.default_rng(0)
-    activations = [[tvm.runtime.tensor(rng.standard_normal(n, np.float32)) for n in sizes]
-                   for _ in range(_copies(COLD * target.l2_bytes, 4 * sum(sizes)))]
-    constants = [[tvm.runtime.tensor(array) for array in call.constants]
-                 for _ in range(_copies(CYCLE_BYTES, sum(array.nbytes for array in call.constants)))]
-    cycle = max(len(activations), len(constants))
+    activations = [rng.standard_normal(size, np.float32) for size in (*call.input_sizes, call.output_size)]
+    arguments = zip(itertools.cycle(_copies(call.constants, CYCLE_BYTES)),
+                    itertools.cycle(_copies(activations, COLD * target.l2_bytes)))
 
     def seconds(count: int) -> float:
+        calls = [(*weights, *others) for weights, others in itertools.islice(arguments, count)]
         begin = time.perf_counter()
-        for index in range(count):
-            function(*constants[index % len(constants)], *activations[index % len(activations)])
+        for each in calls:
+            function(*each)
         return (time.perf_counter() - begin) / count
 
     def fastest() -> float:
-        count = max(cycle, int(REPEAT_S / seconds(cycle)) + 1)
+        seconds(1)
+        count = int(REPEAT_S / seconds(2)) + 1
         return min(seconds(count) for _ in range(REPEATS))
 
     return float(tvm_runtime.call(threads, fastest))
 
 
-def _copies(cycle_bytes: int, nbytes: int) -> int:
-    """Copies of some arrays that a cycle takes to be of a size."""
-    return max(1, min(MAX_COPIES, -(-cycle_bytes // max(nbytes, 1))))
+def _copies(arrays: Sequence[np.ndarray], nbytes: int) -> list[list[tvm.runtime.Tensor]]:
+    """Copies of some arrays, of so many bytes together."""
+    count = -(-nbytes // max(1, sum(array.nbytes for array in arrays)))
+    return [[tvm.runtime.tensor(array) for array in arrays] for _ in range(min(MAX_COPIES, count))]
