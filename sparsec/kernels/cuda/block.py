@@ -18,7 +18,7 @@ class Block:
     Attributes:
         params: the product.
         buffers: the kernel's arguments by name.
-        shared: shared memory, bytes.
+        shared: the address of shared memory.
         thread: this thread's number in the block.
         lane: its number in the warp.
         warp_row: the warp's number along the rows.

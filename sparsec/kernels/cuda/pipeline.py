@@ -87,7 +87,7 @@ def _product(p: MmaParams, buffers: dict[str, Any], weight: Weight) -> None:
     rows, columns, matrices = p.grid
     with (T.launch_thread("blockIdx.x", rows * columns) as number, T.launch_thread("blockIdx.y", matrices) as matrix,
           T.launch_thread("threadIdx.x", p.tile.threads) as thread):
-        shared = T.alloc_buffer((shared_bytes(p, weight.stage_bytes),), "uint8", scope="shared.dyn")
+        shared = ptx.shared_memory(shared_bytes(p, weight.stage_bytes))
         warp = T.Bind(thread // 32)
         row, column = _raster(number, rows, columns)
         block = Block(p, buffers, shared, thread, T.Bind(thread % 32), T.Bind(warp % p.tile.warps[0]),

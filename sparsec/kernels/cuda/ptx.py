@@ -1,6 +1,7 @@
 """Small vocabulary for writing kernels for tensor cores with TVM's IR builder: registers, copies, matrix fragments.
 
-Shared memory is one buffer of bytes that only these instructions touch, so that TVM adds no barriers of its own.
+Shared memory is one block of bytes behind an address in a register, which only these instructions use: TVM, which
+knows of no access, adds no barriers of its own and has no regions to analyse.
 """
 
 from __future__ import annotations
@@ -31,10 +32,20 @@ def registers(count: int, dtype: str = "uint32") -> Any:
     return T.alloc_buffer((count,), dtype, scope="local")
 
 
+def shared_memory(nbytes: int) -> Any:
+    """The address of the block's dynamic shared memory."""
+    buffer = T.alloc_buffer((nbytes,), "uint8", scope="shared.dyn")
+    return T.Bind(T.cuda.cvta_generic_to_shared(buffer.data))
+
+
+def _address(shared: Any, at: Any) -> Any:
+    return shared + T.Cast("uint32", at)
+
+
 def copy_async(shared: Any, at: Any, source: Any, index: Any, nbytes: int, valid: Any = None) -> None:
     """Start copying `nbytes` (4, 8 or 16) from `source[index]` on to byte `at`; zeros where `valid` is false."""
     cache = "cg" if nbytes == 16 else "ca"
-    operands = [shared.ptr_to([at]), source.ptr_to([_safe(index, valid)]), nbytes]
+    operands = [_address(shared, at), source.ptr_to([_safe(index, valid)]), nbytes]
     if valid is not None:
         operands.append(T.Cast("uint32", T.if_then_else(valid, nbytes, 0)))
     emit(f"cp.async.{cache}.shared.global", *operands)
@@ -46,7 +57,7 @@ def copy_element(shared: Any, at: Any, source: Any, index: Any, valid: Any = Non
     T.buffer_store(element, T.uint16(0), [0])
     with T.If(valid if valid is not None else T.bool(True)), T.Then():
         emit("ld.global.b16", element[0], source.ptr_to([_safe(index, valid)]))
-    emit("st.shared.b16", shared.ptr_to([at]), element[0])
+    emit("st.shared.b16", _address(shared, at), element[0])
 
 
 def _safe(index: Any, valid: Any) -> Any:
@@ -66,20 +77,20 @@ def wait(pending: int) -> None:
 def load_matrices(to: Any, shared: Any, at: Any, transposed: bool) -> None:  # noqa: FBT001 (the instruction's modifier)
     """Four 8 x 8 matrices of 16-bit elements into four registers; lane i names the i-th row of 16 bytes."""
     modifier = ".trans" if transposed else ""
-    emit(f"ldmatrix.sync.aligned.m8n8.x4{modifier}.shared.b16", *_words(to, 0, 4), shared.ptr_to([at]))
+    emit(f"ldmatrix.sync.aligned.m8n8.x4{modifier}.shared.b16", *_words(to, 0, 4), _address(shared, at))
 
 
 def load_words(to: Any, first: int, count: int, shared: Any, at: Any) -> None:
     """`count` (1, 2 or 4) words from byte `at` into the registers from `first` on."""
     vector = f".v{count}" if count > 1 else ""
     kind = "f32" if to.dtype == "float32" else "b32"
-    emit(f"ld.shared{vector}.{kind}", *_words(to, first, count), shared.ptr_to([at]))
+    emit(f"ld.shared{vector}.{kind}", *_words(to, first, count), _address(shared, at))
 
 
 def store_floats(shared: Any, at: Any, values: Sequence[Any]) -> None:
     """One, two or four floats to byte `at`."""
     vector = f".v{len(values)}" if len(values) > 1 else ""
-    emit(f"st.shared{vector}.f32", shared.ptr_to([at]), *values)
+    emit(f"st.shared{vector}.f32", _address(shared, at), *values)
 
 
 def multiply(instruction: str, sums: Any, first: int, left: Sequence[Any], right: Sequence[Any],

@@ -1,0 +1,45 @@
+// What emulated kernels call: barriers, warp-wide instructions and checked shared memory (see runtime.cpp).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+struct dim3 {
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
+};
+
+namespace emulator {
+
+extern dim3 thread_index, block_index, block_size, grid_size;
+
+enum class Shuffle { absolute, up, down, exclusive };
+enum class Element { f16, bf16, s8 };
+
+void barrier();       // __syncthreads
+void warp_barrier();  // __syncwarp
+unsigned active_mask();
+void shuffle(void* value, size_t size, Shuffle kind, int operand, int width);
+
+char* shared_memory();
+uint32_t shared_address(const void* pointer);
+void load(void* to, uint32_t at, size_t size);
+void store(uint32_t at, const void* from, size_t size);
+void check_global(const void* pointer, size_t size);
+
+// The destination is poisoned now, and holds the data once this thread has waited for the copy's group.
+void copy_async(uint32_t to, const void* from, size_t size, size_t valid);
+void commit_copies();
+void wait_copies(unsigned pending);
+
+void load_matrices(uint32_t* registers, uint32_t row, int count, bool transposed);
+
+struct Product {
+  Element element;
+  bool sparse;
+  uint32_t left[4], right[4], sums[4];  // sums are float or int32
+  uint32_t metadata;
+  int selector;
+};
+void multiply(Product& product);
+
+}  // namespace emulator
