@@ -37,6 +37,37 @@ class Work:
 
 
 @dataclass(frozen=True)
+class GpuWork:
+    """What one run of a product on tensor cores does.
+
+    Attributes:
+        nbytes: bytes that come from memory or go there.
+        blocks: thread blocks.
+        threads, shared_bytes: threads and shared memory of a block.
+        stages: stages of K that a block multiplies, one after the other.
+        stages_in_flight: stages that arrive while one is multiplied.
+        stage_fmas: multiply-adds of a stage as a dense product counts them; half of them are done where `sparse`.
+        sparse: the weight is 2:4.
+        stage_decoded: elements of the weight that a stage expands in registers.
+        vector_fmas: multiply-adds outside the tensor cores.
+        launches: kernels.
+
+    """
+
+    nbytes: float
+    blocks: int
+    threads: int
+    shared_bytes: int
+    stages: int
+    stages_in_flight: int
+    stage_fmas: float
+    sparse: bool = False
+    stage_decoded: float = 0.0
+    vector_fmas: float = 0.0
+    launches: int = 1
+
+
+@dataclass(frozen=True)
 class Option:
     """One way to run a layer.
 
@@ -46,7 +77,7 @@ class Option:
         detail: the kernel's tiling, for people.
         params: the kernel's parameters, for the backend that offered it.
         nbytes: bytes of the stored weight.
-        work: what a run does.
+        work: what a run does, a `Work` or a `GpuWork`.
 
     """
 
@@ -55,4 +86,4 @@ class Option:
     detail: str
     params: Any = field(repr=False)
     nbytes: int
-    work: Work
+    work: Any

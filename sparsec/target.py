@@ -22,7 +22,7 @@ class Target:
         name: what `--target` takes.
         kind: the backend that serves it: "cpu", "cuda" or "eie".
         mcpu: LLVM's processor name ("" where it does not apply).
-        arch: the CUDA architecture, such as "sm_80" ("" on other kinds).
+        archs: the CUDA architectures that the artifact holds code for, the one that kernels are chosen for first.
         features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …).
         vector_bits: width of a vector register; 0 where there are none, and activations keep ONNX's layout.
         l1_bytes, l2_bytes: data cache per core.
@@ -32,7 +32,7 @@ class Target:
     name: str
     kind: str
     mcpu: str = ""
-    arch: str = ""
+    archs: tuple[str, ...] = ()
     features: frozenset[str] = frozenset()
     vector_bits: int = 128
     l1_bytes: int = 32 * 1024
@@ -51,13 +51,16 @@ class Target:
 AVX2_FEATURES = frozenset({"sse4_2", "avx", "avx2", "fma", "f16c"})
 AVX512_FEATURES = AVX2_FEATURES | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
+CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
+"""The architectures that kernels are made for; sparse tensor cores begin with the first."""
+
 _FIXED = {
     "cpu-generic": Target("cpu-generic", "cpu", mcpu="x86-64"),
     "cpu-avx2": Target("cpu-avx2", "cpu", mcpu="x86-64-v3", features=AVX2_FEATURES, vector_bits=256),
     "cpu-avx512": Target("cpu-avx512", "cpu", mcpu="x86-64-v4", features=AVX512_FEATURES, vector_bits=512),
     "eie": Target("eie", "eie", vector_bits=0),
-    **{f"cuda-{arch.replace('_', '')}": Target(f"cuda-{arch.replace('_', '')}", "cuda", arch=arch)
-       for arch in ("sm_80", "sm_86", "sm_89", "sm_90")},
+    **{f"cuda-{arch.replace('_', '')}": Target(f"cuda-{arch.replace('_', '')}", "cuda", archs=(arch,), vector_bits=0)
+       for arch in CUDA_ARCHS},
 }
 
 TARGET_NAMES = ("cpu", *_FIXED)
@@ -115,7 +118,7 @@ def _host() -> Target:
 
 
 def resolve(name: str | Target) -> Target:
-    """The target of that name; `cpu` is the machine at hand.
+    """The target of that name; `cpu` is the machine at hand, and `cuda-sm80+sm90` one for several architectures.
 
     Raises:
         UsageError: no such target; the message lists those there are.
@@ -125,6 +128,17 @@ def resolve(name: str | Target) -> Target:
         return name
     if name == "cpu":
         return _host()
+    if name.startswith("cuda-"):
+        return _cuda(name)
     if name not in _FIXED:
         raise UsageError(f"unknown target '{name}'; the targets are {', '.join(TARGET_NAMES)}")
     return _FIXED[name]
+
+
+def _cuda(name: str) -> Target:
+    """The CUDA target of one architecture or of several."""
+    archs = tuple(dict.fromkeys(arch.replace("sm", "sm_") for arch in name.removeprefix("cuda-").split("+")))
+    if unknown := [arch for arch in archs if arch not in CUDA_ARCHS]:
+        raise UsageError(f"target '{name}': no kernels for {unknown[0]}; sparse tensor cores begin with sm_80, the "
+                         f"architectures are {', '.join(CUDA_ARCHS)}, and cuda-sm80+sm90 compiles for two of them")
+    return Target(name, "cuda", archs=archs, vector_bits=0)

@@ -79,7 +79,9 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
     feeds = feeds or random_feeds(graph)
     run_passes(graph, Context(resolved))
     calibration = calibration_of(resolved, threads)
-    layers = _plan(graph, resolved, threads, calibration.machine, progress)
+    machine = calibration.machine
+    assert isinstance(machine, Machine)  # the target is a cpu
+    layers = _plan(graph, resolved, threads, machine, progress)
     lowered = lower(graph, resolved, threads)
     _check(feeds, lowered)
     seconds: dict[str, float] = {}
@@ -89,7 +91,7 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
         seconds[name] = seconds.get(name, 0.0) + each.seconds
     total = sum(seconds.values())
     rows = [{"layer": name, "us": spent * 1e6, "share": spent / total,
-             **_rates(layers.get(name), spent, calibration.machine, resolved.vector_bits // 32 or 1, threads)}
+             **_rates(layers.get(name), spent, machine, resolved.vector_bits // 32 or 1, threads)}
             for name, spent in seconds.items()]
     return {"rates": calibration.source, "layers": rows, "total_us": total * 1e6}
 

@@ -14,7 +14,8 @@ def command() -> None:
 
 def _row(name: str) -> tuple[str, ...]:
     target = resolve(name)
-    return name, f"{target.vector_bits} bit" if target.mcpu else "-", target.mcpu or target.arch or "-", _runs(target)
+    processor = target.mcpu or ", ".join(target.archs) or "-"
+    return name, f"{target.vector_bits} bit" if target.mcpu else "-", processor, _runs(target)
 
 
 def _runs(target: Target) -> str:

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sparsec.cost.roofline import DEFAULT_MACHINE, Machine
+from sparsec.cost import gpu
+from sparsec.cost.roofline import DEFAULT_MACHINE, Machine, Rates
 from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
 from sparsec.target import Target, machine_features, machine_name
@@ -23,7 +24,7 @@ SHIPPED = "shipped default (one Zen 5 core); `sparsec calibrate` measures this m
 class Calibration:
     """Rates and, for people, where they come from."""
 
-    machine: Machine
+    machine: Rates
     source: str
 
 
@@ -39,6 +40,9 @@ def key(threads: int) -> str:
 
 def calibration_of(target: Target, threads: int, path: Path | None = None) -> Calibration:
     """What was measured here for as many threads, else the shipped default; for another machine always the default."""
+    if target.archs:
+        device = gpu.DEVICES[target.archs[0]]
+        return Calibration(device, gpu.SOURCE.format(name=device.name))
     path = path or default_path()
     measured = _read(path).get(key(threads)) if target.features <= machine_features() else None
     return Calibration(DEFAULT_MACHINE, SHIPPED) if measured is None else Calibration(measured, f"measured, {path}")

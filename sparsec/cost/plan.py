@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from sparsec.cost.roofline import DEFAULT_MACHINE, Machine, bound, predict
+from sparsec.cost.roofline import DEFAULT_MACHINE, Rates
 from sparsec.option import Option
 
 HOPELESS = 1.5  # times the best prediction, from which on dense is not worth timing
@@ -47,11 +47,11 @@ class Choice:
     layer: str
     winner: Candidate
     losers: tuple[Candidate, ...]
-    machine: Machine = DEFAULT_MACHINE
+    machine: Rates = DEFAULT_MACHINE
 
     def reason(self, candidate: Candidate) -> str:
         """Why a candidate lost, or what bounds the winner."""
-        limit = bound(candidate.option.work, self.machine)
+        limit = self.machine.bound(candidate.option.work)
         if candidate is self.winner:
             fastest = all(candidate.time_s <= each.time_s for each in self.losers)
             merit = "fastest" if fastest else "smallest no slower than dense"
@@ -62,7 +62,7 @@ class Choice:
 
 
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,
-           trials: int = 6, machine: Machine = DEFAULT_MACHINE, smallest: bool = False,
+           trials: int = 6, machine: Rates = DEFAULT_MACHINE, smallest: bool = False,
            workers: int = 1) -> Choice:
     """The fastest option by the roofline; with `measure`, the fastest of those timed.
 
@@ -73,7 +73,7 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
     option is among the first unless it is hopeless. `measure` may answer None for an option that there is no time left
     for; `workers` calls of it are made at once.
     """
-    candidates = sorted((Candidate(o, predict(o.work, machine, threads)) for o in options), key=lambda c: c.predicted_s)
+    candidates = sorted((Candidate(o, machine.seconds(o.work, threads)) for o in options), key=lambda c: c.predicted_s)
     if measure is not None and len(candidates) > 1:
         families = _families(candidates)
         timed = _timed(_finalists(families, trials), measure, workers)

@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from sparsec.option import Work
+
+
+class Rates(Protocol):
+    """What prices the work of a kernel on one kind of machine."""
+
+    def seconds(self, work: Any, threads: int = 1) -> float:
+        """The time of a run."""
+        ...
+
+    def bound(self, work: Any) -> str:
+        """What limits the kernel: "compute", "bandwidth" or "overhead"."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,25 +41,23 @@ class Machine:
     memory_bytes_per_s: float
     call_s: float
 
+    def seconds(self, work: Work, threads: int = 1) -> float:
+        """The time of a run whose work is shared evenly by the threads."""
+        busy = max(work.fmas / self.fmas_per_s, work.loads / self.loads_per_s)
+        serial = work.groups * self.group_s + work.l2_bytes / self.l2_bytes_per_s
+        return self.call_s + (busy + serial) / threads + work.memory_bytes / self.memory_bytes_per_s
+
+    def bound(self, work: Work) -> str:
+        """What limits the kernel: "compute", "bandwidth" or "overhead"."""
+        terms = {
+            "compute": work.fmas / self.fmas_per_s,
+            "bandwidth": work.loads / self.loads_per_s + work.l2_bytes / self.l2_bytes_per_s
+            + work.memory_bytes / self.memory_bytes_per_s,
+            "overhead": work.groups * self.group_s + self.call_s,
+        }
+        return max(terms, key=terms.__getitem__)
+
 
 # Measured on one Zen 5 core at 4.3 GHz.
 DEFAULT_MACHINE = Machine(fmas_per_s=8.6e9, loads_per_s=8.6e9, group_s=6e-9, l2_bytes_per_s=195e9,
                           memory_bytes_per_s=60e9, call_s=0.3e-6)
-
-
-def predict(work: Work, machine: Machine = DEFAULT_MACHINE, threads: int = 1) -> float:
-    """Seconds that a run takes when its work is shared evenly by the threads."""
-    busy = max(work.fmas / machine.fmas_per_s, work.loads / machine.loads_per_s)
-    serial = work.groups * machine.group_s + work.l2_bytes / machine.l2_bytes_per_s
-    return machine.call_s + (busy + serial) / threads + work.memory_bytes / machine.memory_bytes_per_s
-
-
-def bound(work: Work, machine: Machine = DEFAULT_MACHINE) -> str:
-    """What limits the kernel: "compute", "bandwidth" or "overhead"."""
-    terms = {
-        "compute": work.fmas / machine.fmas_per_s,
-        "bandwidth": work.loads / machine.loads_per_s + work.l2_bytes / machine.l2_bytes_per_s
-        + work.memory_bytes / machine.memory_bytes_per_s,
-        "overhead": work.groups * machine.group_s + machine.call_s,
-    }
-    return max(terms, key=terms.__getitem__)

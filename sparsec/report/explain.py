@@ -12,7 +12,6 @@ import onnx_ir as ir
 from sparsec.backends.cpu.planning import layer_options
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.plan import Choice, best_by_format, choose
-from sparsec.cost.roofline import bound
 from sparsec.errors import UsageError
 from sparsec.formats import structure
 from sparsec.formats.smallest import smallest
@@ -93,7 +92,7 @@ def _choose(node: ir.Node, options: list[Option], question: _Question) -> Choice
 def _candidate(choice: Choice, candidate: Any) -> dict[str, Any]:
     option = candidate.option
     return {"format": option.format, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
-            "predicted_us": candidate.predicted_s * 1e6, "bound": bound(option.work, choice.machine),
+            "predicted_us": candidate.predicted_s * 1e6, "bound": choice.machine.bound(option.work),
             "reason": choice.reason(candidate)}
 
 

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import tvm
 from tvm import relax
@@ -82,8 +83,11 @@ def _pipeline(lowered: Lowered) -> tvm.transform.Pass:
     ])
 
 
-def export(executable: tvm.runtime.Executable) -> tuple[bytes, tuple[int, ...]]:
-    """A shared object by whichever linker is installed, else the object files and their sizes, for TVM's JIT loader."""
+def export(executable: tvm.runtime.Executable, **options: Any) -> tuple[bytes, tuple[int, ...]]:
+    """A shared object by whichever linker is installed, else the object files and their sizes, for TVM's JIT loader.
+
+    Options are those of TVM's `export_library`.
+    """
     linker = next(filter(shutil.which, LINKERS), None)
     objects: list[bytes] = []
 
@@ -99,5 +103,5 @@ def export(executable: tvm.runtime.Executable) -> tuple[bytes, tuple[int, ...]]:
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         path = Path(directory) / "library"
-        executable.export_library(str(path), fcompile=finish)
+        executable.export_library(str(path), fcompile=finish, **options)
         return path.read_bytes(), tuple(map(len, objects))

@@ -69,6 +69,11 @@ class LoweringContext:
     _functions: dict[int, tuple[tirx.PrimFunc, relax.GlobalVar]] = field(default_factory=dict)
     _views: dict[ir.Value, dict[tuple[int, ...], relax.Expr]] = field(default_factory=dict)
 
+    @property
+    def cpu_kernels(self) -> bool:
+        """Whether the CPU's hand-written kernels can be called."""
+        return True
+
     def layout(self, value: ir.Value | None) -> Layout:
         """Where the layout pass put a value."""
         layout: Layout = _present(value).meta.get("layout", PLAIN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,22 +42,28 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
         UnsupportedOperatorError: lists every node that cannot be lowered, with operator, opset and reason.
 
     """
-    graph = model.graph
     context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, precision)
+    return lower_in(context, model, threads, _result)
+
+
+def lower_in(context: LoweringContext, model: ir.Model, threads: int,
+             result: Callable[[LoweringContext, ir.Value], relax.Expr]) -> Lowered:
+    """Lower a model in a context of its own; `result` makes of a graph's output what is returned for it."""
+    graph = model.graph
     inputs = [value for value in graph.inputs if value.const_value is None]
     parameters = [_parameter(context, value, f"input_{index}") for index, value in enumerate(inputs)]
     with context.bb.function("main"):
         try:
             with context.bb.dataflow():
                 _lower_nodes(context, model)
-                results = context.bb.emit_output(relax.Tuple([_result(context, value) for value in graph.outputs]))
+                results = context.bb.emit_output(relax.Tuple([result(context, value) for value in graph.outputs]))
         except Exception:
             context.bb._end_block()  # noqa: SLF001 - the builder prints a complaint if it dies with an open block
             raise
         context.bb.emit_func_output(results, [*parameters, *context.constants])
     module = context.bb.get()
     module["main"] = module["main"].with_attr("num_input", len(inputs))  # TVM's machine checks these, no constants
-    return Lowered(module, target, threads, tuple(context.constants.values()),
+    return Lowered(module, context.target, threads, tuple(context.constants.values()),
                    tuple(_spec(context, value) for value in inputs),
                    tuple(_spec(context, value) for value in graph.outputs), tuple(context.calls))
 
@@ -69,18 +76,18 @@ def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
         context.node = node
         if missing.isdisjoint(node.inputs):
             try:
-                _lower_node(context, node)
+                context.lower_node(context, node)
                 continue
             except UnsupportedOperatorError as error:
                 opset = model.opset_imports.get(node.domain, "none")
-                refused.append(f"node '{node.name}': {_operator(node)} (opset {opset}): {error}")
+                refused.append(f"node '{node.name}': {operator_of(node)} (opset {opset}): {error}")
         missing.update(node.outputs)
     if refused:
         raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}:\n  "
                                        + "\n  ".join(refused))
 
 
-def _operator(node: ir.Node) -> str:
+def operator_of(node: ir.Node) -> str:
     """The operator as "domain::name", without a domain for ONNX's own."""
     return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
@@ -90,8 +97,8 @@ def _lower_node(context: LoweringContext, node: ir.Node) -> None:
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
     if node.domain != "sparsec" and all(isinstance(context.layout(value), Plain) for value in values):
         lower_operator(context, node)
-    elif _operator(node) in LOWERINGS:
-        LOWERINGS[_operator(node)](context, node)
+    elif operator_of(node) in LOWERINGS:
+        LOWERINGS[operator_of(node)](context, node)
     else:
         raise UnsupportedOperatorError("no lowering for this operator in this layout")
 

@@ -121,8 +121,8 @@ def run_kernel(context: LoweringContext, build: Callable[[Any, Isa], Any], param
 
 
 def are_float(context: LoweringContext, *values: ir.Value | None) -> bool:
-    """Whether these values, where they are there, are float32 and not empty, which hand-written kernels ask for."""
-    return all(context.dtype(value) == "float32" and 0 not in context.shape(value)
+    """Whether hand-written kernels can take these values: those that are there are float32 and not empty."""
+    return context.cpu_kernels and all(context.dtype(value) == "float32" and 0 not in context.shape(value)
                for value in values if value is not None)
 
 

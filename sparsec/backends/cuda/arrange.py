@@ -1,0 +1,114 @@
+"""A weight's columns arranged so that every four in a row hold at most two non-zeros, without losing any.
+
+The kernels gather the features of the activations by index, so a column may be repeated or moved for free:
+
+    windows   N:M with M = N + 2 (4:6, 6:8): overlapping windows of four columns, each taking up to two of what the
+              windows before it have left (SlideSparse)
+    permuted  channels reordered, found by a greedy search (Pool and Yu, Channel Permutations for N:M Sparsity, 2021)
+    split     the first two non-zeros of every four, and the rest for a second product
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsec.formats.nm import group_counts
+
+GROUP, KEPT = 4, 2
+CANDIDATES = 256
+"""Columns that one step of the search tries."""
+SEARCHED = 1 << 31
+"""Multiply-adds from which on a search would take minutes."""
+
+
+@dataclass(frozen=True)
+class Arranged:
+    """A weight as a product takes it.
+
+    Attributes:
+        weight: (outputs, columns), 2:4.
+        gather: the input that each column multiplies (columns,), None for its own number.
+        run: the length of aligned runs of columns that are aligned runs of inputs.
+        rest: (outputs, inputs) what a second product must add, or None.
+
+    """
+
+    weight: np.ndarray = field(repr=False)
+    gather: np.ndarray | None = field(default=None, repr=False)
+    run: int = 1
+    rest: np.ndarray | None = field(default=None, repr=False)
+
+
+def plain(weight: np.ndarray) -> Arranged | str:
+    """The weight as it is, or why it is not 2:4."""
+    if weight.shape[1] % GROUP:
+        return f"K = {weight.shape[1]} is not a multiple of {GROUP}"
+    if crowded := int((group_counts(weight, GROUP) > KEPT).sum()):
+        return f"{crowded} of {weight.size // GROUP} groups have more than {KEPT} non-zeros"
+    return Arranged(weight)
+
+
+def windows(weight: np.ndarray, size: int) -> Arranged | str:
+    """An N:`size` weight, N = size - 2, as overlapping windows of four, or why it is not such."""
+    if weight.shape[1] % size:
+        return f"K = {weight.shape[1]} is not a multiple of {size}"
+    starts = (np.arange(0, weight.shape[1], size)[:, np.newaxis] + np.arange(0, size - GROUP + 1, 2)).ravel()
+    left, arranged = weight.copy(), np.zeros((len(weight), starts.size, GROUP), weight.dtype)
+    for index, start in enumerate(starts):
+        window = left[:, start:start + GROUP]
+        taken = (window != 0) & (np.cumsum(window != 0, axis=1) <= KEPT)
+        arranged[:, index] = window * taken
+        window[taken] = 0
+    if (rest := int(np.count_nonzero(left))) > 0:
+        return f"{rest} non-zeros are more than {size - 2} of {size}"
+    return Arranged(arranged.reshape(len(weight), -1), (starts[:, np.newaxis] + np.arange(GROUP)).ravel(), run=2)
+
+
+def permuted(weight: np.ndarray) -> Arranged | str:
+    """The weight with its columns reordered, or why no order is known that makes it 2:4."""
+    rows, columns = weight.shape
+    if columns % GROUP:
+        return f"K = {columns} is not a multiple of {GROUP}"
+    if np.count_nonzero(weight) * GROUP > KEPT * weight.size:
+        return f"more than {KEPT} of {GROUP} weights are non-zeros, so that no order is 2:4"
+    if columns // 2 * min(columns, CANDIDATES) * rows > SEARCHED:
+        return "the matrix is too large to search"
+    used = np.ascontiguousarray((weight != 0).T, np.float32)  # (columns, rows)
+    free = list(np.argsort(-used.sum(axis=1), kind="stable"))  # the fullest first
+    order: list[int] = []
+    while free:
+        group = [free.pop(0)]
+        counts = used[group[0]].copy()
+        while len(group) < GROUP:
+            tried = np.array(free[-CANDIDATES:])
+            full = used[tried] @ (counts >= KEPT)  # non-zeros too many
+            overlap = used[tried] @ counts
+            best = int(np.lexsort((overlap, full))[0])
+            if full[best]:
+                return "no order of the channels was found that leaves two of four"
+            group.append(int(tried[best]))
+            counts += used[tried[best]]
+            free.remove(tried[best])
+        order += group
+    gather = np.array(order)
+    return Arranged(np.ascontiguousarray(weight[:, gather]), gather)
+
+
+def split(weight: np.ndarray) -> Arranged | str:
+    """The two largest of every four weights, and the rest."""
+    if weight.shape[1] % GROUP:
+        return f"K = {weight.shape[1]} is not a multiple of {GROUP}"
+    projected = project(weight)
+    return Arranged(projected, rest=weight - projected)
+
+
+def project(weight: np.ndarray) -> np.ndarray:
+    """The weight (outputs, inputs) with all but the two largest of every four set to zero; the first of equals stay."""
+    groups = weight.reshape(len(weight), -1, GROUP)
+    order = np.argsort(-np.abs(groups), axis=2, kind="stable")[..., :KEPT]
+    kept = np.zeros(groups.shape, bool)
+    np.put_along_axis(kept, order, True, 2)
+    result: np.ndarray = np.where(kept, groups, 0).reshape(weight.shape)
+    return result

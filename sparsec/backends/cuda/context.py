@@ -1,0 +1,135 @@
+"""What a lowering for CUDA may use: activations in half precision around the tensor cores, float32 elsewhere.
+
+Tensor cores read and write the half-precision type of the model (float16 or bfloat16). A value that comes from them,
+depends on one that does, or goes into them is stored so; everything else, masks and coordinates above all, stays
+float32. ONNX's operators compute in float32 in any case: `tensor` widens what is stored narrow and `bind` narrows it
+again, and Relax fuses both into the operator's kernel.
+
+An image is stored with its channels last, (batch, *spatial, channels), when a convolution has computed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax, tirx
+
+from sparsec.backends.cpu.context import HAND_WRITTEN, OPAQUE, LoweringContext
+from sparsec.errors import UnsupportedOperatorError
+
+PRODUCTS = {"Conv": (0, 3), "MatMul": (0, 3), "Attention": (0, 1, 2)}
+"""sparsec's operators that run on tensor cores, each with the inputs that it reads in half precision."""
+
+
+@dataclass
+class CudaContext(LoweringContext):
+    """The state of one lowering for CUDA.
+
+    Attributes:
+        half: "float16" or "bfloat16".
+        narrow: the values that are stored in half precision.
+        channels_last: the images among the bound values whose channels come last.
+
+    """
+
+    half: str = "float16"
+    narrow: frozenset[ir.Value] = frozenset()
+    channels_last: set[ir.Value] = field(default_factory=set)
+
+    @property
+    def cpu_kernels(self) -> bool:
+        """The CPU's hand-written kernels are of no use here."""
+        return False
+
+    def call(self, *_args: object, **_options: object) -> relax.Expr:
+        """Refuse a kernel of the CPU, which an operator has no other implementation than."""
+        raise UnsupportedOperatorError("it has a kernel for CPUs only")
+
+    def launch(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr], outputs: Sequence[tuple[int, str]],
+               ) -> relax.Expr:
+        """Run a GPU kernel on flat buffers; returns the last of its outputs, given as (length, dtype)."""
+        if id(prim_func) not in self._functions:
+            private = prim_func.with_attr({"op_pattern": OPAQUE, HAND_WRITTEN: True})
+            self._functions[id(prim_func)] = (prim_func, self.bb.add_func(private, "product"))
+        function = self._functions[id(prim_func)][1]
+        self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
+        types = [relax.TensorType((length,), dtype) for length, dtype in outputs]
+        result = self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
+        return result if len(types) == 1 else self.bb.emit(relax.TupleGetItem(result, len(types) - 1))
+
+    def bind(self, value: ir.Value, expr: relax.Expr) -> None:
+        """Record the expression of a value, in half precision if it is stored so."""
+        if value in self.narrow and dtype_of(expr) == "float32":
+            expr = self.bb.emit(relax.op.astype(expr, self.half))
+        self.channels_last.discard(value)
+        super().bind(value, expr)
+
+    def bind_image(self, value: ir.Value, expr: relax.Expr) -> None:
+        """Record an image whose channels come last."""
+        self.bind(value, expr)
+        self.channels_last.add(value)
+
+    def stored(self, value: ir.Value | None, shape: Sequence[int]) -> relax.Expr:
+        """A value in half precision, reshaped."""
+        assert value is not None
+        as_it_is = value in self.env and value not in self.channels_last
+        expr = self.env[value] if as_it_is else self.tensor(value)
+        if dtype_of(expr) != self.half:
+            expr = self.bb.emit(relax.op.astype(expr, self.half))
+        return self.reshaped(expr, shape)
+
+    def image(self, value: ir.Value | None) -> relax.Expr:
+        """An image in half precision with its channels last, (batch, *spatial, channels)."""
+        assert value is not None
+        batch, channels, *spatial = self.shape(value)
+        if value in self.channels_last:
+            return self.reshaped(self.env[value], (batch, *spatial, channels))
+        axes = [0, *range(2, 2 + len(spatial)), 1]
+        return self.bb.emit(relax.op.permute_dims(self.stored(value, self.shape(value)), axes))
+
+    def reshaped(self, expr: relax.Expr, shape: Sequence[int]) -> relax.Expr:
+        """The expression with another shape, which Relax makes a view of."""
+        same = tuple(int(dim) for dim in expr.ty.shape) == tuple(shape)
+        return expr if same else self.bb.emit(relax.op.reshape(expr, tuple(shape)))
+
+    def _view(self, value: ir.Value, shape: tuple[int, ...]) -> relax.Expr:
+        """The value in float32 with its channels first, however it is stored."""
+        wanted = self._views.setdefault(value, {})
+        if shape not in wanted:
+            if value not in self.env:
+                return super()._view(value, shape)
+            expr = self._first(value) if value in self.channels_last else self.env[value]
+            if dtype_of(expr) == self.half:
+                expr = self.bb.emit(relax.op.astype(expr, "float32"))
+            wanted[shape] = self.reshaped(expr, shape)
+        return wanted[shape]
+
+    def _first(self, value: ir.Value) -> relax.Expr:
+        """An image with its channels moved from the last place to the second."""
+        rank = len(self.shape(value))
+        return self.bb.emit(relax.op.permute_dims(self.image(value), [0, rank - 1, *range(1, rank - 1)]))
+
+    def half_constant(self, array: np.ndarray) -> relax.Expr:
+        """A runtime constant in half precision."""
+        return self.constant(array.astype(np.dtype(self.half)))
+
+
+def dtype_of(expr: relax.Expr) -> str:
+    """The element type that Relax has inferred."""
+    return str(expr.ty.dtype)
+
+
+def narrow_values(nodes: Iterable[ir.Node]) -> frozenset[ir.Value]:
+    """The float32 values of sorted nodes that come from tensor cores, depend on those, or go into them."""
+    narrow: set[ir.Value] = set()
+    for node in nodes:
+        read = PRODUCTS.get(node.op_type, ()) if node.domain == "sparsec" else ()
+        values = [node.inputs[index] for index in read if index < len(node.inputs)]
+        if read or not narrow.isdisjoint(node.inputs):
+            values += node.outputs
+        narrow.update(value for value in values if value is not None and value.producer() is not None
+                      and value.dtype == ir.DataType.FLOAT)
+    return frozenset(narrow)
