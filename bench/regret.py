@@ -1,52 +1,282 @@
-"""Regret of the cost model: linear layers at several sparsities and numbers of rows, its choice beside the fastest kernel.
+"""How far kernels that the cost model or measuring chose are from the fastest measured one, and from dense.
 
-    python bench/regret.py [--shape 512x512 …] [--rows 1 16 49 196 784] [--sparsity 0.5 0.8 0.9 0.95] [--json FILE]
+    python bench/regret.py MODEL… [--log FILE] [--under COMMAND]
+    python bench/regret.py MODEL… --grid [--rows 1 16 49 196 784] [--sparsity 0.5 0.8 0.9 0.95] …
 
-Measure on a quiet machine; every choice is compared with the `TRIALS` best predicted kernels and the best of each
-format.
+The first form times the layers of ONNX models as they are; the second makes every distinct layer shape of the models
+anew, with zeros at random places and as many rows (of a linear layer) or output pixels (of a convolution). Layers that
+the log has are not timed again, so that a run may be stopped at any time. Kernels are compiled in batches, and then
+timed in rounds while COMMAND runs, such as one that keeps a machine quiet: it is given a command of its own to run.
 """
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
+import math
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from sparsec.bench.formats import linear_layer, regret, time_model
-from sparsec.cost.calibration import calibration_of
-from sparsec.target import resolve
+import numpy as np
+import onnx
+import onnx_ir as ir
+from onnx import helper, numpy_helper
 
-TRIALS = 6
+from sparsec.backends.cpu.planning import layer_options, prepare
+from sparsec.bench.formats import linear_layer, regret
+from sparsec.cost.calibration import Calibration, calibration_of
+from sparsec.cost.plan import Candidate, best_by_format, choose
+from sparsec.graph import reader
+from sparsec.graph.constants import constant
+from sparsec.option import Option
+from sparsec.passes.context import Context
+from sparsec.pipeline import run_passes
+from sparsec.target import Target, resolve
+
+TRIALS, MORE = 6, 4  # families and kernels of each that measuring may choose among
+STRANGERS, NEAR = 4, 1.6  # kernels drawn among those within so many times the best prediction
+ROUNDS = 3
+BATCH = 150  # kernels that are compiled before some are timed
+WORST = 12  # layers to show
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer to be timed; `key` is what the log knows it by."""
+
+    key: dict[str, Any]
+    node: ir.Node
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A layer's geometry; a kernel of 0 pixels is a linear layer."""
+
+    outputs: int
+    inputs: int
+    kernel: int = 0
+    stride: int = 1
+
+    def __str__(self) -> str:
+        """Such as "512x256 3x3/2"."""
+        side = f" {self.kernel}x{self.kernel}/{self.stride}" if self.kernel else ""
+        return f"{self.outputs}x{self.inputs}{side}"
 
 
 def main() -> None:
-    """Print a line for every case, and the summary."""
+    """Time what the log lacks, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", nargs="+", default=["256x256", "512x512", "2048x512"])
+    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("--grid", action="store_true")
     parser.add_argument("--rows", nargs="+", type=int, default=[1, 16, 49, 196, 784])
     parser.add_argument("--sparsity", nargs="+", type=float, default=[0.5, 0.8, 0.9, 0.95])
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--log", type=Path, default=Path("regret.jsonl"))
+    parser.add_argument("--under", type=shlex.split, default=[], metavar="COMMAND")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long, to go on another time")
     arguments = parser.parse_args()
-    target = resolve("cpu")
+    target, end = resolve("cpu"), time.monotonic() + arguments.seconds
     calibration = calibration_of(target, 1)
-    print(f"rates: {calibration.source}\n")
-    print(f"{'shape':>12} {'rows':>5} {'zeros':>6} {'chosen':>10} {'us':>8} {'fastest':>10} {'us':>8} {'ratio':>6}")
-    layers = []
-    for shape, rows, sparsity in itertools.product(arguments.shape, arguments.rows, arguments.sparsity):
-        outputs, inputs = map(int, shape.split("x"))
-        for layer in time_model(linear_layer(outputs, inputs, rows, sparsity), target, calibration=calibration,
-                                trials=TRIALS):
-            chosen, best = layer["chosen"], layer["fastest"]
-            print(f"{shape:>12} {rows:5} {100 * sparsity:5.0f}% {chosen['format']:>10} {chosen['measured_us']:8.1f} "
-                  f"{best['format']:>10} {best['measured_us']:8.1f} {chosen['measured_us'] / best['measured_us']:6.2f}",
-                  flush=True)
-            layers.append({"rows": rows, "sparsity": sparsity, **layer})
-    summary = regret(layers)
-    print(f"\n{summary['layers']} cases: mean {summary['mean']:.3f}, worst {summary['worst']:.2f}; at most "
-          f"{summary['never_slower']:.2f}x dense; median prediction error {100 * summary['prediction_error']:.0f} %")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"summary": summary, "layers": layers}, indent=1) + "\n")
+    done = [json.loads(line) for line in arguments.log.read_text().splitlines()] if arguments.log.exists() else []
+    known = {json.dumps(row["case"]) for row in done}
+    cases = grid(arguments, known) if arguments.grid else layers(arguments.models, known, target)
+    for batch in batches(cases, target, calibration):
+        rows = timed(batch, arguments.under)
+        with arguments.log.open("a") as log:
+            log.writelines(json.dumps(row) + "\n" for row in rows)
+        done += rows
+        print(f"{len(done)} layers", file=sys.stderr, flush=True)
+        if time.monotonic() > end:
+            break
+    print(f"rates: {calibration.source}")
+    report(done)
+
+
+def layers(models: Sequence[Path], known: set[str], target: Target) -> Iterator[Case]:
+    """The layers of models; of several that are equal but for the places of their zeros, the first."""
+    seen = set()
+    for path in models:
+        graph = reader.load(path)
+        run_passes(graph, Context(target))
+        for node in graph.graph:
+            for option in layer_options(node, target, 1)[:1]:
+                key = {"model": path.stem, "layer": node.name or node.op_type}
+                same = (path.stem, repr(option.params), f"{nonzeros(node):.1e}")
+                if same not in seen and json.dumps(key) not in known:
+                    yield Case(key, node)
+                seen.add(same)
+
+
+def nonzeros(node: ir.Node) -> int:
+    """Non-zeros of a layer's weight."""
+    weight = constant(node.inputs[1])
+    assert weight is not None  # the backend has options for constant weights only
+    return int(np.count_nonzero(weight))
+
+
+def grid(arguments: argparse.Namespace, known: set[str]) -> Iterator[Case]:
+    """Every layer shape of the models at every number of rows and sparsity."""
+    shapes = dict.fromkeys(shape for path in arguments.models for shape in shapes_of(path))
+    for shape in shapes:
+        for rows in arguments.rows:
+            for sparsity in arguments.sparsity:
+                key = {"layer": str(shape), "rows": rows, "sparsity": sparsity}
+                if json.dumps(key) in known:
+                    continue
+                graph = reader.load(remade(shape, rows, sparsity))
+                run_passes(graph, Context(resolve("cpu")))
+                yield from (Case(key, node) for node in graph.graph if layer_options(node, resolve("cpu"), 1))
+
+
+def shapes_of(path: Path) -> Iterator[Shape]:
+    """The shapes of a model's weighted layers, but for depthwise convolutions, which have one kernel only."""
+    for node in reader.load(path).graph:
+        weight = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        if weight is None or weight.ndim < 2:
+            continue
+        if node.op_type == "Conv" and node.attributes.get_int("group", 1) == 1:
+            outputs, inputs, kernel, _ = weight.shape
+            yield Shape(outputs, inputs, kernel, node.attributes.get_ints("strides", (1,))[0])
+        elif node.op_type == "Gemm" and node.attributes.get_int("transB"):
+            yield Shape(*weight.shape)
+        elif node.op_type in ("Gemm", "MatMul"):
+            yield Shape(*weight.shape[::-1])
+
+
+def remade(shape: Shape, rows: int, sparsity: float) -> onnx.ModelProto:
+    """A model of one layer; a convolution of one pixel has no padding, which would make taps useless."""
+    if not shape.kernel:
+        return linear_layer(shape.outputs, shape.inputs, rows, sparsity)
+    rng = np.random.default_rng(0)
+    sizes = (shape.outputs, shape.inputs, shape.kernel, shape.kernel)
+    weight = rng.standard_normal(sizes, np.float32) * (rng.random(sizes) >= sparsity)
+    side, pad = math.isqrt(rows), 0 if rows == 1 else (shape.kernel - 1) // 2
+    width = (side - 1) * shape.stride + shape.kernel - 2 * pad
+    x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, channels, extent, extent))
+            for name, channels, extent in (("x", shape.inputs, width), ("y", shape.outputs, side)))
+    node = helper.make_node("Conv", ["x", "w"], ["y"], "conv", strides=[shape.stride] * 2, pads=[pad] * 4)
+    graph = helper.make_graph([node], "conv", [x], [y], [numpy_helper.from_array(weight.astype(np.float32), "w")])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+Job = tuple[dict[str, Any], list[Candidate], list[Option], list[Callable[[], float]]]
+
+
+def batches(cases: Iterator[Case], target: Target, calibration: Calibration) -> Iterator[list[Job]]:
+    """The cases with their options by predicted time, those to be timed, and the functions that time them."""
+    batch: list[Job] = []
+    for case in cases:
+        options = layer_options(case.node, target, 1)
+        choice = choose("", options, machine=calibration.machine)
+        candidates = [choice.winner, *choice.losers]
+        short = shortlist(candidates, [each.option for each in best_by_format(choice)])
+        batch.append((case.key | {"nonzeros": nonzeros(case.node)}, candidates, short,
+                      [prepare(case.node, option, target, 1) for option in short]))
+        if sum(len(job[2]) for job in batch) >= BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def shortlist(candidates: Sequence[Candidate], formats: Sequence[Option]) -> list[Option]:
+    """What measuring could choose, the best of every format, and some others that are not hopeless."""
+    families: dict[tuple[str, str], list[Option]] = {}
+    near = [each.option for each in candidates if each.predicted_s < NEAR * candidates[0].predicted_s]
+    for option in near:
+        families.setdefault((option.format, option.kernel), []).append(option)
+    likely = [option for members in list(families.values())[:TRIALS] for option in members[:MORE]]
+    drawn = np.random.default_rng(0).permutation(len(near))[:STRANGERS]
+    return list({id(option): option for option in (*likely, *formats, *(near[i] for i in drawn))}.values())
+
+
+def timed(batch: Sequence[Job], under: Sequence[str]) -> list[Row]:
+    """The log's rows of some cases: the shortest time of every kernel in rounds that go through all of a case."""
+    rows = []
+    with running(under):
+        for key, candidates, short, functions in batch:
+            times = [min(times) for times in zip(*([f() for f in functions] for _ in range(ROUNDS)), strict=True)]
+            seconds = {id(option): s for option, s in zip(short, times, strict=True)}
+            measured = [replace(c, measured_s=seconds[id(c.option)]) for c in candidates if id(c.option) in seconds]
+            tuned = choose("", [c.option for c in candidates], measure=partial(_known, seconds), trials=TRIALS).winner
+            rows.append({"case": {name: value for name, value in key.items() if name != "nonzeros"},
+                         "nonzeros": key["nonzeros"], "options": len(candidates), "chosen": row(measured[0]),
+                         "tuned": row(tuned), "fastest": row(min(measured, key=lambda c: c.time_s)),
+                         "formats": [row(each) for each in measured]})
+    return rows
+
+
+def _known(seconds: dict[int, float], option: Option) -> float | None:
+    """The time of an option where it was taken."""
+    return seconds.get(id(option))
+
+
+@contextmanager
+def running(command: Sequence[str]) -> Iterator[None]:
+    """While a command runs a child that waits for the end of the block; at once without one."""
+    if not command:
+        yield
+        return
+    wait = [*command, sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(wait, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        yield
+        child.communicate("\n")
+
+
+def row(candidate: Candidate) -> Row:
+    """A timed kernel."""
+    option = candidate.option
+    return {"format": option.format, "runs_as": option.format, "kernel": option.kernel, "detail": option.detail,
+            "predicted_us": candidate.predicted_s * 1e6, "measured_us": candidate.measured_us}
+
+
+def report(rows: Sequence[Row]) -> None:
+    """The tables: layers as they are with dense beside them; else by rows and sparsity, the worst layers, the sums."""
+    by_place: dict[tuple[int, float], list[Row]] = {}
+    for each in rows:
+        if "model" in each["case"]:
+            print(line(each))
+        else:
+            by_place.setdefault((each["case"]["rows"], each["case"]["sparsity"]), []).append(each)
+    for (count, sparsity), some in sorted(by_place.items()):
+        figures = regret(some)
+        print(f"{count:5} rows, {100 * sparsity:.0f} % zeros: mean {figures['mean']:.3f}, worst {figures['worst']:.2f}")
+    if by_place:
+        print("the worst choices:")
+        for each in sorted(rows, key=ratio, reverse=True)[:WORST]:
+            print(line(each))
+    for name, key in (("cost model alone", "chosen"), ("measuring", "tuned")):
+        figures = regret([{**each, "chosen": each[key]} for each in rows])
+        print(f"{name}: {figures['layers']} layers, mean {figures['mean']:.3f}, worst {figures['worst']:.2f}, "
+              f"at most {figures['never_slower']:.2f}x dense; median prediction error "
+              f"{100 * figures['prediction_error']:.0f} %")
+
+
+def ratio(each: Row) -> float:
+    """The time of the model's choice over the fastest."""
+    return float(each["chosen"]["measured_us"] / each["fastest"]["measured_us"])
+
+
+def line(each: Row) -> str:
+    """One layer: both choices, the fastest kernel and dense."""
+    def kernel(key: str) -> str:
+        return f"{each[key]['measured_us']:9.1f} {each[key]['format']:>9} {each[key]['kernel']:<12}"
+
+    dense = min(form["measured_us"] for form in each["formats"] if form["format"] == "dense")
+    name = " ".join(str(value) for value in each["case"].values())
+    return (f"{name:<40} {kernel('chosen')} {kernel('tuned')} {kernel('fastest')} dense {dense:9.1f} "
+            f"{ratio(each):5.2f} {each['tuned']['measured_us'] / dense:5.2f}")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def balanced(channels: int, chunk: int) -> int:
 def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Iterator[Option]:
     rows = layer.weight.reshape(-1, block, layer.weight.shape[1])
     nonzero = int(np.count_nonzero((rows != 0).any(axis=1)))
-    registers = isa.registers - 3
+    registers = isa.registers - 2 - block  # a pixel and the values of a block are held beside the sums
     for vectors in tile_vectors(layer.stencil):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= registers and g * isa.threads <= len(rows)]
         for tiling in _tilings(layer, target, isa, vectors) if shapes else ():
