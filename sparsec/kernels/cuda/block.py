@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,13 @@ class Block:
     column: Any
     matrix: Any
     share: Any
+
+
+def all_of(conditions: Sequence[Any]) -> Any:
+    """The conjunction of up to two conditions, computed once; None for none."""
+    if not conditions:
+        return None
+    return T.Bind(T.And(*conditions) if len(conditions) > 1 else conditions[0])
 
 
 def per_thread(b: Block, count: int, body: Callable[[Any], None], unrolled: int = 32) -> None:

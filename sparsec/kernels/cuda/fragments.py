@@ -11,6 +11,7 @@ import numpy as np
 
 ROWS = 16
 COLUMN_BYTES = 32
+FRAGMENT_BYTES = ROWS * COLUMN_BYTES
 
 
 def columns(itemsize: int) -> int:

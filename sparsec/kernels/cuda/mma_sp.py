@@ -13,8 +13,10 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import fragments, metadata, pipeline, ptx
-from sparsec.kernels.cuda.block import Block, per_thread
+from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
+from sparsec.kernels.cuda.staging import copy_steps
 
 _FLOATS = "mma.sp::ordered_metadata.sync.aligned.m16n8k32.row.col.f32.{0}.{0}.f32"
 INSTRUCTIONS = {
@@ -22,7 +24,6 @@ INSTRUCTIONS = {
     "bfloat16": _FLOATS.format("bf16"),
     "int8": "mma.sp::ordered_metadata.sync.aligned.m16n8k64.row.col.s32.s8.s8.s32",
 }
-FRAGMENT_BYTES = 512
 WORDS_BYTES = 128  # metadata of one instruction
 
 
@@ -52,33 +53,25 @@ def unpack(arrays: dict[str, np.ndarray], params: MmaParams) -> np.ndarray:
 
 def arguments(p: MmaParams) -> pipeline.Arguments:
     """The kernel's buffers in order, inputs first."""
-    return pipeline.arguments(p, _weight_arguments(p))
+    return pipeline.arguments(p, _weight(p).arguments)
 
 
 def shared_bytes(p: MmaParams) -> int:
     """Bytes of shared memory that a block takes."""
-    return pipeline.shared_bytes(p, _stage_bytes(p))
+    return pipeline.shared_bytes(p, _weight(p).stage_bytes)
 
 
 def build(params: MmaParams) -> Any:
     """The kernel: (values, metadata, [gather], [scale], bias, x, [residual]) -> ([partial], y)."""
-    weight = pipeline.Weight(_weight_arguments(params), _stage_bytes(params), _copy, _fetch)
-    return pipeline.build(params, weight)
+    return pipeline.build(params, _weight(params))
 
 
-def _weight_arguments(p: MmaParams) -> pipeline.Arguments:
-    return {"values": (p.row_blocks * p.steps * FRAGMENT_BYTES // p.itemsize, p.dtype),
-            "metadata": (_word_rows(p) * p.steps * 32, "uint32")}
-
-
-def _word_rows(p: MmaParams) -> int:
-    """Rows of metadata words: one per pair of row blocks with 2-byte values, else one per row block."""
-    return p.row_blocks // p.itemsize
-
-
-def _stage_bytes(p: MmaParams) -> int:
-    blocks = p.tile.rows // 16
-    return p.tile_steps * (blocks * FRAGMENT_BYTES + blocks // p.itemsize * WORDS_BYTES)
+def _weight(p: MmaParams) -> pipeline.Weight:
+    words = p.row_blocks // p.itemsize  # rows of metadata: a word serves two row blocks of 2-byte values, or one
+    arguments = {"values": (p.row_blocks * p.steps * FRAGMENT_BYTES // p.itemsize, p.dtype),
+                 "metadata": (words * p.steps * 32, "uint32")}
+    stage_words = p.tile_steps * p.tile.rows // 16 // p.itemsize * WORDS_BYTES
+    return pipeline.Weight(arguments, _values_bytes(p) + stage_words, _copy, _fetch)
 
 
 def _values_bytes(p: MmaParams) -> int:
@@ -88,35 +81,8 @@ def _values_bytes(p: MmaParams) -> int:
 
 def _copy(b: Block, base: Any, k_tile: Any) -> None:
     p = b.params
-    copy_blocks(b, "values", FRAGMENT_BYTES, p.row_blocks, 1, base, k_tile)
-    copy_blocks(b, "metadata", WORDS_BYTES, _word_rows(p), p.itemsize, base + _values_bytes(p), k_tile)
-
-
-def copy_blocks(b: Block, name: str, nbytes: int, rows: int, blocks: int, base: Any, k_tile: Any) -> None:
-    """Start copying the stage's part of an array (rows, steps, nbytes) to byte `base`.
-
-    A row serves `blocks` blocks of 16 rows of the weight. Beyond the array, values become zero, which is also their
-    product, and metadata any valid word.
-    """
-    p, t = b.params, b.params.tile
-    chunks = nbytes // VECTOR_BYTES
-    stage_row = p.tile_steps * chunks
-
-    def one(number: Any) -> None:
-        row = T.Bind(b.row // (16 * blocks) + number // stage_row)
-        chunk = T.Bind(k_tile * stage_row + number % stage_row)
-        inside = []
-        if rows * blocks * 16 % t.rows:
-            inside.append(row < rows)
-        if p.steps % p.tile_steps:
-            inside.append(chunk < p.steps * chunks)
-        valid = T.Bind(T.And(*inside) if len(inside) > 1 else inside[0]) if inside else None
-        index = (row * (p.steps * chunks) + chunk) * (VECTOR_BYTES // 4 if name == "metadata" else 16 // p.itemsize)
-        if name == "metadata" and valid is not None:
-            index, valid = T.if_then_else(valid, index, 0), None
-        ptx.copy_async(b.shared, base + number * VECTOR_BYTES, b.buffers[name], index, VECTOR_BYTES, valid)
-
-    per_thread(b, t.rows // (16 * blocks) * stage_row, one)
+    copy_steps(b, "values", FRAGMENT_BYTES, 1, base, k_tile)
+    copy_steps(b, "metadata", WORDS_BYTES, p.itemsize, base + _values_bytes(p), k_tile)
 
 
 def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any], None]:

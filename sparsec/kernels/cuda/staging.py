@@ -1,8 +1,9 @@
-"""Activations on their way to the tensor cores: copied into a stage of shared memory, read as matrix fragments.
+"""Copies into the stages of shared memory, and how the activations leave them as matrix fragments.
 
-A stage holds rows of 16-byte chunks: in layout kn a row is one feature and its chunks are columns of X, in layout nk
-a row is one column of X and its chunks are features. Chunks are permuted within a row (XOR with the row's number), so
-that the eight rows that `ldmatrix` reads at once lie in different banks.
+Activations lie in a stage as rows of 16-byte chunks: in layout kn a row is one feature and its chunks are columns of
+X, in layout nk a row is one column of X and its chunks are features. Chunks are permuted within a row (XOR with the
+row's number), so that the eight rows that `ldmatrix` reads at once lie in different banks. Weights come prepacked and
+lie as they are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
-from sparsec.kernels.cuda.block import Block, per_thread
+from sparsec.kernels.cuda.block import Block, all_of, per_thread
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 
 BANK_CHUNKS = 8  # chunks that one pass over the 32 banks delivers
@@ -65,7 +66,7 @@ def _source(b: Block, k_tile: Any, row: Any, along: Any) -> tuple[Any, Any]:
         inside.append(feature < p.depth)
     if p.n % t.columns:
         inside.append(column < p.n)
-    valid = T.Bind(T.And(*inside) if len(inside) > 1 else inside[0]) if inside else None
+    valid = all_of(inside)
     if p.gather:
         feature = b.buffers["gather"][T.min(feature, p.depth - 1) if p.depth % t.depth else feature]
     if p.layout == "nk":
@@ -82,3 +83,29 @@ def load(b: Block, to: Any, base: Any, step: int, column_block: int) -> None:
     else:
         at = _address(p, block * 8 + b.lane % 8, step * (p.step * p.itemsize // VECTOR_BYTES) + b.lane // 8)
     ptx.load_matrices(to, b.shared, base + at, transposed=p.layout == "kn")
+
+
+def copy_steps(b: Block, name: str, nbytes: int, blocks: int, base: Any, k_tile: Any) -> None:
+    """Start copying the stage's part of a weight's array (rows, steps, `nbytes`) to byte `base`.
+
+    A row of the array serves `blocks` blocks of 16 rows of the weight. Beyond the array values become zeros, and what
+    has to be valid, metadata, comes from its beginning.
+    """
+    p, t = b.params, b.params.tile
+    array, itemsize = b.buffers[name], 4 if name == "metadata" else p.itemsize
+    row_chunks, stage_chunks = p.steps * nbytes // VECTOR_BYTES, p.tile_steps * nbytes // VECTOR_BYTES
+
+    def one(number: Any) -> None:
+        row = T.Bind(b.row // (16 * blocks) + number // stage_chunks)
+        chunk = T.Bind(k_tile * stage_chunks + number % stage_chunks)
+        inside = []
+        if p.row_blocks * 16 % t.rows:
+            inside.append(row < p.row_blocks // blocks)
+        if p.steps % p.tile_steps:
+            inside.append(chunk < row_chunks)
+        index, valid = (row * row_chunks + chunk) * (VECTOR_BYTES // itemsize), all_of(inside)
+        if name == "metadata" and valid is not None:
+            index, valid = T.if_then_else(valid, index, 0), None
+        ptx.copy_async(b.shared, base + number * VECTOR_BYTES, array, index, VECTOR_BYTES, valid)
+
+    per_thread(b, t.rows // (16 * blocks) * stage_chunks, one)

@@ -1,0 +1,80 @@
+"""Any weight on the tensor cores: `mma` on prepacked fragments, so that dense is always a candidate.
+
+`values` are fragments of the weight (`fragments.py`), padded with zeros to whole steps of K, two fragments each, and
+pairs of row blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.cuda import fragments, pipeline, ptx
+from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
+from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
+from sparsec.kernels.cuda.staging import copy_steps
+
+INSTRUCTIONS = {
+    "float16": "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+    "bfloat16": "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+    "int8": "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32",
+}
+STEP_BYTES = 2 * FRAGMENT_BYTES
+
+
+def pack(weight: np.ndarray, params: MmaParams) -> dict[str, np.ndarray]:
+    """The kernel's flat array for a weight (m, depth) of its dtype: `values`."""
+    missing = (params.row_blocks * 16 - weight.shape[0], params.steps * params.step - weight.shape[1])
+    return {"values": fragments.pack(np.pad(weight, ((0, missing[0]), (0, missing[1])))).ravel()}
+
+
+def unpack(arrays: dict[str, np.ndarray], params: MmaParams) -> np.ndarray:
+    """The weight (m, depth) of `pack`ed arrays."""
+    values = arrays["values"].reshape(params.row_blocks, 2 * params.steps, 32, -1)
+    return fragments.unpack(values)[:params.m, :params.depth]
+
+
+def arguments(p: MmaParams) -> pipeline.Arguments:
+    """The kernel's buffers in order, inputs first."""
+    return pipeline.arguments(p, _weight(p).arguments)
+
+
+def shared_bytes(p: MmaParams) -> int:
+    """Bytes of shared memory that a block takes."""
+    return pipeline.shared_bytes(p, _weight(p).stage_bytes)
+
+
+def build(params: MmaParams) -> Any:
+    """The kernel: (values, [gather], [scale], bias, x, [residual]) -> ([partial], y)."""
+    return pipeline.build(params, _weight(params))
+
+
+def _weight(p: MmaParams) -> pipeline.Weight:
+    return pipeline.Weight({"values": (p.row_blocks * p.steps * STEP_BYTES // p.itemsize, p.dtype)},
+                           p.tile_steps * p.tile.rows // 16 * STEP_BYTES, _copy, _fetch)
+
+
+def _copy(b: Block, base: Any, k_tile: Any) -> None:
+    copy_steps(b, "values", STEP_BYTES, 1, base, k_tile)
+
+
+def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any], None]:
+    p, t = b.params, b.params.tile
+    values = ptx.registers(t.row_blocks * 8)
+    for block in range(t.row_blocks):
+        at = T.Bind(base + ((b.warp_row * t.row_blocks + block) * p.tile_steps + step) * STEP_BYTES)
+        for half in range(2):
+            ptx.load_words(values, block * 8 + half * 4, 4, b.shared,
+                           at + half * FRAGMENT_BYTES + b.lane * VECTOR_BYTES)
+
+    def product(row_block: int, column_block: int, activations: Any) -> None:
+        for half in range(2):
+            left = [values[row_block * 8 + half * 4 + i] for i in range(4)]
+            right = [activations[half * 2 + i] for i in range(2)]
+            ptx.multiply(INSTRUCTIONS[p.dtype], sums, (row_block * t.column_blocks + column_block) * 4, left, right)
+
+    return product
