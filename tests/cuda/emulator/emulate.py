@@ -10,7 +10,6 @@ array lies between unmapped pages while the kernel runs.
 import ctypes
 import hashlib
 import mmap
-import os
 import re
 import shutil
 import subprocess
@@ -62,7 +61,7 @@ class Library:
             *[a.address if isinstance(a, Guarded) else ctypes.addressof(a) for a in guarded])
         arrays = [a for a in guarded if isinstance(a, Guarded)]
         ranges = (ctypes.c_uint64 * (2 * len(arrays)))(*[v for a in arrays for v in (a.address, a.source.nbytes)])
-        extents = [(ctypes.c_uint * 3)(*(tuple(e) + (1, 1, 1))[:3]) for e in (grid, block)]
+        extents = [(ctypes.c_uint * 3)(*(*e, 1, 1, 1)[:3]) for e in (grid, block)]
         counts = (ctypes.c_uint64 * 3)()
         failure = runtime().emulate(
             ctypes.cast(self.handle[f"call_{kernel}"], ctypes.c_void_p), pointers, *extents,
@@ -131,7 +130,7 @@ def build(text):
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise EmulationError(f"g++ refuses the kernel: {result.stderr[:2000]}")
-        os.replace(Path(folder, "kernel.so"), path)
+        Path(folder, "kernel.so").replace(path)
     return path
 
 

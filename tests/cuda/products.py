@@ -1,0 +1,71 @@
+"""Products with small integers, exact in every dtype, on the emulator; what they should be comes from numpy."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from sparsec.kernels.cuda import mma_dense, mma_sp
+from tests.cuda.emulator import emulate, launches
+
+FAMILIES = {"sparse": mma_sp, "dense": mma_dense}
+DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "int8": np.int8, "float32": np.float32}
+ACTIVATIONS = {"none": lambda y: y, "relu": lambda y: np.maximum(y, 0)}
+SCALE = 0.5
+
+needs_compiler = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
+
+
+def two_of_four(rng, rows, columns, dtype=np.float16):
+    """A random 2:4 matrix; some groups hold fewer than two non-zeros."""
+    groups = rng.integers(1, 5, (rows, columns // 4, 4)) * rng.choice([-1, 1], (rows, columns // 4, 4))
+    rank = np.argsort(rng.random(groups.shape), axis=2).argsort(axis=2)
+    kept = rank < rng.choice([0, 1, 2], (rows, columns // 4, 1), p=[0.1, 0.1, 0.8])
+    return (groups * kept).reshape(rows, columns).astype(dtype)
+
+
+def gather_of(rng, p):
+    """A random gather of the runs that `p` promises."""
+    runs = rng.integers(0, p.k // p.gather.run, p.gather.length // p.gather.run)
+    return (runs[:, None] * p.gather.run + np.arange(p.gather.run)).ravel().astype(np.int32)
+
+
+def operands(p, family, rng, weight=None):
+    """The kernel's inputs by name and the exact Y."""
+    weight = two_of_four(rng, p.m, p.depth, DTYPES[p.dtype]) if weight is None else weight
+    x = rng.integers(-3, 4, (p.batch, p.k, p.n) if p.layout == "kn" else (p.n, p.k)).astype(DTYPES[p.dtype])
+    inputs = family.pack(weight, p)
+    features = x.astype(np.float64)
+    if p.gather:
+        inputs["gather"] = gather_of(rng, p)
+        features = features[:, inputs["gather"]]
+    wide = weight.astype(np.float64)
+    y = wide @ features if p.layout == "kn" else features @ wide.T
+    if p.dtype == "int8":
+        inputs["scale"] = np.full(p.m, SCALE, np.float32)
+        y *= SCALE
+    inputs["bias"] = rng.integers(-9, 10, p.m).astype(np.float32)
+    y += inputs["bias"][:, None] if p.layout == "kn" else inputs["bias"]
+    inputs["x"] = x.ravel()
+    if p.epilogue.residual:
+        residual = rng.integers(-5, 6, y.shape).astype(DTYPES[p.out])
+        inputs["residual"] = residual.ravel()
+        y += residual.astype(np.float64)
+    return inputs, ACTIVATIONS[p.epilogue.activation](y).astype(np.float32).astype(DTYPES[p.out]).ravel()
+
+
+def run(p, family, seeds=(0,), mutate=None, pipeline="tirx", weight=None):
+    """The largest share of wrong elements of Y over the seeds, and the launches' statistics."""
+    program = launches.lower(family.build(p), pipeline)
+    library = launches.compiled(mutate(program.source) if mutate else program.source)
+    inputs, expected = operands(p, family, np.random.default_rng(0), weight)
+    wrong = 0.0
+    for seed in seeds:
+        arrays = dict(inputs)
+        if p.split_k > 1:
+            arrays["partial"] = np.full(p.split_k * p.outputs, np.nan, np.float32)
+        arrays["y"] = np.full(p.outputs, 99).astype(DTYPES[p.out])
+        assert {n: (a.size, str(a.dtype)) for n, a in arrays.items()} == family.arguments(p)
+        assert list(arrays) == list(family.arguments(p))
+        statistics = program.run(list(arrays.values()), seed, library)
+        wrong = max(wrong, float(np.mean(arrays["y"] != expected)))
+    return wrong, statistics

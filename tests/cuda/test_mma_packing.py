@@ -1,0 +1,63 @@
+"""Packing for tensor cores is exactly reversible, and what is not 2:4 is refused with a reason."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsec.errors import FormatError
+from sparsec.kernels.cuda import fragments, metadata, mma_dense, mma_sp
+from sparsec.kernels.cuda.params import MmaParams, Tile
+from tests.cuda.products import DTYPES, two_of_four
+
+TILE = Tile(64, 32, 128, (2, 1), 3)
+SHAPES = {"m": st.integers(1, 70), "k": st.integers(1, 40).map(lambda groups: 4 * groups), "seed": st.integers(0, 9)}
+
+
+@given(**SHAPES, dtype=st.sampled_from(["float16", "bfloat16", "int8"]))
+@pytest.mark.parametrize("family", [mma_sp, mma_dense], ids=["sparse", "dense"])
+def test_unpack_inverts_pack(family, m, k, seed, dtype):
+    weight = two_of_four(np.random.default_rng(seed), m, k, DTYPES[dtype])
+    p = MmaParams(m, 8, k, TILE, dtype)
+    arrays = family.pack(weight, p)
+    np.testing.assert_array_equal(family.unpack(arrays, p), weight)
+    assert {name: array.size for name, array in arrays.items()}.items() <= {
+        name: length for name, (length, _) in family.arguments(p).items()}.items()
+
+
+@given(**SHAPES)
+def test_positions_rise_within_a_group(m, k, seed):
+    weight = two_of_four(np.random.default_rng(seed), m, k)
+    values, positions = metadata.compress(weight)
+    assert (positions[:, 0::2] < positions[:, 1::2]).all()
+    np.testing.assert_array_equal(metadata.expand(values, positions), weight)
+
+
+@pytest.mark.parametrize(("itemsize", "row", "group", "lane", "bit"), [
+    (2, 0, 0, 0, 0), (2, 8, 0, 0, 16), (2, 16, 0, 2, 0), (2, 3, 5, 13, 4), (2, 31, 7, 31, 28),
+    (1, 0, 0, 0, 0), (1, 8, 0, 1, 0), (1, 2, 9, 10, 4), (1, 15, 15, 31, 28),
+])
+def test_words_lie_where_the_instruction_looks(itemsize, row, group, lane, bit):
+    positions = np.tile(np.array([0, 1], np.uint8), (32, 16 // itemsize))
+    positions[row, 2 * group:2 * group + 2] = 2, 3
+    expected = np.full(32, 0x44444444, np.uint32)
+    expected[lane] ^= np.uint32((0b1110 ^ 0b0100) << bit)
+    np.testing.assert_array_equal(metadata.pack(positions, itemsize)[0, 0], expected)
+
+
+def test_a_fragment_gives_a_lane_its_sixteen_bytes():
+    matrix = np.arange(16 * 16, dtype=np.float16).reshape(16, 16)
+    g, t = 3, 2
+    expected = [matrix[row, column + 2 * t + i] for column in (0, 8) for row in (g, g + 8) for i in range(2)]
+    np.testing.assert_array_equal(fragments.pack(matrix)[0, 0, 4 * g + t], expected)
+
+
+@pytest.mark.parametrize(("weight", "reason"), [
+    (np.ones((2, 8)), "4 groups of 4 hold more than 2"),
+    (np.zeros((2, 6)), "not a multiple of 4"),
+    (np.zeros((2, 2, 4)), "3 dimensions"),
+])
+def test_what_is_not_two_of_four_is_refused(weight, reason):
+    assert reason in metadata.reject(weight)
+    with pytest.raises(FormatError, match=reason):
+        metadata.compress(weight)
