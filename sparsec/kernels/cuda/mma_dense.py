@@ -71,10 +71,16 @@ def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any
             ptx.load_words(values, block * 8 + half * 4, 4, b.shared,
                            at + half * FRAGMENT_BYTES + b.lane * VECTOR_BYTES)
 
+    return products(b, values, sums)
+
+
+def products(b: Block, values: Any, sums: Any) -> Callable[[int, int, Any], None]:
+    """What multiplies a step's weights, eight registers of `values` for each row block, with the activations."""
     def product(row_block: int, column_block: int, activations: Any) -> None:
         for half in range(2):
             left = [values[row_block * 8 + half * 4 + i] for i in range(4)]
             right = [activations[half * 2 + i] for i in range(2)]
-            ptx.multiply(INSTRUCTIONS[p.dtype], sums, (row_block * t.column_blocks + column_block) * 4, left, right)
+            first = (row_block * b.params.tile.column_blocks + column_block) * 4
+            ptx.multiply(INSTRUCTIONS[b.params.dtype], sums, first, left, right)
 
     return product
