@@ -53,6 +53,13 @@ def pack(weight: np.ndarray, params: DenseBf16Params) -> dict[str, np.ndarray]:
     return {"values": pairs.astype(ml_dtypes.bfloat16).ravel().view(np.int32)}
 
 
+def reference(weight: np.ndarray, columns: np.ndarray, _params: DenseBf16Params) -> np.ndarray:
+    """The product (outputs, n) of a weight and what pixels see, (channels * taps, n), on the kernel's operands."""
+    narrow, seen = (each.astype(ml_dtypes.bfloat16).astype(np.float32) for each in (weight, columns))
+    product: np.ndarray = narrow @ seen
+    return product
+
+
 def work(params: DenseBf16Params, l1_bytes: int, l2_bytes: int) -> Work:
     """What a run costs."""
     p = params.dense

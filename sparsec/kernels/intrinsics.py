@@ -7,21 +7,18 @@ expects: word vector j of a bf16 tile holds the float vectors 2j and 2j + 1, fou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from tvm.tirx.script.builder import ir as T
-
-_LANES = 4  # 128-bit lanes of a register
 
 
 def _shuffle(positions: list[int]) -> str:
     return f"<{len(positions)} x i32> <{', '.join(f'i32 {each}' for each in positions)}>"
 
 
-def _unpack(elements: int, side: int) -> str:
-    """The mask of vpunpckl (side 0) or vpunpckh (side 1): the halves of two registers' lanes, interleaved."""
-    lane = elements // _LANES
+def unpack(elements: int, side: int, parts: int = 4) -> str:
+    """The mask of vpunpckl (side 0) or vpunpckh (side 1): half of each 128-bit part of two registers, interleaved."""
+    lane = elements // parts
     return _shuffle([position for start in range(side * lane // 2, elements, lane) for i in range(lane // 2)
                      for position in (start + i, elements + start + i)])
 
@@ -64,7 +61,7 @@ _ROW = """%r = bitcast <32 x bfloat> %b to <16 x i32>
 BF16 = "".join([
     "declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)\n",
     "declare <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float>, <16 x float>)\n",
-    *(_dot_bf16(f"sparsec_dot_bf16_{side}", f"%ab = shufflevector <32 x i16> %a, <32 x i16> %b, {_unpack(32, side)}")
+    *(_dot_bf16(f"sparsec_dot_bf16_{side}", f"%ab = shufflevector <32 x i16> %a, <32 x i16> %b, {unpack(32, side)}")
       for side in (0, 1)),
     _round_bf16("sparsec_tile_bf16", _QUADS),
     _round_bf16("sparsec_pairs_bf16", _PAIRS),
@@ -104,52 +101,3 @@ def dot_bf16(total: Any, first: Any, second: Any, weights: Any, side: int) -> An
 def dot_pairs(total: Any, pairs: Any, weights: Any) -> Any:
     """The sum total + w[0] * pairs[0] + w[1] * pairs[1], element by element."""
     return T.call_extern("float32x16", "sparsec_dot_pairs", total, pairs, weights)
-
-
-def _dot_int8(vector: int) -> str:
-    """Elements of vector `vector` (0 to 3) of four rows, interleaved by bytes and then by pairs."""
-    operands = ", ".join(f"<32 x i16> %{row}" for row in "abcd")
-    casts = "\n".join(f"  %{row}8 = bitcast <32 x i16> %{row} to <64 x i8>" for row in "abcd")
-    return f"""
-define linkonce_odr <16 x i32> @sparsec_dot_int8_{vector}(<16 x i32> %sum, {operands}, <16 x i32> %w)
-    alwaysinline nounwind readnone {{
-{casts}
-  %ab8 = shufflevector <64 x i8> %a8, <64 x i8> %b8, {_unpack(64, vector // 2)}
-  %cd8 = shufflevector <64 x i8> %c8, <64 x i8> %d8, {_unpack(64, vector // 2)}
-  %ab = bitcast <64 x i8> %ab8 to <32 x i16>
-  %cd = bitcast <64 x i8> %cd8 to <32 x i16>
-  %abcd = shufflevector <32 x i16> %ab, <32 x i16> %cd, {_unpack(32, vector % 2)}
-  %x = bitcast <32 x i16> %abcd to <64 x i8>
-  %v = bitcast <16 x i32> %w to <64 x i8>
-  %r = call <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32> %sum, <64 x i8> %x, <64 x i8> %v)
-  ret <16 x i32> %r
-}}
-"""
-
-
-INT8 = "".join([
-    "declare <16 x i32> @llvm.x86.avx512.vpdpbusd.512(<16 x i32>, <64 x i8>, <64 x i8>)\n",
-    "declare <32 x i16> @llvm.x86.avx512.packusdw.512(<16 x i32>, <16 x i32>)\n",
-    "declare <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16>, <32 x i16>)\n",
-    *map(_dot_int8, range(4)),
-    """
-define linkonce_odr <32 x i16> @sparsec_tile_int8(<16 x i32> %a, <16 x i32> %b, <16 x i32> %c, <16 x i32> %d)
-    alwaysinline nounwind readnone {
-  %ab = call <32 x i16> @llvm.x86.avx512.packusdw.512(<16 x i32> %a, <16 x i32> %b)
-  %cd = call <32 x i16> @llvm.x86.avx512.packusdw.512(<16 x i32> %c, <16 x i32> %d)
-  %q = call <64 x i8> @llvm.x86.avx512.packuswb.512(<32 x i16> %ab, <32 x i16> %cd)
-  %r = bitcast <64 x i8> %q to <32 x i16>
-  ret <32 x i16> %r
-}
-"""])
-"""What kernels that multiply four 8-bit integers at a time need (AVX512_VNNI)."""
-
-
-def tile_int8(vectors: Sequence[Any]) -> Any:
-    """Four vectors of integers, each cut off at 0 and 255, as one vector of an 8-bit tile."""
-    return T.call_extern("int16x32", "sparsec_tile_int8", *vectors)
-
-
-def dot_int8(total: Any, rows: Sequence[Any], weights: Any, vector: int) -> Any:
-    """The sum total + w[i] * rows[i] over i < 4, for integer vector `vector` (0 to 3) of four vectors of a tile."""
-    return T.call_extern("int32x16", f"sparsec_dot_int8_{vector}", total, *rows, weights)

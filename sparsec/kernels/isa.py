@@ -18,6 +18,7 @@ class Isa:
         threads: threads the kernel may use; 1 emits no parallel loop.
         bf16: dot products of bf16 pairs (vdpbf16ps) are there.
         vnni: dot products of four 8-bit integers (vpdpbusd) are there.
+        int8: products of 8-bit integers are there, in one instruction (vnni) or in three.
 
     """
 
@@ -27,10 +28,13 @@ class Isa:
     threads: int = 1
     bf16: bool = False
     vnni: bool = False
+    int8: bool = False
 
 
 def isa_of(target: Target, threads: int = 1) -> Isa:
     """The instruction set of a CPU target."""
     wide = target.has("avx512f") and target.lanes == 16
+    vnni = target.has("avx512_vnni") if wide else target.has("avx_vnni")
+    int8 = target.has("avx512bw") if wide else target.has("avx2") and target.lanes == 8
     return Isa(lanes=target.lanes, registers=32 if wide else 16, permute2=wide, threads=threads,
-               bf16=wide and target.has("avx512_bf16"), vnni=wide and target.has("avx512_vnni"))
+               bf16=wide and target.has("avx512_bf16"), vnni=int8 and vnni, int8=int8)

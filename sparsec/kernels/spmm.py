@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.graph.layout import round_up
 from sparsec.kernels import quads
 from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store, vectors_from
 from sparsec.kernels.isa import Isa
@@ -77,6 +78,10 @@ class SpmmParams:
             return "int32"
         count = self.group * self.unroll
         return "uint64" if count % 4 == 0 else "uint32" if count % 2 == 0 else "uint16"
+
+    def widened(self, multiple: int) -> SpmmParams:
+        """The kernel with a tile of a multiple of so many vectors."""
+        return replace(self, tiling=replace(self.tiling, vectors=round_up(self.tiling.vectors, multiple)))
 
     @property
     def indices_per_word(self) -> int:

@@ -22,6 +22,7 @@ from sparsec.kernels import intrinsics, spmm
 from sparsec.kernels.emit import Buffers, add_to, lanes_of, load, splat, store
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Bring, Stage, Tiling
+from sparsec.kernels.spmm import SpmmParams
 from sparsec.option import Work
 
 
@@ -30,13 +31,18 @@ class SpmmBf16Params:
     """A sparse product kernel on bf16 activations.
 
     Attributes:
-        spmm: the float32 kernel that it follows: mode im2col, an even number of vectors; even `unroll` where paired.
+        spmm: the float32 kernel that it follows: mode im2col; even `unroll` where paired.
         paired: multiplies pairs of bf16, with weights rounded to bf16.
 
     """
 
-    spmm: spmm.SpmmParams
+    spmm: SpmmParams
     paired: bool
+
+    @property
+    def stored(self) -> SpmmParams:
+        """The kernel whose tile is as wide as the copied one: whole vectors of words."""
+        return self.spmm.widened(2)
 
 
 def pack(weight: np.ndarray, params: SpmmBf16Params) -> dict[str, np.ndarray]:
@@ -45,11 +51,21 @@ def pack(weight: np.ndarray, params: SpmmBf16Params) -> dict[str, np.ndarray]:
     Where paired, `values` (int32) holds two consecutive non-zeros of a row block's row as bf16: iterations x pairs x
     group x block.
     """
-    arrays = spmm.pack(weight, params.spmm)
+    arrays = spmm.pack(weight, params.stored)
     if params.paired:
         pairs = arrays["values"].reshape(-1, 2, params.spmm.group * params.spmm.block).swapaxes(1, 2)
         arrays["values"] = pairs.astype(ml_dtypes.bfloat16).ravel().view(np.int32)
     return arrays
+
+
+def reference(weight: np.ndarray, columns: np.ndarray, params: SpmmBf16Params) -> np.ndarray:
+    """The product (outputs, n) of a weight and what pixels see, (channels * taps, n), on the kernel's operands."""
+    product: np.ndarray = (_rounded(weight) if params.paired else weight) @ _rounded(columns)
+    return product
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return values.astype(ml_dtypes.bfloat16).astype(np.float32)
 
 
 def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) -> Work:
@@ -57,7 +73,7 @@ def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
     p, full = params.spmm, spmm.work(params.spmm, nonzero_blocks, l1_bytes, l2_bytes)
     tiles = p.tiling.stencil.segments * p.tiling.tiles
     slots = full.fmas / (tiles * p.block * p.tiling.vectors)
-    halved = tiles * slots * (p.tiling.vectors + (p.block if params.paired else 0)) / 2
+    halved = tiles * slots * (p.tiling.vectors // 2 + (p.block / 2 if params.paired else 0))
     # Interleaving shares a port with the dot product, which does two multiply-adds; widening has ports of its own.
     fmas = tiles * slots * p.tiling.vectors * max(p.block / 2, (p.block + 1) / 3) if params.paired else full.fmas
     return replace(full, fmas=fmas, loads=full.loads - halved)
@@ -66,28 +82,31 @@ def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
 def build(params: SpmmBf16Params, isa: Isa) -> Any:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     if params.paired:
-        stage = Stage(_bf16_tile(intrinsics.tile_bf16), intrinsics.BF16)
+        stage = Stage(_bf16_tile(params, intrinsics.tile_bf16), intrinsics.BF16)
         values, multiply = "int32", _multiply_pairs
     else:
-        values, multiply, stage = "float32", _multiply_widened, Stage(_bf16_tile(_round_halves))
-    return spmm.build_with(params.spmm, isa, {"values": (None, values)}, partial(spmm.group, multiply=multiply), stage)
+        values, multiply, stage = "float32", _multiply_widened, Stage(_bf16_tile(params, _round_halves))
+    emit = partial(spmm.group, multiply=partial(multiply, params.stored))
+    return spmm.build_with(params.spmm, isa, {"values": (None, values)}, emit, stage)
 
 
-def _bf16_tile(rounded: Callable[[Any, Any], Any]) -> Callable[[Buffers, Tiling], Bring]:
+def _bf16_tile(params: SpmmBf16Params, rounded: Callable[[Any, Any], Any]) -> Callable[[Buffers, Tiling], Bring]:
     """A stage that copies every tap of the tile as bf16, two vectors in a vector of words made by `rounded`."""
+    stored = params.stored.tiling
+
     def prepare(b: Buffers, t: Tiling) -> Bring:
         s = t.stencil
-        scratch = T.alloc_buffer((t.scratch // 2,), "int32")
+        scratch = T.alloc_buffer((stored.scratch // 2,), "int32")
 
         def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
             with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
                 row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
                 for tap, offset in enumerate(s.taps):
-                    for pair in range(t.vectors // 2):
-                        at = row + offset + 2 * pair * s.lanes
-                        words = rounded(load(b["x"], at, s.lanes), load(b["x"], at + s.lanes, s.lanes))
-                        place = (channel * len(s.taps) + tap) * (t.tile // 2) + pair * s.lanes
-                        store(scratch, place, words)
+                    for pair in range(0, t.vectors, 2):
+                        low, high = (load(b["x"], row + offset + min(vector, t.vectors - 1) * s.lanes, s.lanes)
+                                     for vector in (pair, pair + 1))
+                        place = (channel * len(s.taps) + tap) * (stored.tile // 2) + pair * s.lanes // 2
+                        store(scratch, place, rounded(low, high))
             return scratch, T.int64(0)
 
         return bring
@@ -111,31 +130,34 @@ def _round_halves(low: Any, high: Any) -> Any:
     return T.bitwise_or(low_half, T.bitwise_and(rounded(high), integers(-0x10000)))
 
 
-def _multiply_pairs(b: Buffers, source: Any, base: Any, acc: Any, p: spmm.SpmmParams, step: Any) -> None:
+def _multiply_pairs(stored: SpmmParams, b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams,
+                    step: Any) -> None:
     """One iteration: `unroll` / 2 pairs of non-zero blocks of each of the group's row blocks."""
     lanes, vectors, pairs = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // 2
-    at = [index + base for index in spmm.indices(b, p, step)]
+    at = [index + base for index in spmm.indices(b, stored, step)]
     for pair, member in np.ndindex(pairs, p.group):
         first, second = at[2 * pair * p.group + member], at[(2 * pair + 1) * p.group + member]
         target = (pair % p.sets * p.group + member) * p.block
-        for half in range(vectors // 2):
+        for half in range(-(-vectors // 2)):
             inputs = load(source, first + half * lanes, lanes), load(source, second + half * lanes, lanes)
-            for r, side in np.ndindex(p.block, 2):
+            for r, side in np.ndindex(p.block, min(2, vectors - 2 * half)):
                 weights = splat(b["values"][((step * pairs + pair) * p.group + member) * p.block + r], lanes)
                 register = ((target + r) * vectors + 2 * half + side) * lanes
                 store(acc, register, intrinsics.dot_bf16(load(acc, register, lanes), *inputs, weights, side))
 
 
-def _multiply_widened(b: Buffers, source: Any, base: Any, acc: Any, p: spmm.SpmmParams, step: Any) -> None:
+def _multiply_widened(stored: SpmmParams, b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams,
+                      step: Any) -> None:
     """One iteration: `unroll` non-zero blocks of each of the group's row blocks."""
     lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll * p.group
-    for slot, index in enumerate(spmm.indices(b, p, step)):
+    for slot, index in enumerate(spmm.indices(b, stored, step)):
         target = (slot // p.group % p.sets * p.group + slot % p.group) * p.block
-        for half in range(vectors // 2):
+        for half in range(-(-vectors // 2)):
             words = load(source, index + base + half * lanes, lanes)
             low = T.shift_left(words, splat(T.int32(16), lanes))
             high = T.bitwise_and(words, splat(T.int32(-0x10000), lanes))
-            for r, (side, pixel) in ((r, each) for r in range(p.block) for each in enumerate((low, high))):
+            pixels = (low, high)[:vectors - 2 * half]
+            for r, (side, pixel) in ((r, each) for r in range(p.block) for each in enumerate(pixels)):
                 value = splat(b["values"][(step * count + slot) * p.block + r], lanes)
                 register = ((target + r) * vectors + 2 * half + side) * lanes
                 add_to(acc, register, value * T.reinterpret(f"float32x{lanes}", pixel))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.products import DENSE_BLOCKS, L1_SHARES, ROW_BLOCKS, Layer, balanced, tile_vectors
+from sparsec.graph.layout import round_up
 from sparsec.kernels import dense, dense_bf16, spmm, spmm_bf16, spmm_int8
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Tiling
@@ -22,16 +23,22 @@ MOST_SLOTS = 16  # non-zero blocks in an iteration
 SCRATCH_REGISTERS = 6  # inputs, their interleaved halves and the weights
 
 
-def options(layer: Layer, target: Target, isa: Isa, precision: str) -> list[Option]:
-    """Every tiling worth pricing that computes with fewer bits than float32, as far as the precision allows."""
+def options(layer: Layer, target: Target, isa: Isa, precision: str,
+            ranges: spmm_int8.Ranges | None = None) -> list[Option]:
+    """Every tiling worth pricing that computes with fewer bits than float32, as far as the precision allows.
+
+    `ranges` are those of the layer's input where scales of 8-bit integers are static.
+    """
     activation = layer.epilogue.activation
     layer = replace(layer, epilogue=replace(layer.epilogue, activation=SHORTER.get(activation, activation)))
     offers: list[Option] = []
     if allows(precision, "bf16"):
         offers += _sparse(layer, target, isa, PAIRS if isa.bf16 else WIDENED)
         offers += _dense_bf16(layer, target, isa) if isa.bf16 else ()
-    if allows(precision, "int8") and isa.vnni:
-        offers += _sparse(layer, target, isa, FOURS)
+    if allows(precision, "int8") and isa.int8:
+        bits = 8 if isa.vnni else 7
+        offers += _sparse(layer, target, isa, replace(FOURS, params=lambda p: spmm_int8.SpmmInt8Params(
+            p, bits, static=ranges is not None, ranges=ranges)))
     return offers
 
 
@@ -43,7 +50,7 @@ class Form:
         module: the kernel's, with `work`.
         params: from the parameters of the float32 kernel to the kernel's.
         kernel, codec: its name and that of its stored values.
-        multiple: what the vectors of a tile must be a multiple of.
+        multiple: vectors of a tile that lie in one register; tiles are whole multiples where that covers the pixels.
         step: what `unroll` must be a multiple of.
         activation, weight: bytes of each.
         shares: shares of the L1 cache that a chunk's tile may fill.
@@ -66,24 +73,28 @@ WIDENED = Form(spmm_bf16, lambda p: spmm_bf16.SpmmBf16Params(p, paired=False), "
 FOURS = Form(spmm_int8, spmm_int8.SpmmInt8Params, "spmm/int8", " int8", 4, 4, 1, 1, (*L1_SHARES, 1.0))
 
 
-def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int, activation: int,
+def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int, row_bytes: int,
              shares: tuple[float, ...] = L1_SHARES) -> Iterator[Tiling]:
-    """Tilings whose chunks, of `activation` bytes a pixel, fit these shares of the L1 cache."""
+    """Tilings whose chunks fit these shares of the L1 cache; a row of the copied tile has `row_bytes`."""
     s = layer.stencil
-    width = vectors * s.lanes * len(s.taps) * activation
+    width = row_bytes * len(s.taps)
     for size in {balanced(s.channels, max(1, int(share * target.l1_bytes) // width)) for share in shares}:
         yield Tiling(s, layer.epilogue, "im2col", vectors, size, parts=isa.threads)
 
 
 def _sparse(layer: Layer, target: Target, isa: Isa, form: Form) -> Iterator[Option]:
-    for block, vectors in ((b, v) for b in ROW_BLOCKS for v in tile_vectors(layer.stencil, form.multiple)):
+    widths = tile_vectors(layer.stencil, form.multiple) or tile_vectors(layer.stencil)
+    for block, vectors in ((b, v) for b in ROW_BLOCKS for v in widths):
         if len(layer.weight) % block:
             continue
         rows = layer.weight.reshape(-1, block, layer.weight.shape[1])
         nonzero = int(np.count_nonzero((rows != 0).any(axis=1)))
-        for tiling in _tilings(layer, target, isa, vectors, form.activation, form.shares):
+        row_bytes = round_up(vectors, form.multiple) * isa.lanes * form.activation
+        for tiling in _tilings(layer, target, isa, vectors, row_bytes, form.shares):
             for group, unroll, sets in _shapes(block * vectors, len(rows), isa, form.step):
                 plain = spmm.SpmmParams(tiling, block, group, unroll, sets)
+                if plain.widened(form.multiple).word != plain.word:
+                    continue
                 index = 4 if plain.word == "int32" else 2
                 yield Option(("csr" if block == 1 else f"bcsr {block}x1") + form.codec, form.kernel,
                              f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets}", form.params(plain),
@@ -103,7 +114,7 @@ def _dense_bf16(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
     outputs = layer.stencil.outputs
     for vectors in tile_vectors(layer.stencil):
         blocks = [r for r in DENSE_BLOCKS if r <= outputs and r * vectors <= isa.registers - 4 and vectors <= 2 * r]
-        for tiling in _tilings(layer, target, isa, vectors, 2) if blocks else ():
+        for tiling in _tilings(layer, target, isa, vectors, 2 * vectors * isa.lanes) if blocks else ():
             if tiling.chunks > 1 and tiling.chunk % 2:
                 continue
             for block in blocks[-2:]:
