@@ -2,7 +2,8 @@
 
 `model.sparsec` is a zip of the members in `MEMBERS`, without pickles. `manifest.json` says what the program needs and
 gives the SHA-256 of every other member; the zip's comment is the SHA-256 of all bytes before it, so that no byte of the
-file can change unnoticed. Equal content gives equal bytes.
+file can change unnoticed. Equal content gives equal bytes. Where a model was compiled for several shapes, the buckets
+after the first have members of their own, "1/manifest.json" and so on, and the weights in common.
 """
 
 from __future__ import annotations
@@ -11,92 +12,34 @@ import hashlib
 import importlib.metadata
 import io
 import json
-import math
 import os
 import secrets
 import sysconfig
 import zipfile
 import zlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sparsec import signing
-from sparsec.backends.program import Program, TensorSpec
-from sparsec.backends.stored import StoredWeight, encode, fits, from_json, restore, store
+from sparsec.backends.program import Program
+from sparsec.backends.stored import StoredWeight, encode, restore, store
 from sparsec.errors import ArtifactError, FormatError, SignatureError
+from sparsec.manifest import ALIGNMENT, DECODERS, PACKED, Constant, Manifest, check, read, require
 from sparsec.target import Target, machine_features
 
 SCHEMA = 2
-ALIGNMENT = 64
-"""Bytes; every constant starts at a multiple of it, in the file and in memory."""
-
 MEMBERS = ("manifest.json", "library.bin", "weights.bin", "graph.onnx", "report.json")
+SHARED = "weights.bin"
+"""The member that all buckets have in common."""
+
+MOST_BUCKETS = 64
+
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 _LARGEST_RATIO = 64
 _ISA_PREFIXES = ("sse4", "avx", "fma", "f16c", "amx", "abm", "adx", "bmi", "gfni", "movbe")
-
-
-@dataclass(frozen=True)
-class Constant:
-    """Where one constant lies in `weights.bin` and how it is stored there: a key of `DECODERS`, or `PACKED`."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    nbytes: int
-    encoding: str = "raw"
-
-
-def _decode_raw(stored: memoryview, constant: Constant) -> np.ndarray:
-    """The stored bytes as they are."""
-    return np.frombuffer(stored, dtype=constant.dtype).reshape(constant.shape)
-
-
-DECODERS: dict[str, Callable[[memoryview, Constant], np.ndarray]] = {"raw": _decode_raw}
-"""Encoding -> function from the stored bytes to the array that the kernel reads."""
-
-PACKED = "packed"
-"""The encoding of constants that follow from a stored weight and have no bytes of their own."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What an artifact needs and offers.
-
-    Attributes:
-        schema: version of this file format.
-        sparsec: version of the compiler.
-        tvm: version of TVM; its runtime must be of the same release.
-        platform: operating system and processor, such as "linux-x86_64".
-        target: what `--target` was.
-        features: instruction-set features that the library uses, by their Linux names.
-        threads: the most threads it can use.
-        entry: the VM function.
-        inputs: the signature's inputs, in order.
-        outputs: the signature's outputs, in order.
-        constants: the VM function's further arguments, in order.
-        objects: the bytes of each object file in the library, to be linked when loaded; empty for a shared object.
-        stored: the weights that packed constants follow from.
-
-    """
-
-    schema: int
-    sparsec: str
-    tvm: str
-    platform: str
-    target: str
-    features: tuple[str, ...]
-    threads: int
-    entry: str
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    constants: tuple[Constant, ...]
-    objects: tuple[int, ...]
-    stored: tuple[StoredWeight, ...]
 
 
 @dataclass(frozen=True)
@@ -109,6 +52,7 @@ class Artifact:
         weights: the constants, each as its entry in the manifest says.
         graph: the final graph as ONNX, without large weights; for looking at.
         report: JSON-serialisable: the plan's table and the result of the verification.
+        others: the same model compiled for other shapes, with the same `weights`.
 
     """
 
@@ -117,6 +61,12 @@ class Artifact:
     weights: bytes
     graph: bytes
     report: dict[str, Any]
+    others: tuple[Artifact, ...] = ()
+
+    @property
+    def buckets(self) -> tuple[Artifact, ...]:
+        """One artifact for every combination of shapes that the model was compiled for."""
+        return (replace(self, others=()), *self.others) if self.others else (self,)
 
     @classmethod
     def build(cls, program: Program, target: Target, threads: int, graph: bytes, report: dict[str, Any],
@@ -160,20 +110,15 @@ class Artifact:
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""
-        contents = {
-            "library.bin": self.library,
-            "weights.bin": self.weights,
-            "graph.onnx": self.graph,
-            "report.json": _json_bytes(self.report),
-        }
-        hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
-        contents["manifest.json"] = _json_bytes({**asdict(self.manifest), "sha256": hashes})
+        contents = {SHARED: self.weights}
+        for index, bucket in enumerate(self.buckets):
+            contents |= {_name(member, index): data for member, data in _members(bucket).items()}
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
-            for name in MEMBERS:
+            for name in _names(len(self.buckets)):
                 info = zipfile.ZipInfo(name)
                 info.external_attr = 0o644 << 16
-                info.compress_type = zipfile.ZIP_STORED if name == "weights.bin" else zipfile.ZIP_DEFLATED
+                info.compress_type = zipfile.ZIP_STORED if name == SHARED else zipfile.ZIP_DEFLATED
                 archive.writestr(info, contents[name])
             archive.comment = b" " * _DIGEST_LENGTH
         digest = hashlib.sha256(buffer.getbuffer()[:-_DIGEST_LENGTH]).hexdigest()
@@ -268,7 +213,7 @@ def _json_bytes(value: Any) -> bytes:
 
 def _checked(array: np.ndarray, constant: Constant) -> np.ndarray:
     """A packed array of the type and shape that the library was compiled for."""
-    _require(array.dtype.name == constant.dtype and array.shape == constant.shape, "an array has another shape")
+    require(array.dtype.name == constant.dtype and array.shape == constant.shape, "an array has another shape")
     return array
 
 
@@ -306,7 +251,8 @@ def _unpack(name: str, data: bytes) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
-            if tuple(m.filename for m in members) != MEMBERS:
+            buckets = (len(members) - 1) // (len(MEMBERS) - 1)
+            if buckets > MOST_BUCKETS or [m.filename for m in members] != _names(buckets):
                 raise ArtifactError(damaged)
             if sum(m.file_size for m in members) > _LARGEST_RATIO * len(data):
                 raise ArtifactError(damaged)
@@ -315,69 +261,46 @@ def _unpack(name: str, data: bytes) -> dict[str, bytes]:
         raise ArtifactError(damaged) from error
 
 
+def _name(member: str, index: int) -> str:
+    """What a bucket's member is called in the file."""
+    return member if member == SHARED or not index else f"{index}/{member}"
+
+
+def _names(buckets: int) -> list[str]:
+    """The members of a file of so many buckets, in order."""
+    return [*MEMBERS, *(_name(member, index) for index in range(1, buckets) for member in MEMBERS if member != SHARED)]
+
+
+def _members(artifact: Artifact) -> dict[str, bytes]:
+    """What a bucket's members but for the weights hold."""
+    contents = {"library.bin": artifact.library, "graph.onnx": artifact.graph,
+                "report.json": _json_bytes(artifact.report)}
+    hashes = {name: hashlib.sha256(data).hexdigest()
+              for name, data in {**contents, SHARED: artifact.weights}.items()}
+    return {**contents, "manifest.json": _json_bytes({**asdict(artifact.manifest), "sha256": hashes})}
+
+
 def _parse(name: str, contents: dict[str, bytes]) -> Artifact:
-    """The artifact of an unpacked file whose manifest is consistent with its members."""
+    """The artifact of an unpacked file whose manifests are consistent with its members."""
+    hashes = {member: hashlib.sha256(data).hexdigest() for member, data in contents.items()}
     try:
-        fields = json.loads(contents["manifest.json"])
-        schema, written_by, hashes = fields["schema"], fields["sparsec"], fields.pop("sha256")
-        if schema != SCHEMA:
-            raise ArtifactError(f"{name} has schema {schema} (sparsec {written_by}) and this version reads "
-                                f"schema {SCHEMA}; compile the model again")
-        manifest = _manifest(fields)
-        _check_types(manifest)
-        for member in MEMBERS[1:]:
-            _require(hashes[member] == hashlib.sha256(contents[member]).hexdigest(), f"{member} has another SHA-256")
-        for index, constant in enumerate(manifest.constants):
-            _require(_fits(constant, len(contents["weights.bin"])), f"constant {index} does not fit the weights")
-        packed = [number for number, constant in enumerate(manifest.constants) if constant.encoding == PACKED]
-        for each in manifest.stored:
-            _require(fits(each, packed, len(contents["weights.bin"])), "a stored weight does not fit the weights")
-        sizes = manifest.objects
-        _require(not sizes or (min(sizes) > 0 and sum(sizes) == len(contents["library.bin"])),
-                 "the object files are not the library")
-        report = json.loads(contents["report.json"])
+        first, *others = (_parse_bucket(name, contents, hashes, index)
+                          for index in range((len(contents) - 1) // (len(MEMBERS) - 1)))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{name} contradicts itself ({error}); compile the model again") from error
-    return Artifact(manifest, contents["library.bin"], contents["weights.bin"], contents["graph.onnx"], report)
+    return replace(first, others=tuple(others)) if others else first
 
 
-def _require(condition: bool, message: str) -> None:  # noqa: FBT001 - a condition is what an assertion takes
-    if not condition:
-        raise ValueError(message)
-
-
-def _manifest(fields: dict[str, Any]) -> Manifest:
-    """The manifest of its JSON form."""
-    def items(kind: Any, name: str) -> tuple[Any, ...]:
-        return tuple(kind(**{**item, "shape": tuple(item["shape"])}) for item in fields[name])
-
-    return Manifest(**{
-        **fields,
-        "threads": int(fields["threads"]),
-        "features": tuple(fields["features"]),
-        "inputs": items(TensorSpec, "inputs"),
-        "outputs": items(TensorSpec, "outputs"),
-        "constants": items(Constant, "constants"),
-        "stored": tuple(map(from_json, fields["stored"])),
-        "objects": tuple(map(int, fields["objects"])),
-    })
-
-
-def _check_types(manifest: Manifest) -> None:
-    """Raises ValueError where names are no texts, or a tensor is none of plain numbers."""
-    texts = (manifest.sparsec, manifest.tvm, manifest.platform, manifest.target, manifest.entry, *manifest.features)
-    _require(all(isinstance(text, str) for text in texts) and manifest.threads > 0, "a name or number is none")
-    for spec in (*manifest.inputs, *manifest.outputs):
-        named = isinstance(spec.name, str) and isinstance(spec.dtype, str) and spec.dtype not in ("O", "object")
-        _require(named and all(isinstance(size, int) and size >= 0 for size in spec.shape),
-                 f"'{spec.name}' is no tensor")
-
-
-def _fits(constant: Constant, size: int) -> bool:
-    """Whether a constant lies aligned within `size` bytes and, where stored raw, has the length of its shape."""
-    dtype = np.dtype(constant.dtype)
-    end = constant.offset + constant.nbytes
-    inside = 0 <= constant.offset <= end <= size and constant.offset % ALIGNMENT == 0
-    plain = dtype.kind in "biuf" and min(constant.shape, default=0) >= 0
-    exact = constant.encoding != "raw" or math.prod(constant.shape) * dtype.itemsize == constant.nbytes
-    return inside and plain and exact and constant.encoding in (*DECODERS, PACKED)
+def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str], index: int) -> Artifact:
+    """One bucket of a file; raises KeyError, TypeError, ValueError and the like where it contradicts itself."""
+    fields = json.loads(contents[_name("manifest.json", index)])
+    schema, written_by, expected = fields["schema"], fields["sparsec"], fields.pop("sha256")
+    if schema != SCHEMA:
+        raise ArtifactError(f"{name} has schema {schema} (sparsec {written_by}) and this version reads "
+                            f"schema {SCHEMA}; compile the model again")
+    manifest = read(fields)
+    for member in MEMBERS[1:]:
+        require(expected[member] == hashes[_name(member, index)], f"{_name(member, index)} has another SHA-256")
+    library, weights, graph, report = (contents[_name(member, index)] for member in MEMBERS[1:])
+    check(manifest, len(library), len(weights))
+    return Artifact(manifest, library, weights, graph, json.loads(report))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from sparsec.backends.cpu.remote import Remote, connect
 from sparsec.backends.cpu.storage import packed_weights
 from sparsec.backends.eie import build as eie
 from sparsec.backends.program import Program
+from sparsec.buckets import for_every_bucket
 from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.cost.plan import choose
 from sparsec.cost.tuning import TuningLog, default_path
@@ -27,6 +28,7 @@ from sparsec.formats import CODECS, FORMATS
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, random_feeds
 from sparsec.graph.references import Comparison, compare_with_references
+from sparsec.graph.sizes import Shapes, fixed
 from sparsec.option import PRECISIONS
 from sparsec.passes.context import Context, Report
 from sparsec.passes.strip import StripReport, as_dict
@@ -51,12 +53,13 @@ Progress = Callable[[str, float], None]
 """Called with the name of the step that begins or goes on and the estimated share of the work done, 0 to 1."""
 
 
+@for_every_bucket
 def compile(  # noqa: A001 - the name that users know from other compilers
     model: reader.Source,
     target: str | Target = "cpu",
     *,
     threads: int = 1,
-    shapes: Mapping[str, Sequence[int]] | None = None,
+    shapes: Shapes | None = None,
     verify: bool = True,
     inputs: Feeds | None = None,
     strict: bool = False,
@@ -77,7 +80,9 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         model: a path, the bytes of an ONNX file, or a ModelProto.
         target: what to compile for; `sparsec targets` lists the names.
         threads: the threads that one inference may use.
-        shapes: the full shape of every input with symbolic dimensions, by name.
+        shapes: the full shape of every input with symbolic dimensions, by name. A size may be several, as text such as
+            "1..8" or "1/8/32": the artifact then has a bucket for every combination, and a session takes the one that
+            has the shapes of its inputs.
         verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given.
         inputs: real inputs for the comparison, by name.
         strict_ieee: let zeros of weights make NaN of infinities and NaN, as IEEE 754 has it: nothing is stripped, and
@@ -115,20 +120,9 @@ def compile(  # noqa: A001 - the name that users know from other compilers
             progress(step, sum(STEPS[each] for each in steps[:steps.index(step)]) + part * STEPS[step])
 
     resolved = resolve(target)
-    backend = BACKENDS.get(resolved.kind)
-    if backend is None:
-        raise UsageError(f"nothing can be compiled for target '{resolved.name}'; its kind is {resolved.kind}, "
-                         f"models compile for {', '.join(BACKENDS)}")
-    if threads < 1:
-        raise UsageError(f"threads={threads}; give a number from 1 on")
-    if precision not in (PRECISIONS if backend.limited else ("fp32",)):
-        raise UsageError(f"precision='{precision}' on target '{resolved.name}'; choose one of {', '.join(PRECISIONS)}, "
-                         "or fp32 on targets with a number format of their own")
-    if optimize not in OPTIMIZE or codec not in CODECS or (codec != "f32" and optimize == "latency"):
-        raise UsageError(f"optimize='{optimize}', codec='{codec}'; optimize for one of {', '.join(OPTIMIZE)}, "
-                         f"and store values with one of {', '.join(CODECS)}, which for latency is f32")
+    backend = check_choices(resolved, threads=threads, precision=precision, optimize=optimize, codec=codec, tune=tune)
     announce("read")
-    graph = reader.load(model, shapes=shapes)
+    graph = reader.load(model, shapes=fixed(shapes or {}))
     feeds = [random_feeds(graph), *([inputs] if inputs else [])]
     announce("rewrite")
     passes = run_passes(graph, Context(resolved, strict_ieee), dump_ir)
@@ -155,6 +149,31 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     checked = feeds if backend.limited else feeds[-1:]  # those that number formats were chosen for
     verification = _verify(model, artifact, checked, inputs, backend, tolerance)
     return replace(artifact, report={**report, "verification": verification})
+
+
+def check_choices(target: Target, *, threads: int = 1, precision: str = "fp32", optimize: str = "latency",
+                  codec: str = "f32", tune: str = "measure") -> Backend:
+    """The backend that compiles for a target.
+
+    Raises:
+        UsageError: there is none, or an argument of `compile` is none of its values.
+
+    """
+    backend = BACKENDS.get(target.kind)
+    if backend is None:
+        raise UsageError(f"nothing can be compiled for target '{target.name}'; its kind is {target.kind}, "
+                         f"models compile for {', '.join(BACKENDS)}")
+    if threads < 1:
+        raise UsageError(f"threads={threads}; give a number from 1 on")
+    if precision not in (PRECISIONS if backend.limited else ("fp32",)):
+        raise UsageError(f"precision='{precision}' on target '{target.name}'; choose one of {', '.join(PRECISIONS)}, "
+                         "or fp32 on targets with a number format of their own")
+    if optimize not in OPTIMIZE or codec not in CODECS or (codec != "f32" and optimize == "latency"):
+        raise UsageError(f"optimize='{optimize}', codec='{codec}'; optimize for one of {', '.join(OPTIMIZE)}, "
+                         f"and store values with one of {', '.join(CODECS)}, which for latency is f32")
+    if tune not in TUNE:
+        raise UsageError(f"tune='{tune}'; choose one of {', '.join(TUNE)}")
+    return backend
 
 
 @dataclass(frozen=True)
@@ -253,8 +272,6 @@ def _remote(url: str | None, tune: str, target: Target) -> Remote | None:
 
 def _tuning_log(tune: str, seconds: float, target: Target, remote: Remote | None) -> TuningLog | None:
     """Where measured times are kept, None where nothing is measured: on request, or on a machine of another kind."""
-    if tune not in TUNE:
-        raise UsageError(f"tune='{tune}'; choose one of {', '.join(TUNE)}")
     if remote is not None:
         return TuningLog(default_path(), seconds, remote.address)
     return TuningLog(default_path(), seconds) if tune == "measure" and target.features <= machine_features() else None

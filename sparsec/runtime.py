@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from sparsec.artifact import ALIGNMENT, Artifact
+from sparsec.artifact import Artifact
 from sparsec.backends import tvm_runtime
 from sparsec.backends.program import TensorSpec
 from sparsec.errors import ArtifactError, InputError, UsageError
+from sparsec.manifest import ALIGNMENT, PACKED, Constant
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -26,10 +27,13 @@ _ELEMENT_TYPES = {"float32": "float", "float64": "double"}
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output as onnxruntime describes it: `type` is "tensor(float)", "tensor(int64)", …."""
+    """An input or output as onnxruntime describes it: `type` is "tensor(float)", "tensor(int64)", ….
+
+    A dimension that buckets differ in is a text of its sizes, such as "1/8/32".
+    """
 
     name: str
-    shape: list[int]
+    shape: list[int | str]
     type: str
 
 
@@ -55,6 +59,7 @@ class InferenceSession:
     """A loaded artifact, with onnxruntime's interface.
 
     `run` may be called from several threads at once; each call in flight has its own virtual machine and buffers.
+    Of an artifact with buckets, the one that has the shapes of the inputs runs; it is loaded when first used.
 
     Args:
         artifact: an `Artifact`, its file's path or its bytes.
@@ -66,9 +71,13 @@ class InferenceSession:
 
     """
 
-    def __init__(self, artifact: Artifact | str | os.PathLike[str] | bytes, threads: int | None = None) -> None:
+    def __init__(self, artifact: Artifact | str | os.PathLike[str] | bytes, threads: int | None = None, *,
+                 _shared: dict[Constant, Any] | None = None) -> None:
         artifact = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
         manifest = artifact.manifest
+        self._buckets = {_shapes(bucket): bucket for bucket in artifact.buckets} if artifact.others else {}
+        self._sessions = {_shapes(artifact): self}
+        self._shared = {} if _shared is None else _shared
         if not artifact.library:
             raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
                                 "processor; `sparsec simulate` executes that of an accelerator, and "
@@ -83,16 +92,26 @@ class InferenceSession:
         self._entry = manifest.entry
         self._module = _load_library(artifact)
         self._get_item = tvm_runtime.load().get_item
-        self._constants = [_tensor(_aligned_copy(constant)) for constant in artifact.constants()]
+        self._constants = self._place(artifact)
         self._idle = [self._new_engine()]
+
+    def _place(self, artifact: Artifact) -> list[Any]:
+        """The constants aligned in memory; buckets share what they share in the file."""
+        tensors = []
+        for entry, array in zip(artifact.manifest.constants, artifact.constants(), strict=True):
+            tensor = self._shared.get(entry) or _tensor(_aligned_copy(array))
+            if entry.encoding != PACKED:
+                self._shared[entry] = tensor
+            tensors.append(tensor)
+        return tensors
 
     def get_inputs(self) -> list[TensorInfo]:
         """The inputs that `run` takes, in the model's order."""
-        return [_info(spec) for spec in self._inputs]
+        return _infos([self._inputs, *(bucket.manifest.inputs for bucket in self._buckets.values())])
 
     def get_outputs(self) -> list[TensorInfo]:
         """The outputs that `run` returns, in the model's order."""
-        return [_info(spec) for spec in self._outputs]
+        return _infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
 
     def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
         """Execute the model once.
@@ -109,6 +128,8 @@ class InferenceSession:
                 uses an input as an index and it lies outside the tensor.
 
         """
+        if self._buckets and (session := self._bucket(feeds)) is not self:
+            return session.run(output_names, feeds)
         wanted = self._select(output_names) if output_names else self._all
         try:
             engine = self._idle.pop()
@@ -131,6 +152,22 @@ class InferenceSession:
             raise InputError(str(error)) from error
         finally:
             self._idle.append(engine)
+
+    def _bucket(self, feeds: Feeds) -> InferenceSession:
+        """The session of the bucket that has the shapes of the feeds."""
+        shapes = tuple(np.shape(feeds[spec.name]) for spec in self._inputs if spec.name in feeds)
+        if shapes not in self._sessions:
+            if len(shapes) < len(self._inputs):
+                self._refuse_names(feeds)
+            if shapes not in self._buckets:
+                listed = "; ".join(map(self._named, self._buckets))
+                raise InputError(f"no bucket of the artifact takes {self._named(shapes)}; its buckets are {listed}")
+            self._sessions[shapes] = InferenceSession(self._buckets[shapes], self.threads, _shared=self._shared)
+        return self._sessions[shapes]
+
+    def _named(self, shapes: Sequence[tuple[int, ...]]) -> str:
+        """Shapes of the inputs with their names."""
+        return ", ".join(f"'{spec.name}' {list(shape)}" for spec, shape in zip(self._inputs, shapes, strict=True))
 
     def _select(self, names: Sequence[str]) -> list[int]:
         """Positions of outputs by name."""
@@ -226,8 +263,19 @@ def _fetch(tensor: Any, reserved: frozenset[int]) -> np.ndarray:
     return array.copy() if tensor.data_ptr() in reserved else array
 
 
-def _info(spec: TensorSpec) -> TensorInfo:
-    return TensorInfo(spec.name, list(spec.shape), f"tensor({_ELEMENT_TYPES.get(spec.dtype, spec.dtype)})")
+def _shapes(artifact: Artifact) -> tuple[tuple[int, ...], ...]:
+    """The shapes of the inputs, in order: what tells buckets apart."""
+    return tuple(spec.shape for spec in artifact.manifest.inputs)
+
+
+def _infos(buckets: Sequence[Sequence[TensorSpec]]) -> list[TensorInfo]:
+    """What onnxruntime would say of the tensors of all buckets."""
+    infos = []
+    for specs in zip(*buckets, strict=True):
+        sizes = [sorted(set(dims)) for dims in zip(*(spec.shape for spec in specs), strict=True)]
+        shape: list[int | str] = [dims[0] if len(dims) == 1 else "/".join(map(str, dims)) for dims in sizes]
+        infos.append(TensorInfo(specs[0].name, shape, f"tensor({_ELEMENT_TYPES.get(specs[0].dtype, specs[0].dtype)})"))
+    return infos
 
 
 def _listed(specs: Sequence[TensorSpec]) -> str:

@@ -46,7 +46,7 @@ def command(
         "--output", "-o", dir_okay=False, help="The artifact; MODEL.sparsec in this directory if not given.")] = None,
     target: options.Target = "cpu",
     threads: options.Threads = 1,
-    shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    shapes: options.Sizes = [],  # noqa: B006 - typer copies it
     inputs: Annotated[Path | None, typer.Option(
         exists=True, dir_okay=False, help="An .npz file of real inputs, to verify on besides random ones.")] = None,
     tune: Annotated[Tuning, typer.Option(
@@ -81,17 +81,15 @@ def command(
     """Compile a model and check its outputs against onnxruntime's."""
     from sparsec import signing
     from sparsec.artifact import write_atomic
-    from sparsec.portable import pack
     from sparsec.report.describe import describe_artifact
 
     if sign:
         signing.sign(b"", sign)  # a key that cannot be read is better known before compiling
-    bound = options.parse_shapes(shapes)
-    artifact = pack(model, shapes=bound, threads=threads) if portable else compile_with_progress(
-        model, target=target, threads=threads, shapes=bound, inputs=options.read_arrays(inputs) if inputs else None,
-        verify=verify, strict=strict, strict_ieee=strict_ieee, tune=tune.value, tune_seconds=tune_seconds,
-        measure_on=measure_on, precision=precision.value, optimize=optimize.value, codec=codec, max_error=max_error,
-        dump_ir=dump_ir)
+    artifact = (pack if portable else compile_with_progress)(
+        model, target=target, threads=threads, shapes=options.parse_sizes(shapes),
+        inputs=options.read_arrays(inputs) if inputs else None, verify=verify, strict=strict, strict_ieee=strict_ieee,
+        tune=tune.value, tune_seconds=tune_seconds, measure_on=measure_on, precision=precision.value,
+        optimize=optimize.value, codec=codec, max_error=max_error, dump_ir=dump_ir)
     output = output or Path(model.with_suffix(".sparsec").name)
     artifact.save(output)
     if sign:
@@ -99,6 +97,17 @@ def command(
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), model.stat().st_size)
+
+
+def pack(model: Path, *, inputs: Any, measure_on: str | None, dump_ir: Path | None, **arguments: Any) -> Any:
+    """`sparsec.portable.pack`, which has no use for what belongs to the machine that compiles."""
+    from sparsec.errors import UsageError
+    from sparsec.portable import pack as pack_model
+
+    if inputs is not None or measure_on is not None or dump_ir is not None:
+        raise UsageError("--portable compiles nothing: --inputs, --measure-on and --dump-ir belong to the machine that "
+                         "does")
+    return pack_model(model, **arguments)
 
 
 def compile_with_progress(model: Path, *, target: str, **arguments: Any) -> Any:
@@ -124,6 +133,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
         return (name, str(sums["layers"]), tables.percent(sums["nonzeros"], sums["weights"]),
                 tables.nbytes(sums["bytes"]), tables.duration(sums["predicted_us"]))
 
+    tables.print_buckets(description)
     tables.print_table(("format", "layers", "weights kept", "bytes", "predicted"),
                        [row(sums["format"], sums) for sums in description["formats"]],
                        row("total", description["totals"]))

@@ -33,6 +33,7 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
     console.print(f"{tables.nbytes(description['file_bytes'])}: weights {tables.nbytes(description['weights_bytes'])}, "
                   f"{description['library']} {tables.nbytes(description['library_bytes'])}\n")
     _print_signature(description)
+    tables.print_buckets(description)
     totals = description["totals"]
     tables.print_table(
         ("layer", "shape", "kept", "format", "kernel", "bytes", "predicted"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,9 @@ Target = Annotated[str, typer.Option(help="What to compile for; `sparsec targets
 Threads = Annotated[int, typer.Option(min=1, help="Threads that one inference may use.")]
 Shapes = Annotated[list[str], typer.Option(
     "--shape", metavar="NAME:D,D,…", help="Shape of an input with symbolic dimensions; may be repeated.")]
+Sizes = Annotated[list[str], typer.Option(
+    "--shape", metavar="NAME:D,D,…", help="Shape of an input with symbolic dimensions; may be repeated. A dimension "
+    "may be 1..8 or 1/8/32: the artifact has a bucket for every combination.")]
 PublicKey = Annotated[Path | None, typer.Option(
     exists=True, dir_okay=False, help="A public Ed25519 key in PEM that must have signed the artifact.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file.")]
@@ -31,14 +35,29 @@ def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
     """
     shapes = {}
+    for name, sizes in parse_sizes(texts).items():
+        numbers = [size for size in sizes if isinstance(size, int)]
+        if len(numbers) < len(sizes):
+            raise UsageError(f"--shape {name}:{','.join(map(str, sizes))}: give single numbers; several sizes are for "
+                             "compile")
+        shapes[name] = tuple(numbers)
+    return shapes
+
+
+def parse_sizes(texts: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
+    """Shapes as `parse_shapes`, whose sizes may be several: "input:1..8,3,224,224".
+
+    Raises:
+        UsageError: a text of another form.
+
+    """
+    shapes = {}
     for text in texts:
         name, colon, sizes = text.rpartition(":")
-        try:
-            shapes[name] = tuple(int(size) for size in sizes.split(",")) if sizes else ()
-        except ValueError:
-            colon = ""
-        if not colon or not name:
+        if not colon or not name or not re.fullmatch(r"([0-9./-]+(,[0-9./-]+)*)?", sizes):
             raise UsageError(f"--shape {text}: give the input's name and its sizes, such as input:1,3,224,224")
+        shapes[name] = tuple(int(size) if re.fullmatch("-?[0-9]{1,18}", size) else size
+                             for size in sizes.split(",") if size)
     return shapes
 
 

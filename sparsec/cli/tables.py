@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +30,20 @@ def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None =
     for name, *cells in lines[1:1 + len(rows)]:
         table.add_row(name if len(name) <= room else f"…{name[1 - room:]}", *cells)
     console.print(table, crop=False)
+
+
+def print_buckets(description: Mapping[str, Any]) -> None:
+    """The buckets of an artifact that has several; the rest of its description is the first one's."""
+    if not description["buckets"]:
+        return
+    rows = []
+    for bucket in description["buckets"]:
+        errors = (bucket["verification"] or {}).get("relative_error", {})
+        rows.append((", ".join(f"{each['name']} {shape(each['shape'])}" for each in bucket["inputs"]),
+                     nbytes(bucket["library_bytes"]), duration(bucket["totals"].get("predicted_us", 0)),
+                     f"{max(errors.values()):.1e}" if errors else "not verified"))
+    print_table(("bucket", "library", "predicted", "error"), rows)
+    console.print("\nof the first bucket:\n")
 
 
 def nbytes(count: float) -> str:

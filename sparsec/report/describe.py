@@ -49,7 +49,14 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
         "formats": by_format(artifact.report["layers"]),
         "totals": _totals(artifact.report["layers"]),
         **artifact.report,
+        "buckets": [_bucket(bucket) for bucket in artifact.buckets] if artifact.others else [],
     }
+
+
+def _bucket(bucket: Artifact) -> dict[str, Any]:
+    """What is a bucket's own; the rest of the description is the first one's."""
+    return {"inputs": [_spec(spec) for spec in bucket.manifest.inputs], "library_bytes": len(bucket.library), **{
+        key: bucket.report[key] for key in ("layers", "verification")}, "totals": _totals(bucket.report["layers"])}
 
 
 def by_format(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -7,9 +7,10 @@ import pytest
 from test_cli import sparsec, write_model
 
 import sparsec as package
-from sparsec.artifact import PACKED, Artifact
+from sparsec.artifact import Artifact
 from sparsec.errors import ArtifactError, FormatError, UsageError
 from sparsec.formats import CODECS, DeltaPadded
+from sparsec.manifest import PACKED
 
 
 @pytest.fixture(scope="module")
