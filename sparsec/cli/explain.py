@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from sparsec.cli import options, tables
+from sparsec.cli.compile import Precision
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
 from sparsec.target import resolve
@@ -20,6 +21,8 @@ def command(
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    precision: Annotated[Precision, typer.Option(
+        help="The fewest bits that a layer may compute with.")] = Precision.FP32,
     layers: Annotated[list[str], typer.Option(
         "--layer", metavar="NAME", help="Show every candidate of this layer, or of `all`; may be repeated.")] = [],  # noqa: B006 - typer copies it
     html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a self-contained report.")] = None,
@@ -34,7 +37,7 @@ def command(
     with Progress(console=progress_console, transient=True, disable=not progress_console.is_terminal) as progress:
         task = progress.add_task("explain", total=1.0)
         figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
-                          calibration=calibration_of(resolved, threads),
+                          precision=precision.value, calibration=calibration_of(resolved, threads),
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
     _print_summary(figures)

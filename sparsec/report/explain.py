@@ -16,7 +16,7 @@ from sparsec.errors import UsageError
 from sparsec.formats import structure
 from sparsec.formats.smallest import smallest
 from sparsec.graph import reader
-from sparsec.option import Option
+from sparsec.option import PRECISIONS, Option
 from sparsec.passes.context import Context
 from sparsec.pipeline import run_passes
 from sparsec.target import Target, resolve
@@ -27,19 +27,28 @@ PROMISED = (0.8, 0.9, 0.95)
 """Those that the expected time of the whole network is given for."""
 
 
+OPTIONS: dict[str, Callable[[ir.Node, Target, int, str], list[Option]]] = {"cpu": layer_options}
+"""By the kind of target: the ways to run a layer, from node, target, threads and precision."""
+
+
 @dataclass(frozen=True)
 class _Question:
     """What a layer is planned for."""
 
     target: Target
     threads: int
+    precision: str
     calibration: Calibration
+
+    def options(self, node: ir.Node) -> list[Option]:
+        """The ways to run a layer."""
+        return OPTIONS[self.target.kind](node, self.target, self.threads, self.precision)
 
 
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
-            shapes: Mapping[str, Sequence[int]] | None = None, calibration: Calibration,
+            shapes: Mapping[str, Sequence[int]] | None = None, precision: str = "fp32", calibration: Calibration,
             progress: Callable[[float], None] = lambda _share: None) -> dict[str, Any]:
-    """The plan of a model by the cost model, without compiling it.
+    """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -47,19 +56,22 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
 
     """
     resolved = resolve(target)
-    if resolved.kind != "cpu":
-        raise UsageError(f"there is no cost model for target '{resolved.name}'; explain a cpu target, "
-                         "or `sparsec simulate` an accelerator")
-    question = _Question(resolved, threads, calibration)
+    if resolved.kind not in OPTIONS:
+        raise UsageError(f"there is no cost model for target '{resolved.name}'; explain a target of kind "
+                         f"{', '.join(OPTIONS)}, or `sparsec simulate` an accelerator")
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision='{precision}'; choose one of {', '.join(PRECISIONS)}")
+    question = _Question(resolved, threads, precision, calibration)
     graph = reader.load(model, shapes=shapes)
     passes = run_passes(graph, Context(resolved))
     layers = []
     for index, node in enumerate(graph.graph):
         progress(index / len(graph.graph))
-        if options := layer_options(node, resolved, threads):
+        if options := question.options(node):
             layers.append(_layer(node, options, question))
     return {
-        "target": resolved.name, "threads": threads, "machine": calibration.source, "layers": layers,
+        "target": resolved.name, "threads": threads, "precision": precision, "machine": calibration.source,
+        "layers": layers,
         "total": _total(layers),
         "if_pruned": [_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED],
         "outside": [asdict(note) for report in passes if report.name == "lift" for note in report.notes],
@@ -80,7 +92,7 @@ def _layer(node: ir.Node, options: list[Option], question: _Question) -> dict[st
         "nonzeros": int(np.count_nonzero(weight)), **asdict(found), "structure": str(found),
         "candidates": [_candidate(choice, each) for each in best_by_format(choice)],
         "smallest": {"format": stored.format.name, "bytes": stored.nbytes},
-        "dense_us": _microseconds(choice, lambda option: option.format == "dense"),
+        "dense_us": _microseconds(choice, _is_dense),
         "curve": curve, "break_even": _break_even(curve),
     }
 
@@ -96,6 +108,11 @@ def _candidate(choice: Choice, candidate: Any) -> dict[str, Any]:
             "reason": choice.reason(candidate)}
 
 
+def _is_dense(option: Option) -> bool:
+    """Whether zeros are stored, in whatever precision."""
+    return option.format.startswith("dense")
+
+
 def _microseconds(choice: Choice, wanted: Callable[[Option], bool]) -> float | None:
     """The predicted time of the fastest candidate of a kind, None where there is none."""
     times = [each.predicted_s * 1e6 for each in (choice.winner, *choice.losers) if wanted(each.option)]
@@ -109,10 +126,10 @@ def _curve(node: ir.Node, value: ir.Value, weight: np.ndarray, question: _Questi
     try:
         for sparsity in SPARSITIES:
             value.const_value = ir.tensor((score >= sparsity).astype(np.float32), name=value.name)
-            choice = _choose(node, layer_options(node, question.target, question.threads), question)
+            choice = _choose(node, question.options(node), question)
             points.append({"sparsity": sparsity,
-                           "dense_us": _microseconds(choice, lambda option: option.format == "dense"),
-                           "sparse_us": _microseconds(choice, lambda option: option.format != "dense")})
+                           "dense_us": _microseconds(choice, _is_dense),
+                           "sparse_us": _microseconds(choice, lambda option: not _is_dense(option))})
     finally:
         value.const_value = kept
     return points

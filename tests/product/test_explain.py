@@ -2,11 +2,19 @@
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 from test_cli import sparsec, write_model
 
+from sparsec.bench.formats import linear_layer
+from sparsec.cost.calibration import Calibration
+from sparsec.cost.roofline import DEFAULT_MACHINE
+from sparsec.errors import UsageError
 from sparsec.formats import CODECS, FORMATS
+from sparsec.option import PRECISIONS
+from sparsec.report.explain import explain
+from sparsec.target import resolve
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +77,20 @@ def test_formats_lists_every_format_and_codec(tmp_path):
     assert [each["codec"] for each in figures["codecs"]] == list(CODECS)
     assert all(name in text for name in (*FORMATS, *CODECS))
     assert "M must divide the columns" in text
+
+
+def test_fewer_bits_add_candidates_and_take_none_away(tmp_path):
+    proto = linear_layer(64, 64, 64, 0.8)
+    rates = Calibration(DEFAULT_MACHINE, "")
+    target = resolve("cpu-avx512")
+    target = replace(target, features=target.features | {"avx512_bf16", "avx512_vnni"})
+    found = {precision: explain(proto, target, precision=precision, calibration=rates)["layers"][0]
+             for precision in PRECISIONS}
+    formats = {precision: {each["format"] for each in layer["candidates"]} for precision, layer in found.items()}
+    assert formats["fp32"] < formats["bf16"]
+    times = [found[precision]["candidates"][0]["predicted_us"] for precision in PRECISIONS]
+    assert times == sorted(times, reverse=True)
+    with pytest.raises(UsageError, match="int4"):
+        explain(proto, precision="int4", calibration=rates)
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    assert "bf16" in sparsec("explain", tmp_path / "model.onnx", "--precision", "bf16", "--layer", "all")
