@@ -18,11 +18,16 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import round_up
 from sparsec.kernels import quads
-from sparsec.kernels.emit import Buffers, add_to, load, registers, splat, store, vectors_from
+from sparsec.kernels.emit import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.packing.row_groups import RowGroups
 from sparsec.kernels.product import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.option import Work
+
+LINE = 64  # bytes of a cache line
+MAX_AHEAD = 8  # cache lines
+AHEAD_SHARE = 0.2  # of the L2 cache: smaller weights are not asked for ahead
+AHEAD_GROUPS = 4  # groups that weights are asked for ahead of their use: the time of a read from memory
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class SpmmParams:
         group: row blocks in flight.
         unroll: non-zero blocks of a row per iteration.
         sets: accumulator sets that consecutive non-zeros alternate between, to hide the latency of FMA.
+        ahead: cache lines of values that every group asks for, about as many as it reads itself; 0 leaves that to the
+            processor, which is best for weights that stay in its caches.
 
     """
 
@@ -43,6 +50,7 @@ class SpmmParams:
     group: int = 1
     unroll: int = 4
     sets: int = 1
+    ahead: int = 0
 
     @property
     def blocks(self) -> int:
@@ -87,6 +95,18 @@ class SpmmParams:
     def indices_per_word(self) -> int:
         """Indices in one word."""
         return {"uint64": 4, "uint32": 2, "uint16": 1, "int32": 1}[self.word]
+
+    @property
+    def words(self) -> int:
+        """Words of indices in one iteration."""
+        return self.group * self.unroll // self.indices_per_word
+
+
+def lines_ahead(tiling: Tiling, nonzeros: int, groups: int, l2_bytes: int) -> int:
+    """The `ahead` of a kernel for a weight: none where its values fill little of the L2 cache."""
+    if 4 * nonzeros < l2_bytes * AHEAD_SHARE:
+        return 0
+    return max(1, min(MAX_AHEAD, round(4 * nonzeros / (LINE * groups * tiling.chunks))))
 
 
 def pack(weight: np.ndarray, params: SpmmParams) -> dict[str, np.ndarray]:
@@ -167,11 +187,22 @@ def group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: 
     for register in range(p.accumulators):
         store(acc, register * lanes, splat(0.0, lanes))
     first = T.Bind(b["starts"][flat])
+    _prefetch(b, p, first)
     with T.serial(0, b["starts"][flat + 1] - first) as step:
         multiply(b, source, base, acc, p, T.Bind(first + step))
     add_sets(acc, p)
     for row, register in each_row(b, p, flat):
         finish(row, row, vectors_from(acc, register * lanes, lanes))
+
+
+def _prefetch(b: Buffers, p: SpmmParams, step: Any) -> None:
+    """Ask for the weights of a group to come, from the iteration that lies so many lines behind `step`."""
+    slots = p.group * p.unroll
+    value_bytes, index_bytes = 4 * slots * p.block, (4 if p.word == "int32" else 2) * slots
+    coming = step + -(-AHEAD_GROUPS * p.ahead * LINE // value_bytes)
+    for name, nbytes, width in (("values", value_bytes, 4), ("indices", index_bytes, index_bytes // p.words)):
+        for line in range(-(-p.ahead * nbytes // value_bytes)):
+            prefetch(b[name], coming * (nbytes // width) + line * (LINE // width))
 
 
 def add_sets(acc: Any, p: SpmmParams) -> None:
@@ -194,8 +225,8 @@ def each_row(b: Buffers, p: SpmmParams, flat: Any) -> Iterator[tuple[Any, int]]:
 
 def indices(b: Buffers, p: SpmmParams, step: Any) -> list[Any]:
     """The indices of an iteration (int64), unroll x group."""
-    count, per_word = p.unroll * p.group, p.indices_per_word
-    words = [T.Bind(b["indices"][step * (count // per_word) + w]) for w in range(count // per_word)]
+    per_word = p.indices_per_word
+    words = [T.Bind(b["indices"][step * p.words + w]) for w in range(p.words)]
     if per_word == 1:
         return [T.Cast("int64", word) for word in words]
     shifted = [T.shift_right(word, T.Cast(p.word, 16 * slot)) for word in words for slot in range(per_word)]

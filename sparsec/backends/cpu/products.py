@@ -104,7 +104,8 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
         for tiling in _tilings(layer, target, isa, vectors) if shapes else ():
             for group, unroll in shapes:
                 sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, registers) else 1
-                params = spmm.SpmmParams(tiling, block, group, unroll, sets)
+                ahead = spmm.lines_ahead(tiling, nonzero * block, len(rows) // group, target.l2_bytes)
+                params = spmm.SpmmParams(tiling, block, group, unroll, sets, ahead)
                 index = 4 if params.word == "int32" else 2
                 name = "csr" if block == 1 else f"bcsr {block}x1"
                 yield Option(name, f"spmm/{tiling.mode}",
