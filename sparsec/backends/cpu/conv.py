@@ -73,7 +73,8 @@ def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Opt
     if reads_plain(node):
         return stem.options(node, isa)
     layer = layer_of(node)
-    return [*products.options(layer, target, isa), *narrow.options(layer, target, isa, precision)]
+    return [*products.options(layer, target, isa),
+            *narrow.options(layer, target, isa, precision, node.meta.get("ranges"))]
 
 
 def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:

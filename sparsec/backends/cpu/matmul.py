@@ -28,7 +28,8 @@ def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Opt
     source = layout_of(node.inputs[0])
     if isinstance(source, Tiled):
         layer = layer_of(node, source, isa.lanes)
-        return [*products.options(layer, target, isa), *narrow.options(layer, target, isa, precision)]
+        return [*products.options(layer, target, isa),
+                *narrow.options(layer, target, isa, precision, node.meta.get("ranges"))]
     return few_rows.options(node, isa)
 
 

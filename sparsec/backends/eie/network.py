@@ -17,6 +17,7 @@ from sparsec.backends.eie import host, vectors
 from sparsec.backends.eie.architecture import Architecture
 from sparsec.backends.eie.layer import Layer, Ranges, float_product, product, quantise, with_bias
 from sparsec.errors import InputError, SimulationError
+from sparsec.graph.evaluate import run_node
 from sparsec.graph.operators import epilogue
 
 Feeds = Mapping[str, NDArray[Any]]
@@ -149,7 +150,7 @@ def _execute(model: ir.Model, feeds: Feeds, multiply: Product, watch: Watch, tex
             outputs = [_product(node, get(x), None if residual is None else get(residual), multiply)]
         else:
             inputs = [None if value is None else get(value) for value in node.inputs]
-            outputs = host.run(node, inputs, dict(model.graph.opset_imports))
+            outputs = run_node(node, inputs, dict(model.graph.opset_imports))
             on_host.append(HostNode(str(node.name), node.op_type, host.flops(node, inputs, outputs)))
         values.update(zip((value for value in node.outputs if value.name), outputs, strict=True))
     return {str(value.name): get(value) for value in model.graph.outputs}, on_host

@@ -1,0 +1,90 @@
+"""What narrow numbers do to a layer: the ranges of its activations in samples, and the error of its product."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.backends.cpu.conv import weight_matrix
+from sparsec.backends.cpu.products import FAMILIES
+from sparsec.backends.cpu.weights import is_depthwise, weight_array
+from sparsec.graph.compare import relative_error
+from sparsec.graph.evaluate import walk
+from sparsec.graph.operators import DOMAIN
+from sparsec.graph.operators.conv import windows
+from sparsec.kernels.spmm_int8 import Ranges
+
+COLUMNS = 128  # pixels or tokens that a layer is judged by
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a layer saw: some pixels or tokens (inner, n), and the ranges of its input's channels in all of them."""
+
+    columns: np.ndarray
+    ranges: Ranges
+
+
+def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> dict[ir.Node, Seen]:
+    """What every linear layer and convolution of a planned graph sees in samples, inputs by name; in float32.
+
+    Raises:
+        UnsupportedOperatorError: a node cannot be executed by itself.
+
+    """
+    rng = np.random.default_rng(0)
+    seen: dict[ir.Node, list[Seen]] = {}
+    for sample in samples:
+        for node, inputs in walk(model, sample):
+            if _narrowable(node) and inputs[0] is not None:
+                seen.setdefault(node, []).append(_see(node, inputs[0], -(-COLUMNS // len(samples)), rng))
+    return {node: _joined(each) for node, each in seen.items()}
+
+
+def _narrowable(node: ir.Node) -> bool:
+    if node.domain != DOMAIN or node.op_type not in ("Conv", "MatMul"):
+        return False
+    return not (is_depthwise(node) if node.op_type == "Conv" else node.attributes.get_string("side", "right") == "left")
+
+
+def _see(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> Seen:
+    """`count` random columns of a layer's input, and its ranges."""
+    if node.op_type == "MatMul":
+        channels = x.reshape(-1, x.shape[-1]).T
+        columns = channels[:, rng.integers(0, channels.shape[1], count)]
+    else:
+        channels = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
+        columns = _windows(node, x, count, rng)
+    return Seen(columns, Ranges(np.minimum(channels.min(axis=1), 0), np.maximum(channels.max(axis=1), 0)))
+
+
+def _windows(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """What a convolution sees at random positions, (channels * taps, count)."""
+    kernel = weight_array(node).shape[2:]
+    rank = len(kernel)
+    strides, dilations = (node.attributes.get_ints(name, (1,) * rank) for name in ("strides", "dilations"))
+    view = windows(x, kernel, strides, node.attributes.get_ints("pads", (0,) * 2 * rank), dilations)
+    places = [rng.integers(0, size, count) for size in (view.shape[0], *view.shape[2:2 + rank])]
+    return np.moveaxis(view, 1, 1 + rank)[tuple(places)].reshape(count, -1).T
+
+
+def _joined(seen: Sequence[Seen]) -> Seen:
+    return Seen(np.concatenate([each.columns for each in seen], axis=1),
+                Ranges(np.min([each.ranges.least for each in seen], axis=0),
+                       np.max([each.ranges.largest for each in seen], axis=0)))
+
+
+def layer_error(node: ir.Node, params: Any, seen: Seen) -> float | None:
+    """The largest error of the product of a kernel's operands over the product's largest magnitude.
+
+    None where the kernel computes in float32.
+    """
+    reference = getattr(FAMILIES.get(type(params)), "reference", None)
+    if reference is None:
+        return None
+    weight = weight_matrix(node) if node.op_type == "Conv" else weight_array(node)
+    return relative_error(reference(weight, seen.columns, params), weight @ seen.columns)
