@@ -47,6 +47,7 @@ class GpuWork:
         stages: stages of K that a block multiplies, one after the other.
         stages_in_flight: stages that arrive while one is multiplied.
         stage_fmas: multiply-adds of a stage as a dense product counts them; half of them are done where `sparse`.
+        stage_copies: pieces that the activations of a stage are copied in.
         sparse: the weight is 2:4.
         stage_decoded: elements of the weight that a stage expands in registers.
         vector_fmas: multiply-adds outside the tensor cores.
@@ -61,6 +62,7 @@ class GpuWork:
     stages: int
     stages_in_flight: int
     stage_fmas: float
+    stage_copies: float
     sparse: bool = False
     stage_decoded: float = 0.0
     vector_fmas: float = 0.0

@@ -62,7 +62,8 @@ class Device:
         resident = max(1, min(self.shared_bytes // max(work.shared_bytes, 1), self.threads // work.threads))
         rate = self.mma_per_s / self.multiprocessors * (self.sparse_gain if work.sparse else 1.0)
         busy = min(resident, math.ceil(work.blocks / self.multiprocessors))  # blocks that share a multiprocessor
-        arithmetic = busy * (work.stage_fmas / rate + work.stage_decoded / DECODED_PER_S)
+        arithmetic = busy * max(work.stage_fmas / rate + work.stage_decoded / DECODED_PER_S,
+                                work.stage_copies / COPIES_PER_S)
         stage = max(arithmetic, LATENCY_S / max(1, work.stages_in_flight))
         waves = math.ceil(work.blocks / (self.multiprocessors * resident))
         return waves * work.stages * stage + work.vector_fmas / self.vector_per_s
@@ -74,6 +75,8 @@ FILL_S = 1.5e-6
 """From a block's start to its first product, and from its last to the end of its stores."""
 LATENCY_S = 0.7e-6
 """From asking for a stage to its arrival."""
+COPIES_PER_S = 4.5e10
+"""Copies to shared memory per second and multiprocessor: those of one warp in a clock cycle."""
 DECODED_PER_S = 6e10
 """Elements per second and multiprocessor that bitmaps are expanded at: an assumption, some 30 a clock cycle."""
 

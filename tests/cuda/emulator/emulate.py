@@ -161,6 +161,7 @@ def translate(source):
         raise EmulationError("inline PTX of a form that the emulator does not translate")
     text = re.sub(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];",
                   r"\1* \2 = (\1*)emulator::shared_memory();", text)
+    text = re.sub(r"__shared__ (alignas\(\d+\))", r"\1 __shared__", text)
     return '#include "device.h"\n' + text
 
 

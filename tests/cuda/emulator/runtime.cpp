@@ -385,8 +385,8 @@ void shuffle(void* value, size_t size, Shuffle kind, int operand, int width) {
       if (o.kind == Shuffle::up) source = lane - o.operand < first ? lane : lane - o.operand;
       if (o.kind == Shuffle::down) source = lane + o.operand >= first + o.width ? lane : lane + o.operand;
       if (o.kind == Shuffle::exclusive) source = lane ^ o.operand;
-      if (!lanes[source]) fail("a shuffle reads a lane that has ended");
-      memcpy(o.result, lanes[source]->value, o.size);
+      if (lanes[source]) memcpy(o.result, lanes[source]->value, o.size);
+      else memset(o.result, 0xff, o.size);  // undefined on a GPU: reductions of few threads do not use it
     }
   });
   memcpy(value, mine.result, size);

@@ -1,0 +1,89 @@
+"""From a lowered model to a program whose kernels are compiled for every architecture of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.s_tir import dlight
+from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
+
+from sparsec.backends.cpu.context import HAND_WRITTEN
+from sparsec.backends.cpu.lower import Lowered
+from sparsec.backends.cuda.library import DeviceCode, build_library
+from sparsec.backends.program import Program
+from sparsec.target import Target
+
+PIPELINE = "sparsec.cuda"
+
+
+def build(lowered: Lowered) -> tuple[Program, DeviceCode]:
+    """Compile a lowered model; also the GPU code, for those who look at it.
+
+    Raises:
+        ToolchainError: nvcc or the linker is missing or fails.
+
+    """
+    with settings(lowered.target) as target:
+        module = pipeline(target)(lowered.module)
+        executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE, exec_mode="compiled")
+    library, objects, code = build_library(executable, lowered.target.archs)
+    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects), code
+
+
+@contextmanager
+def settings(target: Target) -> Iterator[tvm.target.Target]:
+    """What kernels are compiled with: the CUDA target of the first architecture, and a host of no special features."""
+    cuda = tvm.target.Target({"kind": "cuda", "arch": target.archs[0]}, host={"kind": "llvm", "mcpu": "x86-64"})
+    register_tir_pipeline(PIPELINE, _lowering)
+    with cuda, tvm.transform.PassContext(opt_level=3):
+        yield cuda
+
+
+def _lowering() -> tuple[tvm.transform.Pass, Any, Any]:
+    """TIR's passes: those of scheduled loops take seconds for a hand-written kernel, and change nothing about it."""
+    scheduled, *finalize = get_tir_pipeline("s_tir")
+    written, *_ = get_tir_pipeline("tirx")
+
+    @tvm.transform.module_pass(opt_level=0, name="sparsec.lower_kernels")
+    def apply(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        own = {name: function for name, function in module.functions.items() if HAND_WRITTEN in function.attrs}
+        rest = {name: function for name, function in module.functions.items() if name not in own}
+        lowered = scheduled(tvm.IRModule(rest, attrs=module.attrs))
+        if own:
+            lowered.update(written(tvm.IRModule(own)))
+        return lowered
+
+    return apply, finalize[0], finalize[1]
+
+
+def pipeline(target: tvm.target.Target) -> tvm.transform.Pass:
+    """The Relax passes, in order: TVM's for CUDA, with views of reshaped tensors in place of kernels."""
+    return tvm.transform.Sequential([*scheduling(target), *finishing()])
+
+
+def scheduling(_target: tvm.target.Target) -> list[tvm.transform.Pass]:
+    """The passes after which a module consists of calls of scheduled kernels."""
+    passes = relax.transform
+    return [
+        relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(),
+        passes.DecomposeOpsForInference(), passes.CanonicalizeBindings(),
+        passes.LegalizeOps(), passes.AnnotateTIROpPattern(), passes.FoldConstant(),
+        passes.RewriteDataflowReshape(),
+        passes.FuseOps(), passes.FuseTIR(), passes.DeadCodeElimination(),
+        dlight.ApplyDefaultSchedule(dlight.gpu.Matmul(), dlight.gpu.GEMV(), dlight.gpu.Reduction(),
+                                    dlight.gpu.GeneralReduction(), dlight.gpu.Fallback()),
+    ]
+
+
+def finishing() -> list[tvm.transform.Pass]:
+    """The passes from calls of kernels to the virtual machine's code."""
+    passes = relax.transform
+    return [
+        passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
+        passes.StaticPlanBlockMemory(), passes.LowerAllocTensor(), passes.KillAfterLastUse(),
+        passes.LowerRuntimeBuiltin(), passes.ComputePrimValue(), passes.VMShapeLower(), passes.AttachGlobalSymbol(),
+    ]

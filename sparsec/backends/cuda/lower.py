@@ -1,0 +1,48 @@
+"""From a planned graph to one Relax module for a GPU; the VM's entry is that of the CPU backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+from tvm import relax
+
+from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.cpu.lower import Lowered, lower_in, operator_of
+from sparsec.backends.cuda import conv, matmul, tokens
+from sparsec.backends.cuda.context import CudaContext, narrow_values
+from sparsec.backends.importer import lower_operator
+from sparsec.kernels.isa import isa_of
+from sparsec.target import Target
+
+HALVES = {"fp16": "float16", "bf16": "bfloat16"}
+"""The element type of activations around tensor cores, by precision."""
+
+LOWERINGS: dict[str, Callable[[CudaContext, ir.Node], bool]] = {
+    "sparsec::Conv": conv.lower,
+    "sparsec::MatMul": matmul.lower,
+    "sparsec::Attention": tokens.lower_attention,
+    "LayerNormalization": tokens.lower_layer_norm,
+    "MatMul": tokens.lower_product,
+}
+"""Each binds the node's outputs, or answers False where ONNX's operator in float32 will do."""
+
+
+def lower(model: ir.Model, target: Target, precision: str) -> Lowered:
+    """Lower a topologically sorted model of static shapes; its planned layers compute as their options say.
+
+    Raises:
+        UnsupportedOperatorError: lists every node that cannot be lowered, with operator, opset and reason.
+
+    """
+    context = CudaContext(relax.BlockBuilder(), isa_of(target), target, _lower_node, precision,
+                          half=HALVES[precision], narrow=narrow_values(model.graph))
+    return lower_in(context, model, 1, LoweringContext.tensor)
+
+
+def _lower_node(context: LoweringContext, node: ir.Node) -> None:
+    """Our own lowering where there is one, else ONNX's operator through the importer."""
+    assert isinstance(context, CudaContext)
+    own = LOWERINGS.get(operator_of(node))
+    if own is None or not own(context, node):
+        lower_operator(context, node)

@@ -1,0 +1,49 @@
+"""Lowering of sparsec::MatMul: a row of the product for every token."""
+
+from __future__ import annotations
+
+import math
+
+import onnx_ir as ir
+from tvm import relax
+
+from sparsec.backends.cpu.weights import bias_vector, chosen, epilogue_of, residual, weight_array
+from sparsec.backends.cuda.context import CudaContext
+from sparsec.backends.cuda.products import Layer, emit
+from sparsec.graph.shapes import static_shape
+
+
+def on_the_left(node: ir.Node) -> bool:
+    """Whether the weight multiplies columns, which are transposed for it."""
+    return node.attributes.get_string("side", "right") == "left"
+
+
+def layer_of(node: ir.Node) -> Layer:
+    """The linear layer as a product."""
+    weight = weight_array(node)
+    columns = math.prod(static_shape(node.outputs[0]) or ()) // weight.shape[0]
+    return Layer(weight, bias_vector(node), columns, epilogue_of(node))
+
+
+def lower(context: CudaContext, node: ir.Node) -> bool:
+    """Emit the layer with the option that the plan chose."""
+    left, extra = on_the_left(node), residual(node)
+    inputs = [_rows(context, value, left=left) if value is not None else None for value in (node.inputs[0], extra)]
+    result = emit(context, layer_of(node), chosen(node), inputs[0], inputs[1])
+    shape = context.shape(node.outputs[0])
+    if left:
+        *lead, outputs, count = shape
+        result = _transposed(context, context.reshaped(result, (*lead, count, outputs)))
+    context.bind(node.outputs[0], context.reshaped(result, shape))
+    return True
+
+
+def _rows(context: CudaContext, value: ir.Value, *, left: bool) -> relax.Expr:
+    """Activations as flat rows of features."""
+    expr = context.stored(value, context.shape(value))
+    return context.reshaped(_transposed(context, expr) if left else expr, (math.prod(context.shape(value)),))
+
+
+def _transposed(context: CudaContext, tensor: relax.Expr) -> relax.Expr:
+    *lead, rows, columns = range(len(tensor.ty.shape))
+    return context.bb.emit(relax.op.permute_dims(tensor, [*lead, columns, rows]))

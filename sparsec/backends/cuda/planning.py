@@ -1,0 +1,34 @@
+"""What the plan needs of this backend: the options of every layer with a weight of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from sparsec.backends.cuda import conv, matmul
+from sparsec.backends.cuda.lower import HALVES
+from sparsec.backends.cuda.products import Layer, options
+from sparsec.option import Option
+from sparsec.target import Target
+
+
+def layer_of(node: ir.Node) -> Layer | None:
+    """A node of the planned graph as a product, None where it is none."""
+    if node.domain != "sparsec":
+        return None
+    if node.op_type == "MatMul":
+        return matmul.layer_of(node)
+    return conv.layer_of(node) if node.op_type == "Conv" else None
+
+
+def layer_options(node: ir.Node, target: Target, precision: str, columns: int | None = None,
+                  ) -> tuple[list[Option], dict[str, str]]:
+    """The options of a layer, none where it is no product, and why formats are not among them.
+
+    `columns` asks for another number of tokens or pixels than the model's.
+    """
+    layer = layer_of(node)
+    if layer is None:
+        return [], {}
+    return options(layer if columns is None else replace(layer, columns=columns), target.archs, HALVES[precision])

@@ -1,0 +1,150 @@
+"""A layer with a constant weight as a product on tensor cores: the ways there are, what each costs, and its launch."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tvm import relax
+
+from sparsec.backends.cuda import arrange
+from sparsec.backends.cuda.arrange import Arranged
+from sparsec.backends.cuda.context import CudaContext
+from sparsec.kernels.cuda import mma_dense, mma_sp, tiles
+from sparsec.kernels.cuda.params import Gather, MmaParams, reject
+from sparsec.kernels.product import Epilogue
+from sparsec.option import GpuWork, Option
+
+FAMILIES: dict[str, Any] = {"mma": mma_dense, "mma.sp": mma_sp}
+"""Kernel families: `pack`, `build`, `arguments` and `shared_bytes`."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to run a layer: the kernel family, and how its weight is arranged or the reason why it cannot be."""
+
+    family: str
+    arranged: Callable[[np.ndarray], Arranged | str]
+
+
+WAYS: dict[str, Way] = {
+    "dense": Way("mma", Arranged),
+    "nm 2:4": Way("mma.sp", arrange.plain),
+    "nm 2:4 permuted": Way("mma.sp", arrange.permuted),
+    "nm 4:6": Way("mma.sp", functools.partial(arrange.windows, size=6)),
+    "nm 6:8": Way("mma.sp", functools.partial(arrange.windows, size=8)),
+}
+"""By storage format, the ways of each family in order of preference: only the first that is possible is offered."""
+
+SHARES = (1, 2, 4, 8)
+"""How many blocks share the K of a tile."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as a product over rows of features: Y (columns, m) = activation(X (columns, k) W^T + bias + residual).
+
+    Attributes:
+        weight: (m, k) float32.
+        bias: (m,).
+        columns: tokens or pixels.
+        epilogue: what follows.
+
+    """
+
+    weight: np.ndarray = field(repr=False)
+    bias: np.ndarray = field(repr=False)
+    columns: int
+    epilogue: Epilogue
+
+
+@dataclass(frozen=True)
+class Product:
+    """The parameters of an option."""
+
+    way: str
+    params: MmaParams
+
+
+def options(layer: Layer, archs: tuple[str, ...], half: str) -> tuple[list[Option], dict[str, str]]:
+    """Every way to run a layer on all architectures, with each of its tiles, and why the other ways cannot run it."""
+    offers: list[Option] = []
+    refused: dict[str, str] = {}
+    served: dict[str, str] = {}
+    for name, way in WAYS.items():
+        arranged = f"it is {served[way.family]}" if way.family in served else way.arranged(layer.weight)
+        if isinstance(arranged, str):
+            refused[name] = arranged
+            continue
+        served[way.family] = name
+        offers += _options(name, layer, arranged, archs, half)
+    return offers, refused
+
+
+def emit(context: CudaContext, layer: Layer, product: Product, x: relax.Expr, residual: relax.Expr | None,
+         ) -> relax.Expr:
+    """Launch a layer's product on flat activations (columns * k); returns the flat output (columns * m)."""
+    p, way = product.params, WAYS[product.way]
+    arranged = way.arranged(layer.weight)
+    assert isinstance(arranged, Arranged)  # it was offered
+    constants = list(FAMILIES[way.family].pack(arranged.weight.astype(np.dtype(p.dtype)), p).values())
+    if arranged.gather is not None:
+        constants.append(arranged.gather.astype(np.int32))
+    constants.append(layer.bias.astype(np.float32))
+    outputs = [shape for name, shape in FAMILIES[way.family].arguments(p).items() if name in ("partial", "y")]
+    activations = [x] if residual is None else [x, residual]
+    return context.launch(_kernel(way.family, p), [*map(context.constant, constants), *activations], outputs)
+
+
+@functools.lru_cache(maxsize=512)
+def _kernel(family: str, params: MmaParams) -> Any:
+    """The kernel; layers with equal parameters share the object, and so the compiled code."""
+    return FAMILIES[family].build(params)
+
+
+def _options(name: str, layer: Layer, arranged: Arranged, archs: tuple[str, ...], half: str) -> Iterator[Option]:
+    """A way with every tile that all architectures can run."""
+    family = WAYS[name].family
+    m, depth = arranged.weight.shape
+    gather = None if arranged.gather is None else Gather(depth, arranged.run)
+    for tile, shares in itertools.product(tiles.candidates(layer.columns, 2), SHARES):
+        p = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, "nk", layer.epilogue,
+                      gather=gather, split_k=shares)
+        if reject(p) is None:
+            needed = FAMILIES[family].shared_bytes(p)
+            if all(tiles.reject(needed, arch) is None for arch in archs):
+                yield Option(name, family, _detail(p), Product(name, p), _weight_bytes(family, p), work(family, p))
+
+
+def _detail(p: MmaParams) -> str:
+    tile = p.tile
+    split = f" split={p.split_k}" if p.split_k > 1 else ""
+    return f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}{split}"
+
+
+def _sizes(family: str, p: MmaParams) -> dict[str, int]:
+    """Bytes of every argument."""
+    return {name: length * np.dtype(dtype).itemsize
+            for name, (length, dtype) in FAMILIES[family].arguments(p).items()}
+
+
+def _weight_bytes(family: str, p: MmaParams) -> int:
+    """Bytes of the packed weight."""
+    activations = ("bias", "x", "residual", "partial", "y")
+    return sum(nbytes for name, nbytes in _sizes(family, p).items() if name not in activations)
+
+
+def work(family: str, p: MmaParams) -> GpuWork:
+    """What a run of the product does."""
+    tile, sizes = p.tile, _sizes(family, p)
+    return GpuWork(
+        nbytes=sum(sizes.values()) + sizes.get("partial", 0),  # partial sums are written and read
+        blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=FAMILIES[family].shared_bytes(p),
+        stages=p.share_tiles, stages_in_flight=tile.stages - 1, stage_fmas=tile.rows * tile.columns * tile.depth,
+        stage_copies=tile.columns * tile.depth * p.itemsize / p.copy_bytes, sparse=family == "mma.sp",
+        launches=1 if p.split_k == 1 else 2)
