@@ -1,0 +1,114 @@
+"""What NVIDIA's compiler makes of the kernels: sparse tensor instructions, no spills, within every architecture's
+limits. Needs nvcc (and cuobjdump where instructions are counted), but no GPU.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, tiles
+from sparsec.kernels.cuda.params import MmaParams, Tile
+from sparsec.kernels.product import Epilogue
+from tests.cuda.emulator import launches
+
+NVCC = shutil.which("nvcc")
+PACKAGED = sorted(Path(sys.prefix).glob("lib/python*/site-packages/nvidia/*/bin/cuobjdump"))
+CUOBJDUMP = shutil.which("cuobjdump") or next(map(str, PACKAGED), None)
+MAXIMUM_REGISTERS = 255  # of a thread
+
+pytestmark = pytest.mark.skipif(NVCC is None, reason="needs nvcc, for example from the package nvidia-cuda-nvcc")
+needs_cuobjdump = pytest.mark.skipif(CUOBJDUMP is None,
+                                     reason="needs cuobjdump, for example from the package nvidia-cuda-cuobjdump")
+
+FAMILIES = {"sparse": mma_sp, "dense": mma_dense}
+FINISH = Epilogue("gelu_erf", residual=True)
+
+
+@cache
+def cubin(function, architecture):
+    """The path of a kernel's cubin and what the assembler reports."""
+    source = launches.lower(function, "tirx").source
+    folder = Path(os.environ["XDG_CACHE_HOME"])
+    path = folder / f"{abs(hash((source, architecture))):x}.cubin"
+    text = path.with_suffix(".cu")
+    text.write_text(source)
+    command = [NVCC, f"-arch={architecture}", "--cubin", "-O3", "-w", "-Xptxas", "-v", "-o", path, text]
+    return path, subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+
+def check_limits(function, threads, shared, architecture):
+    """No spills, and at least one block fits a multiprocessor."""
+    report = cubin(function, architecture)[1]
+    assert set(re.findall(r"(\d+) bytes spill", report)) == {"0"}
+    registers = max(int(count) for count in re.findall(r"Used (\d+) registers", report))
+    assert registers <= MAXIMUM_REGISTERS
+    assert registers * threads <= tiles.LIMITS[architecture].registers
+    assert tiles.reject(shared, architecture) is None
+
+
+def instructions(function, architecture, name):
+    """How many instructions of a name the kernel has."""
+    dump = subprocess.run([CUOBJDUMP, "--dump-sass", cubin(function, architecture)[0]],
+                          capture_output=True, text=True, check=True).stdout
+    return len(re.findall(re.escape(name), dump))
+
+
+@cache
+def built(family, p):
+    return FAMILIES[family].build(p)
+
+
+def products():
+    """Every tile once, epilogues, layouts and dtypes in turn; every architecture for the largest that it runs."""
+    for family, module in FAMILIES.items():
+        for number, tile in enumerate(tiles.TILES):
+            p = MmaParams(4096, 4096, 4096, tile, layout=("nk", "kn")[number % 2], epilogue=FINISH)
+            yield family, p, "sm_80"
+        for architecture in ("sm_86", "sm_89", "sm_90"):
+            for dtype in ("bfloat16", "int8"):
+                fitting = [p for p in (MmaParams(4096, 4096, 4096, tile, dtype)
+                                       for tile in tiles.candidates(4096, 1 if dtype == "int8" else 2))
+                           if tiles.reject(module.shared_bytes(p), architecture) is None]
+                yield family, fitting[0], architecture
+
+
+def named(family, p, architecture):
+    t = p.tile
+    name = f"{family}-{architecture}-{p.dtype}-{t.rows}x{t.columns}x{t.depth}x{t.stages}"
+    return pytest.param(family, p, architecture, id=name)
+
+
+PRODUCTS = [named(*product) for product in products()]
+
+
+@pytest.mark.parametrize(("family", "p", "architecture"), PRODUCTS)
+def test_kernels_stay_within_limits(family, p, architecture):
+    function = built(family, p)
+    check_limits(function, p.tile.threads, FAMILIES[family].shared_bytes(p), architecture)
+
+
+@needs_cuobjdump
+@pytest.mark.parametrize(("family", "p", "architecture"), PRODUCTS[::3])
+def test_kernels_are_tensor_instructions(family, p, architecture):
+    unit = "IMMA" if p.dtype == "int8" else "HMMA"
+    steps = p.tile_steps * p.tile.row_blocks * p.tile.column_blocks
+    sparse = instructions(built(family, p), architecture, f"{unit}.SP")
+    every = instructions(built(family, p), architecture, unit)
+    if family == "sparse":
+        assert (sparse, every) == (steps, steps)
+    else:
+        assert (sparse, every) == (0, 2 * steps)
+
+
+@pytest.mark.parametrize("architecture", tiles.LIMITS)
+def test_the_bitmap_kernel_stays_within_limits(architecture):
+    weight = np.random.default_rng(0).random((256, 1024)) < 0.5
+    params = bitmap.params(weight.astype(np.float16), MmaParams(256, 16, 1024, Tile(64, 16, 128, (4, 1), 4)))
+    check_limits(bitmap.build(params), 128, bitmap.shared_bytes(params), architecture)
