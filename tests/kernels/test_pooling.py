@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparsec.kernels import pooling
-from sparsec.kernels.pooling import PoolParams
+from sparsec.kernels import pool_padded
+from sparsec.kernels.pool_padded import PoolParams
 from sparsec.kernels.window import Window
 from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
@@ -34,9 +34,9 @@ def window_of(case, lanes, source_pad, target_pad):
 def test_maximum(case, source_pad, target_pad, target):
     params = PoolParams(window_of(case, isa(target).lanes, source_pad, target_pad))
     x = flat(images_like(params.window.source) - 3, params.window.source)  # below the zeros of the padding
-    func = pooling.build(params, isa(target, threads=1 + target_pad))
+    func = pool_padded.build(params, isa(target, threads=1 + target_pad))
     result = run_guarded(func, target, x, out=params.window.target.size)
-    assert_same(result, pooling.reference(x, params))
+    assert_same(result, pool_padded.reference(x, params))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -47,9 +47,10 @@ def test_average(case, count_padding, source_pad, target):
     params = PoolParams(window_of(case, isa(target).lanes, source_pad, 1), average=True, ends=ends,
                         count_padding=count_padding)
     x = flat(images_like(params.window.source), params.window.source)
-    func = pooling.build(params, isa(target))
-    result = run_guarded(func, target, *pooling.pack(params, isa(target)).values(), x, out=params.window.target.size)
-    assert_same(result, pooling.reference(x, params), tolerance=1e-5)
+    func = pool_padded.build(params, isa(target))
+    shares = pool_padded.pack(params, isa(target)).values()
+    result = run_guarded(func, target, *shares, x, out=params.window.target.size)
+    assert_same(result, pool_padded.reference(x, params), tolerance=1e-5)
 
 
 @pytest.mark.parametrize("count_padding", [False, True])
@@ -73,7 +74,7 @@ def test_reference_is_onnxruntime(case, count_padding):
         session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
         expected = session.run(None, {"x": images})[0]
         assert expected.shape[2:] == size
-        assert_same(pooling.reference(flat(images, window.source), params), flat(expected, window.target), 1e-5)
+        assert_same(pool_padded.reference(flat(images, window.source), params), flat(expected, window.target), 1e-5)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -81,6 +82,6 @@ def test_reference_is_onnxruntime(case, count_padding):
 def test_global_average(shape, target):
     source = padded(shape, 1, isa(target).lanes, clean=False)
     x = flat(images_like(source), source)
-    func = pooling.build_global_average(source, isa(target, threads=2))
+    func = pool_padded.build_global_average(source, isa(target, threads=2))
     result = run_guarded(func, target, x, out=shape[0] * shape[1])
-    assert_same(result, pooling.global_average_reference(x, source).ravel(), tolerance=1e-5)
+    assert_same(result, pool_padded.global_average_reference(x, source).ravel(), tolerance=1e-5)

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.graph.layout import PaddedFlat, layout_of
-from sparsec.kernels import pooling
+from sparsec.kernels import pool_padded
 from sparsec.kernels.window import Window
 
 
@@ -17,16 +17,16 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     pads = node.attributes.get_ints("pads", (0,) * 4)
     kernel, strides, dilations = ((values[0], values[1]) for values in (
         node.attributes.get_ints(name, (1, 1)) for name in ("kernel_shape", "strides", "dilations")))
-    params = pooling.PoolParams(
+    params = pool_padded.PoolParams(
         Window(source, target, kernel, strides, dilations, (pads[0], pads[1])),
         node.op_type == "AveragePool", (pads[2], pads[3]), bool(node.attributes.get_int("count_include_pad", 0)))
-    shares = map(context.constant, pooling.pack(params, context.isa).values() if params.average else ())
+    shares = map(context.constant, pool_padded.pack(params, context.isa).values() if params.average else ())
     inputs = [*shares, context.flat(node.inputs[0])]
-    context.bind(node.outputs[0], context.call(pooling.build(params, context.isa), inputs, target.size))
+    context.bind(node.outputs[0], context.call(pool_padded.build(params, context.isa), inputs, target.size))
 
 
 def lower_global_average(context: LoweringContext, node: ir.Node) -> None:
     """Emit a GlobalAveragePool, whose output is row-major."""
     source: PaddedFlat = layout_of(node.inputs[0])
-    kernel = pooling.build_global_average(source, context.isa)
+    kernel = pool_padded.build_global_average(source, context.isa)
     context.bind(node.outputs[0], context.call(kernel, [context.flat(node.inputs[0])], source.batch * source.channels))
