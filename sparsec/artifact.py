@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from sparsec import signing
+from sparsec.backends.memory import ALIGNMENT
 from sparsec.backends.program import Program
 from sparsec.backends.stored import StoredWeight, encode, restore, store
 from sparsec.errors import ArtifactError, FormatError, SignatureError
-from sparsec.manifest import ALIGNMENT, DECODERS, PACKED, Constant, Manifest, check, read, require
+from sparsec.manifest import DECODERS, PACKED, Constant, Manifest, check, read, require
 from sparsec.target import Target, machine_features
 
 SCHEMA = 2

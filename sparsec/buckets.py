@@ -17,10 +17,11 @@ from typing import ParamSpec
 import numpy as np
 
 from sparsec.artifact import MOST_BUCKETS, Artifact
+from sparsec.backends.memory import ALIGNMENT
 from sparsec.errors import UsageError
 from sparsec.graph import reader
 from sparsec.graph.sizes import buckets, is_fixed
-from sparsec.manifest import ALIGNMENT, PACKED
+from sparsec.manifest import PACKED
 
 P = ParamSpec("P")
 

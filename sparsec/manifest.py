@@ -7,13 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
+from sparsec.backends.memory import ALIGNMENT
 from sparsec.backends.program import TensorSpec
 from sparsec.backends.stored import StoredWeight, fits, from_json
-
-ALIGNMENT = 64
-"""Bytes; every constant starts at a multiple of it, in the file and in memory."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +129,6 @@ def _fits(constant: Constant, size: int) -> bool:
     dtype = np.dtype(constant.dtype)
     end = constant.offset + constant.nbytes
     inside = 0 <= constant.offset <= end <= size and constant.offset % ALIGNMENT == 0
-    plain = dtype.kind in "biuf" and min(constant.shape, default=0) >= 0
+    plain = (dtype.kind in "biuf" or dtype == ml_dtypes.bfloat16) and min(constant.shape, default=0) >= 0
     exact = constant.encoding != "raw" or math.prod(constant.shape) * dtype.itemsize == constant.nbytes
     return inside and plain and exact and constant.encoding in (*DECODERS, PACKED)

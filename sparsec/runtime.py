@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +14,14 @@ import numpy as np
 
 from sparsec.artifact import Artifact
 from sparsec.backends import tvm_runtime
+from sparsec.backends.memory import HOST, Memory, aligned
 from sparsec.backends.program import TensorSpec
 from sparsec.errors import ArtifactError, InputError, UsageError
-from sparsec.manifest import ALIGNMENT, PACKED, Constant
+from sparsec.manifest import PACKED, Constant
+from sparsec.target import cuda_archs
 
 Feeds = Mapping[str, np.ndarray]
 
-_CPU, _POOLED_ALLOCATOR = 1, 2  # DLPack's device type and the Relax VM's allocator
 _ELEMENT_TYPES = {"float32": "float", "float64": "double"}
 
 
@@ -44,7 +44,7 @@ class _Engine:
     Attributes:
         call: the entry function with the constants bound.
         buffers: aligned arrays that the inputs are copied into.
-        tensors: the same buffers as TVM sees them.
+        tensors: tensors of the same contents, where the program runs.
         reserved: addresses of buffers and constants, which a caller must not get as outputs.
 
     """
@@ -90,6 +90,8 @@ class InferenceSession:
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
         self._entry = manifest.entry
+        self._memory = _memory_of(artifact)
+        self._fetch = self._memory.fetch
         self._module = _load_library(artifact)
         self._get_item = tvm_runtime.load().get_item
         self._constants = self._place(artifact)
@@ -99,7 +101,7 @@ class InferenceSession:
         """The constants aligned in memory; buckets share what they share in the file."""
         tensors = []
         for entry, array in zip(artifact.manifest.constants, artifact.constants(), strict=True):
-            tensor = self._shared.get(entry) or _tensor(_aligned_copy(array))
+            tensor = self._shared.get(entry) or self._memory.place(array)
             if entry.encoding != PACKED:
                 self._shared[entry] = tensor
             tensors.append(tensor)
@@ -143,11 +145,14 @@ class InferenceSession:
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = self._checked(name, dtype, shape, feeds)
                 buffer[...] = value
+            if self._memory is not HOST:
+                for tensor, buffer in zip(engine.tensors, engine.buffers, strict=True):
+                    self._memory.refresh(tensor, buffer)
             if tvm_runtime.pool.threads == self.threads:
                 results = engine.call(*engine.tensors)
             else:
                 results = tvm_runtime.call(self.threads, engine.call, *engine.tensors)
-            return [_fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+            return [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
         finally:
@@ -192,13 +197,22 @@ class InferenceSession:
 
     def _new_engine(self) -> _Engine:
         """A virtual machine that shares the library and the constants with the session's others."""
-        buffers = [_aligned(spec.shape, np.dtype(spec.dtype)) for spec in self._inputs]
-        tensors = [_tensor(buffer) for buffer in buffers]
+        buffers = [aligned(spec.shape, np.dtype(spec.dtype)) for spec in self._inputs]
+        tensors = [self._memory.place(buffer) for buffer in buffers]
         machine = self._module["vm_load_executable"]()
-        machine["vm_initialization"](_CPU, 0, _POOLED_ALLOCATOR)
+        machine["vm_initialization"](*self._memory.devices)
         machine["save_function"](self._entry, "bound", 1, *self._constants)
         reserved = frozenset(tensor.data_ptr() for tensor in (*tensors, *self._constants))
         return _Engine(machine["bound"], buffers, tensors, reserved)
+
+
+def _memory_of(artifact: Artifact) -> Memory:
+    """Where the artifact's program keeps its tensors."""
+    if not (archs := cuda_archs(artifact.manifest.target)):
+        return HOST
+    from sparsec.backends.cuda import driver
+
+    return driver.open_memory(archs, tuple(artifact.report["cuda"]))
 
 
 def _load_library(artifact: Artifact) -> Any:
@@ -236,31 +250,6 @@ def _allowed_threads(asked: int | None, compiled: int) -> int:
         raise UsageError(f"threads={asked}, but the artifact was compiled for 1 to {compiled}; "
                          f"compile the model with threads={max(asked, 1)}")
     return asked
-
-
-def _aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """A zeroed array whose data starts at a multiple of `ALIGNMENT`."""
-    nbytes = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
-    return memory[start:start + nbytes].view(dtype).reshape(shape)
-
-
-def _aligned_copy(array: np.ndarray) -> np.ndarray:
-    copy = _aligned(array.shape, array.dtype)
-    copy[...] = array
-    return copy
-
-
-def _tensor(array: np.ndarray) -> Any:
-    """The array as TVM sees it, without a copy."""
-    return tvm_runtime.load().from_dlpack(array)
-
-
-def _fetch(tensor: Any, reserved: frozenset[int]) -> np.ndarray:
-    """An output as an array; a copy where the program returned memory that it will use again."""
-    array = np.from_dlpack(tensor)
-    return array.copy() if tensor.data_ptr() in reserved else array
 
 
 def _shapes(artifact: Artifact) -> tuple[tuple[int, ...], ...]:

@@ -135,9 +135,16 @@ def resolve(name: str | Target) -> Target:
     return _FIXED[name]
 
 
+def cuda_archs(name: str) -> tuple[str, ...]:
+    """The architectures that the name of a CUDA target lists, none for another target's."""
+    if not name.startswith("cuda-"):
+        return ()
+    return tuple(dict.fromkeys(arch.replace("sm", "sm_") for arch in name.removeprefix("cuda-").split("+")))
+
+
 def _cuda(name: str) -> Target:
     """The CUDA target of one architecture or of several."""
-    archs = tuple(dict.fromkeys(arch.replace("sm", "sm_") for arch in name.removeprefix("cuda-").split("+")))
+    archs = cuda_archs(name)
     if unknown := [arch for arch in archs if arch not in CUDA_ARCHS]:
         raise UsageError(f"target '{name}': no kernels for {unknown[0]}; sparse tensor cores begin with sm_80, the "
                          f"architectures are {', '.join(CUDA_ARCHS)}, and cuda-sm80+sm90 compiles for two of them")

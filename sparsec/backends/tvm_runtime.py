@@ -43,16 +43,26 @@ def load() -> Runtime:
         ToolchainError: TVM is not installed.
 
     """
+    libraries = folder()
+    os.environ.setdefault("TVM_BIND_THREADS", "0")  # pinned workers of several processes would share the first cores
+    import tvm_ffi
+    for library in ("libtvm_runtime.so", "libtvm_runtime_extra.so"):
+        ctypes.CDLL(str(libraries / library), ctypes.RTLD_GLOBAL)
+    names = "ffi.ArrayGetItem", "runtime.config_threadpool", "runtime.NumThreads"
+    return Runtime(tvm_ffi.load_module, tvm_ffi.from_dlpack, *map(tvm_ffi.get_global_func, names))
+
+
+def folder() -> Path:
+    """Where the installed package keeps its libraries.
+
+    Raises:
+        ToolchainError: TVM is not installed.
+
+    """
     spec = importlib.util.find_spec("tvm")
     if spec is None or not spec.submodule_search_locations:
         raise ToolchainError("TVM's runtime is missing; pip install apache-tvm")
-    os.environ.setdefault("TVM_BIND_THREADS", "0")  # pinned workers of several processes would share the first cores
-    import tvm_ffi
-    folder = Path(spec.submodule_search_locations[0]) / "lib"
-    for library in ("libtvm_runtime.so", "libtvm_runtime_extra.so"):
-        ctypes.CDLL(str(folder / library), ctypes.RTLD_GLOBAL)
-    names = "ffi.ArrayGetItem", "runtime.config_threadpool", "runtime.NumThreads"
-    return Runtime(tvm_ffi.load_module, tvm_ffi.from_dlpack, *map(tvm_ffi.get_global_func, names))
+    return Path(spec.submodule_search_locations[0]) / "lib"
 
 
 class Pool(threading.local):

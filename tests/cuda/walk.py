@@ -1,7 +1,7 @@
 """Executes a lowered model without a GPU: TVM's passes schedule it, then every kernel call runs in the emulator."""
 
 import numpy as np
-from tvm import ir, relax, tirx
+from tvm import ir, relax
 
 from sparsec.backends.cuda.build import scheduling, settings
 from tests.cuda.emulator import launches

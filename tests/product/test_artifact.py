@@ -16,9 +16,9 @@ from hypothesis.extra import numpy as hnp
 from programs import signature_artifact
 
 from sparsec.artifact import Artifact
+from sparsec.backends.memory import ALIGNMENT
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.errors import ArtifactError
-from sparsec.manifest import ALIGNMENT
 from sparsec.target import machine_features, resolve
 
 SMALL = Artifact.build(

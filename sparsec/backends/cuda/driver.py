@@ -1,0 +1,131 @@
+"""The GPU at hand: whether it can run an artifact's code, and TVM's runtime for it. The compiler is not needed."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsec.backends import tvm_runtime
+from sparsec.backends.memory import CUDA, Memory, on_device
+from sparsec.errors import ArtifactError, ToolchainError
+
+CUDART = "libcudart.so.13"
+"""What TVM's runtime is linked with; it needs a driver of at least its own version."""
+NEEDED = (13, 0)
+_MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What a driver says.
+
+    Attributes:
+        cuda: the version of CUDA that the driver supports.
+        capability: compute capability of the first GPU, None where there is no GPU.
+
+    """
+
+    cuda: tuple[int, int]
+    capability: tuple[int, int] | None
+
+
+def probe() -> Gpu | None:
+    """The driver and GPU at hand, None where no driver is installed."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version, device, major, minor = (ctypes.c_int() for _ in range(4))
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    found = cuda.cuInit(0) == 0 and cuda.cuDeviceGet(ctypes.byref(device), 0) == 0
+    if found:
+        for attribute, value in ((_MAJOR, major), (_MINOR, minor)):
+            cuda.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+    return Gpu(divmod(version.value // 10, 100), (major.value, minor.value) if found else None)
+
+
+def missing(gpu: Gpu | None) -> str | None:
+    """Why nothing can run on a GPU here, or None."""
+    if gpu is None:
+        return "there is no NVIDIA driver (libcuda.so.1)"
+    if gpu.capability is None:
+        return "there is no GPU that its NVIDIA driver can use"
+    if gpu.cuda < NEEDED:
+        return (f"its NVIDIA driver supports CUDA {_text(gpu.cuda)} and TVM's runtime needs {_text(NEEDED)}: "
+                "install driver 580 or newer")
+    return None
+
+
+def check(gpu: Gpu | None, archs: Sequence[str], compiler: tuple[int, int]) -> None:
+    """Check that a GPU can run code for these architectures, with PTX of that version of CUDA.
+
+    A cubin runs on GPUs of its major version and at least its minor version; PTX is compiled by the driver for any
+    newer GPU, if the driver knows its version.
+
+    Raises:
+        ArtifactError: it cannot; says what to do.
+
+    """
+    if reason := missing(gpu):
+        raise ArtifactError(f"the artifact was compiled for {', '.join(archs)} and here {reason}; run it where there "
+                            "is a GPU, or compile the model with --target cpu")
+    assert gpu is not None
+    assert gpu.capability is not None  # nothing is missing
+    versions = [divmod(int(arch.removeprefix("sm_")), 10) for arch in archs]
+    if any(major == gpu.capability[0] and minor <= gpu.capability[1] for major, minor in versions):
+        return
+    here = "".join(map(str, gpu.capability))
+    again = f"compile the model with --target cuda-sm{here}, or for several GPUs with --target cuda-sm80+sm90"
+    if gpu.capability < min(versions):
+        raise ArtifactError(f"the artifact holds code for {', '.join(archs)} and this GPU is an sm_{here}; "
+                            + (again if gpu.capability >= (8, 0) else "sparse tensor cores begin with sm_80"))
+    if gpu.cuda < compiler:
+        raise ArtifactError(f"the artifact holds no code for sm_{here}, and its PTX is of CUDA {_text(compiler)}, "
+                            f"which a driver for CUDA {_text(gpu.cuda)} refuses; install a newer driver, or {again}")
+
+
+def open_memory(archs: Sequence[str], compiler: tuple[int, int]) -> Memory:
+    """The memory of the GPU at hand, with TVM's runtime for it loaded.
+
+    Raises:
+        ArtifactError: the GPU cannot run code for these architectures.
+        ToolchainError: CUDA's runtime library is missing.
+
+    """
+    check(probe(), archs, compiler)
+    load_runtime()
+    return on_device(CUDA)
+
+
+@functools.cache
+def load_runtime() -> None:
+    """Load TVM's runtime for CUDA.
+
+    Raises:
+        ToolchainError: a library is missing; says what to install.
+
+    """
+    tvm_runtime.load()
+    for name in (CUDART, *(str(path / "lib" / CUDART) for path in _packaged())):
+        try:
+            ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
+            break
+        except OSError:
+            continue
+    else:
+        raise ToolchainError(f"CUDA's runtime {CUDART} is missing; pip install nvidia-cuda-runtime")
+    ctypes.CDLL(str(tvm_runtime.folder() / "libtvm_runtime_cuda.so"), ctypes.RTLD_GLOBAL)
+
+
+def _packaged() -> list[Path]:
+    """The folders of NVIDIA's PyPI packages for CUDA 13."""
+    spec = importlib.util.find_spec("nvidia")
+    return [Path(each) / "cu13" for each in (spec.submodule_search_locations or ())] if spec is not None else []
+
+
+def _text(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
