@@ -29,12 +29,31 @@ def gather_of(rng, p):
     return (runs[:, None] * p.gather.run + np.arange(p.gather.run)).ravel().astype(np.int32)
 
 
+def windows(image, w):
+    """What the convolution sees at every pixel, (columns, features)."""
+    (height, width, channels), (rows, columns) = w.image, w.output
+    padded = np.zeros((len(image), height + 4 * w.pads[0] + 8, width + 4 * w.pads[1] + 8, channels), image.dtype)
+    padded[:, w.pads[0]:w.pads[0] + height, w.pads[1]:w.pads[1] + width] = image
+    taps = [padded[:, y * w.dilations[0]:, x * w.dilations[1]:][:, ::w.strides[0], ::w.strides[1]][:, :rows, :columns]
+            for y in range(w.kernel[0]) for x in range(w.kernel[1])]
+    return np.stack(taps, axis=3).reshape(-1, len(taps) * channels)
+
+
+def columns_of(rng, p):
+    """A random X and the matrix that W multiplies, (batch, k, n) or (n, k)."""
+    if p.window:
+        image = rng.integers(-3, 4, (p.n // np.prod(p.window.output), *p.window.image)).astype(DTYPES[p.dtype])
+        return image, windows(image, p.window)
+    x = rng.integers(-3, 4, (p.batch, p.k, p.n) if p.layout == "kn" else (p.n, p.k)).astype(DTYPES[p.dtype])
+    return x, x
+
+
 def operands(p, family, rng, weight=None):
     """The kernel's inputs by name and the exact Y."""
     weight = two_of_four(rng, p.m, p.depth, DTYPES[p.dtype]) if weight is None else weight
-    x = rng.integers(-3, 4, (p.batch, p.k, p.n) if p.layout == "kn" else (p.n, p.k)).astype(DTYPES[p.dtype])
+    x, columns = columns_of(rng, p)
     inputs = family.pack(weight, p)
-    features = x.astype(np.float64)
+    features = columns.astype(np.float64)
     if p.gather:
         inputs["gather"] = gather_of(rng, p)
         features = features[:, inputs["gather"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,10 +45,8 @@ class Block:
 
 
 def all_of(conditions: Sequence[Any]) -> Any:
-    """The conjunction of up to two conditions, computed once; None for none."""
-    if not conditions:
-        return None
-    return T.Bind(T.And(*conditions) if len(conditions) > 1 else conditions[0])
+    """The conjunction of conditions, computed once; None for none."""
+    return T.Bind(functools.reduce(T.And, conditions)) if conditions else None
 
 
 def per_thread(b: Block, count: int, body: Callable[[Any], None], unrolled: int = 32) -> None:

@@ -7,9 +7,9 @@ banks.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.activations import ACTIVATIONS
@@ -104,7 +104,7 @@ def _read_slice(b: Block, base: Any, number: int) -> None:
 def _vector(p: MmaParams) -> int:
     """Elements of Y that a lane stores at once: those of 16 bytes, or fewer where Y's lines are not aligned so."""
     line = p.n if p.layout == "kn" else p.m
-    return int(np.gcd(line, VECTOR_BYTES // (4 if p.split_k > 1 else OUTPUTS[p.out])))
+    return math.gcd(line, VECTOR_BYTES // (4 if p.split_k > 1 else OUTPUTS[p.out]))
 
 
 def _store_vector(b: Block, values: Any, line: Any, along: Any) -> None:

@@ -6,13 +6,14 @@ W is the weight (m, depth); X holds n columns in one of two LAYOUTS, and Y and t
 
     kn   features first:  X (batch, k, n), Y (batch, m, n)
     nk   tokens first:    X (n, k),        Y (n, m); a batch is more tokens
+
+With a `Window` the n columns are what a convolution sees at every pixel, read from the image as they are needed.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from sparsec.kernels.product import Epilogue
 
@@ -74,6 +75,31 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Window:
+    """X is an image (batch, height, width, channels); its columns are the windows of a convolution.
+
+    A column's features are (kernel row, kernel column, channel), zero outside the image; columns are (batch, row,
+    column) of the convolution's output.
+
+    Attributes:
+        image: height, width and channels.
+        kernel: rows and columns.
+        output: rows and columns.
+        strides: along rows and columns.
+        dilations: along rows and columns.
+        pads: rows above and columns to the left of the image.
+
+    """
+
+    image: tuple[int, int, int]
+    kernel: tuple[int, int]
+    output: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
 class MmaParams:
     """A product on tensor cores; see the module for the meaning of m, n, k and the layouts.
 
@@ -88,6 +114,7 @@ class MmaParams:
         epilogue: what follows the product.
         batch: matrices X; 1 in layout nk.
         gather: which feature each column of W multiplies; None for the same.
+        window: how X's columns lie in an image, in layout nk; None where X is a matrix.
         split_k: shares of K that different blocks sum; more than one leave partial sums for a second kernel.
 
     """
@@ -102,6 +129,7 @@ class MmaParams:
     epilogue: Epilogue = field(default_factory=Epilogue)
     batch: int = 1
     gather: Gather | None = None
+    window: Window | None = None
     split_k: int = 1
 
     @property
@@ -150,6 +178,13 @@ class MmaParams:
         return -(-self.m // self.tile.rows), -(-self.n // self.tile.columns), self.batch * self.split_k
 
     @property
+    def inputs(self) -> int:
+        """Elements of X."""
+        if self.window is None:
+            return self.batch * self.k * self.n
+        return self.n // math.prod(self.window.output) * math.prod(self.window.image)
+
+    @property
     def outputs(self) -> int:
         """Elements of Y."""
         return self.batch * self.m * self.n
@@ -157,10 +192,10 @@ class MmaParams:
     @property
     def copy_bytes(self) -> int:
         """Bytes of X that one instruction copies: as many as are aligned and contiguous."""
-        contiguous = self.n if self.layout == "kn" else self.k
+        contiguous = self.n if self.layout == "kn" else self.window.image[2] if self.window else self.k
         if self.gather and self.layout == "nk":
-            contiguous = int(np.gcd(contiguous, self.gather.run))
-        return int(np.gcd(contiguous * self.itemsize, VECTOR_BYTES))
+            contiguous = math.gcd(contiguous, self.gather.run)
+        return math.gcd(contiguous * self.itemsize, VECTOR_BYTES)
 
 
 def reject(p: MmaParams) -> str | None:
@@ -169,6 +204,8 @@ def reject(p: MmaParams) -> str | None:
         return "int8 activations must be tokens first, since ldmatrix transposes 16-bit elements only"
     if p.copy_bytes < 2:
         return f"int8 activations need an even number of contiguous features: k = {p.k}, gather {p.gather}"
+    if p.layout == "kn" and p.window:
+        return "the windows of an image need its channels last, and so tokens first"
     if p.layout == "nk" and p.batch != 1:
         return "a batch of matrices with tokens first is one matrix with more tokens"
     if p.split_k > 1 and (p.split_k - 1) * p.share_tiles >= p.k_tiles:

@@ -50,7 +50,7 @@ def arguments(p: MmaParams, weight: Arguments) -> Arguments:
     if p.dtype == "int8":
         result["scale"] = (p.m, "float32")
     result["bias"] = (p.m, "float32")
-    result["x"] = (p.batch * p.k * p.n, p.dtype)
+    result["x"] = (p.inputs, p.dtype)
     if p.epilogue.residual:
         result["residual"] = (p.outputs, p.out)
     if p.split_k > 1:

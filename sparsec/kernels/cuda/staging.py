@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.block import Block, all_of, per_thread
-from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
+from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, Window
 
 BANK_CHUNKS = 8  # chunks that one pass over the 32 banks delivers
 
@@ -66,12 +66,31 @@ def _source(b: Block, k_tile: Any, row: Any, along: Any) -> tuple[Any, Any]:
         inside.append(feature < p.depth)
     if p.n % t.columns:
         inside.append(column < p.n)
-    valid = all_of(inside)
-    if p.gather:
-        feature = b.buffers["gather"][T.min(feature, p.depth - 1) if p.depth % t.depth else feature]
-    if p.layout == "nk":
-        return column * p.k + feature, valid
-    return (b.matrix * p.k + feature) * p.n + column, valid
+    if p.layout == "kn":
+        return (b.matrix * p.k + _gathered(b, feature)) * p.n + column, all_of(inside)
+    if p.window is None:
+        return column * p.k + _gathered(b, feature), all_of(inside)
+    index, pixel_inside = _pixel(p.window, _gathered(b, feature), column)
+    return index, all_of([*inside, *pixel_inside])
+
+
+def _gathered(b: Block, feature: Any) -> Any:
+    """The feature of X that a column of W multiplies; any where there is no such column."""
+    p = b.params
+    if not p.gather:
+        return feature
+    return b.buffers["gather"][T.min(feature, p.depth - 1) if p.depth % p.tile.depth else feature]
+
+
+def _pixel(w: Window, feature: Any, column: Any) -> tuple[Any, list[Any]]:
+    """Where in the image a window's element lies, and the conditions under which it exists."""
+    height, width, channels = w.image
+    tap, place = T.Bind(feature // channels), T.Bind(column % (w.output[0] * w.output[1]))
+    row = T.Bind(place // w.output[1] * w.strides[0] + tap // w.kernel[1] * w.dilations[0] - w.pads[0])
+    across = T.Bind(place % w.output[1] * w.strides[1] + tap % w.kernel[1] * w.dilations[1] - w.pads[1])
+    image = column // (w.output[0] * w.output[1])
+    index = ((image * height + row) * width + across) * channels + feature % channels
+    return index, [row >= 0, row < height, across >= 0, across < width]
 
 
 def load(b: Block, to: Any, base: Any, step: int, column_block: int) -> None:
