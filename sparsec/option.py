@@ -24,7 +24,7 @@ class Work:
         fmas: vector multiply-adds.
         loads: vector loads from the L1 cache; one that crosses a cache line counts twice.
         groups: short inner loops, each with its set-up, its mispredicted exit and its stores.
-        l2_bytes: bytes that come from the L2 cache.
+        l2_bytes: bytes that the core waits for although they are in the L2 cache.
         memory_bytes: bytes that come from beyond it.
 
     """
@@ -47,6 +47,7 @@ class GpuWork:
         stages: stages of K that a block multiplies, one after the other.
         stages_in_flight: stages that arrive while one is multiplied.
         stage_fmas: multiply-adds of a stage as a dense product counts them; half of them are done where `sparse`.
+        stage_bytes: bytes that come from the L2 cache for a stage.
         stage_copies: pieces that the activations of a stage are copied in.
         sparse: the weight is 2:4.
         stage_decoded: elements of the weight that a stage expands in registers.
@@ -62,6 +63,7 @@ class GpuWork:
     stages: int
     stages_in_flight: int
     stage_fmas: float
+    stage_bytes: float
     stage_copies: float
     sparse: bool = False
     stage_decoded: float = 0.0

@@ -14,6 +14,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
 from sparsec.kernels.isa import Isa
+from sparsec.kernels.locality import brought_bytes, waited_bytes
 from sparsec.kernels.packing.blocks import OverlappingBlocks
 from sparsec.kernels.product import Finish, Tiling, build_product
 from sparsec.option import Work
@@ -67,15 +68,15 @@ def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
     p, t, s = params, params.tiling, params.tiling.stencil
     blocks, tiles = t.parts * p.blocks, s.segments * t.tiles
     steps = blocks * s.inner
-    traffic = t.traffic(l2_bytes)
-    window = min(t.chunk, s.channels) * len(s.taps) * t.tile * 4
-    spilled = steps * t.vectors * s.lanes * 4 if t.mode == "direct" and window > l1_bytes else 0
+    traffic = t.traffic()
+    streamed = 4 * p.block * min(t.chunk, s.channels) * len(s.taps)
     stores = blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
     return Work(
         fmas=tiles * steps * p.block * t.vectors,
         loads=tiles * (steps * (t.vectors * (1 + t.unaligned()) + p.block) + stores) + traffic.loads,
         groups=tiles * blocks * t.chunks,
-        l2_bytes=tiles * (steps * 4 * p.block + spilled / 4) + traffic.l2_bytes, memory_bytes=traffic.memory_bytes)
+        l2_bytes=tiles * waited_bytes(t, steps, streamed, l1_bytes),
+        memory_bytes=brought_bytes(t, 4 * steps * p.block, l2_bytes) + traffic.memory_bytes)
 
 
 def build(params: DenseParams, isa: Isa) -> Any:

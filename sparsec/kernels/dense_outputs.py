@@ -107,9 +107,11 @@ def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
     partial = blocks * pixels * p.vectors * p.chunks
     stored = s.vectors * s.outputs
     stays = 4 * p.chunk * len(s.taps) * p.panel <= l1_bytes
-    weights = 4 * s.inner * p.panel * p.panels * (1 if stays else p.blocks)
+    weights = 4 * s.inner * p.panel * p.panels
+    again = 0 if stays else weights * (p.blocks - 1)
+    memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual else 1))
     return Work(fmas=steps * pixels * p.vectors, loads=steps * (pixels + p.vectors) + 2 * partial + 8 * stored,
-                groups=blocks * p.chunks, l2_bytes=weights + 4 * s.lanes * (partial + stored))
+                groups=blocks * p.chunks, l2_bytes=again + 4 * s.lanes * (partial + stored), memory_bytes=memory)
 
 
 def build(params: DenseOutputsParams, isa: Isa) -> Any:

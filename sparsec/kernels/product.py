@@ -109,17 +109,16 @@ class Tiling:
                    for offset in self.tap_offsets]
         return sum(offset % self.stencil.lanes != 0 for offset in offsets) / len(offsets)
 
-    def traffic(self, l2_bytes: int) -> Work:
+    def traffic(self) -> Work:
         """What bringing the inputs to the product and its outputs to memory costs."""
         s = self.stencil
-        touched = 4 * (s.x_size + s.y_size * (2 if self.epilogue.residual else 1))
-        memory = touched if touched > l2_bytes else 0
-        reads = s.segments * self.tiles * s.channels
+        memory = 4 * (s.x_size + s.y_size * (2 if self.epilogue.residual else 1))
         if self.mode == "direct":
-            return Work(0, 0, l2_bytes=reads * 4 * (self.tile + s.reach), memory_bytes=memory)
+            return Work(0, 0, memory_bytes=memory)
+        reads = s.segments * self.tiles * s.channels
         rows = {"halo": self.halo_stride / s.lanes, "im2col": len(s.taps) * self.vectors}[self.mode]
         crossing = sum(tap % s.lanes != 0 for tap in s.taps) / len(s.taps)
-        return Work(0, reads * rows * (2 + crossing), l2_bytes=reads * 4 * self.halo_stride, memory_bytes=memory)
+        return Work(0, reads * rows * (2 + crossing), memory_bytes=memory)
 
 
 # Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish).

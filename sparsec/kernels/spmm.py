@@ -20,6 +20,7 @@ from sparsec.graph.layout import round_up
 from sparsec.kernels import quads
 from sparsec.kernels.emit import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
 from sparsec.kernels.isa import Isa
+from sparsec.kernels.locality import brought_bytes, waited_bytes
 from sparsec.kernels.packing.row_groups import RowGroups
 from sparsec.kernels.product import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.option import Work
@@ -139,15 +140,16 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
     slots = nonzero_blocks + loops * ((p.unroll - 1) / 2 + (0.3 if p.group > 1 else 0))
     tiles = s.segments * t.tiles
     pixels = t.vectors * (1 + t.unaligned())
-    traffic = t.traffic(l2_bytes)
-    window = min(t.chunk, s.channels) * len(s.taps) * t.tile * 4
-    spilled = slots * t.vectors * s.lanes * 4 if t.mode == "direct" and window > l1_bytes else 0
+    traffic = t.traffic()
+    groups, weights = p.blocks / p.group, slots * (4 * p.block + 2)
+    touched = groups * s.inner * (1 - max(0.0, 1 - slots / (p.blocks * s.inner)) ** p.group)
     stores = p.blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
     return Work(
         fmas=tiles * slots * p.block * t.vectors,
         loads=tiles * (slots * (pixels + (0.25 if p.quads else p.block) + 0.25) + stores) + traffic.loads,
         groups=tiles * loops / p.group,
-        l2_bytes=tiles * (slots * (4 * p.block + 2) + spilled) + traffic.l2_bytes, memory_bytes=traffic.memory_bytes)
+        l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes),
+        memory_bytes=brought_bytes(t, weights, l2_bytes) + traffic.memory_bytes)
 
 
 def build(params: SpmmParams, isa: Isa) -> Any:

@@ -134,7 +134,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, params: SpmmInt8Params) -
 def work(params: SpmmInt8Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) -> Work:
     """What a run costs for a weight with that many non-zero R x 1 blocks."""
     p, t = params.spmm, params.spmm.tiling
-    full, copy = spmm.work(p, nonzero_blocks, l1_bytes, l2_bytes), t.traffic(l2_bytes)
+    full, copy = spmm.work(p, nonzero_blocks, l1_bytes, l2_bytes), t.traffic()
     tiles = t.stencil.segments * t.tiles
     slots = full.fmas / (tiles * p.block * t.vectors)
     # Four non-zeros take two interleavings a vector, on one port of three, and a dot product a vector and row.

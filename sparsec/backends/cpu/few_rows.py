@@ -57,7 +57,7 @@ def _csr_option(weight: np.ndarray, shape: Matvec, isa: Isa) -> Option:
     nonzeros = int(np.count_nonzero(weight))
     slots = nonzeros + shape.outputs * (params.unroll - 1) / 2
     nbytes = 6 * nonzeros + 4 * shape.outputs
-    work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, nbytes)
+    work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, memory_bytes=nbytes)
     return Option("csr", "csr/scalar", f"U={params.unroll}", params, nbytes, work)
 
 
@@ -71,7 +71,7 @@ def _well_options(weight: np.ndarray, shape: Matvec, isa: Isa) -> Iterator[Optio
         exact = np.array_equal(weight.astype(np.float16), weight)  # as after storing it with the codec f16
     for codec, size in (("f32", 4), ("f16", 2)) if exact else (("f32", 4),):
         nbytes = slots * (isa.lanes * (size + 1) + 2)
-        work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, nbytes)
+        work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, memory_bytes=nbytes)
         yield Option("well", f"well/{codec}", f"sort={params.sort} fill={fill:.2f}", replace(params, codec=codec),
                      nbytes, work)
 
