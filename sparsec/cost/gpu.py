@@ -1,7 +1,8 @@
 """The cost model of products on a GPU's tensor cores: deterministic, from published rates, without a GPU at hand.
 
     t = launches + max(bytes / bandwidth, waves * t_block) + t_vector
-    t_block = fill + stages * max(stage's multiply-adds / rate of one multiprocessor, latency / stages in flight)
+    t_block = fill + stages * max(multiply-adds / rate of one multiprocessor, bytes / its share of the L2 cache's
+                                  bandwidth, copies / its rate, latency / stages in flight)
 
 The blocks of a kernel run in waves of as many as the multiprocessors hold. `t_vector` is what runs outside the tensor
 cores: the residual of a 2:4 weight.
@@ -63,7 +64,7 @@ class Device:
         rate = self.mma_per_s / self.multiprocessors * (self.sparse_gain if work.sparse else 1.0)
         busy = min(resident, math.ceil(work.blocks / self.multiprocessors))  # blocks that share a multiprocessor
         arithmetic = busy * max(work.stage_fmas / rate + work.stage_decoded / DECODED_PER_S,
-                                work.stage_copies / COPIES_PER_S)
+                                work.stage_copies / COPIES_PER_S, work.stage_bytes / L2_BYTES_PER_S)
         stage = max(arithmetic, LATENCY_S / max(1, work.stages_in_flight))
         waves = math.ceil(work.blocks / (self.multiprocessors * resident))
         return waves * work.stages * stage + work.vector_fmas / self.vector_per_s
@@ -75,6 +76,8 @@ FILL_S = 1.5e-6
 """From a block's start to its first product, and from its last to the end of its stores."""
 LATENCY_S = 0.7e-6
 """From asking for a stage to its arrival."""
+L2_BYTES_PER_S = 6.5e10
+"""Bandwidth of the L2 cache for each multiprocessor: A100's 5120 bytes a clock cycle; others are taken to be alike."""
 COPIES_PER_S = 4.5e10
 """Copies to shared memory per second and multiprocessor: those of one warp in a clock cycle."""
 DECODED_PER_S = 6e10

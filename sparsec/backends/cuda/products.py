@@ -15,12 +15,13 @@ from tvm import relax
 from sparsec.backends.cuda import arrange
 from sparsec.backends.cuda.arrange import Arranged
 from sparsec.backends.cuda.context import CudaContext
-from sparsec.kernels.cuda import mma_dense, mma_sp, tiles
+from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, tiles
+from sparsec.kernels.cuda.bitmap import BitmapParams
 from sparsec.kernels.cuda.params import Gather, MmaParams, reject
 from sparsec.kernels.product import Epilogue
 from sparsec.option import GpuWork, Option
 
-FAMILIES: dict[str, Any] = {"mma": mma_dense, "mma.sp": mma_sp}
+FAMILIES: dict[str, Any] = {"mma": mma_dense, "mma.sp": mma_sp, "bitmap": bitmap}
 """Kernel families: `pack`, `build`, `arguments` and `shared_bytes`."""
 
 
@@ -33,16 +34,19 @@ class Way:
 
 
 WAYS: dict[str, Way] = {
-    "dense": Way("mma", Arranged),
     "nm 2:4": Way("mma.sp", arrange.plain),
     "nm 2:4 permuted": Way("mma.sp", arrange.permuted),
     "nm 4:6": Way("mma.sp", functools.partial(arrange.windows, size=6)),
     "nm 6:8": Way("mma.sp", functools.partial(arrange.windows, size=8)),
+    "bitmap": Way("bitmap", Arranged),
+    "dense": Way("mma", Arranged),
 }
 """By storage format, the ways of each family in order of preference: only the first that is possible is offered."""
 
 SHARES = (1, 2, 4, 8)
 """How many blocks share the K of a tile."""
+FEW = 16
+"""The columns up to which expanding a bitmap is worth considering: beyond them, tensor cores wait for it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Product:
     """The parameters of an option."""
 
     way: str
-    params: MmaParams
+    params: MmaParams | BitmapParams
 
 
 def options(layer: Layer, archs: tuple[str, ...], half: str) -> tuple[list[Option], dict[str, str]]:
@@ -77,7 +81,12 @@ def options(layer: Layer, archs: tuple[str, ...], half: str) -> tuple[list[Optio
     refused: dict[str, str] = {}
     served: dict[str, str] = {}
     for name, way in WAYS.items():
-        arranged = f"it is {served[way.family]}" if way.family in served else way.arranged(layer.weight)
+        if way.family in served:
+            arranged: Arranged | str = f"the weight is {served[way.family]}"
+        elif way.family == "bitmap" and layer.columns > FEW:
+            arranged = f"expanding bitmaps is for up to {FEW} columns, here are {layer.columns}"
+        else:
+            arranged = way.arranged(layer.weight)
         if isinstance(arranged, str):
             refused[name] = arranged
             continue
@@ -92,7 +101,8 @@ def emit(context: CudaContext, layer: Layer, product: Product, x: relax.Expr, re
     p, way = product.params, WAYS[product.way]
     arranged = way.arranged(layer.weight)
     assert isinstance(arranged, Arranged)  # it was offered
-    constants = list(FAMILIES[way.family].pack(arranged.weight.astype(np.dtype(p.dtype)), p).values())
+    weight = arranged.weight.astype(np.dtype(context.half))
+    constants = list(FAMILIES[way.family].pack(weight, p).values())
     if arranged.gather is not None:
         constants.append(arranged.gather.astype(np.int32))
     constants.append(layer.bias.astype(np.float32))
@@ -102,7 +112,7 @@ def emit(context: CudaContext, layer: Layer, product: Product, x: relax.Expr, re
 
 
 @functools.lru_cache(maxsize=512)
-def _kernel(family: str, params: MmaParams) -> Any:
+def _kernel(family: str, params: MmaParams | BitmapParams) -> Any:
     """The kernel; layers with equal parameters share the object, and so the compiled code."""
     return FAMILIES[family].build(params)
 
@@ -115,10 +125,12 @@ def _options(name: str, layer: Layer, arranged: Arranged, archs: tuple[str, ...]
     for tile, shares in itertools.product(tiles.candidates(layer.columns, 2), SHARES):
         p = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, "nk", layer.epilogue,
                       gather=gather, split_k=shares)
-        if reject(p) is None:
-            needed = FAMILIES[family].shared_bytes(p)
+        if reject(p) is None and (family != "bitmap" or tile.columns <= FEW):
+            params = bitmap.params(arranged.weight, p) if family == "bitmap" else p
+            needed = FAMILIES[family].shared_bytes(params)
             if all(tiles.reject(needed, arch) is None for arch in archs):
-                yield Option(name, family, _detail(p), Product(name, p), _weight_bytes(family, p), work(family, p))
+                work = _work(family, p, params)
+                yield Option(name, family, _detail(p), Product(name, params), _weight_bytes(family, params), work)
 
 
 def _detail(p: MmaParams) -> str:
@@ -127,24 +139,27 @@ def _detail(p: MmaParams) -> str:
     return f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}{split}"
 
 
-def _sizes(family: str, p: MmaParams) -> dict[str, int]:
+def _sizes(family: str, params: MmaParams | BitmapParams) -> dict[str, int]:
     """Bytes of every argument."""
     return {name: length * np.dtype(dtype).itemsize
-            for name, (length, dtype) in FAMILIES[family].arguments(p).items()}
+            for name, (length, dtype) in FAMILIES[family].arguments(params).items()}
 
 
-def _weight_bytes(family: str, p: MmaParams) -> int:
+def _weight_bytes(family: str, params: MmaParams | BitmapParams) -> int:
     """Bytes of the packed weight."""
     activations = ("bias", "x", "residual", "partial", "y")
-    return sum(nbytes for name, nbytes in _sizes(family, p).items() if name not in activations)
+    return sum(nbytes for name, nbytes in _sizes(family, params).items() if name not in activations)
 
 
-def work(family: str, p: MmaParams) -> GpuWork:
+def _work(family: str, p: MmaParams, params: MmaParams | BitmapParams) -> GpuWork:
     """What a run of the product does."""
-    tile, sizes = p.tile, _sizes(family, p)
+    tile, sizes = p.tile, _sizes(family, params)
+    copied = tile.columns * tile.depth * p.itemsize
+    stored = _weight_bytes(family, params) / (p.row_blocks * 16 * p.depth)  # bytes a weight
     return GpuWork(
         nbytes=sum(sizes.values()) + sizes.get("partial", 0),  # partial sums are written and read
-        blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=FAMILIES[family].shared_bytes(p),
+        blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=FAMILIES[family].shared_bytes(params),
         stages=p.share_tiles, stages_in_flight=tile.stages - 1, stage_fmas=tile.rows * tile.columns * tile.depth,
-        stage_copies=tile.columns * tile.depth * p.itemsize / p.copy_bytes, sparse=family == "mma.sp",
-        launches=1 if p.split_k == 1 else 2)
+        stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
+        stage_decoded=tile.rows * tile.depth * tile.warps[1] if family == "bitmap" else 0.0,
+        sparse=family == "mma.sp", launches=1 if p.split_k == 1 else 2)
