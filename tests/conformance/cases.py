@@ -13,7 +13,7 @@ from onnx.backend.test.case import node as node_cases
 from sparsec.graph.reader import OLDEST_OPSET
 
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
-SUITES = ("node", "simple", "pytorch-operator", "pytorch-converted")
+SUITES = ("node", "simple", "pytorch-operator", "pytorch-converted", "light")
 ELEMENT_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
 LEFT_OUT = ("random", "multinomial", "bernoulli", "sequence", "optional", "string", "regex", "training", "ai.onnx.ml",
             "image_decoder", "tfidf", "label_encoder")
@@ -35,7 +35,8 @@ class Case:
 
 def collect(suite):
     """The cases of a suite, in order."""
-    return [case for case in (_node_cases() if suite == "node" else _data_cases(suite)) if _is_static(case)]
+    sources = {"node": _node_cases, "light": _light_cases}
+    return [case for case in sources.get(suite, lambda: _data_cases(suite))() if _is_static(case)]
 
 
 def _node_cases():
@@ -46,14 +47,34 @@ def _node_cases():
 
 def _data_cases(suite):
     for data in sorted((DATA / suite).glob("*/test_data_set_0")):
-        model = onnx.load(data.parent / "model.onnx")
-        if model.opset_import[0].version < OLDEST_OPSET:  # as the reader's refusal advises
-            model = onnx.version_converter.convert_version(model, OLDEST_OPSET)
+        model = _load(data.parent / "model.onnx")
         if _are_tensors(model):
             counts = len(list(data.glob("input_*.pb"))), len(list(data.glob("output_*.pb")))
             inputs, outputs = ([_read(data / f"{kind}_{index}.pb") for index in range(count)]
                                for kind, count in zip(("input", "output"), counts, strict=True))
             yield _case(suite, data.parent.name, model, inputs, outputs, 1e-3, 1e-5)
+
+
+def _light_cases():
+    """Whole networks of one weight throughout, on the ramp that ONNX's own runner feeds them."""
+    for path in sorted((DATA / "light").glob("*.onnx")):
+        model = _load(path)
+        shape = [dim.dim_value for dim in given(model)[0].type.tensor_type.shape.dim]
+        ramp = (np.arange(np.prod(shape)) / np.prod(shape)).astype(np.float32).reshape(shape)
+        yield _case("light", path.stem, model, [ramp], [_read(path.with_name(f"{path.stem}_output_0.pb"))], 1e-3, 1e-5)
+
+
+def given(model):
+    """The inputs that are no weights."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in weights]
+
+
+def _load(path):
+    model = onnx.load(path)
+    if model.opset_import[0].version < OLDEST_OPSET:  # as the reader's refusal advises
+        model = onnx.version_converter.convert_version(model, OLDEST_OPSET)
+    return model
 
 
 def _read(path):

@@ -1,12 +1,14 @@
-"""Conformance: every case through reading, lowering, building and running.
+"""Conformance: every case compiled and run, as a user would.
 
-    python -m tests.conformance.run [SUITE ...]
+    python -m tests.conformance.run [SUITE ...] [--target NAME]
 
-prints how many cases of each suite are right, refused by name, wrong or crashed, and every one that is not right; the
-exit code is 1 if one is wrong or crashed.
+prints every case that is not right, with the reason, and how many of each suite are right, refused by name, wrong or
+crashed; the exit code is 1 if one is wrong or crashed.
 """
 
+import argparse
 import collections
+import functools
 import multiprocessing
 import os
 import sys
@@ -14,13 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 
-from sparsec.backends.cpu.build import build
-from sparsec.backends.cpu.lower import lower
-from sparsec.errors import SparsecError
-from sparsec.graph.reader import load
-from sparsec.target import resolve
-from tests.backends.vm import run
-from tests.conformance.cases import SUITES, collect
+import sparsec
+from tests.conformance.cases import SUITES, collect, given
 
 VERDICTS = ("right", "refused", "wrong", "crashed")
 
@@ -28,12 +25,13 @@ VERDICTS = ("right", "refused", "wrong", "crashed")
 def classify(case, target="cpu"):
     """The verdict on a case, and the reason for it."""
     try:
-        model = load(case.model)
-        given = [value.name for value in case.model.graph.input
-                 if value.name not in {init.name for init in case.model.graph.initializer}]
-        names = given if len(given) == len(case.inputs) else [value.name for value in case.model.graph.input]
-        got = run(build(lower(model, resolve(target))), dict(zip(names, case.inputs, strict=False)))
-    except SparsecError as error:
+        artifact = sparsec.compile(case.model, target, tune="off", verify=False)
+        names = [value.name for value in (given(case.model), case.model.graph.input)[
+            len(case.inputs) > len(given(case.model))]]
+        feeds = dict(zip(names, case.inputs, strict=False))
+        session = sparsec.InferenceSession(artifact)
+        got = session.run(None, {info.name: feeds[info.name] for info in session.get_inputs()})
+    except sparsec.SparsecError as error:
         return "refused", " ".join(str(error).split())
     except Exception as error:  # noqa: BLE001 - any other exception is what this looks for
         return "crashed", f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}"
@@ -45,21 +43,27 @@ def classify(case, target="cpu"):
     return "right", ""
 
 
-def main(suites):
+def main(arguments):
     """Classify the suites and print the table; whether nothing is wrong or crashed."""
+    parser = argparse.ArgumentParser(description="Run ONNX's backend tests.")
+    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], metavar="SUITE")
+    parser.add_argument("--target", default="cpu")
+    options = parser.parse_args(arguments)
     os.environ["TVM_NUM_THREADS"] = "1"
-    good = True
+    counts = {}
     with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("forkserver")) as pool:
-        for suite in suites or SUITES:
+        for suite in options.suites or SUITES:
             cases = collect(suite)
-            verdicts = list(pool.map(classify, cases, chunksize=8))
-            count = collections.Counter(verdict for verdict, _ in verdicts)
+            verdicts = list(pool.map(functools.partial(classify, target=options.target), cases, chunksize=8))
+            counts[suite] = collections.Counter(verdict for verdict, _ in verdicts)
             for case, (verdict, reason) in zip(cases, verdicts, strict=True):
                 if verdict != "right":
-                    print(f"{verdict:8s} {case.name}: {reason[:200]}")
-            print(f"{suite}: {len(cases)} cases, " + ", ".join(f"{count[verdict]} {verdict}" for verdict in VERDICTS))
-            good = good and not count["wrong"] and not count["crashed"]
-    return good
+                    print(f"{verdict:8s} {case.name}: {reason[:200]}", flush=True)
+    total = sum(counts.values(), collections.Counter())
+    print(f"\n{'suite':18s}{'cases':>8s}", *(f"{verdict:>8s}" for verdict in VERDICTS))
+    for suite, count in [*counts.items(), ("all", total)]:
+        print(f"{suite:18s}{count.total():8d}", *(f"{count[verdict]:8d}" for verdict in VERDICTS))
+    return not total["wrong"] and not total["crashed"]
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 `python -m tests.hostile.fuzz SUBJECT --cases N --seed S --directory DIR` writes each case to DIR/case before it is
 tried, so that the file of a crash, a hang or any other exception is left there; `--replay FILE` tries one again. A case
-may take `SECONDS`, memory up to `MEMORY` bytes and `MULTIPLE` times the file's size, and open files below DIR only.
+may take `SECONDS` of processor time, memory up to `MEMORY` bytes and `MULTIPLE` times the file's size, and open files
+below DIR only.
 """
 
 import argparse
@@ -36,7 +37,7 @@ from sparsec.errors import SparsecError
 from sparsec.graph import reader
 from sparsec.target import resolve
 from tests.graph.texts import model, with_initializers_as_inputs
-from tests.hostile import mutate
+from tests.hostile import arguments, mutate
 from tests.passes.graphs import GRAPHS
 
 SECONDS = 20
@@ -132,6 +133,7 @@ SUBJECTS = {  # name -> (the seeds, the mutator, what reads the file)
     "artifact": (lambda: [members(small_artifact())], mutant_artifact, lambda path: Artifact.load(path).constants()),
     "tuning": (lambda: [TUNING], mutant_json, lambda path: TuningLog(path, 0.0)),
     "calibration": (lambda: [calibration()], mutant_json, lambda path: calibration_of(resolve("cpu"), 1, path)),
+    "arguments": (arguments.seeds, arguments.mutant, arguments.read),
     "arrays": (lambda: [npz(x=np.ones(3)), npz(a=np.array(1), b=np.ones((2, 2), bool))], mutant_bytes, read_arrays),
 }
 
@@ -152,14 +154,14 @@ def attempt(read, path):
     """Read the file within the limits; only success or a SparsecError may come out."""
     before = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (before + MEMORY + MULTIPLE * path.stat().st_size, resource.RLIM_INFINITY))
-    faulthandler.dump_traceback_later(2 * SECONDS, exit=True)
-    signal.alarm(SECONDS)
+    faulthandler.dump_traceback_later(10 * SECONDS, exit=True)  # for what hangs without computing
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         with warnings.catch_warnings(), contextlib.suppress(SparsecError):
             warnings.simplefilter("ignore")
             read(path)
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         faulthandler.cancel_dump_traceback_later()
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
@@ -170,21 +172,23 @@ def main():
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", default="0")
     parser.add_argument("--directory", type=Path, required=True)
-    parser.add_argument("--replay", type=Path)
-    arguments = parser.parse_args()
-    seeds, mutant, read = SUBJECTS[arguments.subject]
-    seeds, path = seeds(), arguments.directory / "case"
-    (arguments.directory / "weights.bin").write_bytes(bytes(1 << 16))
-    (arguments.directory.parent / "secret").write_bytes(bytes(1 << 16))
-    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(TimeoutError(f"takes over {SECONDS} s")))
+    parser.add_argument("--replay", type=lambda name: Path(name).resolve())
+    options = parser.parse_args()
+    directory = options.directory.resolve()
+    arguments.enter(directory)
+    seeds, mutant, read = SUBJECTS[options.subject]
+    seeds, path = seeds(), directory / "case"
+    (directory / "weights.bin").write_bytes(bytes(1 << 16))
+    (directory.parent / "secret").write_bytes(bytes(1 << 16))
+    signal.signal(signal.SIGPROF, lambda *_: (_ for _ in ()).throw(TimeoutError(f"takes over {SECONDS} s")))
     path.write_bytes(mutant(random.Random(0), seeds))
     with warnings.catch_warnings(), contextlib.suppress(SparsecError):
         warnings.simplefilter("ignore")
         read(path)  # what is imported at the first use counts as nobody's memory
-    replayed = arguments.replay and arguments.replay.read_bytes()
-    forbid_other_files(arguments.directory)
-    for case in range(1 if replayed else arguments.cases):
-        path.write_bytes(replayed or mutant(random.Random(f"{arguments.seed} {case}"), seeds))
+    replayed = options.replay and options.replay.read_bytes()
+    forbid_other_files(directory)
+    for case in range(1 if replayed else options.cases):
+        path.write_bytes(replayed or mutant(random.Random(f"{options.seed} {case}"), seeds))
         attempt(read, path)
 
 

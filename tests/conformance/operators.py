@@ -1,0 +1,88 @@
+"""The page of supported operators, docs/operators.md: `python -m tests.conformance.operators` writes it.
+
+What implements an operator follows from the registries; what of its node tests is right comes from running them on the
+CPU, and whether a GPU takes it from lowering its first test for one, which needs no GPU.
+"""
+
+import collections
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import onnx
+
+from sparsec.backends.cpu.lowerings import LOWERINGS
+from sparsec.backends.cuda.lower import lower
+from sparsec.backends.importer import CONVERTERS, OPERATORS
+from sparsec.errors import SparsecError
+from sparsec.graph import reader
+from sparsec.target import resolve
+from tests.conformance.cases import collect
+from tests.conformance.run import classify
+
+PAGE = Path(__file__).parents[2] / "docs" / "operators.md"
+REGENERATE = "python -m tests.conformance.operators"
+GPU = "cuda-sm90"
+HEAD = f"""# Supported operators
+
+Written by `{REGENERATE}`; `make conformance` runs ONNX's tests of whole suites.
+
+Every operator takes its path per node: where all inputs are constants it is computed at compile time, by ONNX's reference
+implementation. Where that is not so and nothing implements it, compiling stops with a list of all such nodes.
+
+- **sparsec**: its own kernel or expression of kernels. **TVM**: the converter of TVM's importer for ONNX. **function**: its
+  definition in ONNX as a function of other operators. **constants**: only where all inputs are constants.
+- **CPU**: ONNX's node tests of static shapes that are right of those that there are, on `cpu`, which stands for
+  `cpu-avx512`, `cpu-avx2` and `cpu-generic`: they differ in vectors, not in operators.
+- **CUDA**: whether the first of these tests compiles for `{GPU}` and the other GPUs; "-" where it is refused.
+- The target `eie` executes the layers with weights (MatMul, Gemm, Conv) and leaves all other operators to its host.
+
+| operator | opset | by | CPU | CUDA |
+|---|---|---|---|---|
+"""
+
+
+def schemas():
+    """The newest definition of every operator of ONNX's own domain that is not on its way out."""
+    found = {schema.name: schema for schema in onnx.defs.get_all_schemas() if not schema.domain}
+    return [found[name] for name in sorted(found) if not found[name].deprecated]
+
+
+def implemented_by(schema):
+    """The word of the page's third column."""
+    if schema.name in OPERATORS or schema.name in LOWERINGS:
+        return "sparsec"
+    if schema.name in CONVERTERS:
+        return "TVM"
+    return "function" if schema.has_function or schema.has_context_dependent_function else "constants"
+
+
+def lowers(case):
+    """Whether a case's first operator has an implementation on a GPU."""
+    try:
+        lower(reader.load(case.model), resolve(GPU), "fp16")
+    except SparsecError:
+        return False
+    return True
+
+
+def main():
+    os.environ["TVM_NUM_THREADS"] = "1"
+    cases = collections.defaultdict(list)
+    for case in collect("node"):
+        if "expanded" not in case.name:
+            cases[case.operator].append(case)
+    rows = []
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("forkserver")) as pool:
+        firsts = dict(zip(cases, pool.map(lowers, [each[0] for each in cases.values()]), strict=True))
+        for schema in schemas():
+            verdicts = [verdict for verdict, _ in pool.map(classify, cases.get(schema.name, []))]
+            right = f"{verdicts.count('right')} of {len(verdicts)}" if verdicts else "-"
+            gpu = "yes" if firsts.get(schema.name) else "-"
+            rows.append(f"| {schema.name} | {schema.since_version} | {implemented_by(schema)} | {right} | {gpu} |\n")
+    PAGE.write_text(HEAD + "".join(rows))
+
+
+if __name__ == "__main__":
+    main()
