@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.artifact import Artifact
+from sparsec.backends.cpu.accuracy import Seen, layer_error, observe
 from sparsec.backends.cpu.build import build
 from sparsec.backends.cpu.lower import lower
 from sparsec.backends.cpu.planning import layer_options, measure
@@ -21,28 +23,29 @@ from sparsec.backends.eie import build as eie
 from sparsec.backends.program import Program
 from sparsec.buckets import for_every_bucket
 from sparsec.cost.calibration import Calibration, calibration_of
-from sparsec.cost.plan import choose
+from sparsec.cost.plan import Choice, choose
 from sparsec.cost.tuning import TuningLog, default_path
-from sparsec.errors import InputError, UnsupportedOperatorError, UsageError, VerificationError
+from sparsec.errors import UnsupportedOperatorError, UsageError
 from sparsec.formats import CODECS, FORMATS
 from sparsec.graph import reader
-from sparsec.graph.compare import Feeds, random_feeds
-from sparsec.graph.references import Comparison, compare_with_references
+from sparsec.graph.compare import Feeds, random_feeds, split_samples
 from sparsec.graph.sizes import Shapes, fixed
-from sparsec.option import PRECISIONS
+from sparsec.option import PRECISIONS, Option
 from sparsec.passes.context import Context, Report
 from sparsec.passes.strip import StripReport, as_dict
 from sparsec.pipeline import run_passes
 from sparsec.runtime import InferenceSession
 from sparsec.target import Target, machine_features, resolve
+from sparsec.verification import tolerance
+from sparsec.verification import verify as verification_of
 
 STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3, "pack": 0.0, "verify": 0.1}
 """The steps in order, each with its usual share of the time."""
 
 TUNE = ("off", "measure")
 OPTIMIZE = ("latency", "balanced", "size")
-CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2}
-"""The largest error of an output that storing weights in fewer bits may cause."""
+MOST_SAMPLES = 16
+"""The first samples among real inputs: those that layers are judged and outputs verified on."""
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 """ONNX's operators that have weights worth pruning."""
@@ -83,8 +86,10 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         shapes: the full shape of every input with symbolic dimensions, by name. A size may be several, as text such as
             "1..8" or "1/8/32": the artifact then has a bucket for every combination, and a session takes the one that
             has the shapes of its inputs.
-        verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given.
-        inputs: real inputs for the comparison, by name.
+        verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given. Without it int8 is
+            compared, too, but reported only.
+        inputs: real inputs by name, for the comparison and to calibrate int8, which is compared on nothing else then;
+            arrays with n times the rows that the model takes are n samples, of which the first 16 count.
         strict_ieee: let zeros of weights make NaN of infinities and NaN, as IEEE 754 has it: nothing is stripped, and
             layers stay dense. Without it, a zero weight that is skipped hides what it would have multiplied.
         strict: refuse a model with a weighted layer that sparsec's own kernels cannot take.
@@ -123,7 +128,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     backend = check_choices(resolved, threads=threads, precision=precision, optimize=optimize, codec=codec, tune=tune)
     announce("read")
     graph = reader.load(model, shapes=fixed(shapes or {}))
-    feeds = [random_feeds(graph), *([inputs] if inputs else [])]
+    generated, real = random_feeds(graph), split_samples(graph, inputs)[:MOST_SAMPLES] if inputs else []
     announce("rewrite")
     passes = run_passes(graph, Context(resolved, strict_ieee), dump_ir)
     outside = _outside(graph, passes)
@@ -134,7 +139,9 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     remote = _remote(measure_on, tune, resolved)
     log = _tuning_log(tune, tune_seconds, resolved, remote)
     rates = calibration_of(resolved, threads)
-    job = Job(resolved, threads, precision, optimize, codec, feeds[-1], log, remote, rates, strict_ieee, announce)
+    limit = (tolerance(precision, codec) if max_error is None else max_error) if backend.limited else None
+    job = Job(resolved, threads, precision, optimize, codec, [generated], real, limit, log, remote, rates, strict_ieee,
+              announce)
     program, layers = backend.build(graph, job)
     announce("pack")
     report = {"precision": precision, "optimize": optimize, "codec": codec, "rates": rates.source,
@@ -143,11 +150,12 @@ def compile(  # noqa: A001 - the name that users know from other compilers
               "strip": next((as_dict(each) for each in passes if isinstance(each, StripReport)), None)}
     artifact = Artifact.build(program, resolved, threads, _outline(graph), report, codec)
     announce("verify")
-    if not verify:
+    if not verify and precision != "int8":
         return artifact
-    tolerance = (_tolerance(precision, codec) if max_error is None else max_error) if backend.limited else None
-    checked = feeds if backend.limited else feeds[-1:]  # those that number formats were chosen for
-    verification = _verify(model, artifact, checked, inputs, backend, tolerance)
+    # Inputs that number formats were chosen for are those that they are judged on.
+    checked = [] if real and (precision == "int8" or not backend.limited) else [generated]
+    verification = verification_of(model, artifact, backend.execute, checked, real, limit if verify else None,
+                                   strict=verify)
     return replace(artifact, report={**report, "verification": verification})
 
 
@@ -178,9 +186,13 @@ def check_choices(target: Target, *, threads: int = 1, precision: str = "fp32", 
 
 @dataclass(frozen=True)
 class Job:
-    """What a backend is asked for; `feeds` are real inputs where there are any, `announce` is told of every step.
+    """What a backend is asked for.
 
-    A long step calls `announce(step, part)` with the share of the step that is done.
+    Attributes:
+        generated, real: random inputs, and the real ones if there are any.
+        limit: the largest error of an output, None where it has none.
+        announce: is told of every step; a long one calls `announce(step, part)` with the share of it that is done.
+
     """
 
     target: Target
@@ -188,7 +200,9 @@ class Job:
     precision: str
     optimize: str
     codec: str
-    feeds: Feeds
+    generated: Sequence[Feeds]
+    real: Sequence[Feeds]
+    limit: float | None
     log: TuningLog | None
     remote: Remote | None
     calibration: Calibration
@@ -214,7 +228,8 @@ class Backend:
 
 
 def _build_cpu(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]]:
-    layers = _plan(graph, job)
+    seen = _observed(graph, job) if job.precision != "fp32" else {}
+    layers = _plan(graph, job, seen)
     job.announce("lower")
     lowered = lower(graph, job.target, job.threads, job.precision)
     job.announce("build")
@@ -226,7 +241,7 @@ def _build_cpu(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]
 
 def _build_eie(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]]:
     job.announce("build")
-    return eie.build(graph, job.feeds, job.target.name)
+    return eie.build(graph, (*job.generated, *job.real)[-1], job.target.name)
 
 
 def _execute_cpu(artifact: Artifact) -> Callable[[Feeds], Sequence[np.ndarray]]:
@@ -277,7 +292,23 @@ def _tuning_log(tune: str, seconds: float, target: Target, remote: Remote | None
     return TuningLog(default_path(), seconds) if tune == "measure" and target.features <= machine_features() else None
 
 
-def _plan(graph: ir.Model, job: Job) -> list[dict[str, Any]]:
+def _observed(graph: ir.Model, job: Job) -> Mapping[ir.Node, Seen]:
+    """What layers see in real inputs, else in random ones; nothing where nodes cannot be executed one by one.
+
+    Real inputs calibrate 8-bit integers: `node.meta["ranges"]`.
+    """
+    try:
+        seen = observe(graph, job.real or job.generated)
+    except UnsupportedOperatorError as error:
+        warnings.warn(f"layers are not judged one by one, and not calibrated: {error}", stacklevel=4)
+        return {}
+    if job.precision == "int8" and job.real:
+        for node, each in seen.items():
+            node.meta["ranges"] = each.ranges
+    return seen
+
+
+def _plan(graph: ir.Model, job: Job, seen: Mapping[ir.Node, Seen]) -> list[dict[str, Any]]:
     """Choose the option that runs each layer, into `node.meta["choice"]`; returns the table of the report."""
     rows = []
     for index, node in enumerate(graph.graph):
@@ -290,12 +321,7 @@ def _plan(graph: ir.Model, job: Job) -> list[dict[str, Any]]:
             options = layer_options(node, job.target, job.threads, job.precision)
         if job.strict_ieee:
             options = [option for option in options if option.format.startswith("dense")]
-        timing = measure if job.remote is None else job.remote.measure
-        timed = partial(timing, node, target=job.target, threads=job.threads)
-        choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
-                        smallest=job.optimize == "size", workers=1 if job.remote is None else job.remote.servers,
-                        measure=None if job.log is None else
-                        partial(job.log.time, target=job.target, threads=job.threads, measure=timed))
+        choice, error = _choose(node, options, job, seen.get(node))
         node.meta["choice"] = choice
         option, weight = choice.winner.option, _weight(node)
         node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.format, option.kernel
@@ -304,9 +330,28 @@ def _plan(graph: ir.Model, job: Job) -> list[dict[str, Any]]:
             "kernel": option.kernel, "detail": option.detail, "weights": weight.size,
             "nonzeros": int(np.count_nonzero(weight)), "bytes": option.nbytes,
             "predicted_us": round(choice.winner.predicted_s * 1e6, 3), "measured_us": choice.winner.measured_us,
-            "reason": choice.reason(choice.winner),
+            "error": error, "reason": choice.reason(choice.winner),
         })
     return rows
+
+
+def _choose(node: ir.Node, options: Sequence[Option], job: Job, seen: Seen | None) -> tuple[Choice, float | None]:
+    """The choice for a layer, and the error that narrow numbers cause in what it was seen to compute.
+
+    Kernels by which the layer alone would err by more than an output may are passed over.
+    """
+    timing = measure if job.remote is None else job.remote.measure
+    timed = partial(timing, node, target=job.target, threads=job.threads)
+    while True:
+        choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
+                        smallest=job.optimize == "size", workers=1 if job.remote is None else job.remote.servers,
+                        measure=None if job.log is None else
+                        partial(job.log.time, target=job.target, threads=job.threads, measure=timed))
+        winner = choice.winner.option
+        error = None if seen is None else layer_error(node, winner.params, seen)
+        if error is None or job.limit is None or error <= job.limit:
+            return choice, error
+        options = [option for option in options if option.kernel != winner.kernel]
 
 
 def _weight(node: ir.Node) -> np.ndarray:
@@ -323,11 +368,6 @@ def _quantise(node: ir.Node, codec: str) -> None:
     value.const_value = ir.tensor(dense.decode(dense.encode(_weight(node), CODECS[codec])), name=value.name)
 
 
-def _tolerance(precision: str, codec: str) -> float | None:
-    """The largest error of an output; None where weights are rounded so far that it says nothing about the program."""
-    return None if codec not in CODEC_ERRORS else max(PRECISIONS[precision], CODEC_ERRORS[codec])
-
-
 def _outline(graph: ir.Model) -> bytes:
     """The final graph as an ONNX file whose larger weights are external data that is nowhere; changes `graph`."""
     for value in graph.graph.initializers.values():
@@ -337,44 +377,3 @@ def _outline(graph: ir.Model) -> bytes:
                                                   shape=ir.Shape(tensor.shape.numpy()))
     outline: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
     return outline
-
-
-def _verify(model: reader.Source, artifact: Artifact, feeds: Sequence[Feeds], real: Feeds | None, backend: Backend,
-            tolerance: float | None) -> dict[str, Any]:
-    """Compare the artifact with a reference on all feeds, of which some may be `real`.
-
-    Returns:
-        The reference and the largest relative error of each output; or why there was nothing to compare: random inputs
-        need not be any that the model takes.
-
-    """
-    if missing := sorted(set(artifact.manifest.features) - machine_features()):
-        return {"skipped": f"this machine lacks {', '.join(missing)}"}
-    execute = backend.execute(artifact)
-    names = [spec.name for spec in artifact.manifest.outputs]
-    compared: list[Comparison] = []
-    reason = ""
-    for each in feeds:
-        try:
-            comparison = compare_with_references(model, each, execute(each), names, tolerance)
-        except InputError as error:
-            if each is real:
-                raise
-            comparison = str(error)
-        if isinstance(comparison, Comparison):
-            compared.append(comparison)
-        elif each is real:
-            raise VerificationError(f"there is nothing to compare the outputs for the given inputs with: {comparison}; "
-                                    "compile without verification to accept that")
-        else:
-            reason = comparison
-    if not compared:
-        return {"skipped": f"{reason}; give inputs that the model takes to compare on those"}
-    errors = {name: max(each.differences[index].relative_error for each in compared)
-              for index, name in enumerate(names)}
-    reference = " and ".join(dict.fromkeys(each.reference for each in compared))
-    if tolerance is not None and (wrong := [f"'{name}' by {e:.2g}" for name, e in errors.items() if e > tolerance]):
-        raise VerificationError(f"outputs differ from those of {reference} by more than {tolerance:.0e} of their "
-                                f"largest magnitude: {', '.join(wrong)}; compile with more precision or a larger "
-                                "max_error, and report a defect if float32 is that far off")
-    return {"reference": reference, "inputs": len(compared), "tolerance": tolerance, "relative_error": errors}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -48,7 +49,9 @@ def command(
     threads: options.Threads = 1,
     shapes: options.Sizes = [],  # noqa: B006 - typer copies it
     inputs: Annotated[Path | None, typer.Option(
-        exists=True, dir_okay=False, help="An .npz file of real inputs, to verify on besides random ones.")] = None,
+        exists=True, dir_okay=False,
+        help="An .npz file of real inputs, to verify on besides random ones and to calibrate int8; arrays with n times "
+        "the rows that the model takes are n samples.")] = None,
     tune: Annotated[Tuning, typer.Option(
         help="Time the best few kernels of every layer, or trust the cost model.")] = Tuning.MEASURE,
     tune_seconds: Annotated[float, typer.Option(min=0, help="What measuring may take in all.")] = 45.0,
@@ -141,7 +144,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
         tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
     if stripped := _stripped(description["strip"]):
         tables.console.print(f"\n{stripped}", soft_wrap=True)
-    tables.console.print(f"\n{_verdict(description['verification'])}")
+    tables.console.print(f"\n{_verdict(description['verification'])}{_narrow(description['layers'])}", soft_wrap=True)
     sizes = tables.nbytes(description["file_bytes"]), tables.nbytes(model_bytes)
     tables.console.print(f"{path}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
 
@@ -156,13 +159,27 @@ def _stripped(strip: dict[str, Any] | None) -> str:
     return f"stripped: {', '.join(changes)}; compression {direct} direct, {effective} effective"
 
 
+def _narrow(layers: Sequence[dict[str, Any]]) -> str:
+    """How many layers compute with fewer bits, and which of them errs most by itself."""
+    judged = [layer for layer in layers if layer.get("error") is not None]
+    if not judged:
+        return ""
+    worst = max(judged, key=lambda layer: layer["error"])
+    counts = Counter(layer["kernel"] for layer in judged)
+    kernels = ", ".join(f"{count} by {name}" for name, count in counts.most_common())
+    return (f"\n{len(judged)} of {len(layers)} layers compute with fewer bits ({kernels}); the worst by itself, "
+            f"'{worst['layer']}', errs by {worst['error']:.1e} of its largest product")
+
+
 def _verdict(verification: dict[str, Any] | None) -> str:
     if verification is None:
         return "not verified"
     if "skipped" in verification:
         return f"not verified: {verification['skipped']}"
     worst = max(verification["relative_error"].values(), default=0.0)
+    classes = "".join(f"; {share:.0%} of '{name}' have the same class"
+                      for name, share in verification["same_class"].items())
     if verification["tolerance"] is None:
-        return f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: few bits"
+        return f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: few bits{classes}"
     return (f"outputs match {verification['reference']}: largest relative error {worst:.1e}, "
-            f"tolerance {verification['tolerance']:.0e}")
+            f"tolerance {verification['tolerance']:.0e}{classes}")

@@ -17,10 +17,18 @@ Feeds = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one output is from the expected one: the largest difference over the expected largest magnitude."""
+    """How far one output is from the expected one.
+
+    Attributes:
+        output: its name.
+        relative_error: the largest difference over the expected largest magnitude.
+        same_class: share of the rows whose largest element is at the same place, for a matrix of floats.
+
+    """
 
     output: str
     relative_error: float
+    same_class: float | None = None
 
 
 def random_feeds(model: ir.Model, seed: int = 0) -> dict[str, np.ndarray]:
@@ -81,6 +89,20 @@ def run_onnxruntime(source: str | Path | bytes | onnx.ModelProto, feeds: Feeds) 
     return list(session.run(None, dict(feeds)))
 
 
+def split_samples(model: ir.Model, inputs: Feeds) -> list[Feeds]:
+    """Inputs with n times the rows that a model of static input shapes takes as n samples; others as they are."""
+    counts = set()
+    for value in model.graph.inputs:
+        shape, array = static_shape(value), inputs.get(value.name or "")
+        if not shape or array is None or array.shape[1:] != shape[1:] or not shape[0] or len(array) % shape[0]:
+            return [inputs]
+        counts.add(len(array) // shape[0])
+    if len(counts) != 1 or 0 in counts:
+        return [inputs]
+    parts = {name: np.split(array, *counts) for name, array in inputs.items()}
+    return [dict(zip(parts, sample, strict=True)) for sample in zip(*parts.values(), strict=True)]
+
+
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """The largest |actual - expected| over the largest |expected|; infinite where shapes, NaNs or infinities differ."""
     if actual.shape != expected.shape:
@@ -95,8 +117,16 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(error / scale) if scale else float(error)
 
 
+def same_class(actual: np.ndarray, expected: np.ndarray) -> float | None:
+    """The share of rows whose largest element is at the same place; None for what cannot be scores of classes."""
+    if expected.dtype.kind != "f" or expected.ndim != 2 or expected.shape != actual.shape or min(expected.shape) == 0:
+        return None
+    return float(np.mean(actual.argmax(axis=1) == expected.argmax(axis=1))) if expected.shape[1] > 1 else None
+
+
 def compare(names: Sequence[str], actual: Sequence[np.ndarray], expected: Sequence[np.ndarray],
             ) -> tuple[Difference, ...]:
     """The difference of every output, in order."""
-    return tuple(Difference(name, relative_error(np.asarray(a), np.asarray(b)))
-                 for name, a, b in zip(names, actual, expected, strict=True))
+    pairs = [(np.asarray(a), np.asarray(e)) for a, e in zip(actual, expected, strict=True)]
+    return tuple(Difference(name, relative_error(*pair), same_class(*pair))
+                 for name, pair in zip(names, pairs, strict=True))

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
-from sparsec.errors import UnsupportedOperatorError
+from sparsec.errors import InputError, UnsupportedOperatorError
 from sparsec.graph.operators import DOMAIN, REFERENCES
 from sparsec.graph.reader import IR_VERSION
 
@@ -29,9 +29,12 @@ def walk(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[ir.
     """Every node of a sorted graph with what it reads, in order; values live until their last reader has run.
 
     Raises:
+        InputError: an input is missing.
         UnsupportedOperatorError: a node cannot be executed by itself.
 
     """
+    if missing := [value.name for value in model.graph.inputs if value.const_value is None and value.name not in feeds]:
+        raise InputError(f"no input '{missing[0]}'; the inputs given are {', '.join(feeds) or 'none'}")
     readers = Counter(value for node in model.graph for value in node.inputs if value is not None)
     values = {value: np.asarray(feeds[value.name or ""]) for value in model.graph.inputs if value.const_value is None}
     for node in model.graph:

@@ -11,6 +11,7 @@ from onnx import numpy_helper
 import sparsec
 from sparsec import compiler
 from sparsec.errors import UnsupportedOperatorError, UsageError, VerificationError
+from sparsec.kernels.isa import isa_of
 from sparsec.option import PRECISIONS
 from sparsec.target import machine_features, resolve
 
@@ -114,5 +115,27 @@ def test_every_precision_keeps_its_limit(model, precision, target):
 
 
 def test_a_tighter_limit_is_kept_or_refused():
+    artifact = sparsec.compile(TOKENS, precision="int8", max_error=1e-5, tune="off")
+    assert [layer["error"] for layer in artifact.report["layers"]] == [None]
+    tanh = network("(float[64, 96] x) => (float[64, 96] y) { h = MatMul(x, w) y = Tanh(h) }", w=pruned(96, 96))
     with pytest.raises(VerificationError, match="more precision"):
-        sparsec.compile(TOKENS, precision="bf16", max_error=1e-7, tune="off")
+        sparsec.compile(tanh, precision="int8", max_error=1e-12, tune="off")
+
+
+@pytest.mark.skipif(not isa_of(resolve("cpu")).int8, reason="this processor has no products of 8-bit integers")
+def test_samples_calibrate_8_bit_integers():
+    x = RNG.uniform(-1, 3, (3 * 64, 96)).astype(np.float32)
+    artifact = sparsec.compile(TOKENS, precision="int8", inputs={"x": x}, tune="off")
+    [layer] = artifact.report["layers"]
+    assert layer["kernel"] == "spmm/int8-static"
+    assert 0 < layer["error"] < 0.02
+    assert artifact.report["verification"]["inputs"] == 3
+
+
+def test_8_bit_integers_are_judged_without_verification():
+    scores = network("(float[64, 96] x) => (float[64, 96] y) { y = MatMul(x, w) }", w=pruned(96, 96))
+    report = sparsec.compile(scores, precision="int8", verify=False, max_error=1e-12, tune="off").report["verification"]
+    assert report["tolerance"] is None
+    assert report["relative_error"]["y"] < PRECISIONS["int8"]
+    assert 0.9 <= report["same_class"]["y"] <= 1
+

@@ -36,9 +36,7 @@ def options(layer: Layer, target: Target, isa: Isa, precision: str,
         offers += _sparse(layer, target, isa, PAIRS if isa.bf16 else WIDENED)
         offers += _dense_bf16(layer, target, isa) if isa.bf16 else ()
     if allows(precision, "int8") and isa.int8:
-        bits = 8 if isa.vnni else 7
-        offers += _sparse(layer, target, isa, replace(FOURS, params=lambda p: spmm_int8.SpmmInt8Params(
-            p, bits, static=ranges is not None, ranges=ranges)))
+        offers += _sparse(layer, target, isa, _fours(isa, ranges))
     return offers
 
 
@@ -70,7 +68,15 @@ class Form:
 
 PAIRS = Form(spmm_bf16, lambda p: spmm_bf16.SpmmBf16Params(p, paired=True), "spmm/bf16", " bf16", 2, 2, 2, 2)
 WIDENED = Form(spmm_bf16, lambda p: spmm_bf16.SpmmBf16Params(p, paired=False), "spmm/bf16-widened", "", 2, 1, 2, 4)
-FOURS = Form(spmm_int8, spmm_int8.SpmmInt8Params, "spmm/int8", " int8", 4, 4, 1, 1, (*L1_SHARES, 1.0))
+
+
+def _fours(isa: Isa, ranges: spmm_int8.Ranges | None) -> Form:
+    """8-bit integers, with static scales where ranges are known."""
+    def params(p: spmm.SpmmParams) -> spmm_int8.SpmmInt8Params:
+        return spmm_int8.SpmmInt8Params(p, 8 if isa.vnni else 7, ranges is not None, ranges)
+
+    kernel = "spmm/int8" if ranges is None else "spmm/int8-static"
+    return Form(spmm_int8, params, kernel, " int8", 4, 4, 1, 1, (*L1_SHARES, 1.0))
 
 
 def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int, row_bytes: int,
