@@ -56,6 +56,7 @@ class Manifest:
         constants: the VM function's further arguments, in order.
         objects: the bytes of each object file in the library, to be linked when loaded; empty for a shared object.
         stored: the weights that packed constants follow from.
+        ptx: the version of CUDA of the library's PTX, for GPUs without code of their own; empty where there is none.
 
     """
 
@@ -72,6 +73,7 @@ class Manifest:
     constants: tuple[Constant, ...]
     objects: tuple[int, ...]
     stored: tuple[StoredWeight, ...]
+    ptx: tuple[int, ...] = ()
 
 
 def read(fields: dict[str, Any]) -> Manifest:
@@ -88,6 +90,7 @@ def read(fields: dict[str, Any]) -> Manifest:
         "constants": items(Constant, "constants"),
         "stored": tuple(map(from_json, fields["stored"])),
         "objects": tuple(map(int, fields["objects"])),
+        "ptx": tuple(map(int, fields.get("ptx", ()))),
     })
 
 

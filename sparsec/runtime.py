@@ -212,7 +212,7 @@ def _memory_of(artifact: Artifact) -> Memory:
         return HOST
     from sparsec.backends.cuda import driver
 
-    return driver.open_memory(archs, tuple(artifact.report["cuda"]))
+    return driver.open_memory(archs, artifact.manifest.ptx)
 
 
 def _load_library(artifact: Artifact) -> Any:

@@ -46,6 +46,7 @@ class Program:
         outputs: the signature's outputs, in order.
         objects: the bytes of each object file in `library`; empty where it is a shared object.
         packed: what an artifact may store instead of constants.
+        ptx: the version of CUDA of the PTX in `library`; empty where there is none.
 
     """
 
@@ -56,3 +57,4 @@ class Program:
     outputs: tuple[TensorSpec, ...]
     objects: tuple[int, ...] = ()
     packed: tuple[Packed, ...] = ()
+    ptx: tuple[int, ...] = ()

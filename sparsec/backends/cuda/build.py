@@ -13,15 +13,16 @@ from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipelin
 
 from sparsec.backends.cpu.context import HAND_WRITTEN
 from sparsec.backends.cpu.lower import Lowered
-from sparsec.backends.cuda.library import DeviceCode, build_library
+from sparsec.backends.cuda.library import build_library
+from sparsec.backends.cuda.toolchain import version
 from sparsec.backends.program import Program
 from sparsec.target import Target
 
 PIPELINE = "sparsec.cuda"
 
 
-def build(lowered: Lowered) -> tuple[Program, DeviceCode]:
-    """Compile a lowered model; also the GPU code, for those who look at it.
+def build(lowered: Lowered) -> Program:
+    """Compile a lowered model.
 
     Raises:
         ToolchainError: nvcc or the linker is missing or fails.
@@ -30,8 +31,8 @@ def build(lowered: Lowered) -> tuple[Program, DeviceCode]:
     with settings(lowered.target) as target:
         module = pipeline(target)(lowered.module)
         executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE, exec_mode="compiled")
-    library, objects, code = build_library(executable, lowered.target.archs)
-    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects), code
+    library, objects = build_library(executable, lowered.target.archs)
+    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects, ptx=version())
 
 
 @contextmanager

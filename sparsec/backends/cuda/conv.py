@@ -1,7 +1,7 @@
 """Lowering of sparsec::Conv on images whose channels come last: a row of the product for every pixel.
 
-1x1 convolutions of stride 1 read the image as it lies; for others the windows are laid out as rows first, in the order
-(kernel..., channels). Grouped convolutions have too little reuse for tensor cores and run in float32.
+The kernels read the windows of a convolution from the image, their features in the order (kernel row, kernel column,
+channel). Grouped convolutions have too little reuse for tensor cores and run in float32.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from sparsec.backends.cuda.products import Layer, emit
 from sparsec.backends.importer.node import compute
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.activations import ACTIVATIONS
+from sparsec.kernels.cuda.params import Window
 
-GROUPED = "grouped: too little reuse for tensor cores"
+COPIED = 4
+"""Channels to a multiple of which images of few channels are padded, so that a copy brings several."""
 
 
 def layer_of(node: ir.Node) -> Layer | None:
@@ -28,24 +30,50 @@ def layer_of(node: ir.Node) -> Layer | None:
     weight = weight_array(node)
     if node.attributes.get_int("group", 1) != 1:
         return None
-    batch, _, *spatial = static_shape(node.outputs[0]) or ()
-    matrix = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)  # (outputs, kernel..., channels)
-    return Layer(np.ascontiguousarray(matrix), bias_vector(node), batch * math.prod(spatial), epilogue_of(node))
+    batch, _, *output = static_shape(node.outputs[0]) or ()
+    matrix = np.pad(np.moveaxis(weight, 1, -1), [(0, 0)] * (weight.ndim - 1) + [(0, _missing(weight.shape[1]))])
+    return Layer(np.ascontiguousarray(matrix.reshape(len(matrix), -1)), bias_vector(node), batch * math.prod(output),
+                 epilogue_of(node), _window(node))
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
     """Emit the convolution with the option that the plan chose."""
     layer, extra, shape = layer_of(node), residual(node), context.shape(node.outputs[0])
     last = (shape[0], *shape[2:], shape[1])
+    image = context.image(node.inputs[0])
     added = None if extra is None else context.reshaped(context.image(extra), (math.prod(shape),))
     if layer is None:
-        result = _grouped(context, node, added, last)
+        result = _grouped(context, node, image, added, last)
     else:
-        rows = _windows(context, node, last)
-        flat = context.reshaped(rows, (layer.columns * layer.weight.shape[1],))
+        if missing := _missing(context.shape(node.inputs[0])[1]):
+            widths = [0] * (2 * len(last) - 1) + [missing]
+            image = context.bb.emit(relax.op.nn.pad(image, widths))
+        flat = context.reshaped(image, (math.prod(int(dim) for dim in image.ty.shape),))
         result = emit(context, layer, chosen(node), flat, added)
     context.bind_image(node.outputs[0], context.reshaped(result, last))
     return True
+
+
+def _missing(channels: int) -> int:
+    """Channels that an image is padded with."""
+    return -channels % COPIED
+
+
+def _window(node: ir.Node) -> Window | None:
+    """How the kernel moves over the image; None where a pixel of the output reads the pixel of its own number."""
+    image, output = (static_shape(value) or () for value in (node.inputs[0], node.outputs[0]))
+    kernel = weight_array(node).shape[2:]
+    strides, dilations, pads = _geometry(node, len(kernel))
+    if set(kernel) == set(strides) == {1} and image[2:] == output[2:] and not any(pads):
+        return None
+
+    def plane(sizes: Any, filler: int) -> tuple[int, int]:
+        rows, columns = (filler, *sizes)[-2:]  # a sequence is an image of one row
+        return rows, columns
+
+    height, width = plane(image[2:], 1)
+    return Window((height, width, image[1] + _missing(image[1])), plane(kernel, 1), plane(output[2:], 1),
+                  plane(strides, 1), plane(dilations, 1), plane(pads, 0))
 
 
 def _geometry(node: ir.Node, rank: int) -> tuple[Any, Any, Any]:
@@ -55,21 +83,6 @@ def _geometry(node: ir.Node, rank: int) -> tuple[Any, Any, Any]:
     return node.attributes.get_ints("strides", ones), node.attributes.get_ints("dilations", ones), pads[:rank]
 
 
-def _windows(context: CudaContext, node: ir.Node, last: tuple[int, ...]) -> relax.Expr:
-    """What the kernel sees at every pixel of the output: (batch, *output, *kernel, channels)."""
-    kernel, rank = weight_array(node).shape[2:], len(last) - 2
-    strides, dilations, before = _geometry(node, rank)
-    image, dims = context.image(node.inputs[0]), context.shape(node.inputs[0])
-    if set(kernel) == set(strides) == {1} and dims[2:] == last[1:-1] and not any(before):
-        return image
-
-    def element(i: Any, x: te.Tensor) -> Any:
-        taps = zip(i[1:1 + rank], i[1 + rank:1 + 2 * rank], strides, dilations, before, strict=True)
-        return _pixel(x, i[0], [o * s + t * d - b for o, t, s, d, b in taps], i[-1], dims[2:])
-
-    return compute(context, "windows", (*last[:-1], *kernel, dims[1]), element, image)
-
-
 def _pixel(x: te.Tensor, batch: Any, at: list[Any], channel: Any, sizes: tuple[int, ...]) -> Any:
     """A pixel's channel, zero outside the image."""
     inside = [condition for position, size in zip(at, sizes, strict=True)
@@ -77,7 +90,8 @@ def _pixel(x: te.Tensor, batch: Any, at: list[Any], channel: Any, sizes: tuple[i
     return tirx.if_then_else(tirx.all(*inside), x[(batch, *at, channel)], tirx.const(0, x.dtype))
 
 
-def _grouped(context: CudaContext, node: ir.Node, added: relax.Expr | None, last: tuple[int, ...]) -> relax.Expr:
+def _grouped(context: CudaContext, node: ir.Node, image: relax.Expr, added: relax.Expr | None, last: tuple[int, ...],
+             ) -> relax.Expr:
     """A grouped convolution with its epilogue, sums in float32."""
     weight, rank = weight_array(node), len(last) - 2
     strides, dilations, before = _geometry(node, rank)
@@ -96,6 +110,6 @@ def _grouped(context: CudaContext, node: ir.Node, added: relax.Expr | None, last
         value = value + extra[0][i].astype("float32") if extra else value
         return ACTIVATIONS[epilogue.activation](value, 1, epilogue.alpha, epilogue.beta).astype(context.half)
 
-    sums = compute(context, "grouped_conv", last, total, context.image(node.inputs[0]), context.constant(weight))
+    sums = compute(context, "grouped_conv", last, total, image, context.constant(weight))
     extra = [] if added is None else [context.reshaped(added, last)]
     return compute(context, "epilogue", last, finish, sums, context.constant(bias_vector(node)), *extra)

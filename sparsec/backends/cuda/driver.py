@@ -60,8 +60,8 @@ def missing(gpu: Gpu | None) -> str | None:
     return None
 
 
-def check(gpu: Gpu | None, archs: Sequence[str], compiler: tuple[int, int]) -> None:
-    """Check that a GPU can run code for these architectures, with PTX of that version of CUDA.
+def check(gpu: Gpu | None, archs: Sequence[str], ptx: tuple[int, ...]) -> None:
+    """Check that a GPU can run code for these architectures, or PTX of a version of CUDA.
 
     A cubin runs on GPUs of its major version and at least its minor version; PTX is compiled by the driver for any
     newer GPU, if the driver knows its version.
@@ -83,12 +83,12 @@ def check(gpu: Gpu | None, archs: Sequence[str], compiler: tuple[int, int]) -> N
     if gpu.capability < min(versions):
         raise ArtifactError(f"the artifact holds code for {', '.join(archs)} and this GPU is an sm_{here}; "
                             + (again if gpu.capability >= (8, 0) else "sparse tensor cores begin with sm_80"))
-    if gpu.cuda < compiler:
-        raise ArtifactError(f"the artifact holds no code for sm_{here}, and its PTX is of CUDA {_text(compiler)}, "
+    if gpu.cuda < ptx:
+        raise ArtifactError(f"the artifact holds no code for sm_{here}, and its PTX is of CUDA {_text(ptx)}, "
                             f"which a driver for CUDA {_text(gpu.cuda)} refuses; install a newer driver, or {again}")
 
 
-def open_memory(archs: Sequence[str], compiler: tuple[int, int]) -> Memory:
+def open_memory(archs: Sequence[str], ptx: tuple[int, ...]) -> Memory:
     """The memory of the GPU at hand, with TVM's runtime for it loaded.
 
     Raises:
@@ -96,7 +96,7 @@ def open_memory(archs: Sequence[str], compiler: tuple[int, int]) -> Memory:
         ToolchainError: CUDA's runtime library is missing.
 
     """
-    check(probe(), archs, compiler)
+    check(probe(), archs, ptx)
     load_runtime()
     return on_device(CUDA)
 
@@ -127,5 +127,5 @@ def _packaged() -> list[Path]:
     return [Path(each) / "cu13" for each in (spec.submodule_search_locations or ())] if spec is not None else []
 
 
-def _text(version: tuple[int, int]) -> str:
+def _text(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))

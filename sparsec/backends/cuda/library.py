@@ -13,7 +13,6 @@ texts and arrays begin with their length.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,49 +26,44 @@ from sparsec.errors import ToolchainError
 _WORD = 8
 
 
-@dataclass(frozen=True)
-class DeviceCode:
-    """The GPU code of a library.
-
-    Attributes:
-        source: CUDA, as TVM wrote it.
-        binary: nvcc's fat binary of it: a cubin for every architecture, and PTX.
-
-    """
-
-    source: str
-    binary: bytes
+FATBIN = b"\x50\xed\x55\xba"
+"""The first bytes of a fat binary."""
 
 
-def build_library(executable: tvm.runtime.Executable, archs: Sequence[str],
-                  ) -> tuple[bytes, tuple[int, ...], DeviceCode]:
-    """The shared object, the sizes of its objects where it could not be linked, and the code that it holds.
+def build_library(executable: tvm.runtime.Executable, archs: Sequence[str]) -> tuple[bytes, tuple[int, ...]]:
+    """The shared object, and the sizes of its objects where it could not be linked.
 
     Raises:
         ToolchainError: nvcc or the linker is missing or fails.
 
     """
-    codes: list[DeviceCode] = []
-
     def pack(module: Any, _system: bool, _prefix: str, directory: str) -> str:  # noqa: FBT001 - TVM's signature
-        blob, code = _rewritten(tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")(module).numpy().tobytes(),
-                                archs)
-        codes.append(code)
+        serialise = tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")
+        blob = _rewritten(serialise(module).numpy().tobytes(), archs)
         path = Path(directory) / "devc.o"
         make = tvm_ffi.get_global_func("codegen.codegen_blob")
         make(blob, False, '{"kind": "llvm", "mcpu": "x86-64"}', "").write_to_file(str(path))
         return str(path)
 
-    library, objects = export(executable, fpack_imports=pack)
-    return library, objects, codes[0]
+    return export(executable, fpack_imports=pack)
 
 
-def _rewritten(blob: bytes, archs: Sequence[str]) -> tuple[bytes, DeviceCode]:
+def fat_binary_of(library: bytes) -> bytes:
+    """The fat binary in a library, for `cuobjdump`, with whatever follows it.
+
+    Raises:
+        ValueError: there is none.
+
+    """
+    return library[library.index(FATBIN):]
+
+
+def _rewritten(blob: bytes, archs: Sequence[str]) -> bytes:
     """The blob with the source of its CUDA module compiled."""
     reader = _Reader(blob, _WORD)
     for _ in range(2):
         reader.skip(_WORD * reader.number())
-    result, code = bytearray(blob[_WORD:reader.at]), None
+    result, compiled = bytearray(blob[_WORD:reader.at]), False
     while reader.at < len(blob):
         kind = reader.text()
         result += _sized(kind)
@@ -77,14 +71,14 @@ def _rewritten(blob: bytes, archs: Sequence[str]) -> tuple[bytes, DeviceCode]:
             continue
         content = reader.text()
         if kind == b"cuda":
-            content, code = _compiled(content, archs)
+            content, compiled = _compiled(content, archs), True
         result += _sized(content)
-    if code is None:
+    if not compiled:
         raise ToolchainError("TVM exported no CUDA module; the model has no operator to run on a GPU")
-    return len(result).to_bytes(_WORD, "little") + bytes(result), code
+    return _sized(bytes(result))
 
 
-def _compiled(content: bytes, archs: Sequence[str]) -> tuple[bytes, DeviceCode]:
+def _compiled(content: bytes, archs: Sequence[str]) -> bytes:
     """The bytes of a CUDA module with source as one with a binary, which TVM calls "cubin"."""
     reader = _Reader(content, 0)
     if (written := reader.text()) != b"cuda":
@@ -94,8 +88,7 @@ def _compiled(content: bytes, archs: Sequence[str]) -> tuple[bytes, DeviceCode]:
     for _ in range(reader.number()):
         reader.function()
     functions, source = content[begin:reader.at], reader.text()
-    binary = fat_binary(source.decode(), archs)
-    return _sized(b"cubin") + functions + _sized(binary), DeviceCode(source.decode(), binary)
+    return _sized(b"cubin") + functions + _sized(fat_binary(source.decode(), archs))
 
 
 class _Reader:

@@ -17,7 +17,7 @@ from sparsec.backends.cuda.arrange import Arranged
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, tiles
 from sparsec.kernels.cuda.bitmap import BitmapParams
-from sparsec.kernels.cuda.params import Gather, MmaParams, reject
+from sparsec.kernels.cuda.params import Gather, MmaParams, Window, reject
 from sparsec.kernels.product import Epilogue
 from sparsec.option import GpuWork, Option
 
@@ -58,6 +58,7 @@ class Layer:
         bias: (m,).
         columns: tokens or pixels.
         epilogue: what follows.
+        window: how the rows of X are windows of an image, None where they lie one after the other.
 
     """
 
@@ -65,6 +66,7 @@ class Layer:
     bias: np.ndarray = field(repr=False)
     columns: int
     epilogue: Epilogue
+    window: Window | None = None
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _options(name: str, layer: Layer, arranged: Arranged, archs: tuple[str, ...]
     gather = None if arranged.gather is None else Gather(depth, arranged.run)
     for tile, shares in itertools.product(tiles.candidates(layer.columns, 2), SHARES):
         p = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, "nk", layer.epilogue,
-                      gather=gather, split_k=shares)
+                      gather=gather, window=layer.window, split_k=shares)
         if reject(p) is None and (family != "bitmap" or tile.columns <= FEW):
             params = bitmap.params(arranged.weight, p) if family == "bitmap" else p
             needed = FAMILIES[family].shared_bytes(params)

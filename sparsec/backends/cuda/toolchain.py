@@ -5,8 +5,10 @@ No GPU and no driver is needed. nvcc comes from the system, or with a host compi
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -78,6 +80,21 @@ def fat_binary(source: str, archs: Sequence[str]) -> bytes:
         if done.returncode:
             raise ToolchainError(f"{toolchain.nvcc} failed: {done.stderr.strip()[-2000:]}")
         return binary.read_bytes()
+
+
+@functools.cache
+def version() -> tuple[int, ...]:
+    """The compiler's version of CUDA, such as (13, 0).
+
+    Raises:
+        ToolchainError: there is no compiler, or it does not say.
+
+    """
+    nvcc = find().nvcc
+    told = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout  # noqa: S603 - found
+    if (release := re.search(r"release (\d+)\.(\d+)", told)) is None:
+        raise ToolchainError(f"{nvcc} does not tell its version; pip install 'sparsec[cuda]' for one that does")
+    return int(release[1]), int(release[2])
 
 
 def _installed() -> Toolchain | None:
