@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from sparsec import cpus
 from sparsec.artifact import Artifact
 from sparsec.backends import tvm_runtime
 from sparsec.backends.memory import HOST, Memory, aligned
@@ -245,7 +246,7 @@ def _link_in_memory(library: bytes, sizes: Sequence[int]) -> Any:
 def _allowed_threads(asked: int | None, compiled: int) -> int:
     """The threads to use; by default what was compiled for, as far as this process may use as many cores."""
     if asked is None:
-        return min(compiled, len(os.sched_getaffinity(0)))
+        return min(compiled, cpus.available())
     if not 1 <= asked <= compiled:
         raise UsageError(f"threads={asked}, but the artifact was compiled for 1 to {compiled}; "
                          f"compile the model with threads={max(asked, 1)}")

@@ -19,8 +19,8 @@ LAYERS = {
     "backends": BASE | {"formats", "graph", "kernels"},
     "models": BASE | {"formats", "graph"},
 }
-LAST = ["pipeline", "signing", "manifest", "artifact", "buckets", "runtime", "verification", "compiler",
-        "portable", "report", "bench", "cli", "__main__"]
+LAST = ["pipeline", "signing", "manifest", "artifact", "buckets", "cpus", "runtime", "verification",
+        "compiler", "portable", "report", "bench", "cli", "__main__"]
 for position, name in enumerate(LAST):
     LAYERS[name] = set(LAYERS) - {"models"} | set(LAST[:position])
 LAYERS["cli"] |= {"models"}
