@@ -17,10 +17,18 @@ TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the orde
 
 
 def token_width(roles: Mapping[ir.Node, Role], lanes: int) -> int:
-    """Tokens of a tile, one width for the whole model: the one with the least padding."""
+    """Tokens of a tile, one width for the whole model: the one with the least padding.
+
+    Products bring a weight for every row of a tile, so that tokens of narrow tiles count for more.
+    """
     counts = [_token_shape(value)[1] for node, role in roles.items() if role.kind is Kind.TOKENS
               for value in node.outputs]
-    return min((v * lanes for v in TOKEN_VECTORS), key=lambda width: sum(round_up(count, width) for count in counts))
+
+    def cost(vectors: int) -> float:
+        share = max(1.0, (vectors + 2) / (1.5 * vectors))
+        return share * sum(round_up(count, vectors * lanes) for count in counts)
+
+    return lanes * min(TOKEN_VECTORS, key=cost)
 
 
 def token_layout(value: ir.Value, width: int) -> Tiled:
