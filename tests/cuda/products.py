@@ -88,3 +88,11 @@ def run(p, family, seeds=(0,), mutate=None, pipeline="tirx", weight=None):
         statistics = program.run(list(arrays.values()), seed, library)
         wrong = max(wrong, float(np.mean(arrays["y"] != expected)))
     return wrong, statistics
+
+
+def is_caught(p, family, **how):
+    """Whether the emulator refuses a run or its numbers are wrong."""
+    try:
+        return run(p, family, **how)[0] > 0
+    except emulate.EmulationError:
+        return True

@@ -7,8 +7,7 @@ import pytest
 from sparsec.kernels.cuda import mma_sp
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.product import Epilogue
-from tests.cuda.emulator.emulate import EmulationError
-from tests.cuda.products import needs_compiler, run
+from tests.cuda.products import is_caught, needs_compiler, run
 
 # Tails in all three extents, two warps in both directions, more stages of K than of shared memory; the last one lies
 # where the epilogue begins.
@@ -78,13 +77,6 @@ def test_every_mutant_is_caught(product, name):
 
     for seed in range(2):
         assert is_caught(product, mma_sp, seeds=(seed,), mutate=mutate), f"not caught with seed {seed}"
-
-
-def is_caught(p, family, **how):
-    try:
-        return run(p, family, **how)[0] > 0
-    except EmulationError:
-        return True
 
 
 class Repacked:

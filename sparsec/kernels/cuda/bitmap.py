@@ -131,7 +131,8 @@ def _weight(p: BitmapParams) -> pipeline.Weight:
     count = p.stages * p.fragments
     arguments = {"values": (p.chunks * CHUNK, p.product.dtype), "bitmap": (count * WORDS, "uint32"),
                  "offsets": (count, "uint32"), "starts": (p.stages + 1, "int32")}
-    return pipeline.Weight(arguments, _values_at(p) + p.capacity * VECTOR_BYTES, partial(_copy, p), partial(_fetch, p))
+    return pipeline.Weight(arguments, _values_at(p) + p.capacity * VECTOR_BYTES, partial(_copy, p),
+                           pipeline.by_warps(partial(_fetch, p)))
 
 
 def _offsets_at(p: BitmapParams) -> int:

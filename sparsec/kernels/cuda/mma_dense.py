@@ -40,22 +40,23 @@ def unpack(arrays: dict[str, np.ndarray], params: MmaParams) -> np.ndarray:
 
 def arguments(p: MmaParams) -> pipeline.Arguments:
     """The kernel's buffers in order, inputs first."""
-    return pipeline.arguments(p, _weight(p).arguments)
+    return pipeline.arguments(p, weight(p).arguments)
 
 
 def shared_bytes(p: MmaParams) -> int:
     """Bytes of shared memory that a block takes."""
-    return pipeline.shared_bytes(p, _weight(p).stage_bytes)
+    return pipeline.shared_bytes(p, weight(p).stage_bytes)
 
 
 def build(params: MmaParams) -> Any:
     """The kernel: (values, [gather], [scale], bias, x, [residual]) -> ([partial], y)."""
-    return pipeline.build(params, _weight(params))
+    return pipeline.build(params, weight(params))
 
 
-def _weight(p: MmaParams) -> pipeline.Weight:
+def weight(p: MmaParams) -> pipeline.Weight:
+    """How the weight reaches the tensor cores."""
     return pipeline.Weight({"values": (p.row_blocks * p.steps * STEP_BYTES // p.itemsize, p.dtype)},
-                           p.tile_steps * p.tile.rows // 16 * STEP_BYTES, _copy, _fetch)
+                           p.tile_steps * p.tile.rows // 16 * STEP_BYTES, _copy, pipeline.by_warps(_fetch))
 
 
 def _copy(b: Block, base: Any, k_tile: Any) -> None:

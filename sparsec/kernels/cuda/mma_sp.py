@@ -53,28 +53,29 @@ def unpack(arrays: dict[str, np.ndarray], params: MmaParams) -> np.ndarray:
 
 def arguments(p: MmaParams) -> pipeline.Arguments:
     """The kernel's buffers in order, inputs first."""
-    return pipeline.arguments(p, _weight(p).arguments)
+    return pipeline.arguments(p, weight(p).arguments)
 
 
 def shared_bytes(p: MmaParams) -> int:
     """Bytes of shared memory that a block takes."""
-    return pipeline.shared_bytes(p, _weight(p).stage_bytes)
+    return pipeline.shared_bytes(p, weight(p).stage_bytes)
 
 
 def build(params: MmaParams) -> Any:
     """The kernel: (values, metadata, [gather], [scale], bias, x, [residual]) -> ([partial], y)."""
-    return pipeline.build(params, _weight(params))
+    return pipeline.build(params, weight(params))
 
 
-def _weight(p: MmaParams) -> pipeline.Weight:
+def weight(p: MmaParams) -> pipeline.Weight:
+    """How the weight reaches the tensor cores."""
     words = p.row_blocks // p.itemsize  # rows of metadata: a word serves two row blocks of 2-byte values, or one
     arguments = {"values": (p.row_blocks * p.steps * FRAGMENT_BYTES // p.itemsize, p.dtype),
                  "metadata": (words * p.steps * 32, "uint32")}
     stage_words = p.tile_steps * p.tile.rows // 16 // p.itemsize * WORDS_BYTES
-    return pipeline.Weight(arguments, _values_bytes(p) + stage_words, _copy, _fetch)
+    return pipeline.Weight(arguments, values_bytes(p) + stage_words, _copy, pipeline.by_warps(_fetch))
 
 
-def _values_bytes(p: MmaParams) -> int:
+def values_bytes(p: MmaParams) -> int:
     """Bytes of the values in a stage; the metadata follow them."""
     return p.tile_steps * p.tile.rows // 16 * FRAGMENT_BYTES
 
@@ -82,7 +83,7 @@ def _values_bytes(p: MmaParams) -> int:
 def _copy(b: Block, base: Any, k_tile: Any) -> None:
     p = b.params
     copy_steps(b, "values", FRAGMENT_BYTES, 1, base, k_tile)
-    copy_steps(b, "metadata", WORDS_BYTES, p.itemsize, base + _values_bytes(p), k_tile)
+    copy_steps(b, "metadata", WORDS_BYTES, p.itemsize, base + values_bytes(p), k_tile)
 
 
 def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any], None]:
@@ -95,7 +96,7 @@ def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any
         ptx.load_words(values, block * 4, 4, b.shared, base + fragment * FRAGMENT_BYTES + b.lane * VECTOR_BYTES)
     for row in range(t.row_blocks // p.itemsize):
         word = (T.truncdiv(first, p.itemsize) + row) * p.tile_steps + step
-        ptx.load_words(words, row, 1, b.shared, base + _values_bytes(p) + word * WORDS_BYTES + b.lane * 4)
+        ptx.load_words(words, row, 1, b.shared, base + values_bytes(p) + word * WORDS_BYTES + b.lane * 4)
 
     def product(row_block: int, column_block: int, activations: Any) -> None:
         left = [values[row_block * 4 + i] for i in range(4)]

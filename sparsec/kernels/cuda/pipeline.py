@@ -23,23 +23,33 @@ GROUP = 8
 Arguments = dict[str, tuple[int, str]]
 
 
+# Brings a step's weights into registers, (block, base, step, sums), and returns what multiplies them with a fragment of
+# the activations: (row block, column block, fragment).
+Fetch = Callable[[Block, Any, int, Any], Callable[[int, int, Any], None]]
+
+
+def _nothing() -> None:
+    """Where copies need no more than a barrier."""
+
+
 @dataclass(frozen=True)
 class Weight:
     """How a family's weight reaches the tensor cores.
 
     Attributes:
         arguments: the arrays of `pack`: name -> (length, dtype).
-        stage_bytes: bytes of the weight in one stage.
+        stage_bytes: bytes of the weight in one stage; the activations follow.
         copy: starts copying a stage: (block, base, K tile).
-        fetch: brings a step's weights into registers and returns what multiplies them: (block, base, step) ->
-            (row block, column block, fragment of the activations) -> None.
+        multiply: adds a stage's product: (block, base of the weight, base of the activations, sums).
+        publish: what a thread does between its copies' arrival and the barrier.
 
     """
 
     arguments: Arguments
     stage_bytes: int
     copy: Callable[[Block, Any, Any], None]
-    fetch: Callable[[Block, Any, int, Any], Callable[[int, int, Any], None]]
+    multiply: Callable[[Block, Any, Any, Any], None]
+    publish: Callable[[], None] = _nothing
 
 
 def arguments(p: MmaParams, weight: Arguments) -> Arguments:
@@ -128,21 +138,25 @@ def _stages(b: Block, weight: Weight, sums: Any) -> None:
         ptx.commit()
     with T.serial(0, count) as turn:
         ptx.wait(stages - 2)
+        weight.publish()
         ptx.barrier()
         with T.If(turn + stages - 1 < count), T.Then():
             fill(turn + stages - 1)
         ptx.commit()
-        _multiply(b, weight, sums, T.Bind(turn % stages * size))
+        base = T.Bind(turn % stages * size)
+        weight.multiply(b, base, base + weight.stage_bytes, sums)
     ptx.barrier()  # the epilogue reuses the memory
 
 
-def _multiply(b: Block, weight: Weight, sums: Any, base: Any) -> None:
-    """Multiply one stage."""
-    p = b.params
-    activations = ptx.registers(4)
-    for step in range(p.tile_steps):
-        product = weight.fetch(b, base, step, sums)
-        for column_block in range(p.tile.column_blocks):
-            staging.load(b, activations, base + weight.stage_bytes, step, column_block)
-            for row_block in range(p.tile.row_blocks):
-                product(row_block, column_block, activations)
+def by_warps(fetch: Fetch) -> Callable[[Block, Any, Any, Any], None]:
+    """The product of a stage by instructions of single warps."""
+    def multiply(b: Block, base: Any, activations: Any, sums: Any) -> None:
+        p, fragment = b.params, ptx.registers(4)
+        for step in range(p.tile_steps):
+            product = fetch(b, base, step, sums)
+            for column_block in range(p.tile.column_blocks):
+                staging.load(b, fragment, activations, step, column_block)
+                for row_block in range(p.tile.row_blocks):
+                    product(row_block, column_block, fragment)
+
+    return multiply

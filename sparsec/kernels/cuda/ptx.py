@@ -11,6 +11,8 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
+SWIZZLE_BYTES = 1024  # to which the widest swizzle that the hardware knows is aligned
+
 
 def emit(instruction: str, *operands: Any) -> None:
     """One instruction of PTX by its full name."""
@@ -34,7 +36,7 @@ def registers(count: int, dtype: str = "uint32") -> Any:
 
 def shared_memory(nbytes: int) -> Any:
     """The address of the block's dynamic shared memory."""
-    buffer = T.alloc_buffer((nbytes,), "uint8", scope="shared.dyn")
+    buffer = T.alloc_buffer((nbytes,), "uint8", scope="shared.dyn", align=SWIZZLE_BYTES)
     return T.Bind(T.cuda.cvta_generic_to_shared(buffer.data))
 
 
@@ -44,11 +46,11 @@ def _address(shared: Any, at: Any) -> Any:
 
 def copy_async(shared: Any, at: Any, source: Any, index: Any, nbytes: int, valid: Any = None) -> None:
     """Start copying `nbytes` (4, 8 or 16) from `source[index]` on to byte `at`; zeros where `valid` is false."""
-    cache = "cg" if nbytes == 16 else "ca"
+    cache = "cg.shared.global.L2::128B" if nbytes == 16 else "ca.shared.global"
     operands = [_address(shared, at), source.ptr_to([_safe(index, valid)]), nbytes]
     if valid is not None:
         operands.append(T.Cast("uint32", T.if_then_else(valid, nbytes, 0)))
-    emit(f"cp.async.{cache}.shared.global", *operands)
+    emit(f"cp.async.{cache}", *operands)
 
 
 def copy_element(shared: Any, at: Any, source: Any, index: Any, valid: Any = None) -> None:

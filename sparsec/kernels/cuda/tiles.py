@@ -53,6 +53,16 @@ TILES = (
     Tile(32, 8, 256, (1, 1), 4),
 )
 
+# For warp groups (`wgmma.py`), 2-byte elements.
+WARP_GROUP_TILES = (
+    Tile(128, 256, 64, (8, 1), 4),
+    Tile(128, 128, 64, (8, 1), 5),
+    Tile(64, 256, 64, (4, 1), 5),
+    Tile(64, 128, 64, (4, 1), 4),
+    Tile(64, 64, 64, (4, 1), 6),
+    Tile(64, 16, 64, (4, 1), 8),
+)
+
 
 def candidates(n: int, itemsize: int) -> list[Tile]:
     """Tiles worth trying for n columns: those no wider than the narrowest that holds them all."""

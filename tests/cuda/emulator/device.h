@@ -168,7 +168,7 @@ using Register = uint32_t;
 
 inline void ptx_cp_async_commit_group() { emulator::commit_copies(); }
 inline void ptx_cp_async_wait_group(unsigned pending) { emulator::wait_copies(pending); }
-inline void ptx_cp_async_cg_shared_global(Register to, const void* from, int size, int valid = 16) {
+inline void ptx_cp_async_cg_shared_global_L2__128B(Register to, const void* from, int size, int valid = 16) {
   emulator::copy_async(to, from, size, valid);
 }
 inline void ptx_cp_async_ca_shared_global(Register to, const void* from, int size) {
@@ -253,3 +253,32 @@ EMULATED_SPARSE_MMA(m16n8k64_row_col_s32_s8_s8_s32, emulator::Element::s8, Regis
 EMULATED_DENSE_MMA(m16n8k16_row_col_f32_f16_f16_f32, emulator::Element::f16, float)
 EMULATED_DENSE_MMA(m16n8k16_row_col_f32_bf16_bf16_f32, emulator::Element::bf16, float)
 EMULATED_DENSE_MMA(m16n8k32_row_col_s32_s8_s8_s32, emulator::Element::s8, Register)
+
+inline void ptx_fence_proxy_async() { emulator::publish_writes(); }
+inline void ptx_wgmma_fence_sync_aligned() {}
+inline void ptx_wgmma_commit_group_sync_aligned() {}
+inline void ptx_wgmma_wait_group_sync_aligned(int pending) { emulator::wait_groups(pending); }
+
+// The sums are consecutive, from `sum` on; the fragment, descriptor and metadata follow them.
+template <class... Operands>
+void emulated_wgmma(emulator::Element element, bool sparse, int columns, float& sum, Operands... rest) {
+  const uint64_t all[] = {static_cast<uint64_t>(rest)...}, *o = all + columns / 2 - 1;
+  emulator::GroupProduct product{element, sparse, columns, {}, o[4], 0, 0, &sum};
+  for (int i = 0; i < 4; i++) product.left[i] = static_cast<Register>(o[i]);
+  if (sparse) product.metadata = static_cast<Register>(o[5]), product.selector = static_cast<int>(o[6]);
+  emulator::multiply_group(product);
+}
+#define EMULATED_WGMMA_FORM(name, element, sparse, columns)                    \
+  template <class... Operands>                                                 \
+  void ptx_wgmma_mma_async_##name(float& sum, Operands... rest) {              \
+    emulated_wgmma(emulator::Element::element, sparse, columns, sum, rest...); \
+  }
+#define EMULATED_WGMMA(n)                                                         \
+  EMULATED_WGMMA_FORM(sync_aligned_m64n##n##k16_f32_f16_f16, f16, false, n)       \
+  EMULATED_WGMMA_FORM(sync_aligned_m64n##n##k16_f32_bf16_bf16, bf16, false, n)    \
+  EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k32_f32_f16_f16, f16, true, n)     \
+  EMULATED_WGMMA_FORM(sp_sync_aligned_m64n##n##k32_f32_bf16_bf16, bf16, true, n)
+EMULATED_WGMMA(16)
+EMULATED_WGMMA(64)
+EMULATED_WGMMA(128)
+EMULATED_WGMMA(256)

@@ -1,4 +1,4 @@
-"""Runs CUDA kernels that TVM generated on the host: g++ compiles them against device.h, runtime.cpp runs them.
+"""Runs CUDA kernels that TVM generated on the host: g++ compiles them against device.h, scheduler.cpp runs them.
 
     library = compile_source(source)
     statistics = library.run("main_kernel", grid=(4,), block=(128,), dynamic_shared=49152, arguments={"x": x, "y": y})
@@ -33,7 +33,11 @@ SCALARS = {"int": ctypes.c_int32, "int64_t": ctypes.c_int64, "float": ctypes.c_f
 
 
 class EmulationError(Exception):
-    """The kernel did what a GPU would not forgive, or uses what the emulator does not know."""
+    """The kernel did what a GPU would not forgive."""
+
+
+class TranslationError(Exception):
+    """The kernel uses what the emulator does not know, or there is no compiler."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ def libc():
 @cache
 def runtime():
     """The emulator's runtime."""
-    library = ctypes.CDLL(build((HERE / "runtime.cpp").read_text()), mode=ctypes.RTLD_GLOBAL)
+    sources = "".join(f'#include "{path.name}"\n' for path in sorted(HERE.glob("*.cpp")))
+    library = ctypes.CDLL(build(sources), mode=ctypes.RTLD_GLOBAL)
     library.emulate.restype = ctypes.c_char_p
     return library
 
@@ -117,9 +122,9 @@ def runtime():
 def build(text):
     """The path of a shared library from C++ text, compiled once."""
     if COMPILER is None:
-        raise EmulationError("emulating kernels needs g++")
-    headers = "".join((HERE / name).read_text() for name in ("runtime.h", "device.h"))
-    path = CACHE / f"{hashlib.sha256((headers + text + str(FLAGS)).encode()).hexdigest()[:24]}.so"
+        raise TranslationError("emulating kernels needs g++")
+    own = "".join(path.read_text() for path in sorted(HERE.glob("*.h")) + sorted(HERE.glob("*.cpp")))
+    path = CACHE / f"{hashlib.sha256((own + text + str(FLAGS)).encode()).hexdigest()[:24]}.so"
     if path.exists():
         return path
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -129,7 +134,7 @@ def build(text):
         command = [COMPILER, *FLAGS, "-I", HERE, source, "-o", Path(folder, "kernel.so")]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
-            raise EmulationError(f"g++ refuses the kernel: {result.stderr[:2000]}")
+            raise TranslationError(f"g++ refuses the kernel: {result.stderr[:2000]}")
         Path(folder, "kernel.so").replace(path)
     return path
 
@@ -158,7 +163,7 @@ def translate(source):
     text = re.sub(r"#include <cuda\w*\.h>", "", source)
     text = ASM.sub(lambda match: f"{shim(match[1], match[2])}\n}}", text)
     if re.search(r"\basm\b\s*volatile", text):
-        raise EmulationError("inline PTX of a form that the emulator does not translate")
+        raise TranslationError("inline PTX of a form that the emulator does not translate")
     text = re.sub(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];",
                   r"\1* \2 = (\1*)emulator::shared_memory();", text)
     text = re.sub(r"__shared__ (alignas\(\d+\))", r"\1 __shared__", text)
@@ -171,7 +176,7 @@ def shim(instruction, rest):
     operands = OPERAND.findall(outputs) + OPERAND.findall(inputs.split(":")[0])
     mnemonic, _, text = instruction.strip().rstrip(";").partition(" ")
     if ";" in text:
-        raise EmulationError(f"several instructions in one asm statement: {instruction}")
+        raise TranslationError(f"several instructions in one asm statement: {instruction}")
     arguments = [operands[int(token[1:])] if token.startswith("%") else token
                  for token in re.split(r"[\s,{}\[\]]+", text) if token]
     return f"  ptx_{re.sub(r'::|[.]', lambda m: '__' if m[0] == '::' else '_', mnemonic)}({', '.join(arguments)});"

@@ -1,4 +1,4 @@
-// What emulated kernels call: barriers, warp-wide instructions and checked shared memory (see runtime.cpp).
+// What emulated kernels call: barriers, warp-wide instructions and checked shared memory (see scheduler.cpp).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -41,5 +41,20 @@ struct Product {
   int selector;
 };
 void multiply(Product& product);
+
+// wgmma.mma_async: the activations come from shared memory; the sums are poison until this thread waits.
+struct GroupProduct {
+  Element element;
+  bool sparse;
+  int columns;
+  uint32_t left[4];
+  uint64_t descriptor;
+  uint32_t metadata;
+  int selector;
+  float* sums;
+};
+void multiply_group(const GroupProduct& product);
+void wait_groups(int pending);
+void publish_writes();  // fence.proxy.async
 
 }  // namespace emulator

@@ -1,0 +1,177 @@
+// Runs a CUDA kernel's threads as fibers of one host thread, one thread block after another. Warps advance in an order
+// drawn from a seed, so that a missing barrier shows.
+#include <ucontext.h>
+
+#include <algorithm>
+#include <csignal>
+#include <numeric>
+#include <sys/mman.h>
+
+#include "state.h"
+
+namespace emulator {
+
+dim3 thread_index, block_index, block_size, grid_size;
+
+namespace {
+
+void release_barrier() {
+  at_barrier = 0;
+  barrier_generation++;
+  epoch++;
+  for (Warp& warp : warps) warp.epoch++;
+}
+
+void enter() {
+  body(body_arguments);
+  Thread* self = current;
+  Warp& warp = warps[self->warp];
+  self->done = true;
+  self->groups.push_back(self->open);
+  for (const auto& group : self->groups)
+    if (!group.empty()) fail("a thread ended before it waited for its asynchronous copies");
+  if (!self->sums.empty()) fail("a thread ended before it waited for its asynchronous products");
+  if (--warp.live && warp.arrived == warp.live) fail("a lane ended while the others wait for a warp-wide instruction");
+  if (--live && at_barrier == live) release_barrier();
+  _longjmp(scheduler, 1);
+}
+
+bool runnable(const Thread& thread) {
+  if (thread.done) return false;
+  if (thread.waiting == Wait::block) return thread.awaited != barrier_generation;
+  return thread.waiting != Wait::warp || thread.awaited != warps[thread.warp].generation;
+}
+
+void resume(Thread& thread) {
+  current = &thread;
+  thread_index = thread.index;
+  if (_setjmp(scheduler)) return;
+  if (thread.started) _longjmp(thread.context, 1);
+  thread.started = true;
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = thread.stack;
+  context.uc_stack.ss_size = kStack;
+  context.uc_link = nullptr;
+  makecontext(&context, enter, 0);
+  setcontext(&context);
+}
+
+void start_block() {
+  int count = block_size.x * block_size.y * block_size.z;
+  if (static_cast<int>(threads.size()) < count) threads.resize(count);
+  warps.assign((count + kLanes - 1) / kLanes, Warp());
+  live = count;
+  at_barrier = 0;
+  block_start = ++epoch;
+  memset(shared, 0xFF, sizeof shared);
+  for (Word& word : words) word.pending = 0;
+  for (int i = 0; i < count; i++) {
+    Thread& thread = threads[i];
+    if (!thread.stack)
+      thread.stack = static_cast<char*>(mmap(nullptr, kStack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    thread.number = i;
+    thread.warp = i / kLanes;
+    thread.lane = i % kLanes;
+    thread.index = dim3(i % block_size.x, i / block_size.x % block_size.y, i / block_size.x / block_size.y);
+    thread.started = thread.done = false;
+    thread.waiting = Wait::nothing;
+    thread.open.clear();
+    thread.groups.clear();
+    thread.unpublished.clear();
+    thread.sums.clear();
+    warps[thread.warp].live++;
+  }
+}
+
+void run_block() {
+  start_block();
+  int count = live;
+  order.resize(warps.size());
+  std::iota(order.begin(), order.end(), 0);
+  while (live) {
+    std::shuffle(order.begin(), order.end(), random_numbers);
+    int burst = 1 + static_cast<int>(random_numbers() % 8);  // lets one warp run far ahead of the others
+    bool progress = false;
+    for (int warp : order)
+      for (int turn = 0; turn < burst; turn++) {
+        bool moved = false;
+        int rotation = static_cast<int>(random_numbers() % kLanes);
+        for (int i = 0; i < kLanes; i++) {
+          int number = warp * kLanes + (i + rotation) % kLanes;
+          if (number >= count || !runnable(threads[number])) continue;
+          resume(threads[number]);
+          moved = true;
+        }
+        if (!moved) break;
+        progress = true;
+      }
+    if (!progress) fail("deadlock: threads wait for others that never come");
+  }
+}
+
+void run_grid() {
+  for (unsigned z = 0; z < grid_size.z; z++)
+    for (unsigned y = 0; y < grid_size.y; y++)
+      for (unsigned x = 0; x < grid_size.x; x++) {
+        block_index = dim3(x, y, z);
+        run_block();
+      }
+}
+
+void on_fault(int, siginfo_t* info, void*) {
+  failure = "";
+  const char* at = static_cast<const char*>(info->si_addr);
+  for (size_t i = 0; i < arguments.size(); i++) {
+    long distance = at - arguments[i].begin;
+    if (distance > -(1L << 20) && distance < static_cast<long>(arguments[i].size) + (1L << 20))
+      failure = "global memory out of bounds: byte " + std::to_string(distance) + " of argument " + std::to_string(i);
+  }
+  if (failure.empty()) failure = "an access to memory that no argument holds";
+  _longjmp(launch, 1);
+}
+
+}  // namespace
+
+void barrier() {
+  Thread* self = current;
+  self->awaited = barrier_generation;
+  if (++at_barrier == live) return release_barrier();
+  self->waiting = Wait::block;
+  while (self->awaited == barrier_generation) suspend();
+  self->waiting = Wait::nothing;
+}
+
+}  // namespace emulator
+
+// Runs every block of a launch; returns the reason it failed or null. `ranges` are the arguments' begins and sizes.
+extern "C" const char* emulate(void (*kernel)(void**), void** kernel_arguments, const unsigned* grid,
+                               const unsigned* block, size_t dynamic_shared, unsigned seed, const uint64_t* ranges,
+                               size_t range_count, uint64_t* statistics_out) {
+  using namespace emulator;
+  grid_size = dim3(grid[0], grid[1], grid[2]);
+  block_size = dim3(block[0], block[1], block[2]);
+  shared_size = dynamic_shared;
+  body = kernel;
+  body_arguments = kernel_arguments;
+  random_numbers.seed(seed);
+  arguments.clear();
+  for (size_t i = 0; i < range_count; i++)
+    arguments.push_back({reinterpret_cast<const char*>(ranges[2 * i]), static_cast<size_t>(ranges[2 * i + 1])});
+  memset(statistics, 0, sizeof statistics);
+  failure.clear();
+  static char signal_stack[64 << 10];
+  stack_t alternate{signal_stack, 0, sizeof signal_stack}, previous_stack;
+  sigaltstack(&alternate, &previous_stack);
+  struct sigaction action {}, previous[2];
+  action.sa_sigaction = on_fault;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+  sigaction(SIGSEGV, &action, &previous[0]);
+  sigaction(SIGBUS, &action, &previous[1]);
+  if (!_setjmp(launch)) run_grid();
+  sigaction(SIGSEGV, &previous[0], nullptr);
+  sigaction(SIGBUS, &previous[1], nullptr);
+  sigaltstack(&previous_stack, nullptr);
+  memcpy(statistics_out, statistics, sizeof statistics);
+  return failure.empty() ? nullptr : failure.c_str();
+}

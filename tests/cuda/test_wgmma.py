@@ -1,0 +1,76 @@
+"""Warp-group kernels equal numpy exactly on the emulator, and are warp-group instructions in Hopper's machine code."""
+
+from dataclasses import replace
+
+import pytest
+
+from sparsec.errors import FormatError
+from sparsec.kernels.cuda import tiles, wgmma_dense, wgmma_sp
+from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, Window
+from sparsec.kernels.product import Epilogue
+from tests.cuda.products import is_caught, needs_compiler, run
+from tests.cuda.test_cuda_sass import CUOBJDUMP, NVCC, check_limits, instructions
+
+FAMILIES = {"sparse": wgmma_sp, "dense": wgmma_dense}
+SMALL = Tile(64, 64, 64, (4, 1), 3)
+PRODUCTS = {
+    "aligned": MmaParams(64, 64, 128, SMALL),
+    "tails": MmaParams(100, 70, 136, SMALL, epilogue=Epilogue("relu", residual=True)),
+    "two groups": MmaParams(150, 16, 200, Tile(128, 16, 64, (8, 1), 2), dtype="bfloat16", out="float32"),
+    "shares of K": MmaParams(64, 24, 300, SMALL, split_k=2),
+    "gathered pairs": MmaParams(64, 20, 100, SMALL, gather=Gather(132, 2)),
+    "a convolution": MmaParams(64, 16, 9 * 16, SMALL, window=Window((4, 4, 16), (3, 3), (4, 4), pads=(1, 1))),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_products_are_exact(family, name):
+    assert run(PRODUCTS[name], FAMILIES[family], seeds=range(2))[0] == 0
+
+
+@needs_compiler
+@pytest.mark.parametrize("tile", tiles.WARP_GROUP_TILES, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_tile_is_exact(family, tile):
+    assert run(MmaParams(tile.rows + 8, tile.columns + 3, 200, tile), FAMILIES[family])[0] == 0
+
+
+MUTANTS = {
+    "no proxy fence": lambda s: s.replace('asm volatile("fence.proxy.async;" :  :  : "memory");', ""),
+    "no wait": lambda s: s.replace('asm volatile("wgmma.wait_group.sync.aligned 0;" :  :  : "memory");', ""),
+    "another stretch of K": lambda s: s.replace(" + 64)", " + 32)"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_mutant_is_caught(name):
+    def mutate(source):
+        mutant = MUTANTS[name](source)
+        assert mutant != source
+        return mutant
+
+    assert is_caught(PRODUCTS["tails"], wgmma_sp, mutate=mutate)
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"layout": "kn"}, "tokens first"),
+    ({"tile": replace(SMALL, depth=128)}, "128 bytes deep"),
+    ({"tile": replace(SMALL, warps=(2, 2))}, "four warps"),
+])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_products_are_refused(family, change, reason):
+    with pytest.raises(FormatError, match=reason):
+        FAMILIES[family].build(replace(PRODUCTS["aligned"], **change))
+
+
+@pytest.mark.skipif(NVCC is None or CUOBJDUMP is None, reason="needs nvcc and cuobjdump")
+@pytest.mark.parametrize("tile", tiles.WARP_GROUP_TILES, ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_machine_code_is_warp_group_instructions(family, tile):
+    p = MmaParams(4096, 4096, 4096, tile)
+    function = FAMILIES[family].build(p)
+    check_limits(function, tile.threads, FAMILIES[family].shared_bytes(p), "sm_90a")
+    assert instructions(function, "sm_90a", "HGMMA.SP" if family == "sparse" else "HGMMA.64") > 0
