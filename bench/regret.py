@@ -124,17 +124,17 @@ def nonzeros(node: ir.Node) -> int:
 
 
 def grid(arguments: argparse.Namespace, known: set[str]) -> Iterator[Case]:
-    """Every layer shape of the models at every number of rows and sparsity."""
-    shapes = dict.fromkeys(shape for path in arguments.models for shape in shapes_of(path))
-    for shape in shapes:
-        for rows in arguments.rows:
-            for sparsity in arguments.sparsity:
-                key = {"layer": str(shape), "rows": rows, "sparsity": sparsity}
-                if json.dumps(key) in known:
-                    continue
+    """Every layer shape of the models at every number of rows and sparsity, shuffled: a part of a run is a sample."""
+    target, shapes = resolve("cpu"), dict.fromkeys(shape for path in arguments.models for shape in shapes_of(path))
+    places = [(shape, rows) for shape in shapes for rows in arguments.rows]
+    for index in np.random.default_rng(0).permutation(len(places)):
+        shape, rows = places[index]
+        for sparsity in arguments.sparsity:
+            key = {"layer": str(shape), "rows": rows, "sparsity": sparsity}
+            if json.dumps(key) not in known:
                 graph = reader.load(remade(shape, rows, sparsity))
-                run_passes(graph, Context(resolve("cpu")))
-                yield from (Case(key, node) for node in graph.graph if layer_options(node, resolve("cpu"), 1))
+                run_passes(graph, Context(target))
+                yield from (Case(key, node) for node in graph.graph if layer_options(node, target, 1))
 
 
 def shapes_of(path: Path) -> Iterator[Shape]:

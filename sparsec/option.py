@@ -9,6 +9,10 @@ PRECISIONS = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
 """What a layer may compute with, and the largest error that this may cause by default: that of an output relative to
 its largest magnitude. Each precision allows the kernels of those before it, too. Sums are float32 or exact integers."""
 
+HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
+"""What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
+bf16 has three bits fewer than fp16. Sums are float32."""
+
 
 def allows(precision: str, needed: str) -> bool:
     """Whether a kernel that needs one precision may be chosen at another."""
@@ -26,6 +30,9 @@ class Work:
         groups: short inner loops, each with its set-up, its mispredicted exit and its stores.
         l2_bytes: bytes that the core waits for although they are in the L2 cache.
         memory_bytes: bytes that come from beyond it.
+        family: the kernel's, for which a machine may have an efficiency.
+        pixels: columns of activations.
+        density: share of the weight that is multiplied.
 
     """
 
@@ -34,6 +41,9 @@ class Work:
     groups: float = 0.0
     l2_bytes: float = 0.0
     memory_bytes: float = 0.0
+    family: str = ""
+    pixels: int = 1
+    density: float = 1.0
 
 
 @dataclass(frozen=True)

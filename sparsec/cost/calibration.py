@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 import warnings
 from contextlib import suppress
@@ -11,8 +10,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sparsec.cost import gpu
-from sparsec.cost.roofline import DEFAULT_MACHINE, Machine, Rates
+from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS, Machine, Rates
 from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
 from sparsec.target import Target, machine_features, machine_name
@@ -81,7 +82,10 @@ def _read(path: Path) -> dict[str, Machine]:
 
 
 def _machine(entry: dict[str, Any]) -> Machine:
-    rates = {each.name: float(entry[each.name]) for each in fields(Machine)}
-    if not all(math.isfinite(rate) and rate > 0 for rate in rates.values()):
-        raise ValueError(f"rates must be positive: {rates}")
-    return Machine(**rates)
+    rates = {each.name: float(entry[each.name]) for each in fields(Machine) if each.name != "efficiency"}
+    tables = {str(family): np.array(table, np.float64) for family, table in entry["efficiency"].items()}
+    if any(table.shape != (len(PIXELS), len(DENSITIES)) for table in tables.values()):
+        raise ValueError(f"the efficiency of {', '.join(tables)} is no table of {len(PIXELS)} x {len(DENSITIES)}")
+    if not all(np.all(np.isfinite(each) & (each > 0)) for each in (*map(np.array, rates.values()), *tables.values())):
+        raise ValueError("rates must be positive")
+    return Machine(**rates, efficiency={family: table.tolist() for family, table in tables.items()})

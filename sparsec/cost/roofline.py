@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import numpy as np
 
 from sparsec.option import Work
 
@@ -20,6 +24,9 @@ class Rates(Protocol):
         ...
 
 
+PIXELS = (1, 16, 64, 256, 1024)
+DENSITIES = (0.05, 0.2, 0.5)
+
 EXPOSED = 0.5
 """The share of the shorter one of a core's work and its waiting for memory that does not hide behind the longer."""
 
@@ -35,6 +42,8 @@ class Machine:
         l2_bytes_per_s: bandwidth of the L2 cache, by what a load takes longer than one from L1.
         memory_bytes_per_s: bandwidth beyond it.
         call_s: seconds to call a kernel.
+        efficiency: by kernel family what its kernels take longer than the rates say, for every number of `PIXELS` and
+            every one of `DENSITIES`; others are interpolated, and families without an entry take as long.
 
     """
 
@@ -44,13 +53,26 @@ class Machine:
     l2_bytes_per_s: float
     memory_bytes_per_s: float
     call_s: float
+    efficiency: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
     def seconds(self, work: Work, threads: int = 1) -> float:
         """The time of a run whose work is shared evenly by the threads."""
         busy = max(work.fmas / self.fmas_per_s, work.loads / self.loads_per_s) + work.l2_bytes / self.l2_bytes_per_s
         core, memory = busy / threads, work.memory_bytes / self.memory_bytes_per_s
-        overhead = self.call_s + work.groups * self.group_s / threads
-        return overhead + max(core, memory) + EXPOSED * min(core, memory)
+        roofline = max(core, memory) + EXPOSED * min(core, memory)
+        return self.overhead(work, threads) + self.factor(work) * roofline
+
+    def overhead(self, work: Work, threads: int = 1) -> float:
+        """What calls and short loops take of it."""
+        return self.call_s + work.groups * self.group_s / threads
+
+    def factor(self, work: Work) -> float:
+        """What the kernel's family takes longer than the rates say."""
+        table = self.efficiency.get(work.family)
+        if table is None:
+            return 1.0
+        by_pixels = [np.interp(math.log(work.density or 1.0), np.log(DENSITIES), row) for row in table]
+        return float(np.interp(math.log(max(1, work.pixels)), np.log(PIXELS), by_pixels))
 
     def bound(self, work: Work) -> str:
         """What limits the kernel: "compute", "bandwidth" or "overhead"."""
@@ -64,5 +86,5 @@ class Machine:
 
 
 # Measured on one Zen 5 core at 4.3 GHz.
-DEFAULT_MACHINE = Machine(fmas_per_s=8.6e9, loads_per_s=8.6e9, group_s=1.2e-9, l2_bytes_per_s=500e9,
+DEFAULT_MACHINE = Machine(fmas_per_s=8.0e9, loads_per_s=7.8e9, group_s=1.2e-9, l2_bytes_per_s=500e9,
                           memory_bytes_per_s=90e9, call_s=0.1e-6)

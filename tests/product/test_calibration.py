@@ -1,23 +1,25 @@
 """Calibration: what is measured, kept, read back and ignored."""
 
 import json
-import tempfile
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from test_cli import sparsec, write_model
 
-from sparsec.backends.cpu.calibrate import measure
+from sparsec.backends.cpu import efficiency
+from sparsec.backends.cpu.calibrate import machine_of, measure
+from sparsec.cli.calibrate import command
 from sparsec.cost.calibration import calibration_of, keep, key
 from sparsec.cost.plan import choose
-from sparsec.cost.roofline import DEFAULT_MACHINE, Machine
+from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 from sparsec.errors import CalibrationError
 from sparsec.option import Option, Work
 from sparsec.target import resolve
 
 CPU = resolve("cpu")
-SLOW = replace(DEFAULT_MACHINE, fmas_per_s=1e6)
+TABLE = [[1.0 + row + column for column in range(len(DENSITIES))] for row in range(len(PIXELS))]
+SLOW = replace(DEFAULT_MACHINE, fmas_per_s=1e6, efficiency={"gemm/direct": TABLE})
 
 
 def test_without_a_file_the_shipped_default_is_used_and_named(tmp_path):
@@ -38,7 +40,9 @@ def test_entries_are_kept_by_threads_and_read_back(tmp_path):
 
 @pytest.mark.parametrize("text", [
     "", "{", "[]", '{"x": 1}', json.dumps({key(1): {}}), json.dumps({key(1): asdict(replace(SLOW, call_s=-1.0))}),
-    json.dumps({key(1): asdict(replace(SLOW, call_s=float("nan")))})])
+    json.dumps({key(1): asdict(replace(SLOW, call_s=float("nan")))}),
+    json.dumps({key(1): asdict(replace(SLOW, efficiency={"gemm/direct": [[1.0]]}))}),
+    json.dumps({key(1): asdict(replace(SLOW, efficiency={"gemm/direct": np.negative(TABLE).tolist()}))})])
 def test_a_corrupt_file_is_ignored_with_a_warning_that_names_it_and_rewritten(tmp_path, text):
     path = tmp_path / "calibration.json"
     path.write_text(text)
@@ -57,11 +61,26 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path):
 
 def test_rates_of_this_machine_are_plausible():
     rates = measure(CPU, 1)
-    assert set(asdict(DEFAULT_MACHINE)) <= set(rates)
+    assert asdict(machine_of(rates)).keys() == asdict(DEFAULT_MACHINE).keys()
     assert all(np.isfinite(rate) and rate > 0 for rate in rates.values())
     assert 1e8 < rates["fmas_per_s"] < 1e11
     assert rates["dram_bytes_per_s"] < rates["loads_per_s"] * 4 * CPU.lanes
-    assert Machine(**{name: rates[name] for name in asdict(DEFAULT_MACHINE)})
+
+
+def test_every_family_of_kernels_has_an_efficiency(monkeypatch):
+    monkeypatch.setattr(efficiency, "PIXELS", (1, 16))
+    monkeypatch.setattr(efficiency, "DENSITIES", (0.2,))
+    found = efficiency.measure(CPU, 1, DEFAULT_MACHINE)
+    assert {"gemv", "csr/scalar", "spmm/direct", "gemm/direct"} <= set(found)
+    assert all(np.shape(table) == (2, 1) and np.min(table) > 0 for table in found.values())
+
+
+def test_an_efficiency_holds_for_its_family_pixels_and_density():
+    work = Work(1e6, 0, family="gemm/direct", pixels=PIXELS[1], density=DENSITIES[2])
+    assert SLOW.factor(work) == pytest.approx(TABLE[1][2])
+    assert SLOW.factor(replace(work, pixels=1 << 20, density=1.0)) == pytest.approx(TABLE[-1][-1])
+    assert TABLE[1][0] < SLOW.factor(replace(work, density=0.1)) < TABLE[1][1]
+    assert SLOW.factor(replace(work, family="gemv")) == 1.0
 
 
 def test_other_machines_are_not_calibrated():
@@ -77,11 +96,14 @@ def test_the_machine_decides_between_compute_and_bandwidth():
     assert choose("layer", [compute, traffic], machine=fast).winner.option is compute
 
 
-def test_the_command_line_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where `sparsec` keeps its cache
-    figures = tmp_path / "rates.json"
-    assert "vector multiply-adds" in sparsec("calibrate", "--json", figures)
-    file = json.loads(figures.read_text())["file"]
+def test_the_command_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(efficiency, "measure", lambda *_: {"gemm/direct": TABLE})
+    command(json=tmp_path / "rates.json")
+    text = capsys.readouterr().out
+    assert "vector multiply-adds" in text
+    assert "gemm/direct" in text
+    file = json.loads((tmp_path / "rates.json").read_text())["file"]
     write_model(tmp_path / "model.onnx")
     sparsec("explain", tmp_path / "model.onnx", "--json", tmp_path / "plan.json")
     assert json.loads((tmp_path / "plan.json").read_text())["machine"] == f"measured, {file}"

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import tvm
 
 from sparsec.backends.cpu.build import settings
+from sparsec.cost.roofline import Machine
 from sparsec.errors import CalibrationError
 from sparsec.kernels import probes
 from sparsec.kernels.isa import Isa, isa_of
 from sparsec.target import Target, machine_features
 
 REPEATS = 15
-SHORT, LONG = (1, 8), (9, 16)  # lengths of unpredictable loops, from and below
+SHORT, LONG = (1, 8), (9, 16)  # lengths of short loops, from and below
 GROUPS = 1 << 16  # more than a branch predictor can remember
 ROUNDS = 20_000
 BEYOND = 16  # times the L2 cache: what the L3 cache is measured on
 DRAM_BYTES = 256 << 20
+_RATES = [each.name for each in fields(Machine) if each.name != "efficiency"]
 
 
 def measure(target: Target, threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, float]:
     """The rates of one core: the fields of `cost.roofline.Machine`; and the bandwidths that all threads share.
 
-    The model knows one bandwidth beyond L2: the geometric mean of the L3 cache's and the DRAM's, since activations come
-    from the one and large weights from the other.
+    The model knows one bandwidth beyond L2, the L3 cache's: few pruned networks are larger.
 
     Raises:
         CalibrationError: the target is not this machine.
@@ -54,8 +55,14 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         progress("overheads")
         group = _group_seconds(isa, seconds)
         call = seconds(probes.multiply_add(1, isa), halves)
-    return {"fmas_per_s": fma, "loads_per_s": l1 / (4 * isa.lanes), "group_s": group, "l2_bytes_per_s": l2,
-            "memory_bytes_per_s": math.sqrt(l3 * dram), "call_s": call, "l3_bytes_per_s": l3, "dram_bytes_per_s": dram}
+    waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
+    return {"fmas_per_s": fma, "loads_per_s": l1 / (4 * isa.lanes), "group_s": group, "l2_bytes_per_s": waited,
+            "memory_bytes_per_s": l3, "call_s": call, "l3_bytes_per_s": l3, "dram_bytes_per_s": dram}
+
+
+def machine_of(rates: Mapping[str, float]) -> Machine:
+    """The rates of `measure` that the cost model knows; its kernels take as long as they say."""
+    return Machine(**{name: rates[name] for name in _RATES}, efficiency={})
 
 
 def _bandwidth(nbytes: int, isa: Isa, seconds: Callable[..., float]) -> float:
@@ -68,10 +75,10 @@ def _bandwidth(nbytes: int, isa: Isa, seconds: Callable[..., float]) -> float:
 
 
 def _group_seconds(isa: Isa, seconds: Callable[..., float]) -> float:
-    """What a loop of unpredictable length costs beside its steps: the line through two mean lengths, at zero."""
+    """What a loop of varying length costs beside its steps: the line through two mean lengths, at zero."""
     points = []
     for low, high in (SHORT, LONG):
-        lengths = np.random.default_rng(0).integers(low, high, GROUPS)
+        lengths = np.sort(np.random.default_rng(0).integers(low, high, GROUPS))  # as packing sorts the rows of a weight
         starts = np.append(0, np.cumsum(lengths)).astype(np.int32)
         spent = seconds(probes.short_loops(GROUPS, isa), starts, np.zeros(64 * probes.WIDE * isa.lanes, np.float32))
         points.append((lengths.mean(), spent / GROUPS))

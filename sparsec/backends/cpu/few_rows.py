@@ -38,7 +38,11 @@ def shape_of(node: ir.Node) -> Matvec:
 
 def options(node: ir.Node, isa: Isa) -> list[Option]:
     """Every way to run the layer."""
-    weight, shape = weight_array(node), shape_of(node)
+    return options_of(weight_array(node), shape_of(node), isa)
+
+
+def options_of(weight: np.ndarray, shape: Matvec, isa: Isa) -> list[Option]:
+    """Every way to multiply a weight (outputs, inputs)."""
     return [_dense_option(weight, shape, isa), _csr_option(weight, shape, isa), *_well_options(weight, shape, isa)]
 
 
@@ -48,7 +52,7 @@ def _dense_option(weight: np.ndarray, shape: Matvec, isa: Isa) -> Option:
     rounds = -(-shape.batch // params.group)
     nbytes = 4 * weight.size
     work = Work(vectors * shape.batch, vectors * (rounds + shape.batch), params.blocks * rounds,
-                memory_bytes=nbytes * rounds)
+                memory_bytes=nbytes * rounds, family="gemv", pixels=shape.batch)
     return Option("dense", "gemv", f"V={params.vectors} group={params.group} U={params.unroll}", params, nbytes, work)
 
 
@@ -57,7 +61,8 @@ def _csr_option(weight: np.ndarray, shape: Matvec, isa: Isa) -> Option:
     nonzeros = int(np.count_nonzero(weight))
     slots = nonzeros + shape.outputs * (params.unroll - 1) / 2
     nbytes = 6 * nonzeros + 4 * shape.outputs
-    work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, memory_bytes=nbytes)
+    work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, memory_bytes=nbytes,
+                family="csr/scalar", pixels=shape.batch, density=nonzeros / max(1, weight.size))
     return Option("csr", "csr/scalar", f"U={params.unroll}", params, nbytes, work)
 
 
@@ -66,12 +71,14 @@ def _well_options(weight: np.ndarray, shape: Matvec, isa: Isa) -> Iterator[Optio
         return
     params = well.WellParams(shape, sort=well.sorting_pays(weight, isa.lanes), lanes=isa.lanes, threads=isa.threads)
     slots = well.slot_count(weight, params)
-    fill = int(np.count_nonzero(weight)) / max(1, slots * isa.lanes)
+    nonzeros = int(np.count_nonzero(weight))
     with np.errstate(over="ignore"):
         exact = np.array_equal(weight.astype(np.float16), weight)  # as after storing it with the codec f16
     for codec, size in (("f32", 4), ("f16", 2)) if exact else (("f32", 4),):
         nbytes = slots * (isa.lanes * (size + 1) + 2)
-        work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, memory_bytes=nbytes)
+        work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, memory_bytes=nbytes,
+                    family=f"well/{codec}", pixels=shape.batch, density=nonzeros / max(1, weight.size))
+        fill = nonzeros / max(1, slots * isa.lanes)
         yield Option("well", f"well/{codec}", f"sort={params.sort} fill={fill:.2f}", replace(params, codec=codec),
                      nbytes, work)
 
@@ -88,7 +95,12 @@ def build(params: Any) -> Any:
 
 def call(node: ir.Node, params: Any) -> KernelCall:
     """The kernel of an option with the layer's constants."""
-    weight, shape = weight_array(node), params.shape
+    return call_of(weight_array(node), bias_vector(node), params)
+
+
+def call_of(weight: np.ndarray, bias: np.ndarray, params: Any) -> KernelCall:
+    """The kernel of an option for a weight and a bias."""
+    shape = params.shape
     inputs, outputs = shape.batch * shape.inputs, shape.batch * shape.outputs
-    constants = (*FAMILIES[type(params)].pack(weight, params).values(), bias_vector(node))
+    constants = (*FAMILIES[type(params)].pack(weight, params).values(), bias)
     return KernelCall(build(params), constants, (inputs, outputs) if shape.residual else (inputs,), outputs)

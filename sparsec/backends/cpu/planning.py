@@ -48,7 +48,11 @@ def measure(node: ir.Node, option: Option, target: Target, threads: int) -> floa
 
 def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Callable[[], float]:
     """Compile an option for a node and pack the weight; the result is what `measure` returns once called."""
-    call = kernel_call(node, option, target, threads)
+    return prepare_call(kernel_call(node, option, target, threads), target, threads)
+
+
+def prepare_call(call: KernelCall, target: Target, threads: int) -> Callable[[], float]:
+    """`prepare` for a kernel with its constants."""
     return partial(_time, call, _compile(call.kernel, target), target, threads)
 
 

@@ -56,13 +56,17 @@ def options(layer: Layer, target: Target, isa: Isa) -> list[Option]:
     return offers
 
 
-def tile_vectors(stencil: Stencil, multiple: int = 1) -> list[int]:
-    """Tile widths that compute few vectors twice, multiples of some number; there may be none but for 1."""
+def tile_vectors(stencil: Stencil, multiple: int = 1, threads: int = 1) -> list[int]:
+    """Tile widths that compute few vectors twice, multiples of some number; there may be none but for 1.
+
+    Every thread gets tiles of its own where there are enough vectors: what it reads of the layer before, it wrote.
+    """
     total = stencil.vectors
     widths = range(multiple, min(total, MAX_VECTORS) + 1, multiple)
+    enough = [v for v in widths if stencil.segments * -(-total // v) >= threads] or list(widths)
     if stencil.segments > 1:
-        return [v for v in widths if total % v == 0]
-    return [v for v in widths if -(-total // v) * v <= 1.1 * total] or list(widths[-1:])
+        return [v for v in enough if total % v == 0]
+    return [v for v in enough if -(-total // v) * v <= 1.1 * total] or enough[-1:]
 
 
 def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int) -> Iterator[Tiling]:
@@ -99,12 +103,12 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
     rows = layer.weight.reshape(-1, block, layer.weight.shape[1])
     nonzero = int(np.count_nonzero((rows != 0).any(axis=1)))
     registers = isa.registers - 2 - block  # a pixel and the values of a block are held beside the sums
-    for vectors in tile_vectors(layer.stencil):
+    for vectors in tile_vectors(layer.stencil, threads=isa.threads):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= registers and g * isa.threads <= len(rows)]
         for tiling in _tilings(layer, target, isa, vectors) if shapes else ():
             for group, unroll in shapes:
                 sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, registers) else 1
-                ahead = spmm.lines_ahead(tiling, nonzero * block, len(rows) // group, target.l2_bytes)
+                ahead = spmm.lines_ahead(tiling, group, nonzero * block, len(rows) // group, target.l2_bytes)
                 params = spmm.SpmmParams(tiling, block, group, unroll, sets, ahead)
                 index = 4 if params.word == "int32" else 2
                 name = "csr" if block == 1 else f"bcsr {block}x1"
@@ -116,7 +120,7 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
 
 def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
     outputs = layer.stencil.outputs
-    for vectors in tile_vectors(layer.stencil):
+    for vectors in tile_vectors(layer.stencil, threads=isa.threads):
         # Sums in more than three quarters of the registers, or wide blocks of few rows, make LLVM spill.
         blocks = [r for r in DENSE_BLOCKS if r <= outputs and 4 * r * vectors <= 3 * isa.registers and vectors <= 2 * r]
         for tiling in _tilings(layer, target, isa, vectors) if blocks else ():
