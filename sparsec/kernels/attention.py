@@ -45,7 +45,7 @@ class AttentionParams:
         scale: factor on the scores.
         q, k, v: the projections.
         mask: shape of the mask, (1 or batch, 1 or heads, 1 or tokens, keys), or None.
-        bf16: multiplies pairs of bf16; an even depth and number of keys, tiles of whole pairs of vectors.
+        bf16: multiplies pairs of bf16; an even depth.
 
     """
 
@@ -129,8 +129,8 @@ def reject_bf16(params: AttentionParams, isa: Isa) -> str | None:
     """Why attention cannot multiply pairs of bf16, or None."""
     if not isa.bf16:
         return "the processor lacks AVX512_BF16"
-    if params.depth % 2 or params.keys % 2 or params.width % (2 * isa.lanes):
-        return "features, keys or the vectors of a tile do not pair up"
+    if params.depth % 2:
+        return "the features of a head do not pair up"
     return None
 
 
@@ -221,6 +221,8 @@ def _fill_pairs(b: Buffers, p: AttentionParams, head: _Head, pairs: attention_bf
     with T.serial(0, p.layout("k").tiles) as tile:
         k, v = (_row(p.layout(name), head.block.b, tile, getattr(p, name).offset + feature) for name in "kv")
         attention_bf16.fill_keys(b, pairs, T.Bind(k), T.Bind(v), tile * p.width, p.width)
+    if p.keys % 2:
+        attention_bf16.end_values(pairs, p.keys)
 
 
 def _by(step: int, total: int, body: Callable[[Any, int], None]) -> None:

@@ -65,8 +65,18 @@ def fill_keys(b: Buffers, pairs: Pairs, k: Any, v: Any, place: Any, row: int) ->
             store(pairs.k, pair * pairs.keys + place + at, intrinsics.pairs_bf16(low, high))
     with T.serial(0, pairs.depth) as feature:
         for at in range(0, row, 2 * lanes):
-            low, high = (load(b["v"], v + feature * row + at + i * lanes, lanes) for i in (0, 1))
-            store(pairs.v, (feature * pairs.keys + place + at) // 2, intrinsics.row_bf16(low, high))
+            low, high = (load(b["v"], v + feature * row + min(each, row - lanes), lanes) for each in (at, at + lanes))
+            words = intrinsics.row_bf16(low, high)
+            whole = at + lanes < row
+            store(pairs.v, (feature * pairs.keys + place + at) // 2,
+                  words if whole else T.Shuffle([words], list(range(lanes // 2))))
+
+
+def end_values(pairs: Pairs, keys: int) -> None:
+    """Clear the partner of the last of an odd number of keys of V."""
+    with T.serial(0, pairs.depth) as feature:
+        at = T.Bind((feature * pairs.keys + keys) // 2)
+        T.buffer_store(pairs.v, T.bitwise_and(pairs.v[at], T.int32(0xFFFF)), [at])
 
 
 def fill_weights(pairs: Pairs, powers: Any, first: Any, number: int) -> None:
@@ -76,6 +86,11 @@ def fill_weights(pairs: Pairs, powers: Any, first: Any, number: int) -> None:
         for at in range(0, pairs.width, pairs.lanes):
             low, high = (load(powers, (2 * pair + i) * pairs.width + at, pairs.lanes) for i in (0, 1))
             store(pairs.weights, pair * pairs.width + at, intrinsics.pairs_bf16(low, high))
+    if number % 2:
+        last = T.Bind(first // 2 + number // 2)
+        for at in range(0, pairs.width, pairs.lanes):
+            low = load(powers, 2 * last * pairs.width + at, pairs.lanes)
+            store(pairs.weights, last * pairs.width + at, intrinsics.pairs_bf16(low, splat(0.0, pairs.lanes)))
 
 
 def add_scores(pairs: Pairs, totals: Any, key: Any, count: int) -> None:
@@ -87,7 +102,7 @@ def add_scores(pairs: Pairs, totals: Any, key: Any, count: int) -> None:
 def add_weighted(pairs: Pairs, totals: Any, keys: tuple[Any, int], feature: Any, count: int) -> None:
     """Add `count` features of V, weighted over the keys (first, number), to the totals (count x vectors)."""
     first, number = keys
-    with T.serial(0, number // 2) as step:
+    with T.serial(0, -(-number // 2)) as step:
         pair = T.Bind(first // 2 + step)
         _add(pairs, totals, pairs.weights, pair, [pairs.v[(feature + r) * (pairs.keys // 2) + pair]
                                                   for r in range(count)])

@@ -82,7 +82,8 @@ def test_large_scores_do_not_overflow():
 
 @pytest.mark.skipif("avx512_bf16" not in machine_features(), reason="this processor has no avx512_bf16")
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("shape", [(1, 2, 16, 64, 64, 64), (2, 3, 10, 37, 54, 32), (1, 1, 8, 70, 300, 64)])
+@pytest.mark.parametrize("shape", [(1, 2, 16, 64, 64, 64), (2, 3, 10, 37, 53, 32), (1, 2, 8, 70, 301, 48),
+                                   (1, 1, 6, 20, 75, 80)])
 def test_bf16_errs_by_its_rounding(shape, masked):
     batch, heads, _, tokens, keys, _ = shape
     dims = (batch, heads, tokens, keys) if masked else None

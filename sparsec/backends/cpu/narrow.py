@@ -14,6 +14,7 @@ from sparsec.graph.layout import round_up
 from sparsec.kernels import dense, dense_bf16, spmm, spmm_bf16, spmm_int8
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Tiling
+from sparsec.kernels.stencil import Stencil
 from sparsec.option import Option, allows
 from sparsec.target import Target
 
@@ -48,7 +49,7 @@ class Form:
         module: the kernel's, with `work`.
         params: from the parameters of the float32 kernel to the kernel's.
         kernel, codec: its name and that of its stored values.
-        multiple: vectors of a tile that lie in one register; tiles are whole multiples where that covers the pixels.
+        multiple: vectors of a tile that lie in one register.
         step: what `unroll` must be a multiple of.
         activation, weight: bytes of each.
         shares: shares of the L1 cache that a chunk's tile may fill.
@@ -88,9 +89,14 @@ def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int, row_bytes: in
         yield Tiling(s, layer.epilogue, "im2col", vectors, size, parts=isa.threads)
 
 
+def _widths(stencil: Stencil, multiple: int) -> list[int]:
+    """Tile widths of whole registers of narrow elements, and others that cover the pixels exactly."""
+    exact = [v for v in tile_vectors(stencil) if stencil.vectors % v == 0 and v >= min(multiple, stencil.vectors)]
+    return sorted({*tile_vectors(stencil, multiple), *exact})
+
+
 def _sparse(layer: Layer, target: Target, isa: Isa, form: Form) -> Iterator[Option]:
-    widths = tile_vectors(layer.stencil, form.multiple) or tile_vectors(layer.stencil)
-    for block, vectors in ((b, v) for b in ROW_BLOCKS for v in widths):
+    for block, vectors in ((b, v) for b in ROW_BLOCKS for v in _widths(layer.stencil, form.multiple)):
         if len(layer.weight) % block:
             continue
         rows = layer.weight.reshape(-1, block, layer.weight.shape[1])
