@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import ParamSpec
@@ -20,6 +20,7 @@ from sparsec.artifact import MOST_BUCKETS, Artifact
 from sparsec.backends.memory import ALIGNMENT
 from sparsec.errors import UsageError
 from sparsec.graph import reader
+from sparsec.graph.compare import Feeds
 from sparsec.graph.sizes import buckets, is_fixed
 from sparsec.manifest import PACKED
 
@@ -29,7 +30,7 @@ P = ParamSpec("P")
 def for_every_bucket(compile_one: Callable[P, Artifact]) -> Callable[P, Artifact]:
     """`sparsec.compile` for shapes of several sizes, by way of one that takes a single size everywhere.
 
-    Real inputs verify the bucket that has their shapes; the time for measuring is divided among the buckets.
+    Real inputs go to the buckets that can take some of their rows; the time for measuring is divided among all buckets.
     """
     signature = inspect.signature(compile_one)
 
@@ -41,15 +42,15 @@ def for_every_bucket(compile_one: Callable[P, Artifact]) -> Callable[P, Artifact
         if is_fixed(given["shapes"] or {}):
             return compile_one(*args, **kwargs)
         combinations = buckets(reader.load(given["model"], symbolic=True), given["shapes"], MOST_BUCKETS)
-        real = {name: np.shape(array) for name, array in (given["inputs"] or {}).items()}
-        fitting = [real.items() >= shapes.items() for shapes in combinations]
-        if real and not any(fitting):
-            raise UsageError(f"the inputs have the shapes {real}, which are none of the buckets {combinations}")
+        real = [_samples(given["inputs"], shapes) if given["inputs"] else None for shapes in combinations]
+        if given["inputs"] and not any(real):
+            found = {name: np.shape(array) for name, array in given["inputs"].items()}
+            raise UsageError(f"the inputs have the shapes {found}, which fit none of the buckets {combinations}")
         artifacts = []
-        for index, (shapes, fits) in enumerate(zip(combinations, fitting, strict=True)):
+        for index, (shapes, inputs) in enumerate(zip(combinations, real, strict=True)):
             part = functools.partial(_report, given["progress"], index, len(combinations))
             options.arguments |= {
-                "shapes": shapes, "inputs": given["inputs"] if fits else None, "progress": part,
+                "shapes": shapes, "inputs": inputs, "progress": part,
                 "tune_seconds": given["tune_seconds"] / len(combinations),
                 "dump_ir": given["dump_ir"] and Path(given["dump_ir"]) / str(index)}
             artifacts.append(compile_one(*options.args, **options.kwargs))
@@ -59,6 +60,18 @@ def for_every_bucket(compile_one: Callable[P, Artifact]) -> Callable[P, Artifact
         return merge(artifacts)
 
     return compile_all
+
+
+def _samples(inputs: Feeds, shapes: Mapping[str, tuple[int, ...]]) -> Feeds | None:
+    """The real inputs as a bucket takes them: as they are, or the rows of as many whole samples as there are."""
+    found = {name: np.shape(array) for name, array in inputs.items()}
+    if found.items() >= shapes.items():
+        return inputs
+    if found.keys() != shapes.keys() or any(not shape or not shape[0] or found[name][1:] != shape[1:]
+                                            for name, shape in shapes.items()):
+        return None
+    count = min(found[name][0] // shape[0] for name, shape in shapes.items())
+    return {name: inputs[name][:count * shape[0]] for name, shape in shapes.items()} if count else None
 
 
 def _report(progress: Callable[[str, float], None] | None, index: int, count: int, step: str, done: float) -> None:
