@@ -50,6 +50,8 @@ MUTANTS = {
         r"(tvm_builtin_ptx_ldmatrix\w+\(_ptr)", r"if (threadIdx.x & 16) __syncwarp(); \1", s, count=1),
     "a misaligned source": lambda s: s.replace("&(values_ptr[", "&(values_ptr[1 + "),
     "a misaligned destination": in_lines("st_vec_shared_v2_f32((v", r"\(v \+", "(2 + v +"),
+    "a misaligned vector": lambda s: s.replace("*(uint4*)(y_ptr + ", "*(uint4*)(y_ptr + 4 + "),
+    "an index beyond the registers": lambda s: re.sub(r"(trans_shared_b16\(_ptr_\d+)\[0\]", r"\1[threadIdx.x]", s),
     "one column too many": lambda s: s.replace(" < 9)", " < 10)"),
     "one feature too many": lambda s: s.replace(" < 264)", " < 265)"),
     "no zeros beyond the features": in_lines("_src_size_", r"\(uint\)condval_\d+", "(uint)16"),

@@ -23,7 +23,8 @@ import numpy as np
 HERE = Path(__file__).parent
 CACHE = HERE.parents[2] / ".pytest_cache" / "emulator"
 COMPILER = shutil.which("g++")
-FLAGS = ("-std=c++20", "-O1", "-march=native", "-w", "-shared", "-fPIC", "-U_FORTIFY_SOURCE")
+CHECKS = ("-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error")  # of local arrays and vector accesses
+FLAGS = ("-std=c++20", "-O1", "-march=native", "-w", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", *CHECKS)
 ALIGNMENT = 16
 
 ASM = re.compile(r'asm volatile\(\s*"((?:[^"\\]|\\.)*)"\s*:(.*?)\);\s*\n\}', re.DOTALL)

@@ -119,8 +119,8 @@ void run_grid() {
       }
 }
 
-void on_fault(int, siginfo_t* info, void*) {
-  failure = "";
+void on_fault(int signal, siginfo_t* info, void*) {
+  if (signal == SIGILL) fail("a misaligned vector, or an index outside a local or static shared array");
   const char* at = static_cast<const char*>(info->si_addr);
   for (size_t i = 0; i < arguments.size(); i++) {
     long distance = at - arguments[i].begin;
@@ -163,14 +163,13 @@ extern "C" const char* emulate(void (*kernel)(void**), void** kernel_arguments, 
   static char signal_stack[64 << 10];
   stack_t alternate{signal_stack, 0, sizeof signal_stack}, previous_stack;
   sigaltstack(&alternate, &previous_stack);
-  struct sigaction action {}, previous[2];
+  const int signals[] = {SIGSEGV, SIGBUS, SIGILL};  // the last is how the compiler's own checks end
+  struct sigaction action {}, previous[3];
   action.sa_sigaction = on_fault;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-  sigaction(SIGSEGV, &action, &previous[0]);
-  sigaction(SIGBUS, &action, &previous[1]);
+  for (int i = 0; i < 3; i++) sigaction(signals[i], &action, &previous[i]);
   if (!_setjmp(launch)) run_grid();
-  sigaction(SIGSEGV, &previous[0], nullptr);
-  sigaction(SIGBUS, &previous[1], nullptr);
+  for (int i = 0; i < 3; i++) sigaction(signals[i], &previous[i], nullptr);
   sigaltstack(&previous_stack, nullptr);
   memcpy(statistics_out, statistics, sizeof statistics);
   return failure.empty() ? nullptr : failure.c_str();
