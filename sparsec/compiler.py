@@ -19,6 +19,7 @@ from sparsec.backends.cpu.lower import lower
 from sparsec.backends.cpu.planning import layer_options, measure
 from sparsec.backends.cpu.remote import Remote, connect
 from sparsec.backends.cpu.storage import packed_weights
+from sparsec.backends.cuda import driver
 from sparsec.backends.eie import build as eie
 from sparsec.backends.program import Program
 from sparsec.buckets import for_every_bucket
@@ -30,7 +31,7 @@ from sparsec.formats import CODECS, FORMATS
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, random_feeds, split_samples
 from sparsec.graph.sizes import Shapes, fixed
-from sparsec.option import PRECISIONS, Option
+from sparsec.option import HALF_PRECISIONS, PRECISIONS, Option
 from sparsec.passes.context import Context, Report
 from sparsec.passes.strip import StripReport, as_dict
 from sparsec.pipeline import run_passes
@@ -70,7 +71,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     tune: str = "measure",
     tune_seconds: float = 45.0,
     measure_on: str | None = None,
-    precision: str = "fp32",
+    precision: str | None = None,
+    project_2of4: bool = False,
     optimize: str = "latency",
     codec: str = "f32",
     max_error: float | None = None,
@@ -98,8 +100,11 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         tune_seconds: what measuring may take in all.
         measure_on: "rpc://HOST:PORT/KEY" measures on the servers of a key behind TVM's RPC tracker, on all of them at
             once, instead of here; the target must be named, not "cpu".
-        precision: the fewest bits that a layer may compute with, one of `PRECISIONS`; each layer takes the fastest
-            kernel that this allows.
+        precision: on CPUs the fewest bits that a layer may compute with, one of `PRECISIONS`, fp32 if not given; each
+            layer takes the fastest kernel that this allows. On GPUs what weights and activations are stored in: fp16,
+            or bf16 for values beyond 65504; sums are float32.
+        project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
+            report gives every layer's error.
         optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
             kernels and stores every weight in its smallest format; "size" takes the smallest kernels that are no slower
             than dense, too.
@@ -126,6 +131,10 @@ def compile(  # noqa: A001 - the name that users know from other compilers
 
     resolved = resolve(target)
     backend = check_choices(resolved, threads=threads, precision=precision, optimize=optimize, codec=codec, tune=tune)
+    precision = precision or next(iter(backend.precisions))
+    if project_2of4 and "fp16" not in backend.precisions:
+        raise UsageError(f"project_2of4=True on target '{resolved.name}'; 2:4 weights are for tensor cores, compile "
+                         "for a cuda target")
     announce("read")
     graph = reader.load(model, shapes=fixed(shapes or {}))
     generated, real = random_feeds(graph), split_samples(graph, inputs)[:MOST_SAMPLES] if inputs else []
@@ -139,9 +148,10 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     remote = _remote(measure_on, tune, resolved)
     log = _tuning_log(tune, tune_seconds, resolved, remote)
     rates = calibration_of(resolved, threads)
-    limit = (tolerance(precision, codec) if max_error is None else max_error) if backend.limited else None
-    job = Job(resolved, threads, precision, optimize, codec, [generated], real, limit, log, remote, rates, strict_ieee,
-              announce)
+    error = backend.precisions[precision]
+    limit = (tolerance(error, codec) if max_error is None else max_error) if backend.limited else None
+    job = Job(resolved, threads, precision, project_2of4, optimize, codec, [generated], real, limit, log, remote, rates,
+              strict_ieee, announce)
     program, layers = backend.build(graph, job)
     announce("pack")
     report = {"precision": precision, "optimize": optimize, "codec": codec, "rates": rates.source,
@@ -152,6 +162,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     announce("verify")
     if not verify and precision != "int8":
         return artifact
+    if (absent := backend.missing()) is not None:
+        return replace(artifact, report={**report, "verification": {"skipped": f"here {absent}"}})
     # Inputs that number formats were chosen for are those that they are judged on.
     checked = [] if real and (precision == "int8" or not backend.limited) else [generated]
     verification = verification_of(model, artifact, backend.execute, checked, real, limit if verify else None,
@@ -159,7 +171,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     return replace(artifact, report={**report, "verification": verification})
 
 
-def check_choices(target: Target, *, threads: int = 1, precision: str = "fp32", optimize: str = "latency",
+def check_choices(target: Target, *, threads: int = 1, precision: str | None = None, optimize: str = "latency",
                   codec: str = "f32", tune: str = "measure") -> Backend:
     """The backend that compiles for a target.
 
@@ -173,9 +185,9 @@ def check_choices(target: Target, *, threads: int = 1, precision: str = "fp32", 
                          f"models compile for {', '.join(BACKENDS)}")
     if threads < 1:
         raise UsageError(f"threads={threads}; give a number from 1 on")
-    if precision not in (PRECISIONS if backend.limited else ("fp32",)):
-        raise UsageError(f"precision='{precision}' on target '{target.name}'; choose one of {', '.join(PRECISIONS)}, "
-                         "or fp32 on targets with a number format of their own")
+    if precision is not None and precision not in backend.precisions:
+        raise UsageError(f"precision='{precision}' on target '{target.name}'; choose one of "
+                         f"{', '.join(backend.precisions)}")
     if optimize not in OPTIMIZE or codec not in CODECS or (codec != "f32" and optimize == "latency"):
         raise UsageError(f"optimize='{optimize}', codec='{codec}'; optimize for one of {', '.join(OPTIMIZE)}, "
                          f"and store values with one of {', '.join(CODECS)}, which for latency is f32")
@@ -198,6 +210,7 @@ class Job:
     target: Target
     threads: int
     precision: str
+    project_2of4: bool
     optimize: str
     codec: str
     generated: Sequence[Feeds]
@@ -217,14 +230,19 @@ class Backend:
     Attributes:
         build: from the planned graph to the program and the report's row of every layer.
         execute: from the artifact to a function of its inputs, for the verification.
+        precisions: what layers may compute with and the error of an output that this may cause; the first is the
+            default.
         limited: the error of an output has a limit; not where the target computes with few bits of its own, so that
             the error is reported and never refused.
+        missing: why this machine cannot execute what was compiled, None if it can.
 
     """
 
     build: Callable[[ir.Model, Job], tuple[Program, list[dict[str, Any]]]]
     execute: Callable[[Artifact], Callable[[Feeds], Sequence[np.ndarray]]]
-    limited: bool
+    precisions: Mapping[str, float]
+    limited: bool = True
+    missing: Callable[[], str | None] = lambda: None
 
 
 def _build_cpu(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]]:
@@ -244,14 +262,25 @@ def _build_eie(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]
     return eie.build(graph, (*job.generated, *job.real)[-1], job.target.name)
 
 
-def _execute_cpu(artifact: Artifact) -> Callable[[Feeds], Sequence[np.ndarray]]:
+def _build_cuda(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]]:
+    from sparsec.backends.cuda.model import build_model
+
+    if job.optimize != "latency":
+        raise UsageError(f"optimize='{job.optimize}' on target '{job.target.name}'; GPUs store weights as their "
+                         "kernels read them, compile with optimize='latency'")
+    return build_model(graph, job.target, job.precision, partial(choose, machine=job.calibration.machine), job.announce,
+                       projected=job.project_2of4, dense=job.strict_ieee)
+
+
+def _execute(artifact: Artifact) -> Callable[[Feeds], Sequence[np.ndarray]]:
     session = InferenceSession(artifact)
     return lambda feeds: session.run(None, feeds)
 
 
 BACKENDS = {
-    "cpu": Backend(_build_cpu, _execute_cpu, limited=True),
-    "eie": Backend(_build_eie, lambda artifact: eie.execute(artifact.constants()), limited=False),
+    "cpu": Backend(_build_cpu, _execute, PRECISIONS),
+    "cuda": Backend(_build_cuda, _execute, HALF_PRECISIONS, missing=lambda: driver.missing(driver.probe())),
+    "eie": Backend(_build_eie, lambda artifact: eie.execute(artifact.constants()), {"fp32": 0.0}, limited=False),
 }
 """By the kind of target."""
 

@@ -11,7 +11,6 @@ from sparsec.artifact import Artifact
 from sparsec.errors import InputError, VerificationError
 from sparsec.graph.compare import Feeds
 from sparsec.graph.references import Comparison, Model, compare_with_references
-from sparsec.option import PRECISIONS
 from sparsec.target import machine_features
 
 CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2}
@@ -21,9 +20,12 @@ Execute = Callable[[Artifact], Callable[[Feeds], Sequence[np.ndarray]]]
 """From an artifact to the function of its inputs."""
 
 
-def tolerance(precision: str, codec: str) -> float | None:
-    """The largest error of an output; None where weights are rounded so far that it says nothing about the program."""
-    return None if codec not in CODEC_ERRORS else max(PRECISIONS[precision], CODEC_ERRORS[codec])
+def tolerance(error: float, codec: str) -> float | None:
+    """The largest error of an output, given that of its precision.
+
+    None where weights are rounded so far that it says nothing about the program.
+    """
+    return None if codec not in CODEC_ERRORS else max(error, CODEC_ERRORS[codec])
 
 
 def verify(model: Model, artifact: Artifact, execute: Execute, random: Sequence[Feeds], real: Sequence[Feeds],

@@ -34,9 +34,10 @@ class Tuning(Enum):
 
 
 class Precision(Enum):
-    """The keys of `sparsec.option.PRECISIONS`."""
+    """The keys of `PRECISIONS` and `HALF_PRECISIONS` in `sparsec.option`."""
 
     FP32 = "fp32"
+    FP16 = "fp16"
     BF16 = "bf16"
     INT8 = "int8"
 
@@ -55,9 +56,12 @@ def command(
     tune: Annotated[Tuning, typer.Option(
         help="Time the best few kernels of every layer, or trust the cost model.")] = Tuning.MEASURE,
     tune_seconds: Annotated[float, typer.Option(min=0, help="What measuring may take in all.")] = 45.0,
-    precision: Annotated[Precision, typer.Option(
-        help="The fewest bits that a layer may compute with; activations and sums stay float32 between layers.",
-        )] = Precision.FP32,
+    precision: Annotated[Precision | None, typer.Option(
+        help="On CPUs the fewest bits that a layer may compute with, fp32 if not given; on GPUs fp16 or bf16, what "
+        "activations are stored in. Sums are float32.", show_default=False)] = None,
+    project_2of4: Annotated[bool, typer.Option(
+        "--project-2of4", help="On GPUs, drop all but the two largest of every four weights, and say what that costs.",
+        )] = False,
     optimize: Annotated[Goal, typer.Option(
         help="Fastest; the same with weights in the smallest formats; or smallest that is no slower than dense.")] = (
         Goal.LATENCY),
@@ -91,8 +95,9 @@ def command(
     artifact = (pack if portable else compile_with_progress)(
         model, target=target, threads=threads, shapes=options.parse_sizes(shapes),
         inputs=options.read_arrays(inputs) if inputs else None, verify=verify, strict=strict, strict_ieee=strict_ieee,
-        tune=tune.value, tune_seconds=tune_seconds, measure_on=measure_on, precision=precision.value,
-        optimize=optimize.value, codec=codec, max_error=max_error, dump_ir=dump_ir)
+        tune=tune.value, tune_seconds=tune_seconds, measure_on=measure_on,
+        precision=precision and precision.value, project_2of4=project_2of4, optimize=optimize.value, codec=codec,
+        max_error=max_error, dump_ir=dump_ir)
     output = output or Path(model.with_suffix(".sparsec").name)
     artifact.save(output)
     if sign:
@@ -142,6 +147,9 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
                        row("total", description["totals"]))
     for layer in description["outside"]:
         tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
+    if lost := [layer["projection_error"] for layer in description["layers"] if "projection_error" in layer]:
+        tables.console.print(f"\nprojected {len(lost)} layers to 2:4: of a weight's norm, {min(lost):.1%} to "
+                             f"{max(lost):.1%} are lost", soft_wrap=True)
     if stripped := _stripped(description["strip"]):
         tables.console.print(f"\n{stripped}", soft_wrap=True)
     tables.console.print(f"\n{_verdict(description['verification'])}{_narrow(description['layers'])}", soft_wrap=True)

@@ -21,8 +21,8 @@ def command(
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
-    precision: Annotated[Precision, typer.Option(
-        help="The fewest bits that a layer may compute with.")] = Precision.FP32,
+    precision: Annotated[Precision | None, typer.Option(
+        help="That of `sparsec compile`.", show_default=False)] = None,
     layers: Annotated[list[str], typer.Option(
         "--layer", metavar="NAME", help="Show every candidate of this layer, or of `all`; may be repeated.")] = [],  # noqa: B006 - typer copies it
     html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a self-contained report.")] = None,
@@ -37,7 +37,7 @@ def command(
     with Progress(console=progress_console, transient=True, disable=not progress_console.is_terminal) as progress:
         task = progress.add_task("explain", total=1.0)
         figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
-                          precision=precision.value, calibration=calibration_of(resolved, threads),
+                          precision=precision and precision.value, calibration=calibration_of(resolved, threads),
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
     _print_summary(figures)
@@ -93,6 +93,12 @@ def _print_layer(layer: dict[str, Any]) -> None:
         (each["format"], each["kernel"], tables.duration(each["predicted_us"]), tables.nbytes(each["bytes"]),
          f"{each['predicted_us'] / layer['candidates'][0]['predicted_us']:.2f}x", each["bound"])
         for each in layer["candidates"]])
+    for name, reason in layer["refused"].items():
+        console.print(f"not {name}: {reason}", soft_wrap=True)
+    if layer["buckets"]:
+        tables.print_table(("tokens", "format", "time", "of dense's"), [
+            (str(each["columns"]), each["format"], tables.duration(each["predicted_us"]),
+             f"{each['predicted_us'] / each['dense_us']:.2f}x") for each in layer["buckets"]])
 
 
 def _write_html(path: Path | None, figures: dict[str, Any], title: str) -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.cpu.planning import layer_options
+from sparsec.backends.cuda import planning as cuda
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.plan import Choice, best_by_format, choose
 from sparsec.errors import UsageError
 from sparsec.formats import structure
 from sparsec.formats.smallest import smallest
 from sparsec.graph import reader
-from sparsec.option import PRECISIONS, Option
+from sparsec.option import HALF_PRECISIONS, PRECISIONS, Option
 from sparsec.passes.context import Context
 from sparsec.pipeline import run_passes
 from sparsec.target import Target, resolve
@@ -27,8 +28,30 @@ PROMISED = (0.8, 0.9, 0.95)
 """Those that the expected time of the whole network is given for."""
 
 
-OPTIONS: dict[str, Callable[[ir.Node, Target, int, str], list[Option]]] = {"cpu": layer_options}
-"""By the kind of target: the ways to run a layer, from node, target, threads and precision."""
+@dataclass(frozen=True)
+class Planner:
+    """How layers are planned for the targets of one kind.
+
+    Attributes:
+        options: the ways to run a layer, from node, target, threads and precision.
+        precisions: those that there are.
+        refused: why formats are not among the options, by name.
+        buckets: the options by the number of tokens.
+
+    """
+
+    options: Callable[[ir.Node, Target, int, str], list[Option]]
+    precisions: Mapping[str, float]
+    refused: Callable[[ir.Node, Target, str], dict[str, str]] = lambda *_: {}
+    buckets: Callable[[ir.Node, Target, str], dict[int, list[Option]]] = lambda *_: {}
+
+
+PLANNERS = {
+    "cpu": Planner(layer_options, PRECISIONS),
+    "cuda": Planner(lambda node, target, _threads, precision: cuda.layer_options(node, target, precision)[0],
+                    HALF_PRECISIONS, lambda *question: cuda.layer_options(*question)[1], cuda.by_bucket),
+}
+"""By the kind of target."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +65,11 @@ class _Question:
 
     def options(self, node: ir.Node) -> list[Option]:
         """The ways to run a layer."""
-        return OPTIONS[self.target.kind](node, self.target, self.threads, self.precision)
+        return PLANNERS[self.target.kind].options(node, self.target, self.threads, self.precision)
 
 
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
-            shapes: Mapping[str, Sequence[int]] | None = None, precision: str = "fp32", calibration: Calibration,
+            shapes: Mapping[str, Sequence[int]] | None = None, precision: str | None = None, calibration: Calibration,
             progress: Callable[[float], None] = lambda _share: None) -> dict[str, Any]:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
@@ -56,11 +79,14 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
 
     """
     resolved = resolve(target)
-    if resolved.kind not in OPTIONS:
+    planner = PLANNERS.get(resolved.kind)
+    if planner is None:
         raise UsageError(f"there is no cost model for target '{resolved.name}'; explain a target of kind "
-                         f"{', '.join(OPTIONS)}, or `sparsec simulate` an accelerator")
-    if precision not in PRECISIONS:
-        raise UsageError(f"precision='{precision}'; choose one of {', '.join(PRECISIONS)}")
+                         f"{', '.join(PLANNERS)}, or `sparsec simulate` an accelerator")
+    precision = precision or next(iter(planner.precisions))
+    if precision not in planner.precisions:
+        raise UsageError(f"precision='{precision}' on target '{resolved.name}'; choose one of "
+                         f"{', '.join(planner.precisions)}")
     question = _Question(resolved, threads, precision, calibration)
     graph = reader.load(model, shapes=shapes)
     passes = run_passes(graph, Context(resolved))
@@ -93,8 +119,19 @@ def _layer(node: ir.Node, options: list[Option], question: _Question) -> dict[st
         "candidates": [_candidate(choice, each) for each in best_by_format(choice)],
         "smallest": {"format": stored.format.name, "bytes": stored.nbytes},
         "dense_us": _microseconds(choice, _is_dense),
-        "curve": curve, "break_even": _break_even(curve),
+        "curve": curve, "break_even": _break_even(curve), **_asked(node, question),
     }
+
+
+def _asked(node: ir.Node, question: _Question) -> dict[str, Any]:
+    """Why formats are no candidates, and the choice by the number of tokens, where the target's planner knows."""
+    planner = PLANNERS[question.target.kind]
+    buckets = []
+    for columns, options in planner.buckets(node, question.target, question.precision).items():
+        choice = _choose(node, options, question)
+        buckets.append({"columns": columns, "format": choice.winner.option.format,
+                        "predicted_us": choice.winner.predicted_s * 1e6, "dense_us": _microseconds(choice, _is_dense)})
+    return {"refused": planner.refused(node, question.target, question.precision), "buckets": buckets}
 
 
 def _choose(node: ir.Node, options: list[Option], question: _Question) -> Choice:

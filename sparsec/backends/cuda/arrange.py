@@ -54,6 +54,8 @@ def windows(weight: np.ndarray, size: int) -> Arranged | str:
     """An N:`size` weight, N = size - 2, as overlapping windows of four, or why it is not such."""
     if weight.shape[1] % size:
         return f"K = {weight.shape[1]} is not a multiple of {size}"
+    if crowded := int((group_counts(weight, size) > size - 2).sum()):
+        return f"{crowded} of {weight.size // size} groups have more than {size - 2} non-zeros of {size}"
     starts = (np.arange(0, weight.shape[1], size)[:, np.newaxis] + np.arange(0, size - GROUP + 1, 2)).ravel()
     left, arranged = weight.copy(), np.zeros((len(weight), starts.size, GROUP), weight.dtype)
     for index, start in enumerate(starts):
@@ -61,8 +63,7 @@ def windows(weight: np.ndarray, size: int) -> Arranged | str:
         taken = (window != 0) & (np.cumsum(window != 0, axis=1) <= KEPT)
         arranged[:, index] = window * taken
         window[taken] = 0
-    if (rest := int(np.count_nonzero(left))) > 0:
-        return f"{rest} non-zeros are more than {size - 2} of {size}"
+    assert not left.any()  # pairs of columns hold at most two, so the windows take all
     return Arranged(arranged.reshape(len(weight), -1), (starts[:, np.newaxis] + np.arange(GROUP)).ravel(), run=2)
 
 

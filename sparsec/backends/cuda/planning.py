@@ -1,4 +1,4 @@
-"""What the plan needs of this backend: the options of every layer with a weight of its own."""
+"""What the plan and its explanation need of this backend: the options of every layer with a weight of its own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,10 @@ def layer_of(node: ir.Node) -> Layer | None:
     return conv.layer_of(node) if node.op_type == "Conv" else None
 
 
+BUCKETS = (1, 16, 128, 1024, 4096)
+"""Numbers of tokens that explanations give the choice for."""
+
+
 def layer_options(node: ir.Node, target: Target, precision: str, columns: int | None = None,
                   ) -> tuple[list[Option], dict[str, str]]:
     """The options of a layer, none where it is no product, and why formats are not among them.
@@ -32,3 +36,11 @@ def layer_options(node: ir.Node, target: Target, precision: str, columns: int | 
     if layer is None:
         return [], {}
     return options(layer if columns is None else replace(layer, columns=columns), target.archs, HALVES[precision])
+
+
+def by_bucket(node: ir.Node, target: Target, precision: str) -> dict[int, list[Option]]:
+    """The options of a linear layer for every number of tokens in `BUCKETS`; none for a convolution."""
+    layer = layer_of(node)
+    if layer is None or layer.window is not None:
+        return {}
+    return {columns: layer_options(node, target, precision, columns)[0] for columns in BUCKETS}
