@@ -28,7 +28,7 @@ from sparsec.option import Work
 LINE = 64  # bytes of a cache line
 INDEX_LOADS = 0.5  # what an index costs, in loads: its share of a word and its extraction
 MANY_ROWS, ENDS_WAIT = 8, 2.3  # rows whose end takes so long that weights to come are not asked for; what a byte adds
-MAX_AHEAD = 8  # cache lines
+MAX_AHEAD = 16  # cache lines
 AHEAD_SHARE = 0.2  # of the L2 cache: smaller weights are not asked for ahead
 AHEAD_GROUPS = 4  # groups that weights are asked for ahead of their use: the time of a read from memory
 
@@ -108,11 +108,12 @@ class SpmmParams:
 def lines_ahead(tiling: Tiling, group: int, nonzeros: int, groups: int, l2_bytes: int) -> int:
     """The `ahead` of a kernel for a weight: none where its values fill little of the L2 cache.
 
-    And none where a group has more rows than vectors: it ends so soon that requests crowd out the processor's own.
+    And none where a group has more rows than vectors, so that it ends too soon, or reads more than can be asked for:
+    such requests only crowd out the processor's own.
     """
-    if 4 * nonzeros < l2_bytes * AHEAD_SHARE or group > tiling.vectors:
-        return 0
-    return max(1, min(MAX_AHEAD, round(4 * nonzeros / (LINE * groups * tiling.chunks))))
+    lines = max(1, round(4 * nonzeros / (LINE * groups * tiling.chunks)))
+    small = 4 * nonzeros < l2_bytes * AHEAD_SHARE
+    return 0 if small or group > tiling.vectors or lines > MAX_AHEAD else lines
 
 
 def pack(weight: np.ndarray, params: SpmmParams) -> dict[str, np.ndarray]:
@@ -146,6 +147,8 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
     tiles = s.segments * t.tiles
     pixels = t.vectors * (1 + t.unaligned())
     traffic = t.traffic()
+    density = nonzero_blocks / max(1, p.blocks * s.inner)
+    unread = 4 * s.x_size * (1 - density) ** p.blocks if t.mode == "direct" else 0  # inputs that no row multiplies
     groups, weights = p.blocks / p.group, slots * (4 * p.block + 2)
     brought = brought_bytes(t, weights, l2_bytes)
     touched = groups * s.inner * (1 - max(0.0, 1 - slots / (p.blocks * s.inner)) ** p.group)
@@ -155,8 +158,8 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
         loads=tiles * (slots * (pixels + (0.25 if p.quads else p.block) + INDEX_LOADS) + stores) + traffic.loads,
         groups=tiles * loops / p.group,
         l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes)
-        + (ENDS_WAIT * brought if p.group >= MANY_ROWS else 0), memory_bytes=brought + traffic.memory_bytes,
-        family=f"spmm/{t.mode}", pixels=s.pixels, density=nonzero_blocks / max(1, p.blocks * s.inner))
+        + (ENDS_WAIT * brought if p.group >= MANY_ROWS else 0), memory_bytes=brought + traffic.memory_bytes - unread,
+        family=f"spmm/{t.mode}", pixels=s.pixels, density=density)
 
 
 def build(params: SpmmParams, isa: Isa) -> Any:
