@@ -73,12 +73,20 @@ def test_kernels_lower_like_scheduled_functions(family):
     ({"batch": 2}, "more tokens"),
     ({"split_k": 5}, "too short"),
     ({"dtype": "int8", "gather": Gather(128, 1)}, "even number"),
+    ({"tile": replace(SMALL, rows=48)}, "whole fragments"),
+    ({"tile": replace(SMALL, stages=1)}, "two stages"),
+    ({"tile": replace(SMALL, depth=48)}, "whole fragments"),
 ])
 def test_what_no_kernel_computes_has_a_reason(change, reason):
     p = replace(PRODUCTS["aligned tokens first"], **change)
     assert reason in reject(p)
     with pytest.raises(FormatError, match=reason):
         FAMILIES["dense"].build(p)
+
+
+def test_warps_of_odd_rows_share_no_metadata():
+    with pytest.raises(FormatError, match="share a word"):
+        FAMILIES["sparse"].build(replace(PRODUCTS["aligned tokens first"], tile=replace(SMALL, rows=32)))
 
 
 @pytest.mark.parametrize("architecture", tiles.LIMITS)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.errors import FormatError
 from sparsec.kernels.cuda import fragments, metadata, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
@@ -62,7 +63,14 @@ def shared_bytes(p: MmaParams) -> int:
 
 
 def build(params: MmaParams) -> Any:
-    """The kernel: (values, metadata, [gather], [scale], bias, x, [residual]) -> ([partial], y)."""
+    """The kernel: (values, metadata, [gather], [scale], bias, x, [residual]) -> ([partial], y).
+
+    Raises:
+        FormatError: no kernel computes the product.
+
+    """
+    if params.tile.row_blocks % params.itemsize:
+        raise FormatError(f"no sparse tensor-core kernel for {params}: two blocks of 16 rows share a word of metadata")
     return pipeline.build(params, weight(params))
 
 

@@ -200,14 +200,16 @@ class MmaParams:
 
 def reject(p: MmaParams) -> str | None:
     """Why no kernel computes the product, or None; whether an architecture can run its tile is `tiles.reject`'s."""
-    if p.dtype == "int8" and p.layout == "kn":
-        return "int8 activations must be tokens first, since ldmatrix transposes 16-bit elements only"
-    if p.copy_bytes < 2:
-        return f"int8 activations need an even number of contiguous features: k = {p.k}, gather {p.gather}"
-    if p.layout == "kn" and p.window:
-        return "the windows of an image need its channels last, and so tokens first"
-    if p.layout == "nk" and p.batch != 1:
-        return "a batch of matrices with tokens first is one matrix with more tokens"
-    if p.split_k > 1 and (p.split_k - 1) * p.share_tiles >= p.k_tiles:
-        return f"K = {p.depth} is too short for {p.split_k} shares of whole stages"
-    return None
+    t = p.tile
+    whole = t.rows % (16 * t.warps[0]) == t.columns % (8 * t.warps[1]) == t.depth % p.step == 0
+    reasons = {
+        f"{t} does not deal whole fragments to its warps and two stages or more to the copies": not whole or t.stages < 2,
+        "int8 activations must be tokens first, since ldmatrix transposes 16-bit elements only":
+            p.dtype == "int8" and p.layout == "kn",
+        f"int8 activations need an even number of contiguous features: k = {p.k}, gather {p.gather}": p.copy_bytes < 2,
+        "the windows of an image need its channels last, and so tokens first": p.layout == "kn" and p.window is not None,
+        "a batch of matrices with tokens first is one matrix with more tokens": p.layout == "nk" and p.batch != 1,
+        f"K = {p.depth} is too short for {p.split_k} shares of whole stages":
+            p.split_k > 1 and (p.split_k - 1) * p.share_tiles >= p.k_tiles,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
