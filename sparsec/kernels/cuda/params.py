@@ -203,11 +203,13 @@ def reject(p: MmaParams) -> str | None:
     t = p.tile
     whole = t.rows % (16 * t.warps[0]) == t.columns % (8 * t.warps[1]) == t.depth % p.step == 0
     reasons = {
-        f"{t} does not deal whole fragments to its warps and two stages or more to the copies": not whole or t.stages < 2,
+        f"{t} does not deal whole fragments to its warps and two stages or more to the copies":
+            not whole or t.stages < 2,
         "int8 activations must be tokens first, since ldmatrix transposes 16-bit elements only":
             p.dtype == "int8" and p.layout == "kn",
         f"int8 activations need an even number of contiguous features: k = {p.k}, gather {p.gather}": p.copy_bytes < 2,
-        "the windows of an image need its channels last, and so tokens first": p.layout == "kn" and p.window is not None,
+        "the windows of an image need its channels last, and so tokens first":
+            p.layout == "kn" and p.window is not None,
         "a batch of matrices with tokens first is one matrix with more tokens": p.layout == "nk" and p.batch != 1,
         f"K = {p.depth} is too short for {p.split_k} shares of whole stages":
             p.split_k > 1 and (p.split_k - 1) * p.share_tiles >= p.k_tiles,
