@@ -33,6 +33,7 @@ class Work:
         family: the kernel's, for which a machine may have an efficiency.
         pixels: columns of activations.
         density: share of the weight that is multiplied.
+        serial: one thread does it all.
 
     """
 
@@ -44,6 +45,7 @@ class Work:
     family: str = ""
     pixels: int = 1
     density: float = 1.0
+    serial: bool = False
 
 
 @dataclass(frozen=True)

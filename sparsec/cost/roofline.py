@@ -30,6 +30,9 @@ DENSITIES = (0.05, 0.2, 0.5)
 EXPOSED = 0.5
 """The share of the shorter one of a core's work and its waiting for memory that does not hide behind the longer."""
 
+FORK_S = 2.5e-6
+"""Seconds until the threads of a kernel have begun and joined again (TVM 0.27's pool)."""
+
 
 @dataclass(frozen=True)
 class Machine:
@@ -56,15 +59,16 @@ class Machine:
     efficiency: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
     def seconds(self, work: Work, threads: int = 1) -> float:
-        """The time of a run whose work is shared evenly by the threads."""
+        """The time of a run whose work is shared evenly by the threads, unless one does it all."""
+        threads = 1 if work.serial else threads
         busy = max(work.fmas / self.fmas_per_s, work.loads / self.loads_per_s) + work.l2_bytes / self.l2_bytes_per_s
         core, memory = busy / threads, work.memory_bytes / self.memory_bytes_per_s
         roofline = max(core, memory) + EXPOSED * min(core, memory)
         return self.overhead(work, threads) + self.factor(work) * roofline
 
     def overhead(self, work: Work, threads: int = 1) -> float:
-        """What calls and short loops take of it."""
-        return self.call_s + work.groups * self.group_s / threads
+        """What calls, waking threads and short loops take of it."""
+        return self.call_s + (FORK_S if threads > 1 else 0.0) + work.groups * self.group_s / threads
 
     def factor(self, work: Work) -> float:
         """What the kernel's family takes longer than the rates say."""

@@ -42,7 +42,16 @@ def options(node: ir.Node, isa: Isa) -> list[Option]:
 
 
 def options_of(weight: np.ndarray, shape: Matvec, isa: Isa) -> list[Option]:
-    """Every way to multiply a weight (outputs, inputs)."""
+    """Every way to multiply a weight (outputs, inputs), small ones by one thread rather than waking the others."""
+    shared = _options(weight, shape, isa)
+    if isa.threads == 1:
+        return shared
+    alone = _options(weight, shape, replace(isa, threads=1))
+    return [*shared, *(replace(each, detail=f"{each.detail} one thread", work=replace(each.work, serial=True))
+                       for each in alone)]
+
+
+def _options(weight: np.ndarray, shape: Matvec, isa: Isa) -> list[Option]:
     return [_dense_option(weight, shape, isa), _csr_option(weight, shape, isa), *_well_options(weight, shape, isa)]
 
 
