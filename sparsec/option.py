@@ -63,7 +63,6 @@ class GpuWork:
         stage_copies: pieces that the activations of a stage are copied in.
         sparse: the weight is 2:4.
         stage_decoded: elements of the weight that a stage expands in registers.
-        vector_fmas: multiply-adds outside the tensor cores.
         launches: kernels.
 
     """
@@ -79,7 +78,6 @@ class GpuWork:
     stage_copies: float
     sparse: bool = False
     stage_decoded: float = 0.0
-    vector_fmas: float = 0.0
     launches: int = 1
 
 

@@ -1,11 +1,10 @@
 """The cost model of products on a GPU's tensor cores: deterministic, from published rates, without a GPU at hand.
 
-    t = launches + max(bytes / bandwidth, waves * t_block) + t_vector
-    t_block = fill + stages * max(multiply-adds / rate of one multiprocessor, bytes / its share of the L2 cache's
-                                  bandwidth, copies / its rate, latency / stages in flight)
+    t = launches + fill + max(bytes / bandwidth, waves * t_block)
+    t_block = stages * max(multiply-adds / rate of one multiprocessor, bytes / its share of the L2 cache's
+                           bandwidth, copies / its rate, latency / stages in flight)
 
-The blocks of a kernel run in waves of as many as the multiprocessors hold. `t_vector` is what runs outside the tensor
-cores: the residual of a 2:4 weight.
+The blocks of a kernel run in waves of as many as the multiprocessors hold.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ class Device:
         memory_bytes_per_s: bandwidth of the memory.
         mma_per_s: half-precision multiply-adds per second, float32 sums, on dense tensor cores.
         sparse_gain: how much faster 2:4 products are, where tensor cores are the limit.
-        vector_per_s: float32 multiply-adds per second outside the tensor cores.
         shared_bytes: shared memory of a multiprocessor.
         threads: threads of a multiprocessor.
 
@@ -37,7 +35,6 @@ class Device:
     memory_bytes_per_s: float
     mma_per_s: float
     sparse_gain: float
-    vector_per_s: float
     shared_bytes: int
     threads: int
 
@@ -59,7 +56,7 @@ class Device:
         return work.nbytes / self.memory_bytes_per_s
 
     def compute(self, work: GpuWork) -> float:
-        """Seconds that the blocks take, wave by wave, and the work outside the tensor cores."""
+        """Seconds that the blocks take, wave by wave."""
         resident = max(1, min(self.shared_bytes // max(work.shared_bytes, 1), self.threads // work.threads))
         rate = self.mma_per_s / self.multiprocessors * (self.sparse_gain if work.sparse else 1.0)
         busy = min(resident, math.ceil(work.blocks / self.multiprocessors))  # blocks that share a multiprocessor
@@ -67,7 +64,7 @@ class Device:
                                 work.stage_copies / COPIES_PER_S, work.stage_bytes / L2_BYTES_PER_S)
         stage = max(arithmetic, LATENCY_S / max(1, work.stages_in_flight))
         waves = math.ceil(work.blocks / (self.multiprocessors * resident))
-        return waves * work.stages * stage + work.vector_fmas / self.vector_per_s
+        return waves * work.stages * stage
 
 
 LAUNCH_S = 3e-6
@@ -87,12 +84,12 @@ REACHED = 0.62
 """The share of Hopper's rate that `mma` reaches, which its tensor cores exceed with `wgmma` only: an assumption."""
 
 DEVICES = {
-    "sm_80": Device("A100 SXM 80 GB", 108, 2.039e12, 156e12, 1.6, 9.75e12, 164 << 10, 2048),
-    "sm_86": Device("A40", 84, 0.696e12, 74.8e12, 1.6, 18.7e12, 100 << 10, 1536),
-    "sm_89": Device("L40S", 142, 0.864e12, 181e12, 1.6, 45.8e12, 100 << 10, 1536),
-    "sm_90": Device("H200 SXM", 132, 4.8e12, REACHED * 494.5e12, 1.6, 33.5e12, 228 << 10, 2048),
+    "sm_80": Device("A100 SXM 80 GB", 108, 2.039e12, 156e12, 1.6, 164 << 10, 2048),
+    "sm_86": Device("A40", 84, 0.696e12, 74.8e12, 1.6, 100 << 10, 1536),
+    "sm_89": Device("L40S", 142, 0.864e12, 181e12, 1.6, 100 << 10, 1536),
+    "sm_90": Device("H200 SXM", 132, 4.8e12, REACHED * 494.5e12, 1.6, 228 << 10, 2048),
 }
-"""By architecture. Bandwidth, tensor and float32 rates are those of NVIDIA's data sheets (half the FLOPS); shared
+"""By architecture. Bandwidth and tensor rates are those of NVIDIA's data sheets (half the FLOPS); shared
 memory and threads those of the CUDA programming guide, "Compute Capabilities". The gain of 2:4 is not the 2 of the data
 sheets: cuSPARSELt reaches 1.5 to 1.8 times cuBLASLt from 4096 x 4096 on (PyTorch's semi-structured sparsity, A100 and
 H100).

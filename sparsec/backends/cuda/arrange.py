@@ -5,7 +5,6 @@ The kernels gather the features of the activations by index, so a column may be 
     windows   N:M with M = N + 2 (4:6, 6:8): overlapping windows of four columns, each taking up to two of what the
               windows before it have left (SlideSparse)
     permuted  channels reordered, found by a greedy search (Pool and Yu, Channel Permutations for N:M Sparsity, 2021)
-    split     the first two non-zeros of every four, and the rest for a second product
 """
 
 from __future__ import annotations
@@ -31,14 +30,12 @@ class Arranged:
         weight: (outputs, columns), 2:4.
         gather: the input that each column multiplies (columns,), None for its own number.
         run: the length of aligned runs of columns that are aligned runs of inputs.
-        rest: (outputs, inputs) what a second product must add, or None.
 
     """
 
     weight: np.ndarray = field(repr=False)
     gather: np.ndarray | None = field(default=None, repr=False)
     run: int = 1
-    rest: np.ndarray | None = field(default=None, repr=False)
 
 
 def plain(weight: np.ndarray) -> Arranged | str:
@@ -84,9 +81,9 @@ def permuted(weight: np.ndarray) -> Arranged | str:
         counts = used[group[0]].copy()
         while len(group) < GROUP:
             tried = np.array(free[-CANDIDATES:])
-            full = used[tried] @ (counts >= KEPT)  # non-zeros too many
-            overlap = used[tried] @ counts
-            best = int(np.lexsort((overlap, full))[0])
+            full, sums = used[tried] @ (counts >= KEPT), used[tried].sum(axis=1)  # non-zeros too many, and all
+            overlap = np.round(used[tried] @ counts - sums * counts.mean(), 3)  # beyond chance
+            best = int(np.lexsort((-sums, overlap, full))[0])
             if full[best]:
                 return "no order of the channels was found that leaves two of four"
             group.append(int(tried[best]))
@@ -95,14 +92,6 @@ def permuted(weight: np.ndarray) -> Arranged | str:
         order += group
     gather = np.array(order)
     return Arranged(np.ascontiguousarray(weight[:, gather]), gather)
-
-
-def split(weight: np.ndarray) -> Arranged | str:
-    """The two largest of every four weights, and the rest."""
-    if weight.shape[1] % GROUP:
-        return f"K = {weight.shape[1]} is not a multiple of {GROUP}"
-    projected = project(weight)
-    return Arranged(projected, rest=weight - projected)
 
 
 def project(weight: np.ndarray) -> np.ndarray:

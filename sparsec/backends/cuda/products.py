@@ -94,6 +94,9 @@ def options(layer: Layer, archs: tuple[str, ...], half: str) -> tuple[list[Optio
             continue
         served[way.family] = name
         offers += _options(name, layer, arranged, archs, half)
+    if "mma.sp" not in served and layer.weight.shape[1] % arrange.GROUP == 0:
+        over = np.count_nonzero(layer.weight) - np.count_nonzero(arrange.project(layer.weight))
+        refused["nm 2:4 and the rest"] = f"no kernel adds the {over / layer.weight.size:.1%} of weights left over"
     return offers, refused
 
 
