@@ -16,6 +16,7 @@ from sparsec.kernels.activations import ACTIVATIONS
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.params import OUTPUTS, VECTOR_BYTES, MmaParams
+from sparsec.kernels.product import Epilogue
 
 THREADS = 256  # of a block of the kernel that sums shares of K
 
@@ -135,9 +136,16 @@ def _finish(p: MmaParams, buffers: Any, values: Any, at: Any, row: Any) -> None:
         value = value + buffers["bias"][output]
         if p.epilogue.residual:
             value = value + T.Cast("float32", residual[i])
-        e = p.epilogue
-        T.buffer_store(results, T.Cast(p.out, ACTIVATIONS[e.activation](value, 1, e.alpha, e.beta)), [i])
+        T.buffer_store(results, T.Cast(p.out, _activated(p.epilogue, value)), [i])
     _store(buffers["y"], at, results, vector)
+
+
+def _activated(e: Epilogue, value: Any) -> Any:
+    """The activation of a float; NaN stays NaN, although a GPU's maximum and minimum return their other operand."""
+    if e.activation == "none":
+        return value
+    value = T.Bind(value)
+    return T.Select(T.isnan(value), value, ACTIVATIONS[e.activation](value, 1, e.alpha, e.beta))
 
 
 def _store(to: Any, at: Any, source: Any, vector: int, first: Any = 0) -> None:
