@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -127,11 +127,16 @@ def _options(name: str, layer: Layer, arranged: Arranged, archs: tuple[str, ...]
     family = WAYS[name].family
     m, depth = arranged.weight.shape
     gather = None if arranged.gather is None else Gather(depth, arranged.run)
+    counted: dict[tuple[int, int], BitmapParams] = {}  # how non-zeros fall into stages
     for tile, shares in itertools.product(tiles.candidates(layer.columns, 2), SHARES):
         p = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, "nk", layer.epilogue,
                       gather=gather, window=layer.window, split_k=shares)
         if reject(p) is None and (family != "bitmap" or tile.columns <= FEW):
-            params = bitmap.params(arranged.weight, p) if family == "bitmap" else p
+            params: MmaParams | BitmapParams = p
+            if family == "bitmap":
+                stage = tile.rows, tile.depth
+                counted[stage] = counted.get(stage) or bitmap.params(arranged.weight, p)
+                params = replace(counted[stage], product=p)
             needed = FAMILIES[family].shared_bytes(params)
             if all(tiles.reject(needed, arch) is None for arch in archs):
                 work = _work(family, p, params)

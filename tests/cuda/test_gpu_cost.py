@@ -1,0 +1,59 @@
+"""The choice between formats on a GPU: by bytes where there are few tokens, by tensor cores where there are many."""
+
+import numpy as np
+import pytest
+
+from sparsec.backends.cuda.arrange import project
+from sparsec.backends.cuda.products import Layer, options
+from sparsec.cost.gpu import DEVICES
+from sparsec.cost.plan import choose
+from sparsec.kernels.product import Epilogue
+
+RNG = np.random.default_rng(0)
+SIZE = 1536
+
+
+def best(weight, columns, arch, wanted=""):
+    offers, refused = options(Layer(weight, np.zeros(len(weight)), columns, Epilogue()), (arch,), "float16")
+    choice = choose("layer", [offer for offer in offers if offer.format.startswith(wanted)], machine=DEVICES[arch])
+    return choice.winner, refused
+
+
+@pytest.fixture(scope="module")
+def weights():
+    dense = RNG.standard_normal((SIZE, SIZE)).astype(np.float32)
+    return {"dense": dense, "2:4": project(dense), "50 %": dense * (RNG.random(dense.shape) < 0.5),
+            "90 %": dense * (RNG.random(dense.shape) < 0.1)}
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+@pytest.mark.parametrize(("weight", "columns", "expected"), [
+    ("2:4", 4096, "nm 2:4"), ("dense", 4096, "dense"), ("dense", 128, "dense"), ("50 %", 4096, "dense"),
+    ("90 %", 1, "bitmap"),
+])
+def test_the_format_chosen(weights, arch, weight, columns, expected):
+    winner, refused = best(weights[weight], columns, arch)
+    assert winner.option.format == expected
+    assert expected not in refused
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_few_tokens_are_a_matter_of_bytes(weights, arch):
+    winner, _ = best(weights["90 %"], 1, arch)
+    dense, _ = best(weights["90 %"], 1, arch, "dense")
+    assert winner.option.nbytes < dense.option.nbytes / 3
+    assert winner.predicted_s < dense.predicted_s
+
+
+@pytest.mark.parametrize("weight", ["2:4", "50 %"])
+@pytest.mark.parametrize("columns", [1, 1024])
+def test_never_slower_than_dense_and_the_same_every_time(weights, weight, columns):
+    winner, _ = best(weights[weight], columns, "sm_86")
+    assert winner.predicted_s <= best(weights[weight], columns, "sm_86", "dense")[0].predicted_s
+    assert winner == best(weights[weight], columns, "sm_86")[0]
+
+
+def test_formats_that_cannot_be_have_reasons(weights):
+    _, refused = best(weights["dense"], 128, "sm_80")
+    assert refused.keys() == {"nm 2:4", "nm 2:4 permuted", "nm 4:6", "nm 6:8", "bitmap", "nm 2:4 and the rest"}
+    assert "more than 2 non-zeros" in refused["nm 2:4"]
