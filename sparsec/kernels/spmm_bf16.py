@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels import intrinsics, spmm
+from sparsec.kernels import intrinsics, quads, spmm
 from sparsec.kernels.emit import Buffers, add_to, lanes_of, load, splat, store
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.product import Bring, Stage, Tiling
@@ -82,7 +82,7 @@ def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
 def build(params: SpmmBf16Params, isa: Isa) -> Any:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     if params.paired:
-        stage = Stage(_bf16_tile(params, intrinsics.tile_bf16), intrinsics.BF16)
+        stage = Stage(_bf16_tile(params, intrinsics.tile_bf16), intrinsics.BF16 + quads.llvm(isa.lanes))
         values, multiply = "int32", _multiply_pairs
     else:
         values, multiply, stage = "float32", _multiply_widened, Stage(_bf16_tile(params, _round_halves))
@@ -135,15 +135,25 @@ def _multiply_pairs(stored: SpmmParams, b: Buffers, source: Any, base: Any, acc:
     """One iteration: `unroll` / 2 pairs of non-zero blocks of each of the group's row blocks."""
     lanes, vectors, pairs = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // 2
     at = [index + base for index in spmm.indices(b, stored, step)]
+    words = _words(b["values"], step * (pairs * p.group * p.block), pairs * p.group * p.block, lanes)
     for pair, member in np.ndindex(pairs, p.group):
         first, second = at[2 * pair * p.group + member], at[(2 * pair + 1) * p.group + member]
         target = (pair % p.sets * p.group + member) * p.block
         for half in range(-(-vectors // 2)):
             inputs = load(source, first + half * lanes, lanes), load(source, second + half * lanes, lanes)
             for r, side in np.ndindex(p.block, min(2, vectors - 2 * half)):
-                weights = splat(b["values"][((step * pairs + pair) * p.group + member) * p.block + r], lanes)
+                weights = words[(pair * p.group + member) * p.block + r]
                 register = ((target + r) * vectors + 2 * half + side) * lanes
                 store(acc, register, intrinsics.dot_bf16(load(acc, register, lanes), *inputs, weights, side))
+
+
+def _words(values: Any, first: Any, count: int, lanes: int) -> list[Any]:
+    """Pairs of weights, each in all words of a vector: brought four at a time where they are so many."""
+    if count % quads.QUAD:
+        return [splat(values[first + slot], lanes) for slot in range(count)]
+    fours = [T.Bind(quads.quad(values, first + slot, lanes)) for slot in range(0, count, quads.QUAD)]
+    return [T.reinterpret(f"int32x{lanes}", T.Bind(quads.pick(fours[slot // quads.QUAD], slot % quads.QUAD, lanes)))
+            for slot in range(count)]
 
 
 def _multiply_widened(stored: SpmmParams, b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams,
