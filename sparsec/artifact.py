@@ -226,7 +226,7 @@ def _lay_out(program: Program, codec: str) -> tuple[bytes, tuple[Constant, ...],
     def append(array: np.ndarray) -> int:
         weights.extend(bytes(-len(weights) % ALIGNMENT))
         offset = len(weights)
-        weights.extend(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+        weights.extend(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return offset
 
     stored: list[StoredWeight] = []

@@ -1,0 +1,129 @@
+"""Artifacts for GPUs: a cubin for every architecture, sparse instructions, and clear errors."""
+
+import subprocess
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import sparsec
+from sparsec.artifact import Artifact
+from sparsec.backends.cuda import driver, toolchain
+from sparsec.backends.cuda.library import fat_binary_of
+from sparsec.errors import ArtifactError, ToolchainError, UsageError
+from sparsec.target import resolve
+from tests.cuda import networks
+from tests.cuda.test_cuda_sass import CUOBJDUMP, NVCC, needs_cuobjdump
+
+needs_nvcc = pytest.mark.skipif(NVCC is None, reason="needs nvcc, for example from the package nvidia-cuda-nvcc")
+needs_no_gpu = pytest.mark.skipif(driver.missing(driver.probe()) is None, reason="there is a GPU here")
+
+
+@pytest.fixture(scope="module")
+def artifact():
+    return sparsec.compile(networks.transformer(), "cuda-sm80+sm90")
+
+
+def dump(artifact, tmp_path, option):
+    path = tmp_path / "code.fatbin"
+    path.write_bytes(fat_binary_of(artifact.library))
+    return subprocess.run([CUOBJDUMP, option, path], capture_output=True, text=True, check=True).stdout
+
+
+@needs_nvcc
+@needs_cuobjdump
+def test_every_architecture_has_code_and_the_first_has_ptx(artifact, tmp_path):
+    code = dump(artifact, tmp_path, "-lelf")
+    assert [arch for arch in ("sm_80", "sm_86", "sm_90") if f".{arch}." in code] == ["sm_80", "sm_90"]
+    assert ".sm_80.ptx" in dump(artifact, tmp_path, "-lptx")
+
+
+@needs_nvcc
+@needs_cuobjdump
+def test_every_24_layer_runs_on_sparse_tensor_cores(artifact, tmp_path):
+    assert {layer["format"] for layer in artifact.report["layers"]} == {"nm 2:4"}
+    functions = dump(artifact, tmp_path, "-sass").split("Function : ")[1:]
+    products = [text for text in functions if text.startswith("product")]
+    assert products
+    assert all("HMMA.SP" in text for text in products)
+
+
+@needs_nvcc
+@needs_no_gpu
+def test_the_report_says_that_nothing_was_verified(artifact):
+    assert "no NVIDIA driver" in artifact.report["verification"]["skipped"]
+    assert artifact.report["precision"] == "fp16"
+
+
+@needs_nvcc
+@needs_no_gpu
+def test_a_session_without_a_gpu_is_refused(artifact):
+    with pytest.raises(ArtifactError, match=r"compiled for sm_80, sm_90 .* no NVIDIA driver .* --target cpu"):
+        sparsec.InferenceSession(artifact)
+
+
+@needs_nvcc
+@pytest.mark.parametrize("gpu", [driver.Gpu((13, 2), (7, 5)), driver.Gpu((12, 2), (8, 0))])
+def test_a_session_on_the_wrong_gpu_is_refused(artifact, gpu, monkeypatch):
+    monkeypatch.setattr(driver, "probe", lambda: gpu)
+    with pytest.raises(ArtifactError):
+        sparsec.InferenceSession(Artifact.load(artifact.to_bytes()))
+
+
+@needs_nvcc
+def test_bf16_constants_survive_the_file():
+    artifact = sparsec.compile(networks.network(), "cuda-sm80", precision="bf16")
+    loaded = Artifact.load(artifact.to_bytes())
+    assert "bfloat16" in {constant.dtype for constant in loaded.manifest.constants}
+    for one, other in zip(artifact.constants(), loaded.constants(), strict=True):
+        np.testing.assert_array_equal(one.view(np.uint8), other.view(np.uint8))
+
+
+@needs_nvcc
+def test_projection_is_reported_layer_by_layer():
+    graph = networks.Graph()
+    graph("MatMul", "x", graph.constant(graph.random(64, 32)), name="y")
+    model = graph.model({"x": (1, [4, 64])}, {"y": [4, 32]})
+    (layer,) = sparsec.compile(model, "cuda-sm80", project_2of4=True).report["layers"]
+    assert layer["format"] == "nm 2:4"
+    assert 0.1 < layer["projection_error"] < 0.6
+    (layer,) = sparsec.compile(model, "cuda-sm80").report["layers"]
+    assert layer["format"] in ("dense", "bitmap")
+
+
+def test_projection_needs_whole_groups():
+    graph = networks.Graph()
+    graph("MatMul", "x", graph.constant(graph.random(6, 8)), name="y")
+    with pytest.raises(UsageError, match="6 inputs are no multiple of 4"):
+        sparsec.compile(graph.model({"x": (1, [4, 6])}, {"y": [4, 8]}), "cuda-sm80", project_2of4=True)
+
+
+@pytest.mark.parametrize(("target", "options", "reason"), [
+    ("cuda-sm75", {}, "begin with sm_80"),
+    ("cuda-sm80", {"precision": "fp32"}, "choose one of fp16, bf16"),
+    ("cuda-sm80", {"optimize": "size"}, "optimize='latency'"),
+    ("cpu-avx2", {"precision": "fp16"}, "choose one of fp32, bf16, int8"),
+    ("cpu-avx2", {"project_2of4": True}, "compile for a cuda target"),
+])
+def test_what_does_not_go_together_is_refused(target, options, reason):
+    with pytest.raises(UsageError, match=reason):
+        sparsec.compile(networks.network(), target, tune="off", **options)
+
+
+def test_without_a_compiler_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr(toolchain, "_packaged", lambda: None)
+    with pytest.raises(ToolchainError, match=r"pip install 'sparsec\[cuda\]'"):
+        toolchain.find()
+
+
+@needs_nvcc
+def test_source_that_does_not_compile_is_an_error():
+    with pytest.raises(ToolchainError, match="nvcc failed"):
+        toolchain.fat_binary("this is no CUDA", ["sm_80"])
+
+
+def test_targets_of_several_architectures():
+    assert resolve("cuda-sm90+sm80").archs == ("sm_90", "sm_80")
+    assert replace(resolve("cuda-sm80"), name="") == replace(resolve("cuda-sm80+sm80"), name="")

@@ -1,0 +1,78 @@
+"""Whole models for GPUs, every kernel in the emulator, beside onnxruntime."""
+
+from functools import partial
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from sparsec.backends.cuda.lower import lower
+from sparsec.backends.cuda.planning import layer_of, layer_options
+from sparsec.cost.calibration import calibration_of
+from sparsec.cost.plan import choose
+from sparsec.graph import reader
+from sparsec.graph.compare import random_feeds
+from sparsec.option import HALF_PRECISIONS
+from sparsec.passes.context import Context
+from sparsec.pipeline import run_passes
+from sparsec.target import resolve
+from tests.cuda import networks, walk
+from tests.cuda.emulator import emulate
+
+pytestmark = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
+TARGET = resolve("cuda-sm80+sm86")
+MASK = np.array([[1] * 12 + [0] * 4])
+
+
+def planned(model, wanted, precision="fp16"):
+    """The rewritten graph; each layer takes the cheapest of the wanted formats that it can have."""
+    graph = reader.load(model)
+    run_passes(graph, Context(TARGET))
+    pick = partial(choose, machine=calibration_of(TARGET, 1).machine)
+    for node in graph.graph:
+        if layer_of(node) is not None:
+            options, _ = layer_options(node, TARGET, precision)
+            offered = {option.format for option in options}
+            form = next(each for each in wanted if each in offered)
+            node.meta["choice"] = pick(node.name, [option for option in options if option.format == form])
+    return graph
+
+
+@pytest.mark.parametrize("precision", HALF_PRECISIONS)
+@pytest.mark.parametrize("build", [networks.transformer, networks.network])
+def test_models_match_onnxruntime(build, precision):
+    model = build()
+    feeds = random_feeds(reader.load(model))
+    feeds |= {"mask": MASK} if "mask" in feeds else {}
+    lowered = lower(planned(model, ("nm 2:4", "dense"), precision), TARGET, precision)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    for mine, reference in zip(walk.run(lowered, feeds), session.run(None, feeds), strict=True):
+        assert mine.dtype == np.float32
+        assert np.abs(mine - reference).max() <= HALF_PRECISIONS[precision] * np.abs(reference).max()
+
+
+@pytest.mark.parametrize("form", ["bitmap", "nm 4:6", "nm 6:8", "nm 2:4 permuted"])
+def test_every_format_runs(form):
+    rng = np.random.default_rng(3)
+    weight = {"nm 4:6": partial(drop, rng, 6), "nm 6:8": partial(drop, rng, 8)}.get(form, partial(half, rng))(48, 96)
+    graph = networks.Graph()
+    graph("MatMul", "x", graph.constant(weight.T), name="y")
+    model = graph.model({"x": (1, [4, 96])}, {"y": [4, 48]})
+    lowered = lower(planned(model, (form,)), TARGET, "fp16")
+    x = rng.standard_normal((4, 96)).astype(np.float32)
+    (y,) = walk.run(lowered, {"x": x})
+    np.testing.assert_allclose(y, x @ weight.T, atol=2e-2 * np.abs(x @ weight.T).max())
+
+
+def half(rng, rows, columns):
+    """A matrix whose first columns are full and whose others are empty."""
+    weight = rng.standard_normal((rows, columns)).astype(np.float32)
+    weight[:, columns // 2:] = 0
+    return weight
+
+
+def drop(rng, size, rows, columns):
+    """A matrix without two of every `size` weights."""
+    groups = rng.standard_normal((rows, columns // size, size)).astype(np.float32)
+    np.put_along_axis(groups, np.argsort(rng.random(groups.shape), axis=2)[..., :2], 0, axis=2)
+    return groups.reshape(rows, columns)
