@@ -111,7 +111,7 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         codec: how values are stored where formats are: a key of `sparsec.formats.CODECS`. A lossy one changes the
             weights before anything is chosen.
         max_error: the largest error of an output relative to its largest magnitude; without it, the precision's and the
-            codec's own; codecs of shared or 8-bit weights have none: the error is reported.
+            codec's own; codecs of shared weights have none: the error is reported.
         dump_ir: a directory for the graph after every pass.
         progress: told of every step.
 

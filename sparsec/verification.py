@@ -13,7 +13,7 @@ from sparsec.graph.compare import Feeds
 from sparsec.graph.references import Comparison, Model, compare_with_references
 from sparsec.target import machine_features
 
-CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2}
+CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2, "int8": 5e-2}
 """The largest error of an output that storing weights in fewer bits may cause."""
 
 Execute = Callable[[Artifact], Callable[[Feeds], Sequence[np.ndarray]]]
@@ -23,7 +23,7 @@ Execute = Callable[[Artifact], Callable[[Feeds], Sequence[np.ndarray]]]
 def tolerance(error: float, codec: str) -> float | None:
     """The largest error of an output, given that of its precision.
 
-    None where weights are rounded so far that it says nothing about the program.
+    None where weights are shared, so that the error says nothing about the program.
     """
     return None if codec not in CODEC_ERRORS else max(error, CODEC_ERRORS[codec])
 

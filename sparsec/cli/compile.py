@@ -68,7 +68,8 @@ def command(
     codec: Annotated[str, typer.Option(
         help="How balanced and size store values; `sparsec formats` lists the codecs.")] = "f32",
     max_error: Annotated[float | None, typer.Option(
-        min=0, help="Largest error of an output relative to its largest magnitude; else 1e-4, bf16 2e-2, int8 5e-2.",
+        min=0, help="Largest error of an output relative to its largest magnitude; else 1e-4, bf16 2e-2, int8 5e-2, "
+                    "and none for codebooks.",
         )] = None,
     measure_on: Annotated[str | None, typer.Option(
         metavar="rpc://HOST:PORT/KEY", help="Measure on the servers of a key behind TVM's RPC tracker.")] = None,
@@ -188,6 +189,7 @@ def _verdict(verification: dict[str, Any] | None) -> str:
     classes = "".join(f"; {share:.0%} of '{name}' have the same class"
                       for name, share in verification["same_class"].items())
     if verification["tolerance"] is None:
-        return f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: few bits{classes}"
+        return (f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: shared weights "
+                f"have no limit but --max-error{classes}")
     return (f"outputs match {verification['reference']}: largest relative error {worst:.1e}, "
             f"tolerance {verification['tolerance']:.0e}{classes}")
