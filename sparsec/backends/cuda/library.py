@@ -27,7 +27,7 @@ _WORD = 8
 
 
 FATBIN = b"\x50\xed\x55\xba"
-"""The first bytes of a fat binary."""
+"""The first bytes of a fat binary; its version, the length of its header (both 2 bytes) and of the rest (8) follow."""
 
 
 def build_library(executable: tvm.runtime.Executable, archs: Sequence[str]) -> tuple[bytes, tuple[int, ...]]:
@@ -49,13 +49,15 @@ def build_library(executable: tvm.runtime.Executable, archs: Sequence[str]) -> t
 
 
 def fat_binary_of(library: bytes) -> bytes:
-    """The fat binary in a library, for `cuobjdump`, with whatever follows it.
+    """The fat binary in a library, for `cuobjdump`.
 
     Raises:
         ValueError: there is none.
 
     """
-    return library[library.index(FATBIN):]
+    begin = library.index(FATBIN)
+    header, rest = (int.from_bytes(library[begin + at:begin + end], "little") for at, end in ((6, 8), (8, 16)))
+    return library[begin:begin + header + rest]
 
 
 def _rewritten(blob: bytes, archs: Sequence[str]) -> bytes:
