@@ -1,8 +1,9 @@
 """Matrix products on NVIDIA tensor cores: kernel families in TIR, each with the packing of its weight.
 
-    mma_sp     2:4 weights, `mma.sp::ordered_metadata`
-    mma_dense  any weight, `mma`
-    bitmap     any pattern: stored sparse, multiplied dense
+    mma_sp                 2:4 weights, `mma.sp::ordered_metadata`
+    mma_dense              any weight, `mma`
+    bitmap                 any pattern: stored sparse, multiplied dense
+    wgmma_sp, wgmma_dense  the packings of the first two, multiplied by Hopper's warp groups
 
 All share one skeleton (`pipeline.py`): the weight is the tensor cores' left operand, prepacked in the order in which
 lanes hold it; activations are staged in shared memory (`staging.py`); `epilogue.py` finishes and stores the sums.
