@@ -288,9 +288,16 @@ def _parse(name: str, contents: dict[str, bytes]) -> Artifact:
     try:
         first, *others = (_parse_bucket(name, contents, hashes, index)
                           for index in range((len(contents) - 1) // (len(MEMBERS) - 1)))
+        require(all(_ranks(each) == _ranks(first) for each in others), "its buckets differ in more than sizes")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ArtifactError(f"{name} contradicts itself ({error}); compile the model again") from error
     return replace(first, others=tuple(others)) if others else first
+
+
+def _ranks(bucket: Artifact) -> list[tuple[str, str, int]]:
+    """What the tensors of all buckets of a model have in common."""
+    tensors = *bucket.manifest.inputs, *bucket.manifest.outputs
+    return [(spec.name, spec.dtype, len(spec.shape)) for spec in tensors]
 
 
 def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str], index: int) -> Artifact:

@@ -19,7 +19,8 @@ def command(
     from sparsec.portable import is_portable
 
     loaded = Artifact.load(artifact, require_signature=require_signature)
-    loaded.constants()
+    for bucket in loaded.buckets:
+        bucket.constants()
     if not is_portable(loaded):
         loaded.check_machine()
     signed = f"signed by the owner of {require_signature}" if require_signature else "signature not checked"

@@ -5,6 +5,7 @@ import json
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from sparsec.buckets import merge
 from tests.graph.texts import model
 from tests.hostile.fuzz import members, sealed, small_artifact
 
@@ -156,6 +157,7 @@ def with_member(name, data):
 
 
 WHOLE = small_artifact().to_bytes()
+PAIR = merge([small_artifact(), small_artifact()])
 SPEC = {"name": "x", "dtype": "float32", "shape": [1]}
 ARTIFACTS = {
     "empty": (b"", "is not a sparsec artifact"),
@@ -190,6 +192,12 @@ ARTIFACTS = {
     "an input of negative size": (lying(inputs=[{**SPEC, "shape": [-1]}]), "contradicts itself"),
     "an entry that is no text": (lying(entry=None), "contradicts itself"),
     "an unknown field": (lying(surprise=1), "contradicts itself"),
+    "half a bucket": (with_member("1/manifest.json", b"{}"), "is damaged"),
+    "a bucket of another library": (sealed({**members(PAIR), "1/library.bin": b"evil"}),
+                                    "contradicts itself.*1/library"),
+    "buckets of other inputs": (sealed({**members(PAIR), "1/manifest.json": json.dumps(
+        json.loads(members(PAIR)["1/manifest.json"]) | {"inputs": []}).encode()}), "differ in more than sizes"),
+    "a bucket that is no JSON": (sealed({**members(PAIR), "1/manifest.json": b"{"}), "contradicts itself"),
 }
 
 

@@ -28,6 +28,7 @@ import onnx
 
 from sparsec.artifact import Artifact
 from sparsec.backends.program import Program, TensorSpec
+from sparsec.buckets import merge
 from sparsec.cli.options import read_arrays
 from sparsec.cost.calibration import calibration_of
 from sparsec.cost.calibration import key as calibration_key
@@ -130,7 +131,8 @@ def calibration():
 TUNING = [json.dumps({"key": key, "kernel": "k", "detail": "d", "seconds": 1e-6}).encode() for key in ("a", "b")]
 SUBJECTS = {  # name -> (the seeds, the mutator, what reads the file)
     "model": (models, mutant_model, reader.load),
-    "artifact": (lambda: [members(small_artifact())], mutant_artifact, lambda path: Artifact.load(path).constants()),
+    "artifact": (lambda: [members(small_artifact()), members(merge([small_artifact()] * 2))], mutant_artifact,
+                 lambda path: [bucket.constants() for bucket in Artifact.load(path).buckets]),
     "tuning": (lambda: [TUNING], mutant_json, lambda path: TuningLog(path, 0.0)),
     "calibration": (lambda: [calibration()], mutant_json, lambda path: calibration_of(resolve("cpu"), 1, path)),
     "arguments": (arguments.seeds, arguments.mutant, arguments.read),
