@@ -19,9 +19,9 @@ NAMES = {"fmas_per_s": "vector multiply-adds", "loads_per_s": "vector loads from
 
 def command(threads: options.Threads = 1, json: options.JsonFile = None) -> None:
     """Measure this machine's rates; compile, explain and bench predict with them from then on."""
-    from sparsec.backends.cpu import efficiency
-    from sparsec.backends.cpu.calibrate import machine_of, measure
-    from sparsec.cost.calibration import keep
+    from sparsec.backends.cpu.calibrate import measure
+    from sparsec.bench import efficiency
+    from sparsec.cost.calibration import keep, machine_of
     from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 
     with Console(stderr=True).status("calibrating") as status:

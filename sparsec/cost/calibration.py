@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import warnings
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -18,6 +19,7 @@ from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
 from sparsec.target import Target, machine_features, machine_name
 
+_RATES = [each.name for each in fields(Machine) if each.name != "efficiency"]
 SHIPPED = "shipped default (one Zen 5 core); `sparsec calibrate` measures this machine"
 
 
@@ -70,6 +72,11 @@ def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
     return path
 
 
+def machine_of(rates: Mapping[str, float]) -> Machine:
+    """The machine of these rates, which may be more than the cost model knows; its kernels take as long as they say."""
+    return Machine(**{name: rates[name] for name in _RATES}, efficiency={})
+
+
 def _read(path: Path) -> dict[str, Machine]:
     try:
         return {name: _machine(entry) for name, entry in json.loads(path.read_text(encoding="utf-8")).items()}
@@ -82,7 +89,7 @@ def _read(path: Path) -> dict[str, Machine]:
 
 
 def _machine(entry: dict[str, Any]) -> Machine:
-    rates = {each.name: float(entry[each.name]) for each in fields(Machine) if each.name != "efficiency"}
+    rates = {name: float(entry[name]) for name in _RATES}
     tables = {str(family): np.array(table, np.float64) for family, table in entry["efficiency"].items()}
     if any(table.shape != (len(PIXELS), len(DENSITIES)) for table in tables.values()):
         raise ValueError(f"the efficiency of {', '.join(tables)} is no table of {len(PIXELS)} x {len(DENSITIES)}")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from test_cli import sparsec, write_model
 
-from sparsec.backends.cpu import efficiency
-from sparsec.backends.cpu.calibrate import machine_of, measure
+from sparsec.backends.cpu.calibrate import measure
+from sparsec.bench import efficiency
 from sparsec.cli.calibrate import command
-from sparsec.cost.calibration import calibration_of, keep, key
+from sparsec.cost.calibration import calibration_of, keep, key, machine_of
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 from sparsec.errors import CalibrationError

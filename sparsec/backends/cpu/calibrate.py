@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tvm
 
 from sparsec.backends.cpu.build import settings
-from sparsec.cost.roofline import Machine
 from sparsec.errors import CalibrationError
 from sparsec.kernels import probes
 from sparsec.kernels.isa import Isa, isa_of
@@ -23,7 +21,6 @@ GROUPS = 1 << 16  # more than a branch predictor can remember
 ROUNDS = 20_000
 BEYOND = 16  # times the L2 cache: what the L3 cache is measured on
 DRAM_BYTES = 256 << 20
-_RATES = [each.name for each in fields(Machine) if each.name != "efficiency"]
 
 
 def measure(target: Target, threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, float]:
@@ -58,11 +55,6 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
     waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
     return {"fmas_per_s": fma, "loads_per_s": l1 / (4 * isa.lanes), "group_s": group, "l2_bytes_per_s": waited,
             "memory_bytes_per_s": l3, "call_s": call, "l3_bytes_per_s": l3, "dram_bytes_per_s": dram}
-
-
-def machine_of(rates: Mapping[str, float]) -> Machine:
-    """The rates of `measure` that the cost model knows; its kernels take as long as they say."""
-    return Machine(**{name: rates[name] for name in _RATES}, efficiency={})
 
 
 def _bandwidth(nbytes: int, isa: Isa, seconds: Callable[..., float]) -> float:

@@ -121,8 +121,10 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
 def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
     outputs = layer.stencil.outputs
     for vectors in tile_vectors(layer.stencil, threads=isa.threads):
-        # Sums in more than three quarters of the registers, or wide blocks of few rows, make LLVM spill.
-        blocks = [r for r in DENSE_BLOCKS if r <= outputs and 4 * r * vectors <= 3 * isa.registers and vectors <= 2 * r]
+        # Sums in more than three quarters of the registers, wide blocks of few rows, or no room for the weights that
+        # several vectors share make LLVM spill.
+        blocks = [r for r in DENSE_BLOCKS if r <= outputs and 4 * r * vectors <= 3 * isa.registers and vectors <= 2 * r
+                  and (vectors == 1 or r * (vectors + 1) < isa.registers)]
         for tiling in _tilings(layer, target, isa, vectors) if blocks else ():
             for block in blocks[-2:]:
                 params = dense.DenseParams(tiling, block)
