@@ -13,7 +13,7 @@ import onnxscript.optimizer
 import onnxscript.version_converter  # noqa: F401 - what commands import
 
 import sparsec.backends.cpu.calibrate
-import sparsec.backends.cpu.efficiency
+import sparsec.bench.efficiency
 import sparsec.buckets
 import sparsec.compiler
 import sparsec.portable
@@ -48,7 +48,7 @@ def run(folder, arguments, prepare=None, number=0):
     sys.argv = ["sparsec", *arguments]
     rates = {name: rate for name, rate in asdict(DEFAULT_MACHINE).items() if isinstance(rate, float)}
     sparsec.backends.cpu.calibrate.measure = lambda *_: rates  # the real measurements take long
-    sparsec.backends.cpu.efficiency.measure = lambda *_: {}
+    sparsec.bench.efficiency.measure = lambda *_: {}
     if prepare is not None:
         prepare(number)
     main()
