@@ -51,15 +51,16 @@ def test_models_match_onnxruntime(build, precision):
         assert np.abs(mine - reference).max() <= HALF_PRECISIONS[precision] * np.abs(reference).max()
 
 
+@pytest.mark.parametrize("tokens", [4, 16])
 @pytest.mark.parametrize("form", ["bitmap", "nm 4:6", "nm 6:8", "nm 2:4 permuted"])
-def test_every_format_runs(form):
+def test_every_format_runs(form, tokens):
     rng = np.random.default_rng(3)
-    weight = {"nm 4:6": partial(drop, rng, 6), "nm 6:8": partial(drop, rng, 8)}.get(form, partial(half, rng))(48, 96)
+    weight = {"nm 4:6": partial(drop, rng, 6), "nm 6:8": partial(drop, rng, 8)}.get(form, partial(half, rng))(48, 768)
     graph = networks.Graph()
     graph("MatMul", "x", graph.constant(weight.T), name="y")
-    model = graph.model({"x": (1, [4, 96])}, {"y": [4, 48]})
+    model = graph.model({"x": (1, [tokens, 768])}, {"y": [tokens, 48]})
     lowered = lower(planned(model, (form,)), TARGET, "fp16")
-    x = rng.standard_normal((4, 96)).astype(np.float32)
+    x = rng.standard_normal((tokens, 768)).astype(np.float32)
     (y,) = walk.run(lowered, {"x": x})
     np.testing.assert_allclose(y, x @ weight.T, atol=2e-2 * np.abs(x @ weight.T).max())
 

@@ -17,7 +17,7 @@ from sparsec.formats.nm import group_counts
 
 GROUP, KEPT = 4, 2
 CANDIDATES = 256
-"""Columns that one step of the search tries."""
+"""Columns, about, that one step of the search tries."""
 SEARCHED = 1 << 31
 """Multiply-adds from which on a search would take minutes."""
 
@@ -80,7 +80,7 @@ def permuted(weight: np.ndarray) -> Arranged | str:
         group = [free.pop(0)]
         counts = used[group[0]].copy()
         while len(group) < GROUP:
-            tried = np.array(free[-CANDIDATES:])
+            tried = np.array(free[::max(1, len(free) // CANDIDATES)])
             full, sums = used[tried] @ (counts >= KEPT), used[tried].sum(axis=1)  # non-zeros too many, and all
             overlap = np.round(used[tried] @ counts - sums * counts.mean(), 3)  # beyond chance
             best = int(np.lexsort((-sums, overlap, full))[0])

@@ -57,8 +57,11 @@ def copy_element(shared: Any, at: Any, source: Any, index: Any, valid: Any = Non
     """Copy 2 bytes from `source[index]` on to byte `at`; zeros where `valid` is false."""
     element = registers(1, "uint16")
     T.buffer_store(element, T.uint16(0), [0])
-    with T.If(valid if valid is not None else T.bool(True)), T.Then():
-        emit("ld.global.b16", element[0], source.ptr_to([_safe(index, valid)]))
+    if valid is None:
+        emit("ld.global.b16", element[0], source.ptr_to([index]))
+    else:
+        with T.If(valid), T.Then():
+            emit("ld.global.b16", element[0], source.ptr_to([_safe(index, valid)]))
     emit("st.shared.b16", _address(shared, at), element[0])
 
 
