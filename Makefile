@@ -2,13 +2,16 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test fuzz soak lint clean
+.PHONY: demo test conformance fuzz soak lint clean
 
 demo: $(VENV)/installed  ## compile the pruned digits network and compare it with onnxruntime
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/installed-dev  ## every test; those that need PyTorch or a GPU skip without it
 	$(BIN)/python -m pytest -n 2
+
+conformance: $(VENV)/installed-dev  ## ONNX's backend tests: right, refused, wrong and crashed per suite, about 10 minutes
+	$(BIN)/python -W ignore -m tests.conformance.run
 
 fuzz: $(VENV)/installed-dev  ## many random networks and mutated files, about 20 minutes
 	SPARSEC_FUZZ_EXAMPLES=1500 SPARSEC_FUZZ_CASES=20000 $(BIN)/python -m pytest --timeout 7200 tests/compile tests/hostile

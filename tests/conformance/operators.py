@@ -28,11 +28,12 @@ HEAD = f"""# Supported operators
 
 Written by `{REGENERATE}`; `make conformance` runs ONNX's tests of whole suites.
 
-Every operator takes its path per node: where all inputs are constants it is computed at compile time, by ONNX's reference
-implementation. Where that is not so and nothing implements it, compiling stops with a list of all such nodes.
+Every operator takes its path per node: where all inputs are constants it is computed at compile time, by ONNX's
+reference implementation. Where that is not so and nothing implements it, compiling stops with a list of all such nodes.
 
-- **sparsec**: its own kernel or expression of kernels. **TVM**: the converter of TVM's importer for ONNX. **function**: its
-  definition in ONNX as a function of other operators. **constants**: only where all inputs are constants.
+- **sparsec**: its own kernel or expression of kernels. **TVM**: the converter of TVM's importer for ONNX.
+  **function**: its definition in ONNX as a function of other operators. **constants**: only where all inputs are
+  constants, as they are for Constant, Shape and Size wherever shapes are static.
 - **CPU**: ONNX's node tests of static shapes that are right of those that there are, on `cpu`, which stands for
   `cpu-avx512`, `cpu-avx2` and `cpu-generic`: they differ in vectors, not in operators.
 - **CUDA**: whether the first of these tests compiles for `{GPU}` and the other GPUs; "-" where it is refused.

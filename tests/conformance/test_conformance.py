@@ -3,6 +3,7 @@
 import pytest
 
 from tests.conformance.cases import collect
+from tests.conformance.operators import PAGE, REGENERATE, implemented_by, schemas
 from tests.conformance.run import classify
 
 REFUSED = {  # operators of which the first case is refused, and why that stays so
@@ -20,6 +21,12 @@ FIRST = {case.operator: case for case in reversed(collect("node")) if "expanded"
 def test_one_case_of_every_operator(operator):
     verdict, reason = classify(FIRST[operator])
     assert verdict == ("refused" if operator in REFUSED else "right"), reason
+
+
+def test_the_page_of_operators_is_current():
+    rows = [row.split(" | ") for row in PAGE.read_text().splitlines() if row.startswith("| ")][1:]
+    expected = [[schema.name, str(schema.since_version), implemented_by(schema)] for schema in schemas()]
+    assert [[name.removeprefix("| "), *cells] for name, *cells in (row[:3] for row in rows)] == expected, REGENERATE
 
 
 @pytest.mark.parametrize("target", ["cpu-avx2", "cpu-generic"])
