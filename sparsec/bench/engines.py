@@ -18,12 +18,9 @@ def _sparsec(path: str, feeds: Feeds, threads: int) -> Run:
 
 
 def _onnxruntime(path: str, feeds: Feeds, threads: int) -> Run:
-    import onnxruntime
+    from sparsec.graph import ort
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = ort.session(path, threads)
     return lambda: session.run(None, feeds)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
@@ -94,7 +94,8 @@ class _Worker:
     def time(self, seconds: float) -> np.ndarray:
         """Seconds of every run in a period."""
         try:
-            self._connection.send(seconds)
+            with suppress(BrokenPipeError):  # of a worker that has already said why it ended
+                self._connection.send(seconds)
             answer = self._connection.recv()
         except (EOFError, OSError):
             self._process.join()

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from sparsec.graph import ort
 from sparsec.graph.shapes import static_shape
 
 Feeds = Mapping[str, np.ndarray]
@@ -81,12 +82,7 @@ def _index_bound(value: ir.Value) -> int:
 
 def run_onnxruntime(source: str | Path | bytes | onnx.ModelProto, feeds: Feeds) -> list[np.ndarray]:
     """The outputs of the model in onnxruntime, on the CPU in float32."""
-    import onnxruntime
-
-    onnxruntime.set_default_logger_severity(3)
-    model = source.SerializeToString() if isinstance(source, onnx.ModelProto) else source
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    return list(session.run(None, dict(feeds)))
+    return list(ort.session(source).run(None, dict(feeds)))
 
 
 def split_samples(model: ir.Model, inputs: Feeds) -> list[Feeds]:

@@ -1,0 +1,43 @@
+"""Sessions of onnxruntime, the engine that outputs and times are compared with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+_EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
+
+
+def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0) -> Any:
+    """A session on the CPU, in float32.
+
+    A model of a newer IR version than onnxruntime knows gets the newest that it does know: versions differ in what a
+    file may hold, and what onnxruntime cannot read it refuses all the same.
+
+    Args:
+        source: a path, the bytes of an ONNX file, or a ModelProto.
+        threads: threads of one run; 0 lets onnxruntime decide.
+
+    """
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    options = onnxruntime.SessionOptions()
+    if threads:
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    model = source.SerializeToString() if isinstance(source, onnx.ModelProto) else source
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        known = re.search(r"max supported IR version: (\d+)", str(error))
+        if known is None:
+            raise
+    data = model if isinstance(model, bytes) else Path(model).read_bytes()
+    if not isinstance(model, bytes):
+        options.add_session_config_entry(_EXTERNAL_DATA, str(Path(model).resolve().parent))
+    proto = onnx.ModelProto.FromString(data)
+    proto.ir_version = int(known[1])
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
