@@ -26,8 +26,8 @@ LARGEST = 2**31 - 2**20
 
 OPTIONS: dict[str, type | tuple[type, ...]] = {
     "target": str, "verify": bool, "strict": bool, "strict_ieee": bool, "tune": str, "tune_seconds": (float, int),
-    "precision": (str, type(None)), "optimize": str, "codec": str, "max_error": (float, int, type(None)), "project_2of4": bool,
-    "shapes": dict}
+    "precision": (str, type(None)), "project_2of4": bool, "optimize": str, "codec": str,
+    "max_error": (float, int, type(None)), "shapes": dict}
 """The arguments of `sparsec.compile` that a portable artifact carries, and their types in JSON."""
 
 

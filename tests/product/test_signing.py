@@ -1,5 +1,7 @@
 """Signed artifacts are opened by their owner's key only; portable ones hold no code and are compiled when opened."""
 
+import inspect
+
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -86,3 +88,8 @@ def test_a_portable_artifact_is_compiled_when_opened(signed, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], run_onnxruntime(MODEL, {"x": X})[0], rtol=1e-5)
     built = portable.build(loaded, tune="off")
     assert portable.build(built) is built
+
+
+def test_portable_artifacts_carry_every_argument_but_those_of_a_machine():
+    machine = {"model", "threads", "inputs", "measure_on", "dump_ir", "progress"}
+    assert set(inspect.signature(sparsec.compile).parameters) - machine == set(portable.OPTIONS)
