@@ -1,5 +1,6 @@
 """Weights in artifacts: exact whatever the storage, small, refused when they contradict themselves."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from test_cli import sparsec, write_model
 
 import sparsec as package
 from sparsec.artifact import Artifact
-from sparsec.errors import ArtifactError, FormatError, UsageError
+from sparsec.errors import ArtifactError, FormatError, ToolchainError, UsageError
 from sparsec.formats import CODECS, DeltaPadded
 from sparsec.manifest import PACKED
 
@@ -132,3 +133,10 @@ def stored_bytes(count, density, bits, run):
     rng = np.random.default_rng(0)
     weight = (rng.standard_normal(count) * (rng.random(count) < density)).astype(np.float32)
     return form.encode(weight, CODECS[f"codebook{bits}"]).nbytes
+
+
+def test_a_full_temporary_directory_is_named_before_anything_is_written(model, monkeypatch):
+    usage = shutil.disk_usage(model.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(ToolchainError, match=r"1000 bytes.*TMPDIR"):
+        compiled(model)

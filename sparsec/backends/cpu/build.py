@@ -83,10 +83,18 @@ def _pipeline(lowered: Lowered) -> tvm.transform.Pass:
     ])
 
 
+OBJECT_BYTES = 16 << 20
+"""Room that object files and the library of a large model take."""
+
+
 def export(executable: tvm.runtime.Executable, **options: Any) -> tuple[bytes, tuple[int, ...]]:
     """A shared object by whichever linker is installed, else the object files and their sizes, for TVM's JIT loader.
 
     Options are those of TVM's `export_library`.
+
+    Raises:
+        ToolchainError: the linker fails, or there is no room for temporary files.
+
     """
     linker = next(filter(shutil.which, LINKERS), None)
     objects: list[bytes] = []
@@ -102,6 +110,9 @@ def export(executable: tvm.runtime.Executable, **options: Any) -> tuple[bytes, t
             raise ToolchainError(f"{linker} failed: {done.stderr.strip()}")
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
+        if (free := shutil.disk_usage(directory).free) < OBJECT_BYTES:  # LLVM ends the process where writing fails
+            raise ToolchainError(f"{free} bytes are left for temporary files beside {directory}, and compiling takes "
+                                 f"up to {OBJECT_BYTES}; make room or set TMPDIR to a directory with more")
         path = Path(directory) / "library"
         executable.export_library(str(path), fcompile=finish, **options)
         return path.read_bytes(), tuple(map(len, objects))
