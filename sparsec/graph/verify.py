@@ -92,6 +92,8 @@ def check(model: ir.Model, where: str) -> None:
                 _check_shapes(node)
             elif node.domain == "" and node.op_type in WEIGHT_POSITIONS:
                 _check_groups(node)
+            elif node.domain == "" and node.op_type == "PRelu":
+                _check_slope(node)
         except ValueError as error:
             raise ModelError(f"{where}: node '{node.name}' ({node.op_type}): {error}") from error
 
@@ -115,6 +117,16 @@ def _check_groups(node: ir.Node) -> None:
     if group < 1 or w[0] % group or x[1] != channels:
         raise ValueError(f"its input has {x[1]} channels and its weight the shape {w}, which do not divide into "
                          f"{group} group(s)")
+
+
+def _check_slope(node: ir.Node) -> None:
+    """Raises ValueError if a PRelu's slope does not broadcast to its input; shape inference takes no notice of it."""
+    x, slope = static_shape(node.inputs[0]), static_shape(node.inputs[1])
+    if x is None or slope is None:
+        return
+    aligned = zip(reversed(slope), reversed(x), strict=False)
+    if len(slope) > len(x) or any(size not in (1, length) for size, length in aligned):
+        raise ValueError(f"its slope of shape {slope} does not broadcast to its input's {x}")
 
 
 def _check_shapes(node: ir.Node) -> None:

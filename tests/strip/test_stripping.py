@@ -291,3 +291,9 @@ def test_duplicate_units_merge_through_layers():
     report, result = stripped(proto, merge=True)
     assert [weight(result, name).shape[0] for name in "abc"] == [4, 4, 36]
     assert report.counts["duplicate inputs merged"] == 20
+
+
+def test_windows_over_too_many_positions_are_not_followed():
+    graph = load(model("g (float[1,1,300000] x) => (float[1,1,100000] y) "
+                       "{ y = MaxPool<kernel_shape = [3], strides = [3]>(x) }"))
+    assert not strip(graph).modified

@@ -12,7 +12,7 @@ from sparsec.graph.liveness.facts import Array, Known, Mask, compact, dims, some
 from sparsec.graph.liveness.node import constant_of, name, operand
 from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Cut, Hold, Key, Relation, can_lose, freeze, nonempty, tie
-from sparsec.graph.liveness.window import Taps, backwards, connections, correlate, taps, transposed_taps
+from sparsec.graph.liveness.window import Taps, backwards, connections, correlate, taps, too_many, transposed_taps
 
 
 def groups_of(node: ir.Node) -> int:
@@ -153,9 +153,11 @@ def _kept(value: ir.Value, cut: Cut) -> Mask:
     return cut.get(value, {}).get(1, np.ones(channels or 1, bool))
 
 
-def reject(_node: ir.Node, inputs: Inputs) -> str | None:
-    """The weight must not depend on the input."""
-    return None if fact(inputs, 1).constant else "its weight is computed from the input"
+def reject(node: ir.Node, inputs: Inputs) -> str | None:
+    """The weight must not depend on the input, nor positions be too many."""
+    if not fact(inputs, 1).constant:
+        return "its weight is computed from the input"
+    return too_many(*(dims(value)[2:] for value in (operand(node, 1), operand(node, 0), node.outputs[0])))
 
 
 CONVOLUTION = Rule(forward, backward, couple, rewrite, reject)

@@ -11,7 +11,7 @@ from sparsec.graph.liveness.facts import Array, Known, Mask, compact, dims, some
 from sparsec.graph.liveness.node import evaluate, operand
 from sparsec.graph.liveness.rule import Inputs, Rule, fact
 from sparsec.graph.liveness.slabs import Relation, tie
-from sparsec.graph.liveness.window import Taps, backwards, reads_padding, taps
+from sparsec.graph.liveness.window import Taps, backwards, reads_padding, taps, too_many
 
 
 def _windows(node: ir.Node) -> Taps:
@@ -60,9 +60,11 @@ def couple(node: ir.Node) -> Iterator[Relation]:
 
 
 def reject(node: ir.Node, inputs: Inputs) -> str | None:
-    """A constant that only the reference implementation can pool needs static positions."""
-    x, symbolic = fact(inputs, 0), None in dims(operand(node, 0))[2:]
-    return "symbolic positions" if symbolic and x.value.any() else None
+    """A constant that only the reference implementation can pool needs static positions, and not too many."""
+    x, source = fact(inputs, 0), dims(operand(node, 0))[2:]
+    if None in source and x.value.any():
+        return "symbolic positions"
+    return too_many(node.attributes.get_ints("kernel_shape", []), source, dims(node.outputs[0])[2:])
 
 
 POOLING = Rule(forward, backward, couple, reject=reject)

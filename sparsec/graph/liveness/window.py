@@ -13,6 +13,7 @@ import onnx_ir as ir
 from sparsec.graph.liveness.facts import Array, Dims, Mask
 
 EVERY: tuple[Any, ...] = (slice(None),) * 3  # batch, groups, channels of a group
+LARGEST = 1 << 27  # bytes that the taps of one axis may take
 Taps = list[Mask]  # by spatial axis: [k, p, q] says that output position p reads input position q through tap k
 
 
@@ -36,6 +37,12 @@ def _axis_taps(kernel: int, stride: int, dilation: int, begin: int, size: tuple[
     read = np.arange(outputs) * stride - begin + np.arange(kernel)[:, None] * dilation
     reads: Mask = np.equal(read[:, :, None], np.arange(inputs))
     return reads
+
+
+def too_many(kernel: Sequence[int | None], source: Dims, target: Dims) -> str | None:
+    """Why the taps of a window are not worth listing, or None."""
+    most = max((k * p * q for k, p, q in zip(kernel, source, target, strict=False) if k and p and q), default=0)
+    return f"its windows have {most} pairs of positions along an axis" if most > LARGEST else None
 
 
 def taps(node: ir.Node, kernel: Sequence[int], source: Dims, target: Dims) -> Taps:
