@@ -125,8 +125,9 @@ MODELS = {
         helper.make_attribute("group", 3)), IMAGE), r"node '' \(Conv\).* do not divide into 3 group"),
     "no groups at all": (edited(lambda p: p.graph.node[0].attribute.append(
         helper.make_attribute("group", 0)), IMAGE), "do not divide into 0 group"),
-    "slope that does not broadcast": (edited(lambda p: setattr(
-        p.graph.node[0], "op_type", "PRelu")), r"\(PRelu\): its slope of shape \(4, 3\) does not broadcast"),
+    "slope that does not broadcast": (edited(
+        lambda _: None, "g (float[2,3,4] x) => (float[2,3,4] y) <float[3] w> { y = PRelu(x, w) }"),
+        r"\(PRelu\): its slope of shape \(3,\) does not broadcast"),
     "external file above": (external("../secret"), "external data must lie complete beside"),
     "external file at the root": (external("/etc/hostname"), "external data must lie complete beside"),
     "external file by a link": (external("link"), "external data must lie complete beside"),
