@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,29 +11,29 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from sparsec import planning
 from sparsec.artifact import Artifact
-from sparsec.backends.cpu.accuracy import Seen, layer_error, observe
 from sparsec.backends.cpu.build import build
 from sparsec.backends.cpu.lower import lower
-from sparsec.backends.cpu.planning import layer_options, measure
 from sparsec.backends.cpu.remote import Remote, connect
 from sparsec.backends.cpu.storage import packed_weights
 from sparsec.backends.cuda import driver
 from sparsec.backends.eie import build as eie
 from sparsec.backends.program import Program
 from sparsec.buckets import for_every_bucket
-from sparsec.cost.calibration import Calibration, calibration_of
-from sparsec.cost.plan import Choice, choose
+from sparsec.cost.calibration import calibration_of
+from sparsec.cost.plan import choose
 from sparsec.cost.tuning import TuningLog, default_path
 from sparsec.errors import UnsupportedOperatorError, UsageError
-from sparsec.formats import CODECS, FORMATS
+from sparsec.formats import CODECS
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, random_feeds, split_samples
 from sparsec.graph.sizes import Shapes, fixed
-from sparsec.option import HALF_PRECISIONS, PRECISIONS, Option
+from sparsec.option import HALF_PRECISIONS, PRECISIONS
 from sparsec.passes.context import Context, Report
 from sparsec.passes.strip import StripReport, as_dict
 from sparsec.pipeline import run_passes
+from sparsec.planning import Job
 from sparsec.runtime import InferenceSession
 from sparsec.target import Target, machine_features, resolve
 from sparsec.verification import tolerance
@@ -197,33 +196,6 @@ def check_choices(target: Target, *, threads: int = 1, precision: str | None = N
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a backend is asked for.
-
-    Attributes:
-        generated, real: random inputs, and the real ones if there are any.
-        limit: the largest error of an output, None where it has none.
-        announce: is told of every step; a long one calls `announce(step, part)` with the share of it that is done.
-
-    """
-
-    target: Target
-    threads: int
-    precision: str
-    project_2of4: bool
-    optimize: str
-    codec: str
-    generated: Sequence[Feeds]
-    real: Sequence[Feeds]
-    limit: float | None
-    log: TuningLog | None
-    remote: Remote | None
-    calibration: Calibration
-    strict_ieee: bool
-    announce: Callable[..., None]
-
-
-@dataclass(frozen=True)
 class Backend:
     """How models are compiled for the targets of one kind.
 
@@ -246,8 +218,8 @@ class Backend:
 
 
 def _build_cpu(graph: ir.Model, job: Job) -> tuple[Program, list[dict[str, Any]]]:
-    seen = _observed(graph, job) if job.precision != "fp32" else {}
-    layers = _plan(graph, job, seen)
+    seen = planning.observed(graph, job) if job.precision != "fp32" else {}
+    layers = planning.plan(graph, job, seen)
     job.announce("lower")
     lowered = lower(graph, job.target, job.threads, job.precision)
     job.announce("build")
@@ -319,82 +291,6 @@ def _tuning_log(tune: str, seconds: float, target: Target, remote: Remote | None
     if remote is not None:
         return TuningLog(default_path(), seconds, remote.address)
     return TuningLog(default_path(), seconds) if tune == "measure" and target.features <= machine_features() else None
-
-
-def _observed(graph: ir.Model, job: Job) -> Mapping[ir.Node, Seen]:
-    """What layers see in real inputs, else in random ones; nothing where nodes cannot be executed one by one.
-
-    Real inputs calibrate 8-bit integers: `node.meta["ranges"]`.
-    """
-    try:
-        seen = observe(graph, job.real or job.generated)
-    except UnsupportedOperatorError as error:
-        warnings.warn(f"layers are not judged one by one, and not calibrated: {error}", stacklevel=4)
-        return {}
-    if job.precision == "int8" and job.real:
-        for node, each in seen.items():
-            node.meta["ranges"] = each.ranges
-    return seen
-
-
-def _plan(graph: ir.Model, job: Job, seen: Mapping[ir.Node, Seen]) -> list[dict[str, Any]]:
-    """Choose the option that runs each layer, into `node.meta["choice"]`; returns the table of the report."""
-    rows = []
-    for index, node in enumerate(graph.graph):
-        job.announce("plan", index / len(graph.graph))
-        options = layer_options(node, job.target, job.threads, job.precision)
-        if not options:
-            continue
-        if not CODECS[job.codec].lossless:
-            _quantise(node, job.codec)
-            options = layer_options(node, job.target, job.threads, job.precision)
-        if job.strict_ieee:
-            options = [option for option in options if option.format.startswith("dense")]
-        choice, error = _choose(node, options, job, seen.get(node))
-        node.meta["choice"] = choice
-        option, weight = choice.winner.option, _weight(node)
-        node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.format, option.kernel
-        rows.append({
-            "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "format": option.format,
-            "kernel": option.kernel, "detail": option.detail, "weights": weight.size,
-            "nonzeros": int(np.count_nonzero(weight)), "bytes": option.nbytes,
-            "predicted_us": round(choice.winner.predicted_s * 1e6, 3), "measured_us": choice.winner.measured_us,
-            "error": error, "reason": choice.reason(choice.winner),
-        })
-    return rows
-
-
-def _choose(node: ir.Node, options: Sequence[Option], job: Job, seen: Seen | None) -> tuple[Choice, float | None]:
-    """The choice for a layer, and the error that narrow numbers cause in what it was seen to compute.
-
-    Kernels by which the layer alone would err by more than an output may are passed over.
-    """
-    timing = measure if job.remote is None else job.remote.measure
-    timed = partial(timing, node, target=job.target, threads=job.threads)
-    while True:
-        choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
-                        smallest=job.optimize == "size", workers=1 if job.remote is None else job.remote.servers,
-                        measure=None if job.log is None else
-                        partial(job.log.time, target=job.target, threads=job.threads, measure=timed))
-        winner = choice.winner.option
-        error = None if seen is None else layer_error(node, winner.params, seen)
-        if error is None or job.limit is None or error <= job.limit:
-            return choice, error
-        options = [option for option in options if option.kernel != winner.kernel]
-
-
-def _weight(node: ir.Node) -> np.ndarray:
-    value = node.inputs[1]
-    assert value is not None
-    assert value.const_value is not None  # the plan has options for constant weights only
-    return value.const_value.numpy()
-
-
-def _quantise(node: ir.Node, codec: str) -> None:
-    """Give a layer the weight that a codec stores."""
-    value, dense = node.inputs[1], FORMATS["dense"]
-    assert value is not None
-    value.const_value = ir.tensor(dense.decode(dense.encode(_weight(node), CODECS[codec])), name=value.name)
 
 
 def _outline(graph: ir.Model) -> bytes:
