@@ -27,6 +27,7 @@ class Work:
     Attributes:
         fmas: vector multiply-adds.
         loads: vector loads from the L1 cache; one that crosses a cache line counts twice.
+        permutes: permutes of a register by variable positions; an expand counts twice.
         groups: short inner loops, each with its set-up, its mispredicted exit and its stores.
         l2_bytes: bytes that the core waits for although they are in the L2 cache.
         memory_bytes: bytes that come from beyond it.
@@ -46,6 +47,7 @@ class Work:
     pixels: int = 1
     density: float = 1.0
     serial: bool = False
+    permutes: float = 0.0
 
 
 @dataclass(frozen=True)

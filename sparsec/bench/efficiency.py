@@ -70,8 +70,8 @@ def _kernels(pixels: int, density: float, target: Target, isa: Isa, machine: Mac
 
     for size in FEATURES if pixels == 1 else ():
         matrix = weight(size, size)
-        for option in best(few_rows.options_of(matrix, Matvec(size, size), isa)):
-            yield option, few_rows.call_of(matrix, np.zeros(size, np.float32), option.params)
+        for option in best(few_rows.options_of(matrix, Matvec(size, size), isa, "int8")):
+            yield option, few_rows.call_of(matrix, np.zeros(size, np.float32), option.params, isa)
     for stencil, layout in _geometries(pixels, isa):
         layer = products.Layer(weight(stencil.outputs, stencil.inner), np.zeros(stencil.outputs, np.float32), stencil,
                                Epilogue(), layout)

@@ -9,12 +9,15 @@ from rich.console import Console
 from sparsec.cli import options, tables
 from sparsec.target import resolve
 
-UNITS = {"fmas_per_s": (1e9, "G/s"), "loads_per_s": (1e9, "G/s"), "group_s": (1e-9, "ns"),
-         "l2_bytes_per_s": (1e9, "GB/s"), "memory_bytes_per_s": (1e9, "GB/s"), "call_s": (1e-9, "ns"),
-         "l3_bytes_per_s": (1e9, "GB/s"), "dram_bytes_per_s": (1e9, "GB/s")}
-NAMES = {"fmas_per_s": "vector multiply-adds", "loads_per_s": "vector loads from L1", "group_s": "a short loop",
-         "l2_bytes_per_s": "L2 bandwidth beyond L1's", "memory_bytes_per_s": "bandwidth beyond L2", "call_s": "a call",
-         "l3_bytes_per_s": "L3 bandwidth", "dram_bytes_per_s": "DRAM bandwidth"}
+RATES = {
+    "fmas_per_s": ("vector multiply-adds", 1e9, "G/s"), "loads_per_s": ("vector loads from L1", 1e9, "G/s"),
+    "permutes_per_s": ("permutes of a register", 1e9, "G/s"), "gathers_per_s": ("vector gathers from L1", 1e9, "G/s"),
+    "group_s": ("a short loop", 1e-9, "ns"), "call_s": ("a call", 1e-9, "ns"),
+    "l2_bytes_per_s": ("L2 bandwidth beyond L1's", 1e9, "GB/s"),
+    "memory_bytes_per_s": ("bandwidth beyond L2", 1e9, "GB/s"),
+    "l3_bytes_per_s": ("L3 bandwidth", 1e9, "GB/s"), "dram_bytes_per_s": ("DRAM bandwidth", 1e9, "GB/s"),
+}
+"""By rate what it is called, and its unit."""
 
 
 def command(threads: options.Threads = 1, json: options.JsonFile = None) -> None:
@@ -31,8 +34,8 @@ def command(threads: options.Threads = 1, json: options.JsonFile = None) -> None
         families = efficiency.measure(resolve("cpu"), threads, machine)
     path = keep(replace(machine, efficiency=families), threads)
     tables.print_table((f"rate, {threads} thread(s)", "here", "default"), [
-        (NAMES[name], _text(name, rate), _text(name, getattr(DEFAULT_MACHINE, name, None)))
-        for name, rate in rates.items()])
+        (RATES[name][0], _text(name, rates[name]), _text(name, getattr(DEFAULT_MACHINE, name, None)))
+        for name in RATES])
     tables.console.print()
     tables.print_table(("measured / modelled time", *(f"{pixels} px" for pixels in PIXELS)), [
         (family, *(f"{min(row):.2f}-{max(row):.2f}" for row in rows)) for family, rows in families.items()])
@@ -42,5 +45,5 @@ def command(threads: options.Threads = 1, json: options.JsonFile = None) -> None
 
 
 def _text(name: str, rate: float | None) -> str:
-    scale, unit = UNITS[name]
+    _, scale, unit = RATES[name]
     return "-" if rate is None else f"{rate / scale:.1f} {unit}"

@@ -41,6 +41,7 @@ class Machine:
     Attributes:
         fmas_per_s: vector multiply-adds per second.
         loads_per_s: vector loads from L1 per second.
+        permutes_per_s: permutes of a register by variable positions per second.
         group_s: seconds that the set-up and exit of a short inner loop cost.
         l2_bytes_per_s: bandwidth of the L2 cache, by what a load takes longer than one from L1.
         memory_bytes_per_s: bandwidth beyond it.
@@ -52,6 +53,7 @@ class Machine:
 
     fmas_per_s: float
     loads_per_s: float
+    permutes_per_s: float
     group_s: float
     l2_bytes_per_s: float
     memory_bytes_per_s: float
@@ -61,7 +63,8 @@ class Machine:
     def seconds(self, work: Work, threads: int = 1) -> float:
         """The time of a run whose work is shared evenly by the threads, unless one does it all."""
         threads = 1 if work.serial else threads
-        busy = max(work.fmas / self.fmas_per_s, work.loads / self.loads_per_s) + work.l2_bytes / self.l2_bytes_per_s
+        ports = (work.fmas / self.fmas_per_s, work.loads / self.loads_per_s, work.permutes / self.permutes_per_s)
+        busy = max(ports) + work.l2_bytes / self.l2_bytes_per_s
         core, memory = busy / threads, work.memory_bytes / self.memory_bytes_per_s
         roofline = max(core, memory) + EXPOSED * min(core, memory)
         return self.overhead(work, threads) + self.factor(work) * roofline
@@ -81,7 +84,7 @@ class Machine:
     def bound(self, work: Work) -> str:
         """What limits the kernel: "compute", "bandwidth" or "overhead"."""
         terms = {
-            "compute": work.fmas / self.fmas_per_s,
+            "compute": max(work.fmas / self.fmas_per_s, work.permutes / self.permutes_per_s),
             "bandwidth": work.loads / self.loads_per_s + work.l2_bytes / self.l2_bytes_per_s
             + work.memory_bytes / self.memory_bytes_per_s,
             "overhead": work.groups * self.group_s + self.call_s,
@@ -90,5 +93,5 @@ class Machine:
 
 
 # Measured on one Zen 5 core at 4.3 GHz.
-DEFAULT_MACHINE = Machine(fmas_per_s=8.0e9, loads_per_s=7.8e9, group_s=1.2e-9, l2_bytes_per_s=500e9,
-                          memory_bytes_per_s=90e9, call_s=0.1e-6)
+DEFAULT_MACHINE = Machine(fmas_per_s=8.0e9, loads_per_s=7.8e9, permutes_per_s=7.8e9, group_s=1.2e-9,
+                          l2_bytes_per_s=500e9, memory_bytes_per_s=90e9, call_s=0.1e-6)

@@ -69,7 +69,8 @@ class Well(Format):
         return m * (k + width(2 * self.lanes)) + count * width(vectors) + groups * width(round(count) + 1)
 
 
-def pack_slots(starts: np.ndarray, columns: np.ndarray, inputs: int, lanes: int) -> tuple[np.ndarray, np.ndarray]:
+def pack_slots(starts: np.ndarray, columns: np.ndarray, inputs: int, lanes: int, unit: int = 0, each: int = 1,
+               ) -> tuple[np.ndarray, np.ndarray]:
     """The greedy packing of whole groups of rows.
 
     Args:
@@ -77,23 +78,30 @@ def pack_slots(starts: np.ndarray, columns: np.ndarray, inputs: int, lanes: int)
         columns: the column of every non-zero, in row order.
         inputs: columns of the matrix.
         lanes: rows of a group.
+        unit: half a window, and what its start is a multiple of; `lanes` if not given.
+        each: non-zeros of a row that a slot holds.
 
     Returns:
         Window starts (groups, steps), -1 behind a group's last; and every non-zero's step.
 
     """
-    end = 1 << 30
+    end, unit = 1 << 30, unit or lanes
     ended = np.append(columns, end)
-    last_window = max(0, -(-inputs // lanes) * lanes - 2 * lanes)
+    last_window = max(0, -(-inputs // unit) * unit - 2 * unit)
     place, stop = starts[:-1].copy(), starts[1:]
     step_of = np.empty(len(columns), np.int32)
     bases: list[np.ndarray] = []
+
+    def following() -> np.ndarray:
+        """The columns of the rows' next non-zeros, (groups, lanes)."""
+        return ended[np.where(place < stop, place, len(columns))].reshape(-1, lanes)
+
     while (place < stop).any():
-        following = ended[np.where(place < stop, place, len(columns))].reshape(-1, lanes)
-        leftmost = following.min(axis=1)
-        base = np.minimum(leftmost // lanes * lanes, last_window)
-        taken = (following < np.minimum(base + 2 * lanes, end)[:, None]).ravel()
-        step_of[place[taken]] = len(bases)
-        place[taken] += 1
+        leftmost = following().min(axis=1)
+        base = np.minimum(leftmost // unit * unit, last_window)
+        for _ in range(each):
+            taken = (following() < np.minimum(base + 2 * unit, end)[:, None]).ravel()
+            step_of[place[taken]] = len(bases)
+            place[taken] += 1
         bases.append(np.where(leftmost < end, base, -1))
     return np.array(bases, np.int64).reshape(len(bases), (len(starts) - 1) // lanes).T, step_of

@@ -17,6 +17,7 @@ from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.matvec import Matvec, arguments, finish_row, parallel
 from sparsec.kernels.packing.blocks import PaddedBlocks
+from sparsec.kernels.packing.values import CODECS
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class GemvParams:
         unroll: columns per iteration, each with its own accumulators.
         lanes: floats of a vector.
         threads: threads, which take equal shares of the blocks.
+        codec: one of `CODECS`.
 
     """
 
@@ -39,6 +41,7 @@ class GemvParams:
     unroll: int
     lanes: int
     threads: int = 1
+    codec: str = "f32"
 
     @property
     def height(self) -> int:
@@ -67,13 +70,13 @@ def pack(weight: np.ndarray, params: GemvParams) -> dict[str, np.ndarray]:
 
 def recipe(params: GemvParams) -> PaddedBlocks:
     """How `pack` lays a weight out."""
-    return PaddedBlocks(params.height, params.vectors * params.lanes)
+    return PaddedBlocks(params.height, params.vectors * params.lanes, params.codec)
 
 
 def build(params: GemvParams) -> Any:
     """The kernel: (values, bias, x, [residual]) -> y."""
-    shape = params.shape
-    return kernel(arguments(shape, values=(params.height * shape.inputs, "float32")), lambda b: _emit(b, params))
+    values = params.height * params.shape.inputs, CODECS[params.codec]
+    return kernel(arguments(params.shape, values=values), lambda b: _emit(b, params))
 
 
 def _emit(b: Buffers, p: GemvParams) -> None:
@@ -116,8 +119,8 @@ def _products(b: Buffers, p: GemvParams, block: Any, vectors: int, group: tuple[
     def columns(column: Any, columns: int) -> None:
         for u in range(columns):
             k = column + u
-            weights = [T.Bind(load(b["values"], start + k * (vectors * lanes) + v * lanes, lanes))
-                       for v in range(vectors)]
+            stored = [load(b["values"], start + k * (vectors * lanes) + v * lanes, lanes) for v in range(vectors)]
+            weights = [T.Bind(T.Cast(f"float32x{lanes}", each)) for each in stored]
             for n in range(count):
                 x = T.Bind(splat(b["x"][(first + n) * inputs + k], lanes))
                 for v in range(vectors):

@@ -101,3 +101,20 @@ def dot_bf16(total: Any, first: Any, second: Any, weights: Any, side: int) -> An
 def dot_pairs(total: Any, pairs: Any, weights: Any) -> Any:
     """The sum total + w[0] * pairs[0] + w[1] * pairs[1], element by element."""
     return T.call_extern("float32x16", "sparsec_dot_pairs", total, pairs, weights)
+
+
+def permuted(vector: Any, places: Any, lanes: int) -> Any:
+    """The elements of a register of 8 (AVX2) or 16 (AVX-512) floats at the low bits of `places`, int32."""
+    name = {8: "llvm.x86.avx2.permps", 16: "llvm.x86.avx512.permvar.sf.512"}[lanes]
+    return T.call_llvm_pure_intrin(f"float32x{lanes}", name, vector, places)
+
+
+def gathered(buffer: Any, places: Any, lanes: int) -> Any:
+    """The elements of a buffer at `places`, int32, for registers of 8 (AVX2) or 16 (AVX-512) floats."""
+    base, zeros = T.address_of(buffer[0]), T.Broadcast(T.float32(0), lanes)
+    if lanes == 16:
+        every = T.reinterpret("uint1x16", T.uint16(0xFFFF))
+        return T.call_llvm_intrin("float32x16", "llvm.x86.avx512.mask.gather.dps.512", zeros, base, places, every,
+                                  T.int32(4))
+    every = T.reinterpret("float32x8", T.Broadcast(T.int32(-1), lanes))
+    return T.call_llvm_intrin("float32x8", "llvm.x86.avx2.gather.d.ps.256", zeros, base, places, every, T.int8(4))

@@ -14,10 +14,15 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.emit import lanes_of
+from sparsec.kernels.emit import lanes_of, splat
 from sparsec.kernels.intrinsics import unpack
 from sparsec.kernels.isa import Isa
 
+TINY = 1e-30
+"""Keeps the scale of an all-zero pixel or row finite."""
+
+_ROUND = 12582912.0  # 1.5 * 2^23
+_ROUND_BITS = 0x4B400000
 _NARROW = {8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
            16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512")}
 _DOT = {8: "llvm.x86.avx512.vpdpbusd.256", 16: "llvm.x86.avx512.vpdpbusd.512"}
@@ -45,7 +50,7 @@ define linkonce_odr {halves} @sparsec_tile_int8({words} %a, {words} %b, {words} 
   ret {halves} %r
 }}
 """,
-        *(_dot(isa, vector) for vector in range(4))])
+        *(_dot(isa, vector) for vector in range(4)), _bytes(isa)])
 
 
 def _dot(isa: Isa, vector: int) -> str:
@@ -55,11 +60,6 @@ def _dot(isa: Isa, vector: int) -> str:
     operands = ", ".join(f"{halves} %{row}" for row in "abcd")
     casts = "\n".join(f"  %{row}8 = bitcast {halves} %{row} to {chars}" for row in "abcd")
     bytes_mixed, pairs_mixed = unpack(4 * n, vector // 2, n // 4), unpack(2 * n, vector % 2, n // 4)
-    ones = ", ".join(["i16 1"] * 2 * n)
-    product = f"%r = call {words} @{_DOT[n]}({words} %sum, {chars} %x, {chars} %v)" if isa.vnni else f"""\
-%p = call {halves} @{_ADD_BYTES[n]}({chars} %x, {chars} %v)
-  %s = call {words} @{_ADD_PAIRS[n]}({halves} %p, {halves} <{ones}>)
-  %r = add {words} %s, %sum"""
     return f"""
 define linkonce_odr {words} @sparsec_dot_int8_{vector}({words} %sum, {operands}, {words} %w)
     alwaysinline nounwind readnone {{
@@ -71,10 +71,56 @@ define linkonce_odr {words} @sparsec_dot_int8_{vector}({words} %sum, {operands},
   %abcd = shufflevector {halves} %ab, {halves} %cd, {pairs_mixed}
   %x = bitcast {halves} %abcd to {chars}
   %v = bitcast {words} %w to {chars}
-  {product}
+  {_product(isa)}
   ret {words} %r
 }}
 """
+
+
+def _product(isa: Isa) -> str:
+    """The dot product of unsigned bytes %x and signed bytes %v added to %sum, as %r."""
+    n = isa.lanes
+    words, halves, chars = f"<{n} x i32>", f"<{2 * n} x i16>", f"<{4 * n} x i8>"
+    if isa.vnni:
+        return f"%r = call {words} @{_DOT[n]}({words} %sum, {chars} %x, {chars} %v)"
+    ones = ", ".join(["i16 1"] * 2 * n)
+    return f"""\
+%p = call {halves} @{_ADD_BYTES[n]}({chars} %x, {chars} %v)
+  %s = call {words} @{_ADD_PAIRS[n]}({halves} %p, {halves} <{ones}>)
+  %r = add {words} %s, %sum"""
+
+
+def _bytes(isa: Isa) -> str:
+    """Dot products of vectors of bytes, and four bytes of memory in every lane."""
+    words, chars = f"<{isa.lanes} x i32>", f"<{4 * isa.lanes} x i8>"
+    zeros = ", ".join(["i32 0"] * isa.lanes)
+    return f"""
+define linkonce_odr {words} @sparsec_dot_bytes({words} %sum, {chars} %x, {chars} %v)
+    alwaysinline nounwind readnone {{
+  {_product(isa)}
+  ret {words} %r
+}}
+define linkonce_odr {chars} @sparsec_splat_four(ptr %from) alwaysinline nounwind {{
+  %four = load i32, ptr %from, align 1
+  %one = insertelement {words} undef, i32 %four, i64 0
+  %all = shufflevector {words} %one, {words} undef, <{isa.lanes} x i32> <{zeros}>
+  %r = bitcast {words} %all to {chars}
+  ret {chars} %r
+}}
+"""
+
+
+def rounding(zero: int) -> float:
+    """What is added to a float so that its low bits hold the nearest integer plus `zero`, see `integers_of`."""
+    return _ROUND + zero
+
+
+def integers_of(rounded: Any) -> Any:
+    """The integers in the low bits of floats that `rounding` was added to."""
+    lanes = lanes_of(rounded)
+    kind = f"int32x{lanes}" if lanes > 1 else "int32"
+    return T.reinterpret(kind, rounded) - splat(T.int32(_ROUND_BITS), lanes)
+
 
 
 def tile_int8(vectors: Sequence[Any]) -> Any:
@@ -85,3 +131,18 @@ def tile_int8(vectors: Sequence[Any]) -> Any:
 def dot_int8(total: Any, rows: Sequence[Any], weights: Any, vector: int) -> Any:
     """The sum total + w[i] * rows[i] over i < 4, for integer vector `vector` (0 to 3) of four vectors of a tile."""
     return T.call_extern(f"int32x{lanes_of(total)}", f"sparsec_dot_int8_{vector}", total, *rows, weights)
+
+
+def splat_four(buffer: Any, index: Any, lanes: int) -> Any:
+    """Four bytes of a buffer from `index` on, in every lane of a vector."""
+    return T.call_extern(f"uint8x{4 * lanes}", "sparsec_splat_four", T.address_of(buffer[index]))
+
+
+def permute_bytes(low: Any, index: Any, high: Any) -> Any:
+    """The bytes of two vectors of 64 at the low seven bits of `index`; needs AVX512_VBMI."""
+    return T.call_llvm_pure_intrin("uint8x64", "llvm.x86.avx512.vpermi2var.qi.512", low, index, high)
+
+
+def dot_bytes(total: Any, activations: Any, weights: Any) -> Any:
+    """The sum of a vector of integers and the products of four unsigned and four signed bytes in every lane."""
+    return T.call_extern(f"int32x{lanes_of(total)}", "sparsec_dot_bytes", total, activations, weights)

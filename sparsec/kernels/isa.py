@@ -19,6 +19,8 @@ class Isa:
         bf16: dot products of bf16 pairs (vdpbf16ps) are there.
         vnni: dot products of four 8-bit integers (vpdpbusd) are there.
         int8: products of 8-bit integers are there, in one instruction (vnni) or in three.
+        permute_bytes: two-register permutes of bytes (AVX512_VBMI's vpermi2b) are there, and `vnni`.
+        expand_bytes: the expansion of bytes by a mask (AVX512_VBMI2's vpexpandb) is there, and `vnni`.
 
     """
 
@@ -29,6 +31,8 @@ class Isa:
     bf16: bool = False
     vnni: bool = False
     int8: bool = False
+    permute_bytes: bool = False
+    expand_bytes: bool = False
 
 
 def isa_of(target: Target, threads: int = 1) -> Isa:
@@ -37,4 +41,6 @@ def isa_of(target: Target, threads: int = 1) -> Isa:
     vnni = target.has("avx512_vnni") if wide else target.has("avx_vnni")
     int8 = target.has("avx512bw") if wide else target.has("avx2") and target.lanes == 8
     return Isa(lanes=target.lanes, registers=32 if wide else 16, permute2=wide, threads=threads,
-               bf16=wide and target.has("avx512_bf16"), vnni=int8 and vnni, int8=int8)
+               bf16=wide and target.has("avx512_bf16"), vnni=int8 and vnni, int8=int8,
+               permute_bytes=wide and vnni and target.has("avx512vbmi"),
+               expand_bytes=wide and vnni and target.has("avx512_vbmi2"))

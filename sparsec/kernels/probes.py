@@ -7,10 +7,12 @@ from typing import Any
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.intrinsics import gathered, permuted
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.matvec import parallel
 
 CHAINS = 12  # independent sums: more than latency times throughput of any core, fewer than the registers of AVX2
+GATHERED, PLACES = 1024, 64  # floats that are gathered from, and vectors of their places
 WIDE = 4  # sums of a short loop
 
 
@@ -24,6 +26,31 @@ def multiply_add(rounds: int, isa: Isa) -> Any:
                 store(sums, at, load(sums, at, isa.lanes) * factor + term)
 
     return _probe({"x": (2 * isa.lanes, "float32")}, isa, body)
+
+
+def permute(rounds: int, isa: Isa) -> Any:
+    """Kernel (places, x) -> y: every thread permutes `rounds` * `CHAINS` registers by positions, one after another."""
+    def body(b: Buffers, thread: Any, sums: Any) -> None:
+        places = T.Bind(load(b["places"], thread * 0, isa.lanes))
+        for chain in range(CHAINS):
+            store(sums, chain * isa.lanes, load(b["x"], chain * isa.lanes, isa.lanes))
+        with T.serial(0, rounds):
+            for chain in range(CHAINS):
+                at = chain * isa.lanes
+                store(sums, at, permuted(load(sums, at, isa.lanes), places, isa.lanes))
+
+    return _probe({"places": (isa.lanes, "int32"), "x": (CHAINS * isa.lanes, "float32")}, isa, body)
+
+
+def gather(rounds: int, isa: Isa) -> Any:
+    """Kernel (places, x) -> y: every thread gathers `rounds` * `CHAINS` vectors from an x that fits the L1 cache."""
+    def body(b: Buffers, thread: Any, sums: Any) -> None:
+        with T.serial(0, rounds) as turn:
+            for chain in range(CHAINS):
+                places = load(b["places"], ((turn + chain) % PLACES + thread * 0) * isa.lanes, isa.lanes)
+                add_to(sums, chain * isa.lanes, gathered(b["x"], places, isa.lanes))
+
+    return _probe({"places": (PLACES * isa.lanes, "int32"), "x": (GATHERED, "float32")}, isa, body)
 
 
 def read(floats: int, sweeps: int, isa: Isa) -> Any:

@@ -21,17 +21,14 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import round_up
 from sparsec.kernels import spmm
-from sparsec.kernels.emit import Buffers, lanes_of, load, registers, splat, store
-from sparsec.kernels.intrinsics_int8 import dot_int8, llvm_int8, tile_int8
+from sparsec.kernels.emit import Buffers, load, registers, splat, store
+from sparsec.kernels.intrinsics_int8 import TINY, dot_int8, integers_of, llvm_int8, rounding, tile_int8
 from sparsec.kernels.isa import Isa
+from sparsec.kernels.packing.fours import quantise
 from sparsec.kernels.product import Bring, Finish, Stage, Tiling
 from sparsec.kernels.spmm import SpmmParams
 from sparsec.option import Work
 
-LARGEST_WEIGHT = 127
-_ROUND = 12582912.0  # 1.5 * 2^23: adding it rounds to the nearest integer, which the low bits then hold
-_ROUND_BITS = 0x4B400000
-_TINY = 1e-30  # keeps the scale of an all-zero pixel finite
 _NARROWEST = 1 / 32  # of the widest channel's range: what samples left out of a channel does not saturate at once
 
 
@@ -71,18 +68,11 @@ class SpmmInt8Params:
         return 1 << (self.bits - 1)
 
 
-def quantise(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The integers of a weight (outputs, columns) as float32 and the scale of every row, (outputs,)."""
-    largest = np.abs(weight).max(axis=1, initial=0)
-    scales = np.where(largest > 0, largest / LARGEST_WEIGHT, 1).astype(np.float32)
-    return np.rint(weight / scales[:, None]), scales
-
-
 def steps(params: SpmmInt8Params) -> tuple[np.ndarray, np.ndarray]:
     """The static scale of every channel and the integer that stands for its zero, float32 (channels,)."""
     assert params.ranges is not None
     width = params.ranges.largest - params.ranges.least
-    scale = np.maximum(width, max(_TINY, _NARROWEST * float(width.max()))) / ((1 << params.bits) - 1)
+    scale = np.maximum(width, max(TINY, _NARROWEST * float(width.max()))) / ((1 << params.bits) - 1)
     return scale.astype(np.float32), np.rint(-params.ranges.least / scale).astype(np.float32)
 
 
@@ -92,7 +82,7 @@ def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
     Returns:
         those of `spmm.pack`, with `values` (int32) of four consecutive non-zeros of a row as bytes, and
         `begins` (int32): what the accumulators of every row of every group start from; `scales` (float32): per row;
-        where static, `inverses` and `offsets` (float32): per channel, u + _ROUND = x * inverse + offset.
+        where static, `inverses` and `offsets` (float32): per channel, u + rounding(0) = x * inverse + offset.
 
     """
     p, t = params.spmm, params.spmm.tiling
@@ -109,7 +99,7 @@ def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
     begins = -sums[rows[:, :, None] + np.arange(p.block), chunk[:, None, None]]
     arrays |= {"begins": begins.astype(np.int32).ravel(), "scales": scales}
     if params.static:
-        arrays |= {"inverses": 1 / steps_, "offsets": (zeros + _ROUND).astype(np.float32)}
+        arrays |= {"inverses": 1 / steps_, "offsets": (zeros + rounding(0)).astype(np.float32)}
     return arrays
 
 
@@ -126,7 +116,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, params: SpmmInt8Params) -
     total = np.zeros((len(weight), columns.shape[1]))
     for first in range(0, len(columns), t.chunk * taps):
         part = columns[first:first + t.chunk * taps]
-        scale = np.maximum(np.abs(part).max(axis=0), _TINY) / largest
+        scale = np.maximum(np.abs(part).max(axis=0), TINY) / largest
         total += integers[:, first:first + len(part)] @ np.rint(part / scale) * scale
     return np.asarray(total * scales[:, None])
 
@@ -171,7 +161,7 @@ def _prepare(params: SpmmInt8Params, b: Buffers, t: Tiling) -> Bring:
             store(factors, vector * lanes, splat(float(params.zero - 1), lanes) / magnitude)
 
         def rounded(_channel: Any, pixel: Any, vector: int) -> Any:
-            return pixel * load(factors, vector * lanes, lanes) + splat(_ROUND + params.zero, lanes)
+            return pixel * load(factors, vector * lanes, lanes) + splat(rounding(params.zero), lanes)
 
         _quantise_tile(b, params, scratch, chunk, x, rounded)
         return (scratch, scales), T.int64(0)
@@ -186,7 +176,7 @@ def _prepare_static(params: SpmmInt8Params, b: Buffers, t: Tiling) -> Bring:
 
     def rounded(channel: Any, pixel: Any, _vector: int) -> Any:
         factor, offset = (splat(b[name][channel], lanes) for name in ("inverses", "offsets"))
-        least, largest = (splat(_ROUND + end, lanes) for end in (0, (1 << params.bits) - 1))
+        least, largest = (splat(rounding(end), lanes) for end in (0, (1 << params.bits) - 1))
         return T.min(T.max(pixel * factor + offset, least), largest)
 
     def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
@@ -204,7 +194,7 @@ def _find_largest(b: Buffers, t: Tiling, largest: Any, chunk: Any, x: Any) -> No
     """The largest magnitude that each pixel of the tile sees."""
     s = t.stencil
     for vector in range(t.vectors):
-        store(largest, vector * s.lanes, splat(_TINY, s.lanes))
+        store(largest, vector * s.lanes, splat(TINY, s.lanes))
     with T.serial(0, _channels(t, chunk)) as channel:
         row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
         for offset in s.taps:
@@ -214,7 +204,7 @@ def _find_largest(b: Buffers, t: Tiling, largest: Any, chunk: Any, x: Any) -> No
 
 
 def _quantise_tile(b: Buffers, params: SpmmInt8Params, scratch: Any, chunk: Any, x: Any, rounded: Any) -> None:
-    """Fill the scratch; `rounded(channel, pixel, vector)` is u + _ROUND."""
+    """Fill the scratch; `rounded(channel, pixel, vector)` is u + rounding(0)."""
     t, s = params.spmm.tiling, params.spmm.tiling.stencil
     lanes, width = s.lanes, params.stored.tiling.tile
     with T.serial(0, _channels(t, chunk)) as index:
@@ -222,16 +212,11 @@ def _quantise_tile(b: Buffers, params: SpmmInt8Params, scratch: Any, chunk: Any,
         row = T.Bind(x + channel * s.x_channel_stride)
         for tap, offset in enumerate(s.taps):
             for four in range(0, t.vectors, 4):
-                integers = [_integers(rounded(channel, load(b["x"], row + offset + vector * lanes, lanes), vector))
+                integers = [integers_of(rounded(channel, load(b["x"], row + offset + vector * lanes, lanes), vector))
                             for vector in range(four, min(four + 4, t.vectors))]
                 integers += integers[:1] * (4 - len(integers))  # nobody reads these
                 place = (index * len(s.taps) + tap) * (width // 2) + four * lanes // 2
                 store(scratch, place, tile_int8(integers))
-
-
-def _integers(rounded: Any) -> Any:
-    lanes = lanes_of(rounded)
-    return T.reinterpret(f"int32x{lanes}", rounded) - splat(T.int32(_ROUND_BITS), lanes)
 
 
 def _group(params: SpmmInt8Params, b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any,

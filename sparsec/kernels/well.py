@@ -16,6 +16,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.intrinsics import permuted
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.matvec import Matvec, arguments, finish_row, padded_rows, parallel
 from sparsec.kernels.packing.windows import Windows, orders, slots_in
@@ -161,6 +162,6 @@ def _pick(low: Any, high: Any, index: Any, lanes: int) -> Any:
     """The elements of two registers at the low bits of `index`."""
     if lanes == 16:
         return T.call_llvm_pure_intrin("float32x16", "llvm.x86.avx512.vpermi2var.ps.512", low, index, high)
-    low, high = (T.call_llvm_pure_intrin("float32x8", "llvm.x86.avx2.permps", half, index) for half in (low, high))
+    low, high = (permuted(half, index, lanes) for half in (low, high))
     in_high = T.bitwise_and(index, T.Broadcast(T.int32(8), lanes)) != T.Broadcast(T.int32(0), lanes)
     return T.Select(in_high, high, low)

@@ -1,12 +1,16 @@
 """The kernels for few columns agree with numpy for every epilogue and instruction set, at every awkward shape."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from sparsec.graph.operators.epilogue import ACTIVATIONS
-from sparsec.kernels import csr_vector, gemv, well
+from sparsec.kernels import bitmap_vector, csr_vector, gemv, nm_vector, well
+from sparsec.kernels.bitmap_vector import BitmapParams
 from sparsec.kernels.csr_vector import CsrParams
 from sparsec.kernels.matvec import Matvec, reference
+from sparsec.kernels.nm_vector import NmParams
 from sparsec.kernels.packing.recipe import balanced
 from sparsec.kernels.well import CODECS, WellParams
 from tests.kernels.targets import TARGETS, compiled, isa
@@ -18,14 +22,28 @@ SHAPES = [  # outputs, inputs, batch, density
 
 
 def well_kernel(codec, sort):
-    def params(shape, isa):
+    def params(shape, isa, _weight):
         return WellParams(shape, codec, sort, lanes=isa.lanes, threads=isa.threads)
     return params, well
 
 
+def kernels_of(codec):
+    """The kernels that store values in f32 or f16."""
+    def dense(shape, isa, _weight):
+        return replace(gemv.choose(shape, isa), codec=codec)
+
+    def nm(shape, isa, weight):
+        return NmParams(shape, nm_vector.slots_of(weight, isa.lanes), codec, isa.lanes, isa.threads)
+
+    def bitmap(shape, isa, _weight):
+        return BitmapParams(shape, 2, codec, isa.lanes, isa.threads)
+
+    return {f"dense-{codec}": (dense, gemv), f"nm-{codec}": (nm, nm_vector), f"bitmap-{codec}": (bitmap, bitmap_vector)}
+
+
 KERNELS = {
-    "dense": (gemv.choose, gemv),
-    "csr": (lambda shape, isa: CsrParams(shape, lanes=isa.lanes, threads=isa.threads), csr_vector),
+    "csr": (lambda shape, isa, _weight: CsrParams(shape, lanes=isa.lanes, threads=isa.threads), csr_vector),
+    **kernels_of("f32"), **kernels_of("f16"),
 } | {f"well-{codec}-{'sorted' if sort else 'natural'}": well_kernel(codec, sort)
      for codec in CODECS for sort in (False, True)}
 TOLERANCE = {"embedded": 1e-5, "f16": 2e-3}
@@ -39,11 +57,13 @@ def skewed(rng, outputs, inputs, density):
 
 def check(name, shape, density, target, threads=1):
     choose, family = KERNELS[name]
-    if family is well and well.reject(isa(target)):
-        pytest.skip(well.reject(isa(target)))
+    if reason := getattr(family, "reject", lambda _isa: None)(isa(target)):
+        pytest.skip(reason)
+    if "f16" in name and isa(target).lanes < 8:
+        pytest.skip("no conversion of 16-bit floats")
     rng = np.random.default_rng(0)
-    params = choose(shape, isa(target, threads))
     weight = skewed(rng, shape.outputs, shape.inputs, density)
+    params = choose(shape, isa(target, threads), weight)
     x, bias, residual = (rng.standard_normal(n).astype(np.float32) for n in (
         shape.batch * shape.inputs, shape.outputs, shape.batch * shape.outputs))
     run = compiled(family.build(params), target)
@@ -62,7 +82,7 @@ def test_shapes(outputs, inputs, batch, density, name, target):
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-@pytest.mark.parametrize("name", ["dense", "csr", "well-f32-sorted"])
+@pytest.mark.parametrize("name", ["dense-f32", "csr", "well-f32-sorted", "nm-f32"])
 def test_epilogues(activation, name):
     check(name, Matvec(21, 40, 2, activation, alpha=0.2, beta=0.5, residual=True), 0.3, "cpu-avx2")
 

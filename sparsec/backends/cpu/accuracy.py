@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.backends.cpu import few_rows
 from sparsec.backends.cpu.conv import weight_matrix
 from sparsec.backends.cpu.products import FAMILIES
 from sparsec.backends.cpu.weights import is_depthwise, weight_array
@@ -83,8 +84,7 @@ def layer_error(node: ir.Node, params: Any, seen: Seen) -> float | None:
 
     None where the kernel computes in float32.
     """
-    reference = getattr(FAMILIES.get(type(params)), "reference", None)
-    if reference is None:
-        return None
     weight = weight_matrix(node) if node.op_type == "Conv" else weight_array(node)
-    return relative_error(reference(weight, seen.columns, params), weight @ seen.columns)
+    reference = getattr(FAMILIES.get(type(params)), "reference", few_rows.reference)
+    product = reference(weight, seen.columns, params)
+    return None if product is None else relative_error(product, weight @ seen.columns)

@@ -11,7 +11,7 @@ import tvm
 
 from sparsec.backends.cpu.build import settings
 from sparsec.errors import CalibrationError
-from sparsec.kernels import probes
+from sparsec.kernels import probes, well
 from sparsec.kernels.isa import Isa, isa_of
 from sparsec.target import Target, machine_features
 
@@ -26,7 +26,8 @@ DRAM_BYTES = 256 << 20
 def measure(target: Target, threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, float]:
     """The rates of one core: the fields of `cost.roofline.Machine`; and the bandwidths that all threads share.
 
-    The model knows one bandwidth beyond L2, the L3 cache's: few pruned networks are larger.
+    Gathers are measured to show why no kernel uses them. The model knows one bandwidth beyond L2, the L3 cache's: few
+    pruned networks are larger.
 
     Raises:
         CalibrationError: the target is not this machine.
@@ -43,6 +44,14 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         progress("multiply-adds")
         halves = np.full(2 * isa.lanes, 0.5, np.float32)
         fma = ROUNDS * probes.CHAINS / seconds(probes.multiply_add(ROUNDS, isa), halves)
+        progress("permutes")
+        places = np.random.default_rng(0).integers(0, probes.GATHERED, probes.PLACES * isa.lanes, np.int32)
+        steps = ROUNDS * probes.CHAINS
+        permutes = gathers = fma  # what no kernel does where registers cannot be permuted
+        if well.reject(isa) is None:
+            x = np.ones(probes.GATHERED, np.float32)
+            permutes = steps / seconds(probes.permute(ROUNDS, isa), places[:isa.lanes], x[:probes.CHAINS * isa.lanes])
+            gathers = steps / seconds(probes.gather(ROUNDS, isa), places, x)
         progress("loads")
         l1 = _bandwidth(target.l1_bytes // 2, isa, seconds)
         progress("bandwidths")
@@ -53,8 +62,9 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         group = _group_seconds(isa, seconds)
         call = seconds(probes.multiply_add(1, isa), halves)
     waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
-    return {"fmas_per_s": fma, "loads_per_s": l1 / (4 * isa.lanes), "group_s": group, "l2_bytes_per_s": waited,
-            "memory_bytes_per_s": l3, "call_s": call, "l3_bytes_per_s": l3, "dram_bytes_per_s": dram}
+    return {"fmas_per_s": fma, "loads_per_s": l1 / (4 * isa.lanes), "permutes_per_s": permutes, "group_s": group,
+            "l2_bytes_per_s": waited, "memory_bytes_per_s": l3, "call_s": call, "l3_bytes_per_s": l3,
+            "dram_bytes_per_s": dram, "gathers_per_s": gathers}
 
 
 def _bandwidth(nbytes: int, isa: Isa, seconds: Callable[..., float]) -> float:

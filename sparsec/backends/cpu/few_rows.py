@@ -14,12 +14,13 @@ import onnx_ir as ir
 from sparsec.backends.cpu.context import KernelCall
 from sparsec.backends.cpu.weights import bias_vector, epilogue_of, weight_array
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels import csr_vector, gemv, well
+from sparsec.kernels import bitmap_vector, csr_vector, gemv, gemv_int8, nm_vector, well, well_int8
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.matvec import Matvec
-from sparsec.option import Option, Work
+from sparsec.option import Option, Work, allows
 
-MAX_ROWS = 8  # rows of activations that a WELL kernel keeps in flight
+MAX_ROWS = 8  # rows of activations that a sparse kernel keeps in flight
+BYTES = {"f32": 4, "f16": 2}  # of a stored value
 
 
 def on_the_left(node: ir.Node) -> bool:
@@ -36,33 +37,53 @@ def shape_of(node: ir.Node) -> Matvec:
                   epilogue.residual)
 
 
-def options(node: ir.Node, isa: Isa) -> list[Option]:
-    """Every way to run the layer."""
-    return options_of(weight_array(node), shape_of(node), isa)
+def options(node: ir.Node, isa: Isa, precision: str) -> list[Option]:
+    """Every way to run the layer; what an activation from the left loses to fewer bits nobody has judged."""
+    return options_of(weight_array(node), shape_of(node), isa, "fp32" if on_the_left(node) else precision)
 
 
-def options_of(weight: np.ndarray, shape: Matvec, isa: Isa) -> list[Option]:
+def options_of(weight: np.ndarray, shape: Matvec, isa: Isa, precision: str = "fp32") -> list[Option]:
     """Every way to multiply a weight (outputs, inputs), small ones by one thread rather than waking the others."""
-    shared = _options(weight, shape, isa)
+    shared = _options(weight, shape, isa, precision)
     if isa.threads == 1:
         return shared
-    alone = _options(weight, shape, replace(isa, threads=1))
+    alone = _options(weight, shape, replace(isa, threads=1), precision)
     return [*shared, *(replace(each, detail=f"{each.detail} one thread", work=replace(each.work, serial=True))
                        for each in alone)]
 
 
-def _options(weight: np.ndarray, shape: Matvec, isa: Isa) -> list[Option]:
-    return [_dense_option(weight, shape, isa), _csr_option(weight, shape, isa), *_well_options(weight, shape, isa)]
+def _options(weight: np.ndarray, shape: Matvec, isa: Isa, precision: str) -> list[Option]:
+    offers = [_csr_option(weight, shape, isa)]
+    for codec in _codecs(weight, isa, precision):
+        offers += [_dense_option(weight, shape, isa, codec), *_well_options(weight, shape, isa, codec),
+                   *_nm_options(weight, shape, isa, codec), *_bitmap_options(weight, shape, isa, codec)]
+    if allows(precision, "int8"):
+        offers += [*_int8_options(weight, shape, isa), *_well_int8_options(weight, shape, isa)]
+    return offers
 
 
-def _dense_option(weight: np.ndarray, shape: Matvec, isa: Isa) -> Option:
-    params = gemv.choose(shape, isa)
+def _codecs(weight: np.ndarray, isa: Isa, precision: str) -> list[str]:
+    """How values may be stored: in 16 bits where that is exact, or as precise as the layer has to be."""
+    with np.errstate(over="ignore"):
+        half = weight.astype(np.float16)
+    held = np.array_equal(half, weight) or (allows(precision, "bf16") and bool(np.isfinite(half).all()))
+    return ["f32", "f16"] if held and isa.lanes >= 8 else ["f32"]
+
+
+def _named(name: str, codec: str) -> str:
+    """A format's name with the codec of its values."""
+    return name if codec == "f32" else f"{name} {codec}"
+
+
+def _dense_option(weight: np.ndarray, shape: Matvec, isa: Isa, codec: str) -> Option:
+    params = replace(gemv.choose(shape, isa), codec=codec)
     vectors = weight.shape[1] * -(-weight.shape[0] // isa.lanes)
     rounds = -(-shape.batch // params.group)
-    nbytes = 4 * weight.size
+    nbytes = BYTES[codec] * weight.size
     work = Work(vectors * shape.batch, vectors * (rounds + shape.batch), params.blocks * rounds,
-                memory_bytes=nbytes * rounds, family="gemv", pixels=shape.batch)
-    return Option("dense", "gemv", f"V={params.vectors} group={params.group} U={params.unroll}", params, nbytes, work)
+                memory_bytes=nbytes * rounds, family=f"gemv/{codec}", pixels=shape.batch)
+    return Option(_named("dense", codec), f"gemv/{codec}", f"V={params.vectors} group={params.group} U={params.unroll}",
+                  params, nbytes, work)
 
 
 def _csr_option(weight: np.ndarray, shape: Matvec, isa: Isa) -> Option:
@@ -71,45 +92,119 @@ def _csr_option(weight: np.ndarray, shape: Matvec, isa: Isa) -> Option:
     slots = nonzeros + shape.outputs * (params.unroll - 1) / 2
     nbytes = 6 * nonzeros + 4 * shape.outputs
     work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, memory_bytes=nbytes,
-                family="csr/scalar", pixels=shape.batch, density=nonzeros / max(1, weight.size))
+                family="csr/scalar", pixels=shape.batch, density=_density(weight))
     return Option("csr", "csr/scalar", f"U={params.unroll}", params, nbytes, work)
 
 
-def _well_options(weight: np.ndarray, shape: Matvec, isa: Isa) -> Iterator[Option]:
+def _density(weight: np.ndarray) -> float:
+    return float(np.count_nonzero(weight) / max(1, weight.size))
+
+
+def _well_options(weight: np.ndarray, shape: Matvec, isa: Isa, codec: str) -> Iterator[Option]:
     if well.reject(isa) is not None or shape.batch > MAX_ROWS:
         return
-    params = well.WellParams(shape, sort=well.sorting_pays(weight, isa.lanes), lanes=isa.lanes, threads=isa.threads)
+    params = well.WellParams(shape, codec, well.sorting_pays(weight, isa.lanes), lanes=isa.lanes, threads=isa.threads)
     slots = well.slot_count(weight, params)
-    nonzeros = int(np.count_nonzero(weight))
-    with np.errstate(over="ignore"):
-        exact = np.array_equal(weight.astype(np.float16), weight)  # as after storing it with the codec f16
-    for codec, size in (("f32", 4), ("f16", 2)) if exact else (("f32", 4),):
-        nbytes = slots * (isa.lanes * (size + 1) + 2)
-        work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, memory_bytes=nbytes,
-                    family=f"well/{codec}", pixels=shape.batch, density=nonzeros / max(1, weight.size))
-        fill = nonzeros / max(1, slots * isa.lanes)
-        yield Option("well", f"well/{codec}", f"sort={params.sort} fill={fill:.2f}", replace(params, codec=codec),
-                     nbytes, work)
+    nbytes = slots * (isa.lanes * (BYTES[codec] + 1) + 2)
+    work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), params.groups, memory_bytes=nbytes,
+                family=f"well/{codec}", pixels=shape.batch, density=_density(weight),
+                permutes=slots * (1 + shape.batch))  # one widens the positions
+    fill = np.count_nonzero(weight) / max(1, slots * isa.lanes)
+    yield Option(_named("well", codec), f"well/{codec}", f"sort={params.sort} fill={fill:.2f}", params, nbytes, work)
+
+
+def _nm_options(weight: np.ndarray, shape: Matvec, isa: Isa, codec: str) -> Iterator[Option]:
+    if nm_vector.reject(isa) is not None or shape.batch > MAX_ROWS:
+        return
+    p = nm_vector.NmParams(shape, nm_vector.slots_of(weight, isa.lanes), codec, isa.lanes, isa.threads)
+    if p.slots == isa.lanes:
+        return
+    windows = p.groups * p.windows
+    slots = windows * p.slots
+    nbytes = isa.lanes * (BYTES[codec] * slots + 4 * windows * p.words)
+    work = Work(slots * shape.batch, slots + windows * (p.words + shape.batch), p.groups, memory_bytes=nbytes,
+                family=f"nm/{codec}", pixels=shape.batch, density=p.slots / isa.lanes, permutes=slots * shape.batch)
+    n, m = nm_vector.pattern(weight, p.slots, isa.lanes)
+    fill = np.count_nonzero(weight) / (slots * isa.lanes)
+    yield Option(_named(f"nm {n}:{m}", codec), f"nm/{codec}", f"slots={p.slots} fill={fill:.2f}", p, nbytes, work)
+
+
+def _bitmap_options(weight: np.ndarray, shape: Matvec, isa: Isa, codec: str) -> Iterator[Option]:
+    if bitmap_vector.reject(isa) is not None or shape.batch > MAX_ROWS:
+        return
+    p = bitmap_vector.BitmapParams(shape, _vectors(shape, isa), codec, isa.lanes, isa.threads)
+    count = p.blocks * p.vectors * shape.inputs
+    nbytes = BYTES[codec] * int(np.count_nonzero(weight)) + 2 * count
+    work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks, memory_bytes=nbytes,
+                family=f"bitmap/{codec}", pixels=shape.batch, density=_density(weight), permutes=2 * count)
+    yield Option(_named("bitmap", codec), f"bitmap/{codec}", f"V={p.vectors}", p, nbytes, work)
+
+
+def _vectors(shape: Matvec, isa: Isa) -> int:
+    """Vectors of rows in a block: as many as share an input's broadcast and leave their sums in registers."""
+    return max(1, min(4, -(-shape.outputs // isa.lanes), isa.registers // 2 // shape.batch))
+
+
+def _int8_options(weight: np.ndarray, shape: Matvec, isa: Isa) -> Iterator[Option]:
+    for bitmap in (False, True):
+        if gemv_int8.reject(isa, bitmap=bitmap) is not None or shape.batch > MAX_ROWS:
+            continue
+        vectors = _vectors(shape, isa)
+        p = gemv_int8.GemvInt8Params(shape, vectors, 8 if isa.vnni else 7, bitmap, isa.lanes, isa.threads)
+        count = p.blocks * vectors * p.fours
+        stored = int(np.count_nonzero(weight)) + 8 * count if bitmap else weight.size
+        nbytes = stored + 8 * shape.outputs
+        dots = 1 if isa.vnni else 3
+        work = Work(dots * count * shape.batch, count * (2.5 if bitmap else 1) + count * shape.batch / vectors,
+                    p.blocks + shape.batch, memory_bytes=nbytes, family="bitmap/int8" if bitmap else "gemv/int8",
+                    pixels=shape.batch, density=_density(weight) if bitmap else 1.0,
+                    permutes=(2 if bitmap else 0) * count)
+        yield Option("bitmap int8" if bitmap else "dense int8", work.family, f"V={vectors}", p, nbytes, work)
+
+
+def _well_int8_options(weight: np.ndarray, shape: Matvec, isa: Isa) -> Iterator[Option]:
+    if well_int8.reject(isa) is not None or shape.batch > MAX_ROWS:
+        return
+    p = well_int8.WellInt8Params(shape, isa.lanes, isa.threads)
+    slots = well_int8.slot_count(weight, isa.lanes)
+    nbytes = slots * (8 * isa.lanes + 4) + 8 * shape.outputs
+    work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups + shape.batch, memory_bytes=nbytes,
+                family="well/int8", pixels=shape.batch, density=_density(weight), permutes=2 * slots * shape.batch)
+    yield Option("well int8", "well/int8", f"fill={np.count_nonzero(weight) / max(1, slots * 4 * isa.lanes):.2f}", p,
+                 nbytes, work)
+
+
+def reference(weight: np.ndarray, columns: np.ndarray, params: Any) -> np.ndarray | None:
+    """The product (outputs, n) of a weight and columns (inputs, n) with the numbers of a kernel; None for float32."""
+    if isinstance(params, INTEGERS):
+        return np.asarray(FAMILIES[type(params)].reference(weight, columns, params))
+    if getattr(params, "codec", "f32") == "f16":
+        return np.asarray(weight.astype(np.float16).astype(np.float32) @ columns)
+    return None
 
 
 FAMILIES: dict[type, Any] = {
-    gemv.GemvParams: gemv, csr_vector.CsrParams: csr_vector, well.WellParams: well}
+    gemv.GemvParams: gemv, csr_vector.CsrParams: csr_vector, well.WellParams: well, nm_vector.NmParams: nm_vector,
+    bitmap_vector.BitmapParams: bitmap_vector, gemv_int8.GemvInt8Params: gemv_int8, well_int8.WellInt8Params: well_int8}
+INTEGERS = (gemv_int8.GemvInt8Params, well_int8.WellInt8Params)
+"""The parameters of kernels on 8-bit integers."""
 
 
 @functools.lru_cache(maxsize=256)
-def build(params: Any) -> Any:
+def build(params: Any, isa: Isa) -> Any:
     """The kernel; layers with equal parameters share the object, and so the compiled code."""
-    return FAMILIES[type(params)].build(params)
+    family = FAMILIES[type(params)]
+    return family.build(params, isa) if isinstance(params, INTEGERS) else family.build(params)
 
 
-def call(node: ir.Node, params: Any) -> KernelCall:
+def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
     """The kernel of an option with the layer's constants."""
-    return call_of(weight_array(node), bias_vector(node), params)
+    return call_of(weight_array(node), bias_vector(node), params, isa)
 
 
-def call_of(weight: np.ndarray, bias: np.ndarray, params: Any) -> KernelCall:
+def call_of(weight: np.ndarray, bias: np.ndarray, params: Any, isa: Isa) -> KernelCall:
     """The kernel of an option for a weight and a bias."""
     shape = params.shape
     inputs, outputs = shape.batch * shape.inputs, shape.batch * shape.outputs
     constants = (*FAMILIES[type(params)].pack(weight, params).values(), bias)
-    return KernelCall(build(params), constants, (inputs, outputs) if shape.residual else (inputs,), outputs)
+    return KernelCall(build(params, isa), constants, (inputs, outputs) if shape.residual else (inputs,), outputs)

@@ -30,7 +30,7 @@ def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Opt
         layer = layer_of(node, source, isa.lanes)
         return [*products.options(layer, target, isa),
                 *narrow.options(layer, target, isa, precision, node.meta.get("ranges"))]
-    return few_rows.options(node, isa)
+    return few_rows.options(node, isa, precision)
 
 
 def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
@@ -38,7 +38,7 @@ def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
     source = layout_of(node.inputs[0])
     if isinstance(source, Tiled):
         return products.call(layer_of(node, source, isa.lanes), params, isa)
-    return few_rows.call(node, params)
+    return few_rows.call(node, params, isa)
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:

@@ -12,12 +12,13 @@ import onnx_ir as ir
 from sparsec.backends.cpu.conv import weight_matrix
 from sparsec.backends.cpu.weights import chosen, weight_array
 from sparsec.backends.program import Packed
-from sparsec.kernels import csr_vector, dense, gemv, spmm, well
+from sparsec.kernels import bitmap_vector, csr_vector, dense, gemv, nm_vector, spmm, well
 from sparsec.kernels.packing import Recipe
 
 RECIPES: dict[type, Callable[[Any], Recipe]] = {
     spmm.SpmmParams: spmm.recipe, dense.DenseParams: dense.recipe, gemv.GemvParams: gemv.recipe,
-    csr_vector.CsrParams: csr_vector.recipe, well.WellParams: well.recipe}
+    csr_vector.CsrParams: csr_vector.recipe, well.WellParams: well.recipe, nm_vector.NmParams: nm_vector.recipe,
+    bitmap_vector.BitmapParams: bitmap_vector.recipe}
 """By the kernel's parameters; the arrays of other kernels are stored as they are."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.kernels.packing.recipe import Recipe
+from sparsec.kernels.packing.values import encode
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,10 @@ class PaddedBlocks(Recipe):
 
     height: int
     width: int
+    codec: str = "f32"
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`values`, (row block, columns, rows of the block)."""
         rows = np.pad(weight, ((0, self.height - len(weight)), (0, 0)))
         blocks = [np.ascontiguousarray(rows[at:at + self.width].T).ravel() for at in range(0, self.height, self.width)]
-        return {"values": np.concatenate(blocks).astype(np.float32, copy=False)}
+        return {"values": encode(np.concatenate(blocks), self.codec)}

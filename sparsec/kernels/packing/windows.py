@@ -9,6 +9,7 @@ import numpy as np
 from sparsec.errors import FormatError
 from sparsec.formats.well import pack_slots
 from sparsec.kernels.packing.recipe import Recipe, balanced
+from sparsec.kernels.packing.values import encode
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Windows(Recipe):
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`starts`, `parts`, `rows`, `bases`, `indices` and `values`, see `kernels.well.pack`."""
         order = orders(weight)[int(self.sort)]
-        starts, columns, values = _columns(_grouped(weight, order, self.lanes))
+        starts, columns, values = columns_of(_grouped(weight, order, self.lanes))
         bases, step_of = pack_slots(starts, columns, weight.shape[1], self.lanes)
         iterations = -(-(bases >= 0).sum(axis=1) // self.unroll)
         first = np.concatenate([[0], np.cumsum(iterations)])
@@ -63,11 +64,11 @@ def _grouped(weight: np.ndarray, order: np.ndarray, lanes: int) -> np.ndarray:
 
 def slots_in(weight: np.ndarray, order: np.ndarray, lanes: int) -> int:
     """Slots that the rows in an order take."""
-    starts, columns, _ = _columns(_grouped(weight, order, lanes))
+    starts, columns, _ = columns_of(_grouped(weight, order, lanes))
     return int((pack_slots(starts, columns, weight.shape[1], lanes)[0] >= 0).sum())
 
 
-def _columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def columns_of(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row starts, and the columns and values of the non-zeros in row order."""
     nonzero = weight != 0
     starts = np.concatenate([[0], np.cumsum(nonzero.sum(axis=1))])
@@ -76,14 +77,8 @@ def _columns(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _encode(value: np.ndarray, position: np.ndarray, codec: str) -> np.ndarray:
     """The values as `kernels.well.CODECS` says."""
-    if codec == "f32":
-        return value
-    if codec == "f16":
-        with np.errstate(over="ignore"):
-            half = value.astype(np.float16)
-        if np.isinf(half[np.isfinite(value)]).any():
-            raise FormatError(f"WELL f16: {np.abs(value).max():g} is beyond float16's range; store f32 values")
-        return half
+    if codec != "embedded":
+        return encode(value, codec)
     nearest = (value.view(np.uint32).astype(np.int64) - position + 16) & ~31
     embedded: np.ndarray = (nearest + position).astype(np.uint32).view(np.float32)
     if not np.isfinite(embedded).all():
