@@ -71,7 +71,7 @@ def test_every_family_of_kernels_has_an_efficiency(monkeypatch):
     monkeypatch.setattr(efficiency, "PIXELS", (1, 16))
     monkeypatch.setattr(efficiency, "DENSITIES", (0.2,))
     found = efficiency.measure(CPU, 1, DEFAULT_MACHINE)
-    assert {"gemv", "csr/scalar", "spmm/direct", "gemm/direct"} <= set(found)
+    assert {"gemv/f32", "csr/scalar", "spmm/direct", "gemm/direct"} <= set(found)
     assert all(np.shape(table) == (2, 1) and np.min(table) > 0 for table in found.values())
 
 

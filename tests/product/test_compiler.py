@@ -106,12 +106,29 @@ IMAGE = network("(float[1, 8, 9, 9] x) => (float[1, 16, 9, 9] y) { y = Conv<pads
 
 @pytest.mark.parametrize("target", ["cpu", "cpu-avx2", "cpu-generic"])
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("model", [TOKENS, IMAGE], ids=["tokens", "image"])
+@pytest.mark.parametrize("model", [TOKENS, IMAGE, LINEAR], ids=["tokens", "image", "row"])
 def test_every_precision_keeps_its_limit(model, precision, target):
     artifact = sparsec.compile(model, target, precision=precision, tune="off")
     assert artifact.report["precision"] == precision
     errors = artifact.report["verification"]["relative_error"]
     assert max(errors.values()) <= PRECISIONS[precision]
+
+
+@pytest.mark.skipif(not isa_of(resolve("cpu")).int8, reason="this processor has no products of 8-bit integers")
+@pytest.mark.parametrize(("precision", "stored"), [("fp32", "f32"), ("bf16", "f16"), ("int8", "int8")])
+def test_a_row_reads_weights_of_as_few_bits_as_it_may(precision, stored):
+    weight = (RNG.standard_normal((512, 512)) / 512 ** 0.5).astype(np.float32)
+    row = network("(float[1, 512] x) => (float[1, 512] y) { y = MatMul(x, w) }", w=weight)
+    [layer] = sparsec.compile(row, precision=precision, tune="off").report["layers"]
+    assert layer["kernel"] == f"gemv/{stored}"
+    assert {"f32": layer["error"] is None, "f16": layer["error"] and layer["error"] < 1e-3,
+            "int8": layer["error"] and layer["error"] < 3e-2}[stored]
+
+
+def test_values_beyond_16_bits_stay_32():
+    large = network("(float[1, 64] x) => (float[1, 64] y) { y = MatMul(x, w) }", w=1e5 * pruned(64, 64))
+    [layer] = sparsec.compile(large, precision="bf16", tune="off").report["layers"]
+    assert "f16" not in layer["kernel"]
 
 
 def test_a_tighter_limit_is_kept_or_refused():
