@@ -4,9 +4,10 @@
     python bench/regret.py MODEL… --grid [--rows 1 16 49 196 784] [--sparsity 0.5 0.8 0.9 0.95] …
 
 The first form times the layers of ONNX models as they are; the second makes every distinct layer shape of the models
-anew, with zeros at random places and as many rows (of a linear layer) or output pixels (of a convolution). Layers that
-the log has are not timed again, so that a run may be stopped at any time. Kernels are compiled in batches, and then
-timed in rounds while COMMAND runs, such as one that keeps a machine quiet: it is given a command of its own to run.
+anew, with zeros at random places and as many rows (of a linear layer) or output pixels (of a convolution). The log
+keeps the time of every kernel, so that a run may be stopped at any time, and choices that other rates or a changed
+model make are judged without timing again what was timed. Kernels are compiled in batches, and then timed in rounds
+while COMMAND runs, such as one that keeps a machine quiet: it is given a command of its own to run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from sparsec.backends.cpu.planning import layer_options, prepare
 from sparsec.bench.formats import linear_layer, regret
 from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.cost.plan import Candidate, best_by_format, choose
+from sparsec.cost.roofline import Rates
 from sparsec.graph import reader
 from sparsec.graph.constants import constant
 from sparsec.option import Option
@@ -48,6 +49,7 @@ BATCH = 150  # kernels that are compiled before some are timed
 WORST = 12  # layers to show
 
 Row = dict[str, Any]
+Times = dict[str, float]  # microseconds by kernel
 
 
 @dataclass(frozen=True)
@@ -86,22 +88,32 @@ def main() -> None:
     arguments = parser.parse_args()
     target, end = resolve("cpu"), time.monotonic() + arguments.seconds
     calibration = calibration_of(target, 1)
-    done = [json.loads(line) for line in arguments.log.read_text().splitlines()] if arguments.log.exists() else []
-    known = {json.dumps(row["case"]) for row in done}
-    cases = grid(arguments, known) if arguments.grid else layers(arguments.models, known, target)
-    for batch in batches(cases, target, calibration):
-        rows = timed(batch, arguments.under)
-        with arguments.log.open("a") as log:
-            log.writelines(json.dumps(row) + "\n" for row in rows)
-        done += rows
-        print(f"{len(done)} layers", file=sys.stderr, flush=True)
+    log = read(arguments.log)
+    cases = grid(arguments) if arguments.grid else layers(arguments.models, target)
+    rows: list[Row] = []
+    for batch in batches(cases, target, calibration, log, rows):
+        with arguments.log.open("a") as file:
+            for job, seconds in zip(batch, timed(batch, arguments.under), strict=True):
+                known = log.setdefault(job.name, {}) | seconds
+                log[job.name] = known
+                file.write(json.dumps({"case": job.case.key, "us": known}) + "\n")
+                rows.append(judged(job, known))
+        print(f"{len(rows)} layers", file=sys.stderr, flush=True)
         if time.monotonic() > end:
             break
     print(f"rates: {calibration.source}")
-    report(done)
+    report(rows)
 
 
-def layers(models: Sequence[Path], known: set[str], target: Target) -> Iterator[Case]:
+def read(path: Path) -> dict[str, Times]:
+    """The microseconds of every case's kernels in a log."""
+    if not path.exists():
+        return {}
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return {json.dumps(line["case"]): line["us"] for line in lines}
+
+
+def layers(models: Sequence[Path], target: Target) -> Iterator[Case]:
     """The layers of models; of several that are equal but for the places of their zeros, the first."""
     seen = set()
     for path in models:
@@ -111,7 +123,7 @@ def layers(models: Sequence[Path], known: set[str], target: Target) -> Iterator[
             for option in layer_options(node, target, 1)[:1]:
                 key = {"model": path.stem, "layer": node.name or node.op_type}
                 same = (path.stem, repr(option.params), f"{nonzeros(node):.1e}")
-                if same not in seen and json.dumps(key) not in known:
+                if same not in seen:
                     yield Case(key, node)
                 seen.add(same)
 
@@ -123,7 +135,7 @@ def nonzeros(node: ir.Node) -> int:
     return int(np.count_nonzero(weight))
 
 
-def grid(arguments: argparse.Namespace, known: set[str]) -> Iterator[Case]:
+def grid(arguments: argparse.Namespace) -> Iterator[Case]:
     """Every layer shape of the models at every number of rows and sparsity, shuffled: a part of a run is a sample."""
     target, shapes = resolve("cpu"), dict.fromkeys(shape for path in arguments.models for shape in shapes_of(path))
     places = [(shape, rows) for shape in shapes for rows in arguments.rows]
@@ -131,10 +143,9 @@ def grid(arguments: argparse.Namespace, known: set[str]) -> Iterator[Case]:
         shape, rows = places[index]
         for sparsity in arguments.sparsity:
             key = {"layer": str(shape), "rows": rows, "sparsity": sparsity}
-            if json.dumps(key) not in known:
-                graph = reader.load(remade(shape, rows, sparsity))
-                run_passes(graph, Context(target))
-                yield from (Case(key, node) for node in graph.graph if layer_options(node, target, 1))
+            graph = reader.load(remade(shape, rows, sparsity))
+            run_passes(graph, Context(target))
+            yield from (Case(key, node) for node in graph.graph if layer_options(node, target, 1))
 
 
 def shapes_of(path: Path) -> Iterator[Shape]:
@@ -168,24 +179,47 @@ def remade(shape: Shape, rows: int, sparsity: float) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-Job = tuple[dict[str, Any], list[Candidate], list[Option], list[Callable[[], float]]]
+@dataclass(frozen=True)
+class Job:
+    """A case with its options by predicted time, those to be timed, and the functions that time them."""
+
+    case: Case
+    candidates: list[Candidate]
+    machine: Rates
+    short: list[Option]
+    functions: list[Callable[[], float]]
+
+    @property
+    def name(self) -> str:
+        """What the log knows the case by."""
+        return json.dumps(self.case.key)
 
 
-def batches(cases: Iterator[Case], target: Target, calibration: Calibration) -> Iterator[list[Job]]:
-    """The cases with their options by predicted time, those to be timed, and the functions that time them."""
+def batches(cases: Iterator[Case], target: Target, calibration: Calibration, log: dict[str, Times],
+            rows: list[Row]) -> Iterator[list[Job]]:
+    """The cases that have to be timed; those whose times the log has go to `rows`."""
     batch: list[Job] = []
     for case in cases:
-        options = layer_options(case.node, target, 1)
-        choice = choose("", options, machine=calibration.machine)
-        candidates = [choice.winner, *choice.losers]
-        short = shortlist(candidates, [each.option for each in best_by_format(choice)])
-        batch.append((case.key | {"nonzeros": nonzeros(case.node)}, candidates, short,
-                      [prepare(case.node, option, target, 1) for option in short]))
-        if sum(len(job[2]) for job in batch) >= BATCH:
+        choice = choose("", layer_options(case.node, target, 1), machine=calibration.machine)
+        job = Job(case, [choice.winner, *choice.losers], calibration.machine, [], [])
+        known = log.get(job.name, {})
+        try:
+            rows.append(judged(job, known))
+            continue
+        except KeyError:
+            short = [each for each in shortlist(job.candidates, [each.option for each in best_by_format(choice)])
+                     if name_of(each) not in known]
+        batch.append(replace(job, short=short, functions=[prepare(case.node, each, target, 1) for each in short]))
+        if sum(len(each.short) for each in batch) >= BATCH:
             yield batch
             batch = []
     if batch:
         yield batch
+
+
+def name_of(option: Option) -> str:
+    """What the log knows a kernel by."""
+    return f"{option.format} {option.kernel} {option.detail}"
 
 
 def shortlist(candidates: Sequence[Candidate], formats: Sequence[Option]) -> list[Option]:
@@ -199,26 +233,29 @@ def shortlist(candidates: Sequence[Candidate], formats: Sequence[Option]) -> lis
     return list({id(option): option for option in (*likely, *formats, *(near[i] for i in drawn))}.values())
 
 
-def timed(batch: Sequence[Job], under: Sequence[str]) -> list[Row]:
-    """The log's rows of some cases: the shortest time of every kernel in rounds that go through all of a case."""
-    rows = []
+def timed(batch: Sequence[Job], under: Sequence[str]) -> list[Times]:
+    """The shortest times of some cases' kernels, in rounds that go through all of a case."""
     with running(under):
-        for key, candidates, short, functions in batch:
-            times = [min(times) for times in zip(*([f() for f in functions] for _ in range(ROUNDS)), strict=True)]
-            seconds = {id(option): s for option, s in zip(short, times, strict=True)}
-            measured = [replace(c, measured_s=seconds[id(c.option)]) for c in candidates if id(c.option) in seconds]
-            tuned = choose("", [c.option for c in candidates], measure=partial(_known, seconds), trials=TRIALS).winner
-            tuned = replace(tuned, measured_s=seconds[id(tuned.option)])  # a layer of one option is not measured
-            rows.append({"case": {name: value for name, value in key.items() if name != "nonzeros"},
-                         "nonzeros": key["nonzeros"], "options": len(candidates), "chosen": row(measured[0]),
-                         "tuned": row(tuned), "fastest": row(min(measured, key=lambda c: c.time_s)),
-                         "formats": [row(each) for each in measured]})
-    return rows
+        return [{name_of(option): round(min(times) * 1e6, 3) for option, times in zip(
+            job.short, zip(*([f() for f in job.functions] for _ in range(ROUNDS)), strict=True), strict=True)}
+            for job in batch]
 
 
-def _known(seconds: dict[int, float], option: Option) -> float | None:
-    """The time of an option where it was taken."""
-    return seconds.get(id(option))
+def judged(job: Job, known: Times) -> Row:
+    """The model's choice, what measuring chooses, and the fastest of the kernels that were timed.
+
+    Raises:
+        KeyError: a kernel that one of them asks for was not timed.
+
+    """
+    options = [each.option for each in job.candidates]
+    measured = [replace(each, measured_s=known[name_of(each.option)] / 1e6) for each in job.candidates
+                if each is job.candidates[0] or name_of(each.option) in known]
+    tuned = choose("", options, measure=lambda option: known[name_of(option)] / 1e6, trials=TRIALS, machine=job.machine)
+    winner = replace(tuned.winner, measured_s=known[name_of(tuned.winner.option)] / 1e6)  # one option is not measured
+    return {"case": job.case.key, "nonzeros": nonzeros(job.case.node), "options": len(options),
+            "chosen": row(measured[0]), "tuned": row(winner),
+            "fastest": row(min(measured, key=lambda each: each.time_s)), "formats": [row(each) for each in measured]}
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +22,10 @@ from sparsec.kernels.stencil import Stencil, convolution, linear
 from sparsec.option import Option
 from sparsec.target import Target
 
-FEATURES, CHANNELS = (128, 512), (32, 96)  # of the linear layers and of the convolutions that are timed
+FEATURES = 128, 512  # of the linear layers that are timed
+CONVOLUTIONS = (1, 64), (1, 256), (3, 32), (3, 96)  # sides of the kernels and channels of the convolutions
 TOKENS = 64  # a tile of the linear layer has at most
-BEST = 1  # kernels of a family that are timed, those with the best predictions
+NEAR = 1.5  # times the fastest kernel of a layer, up to which it matters how far off a prediction is
 ROUNDS = 2
 
 
@@ -41,26 +44,37 @@ def _nearest(rows: Mapping[int, list[float]], row: int) -> list[float]:
 
 
 def _ratios(pixels: int, density: float, target: Target, isa: Isa, machine: Machine) -> dict[str, float]:
-    """Measured over predicted time of every family that takes so many pixels."""
-    ratios = defaultdict[str, list[float]](list)
-    for option, call in _kernels(pixels, density, target, isa, machine):
-        time = prepare_call(call, target, isa.threads)
-        seconds = min(time() for _ in range(ROUNDS))
-        overhead = machine.overhead(option.work, isa.threads)
-        predicted = machine.seconds(option.work, isa.threads) - overhead
-        ratios[option.work.family].append(max(seconds - overhead, 0.1 * seconds) / predicted)
-    return {family: math.exp(np.log(each).mean()) for family, each in ratios.items()}
+    """Measured over predicted time of every family that takes so many pixels, from the layers that it is fast on."""
+    ratios = defaultdict[str, list[tuple[float, float]]](list)  # with how much slower than its best rival a kernel is
+    for layer in _layers(pixels, density, target, isa, machine):
+        timed = [(option, min(time() for _ in range(ROUNDS))) for option, time in layer]
+        for option, seconds in timed:
+            rival = min(each for other, each in timed if _is_dense(other) == _is_dense(option))
+            overhead = machine.overhead(option.work, isa.threads)
+            predicted = machine.seconds(option.work, isa.threads) - overhead
+            ratio = max(seconds - overhead, 0.1 * seconds) / predicted
+            ratios[option.work.family].append((seconds / rival, ratio))
+    return {family: _typical(each) for family, each in ratios.items()}
 
 
-def _kernels(pixels: int, density: float, target: Target, isa: Isa, machine: Machine
-             ) -> Iterator[tuple[Option, KernelCall]]:
-    """The best kernels of every family."""
-    def best(options: list[Option]) -> Iterator[Option]:
-        families = defaultdict[str, list[Option]](list)
+def _is_dense(option: Option) -> bool:
+    return option.format.startswith("dense")
+
+
+def _typical(ratios: Sequence[tuple[float, float]]) -> float:
+    """The mean ratio where a family is among the fastest, else where it comes nearest."""
+    limit = max(NEAR, min(slower for slower, _ in ratios))
+    return math.exp(np.mean([math.log(ratio) for slower, ratio in ratios if slower <= limit]))
+
+
+def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Machine
+            ) -> Iterator[list[tuple[Option, Callable[[], float]]]]:
+    """The best kernel of every family for every layer, with what times it."""
+    def best(options: list[Option], call: Callable[[Any], KernelCall]) -> list[tuple[Option, Callable[[], float]]]:
+        families: dict[str, Option] = {}
         for option in sorted(options, key=lambda each: machine.seconds(each.work, isa.threads)):
-            families[option.work.family].append(option)
-        for members in families.values():
-            yield from members[:BEST]
+            families.setdefault(option.work.family, option)
+        return [(each, prepare_call(call(each.params), target, isa.threads)) for each in families.values()]
 
     rng = np.random.default_rng(0)
 
@@ -69,22 +83,22 @@ def _kernels(pixels: int, density: float, target: Target, isa: Isa, machine: Mac
         return np.where(kept, rng.standard_normal((outputs, inputs)), 0).astype(np.float32)
 
     for size in FEATURES if pixels == 1 else ():
-        matrix = weight(size, size)
-        for option in best(few_rows.options_of(matrix, Matvec(size, size), isa, "int8")):
-            yield option, few_rows.call_of(matrix, np.zeros(size, np.float32), option.params, isa)
+        matrix, bias = weight(size, size), np.zeros(size, np.float32)
+        yield best(few_rows.options_of(matrix, Matvec(size, size), isa, "int8"),
+                   partial(few_rows.call_of, matrix, bias, isa=isa))
     for stencil, layout in _geometries(pixels, isa):
         layer = products.Layer(weight(stencil.outputs, stencil.inner), np.zeros(stencil.outputs, np.float32), stencil,
                                Epilogue(), layout)
-        for option in best(products.options(layer, target, isa)):
-            yield option, products.call(layer, option.params, isa)
+        yield best(products.options(layer, target, isa), partial(products.call, layer, isa=isa))
 
 
 def _geometries(pixels: int, isa: Isa) -> Iterator[tuple[Stencil, PaddedFlat | None]]:
-    """Linear layers and 3x3 convolutions; none of one pixel, which few rows have kernels of their own for."""
+    """Linear layers and convolutions; none of one pixel, which few rows have kernels of their own for."""
     for features in FEATURES if pixels > 1 else ():
         tokens = Tiled(1, pixels, features, min(TOKENS, round_up(pixels, isa.lanes)))
         yield linear(tokens, features, isa.lanes), None
     side = math.isqrt(pixels)
-    for channels in CHANNELS if pixels > 1 else ():
-        images = PaddedFlat(1, channels, side, side, 1, side + 1, isa.lanes)
-        yield convolution(images, images, (3, 3), (1, 1), (1, 1)), images
+    for kernel, channels in CONVOLUTIONS if pixels > 1 else ():
+        pad = kernel // 2
+        images = PaddedFlat(1, channels, side, side, pad, side + pad, isa.lanes)
+        yield convolution(images, images, (kernel, kernel), (1, 1), (1, 1)), images
