@@ -94,8 +94,8 @@ def main() -> None:
     for batch in batches(cases, target, calibration, log, rows):
         with arguments.log.open("a") as file:
             for job, seconds in zip(batch, timed(batch, arguments.under), strict=True):
-                known = log.setdefault(job.name, {}) | seconds
-                log[job.name] = known
+                known = log.get(job.name, {})
+                known |= {name: min(each, known.get(name, each)) for name, each in seconds.items()}
                 file.write(json.dumps({"case": job.case.key, "us": known}) + "\n")
                 rows.append(judged(job, known))
         print(f"{len(rows)} layers", file=sys.stderr, flush=True)
@@ -207,8 +207,7 @@ def batches(cases: Iterator[Case], target: Target, calibration: Calibration, log
             rows.append(judged(job, known))
             continue
         except KeyError:
-            short = [each for each in shortlist(job.candidates, [each.option for each in best_by_format(choice)])
-                     if name_of(each) not in known]
+            short = shortlist(job.candidates, [each.option for each in best_by_format(choice)])
         batch.append(replace(job, short=short, functions=[prepare(case.node, each, target, 1) for each in short]))
         if sum(len(each.short) for each in batch) >= BATCH:
             yield batch
