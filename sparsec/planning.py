@@ -79,7 +79,7 @@ def plan(graph: ir.Model, job: Job, seen: Mapping[ir.Node, Seen]) -> list[dict[s
             _quantise(node, job.codec)
             options = layer_options(node, job.target, job.threads, job.precision)
         if job.strict_ieee:
-            options = [option for option in options if option.format.startswith("dense")]
+            options = [option for option in options if option.format in ("dense", "dense f16", "dense bf16")]
         choice, error = _choose(node, options, job, seen.get(node))
         node.meta["choice"] = choice
         option, weight = choice.winner.option, _weight(node)

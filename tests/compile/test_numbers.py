@@ -5,6 +5,7 @@ import pytest
 
 import sparsec
 from sparsec.graph.compare import run_onnxruntime
+from sparsec.option import PRECISIONS
 from tests.graph.texts import model
 
 SPECIALS = np.float32([np.nan, np.inf, -np.inf, 1e-40, -1e-45, -0.0, 3e38])
@@ -48,13 +49,14 @@ def test_dense_weights_have_the_specials_of_onnxruntime(target):
                                    run_onnxruntime(proto, {"x": special(x)})[0], rtol=1e-5)
 
 
-def test_strict_ieee_lets_zeros_make_nan():
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_strict_ieee_lets_zeros_make_nan(precision):
     weight = np.zeros((512, 512))
     weight[3, 2] = 2
     x = np.full((1, 512), np.nan, np.float32)
     x[0, 3] = 5
     proto = model("g (float[1,512] x) => (float[1,512] y) <float[512,512] w> { y = MatMul(x, w) }", w=weight)
-    assert np.isnan(compiled(proto, x, strict_ieee=True)).all()
+    assert np.isnan(compiled(proto, x, strict_ieee=True, precision=precision)).all()
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e-42])
