@@ -15,7 +15,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.matvec import Matvec, arguments, finish_row, parallel
+from sparsec.kernels.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.packing.bitmaps import Bitmaps
 from sparsec.kernels.packing.values import CODECS
 
@@ -86,14 +86,8 @@ def _emit(b: Buffers, p: BitmapParams) -> None:
     height = p.blocks * p.vectors * p.lanes
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
 
-    def part(thread: Any) -> None:
-        first = T.Bind(b["parts"][thread])
-        with T.serial(0, b["parts"][thread + 1] - first) as block:
-            _block(b, p, first + block, sums)
-
-    parallel(p.threads, part)
-    with T.serial(0, p.shape.batch) as n:
-        finish_row(b, p.shape, sums, n * height, n * p.shape.outputs, p.lanes)
+    balanced_parts(b, p.threads, lambda block: _block(b, p, block, sums))
+    finish_rows(b, p.shape, sums, height, p.lanes)
 
 
 def _block(b: Buffers, p: BitmapParams, block: Any, sums: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit import Buffers, kernel, registers
-from sparsec.kernels.matvec import Matvec, arguments, finish_row, parallel
+from sparsec.kernels.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.packing.padded_rows import PaddedRows
 
 
@@ -70,14 +70,8 @@ def _emit(b: Buffers, p: CsrParams) -> None:
     height = -(-shape.outputs // p.lanes) * p.lanes
     sums = b["y"] if height == shape.outputs else T.alloc_buffer((shape.batch * height,), "float32")
 
-    def part(thread: Any) -> None:
-        first = T.Bind(b["parts"][thread])
-        with T.serial(0, b["parts"][thread + 1] - first) as row:
-            _row(b, p, first + row, sums, height)
-
-    parallel(p.threads, part)
-    with T.serial(0, shape.batch) as n:
-        finish_row(b, shape, sums, n * height, n * shape.outputs, p.lanes)
+    balanced_parts(b, p.threads, lambda row: _row(b, p, row, sums, height))
+    finish_rows(b, shape, sums, height, p.lanes)
 
 
 def _row(b: Buffers, p: CsrParams, row: Any, sums: Any, height: int) -> None:

@@ -15,7 +15,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import round_up
 from sparsec.kernels.emit import Buffers, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.matvec import Matvec, arguments, finish_row, parallel
+from sparsec.kernels.matvec import Matvec, arguments, even_parts, finish_rows
 from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.kernels.packing.values import CODECS
 
@@ -84,16 +84,10 @@ def _emit(b: Buffers, p: GemvParams) -> None:
     sums = b["y"] if p.height == shape.outputs else T.alloc_buffer((shape.batch * p.height,), "float32")
     whole = p.height // (p.vectors * p.lanes)
 
-    def part(thread: Any) -> None:
-        first, end = (T.Bind(t * whole // p.threads) for t in (thread, thread + 1))
-        with T.serial(0, end - first) as block:
-            _block(b, p, first + block, p.vectors, sums)
-
-    parallel(p.threads, part)
+    even_parts(whole, p.threads, lambda block: _block(b, p, block, p.vectors, sums))
     if whole < p.blocks:
         _block(b, p, whole, p.height // p.lanes - whole * p.vectors, sums)
-    with T.serial(0, shape.batch) as n:
-        finish_row(b, shape, sums, n * p.height, n * shape.outputs, p.lanes)
+    finish_rows(b, shape, sums, p.height, p.lanes)
 
 
 def _block(b: Buffers, p: GemvParams, block: Any, vectors: int, sums: Any) -> None:

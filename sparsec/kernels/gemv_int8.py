@@ -18,7 +18,7 @@ from sparsec.kernels import matvec_int8
 from sparsec.kernels.emit import Buffers, kernel, load, registers, splat, store
 from sparsec.kernels.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.matvec import Matvec, arguments, finish_row, parallel
+from sparsec.kernels.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.packing.fours import EACH, Fours
 
 UNROLL = 2  # fours of columns per iteration
@@ -104,14 +104,8 @@ def _emit(b: Buffers, p: GemvInt8Params) -> None:
     activations = matvec_int8.quantised_rows(b, p.shape, zero, 0, lanes)
     sums = T.alloc_buffer((p.shape.batch * height,), "float32")
 
-    def part(thread: Any) -> None:
-        first = T.Bind(b["parts"][thread])
-        with T.serial(0, b["parts"][thread + 1] - first) as block:
-            _block(b, p, first + block, activations, sums)
-
-    parallel(p.threads, part)
-    with T.serial(0, p.shape.batch) as n:
-        finish_row(b, p.shape, sums, n * height, n * p.shape.outputs, lanes)
+    balanced_parts(b, p.threads, lambda block: _block(b, p, block, activations, sums))
+    finish_rows(b, p.shape, sums, height, lanes)
 
 
 def _block(b: Buffers, p: GemvInt8Params, block: Any, activations: tuple[Any, int, Any], sums: Any) -> None:

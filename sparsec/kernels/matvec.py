@@ -5,6 +5,7 @@ X is (batch, inputs), W (outputs, inputs), bias (outputs,), residual and Y (batc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +48,33 @@ def arguments(shape: Matvec, **weight: tuple[int | None, str]) -> dict[str, tupl
     return tensors | {"y": (size, "float32")}
 
 
-def parallel(threads: int, body: Any) -> None:
+def parallel(threads: int, body: Callable[[Any], None]) -> None:
     """`body(thread)` on every thread; without a loop where there is one only."""
     if threads == 1:
         body(0)
     else:
         with T.parallel(0, threads) as thread:
             body(thread)
+
+
+def balanced_parts(b: Buffers, threads: int, body: Callable[[Any], None]) -> None:
+    """`body(number)` for every number of the part that `parts` deals to each thread."""
+    def part(thread: Any) -> None:
+        first = T.Bind(b["parts"][thread])
+        with T.serial(0, b["parts"][thread + 1] - first) as index:
+            body(first + index)
+
+    parallel(threads, part)
+
+
+def even_parts(count: int, threads: int, body: Callable[[Any], None]) -> None:
+    """`body(number)` for every number below `count`, equal shares on every thread."""
+    def part(thread: Any) -> None:
+        first, end = (T.Bind(t * count // threads) for t in (thread, thread + 1))
+        with T.serial(0, end - first) as index:
+            body(first + index)
+
+    parallel(threads, part)
 
 
 def padded_rows(b: Buffers, shape: Matvec, width: int, lanes: int) -> tuple[Any, int]:
@@ -74,6 +95,12 @@ def padded_rows(b: Buffers, shape: Matvec, width: int, lanes: int) -> tuple[Any,
         with T.serial(whole, shape.inputs) as i:
             T.buffer_store(copy, b["x"][n * shape.inputs + i], [n * stride + i])
     return copy, stride
+
+
+def finish_rows(b: Buffers, shape: Matvec, sums: Any, height: int, lanes: int) -> None:
+    """`finish_row` for every row of sums, (batch, height)."""
+    with T.serial(0, shape.batch) as n:
+        finish_row(b, shape, sums, n * height, n * shape.outputs, lanes)
 
 
 def finish_row(b: Buffers, shape: Matvec, sums: Any, start: Any, row: Any, lanes: int) -> None:

@@ -18,7 +18,7 @@ from sparsec.formats.nm import group_counts
 from sparsec.kernels.emit import Buffers, kernel, load, registers, splat, store
 from sparsec.kernels.intrinsics import permuted
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.matvec import Matvec, arguments, finish_row, padded_rows, parallel
+from sparsec.kernels.matvec import Matvec, arguments, even_parts, finish_rows, padded_rows
 from sparsec.kernels.packing.groups import PLACE_BITS, WORD_PLACES, Groups
 from sparsec.kernels.packing.values import CODECS
 
@@ -111,14 +111,8 @@ def _emit(b: Buffers, p: NmParams) -> None:
     height = p.groups * p.lanes
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
 
-    def part(thread: Any) -> None:
-        first, end = (T.Bind(t * p.groups // p.threads) for t in (thread, thread + 1))
-        with T.serial(0, end - first) as group:
-            _group(b, p, first + group, x, stride, sums)
-
-    parallel(p.threads, part)
-    with T.serial(0, p.shape.batch) as n:
-        finish_row(b, p.shape, sums, n * height, n * p.shape.outputs, p.lanes)
+    even_parts(p.groups, p.threads, lambda group: _group(b, p, group, x, stride, sums))
+    finish_rows(b, p.shape, sums, height, p.lanes)
 
 
 def _group(b: Buffers, p: NmParams, group: Any, x: Any, stride: int, sums: Any) -> None:

@@ -18,7 +18,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit import Buffers, kernel, load, registers, splat, store
 from sparsec.kernels.intrinsics import permuted
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.matvec import Matvec, arguments, finish_row, padded_rows, parallel
+from sparsec.kernels.matvec import Matvec, arguments, balanced_parts, finish_row, padded_rows
 from sparsec.kernels.packing.windows import Windows, orders, slots_in
 
 CODECS = {"f32": "float32", "embedded": "float32", "f16": "float16"}
@@ -116,12 +116,7 @@ def _emit(b: Buffers, p: WellParams) -> None:
     in_place = not p.sort and height == p.shape.outputs
     sums = b["y"] if in_place else T.alloc_buffer((p.shape.batch * height,), "float32")
 
-    def part(thread: Any) -> None:
-        first = T.Bind(b["parts"][thread])
-        with T.serial(0, b["parts"][thread + 1] - first) as group:
-            _group(b, p, first + group, x, stride, sums)
-
-    parallel(p.threads, part)
+    balanced_parts(b, p.threads, lambda group: _group(b, p, group, x, stride, sums))
     ordered = T.alloc_buffer((height,), "float32") if p.sort else sums
     with T.serial(0, p.shape.batch) as n:
         if p.sort:

@@ -17,7 +17,7 @@ from sparsec.kernels import matvec_int8
 from sparsec.kernels.emit import Buffers, kernel, load, registers, store
 from sparsec.kernels.intrinsics_int8 import dot_bytes, llvm_int8, permute_bytes
 from sparsec.kernels.isa import Isa
-from sparsec.kernels.matvec import Matvec, arguments, finish_row, parallel
+from sparsec.kernels.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.packing.fours import EACH, WindowFours, slots_of
 
 
@@ -93,14 +93,8 @@ def _emit(b: Buffers, p: WellInt8Params) -> None:
     activations = matvec_int8.quantised_rows(b, p.shape, ZERO, 2 * EACH * lanes, lanes)
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
 
-    def part(thread: Any) -> None:
-        first = T.Bind(b["parts"][thread])
-        with T.serial(0, b["parts"][thread + 1] - first) as group:
-            _group(b, p, first + group, activations, sums)
-
-    parallel(p.threads, part)
-    with T.serial(0, p.shape.batch) as n:
-        finish_row(b, p.shape, sums, n * height, n * p.shape.outputs, lanes)
+    balanced_parts(b, p.threads, lambda group: _group(b, p, group, activations, sums))
+    finish_rows(b, p.shape, sums, height, lanes)
 
 
 def _group(b: Buffers, p: WellInt8Params, group: Any, activations: tuple[Any, int, Any], sums: Any) -> None:
