@@ -8,7 +8,7 @@ from sparsec.kernels.product import Tiling
 
 PAGE = 4096  # bytes; what lies a page apart competes for the same set of the L1 cache
 LINE = 64
-CROWDED, FLOODED = 0.65, 1.3  # shares of the L1 cache that are in use when inputs begin to be evicted, and when all are
+CROWDED, FLOODED = 0.65, 1.6  # shares of the L1 cache that are in use when inputs begin to be evicted, and when all are
 PAGES = 64  # that are translated at once; with twice as many, none is when it is needed
 L2_SHARE = 0.75  # of the L2 cache that weights may fill and stay
 
