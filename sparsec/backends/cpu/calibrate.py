@@ -10,6 +10,7 @@ import numpy as np
 import tvm
 
 from sparsec.backends.cpu.build import settings
+from sparsec.backends.cpu.planning import CYCLE_BYTES
 from sparsec.errors import CalibrationError
 from sparsec.kernels import probes, well
 from sparsec.kernels.isa import Isa, isa_of
@@ -26,8 +27,8 @@ DRAM_BYTES = 256 << 20
 def measure(target: Target, threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, float]:
     """The rates of one core: the fields of `cost.roofline.Machine`; and the bandwidths that all threads share.
 
-    Gathers are measured to show why no kernel uses them. The model knows one bandwidth beyond L2, the L3 cache's: few
-    pruned networks are larger.
+    Gathers are measured to show why no kernel uses them. The model knows one bandwidth beyond L2: that of as many bytes
+    as kernels go through when they are timed (`planning.CYCLE_BYTES`).
 
     Raises:
         CalibrationError: the target is not this machine.
@@ -56,14 +57,14 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         l1 = _bandwidth(target.l1_bytes // 2, isa, seconds)
         progress("bandwidths")
         l2 = _bandwidth(target.l2_bytes // 2, isa, seconds)
-        l3, dram = (_bandwidth(size // threads, isa, seconds) * threads
-                    for size in (BEYOND * target.l2_bytes, DRAM_BYTES))
+        l3, cold, dram = (_bandwidth(size // threads, isa, seconds) * threads
+                          for size in (BEYOND * target.l2_bytes, CYCLE_BYTES, DRAM_BYTES))
         progress("overheads")
         group = _group_seconds(isa, seconds)
         call = seconds(probes.multiply_add(1, isa), halves)
     waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
     return {"fmas_per_s": fma, "loads_per_s": l1 / (4 * isa.lanes), "permutes_per_s": permutes, "group_s": group,
-            "l2_bytes_per_s": waited, "memory_bytes_per_s": l3, "call_s": call, "l3_bytes_per_s": l3,
+            "l2_bytes_per_s": waited, "memory_bytes_per_s": cold, "call_s": call, "l3_bytes_per_s": l3,
             "dram_bytes_per_s": dram, "gathers_per_s": gathers}
 
 
