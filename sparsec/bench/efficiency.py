@@ -14,6 +14,7 @@ from sparsec.backends.cpu import few_rows, products
 from sparsec.backends.cpu.context import KernelCall
 from sparsec.backends.cpu.planning import prepare_call
 from sparsec.cost.roofline import DENSITIES, PIXELS, Machine
+from sparsec.formats import CODECS
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
 from sparsec.kernels.isa import Isa, isa_of
 from sparsec.kernels.matvec import Matvec
@@ -49,7 +50,7 @@ def _ratios(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
     for layer in _layers(pixels, density, target, isa, machine):
         timed = [(option, min(time() for _ in range(ROUNDS))) for option, time in layer]
         for option, seconds in timed:
-            rival = min(each for other, each in timed if _is_dense(other) == _is_dense(option))
+            rival = min(each for other, each in timed if _league(other) == _league(option))
             overhead = machine.overhead(option.work, isa.threads)
             predicted = machine.seconds(option.work, isa.threads) - overhead
             ratio = max(seconds - overhead, 0.1 * seconds) / predicted
@@ -57,8 +58,10 @@ def _ratios(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
     return {family: _typical(each) for family, each in ratios.items()}
 
 
-def _is_dense(option: Option) -> bool:
-    return option.format.startswith("dense")
+def _league(option: Option) -> tuple[bool, str]:
+    """Whether the weight is dense, and how its values are stored: what decides beside the time which kernel runs."""
+    words = option.format.split()
+    return words[0] == "dense", words[-1] if words[-1] in CODECS else "f32"
 
 
 def _typical(ratios: Sequence[tuple[float, float]]) -> float:
