@@ -1,9 +1,10 @@
 """The cost model of products on a GPU's tensor cores: deterministic, from published rates, without a GPU at hand.
 
     t = launches + fill + max(bytes / bandwidth, waves * t_block)
-    t_block = stages * max(multiply-adds / rate of one multiprocessor, bytes / its share of the L2 cache's
+    t_block = stages * max(multiply-adds / rate of one multiprocessor + extra, bytes / its share of the L2 cache's
                            bandwidth, copies / its rate, latency / stages in flight)
 
+`extra` is the time that tensor cores wait: for bitmaps to be expanded, and for what 2:4 leaves over to be gathered.
 The blocks of a kernel run in waves of as many as the multiprocessors hold.
 """
 
@@ -60,8 +61,8 @@ class Device:
         resident = max(1, min(self.shared_bytes // max(work.shared_bytes, 1), self.threads // work.threads))
         rate = self.mma_per_s / self.multiprocessors * (self.sparse_gain if work.sparse else 1.0)
         busy = min(resident, math.ceil(work.blocks / self.multiprocessors))  # blocks that share a multiprocessor
-        arithmetic = busy * max(work.stage_fmas / rate + work.stage_decoded / DECODED_PER_S,
-                                work.stage_copies / COPIES_PER_S, work.stage_bytes / L2_BYTES_PER_S)
+        products = work.stage_fmas / rate + work.stage_decoded / DECODED_PER_S + work.stage_items / ITEMS_PER_S
+        arithmetic = busy * max(products, work.stage_copies / COPIES_PER_S, work.stage_bytes / L2_BYTES_PER_S)
         stage = max(arithmetic, LATENCY_S / max(1, work.stages_in_flight))
         waves = math.ceil(work.blocks / (self.multiprocessors * resident))
         return waves * work.stages * stage
@@ -79,6 +80,9 @@ COPIES_PER_S = 4.5e10
 """Copies to shared memory per second and multiprocessor: those of one warp in a clock cycle."""
 DECODED_PER_S = 6e10
 """Elements per second and multiprocessor that bitmaps are expanded at: an assumption, some 30 a clock cycle."""
+ITEMS_PER_S = 7e8
+"""Products of what 2:4 leaves over per second and multiprocessor: an assumption, two loads from shared memory at one a
+clock cycle, which take longer than the product itself and which nothing else overlaps."""
 
 REACHED = 0.62
 """The share of Hopper's rate that `mma` reaches, which its tensor cores exceed with `wgmma` only: an assumption."""

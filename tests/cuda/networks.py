@@ -1,4 +1,4 @@
-"""A transformer layer and a residual network with 2:4 weights, small enough for the emulator."""
+"""A transformer layer and a residual network with sparse weights, small enough for the emulator."""
 
 import numpy as np
 import onnx
@@ -9,9 +9,14 @@ from sparsec.backends.cuda.arrange import project
 RNG = np.random.default_rng(0)
 
 
-def transformer(tokens=16, width=64, heads=2, hidden=128):
+def unstructured(matrix):
+    """The matrix with 70 % of its elements set to zero."""
+    return matrix * (RNG.random(matrix.shape) < 0.3)
+
+
+def transformer(tokens=16, width=64, heads=2, hidden=128, prune=project):
     """Embedding, one layer of attention and GELU with masks and residuals, and a head."""
-    g = Graph()
+    g = Graph(prune)
     x = g("Gather", g.constant(g.random(50, width)), "ids")
     mask = g("Cast", g("Unsqueeze", "mask", g.constant(np.array([1, 2]))), to=TensorProto.FLOAT)
     mask = g("Mul", g("Sub", g.constant(np.float32(1)), mask), g.constant(np.float32(-3e38)))
@@ -27,15 +32,15 @@ def transformer(tokens=16, width=64, heads=2, hidden=128):
                    {"y": [1, tokens, 8]})
 
 
-def network():
+def network(prune=project):
     """A dense stem, pooling, a residual block of stride 2 with a 3x3 kernel, a depthwise convolution, a classifier."""
-    g = Graph()
+    g = Graph(prune)
     x = g("Relu", g.conv("x", 16, 3, 3, stride=2, sparse=False))
     x = g("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
     y = g("Relu", g.conv(g("Relu", g.conv(x, 16, 16, 1)), 16, 16, 3, stride=2))
     x = g("Relu", g("Add", g.conv(y, 32, 16, 1), g.conv(x, 32, 16, 1, stride=2)))
     x = g("GlobalAveragePool", g("Conv", x, g.constant(g.random(32, 1, 3, 3)), group=32, pads=[1] * 4))
-    g("Gemm", g("Flatten", x), g.constant(project(g.random(10, 32))), g.constant(g.random(10)), transB=1, name="y")
+    g("Gemm", g("Flatten", x), g.constant(prune(g.random(10, 32))), g.constant(g.random(10)), transB=1, name="y")
     return g.model({"x": (TensorProto.FLOAT, [2, 3, 32, 32])}, {"y": [2, 10]})
 
 
@@ -45,10 +50,10 @@ def split(g, x, heads):
 
 
 class Graph:
-    """ONNX nodes in the making: calls add one and return its output's name."""
+    """ONNX nodes in the making: calls add one and return its output's name; `prune` makes weights sparse."""
 
-    def __init__(self):
-        self.nodes, self.constants = [], []
+    def __init__(self, prune=project):
+        self.nodes, self.constants, self.prune = [], [], prune
 
     def __call__(self, operator, *inputs, name=None, **attributes):
         name = name or f"{operator.lower()}{len(self.nodes)}"
@@ -63,7 +68,7 @@ class Graph:
         return RNG.standard_normal(shape).astype(np.float32)
 
     def linear(self, x, outputs, inputs, name=None):
-        weight = project(self.random(outputs, inputs)) * np.float32((2 / inputs) ** 0.5)
+        weight = self.prune(self.random(outputs, inputs)) * np.float32((2 / inputs) ** 0.5)
         return self("Add", self("MatMul", x, self.constant(weight.T)), self.constant(self.random(outputs)), name=name)
 
     def norm(self, x, width):
@@ -71,7 +76,7 @@ class Graph:
 
     def conv(self, x, outputs, inputs, kernel, stride=1, *, sparse=True):
         weight = self.random(outputs, kernel * kernel * inputs) * np.float32((2 / inputs) ** 0.5 / kernel)
-        weight = (project(weight) if sparse else weight).reshape(outputs, kernel, kernel, inputs)
+        weight = (self.prune(weight) if sparse else weight).reshape(outputs, kernel, kernel, inputs)
         return self("Conv", x, self.constant(np.moveaxis(weight, -1, 1)), self.constant(self.random(outputs)),
                     strides=[stride] * 2, pads=[kernel // 2] * 4)
 

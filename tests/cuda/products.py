@@ -1,5 +1,7 @@
 """Products with small integers, exact in every dtype, on the emulator; what they should be comes from numpy."""
 
+from types import SimpleNamespace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -88,6 +90,12 @@ def run(p, family, seeds=(0,), mutate=None, pipeline="tirx", weight=None):
         statistics = program.run(list(arrays.values()), seed, library)
         wrong = max(wrong, float(np.mean(arrays["y"] != expected)))
     return wrong, statistics
+
+
+def counted(module, params):
+    """A family whose parameters count the weight, as `run` takes families."""
+    return SimpleNamespace(pack=lambda weight, _: module.pack(weight, params), build=lambda _: module.build(params),
+                           arguments=lambda _: module.arguments(params))
 
 
 def is_caught(p, family, **how):

@@ -1,7 +1,5 @@
 """The stored bitmap is exactly reversible, and its kernel equals numpy exactly whatever the pattern of non-zeros."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +9,7 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import bitmap
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile
 from sparsec.kernels.product import Epilogue
-from tests.cuda.products import DTYPES, needs_compiler, run
+from tests.cuda.products import DTYPES, counted, needs_compiler, run
 
 TILE = Tile(64, 16, 64, (2, 1), 3)
 PRODUCTS = {
@@ -41,10 +39,7 @@ def weight_of(rng, p, pattern):
 def test_products_are_exact(name, pattern):
     p = PRODUCTS[name]
     weight = weight_of(np.random.default_rng(1), p, pattern)
-    params = bitmap.params(weight, p)
-    family = SimpleNamespace(pack=lambda w, _: bitmap.pack(w, params), build=lambda _: bitmap.build(params),
-                             arguments=lambda _: bitmap.arguments(params))
-    wrong, (product, *_) = run(p, family, seeds=range(2), weight=weight)
+    wrong, (product, *_) = run(p, counted(bitmap, bitmap.params(weight, p)), seeds=range(2), weight=weight)
     assert wrong == 0
     assert product.bank_conflicts == 0
 

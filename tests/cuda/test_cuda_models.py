@@ -42,9 +42,23 @@ def planned(model, wanted, precision="fp16"):
 @pytest.mark.parametrize("build", [networks.transformer, networks.network])
 def test_models_match_onnxruntime(build, precision):
     model = build()
+    check(model, planned(model, ("nm 2:4", "dense"), precision), precision)
+
+
+@pytest.mark.parametrize(("build", "precision"), [(networks.transformer, "bf16"), (networks.network, "fp16")])
+def test_unstructured_models_match_onnxruntime(build, precision):
+    model = build(prune=networks.unstructured)
+    graph = planned(model, ("nm 2:4 + rest", "dense"), precision)
+    chosen = {node.meta["choice"].winner.option.format for node in graph.graph if "choice" in node.meta}
+    assert "nm 2:4 + rest" in chosen
+    check(model, graph, precision)
+
+
+def check(model, graph, precision):
+    """The planned graph computes what onnxruntime does."""
     feeds = random_feeds(reader.load(model))
     feeds |= {"mask": MASK} if "mask" in feeds else {}
-    lowered = lower(planned(model, ("nm 2:4", "dense"), precision), TARGET, precision)
+    lowered = lower(graph, TARGET, precision)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     for mine, reference in zip(walk.run(lowered, feeds), session.run(None, feeds), strict=True):
         assert mine.dtype == np.float32
@@ -52,10 +66,11 @@ def test_models_match_onnxruntime(build, precision):
 
 
 @pytest.mark.parametrize("tokens", [4, 16])
-@pytest.mark.parametrize("form", ["bitmap", "nm 4:6", "nm 6:8", "nm 2:4 permuted"])
+@pytest.mark.parametrize("form", ["bitmap", "nm 4:6", "nm 6:8", "nm 2:4 permuted", "nm 2:4 + rest"])
 def test_every_format_runs(form, tokens):
     rng = np.random.default_rng(3)
-    weight = {"nm 4:6": partial(drop, rng, 6), "nm 6:8": partial(drop, rng, 8)}.get(form, partial(half, rng))(48, 768)
+    makers = {"nm 4:6": partial(drop, rng, 6), "nm 6:8": partial(drop, rng, 8), "nm 2:4 + rest": partial(few, rng)}
+    weight = makers.get(form, partial(half, rng))(48, 768)
     graph = networks.Graph()
     graph("MatMul", "x", graph.constant(weight.T), name="y")
     model = graph.model({"x": (1, [tokens, 768])}, {"y": [tokens, 48]})
@@ -77,3 +92,8 @@ def drop(rng, size, rows, columns):
     groups = rng.standard_normal((rows, columns // size, size)).astype(np.float32)
     np.put_along_axis(groups, np.argsort(rng.random(groups.shape), axis=2)[..., :2], 0, axis=2)
     return groups.reshape(rows, columns)
+
+
+def few(rng, rows, columns):
+    """A matrix of which a random quarter is left."""
+    return (rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < 0.25)).astype(np.float32)

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, tiles
+from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, rest, tiles
 from sparsec.kernels.cuda.params import MmaParams, Tile
+from sparsec.kernels.cuda.rest import RestParams
 from sparsec.kernels.product import Epilogue
 from tests.cuda.emulator import launches
 
@@ -112,3 +113,19 @@ def test_the_bitmap_kernel_stays_within_limits(architecture):
     weight = np.random.default_rng(0).random((256, 1024)) < 0.5
     params = bitmap.params(weight.astype(np.float16), MmaParams(256, 16, 1024, Tile(64, 16, 128, (4, 1), 4)))
     check_limits(bitmap.build(params), 128, bitmap.shared_bytes(params), architecture)
+
+
+@pytest.mark.parametrize(("tile", "architecture"), [(tile, "sm_80") for tile in tiles.TILES[::2]]
+                         + [(tiles.TILES[6], arch) for arch in ("sm_86", "sm_89", "sm_90")], ids=str)
+def test_kernels_with_a_rest_stay_within_limits(tile, architecture):
+    params = RestParams(MmaParams(4096, 4096, 4096, tile, epilogue=FINISH), capacity=16)
+    check_limits(rest.build(params), tile.threads, rest.shared_bytes(params), architecture)
+
+
+@needs_cuobjdump
+def test_a_rest_is_a_product_of_tensor_cores_for_every_block():
+    tile = tiles.TILES[6]
+    params = RestParams(MmaParams(4096, 4096, 4096, tile), capacity=16)
+    blocks = tile.row_blocks * tile.column_blocks
+    assert instructions(rest.build(params), "sm_80", "HMMA.SP") == tile.depth // 32 * blocks
+    assert instructions(rest.build(params), "sm_80", "HMMA.1688") == blocks

@@ -23,13 +23,13 @@ def best(weight, columns, arch, wanted=""):
 def weights():
     dense = RNG.standard_normal((SIZE, SIZE)).astype(np.float32)
     return {"dense": dense, "2:4": project(dense), "50 %": dense * (RNG.random(dense.shape) < 0.5),
-            "90 %": dense * (RNG.random(dense.shape) < 0.1)}
+            "70 %": dense * (RNG.random(dense.shape) < 0.3), "90 %": dense * (RNG.random(dense.shape) < 0.1)}
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize(("weight", "columns", "expected"), [
     ("2:4", 4096, "nm 2:4"), ("dense", 4096, "dense"), ("dense", 128, "dense"), ("50 %", 4096, "dense"),
-    ("90 %", 1, "bitmap"),
+    ("90 %", 1, "bitmap"), ("90 %", 64, "nm 2:4 + rest"), ("70 %", 64, "nm 2:4 + rest"), ("70 %", 4096, "dense"),
 ])
 def test_the_format_chosen(weights, arch, weight, columns, expected):
     winner, refused = best(weights[weight], columns, arch)
@@ -55,5 +55,27 @@ def test_never_slower_than_dense_and_the_same_every_time(weights, weight, column
 
 def test_formats_that_cannot_be_have_reasons(weights):
     _, refused = best(weights["dense"], 128, "sm_80")
-    assert refused.keys() == {"nm 2:4", "nm 2:4 permuted", "nm 4:6", "nm 6:8", "bitmap", "nm 2:4 and the rest"}
+    assert refused.keys() == {"nm 2:4", "nm 2:4 permuted", "nm 4:6", "nm 6:8", "bitmap", "nm 2:4 + rest"}
     assert "more than 2 non-zeros" in refused["nm 2:4"]
+    assert "50.0% of weights left over" in refused["nm 2:4 + rest"]
+
+
+def test_a_small_rest_pays_for_many_tokens(weights):
+    winner, _ = best(weights["90 %"], 4096, "sm_80")
+    assert winner.option.format == "nm 2:4 + rest"
+    assert winner.predicted_s < 0.9 * best(weights["90 %"], 4096, "sm_80", "dense")[0].predicted_s
+
+
+def test_two_of_four_needs_no_rest(weights):
+    _, refused = best(weights["2:4"], 128, "sm_80")
+    assert refused["nm 2:4 + rest"] == "the weight is nm 2:4"
+    _, refused = best(weights["90 %"][:, 2:], 128, "sm_80")
+    assert "not a multiple of 4" in refused["nm 2:4 + rest"]
+
+
+def test_the_rest_shows_in_bytes_and_detail(weights):
+    rest, _ = best(weights["90 %"], 4096, "sm_80", "nm 2:4 + rest")
+    regular, _ = best(weights["2:4"], 4096, "sm_80", "nm 2:4")
+    assert "rest=0.10%" in rest.option.detail
+    assert regular.option.nbytes < rest.option.nbytes < 1.1 * regular.option.nbytes
+    assert regular.predicted_s < rest.predicted_s

@@ -5,6 +5,8 @@ The kernels gather the features of the activations by index, so a column may be 
     windows   N:M with M = N + 2 (4:6, 6:8): overlapping windows of four columns, each taking up to two of what the
               windows before it have left (SlideSparse)
     permuted  channels reordered, found by a greedy search (Pool and Yu, Channel Permutations for N:M Sparsity, 2021)
+
+Where no arrangement is 2:4, few weights too many may be a rest that the kernel adds.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sparsec.formats.nm import group_counts
+from sparsec.kernels.cuda import rest
 
 GROUP, KEPT = 4, 2
 CANDIDATES = 256
@@ -27,15 +30,17 @@ class Arranged:
     """A weight as a product takes it.
 
     Attributes:
-        weight: (outputs, columns), 2:4.
+        weight: (outputs, columns), 2:4 unless the kernel takes others.
         gather: the input that each column multiplies (columns,), None for its own number.
         run: the length of aligned runs of columns that are aligned runs of inputs.
+        rest: the share of the weights that 2:4 leaves over, where the kernel adds them.
 
     """
 
     weight: np.ndarray = field(repr=False)
     gather: np.ndarray | None = field(default=None, repr=False)
     run: int = 1
+    rest: float = 0.0
 
 
 def plain(weight: np.ndarray) -> Arranged | str:
@@ -92,6 +97,19 @@ def permuted(weight: np.ndarray) -> Arranged | str:
         order += group
     gather = np.array(order)
     return Arranged(np.ascontiguousarray(weight[:, gather]), gather)
+
+
+def with_rest(weight: np.ndarray) -> Arranged | str:
+    """The weight as it is, for a kernel that adds what 2:4 leaves over, or why that could not pay.
+
+    A 2:4 product takes half of dense's multiply-adds, and every weight of the rest `rest.ROWS` of its own.
+    """
+    if weight.shape[1] % GROUP:
+        return f"K = {weight.shape[1]} is not a multiple of {GROUP}"
+    share = int(np.maximum(group_counts(weight, GROUP) - KEPT, 0).sum()) / weight.size
+    if share * rest.ROWS >= 1 - KEPT / GROUP:
+        return f"the {share:.1%} of weights left over would take all that 2:4 saves"
+    return Arranged(weight, rest=share)
 
 
 def project(weight: np.ndarray) -> np.ndarray:

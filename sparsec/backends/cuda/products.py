@@ -15,33 +15,47 @@ from tvm import relax
 from sparsec.backends.cuda import arrange
 from sparsec.backends.cuda.arrange import Arranged
 from sparsec.backends.cuda.context import CudaContext
-from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, tiles
+from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, rest, tiles
 from sparsec.kernels.cuda.bitmap import BitmapParams
 from sparsec.kernels.cuda.params import Gather, MmaParams, Window, reject
+from sparsec.kernels.cuda.rest import RestParams
 from sparsec.kernels.product import Epilogue
 from sparsec.option import GpuWork, Option
 
-FAMILIES: dict[str, Any] = {"mma": mma_dense, "mma.sp": mma_sp, "bitmap": bitmap}
+FAMILIES: dict[str, Any] = {"mma": mma_dense, "mma.sp": mma_sp, "mma.sp + rest": rest, "bitmap": bitmap}
 """Kernel families: `pack`, `build`, `arguments` and `shared_bytes`."""
+COUNTED: dict[str, Any] = {"mma.sp + rest": rest, "bitmap": bitmap}
+"""Families with `params` of their own around a product's, which count how the weight falls into stages."""
+KernelParams = MmaParams | BitmapParams | RestParams
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to run a layer: the kernel family, and how its weight is arranged or the reason why it cannot be."""
+    """A way to run a layer.
+
+    Attributes:
+        family: the kernel family.
+        arranged: how its weight is arranged, or the reason why it cannot be.
+        after: the family whose ways before this one make it pointless; its own where None.
+
+    """
 
     family: str
     arranged: Callable[[np.ndarray], Arranged | str]
+    after: str | None = None
 
 
 WAYS: dict[str, Way] = {
     "nm 2:4": Way("mma.sp", arrange.plain),
     "nm 2:4 permuted": Way("mma.sp", arrange.permuted),
+    "bitmap": Way("bitmap", Arranged),
+    "nm 2:4 + rest": Way("mma.sp + rest", arrange.with_rest, after="mma.sp"),
     "nm 4:6": Way("mma.sp", functools.partial(arrange.windows, size=6)),
     "nm 6:8": Way("mma.sp", functools.partial(arrange.windows, size=8)),
-    "bitmap": Way("bitmap", Arranged),
     "dense": Way("mma", Arranged),
 }
-"""By storage format, the ways of each family in order of preference: only the first that is possible is offered."""
+"""By storage format, the ways of each family in order of preference: only the first that is possible is offered. Of
+options that are predicted to take the same time the first way's is chosen."""
 
 SHARES = (1, 2, 4, 8)
 """How many blocks share the K of a tile."""
@@ -74,7 +88,7 @@ class Product:
     """The parameters of an option."""
 
     way: str
-    params: MmaParams | BitmapParams
+    params: KernelParams
 
 
 def options(layer: Layer, archs: tuple[str, ...], half: str) -> tuple[list[Option], dict[str, str]]:
@@ -83,8 +97,8 @@ def options(layer: Layer, archs: tuple[str, ...], half: str) -> tuple[list[Optio
     refused: dict[str, str] = {}
     served: dict[str, str] = {}
     for name, way in WAYS.items():
-        if way.family in served:
-            arranged: Arranged | str = f"the weight is {served[way.family]}"
+        if (earlier := served.get(way.after or way.family)) is not None:
+            arranged: Arranged | str = f"the weight is {earlier}"
         elif way.family == "bitmap" and layer.columns > FEW:
             arranged = f"expanding bitmaps is for up to {FEW} columns, here are {layer.columns}"
         else:
@@ -94,9 +108,6 @@ def options(layer: Layer, archs: tuple[str, ...], half: str) -> tuple[list[Optio
             continue
         served[way.family] = name
         offers += _options(name, layer, arranged, archs, half)
-    if "mma.sp" not in served and layer.weight.shape[1] % arrange.GROUP == 0:
-        over = np.count_nonzero(layer.weight) - np.count_nonzero(arrange.project(layer.weight))
-        refused["nm 2:4 and the rest"] = f"no kernel adds the {over / layer.weight.size:.1%} of weights left over"
     return offers, refused
 
 
@@ -117,7 +128,7 @@ def emit(context: CudaContext, layer: Layer, product: Product, x: relax.Expr, re
 
 
 @functools.lru_cache(maxsize=512)
-def _kernel(family: str, params: MmaParams | BitmapParams) -> Any:
+def _kernel(family: str, params: KernelParams) -> Any:
     """The kernel; layers with equal parameters share the object, and so the compiled code."""
     return FAMILIES[family].build(params)
 
@@ -127,41 +138,42 @@ def _options(name: str, layer: Layer, arranged: Arranged, archs: tuple[str, ...]
     family = WAYS[name].family
     m, depth = arranged.weight.shape
     gather = None if arranged.gather is None else Gather(depth, arranged.run)
-    counted: dict[tuple[int, int], BitmapParams] = {}  # how non-zeros fall into stages
+    counted: dict[tuple[int, int], Any] = {}  # how the weight falls into stages
     for tile, shares in itertools.product(tiles.candidates(layer.columns, 2), SHARES):
         p = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, "nk", layer.epilogue,
                       gather=gather, window=layer.window, split_k=shares)
         if reject(p) is None and (family != "bitmap" or tile.columns <= FEW):
-            params: MmaParams | BitmapParams = p
-            if family == "bitmap":
+            params: KernelParams = p
+            if family in COUNTED:
                 stage = tile.rows, tile.depth
-                counted[stage] = counted.get(stage) or bitmap.params(arranged.weight, p)
+                counted[stage] = counted.get(stage) or COUNTED[family].params(arranged.weight, p)
                 params = replace(counted[stage], product=p)
             needed = FAMILIES[family].shared_bytes(params)
             if all(tiles.reject(needed, arch) is None for arch in archs):
                 work = _work(family, p, params)
-                yield Option(name, family, _detail(p), Product(name, params), _weight_bytes(family, params), work)
+                detail, nbytes = _detail(p, arranged.rest), _weight_bytes(family, params)
+                yield Option(name, family, detail, Product(name, params), nbytes, work)
 
 
-def _detail(p: MmaParams) -> str:
+def _detail(p: MmaParams, share: float) -> str:
     tile = p.tile
-    split = f" split={p.split_k}" if p.split_k > 1 else ""
-    return f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}{split}"
+    more = (f" split={p.split_k}" if p.split_k > 1 else "") + (f" rest={share:.2%}" if share else "")
+    return f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}{more}"
 
 
-def _sizes(family: str, params: MmaParams | BitmapParams) -> dict[str, int]:
+def _sizes(family: str, params: KernelParams) -> dict[str, int]:
     """Bytes of every argument."""
     return {name: length * np.dtype(dtype).itemsize
             for name, (length, dtype) in FAMILIES[family].arguments(params).items()}
 
 
-def _weight_bytes(family: str, params: MmaParams | BitmapParams) -> int:
+def _weight_bytes(family: str, params: KernelParams) -> int:
     """Bytes of the packed weight."""
     activations = ("bias", "x", "residual", "partial", "y")
     return sum(nbytes for name, nbytes in _sizes(family, params).items() if name not in activations)
 
 
-def _work(family: str, p: MmaParams, params: MmaParams | BitmapParams) -> GpuWork:
+def _work(family: str, p: MmaParams, params: KernelParams) -> GpuWork:
     """What a run of the product does."""
     tile, sizes = p.tile, _sizes(family, params)
     copied = tile.columns * tile.depth * p.itemsize
@@ -172,4 +184,5 @@ def _work(family: str, p: MmaParams, params: MmaParams | BitmapParams) -> GpuWor
         stages=p.share_tiles, stages_in_flight=tile.stages - 1, stage_fmas=tile.rows * tile.columns * tile.depth,
         stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
         stage_decoded=tile.rows * tile.depth * tile.warps[1] if family == "bitmap" else 0.0,
-        sparse=family == "mma.sp", launches=1 if p.split_k == 1 else 2)
+        stage_items=params.items / params.stages * tile.columns / 8 if isinstance(params, RestParams) else 0.0,
+        sparse=family in ("mma.sp", "mma.sp + rest"), launches=1 if p.split_k == 1 else 2)

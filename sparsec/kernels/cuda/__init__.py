@@ -2,6 +2,7 @@
 
     mma_sp                 2:4 weights, `mma.sp::ordered_metadata`
     mma_dense              any weight, `mma`
+    rest                   2:4 weights and a few more, added by `mma`
     bitmap                 any pattern: stored sparse, multiplied dense
     wgmma_sp, wgmma_dense  the packings of the first two, multiplied by Hopper's warp groups
 

@@ -69,9 +69,14 @@ def build(params: MmaParams) -> Any:
         FormatError: no kernel computes the product.
 
     """
-    if params.tile.row_blocks % params.itemsize:
-        raise FormatError(f"no sparse tensor-core kernel for {params}: two blocks of 16 rows share a word of metadata")
+    if reason := reject(params):
+        raise FormatError(f"no sparse tensor-core kernel for {params}: {reason}")
     return pipeline.build(params, weight(params))
+
+
+def reject(p: MmaParams) -> str | None:
+    """Why no kernel of single warps multiplies a 2:4 weight, or None."""
+    return "two blocks of 16 rows share a word of metadata" if p.tile.row_blocks % p.itemsize else None
 
 
 def weight(p: MmaParams) -> pipeline.Weight:

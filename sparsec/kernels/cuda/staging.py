@@ -104,6 +104,15 @@ def load(b: Block, to: Any, base: Any, step: int, column_block: int) -> None:
     ptx.load_matrices(to, b.shared, base + at, transposed=p.layout == "kn")
 
 
+def load_element(b: Block, to: Any, index: int, base: Any, feature: Any, column_block: int) -> None:
+    """A feature of the stage, 2 bytes, for column lane / 4 of a block of 8 of the warp, into register `index`."""
+    p, width = b.params, VECTOR_BYTES // b.params.itemsize
+    column = (b.warp_column * p.tile.column_blocks + column_block) * 8 + b.lane // 4
+    row, along = (feature, column) if p.layout == "kn" else (column, feature)
+    at = _address(p, row, along // width) + along % width * p.itemsize
+    ptx.emit("ld.shared.b16", to[index], b.shared + T.Cast("uint32", base + at))
+
+
 def copy_steps(b: Block, name: str, nbytes: int, blocks: int, base: Any, k_tile: Any) -> None:
     """Start copying the stage's part of a weight's array (rows, steps, `nbytes`) to byte `base`.
 

@@ -247,6 +247,14 @@ void emulated_mma(emulator::Product p, Sum& d0, Sum& d1, Sum& d2, Sum& d3, Sum c
                                           Register a3, Register b0, Register b1, Sum c0, Sum c1, Sum c2, Sum c3) {    \
     emulated_mma({element, false, {a0, a1, a2, a3}, {b0, b1, 0, 0}, {}, 0, 0}, d0, d1, d2, d3, c0, c1, c2, c3);       \
   }
+// The later columns of a fragment and of what it multiplies are zeros.
+#define EMULATED_SHORT_MMA(name, element)                                                                             \
+  inline void ptx_mma_sync_aligned_##name(float& d0, float& d1, float& d2, float& d3, Register a0, Register a1,       \
+                                          Register b0, float c0, float c1, float c2, float c3) {                      \
+    emulated_mma({element, false, {a0, a1, 0, 0}, {b0, 0, 0, 0}, {}, 0, 0}, d0, d1, d2, d3, c0, c1, c2, c3);          \
+  }
+EMULATED_SHORT_MMA(m16n8k8_row_col_f32_f16_f16_f32, emulator::Element::f16)
+EMULATED_SHORT_MMA(m16n8k8_row_col_f32_bf16_bf16_f32, emulator::Element::bf16)
 EMULATED_SPARSE_MMA(m16n8k32_row_col_f32_f16_f16_f32, emulator::Element::f16, float)
 EMULATED_SPARSE_MMA(m16n8k32_row_col_f32_bf16_bf16_f32, emulator::Element::bf16, float)
 EMULATED_SPARSE_MMA(m16n8k64_row_col_s32_s8_s8_s32, emulator::Element::s8, Register)
