@@ -24,6 +24,7 @@ from sparsec.option import Option
 from sparsec.target import Target
 
 FEATURES = 128, 512  # of the linear layers that are timed
+FEATURES_OF_ONE = (1024,)  # of those of one row: their weights come from beyond the L2 cache
 CONVOLUTIONS = (1, 64), (1, 256), (3, 32), (3, 96)  # sides of the kernels and channels of the convolutions
 TOKENS = 64  # a tile of the linear layer has at most
 NEAR = 1.5  # times the fastest kernel of a layer, up to which it matters how far off a prediction is
@@ -85,7 +86,7 @@ def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
         kept = rng.random((outputs, inputs)) < density
         return np.where(kept, rng.standard_normal((outputs, inputs)), 0).astype(np.float32)
 
-    for size in FEATURES if pixels == 1 else ():
+    for size in FEATURES_OF_ONE if pixels == 1 else ():
         matrix, bias = weight(size, size), np.zeros(size, np.float32)
         yield best(few_rows.options_of(matrix, Matvec(size, size), isa, "int8"),
                    partial(few_rows.call_of, matrix, bias, isa=isa))
