@@ -32,17 +32,18 @@ ROUNDS = 2
 
 
 def measure(target: Target, threads: int, machine: Machine) -> dict[str, list[list[float]]]:
-    """`Machine.efficiency` beside the other rates; what cannot be measured is as at the nearest number of pixels."""
-    isa, found = isa_of(target, threads), defaultdict[str, dict[int, list[float]]](dict)
-    for row, pixels in enumerate(PIXELS):
-        for density in DENSITIES:
-            for family, ratio in _ratios(pixels, density, target, isa, machine).items():
-                found[family].setdefault(row, []).append(ratio)
-    return {family: [_nearest(rows, row) for row in range(len(PIXELS))] for family, rows in found.items()}
+    """`Machine.efficiency` beside the other rates; what cannot be measured is as where it can nearby."""
+    isa, found = isa_of(target, threads), defaultdict[str, dict[tuple[int, int], float]](dict)
+    for row, column in np.ndindex(len(PIXELS), len(DENSITIES)):
+        for family, ratio in _ratios(PIXELS[row], DENSITIES[column], target, isa, machine).items():
+            found[family][row, column] = ratio
+    return {family: [[_nearest(ratios, row, column) for column in range(len(DENSITIES))] for row in range(len(PIXELS))]
+            for family, ratios in found.items()}
 
 
-def _nearest(rows: Mapping[int, list[float]], row: int) -> list[float]:
-    return rows[min(rows, key=lambda each: abs(each - row))]
+def _nearest(ratios: Mapping[tuple[int, int], float], row: int, column: int) -> float:
+    """The ratio at the nearest number of pixels, and of these at the nearest density."""
+    return ratios[min(ratios, key=lambda place: (abs(place[0] - row), abs(place[1] - column)))]
 
 
 def _ratios(pixels: int, density: float, target: Target, isa: Isa, machine: Machine) -> dict[str, float]:
