@@ -89,7 +89,7 @@ def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
 
     for size in FEATURES_OF_ONE if pixels == 1 else ():
         matrix, bias = weight(size, size), np.zeros(size, np.float32)
-        yield best(few_rows.options_of(matrix, Matvec(size, size), isa, "int8"),
+        yield best(few_rows.options_of(matrix, Matvec(size, size), target, isa, "int8"),
                    partial(few_rows.call_of, matrix, bias, isa=isa))
     for stencil, layout in _geometries(pixels, isa):
         layer = products.Layer(weight(stencil.outputs, stencil.inner), np.zeros(stencil.outputs, np.float32), stencil,

@@ -18,8 +18,10 @@ from sparsec.kernels import bitmap_vector, csr_vector, gemv, gemv_int8, nm_vecto
 from sparsec.kernels.isa import Isa
 from sparsec.kernels.matvec import Matvec
 from sparsec.option import Option, Work, allows
+from sparsec.target import Target
 
 MAX_ROWS = 8  # rows of activations that a sparse kernel keeps in flight
+LAYERS = 64  # of a network, as many as timing a small kernel goes through
 BYTES = {"f32": 4, "f16": 2}  # of a stored value
 
 
@@ -37,13 +39,25 @@ def shape_of(node: ir.Node) -> Matvec:
                   epilogue.residual)
 
 
-def options(node: ir.Node, isa: Isa, precision: str) -> list[Option]:
+def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Option]:
     """Every way to run the layer; what an activation from the left loses to fewer bits nobody has judged."""
-    return options_of(weight_array(node), shape_of(node), isa, "fp32" if on_the_left(node) else precision)
+    return options_of(weight_array(node), shape_of(node), target, isa, "fp32" if on_the_left(node) else precision)
 
 
-def options_of(weight: np.ndarray, shape: Matvec, isa: Isa, precision: str = "fp32") -> list[Option]:
+def options_of(weight: np.ndarray, shape: Matvec, target: Target, isa: Isa, precision: str = "fp32") -> list[Option]:
     """Every way to multiply a weight (outputs, inputs), small ones by one thread rather than waking the others."""
+    offers = _by_threads(weight, shape, isa, precision)
+    return [replace(each, work=_kept(each.work, target.l2_bytes)) for each in offers]
+
+
+def _kept(work: Work, l2_bytes: int) -> Work:
+    """The work of a layer whose weight stays in the L2 cache where so many of its size fit there."""
+    if LAYERS * work.memory_bytes > l2_bytes:
+        return work
+    return replace(work, l2_bytes=work.memory_bytes, memory_bytes=0)
+
+
+def _by_threads(weight: np.ndarray, shape: Matvec, isa: Isa, precision: str) -> list[Option]:
     shared = _options(weight, shape, isa, precision)
     if isa.threads == 1:
         return shared

@@ -30,7 +30,7 @@ def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Opt
         layer = layer_of(node, source, isa.lanes)
         return [*products.options(layer, target, isa),
                 *narrow.options(layer, target, isa, precision, node.meta.get("ranges"))]
-    return few_rows.options(node, isa, precision)
+    return few_rows.options(node, target, isa, precision)
 
 
 def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
