@@ -1,8 +1,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+GPU ?= cuda-sm$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
 
-.PHONY: demo test conformance fuzz soak lint clean
+.PHONY: demo test conformance fuzz soak gpu lint clean
 
 demo: $(VENV)/installed  ## compile the pruned digits network and compare it with onnxruntime
 	$(BIN)/python examples/demo.py
@@ -18,6 +19,11 @@ fuzz: $(VENV)/installed-dev  ## many random networks and mutated files, about 20
 
 soak: $(VENV)/installed-dev  ## a million calls, watching the memory
 	SPARSEC_SOAK_CALLS=1000000 $(BIN)/python -m pytest --timeout 7200 tests/soak
+
+gpu: $(VENV)/installed-gpu  ## with a GPU of sm_80 or newer: measure products and models beside PyTorch, about 20 minutes
+	$(BIN)/python bench/cuda_bench.py build build/gpu --target $(GPU)
+	$(BIN)/python bench/cuda_bench.py run build/gpu -o gpu.json
+	$(BIN)/python bench/cuda_bench.py table gpu.json
 
 lint: $(VENV)/installed-dev  ## style and types
 	$(BIN)/ruff check
@@ -35,3 +41,7 @@ $(VENV)/installed-dev: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/installed
+
+$(VENV)/installed-gpu: $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cuda,models]'
+	touch $@

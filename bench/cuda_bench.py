@@ -1,178 +1,182 @@
-"""Products on tensor cores: sparsec's 2:4 and dense kernels beside cuBLASLt and PyTorch's semi-structured sparsity.
+#!/usr/bin/env python3
+"""sparsec on a GPU beside cuBLAS, cuSPARSELt, CUTLASS and PyTorch: products, and whole models.
 
-    python bench/cuda_bench.py build kernels --target cuda-sm80+sm90      where sparsec can compile; needs no GPU
-    python bench/cuda_bench.py run kernels -o cuda.json                   where the GPU is; needs PyTorch, not the compiler
+    python bench/cuda_bench.py build FOLDER [MODEL ...]      where sparsec compiles; needs nvcc and PyTorch, no GPU
+    python bench/cuda_bench.py run FOLDER -o cuda.json       where the GPU is; needs PyTorch and TVM's runtime, no nvcc
+    python bench/cuda_bench.py table cuda.json               the figures in Markdown
 
-Weights are (size, size) and 2:4, activations (N, size), float16, sums float32, tokens first. All engines run in one
-process on the same memory, in turns, from CUDA graphs, so that no engine pays for its host code; times are medians over
-rounds. Each engine's output is compared with the dense product in float32.
+A MODEL is a name of make_models.py, such as bert-24, or an ONNX file. The run writes what it has after every engine; a
+second one goes on where the first was interrupted. Each step of it is watched by a process of its own: an engine that
+crashes or hangs is noted as failed and left out, and the rest goes on. `--rehearse` goes through all steps on a CPU,
+where sparsec's and PyTorch's sparse engines fail as they must.
 """
 
 import argparse
+import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
+import cuda_kernels
+import cuda_models
+from cuda_clock import Gpu, Rehearsal, measure
+from cuda_results import Results
+from cuda_table import render
 
-SIZES = (4096, 8192)
-COLUMNS = (1, 16, 128, 1024, 4096)
-FORMATS = ("nm 2:4", "dense")
-CALLS, ROUNDS = 20, 15
-
-
-def weight_of(size):
-    """A 2:4 weight, the same wherever it is made."""
-    from sparsec.backends.cuda.arrange import project
-
-    return project(np.random.default_rng(size).standard_normal((size, size), np.float32)).astype(np.float16)
+KINDS = {"product": cuda_kernels, "model": cuda_models}
+STALLED_S = 120  # without progress, after which an engine is taken to hang
 
 
-def name_of(form, size, columns):
-    return f"{form.replace(' ', '_').replace(':', '_')}_{size}_{columns}"
+def build(arguments):
+    """Write everything that a run needs into the folder, with the plan of cases, the most telling first."""
+    from sparsec.errors import SparsecError
 
-
-def build(folder, target):
-    """Write one library of all kernels, their plan, and the packed weights."""
-    import tvm
-
-    from sparsec.backends.cuda.build import settings
-    from sparsec.backends.cuda.library import build_library
-    from sparsec.backends.cuda.products import FAMILIES, WAYS, Layer, options
-    from sparsec.cost.calibration import calibration_of
-    from sparsec.cost.plan import choose
-    from sparsec.kernels.product import Epilogue
-    from sparsec.target import resolve
-
-    resolved, kernels, plan = resolve(target), {}, {}
-    machine = calibration_of(resolved, 1).machine
+    folder = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
-    for size in SIZES:
-        weight, packed = weight_of(size), {}
-        for columns in COLUMNS:
-            offers, _ = options(Layer(weight, np.zeros(size, np.float32), columns, Epilogue()), resolved.archs, "float16")
-            for form in FORMATS:
-                winner = choose(form, [offer for offer in offers if offer.format == form], machine=machine).winner
-                family, params = FAMILIES[WAYS[form].family], winner.option.params.params
-                name = name_of(form, size, columns)
-                kernels[name] = family.build(params).with_attr("global_symbol", name).without_attr("tirx.private")
-                packed.setdefault(form, family.pack(weight, params))
-                plan[name] = {"arrays": list(packed[form]), "predicted_us": winner.predicted_s * 1e6,
-                              "detail": winner.option.detail, "partial": family.arguments(params).get("partial", [0])[0]}
-        for form, arrays in packed.items():
-            np.savez(folder / f"{name_of(form, size, 0)}.npz", **arrays)
-    with settings(resolved) as cuda:
-        executable = tvm.compile(tvm.IRModule(kernels), target=cuda, tir_pipeline="tirx")
-    library, objects = build_library(executable, resolved.archs)
-    if objects:
-        sys.exit("no linker: install ld, lld, gcc or clang")
-    (folder / "kernels.so").write_bytes(library)
-    (folder / "plan.json").write_text(json.dumps({"target": target, "kernels": plan}, indent=1))
+    try:
+        wanted = [] if arguments.products else arguments.models or cuda_models.MODELS
+        models = cuda_models.build(folder, arguments.target, wanted)
+        products = cuda_kernels.build(folder, arguments.target, arguments.sizes, arguments.columns, arguments.tiles)
+    except SparsecError as error:
+        sys.exit(f"cuda_bench: {error}")
+    cases = [*products[:2], *models, *products[2:]]
+    plan = {"target": arguments.target, "built": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "sparsec": importlib.metadata.version("sparsec"), "cases": cases}
+    (folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{folder}: {len(cases)} cases, {size / 1e6:.0f} MB; run it where the GPU is")
 
 
-def engines(folder, plan, module, size, columns, x):
-    """The products by name: functions without arguments, and what each computes (columns, size)."""
-    import torch
-    from torch.sparse import SparseSemiStructuredTensor, to_sparse_semi_structured
-
-    weight = torch.from_numpy(weight_of(size)).cuda()
-    found = {"cuBLASLt dense": lambda: torch.nn.functional.linear(x, weight)}
-    for name, cutlass in (("cuSPARSELt", False), ("CUTLASS", True)):
-        SparseSemiStructuredTensor._FORCE_CUTLASS = cutlass  # noqa: SLF001 - PyTorch's documented switch
-        try:
-            sparse = to_sparse_semi_structured(weight)
-            torch.nn.functional.linear(x, sparse)
-            found[name] = lambda sparse=sparse: torch.nn.functional.linear(x, sparse)
-        except Exception as error:
-            print(f"{name} does not run {size} x {size} x {columns}: {str(error).splitlines()[0]}", file=sys.stderr)
-    for form in FORMATS:
-        name = name_of(form, size, columns)
-        with np.load(folder / f"{name_of(form, size, 0)}.npz") as packed:
-            arrays = [torch.from_numpy(packed[each].view(np.int32) if packed[each].dtype == np.uint32 else packed[each])
-                      for each in plan[name]["arrays"]]
-        arrays = [a.cuda().view(torch.uint32) if a.dtype == torch.int32 else a.cuda() for a in arrays]
-        y = torch.empty(columns * size, dtype=torch.float16, device="cuda")
-        partial = [torch.empty(plan[name]["partial"], device="cuda")] if plan[name]["partial"] else []
-        arguments = [*arrays, torch.zeros(size, device="cuda"), x.reshape(-1), *partial, y]
-        found[f"sparsec {form}"] = (lambda function=module[name], arguments=arguments, y=y:
-                                    (function(*arguments), y.view(columns, size))[1])
-    return found, x.float() @ weight.float().T
+def run(arguments):
+    """Measure all cases in processes that may die, until nothing is left to do."""
+    if not arguments.rehearse and (reason := missing(arguments.folder)) is not None:
+        sys.exit(f"cuda_bench: {reason}; --rehearse goes through the steps on a CPU")
+    options = ["--rehearse"] * arguments.rehearse
+    end = time.time() + 60 * arguments.minutes
+    command = [sys.executable, __file__, "work", str(arguments.folder), "-o", str(arguments.output),
+               "--until", str(end), *options]
+    if arguments.output.exists():
+        Results(arguments.output).forget()
+    while (reason := watch(command, arguments.output)) is not None:
+        if not Results(arguments.output).blame(reason):
+            sys.exit(f"cuda_bench: {reason}, with nothing under way; see the messages above")
+        print(f"cuda_bench: {reason}; the engine is left out", flush=True)
+    results = Results(arguments.output)
+    left = [case["case"] for case in plan_of(arguments.folder)["cases"] if not results.done(case["case"])]
+    print(f"{arguments.output}: complete" if not left else
+          f"{arguments.output}: {len(left)} cases are left, the next is {left[0]}; run again to go on")
 
 
-def seconds_of(function):
-    """A function that replays CALLS calls from a CUDA graph and returns the seconds of one."""
-    import torch
-
-    side = torch.cuda.Stream()
-    with torch.cuda.stream(side):
-        function()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(CALLS):
-            function()
-
-    def replay():
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end) / 1e3 / CALLS
-
-    return replay
+def watch(command, output):
+    """Run a process; why it ended if not well: it crashed, or wrote nothing for too long."""
+    begun = time.time()
+    environment = {**os.environ, "TVM_FFI_DISABLE_TORCH_C_DLPACK": "1"}  # else it may compile an extension for minutes
+    with subprocess.Popen(command, env=environment) as process:
+        while process.poll() is None:
+            time.sleep(0.5)
+            if time.time() - max(begun, output.stat().st_mtime if output.exists() else begun) > STALLED_S:
+                process.kill()
+                process.wait()
+                return f"hung for {STALLED_S} s"
+    return None if process.returncode == 0 else f"crashed with code {process.returncode}"
 
 
-def measure(folder, plan, module, size, columns):
-    """A row of the table."""
-    import torch
+def work(arguments):
+    """Measure what is left, as far as the time allows."""
+    clock, plan = Rehearsal() if arguments.rehearse else Gpu(), plan_of(arguments.folder)
+    described = {**{key: plan[key] for key in ("built", "target", "sparsec")}, **versions(), **clock.described()}
+    results = Results(arguments.output)
+    if any(results.figures.get(key, described[key]) != described[key] for key in ("built", "device")):
+        sys.exit(f"cuda_bench: {arguments.output} holds figures of another build or device; name another file with -o")
+    results.figures.update(described)
+    for case in plan["cases"]:
+        if results.done(case["case"]):
+            continue
+        if time.time() > arguments.until:
+            break
+        told = {key: case[key] for key in ("kind", "size", "columns", "predicted_us", "formats") if key in case}
+        results.engines(case["case"])
+        results.figures["cases"][case["case"]].update(told)
+        results.begin(case["case"])
+        engines = KINDS[case["kind"]].engines(arguments.folder, case, clock)
+        measure(results, case["case"], engines, clock)
+        fastest = sorted((each["us"], name) for name, each in results.engines(case["case"]).items() if "us" in each)
+        print(f"{case['case']}: " + ", ".join(f"{name} {us:.1f} us" for us, name in fastest[:3]), flush=True)
 
-    x = torch.from_numpy(np.random.default_rng(columns).standard_normal((columns, size), np.float32)).half().cuda()
-    found, reference = engines(folder, plan, module, size, columns, x)
-    errors = {name: float((function().float() - reference).abs().max() / reference.abs().max())
-              for name, function in found.items()}
-    replays = {name: seconds_of(function) for name, function in found.items()}
-    times = {name: [] for name in found}
-    for _ in range(ROUNDS):
-        for name, replay in replays.items():
-            times[name].append(replay())
-    row = {name: {"us": float(np.median(each)) * 1e6, "error": errors[name]} for name, each in times.items()}
-    print(size, columns, {name: f"{each['us']:.1f} us" for name, each in row.items()}, flush=True)
-    return {"size": size, "columns": columns, "engines": row}
+
+def plan_of(folder):
+    """What `build` wrote."""
+    try:
+        return json.loads((folder / "plan.json").read_text())
+    except OSError as error:
+        sys.exit(f"cuda_bench: {error.filename}: {error.strerror}; the step build writes it")
 
 
-def run(folder, output):
-    """Measure every size and write the figures."""
-    import torch
-    import tvm_ffi
-
+def missing(folder):
+    """Why nothing can be measured here, or None."""
     from sparsec.backends.cuda import driver
+    from sparsec.errors import SparsecError
+    from sparsec.target import cuda_archs
 
-    described = json.loads((folder / "plan.json").read_text())
-    driver.load_runtime()
-    module = tvm_ffi.load_module(str(folder / "kernels.so"))
-    rows = [measure(folder, described["kernels"], module, size, columns) for size in SIZES for columns in COLUMNS]
-    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-    told = subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
-    output.write_text(json.dumps({
-        "date": time.strftime("%Y-%m-%d"), "device": told, "torch": torch.__version__, "cuda": torch.version.cuda,
-        "python": platform.python_version(), "target": described["target"], "rows": rows}, indent=1) + "\n")
+    if (reason := driver.missing(driver.probe())) is not None:
+        return f"no GPU: {reason}"
+    try:
+        driver.check(driver.probe(), cuda_archs(plan_of(folder)["target"]), ())
+        driver.load_runtime()
+    except SparsecError as error:
+        return str(error)
+    import torch
+
+    return None if torch.cuda.is_available() else f"PyTorch {torch.__version__} has no CUDA; install a build that has"
+
+
+def versions():
+    """What is installed, and when."""
+    names = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
+    return {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), **names, "driver": driver_version()}
+
+
+def driver_version():
+    """What nvidia-smi says, None where it is not installed."""
+    query = ["nvidia-smi", "--query-gpu=driver_version,clocks.max.sm,power.limit", "--format=csv,noheader"]
+    try:
+        return subprocess.run(query, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("build", "run"))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--target", default="cuda-sm80+sm90")
-    parser.add_argument("-o", "--output", type=Path, default=Path("cuda.json"))
+    steps = parser.add_subparsers(required=True)
+
+    def step(function, name, help):  # noqa: A002 - argparse's name
+        added = steps.add_parser(name, help=help)
+        added.set_defaults(function=function)
+        return added
+
+    building = step(build, "build", "compile kernels and models")
+    building.add_argument("folder", type=Path)
+    building.add_argument("models", nargs="*", metavar="MODEL", help=f"{', '.join(cuda_models.MODELS)} if not given")
+    building.add_argument("--products", action="store_true", help="no models: 20 MB in place of 500")
+    building.add_argument("--target", default="cuda-sm90", help="that of the GPU; cuda-sm90, a Hopper, if not given")
+    building.add_argument("--sizes", type=int, nargs="*", default=cuda_kernels.SIZES)
+    building.add_argument("--columns", type=int, nargs="*", default=cuda_kernels.COLUMNS)
+    building.add_argument("--tiles", type=int, default=cuda_kernels.TILES, help="kernels of every format")
+    for name, function in (("run", run), ("work", work)):
+        running = step(function, name, {"run": "measure", "work": "what run starts"}[name])
+        running.add_argument("folder", type=Path)
+        running.add_argument("-o", "--output", type=Path, default=Path("cuda.json"))
+        running.add_argument("--minutes", type=float, default=10, help="after which no case is begun")
+        running.add_argument("--rehearse", action="store_true", help="on the CPU")
+        running.add_argument("--until", type=float, help=argparse.SUPPRESS)
+    step(lambda arguments: print(render(json.loads(arguments.figures.read_text()))), "table",
+         "print figures in Markdown").add_argument("figures", type=Path)
     arguments = parser.parse_args()
-    if arguments.step == "build":
-        build(arguments.folder, arguments.target)
-    else:
-        run(arguments.folder, arguments.output)
+    arguments.function(arguments)
 
 
 if __name__ == "__main__":

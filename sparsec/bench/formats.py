@@ -52,7 +52,8 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
 
     """
     if target.kind != "cpu":
-        raise UsageError(f"the formats of target '{target.name}' cannot be timed here; choose a cpu target")
+        raise UsageError(f"the formats of target '{target.name}' cannot be timed here; choose a cpu target; on a GPU "
+                         "bench/cuda_bench.py times those of linear layers")
     graph = reader.load(model, shapes=shapes)
     run_passes(graph, Context(target))
     log, rows = TuningLog(None, float("inf")), []  # equal layers are timed once

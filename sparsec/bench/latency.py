@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from sparsec.bench.engines import ENGINES, Feeds, Run
+from sparsec.bench.engines import ENGINES, Feeds, Timer
 from sparsec.errors import SparsecError
 
 ROUNDS = 5
@@ -109,23 +109,19 @@ class _Worker:
 def _serve(connection: Connection, engine: str, file: str, feeds: Feeds, threads: int) -> None:
     """In the worker: answer every period received with the times of its runs, or with what went wrong."""
     try:
-        run = ENGINES[engine](file, feeds, threads)
+        timer = ENGINES[engine](file, feeds, threads)
         while True:
-            connection.send(_time(run, connection.recv()))
+            connection.send(_time(timer, connection.recv()))
     except EOFError:
         return
     except Exception as error:  # noqa: BLE001 - whatever an engine raises is the answer
         connection.send(str(error))
 
 
-def _time(run: Run, seconds: float) -> np.ndarray:
+def _time(timer: Timer, seconds: float) -> np.ndarray:
     """Seconds of each of the runs that fit in a period."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    before = time.perf_counter()
-    while before < end or len(times) < FEWEST_RUNS:
-        run()
-        after = time.perf_counter()
-        times.append(after - before)
-        before = after
+    while time.perf_counter() < end or len(times) < FEWEST_RUNS:
+        times.append(timer())
     return np.array(times)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu.lower import Lowered, lower
-from sparsec.backends.cpu.planning import layer_options, measure
-from sparsec.backends.cpu.profile import profile
+from sparsec.backends.cpu.profile import KernelTime
+from sparsec.compiler import check_choices
 from sparsec.cost.calibration import calibration_of
+from sparsec.cost.gpu import Device
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import Machine
 from sparsec.cost.tuning import TuningLog, default_path
@@ -22,10 +22,11 @@ from sparsec.errors import InputError, UsageError
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, random_feeds
 from sparsec.graph.shapes import static_shape
-from sparsec.option import Work
+from sparsec.option import GpuWork, Work
 from sparsec.passes.context import Context
 from sparsec.pipeline import run_passes
-from sparsec.target import Target, machine_features, resolve
+from sparsec.planning import Job, observed, plan
+from sparsec.target import machine_features, resolve
 
 TUNE_SECONDS = 45.0
 """What measuring kernels may take in all, where a compilation has not done it yet."""
@@ -46,70 +47,93 @@ class Layer:
 
     format: str
     flops: float
-    work: Work
+    work: Work | GpuWork
 
-    def least_seconds(self, machine: Machine, lanes: int, threads: int) -> float:
-        """The time that the busiest of arithmetic units, L2 cache and memory needs at least."""
-        return max(self.flops / (2 * lanes * machine.fmas_per_s * threads),
+    @property
+    def nbytes(self) -> float:
+        """Bytes that come from beyond the L1 cache of a CPU, or from the memory of a GPU."""
+        return self.work.nbytes if isinstance(self.work, GpuWork) else self.work.l2_bytes + self.work.memory_bytes
+
+    def least_seconds(self, job: Job) -> float:
+        """The time that the busiest of arithmetic units, caches and memory needs at least."""
+        machine, threads = job.calibration.machine, job.threads
+        if isinstance(self.work, GpuWork):
+            assert isinstance(machine, Device)
+            return max(machine.memory(self.work), self.flops / (2 * machine.mma_per_s))
+        assert isinstance(machine, Machine)
+        return max(self.flops / (2 * (job.target.lanes or 1) * machine.fmas_per_s * threads),
                    self.work.l2_bytes / (machine.l2_bytes_per_s * threads),
                    self.work.memory_bytes / machine.memory_bytes_per_s)
 
 
 def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 1,
                    shapes: Mapping[str, Sequence[int]] | None = None, feeds: Feeds | None = None,
-                   progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """Compile a model and time its kernels; `feeds` are random where none are given.
+                   precision: str | None = None, progress: Progress = lambda *_: None) -> dict[str, Any]:
+    """Compile a model and time its kernels; `feeds` are random where none are given, and calibrate int8 where they are.
 
     Returns:
-        "rates": where the machine's rates come from; "layers": in the order of execution a row for every layer, and
-        for every kernel of something else; "total_us". The roofline of a layer is `Layer.least_seconds` as a share of
-        the measured time; it and what counts weights are None for something else.
+        "precision"; "rates": where the machine's rates come from; "layers": in the order of execution a row for every
+        layer, and for every kernel of something else; "total_us". The roofline of a layer is `Layer.least_seconds` as a
+        share of the measured time; it and what counts weights are None for something else.
 
     Raises:
-        UsageError: the target is not this machine.
+        UsageError: the target is another machine, or knows no such precision.
         InputError: the feeds are not the model's.
         SparsecError: as `sparsec.compile`.
 
     """
     resolved = resolve(target)
-    if resolved.kind != "cpu" or resolved.features - machine_features():
+    if resolved.features - machine_features() or resolved.kind not in PROFILES:
         raise UsageError(f"kernels for target '{resolved.name}' do not run here; profile with --target cpu")
+    backend = check_choices(resolved, threads=threads, precision=precision)
+    precision = precision or next(iter(backend.precisions))
     progress("read", 0.0)
     graph = reader.load(model, shapes=shapes)
-    feeds = feeds or random_feeds(graph)
     run_passes(graph, Context(resolved))
-    calibration = calibration_of(resolved, threads)
-    machine = calibration.machine
-    assert isinstance(machine, Machine)  # the target is a cpu
-    layers = _plan(graph, resolved, threads, machine, progress)
-    lowered = lower(graph, resolved, threads)
-    _check(feeds, lowered)
+    if feeds is not None:
+        _check(feeds, graph)
+    generated, calibration = random_feeds(graph), calibration_of(resolved, threads)
+    job = Job(resolved, threads, precision, project_2of4=False, optimize="latency", codec="f32", generated=[generated],
+              real=[] if feeds is None else [feeds], limit=backend.precisions[precision],
+              log=TuningLog(default_path(), TUNE_SECONDS), remote=None, calibration=calibration, strict_ieee=False,
+              announce=lambda step, share=0.0: progress(step, 0.1 + 0.6 * share))
     seconds: dict[str, float] = {}
-    progress("profile", 0.7)
-    for each in profile(lowered, feeds):
+    for each in PROFILES[resolved.kind](graph, job, generated if feeds is None else feeds):
         name = each.node or each.kernel
         seconds[name] = seconds.get(name, 0.0) + each.seconds
+    layers = {choice.layer: Layer(choice.winner.option.format, _flops(node), choice.winner.option.work)
+              for node in graph.graph if (choice := node.meta.get("choice"))}
     total = sum(seconds.values())
-    rows = [{"layer": name, "us": spent * 1e6, "share": spent / total,
-             **_rates(layers.get(name), spent, machine, resolved.vector_bits // 32 or 1, threads)}
+    rows = [{"layer": name, "us": spent * 1e6, "share": spent / total, **_rates(layers.get(name), spent, job)}
             for name, spent in seconds.items()]
-    return {"rates": calibration.source, "layers": rows, "total_us": total * 1e6}
+    return {"precision": precision, "rates": calibration.source, "layers": rows, "total_us": total * 1e6}
 
 
-def _plan(graph: ir.Model, target: Target, threads: int, machine: Machine, progress: Progress) -> dict[str, Layer]:
-    """Choose kernels as a compilation does; the layers by name."""
-    log = TuningLog(default_path(), TUNE_SECONDS)
-    layers = {}
-    for index, node in enumerate(graph.graph):
-        progress("plan", 0.1 + 0.6 * index / len(graph.graph))
-        if options := layer_options(node, target, threads):
-            timed = partial(measure, node, target=target, threads=threads)
-            choice = choose(node.name or node.op_type, options, threads=threads, machine=machine,
-                            measure=partial(log.time, target=target, threads=threads, measure=timed))
-            node.meta["choice"] = choice
-            option = choice.winner.option
-            layers[choice.layer] = Layer(option.format, _flops(node), option.work)
-    return layers
+def _profile_cpu(graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
+    """Choose kernels as a compilation does, and time them."""
+    from sparsec.backends.cpu.lower import lower
+    from sparsec.backends.cpu.profile import profile
+
+    plan(graph, job, observed(graph, job) if job.precision != "fp32" else {})
+    lowered = lower(graph, job.target, job.threads, job.precision)
+    job.announce("profile", 1.0)
+    return profile(lowered, feeds)
+
+
+def _profile_cuda(graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
+    """Choose kernels as a compilation does, and time them."""
+    from sparsec.backends.cuda.lower import lower
+    from sparsec.backends.cuda.model import plan as plan_gpu
+    from sparsec.backends.cuda.profile import profile
+
+    plan_gpu(graph, job.target, job.precision, partial(choose, machine=job.calibration.machine), job.announce)
+    lowered = lower(graph, job.target, job.precision)
+    job.announce("profile", 1.0)
+    return profile(lowered, feeds)
+
+
+PROFILES: dict[str, Callable[[ir.Model, Job, Feeds], list[KernelTime]]] = {"cpu": _profile_cpu, "cuda": _profile_cuda}
+"""By the kind of target: plans a rewritten graph and times its kernels."""
 
 
 def _flops(node: ir.Node) -> float:
@@ -122,17 +146,17 @@ def _flops(node: ir.Node) -> float:
     return 2.0 * int(np.count_nonzero(weight)) * positions
 
 
-def _check(feeds: Feeds, lowered: Lowered) -> None:
-    expected = {spec.name: f"{spec.dtype} {list(spec.shape)}" for spec in lowered.inputs}
+def _check(feeds: Feeds, graph: ir.Model) -> None:
+    expected = {value.name: f"{value.dtype.numpy().name} {list(static_shape(value) or ())}"
+                for value in graph.graph.inputs if value.dtype is not None}
     given = {name: f"{array.dtype.name} {list(array.shape)}" for name, array in feeds.items()}
     if given != expected:
         raise InputError(f"the model takes the inputs {expected}; given: {given}")
 
 
-def _rates(layer: Layer | None, seconds: float, machine: Machine, lanes: int, threads: int) -> dict[str, Any]:
+def _rates(layer: Layer | None, seconds: float, job: Job) -> dict[str, Any]:
     """What a row says of a layer beside its time."""
     if layer is None:
         return {"format": None, "gflops": None, "bytes": None, "roofline": None}
-    return {"format": layer.format, "gflops": layer.flops / seconds / 1e9,
-            "bytes": layer.work.l2_bytes + layer.work.memory_bytes,
-            "roofline": layer.least_seconds(machine, lanes, threads) / seconds}
+    return {"format": layer.format, "gflops": layer.flops / seconds / 1e9, "bytes": layer.nbytes,
+            "roofline": layer.least_seconds(job) / seconds}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +11,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from sparsec.bench.engines import onnxruntime_for, own_engines, require_gpu
 from sparsec.bench.latency import Latency, measure, ratio
 from sparsec.cli import options, tables
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
-from sparsec.cli.compile import compile_with_progress, show_progress
+from sparsec.cli.compile import Precision, compile_with_progress, show_progress
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
+from sparsec.target import cuda_archs, resolve
 
 
 class Peer(Enum):
@@ -33,6 +36,8 @@ def command(
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    precision: Annotated[Precision | None, typer.Option(
+        help="That of `sparsec compile`, for an ONNX model and with --profile.", show_default=False)] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Measured time per engine.")] = 3.0,
     feeds: Annotated[Path | None, typer.Option(
         "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")] = None,
@@ -46,41 +51,69 @@ def command(
     json: options.JsonFile = None,
 ) -> None:
     """Time a model: engines take turns, each in a process of its own."""
-    if (file is None) == (sweep is None) or (plot is not None and sweep is None):
-        raise UsageError("give a model, or --sweep MxKxN, which --plot belongs to")
+    compiled = file is not None and _is_compiled(file)
+    _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None)
     if file is None:
         bench_sweep(sweep or "", target, threads, plot, json)
         return
-    with file.open("rb") as opened:
-        compiled = opened.read(2) == b"PK"
     if formats is not None:
-        if compiled:
-            raise UsageError(f"--formats times the layers of an ONNX model; {file} is compiled")
         bench_formats(file, formats, target, threads, options.parse_shapes(shapes), json)
         return
+    compiling: dict[str, Any] = {
+        "target": target, "threads": threads, "shapes": options.parse_shapes(shapes),
+        "precision": precision and precision.value}
+    if not compiled:
+        require_gpu(resolve(target))
     if profile:
-        if compiled or against not in (None, Peer.NONE):
-            raise UsageError("--profile times the layers of an ONNX model, without --against")
-        _profile(file, json, target=target, threads=threads, shapes=options.parse_shapes(shapes),
-                 feeds=options.read_arrays(feeds) if feeds else None)
+        _profile(file, json, feeds=options.read_arrays(feeds) if feeds else None, **compiling)
         return
-    if compiled and against is Peer.ONNXRUNTIME:
-        raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = file
         if not compiled:
             artifact = Path(directory) / "model.sparsec"
-            compile_with_progress(file, target=target, threads=threads,
-                                  shapes=options.parse_shapes(shapes)).save(artifact)
-        files = {"sparsec": str(artifact)}
-        if not compiled and against is not Peer.NONE:
-            files["onnxruntime"] = str(file)
-        arrays = options.read_arrays(feeds) if feeds else _random_feeds(artifact)
-        results = measure(files, arrays, threads=threads, seconds=seconds)
+            compile_with_progress(file, **compiling).save(artifact)
+        results = _measure(file, artifact, feeds, threads, seconds, against=against is not Peer.NONE)
     engines = [{"engine": each.engine, **each.summary, "stable": each.stable} for each in results]
-    options.write_json(json, {"file": str(file), "threads": threads, "engines": engines,
-                              "ratio": {each.engine: ratio(each, results[0]) for each in results[1:]}})
+    options.write_json(json, {"file": str(file), "threads": threads, "precision": compiling["precision"],
+                              "engines": engines,
+                              "ratio": {each.engine: ratio(each, results[0]) for each in _peers(results)}})
     _print(results, threads)
+
+
+def _check_uses(file: Path | None, against: Peer | None, precision: Precision | None, sweep: str | None,
+                plot: Path | None, *, compiled: bool, profile: bool, formats: bool) -> None:
+    """Refuse arguments that have no meaning together."""
+    if (file is None) == (sweep is None) or (plot is not None and sweep is None):
+        raise UsageError("give a model, or --sweep MxKxN, which --plot belongs to")
+    if precision is not None and (file is None or compiled or formats):
+        raise UsageError("--precision is for an ONNX model that is compiled first, and for --profile")
+    if formats and compiled:
+        raise UsageError(f"--formats times the layers of an ONNX model; {file} is compiled")
+    if profile and not formats and (compiled or against not in (None, Peer.NONE)):
+        raise UsageError("--profile times the layers of an ONNX model, without --against")
+    if compiled and against is Peer.ONNXRUNTIME:
+        raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
+
+
+def _is_compiled(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(2) == b"PK"
+
+
+def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: float, *, against: bool,
+             ) -> list[Latency]:
+    """Time an artifact that is `file` or compiled from it, the latter beside onnxruntime."""
+    from sparsec.artifact import Artifact
+    from sparsec.backends.cuda import driver
+
+    artifact = Artifact.load(path)
+    if archs := cuda_archs(artifact.manifest.target):
+        driver.check(driver.probe(), archs, artifact.manifest.ptx)
+    files = dict.fromkeys(own_engines(archs), str(path))
+    if against and path != file:
+        files[onnxruntime_for(archs)] = str(file)
+    arrays = options.read_arrays(feeds) if feeds else _random_feeds(artifact.graph)
+    return measure(files, arrays, threads=threads, seconds=seconds)
 
 
 def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
@@ -89,7 +122,9 @@ def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
 
     figures = show_progress(lambda progress: profile_layers(file, progress=progress, **arguments))
     options.write_json(json, {"file": str(file), "threads": arguments["threads"], **figures})
-    console.print(f"{arguments['threads']} thread(s); rates: {figures['rates']}\n")
+    gpu = cuda_archs(arguments["target"])
+    console.print(f"{arguments['target'] if gpu else str(arguments['threads']) + ' thread(s)'}; "
+                  f"rates: {figures['rates']}\n")
     tables.print_table(
         ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline"),
         [(row["layer"], row["format"] or "", tables.duration(row["us"]), tables.percent(row["share"], 1),
@@ -97,18 +132,22 @@ def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
                                                         tables.percent(row["roofline"], 1))))
          for row in figures["layers"]],
         ("total", "", tables.duration(figures["total_us"]), "", "", "", ""))
-    console.print("\nGFLOP/s count non-zeros; bytes come from beyond the L1 cache; roofline is the\n"
-                  "least time that the rates allow as a share of the measured")
+    console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if gpu else 'beyond the L1 cache'}; "
+                  "roofline is the\nleast time that the rates allow as a share of the measured")
 
 
-def _random_feeds(artifact: Path) -> dict[str, np.ndarray]:
+def _random_feeds(graph: bytes) -> dict[str, np.ndarray]:
     import onnx
     import onnx_ir as ir
 
-    from sparsec.artifact import Artifact
     from sparsec.graph.compare import random_feeds
 
-    return random_feeds(ir.from_proto(onnx.ModelProto.FromString(Artifact.load(artifact).graph)))
+    return random_feeds(ir.from_proto(onnx.ModelProto.FromString(graph)))
+
+
+def _peers(results: Sequence[Latency]) -> list[Latency]:
+    """The engines that are not sparsec."""
+    return [each for each in results if not each.engine.startswith("sparsec")]
 
 
 def _print(results: list[Latency], threads: int) -> None:
@@ -119,7 +158,7 @@ def _print(results: list[Latency], threads: int) -> None:
         times = [tables.duration(summary[key]) for key in ("p50_us", "p90_us", "p99_us")]
         rows.append((each.engine, *times, f"{summary['per_second']:.0f}", summary["runs"]))
     tables.print_table((f"engine, {threads} thread(s)", "p50", "p90", "p99", "per second", "runs"), rows)
-    for each in results[1:]:
+    for each in _peers(results):
         console.print(f"sparsec is {ratio(each, results[0]):.2f}x as fast as {each.engine}")
     if unstable := [each.engine for each in results if not each.stable]:
         console.print(f"warning: the rounds of {', '.join(unstable)} differ by more than 10 %; "

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+CPU_PROVIDER = "CPUExecutionProvider"
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 
 
-def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0) -> Any:
-    """A session on the CPU, in float32.
+def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
+            providers: Sequence[str] = (CPU_PROVIDER,)) -> Any:
+    """A session in float32.
 
     A model of a newer IR version than onnxruntime knows gets the newest that it does know: versions differ in what a
     file may hold, and what onnxruntime cannot read it refuses all the same.
@@ -20,6 +23,7 @@ def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0) -> A
     Args:
         source: a path, the bytes of an ONNX file, or a ModelProto.
         threads: threads of one run; 0 lets onnxruntime decide.
+        providers: where it runs, in order of preference.
 
     """
     import onnxruntime
@@ -30,7 +34,7 @@ def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0) -> A
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     model = source.SerializeToString() if isinstance(source, onnx.ModelProto) else source
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=[*providers])
     except Exception as error:
         known = re.search(r"max supported IR version: (\d+)", str(error))
         if known is None:
@@ -40,4 +44,4 @@ def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0) -> A
         options.add_session_config_entry(_EXTERNAL_DATA, str(Path(model).resolve().parent))
     proto = onnx.ModelProto.FromString(data)
     proto.ir_version = int(known[1])
-    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=[*providers])

@@ -98,6 +98,13 @@ def test_bench_profiles_every_layer(folder, tmp_path, threads):
     assert all(0 < layer["roofline"] < 1 for layer in layers if layer["format"])
 
 
+@pytest.mark.parametrize(("precision", "form"), [("bf16", ["--seconds", "0.05"]), ("bf16", ["--profile"]),
+                                                 ("int8", ["--profile"])])
+def test_bench_takes_a_precision(folder, tmp_path, precision, form):
+    sparsec("bench", folder / "model.onnx", *form, "--precision", precision, "--json", tmp_path / "bench.json")
+    assert json.loads((tmp_path / "bench.json").read_text())["precision"] == precision
+
+
 @pytest.mark.parametrize("file", ["model.onnx", "model.sparsec"])
 def test_inspect_shows_layers_and_signature(folder, tmp_path, file):
     text = sparsec("inspect", folder / file, "--json", tmp_path / "inspect.json")
@@ -190,6 +197,13 @@ FAILURES = {
     "unknown flag": (2, lambda f, _: ["compile", f / "model.onnx", "--fast"], "--fast"),
     "no command": (2, lambda *_: ["fly"], "fly"),
     "profile of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--profile"], "ONNX model"),
+    "profile in a GPU's precision": (2, lambda f, _: ["bench", f / "model.onnx", "--profile", "--precision", "fp16"],
+                                     "choose one of fp32, bf16, int8"),
+    "precision of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--precision", "bf16"], "--precision"),
+    "precision of formats": (2, lambda f, _: ["bench", f / "model.onnx", "--formats", "all", "--precision", "bf16"],
+                             "--precision"),
+    "formats on a GPU": (2, lambda f, _: ["bench", f / "model.onnx", "--formats", "all", "--target", "cuda-sm80"],
+                         "choose a cpu target"),
     "not an .npz": (2, lambda f, t: ["run", f / "model.sparsec", "-i", f / "model.onnx", "-o", t / "y"], "numpy.savez"),
     "wrong name": (1, wrong_input({"z": np.zeros((1, 64), np.float32)}), "takes the inputs 'x'"),
     "wrong shape": (1, wrong_input({"x": np.zeros((2, 64), np.float32)}), "(1, 64)"),

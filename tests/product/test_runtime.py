@@ -42,6 +42,14 @@ def test_run_answers_in_order(session):
     np.testing.assert_array_equal(session.run(["reshaped", "sum"], FEEDS)[1], X + OFFSET)
 
 
+def test_a_resident_call_computes_the_same_again_and_again(session):
+    call = session.resident(FEEDS)
+    for _ in range(2):
+        check([np.from_dlpack(tensor) for tensor in call()])
+    with pytest.raises(InputError, match="takes the inputs 'x'"):
+        session.resident({"x": X})
+
+
 def test_a_session_opens_paths_bytes_and_artifacts(tmp_path):
     signature_artifact().save(tmp_path / "model.sparsec")
     for source in (tmp_path / "model.sparsec", str(tmp_path / "model.sparsec"), signature_artifact().to_bytes()):

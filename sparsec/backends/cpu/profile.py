@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,10 +57,10 @@ def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 20)
         tvm_runtime.call(lowered.threads, machine["main"], *arguments)
         runs.append(list(calls))
     seconds = np.median([[spent for _, spent in run] for run in runs], axis=0)
-    return _named([symbol for symbol, _ in runs[0]], seconds, lowered)
+    return named([symbol for symbol, _ in runs[0]], seconds, lowered)
 
 
-def _named(symbols: list[str], seconds: np.ndarray, lowered: Lowered) -> list[KernelTime]:
+def named(symbols: Sequence[str], seconds: Sequence[float] | np.ndarray, lowered: Lowered) -> list[KernelTime]:
     """Our own kernels carry their nodes' names, in the order of the calls; the VM's bookkeeping is left out."""
     calls = iter(lowered.calls)
     ours = {kernel for kernel, _ in lowered.calls}

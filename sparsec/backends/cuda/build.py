@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import relax
 from tvm.s_tir import dlight
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
@@ -21,8 +22,8 @@ from sparsec.target import Target
 PIPELINE = "sparsec.cuda"
 
 
-def build(lowered: Lowered) -> Program:
-    """Compile a lowered model.
+def build(lowered: Lowered, mode: str = "compiled") -> Program:
+    """Compile a lowered model; the virtual machine's own code is "compiled" or "bytecode", which can be watched.
 
     Raises:
         ToolchainError: nvcc or the linker is missing or fails.
@@ -30,7 +31,7 @@ def build(lowered: Lowered) -> Program:
     """
     with settings(lowered.target) as target:
         module = pipeline(target)(lowered.module)
-        executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE, exec_mode="compiled")
+        executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE, exec_mode=mode)
     library, objects = build_library(executable, lowered.target.archs)
     return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects, ptx=version())
 
@@ -40,8 +41,20 @@ def settings(target: Target) -> Iterator[tvm.target.Target]:
     """What kernels are compiled with: the CUDA target of the first architecture, and a host of no special features."""
     cuda = tvm.target.Target({"kind": "cuda", "arch": target.archs[0]}, host={"kind": "llvm", "mcpu": "x86-64"})
     register_tir_pipeline(PIPELINE, _lowering)
-    with cuda, tvm.transform.PassContext(opt_level=3):
+    with cuda, tvm.transform.PassContext(opt_level=3), _left_as_source():
         yield cuda
+
+
+@contextmanager
+def _left_as_source() -> Iterator[None]:
+    """Keep TVM from compiling CUDA source by itself, as it does where there is a driver: `build_library` does it."""
+    name = "tvm_callback_cuda_compile"
+    previous = tvm_ffi.get_global_func(name)
+    tvm_ffi.register_global_func(name, lambda source: source.encode(), override=True)
+    try:
+        yield
+    finally:
+        tvm_ffi.register_global_func(name, previous, override=True)
 
 
 def _lowering() -> tuple[tvm.transform.Pass, Any, Any]:

@@ -102,8 +102,8 @@ def open_memory(archs: Sequence[str], ptx: tuple[int, ...]) -> Memory:
 
 
 @functools.cache
-def load_runtime() -> None:
-    """Load TVM's runtime for CUDA.
+def load_runtime() -> ctypes.CDLL:
+    """Load TVM's runtime for CUDA; returns CUDA's own.
 
     Raises:
         ToolchainError: a library is missing; says what to install.
@@ -112,13 +112,14 @@ def load_runtime() -> None:
     tvm_runtime.load()
     for name in (CUDART, *(str(path / "lib" / CUDART) for path in _packaged())):
         try:
-            ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
+            cudart = ctypes.CDLL(name, ctypes.RTLD_GLOBAL)
             break
         except OSError:
             continue
     else:
         raise ToolchainError(f"CUDA's runtime {CUDART} is missing; pip install nvidia-cuda-runtime")
     ctypes.CDLL(str(tvm_runtime.folder() / "libtvm_runtime_cuda.so"), ctypes.RTLD_GLOBAL)
+    return cudart
 
 
 def _packaged() -> list[Path]:

@@ -1,9 +1,9 @@
 """From a Relax executable to a shared object whose GPU code is a fat binary.
 
-Where there is no CUDA driver, TVM's code generator leaves CUDA source in the modules that it exports, and nothing
-compiles it. The blob of an exported library is rewritten here as TVM's own CUDA module writes it: the source replaced
-by what nvcc makes of it. So neither a driver nor CUDA's runtime is needed to compile, and sources are compiled for
-several architectures at once.
+TVM's code generator leaves CUDA source in the modules that it exports, and nothing compiles it: by itself where there
+is no CUDA driver, and else because `build.settings` says so, when it takes the source for compiled code. The blob of an
+exported library is rewritten here as TVM's own CUDA module writes it: the source replaced by what nvcc makes of it. So
+neither a driver nor CUDA's runtime is needed to compile, and sources are compiled for several architectures at once.
 
 The blob (TVM 0.27): its length; the import tree as two arrays; for every module its kind and, but for "_lib", its
 bytes. Those of a CUDA module are the format of the code, the map of its functions, and the code. Integers have 64 bits,
@@ -83,7 +83,7 @@ def _rewritten(blob: bytes, archs: Sequence[str]) -> bytes:
 def _compiled(content: bytes, archs: Sequence[str]) -> bytes:
     """The bytes of a CUDA module with source as one with a binary, which TVM calls "cubin"."""
     reader = _Reader(content, 0)
-    if (written := reader.text()) != b"cuda":
+    if (written := reader.text()) not in (b"cuda", b"cubin", b"ptx"):
         raise ToolchainError(f"TVM exported CUDA code as '{written.decode()}', not as source; "
                              "install the release of apache-tvm that sparsec names")
     begin = reader.at

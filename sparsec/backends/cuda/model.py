@@ -24,10 +24,27 @@ Choose = Callable[[str, list[Option]], Any]
 
 def build_model(graph: ir.Model, target: Target, precision: str, choose: Choose, announce: Callable[..., None], *,
                 projected: bool = False, dense: bool = False) -> tuple[Program, list[dict[str, Any]]]:
-    """The program, and the report's row of every layer.
+    """The program, and the report's row of every layer; arguments as of `plan`.
+
+    Raises:
+        ToolchainError: nvcc or the linker is missing or fails.
+        UnsupportedOperatorError: lists every node that cannot be lowered.
+        UsageError: a layer to be projected has an inner size that is no multiple of four.
+
+    """
+    rows = plan(graph, target, precision, choose, announce, projected=projected, dense=dense)
+    announce("lower")
+    lowered = lower(graph, target, precision)
+    announce("build")
+    return build(lowered), rows
+
+
+def plan(graph: ir.Model, target: Target, precision: str, choose: Choose, announce: Callable[..., None], *,
+         projected: bool = False, dense: bool = False) -> list[dict[str, Any]]:
+    """Choose the option that runs each layer, into `node.meta["choice"]`; returns the rows of the report.
 
     Args:
-        graph: the rewritten graph; its layers get their choice.
+        graph: the rewritten graph.
         target: a CUDA target.
         precision: of activations and weights, a key of `lower.HALVES`.
         choose: decides for each layer.
@@ -36,8 +53,6 @@ def build_model(graph: ir.Model, target: Target, precision: str, choose: Choose,
         dense: offer no way but dense.
 
     Raises:
-        ToolchainError: nvcc or the linker is missing or fails.
-        UnsupportedOperatorError: lists every node that cannot be lowered.
         UsageError: a layer to be projected has an inner size that is no multiple of four.
 
     """
@@ -52,10 +67,7 @@ def build_model(graph: ir.Model, target: Target, precision: str, choose: Choose,
             choice = choose(node.name or node.op_type, options)
             node.meta["choice"] = choice
             rows.append({**_row(node, choice), **({} if error is None else {"projection_error": error})})
-    announce("lower")
-    lowered = lower(graph, target, precision)
-    announce("build")
-    return build(lowered), rows
+    return rows
 
 
 def _row(node: ir.Node, choice: Any) -> dict[str, Any]:

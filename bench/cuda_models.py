@@ -1,0 +1,146 @@
+"""Whole models of `cuda_bench.py`: sparsec's artifact beside the same network in PyTorch, float16 in CUDA graphs.
+
+The networks are those of `make_models.py`. PyTorch's peer has batch normalisation folded into its convolutions, images
+with channels last, and fused attention; in a second one, 2:4 weights of linear layers run by cuSPARSELt.
+"""
+
+import functools
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from cuda_clock import Engine, relative_error
+
+MODELS = ("bert-24", "resnet50-24")
+
+
+def build(folder, target, models):
+    """Compile models and write what running them needs; returns the cases for the plan.
+
+    A model is a name of `make_models.py`, or an ONNX file, which has no peer in PyTorch.
+    """
+    import onnxruntime
+    from make_models import make
+
+    from sparsec.compiler import compile as compile_model
+    from sparsec.graph import reader
+    from sparsec.graph.compare import random_feeds
+
+    cases = []
+    for model in models:
+        path = Path(model) if model.endswith(".onnx") else make(model, folder)
+        name = path.stem
+        artifact = compile_model(path, target, verify=False)
+        artifact.save(folder / f"{name}.sparsec")
+        feeds = random_feeds(reader.load(path))
+        outputs = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, feeds)
+        np.savez(folder / f"{name}.npz", output=outputs[0], **{f"input {key}": each for key, each in feeds.items()})
+        if not model.endswith(".onnx"):
+            save_peer(model, folder / f"{name}.pt")
+            path.unlink()  # the artifact and the peer have the weights
+        layers = artifact.report["layers"]
+        cases.append({"case": name, "kind": "model", "peer": not model.endswith(".onnx"),
+                      "predicted_us": sum(each["predicted_us"] for each in layers),
+                      "formats": sorted({each["format"] for each in layers})})
+        print(f"{name}: compiled", flush=True)
+    return cases
+
+
+def save_peer(model, path):
+    """Write the weights of a network as PyTorch runs it."""
+    import torch
+    from make_models import network
+
+    torch.save(folded(network(model)[0]).half().state_dict(), path)
+
+
+def folded(net):
+    """The network with batch normalisation in its convolutions, which it changes, and attention by one function."""
+    from torch import nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    for module in net.eval().modules():
+        if isinstance(module, nn.Sequential):
+            for index, (first, second) in enumerate(pairwise(list(module))):
+                if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+                    module[index], module[index + 1] = fuse_conv_bn_eval(first, second), nn.Identity()
+        if hasattr(module, "fused"):
+            module.fused = True
+    return net
+
+
+def engines(folder, case, clock):
+    """The engines of a case: sparsec's session and, for a network that PyTorch has, PyTorch's."""
+    with np.load(folder / f"{case['case']}.npz") as arrays:
+        feeds = {key.removeprefix("input "): arrays[key] for key in arrays.files if key.startswith("input ")}
+        expected = arrays["output"]
+    given = folder, case["case"], feeds, expected, clock
+    found = {"sparsec": functools.partial(own, *given)}
+    if case["peer"]:
+        found["PyTorch dense"] = functools.partial(peer, *given)
+        if case["case"].endswith("-24"):
+            found["PyTorch 2:4, cuSPARSELt"] = functools.partial(peer, *given, sparse=True)
+    return found
+
+
+def own(folder, name, feeds, expected, clock):
+    """sparsec's session; its kernels alone, and what a caller waits for."""
+    import torch
+
+    from sparsec.runtime import InferenceSession
+
+    session = InferenceSession(str(folder / f"{name}.sparsec"))
+    output = torch.from_numpy(session.run(None, feeds)[0])
+    call = session.resident(feeds)
+    for _ in range(2):  # the second finds the memory that the first has given back, so that none is asked for later
+        call()
+    clock.wait()
+    return Engine([call], relative_error(output, torch.from_numpy(expected)), count=1,
+                  wait=lambda _recording: session.run(None, feeds))
+
+
+def peer(folder, name, feeds, expected, clock, *, sparse=False):
+    """The network in PyTorch; its kernels alone, and with copies of inputs and output."""
+    import torch
+    from make_models import NETWORKS
+
+    device = clock.name
+    net = folded(NETWORKS[name.rsplit("-", 1)[0]]()[0]).half()
+    net.load_state_dict(torch.load(folder / f"{name}.pt", weights_only=True))
+    net = net.to(device, memory_format=torch.channels_last)
+    if sparse:
+        converted = to_sparse(net)
+    inputs = [torch.from_numpy(each) for each in feeds.values()]
+    inputs = [each.half() if each.is_floating_point() else each for each in inputs]
+    inside = [each.to(device, memory_format=torch.channels_last) if each.ndim == 4 else each.to(device)
+              for each in inputs]
+
+    def call():
+        with torch.inference_mode():
+            return net(*inside)
+
+    def wait(recording):
+        for to, each in zip(inside, inputs, strict=True):
+            to.copy_(each)
+        recording.replay()
+        return recording.result.cpu()
+
+    for _ in range(3):  # cuDNN tries its algorithms in the first
+        output = call()
+    clock.wait()
+    error = relative_error(output.cpu(), torch.from_numpy(expected))
+    return Engine([call], error, {"sparse_layers": converted} if sparse else {}, count=1, wait=wait)
+
+
+def to_sparse(net):
+    """Give linear layers semi-structured weights; returns how many took one."""
+    import torch
+
+    kind, count = torch.sparse.SparseSemiStructuredTensorCUSPARSELT, 0
+    for module in net.modules():
+        if isinstance(module, torch.nn.Linear) and not any(size % 16 for size in module.weight.shape):
+            module.weight = torch.nn.Parameter(kind.from_dense(module.weight.detach()), requires_grad=False)
+            count += 1
+    if not count:
+        raise ValueError("no linear layer has multiples of 16 features, as semi-structured weights need")
+    return count

@@ -1,0 +1,84 @@
+"""The time of kernels on the GPU alone: a CUDA graph records them once, and events enclose its replays.
+
+Launching a model's kernels one by one takes the host longer than they run, where they are small; a graph leaves that
+out. CUDA's runtime is called as it is, since this needs neither PyTorch nor TVM's compiler.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+
+import tvm_ffi
+
+from sparsec.backends.cuda import driver
+from sparsec.errors import SparsecError
+
+REPLAYS = 10
+"""Replays between two events: while one runs the next is launched, so that only the first waits for the host."""
+WARM_UPS = 2  # the first loads the code and allocates, the second finds the memory that the first has given back
+_NON_BLOCKING, _GLOBAL_CAPTURE = 1, 0  # cudaStreamNonBlocking, cudaStreamCaptureModeGlobal
+
+
+def replay(call: Callable[[], object]) -> Callable[[], float]:
+    """Record the kernels that a call launches; the result replays them and returns the seconds of one replay.
+
+    Args:
+        call: runs a program on tensors that are on the GPU, and leaves its results there.
+
+    Raises:
+        SparsecError: CUDA cannot record the call, which allocates or waits; or the GPU fails.
+
+    """
+    stream, *events = _handles()
+    graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
+    _cuda("cudaDeviceSynchronize")  # what the call reads may be under way on another stream
+    with tvm_ffi.use_raw_stream(tvm_ffi.device("cuda:0"), stream.value or 0):
+        for _ in range(WARM_UPS):
+            call()
+        _cuda("cudaStreamSynchronize", stream)
+        _cuda("cudaStreamBeginCapture", stream, _GLOBAL_CAPTURE)
+        try:
+            results = call()
+        except BaseException:
+            driver.load_runtime().cudaStreamEndCapture(stream, ctypes.byref(graph))  # it fails, too
+            raise
+        _cuda("cudaStreamEndCapture", stream, ctypes.byref(graph))
+    _cuda("cudaGraphInstantiate", ctypes.byref(executable), graph, ctypes.c_ulonglong(0))
+
+    def seconds(_held: object = (call, results)) -> float:  # replays read and write their memory
+        _cuda("cudaEventRecord", events[0], stream)
+        for _ in range(REPLAYS):
+            _cuda("cudaGraphLaunch", executable, stream)
+        _cuda("cudaEventRecord", events[1], stream)
+        _cuda("cudaEventSynchronize", events[1])
+        milliseconds = ctypes.c_float()
+        _cuda("cudaEventElapsedTime", ctypes.byref(milliseconds), *events)
+        return milliseconds.value / 1e3 / REPLAYS
+
+    return seconds
+
+
+@functools.cache
+def _handles() -> list[ctypes.c_void_p]:
+    """A stream of its own and two events."""
+    stream, *events = (ctypes.c_void_p() for _ in range(3))
+    _cuda("cudaStreamCreateWithFlags", ctypes.byref(stream), _NON_BLOCKING)
+    for event in events:
+        _cuda("cudaEventCreate", ctypes.byref(event))
+    return [stream, *events]
+
+
+def _cuda(name: str, *arguments: object) -> None:
+    """Call a function of CUDA's runtime.
+
+    Raises:
+        SparsecError: it fails; says what CUDA says.
+
+    """
+    cudart = driver.load_runtime()
+    if status := getattr(cudart, name)(*arguments):
+        cudart.cudaGetErrorString.restype = ctypes.c_char_p
+        raise SparsecError(f"{name} failed: {cudart.cudaGetErrorString(status).decode()}; nvidia-smi shows "
+                           "whether the GPU answers and what else uses it")

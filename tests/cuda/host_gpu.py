@@ -1,0 +1,35 @@
+"""Compiles `host_gpu.c`; a process whose LD_LIBRARY_PATH begins with the folder has it for CUDA."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+SOURCE = Path(__file__).with_suffix(".c")
+COMPILER = shutil.which("gcc")
+VERSIONS = "libcudart.so.13 { global: cuda*; local: *; };"
+
+
+def build(folder):
+    """The two libraries."""
+    script = folder / "versions"
+    script.write_text(VERSIONS)
+    cuda, cudart = folder / "libcuda.so.1", folder / "libcudart.so.13"
+    shared = [COMPILER, "-shared", "-fPIC", "-w", str(SOURCE)]
+    subprocess.run([*shared, f"-Wl,-soname,{cuda.name}", "-o", cuda], check=True)
+    subprocess.run([*shared, "-DRUNTIME", f"-Wl,-soname,{cudart.name},--version-script={script}", "-o", cudart, cuda],
+                   check=True)
+
+
+def environment(folder):
+    """The environment of a process that has the libraries of a folder."""
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(Path.cwd())}
+
+
+def log():
+    """What this process has launched: (what, kernel, stream, bytes of shared memory) in order."""
+    cuda = ctypes.CDLL("libcuda.so.1")
+    cuda.host_log.restype = ctypes.c_char_p
+    rows = (line.split() for line in cuda.host_log().decode().splitlines())
+    return [(what, name, int(stream), int(shared)) for what, name, stream, shared in rows]
