@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from sparsec.cost.roofline import DEFAULT_MACHINE, Rates
 from sparsec.option import Option
 
-HOPELESS = 1.5  # times the best prediction, from which on dense is not worth timing
+HOPELESS = 1.5  # times the best prediction, from which on a kernel is not worth timing
+SHORT_S, HOPELESS_SHORT = 2e-6, 3.0  # predictions of shorter runs err by more, and timing these takes no time
 Measure = Callable[[Option], float | None]
 
 
@@ -106,8 +107,10 @@ def _family(candidate: Candidate) -> tuple[str, str]:
 def _families(candidates: Sequence[Candidate]) -> dict[tuple[str, str], list[Candidate]]:
     """The candidates that are not hopeless by kernel family, each family and the families themselves the best first."""
     families: dict[tuple[str, str], list[Candidate]] = {}
+    best = candidates[0].predicted_s
+    limit = best * (HOPELESS if best > SHORT_S else HOPELESS_SHORT)
     for candidate in candidates:
-        if candidate.predicted_s < HOPELESS * candidates[0].predicted_s:
+        if candidate.predicted_s < limit:
             families.setdefault(_family(candidate), []).append(candidate)
     return families
 
