@@ -1,8 +1,8 @@
 """How many rows of a batch run at once: all of them, or a share, so that activations stay in the caches.
 
 Where rows do not depend on each other (`graph.batch`), the program for a share runs once for every share of the rows.
-Shares are compared by the plans that the cost model makes for them; those that may be the fastest, one row and all rows
-among them, are timed as whole programs where measuring is allowed.
+Shares are compared by the plans that the cost model makes for them; the best is timed beside a single row, both as whole
+programs, where measuring is allowed.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ def divide(model: ir.Model, job: Job, context: Context) -> tuple[ir.Model, Batch
     measured = _measured(plans, predicted, job) if job.log is not None and job.remote is None else {}
     times = measured or predicted
     share = min(times, key=times.__getitem__)
-    batch = Batch(rows, share, f"the fastest of {len(times)} by {'measurement' if measured else 'prediction'}",
-                  {each: (predicted[each], measured.get(each)) for each in predicted})
+    reason = "measured to be the fastest" if measured else f"predicted to be the fastest of {len(predicted)} shares"
+    batch = Batch(rows, share, reason, {each: (predicted[each], measured.get(each)) for each in predicted})
     part = with_rows(model, share) if share < rows else model
     assert isinstance(part, ir.Model)  # there was one to plan
     return part, batch
@@ -137,10 +137,14 @@ def _predicted(part: ir.Model, job: Job, parts: int) -> float:
 
 
 def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job: Job) -> dict[int, float]:
-    """Seconds of an inference by the shares that may be the fastest; nothing where there is but one, or no time."""
+    """Seconds of an inference by the best share and by one row; nothing where that is hopeless, or no time is left.
+
+    Large shares suffer from caches and pages that cores share, of which the model knows nothing: it errs in their
+    favour.
+    """
     best = min(predicted, key=predicted.__getitem__)
-    finalists = {share: _as_option(plan) for share, plan in plans.items() if share in (min(plans), best, max(plans))
-                 and predicted[share] < HOPELESS * predicted[best]}
+    finalists = {share: _as_option(plans[share]) for share in sorted({min(plans), best})
+                 if predicted[share] < HOPELESS * predicted[best]}
     if job.log is None or len(finalists) < 2:
         return {}
     logged = {share: job.log.logged(option, job.target, job.threads) for share, option in finalists.items()}

@@ -13,7 +13,6 @@ import onnx_ir as ir
 
 from sparsec import planning
 from sparsec.artifact import Artifact
-from sparsec.batches import Batch, divide
 from sparsec.backends.cpu.build import build
 from sparsec.backends.cpu.lower import lower
 from sparsec.backends.cpu.remote import Remote, connect
@@ -21,6 +20,7 @@ from sparsec.backends.cpu.storage import packed_weights
 from sparsec.backends.cuda import driver
 from sparsec.backends.eie import build as eie
 from sparsec.backends.program import Program
+from sparsec.batches import Batch, divide
 from sparsec.buckets import for_every_bucket
 from sparsec.cost.calibration import calibration_of
 from sparsec.cost.plan import choose

@@ -7,7 +7,7 @@ that has rows. What the rules do not cover counts as mixing rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,10 +57,11 @@ def rows_of(graph: ir.Graph) -> Rows | str:
         reason = reject(node, known)
         if reason is None and not values.isdisjoint(node.inputs):
             reason = _mixes(node, values, count)
-            repeated += _repeated(node, values, count)
-            values.update(out for out in node.outputs if out.shape is not None)
         if reason is not None:
             return f"{name(node)}: {reason}"
+        if not values.isdisjoint(node.inputs):
+            repeated += ((node, index, axis) for index, axis in _constant_axes(node, values))
+            values.update(node.outputs)
     if fixed := [value.name for value in graph.outputs if value not in values]:
         return f"output '{fixed[0]}' does not depend on the inputs"
     return Rows(count, frozenset(values), tuple(repeated))
@@ -103,20 +104,21 @@ def _facts(graph: ir.Graph) -> Iterator[tuple[ir.Value, Known]]:
 def _mixes(node: ir.Node, values: set[ir.Value], count: int) -> str | None:
     """Why a row of the node's outputs may depend on several rows of its inputs, or None."""
     with_rows = [value for value in node.inputs if value in values]
-    outputs = [value for value in node.outputs if value.shape is not None]
-    if any(dims(value)[:1] != (count,) for value in outputs):
+    if any(dims(value)[:1] != (count,) for value in node.outputs):
         return "its output has no axis of rows in front"
     if RULES[node.op_type] is reshape.RESHAPE:  # the elements keep their order
         computed = [value for value in node.inputs[1:] if value is not None and constant_of(value) is None]
         return "its shape is computed" if computed else None
     if len(set(with_rows)) < len(with_rows) and node.op_type not in elementwise.RULES:
         return "it reads a value twice"
-    for out in outputs:
+    for out in node.outputs:
         apart = {value for value, axis in _related(node, out) if axis == 0}
         if not apart.issuperset(with_rows):
             return "it mixes rows"
-    if node.op_type == "Expand" and len(constant_of(node.inputs[1]) or ()) < len(dims(node.outputs[0])):
-        return "its shape has fewer axes than its output"
+    if node.op_type == "Expand":
+        shape = constant_of(node.inputs[1])
+        if shape is None or len(shape) < len(dims(node.outputs[0])):
+            return "its shape is computed, or leaves the rows out"
     return _differing(node, values, count)
 
 
@@ -128,7 +130,7 @@ def _related(node: ir.Node, out: ir.Value) -> set[tuple[ir.Value, int]]:
 
 def _constant_axes(node: ir.Node, values: set[ir.Value]) -> Iterator[tuple[int, int]]:
     """Inputs without rows of their own, by number, with the axis that meets the rows of an output."""
-    related = set().union(*(_related(node, out) for out in node.outputs if out.shape is not None))
+    related = set().union(*(_related(node, out) for out in node.outputs))
     for index, value in enumerate(node.inputs):
         if value is not None and value not in values:
             yield from ((index, axis) for other, axis in related if other is value)
@@ -146,8 +148,3 @@ def _differing(node: ir.Node, values: set[ir.Value], count: int) -> str | None:
                for value in node.inputs if value is not None and value not in values):
             return "it has a constant of rows"
     return None
-
-
-def _repeated(node: ir.Node, values: set[ir.Value], count: int) -> Iterator[tuple[ir.Node, int, int]]:
-    if RULES[node.op_type] is not reshape.RESHAPE:
-        yield from ((node, index, axis) for index, axis in _constant_axes(node, values))
