@@ -1,8 +1,8 @@
 """How many rows of a batch run at once: all of them, or a share, so that activations stay in the caches.
 
 Where rows do not depend on each other (`graph.batch`), the program for a share runs once for every share of the rows.
-Shares are compared by the plans that the cost model makes for them; the best is timed beside a single row, both as whole
-programs, where measuring is allowed.
+Shares are compared by the plans that the cost model makes for them; where measuring is allowed, the best is timed beside
+a single row, both as whole programs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sparsec.backends.cpu.lower import lower
 from sparsec.cost.plan import HOPELESS
 from sparsec.cost.residency import graph_seconds
 from sparsec.cost.roofline import Machine
+from sparsec.errors import InputError
 from sparsec.graph.batch import rows_of, with_rows
 from sparsec.graph.compare import Feeds, split_samples
 from sparsec.graph.shapes import static_shape
@@ -154,7 +155,10 @@ def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job
     if job.log.budget_s <= 0:
         return {}
     runs = [_run(plans[share], max(plans) // share, job) for share in finalists]
-    found = dict(zip(finalists, _fastest(runs), strict=True))
+    try:
+        found = dict(zip(finalists, _fastest(runs), strict=True))
+    except InputError:  # random inputs may be none that the model takes
+        return {}
     for share, option in finalists.items():
         job.log.time(option, job.target, job.threads, lambda _, seconds=found[share]: seconds)  # type: ignore[misc]
     return found
@@ -175,7 +179,8 @@ def _run(part: ir.Model, parts: int, job: Job) -> Callable[[], object]:
     """An inference by the planned model for a share."""
     program = build(lower(part, job.target, job.threads, job.precision)).repeated(parts)
     session = InferenceSession(Artifact.build(program, job.target, job.threads, b"", {}))
-    return lambda: session.run(None, job.generated[0])
+    feeds = (*job.real, *job.generated)[0]
+    return lambda: session.run(None, feeds)
 
 
 def _fastest(runs: Sequence[Callable[[], object]]) -> list[float]:

@@ -11,20 +11,22 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu.lower import Lowered, lower
+from sparsec.backends.cpu.lower import lower
 from sparsec.backends.cpu.planning import layer_options, measure
 from sparsec.backends.cpu.profile import profile
+from sparsec.batches import divide
 from sparsec.cost.calibration import calibration_of
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import Machine
 from sparsec.cost.tuning import TuningLog, default_path
 from sparsec.errors import InputError, UsageError
 from sparsec.graph import reader
-from sparsec.graph.compare import Feeds, random_feeds
+from sparsec.graph.compare import Feeds, random_feeds, split_samples
 from sparsec.graph.shapes import static_shape
 from sparsec.option import Work
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
+from sparsec.pipeline import SIMPLIFY, SPECIALISE, run_passes
+from sparsec.planning import Job
 from sparsec.target import Target, machine_features, resolve
 
 TUNE_SECONDS = 45.0
@@ -62,8 +64,9 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
 
     Returns:
         "rates": where the machine's rates come from; "layers": in the order of execution a row for every layer, and
-        for every kernel of something else; "total_us". The roofline of a layer is `Layer.least_seconds` as a share of
-        the measured time; it and what counts weights are None for something else.
+        for every kernel of something else; "total_us". Where a batch runs in shares of its rows, times are those of all
+        of them. The roofline of a layer is `Layer.least_seconds` as a share of the measured time; it and what counts
+        weights are None for something else.
 
     Raises:
         UsageError: the target is not this machine.
@@ -77,28 +80,34 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
     progress("read", 0.0)
     graph = reader.load(model, shapes=shapes)
     feeds = feeds or random_feeds(graph)
-    run_passes(graph, Context(resolved))
-    calibration = calibration_of(resolved, threads)
+    calibration, log = calibration_of(resolved, threads), TuningLog(default_path(), TUNE_SECONDS)
     machine = calibration.machine
     assert isinstance(machine, Machine)  # the target is a cpu
-    layers = _plan(graph, resolved, threads, machine, progress)
-    lowered = lower(graph, resolved, threads)
-    _check(feeds, lowered)
+    context = Context(resolved)
+    run_passes(graph, context, passes=SIMPLIFY)
+    _check(feeds, graph)
+    job = Job(resolved, threads, "fp32", project_2of4=False, optimize="latency", codec="f32", generated=[feeds],
+              real=[], limit=None, log=log, remote=None, calibration=calibration, strict_ieee=False,
+              announce=lambda *_: None)
+    graph, batch = divide(graph, job, context)
+    run_passes(graph, context, passes=SPECIALISE)
+    layers = _plan(graph, resolved, threads, machine, log, progress)
+    parts = 1 if batch is None else batch.parts
     seconds: dict[str, float] = {}
     progress("profile", 0.7)
-    for each in profile(lowered, feeds):
+    for each in profile(lower(graph, resolved, threads), split_samples(graph, feeds)[0]):
         name = each.node or each.kernel
         seconds[name] = seconds.get(name, 0.0) + each.seconds
     total = sum(seconds.values())
-    rows = [{"layer": name, "us": spent * 1e6, "share": spent / total,
+    rows = [{"layer": name, "us": parts * spent * 1e6, "share": spent / total,
              **_rates(layers.get(name), spent, machine, resolved.vector_bits // 32 or 1, threads)}
             for name, spent in seconds.items()]
-    return {"rates": calibration.source, "layers": rows, "total_us": total * 1e6}
+    return {"rates": calibration.source, "layers": rows, "total_us": parts * total * 1e6}
 
 
-def _plan(graph: ir.Model, target: Target, threads: int, machine: Machine, progress: Progress) -> dict[str, Layer]:
+def _plan(graph: ir.Model, target: Target, threads: int, machine: Machine, log: TuningLog,
+          progress: Progress) -> dict[str, Layer]:
     """Choose kernels as a compilation does; the layers by name."""
-    log = TuningLog(default_path(), TUNE_SECONDS)
     layers = {}
     for index, node in enumerate(graph.graph):
         progress("plan", 0.1 + 0.6 * index / len(graph.graph))
@@ -122,8 +131,9 @@ def _flops(node: ir.Node) -> float:
     return 2.0 * int(np.count_nonzero(weight)) * positions
 
 
-def _check(feeds: Feeds, lowered: Lowered) -> None:
-    expected = {spec.name: f"{spec.dtype} {list(spec.shape)}" for spec in lowered.inputs}
+def _check(feeds: Feeds, graph: ir.Model) -> None:
+    expected = {value.name: f"{value.dtype.numpy().name if value.dtype else ''} {list(static_shape(value) or ())}"
+                for value in graph.graph.inputs}
     given = {name: f"{array.dtype.name} {list(array.shape)}" for name, array in feeds.items()}
     if given != expected:
         raise InputError(f"the model takes the inputs {expected}; given: {given}")

@@ -1,4 +1,4 @@
-"""Rows that are computed one by one are those of the whole batch, and graphs that mix rows are refused with a reason."""
+"""Rows computed one by one are those of the whole batch, and graphs that mix rows are refused with a reason."""
 
 import re
 
