@@ -32,8 +32,7 @@ from sparsec.planning import Job
 from sparsec.runtime import InferenceSession
 
 MOST_SHARES = 6
-MOST_SAMPLES = 16
-"""Samples of a share's rows that layers are judged on."""
+"""Shares that models are planned for."""
 CALL_S = 3e-6
 """Seconds that a session needs for every share beside the program."""
 ROUNDS, ROUND_S = 5, 0.05
@@ -65,7 +64,7 @@ class Batch:
     def job(self, part: ir.Model, job: Job) -> Job:
         """The job for the model for a share, with inputs for as many rows."""
         def split(feeds: Sequence[Feeds]) -> list[Feeds]:
-            return [each for whole in feeds for each in split_samples(part, whole)][:MOST_SAMPLES]
+            return [each for whole in feeds for each in split_samples(part, whole)]
 
         return replace(job, generated=split(job.generated), real=split(job.real))
 

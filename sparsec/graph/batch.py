@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.errors import ModelError
 from sparsec.graph.liveness import attention, elementwise, normalization, reshape
-from sparsec.graph.liveness.analysis import RULES, captured, reject
+from sparsec.graph.liveness.analysis import RULES, reject
 from sparsec.graph.liveness.edit import replace_input
 from sparsec.graph.liveness.facts import Known, constant, dims, unknown
 from sparsec.graph.liveness.node import constant_of, name
@@ -47,8 +48,6 @@ def rows_of(graph: ir.Graph) -> Rows | str:
     counts = {(static_shape(value) or (0,))[0] for value in graph.inputs}
     if len(counts) != 1:
         return "its inputs have no number of rows in common"
-    if any(True for _ in captured(graph)):
-        return "a subgraph reads its values"
     (count,) = counts
     values = set(graph.inputs)
     repeated: list[tuple[ir.Node, int, int]] = []
@@ -85,11 +84,12 @@ def with_rows(model: ir.Model, count: int) -> ir.Model | str:
         replace_input(node, index, data.compress(kept, axis))
     for value, shape in expected.items():
         value.shape = ir.Shape(shape) if value.is_graph_input() else None
-    infer(model, f"the model for {count} rows")
-    for value, shape in expected.items():
-        if static_shape(value) != shape:
-            return f"the shape of '{value.name}' does not follow the number of rows"
-    return model
+    try:
+        infer(model, f"the model for {count} rows")
+    except ModelError as error:
+        return str(error)
+    astray = [value.name for value, shape in expected.items() if static_shape(value) != shape]
+    return f"the shape of '{astray[0]}' does not follow the number of rows" if astray else model
 
 
 def _facts(graph: ir.Graph) -> Iterator[tuple[ir.Value, Known]]:
@@ -103,17 +103,17 @@ def _facts(graph: ir.Graph) -> Iterator[tuple[ir.Value, Known]]:
 
 def _mixes(node: ir.Node, values: set[ir.Value], count: int) -> str | None:
     """Why a row of the node's outputs may depend on several rows of its inputs, or None."""
-    with_rows = [value for value in node.inputs if value in values]
+    operands = [value for value in node.inputs if value in values]
     if any(dims(value)[:1] != (count,) for value in node.outputs):
         return "its output has no axis of rows in front"
     if RULES[node.op_type] is reshape.RESHAPE:  # the elements keep their order
         computed = [value for value in node.inputs[1:] if value is not None and constant_of(value) is None]
         return "its shape is computed" if computed else None
-    if len(set(with_rows)) < len(with_rows) and node.op_type not in elementwise.RULES:
+    if len(set(operands)) < len(operands) and node.op_type not in elementwise.RULES:
         return "it reads a value twice"
     for out in node.outputs:
         apart = {value for value, axis in _related(node, out) if axis == 0}
-        if not apart.issuperset(with_rows):
+        if not apart.issuperset(operands):
             return "it mixes rows"
     if node.op_type == "Expand":
         shape = constant_of(node.inputs[1])
