@@ -93,7 +93,7 @@ def divide(model: ir.Model, job: Job, context: Context) -> tuple[ir.Model, Batch
         context: that of the passes.
 
     """
-    rows = min(((static_shape(value) or (0,))[0] for value in model.graph.inputs), default=0)
+    rows = max(((static_shape(value) or (0,))[0] for value in model.graph.inputs), default=0)
     if rows <= 1:
         return model, None
     found = rows_of(model.graph)

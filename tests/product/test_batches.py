@@ -14,6 +14,7 @@ from sparsec.artifact import Artifact
 from sparsec.batches import MOST_SHARES, shares
 from sparsec.cli import app
 from sparsec.cost.calibration import keep
+from sparsec.cost.residency import lost_share
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.errors import ArtifactError, InputError
 
@@ -74,6 +75,22 @@ def test_a_session_takes_and_returns_all_rows_at_once():
     np.testing.assert_array_equal(first, second[::-1])
     with pytest.raises(InputError, match=r"given: float32 of shape \(1, 16, 32, 32\)"):
         session.run(None, {"x": x[:1]})
+
+
+def test_rows_that_read_the_same_weights_run_at_once():
+    keep(DEFAULT_MACHINE, 1)
+    weights = {name: RNG.standard_normal(shape).astype(np.float32) for name, shape in
+               {"w": (256, 512), "v": (512, 16)}.items()}
+    model = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[32, 256] x) => (float[32, 16] y)'
+                                    "{ h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }")
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    assert sparsec.compile(model, tune="off").report["batch"]["share"] == 32
+
+
+def test_activations_leave_the_cache_as_they_grow():
+    sizes = [lost_share(moved, 1 << 20) for moved in (0, 1 << 19, 1 << 20, 1 << 22, 1 << 24, 1 << 30)]
+    assert sizes == sorted(sizes)
+    assert (sizes[1], sizes[-2], sizes[-1]) == (0, 1, 1)
 
 
 def test_one_row_is_no_batch():
