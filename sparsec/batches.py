@@ -33,6 +33,8 @@ from sparsec.runtime import InferenceSession
 
 MOST_SHARES = 6
 """Shares that models are planned for."""
+SLACK = 1.05
+"""Times the fastest prediction, up to which a smaller share is preferred."""
 CALL_S = 3e-6
 """Seconds that a session needs for every share beside the program."""
 ROUNDS, ROUND_S = 5, 0.05
@@ -111,8 +113,7 @@ def divide(model: ir.Model, job: Job, context: Context) -> tuple[ir.Model, Batch
         planning.plan(part, quick, {})
         plans[share], predicted[share] = part, _predicted(part, job, rows // share)
     measured = _measured(plans, predicted, job) if job.log is not None and job.remote is None else {}
-    times = measured or predicted
-    share = min(times, key=times.__getitem__)
+    share = min(measured, key=measured.__getitem__) if measured else _best(predicted)
     reason = "measured to be the fastest" if measured else f"predicted to be the fastest of {len(predicted)} shares"
     batch = Batch(rows, share, reason, {each: (predicted[each], measured.get(each)) for each in predicted})
     part = with_rows(model, share) if share < rows else model
@@ -136,13 +137,19 @@ def _predicted(part: ir.Model, job: Job, parts: int) -> float:
     return parts * (CALL_S + graph_seconds(part.graph, machine, job.target, job.threads))
 
 
-def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job: Job) -> dict[int, float]:
-    """Seconds of an inference by the best share and by one row; nothing where that is hopeless, or no time is left.
+def _best(predicted: Mapping[int, float]) -> int:
+    """The smallest share that is hardly slower than the fastest.
 
     Large shares suffer from caches and pages that cores share, of which the model knows nothing: it errs in their
     favour.
     """
-    best = min(predicted, key=predicted.__getitem__)
+    fastest = min(predicted.values())
+    return min(share for share, seconds in predicted.items() if seconds <= SLACK * fastest)
+
+
+def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job: Job) -> dict[int, float]:
+    """Seconds of an inference by the best share and by one row; nothing where that is hopeless, or no time is left."""
+    best = _best(predicted)
     finalists = {share: _as_option(plans[share]) for share in sorted({min(plans), best})
                  if predicted[share] < HOPELESS * predicted[best]}
     if job.log is None or len(finalists) < 2:
