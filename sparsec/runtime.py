@@ -141,25 +141,22 @@ class InferenceSession:
         try:
             if len(feeds) != len(self._checks):
                 self._refuse_names(feeds)
-            values = []
-            for name, dtype, shape in self._checks:
+            if self._parts > 1:
+                return self._run_parts(engine, feeds, wanted)
+            for (name, dtype, shape), buffer in zip(self._checks, engine.buffers):  # noqa: B905 - equally many
                 value = feeds.get(name)
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = self._checked(name, dtype, shape, feeds)
-                values.append(value)
-            if self._parts > 1:
-                return self._run_parts(engine, values, wanted)
-            results = self._call(engine, values)
+                buffer[...] = value
+            results = self._call(engine)
             return [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
         finally:
             self._idle.append(engine)
 
-    def _call(self, engine: _Engine, values: Sequence[np.ndarray]) -> Any:
-        """The results of the entry function for these inputs."""
-        for buffer, value in zip(engine.buffers, values):  # noqa: B905 - equally many
-            buffer[...] = value
+    def _call(self, engine: _Engine) -> Any:
+        """The results of the entry function for what is in the buffers."""
         if self._memory is not HOST:
             for tensor, buffer in zip(engine.tensors, engine.buffers, strict=True):
                 self._memory.refresh(tensor, buffer)
@@ -167,15 +164,18 @@ class InferenceSession:
             return engine.call(*engine.tensors)
         return tvm_runtime.call(self.threads, engine.call, *engine.tensors)
 
-    def _run_parts(self, engine: _Engine, values: Sequence[np.ndarray], wanted: Sequence[int]) -> list[np.ndarray]:
+    def _run_parts(self, engine: _Engine, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
         """The wanted outputs where the entry function takes a part of the rows at a time."""
+        values = [self._checked(*check, feeds) for check in self._checks]
         specs = [self._outputs[index] for index in wanted]
         outputs = [np.empty(spec.shape, spec.dtype) for spec in specs]
-        inputs, parts = ([np.split(array, self._parts) for array in arrays] for arrays in (values, outputs))
+        inputs, results = ([np.split(array, self._parts) for array in arrays] for arrays in (values, outputs))
         for part in range(self._parts):
-            results = self._call(engine, [pieces[part] for pieces in inputs])
-            for pieces, index in zip(parts, wanted, strict=True):
-                pieces[part][...] = self._fetch(self._get_item(results, index), engine.reserved)
+            for buffer, pieces in zip(engine.buffers, inputs, strict=True):
+                buffer[...] = pieces[part]
+            found = self._call(engine)
+            for pieces, index in zip(results, wanted, strict=True):
+                pieces[part][...] = self._fetch(self._get_item(found, index), engine.reserved)
         return outputs
 
     def _bucket(self, feeds: Feeds) -> InferenceSession:
