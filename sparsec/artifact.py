@@ -89,6 +89,7 @@ class Artifact:
             objects=program.objects,
             stored=stored,
             ptx=program.ptx,
+            parts=program.parts,
         )
         return cls(manifest, program.library, weights, graph, report)
 

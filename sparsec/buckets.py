@@ -1,7 +1,7 @@
 """A model for several shapes: compiled once for each, into one artifact whose buckets share the weights they can.
 
 A bucket takes exactly its own shapes: padding an input to a larger one would be right only where no row of the output
-depends on another row of the input, which the compiler cannot know.
+depends on another row of the input, which is not so for every model.
 """
 
 from __future__ import annotations

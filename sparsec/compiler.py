@@ -20,6 +20,7 @@ from sparsec.backends.cpu.storage import packed_weights
 from sparsec.backends.cuda import driver
 from sparsec.backends.eie import build as eie
 from sparsec.backends.program import Program
+from sparsec.batches import Batch, divide
 from sparsec.buckets import for_every_bucket
 from sparsec.cost.calibration import calibration_of
 from sparsec.cost.plan import choose
@@ -32,7 +33,7 @@ from sparsec.graph.sizes import Shapes, fixed
 from sparsec.option import HALF_PRECISIONS, PRECISIONS
 from sparsec.passes.context import Context, Report
 from sparsec.passes.strip import StripReport, as_dict
-from sparsec.pipeline import run_passes
+from sparsec.pipeline import SIMPLIFY, SPECIALISE, run_passes
 from sparsec.planning import Job
 from sparsec.runtime import InferenceSession
 from sparsec.target import Target, machine_features, resolve
@@ -137,13 +138,6 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     announce("read")
     graph = reader.load(model, shapes=fixed(shapes or {}))
     generated, real = random_feeds(graph), split_samples(graph, inputs)[:MOST_SAMPLES] if inputs else []
-    announce("rewrite")
-    passes = run_passes(graph, Context(resolved, strict_ieee), dump_ir)
-    outside = _outside(graph, passes)
-    if strict and outside:
-        listed = "\n  ".join(f"'{each['layer']}': {each['reason']}" for each in outside)
-        raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
-                                       f"strict to accept that:\n  {listed}")
     remote = _remote(measure_on, tune, resolved)
     log = _tuning_log(tune, tune_seconds, resolved, remote)
     rates = calibration_of(resolved, threads)
@@ -151,10 +145,22 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     limit = (tolerance(error, codec) if max_error is None else max_error) if backend.limited else None
     job = Job(resolved, threads, precision, project_2of4, optimize, codec, [generated], real, limit, log, remote, rates,
               strict_ieee, announce)
-    program, layers = backend.build(graph, job)
+    announce("rewrite")
+    context = Context(resolved, strict_ieee)
+    passes = run_passes(graph, context, dump_ir, SIMPLIFY)
+    graph, batch = backend.divide(graph, job, context)
+    passes += run_passes(graph, context, dump_ir, SPECIALISE)
+    outside = _outside(graph, passes)
+    if strict and outside:
+        listed = "\n  ".join(f"'{each['layer']}': {each['reason']}" for each in outside)
+        raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
+                                       f"strict to accept that:\n  {listed}")
+    program, layers = backend.build(graph, job if batch is None else batch.job(graph, job))
+    if batch is not None:
+        program, layers = program.repeated(batch.parts), batch.layers(layers)
     announce("pack")
     report = {"precision": precision, "optimize": optimize, "codec": codec, "rates": rates.source,
-              "layers": layers, "outside": outside,
+              "layers": layers, "outside": outside, "batch": batch and batch.as_dict(),
               "passes": [_row(each) for each in passes], "verification": None,
               "strip": next((as_dict(each) for each in passes if isinstance(each, StripReport)), None)}
     artifact = Artifact.build(program, resolved, threads, _outline(graph), report, codec)
@@ -206,6 +212,8 @@ class Backend:
             default.
         limited: the error of an output has a limit; not where the target computes with few bits of its own, so that
             the error is reported and never refused.
+        divide: from the simplified graph to the one for as many rows as run at once, with the reason; None where rows
+            are not divided.
         missing: why this machine cannot execute what was compiled, None if it can.
 
     """
@@ -214,6 +222,7 @@ class Backend:
     execute: Callable[[Artifact], Callable[[Feeds], Sequence[np.ndarray]]]
     precisions: Mapping[str, float]
     limited: bool = True
+    divide: Callable[[ir.Model, Job, Context], tuple[ir.Model, Batch | None]] = lambda model, *_: (model, None)
     missing: Callable[[], str | None] = lambda: None
 
 
@@ -250,7 +259,7 @@ def _execute(artifact: Artifact) -> Callable[[Feeds], Sequence[np.ndarray]]:
 
 
 BACKENDS = {
-    "cpu": Backend(_build_cpu, _execute, PRECISIONS),
+    "cpu": Backend(_build_cpu, _execute, PRECISIONS, divide=divide),
     "cuda": Backend(_build_cuda, _execute, HALF_PRECISIONS, missing=lambda: driver.missing(driver.probe())),
     "eie": Backend(_build_eie, lambda artifact: eie.execute(artifact.constants()), {"fp32": 0.0}, limited=False),
 }

@@ -57,6 +57,7 @@ class Manifest:
         objects: the bytes of each object file in the library, to be linked when loaded; empty for a shared object.
         stored: the weights that packed constants follow from.
         ptx: the version of CUDA of the library's PTX, for GPUs without code of their own; empty where there is none.
+        parts: the calls of `entry` that make an inference; each takes and returns an equal share of the rows, in order.
 
     """
 
@@ -74,6 +75,7 @@ class Manifest:
     objects: tuple[int, ...]
     stored: tuple[StoredWeight, ...]
     ptx: tuple[int, ...] = ()
+    parts: int = 1
 
 
 def read(fields: dict[str, Any]) -> Manifest:
@@ -91,6 +93,7 @@ def read(fields: dict[str, Any]) -> Manifest:
         "stored": tuple(map(from_json, fields["stored"])),
         "objects": tuple(map(int, fields["objects"])),
         "ptx": tuple(map(int, fields.get("ptx", ()))),
+        "parts": int(fields.get("parts", 1)),
     })
 
 
@@ -125,6 +128,9 @@ def _check_types(manifest: Manifest) -> None:
         named = isinstance(spec.name, str) and isinstance(spec.dtype, str) and spec.dtype not in ("O", "object")
         require(named and all(isinstance(size, int) and size >= 0 for size in spec.shape),
                  f"'{spec.name}' is no tensor")
+        require(manifest.parts == 1 or (manifest.parts > 1 and len(spec.shape) > 0
+                                        and spec.shape[0] % manifest.parts == 0),
+                f"the rows of '{spec.name}' do not divide into {manifest.parts} parts")
 
 
 def _fits(constant: Constant, size: int) -> bool:

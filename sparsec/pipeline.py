@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -12,9 +12,15 @@ from sparsec.graph.writer import save
 from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, layout, lift, optimize, strip
 from sparsec.passes.context import Context, Report
 
-PASSES: list[Callable[[ir.Model, Context], Report]] = [
+Pass = Callable[[ir.Model, Context], Report]
+
+SIMPLIFY: list[Pass] = [
     optimize.run,
     strip.run,
+]
+"""What leaves ONNX's operators, for any number of rows."""
+
+SPECIALISE: list[Pass] = [
     fuse_norm.run,
     fuse_activation.run,
     fuse_attention.run,
@@ -22,15 +28,20 @@ PASSES: list[Callable[[ir.Model, Context], Report]] = [
     fuse_epilogue.run,
     layout.run,
 ]
+"""What turns them into sparsec's, for these shapes."""
+
+PASSES: list[Pass] = [*SIMPLIFY, *SPECIALISE]
 
 
-def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = None) -> list[Report]:
-    """Runs every pass on the model, in place, and checks the graph after each.
+def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = None,
+               passes: Sequence[Pass] | None = None) -> list[Report]:
+    """Runs passes on the model, in place, and checks the graph after each.
 
     Args:
         model: as `graph.reader.load` returns it.
         context: what the model is compiled for.
         dump_dir: where to write the graph after each pass, as `NN-name.onnx`; None writes nothing.
+        passes: some of `PASSES`; all where None.
 
     Raises:
         ModelError: the graph after a pass is not valid; names the pass.
@@ -40,12 +51,12 @@ def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = 
     if dump_dir is not None:
         Path(dump_dir).mkdir(parents=True, exist_ok=True)
     reports = []
-    for number, run in enumerate(PASSES):
+    for run in PASSES if passes is None else passes:
         report = run(model, context)
         where = f"the graph after pass {report.name}"
         infer(model, where)
         check(model, where)
         if dump_dir is not None:
-            save(model, Path(dump_dir) / f"{number:02d}-{report.name}.onnx")
+            save(model, Path(dump_dir) / f"{PASSES.index(run):02d}-{report.name}.onnx")
         reports.append(report)
     return reports

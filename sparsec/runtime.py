@@ -45,7 +45,7 @@ class _Engine:
 
     Attributes:
         call: the entry function with the constants bound.
-        buffers: aligned arrays that the inputs are copied into.
+        buffers: aligned arrays that the inputs of one part are copied into.
         tensors: tensors of the same contents, where the program runs.
         reserved: addresses of buffers and constants, which a caller must not get as outputs.
 
@@ -91,7 +91,7 @@ class InferenceSession:
         self._checks = [(spec.name, np.dtype(spec.dtype), spec.shape) for spec in self._inputs]
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
-        self._entry = manifest.entry
+        self._entry, self._parts = manifest.entry, manifest.parts
         self._memory = _memory_of(artifact)
         self._fetch = self._memory.fetch
         self._module = _load_library(artifact)
@@ -142,18 +142,14 @@ class InferenceSession:
         try:
             if len(feeds) != len(self._checks):
                 self._refuse_names(feeds)
+            if self._parts > 1:
+                return self._run_parts(engine, feeds, wanted)
             for (name, dtype, shape), buffer in zip(self._checks, engine.buffers):  # noqa: B905 - equally many
                 value = feeds.get(name)
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = self._checked(name, dtype, shape, feeds)
                 buffer[...] = value
-            if self._memory is not HOST:
-                for tensor, buffer in zip(engine.tensors, engine.buffers, strict=True):
-                    self._memory.refresh(tensor, buffer)
-            if tvm_runtime.pool.threads == self.threads:
-                results = engine.call(*engine.tensors)
-            else:
-                results = tvm_runtime.call(self.threads, engine.call, *engine.tensors)
+            results = self._call(engine)
             return [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
@@ -172,10 +168,34 @@ class InferenceSession:
         """
         if self._buckets and (session := self._bucket(feeds)) is not self:
             return session.resident(feeds)
+        assert self._parts == 1  # of programs for GPUs, which alone are timed so
         self.run(None, feeds)
         engine = self._idle.pop()  # the one that has just run: its tensors hold the inputs
         call = partial(engine.call, *engine.tensors)  # in this thread, whose stream the kernels of a GPU run on
         return partial(tvm_runtime.call, self.threads, call) if self._memory is HOST else call
+
+    def _call(self, engine: _Engine) -> Any:
+        """The results of the entry function for what is in the buffers."""
+        if self._memory is not HOST:
+            for tensor, buffer in zip(engine.tensors, engine.buffers, strict=True):
+                self._memory.refresh(tensor, buffer)
+        if tvm_runtime.pool.threads == self.threads:
+            return engine.call(*engine.tensors)
+        return tvm_runtime.call(self.threads, engine.call, *engine.tensors)
+
+    def _run_parts(self, engine: _Engine, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The wanted outputs where the entry function takes a part of the rows at a time."""
+        values = [self._checked(*check, feeds) for check in self._checks]
+        specs = [self._outputs[index] for index in wanted]
+        outputs = [np.empty(spec.shape, spec.dtype) for spec in specs]
+        inputs, results = ([np.split(array, self._parts) for array in arrays] for arrays in (values, outputs))
+        for part in range(self._parts):
+            for buffer, pieces in zip(engine.buffers, inputs, strict=True):
+                buffer[...] = pieces[part]
+            found = self._call(engine)
+            for pieces, index in zip(results, wanted, strict=True):
+                pieces[part][...] = self._fetch(self._get_item(found, index), engine.reserved)
+        return outputs
 
     def _bucket(self, feeds: Feeds) -> InferenceSession:
         """The session of the bucket that has the shapes of the feeds."""
@@ -216,7 +236,9 @@ class InferenceSession:
 
     def _new_engine(self) -> _Engine:
         """A virtual machine that shares the library and the constants with the session's others."""
-        buffers = [aligned(spec.shape, np.dtype(spec.dtype)) for spec in self._inputs]
+        shapes = [spec.shape if self._parts == 1 else (spec.shape[0] // self._parts, *spec.shape[1:])
+                  for spec in self._inputs]
+        buffers = [aligned(shape, np.dtype(spec.dtype)) for shape, spec in zip(shapes, self._inputs, strict=True)]
         tensors = [self._memory.place(buffer) for buffer in buffers]
         machine = self._module["vm_load_executable"]()
         machine["vm_initialization"](*self._memory.devices)

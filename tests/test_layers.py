@@ -20,7 +20,7 @@ LAYERS = {
     "models": BASE | {"formats", "graph"},
 }
 LAST = ["pipeline", "signing", "manifest", "artifact", "buckets", "cpus", "runtime", "verification",
-        "planning", "compiler", "portable", "report", "bench", "cli", "__main__"]
+        "planning", "batches", "compiler", "portable", "report", "bench", "cli", "__main__"]
 for position, name in enumerate(LAST):
     LAYERS[name] = set(LAYERS) - {"models"} | set(LAST[:position])
 LAYERS["cli"] |= {"models"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -47,6 +47,7 @@ class Program:
         objects: the bytes of each object file in `library`; empty where it is a shared object.
         packed: what an artifact may store instead of constants.
         ptx: the version of CUDA of the PTX in `library`; empty where there is none.
+        parts: the calls of `entry` that make an inference; each takes and returns an equal share of the rows, in order.
 
     """
 
@@ -58,3 +59,12 @@ class Program:
     objects: tuple[int, ...] = ()
     packed: tuple[Packed, ...] = ()
     ptx: tuple[int, ...] = ()
+    parts: int = 1
+
+    def repeated(self, parts: int) -> Program:
+        """The program for so many times the rows, which it computes part by part."""
+        def whole(spec: TensorSpec) -> TensorSpec:
+            return replace(spec, shape=(parts * spec.shape[0], *spec.shape[1:]))
+
+        return self if parts == 1 else replace(
+            self, inputs=tuple(map(whole, self.inputs)), outputs=tuple(map(whole, self.outputs)), parts=parts)

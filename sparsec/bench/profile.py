@@ -24,7 +24,7 @@ from sparsec.graph.compare import Feeds, random_feeds
 from sparsec.graph.shapes import static_shape
 from sparsec.option import GpuWork, Work
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
+from sparsec.pipeline import SIMPLIFY, SPECIALISE, run_passes
 from sparsec.planning import Job, observed, plan
 from sparsec.target import machine_features, resolve
 
@@ -73,8 +73,9 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
 
     Returns:
         "precision"; "rates": where the machine's rates come from; "layers": in the order of execution a row for every
-        layer, and for every kernel of something else; "total_us". The roofline of a layer is `Layer.least_seconds` as a
-        share of the measured time; it and what counts weights are None for something else.
+        layer, and for every kernel of something else; "total_us". Where a batch runs in shares of its rows, times are
+        those of all of them. The roofline of a layer is `Layer.least_seconds` as a share of the measured time; it and
+        what counts weights are None for something else.
 
     Raises:
         UsageError: the target is another machine, or knows no such precision.
@@ -89,7 +90,8 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
     precision = precision or next(iter(backend.precisions))
     progress("read", 0.0)
     graph = reader.load(model, shapes=shapes)
-    run_passes(graph, Context(resolved))
+    context = Context(resolved)
+    run_passes(graph, context, passes=SIMPLIFY)
     if feeds is not None:
         _check(feeds, graph)
     generated, calibration = random_feeds(graph), calibration_of(resolved, threads)
@@ -97,16 +99,20 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
               real=[] if feeds is None else [feeds], limit=backend.precisions[precision],
               log=TuningLog(default_path(), TUNE_SECONDS), remote=None, calibration=calibration, strict_ieee=False,
               announce=lambda step, share=0.0: progress(step, 0.1 + 0.6 * share))
+    graph, batch = backend.divide(graph, job, context)
+    run_passes(graph, context, passes=SPECIALISE)
+    parts = 1 if batch is None else batch.parts
+    job = job if batch is None else batch.job(graph, job)
     seconds: dict[str, float] = {}
-    for each in PROFILES[resolved.kind](graph, job, generated if feeds is None else feeds):
+    for each in PROFILES[resolved.kind](graph, job, (*job.real, *job.generated)[0]):
         name = each.node or each.kernel
         seconds[name] = seconds.get(name, 0.0) + each.seconds
     layers = {choice.layer: Layer(choice.winner.option.format, _flops(node), choice.winner.option.work)
               for node in graph.graph if (choice := node.meta.get("choice"))}
     total = sum(seconds.values())
-    rows = [{"layer": name, "us": spent * 1e6, "share": spent / total, **_rates(layers.get(name), spent, job)}
+    rows = [{"layer": name, "us": parts * spent * 1e6, "share": spent / total, **_rates(layers.get(name), spent, job)}
             for name, spent in seconds.items()]
-    return {"precision": precision, "rates": calibration.source, "layers": rows, "total_us": total * 1e6}
+    return {"precision": precision, "rates": calibration.source, "layers": rows, "total_us": parts * total * 1e6}
 
 
 def _profile_cpu(graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:

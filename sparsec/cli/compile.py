@@ -151,11 +151,18 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if lost := [layer["projection_error"] for layer in description["layers"] if "projection_error" in layer]:
         tables.console.print(f"\nprojected {len(lost)} layers to 2:4: of a weight's norm, {min(lost):.1%} to "
                              f"{max(lost):.1%} are lost", soft_wrap=True)
+    if batch := _batch(description.get("batch")):
+        tables.console.print(f"\n{batch}", soft_wrap=True)
     if stripped := _stripped(description["strip"]):
         tables.console.print(f"\n{stripped}", soft_wrap=True)
     tables.console.print(f"\n{_verdict(description['verification'])}{_narrow(description['layers'])}", soft_wrap=True)
     sizes = tables.nbytes(description["file_bytes"]), tables.nbytes(model_bytes)
     tables.console.print(f"{path}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
+
+
+def _batch(batch: dict[str, Any] | None) -> str:
+    """How many rows run at once, and why."""
+    return f"batch: {batch['rows']} as {batch['parts']} x {batch['share']}, {batch['reason']}" if batch else ""
 
 
 def _stripped(strip: dict[str, Any] | None) -> str:

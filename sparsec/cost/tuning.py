@@ -60,6 +60,10 @@ class TuningLog:
             self.budget_s -= time.perf_counter() - begin
         return self._seconds[name]
 
+    def logged(self, option: Option, target: Target, threads: int) -> float | None:
+        """The logged time of an option, None where it was not measured."""
+        return self._seconds.get(key(option, target, threads, self.machine))
+
     def _add(self, name: str, option: Option, seconds: float) -> None:
         self._seconds[name] = seconds
         if self.path is None:

@@ -56,7 +56,8 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
 def _bucket(bucket: Artifact) -> dict[str, Any]:
     """What is a bucket's own; the rest of the description is the first one's."""
     return {"inputs": [_spec(spec) for spec in bucket.manifest.inputs], "library_bytes": len(bucket.library), **{
-        key: bucket.report[key] for key in ("layers", "verification")}, "totals": _totals(bucket.report["layers"])}
+        key: bucket.report.get(key) for key in ("layers", "batch", "verification")},
+        "totals": _totals(bucket.report["layers"])}
 
 
 def by_format(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -46,6 +46,11 @@ class Layer:
     epilogue: Epilogue
     target: PaddedFlat | None = None
 
+    @functools.cached_property
+    def nonzeros(self) -> int:
+        """The weights that are not zero."""
+        return int(np.count_nonzero(self.weight))
+
 
 def options(layer: Layer, target: Target, isa: Isa) -> list[Option]:
     """Every tiling worth pricing, dense ones included."""
@@ -89,7 +94,7 @@ def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int) -> Iterator[T
 def _bands(layer: Layer, target: Target, width: int) -> set[int]:
     """Numbers of bands worth considering: one, and what lets a band's weights and a tile's sums share the L2 cache."""
     rows = len(layer.weight)
-    held = 6 * int(np.count_nonzero(layer.weight)) + rows * width
+    held = 6 * layer.nonzeros + rows * width
     bands = -(-held // (target.l2_bytes * 5 // 8))
     return {1, min(bands, rows // BAND_ROWS)} if layer.stencil.segments > 1 and rows >= 2 * BAND_ROWS else {1}
 

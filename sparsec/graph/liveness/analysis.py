@@ -89,7 +89,7 @@ def _rule(node: ir.Node) -> Rule | None:
     return RULES.get(node.op_type) if node.domain == "" else None
 
 
-def _reject(node: ir.Node, known: Mapping[ir.Value, Known]) -> str | None:
+def reject(node: ir.Node, known: Mapping[ir.Value, Known]) -> str | None:
     """Why the analysis does not follow the node, or None."""
     rule = _rule(node)
     if rule is None:
@@ -109,7 +109,7 @@ def _forward(graph: ir.Graph) -> tuple[dict[ir.Value, Known], dict[ir.Node, str]
         known[value] = unknown(value) if data is None else constant(data)
     opaque: dict[ir.Node, str] = {}
     for node in graph:
-        reason, rule = _reject(node, known), _rule(node)
+        reason, rule = reject(node, known), _rule(node)
         if reason is not None:
             opaque[node] = reason
         facts = [unknown(value) for value in node.outputs]

@@ -1,0 +1,57 @@
+"""What a planned graph takes in all: its layers, and the activations that pass through the caches between them.
+
+A layer's own prediction brings its activations from memory, whatever their size. Here they come from where the layer
+before it has left them: up to half of the L2 cache keeps them all, and from sixteen times as much on, which a cache
+that cores share does not hold for one of them either, they come from memory; in between by the logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.cost.plan import Choice
+from sparsec.cost.roofline import Machine
+from sparsec.graph.layout import PLAIN, Plain
+from sparsec.graph.shapes import static_shape
+from sparsec.target import Target
+
+KEPT, LOST = math.log2(0.5), math.log2(16.0)
+"""Logarithms of the activations of a node, as a multiple of the L2 cache, of which all are kept and none."""
+
+
+def graph_seconds(graph: ir.Graph, machine: Machine, target: Target, threads: int) -> float:
+    """The time of a run of a planned graph; of nodes without a plan only what they move counts."""
+    total = 0.0
+    for node in graph:
+        moved = sum(nbytes(value) for value in (*node.inputs, *node.outputs)
+                    if value is not None and value.const_value is None)
+        kept = moved * (1 - lost_share(moved, threads * target.l2_bytes))
+        choice: Choice | None = node.meta.get("choice")
+        if choice is None:
+            total += (machine.call_s + kept / (threads * machine.l2_bytes_per_s)
+                      + (moved - kept) / machine.memory_bytes_per_s)
+            continue
+        work = choice.winner.option.work
+        kept = min(kept, work.memory_bytes)
+        total += machine.seconds(replace(work, memory_bytes=work.memory_bytes - kept, l2_bytes=work.l2_bytes + kept),
+                                 threads)
+    return total
+
+
+def lost_share(moved: float, l2_bytes: int) -> float:
+    """The share of a node's activations that come from memory."""
+    size = math.log2(max(moved, 1.0) / l2_bytes)
+    return float(np.interp(size, (KEPT, LOST), (0.0, 1.0)))
+
+
+def nbytes(value: ir.Value) -> int:
+    """The bytes of an activation in its layout."""
+    layout = value.meta.get("layout", PLAIN)
+    if not isinstance(layout, Plain):
+        return 4 * int(layout.size)
+    itemsize = value.dtype.itemsize if value.dtype is not None else 4
+    return math.ceil(math.prod(static_shape(value) or (0,)) * itemsize)
