@@ -152,6 +152,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     job = Job(resolved, threads, precision, project_2of4, optimize, codec, [generated], real, limit, log, remote, rates,
               strict_ieee, announce)
     program, layers = backend.build(graph, job)
+    outside += [{"layer": node.name or "", "operator": node.op_type, "reason": node.meta["outside"]}
+                for node in graph.graph if "outside" in node.meta]
     announce("pack")
     report = {"precision": precision, "optimize": optimize, "codec": codec, "rates": rates.source,
               "layers": layers, "outside": outside,

@@ -220,8 +220,8 @@ def _softmax(b: _Block, r: _Registers, mask: Callable[[int, int, int], Any] | No
     factor, unit = (p.scale * LOG2E, 1.0) if mask is None else (p.scale, LOG2E)
     before = ptx.registers(rows, "float32")
     for row in range(rows):
-        elements = list(_elements(p, keys, row))
-        for at, column_block, i in elements:
+        T.buffer_store(before, r.maxima[row], [row])
+        for at, column_block, i in _elements(p, keys, row):
             score = r.scores[at] * T.float32(factor)
             if mask is not None:
                 score = score + mask(row, column_block, i)
@@ -229,18 +229,23 @@ def _softmax(b: _Block, r: _Registers, mask: Callable[[int, int, int], Any] | No
                 inside = column_block * 8 + b.lane % QUAD * 2 + i < keys
                 score = T.Select(inside, score, T.float32(-np.inf))
             T.buffer_store(r.scores, score, [at])
-        highest = functools.reduce(T.max, [r.scores[at] for at, _, _ in elements])
-        T.buffer_store(before, r.maxima[row], [row])
+        highest = functools.reduce(T.max, [r.scores[at] for at, _, _ in _elements(p, keys, row)])
         T.buffer_store(r.maxima, T.max(r.maxima[row], T.cuda.warp_max(highest, QUAD)), [row])
+    for row in range(rows):
         ptx.exp2(before, row, (before[row] - r.maxima[row]) * T.float32(unit))
-        T.buffer_store(r.totals, r.totals[row] * before[row], [row])
-        for at, _, _ in elements:
+        _rescale(b, r, row, before[row])
+        for at, _, _ in _elements(p, keys, row):
             ptx.exp2(r.scores, at, (r.scores[at] - r.maxima[row]) * T.float32(unit))
             T.buffer_store(r.totals, r.totals[row] + r.scores[at], [row])
-        for column_block in range(p.width // 8):
-            for i in range(2):
-                at = _sums(p.width, row // 2, column_block) + row % 2 * 2 + i
-                T.buffer_store(r.sums, r.sums[at] * before[row], [at])
+
+
+def _rescale(b: _Block, r: _Registers, row: int, factor: Any) -> None:
+    """Multiply a row's total and sums."""
+    T.buffer_store(r.totals, r.totals[row] * factor, [row])
+    for column_block in range(b.params.width // 8):
+        for i in range(2):
+            at = _sums(b.params.width, row // 2, column_block) + row % 2 * 2 + i
+            T.buffer_store(r.sums, r.sums[at] * factor, [at])
 
 
 def _multiply_values(b: _Block, r: _Registers, base: Any, keys: int) -> None:

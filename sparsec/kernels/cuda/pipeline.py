@@ -156,7 +156,7 @@ def prefill(stages: int, count: Any, fill: Callable[[Any], None]) -> None:
 
 def advance(stages: int, turn: Any, count: Any, fill: Callable[[Any], None],
             publish: Callable[[], None] = _nothing) -> None:
-    """Wait until a turn's copies have arrived for all threads, and start those of the turn that takes the free stage."""
+    """Wait until a turn's copies have arrived for all threads, and start those that take the free stage."""
     ptx.wait(stages - 2)
     publish()
     ptx.barrier()
