@@ -27,7 +27,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
     p = AttentionParams(heads, features // heads, batch, queries, keys, node.attributes.get_float("scale"),
                         q[1], k[1], v[1], None if mask is None else _mask_shape(context, mask), context.half)
     if reason := reject(p):
-        node.meta["outside"] = f"attention runs as separate kernels: {reason}"
+        node.meta["outside"] = reason
         return _by_steps(context, node)
     p = tiled(p, context.target.archs)
     inputs = [context.stored(source, (math.prod(context.shape(source)),)) for source, _ in (q, k, v)]

@@ -12,7 +12,7 @@ as in onnxruntime.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,9 +179,11 @@ def _attend(b: _Block, r: _Registers, turn: Any, keys: int) -> None:
     """Add the values of a turn's keys, of which there are `keys`."""
     p = b.params
     base = T.Bind(_stage(p, turn))
-    mask = _mask(b, turn * p.tile.keys, keys)
+    # Without a mask the scores are powers of two; with one, scaled so, its largest numbers would overflow.
+    factor, unit = (p.scale * LOG2E, 1.0) if p.mask is None else (p.scale, LOG2E)
     _multiply_keys(b, r, base, keys)
-    _softmax(b, r, mask, keys)
+    _finish_scores(b, r, factor, turn * p.tile.keys, keys)
+    _softmax(b, r, unit, keys)
     _multiply_values(b, r, base + p.stage_bytes // 2, keys)
 
 
@@ -194,11 +196,11 @@ def _multiply_keys(b: _Block, r: _Registers, base: Any, keys: int) -> None:
         for pair in range(-(-keys // 16)):  # of blocks of eight keys
             row, chunk = pair * 16 + b.lane // 16 * 8 + b.lane % 8, step * 2 + b.lane // 8 % 2
             ptx.load_matrices(fragment, b.shared, base + swizzled(row, chunk, p.row_chunks), transposed=False)
-            for half in range(2):
+            for column_block in range(pair * 2, min(pair * 2 + 2, -(-keys // 8))):
+                right = [fragment[column_block % 2 * 2 + i] for i in range(2)]
                 for block in range(rows):
                     left = [r.queries[(block * p.steps + step) * 4 + i] for i in range(4)]
-                    ptx.multiply(INSTRUCTIONS[p.dtype], r.scores, _sums(p.tile.keys, block, pair * 2 + half), left,
-                                 [fragment[half * 2 + i] for i in range(2)])
+                    ptx.multiply(INSTRUCTIONS[p.dtype], r.scores, _sums(p.tile.keys, block, column_block), left, right)
 
 
 def _sums(columns: int, block: int, column_block: int) -> int:
@@ -213,22 +215,52 @@ def _elements(p: AttentionParams, keys: int, row: int) -> Iterator[tuple[int, in
             yield _sums(p.tile.keys, row // 2, column_block) + row % 2 * 2 + i, column_block, i
 
 
-def _softmax(b: _Block, r: _Registers, mask: Callable[[int, int, int], Any] | None, keys: int) -> None:
-    """Scores to weights relative to the rows' maxima, to which what was summed before is scaled."""
-    p, rows = b.params, 2 * b.params.tile.row_blocks
-    # Without a mask the scores are powers of two; with one, scaled so, its largest numbers would overflow.
-    factor, unit = (p.scale * LOG2E, 1.0) if mask is None else (p.scale, LOG2E)
-    before = ptx.registers(rows, "float32")
-    for row in range(rows):
-        T.buffer_store(before, r.maxima[row], [row])
+def _finish_scores(b: _Block, r: _Registers, factor: float, first: Any, keys: int) -> None:
+    """Scores from products with the keys from the `first` on: scaled, masked, and -inf beyond the last key."""
+    p, mask = b.params, None
+    for row in range(2 * p.tile.row_blocks):
+        if p.mask is not None and (row == 0 or p.mask[2] > 1):
+            mask = _load_mask(b, p.mask, first, keys, row)
         for at, column_block, i in _elements(p, keys, row):
             score = r.scores[at] * T.float32(factor)
             if mask is not None:
-                score = score + mask(row, column_block, i)
+                score = score + mask[column_block * 2 + i]
             if (column_block + 1) * 8 > keys:
                 inside = column_block * 8 + b.lane % QUAD * 2 + i < keys
                 score = T.Select(inside, score, T.float32(-np.inf))
             T.buffer_store(r.scores, score, [at])
+
+
+def _load_mask(b: _Block, shape: tuple[int, int, int, int], first: Any, keys: int, row: int) -> Any:
+    """A row's part of the mask, in registers."""
+    batches, heads, queries, length = shape
+    blocks = -(-keys // 16) * 2
+    values = ptx.registers(blocks * 2, "float32")
+    matrix = (b.batch if batches > 1 else 0) * heads + (b.head if heads > 1 else 0)
+    query = T.min(_token(b, row), queries - 1) if queries > 1 else 0
+    start = T.Bind((matrix * queries + query) * length)
+    vector = 2 - length % 2  # elements that lie at a multiple of their size
+    for block in range(blocks):
+        for i in range(0, 2, vector):
+            key = first + block * 8 + b.lane % QUAD * 2 + i if length > 1 else 0
+            if (block + 1) * 8 > keys and length > 1:
+                key = T.min(key, length - vector)
+            if vector == 1:
+                T.buffer_store(values, b.buffers["mask"][start + key], [block * 2 + i])
+            else:
+                T.buffer_store(values, b.buffers["mask"][T.Ramp(start + key, 1, 2)], [T.Ramp(block * 2, 1, 2)])
+    return values
+
+
+def _softmax(b: _Block, r: _Registers, unit: float, keys: int) -> None:
+    """Scores to weights relative to the rows' maxima, to which what was summed before is scaled.
+
+    A score s stands for the power e^(s * unit / log2 e).
+    """
+    p, rows = b.params, 2 * b.params.tile.row_blocks
+    before = ptx.registers(rows, "float32")
+    for row in range(rows):
+        T.buffer_store(before, r.maxima[row], [row])
         highest = functools.reduce(T.max, [r.scores[at] for at, _, _ in _elements(p, keys, row)])
         T.buffer_store(r.maxima, T.max(r.maxima[row], T.cuda.warp_max(highest, QUAD)), [row])
     for row in range(rows):
@@ -270,39 +302,6 @@ def _multiply_values(b: _Block, r: _Registers, base: Any, keys: int) -> None:
 def _token(b: _Block, row: int) -> Any:
     """The query of one of a lane's rows."""
     return b.query + b.row + row // 2 * 16 + row % 2 * 8 + b.lane // QUAD
-
-
-def _mask(b: _Block, first: Any, keys: int) -> Callable[[int, int, int], Any] | None:
-    """Load the mask of `keys` keys from the `first` on; the value for a row, a block of keys, a place in the pair."""
-    p = b.params
-    if p.mask is None:
-        return None
-    batches, heads, queries, length = p.mask
-    blocks = -(-keys // 16) * 2 if length > 1 else 1
-    rows = 2 * p.tile.row_blocks if queries > 1 else 1
-    values = ptx.registers(rows * blocks * 2, "float32")
-    matrix = (b.batch if batches > 1 else 0) * heads + (b.head if heads > 1 else 0)
-    pairs = 2 - length % 2  # elements that lie at a multiple of their size
-    for row in range(rows):
-        query = T.min(_token(b, row), p.queries - 1) if queries > 1 else 0
-        start = T.Bind((matrix * queries + query) * length)
-        for block in range(blocks):
-            for i in range(0, 2, pairs):
-                key = first + block * 8 + b.lane % QUAD * 2 + i
-                if length == 1:
-                    key = 0
-                elif (block + 1) * 8 > keys:
-                    key = T.min(key, length - pairs)
-                at = (row * blocks + block) * 2 + i
-                if pairs == 2:
-                    T.buffer_store(values, b.buffers["mask"][T.Ramp(start + key, 1, 2)], [T.Ramp(at, 1, 2)])
-                else:
-                    T.buffer_store(values, b.buffers["mask"][start + key], [at])
-
-    def value(row: int, block: int, i: int) -> Any:
-        return values[((row if rows > 1 else 0) * blocks + (block if blocks > 1 else 0)) * 2 + i]
-
-    return value
 
 
 def _store(b: _Block, r: _Registers) -> None:
