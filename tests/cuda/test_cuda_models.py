@@ -15,6 +15,7 @@ from sparsec.graph.compare import random_feeds
 from sparsec.option import HALF_PRECISIONS
 from sparsec.passes.context import Context
 from sparsec.pipeline import run_passes
+from sparsec.report.explain import explain
 from sparsec.target import resolve
 from tests.cuda import networks, walk
 from tests.cuda.emulator import emulate
@@ -78,6 +79,8 @@ def test_heads_that_the_kernel_does_not_take_run_step_by_step():
     model = networks.transformer(heads=16)
     kernels = check(model, planned(model, ("nm 2:4", "dense")), "fp16")
     assert not [name for name in kernels if "attention" in name]
+    (note,) = explain(model, TARGET, calibration=calibration_of(TARGET, 1))["outside"]
+    assert "heads of 4 features" in note["text"]
 
 
 @pytest.mark.parametrize("tokens", [4, 16])

@@ -21,33 +21,46 @@ op = relax.op
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
     """Emit the attention; `node.meta["outside"]` is why it has no kernel of its own."""
-    (q, k, v), mask = map(_projection, node.inputs[:3]), (*node.inputs[3:], None)[0]
-    (batch, queries, features), (_, keys, _) = (context.shape(value) for value in node.inputs[:2])
-    heads = node.attributes.get_int("heads")
-    p = AttentionParams(heads, features // heads, batch, queries, keys, node.attributes.get_float("scale"),
-                        q[1], k[1], v[1], None if mask is None else _mask_shape(context, mask), context.half)
+    p = _params(node, context.half)
     if reason := reject(p):
         node.meta["outside"] = reason
         return _by_steps(context, node)
     p = tiled(p, context.target.archs)
-    inputs = [context.stored(source, (math.prod(context.shape(source)),)) for source, _ in (q, k, v)]
-    if mask is not None:
-        inputs.append(context.reshaped(context.tensor(mask), (math.prod(context.shape(mask)),)))
+    sources = [_projection(value)[0] for value in node.inputs[:3]]
+    inputs = [context.stored(source, (math.prod(context.shape(source)),)) for source in sources]
+    if p.mask is not None:
+        inputs.append(context.reshaped(context.tensor(node.inputs[3]), (math.prod(p.mask),)))
     y = context.launch(_kernel(p), inputs, [attention.arguments(p)["y"]], "attention")
     context.bind(node.outputs[0], context.reshaped(y, context.shape(node.outputs[0])))
     return True
+
+
+def refusal(node: ir.Node) -> str | None:
+    """Why the attention has no kernel of its own, or None."""
+    return reject(_params(node, "float16"))
+
+
+def _params(node: ir.Node, half: str) -> AttentionParams:
+    """The attention before it is cut into tiles; whether there is a kernel for it is `reject`'s."""
+    (batch, queries, features), (_, keys, _) = (static_shape(value) or (0, 0, 0) for value in node.inputs[:2])
+    q, k, v = (_projection(value)[1] for value in node.inputs[:3])
+    heads, mask = node.attributes.get_int("heads"), (*node.inputs, None)[3]
+    return AttentionParams(heads, features // heads, batch, queries, keys, node.attributes.get_float("scale"), q, k, v,
+                           None if mask is None else _mask_shape(mask), half)
+
+
+def _mask_shape(mask: ir.Value) -> tuple[int, int, int, int]:
+    """The mask's shape with all four dimensions."""
+    shape = static_shape(mask)
+    assert shape is not None  # the fusion has compared it with the scores'
+    batch, heads, queries, keys = (1, 1, 1, 1, *shape)[-4:]
+    return batch, heads, queries, keys
 
 
 @functools.lru_cache(maxsize=64)
 def _kernel(p: AttentionParams) -> Any:
     """The kernel; attentions with equal parameters share the object, and so the compiled code."""
     return attention.build(p)
-
-
-def _mask_shape(context: CudaContext, mask: ir.Value) -> tuple[int, int, int, int]:
-    """The mask's shape with all four dimensions."""
-    batch, heads, queries, keys = (1, 1, 1, 1, *context.shape(mask))[-4:]
-    return batch, heads, queries, keys
 
 
 def _projection(value: ir.Value | None) -> tuple[ir.Value, Projection]:
