@@ -70,7 +70,8 @@ def _projection(value: ir.Value | None) -> tuple[ir.Value, Projection]:
     if node is not None and node.op_type == "Slice" and len(node.inputs) == 4:  # as the fusion of attention leaves it
         source, start, _, axis = node.inputs
         offset, features = scalar(start), (static_shape(source) or (0,))[-1]
-        if source is not None and scalar(axis) == 2 and offset is not None and features % CHUNK == offset % CHUNK == 0:
+        aligned = offset is not None and offset >= 0 and offset % CHUNK == features % CHUNK == 0
+        if source is not None and offset is not None and scalar(axis) == 2 and aligned:
             return source, Projection(features, int(offset))
     return value, Projection((static_shape(value) or (0,))[-1])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -149,5 +148,5 @@ def tiled(p: AttentionParams, archs: Sequence[str]) -> AttentionParams:
 
 def _is_large(p: AttentionParams) -> bool:
     """Whether two blocks of queries a warp pay, and their sums, scores and masks fit the registers."""
-    masked = p.mask is not None and math.prod(p.mask[2:]) > p.mask[3]
-    return p.blocks >= MANY_BLOCKS and p.width <= WIDEST // 2 and not masked
+    same_for_queries = p.mask is None or p.mask[2] == 1
+    return p.blocks >= MANY_BLOCKS and p.width <= WIDEST // 2 and same_for_queries
