@@ -29,6 +29,7 @@ from sparsec.kernels.cuda.staging import swizzled
 
 LOG2E = 1.4426950408889634
 LOWEST = float(np.finfo(np.float32).min)
+AHEAD = STAGES - 1  # turns of keys that are being copied
 QUAD = 4  # lanes that share a row of a warp's sums
 
 
@@ -114,14 +115,14 @@ def _attention(p: AttentionParams, buffers: Mapping[str, Any]) -> None:
 
         _copy(b, "q", 0, b.query, t.queries, p.queries)
         ptx.commit()
-        pipeline.prefill(STAGES, p.key_blocks, fill)
+        pipeline.prefill(AHEAD, p.key_blocks, fill)
         r = _begin(b)
         last = p.key_blocks - 1
         if last:
             with T.serial(0, last) as turn:
-                pipeline.advance(STAGES, turn, p.key_blocks, fill)
+                pipeline.advance(AHEAD, turn, p.key_blocks, fill)
                 _attend(b, r, turn, t.keys)
-        pipeline.advance(STAGES, last, p.key_blocks, fill)
+        pipeline.advance(AHEAD, last, p.key_blocks, fill)
         _attend(b, r, last, p.keys - last * t.keys)
         _store(b, r)
 
@@ -157,7 +158,7 @@ def _begin(b: _Block) -> _Registers:
     r = _Registers(ptx.registers(rows * p.steps * 4), ptx.registers(rows * p.tile.keys // 2, "float32"),
                    ptx.registers(rows * p.width // 2, "float32"), ptx.registers(2 * rows, "float32"),
                    ptx.registers(2 * rows, "float32"))
-    ptx.wait(STAGES - 1)  # for the queries, which were the first to be copied
+    ptx.wait(AHEAD)  # for the queries, which were the first to be copied
     ptx.barrier()
     for block in range(rows):
         for step in range(p.steps):

@@ -138,30 +138,30 @@ def _stages(b: Block, weight: Weight, sums: Any) -> None:
         weight.copy(b, base, first + turn)
         staging.copy(b, base + weight.stage_bytes, first + turn)
 
-    prefill(stages, count, fill)
+    prefill(stages - 1, count, fill)
     with T.serial(0, count) as turn:
-        advance(stages, turn, count, fill, weight.publish)
+        advance(stages - 1, turn, count, fill, weight.publish)
         base = T.Bind(turn % stages * size)
         weight.multiply(b, base, base + weight.stage_bytes, sums)
     ptx.barrier()  # the epilogue reuses the memory
 
 
-def prefill(stages: int, count: Any, fill: Callable[[Any], None]) -> None:
-    """Start the copies of the first turns, for all stages but one; turn i fills stage i % stages."""
-    for turn in range(stages - 1):
+def prefill(ahead: int, count: Any, fill: Callable[[Any], None]) -> None:
+    """Start the copies of the first `ahead` turns, of `count`; each turn's are a group."""
+    for turn in range(ahead):
         with T.If(turn < count), T.Then():
             fill(turn)
         ptx.commit()
 
 
-def advance(stages: int, turn: Any, count: Any, fill: Callable[[Any], None],
+def advance(ahead: int, turn: Any, count: Any, fill: Callable[[Any], None],
             publish: Callable[[], None] = _nothing) -> None:
-    """Wait until a turn's copies have arrived for all threads, and start those that take the free stage."""
-    ptx.wait(stages - 2)
+    """Wait until a turn's copies have arrived for all threads, and start those of the turn that lies `ahead`."""
+    ptx.wait(ahead - 1)
     publish()
     ptx.barrier()
-    with T.If(turn + stages - 1 < count), T.Then():
-        fill(turn + stages - 1)
+    with T.If(turn + ahead < count), T.Then():
+        fill(turn + ahead)
     ptx.commit()
 
 
