@@ -158,6 +158,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     program, layers = backend.build(graph, job if batch is None else batch.job(graph, job))
     if batch is not None:
         program, layers = program.repeated(batch.parts), batch.layers(layers)
+    outside += [{"layer": node.name or "", "operator": node.op_type, "reason": node.meta["outside"]}
+                for node in graph.graph if "outside" in node.meta]
     announce("pack")
     report = {"precision": precision, "optimize": optimize, "codec": codec, "rates": rates.source,
               "layers": layers, "outside": outside, "batch": batch and batch.as_dict(),

@@ -37,6 +37,7 @@ class Planner:
         precisions: those that there are.
         refused: why formats are not among the options, by name.
         buckets: the options by the number of tokens.
+        outside: why a node runs without the kernel that its operator has.
 
     """
 
@@ -44,12 +45,13 @@ class Planner:
     precisions: Mapping[str, float]
     refused: Callable[[ir.Node, Target, str], dict[str, str]] = lambda *_: {}
     buckets: Callable[[ir.Node, Target, str], dict[int, list[Option]]] = lambda *_: {}
+    outside: Callable[[ir.Node], str | None] = lambda _: None
 
 
 PLANNERS = {
     "cpu": Planner(layer_options, PRECISIONS),
     "cuda": Planner(lambda node, target, _threads, precision: cuda.layer_options(node, target, precision)[0],
-                    HALF_PRECISIONS, lambda *question: cuda.layer_options(*question)[1], cuda.by_bucket),
+                    HALF_PRECISIONS, lambda *question: cuda.layer_options(*question)[1], cuda.by_bucket, cuda.outside),
 }
 """By the kind of target."""
 
@@ -100,7 +102,8 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         "layers": layers,
         "total": _total(layers),
         "if_pruned": [_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED],
-        "outside": [asdict(note) for report in passes if report.name == "lift" for note in report.notes],
+        "outside": [asdict(note) for report in passes if report.name == "lift" for note in report.notes]
+        + [{"node": node.name, "text": reason} for node in graph.graph if (reason := planner.outside(node))],
     }
 
 

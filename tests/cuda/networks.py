@@ -14,13 +14,15 @@ def unstructured(matrix):
     return matrix * (RNG.random(matrix.shape) < 0.3)
 
 
-def transformer(tokens=16, width=64, heads=2, hidden=128, prune=project):
-    """Embedding, one layer of attention and GELU with masks and residuals, and a head."""
+def transformer(tokens=16, width=64, heads=2, hidden=128, prune=project, *, fused=False):
+    """Embedding, one layer of attention and GELU with masks and residuals, and a head; `fused` projects once."""
     g = Graph(prune)
     x = g("Gather", g.constant(g.random(50, width)), "ids")
     mask = g("Cast", g("Unsqueeze", "mask", g.constant(np.array([1, 2]))), to=TensorProto.FLOAT)
     mask = g("Mul", g("Sub", g.constant(np.float32(1)), mask), g.constant(np.float32(-3e38)))
-    q, k, v = (split(g, g.linear(x, width, width), heads) for _ in range(3))
+    projections = slices(g, g.linear(x, 3 * width, width), width) if fused else [
+        g.linear(x, width, width) for _ in range(3)]
+    q, k, v = (split(g, projection, heads) for projection in projections)
     scores = g("MatMul", q, g("Transpose", k, perm=[0, 1, 3, 2]))
     scores = g("Add", g("Div", scores, g.constant(np.float32(np.sqrt(width // heads)))), mask)
     joined = g("Transpose", g("MatMul", g("Softmax", scores, axis=-1), v), perm=[0, 2, 1, 3])
@@ -42,6 +44,11 @@ def network(prune=project):
     x = g("GlobalAveragePool", g("Conv", x, g.constant(g.random(32, 1, 3, 3)), group=32, pads=[1] * 4))
     g("Gemm", g("Flatten", x), g.constant(prune(g.random(10, 32))), g.constant(g.random(10)), transB=1, name="y")
     return g.model({"x": (TensorProto.FLOAT, [2, 3, 32, 32])}, {"y": [2, 10]})
+
+
+def slices(g, x, width):
+    """Three projections from one."""
+    return [g("Slice", x, *(g.constant(np.array([n])) for n in (i * width, (i + 1) * width, 2))) for i in range(3)]
 
 
 def split(g, x, heads):

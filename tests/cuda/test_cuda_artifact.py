@@ -49,6 +49,22 @@ def test_every_24_layer_runs_on_sparse_tensor_cores(artifact, tmp_path):
 
 
 @needs_nvcc
+@needs_cuobjdump
+def test_attention_is_one_kernel_on_tensor_cores(artifact, tmp_path):
+    assert not artifact.report["outside"]
+    functions = dump(artifact, tmp_path, "-sass").split("Function : ")[1:]
+    assert ["HMMA" in text for text in functions if text.startswith("attention")] == [True, True]  # architectures
+    assert not any("transpose" in text or "softmax" in text for text in functions)
+
+
+@needs_nvcc
+def test_attention_without_a_kernel_is_reported():
+    (attention,) = sparsec.compile(networks.transformer(heads=16), "cuda-sm80").report["outside"]
+    assert attention["operator"] == "Attention"
+    assert "heads of 4 features" in attention["reason"]
+
+
+@needs_nvcc
 @needs_no_gpu
 def test_the_report_says_that_nothing_was_verified(artifact):
     assert "no NVIDIA driver" in artifact.report["verification"]["skipped"]

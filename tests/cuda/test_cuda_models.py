@@ -15,6 +15,7 @@ from sparsec.graph.compare import random_feeds
 from sparsec.option import HALF_PRECISIONS
 from sparsec.passes.context import Context
 from sparsec.pipeline import run_passes
+from sparsec.report.explain import explain
 from sparsec.target import resolve
 from tests.cuda import networks, walk
 from tests.cuda.emulator import emulate
@@ -55,7 +56,7 @@ def test_unstructured_models_match_onnxruntime(build, precision):
 
 
 def check(model, graph, precision):
-    """The planned graph computes what onnxruntime does."""
+    """The planned graph computes what onnxruntime does; returns the names of its kernels."""
     feeds = random_feeds(reader.load(model))
     feeds |= {"mask": MASK} if "mask" in feeds else {}
     lowered = lower(graph, TARGET, precision)
@@ -63,6 +64,23 @@ def check(model, graph, precision):
     for mine, reference in zip(walk.run(lowered, feeds), session.run(None, feeds), strict=True):
         assert mine.dtype == np.float32
         assert np.abs(mine - reference).max() <= HALF_PRECISIONS[precision] * np.abs(reference).max()
+    return [name.name_hint for name in walk.scheduled(lowered).functions]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_attention_is_one_kernel_without_copies(fused):
+    model = networks.transformer(fused=fused)
+    kernels = check(model, planned(model, ("nm 2:4", "dense")), "fp16")
+    assert sum("attention" in name for name in kernels) == 1
+    assert not [name for name in kernels if "transpose" in name or "slice" in name or "softmax" in name]
+
+
+def test_heads_that_the_kernel_does_not_take_run_step_by_step():
+    model = networks.transformer(heads=16)
+    kernels = check(model, planned(model, ("nm 2:4", "dense")), "fp16")
+    assert not [name for name in kernels if "attention" in name]
+    (note,) = explain(model, TARGET, calibration=calibration_of(TARGET, 1))["outside"]
+    assert "heads of 4 features" in note["text"]
 
 
 @pytest.mark.parametrize("tokens", [4, 16])

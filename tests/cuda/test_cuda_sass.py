@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, rest, tiles
+from sparsec.kernels.attention import Projection
+from sparsec.kernels.cuda import attention, bitmap, mma_dense, mma_sp, rest, tiles
+from sparsec.kernels.cuda.attention_params import AttentionParams, tiled
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.cuda.rest import RestParams
 from sparsec.kernels.product import Epilogue
@@ -129,3 +131,28 @@ def test_a_rest_is_a_product_of_tensor_cores_for_every_block():
     blocks = tile.row_blocks * tile.column_blocks
     assert instructions(rest.build(params), "sm_80", "HMMA.SP") == tile.depth // 32 * blocks
     assert instructions(rest.build(params), "sm_80", "HMMA.1688") == blocks
+
+
+def attentions():
+    """By architecture, what takes the most registers: two blocks of queries a warp, and the widest head with a mask."""
+    for architecture in tiles.LIMITS:
+        for width, mask in ((64, (1, 1, 1, 150)), (128, (1, 1, 500, 150))):
+            own = Projection(12 * width)
+            p = AttentionParams(12, width, 32, 500, 150, width**-0.5, own, own, own, mask)
+            yield pytest.param(tiled(p, [architecture]), architecture, id=f"{architecture}-{width}")
+
+
+built_attention = cache(attention.build)
+
+
+@pytest.mark.parametrize(("p", "architecture"), attentions())
+def test_attention_stays_within_limits(p, architecture):
+    check_limits(built_attention(p), 2 * p.tile.threads, 2 * p.shared_bytes, architecture)  # two blocks
+
+
+@needs_cuobjdump
+@pytest.mark.parametrize(("p", "architecture"), attentions())
+def test_attention_is_tensor_instructions(p, architecture):
+    last = p.keys - (p.key_blocks - 1) * p.tile.keys
+    products = sum(p.steps * -(-keys // 8) + p.width // 8 * -(-keys // 16) for keys in (p.tile.keys, last))
+    assert instructions(built_attention(p), architecture, "HMMA") == p.tile.row_blocks * products

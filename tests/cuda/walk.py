@@ -7,12 +7,18 @@ from sparsec.backends.cuda.build import scheduling, settings
 from tests.cuda.emulator import launches
 
 
-def run(lowered, feeds, seed=0):
-    """The outputs, in order, for inputs by name."""
+def scheduled(lowered):
+    """The module whose functions are the kernels."""
     with settings(lowered.target) as target:
         module = lowered.module
         for step in scheduling(target):
             module = step(module)
+    return module
+
+
+def run(lowered, feeds, seed=0):
+    """The outputs, in order, for inputs by name."""
+    module = scheduled(lowered)
     main = module["main"]
     arrays = [feeds[spec.name] for spec in lowered.inputs] + list(lowered.constants)
     values = dict(zip(main.params, arrays, strict=True))

@@ -49,11 +49,11 @@ class CudaContext(LoweringContext):
         raise UnsupportedOperatorError("it has a kernel for CPUs only")
 
     def launch(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr], outputs: Sequence[tuple[int, str]],
-               ) -> relax.Expr:
+               name: str = "product") -> relax.Expr:
         """Run a GPU kernel on flat buffers; returns the last of its outputs, given as (length, dtype)."""
         if id(prim_func) not in self._functions:
             private = prim_func.with_attr({"op_pattern": OPAQUE, HAND_WRITTEN: True})
-            self._functions[id(prim_func)] = (prim_func, self.bb.add_func(private, "product"))
+            self._functions[id(prim_func)] = (prim_func, self.bb.add_func(private, name))
         function = self._functions[id(prim_func)][1]
         self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
         types = [relax.TensorType((length,), dtype) for length, dtype in outputs]

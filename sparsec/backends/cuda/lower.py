@@ -9,7 +9,7 @@ from tvm import relax
 
 from sparsec.backends.cpu.context import LoweringContext
 from sparsec.backends.cpu.lower import Lowered, lower_in, operator_of
-from sparsec.backends.cuda import conv, matmul, tokens
+from sparsec.backends.cuda import attention, conv, matmul, tokens
 from sparsec.backends.cuda.context import CudaContext, narrow_values
 from sparsec.backends.importer import lower_operator
 from sparsec.kernels.isa import isa_of
@@ -21,7 +21,7 @@ HALVES = {"fp16": "float16", "bf16": "bfloat16"}
 LOWERINGS: dict[str, Callable[[CudaContext, ir.Node], bool]] = {
     "sparsec::Conv": conv.lower,
     "sparsec::MatMul": matmul.lower,
-    "sparsec::Attention": tokens.lower_attention,
+    "sparsec::Attention": attention.lower,
     "LayerNormalization": tokens.lower_layer_norm,
     "MatMul": tokens.lower_product,
 }

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from sparsec.backends.cuda import conv, matmul
+from sparsec.backends.cuda import attention, conv, matmul
 from sparsec.backends.cuda.lower import HALVES
 from sparsec.backends.cuda.products import Layer, options
 from sparsec.option import Option
@@ -36,6 +36,11 @@ def layer_options(node: ir.Node, target: Target, precision: str, columns: int | 
     if layer is None:
         return [], {}
     return options(layer if columns is None else replace(layer, columns=columns), target.archs, HALVES[precision])
+
+
+def outside(node: ir.Node) -> str | None:
+    """Why a node runs without the kernel that its operator has, or None."""
+    return attention.refusal(node) if (node.domain, node.op_type) == ("sparsec", "Attention") else None
 
 
 def by_bucket(node: ir.Node, target: Target, precision: str) -> dict[int, list[Option]]:

@@ -1,4 +1,4 @@
-"""Layer norm, attention and products of activations: one kernel for each step, sums in float32."""
+"""Layer norm and products of activations, sums in float32."""
 
 from __future__ import annotations
 
@@ -45,28 +45,6 @@ def lower_layer_norm(context: CudaContext, node: ir.Node) -> bool:
     y = context.bb.emit_te(build, x, *arguments, primfunc_name_hint="layer_norm")
     context.bind(node.outputs[0], context.reshaped(y, dims))
     return True
-
-
-def lower_attention(context: CudaContext, node: ir.Node) -> bool:
-    """A sparsec::Attention: scores and weights in float32, both products on half-precision operands."""
-    heads, scale = node.attributes.get_int("heads"), node.attributes.get_float("scale")
-    q, k, v = (_heads(context, value, heads) for value in node.inputs[:3])
-    scores = op.multiply(op.matmul(q, op.permute_dims(k, [0, 1, 3, 2]), out_dtype="float32"),
-                         relax.const(scale, "float32"))
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
-        scores = op.add(scores, context.tensor(node.inputs[3]))
-    weights = op.astype(op.nn.softmax(scores, axis=-1), context.half)
-    joined = op.permute_dims(op.matmul(weights, v, out_dtype="float32"), [0, 2, 1, 3])
-    result = context.bb.emit(op.astype(joined, context.half))
-    context.bind(node.outputs[0], context.reshaped(result, context.shape(node.outputs[0])))
-    return True
-
-
-def _heads(context: CudaContext, value: ir.Value | None, heads: int) -> relax.Expr:
-    """A projection (batch, tokens, heads * width) as (batch, heads, tokens, width)."""
-    batch, tokens, features = context.shape(value)
-    split = context.stored(value, (batch, tokens, heads, features // heads))
-    return context.bb.emit(op.permute_dims(split, [0, 2, 1, 3]))
 
 
 def lower_product(context: CudaContext, node: ir.Node) -> bool:

@@ -51,11 +51,15 @@ def all_of(conditions: Sequence[Any]) -> Any:
 
 def per_thread(b: Block, count: int, body: Callable[[Any], None], unrolled: int = 32) -> None:
     """Deal pieces of work 0 … count - 1 to the block's threads, neighbours to neighbours."""
-    threads = b.params.tile.threads
+    deal(b.params.tile.threads, b.thread, count, body, unrolled)
+
+
+def deal(threads: int, thread: Any, count: int, body: Callable[[Any], None], unrolled: int = 32) -> None:
+    """`per_thread` for a number of threads of which this one is `thread`."""
     rounds = -(-count // threads)
 
     def one(turn: Any) -> None:
-        number = turn * threads + b.thread
+        number = turn * threads + thread
         if count % threads == 0:
             body(number)
             return

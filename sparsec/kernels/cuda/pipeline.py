@@ -83,13 +83,19 @@ def build(p: MmaParams, weight: Weight) -> Any:
     """
     if reason := reject(p):
         raise FormatError(f"no tensor-core kernel for {p}: {reason}")
-    with IRBuilder() as builder, T.prim_func(is_private=True):
-        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": 1})
-        buffers = {name: T.arg(name, T.buffer((length,), dtype))
-                   for name, (length, dtype) in arguments(p, weight.arguments).items()}
+    def body(buffers: dict[str, Any]) -> None:
         _product(p, buffers, weight)
         if p.split_k > 1:
             epilogue.sum_shares(p, buffers)
+
+    return prim_func(arguments(p, weight.arguments), body)
+
+
+def prim_func(arguments: Arguments, body: Callable[[dict[str, Any]], None]) -> Any:
+    """A PrimFunc whose launches `body` emits, given the flat buffers by name."""
+    with IRBuilder() as builder, T.prim_func(is_private=True):
+        T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": 1})
+        body({name: T.arg(name, T.buffer((length,), dtype)) for name, (length, dtype) in arguments.items()})
     return builder.get()
 
 
@@ -132,20 +138,31 @@ def _stages(b: Block, weight: Weight, sums: Any) -> None:
         weight.copy(b, base, first + turn)
         staging.copy(b, base + weight.stage_bytes, first + turn)
 
-    for turn in range(stages - 1):
-        with T.If(turn < count), T.Then():
-            fill(turn)
-        ptx.commit()
+    prefill(stages - 1, count, fill)
     with T.serial(0, count) as turn:
-        ptx.wait(stages - 2)
-        weight.publish()
-        ptx.barrier()
-        with T.If(turn + stages - 1 < count), T.Then():
-            fill(turn + stages - 1)
-        ptx.commit()
+        advance(stages - 1, turn, count, fill, weight.publish)
         base = T.Bind(turn % stages * size)
         weight.multiply(b, base, base + weight.stage_bytes, sums)
     ptx.barrier()  # the epilogue reuses the memory
+
+
+def prefill(ahead: int, count: Any, fill: Callable[[Any], None]) -> None:
+    """Start the copies of the first `ahead` turns, of `count`; each turn's are a group."""
+    for turn in range(ahead):
+        with T.If(turn < count), T.Then():
+            fill(turn)
+        ptx.commit()
+
+
+def advance(ahead: int, turn: Any, count: Any, fill: Callable[[Any], None],
+            publish: Callable[[], None] = _nothing) -> None:
+    """Wait until a turn's copies have arrived for all threads, and start those of the turn that lies `ahead`."""
+    ptx.wait(ahead - 1)
+    publish()
+    ptx.barrier()
+    with T.If(turn + ahead < count), T.Then():
+        fill(turn + ahead)
+    ptx.commit()
 
 
 def by_warps(fetch: Fetch) -> Callable[[Block, Any, Any, Any], None]:

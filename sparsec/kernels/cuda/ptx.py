@@ -11,6 +11,7 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
+PAIRS = {"float16": "f16x2", "bfloat16": "bf16x2"}
 SWIZZLE_BYTES = 1024  # to which the widest swizzle that the hardware knows is aligned
 
 
@@ -79,10 +80,11 @@ def wait(pending: int) -> None:
     emit("cp.async.wait_group", pending)
 
 
-def load_matrices(to: Any, shared: Any, at: Any, transposed: bool) -> None:  # noqa: FBT001 (the instruction's modifier)
+def load_matrices(to: Any, shared: Any, at: Any, transposed: bool,  # noqa: FBT001 (the instruction's modifier)
+                  first: int = 0) -> None:
     """Four 8 x 8 matrices of 16-bit elements into four registers; lane i names the i-th row of 16 bytes."""
     modifier = ".trans" if transposed else ""
-    emit(f"ldmatrix.sync.aligned.m8n8.x4{modifier}.shared.b16", *_words(to, 0, 4), _address(shared, at))
+    emit(f"ldmatrix.sync.aligned.m8n8.x4{modifier}.shared.b16", *_words(to, first, 4), _address(shared, at))
 
 
 def load_words(to: Any, first: int, count: int, shared: Any, at: Any) -> None:
@@ -96,6 +98,16 @@ def store_floats(shared: Any, at: Any, values: Sequence[Any]) -> None:
     """One, two or four floats to byte `at`."""
     vector = f".v{len(values)}" if len(values) > 1 else ""
     emit(f"st.shared{vector}.f32", _address(shared, at), *values)
+
+
+def exp2(to: Any, at: int, value: Any) -> None:
+    """2 to the power of a float, with a relative error of 2^-22; zero where that would be subnormal."""
+    emit("ex2.approx.ftz.f32", to[at], value)
+
+
+def pack_halves(to: Any, at: int, low: Any, high: Any, dtype: str) -> None:
+    """Two floats, rounded to a half-precision type, as one register."""
+    emit(f"cvt.rn.{PAIRS[dtype]}.f32", to[at], high, low)
 
 
 def multiply(instruction: str, sums: Any, first: int, left: Sequence[Any], right: Sequence[Any],

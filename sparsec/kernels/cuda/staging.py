@@ -30,7 +30,11 @@ def _row_chunks(p: MmaParams) -> int:
 
 def _address(p: MmaParams, row: Any, chunk: Any) -> Any:
     """The byte of a stage at which a row's chunk lies."""
-    chunks = _row_chunks(p)
+    return swizzled(row, chunk, _row_chunks(p))
+
+
+def swizzled(row: Any, chunk: Any, chunks: int) -> Any:
+    """The byte at which a chunk lies in rows of `chunks`, a power of two."""
     span = min(chunks, BANK_CHUNKS)
     swizzle = row // (BANK_CHUNKS // span) % span
     return (row * chunks + T.bitwise_xor(chunk, swizzle)) * VECTOR_BYTES

@@ -19,6 +19,7 @@
 #define __CUDA_ARCH__ 800
 #define __CUDACC_VER_MAJOR__ 13
 #define __CUDACC_VER_MINOR__ 0
+#define CUDART_INF_F INFINITY
 
 #define threadIdx emulator::thread_index
 #define blockIdx emulator::block_index
@@ -212,6 +213,24 @@ inline void ptx_st_shared_f32(Register at, float value) { emulator::store(at, &v
 inline void ptx_st_shared_v2_f32(Register at, float a, float b) {
   float v[2] = {a, b};
   emulator::store(at, v, 8);
+}
+
+inline void ptx_st_global_b32(const void* to, uint32_t value) {
+  emulator::check_global(to, 4);
+  memcpy(const_cast<void*>(to), &value, 4);
+}
+
+inline void ptx_ex2_approx_ftz_f32(float& to, float x) {
+  float power = exp2f(x);
+  to = power < 0x1p-126f ? 0 : power;
+}
+inline void ptx_cvt_rn_f16x2_f32(Register& to, float high, float low) {
+  half2 pair{static_cast<half>(low), static_cast<half>(high)};
+  memcpy(&to, &pair, 4);
+}
+inline void ptx_cvt_rn_bf16x2_f32(Register& to, float high, float low) {
+  nv_bfloat162 pair{nv_bfloat16(low), nv_bfloat16(high)};
+  memcpy(&to, &pair, 4);
 }
 
 inline void emulated_ldmatrix(Register& a, Register& b, Register& c, Register& d, Register row, bool transposed) {

@@ -1,0 +1,98 @@
+"""Lowering of sparsec::Attention: one fused kernel, or one for each step where the kernel does not take its shapes."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import onnx_ir as ir
+from tvm import relax
+
+from sparsec.backends.cuda.context import CudaContext
+from sparsec.graph.constants import scalar
+from sparsec.graph.shapes import static_shape
+from sparsec.kernels.attention import Projection
+from sparsec.kernels.cuda import attention
+from sparsec.kernels.cuda.attention_params import CHUNK, AttentionParams, reject, tiled
+
+op = relax.op
+
+
+def lower(context: CudaContext, node: ir.Node) -> bool:
+    """Emit the attention; `node.meta["outside"]` is why it has no kernel of its own."""
+    p = _params(node, context.half)
+    if reason := reject(p):
+        node.meta["outside"] = reason
+        return _by_steps(context, node)
+    p = tiled(p, context.target.archs)
+    sources = [_projection(value)[0] for value in node.inputs[:3]]
+    inputs = [context.stored(source, (math.prod(context.shape(source)),)) for source in sources]
+    if p.mask is not None:
+        inputs.append(context.reshaped(context.tensor(node.inputs[3]), (math.prod(p.mask),)))
+    y = context.launch(_kernel(p), inputs, [attention.arguments(p)["y"]], "attention")
+    context.bind(node.outputs[0], context.reshaped(y, context.shape(node.outputs[0])))
+    return True
+
+
+def refusal(node: ir.Node) -> str | None:
+    """Why the attention has no kernel of its own, or None."""
+    return reject(_params(node, "float16"))
+
+
+def _params(node: ir.Node, half: str) -> AttentionParams:
+    """The attention before it is cut into tiles; whether there is a kernel for it is `reject`'s."""
+    (batch, queries, features), (_, keys, _) = (static_shape(value) or (0, 0, 0) for value in node.inputs[:2])
+    q, k, v = (_projection(value)[1] for value in node.inputs[:3])
+    heads, mask = node.attributes.get_int("heads"), (*node.inputs, None)[3]
+    return AttentionParams(heads, features // heads, batch, queries, keys, node.attributes.get_float("scale"), q, k, v,
+                           None if mask is None else _mask_shape(mask), half)
+
+
+def _mask_shape(mask: ir.Value) -> tuple[int, int, int, int]:
+    """The mask's shape with all four dimensions."""
+    shape = static_shape(mask)
+    assert shape is not None  # the fusion has compared it with the scores'
+    batch, heads, queries, keys = (1, 1, 1, 1, *shape)[-4:]
+    return batch, heads, queries, keys
+
+
+@functools.lru_cache(maxsize=64)
+def _kernel(p: AttentionParams) -> Any:
+    """The kernel; attentions with equal parameters share the object, and so the compiled code."""
+    return attention.build(p)
+
+
+def _projection(value: ir.Value | None) -> tuple[ir.Value, Projection]:
+    """Where a projection (batch, tokens, features) lies: in itself, or in the tensor that it is a slice of."""
+    assert value is not None
+    node = value.producer()
+    if node is not None and node.op_type == "Slice" and len(node.inputs) == 4:  # as the fusion of attention leaves it
+        source, start, _, axis = node.inputs
+        offset, features = scalar(start), (static_shape(source) or (0,))[-1]
+        aligned = offset is not None and offset >= 0 and offset % CHUNK == features % CHUNK == 0
+        if source is not None and offset is not None and scalar(axis) == 2 and aligned:
+            return source, Projection(features, int(offset))
+    return value, Projection((static_shape(value) or (0,))[-1])
+
+
+def _by_steps(context: CudaContext, node: ir.Node) -> bool:
+    """Scores and weights in float32, both products on half-precision operands."""
+    heads, scale = node.attributes.get_int("heads"), node.attributes.get_float("scale")
+    q, k, v = (_heads(context, value, heads) for value in node.inputs[:3])
+    scores = op.multiply(op.matmul(q, op.permute_dims(k, [0, 1, 3, 2]), out_dtype="float32"),
+                         relax.const(scale, "float32"))
+    if len(node.inputs) > 3 and node.inputs[3] is not None:
+        scores = op.add(scores, context.tensor(node.inputs[3]))
+    weights = op.astype(op.nn.softmax(scores, axis=-1), context.half)
+    joined = op.permute_dims(op.matmul(weights, v, out_dtype="float32"), [0, 2, 1, 3])
+    result = context.bb.emit(op.astype(joined, context.half))
+    context.bind(node.outputs[0], context.reshaped(result, context.shape(node.outputs[0])))
+    return True
+
+
+def _heads(context: CudaContext, value: ir.Value | None, heads: int) -> relax.Expr:
+    """A projection (batch, tokens, heads * width) as (batch, heads, tokens, width)."""
+    batch, tokens, features = context.shape(value)
+    split = context.stored(value, (batch, tokens, heads, features // heads))
+    return context.bb.emit(op.permute_dims(split, [0, 2, 1, 3]))

@@ -1,0 +1,321 @@
+"""Fused attention on tensor cores: Y = softmax(scale * Q K^T + mask) V for every head, in one pass over the keys.
+
+A thread block takes some queries of a head, and its warps share the keys and values that arrive in shared memory. The
+scores never leave the registers: the sums of Q K^T lie in a warp as its left operand of the product with V does, and
+the sums so far are scaled whenever a row's maximum rises (Dao, FlashAttention-2, 2023, algorithm 1).
+
+Projections are read, and Y is written, as (batch, tokens, heads * width). Keys beyond the end weigh nothing. A query
+whose mask is -inf for every key yields NaN, and one whose mask is the same large negative number weighs all keys alike,
+as in onnxruntime.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.errors import FormatError
+from sparsec.kernels.cuda import pipeline, ptx
+from sparsec.kernels.cuda.attention_params import CHUNK, STAGES, STEP, AttentionParams, reject
+from sparsec.kernels.cuda.block import all_of, deal
+from sparsec.kernels.cuda.mma_dense import INSTRUCTIONS
+from sparsec.kernels.cuda.params import VECTOR_BYTES
+from sparsec.kernels.cuda.staging import swizzled
+
+LOG2E = 1.4426950408889634
+LOWEST = float(np.finfo(np.float32).min)
+AHEAD = STAGES - 1  # turns of keys that are being copied
+QUAD = 4  # lanes that share a row of a warp's sums
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A thread block at work.
+
+    Attributes:
+        params: the attention.
+        buffers: the kernel's arguments by name.
+        shared: the address of shared memory.
+        thread, lane: this thread's number in the block and in the warp.
+        row: the warp's first query in the block.
+        query: the block's first query.
+        head, batch: which head of which sequence.
+
+    """
+
+    params: AttentionParams
+    buffers: Mapping[str, Any]
+    shared: Any
+    thread: Any
+    lane: Any
+    row: Any
+    query: Any
+    head: Any
+    batch: Any
+
+
+@dataclass(frozen=True)
+class _Registers:
+    """What a thread keeps; rows are numbered by blocks of 16 and their halves, sums lie as the instruction leaves them.
+
+    Attributes:
+        queries: the fragments of Q, four registers for every block of rows and step.
+        scores: of a stage's keys, four for every block of rows and eight keys; then their weights.
+        sums: of weighted values, four for every block of rows and eight features.
+        maxima: the largest score so far by row.
+        totals: this lane's part of the sum of weights by row.
+
+    """
+
+    queries: Any
+    scores: Any
+    sums: Any
+    maxima: Any
+    totals: Any
+
+
+def arguments(p: AttentionParams) -> pipeline.Arguments:
+    """The kernel's buffers in order: q, k, v, mask where there is one, y."""
+    result = {name: (p.batch * tokens * getattr(p, name).features, p.dtype)
+              for name, tokens in (("q", p.queries), ("k", p.keys), ("v", p.keys))}
+    if p.mask is not None:
+        result["mask"] = (int(np.prod(p.mask)), "float32")
+    result["y"] = (p.batch * p.queries * p.heads * p.width, p.dtype)
+    return result
+
+
+def build(p: AttentionParams) -> Any:
+    """The kernel: (q, k, v, [mask]) -> y; a buffer that holds several projections is passed for each.
+
+    Raises:
+        FormatError: no kernel computes the attention.
+
+    """
+    if reason := reject(p):
+        raise FormatError(f"no kernel for {p}: {reason}")
+    return pipeline.prim_func(arguments(p), functools.partial(_attention, p))
+
+
+def _attention(p: AttentionParams, buffers: Mapping[str, Any]) -> None:
+    t = p.tile
+    with (T.launch_thread("blockIdx.x", p.blocks) as number, T.launch_thread("threadIdx.x", t.threads) as thread):
+        shared, matrix = ptx.shared_memory(p.shared_bytes), T.Bind(number // p.query_blocks)
+        b = _Block(p, buffers, shared, thread, T.Bind(thread % 32), T.Bind(thread // 32 * (16 * t.row_blocks)),
+                   T.Bind(number % p.query_blocks * t.queries), T.Bind(matrix % p.heads), T.Bind(matrix // p.heads))
+
+        def fill(turn: Any) -> None:
+            base = T.Bind(_stage(p, turn))
+            _copy(b, "k", base, turn * t.keys, t.keys, p.keys)
+            _copy(b, "v", base + p.stage_bytes // 2, turn * t.keys, t.keys, p.keys)
+
+        _copy(b, "q", 0, b.query, t.queries, p.queries)
+        ptx.commit()
+        pipeline.prefill(AHEAD, p.key_blocks, fill)
+        r = _begin(b)
+        last = p.key_blocks - 1
+        if last:
+            with T.serial(0, last) as turn:
+                pipeline.advance(AHEAD, turn, p.key_blocks, fill)
+                _attend(b, r, turn, t.keys)
+        pipeline.advance(AHEAD, last, p.key_blocks, fill)
+        _attend(b, r, last, p.keys - last * t.keys)
+        _store(b, r)
+
+
+def _stage(p: AttentionParams, turn: Any) -> Any:
+    """The byte at which the stage of a turn begins."""
+    return p.query_bytes + turn % STAGES * p.stage_bytes
+
+
+def _copy(b: _Block, name: str, base: Any, first: Any, count: int, tokens: int) -> None:
+    """Start copying a head's features of `count` tokens of a projection to byte `base`; zeros beyond the last one."""
+    p, projection = b.params, getattr(b.params, name)
+    chunks = p.steps * STEP // CHUNK
+
+    def one(number: Any) -> None:
+        row, chunk = T.Bind(number // chunks), T.Bind(number % chunks)
+        token = first + row
+        inside = []
+        if tokens % count:
+            inside.append(token < tokens)
+        if p.width % STEP:
+            inside.append(chunk < p.width // CHUNK)
+        index = (b.batch * tokens + token) * projection.features + projection.offset + b.head * p.width + chunk * CHUNK
+        ptx.copy_async(b.shared, base + swizzled(row, chunk, p.row_chunks), b.buffers[name], index, VECTOR_BYTES,
+                       all_of(inside))
+
+    deal(p.tile.threads, b.thread, count * chunks, one)
+
+
+def _begin(b: _Block) -> _Registers:
+    """The registers before the first key."""
+    p, rows = b.params, b.params.tile.row_blocks
+    r = _Registers(ptx.registers(rows * p.steps * 4), ptx.registers(rows * p.tile.keys // 2, "float32"),
+                   ptx.registers(rows * p.width // 2, "float32"), ptx.registers(2 * rows, "float32"),
+                   ptx.registers(2 * rows, "float32"))
+    ptx.wait(AHEAD)  # for the queries, which were the first to be copied
+    ptx.barrier()
+    for block in range(rows):
+        for step in range(p.steps):
+            row, chunk = b.row + block * 16 + b.lane % 16, step * 2 + b.lane // 16
+            ptx.load_matrices(r.queries, b.shared, swizzled(row, chunk, p.row_chunks), transposed=False,
+                              first=(block * p.steps + step) * 4)
+    _set(r.sums, rows * p.width // 2, 0.0)
+    _set(r.maxima, 2 * rows, LOWEST)  # finite, so that its difference from a row of -inf is no NaN
+    _set(r.totals, 2 * rows, 0.0)
+    return r
+
+
+def _set(registers: Any, count: int, value: float) -> None:
+    for i in range(count):
+        T.buffer_store(registers, T.float32(value), [i])
+
+
+def _attend(b: _Block, r: _Registers, turn: Any, keys: int) -> None:
+    """Add the values of a turn's keys, of which there are `keys`."""
+    p = b.params
+    base = T.Bind(_stage(p, turn))
+    # Without a mask the scores are powers of two; with one, scaled so, its largest numbers would overflow.
+    factor, unit = (p.scale * LOG2E, 1.0) if p.mask is None else (p.scale, LOG2E)
+    _multiply_keys(b, r, base, keys)
+    _finish_scores(b, r, factor, turn * p.tile.keys, keys)
+    _softmax(b, r, unit, keys)
+    _multiply_values(b, r, base + p.stage_bytes // 2, keys)
+
+
+def _multiply_keys(b: _Block, r: _Registers, base: Any, keys: int) -> None:
+    """The scores' products: queries times keys."""
+    p, rows = b.params, b.params.tile.row_blocks
+    fragment = ptx.registers(4)
+    _set(r.scores, rows * p.tile.keys // 2, 0.0)
+    for step in range(p.steps):
+        for pair in range(-(-keys // 16)):  # of blocks of eight keys
+            row, chunk = pair * 16 + b.lane // 16 * 8 + b.lane % 8, step * 2 + b.lane // 8 % 2
+            ptx.load_matrices(fragment, b.shared, base + swizzled(row, chunk, p.row_chunks), transposed=False)
+            for column_block in range(pair * 2, min(pair * 2 + 2, -(-keys // 8))):
+                right = [fragment[column_block % 2 * 2 + i] for i in range(2)]
+                for block in range(rows):
+                    left = [r.queries[(block * p.steps + step) * 4 + i] for i in range(4)]
+                    ptx.multiply(INSTRUCTIONS[p.dtype], r.scores, _sums(p.tile.keys, block, column_block), left, right)
+
+
+def _sums(columns: int, block: int, column_block: int) -> int:
+    """The first of a lane's four sums in a block of 16 rows and eight columns: two of row g, two of row g + 8."""
+    return (block * columns // 8 + column_block) * 4
+
+
+def _elements(p: AttentionParams, keys: int, row: int) -> Iterator[tuple[int, int, int]]:
+    """The scores that a lane holds of a row: their registers, blocks of eight keys, and places in the lane's pair."""
+    for column_block in range(-(-keys // 16) * 2):
+        for i in range(2):
+            yield _sums(p.tile.keys, row // 2, column_block) + row % 2 * 2 + i, column_block, i
+
+
+def _finish_scores(b: _Block, r: _Registers, factor: float, first: Any, keys: int) -> None:
+    """Scores from products with the keys from the `first` on: scaled, masked, and -inf beyond the last key."""
+    p, mask = b.params, None
+    for row in range(2 * p.tile.row_blocks):
+        if p.mask is not None and (row == 0 or p.mask[2] > 1):
+            mask = _load_mask(b, p.mask, first, keys, row)
+        for at, column_block, i in _elements(p, keys, row):
+            score = r.scores[at] * T.float32(factor)
+            if mask is not None:
+                score = score + mask[column_block * 2 + i]
+            if (column_block + 1) * 8 > keys:
+                inside = column_block * 8 + b.lane % QUAD * 2 + i < keys
+                score = T.Select(inside, score, T.float32(-np.inf))
+            T.buffer_store(r.scores, score, [at])
+
+
+def _load_mask(b: _Block, shape: tuple[int, int, int, int], first: Any, keys: int, row: int) -> Any:
+    """A row's part of the mask, in registers."""
+    batches, heads, queries, length = shape
+    blocks = -(-keys // 16) * 2
+    values = ptx.registers(blocks * 2, "float32")
+    matrix = (b.batch if batches > 1 else 0) * heads + (b.head if heads > 1 else 0)
+    query = T.min(_token(b, row), queries - 1) if queries > 1 else 0
+    start = T.Bind((matrix * queries + query) * length)
+    vector = 2 - length % 2  # elements that lie at a multiple of their size
+    for block in range(blocks):
+        for i in range(0, 2, vector):
+            key = first + block * 8 + b.lane % QUAD * 2 + i if length > 1 else 0
+            if (block + 1) * 8 > keys and length > 1:
+                key = T.min(key, length - vector)
+            if vector == 1:
+                T.buffer_store(values, b.buffers["mask"][start + key], [block * 2 + i])
+            else:
+                T.buffer_store(values, b.buffers["mask"][T.Ramp(start + key, 1, 2)], [T.Ramp(block * 2, 1, 2)])
+    return values
+
+
+def _softmax(b: _Block, r: _Registers, unit: float, keys: int) -> None:
+    """Scores to weights relative to the rows' maxima, to which what was summed before is scaled.
+
+    A score s stands for the power e^(s * unit / log2 e).
+    """
+    p, rows = b.params, 2 * b.params.tile.row_blocks
+    before = ptx.registers(rows, "float32")
+    for row in range(rows):
+        T.buffer_store(before, r.maxima[row], [row])
+        highest = functools.reduce(T.max, [r.scores[at] for at, _, _ in _elements(p, keys, row)])
+        T.buffer_store(r.maxima, T.max(r.maxima[row], T.cuda.warp_max(highest, QUAD)), [row])
+    for row in range(rows):
+        ptx.exp2(before, row, (before[row] - r.maxima[row]) * T.float32(unit))
+        _rescale(b, r, row, before[row])
+        for at, _, _ in _elements(p, keys, row):
+            ptx.exp2(r.scores, at, (r.scores[at] - r.maxima[row]) * T.float32(unit))
+            T.buffer_store(r.totals, r.totals[row] + r.scores[at], [row])
+
+
+def _rescale(b: _Block, r: _Registers, row: int, factor: Any) -> None:
+    """Multiply a row's total and sums."""
+    T.buffer_store(r.totals, r.totals[row] * factor, [row])
+    for column_block in range(b.params.width // 8):
+        for i in range(2):
+            at = _sums(b.params.width, row // 2, column_block) + row % 2 * 2 + i
+            T.buffer_store(r.sums, r.sums[at] * factor, [at])
+
+
+def _multiply_values(b: _Block, r: _Registers, base: Any, keys: int) -> None:
+    """Add the products of weights and values."""
+    p, rows = b.params, b.params.tile.row_blocks
+    weights, fragment = ptx.registers(rows * 4), ptx.registers(4)
+    for step in range(-(-keys // STEP)):
+        for block in range(rows):
+            for i in range(4):  # halves of the columns, then of the rows
+                at = _sums(p.tile.keys, block, step * 2 + i // 2) + i % 2 * 2
+                ptx.pack_halves(weights, block * 4 + i, r.scores[at], r.scores[at + 1], p.dtype)
+        for pair in range(p.steps):  # of blocks of eight features
+            row, chunk = step * STEP + b.lane % 16, pair * 2 + b.lane // 16
+            ptx.load_matrices(fragment, b.shared, base + swizzled(row, chunk, p.row_chunks), transposed=True)
+            for column_block in range(pair * 2, min(pair * 2 + 2, p.width // 8)):
+                right = [fragment[column_block % 2 * 2 + i] for i in range(2)]
+                for block in range(rows):
+                    ptx.multiply(INSTRUCTIONS[p.dtype], r.sums, _sums(p.width, block, column_block),
+                                 [weights[block * 4 + i] for i in range(4)], right)
+
+
+def _token(b: _Block, row: int) -> Any:
+    """The query of one of a lane's rows."""
+    return b.query + b.row + row // 2 * 16 + row % 2 * 8 + b.lane // QUAD
+
+
+def _store(b: _Block, r: _Registers) -> None:
+    """Divide the sums by the rows' totals and store them in Y."""
+    p = b.params
+    result = ptx.registers(1)
+    for row in range(2 * p.tile.row_blocks):
+        T.buffer_store(r.totals, T.cuda.warp_sum(r.totals[row], QUAD), [row])
+        share = T.Bind(T.float32(1) / r.totals[row])
+        token = T.Bind(_token(b, row))
+        start = T.Bind(((b.batch * p.queries + token) * p.heads + b.head) * p.width + b.lane % QUAD * 2)
+        with T.If(token < p.queries), T.Then():
+            for column_block in range(p.width // 8):
+                at = _sums(p.width, row // 2, column_block) + row % 2 * 2
+                ptx.pack_halves(result, 0, r.sums[at] * share, r.sums[at + 1] * share, p.dtype)
+                ptx.emit("st.global.b32", b.buffers["y"].ptr_to([start + column_block * 8]), result[0])
