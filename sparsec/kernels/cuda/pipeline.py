@@ -159,9 +159,10 @@ def _stages(b: Block, weight: Weight, sums: Any) -> None:
         for copy in range(copies):
             multiply(group * copies + copy)
     weight.finish(b, sums)
-    for turn in range(count // copies * copies, count) if copies > 1 else ():
-        multiply(turn)
-        weight.finish(b, sums)
+    if copies > 1:
+        for turn in range(count // copies * copies, count):
+            multiply(turn)
+            weight.finish(b, sums)
     ptx.barrier()  # the epilogue reuses the memory
 
 

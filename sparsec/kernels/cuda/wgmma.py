@@ -27,6 +27,7 @@ ARCHITECTURE = "sm_90a"
 ROW_BYTES = 128
 WARPS = 4  # of a warp group
 ELEMENTS = {"float16": "f16", "bfloat16": "bf16"}
+GATHERING_THREADS = 256
 IN_FLIGHT = 1  # stages whose products still run when those of the next have begun
 
 # Fields of a descriptor: 8 rows apart in units of 16 bytes from bit 32, the 128-byte swizzle in bits 62 and 63.
@@ -37,17 +38,18 @@ ADDRESS = 0x3FFFF
 def reject(p: MmaParams) -> str | None:
     """Why no kernel of warp groups computes the product, or None."""
     t = p.tile
-    if p.dtype not in ELEMENTS or p.layout != "nk":
-        return "warp groups multiply 2-byte activations, tokens first"
-    if t.depth * p.itemsize != ROW_BYTES:
-        return f"a stage of warp groups is {ROW_BYTES} bytes deep"
-    if t.warps[0] % WARPS or t.warps[1] != 1 or t.rows != 16 * t.warps[0]:
-        return "a warp group has four warps, each with 16 rows and all columns of the tile"
-    if t.stages < 2 + IN_FLIGHT:
-        return "warp groups need a stage to multiply, one that products still read, and one that arrives"
-    if p.k_tiles % p.split_k:
-        return "warp groups take equal shares of K"
-    return None
+    reasons = {
+        "warp groups multiply 2-byte activations, tokens first": p.dtype not in ELEMENTS or p.layout != "nk",
+        f"a stage of warp groups is {ROW_BYTES} bytes deep": t.depth * p.itemsize != ROW_BYTES,
+        "a warp group has four warps, each with 16 rows and all columns of the tile":
+            t.warps[0] % WARPS != 0 or t.warps[1] != 1 or t.rows != 16 * t.warps[0],
+        "warp groups need a stage to multiply, one that products still read, and one that arrives":
+            t.stages < 2 + IN_FLIGHT,
+        f"threads that gather need more registers than {t.threads} of them have":
+            p.gather is not None and t.threads > GATHERING_THREADS,
+        "warp groups take equal shares of K": p.k_tiles % p.split_k != 0,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def weight(warps: pipeline.Weight, multiply: Callable[[Block, Any, Any, Any], None]) -> pipeline.Weight:
