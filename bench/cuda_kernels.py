@@ -33,7 +33,7 @@ def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
     import tvm
 
     from sparsec.backends.cuda.arrange import project
-    from sparsec.backends.cuda.build import settings
+    from sparsec.backends.cuda.build import architectures, settings
     from sparsec.backends.cuda.library import build_library
     from sparsec.backends.cuda.products import FAMILIES, Layer, options
     from sparsec.cost.calibration import calibration_of
@@ -68,7 +68,7 @@ def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
             print(f"{name_of(size, count)}: {len(candidates)} kernels", flush=True)
     with settings(resolved) as cuda:
         executable = tvm.compile(tvm.IRModule(kernels), target=cuda, tir_pipeline="tirx")
-    library, objects = build_library(executable, resolved.archs)
+    library, objects = build_library(executable, architectures(tvm.IRModule(kernels), resolved))
     if objects:
         raise SystemExit("no linker: install ld, lld, gcc or clang")
     (folder / "kernels.so").write_bytes(library)

@@ -88,6 +88,7 @@ class Artifact:
             constants=constants,
             objects=program.objects,
             stored=stored,
+            archs=program.archs,
             ptx=program.ptx,
             parts=program.parts,
         )

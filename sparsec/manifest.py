@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 from sparsec.backends.memory import ALIGNMENT
 from sparsec.backends.program import TensorSpec
 from sparsec.backends.stored import StoredWeight, fits, from_json
+from sparsec.target import cuda_archs
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Manifest:
         constants: the VM function's further arguments, in order.
         objects: the bytes of each object file in the library, to be linked when loaded; empty for a shared object.
         stored: the weights that packed constants follow from.
+        archs: the CUDA architectures that the library holds code for; empty where there is none.
         ptx: the version of CUDA of the library's PTX, for GPUs without code of their own; empty where there is none.
         parts: the calls of `entry` that make an inference; each takes and returns an equal share of the rows, in order.
 
@@ -74,6 +77,7 @@ class Manifest:
     constants: tuple[Constant, ...]
     objects: tuple[int, ...]
     stored: tuple[StoredWeight, ...]
+    archs: tuple[str, ...] = ()
     ptx: tuple[int, ...] = ()
     parts: int = 1
 
@@ -92,6 +96,7 @@ def read(fields: dict[str, Any]) -> Manifest:
         "constants": items(Constant, "constants"),
         "stored": tuple(map(from_json, fields["stored"])),
         "objects": tuple(map(int, fields["objects"])),
+        "archs": tuple(fields.get("archs", cuda_archs(fields["target"]))),
         "ptx": tuple(map(int, fields.get("ptx", ()))),
         "parts": int(fields.get("parts", 1)),
     })
@@ -124,6 +129,7 @@ def _check_types(manifest: Manifest) -> None:
     """Raises ValueError where names are no texts, or a tensor is none of plain numbers."""
     texts = (manifest.sparsec, manifest.tvm, manifest.platform, manifest.target, manifest.entry, *manifest.features)
     require(all(isinstance(text, str) for text in texts) and manifest.threads > 0, "a name or number is none")
+    require(all(re.fullmatch(r"sm_\d+a?", arch) for arch in manifest.archs), "an architecture is none")
     for spec in (*manifest.inputs, *manifest.outputs):
         named = isinstance(spec.name, str) and isinstance(spec.dtype, str) and spec.dtype not in ("O", "object")
         require(named and all(isinstance(size, int) and size >= 0 for size in spec.shape),

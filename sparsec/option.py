@@ -64,6 +64,7 @@ class GpuWork:
         stage_bytes: bytes that come from the L2 cache for a stage.
         stage_copies: pieces that the activations of a stage are copied in.
         sparse: the weight is 2:4.
+        warp_groups: the products are those of warp groups.
         stage_decoded: elements of the weight that a stage expands in registers.
         stage_items: products of eight weights that 2:4 leaves over with eight columns, in a stage.
         launches: kernels.
@@ -80,6 +81,7 @@ class GpuWork:
     stage_bytes: float
     stage_copies: float
     sparse: bool = False
+    warp_groups: bool = False
     stage_decoded: float = 0.0
     stage_items: float = 0.0
     launches: int = 1

@@ -20,7 +20,6 @@ from sparsec.backends.memory import HOST, Memory, aligned
 from sparsec.backends.program import TensorSpec
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.manifest import PACKED, Constant
-from sparsec.target import cuda_archs
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -248,12 +247,13 @@ class InferenceSession:
 
 
 def _memory_of(artifact: Artifact) -> Memory:
-    """Where the artifact's program keeps its tensors."""
-    if not (archs := cuda_archs(artifact.manifest.target)):
+    """Where the programs of the artifact's buckets keep their tensors."""
+    if not artifact.manifest.archs:
         return HOST
     from sparsec.backends.cuda import driver
 
-    return driver.open_memory(archs, artifact.manifest.ptx)
+    first, *_ = [driver.open_memory(each.manifest.archs, each.manifest.ptx) for each in artifact.buckets]
+    return first
 
 
 def _load_library(artifact: Artifact) -> Any:

@@ -46,6 +46,7 @@ class Program:
         outputs: the signature's outputs, in order.
         objects: the bytes of each object file in `library`; empty where it is a shared object.
         packed: what an artifact may store instead of constants.
+        archs: the CUDA architectures that `library` holds code for, such as sm_80 or sm_90a; empty where there is none.
         ptx: the version of CUDA of the PTX in `library`; empty where there is none.
         parts: the calls of `entry` that make an inference; each takes and returns an equal share of the rows, in order.
 
@@ -58,6 +59,7 @@ class Program:
     outputs: tuple[TensorSpec, ...]
     objects: tuple[int, ...] = ()
     packed: tuple[Packed, ...] = ()
+    archs: tuple[str, ...] = ()
     ptx: tuple[int, ...] = ()
     parts: int = 1
 

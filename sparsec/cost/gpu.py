@@ -24,10 +24,11 @@ class Device:
         name: the product.
         multiprocessors: their number.
         memory_bytes_per_s: bandwidth of the memory.
-        mma_per_s: half-precision multiply-adds per second, float32 sums, on dense tensor cores.
+        mma_per_s: half-precision multiply-adds per second, float32 sums, that `mma` reaches on dense tensor cores.
         sparse_gain: how much faster 2:4 products are, where tensor cores are the limit.
         shared_bytes: shared memory of a multiprocessor.
         threads: threads of a multiprocessor.
+        wgmma_per_s: what the instructions of warp groups reach; 0 where there are none.
 
     """
 
@@ -38,6 +39,7 @@ class Device:
     sparse_gain: float
     shared_bytes: int
     threads: int
+    wgmma_per_s: float = 0.0
 
     def seconds(self, work: GpuWork, threads: int = 1) -> float:  # noqa: ARG002 - those of the host
         """The time of a product."""
@@ -59,7 +61,8 @@ class Device:
     def compute(self, work: GpuWork) -> float:
         """Seconds that the blocks take, wave by wave."""
         resident = max(1, min(self.shared_bytes // max(work.shared_bytes, 1), self.threads // work.threads))
-        rate = self.mma_per_s / self.multiprocessors * (self.sparse_gain if work.sparse else 1.0)
+        dense = self.wgmma_per_s if work.warp_groups else self.mma_per_s
+        rate = dense / self.multiprocessors * (self.sparse_gain if work.sparse else 1.0)
         busy = min(resident, math.ceil(work.blocks / self.multiprocessors))  # blocks that share a multiprocessor
         products = work.stage_fmas / rate + work.stage_decoded / DECODED_PER_S + work.stage_items / ITEMS_PER_S
         arithmetic = busy * max(products, work.stage_copies / COPIES_PER_S, work.stage_bytes / L2_BYTES_PER_S)
@@ -84,14 +87,17 @@ ITEMS_PER_S = 7e8
 """Products of what 2:4 leaves over per second and multiprocessor: an assumption, two loads from shared memory at one a
 clock cycle, which take longer than the product itself and which nothing else overlaps."""
 
-REACHED = 0.62
-"""The share of Hopper's rate that `mma` reaches, which its tensor cores exceed with `wgmma` only: an assumption."""
+HOPPER = 494.5e12  # half-precision multiply-adds per second by its data sheet
+MMA_SHARE, WGMMA_SHARE = 0.62, 0.8
+"""The shares of Hopper's rate that kernels reach with `mma` and with `wgmma`: assumptions. The second is the least that
+optimized products reach on an H100 (Shah et al., FlashAttention-3, 2024, section 1: 80-90 %)."""
 
 DEVICES = {
     "sm_80": Device("A100 SXM 80 GB", 108, 2.039e12, 156e12, 1.6, 164 << 10, 2048),
     "sm_86": Device("A40", 84, 0.696e12, 74.8e12, 1.6, 100 << 10, 1536),
     "sm_89": Device("L40S", 142, 0.864e12, 181e12, 1.6, 100 << 10, 1536),
-    "sm_90": Device("H200 SXM", 132, 4.8e12, REACHED * 494.5e12, 1.6, 228 << 10, 2048),
+    "sm_90": Device("H200 SXM", 132, 4.8e12, MMA_SHARE * HOPPER, 1.6, 228 << 10, 2048,
+                    wgmma_per_s=WGMMA_SHARE * HOPPER),
 }
 """By architecture. Bandwidth and tensor rates are those of NVIDIA's data sheets (half the FLOPS); shared
 memory and threads those of the CUDA programming guide, "Compute Capabilities". The gain of 2:4 is not the 2 of the data

@@ -1,5 +1,6 @@
 """Artifacts for GPUs: a cubin for every architecture, sparse instructions, and clear errors."""
 
+import re
 import subprocess
 from dataclasses import replace
 
@@ -46,6 +47,42 @@ def test_every_24_layer_runs_on_sparse_tensor_cores(artifact, tmp_path):
     products = [text for text in functions if text.startswith("product")]
     assert products
     assert all("HMMA.SP" in text for text in products)
+
+
+@pytest.fixture(scope="module")
+def hopper():
+    """Two 2:4 layers for so many tokens that warp groups are chosen for them."""
+    graph = networks.Graph()
+    graph.linear(graph("Relu", graph.linear("x", 1024, 512)), 512, 1024, name="y")
+    return sparsec.compile(graph.model({"x": (1, [8192, 512])}, {"y": [8192, 512]}), "cuda-sm90")
+
+
+@needs_nvcc
+@needs_cuobjdump
+def test_warp_groups_are_code_for_sm_90a_alone(hopper, tmp_path):
+    assert [layer["kernel"] for layer in hopper.report["layers"]] == ["wgmma.sp"] * 2
+    assert (hopper.manifest.archs, hopper.manifest.ptx) == (("sm_90a",), ())
+    assert re.findall(r"\.(sm_\w+)\.", dump(hopper, tmp_path, "-lelf")) == ["sm_90a"]
+    assert "ptx" not in dump(hopper, tmp_path, "-lptx")
+    products = [text for text in dump(hopper, tmp_path, "-sass").split("Function : ") if text.startswith("product")]
+    assert products
+    assert all("HGMMA.SP" in text for text in products)
+
+
+@needs_nvcc
+def test_without_warp_groups_the_code_for_sm_90_is_portable():
+    graph = networks.Graph()
+    graph.linear("x", 64, 64, name="y")
+    artifact = sparsec.compile(graph.model({"x": (1, [16, 64])}, {"y": [16, 64]}), "cuda-sm90")
+    assert artifact.manifest.archs == ("sm_90",)
+    assert artifact.manifest.ptx == toolchain.version()
+
+
+@needs_nvcc
+def test_warp_groups_on_another_gpu_are_refused(hopper, monkeypatch):
+    monkeypatch.setattr(driver, "probe", lambda: driver.Gpu((13, 2), (10, 0)))
+    with pytest.raises(ArtifactError, match=r"sm_90a alone .* --target cuda-sm80\+sm90"):
+        sparsec.InferenceSession(Artifact.load(hopper.to_bytes()))
 
 
 @needs_nvcc

@@ -21,18 +21,18 @@ from tests.cuda import networks, walk
 from tests.cuda.emulator import emulate
 
 pytestmark = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
-TARGET = resolve("cuda-sm80+sm86")
+TARGET, HOPPER = resolve("cuda-sm80+sm86"), resolve("cuda-sm90")
 MASK = np.array([[1] * 12 + [0] * 4])
 
 
-def planned(model, wanted, precision="fp16"):
+def planned(model, wanted, precision="fp16", target=TARGET, kernel=""):
     """The rewritten graph; each layer takes the cheapest of the wanted formats that it can have."""
     graph = reader.load(model)
-    run_passes(graph, Context(TARGET))
-    pick = partial(choose, machine=calibration_of(TARGET, 1).machine)
+    run_passes(graph, Context(target))
+    pick = partial(choose, machine=calibration_of(target, 1).machine)
     for node in graph.graph:
         if layer_of(node) is not None:
-            options, _ = layer_options(node, TARGET, precision)
+            options = [each for each in layer_options(node, target, precision)[0] if each.kernel.startswith(kernel)]
             offered = {option.format for option in options}
             form = next(each for each in wanted if each in offered)
             node.meta["choice"] = pick(node.name, [option for option in options if option.format == form])
@@ -55,11 +55,17 @@ def test_unstructured_models_match_onnxruntime(build, precision):
     check(model, graph, precision)
 
 
-def check(model, graph, precision):
+@pytest.mark.parametrize("build", [networks.transformer, networks.network])
+def test_models_by_warp_groups_match_onnxruntime(build):
+    model = build()
+    check(model, planned(model, ("nm 2:4", "dense"), target=HOPPER, kernel="wgmma"), target=HOPPER)
+
+
+def check(model, graph, precision="fp16", target=TARGET):
     """The planned graph computes what onnxruntime does; returns the names of its kernels."""
     feeds = random_feeds(reader.load(model))
     feeds |= {"mask": MASK} if "mask" in feeds else {}
-    lowered = lower(graph, TARGET, precision)
+    lowered = lower(graph, target, precision)
     session = onnxruntime.InferenceSession(model.SerializeToString())
     for mine, reference in zip(walk.run(lowered, feeds), session.run(None, feeds), strict=True):
         assert mine.dtype == np.float32

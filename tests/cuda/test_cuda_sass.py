@@ -49,7 +49,8 @@ def cubin(function, architecture):
 def check_limits(function, threads, shared, architecture):
     """No spills, and at least one block fits a multiprocessor."""
     report = cubin(function, architecture)[1]
-    assert set(re.findall(r"(\d+) bytes spill", report)) == {"0"}
+    assert set(re.findall(r"(\d+) bytes (?:spill|stack)", report)) == {"0"}
+    assert "serialized" not in report  # products that are in flight at the same time
     registers = max(int(count) for count in re.findall(r"Used (\d+) registers", report))
     assert registers <= MAXIMUM_REGISTERS
     assert registers * threads <= tiles.LIMITS[architecture.removesuffix("a")].registers

@@ -45,6 +45,32 @@ def test_few_tokens_are_a_matter_of_bytes(weights, arch):
     assert winner.predicted_s < dense.predicted_s
 
 
+@pytest.mark.parametrize(("columns", "kernel"), [(1, "mma.sp"), (16, "mma.sp"), (4096, "wgmma.sp")])
+def test_warp_groups_are_for_many_tokens(weights, columns, kernel):
+    assert best(weights["2:4"], columns, "sm_90")[0].option.kernel == kernel
+    assert best(weights["2:4"], columns, "sm_90", "dense")[0].option.kernel == kernel.removesuffix(".sp")
+
+
+ARRANGED = {"nm 2:4": 4, "nm 4:6": 6, "nm 6:8": 8, "dense": 2}
+
+
+@pytest.mark.parametrize("form", ARRANGED)
+def test_every_packing_is_served_by_single_warps_and_by_warp_groups(form):
+    weight = np.ones((64, 4, ARRANGED[form]), np.float32)
+    weight[..., 2:][..., -2:] = 0
+    offers, refused = options(Layer(weight.reshape(64, -1), np.zeros(64), 64, Epilogue()), ("sm_90",), "bfloat16")
+    kernels = {offer.kernel for offer in offers if offer.format == form}
+    assert kernels in ({"mma", "wgmma"}, {"mma.sp", "wgmma.sp"})
+    assert "wgmma" not in refused
+
+
+@pytest.mark.parametrize("archs", [("sm_80",), ("sm_80", "sm_90")])
+def test_warp_groups_are_for_one_architecture(weights, archs):
+    offers, refused = options(Layer(weights["2:4"], np.zeros(SIZE), 4096, Epilogue()), archs, "float16")
+    assert {offer.kernel for offer in offers} == {"mma", "mma.sp"}
+    assert ("compile with --target cuda-sm90" in refused.get("wgmma", "")) == ("sm_90" in archs)
+
+
 @pytest.mark.parametrize("weight", ["2:4", "50 %"])
 @pytest.mark.parametrize("columns", [1, 1024])
 def test_never_slower_than_dense_and_the_same_every_time(weights, weight, columns):

@@ -98,6 +98,7 @@ def test_every_truncation_and_extension_is_noticed(data):
     ({"inputs": [{}]}, "contradicts itself"),
     ({"objects": [3, 3]}, "object files"),
     ({"objects": [-1, 8]}, "object files"),
+    ({"archs": ["sm_banana"]}, "an architecture"),
     ({"surprise": 1}, "contradicts itself"),
 ])
 def test_a_manifest_that_lies_is_refused(changes, message):

@@ -14,9 +14,11 @@ from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipelin
 
 from sparsec.backends.cpu.context import HAND_WRITTEN
 from sparsec.backends.cpu.lower import Lowered
+from sparsec.backends.cuda.driver import is_exact
 from sparsec.backends.cuda.library import build_library
 from sparsec.backends.cuda.toolchain import version
 from sparsec.backends.program import Program
+from sparsec.kernels.cuda.pipeline import ARCHITECTURE
 from sparsec.target import Target
 
 PIPELINE = "sparsec.cuda"
@@ -32,8 +34,17 @@ def build(lowered: Lowered, mode: str = "compiled") -> Program:
     with settings(lowered.target) as target:
         module = pipeline(target)(lowered.module)
         executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE, exec_mode=mode)
-    library, objects = build_library(executable, lowered.target.archs)
-    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects, ptx=version())
+    archs = architectures(lowered.module, lowered.target)
+    library, objects = build_library(executable, archs)
+    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects, archs=archs,
+                   ptx=() if any(map(is_exact, archs)) else version())
+
+
+def architectures(module: tvm.IRModule, target: Target) -> tuple[str, ...]:
+    """What a module is compiled for: the target's architectures, or the one that a kernel of it is for alone."""
+    asked = {str(function.attrs[ARCHITECTURE]) for function in module.functions.values()
+             if function.attrs is not None and ARCHITECTURE in function.attrs}
+    return tuple(asked) or target.archs
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from sparsec.backends import tvm_runtime
 from sparsec.backends.memory import CUDA, Memory, on_device
 from sparsec.errors import ArtifactError, ToolchainError
+from sparsec.target import CUDA_ARCHS
 
 CUDART = "libcudart.so.13"
 """What TVM's runtime is linked with; it needs a driver of at least its own version."""
@@ -60,11 +61,17 @@ def missing(gpu: Gpu | None) -> str | None:
     return None
 
 
+def is_exact(arch: str) -> bool:
+    """Whether code for an architecture uses what no other has, so that it runs on no other, in any form."""
+    return arch.endswith("a")
+
+
 def check(gpu: Gpu | None, archs: Sequence[str], ptx: tuple[int, ...]) -> None:
     """Check that a GPU can run code for these architectures, or PTX of a version of CUDA.
 
-    A cubin runs on GPUs of its major version and at least its minor version; PTX is compiled by the driver for any
-    newer GPU, if the driver knows its version.
+    A cubin runs on GPUs of its major version and at least its minor version, one for an architecture with an "a" on
+    GPUs of exactly this version; PTX, which the latter has none of, is compiled by the driver for any newer GPU, if the
+    driver knows its version.
 
     Raises:
         ArtifactError: it cannot; says what to do.
@@ -75,17 +82,30 @@ def check(gpu: Gpu | None, archs: Sequence[str], ptx: tuple[int, ...]) -> None:
                             "is a GPU, or compile the model with --target cpu")
     assert gpu is not None
     assert gpu.capability is not None  # nothing is missing
-    versions = [divmod(int(arch.removeprefix("sm_")), 10) for arch in archs]
-    if any(major == gpu.capability[0] and minor <= gpu.capability[1] for major, minor in versions):
+    if any(_runs(arch, gpu.capability) for arch in archs):
         return
     here = "".join(map(str, gpu.capability))
-    again = f"compile the model with --target cuda-sm{here}, or for several GPUs with --target cuda-sm80+sm90"
-    if gpu.capability < min(versions):
-        raise ArtifactError(f"the artifact holds code for {', '.join(archs)} and this GPU is an sm_{here}; "
+    again = "compile the model for several GPUs with --target cuda-sm80+sm90"
+    if f"sm_{here}" in CUDA_ARCHS:
+        again += f", or with --target cuda-sm{here}"
+    alone = " alone" if any(map(is_exact, archs)) else ""
+    if alone or gpu.capability < min(map(_version, archs)):
+        raise ArtifactError(f"the artifact holds code for {', '.join(archs)}{alone} and this GPU is an sm_{here}; "
                             + (again if gpu.capability >= (8, 0) else "sparse tensor cores begin with sm_80"))
     if gpu.cuda < ptx:
         raise ArtifactError(f"the artifact holds no code for sm_{here}, and its PTX is of CUDA {_text(ptx)}, "
                             f"which a driver for CUDA {_text(gpu.cuda)} refuses; install a newer driver, or {again}")
+
+
+def _version(arch: str) -> tuple[int, int]:
+    """The compute capability that an architecture is named after."""
+    return divmod(int(arch.removeprefix("sm_").removesuffix("a")), 10)
+
+
+def _runs(arch: str, capability: tuple[int, int]) -> bool:
+    """Whether a GPU runs an architecture's cubin."""
+    major, minor = _version(arch)
+    return capability == (major, minor) if is_exact(arch) else major == capability[0] and minor <= capability[1]
 
 
 def open_memory(archs: Sequence[str], ptx: tuple[int, ...]) -> Memory:

@@ -15,18 +15,24 @@ from tvm import relax
 from sparsec.backends.cuda import arrange
 from sparsec.backends.cuda.arrange import Arranged
 from sparsec.backends.cuda.context import CudaContext
-from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, rest, tiles
+from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, rest, tiles, wgmma, wgmma_dense, wgmma_sp
 from sparsec.kernels.cuda.bitmap import BitmapParams
 from sparsec.kernels.cuda.params import Gather, MmaParams, Window, reject
 from sparsec.kernels.cuda.rest import RestParams
 from sparsec.kernels.product import Epilogue
 from sparsec.option import GpuWork, Option
 
-FAMILIES: dict[str, Any] = {"mma": mma_dense, "mma.sp": mma_sp, "mma.sp + rest": rest, "bitmap": bitmap}
+FAMILIES: dict[str, Any] = {"mma": mma_dense, "mma.sp": mma_sp, "mma.sp + rest": rest, "wgmma": wgmma_dense,
+                            "wgmma.sp": wgmma_sp, "bitmap": bitmap}
 """Kernel families: `pack`, `build`, `arguments` and `shared_bytes`."""
 COUNTED: dict[str, Any] = {"mma.sp + rest": rest, "bitmap": bitmap}
 """Families with `params` of their own around a product's, which count how the weight falls into stages."""
 KernelParams = MmaParams | BitmapParams | RestParams
+
+WARP_GROUPS = {"mma": "wgmma", "mma.sp": "wgmma.sp"}
+"""By the family of single warps, the family of Hopper's warp groups that reads the same packed weight."""
+HOPPER = wgmma.ARCHITECTURE.removesuffix("a")
+"""The architecture that may have warp groups, where it is a target's only one."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +91,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class Product:
-    """The parameters of an option."""
+    """The parameters of an option; the family is the way's or the one of warp groups for it."""
 
     way: str
+    family: str
     params: KernelParams
 
 
@@ -107,24 +114,34 @@ def options(layer: Layer, archs: tuple[str, ...], half: str) -> tuple[list[Optio
             refused[name] = arranged
             continue
         served[way.family] = name
-        offers += _options(name, layer, arranged, archs, half)
+        for family in _families(way, archs):
+            offers += _options(name, family, layer, arranged, archs, half)
+    if HOPPER in archs and len(archs) > 1:
+        refused["wgmma"] = (f"only {wgmma.ARCHITECTURE} has warp groups, and a kernel is for {' and '.join(archs)}; "
+                            f"compile with --target cuda-{HOPPER.replace('_', '')}")
     return offers, refused
+
+
+def _families(way: Way, archs: tuple[str, ...]) -> list[str]:
+    """The kernel families that multiply the weight of a way on all architectures."""
+    both = way.family in WARP_GROUPS and archs == (HOPPER,)
+    return [way.family, WARP_GROUPS[way.family]] if both else [way.family]
 
 
 def emit(context: CudaContext, layer: Layer, product: Product, x: relax.Expr, residual: relax.Expr | None,
          ) -> relax.Expr:
     """Launch a layer's product on flat activations (columns * k); returns the flat output (columns * m)."""
-    p, way = product.params, WAYS[product.way]
-    arranged = way.arranged(layer.weight)
+    p, family = product.params, product.family
+    arranged = WAYS[product.way].arranged(layer.weight)
     assert isinstance(arranged, Arranged)  # it was offered
     weight = arranged.weight.astype(np.dtype(context.half))
-    constants = list(FAMILIES[way.family].pack(weight, p).values())
+    constants = list(FAMILIES[family].pack(weight, p).values())
     if arranged.gather is not None:
         constants.append(arranged.gather.astype(np.int32))
     constants.append(layer.bias.astype(np.float32))
-    outputs = [shape for name, shape in FAMILIES[way.family].arguments(p).items() if name in ("partial", "y")]
+    outputs = [shape for name, shape in FAMILIES[family].arguments(p).items() if name in ("partial", "y")]
     activations = [x] if residual is None else [x, residual]
-    return context.launch(_kernel(way.family, p), [*map(context.constant, constants), *activations], outputs)
+    return context.launch(_kernel(family, p), [*map(context.constant, constants), *activations], outputs)
 
 
 @functools.lru_cache(maxsize=512)
@@ -133,16 +150,17 @@ def _kernel(family: str, params: KernelParams) -> Any:
     return FAMILIES[family].build(params)
 
 
-def _options(name: str, layer: Layer, arranged: Arranged, archs: tuple[str, ...], half: str) -> Iterator[Option]:
-    """A way with every tile that all architectures can run."""
-    family = WAYS[name].family
+def _options(name: str, family: str, layer: Layer, arranged: Arranged, archs: tuple[str, ...], half: str,
+             ) -> Iterator[Option]:
+    """A way by a kernel family, with every tile that all architectures can run."""
     m, depth = arranged.weight.shape
     gather = None if arranged.gather is None else Gather(depth, arranged.run)
     counted: dict[tuple[int, int], Any] = {}  # how the weight falls into stages
-    for tile, shares in itertools.product(tiles.candidates(layer.columns, 2), SHARES):
+    candidates = tiles.candidates(layer.columns, 2, tiles.WARP_GROUP_TILES if _by_groups(family) else tiles.TILES)
+    for tile, shares in itertools.product(candidates, SHARES):
         p = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, "nk", layer.epilogue,
                       gather=gather, window=layer.window, split_k=shares)
-        if reject(p) is None and (family != "bitmap" or tile.columns <= FEW):
+        if _possible(family, p):
             params: KernelParams = p
             if family in COUNTED:
                 stage = tile.rows, tile.depth
@@ -150,9 +168,20 @@ def _options(name: str, layer: Layer, arranged: Arranged, archs: tuple[str, ...]
                 params = replace(counted[stage], product=p)
             needed = FAMILIES[family].shared_bytes(params)
             if all(tiles.reject(needed, arch) is None for arch in archs):
-                work = _work(family, p, params)
-                detail, nbytes = _detail(p, arranged.rest), _weight_bytes(family, params)
-                yield Option(name, family, detail, Product(name, params), nbytes, work)
+                work, detail = _work(family, p, params), _detail(p, arranged.rest)
+                yield Option(name, family, detail, Product(name, family, params), _weight_bytes(family, params), work)
+
+
+def _by_groups(family: str) -> bool:
+    """Whether a family's kernels are those of warp groups."""
+    return family in WARP_GROUPS.values()
+
+
+def _possible(family: str, p: MmaParams) -> bool:
+    """Whether a family computes a product with its tile."""
+    if reject(p) is not None or (family == "bitmap" and p.tile.columns > FEW):
+        return False
+    return not _by_groups(family) or wgmma.reject(p) is None
 
 
 def _detail(p: MmaParams, share: float) -> str:
@@ -175,14 +204,15 @@ def _weight_bytes(family: str, params: KernelParams) -> int:
 
 def _work(family: str, p: MmaParams, params: KernelParams) -> GpuWork:
     """What a run of the product does."""
-    tile, sizes = p.tile, _sizes(family, params)
+    tile, sizes, groups = p.tile, _sizes(family, params), _by_groups(family)
     copied = tile.columns * tile.depth * p.itemsize
     stored = _weight_bytes(family, params) / (p.row_blocks * 16 * p.depth)  # bytes a weight
     return GpuWork(
         nbytes=sum(sizes.values()) + sizes.get("partial", 0),  # partial sums are written and read
         blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=FAMILIES[family].shared_bytes(params),
-        stages=p.share_tiles, stages_in_flight=tile.stages - 1, stage_fmas=tile.rows * tile.columns * tile.depth,
+        stages=p.share_tiles, stages_in_flight=min(p.share_tiles, tile.stages - 1 - (wgmma.IN_FLIGHT if groups else 0)),
+        stage_fmas=tile.rows * tile.columns * tile.depth,
         stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
         stage_decoded=tile.rows * tile.depth * tile.warps[1] if family == "bitmap" else 0.0,
         stage_items=params.items / params.stages * tile.columns / 8 if isinstance(params, RestParams) else 0.0,
-        sparse=family in ("mma.sp", "mma.sp + rest"), launches=1 if p.split_k == 1 else 2)
+        sparse=".sp" in family, warp_groups=groups, launches=1 if p.split_k == 1 else 2)

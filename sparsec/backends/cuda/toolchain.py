@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsec.backends.cuda.driver import is_exact
 from sparsec.errors import ToolchainError
 
 FLAGS = ("-O3", "-std=c++17", "-w", "--fatbin")
@@ -54,11 +55,11 @@ def find() -> Toolchain:
 
 
 def fat_binary(source: str, archs: Sequence[str]) -> bytes:
-    """CUDA source compiled for every architecture, and to PTX of the first for GPUs that are newer than all of them.
+    """CUDA source compiled for every architecture, and to PTX of the oldest for GPUs that are newer than all of them.
 
     Args:
         source: what TVM's code generator writes.
-        archs: such as "sm_80".
+        archs: such as "sm_80"; or "sm_90a" alone, which has no PTX for others.
 
     Raises:
         ToolchainError: there is no compiler, or it fails.
@@ -69,8 +70,9 @@ def fat_binary(source: str, archs: Sequence[str]) -> bytes:
     for arch in archs:
         virtual = arch.replace("sm_", "compute_")
         wanted += ["-gencode", f"arch={virtual},code={arch}"]
-    oldest = min(archs, key=_number).replace("sm_", "compute_")
-    wanted += ["-gencode", f"arch={oldest},code={oldest}"]
+    if not any(map(is_exact, archs)):
+        oldest = min(archs, key=_number).replace("sm_", "compute_")
+        wanted += ["-gencode", f"arch={oldest},code={oldest}"]
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         code, binary = Path(directory) / "kernels.cu", Path(directory) / "kernels.fatbin"
         code.write_text(source, encoding="utf-8")

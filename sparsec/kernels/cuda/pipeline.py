@@ -20,6 +20,8 @@ from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.params import MmaParams, reject
 
 GROUP = 8
+ARCHITECTURE = "sparsec.architecture"
+"""The attribute of a kernel that is for one architecture only, such as sm_90a."""
 Arguments = dict[str, tuple[int, str]]
 
 
@@ -28,8 +30,8 @@ Arguments = dict[str, tuple[int, str]]
 Fetch = Callable[[Block, Any, int, Any], Callable[[int, int, Any], None]]
 
 
-def _nothing() -> None:
-    """Where copies need no more than a barrier."""
+def _nothing(*_: Any) -> None:
+    """Where copies need no more than a barrier, and products end where they begin."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Weight:
         copy: starts copying a stage: (block, base, K tile).
         multiply: adds a stage's product: (block, base of the weight, base of the activations, sums).
         publish: what a thread does between its copies' arrival and the barrier.
+        in_flight: stages whose products still run, and read their memory, when `multiply` returns; all shares of K
+            must be equal where there are any.
+        finish: waits for those products: (block, sums).
 
     """
 
@@ -50,6 +55,8 @@ class Weight:
     copy: Callable[[Block, Any, Any], None]
     multiply: Callable[[Block, Any, Any, Any], None]
     publish: Callable[[], None] = _nothing
+    in_flight: int = 0
+    finish: Callable[[Block, Any], None] = _nothing
 
 
 def arguments(p: MmaParams, weight: Arguments) -> Arguments:
@@ -138,11 +145,22 @@ def _stages(b: Block, weight: Weight, sums: Any) -> None:
         weight.copy(b, base, first + turn)
         staging.copy(b, base + weight.stage_bytes, first + turn)
 
-    prefill(stages - 1, count, fill)
-    with T.serial(0, count) as turn:
-        advance(stages - 1, turn, count, fill, weight.publish)
+    def multiply(turn: Any) -> None:
+        advance(ahead, turn, count, fill, weight.publish)
         base = T.Bind(turn % stages * size)
         weight.multiply(b, base, base + weight.stage_bytes, sums)
+
+    ahead = stages - 1 - weight.in_flight  # of the stage that is multiplied; products still read the others
+    prefill(ahead, count, fill)
+    copies = 1 + weight.in_flight  # of the loop's body: products that run at the same time have registers of their own
+    with T.serial(0, count // copies) as group:
+        for copy in range(copies):
+            multiply(group * copies + copy)
+    weight.finish(b, sums)
+    if copies > 1:
+        for turn in range(count // copies * copies, count):
+            multiply(turn)
+            weight.finish(b, sums)
     ptx.barrier()  # the epilogue reuses the memory
 
 

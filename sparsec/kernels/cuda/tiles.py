@@ -6,6 +6,7 @@ is what the tests ask the compiler's output.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sparsec.kernels.cuda.params import MmaParams, Tile
@@ -55,6 +56,7 @@ TILES = (
 
 # For warp groups (`wgmma.py`), 2-byte elements.
 WARP_GROUP_TILES = (
+    Tile(256, 128, 64, (16, 1), 4),
     Tile(128, 256, 64, (8, 1), 4),
     Tile(128, 128, 64, (8, 1), 5),
     Tile(64, 256, 64, (4, 1), 5),
@@ -64,12 +66,12 @@ WARP_GROUP_TILES = (
 )
 
 
-def candidates(n: int, itemsize: int) -> list[Tile]:
+def candidates(n: int, itemsize: int, tiles: Sequence[Tile] = TILES) -> list[Tile]:
     """Tiles worth trying for n columns: those no wider than the narrowest that holds them all."""
-    widths = [tile.columns for tile in TILES]
+    widths = [tile.columns for tile in tiles]
     widest = min((width for width in widths if width >= n), default=max(widths))
     depth = 2 // itemsize  # the same bytes of K
-    return [replace(tile, depth=tile.depth * depth) for tile in TILES if tile.columns <= widest]
+    return [replace(tile, depth=tile.depth * depth) for tile in tiles if tile.columns <= widest]
 
 
 def reject(shared_bytes: int, architecture: str) -> str | None:

@@ -3,21 +3,32 @@
 The weight comes from registers, in the fragments and metadata that `mma` and `mma.sp` take, and the activations from
 shared memory behind a descriptor: the swizzle of `staging.py`, on rows of 128 bytes, is the hardware's own 128-byte
 swizzle. TVM has no sparse `wgmma`, so the instruction is a function of CUDA source. For sm_90a only.
+
+Products are asynchronous: those of a stage run while the next one arrives, is waited for and loaded. Until they have
+ended nothing may touch their sums, their fragments or the activations that they read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.cuda import ptx
+from sparsec.errors import FormatError
+from sparsec.kernels.cuda import pipeline, ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.fragments import COLUMN_BYTES
 from sparsec.kernels.cuda.params import MmaParams
 
+ARCHITECTURE = "sm_90a"
+"""What kernels of warp groups are compiled for."""
 ROW_BYTES = 128
 WARPS = 4  # of a warp group
 ELEMENTS = {"float16": "f16", "bfloat16": "bf16"}
+GATHERING_THREADS = 256
+IN_FLIGHT = 1  # stages whose products still run when those of the next have begun
 
 # Fields of a descriptor: 8 rows apart in units of 16 bytes from bit 32, the 128-byte swizzle in bits 62 and 63.
 DESCRIPTOR = 8 * ROW_BYTES // 16 << 32 | 1 << 62 | 1 << 16
@@ -27,56 +38,86 @@ ADDRESS = 0x3FFFF
 def reject(p: MmaParams) -> str | None:
     """Why no kernel of warp groups computes the product, or None."""
     t = p.tile
-    if p.dtype not in ELEMENTS or p.layout != "nk":
-        return "warp groups multiply 2-byte activations, tokens first"
-    if t.depth * p.itemsize != ROW_BYTES:
-        return f"a stage of warp groups is {ROW_BYTES} bytes deep"
-    if t.warps[0] % WARPS or t.warps[1] != 1 or t.rows != 16 * t.warps[0]:
-        return "a warp group has four warps, each with 16 rows and all columns of the tile"
-    return None
+    reasons = {
+        "warp groups multiply 2-byte activations, tokens first": p.dtype not in ELEMENTS or p.layout != "nk",
+        f"a stage of warp groups is {ROW_BYTES} bytes deep": t.depth * p.itemsize != ROW_BYTES,
+        "a warp group has four warps, each with 16 rows and all columns of the tile":
+            t.warps[0] % WARPS != 0 or t.warps[1] != 1 or t.rows != 16 * t.warps[0],
+        "warp groups need a stage to multiply, one that products still read, and one that arrives":
+            t.stages < 2 + IN_FLIGHT,
+        f"threads that gather need more registers than {t.threads} of them have":
+            p.gather is not None and t.threads > GATHERING_THREADS,
+        "warp groups take equal shares of K": p.k_tiles % p.split_k != 0,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def aligned(stage_bytes: int) -> int:
-    """Bytes of a weight's stage such that the activations behind it lie where the swizzle wants them."""
-    return -(-stage_bytes // ptx.SWIZZLE_BYTES) * ptx.SWIZZLE_BYTES
+def weight(warps: pipeline.Weight, multiply: Callable[[Block, Any, Any, Any], None]) -> pipeline.Weight:
+    """The weight of a kernel of single warps for one of warp groups.
+
+    Its bytes in a stage are such that the activations behind them lie where the swizzle wants them.
+    """
+    aligned = -(-warps.stage_bytes // ptx.SWIZZLE_BYTES) * ptx.SWIZZLE_BYTES
+    return replace(warps, stage_bytes=aligned, multiply=multiply, publish=_publish, in_flight=IN_FLIGHT, finish=_finish)
 
 
-def publish() -> None:
-    """Show what this thread's copies wrote to the tensor cores' own path to shared memory."""
-    ptx.emit("fence.proxy.async")
+def build(p: MmaParams, weight: pipeline.Weight) -> Any:
+    """The kernel, with the arguments of the one of single warps, and ARCHITECTURE as what it is compiled for.
+
+    Raises:
+        FormatError: warp groups do not compute the product.
+
+    """
+    if reason := reject(p):
+        raise FormatError(f"no kernel of warp groups for {p}: {reason}")
+    return pipeline.build(p, weight).with_attr(pipeline.ARCHITECTURE, ARCHITECTURE)
 
 
-def begin() -> None:
-    """Order registers before the instructions that follow."""
-    ptx.emit("wgmma.fence.sync.aligned")
-
-
-def end() -> None:
-    """Wait for the instructions since `begin`."""
-    ptx.emit("wgmma.commit_group.sync.aligned")
-    ptx.emit("wgmma.wait_group.sync.aligned", 0)
-
-
-def multiply(b: Block, sums: Any, left: list[Any], activations: Any, offset: int, metadata: Any = None) -> None:
-    """Start adding a product to the warp group's sums.
+def multiply(b: Block, sums: Any, fragments: Any, activations: Any, metadata: Any = None) -> None:
+    """Start adding a stage's product to the warp group's sums; wait until the products of the stage before have ended.
 
     Args:
         b: the block.
         sums: the warp's sums.
-        left: the four registers of the weight's fragment.
+        fragments: registers of the weight's fragments along K, four each, which nothing else uses until they are free.
         activations: the byte at which the stage's activations lie.
-        offset: bytes along K at which the instruction's activations begin.
-        metadata: of a 2:4 fragment, for the sparsity selector 0.
+        metadata: registers of 2:4 fragments, one each, for the sparsity selector 0.
 
     """
-    name, source = _function(b.params, metadata is not None)
-    address = T.bitwise_and(b.shared + T.Cast("uint32", activations + offset), T.uint32(ADDRESS))
-    descriptor = T.bitwise_or(T.Cast("uint64", T.shift_right(address, T.uint32(4))), T.uint64(DESCRIPTOR))
-    operands = [*left, descriptor, *([] if metadata is None else [metadata])]
-    T.evaluate(T.cuda.func_call(name, sums.data, *operands, source_code=source, return_type="void"))
+    span = COLUMN_BYTES * (1 if metadata is None else 2)  # bytes of the activations that an instruction multiplies
+    ptx.emit("wgmma.fence.sync.aligned")  # registers are ready
+    for number in range(ROW_BYTES // span):
+        name, source = _product(b.params, sparse=metadata is not None)
+        address = T.bitwise_and(b.shared + T.Cast("uint32", activations + number * span), T.uint32(ADDRESS))
+        descriptor = T.bitwise_or(T.Cast("uint64", T.shift_right(address, T.uint32(4))), T.uint64(DESCRIPTOR))
+        words = [] if metadata is None else [metadata.ptr_to([number])]
+        _call(name, source, sums.data, fragments.ptr_to([number * 4]), descriptor, *words)
+    ptx.emit("wgmma.commit_group.sync.aligned")
+    ptx.emit("wgmma.wait_group.sync.aligned", IN_FLIGHT)
 
 
-def _function(p: MmaParams, sparse: bool) -> tuple[str, str]:  # noqa: FBT001 (the two forms of one instruction)
+def _publish() -> None:
+    """Show what this thread's copies wrote to the tensor cores' own path to shared memory."""
+    ptx.emit("fence.proxy.async.shared::cta")
+
+
+def _finish(b: Block, sums: Any) -> None:
+    """Wait for all products; the compiler must not touch sums before."""
+    count = b.params.tile.columns // 2
+    name = f"wgmma_finish_n{b.params.tile.columns}"
+    outputs = ", ".join(f'"+f"(d[{i}])' for i in range(count))
+    _call(name, f"""__forceinline__ __device__ void {name}(float* d) {{
+  asm volatile("wgmma.wait_group.sync.aligned 0;" : {outputs} : : "memory");
+}}
+""", sums.data)
+
+
+def _call(name: str, source: str, *operands: Any) -> None:
+    """Call a function of CUDA source."""
+    T.evaluate(T.cuda.func_call(name, *operands, source_code=source, return_type="void"))
+
+
+def _product(p: MmaParams, *, sparse: bool) -> tuple[str, str]:
     """Name and text of the function that holds the instruction."""
     columns, element = p.tile.columns, ELEMENTS[p.dtype]
     count = columns // 2
@@ -86,11 +127,11 @@ def _function(p: MmaParams, sparse: bool) -> tuple[str, str]:  # noqa: FBT001 (t
     left = ", ".join(f"%{count + i}" for i in range(4))
     selected = f", %{count + 5}, 0" if sparse else ""
     outputs = ", ".join(f'"+f"(d[{i}])' for i in range(count))
-    metadata = (", unsigned e", ', "r"(e)') if sparse else ("", "")
+    metadata = (", const unsigned* e", ', "r"(e[0])') if sparse else ("", "")
     name = f"wgmma{form.replace('.', '_')}_{element}_n{columns}"
     return name, f"""__forceinline__ __device__ void {name}(
-    float* d, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned long long b{metadata[0]}) {{
+    float* d, const unsigned* a, unsigned long long b{metadata[0]}) {{
   asm volatile("{instruction} {{{sums}}}, {{{left}}}, %{count + 4}{selected}, 1, 1, 1, 0;"
-    : {outputs} : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b){metadata[1]});
+    : {outputs} : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b){metadata[1]});
 }}
 """

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-from sparsec.errors import FormatError
 from sparsec.kernels.cuda import mma_dense, pipeline, ptx, wgmma
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.fragments import COLUMN_BYTES, FRAGMENT_BYTES
+from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.mma_dense import arguments, pack, unpack
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.wgmma import reject
@@ -28,14 +26,11 @@ def build(params: MmaParams) -> Any:
         FormatError: warp groups do not compute the product.
 
     """
-    if reason := reject(params):
-        raise FormatError(f"no kernel of warp groups for {params}: {reason}")
-    return pipeline.build(params, _weight(params))
+    return wgmma.build(params, _weight(params))
 
 
 def _weight(p: MmaParams) -> pipeline.Weight:
-    warps = mma_dense.weight(p)
-    return replace(warps, stage_bytes=wgmma.aligned(warps.stage_bytes), multiply=_multiply, publish=wgmma.publish)
+    return wgmma.weight(mma_dense.weight(p), _multiply)
 
 
 def _multiply(b: Block, base: Any, activations: Any, sums: Any) -> None:
@@ -44,8 +39,4 @@ def _multiply(b: Block, base: Any, activations: Any, sums: Any) -> None:
     for number in range(count):
         fragment = b.warp_row * count + number
         ptx.load_words(values, number * 4, 4, b.shared, base + fragment * FRAGMENT_BYTES + b.lane * VECTOR_BYTES)
-    wgmma.begin()
-    for number in range(count):
-        left = [values[number * 4 + i] for i in range(4)]
-        wgmma.multiply(b, sums, left, activations, number * COLUMN_BYTES)
-    wgmma.end()
+    wgmma.multiply(b, sums, values, activations)

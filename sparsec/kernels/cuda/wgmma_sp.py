@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.errors import FormatError
 from sparsec.kernels.cuda import mma_sp, pipeline, ptx, wgmma
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.mma_sp import WORDS_BYTES, arguments, pack, unpack
-from sparsec.kernels.cuda.params import STEP_BYTES, VECTOR_BYTES, MmaParams
+from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.wgmma import reject
 
 __all__ = ["arguments", "build", "pack", "reject", "shared_bytes", "unpack"]
@@ -30,14 +28,11 @@ def build(params: MmaParams) -> Any:
         FormatError: warp groups do not compute the product.
 
     """
-    if reason := reject(params):
-        raise FormatError(f"no kernel of warp groups for {params}: {reason}")
-    return pipeline.build(params, _weight(params))
+    return wgmma.build(params, _weight(params))
 
 
 def _weight(p: MmaParams) -> pipeline.Weight:
-    warps = mma_sp.weight(p)
-    return replace(warps, stage_bytes=wgmma.aligned(warps.stage_bytes), multiply=_multiply, publish=wgmma.publish)
+    return wgmma.weight(mma_sp.weight(p), _multiply)
 
 
 def _multiply(b: Block, base: Any, activations: Any, sums: Any) -> None:
@@ -49,8 +44,4 @@ def _multiply(b: Block, base: Any, activations: Any, sums: Any) -> None:
         fragment, word = b.warp_row * p.tile_steps + step, b.warp_row // 2 * p.tile_steps + step
         ptx.load_words(values, step * 4, 4, b.shared, base + fragment * FRAGMENT_BYTES + b.lane * VECTOR_BYTES)
         ptx.load_words(words, step, 1, b.shared, base + mma_sp.values_bytes(p) + word * WORDS_BYTES + lane * 4)
-    wgmma.begin()
-    for step in range(p.tile_steps):
-        left = [values[step * 4 + i] for i in range(4)]
-        wgmma.multiply(b, sums, left, activations, step * STEP_BYTES, words[step])
-    wgmma.end()
+    wgmma.multiply(b, sums, values, activations, words)

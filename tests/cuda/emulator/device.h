@@ -281,23 +281,28 @@ EMULATED_DENSE_MMA(m16n8k16_row_col_f32_f16_f16_f32, emulator::Element::f16, flo
 EMULATED_DENSE_MMA(m16n8k16_row_col_f32_bf16_bf16_f32, emulator::Element::bf16, float)
 EMULATED_DENSE_MMA(m16n8k32_row_col_s32_s8_s8_s32, emulator::Element::s8, Register)
 
-inline void ptx_fence_proxy_async() { emulator::publish_writes(); }
+inline void ptx_fence_proxy_async_shared__cta() { emulator::publish_writes(); }
 inline void ptx_wgmma_fence_sync_aligned() {}
-inline void ptx_wgmma_commit_group_sync_aligned() {}
-inline void ptx_wgmma_wait_group_sync_aligned(int pending) { emulator::wait_groups(pending); }
+inline void ptx_wgmma_commit_group_sync_aligned() { emulator::commit_products(); }
+inline void ptx_wgmma_wait_group_sync_aligned(int pending) { emulator::wait_products(pending); }
 
 // The sums are consecutive, from `sum` on; the fragment, descriptor and metadata follow them.
 template <class... Operands>
-void emulated_wgmma(emulator::Element element, bool sparse, int columns, float& sum, Operands... rest) {
-  const uint64_t all[] = {static_cast<uint64_t>(rest)...}, *o = all + columns / 2 - 1;
-  emulator::GroupProduct product{element, sparse, columns, {}, o[4], 0, 0, &sum};
-  for (int i = 0; i < 4; i++) product.left[i] = static_cast<Register>(o[i]);
-  if (sparse) product.metadata = static_cast<Register>(o[5]), product.selector = static_cast<int>(o[6]);
+void emulated_wgmma(emulator::Element element, bool sparse, int columns, float& sum, const Operands&... rest) {
+  const void* const all[] = {&rest...};
+  const void* const* o = all + columns / 2 - 1;
+  emulator::GroupProduct product{element, sparse, columns, {}, nullptr, 0, 0, &sum};
+  for (int i = 0; i < 4; i++) product.left[i] = static_cast<const Register*>(o[i]);
+  memcpy(&product.descriptor, o[4], 8);
+  if (sparse) {
+    product.metadata = static_cast<const Register*>(o[5]);
+    memcpy(&product.selector, o[6], 4);
+  }
   emulator::multiply_group(product);
 }
 #define EMULATED_WGMMA_FORM(name, element, sparse, columns)                    \
   template <class... Operands>                                                 \
-  void ptx_wgmma_mma_async_##name(float& sum, Operands... rest) {              \
+  void ptx_wgmma_mma_async_##name(float& sum, const Operands&... rest) {       \
     emulated_wgmma(emulator::Element::element, sparse, columns, sum, rest...); \
   }
 #define EMULATED_WGMMA(n)                                                         \

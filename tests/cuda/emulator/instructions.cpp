@@ -69,6 +69,8 @@ uint32_t load_column(uint64_t descriptor, int column, int byte) {
   at ^= (at >> 7 & 7) << 4;
   note_read(at, 4);
   if (words[at / 4].unpublished) fail("wgmma: a read of what no fence.proxy.async has published");
+  words[at / 4].multiplied++;
+  current->products.words.push_back(at / 4);
   uint32_t word;
   memcpy(&word, shared + at, 4);
   return word;
@@ -151,30 +153,49 @@ void multiply(Product& product) {
 
 void multiply_group(const GroupProduct& p) {
   require_full_warp("wgmma");
-  int g = current->lane / 4, t = current->lane % 4;
+  Thread& self = *current;
+  int g = self.lane / 4, t = self.lane % 4;
+  Product product{p.element, p.sparse, {}, {}, {}, p.metadata ? *p.metadata : 0, p.selector};
+  if (p.metadata) self.products.registers.push_back({p.metadata, *p.metadata});
+  for (int i = 0; i < 4; i++) {
+    product.left[i] = *p.left[i];
+    self.products.registers.push_back({p.left[i], *p.left[i]});
+  }
   for (int block = 0; block < p.columns / 8; block++) {
-    Product product{p.element, p.sparse, {p.left[0], p.left[1], p.left[2], p.left[3]}, {}, {}, p.metadata, p.selector};
     for (int i = 0; i < (p.sparse ? 4 : 2); i++)
       product.right[i] = load_column(p.descriptor, block * 8 + g, i * 16 + t * 4);
     float* sums = p.sums + block * 4;
-    Thread& self = *current;
     auto pending = std::find_if(self.sums.begin(), self.sums.end(), [&](const Sum& s) { return s.at == sums; });
     for (int i = 0; i < 4; i++) memcpy(&product.sums[i], pending == self.sums.end() ? &sums[i] : &pending[i].value, 4);
     size_t known = pending - self.sums.begin();
     multiply(product);
     if (known == self.sums.size())
-      for (int i = 0; i < 4; i++) self.sums.push_back({sums + i, 0});
+      for (int i = 0; i < 4; i++) self.sums.push_back({sums + i, 0, 0});
     for (int i = 0; i < 4; i++) {
       memcpy(&self.sums[known + i].value, &product.sums[i], 4);
+      self.sums[known + i].group = self.ended_groups + self.product_groups.size();
       memset(&sums[i], 0xFF, 4);
     }
   }
 }
 
-void wait_groups(int pending) {
-  if (pending) fail("wgmma: waiting for a part of the products is not emulated");
-  for (const Sum& sum : current->sums) *sum.at = sum.value;
-  current->sums.clear();
+void commit_products() {
+  current->product_groups.push_back(std::move(current->products));
+  current->products = {};
+}
+
+void wait_products(size_t pending) {
+  Thread& self = *current;
+  for (; self.product_groups.size() > pending; self.product_groups.pop_front(), self.ended_groups++) {
+    for (uint32_t word : self.product_groups.front().words) words[word].multiplied--;
+    for (auto [at, value] : self.product_groups.front().registers)
+      if (*at != value) fail("wgmma: a register of a fragment changed before its product had ended");
+  }
+  std::erase_if(self.sums, [&](const Sum& sum) {
+    bool ended = sum.group < self.ended_groups;
+    if (ended) *sum.at = sum.value;
+    return ended;
+  });
 }
 
 }  // namespace emulator

@@ -43,6 +43,7 @@ void note_write(uint32_t at, size_t size) {
   for (uint32_t i = at / 4; i <= (at + size - 1) / 4; i++) {
     Word& word = words[i];
     if (word.pending) fail("write to shared memory that an asynchronous copy is still filling");
+    if (word.multiplied) fail("write to shared memory that an asynchronous product may still read");
     if (word.written >= block_start && word.writer != current->number && size >= 4 &&
         !ordered(word.written, threads[word.writer].warp, word.writer_epoch))
       fail("race: write over what another thread wrote without a barrier");

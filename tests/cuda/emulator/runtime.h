@@ -42,19 +42,20 @@ struct Product {
 };
 void multiply(Product& product);
 
-// wgmma.mma_async: the activations come from shared memory; the sums are poison until this thread waits.
+// wgmma.mma_async: the activations come from shared memory. Until this thread has waited for the product's group, the
+// sums are poison, and neither the activations nor the registers may change.
 struct GroupProduct {
   Element element;
   bool sparse;
   int columns;
-  uint32_t left[4];
+  const uint32_t *left[4], *metadata;
   uint64_t descriptor;
-  uint32_t metadata;
   int selector;
   float* sums;
 };
 void multiply_group(const GroupProduct& product);
-void wait_groups(int pending);
+void commit_products();
+void wait_products(size_t pending);
 void publish_writes();  // fence.proxy.async
 
 }  // namespace emulator

@@ -65,7 +65,7 @@ void start_block() {
   at_barrier = 0;
   block_start = ++epoch;
   memset(shared, 0xFF, sizeof shared);
-  for (Word& word : words) word.pending = 0;
+  for (Word& word : words) word.pending = word.multiplied = 0;
   for (int i = 0; i < count; i++) {
     Thread& thread = threads[i];
     if (!thread.stack)
@@ -80,6 +80,8 @@ void start_block() {
     thread.groups.clear();
     thread.unpublished.clear();
     thread.sums.clear();
+    thread.products = {};
+    thread.product_groups.clear();
     warps[thread.warp].live++;
   }
 }

@@ -28,9 +28,15 @@ struct Range {  // of shared memory
   size_t size;
 };
 
-struct Sum {  // of an asynchronous product
+struct Sum {  // of asynchronous products
   float* at;
   float value;
+  size_t group;  // the last one that adds to it
+};
+
+struct Products {  // a group of asynchronous ones: what nothing may change until they have ended
+  std::vector<uint32_t> words;  // of shared memory
+  std::vector<std::pair<const uint32_t*, uint32_t>> registers;
 };
 
 struct Thread {
@@ -45,6 +51,9 @@ struct Thread {
   std::deque<std::vector<Copy>> groups;
   std::vector<Range> unpublished;  // writes that the tensor cores' own path may not see yet
   std::vector<Sum> sums;
+  Products products;  // those of no group yet
+  std::deque<Products> product_groups;
+  size_t ended_groups = 0;
 };
 
 struct Warp {
@@ -60,7 +69,8 @@ struct Word {  // of shared memory
   int writer = kNobody, reader = kNobody;  // threads; several readers of one warp are kSeveral
   int reader_warp = kNobody;
   unsigned writer_epoch = 0, reader_epoch = 0;  // of their warps
-  int pending = 0;
+  int pending = 0;     // copies that will write it
+  int multiplied = 0;  // products in flight that read it
   bool unpublished = false;
 };
 
