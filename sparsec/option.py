@@ -30,7 +30,8 @@ class Work:
         permutes: permutes of a register by variable positions; an expand counts twice.
         groups: short inner loops, each with its set-up, its mispredicted exit and its stores.
         l2_bytes: bytes that the core waits for although they are in the L2 cache.
-        memory_bytes: bytes that come from beyond it.
+        l3_bytes: bytes that come from the L3 cache.
+        memory_bytes: bytes that come from beyond the L2 cache, and may come from memory.
         family: the kernel's, for which a machine may have an efficiency.
         pixels: columns of activations.
         density: share of the weight that is multiplied.
@@ -48,6 +49,7 @@ class Work:
     density: float = 1.0
     serial: bool = False
     permutes: float = 0.0
+    l3_bytes: float = 0.0
 
 
 @dataclass(frozen=True)

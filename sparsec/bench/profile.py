@@ -52,7 +52,8 @@ class Layer:
     @property
     def nbytes(self) -> float:
         """Bytes that come from beyond the L1 cache of a CPU, or from the memory of a GPU."""
-        return self.work.nbytes if isinstance(self.work, GpuWork) else self.work.l2_bytes + self.work.memory_bytes
+        return self.work.nbytes if isinstance(self.work, GpuWork) else (
+            self.work.l2_bytes + self.work.l3_bytes + self.work.memory_bytes)
 
     def least_seconds(self, job: Job) -> float:
         """The time that the busiest of arithmetic units, caches and memory needs at least."""
@@ -63,7 +64,7 @@ class Layer:
         assert isinstance(machine, Machine)
         return max(self.flops / (2 * (job.target.lanes or 1) * machine.fmas_per_s * threads),
                    self.work.l2_bytes / (machine.l2_bytes_per_s * threads),
-                   self.work.memory_bytes / machine.memory_bytes_per_s)
+                   self.work.l3_bytes / machine.l3_bytes_per_s + self.work.memory_bytes / machine.memory_bytes_per_s)
 
 
 def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 1,

@@ -44,7 +44,8 @@ class Machine:
         permutes_per_s: permutes of a register by variable positions per second.
         group_s: seconds that the set-up and exit of a short inner loop cost.
         l2_bytes_per_s: bandwidth of the L2 cache, by what a load takes longer than one from L1.
-        memory_bytes_per_s: bandwidth beyond it.
+        l3_bytes_per_s: bandwidth of the L3 cache.
+        memory_bytes_per_s: bandwidth of as much as a network's weights take.
         call_s: seconds to call a kernel.
         efficiency: by kernel family what its kernels take longer than the rates say, for every number of `PIXELS` and
             every one of `DENSITIES`; others are interpolated, and families without an entry take as long.
@@ -56,6 +57,7 @@ class Machine:
     permutes_per_s: float
     group_s: float
     l2_bytes_per_s: float
+    l3_bytes_per_s: float
     memory_bytes_per_s: float
     call_s: float
     efficiency: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
@@ -65,9 +67,13 @@ class Machine:
         threads = 1 if work.serial else threads
         ports = (work.fmas / self.fmas_per_s, work.loads / self.loads_per_s, work.permutes / self.permutes_per_s)
         busy = max(ports) + work.l2_bytes / self.l2_bytes_per_s
-        core, memory = busy / threads, work.memory_bytes / self.memory_bytes_per_s
+        core, memory = busy / threads, self._far(work)
         roofline = max(core, memory) + EXPOSED * min(core, memory)
         return self.overhead(work, threads) + self.factor(work) * roofline
+
+    def _far(self, work: Work) -> float:
+        """Seconds for what comes from beyond the L2 cache."""
+        return work.l3_bytes / self.l3_bytes_per_s + work.memory_bytes / self.memory_bytes_per_s
 
     def overhead(self, work: Work, threads: int = 1) -> float:
         """What calls, waking threads and short loops take of it."""
@@ -85,8 +91,7 @@ class Machine:
         """What limits the kernel: "compute", "bandwidth" or "overhead"."""
         terms = {
             "compute": max(work.fmas / self.fmas_per_s, work.permutes / self.permutes_per_s),
-            "bandwidth": work.loads / self.loads_per_s + work.l2_bytes / self.l2_bytes_per_s
-            + work.memory_bytes / self.memory_bytes_per_s,
+            "bandwidth": work.loads / self.loads_per_s + work.l2_bytes / self.l2_bytes_per_s + self._far(work),
             "overhead": work.groups * self.group_s + self.call_s,
         }
         return max(terms, key=terms.__getitem__)
@@ -94,4 +99,4 @@ class Machine:
 
 # Measured on one Zen 5 core at 4.3 GHz.
 DEFAULT_MACHINE = Machine(fmas_per_s=8.0e9, loads_per_s=7.8e9, permutes_per_s=7.8e9, group_s=1.2e-9,
-                          l2_bytes_per_s=500e9, memory_bytes_per_s=90e9, call_s=0.1e-6)
+                          l2_bytes_per_s=500e9, l3_bytes_per_s=90e9, memory_bytes_per_s=90e9, call_s=0.1e-6)

@@ -64,7 +64,7 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         call = seconds(probes.multiply_add(1, isa), halves)
     waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
     return {"fmas_per_s": fma, "loads_per_s": l1 / (4 * isa.lanes), "permutes_per_s": permutes, "group_s": group,
-            "l2_bytes_per_s": waited, "memory_bytes_per_s": cold, "call_s": call, "l3_bytes_per_s": l3,
+            "l2_bytes_per_s": waited, "l3_bytes_per_s": l3, "memory_bytes_per_s": cold, "call_s": call,
             "dram_bytes_per_s": dram, "gathers_per_s": gathers}
 
 

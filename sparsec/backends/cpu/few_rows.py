@@ -22,6 +22,7 @@ from sparsec.target import Target
 
 MAX_ROWS = 8  # rows of activations that a sparse kernel keeps in flight
 LAYERS = 64  # of a network, as many as timing a small kernel goes through
+L3_SIZES = 16  # times the L2 cache, which every L3 cache holds
 BYTES = {"f32": 4, "f16": 2}  # of a stored value
 
 
@@ -51,10 +52,12 @@ def options_of(weight: np.ndarray, shape: Matvec, target: Target, isa: Isa, prec
 
 
 def _kept(work: Work, l2_bytes: int) -> Work:
-    """The work of a layer whose weight stays in the L2 cache where so many of its size fit there."""
-    if LAYERS * work.memory_bytes > l2_bytes:
+    """The work of a layer whose weight stays in a cache where so many of its size fit there."""
+    network, stored = LAYERS * work.memory_bytes, work.memory_bytes
+    if network > L3_SIZES * l2_bytes:
         return work
-    return replace(work, l2_bytes=work.memory_bytes, memory_bytes=0)
+    near = network <= l2_bytes
+    return replace(work, l2_bytes=stored if near else 0, l3_bytes=0 if near else stored, memory_bytes=0)
 
 
 def _by_threads(weight: np.ndarray, shape: Matvec, isa: Isa, precision: str) -> list[Option]:
