@@ -33,7 +33,7 @@ from onnx import helper, numpy_helper
 from sparsec.backends.cpu.planning import layer_options, prepare
 from sparsec.bench.formats import linear_layer, regret
 from sparsec.cost.calibration import Calibration, calibration_of
-from sparsec.cost.plan import Candidate, best_by_format, choose
+from sparsec.cost.plan import Candidate, best_by_format, choose, hopeless
 from sparsec.cost.roofline import Rates
 from sparsec.graph import reader
 from sparsec.graph.constants import constant
@@ -224,7 +224,8 @@ def name_of(option: Option) -> str:
 def shortlist(candidates: Sequence[Candidate], formats: Sequence[Option]) -> list[Option]:
     """What measuring could choose, the best of every format, and some others that are not hopeless."""
     families: dict[tuple[str, str], list[Option]] = {}
-    near = [each.option for each in candidates if each.predicted_s < NEAR * candidates[0].predicted_s]
+    limit = max(NEAR * candidates[0].predicted_s, hopeless(candidates[0].predicted_s))
+    near = [each.option for each in candidates if each.predicted_s < limit]
     for option in near:
         families.setdefault((option.format, option.kernel), []).append(option)
     likely = [option for members in list(families.values())[:TRIALS] for option in members[:MORE]]

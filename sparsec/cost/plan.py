@@ -92,6 +92,11 @@ def _smallest(candidates: Sequence[Candidate]) -> Candidate:
     return min(eligible, key=lambda each: (each.option.nbytes, each.time_s))
 
 
+def hopeless(best_s: float) -> float:
+    """The predicted seconds from which on a kernel is not worth timing, by the best prediction."""
+    return best_s * (HOPELESS if best_s > SHORT_S else HOPELESS_SHORT)
+
+
 def best_by_format(choice: Choice) -> list[Candidate]:
     """The fastest candidate of every format, the winner first."""
     best: dict[str, Candidate] = {}
@@ -107,8 +112,7 @@ def _family(candidate: Candidate) -> tuple[str, str]:
 def _families(candidates: Sequence[Candidate]) -> dict[tuple[str, str], list[Candidate]]:
     """The candidates that are not hopeless by kernel family, each family and the families themselves the best first."""
     families: dict[tuple[str, str], list[Candidate]] = {}
-    best = candidates[0].predicted_s
-    limit = best * (HOPELESS if best > SHORT_S else HOPELESS_SHORT)
+    limit = hopeless(candidates[0].predicted_s)
     for candidate in candidates:
         if candidate.predicted_s < limit:
             families.setdefault(_family(candidate), []).append(candidate)

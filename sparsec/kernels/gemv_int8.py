@@ -114,7 +114,7 @@ def _block(b: Buffers, p: GemvInt8Params, block: Any, activations: tuple[Any, in
     row = T.Bind(block * (p.vectors * lanes))
     totals = registers(batch * p.vectors, lanes, "int32")
     for n, v in np.ndindex(batch, p.vectors):
-        matvec_int8.begin(b, row + v * lanes, totals, (n * p.vectors + v) * lanes, lanes)
+        store(totals, (n * p.vectors + v) * lanes, load(b["begins"], row + v * lanes, lanes))
     first = T.Bind(T.Cast("int64", block) * p.fours)
     weights_at = _expanded(b, p, block) if p.bitmap else partial(_loaded, b, p)
 

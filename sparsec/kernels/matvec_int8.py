@@ -16,6 +16,15 @@ from sparsec.kernels.intrinsics_int8 import TINY, integers_of, rounding
 from sparsec.kernels.matvec import Matvec
 from sparsec.kernels.packing.fours import EACH, quantise
 
+MOST_INPUTS = 1 << 17  # 2^17 products of 7 and 7 bits, and as many of 8 and 7 bits to start from, stay below 2^31
+
+
+def reject(weight: np.ndarray) -> str | None:
+    """Why a weight (outputs, inputs) cannot be multiplied in 8-bit integers, or None."""
+    if weight.shape[1] > MOST_INPUTS:
+        return f"sums of {weight.shape[1]} products do not fit 32 bits"
+    return None if np.isfinite(weight).all() else "integers have no NaN and no infinity"
+
 
 def zero_of(bits: int) -> int:
     """What stands for zero among activations of so many bits."""
@@ -63,11 +72,6 @@ def quantised_rows(b: Buffers, shape: Matvec, zero: int, width: int, lanes: int)
         with T.serial(shape.inputs, stride) as i:
             T.buffer_store(rows, T.uint8(0), [n * stride + i])
     return rows, stride, scales
-
-
-def begin(b: Buffers, row: Any, totals: Any, at: int, lanes: int) -> None:
-    """Start a vector of sums."""
-    store(totals, at, load(b["begins"], row, lanes))
 
 
 def finished(b: Buffers, row: Any, total: Any, scale: Any, lanes: int) -> Any:

@@ -74,8 +74,9 @@ def slots_of(weight: np.ndarray, lanes: int) -> int:
 def pattern(weight: np.ndarray, slots: int, lanes: int) -> tuple[int, int]:
     """The N and the least M of a weight with so many places in every window."""
     for m in (2, 4, 8):
-        if m < lanes and weight.shape[1] % m == 0 and group_counts(weight, m).max(initial=0) * lanes <= slots * m:
-            return slots * m // lanes, m
+        n, rest = divmod(slots * m, lanes)
+        if m < lanes and rest == 0 and weight.shape[1] % m == 0 and group_counts(weight, m).max(initial=0) <= n:
+            return n, m
     return slots, lanes
 
 

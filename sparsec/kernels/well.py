@@ -91,9 +91,9 @@ def sorting_pays(weight: np.ndarray, lanes: int) -> bool:
     return natural - by_count > len(weight) // 2
 
 
-def slot_count(weight: np.ndarray, params: WellParams) -> int:
+def slot_count(weight: np.ndarray, lanes: int, *, sort: bool) -> int:
     """Slots that a weight takes."""
-    return slots_in(weight, orders(weight)[int(params.sort)], params.lanes)
+    return slots_in(weight, orders(weight)[int(sort)], lanes)
 
 
 def build(params: WellParams) -> Any:

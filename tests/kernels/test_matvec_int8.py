@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from sparsec.kernels import gemv_int8, well_int8
+from sparsec.kernels import gemv_int8, matvec_int8, well_int8
 from sparsec.kernels.gemv_int8 import GemvInt8Params
 from sparsec.kernels.matvec import Matvec
+from sparsec.kernels.matvec_int8 import MOST_INPUTS
 from sparsec.kernels.well_int8 import WellInt8Params
 from sparsec.target import resolve
 from tests.kernels.targets import TARGETS, compiled, isa
@@ -19,7 +20,7 @@ KERNELS = {
 REJECTS = {"dense": lambda isa: gemv_int8.reject(isa, bitmap=False),
            "bitmap": lambda isa: gemv_int8.reject(isa, bitmap=True), "well": well_int8.reject}
 SHAPES = [  # outputs, inputs, batch, density
-    (1, 1, 1, 1.0), (16, 64, 1, 0.5), (37, 5, 2, 0.3), (100, 300, 1, 0.05), (33, 70, 3, 1.0), (48, 100, 1, 0.0),
+    (1, 1, 1, 1.0), (16, 64, 1, 0.5), (37, 5, 2, 0.3), (100, 300, 1, 0.05), (33, 70, 8, 1.0), (48, 100, 1, 0.0),
 ]
 
 
@@ -52,6 +53,26 @@ def test_shapes(outputs, inputs, batch, density, name, target):
 @pytest.mark.parametrize("name", KERNELS)
 def test_threads_share_the_rows(name):
     check(name, "cpu", Matvec(150, 40, 2, "relu"), 0.2, threads=3)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_the_longest_sums_fit(name):
+    family, choose = KERNELS[name]
+    if reason := REJECTS[name](isa("cpu")):
+        pytest.skip(reason)
+    weight, x = np.ones((16, MOST_INPUTS), np.float32), np.ones((1, MOST_INPUTS), np.float32)
+    params = choose(Matvec(*weight.shape), isa("cpu"))
+    y = compiled(family.build(params, isa("cpu")), "cpu")(
+        *family.pack(weight, params).values(), np.zeros(16, np.float32), -x.ravel(), out=16)
+    np.testing.assert_allclose(y, -MOST_INPUTS, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("weight", "reason"), [
+    (np.ones((1, MOST_INPUTS + 1), np.float32), "32 bits"), (np.float32([[1, np.nan]]), "NaN"),
+    (np.float32([[1, np.inf]]), "infinity"), (np.ones((3, 5), np.float32), None),
+])
+def test_what_integers_cannot_hold_has_a_reason(weight, reason):
+    assert (matvec_int8.reject(weight) is None) if reason is None else reason in matvec_int8.reject(weight)
 
 
 def test_a_row_of_zeros_and_one_of_zero_activations_are_zero():

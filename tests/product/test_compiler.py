@@ -125,10 +125,19 @@ def test_a_row_reads_weights_of_as_few_bits_as_it_may(precision, stored):
             "int8": layer["error"] and layer["error"] < 3e-2}[stored]
 
 
-def test_values_beyond_16_bits_stay_32():
-    large = network("(float[1, 64] x) => (float[1, 64] y) { y = MatMul(x, w) }", w=1e5 * pruned(64, 64))
-    [layer] = sparsec.compile(large, precision="bf16", tune="off").report["layers"]
+@pytest.mark.parametrize("scale", [1e5, 1e-9])
+def test_values_beyond_16_bits_stay_32(scale):
+    beyond = network("(float[1, 64] x) => (float[1, 64] y) { y = MatMul(x, w) }", w=np.float32(scale) * pruned(64, 64))
+    [layer] = sparsec.compile(beyond, precision="bf16", tune="off", verify=False).report["layers"]
     assert "f16" not in layer["kernel"]
+
+
+def test_a_weight_that_is_not_a_number_is_no_integer():
+    weight = np.ones((64, 64), np.float32)
+    weight[3, 5] = np.nan
+    row = network("(float[1, 64] x) => (float[1, 64] y) { y = MatMul(x, w) }", w=weight)
+    [layer] = sparsec.compile(row, precision="int8", tune="off", verify=False).report["layers"]
+    assert "int8" not in layer["kernel"]
 
 
 def test_a_tighter_limit_is_kept_or_refused():

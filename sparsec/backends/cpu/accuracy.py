@@ -85,6 +85,9 @@ def layer_error(node: ir.Node, params: Any, seen: Seen) -> float | None:
     None where the kernel computes in float32.
     """
     weight = weight_matrix(node) if node.op_type == "Conv" else weight_array(node)
-    reference = getattr(FAMILIES.get(type(params)), "reference", few_rows.reference)
-    product = reference(weight, seen.columns, params)
+    if type(params) in few_rows.FAMILIES:
+        product = few_rows.reference(weight, seen.columns, params)
+    else:
+        reference = getattr(FAMILIES.get(type(params)), "reference", None)
+        product = None if reference is None else reference(weight, seen.columns, params)
     return None if product is None else relative_error(product, weight @ seen.columns)

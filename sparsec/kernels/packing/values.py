@@ -24,9 +24,3 @@ def encode(values: np.ndarray, codec: str) -> np.ndarray:
     if np.isinf(half[np.isfinite(values)]).any():
         raise FormatError(f"f16: {np.abs(values).max():g} is beyond float16's range; store f32 values")
     return half
-
-
-def exact_codecs(weight: np.ndarray) -> tuple[str, ...]:
-    """The codecs that hold every value exactly; f16 does after the codec f16 has stored a weight."""
-    with np.errstate(over="ignore"):
-        return ("f32", "f16") if np.array_equal(weight.astype(np.float16), weight) else ("f32",)
