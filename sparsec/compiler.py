@@ -106,8 +106,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
         project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
             report gives every layer's error.
         optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
-            kernels and stores every weight in its smallest format, but those of 8-bit kernels; "size" takes the smallest kernels that are no slower
-            than dense, too.
+            kernels and stores every weight in its smallest format, but those of kernels on 8-bit integers; "size" takes
+            the smallest kernels that are no slower than dense, too.
         codec: how values are stored where formats are: a key of `sparsec.formats.CODECS`. A lossy one changes the
             weights before anything is chosen.
         max_error: the largest error of an output relative to its largest magnitude; without it, the precision's and the
