@@ -114,7 +114,7 @@ def divide(model: ir.Model, job: Job, context: Context) -> tuple[ir.Model, Batch
         plans[share], predicted[share] = part, _predicted(part, job, rows // share)
     measured = _measured(plans, predicted, job) if job.log is not None and job.remote is None else {}
     share = min(measured, key=measured.__getitem__) if measured else _best(predicted)
-    reason = "measured to be the fastest" if measured else f"predicted to be the fastest of {len(predicted)} shares"
+    reason = "measured to be the fastest" if measured else f"predicted to be the fastest of {len(predicted)} ways"
     batch = Batch(rows, share, reason, {each: (predicted[each], measured.get(each)) for each in predicted})
     part = with_rows(model, share) if share < rows else model
     assert isinstance(part, ir.Model)  # there was one to plan

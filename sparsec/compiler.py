@@ -132,6 +132,8 @@ def compile(  # noqa: A001 - the name that users know from other compilers
     resolved = resolve(target)
     backend = check_choices(resolved, threads=threads, precision=precision, optimize=optimize, codec=codec, tune=tune)
     precision = precision or next(iter(backend.precisions))
+    if max_error is not None and not max_error >= 0:
+        raise UsageError(f"max_error={max_error}; give a number from 0 on")
     if project_2of4 and "fp16" not in backend.precisions:
         raise UsageError(f"project_2of4=True on target '{resolved.name}'; 2:4 weights are for tensor cores, compile "
                          "for a cuda target")
@@ -195,7 +197,10 @@ def check_choices(target: Target, *, threads: int = 1, precision: str | None = N
     if precision is not None and precision not in backend.precisions:
         raise UsageError(f"precision='{precision}' on target '{target.name}'; choose one of "
                          f"{', '.join(backend.precisions)}")
-    if optimize not in OPTIMIZE or codec not in CODECS or (codec != "f32" and optimize == "latency"):
+    if optimize == "latency" and codec in CODECS and codec != "f32":
+        raise UsageError(f"codec='{codec}' with optimize='latency', which stores weights as kernels read them; "
+                         "choose optimize='balanced' or 'size'")
+    if optimize not in OPTIMIZE or codec not in CODECS:
         raise UsageError(f"optimize='{optimize}', codec='{codec}'; optimize for one of {', '.join(OPTIMIZE)}, "
                          f"and store values with one of {', '.join(CODECS)}, which for latency is f32")
     if tune not in TUNE:

@@ -246,6 +246,21 @@ class InferenceSession:
         return _Engine(machine["bound"], buffers, tensors, reserved)
 
 
+def check_machine(artifact: Artifact) -> None:
+    """Check that this machine, its GPU included where one is needed, can execute an artifact.
+
+    Raises:
+        ArtifactError: it cannot; says what to do.
+
+    """
+    artifact.check_machine()
+    if artifact.manifest.archs:
+        from sparsec.backends.cuda import driver
+
+        for each in artifact.buckets:
+            driver.check(driver.probe(), each.manifest.archs, each.manifest.ptx)
+
+
 def _memory_of(artifact: Artifact) -> Memory:
     """Where the programs of the artifact's buckets keep their tensors."""
     if not artifact.manifest.archs:
@@ -288,8 +303,8 @@ def _allowed_threads(asked: int | None, compiled: int) -> int:
     if asked is None:
         return min(compiled, cpus.available())
     if not 1 <= asked <= compiled:
-        raise UsageError(f"threads={asked}, but the artifact was compiled for 1 to {compiled}; "
-                         f"compile the model with threads={max(asked, 1)}")
+        way = f"compile the model with threads={asked}" if asked > compiled else "give a number from 1 on"
+        raise UsageError(f"threads={asked}, but the artifact was compiled for 1 to {compiled}; {way}")
     return asked
 
 

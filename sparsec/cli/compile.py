@@ -91,6 +91,8 @@ def command(
     from sparsec.artifact import write_atomic
     from sparsec.report.describe import describe_artifact
 
+    output = output or Path(model.with_suffix(".sparsec").name)
+    options.check_folder(output)
     if sign:
         signing.sign(b"", sign)  # a key that cannot be read is better known before compiling
     artifact = (pack if portable else compile_with_progress)(
@@ -99,7 +101,6 @@ def command(
         tune=tune.value, tune_seconds=tune_seconds, measure_on=measure_on,
         precision=precision and precision.value, project_2of4=project_2of4, optimize=optimize.value, codec=codec,
         max_error=max_error, dump_ir=dump_ir)
-    output = output or Path(model.with_suffix(".sparsec").name)
     artifact.save(output)
     if sign:
         write_atomic(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
@@ -162,7 +163,10 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
 
 def _batch(batch: dict[str, Any] | None) -> str:
     """How many rows run at once, and why."""
-    return f"batch: {batch['rows']} as {batch['parts']} x {batch['share']}, {batch['reason']}" if batch else ""
+    if not batch:
+        return ""
+    shares = "at once" if batch["parts"] == 1 else f"as {batch['parts']} shares of {batch['share']}"
+    return f"batch: {batch['rows']} rows {shares}, {batch['reason']}"
 
 
 def _stripped(strip: dict[str, Any] | None) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +84,19 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
     write_atomic(path, buffer.getvalue())
+
+
+def check_folder(path: Path) -> None:
+    """Check that a file can be written, before what it is to hold takes minutes.
+
+    Raises:
+        OSError: its folder is missing or read-only.
+
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "its folder does not exist; make it first", str(path))
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(errno.EACCES, "its folder is read-only; choose another", str(path))
 
 
 def write_json(path: Path | None, value: Any) -> None:

@@ -17,12 +17,13 @@ def command(
     """Check every byte of an artifact, its signature and this machine's fitness, without executing any of it."""
     from sparsec.artifact import Artifact
     from sparsec.portable import is_portable
+    from sparsec.runtime import check_machine
 
     loaded = Artifact.load(artifact, require_signature=require_signature)
     for bucket in loaded.buckets:
         bucket.constants()
     if not is_portable(loaded):
-        loaded.check_machine()
+        check_machine(loaded)
     signed = f"signed by the owner of {require_signature}" if require_signature else "signature not checked"
     code = "compiled where it is opened" if is_portable(loaded) else f"runs here, target {loaded.manifest.target}"
     tables.console.print(f"{artifact}: whole; {signed}; {code}", soft_wrap=True)

@@ -115,7 +115,8 @@ def test_the_summary_says_how_rows_run(tmp_path):
     result = CliRunner().invoke(app, ["compile", str(tmp_path / "model.onnx"), "--tune", "off",
                                       "-o", str(tmp_path / "model.sparsec"), "--json", str(tmp_path / "report.json")])
     batch = json.loads((tmp_path / "report.json").read_text())["batch"]
-    assert f"batch: {ROWS} as {batch['parts']} x {batch['share']}, predicted to be the fastest" in result.stdout
+    shares = f"{batch['parts']} shares of {batch['share']}"
+    assert f"batch: {ROWS} rows as {shares}, predicted to be the fastest" in result.stdout
 
 
 def test_a_manifest_whose_rows_do_not_divide_is_refused():

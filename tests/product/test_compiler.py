@@ -92,7 +92,8 @@ def test_a_layer_without_a_kernel_is_named_and_strict_refuses_it():
         sparsec.compile(OUTSIDE, tune="off", strict=True)
 
 
-@pytest.mark.parametrize("arguments", [{"target": "abacus"}, {"threads": 0}, {"tune": "guess"},
+@pytest.mark.parametrize("arguments", [{"target": "abacus"}, {"threads": 0}, {"tune": "guess"}, {"max_error": -1.0},
+                                       {"max_error": float("nan")},
                                        {"precision": "fp12"}, {"precision": "bf16", "target": "eie"}])
 def test_wrong_usage_is_refused(arguments):
     with pytest.raises(UsageError):

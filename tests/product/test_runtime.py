@@ -12,6 +12,7 @@ from programs import OFFSET, parallel_artifact, signature_artifact
 
 from sparsec import InferenceSession
 from sparsec.errors import ArtifactError, InputError, UsageError
+from sparsec.runtime import check_machine
 
 X = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
 K = np.array([2**40, -7])
@@ -28,6 +29,13 @@ def check(outputs, x=X):
     for actual, expected in zip(outputs, [x + OFFSET, K, np.array(False), x.reshape(5, 3), OFFSET], strict=True):
         assert actual.dtype == expected.dtype
         np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_machine_without_the_gpu_that_code_was_compiled_for_is_refused():
+    artifact = signature_artifact()
+    check_machine(artifact)
+    with pytest.raises(ArtifactError, match=r"compiled for sm_80 .* there is no|holds code for sm_80"):
+        check_machine(replace(artifact, manifest=replace(artifact.manifest, archs=("sm_80",), ptx=(99, 0))))
 
 
 def test_signature_reads_as_in_onnxruntime(session):
