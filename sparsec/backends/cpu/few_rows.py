@@ -192,6 +192,8 @@ def _bitmap_options(weight: Pattern, shape: Matvec, isa: Isa, codec: str) -> Ite
     p = bitmap_vector.BitmapParams(shape, _vectors(shape, isa), codec, isa.lanes, isa.threads)
     count = p.blocks * p.vectors * shape.inputs
     nbytes = BYTES[codec] * weight.nonzeros + 2 * count
+    if nbytes >= BYTES[codec] * weight.weight.size:
+        return
     work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks, memory_bytes=nbytes,
                 family=f"bitmap/{codec}", pixels=shape.batch, density=weight.density, permutes=2 * count)
     yield Option(_named("bitmap", codec), f"bitmap/{codec}", f"V={p.vectors}", p, nbytes, work)
