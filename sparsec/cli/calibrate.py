@@ -34,8 +34,8 @@ def command(threads: options.Threads = 1, json: options.JsonFile = None) -> None
         families = efficiency.measure(resolve("cpu"), threads, machine)
     path = keep(replace(machine, efficiency=families), threads)
     tables.print_table((f"rate, {threads} thread(s)", "here", "default"), [
-        (RATES[name][0], _text(name, rates[name]), _text(name, getattr(DEFAULT_MACHINE, name, None)))
-        for name in RATES])
+        (RATES[name][0], _text(name, rate), _text(name, getattr(DEFAULT_MACHINE, name, None)))
+        for name, rate in rates.items()])
     tables.console.print()
     tables.print_table(("measured / modelled time", *(f"{pixels} px" for pixels in PIXELS)), [
         (family, *(f"{min(row):.2f}-{max(row):.2f}" for row in rows)) for family, rows in families.items()])
