@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import onnx_ir as ir
@@ -166,8 +167,13 @@ def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job
     except InputError:  # random inputs may be none that the model takes
         return {}
     for share, option in finalists.items():
-        job.log.time(option, job.target, job.threads, lambda _, seconds=found[share]: seconds)  # type: ignore[misc]
+        job.log.time(option, job.target, job.threads, partial(_taken, found[share]))
     return found
+
+
+def _taken(seconds: float, _option: Option) -> float:
+    """A time that was taken already, as the tuning log asks for it."""
+    return seconds
 
 
 def _as_option(part: ir.Model) -> Option:
