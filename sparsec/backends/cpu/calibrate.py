@@ -27,8 +27,8 @@ DRAM_BYTES = 256 << 20
 def measure(target: Target, threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, float]:
     """The rates of one core: the fields of `cost.roofline.Machine`; and the bandwidths that all threads share.
 
-    Gathers are measured to show why no kernel uses them. The model knows one bandwidth beyond L2: that of as many bytes
-    as kernels go through when they are timed (`planning.CYCLE_BYTES`).
+    Gathers and DRAM are measured to be shown: no kernel uses gathers, and beyond the L3 cache the model takes the
+    bandwidth of as many bytes as kernels go through when they are timed (`planning.CYCLE_BYTES`).
 
     Raises:
         CalibrationError: the target is not this machine.
