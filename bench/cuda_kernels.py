@@ -37,7 +37,7 @@ def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
     from sparsec.backends.cuda.library import build_library
     from sparsec.backends.cuda.products import FAMILIES, Layer, options
     from sparsec.cost.calibration import calibration_of
-    from sparsec.kernels.product import Epilogue
+    from sparsec.kernels.emit.epilogue import Epilogue
     from sparsec.target import resolve
 
     resolved, kernels, cases = resolve(target), {}, []

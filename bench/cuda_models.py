@@ -22,7 +22,7 @@ def build(folder, target, models):
     import onnxruntime
     from make_models import make
 
-    from sparsec.compiler import compile as compile_model
+    from sparsec.compiler.compile import compile as compile_model
     from sparsec.graph import reader
     from sparsec.graph.compare import random_feeds
 
@@ -87,7 +87,7 @@ def own(folder, name, feeds, expected, clock):
     """sparsec's session; its kernels alone, and what a caller waits for."""
     import torch
 
-    from sparsec.runtime import InferenceSession
+    from sparsec.runtime.session import InferenceSession
 
     session = InferenceSession(str(folder / f"{name}.sparsec"))
     output = torch.from_numpy(session.run(None, feeds)[0])

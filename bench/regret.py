@@ -32,14 +32,14 @@ from onnx import helper, numpy_helper
 
 from sparsec.backends.cpu.planning import layer_options, prepare
 from sparsec.bench.formats import linear_layer, regret
+from sparsec.compiler.pipeline import run_passes
 from sparsec.cost.calibration import Calibration, calibration_of
+from sparsec.cost.option import Option
 from sparsec.cost.plan import Candidate, best_by_format, choose, hopeless
 from sparsec.cost.roofline import Rates
 from sparsec.graph import reader
 from sparsec.graph.constants import constant
-from sparsec.option import Option
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
 from sparsec.target import Target, resolve
 
 TRIALS, MORE = 6, 4  # families and kernels of each that measuring may choose among

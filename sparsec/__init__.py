@@ -9,14 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sparsec.artifact import Artifact
-    from sparsec.compiler import compile  # noqa: A004 - the name that users know from other compilers
+    from sparsec.artifact.file import Artifact
+    from sparsec.compiler.compile import compile  # noqa: A004 - the name that users know from other compilers
     from sparsec.errors import SparsecError
-    from sparsec.runtime import InferenceSession
+    from sparsec.runtime.session import InferenceSession
 
 __all__ = ["Artifact", "InferenceSession", "SparsecError", "compile"]
 
-_HOMES = {"Artifact": "artifact", "InferenceSession": "runtime", "SparsecError": "errors", "compile": "compiler"}
+_HOMES = {"Artifact": "artifact.file", "InferenceSession": "runtime.session", "SparsecError": "errors",
+          "compile": "compiler.compile"}
 
 
 def __getattr__(name: str) -> Any:

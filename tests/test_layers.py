@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent / "sparsec"
-BASE = {"errors", "target", "option"}
+BASE = {"errors", "target"}
 LAYERS = {
     "errors": set(),
     "target": {"errors"},
-    "option": set(),
     "graph": BASE,
     "formats": BASE,
+    "analysis": BASE | {"formats", "graph"},
     "cost": BASE | {"formats", "graph"},
-    "passes": BASE | {"cost", "formats", "graph"},
-    "kernels": BASE | {"formats", "graph"},
-    "backends": BASE | {"formats", "graph", "kernels"},
-    "models": BASE | {"formats", "graph"},
+    "passes": BASE | {"analysis", "cost", "formats", "graph"},
+    "machine": BASE,
+    "kernels": BASE | {"cost", "formats", "graph", "machine"},
+    "backends": BASE | {"cost", "formats", "graph", "kernels", "machine"},
+    "models": BASE | {"analysis", "formats", "graph"},
 }
-LAST = ["pipeline", "signing", "manifest", "artifact", "buckets", "cpus", "runtime", "verification",
-        "planning", "batches", "compiler", "portable", "report", "bench", "cli", "__main__"]
+LAST = ["artifact", "runtime", "compiler", "report", "bench", "cli", "__main__"]
 for position, name in enumerate(LAST):
     LAYERS[name] = set(LAYERS) - {"models"} | set(LAST[:position])
 LAYERS["cli"] |= {"models"}

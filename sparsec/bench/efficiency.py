@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu import few_rows, products
-from sparsec.backends.cpu.context import KernelCall
 from sparsec.backends.cpu.planning import prepare_call
+from sparsec.backends.relax.context import KernelCall
+from sparsec.cost.option import Option
 from sparsec.cost.roofline import DENSITIES, PIXELS, Machine
 from sparsec.formats import CODECS
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
-from sparsec.kernels.isa import Isa, isa_of
-from sparsec.kernels.matvec import Matvec
-from sparsec.kernels.product import Epilogue
-from sparsec.kernels.stencil import Stencil, convolution, linear
-from sparsec.option import Option
+from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear
+from sparsec.kernels.cpu.rows.matvec import Matvec
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.target import Target
 
 FEATURES = 128, 512  # of the linear layers that are timed

@@ -28,7 +28,7 @@ def _by_the_clock(run: Callable[[], object]) -> Timer:
 
 
 def _sparsec(path: str, feeds: Feeds, threads: int) -> Timer:
-    from sparsec.runtime import InferenceSession
+    from sparsec.runtime.session import InferenceSession
 
     session = InferenceSession(path, threads)
     return _by_the_clock(lambda: session.run(None, feeds))
@@ -36,7 +36,7 @@ def _sparsec(path: str, feeds: Feeds, threads: int) -> Timer:
 
 def _sparsec_gpu(path: str, feeds: Feeds, threads: int) -> Timer:
     from sparsec.backends.cuda.replay import replay
-    from sparsec.runtime import InferenceSession
+    from sparsec.runtime.session import InferenceSession
 
     return replay(InferenceSession(path, threads).resident(feeds))
 

@@ -12,16 +12,16 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from sparsec.backends.cpu.planning import layer_options, measure
+from sparsec.compiler.pipeline import run_passes
 from sparsec.cost.calibration import Calibration
+from sparsec.cost.option import Option
 from sparsec.cost.plan import Candidate, Choice, best_by_format, choose
 from sparsec.cost.tuning import TuningLog
 from sparsec.errors import UsageError
 from sparsec.formats import FORMATS
 from sparsec.formats.storage import as_matrix
 from sparsec.graph import reader
-from sparsec.option import Option
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
 from sparsec.target import Target
 
 SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)

@@ -12,9 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.cpu.profile import KernelTime
-from sparsec.compiler import check_choices
+from sparsec.compiler.compile import check_choices
+from sparsec.compiler.pipeline import SIMPLIFY, SPECIALISE, run_passes
+from sparsec.compiler.planning import Job, observed, plan
 from sparsec.cost.calibration import calibration_of
 from sparsec.cost.gpu import Device
+from sparsec.cost.option import GpuWork, Work
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import Machine
 from sparsec.cost.tuning import TuningLog, default_path
@@ -22,10 +25,7 @@ from sparsec.errors import InputError, UsageError
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, random_feeds
 from sparsec.graph.shapes import static_shape
-from sparsec.option import GpuWork, Work
 from sparsec.passes.context import Context
-from sparsec.pipeline import SIMPLIFY, SPECIALISE, run_passes
-from sparsec.planning import Job, observed, plan
 from sparsec.target import machine_features, resolve
 
 TUNE_SECONDS = 45.0

@@ -103,7 +103,7 @@ def _is_compiled(file: Path) -> bool:
 def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: float, *, against: bool,
              ) -> list[Latency]:
     """Time an artifact that is `file` or compiled from it, the latter beside onnxruntime."""
-    from sparsec.artifact import Artifact
+    from sparsec.artifact.file import Artifact
     from sparsec.backends.cuda import driver
 
     artifact = Artifact.load(path)

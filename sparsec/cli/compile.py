@@ -34,7 +34,7 @@ class Tuning(Enum):
 
 
 class Precision(Enum):
-    """The keys of `PRECISIONS` and `HALF_PRECISIONS` in `sparsec.option`."""
+    """The keys of `PRECISIONS` and `HALF_PRECISIONS` in `sparsec.cost.option`."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -87,8 +87,8 @@ def command(
     json: options.JsonFile = None,
 ) -> None:
     """Compile a model and check its outputs against onnxruntime's."""
-    from sparsec import signing
-    from sparsec.artifact import write_atomic
+    from sparsec.artifact import signing
+    from sparsec.artifact.file import write_atomic
     from sparsec.report.describe import describe_artifact
 
     output = output or Path(model.with_suffix(".sparsec").name)
@@ -110,9 +110,9 @@ def command(
 
 
 def pack(model: Path, *, inputs: Any, measure_on: str | None, dump_ir: Path | None, **arguments: Any) -> Any:
-    """`sparsec.portable.pack`, which has no use for what belongs to the machine that compiles."""
+    """`sparsec.compiler.portable.pack`, which has no use for what belongs to the machine that compiles."""
+    from sparsec.compiler.portable import pack as pack_model
     from sparsec.errors import UsageError
-    from sparsec.portable import pack as pack_model
 
     if inputs is not None or measure_on is not None or dump_ir is not None:
         raise UsageError("--portable compiles nothing: --inputs, --measure-on and --dump-ir belong to the machine that "
@@ -123,7 +123,7 @@ def pack(model: Path, *, inputs: Any, measure_on: str | None, dump_ir: Path | No
 def compile_with_progress(model: Path, *, target: str, **arguments: Any) -> Any:
     """`sparsec.compile` with a progress bar on the standard error."""
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
-    from sparsec.compiler import compile as compile_model
+    from sparsec.compiler.compile import compile as compile_model
 
     return show_progress(lambda progress: compile_model(model, resolved, progress=progress, **arguments))
 

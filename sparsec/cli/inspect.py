@@ -24,7 +24,7 @@ def command(
 
 
 def _inspect_artifact(file: Path) -> dict[str, Any]:
-    from sparsec.artifact import Artifact
+    from sparsec.artifact.file import Artifact
     from sparsec.report.describe import describe_artifact
 
     description = describe_artifact(Artifact.load(file), file.stat().st_size)

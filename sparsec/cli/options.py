@@ -79,7 +79,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz file, replacing what was there at once."""
-    from sparsec.artifact import write_atomic
+    from sparsec.artifact.file import write_atomic
 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
@@ -101,7 +101,7 @@ def check_folder(path: Path) -> None:
 
 def write_json(path: Path | None, value: Any) -> None:
     """Write a JSON file where one is asked for, replacing what was there at once."""
-    from sparsec.artifact import write_atomic
+    from sparsec.artifact.file import write_atomic
 
     if path is not None:
         write_atomic(path, json.dumps(value, indent=1).encode() + b"\n")

@@ -19,9 +19,9 @@ def command(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads to use; as compiled if not given.")] = None,
 ) -> None:
     """Run a compiled model once on the arrays of an .npz file."""
-    from sparsec.artifact import Artifact
-    from sparsec.portable import build
-    from sparsec.runtime import InferenceSession
+    from sparsec.artifact.file import Artifact
+    from sparsec.compiler.portable import build
+    from sparsec.runtime.session import InferenceSession
 
     session = InferenceSession(build(Artifact.load(artifact, require_signature=require_signature)), threads)
     names = [info.name for info in session.get_outputs()]

@@ -10,20 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsec.artifact import Artifact, write_atomic
-from sparsec.backends.eie import benchmarks, events, program
-from sparsec.backends.eie.accelerator import ACCELERATORS, Accelerator
-from sparsec.backends.eie.architecture import Architecture
-from sparsec.backends.eie.inference import infer
-from sparsec.backends.eie.layer import Layer
-from sparsec.backends.eie.network import Network, Watch, compile_network
-from sparsec.backends.eie.simulate import FIXED, Active, simulate
-from sparsec.backends.eie.simulate import sweep as simulate_sweep
+from sparsec.artifact.file import Artifact, write_atomic
+from sparsec.backends.accelerators.eie import benchmarks, events, program
+from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS, Accelerator
+from sparsec.backends.accelerators.eie.architecture import Architecture
+from sparsec.backends.accelerators.eie.inference import infer
+from sparsec.backends.accelerators.eie.layer import Layer
+from sparsec.backends.accelerators.eie.network import Network, Watch, compile_network
+from sparsec.backends.accelerators.eie.simulate import FIXED, Active, simulate
+from sparsec.backends.accelerators.eie.simulate import sweep as simulate_sweep
+from sparsec.compiler.pipeline import run_passes
 from sparsec.errors import UsageError
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, random_feeds, run_onnxruntime
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
 from sparsec.report import eie as report
 from sparsec.report.eie_html import render
 from sparsec.report.eie_plots import plot_layers, plot_sweep
@@ -105,7 +105,7 @@ def _open_artifact(file: Path, parameters: Mapping[str, int]) -> tuple[Network, 
 def _time_on_cpu(file: Path, shapes: Shapes, feeds: Feeds) -> dict[str, float]:
     """Milliseconds of an inference by one thread of this CPU, by engine."""
     from sparsec.bench.latency import measure
-    from sparsec.compiler import compile as compile_model
+    from sparsec.compiler.compile import compile as compile_model
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = Path(directory) / "model.sparsec"

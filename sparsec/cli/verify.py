@@ -15,9 +15,9 @@ def command(
     require_signature: options.PublicKey = None,
 ) -> None:
     """Check every byte of an artifact, its signature and this machine's fitness, without executing any of it."""
-    from sparsec.artifact import Artifact
-    from sparsec.portable import is_portable
-    from sparsec.runtime import check_machine
+    from sparsec.artifact.file import Artifact
+    from sparsec.compiler.portable import is_portable
+    from sparsec.runtime.session import check_machine
 
     loaded = Artifact.load(artifact, require_signature=require_signature)
     for bucket in loaded.buckets:

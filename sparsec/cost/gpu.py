@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sparsec.option import GpuWork
+from sparsec.cost.option import GpuWork
 
 
 @dataclass(frozen=True)

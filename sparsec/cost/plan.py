@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from sparsec.cost.option import Option
 from sparsec.cost.roofline import DEFAULT_MACHINE, Rates
-from sparsec.option import Option
 
 HOPELESS = 1.5  # times the best prediction, from which on a kernel is not worth timing
 SHORT_S, HOPELESS_SHORT = 2e-6, 3.0  # predictions of shorter runs err by more, and timing these takes no time

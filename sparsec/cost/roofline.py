@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sparsec.option import Work
+from sparsec.cost.option import Work
 
 
 class Rates(Protocol):

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsec.option import Option
+from sparsec.cost.option import Option
 from sparsec.target import Target, machine_name
 
 

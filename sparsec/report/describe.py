@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.artifact import Artifact
+from sparsec.artifact.file import Artifact
 from sparsec.backends.program import TensorSpec
 from sparsec.graph.sparse import SPARSE_KEY
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sparsec.backends.eie.architecture import Architecture
-from sparsec.backends.eie.benchmarks import Benchmark
-from sparsec.backends.eie.inference import Inference
-from sparsec.backends.eie.simulate import LayerResult, total
+from sparsec.backends.accelerators.eie.architecture import Architecture
+from sparsec.backends.accelerators.eie.benchmarks import Benchmark
+from sparsec.backends.accelerators.eie.inference import Inference
+from sparsec.backends.accelerators.eie.simulate import LayerResult, total
 
 Figures = dict[str, Any]
 

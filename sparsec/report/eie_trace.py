@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsec.backends.eie.architecture import Architecture
-from sparsec.backends.eie.events import Run
+from sparsec.backends.accelerators.eie.architecture import Architecture
+from sparsec.backends.accelerators.eie.events import Run
 
 
 def chrome_trace(runs: list[Run], arch: Architecture, name: str) -> dict[str, Any]:

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.analysis import structure
 from sparsec.backends.cpu.planning import layer_options
 from sparsec.backends.cuda import planning as cuda
+from sparsec.compiler.pipeline import run_passes
 from sparsec.cost.calibration import Calibration
+from sparsec.cost.option import HALF_PRECISIONS, PRECISIONS, Option
 from sparsec.cost.plan import Choice, best_by_format, choose
 from sparsec.errors import UsageError
-from sparsec.formats import structure
 from sparsec.formats.smallest import smallest
 from sparsec.graph import reader
-from sparsec.option import HALF_PRECISIONS, PRECISIONS, Option
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
 from sparsec.target import Target, resolve
 
 SPARSITIES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

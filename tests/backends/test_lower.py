@@ -8,9 +8,9 @@ from tvm.script import tirx as T
 
 from sparsec.backends.cpu import lower as lowering
 from sparsec.backends.cpu.build import build
-from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.kernels.isa import isa_of
+from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import resolve
 from tests.backends.vm import compile_and_run, machine_of, model_of, onnxruntime_run
 

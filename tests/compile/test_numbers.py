@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import sparsec
+from sparsec.cost.option import PRECISIONS
 from sparsec.graph.compare import run_onnxruntime
-from sparsec.option import PRECISIONS
 from tests.graph.texts import model
 
 SPECIALS = np.float32([np.nan, np.inf, -np.inf, 1e-40, -1e-45, -0.0, 3e38])

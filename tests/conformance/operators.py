@@ -14,7 +14,7 @@ import onnx
 
 from sparsec.backends.cpu.lowerings import LOWERINGS
 from sparsec.backends.cuda.lower import lower
-from sparsec.backends.importer import CONVERTERS, OPERATORS
+from sparsec.backends.relax.importer import CONVERTERS, OPERATORS
 from sparsec.errors import SparsecError
 from sparsec.graph import reader
 from sparsec.target import resolve

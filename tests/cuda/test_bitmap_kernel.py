@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import bitmap
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.cuda.products import DTYPES, counted, needs_compiler, run
 
 TILE = Tile(64, 16, 64, (2, 1), 3)

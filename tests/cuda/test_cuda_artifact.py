@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sparsec
-from sparsec.artifact import Artifact
+from sparsec.artifact.file import Artifact
 from sparsec.backends.cuda import driver, toolchain
 from sparsec.backends.cuda.library import fat_binary_of
 from sparsec.errors import ArtifactError, ToolchainError, UsageError

@@ -9,10 +9,10 @@ import pytest
 
 from sparsec.errors import FormatError
 from sparsec.graph.operators.attention import Attention
-from sparsec.kernels.attention import Projection
 from sparsec.kernels.cuda import attention
 from sparsec.kernels.cuda.attention_params import MANY_BLOCKS, TILES, AttentionParams, AttentionTile, tiled
 from sparsec.kernels.cuda.tiles import LIMITS
+from sparsec.kernels.emit.projection import Projection
 from tests.cuda.emulator import emulate, launches
 from tests.cuda.products import DTYPES, needs_compiler
 

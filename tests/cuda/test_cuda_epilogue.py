@@ -6,7 +6,7 @@ import pytest
 from sparsec.graph.operators.epilogue import ACTIVATIONS as REFERENCES
 from sparsec.kernels.cuda import mma_dense
 from sparsec.kernels.cuda.params import MmaParams, Tile
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.cuda.emulator import launches
 from tests.cuda.products import needs_compiler
 

@@ -8,13 +8,13 @@ import pytest
 
 from sparsec.backends.cuda.lower import lower
 from sparsec.backends.cuda.planning import layer_of, layer_options
+from sparsec.compiler.pipeline import run_passes
 from sparsec.cost.calibration import calibration_of
+from sparsec.cost.option import HALF_PRECISIONS
 from sparsec.cost.plan import choose
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds
-from sparsec.option import HALF_PRECISIONS
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
 from sparsec.report.explain import explain
 from sparsec.target import resolve
 from tests.cuda import networks, walk

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparsec.kernels.attention import Projection
 from sparsec.kernels.cuda import attention, bitmap, mma_dense, mma_sp, rest, tiles
 from sparsec.kernels.cuda.attention_params import AttentionParams, tiled
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.cuda.rest import RestParams
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.projection import Projection
 from tests.cuda.emulator import launches
 
 NVCC = shutil.which("nvcc")

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, Window, reject
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.cuda.products import FAMILIES, needs_compiler, run
 
 SMALL = Tile(64, 32, 64, (2, 1), 3)

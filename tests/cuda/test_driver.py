@@ -5,8 +5,8 @@ import pytest
 
 from sparsec.backends.cuda import driver
 from sparsec.backends.cuda.driver import Gpu
-from sparsec.backends.memory import CPU, on_device
 from sparsec.errors import ArtifactError
+from sparsec.machine.memory import CPU, on_device
 
 A100, A40, H100, B200, T4 = (8, 0), (8, 6), (9, 0), (10, 0), (7, 5)
 NEW = (13, 2)

@@ -7,7 +7,7 @@ from sparsec.backends.cuda.arrange import project
 from sparsec.backends.cuda.products import Layer, options
 from sparsec.cost.gpu import DEVICES
 from sparsec.cost.plan import choose
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.epilogue import Epilogue
 
 RNG = np.random.default_rng(0)
 SIZE = 1536

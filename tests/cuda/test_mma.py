@@ -8,7 +8,7 @@ import pytest
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import tiles
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, reject
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.cuda.products import FAMILIES, needs_compiler, run
 
 SEEDS = range(3)

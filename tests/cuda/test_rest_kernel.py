@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import rest, tiles
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.cuda.products import DTYPES, counted, is_caught, needs_compiler, run
 from tests.cuda.test_cuda_windows import CONVOLUTIONS
 

@@ -9,7 +9,7 @@ import pytest
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import tiles, wgmma_dense, wgmma_sp
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, Window
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.cuda.emulator.emulate import EmulationError
 from tests.cuda.products import is_caught, needs_compiler, run
 from tests.cuda.test_cuda_sass import CUOBJDUMP, NVCC, check_limits, instructions

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from sparsec.compiler.pipeline import run_passes
 from sparsec.graph import reader
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
 from sparsec.target import resolve
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -10,14 +10,14 @@ import pytest
 from eie_cases import plan
 from typer.testing import CliRunner
 
-from sparsec.backends.eie.accelerator import ACCELERATORS
-from sparsec.backends.eie.architecture import Architecture
-from sparsec.backends.eie.inference import infer
-from sparsec.backends.eie.network import compile_network, run
+from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS
+from sparsec.backends.accelerators.eie.architecture import Architecture
+from sparsec.backends.accelerators.eie.inference import infer
+from sparsec.backends.accelerators.eie.network import compile_network, run
 from sparsec.cli import app
 from sparsec.errors import ArtifactError
 from sparsec.models import digits, squeezenet
-from sparsec.runtime import InferenceSession
+from sparsec.runtime.session import InferenceSession
 from tests.pictures import CLASSES, SQUEEZENET, needs_squeezenet, picture
 
 ARCH = Architecture()

@@ -5,14 +5,14 @@ import pytest
 from eie_cases import planned, sparse_weight
 from onnx import helper
 
-from sparsec.backends.eie import program
-from sparsec.backends.eie.accelerator import ACCELERATORS, Accelerator
-from sparsec.backends.eie.activity import Activity
-from sparsec.backends.eie.architecture import Architecture
-from sparsec.backends.eie.inference import infer
-from sparsec.backends.eie.network import compile_network, run, run_float
-from sparsec.backends.eie.segments import split
-from sparsec.backends.eie.simulate import simulate, sweep
+from sparsec.backends.accelerators.eie import program
+from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS, Accelerator
+from sparsec.backends.accelerators.eie.activity import Activity
+from sparsec.backends.accelerators.eie.architecture import Architecture
+from sparsec.backends.accelerators.eie.inference import infer
+from sparsec.backends.accelerators.eie.network import compile_network, run, run_float
+from sparsec.backends.accelerators.eie.segments import split
+from sparsec.backends.accelerators.eie.simulate import simulate, sweep
 from sparsec.errors import InputError, SimulationError, UnsupportedOperatorError, UsageError
 from sparsec.graph.compare import random_feeds, relative_error
 from sparsec.graph.evaluate import evaluate

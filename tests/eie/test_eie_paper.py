@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from eie_cases import FC8, needs_fc8
 
-from sparsec.backends.eie import energy, timing
-from sparsec.backends.eie.accelerator import ACCELERATORS
-from sparsec.backends.eie.architecture import Architecture
-from sparsec.backends.eie.benchmarks import BENCHMARKS, random_layer
-from sparsec.backends.eie.segments import split
-from sparsec.backends.eie.simulate import simulate, total
+from sparsec.backends.accelerators.eie import energy, timing
+from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS
+from sparsec.backends.accelerators.eie.architecture import Architecture
+from sparsec.backends.accelerators.eie.benchmarks import BENCHMARKS, random_layer
+from sparsec.backends.accelerators.eie.segments import split
+from sparsec.backends.accelerators.eie.simulate import simulate, total
 
 ARCH = Architecture()
 SEEDS = range(5)

@@ -7,11 +7,11 @@ from eie_cases import FC8, needs_fc8, random_codes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsec.backends.eie import events, timing
-from sparsec.backends.eie.activity import Activity
-from sparsec.backends.eie.architecture import Architecture
-from sparsec.backends.eie.fixed_point import FixedPoint, fitting, multiply, rescale
-from sparsec.backends.eie.segments import split
+from sparsec.backends.accelerators.eie import events, timing
+from sparsec.backends.accelerators.eie.activity import Activity
+from sparsec.backends.accelerators.eie.architecture import Architecture
+from sparsec.backends.accelerators.eie.fixed_point import FixedPoint, fitting, multiply, rescale
+from sparsec.backends.accelerators.eie.segments import split
 from sparsec.formats import eie
 
 

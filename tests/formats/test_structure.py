@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from weights import weights
 
-from sparsec.formats import CODECS, FORMATS, structure
+from sparsec.analysis import structure
+from sparsec.formats import CODECS, FORMATS
 from sparsec.formats.smallest import smallest
 from sparsec.formats.storage import as_matrix
 

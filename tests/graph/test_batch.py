@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
-from sparsec.graph.batch import Rows, rows_of, with_rows
+from sparsec.analysis.batch import Rows, rows_of, with_rows
 from sparsec.graph.compare import random_feeds, relative_error, run_onnxruntime, split_samples
 from sparsec.graph.reader import load
 from sparsec.graph.shapes import static_shape

@@ -6,12 +6,12 @@ import pytest
 from onnx import numpy_helper
 
 from sparsec.backends.cpu.accuracy import observe
+from sparsec.compiler.pipeline import run_passes
 from sparsec.errors import InputError
 from sparsec.graph import reader
 from sparsec.graph.compare import same_class, split_samples
 from sparsec.graph.evaluate import evaluate, run_node, walk
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
 from sparsec.target import resolve
 
 RNG = np.random.default_rng(0)

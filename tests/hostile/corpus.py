@@ -5,7 +5,7 @@ import json
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from sparsec.buckets import merge
+from sparsec.compiler.buckets import merge
 from tests.graph.texts import model
 from tests.hostile.fuzz import members, sealed, small_artifact
 

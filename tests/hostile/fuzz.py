@@ -26,10 +26,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from sparsec.artifact import Artifact
+from sparsec.artifact.file import Artifact
 from sparsec.backends.program import Program, TensorSpec
-from sparsec.buckets import merge
 from sparsec.cli.options import read_arrays
+from sparsec.compiler.buckets import merge
 from sparsec.cost.calibration import calibration_of
 from sparsec.cost.calibration import key as calibration_key
 from sparsec.cost.roofline import DEFAULT_MACHINE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparsec.artifact import Artifact
+from sparsec.artifact.file import Artifact
 from sparsec.errors import ArtifactError, SparsecError
 from sparsec.graph import reader
 from tests.hostile.corpus import ARTIFACTS, MODELS, write

@@ -7,7 +7,7 @@ import numpy as np
 import tvm
 
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.padded import padded_rows, pixels
+from sparsec.kernels.cpu.images.padded import padded_rows, pixels
 from tests.kernels.targets import compiled
 
 PROT_NONE = 0  # as mprotect has it; the mmap module does not

@@ -5,7 +5,7 @@ import pytest
 import tvm
 
 from sparsec.backends.cpu.build import llvm_target
-from sparsec.kernels.isa import isa_of
+from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import machine_features, resolve
 
 

@@ -7,9 +7,9 @@ import pytest
 from scipy.special import erf, expit
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels import activations
-from sparsec.kernels.activations import ACTIVATIONS
-from sparsec.kernels.emit import kernel, load, splat, store
+from sparsec.kernels.emit import activations
+from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.tir import kernel, load, splat, store
 from tests.kernels.targets import TARGETS, compiled, isa
 
 ALPHA, BETA = 0.2, 0.6

@@ -6,9 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from sparsec.kernels import attention
-from sparsec.kernels.attention import AttentionParams, Projection
-from sparsec.kernels.reformat_tiled import tile, untile
+from sparsec.kernels.cpu.tensors import attention
+from sparsec.kernels.cpu.tensors.attention import AttentionParams
+from sparsec.kernels.cpu.tensors.reformat_tiled import tile, untile
+from sparsec.kernels.emit.projection import Projection
 from sparsec.target import machine_features
 from tests.kernels.targets import TARGETS, compiled, isa
 

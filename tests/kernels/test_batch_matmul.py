@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparsec.kernels import batch_matmul
+from sparsec.kernels.cpu.tensors import batch_matmul
 from tests.kernels.targets import TARGETS, compiled, isa
 
 SHAPES = [  # A, B

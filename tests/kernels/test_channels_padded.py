@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparsec.kernels import channels_padded
+from sparsec.kernels.cpu.images import channels_padded
 from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
 

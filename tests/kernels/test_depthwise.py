@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sparsec.graph.operators.epilogue import ACTIVATIONS
-from sparsec.kernels import depthwise
-from sparsec.kernels.depthwise import DepthwiseParams
-from sparsec.kernels.product import Epilogue
-from sparsec.kernels.window import Window
+from sparsec.kernels.cpu.images import depthwise
+from sparsec.kernels.cpu.images.depthwise import DepthwiseParams
+from sparsec.kernels.cpu.images.window import Window
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
 

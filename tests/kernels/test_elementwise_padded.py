@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sparsec.graph.operators.epilogue import ACTIVATIONS
-from sparsec.kernels import elementwise_padded
-from sparsec.kernels.elementwise_padded import OPERATIONS, ElementwiseParams, ScaleParams
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.cpu.images import elementwise_padded
+from sparsec.kernels.cpu.images.elementwise_padded import OPERATIONS, ElementwiseParams, ScaleParams
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
 

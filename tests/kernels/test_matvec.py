@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from sparsec.graph.operators.epilogue import ACTIVATIONS
-from sparsec.kernels import bitmap_vector, csr_vector, gemv, nm_vector, well
-from sparsec.kernels.bitmap_vector import BitmapParams
-from sparsec.kernels.csr_vector import CsrParams
-from sparsec.kernels.matvec import Matvec, reference
-from sparsec.kernels.nm_vector import NmParams
+from sparsec.kernels.cpu.rows import bitmap_vector, csr_vector, gemv, nm_vector, well
+from sparsec.kernels.cpu.rows.bitmap_vector import BitmapParams
+from sparsec.kernels.cpu.rows.csr_vector import CsrParams
+from sparsec.kernels.cpu.rows.matvec import Matvec, reference
+from sparsec.kernels.cpu.rows.nm_vector import NmParams
+from sparsec.kernels.cpu.rows.well import CODECS, WellParams
 from sparsec.kernels.packing.recipe import balanced
-from sparsec.kernels.well import CODECS, WellParams
 from tests.kernels.targets import TARGETS, compiled, isa
 
 SHAPES = [  # outputs, inputs, batch, density

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sparsec.kernels import gemv_int8, matvec_int8, well_int8
-from sparsec.kernels.gemv_int8 import GemvInt8Params
-from sparsec.kernels.matvec import Matvec
-from sparsec.kernels.matvec_int8 import MOST_INPUTS
-from sparsec.kernels.well_int8 import WellInt8Params
+from sparsec.kernels.cpu.rows import gemv_int8, matvec_int8, well_int8
+from sparsec.kernels.cpu.rows.gemv_int8 import GemvInt8Params
+from sparsec.kernels.cpu.rows.matvec import Matvec
+from sparsec.kernels.cpu.rows.matvec_int8 import MOST_INPUTS
+from sparsec.kernels.cpu.rows.well_int8 import WellInt8Params
 from sparsec.target import resolve
 from tests.kernels.targets import TARGETS, compiled, isa
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sparsec.graph.layout import PhasePlanes
-from sparsec.kernels import phase_split
-from sparsec.kernels.padded import padded_rows
-from sparsec.kernels.phase_split import PhaseSplitParams
+from sparsec.kernels.cpu.images import phase_split
+from sparsec.kernels.cpu.images.padded import padded_rows
+from sparsec.kernels.cpu.images.phase_split import PhaseSplitParams
 from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sparsec.kernels import pool
-from sparsec.kernels.pool import PoolParams
+from sparsec.kernels.cpu.tensors import pool
+from sparsec.kernels.cpu.tensors.pool import PoolParams
 from tests.kernels.targets import TARGETS, compiled, isa
 
 WINDOWS = [  # image, output, kernel, stride, dilation, before

@@ -2,9 +2,9 @@
 
 import pytest
 
-from sparsec.kernels import pool_padded
-from sparsec.kernels.pool_padded import PoolParams
-from sparsec.kernels.window import Window
+from sparsec.kernels.cpu.images import pool_padded
+from sparsec.kernels.cpu.images.pool_padded import PoolParams
+from sparsec.kernels.cpu.images.window import Window
 from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
 

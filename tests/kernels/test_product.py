@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.graph.layout import PaddedFlat, Tiled
-from sparsec.kernels import dense, dense_outputs, spmm
-from sparsec.kernels.padded import padded_rows, pixels
-from sparsec.kernels.product import MODES, Epilogue, Tiling, pixel_mask
-from sparsec.kernels.stencil import convolution, linear
+from sparsec.kernels.cpu.images.padded import padded_rows, pixels
+from sparsec.kernels.cpu.products import dense, dense_outputs, spmm
+from sparsec.kernels.cpu.products.product import MODES, Tiling, pixel_mask
+from sparsec.kernels.cpu.products.stencil import convolution, linear
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.kernels.targets import TARGETS, compiled, isa
 
 

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from sparsec.graph.layout import PaddedFlat, Tiled
-from sparsec.kernels import dense, dense_bf16, spmm, spmm_bf16, spmm_int8
-from sparsec.kernels.padded import padded_rows, pixels
-from sparsec.kernels.product import Epilogue, Tiling, pixel_mask
-from sparsec.kernels.stencil import convolution, linear
+from sparsec.kernels.cpu.images.padded import padded_rows, pixels
+from sparsec.kernels.cpu.products import dense, dense_bf16, spmm, spmm_bf16, spmm_int8
+from sparsec.kernels.cpu.products.product import Tiling, pixel_mask
+from sparsec.kernels.cpu.products.stencil import convolution, linear
+from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.target import machine_features, resolve
 from tests.kernels.targets import TARGETS, compiled, isa
 

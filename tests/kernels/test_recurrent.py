@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from sparsec.kernels import recurrent
-from sparsec.kernels.recurrent import RecurrentParams
+from sparsec.kernels.cpu.tensors import recurrent
+from sparsec.kernels.cpu.tensors.recurrent import RecurrentParams
 from tests.kernels.targets import TARGETS, aligned, compiled, isa
 
 LAYERS = [

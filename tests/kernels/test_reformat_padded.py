@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sparsec.graph.layout import PLAIN
-from sparsec.kernels import reformat_padded
-from sparsec.kernels.padded import pixels
-from sparsec.kernels.reformat_padded import ReformatParams
+from sparsec.kernels.cpu.images import reformat_padded
+from sparsec.kernels.cpu.images.padded import pixels
+from sparsec.kernels.cpu.images.reformat_padded import ReformatParams
 from tests.kernels.padded import assert_same, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
 

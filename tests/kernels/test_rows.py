@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from sparsec.kernels import normalize, reduce, softmax, transpose
-from sparsec.kernels.normalize import NormalizeParams
-from sparsec.kernels.reduce import REDUCTIONS, ReduceParams
-from sparsec.kernels.softmax import SoftmaxParams
-from sparsec.kernels.transpose import TransposeParams
+from sparsec.kernels.cpu.tensors import normalize, reduce, softmax, transpose
+from sparsec.kernels.cpu.tensors.normalize import NormalizeParams
+from sparsec.kernels.cpu.tensors.reduce import REDUCTIONS, ReduceParams
+from sparsec.kernels.cpu.tensors.softmax import SoftmaxParams
+from sparsec.kernels.cpu.tensors.transpose import TransposeParams
 from tests.kernels.targets import TARGETS, compiled, isa
 
 SHAPES = [(1, 1, 1), (3, 128, 1), (5, 37, 1), (2, 100, 1), (1, 21, 64), (2, 5, 19), (3, 4, 2)]  # outer, length, inner

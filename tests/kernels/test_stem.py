@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from sparsec.kernels import stem
-from sparsec.kernels.product import Epilogue
-from sparsec.kernels.stem import StemParams
+from sparsec.kernels.cpu.images import stem
+from sparsec.kernels.cpu.images.stem import StemParams
+from sparsec.kernels.emit.epilogue import Epilogue
 from tests.kernels.padded import assert_same, padded, run_guarded
 from tests.kernels.targets import TARGETS, isa
 

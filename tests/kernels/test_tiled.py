@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sparsec.graph.layout import Tiled
-from sparsec.kernels import layer_norm, reformat_tiled
-from sparsec.kernels.layer_norm import LayerNormParams
-from sparsec.kernels.reformat_tiled import ReformatTiledParams, tile, untile
+from sparsec.kernels.cpu.tensors import layer_norm, reformat_tiled
+from sparsec.kernels.cpu.tensors.layer_norm import LayerNormParams
+from sparsec.kernels.cpu.tensors.reformat_tiled import ReformatTiledParams, tile, untile
 from tests.kernels.targets import TARGETS, compiled, isa
 
 LAYOUTS = [  # batch, tokens, features, width

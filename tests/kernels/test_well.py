@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sparsec.errors import FormatError
-from sparsec.kernels import well
-from sparsec.kernels.matvec import Matvec
-from sparsec.kernels.well import WellParams
+from sparsec.kernels.cpu.rows import well
+from sparsec.kernels.cpu.rows.matvec import Matvec
+from sparsec.kernels.cpu.rows.well import WellParams
 
 
 @pytest.mark.parametrize("codec", ["f32", "f16"])

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from small_networks import IMAGES, TEXT  # noqa: E402 - after the skip
 
-from sparsec.graph.liveness.analysis import active_weights, analyse  # noqa: E402
+from sparsec.analysis.liveness.analysis import active_weights, analyse  # noqa: E402
 from sparsec.graph.reader import load  # noqa: E402
 from sparsec.models.connectivity import active  # noqa: E402
 from sparsec.models.masks import apply_masks, kept, prunable  # noqa: E402

@@ -5,14 +5,7 @@ from collections import Counter
 import pytest
 
 from sparsec.graph.reader import load
-from sparsec.passes import (
-    fuse_activation,
-    fuse_attention,
-    fuse_epilogue,
-    fuse_norm,
-    lift,
-    optimize,
-)
+from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, lift, optimize
 from sparsec.passes.context import Context
 from sparsec.target import resolve
 from tests.graph.texts import model

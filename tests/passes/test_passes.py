@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from sparsec.compiler.pipeline import PASSES
 from sparsec.graph.compare import compare, random_feeds, run_onnxruntime
 from sparsec.graph.evaluate import evaluate
 from sparsec.graph.reader import load
 from sparsec.graph.verify import check, infer
 from sparsec.passes.context import Context
-from sparsec.pipeline import PASSES
 from sparsec.target import resolve
 from tests.graph.texts import outputs
 from tests.passes.graphs import GRAPHS

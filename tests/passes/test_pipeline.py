@@ -3,7 +3,7 @@
 import onnx
 import pytest
 
-from sparsec import pipeline
+from sparsec.compiler import pipeline
 from sparsec.errors import ModelError
 from sparsec.graph.compare import random_feeds, relative_error, run_onnxruntime
 from sparsec.graph.evaluate import evaluate

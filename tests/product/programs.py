@@ -6,7 +6,7 @@ import numpy as np
 from tvm import relax
 from tvm.script import tirx as T
 
-from sparsec.artifact import Artifact
+from sparsec.artifact.file import Artifact
 from sparsec.backends.cpu.build import build
 from sparsec.backends.cpu.lower import Lowered
 from sparsec.backends.program import TensorSpec

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from programs import signature_artifact
 
-from sparsec.artifact import Artifact
-from sparsec.backends.memory import ALIGNMENT
+from sparsec.artifact.file import Artifact
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.errors import ArtifactError
+from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import machine_features, resolve
 
 SMALL = Artifact.build(

@@ -10,9 +10,9 @@ from onnx import numpy_helper
 from typer.testing import CliRunner
 
 import sparsec
-from sparsec.artifact import Artifact
-from sparsec.batches import MOST_SHARES, shares
+from sparsec.artifact.file import Artifact
 from sparsec.cli import app
+from sparsec.compiler.batches import MOST_SHARES, shares
 from sparsec.cost.calibration import keep
 from sparsec.cost.residency import lost_share
 from sparsec.cost.roofline import DEFAULT_MACHINE

@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 import sparsec
-from sparsec import portable
 from sparsec.cli import app
+from sparsec.compiler import portable
 from sparsec.errors import InputError, ShapeError, UsageError
 from sparsec.graph.compare import run_onnxruntime
 from sparsec.graph.reader import load

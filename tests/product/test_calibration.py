@@ -11,10 +11,10 @@ from sparsec.backends.cpu.calibrate import measure
 from sparsec.bench import efficiency
 from sparsec.cli.calibrate import command
 from sparsec.cost.calibration import calibration_of, keep, key, machine_of
+from sparsec.cost.option import Option, Work
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 from sparsec.errors import CalibrationError
-from sparsec.option import Option, Work
 from sparsec.target import resolve
 
 CPU = resolve("cpu")

@@ -14,7 +14,7 @@ import pytest
 from onnx import numpy_helper
 from programs import signature_artifact
 
-from sparsec.artifact import Artifact
+from sparsec.artifact.file import Artifact
 
 MODEL = """<ir_version: 8, opset_import: ["": 17]>
 g (float[N, 64] x) => (float[N, 10] y) { h = MatMul(x, w) a = Relu(h) y = MatMul(a, v) }"""

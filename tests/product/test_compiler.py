@@ -9,10 +9,10 @@ import pytest
 from onnx import numpy_helper
 
 import sparsec
-from sparsec import compiler
+from sparsec.compiler import compile as compiler
+from sparsec.cost.option import PRECISIONS
 from sparsec.errors import UnsupportedOperatorError, UsageError, VerificationError
-from sparsec.kernels.isa import isa_of
-from sparsec.option import PRECISIONS
+from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import machine_features, resolve
 
 RNG = np.random.default_rng(0)

@@ -9,10 +9,10 @@ from test_cli import sparsec, write_model
 
 from sparsec.bench.formats import linear_layer
 from sparsec.cost.calibration import Calibration
+from sparsec.cost.option import PRECISIONS
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.errors import UsageError
 from sparsec.formats import CODECS, FORMATS
-from sparsec.option import PRECISIONS
 from sparsec.report.explain import explain
 from sparsec.target import resolve
 

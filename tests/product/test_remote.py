@@ -14,10 +14,10 @@ from test_cli import write_model
 import sparsec
 from sparsec.backends.cpu.planning import layer_options
 from sparsec.backends.cpu.remote import connect
+from sparsec.compiler.pipeline import run_passes
 from sparsec.errors import CalibrationError, UsageError
 from sparsec.graph import reader
 from sparsec.passes.context import Context
-from sparsec.pipeline import run_passes
 from sparsec.target import resolve
 
 pytest.importorskip("tornado", reason="TVM's RPC needs sparsec[rpc]")

@@ -12,7 +12,7 @@ from programs import OFFSET, parallel_artifact, signature_artifact
 
 from sparsec import InferenceSession
 from sparsec.errors import ArtifactError, InputError, UsageError
-from sparsec.runtime import check_machine
+from sparsec.runtime.session import check_machine
 
 X = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
 K = np.array([2**40, -7])

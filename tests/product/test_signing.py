@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from typer.testing import CliRunner
 
 import sparsec
-from sparsec import portable
 from sparsec.cli import app
+from sparsec.compiler import portable
 from sparsec.errors import ArtifactError, SignatureError
 from sparsec.graph.compare import run_onnxruntime
 from tests.graph.texts import model

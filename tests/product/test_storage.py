@@ -8,10 +8,10 @@ import pytest
 from test_cli import sparsec, write_model
 
 import sparsec as package
-from sparsec.artifact import Artifact
+from sparsec.artifact.file import Artifact
+from sparsec.artifact.manifest import PACKED
 from sparsec.errors import ArtifactError, FormatError, ToolchainError, UsageError
 from sparsec.formats import CODECS, DeltaPadded
-from sparsec.manifest import PACKED
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ import onnxscript.version_converter  # noqa: F401 - what commands import
 
 import sparsec.backends.cpu.calibrate
 import sparsec.bench.efficiency
-import sparsec.buckets
-import sparsec.compiler
-import sparsec.portable
+import sparsec.compiler.buckets
+import sparsec.compiler.compile
+import sparsec.compiler.portable
 from sparsec.cli import main
 from sparsec.cost.roofline import DEFAULT_MACHINE
 

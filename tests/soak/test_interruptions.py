@@ -14,7 +14,7 @@ SUBJECTS = {
     "calibration": (("from sparsec.cost.calibration import keep; from sparsec.cost.roofline import DEFAULT_MACHINE;"
                     "keep(DEFAULT_MACHINE, threads=int(path.exists()) + 1, path=path)"),
                     "from sparsec.cost.calibration import _read; assert _read(path)"),
-    "tuning log": (("from sparsec.cost.tuning import TuningLog; from sparsec.option import Option, Work;"
+    "tuning log": (("from sparsec.cost.tuning import TuningLog; from sparsec.cost.option import Option, Work;"
                    "from sparsec.target import resolve; import random;"
                    "o = Option('csr', 'k', 'd', random.random(), 8, Work(1, 1));"
                    "assert TuningLog(path, 1.0).time(o, resolve('cpu'), 1, lambda _: 1.0)"),

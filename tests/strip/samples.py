@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsec.graph.liveness import elementwise
+from sparsec.analysis.liveness import elementwise
 from tests.graph.texts import model
 
 DEAD = (1, 4)  # of six channels

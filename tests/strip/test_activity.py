@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsec.graph.liveness.analysis import active_weights, analyse
+from sparsec.analysis.liveness.analysis import active_weights, analyse
 from sparsec.graph.reader import load
 from sparsec.passes.strip import strip
 from tests.graph.texts import model

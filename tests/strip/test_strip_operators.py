@@ -4,8 +4,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from sparsec.analysis.liveness.analysis import RULES
 from sparsec.graph.compare import random_feeds, relative_error, run_onnxruntime
-from sparsec.graph.liveness.analysis import RULES
 from sparsec.graph.reader import load
 from sparsec.passes.strip import strip
 from tests.strip.samples import SAMPLES

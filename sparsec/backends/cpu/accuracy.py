@@ -12,12 +12,12 @@ import onnx_ir as ir
 from sparsec.backends.cpu import few_rows
 from sparsec.backends.cpu.conv import weight_matrix
 from sparsec.backends.cpu.products import FAMILIES
-from sparsec.backends.cpu.weights import is_depthwise, weight_array
+from sparsec.backends.relax.weights import is_depthwise, weight_array
 from sparsec.graph.compare import relative_error
 from sparsec.graph.evaluate import walk
 from sparsec.graph.operators import DOMAIN
 from sparsec.graph.operators.conv import windows
-from sparsec.kernels.spmm_int8 import Ranges
+from sparsec.kernels.cpu.products.spmm_int8 import Ranges
 
 COLUMNS = 128  # pixels or tokens that a layer is judged by
 

@@ -18,7 +18,7 @@ from sparsec.backends.cpu.lower import Lowered
 from sparsec.backends.cpu.schedule import schedule_kernels
 from sparsec.backends.program import Program
 from sparsec.errors import ToolchainError
-from sparsec.kernels.isa import isa_of
+from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import Target
 
 LINKERS = ("ld", "ld.lld", "cc", "gcc", "g++", "clang")

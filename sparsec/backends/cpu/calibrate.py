@@ -12,8 +12,9 @@ import tvm
 from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.planning import CYCLE_BYTES
 from sparsec.errors import CalibrationError
-from sparsec.kernels import probes, well
-from sparsec.kernels.isa import Isa, isa_of
+from sparsec.kernels.cpu import probes
+from sparsec.kernels.cpu.rows import well
+from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.target import Target, machine_features
 
 REPEATS = 15

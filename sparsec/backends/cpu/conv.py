@@ -10,8 +10,8 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu import depthwise, narrow, products, stem
-from sparsec.backends.cpu.context import KernelCall, LoweringContext
-from sparsec.backends.cpu.weights import (
+from sparsec.backends.relax.context import KernelCall, LoweringContext
+from sparsec.backends.relax.weights import (
     bias_vector,
     chosen,
     epilogue_of,
@@ -21,11 +21,11 @@ from sparsec.backends.cpu.weights import (
     weight_array,
     window,
 )
+from sparsec.cost.option import Option
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, layout_of
-from sparsec.kernels import phase_split, reformat_padded
-from sparsec.kernels.isa import Isa
-from sparsec.kernels.stencil import convolution, strided_convolution
-from sparsec.option import Option
+from sparsec.kernels.cpu.images import phase_split, reformat_padded
+from sparsec.kernels.cpu.products.stencil import convolution, strided_convolution
+from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 
 

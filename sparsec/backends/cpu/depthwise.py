@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu.context import LoweringContext
-from sparsec.backends.cpu.weights import bias_vector, epilogue_of, residual, spatial, weight_array, window
+from sparsec.backends.relax.context import LoweringContext
+from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual, spatial, weight_array, window
 from sparsec.graph.layout import layout_of
-from sparsec.kernels import depthwise
-from sparsec.kernels.window import Window
+from sparsec.kernels.cpu.images import depthwise
+from sparsec.kernels.cpu.images.window import Window
 
 
 def params_of(node: ir.Node) -> depthwise.DepthwiseParams:

@@ -8,13 +8,13 @@ import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.activations import ACTIVATIONS
 from sparsec.graph.layout import PaddedFlat, Tiled, layout_of
-from sparsec.kernels import channels_padded, elementwise_padded
-from sparsec.kernels.elementwise_padded import ElementwiseParams, ScaleParams
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.cpu.images import channels_padded, elementwise_padded
+from sparsec.kernels.cpu.images.elementwise_padded import ElementwiseParams, ScaleParams
+from sparsec.kernels.emit.epilogue import Epilogue
 
 ON_TOKENS = {"Add": relax.op.add, "Sub": relax.op.subtract, "Mul": relax.op.multiply, "Div": relax.op.divide}
 

@@ -12,13 +12,22 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu.context import KernelCall
-from sparsec.backends.cpu.weights import bias_vector, epilogue_of, weight_array
+from sparsec.backends.relax.context import KernelCall
+from sparsec.backends.relax.weights import bias_vector, epilogue_of, weight_array
+from sparsec.cost.option import Option, Work, allows
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels import bitmap_vector, csr_vector, gemv, gemv_int8, matvec_int8, nm_vector, well, well_int8
-from sparsec.kernels.isa import Isa
-from sparsec.kernels.matvec import Matvec
-from sparsec.option import Option, Work, allows
+from sparsec.kernels.cpu.rows import (
+    bitmap_vector,
+    csr_vector,
+    gemv,
+    gemv_int8,
+    matvec_int8,
+    nm_vector,
+    well,
+    well_int8,
+)
+from sparsec.kernels.cpu.rows.matvec import Matvec
+from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 
 MAX_ROWS = 8  # rows of activations that a sparse kernel keeps in flight

@@ -11,14 +11,14 @@ import onnx_ir as ir
 import tvm
 from tvm import relax
 
-from sparsec.backends.cpu.context import LoweringContext
 from sparsec.backends.cpu.lowerings import LOWERINGS
-from sparsec.backends.importer import lower_operator
 from sparsec.backends.program import TensorSpec
+from sparsec.backends.relax.context import LoweringContext
+from sparsec.backends.relax.importer import lower_operator
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import Plain
-from sparsec.kernels import copying
-from sparsec.kernels.isa import isa_of
+from sparsec.kernels.cpu.tensors import copying
+from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import Target
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from sparsec.backends.cpu import conv, elementwise, matmul, pooling, reformat, tokens
-from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.relax.context import LoweringContext
 from sparsec.graph.activations import ACTIVATIONS
 
 LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {

@@ -8,12 +8,12 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu import few_rows, narrow, products
-from sparsec.backends.cpu.context import KernelCall, LoweringContext
-from sparsec.backends.cpu.weights import bias_vector, chosen, epilogue_of, residual, weight_array
+from sparsec.backends.relax.context import KernelCall, LoweringContext
+from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
+from sparsec.cost.option import Option
 from sparsec.graph.layout import Tiled, layout_of
-from sparsec.kernels.isa import Isa
-from sparsec.kernels.stencil import linear
-from sparsec.option import Option
+from sparsec.kernels.cpu.products.stencil import linear
+from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 
 

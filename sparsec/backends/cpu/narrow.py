@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from sparsec.backends.cpu.products import DENSE_BLOCKS, L1_SHARES, ROW_BLOCKS, Layer, balanced, tile_vectors
+from sparsec.cost.option import Option, allows
 from sparsec.graph.layout import round_up
-from sparsec.kernels import dense, dense_bf16, spmm, spmm_bf16, spmm_int8
-from sparsec.kernels.isa import Isa
-from sparsec.kernels.product import Tiling
-from sparsec.kernels.stencil import Stencil
-from sparsec.option import Option, allows
+from sparsec.kernels.cpu.products import dense, dense_bf16, spmm, spmm_bf16, spmm_int8
+from sparsec.kernels.cpu.products.product import Tiling
+from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 
 SHORTER = {"gelu_erf": "gelu_narrow"}  # activations as precise as narrow numbers need them

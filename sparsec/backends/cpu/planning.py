@@ -13,12 +13,12 @@ import onnx_ir as ir
 import tvm
 from tvm import tirx
 
-from sparsec.backends import tvm_runtime
 from sparsec.backends.cpu import conv, matmul
 from sparsec.backends.cpu.build import settings
-from sparsec.backends.cpu.context import KernelCall
-from sparsec.kernels.isa import isa_of
-from sparsec.option import Option
+from sparsec.backends.relax.context import KernelCall
+from sparsec.cost.option import Option
+from sparsec.kernels.emit.isa import isa_of
+from sparsec.machine import tvm_runtime
 from sparsec.target import Target
 
 COLD = 2  # times the L2 cache: the activations that repeated runs cycle through

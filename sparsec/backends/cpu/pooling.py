@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.relax.context import LoweringContext
 from sparsec.graph.layout import PaddedFlat, layout_of
-from sparsec.kernels import pool_padded
-from sparsec.kernels.window import Window
+from sparsec.kernels.cpu.images import pool_padded
+from sparsec.kernels.cpu.images.window import Window
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.cpu.context import KernelCall
+from sparsec.backends.relax.context import KernelCall
+from sparsec.cost.option import Option
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels import dense, dense_bf16, dense_outputs, spmm, spmm_bf16, spmm_int8
-from sparsec.kernels.isa import Isa
-from sparsec.kernels.product import Epilogue, Tiling, pixel_mask
-from sparsec.kernels.stencil import Stencil
-from sparsec.option import Option
+from sparsec.kernels.cpu.products import dense, dense_bf16, dense_outputs, spmm, spmm_bf16, spmm_int8
+from sparsec.kernels.cpu.products.product import Tiling, pixel_mask
+from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 
 ROW_BLOCKS = (1, 2, 4, 8)

@@ -10,9 +10,9 @@ import numpy as np
 import tvm
 from tvm import relax
 
-from sparsec.backends import tvm_runtime
 from sparsec.backends.cpu.build import prepared
 from sparsec.backends.cpu.lower import Lowered
+from sparsec.machine import tvm_runtime
 
 CONTINUE = 0  # VMInstrumentReturnKind.NO_OP
 

@@ -8,10 +8,11 @@ import math
 import onnx_ir as ir
 from tvm import tirx
 
-from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import PLAIN, Layout, PaddedFlat, Plain, Tiled
-from sparsec.kernels import reformat_padded, reformat_tiled
+from sparsec.kernels.cpu.images import reformat_padded
+from sparsec.kernels.cpu.tensors import reformat_tiled
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:

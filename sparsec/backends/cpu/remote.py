@@ -19,8 +19,8 @@ import tvm
 
 from sparsec.backends.cpu.build import export, settings
 from sparsec.backends.cpu.planning import kernel_call
+from sparsec.cost.option import Option
 from sparsec.errors import CalibrationError, ToolchainError, UsageError
-from sparsec.option import Option
 from sparsec.target import Target
 
 ATTEMPTS = 3  # servers that a measurement is tried on

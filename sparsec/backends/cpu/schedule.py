@@ -15,9 +15,9 @@ import tvm_ffi
 from tvm import ir, s_tir, tirx
 from tvm.sym.pattern import detect_linear_equation
 
-from sparsec.backends.cpu.context import HAND_WRITTEN
 from sparsec.backends.cpu.vector_math import expand_functions
-from sparsec.kernels.isa import Isa
+from sparsec.backends.relax.context import HAND_WRITTEN
+from sparsec.kernels.emit.isa import Isa
 
 PARALLEL_ELEMENTS = 16384  # elements below which starting threads costs more than it saves
 INLINED = 32  # loads up to which an expression grows by computing another kernel's elements inside it

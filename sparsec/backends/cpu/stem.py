@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu.context import KernelCall
-from sparsec.backends.cpu.weights import bias_vector, epilogue_of, spatial, weight_array, window
+from sparsec.backends.relax.context import KernelCall
+from sparsec.backends.relax.weights import bias_vector, epilogue_of, spatial, weight_array, window
+from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import PaddedFlat, layout_of
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels import stem
-from sparsec.kernels.isa import Isa
-from sparsec.option import Option, Work
+from sparsec.kernels.cpu.images import stem
+from sparsec.kernels.emit.isa import Isa
 
 
 def params_of(node: ir.Node) -> stem.StemParams:

@@ -10,9 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.cpu.conv import weight_matrix
-from sparsec.backends.cpu.weights import chosen, weight_array
 from sparsec.backends.program import Packed
-from sparsec.kernels import bitmap_vector, csr_vector, dense, gemv, nm_vector, spmm, well
+from sparsec.backends.relax.weights import chosen, weight_array
+from sparsec.kernels.cpu.products import dense, spmm
+from sparsec.kernels.cpu.rows import bitmap_vector, csr_vector, gemv, nm_vector, well
 from sparsec.kernels.packing import Recipe
 
 RECIPES: dict[type, Callable[[Any], Recipe]] = {

@@ -9,10 +9,11 @@ import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cpu.context import LoweringContext
+from sparsec.backends.relax.context import LoweringContext
+from sparsec.cost.option import allows
 from sparsec.graph.layout import Tiled, layout_of
-from sparsec.kernels import attention, layer_norm
-from sparsec.option import allows
+from sparsec.kernels.cpu.tensors import attention, layer_norm
+from sparsec.kernels.emit.projection import Projection
 
 
 def lower_layer_norm(context: LoweringContext, node: ir.Node) -> None:
@@ -33,7 +34,7 @@ def lower_attention(context: LoweringContext, node: ir.Node) -> None:
     shape = None if mask is None else _mask_shape(context, mask, k.tokens)
     params = attention.AttentionParams(
         heads, q.features // heads, q.batch, q.tokens, k.tokens, q.width, node.attributes.get_float("scale"),
-        attention.Projection(q.features), attention.Projection(k.features), attention.Projection(v.features), shape)
+        Projection(q.features), Projection(k.features), Projection(v.features), shape)
     if allows(context.precision, "bf16") and attention.reject_bf16(params, context.isa) is None:
         params = replace(params, bf16=True)
     inputs = [context.flat(value) for value in node.inputs[:3]]

@@ -8,7 +8,7 @@ from typing import Any
 import tvm_ffi
 from tvm import ir, tirx
 
-from sparsec.kernels import activations
+from sparsec.kernels.emit import activations
 
 FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "tirx.erf": lambda x: activations.erf(x, 1),

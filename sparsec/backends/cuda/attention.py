@@ -12,9 +12,9 @@ from tvm import relax
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.graph.constants import scalar
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels.attention import Projection
 from sparsec.kernels.cuda import attention
 from sparsec.kernels.cuda.attention_params import CHUNK, AttentionParams, reject, tiled
+from sparsec.kernels.emit.projection import Projection
 
 op = relax.op
 

@@ -12,12 +12,12 @@ from tvm import relax
 from tvm.s_tir import dlight
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
-from sparsec.backends.cpu.context import HAND_WRITTEN
 from sparsec.backends.cpu.lower import Lowered
 from sparsec.backends.cuda.driver import is_exact
 from sparsec.backends.cuda.library import build_library
 from sparsec.backends.cuda.toolchain import version
 from sparsec.backends.program import Program
+from sparsec.backends.relax.context import HAND_WRITTEN
 from sparsec.kernels.cuda.pipeline import ARCHITECTURE
 from sparsec.target import Target
 

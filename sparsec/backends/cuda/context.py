@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 from tvm import relax, tirx
 
-from sparsec.backends.cpu.context import HAND_WRITTEN, OPAQUE, LoweringContext
+from sparsec.backends.relax.context import HAND_WRITTEN, OPAQUE, LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 
 PRODUCTS = {"Conv": (0, 3), "MatMul": (0, 3), "Attention": (0, 1, 2)}

@@ -13,13 +13,13 @@ import numpy as np
 import onnx_ir as ir
 from tvm import relax, te, tirx
 
-from sparsec.backends.cpu.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.cuda.products import Layer, emit
-from sparsec.backends.importer.node import compute
+from sparsec.backends.relax.importer.node import compute
+from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels.activations import ACTIVATIONS
 from sparsec.kernels.cuda.params import Window
+from sparsec.kernels.emit.activations import ACTIVATIONS
 
 COPIED = 4
 """Channels to a multiple of which images of few channels are padded, so that a copy brings several."""

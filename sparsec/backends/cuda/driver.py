@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsec.backends import tvm_runtime
-from sparsec.backends.memory import CUDA, Memory, on_device
 from sparsec.errors import ArtifactError, ToolchainError
+from sparsec.machine import tvm_runtime
+from sparsec.machine.memory import CUDA, Memory, on_device
 from sparsec.target import CUDA_ARCHS
 
 CUDART = "libcudart.so.13"

@@ -7,9 +7,9 @@ import math
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cpu.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.cuda.products import Layer, emit
+from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.shapes import static_shape
 
 

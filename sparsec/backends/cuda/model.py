@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu.weights import weight_array
 from sparsec.backends.cuda.arrange import GROUP, project
 from sparsec.backends.cuda.build import build
 from sparsec.backends.cuda.lower import lower
 from sparsec.backends.cuda.planning import layer_options
 from sparsec.backends.program import Program
+from sparsec.backends.relax.weights import weight_array
+from sparsec.cost.option import Option
 from sparsec.errors import UsageError
-from sparsec.option import Option
 from sparsec.target import Target
 
 Choose = Callable[[str, list[Option]], Any]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from sparsec.backends.cuda import attention, conv, matmul
 from sparsec.backends.cuda.lower import HALVES
 from sparsec.backends.cuda.products import Layer, options
-from sparsec.option import Option
+from sparsec.cost.option import Option
 from sparsec.target import Target
 
 

@@ -15,12 +15,12 @@ from tvm import relax
 from sparsec.backends.cuda import arrange
 from sparsec.backends.cuda.arrange import Arranged
 from sparsec.backends.cuda.context import CudaContext
+from sparsec.cost.option import GpuWork, Option
 from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, rest, tiles, wgmma, wgmma_dense, wgmma_sp
 from sparsec.kernels.cuda.bitmap import BitmapParams
 from sparsec.kernels.cuda.params import Gather, MmaParams, Window, reject
 from sparsec.kernels.cuda.rest import RestParams
-from sparsec.kernels.product import Epilogue
-from sparsec.option import GpuWork, Option
+from sparsec.kernels.emit.epilogue import Epilogue
 
 FAMILIES: dict[str, Any] = {"mma": mma_dense, "mma.sp": mma_sp, "mma.sp + rest": rest, "wgmma": wgmma_dense,
                             "wgmma.sp": wgmma_sp, "bitmap": bitmap}

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends import tvm_runtime
 from sparsec.backends.cpu.lower import Lowered
 from sparsec.backends.cpu.profile import CONTINUE, KernelTime, named
 from sparsec.backends.cuda import driver
@@ -23,6 +22,7 @@ from sparsec.backends.cuda.replay import replay
 from sparsec.backends.cuda.toolchain import version
 from sparsec.backends.program import Program
 from sparsec.errors import ToolchainError
+from sparsec.machine import tvm_runtime
 
 
 def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 5) -> list[KernelTime]:

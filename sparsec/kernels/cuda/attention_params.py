@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sparsec.kernels.attention import Projection
 from sparsec.kernels.cuda.params import VECTOR_BYTES
 from sparsec.kernels.cuda.tiles import LIMITS
+from sparsec.kernels.emit.projection import Projection
 
 STAGES = 2  # of keys and values in shared memory: one is multiplied while the other is filled
 ITEMSIZE = 2

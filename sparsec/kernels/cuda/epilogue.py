@@ -12,11 +12,11 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.activations import ACTIVATIONS
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.params import OUTPUTS, VECTOR_BYTES, MmaParams
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.epilogue import Epilogue
 
 THREADS = 256  # of a block of the kernel that sums shares of K
 

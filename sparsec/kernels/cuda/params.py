@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from sparsec.kernels.product import Epilogue
+from sparsec.kernels.emit.epilogue import Epilogue
 
 LAYOUTS = ("kn", "nk")
 ITEMSIZES = {"float16": 2, "bfloat16": 2, "int8": 1}

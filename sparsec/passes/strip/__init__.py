@@ -9,8 +9,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
-from sparsec.graph.liveness.analysis import Liveness, active_weights, analyse, weight_of
-from sparsec.graph.liveness.node import name
+from sparsec.analysis.liveness.analysis import Liveness, active_weights, analyse, weight_of
+from sparsec.analysis.liveness.node import name
 from sparsec.passes.context import Context, Report
 from sparsec.passes.rewrite import clean, node_name
 from sparsec.passes.strip.duplicates import merge_duplicates

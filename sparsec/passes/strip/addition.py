@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.analysis.liveness.edit import replace_input
+from sparsec.analysis.liveness.facts import Array, dims
+from sparsec.analysis.liveness.node import constant_of, is_constant
 from sparsec.graph.constants import add_constant
-from sparsec.graph.liveness.edit import replace_input
-from sparsec.graph.liveness.facts import Array, dims
-from sparsec.graph.liveness.node import constant_of, is_constant
 from sparsec.passes.rewrite import only_use
 
 

@@ -12,13 +12,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsec.graph.liveness import reshape
-from sparsec.graph.liveness.analysis import RULES, Liveness, weight_of
-from sparsec.graph.liveness.conv import groups_of
-from sparsec.graph.liveness.edit import set_data
-from sparsec.graph.liveness.facts import Array, dims
-from sparsec.graph.liveness.node import constant_of
-from sparsec.graph.liveness.slabs import Key, can_lose
+from sparsec.analysis.liveness import reshape
+from sparsec.analysis.liveness.analysis import RULES, Liveness, weight_of
+from sparsec.analysis.liveness.conv import groups_of
+from sparsec.analysis.liveness.edit import set_data
+from sparsec.analysis.liveness.facts import Array, dims
+from sparsec.analysis.liveness.node import constant_of
+from sparsec.analysis.liveness.slabs import Key, can_lose
 
 Labels = NDArray[np.int64]  # by slab, the first slab that is equal to it
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from sparsec.graph.liveness.analysis import Liveness, needed_elements, weight_of
-from sparsec.graph.liveness.coupling import settle
-from sparsec.graph.liveness.edit import set_data
-from sparsec.graph.liveness.facts import constant
-from sparsec.graph.liveness.slabs import Hold, Key
+from sparsec.analysis.liveness.analysis import Liveness, needed_elements, weight_of
+from sparsec.analysis.liveness.coupling import settle
+from sparsec.analysis.liveness.edit import set_data
+from sparsec.analysis.liveness.facts import constant
+from sparsec.analysis.liveness.slabs import Hold, Key
 from sparsec.passes.strip.addition import add, is_free
 from sparsec.passes.strip.plan import Plan, cheaper, plan_layer
 

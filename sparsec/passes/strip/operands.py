@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.analysis import RULES, Liveness
-from sparsec.graph.liveness.edit import replace_input
-from sparsec.graph.liveness.facts import dims
+from sparsec.analysis.liveness.analysis import RULES, Liveness
+from sparsec.analysis.liveness.edit import replace_input
+from sparsec.analysis.liveness.facts import dims
 
 BROADCASTING = ("Add", "Div", "Max", "Mean", "Min", "Mul", "Pow", "Sub", "Sum", "Where")
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.analysis import weight_of
-from sparsec.graph.liveness.contraction import operands
-from sparsec.graph.liveness.conv import constant_sum, grouped, grouped_weight, ungrouped_weight, windows
-from sparsec.graph.liveness.facts import Array, Known, Mask, dims, spread
-from sparsec.graph.liveness.node import constant_of, operand
-from sparsec.graph.liveness.slabs import Key
-from sparsec.graph.liveness.window import reads_padding
+from sparsec.analysis.liveness.analysis import weight_of
+from sparsec.analysis.liveness.contraction import operands
+from sparsec.analysis.liveness.conv import constant_sum, grouped, grouped_weight, ungrouped_weight, windows
+from sparsec.analysis.liveness.facts import Array, Known, Mask, dims, spread
+from sparsec.analysis.liveness.node import constant_of, operand
+from sparsec.analysis.liveness.slabs import Key
+from sparsec.analysis.liveness.window import reads_padding
 
 Facts = Mapping[ir.Value, Known]
 

@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from sparsec.graph.liveness.analysis import RULES, Liveness, weight_of
-from sparsec.graph.liveness.coupling import settle
-from sparsec.graph.liveness.edit import set_data
-from sparsec.graph.liveness.node import constant_of
-from sparsec.graph.liveness.slabs import NEEDED, Cut, Hold, Key, can_lose
+from sparsec.analysis.liveness.analysis import RULES, Liveness, weight_of
+from sparsec.analysis.liveness.coupling import settle
+from sparsec.analysis.liveness.edit import set_data
+from sparsec.analysis.liveness.node import constant_of
+from sparsec.analysis.liveness.slabs import NEEDED, Cut, Hold, Key, can_lose
 from sparsec.passes.rewrite import node_name
 from sparsec.passes.strip.report import Kept
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.liveness.analysis import weight_of
-from sparsec.graph.liveness.facts import Mask, dims
+from sparsec.analysis.liveness.analysis import weight_of
+from sparsec.analysis.liveness.facts import Mask, dims
 from sparsec.passes.context import Note, Report
 from sparsec.passes.rewrite import node_name
 

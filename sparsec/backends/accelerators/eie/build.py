@@ -1,0 +1,54 @@
+"""Compiling a planned graph for the accelerator, and executing what was compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS
+from sparsec.backends.accelerators.eie.architecture import Architecture
+from sparsec.backends.accelerators.eie.inference import infer
+from sparsec.backends.accelerators.eie.network import Feeds, compile_network, run
+from sparsec.backends.accelerators.eie.program import pack, unpack
+from sparsec.backends.accelerators.eie.simulate import LayerResult
+from sparsec.backends.program import Program
+
+
+def build(graph: ir.Model, feeds: Feeds, accelerator: str) -> tuple[Program, list[dict[str, Any]]]:
+    """Compile for the published configuration; also the report's row of every layer, with its simulated time.
+
+    Args:
+        graph: the planned graph.
+        feeds: inputs by name; they decide the fixed-point formats and the simulated times.
+        accelerator: a key of `accelerator.ACCELERATORS`.
+
+    Raises:
+        SimulationError: a layer cannot be quantised or does not fit, or activations are not finite.
+        UnsupportedOperatorError: a node runs neither on the accelerator nor on the host.
+
+    """
+    arch = Architecture()
+    network = compile_network(graph, feeds, arch)
+    results = infer(network, feeds, ACCELERATORS[accelerator], arch).layers
+    operators = {str(node.name): node.op_type for node in graph.graph}
+    return pack(network, arch), [_row(result, operators[result.name], accelerator) for result in results]
+
+
+def _row(result: LayerResult, operator: str, accelerator: str) -> dict[str, Any]:
+    storage = result.storage
+    return {
+        "layer": result.name, "operator": operator, "shape": [int(size) for size in result.shape.split(" x ")],
+        "format": "eie", "kernel": accelerator, "detail": f"{result.kind}, {storage.segments} segment(s)",
+        "weights": storage.weights, "nonzeros": storage.kept, "bytes": storage.nbytes,
+        "predicted_us": round(result.time_us, 3), "measured_us": None,
+        "reason": f"simulated: {result.utilisation:.0%} of the PE-cycles process entries",
+    }  # fmt: skip
+
+
+def execute(constants: Sequence[NDArray[Any]]) -> Callable[[Feeds], list[NDArray[Any]]]:
+    """The function from inputs to outputs, in order, of an artifact's constants: in fixed point, as the accelerator."""
+    network, _ = unpack(constants)
+    return lambda feeds: list(run(network, feeds).outputs.values())

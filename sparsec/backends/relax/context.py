@@ -1,0 +1,196 @@
+"""What a lowering may use: the Relax function under construction and the expressions of the graph's values.
+
+Physical convention: a value in a layout other than `Plain` is one flat float32 tensor of `layout.size` elements; a
+`Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
+other without a copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax, tirx
+
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.layout import PLAIN, Layout, Plain
+from sparsec.graph.shapes import static_shape
+from sparsec.kernels.emit.isa import Isa
+from sparsec.target import Target
+
+EMBEDDED = 1024  # elements up to which a constant is compiled in, where Relax can fold it
+HAND_WRITTEN = "sparsec.hand_written"  # attribute of kernels that bring their own schedule
+OPAQUE = 8  # TOpPattern::kOpaque: Relax fuses nothing into the kernel
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """A kernel with its constant arguments; the activations follow, as flat float32 buffers of these sizes."""
+
+    kernel: tirx.PrimFunc
+    constants: tuple[np.ndarray, ...]
+    input_sizes: tuple[int, ...]
+    output_size: int
+
+
+@dataclass
+class LoweringContext:
+    """The state of one lowering; see the module's docstring for what `env` holds.
+
+    Attributes:
+        bb: the builder of `main`, inside a dataflow block.
+        isa: what kernels may assume of the processor.
+        target: what the model is compiled for.
+        lower_node: binds the outputs of a node; for operators that contain or become other nodes.
+        precision: the fewest bits that operators may compute with, a key of `sparsec.cost.option.PRECISIONS`.
+        env: the expression of every value that has been lowered, as it was bound (flat or in its ONNX shape).
+        arrays: contents of the values that are known at compile time beside the initializers.
+        constants: runtime constants so far, by the parameter of `main` that receives each.
+        node: the node that is being lowered.
+        calls: every call of a kernel so far: its function's name and the node's.
+
+    """
+
+    bb: relax.BlockBuilder
+    isa: Isa
+    target: Target
+    lower_node: Callable[[LoweringContext, ir.Node], None]
+    precision: str = "fp32"
+    env: dict[ir.Value, relax.Expr] = field(default_factory=dict)
+    arrays: dict[ir.Value, np.ndarray] = field(default_factory=dict)
+    constants: dict[relax.Var, np.ndarray] = field(default_factory=dict)
+    node: ir.Node | None = None
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    _by_digest: dict[tuple[str, tuple[int, ...], bytes], relax.Var] = field(default_factory=dict)
+    _functions: dict[int, tuple[tirx.PrimFunc, relax.GlobalVar]] = field(default_factory=dict)
+    _views: dict[ir.Value, dict[tuple[int, ...], relax.Expr]] = field(default_factory=dict)
+
+    @property
+    def cpu_kernels(self) -> bool:
+        """Whether the CPU's hand-written kernels can be called."""
+        return True
+
+    def layout(self, value: ir.Value | None) -> Layout:
+        """Where the layout pass put a value."""
+        layout: Layout = _present(value).meta.get("layout", PLAIN)
+        return layout
+
+    def shape(self, value: ir.Value | None) -> tuple[int, ...]:
+        """The static ONNX shape of a value.
+
+        Raises:
+            UnsupportedOperatorError: a dimension is unknown at compile time.
+
+        """
+        value = _present(value)
+        shape = static_shape(value)
+        if shape is None:
+            raise UnsupportedOperatorError(f"the shape of '{value.name}' is {value.shape}, not static")
+        return shape
+
+    def dtype(self, value: ir.Value | None) -> str:
+        """The numpy name of a value's element type.
+
+        Raises:
+            UnsupportedOperatorError: it is unknown, or the value is no tensor.
+
+        """
+        value = _present(value)
+        if value.dtype is None or not isinstance(value.type, ir.TensorType):
+            raise UnsupportedOperatorError(f"'{value.name}' is no tensor of a known element type")
+        return value.dtype.numpy().name
+
+    def constant(self, array: np.ndarray) -> relax.Expr:
+        """A runtime constant: a parameter of `main` that the program's `constants` fill; equal arrays share one."""
+        array = np.array(array, order="C", copy=None)
+        key = (array.dtype.name, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest())
+        if key not in self._by_digest:
+            var = relax.Var(f"constant_{len(self.constants)}", relax.TensorType(array.shape, array.dtype.name))
+            self._by_digest[key] = var
+            self.constants[var] = array
+        return self._by_digest[key]
+
+    def array(self, value: ir.Value | None) -> np.ndarray | None:
+        """The value's contents where they are known at compile time; None for an absent value, too."""
+        if value is None:
+            return None
+        return self.arrays.get(value) if value.const_value is None else value.const_value.numpy()
+
+    def call(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr], *sizes: int,
+             dtype: str = "float32") -> relax.Expr:
+        """Run a kernel on flat buffers; its last `len(sizes)` parameters are the outputs, flat buffers of these sizes.
+
+        Returns one tensor, or for several sizes a tuple expression to be indexed. A PrimFunc enters the module once
+        however often the same object is called.
+        """
+        if id(prim_func) not in self._functions:
+            name = str(prim_func.attrs["global_symbol"]) if "global_symbol" in prim_func.attrs else "kernel"
+            private = prim_func.without_attr("global_symbol").with_attr({"op_pattern": OPAQUE, HAND_WRITTEN: True})
+            self._functions[id(prim_func)] = (prim_func, self.bb.add_func(private, name))
+        types = [relax.TensorType((size,), dtype) for size in sizes]
+        function = self._functions[id(prim_func)][1]
+        self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
+        return self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
+
+    def emit(self, call: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:
+        """Run a kernel on its constants and on activations."""
+        return self.call(call.kernel, [*map(self.constant, call.constants), *inputs], call.output_size)
+
+    def bind(self, value: ir.Value, expr: relax.Expr) -> None:
+        """Record the expression of a value: flat, or in its ONNX shape."""
+        self.env[value] = expr
+        self._views.pop(value, None)
+
+    def know(self, value: ir.Value, array: np.ndarray) -> None:
+        """Record a value's contents, known at compile time; its type follows."""
+        self.arrays[value] = array
+        value.type, value.shape = ir.TensorType(ir.DataType.from_numpy(array.dtype)), ir.Shape(array.shape)
+
+    def forget(self, value: ir.Value) -> None:
+        """Drop what is known of a value, which will be computed again."""
+        self.env.pop(value, None)
+        self.arrays.pop(value, None)
+        self._views.pop(value, None)
+
+    def flat(self, value: ir.Value | None) -> relax.Expr:
+        """The value as one flat buffer, in its layout."""
+        value = _present(value)
+        if isinstance(self.layout(value), Plain):
+            return self._view(value, (math.prod(self.shape(value)),))
+        return self.env[value]
+
+    def tensor(self, value: ir.Value | None) -> relax.Expr:
+        """The value as a tensor of its ONNX shape; its layout must be `Plain`. Small constants are compiled in."""
+        value = _present(value)
+        if not isinstance(self.layout(value), Plain):
+            raise UnsupportedOperatorError(f"'{value.name}' arrives in {self.layout(value)} without a Reformat")
+        array = self.array(value)
+        if value not in self.env and array is not None and 0 < array.size <= EMBEDDED:
+            return relax.const(array, array.dtype.name)
+        return self._view(value, self.shape(value))
+
+    def _view(self, value: ir.Value, shape: tuple[int, ...]) -> relax.Expr:
+        """The bound expression, or a constant, reshaped if it has not that shape yet; Relax makes a view of it."""
+        if value not in self.env:
+            array = self.array(value)
+            if array is None:
+                raise UnsupportedOperatorError(f"'{value.name}' is used before it is computed")
+            return self.constant(array.reshape(shape))
+        expr = self.env[value]
+        if tuple(int(dim) for dim in expr.ty.shape) == shape:
+            return expr
+        views = self._views.setdefault(value, {})
+        if shape not in views:
+            views[shape] = self.bb.emit(relax.op.reshape(expr, shape))
+        return views[shape]
+
+
+def _present(value: ir.Value | None) -> ir.Value:
+    """The value of an input that an operator cannot do without."""
+    if value is None:
+        raise UnsupportedOperatorError("an input that it needs is absent")
+    return value

@@ -1,0 +1,64 @@
+"""What the lowerings read of a sparsec::Conv or sparsec::MatMul: its constant inputs and its epilogue."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.kernels.emit.epilogue import Epilogue
+
+
+def weight_array(node: ir.Node) -> np.ndarray:
+    """The weight as it stands in the graph."""
+    return _constant(node.inputs[1])
+
+
+def bias_vector(node: ir.Node) -> np.ndarray:
+    """The bias (outputs,), zeros where the node has none."""
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return np.zeros(weight_array(node).shape[0], np.float32) if bias is None else _constant(bias)
+
+
+def _constant(value: ir.Value | None) -> np.ndarray:
+    assert value is not None
+    assert value.const_value is not None  # the lift pass takes constant weights only
+    return value.const_value.numpy()
+
+
+def residual(node: ir.Node) -> ir.Value | None:
+    """The value that is added before the activation."""
+    return node.inputs[3] if len(node.inputs) > 3 else None
+
+
+def epilogue_of(node: ir.Node) -> Epilogue:
+    """The epilogue."""
+    attributes = node.attributes
+    return Epilogue(attributes.get_string("activation", "none"), attributes.get_float("alpha", 0.0),
+                    attributes.get_float("beta", 0.0), residual(node) is not None)
+
+
+def chosen(node: ir.Node) -> Any:
+    """The parameters of the kernel that the plan chose."""
+    return node.meta["choice"].winner.option.params
+
+
+def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:
+    """A spatial attribute as (height, width); a sequence has height 1."""
+    rank = weight_array(node).ndim - 2
+    values = node.attributes.get_ints(name, (default,) * rank)
+    return (default, values[0]) if rank == 1 else (values[0], values[1])
+
+
+def window(node: ir.Node) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The kernel's (height, width) and the (top, left) padding."""
+    kernel = (1, *weight_array(node).shape[2:])[-2:]
+    pads = node.attributes.get_ints("pads", (0,) * 4)
+    return kernel, (0, pads[0]) if len(pads) == 2 else (pads[0], pads[1])
+
+
+def is_depthwise(node: ir.Node) -> bool:
+    """Whether every channel of a convolution is a group of its own, with one output channel."""
+    outputs, per_group = weight_array(node).shape[:2]
+    return bool(per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1)

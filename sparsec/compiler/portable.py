@@ -1,0 +1,94 @@
+"""Artifacts without native code: the model itself, to be compiled on the machine that opens it.
+
+A portable artifact is an artifact of target `portable`: no library, no constants, and the whole ONNX model with its
+weights as the graph. Opening one runs the compiler, which must be installed, and nothing of the file is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from sparsec.artifact.file import MOST_BUCKETS, Artifact
+from sparsec.backends.program import Program, TensorSpec
+from sparsec.errors import ArtifactError
+from sparsec.graph import reader
+from sparsec.graph.shapes import static_shape
+from sparsec.graph.sizes import Shapes, buckets
+from sparsec.target import Target, resolve
+
+TARGET = Target("portable", "portable", vector_bits=0)
+LARGEST = 2**31 - 2**20
+"""Bytes of weights: protobuf ends at 2 GiB."""
+
+
+OPTIONS: dict[str, type | tuple[type, ...]] = {
+    "target": str, "verify": bool, "strict": bool, "strict_ieee": bool, "tune": str, "tune_seconds": (float, int),
+    "precision": (str, type(None)), "project_2of4": bool, "optimize": str, "codec": str,
+    "max_error": (float, int, type(None)), "shapes": dict}
+"""The arguments of `sparsec.compile` that a portable artifact carries, and their types in JSON."""
+
+
+def pack(model: reader.Source, *, shapes: Shapes | None = None, threads: int = 1, target: str = "cpu",
+         **options: Any) -> Artifact:
+    """The portable artifact of a model, which is compiled with these arguments of `sparsec.compile`: see `OPTIONS`.
+
+    Raises:
+        ModelError, ShapeError: the model cannot be read, or its shapes are not static.
+        UsageError: an argument is none of its values.
+        ArtifactError: the model's weights take over 2 GiB.
+
+    """
+    from sparsec.compiler.compile import check_choices
+
+    check_choices(resolve(target), threads=threads, **{
+        name: value for name, value in options.items() if name in ("precision", "optimize", "codec", "tune")})
+    graph = reader.load(model, symbolic=True)
+    bound = reader.load(model, shapes=buckets(graph, shapes or {}, MOST_BUCKETS)[0]).graph
+    total = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
+    if total > LARGEST:
+        raise ArtifactError(f"the model's weights take {total} bytes and a portable artifact holds at most {LARGEST}; "
+                            "compile it for a processor instead")
+    program = Program(b"", "main", (), _specs(bound.inputs), _specs(bound.outputs))
+    content: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
+    report: dict[str, Any] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None,
+                              "options": {**options, "target": target,
+                                          "shapes": {name: list(shape) for name, shape in (shapes or {}).items()}}}
+    return Artifact.build(program, TARGET, threads, content, report)
+
+
+def is_portable(artifact: Artifact) -> bool:
+    """Whether the artifact holds a model in place of native code."""
+    return artifact.manifest.target == TARGET.name
+
+
+def build(artifact: Artifact, **options: Any) -> Artifact:
+    """Compile a portable artifact for the machine at hand; other artifacts are returned as they are.
+
+    Args:
+        artifact: what was opened.
+        options: further arguments of `sparsec.compile`, such as `tune`, in place of those that it was packed with.
+
+    Raises:
+        ArtifactError: the arguments that it carries are none.
+        SparsecError: as `sparsec.compile` does.
+
+    """
+    if not is_portable(artifact):
+        return artifact
+    from sparsec.compiler.compile import compile as compile_model
+
+    carried = artifact.report.get("options")
+    if not isinstance(carried, dict) or not all(
+            name in OPTIONS and isinstance(value, OPTIONS[name]) for name, value in carried.items()) or not all(
+            isinstance(shape, list) and all(isinstance(size, int | str) for size in shape)
+            for shape in carried.get("shapes", {}).values()):
+        raise ArtifactError("the portable artifact carries arguments that are none; pack the model again")
+    return compile_model(artifact.graph, **{"threads": artifact.manifest.threads, **carried, **options})
+
+
+def _specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(value.name or "", value.dtype.numpy().name if value.dtype else "float32",
+                            static_shape(value) or ()) for value in values)

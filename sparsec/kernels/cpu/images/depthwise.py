@@ -1,0 +1,96 @@
+"""Depthwise convolution over the padded flat layout: every channel is convolved with a kernel of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.operators.epilogue import apply
+from sparsec.kernels.cpu.images.padded import clear_border, load_lanes, padded_rows, pixels
+from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
+from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.loops import shared
+from sparsec.kernels.emit.tir import Buffers, kernel, splat
+
+
+@dataclass(frozen=True)
+class DepthwiseParams:
+    """A depthwise convolution: its window and what follows; a residual lies like the output."""
+
+    window: Window
+    epilogue: Epilogue = field(default_factory=Epilogue)
+
+
+def reject(params: DepthwiseParams) -> str | None:
+    """Why there is no kernel for these parameters, or None."""
+    inputs, outputs = params.window.source.channels, params.window.target.channels
+    if inputs != outputs:
+        return f"{outputs} outputs of {inputs} channels: the depth multiplier is not 1"
+    return None
+
+
+def pack(weight: np.ndarray) -> np.ndarray:
+    """The kernel's flat weights from ONNX's (channels, 1, kh, kw)."""
+    return np.ascontiguousarray(weight, np.float32).ravel()
+
+
+def build(params: DepthwiseParams, isa: Isa) -> Any:
+    """The kernel: (weight, bias, x, [residual]) -> y."""
+    w, target, lanes = params.window, params.window.target, isa.lanes
+    size = w.kernel[0] * w.kernel[1]
+
+    def body(b: Buffers) -> None:
+        with shared(target.channels, isa) as c:
+            clear_border(b["y"], target, c, lanes)
+            weights = [T.Bind(splat(b["weight"][c * size + tap], lanes)) for tap in range(size)]
+            bias = T.Bind(splat(b["bias"][c], lanes))
+            with T.serial(0, target.batch) as n:
+                slide(b["y"], w, n, c, lanes, lambda tile: [
+                    _finish(b, params, total, tile, row)
+                    for row, total in enumerate(_sums(b["x"], w, tile, weights, bias))
+                ], padding=w.source.clean)
+
+    sizes = {"weight": target.channels * size, "bias": target.channels, "x": w.source.size}
+    residual = {"residual": target.size} if params.epilogue.residual else {}
+    return kernel({name: (size, "float32") for name, size in {**sizes, **residual, "y": target.size}.items()}, body)
+
+
+def _sums(x: Any, w: Window, tile: Tile, weights: list[Any], bias: Any) -> list[Any]:
+    """The convolution and its bias, for each row of the tile."""
+    totals = [bias] * w.block
+    for vectors, pairs in taps(x, w, tile):
+        for row, k in pairs:
+            products = (weights[k * w.kernel[1] + j] * vector for j, vector in enumerate(vectors))
+            totals[row] = T.Bind(sum(products, start=totals[row]))
+    return totals
+
+
+def _finish(b: Buffers, params: DepthwiseParams, total: Any, tile: Tile, row: int) -> Any:
+    """Residual and activation."""
+    e, target, first = params.epilogue, params.window.target, tile.vector * tile.lanes
+    if e.residual:
+        end = target.width - first if isinstance(first, int) else tile.lanes
+        start = padded_rows(target).start(tile.n, tile.c, tile.row + row)
+        total = total + load_lanes(b["residual"], start + first, tile.lanes, 0, end)
+    return ACTIVATIONS[e.activation](total, tile.lanes, e.alpha, e.beta)
+
+
+def reference(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: DepthwiseParams,
+              residual: np.ndarray | None = None) -> np.ndarray:
+    """The flat output of flat arrays; positions that its layout leaves undefined are NaN."""
+    w, e, rows = params.window, params.epilogue, padded_rows(params.window.target)
+    (sh, sw), (dh, dw), (top, left) = w.strides, w.dilations, w.begins
+    images = np.pad(pixels(x, padded_rows(w.source)), (
+        (0, 0), (0, 0), (top, rows.height * sh + w.reach[0]), (left, rows.width * sw + w.reach[1])))
+    total = np.zeros((rows.batch, rows.channels, rows.height, rows.width), np.float32)
+    for i, j in np.ndindex(w.kernel):
+        total += weight[:, :, i, j, None] * images[:, :, i * dh::sh, j * dw::sw][:, :, :rows.height, :rows.width]
+    y = np.full(rows.size, 0.0 if w.target.clean else np.nan, np.float32)
+    residual = None if residual is None else pixels(residual, rows)
+    pixels(y, rows)[...] = apply(total, bias[:, None, None], residual, e.activation, e.alpha, e.beta)
+    return y

@@ -1,0 +1,217 @@
+"""Vocabulary of the kernels over images: rows in a flat buffer, vectors along a row, and the edges of both.
+
+Nothing here reads or writes outside a channel's pixels and padding: vectors that hang over an edge use masked loads and
+stores, which cost nothing on AVX-512 and little on AVX2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import PaddedFlat, round_up
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.loops import along, each, shared
+from sparsec.kernels.emit.tir import lanes_of, load, splat, store
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the rows of images (batch, channels, height, width) lie in a flat buffer, whatever its layout."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    origin: int
+    channel_stride: int
+    image_stride: int
+    row_stride: int
+    size: int
+
+    def start(self, n: Any, c: Any, h: Any) -> Any:
+        """Index of pixel (n, c, h, 0)."""
+        return self.origin + c * self.channel_stride + n * self.image_stride + h * self.row_stride
+
+
+def plain_rows(batch: int, channels: int, height: int, width: int) -> Rows:
+    """The rows of a row-major (batch, channels, height, width) array."""
+    area = height * width
+    return Rows(batch, channels, height, width, 0, area, channels * area, width, batch * channels * area)
+
+
+def padded_rows(layout: PaddedFlat) -> Rows:
+    """The rows of a padded flat layout."""
+    return Rows(layout.batch, layout.channels, layout.height, layout.width, layout.origin, layout.channel_stride,
+                layout.pitch * layout.row_stride, layout.row_stride, layout.size)
+
+
+def pixels(buffer: np.ndarray, rows: Rows) -> np.ndarray:
+    """A writable (batch, channels, height, width) view of a flat numpy buffer."""
+    shape = (rows.batch, rows.channels, rows.height, rows.width)
+    strides = (rows.image_stride, rows.channel_stride, rows.row_stride, 1)
+    return np.lib.stride_tricks.as_strided(buffer[rows.origin:], shape, [4 * s for s in strides])
+
+
+
+
+
+
+
+
+def lane_mask(first: int, end: int, lanes: int) -> Any:
+    """A constant vector that is true in lanes first <= l < end."""
+    lane = T.Ramp(T.int32(0), 1, lanes)
+    mask = lane < T.Broadcast(T.int32(end), lanes)
+    return mask if first <= 0 else T.bitwise_and(mask, lane >= T.Broadcast(T.int32(first), lanes))
+
+
+def load_lanes(buffer: Any, index: Any, lanes: int, first: int, end: int, fill: float = 0.0) -> Any:
+    """A vector whose lanes first <= l < end come from the buffer at `index + l`; the others hold `fill`, unread."""
+    if first <= 0 and end >= lanes:
+        return load(buffer, index, lanes)
+    if end <= max(first, 0):
+        return splat(fill, lanes)
+    return T.call_llvm_intrin(f"float32x{lanes}", f"llvm.masked.load.v{lanes}f32.p0", _address(buffer, index, "r"),
+                              lane_mask(first, end, lanes), splat(fill, lanes))
+
+
+def store_lanes(buffer: Any, index: Any, vector: Any, end: int) -> None:
+    """Store the lanes l < end of a vector; nothing else is touched."""
+    lanes = lanes_of(vector)
+    if end >= lanes:
+        store(buffer, index, vector)
+    elif end > 0:
+        T.evaluate(T.call_llvm_intrin("void", f"llvm.masked.store.v{lanes}f32.p0", vector,
+                                      _address(buffer, index, "w"), lane_mask(0, end, lanes)))
+
+
+def _address(buffer: Any, index: Any, access: str) -> Any:
+    """A pointer into the buffer; `T.address_of` would have TVM shrink a scratch as if one element were touched."""
+    return buffer.access_ptr(access, offset=index)
+
+
+def keep_lanes(vector: Any, end: int) -> Any:
+    """The vector with zeros in lanes l >= end, whatever they held.
+
+    Not a T.Select: inside of one, TVM takes its condition for true, and so would undo the masks of loads in `vector`.
+    """
+    lanes = lanes_of(vector)
+    if end >= lanes:
+        return vector
+    return T.Shuffle([vector, splat(0.0, lanes)], [lane if lane < end else lanes + lane for lane in range(lanes)])
+
+
+def fill(buffer: Any, start: Any, count: int, lanes: int, value: float = 0.0) -> None:
+    """Set `count` floats from index `start`."""
+    vector = splat(value, lanes)
+    each(0, count // lanes, lambda t: store(buffer, start + t * lanes, vector))
+    store_lanes(buffer, start + count // lanes * lanes, vector, count % lanes)
+
+
+def columns(buffer: Any, start: Any, first: Any, step: int, phase: int, lanes: int, width: int,
+            outside: float = 0.0) -> Any:
+    """Every `step`-th pixel of a row: lane l holds column `first + phase + l * step`.
+
+    Args:
+        buffer: where the row is.
+        start: index of the row's column 0.
+        first: an int, or an expression where the columns [first, first + lanes * step) are known to be inside the row.
+        step: columns from lane to lane.
+        phase: 0 <= phase < step; the phases of one `first` share their loads.
+        lanes: elements of the result.
+        width: pixels of the row.
+        outside: what columns left and right of the row hold; they are not read.
+
+    """
+    def contiguous(first: Any) -> Any:
+        if not isinstance(first, int):
+            return load(buffer, start + first, lanes)
+        return load_lanes(buffer, start + first, lanes, -first, width - first, outside)
+
+    def pixel(column: Any) -> Any:
+        return buffer[start + column] if not isinstance(column, int) or 0 <= column < width else T.float32(outside)
+
+    if step == 1:
+        return contiguous(first)
+    if step == 2:
+        return T.Shuffle([contiguous(first), contiguous(first + lanes)], list(range(phase, 2 * lanes, 2)))
+    return T.Shuffle([pixel(first + phase + step * lane) for lane in range(lanes)], list(range(lanes)))
+
+
+def junk_fits(layout: PaddedFlat) -> bool:
+    """Whether even the last row's columns up to the row stride lie inside the channel."""
+    return layout.origin + layout.rows * layout.row_stride <= layout.channel_stride
+
+
+def clear_border(buffer: Any, layout: PaddedFlat, c: Any, lanes: int) -> None:
+    """Where the layout is clean, write the zeros before, between and behind the images of channel `c`.
+
+    `put` and `end_row` write those behind each row, so this has to come first.
+    """
+    row_stride, base = layout.row_stride, c * layout.channel_stride
+    if not layout.clean:
+        return
+    if not junk_fits(layout):
+        fill(buffer, base, layout.channel_stride, lanes)
+        return
+    separators = padded_rows(layout).start(0, c, layout.height)
+    end = layout.origin + layout.rows * row_stride
+    fill(buffer, base, layout.origin, lanes)
+    each(0, layout.batch - 1, lambda n: fill(
+        buffer, separators + n * layout.pitch * row_stride, layout.row_pad * row_stride, lanes))
+    fill(buffer, base + end, layout.channel_stride - end, lanes)
+
+
+def put(buffer: Any, layout: PaddedFlat, start: Any, first: Any, vector: Any) -> None:
+    """Write columns first, first + 1, … of a row; `end_row` has to follow.
+
+    Args:
+        buffer: a buffer of that layout.
+        layout: where the row is.
+        start: index of the row's column 0.
+        first: column of lane 0; an int, or an expression where every lane is known to be inside.
+        vector: the values; lanes behind the row's end are ignored.
+
+    """
+    valid = layout.width - first if isinstance(first, int) else lanes_of(vector)
+    if valid < lanes_of(vector) and layout.clean and junk_fits(layout):
+        store_lanes(buffer, start + first, keep_lanes(vector, valid), layout.row_stride - first)
+    else:
+        store_lanes(buffer, start + first, vector, valid)
+
+
+def end_row(buffer: Any, layout: PaddedFlat, start: Any, lanes: int) -> None:
+    """Where the layout is clean, write the zeros behind a row that a partial vector of `put` has not reached."""
+    first = round_up(layout.width, lanes)
+    if layout.clean and junk_fits(layout) and first < layout.row_stride:
+        fill(buffer, start + first, layout.row_stride - first, lanes)
+
+
+def write_images(y: Any, layout: PaddedFlat, isa: Isa, inside: int, vector: Callable[[Any, Any, Any, Any], Any],
+                 channels: range | None = None) -> None:
+    """Write every row of `y` and its padding, channels shared among the threads.
+
+    Args:
+        y: a buffer of that layout.
+        layout: its layout.
+        isa: lanes and threads.
+        inside: the vectors of a row before which none hangs over an edge of what `vector` reads.
+        vector: the lanes of (image, index in `channels`, row, vector of the row); the last is an int from `inside` on.
+        channels: those to write, all if None.
+
+    """
+    rows, lanes = padded_rows(layout), isa.lanes
+    channels = channels or range(layout.channels)
+    with shared(len(channels), isa) as i:
+        c = T.Bind(i + channels.start)
+        clear_border(y, layout, c, lanes)
+        with T.serial(0, layout.batch) as n, T.serial(0, layout.height) as h:
+            start = T.Bind(rows.start(n, c, h))
+            along(-(-layout.width // lanes), 0, min(inside, layout.width // lanes),
+                  lambda t: put(y, layout, start, t * lanes, vector(n, i, h, t)))
+            end_row(y, layout, start, lanes)

@@ -1,0 +1,99 @@
+"""Deal the input of a strided convolution into phase planes, over which it is a stencil of stride 1 (`PhasePlanes`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import PaddedFlat, PhasePlanes
+from sparsec.kernels.cpu.images.padded import Rows, columns, fill, padded_rows, pixels, store_lanes
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.loops import along, shared
+from sparsec.kernels.emit.tir import Buffers, kernel
+
+
+@dataclass(frozen=True)
+class PhaseSplitParams:
+    """A split kernel.
+
+    Attributes:
+        source: layout of the convolution's input; its padding is not looked at.
+        planes: the planes; they fit (`planes.misfit` is None).
+
+    """
+
+    source: PaddedFlat
+    planes: PhasePlanes
+
+
+def build(params: PhaseSplitParams, isa: Isa) -> Any:
+    """The kernel: x -> y, both flat; y is of `planes.size`."""
+    planes, source = params.planes, padded_rows(params.source)
+
+    def body(b: Buffers) -> None:
+        with shared(source.channels, isa) as c, T.serial(0, source.batch) as n:
+            at = c * planes.channel_stride + n * (planes.output.pitch * planes.output.row_stride)
+            split_image(b["x"], source, (n, c), b["y"], planes, at, planes.begins[0], isa.lanes)
+
+    return kernel({"x": (source.size, "float32"), "y": (planes.size, "float32")}, body)
+
+
+def split_image(x: Any, source: Rows, image: tuple[Any, Any], y: Any, planes: PhasePlanes, at: Any, top: Any,
+                lanes: int) -> None:
+    """Emit the copy of an image's channel into planes.
+
+    Args:
+        x: the input.
+        source: where its rows lie.
+        image: (image, channel).
+        y: holds the planes.
+        planes: their geometry.
+        at: index of the first plane's pixel (0, 0).
+        top: rows of zeros above the image; if negative, rows of the image that are left out.
+        lanes: of a vector.
+
+    """
+    output, (sh, sw), left = planes.output, planes.strides, planes.begins[1]
+    rows, width = output.height + planes.reach[0], output.width + planes.reach[1]
+    inside = -(-left // (lanes * sw)), (source.width + left) // (lanes * sw)
+
+    def phase(a: int) -> None:
+        starts = {b: at + planes.plane(a, b) for b in planes.phases[1]}
+        first = T.max(0, T.min(rows, T.floordiv(top - a + sh - 1, sh)))  # rows [first, end) come from the image
+        end = T.max(first, T.min(rows, T.floordiv(source.height - 1 + top - a, sh) + 1))
+        for bounds in ((0, first), (end, rows)):
+            with T.serial(*bounds) as i:
+                for start in starts.values():
+                    fill(y, start + i * output.row_stride, width, lanes)
+        with T.serial(first, end) as i:
+            row = T.Bind(source.start(*image, i * sh + a - top))
+            along(-(-width // lanes), *inside, lambda t: copy(starts, i * output.row_stride, row, t))
+
+    def copy(starts: dict[int, Any], offset: Any, row: Any, t: Any) -> None:
+        for b, start in starts.items():
+            vector = columns(x, row, t * (lanes * sw) - left, sw, b, lanes, source.width)
+            store_lanes(y, start + offset + t * lanes, vector, width - t * lanes if isinstance(t, int) else lanes)
+
+    for a in planes.phases[0]:
+        phase(a)
+
+
+def reference(x: np.ndarray, params: PhaseSplitParams) -> np.ndarray:
+    """The planes of a flat source; positions that no output pixel reads are NaN."""
+    planes, output = params.planes, params.planes.output
+    (sh, sw), (top, left) = planes.strides, planes.begins
+    height, width = output.height + planes.reach[0], output.width + planes.reach[1]
+    images = pixels(x, padded_rows(params.source))
+    padded = np.zeros((*images.shape[:2], max(sh * height, top + images.shape[2]),
+                       max(sw * width, left + images.shape[3])), np.float32)
+    padded[:, :, top:top + images.shape[2], left:left + images.shape[3]] = images
+    y = np.full(planes.size, np.nan, np.float32)
+    for a in planes.phases[0]:
+        for b in planes.phases[1]:
+            rows = Rows(output.batch, planes.channels, height, width, planes.plane(a, b), planes.channel_stride,
+                        output.pitch * output.row_stride, output.row_stride, planes.size)
+            pixels(y, rows)[...] = padded[:, :, a::sh, b::sw][:, :, :height, :width]
+    return y

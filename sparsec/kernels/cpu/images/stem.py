@@ -1,0 +1,163 @@
+"""Dense convolution of a plain image with few channels, the first layer of a network, into the padded flat layout.
+
+A band of input rows is dealt into phase planes in the cache, whatever stride and padding; a register block of output
+channels x pixels then walks over channels and taps with loads at constant offsets.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import PaddedFlat, PhasePlanes, round_up
+from sparsec.graph.operators.epilogue import apply
+from sparsec.kernels.cpu.images.padded import clear_border, end_row, padded_rows, pixels, plain_rows, put
+from sparsec.kernels.cpu.images.phase_split import split_image
+from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.loops import along, shared
+from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+
+BAND_BYTES = 128 * 1024  # of the phase planes of a band: they stay in the L2 cache beside the weights
+
+
+@dataclass(frozen=True)
+class StemParams:
+    """A convolution of a plain input.
+
+    Attributes:
+        shape: (batch, channels, height, width) of the input.
+        target: layout of the output.
+        kernel: (kh, kw).
+        strides: (sh, sw).
+        begins: (top, left) padding.
+        epilogue: what follows; no residual.
+
+    """
+
+    shape: tuple[int, int, int, int]
+    target: PaddedFlat
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    begins: tuple[int, int] = (0, 0)
+    epilogue: Epilogue = field(default_factory=Epilogue)
+
+    def block(self, isa: Isa) -> tuple[int, int]:
+        """(output channels, vectors of pixels) of the register block: the least cycles for a tap of all blocks."""
+        vectors, outputs = -(-self.target.width // isa.lanes), self.target.channels
+
+        def cycles(block: tuple[int, int]) -> float:
+            rows, width = block
+            # Two multiply-adds or two loads a cycle, four cycles of latency; unaligned loads of pixels count twice.
+            tap = max(rows * width / 2, (rows + 2 * width) / 2, 4)
+            return tap * -(-outputs // rows) * -(-vectors // width)
+
+        blocks = [(rows, width) for width in range(1, vectors + 1) for rows in range(1, outputs + 1)
+                  if rows * width + rows + 1 <= isa.registers]  # sums, weights and a vector of pixels
+        return min(blocks, key=cycles)
+
+    def band(self, isa: Isa) -> PhasePlanes:
+        """The planes of one band of output rows; every thread gets equally many bands."""
+        lanes, height, (sh, sw) = isa.lanes, self.target.height, self.strides
+        stride = round_up(round_up(self.target.width, lanes) + (self.kernel[1] - 1) // sw, lanes)
+        row_bytes = 4 * self.shape[1] * sh * sw * stride
+        bands = round_up(-(-height * row_bytes // BAND_BYTES), isa.threads)
+        width, rows = self.target.width, -(-height // bands)
+        output = PaddedFlat(1, self.target.channels, rows, width, 0, stride, lanes, clean=False)
+        return PhasePlanes(self.shape[1], self.kernel, self.strides, (1, 1), self.begins, output)
+
+    @property
+    def phases(self) -> list[range]:
+        """The kernel's rows, by the phase of the input's rows that they meet."""
+        return [range(a, self.kernel[0], self.strides[0]) for a in range(min(self.kernel[0], self.strides[0]))]
+
+
+def pack(weight: np.ndarray, params: StemParams, isa: Isa) -> np.ndarray:
+    """The kernel's flat weights, (block, channel, kernel row by phase, kw, output of the block), from ONNX's."""
+    size, outputs = params.block(isa)[0], params.target.channels
+    block = np.minimum(np.arange(0, outputs, size), outputs - size)[:, None] + np.arange(size)
+    by_phase = weight[:, :, [row for phase in params.phases for row in phase]]
+    return np.ascontiguousarray(by_phase[block].transpose(0, 2, 3, 4, 1), np.float32).ravel()
+
+
+def build(params: StemParams, isa: Isa) -> Any:
+    """The kernel: (weight, bias, x) -> y, x plain and flat."""
+    target, source, planes, size = params.target, plain_rows(*params.shape), params.band(isa), params.block(isa)[0]
+    height, blocks = planes.output.height, -(-target.channels // size)
+    bands = -(-target.height // height)
+
+    def body(b: Buffers) -> None:
+        with shared(target.channels, isa) as o:
+            clear_border(b["y"], target, o, isa.lanes)
+        with shared(target.batch * bands, isa) as unit:
+            n, first = T.Bind(unit // bands), T.Bind(unit % bands * height)
+            scratch = T.alloc_buffer((planes.size,), "float32", scope="global")
+            with T.serial(0, source.channels) as c:
+                split_image(b["x"], source, (n, c), scratch, planes, c * planes.channel_stride,
+                            params.begins[0] - first * params.strides[0], isa.lanes)
+            with T.serial(0, T.min(height, target.height - first)) as row, T.serial(0, blocks) as block:
+                _row(b, scratch, params, isa, n, first, row, block)
+
+    taps = source.channels * params.kernel[0] * params.kernel[1]
+    return kernel({"weight": (blocks * size * taps, "float32"), "bias": (target.channels, "float32"),
+                   "x": (source.size, "float32"), "y": (target.size, "float32")}, body)
+
+
+def _row(b: Buffers, scratch: Any, params: StemParams, isa: Isa, n: Any, first: Any, row: Any, block: Any) -> None:
+    """Row `row` of the band that starts at row `first` of image `n`, for a block of output channels."""
+    target, lanes, (outputs, width), e = params.target, isa.lanes, params.block(isa), params.epilogue
+    o, vectors = T.Bind(T.min(block * outputs, target.channels - outputs)), -(-target.width // lanes)
+    starts = [padded_rows(target).start(n, o + r, first + row) for r in range(outputs)]
+
+    def tile(index: Any) -> None:
+        count = min(width, vectors - index * width) if isinstance(index, int) else width
+        sums = _tile(b, scratch, params, isa, row, block, index * width, count)
+        for r, start in enumerate(starts):
+            for v in range(count):
+                total = load(sums, (r * count + v) * lanes, lanes) + splat(b["bias"][o + r], lanes)
+                value = ACTIVATIONS[e.activation](total, lanes, e.alpha, e.beta)
+                put(b["y"], target, start, (index * width + v) * lanes, value)
+
+    along(-(-vectors // width), 0, target.width // (width * lanes), tile, unroll=1)
+    for start in starts:
+        end_row(b["y"], target, start, lanes)
+
+
+def _tile(b: Buffers, scratch: Any, params: StemParams, isa: Isa, row: Any, block: Any, first: Any, count: int) -> Any:
+    """The sums of a register block, (output channel, vector), from vector `first` of the row on."""
+    planes, lanes, outputs, channels = params.band(isa), isa.lanes, params.block(isa)[0], params.shape[1]
+    sums = registers(outputs * count, lanes)
+    for i in range(outputs * count):
+        store(sums, i * lanes, splat(0.0, lanes))
+    with T.serial(0, channels) as c:
+        done = 0
+        for phase in params.phases:
+            with T.serial(0, len(phase)) as i:
+                weights = T.Bind(((block * channels + c) * params.kernel[0] + done + i) * (params.kernel[1] * outputs))
+                pixels = T.Bind(c * planes.channel_stride + (row + i) * planes.output.row_stride + first * lanes)
+                for j in range(params.kernel[1]):
+                    for v in range(count):
+                        pixel = load(scratch, pixels + planes.offset(phase.start, j) + v * lanes, lanes)
+                        for r in range(outputs):
+                            weight = splat(b["weight"][weights + j * outputs + r], lanes)
+                            add_to(sums, (r * count + v) * lanes, weight * pixel)
+            done += len(phase)
+    return sums
+
+
+def reference(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: StemParams) -> np.ndarray:
+    """The flat output of a plain input; positions that its layout leaves undefined are NaN."""
+    (sh, sw), (top, left), rows, e = params.strides, params.begins, padded_rows(params.target), params.epilogue
+    images = np.pad(x.reshape(params.shape), ((0, 0), (0, 0), (top, rows.height * sh + params.kernel[0]),
+                                              (left, rows.width * sw + params.kernel[1])))
+    total = np.zeros((rows.batch, rows.channels, rows.height, rows.width), np.float32)
+    for i, j in np.ndindex(params.kernel):
+        window = images[:, :, i::sh, j::sw][:, :, :rows.height, :rows.width]
+        total += np.einsum("oc,nchw->nohw", weight[:, :, i, j], window)
+    y = np.full(rows.size, 0.0 if params.target.clean else np.nan, np.float32)
+    pixels(y, rows)[...] = apply(total, bias[:, None, None], None, e.activation, e.alpha, e.beta)
+    return y

@@ -1,0 +1,118 @@
+"""Windows that slide over images in the padded flat layout: what depthwise convolution and pooling share.
+
+A block of output rows is computed at a time, one vector of columns after the other, so that an input row is loaded once
+for all the output rows of the block that it meets; a stride of 2 takes its taps from even and odd lanes. Where the
+input's padding holds what the operator wants, it is read; elsewhere taps outside of the image are dropped or masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import PaddedFlat
+from sparsec.kernels.cpu.images.padded import columns, end_row, padded_rows, put
+from sparsec.kernels.emit.loops import along
+
+MOST_ROWS = 8  # of a block
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window between two layouts.
+
+    Attributes:
+        source: layout of the input.
+        target: layout of the output.
+        kernel: (kh, kw).
+        strides: (sh, sw).
+        dilations: (dh, dw).
+        begins: (top, left) padding; what is read below and to the right follows from the target's size.
+
+    """
+
+    source: PaddedFlat
+    target: PaddedFlat
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    begins: tuple[int, int] = (0, 0)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """Rows and columns between the first and the last tap."""
+        return (self.kernel[0] - 1) * self.dilations[0], (self.kernel[1] - 1) * self.dilations[1]
+
+    @property
+    def block(self) -> int:
+        """Output rows of a block: as few input rows as possible are loaded, and code stays short."""
+        height = self.target.height
+        return min(range(1, min(height, MOST_ROWS) + 1),
+                   key=lambda rows: -(-height // rows) * ((rows - 1) * self.strides[0] + self.reach[0] + 1))
+
+    def inner_blocks(self, padding: int) -> tuple[int, int]:
+        """The blocks [first, end) that meet no row beyond the image and `padding` rows around it."""
+        step, top = self.block * self.strides[0], self.begins[0]
+        last = (self.source.height + padding + top - self.reach[0] - 1) // self.strides[0]
+        return -(-max(0, top - padding) // step), (last + 1) // self.block
+
+    def inner_vectors(self, padding: int, lanes: int) -> tuple[int, int]:
+        """The vectors [first, end) of an output row whose loads stay inside an input row and `padding` columns."""
+        (_, stride), (_, left), (_, reach) = self.strides, self.begins, self.reach
+        step, right = lanes * stride, self.source.width + padding + left - reach // stride * stride
+        return -(-max(0, left - padding) // step), min(self.target.width // lanes, right // step)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One vector of columns of a block of output rows: image, channel, first row, vector within the row, lanes."""
+
+    n: Any
+    c: Any
+    row: Any
+    vector: Any
+    lanes: int
+
+
+def slide(y: Any, w: Window, n: Any, c: Any, lanes: int, body: Callable[[Tile], list[Any]], *, padding: bool) -> None:
+    """Emit the loops over the tiles of channel `c` of image `n`; `body` gives a vector for each row of a tile.
+
+    With `padding`, the body may read the input's padding.
+    """
+    target, block = padded_rows(w.target), w.block
+    rows, pad = (w.source.row_pad, w.source.pad) if padding else (0, 0)
+
+    def vector(first: Any, t: Any) -> None:
+        for row, value in enumerate(body(Tile(n, c, first, t, lanes))):
+            put(y, w.target, target.start(n, c, first + row), t * lanes, value)
+
+    def rows_of_block(index: Any) -> None:
+        last = target.height - block
+        first = min(index * block, last) if isinstance(index, int) else T.Bind(T.min(index * block, last))
+        along(-(-target.width // lanes), *w.inner_vectors(pad, lanes), lambda t: vector(first, t), unroll=1)
+        for row in range(block):
+            end_row(y, w.target, target.start(n, c, first + row), lanes)
+
+    along(-(-target.height // block), *w.inner_blocks(rows), rows_of_block, unroll=1)
+
+
+def taps(x: Any, w: Window, tile: Tile, outside: float = 0.0) -> Iterator[tuple[list[Any], list[tuple[int, int]]]]:
+    """The input rows that a tile meets, from top to bottom, except those outside of the image.
+
+    Yields the row's vectors, one for each tap of a kernel row, and the pairs (row of the tile, kernel row) that want
+    them. Columns left and right of the image hold `outside`.
+    """
+    source, (sh, sw), (dh, dw), (top, left) = padded_rows(w.source), w.strides, w.dilations, w.begins
+    lanes, first = tile.lanes, tile.vector * (tile.lanes * sw) - left
+    for i in range((w.block - 1) * sh + w.reach[0] + 1):
+        pairs = [(row, (i - row * sh) // dh) for row in range(w.block)
+                 if (i - row * sh) % dh == 0 and 0 <= i - row * sh <= w.reach[0]]
+        h = tile.row * sh + i - top
+        if not pairs or (isinstance(h, int) and not 0 <= h < source.height):
+            continue
+        start = source.start(tile.n, tile.c, h)
+        yield [T.Bind(columns(x, start, first + j * dw // sw * sw, sw, j * dw % sw, lanes, source.width, outside))
+               for j in range(w.kernel[1])], pairs

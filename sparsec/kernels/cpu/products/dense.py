@@ -1,0 +1,118 @@
+"""Dense weight times dense activations: a register block of rows x vectors, for MatMul and Conv alike.
+
+The inner loop broadcasts one weight for each of `block` rows and multiplies it with `vectors` vectors of pixels, so
+that a step of K costs block + vectors loads for block * vectors FMAs. The walk is `product.py`'s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.cost.option import Work
+from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
+from sparsec.kernels.cpu.products.product import Finish, Tiling, build_product
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
+from sparsec.kernels.packing.blocks import OverlappingBlocks
+
+PREFETCH = 512  # floats that weights are asked for ahead of their use
+
+
+@dataclass(frozen=True)
+class DenseParams:
+    """A dense product kernel.
+
+    Attributes:
+        tiling: geometry, epilogue and tiling.
+        block: rows of the register block; no more than there are outputs.
+
+    """
+
+    tiling: Tiling
+    block: int
+
+    @property
+    def blocks(self) -> int:
+        """Row blocks of one part; the last one overlaps its neighbour where they do not come out even."""
+        return -(-self.tiling.stencil.outputs // (self.block * self.tiling.parts))
+
+    @property
+    def accumulators(self) -> int:
+        """Vector registers that hold sums."""
+        return self.block * self.tiling.vectors
+
+
+def block_rows(p: DenseParams) -> np.ndarray:
+    """First row of every block, (parts * blocks,)."""
+    start = np.arange(p.tiling.parts * p.blocks) * p.block
+    return np.minimum(start, p.tiling.stencil.outputs - p.block)
+
+
+def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
+    """The kernel's array for a weight (outputs, channels * taps): `values`, see `OverlappingBlocks`."""
+    return recipe(params).pack(weight)
+
+
+def recipe(params: DenseParams) -> OverlappingBlocks:
+    """How `pack` lays a weight out."""
+    t = params.tiling
+    return OverlappingBlocks(t.parts, params.blocks, params.block, t.chunk * len(t.stencil.taps))
+
+
+def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
+    """What a run costs."""
+    p, t, s = params, params.tiling, params.tiling.stencil
+    blocks, tiles = t.parts * p.blocks, s.segments * t.tiles
+    steps = blocks * s.inner
+    traffic = t.traffic()
+    streamed = 4 * p.block * min(t.chunk, s.channels) * len(s.taps)
+    stores = blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
+    return Work(
+        fmas=tiles * steps * p.block * t.vectors,
+        loads=tiles * (steps * (t.vectors * (1 + t.unaligned()) + p.block) + stores) + traffic.loads,
+        groups=tiles * blocks * t.chunks,
+        l2_bytes=tiles * waited_bytes(t, steps, streamed, l1_bytes),
+        memory_bytes=brought_bytes(t, 4 * steps * p.block, l2_bytes) + traffic.memory_bytes,
+        family=f"gemm/{t.mode}", pixels=s.pixels)
+
+
+def build(params: DenseParams, isa: Isa) -> Any:
+    """The kernel: (values, bias, [mask], x, [residual]) -> y."""
+    t = params.tiling
+    total = t.parts * params.blocks * params.block * t.stencil.inner
+
+    def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, finish: Finish) -> None:
+        columns = t.chunk * len(t.stencil.taps)
+        width = T.Bind(T.min(columns, t.stencil.inner - chunk * columns))
+        start = T.Bind(params.blocks * params.block * (part * t.stencil.inner + chunk * columns))
+        with T.serial(0, params.blocks) as block:
+            weights = T.Bind(start + block * (width * params.block))
+            _row_block(b, source, base, params, T.Bind(part * params.blocks + block), weights, chunk, finish)
+
+    return build_product(t, isa, {"values": (total, "float32")}, inner, t.parts * params.blocks * params.block)
+
+
+def _row_block(b: Buffers, source: Any, base: Any, p: DenseParams, block: Any, weights: Any, chunk: Any,
+               finish: Finish) -> None:
+    t, s = p.tiling, p.tiling.stencil
+    lanes, taps = s.lanes, len(s.taps)
+    acc = registers(p.accumulators, lanes)
+    for register in range(p.accumulators):
+        store(acc, register * lanes, splat(0.0, lanes))
+    with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
+        for tap, tap_offset in enumerate(t.tap_offsets):
+            # The hardware's prefetcher stops at every page, where a cold weight would wait for memory.
+            prefetch(b["values"], weights + (channel * taps + tap) * p.block + PREFETCH)
+            for vector in range(t.vectors):
+                at = base + T.Cast("int64", channel) * T.int64(t.channel_step) + T.int64(tap_offset + vector * lanes)
+                pixel = load(source, at, lanes)
+                for r in range(p.block):
+                    value = splat(b["values"][weights + (channel * taps + tap) * p.block + r], lanes)
+                    add_to(acc, (r * t.vectors + vector) * lanes, value * pixel)
+    row = T.Bind(T.min(block * p.block, s.outputs - p.block))
+    for r in range(p.block):
+        finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * lanes, lanes))

@@ -1,0 +1,210 @@
+"""Dense convolution with the output channels on the lanes, for images whose rows are no whole vectors.
+
+`dense.py` puts pixels on the lanes and so computes the junk between rows as well: 30 % of a 7 x 7 image. Here a
+register block is `rows` x `pixels` neighbours of an image times `vectors` vectors of output channels, and every
+multiply-add broadcasts one input. A panel of channels is computed for all pixels, chunk of inputs by chunk, into a
+scratch [position, channel]; at its end the scratch is transposed back into rows of pixels, where bias, residual and
+activation follow.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.cost.option import Work
+from sparsec.graph.layout import PaddedFlat
+from sparsec.kernels.cpu.products.product import clear_border, finish_vector
+from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.registers import transpose
+from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, prefetch, registers, splat, store
+
+
+@dataclass(frozen=True)
+class DenseOutputsParams:
+    """A kernel.
+
+    Attributes:
+        stencil: the geometry; its outputs are whole vectors.
+        epilogue: what follows the product.
+        target: layout of the output.
+        rows: rows of an image in a register block; the image's height is a multiple.
+        pixels: neighbours of each row in a register block; the image's width is a multiple.
+        vectors: vectors of output channels in a register block, and in a panel.
+        chunk: channels of a K-chunk.
+
+    """
+
+    stencil: Stencil
+    epilogue: Epilogue
+    target: PaddedFlat
+    rows: int
+    pixels: int
+    vectors: int
+    chunk: int
+
+    @property
+    def panel(self) -> int:
+        """Output channels of a panel."""
+        return self.vectors * self.stencil.lanes
+
+    @property
+    def panels(self) -> int:
+        """Panels; the last may hold channels that do not exist."""
+        return -(-self.stencil.outputs // self.panel)
+
+    @property
+    def chunks(self) -> int:
+        """K-chunks."""
+        return -(-self.stencil.channels // self.chunk)
+
+    @property
+    def row_blocks(self) -> int:
+        """Register blocks side by side in an image."""
+        return self.target.width // self.pixels
+
+    @property
+    def blocks(self) -> int:
+        """Register blocks of a panel."""
+        return self.target.batch * (self.target.height // self.rows) * self.row_blocks
+
+    @property
+    def positions(self) -> list[int]:
+        """Floats from a register block's first pixel to each."""
+        return [row * self.target.row_stride + pixel for row in range(self.rows) for pixel in range(self.pixels)]
+
+
+def blockings(stencil: Stencil, target: PaddedFlat, isa: Isa) -> list[tuple[int, int, int]]:
+    """(rows, pixels, vectors) of the register blocks that fit the registers; none where outputs are no whole vectors.
+
+    A block has several rows only where one block spans the width.
+    """
+    if stencil.outputs % stencil.lanes or stencil.segments > 1:
+        return []
+    areas = [(1, p) for p in range(2, 9) if target.width % p == 0]
+    areas += [(r, target.width) for r in range(2, 5) if target.height % r == 0 and r * target.width <= 8]
+    return [(r, p, v) for r, p in areas for v in range(1, 7)
+            if isa.registers - 12 <= (r * p + 1) * v <= isa.registers - 3]
+
+
+def pack(weight: np.ndarray, params: DenseOutputsParams) -> dict[str, np.ndarray]:
+    """The kernel's array for a weight (outputs, channels * taps): `values`, (panel, channels * taps, channel)."""
+    padded = np.zeros((params.panels * params.panel, weight.shape[1]), np.float32)
+    padded[:len(weight)] = weight
+    panels = padded.reshape(params.panels, params.panel, -1).swapaxes(1, 2)
+    return {"values": np.ascontiguousarray(panels).ravel()}
+
+
+def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
+    """What a run costs."""
+    p, s = params, params.stencil
+    blocks = p.blocks * p.panels
+    steps, pixels = blocks * s.inner, p.rows * p.pixels
+    partial = blocks * pixels * p.vectors * p.chunks
+    stored = s.vectors * s.outputs
+    stays = 4 * p.chunk * len(s.taps) * p.panel <= l1_bytes
+    weights = 4 * s.inner * p.panel * p.panels
+    again = 0 if stays else weights * (p.blocks - 1)
+    memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual else 1))
+    return Work(fmas=steps * pixels * p.vectors, loads=steps * (pixels + p.vectors) + 2 * partial + 8 * stored,
+                groups=blocks * p.chunks, l2_bytes=again + 4 * s.lanes * (partial + stored), memory_bytes=memory,
+                family="gemm/outputs", pixels=s.pixels)
+
+
+def build(params: DenseOutputsParams, isa: Isa) -> Any:
+    """The kernel: (values, bias, [mask], x, [residual]) -> y."""
+    s = params.stencil
+    arguments: dict[str, tuple[int | None, str]] = {
+        "values": (params.panels * params.panel * s.inner, "float32"), "bias": (s.outputs, "float32")}
+    if s.masked:
+        arguments["mask"] = (s.vectors * s.lanes, "int32")
+    arguments["x"] = (s.x_size, "float32")
+    if params.epilogue.residual:
+        arguments["residual"] = (s.y_size, "float32")
+    arguments["y"] = (s.y_size, "float32")
+    return kernel(arguments, lambda b: _emit(b, params, isa))
+
+
+def _emit(b: Buffers, p: DenseOutputsParams, isa: Isa) -> None:
+    if isa.threads == 1:
+        _panels(b, p, 0, p.panels, (0, 1))
+        return
+    with T.parallel(0, isa.threads) as thread:
+        low, high = thread * p.panels // isa.threads, (thread + 1) * p.panels // isa.threads
+        _panels(b, p, low, high, (thread, isa.threads))
+
+
+def _panels(b: Buffers, p: DenseOutputsParams, low: Any, high: Any, thread: tuple[Any, int]) -> None:
+    s, target = p.stencil, p.target
+    if s.masked:
+        clear_border(b, s, *thread)
+    sums = T.alloc_buffer((s.vectors * s.lanes * p.panel,), "float32")
+    with T.serial(low, high) as panel:
+        rows = target.height // p.rows
+        with (T.serial(0, p.chunks) as chunk, T.serial(0, target.batch) as image, T.serial(0, rows) as row,
+              T.serial(0, p.row_blocks) as block):
+            position = T.Bind((image * target.pitch + row * p.rows) * target.row_stride + block * p.pixels)
+            ordinal = T.Bind((image * rows + row) * p.row_blocks + block)
+            _register_block(b, p, sums, T.Bind(panel), chunk, position, ordinal)
+        _write_panel(b, p, sums, panel)
+
+
+def _register_block(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any, chunk: Any, position: Any,
+                    ordinal: Any) -> None:
+    """The products of a chunk for the positions of the ordinal-th block of a panel, added to the scratch."""
+    s, lanes = p.stencil, p.stencil.lanes
+    pixels = list(enumerate(p.positions))
+    acc = registers(len(pixels) * p.vectors, lanes)
+    for register in range(len(pixels) * p.vectors):
+        store(acc, register * lanes, splat(0.0, lanes))
+    weights = T.Bind((panel * s.inner + chunk * (p.chunk * len(s.taps))) * p.panel)
+    x = T.Bind(s.x_origin + chunk * (p.chunk * s.x_channel_stride) + position)
+    # Weights come from memory: every register block of a chunk asks for a share of the next chunk's.
+    share = -(-p.vectors // p.blocks)
+    next_chunk = p.chunk * len(s.taps) * p.panel
+    ahead = [T.Bind(next_chunk + T.floormod(ordinal * share + i, p.vectors) * lanes) for i in range(share)]
+    with T.serial(0, T.min(p.chunk, s.channels - chunk * p.chunk)) as channel:
+        for tap, offset in enumerate(s.taps):
+            at = weights + (channel * len(s.taps) + tap) * p.panel
+            for line in ahead:
+                prefetch(b["values"], at + line)
+            values = [T.Bind(load(b["values"], at + v * lanes, lanes)) for v in range(p.vectors)]
+            for pixel, away in pixels:
+                source = splat(b["x"][x + channel * s.x_channel_stride + offset + away], lanes)
+                for v in range(p.vectors):
+                    add_to(acc, (pixel * p.vectors + v) * lanes, values[v] * source)
+
+    def write(*, more: bool) -> None:
+        for pixel, away in pixels:
+            for v in range(p.vectors):
+                at = (position + away) * p.panel + v * lanes
+                total = load(acc, (pixel * p.vectors + v) * lanes, lanes)
+                store(sums, at, total + load(sums, at, lanes) if more else total)
+
+    if p.chunks == 1:
+        write(more=False)
+        return
+    with T.If(chunk == 0):
+        with T.Then():
+            write(more=False)
+        with T.Else():
+            write(more=True)
+
+
+def _write_panel(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any) -> None:
+    """Transpose the scratch into the panel's rows of pixels, through the epilogue."""
+    s, lanes = p.stencil, p.stencil.lanes
+    existing = T.min(p.vectors, s.outputs // lanes - panel * p.vectors)
+    with T.serial(0, existing) as group, T.serial(0, s.vectors) as vector:
+        start = T.Bind(vector * lanes)
+        columns = [load(sums, (start + i) * p.panel + group * lanes, lanes) for i in range(lanes)]
+        mask = load(b["mask"], start, lanes) if s.masked else None
+        for i, values in enumerate(transpose(columns, lanes)):
+            row = (panel * p.vectors + group) * lanes + i
+            at = s.y_origin + row * s.y_row_stride + start
+            store(b["y"], at, finish_vector(b, p.epilogue, values + splat(b["bias"][row], lanes), at, mask))

@@ -1,0 +1,272 @@
+"""Sparse weight times dense activations: K-chunked CSR and R x 1 block CSR, for MatMul and Conv alike.
+
+Within a chunk the kernel takes `group` row blocks with independent accumulators, and per iteration `unroll` non-zero
+blocks of each. Row blocks are sorted by their count in every chunk, so that a group's rows end together. Cost from
+L1: about (vectors + 1/2) / 2 cycles per non-zero where a core loads two vectors a cycle. The walk is `product.py`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.cost.option import Work
+from sparsec.graph.layout import round_up
+from sparsec.kernels.cpu.products import quads
+from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
+from sparsec.kernels.cpu.products.product import Finish, Stage, Tiling, build_product, float_tile
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
+from sparsec.kernels.packing.row_groups import RowGroups
+
+LINE = 64  # bytes of a cache line
+INDEX_LOADS = 0.5  # what an index costs, in loads: its share of a word and its extraction
+MANY_ROWS, ENDS_WAIT = 8, 2.3  # rows whose end takes so long that weights to come are not asked for; what a byte adds
+MAX_AHEAD = 16  # cache lines
+AHEAD_SHARE = 0.2  # of the L2 cache: smaller weights are not asked for ahead
+AHEAD_GROUPS = 4  # groups that weights are asked for ahead of their use: the time of a read from memory
+
+
+@dataclass(frozen=True)
+class SpmmParams:
+    """A sparse product kernel.
+
+    Attributes:
+        tiling: geometry, epilogue and tiling.
+        block: R of the R x 1 blocks: rows that share their positions.
+        group: row blocks in flight.
+        unroll: non-zero blocks of a row per iteration.
+        sets: accumulator sets that consecutive non-zeros alternate between, to hide the latency of FMA.
+        ahead: cache lines of values that every group asks for, about as many as it reads itself; 0 leaves that to the
+            processor, which is best for weights that stay in its caches.
+
+    """
+
+    tiling: Tiling
+    block: int = 1
+    group: int = 1
+    unroll: int = 4
+    sets: int = 1
+    ahead: int = 0
+
+    @property
+    def blocks(self) -> int:
+        """Row blocks."""
+        return self.tiling.stencil.outputs // self.block
+
+    @property
+    def groups(self) -> int:
+        """Groups of row blocks in one part."""
+        return -(-self.blocks // (self.group * self.tiling.parts))
+
+    @property
+    def accumulators(self) -> int:
+        """Vector registers that hold sums."""
+        return self.group * self.block * self.tiling.vectors * self.sets
+
+    @property
+    def quads(self) -> bool:
+        """Whether values are brought four at a time; blocks of several rows are not bound by their loads."""
+        return self.block == 1 and self.group * self.unroll % quads.QUAD == 0
+
+    @property
+    def index_unit(self) -> int:
+        """Floats that an index counts: 2 where every offset is even, so that 16 bits reach twice as far."""
+        even = all(offset % 2 == 0 for offset in (self.tiling.channel_step, *self.tiling.tap_offsets))
+        return 2 if even else 1
+
+    @property
+    def word(self) -> str:
+        """Type of the loads that bring indices: 16-bit ones share a word, 32-bit ones stand alone."""
+        last = (self.tiling.chunk - 1) * self.tiling.channel_step + max(self.tiling.tap_offsets)
+        if last // self.index_unit >= 1 << 16:
+            return "int32"
+        count = self.group * self.unroll
+        return "uint64" if count % 4 == 0 else "uint32" if count % 2 == 0 else "uint16"
+
+    def widened(self, multiple: int) -> SpmmParams:
+        """The kernel with a tile of a multiple of so many vectors."""
+        return replace(self, tiling=replace(self.tiling, vectors=round_up(self.tiling.vectors, multiple)))
+
+    @property
+    def indices_per_word(self) -> int:
+        """Indices in one word."""
+        return {"uint64": 4, "uint32": 2, "uint16": 1, "int32": 1}[self.word]
+
+    @property
+    def words(self) -> int:
+        """Words of indices in one iteration."""
+        return self.group * self.unroll // self.indices_per_word
+
+
+def lines_ahead(tiling: Tiling, group: int, nonzeros: int, groups: int, l2_bytes: int) -> int:
+    """The `ahead` of a kernel for a weight: none where its values fill little of the L2 cache.
+
+    And none where a group has more rows than vectors, so that it ends too soon, or reads more than can be asked for:
+    such requests only crowd out the processor's own.
+    """
+    lines = max(1, round(4 * nonzeros / (LINE * groups * tiling.chunks)))
+    small = 4 * nonzeros < l2_bytes * AHEAD_SHARE
+    return 0 if small or group > tiling.vectors or lines > MAX_AHEAD else lines
+
+
+def pack(weight: np.ndarray, params: SpmmParams) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight.
+
+    Args:
+        weight: (outputs, channels * taps); zeros are not stored.
+        params: the kernel.
+
+    Returns:
+        `starts` (int32): first iteration of every (part, chunk, group), and the end of the last;
+        `rows` (int32): first row of every row block, (part, chunk, group, group member), or -1 where a group is short;
+        `indices`: packed words, iterations x unroll x group; `values` (float32): iterations x unroll x group x block.
+
+    """
+    return recipe(params).pack(weight)
+
+
+def recipe(params: SpmmParams) -> RowGroups:
+    """How `pack` lays a weight out."""
+    p, t = params, params.tiling
+    return RowGroups(p.blocks, p.block, p.group, p.groups, p.unroll, t.parts, t.chunk * len(t.stencil.taps), t.chunks,
+                     t.channel_step, t.tap_offsets, p.index_unit, p.word)
+
+
+def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) -> Work:
+    """What a run costs for a weight with that many non-zero R x 1 blocks."""
+    p, t, s = params, params.tiling, params.tiling.stencil
+    loops = p.blocks * t.chunks
+    slots = nonzero_blocks + loops * ((p.unroll - 1) / 2 + (0.3 if p.group > 1 else 0))
+    tiles = s.segments * t.tiles
+    pixels = t.vectors * (1 + t.unaligned())
+    traffic = t.traffic()
+    density = nonzero_blocks / max(1, p.blocks * s.inner)
+    unread = 4 * s.x_size * (1 - density) ** p.blocks if t.mode == "direct" else 0  # inputs that no row multiplies
+    groups, weights = p.blocks / p.group, slots * (4 * p.block + 2)
+    brought = brought_bytes(t, weights, l2_bytes)
+    touched = groups * s.inner * (1 - max(0.0, 1 - slots / (p.blocks * s.inner)) ** p.group)
+    stores = p.blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
+    return Work(
+        fmas=tiles * slots * p.block * t.vectors,
+        loads=tiles * (slots * (pixels + (0.25 if p.quads else p.block) + INDEX_LOADS) + stores) + traffic.loads,
+        groups=tiles * loops / p.group,
+        l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes)
+        + (ENDS_WAIT * brought if p.group >= MANY_ROWS else 0), memory_bytes=brought + traffic.memory_bytes - unread,
+        family=f"spmm/{t.mode}", pixels=s.pixels, density=density)
+
+
+def build(params: SpmmParams, isa: Isa) -> Any:
+    """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
+    quartered = isa.lanes >= 2 * quads.QUAD and params.quads
+    return build_with(params, isa, {"values": (None, "float32")},
+                      partial(group, multiply=_multiply_quads if quartered else _multiply),
+                      Stage(float_tile, quads.llvm(isa.lanes) if quartered else ""))
+
+
+# Emits one group of row blocks: (buffers, source, base, params, flat number of the group, finish).
+Group = Callable[[Buffers, Any, Any, SpmmParams, Any, Finish], None]
+# Emits one iteration: (buffers, source, base, accumulators, params, iteration).
+Multiply = Callable[[Buffers, Any, Any, Any, SpmmParams, Any], None]
+
+
+def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None, str]], emit: Group,
+               stage: Stage) -> Any:
+    """The kernel (starts, rows, indices, *values, …) with groups that `emit` computes of inputs that `stage` brings."""
+    groups = params.tiling.parts * params.tiling.chunks * params.groups
+    weights: dict[str, tuple[int | None, str]] = {
+        "starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"), "indices": (None, params.word),
+        **values}
+
+    def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, finish: Finish) -> None:
+        with T.serial(0, params.groups) as index:
+            flat = T.Bind((part * params.tiling.chunks + chunk) * params.groups + index)
+            emit(b, source, base, params, flat, finish)
+
+    return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs, stage)
+
+
+def group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: Finish, multiply: Multiply) -> None:
+    """One group of row blocks: the loop over its non-zeros, then its rows' results."""
+    lanes = p.tiling.stencil.lanes
+    acc = registers(p.accumulators, lanes)
+    for register in range(p.accumulators):
+        store(acc, register * lanes, splat(0.0, lanes))
+    first = T.Bind(b["starts"][flat])
+    _prefetch(b, p, first)
+    with T.serial(0, b["starts"][flat + 1] - first) as step:
+        multiply(b, source, base, acc, p, T.Bind(first + step))
+    add_sets(acc, p)
+    for row, register in each_row(b, p, flat):
+        finish(row, row, vectors_from(acc, register * lanes, lanes))
+
+
+def _prefetch(b: Buffers, p: SpmmParams, step: Any) -> None:
+    """Ask for the weights of a group to come, from the iteration that lies so many lines behind `step`."""
+    slots = p.group * p.unroll
+    value_bytes, index_bytes = 4 * slots * p.block, (4 if p.word == "int32" else 2) * slots
+    coming = step + -(-AHEAD_GROUPS * p.ahead * LINE // value_bytes)
+    for name, nbytes, width in (("values", value_bytes, 4), ("indices", index_bytes, index_bytes // p.words)):
+        for line in range(-(-p.ahead * nbytes // value_bytes)):
+            prefetch(b[name], coming * (nbytes // width) + line * (LINE // width))
+
+
+def add_sets(acc: Any, p: SpmmParams) -> None:
+    """Add up the accumulator sets in the first one."""
+    lanes, one_set = p.tiling.stencil.lanes, p.group * p.block * p.tiling.vectors
+    for register in range(one_set):
+        for other in range(1, p.sets):
+            add_to(acc, register * lanes, load(acc, (other * one_set + register) * lanes, lanes))
+
+
+def each_row(b: Buffers, p: SpmmParams, flat: Any) -> Iterator[tuple[Any, int]]:
+    """The rows of a group with the first register of each; what is emitted between two of them is for one row."""
+    short = p.blocks % (p.group * p.tiling.parts) != 0
+    for member in range(p.group):
+        row = T.Bind(b["rows"][flat * p.group + member])
+        with T.If(row >= 0) if short else nullcontext(), T.Then() if short else nullcontext():
+            for r in range(p.block):
+                yield row + r, (member * p.block + r) * p.tiling.vectors
+
+
+def indices(b: Buffers, p: SpmmParams, step: Any) -> list[Any]:
+    """The indices of an iteration (int64), unroll x group."""
+    per_word = p.indices_per_word
+    words = [T.Bind(b["indices"][step * p.words + w]) for w in range(p.words)]
+    if per_word == 1:
+        return [T.Cast("int64", word) for word in words]
+    shifted = [T.shift_right(word, T.Cast(p.word, 16 * slot)) for word in words for slot in range(per_word)]
+    return [T.Cast("int64", T.bitwise_and(each, T.Cast(p.word, 0xFFFF))) for each in shifted]
+
+
+def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
+    """One iteration: `unroll` non-zero blocks of each of the group's row blocks, their values one by one."""
+    count, lanes = p.unroll * p.group * p.block, p.tiling.stencil.lanes
+    _multiply_add(b, source, base, acc, p, step, lambda slot: splat(b["values"][step * count + slot], lanes))
+
+
+def _multiply_quads(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
+    """One iteration: `unroll` non-zero blocks of each of the group's row blocks, their values four by four."""
+    count, lanes = p.unroll * p.group * p.block, p.tiling.stencil.lanes
+    fours = [T.Bind(quads.quad(b["values"], step * count + first, lanes)) for first in range(0, count, quads.QUAD)]
+    _multiply_add(b, source, base, acc, p, step,
+                  lambda slot: T.Bind(quads.pick(fours[slot // quads.QUAD], slot % quads.QUAD, lanes)))
+
+
+def _multiply_add(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any,
+                  value: Callable[[int], Any]) -> None:
+    lanes, vectors = p.tiling.stencil.lanes, p.tiling.vectors
+    for slot, index in enumerate(indices(b, p, step)):
+        offset = index * T.int64(p.index_unit) + base
+        target = (slot // p.group % p.sets) * p.group + slot % p.group
+        values = [value(slot * p.block + r) for r in range(p.block)]
+        for vector in range(vectors):
+            pixel = load(source, offset + vector * lanes, lanes)
+            for r in range(p.block):
+                add_to(acc, ((target * p.block + r) * vectors + vector) * lanes, values[r] * pixel)

@@ -1,0 +1,125 @@
+"""Bitmap weight times a few dense vectors, for weights too large for the caches and too dense for windows, on AVX-512.
+
+A vector of rows has a bit for each, and its non-zeros follow one another in one stream: a register expand puts those
+at the stream's head into their lanes, and the number of bits moves the head on. A weight of density d takes 4 d + 1/8
+bytes a place, whatever its pattern.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.packing.bitmaps import Bitmaps
+from sparsec.kernels.packing.values import CODECS
+
+UNROLL = 4  # columns per iteration
+
+
+@dataclass(frozen=True)
+class BitmapParams:
+    """A kernel.
+
+    Attributes:
+        shape: the product.
+        vectors: SIMD vectors of rows in a block.
+        codec: one of `CODECS`.
+        lanes: rows of a vector, as many as a bitmap has bits.
+        threads: parts of balanced work.
+
+    """
+
+    shape: Matvec
+    vectors: int = 4
+    codec: str = "f32"
+    lanes: int = 16
+    threads: int = 1
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of rows."""
+        return -(-self.shape.outputs // (self.vectors * self.lanes))
+
+
+def reject(isa: Isa) -> str | None:
+    """Why there is no such kernel for an instruction set, or None."""
+    return None if isa.permute2 else "no register expand"
+
+
+def pack(weight: np.ndarray, params: BitmapParams) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
+
+    Returns:
+        `starts` (int32): first value of every block of rows, and the end of the last;
+        `parts` (int32): first block of every thread, and the end of the last;
+        `bits` (uint16): block x input x vector, the lowest bit for the first row;
+        `values`: the non-zeros in the order of the bits, and a vector that is never used.
+
+    Raises:
+        FormatError: the codec cannot hold a value.
+
+    """
+    return recipe(params).pack(weight)
+
+
+def recipe(params: BitmapParams) -> Bitmaps:
+    """How `pack` lays a weight out."""
+    return Bitmaps(params.codec, params.vectors, params.lanes, params.threads)
+
+
+def build(params: BitmapParams) -> Any:
+    """The kernel: (starts, parts, bits, values, bias, x, [residual]) -> y."""
+    p = params
+    weight: dict[str, tuple[int | None, str]] = {
+        "starts": (p.blocks + 1, "int32"), "parts": (p.threads + 1, "int32"),
+        "bits": (p.blocks * p.shape.inputs * p.vectors, f"uint{p.lanes}"), "values": (None, CODECS[p.codec])}
+    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p))
+
+
+def _emit(b: Buffers, p: BitmapParams) -> None:
+    height = p.blocks * p.vectors * p.lanes
+    sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
+
+    balanced_parts(b, p.threads, lambda block: _block(b, p, block, sums))
+    finish_rows(b, p.shape, sums, height, p.lanes)
+
+
+def _block(b: Buffers, p: BitmapParams, block: Any, sums: Any) -> None:
+    """The products of one block, into `sums` (batch, rows of all blocks)."""
+    lanes, inputs, batch = p.lanes, p.shape.inputs, p.shape.batch
+    totals, head = registers(batch * p.vectors, lanes), registers(1, 1, "int64")
+    for i in range(batch * p.vectors):
+        store(totals, i * lanes, splat(0.0, lanes))
+    T.buffer_store(head, T.Cast("int64", b["starts"][block]), [0])
+    first = T.Bind(T.Cast("int64", block) * inputs)
+
+    def columns(column: Any, count: int) -> None:
+        for k in (column + u for u in range(count)):
+            x = [T.Bind(splat(b["x"][n * inputs + k], lanes)) for n in range(batch)]
+            for v in range(p.vectors):
+                bits = T.Bind(b["bits"][(first + k) * p.vectors + v])
+                weights = T.Bind(_expand(b, head[0], bits, lanes))
+                T.buffer_store(head, head[0] + T.Cast("int64", T.popcount(T.Cast("uint32", bits))), [0])
+                for n in range(batch):
+                    add_to(totals, (n * p.vectors + v) * lanes, weights * x[n])
+
+    with T.serial(0, inputs // UNROLL) as iteration:
+        columns(iteration * UNROLL, UNROLL)
+    columns(inputs - inputs % UNROLL, inputs % UNROLL)
+    for n in range(batch):
+        for v in range(p.vectors):
+            row = (block * p.vectors + v) * lanes
+            store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, (n * p.vectors + v) * lanes, lanes))
+
+
+def _expand(b: Buffers, head: Any, bits: Any, lanes: int) -> Any:
+    """The next non-zeros in the lanes whose bits are set, zeros in the others."""
+    values = T.Cast(f"float32x{lanes}", load(b["values"], head, lanes))
+    return T.call_llvm_pure_intrin(f"float32x{lanes}", f"llvm.x86.avx512.mask.expand.v{lanes}f32", values,
+                                   splat(0.0, lanes), T.reinterpret(f"uint1x{lanes}", bits))

@@ -1,0 +1,132 @@
+"""Dense weight times a few dense vectors, bound by the bandwidth of the weight.
+
+Rows are the lanes: the weight lies in blocks of `vectors` SIMD vectors of rows, one column after another, so that it is
+read as one stream and no sum crosses lanes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import round_up
+from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.packing.blocks import PaddedBlocks
+from sparsec.kernels.packing.values import CODECS
+
+
+@dataclass(frozen=True)
+class GemvParams:
+    """A kernel.
+
+    Attributes:
+        shape: the product.
+        vectors: SIMD vectors of rows in a block.
+        group: rows of X in flight; a block is read once for each group.
+        unroll: columns per iteration, each with its own accumulators.
+        lanes: floats of a vector.
+        threads: threads, which take equal shares of the blocks.
+        codec: one of `CODECS`.
+
+    """
+
+    shape: Matvec
+    vectors: int
+    group: int
+    unroll: int
+    lanes: int
+    threads: int = 1
+    codec: str = "f32"
+
+    @property
+    def height(self) -> int:
+        """Rows, completed to whole vectors."""
+        return round_up(self.shape.outputs, self.lanes)
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of rows; the last may hold fewer vectors than the others."""
+        return -(-self.height // (self.vectors * self.lanes))
+
+
+def choose(shape: Matvec, isa: Isa) -> GemvParams:
+    """The blocking that fills the registers: at least eight sums in flight, to hide the latency of FMA."""
+    budget = isa.registers - isa.registers // 4
+    group = -(-shape.batch // -(-shape.batch // (budget // 3)))
+    vectors = max(1, min(4, budget // group, -(-shape.outputs // isa.lanes)))
+    unroll = max(1, min(4, budget // (vectors * group), 8 // (vectors * group)))
+    return GemvParams(shape, vectors, group, unroll, isa.lanes, isa.threads)
+
+
+def pack(weight: np.ndarray, params: GemvParams) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight (outputs, inputs): `values`, blocks x inputs x rows of the block."""
+    return recipe(params).pack(weight)
+
+
+def recipe(params: GemvParams) -> PaddedBlocks:
+    """How `pack` lays a weight out."""
+    return PaddedBlocks(params.height, params.vectors * params.lanes, params.codec)
+
+
+def build(params: GemvParams) -> Any:
+    """The kernel: (values, bias, x, [residual]) -> y."""
+    values = params.height * params.shape.inputs, CODECS[params.codec]
+    return kernel(arguments(params.shape, values=values), lambda b: _emit(b, params))
+
+
+def _emit(b: Buffers, p: GemvParams) -> None:
+    shape = p.shape
+    sums = b["y"] if p.height == shape.outputs else T.alloc_buffer((shape.batch * p.height,), "float32")
+    whole = p.height // (p.vectors * p.lanes)
+
+    even_parts(whole, p.threads, lambda block: _block(b, p, block, p.vectors, sums))
+    if whole < p.blocks:
+        _block(b, p, whole, p.height // p.lanes - whole * p.vectors, sums)
+    finish_rows(b, shape, sums, p.height, p.lanes)
+
+
+def _block(b: Buffers, p: GemvParams, block: Any, vectors: int, sums: Any) -> None:
+    """The products of one block of `vectors` vectors of rows, into `sums` (batch, height)."""
+    with T.serial(0, p.shape.batch // p.group) as group:
+        _products(b, p, block, vectors, (group * p.group, p.group), sums)
+    rest = p.shape.batch % p.group
+    if rest:
+        _products(b, p, block, vectors, (p.shape.batch - rest, rest), sums)
+
+
+def _products(b: Buffers, p: GemvParams, block: Any, vectors: int, group: tuple[Any, int], sums: Any) -> None:
+    """The products of one block and `count` rows of X from `first` on."""
+    lanes, inputs = p.lanes, p.shape.inputs
+    first, count = group
+    row = block * (p.vectors * lanes)
+    start = T.Bind(T.Cast("int64", row) * inputs)
+    totals = registers(count * vectors * p.unroll, lanes)
+
+    def at(n: int, v: int, u: int) -> int:
+        return ((n * vectors + v) * p.unroll + u) * lanes
+
+    def columns(column: Any, columns: int) -> None:
+        for u in range(columns):
+            k = column + u
+            stored = [load(b["values"], start + k * (vectors * lanes) + v * lanes, lanes) for v in range(vectors)]
+            weights = [T.Bind(T.Cast(f"float32x{lanes}", each)) for each in stored]
+            for n in range(count):
+                x = T.Bind(splat(b["x"][(first + n) * inputs + k], lanes))
+                for v in range(vectors):
+                    add_to(totals, at(n, v, u), weights[v] * x)
+
+    for i in range(count * vectors * p.unroll):
+        store(totals, i * lanes, splat(0.0, lanes))
+    with T.serial(0, inputs // p.unroll) as iteration:
+        columns(iteration * p.unroll, p.unroll)
+    columns(inputs - inputs % p.unroll, inputs % p.unroll)
+    for n in range(count):
+        for v in range(vectors):
+            for u in range(1, p.unroll):
+                add_to(totals, at(n, v, 0), load(totals, at(n, v, u), lanes))
+            store(sums, (first + n) * p.height + row + v * lanes, load(totals, at(n, v, 0), lanes))

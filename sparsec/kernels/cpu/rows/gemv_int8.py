@@ -1,0 +1,157 @@
+"""Weight times a few dense vectors in 8-bit integers; see `matvec_int8.py` for the numbers.
+
+The weight takes a byte a place, or a byte a non-zero and a bit a place: then a register expand of bytes (AVX512_VBMI2)
+puts the next non-zeros of a stream into the places whose bits are set, as in `bitmap_vector.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.cpu.rows import matvec_int8
+from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
+from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.packing.fours import EACH, Fours
+
+UNROLL = 2  # fours of columns per iteration
+
+
+@dataclass(frozen=True)
+class GemvInt8Params:
+    """A kernel.
+
+    Attributes:
+        shape: the product.
+        vectors: SIMD vectors of rows in a block.
+        bits: of an activation, 8 or 7.
+        bitmap: only the non-zeros are stored.
+        lanes: rows of a vector.
+        threads: parts of balanced work.
+
+    """
+
+    shape: Matvec
+    vectors: int = 4
+    bits: int = 8
+    bitmap: bool = False
+    lanes: int = 16
+    threads: int = 1
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of rows."""
+        return -(-self.shape.outputs // (self.vectors * self.lanes))
+
+    @property
+    def fours(self) -> int:
+        """Fours of columns."""
+        return -(-self.shape.inputs // EACH)
+
+
+def reject(isa: Isa, *, bitmap: bool) -> str | None:
+    """Why there is no such kernel for an instruction set, or None."""
+    if not isa.int8:
+        return "no products of 8-bit integers"
+    return "no register expand of bytes" if bitmap and not isa.expand_bytes else None
+
+
+def pack(weight: np.ndarray, params: GemvInt8Params) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
+
+    Returns:
+        `begins` (int32), `scales` (float32): by row, see `matvec_int8.py`;
+        `parts` (int32): first block of every thread, and the end of the last;
+        `values` (int8): block x four x vector x row x input of the four; with a bitmap the non-zeros of these in order,
+        and a vector that is never used, behind `starts` (int32): the first value of every block, and the end of the
+        last, and `bits` (uint64): block x four x vector, the lowest bit for the first input of the first row.
+
+    """
+    return recipe(params).pack(weight)
+
+
+def recipe(params: GemvInt8Params) -> Fours:
+    """How `pack` lays a weight out."""
+    p = params
+    return Fours(p.vectors, p.lanes, matvec_int8.zero_of(p.bits), p.threads, bitmap=p.bitmap)
+
+
+def reference(weight: np.ndarray, columns: np.ndarray, params: GemvInt8Params) -> np.ndarray:
+    """The product (outputs, n) of a weight and columns of activations (inputs, n), in the kernel's integers."""
+    return matvec_int8.reference(weight, columns, matvec_int8.zero_of(params.bits))
+
+
+def build(params: GemvInt8Params, isa: Isa) -> Any:
+    """The kernel: (begins, scales, parts, [starts, bits], values, bias, x, [residual]) -> y."""
+    p, height = params, params.blocks * params.vectors * params.lanes
+    weight: dict[str, tuple[int | None, str]] = {
+        "begins": (height, "int32"), "scales": (height, "float32"), "parts": (p.threads + 1, "int32")}
+    if p.bitmap:
+        weight |= {"starts": (p.blocks + 1, "int32"), "bits": (p.blocks * p.fours * p.vectors, "uint64")}
+    weight["values"] = (None, "int8")
+    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_int8(isa))
+
+
+def _emit(b: Buffers, p: GemvInt8Params) -> None:
+    zero, lanes, height = matvec_int8.zero_of(p.bits), p.lanes, p.blocks * p.vectors * p.lanes
+    activations = matvec_int8.quantised_rows(b, p.shape, zero, 0, lanes)
+    sums = T.alloc_buffer((p.shape.batch * height,), "float32")
+
+    balanced_parts(b, p.threads, lambda block: _block(b, p, block, activations, sums))
+    finish_rows(b, p.shape, sums, height, lanes)
+
+
+def _block(b: Buffers, p: GemvInt8Params, block: Any, activations: tuple[Any, int, Any], sums: Any) -> None:
+    """The products of one block, into `sums` (batch, rows of all blocks)."""
+    (rows, stride, scales), lanes, batch = activations, p.lanes, p.shape.batch
+    row = T.Bind(block * (p.vectors * lanes))
+    totals = registers(batch * p.vectors, lanes, "int32")
+    for n, v in np.ndindex(batch, p.vectors):
+        store(totals, (n * p.vectors + v) * lanes, load(b["begins"], row + v * lanes, lanes))
+    first = T.Bind(T.Cast("int64", block) * p.fours)
+    weights_at = _expanded(b, p, block) if p.bitmap else partial(_loaded, b, p)
+
+    def columns(four: Any, count: int) -> None:
+        for k in (four + u for u in range(count)):
+            x = [T.Bind(splat_four(rows, n * stride + k * EACH, lanes)) for n in range(batch)]
+            for v in range(p.vectors):
+                weights = T.Bind(weights_at((first + k) * p.vectors + v))
+                for n in range(batch):
+                    at = (n * p.vectors + v) * lanes
+                    store(totals, at, dot_bytes(load(totals, at, lanes), x[n], weights))
+
+    with T.serial(0, p.fours // UNROLL) as iteration:
+        columns(iteration * UNROLL, UNROLL)
+    columns(p.fours - p.fours % UNROLL, p.fours % UNROLL)
+    for n, v in np.ndindex(batch, p.vectors):
+        total = load(totals, (n * p.vectors + v) * lanes, lanes)
+        store(sums, n * p.blocks * p.vectors * lanes + row + v * lanes,
+              matvec_int8.finished(b, row + v * lanes, total, scales[n], lanes))
+
+
+def _loaded(b: Buffers, p: GemvInt8Params, vector: Any) -> Any:
+    """A vector of the weight."""
+    return load(b["values"], vector * p.lanes * EACH, p.lanes * EACH)
+
+
+def _expanded(b: Buffers, p: GemvInt8Params, block: Any) -> Callable[[Any], Any]:
+    """The vectors of a block's weight, one after another, by their number."""
+    width, head = p.lanes * EACH, registers(1, 1, "int64")
+    T.buffer_store(head, T.Cast("int64", b["starts"][block]), [0])
+
+    def following(vector: Any) -> Any:
+        bits = T.Bind(b["bits"][vector])
+        weights = T.Bind(T.call_llvm_pure_intrin(
+            f"int8x{width}", f"llvm.x86.avx512.mask.expand.v{width}i8", load(b["values"], head[0], width),
+            splat(T.int8(0), width), T.reinterpret(f"uint1x{width}", bits)))
+        T.buffer_store(head, head[0] + T.Cast("int64", T.popcount(bits)), [0])
+        return weights
+
+    return following

@@ -1,0 +1,129 @@
+"""What the kernels for few columns share: Y = activation(X W^T + bias + residual) with X and Y in ONNX's own order.
+
+X is (batch, inputs), W (outputs, inputs), bias (outputs,), residual and Y (batch, outputs); batch is small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.operators import epilogue as operator
+from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.tir import Buffers, load, store
+
+
+@dataclass(frozen=True)
+class Matvec:
+    """The product and what follows it; `alpha` and `beta` are the activation's, see `ACTIVATIONS`."""
+
+    outputs: int
+    inputs: int
+    batch: int = 1
+    activation: str = "none"
+    alpha: float = 0.0
+    beta: float = 0.0
+    residual: bool = False
+
+
+def reference(weight: np.ndarray, x: np.ndarray, bias: np.ndarray, residual: np.ndarray | None,
+              shape: Matvec) -> np.ndarray:
+    """Y (batch, outputs) in float64 precision."""
+    product = x.reshape(shape.batch, -1).astype(np.float64) @ weight.T.astype(np.float64)
+    extra = None if residual is None else residual.reshape(shape.batch, -1)
+    return operator.apply(product, bias, extra, shape.activation, shape.alpha, shape.beta)
+
+
+def arguments(shape: Matvec, **weight: tuple[int | None, str]) -> dict[str, tuple[int | None, str]]:
+    """The kernel's buffers: the weight's, then bias, x, the residual if there is one, and y."""
+    size = shape.batch * shape.outputs
+    tensors: dict[str, tuple[int | None, str]] = {
+        **weight, "bias": (shape.outputs, "float32"), "x": (shape.batch * shape.inputs, "float32")}
+    if shape.residual:
+        tensors["residual"] = (size, "float32")
+    return tensors | {"y": (size, "float32")}
+
+
+def parallel(threads: int, body: Callable[[Any], None]) -> None:
+    """`body(thread)` on every thread; without a loop where there is one only."""
+    if threads == 1:
+        body(0)
+    else:
+        with T.parallel(0, threads) as thread:
+            body(thread)
+
+
+def balanced_parts(b: Buffers, threads: int, body: Callable[[Any], None]) -> None:
+    """`body(number)` for every number of the part that `parts` deals to each thread."""
+    def part(thread: Any) -> None:
+        first = T.Bind(b["parts"][thread])
+        with T.serial(0, b["parts"][thread + 1] - first) as index:
+            body(first + index)
+
+    parallel(threads, part)
+
+
+def even_parts(count: int, threads: int, body: Callable[[Any], None]) -> None:
+    """`body(number)` for every number below `count`, equal shares on every thread."""
+    def part(thread: Any) -> None:
+        first, end = (T.Bind(t * count // threads) for t in (thread, thread + 1))
+        with T.serial(0, end - first) as index:
+            body(first + index)
+
+    parallel(threads, part)
+
+
+def padded_rows(b: Buffers, shape: Matvec, width: int, lanes: int) -> tuple[Any, int]:
+    """X with rows of at least `width` floats, zero beyond the inputs, and their stride: a copy where X is not so.
+
+    The stride is a multiple of `lanes`, and so is the start of every row.
+    """
+    stride = max(width, -(-shape.inputs // lanes) * lanes)
+    if stride == shape.inputs:
+        return b["x"], stride
+    copy = T.alloc_buffer((shape.batch * stride,), "float32")
+    whole = shape.inputs - shape.inputs % lanes
+    with T.serial(0, shape.batch) as n:
+        with T.serial(0, whole // lanes) as v:
+            store(copy, n * stride + v * lanes, load(b["x"], n * shape.inputs + v * lanes, lanes))
+        with T.serial(0, (stride - whole) // lanes) as v:
+            store(copy, n * stride + whole + v * lanes, T.Broadcast(T.float32(0), lanes))
+        with T.serial(whole, shape.inputs) as i:
+            T.buffer_store(copy, b["x"][n * shape.inputs + i], [n * stride + i])
+    return copy, stride
+
+
+def finish_rows(b: Buffers, shape: Matvec, sums: Any, height: int, lanes: int) -> None:
+    """`finish_row` for every row of sums, (batch, height)."""
+    with T.serial(0, shape.batch) as n:
+        finish_row(b, shape, sums, n * height, n * shape.outputs, lanes)
+
+
+def finish_row(b: Buffers, shape: Matvec, sums: Any, start: Any, row: Any, lanes: int) -> None:
+    """Bias, residual and activation of one row of products, into `outputs` elements of `y` from `row` on.
+
+    `sums` holds the products from `start` on, rounded up to whole vectors; it may be `y` itself where there is no
+    partial vector. What it holds afterwards is undefined.
+    """
+    def added(i: Any, width: int) -> Any:
+        total = load(sums, start + i, width) + load(b["bias"], i, width)
+        return total + load(b["residual"], row + i, width) if shape.residual else total
+
+    def activated(x: Any) -> Any:
+        return ACTIVATIONS[shape.activation](x, lanes, shape.alpha, shape.beta)
+
+    whole = shape.outputs - shape.outputs % lanes
+    with T.serial(0, whole // lanes) as v:
+        store(b["y"], row + v * lanes, activated(added(v * lanes, lanes)))
+    if whole == shape.outputs:
+        return
+    # The partial vector is completed in `sums`, so that bias, residual and y are touched where they are valid only.
+    with T.serial(whole, shape.outputs) as i:
+        T.buffer_store(sums, added(i, 1), [start + i])
+    store(sums, start + whole, activated(load(sums, start + whole, lanes)))
+    with T.serial(whole, shape.outputs) as i:
+        T.buffer_store(b["y"], sums[start + i], [row + i])

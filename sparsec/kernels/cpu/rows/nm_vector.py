@@ -1,0 +1,142 @@
+"""N:M weight times a few dense vectors without gathers and without row pointers, on AVX-512 and AVX2.
+
+A group is `lanes` rows, one per lane, and a window is `lanes` inputs, held in one register, from which a register
+permute picks an input for every lane. All rows have equally many places in every window, so that one vector of 4-bit
+positions serves eight of them and no loop has a length of its own: 2:4 on 16 lanes are 8 places a window, 4.5 bytes a
+non-zero. Any weight fits whose windows are about equally full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.formats.nm import group_counts
+from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows, padded_rows
+from sparsec.kernels.emit.intrinsics import permuted
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.packing.groups import PLACE_BITS, WORD_PLACES, Groups
+from sparsec.kernels.packing.values import CODECS
+
+CHAINS = 8  # sums in flight, to hide the latency of FMA
+
+
+@dataclass(frozen=True)
+class NmParams:
+    """A kernel.
+
+    Attributes:
+        shape: the product.
+        slots: places of a row in a window of `lanes` inputs.
+        codec: one of `CODECS`.
+        lanes: rows of a group.
+        threads: threads, which take equal shares of the groups.
+
+    """
+
+    shape: Matvec
+    slots: int
+    codec: str = "f32"
+    lanes: int = 16
+    threads: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of rows."""
+        return -(-self.shape.outputs // self.lanes)
+
+    @property
+    def windows(self) -> int:
+        """Windows of inputs."""
+        return -(-self.shape.inputs // self.lanes)
+
+    @property
+    def words(self) -> int:
+        """Vectors of positions of a window."""
+        return -(-self.slots // WORD_PLACES)
+
+
+def reject(isa: Isa) -> str | None:
+    """Why there is no such kernel for an instruction set, or None."""
+    return None if isa.permute2 or isa.lanes == 8 else "no register permute with variable positions"
+
+
+def slots_of(weight: np.ndarray, lanes: int) -> int:
+    """The places that a row needs in the fullest window of `lanes` inputs."""
+    padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % lanes)))
+    return max(1, int(group_counts(padded, lanes).max(initial=0)))
+
+
+def pattern(weight: np.ndarray, slots: int, lanes: int) -> tuple[int, int]:
+    """The N and the least M of a weight with so many places in every window."""
+    for m in (2, 4, 8):
+        n, rest = divmod(slots * m, lanes)
+        if m < lanes and rest == 0 and weight.shape[1] % m == 0 and group_counts(weight, m).max(initial=0) <= n:
+            return n, m
+    return slots, lanes
+
+
+def pack(weight: np.ndarray, params: NmParams) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
+
+    Returns:
+        `places` (int32): group x window x word x lane, the positions of up to eight places from the lowest bits on;
+        `values`: group x window x slot x lane.
+
+    Raises:
+        FormatError: the codec cannot hold a value.
+
+    """
+    return recipe(params).pack(weight)
+
+
+def recipe(params: NmParams) -> Groups:
+    """How `pack` lays a weight out."""
+    return Groups(params.codec, params.slots, params.lanes)
+
+
+def build(params: NmParams) -> Any:
+    """The kernel: (places, values, bias, x, [residual]) -> y."""
+    vectors = params.groups * params.windows * params.lanes
+    weight: dict[str, tuple[int | None, str]] = {
+        "places": (vectors * params.words, "int32"), "values": (vectors * params.slots, CODECS[params.codec])}
+    return kernel(arguments(params.shape, **weight), lambda b: _emit(b, params))
+
+
+def _emit(b: Buffers, p: NmParams) -> None:
+    x, stride = padded_rows(b, p.shape, p.windows * p.lanes, p.lanes)
+    height = p.groups * p.lanes
+    sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
+
+    even_parts(p.groups, p.threads, lambda group: _group(b, p, group, x, stride, sums))
+    finish_rows(b, p.shape, sums, height, p.lanes)
+
+
+def _group(b: Buffers, p: NmParams, group: Any, x: Any, stride: int, sums: Any) -> None:
+    """The products of one group, into `sums` (batch, groups * lanes)."""
+    lanes, batch = p.lanes, p.shape.batch
+    chains = max(1, min(p.slots, CHAINS // batch))
+    totals = registers(batch * chains, lanes)
+    for i in range(batch * chains):
+        store(totals, i * lanes, splat(0.0, lanes))
+    first = T.Bind(T.Cast("int64", group) * p.windows)
+    with T.serial(0, p.windows) as index:
+        window = T.Bind(first + index)
+        inputs = [T.Bind(load(x, n * stride + index * lanes, lanes)) for n in range(batch)]
+        for slot in range(p.slots):
+            if slot % WORD_PLACES == 0:
+                places = T.Bind(load(b["places"], (window * p.words + slot // WORD_PLACES) * lanes, lanes))
+            place = T.Bind(T.shift_right(places, splat(T.int32(slot % WORD_PLACES * PLACE_BITS), lanes)))
+            value = T.Bind(T.Cast(f"float32x{lanes}", load(b["values"], (window * p.slots + slot) * lanes, lanes)))
+            for n in range(batch):
+                at = (n * chains + slot % chains) * lanes
+                store(totals, at, load(totals, at, lanes) + value * permuted(inputs[n], place, lanes))
+    for n in range(batch):
+        total = load(totals, n * chains * lanes, lanes)
+        for chain in range(1, chains):
+            total = total + load(totals, (n * chains + chain) * lanes, lanes)
+        store(sums, n * p.groups * lanes + group * lanes, total)

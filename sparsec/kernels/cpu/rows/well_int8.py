@@ -1,0 +1,119 @@
+"""Windowed ELL in 8-bit integers: four non-zeros of 16 rows a slot, on AVX512_VBMI and VNNI.
+
+As `well.py`, on bytes: a slot names an aligned window of 128 inputs, held in two registers, and every row spends up to
+four of its non-zeros, whose inputs a byte permute brings beside each other for a dot product. See `matvec_int8.py` for
+the numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.cpu.rows import matvec_int8
+from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
+from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, permute_bytes
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, store
+from sparsec.kernels.packing.fours import EACH, WindowFours, slots_of
+
+
+@dataclass(frozen=True)
+class WellInt8Params:
+    """A kernel.
+
+    Attributes:
+        shape: the product.
+        lanes: rows of a group.
+        threads: parts of balanced work.
+
+    """
+
+    shape: Matvec
+    lanes: int = 16
+    threads: int = 1
+
+    @property
+    def groups(self) -> int:
+        """Groups of rows."""
+        return -(-self.shape.outputs // self.lanes)
+
+
+ZERO = matvec_int8.zero_of(8)
+
+
+def reject(isa: Isa) -> str | None:
+    """Why there is no such kernel for an instruction set, or None."""
+    return None if isa.permute_bytes else "no register permute of bytes"
+
+
+def slot_count(weight: np.ndarray, lanes: int) -> int:
+    """Slots that a weight takes."""
+    return int((slots_of(weight, lanes)[3] >= 0).sum())
+
+
+def pack(weight: np.ndarray, params: WellInt8Params) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
+
+    Returns:
+        `begins` (int32), `scales` (float32): by row, see `matvec_int8.py`;
+        `starts` (int32): first slot of every group, and the end of the last;
+        `parts` (int32): first group of every thread, and the end of the last;
+        `bases` (int32): window starts by slot; `indices` (uint8), `values` (int8): slots x lanes x 4.
+
+    """
+    return recipe(params).pack(weight)
+
+
+def recipe(params: WellInt8Params) -> WindowFours:
+    """How `pack` lays a weight out."""
+    return WindowFours(params.lanes, ZERO, params.threads)
+
+
+def reference(weight: np.ndarray, columns: np.ndarray, params: WellInt8Params) -> np.ndarray:  # noqa: ARG001 - of one form
+    """The product (outputs, n) of a weight and columns of activations (inputs, n), in the kernel's integers."""
+    return matvec_int8.reference(weight, columns, ZERO)
+
+
+def build(params: WellInt8Params, isa: Isa) -> Any:
+    """The kernel: (begins, scales, starts, parts, bases, indices, values, bias, x, [residual]) -> y."""
+    p, height = params, params.groups * params.lanes
+    weight: dict[str, tuple[int | None, str]] = {
+        "begins": (height, "int32"), "scales": (height, "float32"), "starts": (p.groups + 1, "int32"),
+        "parts": (p.threads + 1, "int32"), "bases": (None, "int32"), "indices": (None, "uint8"),
+        "values": (None, "int8")}
+    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_int8(isa))
+
+
+def _emit(b: Buffers, p: WellInt8Params) -> None:
+    lanes, height = p.lanes, p.groups * p.lanes
+    activations = matvec_int8.quantised_rows(b, p.shape, ZERO, 2 * EACH * lanes, lanes)
+    sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
+
+    balanced_parts(b, p.threads, lambda group: _group(b, p, group, activations, sums))
+    finish_rows(b, p.shape, sums, height, lanes)
+
+
+def _group(b: Buffers, p: WellInt8Params, group: Any, activations: tuple[Any, int, Any], sums: Any) -> None:
+    """The products of one group, into `sums` (batch, groups * lanes)."""
+    (rows, stride, scales), lanes, batch, width = activations, p.lanes, p.shape.batch, EACH * p.lanes
+    totals = registers(batch, lanes, "int32")
+    for n in range(batch):
+        store(totals, n * lanes, load(b["begins"], group * lanes, lanes))
+    first = T.Bind(b["starts"][group])
+    with T.serial(0, b["starts"][group + 1] - first) as step:
+        slot = T.Bind(T.Cast("int64", first + step))
+        base = T.Bind(T.Cast("int64", b["bases"][slot]))
+        index = T.Bind(load(b["indices"], slot * width, width))
+        weights = T.Bind(load(b["values"], slot * width, width))
+        for n in range(batch):
+            low, high = (load(rows, n * stride + base + half * width, width) for half in range(2))
+            picked = permute_bytes(low, index, high)
+            store(totals, n * lanes, dot_bytes(load(totals, n * lanes, lanes), picked, weights))
+    for n in range(batch):
+        total = load(totals, n * lanes, lanes)
+        store(sums, n * p.groups * lanes + group * lanes,
+              matvec_int8.finished(b, group * lanes, total, scales[n], lanes))

@@ -1,0 +1,336 @@
+"""Scaled dot-product attention over tokens in the tiled layout: Y = softmax(scale * Q K^T + mask) V for every head.
+
+A block of queries is held on the lanes: scores are computed transposed, S^T[key, query], the softmax runs down the
+keys, and the product with V reads the same buffer; nothing is transposed or reduced across lanes. Keys beyond the
+sequence's end, which hold anything, are never read; queries beyond it are computed and ignored. A query whose mask is
+-inf for every key yields NaN, as in onnxruntime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import Tiled
+from sparsec.graph.operators.attention import Attention
+from sparsec.kernels.cpu.tensors import attention_bf16
+from sparsec.kernels.emit import intrinsics
+from sparsec.kernels.emit.activations import exp_below_one
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.loops import shared
+from sparsec.kernels.emit.projection import Projection
+from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+
+CHUNK = 128  # keys whose weights and values stay in the L1 cache while they are multiplied
+
+
+
+
+@dataclass(frozen=True)
+class AttentionParams:
+    """A kernel.
+
+    Attributes:
+        heads, depth: heads, and features of each.
+        batch, tokens, keys: sequences, queries of each, and keys of each.
+        width: tokens of a tile, in every buffer; a multiple of the lanes.
+        scale: factor on the scores.
+        q, k, v: the projections.
+        mask: shape of the mask, (1 or batch, 1 or heads, 1 or tokens, keys), or None.
+        bf16: multiplies pairs of bf16; an even depth.
+
+    """
+
+    heads: int
+    depth: int
+    batch: int
+    tokens: int
+    keys: int
+    width: int
+    scale: float
+    q: Projection
+    k: Projection
+    v: Projection
+    mask: tuple[int, int, int, int] | None = None
+    bf16: bool = False
+
+    @property
+    def output(self) -> Tiled:
+        """Layout of Y."""
+        return Tiled(self.batch, self.tokens, self.heads * self.depth, self.width)
+
+    @property
+    def masks_heads(self) -> bool:
+        """Whether the mask differs from head to head."""
+        return self.mask is not None and self.mask[1] > 1
+
+    @property
+    def masks_queries(self) -> bool:
+        """Whether the mask differs from query to query."""
+        return self.mask is not None and self.mask[2] > 1
+
+    def layout(self, name: str) -> Tiled:
+        """Layout of the buffer of a projection, "q", "k" or "v"."""
+        tokens = self.tokens if name == "q" else self.keys
+        return Tiled(self.batch, tokens, getattr(self, name).features, self.width)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Queries on the lanes: `vectors` of them from token `first` of sequence `b` on, all in one tile.
+
+    `rows` is the number of keys, or of features of V, that a register block spans.
+    """
+
+    b: Any
+    first: Any
+    vectors: int
+    lanes: int
+    rows: int
+
+    @property
+    def width(self) -> int:
+        """Queries of the block."""
+        return self.vectors * self.lanes
+
+
+@dataclass(frozen=True)
+class _Head:
+    """One head of a block: the scores, or their powers, (keys, block.width); the transposed mask, if one was needed.
+
+    `pairs` is what it multiplies where that is bf16.
+    """
+
+    block: _Block
+    index: Any
+    scores: Any
+    mask: Any
+    maxima: Any
+    sums: Any
+    pairs: attention_bf16.Pairs | None
+
+
+def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None,
+              params: AttentionParams) -> np.ndarray:
+    """Y (batch, tokens, heads * depth) for the projections in ONNX's order."""
+    inputs: list[Any] = [q, k, v, mask]
+    return np.asarray(Attention.eval(*inputs, heads=params.heads, scale=params.scale))
+
+
+def reject_bf16(params: AttentionParams, isa: Isa) -> str | None:
+    """Why attention cannot multiply pairs of bf16, or None."""
+    if not isa.bf16:
+        return "the processor lacks AVX512_BF16"
+    if params.depth % 2:
+        return "the features of a head do not pair up"
+    return None
+
+
+def build(params: AttentionParams, isa: Isa) -> Any:
+    """The kernel: (q, k, v, [mask]) -> y; a buffer that holds several projections is passed for each."""
+    arguments: dict[str, tuple[int | None, str]] = {
+        name: (params.layout(name).size, "float32") for name in ("q", "k", "v")}
+    if params.mask is not None:
+        arguments["mask"] = (int(np.prod(params.mask)), "float32")
+    arguments["y"] = (params.output.size, "float32")
+    return kernel(arguments, lambda b: _emit(b, params, isa), intrinsics.BF16 if params.bf16 else "")
+
+
+def _emit(b: Buffers, p: AttentionParams, isa: Isa) -> None:
+    """Whole blocks of queries, then the queries of every sequence that do not fill one."""
+    vectors = max(v for v in (1, 2, 3, 4) if p.width // isa.lanes % v == 0)
+    blocks = p.tokens // (vectors * isa.lanes)
+    rest = -(-(p.tokens - blocks * vectors * isa.lanes) // isa.lanes)
+    for first, count, size in ((0, blocks, vectors), (blocks, 1, rest)):
+        if count * size:
+            _blocks(b, p, isa, (first * vectors * isa.lanes, count), size)
+
+
+def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], vectors: int) -> None:
+    """`count` blocks of queries from token `first` on, in every sequence; the unit of work is some heads of a block."""
+    first, count = blocks
+    even = (n for n in range(1, p.heads) if p.heads % n == 0 and p.batch * count * n % isa.threads == 0)
+    parts = next(even, p.heads)
+    heads, width = p.heads // parts, vectors * isa.lanes
+    with shared(p.batch * count * parts, isa) as unit:
+        block = _Block(T.Bind(T.floordiv(unit, count * parts)),
+                       T.Bind(first + T.floormod(T.floordiv(unit, parts), count) * width),
+                       vectors, isa.lanes, rows=isa.registers // 2 // vectors)
+        scores = T.alloc_buffer((p.keys * width,), "float32")
+        mask = T.alloc_buffer((p.keys * width,), "float32") if p.masks_queries else None
+        pairs = attention_bf16.allocate(p.depth, width, p.layout("k"), isa.lanes) if p.bf16 else None
+        if mask is not None and not p.masks_heads:
+            _transpose_mask(b, p, block, 0, mask)
+        with T.serial(0, heads) as i:
+            head = T.Bind(T.floormod(unit, parts) * heads + i)
+            if mask is not None and p.masks_heads:
+                _transpose_mask(b, p, block, head, mask)
+            maxima, sums = registers(vectors, isa.lanes), registers(vectors, isa.lanes)
+            _attend(b, p, _Head(block, head, scores, mask, maxima, sums, pairs))
+
+
+def _mask_row(p: AttentionParams, b: Any, head: Any, query: Any) -> Any:
+    """Index of the mask's first key for a query; dimensions of 1 are broadcast."""
+    assert p.mask is not None
+    batch, heads, queries, keys = p.mask
+    row = (b if batch > 1 else 0) * heads + (head if heads > 1 else 0)
+    return (row * queries + (query if queries > 1 else 0)) * keys
+
+
+def _transpose_mask(b: Buffers, p: AttentionParams, block: _Block, head: Any, mask: Any) -> None:
+    """The mask of a block as (keys, queries); queries beyond the end take the last one's."""
+    with T.serial(0, block.width) as query:
+        row = T.Bind(_mask_row(p, block.b, head, T.min(block.first + query, p.tokens - 1)))
+        with T.serial(0, p.keys) as key:
+            T.buffer_store(mask, b["mask"][row + key], [key * block.width + query])
+
+
+def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
+    """All scores of a head, then their softmax and the weighted sums by chunks of keys."""
+    block = head.block
+    for v in range(block.vectors):
+        store(head.maxima, v * block.lanes, splat(-np.inf, block.lanes))
+        store(head.sums, v * block.lanes, splat(0.0, block.lanes))
+    if head.pairs is not None:
+        _fill_pairs(b, p, head, head.pairs)
+    _by_tile(p, (0, p.keys), lambda tile, keys: _by(block.rows, keys, lambda first, count: _scores(
+        b, p, head, (tile, first, count))))
+
+    step = max(1, CHUNK // p.width)
+    last = (p.keys - 1) // (step * p.width)
+    if last:
+        _weigh(b, p, head, (0, step * p.width), first=True, last=False)
+    if last > 1:
+        with T.serial(1, last) as i:
+            _weigh(b, p, head, (i * step, step * p.width), first=False, last=False)
+    _weigh(b, p, head, (last * step, p.keys - last * step * p.width), first=last == 0, last=True)
+
+
+def _fill_pairs(b: Buffers, p: AttentionParams, head: _Head, pairs: attention_bf16.Pairs) -> None:
+    """Round the projections of a head to bf16."""
+    feature = head.index * p.depth
+    attention_bf16.fill_queries(b, pairs, _block_row(p.layout("q"), head.block, p.q.offset + feature), p.width)
+    with T.serial(0, p.layout("k").tiles) as tile:
+        k, v = (_row(p.layout(name), head.block.b, tile, getattr(p, name).offset + feature) for name in "kv")
+        attention_bf16.fill_keys(b, pairs, T.Bind(k), T.Bind(v), tile * p.width, p.width)
+    if p.keys % 2:
+        attention_bf16.end_values(pairs, p.keys)
+
+
+def _by(step: int, total: int, body: Callable[[Any, int], None]) -> None:
+    """`body(first, count)` for [0, total) in pieces of `step` and the rest."""
+    with T.serial(0, total // step) as i:
+        body(i * step, step)
+    if total % step:
+        body(total - total % step, total % step)
+
+
+def _by_tile(p: AttentionParams, chunk: tuple[Any, int], body: Callable[[Any, int], None]) -> None:
+    """`body(tile, keys)` for the tiles of a chunk: its first tile, and its number of keys."""
+    tile, keys = chunk
+    _by(p.width, keys, lambda first, count: body(tile + first // p.width, count))
+
+
+def _row(layout: Tiled, b: Any, tile: Any, feature: Any) -> Any:
+    """Index of a feature's first token in a tile."""
+    return ((b * layout.tiles + tile) * layout.features + feature) * layout.width
+
+
+def _block_row(layout: Tiled, block: _Block, feature: Any) -> Any:
+    """Index of a feature's first token in a block."""
+    tile, lane = T.floordiv(block.first, layout.width), T.floormod(block.first, layout.width)
+    return _row(layout, block.b, tile, feature) + lane
+
+
+def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Any, Any, int]) -> None:
+    """The scores of `count` keys from the `first` of a tile on, mask added; raises the maxima."""
+    tile, first, count = keys
+    block = head.block
+    lanes, vectors = block.lanes, block.vectors
+    totals = registers(count * vectors, lanes)
+    for i in range(count * vectors):
+        store(totals, i * lanes, splat(0.0, lanes))
+    if head.pairs is not None:
+        attention_bf16.add_scores(head.pairs, totals, tile * p.width + first, count)
+    else:
+        _add_scores(b, p, head, totals, keys)
+    for r in range(count):
+        key = tile * p.width + first + r
+        for v in range(vectors):
+            score = load(totals, (r * vectors + v) * lanes, lanes) * splat(p.scale, lanes)
+            if head.mask is not None:
+                score = score + load(head.mask, key * block.width + v * lanes, lanes)
+            elif p.mask is not None:
+                score = score + splat(b["mask"][_mask_row(p, block.b, head.index, 0) + key], lanes)
+            score = T.Bind(score)
+            store(head.scores, key * block.width + v * lanes, score)
+            store(head.maxima, v * lanes, T.max(load(head.maxima, v * lanes, lanes), score))
+
+
+def _add_scores(b: Buffers, p: AttentionParams, head: _Head, totals: Any, keys: tuple[Any, Any, int]) -> None:
+    """Add the products of the block's queries with `count` keys to the totals (count x vectors)."""
+    tile, first, count = keys
+    block = head.block
+    lanes, vectors = block.lanes, block.vectors
+    q = T.Bind(_block_row(p.layout("q"), block, p.q.offset + head.index * p.depth))
+    k = T.Bind(_row(p.layout("k"), block.b, tile, p.k.offset + head.index * p.depth) + first)
+    with T.serial(0, p.depth) as d:
+        queries = [T.Bind(load(b["q"], q + d * p.width + v * lanes, lanes)) for v in range(vectors)]
+        for r in range(count):
+            key = T.Bind(splat(b["k"][k + d * p.width + r], lanes))
+            for v in range(vectors):
+                add_to(totals, (r * vectors + v) * lanes, key * queries[v])
+
+
+def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Any, int], *, first: bool, last: bool) -> None:
+    """Softmax and weighted sums of a chunk of keys; the first chunk begins y, the last divides it by the sums."""
+    block, (tile, keys) = head.block, chunk
+    with T.serial(0, keys) as key:
+        for v in range(block.vectors):
+            at = (tile * p.width + key) * block.width + v * block.lanes
+            difference = load(head.scores, at, block.lanes) - load(head.maxima, v * block.lanes, block.lanes)
+            power = T.Bind(exp_below_one(difference, block.lanes))
+            store(head.scores, at, power)
+            add_to(head.sums, v * block.lanes, power)
+    if head.pairs is not None:
+        attention_bf16.fill_weights(head.pairs, head.scores, tile * p.width, keys)
+    factors = registers(block.vectors, block.lanes)
+    for v in range(block.vectors):
+        total = load(head.sums, v * block.lanes, block.lanes)
+        store(factors, v * block.lanes, splat(1.0, block.lanes) / total if last else splat(1.0, block.lanes))
+    _by(block.rows, p.depth, lambda feature, count: _weighted(
+        b, p, head, (feature, count), chunk, factors, begun=not first))
+
+
+def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Any, int], chunk: tuple[Any, int],
+              factors: Any, *, begun: bool) -> None:
+    """Weighted sums of some features of V over a chunk of keys, added to y if that is begun, times the factors."""
+    first, count = features
+    block = head.block
+    lanes, vectors = block.lanes, block.vectors
+    y = T.Bind(_block_row(p.output, block, head.index * p.depth + first))
+    places = [(v, (r * vectors + v) * lanes, y + r * p.width + v * lanes) for r in range(count) for v in range(vectors)]
+    totals = registers(count * vectors, lanes)
+    for _, at, target in places:
+        store(totals, at, load(b["y"], target, lanes) if begun else splat(0.0, lanes))
+
+    def of_keys(tile: Any, keys: int) -> None:
+        values = T.Bind(_row(p.layout("v"), block.b, tile, p.v.offset + head.index * p.depth + first))
+        with T.serial(0, keys) as key:
+            row = T.Bind((tile * p.width + key) * block.width)
+            weights = [T.Bind(load(head.scores, row + v * lanes, lanes)) for v in range(vectors)]
+            for r in range(count):
+                value = T.Bind(splat(b["v"][values + r * p.width + key], lanes))
+                for v in range(vectors):
+                    add_to(totals, (r * vectors + v) * lanes, value * weights[v])
+
+    if head.pairs is not None:
+        attention_bf16.add_weighted(head.pairs, totals, (chunk[0] * p.width, chunk[1]), first, count)
+    else:
+        _by_tile(p, chunk, of_keys)
+    for v, at, target in places:
+        store(b["y"], target, load(totals, at, lanes) * load(factors, v * lanes, lanes))

@@ -1,0 +1,91 @@
+"""Normalisation of contiguous rows: Layer-, Instance-, Group- and RMSNormalization of tensors in ONNX's order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.emit.fold import each, fold_row
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, kernel, load, splat, store
+
+
+@dataclass(frozen=True)
+class NormalizeParams:
+    """Y = (X - mean) / sqrt(variance + epsilon) * scale + bias over each row of X (rows, length).
+
+    Attributes:
+        rows, length: the tensor.
+        epsilon: ONNX's.
+        channels: 0 if scale and bias have an element for each of the row's; else they have so many elements, each for
+            `run` neighbours, and start over where they end.
+        run: neighbours in a row that share a channel; divides `length`.
+        centred: whether the mean is subtracted; if not, the mean square stands for the variance and there is no bias.
+
+    """
+
+    rows: int
+    length: int
+    epsilon: float
+    channels: int = 0
+    run: int = 1
+    centred: bool = True
+
+    @property
+    def affine(self) -> int:
+        """Elements of scale and bias."""
+        return self.channels or self.length
+
+
+def reference(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, params: NormalizeParams) -> np.ndarray:
+    """Y (rows, length), in float64."""
+    p, rows = params, x.reshape(params.rows, params.length).astype(np.float64)
+    if p.centred:
+        rows = rows - rows.mean(axis=1, keepdims=True)
+    rows = rows / np.sqrt((rows**2).mean(axis=1, keepdims=True) + p.epsilon)
+    index = np.arange(p.rows * p.length) // p.run % p.affine
+    y = rows * scale[index].reshape(rows.shape)
+    return np.asarray(y + bias[index].reshape(rows.shape) if p.centred else y)
+
+
+def build(params: NormalizeParams, isa: Isa) -> Any:
+    """The kernel: (x, scale, [bias]) -> y."""
+    size = params.rows * params.length
+    arguments = {"x": size, "scale": params.affine, **({"bias": params.affine} if params.centred else {}), "y": size}
+    return kernel({name: (length, "float32") for name, length in arguments.items()},
+                  lambda b: _emit(b, params, isa))
+
+
+def _emit(b: Buffers, p: NormalizeParams, isa: Isa) -> None:
+    """Two passes, mean before variance, so that rows far from zero lose no precision; then the result."""
+    with (T.serial if isa.threads == 1 else T.parallel)(0, p.rows) as row:
+        def total(element: Any) -> Any:
+            return fold_row(p.length, isa.lanes, 0.0, lambda a, c: a + c, lambda index, lanes: element(
+                load(b["x"], row * p.length + index, lanes), lanes))
+
+        mean = T.Bind(total(lambda x, _: x) * T.float32(1 / p.length)) if p.centred else None
+
+        def centre(x: Any, lanes: int) -> Any:
+            return x if mean is None else x - splat(mean, lanes)
+
+        squares = total(lambda x, lanes: centre(x, lanes) * centre(x, lanes))
+        factor = T.Bind(T.float32(1) / T.sqrt(squares * T.float32(1 / p.length) + T.float32(p.epsilon)))
+
+        def finish(at: Any, lanes: int, scale: Any, bias: Any) -> None:
+            value = centre(load(b["x"], at, lanes), lanes) * splat(factor, lanes) * scale
+            store(b["y"], at, value if bias is None else value + bias)
+
+        if p.channels:
+            with T.serial(0, p.length // p.run) as segment:
+                channel = T.Bind(T.floormod(row * (p.length // p.run) + segment, p.channels))
+                start = row * p.length + segment * p.run
+                each(p.run, isa.lanes, lambda index, lanes: finish(
+                    start + index, lanes, splat(b["scale"][channel], lanes),
+                    splat(b["bias"][channel], lanes) if p.centred else None))
+        else:
+            each(p.length, isa.lanes, lambda index, lanes: finish(
+                row * p.length + index, lanes, load(b["scale"], index, lanes),
+                load(b["bias"], index, lanes) if p.centred else None))

@@ -1,0 +1,100 @@
+"""Copies of sequences (batch, tokens, features) between the plain and the tiled layout, by transposes in registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import Tiled
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.loops import shared
+from sparsec.kernels.emit.registers import transpose
+from sparsec.kernels.emit.tir import Buffers, kernel, load, store
+
+
+@dataclass(frozen=True)
+class ReformatTiledParams:
+    """A copy kernel: into the tiled layout, or out of it."""
+
+    layout: Tiled
+    into: bool
+
+    @property
+    def plain_size(self) -> int:
+        """Floats of the plain tensor."""
+        return self.layout.batch * self.layout.tokens * self.layout.features
+
+
+def tile(x: np.ndarray, layout: Tiled) -> np.ndarray:
+    """The flat buffer of X (batch, tokens, features), with NaN in the padding."""
+    padding = layout.tiles * layout.width - layout.tokens
+    padded = np.pad(x, ((0, 0), (0, padding), (0, 0)), constant_values=np.nan)
+    tiles = padded.reshape(layout.batch, layout.tiles, layout.width, layout.features).swapaxes(2, 3)
+    return np.ascontiguousarray(tiles).ravel()
+
+
+def untile(y: np.ndarray, layout: Tiled) -> np.ndarray:
+    """X (batch, tokens, features) of a flat buffer."""
+    tiles = y.reshape(layout.batch, layout.tiles, layout.features, layout.width).swapaxes(2, 3)
+    return tiles.reshape(layout.batch, -1, layout.features)[:, :layout.tokens]
+
+
+def reference(x: np.ndarray, params: ReformatTiledParams) -> np.ndarray:
+    """The copy of a flat buffer; padding of the tiled layout is NaN."""
+    layout = params.layout
+    if params.into:
+        return tile(x.reshape(layout.batch, layout.tokens, layout.features), layout)
+    return np.ascontiguousarray(untile(x, layout)).ravel()
+
+
+def build(params: ReformatTiledParams, isa: Isa) -> Any:
+    """The kernel: x -> y, both flat."""
+    plain, tiled = (params.plain_size, "float32"), (params.layout.size, "float32")
+    x, y = (plain, tiled) if params.into else (tiled, plain)
+    return kernel({"x": x, "y": y}, lambda b: _emit(b, params, isa))
+
+
+def _emit(b: Buffers, p: ReformatTiledParams, isa: Isa) -> None:
+    """The unit of work is a vector of tokens; the last one of a sequence may be partial."""
+    tokens, lanes = p.layout.tokens, isa.lanes
+    whole = tokens // lanes
+    if whole:
+        with shared(p.layout.batch * whole, isa) as unit:
+            _tokens(b, p, T.floordiv(unit, whole), T.floormod(unit, whole) * lanes, lanes, lanes)
+    if tokens % lanes:
+        with shared(p.layout.batch, isa) as sequence:
+            _tokens(b, p, sequence, whole * lanes, tokens % lanes, lanes)
+
+
+def _tokens(b: Buffers, p: ReformatTiledParams, sequence: Any, first: Any, count: int, lanes: int) -> None:
+    """Copy all features of `count` tokens, at most a vector of them."""
+    layout = p.layout
+    features, width = layout.features, layout.width
+    plain = T.Bind((sequence * layout.tokens + first) * features)
+    tiled = T.Bind((sequence * layout.tiles + T.floordiv(first, width)) * (features * width) + T.floormod(first, width))
+
+    def block(feature: Any) -> None:
+        if p.into:
+            rows = [load(b["x"], plain + min(t, count - 1) * features + feature, lanes) for t in range(lanes)]
+            for f, row in enumerate(transpose(rows, lanes)):
+                store(b["y"], tiled + (feature + f) * width, row)
+        else:
+            rows = [load(b["x"], tiled + (feature + f) * width, lanes) for f in range(lanes)]
+            for t, row in enumerate(transpose(rows, lanes)[:count]):
+                store(b["y"], plain + t * features + feature, row)
+
+    if features < lanes:
+        with T.serial(0, count) as t, T.serial(0, features) as f:
+            inside, outside = tiled + f * width + t, plain + t * features + f
+            source, target = (outside, inside) if p.into else (inside, outside)
+            T.buffer_store(b["y"], b["x"][source], [target])
+        return
+    with T.serial(0, features // lanes) as i:
+        block(i * lanes)
+    if features % lanes:
+        block(features - lanes)  # overlaps the block before
+
+

@@ -1,0 +1,229 @@
+"""Activation functions as TIR expressions on float32 vectors: polynomials only, no calls into libm.
+
+Every function takes a vector expression and returns one; values used more than once are bound by `Let`, so expressions
+stay linear in size. Errors are below 1e-6 of the output's magnitude (1e-6 absolute where |output| < 1), but for
+`gelu_narrow`. NaN propagates as in onnxruntime: `T.max(c, x)` and `T.min(c, x)` compile to `vmaxps`/`vminps`, which
+return their second operand when either is NaN, so the constant always comes first.
+
+The coefficients are weighted minimax fits in double precision, rounded to float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tvm import tirx
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.emit.tir import splat
+
+Vector = Any  # a TIR expression; TVM ships no types
+
+_LOG2E = 1.4426950408889634
+_LN2_HIGH = 0.693359375  # 10 significant bits: n * _LN2_HIGH is exact without a fused multiply-add
+_LN2_LOW = -2.12194440e-4
+_ROUND = 12582912.0  # 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, which the low bits then hold
+_ROUND_BITS = 0x4B400000
+_EXP_LIMIT = 87.0  # 2^n stays a normal number below
+
+# (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2
+_EXP = (0.5, 0.166665181517601, 0.04166620224714279, 0.008369024842977524, 0.0013950725551694632)
+
+# 2^r on |r| <= 1/2
+_EXP2 = (
+    1.0000001192092896, 0.6931469440460205, 0.24022120237350464, 0.05550713092088699, 0.009675540961325169,
+    0.001327647129073739,
+)
+
+# (Phi(x) - 1/2) / x, Phi the normal distribution, as a polynomial in 2 (x / _GELU_LIMIT)^2 - 1
+_GELU_LIMIT = 5.4
+_GELU = (
+    0.13092811405658722, -0.06532768905162811, 0.048498596996068954, -0.039219558238983154, 0.032139599323272705,
+    -0.025621626526117325, 0.019457794725894928, -0.014477268792688847, 0.010346528142690659, -0.0057029458694159985,
+    0.0023764939978718758, -0.002130951266735792, 0.00201875320635736, -0.000693264591973275,
+)
+
+# The same to 3e-4, which bf16 would not show
+_GELU_NARROW_LIMIT = 4.0
+_GELU_NARROW = (
+    0.17597046494483948, -0.08439133316278458, 0.05536886304616928, -0.03570181503891945,
+    0.024351565167307854, -0.016258107498288155, 0.005661436356604099,
+)
+
+# erf(x) / x as a polynomial in 2 (x / _ERF_LIMIT)^2 - 1
+_ERF_LIMIT = 3.9
+_ERF = (
+    0.3625839948654175, -0.18101149797439575, 0.13468892872333527, -0.10951576381921768, 0.09070903062820435,
+    -0.07399733364582062, 0.057643964886665344, -0.04178546369075775, 0.029963137581944466, -0.02215185947716236,
+    0.012248299084603786, -0.0034794993698596954, 0.002960952464491129, -0.004042687360197306, 0.0015960761811584234,
+)
+
+
+def bind(value: Vector, body: Callable[[Any], Vector]) -> Vector:
+    """`body` applied to a variable that holds `value`, which is then computed once."""
+    variable = tirx.Var("t", value.ty)
+    return tirx.Let(variable, value, body(variable))
+
+
+def _integers(value: int, lanes: int) -> Vector:
+    return splat(T.int32(value), lanes)
+
+
+def _vector_type(element: str, lanes: int) -> str:
+    return f"{element}x{lanes}" if lanes > 1 else element
+
+
+def _polynomial(coefficients: Sequence[float], x: Vector, lanes: int) -> Vector:
+    """Horner's scheme; `x` should be a variable."""
+    result = splat(coefficients[-1], lanes)
+    for coefficient in reversed(coefficients[:-1]):
+        result = result * x + splat(coefficient, lanes)
+    return result
+
+
+def _even_polynomial(coefficients: Sequence[float], limit: float, x: Vector, lanes: int) -> Vector:
+    """A polynomial in 2 (x / limit)^2 - 1."""
+    return bind(x * x * splat(2.0 / limit**2, lanes) - splat(1.0, lanes), lambda t: _polynomial(coefficients, t, lanes))
+
+
+def _power_of_two(exponent: Vector, lanes: int) -> Vector:
+    """2^n of an int32 n in [-126, 127]."""
+    bits = T.shift_left(exponent + _integers(127, lanes), _integers(23, lanes))
+    return T.reinterpret(_vector_type("float32", lanes), bits)
+
+
+def _reduce(x: Vector, lanes: int, body: Callable[[Vector, Vector], Vector]) -> Vector:
+    """`body(e^r - 1, n)` for x = n ln 2 + r with int32 n and |r| <= ln(2) / 2; |x| must stay below 2^20."""
+    def reduced(v: Vector, shifted: Vector) -> Vector:
+        n = T.reinterpret(_vector_type("int32", lanes), shifted) - _integers(_ROUND_BITS, lanes)
+        return bind(shifted - splat(_ROUND, lanes), lambda k: bind(
+            v - k * splat(_LN2_HIGH, lanes) - k * splat(_LN2_LOW, lanes), lambda r: bind(
+                _polynomial(_EXP, r, lanes) * r * r + r, lambda p: body(p, n))))
+
+    return bind(x, lambda v: bind(v * splat(_LOG2E, lanes) + splat(_ROUND, lanes), lambda s: reduced(v, s)))
+
+
+def _clamp(x: Vector, low: float, high: float, lanes: int) -> Vector:
+    return T.min(splat(high, lanes), T.max(splat(low, lanes), x))
+
+
+def exp_normal(x: Vector, lanes: int) -> Vector:
+    """e^x for results that are normal numbers: arguments are clamped to |x| <= 87."""
+    return _reduce(_clamp(x, -_EXP_LIMIT, _EXP_LIMIT, lanes), lanes,
+                   lambda p, n: (p + splat(1.0, lanes)) * _power_of_two(n, lanes))
+
+
+def exp(x: Vector, lanes: int) -> Vector:
+    """e^x over the whole range, subnormal and infinite results included."""
+    def scaled(p: Vector, n: Vector) -> Vector:  # 2^n in two factors, since it may not be a normal number
+        half = T.shift_right(n, _integers(1, lanes))
+        return bind(half, lambda h: (p + splat(1.0, lanes)) * _power_of_two(h, lanes) * _power_of_two(n - h, lanes))
+
+    return _reduce(_clamp(x, -105.0, 90.0, lanes), lanes, lambda p, n: bind(n, lambda n: scaled(p, n)))
+
+
+def exp_below_one(x: Vector, lanes: int) -> Vector:
+    """e^x for x <= 0, as a softmax needs it: the error is relative to 1, and e^x below 1e-37 may be any such value."""
+    def scaled(z: Vector, shifted: Vector) -> Vector:
+        r = z * splat(_LOG2E, lanes) - (shifted - splat(_ROUND, lanes))
+        power = bind(r, lambda r: _polynomial(_EXP2, r, lanes))
+        exponent = T.shift_left(T.reinterpret(_vector_type("int32", lanes), shifted), _integers(23, lanes))
+        return T.reinterpret(_vector_type("float32", lanes),
+                             T.reinterpret(_vector_type("int32", lanes), power) + exponent)
+
+    return bind(T.max(splat(-86.0, lanes), x), lambda z: bind(
+        z * splat(_LOG2E, lanes) + splat(_ROUND, lanes), lambda shifted: scaled(z, shifted)))
+
+
+def erf(x: Vector, lanes: int) -> Vector:
+    """The error function."""
+    return bind(_clamp(x, -_ERF_LIMIT, _ERF_LIMIT, lanes),
+                lambda z: z * _even_polynomial(_ERF, _ERF_LIMIT, z, lanes))
+
+
+def _logistic_times(numerator: Vector, x: Vector, lanes: int) -> Vector:
+    """The quotient numerator / (1 + e^-x)."""
+    return numerator / (splat(1.0, lanes) + exp_normal(splat(0.0, lanes) - x, lanes))
+
+
+def _none(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    return x
+
+
+def _relu(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    return T.max(splat(0.0, lanes), x)
+
+
+def _clip(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:
+    return _clamp(x, alpha, beta, lanes)
+
+
+def _leaky_relu(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    return bind(x, lambda x: T.Select(x < splat(0.0, lanes), x * splat(alpha, lanes), x))
+
+
+def _hard_sigmoid(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:
+    return _clamp(x * splat(alpha, lanes) + splat(beta, lanes), 0.0, 1.0, lanes)
+
+
+def _hard_swish(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    return bind(x, lambda x: x * _hard_sigmoid(x, lanes, 1 / 6, 0.5))
+
+
+def _sigmoid(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    return _logistic_times(splat(1.0, lanes), x, lanes)
+
+
+def _silu(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    return bind(T.max(splat(-_EXP_LIMIT, lanes), x), lambda x: _logistic_times(x, x, lanes))
+
+
+def _tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    """expm1(2x) / (expm1(2x) + 2), which keeps its relative precision around 0."""
+    def ratio(p: Vector, n: Vector) -> Vector:
+        return bind(_power_of_two(n, lanes), lambda s: bind(
+            p * s + (s - splat(1.0, lanes)), lambda t: t / (t + splat(2.0, lanes))))
+
+    return _reduce(_clamp(x + x, -20.0, 20.0, lanes), lanes, ratio)
+
+
+def _gelu_erf(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    return _times_phi(x, _GELU, _GELU_LIMIT, lanes)
+
+
+def _gelu_narrow(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    return _times_phi(x, _GELU_NARROW, _GELU_NARROW_LIMIT, lanes)
+
+
+def _times_phi(x: Vector, coefficients: Sequence[float], limit: float, lanes: int) -> Vector:
+    """The product x Phi(x), with a polynomial for (Phi(x) - 1/2) / x that saturates at the limit."""
+    def phi(z: Vector) -> Vector:
+        return splat(0.5, lanes) + z * _even_polynomial(coefficients, limit, z, lanes)
+
+    return bind(T.max(splat(-limit, lanes), x), lambda x: x * bind(T.min(splat(limit, lanes), x), phi))
+
+
+def _gelu_tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+    """The product x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3); the sigmoid is saturated beyond |x| = 12."""
+    def twice_u(z: Vector) -> Vector:
+        return z * (splat(1.5957691216057308, lanes) + z * z * splat(0.07135481282632467, lanes))
+
+    return bind(T.max(splat(-12.0, lanes), x), lambda x: _logistic_times(
+        x, bind(T.min(splat(12.0, lanes), x), twice_u), lanes))
+
+
+ACTIVATIONS: dict[str, Callable[[Vector, int, float, float], Vector]] = {
+    "none": _none,
+    "relu": _relu,
+    "clip": _clip,  # alpha <= x <= beta
+    "leaky_relu": _leaky_relu,
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_swish": _hard_swish,
+    "sigmoid": _sigmoid,
+    "silu": _silu,
+    "tanh": _tanh,
+    "gelu_erf": _gelu_erf,
+    "gelu_tanh": _gelu_tanh,
+    "gelu_narrow": _gelu_narrow,  # gelu_erf to 3e-4
+}

@@ -1,0 +1,90 @@
+"""Where a program's tensors live: how arrays get there and results come back."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsec.machine import tvm_runtime
+
+ALIGNMENT = 64
+"""Bytes; the data of arrays that kernels read starts at a multiple of it."""
+
+CPU, CUDA = 1, 2
+"""DLPack's device types."""
+_POOLED_ALLOCATOR = 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One kind of memory.
+
+    Attributes:
+        devices: what the virtual machine is initialised with: device type, number and allocator of each.
+        place: a tensor with an array's contents.
+        refresh: brings an array's contents into the tensor that `place` made of it.
+        fetch: the array of an output; one of the `reserved` addresses is memory that the program will use again.
+
+    """
+
+    devices: tuple[int, ...]
+    place: Callable[[np.ndarray], Any]
+    refresh: Callable[[Any, np.ndarray], None]
+    fetch: Callable[[Any, frozenset[int]], np.ndarray]
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """A zeroed array whose data starts at a multiple of `ALIGNMENT`."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start:start + nbytes].view(dtype).reshape(shape)
+
+
+def _share(array: np.ndarray) -> Any:
+    """The array as TVM sees it, copied where it is not aligned."""
+    if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
+        copy = aligned(array.shape, array.dtype)
+        copy[...] = array
+        array = copy
+    return tvm_runtime.load().from_dlpack(array)
+
+
+def _fetch_shared(tensor: Any, reserved: frozenset[int]) -> np.ndarray:
+    array = np.from_dlpack(tensor)
+    return array.copy() if tensor.data_ptr() in reserved else array
+
+
+HOST = Memory((CPU, 0, _POOLED_ALLOCATOR), _share, lambda _tensor, _array: None, _fetch_shared)
+"""The processor's own memory, which arrays and tensors share."""
+
+
+def on_device(kind: int, number: int = 0) -> Memory:
+    """The memory of a device, to and from which everything is copied; TVM's runtime for it has been loaded."""
+    import tvm_ffi
+
+    tvm_runtime.load()
+    allocate, send, bring = (tvm_ffi.get_global_func(f"runtime.TVMTensor{name}") for name in
+                             ("AllocWithScope", "CopyFromBytes", "CopyToBytes"))
+    device = tvm_ffi.Device(kind, number)
+
+    def refresh(tensor: Any, array: np.ndarray) -> None:
+        array = np.ascontiguousarray(array)
+        send(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
+
+    def place(array: np.ndarray) -> Any:
+        tensor = allocate(tvm_ffi.Shape(array.shape), tvm_ffi.dtype(array.dtype.name), device, None)
+        refresh(tensor, array)
+        return tensor
+
+    def fetch(tensor: Any, _reserved: frozenset[int]) -> np.ndarray:
+        array = np.empty(tuple(tensor.shape), str(tensor.dtype))
+        bring(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
+        return array
+
+    return Memory((kind, number, _POOLED_ALLOCATOR, CPU, 0, _POOLED_ALLOCATOR), place, refresh, fetch)
