@@ -37,6 +37,9 @@ class PaddedFlat:
         lanes: vector width in floats; origin and channel stride are multiples of it.
         clean: whether the padding holds zeros; if not, it holds anything.
         sequence: the images are sequences: of height 1, and without padding above and below.
+        dtype: of an element: float32, or uint8 for codes of a quantised tensor, where what is counted in floats below
+            is counted in codes; those of int8 lie 128 larger.
+        padding: the code in clean padding.
 
     """
 
@@ -49,6 +52,8 @@ class PaddedFlat:
     lanes: int
     clean: bool = True
     sequence: bool = False
+    dtype: str = "float32"
+    padding: int = 0
 
     @property
     def row_pad(self) -> int:
