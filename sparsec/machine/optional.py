@@ -16,7 +16,7 @@ def hidden(name: str) -> Iterator[None]:
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # type: ignore[assignment] - which Python's import system takes for "there is none"
+    sys.modules[name] = None  # type: ignore[assignment]  # which Python's import system takes for "there is none"
     try:
         yield
     finally:
