@@ -1,4 +1,4 @@
-"""Physical layouts of activations on the CPU: how a logical ONNX tensor lies in one flat float32 buffer.
+"""Physical layouts of activations on the CPU: how a logical ONNX tensor lies in one flat buffer.
 
 A layout changes where a value is stored, never what it is: the graph's tensors keep their logical ONNX shapes in every
 layout, and `sparsec::Reformat` is the identity. `Plain` is ONNX's own row-major order.
@@ -185,13 +185,15 @@ class Tiled:
     """Tokens x features, features first in tiles of `width` tokens, for transformers and batched MatMul.
 
     Feature f of token t of sequence b lies at `((b * tiles + t // width) * features + f) * width + t % width`.
-    A sequence whose length is no multiple of `width` is padded with tokens that hold anything.
+    A sequence whose length is no multiple of `width` is padded with tokens that hold anything. `dtype` is as in
+    `PaddedFlat`.
     """
 
     batch: int
     tokens: int
     features: int
     width: int
+    dtype: str = "float32"
 
     @property
     def tiles(self) -> int:

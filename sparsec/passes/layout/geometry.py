@@ -11,7 +11,8 @@ import onnx_ir as ir
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
 from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
-from sparsec.passes.layout.regions import Kind, Role
+from sparsec.passes.layout.quantised import padding_code
+from sparsec.passes.layout.roles import CODE_TYPES, Kind, Role
 
 TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the order of preference
 
@@ -21,19 +22,20 @@ def token_width(roles: Mapping[ir.Node, Role], lanes: int) -> int:
 
     Products bring a weight for every row of a tile, so that tokens of narrow tiles count for more.
     """
-    counts = [_token_shape(value)[1] for node, role in roles.items() if role.kind is Kind.TOKENS
-              for value in node.outputs]
+    counts = [_token_shape(node.outputs[0])[1] for node, role in roles.items() if role.kind is Kind.TOKENS]
+
+    codes = any(node.op_type == "QMatMul" and role.kind is Kind.TOKENS for node, role in roles.items())
 
     def cost(vectors: int) -> float:
         share = max(1.0, (vectors + 2) / (1.5 * vectors))
         return share * sum(round_up(count, vectors * lanes) for count in counts)
 
-    return lanes * min(TOKEN_VECTORS, key=cost)
+    return lanes * min((each for each in TOKEN_VECTORS if not codes or each % 4 == 0), key=cost)
 
 
 def token_layout(value: ir.Value, width: int) -> Tiled:
     """The tiles of tokens of shape (tokens, features) or (batch, tokens, features)."""
-    return Tiled(*_token_shape(value), width)
+    return Tiled(*_token_shape(value), width, "uint8" if value.dtype in CODE_TYPES else "float32")
 
 
 def _token_shape(value: ir.Value) -> tuple[int, int, int]:
@@ -53,16 +55,18 @@ def image_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, P
     """A layout for every value that some node of the region reads or writes as an image."""
     groups = _Groups()
     room: dict[ir.Value, int] = defaultdict(int)
-    clean: set[ir.Value] = set()
+    clean: dict[ir.Value, int] = {}
     for node, role in roles.items():
         if role.kind is not Kind.IMAGE:
             continue
-        values = [operand(node, i) for i in role.inputs] + (list(node.outputs) if role.output else [])
+        values = [operand(node, i) for i in role.inputs] + (list(node.outputs[:1]) if role.output else [])
         for value in values:
             groups.add(value)
         for value in _tied(node, values):
             groups.tie(values[-1], value)
-        if node.op_type == "Conv" and 0 in role.inputs and not depthwise(node):
+        if node.op_type == "QConv":
+            _claim(node, room, clean, padding_code(node))
+        elif node.op_type == "Conv" and 0 in role.inputs and not depthwise(node):
             _claim(node, room, clean)
     layouts: dict[ir.Value, PaddedFlat] = {}
     for members in groups.all():
@@ -72,14 +76,21 @@ def image_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, P
 
 def _tied(node: ir.Node, values: list[ir.Value]) -> list[ir.Value]:
     """The values that share the last one's row stride and image pitch."""
+    if node.op_type == "QConv":
+        return values if unit_strides(node) else values[1:]
     if node.op_type == "Conv":
         return values if dense_stencil(node) else values[1:]
-    return [] if node.op_type in ("MaxPool", "AveragePool", "GlobalAveragePool") else values
+    return [] if node.op_type in ("MaxPool", "AveragePool", "GlobalAveragePool", "QAveragePool") else values
 
 
 def dense_stencil(node: ir.Node) -> bool:
     """Whether a convolution reads its input in the output's geometry: stride 1, and not depthwise."""
-    return all(s == 1 for s in node.attributes.get_ints("strides", ())) and not depthwise(node)
+    return unit_strides(node) and not depthwise(node)
+
+
+def unit_strides(node: ir.Node) -> bool:
+    """Whether a convolution has stride 1."""
+    return all(s == 1 for s in node.attributes.get_ints("strides", ()))
 
 
 def depthwise(node: ir.Node) -> bool:
@@ -88,14 +99,14 @@ def depthwise(node: ir.Node) -> bool:
     return per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1
 
 
-def _claim(node: ir.Node, room: dict[ir.Value, int], clean: set[ir.Value]) -> None:
+def _claim(node: ir.Node, room: dict[ir.Value, int], clean: dict[ir.Value, int], padding_code: int = 0) -> None:
     """The padding that a convolution needs: zeros in its input, or rows for its phase planes in its output."""
     source, target = operand(node, 0), node.outputs[0]
-    if dense_stencil(node):
+    if unit_strides(node):
         padding = max(node.attributes.get_ints("pads", (0,)))
         room[source] = max(room[source], padding)
         if padding:
-            clean.add(source)
+            clean[source] = padding_code
         return
     strides = node.attributes.get_ints("strides", (1, 1))
     dilations = node.attributes.get_ints("dilations", (1,) * len(strides))
@@ -104,7 +115,7 @@ def _claim(node: ir.Node, room: dict[ir.Value, int], clean: set[ir.Value]) -> No
     room[target] = max(room[target], *reach)
 
 
-def _group_layouts(members: list[ir.Value], room: Mapping[ir.Value, int], clean: set[ir.Value],
+def _group_layouts(members: list[ir.Value], room: Mapping[ir.Value, int], clean: Mapping[ir.Value, int],
                    lanes: int) -> dict[ir.Value, PaddedFlat]:
     """One row stride and one pitch for all members; a smaller image gets more padding instead."""
     shapes = {value: image_shape(value) for value in members}
@@ -113,8 +124,11 @@ def _group_layouts(members: list[ir.Value], room: Mapping[ir.Value, int], clean:
     sequence = len(static_shape(members[0]) or ()) == 3
     pad = {value: max(need.values()) if sequence else pitch - shapes[value][2] for value in members}
     widest = max(members, key=lambda value: shapes[value][3] + pad[value])
-    stride = _row_stride(PaddedFlat(*shapes[widest], pad[widest], shapes[widest][3] + pad[widest], lanes,
-                                    sequence=sequence))
+    stride = shapes[widest][3] + pad[widest]
+    if members[0].dtype in CODE_TYPES:
+        return {value: PaddedFlat(*shapes[value], pad[value], stride, 4 * lanes, value in clean, sequence, "uint8",
+                                  clean.get(value, 0)) for value in members}
+    stride = _row_stride(PaddedFlat(*shapes[widest], pad[widest], stride, lanes, sequence=sequence))
     return {value: PaddedFlat(*shapes[value], pad[value], stride, lanes, value in clean, sequence)
             for value in members}
 

@@ -66,7 +66,7 @@ def work(params: DenseParams, isa: Isa) -> Work:
 
 
 def build(params: DenseParams, isa: Isa) -> Any:
-    """The kernel: (values, *Finish, [keep, fill], x, …) -> y."""
+    """The kernel: (values, *Finish, [keep, fill, border], x, …) -> y."""
     p, t = params, params.tiling
 
     def inner(b: Buffers, source: Any, _base: Any, part: Any, chunk: Any, sums: Sums) -> None:

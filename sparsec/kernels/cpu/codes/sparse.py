@@ -113,7 +113,7 @@ def work(params: SparseParams, nonzero_blocks: int, isa: Isa) -> Work:
 
 
 def build(params: SparseParams, isa: Isa) -> Any:
-    """The kernel: (starts, rows, indices, values, *Finish, [keep, fill], x, …) -> y."""
+    """The kernel: (starts, rows, indices, values, *Finish, [keep, fill, border], x, …) -> y."""
     p, t = params, params.tiling
     groups = t.parts * t.chunks * p.groups
     weights: dict[str, tuple[int | None, str]] = {

@@ -110,21 +110,27 @@ Bring = Callable[[Any, Any], tuple[Any, Any]]
 
 def build(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
           prepare: Callable[[Buffers, Tiling], Bring] | None = None) -> Any:
-    """A kernel whose sums wait in so many slots: (the weight's arrays, those of `Finish`, [keep, fill], x, [x_scale, x_zero_point], [residual]) -> y."""
+    """A kernel whose sums wait in so many slots: (the weight's arrays, those of `Finish`, [keep, fill, border], x, [x_scale, x_zero_point], [residual]) -> y."""
     s, f = t.stencil, t.finish
     arguments = {**weights, **f.arguments(s.outputs)}
     if s.masked:
-        arguments |= {"keep": (s.vectors * s.lanes, "uint8"), "fill": (s.vectors * s.lanes, "uint8")}
+        arguments |= mask_arguments(s.vectors * s.lanes)
     arguments |= {**f.inputs(s.x_size, s.y_size), "y": (s.y_size, f.dtype)}
     return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, prepare or codes_tile), llvm_codes(isa))
 
 
+def mask_arguments(pixels: int) -> dict[str, tuple[int | None, str]]:
+    """What `masks` makes, as arguments of a kernel."""
+    return {"keep": (pixels, "uint8"), "fill": (pixels, "uint8"), "border": (1, "uint8")}
+
+
 def masks(layout: PaddedFlat) -> list[np.ndarray]:
-    """The masks of a clean layout's junk pixels: the bits to keep, and what stands for the others."""
+    """The masks of a clean layout's junk pixels: the bits to keep, what stands for the others, and around them."""
     position = np.arange(layout.vectors * layout.lanes)
     row, column = position // layout.row_stride, position % layout.row_stride
     keep = (column < layout.width) & (row % layout.pitch < layout.height) & (row < layout.rows)
-    return [np.where(keep, 255, 0).astype(np.uint8), np.where(keep, 0, layout.padding).astype(np.uint8)]
+    return [np.where(keep, 255, 0).astype(np.uint8), np.where(keep, 0, layout.padding).astype(np.uint8),
+            np.array([layout.padding], np.uint8)]
 
 
 def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int,
@@ -161,13 +167,18 @@ def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], i
 
 
 def _fill_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
-    """Write what stands for zero before and behind the pixels of every row of Y."""
-    tail = s.y_origin + s.vectors * s.lanes
-    zero = T.Bind(T.Broadcast(b["fill"][s.vectors * s.lanes - 1], s.lanes))
+    """Write what stands for zero before and behind the pixels of a thread's share of the rows of Y."""
     with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as row:
-        for begin, end in ((0, s.y_origin), (tail, s.y_row_stride)):
-            with T.serial(0, (end - begin) // s.lanes) as vector:
-                store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, zero)
+        clear_border(b, s, row)
+
+
+def clear_border(b: Buffers, s: Stencil, row: Any) -> None:
+    """Write what stands for zero before and behind the pixels of a row of Y."""
+    tail = s.y_origin + s.vectors * s.lanes
+    zero = T.Bind(T.Broadcast(b["border"][0], s.lanes))
+    for begin, end in ((0, s.y_origin), (tail, s.y_row_stride)):
+        with T.serial(0, (end - begin) // s.lanes) as vector:
+            store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, zero)
 
 
 def codes_tile(b: Buffers, t: Tiling) -> Bring:
