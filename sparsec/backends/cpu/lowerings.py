@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, elementwise, matmul, pooling, reformat, tokens
+from sparsec.backends.cpu import conv, elementwise, matmul, pooling, quantised, reformat, tokens
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.graph.activations import ACTIVATIONS
 
@@ -22,5 +22,6 @@ LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     **dict.fromkeys(ACTIVATIONS, elementwise.lower_activation),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), elementwise.lower_binary),
     "Concat": elementwise.lower_concat,
+    **dict.fromkeys(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"), tokens.lower_reshape),
 }
 """Each binds the node's outputs; it raises UnsupportedOperatorError with the reason if it cannot."""

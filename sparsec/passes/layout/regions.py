@@ -15,7 +15,6 @@ from sparsec.graph.nodes import operand
 from sparsec.passes.layout import quantised
 from sparsec.passes.layout.roles import KINDS, Kind, Role, Seed, given, is_static, shape_of, tokens_of
 
-
 STEM_CHANNELS = 4  # a convolution of so few channels reads row-major images itself
 
 
@@ -104,6 +103,12 @@ def _binary_tokens(node: ir.Node, _kinds: KINDS) -> Role | None:
     return Role(Kind.TOKENS, (0, 1)) if shape_of(node.inputs[0]) == shape_of(node.inputs[1]) else None
 
 
+def _reshape_tokens(node: ir.Node, _kinds: KINDS) -> Role | None:
+    """Other numbers for the same tokens."""
+    before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    return Role(Kind.TOKENS, (0,)) if tokens_of(after) and before[-1] == after[-1] else None
+
+
 def _pool(node: ir.Node, _kinds: KINDS) -> Role | None:
     return Role(Kind.IMAGE, (0,)) if len(node.outputs) == 1 and len(shape_of(node.inputs[0])) == 4 else None
 
@@ -131,4 +136,8 @@ IMAGE_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
     **dict.fromkeys(BINARY, _binary_image),
     "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "Concat": _concat,
 }
-TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = dict.fromkeys(BINARY, _binary_tokens)
+RESHAPES = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
+    **dict.fromkeys(BINARY, _binary_tokens),
+    **dict.fromkeys(RESHAPES, _reshape_tokens),
+}

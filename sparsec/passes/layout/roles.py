@@ -51,5 +51,5 @@ def given(node: ir.Node, *indices: int) -> tuple[int, ...]:
 
 
 def tokens_of(shape: tuple[int, ...]) -> int:
-    """Tokens in all of (tokens, features) or (batch, tokens, features), none for other ranks."""
-    return math.prod(shape[:-1]) if 2 <= len(shape) <= 3 else 0
+    """Tokens in all: everything but the features, none where there is nothing else."""
+    return math.prod(shape[:-1]) if len(shape) >= 2 else 0
