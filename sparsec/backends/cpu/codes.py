@@ -14,6 +14,7 @@ from sparsec.backends.relax.context import KernelCall
 from sparsec.backends.relax.weights import constant_vector
 from sparsec.cost.option import Option
 from sparsec.graph.layout import PaddedFlat
+from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
 from sparsec.kernels.cpu.codes import dense, sparse
 from sparsec.kernels.cpu.codes.finish import Finish, Quantised
@@ -27,6 +28,7 @@ ROW_BLOCKS = (1, 2, 4, 8)
 GROUPS = (1, 2, 4, 8)
 VECTORS = (1, 2)
 DENSE_BLOCKS = (6, 4, 3, 2, 1)
+LARGEST = 255  # byte
 SIGNED = 128  # what codes of int8 lie higher by
 L1_SHARES = (0.5, 0.9)
 TILE_SHARE = 0.25  # of the L2 cache, which the interleaved tile of a dense product may fill
@@ -86,20 +88,14 @@ def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantised]:
     begins = np.zeros(len(weight), np.int64) if bias is None else bias.astype(np.int64)
     if not dynamic:
         scales = np.float32(attribute(node, "x_scale", 1.0)) * scales
-        signed = node.inputs[0] is not None and offset_of(node.inputs[0].dtype)
-        begins = begins - (attribute(node, "x_zero_point", 0) + signed) * totals
+        begins = begins - (attribute(node, "x_zero_point", 0) + offset_of(operand(node, 0).dtype)) * totals
     if y_type == "float32":
         numbers = Quantised(scales, begins, totals, np.zeros(len(weight), np.float32) if addends is None else addends)
         return Finish(True, residual, activation=attribute(node, "activation", "none"),
                       alpha=attribute(node, "alpha", 0.0), beta=attribute(node, "beta", 0.0), dynamic=dynamic), numbers
     numbers = _codes(node, scales, begins, totals, residual=residual)
-    clamped = numbers.low > 0 or numbers.high < integers_high()
+    clamped = numbers.low > 0 or numbers.high < LARGEST
     return Finish(False, residual, clamped, numbers.is_far(weight), dynamic=dynamic), numbers
-
-
-def integers_high() -> int:
-    """The largest byte."""
-    return 255
 
 
 def bounds_of(node: ir.Node, letter: str) -> tuple[int, int, int]:
@@ -116,9 +112,9 @@ def _codes(node: ir.Node, scales: np.ndarray, begins: np.ndarray, totals: np.nda
     if not residual:
         return Quantised(np.asarray(integers.units(scales, y_scale)), begins, totals, none, *y)
     p_scale, r_scale = attribute(node, "p_scale", 1.0), attribute(node, "r_scale", 1.0)
-    r_zero = attribute(node, "r_zero_point", 0) + offset_of(node.inputs[products.RESIDUAL].dtype)  # type: ignore[union-attr] - there is one
-    return Quantised(np.asarray(integers.units(scales, p_scale)), begins, totals, none, *y, *bounds_of(node, "p"), r_zero,
-                     float(integers.units(p_scale, y_scale)), float(integers.units(r_scale, y_scale)))
+    r_zero = attribute(node, "r_zero_point", 0) + offset_of(operand(node, products.RESIDUAL).dtype)
+    return Quantised(np.asarray(integers.units(scales, p_scale)), begins, totals, none, *y, *bounds_of(node, "p"),
+                     r_zero, float(integers.units(p_scale, y_scale)), float(integers.units(r_scale, y_scale)))
 
 
 def options(layer: CodesLayer, target: Target, isa: Isa) -> list[Option]:
@@ -145,7 +141,8 @@ def _tilings(layer: CodesLayer, target: Target, isa: Isa, vectors: int) -> Itera
         yield Tiling(s, layer.finish, "direct", vectors, balanced(s.channels, size), isa.threads)
     halo = Tiling(s, layer.finish, "halo", vectors, s.channels, isa.threads)
     last = s.x_origin + (s.channels - 1) * s.x_channel_stride + min(s.taps) + (s.vectors - vectors) * s.lanes
-    if s.x_channel_stride > halo.halo_stride and last + halo.halo_stride <= s.x_size - (s.segments - 1) * s.x_segment_stride:
+    last += (s.segments - 1) * s.x_segment_stride
+    if s.x_channel_stride > halo.halo_stride and last + halo.halo_stride <= s.x_size:
         for share in (*L1_SHARES, TILE_SHARE * target.l2_bytes / target.l1_bytes):
             size = int(share * target.l1_bytes) // halo.halo_stride
             yield Tiling(s, layer.finish, "halo", vectors, balanced(s.channels, size), isa.threads)

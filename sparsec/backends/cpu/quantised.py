@@ -17,6 +17,7 @@ from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, is_depthwise, spatial, window
 from sparsec.cost.option import Option
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, Tiled, layout_of
+from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.codes import depthwise, elementwise, mean
@@ -108,7 +109,7 @@ def lower_product(context: LoweringContext, node: ir.Node) -> None:
 def _scalar(context: LoweringContext, node: ir.Node, place: int) -> relax.Expr:
     value = node.inputs[place] if place < len(node.inputs) else None
     if value is None:
-        return context.constant(np.full(1, offset_of(node.inputs[0].dtype), np.uint8))  # type: ignore[union-attr] - X is there
+        return context.constant(np.full(1, offset_of(operand(node, 0).dtype), np.uint8))
     return context.flat(value)
 
 
@@ -122,7 +123,9 @@ def _depthwise(node: ir.Node, isa: Isa) -> KernelCall:
 def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
     """The input as the product reads it."""
     x, source = context.flat(node.inputs[0]), layout_of(node.inputs[0])
-    wanted = source if isinstance(source, Tiled) else read_layout(node)
+    if isinstance(source, Tiled):
+        return x
+    wanted = read_layout(node)
     if wanted is source:
         return x
     wide = context.isa.bytewise
@@ -144,8 +147,8 @@ def lower_binary(context: LoweringContext, node: ir.Node) -> None:
     a_scale, b_scale, y_scale = (attribute(node, f"{letter}_scale", 1.0) for letter in "aby")
     ratios = ((integers.units(np.float32(a_scale) * np.float32(b_scale), y_scale), 0.0) if function == "mul" else
               (integers.units(a_scale, y_scale), integers.units(b_scale, y_scale)))
-    zero_a, zero_b = (attribute(node, f"{letter}_zero_point", 0) + offset_of(value.dtype if value is not None else None)
-                      for letter, value in zip("ab", node.inputs, strict=True))
+    zero_a, zero_b = (attribute(node, f"{letter}_zero_point", 0) + offset_of(operand(node, i).dtype)
+                      for i, letter in enumerate("ab"))
     zero_y, low, high = bounds_of(node, "y")
     constants = elementwise.pack((zero_a, zero_b, zero_y), (low, high), (float(ratios[0]), float(ratios[1])))
     _elementwise(context, node, elementwise.BinaryParams(rows, function), constants)
@@ -182,7 +185,7 @@ def lower_average(context: LoweringContext, node: ir.Node) -> None:
     real = y_type == "float32"
     unit = np.float32(1) if real else np.float32(attribute(node, "y_scale", 1.0))
     ratio = np.float32(attribute(node, "x_scale", 1.0)) / (np.float32(pixels) * unit)
-    zero = attribute(node, "x_zero_point", 0) + offset_of(node.inputs[0].dtype)  # type: ignore[union-attr] - X is there
+    zero = attribute(node, "x_zero_point", 0) + offset_of(operand(node, 0).dtype)
     params = mean.MeanParams(source, y_type)
     constants = mean.pack(zero, (0, 0, 0) if real else bounds_of(node, "y"), float(ratio), pixels)
     result = context.call(mean.build(params, context.isa), [*map(context.constant, constants),

@@ -35,7 +35,8 @@ def llvm_codes(isa: Isa) -> str:
     product = (f"declare {words} @{_DOT[n]}({words}, {chars}, {chars})\n" if isa.vnni
                else f"declare {words} @{_ADD_PAIRS[n]}({halves}, {halves})\n")
     return "".join([
-        product, f"declare {halves} @{words_down}({words}, {words})\ndeclare {chars} @{halves_down}({halves}, {halves})\n",
+        product, f"declare {halves} @{words_down}({words}, {words})\n",
+        f"declare {chars} @{halves_down}({halves}, {halves})\n",
         f"declare {halves} @llvm.sadd.sat.v{2 * n}i16({halves}, {halves})\n",
         f"declare <{n} x float> @llvm.arithmetic.fence.v{n}f32(<{n} x float>)\n",
         _rounded(n), *(_interleave(n, vector) for vector in range(FOUR)), *(_spread(n, part) for part in range(FOUR)),
@@ -93,7 +94,8 @@ def _product(isa: Isa) -> str:
 def _rounded(n: int) -> str:
     """Floats to the nearest integers, halves to even; what does not fit becomes the least integer."""
     kind, words = f"<{n} x float>", f"<{n} x i32>"
-    call = {4: f"call {words} @llvm.x86.sse2.cvtps2dq({kind} %x)", 8: f"call {words} @llvm.x86.avx.cvt.ps2dq.256({kind} %x)",
+    call = {4: f"call {words} @llvm.x86.sse2.cvtps2dq({kind} %x)",
+            8: f"call {words} @llvm.x86.avx.cvt.ps2dq.256({kind} %x)",
             16: f"call {words} @llvm.x86.avx512.mask.cvtps2dq.512({kind} %x, {words} undef, i16 -1, i32 4)"}[n]
     declared = call.replace("call", "declare").replace(" %x", "").replace(" undef", "").replace(" -1", "")
     return f"""{declared.replace("i32 4", "i32")}

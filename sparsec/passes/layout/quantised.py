@@ -43,7 +43,7 @@ def centred_weight(node: ir.Node) -> np.ndarray | None:
 def weight_fits(node: ir.Node) -> bool:
     """Whether kernels can multiply the weight: constant, and eight signed bits less its zero points."""
     weight = centred_weight(node)
-    return weight is not None and weight.size > 0 and LEAST <= int(weight.min()) and int(weight.max()) <= MOST
+    return weight is not None and weight.size > 0 and int(weight.min()) >= LEAST and int(weight.max()) <= MOST
 
 
 def padding_code(node: ir.Node) -> int:

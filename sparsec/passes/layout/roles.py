@@ -38,15 +38,18 @@ CODE_TYPES = (ir.DataType.UINT8, ir.DataType.INT8)
 
 
 def is_static(value: ir.Value) -> bool:
+    """Whether the shape is known and not empty."""
     shape = static_shape(value)
     return shape is not None and math.prod(shape) > 0
 
 
 def shape_of(value: ir.Value | None) -> tuple[int, ...]:
+    """The static shape, () where there is none."""
     return static_shape(value) or ()
 
 
 def given(node: ir.Node, *indices: int) -> tuple[int, ...]:
+    """Those of the positions that have an input."""
     return tuple(i for i in indices if i < len(node.inputs) and node.inputs[i] is not None)
 
 

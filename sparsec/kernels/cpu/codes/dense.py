@@ -40,7 +40,7 @@ class DenseParams:
 
 
 def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
-    """The kernel's `values` (int32: four bytes), chunk x row block x four x row, of a weight (outputs, columns) of int8."""
+    """The kernel's `values` (int32: four bytes), chunk x block x four x row, of a weight (outputs, columns) of int8."""
     p, t, s = params, params.tiling, params.tiling.stencil
     rows = np.minimum(np.arange(p.blocks) * p.block, s.outputs - p.block)[:, None] + np.arange(p.block)
     columns, taps = t.chunk * len(s.taps), len(s.taps)

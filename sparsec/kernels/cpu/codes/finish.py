@@ -159,7 +159,7 @@ def _added(b: Buffers, integers: Any, residual: Any, part: int) -> Any:
     return rounded(terms[0] + terms[1])
 
 
-def numbers_of(b: Buffers, f: Finish, sums: Sequence[Any], factor: Any, addend: Any, residual: Sequence[Any]) -> list[Any]:
+def numbers_of(f: Finish, sums: Sequence[Any], factor: Any, addend: Any, residual: Sequence[Any]) -> list[Any]:
     """Float32 results, in natural order, of four vectors of sums in the order of `interleaved`."""
     lanes = lanes_of(sums[0])
     scaled = [T.Bind(fenced(T.Cast(f"float32x{lanes}", each) * factor)) for each in sums]
@@ -178,7 +178,7 @@ def put(b: Buffers, f: Finish, sums: Sequence[Any], row: Any, at: Any, mask: tup
     factor = splat(T.Bind(scale(b, f, row)), lanes)
     if f.real:
         beside = [load(b["residual"], at + part * lanes, lanes) for part in range(FOUR)] if f.residual else []
-        results = numbers_of(b, f, sums, factor, splat(b["addends"][row], lanes), beside)
+        results = numbers_of(f, sums, factor, splat(b["addends"][row], lanes), beside)
         for part, result in enumerate(results):
             store(b["y"], at + part * lanes, result)
         return

@@ -1,4 +1,4 @@
-"""The mean of every channel of quantised images, as codes or float32, row-major: `sparsec::QAveragePool` of whole images."""
+"""The mean of every channel of quantised images, row-major: `sparsec::QAveragePool` of whole images."""
 
 from __future__ import annotations
 

@@ -110,13 +110,17 @@ Bring = Callable[[Any, Any], tuple[Any, Any]]
 
 def build(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
           prepare: Callable[[Buffers, Tiling], Bring] | None = None) -> Any:
-    """A kernel whose sums wait in so many slots: (the weight's arrays, those of `Finish`, [keep, fill, border], x, [x_scale, x_zero_point], [residual]) -> y."""
+    """A kernel whose sums wait in so many slots.
+
+    It is (the weight's arrays, those of `Finish`, [keep, fill, border], x, [x_scale, x_zero_point], [residual]) -> y.
+    """
     s, f = t.stencil, t.finish
     arguments = {**weights, **f.arguments(s.outputs)}
     if s.masked:
         arguments |= mask_arguments(s.vectors * s.lanes)
     arguments |= {**f.inputs(s.x_size, s.y_size), "y": (s.y_size, f.dtype)}
-    return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, prepare or codes_tile), llvm_codes(isa))
+    stage = prepare or codes_tile
+    return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, stage), llvm_codes(isa))
 
 
 def mask_arguments(pixels: int) -> dict[str, tuple[int | None, str]]:

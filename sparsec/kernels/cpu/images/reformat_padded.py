@@ -13,7 +13,16 @@ import tvm
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat, Plain
-from sparsec.kernels.cpu.images.padded import Rows, blank, columns, padded_rows, pixels, plain_rows, store_lanes, write_images
+from sparsec.kernels.cpu.images.padded import (
+    Rows,
+    blank,
+    columns,
+    padded_rows,
+    pixels,
+    plain_rows,
+    store_lanes,
+    write_images,
+)
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
 from sparsec.kernels.emit.tir import Buffers, kernel
@@ -91,5 +100,7 @@ def reference(x: np.ndarray, params: ReformatParams) -> np.ndarray:
     y = (blank(params.target) if isinstance(params.target, PaddedFlat)
          else np.empty(params.target_rows.size, params.dtype))
     copied = pixels(x, params.source_rows)[:, :, ::sh, ::sw]
-    pixels(y, params.target_rows)[...] = copied if x.dtype == y.dtype else (copied ^ copied.dtype.type(128 if copied.dtype == np.uint8 else -128)).view(y.dtype)
+    if x.dtype != y.dtype:
+        copied = (copied ^ copied.dtype.type(128 if copied.dtype == np.uint8 else -128)).view(y.dtype)
+    pixels(y, params.target_rows)[...] = copied
     return y

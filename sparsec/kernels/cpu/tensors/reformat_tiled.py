@@ -56,7 +56,8 @@ def build(params: ReformatTiledParams, isa: Isa) -> Any:
     """The kernel: x -> y, both flat."""
     plain, tiled = (params.plain_size, params.dtype), (params.layout.size, params.layout.dtype)
     x, y = (plain, tiled) if params.into else (tiled, plain)
-    return kernel({"x": x, "y": y}, lambda b: _emit(b, params, isa) if params.dtype == "float32" else _codes(b, params, isa))
+    emit = _emit if params.dtype == "float32" else _codes
+    return kernel({"x": x, "y": y}, lambda b: emit(b, params, isa))
 
 
 def _codes(b: Buffers, p: ReformatTiledParams, isa: Isa) -> None:
