@@ -1,0 +1,26 @@
+"""The backends, by the kind of their targets."""
+
+from __future__ import annotations
+
+from sparsec.backends.accelerators.eie.backend import EieBackend
+from sparsec.backends.base import Backend
+from sparsec.backends.cpu.backend import CpuBackend
+from sparsec.backends.cuda.backend import CudaBackend
+from sparsec.errors import UsageError
+from sparsec.target import Target
+
+BACKENDS: dict[str, Backend] = {each.kind: each for each in (CpuBackend(), CudaBackend(), EieBackend())}
+"""By the kind of target."""
+
+
+def backend_of(target: Target) -> Backend:
+    """The backend of a target.
+
+    Raises:
+        UsageError: there is none.
+
+    """
+    if target.kind not in BACKENDS:
+        raise UsageError(f"nothing can be compiled for target '{target.name}'; its kind is {target.kind}, "
+                         f"models compile for {', '.join(BACKENDS)}")
+    return BACKENDS[target.kind]
