@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu.profile import KernelTime
+from sparsec.backends.relax.timing import KernelTime
 from sparsec.compiler.compile import check_choices
 from sparsec.compiler.pipeline import SIMPLIFY, SPECIALISE, run_passes
 from sparsec.compiler.planning import Job, observed, plan

@@ -17,8 +17,9 @@ import numpy as np
 import onnx_ir as ir
 import tvm
 
-from sparsec.backends.cpu.build import export, settings
+from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.planning import kernel_call
+from sparsec.backends.relax.export import export
 from sparsec.cost.option import Option
 from sparsec.errors import CalibrationError, ToolchainError, UsageError
 from sparsec.target import Target
