@@ -16,7 +16,7 @@ import numpy as np
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Program
 from sparsec.cost.calibration import Calibration, calibration_of
-from sparsec.errors import UsageError
+from sparsec.errors import ArtifactError, SparsecError, UsageError
 from sparsec.machine.memory import HOST, Memory
 from sparsec.target import Target
 
@@ -208,8 +208,10 @@ class Backend(ABC):
         """
         return HOST
 
-    def check(self, needs: Needs) -> None:
+    def check(self, needs: Needs) -> None:  # noqa: ARG002
         """Check that this machine can run a program with these needs; raises ArtifactError where it cannot."""
+        if (reason := self.missing()) is not None:
+            raise ArtifactError(f"the artifact cannot run: here {reason}; run it where there is a {self.device}")
 
     def missing(self) -> str | None:
         """Why this machine cannot execute what was compiled, None if it can."""
@@ -222,6 +224,10 @@ class Backend(ABC):
             SparsecError: it cannot; says what is missing and how to measure all the same.
 
         """
+        if (reason := self.missing()) is not None:
+            raise SparsecError(f"nothing compiled for '{target.name}' can be timed here: {reason}; compile here with "
+                               f"`sparsec compile --target {target.name}` and give the artifact to `sparsec bench` "
+                               f"where the {self.device} is")
 
     def execute(self, constants: Sequence[np.ndarray]) -> Execute | None:  # noqa: ARG002
         """What executes an artifact that holds no program for a session, None where a session does."""

@@ -24,7 +24,8 @@ Feeds = Mapping[str, np.ndarray]
 class Announce(Protocol):
     """Is told of every step; a long one tells several times of the share of it that is done, 0 to 1."""
 
-    def __call__(self, step: str, part: float = 0.0) -> None: ...
+    def __call__(self, step: str, part: float = 0.0) -> None:
+        """The step that begins or goes on, and how much of it is done."""
 
 
 def silent(step: str, part: float = 0.0) -> None:

@@ -11,9 +11,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from sparsec.backends.base import GOALS, Backend
 from sparsec.backends.job import Feeds, ProgramOptions
@@ -171,10 +169,10 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Model, Options],
         def call(model: Model, *args: P.args, **kwargs: P.kwargs) -> Result:
             return function(model, options(*args, **kwargs))
 
-        first, *_ = inspect.signature(function).parameters.values()
-        shown = inspect.signature(options)
-        call.__signature__ = shown.replace(  # type: ignore[attr-defined]  # inspection and help read it
-            parameters=[first, *shown.parameters.values()], return_annotation=inspect.signature(function).return_annotation)
-        return call
+        own, taken = inspect.signature(function), inspect.signature(options)
+        first, *_ = own.parameters.values()
+        call.__signature__ = own.replace(  # type: ignore[attr-defined]  # inspection and help read it
+            parameters=[first, *taken.parameters.values()])
+        return cast("Callable[Concatenate[Model, P], Result]", call)  # its first argument has a name, too
 
     return decorate

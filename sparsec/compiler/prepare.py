@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.base import Backend
-from sparsec.backends.job import Announce, Job, Measurer, silent
+from sparsec.backends.job import Announce, Feeds, Job, Measurer, silent
 from sparsec.compiler.batches import Batch, divide
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.verification import tolerance
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.tuning import TuningLog, default_path
+from sparsec.errors import InputError
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds, split_samples
+from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import fixed
 from sparsec.passes.context import Context, Report
 
@@ -88,9 +91,21 @@ def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | No
     return Job(options=options, target=target, precision=precision,
                calibration=calibration or backend.calibration(target, options.threads),
                generated=[random_feeds(graph)],
-               real=split_samples(graph, options.inputs)[:MOST_SAMPLES] if options.inputs else [],
+               real=_samples(graph, options.inputs) if options.inputs else [],
                limit=limit if backend.limited else None, measurer=measurer,
                log=None if measurer is None else _log(measurer, options.tune_seconds), announce=announce)
+
+
+def _samples(graph: ir.Model, inputs: Feeds) -> list[Feeds]:
+    """The first of the real inputs; an InputError where they are not the model's."""
+    samples = split_samples(graph, inputs)[:MOST_SAMPLES]
+    expected = {value.name: f"{value.dtype.numpy().name} {list(static_shape(value) or ())}"
+                for value in graph.graph.inputs if value.dtype is not None}
+    for sample in samples:
+        given = {name: f"{np.asarray(array).dtype.name} {list(np.shape(array))}" for name, array in sample.items()}
+        if given != expected:
+            raise InputError(f"the model takes the inputs {expected}; given: {given}")
+    return samples
 
 
 def _log(measurer: Measurer, seconds: float) -> TuningLog:

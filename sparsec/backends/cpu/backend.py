@@ -14,7 +14,7 @@ from sparsec.target import Target
 if TYPE_CHECKING:  # see `backends.base`
     import onnx_ir as ir
 
-    from sparsec.backends.relax.lowered import Lowered
+    from sparsec.backends.relax.lower import Lowered
     from sparsec.cost.option import Option
     from sparsec.cost.roofline import Machine
 
@@ -39,7 +39,7 @@ class CpuBackend(Backend):
         return super().judge(graph, job) if job.precision == "fp32" else judge(graph, job)
 
     def measurer(self, target: Target, url: str | None = None) -> Measurer | None:
-        """This machine, if it has the target's instructions, or the servers behind TVM's RPC tracker."""
+        """The machine at hand, if it has the target's instructions, or the servers behind TVM's RPC tracker."""
         from sparsec.backends.cpu import planning, remote
 
         return planning.measurer(target) if url is None else remote.connect(url)

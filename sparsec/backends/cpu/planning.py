@@ -32,7 +32,7 @@ LAYERS: dict[str, Any] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul}
 
 @dataclass(frozen=True)
 class Here:
-    """This machine, which times one kernel after the other."""
+    """The machine at hand, which times one kernel after the other."""
 
     machine: str
     workers: int = 1
@@ -44,7 +44,7 @@ class Here:
 
 
 def measurer(target: Target) -> Here | None:
-    """This machine, None where it lacks instructions of the target."""
+    """The machine at hand, None where it lacks instructions of the target."""
     return Here(machine_name()) if target.features <= machine_features() else None
 
 

@@ -11,7 +11,6 @@ from sparsec.backends.job import Feeds, Job
 from sparsec.cost import gpu
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import HALF_PRECISIONS
-from sparsec.errors import SparsecError
 from sparsec.machine.memory import Memory
 from sparsec.target import Target
 
@@ -90,12 +89,8 @@ class CudaBackend(Backend):
 
     def require(self, target: Target) -> None:
         """Check that there is a GPU, and one that takes the target's code."""
-        found = driver.probe()
-        if (reason := driver.missing(found)) is not None:
-            raise SparsecError(f"nothing compiled for '{target.name}' can be timed here: {reason}; compile here with "
-                               f"`sparsec compile --target {target.name}` and give the artifact to `sparsec bench` "
-                               "where the GPU is")
-        driver.check(found, target.archs, ())  # whether a newer GPU's driver takes the PTX is checked when there is some
+        super().require(target)
+        driver.check(driver.probe(), target.archs, ())  # a newer driver's PTX is checked when there is some
 
     def profile(self, graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
         """Each kernel by itself, replayed with the inputs that the model gives it."""

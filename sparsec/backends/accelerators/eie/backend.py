@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class EieBackend(Backend):
     """Weights as the accelerator's memories hold them, and times that are simulated."""
 
     kind = "eie"
-    precisions = {"fp32": 0.0}
+    precisions: ClassVar[Mapping[str, float]] = {"fp32": 0.0}
     limited = False
 
     def build(self, graph: ir.Model, job: Job) -> Built:
