@@ -67,9 +67,9 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
 
 def _layer(node: ir.Node, choice: Choice, trials: int, timed: Measure) -> dict[str, Any]:
     weight = weight_of(node)
-    kernels = {each.option.format: _kernel(each, timed) for each in best_by_format(choice)}
+    kernels = {each.option.name: _kernel(each, timed) for each in best_by_format(choice)}
     others = [_kernel(each, timed) for each in (choice.winner, *choice.losers)[:trials]]
-    chosen = kernels[choice.winner.option.format]
+    chosen = kernels[choice.winner.option.name]
     stored = {name: form.encode(weight).nbytes for name, form in FORMATS.items()
               if form.reject(as_matrix(weight)) is None}
     return {
@@ -87,7 +87,7 @@ def _kernel(candidate: Candidate, timed: Measure) -> dict[str, Any]:
     option = candidate.option
     seconds = timed(option)
     assert seconds is not None  # the budget is endless
-    return {"format": option.format, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
+    return {"format": option.name, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
             "predicted_us": candidate.predicted_s * 1e6, "measured_us": seconds * 1e6}
 
 

@@ -82,7 +82,7 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
 def _layer(node: ir.Node, choice: Choice, job: Job) -> Layer:
     """A layer with what its kernel does, and what the machine's rates make of that."""
     option, flops, machine = choice.winner.option, _flops(node), job.calibration.machine
-    return Layer(option.format, flops, machine.nbytes(option.work),
+    return Layer(option.name, flops, machine.nbytes(option.work),
                  machine.least_seconds(option.work, flops, job.target.lanes, job.threads))
 
 

@@ -14,9 +14,6 @@ from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Choice, Measure, choose
 from sparsec.formats import CODECS, FORMATS
 
-EXACT = ("dense", "dense f16", "dense bf16")
-"""Formats of kernels that multiply every weight, zero or not, in floating point."""
-
 
 def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None) -> tuple[LayerReport, ...]:
     """Choose the option that runs each layer of a prepared graph, as its `CHOICE`; returns the rows of the report.
@@ -42,11 +39,11 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
             _quantise(node, job.options.codec)
             options = backend.options(node, job)
         if job.options.strict_ieee:
-            options = [option for option in options if option.format in EXACT]
+            options = [option for option in options if option.keeps_ieee]
         choice, error = _choose(node, options, job, judge)
         CHOICE.set(node, choice)
         option = choice.winner.option
-        node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.format, option.kernel
+        node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.name, option.kernel
         rows.append(_row(node, choice, error, loss))
     return tuple(rows)
 
@@ -54,7 +51,7 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
 def _row(node: ir.Node, choice: Choice, error: float | None, loss: float | None) -> LayerReport:
     option, weight = choice.winner.option, weight_of(node)
     return LayerReport(
-        layer=choice.layer, operator=node.op_type, shape=weight.shape, format=option.format, kernel=option.kernel,
+        layer=choice.layer, operator=node.op_type, shape=weight.shape, format=option.name, kernel=option.kernel,
         detail=option.detail, weights=weight.size, nonzeros=int(np.count_nonzero(weight)), bytes=option.nbytes,
         predicted_us=round(choice.winner.predicted_s * 1e6, 3), measured_us=choice.winner.measured_us, error=error,
         projection_error=loss, reason=choice.reason(choice.winner))

@@ -33,9 +33,9 @@ def planned(model, wanted, precision="fp16", target=TARGET, kernel=""):
     for node in graph.graph:
         if layer_of(node) is not None:
             options = [each for each in layer_options(node, target, precision)[0] if each.kernel.startswith(kernel)]
-            offered = {option.format for option in options}
+            offered = {option.name for option in options}
             form = next(each for each in wanted if each in offered)
-            CHOICE.set(node, pick(node.name, [option for option in options if option.format == form]))
+            CHOICE.set(node, pick(node.name, [option for option in options if option.name == form]))
     return graph
 
 
@@ -50,7 +50,7 @@ def test_models_match_onnxruntime(build, precision):
 def test_unstructured_models_match_onnxruntime(build, precision):
     model = build(prune=networks.unstructured)
     graph = planned(model, ("nm 2:4 + rest", "dense"), precision)
-    chosen = {choice.winner.option.format for node in graph.graph if (choice := CHOICE.get(node))}
+    chosen = {choice.winner.option.name for node in graph.graph if (choice := CHOICE.get(node))}
     assert "nm 2:4 + rest" in chosen
     check(model, graph, precision)
 
