@@ -8,8 +8,7 @@ from sparsec.graph.reader import load
 from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, lift, optimize
 from sparsec.passes.context import Context
 from sparsec.target import resolve
-from tests.graph.texts import model
-from tests.passes.graphs import (
+from tests.support.graphs import (
     ACTIVATIONS,
     ATTENTIONS,
     BN,
@@ -24,6 +23,7 @@ from tests.passes.graphs import (
     linear,
     norm,
 )
+from tests.support.texts import model
 
 FUSIONS = [optimize, fuse_norm, fuse_activation, fuse_attention, lift, fuse_epilogue]
 

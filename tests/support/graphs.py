@@ -1,6 +1,6 @@
 """Small graphs that every pass is run on, as exporters write them."""
 
-from tests.graph.texts import model
+from tests.support.texts import model
 
 IMAGE = "g (float[2,4,9,9] x) => (float[n,m,h,w] y)"
 TOKENS = "g (float[2,5,8] x) => (float[n,m,k] y)"
