@@ -218,7 +218,7 @@ def batches(cases: Iterator[Case], target: Target, calibration: Calibration, log
 
 def name_of(option: Option) -> str:
     """What the log knows a kernel by."""
-    return f"{option.format} {option.kernel} {option.detail}"
+    return f"{option.name} {option.kernel} {option.detail}"
 
 
 def shortlist(candidates: Sequence[Candidate], formats: Sequence[Option]) -> list[Option]:
@@ -227,7 +227,7 @@ def shortlist(candidates: Sequence[Candidate], formats: Sequence[Option]) -> lis
     limit = max(NEAR * candidates[0].predicted_s, hopeless(candidates[0].predicted_s))
     near = [each.option for each in candidates if each.predicted_s < limit]
     for option in near:
-        families.setdefault((option.format, option.kernel), []).append(option)
+        families.setdefault((option.name, option.kernel), []).append(option)
     likely = [option for members in list(families.values())[:TRIALS] for option in members[:MORE]]
     drawn = np.random.default_rng(0).permutation(len(near))[:STRANGERS]
     return list({id(option): option for option in (*likely, *formats, *(near[i] for i in drawn))}.values())
@@ -275,7 +275,7 @@ def running(command: Sequence[str]) -> Iterator[None]:
 def row(candidate: Candidate) -> Row:
     """A timed kernel."""
     option = candidate.option
-    return {"format": option.format, "runs_as": option.format, "kernel": option.kernel, "detail": option.detail,
+    return {"format": option.name, "runs_as": option.name, "kernel": option.kernel, "detail": option.detail,
             "predicted_us": candidate.predicted_s * 1e6, "measured_us": candidate.measured_us}
 
 

@@ -72,9 +72,9 @@ def _layer(node: ir.Node, choice: Choice, trials: int, timed: Callable[[Option],
     assert value is not None
     assert value.const_value is not None  # the backend has options for constant weights only
     weight = value.const_value.numpy()
-    kernels = {each.option.format: _kernel(each, timed) for each in best_by_format(choice)}
+    kernels = {each.option.name: _kernel(each, timed) for each in best_by_format(choice)}
     others = [_kernel(each, timed) for each in (choice.winner, *choice.losers)[:trials]]
-    chosen = kernels[choice.winner.option.format]
+    chosen = kernels[choice.winner.option.name]
     stored = {name: form.encode(weight).nbytes for name, form in FORMATS.items()
               if form.reject(as_matrix(weight)) is None}
     return {
@@ -92,7 +92,7 @@ def _kernel(candidate: Candidate, timed: Callable[[Option], float | None]) -> di
     option = candidate.option
     seconds = timed(option)
     assert seconds is not None  # the budget is endless
-    return {"format": option.format, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
+    return {"format": option.name, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
             "predicted_us": candidate.predicted_s * 1e6, "measured_us": seconds * 1e6}
 
 

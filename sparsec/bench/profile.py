@@ -108,7 +108,7 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
     for each in PROFILES[resolved.kind](graph, job, (*job.real, *job.generated)[0]):
         name = each.node or each.kernel
         seconds[name] = seconds.get(name, 0.0) + each.seconds
-    layers = {choice.layer: Layer(choice.winner.option.format, _flops(node), choice.winner.option.work)
+    layers = {choice.layer: Layer(choice.winner.option.name, _flops(node), choice.winner.option.work)
               for node in graph.graph if (choice := node.meta.get("choice"))}
     total = sum(seconds.values())
     rows = [{"layer": name, "us": parts * spent * 1e6, "share": spent / total, **_rates(layers.get(name), spent, job)}

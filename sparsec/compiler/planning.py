@@ -79,13 +79,13 @@ def plan(graph: ir.Model, job: Job, seen: Mapping[ir.Node, Seen]) -> list[dict[s
             _quantise(node, job.codec)
             options = layer_options(node, job.target, job.threads, job.precision)
         if job.strict_ieee:
-            options = [option for option in options if option.format in ("dense", "dense f16", "dense bf16")]
+            options = [option for option in options if option.keeps_ieee]
         choice, error = _choose(node, options, job, seen.get(node))
         node.meta["choice"] = choice
         option, weight = choice.winner.option, _weight(node)
-        node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.format, option.kernel
+        node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.name, option.kernel
         rows.append({
-            "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "format": option.format,
+            "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "format": option.name,
             "kernel": option.kernel, "detail": option.detail, "weights": weight.size,
             "nonzeros": int(np.count_nonzero(weight)), "bytes": option.nbytes,
             "predicted_us": round(choice.winner.predicted_s * 1e6, 3), "measured_us": choice.winner.measured_us,

@@ -121,7 +121,7 @@ def _layer(node: ir.Node, options: list[Option], question: _Question) -> dict[st
         "nonzeros": int(np.count_nonzero(weight)), **asdict(found), "structure": str(found),
         "candidates": [_candidate(choice, each) for each in best_by_format(choice)],
         "smallest": {"format": stored.format.name, "bytes": stored.nbytes},
-        "dense_us": _microseconds(choice, _is_dense),
+        "dense_us": _microseconds(choice, dense=True),
         "curve": curve, "break_even": _break_even(curve), **_asked(node, question),
     }
 
@@ -132,8 +132,8 @@ def _asked(node: ir.Node, question: _Question) -> dict[str, Any]:
     buckets = []
     for columns, options in planner.buckets(node, question.target, question.precision).items():
         choice = _choose(node, options, question)
-        buckets.append({"columns": columns, "format": choice.winner.option.format,
-                        "predicted_us": choice.winner.predicted_s * 1e6, "dense_us": _microseconds(choice, _is_dense)})
+        buckets.append({"columns": columns, "format": choice.winner.option.name,
+                        "predicted_us": choice.winner.predicted_s * 1e6, "dense_us": _microseconds(choice, dense=True)})
     return {"refused": planner.refused(node, question.target, question.precision), "buckets": buckets}
 
 
@@ -143,19 +143,14 @@ def _choose(node: ir.Node, options: list[Option], question: _Question) -> Choice
 
 def _candidate(choice: Choice, candidate: Any) -> dict[str, Any]:
     option = candidate.option
-    return {"format": option.format, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
+    return {"format": option.name, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
             "predicted_us": candidate.predicted_s * 1e6, "bound": choice.machine.bound(option.work),
             "reason": choice.reason(candidate)}
 
 
-def _is_dense(option: Option) -> bool:
-    """Whether zeros are stored, in whatever precision."""
-    return option.format.startswith("dense")
-
-
-def _microseconds(choice: Choice, wanted: Callable[[Option], bool]) -> float | None:
-    """The predicted time of the fastest candidate of a kind, None where there is none."""
-    times = [each.predicted_s * 1e6 for each in (choice.winner, *choice.losers) if wanted(each.option)]
+def _microseconds(choice: Choice, *, dense: bool) -> float | None:
+    """The predicted time of the fastest candidate that is dense, or of the fastest other; None where there is none."""
+    times = [each.predicted_s * 1e6 for each in (choice.winner, *choice.losers) if each.option.is_dense is dense]
     return min(times, default=None)
 
 
@@ -168,8 +163,8 @@ def _curve(node: ir.Node, value: ir.Value, weight: np.ndarray, question: _Questi
             value.const_value = ir.tensor((score >= sparsity).astype(np.float32), name=value.name)
             choice = _choose(node, question.options(node), question)
             points.append({"sparsity": sparsity,
-                           "dense_us": _microseconds(choice, _is_dense),
-                           "sparse_us": _microseconds(choice, lambda option: not _is_dense(option))})
+                           "dense_us": _microseconds(choice, dense=True),
+                           "sparse_us": _microseconds(choice, dense=False)})
     finally:
         value.const_value = kept
     return points

@@ -47,7 +47,7 @@ from pathlib import Path
 import numpy as np
 sys.path.append("bench")
 import cuda_kernels
-from sparsec.backends.memory import CUDA, on_device
+from sparsec.machine.memory import CUDA, on_device
 from tests.support.cuda import host_gpu
 folder, place = Path(sys.argv[1]), on_device(CUDA).place
 library, launched = cuda_kernels.library(folder / "kernels.so"), {}

@@ -24,7 +24,7 @@ import json, sys
 import numpy as np
 from tests.support.cuda import host_gpu
 from sparsec.backends.cuda.replay import replay
-from sparsec.runtime import InferenceSession
+from sparsec.runtime.session import InferenceSession
 session = InferenceSession(sys.argv[1] + "/model.sparsec")
 feeds = {"x": np.ones((4, 768), np.float32)}
 shapes = [y.shape for y in session.run(None, feeds)]

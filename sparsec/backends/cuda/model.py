@@ -62,7 +62,7 @@ def plan(graph: ir.Model, target: Target, precision: str, choose: Choose, announ
         error = _project(node) if projected else None
         options, _ = layer_options(node, target, precision)
         if dense:
-            options = [option for option in options if option.format == "dense"]
+            options = [option for option in options if option.is_dense]
         if options:
             choice = choose(node.name or node.op_type, options)
             node.meta["choice"] = choice
@@ -72,9 +72,9 @@ def plan(graph: ir.Model, target: Target, precision: str, choose: Choose, announ
 
 def _row(node: ir.Node, choice: Any) -> dict[str, Any]:
     option, weight = choice.winner.option, weight_array(node)
-    node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.format, option.kernel
+    node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.name, option.kernel
     return {
-        "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "format": option.format,
+        "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "format": option.name,
         "kernel": option.kernel, "detail": option.detail, "weights": weight.size,
         "nonzeros": int(np.count_nonzero(weight)), "bytes": option.nbytes,
         "predicted_us": round(choice.winner.predicted_s * 1e6, 3), "measured_us": None,
