@@ -11,7 +11,18 @@ import onnx_ir as ir
 
 from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
-from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, layout, lift, optimize, strip
+from sparsec.passes import (
+    fuse_activation,
+    fuse_attention,
+    fuse_epilogue,
+    fuse_norm,
+    layout,
+    lift,
+    optimize,
+    products,
+    strip,
+    turn,
+)
 from sparsec.passes.context import Context, Report
 
 
@@ -32,12 +43,14 @@ class Pass:
 
 PASSES: list[Pass] = [
     Pass(optimize.run, Phase.SIMPLIFY),
+    Pass(products.run, Phase.SIMPLIFY),
     Pass(strip.run, Phase.SIMPLIFY),
     Pass(fuse_norm.run),
     Pass(fuse_activation.run),
     Pass(fuse_attention.run),
     Pass(lift.run),
     Pass(fuse_epilogue.run),
+    Pass(turn.run),
     Pass(layout.run),
 ]
 
