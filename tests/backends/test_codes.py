@@ -5,16 +5,16 @@ import pytest
 from onnx import helper, numpy_helper
 
 from sparsec.backends.cpu.planning import layer_options
-from sparsec.cost.plan import choose
+from sparsec.cost.plan import CHOICE, choose
 from sparsec.graph.evaluate import evaluate
-from sparsec.graph.layout import PLAIN, Plain
+from sparsec.graph.layout import Plain, layout_of
 from sparsec.graph.reader import load
 from sparsec.passes import layout
 from sparsec.passes.context import Context
 from sparsec.target import resolve
-from tests.backends.vm import compile_and_run
-from tests.graph.integers import Maker
-from tests.kernels.targets import TARGETS
+from tests.support.integers import Maker
+from tests.support.targets import TARGETS
+from tests.support.vm import compile_and_run
 
 
 def model_of(nodes, maker, constants):
@@ -66,7 +66,7 @@ def check(model, feeds, target, few=2):
     rng = np.random.default_rng(0)
     for _ in range(few if layers else 1):
         for node in layers:
-            node.meta["choice"] = choose(node.name, [options[node][rng.integers(len(options[node]))]])
+            CHOICE.set(node, choose(node.name, [options[node][rng.integers(len(options[node]))]]))
         actual, = compile_and_run(model, feeds, target.name)
         assert (actual.dtype, actual.shape) == (expected.dtype, expected.shape)
         if expected.dtype == np.float32:
@@ -82,7 +82,7 @@ def test_convolutions_of_codes_equal_their_reference(kind, seed, target):
     shape, weight, y, attributes = CONVOLUTIONS[kind]
     model, feeds = product("QConv", seed, shape, weight, y, y_type=("uint8", "int8")[seed % 2], **attributes)
     check(model, feeds, resolve(target), few=2)
-    assert any(not isinstance(value.meta.get("layout", PLAIN), Plain) for node in model.graph for value in node.outputs)
+    assert any(not isinstance(layout_of(value), Plain) for node in model.graph for value in node.outputs)
 
 
 @pytest.mark.parametrize("target", TARGETS)

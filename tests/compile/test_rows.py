@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import sparsec
-from tests.graph.texts import model
+from tests.support.texts import model
 
 ROWS, K, N = 48, 32, 64
 WEIGHT = np.where(np.random.default_rng(0).random((K, N)) < 0.9, 0, 1)

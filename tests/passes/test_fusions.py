@@ -9,8 +9,7 @@ from sparsec.graph.verify import infer
 from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, lift, optimize, products
 from sparsec.passes.context import Context
 from sparsec.target import resolve
-from tests.graph.texts import model
-from tests.passes.graphs import (
+from tests.support.graphs import (
     ACTIVATIONS,
     ATTENTIONS,
     BN,
@@ -26,6 +25,7 @@ from tests.passes.graphs import (
     linear,
     norm,
 )
+from tests.support.texts import model
 
 FUSIONS = [optimize, products, fuse_norm, fuse_activation, fuse_attention, lift, fuse_epilogue]
 

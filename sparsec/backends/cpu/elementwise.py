@@ -69,5 +69,5 @@ def lower_concat(context: LoweringContext, node: ir.Node) -> None:
 
 def _call(context: LoweringContext, node: ir.Node, kernel: object, inputs: list[relax.Expr]) -> None:
     output = node.outputs[0]
-    context.bind(output, context.call(kernel, inputs, output.meta["layout"].size,
-                                      dtype=output.meta["layout"].dtype))
+    layout = layout_of(output)
+    context.bind(output, context.call(kernel, inputs, layout.size, dtype=layout.dtype))

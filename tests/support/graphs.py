@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.graph.texts import model
+from tests.support.texts import model
 
 IMAGE = "g (float[2,4,9,9] x) => (float[n,m,h,w] y)"
 TOKENS = "g (float[2,5,8] x) => (float[n,m,k] y)"
