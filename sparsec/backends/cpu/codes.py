@@ -13,6 +13,7 @@ import onnx_ir as ir
 from sparsec.backends.relax.context import KernelCall
 from sparsec.backends.relax.weights import constant_vector
 from sparsec.cost.option import Option
+from sparsec.graph.codes import offset_of
 from sparsec.graph.layout import PaddedFlat
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
@@ -29,14 +30,8 @@ GROUPS = (1, 2, 4, 8)
 VECTORS = (1, 2)
 DENSE_BLOCKS = (6, 4, 3, 2, 1)
 LARGEST = 255  # byte
-SIGNED = 128  # what codes of int8 lie higher by
 L1_SHARES = (0.5, 0.9)
 TILE_SHARE = 0.25  # of the L2 cache, which the interleaved tile of a dense product may fill
-
-
-def offset_of(dtype: str | ir.DataType | None) -> int:
-    """What is added to codes of a type where they lie as unsigned bytes."""
-    return SIGNED if dtype in ("int8", ir.DataType.INT8) else 0
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu import codes
-from sparsec.backends.cpu.codes import CodesLayer, attribute, bounds_of, offset_of
+from sparsec.backends.cpu.codes import CodesLayer, attribute, bounds_of
 from sparsec.backends.relax.context import KernelCall, LoweringContext
 from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, is_depthwise, spatial, window
 from sparsec.cost.option import Option
+from sparsec.graph.codes import centred_weight, offset_of, padding_code
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, Tiled, layout_of
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
@@ -26,7 +27,6 @@ from sparsec.kernels.cpu.images import phase_split, reformat_padded
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear, strided_convolution
 from sparsec.kernels.emit.codes import FOUR
 from sparsec.kernels.emit.isa import Isa
-from sparsec.passes.layout.quantised import centred_weight, padding_code
 from sparsec.target import Target
 
 

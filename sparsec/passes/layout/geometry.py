@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from sparsec.graph.codes import CODE_TYPES, padding_code
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
 from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
-from sparsec.passes.layout.quantised import padding_code
 from sparsec.passes.layout.regions import RESHAPES
-from sparsec.passes.layout.roles import CODE_TYPES, Kind, Role
+from sparsec.passes.layout.roles import Kind, Role
 
 TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the order of preference
 

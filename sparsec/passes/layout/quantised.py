@@ -5,13 +5,12 @@ What has no kernel on codes stays row-major, where its lowering writes it out in
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
+from sparsec.graph.codes import CODE_TYPES, weight_fits
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import products
 from sparsec.passes.layout.roles import (
-    CODE_TYPES,
     KINDS,
     Kind,
     Role,
@@ -21,35 +20,6 @@ from sparsec.passes.layout.roles import (
     shape_of,
     tokens_of,
 )
-
-LEAST, MOST = -128, 127
-"""Weights less their zero points that kernels multiply."""
-
-
-def centred_weight(node: ir.Node) -> np.ndarray | None:
-    """The constant weight of a QConv or QMatMul less its zero points, or None where it is computed."""
-    weight = node.inputs[1]
-    if weight is None or weight.const_value is None:
-        return None
-    codes = weight.const_value.numpy().astype(np.int32)
-    zero = node.inputs[products.ZERO_POINT] if len(node.inputs) > products.ZERO_POINT else None
-    if zero is None:
-        return codes
-    if zero.const_value is None:
-        return None
-    return np.asarray(codes - zero.const_value.numpy().astype(np.int32).reshape(-1, *[1] * (codes.ndim - 1)))
-
-
-def weight_fits(node: ir.Node) -> bool:
-    """Whether kernels can multiply the weight: constant, and eight signed bits less its zero points."""
-    weight = centred_weight(node)
-    return weight is not None and weight.size > 0 and int(weight.min()) >= LEAST and int(weight.max()) <= MOST
-
-
-def padding_code(node: ir.Node) -> int:
-    """The byte that stands for zero around a QConv's input, as it lies in memory."""
-    signed = operand(node, 0).dtype == ir.DataType.INT8
-    return node.attributes.get_int("x_zero_point", 0) + (128 if signed else 0)
 
 
 def _is_real(node: ir.Node) -> bool:

@@ -33,8 +33,6 @@ KINDS = Mapping[ir.Value, Kind]
 """The kind of every value so far that is not row-major."""
 Seed = Callable[[ir.Node, KINDS, int], Role | None]
 """What a node speaks that may begin a region, from (node, kinds, lanes of a float32 vector)."""
-CODE_TYPES = (ir.DataType.UINT8, ir.DataType.INT8)
-"""The element types of quantised activations."""
 
 
 def is_static(value: ir.Value) -> bool:
