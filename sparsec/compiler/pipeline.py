@@ -9,18 +9,31 @@ import onnx_ir as ir
 
 from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
-from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, layout, lift, optimize, strip
+from sparsec.passes import (
+    fuse_activation,
+    fuse_attention,
+    fuse_epilogue,
+    fuse_norm,
+    integers,
+    layout,
+    lift,
+    optimize,
+    quantized,
+    strip,
+)
 from sparsec.passes.context import Context, Report
 
 Pass = Callable[[ir.Model, Context], Report]
 
 SIMPLIFY: list[Pass] = [
+    quantized.run,
     optimize.run,
     strip.run,
 ]
 """What leaves ONNX's operators, for any number of rows."""
 
 SPECIALISE: list[Pass] = [
+    integers.run,
     fuse_norm.run,
     fuse_activation.run,
     fuse_attention.run,
