@@ -9,7 +9,7 @@ import time
 import onnx
 import pytest
 
-from tests.graph.texts import model
+from tests.support.texts import model
 
 NETWORK = "g (float[1,64] x) => (float[1,64] y) <float[64,64] w> { h = MatMul(x, w) y = Relu(h) }"
 

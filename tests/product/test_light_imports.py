@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.product.programs import signature_artifact
+from tests.support.programs import signature_artifact
 
 WORK = {
     "session": "from sparsec import InferenceSession; InferenceSession({path!r})",
