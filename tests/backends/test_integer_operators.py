@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from sparsec.graph.evaluate import evaluate
-from tests.backends.vm import compile_and_run
-from tests.graph.integers import OPERATORS, example
+from tests.support.integers import OPERATORS, example
+from tests.support.vm import compile_and_run
 
 
 @pytest.mark.parametrize("seed", range(4))
