@@ -90,3 +90,10 @@ def test_convolutions_of_codes_equal_their_reference(kind, seed, target):
 def test_linear_layers_of_codes_equal_their_reference(seed, target):
     model, feeds = product("QMatMul", seed, (70, 20), (12, 20), (70, 12))
     check(model, feeds, resolve(target))
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "cpu"])
+@pytest.mark.parametrize("seed", range(4))
+def test_few_rows_of_codes_equal_their_reference(seed, target):
+    model, feeds = product("QMatMul", seed, (1 + seed % 3, 150), (77, 150), (1 + seed % 3, 77))
+    check(model, feeds, resolve(target))

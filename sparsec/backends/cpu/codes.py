@@ -17,7 +17,7 @@ from sparsec.graph.codes import offset_of
 from sparsec.graph.layout import PaddedFlat
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
-from sparsec.kernels.cpu.codes import dense, sparse
+from sparsec.kernels.cpu.codes import dense, rows, rows_dense, rows_well, sparse
 from sparsec.kernels.cpu.codes.finish import Finish, Quantised
 from sparsec.kernels.cpu.codes.walk import Tiling, masks
 from sparsec.kernels.cpu.products.stencil import Stencil
@@ -175,7 +175,8 @@ def _dense(layer: CodesLayer, target: Target, isa: Isa) -> Iterator[Option]:
                          dense.work(params, isa), "int8")
 
 
-FAMILIES: dict[type, Any] = {sparse.SparseParams: sparse, dense.DenseParams: dense}
+FAMILIES: dict[type, Any] = {sparse.SparseParams: sparse, dense.DenseParams: dense,
+                             rows_dense.RowsDenseParams: rows_dense, rows_well.RowsWellParams: rows_well}
 
 
 @functools.lru_cache(maxsize=512)
@@ -188,6 +189,39 @@ def call(layer: CodesLayer, params: Any, isa: Isa) -> KernelCall:
     """The kernel of an option with the layer's constants."""
     packed = FAMILIES[type(params)].pack(layer.weight, params)
     return call_of(build(params, isa), [*packed.values(), *layer.constants], layer.stencil, layer.finish)
+
+
+@dataclass(frozen=True)
+class RowsLayer:
+    """A constant quantised weight (outputs, inputs) that multiplies a few rows; see `CodesLayer`."""
+
+    weight: np.ndarray = field(repr=False)
+    shape: rows.RowsOfCodes
+    numbers: Quantised = field(repr=False)
+
+
+def few_rows_options(layer: RowsLayer, isa: Isa) -> list[Option]:
+    """The ways to run a layer of few rows: dense, and by non-zeros where the processor has byte permutes."""
+    s, size = layer.shape, layer.weight.size
+    plain = rows_dense.RowsDenseParams(s)
+    offers = [Option("dense", "qgemv", f"n={s.batch}", plain, size, rows_dense.work(plain, isa), "int8")]
+    if rows_well.reject(isa) is None:
+        slots, well = rows_well.slot_count(layer.weight, s), rows_well.RowsWellParams(s)
+        offers.append(Option("well", "qwell", f"n={s.batch}", well, slots * (2 * s.block + 4),
+                             rows_well.work(well, slots), "int8"))
+    return offers
+
+
+def few_rows_call(layer: RowsLayer, params: Any, isa: Isa) -> KernelCall:
+    """The kernel of an option with the layer's constants."""
+    s, f = layer.shape, layer.shape.finish
+    packed = FAMILIES[type(params)].pack(layer.weight, params)
+    inputs = [(s.batch * s.inputs, "int8" if s.signed else "uint8")]
+    inputs += [(1, "float32"), (1, "uint8")] if f.dynamic else []
+    inputs += [(s.batch * s.outputs, s.result)] if f.residual else []
+    return KernelCall(build(params, isa), (*packed.values(), *rows.constants_of(layer.numbers, s)),
+                      tuple(size for size, _ in inputs), s.batch * s.outputs, tuple(kind for _, kind in inputs),
+                      s.result)
 
 
 def call_of(kernel: Any, constants: list[np.ndarray], s: Stencil, finish: Finish) -> KernelCall:

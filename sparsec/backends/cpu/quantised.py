@@ -11,17 +11,18 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cpu import codes
-from sparsec.backends.cpu.codes import CodesLayer, attribute, bounds_of
+from sparsec.backends.cpu.codes import CodesLayer, RowsLayer, attribute, bounds_of
 from sparsec.backends.relax.context import KernelCall, LoweringContext
 from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, is_depthwise, spatial, window
 from sparsec.cost.option import Option
-from sparsec.graph.codes import centred_weight, offset_of, padding_code
+from sparsec.graph.codes import FEW_ROWS, centred_weight, offset_of, padding_code, weight_fits
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, Tiled, layout_of
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.codes import depthwise, elementwise, mean
+from sparsec.kernels.cpu.codes.rows import RowsOfCodes
 from sparsec.kernels.cpu.codes.walk import Tiling
 from sparsec.kernels.cpu.images import phase_split, reformat_padded
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear, strided_convolution
@@ -80,8 +81,30 @@ def layer_of(node: ir.Node, isa: Isa) -> CodesLayer:
                       target if isinstance(target, PaddedFlat) else None)
 
 
+def has_few_rows(node: ir.Node) -> bool:
+    """Whether a QMatMul has so few rows that they stay row-major, and a kernel for them."""
+    shape = static_shape(node.inputs[0]) or ()
+    residual = node.inputs[products.RESIDUAL] if len(node.inputs) > products.RESIDUAL else None
+    alike = residual is None or (residual.dtype == node.outputs[0].dtype
+                                 and static_shape(residual) == static_shape(node.outputs[0]))
+    return (node.op_type == "QMatMul" and not in_layout(node) and 0 < math.prod(shape[:-1]) <= FEW_ROWS and alike
+            and weight_fits(node))
+
+
+def rows_layer_of(node: ir.Node, isa: Isa) -> RowsLayer:
+    """The layer as a product of a few rows."""
+    weight, shape = matrix_of(node), static_shape(node.inputs[0]) or ()
+    finish, numbers = codes.finish_of(node, weight)
+    result = "float32" if finish.real else attribute(node, "y_type", "uint8")
+    return RowsLayer(weight, RowsOfCodes(math.prod(shape[:-1]), weight.shape[1], len(weight), finish,
+                                         operand(node, 0).dtype == ir.DataType.INT8, result, isa.lanes, isa.threads),
+                     numbers)
+
+
 def options(node: ir.Node, target: Target, isa: Isa, _precision: str) -> list[Option]:
     """Every way to run a QConv or QMatMul, none where it has one kernel or is written out in ONNX's operators."""
+    if has_few_rows(node):
+        return codes.few_rows_options(rows_layer_of(node, isa), isa)
     if not in_layout(node) or (node.op_type == "QConv" and is_depthwise(node)):
         return []
     return codes.options(layer_of(node, isa), target, isa)
@@ -89,12 +112,14 @@ def options(node: ir.Node, target: Target, isa: Isa, _precision: str) -> list[Op
 
 def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
     """The kernel of an option with the layer's constants."""
+    if has_few_rows(node):
+        return codes.few_rows_call(rows_layer_of(node, isa), params, isa)
     return codes.call(layer_of(node, isa), params, isa)
 
 
 def lower_product(context: LoweringContext, node: ir.Node) -> None:
     """Emit a QConv or QMatMul."""
-    if not in_layout(node):
+    if not in_layout(node) and not has_few_rows(node):
         importer.lower(context, node)
         return
     dynamic = [_scalar(context, node, place) for place in (products.X_SCALE, products.X_ZERO_POINT)
@@ -123,7 +148,7 @@ def _depthwise(node: ir.Node, isa: Isa) -> KernelCall:
 def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
     """The input as the product reads it."""
     x, source = context.flat(node.inputs[0]), layout_of(node.inputs[0])
-    if isinstance(source, Tiled):
+    if not isinstance(source, PaddedFlat):
         return x
     wanted = read_layout(node)
     if wanted is source:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from sparsec.graph.codes import CODE_TYPES, weight_fits
+from sparsec.graph.codes import CODE_TYPES, FEW_ROWS, weight_fits
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import products
 from sparsec.passes.layout.roles import (
@@ -42,10 +42,10 @@ def _conv(node: ir.Node, _kinds: KINDS, _lanes: int) -> Role | None:
     return Role(Kind.IMAGE, (0, *residual))
 
 
-def _linear(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
+def _linear(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     x = operand(node, 0)
     residual = given(node, products.RESIDUAL)
-    if tokens_of(shape_of(x)) < lanes or kinds.get(x) is Kind.IMAGE or not weight_fits(node):
+    if tokens_of(shape_of(x)) <= FEW_ROWS or kinds.get(x) is Kind.IMAGE or not weight_fits(node):
         return None
     if any(shape_of(node.inputs[i]) != shape_of(node.outputs[0]) for i in residual):
         return None
