@@ -19,6 +19,7 @@ from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
 from sparsec.kernels.cpu.codes import dense, rows, rows_dense, rows_well, sparse
 from sparsec.kernels.cpu.codes.finish import Finish, Quantised
+from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.cpu.codes.walk import Tiling, masks
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.codes import FOUR
@@ -44,6 +45,7 @@ class CodesLayer:
         finish: what follows the sums, and
         numbers: its constants.
         target: layout of the output where it is an image.
+        image: the convolution where its images are so small that their pixels may be rows.
 
     """
 
@@ -52,6 +54,7 @@ class CodesLayer:
     finish: Finish
     numbers: Quantised = field(repr=False)
     target: PaddedFlat | None = None
+    image: ImageRows | None = None
 
     @functools.cached_property
     def nonzeros(self) -> int:
@@ -114,7 +117,7 @@ def _codes(node: ir.Node, scales: np.ndarray, begins: np.ndarray, totals: np.nda
 
 def options(layer: CodesLayer, target: Target, isa: Isa) -> list[Option]:
     """Every tiling worth pricing."""
-    offers = list(_dense(layer, target, isa))
+    offers = [*_dense(layer, target, isa), *_pixels_as_rows(layer, isa)]
     for block in ROW_BLOCKS:
         if len(layer.weight) % block == 0:
             offers += _sparse(layer, target, isa, block)
@@ -175,6 +178,19 @@ def _dense(layer: CodesLayer, target: Target, isa: Isa) -> Iterator[Option]:
                          dense.work(params, isa), "int8")
 
 
+def _pixels_as_rows(layer: CodesLayer, isa: Isa) -> list[Option]:
+    """The kernel for few rows on the pixels of small images."""
+    if layer.image is None or rows_well.reject(isa) is not None or layer.finish.real:
+        return []
+    outputs, inputs = layer.weight.shape
+    shape = rows.RowsOfCodes(len(layer.image.pixels), inputs, outputs, layer.finish, signed=False, result="uint8",
+                             lanes=isa.lanes, threads=isa.threads)
+    params = rows_well.RowsWellParams(shape, layer.image)
+    slots = rows_well.slot_count(layer.image.columns(layer.weight), shape)
+    return [Option("well", "qwell/pixels", f"n={shape.batch}", params, slots * (2 * shape.block + 4),
+                   rows_well.work(params, slots), "int8")]
+
+
 FAMILIES: dict[type, Any] = {sparse.SparseParams: sparse, dense.DenseParams: dense,
                              rows_dense.RowsDenseParams: rows_dense, rows_well.RowsWellParams: rows_well}
 
@@ -188,6 +204,12 @@ def build(params: Any, isa: Isa) -> Any:
 def call(layer: CodesLayer, params: Any, isa: Isa) -> KernelCall:
     """The kernel of an option with the layer's constants."""
     packed = FAMILIES[type(params)].pack(layer.weight, params)
+    if isinstance(params, rows_well.RowsWellParams):
+        constants, image = [*packed.values(), *rows.constants_of(layer.numbers, params.shape)], layer.image
+        assert image is not None  # it is what the option was made for
+        inputs = params.shape.finish.inputs(image.source.size, image.target.size).values()
+        return KernelCall(build(params, isa), tuple(constants), tuple(int(size or 0) for size, _ in inputs),
+                          image.target.size, tuple(dtype for _, dtype in inputs), "uint8")
     return call_of(build(params, isa), [*packed.values(), *layer.constants], layer.stencil, layer.finish)
 
 

@@ -16,6 +16,7 @@ from sparsec.backends.relax.context import KernelCall, LoweringContext
 from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, is_depthwise, spatial, window
 from sparsec.cost.option import Option
+from sparsec.cost.plan import CHOICE
 from sparsec.graph.codes import FEW_ROWS, centred_weight, offset_of, padding_code, weight_fits
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, Tiled, layout_of
 from sparsec.graph.nodes import operand
@@ -23,12 +24,16 @@ from sparsec.graph.operators import integers, products
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.codes import depthwise, elementwise, mean
 from sparsec.kernels.cpu.codes.rows import RowsOfCodes
+from sparsec.kernels.cpu.codes.rows_image import ImageRows
+from sparsec.kernels.cpu.codes.rows_well import RowsWellParams
 from sparsec.kernels.cpu.codes.walk import Tiling
 from sparsec.kernels.cpu.images import phase_split, reformat_padded
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear, strided_convolution
 from sparsec.kernels.emit.codes import FOUR
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
+
+FEW_PIXELS = 24  # whose sums fit the registers
 
 
 def in_layout(node: ir.Node) -> bool:
@@ -77,8 +82,19 @@ def layer_of(node: ir.Node, isa: Isa) -> CodesLayer:
     weight = matrix_of(node)
     finish, numbers = codes.finish_of(node, weight)
     target = layout_of(node.outputs[0])
-    return CodesLayer(weight, _stencil(node, FOUR * isa.lanes), finish, numbers,
-                      target if isinstance(target, PaddedFlat) else None)
+    image = target if isinstance(target, PaddedFlat) else None
+    return CodesLayer(weight, _stencil(node, FOUR * isa.lanes), finish, numbers, image, _small_image(node))
+
+
+def _small_image(node: ir.Node) -> ImageRows | None:
+    """A convolution of so few pixels that they may be rows of their own."""
+    target = layout_of(node.outputs[0])
+    small = isinstance(target, PaddedFlat) and target.batch * target.height * target.width <= FEW_PIXELS
+    if not small or is_depthwise(node):
+        return None
+    kernel, begins = window(node)
+    return ImageRows(layout_of(node.inputs[0]), target, kernel, spatial(node, "strides", 1),
+                     spatial(node, "dilations", 1), begins, padding_code(node))
 
 
 def has_few_rows(node: ir.Node) -> bool:
@@ -151,7 +167,8 @@ def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
     if not isinstance(source, PaddedFlat):
         return x
     wanted = read_layout(node)
-    if wanted is source:
+    choice = CHOICE.get(node)
+    if wanted is source or (choice is not None and isinstance(choice.winner.option.params, RowsWellParams)):
         return x
     wide = context.isa.bytewise
     if isinstance(wanted, PhasePlanes):

@@ -95,23 +95,49 @@ Emit = Callable[[Buffers, Any, Any, Any], None]
 """Emits a block's sums: (buffers, rows of inputs, block, where sums go: (batch, outputs of a block))."""
 
 
-def build(shape: RowsOfCodes, weights: dict[str, tuple[int | None, str]], emit: Emit, isa: Isa) -> Any:
-    """The kernel: (parts, the weight's arrays, *Finish, x, [x_scale, x_zero_point], [residual]) -> y."""
-    s, f = shape, shape.finish
-    inputs = f.inputs(s.batch * s.inputs, s.batch * s.outputs)
+@dataclass(frozen=True)
+class Ends:
+    """Where a kernel's activations come from and go to.
+
+    Attributes:
+        inputs: names, sizes and types of its inputs.
+        output: size and type of Y.
+        copied: emits a copy of X as rows of unsigned bytes, and what else comes first.
+        finish: emits the results of a block: (buffers, block, sums).
+
+    """
+
+    inputs: dict[str, tuple[int | None, str]]
+    output: tuple[int, str]
+    copied: Callable[[Buffers], Any]
+    finish: Callable[[Buffers, Any, Any], None]
+
+
+def plain(shape: RowsOfCodes) -> Ends:
+    """Row-major X, residual and Y."""
+    s = shape
+    inputs = s.finish.inputs(s.batch * s.inputs, s.batch * s.outputs)
     inputs["x"] = (s.batch * s.inputs, "int8" if s.signed else "uint8")
-    if f.residual:
+    if s.finish.residual:
         inputs["residual"] = (s.batch * s.outputs, s.result)
-    arguments = {"parts": (s.threads + 1, "int32"), **weights, **f.arguments(s.blocks * s.block), **inputs,
-                 "y": (s.batch * s.outputs, s.result)}
+    return Ends(inputs, (s.batch * s.outputs, s.result), lambda b: _copied(b, s),
+                lambda b, block, sums: _finish(b, s, block, sums))
+
+
+def build(shape: RowsOfCodes, weights: dict[str, tuple[int | None, str]], emit: Emit, isa: Isa,
+          ends: Ends | None = None) -> Any:
+    """The kernel: (parts, the weight's arrays, *Finish, x, [x_scale, x_zero_point], [residual]) -> y."""
+    s, ends = shape, ends or plain(shape)
+    arguments = {"parts": (s.threads + 1, "int32"), **weights, **s.finish.arguments(s.blocks * s.block),
+                 **ends.inputs, "y": ends.output}
 
     def body(b: Buffers) -> None:
-        rows = _copied(b, s)
+        rows = ends.copied(b)
 
         def block(index: Any) -> None:
             sums = T.alloc_buffer((s.batch * s.block,), "int32")
             emit(b, rows, index, sums)
-            _finish(b, s, index, sums)
+            ends.finish(b, index, sums)
 
         balanced_parts(b, s.threads, block)
 

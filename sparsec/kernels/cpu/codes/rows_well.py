@@ -15,6 +15,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Work
 from sparsec.kernels.cpu.codes import rows
 from sparsec.kernels.cpu.codes.rows import RowsOfCodes, arranged
+from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.emit.codes import FOUR, dot
 from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
@@ -25,9 +26,10 @@ from sparsec.kernels.packing.recipe import balanced
 
 @dataclass(frozen=True)
 class RowsWellParams:
-    """A kernel."""
+    """A kernel; with an image its pixels are the rows."""
 
     shape: RowsOfCodes
+    image: ImageRows | None = None
 
 
 def reject(isa: Isa) -> str | None:
@@ -44,6 +46,7 @@ def pack(weight: np.ndarray, params: RowsWellParams) -> dict[str, np.ndarray]:
 
     """
     s = params.shape
+    weight = weight if params.image is None else params.image.columns(weight)
     starts, columns, values, bases, step_of = slots_of(arranged(weight, s), s.lanes)
     first = np.concatenate([[0], np.cumsum((bases >= 0).sum(axis=1))])
     slots = max(int(first[-1]), 1)  # never empty, so that every buffer has an address
@@ -93,7 +96,7 @@ def build(params: RowsWellParams, isa: Isa) -> Any:
     weights: dict[str, tuple[int | None, str]] = {
         "starts": (FOUR * s.blocks + 1, "int32"), "bases": (None, "int32"), "indices": (None, "uint8"),
         "values": (None, "int8")}
-    return rows.build(s, weights, emit, isa)
+    return rows.build(s, weights, emit, isa, None if params.image is None else params.image.ends(s))
 
 
 def _slot(b: Buffers, s: RowsOfCodes, x: Any, slot: Any, totals: Any) -> None:
