@@ -18,10 +18,12 @@ from sparsec.passes import (
     fuse_attention,
     fuse_epilogue,
     fuse_norm,
+    integers,
     layout,
     lift,
     optimize,
     products,
+    quantized,
     strip,
     turn,
 )
@@ -44,11 +46,13 @@ class Pass:
 
 
 PASSES: list[Pass] = [
+    Pass(quantized.run, Phase.SIMPLIFY),
     Pass(foreign.run, Phase.SIMPLIFY),
     Pass(contributed.run, Phase.SIMPLIFY),
     Pass(optimize.run, Phase.SIMPLIFY),
     Pass(products.run, Phase.SIMPLIFY),
     Pass(strip.run, Phase.SIMPLIFY),
+    Pass(integers.run),
     Pass(fuse_norm.run),
     Pass(fuse_activation.run),
     Pass(fuse_attention.run),

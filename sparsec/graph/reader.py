@@ -9,10 +9,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError
-from sparsec.graph import interface, sparse
+from sparsec.graph import functions, interface, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import bind
@@ -81,10 +81,12 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, sy
     interface.separate(model)
     _give_conditions(model)
     lift_constants = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-    for step in (InlinePass(), lift_constants):
-        step(model)
+    functions.inline(model)
+    lift_constants(model)
     _check_operators(model, where)
-    infer(model, where, bind(model, shapes, where, symbolic=symbolic))
+    declared = bind(model, shapes, where, symbolic=symbolic)
+    sequences.resolve(model)
+    infer(model, where, declared)
     if model.graph.opset_imports[""] < OPSET and not _has_batched_scan(model):
         _convert(model)
         lift_constants(model)

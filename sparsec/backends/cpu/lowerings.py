@@ -8,12 +8,15 @@ import onnx_ir as ir
 
 from sparsec.backends.cpu import conv, elementwise, matmul, pooling, reformat, tokens
 from sparsec.backends.relax.context import LoweringContext
+from sparsec.backends.relax.importer import integers
 from sparsec.graph.activations import ACTIVATIONS
+from sparsec.graph.operators.schema import DOMAIN
 
 LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "sparsec::Conv": conv.lower,
     "sparsec::MatMul": matmul.lower,
     "sparsec::Reformat": reformat.lower,
+    **{f"{DOMAIN}::{name}": integers.lower for name in integers.WRITERS},
     "sparsec::Attention": tokens.lower_attention,
     "LayerNormalization": tokens.lower_layer_norm,
     "MaxPool": pooling.lower,
