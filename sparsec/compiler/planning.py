@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu.accuracy import Seen, layer_error, observe
+from sparsec.backends.cpu.accuracy import LayerSamples, layer_error, observe
 from sparsec.backends.cpu.planning import layer_options, measure
 from sparsec.backends.cpu.remote import Remote
 from sparsec.cost.calibration import Calibration
@@ -51,7 +51,7 @@ class Job:
     announce: Callable[..., None]
 
 
-def observed(graph: ir.Model, job: Job) -> Mapping[ir.Node, Seen]:
+def observed(graph: ir.Model, job: Job) -> Mapping[ir.Node, LayerSamples]:
     """What layers see in real inputs, else in random ones; nothing where nodes cannot be executed one by one.
 
     Real inputs calibrate 8-bit integers: `node.meta["ranges"]`.
@@ -67,7 +67,7 @@ def observed(graph: ir.Model, job: Job) -> Mapping[ir.Node, Seen]:
     return seen
 
 
-def plan(graph: ir.Model, job: Job, seen: Mapping[ir.Node, Seen]) -> list[dict[str, Any]]:
+def plan(graph: ir.Model, job: Job, seen: Mapping[ir.Node, LayerSamples]) -> list[dict[str, Any]]:
     """Choose the option that runs each layer, into `node.meta["choice"]`; returns the table of the report."""
     rows = []
     for index, node in enumerate(graph.graph):
@@ -94,7 +94,8 @@ def plan(graph: ir.Model, job: Job, seen: Mapping[ir.Node, Seen]) -> list[dict[s
     return rows
 
 
-def _choose(node: ir.Node, options: Sequence[Option], job: Job, seen: Seen | None) -> tuple[Choice, float | None]:
+def _choose(node: ir.Node, options: Sequence[Option], job: Job, seen: LayerSamples | None,
+            ) -> tuple[Choice, float | None]:
     """The choice for a layer, and the error that narrow numbers cause in what it was seen to compute.
 
     Kernels by which the layer alone would err by more than an output may are passed over.
@@ -107,7 +108,7 @@ def _choose(node: ir.Node, options: Sequence[Option], job: Job, seen: Seen | Non
                         measure=None if job.log is None else
                         partial(job.log.time, target=job.target, threads=job.threads, measure=timed))
         winner = choice.winner.option
-        error = None if seen is None else layer_error(node, winner.params, seen)
+        error = None if seen is None else layer_error(node, winner, seen)
         if error is None or job.limit is None or error <= job.limit:
             return choice, error
         options = [option for option in options if option.kernel != winner.kernel]

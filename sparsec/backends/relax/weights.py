@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.cost.option import Option
 from sparsec.kernels.emit.epilogue import Epilogue
 
 
@@ -39,9 +38,10 @@ def epilogue_of(node: ir.Node) -> Epilogue:
                     attributes.get_float("beta", 0.0), residual(node) is not None)
 
 
-def chosen(node: ir.Node) -> Any:
-    """The parameters of the kernel that the plan chose."""
-    return node.meta["choice"].winner.option.params
+def chosen(node: ir.Node) -> Option:
+    """The option that the plan chose."""
+    option: Option = node.meta["choice"].winner.option
+    return option
 
 
 def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:

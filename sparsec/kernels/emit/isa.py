@@ -34,6 +34,11 @@ class Isa:
     permute_bytes: bool = False
     expand_bytes: bool = False
 
+    @property
+    def permutes(self) -> bool:
+        """Whether registers can be permuted by variable positions."""
+        return self.permute2 or self.lanes == 8
+
 
 def isa_of(target: Target, threads: int = 1) -> Isa:
     """The instruction set of a CPU target."""

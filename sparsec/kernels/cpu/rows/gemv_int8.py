@@ -6,7 +6,7 @@ puts the next non-zeros of a stream into the places whose bits are set, as in `b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows import matvec_int8
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
+from sparsec.kernels.cpu.rows.product import RowProduct, too_many_rows, vectors_of
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.family import Family
 from sparsec.kernels.packing.fours import EACH, Fours
+from sparsec.target import Target
 
 UNROLL = 2  # fours of columns per iteration
 
@@ -56,29 +60,37 @@ class GemvInt8Params:
         return -(-self.shape.inputs // EACH)
 
 
-def reject(isa: Isa, *, bitmap: bool) -> str | None:
-    """Why there is no such kernel for an instruction set, or None."""
+def reject(layer: RowProduct, isa: Isa, *, bitmap: bool) -> str | None:
+    """Why there is no such kernel for a layer, or None."""
     if not isa.int8:
         return "no products of 8-bit integers"
-    return "no register expand of bytes" if bitmap and not isa.expand_bytes else None
+    if bitmap and not isa.expand_bytes:
+        return "no register expand of bytes"
+    return too_many_rows(layer) or layer.once(matvec_int8.reject)
 
 
-def pack(weight: np.ndarray, params: GemvInt8Params) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
-
-    Returns:
-        `begins` (int32), `scales` (float32): by row, see `matvec_int8.py`;
-        `parts` (int32): first block of every thread, and the end of the last;
-        `values` (int8): block x four x vector x row x input of the four; with a bitmap the non-zeros of these in order,
-        and a vector that is never used, behind `starts` (int32): the first value of every block, and the end of the
-        last, and `bits` (uint64): block x four x vector, the lowest bit for the first input of the first row.
-
-    """
-    return recipe(params).pack(weight)
+def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str, *, bitmap: bool) -> Iterator[Option]:
+    """The one way to run a layer."""
+    shape, name = layer.shape, "bitmap" if bitmap else "dense"
+    p = GemvInt8Params(shape, vectors_of(shape, isa), 8 if isa.vnni else 7, bitmap, isa.lanes, isa.threads)
+    count = p.blocks * p.vectors * p.fours
+    nbytes = (layer.nonzeros + 8 * count if bitmap else layer.weight.size) + 8 * shape.outputs
+    dots = 1 if isa.vnni else 3
+    work = Work(dots * count * shape.batch, count * (2.5 if bitmap else 1) + count * shape.batch / p.vectors,
+                p.blocks + shape.batch, memory_bytes=nbytes, family="bitmap/int8" if bitmap else "gemv/int8",
+                pixels=shape.batch, density=layer.density if bitmap else 1.0, permutes=(2 if bitmap else 0) * count)
+    yield Option(name, work.family, f"V={p.vectors}", p, nbytes, work, "int8")
 
 
 def recipe(params: GemvInt8Params) -> Fours:
-    """How `pack` lays a weight out."""
+    """What the kernel reads.
+
+    `begins` (int32), `scales` (float32): by row, see `matvec_int8.py`;
+    `parts` (int32): first block of every thread, and the end of the last;
+    `values` (int8): block x four x vector x row x input of the four; with a bitmap the non-zeros of these in order, and
+    a vector that is never used, behind `starts` (int32): the first value of every block, and the end of the last, and
+    `bits` (uint64): block x four x vector, the lowest bit for the first input of the first row.
+    """
     p = params
     return Fours(p.vectors, p.lanes, matvec_int8.zero_of(p.bits), p.threads, bitmap=p.bitmap)
 
@@ -155,3 +167,9 @@ def _expanded(b: Buffers, p: GemvInt8Params, block: Any) -> Callable[[Any], Any]
         return weights
 
     return following
+
+
+FAMILY = Family("gemv/int8", RowProduct, ("dense",), "int8", partial(candidates, bitmap=False), recipe, build,
+                reference, partial(reject, bitmap=False))
+BITMAP = Family("bitmap/int8", RowProduct, ("bitmap",), "int8", partial(candidates, bitmap=True), recipe, build,
+                reference, partial(reject, bitmap=True))
