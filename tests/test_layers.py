@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent / "sparsec"
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent / "sparsec"
 BASE = {"errors", "target"}
 LAYERS = {
     "errors": set(),
@@ -85,3 +86,15 @@ def test_no_two_siblings_import_each_other():
 @pytest.mark.parametrize("folder", SIBLINGS)
 def test_alternatives_know_nothing_of_each_other(folder):
     assert not {(a, b) for where, a, b in sibling_imports() if where == folder and {a, b} <= SIBLINGS[folder]}
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda p: str(p.relative_to(TESTS)))
+def test_tests_share_only_what_is_support(path):
+    own = path.relative_to(TESTS).parts[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+            _, folder, *rest = (*node.module.split("."), node.names[0].name)
+            assert folder in ("support", own), f"{node.module} is shared: move it to tests/support"
+            assert not any(part.startswith("test_") for part in rest), f"{node.module} is a test"
+            found = TESTS.parent.joinpath(*node.module.split("."))
+            assert found.is_dir() or found.with_suffix(".py").exists(), f"there is no {node.module}"

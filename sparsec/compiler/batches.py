@@ -149,9 +149,10 @@ def _best(predicted: Mapping[int, float]) -> int:
 
 
 def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job: Job) -> dict[int, float]:
-    """Seconds of an inference by the best share and by one row; nothing where that is hopeless, or no time is left."""
+    """Seconds of an inference by the best share, one row and, where that is as good, all; nothing without time left."""
     best = _best(predicted)
-    finalists = {share: _as_option(plans[share]) for share in sorted({min(plans), best})
+    alike = {max(plans)} if predicted[max(plans)] <= SLACK * predicted[best] else set()
+    finalists = {share: _as_option(plans[share]) for share in sorted({min(plans), best, *alike})
                  if predicted[share] < HOPELESS * predicted[best]}
     if job.log is None or len(finalists) < 2:
         return {}

@@ -9,13 +9,25 @@ import onnx_ir as ir
 
 from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
-from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, layout, lift, optimize, strip
+from sparsec.passes import (
+    fuse_activation,
+    fuse_attention,
+    fuse_epilogue,
+    fuse_norm,
+    layout,
+    lift,
+    optimize,
+    products,
+    strip,
+    turn,
+)
 from sparsec.passes.context import Context, Report
 
 Pass = Callable[[ir.Model, Context], Report]
 
 SIMPLIFY: list[Pass] = [
     optimize.run,
+    products.run,
     strip.run,
 ]
 """What leaves ONNX's operators, for any number of rows."""
@@ -26,6 +38,7 @@ SPECIALISE: list[Pass] = [
     fuse_attention.run,
     lift.run,
     fuse_epilogue.run,
+    turn.run,
     layout.run,
 ]
 """What turns them into sparsec's, for these shapes."""

@@ -17,8 +17,8 @@ from sparsec.graph.compare import random_feeds
 from sparsec.passes.context import Context
 from sparsec.report.explain import explain
 from sparsec.target import resolve
-from tests.cuda import networks, walk
-from tests.cuda.emulator import emulate
+from tests.support.cuda import networks, walk
+from tests.support.cuda.emulator import emulate
 
 pytestmark = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
 TARGET, HOPPER = resolve("cuda-sm80+sm86"), resolve("cuda-sm90")

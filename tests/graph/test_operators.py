@@ -11,7 +11,7 @@ from sparsec.graph.evaluate import evaluate
 from sparsec.graph.operators.epilogue import ACTIVATIONS
 from sparsec.graph.reader import load
 from sparsec.graph.shapes import static_shape
-from tests.graph.texts import model
+from tests.support.texts import model
 
 ONNX_ACTIVATIONS = {
     "none": "y = Identity(x)",

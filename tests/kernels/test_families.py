@@ -15,8 +15,8 @@ from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.family import offers
 from sparsec.kernels.packing import RECIPES
 from sparsec.target import resolve
-from tests.kernels.layers import CASES
-from tests.kernels.targets import FEATURED, TARGETS, compiled, isa
+from tests.support.layers import CASES
+from tests.support.targets import FEATURED, TARGETS, compiled, isa
 
 SMALL = {"l1_bytes": 4096, "l2_bytes": 16384}  # caches that even the layers of tests are cut into chunks and bands for
 NARROW_GELU = 4e-4  # see `emit.activations`

@@ -10,7 +10,7 @@ from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.cpu.rows.matvec_int8 import MOST_INPUTS
 from sparsec.kernels.cpu.rows.product import RowProduct
 from sparsec.target import resolve
-from tests.kernels.targets import compiled, isa
+from tests.support.targets import compiled, isa
 
 CPU = resolve("cpu")
 INTEGERS = [family for family in rows.FAMILIES.values() if family.precision == "int8"]

@@ -10,7 +10,7 @@ from sparsec.kernels.cpu.products.layer import Ranges
 from sparsec.kernels.cpu.products.product import Tiling
 from sparsec.kernels.cpu.products.stencil import linear
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa
 
 
 def test_rounding_to_bf16_keeps_ties_infinities_and_nan():

@@ -10,8 +10,8 @@ from sparsec.graph.reader import load
 from sparsec.graph.verify import check, infer
 from sparsec.passes.context import Context
 from sparsec.target import resolve
-from tests.graph.texts import outputs
-from tests.passes.graphs import GRAPHS
+from tests.support.graphs import GRAPHS
+from tests.support.texts import outputs
 
 CONTEXT = Context(resolve("cpu-generic"))
 

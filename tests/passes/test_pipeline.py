@@ -11,8 +11,8 @@ from sparsec.graph.reader import load
 from sparsec.passes import layout
 from sparsec.passes.context import Context, Report
 from sparsec.target import resolve
-from tests.graph.light import PATHS, randomised
-from tests.passes.graphs import GRAPHS
+from tests.support.graphs import GRAPHS
+from tests.support.light import PATHS, randomised
 
 CONTEXT = Context(resolve("cpu-generic"))
 BEYOND = {  # operators that are left beside sparsec's and pooling

@@ -14,6 +14,7 @@ from sparsec.cost.option import PRECISIONS
 from sparsec.errors import UnsupportedOperatorError, UsageError, VerificationError
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import machine_features, resolve
+from tests.support.targets import runnable
 
 RNG = np.random.default_rng(0)
 
@@ -105,7 +106,7 @@ IMAGE = network("(float[1, 8, 9, 9] x) => (float[1, 16, 9, 9] y) { y = Conv<pads
                 w=pruned(16, 8, 3, 3))
 
 
-@pytest.mark.parametrize("target", ["cpu", "cpu-avx2", "cpu-generic"])
+@pytest.mark.parametrize("target", runnable("cpu", "cpu-avx2", "cpu-generic"))
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("model", [TOKENS, IMAGE, LINEAR], ids=["tokens", "image", "row"])
 def test_every_precision_keeps_its_limit(model, precision, target):

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from programs import OFFSET, parallel_artifact, signature_artifact
 
 from sparsec import InferenceSession
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.runtime.session import check_machine
+from tests.support.programs import OFFSET, parallel_artifact, signature_artifact
 
 X = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
 K = np.array([2**40, -7])

@@ -13,7 +13,7 @@ from sparsec.cli import app
 from sparsec.compiler import portable
 from sparsec.errors import ArtifactError, SignatureError
 from sparsec.graph.compare import run_onnxruntime
-from tests.graph.texts import model
+from tests.support.texts import model
 
 MODEL = model("g (float[2,4] x) => (float[2,3] y) <float[4,3] w> { h = MatMul(x, w) y = Relu(h) }")
 X = np.float32(np.arange(8).reshape(2, 4))

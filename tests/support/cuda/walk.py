@@ -4,7 +4,7 @@ import numpy as np
 from tvm import ir, relax
 
 from sparsec.backends.cuda.build import scheduling, settings
-from tests.cuda.emulator import launches
+from tests.support.cuda.emulator import launches
 
 
 def scheduled(lowered):
