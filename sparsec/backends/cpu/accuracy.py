@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.backends.base import Judge
 from sparsec.backends.cpu.layers import judged, matrix_of
+from sparsec.backends.job import Job
 from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
+from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.compare import relative_error
 from sparsec.graph.evaluate import walk
 from sparsec.graph.operators.conv import windows
 from sparsec.kernels.cpu.families import FAMILIES
-from sparsec.kernels.cpu.products.layer import Ranges
+from sparsec.kernels.cpu.products.layer import RANGES, Ranges
 
 COLUMNS = 128  # pixels or tokens that a layer is judged by
 
@@ -26,6 +30,23 @@ class LayerSamples:
 
     columns: np.ndarray
     ranges: Ranges
+
+
+def judge(model: ir.Model, job: Job) -> Judge:
+    """What tells the errors of options, from real inputs where there are any, else from random ones.
+
+    Real inputs calibrate 8-bit integers: the layers' `RANGES`. Where nodes cannot be executed one by one, no error is
+    known.
+    """
+    try:
+        seen = observe(model, job.real or job.generated)
+    except UnsupportedOperatorError as error:
+        warnings.warn(f"layers are not judged one by one, and not calibrated: {error}", stacklevel=4)
+        seen = {}
+    if job.precision == "int8" and job.real:
+        for node, each in seen.items():
+            RANGES.set(node, each.ranges)
+    return lambda node, option: None if node not in seen else layer_error(node, option, seen[node])
 
 
 def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> dict[ir.Node, LayerSamples]:

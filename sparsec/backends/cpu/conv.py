@@ -25,7 +25,7 @@ from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, layout_of
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.images import phase_split, reformat_padded
 from sparsec.kernels.cpu.images.stem import StemProduct
-from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
 from sparsec.kernels.cpu.products.stencil import convolution, strided_convolution
 from sparsec.kernels.emit.isa import Isa
 
@@ -72,7 +72,7 @@ def layer_of(node: ir.Node, _isa: Isa) -> StencilProduct | StemProduct | None:
     else:
         stencil = convolution(source, target, kernel, spatial(node, "dilations", 1), begins)
     return StencilProduct(weight_matrix(node), bias_vector(node), stencil, epilogue_of(node), target,
-                          node.meta.get("ranges"))
+                          RANGES.get(node))
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:

@@ -12,7 +12,7 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.layout import Tiled, layout_of
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
 from sparsec.kernels.cpu.products.stencil import linear
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.cpu.rows.product import RowProduct
@@ -29,7 +29,7 @@ def layer_of(node: ir.Node, isa: Isa) -> StencilProduct | RowProduct:
     source, weight, bias, epilogue = layout_of(node.inputs[0]), weight_array(node), bias_vector(node), epilogue_of(node)
     if isinstance(source, Tiled):
         return StencilProduct(weight, bias, linear(source, weight.shape[0], isa.lanes), epilogue,
-                              ranges=node.meta.get("ranges"))
+                              ranges=RANGES.get(node))
     sizes = static_shape(node.inputs[0]) or ()
     rows = math.prod((*sizes[:-2], sizes[-1]) if on_the_left(node) else sizes[:-1])
     return RowProduct(weight, bias, Matvec(weight.shape[0], weight.shape[1], rows, epilogue.activation, epilogue.alpha,

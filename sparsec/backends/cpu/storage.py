@@ -11,6 +11,7 @@ import onnx_ir as ir
 from sparsec.backends.cpu.layers import matrix_of
 from sparsec.backends.program import Packed
 from sparsec.backends.relax.weights import chosen
+from sparsec.cost.plan import CHOICE
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.packing import RECIPES
 
@@ -20,7 +21,7 @@ def packed_weights(model: ir.Model, constants: Sequence[np.ndarray]) -> tuple[Pa
     numbers = {_key(array): number for number, array in enumerate(constants)}
     found = []
     for node in model.graph:
-        if "choice" not in node.meta:
+        if CHOICE.get(node) is None:
             continue
         option = chosen(node)
         recipe = FAMILIES[option.family].recipe(option.params)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.cost.option import Option
+from sparsec.cost.plan import CHOICE
 from sparsec.kernels.emit.epilogue import Epilogue
 
 
@@ -40,8 +41,7 @@ def epilogue_of(node: ir.Node) -> Epilogue:
 
 def chosen(node: ir.Node) -> Option:
     """The option that the plan chose."""
-    option: Option = node.meta["choice"].winner.option
-    return option
+    return CHOICE.require(node).winner.option
 
 
 def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sparsec.graph.annotations import Annotation
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.layer import Buffer, CpuProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
@@ -18,6 +19,10 @@ class Ranges:
 
     least: np.ndarray
     largest: np.ndarray
+
+
+RANGES = Annotation[Ranges]("ranges")
+"""What a layer's input holds in the real inputs that calibrate 8-bit integers."""
 
 
 @dataclass(frozen=True, eq=False)
