@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -28,9 +29,10 @@ EVERYWHERE = [pytest.param(*case.values, target.values[0], id=f"{case.id}-{resol
               if target in TARGETS or case.values[0].precision != "fp32"]  # float32 needs no further instructions
 
 
-def offered(family, index, target, threads=1, precision=list(PRECISIONS)[-1]):
+@cache
+def offered(family, index, target, precision=list(PRECISIONS)[-1]):
     """A case, the instruction set, and the family's options for the case or its reason to have none."""
-    machine, features = replace(resolve(target), **SMALL), isa(target, threads)
+    machine, features = replace(resolve(target), **SMALL), isa(target, 1 + index % 3)
     make, *arguments = CASES[family.layer][index]
     case = make(features.lanes, *arguments)
     return case, features, family.offers(case.layer, machine, features, precision)
@@ -48,7 +50,7 @@ def check(family, case, option, features, target):
 
 @pytest.mark.parametrize(("family", "index", "target"), EVERYWHERE)
 def test_kernels_compute_what_their_reference_says(family, index, target):
-    case, features, options = offered(family, index, target, threads=1 + index % 3)
+    case, features, options = offered(family, index, target)
     if isinstance(options, str):
         pytest.skip(options)
     check(family, case, options[np.random.default_rng(index).integers(len(options))], features, target)
@@ -60,16 +62,16 @@ def test_every_mode_of_a_family_computes_the_same(family):
     for index in range(len(CASES[family.layer])):
         case, features, options = offered(family, index, "cpu")
         for option in () if isinstance(options, str) else options:
-            modes.setdefault((option.name.split()[0], option.codec, option.kernel), (case, option))
+            modes.setdefault((option.format.split()[0], option.codec, option.kernel), (case, option, features))
     if not modes:
         pytest.skip(options)
-    for case, option in modes.values():
+    for case, option, features in modes.values():
         check(family, case, option, features, "cpu")
 
 
 @pytest.mark.parametrize(("family", "index", "target"), EVERYWHERE)
 def test_options_are_described_and_refusals_have_a_reason(family, index, target):
-    _, _, options = offered(family, index, target, threads=2)
+    _, _, options = offered(family, index, target)
     if isinstance(options, str):
         assert options.strip(" .") == options != ""
         return
@@ -107,7 +109,7 @@ def test_artifacts_repeat_the_recipe(family, index):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize(("family", "index"), EVERY)
 def test_a_kernel_errs_no_more_than_its_precision_may(family, index, precision):
-    case, _, options = offered(family, index, "cpu", precision=precision)
+    case, _, options = offered(family, index, "cpu", precision)
     if isinstance(options, str):
         assert allows(precision, family.precision) or family.precision in options
         return

@@ -29,8 +29,7 @@ class KernelCall:
     def activations(self) -> list[np.ndarray]:
         """Random inputs and room for the output, for a measurement."""
         rng = np.random.default_rng(0)
-        return [(10 * rng.standard_normal(each.size, np.float32)).astype(each.dtype) if each.dtype != "float32" else
-                rng.standard_normal(each.size, np.float32) for each in (*self.inputs, self.output)]
+        return [each.random(rng) for each in (*self.inputs, self.output)]
 
 
 @functools.lru_cache(maxsize=512)

@@ -36,10 +36,13 @@ def offers_of(node: ir.Node, target: Target, isa: Isa, precision: str) -> tuple[
 
 
 def judged(node: ir.Node) -> bool:
-    """Whether what a layer loses to fewer bits can be judged: not for an activation from the left."""
-    if f"{node.domain}::{node.op_type}" not in LAYERS:
-        return False
-    return not (is_depthwise(node) if node.op_type == "Conv" else matmul.on_the_left(node))
+    """Whether what a layer loses to fewer bits can be judged: not where its weight multiplies columns."""
+    match node.domain, node.op_type:
+        case "sparsec", "Conv":
+            return not is_depthwise(node)
+        case "sparsec", "MatMul":
+            return not matmul.on_the_left(node)
+    return False
 
 
 def matrix_of(node: ir.Node) -> np.ndarray:

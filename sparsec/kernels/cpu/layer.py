@@ -17,6 +17,12 @@ class Buffer:
     size: int
     dtype: str = "float32"
 
+    def random(self, rng: np.random.Generator) -> np.ndarray:
+        """What a measurement fills it with: floats around zero, or small integers."""
+        if np.dtype(self.dtype).kind == "f":
+            return rng.standard_normal(self.size, np.float32).astype(self.dtype, copy=False)
+        return rng.integers(0, 128, self.size, self.dtype)
+
 
 @dataclass(frozen=True, eq=False)
 class CpuProduct(WeightedProduct):

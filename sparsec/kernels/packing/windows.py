@@ -13,7 +13,7 @@ from sparsec.kernels.packing.values import encode
 
 @dataclass(frozen=True)
 class Windows(Recipe):
-    """The fields of `kernels.well.WellParams` that decide the layout."""
+    """The fields of `kernels.cpu.rows.well.WellParams` that decide the layout."""
 
     codec: str
     unroll: int
@@ -23,7 +23,7 @@ class Windows(Recipe):
     sort: bool
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`starts`, `parts`, `rows`, `bases`, `indices` and `values`, see `kernels.well.pack`."""
+        """`starts`, `parts`, `rows`, `bases`, `indices` and `values`, see `kernels.cpu.rows.well.recipe`."""
         order = orders(weight)[int(self.sort)]
         starts, columns, values = columns_of(_grouped(weight, order, self.lanes))
         bases, step_of = pack_slots(starts, columns, weight.shape[1], self.lanes)

@@ -32,8 +32,8 @@ from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_int8, integers_of, ll
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.fours import quantise
 from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.vnni import GROUP, quantise
 from sparsec.target import Target
 
 _NARROWEST = 1 / 32  # of the widest channel's range: what samples left out of a channel does not saturate at once
@@ -109,8 +109,8 @@ def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
     steps_, zeros = steps(params) if params.static else (np.ones(channels), np.full(channels, params.zero))
     integers, scales = quantise(weight * np.repeat(steps_, taps).astype(np.float32))
     arrays = spmm.recipe(params.stored).pack(integers)
-    fours = arrays["values"].reshape(-1, 4, p.group * p.block).swapaxes(1, 2)
-    arrays["values"] = fours.astype(np.int8).ravel().view(np.int32)
+    grouped = arrays["values"].reshape(-1, GROUP, p.group * p.block).swapaxes(1, 2)
+    arrays["values"] = grouped.astype(np.int8).ravel().view(np.int32)
     shifts = integers.astype(np.float64) * np.repeat(zeros, taps)
     sums = np.add.reduceat(shifts, np.arange(t.chunks) * t.chunk * taps, axis=1)  # (outputs, chunks)
     rows = arrays["rows"].reshape(-1, p.group)
@@ -261,17 +261,17 @@ def _group(params: SpmmInt8Params, b: Buffers, source: Any, base: Any, p: SpmmPa
 
 
 def _multiply(b: Buffers, tile: Any, base: Any, acc: Any, params: SpmmInt8Params, step: Any) -> None:
-    """One iteration: `unroll` / 4 fours of non-zero blocks of each of the group's row blocks."""
+    """One iteration: `unroll` / 4 groups of four non-zero blocks of each of the group's row blocks."""
     p = params.spmm
-    lanes, vectors, fours = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // 4
+    lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // GROUP
     at = [index + base for index in spmm.indices(b, params.stored, step)]
-    for four, member in np.ndindex(fours, p.group):
+    for four, member in np.ndindex(count, p.group):
         offsets = [at[(4 * four + i) * p.group + member] for i in range(4)]
         target = (four % p.sets * p.group + member) * p.block
         for part in range(0, vectors, 4):
             inputs = [load(tile, offset + part * lanes // 2, 2 * lanes) for offset in offsets]
             for r, vector in np.ndindex(p.block, min(4, vectors - part)):
-                weights = splat(b["values"][((step * fours + four) * p.group + member) * p.block + r], lanes)
+                weights = splat(b["values"][((step * count + four) * p.group + member) * p.block + r], lanes)
                 register = ((target + r) * vectors + part + vector) * lanes
                 store(acc, register, dot_int8(load(acc, register, lanes), inputs, weights, vector))
 

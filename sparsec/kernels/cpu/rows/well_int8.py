@@ -22,7 +22,7 @@ from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, permute_b
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, store
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.fours import EACH, WindowFours, slots_of
+from sparsec.kernels.packing.vnni import GROUP, VnniWindows, slots_of
 from sparsec.target import Target
 
 
@@ -64,7 +64,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) ->
     nbytes = slots * (8 * isa.lanes + 4) + 8 * shape.outputs
     work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups + shape.batch, memory_bytes=nbytes,
                 family="well/int8", pixels=shape.batch, density=layer.density, permutes=2 * slots * shape.batch)
-    fill = layer.nonzeros / max(1, slots * EACH * isa.lanes)
+    fill = layer.nonzeros / max(1, slots * GROUP * isa.lanes)
     yield Option("well", "well/int8", f"fill={fill:.2f}", p, nbytes, work, "int8")
 
 
@@ -73,7 +73,7 @@ def slot_count(weight: np.ndarray, lanes: int) -> int:
     return int((slots_of(weight, lanes)[3] >= 0).sum())
 
 
-def recipe(params: WellInt8Params) -> WindowFours:
+def recipe(params: WellInt8Params) -> VnniWindows:
     """What the kernel reads.
 
     `begins` (int32), `scales` (float32): by row, see `matvec_int8.py`;
@@ -81,7 +81,7 @@ def recipe(params: WellInt8Params) -> WindowFours:
     `parts` (int32): first group of every thread, and the end of the last;
     `bases` (int32): window starts by slot; `indices` (uint8), `values` (int8): slots x lanes x 4.
     """
-    return WindowFours(params.lanes, ZERO, params.threads)
+    return VnniWindows(params.lanes, ZERO, params.threads)
 
 
 def reference(weight: np.ndarray, columns: np.ndarray, _params: WellInt8Params) -> np.ndarray:
@@ -101,7 +101,7 @@ def build(params: WellInt8Params, isa: Isa) -> Any:
 
 def _emit(b: Buffers, p: WellInt8Params) -> None:
     lanes, height = p.lanes, p.groups * p.lanes
-    activations = matvec_int8.quantised_rows(b, p.shape, ZERO, 2 * EACH * lanes, lanes)
+    activations = matvec_int8.quantised_rows(b, p.shape, ZERO, 2 * GROUP * lanes, lanes)
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
 
     balanced_parts(b, p.threads, lambda group: _group(b, p, group, activations, sums))
@@ -110,7 +110,7 @@ def _emit(b: Buffers, p: WellInt8Params) -> None:
 
 def _group(b: Buffers, p: WellInt8Params, group: Any, activations: tuple[Any, int, Any], sums: Any) -> None:
     """The products of one group, into `sums` (batch, groups * lanes)."""
-    (rows, stride, scales), lanes, batch, width = activations, p.lanes, p.shape.batch, EACH * p.lanes
+    (rows, stride, scales), lanes, batch, width = activations, p.lanes, p.shape.batch, GROUP * p.lanes
     totals = registers(batch, lanes, "int32")
     for n in range(batch):
         store(totals, n * lanes, load(b["begins"], group * lanes, lanes))
