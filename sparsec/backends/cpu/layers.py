@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, matmul
+from sparsec.backends.cpu import conv, matmul, quantised
 from sparsec.backends.relax.weights import is_depthwise, weight_array
 from sparsec.cost.option import Option
 from sparsec.kernels.cpu.families import FAMILIES
@@ -17,7 +17,8 @@ from sparsec.kernels.family import offers
 from sparsec.target import Target
 
 LAYERS: dict[str, Callable[[ir.Node, Isa], CpuProduct | None]] = {
-    "sparsec::Conv": conv.layer_of, "sparsec::MatMul": matmul.layer_of}
+    "sparsec::Conv": conv.layer_of, "sparsec::MatMul": matmul.layer_of,
+    "sparsec::QConv": quantised.layer_of, "sparsec::QMatMul": quantised.layer_of}
 """By operator: the layer that a node is, None where kernels have nothing to choose for it."""
 
 

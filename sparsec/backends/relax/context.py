@@ -1,7 +1,7 @@
 """What a lowering may use: the Relax function under construction and the expressions of the graph's values.
 
-Physical convention: a value in a layout other than `Plain` is one flat float32 tensor of `layout.size` elements; a
-`Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
+Physical convention: a value in a layout other than `Plain` is one flat tensor of `layout.size` elements of its `dtype`;
+a `Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
 other without a copy.
 """
 
