@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cpu import codes
-from sparsec.backends.cpu.codes import CodesLayer, RowsLayer, attribute, bounds_of
-from sparsec.backends.relax.context import KernelCall, LoweringContext
+from sparsec.backends.cpu.calls import KernelCall, call, emit
+from sparsec.backends.cpu.codes import attribute, bounds_of, finish_of
+from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, is_depthwise, spatial, window
-from sparsec.cost.option import Option
-from sparsec.cost.plan import CHOICE
 from sparsec.graph.codes import FEW_ROWS, centred_weight, offset_of, padding_code, weight_fits
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, Tiled, layout_of
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.codes import depthwise, elementwise, mean
-from sparsec.kernels.cpu.codes.rows import RowsOfCodes
+from sparsec.kernels.cpu.codes.layer import CodesProduct
+from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
-from sparsec.kernels.cpu.codes.rows_well import RowsWellParams
 from sparsec.kernels.cpu.codes.walk import Tiling
 from sparsec.kernels.cpu.images import phase_split, reformat_padded
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear, strided_convolution
 from sparsec.kernels.emit.codes import FOUR
 from sparsec.kernels.emit.isa import Isa
-from sparsec.target import Target
 
 FEW_PIXELS = 24  # whose sums fit the registers
 
@@ -77,26 +73,6 @@ def matrix_of(node: ir.Node) -> np.ndarray:
     return full.reshape(outputs, -1)
 
 
-def layer_of(node: ir.Node, isa: Isa) -> CodesLayer:
-    """The layer as a product of codes over its layouts."""
-    weight = matrix_of(node)
-    finish, numbers = codes.finish_of(node, weight)
-    target = layout_of(node.outputs[0])
-    image = target if isinstance(target, PaddedFlat) else None
-    return CodesLayer(weight, _stencil(node, FOUR * isa.lanes), finish, numbers, image, _small_image(node))
-
-
-def _small_image(node: ir.Node) -> ImageRows | None:
-    """A convolution of so few pixels that they may be rows of their own."""
-    target = layout_of(node.outputs[0])
-    small = isinstance(target, PaddedFlat) and target.batch * target.height * target.width <= FEW_PIXELS
-    if not small or is_depthwise(node):
-        return None
-    kernel, begins = window(node)
-    return ImageRows(layout_of(node.inputs[0]), target, kernel, spatial(node, "strides", 1),
-                     spatial(node, "dilations", 1), begins, padding_code(node))
-
-
 def has_few_rows(node: ir.Node) -> bool:
     """Whether a QMatMul has so few rows that they stay row-major, and a kernel for them."""
     shape = static_shape(node.inputs[0]) or ()
@@ -107,30 +83,43 @@ def has_few_rows(node: ir.Node) -> bool:
             and weight_fits(node))
 
 
-def rows_layer_of(node: ir.Node, isa: Isa) -> RowsLayer:
+def _rows_of(node: ir.Node, isa: Isa) -> RowsProduct:
     """The layer as a product of a few rows."""
     weight, shape = matrix_of(node), static_shape(node.inputs[0]) or ()
-    finish, numbers = codes.finish_of(node, weight)
+    finish, numbers = finish_of(node, weight)
     result = "float32" if finish.real else attribute(node, "y_type", "uint8")
-    return RowsLayer(weight, RowsOfCodes(math.prod(shape[:-1]), weight.shape[1], len(weight), finish,
-                                         operand(node, 0).dtype == ir.DataType.INT8, result, isa.lanes, isa.threads),
-                     numbers)
+    signed = operand(node, 0).dtype == ir.DataType.INT8
+    return RowsProduct(weight, numbers.begins, RowsOfCodes(
+        math.prod(shape[:-1]), weight.shape[1], len(weight), finish, signed, result, isa.lanes, isa.threads), numbers)
 
 
-def options(node: ir.Node, target: Target, isa: Isa, _precision: str) -> list[Option]:
-    """Every way to run a QConv or QMatMul, none where it has one kernel or is written out in ONNX's operators."""
+def layer_of(node: ir.Node, isa: Isa) -> CodesProduct | RowsProduct | None:
+    """A QConv or QMatMul, None where it has one kernel or is written out in ONNX's operators."""
     if has_few_rows(node):
-        return codes.few_rows_options(rows_layer_of(node, isa), isa)
+        return _rows_of(node, isa)
     if not in_layout(node) or (node.op_type == "QConv" and is_depthwise(node)):
-        return []
-    return codes.options(layer_of(node, isa), target, isa)
+        return None
+    return _product_of(node, isa)
 
 
-def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
-    """The kernel of an option with the layer's constants."""
-    if has_few_rows(node):
-        return codes.few_rows_call(rows_layer_of(node, isa), params, isa)
-    return codes.call(layer_of(node, isa), params, isa)
+def _product_of(node: ir.Node, isa: Isa) -> CodesProduct:
+    """The layer as a product of codes over its layouts."""
+    weight = matrix_of(node)
+    finish, numbers = finish_of(node, weight)
+    target = layout_of(node.outputs[0])
+    return CodesProduct(weight, numbers.begins, _stencil(node, FOUR * isa.lanes), finish, numbers,
+                        target if isinstance(target, PaddedFlat) else None, _small_image(node))
+
+
+def _small_image(node: ir.Node) -> ImageRows | None:
+    """A convolution of stride 1 with so few pixels that they may be rows of their own."""
+    source, target = layout_of(node.inputs[0]), layout_of(node.outputs[0])
+    small = isinstance(target, PaddedFlat) and target.batch * target.height * target.width <= FEW_PIXELS
+    if not small or not isinstance(source, PaddedFlat) or is_depthwise(node) or spatial(node, "strides", 1) != (1, 1):
+        return None
+    kernel, begins = window(node)
+    assert isinstance(target, PaddedFlat)
+    return ImageRows(source, target, kernel, (1, 1), spatial(node, "dilations", 1), begins, padding_code(node))
 
 
 def lower_product(context: LoweringContext, node: ir.Node) -> None:
@@ -142,9 +131,9 @@ def lower_product(context: LoweringContext, node: ir.Node) -> None:
                if len(node.inputs) > products.X_SCALE and node.inputs[products.X_SCALE] is not None]
     residual = node.inputs[products.RESIDUAL] if len(node.inputs) > products.RESIDUAL else None
     inputs = [_read(context, node), *dynamic, *([] if residual is None else [context.flat(residual)])]
-    depth = node.op_type == "QConv" and is_depthwise(node)
-    kernel = _depthwise(node, context.isa) if depth else call(node, chosen(node), context.isa)
-    context.bind(node.outputs[0], context.emit(kernel, inputs))
+    layer = layer_of(node, context.isa)
+    kernel = _depthwise(node, context.isa) if layer is None else call(layer, chosen(node), context.isa)
+    context.bind(node.outputs[0], emit(context, kernel, inputs))
 
 
 def _scalar(context: LoweringContext, node: ir.Node, place: int) -> relax.Expr:
@@ -155,10 +144,10 @@ def _scalar(context: LoweringContext, node: ir.Node, place: int) -> relax.Expr:
 
 
 def _depthwise(node: ir.Node, isa: Isa) -> KernelCall:
-    layer = layer_of(node, isa)
+    layer = _product_of(node, isa)
     params = depthwise.DepthwiseParams(Tiling(layer.stencil, layer.finish, "direct", 1, layer.stencil.channels))
-    constants = [*depthwise.pack(layer.weight, params).values(), *layer.constants]
-    return codes.call_of(depthwise.build(params, isa), constants, layer.stencil, layer.finish)
+    constants = (*depthwise.pack(layer.weight, params).values(), *layer.constants)
+    return KernelCall(depthwise.build(params, isa), constants, layer.inputs, layer.output)
 
 
 def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
@@ -167,8 +156,7 @@ def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
     if not isinstance(source, PaddedFlat):
         return x
     wanted = read_layout(node)
-    choice = CHOICE.get(node)
-    if wanted is source or (choice is not None and isinstance(choice.winner.option.params, RowsWellParams)):
+    if wanted is source:
         return x
     wide = context.isa.bytewise
     if isinstance(wanted, PhasePlanes):

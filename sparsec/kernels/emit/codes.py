@@ -43,7 +43,7 @@ def llvm_codes(isa: Isa) -> str:
         f"declare {halves} @llvm.sadd.sat.v{2 * n}i16({halves}, {halves})\n",
         f"declare <{n} x float> @llvm.arithmetic.fence.v{n}f32(<{n} x float>)\n",
         _rounded(n), _whole(n),
-        *(make(n, part) for make in (_interleave, _spread, _raised, _natural) for part in range(FOUR)), f"""
+        *(make(n, part) for make in (_interleave, _spread, _raised, _natural, _ordered) for part in range(FOUR)), f"""
 define linkonce_odr {words} @sparsec_codes_dot({words} %sum, {chars} %x, {chars} %v) {_INLINE} {{
   {_product(isa)}
   ret {words} %r
@@ -193,6 +193,23 @@ define linkonce_odr {kind} @sparsec_codes_natural_{part}({operands}) {_INLINE} {
 """
 
 
+def _ordered(n: int, part: int) -> str:
+    """Vector `part` of the four in the order of interleaving, of vectors in natural order."""
+    kind = f"<{n} x float>"
+    operands = ", ".join(f"{kind} %{row}" for row in "abcd")
+    places = [16 * (lane // FOUR) + FOUR * part + lane % FOUR for lane in range(n)]
+    low = ", ".join(f"i32 {place % n + n * (place // n % 2)}" for place in places)
+    both = ", ".join(f"i32 {lane + (0 if place // n < 2 else n)}" for lane, place in enumerate(places))
+    return f"""
+define linkonce_odr {kind} @sparsec_codes_ordered_{part}({operands}) {_INLINE} {{
+  %ab = shufflevector {kind} %a, {kind} %b, <{n} x i32> <{low}>
+  %cd = shufflevector {kind} %c, {kind} %d, <{n} x i32> <{low}>
+  %r = shufflevector {kind} %ab, {kind} %cd, <{n} x i32> <{both}>
+  ret {kind} %r
+}}
+"""
+
+
 def dot(total: Any, codes: Any, weights: Any) -> Any:
     """The sum of n integers and the products of four codes and four signed bytes in every lane."""
     return T.call_extern(f"int32x{lanes_of(total)}", "sparsec_codes_dot", total, codes, weights)
@@ -226,6 +243,11 @@ def narrowed(integers: Sequence[Any], zero_point: Any) -> Any:
 def natural(vectors: Sequence[Any], part: int) -> Any:
     """Four vectors of floats in the order of `interleaved`: part 0 to 3 of them in natural order."""
     return T.call_extern(f"float32x{lanes_of(vectors[0])}", f"sparsec_codes_natural_{part}", *vectors)
+
+
+def ordered(vectors: Sequence[Any], part: int) -> Any:
+    """Four vectors of floats in natural order: part 0 to 3 of them in the order of `interleaved`."""
+    return T.call_extern(f"float32x{lanes_of(vectors[0])}", f"sparsec_codes_ordered_{part}", *vectors)
 
 
 def rounded(x: Any) -> Any:

@@ -124,14 +124,13 @@ def scale(b: Buffers, finish: Finish, row: Any) -> Any:
     return b["scales"][row] * b["x_scale"][0] if finish.dynamic else b["scales"][row]
 
 
-def codes_of(b: Buffers, f: Finish, sums: Sequence[Any], factors: Sequence[Any], residual: Any) -> Any:
-    """The codes of four vectors of sums in the order of `interleaved`, each with its factor; `residual` may be None."""
-    lanes = lanes_of(sums[0])
-    floats = [T.Cast(f"float32x{lanes}", each) * factor for each, factor in zip(sums, factors, strict=True)]
+def codes_of(b: Buffers, f: Finish, scaled: Sequence[Any], residual: Any) -> Any:
+    """The codes of four vectors of sums times their factors in the order of `interleaved`; `residual` may be None."""
+    lanes = lanes_of(scaled[0])
     if residual is not None:
-        integers = [_added(b, each, residual, part) for part, each in enumerate(floats)]
+        integers = [_added(b, each, residual, part) for part, each in enumerate(scaled)]
     else:
-        integers = [rounded(T.min(splat(_LARGEST, lanes), each) if f.far else each) for each in floats]
+        integers = [rounded(T.min(splat(_LARGEST, lanes), each) if f.far else each) for each in scaled]
     result = narrowed(integers, T.Broadcast(T.Cast("int16", b["codes"][_Y_ZERO]), 2 * lanes))
     return clamped(b, result) if f.clamped else result
 
@@ -156,16 +155,12 @@ def _added(b: Buffers, product: Any, residual: Any, part: int) -> Any:
     return rounded(terms[0] + terms[1])
 
 
-def numbers_of(f: Finish, sums: Sequence[Any], factors: Sequence[Any], addends: Sequence[Any],
-               residual: Sequence[Any]) -> list[Any]:
-    """Float32 results of four vectors of sums in the order of `interleaved`; they and what is added are in order."""
-    lanes = lanes_of(sums[0])
-    scaled = [T.Bind(fenced(T.Cast(f"float32x{lanes}", each) * factor))
-              for each, factor in zip(sums, factors, strict=True)]
-    ordered = [natural(scaled, part) + addends[part] for part in range(FOUR)]
+def numbers_of(f: Finish, scaled: Sequence[Any], addends: Sequence[Any], residual: Sequence[Any]) -> list[Any]:
+    """Float32 results of four vectors of sums times their factors, all in natural order."""
+    lanes, results = lanes_of(scaled[0]), [each + addend for each, addend in zip(scaled, addends, strict=True)]
     if residual:
-        ordered = [each + other for each, other in zip(ordered, residual, strict=True)]
-    return [ACTIVATIONS[f.activation](each, lanes, f.alpha, f.beta) for each in ordered]
+        results = [each + other for each, other in zip(results, residual, strict=True)]
+    return [ACTIVATIONS[f.activation](each, lanes, f.alpha, f.beta) for each in results]
 
 
 def put(b: Buffers, f: Finish, sums: Sequence[Any], row: Any, at: Any, mask: tuple[Any, Any] | None) -> None:
@@ -175,12 +170,14 @@ def put(b: Buffers, f: Finish, sums: Sequence[Any], row: Any, at: Any, mask: tup
     """
     lanes = lanes_of(sums[0])
     factor = splat(T.Bind(scale(b, f, row)), lanes)
+    scaled = [T.Cast(f"float32x{lanes}", each) * factor for each in sums]
     if f.real:
+        scaled = [T.Bind(fenced(each)) for each in scaled]
         beside = [load(b["residual"], at + part * lanes, lanes) for part in range(FOUR)] if f.residual else []
-        results = numbers_of(f, sums, [factor] * FOUR, [splat(b["addends"][row], lanes)] * FOUR, beside)
-        for part, result in enumerate(results):
+        places = [natural(scaled, part) for part in range(FOUR)]
+        for part, result in enumerate(numbers_of(f, places, [splat(b["addends"][row], lanes)] * FOUR, beside)):
             store(b["y"], at + part * lanes, result)
         return
     residual = T.Bind(load(b["residual"], at, FOUR * lanes)) if f.residual else None
-    result = codes_of(b, f, sums, [factor] * FOUR, residual)
+    result = codes_of(b, f, scaled, residual)
     store(b["y"], at, result if mask is None else T.bitwise_or(T.bitwise_and(result, mask[0]), mask[1]))

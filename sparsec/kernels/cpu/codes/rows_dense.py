@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
+from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.codes import rows
-from sparsec.kernels.cpu.codes.rows import RowsOfCodes, arranged
+from sparsec.kernels.cpu.codes.layer import integer_product
+from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
 from sparsec.kernels.emit.codes import FOUR, dot, splat_codes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, store
-from sparsec.kernels.packing.recipe import balanced
+from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.recipe import Unstored, balanced
+from sparsec.target import Target
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,22 @@ class RowsDenseParams:
         return -(-self.shape.inputs // FOUR)
 
 
+def candidates(layer: RowsProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """The one kernel."""
+    params = RowsDenseParams(layer.shape)
+    yield Option("dense", "qgemv", f"n={layer.shape.batch}", params, layer.weight.size, work(params, isa))
+
+
+def recipe(params: RowsDenseParams) -> Unstored:
+    """What the kernel reads, see `pack`."""
+    return Unstored(partial(pack, params=params))
+
+
 def pack(weight: np.ndarray, params: RowsDenseParams) -> dict[str, np.ndarray]:
     """The kernel's `parts` (int32) and `values` (int8): block x four x vector x output x input, of a weight of int8."""
     s = params.shape
-    padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % FOUR)))
-    blocks = arranged(padded, s).reshape(s.blocks, s.block, params.fours, FOUR).swapaxes(1, 2)
+    padded = np.pad(weight, ((0, s.blocks * s.block - s.outputs), (0, -weight.shape[1] % FOUR)))
+    blocks = padded.reshape(s.blocks, s.block, params.fours, FOUR).swapaxes(1, 2)
     return {"parts": balanced(np.arange(s.blocks + 1), s.threads), "values": np.ascontiguousarray(blocks).ravel()}
 
 
@@ -53,7 +69,7 @@ def build(params: RowsDenseParams, isa: Isa) -> Any:
     def emit(b: Buffers, x: Any, block: Any, sums: Any) -> None:
         totals = registers(s.batch * FOUR, s.lanes, "int32")
         for n, v in np.ndindex(s.batch, FOUR):
-            store(totals, (n * FOUR + v) * s.lanes, rows.begin(b, s, block * s.block + v * s.lanes))
+            store(totals, (n * FOUR + v) * s.lanes, splat(T.int32(0), s.lanes))
         first = T.Bind(T.Cast("int64", block) * params.fours)
         with T.serial(0, params.fours) as four:
             codes = [T.Bind(splat_codes(x, n * s.stride + four * FOUR, s.lanes)) for n in range(s.batch)]
@@ -70,3 +86,4 @@ def build(params: RowsDenseParams, isa: Isa) -> Any:
     return rows.build(s, {"values": (count, "int8")}, emit, isa)
 
 
+FAMILY = Family("qgemv", RowsProduct, ("dense",), "fp32", candidates, recipe, build, integer_product)

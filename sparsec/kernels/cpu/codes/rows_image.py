@@ -9,10 +9,9 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.cpu.codes.finish import codes_of
-from sparsec.kernels.cpu.codes.rows import Ends, RowsOfCodes
+from sparsec.kernels.cpu.codes.rows import Ends, RowsOfCodes, codes_in_order
+from sparsec.kernels.cpu.codes.walk import mask_arguments
 from sparsec.kernels.cpu.images.padded import padded_rows
-from sparsec.kernels.emit.codes import FOUR
 from sparsec.kernels.emit.tir import Buffers, load, store
 
 
@@ -54,15 +53,16 @@ class ImageRows:
 
     def ends(self, shape: RowsOfCodes) -> Ends:
         """Images in their layouts instead of rows."""
-        inputs = shape.finish.inputs(self.source.size, self.target.size)
+        masks = mask_arguments(self.target.vectors * self.target.lanes) if self.target.clean else {}
+        inputs = {**masks, **shape.finish.inputs(self.source.size, self.target.size)}
         return Ends(inputs, (self.target.size, "uint8"), lambda b: self._copied(b, shape),
-                    lambda b, block, sums: self._finish(b, shape, block, sums))
+                    lambda b, block, n, scaled, _end: self._put(b, shape, (block, n), scaled), range(shape.batch))
 
     def _copied(self, b: Buffers, shape: RowsOfCodes) -> Any:
         """Every output pixel's inputs as a row; Y's padding is written first."""
         s, t, channels = self.source, self.target, self.source.channels
         if t.clean:
-            border = T.Broadcast(T.uint8(t.padding), t.lanes)
+            border = T.Broadcast(b["border"][0], t.lanes)
             with T.serial(0, t.size // t.lanes) as vector:
                 store(b["y"], vector * t.lanes, border)
         rows = T.alloc_buffer((shape.batch * shape.stride,), "uint8")
@@ -84,19 +84,16 @@ class ImageRows:
                     T.buffer_store(rows, code, [place + c])
         return rows
 
-    def _finish(self, b: Buffers, shape: RowsOfCodes, block: Any, sums: Any) -> None:
-        """The results of a block, pixel by pixel."""
-        t, f, lanes, wide = self.target, shape.finish, shape.lanes, shape.block
-        where = padded_rows(t)
+    def _put(self, b: Buffers, shape: RowsOfCodes, place: tuple[Any, int], scaled: list[Any]) -> None:
+        """A pixel's results of a block (block, pixel)."""
+        t, f, wide, (block, number) = self.target, shape.finish, shape.block, place
+        n, h, w = self.pixels[number]
         row, beside = (T.alloc_buffer((wide,), "uint8") for _ in range(2))
-        factors = [T.Bind(load(b["scales"], block * wide + part * lanes, lanes)) for part in range(FOUR)]
         count = T.min(wide, shape.outputs - block * wide)
-        for number, (n, h, w) in enumerate(self.pixels):
-            at = T.Bind(where.start(n, block * wide, h) + w)
-            if f.residual:
-                with T.serial(0, count) as c:
-                    T.buffer_store(beside, b["residual"][at + c * t.channel_stride], [c])
-            totals = [load(sums, number * wide + part * lanes, lanes) for part in range(FOUR)]
-            store(row, 0, codes_of(b, f, totals, factors, T.Bind(load(beside, 0, wide)) if f.residual else None))
+        at = T.Bind(padded_rows(t).start(n, block * wide, h) + w)
+        if f.residual:
             with T.serial(0, count) as c:
-                T.buffer_store(b["y"], row[c], [at + c * t.channel_stride])
+                T.buffer_store(beside, b["residual"][at + c * t.channel_stride], [c])
+        store(row, 0, codes_in_order(b, f, scaled, T.Bind(load(beside, 0, wide)) if f.residual else None))
+        with T.serial(0, count) as c:
+            T.buffer_store(b["y"], row[c], [at + c * t.channel_stride])

@@ -6,22 +6,27 @@ to four of every output's beside each other for a dot product.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
+from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.codes import rows
-from sparsec.kernels.cpu.codes.rows import RowsOfCodes, arranged
+from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
+from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.emit.codes import FOUR, dot
 from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, store
-from sparsec.kernels.packing.fours import slots_of
-from sparsec.kernels.packing.recipe import balanced
+from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.recipe import Unstored, balanced
+from sparsec.kernels.packing.vnni import slots_of
+from sparsec.target import Target
 
 
 @dataclass(frozen=True)
@@ -32,9 +37,41 @@ class RowsWellParams:
     image: ImageRows | None = None
 
 
-def reject(isa: Isa) -> str | None:
-    """Why there is no such kernel for an instruction set, or None."""
+def reject(_layer: object, isa: Isa) -> str | None:
+    """Why there is no such kernel for a layer on an instruction set, or None."""
     return None if isa.permute_bytes else "no register permute of bytes"
+
+
+def reject_image(layer: CodesProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel for a layer on an instruction set, or None."""
+    if layer.image is None or layer.finish.real:
+        return "its pixels are too many to be rows"
+    return reject(layer, isa)
+
+
+def candidates(layer: RowsProduct, _target: Target, _isa: Isa, _precision: str) -> Iterator[Option]:
+    """The one kernel."""
+    yield _option(layer.once(slot_count, layer.shape.lanes), RowsWellParams(layer.shape), "qwell")
+
+
+def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """The one kernel."""
+    image = layer.image
+    assert image is not None  # others are rejected
+    outputs, inputs = layer.weight.shape
+    shape = RowsOfCodes(len(image.pixels), inputs, outputs, layer.finish, signed=False, result="uint8",
+                        lanes=isa.lanes, threads=isa.threads)
+    yield _option(slot_count(image.columns(layer.weight), isa.lanes), RowsWellParams(shape, image), "qwell/pixels")
+
+
+def _option(slots: int, params: RowsWellParams, kernel: str) -> Option:
+    s = params.shape
+    return Option("well", kernel, f"n={s.batch}", params, slots * (2 * s.block + 4), work(params, slots))
+
+
+def recipe(params: RowsWellParams) -> Unstored:
+    """What the kernel reads, see `pack`."""
+    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: RowsWellParams) -> dict[str, np.ndarray]:
@@ -47,7 +84,8 @@ def pack(weight: np.ndarray, params: RowsWellParams) -> dict[str, np.ndarray]:
     """
     s = params.shape
     weight = weight if params.image is None else params.image.columns(weight)
-    starts, columns, values, bases, step_of = slots_of(arranged(weight, s), s.lanes)
+    padded = np.pad(weight, ((0, s.blocks * s.block - s.outputs), (0, 0)))
+    starts, columns, values, bases, step_of = slots_of(padded, s.lanes)
     first = np.concatenate([[0], np.cumsum((bases >= 0).sum(axis=1))])
     slots = max(int(first[-1]), 1)  # never empty, so that every buffer has an address
     row = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
@@ -64,9 +102,9 @@ def pack(weight: np.ndarray, params: RowsWellParams) -> dict[str, np.ndarray]:
             "indices": indices, "values": stored}
 
 
-def slot_count(weight: np.ndarray, shape: RowsOfCodes) -> int:
+def slot_count(weight: np.ndarray, lanes: int) -> int:
     """Slots that a weight takes."""
-    return int((slots_of(arranged(weight, shape), shape.lanes)[3] >= 0).sum())
+    return int((slots_of(weight, lanes)[3] >= 0).sum())
 
 
 def work(params: RowsWellParams, slots: int) -> Work:
@@ -86,7 +124,7 @@ def build(params: RowsWellParams, isa: Isa) -> Any:
         with T.serial(0, FOUR) as part:
             group = T.Bind(block * FOUR + part)
             for n in range(s.batch):
-                store(totals, n * s.lanes, rows.begin(b, s, group * s.lanes))
+                store(totals, n * s.lanes, splat(T.int32(0), s.lanes))
             first = T.Bind(b["starts"][group])
             with T.serial(0, b["starts"][group + 1] - first) as step:
                 _slot(b, s, x, T.Bind(T.Cast("int64", first + step)), totals)
@@ -106,3 +144,8 @@ def _slot(b: Buffers, s: RowsOfCodes, x: Any, slot: Any, totals: Any) -> None:
     for n in range(s.batch):
         low, high = (load(x, n * s.stride + base + half * s.block, s.block) for half in range(2))
         store(totals, n * s.lanes, dot(load(totals, n * s.lanes, s.lanes), permute_bytes(low, index, high), weights))
+
+
+FAMILY = Family("qwell", RowsProduct, ("well",), "fp32", candidates, recipe, build, integer_product, reject)
+IMAGE_FAMILY = Family("qwell-pixels", CodesProduct, ("well",), "fp32", image_candidates, recipe, build, integer_product,
+                      reject_image)
