@@ -158,7 +158,7 @@ def _options(name: str, family: str, layer: Layer, arranged: Arranged, archs: tu
     counted: dict[tuple[int, int], Any] = {}  # how the weight falls into stages
     candidates = tiles.candidates(layer.columns, 2, tiles.WARP_GROUP_TILES if _by_groups(family) else tiles.TILES)
     for tile, shares in itertools.product(candidates, SHARES):
-        p = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, "nk", layer.epilogue,
+        p = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, layer.epilogue,
                       gather=gather, window=layer.window, split_k=shares)
         if _possible(family, p):
             params: KernelParams = p

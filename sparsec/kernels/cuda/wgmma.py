@@ -39,7 +39,7 @@ def reject(p: MmaParams) -> str | None:
     """Why no kernel of warp groups computes the product, or None."""
     t = p.tile
     reasons = {
-        "warp groups multiply 2-byte activations, tokens first": p.dtype not in ELEMENTS or p.layout != "nk",
+        "warp groups multiply 2-byte activations": p.dtype not in ELEMENTS,
         f"a stage of warp groups is {ROW_BYTES} bytes deep": t.depth * p.itemsize != ROW_BYTES,
         "a warp group has four warps, each with 16 rows and all columns of the tile":
             t.warps[0] % WARPS != 0 or t.warps[1] != 1 or t.rows != 16 * t.warps[0],
