@@ -12,7 +12,8 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from sparsec.bench.engines import ENGINES, Feeds, Timer
+from sparsec.backends.job import Feeds
+from sparsec.bench.engines import ENGINES, Timer
 from sparsec.errors import SparsecError
 
 ROUNDS = 5

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from sparsec.cost.option import Option
 from sparsec.cost.roofline import DEFAULT_MACHINE, Rates
+from sparsec.graph.annotations import Annotation
 
 HOPELESS = 1.5  # times the best prediction, from which on a kernel is not worth timing
 SHORT_S, HOPELESS_SHORT = 2e-6, 3.0  # predictions of shorter runs err by more, and timing these takes no time
@@ -60,6 +61,10 @@ class Choice:
         ratio = candidate.time_s / self.winner.time_s
         kind = "measured" if candidate.measured_s is not None else "predicted"
         return f"{kind} {ratio:.2f}x the winner's time, {limit} bound"
+
+
+CHOICE = Annotation[Choice]("choice")
+"""The decision for a layer of a planned graph."""
 
 
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,

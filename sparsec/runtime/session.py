@@ -16,6 +16,7 @@ import numpy as np
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED, Constant
 from sparsec.backends.program import TensorSpec
+from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
 from sparsec.machine.memory import HOST, Memory, aligned
@@ -253,20 +254,15 @@ def check_machine(artifact: Artifact) -> None:
 
     """
     artifact.check_machine()
-    if artifact.manifest.archs:
-        from sparsec.backends.cuda import driver
-
-        for each in artifact.buckets:
-            driver.check(driver.probe(), each.manifest.archs, each.manifest.ptx)
+    backend = backend_named(artifact.manifest.target)
+    for each in artifact.buckets:
+        backend.check(each.manifest.needs)
 
 
 def _memory_of(artifact: Artifact) -> Memory:
     """Where the programs of the artifact's buckets keep their tensors."""
-    if not artifact.manifest.archs:
-        return HOST
-    from sparsec.backends.cuda import driver
-
-    first, *_ = [driver.open_memory(each.manifest.archs, each.manifest.ptx) for each in artifact.buckets]
+    backend = backend_named(artifact.manifest.target)
+    first, *_ = [backend.memory(each.manifest.needs) for each in artifact.buckets]
     return first
 
 

@@ -1,7 +1,5 @@
 """`compile`: the steps, their promises, and what ends them."""
 
-from dataclasses import replace
-
 import numpy as np
 import onnx
 import onnx.parser
@@ -78,8 +76,7 @@ def test_every_pass_is_dumped(tmp_path):
 
 
 def test_a_wrong_program_is_an_error(monkeypatch):
-    wrong = replace(compiler.BACKENDS["cpu"], execute=lambda _: lambda feeds: [feeds["x"][:, :32]])
-    monkeypatch.setitem(compiler.BACKENDS, "cpu", wrong)
+    monkeypatch.setattr(compiler, "execute", lambda *_: lambda feeds: [feeds["x"][:, :32]])
     with pytest.raises(VerificationError, match="'y' by"):
         sparsec.compile(LINEAR, tune="off")
     assert sparsec.compile(LINEAR, tune="off", verify=False).report["verification"] is None

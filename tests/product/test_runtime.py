@@ -35,7 +35,8 @@ def test_a_machine_without_the_gpu_that_code_was_compiled_for_is_refused():
     artifact = signature_artifact()
     check_machine(artifact)
     with pytest.raises(ArtifactError, match=r"compiled for sm_80 .* there is no|holds code for sm_80"):
-        check_machine(replace(artifact, manifest=replace(artifact.manifest, archs=("sm_80",), ptx=(99, 0))))
+        check_machine(replace(artifact, manifest=replace(artifact.manifest, target="cuda-sm80", archs=("sm_80",),
+                                                         ptx=(99, 0))))
 
 
 def test_signature_reads_as_in_onnxruntime(session):

@@ -9,9 +9,10 @@ import numpy as np
 import tvm
 from tvm import relax
 
+from sparsec.backends.base import KernelTime
 from sparsec.backends.cpu.build import prepared
 from sparsec.backends.relax.lower import Lowered
-from sparsec.backends.relax.timing import CONTINUE, KernelTime, named
+from sparsec.backends.relax.timing import CONTINUE, named
 from sparsec.machine import tvm_runtime
 
 

@@ -45,6 +45,21 @@ class Remote:
         return f"rpc://{self.host}:{self.port}/{self.key}"
 
     @property
+    def machine(self) -> str:
+        """What the tuning log knows the servers by."""
+        return self.address
+
+    @property
+    def here(self) -> bool:
+        """Whole programs are not timed there."""
+        return False
+
+    @property
+    def workers(self) -> int:
+        """Kernels that are timed at once."""
+        return self.servers
+
+    @property
     def servers(self) -> int:
         """Servers that are registered now."""
         return sum(each["key"] == f"server:{self.key}" for each in self._tracker.summary()["server_info"])

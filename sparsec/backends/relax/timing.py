@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.backends.base import KernelTime
 from sparsec.backends.relax.lower import Lowered
 
 CONTINUE = 0  # VMInstrumentReturnKind.NO_OP
-
-
-@dataclass(frozen=True)
-class KernelTime:
-    """One call of a run.
-
-    Attributes:
-        kernel: the function's symbol.
-        node: the graph node it computes, "" for what Relax fused from several.
-        seconds: its median time.
-
-    """
-
-    kernel: str
-    node: str
-    seconds: float
 
 
 def named(symbols: Sequence[str], seconds: Sequence[float] | np.ndarray, lowered: Lowered) -> list[KernelTime]:

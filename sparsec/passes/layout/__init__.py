@@ -2,7 +2,7 @@
 
 Regions of convolutions keep their images in the padded flat layout, transformers their tokens in tiles; conversions
 stand only at the borders of a region, once for each value and layout. Values keep their ONNX shapes;
-`value.meta["layout"]` holds the layout, and `metadata_props["sparsec.layout"]` shows it in dumped models.
+`graph.layout.LAYOUT` holds the layout, and `metadata_props["sparsec.layout"]` shows it in dumped models.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from sparsec.graph.layout import PLAIN, Layout, Tiled
+from sparsec.graph.layout import LAYOUT, PLAIN, Layout, Tiled, layout_of
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.passes.context import Context, Report
@@ -68,7 +68,7 @@ def _moves(node: ir.Node, tokens: Mapping[ir.Value, Tiled]) -> bool:
 
 
 def _set(value: ir.Value, layout: Layout) -> None:
-    value.meta["layout"] = layout
+    LAYOUT.set(value, layout)
     if layout != PLAIN:
         value.metadata_props["sparsec.layout"] = str(layout)
 
@@ -83,7 +83,7 @@ class _Borders:
 
     def convert(self, value: ir.Value, wanted: Layout, before: ir.Node | None) -> ir.Value:
         """The value in the wanted layout: itself, or the output of a Reformat in front of a node (or at the end)."""
-        if value.meta.get("layout", PLAIN) == wanted:
+        if layout_of(value) == wanted:
             return value
         key = (value, wanted)
         if key not in self._converted:
