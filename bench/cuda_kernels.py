@@ -32,7 +32,7 @@ def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
     """Write one library of all kernels, the weights, packed and not, and return the cases for the plan."""
     import tvm
 
-    from sparsec.backends.cuda.arrange import project
+    from sparsec.kernels.cuda.arrange import project
     from sparsec.backends.cuda.build import architectures, settings
     from sparsec.backends.cuda.library import build_library
     from sparsec.backends.cuda.products import FAMILIES, Layer, options

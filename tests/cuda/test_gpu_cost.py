@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparsec.backends.cuda.arrange import project
+from sparsec.kernels.cuda.arrange import project
 from sparsec.backends.cuda.products import Layer, options
 from sparsec.cost.gpu import DEVICES
 from sparsec.cost.plan import choose

@@ -10,11 +10,14 @@ convolution sees at every pixel, read from the image as they are needed.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from sparsec.kernels.emit.epilogue import Epilogue
 
 ITEMSIZES = {"float16": 2, "bfloat16": 2, "int8": 1}
+HALVES = {"fp16": "float16", "bf16": "bfloat16"}
+"""The element type of activations around tensor cores, by precision."""
 OUTPUTS = {"float16": 2, "bfloat16": 2, "float32": 4}
 STEP_BYTES = 64  # bytes of K that a warp's step multiplies: one `ldmatrix.x4`
 ROW_PAIR = 32  # rows of W are padded to these, since a word of metadata serves two blocks of 16
@@ -188,6 +191,11 @@ class MmaParams:
         if self.gather:
             contiguous = math.gcd(contiguous, self.gather.run)
         return math.gcd(contiguous * self.itemsize, VECTOR_BYTES)
+
+
+def fields_of(p: MmaParams) -> dict[str, Any]:
+    """A product's fields, for a subclass with more."""
+    return {each.name: getattr(p, each.name) for each in fields(MmaParams)}
 
 
 def reject(p: MmaParams) -> str | None:
