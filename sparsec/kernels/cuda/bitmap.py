@@ -24,6 +24,7 @@ from sparsec.kernels.cuda.block import Block, per_thread
 from sparsec.kernels.cuda.family import Architectures, GpuProduct, family
 from sparsec.kernels.cuda.mma_dense import products
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, fields_of
+from sparsec.kernels.cuda.tiles import TILES
 
 FEW = 16
 """The columns up to which expanding a bitmap is worth considering: beyond them, tensor cores wait for it."""
@@ -120,9 +121,9 @@ def _by_stage(weight: np.ndarray, product: MmaParams) -> np.ndarray:
     return parts.transpose(0, 2, 1, 3, 5, 4, 6).reshape(row_tiles * product.k_tiles, -1)
 
 
-def work(p: BitmapParams, dense: GpuWork) -> GpuWork:
+def more(p: BitmapParams, work: GpuWork) -> GpuWork:
     """Every warp expands the weights of its rows."""
-    return replace(dense, stage_decoded=float(p.tile.rows * p.tile.depth * p.tile.warps[1]))
+    return replace(work, stage_decoded=float(p.tile.rows * p.tile.depth * p.tile.warps[1]))
 
 
 def operand(p: BitmapParams) -> pipeline.Weight:
@@ -199,4 +200,5 @@ def _expand(p: BitmapParams, b: Block, base: Any, number: Any, to: Any, first: i
 
 
 FAMILY = family("bitmap", ("bitmap",), weight=operand, pack=pack, unpack=unpack, params=params, refuses=refuses,
-                work=work, reject=reject)
+                more=more, reject=reject,
+                tiles=tuple(tile for tile in TILES if tile.columns <= FEW))

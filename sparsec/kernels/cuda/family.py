@@ -64,6 +64,7 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
         unpack: the weight (m, depth) of packed arrays.
         params: the parameters for an arranged weight (m, depth) and a product.
         refuses: why no kernel computes a product with its tile, or None.
+        sparse: it multiplies half of the weights, those of a 2:4 matrix.
         tiles: those to choose from, for 2-byte elements.
         only: the architecture that its kernels are for alone, such as sm_90a; empty: all.
 
@@ -73,6 +74,7 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
     unpack: Callable[[Arrays, P], np.ndarray]
     params: Callable[[np.ndarray, MmaParams], P]
     refuses: Callable[[MmaParams], str | None]
+    sparse: bool
     tiles: Sequence[Tile]
     only: str
 
@@ -95,8 +97,8 @@ def every(_product: MmaParams) -> str | None:
     return None
 
 
-def dense_work(_p: MmaParams, work: GpuWork) -> GpuWork:
-    """The `work` of a family that multiplies all weights, as they are."""
+def no_more(_p: MmaParams, work: GpuWork) -> GpuWork:
+    """The `more` of a family whose products are all that it does."""
     return work
 
 
@@ -110,7 +112,8 @@ def half_product(weight: np.ndarray, activations: np.ndarray, p: MmaParams) -> n
 def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipeline.Weight],
            pack: Callable[[np.ndarray, P], Arrays], unpack: Callable[[Arrays, P], np.ndarray],
            params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None] = every,
-           work: Callable[[P, GpuWork], GpuWork] = dense_work, tiles: Sequence[Tile] = tilings.TILES, only: str = "",
+           more: Callable[[P, GpuWork], GpuWork] = no_more, sparse: bool = False,
+           tiles: Sequence[Tile] = tilings.TILES, only: str = "",
            reject: Callable[[GpuProduct, Architectures], str | None] = accepts) -> GpuFamily[P]:
     """A family, by what tells it from others.
 
@@ -122,7 +125,8 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
         unpack: as of `GpuFamily`.
         params: as of `GpuFamily`.
         refuses: what it refuses beside `params.reject`.
-        work: what a run does, from that of a dense product with the same bytes.
+        more: what a run does, from what its copies and products do.
+        sparse: as of `GpuFamily`.
         tiles: as of `GpuFamily`.
         only: as of `GpuFamily`.
         reject: why it is no candidate for a layer, beside its tiles and architectures.
@@ -142,14 +146,14 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
             found = arranged(layer, form)
             if isinstance(found, Arranged):
                 for p in _tiled(made, layer, found, archs, HALVES[precision]):
-                    yield _option(made, form, found, p, work)
+                    yield _option(made, form, found, p, more)
 
     def recipe(p: P) -> Recipe:
         return Unstored(lambda matrix: pack(matrix, p))
 
     made = GpuFamily(name, GpuProduct, formats, "", candidates, recipe, build, half_product,
                      partial(_reject, only, reject), weight=weight, unpack=unpack, params=params,
-                     refuses=refused, tiles=tiles, only=only)
+                     refuses=refused, sparse=sparse, tiles=tiles, only=only)
     return made
 
 
@@ -181,17 +185,17 @@ def _tiled(made: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Archit
             yield p
 
 
-def _option(made: GpuFamily[P], form: str, found: Arranged, p: P, work: Callable[[P, GpuWork], GpuWork]) -> Option:
+def _option(made: GpuFamily[P], form: str, found: Arranged, p: P, more: Callable[[P, GpuWork], GpuWork]) -> Option:
     sizes = {name: length * np.dtype(dtype).itemsize for name, (length, dtype) in made.arguments(p).items()}
     nbytes = sum(size for name, size in sizes.items() if name not in ACTIVATIONS)
     tile = p.tile
     detail = f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}"
     detail += (f" split={p.split_k}" if p.split_k > 1 else "") + (f" rest={found.rest:.2%}" if found.rest else "")
-    return Option(form, made.name, detail, p, nbytes, work(p, _dense_work(made, p, sizes, nbytes)))
+    return Option(form, made.name, detail, p, nbytes, more(p, _work(made, p, sizes, nbytes)))
 
 
-def _dense_work(made: GpuFamily[P], p: P, sizes: Mapping[str, int], weight_bytes: int) -> GpuWork:
-    """What a run of a dense product with these arguments does."""
+def _work(made: GpuFamily[P], p: P, sizes: Mapping[str, int], weight_bytes: int) -> GpuWork:
+    """What the copies and products of a run with these arguments do."""
     tile, weight = p.tile, made.weight(p)
     copied = tile.columns * tile.depth * p.itemsize
     stored = weight_bytes / (p.row_blocks * 16 * p.depth)  # bytes a weight
@@ -201,4 +205,4 @@ def _dense_work(made: GpuFamily[P], p: P, sizes: Mapping[str, int], weight_bytes
         stages=p.share_tiles, stages_in_flight=min(p.share_tiles, tile.stages - 1 - weight.in_flight),
         stage_fmas=tile.rows * tile.columns * tile.depth,
         stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
-        launches=1 if p.split_k == 1 else 2)
+        sparse=made.sparse, warp_groups=made.only != "", launches=1 if p.split_k == 1 else 2)

@@ -7,13 +7,11 @@ with zeros to whole steps of K and pairs of row blocks, so that they serve every
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import GpuWork
 from sparsec.kernels.cuda import fragments, metadata, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.family import as_it_is, family
@@ -60,11 +58,6 @@ def refuses(p: MmaParams) -> str | None:
     return "two blocks of 16 rows share a word of metadata" if p.tile.row_blocks % p.itemsize else None
 
 
-def sparse_work(_p: MmaParams, work: GpuWork) -> GpuWork:
-    """Half of the dense product's multiply-adds."""
-    return replace(work, sparse=True)
-
-
 def weight(p: MmaParams) -> pipeline.Weight:
     """How the weight reaches the tensor cores."""
     words = p.row_blocks // p.itemsize  # rows of metadata: a word serves two row blocks of 2-byte values, or one
@@ -108,4 +101,4 @@ def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any
 
 
 FAMILY = family("mma.sp", FORMATS, weight=weight, pack=pack, unpack=unpack, params=as_it_is, refuses=refuses,
-                work=sparse_work)
+                sparse=True)

@@ -155,9 +155,9 @@ def unpack(arrays: dict[str, np.ndarray], p: RestParams) -> np.ndarray:
     return weight
 
 
-def work(p: RestParams, dense: GpuWork) -> GpuWork:
-    """A 2:4 product, and one for every item and block of columns."""
-    return replace(dense, sparse=True, stage_items=p.items / p.stages * p.tile.columns / 8)
+def more(p: RestParams, work: GpuWork) -> GpuWork:
+    """A product for every item and block of columns."""
+    return replace(work, stage_items=p.items / p.stages * p.tile.columns / 8)
 
 
 def operand(p: RestParams) -> pipeline.Weight:
@@ -224,4 +224,4 @@ def _joined(low: Any, high: Any) -> Any:
 
 
 FAMILY = family("mma.sp + rest", ("nm 2:4 + rest",), weight=operand, pack=pack, unpack=unpack, params=params,
-                refuses=refuses, work=work)
+                refuses=refuses, more=more, sparse=True)

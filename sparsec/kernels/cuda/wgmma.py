@@ -15,17 +15,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import GpuWork
 from sparsec.kernels.cuda import mma_dense, mma_sp, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.family import GpuFamily, dense_work, family
+from sparsec.kernels.cuda.family import Arrays, GpuFamily, family
 from sparsec.kernels.cuda.fragments import COLUMN_BYTES, FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
 
 Multiply = Callable[[Block, Any, Any, Any], None]
+Pack = Callable[[np.ndarray, MmaParams], Arrays]
 
 ARCHITECTURE = "sm_90a"
 """What kernels of warp groups are compiled for."""
@@ -160,17 +161,12 @@ def _weight(warps: Callable[[MmaParams], pipeline.Weight], multiply: Multiply, p
                    finish=_finish)
 
 
-def _family(name: str, packing: Any, multiply: Multiply, work: Callable[[MmaParams, GpuWork], GpuWork],
-            ) -> GpuFamily[MmaParams]:
+def _family(name: str, packing: GpuFamily[MmaParams], pack: Pack, multiply: Multiply) -> GpuFamily[MmaParams]:
     """The family that multiplies by warp groups what a family of single warps packs."""
-    def groups(p: MmaParams, dense: GpuWork) -> GpuWork:
-        return replace(work(p, dense), warp_groups=True)
-
-    single: GpuFamily[MmaParams] = packing.FAMILY
-    return family(name, single.formats, weight=partial(_weight, single.weight, multiply), pack=packing.pack,
-                  unpack=single.unpack, params=single.params, refuses=refuses, work=groups, tiles=WARP_GROUP_TILES,
-                  only=ARCHITECTURE)
+    return family(name, packing.formats, weight=partial(_weight, packing.weight, multiply), pack=pack,
+                  unpack=packing.unpack, params=packing.params, refuses=refuses, sparse=packing.sparse,
+                  tiles=WARP_GROUP_TILES, only=ARCHITECTURE)
 
 
-DENSE = _family("wgmma", mma_dense, _multiply_dense, dense_work)
-SPARSE = _family("wgmma.sp", mma_sp, _multiply_sparse, mma_sp.sparse_work)
+DENSE = _family("wgmma", mma_dense.FAMILY, mma_dense.pack, _multiply_dense)
+SPARSE = _family("wgmma.sp", mma_sp.FAMILY, mma_sp.pack, _multiply_sparse)
