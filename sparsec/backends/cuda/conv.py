@@ -16,8 +16,7 @@ from tvm import relax, te, tirx
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.importer.node import compute
-from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual, weight_array
-from sparsec.cost.plan import CHOICE
+from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import Window
@@ -51,7 +50,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
             widths = [0] * (2 * len(last) - 1) + [missing]
             image = context.bb.emit(relax.op.nn.pad(image, widths))
         flat = context.reshaped(image, (math.prod(int(dim) for dim in image.ty.shape),))
-        result = emit(context, layer, CHOICE.require(node).winner.option, [flat] if added is None else [flat, added])
+        result = emit(context, layer, chosen(node), [flat] if added is None else [flat, added])
     context.bind_image(node.outputs[0], context.reshaped(result, last))
     return True
 

@@ -9,8 +9,7 @@ from tvm import relax
 
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.cuda.products import emit
-from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual, weight_array
-from sparsec.cost.plan import CHOICE
+from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
 
@@ -31,7 +30,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
     """Emit the layer with the option that the plan chose."""
     left, extra = on_the_left(node), residual(node)
     inputs = [_rows(context, value, left=left) for value in (node.inputs[0], extra) if value is not None]
-    result = emit(context, layer_of(node), CHOICE.require(node).winner.option, inputs)
+    result = emit(context, layer_of(node), chosen(node), inputs)
     shape = context.shape(node.outputs[0])
     if left:
         *lead, outputs, count = shape
