@@ -119,7 +119,7 @@ WEIGHTS = {
     "2:4 in another order": lambda rng: project(keep(rng, 3, 4).astype(float))[:, rng.permutation(96)],
     "4:6": lambda rng: keep(rng, 4, 6),
     "6:8": lambda rng: keep(rng, 6, 8),
-    "2:4 but for a corner": lambda rng: keep(rng, 2, 4) | (np.add.outer(np.arange(64) < 8, np.arange(96) < 8) == 2),
+    "2:4 but for a corner": lambda rng: keep(rng, 2, 4) | np.logical_and.outer(np.arange(64) < 8, np.arange(96) < 8),
 }
 FORMATS = [(family, form) for family in FAMILIES.values() for form in family.formats]
 

@@ -83,7 +83,7 @@ PATTERNS = {
     "half": lambda rng, shape: rng.random(shape) < 0.5,
     "few": lambda rng, shape: rng.random(shape) < 0.15,
     "empty": lambda rng, shape: np.zeros(shape, bool),
-    "a block": lambda rng, shape: np.add.outer(np.arange(shape[0]) // 16 == 1, np.arange(shape[1]) < 33) == 2,
+    "a block": lambda rng, shape: np.logical_and.outer(np.arange(shape[0]) // 16 == 1, np.arange(shape[1]) < 33),
 }
 """Where weights are not zero."""
 
