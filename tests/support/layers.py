@@ -17,8 +17,8 @@ from sparsec.kernels.cpu.images.stem import StemProduct
 from sparsec.kernels.cpu.layer import CpuProduct
 from sparsec.kernels.cpu.products.layer import Ranges, StencilProduct, pixel_mask
 from sparsec.kernels.cpu.products.stencil import convolution, linear, strided_convolution
+from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
-from sparsec.kernels.cpu.rows.product import RowProduct
 from sparsec.kernels.emit.epilogue import Epilogue
 
 
