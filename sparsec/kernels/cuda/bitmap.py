@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -21,6 +20,7 @@ from sparsec.cost.option import GpuWork
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import fragments, pipeline, ptx
 from sparsec.kernels.cuda.block import Block, per_thread
+from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import Architectures, GpuProduct, family
 from sparsec.kernels.cuda.mma_dense import products
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, fields_of
@@ -145,7 +145,7 @@ def _values_at(p: BitmapParams) -> int:
     return _offsets_at(p) + -(-p.fragments * 4 // VECTOR_BYTES) * VECTOR_BYTES
 
 
-def _copy(p: BitmapParams, b: Block, base: Any, k_tile: Any) -> None:
+def _copy(p: BitmapParams, b: Block, base: Expr, k_tile: Expr) -> None:
     stage = T.Bind(b.row // p.tile.rows * p.k_tiles + k_tile)
     first, end = T.Bind(b.buffers["starts"][stage]), T.Bind(b.buffers["starts"][stage + 1])
 
@@ -153,7 +153,7 @@ def _copy(p: BitmapParams, b: Block, base: Any, k_tile: Any) -> None:
         per_thread(b, count // 4, lambda number: ptx.copy_async(
             b.shared, base + at + number * VECTOR_BYTES, b.buffers[name], stage * count + number * 4, VECTOR_BYTES))
 
-    def values(number: Any) -> None:
+    def values(number: Expr) -> None:
         with T.If(first + number < end), T.Then():
             ptx.copy_async(b.shared, base + _values_at(p) + number * VECTOR_BYTES, b.buffers["values"],
                            (first + number) * CHUNK, VECTOR_BYTES)
@@ -163,7 +163,7 @@ def _copy(p: BitmapParams, b: Block, base: Any, k_tile: Any) -> None:
     per_thread(b, p.capacity, values)
 
 
-def _fetch(p: BitmapParams, b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any], None]:
+def _fetch(p: BitmapParams, b: Block, base: Expr, step: int, sums: Buffer) -> Callable[[int, int, Buffer], None]:
     t = p.tile
     values = ptx.registers(t.row_blocks * 8)
     for block in range(t.row_blocks):
@@ -173,7 +173,7 @@ def _fetch(p: BitmapParams, b: Block, base: Any, step: int, sums: Any) -> Callab
     return products(b, values, sums)
 
 
-def _expand(p: BitmapParams, b: Block, base: Any, number: Any, to: Any, first: int) -> None:
+def _expand(p: BitmapParams, b: Block, base: Expr, number: Expr, to: Buffer, first: int) -> None:
     """A fragment's four registers from its bitmap and values."""
     words, offset = ptx.registers(WORDS), ptx.registers(1)
     for quad in range(0, WORDS, 4):

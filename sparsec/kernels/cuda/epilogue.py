@@ -7,12 +7,12 @@ which Y is contiguous; they are padded so that the lanes' stores meet different 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.expressions import Buffer, Buffers, Expr
 from sparsec.kernels.cuda.params import OUTPUTS, VECTOR_BYTES, MmaParams
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -41,7 +41,7 @@ def _slice_bytes(p: MmaParams) -> int:
     return LINES * _line(p)[1] * 4
 
 
-def store(b: Block, sums: Any) -> None:
+def store(b: Block, sums: Buffer) -> None:
     """Finish the block's sums and store them in Y, or as they are in `partial` where K is split."""
     p, t = b.params, b.params.tile
     base = T.Bind((b.warp_column * t.warps[0] + b.warp_row) * _slice_bytes(p))
@@ -52,7 +52,7 @@ def store(b: Block, sums: Any) -> None:
         ptx.warp_barrier()
 
 
-def _write_slice(b: Block, sums: Any, base: Any, number: int) -> None:
+def _write_slice(b: Block, sums: Buffer, base: Expr, number: int) -> None:
     """Lane 4g + t holds rows g and g + 8 of a block of 16, and columns 2t and 2t + 1 of a block of 8."""
     t, stride = b.params.tile, _line(b.params)[1]
     g, pair = b.lane // 4, b.lane % 4 * 2
@@ -64,12 +64,12 @@ def _write_slice(b: Block, sums: Any, base: Any, number: int) -> None:
                 ptx.store_floats(b.shared, at, [_float(value)])
 
 
-def _float(value: Any) -> Any:
+def _float(value: Expr) -> Expr:
     """A sum as a float."""
     return value if value.ty == "float32" else T.Cast("float32", T.reinterpret("int32", value))
 
 
-def _read_slice(b: Block, base: Any, number: int) -> None:
+def _read_slice(b: Block, base: Expr, number: int) -> None:
     p, t = b.params, b.params.tile
     length, stride = _line(p)
     vector = _vector(p)
@@ -92,7 +92,7 @@ def _vector(p: MmaParams) -> int:
     return math.gcd(p.m, VECTOR_BYTES // (4 if p.split_k > 1 else OUTPUTS[p.out]))
 
 
-def _store_vector(b: Block, values: Any, line: Any, along: Any) -> None:
+def _store_vector(b: Block, values: Buffer, line: Expr, along: Expr) -> None:
     """Store values of a line from element `along` on, if they are inside Y."""
     p = b.params
     inside = T.And(line < p.n, along < p.m)
@@ -104,7 +104,7 @@ def _store_vector(b: Block, values: Any, line: Any, along: Any) -> None:
             _finish(p, b.buffers, values, at, along)
 
 
-def _finish(p: MmaParams, buffers: Any, values: Any, at: Any, row: Any) -> None:
+def _finish(p: MmaParams, buffers: Buffers, values: Buffer, at: Expr, row: Expr) -> None:
     """Scale, bias, residual and activation of a vector of sums, then store it from element `at` of Y on."""
     vector = _vector(p)
     results = ptx.registers(vector, p.out)
@@ -123,7 +123,7 @@ def _finish(p: MmaParams, buffers: Any, values: Any, at: Any, row: Any) -> None:
     _store(buffers["y"], at, results, vector)
 
 
-def _activated(e: Epilogue, value: Any) -> Any:
+def _activated(e: Epilogue, value: Expr) -> Expr:
     """The activation of a float; NaN stays NaN, although a GPU's maximum and minimum return their other operand."""
     if e.activation == "none":
         return value
@@ -131,7 +131,7 @@ def _activated(e: Epilogue, value: Any) -> Any:
     return T.Select(T.isnan(value), value, ACTIVATIONS[e.activation](value, 1, e.alpha, e.beta))
 
 
-def _store(to: Any, at: Any, source: Any, vector: int, first: Any = 0) -> None:
+def _store(to: Buffer, at: Expr, source: Buffer, vector: int, first: Expr = 0) -> None:
     """Copy a vector of a buffer to another."""
     if vector == 1:
         T.buffer_store(to, source[first], [at])
@@ -139,7 +139,7 @@ def _store(to: Any, at: Any, source: Any, vector: int, first: Any = 0) -> None:
     T.buffer_store(to, source[T.Ramp(first, 1, vector)], [T.Ramp(at, 1, vector)])
 
 
-def sum_shares(p: MmaParams, buffers: Any) -> None:
+def sum_shares(p: MmaParams, buffers: Buffers) -> None:
     """A second kernel: Y from the partial sums of all shares of K."""
     vector = _vector(p)
     pieces = p.outputs // vector

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import pipeline
 from sparsec.kernels.cuda import tiles as tilings
 from sparsec.kernels.cuda.arrange import Arranged, arranged
+from sparsec.kernels.cuda.expressions import Kernel
 from sparsec.kernels.cuda.params import HALVES, Gather, MmaParams, Tile, Window, fields_of
 from sparsec.kernels.cuda.params import reject as reject_product
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -135,7 +136,7 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
     def refused(product: MmaParams) -> str | None:
         return reject_product(product) or refuses(product)
 
-    def build(p: P, _archs: Architectures = ()) -> Any:
+    def build(p: P, _archs: Architectures = ()) -> Kernel:
         if reason := refused(p):
             raise FormatError(f"no {name} kernel for {p}: {reason}")
         kernel = pipeline.build(p, weight(p))

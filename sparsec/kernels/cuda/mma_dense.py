@@ -7,13 +7,13 @@ pairs of row blocks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import fragments, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import as_it_is, family
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
@@ -45,11 +45,11 @@ def weight(p: MmaParams) -> pipeline.Weight:
                            p.tile_steps * p.tile.rows // 16 * STEP_BYTES, _copy, pipeline.by_warps(_fetch))
 
 
-def _copy(b: Block, base: Any, k_tile: Any) -> None:
+def _copy(b: Block, base: Expr, k_tile: Expr) -> None:
     copy_steps(b, "values", STEP_BYTES, 1, base, k_tile)
 
 
-def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any], None]:
+def _fetch(b: Block, base: Expr, step: int, sums: Buffer) -> Callable[[int, int, Buffer], None]:
     p, t = b.params, b.params.tile
     values = ptx.registers(t.row_blocks * 8)
     for block in range(t.row_blocks):
@@ -61,9 +61,9 @@ def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any
     return products(b, values, sums)
 
 
-def products(b: Block, values: Any, sums: Any) -> Callable[[int, int, Any], None]:
+def products(b: Block, values: Buffer, sums: Buffer) -> Callable[[int, int, Buffer], None]:
     """What multiplies a step's weights, eight registers of `values` for each row block, with the activations."""
-    def product(row_block: int, column_block: int, activations: Any) -> None:
+    def product(row_block: int, column_block: int, activations: Expr) -> None:
         for half in range(2):
             left = [values[row_block * 8 + half * 4 + i] for i in range(4)]
             right = [activations[half * 2 + i] for i in range(2)]

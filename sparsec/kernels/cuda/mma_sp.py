@@ -7,13 +7,13 @@ with zeros to whole steps of K and pairs of row blocks, so that they serve every
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import fragments, metadata, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import as_it_is, family
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
@@ -72,13 +72,13 @@ def values_bytes(p: MmaParams) -> int:
     return p.tile_steps * p.tile.rows // 16 * FRAGMENT_BYTES
 
 
-def _copy(b: Block, base: Any, k_tile: Any) -> None:
+def _copy(b: Block, base: Expr, k_tile: Expr) -> None:
     p = b.params
     copy_steps(b, "values", FRAGMENT_BYTES, 1, base, k_tile)
     copy_steps(b, "metadata", WORDS_BYTES, p.itemsize, base + values_bytes(p), k_tile)
 
 
-def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any], None]:
+def _fetch(b: Block, base: Expr, step: int, sums: Buffer) -> Callable[[int, int, Buffer], None]:
     p, t = b.params, b.params.tile
     values = ptx.registers(t.row_blocks * 4)
     words = ptx.registers(t.row_blocks // p.itemsize)
@@ -90,7 +90,7 @@ def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any
         word = (T.truncdiv(first, p.itemsize) + row) * p.tile_steps + step
         ptx.load_words(words, row, 1, b.shared, base + values_bytes(p) + word * WORDS_BYTES + b.lane * 4)
 
-    def product(row_block: int, column_block: int, activations: Any) -> None:
+    def product(row_block: int, column_block: int, activations: Expr) -> None:
         left = [values[row_block * 4 + i] for i in range(4)]
         right = [activations[i] for i in range(4)]
         sparsity = (words[row_block // p.itemsize], row_block % p.itemsize)

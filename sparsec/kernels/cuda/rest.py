@@ -12,7 +12,6 @@ stages have room for the items of the fullest, so that a copy needs not look up 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -22,6 +21,7 @@ from sparsec.errors import FormatError
 from sparsec.formats.nm import group_counts
 from sparsec.kernels.cuda import mma_sp, pipeline, ptx, staging
 from sparsec.kernels.cuda.block import Block, per_thread
+from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import family
 from sparsec.kernels.cuda.metadata import GROUP, KEPT
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, fields_of
@@ -164,11 +164,11 @@ def operand(p: RestParams) -> pipeline.Weight:
     """How the weight reaches the tensor cores."""
     regular = mma_sp.weight(p)
 
-    def copy(b: Block, base: Any, k_tile: Any) -> None:
+    def copy(b: Block, base: Expr, k_tile: Expr) -> None:
         regular.copy(b, base, k_tile)
         _copy(p, b, base + regular.stage_bytes, k_tile)
 
-    def multiply(b: Block, base: Any, activations: Any, sums: Any) -> None:
+    def multiply(b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
         regular.multiply(b, base, activations, sums)
         _multiply(p, b, base + regular.stage_bytes, activations, sums)
 
@@ -176,14 +176,14 @@ def operand(p: RestParams) -> pipeline.Weight:
                    stage_bytes=regular.stage_bytes + p.stage_bytes, copy=copy, multiply=multiply)
 
 
-def _copy(p: RestParams, b: Block, base: Any, k_tile: Any) -> None:
+def _copy(p: RestParams, b: Block, base: Expr, k_tile: Expr) -> None:
     """Start copying a stage's bounds and items."""
     first = T.Bind((b.row // p.tile.rows * p.k_tiles + k_tile) * (p.stage_bytes // 4))
     per_thread(b, p.stage_bytes // VECTOR_BYTES, lambda number: ptx.copy_async(
         b.shared, base + number * VECTOR_BYTES, b.buffers["rest"], first + number * 4, VECTOR_BYTES))
 
 
-def _multiply(p: RestParams, b: Block, base: Any, activations: Any, sums: Any) -> None:
+def _multiply(p: RestParams, b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
     """Add the products of a stage's items of the warp's rows."""
     t = p.tile
     bounds, slots = ptx.registers(1), ptx.registers(2)
@@ -199,9 +199,9 @@ def _multiply(p: RestParams, b: Block, base: Any, activations: Any, sums: Any) -
                              left, [_right(b, slots, activations, column_block)])
 
 
-def _left(b: Block, slots: Any) -> list[Any]:
+def _left(b: Block, slots: Buffer) -> list[Expr]:
     """The slots 2t and 2t + 1 as columns of a 16 x 8 matrix: lane 4g + t holds its rows g and g + 8."""
-    def pair(row: Any) -> Any:
+    def pair(row: Expr) -> Expr:
         low, high = (T.if_then_else(T.bitwise_and(T.shift_right(slots[i], T.uint32(FEATURE_BITS)), T.uint32(ROWS - 1))
                                     == row, T.shift_right(slots[i], T.uint32(16)), T.uint32(0)) for i in range(2))
         return T.Bind(_joined(low, high))
@@ -210,7 +210,7 @@ def _left(b: Block, slots: Any) -> list[Any]:
     return [pair(row), pair(row + T.uint32(8))]
 
 
-def _right(b: Block, slots: Any, activations: Any, column_block: int) -> Any:
+def _right(b: Block, slots: Buffer, activations: Expr, column_block: int) -> Expr:
     """The activations of the slots 2t and 2t + 1 for column g of a block of 8."""
     values = ptx.registers(2, "uint16")
     for i in range(2):
@@ -219,7 +219,7 @@ def _right(b: Block, slots: Any, activations: Any, column_block: int) -> Any:
     return _joined(*(T.Cast("uint32", values[i]) for i in range(2)))
 
 
-def _joined(low: Any, high: Any) -> Any:
+def _joined(low: Expr, high: Expr) -> Expr:
     return T.bitwise_or(low, T.shift_left(high, T.uint32(16)))
 
 

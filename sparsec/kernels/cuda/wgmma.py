@@ -20,12 +20,13 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import mma_dense, mma_sp, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import Arrays, GpuFamily, family
 from sparsec.kernels.cuda.fragments import COLUMN_BYTES, FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
 
-Multiply = Callable[[Block, Any, Any, Any], None]
+Multiply = Callable[[Block, Expr, Expr, Buffer], None]
 Pack = Callable[[np.ndarray, MmaParams], Arrays]
 
 ARCHITECTURE = "sm_90a"
@@ -58,7 +59,7 @@ def refuses(p: MmaParams) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _multiply(b: Block, sums: Any, fragments: Any, activations: Any, metadata: Any = None) -> None:
+def _multiply(b: Block, sums: Buffer, fragments: Buffer, activations: Expr, metadata: Buffer = None) -> None:
     """Start adding a stage's product to the warp group's sums; wait until the products of the stage before have ended.
 
     Args:
@@ -86,7 +87,7 @@ def _publish() -> None:
     ptx.emit("fence.proxy.async.shared::cta")
 
 
-def _finish(b: Block, sums: Any) -> None:
+def _finish(b: Block, sums: Buffer) -> None:
     """Wait for all products; the compiler must not touch sums before."""
     count = b.params.tile.columns // 2
     name = f"wgmma_finish_n{b.params.tile.columns}"
@@ -122,7 +123,7 @@ def _product(p: MmaParams, *, sparse: bool) -> tuple[str, str]:
 """
 
 
-def _multiply_dense(b: Block, base: Any, activations: Any, sums: Any) -> None:
+def _multiply_dense(b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
     """A stage of `mma_dense`'s packing."""
     count = 2 * b.params.tile_steps
     values = ptx.registers(count * 4)
@@ -131,7 +132,7 @@ def _multiply_dense(b: Block, base: Any, activations: Any, sums: Any) -> None:
     _multiply(b, sums, values, activations)
 
 
-def _multiply_sparse(b: Block, base: Any, activations: Any, sums: Any) -> None:
+def _multiply_sparse(b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
     """A stage of `mma_sp`'s packing."""
     p = b.params
     values, words = ptx.registers(p.tile_steps * 4), ptx.registers(p.tile_steps)
@@ -144,7 +145,7 @@ def _multiply_sparse(b: Block, base: Any, activations: Any, sums: Any) -> None:
     _multiply(b, sums, values, activations, words)
 
 
-def _load_fragment(b: Block, to: Any, base: Any, number: int, count: int) -> None:
+def _load_fragment(b: Block, to: Buffer, base: Expr, number: int, count: int) -> None:
     """One of the `count` fragments of the warp's rows in a stage, which lie one after another, into its registers."""
     fragment = b.warp_row * count + number
     ptx.load_words(to, number * 4, 4, b.shared, base + fragment * FRAGMENT_BYTES + b.lane * VECTOR_BYTES)
