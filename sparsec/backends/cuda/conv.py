@@ -14,10 +14,11 @@ import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.cuda.context import CudaContext
-from sparsec.backends.cuda.products import Layer, emit
+from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.importer.node import compute
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.shapes import static_shape
+from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import Window
 from sparsec.kernels.emit.activations import ACTIVATIONS
 
@@ -25,15 +26,15 @@ COPIED = 4
 """Channels to a multiple of which images of few channels are padded, so that a copy brings several."""
 
 
-def layer_of(node: ir.Node) -> Layer | None:
+def layer_of(node: ir.Node) -> GpuProduct | None:
     """The convolution as a product, None for a grouped one."""
     weight = weight_array(node)
     if node.attributes.get_int("group", 1) != 1:
         return None
     batch, _, *output = static_shape(node.outputs[0]) or ()
     matrix = np.pad(np.moveaxis(weight, 1, -1), [(0, 0)] * (weight.ndim - 1) + [(0, _missing(weight.shape[1]))])
-    return Layer(np.ascontiguousarray(matrix.reshape(len(matrix), -1)), bias_vector(node), batch * math.prod(output),
-                 epilogue_of(node), _window(node))
+    return GpuProduct(np.ascontiguousarray(matrix.reshape(len(matrix), -1)), bias_vector(node),
+                      batch * math.prod(output), epilogue_of(node), _window(node))
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
@@ -49,7 +50,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
             widths = [0] * (2 * len(last) - 1) + [missing]
             image = context.bb.emit(relax.op.nn.pad(image, widths))
         flat = context.reshaped(image, (math.prod(int(dim) for dim in image.ty.shape),))
-        result = emit(context, layer, chosen(node).params, flat, added)
+        result = emit(context, layer, chosen(node), [flat] if added is None else [flat, added])
     context.bind_image(node.outputs[0], context.reshaped(result, last))
     return True
 

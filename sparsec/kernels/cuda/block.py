@@ -26,7 +26,6 @@ class Block:
         warp_column: the warp's number along the columns.
         row: the block's first row of W.
         column: its first column of X.
-        matrix: its matrix of the batch.
         share: its share of K.
 
     """
@@ -40,7 +39,6 @@ class Block:
     warp_column: Any
     row: Any
     column: Any
-    matrix: Any
     share: Any
 
 

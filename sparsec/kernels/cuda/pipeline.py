@@ -107,15 +107,15 @@ def prim_func(arguments: Arguments, body: Callable[[dict[str, Any]], None]) -> A
 
 
 def _product(p: MmaParams, buffers: dict[str, Any], weight: Weight) -> None:
-    rows, columns, matrices = p.grid
-    with (T.launch_thread("blockIdx.x", rows * columns) as number, T.launch_thread("blockIdx.y", matrices) as matrix,
+    rows, columns, shares = p.grid
+    with (T.launch_thread("blockIdx.x", rows * columns) as number, T.launch_thread("blockIdx.y", shares) as share,
           T.launch_thread("threadIdx.x", p.tile.threads) as thread):
         shared = ptx.shared_memory(shared_bytes(p, weight.stage_bytes))
         warp = T.Bind(thread // 32)
         row, column = _raster(number, rows, columns)
         block = Block(p, buffers, shared, thread, T.Bind(thread % 32), T.Bind(warp % p.tile.warps[0]),
                       T.Bind(warp // p.tile.warps[0]), T.Bind(row * p.tile.rows), T.Bind(column * p.tile.columns),
-                      T.Bind(matrix // p.split_k), T.Bind(matrix % p.split_k))
+                      T.Bind(share))
         sums = ptx.registers(p.tile.row_blocks * p.tile.column_blocks * 4, epilogue.sum_type(p))
         for register in range(p.tile.row_blocks * p.tile.column_blocks * 4):
             T.buffer_store(sums, T.Cast(epilogue.sum_type(p), 0), [register])

@@ -1,9 +1,8 @@
 """Copies into the stages of shared memory, and how the activations leave them as matrix fragments.
 
-Activations lie in a stage as rows of 16-byte chunks: in layout kn a row is one feature and its chunks are columns of
-X, in layout nk a row is one column of X and its chunks are features. Chunks are permuted within a row (XOR with the
-row's number), so that the eight rows that `ldmatrix` reads at once lie in different banks. Weights come prepacked and
-lie as they are.
+Activations lie in a stage as rows of 16-byte chunks: a row is one column of X and its chunks are features. Chunks are
+permuted within a row (XOR with the row's number), so that the eight rows that `ldmatrix` reads at once lie in different
+banks. Weights come prepacked and lie as they are.
 """
 
 from __future__ import annotations
@@ -24,13 +23,9 @@ def stage_bytes(p: MmaParams) -> int:
     return p.tile.columns * p.tile.depth * p.itemsize
 
 
-def _row_chunks(p: MmaParams) -> int:
-    return (p.tile.columns if p.layout == "kn" else p.tile.depth) * p.itemsize // VECTOR_BYTES
-
-
 def _address(p: MmaParams, row: Any, chunk: Any) -> Any:
     """The byte of a stage at which a row's chunk lies."""
-    return swizzled(row, chunk, _row_chunks(p))
+    return swizzled(row, chunk, p.tile.depth * p.itemsize // VECTOR_BYTES)
 
 
 def swizzled(row: Any, chunk: Any, chunks: int) -> Any:
@@ -44,7 +39,7 @@ def copy(b: Block, base: Any, k_tile: Any) -> None:
     """Start copying the stage's activations to byte `base`."""
     p, t = b.params, b.params.tile
     width = p.copy_bytes // p.itemsize
-    across = (t.columns if p.layout == "kn" else t.depth) // width  # copies along a row
+    across = t.depth // width  # copies along a row
     per_vector = VECTOR_BYTES // p.copy_bytes
 
     def one(number: Any) -> None:
@@ -57,21 +52,18 @@ def copy(b: Block, base: Any, k_tile: Any) -> None:
         else:
             ptx.copy_element(b.shared, at, b.buffers["x"], index, valid)
 
-    per_thread(b, (t.depth if p.layout == "kn" else t.columns) * across, one)
+    per_thread(b, t.columns * across, one)
 
 
 def _source(b: Block, k_tile: Any, row: Any, along: Any) -> tuple[Any, Any]:
     """Where in X a stage's element lies, and whether it exists (None: always)."""
     p, t = b.params, b.params.tile
-    inner, column = (row, along) if p.layout == "kn" else (along, row)
-    feature, column = k_tile * t.depth + inner, b.column + column
+    feature, column = k_tile * t.depth + along, b.column + row
     inside = []
     if p.depth % t.depth:
         inside.append(feature < p.depth)
     if p.n % t.columns:
         inside.append(column < p.n)
-    if p.layout == "kn":
-        return (b.matrix * p.k + _gathered(b, feature)) * p.n + column, all_of(inside)
     if p.window is None:
         return column * p.k + _gathered(b, feature), all_of(inside)
     index, pixel_inside = _pixel(p.window, _gathered(b, feature), column)
@@ -101,19 +93,15 @@ def load(b: Block, to: Any, base: Any, step: int, column_block: int) -> None:
     """The fragment of a step and a block of 8 columns of the warp: four registers, K rising."""
     p, t = b.params, b.params.tile
     block = b.warp_column * t.column_blocks + column_block
-    if p.layout == "kn":
-        at = _address(p, step * p.step + b.lane, block)
-    else:
-        at = _address(p, block * 8 + b.lane % 8, step * (p.step * p.itemsize // VECTOR_BYTES) + b.lane // 8)
-    ptx.load_matrices(to, b.shared, base + at, transposed=p.layout == "kn")
+    at = _address(p, block * 8 + b.lane % 8, step * (p.step * p.itemsize // VECTOR_BYTES) + b.lane // 8)
+    ptx.load_matrices(to, b.shared, base + at, transposed=False)
 
 
 def load_element(b: Block, to: Any, index: int, base: Any, feature: Any, column_block: int) -> None:
     """A feature of the stage, 2 bytes, for column lane / 4 of a block of 8 of the warp, into register `index`."""
     p, width = b.params, VECTOR_BYTES // b.params.itemsize
     column = (b.warp_column * p.tile.column_blocks + column_block) * 8 + b.lane // 4
-    row, along = (feature, column) if p.layout == "kn" else (column, feature)
-    at = _address(p, row, along // width) + along % width * p.itemsize
+    at = _address(p, column, feature // width) + feature % width * p.itemsize
     ptx.emit("ld.shared.b16", to[index], b.shared + T.Cast("uint32", base + at))
 
 
