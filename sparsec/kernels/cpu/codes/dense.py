@@ -152,4 +152,4 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
     return bring
 
 
-FAMILY = Family("qgemm", CodesProduct, ("dense",), "fp32", candidates, recipe, build, integer_product)
+FAMILY = Family("qgemm", CodesProduct, ("dense",), "", candidates, recipe, build, integer_product)

@@ -214,4 +214,4 @@ def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SparseParams, ste
                     store(acc, register, dot(load(acc, register, words), interleaved(rows, part), weights))
 
 
-FAMILY = Family("qspmm", CodesProduct, ("csr", "bcsr"), "fp32", candidates, recipe, build, integer_product)
+FAMILY = Family("qspmm", CodesProduct, ("csr", "bcsr"), "", candidates, recipe, build, integer_product)
