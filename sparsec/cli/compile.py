@@ -88,7 +88,7 @@ def command(
 ) -> None:
     """Compile a model and check its outputs against onnxruntime's."""
     from sparsec.artifact import signing
-    from sparsec.artifact.file import write_atomic
+    from sparsec.machine.files import write_atomic
     from sparsec.report.describe import describe_artifact
 
     output = output or Path(model.with_suffix(".sparsec").name)

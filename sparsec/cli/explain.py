@@ -101,7 +101,7 @@ def _print_layer(layer: dict[str, Any]) -> None:
 
 
 def _write_html(path: Path | None, figures: dict[str, Any], title: str) -> None:
-    from sparsec.artifact.file import write_atomic
+    from sparsec.machine.files import write_atomic
     from sparsec.report.explain_html import render
 
     if path is not None:
