@@ -36,7 +36,7 @@ def command(
     with Progress(console=progress_console, transient=True, disable=not progress_console.is_terminal) as progress:
         task = progress.add_task("explain", total=1.0)
         figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
-                          precision=precision and precision.value,
+                          precision=precision,
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
     _print_summary(figures)

@@ -60,15 +60,15 @@ class CompileOptions(ProgramOptions):
         tune_seconds: what measuring may take in all.
         measure_on: "rpc://HOST:PORT/KEY" measures on the servers of a key behind TVM's RPC tracker, on all of them at
             once, instead of here; the target must be named, not "cpu".
-        precision: on CPUs the fewest bits that a layer may compute with, one of `PRECISIONS`, fp32 if not given; each
-            layer takes the fastest kernel that this allows. On GPUs what weights and activations are stored in: fp16,
-            or bf16 for values beyond 65504; sums are float32.
+        precision: on CPUs the fewest bits that a layer may compute with, fp32 if not given; each layer takes the fastest
+            kernel that this allows. On GPUs what weights and activations are stored in: fp16, or bf16 for values beyond
+            65504; sums are float32.
         project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
             report gives every layer's error.
         optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
             kernels and stores every weight in its smallest format, but those of kernels on 8-bit integers; "size" takes
             the smallest kernels that are no slower than dense, too.
-        codec: how values are stored where formats are: a key of `sparsec.formats.CODECS`. A lossy one changes the
+        codec: how values are stored where formats are; `sparsec formats` lists the codecs. A lossy one changes the
             weights before anything is chosen.
         max_error: the largest error of an output relative to its largest magnitude; without it, the precision's and the
             codec's own; codecs of shared weights have none: the error is reported.
@@ -124,6 +124,12 @@ class CompileOptions(ProgramOptions):
         if optimize not in backend.goals:
             raise UsageError(f"optimize='{optimize}' on target '{self.resolved_target.name}', which stores weights as "
                              f"its kernels read them; compile with optimize='{backend.goals[0]}'")
+
+    @property
+    def local(self) -> list[str]:
+        """The options given that belong to this machine."""
+        return [each.name for each in fields(self)
+                if each.metadata.get("here") and getattr(self, each.name) is not None]
 
     @property
     def resolved_target(self) -> Target:
