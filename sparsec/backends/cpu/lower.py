@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import onnx_ir as ir
 import tvm
@@ -27,7 +28,7 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
 
     """
     context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, precision)
-    return lower_in(context, model, threads, _result)
+    return lower_in(context, model, threads, partial(_result, set()))
 
 
 def _lower_node(context: LoweringContext, node: ir.Node) -> None:
@@ -41,13 +42,19 @@ def _lower_node(context: LoweringContext, node: ir.Node) -> None:
         raise UnsupportedOperatorError("no lowering for this operator in this layout")
 
 
-def _result(context: LoweringContext, value: ir.Value) -> relax.Expr:
-    """The expression returned for an output; inputs and constants are copied, so that outputs own their memory."""
+def _result(returned: set[relax.Expr], context: LoweringContext, value: ir.Value) -> relax.Expr:
+    """The expression returned for an output; what belongs to others is copied, so that outputs own their memory.
+
+    Inputs, constants and what is `returned` for another output do.
+    """
     expr = source = context.tensor(value)
     while isinstance(source, relax.DataflowVar):
         bound = context.bb.lookup_binding(source)
         view = isinstance(bound, relax.Call) and getattr(bound.op, "name", "") == "relax.reshape"
         if not view and not isinstance(bound, relax.Var | tvm.ir.GenericConst):
+            if source in returned:
+                break
+            returned.add(source)
             return expr
         source = bound.args[0] if view else bound
     size, dtype = math.prod(context.shape(value)), context.dtype(value)

@@ -16,6 +16,7 @@ from tvm import relax
 from sparsec.backends.program import TensorSpec
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.interface import input_names, output_names
 from sparsec.target import Target
 
 
@@ -50,8 +51,10 @@ def lower_in(context: LoweringContext, model: ir.Model, threads: int,
     module = context.bb.get()
     module["main"] = module["main"].with_attr("num_input", len(inputs))  # TVM's machine checks these, no constants
     return Lowered(module, context.target, threads, tuple(context.constants.values()),
-                   tuple(_spec(context, value) for value in inputs),
-                   tuple(_spec(context, value) for value in graph.outputs), tuple(context.calls))
+                   tuple(_spec(context, value, name)
+                         for value, name in zip(graph.inputs, input_names(model), strict=True) if value in inputs),
+                   tuple(_spec(context, *each) for each in zip(graph.outputs, output_names(model), strict=True)),
+                   tuple(context.calls))
 
 
 def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
@@ -85,6 +88,6 @@ def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Va
     return parameter
 
 
-def _spec(context: LoweringContext, value: ir.Value) -> TensorSpec:
+def _spec(context: LoweringContext, value: ir.Value, name: str) -> TensorSpec:
     """The signature entry of an input or output."""
-    return TensorSpec(value.name or "", context.dtype(value), context.shape(value))
+    return TensorSpec(name, context.dtype(value), context.shape(value))
