@@ -16,12 +16,15 @@ from sparsec.passes import (
     fuse_attention,
     fuse_epilogue,
     fuse_norm,
+    integers,
     layout,
     lift,
     optimize,
     products,
+    quantized,
     strip,
     turn,
+    widen,
 )
 from sparsec.passes.context import Context, Report
 
@@ -42,9 +45,12 @@ class Pass:
 
 
 PASSES: list[Pass] = [
+    Pass(widen.run, Phase.SIMPLIFY),
+    Pass(quantized.run, Phase.SIMPLIFY),
     Pass(optimize.run, Phase.SIMPLIFY),
     Pass(products.run, Phase.SIMPLIFY),
     Pass(strip.run, Phase.SIMPLIFY),
+    Pass(integers.run),
     Pass(fuse_norm.run),
     Pass(fuse_activation.run),
     Pass(fuse_attention.run),
