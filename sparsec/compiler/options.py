@@ -60,7 +60,7 @@ class CompileOptions(ProgramOptions):
         tune_seconds: what measuring may take in all.
         measure_on: "rpc://HOST:PORT/KEY" measures on the servers of a key behind TVM's RPC tracker, on all of them at
             once, instead of here; the target must be named, not "cpu".
-        precision: on CPUs the fewest bits that a layer may compute with, fp32 if not given; each layer takes the fastest
+        precision: on CPUs the fewest bits that a layer may compute with, fp32 if not given; every layer takes the best
             kernel that this allows. On GPUs what weights and activations are stored in: fp16, or bf16 for values beyond
             65504; sums are float32.
         project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
