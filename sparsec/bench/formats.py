@@ -28,8 +28,9 @@ SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
 def time_model(model: reader.Source, target: Target, *, threads: int = 1,
-               shapes: Mapping[str, Sequence[int]] | None = None, calibration: Calibration | None = None, trials: int = 1,
-               progress: Callable[[float], None] = lambda _share: None) -> list[dict[str, Any]]:
+               shapes: Mapping[str, Sequence[int]] | None = None, calibration: Calibration | None = None,
+               trials: int = 1, progress: Callable[[float], None] = lambda _share: None,
+               ) -> list[dict[str, Any]]:
     """Every layer's formats, measured.
 
     Args:
