@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +18,7 @@ from sparsec.backends.cpu import conv, matmul, quantised
 from sparsec.backends.cpu.build import settings
 from sparsec.backends.relax.context import KernelCall
 from sparsec.cost.option import Option
-from sparsec.kernels.emit.isa import isa_of
+from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.machine import tvm_runtime
 from sparsec.target import Target, machine_features, machine_name
 
@@ -26,8 +26,22 @@ COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
 CYCLE_BYTES = 32 << 20  # the constants that repeated runs cycle through: a network's other layers drive them out of L2
 MAX_COPIES = 64
 REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
-LAYERS: dict[str, Any] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul,
-                          "sparsec::QConv": quantised, "sparsec::QMatMul": quantised}
+
+
+class Layers(Protocol):
+    """What a module of lowerings tells of an operator with a weight of its own."""
+
+    def options(self, node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Option]:
+        """Every way to run the layer."""
+        ...
+
+    def call(self, node: ir.Node, params: Any, isa: Isa) -> KernelCall:
+        """The kernel of an option, by its parameters, with the layer's constants."""
+        ...
+
+
+LAYERS: dict[str, Layers] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul,
+                             "sparsec::QConv": quantised, "sparsec::QMatMul": quantised}
 """The operators with a weight of their own, by the module that offers options for them and calls one."""
 
 
@@ -52,13 +66,12 @@ def measurer(target: Target) -> Here | None:
 def layer_options(node: ir.Node, target: Target, threads: int, precision: str = "fp32") -> list[Option]:
     """The options for a node of a laid-out graph, none where it is no layer with a weight of its own."""
     layer = LAYERS.get(f"{node.domain}::{node.op_type}")
-    return [] if layer is None else list(layer.options(node, target, isa_of(target, threads), precision))
+    return [] if layer is None else layer.options(node, target, isa_of(target, threads), precision)
 
 
 def kernel_call(node: ir.Node, option: Option, target: Target, threads: int) -> KernelCall:
     """The kernel of an option with the node's constants."""
-    call: KernelCall = LAYERS[f"{node.domain}::{node.op_type}"].call(node, option.params, isa_of(target, threads))
-    return call
+    return LAYERS[f"{node.domain}::{node.op_type}"].call(node, option.params, isa_of(target, threads))
 
 
 def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Callable[[], float]:
