@@ -51,7 +51,7 @@ def taking(flags: Mapping[str, Flag]) -> Callable[[Callable[..., None]], Callabl
 
 def described(kind: type) -> dict[str, str]:
     """What the docstring of a dataclass says of each attribute, as a sentence for help texts."""
-    _, _, attributes = (inspect.getdoc(kind) or "").partition("Attributes:\n")
+    attributes = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", attributes, re.MULTILINE)
     texts = {name: " ".join(text.split()).replace("`", "") for name, text in entries}
     return {name: text[:1].upper() + text[1:] for name, text in texts.items()}
