@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -14,6 +14,8 @@ from rich.progress import Progress
 from sparsec.cli import options, simulate_tables
 from sparsec.cli.flags import Flag, taking
 from sparsec.errors import UsageError
+
+Item = TypeVar("Item")
 
 OptionalFile = Annotated[Path | None, typer.Argument(
     exists=True, dir_okay=False, help="An ONNX model, or one compiled with --target eie.")]
@@ -86,7 +88,7 @@ def command(
         raise UsageError(f"--plot {plot}: name a .png or .svg file")
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        def watch(items: Sequence[Any], text: str) -> Iterable[Any]:
+        def watch(items: Sequence[Item], text: str) -> Iterable[Item]:
             return progress.track(items, description=text)
 
         if file is None:

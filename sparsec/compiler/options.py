@@ -146,7 +146,7 @@ class CompileOptions(ProgramOptions):
         """The precision, or the target's default."""
         return self.precision or next(iter(self.backend.precisions))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The options that do not belong to this machine, in JSON's types."""
         named = {each.name: getattr(self, each.name) for each in fields(self) if not each.metadata.get("here")}
         return {**named, "target": self.resolved_target.name,

@@ -44,7 +44,7 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
                             "compile it for a processor instead")
     program = Program(b"", "main", (), _specs(bound.inputs), _specs(bound.outputs))
     content: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
-    report: dict[str, Any] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None,
+    report: dict[str, object] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None,
                               "options": options.to_json()}
     return Artifact.build(program, TARGET, options.threads, content, report)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -22,14 +22,20 @@ from sparsec.graph.operators import epilogue
 
 Feeds = Mapping[str, np.ndarray]
 Product = Callable[[ir.Node, NDArray[np.float32]], NDArray[np.float32]]
-Watch = Callable[[Sequence[Any], str], Iterable[Any]]
-"""Passes the items of a long loop on and shows how far it is; the text says what is done."""
+T = TypeVar("T")
 
 
-def unwatched(items: Sequence[Any], _text: str) -> Iterable[Any]:
+class Watch(Protocol):
+    """Passes the items of a long loop on and shows how far it is; the text says what is done."""
+
+    def __call__(self, items: Sequence[T], text: str, /) -> Iterable[T]:
+        """The items, one after the other."""
+        ...
+
+
+def unwatched(items: Sequence[T], _text: str, /) -> Iterable[T]:
     """Shows nothing."""
     return items
-
 
 
 @dataclass(frozen=True)
