@@ -49,7 +49,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
             widths = [0] * (2 * len(last) - 1) + [missing]
             image = context.bb.emit(relax.op.nn.pad(image, widths))
         flat = context.reshaped(image, (math.prod(int(dim) for dim in image.ty.shape),))
-        result = emit(context, layer, chosen(node), flat, added)
+        result = emit(context, layer, chosen(node).params, flat, added)
     context.bind_image(node.outputs[0], context.reshaped(result, last))
     return True
 

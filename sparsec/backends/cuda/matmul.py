@@ -29,7 +29,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
     """Emit the layer with the option that the plan chose."""
     left, extra = on_the_left(node), residual(node)
     inputs = [_rows(context, value, left=left) if value is not None else None for value in (node.inputs[0], extra)]
-    result = emit(context, layer_of(node), chosen(node), inputs[0], inputs[1])
+    result = emit(context, layer_of(node), chosen(node).params, inputs[0], inputs[1])
     shape = context.shape(node.outputs[0])
     if left:
         *lead, outputs, count = shape
