@@ -179,6 +179,7 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Model, Options],
         first, *_ = own.parameters.values()
         call.__signature__ = own.replace(  # type: ignore[attr-defined]  # inspection and help read it
             parameters=[first, *taken.parameters.values()])
+        call.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(options)}"
         return cast("Callable[Concatenate[Model, P], Result]", call)  # its first argument has a name, too
 
     return decorate
