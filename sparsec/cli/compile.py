@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparsec.backends.base import GOALS
 from sparsec.cli import options, tables
 from sparsec.cli.flags import Flag, described, taking
+from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 
 if TYPE_CHECKING:  # the compiler's packages are imported by the command, so that others start fast
@@ -71,7 +71,7 @@ def command(
 ) -> None:
     """Compile a model and check its outputs against onnxruntime's."""
     from sparsec.artifact import signing
-    from sparsec.artifact.file import write_atomic
+    from sparsec.machine.files import write_atomic
     from sparsec.report.describe import describe_artifact
 
     output = output or Path(model.with_suffix(".sparsec").name)
@@ -108,8 +108,7 @@ def compile_with_progress(model: Path, chosen: CompileOptions) -> Artifact:
 def show_progress(work: Callable[[Callable[[str, float], None]], T]) -> T:
     """The result of some work, with a progress bar on the standard error meanwhile."""
     columns = TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(*columns) as progress:
         task = progress.add_task("read", total=1.0)
         return work(lambda step, done: progress.update(task, description=step, completed=done))
 
