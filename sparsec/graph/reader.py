@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError
-from sparsec.graph import sparse
+from sparsec.graph import older, sparse
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import bind
 from sparsec.graph.verify import check, infer
@@ -156,6 +156,8 @@ def _has_batched_scan(model: ir.Model) -> bool:
 def _convert(model: ir.Model) -> None:
     from onnxscript import version_converter
 
+    finish = older.preserve(model)
     with quiet():
         version_converter.convert_version(model, OPSET, fallback=True)
+    finish()
     model.ir_version = max(model.ir_version, IR_VERSION)

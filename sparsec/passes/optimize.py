@@ -11,6 +11,7 @@ from collections import Counter
 import onnx_ir as ir
 
 from sparsec.errors import ModelError
+from sparsec.graph.constants import add_constant
 from sparsec.graph.quiet import quiet
 from sparsec.graph.verify import infer
 from sparsec.passes import rewrite
@@ -39,9 +40,20 @@ def run(model: ir.Model, _context: Context) -> Report:
             cause = cause.__cause__
         raise ModelError(f"folding constants failed: {' '.join(str(cause).split())}; check the model in onnxruntime",
                          ) from error
+    _register_constants(model.graph)
     infer(model, "the optimised model")
     removed = before - Counter(node.op_type for node in model.graph)
     return Report("optimize", bool(removed), {f"{kind} removed": count for kind, count in sorted(removed.items())})
+
+
+def _register_constants(graph: ir.Graph) -> None:
+    """Make initializers of the constants that onnxscript forgets: its rules name them after their input, once for all."""
+    for node in graph.all_nodes():
+        for index, value in enumerate(node.inputs):
+            if value is not None and value.const_value is not None and value.producer() is None and (
+                    graph.initializers.get(value.name or "") is not value and not value.is_graph_input()):
+                name = f"{rewrite.node_name(node)}.constant{index}"
+                node.replace_input_with(index, add_constant(graph, name, value.const_value.numpy()))
 
 
 def _should_fold(node: ir.Node) -> bool | None:

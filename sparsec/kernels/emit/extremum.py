@@ -26,6 +26,11 @@ def is_number(x: Expression) -> Expression:
     return tirx.LE(x, x)
 
 
+def is_nan(x: Expression) -> Expression:
+    """Whether they are NaN; TVM takes not (x <= x) for x > x, but sees no comparison in the bits of a truth value."""
+    return tirx.bitwise_xor(is_number(x), tirx.const(True, "bool"))  # noqa: FBT003 - TVM's constant
+
+
 def maximum(a: Expression, b: Expression) -> Expression:
     """The larger of two floats, NaN if either is."""
     return bind(a, lambda a: tirx.Select(is_number(a), tirx.Max(a, b), a))

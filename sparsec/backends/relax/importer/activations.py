@@ -12,12 +12,11 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, compute, item, operand
+from sparsec.backends.relax.importer.node import HALVES, Operator, compute, item, operand
 from sparsec.kernels.emit.extremum import is_number
 
 op = relax.op
 Function = Callable[[Any, ir.Node], Any]  # of an element, and the node for its attributes
-HALVES = ("float16", "bfloat16")
 
 
 def _number(x: Any, value: float) -> Any:
