@@ -19,16 +19,18 @@ def preserve(model: ir.Model) -> Callable[[], None]:
     for node in list(model.graph.all_nodes()):
         if node.domain == "" and node.op_type == "Hardmax" and version < 13:
             _flatten(node)
-    sampled = {node.outputs[0].name for node in model.graph.all_nodes()
-               if node.domain == "" and node.op_type in SAMPLERS and version < 11}
+    sampled = len(_samplers(model)) if version < 11 else 0
 
     def finish() -> None:
-        for node in model.graph.all_nodes():
-            if node.op_type == "Resize" and node.domain == "" and node.outputs[0].name in sampled:
-                node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
-                node.attributes.add(ir.AttrString("nearest_mode", "floor"))
+        for node in _samplers(model)[:sampled]:  # all of them: the converter adds none
+            node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+            node.attributes.add(ir.AttrString("nearest_mode", "floor"))
 
     return finish
+
+
+def _samplers(model: ir.Model) -> list[ir.Node]:
+    return [node for node in model.graph.all_nodes() if node.domain == "" and node.op_type in SAMPLERS]
 
 
 def _flatten(node: ir.Node) -> None:

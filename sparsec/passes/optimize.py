@@ -47,7 +47,7 @@ def run(model: ir.Model, _context: Context) -> Report:
 
 
 def _register_constants(graph: ir.Graph) -> None:
-    """Make initializers of the constants that onnxscript forgets: its rules name them after their input, once for all."""
+    """Make initializers of the constants that onnxscript forgets, whose rules name them after their input only."""
     for node in graph.all_nodes():
         for index, value in enumerate(node.inputs):
             if value is not None and value.const_value is not None and value.producer() is None and (

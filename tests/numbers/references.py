@@ -1,8 +1,10 @@
 """Models run by sparsec, by onnxruntime and by ONNX's reference implementation, and how their numbers compare."""
 
 import numpy as np
-import sparsec
+from onnx import helper
 from onnx.reference import ReferenceEvaluator
+
+import sparsec
 from sparsec.graph import ort
 
 TOLERANCES = {"float16": 2e-3, "bfloat16": 2e-2, "float64": 1e-5}
@@ -31,14 +33,14 @@ def run_ort(model, feeds):
         return None
 
 
-def same(a, b, zero_signs=True):
+def same(a, b, *, zero_signs=True, tolerance=None):
     """Where two arrays have the same numbers: NaN, infinities and the signs of zeros exactly, others nearly."""
     a, b = np.asarray(a), np.asarray(b)
     if a.dtype != b.dtype or a.shape != b.shape:
         return np.zeros(a.shape, bool)
     if a.dtype.kind in "biu":
         return a == b
-    tolerance, x, y = TOLERANCES.get(a.dtype.name, 2e-6), a.astype(np.float64), b.astype(np.float64)
+    tolerance, x, y = tolerance or TOLERANCES.get(a.dtype.name, 2e-6), a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore"):
         close = np.isclose(x, y, rtol=tolerance, atol=tolerance / 2, equal_nan=True)
     return close & ~((x == 0) & (y == 0) & (np.signbit(x) != np.signbit(y))) if zero_signs else close
@@ -60,6 +62,4 @@ def random_feeds(model, seed=0):
 
 def onnx_dtype(value):
     """numpy's type of a value."""
-    from onnx import helper
-
     return np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))

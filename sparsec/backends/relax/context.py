@@ -166,7 +166,7 @@ class LoweringContext:
     def tensor(self, value: ir.Value | None) -> relax.Expr:
         """The value as a tensor of its ONNX shape; its layout must be `Plain`.
 
-        Small constants are compiled in, but a single zero of floats: TVM takes 0 x for 0 whatever x is, and x + 0 for x.
+        Small constants are compiled in, but a single zero of floats: TVM takes 0 x for 0 whatever x is, x + 0 for x.
         """
         value = _present(value)
         if not isinstance(self.layout(value), Plain):

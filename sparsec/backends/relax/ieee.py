@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 import tvm_ffi
-from tvm import ir, s_tir, tirx
+from tvm import s_tir, tirx
 
 from sparsec.kernels.emit.extremum import is_number, maximum, minimum
 
@@ -54,11 +54,11 @@ def _unequal(node: Any) -> Any:
 
 def _negation(node: Any) -> Any:
     """The other truth value, in an operator that the simplifier does not move into comparisons."""
-    return tirx.bitwise_xor(node.a, tirx.const(True, "bool"))  # noqa: FBT003 - TVM's constant
+    return tirx.bitwise_xor(node.a, tirx.const(True, "bool"))
 
 
 def _extremum(node: Any) -> Any:
-    """The maximum or minimum that keeps NaN; a constant goes first, where NaN in the second operand is kept as it is."""
+    """The maximum or minimum that keeps NaN; a constant goes first, where NaN in the second operand stays."""
     if not is_float(node.a):
         return node
     kind = type(node)

@@ -3,8 +3,8 @@
 Every function takes a vector expression and returns one; values used more than once are bound by `Let`, so expressions
 stay linear in size. Errors are below 1e-6 of the output's magnitude (1e-6 absolute where |output| < 1), but for
 `gelu_narrow`. NaN, infinities and signed zeros are those of ONNX's reference, x times a gate of 0 included: NaN of
--infinity. `T.max(c, x)` and `T.min(c, x)` compile to `vmaxps`/`vminps`, which return their second operand when either is
-NaN, so the constant always comes first.
+-infinity. `T.max(c, x)` and `T.min(c, x)` compile to `vmaxps`/`vminps`, which return their second operand when either
+is NaN, so the constant always comes first.
 
 The coefficients are weighted minimax fits in double precision, rounded to float32.
 """

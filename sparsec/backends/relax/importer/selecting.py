@@ -80,7 +80,8 @@ def hardmax(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     axis += len(dims) if axis < 0 else 0
     outer, length = math.prod(dims[:axis]), math.prod(dims[axis:] if not newer else dims[axis:axis + 1])
     shape = (outer, length, math.prod(dims) // max(outer * length, 1))
-    flat = ir.Value(name="flattened", shape=ir.Shape(shape), type=node.inputs[0].type)
+    kind = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+    flat = ir.Value(name="flattened", shape=ir.Shape(shape), type=kind)
     context.bind(flat, context.bb.emit(op.reshape(context.tensor(node.inputs[0]), shape)))
     positions = _positions_of_extremum(context, ir.node("Hardmax", [flat]), 1)
     one, zero = tirx.const(1, dtype), tirx.const(0, dtype)
@@ -91,7 +92,7 @@ def hardmax(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 def reverse_sequence(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """ReverseSequence: the first elements of every sequence, as many as its length says, in reverse."""
-    time, batch = (node.attributes.get_int(name, default) or 0 for name, default in (("time_axis", 0), ("batch_axis", 1)))
+    time, batch = node.attributes.get_int("time_axis", 0), node.attributes.get_int("batch_axis", 1)
 
     def element(i: Any, x: Any, lengths: Any) -> Any:
         length = lengths[i[batch]]
@@ -99,8 +100,8 @@ def reverse_sequence(context: LoweringContext, node: ir.Node) -> list[relax.Expr
         index[time] = clamp(choose(i[time] < length, length - 1 - i[time], i[time]), 0, x.shape[time] - 1)
         return x[tuple(index)]
 
-    return [compute(context, "reverse_sequence", context.shape(node.outputs[0]), element, context.tensor(node.inputs[0]),
-                    context.tensor(node.inputs[1]))]
+    x, lengths = (context.tensor(value) for value in node.inputs)
+    return [compute(context, "reverse_sequence", context.shape(node.outputs[0]), element, x, lengths)]
 
 
 def trilu(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat
 from sparsec.graph.operators.epilogue import apply
