@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import ToolchainError
+from sparsec.machine.optional import hidden
 
 _ANY_CORE = 1  # TVM's affinity mode "big cores"
 
@@ -45,7 +46,8 @@ def load() -> Runtime:
     """
     libraries = folder()
     os.environ.setdefault("TVM_BIND_THREADS", "0")  # pinned workers of several processes would share the first cores
-    import tvm_ffi
+    with hidden("torch"):
+        import tvm_ffi
     for library in ("libtvm_runtime.so", "libtvm_runtime_extra.so"):
         ctypes.CDLL(str(libraries / library), ctypes.RTLD_GLOBAL)
     names = "ffi.ArrayGetItem", "runtime.config_threadpool", "runtime.NumThreads"

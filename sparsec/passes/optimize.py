@@ -7,6 +7,7 @@ quantisation nodes stay. Sum becomes Add.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -26,6 +27,7 @@ def run(model: ir.Model, _context: Context) -> Report:
     from onnxscript import optimizer
 
     before = Counter(node.op_type for node in model.graph)
+    names = {output.name: node.name for node in model.graph for output in node.outputs}
     for node in list(model.graph):
         if node.op_type == "Sum" and node.domain == "":
             _sum_to_adds(node)
@@ -41,6 +43,7 @@ def run(model: ir.Model, _context: Context) -> Report:
         raise ModelError(f"folding constants failed: {' '.join(str(cause).split())}; check the model in onnxruntime",
                          ) from error
     _register_constants(model.graph)
+    _name_again(model, names)
     infer(model, "the optimised model")
     removed = before - Counter(node.op_type for node in model.graph)
     return Report("optimize", bool(removed), {f"{kind} removed": count for kind, count in sorted(removed.items())})
@@ -50,8 +53,8 @@ def _register_constants(graph: ir.Graph) -> None:
     """Make initializers of the constants that onnxscript forgets, whose rules name them after their input only."""
     for node in graph.all_nodes():
         for index, value in enumerate(node.inputs):
-            if value is not None and value.const_value is not None and value.producer() is None and (
-                    graph.initializers.get(value.name or "") is not value and not value.is_graph_input()):
+            if (value is not None and value.const_value is not None and value.producer() is None
+                    and not value.is_initializer() and not value.is_graph_input()):
                 name = f"{rewrite.node_name(node)}.constant{index}"
                 node.replace_input_with(index, add_constant(graph, name, value.const_value.numpy()))
 
@@ -59,6 +62,15 @@ def _register_constants(graph: ir.Graph) -> None:
 def _should_fold(node: ir.Node) -> bool | None:
     """ConstantOfShape folds too; None leaves the decision to onnxscript."""
     return True if node.op_type == "ConstantOfShape" else None
+
+
+def _name_again(model: ir.Model, names: Mapping[str | None, str | None]) -> None:
+    """Gives nodes that took the place of others their names, by what they compute."""
+    kept = {node.name for node in model.graph}
+    for node in model.graph:
+        old = names.get(node.outputs[0].name)
+        if old and old not in kept and node.name not in names.values():
+            node.name = old
 
 
 def _sum_to_adds(node: ir.Node) -> None:

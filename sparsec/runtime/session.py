@@ -16,9 +16,10 @@ import numpy as np
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED, Constant
 from sparsec.backends.program import TensorSpec
+from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
-from sparsec.machine.memory import HOST, Memory, aligned
+from sparsec.machine.memory import HOST, Memory, aligned, carrier, element_type
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -86,9 +87,10 @@ class InferenceSession:
         self.threads = _allowed_threads(threads, manifest.threads)
         tvm_runtime.Pool.largest = max(tvm_runtime.Pool.largest, self.threads)
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
-        self._checks = [(spec.name, np.dtype(spec.dtype), spec.shape) for spec in self._inputs]
+        self._checks = [(spec.name, element_type(spec.dtype), spec.shape) for spec in self._inputs]
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
+        self._native = all(carrier(spec.dtype) == spec.dtype for spec in self._outputs)
         self._entry, self._parts = manifest.entry, manifest.parts
         self._memory = _memory_of(artifact)
         self._fetch = self._memory.fetch
@@ -148,11 +150,17 @@ class InferenceSession:
                     value = self._checked(name, dtype, shape, feeds)
                 buffer[...] = value
             results = self._call(engine)
-            return [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+            outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+            return outputs if self._native else self._viewed(outputs, wanted)
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
         finally:
             self._idle.append(engine)
+
+    def _viewed(self, outputs: Sequence[np.ndarray], wanted: Sequence[int]) -> list[np.ndarray]:
+        """Outputs in the element types of the model, which programs give as integers of as many bits."""
+        dtypes = [element_type(self._outputs[index].dtype) for index in wanted]
+        return [array.view(dtype) for array, dtype in zip(outputs, dtypes, strict=True)]
 
     def resident(self, feeds: Feeds) -> Callable[[], Any]:
         """A function that executes the model on these inputs where they are: what is left of `run` without copies.
@@ -185,14 +193,15 @@ class InferenceSession:
         """The wanted outputs where the entry function takes a part of the rows at a time."""
         values = [self._checked(*check, feeds) for check in self._checks]
         specs = [self._outputs[index] for index in wanted]
-        outputs = [np.empty(spec.shape, spec.dtype) for spec in specs]
+        outputs = [np.empty(spec.shape, element_type(spec.dtype)) for spec in specs]
         inputs, results = ([np.split(array, self._parts) for array in arrays] for arrays in (values, outputs))
         for part in range(self._parts):
             for buffer, pieces in zip(engine.buffers, inputs, strict=True):
                 buffer[...] = pieces[part]
             found = self._call(engine)
             for pieces, index in zip(results, wanted, strict=True):
-                pieces[part][...] = self._fetch(self._get_item(found, index), engine.reserved)
+                piece = self._fetch(self._get_item(found, index), engine.reserved)
+                pieces[part][...] = piece.view(pieces[part].dtype)
         return outputs
 
     def _bucket(self, feeds: Feeds) -> InferenceSession:
@@ -236,7 +245,7 @@ class InferenceSession:
         """A virtual machine that shares the library and the constants with the session's others."""
         shapes = [spec.shape if self._parts == 1 else (spec.shape[0] // self._parts, *spec.shape[1:])
                   for spec in self._inputs]
-        buffers = [aligned(shape, np.dtype(spec.dtype)) for shape, spec in zip(shapes, self._inputs, strict=True)]
+        buffers = [aligned(shape, element_type(spec.dtype)) for shape, spec in zip(shapes, self._inputs, strict=True)]
         tensors = [self._memory.place(buffer) for buffer in buffers]
         machine = self._module["vm_load_executable"]()
         machine["vm_initialization"](*self._memory.devices)
@@ -253,20 +262,15 @@ def check_machine(artifact: Artifact) -> None:
 
     """
     artifact.check_machine()
-    if artifact.manifest.archs:
-        from sparsec.backends.cuda import driver
-
-        for each in artifact.buckets:
-            driver.check(driver.probe(), each.manifest.archs, each.manifest.ptx)
+    backend = backend_named(artifact.manifest.target)
+    for each in artifact.buckets:
+        backend.check(each.manifest.needs)
 
 
 def _memory_of(artifact: Artifact) -> Memory:
     """Where the programs of the artifact's buckets keep their tensors."""
-    if not artifact.manifest.archs:
-        return HOST
-    from sparsec.backends.cuda import driver
-
-    first, *_ = [driver.open_memory(each.manifest.archs, each.manifest.ptx) for each in artifact.buckets]
+    backend = backend_named(artifact.manifest.target)
+    first, *_ = [backend.memory(each.manifest.needs) for each in artifact.buckets]
     return first
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import onnx_ir as ir
 import tvm
 
-from sparsec.backends.cpu.build import export, settings
+from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.planning import kernel_call
+from sparsec.backends.relax.export import export
 from sparsec.cost.option import Option
 from sparsec.errors import CalibrationError, ToolchainError, UsageError
 from sparsec.target import Target
@@ -44,6 +45,21 @@ class Remote:
         return f"rpc://{self.host}:{self.port}/{self.key}"
 
     @property
+    def machine(self) -> str:
+        """What the tuning log knows the servers by."""
+        return self.address
+
+    @property
+    def here(self) -> bool:
+        """Whole programs are not timed there."""
+        return False
+
+    @property
+    def workers(self) -> int:
+        """Kernels that are timed at once."""
+        return self.servers
+
+    @property
     def servers(self) -> int:
         """Servers that are registered now."""
         return sum(each["key"] == f"server:{self.key}" for each in self._tracker.summary()["server_info"])
@@ -56,8 +72,7 @@ class Remote:
 
         """
         call = kernel_call(node, option, target, threads)
-        rng = np.random.default_rng(0)
-        arrays = [*call.constants, *(rng.standard_normal(n, np.float32) for n in (*call.input_sizes, call.output_size))]
+        arrays = [*call.constants, *call.activations()]
         with settings(target) as llvm:
             executable = tvm.compile(call.kernel.with_attr("global_symbol", "main"), target=llvm)
         failures = []

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cuda.context import CudaContext
+from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.constants import scalar
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda import attention
 from sparsec.kernels.cuda.attention_params import CHUNK, AttentionParams, reject, tiled
+from sparsec.kernels.cuda.expressions import Kernel
 from sparsec.kernels.emit.projection import Projection
 
 op = relax.op
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
-    """Emit the attention; `node.meta["outside"]` is why it has no kernel of its own."""
+    """Emit the attention; its `OUTSIDE` is why it has no kernel of its own."""
     p = _params(node, context.half)
     if reason := reject(p):
-        node.meta["outside"] = reason
+        OUTSIDE.set(node, reason)
         return _by_steps(context, node)
     p = tiled(p, context.target.archs)
     sources = [_projection(value)[0] for value in node.inputs[:3]]
@@ -58,7 +59,7 @@ def _mask_shape(mask: ir.Value) -> tuple[int, int, int, int]:
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(p: AttentionParams) -> Any:
+def _kernel(p: AttentionParams) -> Kernel:
     """The kernel; attentions with equal parameters share the object, and so the compiled code."""
     return attention.build(p)
 

@@ -1,0 +1,90 @@
+"""TVM functions on the emulator: lower one as TVM's build does, then run what its host code launches, in order.
+
+    outputs = call(function, *inputs_and_outputs, seed=0)   # numpy arrays by position; outputs change in place
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import tvm
+from tvm import tirx
+from tvm.tirx.build import codegen_build, split_host_device_mods
+from tvm_ffi import structural_walk
+
+from tests.support.cuda.emulator.emulate import Library, compile_source
+
+TARGET = tvm.target.Target({"kind": "cuda", "arch": "sm_80"}, host="llvm")
+LAUNCH = "tirx.call_ffi_kernel"
+AXES = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch."""
+
+    kernel: str
+    grid: tuple
+    block: tuple
+    dynamic_shared: int
+
+
+@dataclass(frozen=True)
+class Program:
+    """A lowered function: CUDA source, launches in order, names of parameters, and scratch arrays of its own."""
+
+    source: str
+    launches: tuple
+    parameters: tuple
+    scratch: tuple
+
+    def run(self, arrays, seed=0, library=None):
+        """Run every launch on arrays in the order of the parameters; returns the launches' statistics."""
+        library = library or compiled(self.source)
+        arguments = dict(zip(self.parameters, arrays, strict=True))
+        arguments |= {name: np.full(shape, -1).astype(dtype) for name, shape, dtype in self.scratch}
+        return [library.run(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, arguments, seed)
+                for launch in self.launches]
+
+
+@cache
+def compiled(source) -> Library:
+    """The library of a source, loaded once."""
+    return compile_source(source)
+
+
+def call(function, *arrays, seed=0, pipeline="s_tir"):
+    """Lower a PrimFunc and run it; returns the statistics of its launches."""
+    return lower(function, pipeline).run(arrays, seed)
+
+
+def lower(function, pipeline="s_tir", target=TARGET):
+    """The program of a PrimFunc."""
+    parameters = tuple(p.name for p in function.params)
+    function = function.with_attr("global_symbol", "main").without_attr("tirx.private")
+    passes, _, finalize_device = tirx.get_tir_pipeline(pipeline)
+    with target:
+        module = passes(tirx.transform.BindTarget(target)(tvm.IRModule({"main": function})))
+    host, devices = split_host_device_mods(module)
+    (device,) = devices.values()
+    source = codegen_build(finalize_device()(device), target).inspect_source()
+    launches, scratch = [], []
+
+    def on_call(node):
+        if getattr(node.op, "name", "") == LAUNCH:
+            launches.append(_launch(node))
+
+    def on_allocation(node):
+        scratch.append((node.buffer.name, tuple(int(extent) for extent in node.buffer.shape), str(node.buffer.dtype)))
+
+    for func in host.functions.values():
+        structural_walk(func.body, [(tvm.ir.Call, on_call), (tirx.AllocBuffer, on_allocation)])
+    return Program(source, tuple(launches), parameters, tuple(scratch))
+
+
+def _launch(node):
+    """The launch of a host call: the kernel's name, its arguments, then the extents that the kernel asks for."""
+    tags = [str(tag) for tag in node.attrs.launch_params]
+    extents = dict(zip(tags, (int(extent) for extent in node.args[-len(tags):]), strict=True))
+    grid, block = (tuple(extents.get(f"{kind}Idx.{axis}", 1) for axis in AXES) for kind in ("block", "thread"))
+    return Launch(str(node.args[0].value), grid, block, extents.get("tirx.use_dyn_shared_memory", 0))
