@@ -51,7 +51,9 @@ def command(
     json: options.JsonFile = None,
 ) -> None:
     """Time a model: engines take turns, each in a process of its own."""
-    compiled = file is not None and _is_compiled(file)
+    from sparsec.artifact.file import is_artifact
+
+    compiled = file is not None and is_artifact(file)
     _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None)
     if file is None:
         bench_sweep(sweep or "", target, threads, plot, json)
@@ -94,11 +96,6 @@ def _check_uses(file: Path | None, against: Peer | None, precision: Precision | 
         raise UsageError("--profile times the layers of an ONNX model, without --against")
     if compiled and against is Peer.ONNXRUNTIME:
         raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
-
-
-def _is_compiled(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(2) == b"PK"
 
 
 def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: float, *, against: bool,
