@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from tests.graph.texts import model
+from tests.support.texts import model
 from tests.numbers.references import run_ours
 
 EPSILON = 1e-12

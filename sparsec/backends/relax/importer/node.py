@@ -127,7 +127,7 @@ def are_float(context: LoweringContext, *values: ir.Value | None) -> bool:
                for value in values if value is not None)
 
 
-HALVES = ("float16", "bfloat16")
+HALVES = ("float16",)
 
 
 def widened(context: LoweringContext, value: ir.Value | None) -> relax.Expr:
