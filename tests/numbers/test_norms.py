@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from tests.support.texts import model
 from tests.numbers.references import run_ours
+from tests.support.texts import model
 
 EPSILON = 1e-12
 TINY = "epsilon=0.000000000001"
