@@ -17,6 +17,7 @@ from tvm.sym.pattern import detect_linear_equation
 
 from sparsec.backends.cpu.vector_math import expand_functions
 from sparsec.backends.relax.context import HAND_WRITTEN
+from sparsec.backends.relax.ieee import keep_ieee
 from sparsec.kernels.emit.isa import Isa
 
 PARALLEL_ELEMENTS = 16384  # elements below which starting threads costs more than it saves
@@ -30,7 +31,7 @@ def schedule_kernels(isa: Isa) -> tvm.transform.Pass:
     def apply(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         for name, function in module.functions_items():
             if isinstance(function, tirx.PrimFunc) and HAND_WRITTEN not in function.attrs:
-                module[name] = expand_functions(schedule(function, isa.threads))
+                module[name] = expand_functions(keep_ieee(schedule(function, isa.threads)))
         return module
 
     return apply
