@@ -17,8 +17,8 @@ from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.layer import CpuProduct
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear
+from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
-from sparsec.kernels.cpu.rows.product import RowProduct
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.kernels.family import offers

@@ -107,7 +107,7 @@ def inputs_for(artifact: Artifact, path: Path | None) -> dict[str, np.ndarray]:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz file, replacing what was there at once."""
-    from sparsec.artifact.file import write_atomic
+    from sparsec.machine.files import write_atomic
 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
@@ -129,7 +129,7 @@ def check_folder(path: Path) -> None:
 
 def write_json(path: Path | None, value: Any) -> None:
     """Write a JSON file where one is asked for, replacing what was there at once."""
-    from sparsec.artifact.file import write_atomic
+    from sparsec.machine.files import write_atomic
 
     if path is not None:
         write_atomic(path, json.dumps(value, indent=1).encode() + b"\n")

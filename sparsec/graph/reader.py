@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError
-from sparsec.graph import functions, interface, sequences, sparse
+from sparsec.graph import functions, interface, older, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import bind
@@ -184,6 +184,8 @@ def _has_batched_scan(model: ir.Model) -> bool:
 def _convert(model: ir.Model) -> None:
     from onnxscript import version_converter
 
+    finish = older.preserve(model)
     with quiet():
         version_converter.convert_version(model, OPSET, fallback=True)
+    finish()
     model.ir_version = max(model.ir_version, IR_VERSION)

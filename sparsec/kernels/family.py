@@ -92,6 +92,10 @@ class Family(Generic[Product, Params, Hardware]):
     reference: Callable[[np.ndarray, np.ndarray, Params], np.ndarray]
     reject: Callable[[Product, Hardware], str | None] = accepts
 
+    def is_exact(self, option: Option) -> bool:
+        """Whether an option multiplies the numbers that the layer has, and not rounded ones."""
+        return self.precision in ("", "fp32") and option.codec in ("", "f32")
+
     def offers(self, layer: Product, target: Target, hardware: Hardware, precision: str) -> list[Option] | str:
         """The options for a layer, or the reason why there are none."""
         if self.precision and not allows(precision, self.precision):

@@ -6,9 +6,9 @@ import pytest
 from sparsec.backends.cpu.calls import call
 from sparsec.kernels.cpu import rows
 from sparsec.kernels.cpu.rows import gemv_int8, matvec_int8
+from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.cpu.rows.matvec_int8 import MOST_INPUTS
-from sparsec.kernels.cpu.rows.product import RowProduct
 from sparsec.target import resolve
 from tests.support.targets import compiled, isa
 

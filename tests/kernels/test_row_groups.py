@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.cpu.products import spmm
-from sparsec.kernels.cpu.products.product import Tiling
 from sparsec.kernels.cpu.products.stencil import linear
+from sparsec.kernels.cpu.products.walk import Tiling
 from sparsec.kernels.emit.epilogue import Epilogue
 
 

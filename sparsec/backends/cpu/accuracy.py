@@ -95,10 +95,10 @@ def _joined(seen: Sequence[LayerSamples]) -> LayerSamples:
 def layer_error(node: ir.Node, option: Option, seen: LayerSamples) -> float | None:
     """The largest error of the product of a kernel's operands over the product's largest magnitude.
 
-    None where the kernel computes in float32.
+    None where the kernel computes with the numbers of the layer.
     """
     family = FAMILIES[option.family]
-    if family.precision == "fp32" and option.codec == "f32":
+    if family.is_exact(option):
         return None
     weight = matrix_of(node)
     return relative_error(family.reference(weight, seen.columns, option.params), weight @ seen.columns)

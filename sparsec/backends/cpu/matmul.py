@@ -14,8 +14,8 @@ from sparsec.graph.layout import Tiled, layout_of
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
 from sparsec.kernels.cpu.products.stencil import linear
+from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
-from sparsec.kernels.cpu.rows.product import RowProduct
 from sparsec.kernels.emit.isa import Isa
 
 

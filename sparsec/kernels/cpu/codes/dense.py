@@ -51,12 +51,12 @@ def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -
     """Every tiling worth pricing."""
     s = layer.stencil
     blocks = [r for r in DENSE_BLOCKS if r <= s.outputs and (r + 1) * FOUR + 2 <= isa.registers][:2] or [1]
-    for size in {s.channels, max(FOUR, int(TILE_SHARE * target.l2_bytes) // (s.lanes * len(s.taps)) // FOUR * FOUR)}:
-        chunk = s.channels if size >= s.channels else -(-balanced(s.channels, size) // FOUR) * FOUR
+    size = max(FOUR, int(TILE_SHARE * target.l2_bytes) // (s.lanes * len(s.taps)) // FOUR * FOUR)
+    for chunk in {s.channels, min(s.channels, -(-balanced(s.channels, size) // FOUR) * FOUR)}:
         for block in blocks:
             params = DenseParams(Tiling(s, layer.finish, "direct", 1, chunk, isa.threads), block)
             yield Option("dense", "qgemm", f"V=1 chunk={chunk} R={block}", params, layer.weight.size,
-                         work(params, isa), "int8")
+                         work(params, isa))
 
 
 def recipe(params: DenseParams) -> Unstored:
@@ -152,4 +152,4 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
     return bring
 
 
-FAMILY = Family("qgemm", CodesProduct, ("dense",), "fp32", candidates, recipe, build, integer_product)
+FAMILY = Family("qgemm", CodesProduct, ("dense",), "", candidates, recipe, build, integer_product)

@@ -103,7 +103,7 @@ def _candidates(layer: CodesProduct, target: Target, isa: Isa, block: int) -> It
                 index = 4 if params.word == "int32" else 2
                 yield Option(format_of(block), f"qspmm/{tiling.mode}",
                              f"V={vectors} chunk={tiling.chunk} G={group}", params,
-                             nonzero * (block + index) + 4 * rows, work(params, nonzero, isa), "int8")
+                             nonzero * (block + index) + 4 * rows, work(params, nonzero, isa))
 
 
 def recipe(params: SparseParams) -> Unstored:
@@ -214,4 +214,4 @@ def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SparseParams, ste
                     store(acc, register, dot(load(acc, register, words), interleaved(rows, part), weights))
 
 
-FAMILY = Family("qspmm", CodesProduct, ("csr", "bcsr"), "fp32", candidates, recipe, build, integer_product)
+FAMILY = Family("qspmm", CodesProduct, ("csr", "bcsr"), "", candidates, recipe, build, integer_product)

@@ -1,7 +1,7 @@
 """Dense weight times dense activations: a register block of rows x vectors, for MatMul and Conv alike.
 
 The inner loop broadcasts one weight for each of `block` rows and multiplies it with `vectors` vectors of pixels, so
-that a step of K costs block + vectors loads for block * vectors FMAs. The walk is `product.py`'s.
+that a step of K costs block + vectors loads for block * vectors FMAs. The walk is `walk.py`'s.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
-from sparsec.kernels.cpu.products.product import Finish, Tiling, build_product
 from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors, tilings
+from sparsec.kernels.cpu.products.walk import Finish, Tiling, build_product
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
 from sparsec.kernels.family import Family, float_product

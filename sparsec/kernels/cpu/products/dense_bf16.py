@@ -2,7 +2,7 @@
 
 Neighbouring channels are interleaved on their way to the L1 cache, so that one vdpbf16ps multiplies a vector of pairs
 straight from memory. It needs AVX512_BF16; without it arithmetic bounds the dense product, and narrow inputs gain
-nothing. The walk is `product.py`'s.
+nothing. The walk is `walk.py`'s.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products import dense
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.narrow import narrow_tilings
-from sparsec.kernels.cpu.products.product import Finish, LoadTile, Stage, Tiling, build_product
 from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors
+from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling, build_product
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store, vectors_from

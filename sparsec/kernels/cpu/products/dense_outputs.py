@@ -18,9 +18,9 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.products.layer import StencilProduct
-from sparsec.kernels.cpu.products.product import clear_border, finish_vector
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tilings import L1_SHARES, balanced
+from sparsec.kernels.cpu.products.walk import clear_border, finish_vector
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose

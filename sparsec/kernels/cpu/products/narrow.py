@@ -9,10 +9,10 @@ from typing import Any
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products.layer import StencilProduct, nonzero_blocks
-from sparsec.kernels.cpu.products.product import Tiling
 from sparsec.kernels.cpu.products.spmm import ROW_BLOCKS, SpmmParams, format_of
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tilings import L1_SHARES, balanced, tile_vectors
+from sparsec.kernels.cpu.products.walk import Tiling
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 

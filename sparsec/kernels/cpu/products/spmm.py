@@ -2,7 +2,7 @@
 
 Within a chunk the kernel takes `group` row blocks with independent accumulators, and per iteration `unroll` non-zero
 blocks of each. Row blocks are sorted by their count in every chunk, so that a group's rows end together. Cost from
-L1: about (vectors + 1/2) / 2 cycles per non-zero where a core loads two vectors a cycle. The walk is `product.py`'s.
+L1: about (vectors + 1/2) / 2 cycles per non-zero where a core loads two vectors a cycle. The walk is `walk.py`'s.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products import load_four
 from sparsec.kernels.cpu.products.layer import StencilProduct, nonzero_blocks
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
-from sparsec.kernels.cpu.products.product import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.cpu.products.tilings import tile_vectors, tilings
+from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
 from sparsec.kernels.family import Family, float_product

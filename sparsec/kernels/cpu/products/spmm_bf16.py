@@ -22,8 +22,8 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products import load_four, spmm
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
-from sparsec.kernels.cpu.products.product import LoadTile, Stage, Tiling
 from sparsec.kernels.cpu.products.spmm import SpmmParams
+from sparsec.kernels.cpu.products.walk import LoadTile, Stage, Tiling
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, lanes_of, load, splat, store

@@ -25,9 +25,9 @@ from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products import spmm
 from sparsec.kernels.cpu.products.layer import Ranges, StencilProduct
 from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
-from sparsec.kernels.cpu.products.product import Finish, LoadTile, Stage, Tiling
 from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.tilings import L1_SHARES
+from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling
 from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_int8, integers_of, llvm_int8, rounding, tile_int8
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store

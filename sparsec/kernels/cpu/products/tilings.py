@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sparsec.kernels.cpu.products.layer import StencilProduct
-from sparsec.kernels.cpu.products.product import Tiling
 from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.cpu.products.walk import Tiling
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 

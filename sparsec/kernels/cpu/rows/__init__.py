@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows import bitmap_vector, csr_vector, gemv, gemv_int8, nm_vector, well, well_int8
-from sparsec.kernels.cpu.rows.product import RowProduct
+from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.family import Family
 from sparsec.target import Target

@@ -14,8 +14,8 @@ from typing import Any
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
-from sparsec.kernels.cpu.rows.product import BYTES, RowProduct, codecs, stored_product, too_many_rows, vectors_of
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family

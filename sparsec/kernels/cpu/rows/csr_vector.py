@@ -12,8 +12,8 @@ from typing import Any
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
-from sparsec.kernels.cpu.rows.product import RowProduct
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, registers
 from sparsec.kernels.family import Family, float_product

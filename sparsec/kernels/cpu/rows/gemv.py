@@ -14,8 +14,8 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
+from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows
-from sparsec.kernels.cpu.rows.product import BYTES, RowProduct, codecs, stored_product
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family

@@ -16,8 +16,8 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows import matvec_int8
+from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
-from sparsec.kernels.cpu.rows.product import RowProduct, too_many_rows
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, permute_bytes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, store
