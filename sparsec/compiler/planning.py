@@ -24,9 +24,6 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
         backend: the target's.
         judge: the backend's for the graph and the job's inputs; without one, no kernel is passed over for its error.
 
-    Raises:
-        UsageError: a layer cannot be projected as the options ask.
-
     """
     rows = []
     for index, node in enumerate(graph.graph):
