@@ -28,6 +28,8 @@ from sparsec.kernels.packing.recipe import Unstored, balanced
 from sparsec.kernels.packing.vnni import slots_of
 from sparsec.target import Target
 
+MOST_PIXELS = 24  # whose sums fit the registers
+
 
 @dataclass(frozen=True)
 class RowsWellParams:
@@ -44,7 +46,10 @@ def reject(_layer: object, isa: Isa) -> str | None:
 
 def reject_image(layer: CodesProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer on an instruction set, or None."""
-    return rows_image.reject(layer, isa) or reject(layer, isa)
+    refused = rows_image.reject(layer, isa) or reject(layer, isa)
+    if refused is None and layer.image is not None and len(layer.image.pixels) > MOST_PIXELS:
+        return f"the sums of {len(layer.image.pixels)} pixels do not fit the registers"
+    return refused
 
 
 def candidates(layer: RowsProduct, _target: Target, _isa: Isa, _precision: str) -> Iterator[Option]:
