@@ -131,14 +131,14 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001 - a conditio
 
 
 def _check_types(manifest: Manifest) -> None:
-    """Raises ValueError where names are no texts, or a tensor is none of plain numbers."""
+    """Raises ValueError where names are no texts, or a tensor is not of plain numbers."""
     texts = (manifest.sparsec, manifest.tvm, manifest.platform, manifest.target, manifest.entry, *manifest.features)
-    require(all(isinstance(text, str) for text in texts) and manifest.threads > 0, "a name or number is none")
-    require(all(re.fullmatch(r"sm_\d+a?", arch) for arch in manifest.archs), "an architecture is none")
+    require(all(isinstance(text, str) for text in texts) and manifest.threads > 0, "a name or number is wrong")
+    require(all(re.fullmatch(r"sm_\d+a?", arch) for arch in manifest.archs), "an architecture is unknown")
     for spec in (*manifest.inputs, *manifest.outputs):
         named = isinstance(spec.name, str) and isinstance(spec.dtype, str) and spec.dtype not in ("O", "object")
         require(named and all(isinstance(size, int) and size >= 0 for size in spec.shape),
-                 f"'{spec.name}' is no tensor")
+                 f"'{spec.name}' is not a tensor of plain numbers")
         require(manifest.parts == 1 or (manifest.parts > 1 and len(spec.shape) > 0
                                         and spec.shape[0] % manifest.parts == 0),
                 f"the rows of '{spec.name}' do not divide into {manifest.parts} parts")
