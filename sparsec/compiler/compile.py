@@ -35,6 +35,7 @@ from sparsec.formats import CODECS
 from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, random_feeds, split_samples
 from sparsec.graph.sizes import Shapes, fixed
+from sparsec.machine.turns import one_at_a_time
 from sparsec.passes.context import Context, Report
 from sparsec.passes.strip import StripReport, as_dict
 from sparsec.runtime.session import InferenceSession
@@ -57,6 +58,7 @@ Progress = Callable[[str, float], None]
 """Called with the name of the step that begins or goes on and the estimated share of the work done, 0 to 1."""
 
 
+@one_at_a_time
 @for_every_bucket
 def compile(  # noqa: A001 - the name that users know from other compilers
     model: reader.Source,
