@@ -30,18 +30,16 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from sparsec.backends.cpu.planning import layer_options, prepare
 from sparsec.bench.formats import linear_layer, regret
-from sparsec.compiler.pipeline import run_passes
-from sparsec.cost.calibration import Calibration, calibration_of
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.option import Option
-from sparsec.cost.plan import Candidate, best_by_format, choose, hopeless
+from sparsec.cost.plan import Candidate, Choice, best_by_format, choose, hopeless
 from sparsec.cost.roofline import Rates
 from sparsec.graph import reader
 from sparsec.graph.constants import constant
-from sparsec.passes.context import Context
-from sparsec.target import Target, resolve
 
+OPTIONS = CompileOptions("cpu", tune="off")
 TRIALS, MORE = 6, 4  # families and kernels of each that measuring may choose among
 STRANGERS, NEAR = 4, 1.6  # kernels drawn among those within so many times the best prediction
 ROUNDS = 3
@@ -58,6 +56,17 @@ class Case:
 
     key: dict[str, Any]
     node: ir.Node
+    prepared: Prepared
+
+    @property
+    def choice(self) -> Choice:
+        """What the cost model chooses."""
+        job = self.prepared.job
+        return choose("", self.prepared.backend.options(self.node, job), machine=job.calibration.machine)
+
+    def prepare(self, option: Option) -> Callable[[], float]:
+        """An option compiled, to be timed."""
+        return self.prepared.backend.prepare(self.node, option, self.prepared.job)
 
 
 @dataclass(frozen=True)
@@ -86,12 +95,10 @@ def main() -> None:
     parser.add_argument("--under", type=shlex.split, default=[], metavar="COMMAND")
     parser.add_argument("--seconds", type=float, default=math.inf, help="stop after so long, to go on another time")
     arguments = parser.parse_args()
-    target, end = resolve("cpu"), time.monotonic() + arguments.seconds
-    calibration = calibration_of(target, 1)
-    log = read(arguments.log)
-    cases = grid(arguments) if arguments.grid else layers(arguments.models, target)
+    end, log = time.monotonic() + arguments.seconds, read(arguments.log)
+    cases = grid(arguments) if arguments.grid else layers(arguments.models)
     rows: list[Row] = []
-    for batch in batches(cases, target, calibration, log, rows):
+    for batch in batches(cases, log, rows):
         with arguments.log.open("a") as file:
             for job, seconds in zip(batch, timed(batch, arguments.under), strict=True):
                 known = log.get(job.name, {})
@@ -101,7 +108,7 @@ def main() -> None:
         print(f"{len(rows)} layers", file=sys.stderr, flush=True)
         if time.monotonic() > end:
             break
-    print(f"rates: {calibration.source}")
+    print(f"rates: {OPTIONS.backend.calibration(OPTIONS.resolved_target, 1).source}")
     report(rows)
 
 
@@ -113,18 +120,17 @@ def read(path: Path) -> dict[str, Times]:
     return {json.dumps(line["case"]): line["us"] for line in lines}
 
 
-def layers(models: Sequence[Path], target: Target) -> Iterator[Case]:
+def layers(models: Sequence[Path]) -> Iterator[Case]:
     """The layers of models; of several that are equal but for the places of their zeros, the first."""
     seen = set()
     for path in models:
-        graph = reader.load(path)
-        run_passes(graph, Context(target))
-        for node in graph.graph:
-            for option in layer_options(node, target, 1)[:1]:
+        prepared = prepare(path, OPTIONS)
+        for node in prepared.graph.graph:
+            for option in prepared.backend.options(node, prepared.job)[:1]:
                 key = {"model": path.stem, "layer": node.name or node.op_type}
                 same = (path.stem, repr(option.params), f"{nonzeros(node):.1e}")
                 if same not in seen:
-                    yield Case(key, node)
+                    yield Case(key, node, prepared)
                 seen.add(same)
 
 
@@ -137,15 +143,15 @@ def nonzeros(node: ir.Node) -> int:
 
 def grid(arguments: argparse.Namespace) -> Iterator[Case]:
     """Every layer shape of the models at every number of rows and sparsity, shuffled: a part of a run is a sample."""
-    target, shapes = resolve("cpu"), dict.fromkeys(shape for path in arguments.models for shape in shapes_of(path))
+    shapes = dict.fromkeys(shape for path in arguments.models for shape in shapes_of(path))
     places = [(shape, rows) for shape in shapes for rows in arguments.rows]
     for index in np.random.default_rng(0).permutation(len(places)):
         shape, rows = places[index]
         for sparsity in arguments.sparsity:
             key = {"layer": str(shape), "rows": rows, "sparsity": sparsity}
-            graph = reader.load(remade(shape, rows, sparsity))
-            run_passes(graph, Context(target))
-            yield from (Case(key, node) for node in graph.graph if layer_options(node, target, 1))
+            prepared = prepare(remade(shape, rows, sparsity), OPTIONS)
+            yield from (Case(key, node, prepared) for node in prepared.graph.graph
+                        if prepared.backend.options(node, prepared.job))
 
 
 def shapes_of(path: Path) -> Iterator[Shape]:
@@ -195,20 +201,19 @@ class Job:
         return json.dumps(self.case.key)
 
 
-def batches(cases: Iterator[Case], target: Target, calibration: Calibration, log: dict[str, Times],
-            rows: list[Row]) -> Iterator[list[Job]]:
+def batches(cases: Iterator[Case], log: dict[str, Times], rows: list[Row]) -> Iterator[list[Job]]:
     """The cases that have to be timed; those whose times the log has go to `rows`."""
     batch: list[Job] = []
     for case in cases:
-        choice = choose("", layer_options(case.node, target, 1), machine=calibration.machine)
-        job = Job(case, [choice.winner, *choice.losers], calibration.machine, [], [])
+        choice = case.choice
+        job = Job(case, [choice.winner, *choice.losers], choice.machine, [], [])
         known = log.get(job.name, {})
         try:
             rows.append(judged(job, known))
             continue
         except KeyError:
             short = shortlist(job.candidates, [each.option for each in best_by_format(choice)])
-        batch.append(replace(job, short=short, functions=[prepare(case.node, each, target, 1) for each in short]))
+        batch.append(replace(job, short=short, functions=[case.prepare(each) for each in short]))
         if sum(len(each.short) for each in batch) >= BATCH:
             yield batch
             batch = []
@@ -218,7 +223,7 @@ def batches(cases: Iterator[Case], target: Target, calibration: Calibration, log
 
 def name_of(option: Option) -> str:
     """What the log knows a kernel by."""
-    return f"{option.format} {option.kernel} {option.detail}"
+    return f"{option.name} {option.kernel} {option.detail}"
 
 
 def shortlist(candidates: Sequence[Candidate], formats: Sequence[Option]) -> list[Option]:
@@ -227,7 +232,7 @@ def shortlist(candidates: Sequence[Candidate], formats: Sequence[Option]) -> lis
     limit = max(NEAR * candidates[0].predicted_s, hopeless(candidates[0].predicted_s))
     near = [each.option for each in candidates if each.predicted_s < limit]
     for option in near:
-        families.setdefault((option.format, option.kernel), []).append(option)
+        families.setdefault((option.name, option.kernel), []).append(option)
     likely = [option for members in list(families.values())[:TRIALS] for option in members[:MORE]]
     drawn = np.random.default_rng(0).permutation(len(near))[:STRANGERS]
     return list({id(option): option for option in (*likely, *formats, *(near[i] for i in drawn))}.values())
@@ -275,7 +280,7 @@ def running(command: Sequence[str]) -> Iterator[None]:
 def row(candidate: Candidate) -> Row:
     """A timed kernel."""
     option = candidate.option
-    return {"format": option.format, "runs_as": option.format, "kernel": option.kernel, "detail": option.detail,
+    return {"format": option.name, "runs_as": option.name, "kernel": option.kernel, "detail": option.detail,
             "predicted_us": candidate.predicted_s * 1e6, "measured_us": candidate.measured_us}
 
 

@@ -135,6 +135,11 @@ def resolve(name: str | Target) -> Target:
     return _FIXED[name]
 
 
+def kind_of(name: str) -> str:
+    """The kind of the target of a name: what it begins with."""
+    return name.partition("-")[0]
+
+
 def cuda_archs(name: str) -> tuple[str, ...]:
     """The architectures that the name of a CUDA target lists, none for another target's."""
     if not name.startswith("cuda-"):

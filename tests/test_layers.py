@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent / "sparsec"
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent / "sparsec"
 BASE = {"errors", "target"}
 LAYERS = {
     "errors": set(),
@@ -50,3 +51,50 @@ def test_imports_point_one_way(path):
 def test_only_models_imports_torch():
     users = {p.relative_to(ROOT).parts[0] for p in ROOT.rglob("*.py") if "import torch" in p.read_text()}
     assert users <= {"models"}
+
+
+SIBLINGS = {  # of the folder, those that may not know each other at all
+    "backends": {"accelerators", "cpu", "cuda"},
+    "kernels": {"cpu", "cuda"},
+}
+
+
+def imported_modules(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sparsec"):
+            for alias in node.names:
+                whole = ROOT.parent.joinpath(*node.module.split("."), alias.name)
+                module = whole if whole.is_dir() or whole.with_suffix(".py").exists() else whole.parent
+                yield module.relative_to(ROOT).parts
+
+
+def sibling_imports():
+    """(folder, importer, imported) wherever modules below a folder's entry import below another of its entries."""
+    for path in ROOT.rglob("*.py"):
+        own = path.relative_to(ROOT).with_suffix("").parts
+        for other in imported_modules(path):
+            depth = next((i for i, (a, b) in enumerate(zip(own, other, strict=False)) if a != b), None)
+            if depth is not None:
+                yield ".".join(own[:depth]), own[depth], other[depth]
+
+
+def test_no_two_siblings_import_each_other():
+    edges = set(sibling_imports())
+    assert not {edge for edge in edges if (edge[0], edge[2], edge[1]) in edges}
+
+
+@pytest.mark.parametrize("folder", SIBLINGS)
+def test_alternatives_know_nothing_of_each_other(folder):
+    assert not {(a, b) for where, a, b in sibling_imports() if where == folder and {a, b} <= SIBLINGS[folder]}
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda p: str(p.relative_to(TESTS)))
+def test_tests_share_only_what_is_support(path):
+    own = path.relative_to(TESTS).parts[0]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tests"):
+            _, folder, *rest = (*node.module.split("."), node.names[0].name)
+            assert folder in ("support", own), f"{node.module} is shared: move it to tests/support"
+            assert not any(part.startswith("test_") for part in rest), f"{node.module} is a test"
+            found = TESTS.parent.joinpath(*node.module.split("."))
+            assert found.is_dir() or found.with_suffix(".py").exists(), f"there is no {node.module}"

@@ -64,6 +64,14 @@ class Artifact:
     report: dict[str, Any]
     others: tuple[Artifact, ...] = ()
 
+    def __repr__(self) -> str:
+        """One line, however large the model."""
+        manifest = self.manifest
+        signature = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in manifest.inputs)
+        buckets = f", {len(self.buckets)} buckets" if self.others else ""
+        return (f"<sparsec.Artifact for {manifest.target}, {manifest.threads} thread(s), inputs {signature}{buckets}, "
+                f"{len(self.library) + len(self.weights):,} bytes>")
+
     @property
     def buckets(self) -> tuple[Artifact, ...]:
         """One artifact for every combination of shapes that the model was compiled for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,11 @@ class Manifest:
     archs: tuple[str, ...] = ()
     ptx: tuple[int, ...] = ()
     parts: int = 1
+
+    @property
+    def needs(self) -> Mapping[str, Sequence[str | int]]:
+        """What the target's backend checks before the program is opened."""
+        return {"archs": self.archs, "ptx": self.ptx}
 
 
 def read(fields: dict[str, Any]) -> Manifest:

@@ -15,7 +15,6 @@ from sparsec.backends.cpu.planning import prepare_call
 from sparsec.backends.relax.context import KernelCall
 from sparsec.cost.option import Option
 from sparsec.cost.roofline import DENSITIES, PIXELS, Machine
-from sparsec.formats import CODECS
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear
 from sparsec.kernels.cpu.rows.matvec import Matvec
@@ -62,8 +61,7 @@ def _ratios(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
 
 def _league(option: Option) -> tuple[bool, str]:
     """Whether the weight is dense, and how its values are stored: what decides beside the time which kernel runs."""
-    words = option.format.split()
-    return words[0] == "dense", words[-1] if words[-1] in CODECS else "f32"
+    return option.is_dense, option.codec
 
 
 def _typical(ratios: Sequence[tuple[float, float]]) -> float:

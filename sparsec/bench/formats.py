@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,17 +11,15 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from sparsec.backends.cpu.planning import layer_options, measure
-from sparsec.compiler.pipeline import run_passes
-from sparsec.cost.calibration import Calibration
-from sparsec.cost.option import Option
-from sparsec.cost.plan import Candidate, Choice, best_by_format, choose
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.planning import timer, weight_of
+from sparsec.compiler.prepare import prepare
+from sparsec.cost.plan import Candidate, Choice, Measure, best_by_format, choose
 from sparsec.cost.tuning import TuningLog
 from sparsec.errors import UsageError
 from sparsec.formats import FORMATS
 from sparsec.formats.storage import as_matrix
 from sparsec.graph import reader
-from sparsec.passes.context import Context
 from sparsec.target import Target
 
 SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -29,7 +27,7 @@ SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
 def time_model(model: reader.Source, target: Target, *, threads: int = 1,
-               shapes: Mapping[str, Sequence[int]] | None = None, calibration: Calibration, trials: int = 1,
+               shapes: Mapping[str, Sequence[int]] | None = None, trials: int = 1,
                progress: Callable[[float], None] = lambda _share: None) -> list[dict[str, Any]]:
     """Every layer's formats, measured.
 
@@ -38,7 +36,6 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
         target: this machine.
         threads: threads of a kernel.
         shapes: full shapes of inputs with symbolic dimensions.
-        calibration: the rates that the model's choice is made with.
         trials: how many of the best predicted options are timed beside the best of every format.
         progress: told of the share of the work done.
 
@@ -51,30 +48,28 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
         UsageError: the target's kernels cannot be timed here.
 
     """
-    if target.kind != "cpu":
+    options = CompileOptions(target, threads=threads, shapes=shapes)
+    if options.backend.measurer(target) is None:
         raise UsageError(f"the formats of target '{target.name}' cannot be timed here; choose a cpu target; on a GPU "
                          "bench/cuda_bench.py times those of linear layers")
-    graph = reader.load(model, shapes=shapes)
-    run_passes(graph, Context(target))
-    log, rows = TuningLog(None, float("inf")), []  # equal layers are timed once
-    for index, node in enumerate(graph.graph):
-        progress(index / len(graph.graph))
-        if options := layer_options(node, target, threads):
-            timed = partial(log.time, target=target, threads=threads,
-                            measure=partial(measure, node, target=target, threads=threads))
-            choice = choose(node.name or node.op_type, options, threads=threads, machine=calibration.machine)
+    prepared = prepare(model, options)
+    job = replace(prepared.job, log=TuningLog(None, float("inf")))  # equal layers are timed once
+    rows = []
+    for index, node in enumerate(prepared.graph.graph):
+        progress(index / len(prepared.graph.graph))
+        if offers := prepared.backend.options(node, job):
+            timed = timer(node, job)
+            assert timed is not None  # there is a measurer
+            choice = choose(node.name or node.op_type, offers, threads=threads, machine=job.calibration.machine)
             rows.append(_layer(node, choice, trials, timed))
     return rows
 
 
-def _layer(node: ir.Node, choice: Choice, trials: int, timed: Callable[[Option], float | None]) -> dict[str, Any]:
-    value = node.inputs[1]
-    assert value is not None
-    assert value.const_value is not None  # the backend has options for constant weights only
-    weight = value.const_value.numpy()
-    kernels = {each.option.format: _kernel(each, timed) for each in best_by_format(choice)}
+def _layer(node: ir.Node, choice: Choice, trials: int, timed: Measure) -> dict[str, Any]:
+    weight = weight_of(node)
+    kernels = {each.option.name: _kernel(each, timed) for each in best_by_format(choice)}
     others = [_kernel(each, timed) for each in (choice.winner, *choice.losers)[:trials]]
-    chosen = kernels[choice.winner.option.format]
+    chosen = kernels[choice.winner.option.name]
     stored = {name: form.encode(weight).nbytes for name, form in FORMATS.items()
               if form.reject(as_matrix(weight)) is None}
     return {
@@ -88,11 +83,11 @@ def _layer(node: ir.Node, choice: Choice, trials: int, timed: Callable[[Option],
     }
 
 
-def _kernel(candidate: Candidate, timed: Callable[[Option], float | None]) -> dict[str, Any]:
+def _kernel(candidate: Candidate, timed: Measure) -> dict[str, Any]:
     option = candidate.option
     seconds = timed(option)
     assert seconds is not None  # the budget is endless
-    return {"format": option.format, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
+    return {"format": option.name, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
             "predicted_us": candidate.predicted_s * 1e6, "measured_us": seconds * 1e6}
 
 
@@ -107,15 +102,14 @@ def linear_layer(outputs: int, inputs: int, rows: int, sparsity: float, seed: in
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
-def sweep(sizes: tuple[int, int, int], target: Target, *, threads: int = 1, calibration: Calibration,
+def sweep(sizes: tuple[int, int, int], target: Target, *, threads: int = 1,
           progress: Callable[[float], None] = lambda _share: None) -> list[dict[str, Any]]:
     """The formats of a linear layer of M outputs, K inputs and N rows at every one of `SWEPT`: `time_model`'s rows."""
     outputs, inputs, rows = sizes
     points = []
     for index, sparsity in enumerate(SWEPT):
         progress(index / len(SWEPT))
-        layers = time_model(linear_layer(outputs, inputs, rows, sparsity), target, threads=threads,
-                            calibration=calibration)
+        layers = time_model(linear_layer(outputs, inputs, rows, sparsity), target, threads=threads)
         points += [{"sparsity": sparsity, **layer} for layer in layers]
     return points
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -11,7 +12,8 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
-from sparsec.bench.engines import ENGINES, Feeds, Timer
+from sparsec.backends.job import Feeds
+from sparsec.bench.engines import ENGINES, Timer
 from sparsec.errors import SparsecError
 
 ROUNDS = 5
@@ -108,6 +110,7 @@ class _Worker:
 
 def _serve(connection: Connection, engine: str, file: str, feeds: Feeds, threads: int) -> None:
     """In the worker: answer every period received with the times of its runs, or with what went wrong."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that asks ends this one
     try:
         timer = ENGINES[engine](file, feeds, threads)
         while True:

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu.profile import KernelTime
-from sparsec.compiler.compile import check_choices
-from sparsec.compiler.pipeline import SIMPLIFY, SPECIALISE, run_passes
-from sparsec.compiler.planning import Job, observed, plan
-from sparsec.cost.calibration import calibration_of
-from sparsec.cost.gpu import Device
-from sparsec.cost.option import GpuWork, Work
-from sparsec.cost.plan import choose
-from sparsec.cost.roofline import Machine
-from sparsec.cost.tuning import TuningLog, default_path
-from sparsec.errors import InputError, UsageError
+from sparsec.backends.job import Feeds, Job
+from sparsec.compiler.options import CompileOptions, Progress
+from sparsec.compiler.planning import plan, weight_of
+from sparsec.compiler.prepare import prepare
+from sparsec.cost.plan import CHOICE, Choice
+from sparsec.errors import UsageError
 from sparsec.graph import reader
-from sparsec.graph.compare import Feeds, random_feeds
 from sparsec.graph.shapes import static_shape
-from sparsec.passes.context import Context
-from sparsec.target import machine_features, resolve
-
-TUNE_SECONDS = 45.0
-"""What measuring kernels may take in all, where a compilation has not done it yet."""
-
-Progress = Callable[[str, float], None]
+from sparsec.target import machine_features
 
 
 @dataclass(frozen=True)
@@ -41,30 +28,15 @@ class Layer:
     Attributes:
         format: how its weight is stored.
         flops: floating-point operations on non-zeros of one run.
-        work: what the kernel moves.
+        nbytes: bytes that come from beyond the L1 cache of a CPU, or from the memory of a GPU.
+        least_s: the seconds that the busiest of arithmetic units, caches and memory needs at least.
 
     """
 
     format: str
     flops: float
-    work: Work | GpuWork
-
-    @property
-    def nbytes(self) -> float:
-        """Bytes that come from beyond the L1 cache of a CPU, or from the memory of a GPU."""
-        return self.work.nbytes if isinstance(self.work, GpuWork) else (
-            self.work.l2_bytes + self.work.l3_bytes + self.work.memory_bytes)
-
-    def least_seconds(self, job: Job) -> float:
-        """The time that the busiest of arithmetic units, caches and memory needs at least."""
-        machine, threads = job.calibration.machine, job.threads
-        if isinstance(self.work, GpuWork):
-            assert isinstance(machine, Device)
-            return max(machine.memory(self.work), self.flops / (2 * machine.mma_per_s))
-        assert isinstance(machine, Machine)
-        return max(self.flops / (2 * (job.target.lanes or 1) * machine.fmas_per_s * threads),
-                   self.work.l2_bytes / (machine.l2_bytes_per_s * threads),
-                   self.work.l3_bytes / machine.l3_bytes_per_s + self.work.memory_bytes / machine.memory_bytes_per_s)
+    nbytes: float
+    least_s: float
 
 
 def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 1,
@@ -75,8 +47,8 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
     Returns:
         "precision"; "rates": where the machine's rates come from; "layers": in the order of execution a row for every
         layer, and for every kernel of something else; "total_us". Where a batch runs in shares of its rows, times are
-        those of all of them. The roofline of a layer is `Layer.least_seconds` as a share of the measured time; it and
-        what counts weights are None for something else.
+        those of all of them. The roofline of a layer is `Layer.least_s` as a share of the measured time; it and what
+        counts weights are None for something else.
 
     Raises:
         UsageError: the target is another machine, or knows no such precision.
@@ -84,86 +56,46 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
         SparsecError: as `sparsec.compile`.
 
     """
-    resolved = resolve(target)
-    if resolved.features - machine_features() or resolved.kind not in PROFILES:
+    options = CompileOptions(target, threads=threads, shapes=shapes, precision=precision, inputs=feeds)
+    backend, resolved = options.backend, options.resolved_target
+    if resolved.features - machine_features() or not backend.profiles:
         raise UsageError(f"kernels for target '{resolved.name}' do not run here; profile with --target cpu")
-    backend = check_choices(resolved, threads=threads, precision=precision)
-    precision = precision or next(iter(backend.precisions))
-    progress("read", 0.0)
-    graph = reader.load(model, shapes=shapes)
-    context = Context(resolved)
-    run_passes(graph, context, passes=SIMPLIFY)
-    if feeds is not None:
-        _check(feeds, graph)
-    generated, calibration = random_feeds(graph), calibration_of(resolved, threads)
-    job = Job(resolved, threads, precision, project_2of4=False, optimize="latency", codec="f32", generated=[generated],
-              real=[] if feeds is None else [feeds], limit=backend.precisions[precision],
-              log=TuningLog(default_path(), TUNE_SECONDS), remote=None, calibration=calibration, strict_ieee=False,
-              announce=lambda step, share=0.0: progress(step, 0.1 + 0.6 * share))
-    graph, batch = backend.divide(graph, job, context)
-    run_passes(graph, context, passes=SPECIALISE)
-    parts = 1 if batch is None else batch.parts
-    job = job if batch is None else batch.job(graph, job)
+
+    def announce(step: str, part: float = 0.0) -> None:
+        progress(step, 0.0 if step == "read" else 0.1 + 0.6 * part)
+
+    prepared = prepare(model, options, divided=True, announce=announce)
+    graph, job = prepared.graph, prepared.part
+    plan(graph, job, backend, backend.judge(graph, job))
     seconds: dict[str, float] = {}
-    for each in PROFILES[resolved.kind](graph, job, (*job.real, *job.generated)[0]):
+    for each in backend.profile(graph, job, (*job.real, *job.generated)[0]):
         name = each.node or each.kernel
         seconds[name] = seconds.get(name, 0.0) + each.seconds
-    layers = {choice.layer: Layer(choice.winner.option.format, _flops(node), choice.winner.option.work)
-              for node in graph.graph if (choice := node.meta.get("choice"))}
-    total = sum(seconds.values())
-    rows = [{"layer": name, "us": parts * spent * 1e6, "share": spent / total, **_rates(layers.get(name), spent, job)}
+    layers = {choice.layer: _layer(node, choice, job) for node in graph.graph if (choice := CHOICE.get(node))}
+    total, parts = sum(seconds.values()), 1 if prepared.batch is None else prepared.batch.parts
+    rows = [{"layer": name, "us": parts * spent * 1e6, "share": spent / total, **_rates(layers.get(name), spent)}
             for name, spent in seconds.items()]
-    return {"precision": precision, "rates": calibration.source, "layers": rows, "total_us": parts * total * 1e6}
+    return {"precision": job.precision, "rates": job.calibration.source, "layers": rows,
+            "total_us": parts * total * 1e6}
 
 
-def _profile_cpu(graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
-    """Choose kernels as a compilation does, and time them."""
-    from sparsec.backends.cpu.lower import lower
-    from sparsec.backends.cpu.profile import profile
-
-    plan(graph, job, observed(graph, job) if job.precision != "fp32" else {})
-    lowered = lower(graph, job.target, job.threads, job.precision)
-    job.announce("profile", 1.0)
-    return profile(lowered, feeds)
-
-
-def _profile_cuda(graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
-    """Choose kernels as a compilation does, and time them."""
-    from sparsec.backends.cuda.lower import lower
-    from sparsec.backends.cuda.model import plan as plan_gpu
-    from sparsec.backends.cuda.profile import profile
-
-    plan_gpu(graph, job.target, job.precision, partial(choose, machine=job.calibration.machine), job.announce)
-    lowered = lower(graph, job.target, job.precision)
-    job.announce("profile", 1.0)
-    return profile(lowered, feeds)
-
-
-PROFILES: dict[str, Callable[[ir.Model, Job, Feeds], list[KernelTime]]] = {"cpu": _profile_cpu, "cuda": _profile_cuda}
-"""By the kind of target: plans a rewritten graph and times its kernels."""
+def _layer(node: ir.Node, choice: Choice, job: Job) -> Layer:
+    """A layer with what its kernel does, and what the machine's rates make of that."""
+    option, flops, machine = choice.winner.option, _flops(node), job.calibration.machine
+    return Layer(option.name, flops, machine.nbytes(option.work),
+                 machine.least_seconds(option.work, flops, job.target.lanes, job.threads))
 
 
 def _flops(node: ir.Node) -> float:
     """Two for every non-zero of the weight and every position of the output that it contributes to."""
-    value = node.inputs[1]
-    assert value is not None
-    assert value.const_value is not None  # the plan has options for constant weights only
-    weight = value.const_value.numpy()
+    weight = weight_of(node)
     positions: int = math.prod(static_shape(node.outputs[0]) or ()) // weight.shape[0]
     return 2.0 * int(np.count_nonzero(weight)) * positions
 
 
-def _check(feeds: Feeds, graph: ir.Model) -> None:
-    expected = {value.name: f"{value.dtype.numpy().name} {list(static_shape(value) or ())}"
-                for value in graph.graph.inputs if value.dtype is not None}
-    given = {name: f"{array.dtype.name} {list(array.shape)}" for name, array in feeds.items()}
-    if given != expected:
-        raise InputError(f"the model takes the inputs {expected}; given: {given}")
-
-
-def _rates(layer: Layer | None, seconds: float, job: Job) -> dict[str, Any]:
+def _rates(layer: Layer | None, seconds: float) -> dict[str, Any]:
     """What a row says of a layer beside its time."""
     if layer is None:
         return {"format": None, "gflops": None, "bytes": None, "roofline": None}
     return {"format": layer.format, "gflops": layer.flops / seconds / 1e9, "bytes": layer.nbytes,
-            "roofline": layer.least_seconds(job) / seconds}
+            "roofline": layer.least_s / seconds}

@@ -11,14 +11,15 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from sparsec.bench.engines import onnxruntime_for, own_engines, require_gpu
+from sparsec.backends.registry import backend_named, backend_of
+from sparsec.bench.engines import onnxruntime_for, own_engines
 from sparsec.bench.latency import Latency, measure, ratio
 from sparsec.cli import options, tables
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
-from sparsec.target import cuda_archs, resolve
+from sparsec.target import resolve
 
 
 class Peer(Enum):
@@ -63,7 +64,8 @@ def command(
         "target": target, "threads": threads, "shapes": options.parse_shapes(shapes),
         "precision": precision and precision.value}
     if not compiled:
-        require_gpu(resolve(target))
+        resolved = resolve(target)
+        backend_of(resolved).require(resolved)
     if profile:
         _profile(file, json, feeds=options.read_arrays(feeds) if feeds else None, **compiling)
         return
@@ -104,14 +106,13 @@ def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: 
              ) -> list[Latency]:
     """Time an artifact that is `file` or compiled from it, the latter beside onnxruntime."""
     from sparsec.artifact.file import Artifact
-    from sparsec.backends.cuda import driver
 
     artifact = Artifact.load(path)
-    if archs := cuda_archs(artifact.manifest.target):
-        driver.check(driver.probe(), archs, artifact.manifest.ptx)
-    files = dict.fromkeys(own_engines(archs), str(path))
+    backend = backend_named(artifact.manifest.target)
+    backend.check(artifact.manifest.needs)
+    files = dict.fromkeys(own_engines(backend), str(path))
     if against and path != file:
-        files[onnxruntime_for(archs)] = str(file)
+        files[onnxruntime_for(backend)] = str(file)
     arrays = options.read_arrays(feeds) if feeds else _random_feeds(artifact.graph)
     return measure(files, arrays, threads=threads, seconds=seconds)
 
@@ -122,8 +123,8 @@ def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
 
     figures = show_progress(lambda progress: profile_layers(file, progress=progress, **arguments))
     options.write_json(json, {"file": str(file), "threads": arguments["threads"], **figures})
-    gpu = cuda_archs(arguments["target"])
-    console.print(f"{arguments['target'] if gpu else str(arguments['threads']) + ' thread(s)'}; "
+    device = backend_of(resolve(arguments["target"])).device
+    console.print(f"{arguments['target'] if device else str(arguments['threads']) + ' thread(s)'}; "
                   f"rates: {figures['rates']}\n")
     tables.print_table(
         ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline"),
@@ -132,7 +133,7 @@ def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
                                                         tables.percent(row["roofline"], 1))))
          for row in figures["layers"]],
         ("total", "", tables.duration(figures["total_us"]), "", "", "", ""))
-    console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if gpu else 'beyond the L1 cache'}; "
+    console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if device else 'beyond the L1 cache'}; "
                   "roofline is the\nleast time that the rates allow as a share of the measured")
 
 

@@ -24,13 +24,11 @@ def bench_formats(file: Path, formats: str, target: str, threads: int, shapes: d
     """Time the formats of every layer of a model; `formats` is "all" or names with commas between."""
     wanted = _wanted(formats)
     from sparsec.bench.formats import regret, time_model
-    from sparsec.cost.calibration import calibration_of
 
     resolved = resolve(target)
     with _progress() as progress:
         task = progress.add_task("timing", total=1.0)
         layers = time_model(file, resolved, threads=threads, shapes=shapes, trials=TRIALS,
-                            calibration=calibration_of(resolved, threads),
                             progress=lambda share: progress.update(task, completed=share))
     if not layers:
         raise UsageError(f"{file} has no layer with a constant weight that sparsec's kernels take")
@@ -55,13 +53,11 @@ def bench_sweep(text: str, target: str, threads: int, plot: Path | None, json: P
     if min(outputs, inputs, rows) < 1:
         raise UsageError(f"--sweep {text}: sizes begin at 1")
     from sparsec.bench.formats import sweep
-    from sparsec.cost.calibration import calibration_of
 
     resolved = resolve(target)
     with _progress() as progress:
         task = progress.add_task("timing", total=1.0)
         points = sweep((outputs, inputs, rows), resolved, threads=threads,
-                       calibration=calibration_of(resolved, threads),
                        progress=lambda share: progress.update(task, completed=share))
     for point in points:
         point["layer"] = f"{100 * point['sparsity']:g} % zeros"

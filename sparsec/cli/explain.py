@@ -30,14 +30,13 @@ def command(
 ) -> None:
     """Explain the plan of a model: structure, candidates, break-even sparsity, and time if pruned further."""
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
-    from sparsec.cost.calibration import calibration_of
     from sparsec.report.explain import explain
 
     progress_console = Console(stderr=True)
     with Progress(console=progress_console, transient=True, disable=not progress_console.is_terminal) as progress:
         task = progress.add_task("explain", total=1.0)
         figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
-                          precision=precision and precision.value, calibration=calibration_of(resolved, threads),
+                          precision=precision and precision.value,
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
     _print_summary(figures)

@@ -19,17 +19,15 @@ from sparsec.backends.accelerators.eie.layer import Layer
 from sparsec.backends.accelerators.eie.network import Network, Watch, compile_network
 from sparsec.backends.accelerators.eie.simulate import FIXED, Active, simulate
 from sparsec.backends.accelerators.eie.simulate import sweep as simulate_sweep
-from sparsec.compiler.pipeline import run_passes
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.prepare import prepare
 from sparsec.errors import UsageError
-from sparsec.graph import reader
 from sparsec.graph.compare import Feeds, random_feeds, run_onnxruntime
-from sparsec.passes.context import Context
 from sparsec.report import eie as report
 from sparsec.report.eie_html import render
 from sparsec.report.eie_plots import plot_layers, plot_sweep
 from sparsec.report.eie_trace import chrome_trace
 from sparsec.report.figures import save
-from sparsec.target import resolve
 
 PAPER_SEED = 0
 
@@ -78,11 +76,11 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
         reference = None
     else:
         arch = Architecture(**parameters)
-        model = reader.load(file, shapes=shapes)
-        feeds = feeds or random_feeds(model)
+        prepared = prepare(file, CompileOptions(target, shapes=shapes))
+        model, (generated,) = prepared.graph, prepared.job.generated
+        feeds = feeds or generated
         names = [str(value.name) for value in model.graph.outputs]
         reference = dict(zip(names, run_onnxruntime(file, feeds), strict=True))
-        run_passes(model, Context(resolve(target)))
         network = compile_network(model, feeds, arch, codebook, watch)
     inference = infer(network, feeds, accelerator, arch, reference, watch)
     beside = _time_on_cpu(file, shapes, feeds) if beside_cpu else {}

@@ -33,6 +33,7 @@ def command(
     json: options.JsonFile = None,
 ) -> None:
     """Remove what pruning has made inactive: units, channels, filters and heads that no output depends on."""
+    from sparsec.graph.interface import restore
     from sparsec.graph.reader import load
     from sparsec.graph.writer import save
     from sparsec.passes.strip import as_dict, strip
@@ -42,6 +43,7 @@ def command(
     with Console(stderr=True).status("stripping"):
         graph = load(model, shapes=bound, symbolic=True)
         report = strip(graph, merge=merge_duplicates)
+        restore(graph)
         error = _verified(model, graph) if verify else None
     save(graph, output)
     options.write_json(json, {**as_dict(report), "relative_error": error})

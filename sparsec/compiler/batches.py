@@ -17,17 +17,14 @@ import onnx_ir as ir
 
 from sparsec.analysis.batch import rows_of, with_rows
 from sparsec.artifact.file import Artifact
-from sparsec.backends.cpu.build import build
-from sparsec.backends.cpu.lower import lower
-from sparsec.compiler import planning
-from sparsec.compiler.pipeline import SPECIALISE, run_passes
-from sparsec.compiler.planning import Job
+from sparsec.backends.base import Backend, LayerReport
+from sparsec.backends.job import Feeds, Job, silent
+from sparsec.compiler.pipeline import Phase, run_passes
+from sparsec.compiler.planning import plan
 from sparsec.cost.option import Option
-from sparsec.cost.plan import HOPELESS
-from sparsec.cost.residency import graph_seconds
-from sparsec.cost.roofline import Machine
+from sparsec.cost.plan import CHOICE, HOPELESS
 from sparsec.errors import InputError
-from sparsec.graph.compare import Feeds, split_samples
+from sparsec.graph.compare import split_samples
 from sparsec.graph.shapes import static_shape
 from sparsec.passes.context import Context
 from sparsec.runtime.session import InferenceSession
@@ -71,13 +68,15 @@ class Batch:
 
         return replace(job, generated=split(job.generated), real=split(job.real))
 
-    def layers(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def layers(self, rows: Sequence[LayerReport]) -> tuple[LayerReport, ...]:
         """The report's rows of layers, whose times are those of one share, for an inference."""
-        timed = ("predicted_us", "measured_us")
-        return [{**row, **{key: round(self.parts * row[key], 3) for key in timed if row[key] is not None}}
-                for row in rows]
+        def whole(microseconds: float) -> float:
+            return round(self.parts * microseconds, 3)
 
-    def as_dict(self) -> dict[str, Any]:
+        return tuple(replace(row, predicted_us=whole(row.predicted_us),
+                             measured_us=None if row.measured_us is None else whole(row.measured_us)) for row in rows)
+
+    def to_json(self) -> dict[str, Any]:
         """JSON's types for the report."""
         def microseconds(seconds: float | None) -> float | None:
             return None if seconds is None else round(seconds * 1e6, 3)
@@ -87,13 +86,14 @@ class Batch:
             for share, (predicted, measured) in self.seconds.items()]}
 
 
-def divide(model: ir.Model, job: Job, context: Context) -> tuple[ir.Model, Batch | None]:
+def divide(model: ir.Model, job: Job, context: Context, backend: Backend) -> tuple[ir.Model, Batch | None]:
     """The model for as many rows as run at once, and the decision; None where there is but one row.
 
     Args:
-        model: after the passes of `SIMPLIFY`.
+        model: after the passes that simplify.
         job: what to compile it for, with inputs for all rows.
         context: that of the passes.
+        backend: the target's, which divides batches.
 
     """
     rows = max(((static_shape(value) or (0,))[0] for value in model.graph.inputs), default=0)
@@ -102,7 +102,7 @@ def divide(model: ir.Model, job: Job, context: Context) -> tuple[ir.Model, Batch
     found = rows_of(model.graph)
     if isinstance(found, str):
         return model, Batch(rows, rows, found, {})
-    quick = replace(job, log=None, remote=None, announce=lambda *_: None)
+    quick = replace(job, log=None, measurer=None, announce=silent)
     plans: dict[int, ir.Model] = {}
     predicted: dict[int, float] = {}
     for index, share in enumerate(candidates := shares(rows)):
@@ -110,10 +110,11 @@ def divide(model: ir.Model, job: Job, context: Context) -> tuple[ir.Model, Batch
         part = with_rows(model, share) if share < rows else model.clone()
         if isinstance(part, str):
             return model, Batch(rows, rows, part, {})
-        run_passes(part, context, passes=SPECIALISE)
-        planning.plan(part, quick, {})
-        plans[share], predicted[share] = part, _predicted(part, job, rows // share)
-    measured = _measured(plans, predicted, job) if job.log is not None and job.remote is None else {}
+        run_passes(part, context, phase=Phase.SPECIALISE)
+        plan(part, quick, backend)
+        plans[share] = part
+        predicted[share] = rows // share * (CALL_S + backend.graph_seconds(part.graph, job))
+    measured = _measured(plans, predicted, job, backend) if job.measurer is not None and job.measurer.here else {}
     share = min(measured, key=measured.__getitem__) if measured else _best(predicted)
     reason = "measured to be the fastest" if measured else f"predicted to be the fastest of {len(predicted)} ways"
     batch = Batch(rows, share, reason, {each: (predicted[each], measured.get(each)) for each in predicted})
@@ -131,13 +132,6 @@ def shares(rows: int) -> list[int]:
     return [*chosen, rows]
 
 
-def _predicted(part: ir.Model, job: Job, parts: int) -> float:
-    """Seconds of an inference by the plan of the model for a share."""
-    machine = job.calibration.machine
-    assert isinstance(machine, Machine)  # the target is a cpu
-    return parts * (CALL_S + graph_seconds(part.graph, machine, job.target, job.threads))
-
-
 def _best(predicted: Mapping[int, float]) -> int:
     """The smallest share that is hardly slower than the fastest.
 
@@ -148,10 +142,12 @@ def _best(predicted: Mapping[int, float]) -> int:
     return min(share for share, seconds in predicted.items() if seconds <= SLACK * fastest)
 
 
-def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job: Job) -> dict[int, float]:
-    """Seconds of an inference by the best share and by one row; nothing where that is hopeless, or no time is left."""
+def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job: Job, backend: Backend,
+              ) -> dict[int, float]:
+    """Seconds of an inference by the best share, one row and, where that is as good, all; nothing without time left."""
     best = _best(predicted)
-    finalists = {share: _as_option(plans[share]) for share in sorted({min(plans), best})
+    alike = {max(plans)} if predicted[max(plans)] <= SLACK * predicted[best] else set()
+    finalists = {share: _as_option(plans[share]) for share in sorted({min(plans), best, *alike})
                  if predicted[share] < HOPELESS * predicted[best]}
     if job.log is None or len(finalists) < 2:
         return {}
@@ -161,7 +157,7 @@ def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job
         return known
     if job.log.budget_s <= 0:
         return {}
-    runs = [_run(plans[share], max(plans) // share, job) for share in finalists]
+    runs = [_run(plans[share], max(plans) // share, job, backend) for share in finalists]
     try:
         found = dict(zip(finalists, _fastest(runs), strict=True))
     except InputError:  # random inputs may be none that the model takes
@@ -181,15 +177,16 @@ def _as_option(part: ir.Model) -> Option:
     nodes = []
     nbytes = 0
     for node in part.graph:
-        option = node.meta["choice"].winner.option if "choice" in node.meta else None
-        nodes.append((node.op_type, static_shape(node.outputs[0]), None if option is None else option.params))
-        nbytes += 0 if option is None else option.nbytes
+        choice = CHOICE.get(node)
+        nodes.append((node.op_type, static_shape(node.outputs[0]), choice and choice.winner.option.params))
+        nbytes += 0 if choice is None else choice.winner.option.nbytes
     return Option("", "whole model", f"{len(nodes)} nodes", tuple(nodes), nbytes, None)
 
 
-def _run(part: ir.Model, parts: int, job: Job) -> Callable[[], object]:
+def _run(part: ir.Model, parts: int, job: Job, backend: Backend) -> Callable[[], object]:
     """An inference by the planned model for a share."""
-    program = build(lower(part, job.target, job.threads, job.precision)).repeated(parts)
+    plain = replace(job.options, optimize="latency", codec="f32")  # how weights are stored changes no time
+    program = backend.build(part, replace(job, options=plain, announce=silent)).program.repeated(parts)
     session = InferenceSession(Artifact.build(program, job.target, job.threads, b"", {}))
     feeds = (*job.real, *job.generated)[0]
     return lambda: session.run(None, feeds)

@@ -6,54 +6,38 @@ depends on another row of the input, which is not so for every model.
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import ParamSpec
 
 import numpy as np
 
 from sparsec.artifact.file import MOST_BUCKETS, Artifact
 from sparsec.artifact.manifest import PACKED
+from sparsec.backends.job import Feeds
+from sparsec.compiler.options import CompileOptions, Progress
 from sparsec.errors import UsageError
-from sparsec.graph import reader
-from sparsec.graph.compare import Feeds
-from sparsec.graph.sizes import buckets, is_fixed
+from sparsec.graph.reader import Source, load
+from sparsec.graph.sizes import buckets
 from sparsec.machine.memory import ALIGNMENT
 
-P = ParamSpec("P")
+Sizes = Mapping[str, tuple[int, ...]]
+"""The shape of every input that has symbolic dimensions."""
+Compile = Callable[[Source, CompileOptions], Artifact]
 
 
-def for_every_bucket(compile_one: Callable[P, Artifact]) -> Callable[P, Artifact]:
+def compile_buckets(compile_one: Compile) -> Compile:
     """`sparsec.compile` for shapes of several sizes, by way of one that takes a single size everywhere.
 
     Real inputs go to the buckets that can take some of their rows; the time for measuring is divided among all buckets.
     """
-    signature = inspect.signature(compile_one)
-
-    @functools.wraps(compile_one)
-    def compile_all(*args: P.args, **kwargs: P.kwargs) -> Artifact:
-        options = signature.bind(*args, **kwargs)
-        options.apply_defaults()
-        given = dict(options.arguments)
-        if is_fixed(given["shapes"] or {}):
-            return compile_one(*args, **kwargs)
-        combinations = buckets(reader.load(given["model"], symbolic=True), given["shapes"], MOST_BUCKETS)
-        real = [_samples(given["inputs"], shapes) if given["inputs"] else None for shapes in combinations]
-        if given["inputs"] and not any(real):
-            found = {name: np.shape(array) for name, array in given["inputs"].items()}
-            raise UsageError(f"the inputs have the shapes {found}, which fit none of the buckets {combinations}")
+    def compile_all(model: Source, options: CompileOptions) -> Artifact:
+        shapes = buckets(load(model, symbolic=True), options.shapes or {}, MOST_BUCKETS)
         artifacts = []
-        for index, (shapes, inputs) in enumerate(zip(combinations, real, strict=True)):
-            part = functools.partial(_report, given["progress"], index, len(combinations))
-            options.arguments |= {
-                "shapes": shapes, "inputs": inputs, "progress": part,
-                "tune_seconds": given["tune_seconds"] / len(combinations),
-                "dump_ir": given["dump_ir"] and Path(given["dump_ir"]) / str(index)}
-            artifacts.append(compile_one(*options.args, **options.kwargs))
+        for index, inputs in enumerate(_inputs(options.inputs, shapes)):
+            artifacts.append(compile_one(model, _bucket(options, shapes, index, inputs)))
             if not artifacts[0].library:
                 raise UsageError(f"target '{artifacts[0].manifest.target}' takes one size for every dimension; give "
                                  "each --shape with single numbers")
@@ -62,7 +46,24 @@ def for_every_bucket(compile_one: Callable[P, Artifact]) -> Callable[P, Artifact
     return compile_all
 
 
-def _samples(inputs: Feeds, shapes: Mapping[str, tuple[int, ...]]) -> Feeds | None:
+def _bucket(options: CompileOptions, shapes: Sequence[Sizes], index: int, inputs: Feeds | None) -> CompileOptions:
+    """The options of one bucket."""
+    progress = None if options.progress is None else partial(_report, options.progress, index, len(shapes))
+    return replace(options, shapes=shapes[index], inputs=inputs, progress=progress,
+                   tune_seconds=options.tune_seconds / len(shapes),
+                   dump_ir=options.dump_ir and Path(options.dump_ir) / str(index))
+
+
+def _inputs(inputs: Feeds | None, shapes: Sequence[Sizes]) -> list[Feeds | None]:
+    """The real inputs of every bucket."""
+    real = [_samples(inputs, each) if inputs else None for each in shapes]
+    if inputs and not any(real):
+        found = {name: np.shape(array) for name, array in inputs.items()}
+        raise UsageError(f"the inputs have the shapes {found}, which fit none of the buckets {list(shapes)}")
+    return real
+
+
+def _samples(inputs: Feeds, shapes: Sizes) -> Feeds | None:
     """The real inputs as a bucket takes them: as they are, or the rows of as many whole samples as there are."""
     found = {name: np.shape(array) for name, array in inputs.items()}
     if found.items() >= shapes.items():
@@ -74,10 +75,9 @@ def _samples(inputs: Feeds, shapes: Mapping[str, tuple[int, ...]]) -> Feeds | No
     return {name: inputs[name][:count * shape[0]] for name, shape in shapes.items()} if count else None
 
 
-def _report(progress: Callable[[str, float], None] | None, index: int, count: int, step: str, done: float) -> None:
+def _report(progress: Progress, index: int, count: int, step: str, done: float) -> None:
     """Tell of the share of all buckets' work that is done."""
-    if progress is not None:
-        progress(step, (index + done) / count)
+    progress(step, (index + done) / count)
 
 
 def merge(artifacts: Sequence[Artifact]) -> Artifact:

@@ -2,46 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import onnx_ir as ir
 
 from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
-from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, layout, lift, optimize, strip
+from sparsec.passes import (
+    fuse_activation,
+    fuse_attention,
+    fuse_epilogue,
+    fuse_norm,
+    layout,
+    lift,
+    optimize,
+    products,
+    strip,
+    turn,
+)
 from sparsec.passes.context import Context, Report
 
-Pass = Callable[[ir.Model, Context], Report]
 
-SIMPLIFY: list[Pass] = [
-    optimize.run,
-    strip.run,
+class Phase(Enum):
+    """Whether a pass leaves ONNX's operators, for any number of rows, or makes sparsec's, for these shapes."""
+
+    SIMPLIFY = "simplify"
+    SPECIALISE = "specialise"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """An entry of the pipeline; batches are divided between the two phases."""
+
+    run: Callable[[ir.Model, Context], Report]
+    phase: Phase = Phase.SPECIALISE
+
+
+PASSES: list[Pass] = [
+    Pass(optimize.run, Phase.SIMPLIFY),
+    Pass(products.run, Phase.SIMPLIFY),
+    Pass(strip.run, Phase.SIMPLIFY),
+    Pass(fuse_norm.run),
+    Pass(fuse_activation.run),
+    Pass(fuse_attention.run),
+    Pass(lift.run),
+    Pass(fuse_epilogue.run),
+    Pass(turn.run),
+    Pass(layout.run),
 ]
-"""What leaves ONNX's operators, for any number of rows."""
-
-SPECIALISE: list[Pass] = [
-    fuse_norm.run,
-    fuse_activation.run,
-    fuse_attention.run,
-    lift.run,
-    fuse_epilogue.run,
-    layout.run,
-]
-"""What turns them into sparsec's, for these shapes."""
-
-PASSES: list[Pass] = [*SIMPLIFY, *SPECIALISE]
 
 
 def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = None,
-               passes: Sequence[Pass] | None = None) -> list[Report]:
-    """Runs passes on the model, in place, and checks the graph after each.
+               phase: Phase | None = None) -> list[Report]:
+    """Runs `PASSES` on the model, in place, and checks the graph after each.
 
     Args:
         model: as `graph.reader.load` returns it.
         context: what the model is compiled for.
         dump_dir: where to write the graph after each pass, as `NN-name.onnx`; None writes nothing.
-        passes: some of `PASSES`; all where None.
+        phase: the passes of one phase; all where None.
 
     Raises:
         ModelError: the graph after a pass is not valid; names the pass.
@@ -51,12 +73,14 @@ def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = 
     if dump_dir is not None:
         Path(dump_dir).mkdir(parents=True, exist_ok=True)
     reports = []
-    for run in PASSES if passes is None else passes:
-        report = run(model, context)
+    for index, each in enumerate(PASSES):
+        if phase not in (None, each.phase):
+            continue
+        report = each.run(model, context)
         where = f"the graph after pass {report.name}"
         infer(model, where)
         check(model, where)
         if dump_dir is not None:
-            save(model, Path(dump_dir) / f"{PASSES.index(run):02d}-{report.name}.onnx")
+            save(model, Path(dump_dir) / f"{index:02d}-{report.name}.onnx")
         reports.append(report)
     return reports

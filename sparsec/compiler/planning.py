@@ -1,122 +1,91 @@
-"""The plan of a model for CPUs: for every layer the kernel that runs it, by prediction, measurement and error."""
+"""The plan of a model: for every layer the kernel that runs it, by prediction, measurement and error."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu.accuracy import Seen, layer_error, observe
-from sparsec.backends.cpu.planning import layer_options, measure
-from sparsec.backends.cpu.remote import Remote
-from sparsec.cost.calibration import Calibration
+from sparsec.backends.base import Backend, Judge, LayerReport
+from sparsec.backends.job import Job
 from sparsec.cost.option import Option
-from sparsec.cost.plan import Choice, choose
-from sparsec.cost.tuning import TuningLog
-from sparsec.errors import UnsupportedOperatorError
+from sparsec.cost.plan import CHOICE, Choice, Measure, choose
 from sparsec.formats import CODECS, FORMATS
-from sparsec.graph.compare import Feeds
-from sparsec.target import Target
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a backend is asked for.
+def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None) -> tuple[LayerReport, ...]:
+    """Choose the option that runs each layer of a prepared graph, as its `CHOICE`; returns the rows of the report.
 
-    Attributes:
-        generated, real: random inputs, and the real ones if there are any.
-        limit: the largest error of an output, None where it has none.
-        announce: is told of every step; a long one calls `announce(step, part)` with the share of it that is done.
+    Args:
+        graph: what `prepare` makes of a model.
+        job: what it is compiled for.
+        backend: the target's.
+        judge: the backend's for the graph and the job's inputs; without one, no kernel is passed over for its error.
+
+    Raises:
+        UsageError: a layer cannot be projected as the options ask.
 
     """
-
-    target: Target
-    threads: int
-    precision: str
-    project_2of4: bool
-    optimize: str
-    codec: str
-    generated: Sequence[Feeds]
-    real: Sequence[Feeds]
-    limit: float | None
-    log: TuningLog | None
-    remote: Remote | None
-    calibration: Calibration
-    strict_ieee: bool
-    announce: Callable[..., None]
-
-
-def observed(graph: ir.Model, job: Job) -> Mapping[ir.Node, Seen]:
-    """What layers see in real inputs, else in random ones; nothing where nodes cannot be executed one by one.
-
-    Real inputs calibrate 8-bit integers: `node.meta["ranges"]`.
-    """
-    try:
-        seen = observe(graph, job.real or job.generated)
-    except UnsupportedOperatorError as error:
-        warnings.warn(f"layers are not judged one by one, and not calibrated: {error}", stacklevel=4)
-        return {}
-    if job.precision == "int8" and job.real:
-        for node, each in seen.items():
-            node.meta["ranges"] = each.ranges
-    return seen
-
-
-def plan(graph: ir.Model, job: Job, seen: Mapping[ir.Node, Seen]) -> list[dict[str, Any]]:
-    """Choose the option that runs each layer, into `node.meta["choice"]`; returns the table of the report."""
     rows = []
     for index, node in enumerate(graph.graph):
         job.announce("plan", index / len(graph.graph))
-        options = layer_options(node, job.target, job.threads, job.precision)
+        loss = backend.project(node) if job.options.project_2of4 else None
+        options = backend.options(node, job)
         if not options:
             continue
-        if not CODECS[job.codec].lossless:
-            _quantise(node, job.codec)
-            options = layer_options(node, job.target, job.threads, job.precision)
-        if job.strict_ieee:
-            options = [option for option in options if option.format in ("dense", "dense f16", "dense bf16")]
-        choice, error = _choose(node, options, job, seen.get(node))
-        node.meta["choice"] = choice
-        option, weight = choice.winner.option, _weight(node)
-        node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.format, option.kernel
-        rows.append({
-            "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "format": option.format,
-            "kernel": option.kernel, "detail": option.detail, "weights": weight.size,
-            "nonzeros": int(np.count_nonzero(weight)), "bytes": option.nbytes,
-            "predicted_us": round(choice.winner.predicted_s * 1e6, 3), "measured_us": choice.winner.measured_us,
-            "error": error, "reason": choice.reason(choice.winner),
-        })
-    return rows
+        if not CODECS[job.options.codec].lossless:
+            _quantise(node, job.options.codec)
+            options = backend.options(node, job)
+        if job.options.strict_ieee:
+            options = [option for option in options if option.keeps_ieee]
+        choice, error = _choose(node, options, job, judge)
+        CHOICE.set(node, choice)
+        option = choice.winner.option
+        node.metadata_props["sparsec.format"], node.metadata_props["sparsec.kernel"] = option.name, option.kernel
+        rows.append(_row(node, choice, error, loss))
+    return tuple(rows)
 
 
-def _choose(node: ir.Node, options: Sequence[Option], job: Job, seen: Seen | None) -> tuple[Choice, float | None]:
+def _row(node: ir.Node, choice: Choice, error: float | None, loss: float | None) -> LayerReport:
+    option, weight = choice.winner.option, weight_of(node)
+    return LayerReport(
+        layer=choice.layer, operator=node.op_type, shape=weight.shape, format=option.name, kernel=option.kernel,
+        detail=option.detail, weights=weight.size, nonzeros=int(np.count_nonzero(weight)), bytes=option.nbytes,
+        predicted_us=round(choice.winner.predicted_s * 1e6, 3), measured_us=choice.winner.measured_us, error=error,
+        projection_error=loss, reason=choice.reason(choice.winner))
+
+
+def _choose(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | None) -> tuple[Choice, float | None]:
     """The choice for a layer, and the error that narrow numbers cause in what it was seen to compute.
 
     Kernels by which the layer alone would err by more than an output may are passed over.
     """
-    timing = measure if job.remote is None else job.remote.measure
-    timed = partial(timing, node, target=job.target, threads=job.threads)
+    workers = 1 if job.measurer is None else job.measurer.workers
     while True:
         choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
-                        smallest=job.optimize == "size", workers=1 if job.remote is None else job.remote.servers,
-                        measure=None if job.log is None else
-                        partial(job.log.time, target=job.target, threads=job.threads, measure=timed))
+                        smallest=job.options.optimize == "size", workers=workers, measure=timer(node, job))
         winner = choice.winner.option
-        error = None if seen is None else layer_error(node, winner.params, seen)
+        error = None if judge is None else judge(node, winner)
         if error is None or job.limit is None or error <= job.limit:
             return choice, error
         options = [option for option in options if option.kernel != winner.kernel]
 
 
-def _weight(node: ir.Node) -> np.ndarray:
+def timer(node: ir.Node, job: Job) -> Measure | None:
+    """What times the options of a layer, by the log where it knows them; None where the cost model is trusted."""
+    if job.measurer is None or job.log is None:
+        return None
+    measure = partial(job.measurer.measure, node, target=job.target, threads=job.threads)
+    return partial(job.log.time, target=job.target, threads=job.threads, measure=measure)
+
+
+def weight_of(node: ir.Node) -> np.ndarray:
+    """The weight of a layer that a backend has options for, which is constant."""
     value = node.inputs[1]
     assert value is not None
-    assert value.const_value is not None  # the plan has options for constant weights only
+    assert value.const_value is not None
     return value.const_value.numpy()
 
 
@@ -124,4 +93,4 @@ def _quantise(node: ir.Node, codec: str) -> None:
     """Give a layer the weight that a codec stores."""
     value, dense = node.inputs[1], FORMATS["dense"]
     assert value is not None
-    value.const_value = ir.tensor(dense.decode(dense.encode(_weight(node), CODECS[codec])), name=value.name)
+    value.const_value = ir.tensor(dense.decode(dense.encode(weight_of(node), CODECS[codec])), name=value.name)

@@ -13,27 +13,23 @@ import onnx_ir as ir
 
 from sparsec.artifact.file import MOST_BUCKETS, Artifact
 from sparsec.backends.program import Program, TensorSpec
+from sparsec.compiler.options import CompileOptions, are_carried, takes
 from sparsec.errors import ArtifactError
 from sparsec.graph import reader
 from sparsec.graph.shapes import static_shape
-from sparsec.graph.sizes import Shapes, buckets
-from sparsec.target import Target, resolve
+from sparsec.graph.sizes import buckets
+from sparsec.target import Target
 
 TARGET = Target("portable", "portable", vector_bits=0)
 LARGEST = 2**31 - 2**20
 """Bytes of weights: protobuf ends at 2 GiB."""
 
 
-OPTIONS: dict[str, type | tuple[type, ...]] = {
-    "target": str, "verify": bool, "strict": bool, "strict_ieee": bool, "tune": str, "tune_seconds": (float, int),
-    "precision": (str, type(None)), "project_2of4": bool, "optimize": str, "codec": str,
-    "max_error": (float, int, type(None)), "shapes": dict}
-"""The arguments of `sparsec.compile` that a portable artifact carries, and their types in JSON."""
+@takes(CompileOptions)
+def pack(model: reader.Source, options: CompileOptions) -> Artifact:
+    """The portable artifact of a model, which is compiled with these arguments of `sparsec.compile`.
 
-
-def pack(model: reader.Source, *, shapes: Shapes | None = None, threads: int = 1, target: str = "cpu",
-         **options: Any) -> Artifact:
-    """The portable artifact of a model, which is compiled with these arguments of `sparsec.compile`: see `OPTIONS`.
+    Those that belong to the machine that compiles are not carried; see `CompileOptions.to_json`.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -41,12 +37,8 @@ def pack(model: reader.Source, *, shapes: Shapes | None = None, threads: int = 1
         ArtifactError: the model's weights take over 2 GiB.
 
     """
-    from sparsec.compiler.compile import check_choices
-
-    check_choices(resolve(target), threads=threads, **{
-        name: value for name, value in options.items() if name in ("precision", "optimize", "codec", "tune")})
     graph = reader.load(model, symbolic=True)
-    bound = reader.load(model, shapes=buckets(graph, shapes or {}, MOST_BUCKETS)[0]).graph
+    bound = reader.load(model, shapes=buckets(graph, options.shapes or {}, MOST_BUCKETS)[0]).graph
     total = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
     if total > LARGEST:
         raise ArtifactError(f"the model's weights take {total} bytes and a portable artifact holds at most {LARGEST}; "
@@ -54,9 +46,8 @@ def pack(model: reader.Source, *, shapes: Shapes | None = None, threads: int = 1
     program = Program(b"", "main", (), _specs(bound.inputs), _specs(bound.outputs))
     content: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
     report: dict[str, Any] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None,
-                              "options": {**options, "target": target,
-                                          "shapes": {name: list(shape) for name, shape in (shapes or {}).items()}}}
-    return Artifact.build(program, TARGET, threads, content, report)
+                              "options": options.to_json()}
+    return Artifact.build(program, TARGET, options.threads, content, report)
 
 
 def is_portable(artifact: Artifact) -> bool:
@@ -81,10 +72,7 @@ def build(artifact: Artifact, **options: Any) -> Artifact:
     from sparsec.compiler.compile import compile as compile_model
 
     carried = artifact.report.get("options")
-    if not isinstance(carried, dict) or not all(
-            name in OPTIONS and isinstance(value, OPTIONS[name]) for name, value in carried.items()) or not all(
-            isinstance(shape, list) and all(isinstance(size, int | str) for size in shape)
-            for shape in carried.get("shapes", {}).values()):
+    if not isinstance(carried, dict) or not are_carried(carried):
         raise ArtifactError("the portable artifact carries arguments that are none; pack the model again")
     return compile_model(artifact.graph, **{"threads": artifact.manifest.threads, **carried, **options})
 

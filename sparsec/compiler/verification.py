@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
 from sparsec.artifact.file import Artifact
+from sparsec.backends.base import Execute
+from sparsec.backends.job import Feeds
+from sparsec.compiler.report import Skipped, Verification
 from sparsec.errors import InputError, VerificationError
-from sparsec.graph.compare import Feeds
 from sparsec.graph.references import Comparison, Model, compare_with_references
 from sparsec.target import machine_features
 
 CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2, "int8": 5e-2}
 """The largest error of an output that storing weights in fewer bits may cause."""
-
-Execute = Callable[[Artifact], Callable[[Feeds], Sequence[np.ndarray]]]
-"""From an artifact to the function of its inputs."""
 
 
 def tolerance(error: float, codec: str) -> float | None:
@@ -28,14 +26,12 @@ def tolerance(error: float, codec: str) -> float | None:
     return None if codec not in CODEC_ERRORS else max(error, CODEC_ERRORS[codec])
 
 
-def verify(model: Model, artifact: Artifact, execute: Execute, random: Sequence[Feeds], real: Sequence[Feeds],
-           limit: float | None, *, strict: bool = True) -> dict[str, Any]:
+def verify(model: Model, artifact: Artifact, execute: Callable[[], Execute], random: Sequence[Feeds],
+           real: Sequence[Feeds], limit: float | None, *, strict: bool = True) -> Verification | Skipped:
     """Compare an artifact's outputs with a reference's on random and, where `strict` without fail, on real inputs.
 
     Returns:
-        The reference; by output the largest error relative to its largest magnitude, and for scores of classes the
-        share of rows whose highest is the same; or why there was nothing to compare: random inputs need not be any that
-        the model takes.
+        The errors, or why there was nothing to compare: random inputs need not be any that the model takes.
 
     Raises:
         InputError: the model does not take the real inputs.
@@ -43,8 +39,8 @@ def verify(model: Model, artifact: Artifact, execute: Execute, random: Sequence[
 
     """
     if missing := sorted(set(artifact.manifest.features) - machine_features()):
-        return {"skipped": f"this machine lacks {', '.join(missing)}"}
-    answer, names = execute(artifact), [spec.name for spec in artifact.manifest.outputs]
+        return Skipped(f"this machine lacks {', '.join(missing)}")
+    answer, names = execute(), [spec.name for spec in artifact.manifest.outputs]
     compared: list[Comparison] = []
     reason = ""
     for each, is_real in [*((each, False) for each in random), *((each, True) for each in real)]:
@@ -62,11 +58,11 @@ def verify(model: Model, artifact: Artifact, execute: Execute, random: Sequence[
         else:
             reason = comparison
     if not compared:
-        return {"skipped": f"{reason}; give inputs that the model takes to compare on those"}
+        return Skipped(f"{reason}; give inputs that the model takes to compare on those")
     return _summary(names, compared, limit)
 
 
-def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float | None) -> dict[str, Any]:
+def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float | None) -> Verification:
     """What the report says of the comparisons."""
     errors = {name: max(each.differences[index].relative_error for each in compared)
               for index, name in enumerate(names)}
@@ -77,5 +73,5 @@ def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float 
                                 "max_error, and report a defect if float32 is that far off")
     same = {name: [share for each in compared if (share := each.differences[index].same_class) is not None]
             for index, name in enumerate(names)}
-    return {"reference": reference, "inputs": len(compared), "tolerance": limit, "relative_error": errors,
-            "same_class": {name: float(np.mean(shares)) for name, shares in same.items() if shares}}
+    return Verification(reference, len(compared), limit, errors,
+                        {name: float(np.mean(shares)) for name, shares in same.items() if shares})

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.cost import gpu
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS, Machine, Rates
 from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
@@ -43,9 +42,6 @@ def key(threads: int) -> str:
 
 def calibration_of(target: Target, threads: int, path: Path | None = None) -> Calibration:
     """What was measured here for as many threads, else the shipped default; for another machine always the default."""
-    if target.archs:
-        device = gpu.DEVICES[target.archs[0]]
-        return Calibration(device, gpu.SOURCE.format(name=device.name))
     path = path or default_path()
     measured = _read(path).get(key(threads)) if target.features <= machine_features() else None
     return Calibration(DEFAULT_MACHINE, SHIPPED) if measured is None else Calibration(measured, f"measured, {path}")

@@ -50,6 +50,14 @@ class Device:
         terms = {"compute": self.compute(work), "bandwidth": self.memory(work), "overhead": self.overhead(work)}
         return max(terms, key=terms.__getitem__)
 
+    def nbytes(self, work: GpuWork) -> float:
+        """Bytes that come from the memory or go there."""
+        return work.nbytes
+
+    def least_seconds(self, work: GpuWork, flops: float, lanes: int, threads: int) -> float:  # noqa: ARG002 - a CPU's
+        """The time that tensor cores or the memory need at least."""
+        return max(self.memory(work), flops / (2 * self.mma_per_s))
+
     def overhead(self, work: GpuWork) -> float:
         """Seconds that kernels take to start, and until a block's first stage has arrived."""
         return work.launches * LAUNCH_S + FILL_S

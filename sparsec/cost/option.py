@@ -94,12 +94,14 @@ class Option:
     """One way to run a layer.
 
     Attributes:
-        format: how the weight is stored.
-        kernel: the kernel family and its mode.
+        format: how the weight is stored: a storage format's name with its parameters, such as "bcsr 4x1".
+        kernel: the kernel and its mode.
         detail: the kernel's tiling, for people.
-        params: the kernel's parameters, for the backend that offered it.
+        params: the kernel's parameters.
         nbytes: bytes of the stored weight.
         work: what a run does, a `Work` or a `GpuWork`.
+        codec: how values are stored, a key of `formats.CODECS`; empty where the precision says it.
+        family: the kernel family, a key of the target's table; empty for what is no kernel.
 
     """
 
@@ -109,3 +111,20 @@ class Option:
     params: Any = field(repr=False)
     nbytes: int
     work: Any
+    codec: str = ""
+    family: str = ""
+
+    @property
+    def name(self) -> str:
+        """The format with the codec, for tables; float32 is not mentioned."""
+        return self.format if self.codec in ("", "f32") else f"{self.format} {self.codec}"
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether zeros are stored like other values."""
+        return self.format == "dense"
+
+    @property
+    def keeps_ieee(self) -> bool:
+        """Whether NaN and infinity reach the output as in a float product: zeros multiply, and values are floats."""
+        return self.is_dense and self.codec != "int8"

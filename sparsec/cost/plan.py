@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from sparsec.cost.option import Option
 from sparsec.cost.roofline import DEFAULT_MACHINE, Rates
+from sparsec.graph.annotations import Annotation
 
 HOPELESS = 1.5  # times the best prediction, from which on a kernel is not worth timing
 SHORT_S, HOPELESS_SHORT = 2e-6, 3.0  # predictions of shorter runs err by more, and timing these takes no time
@@ -62,6 +63,10 @@ class Choice:
         return f"{kind} {ratio:.2f}x the winner's time, {limit} bound"
 
 
+CHOICE = Annotation[Choice]("choice")
+"""The decision for a layer of a planned graph."""
+
+
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,
            trials: int = 6, machine: Rates = DEFAULT_MACHINE, smallest: bool = False,
            workers: int = 1) -> Choice:
@@ -87,7 +92,7 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
 
 
 def _smallest(candidates: Sequence[Candidate]) -> Candidate:
-    dense = min((each.time_s for each in candidates if each.option.format.startswith("dense")), default=float("inf"))
+    dense = min((each.time_s for each in candidates if each.option.is_dense), default=float("inf"))
     eligible = [each for each in candidates if each.time_s <= dense]
     return min(eligible, key=lambda each: (each.option.nbytes, each.time_s))
 
@@ -101,12 +106,12 @@ def best_by_format(choice: Choice) -> list[Candidate]:
     """The fastest candidate of every format, the winner first."""
     best: dict[str, Candidate] = {}
     for candidate in (choice.winner, *choice.losers):
-        best.setdefault(candidate.option.format, candidate)
+        best.setdefault(candidate.option.name, candidate)
     return list(best.values())
 
 
 def _family(candidate: Candidate) -> tuple[str, str]:
-    return candidate.option.format, candidate.option.kernel
+    return candidate.option.name, candidate.option.kernel
 
 
 def _families(candidates: Sequence[Candidate]) -> dict[tuple[str, str], list[Candidate]]:
@@ -122,8 +127,8 @@ def _families(candidates: Sequence[Candidate]) -> dict[tuple[str, str], list[Can
 def _finalists(families: Mapping[tuple[str, str], list[Candidate]], trials: int) -> list[Candidate]:
     """The best of the first families and the best dense one."""
     best = [members[0] for members in families.values()]
-    dense = next((c for c in best[trials:] if c.option.format.startswith("dense")), None)
-    if dense is None or any(c.option.format.startswith("dense") for c in best[:trials]):
+    dense = next((c for c in best[trials:] if c.option.is_dense), None)
+    if dense is None or any(c.option.is_dense for c in best[:trials]):
         return best[:trials]
     return [*best[:trials], dense]
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.cost.plan import Choice
+from sparsec.cost.plan import CHOICE
 from sparsec.cost.roofline import Machine
-from sparsec.graph.layout import PLAIN, Plain
+from sparsec.graph.layout import Plain, layout_of
 from sparsec.graph.shapes import static_shape
 from sparsec.target import Target
 
@@ -30,7 +30,7 @@ def graph_seconds(graph: ir.Graph, machine: Machine, target: Target, threads: in
         moved = sum(nbytes(value) for value in (*node.inputs, *node.outputs)
                     if value is not None and value.const_value is None)
         kept = moved * (1 - lost_share(moved, threads * target.l2_bytes))
-        choice: Choice | None = node.meta.get("choice")
+        choice = CHOICE.get(node)
         if choice is None:
             total += (machine.call_s + kept / (threads * machine.l2_bytes_per_s)
                       + (moved - kept) / machine.memory_bytes_per_s)
@@ -50,7 +50,7 @@ def lost_share(moved: float, l2_bytes: int) -> float:
 
 def nbytes(value: ir.Value) -> int:
     """The bytes of an activation in its layout."""
-    layout = value.meta.get("layout", PLAIN)
+    layout = layout_of(value)
     if not isinstance(layout, Plain):
         return 4 * int(layout.size)
     itemsize = value.dtype.itemsize if value.dtype is not None else 4

@@ -23,6 +23,17 @@ class Rates(Protocol):
         """What limits the kernel: "compute", "bandwidth" or "overhead"."""
         ...
 
+    def nbytes(self, work: Any) -> float:
+        """Bytes that come from where bandwidth is short."""
+        ...
+
+    def least_seconds(self, work: Any, flops: float, lanes: int, threads: int) -> float:
+        """The time that the busiest of arithmetic units, caches and memory needs at least.
+
+        `flops` are operations on non-zeros alone, `lanes` the elements of a vector register.
+        """
+        ...
+
 
 PIXELS = (1, 16, 64, 256, 1024)
 DENSITIES = (0.05, 0.2, 0.5)
@@ -86,6 +97,15 @@ class Machine:
             return 1.0
         by_pixels = [np.interp(math.log(work.density or 1.0), np.log(DENSITIES), row) for row in table]
         return float(np.interp(math.log(max(1, work.pixels)), np.log(PIXELS), by_pixels))
+
+    def nbytes(self, work: Work) -> float:
+        """Bytes that come from beyond the L1 cache."""
+        return work.l2_bytes + work.l3_bytes + work.memory_bytes
+
+    def least_seconds(self, work: Work, flops: float, lanes: int, threads: int) -> float:
+        """The time that the busiest of arithmetic units, caches and memory needs at least."""
+        return max(flops / (2 * (lanes or 1) * self.fmas_per_s * threads),
+                   work.l2_bytes / (self.l2_bytes_per_s * threads), self._far(work))
 
     def bound(self, work: Work) -> str:
         """What limits the kernel: "compute", "bandwidth" or "overhead"."""

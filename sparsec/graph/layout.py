@@ -11,6 +11,8 @@ from typing import Any
 
 import onnx_ir as ir
 
+from sparsec.graph.annotations import Annotation
+
 
 def round_up(value: int, multiple: int) -> int:
     """The smallest multiple of `multiple` that is not below `value`."""
@@ -201,9 +203,11 @@ class Tiled:
 
 Layout = Plain | PaddedFlat | Tiled
 PLAIN = Plain()
+LAYOUT = Annotation[Layout]("layout")
+"""Where the layout pass put a value; row-major where it says nothing."""
 
 
 def layout_of(value: ir.Value | None) -> Any:
     """Where the layout pass put a value that an operator cannot do without."""
     assert value is not None
-    return value.meta.get("layout", PLAIN)
+    return LAYOUT.get(value) or PLAIN

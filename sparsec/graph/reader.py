@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError
-from sparsec.graph import sparse
+from sparsec.graph import interface, sparse
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import bind
 from sparsec.graph.verify import check, infer
@@ -69,8 +69,10 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, sy
         raise ModelError(f"{where}: {' '.join(str(error).split())}; external data must lie complete beside the "
                          "model file, which is passed as a path") from error
     _check_opset(model, where)
+    RemoveInitializersFromInputsPass()(model)
+    interface.separate(model)
     lift_constants = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-    for step in (RemoveInitializersFromInputsPass(), InlinePass(), lift_constants):
+    for step in (InlinePass(), lift_constants):
         step(model)
     _check_operators(model, where)
     infer(model, where, bind(model, shapes, where, symbolic=symbolic))

@@ -22,6 +22,7 @@ import numpy as np
 
 from sparsec.errors import ToolchainError
 from sparsec.machine import cpus, interpreter
+from sparsec.machine.optional import hidden
 from sparsec.machine.workers import Workers, everybody
 
 _ANY_CORE = 1  # TVM's affinity mode "big cores"
@@ -59,7 +60,8 @@ def load() -> Runtime:
     interpreter.check()
     libraries = folder()
     os.environ.setdefault("TVM_BIND_THREADS", "0")  # pinned workers of several processes would share the first cores
-    import tvm_ffi
+    with hidden("torch"):
+        import tvm_ffi
     opened, _ = (ctypes.CDLL(str(libraries / library), ctypes.RTLD_GLOBAL)
                  for library in ("libtvm_runtime.so", "libtvm_runtime_extra.so"))
     get_item, configure, num_threads = map(tvm_ffi.get_global_func, (

@@ -7,6 +7,7 @@ quantisation nodes stay. Sum becomes Add.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import onnx_ir as ir
 
@@ -25,6 +26,7 @@ def run(model: ir.Model, _context: Context) -> Report:
     from onnxscript import optimizer
 
     before = Counter(node.op_type for node in model.graph)
+    names = {output.name: node.name for node in model.graph for output in node.outputs}
     for node in list(model.graph):
         if node.op_type == "Sum" and node.domain == "":
             _sum_to_adds(node)
@@ -39,6 +41,7 @@ def run(model: ir.Model, _context: Context) -> Report:
             cause = cause.__cause__
         raise ModelError(f"folding constants failed: {' '.join(str(cause).split())}; check the model in onnxruntime",
                          ) from error
+    _name_again(model, names)
     infer(model, "the optimised model")
     removed = before - Counter(node.op_type for node in model.graph)
     return Report("optimize", bool(removed), {f"{kind} removed": count for kind, count in sorted(removed.items())})
@@ -47,6 +50,15 @@ def run(model: ir.Model, _context: Context) -> Report:
 def _should_fold(node: ir.Node) -> bool | None:
     """ConstantOfShape folds too; None leaves the decision to onnxscript."""
     return True if node.op_type == "ConstantOfShape" else None
+
+
+def _name_again(model: ir.Model, names: Mapping[str | None, str | None]) -> None:
+    """Gives nodes that took the place of others their names, by what they compute."""
+    kept = {node.name for node in model.graph}
+    for node in model.graph:
+        old = names.get(node.outputs[0].name)
+        if old and old not in kept and node.name not in names.values():
+            node.name = old
 
 
 def _sum_to_adds(node: ir.Node) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis import structure
-from sparsec.backends.cpu.planning import layer_options
-from sparsec.backends.cuda import planning as cuda
-from sparsec.compiler.pipeline import run_passes
+from sparsec.backends.job import Job
+from sparsec.backends.registry import BACKENDS
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.planning import weight_of
+from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.calibration import Calibration
-from sparsec.cost.option import HALF_PRECISIONS, PRECISIONS, Option
-from sparsec.cost.plan import Choice, best_by_format, choose
+from sparsec.cost.option import Option
+from sparsec.cost.plan import Candidate, Choice, best_by_format, choose
 from sparsec.errors import UsageError
 from sparsec.formats.smallest import smallest
 from sparsec.graph import reader
-from sparsec.passes.context import Context
-from sparsec.target import Target, resolve
+from sparsec.graph.nodes import operand
+from sparsec.target import Target
 
 SPARSITIES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """What layers are imagined pruned to, at random places."""
@@ -28,51 +30,10 @@ PROMISED = (0.8, 0.9, 0.95)
 """Those that the expected time of the whole network is given for."""
 
 
-@dataclass(frozen=True)
-class Planner:
-    """How layers are planned for the targets of one kind.
-
-    Attributes:
-        options: the ways to run a layer, from node, target, threads and precision.
-        precisions: those that there are.
-        refused: why formats are not among the options, by name.
-        buckets: the options by the number of tokens.
-        outside: why a node runs without the kernel that its operator has.
-
-    """
-
-    options: Callable[[ir.Node, Target, int, str], list[Option]]
-    precisions: Mapping[str, float]
-    refused: Callable[[ir.Node, Target, str], dict[str, str]] = lambda *_: {}
-    buckets: Callable[[ir.Node, Target, str], dict[int, list[Option]]] = lambda *_: {}
-    outside: Callable[[ir.Node], str | None] = lambda _: None
-
-
-PLANNERS = {
-    "cpu": Planner(layer_options, PRECISIONS),
-    "cuda": Planner(lambda node, target, _threads, precision: cuda.layer_options(node, target, precision)[0],
-                    HALF_PRECISIONS, lambda *question: cuda.layer_options(*question)[1], cuda.by_bucket, cuda.outside),
-}
-"""By the kind of target."""
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What a layer is planned for."""
-
-    target: Target
-    threads: int
-    precision: str
-    calibration: Calibration
-
-    def options(self, node: ir.Node) -> list[Option]:
-        """The ways to run a layer."""
-        return PLANNERS[self.target.kind].options(node, self.target, self.threads, self.precision)
-
-
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
-            shapes: Mapping[str, Sequence[int]] | None = None, precision: str | None = None, calibration: Calibration,
-            progress: Callable[[float], None] = lambda _share: None) -> dict[str, Any]:
+            shapes: Mapping[str, Sequence[int]] | None = None, precision: str | None = None,
+            calibration: Calibration | None = None, progress: Callable[[float], None] = lambda _share: None,
+            ) -> dict[str, Any]:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
     Raises:
@@ -80,96 +41,83 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         UsageError: the target has no cost model.
 
     """
-    resolved = resolve(target)
-    planner = PLANNERS.get(resolved.kind)
-    if planner is None:
-        raise UsageError(f"there is no cost model for target '{resolved.name}'; explain a target of kind "
-                         f"{', '.join(PLANNERS)}, or `sparsec simulate` an accelerator")
-    precision = precision or next(iter(planner.precisions))
-    if precision not in planner.precisions:
-        raise UsageError(f"precision='{precision}' on target '{resolved.name}'; choose one of "
-                         f"{', '.join(planner.precisions)}")
-    question = _Question(resolved, threads, precision, calibration)
-    graph = reader.load(model, shapes=shapes)
-    passes = run_passes(graph, Context(resolved))
+    options = CompileOptions(target, threads=threads, shapes=shapes, precision=precision, tune="off")
+    if not options.backend.explains:
+        explained = ", ".join(kind for kind, each in BACKENDS.items() if each.explains)
+        raise UsageError(f"there is no cost model for target '{options.resolved_target.name}'; explain a target of "
+                         f"kind {explained}, or `sparsec simulate` an accelerator")
+    prepared = prepare(model, options, calibration=calibration)
+    job, nodes = prepared.job, prepared.graph.graph
     layers = []
-    for index, node in enumerate(graph.graph):
-        progress(index / len(graph.graph))
-        if options := question.options(node):
-            layers.append(_layer(node, options, question))
+    for index, node in enumerate(nodes):
+        progress(index / len(nodes))
+        if offers := prepared.backend.options(node, job):
+            layers.append(_layer(node, offers, prepared))
     return {
-        "target": resolved.name, "threads": threads, "precision": precision, "machine": calibration.source,
+        "target": job.target.name, "threads": threads, "precision": job.precision, "machine": job.calibration.source,
         "layers": layers,
         "total": _total(layers),
         "if_pruned": [_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED],
-        "outside": [asdict(note) for report in passes if report.name == "lift" for note in report.notes]
-        + [{"node": node.name, "text": reason} for node in graph.graph if (reason := planner.outside(node))],
+        "outside": [asdict(note) for report in prepared.passes if report.name == "lift" for note in report.notes]
+        + [{"node": node.name, "text": reason} for node in nodes if (reason := prepared.backend.outside(node))],
     }
 
 
-def _layer(node: ir.Node, options: list[Option], question: _Question) -> dict[str, Any]:
-    value = node.inputs[1]
-    assert value is not None
-    assert value.const_value is not None  # the backend has options for constant weights only
-    weight = value.const_value.numpy()
+def _layer(node: ir.Node, options: list[Option], prepared: Prepared) -> dict[str, Any]:
+    weight = weight_of(node)
     found = structure.find(weight)
-    choice = _choose(node, options, question)
+    choice = _choose(node, options, prepared.job)
     stored = smallest(weight)
-    curve = _curve(node, value, weight, question)
+    curve = _curve(node, weight, prepared)
     return {
         "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "weights": weight.size,
         "nonzeros": int(np.count_nonzero(weight)), **asdict(found), "structure": str(found),
         "candidates": [_candidate(choice, each) for each in best_by_format(choice)],
         "smallest": {"format": stored.format.name, "bytes": stored.nbytes},
-        "dense_us": _microseconds(choice, _is_dense),
-        "curve": curve, "break_even": _break_even(curve), **_asked(node, question),
+        "dense_us": _microseconds(choice, dense=True),
+        "curve": curve, "break_even": _break_even(curve), **_asked(node, prepared),
     }
 
 
-def _asked(node: ir.Node, question: _Question) -> dict[str, Any]:
-    """Why formats are no candidates, and the choice by the number of tokens, where the target's planner knows."""
-    planner = PLANNERS[question.target.kind]
+def _asked(node: ir.Node, prepared: Prepared) -> dict[str, Any]:
+    """Why formats are no candidates, and the choice by the number of tokens, where the backend knows."""
+    backend, job = prepared.backend, prepared.job
     buckets = []
-    for columns, options in planner.buckets(node, question.target, question.precision).items():
-        choice = _choose(node, options, question)
-        buckets.append({"columns": columns, "format": choice.winner.option.format,
-                        "predicted_us": choice.winner.predicted_s * 1e6, "dense_us": _microseconds(choice, _is_dense)})
-    return {"refused": planner.refused(node, question.target, question.precision), "buckets": buckets}
+    for columns, options in backend.options_by_columns(node, job).items():
+        choice = _choose(node, options, job)
+        buckets.append({"columns": columns, "format": choice.winner.option.name,
+                        "predicted_us": choice.winner.predicted_s * 1e6, "dense_us": _microseconds(choice, dense=True)})
+    return {"refused": backend.refused(node, job), "buckets": buckets}
 
 
-def _choose(node: ir.Node, options: list[Option], question: _Question) -> Choice:
-    return choose(node.name or node.op_type, options, threads=question.threads, machine=question.calibration.machine)
+def _choose(node: ir.Node, options: list[Option], job: Job) -> Choice:
+    return choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine)
 
 
-def _candidate(choice: Choice, candidate: Any) -> dict[str, Any]:
+def _candidate(choice: Choice, candidate: Candidate) -> dict[str, Any]:
     option = candidate.option
-    return {"format": option.format, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
+    return {"format": option.name, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
             "predicted_us": candidate.predicted_s * 1e6, "bound": choice.machine.bound(option.work),
             "reason": choice.reason(candidate)}
 
 
-def _is_dense(option: Option) -> bool:
-    """Whether zeros are stored, in whatever precision."""
-    return option.format.startswith("dense")
-
-
-def _microseconds(choice: Choice, wanted: Callable[[Option], bool]) -> float | None:
-    """The predicted time of the fastest candidate of a kind, None where there is none."""
-    times = [each.predicted_s * 1e6 for each in (choice.winner, *choice.losers) if wanted(each.option)]
+def _microseconds(choice: Choice, *, dense: bool) -> float | None:
+    """The predicted time of the fastest candidate that is dense, or of the fastest other; None where there is none."""
+    times = [each.predicted_s * 1e6 for each in (choice.winner, *choice.losers) if each.option.is_dense is dense]
     return min(times, default=None)
 
 
-def _curve(node: ir.Node, value: ir.Value, weight: np.ndarray, question: _Question) -> list[dict[str, Any]]:
+def _curve(node: ir.Node, weight: np.ndarray, prepared: Prepared) -> list[dict[str, Any]]:
     """The predicted time of the best dense and the best sparse kernel at every one of `SPARSITIES`."""
-    kept, score = value.const_value, np.random.default_rng(0).random(weight.shape, np.float32)
-    points = []
+    value, score = operand(node, 1), np.random.default_rng(0).random(weight.shape, np.float32)
+    kept, points = value.const_value, []
     try:
         for sparsity in SPARSITIES:
             value.const_value = ir.tensor((score >= sparsity).astype(np.float32), name=value.name)
-            choice = _choose(node, question.options(node), question)
+            choice = _choose(node, prepared.backend.options(node, prepared.job), prepared.job)
             points.append({"sparsity": sparsity,
-                           "dense_us": _microseconds(choice, _is_dense),
-                           "sparse_us": _microseconds(choice, lambda option: not _is_dense(option))})
+                           "dense_us": _microseconds(choice, dense=True),
+                           "sparse_us": _microseconds(choice, dense=False)})
     finally:
         value.const_value = kept
     return points

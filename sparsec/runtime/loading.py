@@ -12,19 +12,17 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import Manifest
+from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError
 from sparsec.machine import tvm_runtime
-from sparsec.machine.memory import HOST, Memory, aligned
+from sparsec.machine.memory import Memory, aligned
 from sparsec.runtime.engines import Engine
 
 
 def memory_of(artifact: Artifact) -> Memory:
     """Where the programs of the artifact's buckets keep their tensors."""
-    if not artifact.manifest.archs:
-        return HOST
-    from sparsec.backends.cuda import driver
-
-    first, *_ = [driver.open_memory(each.manifest.archs, each.manifest.ptx) for each in artifact.buckets]
+    backend = backend_named(artifact.manifest.target)
+    first, *_ = [backend.memory(each.manifest.needs) for each in artifact.buckets]
     return first
 
 

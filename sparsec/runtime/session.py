@@ -14,6 +14,7 @@ import numpy as np
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED, Constant
 from sparsec.backends.program import TensorSpec
+from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
 from sparsec.machine.memory import HOST
@@ -257,11 +258,9 @@ def check_machine(artifact: Artifact) -> None:
 
     """
     artifact.check_machine()
-    if artifact.manifest.archs:
-        from sparsec.backends.cuda import driver
-
-        for each in artifact.buckets:
-            driver.check(driver.probe(), each.manifest.archs, each.manifest.ptx)
+    backend = backend_named(artifact.manifest.target)
+    for each in artifact.buckets:
+        backend.check(each.manifest.needs)
 
 
 def _allowed_threads(asked: int | None, compiled: int) -> int:

@@ -10,7 +10,7 @@ import pytest
 from sparsec.backends.cpu.build import build
 from sparsec.backends.cpu.lower import lower
 from sparsec.target import resolve
-from tests.backends.vm import model_of, run
+from tests.support.vm import model_of, run
 
 GRAPHS = {
     "slice": "(float[5,6] x, int64[2] s, int64[2] e, int64[2] a, int64[2] t) => (float[3,4] y) "

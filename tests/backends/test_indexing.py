@@ -6,7 +6,7 @@ import pytest
 
 import sparsec
 from sparsec.errors import InputError, UnsupportedOperatorError
-from tests.backends.vm import compile_and_run, model_of, onnxruntime_run
+from tests.support.vm import compile_and_run, model_of, onnxruntime_run
 
 HEADER = '<ir_version: 8, opset_import: ["": 18]> g '
 GRAPHS = {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.backends.vm import compile_and_run, model_of, onnxruntime_run
+from tests.support.vm import compile_and_run, model_of, onnxruntime_run
 
 GRAPHS = {
     "top_k_selects": "(float[3,1000] x) => (float[3,10] y, int64[3,10] i) <int64[1] k = {10}> { y, i = TopK(x, k) }",

@@ -12,7 +12,8 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import resolve
-from tests.backends.vm import compile_and_run, machine_of, model_of, onnxruntime_run
+from tests.support.targets import runnable
+from tests.support.vm import compile_and_run, machine_of, model_of, onnxruntime_run
 
 HEADER = '<ir_version: 8, opset_import: ["": 17, "sparsec": 1]> g '
 
@@ -32,7 +33,7 @@ def lower_double(context, node):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("target", ["cpu", "cpu-avx2", "cpu-generic"])
+@pytest.mark.parametrize("target", runnable("cpu", "cpu-avx2", "cpu-generic"))
 def test_own_kernels_and_onnx_operators_share_one_function(monkeypatch, target, threads):
     monkeypatch.setitem(lowering.LOWERINGS, "sparsec::Double", lower_double)
     model = model_of(HEADER + """(float[2,3] x) => (float[2,3] z, float[2,3] x2, float[2,3] y) {

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.backends.vm import compile_and_run, model_of, onnxruntime_run
+from tests.support.vm import compile_and_run, model_of, onnxruntime_run
 
 GRAPHS = {
     "elementwise_chain": "(float[1,8,57,57] x, float[8,1,1] b) => (float[1,8,57,57] y) "

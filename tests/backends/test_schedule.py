@@ -11,7 +11,7 @@ from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.schedule import schedule
 from sparsec.backends.cpu.vector_math import expand_functions
 from sparsec.target import resolve
-from tests.kernels.targets import TARGETS
+from tests.support.targets import TARGETS
 
 
 def loops(function):

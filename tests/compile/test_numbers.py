@@ -6,7 +6,7 @@ import pytest
 import sparsec
 from sparsec.cost.option import PRECISIONS
 from sparsec.graph.compare import run_onnxruntime
-from tests.graph.texts import model
+from tests.support.texts import model
 
 SPECIALS = np.float32([np.nan, np.inf, -np.inf, 1e-40, -1e-45, -0.0, 3e38])
 MATRIX = "g (float[2,16] x) => (float[2,8] y) <float[16,8] w> { y = MatMul(x, w) }"

@@ -16,7 +16,7 @@ import sparsec
 from sparsec.cost.calibration import keep
 from sparsec.cost.roofline import DEFAULT_MACHINE, Machine
 from sparsec.target import machine_features, resolve
-from tests.compile.random_graphs import networks
+from tests.support.random_graphs import networks
 
 EXAMPLES = int(os.environ.get("SPARSEC_FUZZ_EXAMPLES", "0"))
 PROFILE = settings(max_examples=EXAMPLES or 24, derandomize=not EXAMPLES, deadline=None,

@@ -3,7 +3,7 @@
 import pytest
 
 import sparsec
-from tests.graph.texts import model
+from tests.support.texts import model
 
 NETWORKS = {
     "weight on the left, batch": model("g (float[3,9,2] x) => (float[3,5,2] y) <float[5,9] w> { y = MatMul(w, x) }"),

@@ -5,6 +5,7 @@ import pytest
 from tests.conformance.cases import collect
 from tests.conformance.operators import PAGE, REGENERATE, implemented_by, schemas
 from tests.conformance.run import classify
+from tests.support.targets import runnable
 
 REFUSED = {  # operators of which the first case is refused, and why that stays so
     "Adagrad": "training", "Adam": "training", "Momentum": "training",
@@ -29,7 +30,7 @@ def test_the_page_of_operators_is_current():
     assert [[name.removeprefix("| "), *cells] for name, *cells in (row[:3] for row in rows)] == expected, REGENERATE
 
 
-@pytest.mark.parametrize("target", ["cpu-avx2", "cpu-generic"])
+@pytest.mark.parametrize("target", runnable("cpu-avx2", "cpu-generic"))
 @pytest.mark.parametrize("operator", ["Attention", "AveragePool", "Conv", "LSTM", "LayerNormalization", "TopK"])
 def test_other_instruction_sets(operator, target):
     assert classify(FIRST[operator], target) == ("right", "")

@@ -9,7 +9,7 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import bitmap
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.cuda.products import DTYPES, counted, needs_compiler, run
+from tests.support.cuda.products import DTYPES, counted, needs_compiler, run
 
 TILE = Tile(64, 16, 64, (2, 1), 3)
 PRODUCTS = {

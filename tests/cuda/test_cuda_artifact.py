@@ -13,10 +13,9 @@ from sparsec.backends.cuda import driver, toolchain
 from sparsec.backends.cuda.library import fat_binary_of
 from sparsec.errors import ArtifactError, ToolchainError, UsageError
 from sparsec.target import resolve
-from tests.cuda import networks
-from tests.cuda.test_cuda_sass import CUOBJDUMP, NVCC, needs_cuobjdump
+from tests.support.cuda import networks
+from tests.support.cuda.sass import CUOBJDUMP, needs_cuobjdump, needs_nvcc
 
-needs_nvcc = pytest.mark.skipif(NVCC is None, reason="needs nvcc, for example from the package nvidia-cuda-nvcc")
 needs_no_gpu = pytest.mark.skipif(driver.missing(driver.probe()) is None, reason="there is a GPU here")
 
 

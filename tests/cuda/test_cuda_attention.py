@@ -13,8 +13,8 @@ from sparsec.kernels.cuda import attention
 from sparsec.kernels.cuda.attention_params import MANY_BLOCKS, TILES, AttentionParams, AttentionTile, tiled
 from sparsec.kernels.cuda.tiles import LIMITS
 from sparsec.kernels.emit.projection import Projection
-from tests.cuda.emulator import emulate, launches
-from tests.cuda.products import DTYPES, needs_compiler
+from tests.support.cuda.emulator import emulate, launches
+from tests.support.cuda.products import DTYPES, needs_compiler
 
 SMALL = AttentionTile(32, 32, 2)
 ROUNDING = {"float16": 2**-11, "bfloat16": 2**-8}

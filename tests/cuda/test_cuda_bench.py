@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sparsec.backends.cuda import driver
-from tests.cuda import host_gpu
-from tests.cuda.test_cuda_sass import NVCC
+from tests.support.cuda import host_gpu
+from tests.support.cuda.sass import NVCC
 
 BENCH = Path(__file__).resolve().parents[2] / "bench"
 sys.path.append(str(BENCH))
@@ -47,8 +47,8 @@ from pathlib import Path
 import numpy as np
 sys.path.append("bench")
 import cuda_kernels
-from sparsec.backends.memory import CUDA, on_device
-from tests.cuda import host_gpu
+from sparsec.machine.memory import CUDA, on_device
+from tests.support.cuda import host_gpu
 folder, place = Path(sys.argv[1]), on_device(CUDA).place
 library, launched = cuda_kernels.library(folder / "kernels.so"), {}
 for case in json.loads((folder / "plan.json").read_text())["cases"]:

@@ -7,8 +7,8 @@ from sparsec.graph.operators.epilogue import ACTIVATIONS as REFERENCES
 from sparsec.kernels.cuda import mma_dense
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.cuda.emulator import launches
-from tests.cuda.products import needs_compiler
+from tests.support.cuda.emulator import launches
+from tests.support.cuda.products import needs_compiler
 
 ALPHA, BETA = 0.2, 0.6
 GRID = np.concatenate([np.linspace(-12, 12, 499), [-1e4, 1e4, 0, 1e-6, np.nan]]).astype(np.float32)

@@ -8,17 +8,17 @@ import pytest
 
 from sparsec.backends.cuda.lower import lower
 from sparsec.backends.cuda.planning import layer_of, layer_options
+from sparsec.backends.registry import backend_of
 from sparsec.compiler.pipeline import run_passes
-from sparsec.cost.calibration import calibration_of
 from sparsec.cost.option import HALF_PRECISIONS
-from sparsec.cost.plan import choose
+from sparsec.cost.plan import CHOICE, choose
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds
 from sparsec.passes.context import Context
 from sparsec.report.explain import explain
 from sparsec.target import resolve
-from tests.cuda import networks, walk
-from tests.cuda.emulator import emulate
+from tests.support.cuda import networks, walk
+from tests.support.cuda.emulator import emulate
 
 pytestmark = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
 TARGET, HOPPER = resolve("cuda-sm80+sm86"), resolve("cuda-sm90")
@@ -29,13 +29,13 @@ def planned(model, wanted, precision="fp16", target=TARGET, kernel=""):
     """The rewritten graph; each layer takes the cheapest of the wanted formats that it can have."""
     graph = reader.load(model)
     run_passes(graph, Context(target))
-    pick = partial(choose, machine=calibration_of(target, 1).machine)
+    pick = partial(choose, machine=backend_of(target).calibration(target, 1).machine)
     for node in graph.graph:
         if layer_of(node) is not None:
             options = [each for each in layer_options(node, target, precision)[0] if each.kernel.startswith(kernel)]
-            offered = {option.format for option in options}
+            offered = {option.name for option in options}
             form = next(each for each in wanted if each in offered)
-            node.meta["choice"] = pick(node.name, [option for option in options if option.format == form])
+            CHOICE.set(node, pick(node.name, [option for option in options if option.name == form]))
     return graph
 
 
@@ -50,7 +50,7 @@ def test_models_match_onnxruntime(build, precision):
 def test_unstructured_models_match_onnxruntime(build, precision):
     model = build(prune=networks.unstructured)
     graph = planned(model, ("nm 2:4 + rest", "dense"), precision)
-    chosen = {node.meta["choice"].winner.option.format for node in graph.graph if "choice" in node.meta}
+    chosen = {choice.winner.option.name for node in graph.graph if (choice := CHOICE.get(node))}
     assert "nm 2:4 + rest" in chosen
     check(model, graph, precision)
 
@@ -85,7 +85,7 @@ def test_heads_that_the_kernel_does_not_take_run_step_by_step():
     model = networks.transformer(heads=16)
     kernels = check(model, planned(model, ("nm 2:4", "dense")), "fp16")
     assert not [name for name in kernels if "attention" in name]
-    (note,) = explain(model, TARGET, calibration=calibration_of(TARGET, 1))["outside"]
+    (note,) = explain(model, TARGET)["outside"]
     assert "heads of 4 features" in note["text"]
 
 

@@ -10,11 +10,11 @@ from onnx import TensorProto
 
 import sparsec
 from sparsec.backends.cuda import driver
-from tests.cuda import host_gpu, networks
-from tests.cuda.test_cuda_sass import NVCC
+from tests.support.cuda import host_gpu, networks
+from tests.support.cuda.sass import needs_nvcc
 
 pytestmark = [
-    pytest.mark.skipif(NVCC is None, reason="needs nvcc, for example from the package nvidia-cuda-nvcc"),
+    needs_nvcc,
     pytest.mark.skipif(host_gpu.COMPILER is None, reason="the host's GPU needs gcc"),
     pytest.mark.skipif(driver.probe() is not None, reason="there is an NVIDIA driver here"),
 ]
@@ -22,9 +22,9 @@ pytestmark = [
 RUN = """
 import json, sys
 import numpy as np
-from tests.cuda import host_gpu
+from tests.support.cuda import host_gpu
 from sparsec.backends.cuda.replay import replay
-from sparsec.runtime import InferenceSession
+from sparsec.runtime.session import InferenceSession
 session = InferenceSession(sys.argv[1] + "/model.sparsec")
 feeds = {"x": np.ones((4, 768), np.float32)}
 shapes = [y.shape for y in session.run(None, feeds)]

@@ -9,7 +9,7 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import tiles
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, reject
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.cuda.products import FAMILIES, needs_compiler, run
+from tests.support.cuda.products import FAMILIES, needs_compiler, run
 
 SEEDS = range(3)
 SMALL = Tile(64, 32, 64, (2, 1), 3)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import fragments, metadata, mma_dense, mma_sp
 from sparsec.kernels.cuda.params import MmaParams, Tile
-from tests.cuda.products import DTYPES, two_of_four
+from tests.support.cuda.products import DTYPES, two_of_four
 
 TILE = Tile(64, 32, 128, (2, 1), 3)
 SHAPES = {"m": st.integers(1, 70), "k": st.integers(1, 40).map(lambda groups: 4 * groups), "seed": st.integers(0, 9)}

@@ -7,7 +7,7 @@ import pytest
 from sparsec.kernels.cuda import mma_sp
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.cuda.products import is_caught, needs_compiler, run
+from tests.support.cuda.products import is_caught, needs_compiler, run
 
 # Tails in all three extents, two warps in both directions, more stages of K than of shared memory; the last one lies
 # where the epilogue begins.

@@ -13,8 +13,7 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import rest, tiles
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.cuda.products import DTYPES, counted, is_caught, needs_compiler, run
-from tests.cuda.test_cuda_windows import CONVOLUTIONS
+from tests.support.cuda.products import CONVOLUTIONS, DTYPES, counted, is_caught, needs_compiler, run
 
 SMALL = Tile(64, 32, 64, (2, 1), 3)
 FINISH = Epilogue("relu", residual=True)

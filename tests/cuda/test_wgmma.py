@@ -10,9 +10,9 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import tiles, wgmma_dense, wgmma_sp
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, Window
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.cuda.emulator.emulate import EmulationError
-from tests.cuda.products import is_caught, needs_compiler, run
-from tests.cuda.test_cuda_sass import CUOBJDUMP, NVCC, check_limits, instructions
+from tests.support.cuda.emulator.emulate import EmulationError
+from tests.support.cuda.products import is_caught, needs_compiler, run
+from tests.support.cuda.sass import check_limits, instructions, needs_cuobjdump, needs_nvcc
 
 FAMILIES = {"sparse": wgmma_sp, "dense": wgmma_dense}
 SMALL = Tile(64, 64, 64, (4, 1), 3)
@@ -104,7 +104,8 @@ MANY = {
 }
 
 
-@pytest.mark.skipif(NVCC is None or CUOBJDUMP is None, reason="needs nvcc and cuobjdump")
+@needs_nvcc
+@needs_cuobjdump
 @pytest.mark.parametrize(("name", "tile"), [
     pytest.param(name, tile, id=f"{name}, {tile}") for name in MANY for tile in tiles.WARP_GROUP_TILES
     if name == "tokens" or tile.columns == WIDEST])

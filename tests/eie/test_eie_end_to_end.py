@@ -7,7 +7,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from eie_cases import plan
 from typer.testing import CliRunner
 
 from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS
@@ -18,7 +17,8 @@ from sparsec.cli import app
 from sparsec.errors import ArtifactError
 from sparsec.models import digits, squeezenet
 from sparsec.runtime.session import InferenceSession
-from tests.pictures import CLASSES, SQUEEZENET, needs_squeezenet, picture
+from tests.support.eie import plan
+from tests.support.pictures import CLASSES, SQUEEZENET, needs_squeezenet, picture
 
 ARCH = Architecture()
 LENET = files("sparsec.models") / "data" / "lenet300-digits-95.onnx"

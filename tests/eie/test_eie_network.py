@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from eie_cases import planned, sparse_weight
 from onnx import helper
 
 from sparsec.backends.accelerators.eie import program
@@ -16,6 +15,7 @@ from sparsec.backends.accelerators.eie.simulate import simulate, sweep
 from sparsec.errors import InputError, SimulationError, UnsupportedOperatorError, UsageError
 from sparsec.graph.compare import random_feeds, relative_error
 from sparsec.graph.evaluate import evaluate
+from tests.support.eie import planned, sparse_weight
 
 ARCH, EIE = Architecture(pes=8), ACCELERATORS["eie"]
 RNG = np.random.default_rng(0)

@@ -4,7 +4,6 @@ import functools
 
 import numpy as np
 import pytest
-from eie_cases import FC8, needs_fc8
 
 from sparsec.backends.accelerators.eie import energy, timing
 from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS
@@ -12,6 +11,7 @@ from sparsec.backends.accelerators.eie.architecture import Architecture
 from sparsec.backends.accelerators.eie.benchmarks import BENCHMARKS, random_layer
 from sparsec.backends.accelerators.eie.segments import split
 from sparsec.backends.accelerators.eie.simulate import simulate, total
+from tests.support.eie import FC8, needs_fc8
 
 ARCH = Architecture()
 SEEDS = range(5)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from eie_cases import FC8, code_matrices, needs_fc8, random_codes
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -10,7 +9,8 @@ from hypothesis.extra import numpy as hnp
 from sparsec.errors import FormatError
 from sparsec.formats import codebook, deep_compression, eie
 from sparsec.models.squeezenet_onnx import convolutions
-from tests.pictures import SQUEEZENET, needs_squeezenet
+from tests.support.eie import FC8, code_matrices, needs_fc8, random_codes
+from tests.support.pictures import SQUEEZENET, needs_squeezenet
 
 
 def test_golden_column_with_padding():

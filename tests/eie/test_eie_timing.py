@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import scipy.sparse
-from eie_cases import FC8, needs_fc8, random_codes
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +12,7 @@ from sparsec.backends.accelerators.eie.architecture import Architecture
 from sparsec.backends.accelerators.eie.fixed_point import FixedPoint, fitting, multiply, rescale
 from sparsec.backends.accelerators.eie.segments import split
 from sparsec.formats import eie
+from tests.support.eie import FC8, needs_fc8, random_codes
 
 
 @pytest.fixture(scope="module")

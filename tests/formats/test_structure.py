@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from weights import weights
 
 from sparsec.analysis import structure
 from sparsec.formats import CODECS, FORMATS
 from sparsec.formats.smallest import smallest
 from sparsec.formats.storage import as_matrix
+from tests.support.weights import weights
 
 RNG = np.random.default_rng(0)
 

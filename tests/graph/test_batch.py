@@ -11,9 +11,9 @@ from sparsec.analysis.batch import Rows, rows_of, with_rows
 from sparsec.graph.compare import random_feeds, relative_error, run_onnxruntime, split_samples
 from sparsec.graph.reader import load
 from sparsec.graph.shapes import static_shape
-from tests.compile.random_graphs import networks
-from tests.graph.texts import model
-from tests.passes.graphs import GRAPHS
+from tests.support.graphs import GRAPHS
+from tests.support.random_graphs import networks
+from tests.support.texts import model
 
 PROFILE = settings(max_examples=40, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 

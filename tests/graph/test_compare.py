@@ -5,7 +5,7 @@ import pytest
 
 from sparsec.graph.compare import compare, random_feeds, relative_error
 from sparsec.graph.reader import load
-from tests.graph.texts import model
+from tests.support.texts import model
 
 NAN, INF = np.nan, np.inf
 

@@ -11,7 +11,7 @@ from sparsec.graph.evaluate import evaluate
 from sparsec.graph.operators.epilogue import ACTIVATIONS
 from sparsec.graph.reader import load
 from sparsec.graph.shapes import static_shape
-from tests.graph.texts import model
+from tests.support.texts import model
 
 ONNX_ACTIVATIONS = {
     "none": "y = Identity(x)",
@@ -46,7 +46,25 @@ LEFT = """g (float[2,5,4] x) => (float[n,m,h] y) <float[3,5] weight, float[3] b>
 ATTENTION = """g (float[2,5,{q}] q, float[2,7,8] k, float[2,7,8] v) => (float[n,m,h] y) <float[{mask}] mask>
     {{ y = sparsec.Attention<heads=2, scale=0.5>(q, k, v, mask) }}"""
 REFORMAT = "g (float[2,5] x) => (float[n,m] y) { y = sparsec.Reformat(x) }"
+QCONV = """g (uint8[2,4,9,7] x, int8[2,6,5,7] r) => (int8[n,m,h,w] y)
+    <int8[6,2,3,3] w, float[6] s, int8[6] z, int32[6] b>
+    {{ y = sparsec.QConv<strides=[2,1], pads=[1,0,2,2], group={group}, y_type="int8">(x, w, s, z, b, , r) }}"""
+QMATMUL = """g (uint8[2,5,4] x, float v, uint8 zero) => (float[n,m,h] y) <int8[3,{k}] w, float[3] s, float[3] c>
+    {{ y = sparsec.QMatMul<y_type="{kind}">(x, w, s, , , c, , v, zero) }}"""
+QBATCH = """g (uint8[2,5,{k}] x, int8[2,4,3] r) => (uint8[n,m,h] y)
+    {{ y = sparsec.QBatchMatMul<a_scale=0.5, b_zero_point=3>(x, r) }}"""
+QBINARY = """g (uint8[2,5,4] x, int8[5,1] r) => (int8[n,m,h] y)
+    {{ y = sparsec.QBinary<function="{function}", y_type="int8">(x, r) }}"""
+QPOOL = """g (uint8[1,2,9,7] x) => (uint8[n,m,h,w] y)
+    {{ y = sparsec.QAveragePool<kernel_shape={kernel}, pads=[1,0,1,1], strides=[2,1]>(x) }}"""
+LOOKUP = "g (int8[2,5] x) => (float[n,m] y) <float[{entries}] t> {{ y = sparsec.Lookup(x, t) }}"
 VALID = {
+    "QConv": QCONV.format(group=2),
+    "QMatMul": QMATMUL.format(k=4, kind="float32"),
+    "QBatchMatMul": QBATCH.format(k=4),
+    "QBinary": QBINARY.format(function="sub"),
+    "QAveragePool": QPOOL.format(kernel="[3,2]"),
+    "Lookup": LOOKUP.format(entries=256),
     "Conv": CONV.format(group=2, rest="b, r"),
     "Conv without bias": CONV.format(group=2, rest=", r"),
     "MatMul right": LINEAR.format(k=4, rest="b, r"),
@@ -55,6 +73,14 @@ VALID = {
     "Reformat": REFORMAT,
 }
 INVALID = {
+    "quantised groups do not divide": QCONV.format(group=4),
+    "quantised scales of another size": QCONV.format(group=2).replace("float[6] s", "float[5] s"),
+    "quantised inner dimensions differ": QMATMUL.format(k=5, kind="float32"),
+    "codes with a scale of run time": QMATMUL.format(k=4, kind="uint8"),
+    "inner dimensions of codes differ": QBATCH.format(k=3),
+    "no such function": QBINARY.format(function="div"),
+    "window of another rank": QPOOL.format(kernel="[3]"),
+    "table of another size": LOOKUP.format(entries=255),
     "groups do not divide": CONV.format(group=4, rest="b, r"),
     "bias of another size": CONV.format(group=2, rest="b, r").replace("float[6] b", "float[5] b"),
     "residual of another shape": LINEAR.format(k=4, rest="b, r").replace("float[2,5,3] r", "float[1,5,3] r"),
@@ -68,8 +94,9 @@ INVALID = {
 @pytest.mark.parametrize("name", VALID)
 def test_schemas_infer_the_shape_that_references_return(name):
     graph = load(model(VALID[name])).graph
-    feeds = {value.name: np.ones(static_shape(value), np.float32) for value in graph.inputs}
-    assert static_shape(graph.outputs[0]) == evaluate(load(model(VALID[name])), feeds)[0].shape
+    feeds = {value.name: np.ones(static_shape(value), value.dtype.numpy()) for value in graph.inputs}
+    result = evaluate(load(model(VALID[name])), feeds)[0]
+    assert (graph.outputs[0].dtype.numpy(), static_shape(graph.outputs[0])) == (result.dtype, result.shape)
 
 
 @pytest.mark.parametrize("name", INVALID)

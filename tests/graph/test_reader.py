@@ -13,7 +13,7 @@ from sparsec.graph.evaluate import evaluate
 from sparsec.graph.reader import OPSET, load
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sparse import SPARSE_KEY, to_dense
-from tests.graph.texts import model, outputs, with_initializers_as_inputs
+from tests.support.texts import model, outputs, with_initializers_as_inputs
 
 LINEAR = "g (float[2,4] x) => (float[2,3] y) <float[4,3] w, float[3] b> { h = MatMul(x, w) y = Add(h, b) }"
 

@@ -6,7 +6,7 @@ import pytest
 import sparsec
 from sparsec.errors import VerificationError
 from sparsec.graph.references import REFERENCES, Comparison, compare_with_references
-from tests.graph.texts import model
+from tests.support.texts import model
 
 ODD = model("g (int16[2,3] x) => (int16[2,3] y) { y = Relu(x) }")  # onnxruntime has no Relu of 16-bit integers
 CROP = model("g (float[4,6] x, int64[2] size) => (float[2,3] y) { y = CenterCropPad(x, size) }", opset=18)

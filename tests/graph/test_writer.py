@@ -6,7 +6,7 @@ import pytest
 from sparsec.graph import writer
 from sparsec.graph.evaluate import evaluate
 from sparsec.graph.reader import load
-from tests.graph.texts import model
+from tests.support.texts import model
 
 
 @pytest.mark.parametrize(("limit", "files"), [(1 << 30, ["m.onnx"]), (0, ["m.onnx", "m.onnx.data"])])

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 from sparsec import cli
-from tests.graph.texts import model
+from tests.support.texts import model
 
 LINEAR = model('g (float["n",8] x) => (float["n",3] y) <float[8,3] w> { h = MatMul(x, w) y = Relu(h) }')
 WORDS = ["", "x", "-", "--", "-1", "0", "1", "2", "7", "999999999999", "nan", "inf", "1e400", "é", "x" * 10_000,

@@ -6,8 +6,8 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsec.compiler.buckets import merge
-from tests.graph.texts import model
 from tests.hostile.fuzz import members, sealed, small_artifact
+from tests.support.texts import model
 
 LINEAR = "g (float[2,4] x) => (float[2,3] y) <float[4,3] w, float[3] b> { h = MatMul(x, w) y = Add(h, b) }"
 IMAGE = "g (float[1,3,8,8] x) => (float[1,4,6,6] y) <float[4,3,3,3] w> { y = Conv(x, w) }"

@@ -37,9 +37,9 @@ from sparsec.cost.tuning import TuningLog
 from sparsec.errors import SparsecError
 from sparsec.graph import reader
 from sparsec.target import resolve
-from tests.graph.texts import model, with_initializers_as_inputs
 from tests.hostile import arguments, mutate
-from tests.passes.graphs import GRAPHS
+from tests.support.graphs import GRAPHS
+from tests.support.texts import model, with_initializers_as_inputs
 
 SECONDS = 20
 MEMORY, MULTIPLE = 256 << 20, 64

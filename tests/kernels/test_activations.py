@@ -10,7 +10,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit import activations
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.tir import kernel, load, splat, store
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa
 
 ALPHA, BETA = 0.2, 0.6
 ODD = np.array([np.inf, -np.inf, 3e38, -3e38, 1e10, -1e10, 0.0, -0.0, 1e-38, -1e-42], np.float32)

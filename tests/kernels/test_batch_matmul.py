@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparsec.kernels.cpu.tensors import batch_matmul
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa
 
 SHAPES = [  # A, B
     ((1, 1), (1, 1)), ((2, 3), (3, 5)), ((1, 40), (40, 100)), ((7, 64), (64, 64)), ((50, 33), (33, 49)),

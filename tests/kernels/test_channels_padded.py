@@ -3,8 +3,8 @@
 import pytest
 
 from sparsec.kernels.cpu.images import channels_padded
-from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
-from tests.kernels.targets import TARGETS, isa
+from tests.support.padded import assert_same, flat, images_like, padded, run_guarded
+from tests.support.targets import TARGETS, isa
 
 IMAGES = [(1, 1), (5, 7), (3, 32)]
 

@@ -8,8 +8,8 @@ from sparsec.kernels.cpu.images import depthwise
 from sparsec.kernels.cpu.images.depthwise import DepthwiseParams
 from sparsec.kernels.cpu.images.window import Window
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
-from tests.kernels.targets import TARGETS, isa
+from tests.support.padded import assert_same, flat, images_like, padded, run_guarded
+from tests.support.targets import TARGETS, isa
 
 CASES = {  # input shape, kernel, strides, dilations, (top, left, bottom, right)
     "3x3": ((2, 3, 13, 37), (3, 3), (1, 1), (1, 1), (1, 1, 1, 1)),

@@ -7,8 +7,8 @@ from sparsec.graph.operators.epilogue import ACTIVATIONS
 from sparsec.kernels.cpu.images import elementwise_padded
 from sparsec.kernels.cpu.images.elementwise_padded import OPERATIONS, ElementwiseParams, ScaleParams
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
-from tests.kernels.targets import TARGETS, isa
+from tests.support.padded import assert_same, flat, images_like, padded, run_guarded
+from tests.support.targets import TARGETS, isa
 
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 3, 32), (1, 2, 4, 19)]
 

@@ -13,7 +13,7 @@ from sparsec.kernels.cpu.rows.matvec import Matvec, reference
 from sparsec.kernels.cpu.rows.nm_vector import NmParams
 from sparsec.kernels.cpu.rows.well import CODECS, WellParams
 from sparsec.kernels.packing.recipe import balanced
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa, runnable
 
 SHAPES = [  # outputs, inputs, batch, density
     (1, 1, 1, 1.0), (16, 32, 1, 0.5), (37, 5, 2, 0.3), (100, 300, 1, 0.05), (33, 70, 3, 1.0), (40, 64, 11, 0.1),
@@ -81,10 +81,11 @@ def test_shapes(outputs, inputs, batch, density, name, target):
     check(name, Matvec(outputs, inputs, batch, "relu"), density, target)
 
 
+@pytest.mark.parametrize("target", runnable("cpu-avx2"))
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("name", ["dense-f32", "csr", "well-f32-sorted", "nm-f32"])
-def test_epilogues(activation, name):
-    check(name, Matvec(21, 40, 2, activation, alpha=0.2, beta=0.5, residual=True), 0.3, "cpu-avx2")
+def test_epilogues(activation, name, target):
+    check(name, Matvec(21, 40, 2, activation, alpha=0.2, beta=0.5, residual=True), 0.3, target)
 
 
 @pytest.mark.parametrize("target", TARGETS)

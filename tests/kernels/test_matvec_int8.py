@@ -9,7 +9,7 @@ from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.cpu.rows.matvec_int8 import MOST_INPUTS
 from sparsec.kernels.cpu.rows.well_int8 import WellInt8Params
 from sparsec.target import resolve
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa
 
 KERNELS = {
     "dense": (gemv_int8, lambda shape, isa: GemvInt8Params(shape, 2, 8 if isa.vnni else 7, lanes=isa.lanes,

@@ -7,8 +7,8 @@ from sparsec.graph.layout import PhasePlanes
 from sparsec.kernels.cpu.images import phase_split
 from sparsec.kernels.cpu.images.padded import padded_rows
 from sparsec.kernels.cpu.images.phase_split import PhaseSplitParams
-from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
-from tests.kernels.targets import TARGETS, isa
+from tests.support.padded import assert_same, flat, images_like, padded, run_guarded
+from tests.support.targets import TARGETS, isa
 
 CASES = {  # input shape, kernel, strides, dilations, (top, left, bottom, right)
     "3x3/2": ((2, 3, 9, 37), (3, 3), (2, 2), (1, 1), (1, 1, 1, 1)),

@@ -5,7 +5,7 @@ import pytest
 
 from sparsec.kernels.cpu.tensors import pool
 from sparsec.kernels.cpu.tensors.pool import PoolParams
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa
 
 WINDOWS = [  # image, output, kernel, stride, dilation, before
     ((7, 7), (7, 7), (3, 3), (1, 1), (1, 1), (1, 1)), ((20, 33), (10, 17), (3, 3), (2, 2), (1, 1), (1, 1)),

@@ -5,8 +5,8 @@ import pytest
 from sparsec.kernels.cpu.images import pool_padded
 from sparsec.kernels.cpu.images.pool_padded import PoolParams
 from sparsec.kernels.cpu.images.window import Window
-from tests.kernels.padded import assert_same, flat, images_like, padded, run_guarded
-from tests.kernels.targets import TARGETS, isa
+from tests.support.padded import assert_same, flat, images_like, padded, run_guarded
+from tests.support.targets import TARGETS, isa
 
 CASES = {  # input shape, kernel, strides, (top, left, bottom, right), output (height, width), larger with ceil_mode
     "3x3/2": ((2, 3, 14, 37), (3, 3), (2, 2), (1, 1, 1, 1), (7, 19)),

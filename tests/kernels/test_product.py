@@ -11,7 +11,7 @@ from sparsec.kernels.cpu.products import dense, dense_outputs, spmm
 from sparsec.kernels.cpu.products.product import MODES, Tiling, pixel_mask
 from sparsec.kernels.cpu.products.stencil import convolution, linear
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa
 
 
 def sparse(rng, shape, density):

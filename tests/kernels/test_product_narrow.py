@@ -13,7 +13,7 @@ from sparsec.kernels.cpu.products.product import Tiling, pixel_mask
 from sparsec.kernels.cpu.products.stencil import convolution, linear
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.target import machine_features, resolve
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa
 
 SHAPES = [{"group": 4, "unroll": 2}, {"group": 1, "unroll": 4, "sets": 2}, {"block": 2, "group": 3, "unroll": 2}]
 AVX_VNNI = replace(resolve("cpu-avx2"), name="avx-vnni", mcpu="alderlake",

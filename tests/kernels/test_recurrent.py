@@ -5,7 +5,7 @@ import pytest
 
 from sparsec.kernels.cpu.tensors import recurrent
 from sparsec.kernels.cpu.tensors.recurrent import RecurrentParams
-from tests.kernels.targets import TARGETS, aligned, compiled, isa
+from tests.support.targets import TARGETS, aligned, compiled, isa
 
 LAYERS = [
     RecurrentParams("RNN", 3, 2, 5, ("tanh",)), RecurrentParams("RNN", 4, 1, 70, ("relu",), backwards=True),

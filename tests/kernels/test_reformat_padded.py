@@ -7,8 +7,8 @@ from sparsec.graph.layout import PLAIN
 from sparsec.kernels.cpu.images import reformat_padded
 from sparsec.kernels.cpu.images.padded import pixels
 from sparsec.kernels.cpu.images.reformat_padded import ReformatParams
-from tests.kernels.padded import assert_same, padded, run_guarded
-from tests.kernels.targets import TARGETS, isa
+from tests.support.padded import assert_same, padded, run_guarded
+from tests.support.targets import TARGETS, isa
 
 SHAPES = [(1, 1, 1, 1), (2, 3, 5, 7), (1, 2, 3, 33), (3, 2, 1, 19), (1, 2, 4, 160)]
 """Odd widths, rows narrower than a vector, sequences, and rows longer than what is unrolled."""

@@ -8,7 +8,7 @@ from sparsec.kernels.cpu.tensors.normalize import NormalizeParams
 from sparsec.kernels.cpu.tensors.reduce import REDUCTIONS, ReduceParams
 from sparsec.kernels.cpu.tensors.softmax import SoftmaxParams
 from sparsec.kernels.cpu.tensors.transpose import TransposeParams
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa
 
 SHAPES = [(1, 1, 1), (3, 128, 1), (5, 37, 1), (2, 100, 1), (1, 21, 64), (2, 5, 19), (3, 4, 2)]  # outer, length, inner
 

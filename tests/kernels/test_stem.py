@@ -6,8 +6,8 @@ import pytest
 from sparsec.kernels.cpu.images import stem
 from sparsec.kernels.cpu.images.stem import StemParams
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.kernels.padded import assert_same, padded, run_guarded
-from tests.kernels.targets import TARGETS, isa
+from tests.support.padded import assert_same, padded, run_guarded
+from tests.support.targets import TARGETS, isa
 
 CASES = {  # input shape, outputs, kernel, strides, (top, left, bottom, right)
     "7x7/2": ((1, 3, 30, 46), 9, (7, 7), (2, 2), (3, 3, 3, 3)),

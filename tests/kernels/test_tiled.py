@@ -7,7 +7,7 @@ from sparsec.graph.layout import Tiled
 from sparsec.kernels.cpu.tensors import layer_norm, reformat_tiled
 from sparsec.kernels.cpu.tensors.layer_norm import LayerNormParams
 from sparsec.kernels.cpu.tensors.reformat_tiled import ReformatTiledParams, tile, untile
-from tests.kernels.targets import TARGETS, compiled, isa
+from tests.support.targets import TARGETS, compiled, isa
 
 LAYOUTS = [  # batch, tokens, features, width
     Tiled(1, 64, 48, 64), Tiled(2, 37, 50, 16), Tiled(1, 70, 33, 32), Tiled(3, 5, 3, 16), Tiled(1, 1, 1, 16),

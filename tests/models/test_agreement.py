@@ -4,14 +4,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from small_networks import IMAGES, TEXT  # noqa: E402 - after the skip
-
 from sparsec.analysis.liveness.analysis import active_weights, analyse  # noqa: E402
 from sparsec.graph.reader import load  # noqa: E402
 from sparsec.models.connectivity import active  # noqa: E402
 from sparsec.models.masks import apply_masks, kept, prunable  # noqa: E402
 from sparsec.models.networks import NETWORKS  # noqa: E402
 from sparsec.models.onnx_export import export  # noqa: E402
+from tests.support.small_networks import IMAGES, TEXT  # noqa: E402 - after the skip
 
 
 @pytest.mark.parametrize(("kind", "sparsity"), [

@@ -5,12 +5,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 nn = torch.nn
 
-from small_networks import IMAGES, data  # noqa: E402 - after the skip
-
 from sparsec.models.criteria import CRITERIA  # noqa: E402
 from sparsec.models.criteria.context import Context  # noqa: E402
 from sparsec.models.criteria.obs import _columns, compensate  # noqa: E402
 from sparsec.models.masks import dense_masks, prunable  # noqa: E402
+from tests.support.small_networks import IMAGES, data  # noqa: E402 - after the skip
 
 
 def context(model, inputs, batches=(), loss=nn.functional.cross_entropy):

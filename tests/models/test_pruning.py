@@ -7,14 +7,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 nn = torch.nn
 
-from small_networks import IMAGES, TEXT, data, train  # noqa: E402 - after the skip
-
 from sparsec.errors import CollapseError, PruningError, UsageError  # noqa: E402
 from sparsec.models.criteria import CRITERIA  # noqa: E402
 from sparsec.models.masks import kept, prunable, size  # noqa: E402
 from sparsec.models.pruning import Options, prune  # noqa: E402
 from sparsec.models.quotas import QUOTAS  # noqa: E402
 from sparsec.models.schedules import SCHEDULES  # noqa: E402
+from tests.support.small_networks import IMAGES, TEXT, data, train  # noqa: E402 - after the skip
 
 
 def pruned(kind, sparsity, *, seed=0, training=False, **options):

@@ -7,7 +7,7 @@ import pytest
 import sparsec
 from sparsec.errors import ModelError
 from sparsec.models import squeezenet
-from tests.pictures import CLASSES, SQUEEZENET, needs_squeezenet, picture
+from tests.support.pictures import CLASSES, SQUEEZENET, needs_squeezenet, picture
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from sparsec.graph.reader import load
 from sparsec.passes import lift
 from sparsec.passes.context import Context
 from sparsec.target import resolve
-from tests.graph.texts import model
+from tests.support.texts import model
 
 MANY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

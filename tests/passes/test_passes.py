@@ -10,8 +10,8 @@ from sparsec.graph.reader import load
 from sparsec.graph.verify import check, infer
 from sparsec.passes.context import Context
 from sparsec.target import resolve
-from tests.graph.texts import outputs
-from tests.passes.graphs import GRAPHS
+from tests.support.graphs import GRAPHS
+from tests.support.texts import outputs
 
 CONTEXT = Context(resolve("cpu-generic"))
 
@@ -26,9 +26,9 @@ def test_every_pass_keeps_the_answers(name):
     graph = load(proto)
     feeds = random_feeds(graph)
     expected = run_onnxruntime(proto, feeds)
-    for run in PASSES:
+    for each in PASSES:
         before = text(graph)
-        report = run(graph, CONTEXT)
+        report = each.run(graph, CONTEXT)
         infer(graph, report.name)
         check(graph, report.name)
         assert outputs(proto) == [value.name for value in graph.graph.outputs]
@@ -37,10 +37,10 @@ def test_every_pass_keeps_the_answers(name):
         assert report.modified or before == text(graph), report.name
 
 
-@pytest.mark.parametrize("run", PASSES, ids=lambda run: run.__module__)
-def test_every_pass_takes_a_graph_without_nodes_for_it(run):
+@pytest.mark.parametrize("each", PASSES, ids=lambda each: each.run.__module__)
+def test_every_pass_takes_a_graph_without_nodes_for_it(each):
     graph = load(GRAPHS["input as output"])
-    report = run(graph, CONTEXT)
+    report = each.run(graph, CONTEXT)
     assert not report.modified
     assert not report.notes
     assert np.array_equal(evaluate(graph, {"x": np.float32([-1, 1])})[0], np.float32([-1, 1]))

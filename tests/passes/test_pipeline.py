@@ -11,8 +11,8 @@ from sparsec.graph.reader import load
 from sparsec.passes import layout
 from sparsec.passes.context import Context, Report
 from sparsec.target import resolve
-from tests.graph.light import PATHS, randomised
-from tests.passes.graphs import GRAPHS
+from tests.support.graphs import GRAPHS
+from tests.support.light import PATHS, randomised
 
 CONTEXT = Context(resolve("cpu-generic"))
 BEYOND = {  # operators that are left beside sparsec's and pooling
@@ -49,14 +49,14 @@ def test_a_pass_that_breaks_the_graph_is_named(monkeypatch):
                 node.replace_input_with(1, model.graph.inputs[0])
         return Report("saw", modified=True)
 
-    monkeypatch.setattr(pipeline, "PASSES", [*pipeline.PASSES, saw])
+    monkeypatch.setattr(pipeline, "PASSES", [*pipeline.PASSES, pipeline.Pass(saw)])
     with pytest.raises(ModelError, match="the graph after pass saw: "):
         pipeline.run_passes(load(GRAPHS["scale and shift"]), CONTEXT)
 
 
 @pytest.mark.parametrize("name", PATHS)
 def test_real_networks_consist_of_sparsec_layers_and_pooling(name, monkeypatch):
-    monkeypatch.setattr(pipeline, "PASSES", [run for run in pipeline.PASSES if run is not layout.run])
+    monkeypatch.setattr(pipeline, "PASSES", [each for each in pipeline.PASSES if each.run is not layout.run])
     graph = load(PATHS[name])
     reports = pipeline.run_passes(graph, CONTEXT)
     assert not [note for report in reports for note in report.notes]

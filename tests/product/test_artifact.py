@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from programs import signature_artifact
 
 from sparsec.artifact.file import Artifact
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.errors import ArtifactError
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import machine_features, resolve
+from tests.support.programs import signature_artifact
 
 SMALL = Artifact.build(
     Program(b"library", "main", (np.arange(3, dtype=np.int16), np.ones((2, 2), np.float32)),

@@ -3,13 +3,13 @@
 import json
 
 import pytest
-from test_cli import sparsec, write_model
 
 from sparsec.bench.formats import SWEPT, linear_layer, regret, time_model
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.formats import FORMATS
 from sparsec.target import resolve
+from tests.support.cli import sparsec, write_model
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from sparsec.errors import InputError, ShapeError, UsageError
 from sparsec.graph.compare import run_onnxruntime
 from sparsec.graph.reader import load
 from sparsec.graph.sizes import buckets
-from tests.graph.texts import model
+from tests.support.texts import model
 
 ROWS = model('g (float["n",64] x) => (float["n",40] y) <float[64,300] w, float[300,40] v>'
              "{ h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }")

@@ -5,7 +5,6 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from test_cli import sparsec, write_model
 
 from sparsec.backends.cpu.calibrate import measure
 from sparsec.bench import efficiency
@@ -16,6 +15,7 @@ from sparsec.cost.plan import choose
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 from sparsec.errors import CalibrationError
 from sparsec.target import resolve
+from tests.support.cli import sparsec, write_model
 
 CPU = resolve("cpu")
 TABLE = [[1.0 + row + column for column in range(len(DENSITIES))] for row in range(len(PIXELS))]

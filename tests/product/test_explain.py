@@ -5,7 +5,6 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
-from test_cli import sparsec, write_model
 
 from sparsec.bench.formats import linear_layer
 from sparsec.cost.calibration import Calibration
@@ -15,6 +14,7 @@ from sparsec.errors import UsageError
 from sparsec.formats import CODECS, FORMATS
 from sparsec.report.explain import explain
 from sparsec.target import resolve
+from tests.support.cli import sparsec, write_model
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_cli import write_model
 
 import sparsec
 from sparsec.backends.cpu.planning import layer_options
@@ -19,6 +18,7 @@ from sparsec.errors import CalibrationError, UsageError
 from sparsec.graph import reader
 from sparsec.passes.context import Context
 from sparsec.target import resolve
+from tests.support.cli import write_model
 
 pytest.importorskip("tornado", reason="TVM's RPC needs sparsec[rpc]")
 pytest.importorskip("cloudpickle", reason="TVM's RPC needs sparsec[rpc]")

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from programs import OFFSET, parallel_artifact, signature_artifact
 
 from sparsec import InferenceSession
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.runtime.session import check_machine
+from tests.support.programs import OFFSET, parallel_artifact, signature_artifact
 
 X = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
 K = np.array([2**40, -7])
@@ -35,7 +35,8 @@ def test_a_machine_without_the_gpu_that_code_was_compiled_for_is_refused():
     artifact = signature_artifact()
     check_machine(artifact)
     with pytest.raises(ArtifactError, match=r"compiled for sm_80 .* there is no|holds code for sm_80"):
-        check_machine(replace(artifact, manifest=replace(artifact.manifest, archs=("sm_80",), ptx=(99, 0))))
+        check_machine(replace(artifact, manifest=replace(artifact.manifest, target="cuda-sm80", archs=("sm_80",),
+                                                         ptx=(99, 0))))
 
 
 def test_signature_reads_as_in_onnxruntime(session):

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_cli import sparsec, write_model
 
 import sparsec as package
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED
 from sparsec.errors import ArtifactError, FormatError, ToolchainError, UsageError
 from sparsec.formats import CODECS, DeltaPadded
+from tests.support.cli import sparsec, write_model
 
 
 @pytest.fixture(scope="module")

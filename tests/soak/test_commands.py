@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from sparsec import Artifact
-from tests.graph.texts import model
-from tests.soak import command_process
+from tests.support import command_process
+from tests.support.texts import model
 
 LINEAR = model("g (float[2,64] x) => (float[2,900] y) <float[64,900] w> { h = MatMul(x, w) y = Relu(h) }")
 COMMANDS = {
@@ -17,7 +17,7 @@ COMMANDS = {
     "calibrate": ["calibrate", "--json", "out/m.json"],
 }
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["tests.soak.command_process"])
+PROCESSES.set_forkserver_preload(["tests.support.command_process"])
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import sparsec
-from tests.graph.texts import model
+from tests.support.texts import model
 
 CALLS = int(os.environ.get("SPARSEC_SOAK_CALLS", "30000"))
 ALLOWANCE = 2 << 20  # bytes that allocators may still take after the warm-up

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 import sparsec
-from tests.graph.texts import model
 from tests.soak.test_load import NETWORK, X, answer
+from tests.support.texts import model
 
 TIMES = int(os.environ.get("SPARSEC_SOAK_PROCESSES", "1"))
 SMALL = model("g (float[1,8] x) => (float[1,4] y) <float[8,4] w> { h = MatMul(x, w) y = Relu(h) }")

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from sparsec.analysis.liveness.analysis import active_weights, analyse
 from sparsec.graph.reader import load
 from sparsec.passes.strip import strip
-from tests.graph.texts import model
-from tests.strip.brute import feeds, intermediate, matters
-from tests.strip.nets import NETS
+from tests.support.strip.brute import feeds, intermediate, matters
+from tests.support.strip.nets import NETS
+from tests.support.texts import model
 
 SEEDS = st.integers(0, 1 << 16)
 

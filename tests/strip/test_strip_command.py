@@ -10,9 +10,8 @@ from typer.testing import CliRunner
 from sparsec.cli import app
 from sparsec.errors import VerificationError
 from sparsec.graph.compare import relative_error
-from tests.graph.texts import model
-from tests.strip.brute import run
-from tests.strip.test_stripping import dead
+from tests.support.strip.brute import run
+from tests.support.texts import dead, model
 
 
 @pytest.fixture

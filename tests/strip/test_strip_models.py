@@ -9,7 +9,7 @@ from onnx import numpy_helper
 from sparsec.graph.compare import random_feeds, relative_error, run_onnxruntime
 from sparsec.graph.reader import load
 from sparsec.passes.strip import strip
-from tests.graph.light import PATHS, randomised
+from tests.support.light import PATHS, randomised
 
 KILLED = {("Conv", 1), ("BatchNormalization", 2), ("BatchNormalization", 3)}  # filters, shifts and means
 

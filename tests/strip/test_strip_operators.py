@@ -8,7 +8,7 @@ from sparsec.analysis.liveness.analysis import RULES
 from sparsec.graph.compare import random_feeds, relative_error, run_onnxruntime
 from sparsec.graph.reader import load
 from sparsec.passes.strip import strip
-from tests.strip.samples import SAMPLES
+from tests.support.strip.samples import SAMPLES
 
 
 @pytest.mark.parametrize("bias", [False, True], ids=["zero", "constant"])

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sparsec.graph.compare import relative_error
 from sparsec.graph.reader import load
 from sparsec.passes.strip import strip
-from tests.graph.texts import model, random
-from tests.strip.brute import feeds, run
-from tests.strip.nets import NETS
+from tests.support.strip.brute import feeds, run
+from tests.support.strip.nets import NETS
+from tests.support.texts import dead, model, random
 
 IMAGE = "float[2,3,9,9] x"
 
@@ -35,13 +35,6 @@ def stripped(proto, **options):
 
 def weight(proto, name):
     return next(onnx.numpy_helper.to_array(t) for t in proto.graph.initializer if t.name == name)
-
-
-def dead(shape, *units, name="w"):
-    """Random weights of which some units (output channels) are zero."""
-    data = random(shape, name)
-    data[list(units)] = 0
-    return data
 
 
 @pytest.mark.parametrize("key", NETS)

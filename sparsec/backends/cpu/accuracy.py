@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +10,18 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.backends.base import Judge
 from sparsec.backends.cpu import few_rows
 from sparsec.backends.cpu.conv import weight_matrix
 from sparsec.backends.cpu.products import FAMILIES
+from sparsec.backends.job import Job
 from sparsec.backends.relax.weights import is_depthwise, weight_array
+from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.compare import relative_error
 from sparsec.graph.evaluate import walk
 from sparsec.graph.operators import DOMAIN
 from sparsec.graph.operators.conv import windows
-from sparsec.kernels.cpu.products.spmm_int8 import Ranges
+from sparsec.kernels.cpu.products.spmm_int8 import RANGES, Ranges
 
 COLUMNS = 128  # pixels or tokens that a layer is judged by
 
@@ -28,6 +32,23 @@ class Seen:
 
     columns: np.ndarray
     ranges: Ranges
+
+
+def judge(model: ir.Model, job: Job) -> Judge:
+    """What tells the errors of options, from real inputs where there are any, else from random ones.
+
+    Real inputs calibrate 8-bit integers: the layers' `RANGES`. Where nodes cannot be executed one by one, no error is
+    known.
+    """
+    try:
+        seen = observe(model, job.real or job.generated)
+    except UnsupportedOperatorError as error:
+        warnings.warn(f"layers are not judged one by one, and not calibrated: {error}", stacklevel=4)
+        seen = {}
+    if job.precision == "int8" and job.real:
+        for node, each in seen.items():
+            RANGES.set(node, each.ranges)
+    return lambda node, option: None if node not in seen else layer_error(node, option.params, seen[node])
 
 
 def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> dict[ir.Node, Seen]:

@@ -24,6 +24,7 @@ from sparsec.backends.relax.weights import (
 from sparsec.cost.option import Option
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, layout_of
 from sparsec.kernels.cpu.images import phase_split, reformat_padded
+from sparsec.kernels.cpu.products.spmm_int8 import RANGES
 from sparsec.kernels.cpu.products.stencil import convolution, strided_convolution
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
@@ -74,7 +75,7 @@ def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Opt
         return stem.options(node, isa)
     layer = layer_of(node)
     return [*products.options(layer, target, isa),
-            *narrow.options(layer, target, isa, precision, node.meta.get("ranges"))]
+            *narrow.options(layer, target, isa, precision, RANGES.get(node))]
 
 
 def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:

@@ -67,4 +67,4 @@ def lower_concat(context: LoweringContext, node: ir.Node) -> None:
 
 def _call(context: LoweringContext, node: ir.Node, kernel: object, inputs: list[relax.Expr]) -> None:
     output = node.outputs[0]
-    context.bind(output, context.call(kernel, inputs, output.meta["layout"].size))
+    context.bind(output, context.call(kernel, inputs, layout_of(output).size))

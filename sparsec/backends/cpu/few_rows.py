@@ -140,11 +140,6 @@ def _codecs(weight: Pattern, precision: str) -> list[str]:
     return ["f32", "f16"] if weight.lanes >= 8 and weight.half_error <= limit else ["f32"]
 
 
-def _named(name: str, codec: str) -> str:
-    """A format's name with the codec of its values."""
-    return name if codec == "f32" else f"{name} {codec}"
-
-
 def _dense_option(weight: Pattern, shape: Matvec, isa: Isa, codec: str) -> Option:
     params = replace(gemv.choose(shape, isa), codec=codec)
     vectors = shape.inputs * -(-shape.outputs // isa.lanes)
@@ -152,8 +147,8 @@ def _dense_option(weight: Pattern, shape: Matvec, isa: Isa, codec: str) -> Optio
     nbytes = BYTES[codec] * weight.weight.size
     work = Work(vectors * shape.batch, vectors * (rounds + shape.batch), params.blocks * rounds,
                 memory_bytes=nbytes * rounds, family=f"gemv/{codec}", pixels=shape.batch)
-    return Option(_named("dense", codec), f"gemv/{codec}", f"V={params.vectors} group={params.group} U={params.unroll}",
-                  params, nbytes, work)
+    return Option("dense", f"gemv/{codec}", f"V={params.vectors} group={params.group} U={params.unroll}", params,
+                  nbytes, work, codec)
 
 
 def _csr_option(weight: Pattern, shape: Matvec, isa: Isa) -> Option:
@@ -163,7 +158,7 @@ def _csr_option(weight: Pattern, shape: Matvec, isa: Isa) -> Option:
     nbytes = 6 * nonzeros + 4 * shape.outputs
     work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, memory_bytes=nbytes,
                 family="csr/scalar", pixels=shape.batch, density=weight.density)
-    return Option("csr", "csr/scalar", f"U={params.unroll}", params, nbytes, work)
+    return Option("csr", "csr/scalar", f"U={params.unroll}", params, nbytes, work, "f32")
 
 
 def _well_options(weight: Pattern, shape: Matvec, isa: Isa, codec: str) -> Iterator[Option]:
@@ -176,7 +171,7 @@ def _well_options(weight: Pattern, shape: Matvec, isa: Isa, codec: str) -> Itera
                 family=f"well/{codec}", pixels=shape.batch, density=weight.density,
                 permutes=slots * (1 + shape.batch))  # one widens the positions
     fill = weight.nonzeros / max(1, slots * isa.lanes)
-    yield Option(_named("well", codec), f"well/{codec}", f"sort={params.sort} fill={fill:.2f}", params, nbytes, work)
+    yield Option("well", f"well/{codec}", f"sort={params.sort} fill={fill:.2f}", params, nbytes, work, codec)
 
 
 def _nm_options(weight: Pattern, shape: Matvec, isa: Isa, codec: str) -> Iterator[Option]:
@@ -192,7 +187,7 @@ def _nm_options(weight: Pattern, shape: Matvec, isa: Isa, codec: str) -> Iterato
                 family=f"nm/{codec}", pixels=shape.batch, density=p.slots / isa.lanes, permutes=slots * shape.batch)
     n, m = nm_vector.pattern(weight.weight, p.slots, isa.lanes)
     fill = weight.nonzeros / (slots * isa.lanes)
-    yield Option(_named(f"nm {n}:{m}", codec), f"nm/{codec}", f"slots={p.slots} fill={fill:.2f}", p, nbytes, work)
+    yield Option(f"nm {n}:{m}", f"nm/{codec}", f"slots={p.slots} fill={fill:.2f}", p, nbytes, work, codec)
 
 
 def _bitmap_options(weight: Pattern, shape: Matvec, isa: Isa, codec: str) -> Iterator[Option]:
@@ -205,7 +200,7 @@ def _bitmap_options(weight: Pattern, shape: Matvec, isa: Isa, codec: str) -> Ite
         return
     work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks, memory_bytes=nbytes,
                 family=f"bitmap/{codec}", pixels=shape.batch, density=weight.density, permutes=2 * count)
-    yield Option(_named("bitmap", codec), f"bitmap/{codec}", f"V={p.vectors}", p, nbytes, work)
+    yield Option("bitmap", f"bitmap/{codec}", f"V={p.vectors}", p, nbytes, work, codec)
 
 
 def _vectors(shape: Matvec, isa: Isa) -> int:
@@ -227,7 +222,7 @@ def _int8_options(weight: Pattern, shape: Matvec, isa: Isa) -> Iterator[Option]:
                     p.blocks + shape.batch, memory_bytes=nbytes, family="bitmap/int8" if bitmap else "gemv/int8",
                     pixels=shape.batch, density=weight.density if bitmap else 1.0,
                     permutes=(2 if bitmap else 0) * count)
-        yield Option("bitmap int8" if bitmap else "dense int8", work.family, f"V={vectors}", p, nbytes, work)
+        yield Option("bitmap" if bitmap else "dense", work.family, f"V={vectors}", p, nbytes, work, "int8")
 
 
 def _well_int8_options(weight: Pattern, shape: Matvec, isa: Isa) -> Iterator[Option]:
@@ -238,8 +233,8 @@ def _well_int8_options(weight: Pattern, shape: Matvec, isa: Isa) -> Iterator[Opt
     nbytes = slots * (8 * isa.lanes + 4) + 8 * shape.outputs
     work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups + shape.batch, memory_bytes=nbytes,
                 family="well/int8", pixels=shape.batch, density=weight.density, permutes=2 * slots * shape.batch)
-    yield Option("well int8", "well/int8", f"fill={weight.nonzeros / max(1, slots * 4 * isa.lanes):.2f}", p,
-                 nbytes, work)
+    yield Option("well", "well/int8", f"fill={weight.nonzeros / max(1, slots * 4 * isa.lanes):.2f}", p, nbytes, work,
+                 "int8")
 
 
 def reference(weight: np.ndarray, columns: np.ndarray, params: Any) -> np.ndarray | None:

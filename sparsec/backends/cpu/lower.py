@@ -3,36 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 
-import numpy as np
 import onnx_ir as ir
 import tvm
 from tvm import relax
 
 from sparsec.backends.cpu.lowerings import LOWERINGS
-from sparsec.backends.program import TensorSpec
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
+from sparsec.backends.relax.lower import Lowered, lower_in, operator_of
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import Plain
 from sparsec.kernels.cpu.tensors import copying
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import Target
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """A Relax module with its signature; `module["main"]` takes `inputs`, then `constants`, and returns `outputs`."""
-
-    module: tvm.IRModule
-    target: Target
-    threads: int
-    constants: tuple[np.ndarray, ...]
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    calls: tuple[tuple[str, str], ...]
 
 
 def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "fp32") -> Lowered:
@@ -43,53 +28,7 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
 
     """
     context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, precision)
-    return lower_in(context, model, threads, _result)
-
-
-def lower_in(context: LoweringContext, model: ir.Model, threads: int,
-             result: Callable[[LoweringContext, ir.Value], relax.Expr]) -> Lowered:
-    """Lower a model in a context of its own; `result` makes of a graph's output what is returned for it."""
-    graph = model.graph
-    inputs = [value for value in graph.inputs if value.const_value is None]
-    parameters = [_parameter(context, value, f"input_{index}") for index, value in enumerate(inputs)]
-    with context.bb.function("main"):
-        try:
-            with context.bb.dataflow():
-                _lower_nodes(context, model)
-                results = context.bb.emit_output(relax.Tuple([result(context, value) for value in graph.outputs]))
-        except Exception:
-            context.bb._end_block()  # noqa: SLF001 - the builder prints a complaint if it dies with an open block
-            raise
-        context.bb.emit_func_output(results, [*parameters, *context.constants])
-    module = context.bb.get()
-    module["main"] = module["main"].with_attr("num_input", len(inputs))  # TVM's machine checks these, no constants
-    return Lowered(module, context.target, threads, tuple(context.constants.values()),
-                   tuple(_spec(context, value) for value in inputs),
-                   tuple(_spec(context, value) for value in graph.outputs), tuple(context.calls))
-
-
-def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
-    """Lower every node in order; nodes behind a refused one are not reported, as nothing is known of their inputs."""
-    refused: list[str] = []
-    missing: set[ir.Value] = set()
-    for node in model.graph:
-        context.node = node
-        if missing.isdisjoint(node.inputs):
-            try:
-                context.lower_node(context, node)
-                continue
-            except UnsupportedOperatorError as error:
-                opset = model.opset_imports.get(node.domain, "none")
-                refused.append(f"node '{node.name}': {operator_of(node)} (opset {opset}): {error}")
-        missing.update(node.outputs)
-    if refused:
-        raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}:\n  "
-                                       + "\n  ".join(refused))
-
-
-def operator_of(node: ir.Node) -> str:
-    """The operator as "domain::name", without a domain for ONNX's own."""
-    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    return lower_in(context, model, threads, partial(_result, set()))
 
 
 def _lower_node(context: LoweringContext, node: ir.Node) -> None:
@@ -103,20 +42,19 @@ def _lower_node(context: LoweringContext, node: ir.Node) -> None:
         raise UnsupportedOperatorError("no lowering for this operator in this layout")
 
 
-def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Var:
-    """The parameter of `main` for an input of the model."""
-    parameter = relax.Var(name, relax.TensorType(context.shape(value), context.dtype(value)))
-    context.bind(value, parameter)
-    return parameter
+def _result(returned: set[relax.Expr], context: LoweringContext, value: ir.Value) -> relax.Expr:
+    """The expression returned for an output; what belongs to others is copied, so that outputs own their memory.
 
-
-def _result(context: LoweringContext, value: ir.Value) -> relax.Expr:
-    """The expression returned for an output; inputs and constants are copied, so that outputs own their memory."""
+    Inputs, constants and what is `returned` for another output do.
+    """
     expr = source = context.tensor(value)
     while isinstance(source, relax.DataflowVar):
         bound = context.bb.lookup_binding(source)
         view = isinstance(bound, relax.Call) and getattr(bound.op, "name", "") == "relax.reshape"
         if not view and not isinstance(bound, relax.Var | tvm.ir.GenericConst):
+            if source in returned:
+                break
+            returned.add(source)
             return expr
         source = bound.args[0] if view else bound
     size, dtype = math.prod(context.shape(value)), context.dtype(value)
@@ -125,8 +63,3 @@ def _result(context: LoweringContext, value: ir.Value) -> relax.Expr:
     flat = context.bb.emit(relax.op.reshape(expr, (size,)))
     copy = context.call(copying.build(copying.CopyParams(size, dtype), context.isa), [flat], size, dtype=dtype)
     return context.bb.emit(relax.op.reshape(copy, context.shape(value)))
-
-
-def _spec(context: LoweringContext, value: ir.Value) -> TensorSpec:
-    """The signature entry of an input or output."""
-    return TensorSpec(value.name or "", context.dtype(value), context.shape(value))

@@ -22,5 +22,6 @@ LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     **dict.fromkeys(ACTIVATIONS, elementwise.lower_activation),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), elementwise.lower_binary),
     "Concat": elementwise.lower_concat,
+    **dict.fromkeys(("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"), tokens.lower_reshape),
 }
 """Each binds the node's outputs; it raises UnsupportedOperatorError with the reason if it cannot."""

@@ -12,6 +12,7 @@ from sparsec.backends.relax.context import KernelCall, LoweringContext
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.cost.option import Option
 from sparsec.graph.layout import Tiled, layout_of
+from sparsec.kernels.cpu.products.spmm_int8 import RANGES
 from sparsec.kernels.cpu.products.stencil import linear
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
@@ -29,7 +30,7 @@ def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Opt
     if isinstance(source, Tiled):
         layer = layer_of(node, source, isa.lanes)
         return [*products.options(layer, target, isa),
-                *narrow.options(layer, target, isa, precision, node.meta.get("ranges"))]
+                *narrow.options(layer, target, isa, precision, RANGES.get(node))]
     return few_rows.options(node, target, isa, precision)
 
 

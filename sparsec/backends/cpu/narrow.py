@@ -67,8 +67,8 @@ class Form:
     shares: tuple[float, ...] = L1_SHARES
 
 
-PAIRS = Form(spmm_bf16, lambda p: spmm_bf16.SpmmBf16Params(p, paired=True), "spmm/bf16", " bf16", 2, 2, 2, 2)
-WIDENED = Form(spmm_bf16, lambda p: spmm_bf16.SpmmBf16Params(p, paired=False), "spmm/bf16-widened", "", 2, 1, 2, 4)
+PAIRS = Form(spmm_bf16, lambda p: spmm_bf16.SpmmBf16Params(p, paired=True), "spmm/bf16", "bf16", 2, 2, 2, 2)
+WIDENED = Form(spmm_bf16, lambda p: spmm_bf16.SpmmBf16Params(p, paired=False), "spmm/bf16-widened", "f32", 2, 1, 2, 4)
 
 
 def _fours(isa: Isa, ranges: spmm_int8.Ranges | None) -> Form:
@@ -77,7 +77,7 @@ def _fours(isa: Isa, ranges: spmm_int8.Ranges | None) -> Form:
         return spmm_int8.SpmmInt8Params(p, 8 if isa.vnni else 7, ranges is not None, ranges)
 
     kernel = "spmm/int8" if ranges is None else "spmm/int8-static"
-    return Form(spmm_int8, params, kernel, " int8", 4, 4, 1, 1, (*L1_SHARES, 1.0))
+    return Form(spmm_int8, params, kernel, "int8", 4, 4, 1, 1, (*L1_SHARES, 1.0))
 
 
 def _tilings(layer: Layer, target: Target, isa: Isa, vectors: int, row_bytes: int,
@@ -108,10 +108,11 @@ def _sparse(layer: Layer, target: Target, isa: Isa, form: Form) -> Iterator[Opti
                 if plain.widened(form.multiple).word != plain.word:
                     continue
                 index = 4 if plain.word == "int32" else 2
-                yield Option(("csr" if block == 1 else f"bcsr {block}x1") + form.codec, form.kernel,
+                yield Option("csr" if block == 1 else f"bcsr {block}x1", form.kernel,
                              f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets}", form.params(plain),
                              nonzero * (block * form.weight + index) + 4 * len(rows),
-                             form.module.work(form.params(plain), nonzero, target.l1_bytes, target.l2_bytes))
+                             form.module.work(form.params(plain), nonzero, target.l1_bytes, target.l2_bytes),
+                             form.codec)
 
 
 def _shapes(accumulators: int, rows: int, isa: Isa, step: int) -> list[tuple[int, int, int]]:
@@ -131,5 +132,5 @@ def _dense_bf16(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
                 continue
             for block in blocks[-2:]:
                 params = dense_bf16.DenseBf16Params(dense.DenseParams(tiling, block))
-                yield Option("dense bf16", "gemm/bf16", f"V={vectors} chunk={tiling.chunk} R={block}", params,
-                             2 * layer.weight.size, dense_bf16.work(params, target.l1_bytes, target.l2_bytes))
+                yield Option("dense", "gemm/bf16", f"V={vectors} chunk={tiling.chunk} R={block}", params,
+                             2 * layer.weight.size, dense_bf16.work(params, target.l1_bytes, target.l2_bytes), "bf16")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from sparsec.backends.relax.context import KernelCall
 from sparsec.cost.option import Option
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine import tvm_runtime
-from sparsec.target import Target
+from sparsec.target import Target, machine_features, machine_name
 
 COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
 CYCLE_BYTES = 32 << 20  # the constants that repeated runs cycle through: a network's other layers drive them out of L2
@@ -27,6 +28,24 @@ MAX_COPIES = 64
 REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
 LAYERS: dict[str, Any] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul}
 """The operators with a weight of their own, by the module that offers options for them and calls one."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """The machine at hand, which times one kernel after the other."""
+
+    machine: str
+    workers: int = 1
+    here: bool = True
+
+    def measure(self, node: ir.Node, option: Option, target: Target, threads: int) -> float:
+        """Seconds for a node, with inputs and weights as cold as the rest of a network leaves them."""
+        return prepare(node, option, target, threads)()
+
+
+def measurer(target: Target) -> Here | None:
+    """The machine at hand, None where it lacks instructions of the target."""
+    return Here(machine_name()) if target.features <= machine_features() else None
 
 
 def layer_options(node: ir.Node, target: Target, threads: int, precision: str = "fp32") -> list[Option]:
@@ -41,13 +60,8 @@ def kernel_call(node: ir.Node, option: Option, target: Target, threads: int) -> 
     return call
 
 
-def measure(node: ir.Node, option: Option, target: Target, threads: int) -> float:
-    """Seconds that an option takes for a node, with inputs and weights as cold as the rest of a network leaves them."""
-    return prepare(node, option, target, threads)()
-
-
 def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Callable[[], float]:
-    """Compile an option for a node and pack the weight; the result is what `measure` returns once called."""
+    """Compile an option for a node and pack the weight; the result times it."""
     return prepare_call(kernel_call(node, option, target, threads), target, threads)
 
 

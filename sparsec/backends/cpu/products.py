@@ -121,7 +121,7 @@ def _sparse_options(layer: Layer, target: Target, isa: Isa, block: int) -> Itera
                 yield Option(name, f"spmm/{tiling.mode}",
                              f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets} B={tiling.bands}", params,
                              nonzero * (4 * block + index) + 4 * len(rows),
-                             spmm.work(params, nonzero, target.l1_bytes, target.l2_bytes))
+                             spmm.work(params, nonzero, target.l1_bytes, target.l2_bytes), "f32")
 
 
 def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
@@ -136,7 +136,7 @@ def _dense_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
                 params = dense.DenseParams(tiling, block)
                 yield Option("dense", f"gemm/{tiling.mode}",
                              f"V={vectors} chunk={tiling.chunk} R={block} B={tiling.bands}", params,
-                             4 * layer.weight.size, dense.work(params, target.l1_bytes, target.l2_bytes))
+                             4 * layer.weight.size, dense.work(params, target.l1_bytes, target.l2_bytes), "f32")
 
 
 def _dense_outputs_options(layer: Layer, target: Target, isa: Isa) -> Iterator[Option]:
@@ -149,7 +149,7 @@ def _dense_outputs_options(layer: Layer, target: Target, isa: Isa) -> Iterator[O
         for chunk in {balanced(s.channels, max(int(share * target.l1_bytes) // column, least)) for share in L1_SHARES}:
             params = dense_outputs.DenseOutputsParams(s, layer.epilogue, layer.target, rows, pixels, vectors, chunk)
             yield Option("dense", "gemm/outputs", f"P={rows}x{pixels} V={vectors} chunk={chunk}", params,
-                         4 * layer.weight.size, dense_outputs.work(params, target.l1_bytes))
+                         4 * layer.weight.size, dense_outputs.work(params, target.l1_bytes), "f32")
 
 
 FAMILIES: dict[type, Any] = {

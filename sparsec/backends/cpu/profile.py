@@ -3,34 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 import numpy as np
 import tvm
 from tvm import relax
 
+from sparsec.backends.base import KernelTime
 from sparsec.backends.cpu.build import prepared
-from sparsec.backends.cpu.lower import Lowered
+from sparsec.backends.relax.lower import Lowered
+from sparsec.backends.relax.timing import CONTINUE, named
 from sparsec.machine import tvm_runtime
-
-CONTINUE = 0  # VMInstrumentReturnKind.NO_OP
-
-
-@dataclass(frozen=True)
-class KernelTime:
-    """One call of a run.
-
-    Attributes:
-        kernel: the function's symbol.
-        node: the graph node it computes, "" for what Relax fused from several.
-        seconds: its median time.
-
-    """
-
-    kernel: str
-    node: str
-    seconds: float
 
 
 def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 20) -> list[KernelTime]:
@@ -58,15 +41,3 @@ def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 20)
         runs.append(list(calls))
     seconds = np.median([[spent for _, spent in run] for run in runs], axis=0)
     return named([symbol for symbol, _ in runs[0]], seconds, lowered)
-
-
-def named(symbols: Sequence[str], seconds: Sequence[float] | np.ndarray, lowered: Lowered) -> list[KernelTime]:
-    """Our own kernels carry their nodes' names, in the order of the calls; the VM's bookkeeping is left out."""
-    calls = iter(lowered.calls)
-    ours = {kernel for kernel, _ in lowered.calls}
-
-    def node_of(symbol: str) -> str:  # Relax may have dropped calls in between
-        return next(node for kernel, node in calls if kernel == symbol) if symbol in ours else ""
-
-    return [KernelTime(symbol, node_of(symbol), float(spent))
-            for symbol, spent in zip(symbols, seconds, strict=True) if not symbol.startswith("vm.")]

@@ -17,8 +17,9 @@ import numpy as np
 import onnx_ir as ir
 import tvm
 
-from sparsec.backends.cpu.build import export, settings
+from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.planning import kernel_call
+from sparsec.backends.relax.export import export
 from sparsec.cost.option import Option
 from sparsec.errors import CalibrationError, ToolchainError, UsageError
 from sparsec.target import Target
@@ -42,6 +43,21 @@ class Remote:
     def address(self) -> str:
         """The URL."""
         return f"rpc://{self.host}:{self.port}/{self.key}"
+
+    @property
+    def machine(self) -> str:
+        """What the tuning log knows the servers by."""
+        return self.address
+
+    @property
+    def here(self) -> bool:
+        """Whole programs are not timed there."""
+        return False
+
+    @property
+    def workers(self) -> int:
+        """Kernels that are timed at once."""
+        return self.servers
 
     @property
     def servers(self) -> int:

@@ -29,7 +29,7 @@ def options(node: ir.Node, isa: Isa) -> list[Option]:
     vectors = params.target.batch * params.target.height * -(-params.target.width // isa.lanes)
     products = vectors * weight.size
     work = Work(products, products * (rows + 2 * width) / (rows * width), vectors * weight.shape[0] / (rows * width))
-    return [Option("dense", "stem", f"R={rows} V={width}", params, weight.nbytes, work)]
+    return [Option("dense", "stem", f"R={rows} V={width}", params, weight.nbytes, work, "f32")]
 
 
 def call(node: ir.Node, params: stem.StemParams, isa: Isa) -> KernelCall:

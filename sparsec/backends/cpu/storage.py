@@ -12,6 +12,7 @@ import onnx_ir as ir
 from sparsec.backends.cpu.conv import weight_matrix
 from sparsec.backends.program import Packed
 from sparsec.backends.relax.weights import chosen, weight_array
+from sparsec.cost.plan import CHOICE
 from sparsec.kernels.cpu.products import dense, spmm
 from sparsec.kernels.cpu.rows import bitmap_vector, csr_vector, gemv, nm_vector, well
 from sparsec.kernels.packing import Recipe
@@ -28,7 +29,7 @@ def packed_weights(model: ir.Model, constants: Sequence[np.ndarray]) -> tuple[Pa
     numbers = {_key(array): number for number, array in enumerate(constants)}
     found = []
     for node in model.graph:
-        recipe_of = RECIPES.get(type(chosen(node))) if "choice" in node.meta else None
+        recipe_of = RECIPES.get(type(chosen(node))) if CHOICE.get(node) else None
         if recipe_of is None:
             continue
         recipe = recipe_of(chosen(node))

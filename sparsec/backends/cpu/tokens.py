@@ -1,4 +1,4 @@
-"""Lowering of the operators on tokens that have no weight to choose a format for: layer norm and attention."""
+"""Lowering of the operators on tokens that have no weight to choose a format for: layer norm, attention, reshapes."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ def lower_layer_norm(context: LoweringContext, node: ir.Node) -> None:
               context.constant(np.zeros(layout.features, np.float32)) if bias is None else context.flat(bias),
               context.flat(node.inputs[0])]
     context.bind(node.outputs[0], context.call(layer_norm.build(params, context.isa), inputs, layout.size))
+
+
+def lower_reshape(context: LoweringContext, node: ir.Node) -> None:
+    """Bind other numbers for the same tokens; the layout pass has seen that they lie alike."""
+    context.bind(node.outputs[0], context.flat(node.inputs[0]))
 
 
 def lower_attention(context: LoweringContext, node: ir.Node) -> None:

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cuda.context import CudaContext
+from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.constants import scalar
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda import attention
@@ -20,10 +21,10 @@ op = relax.op
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
-    """Emit the attention; `node.meta["outside"]` is why it has no kernel of its own."""
+    """Emit the attention; its `OUTSIDE` is why it has no kernel of its own."""
     p = _params(node, context.half)
     if reason := reject(p):
-        node.meta["outside"] = reason
+        OUTSIDE.set(node, reason)
         return _by_steps(context, node)
     p = tiled(p, context.target.archs)
     sources = [_projection(value)[0] for value in node.inputs[:3]]

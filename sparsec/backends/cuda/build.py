@@ -12,12 +12,13 @@ from tvm import relax
 from tvm.s_tir import dlight
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
-from sparsec.backends.cpu.lower import Lowered
 from sparsec.backends.cuda.driver import is_exact
 from sparsec.backends.cuda.library import build_library
 from sparsec.backends.cuda.toolchain import version
 from sparsec.backends.program import Program
+from sparsec.backends.relax import passes
 from sparsec.backends.relax.context import HAND_WRITTEN
+from sparsec.backends.relax.lower import Lowered
 from sparsec.kernels.cuda.pipeline import ARCHITECTURE
 from sparsec.target import Target
 
@@ -32,7 +33,7 @@ def build(lowered: Lowered, mode: str = "compiled") -> Program:
 
     """
     with settings(lowered.target) as target:
-        module = pipeline(target)(lowered.module)
+        module = pipeline()(lowered.module)
         executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE, exec_mode=mode)
     archs = architectures(lowered.module, lowered.target)
     library, objects = build_library(executable, archs)
@@ -85,30 +86,13 @@ def _lowering() -> tuple[tvm.transform.Pass, Any, Any]:
     return apply, finalize[0], finalize[1]
 
 
-def pipeline(target: tvm.target.Target) -> tvm.transform.Pass:
-    """The Relax passes, in order: TVM's for CUDA, with views of reshaped tensors in place of kernels."""
-    return tvm.transform.Sequential([*scheduling(target), *finishing()])
+def pipeline() -> tvm.transform.Pass:
+    """The Relax passes, in order."""
+    return tvm.transform.Sequential([*scheduling(), *passes.finishing()])
 
 
-def scheduling(_target: tvm.target.Target) -> list[tvm.transform.Pass]:
+def scheduling() -> list[tvm.transform.Pass]:
     """The passes after which a module consists of calls of scheduled kernels."""
-    passes = relax.transform
-    return [
-        relax.backend.DispatchSampling(), relax.backend.DispatchSortScan(),
-        passes.DecomposeOpsForInference(), passes.CanonicalizeBindings(),
-        passes.LegalizeOps(), passes.AnnotateTIROpPattern(), passes.FoldConstant(),
-        passes.RewriteDataflowReshape(),
-        passes.FuseOps(), passes.FuseTIR(), passes.DeadCodeElimination(),
-        dlight.ApplyDefaultSchedule(dlight.gpu.Matmul(), dlight.gpu.GEMV(), dlight.gpu.Reduction(),
-                                    dlight.gpu.GeneralReduction(), dlight.gpu.Fallback()),
-    ]
-
-
-def finishing() -> list[tvm.transform.Pass]:
-    """The passes from calls of kernels to the virtual machine's code."""
-    passes = relax.transform
-    return [
-        passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
-        passes.StaticPlanBlockMemory(), passes.LowerAllocTensor(), passes.KillAfterLastUse(),
-        passes.LowerRuntimeBuiltin(), passes.ComputePrimValue(), passes.VMShapeLower(), passes.AttachGlobalSymbol(),
-    ]
+    gpu = dlight.gpu
+    rules = gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback()
+    return [*passes.fusing(), dlight.ApplyDefaultSchedule(*rules)]

@@ -19,8 +19,8 @@ from typing import Any
 import tvm
 import tvm_ffi
 
-from sparsec.backends.cpu.build import export
 from sparsec.backends.cuda.toolchain import fat_binary
+from sparsec.backends.relax.export import export
 from sparsec.errors import ToolchainError
 
 _WORD = 8

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cuda import attention, conv, matmul
+from sparsec.backends.cuda import arrange, attention, conv, matmul
 from sparsec.backends.cuda.lower import HALVES
 from sparsec.backends.cuda.products import Layer, options
+from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
+from sparsec.errors import UsageError
 from sparsec.target import Target
 
 
@@ -49,3 +52,26 @@ def by_bucket(node: ir.Node, target: Target, precision: str) -> dict[int, list[O
     if layer is None or layer.window is not None:
         return {}
     return {columns: layer_options(node, target, precision, columns)[0] for columns in BUCKETS}
+
+
+def project(node: ir.Node) -> float | None:
+    """Give a product a 2:4 weight; the norm of what is lost relative to the weight's, None for another node.
+
+    Raises:
+        UsageError: the inner size is no multiple of four.
+
+    """
+    if node.domain != "sparsec" or node.op_type not in ("MatMul", "Conv") or node.attributes.get_int("group", 1) != 1:
+        return None
+    weight = weight_array(node)
+    matrix = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)  # as products order it
+    if weight.shape[1] % arrange.GROUP:
+        raise UsageError(f"layer '{node.name}': its {weight.shape[1]} inputs are no multiple of {arrange.GROUP}, so "
+                         "its weight cannot be projected to 2:4; compile without --project-2of4, or pad the layer")
+    kept = arrange.project(matrix)
+    moved = (weight.shape[0], *weight.shape[2:], weight.shape[1])
+    value = node.inputs[1]
+    assert value is not None  # it is the weight
+    value.const_value = ir.tensor(np.ascontiguousarray(np.moveaxis(kept.reshape(moved), -1, 1)), name=value.name)
+    norm = float(np.linalg.norm(matrix))
+    return float(np.linalg.norm(matrix - kept)) / norm if norm else 0.0

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.cpu.lower import Lowered
-from sparsec.backends.cpu.profile import CONTINUE, KernelTime, named
+from sparsec.backends.base import KernelTime
 from sparsec.backends.cuda import driver
 from sparsec.backends.cuda.build import build
 from sparsec.backends.cuda.replay import replay
 from sparsec.backends.cuda.toolchain import version
 from sparsec.backends.program import Program
+from sparsec.backends.relax.lower import Lowered
+from sparsec.backends.relax.timing import CONTINUE, named
 from sparsec.errors import ToolchainError
 from sparsec.machine import tvm_runtime
 

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.graph.layout import PLAIN, Layout, Plain
+from sparsec.graph.layout import LAYOUT, PLAIN, Layout, Plain
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
@@ -76,8 +76,7 @@ class LoweringContext:
 
     def layout(self, value: ir.Value | None) -> Layout:
         """Where the layout pass put a value."""
-        layout: Layout = _present(value).meta.get("layout", PLAIN)
-        return layout
+        return LAYOUT.get(_present(value)) or PLAIN
 
     def shape(self, value: ir.Value | None) -> tuple[int, ...]:
         """The static ONNX shape of a value.

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.cost.plan import CHOICE
 from sparsec.kernels.emit.epilogue import Epilogue
 
 
@@ -41,7 +42,7 @@ def epilogue_of(node: ir.Node) -> Epilogue:
 
 def chosen(node: ir.Node) -> Any:
     """The parameters of the kernel that the plan chose."""
-    return node.meta["choice"].winner.option.params
+    return CHOICE.require(node).winner.option.params
 
 
 def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:

@@ -8,13 +8,27 @@ from __future__ import annotations
 import onnx
 from onnx.reference.op_run import OpRun
 
-from sparsec.graph.operators import attention, conv, matmul, reformat
+from sparsec.graph.operators import (
+    attention,
+    conv,
+    lookup,
+    matmul,
+    qaverage_pool,
+    qbatch_matmul,
+    qbinary,
+    qconv,
+    qmatmul,
+    reformat,
+)
 from sparsec.graph.operators.schema import DOMAIN, VERSION, OutputShape
 
-_MODULES = (attention, conv, matmul, reformat)
+_MODULES = (attention, conv, lookup, matmul, qaverage_pool, qbatch_matmul, qbinary, qconv, qmatmul, reformat)
 SCHEMAS = {module.SCHEMA.name: module.SCHEMA for module in _MODULES}
 OUTPUT_SHAPES: dict[str, OutputShape] = {module.SCHEMA.name: module.output_shape for module in _MODULES}
-REFERENCES: list[type[OpRun]] = [attention.Attention, conv.Conv, matmul.MatMul, reformat.Reformat]
+REFERENCES: list[type[OpRun]] = [
+    attention.Attention, conv.Conv, lookup.Lookup, matmul.MatMul, qaverage_pool.QAveragePool,
+    qbatch_matmul.QBatchMatMul, qbinary.QBinary, qconv.QConv, qmatmul.QMatMul, reformat.Reformat,
+]
 
 for _schema in SCHEMAS.values():
     onnx.defs.register_schema(_schema)

@@ -20,6 +20,16 @@ The convolution is ONNX's, with the padding spelled out (no auto_pad) and the ke
 """
 
 
+GEOMETRY = [
+    OpSchema.Attribute("strides", OpSchema.AttrType.INTS, "One a spatial dimension; default 1.", required=False),
+    OpSchema.Attribute("pads", OpSchema.AttrType.INTS, "Zeros before, then after, each spatial dimension; default 0.",
+                       required=False),
+    OpSchema.Attribute("dilations", OpSchema.AttrType.INTS, "One a spatial dimension; default 1.", required=False),
+    OpSchema.Attribute("group", make_attribute("group", 1), "Groups of channels that do not mix."),
+]
+"""The attributes that say where the kernel goes."""
+
+
 def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str, Any]) -> schema.Shape:
     """The shape of Y (see `schema.OutputShape`)."""
     x, w = shapes[0] or (), shapes[1] or ()
@@ -43,14 +53,7 @@ SCHEMA = schema.make(
         schema.optional("B", "Bias (M,)."),
         schema.optional("R", "Residual, of the shape of Y."),
     ],
-    [
-        OpSchema.Attribute("strides", OpSchema.AttrType.INTS, "One a spatial dimension; default 1.", required=False),
-        OpSchema.Attribute("pads", OpSchema.AttrType.INTS, "Zeros before, then after, each spatial dimension; "
-                           "default 0.", required=False),
-        OpSchema.Attribute("dilations", OpSchema.AttrType.INTS, "One a spatial dimension; default 1.", required=False),
-        OpSchema.Attribute("group", make_attribute("group", 1), "Groups of channels that do not mix."),
-        *epilogue.ATTRIBUTES,
-    ],
+    [*GEOMETRY, *epilogue.ATTRIBUTES],
     output_shape,
 )
 

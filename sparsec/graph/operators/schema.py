@@ -22,7 +22,7 @@ def optional(name: str, doc: str) -> OpSchema.FormalParameter:
     return OpSchema.FormalParameter(name, "T", doc, param_option=OpSchema.FormalParameterOption.Optional)
 
 
-def _static(kind: onnx.TypeProto | None) -> Shape | None:
+def static(kind: onnx.TypeProto | None) -> Shape | None:
     """The shape of a tensor type, or None where any of it is unknown."""
     if kind is None or not kind.tensor_type.HasField("shape"):
         return None
@@ -41,7 +41,7 @@ def make(name: str, doc: str, inputs: Sequence[OpSchema.FormalParameter], attrib
     required = sum(parameter.option == OpSchema.FormalParameterOption.Single for parameter in inputs)
 
     def infer(context: InferenceContext) -> None:
-        shapes = [_static(context.get_input_type(index)) if context.has_input(index) else None
+        shapes = [static(context.get_input_type(index)) if context.has_input(index) else None
                   for index in range(context.get_num_inputs())]
         if None in shapes[:required]:
             return

@@ -12,3 +12,5 @@ operand, prepacked in the order in which lanes hold it; activations are staged i
 `epilogue.py` finishes and stores the sums. `metadata.py` and `fragments.py` hold the layouts, `tiles.py` the tiles that
 an architecture can run.
 """
+
+from sparsec.machine import tvm_compiler as tvm_compiler  # before TVM is imported by name

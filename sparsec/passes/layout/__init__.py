@@ -2,7 +2,7 @@
 
 Regions of convolutions keep their images in the padded flat layout, transformers their tokens in tiles; conversions
 stand only at the borders of a region, once for each value and layout. Values keep their ONNX shapes;
-`value.meta["layout"]` holds the layout, and `metadata_props["sparsec.layout"]` shows it in dumped models.
+`graph.layout.LAYOUT` holds the layout, and `metadata_props["sparsec.layout"]` shows it in dumped models.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from sparsec.graph.layout import PLAIN, Layout
+from sparsec.graph.layout import LAYOUT, PLAIN, Layout, Tiled, layout_of
+from sparsec.graph.nodes import operand
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.passes.context import Context, Report
-from sparsec.passes.layout.geometry import image_layouts, token_layout, token_width
-from sparsec.passes.layout.regions import Kind, assign
+from sparsec.passes.layout.geometry import image_layouts, token_layouts
+from sparsec.passes.layout.regions import RESHAPES, Kind, assign
 
 
 def run(model: ir.Model, context: Context) -> Report:
@@ -27,8 +28,8 @@ def run(model: ir.Model, context: Context) -> Report:
     if not lanes:
         return Report("layout", modified=False)
     roles = assign(model, lanes)
-    images = image_layouts(roles, lanes)
-    width = token_width(roles, lanes)
+    images, tokens = image_layouts(roles, lanes), token_layouts(roles, lanes)
+    roles = {node: role for node, role in roles.items() if not _moves(node, tokens)}
     borders = _Borders(model.graph)
     for node in list(model.graph):
         role = roles.get(node)
@@ -36,11 +37,11 @@ def run(model: ir.Model, context: Context) -> Report:
             kind = role.kind if role is not None and index in role.inputs else Kind.PLAIN
             if value is None or (value.const_value is not None and kind is Kind.PLAIN):
                 continue
-            wanted = _layout(value, kind, images, width)
+            wanted = _layout(value, kind, images, tokens)
             node.replace_input_with(index, borders.convert(value, wanted, node))
         if role is not None and role.output:
             for output in node.outputs:
-                _set(output, _layout(output, role.kind, images, width))
+                _set(output, _layout(output, role.kind, images, tokens))
     for index, output in enumerate(model.graph.outputs):
         converted = borders.convert(output, PLAIN, None)
         if converted is not output:
@@ -51,14 +52,23 @@ def run(model: ir.Model, context: Context) -> Report:
     return Report("layout", modified=bool(roles), counts={**counts, "conversions": borders.count})
 
 
-def _layout(value: ir.Value, kind: Kind, images: Mapping[ir.Value, Layout], width: int) -> Layout:
+def _layout(value: ir.Value, kind: Kind, images: Mapping[ir.Value, Layout],
+            tokens: Mapping[ir.Value, Layout]) -> Layout:
     if kind is Kind.IMAGE:
         return images[value]
-    return token_layout(value, width) if kind is Kind.TOKENS else PLAIN
+    return tokens[value] if kind is Kind.TOKENS else PLAIN
+
+
+def _moves(node: ir.Node, tokens: Mapping[ir.Value, Tiled]) -> bool:
+    """Whether a reshape of tokens has to move them, as its sequences are padded one by one."""
+    if node.op_type not in RESHAPES or node.outputs[0] not in tokens:
+        return False
+    layouts = [tokens[value] for value in (operand(node, 0), node.outputs[0])]
+    return layouts[0] != layouts[1] and any(each.batch > 1 and each.tokens % each.width for each in layouts)
 
 
 def _set(value: ir.Value, layout: Layout) -> None:
-    value.meta["layout"] = layout
+    LAYOUT.set(value, layout)
     if layout != PLAIN:
         value.metadata_props["sparsec.layout"] = str(layout)
 
@@ -73,7 +83,7 @@ class _Borders:
 
     def convert(self, value: ir.Value, wanted: Layout, before: ir.Node | None) -> ir.Value:
         """The value in the wanted layout: itself, or the output of a Reformat in front of a node (or at the end)."""
-        if value.meta.get("layout", PLAIN) == wanted:
+        if layout_of(value) == wanted:
             return value
         key = (value, wanted)
         if key not in self._converted:

@@ -1,9 +1,10 @@
-"""The padded flat layout of every image: values that meet in one stencil share a row stride and an image pitch."""
+"""The layout of all images and tokens: images that meet in one stencil share a row stride and an image pitch."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
@@ -11,34 +12,55 @@ import onnx_ir as ir
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
 from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
-from sparsec.passes.layout.regions import Kind, Role
+from sparsec.passes.layout.regions import RESHAPES, Kind, Role
 
 TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the order of preference
 
 
-def token_width(roles: Mapping[ir.Node, Role], lanes: int) -> int:
+def token_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, Tiled]:
+    """A layout for every value that some node of a region reads or writes as tokens, all of one width.
+
+    All dimensions but the last are tokens of one sequence, so that no tile is padded but the last; only what meets in
+    an attention is told apart by sequences.
+    """
+    groups = _Groups()
+    apart: set[ir.Value] = set()
+    for node, role in roles.items():
+        if role.kind is not Kind.TOKENS:
+            continue
+        inputs = [operand(node, i) for i in role.inputs]
+        for value in (*inputs, *node.outputs):
+            groups.add(value)
+        if node.op_type == "Attention":
+            apart.update(inputs)
+            groups.tie(inputs[0], node.outputs[0])
+            groups.tie(inputs[1], inputs[2])
+        elif node.op_type not in RESHAPES:
+            for value in inputs:
+                groups.tie(value, node.outputs[0])
+    sequences = {value: not apart.isdisjoint(members) for members in groups.all() for value in members}
+    shapes = {value: _token_shape(value, apart=each) for value, each in sequences.items()}
+    width = _token_width([shapes[value] for node, role in roles.items() if role.kind is Kind.TOKENS
+                          for value in node.outputs], lanes)
+    return {value: Tiled(*shape, width) for value, shape in shapes.items()}
+
+
+def _token_width(shapes: Sequence[tuple[int, int, int]], lanes: int) -> int:
     """Tokens of a tile, one width for the whole model: the one with the least padding.
 
     Products bring a weight for every row of a tile, so that tokens of narrow tiles count for more.
     """
-    counts = [_token_shape(value)[1] for node, role in roles.items() if role.kind is Kind.TOKENS
-              for value in node.outputs]
-
     def cost(vectors: int) -> float:
         share = max(1.0, (vectors + 2) / (1.5 * vectors))
-        return share * sum(round_up(count, vectors * lanes) for count in counts)
+        return share * sum(batch * round_up(tokens, vectors * lanes) for batch, tokens, _ in shapes)
 
     return lanes * min(TOKEN_VECTORS, key=cost)
 
 
-def token_layout(value: ir.Value, width: int) -> Tiled:
-    """The tiles of tokens of shape (tokens, features) or (batch, tokens, features)."""
-    return Tiled(*_token_shape(value), width)
-
-
-def _token_shape(value: ir.Value) -> tuple[int, int, int]:
-    batch, tokens, features = (1, *(static_shape(value) or ()))[-3:]
-    return batch, tokens, features
+def _token_shape(value: ir.Value, *, apart: bool) -> tuple[int, int, int]:
+    """(batch, tokens, features), with a batch of 1 where sequences need not be told apart."""
+    *lead, features = static_shape(value) or ()
+    return (1, math.prod(lead), features) if not apart else (math.prod(lead[:-1]), lead[-1], features)
 
 
 def image_shape(value: ir.Value) -> tuple[int, int, int, int]:

@@ -94,7 +94,7 @@ def _is_stem(node: ir.Node, kinds: KINDS) -> bool:
 
 
 def _tokens(shape: tuple[int, ...]) -> int:
-    return math.prod(shape[:-1]) if 2 <= len(shape) <= 3 else 0
+    return math.prod(shape[:-1]) if len(shape) >= 2 else 0
 
 
 def _linear(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
@@ -136,6 +136,12 @@ def _binary_tokens(node: ir.Node, _kinds: KINDS) -> Role | None:
     return Role(Kind.TOKENS, (0, 1)) if _shape(node.inputs[0]) == _shape(node.inputs[1]) else None
 
 
+def _reshape_tokens(node: ir.Node, _kinds: KINDS) -> Role | None:
+    """Other numbers for the same tokens."""
+    before, after = _shape(node.inputs[0]), _shape(node.outputs[0])
+    return Role(Kind.TOKENS, (0,)) if _tokens(after) and before[-1] == after[-1] else None
+
+
 def _pool(node: ir.Node, _kinds: KINDS) -> Role | None:
     return Role(Kind.IMAGE, (0,)) if len(node.outputs) == 1 and len(_shape(node.inputs[0])) == 4 else None
 
@@ -163,4 +169,8 @@ IMAGE_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
     **dict.fromkeys(BINARY, _binary_image),
     "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "Concat": _concat,
 }
-TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = dict.fromkeys(BINARY, _binary_tokens)
+RESHAPES = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
+    **dict.fromkeys(BINARY, _binary_tokens),
+    **dict.fromkeys(RESHAPES, _reshape_tokens),
+}

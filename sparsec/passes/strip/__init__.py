@@ -10,7 +10,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
 from sparsec.analysis.liveness.analysis import Liveness, active_weights, analyse, weight_of
-from sparsec.analysis.liveness.node import name
+from sparsec.analysis.liveness.node import name as label
+from sparsec.graph.interface import output_names
 from sparsec.passes.context import Context, Report
 from sparsec.passes.rewrite import clean, node_name
 from sparsec.passes.strip.duplicates import merge_duplicates
@@ -72,5 +73,6 @@ def _flow(model: ir.Model, liveness: Liveness) -> Flow:
         data = None if place is None else node.inputs[1 - place]
         if data is not None and not liveness.known[data].constant and liveness.known[node.outputs[0]].constant:
             collapsed.append(node_name(node))
-    severed = tuple(str(value.name) for value in model.graph.outputs if liveness.known[value].constant)
-    return Flow({name(node): reason for node, reason in liveness.opaque.items()}, tuple(collapsed), severed)
+    severed = tuple(name for value, name in zip(model.graph.outputs, output_names(model), strict=True)
+                    if liveness.known[value].constant)
+    return Flow({label(node): reason for node, reason in liveness.opaque.items()}, tuple(collapsed), severed)

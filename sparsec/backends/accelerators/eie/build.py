@@ -14,11 +14,11 @@ from sparsec.backends.accelerators.eie.inference import infer
 from sparsec.backends.accelerators.eie.network import Feeds, compile_network, run
 from sparsec.backends.accelerators.eie.program import pack, unpack
 from sparsec.backends.accelerators.eie.simulate import LayerResult
-from sparsec.backends.program import Program
+from sparsec.backends.base import Built, LayerReport
 
 
-def build(graph: ir.Model, feeds: Feeds, accelerator: str) -> tuple[Program, list[dict[str, Any]]]:
-    """Compile for the published configuration; also the report's row of every layer, with its simulated time.
+def build(graph: ir.Model, feeds: Feeds, accelerator: str) -> Built:
+    """Compile for the published configuration; the layers' rows have their simulated times.
 
     Args:
         graph: the planned graph.
@@ -34,18 +34,17 @@ def build(graph: ir.Model, feeds: Feeds, accelerator: str) -> tuple[Program, lis
     network = compile_network(graph, feeds, arch)
     results = infer(network, feeds, ACCELERATORS[accelerator], arch).layers
     operators = {str(node.name): node.op_type for node in graph.graph}
-    return pack(network, arch), [_row(result, operators[result.name], accelerator) for result in results]
+    return Built(pack(network, arch), tuple(_row(each, operators[each.name], accelerator) for each in results))
 
 
-def _row(result: LayerResult, operator: str, accelerator: str) -> dict[str, Any]:
+def _row(result: LayerResult, operator: str, accelerator: str) -> LayerReport:
     storage = result.storage
-    return {
-        "layer": result.name, "operator": operator, "shape": [int(size) for size in result.shape.split(" x ")],
-        "format": "eie", "kernel": accelerator, "detail": f"{result.kind}, {storage.segments} segment(s)",
-        "weights": storage.weights, "nonzeros": storage.kept, "bytes": storage.nbytes,
-        "predicted_us": round(result.time_us, 3), "measured_us": None,
-        "reason": f"simulated: {result.utilisation:.0%} of the PE-cycles process entries",
-    }  # fmt: skip
+    return LayerReport(
+        layer=result.name, operator=operator, shape=tuple(int(size) for size in result.shape.split(" x ")),
+        format="eie", kernel=accelerator, detail=f"{result.kind}, {storage.segments} segment(s)",
+        weights=storage.weights, nonzeros=storage.kept, bytes=storage.nbytes,
+        predicted_us=round(result.time_us, 3), measured_us=None,
+        reason=f"simulated: {result.utilisation:.0%} of the PE-cycles process entries")
 
 
 def execute(constants: Sequence[NDArray[Any]]) -> Callable[[Feeds], list[NDArray[Any]]]:

@@ -20,6 +20,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Work
+from sparsec.graph.annotations import Annotation
 from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products import spmm
 from sparsec.kernels.cpu.products.product import Bring, Finish, Stage, Tiling
@@ -38,6 +39,10 @@ class Ranges:
 
     least: np.ndarray
     largest: np.ndarray
+
+
+RANGES = Annotation[Ranges]("ranges")
+"""What a layer's input holds in the real inputs that calibrate 8-bit integers."""
 
 
 @dataclass(frozen=True)

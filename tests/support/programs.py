@@ -8,8 +8,8 @@ from tvm.script import tirx as T
 
 from sparsec.artifact.file import Artifact
 from sparsec.backends.cpu.build import build
-from sparsec.backends.cpu.lower import Lowered
 from sparsec.backends.program import TensorSpec
+from sparsec.backends.relax.lower import Lowered
 from sparsec.target import resolve
 
 OFFSET = np.arange(15, dtype=np.float32).reshape(3, 5)

@@ -12,7 +12,7 @@ from tvm import tirx
 from tvm.tirx.build import codegen_build, split_host_device_mods
 from tvm_ffi import structural_walk
 
-from tests.cuda.emulator.emulate import Library, compile_source
+from tests.support.cuda.emulator.emulate import Library, compile_source
 
 TARGET = tvm.target.Target({"kind": "cuda", "arch": "sm_80"}, host="llvm")
 LAUNCH = "tirx.call_ffi_kernel"

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
-CACHE = HERE.parents[2] / ".pytest_cache" / "emulator"
+CACHE = HERE.parents[3] / ".pytest_cache" / "emulator"
 COMPILER = shutil.which("g++")
 CHECKS = ("-fsanitize=bounds,alignment", "-fsanitize-undefined-trap-on-error")  # of local arrays and vector accesses
 IDENTITY = ("-fstack-reuse=none",)  # local arrays stand for registers, which asynchronous products still read

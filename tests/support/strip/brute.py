@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from tests.strip.nets import VOCABULARY
+from tests.support.strip.nets import VOCABULARY
 
 onnxruntime.set_default_logger_severity(3)
 

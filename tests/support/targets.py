@@ -13,10 +13,13 @@ def supported(name):
     return resolve(name).features <= machine_features()
 
 
-TARGETS = [
-    pytest.param(name, marks=pytest.mark.skipif(not supported(name), reason=f"this processor cannot run {name}"))
-    for name in ("cpu-generic", "cpu-avx2", "cpu-avx512")
-]
+def runnable(*names):
+    """The targets as parameters of a test, skipped where this processor cannot run them."""
+    return [pytest.param(name, marks=pytest.mark.skipif(not supported(name), reason=f"{name} needs another processor"))
+            for name in names]
+
+
+TARGETS = runnable("cpu-generic", "cpu-avx2", "cpu-avx512")
 
 
 def isa(name, threads=1):

@@ -8,7 +8,7 @@ import tvm
 
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.images.padded import padded_rows, pixels
-from tests.kernels.targets import compiled
+from tests.support.targets import compiled
 
 PROT_NONE = 0  # as mprotect has it; the mmap module does not
 

@@ -1,6 +1,8 @@
 """Small graphs that every pass is run on, as exporters write them."""
 
-from tests.graph.texts import model
+import numpy as np
+
+from tests.support.texts import model
 
 IMAGE = "g (float[2,4,9,9] x) => (float[n,m,h,w] y)"
 TOKENS = "g (float[2,5,8] x) => (float[n,m,k] y)"
@@ -159,7 +161,37 @@ ATTENTIONS = {
         "kk = Transpose<perm=[0,1,3,2]>(k) o = Attention<is_causal=1, scale=0.3>(q, kk, v)", opset=23),
 }
 
+ROWS = "float[2,5,8] x"
+PRODUCTS = {  # how it is written -> the model, in which one matrix stands behind `products`
+    **{f"einsum {equation}": model(f"g ({x} x) => (float[{'abcde'[:rank]}] y) <{w} w>"
+                                   f'{{ p = Einsum<equation="{equation}">({operands}) y = Relu(p) }}')
+       for equation, x, w, rank, operands in [
+           ("btc,co->bto", "float[2,5,8]", "float[8,6]", 3, "x, w"),
+           ("btc,co", "float[2,5,8]", "float[8,6]", 3, "x, w"),
+           ("oc,...c->...o", "float[2,3,5,8]", "float[6,8]", 4, "w, x"),
+           ("btd,dhk->bthk", "float[2,5,8]", "float[8,2,3]", 4, "x, w"),
+           ("bthk,hkd->btd", "float[2,5,2,4]", "float[2,4,6]", 3, "x, w"),
+           ("oc,bct->bot", "float[2,8,5]", "float[6,8]", 3, "w, x"),
+           ("bcij,cd->djib", "float[2,8,3,5]", "float[8,6]", 4, "x, w"),
+           ("i,ji->j", "float[8]", "float[6,8]", 1, "x, w"),
+           ("bhi,ih->b", "float[2,3,4]", "float[4,3]", 1, "x, w")]},
+    "one matrix in a batch": model(f"g ({ROWS}) => (float[a,b,c,d] y) <float[1,1,8,6] w> {{ y = MatMul(x, w) }}"),
+    "equal matrices in a batch": model(f"g ({ROWS}) => (float[a,b,c] y) <float[2,8,6] w> {{ y = MatMul(x, w) }}",
+                                       w=np.stack([np.eye(8, 6)] * 2)),
+    "matrices that share rows": model("g (float[1,5,8] x) => (float[a,b,c] y) <float[3,8,6] w> { y = MatMul(x, w) }"),
+    "sparse matrices with rows each": model(
+        "g (float[2,3,5,8] x) => (float[a,b,c,d] y) <float[3,8,6] w> { y = MatMul(x, w) }",
+        w=[np.eye(8, 6, k) for k in range(3)]),
+}
+
 OTHERS = {
+    "einsum of equal indices": model(
+        'g (float[2,8] x) => (float[a,b,c] y) <float[8,8] w>'
+        '{ e = Einsum<equation="bi,ii->bi">(x, w) y = Einsum<equation="bi,ij->bij">(e, w) }'),
+    "matrices and rows that broadcast": model("g (float[2,1,5,8] x) => (float[a,b,c,d] y) <float[3,8,6] w>"
+                                              "{ y = MatMul(x, w) }"),
+    "many columns from the left": model("g (float[2,8,33] x, float[2,6,33] z) => (float[a,b,c] y) <float[6,8] w>"
+                                        "{ p = MatMul(w, x) a = Add(p, z) y = Relu(a) }"),
     "residual block": conv("float[6,6,1,1] w2, float[6] b2, float[6,4,1,1] w3",
                            "r = Relu(c) d = Conv(r, w2, b2) e = Conv(x, w3) s = Add(d, e) y = Relu(s)"),
     "batch norms": conv(BN, "b = BatchNormalization(c, gamma, beta, mean, var) a = Relu(b)"
@@ -193,5 +225,6 @@ GRAPHS = {
     **{f"activation {name}": proto for name, (_, proto) in ACTIVATIONS.items()},
     **{f"norm {name}": proto for name, proto in NORMS.items()},
     **{f"attention {name}": proto for name, proto in ATTENTIONS.items()},
+    **{f"product {name}": proto for name, proto in PRODUCTS.items()},
     **OTHERS,
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-SQUEEZENET = Path(__file__).resolve().parents[2] / "shared" / "data" / "squeezenet_deep_compression.net"
+SQUEEZENET = Path(__file__).resolve().parents[3] / "shared" / "data" / "squeezenet_deep_compression.net"
 needs_squeezenet = pytest.mark.skipif(not SQUEEZENET.exists(), reason=f"{SQUEEZENET.name} is not beside the repository")
 CLASSES = {"chelsea": 285, "coffee": 967}
 """The pictures, each with its class of ImageNet: a cat and an espresso."""

@@ -44,3 +44,10 @@ def with_initializers_as_inputs(proto):
     for tensor in proto.graph.initializer:
         copy.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
     return copy
+
+
+def dead(shape, *units, name="w"):
+    """Random weights of which some units (output channels) are zero."""
+    data = random(shape, name)
+    data[list(units)] = 0
+    return data

@@ -3,8 +3,8 @@
 import numpy as np
 from onnx import TensorProto, helper
 
-from tests.strip.blocks import CANCELLING, FEATURES, IMAGE, SEQUENCE, conv, gemm
-from tests.strip.net import Net
+from tests.support.strip.blocks import CANCELLING, FEATURES, IMAGE, SEQUENCE, conv, gemm
+from tests.support.strip.net import Net
 
 VOCABULARY = 4
 

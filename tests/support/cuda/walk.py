@@ -4,14 +4,14 @@ import numpy as np
 from tvm import ir, relax
 
 from sparsec.backends.cuda.build import scheduling, settings
-from tests.cuda.emulator import launches
+from tests.support.cuda.emulator import launches
 
 
 def scheduled(lowered):
     """The module whose functions are the kernels."""
-    with settings(lowered.target) as target:
+    with settings(lowered.target):
         module = lowered.module
-        for step in scheduling(target):
+        for step in scheduling():
             module = step(module)
     return module
 

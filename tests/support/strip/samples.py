@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.analysis.liveness import elementwise
-from tests.graph.texts import model
+from tests.support.texts import model
 
 DEAD = (1, 4)  # of six channels
 CONSTANT, ALL = (True,), (True, False)

@@ -1,0 +1,242 @@
+"""What a backend is: how models are planned, compiled, executed and measured for the targets of one kind.
+
+A backend is one object of a subclass, entered in `registry.BACKENDS`. The module that defines it imports neither TVM
+nor ONNX, since sessions ask it, too; its methods import what they need.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from sparsec.backends.job import Feeds, Job, Measurer
+from sparsec.backends.program import Program
+from sparsec.cost.calibration import Calibration, calibration_of
+from sparsec.errors import ArtifactError, SparsecError, UsageError
+from sparsec.machine.memory import HOST, Memory
+from sparsec.target import Target
+
+if TYPE_CHECKING:  # see the module's docstring
+    import onnx_ir as ir
+
+    from sparsec.cost.option import Option
+
+GOALS = ("latency", "balanced", "size")
+"""What a program may be optimised for; see `compiler.options`."""
+
+Needs = Mapping[str, Sequence[str | int]]
+"""What a program needs of a machine beside the processor's features: whatever its backend has written there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerReport:
+    """How a layer runs: its row of the report.
+
+    Attributes:
+        layer, operator, shape: the node's name and type, and its weight's shape.
+        format, kernel, detail: how the weight is stored, and the kernel with its tiling.
+        weights, nonzeros, bytes: of the weight, the last as stored.
+        predicted_us, measured_us: the time of an inference; None where nothing was measured.
+        error: what fewer bits do to the layer by itself, relative to its largest product; None where it is exact.
+        projection_error: the norm of the weights that projecting has dropped, relative to all; None where it was not.
+        reason: why this kernel runs it.
+
+    """
+
+    layer: str
+    operator: str
+    shape: tuple[int, ...]
+    format: str
+    kernel: str
+    detail: str
+    weights: int
+    nonzeros: int
+    bytes: int
+    predicted_us: float
+    measured_us: float | None
+    reason: str
+    error: float | None = None
+    projection_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Built:
+    """A compiled program.
+
+    Attributes:
+        program: what an artifact holds.
+        layers: the rows of layers that were not planned, but decided on while compiling.
+
+    """
+
+    program: Program
+    layers: tuple[LayerReport, ...] = ()
+
+
+@dataclass(frozen=True)
+class KernelTime:
+    """One call of a kernel in a run.
+
+    Attributes:
+        kernel: the function's symbol.
+        node: the graph node it computes, "" for what was fused from several.
+        seconds: its median time.
+
+    """
+
+    kernel: str
+    node: str
+    seconds: float
+
+
+Execute = Callable[[Feeds], Sequence[np.ndarray]]
+"""From inputs by name to the outputs, in order."""
+Judge = Callable[["ir.Node", "Option"], float | None]
+"""From a layer and an option to the error that the option causes in the layer by itself, None where it is exact."""
+
+
+class Backend(ABC):
+    """How models are compiled for the targets of one kind, and how what was compiled runs.
+
+    Attributes:
+        kind: that of its targets.
+        precisions: what layers may compute with and the error of an output that this may cause; the first is the
+            default.
+        limited: the error of an output has a limit; not where the target computes with few bits of its own, so that
+            the error is reported and never refused.
+        goals: which of `GOALS` it compiles for.
+        explains: it offers options for layers and prices them, so that plans can be explained.
+        divides: a batch may run in shares of its rows: `graph_seconds` compares them.
+        profiles: `profile` times kernels.
+        measures_elsewhere: `measurer` takes a URL.
+        projects: `project` makes weights 2:4.
+        device: what its programs run on beside the processor, such as "GPU"; `replay` then times that alone.
+        provider: the execution provider of onnxruntime that runs on the same device, "" where that is the processor.
+
+    """
+
+    kind: ClassVar[str]
+    precisions: ClassVar[Mapping[str, float]]
+    limited: ClassVar[bool] = True
+    goals: ClassVar[tuple[str, ...]] = GOALS
+    explains: ClassVar[bool] = False
+    divides: ClassVar[bool] = False
+    profiles: ClassVar[bool] = False
+    measures_elsewhere: ClassVar[bool] = False
+    projects: ClassVar[bool] = False
+    device: ClassVar[str] = ""
+    provider: ClassVar[str] = ""
+
+    # Planning
+
+    def calibration(self, target: Target, threads: int) -> Calibration:
+        """The rates of a target, and where they come from."""
+        return calibration_of(target, threads)
+
+    def options(self, node: ir.Node, job: Job) -> list[Option]:  # noqa: ARG002 - none by default
+        """The ways to run a node of a prepared graph, none where it is no layer with a weight of its own."""
+        return []
+
+    def refused(self, node: ir.Node, job: Job) -> dict[str, str]:  # noqa: ARG002
+        """Why formats are not among the options of a layer, by their names."""
+        return {}
+
+    def options_by_columns(self, node: ir.Node, job: Job) -> dict[int, list[Option]]:  # noqa: ARG002
+        """The options of a layer for other numbers of tokens than the model's."""
+        return {}
+
+    def outside(self, node: ir.Node) -> str | None:  # noqa: ARG002
+        """Why a node runs without the kernel that its operator has, None where it runs with it."""
+        return None
+
+    def project(self, node: ir.Node) -> float | None:  # noqa: ARG002
+        """Make a layer's weight 2:4; the norm of what is lost relative to the weight's, None for another node.
+
+        Raises:
+            UsageError: the weight's shape allows no groups of four.
+
+        """
+        return None
+
+    def judge(self, graph: ir.Model, job: Job) -> Judge:  # noqa: ARG002
+        """What tells the errors of options, from what the layers of a prepared graph see in the job's inputs."""
+        return lambda _node, _option: None
+
+    def measurer(self, target: Target, url: str | None = None) -> Measurer | None:  # noqa: ARG002
+        """What times kernels for a target: this machine if it can, or the servers behind a URL.
+
+        Raises:
+            UsageError, CalibrationError: there are no such servers.
+
+        """
+        return None
+
+    def prepare(self, node: ir.Node, option: Option, job: Job) -> Callable[[], float]:
+        """Compile an option for a node; the result times it here, in seconds."""
+        raise UsageError(f"layer '{node.name}': {option.kernel} cannot be timed by itself for '{job.target.name}'; "
+                         "choose a cpu target")
+
+    def graph_seconds(self, graph: ir.Graph, job: Job) -> float:
+        """The predicted time of a run of a planned graph."""
+        raise UsageError(f"there is no cost model of whole graphs such as '{graph.name}' for '{job.target.name}'")
+
+    # Compiling
+
+    @abstractmethod
+    def build(self, graph: ir.Model, job: Job) -> Built:
+        """Compile a planned graph.
+
+        Raises:
+            UnsupportedOperatorError: lists every node that cannot be lowered.
+            ToolchainError: a compiler or linker is missing or fails.
+
+        """
+
+    # Running
+
+    def memory(self, needs: Needs) -> Memory:  # noqa: ARG002
+        """Where a program with these needs keeps its tensors, on this machine.
+
+        Raises:
+            ArtifactError: this machine cannot run it.
+            ToolchainError: a library is missing.
+
+        """
+        return HOST
+
+    def check(self, needs: Needs) -> None:  # noqa: ARG002
+        """Check that this machine can run a program with these needs; raises ArtifactError where it cannot."""
+        if (reason := self.missing()) is not None:
+            raise ArtifactError(f"the artifact cannot run: here {reason}; run it where there is a {self.device}")
+
+    def missing(self) -> str | None:
+        """Why this machine cannot execute what was compiled, None if it can."""
+        return None
+
+    def require(self, target: Target) -> None:
+        """Check that what is compiled for a target can be timed here, before minutes are spent on compiling.
+
+        Raises:
+            SparsecError: it cannot; says what is missing and how to measure all the same.
+
+        """
+        if (reason := self.missing()) is not None:
+            raise SparsecError(f"nothing compiled for '{target.name}' can be timed here: {reason}; compile here with "
+                               f"`sparsec compile --target {target.name}` and give the artifact to `sparsec bench` "
+                               f"where the {self.device} is")
+
+    def execute(self, constants: Sequence[np.ndarray]) -> Execute | None:  # noqa: ARG002
+        """What executes an artifact that holds no program for a session, None where a session does."""
+        return None
+
+    def profile(self, graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:  # noqa: ARG002
+        """Time every kernel of a planned graph where it runs; `feeds` has an array for every input."""
+        raise UsageError(f"kernels for target '{job.target.name}' do not run here; profile with --target cpu")
+
+    def replay(self, call: Callable[[], Any]) -> Callable[[], float]:  # noqa: ARG002
+        """What times the kernels alone that a session's `resident` call runs on the device, in seconds."""
+        raise UsageError(f"programs of kind '{self.kind}' run on no device of their own, which could be timed alone")

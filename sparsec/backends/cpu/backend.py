@@ -1,0 +1,83 @@
+"""The CPU backend, as the compiler and sessions ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from sparsec.backends.base import Backend, Built, Judge, KernelTime
+from sparsec.backends.job import Feeds, Job, Measurer
+from sparsec.cost.option import PRECISIONS
+from sparsec.target import Target
+
+if TYPE_CHECKING:  # see `backends.base`
+    import onnx_ir as ir
+
+    from sparsec.backends.relax.lower import Lowered
+    from sparsec.cost.option import Option
+    from sparsec.cost.roofline import Machine
+
+
+class CpuBackend(Backend):
+    """Kernels by TVM's LLVM, priced by the roofline and timed where the compiler runs or on other machines."""
+
+    kind = "cpu"
+    precisions = PRECISIONS
+    explains = divides = profiles = measures_elsewhere = True
+
+    def options(self, node: ir.Node, job: Job) -> list[Option]:
+        """Those of convolutions and linear layers, in the layouts that the layout pass has chosen."""
+        from sparsec.backends.cpu.planning import layer_options
+
+        return layer_options(node, job.target, job.threads, job.precision)
+
+    def judge(self, graph: ir.Model, job: Job) -> Judge:
+        """By products on what the layers see, which also calibrates 8-bit integers where the inputs are real."""
+        from sparsec.backends.cpu.accuracy import judge
+
+        return super().judge(graph, job) if job.precision == "fp32" else judge(graph, job)
+
+    def measurer(self, target: Target, url: str | None = None) -> Measurer | None:
+        """The machine at hand, if it has the target's instructions, or the servers behind TVM's RPC tracker."""
+        from sparsec.backends.cpu import planning, remote
+
+        return planning.measurer(target) if url is None else remote.connect(url)
+
+    def prepare(self, node: ir.Node, option: Option, job: Job) -> Callable[[], float]:
+        """With inputs and weights as cold as the rest of a network leaves them."""
+        from sparsec.backends.cpu.planning import prepare
+
+        return prepare(node, option, job.target, job.threads)
+
+    def graph_seconds(self, graph: ir.Graph, job: Job) -> float:
+        """By the roofline, with activations that pass through the caches between layers."""
+        from sparsec.cost.residency import graph_seconds
+
+        return graph_seconds(graph, cast("Machine", job.calibration.machine), job.target, job.threads)
+
+    def build(self, graph: ir.Model, job: Job) -> Built:
+        """A shared object of LLVM's code; weights are stored in formats unless latency is the goal."""
+        from sparsec.backends.cpu.build import build
+        from sparsec.backends.cpu.storage import packed_weights
+
+        lowered = self._lower(graph, job)
+        job.announce("build")
+        program = build(lowered)
+        if job.options.optimize != "latency":
+            program = replace(program, packed=packed_weights(graph, lowered.constants))
+        return Built(program)
+
+    def profile(self, graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
+        """In order, with the caches as its neighbours leave them."""
+        from sparsec.backends.cpu.profile import profile
+
+        lowered = self._lower(graph, job)
+        job.announce("profile", 1.0)
+        return profile(lowered, feeds)
+
+    def _lower(self, graph: ir.Model, job: Job) -> Lowered:
+        from sparsec.backends.cpu.lower import lower
+
+        job.announce("lower")
+        return lower(graph, job.target, job.threads, job.precision)

@@ -1,0 +1,114 @@
+"""The CUDA backend, as the compiler and sessions ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sparsec.backends.base import Backend, Built, KernelTime, Needs
+from sparsec.backends.cuda import driver
+from sparsec.backends.job import Feeds, Job
+from sparsec.cost import gpu
+from sparsec.cost.calibration import Calibration
+from sparsec.cost.option import HALF_PRECISIONS
+from sparsec.machine.memory import Memory
+from sparsec.target import Target
+
+if TYPE_CHECKING:  # see `backends.base`
+    import onnx_ir as ir
+
+    from sparsec.cost.option import Option
+
+
+class CudaBackend(Backend):
+    """Kernels of tensor cores in one fat binary, priced by the data sheets of GPUs, which need not be at hand."""
+
+    kind = "cuda"
+    precisions = HALF_PRECISIONS
+    goals = ("latency",)
+    explains = profiles = projects = True
+    device = "GPU"
+    provider = "CUDAExecutionProvider"
+
+    def calibration(self, target: Target, threads: int) -> Calibration:  # noqa: ARG002 - those of the host
+        """The data sheet of the GPU that stands for the first architecture."""
+        device = gpu.DEVICES[target.archs[0]]
+        return Calibration(device, gpu.SOURCE.format(name=device.name))
+
+    def options(self, node: ir.Node, job: Job) -> list[Option]:
+        """Those that all architectures of the target can run."""
+        from sparsec.backends.cuda.planning import layer_options
+
+        return layer_options(node, job.target, job.precision)[0]
+
+    def refused(self, node: ir.Node, job: Job) -> dict[str, str]:
+        """Why the weight cannot be arranged so, or what makes the format pointless."""
+        from sparsec.backends.cuda.planning import layer_options
+
+        return layer_options(node, job.target, job.precision)[1]
+
+    def options_by_columns(self, node: ir.Node, job: Job) -> dict[int, list[Option]]:
+        """Those of a linear layer for few to many tokens."""
+        from sparsec.backends.cuda.planning import by_bucket
+
+        return by_bucket(node, job.target, job.precision)
+
+    def outside(self, node: ir.Node) -> str | None:
+        """Why an attention runs step by step."""
+        from sparsec.backends.cuda.planning import outside
+
+        return outside(node)
+
+    def project(self, node: ir.Node) -> float | None:
+        """Keep the two largest of every four weights along the inputs."""
+        from sparsec.backends.cuda.planning import project
+
+        return project(node)
+
+    def build(self, graph: ir.Model, job: Job) -> Built:
+        """A shared object with code for every architecture; nvcc compiles it."""
+        from sparsec.backends.cuda.build import build
+        from sparsec.backends.cuda.lower import lower
+
+        job.announce("lower")
+        lowered = lower(graph, job.target, job.precision)
+        job.announce("build")
+        return Built(build(lowered))
+
+    def memory(self, needs: Needs) -> Memory:
+        """The GPU's."""
+        return driver.open_memory(*_code(needs))
+
+    def check(self, needs: Needs) -> None:
+        """Check that there is a GPU that takes the code."""
+        driver.check(driver.probe(), *_code(needs))
+
+    def missing(self) -> str | None:
+        """What a GPU needs that is not here."""
+        return driver.missing(driver.probe())
+
+    def require(self, target: Target) -> None:
+        """Check that there is a GPU, and one that takes the target's code."""
+        super().require(target)
+        driver.check(driver.probe(), target.archs, ())  # a newer driver's PTX is checked when there is some
+
+    def profile(self, graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
+        """Each kernel by itself, replayed with the inputs that the model gives it."""
+        from sparsec.backends.cuda.lower import lower
+        from sparsec.backends.cuda.profile import profile
+
+        job.announce("lower")
+        lowered = lower(graph, job.target, job.precision)
+        job.announce("profile", 1.0)
+        return profile(lowered, feeds)
+
+    def replay(self, call: Callable[[], Any]) -> Callable[[], float]:
+        """By a CUDA graph of the kernels."""
+        from sparsec.backends.cuda.replay import replay
+
+        return replay(call)
+
+
+def _code(needs: Needs) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The architectures that a program holds code for, and the version of CUDA of its PTX."""
+    return tuple(map(str, needs.get("archs", ()))), tuple(map(int, needs.get("ptx", ())))

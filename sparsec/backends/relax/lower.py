@@ -1,0 +1,93 @@
+"""From a planned graph to one Relax module: what every backend's lowering shares.
+
+A backend makes a `LoweringContext` of its own, whose `lower_node` knows its kernels, and calls `lower_in`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+import tvm
+from tvm import relax
+
+from sparsec.backends.program import TensorSpec
+from sparsec.backends.relax.context import LoweringContext
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.interface import input_names, output_names
+from sparsec.target import Target
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A Relax module with its signature; `module["main"]` takes `inputs`, then `constants`, and returns `outputs`."""
+
+    module: tvm.IRModule
+    target: Target
+    threads: int
+    constants: tuple[np.ndarray, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    calls: tuple[tuple[str, str], ...]
+
+
+def lower_in(context: LoweringContext, model: ir.Model, threads: int,
+             result: Callable[[LoweringContext, ir.Value], relax.Expr]) -> Lowered:
+    """Lower a model in a context of its own; `result` makes of a graph's output what is returned for it."""
+    graph = model.graph
+    inputs = [value for value in graph.inputs if value.const_value is None]
+    parameters = [_parameter(context, value, f"input_{index}") for index, value in enumerate(inputs)]
+    with context.bb.function("main"):
+        try:
+            with context.bb.dataflow():
+                _lower_nodes(context, model)
+                results = context.bb.emit_output(relax.Tuple([result(context, value) for value in graph.outputs]))
+        except Exception:
+            context.bb._end_block()  # noqa: SLF001 - the builder prints a complaint if it dies with an open block
+            raise
+        context.bb.emit_func_output(results, [*parameters, *context.constants])
+    module = context.bb.get()
+    module["main"] = module["main"].with_attr("num_input", len(inputs))  # TVM's machine checks these, no constants
+    return Lowered(module, context.target, threads, tuple(context.constants.values()),
+                   tuple(_spec(context, value, name)
+                         for value, name in zip(graph.inputs, input_names(model), strict=True) if value in inputs),
+                   tuple(_spec(context, *each) for each in zip(graph.outputs, output_names(model), strict=True)),
+                   tuple(context.calls))
+
+
+def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
+    """Lower every node in order; nodes behind a refused one are not reported, as nothing is known of their inputs."""
+    refused: list[str] = []
+    missing: set[ir.Value] = set()
+    for node in model.graph:
+        context.node = node
+        if missing.isdisjoint(node.inputs):
+            try:
+                context.lower_node(context, node)
+                continue
+            except UnsupportedOperatorError as error:
+                opset = model.opset_imports.get(node.domain, "none")
+                refused.append(f"node '{node.name}': {operator_of(node)} (opset {opset}): {error}")
+        missing.update(node.outputs)
+    if refused:
+        raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}:\n  "
+                                       + "\n  ".join(refused))
+
+
+def operator_of(node: ir.Node) -> str:
+    """The operator as "domain::name", without a domain for ONNX's own."""
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Var:
+    """The parameter of `main` for an input of the model."""
+    parameter = relax.Var(name, relax.TensorType(context.shape(value), context.dtype(value)))
+    context.bind(value, parameter)
+    return parameter
+
+
+def _spec(context: LoweringContext, value: ir.Value, name: str) -> TensorSpec:
+    """The signature entry of an input or output."""
+    return TensorSpec(name, context.dtype(value), context.shape(value))

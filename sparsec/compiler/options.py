@@ -1,0 +1,178 @@
+"""What `sparsec.compile` can be asked for: the one list of its options, checked where they are made.
+
+The command line, portable artifacts and buckets take the same object. A new option is a field here and a flag in
+`cli/compile.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+
+from sparsec.backends.base import GOALS, Backend
+from sparsec.backends.job import Feeds, ProgramOptions
+from sparsec.backends.registry import backend_of
+from sparsec.errors import UsageError
+from sparsec.formats import CODECS
+from sparsec.target import Target, resolve
+
+if TYPE_CHECKING:  # the command line imports this module before it knows what to do
+    from sparsec.graph.sizes import Shapes
+
+P = ParamSpec("P")
+Options = TypeVar("Options")
+Model = TypeVar("Model")
+Result = TypeVar("Result")
+
+TUNE = ("off", "measure")
+"""Whether kernels are timed, or the cost model is trusted."""
+
+Progress = Callable[[str, float], None]
+"""Called with the name of the step that begins or goes on and the estimated share of the work done, 0 to 1."""
+
+HERE = {"here": True}
+"""The metadata of options that belong to the machine that compiles: portable artifacts do not carry them."""
+
+
+@dataclass(frozen=True)
+class CompileOptions(ProgramOptions):
+    """The arguments of `sparsec.compile` beside the model; all but the target are given by name.
+
+    Attributes:
+        target: what to compile for; `sparsec targets` lists the names.
+        threads: the threads that one inference may use.
+        shapes: the full shape of every input with symbolic dimensions, by name. A size may be several, as text such as
+            "1..8" or "1/8/32": the artifact then has a bucket for every combination, and a session takes the one that
+            has the shapes of its inputs.
+        verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given. Without it int8 is
+            compared, too, but reported only.
+        inputs: real inputs by name, for the comparison and to calibrate int8, which is compared on nothing else then;
+            arrays with n times the rows that the model takes are n samples, of which the first 16 count.
+        strict_ieee: let zeros of weights make NaN of infinities and NaN, as IEEE 754 has it: nothing is stripped, and
+            layers stay dense. Without it, a zero weight that is skipped hides what it would have multiplied.
+        strict: refuse a model with a weighted layer that sparsec's own kernels cannot take.
+        tune: "measure" times the best few kernels of every layer here and keeps the times in the user's cache;
+            "off" trusts the cost model.
+        tune_seconds: what measuring may take in all.
+        measure_on: "rpc://HOST:PORT/KEY" measures on the servers of a key behind TVM's RPC tracker, on all of them at
+            once, instead of here; the target must be named, not "cpu".
+        precision: on CPUs the fewest bits that a layer may compute with, one of `PRECISIONS`, fp32 if not given; each
+            layer takes the fastest kernel that this allows. On GPUs what weights and activations are stored in: fp16,
+            or bf16 for values beyond 65504; sums are float32.
+        project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
+            report gives every layer's error.
+        optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
+            kernels and stores every weight in its smallest format, but those of kernels on 8-bit integers; "size" takes
+            the smallest kernels that are no slower than dense, too.
+        codec: how values are stored where formats are: a key of `sparsec.formats.CODECS`. A lossy one changes the
+            weights before anything is chosen.
+        max_error: the largest error of an output relative to its largest magnitude; without it, the precision's and the
+            codec's own; codecs of shared weights have none: the error is reported.
+        dump_ir: a directory for the graph after every pass.
+        progress: told of every step.
+
+    Raises:
+        UsageError: an unknown target, precision, goal, codec or way of tuning, a number out of range, or a target that
+            nothing can be compiled for.
+
+    """
+
+    target: str | Target = "cpu"
+    _: KW_ONLY
+    shapes: Shapes | None = None
+    verify: bool = True
+    inputs: Feeds | None = field(default=None, metadata=HERE)
+    strict: bool = False
+    tune: str = "measure"
+    tune_seconds: float = 45.0
+    measure_on: str | None = field(default=None, metadata=HERE)
+    max_error: float | None = None
+    dump_ir: str | Path | None = field(default=None, metadata=HERE)
+    progress: Progress | None = field(default=None, metadata=HERE)
+
+    def __post_init__(self) -> None:
+        backend, name = self.backend, self.resolved_target.name
+        if self.threads < 1:
+            raise UsageError(f"threads={self.threads}; give a number from 1 on")
+        if self.precision is not None and self.precision not in backend.precisions:
+            raise UsageError(f"precision='{self.precision}' on target '{name}'; choose one of "
+                             f"{', '.join(backend.precisions)}")
+        self._check_storage(backend)
+        if self.tune not in TUNE:
+            raise UsageError(f"tune='{self.tune}'; choose one of {', '.join(TUNE)}")
+        if self.max_error is not None and not self.max_error >= 0:
+            raise UsageError(f"max_error={self.max_error}; give a number from 0 on")
+        if self.project_2of4 and not backend.projects:
+            raise UsageError(f"project_2of4=True on target '{name}'; 2:4 weights are for tensor cores, compile for a "
+                             "cuda target")
+        if self.measure_on is not None and (self.tune == "off" or not backend.measures_elsewhere):
+            raise UsageError(f"measure_on='{self.measure_on}' needs tune='measure' and a cpu target")
+
+    def _check_storage(self, backend: Backend) -> None:
+        """Refuse goals and codecs that there are not, alone or together or on the target."""
+        optimize, codec = self.optimize, self.codec
+        if optimize == "latency" and codec in CODECS and codec != "f32":
+            raise UsageError(f"codec='{codec}' with optimize='latency', which stores weights as kernels read them; "
+                             "choose optimize='balanced' or 'size'")
+        if optimize not in GOALS or codec not in CODECS:
+            raise UsageError(f"optimize='{optimize}', codec='{codec}'; optimize for one of {', '.join(GOALS)}, "
+                             f"and store values with one of {', '.join(CODECS)}, which for latency is f32")
+        if optimize not in backend.goals:
+            raise UsageError(f"optimize='{optimize}' on target '{self.resolved_target.name}', which stores weights as "
+                             f"its kernels read them; compile with optimize='{backend.goals[0]}'")
+
+    @property
+    def resolved_target(self) -> Target:
+        """The target that is named."""
+        return resolve(self.target)
+
+    @property
+    def backend(self) -> Backend:
+        """The target's backend."""
+        return backend_of(self.resolved_target)
+
+    @property
+    def resolved_precision(self) -> str:
+        """The precision, or the target's default."""
+        return self.precision or next(iter(self.backend.precisions))
+
+    def to_json(self) -> dict[str, Any]:
+        """The options that do not belong to this machine, in JSON's types."""
+        named = {each.name: getattr(self, each.name) for each in fields(self) if not each.metadata.get("here")}
+        return {**named, "target": self.resolved_target.name,
+                "shapes": {name: list(shape) for name, shape in (self.shapes or {}).items()}}
+
+
+def are_carried(values: Mapping[str, Any]) -> bool:
+    """Whether values could be of `to_json`: names of options that may be carried, each of its type."""
+    types = {each.name: tuple(kind for name in str(each.type).split(" | ") for kind in _JSON[name])
+             for each in fields(CompileOptions) if not each.metadata.get("here")}
+    shapes = values.get("shapes", {})
+    return all(name in types and isinstance(value, types[name]) for name, value in values.items()) and all(
+        isinstance(shape, list) and all(isinstance(size, int | str) for size in shape) for shape in shapes.values())
+
+
+_JSON: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,),
+                                      "None": (type(None),), "Shapes": (dict,), "Target": ()}
+"""What JSON makes of the types of options."""
+
+
+def takes(options: Callable[P, Options]) -> Callable[[Callable[[Model, Options], Result]],
+                                                     Callable[Concatenate[Model, P], Result]]:
+    """A decorator: the function takes the arguments that the options are made of in their place, typed as they are."""
+    def decorate(function: Callable[[Model, Options], Result]) -> Callable[Concatenate[Model, P], Result]:
+        @functools.wraps(function)
+        def call(model: Model, *args: P.args, **kwargs: P.kwargs) -> Result:
+            return function(model, options(*args, **kwargs))
+
+        own, taken = inspect.signature(function), inspect.signature(options)
+        first, *_ = own.parameters.values()
+        call.__signature__ = own.replace(  # type: ignore[attr-defined]  # inspection and help read it
+            parameters=[first, *taken.parameters.values()])
+        return cast("Callable[Concatenate[Model, P], Result]", call)  # its first argument has a name, too
+
+    return decorate

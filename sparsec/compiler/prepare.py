@@ -1,0 +1,113 @@
+"""From a model to the graph that layers are planned in: one sequence of steps for all that look at a model so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.backends.base import Backend
+from sparsec.backends.job import Announce, Feeds, Job, Measurer, silent
+from sparsec.compiler.batches import Batch, divide
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.pipeline import Phase, run_passes
+from sparsec.compiler.verification import tolerance
+from sparsec.cost.calibration import Calibration
+from sparsec.cost.tuning import TuningLog, default_path
+from sparsec.errors import InputError
+from sparsec.graph import reader
+from sparsec.graph.compare import random_feeds, split_samples
+from sparsec.graph.shapes import static_shape
+from sparsec.graph.sizes import fixed
+from sparsec.passes.context import Context, Report
+
+MOST_SAMPLES = 16
+"""The first samples among real inputs: those that layers are judged and outputs verified on."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A graph whose layers can be planned.
+
+    Attributes:
+        graph: after all passes, for as many rows as run at once.
+        backend: what plans and builds it.
+        job: what it is compiled for, with inputs for the rows of the whole model.
+        batch: how its rows run, None where there is but one or they are not to be divided.
+        passes: what every pass did.
+
+    """
+
+    graph: ir.Model
+    backend: Backend
+    job: Job
+    batch: Batch | None
+    passes: tuple[Report, ...]
+
+    @property
+    def part(self) -> Job:
+        """The job with inputs for the rows that run at once."""
+        return self.job if self.batch is None else self.batch.job(self.graph, self.job)
+
+
+def prepare(model: reader.Source, options: CompileOptions, *, divided: bool = False,
+            calibration: Calibration | None = None, announce: Announce = silent) -> Prepared:
+    """Read a model and run the passes.
+
+    Args:
+        model: as `reader.load` takes it.
+        options: those of `sparsec.compile`; shapes have single sizes.
+        divided: take the graph for as many rows as run at once, where the backend divides batches.
+        calibration: rates in place of the backend's.
+        announce: told of the steps "read" and "rewrite".
+
+    Raises:
+        ModelError, ShapeError: the model cannot be read, or its shapes are not static.
+        InputError: the real inputs are not the model's.
+        CalibrationError: nothing measures where `measure_on` says.
+
+    """
+    announce("read")
+    graph = reader.load(model, shapes=fixed(options.shapes or {}))
+    job = _job(graph, options, calibration, announce)
+    announce("rewrite")
+    context = Context(job.target, options.strict_ieee)
+    passes = run_passes(graph, context, options.dump_ir, Phase.SIMPLIFY)
+    batch = None
+    if divided and options.backend.divides:
+        graph, batch = divide(graph, job, context, options.backend)
+    passes += run_passes(graph, context, options.dump_ir, Phase.SPECIALISE)
+    return Prepared(graph, options.backend, job, batch, tuple(passes))
+
+
+def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | None, announce: Announce) -> Job:
+    """What a model is compiled for."""
+    target, backend, precision = options.resolved_target, options.backend, options.resolved_precision
+    limit = options.max_error
+    if limit is None:
+        limit = tolerance(backend.precisions[precision], options.codec)
+    measurer = backend.measurer(target, options.measure_on) if options.tune == "measure" else None
+    return Job(options=options, target=target, precision=precision,
+               calibration=calibration or backend.calibration(target, options.threads),
+               generated=[random_feeds(graph)],
+               real=_samples(graph, options.inputs) if options.inputs else [],
+               limit=limit if backend.limited else None, measurer=measurer,
+               log=None if measurer is None else _log(measurer, options.tune_seconds), announce=announce)
+
+
+def _samples(graph: ir.Model, inputs: Feeds) -> list[Feeds]:
+    """The first of the real inputs; an InputError where they are not the model's."""
+    samples = split_samples(graph, inputs)[:MOST_SAMPLES]
+    expected = {value.name: f"{value.dtype.numpy().name} {list(static_shape(value) or ())}"
+                for value in graph.graph.inputs if value.dtype is not None}
+    for sample in samples:
+        given = {name: f"{np.asarray(array).dtype.name} {list(np.shape(array))}" for name, array in sample.items()}
+        if given != expected:
+            raise InputError(f"the model takes the inputs {expected}; given: {given}")
+    return samples
+
+
+def _log(measurer: Measurer, seconds: float) -> TuningLog:
+    """Where measured times are kept."""
+    return TuningLog(default_path(), seconds, measurer.machine)

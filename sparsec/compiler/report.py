@@ -1,0 +1,96 @@
+"""What a compilation tells of itself: typed while it is made, JSON in the artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sparsec.backends.base import LayerReport
+from sparsec.compiler.batches import Batch
+from sparsec.passes.context import Report
+from sparsec.passes.strip import StripReport
+from sparsec.passes.strip import as_dict as strip_as_dict
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A layer that runs without sparsec's kernels: its node's name and operator, and the reason."""
+
+    layer: str
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Why the outputs were not compared."""
+
+    skipped: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """The comparison of the outputs with a reference's.
+
+    Attributes:
+        reference: what they were compared with.
+        inputs: how many inputs of the model were tried.
+        tolerance: the largest error allowed, None without a limit.
+        relative_error: by output, its largest error relative to its largest magnitude.
+        same_class: by output that holds scores of classes, the share of rows whose highest is the same.
+
+    """
+
+    reference: str
+    inputs: int
+    tolerance: float | None
+    relative_error: Mapping[str, float]
+    same_class: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileReport:
+    """What a compilation has decided and found.
+
+    Attributes:
+        precision, optimize, codec: what was asked for.
+        rates: where the rates come from that times were predicted with.
+        layers: the plan.
+        outside: the layers that are not in it.
+        batch: how many rows run at once, None where there is but one.
+        passes: what every pass did.
+        verification: the comparison, None where none was asked for.
+
+    """
+
+    precision: str
+    optimize: str
+    codec: str
+    rates: str
+    layers: tuple[LayerReport, ...]
+    outside: tuple[Outside, ...]
+    batch: Batch | None
+    passes: tuple[Report, ...]
+    verification: Verification | Skipped | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The report in JSON's types."""
+        strip = next((each for each in self.passes if isinstance(each, StripReport)), None)
+        return {"precision": self.precision, "optimize": self.optimize, "codec": self.codec, "rates": self.rates,
+                "layers": [_layer(each) for each in self.layers], "outside": [asdict(each) for each in self.outside],
+                "batch": self.batch and self.batch.to_json(), "passes": [_pass(each) for each in self.passes],
+                "verification": self.verification and asdict(self.verification),
+                "strip": strip and strip_as_dict(strip)}
+
+
+def _layer(row: LayerReport) -> dict[str, Any]:
+    """A layer's row; the error of projecting stands only where there was projected."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()
+            if name != "projection_error" or value is not None}
+
+
+def _pass(report: Report) -> dict[str, Any]:
+    """What all passes tell; the strip pass tells more under a key of its own."""
+    return {"name": report.name, "modified": report.modified, "counts": dict(report.counts),
+            "notes": [asdict(note) for note in report.notes]}

@@ -1,0 +1,180 @@
+"""Products by constants in other words become MatMul by one matrix, which every later stage knows.
+
+An Einsum by a constant that is one matrix becomes Transpose, Reshape and MatMul. A MatMul by a batch of constant
+matrices becomes one product where the matrices are equal or all multiply the same rows, and a product for each where
+they are sparse and multiply rows of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.shapes import static_shape
+from sparsec.passes import rewrite
+from sparsec.passes.context import Context, Note, Report
+
+MOST_MATRICES = 64
+SPARSE = 0.5
+"""The share of zeros from which matrices of a batch are worth a product each."""
+
+
+def run(model: ir.Model, _context: Context) -> Report:
+    """Rewrites every product it can, in place."""
+    counts: Counter[str] = Counter()
+    notes = []
+    for node in list(model.graph):
+        rule = RULES.get(node.op_type) if node.domain == "" and node.outputs[0].dtype == ir.DataType.FLOAT else None
+        shapes = [static_shape(value) for value in (*node.inputs, node.outputs[0])]
+        if rule is None or any(not shape or 0 in shape for shape in shapes):
+            continue
+        kind, reason = node.op_type, rule(node)
+        if reason is None:
+            counts[kind] += 1
+        elif reason:
+            notes.append(Note(rewrite.node_name(node), f"{kind} stays: {reason}"))
+    if counts:
+        rewrite.clean(model)
+    return Report("products", bool(counts), counts, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """Nodes in front of another, which they replace in the end."""
+
+    node: ir.Node
+
+    def add(self, op_type: str, x: ir.Value | None, *constants: np.ndarray,
+            **attributes: int | Sequence[int]) -> ir.Value:
+        """The output of a node of a value and constants."""
+        assert self.node.graph is not None
+        name = rewrite.node_name(self.node)
+        given = [add_constant(self.node.graph, f"{name}.{op_type.lower()}", each) for each in constants]
+        new = ir.node(op_type, [x, *given], attributes)
+        self.node.prepend(new)
+        new.outputs[0].dtype = ir.DataType.FLOAT
+        return new.outputs[0]
+
+    def reshape(self, x: ir.Value | None, old: Sequence[int], new: Sequence[int]) -> ir.Value | None:
+        """A value of another shape; itself where that is its own."""
+        return x if tuple(old) == tuple(new) else self.add("Reshape", x, np.array(new, np.int64))
+
+    def transpose(self, x: ir.Value | None, perm: Sequence[int]) -> ir.Value | None:
+        """A value with its axes in another order; itself where that is its own."""
+        return x if list(perm) == list(range(len(perm))) else self.add("Transpose", x, perm=list(perm))
+
+    def end(self, last: ir.Value | None) -> None:
+        """Puts the last value in the place of the node's output."""
+        assert self.node.graph is not None
+        assert last is not None
+        rewrite.take_over(last, self.node.outputs[0])
+        self.node.graph.remove(self.node, safe=True)
+
+
+def _einsum(node: ir.Node) -> str | None:
+    if len(node.inputs) != 2:
+        return "it has not two operands"
+    place = next((i for i, value in enumerate(node.inputs) if constant(value) is not None), None)
+    ranks = [len(static_shape(value) or ()) for value in node.inputs]
+    terms = labels(node.attributes.get_string("equation") or "", ranks)
+    if place is None or terms is None:
+        return "neither operand is a constant" if place is None else "its equation repeats an index in one operand"
+    weight, x = constant(node.inputs[place]), node.inputs[1 - place]
+    assert weight is not None
+    w, source, out = terms[0][place], terms[0][1 - place], terms[1]
+    shape = static_shape(x) or ()
+    sizes = dict(zip(source, shape, strict=True))
+    summed = [label for label in source if label in w and label not in out]
+    made = [label for label in out if label in w]
+    kept = [label for label in source if label in out]
+    if not summed or set(made) & set(kept) or set(w) != {*summed, *made} or set(source) != {*summed, *kept}:
+        return "it is no product by one matrix"
+    wide = dict(zip(w, weight.shape, strict=True))
+    if any(wide[label] != sizes[label] for label in summed):
+        return "it broadcasts along an index that is summed"
+    matrix = weight.transpose([w.index(label) for label in (*summed, *made)])
+    matrix = matrix.reshape(math.prod(wide[label] for label in summed), -1)
+    chain = _Chain(node)
+    x = chain.transpose(x, [source.index(label) for label in (*kept, *summed)])
+    lead = [sizes[label] for label in kept]
+    x = chain.reshape(x, [*lead, *(sizes[label] for label in summed)], [*lead, len(matrix)])
+    y: ir.Value | None = chain.add("MatMul", x, matrix)
+    y = chain.reshape(y, [*lead, matrix.shape[1]], [*lead, *(wide[label] for label in made)])
+    chain.end(chain.transpose(y, [[*kept, *made].index(label) for label in out]))
+    return None
+
+
+def labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
+    """The indices of an Einsum's operands and of its result, a letter each; those of an ellipsis are digits.
+
+    Returns:
+        None where an operand has an index twice.
+
+    """
+    left, arrow, right = equation.replace(" ", "").partition("->")
+    terms = left.split(",")
+    hidden = [rank - len(term.replace("...", "")) if "..." in term else 0
+              for term, rank in zip(terms, ranks, strict=True)]
+    digits = "".join(chr(ord("0") + i) for i in range(max(hidden)))
+    terms = [term.replace("...", digits[len(digits) - count:]) for term, count in zip(terms, hidden, strict=True)]
+    if not arrow:
+        letters = "".join(terms)
+        right = digits + "".join(sorted(label for label in set(letters) - set(digits) if letters.count(label) == 1))
+    right = right.replace("...", digits)
+    return None if any(len(set(term)) < len(term) for term in terms) else (terms, right)
+
+
+def _matmul(node: ir.Node) -> str | None:
+    x, value = node.inputs
+    weight, shape = constant(value), static_shape(x) or ()
+    if weight is None or weight.ndim < 3 or len(shape) < 2:
+        return ""  # one matrix, or a weight on the left
+    matrices = weight.reshape(-1, *weight.shape[-2:])
+    out = static_shape(node.outputs[0]) or ()
+    chain = _Chain(node)
+    if all(np.array_equal(matrices[0], each) for each in matrices[1:]):
+        lead = np.broadcast_shapes(shape[:-2], (1,) * (len(out) - 2))
+        if lead != out[:-2] and math.prod(lead) != math.prod(out[:-2]):
+            return "its equal matrices repeat its rows"
+        y: ir.Value | None = chain.add("MatMul", x, matrices[0])
+        chain.end(chain.reshape(y, (*shape[:-1], out[-1]), out))
+        return None
+    if len(matrices) > MOST_MATRICES or matrices.shape[0] != max(weight.shape[:-2]):
+        return f"its constant has {len(matrices)} matrices"
+    if math.prod(shape[:-2]) == 1:
+        joined = matrices.transpose(1, 0, 2).reshape(matrices.shape[1], -1)
+        rows = chain.reshape(x, shape, shape[-2:])
+        y = chain.add("MatMul", rows, joined)
+        y = chain.add("Reshape", y, np.array([shape[-2], len(matrices), out[-1]], np.int64))
+        chain.end(chain.reshape(chain.transpose(y, (1, 0, 2)), (len(matrices), *out[-2:]), out))
+        return None
+    return _one_by_one(chain, matrices, weight.ndim - weight.shape.index(len(matrices)), shape, out)
+
+
+def _one_by_one(chain: _Chain, matrices: np.ndarray, back: int, shape: tuple[int, ...],
+                out: tuple[int, ...]) -> str | None:
+    """A product for every matrix; they lie along the axis that is `back` axes from the end."""
+    node, axis = chain.node, len(out) - back
+    if len(shape) != len(out) or shape[axis] != len(matrices):
+        return "its matrices broadcast over the rows"
+    if (matrices == 0).mean() < SPARSE:
+        return "its matrices are not sparse enough for a product each"
+    assert node.graph is not None
+    sizes = add_constant(node.graph, f"{rewrite.node_name(node)}.split", np.ones(len(matrices), np.int64))
+    split = ir.node("Split", [node.inputs[0], sizes], {"axis": axis}, num_outputs=len(matrices))
+    node.prepend(split)
+    parts = [chain.add("MatMul", part, matrix) for part, matrix in zip(split.outputs, matrices, strict=True)]
+    concat = ir.node("Concat", parts, {"axis": axis})
+    node.prepend(concat)
+    chain.end(concat.outputs[0])
+    return None
+
+
+RULES: dict[str, Callable[[ir.Node], str | None]] = {"Einsum": _einsum, "MatMul": _matmul}
+"""By operator: rewrites the node, or returns why not; "" where there is nothing to rewrite."""

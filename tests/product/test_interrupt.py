@@ -1,0 +1,32 @@
+"""Ctrl-C ends a command with one line and exit code 130, wherever it comes, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import onnx
+import pytest
+
+from tests.support.texts import model
+
+NETWORK = "g (float[1,64] x) => (float[1,64] y) <float[64,64] w> { h = MatMul(x, w) y = Relu(h) }"
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 4.0])
+def test_an_interrupt_is_one_line(seconds, tmp_path):
+    path, temporary = tmp_path / "model.onnx", tmp_path / "temporary"
+    temporary.mkdir()
+    onnx.save(model(NETWORK), path)
+    code = "from sparsec.__main__ import main\nwhile True: main()"  # however fast the machine, the command still runs
+    command = "import sys; sys.argv = " + repr(["sparsec", "bench", str(path), "--seconds", "60"])
+    running = subprocess.Popen([sys.executable, "-c", f"{command}\n{code}"], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True, start_new_session=True,
+                               env={**os.environ, "TMPDIR": str(temporary)})
+    time.sleep(seconds)
+    os.killpg(running.pid, signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert [line for line in said.splitlines() if "%" not in line] == ["sparsec: error: interrupted"]
+    assert not list(temporary.iterdir())
