@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import sparsec
-from tests.soak.test_load import NETWORK, X, answer
+from tests.support.small_session import NETWORK, X, answer
 from tests.support.texts import model
 
 TIMES = int(os.environ.get("SPARSEC_SOAK_PROCESSES", "1"))
