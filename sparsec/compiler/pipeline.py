@@ -16,10 +16,12 @@ from sparsec.passes import (
     fuse_attention,
     fuse_epilogue,
     fuse_norm,
+    integers,
     layout,
     lift,
     optimize,
     products,
+    quantized,
     strip,
     turn,
 )
@@ -42,9 +44,11 @@ class Pass:
 
 
 PASSES: list[Pass] = [
+    Pass(quantized.run, Phase.SIMPLIFY),
     Pass(optimize.run, Phase.SIMPLIFY),
     Pass(products.run, Phase.SIMPLIFY),
     Pass(strip.run, Phase.SIMPLIFY),
+    Pass(integers.run),
     Pass(fuse_norm.run),
     Pass(fuse_activation.run),
     Pass(fuse_attention.run),

@@ -14,18 +14,21 @@ import onnx_ir as ir
 from sparsec.graph import operators
 from sparsec.graph.activations import ACTIVATIONS, Activation
 from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.operators.products import FLOAT_BIAS, SCALE
+from sparsec.graph.operators.products import RESIDUAL as R
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Report
 
-BIAS, RESIDUAL = 2, 3  # input positions
+PLACES = {"Conv": (1, 2, 3), "MatMul": (1, 2, 3), "QConv": (SCALE, FLOAT_BIAS, R), "QMatMul": (SCALE, FLOAT_BIAS, R)}
+"""By operator the input positions of what scales its outputs, of the bias and of the residual."""
 
 
 def run(model: ir.Model, _context: Context) -> Report:
     """Fuses epilogues, in place."""
     counts: Counter[str] = Counter()
     for node in list(model.graph):
-        if node.domain == operators.DOMAIN and node.op_type in ("Conv", "MatMul"):
+        if node.domain == operators.DOMAIN and node.op_type in PLACES and node.outputs[0].dtype == ir.DataType.FLOAT:
             while absorbed := _absorb(node):
                 counts[absorbed] += 1
     rewrite.clean(model)
@@ -68,27 +71,29 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
     """Takes scale * y + offset, by constants along the output channels, into W and B."""
     assert node.graph is not None
     shape = static_shape(node.outputs[0])
-    weight = constant(node.inputs[1])
+    scaling, bias_at, residual_at = PLACES[node.op_type]
+    weight = constant(node.inputs[scaling])
     if shape is None or weight is None or static_shape(user.outputs[0]) != shape:
         return None
-    axis = 1 if node.op_type == "Conv" else len(shape) - (2 if node.attributes.get_string("side") == "left" else 1)
+    left = node.attributes.get_string("side") == "left"
+    axis = 1 if node.op_type.endswith("Conv") else len(shape) - (2 if left else 1)
     if user.op_type == "BatchNormalization":
         found = rewrite.batch_norm(user) if axis == 1 else None
     else:
         found = _arithmetic(node, user, shape, axis)
-    bias = constant(_input(node, BIAS))
-    if found is None or not np.isfinite(found).all() or (bias is None and _input(node, BIAS) is not None):
+    bias = constant(_input(node, bias_at))
+    if found is None or not np.isfinite(found).all() or (bias is None and _input(node, bias_at) is not None):
         return None
     scale, offset = found
     scaled = bool((scale != 1).any())
-    if scaled and _input(node, RESIDUAL) is not None:
+    if scaled and _input(node, residual_at) is not None:
         return None
     name = rewrite.node_name(node)
     if scaled:
         weight = weight * scale.astype(np.float32).reshape(-1, *[1] * (weight.ndim - 1))
-        _set_input(node, 1, add_constant(node.graph, f"{name}.weight", weight))
+        _set_input(node, scaling, add_constant(node.graph, f"{name}.weight", weight))
     total = offset if bias is None else bias * scale + offset
-    _set_input(node, BIAS, add_constant(node.graph, f"{name}.bias", total.astype(np.float32)))
+    _set_input(node, bias_at, add_constant(node.graph, f"{name}.bias", total.astype(np.float32)))
     kind = user.op_type
     _become(node, user)
     return kind
@@ -112,12 +117,13 @@ def _arithmetic(node: ir.Node, user: ir.Node, shape: tuple[int, ...],
 
 def _residual(node: ir.Node, user: ir.Node) -> str | None:
     """Takes y + R for a tensor R of y's shape; the node moves behind whatever computes R."""
-    if user.op_type != "Add" or _input(node, RESIDUAL) is not None:
+    place = PLACES[node.op_type][2]
+    if user.op_type != "Add" or _input(node, place) is not None:
         return None
     other = user.inputs[1] if user.inputs[0] is node.outputs[0] else user.inputs[0]
     if other is None or static_shape(other) is None or static_shape(other) != static_shape(node.outputs[0]):
         return None
-    _set_input(node, RESIDUAL, other)
+    _set_input(node, place, other)
     _become(node, user)
     return "residual"
 

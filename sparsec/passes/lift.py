@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -70,14 +71,18 @@ def _conv(node: ir.Node) -> str | None:
     rank = weight.ndim - 2
     if rank not in (1, 2):
         return f"it has {rank} spatial dimensions, not 1 or 2"
-    ones = [1] * rank
+    _become(node, "Conv", [x, w] if bias is None else [x, w, bias], spelled_geometry(node, weight.shape, image))
+    return None
+
+
+def spelled_geometry(node: ir.Node, weight: tuple[int, ...], image: tuple[int, ...]) -> dict[str, Any]:
+    """Strides, padding, dilations and groups of a convolution or pooling, nothing left to defaults."""
+    ones = [1] * (len(weight) - 2)
     strides = list(node.attributes.get_ints("strides", ones))
     dilations = list(node.attributes.get_ints("dilations", ones))
-    reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight.shape[2:], strict=True)]
-    pads = _pads(node, image[2:], strides, reach)
-    _become(node, "Conv", [x, w] if bias is None else [x, w, bias],
-            {"strides": strides, "pads": pads, "dilations": dilations, "group": node.attributes.get_int("group", 1)})
-    return None
+    reach = [d * (k - 1) + 1 for d, k in zip(dilations, weight[2:], strict=True)]
+    return {"strides": strides, "pads": _pads(node, image[2:], strides, reach), "dilations": dilations,
+            "group": node.attributes.get_int("group", 1)}
 
 
 def _pads(node: ir.Node, sizes: tuple[int, ...], strides: list[int], reach: list[int]) -> list[int]:

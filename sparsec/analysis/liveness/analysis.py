@@ -26,6 +26,7 @@ from sparsec.analysis.liveness import (
 from sparsec.analysis.liveness.facts import Known, Mask, aligned, compact, constant, dims, unknown
 from sparsec.analysis.liveness.node import constant_of, is_constant
 from sparsec.analysis.liveness.rule import Rule
+from sparsec.graph.quantized import dequantized
 
 RULES: Mapping[str, Rule] = {
     **elementwise.RULES, **conv.RULES, **pooling.RULES, **contraction.RULES, **reshape.RULES, **movement.RULES,
@@ -52,13 +53,16 @@ class Liveness:
 
 
 def weight_of(node: ir.Node) -> int | None:
-    """The position of the node's weight: a constant of two or more axes that multiplies the data or is looked up."""
+    """The position of the node's weight: a constant of two or more axes that multiplies the data or is looked up.
+
+    Constant codes that a DequantizeLinear turns into it count as such, too.
+    """
     if node.op_type not in WEIGHTED or node.domain:
         return None
     places = {"Gather": (0,), "MatMul": (1, 0), "Gemm": (1, 0)}.get(node.op_type, (1,))
     for place in places:
         value = node.inputs[place]
-        if is_constant(value) and value is not None and len(dims(value)) > 1:
+        if value is not None and (is_constant(value) or dequantized(value)) and len(dims(value)) > 1:
             floating = value.dtype is not None and value.dtype.is_floating_point()
             return place if floating else None
     return None
@@ -81,7 +85,8 @@ def active_weights(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
         place = weight_of(node)
         weight = None if place is None else node.inputs[place]
         if weight is not None:
-            active[weight] = paths[weight] & liveness.known[weight].nonzero
+            found = paths[weight] & liveness.known[weight].nonzero
+            active[weight] = np.broadcast_to(found, [dim or 1 for dim in dims(weight)])
     return active
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness.edit import set_data
 from sparsec.analysis.liveness.facts import Array, Known, Mask, compact, dims, some, spread, unknown, where_known
-from sparsec.analysis.liveness.node import constant_of, name, operand
+from sparsec.analysis.liveness.node import constant_of, holder, name, operand, shares_weight, weight_data
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Cut, Hold, Key, Relation, can_lose, freeze, nonempty, tie
 from sparsec.analysis.liveness.window import Taps, backwards, connections, correlate, taps, too_many, transposed_taps
@@ -103,7 +103,7 @@ def couple(node: ir.Node) -> Iterator[Relation]:
         yield from tie((x, 1), (weight, into))
         yield from tie((y, 1), (weight, out), *bias)
         yield from nonempty((x, 1), [(y, 1)], f"the last input of {name(node)}")
-    elif constant_of(weight) is None or len(weight.uses()) > 1 or not (can_lose((x, 1)) and can_lose((y, 1))):
+    elif weight_data(weight) is None or shares_weight(weight) or not (can_lose((x, 1)) and can_lose((y, 1))):
         yield from freeze([(x, 1), (y, 1)], f"{name(node)} is grouped and shares or computes its weight")
     else:
         yield from tie(((x if node.op_type == "ConvTranspose" else y), 1), (weight, 0))
@@ -133,19 +133,21 @@ def rewrite(node: ir.Node, cut: Cut) -> None:
         return
     transposed = node.op_type == "ConvTranspose"
     rows_of, columns_of = (x, node.outputs[0]) if transposed else (node.outputs[0], x)
-    data = constant_of(weight)
-    assert data is not None
     rows = _kept(rows_of, cut).reshape(groups, -1)
     columns = _kept(columns_of, cut).reshape(groups, -1)
     staying = rows.any(axis=1)
     node.attributes["group"] = ir.AttrInt64("group", max(int(staying.sum()), 1))
     if columns.all():
         return
+    stored = holder(weight)
+    data = constant_of(stored)
+    assert data is not None  # `couple` lets grouped channels go where the weight is a constant of its own
     width = int(columns[staying].sum(axis=1).max(initial=1))
     per_row = np.repeat(columns, rows.shape[1], axis=0)
     order = np.argsort(~per_row, axis=1, kind="stable")[:, :width]
     index = order.reshape(*order.shape, *(1,) * (data.ndim - 2))
-    set_data(weight, np.take_along_axis(data, index, axis=1))
+    set_data(stored, np.take_along_axis(data, index, axis=1))
+    weight.shape = stored.shape
 
 
 def _kept(value: ir.Value, cut: Cut) -> Mask:

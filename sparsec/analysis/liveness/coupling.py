@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +12,8 @@ from sparsec.analysis.liveness.analysis import RULES, Liveness, captured
 from sparsec.analysis.liveness.facts import some
 from sparsec.analysis.liveness.node import name
 from sparsec.analysis.liveness.slabs import NEEDED, Hold, Key, Relation, can_lose, freeze, solve
+
+CODES = (ir.DataType.UINT8, ir.DataType.INT8)
 
 
 def settle(graph: ir.Graph, liveness: Liveness) -> tuple[dict[Key, Hold], list[str]]:
@@ -35,7 +38,12 @@ def _hold(key: Key, liveness: Liveness) -> Hold:
     assert isinstance(length, int)
     if value.is_initializer():
         return np.zeros(length, np.int32)
-    held = liveness.needed[value] & liveness.known[value].nonzero
+    readers = {use.node for use in value.uses()}
+    if value.dtype in CODES and readers and all(node.op_type == "DequantizeLinear" for node in readers):
+        facts = [node.outputs[0] for node in readers]  # codes are zero where what they stand for is
+    else:
+        facts = [value]
+    held = reduce(np.logical_or, (liveness.needed[each] & liveness.known[each].nonzero for each in facts))
     held = some(held, (i for i in range(held.ndim) if i != axis))
     return np.broadcast_to(held, (length,)).astype(np.int32) * NEEDED
 

@@ -7,11 +7,24 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Array
 from sparsec.graph.constants import add_constant
+from sparsec.graph.quantized import dequantized
 
 
 def set_data(value: ir.Value, data: Array) -> None:
     """New data, of any shape, for an initializer."""
     value.const_value = ir.tensor(np.ascontiguousarray(data), name=value.name)
+    value.shape = ir.Shape(data.shape)
+
+
+def set_weight(value: ir.Value, data: Array) -> None:
+    """New numbers for a weight; codes are those that stand for them."""
+    codes, node = dequantized(value), value.producer()
+    if codes is None or node is None:
+        set_data(value, data)
+        return
+    stored = node.inputs[0]
+    assert stored is not None
+    set_data(stored, codes.encode(data))
     value.shape = ir.Shape(data.shape)
 
 

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Array
+from sparsec.graph.quantized import dequantized
 
 IR_VERSION = 10  # every supported onnxruntime reads it
 
@@ -61,6 +62,23 @@ def constant_of(value: ir.Value | None) -> Array | None:
     if value is None or value.const_value is None or not is_constant(value):
         return None
     return value.const_value.numpy()
+
+
+def weight_data(value: ir.Value | None) -> Array | None:
+    """The numbers of a constant, or those that constant codes in front of a DequantizeLinear stand for, else None."""
+    codes = dequantized(value)
+    return constant_of(value) if codes is None else codes.values()
+
+
+def holder(value: ir.Value) -> ir.Value:
+    """The constant that holds a weight: itself, or the codes that it is dequantised from."""
+    node = value.producer()
+    return value if node is None or dequantized(value) is None else operand(node, 0)
+
+
+def shares_weight(value: ir.Value) -> bool:
+    """Whether something else reads the weight, or the codes that it is dequantised from."""
+    return len(value.uses()) > 1 or len(holder(value).uses()) > 1
 
 
 def parameter(node: ir.Node, name: str, index: int | None = None) -> list[int] | int | float | None:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import tvm
 from tvm import tirx
 
-from sparsec.backends.cpu import conv, matmul
+from sparsec.backends.cpu import conv, matmul, quantised
 from sparsec.backends.cpu.build import settings
 from sparsec.backends.relax.context import KernelCall
 from sparsec.cost.option import Option
@@ -26,7 +26,8 @@ COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
 CYCLE_BYTES = 32 << 20  # the constants that repeated runs cycle through: a network's other layers drive them out of L2
 MAX_COPIES = 64
 REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
-LAYERS: dict[str, Any] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul}
+LAYERS: dict[str, Any] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul,
+                          "sparsec::QConv": quantised, "sparsec::QMatMul": quantised}
 """The operators with a weight of their own, by the module that offers options for them and calls one."""
 
 
@@ -81,7 +82,7 @@ def _compile(kernel: tirx.PrimFunc, target: Target) -> Callable[..., None]:
 def _time(call: KernelCall, function: Callable[..., None], target: Target, threads: int) -> float:
     """The shortest time of a call in seconds; the calls go round copies of the arrays, which no cache holds all of."""
     rng = np.random.default_rng(0)
-    activations = [rng.standard_normal(size, np.float32) for size in (*call.input_sizes, call.output_size)]
+    activations = random_activations(call, rng)
     arguments = zip(itertools.cycle(_copies(call.constants, CYCLE_BYTES)),
                     itertools.cycle(_copies(activations, COLD * target.l2_bytes)))
 
@@ -98,6 +99,12 @@ def _time(call: KernelCall, function: Callable[..., None], target: Target, threa
         return min(seconds(count) for _ in range(REPEATS))
 
     return float(tvm_runtime.call(threads, fastest))
+
+
+def random_activations(call: KernelCall, rng: np.random.Generator) -> list[np.ndarray]:
+    """Inputs and an output for a kernel."""
+    return [rng.standard_normal(size, np.float32) if dtype == "float32" else
+            rng.integers(0, 256, size).astype(dtype) for size, dtype in call.activations]
 
 
 def _copies(arrays: Sequence[np.ndarray], nbytes: int) -> list[list[tvm.runtime.Tensor]]:

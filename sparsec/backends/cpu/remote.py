@@ -18,7 +18,7 @@ import onnx_ir as ir
 import tvm
 
 from sparsec.backends.cpu.build import settings
-from sparsec.backends.cpu.planning import kernel_call
+from sparsec.backends.cpu.planning import kernel_call, random_activations
 from sparsec.backends.relax.export import export
 from sparsec.cost.option import Option
 from sparsec.errors import CalibrationError, ToolchainError, UsageError
@@ -73,7 +73,7 @@ class Remote:
         """
         call = kernel_call(node, option, target, threads)
         rng = np.random.default_rng(0)
-        arrays = [*call.constants, *(rng.standard_normal(n, np.float32) for n in (*call.input_sizes, call.output_size))]
+        arrays = [*call.constants, *random_activations(call, rng)]
         with settings(target) as llvm:
             executable = tvm.compile(call.kernel.with_attr("global_symbol", "main"), target=llvm)
         failures = []

@@ -1,7 +1,7 @@
 """What a lowering may use: the Relax function under construction and the expressions of the graph's values.
 
-Physical convention: a value in a layout other than `Plain` is one flat float32 tensor of `layout.size` elements; a
-`Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
+Physical convention: a value in a layout other than `Plain` is one flat tensor of `layout.size` elements of its `dtype`;
+a `Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
 other without a copy.
 """
 
@@ -29,12 +29,20 @@ OPAQUE = 8  # TOpPattern::kOpaque: Relax fuses nothing into the kernel
 
 @dataclass(frozen=True)
 class KernelCall:
-    """A kernel with its constant arguments; the activations follow, as flat float32 buffers of these sizes."""
+    """A kernel with its constant arguments; the activations follow, as flat buffers of these sizes and types."""
 
     kernel: tirx.PrimFunc
     constants: tuple[np.ndarray, ...]
     input_sizes: tuple[int, ...]
     output_size: int
+    input_dtypes: tuple[str, ...] = ()
+    output_dtype: str = "float32"
+
+    @property
+    def activations(self) -> list[tuple[int, str]]:
+        """Size and element type of every input and of the output; float32 where nothing else is said."""
+        dtypes = self.input_dtypes or ("float32",) * len(self.input_sizes)
+        return [*zip(self.input_sizes, dtypes, strict=True), (self.output_size, self.output_dtype)]
 
 
 @dataclass
@@ -137,7 +145,8 @@ class LoweringContext:
 
     def emit(self, call: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:
         """Run a kernel on its constants and on activations."""
-        return self.call(call.kernel, [*map(self.constant, call.constants), *inputs], call.output_size)
+        return self.call(call.kernel, [*map(self.constant, call.constants), *inputs], call.output_size,
+                         dtype=call.output_dtype)
 
     def bind(self, value: ir.Value, expr: relax.Expr) -> None:
         """Record the expression of a value: flat, or in its ONNX shape."""

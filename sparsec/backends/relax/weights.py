@@ -22,6 +22,12 @@ def bias_vector(node: ir.Node) -> np.ndarray:
     return np.zeros(weight_array(node).shape[0], np.float32) if bias is None else _constant(bias)
 
 
+def constant_vector(node: ir.Node, place: int) -> np.ndarray | None:
+    """The constant input at a position, None where it is absent."""
+    value = node.inputs[place] if place < len(node.inputs) else None
+    return None if value is None else _constant(value)
+
+
 def _constant(value: ir.Value | None) -> np.ndarray:
     assert value is not None
     assert value.const_value is not None  # the lift pass takes constant weights only

@@ -22,6 +22,8 @@ With a residual R the product takes its own codes first, as where a Q and a DQ s
     Y = clamp(rint((P - p_zero_point) * (p_scale / y_scale) + (R - r_zero_point) * (r_scale / y_scale)) + y_zero_point,
               low, high).
 Y of float32: Y = activation(float(acc) * (x_scale * W_scale) + C + R), where R is float32.
+X_scale and X_zero_point are given where DynamicQuantizeLinear finds them at run time; they stand in for x_scale and
+x_zero_point, and Y is float32 then.
 """
 
 WEIGHT = [
@@ -30,9 +32,11 @@ WEIGHT = [
     optional("B", "I", "Constant bias (M,), in units of x_scale * W_scale."),
     optional("C", "F", "Constant bias (M,) of a float32 Y."),
     optional("R", "R", "Residual, which broadcasts to Y; codes unless Y is float32."),
+    optional("X_scale", "F", "Scale of X, found at run time: one number."),
+    optional("X_zero_point", "Q", "Zero point of X, found at run time: one code of X's type."),
 ]
 """The inputs behind X and W."""
-SCALE, ZERO_POINT, BIAS, FLOAT_BIAS, RESIDUAL = range(2, 7)
+SCALE, ZERO_POINT, BIAS, FLOAT_BIAS, RESIDUAL, X_SCALE, X_ZERO_POINT = range(2, 9)
 """Their positions."""
 
 ATTRIBUTES = [
@@ -47,16 +51,28 @@ ATTRIBUTES = [
 ]
 
 
-def check(y: Shape, outputs: int, shapes: Sequence[Shape | None]) -> None:
+def check(y: Shape, outputs: int, shapes: Sequence[Shape | None], y_type: str) -> None:
     """Raises ValueError if the inputs behind X and W do not fit a weight of so many outputs and a result `y`."""
+    if any(shape is not None and np.prod(shape) != 1 for shape in shapes[X_SCALE - SCALE:]):
+        raise ValueError("X_scale and X_zero_point are no scalars")
+    if len(shapes) > X_SCALE - SCALE and y_type != "float32":
+        raise ValueError("with scales found at run time y_type is float32")
     for parameter, shape in zip(WEIGHT, shapes, strict=False):
         if shape is None:
             continue
         if parameter.name == "R":
             if len(shape) > len(y) or np.broadcast_shapes(shape, y) != y:
                 raise ValueError(f"R has shape {shape}, which does not broadcast to {y}")
-        elif shape != (outputs,):
+        elif not parameter.name.startswith("X_") and shape != (outputs,):
             raise ValueError(f"{parameter.name} has shape {shape}, not {(outputs,)}")
+
+
+def input_scale(attributes: dict[str, Any], scale: np.ndarray | None,
+                zero_point: np.ndarray | None) -> tuple[np.float32, int]:
+    """Scale and zero point of X: those found at run time, or the attributes."""
+    if scale is None:
+        return np.float32(attributes["x_scale"]), attributes["x_zero_point"]
+    return np.float32(scale.item()), 0 if zero_point is None else int(zero_point.item())
 
 
 def finish(acc: np.ndarray, scale: np.ndarray, addend: np.ndarray | None, residual: np.ndarray | None,

@@ -18,7 +18,7 @@ The convolution is sparsec::Conv's; its padding stands for zero, so that its cod
 def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str, Any]) -> schema.Shape:
     """The shape of Y (see `schema.OutputShape`)."""
     y = conv.output_shape(shapes[:2], attributes)
-    products.check(y, y[1], shapes[2:])
+    products.check(y, y[1], shapes[2:], attributes.get("y_type", "uint8"))
     return y
 
 
@@ -41,10 +41,12 @@ class QConv(OpRun):
     op_schema = SCHEMA
 
     def _run(self, X: np.ndarray, W: np.ndarray, W_scale: np.ndarray, W_zero_point: np.ndarray | None = None,
-             B: np.ndarray | None = None, C: np.ndarray | None = None, R: np.ndarray | None = None, *,
+             B: np.ndarray | None = None, C: np.ndarray | None = None, R: np.ndarray | None = None,
+             X_scale: np.ndarray | None = None, X_zero_point: np.ndarray | None = None, *,
              strides: Sequence[int] | None, pads: Sequence[int] | None, dilations: Sequence[int] | None, group: int,
              **attributes: Any) -> tuple[np.ndarray]:
         rank = W.ndim - 2
+        x_scale, zero_point = products.input_scale(attributes, X_scale, X_zero_point)
 
         def channels(vector: np.ndarray | None) -> np.ndarray | None:
             return None if vector is None else vector.reshape(-1, *[1] * rank)
@@ -52,8 +54,8 @@ class QConv(OpRun):
         weight = W.astype(np.float64)
         if W_zero_point is not None:
             weight = weight - W_zero_point.reshape(-1, *[1] * (rank + 1))
-        acc = conv.convolve(integers.centred(X, attributes["x_zero_point"]), weight, strides or [1] * rank,
+        acc = conv.convolve(integers.centred(X, zero_point), weight, strides or [1] * rank,
                             pads or [0] * 2 * rank, dilations or [1] * rank, group)
         acc = acc if B is None else acc + channels(B)
-        scale = np.float32(attributes["x_scale"]) * W_scale.reshape(-1, *[1] * rank)
+        scale = x_scale * W_scale.reshape(-1, *[1] * rank)
         return (products.finish(acc, scale, channels(C), R, attributes),)

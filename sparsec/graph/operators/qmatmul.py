@@ -10,12 +10,7 @@ from onnx.reference.op_run import OpRun
 
 from sparsec.graph.operators import integers, products, schema
 
-DOC = products.DOC.format(product="(X - x_zero_point) @ (W - W_zero_point).T") + """
-X_scale and X_zero_point are given where DynamicQuantizeLinear finds them at run time; they stand in for x_scale and
-x_zero_point, and Y is float32 then.
-"""
-DYNAMIC_SCALE, DYNAMIC_ZERO_POINT = 7, 8
-"""Positions of X_scale and X_zero_point."""
+DOC = products.DOC.format(product="(X - x_zero_point) @ (W - W_zero_point).T")
 
 
 def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str, Any]) -> schema.Shape:
@@ -24,11 +19,7 @@ def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str,
     if len(w) != 2 or not x or x[-1] != w[1]:
         raise ValueError(f"QMatMul cannot apply a weight of shape {w} to {x}")
     y = (*x[:-1], w[0])
-    products.check(y, w[0], shapes[2:DYNAMIC_SCALE])
-    if any(shape is not None and np.prod(shape) != 1 for shape in shapes[DYNAMIC_SCALE:]):
-        raise ValueError("X_scale and X_zero_point are no scalars")
-    if len(shapes) > DYNAMIC_SCALE and attributes.get("y_type", "uint8") != "float32":
-        raise ValueError("with scales found at run time y_type is float32")
+    products.check(y, w[0], shapes[2:], attributes.get("y_type", "uint8"))
     return y
 
 
@@ -38,8 +29,6 @@ SCHEMA = integers.make(
         integers.required("X", "Q", "Activations (..., K)."),
         integers.required("W", "W", "Constant weight (M, K): outputs x inputs, row-major."),
         *products.WEIGHT,
-        integers.optional("X_scale", "F", "Scale of X, found at run time: one number."),
-        integers.optional("X_zero_point", "Q", "Zero point of X, found at run time: one code of X's type."),
     ],
     products.ATTRIBUTES,
     output_shape,
@@ -56,12 +45,10 @@ class QMatMul(OpRun):
              B: np.ndarray | None = None, C: np.ndarray | None = None, R: np.ndarray | None = None,
              X_scale: np.ndarray | None = None, X_zero_point: np.ndarray | None = None,
              **attributes: Any) -> tuple[np.ndarray]:
-        x_scale = attributes["x_scale"] if X_scale is None else X_scale.item()
-        zero_point = attributes["x_zero_point"] if X_scale is None else 0
-        zero_point = zero_point if X_zero_point is None else X_zero_point.item()
+        x_scale, zero_point = products.input_scale(attributes, X_scale, X_zero_point)
         weight = W.astype(np.float64)
         if W_zero_point is not None:
             weight = weight - W_zero_point[:, np.newaxis]
         acc = integers.centred(X, zero_point) @ weight.T
         acc = acc if B is None else acc + B
-        return (products.finish(acc, np.float32(x_scale) * W_scale, C, R, attributes),)
+        return (products.finish(acc, x_scale * W_scale, C, R, attributes),)

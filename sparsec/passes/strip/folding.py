@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness.analysis import Liveness, needed_elements, weight_of
 from sparsec.analysis.liveness.coupling import settle
-from sparsec.analysis.liveness.edit import set_data
+from sparsec.analysis.liveness.edit import set_weight
 from sparsec.analysis.liveness.facts import constant
 from sparsec.analysis.liveness.slabs import Hold, Key
 from sparsec.passes.strip.addition import add, is_free
@@ -48,6 +48,6 @@ def fold_units(plans: list[Plan]) -> None:
     """Carries the plans out, in place."""
     for plan in plans:
         if plan.folded.any():
-            set_data(plan.layer_weight, plan.weight)
+            set_weight(plan.layer_weight, plan.weight)
             if plan.total.any():
                 add(plan.node, plan.total)

@@ -44,11 +44,17 @@ def _fold(node: ir.Node, index: int, liveness: Liveness) -> bool:
         other = node.inputs[1 - index]
         assert other is not None
         out.replace_all_uses_with(other)
-    elif _freed(operand, node) >= value.nbytes:
+    elif _freed(operand, node) >= value.nbytes and not _is_dequantized(operand):
         replace_input(node, index, value)
     else:
         return False
     return True
+
+
+def _is_dequantized(value: ir.Value) -> bool:
+    """Whether a value comes from codes, which an operator on integers may read."""
+    node = value.producer()
+    return node is not None and node.op_type == "DequantizeLinear" and not node.domain
 
 
 def _freed(operand: ir.Value, user: ir.Node) -> int:

@@ -18,7 +18,7 @@ from sparsec.analysis.liveness.analysis import weight_of
 from sparsec.analysis.liveness.contraction import operands
 from sparsec.analysis.liveness.conv import constant_sum, grouped, grouped_weight, ungrouped_weight, windows
 from sparsec.analysis.liveness.facts import Array, Known, Mask, dims, spread
-from sparsec.analysis.liveness.node import constant_of, operand
+from sparsec.analysis.liveness.node import holder, operand, shares_weight, weight_data
 from sparsec.analysis.liveness.slabs import Key
 from sparsec.analysis.liveness.window import reads_padding
 
@@ -69,7 +69,7 @@ def plan_layer(node: ir.Node, place: int, known: Facts) -> Plan | None:
     if not known[data].mask.any() or not known[data].value.any():
         return None
     plan = _for_convolution(node, known) if node.op_type.startswith("Conv") else _for_product(node, place, known)
-    return _idle(plan, "its weight is shared") if plan is not None and len(weight.uses()) > 1 else plan
+    return _idle(plan, "its weight is shared") if plan is not None and shares_weight(weight) else plan
 
 
 def _idle(plan: Plan, reason: str) -> Plan:
@@ -86,7 +86,7 @@ def cheaper(plan: Plan) -> Plan:
 def _for_convolution(node: ir.Node, known: Facts) -> Plan | None:
     source, weight = node.inputs[:2]
     assert source is not None
-    data = constant_of(weight)
+    data = weight_data(weight)
     assert data is not None
     split, reach = grouped_weight(node, data), windows(node)
     mask, value = (grouped(node, array, source) for array in (known[source].mask, known[source].value))
@@ -105,9 +105,10 @@ def _for_convolution(node: ir.Node, known: Facts) -> Plan | None:
                     total.reshape(1, -1, *total.shape[3:]), "constant behind zero padding", fallback)
 
     nothing = np.zeros_like(constant)
-    base = plan(nothing, uniform) if reads_padding(reach) else plan(uniform, nothing)
+    is_quantized = weight is not None and holder(weight) is not weight  # codes are no sums of others
+    base = plan(nothing, nothing if is_quantized else uniform) if reads_padding(reach) else plan(uniform, nothing)
     places = dims(node.outputs[0])[2:]
-    if None in places or value.shape[0] > 1:
+    if None in places or value.shape[0] > 1 or is_quantized:
         return base
     size = split.shape[0] * split.shape[1] * math.prod(dim or 0 for dim in places)
     return plan(constant, nothing, base) if size <= base.staying.sum() * base.weights_per_input else base
@@ -130,7 +131,7 @@ def _merge(weight: Array, level: Array, channels: Mask) -> Mask:
 def _for_product(node: ir.Node, place: int, known: Facts) -> Plan | None:
     pair = operands(node, [None if value is None else known[value] for value in node.inputs])
     matrix, data, fact = pair[place], pair[1 - place], pair[1 - place].fact
-    stored = constant_of(matrix.value)
+    stored = weight_data(matrix.value)
     assert stored is not None
     values = stored.T if matrix.transposed else stored
     if values.ndim > 2:

@@ -10,8 +10,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sparsec.analysis.liveness.analysis import RULES, Liveness, weight_of
 from sparsec.analysis.liveness.coupling import settle
-from sparsec.analysis.liveness.edit import set_data
-from sparsec.analysis.liveness.node import constant_of
+from sparsec.analysis.liveness.edit import set_data, set_weight
+from sparsec.analysis.liveness.node import constant_of, holder, shares_weight, weight_data
 from sparsec.analysis.liveness.slabs import NEEDED, Cut, Hold, Key, can_lose
 from sparsec.passes.rewrite import node_name
 from sparsec.passes.strip.report import Kept
@@ -23,11 +23,11 @@ def zero_weights(model: ir.Model, liveness: Liveness) -> None:
         place = weight_of(node)
         weight = None if place is None else node.inputs[place]
         if weight is not None:
-            data = constant_of(weight)
+            data = weight_data(weight)
             assert data is not None
             dead = liveness.known[weight].nonzero & ~liveness.needed[weight]
-            if dead.any():
-                set_data(weight, np.where(dead, np.zeros((), data.dtype), data))
+            if dead.any() and (holder(weight) is weight or not shares_weight(weight)):
+                set_weight(weight, np.where(dead, np.zeros((), data.dtype), data))
 
 
 def remove(model: ir.Model, liveness: Liveness) -> list[Kept]:

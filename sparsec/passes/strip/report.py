@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness.analysis import weight_of
 from sparsec.analysis.liveness.facts import Mask, dims
+from sparsec.analysis.liveness.node import holder, weight_data
 from sparsec.passes.context import Note, Report
 from sparsec.passes.rewrite import node_name
 
@@ -142,20 +143,26 @@ def measure(model: ir.Model) -> Measure:
         flops += _flops(node)
         place = weight_of(node)
         weight = None if place is None else node.inputs[place]
-        if weight is None or weight.const_value is None:
+        data = weight_data(weight)
+        if weight is None or data is None:
             continue
         name, operator, size = layers.get(weight, (node_name(node), node.op_type, Size()))
-        layers[weight] = name, operator, _size(node, weight.const_value.numpy(), size.flops + _flops(node))
+        layers[weight] = name, operator, _size(node, data, size.flops + _flops(node), _stored_bytes(weight))
     sizes = [size for _, _, size in layers.values()]
     stored = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     return Measure(layers, Size(sum(s.weights for s in sizes), sum(s.nonzero for s in sizes),
                                 sum(s.units for s in sizes), flops, stored))
 
 
-def _size(node: ir.Node, data: np.ndarray[Any, Any], flops: int) -> Size:
+def _stored_bytes(weight: ir.Value) -> int:
+    stored = holder(weight).const_value
+    return 0 if stored is None else stored.nbytes
+
+
+def _size(node: ir.Node, data: np.ndarray[Any, Any], flops: int, nbytes: int) -> Size:
     shape = dims(node.outputs[0]) if node.outputs[0].shape is not None else ()
     units = shape[1 if node.op_type.startswith("Conv") else -1] if shape else 0
-    return Size(data.size, int(np.count_nonzero(data)), units or 0, flops, data.nbytes)
+    return Size(data.size, int(np.count_nonzero(data)), units or 0, flops, nbytes)
 
 
 def _flops(node: ir.Node) -> int:

@@ -10,6 +10,7 @@ from sparsec.backends.relax.importer import (
     control,
     elementwise,
     indexing,
+    integers,
     normalization,
     padding,
     pooling,
@@ -27,6 +28,7 @@ from sparsec.backends.relax.importer.converters import CONVERTERS, convert
 from sparsec.backends.relax.importer.decompose import decompose
 from sparsec.backends.relax.importer.node import Operator, bind_typed, infer_outputs
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.shapes import static_shape
 
 LONGEST_REASON = 200  # characters of what TVM says
@@ -39,12 +41,15 @@ def lower_operator(context: LoweringContext, node: ir.Node) -> None:
     """Bind the outputs of an ONNX node whose values are all in plain layout.
 
     In this order: computed now if all inputs are constants, one of our own implementations, a converter of TVM's
-    importer, the operator's definition as an ONNX function.
+    importer, the operator's definition as an ONNX function. Sparsec's operators on quantised tensors are written out.
 
     Raises:
         UnsupportedOperatorError: none of these can, or the result's shape or element type is not the model's.
 
     """
+    if node.domain == DOMAIN:
+        integers.lower(context, node)
+        return
     arrays = evaluate(context, node)
     if arrays is not None:
         for value, array in zip(node.outputs, arrays, strict=True):

@@ -1,0 +1,94 @@
+"""Sums, differences, products and means of codes whose result is quantised again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph.operators.schema import DOMAIN
+from sparsec.graph.quantized import dequantization
+from sparsec.graph.shapes import static_shape
+from sparsec.passes import rewrite
+from sparsec.passes.integers.result import become, result_of
+from sparsec.passes.lift import spelled_geometry
+
+FUNCTIONS = {"Add": "add", "Sub": "sub", "Mul": "mul"}
+
+
+def binary(node: ir.Node) -> str | None:
+    """Turns Add, Sub or Mul into sparsec::QBinary, or says why not."""
+    a, b = (dequantization(value) for value in node.inputs)
+    result = result_of(node)
+    if a is None or b is None or result.attributes["y_type"] == "float32":
+        return "not all around it are codes of 8 bits with one scale"
+    attributes = {"function": FUNCTIONS[node.op_type], "a_scale": a.scale, "a_zero_point": a.zero_point,
+                  "b_scale": b.scale, "b_zero_point": b.zero_point, **result.attributes}
+    become(node, result, ir.node("QBinary", [a.codes, b.codes], attributes, domain=DOMAIN,
+                                 name=rewrite.node_name(node)))
+    return None
+
+
+def mean(node: ir.Node) -> str | None:
+    """Turns AveragePool, GlobalAveragePool or a mean over pixels into sparsec::QAveragePool, or says why not."""
+    x, shape = dequantization(node.inputs[0]), static_shape(node.inputs[0])
+    if x is None or shape is None:
+        return "its input is no codes of 8 bits with one scale"
+    if len(shape) not in (3, 4) or 0 in shape:
+        return "its input is no image or sequence"
+    window = _window(node, shape)
+    if isinstance(window, str):
+        return window
+    result = result_of(node)
+    attributes = {**window, "x_scale": x.scale, "x_zero_point": x.zero_point, **result.attributes}
+    new = ir.node("QAveragePool", [x.codes], attributes, domain=DOMAIN, name=rewrite.node_name(node))
+    wanted = static_shape(node.outputs[0])
+    become(node, result, new)
+    if node.op_type == "ReduceMean" and wanted is not None and len(wanted) != len(shape):
+        _reshape(new, shape, wanted)
+    return None
+
+
+def _window(node: ir.Node, shape: tuple[int, ...]) -> dict[str, Any] | str:
+    """The window's attributes, or why they cannot be told."""
+    rank = len(shape) - 2
+    if node.op_type == "GlobalAveragePool":
+        return {"kernel_shape": list(shape[2:])}
+    if node.op_type == "ReduceMean":
+        given = node.attributes.get_ints("axes", None)
+        if given is None and len(node.inputs) > 1 and node.inputs[1] is not None:
+            value = node.inputs[1].const_value
+            given = None if value is None else [int(axis) for axis in value.numpy().reshape(-1)]
+        axes = None if given is None else sorted(axis % len(shape) for axis in given)
+        return {"kernel_shape": list(shape[2:])} if axes == list(range(2, len(shape))) else "it is no mean over pixels"
+    kernel = list(node.attributes.get_ints("kernel_shape", ()))
+    if any(each != 1 for each in node.attributes.get_ints("dilations", [1] * rank)):
+        return "its window is dilated"
+    geometry = spelled_geometry(node, (1, 1, *kernel), shape)
+    ends = [(shape[2 + i] + geometry["pads"][i] + geometry["pads"][i + rank] - kernel[i]) % geometry["strides"][i]
+            for i in range(rank)]
+    if node.attributes.get_int("ceil_mode", 0) and any(ends):
+        return "its windows reach beyond the image"
+    return {"kernel_shape": kernel, "strides": geometry["strides"], "pads": geometry["pads"],
+            "count_include_pad": node.attributes.get_int("count_include_pad", 0)}
+
+
+def _reshape(new: ir.Node, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    """The pooled image without its spatial dimensions, as a mean that keeps none has it."""
+    from sparsec.graph.constants import add_constant
+
+    graph, old = new.graph, new.outputs[0]
+    assert graph is not None
+    reshape = ir.node("Reshape", [None, add_constant(graph, f"{new.name}.shape", np.array(wanted, np.int64))],
+                      name=f"{new.name}.reshape")
+    new.append(reshape)
+    rewrite.take_over(reshape.outputs[0], old)
+    reshape.replace_input_with(0, old)
+    old.name = f"{new.name}.image"
+    old.shape = ir.Shape((*shape[:2], *[1] * (len(shape) - 2)))
+    old.type = reshape.outputs[0].type
+
+
+RULES = {**dict.fromkeys(FUNCTIONS, binary), "AveragePool": mean, "GlobalAveragePool": mean, "ReduceMean": mean}
+"""By operator, as `layers.RULES`."""

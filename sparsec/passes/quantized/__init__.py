@@ -1,0 +1,41 @@
+"""Quantised models in every form, read into one: DequantizeLinear, an operator of ONNX on floats, QuantizeLinear.
+
+What the graph computes is the same; float32 arithmetic between a DequantizeLinear and a QuantizeLinear may differ from
+integers' by one step of rounding. Weights become constant codes directly in front of their layer (see `constants`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+
+from sparsec.passes import rewrite
+from sparsec.passes.context import Context, Note, Report
+from sparsec.passes.quantized import constants, contributed, dynamic, qoperator
+from sparsec.passes.quantized.writer import Writer
+
+WRITERS = {**qoperator.WRITERS, **contributed.WRITERS}
+
+
+def run(model: ir.Model, _context: Context) -> Report:
+    """Reads every quantised operator, in place."""
+    counts: Counter[str] = Counter()
+    notes = []
+    for node in list(model.graph):
+        write = WRITERS.get((node.domain, node.op_type))
+        if write is not None:
+            counts[node.op_type] += 1
+            write(Writer(node))
+        elif node.op_type in dynamic.FLOATS and not node.domain:
+            reason = dynamic.run(node)
+            if reason is None:
+                counts[node.op_type] += 1
+            else:
+                notes.append(Note(rewrite.node_name(node), f"{node.op_type} stays: {reason}"))
+    rewrite.clean(model)
+    constants.check_scales(model.graph)
+    changed = constants.run(model.graph)
+    rewrite.clean(model)
+    counts.update({"constants": changed} if changed else {})
+    return Report("quantized", bool(counts), counts, tuple(notes))

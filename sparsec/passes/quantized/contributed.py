@@ -1,0 +1,157 @@
+"""onnxruntime's own quantised operators (domain com.microsoft) as DequantizeLinear, ONNX's operator, QuantizeLinear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.constants import constant
+from sparsec.passes import rewrite
+from sparsec.passes.quantized.qoperator import bias_of, dtype_of
+from sparsec.passes.quantized.writer import Writer
+
+DOMAIN = "com.microsoft"
+WIDE = (ir.DataType.UINT16, ir.DataType.INT16)
+SAME = ("kernel_shape", "strides", "pads", "dilations", "auto_pad", "ceil_mode", "count_include_pad")
+
+
+def _attributes(w: Writer, *names: str) -> dict[str, Any]:
+    return {name: w.node.attributes[name].value for name in names if name in w.node.attributes}
+
+
+def _binary(operator: str, w: Writer) -> None:
+    a, b = w.needed(0), w.needed(3)
+    y = w.put(operator, w.dequantize(a, w.needed(1), w.input(2)), w.dequantize(b, w.needed(4), w.input(5)))
+    w.replace(w.quantize(y, w.needed(6), w.input(7), dtype_of(a)))
+
+
+def _unary(operator: str, names: tuple[str, ...], w: Writer) -> None:
+    x = w.needed(0)
+    if w.node.attributes.get_int("channels_last", 0):
+        raise UnsupportedOperatorError(f"node '{rewrite.node_name(w.node)}' ({w.node.op_type}): its channels are last; "
+                                       "export the model with channels first")
+    y = w.put(operator, w.dequantize(x, w.needed(1), w.input(2)), **_attributes(w, *names))
+    w.replace(w.quantize(y, w.needed(3), w.input(4), dtype_of(x)))
+
+
+def _concat(w: Writer) -> None:
+    parts = [w.dequantize(w.needed(index), w.needed(index + 1), w.input(index + 2))
+             for index in range(2, len(w.node.inputs), 3)]
+    y = w.put("Concat", *parts, **_attributes(w, "axis"))
+    w.replace(w.quantize(y, w.needed(0), w.input(1), dtype_of(w.needed(2))))
+
+
+def _gemm(w: Writer) -> None:
+    a, a_scale, a_zero, b, b_scale, b_zero = (w.needed(index) for index in range(6))
+    bias, y_scale = w.input(6), w.input(7)
+    rows = -2 if w.node.attributes.get_int("transB", 0) else -1
+    inputs = [w.dequantize(a, a_scale, a_zero), w.dequantize(b, b_scale, b_zero, axis=rows)]
+    alpha = w.node.attributes.get_float("alpha", 1.0)
+    if bias is not None:
+        inputs.append(_scaled_bias(w, bias_of(w, bias, a_scale, b_scale), alpha))
+    y = w.put("Gemm", *inputs, **_attributes(w, "transA", "transB", "alpha"))
+    w.replace(y if y_scale is None else w.quantize(y, y_scale, w.input(8), dtype_of(a)))
+
+
+def _scaled_bias(w: Writer, bias: ir.Value, alpha: float) -> ir.Value:
+    """QGemm's alpha multiplies the bias, too."""
+    return bias if alpha == 1 else w.put("Mul", bias, w.constant(alpha))
+
+
+def _matmul_to_float(w: Writer) -> None:
+    a, b, a_scale, b_scale = (w.needed(index) for index in range(4))
+    y = w.put("MatMul", w.dequantize(a, a_scale, w.input(4), axis=-2), w.dequantize(b, b_scale, w.input(5), axis=-1))
+    w.replace(y if w.input(6) is None else w.put("Add", y, w.input(6)))
+
+
+def _dynamic_matmul(w: Writer) -> None:
+    codes, scale, zero = w.put_several("DynamicQuantizeLinear", 3, w.needed(0))
+    y = w.put("MatMul", w.dequantize(codes, scale, zero), w.dequantize(w.needed(1), w.needed(2), w.input(3), axis=-1))
+    w.replace(y if w.input(4) is None else w.put("Add", y, w.input(4)))
+
+
+def _softmax(w: Writer) -> None:
+    """Before opset 13 all axes from the given one on are one; that is the same where it is the last."""
+    axis, shape = w.node.attributes.get_int("axis", -1), w.needed(0).shape
+    if (w.node.attributes.get_int("opset", 13) or 13) < 13 and axis != -1 and (shape is None or axis != len(shape) - 1):
+        raise UnsupportedOperatorError(f"node '{rewrite.node_name(w.node)}' (QLinearSoftmax): it normalises several "
+                                       "axes as one, as before opset 13; export the model with a newer opset")
+    _unary("Softmax", ("axis",), w)
+
+
+def _quantize(w: Writer) -> None:
+    """With types that ONNX's operator of the model's opset may lack, which are written out."""
+    x, scale, zero = w.needed(0), w.needed(1), w.input(2)
+    dtype = dtype_of(x if zero is None else zero)
+    if dtype not in WIDE or (scale.shape is not None and len(scale.shape) > 0 and scale.shape[0] != 1):
+        w.node.domain = ""
+        return
+    low, high = np.iinfo(dtype.numpy()).min, np.iinfo(dtype.numpy()).max
+    codes = w.put("Round", w.put("Div", x, scale))
+    if zero is not None:
+        codes = w.put("Add", codes, w.put("Cast", zero, to=ir.DataType.FLOAT))
+    w.replace(w.put("Cast", w.put("Clip", codes, w.constant(low), w.constant(high)), to=dtype))
+
+
+def _dequantize(w: Writer) -> None:
+    x, scale, zero = w.needed(0), w.needed(1), w.input(2)
+    if dtype_of(x) not in WIDE or (scale.shape is not None and len(scale.shape) > 0 and scale.shape[0] != 1):
+        w.node.domain = ""
+        return
+    values = w.put("Cast", x, to=ir.DataType.FLOAT)
+    if zero is not None:
+        values = w.put("Sub", values, w.put("Cast", zero, to=ir.DataType.FLOAT))
+    w.replace(w.put("Mul", values, scale))
+
+
+def _matmul_nbits(w: Writer) -> None:
+    """A weight of 2, 4 or 8 bits by blocks along the inputs becomes the float32 weight that it stands for."""
+    packed, scales = constant(w.input(1)), constant(w.input(2))
+    if packed is None or scales is None or w.input(4) is not None:
+        raise UnsupportedOperatorError(f"node '{rewrite.node_name(w.node)}' (MatMulNBits): its weight is computed, or "
+                                       "permuted by g_idx; export it with a constant weight in order")
+    k, n, bits, block = (int(w.node.attributes.get_int(name, default) or default)
+                         for name, default in (("K", 0), ("N", 0), ("bits", 4), ("block_size", 32)))
+    blocks = -(-k // block)
+    codes = _unpack(packed.reshape(n, -1), bits)[:, :blocks * block].reshape(n, blocks, block).astype(np.float32)
+    given = constant(w.input(3))
+    if given is None:
+        zero = np.full((n, blocks), float(1 << bits - 1), np.float32)
+    elif given.dtype.kind == "f":
+        zero = given.reshape(n, blocks).astype(np.float32)
+    else:
+        zero = _unpack(given.reshape(n, -1), bits)[:, :blocks].astype(np.float32)
+    weight = (codes - zero[..., np.newaxis]) * scales.reshape(n, blocks, 1).astype(np.float32)
+    y = w.put("MatMul", w.needed(0), w.constant(np.ascontiguousarray(weight.reshape(n, -1)[:, :k].T)))
+    w.replace(y if w.input(5) is None else w.put("Add", y, w.input(5)))
+
+
+def _unpack(packed: np.ndarray, bits: int) -> np.ndarray:
+    """Codes of a row from its bytes, the lowest bits first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    codes = packed.view(np.uint8)[..., np.newaxis] >> shifts & np.uint8((1 << bits) - 1)
+    return codes.reshape(len(packed), -1)
+
+
+WRITERS: dict[tuple[str, str], Callable[[Writer], None]] = {
+    (DOMAIN, "QLinearAdd"): partial(_binary, "Add"),
+    (DOMAIN, "QLinearMul"): partial(_binary, "Mul"),
+    (DOMAIN, "QLinearSigmoid"): partial(_unary, "Sigmoid", ()),
+    (DOMAIN, "QLinearLeakyRelu"): partial(_unary, "LeakyRelu", ("alpha",)),
+    (DOMAIN, "QLinearSoftmax"): _softmax,
+    (DOMAIN, "QLinearAveragePool"): partial(_unary, "AveragePool", SAME),
+    (DOMAIN, "QLinearGlobalAveragePool"): partial(_unary, "GlobalAveragePool", ()),
+    (DOMAIN, "QLinearConcat"): _concat,
+    (DOMAIN, "QGemm"): _gemm,
+    (DOMAIN, "MatMulIntegerToFloat"): _matmul_to_float,
+    (DOMAIN, "DynamicQuantizeMatMul"): _dynamic_matmul,
+    (DOMAIN, "MatMulNBits"): _matmul_nbits,
+    (DOMAIN, "QuantizeLinear"): _quantize,
+    (DOMAIN, "DequantizeLinear"): _dequantize,
+}
+"""By domain and operator, as `qoperator.WRITERS`."""
