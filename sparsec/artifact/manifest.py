@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import ml_dtypes
+import msgspec
 import numpy as np
 
-from sparsec.artifact.stored import StoredWeight, fits, from_json
+from sparsec.artifact.stored import StoredWeight, check_stored
 from sparsec.backends.program import TensorSpec
 from sparsec.machine.memory import ALIGNMENT
-from sparsec.target import cuda_archs
+from sparsec.target import cuda_archs, is_target
 
 
 @dataclass(frozen=True)
@@ -87,41 +89,59 @@ class Manifest:
         return {"archs": self.archs, "ptx": self.ptx}
 
 
+PORTABLE = "portable"
+"""What the target of an artifact without native code is called."""
+
+MOST_THREADS = 1024
+"""Threads that a program can be compiled for."""
+
+_LARGEST_TENSOR = 1 << 40  # bytes
+_KINDS = "biufc"  # numpy's kinds of plain numbers, bfloat16 apart
+_TEXTS = {"sparsec": r"[\w.+!-]{1,64}", "tvm": r"[\w.+!-]{1,64}", "platform": r"[\w.-]{1,64}", "entry": r"\w{1,64}"}
+"""What texts must look like; ASCII."""
+
+
 def read(fields: dict[str, Any]) -> Manifest:
-    """The manifest of its JSON form; raises KeyError, TypeError or ValueError where that is none."""
-    def items(kind: Any, name: str) -> tuple[Any, ...]:
-        return tuple(kind(**{**item, "shape": tuple(item["shape"])}) for item in fields[name])
+    """The manifest of its JSON form.
 
-    return Manifest(**{
-        **fields,
-        "threads": int(fields["threads"]),
-        "features": tuple(fields["features"]),
-        "inputs": items(TensorSpec, "inputs"),
-        "outputs": items(TensorSpec, "outputs"),
-        "constants": items(Constant, "constants"),
-        "stored": tuple(map(from_json, fields["stored"])),
-        "objects": tuple(map(int, fields["objects"])),
-        "archs": tuple(fields.get("archs", cuda_archs(fields["target"]))),
-        "ptx": tuple(map(int, fields.get("ptx", ()))),
-        "parts": int(fields.get("parts", 1)),
-    })
+    Raises:
+        ValueError, msgspec.ValidationError: that is none; says which field is wrong.
+
+    """
+    if unknown := set(fields) - {each.name for each in dataclasses.fields(Manifest)}:
+        raise ValueError(f"unknown fields {', '.join(sorted(map(repr, unknown)))}")
+    if "archs" not in fields and isinstance(fields.get("target"), str):
+        fields = {**fields, "archs": cuda_archs(fields["target"])}
+    return msgspec.convert(fields, Manifest)
 
 
-def check(manifest: Manifest, library: int, weights: int) -> None:
+def check(manifest: Manifest, library: int, weights: int, most: int) -> None:
     """Check that a manifest is consistent in itself and with the bytes of the library and of the weights.
+
+    Args:
+        manifest: of the right types.
+        library: bytes of this member.
+        weights: bytes of this member.
+        most: bytes of memory that the constants may take.
 
     Raises:
         ValueError: it is not; says what is wrong.
 
     """
-    _check_types(manifest)
+    _check_texts(manifest)
+    require(0 < manifest.threads <= MOST_THREADS, f"{manifest.threads} threads, and there may be 1 to {MOST_THREADS}")
+    for spec in (*manifest.inputs, *manifest.outputs):
+        _check_tensor(spec, manifest.parts)
     for index, constant in enumerate(manifest.constants):
         require(_fits(constant, weights), f"constant {index} does not fit the weights")
+    require(sum(map(_nbytes, manifest.constants)) <= most, f"the constants take over {most} bytes")
     packed = [number for number, constant in enumerate(manifest.constants) if constant.encoding == PACKED]
     for each in manifest.stored:
-        require(fits(each, packed, weights), "a stored weight does not fit the weights")
+        check_stored(each, packed, weights, most)
     sizes = manifest.objects
     require(not sizes or (min(sizes) > 0 and sum(sizes) == library), "the object files are not the library")
+    require(manifest.target != PORTABLE or not (library or manifest.constants),
+            "a portable artifact holds native code or constants")
 
 
 def require(condition: bool, message: str) -> None:  # noqa: FBT001 - a condition is what an assertion takes
@@ -130,25 +150,46 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001 - a conditio
         raise ValueError(message)
 
 
-def _check_types(manifest: Manifest) -> None:
-    """Raises ValueError where names are no texts, or a tensor is none of plain numbers."""
-    texts = (manifest.sparsec, manifest.tvm, manifest.platform, manifest.target, manifest.entry, *manifest.features)
-    require(all(isinstance(text, str) for text in texts) and manifest.threads > 0, "a name or number is none")
-    require(all(re.fullmatch(r"sm_\d+a?", arch) for arch in manifest.archs), "an architecture is none")
-    for spec in (*manifest.inputs, *manifest.outputs):
-        named = isinstance(spec.name, str) and isinstance(spec.dtype, str) and spec.dtype not in ("O", "object")
-        require(named and all(isinstance(size, int) and size >= 0 for size in spec.shape),
-                 f"'{spec.name}' is no tensor")
-        require(manifest.parts == 1 or (manifest.parts > 1 and len(spec.shape) > 0
-                                        and spec.shape[0] % manifest.parts == 0),
-                f"the rows of '{spec.name}' do not divide into {manifest.parts} parts")
+def _check_texts(manifest: Manifest) -> None:
+    """Raises ValueError where a name is none that sparsec writes."""
+    for name, pattern in _TEXTS.items():
+        text = getattr(manifest, name)
+        require(bool(re.fullmatch(pattern, text, re.ASCII)), f"{name} is {text[:64]!r}")
+    for feature in manifest.features:
+        require(bool(re.fullmatch(r"[a-z0-9_]{1,32}", feature)), f"a processor feature is {feature[:32]!r}")
+    for arch in manifest.archs:
+        require(bool(re.fullmatch(r"sm_[0-9]{2,3}a?", arch)), f"an architecture is {arch[:32]!r}")
+    require(manifest.target == PORTABLE or is_target(manifest.target),
+            f"its target is {manifest.target[:64]!r}, which this version of sparsec does not know")
+
+
+def _check_tensor(spec: TensorSpec, parts: int) -> None:
+    """Raises ValueError where an input or output is no array of numbers, or does not divide into the parts."""
+    require(_plain(spec.dtype), f"'{spec.name}' is of no type that sparsec knows")
+    require(min(spec.shape, default=0) >= 0 and math.prod(spec.shape) * np.dtype(spec.dtype).itemsize < _LARGEST_TENSOR,
+            f"'{spec.name}' has no shape of an array")
+    require(parts == 1 or (parts > 1 and len(spec.shape) > 0 and spec.shape[0] % parts == 0),
+            f"the rows of '{spec.name}' do not divide into {parts} parts")
+
+
+def _plain(name: str) -> bool:
+    """Whether a type is one of numbers, by the name that numpy gives it."""
+    try:
+        dtype = np.dtype(name)
+    except TypeError:
+        return False
+    return dtype.name == name and (dtype.kind in _KINDS or dtype == ml_dtypes.bfloat16)
+
+
+def _nbytes(constant: Constant) -> int:
+    """Bytes of the array that a kernel reads."""
+    return math.prod(constant.shape) * np.dtype(constant.dtype).itemsize
 
 
 def _fits(constant: Constant, size: int) -> bool:
     """Whether a constant lies aligned within `size` bytes and, where stored raw, has the length of its shape."""
-    dtype = np.dtype(constant.dtype)
     end = constant.offset + constant.nbytes
     inside = 0 <= constant.offset <= end <= size and constant.offset % ALIGNMENT == 0
-    plain = (dtype.kind in "biuf" or dtype == ml_dtypes.bfloat16) and min(constant.shape, default=0) >= 0
-    exact = constant.encoding != "raw" or math.prod(constant.shape) * dtype.itemsize == constant.nbytes
-    return inside and plain and exact and constant.encoding in (*DECODERS, PACKED)
+    plain = _plain(constant.dtype) and min(constant.shape, default=0) >= 0
+    return inside and plain and constant.encoding in (*DECODERS, PACKED) and (
+        constant.encoding != "raw" or _nbytes(constant) == constant.nbytes)

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sparsec import files
 from sparsec.cli import options, tables
 from sparsec.target import resolve
 
@@ -88,7 +89,6 @@ def command(
 ) -> None:
     """Compile a model and check its outputs against onnxruntime's."""
     from sparsec.artifact import signing
-    from sparsec.artifact.file import write_atomic
     from sparsec.report.describe import describe_artifact
 
     output = output or Path(model.with_suffix(".sparsec").name)
@@ -103,7 +103,7 @@ def command(
         max_error=max_error, dump_ir=dump_ir)
     artifact.save(output)
     if sign:
-        write_atomic(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
+        files.write(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), model.stat().st_size)

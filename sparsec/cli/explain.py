@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from sparsec import files
 from sparsec.cli import options, tables
 from sparsec.cli.compile import Precision
 from sparsec.cli.tables import console
@@ -101,8 +102,7 @@ def _print_layer(layer: dict[str, Any]) -> None:
 
 
 def _write_html(path: Path | None, figures: dict[str, Any], title: str) -> None:
-    from sparsec.artifact.file import write_atomic
     from sparsec.report.explain_html import render
 
     if path is not None:
-        write_atomic(path, render(figures, title).encode())
+        files.write(path, render(figures, title).encode())

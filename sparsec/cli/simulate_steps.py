@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsec.artifact.file import Artifact, write_atomic
+from sparsec import files
+from sparsec.artifact.file import Artifact
 from sparsec.backends.accelerators.eie import benchmarks, events, program
 from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS, Accelerator
 from sparsec.backends.accelerators.eie.architecture import Architecture
@@ -133,7 +134,7 @@ def write_plots(path: Path | None, figures: report.Figures, sweeps: Sequence[rep
 def write_html(path: Path | None, subject: Subject, sweeps: Sequence[report.Figures]) -> None:
     """The page, where one is asked for."""
     if path is not None:
-        write_atomic(path, render(subject.figures, sweeps, subject.title).encode())
+        files.write(path, render(subject.figures, sweeps, subject.title).encode())
 
 
 def write_trace(path: Path | None, subject: Subject, layer: str | None) -> None:
@@ -155,4 +156,4 @@ def write_trace(path: Path | None, subject: Subject, layer: str | None) -> None:
     segments = subject.accelerator.represent(traced.codes, traced.has_bias, arch, name)
     runs = [events.simulate(segment.stored, codebook, activations[slice(*segment.columns)], arch, 0)
             for segment in segments]
-    write_atomic(path, json.dumps(chrome_trace(runs, arch, name)).encode())
+    files.write(path, json.dumps(chrome_trace(runs, arch, name)).encode())

@@ -124,9 +124,9 @@ def execute(artifact: Artifact, backend: Backend) -> Execute:
 
 
 def _refuse(outside: Sequence[Outside]) -> None:
-    listed = "\n  ".join(f"'{each.layer}': {each.reason}" for each in outside)
+    listed = "; ".join(f"'{each.layer}': {each.reason}" for each in outside)
     raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
-                                   f"strict to accept that:\n  {listed}")
+                                   f"strict to accept that: {listed}")
 
 
 def _outside(prepared: Prepared) -> list[Outside]:

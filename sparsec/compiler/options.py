@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
+from sparsec.artifact.manifest import MOST_THREADS
 from sparsec.backends.base import GOALS, Backend
 from sparsec.backends.job import Feeds, ProgramOptions
 from sparsec.backends.registry import backend_of
@@ -96,8 +97,8 @@ class CompileOptions(ProgramOptions):
 
     def __post_init__(self) -> None:
         backend, name = self.backend, self.resolved_target.name
-        if self.threads < 1:
-            raise UsageError(f"threads={self.threads}; give a number from 1 on")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"threads={self.threads}; give a number from 1 to {MOST_THREADS}")
         if self.precision is not None and self.precision not in backend.precisions:
             raise UsageError(f"precision='{self.precision}' on target '{name}'; choose one of "
                              f"{', '.join(backend.precisions)}")

@@ -40,6 +40,10 @@ class Fours(Recipe):
     threads: int
     bitmap: bool
 
+    def elements(self, rows: int, columns: int) -> int:
+        """The weight's, in whole blocks of rows and groups of inputs."""
+        return (rows + self.vectors * self.lanes) * (columns + EACH)
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`begins`, `scales`, `parts`, `starts`, `bits` and `values`, see `kernels.gemv_int8.pack`."""
         height = self.vectors * self.lanes
@@ -65,6 +69,10 @@ class WindowFours(Recipe):
     lanes: int
     zero: int
     threads: int
+
+    def elements(self, rows: int, columns: int) -> int:
+        """Those of all slots, were every window in use."""
+        return (rows + self.lanes) * (columns + EACH) * EACH
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`begins`, `scales`, `starts`, `parts`, `bases`, `indices` and `values`, see `kernels.well_int8.pack`."""
