@@ -9,13 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import msgspec
 import numpy as np
 
 from sparsec.artifact.stored import StoredWeight, check_stored
 from sparsec.backends.program import TensorSpec
-from sparsec.machine.memory import ALIGNMENT
+from sparsec.machine.memory import ALIGNMENT, element_type
 from sparsec.target import cuda_archs, is_target
 
 
@@ -96,7 +95,11 @@ MOST_THREADS = 1024
 """Threads that a program can be compiled for."""
 
 _LARGEST_TENSOR = 1 << 40  # bytes
-_KINDS = "biufc"  # numpy's kinds of plain numbers, bfloat16 apart
+_DTYPES = frozenset({
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+    "complex64", "complex128", "bfloat16", "int2", "uint2", "int4", "uint4", "float4_e2m1fn", "float8_e4m3fn",
+    "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"})
+"""ONNX's types of numbers, by numpy's names."""
 _TEXTS = {"sparsec": r"[\w.+!-]{1,64}", "tvm": r"[\w.+!-]{1,64}", "platform": r"[\w.-]{1,64}", "entry": r"\w{1,64}"}
 """What texts must look like; ASCII."""
 
@@ -165,31 +168,22 @@ def _check_texts(manifest: Manifest) -> None:
 
 def _check_tensor(spec: TensorSpec, parts: int) -> None:
     """Raises ValueError where an input or output is no array of numbers, or does not divide into the parts."""
-    require(_plain(spec.dtype), f"'{spec.name}' is of no type that sparsec knows")
-    require(min(spec.shape, default=0) >= 0 and math.prod(spec.shape) * np.dtype(spec.dtype).itemsize < _LARGEST_TENSOR,
-            f"'{spec.name}' has no shape of an array")
+    require(spec.dtype in _DTYPES, f"'{spec.name}' is of no type that sparsec knows")
+    nbytes = math.prod(spec.shape) * element_type(spec.dtype).itemsize
+    require(min(spec.shape, default=0) >= 0 and nbytes < _LARGEST_TENSOR, f"'{spec.name}' has no shape of an array")
     require(parts == 1 or (parts > 1 and len(spec.shape) > 0 and spec.shape[0] % parts == 0),
             f"the rows of '{spec.name}' do not divide into {parts} parts")
 
 
-def _plain(name: str) -> bool:
-    """Whether a type is one of numbers, by the name that numpy gives it."""
-    try:
-        dtype = np.dtype(name)
-    except TypeError:
-        return False
-    return dtype.name == name and (dtype.kind in _KINDS or dtype == ml_dtypes.bfloat16)
-
-
 def _nbytes(constant: Constant) -> int:
     """Bytes of the array that a kernel reads."""
-    return math.prod(constant.shape) * np.dtype(constant.dtype).itemsize
+    return math.prod(constant.shape) * element_type(constant.dtype).itemsize
 
 
 def _fits(constant: Constant, size: int) -> bool:
     """Whether a constant lies aligned within `size` bytes and, where stored raw, has the length of its shape."""
     end = constant.offset + constant.nbytes
     inside = 0 <= constant.offset <= end <= size and constant.offset % ALIGNMENT == 0
-    plain = _plain(constant.dtype) and min(constant.shape, default=0) >= 0
+    plain = constant.dtype in _DTYPES and min(constant.shape, default=0) >= 0
     return inside and plain and constant.encoding in (*DECODERS, PACKED) and (
         constant.encoding != "raw" or _nbytes(constant) == constant.nbytes)

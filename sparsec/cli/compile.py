@@ -191,6 +191,16 @@ def _narrow(layers: Sequence[dict[str, Any]]) -> str:
             f"'{worst['layer']}', errs by {worst['error']:.1e} of its largest product")
 
 
+def _integers(steps: dict[str, Any] | str | None) -> str:
+    """How near quantised tensors are to the file's."""
+    if not steps:
+        return ""
+    if isinstance(steps, str):
+        return f"; quantised tensors were not compared: {steps}"
+    return (f"; {steps['tensors']} tensors computed on integers equal those of the file, {steps['one_step']:,} of "
+            f"{steps['codes']:,} codes one step apart")
+
+
 def _verdict(verification: dict[str, Any] | None) -> str:
     if verification is None:
         return "not verified"
@@ -199,6 +209,8 @@ def _verdict(verification: dict[str, Any] | None) -> str:
     worst = max(verification["relative_error"].values(), default=0.0)
     classes = "".join(f"; {share:.0%} of '{name}' have the same class"
                       for name, share in verification["same_class"].items())
+    classes += _integers(verification.get("steps")) + (
+        "; the model's 16 bits were float32 there" if verification.get("widened") else "")
     if verification["tolerance"] is None:
         return (f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: shared weights "
                 f"have no limit but --max-error{classes}")

@@ -16,11 +16,11 @@ from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
-from sparsec.compiler.verification import verify
+from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
-from sparsec.graph.sizes import is_fixed
+from sparsec.graph.sizes import fixed, is_fixed
 from sparsec.machine.turns import one_at_a_time
 from sparsec.runtime.session import InferenceSession
 
@@ -97,6 +97,13 @@ def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...]]:
     return built.program.repeated(prepared.batch.parts), prepared.batch.layers(layers)
 
 
+def _basis(model: reader.Source, options: CompileOptions, prepared: Prepared) -> Basis:
+    """What the outputs are judged by."""
+    widened = any(each.name == "widen" and each.modified for each in prepared.passes)
+    return basis_of(model, prepared.graph, fixed(options.shapes or {}), prepared.job.target,
+                    widened=widened)
+
+
 def _verified(model: reader.Source, artifact: Artifact, options: CompileOptions, prepared: Prepared,
               ) -> Verification | Skipped | None:
     """The comparison with a reference; int8 is always compared, and no error is too large where it was not asked for.
@@ -109,7 +116,7 @@ def _verified(model: reader.Source, artifact: Artifact, options: CompileOptions,
     if (absent := backend.missing()) is not None:
         return Skipped(f"here {absent}")
     calibrated = job.precision == "int8" or not backend.limited
-    return verify(model, artifact, lambda: execute(artifact, backend),
+    return verify(_basis(model, options, prepared), artifact, lambda: execute(artifact, backend),
                   [] if job.real and calibrated else job.generated, job.real, job.limit if options.verify else None,
                   strict=options.verify)
 

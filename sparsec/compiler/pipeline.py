@@ -24,6 +24,7 @@ from sparsec.passes import (
     quantized,
     strip,
     turn,
+    widen,
 )
 from sparsec.passes.context import Context, Report
 
@@ -44,6 +45,7 @@ class Pass:
 
 
 PASSES: list[Pass] = [
+    Pass(widen.run, Phase.SIMPLIFY),
     Pass(quantized.run, Phase.SIMPLIFY),
     Pass(optimize.run, Phase.SIMPLIFY),
     Pass(products.run, Phase.SIMPLIFY),

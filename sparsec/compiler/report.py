@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsec.backends.base import LayerReport
 from sparsec.compiler.batches import Batch
+from sparsec.graph.steps import Steps
 from sparsec.passes.context import Report
 from sparsec.passes.strip import StripReport
 from sparsec.passes.strip import as_dict as strip_as_dict
@@ -39,6 +40,8 @@ class Verification:
         tolerance: the largest error allowed, None without a limit.
         relative_error: by output, its largest error relative to its largest magnitude.
         same_class: by output that holds scores of classes, the share of rows whose highest is the same.
+        steps: of a quantised model, the comparison of its tensors in steps, or why there was none.
+        widened: whether the reference computed a model of 16-bit floats in float32.
 
     """
 
@@ -47,6 +50,8 @@ class Verification:
     tolerance: float | None
     relative_error: Mapping[str, float]
     same_class: Mapping[str, float]
+    steps: Steps | str | None = None
+    widened: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

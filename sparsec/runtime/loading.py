@@ -8,14 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import Manifest
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError
 from sparsec.machine import tvm_runtime
-from sparsec.machine.memory import Memory, aligned
+from sparsec.machine.memory import Memory, aligned, element_type
 from sparsec.runtime.engines import Engine
 
 
@@ -64,7 +62,7 @@ def new_engine(library: Any, constants: Sequence[Any], memory: Memory, manifest:
     """A virtual machine that shares the library and the constants with others."""
     shapes = [spec.shape if manifest.parts == 1 else (spec.shape[0] // manifest.parts, *spec.shape[1:])
               for spec in manifest.inputs]
-    buffers = [aligned(shape, np.dtype(spec.dtype)) for shape, spec in zip(shapes, manifest.inputs, strict=True)]
+    buffers = [aligned(shape, element_type(spec.dtype)) for shape, spec in zip(shapes, manifest.inputs, strict=True)]
     tensors = [memory.place(buffer) for buffer in buffers]
     machine = library["vm_load_executable"]()
     machine["vm_initialization"](*memory.devices)

@@ -17,7 +17,7 @@ from sparsec.backends.program import TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
-from sparsec.machine.memory import HOST
+from sparsec.machine.memory import HOST, carrier, element_type
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.loading import load_library, memory_of, new_engine
 
@@ -72,9 +72,10 @@ class InferenceSession:
         self.threads = _allowed_threads(threads, manifest.threads)
         tvm_runtime.Caller.largest = max(tvm_runtime.Caller.largest, self.threads)
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
-        self._checks = [(spec.name, np.dtype(spec.dtype), spec.shape) for spec in self._inputs]
+        self._checks = [(spec.name, element_type(spec.dtype), spec.shape) for spec in self._inputs]
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
+        self._native = all(carrier(spec.dtype) == spec.dtype for spec in self._outputs)
         self._entry, self._parts = manifest.entry, manifest.parts
         with gate:
             self._workers = tvm_runtime.workers(self.threads) if self.threads > 1 else None  # while the session is open
@@ -151,7 +152,8 @@ class InferenceSession:
                     value = self._checked(name, dtype, shape, feeds)
                 buffer[...] = value
             results = self._call(engine)
-            return [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+            outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+            return outputs if self._native else self._viewed(outputs, wanted)
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
         except (TypeError, AttributeError) as error:
@@ -160,6 +162,11 @@ class InferenceSession:
             raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
         finally:
             engines.idle.append(engine)
+
+    def _viewed(self, outputs: Sequence[np.ndarray], wanted: Sequence[int]) -> list[np.ndarray]:
+        """Outputs in the element types of the model, which programs give as integers of as many bits."""
+        dtypes = [element_type(self._outputs[index].dtype) for index in wanted]
+        return [array.view(dtype) for array, dtype in zip(outputs, dtypes, strict=True)]
 
     def resident(self, feeds: Feeds) -> Callable[[], Any]:
         """A function that executes the model on these inputs where they are: what is left of `run` without copies.
@@ -192,14 +199,15 @@ class InferenceSession:
         """The wanted outputs where the entry function takes a part of the rows at a time."""
         values = [self._checked(*check, feeds) for check in self._checks]
         specs = [self._outputs[index] for index in wanted]
-        outputs = [np.empty(spec.shape, spec.dtype) for spec in specs]
+        outputs = [np.empty(spec.shape, element_type(spec.dtype)) for spec in specs]
         inputs, results = ([np.split(array, self._parts) for array in arrays] for arrays in (values, outputs))
         for part in range(self._parts):
             for buffer, pieces in zip(engine.buffers, inputs, strict=True):
                 buffer[...] = pieces[part]
             found = self._call(engine)
             for pieces, index in zip(results, wanted, strict=True):
-                pieces[part][...] = self._fetch(self._get_item(found, index), engine.reserved)
+                piece = self._fetch(self._get_item(found, index), engine.reserved)
+                pieces[part][...] = piece.view(pieces[part].dtype)
         return outputs
 
     def _bucket(self, feeds: Feeds) -> InferenceSession:
