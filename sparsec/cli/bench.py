@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from sparsec.backends.registry import backend_named, backend_of
@@ -113,7 +112,7 @@ def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: 
     files = dict.fromkeys(own_engines(backend), str(path))
     if against and path != file:
         files[onnxruntime_for(backend)] = str(file)
-    arrays = options.read_arrays(feeds) if feeds else _random_feeds(artifact.graph)
+    arrays = options.inputs_for(artifact, feeds)
     return measure(files, arrays, threads=threads, seconds=seconds)
 
 
@@ -135,15 +134,6 @@ def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
         ("total", "", tables.duration(figures["total_us"]), "", "", "", ""))
     console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if device else 'beyond the L1 cache'}; "
                   "roofline is the\nleast time that the rates allow as a share of the measured")
-
-
-def _random_feeds(graph: bytes) -> dict[str, np.ndarray]:
-    import onnx
-    import onnx_ir as ir
-
-    from sparsec.graph.compare import random_feeds
-
-    return random_feeds(ir.from_proto(onnx.ModelProto.FromString(graph)))
 
 
 def _peers(results: Sequence[Latency]) -> list[Latency]:

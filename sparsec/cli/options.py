@@ -10,13 +10,17 @@ import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from sparsec import files
+from sparsec.cli.tables import console
 from sparsec.errors import UsageError
+
+if TYPE_CHECKING:
+    from sparsec.artifact.file import Artifact
 
 ModelFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX model.")]
 Target = Annotated[str, typer.Option(help="What to compile for; `sparsec targets` lists the names.")]
@@ -80,6 +84,30 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
             return dict(arrays)
     except Exception as error:  # whatever numpy and zipfile raise on a damaged file
         raise UsageError(f"{path}: not an .npz file of plain arrays ({error}); write one with numpy.savez") from error
+
+
+def inputs_for(artifact: Artifact, path: Path | None) -> dict[str, np.ndarray]:
+    """The inputs of a run: a file's, or random ones, and says so.
+
+    Raises:
+        UsageError: the file holds no arrays, or an .npy file is given to a model of several inputs.
+
+    """
+    if path is None:
+        from sparsec.bench.feeds import random_inputs
+
+        console.print("inputs are random; --input gives your own\n")
+        return random_inputs(artifact)
+    if path.suffix != ".npy":
+        return read_arrays(path)
+    names = [spec.name for spec in artifact.manifest.inputs]
+    if len(names) != 1:
+        raise UsageError(f"{path}: one array, and the model takes the inputs {', '.join(names)}; write an .npz file "
+                         "with numpy.savez")
+    try:
+        return {names[0]: np.load(path, allow_pickle=False)}
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{path}: not an .npy file of a plain array ({error}); write one with numpy.save") from error
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:

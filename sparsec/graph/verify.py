@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
 from sparsec.errors import ModelError
-from sparsec.graph import operators
+from sparsec.graph import operators, scales
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import Declared, static_shape
 
@@ -94,6 +94,8 @@ def check(model: ir.Model, where: str) -> None:
                 _check_groups(node)
             elif node.domain == "" and node.op_type == "PRelu":
                 _check_slope(node)
+            if (node.domain, node.op_type) in scales.CHECKS:
+                scales.CHECKS[node.domain, node.op_type](node)
         except ValueError as error:
             raise ModelError(f"{where}: node '{node.name}' ({node.op_type}): {error}") from error
 

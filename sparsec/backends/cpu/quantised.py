@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cpu import codes
-from sparsec.backends.cpu.codes import CodesLayer, attribute, bounds_of
-from sparsec.backends.relax.context import KernelCall, LoweringContext
+from sparsec.backends.cpu.calls import KernelCall, call, emit
+from sparsec.backends.cpu.codes import attribute, bounds_of, finish_of
+from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, is_depthwise, spatial, window
-from sparsec.cost.option import Option
 from sparsec.graph.codes import centred_weight, offset_of, padding_code
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, Tiled, layout_of
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.codes import depthwise, elementwise, mean
+from sparsec.kernels.cpu.codes.layer import CodesProduct
 from sparsec.kernels.cpu.codes.walk import Tiling
 from sparsec.kernels.cpu.images import phase_split, reformat_padded
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear, strided_convolution
 from sparsec.kernels.emit.codes import FOUR
 from sparsec.kernels.emit.isa import Isa
-from sparsec.target import Target
 
 
 def in_layout(node: ir.Node) -> bool:
@@ -71,25 +69,20 @@ def matrix_of(node: ir.Node) -> np.ndarray:
     return full.reshape(outputs, -1)
 
 
-def layer_of(node: ir.Node, isa: Isa) -> CodesLayer:
+def layer_of(node: ir.Node, isa: Isa) -> CodesProduct | None:
+    """A QConv or QMatMul, None where it has one kernel or is written out in ONNX's operators."""
+    if not in_layout(node) or (node.op_type == "QConv" and is_depthwise(node)):
+        return None
+    return _product_of(node, isa)
+
+
+def _product_of(node: ir.Node, isa: Isa) -> CodesProduct:
     """The layer as a product of codes over its layouts."""
     weight = matrix_of(node)
-    finish, numbers = codes.finish_of(node, weight)
+    finish, numbers = finish_of(node, weight)
     target = layout_of(node.outputs[0])
-    return CodesLayer(weight, _stencil(node, FOUR * isa.lanes), finish, numbers,
-                      target if isinstance(target, PaddedFlat) else None)
-
-
-def options(node: ir.Node, target: Target, isa: Isa, _precision: str) -> list[Option]:
-    """Every way to run a QConv or QMatMul, none where it has one kernel or is written out in ONNX's operators."""
-    if not in_layout(node) or (node.op_type == "QConv" and is_depthwise(node)):
-        return []
-    return codes.options(layer_of(node, isa), target, isa)
-
-
-def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
-    """The kernel of an option with the layer's constants."""
-    return codes.call(layer_of(node, isa), params, isa)
+    return CodesProduct(weight, numbers.begins, _stencil(node, FOUR * isa.lanes), finish, numbers,
+                        target if isinstance(target, PaddedFlat) else None)
 
 
 def lower_product(context: LoweringContext, node: ir.Node) -> None:
@@ -101,9 +94,9 @@ def lower_product(context: LoweringContext, node: ir.Node) -> None:
                if len(node.inputs) > products.X_SCALE and node.inputs[products.X_SCALE] is not None]
     residual = node.inputs[products.RESIDUAL] if len(node.inputs) > products.RESIDUAL else None
     inputs = [_read(context, node), *dynamic, *([] if residual is None else [context.flat(residual)])]
-    depth = node.op_type == "QConv" and is_depthwise(node)
-    kernel = _depthwise(node, context.isa) if depth else call(node, chosen(node), context.isa)
-    context.bind(node.outputs[0], context.emit(kernel, inputs))
+    layer = layer_of(node, context.isa)
+    kernel = _depthwise(node, context.isa) if layer is None else call(layer, chosen(node), context.isa)
+    context.bind(node.outputs[0], emit(context, kernel, inputs))
 
 
 def _scalar(context: LoweringContext, node: ir.Node, place: int) -> relax.Expr:
@@ -114,10 +107,10 @@ def _scalar(context: LoweringContext, node: ir.Node, place: int) -> relax.Expr:
 
 
 def _depthwise(node: ir.Node, isa: Isa) -> KernelCall:
-    layer = layer_of(node, isa)
+    layer = _product_of(node, isa)
     params = depthwise.DepthwiseParams(Tiling(layer.stencil, layer.finish, "direct", 1, layer.stencil.channels))
-    constants = [*depthwise.pack(layer.weight, params).values(), *layer.constants]
-    return codes.call_of(depthwise.build(params, isa), constants, layer.stencil, layer.finish)
+    constants = (*depthwise.pack(layer.weight, params).values(), *layer.constants)
+    return KernelCall(depthwise.build(params, isa), constants, layer.inputs, layer.output)
 
 
 def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:

@@ -18,7 +18,7 @@ import onnx_ir as ir
 import tvm
 
 from sparsec.backends.cpu.build import settings
-from sparsec.backends.cpu.planning import kernel_call, random_activations
+from sparsec.backends.cpu.planning import kernel_call
 from sparsec.backends.relax.export import export
 from sparsec.cost.option import Option
 from sparsec.errors import CalibrationError, ToolchainError, UsageError
@@ -72,8 +72,7 @@ class Remote:
 
         """
         call = kernel_call(node, option, target, threads)
-        rng = np.random.default_rng(0)
-        arrays = [*call.constants, *random_activations(call, rng)]
+        arrays = [*call.constants, *call.activations()]
         with settings(target) as llvm:
             executable = tvm.compile(call.kernel.with_attr("global_symbol", "main"), target=llvm)
         failures = []

@@ -27,24 +27,6 @@ HAND_WRITTEN = "sparsec.hand_written"  # attribute of kernels that bring their o
 OPAQUE = 8  # TOpPattern::kOpaque: Relax fuses nothing into the kernel
 
 
-@dataclass(frozen=True)
-class KernelCall:
-    """A kernel with its constant arguments; the activations follow, as flat buffers of these sizes and types."""
-
-    kernel: tirx.PrimFunc
-    constants: tuple[np.ndarray, ...]
-    input_sizes: tuple[int, ...]
-    output_size: int
-    input_dtypes: tuple[str, ...] = ()
-    output_dtype: str = "float32"
-
-    @property
-    def activations(self) -> list[tuple[int, str]]:
-        """Size and element type of every input and of the output; float32 where nothing else is said."""
-        dtypes = self.input_dtypes or ("float32",) * len(self.input_sizes)
-        return [*zip(self.input_sizes, dtypes, strict=True), (self.output_size, self.output_dtype)]
-
-
 @dataclass
 class LoweringContext:
     """The state of one lowering; see the module's docstring for what `env` holds.
@@ -142,11 +124,6 @@ class LoweringContext:
         function = self._functions[id(prim_func)][1]
         self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
         return self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
-
-    def emit(self, call: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:
-        """Run a kernel on its constants and on activations."""
-        return self.call(call.kernel, [*map(self.constant, call.constants), *inputs], call.output_size,
-                         dtype=call.output_dtype)
 
     def bind(self, value: ir.Value, expr: relax.Expr) -> None:
         """Record the expression of a value: flat, or in its ONNX shape."""

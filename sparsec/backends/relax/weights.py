@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE
 from sparsec.kernels.emit.epilogue import Epilogue
 
@@ -46,9 +45,9 @@ def epilogue_of(node: ir.Node) -> Epilogue:
                     attributes.get_float("beta", 0.0), residual(node) is not None)
 
 
-def chosen(node: ir.Node) -> Any:
-    """The parameters of the kernel that the plan chose."""
-    return CHOICE.require(node).winner.option.params
+def chosen(node: ir.Node) -> Option:
+    """The option that the plan chose."""
+    return CHOICE.require(node).winner.option
 
 
 def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:

@@ -35,6 +35,11 @@ class Isa:
     expand_bytes: bool = False
 
     @property
+    def permutes(self) -> bool:
+        """Whether registers can be permuted by variable positions."""
+        return self.permute2 or self.lanes == 8
+
+    @property
     def bytewise(self) -> Isa:
         """The instruction set for kernels that only move and compare bytes: lanes of a vector count them."""
         return replace(self, lanes=4 * self.lanes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,15 +16,21 @@ NAMES = ("f32", "f16", "embedded", "uint8", "uint16", "uint32", "int16", "int32"
 
 
 class Recipe(ABC):
-    """How a kernel's arrays follow from its weight; the subclasses are frozen dataclasses of JSON's types."""
+    """How a kernel's arrays follow from its weight.
+
+    Those in `kernels.packing.RECIPES`, which artifacts repeat, are frozen dataclasses of JSON's types.
+    """
 
     @abstractmethod
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays for a weight (outputs, inputs), in the order of the kernel's arguments."""
 
-    @abstractmethod
     def elements(self, rows: int, columns: int) -> int:
-        """The most elements that packing a weight of that shape handles at once, about."""
+        """The most elements that packing a weight of that shape handles at once, about; artifacts ask before they pack.
+
+        The weight's own, unless a recipe that artifacts store says more.
+        """
+        return rows * columns
 
     def check(self) -> None:
         """Refuse parameters that none of sparsec's kernels has.
@@ -37,6 +45,17 @@ class Recipe(ABC):
             if not all(least <= number <= LARGEST for number in numbers) or value == () or (
                     isinstance(value, str) and value not in NAMES):
                 raise FormatError(f"{type(self).__name__}: {name} is {value!r:.40}")
+
+
+@dataclass(frozen=True)
+class Unstored(Recipe):
+    """A recipe that no artifact repeats, because the arrays take fewer bytes than the weight or need more than it."""
+
+    arrays: Callable[[np.ndarray], dict[str, np.ndarray]]
+
+    def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays."""
+        return self.arrays(weight)
 
 
 def balanced(first: np.ndarray, parts: int) -> np.ndarray:

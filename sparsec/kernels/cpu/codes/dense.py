@@ -6,6 +6,7 @@ step of four columns. The columns of a weight stand as (channel, tap).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,12 +14,19 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
+from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.codes import walk
+from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
+from sparsec.kernels.cpu.codes.tilings import TILE_SHARE, balanced
 from sparsec.kernels.cpu.codes.walk import Bring, Sums, Tiling
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, registers, store
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.recipe import Unstored
+from sparsec.target import Target
+
+DENSE_BLOCKS = (6, 4, 3, 2, 1)
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,23 @@ class DenseParams:
     def fours(self) -> int:
         """Fours of columns in a chunk."""
         return -(-self.tiling.chunk * len(self.tiling.stencil.taps) // FOUR)
+
+
+def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every tiling worth pricing."""
+    s = layer.stencil
+    blocks = [r for r in DENSE_BLOCKS if r <= s.outputs and (r + 1) * FOUR + 2 <= isa.registers][:2] or [1]
+    size = max(FOUR, int(TILE_SHARE * target.l2_bytes) // (s.lanes * len(s.taps)) // FOUR * FOUR)
+    for chunk in {s.channels, min(s.channels, -(-balanced(s.channels, size) // FOUR) * FOUR)}:
+        for block in blocks:
+            params = DenseParams(Tiling(s, layer.finish, "direct", 1, chunk, isa.threads), block)
+            yield Option("dense", "qgemm", f"V=1 chunk={chunk} R={block}", params, layer.weight.size,
+                         work(params, isa))
+
+
+def recipe(params: DenseParams) -> Unstored:
+    """What the kernel reads, see `pack`."""
+    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
@@ -125,3 +150,6 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
         return scratch, T.int64(0)
 
     return bring
+
+
+FAMILY = Family("qgemm", CodesProduct, ("dense",), "", candidates, recipe, build, integer_product)

@@ -10,19 +10,28 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
+from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.codes import walk
+from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
+from sparsec.kernels.cpu.codes.tilings import tilings, widths
 from sparsec.kernels.cpu.codes.walk import Sums, Tiling
+from sparsec.kernels.cpu.products.layer import nonzero_blocks
+from sparsec.kernels.cpu.products.spmm import ROW_BLOCKS, format_of
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, registers, store
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.recipe import Unstored
 from sparsec.kernels.packing.row_groups import RowGroups
+from sparsec.target import Target
 
+GROUPS = (1, 2, 4, 8)
 MOST_UNIT = 64  # codes that an index may count
 
 
@@ -75,7 +84,34 @@ class SparseParams:
         return self.group * self.unroll // (1 if self.word == "int32" else 4)
 
 
-def recipe(params: SparseParams) -> RowGroups:
+def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every tiling worth pricing, of all row blocks that divide the outputs."""
+    for block in ROW_BLOCKS:
+        if len(layer.weight) % block == 0:
+            yield from _candidates(layer, target, isa, block)
+
+
+def _candidates(layer: CodesProduct, target: Target, isa: Isa, block: int) -> Iterator[Option]:
+    rows, nonzero = len(layer.weight) // block, layer.once(nonzero_blocks, block)
+    free = isa.registers - (10 if isa.vnni else 12) if isa.registers > 16 else 8
+    for vectors in widths(layer.stencil, max(1, free // (FOUR * block))):
+        groups = [g for g in GROUPS if g * block * FOUR * vectors <= free and g * isa.threads <= rows] or (
+            [1] if block == vectors == 1 else [])
+        for tiling in dict.fromkeys(tilings(layer, target, isa, vectors)) if groups else ():
+            for group in groups:
+                params = SparseParams(tiling, block, group)
+                index = 4 if params.word == "int32" else 2
+                yield Option(format_of(block), f"qspmm/{tiling.mode}",
+                             f"V={vectors} chunk={tiling.chunk} G={group}", params,
+                             nonzero * (block + index) + 4 * rows, work(params, nonzero, isa))
+
+
+def recipe(params: SparseParams) -> Unstored:
+    """What the kernel reads, see `pack`."""
+    return Unstored(partial(pack, params=params))
+
+
+def groups_of(params: SparseParams) -> RowGroups:
     """How rows, positions and values are laid out, before values become fours."""
     p, t = params, params.tiling
     return RowGroups(p.blocks, p.block, p.group, p.groups, p.unroll, t.parts, t.chunk * len(t.stencil.taps), t.chunks,
@@ -83,12 +119,12 @@ def recipe(params: SparseParams) -> RowGroups:
 
 
 def pack(weight: np.ndarray, params: SparseParams) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, channels * taps) of int8; see `products.spmm.pack`.
+    """The kernel's arrays for a weight (outputs, channels * taps) of int8; see `products.spmm.recipe`.
 
     `values` (int32) are four consecutive non-zeros of a row as bytes: iteration x four x member x row of the block.
     """
     p = params
-    arrays = recipe(p).pack(weight)
+    arrays = groups_of(p).pack(weight)
     fours = arrays["values"].reshape(-1, FOUR, p.group * p.block).swapaxes(1, 2)
     return arrays | {"values": np.ascontiguousarray(fours).astype(np.int8).ravel().view(np.int32)}
 
@@ -176,3 +212,6 @@ def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SparseParams, ste
                 for part in range(FOUR):
                     register = (((member * p.block + r) * t.vectors + vector) * FOUR + part) * words
                     store(acc, register, dot(load(acc, register, words), interleaved(rows, part), weights))
+
+
+FAMILY = Family("qspmm", CodesProduct, ("csr", "bcsr"), "", candidates, recipe, build, integer_product)

@@ -1,6 +1,6 @@
 """The walk that the products of codes share: tiles of pixels, chunks of channels, parts of the rows.
 
-Like `products.product`, on unsigned bytes. A tile is `vectors` vectors of codes wide; within a chunk of channels the
+Like `products.walk`, on unsigned bytes. A tile is `vectors` vectors of codes wide; within a chunk of channels the
 kernel's own inner product runs over its rows. Integer sums wait in a scratch from chunk to chunk, in the order of
 `emit.codes`. Inputs are read where they lie (`direct`), or copied with their halo into a scratch (`halo`), where an
 image's rows lie closer together and offsets are short.
