@@ -27,7 +27,7 @@ from sparsec.artifact import signing
 from sparsec.artifact.manifest import DECODERS, PACKED, Constant, Manifest, check, read, require
 from sparsec.artifact.stored import StoredWeight, encode, is_affordable, restore, store
 from sparsec.backends.program import Program
-from sparsec.errors import ArtifactError, FormatError, SignatureError
+from sparsec.errors import ArtifactError, FormatError, SignatureError, UsageError
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import Target, machine_features
 
@@ -164,6 +164,9 @@ class Artifact:
             SignatureError: the required signature is missing or wrong; nothing was unpacked.
 
         """
+        if not isinstance(source, str | os.PathLike | bytes):
+            raise UsageError(f"artifact is of type {type(source).__name__}; give an Artifact, its file's path or its "
+                             "bytes")
         name = "the artifact" if isinstance(source, bytes) else os.fspath(source)
         try:
             data = source if isinstance(source, bytes) else files.read_regular(source)

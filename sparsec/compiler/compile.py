@@ -12,6 +12,7 @@ from sparsec.backends.base import Backend, Execute, LayerReport
 from sparsec.backends.job import Announce, silent
 from sparsec.backends.program import Program
 from sparsec.compiler.buckets import compile_buckets
+from sparsec.compiler.failures import named
 from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, prepare
@@ -34,6 +35,7 @@ _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
 
 @one_at_a_time
+@named
 @takes(CompileOptions)
 def compile(model: reader.Source, options: CompileOptions) -> Artifact:  # noqa: A001 - as users know it from others
     """Compile a model.
