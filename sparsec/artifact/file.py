@@ -38,6 +38,7 @@ SHARED = "weights.bin"
 
 MOST_BUCKETS = 64
 
+MAGIC = b"PK"  # of zip files
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 _JSON_BYTES = 8 << 20  # of text, whose objects take up to 24 times as much memory
 _ISA_PREFIXES = ("sse4", "avx", "fma", "f16c", "amx", "abm", "adx", "bmi", "gfni", "movbe")
@@ -236,9 +237,14 @@ def _lay_out(program: Program, codec: str) -> tuple[bytes, tuple[Constant, ...],
     return bytes(weights), tuple(constants), tuple(stored)
 
 
+def is_artifact(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as an artifact does; raises OSError where it cannot be read."""
+    return files.read_regular(path, len(MAGIC)) == MAGIC
+
+
 def _unpack(name: str, data: bytes) -> dict[str, bytes]:
     """The members of an artifact file, none of them larger than the file allows."""
-    if not data.startswith(b"PK"):
+    if not data.startswith(MAGIC):
         raise ArtifactError(f"{name} is not a sparsec artifact; `sparsec compile MODEL.onnx` writes one")
     damaged = f"{name} is damaged; copy it again or compile the model again"
     digest = hashlib.sha256(memoryview(data)[:-_DIGEST_LENGTH]).hexdigest().encode()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsec import files
-from sparsec.artifact.file import Artifact
+from sparsec.artifact.file import Artifact, is_artifact
 from sparsec.backends.accelerators.eie import benchmarks, events, program
 from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS, Accelerator
 from sparsec.backends.accelerators.eie.architecture import Architecture
@@ -67,8 +67,7 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
                   feeds: Feeds | None, watch: Watch, *, beside_cpu: bool) -> Subject:
     """An ONNX model or an artifact, on inputs or on random ones."""
     accelerator = _accelerator(target)
-    with file.open("rb") as opened:
-        compiled = opened.read(2) == b"PK"
+    compiled = is_artifact(file)
     if compiled and beside_cpu:
         raise UsageError(f"the CPU cannot run {file}; give the ONNX model")
     if compiled:
@@ -104,11 +103,11 @@ def _open_artifact(file: Path, parameters: Mapping[str, int]) -> tuple[Network, 
 def _time_on_cpu(file: Path, shapes: Shapes, feeds: Feeds) -> dict[str, float]:
     """Milliseconds of an inference by one thread of this CPU, by engine."""
     from sparsec.bench.latency import measure
-    from sparsec.compiler.compile import compile as compile_model
+    from sparsec.compiler.compile import compile_model
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = Path(directory) / "model.sparsec"
-        compile_model(file, shapes=shapes).save(artifact)
+        compile_model(file, CompileOptions(shapes=shapes)).save(artifact)
         latencies = measure({"sparsec": str(artifact), "onnxruntime": str(file)}, feeds)
     return {f"{each.engine}, 1 CPU thread": float(each.summary["p50_us"]) / 1e3 for each in latencies}
 

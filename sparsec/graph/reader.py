@@ -13,7 +13,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 
 from sparsec import files
 from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError, UsageError
-from sparsec.graph import functions, interface, sequences, sparse
+from sparsec.graph import functions, interface, older, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.quiet import quiet
@@ -194,6 +194,8 @@ def _has_batched_scan(model: ir.Model) -> bool:
 def _convert(model: ir.Model) -> None:
     from onnxscript import version_converter
 
+    finish = older.preserve(model)
     with quiet():
         version_converter.convert_version(model, OPSET, fallback=True)
+    finish()
     model.ir_version = max(model.ir_version, IR_VERSION)

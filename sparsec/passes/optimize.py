@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from sparsec import files
 from sparsec.errors import ModelError
+from sparsec.graph.constants import add_constant
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.verify import infer
@@ -50,10 +51,21 @@ def run(model: ir.Model, _context: Context) -> Report:
             cause = cause.__cause__
         raise ModelError(f"folding constants failed: {' '.join(str(cause).split())}; check the model in onnxruntime",
                          ) from error
+    _register_constants(model.graph)
     _name_again(model, names)
     infer(model, "the optimised model")
     removed = before - Counter(node.op_type for node in model.graph)
     return Report("optimize", bool(removed), {f"{kind} removed": count for kind, count in sorted(removed.items())})
+
+
+def _register_constants(graph: ir.Graph) -> None:
+    """Make initializers of the constants that onnxscript forgets, whose rules name them after their input only."""
+    for node in graph.all_nodes():
+        for index, value in enumerate(node.inputs):
+            if (value is not None and value.const_value is not None and value.producer() is None
+                    and not value.is_initializer() and not value.is_graph_input()):
+                name = f"{rewrite.node_name(node)}.constant{index}"
+                node.replace_input_with(index, add_constant(graph, name, value.const_value.numpy()))
 
 
 class _Folding:
