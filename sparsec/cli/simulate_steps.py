@@ -103,11 +103,11 @@ def _open_artifact(file: Path, parameters: Mapping[str, int]) -> tuple[Network, 
 def _time_on_cpu(file: Path, shapes: Shapes, feeds: Feeds) -> dict[str, float]:
     """Milliseconds of an inference by one thread of this CPU, by engine."""
     from sparsec.bench.latency import measure
-    from sparsec.compiler.compile import compile as compile_model
+    from sparsec.compiler.compile import compile_model
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = Path(directory) / "model.sparsec"
-        compile_model(file, shapes=shapes).save(artifact)
+        compile_model(file, CompileOptions(shapes=shapes)).save(artifact)
         latencies = measure({"sparsec": str(artifact), "onnxruntime": str(file)}, feeds)
     return {f"{each.engine}, 1 CPU thread": float(each.summary["p50_us"]) / 1e3 for each in latencies}
 

@@ -32,13 +32,13 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", 
 _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
 
-@takes(CompileOptions)
-def compile(model: reader.Source, options: CompileOptions) -> Artifact:  # noqa: A001 - as users know it from others
+def compile_model(model: reader.Source, options: CompileOptions) -> Artifact:
     """Compile a model.
 
     Args:
         model: a path, the bytes of an ONNX file, or a ModelProto.
-        options: the target and, by name, what else there is: the fields of `CompileOptions`.
+        options: the target and what else there is: the fields of `CompileOptions`, which `sparsec.compile` takes as
+            arguments of its own.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -50,6 +50,9 @@ def compile(model: reader.Source, options: CompileOptions) -> Artifact:  # noqa:
     """
     compile_all = compile_one if is_fixed(options.shapes or {}) else compile_buckets(compile_one)
     return compile_all(model, options)
+
+
+compile = takes(CompileOptions)(compile_model)  # noqa: A001 - the name that users know from other compilers
 
 
 def compile_one(model: reader.Source, options: CompileOptions) -> Artifact:

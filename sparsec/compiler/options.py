@@ -60,15 +60,15 @@ class CompileOptions(ProgramOptions):
         tune_seconds: what measuring may take in all.
         measure_on: "rpc://HOST:PORT/KEY" measures on the servers of a key behind TVM's RPC tracker, on all of them at
             once, instead of here; the target must be named, not "cpu".
-        precision: on CPUs the fewest bits that a layer may compute with, one of `PRECISIONS`, fp32 if not given; each
-            layer takes the fastest kernel that this allows. On GPUs what weights and activations are stored in: fp16,
-            or bf16 for values beyond 65504; sums are float32.
+        precision: on CPUs the fewest bits that a layer may compute with, fp32 if not given; every layer takes the best
+            kernel that this allows. On GPUs what weights and activations are stored in: fp16, or bf16 for values beyond
+            65504; sums are float32.
         project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
             report gives every layer's error.
         optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
             kernels and stores every weight in its smallest format, but those of kernels on 8-bit integers; "size" takes
             the smallest kernels that are no slower than dense, too.
-        codec: how values are stored where formats are: a key of `sparsec.formats.CODECS`. A lossy one changes the
+        codec: how values are stored where formats are; `sparsec formats` lists the codecs. A lossy one changes the
             weights before anything is chosen.
         max_error: the largest error of an output relative to its largest magnitude; without it, the precision's and the
             codec's own; codecs of shared weights have none: the error is reported.
@@ -126,6 +126,12 @@ class CompileOptions(ProgramOptions):
                              f"its kernels read them; compile with optimize='{backend.goals[0]}'")
 
     @property
+    def local(self) -> list[str]:
+        """The options given that belong to this machine."""
+        return [each.name for each in fields(self)
+                if each.metadata.get("here") and getattr(self, each.name) is not None]
+
+    @property
     def resolved_target(self) -> Target:
         """The target that is named."""
         return resolve(self.target)
@@ -140,7 +146,7 @@ class CompileOptions(ProgramOptions):
         """The precision, or the target's default."""
         return self.precision or next(iter(self.backend.precisions))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The options that do not belong to this machine, in JSON's types."""
         named = {each.name: getattr(self, each.name) for each in fields(self) if not each.metadata.get("here")}
         return {**named, "target": self.resolved_target.name,
@@ -173,6 +179,7 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Model, Options],
         first, *_ = own.parameters.values()
         call.__signature__ = own.replace(  # type: ignore[attr-defined]  # inspection and help read it
             parameters=[first, *taken.parameters.values()])
+        call.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(options)}"
         return cast("Callable[Concatenate[Model, P], Result]", call)  # its first argument has a name, too
 
     return decorate

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from sparsec.artifact.file import MOST_BUCKETS, Artifact
 from sparsec.backends.program import Program, TensorSpec
-from sparsec.compiler.options import CompileOptions, are_carried, takes
+from sparsec.compiler.options import CompileOptions, are_carried
 from sparsec.errors import ArtifactError
 from sparsec.graph import reader
 from sparsec.graph.shapes import static_shape
@@ -25,7 +25,6 @@ LARGEST = 2**31 - 2**20
 """Bytes of weights: protobuf ends at 2 GiB."""
 
 
-@takes(CompileOptions)
 def pack(model: reader.Source, options: CompileOptions) -> Artifact:
     """The portable artifact of a model, which is compiled with these arguments of `sparsec.compile`.
 
@@ -45,7 +44,7 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
                             "compile it for a processor instead")
     program = Program(b"", "main", (), _specs(bound.inputs), _specs(bound.outputs))
     content: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
-    report: dict[str, Any] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None,
+    report: dict[str, object] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None,
                               "options": options.to_json()}
     return Artifact.build(program, TARGET, options.threads, content, report)
 
