@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
+from sparsec.artifact.manifest import MOST_THREADS
 from sparsec.backends.base import GOALS, Backend
 from sparsec.backends.job import Feeds, ProgramOptions
 from sparsec.backends.registry import backend_of
@@ -95,9 +96,10 @@ class CompileOptions(ProgramOptions):
     progress: Progress | None = field(default=None, metadata=HERE)
 
     def __post_init__(self) -> None:
+        self._check_types()
         backend, name = self.backend, self.resolved_target.name
-        if self.threads < 1:
-            raise UsageError(f"threads={self.threads}; give a number from 1 on")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"threads={self.threads}; give a number from 1 to {MOST_THREADS}")
         if self.precision is not None and self.precision not in backend.precisions:
             raise UsageError(f"precision='{self.precision}' on target '{name}'; choose one of "
                              f"{', '.join(backend.precisions)}")
@@ -111,6 +113,14 @@ class CompileOptions(ProgramOptions):
                              "cuda target")
         if self.measure_on is not None and (self.tune == "off" or not backend.measures_elsewhere):
             raise UsageError(f"measure_on='{self.measure_on}' needs tune='measure' and a cpu target")
+
+    def _check_types(self) -> None:
+        """Refuse values of types that an option is not of, by its name."""
+        for name, kinds in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise UsageError(f"{name} is of type {type(value).__name__}; give "
+                                 f"{' or '.join(kind.__name__.replace('NoneType', 'None') for kind in kinds)}")
 
     def _check_storage(self, backend: Backend) -> None:
         """Refuse goals and codecs that there are not, alone or together or on the target."""
@@ -152,6 +162,15 @@ class CompileOptions(ProgramOptions):
         named = {each.name: getattr(self, each.name) for each in fields(self) if not each.metadata.get("here")}
         return {**named, "target": self.resolved_target.name,
                 "shapes": {name: list(shape) for name, shape in (self.shapes or {}).items()}}
+
+
+_NONE = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "target": (str, Target), "threads": (int,), "shapes": (Mapping, _NONE), "inputs": (Mapping, _NONE),
+    "tune_seconds": (int, float), "max_error": (int, float, _NONE), "measure_on": (str, _NONE),
+    "dump_ir": (str, Path, _NONE), "precision": (str, _NONE), "optimize": (str,), "codec": (str,), "tune": (str,),
+    "verify": (bool,), "strict": (bool,)}
+"""What types the values of options may have."""
 
 
 def not_carried(values: Mapping[str, Any]) -> list[str]:

@@ -12,15 +12,17 @@ from typing import Any
 import onnx_ir as ir
 
 from sparsec.artifact.file import MOST_BUCKETS, Artifact
+from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.compiler.options import CompileOptions, not_carried
 from sparsec.errors import ArtifactError
 from sparsec.graph import reader
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import buckets
+from sparsec.machine import cpus
 from sparsec.target import Target
 
-TARGET = Target("portable", "portable", vector_bits=0)
+TARGET = Target(PORTABLE, PORTABLE, vector_bits=0)
 LARGEST = 2**31 - 2**20
 """Bytes of weights: protobuf ends at 2 GiB."""
 
@@ -76,7 +78,8 @@ def build(artifact: Artifact, **options: Any) -> Artifact:
     if unknown := not_carried(carried):
         raise ArtifactError("the portable artifact has compile options that this version does not know: "
                             f"{', '.join(unknown)}; pack the model again")
-    return compile_model(artifact.graph, **{"threads": artifact.manifest.threads, **carried, **options})
+    threads = min(artifact.manifest.threads, cpus.available())
+    return compile_model(artifact.graph, **{**carried, "threads": threads, **options})
 
 
 def _specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
