@@ -170,7 +170,7 @@ def _check_tensor(spec: TensorSpec, parts: int) -> None:
     """Raises ValueError where an input or output is not an array of numbers, or does not divide into the parts."""
     require(spec.dtype in _DTYPES, f"'{spec.name}' has an unknown element type")
     nbytes = math.prod(spec.shape) * element_type(spec.dtype).itemsize
-    require(min(spec.shape, default=0) >= 0 and nbytes < _LARGEST_TENSOR, f"'{spec.name}' has a shape that no array can have")
+    require(min(spec.shape, default=0) >= 0 and nbytes < _LARGEST_TENSOR, f"'{spec.name}' has an impossible shape")
     require(parts == 1 or (parts > 1 and len(spec.shape) > 0 and spec.shape[0] % parts == 0),
             f"the rows of '{spec.name}' do not divide into {parts} parts")
 
