@@ -41,7 +41,9 @@ class RowsWellParams:
 
 def reject(_layer: object, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer on an instruction set, or None."""
-    return None if isa.permute_bytes else "no register permute of bytes"
+    if isa.permute_bytes:
+        return None
+    return "the processor has no instruction that permutes the bytes of a register"
 
 
 def reject_image(layer: CodesProduct, isa: Isa) -> str | None:
@@ -54,7 +56,7 @@ def reject_image(layer: CodesProduct, isa: Isa) -> str | None:
 
 def candidates(layer: RowsProduct, _target: Target, _isa: Isa, _precision: str) -> Iterator[Option]:
     """The one kernel."""
-    yield _option(layer.once(slot_count, layer.shape.lanes), RowsWellParams(layer.shape), "qwell")
+    yield _option(layer.memoised(slot_count, layer.shape.lanes), RowsWellParams(layer.shape), "qwell")
 
 
 def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:

@@ -93,7 +93,7 @@ def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -
 
 
 def _candidates(layer: CodesProduct, target: Target, isa: Isa, block: int) -> Iterator[Option]:
-    rows, nonzero = len(layer.weight) // block, layer.once(nonzero_blocks, block)
+    rows, nonzero = len(layer.weight) // block, layer.memoised(nonzero_blocks, block)
     free = isa.registers - (10 if isa.vnni else 12) if isa.registers > 16 else 8
     for vectors in widths(layer.stencil, max(1, free // (FOUR * block))):
         free = min(free, REAL_SUMS) if layer.finish.real else free
