@@ -104,7 +104,7 @@ def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...]]:
 
 def _basis(model: reader.Source, options: CompileOptions, prepared: Prepared) -> Basis:
     """What the outputs are judged by."""
-    widened = any(each.name == "widen" and each.modified for each in prepared.passes)
+    widened = any(each.widened for each in prepared.passes)
     return basis_of(model, prepared.graph, fixed(options.shapes or {}), prepared.job.target,
                     widened=widened)
 
