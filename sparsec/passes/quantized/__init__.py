@@ -22,7 +22,7 @@ def run(model: ir.Model, _context: Context) -> Report:
     """Reads every quantised operator, in place."""
     counts: Counter[str] = Counter()
     notes = []
-    for node in list(model.graph):
+    for node in list(model.graph.all_nodes()):
         write = WRITERS.get((node.domain, node.op_type))
         if write is not None:
             counts[node.op_type] += 1
