@@ -18,8 +18,17 @@ from sparsec.passes.quantized.writer import Writer
 WRITERS = {**qoperator.WRITERS, **contributed.WRITERS}
 
 
+INTEGER = tuple(dynamic.FLOATS)
+"""ONNX's operators on integers that give integers."""
+
+
 def run(model: ir.Model, _context: Context) -> Report:
     """Reads every quantised operator, in place."""
+    return read(model)
+
+
+def read(model: ir.Model) -> Report:
+    """`run`, for any target."""
     counts: Counter[str] = Counter()
     notes = []
     for node in list(model.graph.all_nodes()):
