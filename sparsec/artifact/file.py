@@ -13,7 +13,6 @@ import importlib.metadata
 import io
 import json
 import os
-import secrets
 import sysconfig
 import zipfile
 import zlib
@@ -28,6 +27,7 @@ from sparsec.artifact.manifest import DECODERS, PACKED, Constant, Manifest, chec
 from sparsec.artifact.stored import StoredWeight, encode, restore, store
 from sparsec.backends.program import Program
 from sparsec.errors import ArtifactError, FormatError, SignatureError
+from sparsec.machine.files import write_atomic
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import Target, machine_features
 
@@ -38,6 +38,7 @@ SHARED = "weights.bin"
 
 MOST_BUCKETS = 64
 
+MAGIC = b"PK"  # of zip files
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
 _LARGEST_RATIO = 64
 _ISA_PREFIXES = ("sse4", "avx", "fma", "f16c", "amx", "abm", "adx", "bmi", "gfni", "movbe")
@@ -198,27 +199,6 @@ class Artifact:
                                 f"install apache-tvm=={self.manifest.tvm} or compile the model again")
 
 
-def write_atomic(path: str | os.PathLike[str], data: bytes) -> None:
-    """Replace a file's content at once: a failure leaves the old content and no temporary file.
-
-    Raises:
-        OSError: as the system reports it, naming `path`.
-
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _json_bytes(value: Any) -> bytes:
     return json.dumps(value, indent=1, sort_keys=True).encode()
 
@@ -252,9 +232,15 @@ def _lay_out(program: Program, codec: str) -> tuple[bytes, tuple[Constant, ...],
     return bytes(weights), tuple(constants), tuple(stored)
 
 
+def is_artifact(path: Path) -> bool:
+    """Whether a file begins as an artifact does; raises OSError where it cannot be read."""
+    with path.open("rb") as opened:
+        return opened.read(len(MAGIC)) == MAGIC
+
+
 def _unpack(name: str, data: bytes) -> dict[str, bytes]:
     """The members of an artifact file, none of them larger than the file allows."""
-    if not data.startswith(b"PK"):
+    if not data.startswith(MAGIC):
         raise ArtifactError(f"{name} is not a sparsec artifact; `sparsec compile MODEL.onnx` writes one")
     damaged = f"{name} is damaged; copy it again or compile the model again"
     digest = hashlib.sha256(memoryview(data)[:-_DIGEST_LENGTH]).hexdigest().encode()

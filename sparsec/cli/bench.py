@@ -8,7 +8,6 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from sparsec.backends.registry import backend_named, backend_of
@@ -52,7 +51,9 @@ def command(
     json: options.JsonFile = None,
 ) -> None:
     """Time a model: engines take turns, each in a process of its own."""
-    compiled = file is not None and _is_compiled(file)
+    from sparsec.artifact.file import is_artifact
+
+    compiled = file is not None and is_artifact(file)
     _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None)
     if file is None:
         bench_sweep(sweep or "", target, threads, plot, json)
@@ -97,11 +98,6 @@ def _check_uses(file: Path | None, against: Peer | None, precision: Precision | 
         raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
 
 
-def _is_compiled(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(2) == b"PK"
-
-
 def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: float, *, against: bool,
              ) -> list[Latency]:
     """Time an artifact that is `file` or compiled from it, the latter beside onnxruntime."""
@@ -113,7 +109,7 @@ def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: 
     files = dict.fromkeys(own_engines(backend), str(path))
     if against and path != file:
         files[onnxruntime_for(backend)] = str(file)
-    arrays = options.read_arrays(feeds) if feeds else _random_feeds(artifact.graph)
+    arrays = options.inputs_for(artifact, feeds)
     return measure(files, arrays, threads=threads, seconds=seconds)
 
 
@@ -135,15 +131,6 @@ def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
         ("total", "", tables.duration(figures["total_us"]), "", "", "", ""))
     console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if device else 'beyond the L1 cache'}; "
                   "roofline is the\nleast time that the rates allow as a share of the measured")
-
-
-def _random_feeds(graph: bytes) -> dict[str, np.ndarray]:
-    import onnx
-    import onnx_ir as ir
-
-    from sparsec.graph.compare import random_feeds
-
-    return random_feeds(ir.from_proto(onnx.ModelProto.FromString(graph)))
 
 
 def _peers(results: Sequence[Latency]) -> list[Latency]:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparsec.cli import options, tables
+from sparsec.cli.progress import progress_bar
 from sparsec.target import resolve
 
 T = TypeVar("T")
@@ -88,7 +88,7 @@ def command(
 ) -> None:
     """Compile a model and check its outputs against onnxruntime's."""
     from sparsec.artifact import signing
-    from sparsec.artifact.file import write_atomic
+    from sparsec.machine.files import write_atomic
     from sparsec.report.describe import describe_artifact
 
     output = output or Path(model.with_suffix(".sparsec").name)
@@ -131,8 +131,7 @@ def compile_with_progress(model: Path, *, target: str, **arguments: Any) -> Any:
 def show_progress(work: Callable[[Callable[[str, float], None]], T]) -> T:
     """The result of some work, with a progress bar on the standard error meanwhile."""
     columns = TextColumn("{task.description:>8}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar(*columns) as progress:
         task = progress.add_task("read", total=1.0)
         return work(lambda step, done: progress.update(task, description=step, completed=done))
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from sparsec.cli import options, tables
 from sparsec.cli.compile import Precision
+from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
 from sparsec.target import resolve
@@ -32,8 +31,7 @@ def command(
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
     from sparsec.report.explain import explain
 
-    progress_console = Console(stderr=True)
-    with Progress(console=progress_console, transient=True, disable=not progress_console.is_terminal) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("explain", total=1.0)
         figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
                           precision=precision and precision.value,
@@ -101,7 +99,7 @@ def _print_layer(layer: dict[str, Any]) -> None:
 
 
 def _write_html(path: Path | None, figures: dict[str, Any], title: str) -> None:
-    from sparsec.artifact.file import write_atomic
+    from sparsec.machine.files import write_atomic
     from sparsec.report.explain_html import render
 
     if path is not None:

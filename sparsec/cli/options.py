@@ -9,12 +9,16 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
+from sparsec.cli.tables import console
 from sparsec.errors import UsageError
+
+if TYPE_CHECKING:
+    from sparsec.artifact.file import Artifact
 
 ModelFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An ONNX model.")]
 Target = Annotated[str, typer.Option(help="What to compile for; `sparsec targets` lists the names.")]
@@ -77,9 +81,33 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise UsageError(f"{path}: not an .npz file of plain arrays ({error}); write one with numpy.savez") from error
 
 
+def inputs_for(artifact: Artifact, path: Path | None) -> dict[str, np.ndarray]:
+    """The inputs of a run: a file's, or random ones, and says so.
+
+    Raises:
+        UsageError: the file holds no arrays, or an .npy file is given to a model of several inputs.
+
+    """
+    if path is None:
+        from sparsec.bench.feeds import random_inputs
+
+        console.print("inputs are random; --input gives your own\n")
+        return random_inputs(artifact)
+    if path.suffix != ".npy":
+        return read_arrays(path)
+    names = [spec.name for spec in artifact.manifest.inputs]
+    if len(names) != 1:
+        raise UsageError(f"{path}: one array, and the model takes the inputs {', '.join(names)}; write an .npz file "
+                         "with numpy.savez")
+    try:
+        return {names[0]: np.load(path, allow_pickle=False)}
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{path}: not an .npy file of a plain array ({error}); write one with numpy.save") from error
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz file, replacing what was there at once."""
-    from sparsec.artifact.file import write_atomic
+    from sparsec.machine.files import write_atomic
 
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
@@ -101,7 +129,7 @@ def check_folder(path: Path) -> None:
 
 def write_json(path: Path | None, value: Any) -> None:
     """Write a JSON file where one is asked for, replacing what was there at once."""
-    from sparsec.artifact.file import write_atomic
+    from sparsec.machine.files import write_atomic
 
     if path is not None:
         write_atomic(path, json.dumps(value, indent=1).encode() + b"\n")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from sparsec.cli import options, simulate_tables
+from sparsec.cli.progress import progress_bar
 from sparsec.errors import UsageError
 
 OptionalFile = Annotated[Path | None, typer.Argument(
@@ -75,8 +74,7 @@ def command(
         raise UsageError("give a model to simulate, or --paper for the paper's layers")
     if plot and plot.suffix not in (".png", ".svg"):
         raise UsageError(f"--plot {plot}: name a .png or .svg file")
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress_bar() as progress:
         def watch(items: Sequence[Any], text: str) -> Iterable[Any]:
             return progress.track(items, description=text)
 

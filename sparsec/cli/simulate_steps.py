@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsec.artifact.file import Artifact, write_atomic
+from sparsec.artifact.file import Artifact, is_artifact
 from sparsec.backends.accelerators.eie import benchmarks, events, program
 from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS, Accelerator
 from sparsec.backends.accelerators.eie.architecture import Architecture
@@ -23,6 +23,7 @@ from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import prepare
 from sparsec.errors import UsageError
 from sparsec.graph.compare import Feeds, random_feeds, run_onnxruntime
+from sparsec.machine.files import write_atomic
 from sparsec.report import eie as report
 from sparsec.report.eie_html import render
 from sparsec.report.eie_plots import plot_layers, plot_sweep
@@ -66,8 +67,7 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
                   feeds: Feeds | None, watch: Watch, *, beside_cpu: bool) -> Subject:
     """An ONNX model or an artifact, on inputs or on random ones."""
     accelerator = _accelerator(target)
-    with file.open("rb") as opened:
-        compiled = opened.read(2) == b"PK"
+    compiled = is_artifact(file)
     if compiled and beside_cpu:
         raise UsageError(f"the CPU cannot run {file}; give the ONNX model")
     if compiled:

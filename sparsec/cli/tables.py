@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from sparsec.cli.names import shortened
+
 console = Console(highlight=False, markup=False)
 
 Row = Sequence[object]
@@ -18,8 +20,8 @@ _GAP = 2  # spaces between columns
 def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None = None) -> None:
     """Print rows below a header.
 
-    The first column is for names, which lose their beginning where the line is too narrow; the others are aligned
-    right.
+    The first column is for names, which are shortened where a terminal is too narrow, and whole in a file or a pipe;
+    the others are aligned right.
     """
     lines = [tuple(map(str, line)) for line in (columns, *rows, *([total] if total else []))]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
@@ -27,9 +29,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None =
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_footer=bool(total))
     for index, name in enumerate(columns):
         table.add_column(name, lines[-1][index] if total else "", justify="right" if index else "left", no_wrap=True)
-    for name, *cells in lines[1:1 + len(rows)]:
-        table.add_row(name if len(name) <= room else f"…{name[1 - room:]}", *cells)
-    console.print(table, crop=False)
+    body = lines[1:1 + len(rows)]
+    names = [name for name, *_ in body]
+    for name, (_, *cells) in zip(shortened(names, room) if console.is_terminal else names, body, strict=True):
+        table.add_row(name, *cells)
+    console.print(table, crop=False, width=None if console.is_terminal else sum(widths) + _GAP * len(widths))
 
 
 def print_buckets(description: Mapping[str, Any]) -> None:

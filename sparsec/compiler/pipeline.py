@@ -12,6 +12,8 @@ import onnx_ir as ir
 from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
 from sparsec.passes import (
+    contributed,
+    foreign,
     fuse_activation,
     fuse_attention,
     fuse_epilogue,
@@ -47,6 +49,8 @@ class Pass:
 PASSES: list[Pass] = [
     Pass(widen.run, Phase.SIMPLIFY),
     Pass(quantized.run, Phase.SIMPLIFY),
+    Pass(foreign.run, Phase.SIMPLIFY),
+    Pass(contributed.run, Phase.SIMPLIFY),
     Pass(optimize.run, Phase.SIMPLIFY),
     Pass(products.run, Phase.SIMPLIFY),
     Pass(strip.run, Phase.SIMPLIFY),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import secrets
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS, Machine, Rates
 from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
+from sparsec.machine.files import write_atomic
 from sparsec.target import Target, machine_features, machine_name
 
 _RATES = [each.name for each in fields(Machine) if each.name != "efficiency"]
@@ -56,14 +55,10 @@ def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
     """
     path = path or default_path()
     entries = {name: asdict(each) for name, each in (_read(path) | {key(threads): machine}).items()}
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_atomic(path, (json.dumps(entries, indent=1) + "\n").encode())
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise CalibrationError(f"the calibration {path} cannot be written: {error.strerror}") from error
     return path
 

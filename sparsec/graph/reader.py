@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
-from onnx_ir.passes.common import InlinePass, LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
+from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError
-from sparsec.graph import interface, sparse
+from sparsec.graph import functions, interface, sequences, sparse
+from sparsec.graph.constants import add_constant
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import bind
 from sparsec.graph.verify import check, infer
@@ -19,6 +21,12 @@ from sparsec.graph.verify import check, infer
 OLDEST_OPSET = 7
 OPSET = 20  # has LayerNormalization and Gelu, and every current runtime executes it
 IR_VERSION = 10  # the first that opset 20 and 21 may appear in
+
+LOOP_INPUTS = 2
+"""The number of trips and the condition of a Loop, both optional."""
+
+BEFORE_ONNX = dict.fromkeys(("LayerNormalization", "SimplifiedLayerNormalization"), "com.microsoft")
+"""Operators that onnxruntime's optimiser writes as ONNX's into models of opsets that do not define them."""
 
 Source = str | Path | bytes | onnx.ModelProto
 
@@ -71,11 +79,14 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, sy
     _check_opset(model, where)
     RemoveInitializersFromInputsPass()(model)
     interface.separate(model)
+    _give_conditions(model)
     lift_constants = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-    for step in (InlinePass(), lift_constants):
-        step(model)
+    functions.inline(model)
+    lift_constants(model)
     _check_operators(model, where)
-    infer(model, where, bind(model, shapes, where, symbolic=symbolic))
+    declared = bind(model, shapes, where, symbolic=symbolic)
+    sequences.resolve(model)
+    infer(model, where, declared)
     if model.graph.opset_imports[""] < OPSET and not _has_batched_scan(model):
         _convert(model)
         lift_constants(model)
@@ -142,12 +153,27 @@ def _check_opset(model: ir.Model, where: str) -> None:
 
 
 def _check_operators(model: ir.Model, where: str) -> None:
+    """Raises UnsupportedOperatorError where a node's opset does not define it; onnxruntime's go to its own domain."""
     version = model.graph.opset_imports[""]
+    for node in model.graph.all_nodes():
+        if node.domain == "" and node.op_type in BEFORE_ONNX and not onnx.defs.has(node.op_type, version):
+            node.domain = BEFORE_ONNX[node.op_type]
+            model.opset_imports.setdefault(node.domain, 1)
     unknown = [f"'{node.name}' ({node.op_type})" for node in model.graph.all_nodes()
                if node.domain == "" and not onnx.defs.has(node.op_type, version)]
     if unknown:
         raise UnsupportedOperatorError(f"{where}: opset {version} of ONNX has no such operators: {', '.join(unknown)}; "
                                        "export the model with standard operators")
+
+
+def _give_conditions(model: ir.Model) -> None:
+    """Loops without a condition get one that is true: trailing inputs that are absent do not last."""
+    condition = None
+    for node in model.graph.all_nodes():
+        if node.op_type == "Loop" and node.domain == "" and (len(node.inputs) < LOOP_INPUTS or node.inputs[1] is None):
+            condition = condition or add_constant(model.graph, "loop.condition", np.array(True))
+            node.resize_inputs(max(LOOP_INPUTS, len(node.inputs)))
+            node.replace_input_with(1, condition)
 
 
 def _has_batched_scan(model: ir.Model) -> bool:

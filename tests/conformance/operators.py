@@ -42,6 +42,10 @@ reference implementation. Where that is not so and nothing implements it, compil
   `cpu-avx512`, `cpu-avx2` and `cpu-generic`: they differ in vectors, not in operators.
 - **CUDA**: whether the first of these tests compiles for `{GPU}` and the other GPUs; "-" where it is refused.
 - The target `eie` executes the layers with weights (MatMul, Gemm, Conv) and leaves all other operators to its host.
+- onnxruntime's own operators (`com.microsoft`), which its optimiser and Olive leave, are written out in ONNX's and
+  fused again: attention of every kind, layer norms, Gelus, fused products and convolutions (`passes/contributed`), and
+  quantised ones (`passes/quantized`). Sequences of known lengths become tensors. Operators of other domains, and
+  strings, are refused by name.
 
 | operator | opset | by | CPU | CUDA |
 |---|---|---|---|---|

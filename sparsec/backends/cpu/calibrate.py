@@ -13,7 +13,6 @@ from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.planning import CYCLE_BYTES
 from sparsec.errors import CalibrationError
 from sparsec.kernels.cpu import probes
-from sparsec.kernels.cpu.rows import well
 from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.target import Target, machine_features
 
@@ -50,7 +49,7 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         places = np.random.default_rng(0).integers(0, probes.GATHERED, probes.PLACES * isa.lanes, np.int32)
         steps = ROUNDS * probes.CHAINS
         permutes = gathers = fma  # what no kernel does where registers cannot be permuted
-        if well.reject(isa) is None:
+        if isa.permutes:
             x = np.ones(probes.GATHERED, np.float32)
             permutes = steps / seconds(probes.permute(ROUNDS, isa), places[:isa.lanes], x[:probes.CHAINS * isa.lanes])
             gathers = steps / seconds(probes.gather(ROUNDS, isa), places, x)

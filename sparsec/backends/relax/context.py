@@ -1,7 +1,7 @@
 """What a lowering may use: the Relax function under construction and the expressions of the graph's values.
 
-Physical convention: a value in a layout other than `Plain` is one flat float32 tensor of `layout.size` elements; a
-`Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
+Physical convention: a value in a layout other than `Plain` is one flat tensor of `layout.size` elements of its `dtype`;
+a `Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
 other without a copy.
 """
 
@@ -25,16 +25,6 @@ from sparsec.target import Target
 EMBEDDED = 1024  # elements up to which a constant is compiled in, where Relax can fold it
 HAND_WRITTEN = "sparsec.hand_written"  # attribute of kernels that bring their own schedule
 OPAQUE = 8  # TOpPattern::kOpaque: Relax fuses nothing into the kernel
-
-
-@dataclass(frozen=True)
-class KernelCall:
-    """A kernel with its constant arguments; the activations follow, as flat float32 buffers of these sizes."""
-
-    kernel: tirx.PrimFunc
-    constants: tuple[np.ndarray, ...]
-    input_sizes: tuple[int, ...]
-    output_size: int
 
 
 @dataclass
@@ -134,10 +124,6 @@ class LoweringContext:
         function = self._functions[id(prim_func)][1]
         self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
         return self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
-
-    def emit(self, call: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:
-        """Run a kernel on its constants and on activations."""
-        return self.call(call.kernel, [*map(self.constant, call.constants), *inputs], call.output_size)
 
     def bind(self, value: ir.Value, expr: relax.Expr) -> None:
         """Record the expression of a value: flat, or in its ONNX shape."""

@@ -12,7 +12,7 @@ from sparsec.kernels.packing.values import encode
 
 @dataclass(frozen=True)
 class Bitmaps(Recipe):
-    """The fields of `kernels.bitmap_vector.BitmapParams` that decide the layout."""
+    """The fields of `kernels.cpu.rows.bitmap_vector.BitmapParams` that decide the layout."""
 
     codec: str
     vectors: int
@@ -20,7 +20,7 @@ class Bitmaps(Recipe):
     threads: int
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`starts`, `parts`, `bits` and `values`, see `kernels.bitmap_vector.pack`."""
+        """`starts`, `parts`, `bits` and `values`, see `kernels.cpu.rows.bitmap_vector.recipe`."""
         height = self.vectors * self.lanes
         rows = np.pad(weight, ((0, -len(weight) % height), (0, 0)))
         blocks = np.ascontiguousarray(rows.reshape(-1, height, weight.shape[1]).swapaxes(1, 2))

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 
 class Recipe(ABC):
-    """How a kernel's arrays follow from its weight; the subclasses are frozen dataclasses of JSON's types."""
+    """How a kernel's arrays follow from its weight.
+
+    Those in `kernels.packing.RECIPES`, which artifacts repeat, are frozen dataclasses of JSON's types.
+    """
 
     @abstractmethod
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays for a weight (outputs, inputs), in the order of the kernel's arguments."""
+
+
+@dataclass(frozen=True)
+class Unstored(Recipe):
+    """A recipe that no artifact repeats, because the arrays take fewer bytes than the weight or need more than it."""
+
+    arrays: Callable[[np.ndarray], dict[str, np.ndarray]]
+
+    def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """The arrays."""
+        return self.arrays(weight)
 
 
 def balanced(first: np.ndarray, parts: int) -> np.ndarray:

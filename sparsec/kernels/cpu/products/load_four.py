@@ -6,11 +6,12 @@ A kernel that is bound by its loads spends one on every broadcast weight. One lo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-QUAD = 4
+FOUR = 4
 
 
 def llvm(lanes: int) -> str:
@@ -19,10 +20,10 @@ def llvm(lanes: int) -> str:
         return f"<{lanes} x i32> <{', '.join(f'i32 {each}' for each in positions)}>"
 
     vector = f"<{lanes} x float>"
-    repeat = shuffle([lane % QUAD for lane in range(lanes)])
+    repeat = shuffle([lane % FOUR for lane in range(lanes)])
     # The empty assembly hides where the vector comes from: LLVM would turn each pick into a load of its own again.
     source = f"""
-define linkonce_odr {vector} @sparsec_quad(ptr %values, i64 %index) alwaysinline nounwind {{
+define linkonce_odr {vector} @sparsec_load_four(ptr %values, i64 %index) alwaysinline nounwind {{
   %at = getelementptr float, ptr %values, i64 %index
   %four = load <4 x float>, ptr %at, align 4
   %repeated = shufflevector <4 x float> %four, <4 x float> poison, {repeat}
@@ -30,21 +31,18 @@ define linkonce_odr {vector} @sparsec_quad(ptr %values, i64 %index) alwaysinline
   ret {vector} %hidden
 }}
 """
-    for slot in range(QUAD):
+    for slot in range(FOUR):
         source += f"""
-define linkonce_odr {vector} @sparsec_pick{slot}({vector} %quad) alwaysinline nounwind readnone {{
-  %one = shufflevector {vector} %quad, {vector} poison, {shuffle([lane - lane % QUAD + slot for lane in range(lanes)])}
+define linkonce_odr {vector} @sparsec_pick{slot}({vector} %four) alwaysinline nounwind readnone {{
+  %one = shufflevector {vector} %four, {vector} poison, {shuffle([lane - lane % FOUR + slot for lane in range(lanes)])}
   ret {vector} %one
 }}
 """
     return source
 
 
-def quad(buffer: Any, index: Any, lanes: int) -> Any:
-    """Four consecutive floats of a buffer, repeated over a vector."""
-    return T.call_extern(f"float32x{lanes}", "sparsec_quad", buffer.access_ptr("r"), T.Cast("int64", index))
-
-
-def pick(repeated: Any, slot: int, lanes: int) -> Any:
-    """One of the four, in every lane."""
-    return T.call_extern(f"float32x{lanes}", f"sparsec_pick{slot}", repeated)
+def broadcasts(buffer: Any, first: Any, count: int, lanes: int) -> Callable[[int], Any]:
+    """`count` consecutive floats of a buffer from `first` on, a multiple of four: slot -> a vector of that one."""
+    fours = [T.Bind(T.call_extern(f"float32x{lanes}", "sparsec_load_four", buffer.access_ptr("r"),
+                                  T.Cast("int64", first + slot))) for slot in range(0, count, FOUR)]
+    return lambda slot: T.call_extern(f"float32x{lanes}", f"sparsec_pick{slot % FOUR}", fours[slot // FOUR])

@@ -17,11 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Work
-from sparsec.graph.layout import PaddedFlat, round_up
+from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -29,8 +28,6 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, lanes_of, load, splat, store
 
 MODES = ("direct", "halo", "im2col")
-
-
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,9 @@ class Tiling:
         mode: how the inputs are reached, one of MODES.
         vectors: SIMD vectors of pixels in a tile.
         chunk: channels of a K-chunk.
-        parts: equal shares of work that the rows are dealt into, so that threads can split a tile.
-        bands: bands that the parts are gone through in, each for all tiles; parts are a multiple.
+        parts: equal shares of work that the rows of the weight are dealt into, so that threads can split a tile.
+        bands: cache blocks of rows: bands that the parts are gone through in, each for all tiles, so that a band's
+            weights stay in the L2 cache; parts are a multiple.
 
     """
 
@@ -95,7 +93,6 @@ class Tiling:
             return tuple(i * self.tile for i in range(len(self.stencil.taps)))
         return tuple(tap - min(self.stencil.taps) for tap in self.stencil.taps)
 
-
     def unaligned(self) -> float:
         """Share of the product's loads that cross a cache line, because their tap is no whole vector away."""
         offsets = [offset + (self.stencil.x_origin + min(self.stencil.taps) if self.mode == "direct" else 0)
@@ -114,12 +111,10 @@ class Tiling:
         return Work(0, reads * rows * (2 + crossing), memory_bytes=memory)
 
 
-# Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish).
 Inner = Callable[[Buffers, Any, Any, Any, Any, "Finish"], None]
-
-
-# Emits what makes a chunk's inputs of a tile ready, from (chunk, x): the `source` and `base` of the inner product.
-Bring = Callable[[Any, Any], tuple[Any, Any]]
+"""Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish)."""
+LoadTile = Callable[[Any, Any], tuple[Any, Any]]
+"""Emits what makes a chunk's inputs of a tile ready, from (chunk, x): the `source` and `base` of the inner product."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,7 @@ class Stage:
 
     """
 
-    prepare: Callable[[Buffers, Tiling], Bring]
+    prepare: Callable[[Buffers, Tiling], LoadTile]
     llvm: str = ""
 
 
@@ -154,14 +149,6 @@ def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]
     return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, stage), stage.llvm)
 
 
-def pixel_mask(layout: PaddedFlat) -> np.ndarray:
-    """The integer mask (-1 keeps, 0 clears) of a layout's pixels among its vectors, int32."""
-    position = np.arange(layout.vectors * layout.lanes)
-    row, column = position // layout.row_stride, position % layout.row_stride
-    keep = (column < layout.width) & (row % layout.pitch < layout.height) & (row < layout.rows)
-    return -keep.astype(np.int32)
-
-
 def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stage) -> None:
     units = t.stencil.segments * t.tiles * (t.parts // t.bands)
     if isa.threads == 1:
@@ -178,7 +165,7 @@ def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], i
     s, parts = t.stencil, t.parts // t.bands
     if s.masked:
         clear_border(b, s, *thread)
-    bring = stage.prepare(b, t)
+    load_tile = stage.prepare(b, t)
     overlap = slots != s.outputs or s.vectors % t.vectors != 0
     sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.chunks > 1 else None
     with (T.serial(0, t.bands) as band,
@@ -190,7 +177,7 @@ def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], i
         begin = T.Bind(T.max(low - tile * parts, 0))
         end = T.Bind(T.min(high - tile * parts, parts))
         with T.serial(0, t.chunks) as chunk:
-            source, base = bring(chunk, x)
+            source, base = load_tile(chunk, x)
             finish = Finish(b, t, sums, chunk, y, start)
             with T.serial(0, end - begin) as unit:
                 inner(b, source, base, T.Bind(band * parts + begin + unit), chunk, finish)
@@ -205,18 +192,18 @@ def clear_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
                 store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, splat(0.0, s.lanes))
 
 
-def float_tile(b: Buffers, t: Tiling) -> Bring:
+def float_tile(b: Buffers, t: Tiling) -> LoadTile:
     """The chunk's inputs in float32: where they lie in direct mode, else copied into a scratch (see `Stage`)."""
     s = t.stencil
     scratch = T.alloc_buffer((max(t.scratch, s.lanes),), "float32")
 
-    def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+    def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
         if t.mode == "direct":
             return b["x"], T.Bind(T.Cast("int64", x + chunk * (t.chunk * s.x_channel_stride) + min(s.taps)))
         _copy_tile(b, scratch, t, chunk, x)
         return scratch, T.int64(0)
 
-    return bring
+    return load_tile
 
 
 def _copy_tile(b: Buffers, scratch: Any, t: Tiling, chunk: Any, x: Any) -> None:

@@ -1,6 +1,7 @@
-"""A weight's columns arranged so that every four in a row hold at most two non-zeros, without losing any.
+"""Storage formats for tensor cores as arrangements of a weight's columns, so that families need not know each.
 
-The kernels gather the features of the activations by index, so a column may be repeated or moved for free:
+Most make every four columns in a row hold at most two non-zeros, without losing any. The kernels gather the features
+of the activations by index, so a column may be repeated or moved for free:
 
     windows   N:M with M = N + 2 (4:6, 6:8): overlapping windows of four columns, each taking up to two of what the
               windows before it have left (SlideSparse)
@@ -11,14 +12,17 @@ Where no arrangement is 2:4, few weights too many may be a rest that the kernel 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sparsec.formats.nm import group_counts
-from sparsec.kernels.cuda import rest
+from sparsec.kernels.cuda.fragments import ROWS
+from sparsec.kernels.cuda.metadata import GROUP, KEPT
+from sparsec.kernels.family import WeightedProduct
 
-GROUP, KEPT = 4, 2
 CANDIDATES = 256
 """Columns, about, that one step of the search tries."""
 SEARCHED = 1 << 31
@@ -102,14 +106,45 @@ def permuted(weight: np.ndarray) -> Arranged | str:
 def with_rest(weight: np.ndarray) -> Arranged | str:
     """The weight as it is, for a kernel that adds what 2:4 leaves over, or why that could not pay.
 
-    A 2:4 product takes half of dense's multiply-adds, and every weight of the rest `rest.ROWS` of its own.
+    A 2:4 product takes half of dense's multiply-adds, and every weight of the rest those of a fragment's rows.
     """
     if weight.shape[1] % GROUP:
         return f"K = {weight.shape[1]} is not a multiple of {GROUP}"
     share = int(np.maximum(group_counts(weight, GROUP) - KEPT, 0).sum()) / weight.size
-    if share * rest.ROWS >= 1 - KEPT / GROUP:
+    if share * ROWS >= 1 - KEPT / GROUP:
         return f"the {share:.1%} of weights left over would take all that 2:4 saves"
     return Arranged(weight, rest=share)
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How a storage format arranges a weight (outputs, inputs).
+
+    Attributes:
+        arrange: the arranged weight, or the reason why it has none.
+        unless: the arrangements that make it pointless for a weight, where they are possible.
+
+    """
+
+    arrange: Callable[[np.ndarray], Arranged | str] = Arranged
+    unless: tuple[str, ...] = ()
+
+
+ARRANGEMENTS: dict[str, Arrangement] = {
+    "nm 2:4": Arrangement(plain),
+    "nm 2:4 permuted": Arrangement(permuted, unless=("nm 2:4",)),
+    "nm 2:4 + rest": Arrangement(with_rest, unless=("nm 2:4", "nm 2:4 permuted")),
+    "nm 4:6": Arrangement(functools.partial(windows, size=6), unless=("nm 2:4", "nm 2:4 permuted")),
+    "nm 6:8": Arrangement(functools.partial(windows, size=8), unless=("nm 2:4", "nm 2:4 permuted", "nm 4:6")),
+}
+"""By storage format; those that are not here take any weight as it is."""
+
+
+def arranged(layer: WeightedProduct, name: str) -> Arranged | str:
+    """A layer's weight in a storage format, or why it is not stored so."""
+    arrangement = ARRANGEMENTS.get(name, Arrangement())
+    better = next((other for other in arrangement.unless if isinstance(arranged(layer, other), Arranged)), None)
+    return layer.once(arrangement.arrange) if better is None else f"the weight is {better}"
 
 
 def project(weight: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Fours: the arrays of the kernels for few rows on 8-bit integers, four inputs of every row in a vector."""
+"""The VNNI layout: the arrays of the kernels for few rows on 8-bit integers, four inputs of every row side by side.
+
+A dot product of bytes (vpdpbusd) multiplies a group of four bytes and adds them to one 32-bit integer.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from sparsec.kernels.packing.recipe import Recipe, balanced
 from sparsec.kernels.packing.windows import columns_of
 
 LARGEST = 127  # magnitude of a stored weight
-EACH = 4  # inputs that a dot product of bytes takes at once
+GROUP = 4  # inputs that a dot product of bytes takes at once
 
 
 def quantise(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -31,8 +34,8 @@ def by_row(weight: np.ndarray, zero: int, rows: int) -> tuple[np.ndarray, dict[s
 
 
 @dataclass(frozen=True)
-class Fours(Recipe):
-    """The fields of `kernels.gemv_int8.GemvInt8Params` that decide the layout."""
+class VnniBlocks(Recipe):
+    """The fields of `kernels.cpu.rows.gemv_int8.GemvInt8Params` that decide the layout."""
 
     vectors: int
     lanes: int
@@ -41,33 +44,33 @@ class Fours(Recipe):
     bitmap: bool
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`begins`, `scales`, `parts`, `starts`, `bits` and `values`, see `kernels.gemv_int8.pack`."""
+        """`begins`, `scales`, `parts`, `starts`, `bits` and `values`, see `kernels.cpu.rows.gemv_int8.recipe`."""
         height = self.vectors * self.lanes
         count = -(-len(weight) // height)
         integers, arrays = by_row(weight, self.zero, count * height)
-        padded = np.pad(integers, ((0, count * height - len(weight)), (0, -weight.shape[1] % EACH)))
-        parts = padded.reshape(count, self.vectors, self.lanes, -1, EACH).transpose(0, 3, 1, 2, 4)
+        padded = np.pad(integers, ((0, count * height - len(weight)), (0, -weight.shape[1] % GROUP)))
+        parts = padded.reshape(count, self.vectors, self.lanes, -1, GROUP).transpose(0, 3, 1, 2, 4)
         blocks = np.ascontiguousarray(parts).reshape(count, -1)
         if not self.bitmap:
             return arrays | {"parts": balanced(np.arange(count + 1), self.threads), "values": blocks.ravel()}
         present = blocks != 0
         starts = np.append(0, np.cumsum(present.sum(axis=1)))
-        bits = np.packbits(present.reshape(-1, EACH * self.lanes), axis=1, bitorder="little").view(np.uint64)
-        values = np.append(blocks[present], np.zeros(EACH * self.lanes, np.int8))  # the last load goes beyond
+        bits = np.packbits(present.reshape(-1, GROUP * self.lanes), axis=1, bitorder="little").view(np.uint64)
+        values = np.append(blocks[present], np.zeros(GROUP * self.lanes, np.int8))  # the last load goes beyond
         return arrays | {"parts": balanced(starts, self.threads), "starts": starts.astype(np.int32),
                          "bits": bits.ravel(), "values": values}
 
 
 @dataclass(frozen=True)
-class WindowFours(Recipe):
-    """The fields of `kernels.well_int8.WellInt8Params` that decide the layout."""
+class VnniWindows(Recipe):
+    """The fields of `kernels.cpu.rows.well_int8.WellInt8Params` that decide the layout."""
 
     lanes: int
     zero: int
     threads: int
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`begins`, `scales`, `starts`, `parts`, `bases`, `indices` and `values`, see `kernels.well_int8.pack`."""
+        """What the kernel reads, see `kernels.cpu.rows.well_int8.recipe`."""
         integers, arrays = by_row(weight, self.zero, len(weight) + -len(weight) % self.lanes)
         starts, columns, values, bases, step_of = slots_of(integers, self.lanes)
         first = np.concatenate([[0], np.cumsum((bases >= 0).sum(axis=1))])
@@ -76,8 +79,8 @@ class WindowFours(Recipe):
         group, lane = row // self.lanes, row % self.lanes
         opens = np.append(True, (np.diff(row) != 0) | (np.diff(step_of) != 0))[:len(row)]
         rank = np.arange(len(row)) - np.maximum.accumulate(np.where(opens, np.arange(len(row)), 0))
-        place = ((first[group] + step_of) * self.lanes + lane) * EACH + rank
-        indices, stored = np.zeros(slots * self.lanes * EACH, np.uint8), np.zeros(slots * self.lanes * EACH, np.int8)
+        place = ((first[group] + step_of) * self.lanes + lane) * GROUP + rank
+        indices, stored = np.zeros(slots * self.lanes * GROUP, np.uint8), np.zeros(slots * self.lanes * GROUP, np.int8)
         indices[place], stored[place] = columns - bases[group, step_of], values
         base = np.zeros(slots, np.int32)
         live, step = np.nonzero(bases >= 0)
@@ -89,5 +92,5 @@ class WindowFours(Recipe):
 def slots_of(integers: np.ndarray, lanes: int) -> tuple[np.ndarray, ...]:
     """Row starts, columns and values of the non-zeros, window starts and the slots of the non-zeros."""
     starts, columns, values = columns_of(np.pad(integers, ((0, -len(integers) % lanes), (0, 0))))
-    bases, step_of = pack_slots(starts, columns, integers.shape[1], lanes, EACH * lanes, EACH)
+    bases, step_of = pack_slots(starts, columns, integers.shape[1], lanes, GROUP * lanes, GROUP)
     return starts, columns, values, bases, step_of

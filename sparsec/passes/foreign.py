@@ -1,0 +1,51 @@
+"""Refuse what is no tensor operator of ONNX, or computes on strings, before any work: all such nodes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.operators import DOMAIN
+from sparsec.passes import contributed
+from sparsec.passes.context import Context, Report
+from sparsec.passes.rewrite import node_name
+
+MOST = 20
+"""Nodes that a message names."""
+
+WAYS_OUT = {
+    "com.microsoft": "export the model without onnxruntime's optimisation, or optimise it at its basic level only",
+    "ai.onnx.ml": "run this part before the model, in onnxruntime or scikit-learn, and compile the rest",
+}
+"""By domain."""
+CUSTOM = "write these operators as ONNX functions, or cut the model around them"
+STRINGS = "encode strings as integers before the model, and compile the rest"
+
+
+def run(model: ir.Model, _context: Context) -> Report:
+    """Raises UnsupportedOperatorError with every operator of another domain and every value of strings."""
+    domains: dict[str, list[str]] = {}
+    for node in model.graph.all_nodes():
+        if node.domain not in ("", DOMAIN) and not _known(node):
+            domains.setdefault(node.domain, []).append(f"'{node_name(node)}' ({node.domain}::{node.op_type})")
+    lines = [f"{_listed(nodes)}; {WAYS_OUT.get(domain, CUSTOM)}" for domain, nodes in domains.items()]
+    values = [*model.graph.inputs, *model.graph.initializers.values(),
+              *(value for node in model.graph.all_nodes() for value in node.outputs)]
+    strings = [f"'{value.name}'" for value in values if value.dtype == ir.DataType.STRING]
+    if strings:
+        lines.append(f"strings {_listed(strings)}; {STRINGS}")
+    if lines:
+        raise UnsupportedOperatorError("the model has operators beyond ONNX's on tensors of numbers:\n  "
+                                       + "\n  ".join(lines))
+    return Report("foreign", modified=False)
+
+
+def _known(node: ir.Node) -> bool:
+    return node.domain == contributed.DOMAIN and node.op_type in contributed.WRITERS
+
+
+def _listed(items: Iterable[str]) -> str:
+    items = list(items)
+    return ", ".join(items[:MOST]) + (f" and {len(items) - MOST} more" if len(items) > MOST else "")
