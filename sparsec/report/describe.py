@@ -23,7 +23,9 @@ def describe_model(model: ir.Model) -> dict[str, Any]:
     A layer is a node with a constant operand of rank 2 or more. Constant codes belong to the layer that reads what they
     stand for; what equals their zero point is zero.
     """
-    layers = [layer for node in _read(model).graph for layer in _layers(node)]
+    read = model.clone()
+    quantized.read_foreign(read)
+    layers = [layer for node in read.graph for layer in _layers(node)]
     return {
         "opset": model.graph.opset_imports.get(""),
         "inputs": [_signature(value) for value in model.graph.inputs],
@@ -96,16 +98,6 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
             "sparse_initializer": value.metadata_props.get(SPARSE_KEY),
         })
     return entries
-
-
-def _read(model: ir.Model) -> ir.Model:
-    """The model with quantised operators as DequantizeLinear and QuantizeLinear; itself where it has none."""
-    if not any((node.domain, node.op_type) in quantized.WRITERS or node.op_type in quantized.INTEGER
-               for node in model.graph):
-        return model
-    copy = model.clone()
-    quantized.read(copy)
-    return copy
 
 
 def _operator(node: ir.Node) -> str:

@@ -10,6 +10,7 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from sparsec.graph.verify import infer
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
 from sparsec.passes.quantized import constants, contributed, dynamic, qoperator
@@ -18,13 +19,17 @@ from sparsec.passes.quantized.writer import Writer
 WRITERS = {**qoperator.WRITERS, **contributed.WRITERS}
 
 
-INTEGER = tuple(dynamic.FLOATS)
-"""ONNX's operators on integers that give integers."""
-
-
 def run(model: ir.Model, _context: Context) -> Report:
     """Reads every quantised operator, in place."""
     return read(model)
+
+
+def read_foreign(model: ir.Model) -> None:
+    """`read` with shapes inferred, in place, for a model that has operators on codes; others stay as they are."""
+    foreign = (*WRITERS, *(("", name) for name in dynamic.FLOATS))
+    if any((node.domain, node.op_type) in foreign for node in model.graph):
+        read(model)
+        infer(model, "the model with its quantised operators written out")
 
 
 def read(model: ir.Model) -> Report:
