@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sparsec.backends.registry import backend_named, backend_of
+from sparsec.backends.registry import backend_named
 from sparsec.bench.engines import onnxruntime_for, own_engines
 from sparsec.bench.latency import Latency, measure, ratio
 from sparsec.cli import options, tables
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
 from sparsec.cli.tables import console
+from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
-from sparsec.target import resolve
 
 
 class Peer(Enum):
@@ -61,23 +62,20 @@ def command(
     if formats is not None:
         bench_formats(file, formats, target, threads, options.parse_shapes(shapes), json)
         return
-    compiling: dict[str, Any] = {
-        "target": target, "threads": threads, "shapes": options.parse_shapes(shapes),
-        "precision": precision and precision.value}
+    chosen = CompileOptions(target, threads=threads, shapes=options.parse_shapes(shapes), precision=precision)
     if not compiled:
-        resolved = resolve(target)
-        backend_of(resolved).require(resolved)
+        chosen.backend.require(chosen.resolved_target)
     if profile:
-        _profile(file, json, feeds=options.read_arrays(feeds) if feeds else None, **compiling)
+        _profile(file, json, replace(chosen, inputs=options.read_arrays(feeds) if feeds else None))
         return
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = file
         if not compiled:
             artifact = Path(directory) / "model.sparsec"
-            compile_with_progress(file, **compiling).save(artifact)
+            compile_with_progress(file, chosen).save(artifact)
         results = _measure(file, artifact, feeds, threads, seconds, against=against is not Peer.NONE)
     engines = [{"engine": each.engine, **each.summary, "stable": each.stable} for each in results]
-    options.write_json(json, {"file": str(file), "threads": threads, "precision": compiling["precision"],
+    options.write_json(json, {"file": str(file), "threads": threads, "precision": precision,
                               "engines": engines,
                               "ratio": {each.engine: ratio(each, results[0]) for each in _peers(results)}})
     _print(results, threads)
@@ -113,14 +111,14 @@ def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: 
     return measure(files, arrays, threads=threads, seconds=seconds)
 
 
-def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
+def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
     """The table of the layers."""
     from sparsec.bench.profile import profile_layers
 
-    figures = show_progress(lambda progress: profile_layers(file, progress=progress, **arguments))
-    options.write_json(json, {"file": str(file), "threads": arguments["threads"], **figures})
-    device = backend_of(resolve(arguments["target"])).device
-    console.print(f"{arguments['target'] if device else str(arguments['threads']) + ' thread(s)'}; "
+    figures = show_progress(lambda progress: profile_layers(file, replace(chosen, progress=progress)))
+    options.write_json(json, {"file": str(file), "threads": chosen.threads, **figures})
+    device = chosen.backend.device
+    console.print(f"{chosen.target if device else f'{chosen.threads} thread(s)'}; "
                   f"rates: {figures['rates']}\n")
     tables.print_table(
         ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline"),

@@ -12,6 +12,7 @@ from sparsec.backends.base import Backend, Execute, LayerReport
 from sparsec.backends.job import Announce, silent
 from sparsec.backends.program import Program
 from sparsec.compiler.buckets import compile_buckets
+from sparsec.compiler.failures import named
 from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, prepare
@@ -21,6 +22,7 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.sizes import fixed, is_fixed
+from sparsec.machine.turns import one_at_a_time
 from sparsec.runtime.session import InferenceSession
 
 STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3, "pack": 0.0, "verify": 0.1}
@@ -35,13 +37,15 @@ LAYERS_OF_CODES = ("Conv", "Gemm", "MatMul")
 _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
 
-@takes(CompileOptions)
-def compile(model: reader.Source, options: CompileOptions) -> Artifact:  # noqa: A001 - as users know it from others
+@one_at_a_time
+@named
+def compile_model(model: reader.Source, options: CompileOptions) -> Artifact:
     """Compile a model.
 
     Args:
         model: a path, the bytes of an ONNX file, or a ModelProto.
-        options: the target and, by name, what else there is: the fields of `CompileOptions`.
+        options: the target and what else there is: the fields of `CompileOptions`, which `sparsec.compile` takes as
+            arguments of its own.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -53,6 +57,9 @@ def compile(model: reader.Source, options: CompileOptions) -> Artifact:  # noqa:
     """
     compile_all = compile_one if is_fixed(options.shapes or {}) else compile_buckets(compile_one)
     return compile_all(model, options)
+
+
+compile = takes(CompileOptions)(compile_model)  # noqa: A001 - the name that users know from other compilers
 
 
 def compile_one(model: reader.Source, options: CompileOptions) -> Artifact:
@@ -100,7 +107,7 @@ def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...]]:
 
 def _basis(model: reader.Source, options: CompileOptions, prepared: Prepared) -> Basis:
     """What the outputs are judged by."""
-    widened = any(each.name == "widen" and each.modified for each in prepared.passes)
+    widened = any(each.widened for each in prepared.passes)
     return basis_of(model, prepared.graph, fixed(options.shapes or {}), prepared.job.target,
                     widened=widened)
 
@@ -132,9 +139,9 @@ def execute(artifact: Artifact, backend: Backend) -> Execute:
 
 
 def _refuse(outside: Sequence[Outside]) -> None:
-    listed = "\n  ".join(f"'{each.layer}': {each.reason}" for each in outside)
+    listed = "; ".join(f"'{each.layer}': {each.reason}" for each in outside)
     raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
-                                   f"strict to accept that:\n  {listed}")
+                                   f"strict to accept that: {listed}")
 
 
 def _outside(prepared: Prepared) -> list[Outside]:

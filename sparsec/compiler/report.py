@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sparsec.backends.base import LayerReport
 from sparsec.compiler.batches import Batch
@@ -79,7 +78,7 @@ class CompileReport:
     passes: tuple[Report, ...]
     verification: Verification | Skipped | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The report in JSON's types."""
         strip = next((each for each in self.passes if isinstance(each, StripReport)), None)
         return {"precision": self.precision, "optimize": self.optimize, "codec": self.codec, "rates": self.rates,
@@ -89,13 +88,13 @@ class CompileReport:
                 "strip": strip and strip_as_dict(strip)}
 
 
-def _layer(row: LayerReport) -> dict[str, Any]:
+def _layer(row: LayerReport) -> dict[str, object]:
     """A layer's row; the error of projecting stands only where there was projected."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()
             if name != "projection_error" or value is not None}
 
 
-def _pass(report: Report) -> dict[str, Any]:
+def _pass(report: Report) -> dict[str, object]:
     """What all passes tell; the strip pass tells more under a key of its own."""
     return {"name": report.name, "modified": report.modified, "counts": dict(report.counts),
             "notes": [asdict(note) for note in report.notes]}

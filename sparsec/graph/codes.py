@@ -12,6 +12,8 @@ CODE_TYPES = (ir.DataType.UINT8, ir.DataType.INT8)
 """The element types of quantised activations."""
 SIGNED = 128
 """What codes of int8 lie higher by in the layouts of images and tokens, where all codes are unsigned bytes."""
+FEW_ROWS = 4
+"""Rows of activations up to which a linear layer of codes takes them row-major, rather than in tiles of tokens."""
 LEAST, MOST = -128, 127
 """Weights less their zero points that kernels multiply."""
 

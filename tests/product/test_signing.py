@@ -53,7 +53,7 @@ def test_the_owners_signature_opens_the_artifact(signed):
 
 
 @pytest.mark.parametrize(("key", "message"), [
-    ("other.pub", "not what the owner"), ("curve.pub", "no Ed25519 key"), ("owner.pem", "no public key"),
+    ("other.pub", "not what the owner"), ("curve.pub", "not an Ed25519 key"), ("owner.pem", "not a public key"),
     ("nothing.pub", "No such file")])
 def test_any_other_key_is_refused(signed, key, message):
     with pytest.raises(SignatureError, match=message):
@@ -69,7 +69,7 @@ def test_a_key_that_cannot_sign_is_refused_before_compiling(signed, key):
 
 def test_another_artifact_under_the_signature_is_refused(signed, tmp_path):
     path = tmp_path / "m.sparsec"
-    portable.pack(MODEL, threads=2).save(path)
+    portable.pack(MODEL, CompileOptions(threads=2)).save(path)
     with pytest.raises(SignatureError, match="a signature is required"):
         sparsec.Artifact.load(path, require_signature=signed / "owner.pub")
     (tmp_path / "m.sparsec.sig").write_bytes((signed / "m.sparsec.sig").read_bytes())

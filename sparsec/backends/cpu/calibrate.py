@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tvm
@@ -34,11 +33,11 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         CalibrationError: the target is not this machine.
 
     """
-    if target.kind != "cpu" or target.features - machine_features():
+    if not target.mcpu or target.features - machine_features():
         raise CalibrationError(f"'{target.name}' is not this machine; calibrate --target cpu")
     isa = isa_of(target, threads)
     with settings(target) as llvm:
-        def seconds(kernel: Any, *inputs: np.ndarray) -> float:
+        def seconds(kernel: tvm.tirx.PrimFunc, *inputs: np.ndarray) -> float:
             function = tvm.compile(kernel.with_attr("global_symbol", "main"), target=llvm)["main"]
             return _seconds(function, [*inputs, np.zeros(threads * probes.CHAINS * isa.lanes, np.float32)])
 
@@ -89,7 +88,7 @@ def _group_seconds(isa: Isa, seconds: Callable[..., float]) -> float:
     return float(max(1e-10, fast - (slow - fast) / (long - short) * short))
 
 
-def _seconds(function: Any, arrays: list[np.ndarray]) -> float:
+def _seconds(function: tvm.runtime.Executable, arrays: list[np.ndarray]) -> float:
     """The shortest time of a call; calls too short for the clock are timed together."""
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     function(*tensors)

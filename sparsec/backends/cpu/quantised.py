@@ -14,18 +14,22 @@ from sparsec.backends.cpu.codes import attribute, bounds_of, finish_of
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, is_depthwise, spatial, window
-from sparsec.graph.codes import centred_weight, offset_of, padding_code
+from sparsec.graph.codes import FEW_ROWS, centred_weight, offset_of, padding_code, weight_fits
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, Tiled, layout_of
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import integers, products
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.codes import depthwise, elementwise, mean
 from sparsec.kernels.cpu.codes.layer import CodesProduct
+from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
+from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.cpu.codes.walk import Tiling
 from sparsec.kernels.cpu.images import phase_split, reformat_padded
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear, strided_convolution
 from sparsec.kernels.emit.codes import FOUR
 from sparsec.kernels.emit.isa import Isa
+
+FEW_PIXELS = 64  # that may be rows: an image of 8 x 8
 
 
 def in_layout(node: ir.Node) -> bool:
@@ -69,8 +73,30 @@ def matrix_of(node: ir.Node) -> np.ndarray:
     return full.reshape(outputs, -1)
 
 
-def layer_of(node: ir.Node, isa: Isa) -> CodesProduct | None:
+def has_few_rows(node: ir.Node) -> bool:
+    """Whether a QMatMul has so few rows that they stay row-major, and a kernel for them."""
+    shape = static_shape(node.inputs[0]) or ()
+    residual = node.inputs[products.RESIDUAL] if len(node.inputs) > products.RESIDUAL else None
+    alike = residual is None or (residual.dtype == node.outputs[0].dtype
+                                 and static_shape(residual) == static_shape(node.outputs[0]))
+    return (node.op_type == "QMatMul" and not in_layout(node) and 0 < math.prod(shape[:-1]) <= FEW_ROWS and alike
+            and weight_fits(node))
+
+
+def _rows_of(node: ir.Node, isa: Isa) -> RowsProduct:
+    """The layer as a product of a few rows."""
+    weight, shape = matrix_of(node), static_shape(node.inputs[0]) or ()
+    finish, numbers = finish_of(node, weight)
+    result = "float32" if finish.real else attribute(node, "y_type", "uint8")
+    signed = operand(node, 0).dtype == ir.DataType.INT8
+    return RowsProduct(weight, numbers.begins, RowsOfCodes(
+        math.prod(shape[:-1]), weight.shape[1], len(weight), finish, signed, result, isa.lanes, isa.threads), numbers)
+
+
+def layer_of(node: ir.Node, isa: Isa) -> CodesProduct | RowsProduct | None:
     """A QConv or QMatMul, None where it has one kernel or is written out in ONNX's operators."""
+    if has_few_rows(node):
+        return _rows_of(node, isa)
     if not in_layout(node) or (node.op_type == "QConv" and is_depthwise(node)):
         return None
     return _product_of(node, isa)
@@ -82,12 +108,23 @@ def _product_of(node: ir.Node, isa: Isa) -> CodesProduct:
     finish, numbers = finish_of(node, weight)
     target = layout_of(node.outputs[0])
     return CodesProduct(weight, numbers.begins, _stencil(node, FOUR * isa.lanes), finish, numbers,
-                        target if isinstance(target, PaddedFlat) else None)
+                        target if isinstance(target, PaddedFlat) else None, _small_image(node))
+
+
+def _small_image(node: ir.Node) -> ImageRows | None:
+    """A convolution of stride 1 with so few pixels that they may be rows of their own."""
+    source, target = layout_of(node.inputs[0]), layout_of(node.outputs[0])
+    small = isinstance(target, PaddedFlat) and target.batch * target.height * target.width <= FEW_PIXELS
+    if not small or not isinstance(source, PaddedFlat) or is_depthwise(node) or spatial(node, "strides", 1) != (1, 1):
+        return None
+    kernel, begins = window(node)
+    assert isinstance(target, PaddedFlat)
+    return ImageRows(source, target, kernel, (1, 1), spatial(node, "dilations", 1), begins, padding_code(node))
 
 
 def lower_product(context: LoweringContext, node: ir.Node) -> None:
     """Emit a QConv or QMatMul."""
-    if not in_layout(node):
+    if not in_layout(node) and not has_few_rows(node):
         importer.lower(context, node)
         return
     dynamic = [_scalar(context, node, place) for place in (products.X_SCALE, products.X_ZERO_POINT)
@@ -116,7 +153,7 @@ def _depthwise(node: ir.Node, isa: Isa) -> KernelCall:
 def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
     """The input as the product reads it."""
     x, source = context.flat(node.inputs[0]), layout_of(node.inputs[0])
-    if isinstance(source, Tiled):
+    if not isinstance(source, PaddedFlat):
         return x
     wanted = read_layout(node)
     if wanted is source:

@@ -90,7 +90,7 @@ class LoweringContext:
         """
         value = _present(value)
         if value.dtype is None or not isinstance(value.type, ir.TensorType):
-            raise UnsupportedOperatorError(f"'{value.name}' is no tensor of a known element type")
+            raise UnsupportedOperatorError(f"'{value.name}' is not a tensor of a known element type")
         return value.dtype.numpy().name
 
     def constant(self, array: np.ndarray) -> relax.Expr:
@@ -149,12 +149,16 @@ class LoweringContext:
         return self.env[value]
 
     def tensor(self, value: ir.Value | None) -> relax.Expr:
-        """The value as a tensor of its ONNX shape; its layout must be `Plain`. Small constants are compiled in."""
+        """The value as a tensor of its ONNX shape; its layout must be `Plain`.
+
+        Small constants are compiled in, but a single zero of floats: TVM takes 0 x for 0 whatever x is, x + 0 for x.
+        """
         value = _present(value)
         if not isinstance(self.layout(value), Plain):
             raise UnsupportedOperatorError(f"'{value.name}' arrives in {self.layout(value)} without a Reformat")
         array = self.array(value)
-        if value not in self.env and array is not None and 0 < array.size <= EMBEDDED:
+        zero = array is not None and array.size == 1 and array.dtype.kind == "f" and not array.any()
+        if value not in self.env and array is not None and 0 < array.size <= EMBEDDED and not zero:
             return relax.const(array, array.dtype.name)
         return self._view(value, self.shape(value))
 

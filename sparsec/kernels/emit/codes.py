@@ -24,6 +24,9 @@ _NARROW = {4: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
            16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512")}
 _DOT = {8: "llvm.x86.avx512.vpdpbusd.256", 16: "llvm.x86.avx512.vpdpbusd.512"}
 _ADD_PAIRS = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
+_NO_ROUNDING = 4  # lanes of the instruction set that rounds floats only to integers
+RAISED = float(1 << 23)
+"""What `raised` adds."""
 _INLINE = "alwaysinline nounwind readnone"
 
 
@@ -39,8 +42,8 @@ def llvm_codes(isa: Isa) -> str:
         f"declare {chars} @{halves_down}({halves}, {halves})\n",
         f"declare {halves} @llvm.sadd.sat.v{2 * n}i16({halves}, {halves})\n",
         f"declare <{n} x float> @llvm.arithmetic.fence.v{n}f32(<{n} x float>)\n",
-        _rounded(n), *(_interleave(n, vector) for vector in range(FOUR)), *(_spread(n, part) for part in range(FOUR)),
-        *(_natural(n, part) for part in range(FOUR)), f"""
+        _rounded(n), _whole(n),
+        *(make(n, part) for make in (_interleave, _spread, _raised, _natural, _ordered) for part in range(FOUR)), f"""
 define linkonce_odr {words} @sparsec_codes_dot({words} %sum, {chars} %x, {chars} %v) {_INLINE} {{
   {_product(isa)}
   ret {words} %r
@@ -57,6 +60,11 @@ define linkonce_odr {chars} @sparsec_codes_narrow({words} %a, {words} %b, {words
 define linkonce_odr <{n} x float> @sparsec_codes_fence(<{n} x float> %x) {_INLINE} {{
   %r = call <{n} x float> @llvm.arithmetic.fence.v{n}f32(<{n} x float> %x)
   ret <{n} x float> %r
+}}
+define linkonce_odr {chars} @sparsec_codes_splat_at(ptr %from) alwaysinline nounwind {{
+  %four = load i32, ptr %from, align 1
+  %r = call {chars} @sparsec_codes_splat(i32 %four)
+  ret {chars} %r
 }}
 define linkonce_odr {chars} @sparsec_codes_splat(i32 %four) {_INLINE} {{
   %one = insertelement {words} undef, i32 %four, i64 0
@@ -102,6 +110,37 @@ def _rounded(n: int) -> str:
 define linkonce_odr {words} @sparsec_codes_rounded({kind} %x) {_INLINE} {{
   %r = {call}
   ret {words} %r
+}}
+"""
+
+
+def _whole(n: int) -> str:
+    """Floats that fit 32 bits, rounded to whole numbers, halves to even."""
+    kind = f"<{n} x float>"
+    if n == _NO_ROUNDING:
+        declared, body = "", f"""%i = call <{n} x i32> @sparsec_codes_rounded({kind} %x)
+  %r = sitofp <{n} x i32> %i to {kind}"""
+    else:
+        declared, body = f"declare {kind} @llvm.rint.v{n}f32({kind})", f"%r = call {kind} @llvm.rint.v{n}f32({kind} %x)"
+    return f"""{declared}
+define linkonce_odr {kind} @sparsec_codes_whole({kind} %x) {_INLINE} {{
+  {body}
+  ret {kind} %r
+}}
+"""
+
+
+def _raised(n: int, part: int) -> str:
+    """Codes as the floats 2^23 + code: they are the low bits of the mantissa."""
+    halves, chars, kind = f"<{2 * n} x i16>", f"<{4 * n} x i8>", f"<{n} x float>"
+    high = f"{halves} <{', '.join(['i16 19200'] * 2 * n)}>"  # 0x4B00
+    return f"""
+define linkonce_odr {kind} @sparsec_codes_raised_{part}({chars} %x) {_INLINE} {{
+  %low8 = shufflevector {chars} %x, {chars} zeroinitializer, {unpack(4 * n, part // 2, n // 4)}
+  %low = bitcast {chars} %low8 to {halves}
+  %both = shufflevector {halves} %low, {high}, {unpack(2 * n, part % 2, n // 4)}
+  %r = bitcast {halves} %both to {kind}
+  ret {kind} %r
 }}
 """
 
@@ -154,6 +193,23 @@ define linkonce_odr {kind} @sparsec_codes_natural_{part}({operands}) {_INLINE} {
 """
 
 
+def _ordered(n: int, part: int) -> str:
+    """Vector `part` of the four in the order of interleaving, of vectors in natural order."""
+    kind = f"<{n} x float>"
+    operands = ", ".join(f"{kind} %{row}" for row in "abcd")
+    places = [16 * (lane // FOUR) + FOUR * part + lane % FOUR for lane in range(n)]
+    low = ", ".join(f"i32 {place % n + n * (place // n % 2)}" for place in places)
+    both = ", ".join(f"i32 {lane + (0 if place // n < 2 else n)}" for lane, place in enumerate(places))
+    return f"""
+define linkonce_odr {kind} @sparsec_codes_ordered_{part}({operands}) {_INLINE} {{
+  %ab = shufflevector {kind} %a, {kind} %b, <{n} x i32> <{low}>
+  %cd = shufflevector {kind} %c, {kind} %d, <{n} x i32> <{low}>
+  %r = shufflevector {kind} %ab, {kind} %cd, <{n} x i32> <{both}>
+  ret {kind} %r
+}}
+"""
+
+
 def dot(total: Any, codes: Any, weights: Any) -> Any:
     """The sum of n integers and the products of four codes and four signed bytes in every lane."""
     return T.call_extern(f"int32x{lanes_of(total)}", "sparsec_codes_dot", total, codes, weights)
@@ -162,6 +218,11 @@ def dot(total: Any, codes: Any, weights: Any) -> Any:
 def splat_four(four: Any, lanes: int) -> Any:
     """Four bytes, given as an int32, in every lane."""
     return T.call_extern(f"uint8x{FOUR * lanes}", "sparsec_codes_splat", four)
+
+
+def splat_codes(buffer: Any, index: Any, lanes: int) -> Any:
+    """Four codes of a buffer from `index` on, in every lane."""
+    return T.call_extern(f"uint8x{FOUR * lanes}", "sparsec_codes_splat_at", T.address_of(buffer[index]))
 
 
 def interleaved(rows: Sequence[Any], vector: int) -> Any:
@@ -184,9 +245,24 @@ def natural(vectors: Sequence[Any], part: int) -> Any:
     return T.call_extern(f"float32x{lanes_of(vectors[0])}", f"sparsec_codes_natural_{part}", *vectors)
 
 
+def ordered(vectors: Sequence[Any], part: int) -> Any:
+    """Four vectors of floats in natural order: part 0 to 3 of them in the order of `interleaved`."""
+    return T.call_extern(f"float32x{lanes_of(vectors[0])}", f"sparsec_codes_ordered_{part}", *vectors)
+
+
 def rounded(x: Any) -> Any:
     """Floats to the nearest integers, halves to even; what does not fit 32 bits becomes the least integer."""
     return T.call_extern(f"int32x{lanes_of(x)}", "sparsec_codes_rounded", x)
+
+
+def whole(x: Any) -> Any:
+    """Floats that fit 32 bits, rounded to whole numbers, halves to even."""
+    return T.call_extern(f"float32x{lanes_of(x)}", "sparsec_codes_whole", x)
+
+
+def raised(codes: Any, part: int) -> Any:
+    """Codes plus 2^23 as floats: part 0 to 3 of them, in the order that `interleaved` has."""
+    return T.call_extern(f"float32x{lanes_of(codes) // FOUR}", f"sparsec_codes_raised_{part}", codes)
 
 
 def fenced(x: Any) -> Any:

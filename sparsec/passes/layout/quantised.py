@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from sparsec.graph.codes import CODE_TYPES, weight_fits
+from sparsec.graph.codes import CODE_TYPES, FEW_ROWS, weight_fits
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import products
 from sparsec.passes.layout.roles import (
@@ -42,10 +42,10 @@ def _conv(node: ir.Node, _kinds: KINDS, _lanes: int) -> Role | None:
     return Role(Kind.IMAGE, (0, *residual))
 
 
-def _linear(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
+def _linear(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     x = operand(node, 0)
     residual = given(node, products.RESIDUAL)
-    if tokens_of(shape_of(x)) < lanes or kinds.get(x) is Kind.IMAGE or not weight_fits(node):
+    if tokens_of(shape_of(x)) <= FEW_ROWS or kinds.get(x) is Kind.IMAGE or not weight_fits(node):
         return None
     if any(shape_of(node.inputs[i]) != shape_of(node.outputs[0]) for i in residual):
         return None
@@ -86,7 +86,24 @@ def _lookup(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     return Role(kind, (0,)) if kind is not None and node.outputs[0].dtype in CODE_TYPES else None
 
 
+def _quantise(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    """Tokens to codes and back, with one scale that is constant."""
+    x = operand(node, 0)
+    types = (x.dtype, node.outputs[0].dtype)
+    fine = all(each in (ir.DataType.FLOAT, *CODE_TYPES) for each in types)
+    scalar = all(value is None or (value.const_value is not None and not any(d != 1 for d in shape_of(value)))
+                 for value in node.inputs[1:])
+    return Role(Kind.TOKENS, (0,)) if kinds.get(x) is Kind.TOKENS and fine and scalar else None
+
+
+def _quantise_dynamically(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    return Role(Kind.TOKENS, (0,)) if kinds.get(operand(node, 0)) is Kind.TOKENS else None
+
+
 SEEDS: dict[str, Seed] = {
+    "QuantizeLinear": _quantise,
+    "DequantizeLinear": _quantise,
+    "DynamicQuantizeLinear": _quantise_dynamically,
     "sparsec::QConv": _conv,
     "sparsec::QMatMul": _linear,
     "sparsec::QBinary": _binary,

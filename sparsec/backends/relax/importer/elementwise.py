@@ -168,13 +168,6 @@ def space_to_depth(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
                        context.shape(node.outputs[0]))]
 
 
-def swish(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
-    """Swish: x * sigmoid(alpha * x)."""
-    x: Any = context.tensor(node.inputs[0])
-    alpha = relax.const(node.attributes.get_float("alpha", 1.0), context.dtype(node.inputs[0]))
-    return [op.multiply(x, op.sigmoid(op.multiply(x, alpha)))]
-
-
 OPERATORS: dict[str, Operator] = {
     "BitCast": bit_cast,
     "BitShift": shift,
@@ -187,5 +180,4 @@ OPERATORS: dict[str, Operator] = {
     "PRelu": leaky,
     "Pow": power,
     "SpaceToDepth": space_to_depth,
-    "Swish": swish,
 }

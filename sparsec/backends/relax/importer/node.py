@@ -127,6 +127,20 @@ def are_float(context: LoweringContext, *values: ir.Value | None) -> bool:
                for value in values if value is not None)
 
 
+HALVES = ("float16",)
+
+
+def widened(context: LoweringContext, value: ir.Value | None) -> relax.Expr:
+    """The value in the type that it is summed in: halves in float32, which has room for their sums."""
+    x = context.tensor(value)
+    return context.bb.emit(relax.op.astype(x, "float32")) if context.dtype(value) in HALVES else x
+
+
+def narrowed(expr: relax.Expr, dtype: str) -> relax.Expr:
+    """A result in the element type that the model has for it."""
+    return expr if str(expr.ty.dtype) == dtype else relax.op.astype(expr, dtype)
+
+
 def operand(context: LoweringContext, value: ir.Value | None) -> Any:
     """An input for `compute`: nested lists if known at compile time, else an expression; None if absent."""
     if value is None:

@@ -14,7 +14,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.activations import ACTIVATIONS
-from sparsec.kernels.emit.codes import FOUR, fenced, narrowed, natural, rounded, spread
+from sparsec.kernels.emit.codes import FOUR, RAISED, fenced, narrowed, natural, raised, rounded, whole
 from sparsec.kernels.emit.tir import Buffers, lanes_of, load, splat, store
 
 CODES, RATIOS = 8, 2  # entries of the arrays that hold a layer's constants
@@ -124,17 +124,14 @@ def scale(b: Buffers, finish: Finish, row: Any) -> Any:
     return b["scales"][row] * b["x_scale"][0] if finish.dynamic else b["scales"][row]
 
 
-def codes_of(b: Buffers, f: Finish, sums: Sequence[Any], factor: Any, residual: Any) -> Any:
-    """The codes of four vectors of sums in the order of `interleaved`; `residual` are codes, or None."""
-    lanes = lanes_of(sums[0])
-    zero = _halves(b, _Y_ZERO, lanes)
-    floats = [T.Cast(f"float32x{lanes}", each) * factor for each in sums]
-    if f.far:
-        floats = [T.min(splat(_LARGEST, lanes), each) for each in floats]
-    integers = [rounded(each) for each in floats]
+def codes_of(b: Buffers, f: Finish, scaled: Sequence[Any], residual: Any) -> Any:
+    """The codes of four vectors of sums times their factors in the order of `interleaved`; `residual` may be None."""
+    lanes = lanes_of(scaled[0])
     if residual is not None:
-        integers = [_added(b, each, residual, part) for part, each in enumerate(integers)]
-    result = narrowed(integers, zero)
+        integers = [_added(b, each, residual, part) for part, each in enumerate(scaled)]
+    else:
+        integers = [rounded(T.min(splat(_LARGEST, lanes), each) if f.far else each) for each in scaled]
+    result = narrowed(integers, T.Broadcast(T.Cast("int16", b["codes"][_Y_ZERO]), 2 * lanes))
     return clamped(b, result) if f.clamped else result
 
 
@@ -145,28 +142,25 @@ def clamped(b: Buffers, codes: Any) -> Any:
     return T.min(T.max(T.Bind(codes), low), high)
 
 
-def _added(b: Buffers, integers: Any, residual: Any, part: int) -> Any:
+def _added(b: Buffers, product: Any, residual: Any, part: int) -> Any:
     """The sum of a product's own code and the residual's, rounded, without a zero point."""
-    lanes = lanes_of(integers)
+    lanes = lanes_of(product)
 
-    def word(place: int) -> Any:
-        return T.Broadcast(b["codes"][place], lanes)
+    def bound(place: int) -> Any:
+        return splat(T.Cast("float32", b["codes"][place] - b["codes"][_P_ZERO]), lanes)
 
-    own = T.min(T.max(integers, word(_P_LOW) - word(_P_ZERO)), word(_P_HIGH) - word(_P_ZERO))
-    other = spread(residual, part) - word(_R_ZERO)
-    terms = [fenced(T.Cast(f"float32x{lanes}", each) * splat(b["ratios"][place], lanes))
-             for place, each in enumerate((own, other))]
+    own = whole(T.min(T.max(product, bound(_P_LOW)), bound(_P_HIGH)))
+    other = raised(residual, part) - splat(T.Cast("float32", b["codes"][_R_ZERO]) + T.float32(RAISED), lanes)
+    terms = [fenced(each * splat(b["ratios"][place], lanes)) for place, each in enumerate((own, other))]
     return rounded(terms[0] + terms[1])
 
 
-def numbers_of(f: Finish, sums: Sequence[Any], factor: Any, addend: Any, residual: Sequence[Any]) -> list[Any]:
-    """Float32 results, in natural order, of four vectors of sums in the order of `interleaved`."""
-    lanes = lanes_of(sums[0])
-    scaled = [T.Bind(fenced(T.Cast(f"float32x{lanes}", each) * factor)) for each in sums]
-    ordered = [natural(scaled, part) + addend for part in range(FOUR)]
+def numbers_of(f: Finish, scaled: Sequence[Any], addends: Sequence[Any], residual: Sequence[Any]) -> list[Any]:
+    """Float32 results of four vectors of sums times their factors, all in natural order."""
+    lanes, results = lanes_of(scaled[0]), [each + addend for each, addend in zip(scaled, addends, strict=True)]
     if residual:
-        ordered = [each + other for each, other in zip(ordered, residual, strict=True)]
-    return [ACTIVATIONS[f.activation](each, lanes, f.alpha, f.beta) for each in ordered]
+        results = [each + other for each, other in zip(results, residual, strict=True)]
+    return [ACTIVATIONS[f.activation](each, lanes, f.alpha, f.beta) for each in results]
 
 
 def put(b: Buffers, f: Finish, sums: Sequence[Any], row: Any, at: Any, mask: tuple[Any, Any] | None) -> None:
@@ -176,16 +170,14 @@ def put(b: Buffers, f: Finish, sums: Sequence[Any], row: Any, at: Any, mask: tup
     """
     lanes = lanes_of(sums[0])
     factor = splat(T.Bind(scale(b, f, row)), lanes)
+    scaled = [T.Cast(f"float32x{lanes}", each) * factor for each in sums]
     if f.real:
+        scaled = [T.Bind(fenced(each)) for each in scaled]
         beside = [load(b["residual"], at + part * lanes, lanes) for part in range(FOUR)] if f.residual else []
-        results = numbers_of(f, sums, factor, splat(b["addends"][row], lanes), beside)
-        for part, result in enumerate(results):
+        places = [natural(scaled, part) for part in range(FOUR)]
+        for part, result in enumerate(numbers_of(f, places, [splat(b["addends"][row], lanes)] * FOUR, beside)):
             store(b["y"], at + part * lanes, result)
         return
     residual = T.Bind(load(b["residual"], at, FOUR * lanes)) if f.residual else None
-    result = codes_of(b, f, sums, factor, residual)
+    result = codes_of(b, f, scaled, residual)
     store(b["y"], at, result if mask is None else T.bitwise_or(T.bitwise_and(result, mask[0]), mask[1]))
-
-
-def _halves(b: Buffers, place: int, lanes: int) -> Any:
-    return T.Broadcast(T.Cast("int16", b["codes"][place]), 2 * lanes)

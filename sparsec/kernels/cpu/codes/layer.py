@@ -8,6 +8,7 @@ import numpy as np
 
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.codes.finish import Finish, Quantised
+from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.cpu.codes.walk import masks
 from sparsec.kernels.cpu.layer import Buffer, CpuProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
@@ -23,6 +24,7 @@ class CodesProduct(CpuProduct):
         finish: what follows the sums, and
         numbers: its constants.
         target: layout of the output where it is an image.
+        image: the convolution where its images are so small that their pixels may be rows.
 
     """
 
@@ -30,6 +32,7 @@ class CodesProduct(CpuProduct):
     finish: Finish
     numbers: Quantised = field(repr=False)
     target: PaddedFlat | None = None
+    image: ImageRows | None = None
 
     @property
     def constants(self) -> tuple[np.ndarray, ...]:

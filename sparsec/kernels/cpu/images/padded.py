@@ -84,7 +84,7 @@ def number(value: float, dtype: str) -> Any:
 
 def _llvm(buffer: Any, lanes: int) -> str:
     """LLVM's suffix for a vector of a buffer's elements."""
-    return f"v{lanes}{ {'float32': 'f32', 'uint8': 'i8', 'int8': 'i8'}[str(buffer.dtype)]}"
+    return f"v{lanes}{ {'float32': 'f32', 'int32': 'i32', 'uint8': 'i8', 'int8': 'i8'}[str(buffer.dtype)]}"
 
 
 def load_lanes(buffer: Any, index: Any, lanes: int, first: int, end: int, fill: float = 0.0) -> Any:

@@ -14,6 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import PaddedFlat, round_up
 from sparsec.kernels.cpu.images.padded import blank, clear_border, load_lanes, number, padded_rows, pixels
 from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
+from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import each, shared
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, lanes_of, load, registers, splat, store
@@ -77,7 +78,7 @@ def least(dtype: str) -> float:
 
 
 def _maxima(b: Buffers, w: Window, tile: Tile) -> list[Any]:
-    return _combined(b["x"], w, tile, T.max, least(w.source.dtype))
+    return _combined(b["x"], w, tile, maximum, least(w.source.dtype))
 
 
 def _averages(b: Buffers, w: Window, tile: Tile) -> list[Any]:
