@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from sparsec.artifact.stored import StoredWeight, fits, from_json
-from sparsec.backends.program import TensorSpec
+from sparsec.backends.program import STAGES, UNKNOWN, TensorSpec
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import cuda_archs
 
@@ -137,7 +137,8 @@ def _check_types(manifest: Manifest) -> None:
     require(all(re.fullmatch(r"sm_\d+a?", arch) for arch in manifest.archs), "an architecture is none")
     for spec in (*manifest.inputs, *manifest.outputs):
         named = isinstance(spec.name, str) and isinstance(spec.dtype, str) and spec.dtype not in ("O", "object")
-        require(named and all(isinstance(size, int) and size >= 0 for size in spec.shape),
+        least = UNKNOWN if manifest.entry == STAGES else 0
+        require(named and all(isinstance(size, int) and size >= least for size in spec.shape),
                  f"'{spec.name}' is no tensor")
         require(manifest.parts == 1 or (manifest.parts > 1 and len(spec.shape) > 0
                                         and spec.shape[0] % manifest.parts == 0),

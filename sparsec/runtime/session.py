@@ -15,11 +15,12 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED, Constant
-from sparsec.backends.program import TensorSpec
+from sparsec.backends.program import STAGES, UNKNOWN, TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
 from sparsec.machine.memory import HOST, Memory, aligned
+from sparsec.runtime.stages import Stages
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -30,7 +31,7 @@ _ELEMENT_TYPES = {"float32": "float", "float64": "double"}
 class TensorInfo:
     """An input or output as onnxruntime describes it: `type` is "tensor(float)", "tensor(int64)", ….
 
-    A dimension that buckets differ in is a text of its sizes, such as "1/8/32".
+    A dimension that buckets differ in is a text of its sizes, such as "1/8/32", one that only the run tells is "?".
     """
 
     name: str
@@ -79,7 +80,7 @@ class InferenceSession:
         self._buckets = {_shapes(bucket): bucket for bucket in artifact.buckets} if artifact.others else {}
         self._sessions = {_shapes(artifact): self}
         self._shared = {} if _shared is None else _shared
-        if not artifact.library:
+        if not artifact.library and manifest.entry != STAGES:
             raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
                                 "processor; `sparsec simulate` executes that of an accelerator, and "
                                 "sparsec.compiler.portable.build compiles a portable one for this machine")
@@ -91,6 +92,10 @@ class InferenceSession:
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
         self._entry, self._parts = manifest.entry, manifest.parts
+        self._stages = None
+        if manifest.entry == STAGES:
+            self._stages = Stages(artifact, partial(_open_part, threads=self.threads))
+            return
         self._memory = _memory_of(artifact)
         self._fetch = self._memory.fetch
         self._module = _load_library(artifact)
@@ -134,6 +139,8 @@ class InferenceSession:
         if self._buckets and (session := self._bucket(feeds)) is not self:
             return session.run(output_names, feeds)
         wanted = self._select(output_names) if output_names else self._all
+        if self._stages is not None:
+            return self._run_stages(self._stages, feeds, wanted)
         try:
             engine = self._idle.pop()
         except IndexError:
@@ -195,6 +202,16 @@ class InferenceSession:
             for pieces, index in zip(results, wanted, strict=True):
                 pieces[part][...] = self._fetch(self._get_item(found, index), engine.reserved)
         return outputs
+
+    def _run_stages(self, stages: Stages, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The wanted outputs of a model in stages."""
+        if len(feeds) != len(self._checks):
+            self._refuse_names(feeds)
+        try:
+            results = stages.run({check[0]: self._checked(*check, feeds).astype(check[1]) for check in self._checks})
+        except IndexError as error:  # of an index outside a tensor
+            raise InputError(str(error)) from error
+        return [results[index] for index in wanted]
 
     def _bucket(self, feeds: Feeds) -> InferenceSession:
         """The session of the bucket that has the shapes of the feeds."""
@@ -303,6 +320,12 @@ def _allowed_threads(asked: int | None, compiled: int) -> int:
     return asked
 
 
+def _open_part(data: bytes, threads: int) -> Callable[[Feeds], list[np.ndarray]]:
+    """The function that runs a compiled stage."""
+    session = InferenceSession(Artifact.load(data), threads)
+    return lambda feeds: session.run(None, feeds)
+
+
 def _shapes(artifact: Artifact) -> tuple[tuple[int, ...], ...]:
     """The shapes of the inputs, in order: what tells buckets apart."""
     return tuple(spec.shape for spec in artifact.manifest.inputs)
@@ -313,7 +336,8 @@ def _infos(buckets: Sequence[Sequence[TensorSpec]]) -> list[TensorInfo]:
     infos = []
     for specs in zip(*buckets, strict=True):
         sizes = [sorted(set(dims)) for dims in zip(*(spec.shape for spec in specs), strict=True)]
-        shape: list[int | str] = [dims[0] if len(dims) == 1 else "/".join(map(str, dims)) for dims in sizes]
+        shape: list[int | str] = ["?" if UNKNOWN in dims else dims[0] if len(dims) == 1 else "/".join(map(str, dims))
+                                  for dims in sizes]
         infos.append(TensorInfo(specs[0].name, shape, f"tensor({_ELEMENT_TYPES.get(specs[0].dtype, specs[0].dtype)})"))
     return infos
 
