@@ -32,11 +32,13 @@ def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
     """Write one library of all kernels, the weights, packed and not, and return the cases for the plan."""
     import tvm
 
-    from sparsec.backends.cuda.arrange import project
     from sparsec.backends.cuda.build import architectures, settings
     from sparsec.backends.cuda.library import build_library
-    from sparsec.backends.cuda.products import FAMILIES, Layer, options
+    from sparsec.backends.cuda.products import options
     from sparsec.cost.calibration import calibration_of
+    from sparsec.kernels.cuda.arrange import project
+    from sparsec.kernels.cuda.families import FAMILIES
+    from sparsec.kernels.cuda.family import GpuProduct
     from sparsec.kernels.emit.epilogue import Epilogue
     from sparsec.target import resolve
 
@@ -47,22 +49,22 @@ def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
         np.save(folder / f"weight_{size}.npy", rows)
         weight = weight_of(rows, size)
         for count in columns:
-            layer = Layer(weight.astype(np.float32), np.zeros(size, np.float32), count, Epilogue())
-            offers, _ = options(layer, resolved.archs, "float16")
+            layer = GpuProduct(weight.astype(np.float32), np.zeros(size, np.float32), count, Epilogue())
+            offers, _ = options(layer, resolved, "fp16")
             offers.sort(key=lambda offer: machine.seconds(offer.work))
             candidates, ranks = [], {}
             for offer in offers:
-                family, params = FAMILIES[offer.kernel], offer.params.params
+                family, params = FAMILIES[offer.family], offer.params
                 rank = ranks[offer.format, offer.kernel] = ranks.get((offer.format, offer.kernel), -1) + 1
                 if rank >= tiles:
                     continue
                 symbol = f"{offer.format}_{offer.kernel}_{size}_{count}_{rank}".translate(str.maketrans(" :.+", "____"))
-                kernels[symbol] = family.build(params).with_attr("global_symbol", symbol).without_attr("tirx.private")
+                kernels[symbol] = family.build(params, ()).with_attr("global_symbol", symbol).without_attr("tirx.private")
                 partial = family.arguments(params).get("partial", [0])[0]
                 candidates.append({
                     "format": offer.format, "kernel": offer.kernel, "tile": offer.detail, "symbol": symbol,
                     "predicted_us": machine.seconds(offer.work) * 1e6, "bytes": offer.nbytes, "partial": partial,
-                    "packed": store(folder, family.pack(weight, params))})
+                    "packed": store(folder, family.recipe(params).pack(weight))})
             cases.append({"case": name_of(size, count), "kind": "product", "size": size, "columns": count,
                           "candidates": candidates})
             print(f"{name_of(size, count)}: {len(candidates)} kernels", flush=True)

@@ -1,22 +1,24 @@
 """Imports point one way: each layer of sparsec imports only the layers before it (see CONTRIBUTING.md)."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent / "sparsec"
-BASE = {"errors", "target"}
+BASE = {"errors", "files", "target"}
 LAYERS = {
     "errors": set(),
+    "files": set(),
     "target": {"errors"},
     "graph": BASE,
     "formats": BASE,
     "analysis": BASE | {"formats", "graph"},
-    "cost": BASE | {"formats", "graph"},
-    "passes": BASE | {"analysis", "cost", "formats", "graph"},
     "machine": BASE,
+    "cost": BASE | {"formats", "graph", "machine"},
+    "passes": BASE | {"analysis", "cost", "formats", "graph"},
     "kernels": BASE | {"cost", "formats", "graph", "machine"},
     "backends": BASE | {"cost", "formats", "graph", "kernels", "machine"},
     "models": BASE | {"analysis", "formats", "graph"},
@@ -46,6 +48,14 @@ def test_imports_point_one_way(path):
         return
     wrong = set(imported_layers(path)) - LAYERS[layer] - {layer}
     assert not wrong, f"{layer} may not import {sorted(wrong)}"
+
+
+def test_contributing_lists_the_layers_in_order():
+    table = (TESTS.parent / "CONTRIBUTING.md").read_text().partition("## Layers")[2].partition("## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
+    assert sorted(listed) == sorted(set(LAYERS) - {"__main__"})
+    for position, layer in enumerate(listed):
+        assert LAYERS[layer] <= {*listed[:position], "models"}, layer
 
 
 def test_only_models_imports_torch():

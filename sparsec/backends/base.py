@@ -142,7 +142,7 @@ class Backend(ABC):
         return []
 
     def refused(self, node: ir.Node, job: Job) -> dict[str, str]:  # noqa: ARG002
-        """Why formats are not among the options of a layer, by their names."""
+        """Why formats or kernels are not among the options of a layer, by their names."""
         return {}
 
     def options_by_columns(self, node: ir.Node, job: Job) -> dict[int, list[Option]]:  # noqa: ARG002

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 
-from sparsec.backends.cpu import few_rows, products
+from sparsec.backends.cpu.calls import call
 from sparsec.backends.cpu.planning import prepare_call
-from sparsec.backends.relax.context import KernelCall
 from sparsec.cost.option import Option
 from sparsec.cost.roofline import DENSITIES, PIXELS, Machine
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
+from sparsec.kernels.cpu.families import FAMILIES
+from sparsec.kernels.cpu.layer import CpuProduct
+from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear
+from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa, isa_of
+from sparsec.kernels.family import offers
 from sparsec.target import Target
 
 FEATURES = 128, 512  # of the linear layers that are timed
@@ -73,11 +75,12 @@ def _typical(ratios: Sequence[tuple[float, float]]) -> float:
 def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Machine
             ) -> Iterator[list[tuple[Option, Callable[[], float]]]]:
     """The best kernel of every family for every layer, with what times it."""
-    def best(options: list[Option], call: Callable[[Any], KernelCall]) -> list[tuple[Option, Callable[[], float]]]:
+    def best(layer: CpuProduct, precision: str) -> list[tuple[Option, Callable[[], float]]]:
         families: dict[str, Option] = {}
+        options, _ = offers(FAMILIES, layer, target, isa, precision)
         for option in sorted(options, key=lambda each: machine.seconds(each.work, isa.threads)):
             families.setdefault(option.work.family, option)
-        return [(each, prepare_call(call(each.params), target, isa.threads)) for each in families.values()]
+        return [(each, prepare_call(call(layer, each, isa), target, isa.threads)) for each in families.values()]
 
     rng = np.random.default_rng(0)
 
@@ -86,13 +89,10 @@ def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
         return np.where(kept, rng.standard_normal((outputs, inputs)), 0).astype(np.float32)
 
     for size in FEATURES_OF_ONE if pixels == 1 else ():
-        matrix, bias = weight(size, size), np.zeros(size, np.float32)
-        yield best(few_rows.options_of(matrix, Matvec(size, size), target, isa, "int8"),
-                   partial(few_rows.call_of, matrix, bias, isa=isa))
+        yield best(RowProduct(weight(size, size), np.zeros(size, np.float32), Matvec(size, size)), "int8")
     for stencil, layout in _geometries(pixels, isa):
-        layer = products.Layer(weight(stencil.outputs, stencil.inner), np.zeros(stencil.outputs, np.float32), stencil,
-                               Epilogue(), layout)
-        yield best(products.options(layer, target, isa), partial(products.call, layer, isa=isa))
+        yield best(StencilProduct(weight(stencil.outputs, stencil.inner), np.zeros(stencil.outputs, np.float32),
+                                  stencil, Epilogue(), layout), "fp32")
 
 
 def _geometries(pixels: int, isa: Isa) -> Iterator[tuple[Stencil, PaddedFlat | None]]:

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.planning import timer, weight_of
 from sparsec.compiler.prepare import prepare
+from sparsec.cost.calibration import Calibration
 from sparsec.cost.plan import Candidate, Choice, Measure, best_by_format, choose
 from sparsec.cost.tuning import TuningLog
 from sparsec.errors import UsageError
@@ -27,8 +28,9 @@ SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 
 def time_model(model: reader.Source, target: Target, *, threads: int = 1,
-               shapes: Mapping[str, Sequence[int]] | None = None, trials: int = 1,
-               progress: Callable[[float], None] = lambda _share: None) -> list[dict[str, Any]]:
+               shapes: Mapping[str, Sequence[int]] | None = None, calibration: Calibration | None = None,
+               trials: int = 1, progress: Callable[[float], None] = lambda _share: None,
+               ) -> list[dict[str, Any]]:
     """Every layer's formats, measured.
 
     Args:
@@ -36,6 +38,7 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
         target: this machine.
         threads: threads of a kernel.
         shapes: full shapes of inputs with symbolic dimensions.
+        calibration: rates in place of the backend's.
         trials: how many of the best predicted options are timed beside the best of every format.
         progress: told of the share of the work done.
 
@@ -52,7 +55,7 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
     if options.backend.measurer(target) is None:
         raise UsageError(f"the formats of target '{target.name}' cannot be timed here; choose a cpu target; on a GPU "
                          "bench/cuda_bench.py times those of linear layers")
-    prepared = prepare(model, options)
+    prepared = prepare(model, options, calibration=calibration)
     job = replace(prepared.job, log=TuningLog(None, float("inf")))  # equal layers are timed once
     rows = []
     for index, node in enumerate(prepared.graph.graph):

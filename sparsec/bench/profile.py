@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.job import Feeds, Job
-from sparsec.compiler.options import CompileOptions, Progress
+from sparsec.backends.job import Job
+from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.planning import plan, weight_of
 from sparsec.compiler.prepare import prepare
 from sparsec.cost.plan import CHOICE, Choice
@@ -39,10 +38,8 @@ class Layer:
     least_s: float
 
 
-def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 1,
-                   shapes: Mapping[str, Sequence[int]] | None = None, feeds: Feeds | None = None,
-                   precision: str | None = None, progress: Progress = lambda *_: None) -> dict[str, Any]:
-    """Compile a model and time its kernels; `feeds` are random where none are given, and calibrate int8 where they are.
+def profile_layers(model: reader.Source, options: CompileOptions) -> dict[str, Any]:
+    """Compile a model and time its kernels on the real inputs, which calibrate int8, or on random ones.
 
     Returns:
         "precision"; "rates": where the machine's rates come from; "layers": in the order of execution a row for every
@@ -52,17 +49,17 @@ def profile_layers(model: reader.Source, target: str = "cpu", *, threads: int = 
 
     Raises:
         UsageError: the target is another machine, or knows no such precision.
-        InputError: the feeds are not the model's.
+        InputError: the real inputs are not the model's.
         SparsecError: as `sparsec.compile`.
 
     """
-    options = CompileOptions(target, threads=threads, shapes=shapes, precision=precision, inputs=feeds)
     backend, resolved = options.backend, options.resolved_target
     if resolved.features - machine_features() or not backend.profiles:
         raise UsageError(f"kernels for target '{resolved.name}' do not run here; profile with --target cpu")
 
     def announce(step: str, part: float = 0.0) -> None:
-        progress(step, 0.0 if step == "read" else 0.1 + 0.6 * part)
+        if options.progress is not None:
+            options.progress(step, 0.0 if step == "read" else 0.1 + 0.6 * part)
 
     prepared = prepare(model, options, divided=True, announce=announce)
     graph, job = prepared.graph, prepared.part

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 
-from sparsec.backends.registry import backend_named, backend_of
+from sparsec.backends.registry import backend_named
 from sparsec.bench.engines import onnxruntime_for, own_engines
 from sparsec.bench.latency import Latency, measure, ratio
 from sparsec.cli import options, tables
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
 from sparsec.cli.tables import console
+from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
-from sparsec.target import resolve
 
 
 class Peer(Enum):
@@ -52,7 +52,9 @@ def command(
     json: options.JsonFile = None,
 ) -> None:
     """Time a model: engines take turns, each in a process of its own."""
-    compiled = file is not None and _is_compiled(file)
+    from sparsec.artifact.file import is_artifact
+
+    compiled = file is not None and is_artifact(file)
     _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None)
     if file is None:
         bench_sweep(sweep or "", target, threads, plot, json)
@@ -60,23 +62,20 @@ def command(
     if formats is not None:
         bench_formats(file, formats, target, threads, options.parse_shapes(shapes), json)
         return
-    compiling: dict[str, Any] = {
-        "target": target, "threads": threads, "shapes": options.parse_shapes(shapes),
-        "precision": precision and precision.value}
+    chosen = CompileOptions(target, threads=threads, shapes=options.parse_shapes(shapes), precision=precision)
     if not compiled:
-        resolved = resolve(target)
-        backend_of(resolved).require(resolved)
+        chosen.backend.require(chosen.resolved_target)
     if profile:
-        _profile(file, json, feeds=options.read_arrays(feeds) if feeds else None, **compiling)
+        _profile(file, json, replace(chosen, inputs=options.read_arrays(feeds) if feeds else None))
         return
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = file
         if not compiled:
             artifact = Path(directory) / "model.sparsec"
-            compile_with_progress(file, **compiling).save(artifact)
+            compile_with_progress(file, chosen).save(artifact)
         results = _measure(file, artifact, feeds, threads, seconds, against=against is not Peer.NONE)
     engines = [{"engine": each.engine, **each.summary, "stable": each.stable} for each in results]
-    options.write_json(json, {"file": str(file), "threads": threads, "precision": compiling["precision"],
+    options.write_json(json, {"file": str(file), "threads": threads, "precision": precision,
                               "engines": engines,
                               "ratio": {each.engine: ratio(each, results[0]) for each in _peers(results)}})
     _print(results, threads)
@@ -97,11 +96,6 @@ def _check_uses(file: Path | None, against: Peer | None, precision: Precision | 
         raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
 
 
-def _is_compiled(file: Path) -> bool:
-    with file.open("rb") as opened:
-        return opened.read(2) == b"PK"
-
-
 def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: float, *, against: bool,
              ) -> list[Latency]:
     """Time an artifact that is `file` or compiled from it, the latter beside onnxruntime."""
@@ -113,18 +107,18 @@ def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: 
     files = dict.fromkeys(own_engines(backend), str(path))
     if against and path != file:
         files[onnxruntime_for(backend)] = str(file)
-    arrays = options.read_arrays(feeds) if feeds else _random_feeds(artifact.graph)
+    arrays = options.inputs_for(artifact, feeds)
     return measure(files, arrays, threads=threads, seconds=seconds)
 
 
-def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
+def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
     """The table of the layers."""
     from sparsec.bench.profile import profile_layers
 
-    figures = show_progress(lambda progress: profile_layers(file, progress=progress, **arguments))
-    options.write_json(json, {"file": str(file), "threads": arguments["threads"], **figures})
-    device = backend_of(resolve(arguments["target"])).device
-    console.print(f"{arguments['target'] if device else str(arguments['threads']) + ' thread(s)'}; "
+    figures = show_progress(lambda progress: profile_layers(file, replace(chosen, progress=progress)))
+    options.write_json(json, {"file": str(file), "threads": chosen.threads, **figures})
+    device = chosen.backend.device
+    console.print(f"{chosen.target if device else f'{chosen.threads} thread(s)'}; "
                   f"rates: {figures['rates']}\n")
     tables.print_table(
         ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline"),
@@ -135,15 +129,6 @@ def _profile(file: Path, json: Path | None, **arguments: Any) -> None:
         ("total", "", tables.duration(figures["total_us"]), "", "", "", ""))
     console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if device else 'beyond the L1 cache'}; "
                   "roofline is the\nleast time that the rates allow as a share of the measured")
-
-
-def _random_feeds(graph: bytes) -> dict[str, np.ndarray]:
-    import onnx
-    import onnx_ir as ir
-
-    from sparsec.graph.compare import random_feeds
-
-    return random_feeds(ir.from_proto(onnx.ModelProto.FromString(graph)))
 
 
 def _peers(results: Sequence[Latency]) -> list[Latency]:

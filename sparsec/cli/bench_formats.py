@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import Progress
-
 from sparsec.cli import options, tables
+from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
 from sparsec.target import resolve
@@ -26,7 +24,7 @@ def bench_formats(file: Path, formats: str, target: str, threads: int, shapes: d
     from sparsec.bench.formats import regret, time_model
 
     resolved = resolve(target)
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("timing", total=1.0)
         layers = time_model(file, resolved, threads=threads, shapes=shapes, trials=TRIALS,
                             progress=lambda share: progress.update(task, completed=share))
@@ -55,7 +53,7 @@ def bench_sweep(text: str, target: str, threads: int, plot: Path | None, json: P
     from sparsec.bench.formats import sweep
 
     resolved = resolve(target)
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("timing", total=1.0)
         points = sweep((outputs, inputs, rows), resolved, threads=threads,
                        progress=lambda share: progress.update(task, completed=share))
@@ -68,11 +66,6 @@ def bench_sweep(text: str, target: str, threads: int, plot: Path | None, json: P
 
         save(plot_formats(points, f"{text}, {threads} thread(s)"), plot)
     options.write_json(json, {"sweep": [outputs, inputs, rows], "threads": threads, "points": points})
-
-
-def _progress() -> Progress:
-    terminal = Console(stderr=True)
-    return Progress(console=terminal, transient=True, disable=not terminal.is_terminal)
 
 
 def _wanted(formats: str) -> set[str] | None:

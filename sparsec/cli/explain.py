@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
+from sparsec import files
 from sparsec.cli import options, tables
 from sparsec.cli.compile import Precision
+from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
 from sparsec.target import resolve
@@ -32,11 +32,10 @@ def command(
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
     from sparsec.report.explain import explain
 
-    progress_console = Console(stderr=True)
-    with Progress(console=progress_console, transient=True, disable=not progress_console.is_terminal) as progress:
+    with progress_bar() as progress:
         task = progress.add_task("explain", total=1.0)
         figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
-                          precision=precision and precision.value,
+                          precision=precision,
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
     _print_summary(figures)
@@ -101,8 +100,7 @@ def _print_layer(layer: dict[str, Any]) -> None:
 
 
 def _write_html(path: Path | None, figures: dict[str, Any], title: str) -> None:
-    from sparsec.artifact.file import write_atomic
     from sparsec.report.explain_html import render
 
     if path is not None:
-        write_atomic(path, render(figures, title).encode())
+        files.write(path, render(figures, title).encode())

@@ -17,8 +17,9 @@ def command(
     json: options.JsonFile = None,
 ) -> None:
     """Show operators, layers with their sparsity and sizes, inputs and outputs."""
-    with file.open("rb") as opened:
-        compiled = opened.read(2) == b"PK"
+    from sparsec.artifact.file import is_artifact
+
+    compiled = is_artifact(file)
     description = _inspect_artifact(file) if compiled else _inspect_model(file, options.parse_shapes(shapes))
     options.write_json(json, description)
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from sparsec.cli import options, tables
+from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
 from sparsec.errors import ToolchainError, UsageError
 
@@ -48,7 +48,7 @@ def command(
 
     choice = Options(criterion, pattern, quota, schedule, rounds, effective, tolerance, keep)
     recipe = Recipe(model, sparsity, choice, epochs, _read_data(data), seed)
-    with progress_bar() as progress:
+    with training_progress() as progress:
         outcome = make(recipe, progress)
     export(outcome.model, output, (network(model).example(),))
     description = describe(outcome)
@@ -63,11 +63,10 @@ def require_torch() -> None:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Any]:
+def training_progress() -> Iterator[Any]:
     """A progress bar on the standard error; gives a function of what is done, and how many steps of how many are."""
     columns = TextColumn("{task.description:>24}"), BarColumn(), TimeRemainingColumn(elapsed_when_finished=True)
-    errors = Console(stderr=True)
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+    with progress_bar(*columns) as progress:
         task = progress.add_task("")
         last = ""
 

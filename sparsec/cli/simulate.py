@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
 from sparsec.cli import options, simulate_tables
+from sparsec.cli.flags import Flag, taking
+from sparsec.cli.progress import progress_bar
 from sparsec.errors import UsageError
+
+Item = TypeVar("Item")
 
 OptionalFile = Annotated[Path | None, typer.Argument(
     exists=True, dir_okay=False, help="An ONNX model, or one compiled with --target eie.")]
@@ -29,31 +31,38 @@ class Codebook(Enum):
     KEEP = "keep"
 
 
-def _parameter(text: str) -> Any:
-    return typer.Option(help=f"{text}; the paper's, or the artifact's, if not given.", show_default=False)
+PARAMETERS = {
+    "pes": "Processing elements",
+    "fifo": "Activations in a queue",
+    "clock_mhz": "Clock",
+    "index_bits": "Bits of a zero run",
+    "codebook_bits": "Bits of an index of a shared weight",
+    "value_bits": "Bits of weights, activations and accumulators",
+    "weight_sram_bytes": "Weight SRAM of a PE",
+    "weight_read_bits": "Width of the weight SRAM",
+    "pointer_sram_bytes": "Pointer SRAM of a PE",
+    "pointer_bits": "Bits of a pointer",
+    "activation_sram_bytes": "Activation SRAM of a PE",
+    "activation_read_bits": "Width of the activation SRAM",
+    "registers": "Activations of a batch in a PE's register file",
+}
+"""The fields of `backends.accelerators.eie.architecture.Architecture`."""
+
+
+def _parameter(text: str) -> Flag:
+    return Flag(Annotated[int | None, typer.Option(help=f"{text}; the paper's, or the artifact's, if not given.",
+                                                   show_default=False)])
 
 
 def _written(text: str) -> Any:
     return typer.Option(dir_okay=False, help=text)
 
 
+@taking({name: _parameter(text) for name, text in PARAMETERS.items()})
 def command(
     file: OptionalFile = None,
     target: Annotated[str, typer.Option(help="The accelerator.")] = "eie",
     paper: Annotated[bool, typer.Option("--paper", help="Simulate the nine layers of the paper instead.")] = False,
-    pes: Annotated[int | None, _parameter("Processing elements")] = None,
-    fifo: Annotated[int | None, _parameter("Activations in a queue")] = None,
-    clock_mhz: Annotated[int | None, _parameter("Clock")] = None,
-    index_bits: Annotated[int | None, _parameter("Bits of a zero run")] = None,
-    codebook_bits: Annotated[int | None, _parameter("Bits of an index of a shared weight")] = None,
-    value_bits: Annotated[int | None, _parameter("Bits of weights, activations and accumulators")] = None,
-    weight_sram_bytes: Annotated[int | None, _parameter("Weight SRAM of a PE")] = None,
-    weight_read_bits: Annotated[int | None, _parameter("Width of the weight SRAM")] = None,
-    pointer_sram_bytes: Annotated[int | None, _parameter("Pointer SRAM of a PE")] = None,
-    pointer_bits: Annotated[int | None, _parameter("Bits of a pointer")] = None,
-    activation_sram_bytes: Annotated[int | None, _parameter("Activation SRAM of a PE")] = None,
-    activation_read_bits: Annotated[int | None, _parameter("Width of the activation SRAM")] = None,
-    registers: Annotated[int | None, _parameter("Activations of a batch in a PE's register file")] = None,
     codebook: Annotated[Codebook, typer.Option(help="Share weights by k-means, or keep the few values they have.")] = (
         Codebook.CLUSTER),
     feeds: Input = None,
@@ -65,9 +74,10 @@ def command(
     trace: Annotated[Path | None, _written("Write the events of one product in Chrome's format, for Perfetto.")] = None,
     trace_layer: Annotated[str | None, typer.Option(help="The layer to trace; the slowest if not given.")] = None,
     json: options.JsonFile = None,
+    **given: int | None,
 ) -> None:
     """Simulate a sparse accelerator cycle by cycle: time, stalls, energy, area and accuracy."""
-    parameters = {name: value for name, value in locals().items() if name in PARAMETERS and value is not None}
+    parameters = {name: value for name, value in given.items() if value is not None}
     from sparsec.cli import simulate_steps as steps
 
     requested = [_parse_sweep(text) for text in sweeps]
@@ -75,9 +85,8 @@ def command(
         raise UsageError("give a model to simulate, or --paper for the paper's layers")
     if plot and plot.suffix not in (".png", ".svg"):
         raise UsageError(f"--plot {plot}: name a .png or .svg file")
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        def watch(items: Sequence[Any], text: str) -> Iterable[Any]:
+    with progress_bar() as progress:
+        def watch(items: Sequence[Item], text: str) -> Iterable[Item]:
             return progress.track(items, description=text)
 
         if file is None:
@@ -93,13 +102,6 @@ def command(
     steps.write_plots(plot, subject.figures, swept)
     steps.write_html(html, subject, swept)
     steps.write_trace(trace, subject, trace_layer)
-
-
-PARAMETERS = frozenset({
-    "pes", "fifo", "clock_mhz", "index_bits", "codebook_bits", "value_bits", "weight_sram_bytes", "weight_read_bits",
-    "pointer_sram_bytes", "pointer_bits", "activation_sram_bytes", "activation_read_bits", "registers",
-})  # fmt: skip
-"""The options that are fields of `backends.eie.architecture.Architecture`."""
 
 
 def _parse_sweep(text: str) -> tuple[str, list[int]]:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsec.artifact.file import Artifact, write_atomic
+from sparsec import files
+from sparsec.artifact.file import Artifact, is_artifact
 from sparsec.backends.accelerators.eie import benchmarks, events, program
 from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS, Accelerator
 from sparsec.backends.accelerators.eie.architecture import Architecture
@@ -66,8 +67,7 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
                   feeds: Feeds | None, watch: Watch, *, beside_cpu: bool) -> Subject:
     """An ONNX model or an artifact, on inputs or on random ones."""
     accelerator = _accelerator(target)
-    with file.open("rb") as opened:
-        compiled = opened.read(2) == b"PK"
+    compiled = is_artifact(file)
     if compiled and beside_cpu:
         raise UsageError(f"the CPU cannot run {file}; give the ONNX model")
     if compiled:
@@ -103,11 +103,11 @@ def _open_artifact(file: Path, parameters: Mapping[str, int]) -> tuple[Network, 
 def _time_on_cpu(file: Path, shapes: Shapes, feeds: Feeds) -> dict[str, float]:
     """Milliseconds of an inference by one thread of this CPU, by engine."""
     from sparsec.bench.latency import measure
-    from sparsec.compiler.compile import compile as compile_model
+    from sparsec.compiler.compile import compile_model
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = Path(directory) / "model.sparsec"
-        compile_model(file, shapes=shapes).save(artifact)
+        compile_model(file, CompileOptions(shapes=shapes)).save(artifact)
         latencies = measure({"sparsec": str(artifact), "onnxruntime": str(file)}, feeds)
     return {f"{each.engine}, 1 CPU thread": float(each.summary["p50_us"]) / 1e3 for each in latencies}
 
@@ -133,7 +133,7 @@ def write_plots(path: Path | None, figures: report.Figures, sweeps: Sequence[rep
 def write_html(path: Path | None, subject: Subject, sweeps: Sequence[report.Figures]) -> None:
     """The page, where one is asked for."""
     if path is not None:
-        write_atomic(path, render(subject.figures, sweeps, subject.title).encode())
+        files.write(path, render(subject.figures, sweeps, subject.title).encode())
 
 
 def write_trace(path: Path | None, subject: Subject, layer: str | None) -> None:
@@ -155,4 +155,4 @@ def write_trace(path: Path | None, subject: Subject, layer: str | None) -> None:
     segments = subject.accelerator.represent(traced.codes, traced.has_bias, arch, name)
     runs = [events.simulate(segment.stored, codebook, activations[slice(*segment.columns)], arch, 0)
             for segment in segments]
-    write_atomic(path, json.dumps(chrome_trace(runs, arch, name)).encode())
+    files.write(path, json.dumps(chrome_trace(runs, arch, name)).encode())

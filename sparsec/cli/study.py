@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sparsec.cli import options, tables
-from sparsec.cli.prune import progress_bar, require_torch
+from sparsec.cli.prune import require_torch, training_progress
 from sparsec.cli.tables import console
 
 
@@ -23,7 +23,7 @@ def command(
     from sparsec.models.study import QUICK, Plan, run
     from sparsec.models.study_plots import plot_accuracy, plot_compression
 
-    with progress_bar() as progress:
+    with training_progress() as progress:
         dense, points = run(QUICK if quick else Plan(seeds=range(seeds)), progress)
     output.mkdir(parents=True, exist_ok=True)
     for name, figure in (("compression", plot_compression(points)), ("accuracy", plot_accuracy(points, dense))):

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import onnx_ir as ir
 
@@ -76,7 +75,7 @@ class Batch:
         return tuple(replace(row, predicted_us=whole(row.predicted_us),
                              measured_us=None if row.measured_us is None else whole(row.measured_us)) for row in rows)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """JSON's types for the report."""
         def microseconds(seconds: float | None) -> float | None:
             return None if seconds is None else round(seconds * 1e6, 3)

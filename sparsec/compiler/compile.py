@@ -12,16 +12,19 @@ from sparsec.backends.base import Backend, Execute, LayerReport
 from sparsec.backends.job import Announce, Job, silent
 from sparsec.backends.program import Program
 from sparsec.compiler.buckets import compile_buckets
+from sparsec.compiler.failures import named
 from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
 from sparsec.compiler.stages import REASON, Stage, program, split
-from sparsec.compiler.verification import verify
+from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
-from sparsec.graph.sizes import is_fixed
+from sparsec.graph.sizes import fixed, is_fixed
+from sparsec.machine.turns import one_at_a_time
+from sparsec.passes.context import Report
 from sparsec.runtime.session import InferenceSession
 
 STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3, "pack": 0.0, "verify": 0.1}
@@ -33,13 +36,15 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", 
 _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
 
-@takes(CompileOptions)
-def compile(model: reader.Source, options: CompileOptions) -> Artifact:  # noqa: A001 - as users know it from others
+@one_at_a_time
+@named
+def compile_model(model: reader.Source, options: CompileOptions) -> Artifact:
     """Compile a model.
 
     Args:
         model: a path, the bytes of an ONNX file, or a ModelProto.
-        options: the target and, by name, what else there is: the fields of `CompileOptions`.
+        options: the target and what else there is: the fields of `CompileOptions`, which `sparsec.compile` takes as
+            arguments of its own.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -51,6 +56,9 @@ def compile(model: reader.Source, options: CompileOptions) -> Artifact:  # noqa:
     """
     compile_all = compile_one if is_fixed(options.shapes or {}) else compile_buckets(compile_one)
     return compile_all(model, options)
+
+
+compile = takes(CompileOptions)(compile_model)  # noqa: A001 - the name that users know from other compilers
 
 
 def compile_one(model: reader.Source, options: CompileOptions) -> Artifact:
@@ -72,7 +80,8 @@ def compile_one(model: reader.Source, options: CompileOptions) -> Artifact:
     outline = _outline(prepared.graph)
     artifact = Artifact.build(program, prepared.job.target, options.threads, outline, report.to_json(), options.codec)
     announce("verify")
-    report = replace(report, verification=_verified(model, artifact, options, options.backend, prepared.job))
+    report = replace(report, verification=_verified(
+        _basis(model, options, prepared.graph, prepared.job, prepared.passes), artifact, options, prepared.job))
     return replace(artifact, report=report.to_json())
 
 
@@ -98,7 +107,8 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
                 for stage, part in zip(stages, parts, strict=True)]
     artifact = Artifact.build(program(simplified.graph, stages, contents), job.target, options.threads,
                               _outline(simplified.graph), report.to_json(), options.codec)
-    compared = _verified(model, artifact, options, options.backend, job)
+    basis = _basis(model, options, simplified.graph, job, simplified.passes)
+    compared = _verified(basis, artifact, options, job)
     whole = replace(report, verification=compared).to_json()
     for part in parts:
         if part is not None:
@@ -130,18 +140,27 @@ def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...]]:
     return built.program.repeated(prepared.batch.parts), prepared.batch.layers(layers)
 
 
-def _verified(model: reader.Source, artifact: Artifact, options: CompileOptions, backend: Backend, job: Job,
+def _basis(model: reader.Source, options: CompileOptions, graph: ir.Model, job: Job,
+           passes: Sequence[Report]) -> Basis:
+    """What the outputs are judged by."""
+    widened = any(each.name == "widen" and each.modified for each in passes)
+    return basis_of(model, graph, fixed(options.shapes or {}), job.target,
+                    widened=widened)
+
+
+def _verified(basis: Basis, artifact: Artifact, options: CompileOptions, job: Job,
               ) -> Verification | Skipped | None:
     """The comparison with a reference; int8 is always compared, and no error is too large where it was not asked for.
 
     Inputs that number formats were chosen for are those that they are judged on.
     """
+    backend = options.backend
     if not options.verify and job.precision != "int8":
         return None
     if (absent := backend.missing()) is not None:
         return Skipped(f"here {absent}")
     calibrated = job.precision == "int8" or not backend.limited
-    return verify(model, artifact, lambda: execute(artifact, backend),
+    return verify(basis, artifact, lambda: execute(artifact, backend),
                   [] if job.real and calibrated else job.generated, job.real, job.limit if options.verify else None,
                   strict=options.verify)
 
@@ -156,9 +175,9 @@ def execute(artifact: Artifact, backend: Backend) -> Execute:
 
 
 def _refuse(outside: Sequence[Outside]) -> None:
-    listed = "\n  ".join(f"'{each.layer}': {each.reason}" for each in outside)
+    listed = "; ".join(f"'{each.layer}': {each.reason}" for each in outside)
     raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
-                                   f"strict to accept that:\n  {listed}")
+                                   f"strict to accept that: {listed}")
 
 
 def _outside(prepared: Prepared) -> list[Outside]:

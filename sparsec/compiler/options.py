@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
+from sparsec.artifact.manifest import MOST_THREADS
 from sparsec.backends.base import GOALS, Backend
 from sparsec.backends.job import Feeds, ProgramOptions
 from sparsec.backends.registry import backend_of
@@ -60,15 +61,15 @@ class CompileOptions(ProgramOptions):
         tune_seconds: what measuring may take in all.
         measure_on: "rpc://HOST:PORT/KEY" measures on the servers of a key behind TVM's RPC tracker, on all of them at
             once, instead of here; the target must be named, not "cpu".
-        precision: on CPUs the fewest bits that a layer may compute with, one of `PRECISIONS`, fp32 if not given; each
-            layer takes the fastest kernel that this allows. On GPUs what weights and activations are stored in: fp16,
-            or bf16 for values beyond 65504; sums are float32.
+        precision: on CPUs the fewest bits that a layer may compute with, fp32 if not given; every layer takes the best
+            kernel that this allows. On GPUs what weights and activations are stored in: fp16, or bf16 for values beyond
+            65504; sums are float32.
         project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
             report gives every layer's error.
         optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same
             kernels and stores every weight in its smallest format, but those of kernels on 8-bit integers; "size" takes
             the smallest kernels that are no slower than dense, too.
-        codec: how values are stored where formats are: a key of `sparsec.formats.CODECS`. A lossy one changes the
+        codec: how values are stored where formats are; `sparsec formats` lists the codecs. A lossy one changes the
             weights before anything is chosen.
         max_error: the largest error of an output relative to its largest magnitude; without it, the precision's and the
             codec's own; codecs of shared weights have none: the error is reported.
@@ -95,9 +96,10 @@ class CompileOptions(ProgramOptions):
     progress: Progress | None = field(default=None, metadata=HERE)
 
     def __post_init__(self) -> None:
+        self._check_types()
         backend, name = self.backend, self.resolved_target.name
-        if self.threads < 1:
-            raise UsageError(f"threads={self.threads}; give a number from 1 on")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"threads={self.threads}; give a number from 1 to {MOST_THREADS}")
         if self.precision is not None and self.precision not in backend.precisions:
             raise UsageError(f"precision='{self.precision}' on target '{name}'; choose one of "
                              f"{', '.join(backend.precisions)}")
@@ -112,6 +114,14 @@ class CompileOptions(ProgramOptions):
         if self.measure_on is not None and (self.tune == "off" or not backend.measures_elsewhere):
             raise UsageError(f"measure_on='{self.measure_on}' needs tune='measure' and a cpu target")
 
+    def _check_types(self) -> None:
+        """Refuse values of types that an option is not of, by its name."""
+        for name, kinds in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise UsageError(f"{name} is of type {type(value).__name__}; give "
+                                 f"{' or '.join(kind.__name__.replace('NoneType', 'None') for kind in kinds)}")
+
     def _check_storage(self, backend: Backend) -> None:
         """Refuse goals and codecs that there are not, alone or together or on the target."""
         optimize, codec = self.optimize, self.codec
@@ -124,6 +134,12 @@ class CompileOptions(ProgramOptions):
         if optimize not in backend.goals:
             raise UsageError(f"optimize='{optimize}' on target '{self.resolved_target.name}', which stores weights as "
                              f"its kernels read them; compile with optimize='{backend.goals[0]}'")
+
+    @property
+    def local(self) -> list[str]:
+        """The options given that belong to this machine."""
+        return [each.name for each in fields(self)
+                if each.metadata.get("here") and getattr(self, each.name) is not None]
 
     @property
     def resolved_target(self) -> Target:
@@ -140,11 +156,20 @@ class CompileOptions(ProgramOptions):
         """The precision, or the target's default."""
         return self.precision or next(iter(self.backend.precisions))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The options that do not belong to this machine, in JSON's types."""
         named = {each.name: getattr(self, each.name) for each in fields(self) if not each.metadata.get("here")}
         return {**named, "target": self.resolved_target.name,
                 "shapes": {name: list(shape) for name, shape in (self.shapes or {}).items()}}
+
+
+_NONE = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "target": (str, Target), "threads": (int,), "shapes": (Mapping, _NONE), "inputs": (Mapping, _NONE),
+    "tune_seconds": (int, float), "max_error": (int, float, _NONE), "measure_on": (str, _NONE),
+    "dump_ir": (str, Path, _NONE), "precision": (str, _NONE), "optimize": (str,), "codec": (str,), "tune": (str,),
+    "verify": (bool,), "strict": (bool,)}
+"""What types the values of options may have."""
 
 
 def are_carried(values: Mapping[str, Any]) -> bool:
@@ -173,6 +198,7 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Model, Options],
         first, *_ = own.parameters.values()
         call.__signature__ = own.replace(  # type: ignore[attr-defined]  # inspection and help read it
             parameters=[first, *taken.parameters.values()])
+        call.__doc__ = f"{inspect.getdoc(function)}\n\n{inspect.getdoc(options)}"
         return cast("Callable[Concatenate[Model, P], Result]", call)  # its first argument has a name, too
 
     return decorate

@@ -26,6 +26,7 @@ from sparsec.passes import (
     quantized,
     strip,
     turn,
+    widen,
 )
 from sparsec.passes.context import Context, Report
 
@@ -46,6 +47,7 @@ class Pass:
 
 
 PASSES: list[Pass] = [
+    Pass(widen.run, Phase.SIMPLIFY),
     Pass(quantized.run, Phase.SIMPLIFY),
     Pass(foreign.run, Phase.SIMPLIFY),
     Pass(contributed.run, Phase.SIMPLIFY),

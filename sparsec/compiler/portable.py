@@ -12,20 +12,21 @@ from typing import Any
 import onnx_ir as ir
 
 from sparsec.artifact.file import MOST_BUCKETS, Artifact
+from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import Program, TensorSpec
-from sparsec.compiler.options import CompileOptions, are_carried, takes
+from sparsec.compiler.options import CompileOptions, are_carried
 from sparsec.errors import ArtifactError
 from sparsec.graph import reader
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import buckets
+from sparsec.machine import cpus
 from sparsec.target import Target
 
-TARGET = Target("portable", "portable", vector_bits=0)
+TARGET = Target(PORTABLE, PORTABLE, vector_bits=0)
 LARGEST = 2**31 - 2**20
 """Bytes of weights: protobuf ends at 2 GiB."""
 
 
-@takes(CompileOptions)
 def pack(model: reader.Source, options: CompileOptions) -> Artifact:
     """The portable artifact of a model, which is compiled with these arguments of `sparsec.compile`.
 
@@ -45,7 +46,7 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
                             "compile it for a processor instead")
     program = Program(b"", "main", (), _specs(bound.inputs), _specs(bound.outputs))
     content: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
-    report: dict[str, Any] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None,
+    report: dict[str, object] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None,
                               "options": options.to_json()}
     return Artifact.build(program, TARGET, options.threads, content, report)
 
@@ -74,7 +75,8 @@ def build(artifact: Artifact, **options: Any) -> Artifact:
     carried = artifact.report.get("options")
     if not isinstance(carried, dict) or not are_carried(carried):
         raise ArtifactError("the portable artifact carries arguments that are none; pack the model again")
-    return compile_model(artifact.graph, **{"threads": artifact.manifest.threads, **carried, **options})
+    threads = min(artifact.manifest.threads, cpus.available())
+    return compile_model(artifact.graph, **{**carried, "threads": threads, **options})
 
 
 def _specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:

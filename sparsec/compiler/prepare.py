@@ -20,6 +20,7 @@ from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds, split_samples
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import fixed
+from sparsec.machine import tvm_compiler  # noqa: F401 - before backends import TVM by name
 from sparsec.passes.context import Context, Report
 
 MOST_SAMPLES = 16

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from sparsec.backends.base import LayerReport
 from sparsec.compiler.batches import Batch
+from sparsec.graph.steps import Steps
 from sparsec.passes.context import Report
 from sparsec.passes.strip import StripReport
 from sparsec.passes.strip import as_dict as strip_as_dict
@@ -39,6 +39,8 @@ class Verification:
         tolerance: the largest error allowed, None without a limit.
         relative_error: by output, its largest error relative to its largest magnitude.
         same_class: by output that holds scores of classes, the share of rows whose highest is the same.
+        steps: of a quantised model, the comparison of its tensors in steps, or why there was none.
+        widened: whether the reference computed a model of 16-bit floats in float32.
 
     """
 
@@ -47,6 +49,8 @@ class Verification:
     tolerance: float | None
     relative_error: Mapping[str, float]
     same_class: Mapping[str, float]
+    steps: Steps | str | None = None
+    widened: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,7 @@ class CompileReport:
     passes: tuple[Report, ...]
     verification: Verification | Skipped | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The report in JSON's types."""
         strip = next((each for each in self.passes if isinstance(each, StripReport)), None)
         return {"precision": self.precision, "optimize": self.optimize, "codec": self.codec, "rates": self.rates,
@@ -84,13 +88,13 @@ class CompileReport:
                 "strip": strip and strip_as_dict(strip)}
 
 
-def _layer(row: LayerReport) -> dict[str, Any]:
+def _layer(row: LayerReport) -> dict[str, object]:
     """A layer's row; the error of projecting stands only where there was projected."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()
             if name != "projection_error" or value is not None}
 
 
-def _pass(report: Report) -> dict[str, Any]:
+def _pass(report: Report) -> dict[str, object]:
     """What all passes tell; the strip pass tells more under a key of its own."""
     return {"name": report.name, "modified": report.modified, "counts": dict(report.counts),
             "notes": [asdict(note) for note in report.notes]}

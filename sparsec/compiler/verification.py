@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import onnx_ir as ir
 
 from sparsec.artifact.file import Artifact
 from sparsec.backends.base import Execute
 from sparsec.backends.job import Feeds
+from sparsec.compiler.pipeline import run_passes
 from sparsec.compiler.report import Skipped, Verification
 from sparsec.errors import InputError, VerificationError
+from sparsec.graph import reader
 from sparsec.graph.references import Comparison, Model, compare_with_references
-from sparsec.target import machine_features
+from sparsec.graph.steps import Steps, compare_steps, has_integers
+from sparsec.passes.context import Context
+from sparsec.passes.widen import widen
+from sparsec.target import Target, machine_features
 
 CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2, "int8": 5e-2}
 """The largest error of an output that storing weights in fewer bits may cause."""
@@ -26,9 +33,61 @@ def tolerance(error: float, codec: str) -> float | None:
     return None if codec not in CODEC_ERRORS else max(error, CODEC_ERRORS[codec])
 
 
-def verify(model: Model, artifact: Artifact, execute: Callable[[], Execute], random: Sequence[Feeds],
+QUANTISED_ERROR = 5e-2
+"""The largest error of an output of a quantised model, where steps of rounding in between are checked by themselves."""
+HALF_ERRORS = {ir.DataType.FLOAT16: 1e-3, ir.DataType.BFLOAT16: 8e-3}
+"""The largest error that rounding an output to 16 bits may cause: one unit in the last place."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the outputs of a model are judged by.
+
+    Attributes:
+        source: the model that references execute: the one given, or that with its 16-bit floats widened to float32.
+        half: the types of its inputs and outputs where these are 16-bit floats, by name.
+        graph: after all passes but strip, where it has operators on integers, to be compared step by step.
+
+    """
+
+    source: Model
+    half: Mapping[str, ir.DataType] = field(default_factory=dict)
+    graph: ir.Model | None = None
+
+    def tolerance(self, limit: float | None) -> float | None:
+        """The largest error of an output, given that of the precision that the model is compiled for."""
+        if limit is None:
+            return None
+        halves = max((HALF_ERRORS[each] for each in self.half.values()), default=0.0)
+        return max(limit, QUANTISED_ERROR if self.graph is not None else 0.0) + halves
+
+    def feeds(self, feeds: Feeds) -> Feeds:
+        """Inputs as the source takes them."""
+        return {name: array.astype(np.float32) if name in self.half else array for name, array in feeds.items()}
+
+
+def basis_of(model: Model, graph: ir.Model, shapes: Mapping[str, Sequence[int]], target: Target, *,
+             widened: bool) -> Basis:
+    """What a model is judged by, from the model, its graph after all passes, and whether these have widened it."""
+    compared = None
+    if has_integers(graph):
+        compared = reader.load(model, shapes=shapes)
+        run_passes(compared, Context(target, strict_ieee=True))  # so nothing is stripped: tensors keep their shapes
+    if not widened:
+        return Basis(model, graph=compared)
+    given = reader.load(model, shapes=shapes)
+    half = {value.name or "": value.dtype for value in (*given.graph.inputs, *given.graph.outputs)
+            if value.dtype in HALF_ERRORS and value.dtype is not None}
+    widen(given)
+    return Basis(ir.to_proto(given), half, compared)
+
+
+def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], random: Sequence[Feeds],
            real: Sequence[Feeds], limit: float | None, *, strict: bool = True) -> Verification | Skipped:
     """Compare an artifact's outputs with a reference's on random and, where `strict` without fail, on real inputs.
+
+    Models of 16-bit floats are judged by their float32 evaluation. Of quantised models, every operator on integers is
+    compared with the file's tensors first.
 
     Returns:
         The errors, or why there was nothing to compare: random inputs need not be any that the model takes.
@@ -40,12 +99,14 @@ def verify(model: Model, artifact: Artifact, execute: Callable[[], Execute], ran
     """
     if missing := sorted(set(artifact.manifest.features) - machine_features()):
         return Skipped(f"this machine lacks {', '.join(missing)}")
+    limit = basis.tolerance(limit)
+    steps = _steps(basis, (*random, *real)[0], refuse=limit is not None)
     answer, names = execute(), [spec.name for spec in artifact.manifest.outputs]
     compared: list[Comparison] = []
     reason = ""
     for each, is_real in [*((each, False) for each in random), *((each, True) for each in real)]:
         try:
-            comparison = compare_with_references(model, each, answer(each), names, limit)
+            comparison = compare_with_references(basis.source, basis.feeds(each), answer(each), names, limit)
         except InputError as error:
             if is_real:
                 raise
@@ -59,7 +120,19 @@ def verify(model: Model, artifact: Artifact, execute: Callable[[], Execute], ran
             reason = comparison
     if not compared:
         return Skipped(f"{reason}; give inputs that the model takes to compare on those")
-    return _summary(names, compared, limit)
+    return replace(_summary(names, compared, limit), steps=steps, widened=bool(basis.half))
+
+
+def _steps(basis: Basis, feeds: Feeds, *, refuse: bool) -> Steps | str | None:
+    """The comparison of operators on integers; a VerificationError where one is further off than a step."""
+    if basis.graph is None:
+        return None
+    steps = compare_steps(basis.source, basis.graph, basis.feeds(feeds))
+    if isinstance(steps, Steps) and steps.further and refuse:
+        name, worst = max(steps.further.items(), key=lambda item: item[1])
+        raise VerificationError(f"{len(steps.further)} quantised tensor(s) are not what onnxruntime computes from the "
+                                f"same inputs, '{name}' by {worst:g}; report a defect, or compile without verification")
+    return steps
 
 
 def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float | None) -> Verification:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import secrets
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sparsec import files
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS, Machine, Rates
 from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
@@ -56,14 +55,10 @@ def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
     """
     path = path or default_path()
     entries = {name: asdict(each) for name, each in (_read(path) | {key(threads): machine}).items()}
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.write(path, json.dumps(entries, indent=1).encode() + b"\n")
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise CalibrationError(f"the calibration {path} cannot be written: {error.strerror}") from error
     return path
 
@@ -74,10 +69,10 @@ def machine_of(rates: Mapping[str, float]) -> Machine:
 
 
 def _read(path: Path) -> dict[str, Machine]:
-    try:
-        return {name: _machine(entry) for name, entry in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (FileNotFoundError, NotADirectoryError):
+    if not files.is_own(path):
         return {}
+    try:
+        return {name: _machine(entry) for name, entry in json.loads(files.read_regular(path)).items()}
     except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
         warnings.warn(f"the calibration {path} cannot be read ({error}) and is ignored; "
                       "`sparsec calibrate` writes it anew", stacklevel=3)

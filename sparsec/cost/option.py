@@ -100,7 +100,7 @@ class Option:
         params: the kernel's parameters.
         nbytes: bytes of the stored weight.
         work: what a run does, a `Work` or a `GpuWork`.
-        codec: how values are stored, a key of `formats.CODECS`; empty where the precision says it.
+        codec: how values are stored, a key of `formats.CODECS`; empty: as the model, or a GPU's precision, has them.
         family: the kernel family, a key of the target's table; empty for what is no kernel.
 
     """

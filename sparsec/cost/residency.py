@@ -52,6 +52,6 @@ def nbytes(value: ir.Value) -> int:
     """The bytes of an activation in its layout."""
     layout = layout_of(value)
     if not isinstance(layout, Plain):
-        return 4 * int(layout.size)
+        return int(np.dtype(layout.dtype).itemsize) * int(layout.size)
     itemsize = value.dtype.itemsize if value.dtype is not None else 4
     return math.ceil(math.prod(static_shape(value) or (0,)) * itemsize)

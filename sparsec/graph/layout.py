@@ -1,4 +1,4 @@
-"""Physical layouts of activations on the CPU: how a logical ONNX tensor lies in one flat float32 buffer.
+"""Physical layouts of activations on the CPU: how a logical ONNX tensor lies in one flat buffer.
 
 A layout changes where a value is stored, never what it is: the graph's tensors keep their logical ONNX shapes in every
 layout, and `sparsec::Reformat` is the identity. `Plain` is ONNX's own row-major order.
@@ -39,6 +39,9 @@ class PaddedFlat:
         lanes: vector width in floats; origin and channel stride are multiples of it.
         clean: whether the padding holds zeros; if not, it holds anything.
         sequence: the images are sequences: of height 1, and without padding above and below.
+        dtype: of an element: float32, or uint8 for codes of a quantised tensor, where what is counted in floats below
+            is counted in codes; those of int8 lie 128 larger.
+        padding: the code in clean padding.
 
     """
 
@@ -51,6 +54,8 @@ class PaddedFlat:
     lanes: int
     clean: bool = True
     sequence: bool = False
+    dtype: str = "float32"
+    padding: int = 0
 
     @property
     def row_pad(self) -> int:
@@ -182,13 +187,15 @@ class Tiled:
     """Tokens x features, features first in tiles of `width` tokens, for transformers and batched MatMul.
 
     Feature f of token t of sequence b lies at `((b * tiles + t // width) * features + f) * width + t % width`.
-    A sequence whose length is no multiple of `width` is padded with tokens that hold anything.
+    A sequence whose length is no multiple of `width` is padded with tokens that hold anything. `dtype` is as in
+    `PaddedFlat`.
     """
 
     batch: int
     tokens: int
     features: int
     width: int
+    dtype: str = "float32"
 
     @property
     def tiles(self) -> int:

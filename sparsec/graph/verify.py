@@ -10,12 +10,13 @@ import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
 from sparsec.errors import ModelError
-from sparsec.graph import operators
+from sparsec.graph import operators, scales
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import Declared, static_shape
 
-SAME_SHAPE = {"Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "Erf", "Exp", "Floor", "Identity", "Log", "Neg", "Not",
-              "Reciprocal", "Relu", "Round", "Sigmoid", "Sin", "Softmax", "Sqrt", "Tanh"}
+SAME_SHAPE = {"Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "Erf", "Exp", "Floor", "GroupNormalization", "Identity",
+              "Log", "MeanVarianceNormalization", "Neg", "Not", "Reciprocal", "Relu", "Round", "Sigmoid", "Sin",
+              "Softmax", "Sqrt", "Tanh"}
 """Operators whose output has the shape of their first input."""
 
 WEIGHT_POSITIONS = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "DeformConv": 1, "QLinearConv": 3}
@@ -35,6 +36,8 @@ def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None
     infer_leniently = ShapeInferencePass(strict_mode=False)
     with quiet():
         infer_leniently(model)
+        while _carry_over(model):
+            infer_leniently(model)
         lost = [(node, value) for node in model.graph.all_nodes() for value in node.outputs if value.shape is None]
         known = {value: shape for value, shape in (declared or {}).items() if _fills_in(shape, value.shape)}
         if known:
@@ -42,6 +45,17 @@ def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None
             infer_leniently(model)
     if any(value.shape is None or not _may_fail(node, model.graph.opset_imports) for node, value in lost):
         _check_by_onnx(model, where, strictly=True)
+
+
+def _carry_over(model: ir.Model) -> bool:
+    """Give outputs the shape of their input where ONNX, which defines no inference for the operator, left it open."""
+    found = False
+    for node in model.graph.all_nodes():
+        x, y = node.inputs[0] if node.inputs else None, node.outputs[0] if node.outputs else None
+        if (node.op_type in SAME_SHAPE and node.domain == "" and x is not None and y is not None
+                and y.shape is None and x.shape is not None):
+            y.shape, y.type, found = x.shape, y.type or x.type, True
+    return found
 
 
 def _fills_in(declared: ir.Shape, inferred: ir.Shape | None) -> bool:
@@ -94,6 +108,8 @@ def check(model: ir.Model, where: str) -> None:
                 _check_groups(node)
             elif node.domain == "" and node.op_type == "PRelu":
                 _check_slope(node)
+            if (node.domain, node.op_type) in scales.CHECKS:
+                scales.CHECKS[node.domain, node.op_type](node)
         except ValueError as error:
             raise ModelError(f"{where}: node '{node.name}' ({node.op_type}): {error}") from error
 

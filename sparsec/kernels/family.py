@@ -52,7 +52,7 @@ class WeightedProduct:
         return self.nonzeros / max(1, self.weight.size)
 
 
-Layer = TypeVar("Layer", bound=WeightedProduct)
+Product = TypeVar("Product", bound=WeightedProduct)
 Params = TypeVar("Params")
 Hardware = TypeVar("Hardware")
 
@@ -63,7 +63,7 @@ def accepts(_layer: object, _hardware: object) -> str | None:
 
 
 @dataclass(frozen=True)
-class Family(Generic[Layer, Params, Hardware]):
+class Family(Generic[Product, Params, Hardware]):
     """A kernel family. `Hardware` is what its kernels may assume: an `Isa`, or the architectures of GPUs.
 
     Attributes:
@@ -83,16 +83,20 @@ class Family(Generic[Layer, Params, Hardware]):
     """
 
     name: str
-    layer: type[Layer]
+    layer: type[Product]
     formats: tuple[str, ...]
     precision: str
-    candidates: Callable[[Layer, Target, Hardware, str], Iterable[Option]]
+    candidates: Callable[[Product, Target, Hardware, str], Iterable[Option]]
     recipe: Callable[[Params], Recipe]
     build: Callable[[Params, Hardware], Any]
     reference: Callable[[np.ndarray, np.ndarray, Params], np.ndarray]
-    reject: Callable[[Layer, Hardware], str | None] = accepts
+    reject: Callable[[Product, Hardware], str | None] = accepts
 
-    def offers(self, layer: Layer, target: Target, hardware: Hardware, precision: str) -> list[Option] | str:
+    def is_exact(self, option: Option) -> bool:
+        """Whether an option multiplies the numbers that the layer has, and not rounded ones."""
+        return self.precision in ("", "fp32") and option.codec in ("", "f32")
+
+    def offers(self, layer: Product, target: Target, hardware: Hardware, precision: str) -> list[Option] | str:
         """The options for a layer, or the reason why there are none."""
         if self.precision and not allows(precision, self.precision):
             return f"it computes in {self.precision}, here {precision} is asked for"

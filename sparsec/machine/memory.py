@@ -46,8 +46,26 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
     return memory[start:start + nbytes].view(dtype).reshape(shape)
 
 
+def element_type(name: str) -> np.dtype[Any]:
+    """Numpy's element type of a name, those that ml_dtypes adds included."""
+    try:
+        return np.dtype(name)
+    except TypeError:
+        import ml_dtypes
+
+        added: type[Any] = getattr(ml_dtypes, name)
+        return np.dtype(added)
+
+
+def carrier(name: str) -> str:
+    """The element type that programs take and give in place of one: of the same bits where DLPack has no such type."""
+    dtype = element_type(name)
+    return f"uint{8 * dtype.itemsize}" if dtype.kind == "V" else name
+
+
 def _share(array: np.ndarray) -> Any:
     """The array as TVM sees it, copied where it is not aligned."""
+    array = array.view(carrier(array.dtype.name))
     if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
         copy = aligned(array.shape, array.dtype)
         copy[...] = array

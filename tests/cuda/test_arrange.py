@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsec.backends.cuda import arrange
+from sparsec.kernels.cuda import arrange
 
 SIZES = st.tuples(st.integers(1, 9), st.integers(1, 6), st.integers(0, 2**32 - 1))
 

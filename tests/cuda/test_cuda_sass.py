@@ -2,47 +2,58 @@
 limits. Needs nvcc (and cuobjdump where instructions are counted), but no GPU.
 """
 
+import itertools
+from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import pytest
 
-from sparsec.kernels.cuda import attention, bitmap, mma_dense, mma_sp, rest, tiles
+from sparsec.kernels.cuda import attention, tiles
 from sparsec.kernels.cuda.attention_params import AttentionParams, tiled
-from sparsec.kernels.cuda.params import MmaParams, Tile
-from sparsec.kernels.cuda.rest import RestParams
+from sparsec.kernels.cuda.families import FAMILIES
+from sparsec.kernels.cuda.params import MmaParams
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.projection import Projection
+from tests.support.cuda.products import telling_weight
 from tests.support.cuda.sass import check_limits, instructions, needs_cuobjdump, needs_nvcc
 
 pytestmark = needs_nvcc
 
-FAMILIES = {"sparse": mma_sp, "dense": mma_dense}
 FINISH = Epilogue("gelu_erf", residual=True)
+SIZES = 512, 4096, 4096  # outputs, columns, inputs: enough stages that their loop is not unrolled
+
+
+def products():
+    """Every tile of every family once, and the largest that runs on every other architecture, dtypes in turn."""
+    for family in FAMILIES.values():
+        first, *others = [family.only] if family.only else tiles.LIMITS
+        for tile in family.tiles:
+            yield family, MmaParams(*SIZES, tile, epilogue=FINISH), first
+        for architecture, (dtype, depth) in itertools.product(others, {"bfloat16": 1, "int8": 2}.items()):
+            offers = (MmaParams(*SIZES, replace(tile, depth=depth * tile.depth), dtype) for tile in family.tiles)
+            yield from [(family, p, architecture) for p in offers if fits(family, p, architecture)][:1]
+
+
+def fits(family, p, architecture):
+    if family.refuses(p) is not None:
+        return False
+    small = parameters(family, replace(p, m=64, k=512))  # in which a stage takes the same
+    return tiles.reject(family.shared_bytes(small), architecture) is None
+
+
+@cache
+def parameters(family, p):
+    return family.params(telling_weight(family, p), p)
 
 
 @cache
 def built(family, p):
-    return FAMILIES[family].build(p)
-
-
-def products():
-    """Every tile once, epilogues, layouts and dtypes in turn; every architecture for the largest that it runs."""
-    for family, module in FAMILIES.items():
-        for number, tile in enumerate(tiles.TILES):
-            p = MmaParams(4096, 4096, 4096, tile, layout=("nk", "kn")[number % 2], epilogue=FINISH)
-            yield family, p, "sm_80"
-        for architecture in ("sm_86", "sm_89", "sm_90"):
-            for dtype in ("bfloat16", "int8"):
-                fitting = [p for p in (MmaParams(4096, 4096, 4096, tile, dtype)
-                                       for tile in tiles.candidates(4096, 1 if dtype == "int8" else 2))
-                           if tiles.reject(module.shared_bytes(p), architecture) is None]
-                yield family, fitting[0], architecture
+    return family.build(parameters(family, p), ())
 
 
 def named(family, p, architecture):
     t = p.tile
-    name = f"{family}-{architecture}-{p.dtype}-{t.rows}x{t.columns}x{t.depth}x{t.stages}"
+    name = f"{family.name}-{architecture}-{p.dtype}-{t.rows}x{t.columns}x{t.depth}x{t.stages}"
     return pytest.param(family, p, architecture, id=name)
 
 
@@ -51,44 +62,22 @@ PRODUCTS = [named(*product) for product in products()]
 
 @pytest.mark.parametrize(("family", "p", "architecture"), PRODUCTS)
 def test_kernels_stay_within_limits(family, p, architecture):
-    function = built(family, p)
-    check_limits(function, p.tile.threads, FAMILIES[family].shared_bytes(p), architecture)
+    check_limits(built(family, p), p.tile.threads, family.shared_bytes(parameters(family, p)), architecture)
 
 
 @needs_cuobjdump
 @pytest.mark.parametrize(("family", "p", "architecture"), PRODUCTS[::3])
 def test_kernels_are_tensor_instructions(family, p, architecture):
-    unit = "IMMA" if p.dtype == "int8" else "HMMA"
-    steps = p.tile_steps * p.tile.row_blocks * p.tile.column_blocks
+    unit = "HGMMA" if family.only else "IMMA" if p.dtype == "int8" else "HMMA"
     sparse = instructions(built(family, p), architecture, f"{unit}.SP")
-    every = instructions(built(family, p), architecture, unit)
-    if family == "sparse":
-        assert (sparse, every) == (steps, steps)
+    dense = instructions(built(family, p), architecture, unit) - sparse
+    blocks = 1 if family.only else p.tile.row_blocks * p.tile.column_blocks
+    steps = p.tile_steps * blocks * (2 + p.k_tiles % 2 if family.only else 1)  # copies of the loop's body
+    if family.sparse:
+        assert sparse == steps
+        assert dense in (0, blocks)  # of what 2:4 leaves over
     else:
-        assert (sparse, every) == (0, 2 * steps)
-
-
-@pytest.mark.parametrize("architecture", tiles.LIMITS)
-def test_the_bitmap_kernel_stays_within_limits(architecture):
-    weight = np.random.default_rng(0).random((256, 1024)) < 0.5
-    params = bitmap.params(weight.astype(np.float16), MmaParams(256, 16, 1024, Tile(64, 16, 128, (4, 1), 4)))
-    check_limits(bitmap.build(params), 128, bitmap.shared_bytes(params), architecture)
-
-
-@pytest.mark.parametrize(("tile", "architecture"), [(tile, "sm_80") for tile in tiles.TILES[::2]]
-                         + [(tiles.TILES[6], arch) for arch in ("sm_86", "sm_89", "sm_90")], ids=str)
-def test_kernels_with_a_rest_stay_within_limits(tile, architecture):
-    params = RestParams(MmaParams(4096, 4096, 4096, tile, epilogue=FINISH), capacity=16)
-    check_limits(rest.build(params), tile.threads, rest.shared_bytes(params), architecture)
-
-
-@needs_cuobjdump
-def test_a_rest_is_a_product_of_tensor_cores_for_every_block():
-    tile = tiles.TILES[6]
-    params = RestParams(MmaParams(4096, 4096, 4096, tile), capacity=16)
-    blocks = tile.row_blocks * tile.column_blocks
-    assert instructions(rest.build(params), "sm_80", "HMMA.SP") == tile.depth // 32 * blocks
-    assert instructions(rest.build(params), "sm_80", "HMMA.1688") == blocks
+        assert (sparse, dense) == (0, 2 * steps)
 
 
 def attentions():

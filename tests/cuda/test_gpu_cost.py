@@ -3,18 +3,24 @@
 import numpy as np
 import pytest
 
-from sparsec.backends.cuda.arrange import project
-from sparsec.backends.cuda.products import Layer, options
+from sparsec.backends.cuda.products import options
 from sparsec.cost.gpu import DEVICES
 from sparsec.cost.plan import choose
+from sparsec.kernels.cuda.arrange import project
+from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.target import resolve
 
 RNG = np.random.default_rng(0)
 SIZE = 1536
 
 
+def target(*archs):
+    return resolve("cuda-" + "+".join(arch.replace("_", "") for arch in archs))
+
+
 def best(weight, columns, arch, wanted=""):
-    offers, refused = options(Layer(weight, np.zeros(len(weight)), columns, Epilogue()), (arch,), "float16")
+    offers, refused = options(GpuProduct(weight, np.zeros(len(weight)), columns, Epilogue()), target(arch), "fp16")
     choice = choose("layer", [offer for offer in offers if offer.format.startswith(wanted)], machine=DEVICES[arch])
     return choice.winner, refused
 
@@ -58,7 +64,7 @@ ARRANGED = {"nm 2:4": 4, "nm 4:6": 6, "nm 6:8": 8, "dense": 2}
 def test_every_packing_is_served_by_single_warps_and_by_warp_groups(form):
     weight = np.ones((64, 4, ARRANGED[form]), np.float32)
     weight[..., 2:][..., -2:] = 0
-    offers, refused = options(Layer(weight.reshape(64, -1), np.zeros(64), 64, Epilogue()), ("sm_90",), "bfloat16")
+    offers, refused = options(GpuProduct(weight.reshape(64, -1), np.zeros(64), 64, Epilogue()), target("sm_90"), "bf16")
     kernels = {offer.kernel for offer in offers if offer.format == form}
     assert kernels in ({"mma", "wgmma"}, {"mma.sp", "wgmma.sp"})
     assert "wgmma" not in refused
@@ -66,7 +72,7 @@ def test_every_packing_is_served_by_single_warps_and_by_warp_groups(form):
 
 @pytest.mark.parametrize("archs", [("sm_80",), ("sm_80", "sm_90")])
 def test_warp_groups_are_for_one_architecture(weights, archs):
-    offers, refused = options(Layer(weights["2:4"], np.zeros(SIZE), 4096, Epilogue()), archs, "float16")
+    offers, refused = options(GpuProduct(weights["2:4"], np.zeros(SIZE), 4096, Epilogue()), target(*archs), "fp16")
     assert {offer.kernel for offer in offers} == {"mma", "mma.sp"}
     assert ("compile with --target cuda-sm90" in refused.get("wgmma", "")) == ("sm_90" in archs)
 

@@ -6,28 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsec.errors import FormatError
-from sparsec.kernels.cuda import fragments, metadata, mma_dense, mma_sp
-from sparsec.kernels.cuda.params import MmaParams, Tile
-from tests.support.cuda.products import DTYPES, two_of_four
+from sparsec.kernels.cuda import fragments, metadata
+from sparsec.kernels.cuda.params import MmaParams
+from tests.support.cuda.products import SMALL, weight_of
 
-TILE = Tile(64, 32, 128, (2, 1), 3)
 SHAPES = {"m": st.integers(1, 70), "k": st.integers(1, 40).map(lambda groups: 4 * groups), "seed": st.integers(0, 9)}
-
-
-@given(**SHAPES, dtype=st.sampled_from(["float16", "bfloat16", "int8"]))
-@pytest.mark.parametrize("family", [mma_sp, mma_dense], ids=["sparse", "dense"])
-def test_unpack_inverts_pack(family, m, k, seed, dtype):
-    weight = two_of_four(np.random.default_rng(seed), m, k, DTYPES[dtype])
-    p = MmaParams(m, 8, k, TILE, dtype)
-    arrays = family.pack(weight, p)
-    np.testing.assert_array_equal(family.unpack(arrays, p), weight)
-    assert {name: array.size for name, array in arrays.items()}.items() <= {
-        name: length for name, (length, _) in family.arguments(p).items()}.items()
 
 
 @given(**SHAPES)
 def test_positions_rise_within_a_group(m, k, seed):
-    weight = two_of_four(np.random.default_rng(seed), m, k)
+    weight = weight_of(np.random.default_rng(seed), MmaParams(m, 1, k, SMALL), "2:4")
     values, positions = metadata.compress(weight)
     assert (positions[:, 0::2] < positions[:, 1::2]).all()
     np.testing.assert_array_equal(metadata.expand(values, positions), weight)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparsec.kernels.cpu.images import stem
-from sparsec.kernels.cpu.images.stem import StemParams
+from sparsec.kernels.cpu.images.stem import StemParams, register_block
 from sparsec.kernels.emit.epilogue import Epilogue
 from tests.support.padded import assert_same, padded, run_guarded
 from tests.support.targets import TARGETS, isa
@@ -31,11 +31,12 @@ def test_convolution(case, pad, threads, target):
     size = [(extent + pads - k) // s + 1 for extent, pads, k, s in
             zip(shape[2:], (top + bottom, left + right), kernel, strides, strict=True)]
     goal = padded((shape[0], outputs, *size), pad, isa(target).lanes, clean=pad > 0)
-    params = StemParams(shape, goal, kernel, strides, (top, left), Epilogue("relu"))
+    features = isa(target, threads)
+    block = register_block(goal, features)
+    params = StemParams(shape, goal, kernel, block, strides, (top, left), Epilogue("relu"))
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((outputs, shape[1], *kernel)).astype(np.float32)
     bias, x = rng.standard_normal(outputs).astype(np.float32), rng.standard_normal(shape).astype(np.float32).ravel()
-    features = isa(target, threads)
     func = stem.build(params, features)
-    result = run_guarded(func, target, stem.pack(weight, params, features), bias, x, out=goal.size)
-    assert_same(result, stem.reference(weight, bias, x, params), tolerance=1e-4)
+    result = run_guarded(func, target, *stem.pack(weight, params).values(), bias, x, out=goal.size)
+    assert_same(result, stem.convolved(weight, bias, x, params), tolerance=1e-4)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 import sparsec
 from sparsec.artifact.file import Artifact
+from sparsec.bench.feeds import random_inputs
 from sparsec.cli import app
 from sparsec.compiler.batches import MOST_SHARES, shares
 from sparsec.cost.calibration import keep
@@ -108,6 +109,12 @@ def test_a_batch_whose_rows_meet_runs_at_once_and_says_why():
 def test_a_second_compilation_need_not_time_again(tmp_path):
     reports = [sparsec.compile(MODEL, tune="measure").report["batch"] for _ in range(2)]
     assert reports[0] == reports[1]
+
+
+def test_random_inputs_are_for_all_rows():
+    artifact = sparsec.compile(network(), tune="off")
+    assert artifact.manifest.parts > 1
+    assert {name: array.shape for name, array in random_inputs(artifact).items()} == {"x": (ROWS, 16, 32, 32)}
 
 
 def test_the_summary_says_how_rows_run(tmp_path):

@@ -5,9 +5,8 @@ import json
 import pytest
 
 from sparsec.bench.formats import SWEPT, linear_layer, regret, time_model
-from sparsec.cost.calibration import Calibration
-from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.formats import FORMATS
+from sparsec.kernels.cpu import products, rows
 from sparsec.target import resolve
 from tests.support.cli import sparsec, write_model
 
@@ -54,10 +53,9 @@ def test_wrong_requests_are_refused(folder):
 
 
 def test_rows_decide_the_kernels_family():
-    cpu, rates = resolve("cpu"), Calibration(DEFAULT_MACHINE, "")
-    few, many = (time_model(linear_layer(64, 64, rows, 0.9), cpu, calibration=rates)[0]["formats"] for rows in (1, 64))
-    assert {form["kernel"].split("/")[0] for form in few} <= {"well", "csr", "gemv", "nm", "bitmap"}
-    assert {form["kernel"].split("/")[0] for form in many} <= {"spmm", "gemm"}
+    few, many = (time_model(linear_layer(64, 64, count, 0.9), resolve("cpu"))[0]["formats"] for count in (1, 64))
+    for forms, families in ((few, rows.FAMILIES), (many, products.FAMILIES)):
+        assert {form["kernel"].split("/")[0] for form in forms} <= {name.split("/")[0] for name in families}
     assert {name.split()[0] for name in FORMATS} >= {form["format"].split()[0] for form in few}
 
 

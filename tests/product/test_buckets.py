@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 import sparsec
 from sparsec.cli import app
 from sparsec.compiler import portable
+from sparsec.compiler.options import CompileOptions
 from sparsec.errors import InputError, ShapeError, UsageError
 from sparsec.graph.compare import run_onnxruntime
 from sparsec.graph.reader import load
@@ -60,7 +61,8 @@ def test_buckets_share_weights_in_the_file_and_in_memory(artifact):
     assert len(artifact.weights) < 3 * len(single.weights)
     session = sparsec.InferenceSession(artifact)
     session.run(None, {"x": rows(2)})
-    assert session._constants == session._sessions[(2, 64),]._constants
+    assert session._sessions[(2, 64),]._shared is session._shared
+    assert set(session._shared) == set(first.manifest.constants)
 
 
 def test_a_symbol_has_one_size_and_the_others_all_combinations():
@@ -95,13 +97,13 @@ def test_an_accelerator_takes_one_size():
 
 
 def test_a_portable_artifact_keeps_its_buckets_and_arguments(tmp_path):
-    packed = portable.pack(ROWS, shapes={"x": ("1/3", 64)}, precision="bf16", tune="off")
+    packed = portable.pack(ROWS, CompileOptions(shapes={"x": ("1/3", 64)}, precision="bf16", tune="off"))
     packed.save(tmp_path / "p.sparsec")
     built = portable.build(sparsec.Artifact.load(tmp_path / "p.sparsec"))
     assert [bucket.report["precision"] for bucket in built.buckets] == ["bf16", "bf16"]
     assert portable.build(packed, precision="fp32").report["precision"] == "fp32"
     with pytest.raises(UsageError, match="precision='fp3'"):
-        portable.pack(ROWS, shapes={"x": (1, 64)}, precision="fp3")
+        portable.pack(ROWS, CompileOptions(shapes={"x": (1, 64)}, precision="fp3"))
 
 
 def test_the_commands_show_buckets(tmp_path, monkeypatch):

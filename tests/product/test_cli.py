@@ -53,6 +53,17 @@ def test_run_writes_what_onnxruntime_answers(folder, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("given", ["nothing", "x.npz", "x.npy"])
+def test_run_takes_arrays_in_every_form(folder, tmp_path, given):
+    x = np.ones((1, 64), np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    np.save(tmp_path / "x.npy", x)
+    text = sparsec("run", folder / "model.sparsec", "-o", tmp_path / "y.npz",
+                   *(() if given == "nothing" else ("--input", tmp_path / given)))
+    assert ("inputs are random" in text) == (given == "nothing")
+    assert np.load(tmp_path / "y.npz")["y"].shape == (1, 10)
+
+
 @pytest.mark.parametrize("file", ["model.onnx", "model.sparsec"])
 def test_bench_times_every_engine(folder, tmp_path, file):
     sparsec("bench", folder / file, "--seconds", "0.05", "--json", tmp_path / "bench.json")

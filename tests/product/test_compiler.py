@@ -1,5 +1,8 @@
 """`compile`: the steps, their promises, and what ends them."""
 
+import inspect
+from dataclasses import fields
+
 import numpy as np
 import onnx
 import onnx.parser
@@ -7,7 +10,10 @@ import pytest
 from onnx import numpy_helper
 
 import sparsec
+from sparsec.cli.compile import FLAGS
+from sparsec.cli.flags import described
 from sparsec.compiler import compile as compiler
+from sparsec.compiler.options import CompileOptions
 from sparsec.cost.option import PRECISIONS
 from sparsec.errors import UnsupportedOperatorError, UsageError, VerificationError
 from sparsec.kernels.emit.isa import isa_of
@@ -164,3 +170,12 @@ def test_8_bit_integers_are_judged_without_verification():
     assert report["relative_error"]["y"] < PRECISIONS["int8"]
     assert 0.9 <= report["same_class"]["y"] <= 1
 
+
+
+def test_every_option_is_described_typed_and_has_a_flag():
+    names = [each.name for each in fields(CompileOptions)]
+    assert set(names) == set(described(CompileOptions)) == {*FLAGS, "progress"}
+    taken = inspect.signature(CompileOptions).parameters
+    assert list(inspect.signature(sparsec.compile).parameters) == ["model", *taken]
+    with pytest.raises(TypeError, match="speed"):
+        sparsec.compile(LINEAR, speed="fast")

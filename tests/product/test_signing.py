@@ -69,7 +69,7 @@ def test_a_key_that_cannot_sign_is_refused_before_compiling(signed, key):
 
 def test_another_artifact_under_the_signature_is_refused(signed, tmp_path):
     path = tmp_path / "m.sparsec"
-    portable.pack(MODEL, threads=2).save(path)
+    portable.pack(MODEL, CompileOptions(threads=2)).save(path)
     with pytest.raises(SignatureError, match="a signature is required"):
         sparsec.Artifact.load(path, require_signature=signed / "owner.pub")
     (tmp_path / "m.sparsec.sig").write_bytes((signed / "m.sparsec.sig").read_bytes())

@@ -1,10 +1,12 @@
 """The instruction sets that kernel tests run on, and what every one of those tests needs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tvm
 
-from sparsec.backends.cpu.build import llvm_target
+from sparsec.backends.cpu.build import settings
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import machine_features, resolve
 
@@ -20,6 +22,20 @@ def runnable(*names):
 
 
 TARGETS = runnable("cpu-generic", "cpu-avx2", "cpu-avx512")
+
+AVX_VNNI = replace(resolve("cpu-avx2"), name="avx-vnni", mcpu="alderlake",
+                   features=resolve("cpu-avx2").features | {"avx_vnni"})
+
+
+def host(target, *features):
+    """A target as a test's parameter, skipped where the processor lacks features."""
+    missing = set(features) - machine_features()
+    return pytest.param(target, id=resolve(target).name,
+                        marks=pytest.mark.skipif(bool(missing), reason=f"this processor has no {missing}"))
+
+
+FEATURED = [host("cpu", "avx512_vnni"), host(AVX_VNNI, "avx_vnni")]
+"""What has instructions that `TARGETS` lack: products of bytes, bf16 where the processor has it."""
 
 
 def isa(name, threads=1):
@@ -39,13 +55,14 @@ def aligned(array):
 def compiled(func, name):
     """The kernel as a function of numpy arrays; `out` is the length of its result."""
     module = tvm.IRModule({"main": func.with_attr("global_symbol", "main").without_attr("tirx.private")})
-    executable = tvm.compile(module, target=llvm_target(resolve(name)))
+    with settings(resolve(name)) as llvm:
+        executable = tvm.compile(module, target=llvm)
 
-    def run(*arrays, out):
-        guarded = aligned(np.full(out + 16, np.nan, np.float32))
+    def run(*arrays, out, dtype="float32"):
+        guarded = aligned(np.full(out + 16, 77 if dtype == "uint8" else np.nan, dtype))
         tensors = [tvm.runtime.from_dlpack(aligned(a)) for a in arrays]
         executable["main"](*tensors, tvm.runtime.from_dlpack(guarded[:out]))
-        assert np.isnan(guarded[out:]).all(), "the kernel wrote behind its output"
+        np.testing.assert_array_equal(guarded[out:], guarded[-1], "the kernel wrote behind its output")
         return guarded[:out]
 
     run.module = executable

@@ -5,29 +5,27 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.base import Judge
-from sparsec.backends.cpu import few_rows
-from sparsec.backends.cpu.conv import weight_matrix
-from sparsec.backends.cpu.products import FAMILIES
+from sparsec.backends.cpu.layers import judged, matrix_of
 from sparsec.backends.job import Job
-from sparsec.backends.relax.weights import is_depthwise, weight_array
+from sparsec.backends.relax.weights import weight_array
+from sparsec.cost.option import Option
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.compare import relative_error
 from sparsec.graph.evaluate import walk
-from sparsec.graph.operators import DOMAIN
 from sparsec.graph.operators.conv import windows
-from sparsec.kernels.cpu.products.spmm_int8 import RANGES, Ranges
+from sparsec.kernels.cpu.families import FAMILIES
+from sparsec.kernels.cpu.products.layer import RANGES, Ranges
 
 COLUMNS = 128  # pixels or tokens that a layer is judged by
 
 
 @dataclass(frozen=True)
-class Seen:
+class LayerSamples:
     """What a layer saw: some pixels or tokens (inner, n), and the ranges of its input's channels in all of them."""
 
     columns: np.ndarray
@@ -48,10 +46,10 @@ def judge(model: ir.Model, job: Job) -> Judge:
     if job.precision == "int8" and job.real:
         for node, each in seen.items():
             RANGES.set(node, each.ranges)
-    return lambda node, option: None if node not in seen else layer_error(node, option.params, seen[node])
+    return lambda node, option: None if node not in seen else layer_error(node, option, seen[node])
 
 
-def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> dict[ir.Node, Seen]:
+def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> dict[ir.Node, LayerSamples]:
     """What every linear layer and convolution of a planned graph sees in samples, inputs by name; in float32.
 
     Raises:
@@ -59,21 +57,15 @@ def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> dic
 
     """
     rng = np.random.default_rng(0)
-    seen: dict[ir.Node, list[Seen]] = {}
+    seen: dict[ir.Node, list[LayerSamples]] = {}
     for sample in samples:
         for node, inputs in walk(model, sample):
-            if _narrowable(node) and inputs[0] is not None:
+            if judged(node) and inputs[0] is not None:
                 seen.setdefault(node, []).append(_see(node, inputs[0], -(-COLUMNS // len(samples)), rng))
     return {node: _joined(each) for node, each in seen.items()}
 
 
-def _narrowable(node: ir.Node) -> bool:
-    if node.domain != DOMAIN or node.op_type not in ("Conv", "MatMul"):
-        return False
-    return not (is_depthwise(node) if node.op_type == "Conv" else node.attributes.get_string("side", "right") == "left")
-
-
-def _see(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> Seen:
+def _see(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> LayerSamples:
     """`count` random columns of a layer's input, and its ranges."""
     if node.op_type == "MatMul":
         channels = x.reshape(-1, x.shape[-1]).T
@@ -81,7 +73,7 @@ def _see(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> 
     else:
         channels = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
         columns = _windows(node, x, count, rng)
-    return Seen(columns, Ranges(np.minimum(channels.min(axis=1), 0), np.maximum(channels.max(axis=1), 0)))
+    return LayerSamples(columns, Ranges(np.minimum(channels.min(axis=1), 0), np.maximum(channels.max(axis=1), 0)))
 
 
 def _windows(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -94,21 +86,19 @@ def _windows(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator)
     return np.moveaxis(view, 1, 1 + rank)[tuple(places)].reshape(count, -1).T
 
 
-def _joined(seen: Sequence[Seen]) -> Seen:
-    return Seen(np.concatenate([each.columns for each in seen], axis=1),
+def _joined(seen: Sequence[LayerSamples]) -> LayerSamples:
+    return LayerSamples(np.concatenate([each.columns for each in seen], axis=1),
                 Ranges(np.min([each.ranges.least for each in seen], axis=0),
                        np.max([each.ranges.largest for each in seen], axis=0)))
 
 
-def layer_error(node: ir.Node, params: Any, seen: Seen) -> float | None:
+def layer_error(node: ir.Node, option: Option, seen: LayerSamples) -> float | None:
     """The largest error of the product of a kernel's operands over the product's largest magnitude.
 
-    None where the kernel computes in float32.
+    None where the kernel computes with the numbers of the layer.
     """
-    weight = weight_matrix(node) if node.op_type == "Conv" else weight_array(node)
-    if type(params) in few_rows.FAMILIES:
-        product = few_rows.reference(weight, seen.columns, params)
-    else:
-        reference = getattr(FAMILIES.get(type(params)), "reference", None)
-        product = None if reference is None else reference(weight, seen.columns, params)
-    return None if product is None else relative_error(product, weight @ seen.columns)
+    family = FAMILIES[option.family]
+    if family.is_exact(option):
+        return None
+    weight = matrix_of(node)
+    return relative_error(family.reference(weight, seen.columns, option.params), weight @ seen.columns)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tvm
@@ -13,7 +12,6 @@ from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.planning import CYCLE_BYTES
 from sparsec.errors import CalibrationError
 from sparsec.kernels.cpu import probes
-from sparsec.kernels.cpu.rows import well
 from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.target import Target, machine_features
 
@@ -35,11 +33,11 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         CalibrationError: the target is not this machine.
 
     """
-    if target.kind != "cpu" or target.features - machine_features():
+    if not target.mcpu or target.features - machine_features():
         raise CalibrationError(f"'{target.name}' is not this machine; calibrate --target cpu")
     isa = isa_of(target, threads)
     with settings(target) as llvm:
-        def seconds(kernel: Any, *inputs: np.ndarray) -> float:
+        def seconds(kernel: tvm.tirx.PrimFunc, *inputs: np.ndarray) -> float:
             function = tvm.compile(kernel.with_attr("global_symbol", "main"), target=llvm)["main"]
             return _seconds(function, [*inputs, np.zeros(threads * probes.CHAINS * isa.lanes, np.float32)])
 
@@ -50,7 +48,7 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         places = np.random.default_rng(0).integers(0, probes.GATHERED, probes.PLACES * isa.lanes, np.int32)
         steps = ROUNDS * probes.CHAINS
         permutes = gathers = fma  # what no kernel does where registers cannot be permuted
-        if well.reject(isa) is None:
+        if isa.permutes:
             x = np.ones(probes.GATHERED, np.float32)
             permutes = steps / seconds(probes.permute(ROUNDS, isa), places[:isa.lanes], x[:probes.CHAINS * isa.lanes])
             gathers = steps / seconds(probes.gather(ROUNDS, isa), places, x)
@@ -90,7 +88,7 @@ def _group_seconds(isa: Isa, seconds: Callable[..., float]) -> float:
     return float(max(1e-10, fast - (slow - fast) / (long - short) * short))
 
 
-def _seconds(function: Any, arrays: list[np.ndarray]) -> float:
+def _seconds(function: tvm.runtime.Executable, arrays: list[np.ndarray]) -> float:
     """The shortest time of a call; calls too short for the clock are timed together."""
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     function(*tensors)

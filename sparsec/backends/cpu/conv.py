@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cpu import depthwise, narrow, products, stem
-from sparsec.backends.relax.context import KernelCall, LoweringContext
+from sparsec.backends.cpu import depthwise
+from sparsec.backends.cpu.calls import call, emit
+from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.weights import (
     bias_vector,
     chosen,
@@ -21,13 +21,13 @@ from sparsec.backends.relax.weights import (
     weight_array,
     window,
 )
-from sparsec.cost.option import Option
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, layout_of
+from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.images import phase_split, reformat_padded
-from sparsec.kernels.cpu.products.spmm_int8 import RANGES
+from sparsec.kernels.cpu.images.stem import StemProduct
+from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
 from sparsec.kernels.cpu.products.stencil import convolution, strided_convolution
 from sparsec.kernels.emit.isa import Isa
-from sparsec.target import Target
 
 
 def weight_matrix(node: ir.Node) -> np.ndarray:
@@ -56,41 +56,34 @@ def read_layout(node: ir.Node) -> PaddedFlat | PhasePlanes:
     return PhasePlanes(source.channels, kernel, strides, spatial(node, "dilations", 1), begins, target)
 
 
-def layer_of(node: ir.Node) -> products.Layer:
-    """The convolution as a product over its layouts."""
+def layer_of(node: ir.Node, _isa: Isa) -> StencilProduct | StemProduct | None:
+    """The convolution as a product over its layouts or over a plain image; None for a depthwise one."""
+    if is_depthwise(node):
+        return None
     target: PaddedFlat = layout_of(node.outputs[0])
-    source, (kernel, begins) = read_layout(node), window(node)
+    kernel, begins = window(node)
+    if reads_plain(node):
+        batch, channels, height, width = static_shape(node.inputs[0]) or ()
+        return StemProduct(weight_matrix(node), bias_vector(node), (batch, channels, height, width), target, kernel,
+                           spatial(node, "strides", 1), begins, epilogue_of(node))
+    source = read_layout(node)
     if isinstance(source, PhasePlanes):
         stencil = strided_convolution(source)
     else:
         stencil = convolution(source, target, kernel, spatial(node, "dilations", 1), begins)
-    return products.Layer(weight_matrix(node), bias_vector(node), stencil, epilogue_of(node), target)
-
-
-def options(node: ir.Node, target: Target, isa: Isa, precision: str) -> list[Option]:
-    """Every way to run the convolution, none for a depthwise one, which has a kernel of its own."""
-    if is_depthwise(node):
-        return []
-    if reads_plain(node):
-        return stem.options(node, isa)
-    layer = layer_of(node)
-    return [*products.options(layer, target, isa),
-            *narrow.options(layer, target, isa, precision, RANGES.get(node))]
-
-
-def call(node: ir.Node, params: Any, isa: Isa) -> KernelCall:
-    """The kernel of an option with the convolution's constants."""
-    return stem.call(node, params, isa) if reads_plain(node) else products.call(layer_of(node), params, isa)
+    return StencilProduct(weight_matrix(node), bias_vector(node), stencil, epilogue_of(node), target,
+                          RANGES.get(node))
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit the convolution with the option that the plan chose."""
-    if is_depthwise(node):
+    layer = layer_of(node, context.isa)
+    if layer is None:
         depthwise.lower(context, node)
         return
     extra = residual(node)
     inputs = [_read(context, node), *([] if extra is None else [context.flat(extra)])]
-    context.bind(node.outputs[0], context.emit(call(node, chosen(node), context.isa), inputs))
+    context.bind(node.outputs[0], emit(context, call(layer, chosen(node), context.isa), inputs))
 
 
 def reads_plain(node: ir.Node) -> bool:

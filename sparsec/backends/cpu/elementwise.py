@@ -61,10 +61,13 @@ def _lower_scale(context: LoweringContext, node: ir.Node, target: PaddedFlat) ->
 def lower_concat(context: LoweringContext, node: ir.Node) -> None:
     """Emit a concatenation of channels."""
     layouts = [layout_of(value) for value in node.inputs]
-    kernel = channels_padded.build_concat(layouts, layout_of(node.outputs[0]), context.isa)
+    target = layout_of(node.outputs[0])
+    isa = context.isa if target.dtype == "float32" else context.isa.bytewise
+    kernel = channels_padded.build_concat(layouts, target, isa)
     _call(context, node, kernel, [context.flat(value) for value in node.inputs])
 
 
 def _call(context: LoweringContext, node: ir.Node, kernel: object, inputs: list[relax.Expr]) -> None:
     output = node.outputs[0]
-    context.bind(output, context.call(kernel, inputs, layout_of(output).size))
+    layout = layout_of(output)
+    context.bind(output, context.call(kernel, inputs, layout.size, dtype=layout.dtype))

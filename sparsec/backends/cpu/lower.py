@@ -17,6 +17,7 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import Plain
 from sparsec.kernels.cpu.tensors import copying
 from sparsec.kernels.emit.isa import isa_of
+from sparsec.machine.memory import carrier
 from sparsec.target import Target
 
 
@@ -57,7 +58,7 @@ def _result(returned: set[relax.Expr], context: LoweringContext, value: ir.Value
             returned.add(source)
             return expr
         source = bound.args[0] if view else bound
-    size, dtype = math.prod(context.shape(value)), context.dtype(value)
+    size, dtype = math.prod(context.shape(value)), carrier(context.dtype(value))
     if size == 0:
         return expr
     flat = context.bb.emit(relax.op.reshape(expr, (size,)))

@@ -7,16 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import tvm
 from tvm import tirx
 
-from sparsec.backends.cpu import conv, matmul
 from sparsec.backends.cpu.build import settings
-from sparsec.backends.relax.context import KernelCall
+from sparsec.backends.cpu.calls import KernelCall, call
+from sparsec.backends.cpu.layers import layer_of, offers_of
 from sparsec.cost.option import Option
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine import tvm_runtime
@@ -26,8 +25,6 @@ COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
 CYCLE_BYTES = 32 << 20  # the constants that repeated runs cycle through: a network's other layers drive them out of L2
 MAX_COPIES = 64
 REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
-LAYERS: dict[str, Any] = {"sparsec::Conv": conv, "sparsec::MatMul": matmul}
-"""The operators with a weight of their own, by the module that offers options for them and calls one."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +47,15 @@ def measurer(target: Target) -> Here | None:
 
 def layer_options(node: ir.Node, target: Target, threads: int, precision: str = "fp32") -> list[Option]:
     """The options for a node of a laid-out graph, none where it is no layer with a weight of its own."""
-    layer = LAYERS.get(f"{node.domain}::{node.op_type}")
-    return [] if layer is None else list(layer.options(node, target, isa_of(target, threads), precision))
+    return offers_of(node, target, isa_of(target, threads), precision)[0]
 
 
 def kernel_call(node: ir.Node, option: Option, target: Target, threads: int) -> KernelCall:
     """The kernel of an option with the node's constants."""
-    call: KernelCall = LAYERS[f"{node.domain}::{node.op_type}"].call(node, option.params, isa_of(target, threads))
-    return call
+    isa = isa_of(target, threads)
+    layer = layer_of(node, isa)
+    assert layer is not None  # it has options
+    return call(layer, option, isa)
 
 
 def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Callable[[], float]:
@@ -65,9 +63,9 @@ def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Call
     return prepare_call(kernel_call(node, option, target, threads), target, threads)
 
 
-def prepare_call(call: KernelCall, target: Target, threads: int) -> Callable[[], float]:
+def prepare_call(kernel: KernelCall, target: Target, threads: int) -> Callable[[], float]:
     """`prepare` for a kernel with its constants."""
-    return partial(_time, call, _compile(call.kernel, target), target, threads)
+    return partial(_time, kernel, _compile(kernel.kernel, target), target, threads)
 
 
 @lru_cache(maxsize=512)
@@ -78,12 +76,10 @@ def _compile(kernel: tirx.PrimFunc, target: Target) -> Callable[..., None]:
     return function
 
 
-def _time(call: KernelCall, function: Callable[..., None], target: Target, threads: int) -> float:
+def _time(kernel: KernelCall, function: Callable[..., None], target: Target, threads: int) -> float:
     """The shortest time of a call in seconds; the calls go round copies of the arrays, which no cache holds all of."""
-    rng = np.random.default_rng(0)
-    activations = [rng.standard_normal(size, np.float32) for size in (*call.input_sizes, call.output_size)]
-    arguments = zip(itertools.cycle(_copies(call.constants, CYCLE_BYTES)),
-                    itertools.cycle(_copies(activations, COLD * target.l2_bytes)))
+    arguments = zip(itertools.cycle(_copies(kernel.constants, CYCLE_BYTES)),
+                    itertools.cycle(_copies(kernel.activations(), COLD * target.l2_bytes)))
 
     def seconds(count: int) -> float:
         calls = [(*weights, *others) for weights, others in itertools.islice(arguments, count)]

@@ -11,18 +11,20 @@ from sparsec.kernels.cpu.images.window import Window
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
-    """Emit a MaxPool or AveragePool."""
+    """Emit a MaxPool or AveragePool; maxima may be those of codes."""
     source: PaddedFlat = layout_of(node.inputs[0])
     target: PaddedFlat = layout_of(node.outputs[0])
+    isa = context.isa if target.dtype == "float32" else context.isa.bytewise
     pads = node.attributes.get_ints("pads", (0,) * 4)
     kernel, strides, dilations = ((values[0], values[1]) for values in (
         node.attributes.get_ints(name, (1, 1)) for name in ("kernel_shape", "strides", "dilations")))
     params = pool_padded.PoolParams(
         Window(source, target, kernel, strides, dilations, (pads[0], pads[1])),
         node.op_type == "AveragePool", (pads[2], pads[3]), bool(node.attributes.get_int("count_include_pad", 0)))
-    shares = map(context.constant, pool_padded.pack(params, context.isa).values() if params.average else ())
+    shares = map(context.constant, pool_padded.pack(params, isa).values() if params.average else ())
     inputs = [*shares, context.flat(node.inputs[0])]
-    context.bind(node.outputs[0], context.call(pool_padded.build(params, context.isa), inputs, target.size))
+    context.bind(node.outputs[0], context.call(pool_padded.build(params, isa), inputs, target.size,
+                                               dtype=target.dtype))
 
 
 def lower_global_average(context: LoweringContext, node: ir.Node) -> None:

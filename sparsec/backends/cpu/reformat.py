@@ -20,21 +20,23 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     source, target = context.layout(node.inputs[0]), context.layout(node.outputs[0])
     direct = isinstance(source, Plain) or isinstance(target, Plain) or type(source) is type(target)
     steps = [source, target] if direct else [source, PLAIN, target]
-    expr = context.flat(node.inputs[0])
+    expr, dtype = context.flat(node.inputs[0]), context.dtype(node.outputs[0])
     for before, after in itertools.pairwise(steps):
         size = math.prod(context.shape(node.outputs[0])) if isinstance(after, Plain) else after.size
-        expr = context.call(_kernel(context, before, after), [expr], size)
+        expr = context.call(_kernel(context, before, after, dtype), [expr], size,
+                            dtype=dtype if isinstance(after, Plain) else after.dtype)
     context.bind(node.outputs[0], expr)
 
 
-def _kernel(context: LoweringContext, source: Layout, target: Layout) -> tirx.PrimFunc:
+def _kernel(context: LoweringContext, source: Layout, target: Layout, dtype: str) -> tirx.PrimFunc:
     if isinstance(source, Plain | PaddedFlat) and isinstance(target, Plain | PaddedFlat) and source != target:
         image = source if isinstance(source, PaddedFlat) else target
         assert isinstance(image, PaddedFlat)
         shape = (image.batch, image.channels, image.height, image.width)
-        return reformat_padded.build(reformat_padded.ReformatParams(shape, source, target), context.isa)
+        isa = context.isa if dtype == "float32" else context.isa.bytewise
+        return reformat_padded.build(reformat_padded.ReformatParams(shape, source, target, dtype=dtype), isa)
     if isinstance(source, Tiled) and isinstance(target, Plain):
-        return reformat_tiled.build(reformat_tiled.ReformatTiledParams(source, into=False), context.isa)
+        return reformat_tiled.build(reformat_tiled.ReformatTiledParams(source, into=False, dtype=dtype), context.isa)
     if isinstance(source, Plain) and isinstance(target, Tiled):
-        return reformat_tiled.build(reformat_tiled.ReformatTiledParams(target, into=True), context.isa)
+        return reformat_tiled.build(reformat_tiled.ReformatTiledParams(target, into=True, dtype=dtype), context.isa)
     raise UnsupportedOperatorError(f"no copy from {source} to {target}")

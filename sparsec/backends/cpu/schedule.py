@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import tvm
 import tvm_ffi
 from tvm import ir, s_tir, tirx
+from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.sym.pattern import detect_linear_equation
 
 from sparsec.backends.cpu.vector_math import expand_functions
 from sparsec.backends.relax.context import HAND_WRITTEN
+from sparsec.backends.relax.ieee import keep_ieee
 from sparsec.kernels.emit.isa import Isa
 
 PARALLEL_ELEMENTS = 16384  # elements below which starting threads costs more than it saves
@@ -30,7 +31,7 @@ def schedule_kernels(isa: Isa) -> tvm.transform.Pass:
     def apply(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         for name, function in module.functions_items():
             if isinstance(function, tirx.PrimFunc) and HAND_WRITTEN not in function.attrs:
-                module[name] = expand_functions(schedule(function, isa.threads))
+                module[name] = expand_functions(keep_ieee(schedule(function, isa.threads)))
         return module
 
     return apply
@@ -51,7 +52,7 @@ def schedule(function: tirx.PrimFunc, threads: int) -> tirx.PrimFunc:
     return sch.mod["main"]
 
 
-def _inline_producers(sch: s_tir.Schedule, root: Any) -> None:
+def _inline_producers(sch: s_tir.Schedule, root: SBlockRV) -> None:
     """Compute element-wise intermediates inside their consumers, unless expressions grow too much by it."""
     for block in sch.get_child_blocks(root):
         consumers, statement = sch.get_consumers(block), sch.get(block).body
@@ -70,19 +71,19 @@ def _inline_producers(sch: s_tir.Schedule, root: Any) -> None:
             continue  # a reduction, or an output
 
 
-def _elements(sch: s_tir.Schedule, block: Any) -> int:
+def _elements(sch: s_tir.Schedule, block: SBlockRV) -> int:
     """How often a kernel's statement runs."""
     return math.prod(int(iterator.dom.extent) for iterator in sch.get(block).iter_vars)
 
 
-def _count_loads(body: tirx.Stmt, buffer: Any = None) -> int:
+def _count_loads(body: tirx.Stmt, buffer: tirx.Buffer | None = None) -> int:
     """Loads in a statement, of one buffer or of all."""
-    loads: list[Any] = []
+    loads: list[ir.TensorLoad] = []
     tvm_ffi.structural_walk(body, (ir.TensorLoad, loads.append))
     return sum(buffer is None or load.source.same_as(buffer) for load in loads)
 
 
-def _schedule_block(sch: s_tir.Schedule, block: Any, loops: list[Any], threads: int) -> None:
+def _schedule_block(sch: s_tir.Schedule, block: SBlockRV, loops: list[LoopRV], threads: int) -> None:
     """Fuse what is contiguous in every buffer, tile what is transposed, distribute the outermost loops."""
     dims = [int(sch.get(loop).extent) for loop in loops]
     iterators, statement = sch.get(block).iter_vars, sch.get(block).body
@@ -113,9 +114,9 @@ class Accesses:
     barred: frozenset[int]
 
 
-def _accesses(store: tirx.BufferStore, axes: Sequence[Any]) -> Accesses:
+def _accesses(store: tirx.BufferStore, axes: Sequence[tirx.Var]) -> Accesses:
     """The accesses of an element-wise kernel's only statement."""
-    loads: list[Any] = []
+    loads: list[ir.TensorLoad] = []
     tvm_ffi.structural_walk(store.value, (ir.TensorLoad, loads.append))
     bare = tvm_ffi.structural_map(store.value, (ir.TensorLoad, lambda load: tirx.const(0, load.ty)))
     barred = _used(bare, axes)
@@ -133,7 +134,7 @@ def _accesses(store: tirx.BufferStore, axes: Sequence[Any]) -> Accesses:
     return Accesses(strides, frozenset(barred))
 
 
-def _used(expr: Any, axes: Sequence[Any]) -> set[int]:
+def _used(expr: ir.PrimExpr, axes: Sequence[tirx.Var]) -> set[int]:
     """The axes that appear in an expression."""
     found: set[int] = set()
 
@@ -158,8 +159,8 @@ def _contiguous_groups(dims: Sequence[int], accesses: Accesses) -> list[list[int
     return groups
 
 
-def _tile(sch: s_tir.Schedule, loops: list[Any], groups: list[list[int]], dims: list[int],
-          accesses: Accesses) -> list[Any]:
+def _tile(sch: s_tir.Schedule, loops: list[LoopRV], groups: list[list[int]], dims: list[int],
+          accesses: Accesses) -> list[LoopRV]:
     """Run a transposition in tiles, so that every cache line of its input is read once; the new loops, in order."""
     inner = len(loops) - 1
     for buffer in accesses.strides[1:]:
@@ -174,7 +175,7 @@ def _tile(sch: s_tir.Schedule, loops: list[Any], groups: list[list[int]], dims: 
     return loops
 
 
-def _distribute(sch: s_tir.Schedule, loops: list[Any], threads: int) -> None:
+def _distribute(sch: s_tir.Schedule, loops: list[LoopRV], threads: int) -> None:
     """Run the outermost loops in parallel, one contiguous share for each thread."""
     outer = sch.fuse(*loops) if len(loops) > 1 else loops[0]
     share, _ = sch.split(outer, [min(threads, int(sch.get(outer).extent)), None])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import onnx_ir as ir
 from tvm import relax
@@ -15,6 +14,7 @@ from sparsec.graph.constants import scalar
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda import attention
 from sparsec.kernels.cuda.attention_params import CHUNK, AttentionParams, reject, tiled
+from sparsec.kernels.cuda.expressions import Kernel
 from sparsec.kernels.emit.projection import Projection
 
 op = relax.op
@@ -59,7 +59,7 @@ def _mask_shape(mask: ir.Value) -> tuple[int, int, int, int]:
 
 
 @functools.lru_cache(maxsize=64)
-def _kernel(p: AttentionParams) -> Any:
+def _kernel(p: AttentionParams) -> Kernel:
     """The kernel; attentions with equal parameters share the object, and so the compiled code."""
     return attention.build(p)
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import tvm
 import tvm_ffi
@@ -23,6 +22,7 @@ from sparsec.kernels.cuda.pipeline import ARCHITECTURE
 from sparsec.target import Target
 
 PIPELINE = "sparsec.cuda"
+Pipeline = Callable[[], tvm.transform.Pass]
 
 
 def build(lowered: Lowered, mode: str = "compiled") -> Program:
@@ -69,7 +69,7 @@ def _left_as_source() -> Iterator[None]:
         tvm_ffi.register_global_func(name, previous, override=True)
 
 
-def _lowering() -> tuple[tvm.transform.Pass, Any, Any]:
+def _lowering() -> tuple[tvm.transform.Pass, Pipeline, Pipeline]:
     """TIR's passes: those of scheduled loops take seconds for a hand-written kernel, and change nothing about it."""
     scheduled, *finalize = get_tir_pipeline("s_tir")
     written, *_ = get_tir_pipeline("tirx")

@@ -7,17 +7,19 @@ channel). Grouped convolutions have too little reuse for tensor cores and run in
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.cuda.context import CudaContext
-from sparsec.backends.cuda.products import Layer, emit
+from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.importer.node import compute
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.shapes import static_shape
+from sparsec.kernels.cuda.expressions import Expr
+from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import Window
 from sparsec.kernels.emit.activations import ACTIVATIONS
 
@@ -25,15 +27,15 @@ COPIED = 4
 """Channels to a multiple of which images of few channels are padded, so that a copy brings several."""
 
 
-def layer_of(node: ir.Node) -> Layer | None:
+def layer_of(node: ir.Node) -> GpuProduct | None:
     """The convolution as a product, None for a grouped one."""
     weight = weight_array(node)
     if node.attributes.get_int("group", 1) != 1:
         return None
     batch, _, *output = static_shape(node.outputs[0]) or ()
     matrix = np.pad(np.moveaxis(weight, 1, -1), [(0, 0)] * (weight.ndim - 1) + [(0, _missing(weight.shape[1]))])
-    return Layer(np.ascontiguousarray(matrix.reshape(len(matrix), -1)), bias_vector(node), batch * math.prod(output),
-                 epilogue_of(node), _window(node))
+    return GpuProduct(np.ascontiguousarray(matrix.reshape(len(matrix), -1)), bias_vector(node),
+                      batch * math.prod(output), epilogue_of(node), _window(node))
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
@@ -49,7 +51,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
             widths = [0] * (2 * len(last) - 1) + [missing]
             image = context.bb.emit(relax.op.nn.pad(image, widths))
         flat = context.reshaped(image, (math.prod(int(dim) for dim in image.ty.shape),))
-        result = emit(context, layer, chosen(node), flat, added)
+        result = emit(context, layer, chosen(node), [flat] if added is None else [flat, added])
     context.bind_image(node.outputs[0], context.reshaped(result, last))
     return True
 
@@ -67,7 +69,7 @@ def _window(node: ir.Node) -> Window | None:
     if set(kernel) == set(strides) == {1} and image[2:] == output[2:] and not any(pads):
         return None
 
-    def plane(sizes: Any, filler: int) -> tuple[int, int]:
+    def plane(sizes: Sequence[int], filler: int) -> tuple[int, int]:
         rows, columns = (filler, *sizes)[-2:]  # a sequence is an image of one row
         return rows, columns
 
@@ -76,14 +78,14 @@ def _window(node: ir.Node) -> Window | None:
                   plane(strides, 1), plane(dilations, 1), plane(pads, 0))
 
 
-def _geometry(node: ir.Node, rank: int) -> tuple[Any, Any, Any]:
+def _geometry(node: ir.Node, rank: int) -> tuple[Sequence[int], ...]:
     """Strides, dilations, and the padding before each spatial axis."""
     ones = (1,) * rank
     pads = node.attributes.get_ints("pads", (0,) * 2 * rank)
     return node.attributes.get_ints("strides", ones), node.attributes.get_ints("dilations", ones), pads[:rank]
 
 
-def _pixel(x: te.Tensor, batch: Any, at: list[Any], channel: Any, sizes: tuple[int, ...]) -> Any:
+def _pixel(x: te.Tensor, batch: Expr, at: Sequence[Expr], channel: Expr, sizes: Sequence[int]) -> Expr:
     """A pixel's channel, zero outside the image."""
     inside = [condition for position, size in zip(at, sizes, strict=True)
               for condition in (position >= 0, position < size)]
@@ -99,13 +101,13 @@ def _grouped(context: CudaContext, node: ir.Node, image: relax.Expr, added: rela
     outputs = weight.shape[0] // node.attributes.get_int("group", 1)  # of a group
     axes = [te.reduce_axis((0, size), name=f"r{number}") for number, size in enumerate(weight.shape[1:])]
 
-    def total(i: Any, x: te.Tensor, w: te.Tensor) -> Any:
+    def total(i: Sequence[Expr], x: te.Tensor, w: te.Tensor) -> Expr:
         taps = zip(i[1:-1], axes[1:], strides, dilations, before, strict=True)
         pixel = _pixel(x, i[0], [o * s + t * d - b for o, t, s, d, b in taps],
                        i[-1] // outputs * weight.shape[1] + axes[0], dims[2:])
         return te.sum(pixel.astype("float32") * w[(i[-1], *axes)], axis=axes)
 
-    def finish(i: Any, y: te.Tensor, bias: te.Tensor, *extra: te.Tensor) -> Any:
+    def finish(i: Sequence[Expr], y: te.Tensor, bias: te.Tensor, *extra: te.Tensor) -> Expr:
         value = y[i] + bias[i[-1]]
         value = value + extra[0][i].astype("float32") if extra else value
         return ACTIVATIONS[epilogue.activation](value, 1, epilogue.alpha, epilogue.beta).astype(context.half)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tvm
 import tvm_ffi
@@ -37,7 +36,7 @@ def build_library(executable: tvm.runtime.Executable, archs: Sequence[str]) -> t
         ToolchainError: nvcc or the linker is missing or fails.
 
     """
-    def pack(module: Any, _system: bool, _prefix: str, directory: str) -> str:  # noqa: FBT001 - TVM's signature
+    def pack(module: tvm.runtime.Module, _system: bool, _prefix: str, directory: str) -> str:  # noqa: FBT001 - TVM's signature
         serialise = tvm_ffi.get_global_func("runtime.ModulePackImportsToTensor")
         blob = _rewritten(serialise(module).numpy().tobytes(), archs)
         path = Path(directory) / "devc.o"

@@ -12,11 +12,9 @@ from sparsec.backends.cuda.context import CudaContext, narrow_values
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
 from sparsec.backends.relax.lower import Lowered, lower_in, operator_of
+from sparsec.kernels.cuda.params import HALVES
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import Target
-
-HALVES = {"fp16": "float16", "bf16": "bfloat16"}
-"""The element type of activations around tensor cores, by precision."""
 
 LOWERINGS: dict[str, Callable[[CudaContext, ir.Node], bool]] = {
     "sparsec::Conv": conv.lower,

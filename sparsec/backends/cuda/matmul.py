@@ -8,9 +8,10 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.cuda.context import CudaContext
-from sparsec.backends.cuda.products import Layer, emit
+from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.shapes import static_shape
+from sparsec.kernels.cuda.family import GpuProduct
 
 
 def on_the_left(node: ir.Node) -> bool:
@@ -18,18 +19,18 @@ def on_the_left(node: ir.Node) -> bool:
     return node.attributes.get_string("side", "right") == "left"
 
 
-def layer_of(node: ir.Node) -> Layer:
+def layer_of(node: ir.Node) -> GpuProduct:
     """The linear layer as a product."""
     weight = weight_array(node)
     columns = math.prod(static_shape(node.outputs[0]) or ()) // weight.shape[0]
-    return Layer(weight, bias_vector(node), columns, epilogue_of(node))
+    return GpuProduct(weight, bias_vector(node), columns, epilogue_of(node))
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
     """Emit the layer with the option that the plan chose."""
     left, extra = on_the_left(node), residual(node)
-    inputs = [_rows(context, value, left=left) if value is not None else None for value in (node.inputs[0], extra)]
-    result = emit(context, layer_of(node), chosen(node), inputs[0], inputs[1])
+    inputs = [_rows(context, value, left=left) for value in (node.inputs[0], extra) if value is not None]
+    result = emit(context, layer_of(node), chosen(node), inputs)
     shape = context.shape(node.outputs[0])
     if left:
         *lead, outputs, count = shape

@@ -7,16 +7,18 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cuda import arrange, attention, conv, matmul
-from sparsec.backends.cuda.lower import HALVES
-from sparsec.backends.cuda.products import Layer, options
+from sparsec.backends.cuda import attention, conv, matmul
+from sparsec.backends.cuda.products import options
 from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
 from sparsec.errors import UsageError
+from sparsec.kernels.cuda import arrange
+from sparsec.kernels.cuda.family import GpuProduct
+from sparsec.kernels.cuda.metadata import GROUP
 from sparsec.target import Target
 
 
-def layer_of(node: ir.Node) -> Layer | None:
+def layer_of(node: ir.Node) -> GpuProduct | None:
     """A node of the planned graph as a product, None where it is none."""
     if node.domain != "sparsec":
         return None
@@ -38,7 +40,7 @@ def layer_options(node: ir.Node, target: Target, precision: str, columns: int | 
     layer = layer_of(node)
     if layer is None:
         return [], {}
-    return options(layer if columns is None else replace(layer, columns=columns), target.archs, HALVES[precision])
+    return options(layer if columns is None else replace(layer, columns=columns), target, precision)
 
 
 def outside(node: ir.Node) -> str | None:
@@ -65,8 +67,8 @@ def project(node: ir.Node) -> float | None:
         return None
     weight = weight_array(node)
     matrix = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)  # as products order it
-    if weight.shape[1] % arrange.GROUP:
-        raise UsageError(f"layer '{node.name}': its {weight.shape[1]} inputs are no multiple of {arrange.GROUP}, so "
+    if weight.shape[1] % GROUP:
+        raise UsageError(f"layer '{node.name}': its {weight.shape[1]} inputs are no multiple of {GROUP}, so "
                          "its weight cannot be projected to 2:4; compile without --project-2of4, or pad the layer")
     kept = arrange.project(matrix)
     moved = (weight.shape[0], *weight.shape[2:], weight.shape[1])

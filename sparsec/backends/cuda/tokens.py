@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.cuda.context import CudaContext
+from sparsec.kernels.cuda.expressions import Expr
 
 op = relax.op
 
@@ -28,13 +28,13 @@ def lower_layer_norm(context: CudaContext, node: ir.Node) -> bool:
         total, squares = (te.reduce_axis((0, features), name=name) for name in ("total", "squares"))
         mean = te.compute((rows,), lambda i: te.sum(x[i, total].astype("float32"), axis=total), name="mean")
 
-        def centred(i: Any, j: Any) -> Any:
+        def centred(i: Expr, j: Expr) -> Expr:
             return x[i, j].astype("float32") - mean[i] / features
 
         variance = te.compute((rows,), lambda i: te.sum(centred(i, squares) * centred(i, squares), axis=squares),
                               name="variance")
 
-        def element(i: Any, j: Any) -> Any:
+        def element(i: Expr, j: Expr) -> Expr:
             y = centred(i, j) * tirx.rsqrt(variance[i] / features + epsilon) * scale[j]
             return (y + bias[0][j] if bias else y).astype(half)
 

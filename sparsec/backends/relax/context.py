@@ -1,7 +1,7 @@
 """What a lowering may use: the Relax function under construction and the expressions of the graph's values.
 
-Physical convention: a value in a layout other than `Plain` is one flat float32 tensor of `layout.size` elements; a
-`Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
+Physical convention: a value in a layout other than `Plain` is one flat tensor of `layout.size` elements of its `dtype`;
+a `Plain` value is a tensor of its ONNX shape. Kernels take flat buffers; `flat` and `tensor` go from one view to the
 other without a copy.
 """
 
@@ -25,16 +25,6 @@ from sparsec.target import Target
 EMBEDDED = 1024  # elements up to which a constant is compiled in, where Relax can fold it
 HAND_WRITTEN = "sparsec.hand_written"  # attribute of kernels that bring their own schedule
 OPAQUE = 8  # TOpPattern::kOpaque: Relax fuses nothing into the kernel
-
-
-@dataclass(frozen=True)
-class KernelCall:
-    """A kernel with its constant arguments; the activations follow, as flat float32 buffers of these sizes."""
-
-    kernel: tirx.PrimFunc
-    constants: tuple[np.ndarray, ...]
-    input_sizes: tuple[int, ...]
-    output_size: int
 
 
 @dataclass
@@ -135,10 +125,6 @@ class LoweringContext:
         self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
         return self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
 
-    def emit(self, call: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:
-        """Run a kernel on its constants and on activations."""
-        return self.call(call.kernel, [*map(self.constant, call.constants), *inputs], call.output_size)
-
     def bind(self, value: ir.Value, expr: relax.Expr) -> None:
         """Record the expression of a value: flat, or in its ONNX shape."""
         self.env[value] = expr
@@ -163,12 +149,16 @@ class LoweringContext:
         return self.env[value]
 
     def tensor(self, value: ir.Value | None) -> relax.Expr:
-        """The value as a tensor of its ONNX shape; its layout must be `Plain`. Small constants are compiled in."""
+        """The value as a tensor of its ONNX shape; its layout must be `Plain`.
+
+        Small constants are compiled in, but a single zero of floats: TVM takes 0 x for 0 whatever x is, x + 0 for x.
+        """
         value = _present(value)
         if not isinstance(self.layout(value), Plain):
             raise UnsupportedOperatorError(f"'{value.name}' arrives in {self.layout(value)} without a Reformat")
         array = self.array(value)
-        if value not in self.env and array is not None and 0 < array.size <= EMBEDDED:
+        zero = array is not None and array.size == 1 and array.dtype.kind == "f" and not array.any()
+        if value not in self.env and array is not None and 0 < array.size <= EMBEDDED and not zero:
             return relax.const(array, array.dtype.name)
         return self._view(value, self.shape(value))
 

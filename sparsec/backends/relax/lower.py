@@ -17,6 +17,7 @@ from sparsec.backends.program import TensorSpec
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.interface import input_names, output_names
+from sparsec.machine.memory import carrier
 from sparsec.target import Target
 
 
@@ -72,8 +73,8 @@ def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
                 refused.append(f"node '{node.name}': {operator_of(node)} (opset {opset}): {error}")
         missing.update(node.outputs)
     if refused:
-        raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}:\n  "
-                                       + "\n  ".join(refused))
+        raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}: "
+                                       + "; ".join(refused))
 
 
 def operator_of(node: ir.Node) -> str:
@@ -83,7 +84,7 @@ def operator_of(node: ir.Node) -> str:
 
 def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Var:
     """The parameter of `main` for an input of the model."""
-    parameter = relax.Var(name, relax.TensorType(context.shape(value), context.dtype(value)))
+    parameter = relax.Var(name, relax.TensorType(context.shape(value), carrier(context.dtype(value))))
     context.bind(value, parameter)
     return parameter
 

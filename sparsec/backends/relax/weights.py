@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE
 from sparsec.kernels.emit.epilogue import Epilogue
 
@@ -20,6 +19,12 @@ def bias_vector(node: ir.Node) -> np.ndarray:
     """The bias (outputs,), zeros where the node has none."""
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     return np.zeros(weight_array(node).shape[0], np.float32) if bias is None else _constant(bias)
+
+
+def constant_vector(node: ir.Node, place: int) -> np.ndarray | None:
+    """The constant input at a position, None where it is absent."""
+    value = node.inputs[place] if place < len(node.inputs) else None
+    return None if value is None else _constant(value)
 
 
 def _constant(value: ir.Value | None) -> np.ndarray:
@@ -40,9 +45,9 @@ def epilogue_of(node: ir.Node) -> Epilogue:
                     attributes.get_float("beta", 0.0), residual(node) is not None)
 
 
-def chosen(node: ir.Node) -> Any:
-    """The parameters of the kernel that the plan chose."""
-    return CHOICE.require(node).winner.option.params
+def chosen(node: ir.Node) -> Option:
+    """The option that the plan chose."""
+    return CHOICE.require(node).winner.option
 
 
 def spatial(node: ir.Node, name: str, default: int) -> tuple[int, int]:

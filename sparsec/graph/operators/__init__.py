@@ -25,10 +25,7 @@ from sparsec.graph.operators.schema import DOMAIN, VERSION, OutputShape
 _MODULES = (attention, conv, lookup, matmul, qaverage_pool, qbatch_matmul, qbinary, qconv, qmatmul, reformat)
 SCHEMAS = {module.SCHEMA.name: module.SCHEMA for module in _MODULES}
 OUTPUT_SHAPES: dict[str, OutputShape] = {module.SCHEMA.name: module.output_shape for module in _MODULES}
-REFERENCES: list[type[OpRun]] = [
-    attention.Attention, conv.Conv, lookup.Lookup, matmul.MatMul, qaverage_pool.QAveragePool,
-    qbatch_matmul.QBatchMatMul, qbinary.QBinary, qconv.QConv, qmatmul.QMatMul, reformat.Reformat,
-]
+REFERENCES: list[type[OpRun]] = [getattr(module, module.SCHEMA.name) for module in _MODULES]
 
 for _schema in SCHEMAS.values():
     onnx.defs.register_schema(_schema)

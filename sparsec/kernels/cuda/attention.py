@@ -12,9 +12,8 @@ as in onnxruntime.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -23,6 +22,7 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import pipeline, ptx
 from sparsec.kernels.cuda.attention_params import CHUNK, STAGES, STEP, AttentionParams, reject
 from sparsec.kernels.cuda.block import all_of, deal
+from sparsec.kernels.cuda.expressions import Buffer, Buffers, Expr, Kernel
 from sparsec.kernels.cuda.mma_dense import INSTRUCTIONS
 from sparsec.kernels.cuda.params import VECTOR_BYTES
 from sparsec.kernels.cuda.staging import swizzled
@@ -49,14 +49,14 @@ class _Block:
     """
 
     params: AttentionParams
-    buffers: Mapping[str, Any]
-    shared: Any
-    thread: Any
-    lane: Any
-    row: Any
-    query: Any
-    head: Any
-    batch: Any
+    buffers: Buffers
+    shared: Expr
+    thread: Expr
+    lane: Expr
+    row: Expr
+    query: Expr
+    head: Expr
+    batch: Expr
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,11 @@ class _Registers:
 
     """
 
-    queries: Any
-    scores: Any
-    sums: Any
-    maxima: Any
-    totals: Any
+    queries: Buffer
+    scores: Buffer
+    sums: Buffer
+    maxima: Buffer
+    totals: Buffer
 
 
 def arguments(p: AttentionParams) -> pipeline.Arguments:
@@ -89,7 +89,7 @@ def arguments(p: AttentionParams) -> pipeline.Arguments:
     return result
 
 
-def build(p: AttentionParams) -> Any:
+def build(p: AttentionParams) -> Kernel:
     """The kernel: (q, k, v, [mask]) -> y; a buffer that holds several projections is passed for each.
 
     Raises:
@@ -101,14 +101,14 @@ def build(p: AttentionParams) -> Any:
     return pipeline.prim_func(arguments(p), functools.partial(_attention, p))
 
 
-def _attention(p: AttentionParams, buffers: Mapping[str, Any]) -> None:
+def _attention(p: AttentionParams, buffers: Buffers) -> None:
     t = p.tile
     with (T.launch_thread("blockIdx.x", p.blocks) as number, T.launch_thread("threadIdx.x", t.threads) as thread):
         shared, matrix = ptx.shared_memory(p.shared_bytes), T.Bind(number // p.query_blocks)
         b = _Block(p, buffers, shared, thread, T.Bind(thread % 32), T.Bind(thread // 32 * (16 * t.row_blocks)),
                    T.Bind(number % p.query_blocks * t.queries), T.Bind(matrix % p.heads), T.Bind(matrix // p.heads))
 
-        def fill(turn: Any) -> None:
+        def fill(turn: Expr) -> None:
             base = T.Bind(_stage(p, turn))
             _copy(b, "k", base, turn * t.keys, t.keys, p.keys)
             _copy(b, "v", base + p.stage_bytes // 2, turn * t.keys, t.keys, p.keys)
@@ -127,17 +127,17 @@ def _attention(p: AttentionParams, buffers: Mapping[str, Any]) -> None:
         _store(b, r)
 
 
-def _stage(p: AttentionParams, turn: Any) -> Any:
+def _stage(p: AttentionParams, turn: Expr) -> Expr:
     """The byte at which the stage of a turn begins."""
     return p.query_bytes + turn % STAGES * p.stage_bytes
 
 
-def _copy(b: _Block, name: str, base: Any, first: Any, count: int, tokens: int) -> None:
+def _copy(b: _Block, name: str, base: Expr, first: Expr, count: int, tokens: int) -> None:
     """Start copying a head's features of `count` tokens of a projection to byte `base`; zeros beyond the last one."""
     p, projection = b.params, getattr(b.params, name)
     chunks = p.steps * STEP // CHUNK
 
-    def one(number: Any) -> None:
+    def one(number: Expr) -> None:
         row, chunk = T.Bind(number // chunks), T.Bind(number % chunks)
         token = first + row
         inside = []
@@ -171,12 +171,12 @@ def _begin(b: _Block) -> _Registers:
     return r
 
 
-def _set(registers: Any, count: int, value: float) -> None:
+def _set(registers: Buffer, count: int, value: float) -> None:
     for i in range(count):
         T.buffer_store(registers, T.float32(value), [i])
 
 
-def _attend(b: _Block, r: _Registers, turn: Any, keys: int) -> None:
+def _attend(b: _Block, r: _Registers, turn: Expr, keys: int) -> None:
     """Add the values of a turn's keys, of which there are `keys`."""
     p = b.params
     base = T.Bind(_stage(p, turn))
@@ -188,7 +188,7 @@ def _attend(b: _Block, r: _Registers, turn: Any, keys: int) -> None:
     _multiply_values(b, r, base + p.stage_bytes // 2, keys)
 
 
-def _multiply_keys(b: _Block, r: _Registers, base: Any, keys: int) -> None:
+def _multiply_keys(b: _Block, r: _Registers, base: Expr, keys: int) -> None:
     """The scores' products: queries times keys."""
     p, rows = b.params, b.params.tile.row_blocks
     fragment = ptx.registers(4)
@@ -216,7 +216,7 @@ def _elements(p: AttentionParams, keys: int, row: int) -> Iterator[tuple[int, in
             yield _sums(p.tile.keys, row // 2, column_block) + row % 2 * 2 + i, column_block, i
 
 
-def _finish_scores(b: _Block, r: _Registers, factor: float, first: Any, keys: int) -> None:
+def _finish_scores(b: _Block, r: _Registers, factor: float, first: Expr, keys: int) -> None:
     """Scores from products with the keys from the `first` on: scaled, masked, and -inf beyond the last key."""
     p, mask = b.params, None
     for row in range(2 * p.tile.row_blocks):
@@ -232,7 +232,7 @@ def _finish_scores(b: _Block, r: _Registers, factor: float, first: Any, keys: in
             T.buffer_store(r.scores, score, [at])
 
 
-def _load_mask(b: _Block, shape: tuple[int, int, int, int], first: Any, keys: int, row: int) -> Any:
+def _load_mask(b: _Block, shape: tuple[int, int, int, int], first: Expr, keys: int, row: int) -> Buffer:
     """A row's part of the mask, in registers."""
     batches, heads, queries, length = shape
     blocks = -(-keys // 16) * 2
@@ -272,7 +272,7 @@ def _softmax(b: _Block, r: _Registers, unit: float, keys: int) -> None:
             T.buffer_store(r.totals, r.totals[row] + r.scores[at], [row])
 
 
-def _rescale(b: _Block, r: _Registers, row: int, factor: Any) -> None:
+def _rescale(b: _Block, r: _Registers, row: int, factor: Expr) -> None:
     """Multiply a row's total and sums."""
     T.buffer_store(r.totals, r.totals[row] * factor, [row])
     for column_block in range(b.params.width // 8):
@@ -281,7 +281,7 @@ def _rescale(b: _Block, r: _Registers, row: int, factor: Any) -> None:
             T.buffer_store(r.sums, r.sums[at] * factor, [at])
 
 
-def _multiply_values(b: _Block, r: _Registers, base: Any, keys: int) -> None:
+def _multiply_values(b: _Block, r: _Registers, base: Expr, keys: int) -> None:
     """Add the products of weights and values."""
     p, rows = b.params, b.params.tile.row_blocks
     weights, fragment = ptx.registers(rows * 4), ptx.registers(4)
@@ -300,7 +300,7 @@ def _multiply_values(b: _Block, r: _Registers, base: Any, keys: int) -> None:
                                  [weights[block * 4 + i] for i in range(4)], right)
 
 
-def _token(b: _Block, row: int) -> Any:
+def _token(b: _Block, row: int) -> Expr:
     """The query of one of a lane's rows."""
     return b.query + b.row + row // 2 * 16 + row % 2 * 8 + b.lane // QUAD
 

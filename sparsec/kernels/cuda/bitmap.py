@@ -10,50 +10,59 @@ A stage's fragments and values lie together, so the packing depends on the tile'
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import GpuWork
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import fragments, pipeline, ptx
 from sparsec.kernels.cuda.block import Block, per_thread
+from sparsec.kernels.cuda.expressions import Buffer, Expr
+from sparsec.kernels.cuda.family import Architectures, GpuProduct, family
 from sparsec.kernels.cuda.mma_dense import products
-from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
+from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, fields_of
+from sparsec.kernels.cuda.tiles import TILES
 
+FEW = 16
+"""The columns up to which expanding a bitmap is worth considering: beyond them, tensor cores wait for it."""
 CHUNK = 8  # values of 16 bytes, to which a stage's values are padded
 WORDS = 8  # of a fragment's bitmap
 
 
-@dataclass(frozen=True)
-class BitmapParams:
-    """A product with a stored bitmap.
+@dataclass(frozen=True, kw_only=True)
+class BitmapParams(MmaParams):
+    """A product with a stored bitmap; its dtype has 2 bytes.
 
     Attributes:
-        product: the product; its dtype has 2 bytes.
         chunks: 16-byte chunks of all values.
         capacity: those of the fullest stage.
 
     """
 
-    product: MmaParams
     chunks: int
     capacity: int
 
     @property
     def stages(self) -> int:
         """Stages of the whole weight."""
-        return self.product.grid[0] * self.product.k_tiles
+        return self.grid[0] * self.k_tiles
 
     @property
     def fragments(self) -> int:
         """Fragments of one stage."""
-        return self.product.tile.rows // 16 * (self.product.tile.depth // 16)
+        return self.tile.rows // 16 * (self.tile.depth // 16)
 
 
-def reject(product: MmaParams) -> str | None:
+def reject(layer: GpuProduct, _archs: Architectures) -> str | None:
+    """Beyond few columns the tensor cores wait for bitmaps to be expanded."""
+    few = layer.columns <= FEW
+    return None if few else f"expanding bitmaps is for up to {FEW} columns, here are {layer.columns}"
+
+
+def refuses(product: MmaParams) -> str | None:
     """Why no kernel computes the product, or None."""
     return None if product.itemsize == 2 else "the bitmap kernel expands values of 2 bytes only"
 
@@ -65,10 +74,10 @@ def params(weight: np.ndarray, product: MmaParams) -> BitmapParams:
         FormatError: no kernel computes the product.
 
     """
-    if reason := reject(product):
+    if reason := refuses(product):
         raise FormatError(f"cannot store the weight as a bitmap for {product}: {reason}")
     counts = -(-np.count_nonzero(_by_stage(weight, product), axis=1) // CHUNK)
-    return BitmapParams(product, max(1, int(counts.sum())), max(1, int(counts.max())))
+    return BitmapParams(**fields_of(product), chunks=max(1, int(counts.sum())), capacity=max(1, int(counts.max())))
 
 
 def pack(weight: np.ndarray, p: BitmapParams) -> dict[str, np.ndarray]:
@@ -77,7 +86,7 @@ def pack(weight: np.ndarray, p: BitmapParams) -> dict[str, np.ndarray]:
     `values`; `bitmap` (uint32: stage, fragment, 8 words); `offsets` (uint32: a fragment's first value in its stage);
     `starts` (int32: a stage's first chunk of values, and the end).
     """
-    lanes = _by_stage(weight, p.product).reshape(p.stages, p.fragments, -1)
+    lanes = _by_stage(weight, p).reshape(p.stages, p.fragments, -1)
     present = lanes != 0
     counts = present.sum(axis=2)
     bits = present.reshape(p.stages, p.fragments, WORDS, 32) << np.arange(32, dtype=np.uint64)
@@ -97,10 +106,10 @@ def unpack(arrays: dict[str, np.ndarray], p: BitmapParams) -> np.ndarray:
     lanes = np.zeros(present.shape, arrays["values"].dtype)
     for stage, start in enumerate(arrays["starts"][:-1] * CHUNK):
         lanes[stage, present[stage]] = arrays["values"][start:start + present[stage].sum()]
-    t = p.product.tile
-    registers = lanes.reshape(p.product.grid[0], p.product.k_tiles, t.rows // 16, t.depth // 16, 4, 32, 2)
-    ordered = registers.transpose(0, 2, 1, 3, 5, 4, 6).reshape(-1, p.product.k_tiles * t.depth // 16, 32, CHUNK)
-    return fragments.unpack(np.ascontiguousarray(ordered))[:p.product.m, :p.product.depth]
+    t = p.tile
+    registers = lanes.reshape(p.grid[0], p.k_tiles, t.rows // 16, t.depth // 16, 4, 32, 2)
+    ordered = registers.transpose(0, 2, 1, 3, 5, 4, 6).reshape(-1, p.k_tiles * t.depth // 16, 32, CHUNK)
+    return fragments.unpack(np.ascontiguousarray(ordered))[:p.m, :p.depth]
 
 
 def _by_stage(weight: np.ndarray, product: MmaParams) -> np.ndarray:
@@ -112,24 +121,15 @@ def _by_stage(weight: np.ndarray, product: MmaParams) -> np.ndarray:
     return parts.transpose(0, 2, 1, 3, 5, 4, 6).reshape(row_tiles * product.k_tiles, -1)
 
 
-def arguments(p: BitmapParams) -> pipeline.Arguments:
-    """The kernel's buffers in order, inputs first."""
-    return pipeline.arguments(p.product, _weight(p).arguments)
+def more(p: BitmapParams, work: GpuWork) -> GpuWork:
+    """Every warp expands the weights of its rows."""
+    return replace(work, stage_decoded=float(p.tile.rows * p.tile.depth * p.tile.warps[1]))
 
 
-def shared_bytes(p: BitmapParams) -> int:
-    """Bytes of shared memory that a block takes."""
-    return pipeline.shared_bytes(p.product, _weight(p).stage_bytes)
-
-
-def build(p: BitmapParams) -> Any:
-    """The kernel: (values, bitmap, offsets, starts, [gather], bias, x, [residual]) -> ([partial], y)."""
-    return pipeline.build(p.product, _weight(p))
-
-
-def _weight(p: BitmapParams) -> pipeline.Weight:
+def operand(p: BitmapParams) -> pipeline.Weight:
+    """How the weight reaches the tensor cores."""
     count = p.stages * p.fragments
-    arguments = {"values": (p.chunks * CHUNK, p.product.dtype), "bitmap": (count * WORDS, "uint32"),
+    arguments = {"values": (p.chunks * CHUNK, p.dtype), "bitmap": (count * WORDS, "uint32"),
                  "offsets": (count, "uint32"), "starts": (p.stages + 1, "int32")}
     return pipeline.Weight(arguments, _values_at(p) + p.capacity * VECTOR_BYTES, partial(_copy, p),
                            pipeline.by_warps(partial(_fetch, p)))
@@ -145,15 +145,15 @@ def _values_at(p: BitmapParams) -> int:
     return _offsets_at(p) + -(-p.fragments * 4 // VECTOR_BYTES) * VECTOR_BYTES
 
 
-def _copy(p: BitmapParams, b: Block, base: Any, k_tile: Any) -> None:
-    stage = T.Bind(b.row // p.product.tile.rows * p.product.k_tiles + k_tile)
+def _copy(p: BitmapParams, b: Block, base: Expr, k_tile: Expr) -> None:
+    stage = T.Bind(b.row // p.tile.rows * p.k_tiles + k_tile)
     first, end = T.Bind(b.buffers["starts"][stage]), T.Bind(b.buffers["starts"][stage + 1])
 
     def words(name: str, at: int, count: int) -> None:
         per_thread(b, count // 4, lambda number: ptx.copy_async(
             b.shared, base + at + number * VECTOR_BYTES, b.buffers[name], stage * count + number * 4, VECTOR_BYTES))
 
-    def values(number: Any) -> None:
+    def values(number: Expr) -> None:
         with T.If(first + number < end), T.Then():
             ptx.copy_async(b.shared, base + _values_at(p) + number * VECTOR_BYTES, b.buffers["values"],
                            (first + number) * CHUNK, VECTOR_BYTES)
@@ -163,8 +163,8 @@ def _copy(p: BitmapParams, b: Block, base: Any, k_tile: Any) -> None:
     per_thread(b, p.capacity, values)
 
 
-def _fetch(p: BitmapParams, b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any], None]:
-    t = p.product.tile
+def _fetch(p: BitmapParams, b: Block, base: Expr, step: int, sums: Buffer) -> Callable[[int, int, Buffer], None]:
+    t = p.tile
     values = ptx.registers(t.row_blocks * 8)
     for block in range(t.row_blocks):
         for half in range(2):
@@ -173,7 +173,7 @@ def _fetch(p: BitmapParams, b: Block, base: Any, step: int, sums: Any) -> Callab
     return products(b, values, sums)
 
 
-def _expand(p: BitmapParams, b: Block, base: Any, number: Any, to: Any, first: int) -> None:
+def _expand(p: BitmapParams, b: Block, base: Expr, number: Expr, to: Buffer, first: int) -> None:
     """A fragment's four registers from its bitmap and values."""
     words, offset = ptx.registers(WORDS), ptx.registers(1)
     for quad in range(0, WORDS, 4):
@@ -197,3 +197,8 @@ def _expand(p: BitmapParams, b: Block, base: Any, number: Any, to: Any, first: i
         pair = [T.Cast("uint32", values[i]) for i in range(2)]
         T.buffer_store(to, T.bitwise_or(pair[0], T.shift_left(pair[1], T.uint32(16))), [first + register])
         T.buffer_store(offset, offset[0] + T.popcount(low) + T.popcount(high), [0])
+
+
+FAMILY = family("bitmap", ("bitmap",), weight=operand, pack=pack, unpack=unpack, params=params, refuses=refuses,
+                more=more, reject=reject,
+                tiles=tuple(tile for tile in TILES if tile.columns <= FEW))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.cuda.expressions import Buffers, Expr
 from sparsec.kernels.cuda.params import MmaParams
 
 
@@ -26,39 +26,37 @@ class Block:
         warp_column: the warp's number along the columns.
         row: the block's first row of W.
         column: its first column of X.
-        matrix: its matrix of the batch.
         share: its share of K.
 
     """
 
     params: MmaParams
-    buffers: Mapping[str, Any]
-    shared: Any
-    thread: Any
-    lane: Any
-    warp_row: Any
-    warp_column: Any
-    row: Any
-    column: Any
-    matrix: Any
-    share: Any
+    buffers: Buffers
+    shared: Expr
+    thread: Expr
+    lane: Expr
+    warp_row: Expr
+    warp_column: Expr
+    row: Expr
+    column: Expr
+    share: Expr
 
 
-def all_of(conditions: Sequence[Any]) -> Any:
+def all_of(conditions: Sequence[Expr]) -> Expr:
     """The conjunction of conditions, computed once; None for none."""
     return T.Bind(functools.reduce(T.And, conditions)) if conditions else None
 
 
-def per_thread(b: Block, count: int, body: Callable[[Any], None], unrolled: int = 32) -> None:
+def per_thread(b: Block, count: int, body: Callable[[Expr], None], unrolled: int = 32) -> None:
     """Deal pieces of work 0 … count - 1 to the block's threads, neighbours to neighbours."""
     deal(b.params.tile.threads, b.thread, count, body, unrolled)
 
 
-def deal(threads: int, thread: Any, count: int, body: Callable[[Any], None], unrolled: int = 32) -> None:
+def deal(threads: int, thread: Expr, count: int, body: Callable[[Expr], None], unrolled: int = 32) -> None:
     """`per_thread` for a number of threads of which this one is `thread`."""
     rounds = -(-count // threads)
 
-    def one(turn: Any) -> None:
+    def one(turn: Expr) -> None:
         number = turn * threads + thread
         if count % threads == 0:
             body(number)

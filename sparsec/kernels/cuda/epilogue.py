@@ -1,24 +1,24 @@
 """From sums in registers to Y: through shared memory, so that lanes finish and store whole vectors.
 
-Each warp passes its sums slice by slice through a piece of shared memory of its own. A slice is lines along which Y
-is contiguous: 16 rows in layout kn, 8 columns in layout nk. Lines are padded so that the lanes' stores meet different
-banks.
+Each warp passes its sums slice by slice through a piece of shared memory of its own. A slice is 8 columns, lines along
+which Y is contiguous; they are padded so that the lanes' stores meet different banks.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.expressions import Buffer, Buffers, Expr
 from sparsec.kernels.cuda.params import OUTPUTS, VECTOR_BYTES, MmaParams
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 
 THREADS = 256  # of a block of the kernel that sums shares of K
+LINES = 8  # of a slice
 
 
 def sum_type(p: MmaParams) -> str:
@@ -31,42 +31,31 @@ def shared_bytes(p: MmaParams) -> int:
     return p.tile.threads // 32 * _slice_bytes(p)
 
 
-def _lines(p: MmaParams) -> tuple[int, int, int]:
-    """Lines of a slice, elements of a line, and floats from a line to the next."""
-    if p.layout == "kn":
-        length = p.tile.column_blocks * 8
-        return 16, length, length + (0 if p.tile.column_blocks % 2 else 8)
+def _line(p: MmaParams) -> tuple[int, int]:
+    """Elements of a line, and floats from a line to the next."""
     length = p.tile.row_blocks * 16
-    return 8, length, length + 4
+    return length, length + 4
 
 
 def _slice_bytes(p: MmaParams) -> int:
-    lines, _, stride = _lines(p)
-    return lines * stride * 4
+    return LINES * _line(p)[1] * 4
 
 
-def store(b: Block, sums: Any) -> None:
+def store(b: Block, sums: Buffer) -> None:
     """Finish the block's sums and store them in Y, or as they are in `partial` where K is split."""
     p, t = b.params, b.params.tile
     base = T.Bind((b.warp_column * t.warps[0] + b.warp_row) * _slice_bytes(p))
-    for number in range(t.row_blocks if p.layout == "kn" else t.column_blocks):
+    for number in range(t.column_blocks):
         _write_slice(b, sums, base, number)
         ptx.warp_barrier()
         _read_slice(b, base, number)
         ptx.warp_barrier()
 
 
-def _write_slice(b: Block, sums: Any, base: Any, number: int) -> None:
+def _write_slice(b: Block, sums: Buffer, base: Expr, number: int) -> None:
     """Lane 4g + t holds rows g and g + 8 of a block of 16, and columns 2t and 2t + 1 of a block of 8."""
-    t, stride = b.params.tile, _lines(b.params)[2]
+    t, stride = b.params.tile, _line(b.params)[1]
     g, pair = b.lane // 4, b.lane % 4 * 2
-    if b.params.layout == "kn":
-        for block in range(t.column_blocks):
-            for half in range(2):
-                first = (number * t.column_blocks + block) * 4 + half * 2
-                at = base + ((g + half * 8) * stride + block * 8 + pair) * 4
-                ptx.store_floats(b.shared, at, [_float(sums[first + i]) for i in range(2)])
-        return
     for block in range(t.row_blocks):
         for half in range(2):
             for i in range(2):
@@ -75,26 +64,22 @@ def _write_slice(b: Block, sums: Any, base: Any, number: int) -> None:
                 ptx.store_floats(b.shared, at, [_float(value)])
 
 
-def _float(value: Any) -> Any:
+def _float(value: Expr) -> Expr:
     """A sum as a float."""
     return value if value.ty == "float32" else T.Cast("float32", T.reinterpret("int32", value))
 
 
-def _read_slice(b: Block, base: Any, number: int) -> None:
+def _read_slice(b: Block, base: Expr, number: int) -> None:
     p, t = b.params, b.params.tile
-    lines, length, stride = _lines(p)
+    length, stride = _line(p)
     vector = _vector(p)
     pieces = length // vector
     values = ptx.registers(vector, "float32")
-    if p.layout == "kn":
-        line = b.row + (b.warp_row * t.row_blocks + number) * 16
-        along = b.column + b.warp_column * length
-    else:
-        line = b.column + (b.warp_column * t.column_blocks + number) * 8
-        along = b.row + b.warp_row * length
-    for turn in range(-(-lines * pieces // 32)):
+    line = b.column + (b.warp_column * t.column_blocks + number) * 8
+    along = b.row + b.warp_row * length
+    for turn in range(-(-LINES * pieces // 32)):
         piece = T.Bind(turn * 32 + b.lane)
-        with T.If(piece < lines * pieces), T.Then():
+        with T.If(piece < LINES * pieces), T.Then():
             width = min(vector, 4)
             for first in range(0, vector, width):
                 ptx.load_words(values, first, width, b.shared,
@@ -104,24 +89,22 @@ def _read_slice(b: Block, base: Any, number: int) -> None:
 
 def _vector(p: MmaParams) -> int:
     """Elements of Y that a lane stores at once: those of 16 bytes, or fewer where Y's lines are not aligned so."""
-    line = p.n if p.layout == "kn" else p.m
-    return math.gcd(line, VECTOR_BYTES // (4 if p.split_k > 1 else OUTPUTS[p.out]))
+    return math.gcd(p.m, VECTOR_BYTES // (4 if p.split_k > 1 else OUTPUTS[p.out]))
 
 
-def _store_vector(b: Block, values: Any, line: Any, along: Any) -> None:
+def _store_vector(b: Block, values: Buffer, line: Expr, along: Expr) -> None:
     """Store values of a line from element `along` on, if they are inside Y."""
     p = b.params
-    lines, length = (p.m, p.n) if p.layout == "kn" else (p.n, p.m)
-    inside = T.And(line < lines, along < length)
+    inside = T.And(line < p.n, along < p.m)
     with T.If(inside), T.Then():
-        at = T.Bind((b.matrix * lines + line) * length + along)
+        at = T.Bind(line * p.m + along)
         if p.split_k > 1:
             _store(b.buffers["partial"], T.Bind(b.share * p.outputs + at), values, _vector(p))
         else:
-            _finish(p, b.buffers, values, at, line if p.layout == "kn" else along)
+            _finish(p, b.buffers, values, at, along)
 
 
-def _finish(p: MmaParams, buffers: Any, values: Any, at: Any, row: Any) -> None:
+def _finish(p: MmaParams, buffers: Buffers, values: Buffer, at: Expr, row: Expr) -> None:
     """Scale, bias, residual and activation of a vector of sums, then store it from element `at` of Y on."""
     vector = _vector(p)
     results = ptx.registers(vector, p.out)
@@ -129,7 +112,7 @@ def _finish(p: MmaParams, buffers: Any, values: Any, at: Any, row: Any) -> None:
         residual = ptx.registers(vector, p.out)
         _store(residual, 0, buffers["residual"], vector, at)
     for i in range(vector):
-        output = row if p.layout == "kn" else row + i
+        output = row + i
         value = values[i]
         if "scale" in buffers:
             value = value * buffers["scale"][output]
@@ -140,7 +123,7 @@ def _finish(p: MmaParams, buffers: Any, values: Any, at: Any, row: Any) -> None:
     _store(buffers["y"], at, results, vector)
 
 
-def _activated(e: Epilogue, value: Any) -> Any:
+def _activated(e: Epilogue, value: Expr) -> Expr:
     """The activation of a float; NaN stays NaN, although a GPU's maximum and minimum return their other operand."""
     if e.activation == "none":
         return value
@@ -148,7 +131,7 @@ def _activated(e: Epilogue, value: Any) -> Any:
     return T.Select(T.isnan(value), value, ACTIVATIONS[e.activation](value, 1, e.alpha, e.beta))
 
 
-def _store(to: Any, at: Any, source: Any, vector: int, first: Any = 0) -> None:
+def _store(to: Buffer, at: Expr, source: Buffer, vector: int, first: Expr = 0) -> None:
     """Copy a vector of a buffer to another."""
     if vector == 1:
         T.buffer_store(to, source[first], [at])
@@ -156,7 +139,7 @@ def _store(to: Any, at: Any, source: Any, vector: int, first: Any = 0) -> None:
     T.buffer_store(to, source[T.Ramp(first, 1, vector)], [T.Ramp(at, 1, vector)])
 
 
-def sum_shares(p: MmaParams, buffers: Any) -> None:
+def sum_shares(p: MmaParams, buffers: Buffers) -> None:
     """A second kernel: Y from the partial sums of all shares of K."""
     vector = _vector(p)
     pieces = p.outputs // vector
@@ -170,4 +153,4 @@ def sum_shares(p: MmaParams, buffers: Any) -> None:
                 for share in range(1, p.split_k):
                     value = value + buffers["partial"][share * p.outputs + at + i]
                 T.buffer_store(values, value, [i])
-            _finish(p, buffers, values, at, at // p.n % p.m if p.layout == "kn" else at % p.m)
+            _finish(p, buffers, values, at, at % p.m)

@@ -7,13 +7,14 @@ pairs of row blocks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import fragments, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.expressions import Buffer, Expr
+from sparsec.kernels.cuda.family import as_it_is, family
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.staging import copy_steps
@@ -26,31 +27,16 @@ INSTRUCTIONS = {
 STEP_BYTES = 2 * FRAGMENT_BYTES
 
 
-def pack(weight: np.ndarray, params: MmaParams) -> dict[str, np.ndarray]:
+def pack(weight: np.ndarray, p: MmaParams) -> dict[str, np.ndarray]:
     """The kernel's flat array for a weight (m, depth) of its dtype: `values`."""
-    missing = (params.row_blocks * 16 - weight.shape[0], params.steps * params.step - weight.shape[1])
+    missing = (p.row_blocks * 16 - weight.shape[0], p.steps * p.step - weight.shape[1])
     return {"values": fragments.pack(np.pad(weight, ((0, missing[0]), (0, missing[1])))).ravel()}
 
 
-def unpack(arrays: dict[str, np.ndarray], params: MmaParams) -> np.ndarray:
+def unpack(arrays: dict[str, np.ndarray], p: MmaParams) -> np.ndarray:
     """The weight (m, depth) of `pack`ed arrays."""
-    values = arrays["values"].reshape(params.row_blocks, 2 * params.steps, 32, -1)
-    return fragments.unpack(values)[:params.m, :params.depth]
-
-
-def arguments(p: MmaParams) -> pipeline.Arguments:
-    """The kernel's buffers in order, inputs first."""
-    return pipeline.arguments(p, weight(p).arguments)
-
-
-def shared_bytes(p: MmaParams) -> int:
-    """Bytes of shared memory that a block takes."""
-    return pipeline.shared_bytes(p, weight(p).stage_bytes)
-
-
-def build(params: MmaParams) -> Any:
-    """The kernel: (values, [gather], [scale], bias, x, [residual]) -> ([partial], y)."""
-    return pipeline.build(params, weight(params))
+    values = arrays["values"].reshape(p.row_blocks, 2 * p.steps, 32, -1)
+    return fragments.unpack(values)[:p.m, :p.depth]
 
 
 def weight(p: MmaParams) -> pipeline.Weight:
@@ -59,11 +45,11 @@ def weight(p: MmaParams) -> pipeline.Weight:
                            p.tile_steps * p.tile.rows // 16 * STEP_BYTES, _copy, pipeline.by_warps(_fetch))
 
 
-def _copy(b: Block, base: Any, k_tile: Any) -> None:
+def _copy(b: Block, base: Expr, k_tile: Expr) -> None:
     copy_steps(b, "values", STEP_BYTES, 1, base, k_tile)
 
 
-def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any], None]:
+def _fetch(b: Block, base: Expr, step: int, sums: Buffer) -> Callable[[int, int, Buffer], None]:
     p, t = b.params, b.params.tile
     values = ptx.registers(t.row_blocks * 8)
     for block in range(t.row_blocks):
@@ -75,9 +61,9 @@ def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any
     return products(b, values, sums)
 
 
-def products(b: Block, values: Any, sums: Any) -> Callable[[int, int, Any], None]:
+def products(b: Block, values: Buffer, sums: Buffer) -> Callable[[int, int, Buffer], None]:
     """What multiplies a step's weights, eight registers of `values` for each row block, with the activations."""
-    def product(row_block: int, column_block: int, activations: Any) -> None:
+    def product(row_block: int, column_block: int, activations: Expr) -> None:
         for half in range(2):
             left = [values[row_block * 8 + half * 4 + i] for i in range(4)]
             right = [activations[half * 2 + i] for i in range(2)]
@@ -85,3 +71,6 @@ def products(b: Block, values: Any, sums: Any) -> Callable[[int, int, Any], None
             ptx.multiply(INSTRUCTIONS[b.params.dtype], sums, first, left, right)
 
     return product
+
+
+FAMILY = family("mma", ("dense",), weight=weight, pack=pack, unpack=unpack, params=as_it_is)

@@ -7,14 +7,14 @@ with zeros to whole steps of K and pairs of row blocks, so that they serve every
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.errors import FormatError
 from sparsec.kernels.cuda import fragments, metadata, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.expressions import Buffer, Expr
+from sparsec.kernels.cuda.family import as_it_is, family
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.staging import copy_steps
@@ -26,9 +26,10 @@ INSTRUCTIONS = {
     "int8": "mma.sp::ordered_metadata.sync.aligned.m16n8k64.row.col.s32.s8.s8.s32",
 }
 WORDS_BYTES = 128  # metadata of one instruction
+FORMATS = ("nm 2:4", "nm 2:4 permuted", "nm 4:6", "nm 6:8")
 
 
-def pack(weight: np.ndarray, params: MmaParams) -> dict[str, np.ndarray]:
+def pack(weight: np.ndarray, p: MmaParams) -> dict[str, np.ndarray]:
     """The kernel's flat arrays for a weight (m, depth) of its dtype: `values` and `metadata` (uint32).
 
     Raises:
@@ -36,45 +37,23 @@ def pack(weight: np.ndarray, params: MmaParams) -> dict[str, np.ndarray]:
 
     """
     values, positions = metadata.compress(weight)
-    rows, steps = params.row_blocks * 16, params.steps
-    missing = (rows - len(weight), (steps * params.step - weight.shape[1]) // 2)
+    rows, steps = p.row_blocks * 16, p.steps
+    missing = (rows - len(weight), (steps * p.step - weight.shape[1]) // 2)
     values = np.pad(values, ((0, missing[0]), (0, missing[1])))
-    padded = np.tile(np.array([0, 1], np.uint8), (rows, steps * params.step // 4))
+    padded = np.tile(np.array([0, 1], np.uint8), (rows, steps * p.step // 4))
     padded[:len(weight), :positions.shape[1]] = positions
-    return {"values": fragments.pack(values).ravel(), "metadata": metadata.pack(padded, params.itemsize).ravel()}
+    return {"values": fragments.pack(values).ravel(), "metadata": metadata.pack(padded, p.itemsize).ravel()}
 
 
-def unpack(arrays: dict[str, np.ndarray], params: MmaParams) -> np.ndarray:
+def unpack(arrays: dict[str, np.ndarray], p: MmaParams) -> np.ndarray:
     """The weight (m, depth) of `pack`ed arrays."""
-    values = arrays["values"].reshape(params.row_blocks, params.steps, 32, -1)
-    words = arrays["metadata"].reshape(-1, params.steps, 32)
-    weight = metadata.expand(fragments.unpack(values), metadata.unpack(words, params.itemsize))
-    return weight[:params.m, :params.depth]
+    values = arrays["values"].reshape(p.row_blocks, p.steps, 32, -1)
+    words = arrays["metadata"].reshape(-1, p.steps, 32)
+    weight = metadata.expand(fragments.unpack(values), metadata.unpack(words, p.itemsize))
+    return weight[:p.m, :p.depth]
 
 
-def arguments(p: MmaParams) -> pipeline.Arguments:
-    """The kernel's buffers in order, inputs first."""
-    return pipeline.arguments(p, weight(p).arguments)
-
-
-def shared_bytes(p: MmaParams) -> int:
-    """Bytes of shared memory that a block takes."""
-    return pipeline.shared_bytes(p, weight(p).stage_bytes)
-
-
-def build(params: MmaParams) -> Any:
-    """The kernel: (values, metadata, [gather], [scale], bias, x, [residual]) -> ([partial], y).
-
-    Raises:
-        FormatError: no kernel computes the product.
-
-    """
-    if reason := reject(params):
-        raise FormatError(f"no sparse tensor-core kernel for {params}: {reason}")
-    return pipeline.build(params, weight(params))
-
-
-def reject(p: MmaParams) -> str | None:
+def refuses(p: MmaParams) -> str | None:
     """Why no kernel of single warps multiplies a 2:4 weight, or None."""
     return "two blocks of 16 rows share a word of metadata" if p.tile.row_blocks % p.itemsize else None
 
@@ -93,13 +72,13 @@ def values_bytes(p: MmaParams) -> int:
     return p.tile_steps * p.tile.rows // 16 * FRAGMENT_BYTES
 
 
-def _copy(b: Block, base: Any, k_tile: Any) -> None:
+def _copy(b: Block, base: Expr, k_tile: Expr) -> None:
     p = b.params
     copy_steps(b, "values", FRAGMENT_BYTES, 1, base, k_tile)
     copy_steps(b, "metadata", WORDS_BYTES, p.itemsize, base + values_bytes(p), k_tile)
 
 
-def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any], None]:
+def _fetch(b: Block, base: Expr, step: int, sums: Buffer) -> Callable[[int, int, Buffer], None]:
     p, t = b.params, b.params.tile
     values = ptx.registers(t.row_blocks * 4)
     words = ptx.registers(t.row_blocks // p.itemsize)
@@ -111,7 +90,7 @@ def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any
         word = (T.truncdiv(first, p.itemsize) + row) * p.tile_steps + step
         ptx.load_words(words, row, 1, b.shared, base + values_bytes(p) + word * WORDS_BYTES + b.lane * 4)
 
-    def product(row_block: int, column_block: int, activations: Any) -> None:
+    def product(row_block: int, column_block: int, activations: Expr) -> None:
         left = [values[row_block * 4 + i] for i in range(4)]
         right = [activations[i] for i in range(4)]
         sparsity = (words[row_block // p.itemsize], row_block % p.itemsize)
@@ -119,3 +98,7 @@ def _fetch(b: Block, base: Any, step: int, sums: Any) -> Callable[[int, int, Any
                      sparsity)
 
     return product
+
+
+FAMILY = family("mma.sp", FORMATS, weight=weight, pack=pack, unpack=unpack, params=as_it_is, refuses=refuses,
+                sparse=True)

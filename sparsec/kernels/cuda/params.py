@@ -2,23 +2,22 @@
 
     Y = activation(scale * (W X) + bias + residual)
 
-W is the weight (m, depth); X holds n columns in one of two LAYOUTS, and Y and the residual follow it:
-
-    kn   features first:  X (batch, k, n), Y (batch, m, n)
-    nk   tokens first:    X (n, k),        Y (n, m); a batch is more tokens
-
-With a `Window` the n columns are what a convolution sees at every pixel, read from the image as they are needed.
+W is the weight (m, depth). X holds n columns as rows of features, (n, k), and Y and the residual are (n, m): tokens, or
+pixels of images whose channels come last; a batch is more of them. With a `Window` the n columns are what a
+convolution sees at every pixel, read from the image as they are needed.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from sparsec.kernels.emit.epilogue import Epilogue
 
-LAYOUTS = ("kn", "nk")
 ITEMSIZES = {"float16": 2, "bfloat16": 2, "int8": 1}
+HALVES = {"fp16": "float16", "bf16": "bfloat16"}
+"""The element type of activations around tensor cores, by precision."""
 OUTPUTS = {"float16": 2, "bfloat16": 2, "float32": 4}
 STEP_BYTES = 64  # bytes of K that a warp's step multiplies: one `ldmatrix.x4`
 ROW_PAIR = 32  # rows of W are padded to these, since a word of metadata serves two blocks of 16
@@ -101,20 +100,18 @@ class Window:
 
 @dataclass(frozen=True)
 class MmaParams:
-    """A product on tensor cores; see the module for the meaning of m, n, k and the layouts.
+    """A product on tensor cores; see the module for the meaning of m, n and k.
 
     Attributes:
         m: outputs.
-        n: columns of one matrix of the batch.
+        n: columns of X: tokens or pixels.
         k: features of X.
         tile: what a thread block computes.
         dtype: of W and X; int8 sums are scaled per output to floats.
         out: of Y and the residual.
-        layout: one of LAYOUTS.
         epilogue: what follows the product.
-        batch: matrices X; 1 in layout nk.
         gather: which feature each column of W multiplies; None for the same.
-        window: how X's columns lie in an image, in layout nk; None where X is a matrix.
+        window: how X's columns lie in an image; None where X is a matrix.
         split_k: shares of K that different blocks sum; more than one leave partial sums for a second kernel.
 
     """
@@ -125,9 +122,7 @@ class MmaParams:
     tile: Tile
     dtype: str = "float16"
     out: str = "float16"
-    layout: str = "nk"
     epilogue: Epilogue = field(default_factory=Epilogue)
-    batch: int = 1
     gather: Gather | None = None
     window: Window | None = None
     split_k: int = 1
@@ -174,28 +169,33 @@ class MmaParams:
 
     @property
     def grid(self) -> tuple[int, int, int]:
-        """Blocks along the rows, along the columns, and over batch and shares of K."""
-        return -(-self.m // self.tile.rows), -(-self.n // self.tile.columns), self.batch * self.split_k
+        """Blocks along the rows, along the columns, and over shares of K."""
+        return -(-self.m // self.tile.rows), -(-self.n // self.tile.columns), self.split_k
 
     @property
     def inputs(self) -> int:
         """Elements of X."""
         if self.window is None:
-            return self.batch * self.k * self.n
+            return self.k * self.n
         return self.n // math.prod(self.window.output) * math.prod(self.window.image)
 
     @property
     def outputs(self) -> int:
         """Elements of Y."""
-        return self.batch * self.m * self.n
+        return self.m * self.n
 
     @property
     def copy_bytes(self) -> int:
         """Bytes of X that one instruction copies: as many as are aligned and contiguous."""
-        contiguous = self.n if self.layout == "kn" else self.window.image[2] if self.window else self.k
-        if self.gather and self.layout == "nk":
+        contiguous = self.window.image[2] if self.window else self.k
+        if self.gather:
             contiguous = math.gcd(contiguous, self.gather.run)
         return math.gcd(contiguous * self.itemsize, VECTOR_BYTES)
+
+
+def fields_of(p: MmaParams) -> dict[str, Any]:
+    """A product's fields, for a subclass with more."""
+    return {each.name: getattr(p, each.name) for each in fields(MmaParams)}
 
 
 def reject(p: MmaParams) -> str | None:
@@ -205,12 +205,7 @@ def reject(p: MmaParams) -> str | None:
     reasons = {
         f"{t} does not deal whole fragments to its warps and two stages or more to the copies":
             not whole or t.stages < 2,
-        "int8 activations must be tokens first, since ldmatrix transposes 16-bit elements only":
-            p.dtype == "int8" and p.layout == "kn",
         f"int8 activations need an even number of contiguous features: k = {p.k}, gather {p.gather}": p.copy_bytes < 2,
-        "the windows of an image need its channels last, and so tokens first":
-            p.layout == "kn" and p.window is not None,
-        "a batch of matrices with tokens first is one matrix with more tokens": p.layout == "nk" and p.batch != 1,
         f"K = {p.depth} is too short for {p.split_k} shares of whole stages":
             p.split_k > 1 and (p.split_k - 1) * p.share_tiles >= p.k_tiles,
     }

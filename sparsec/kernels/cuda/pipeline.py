@@ -17,6 +17,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import epilogue, ptx, staging
 from sparsec.kernels.cuda.block import Block
+from sparsec.kernels.cuda.expressions import Buffer, Buffers, Expr, Kernel
 from sparsec.kernels.cuda.params import MmaParams, reject
 
 GROUP = 8
@@ -27,7 +28,7 @@ Arguments = dict[str, tuple[int, str]]
 
 # Brings a step's weights into registers, (block, base, step, sums), and returns what multiplies them with a fragment of
 # the activations: (row block, column block, fragment).
-Fetch = Callable[[Block, Any, int, Any], Callable[[int, int, Any], None]]
+Fetch = Callable[[Block, Expr, int, Buffer], Callable[[int, int, Buffer], None]]
 
 
 def _nothing(*_: Any) -> None:
@@ -52,11 +53,11 @@ class Weight:
 
     arguments: Arguments
     stage_bytes: int
-    copy: Callable[[Block, Any, Any], None]
-    multiply: Callable[[Block, Any, Any, Any], None]
+    copy: Callable[[Block, Expr, Expr], None]
+    multiply: Callable[[Block, Expr, Expr, Buffer], None]
     publish: Callable[[], None] = _nothing
     in_flight: int = 0
-    finish: Callable[[Block, Any], None] = _nothing
+    finish: Callable[[Block, Buffer], None] = _nothing
 
 
 def arguments(p: MmaParams, weight: Arguments) -> Arguments:
@@ -81,7 +82,7 @@ def shared_bytes(p: MmaParams, weight_stage: int) -> int:
     return max(p.tile.stages * (weight_stage + staging.stage_bytes(p)), epilogue.shared_bytes(p))
 
 
-def build(p: MmaParams, weight: Weight) -> Any:
+def build(p: MmaParams, weight: Weight) -> Kernel:
     """The kernel as a PrimFunc over flat buffers, see `arguments`.
 
     Raises:
@@ -90,7 +91,7 @@ def build(p: MmaParams, weight: Weight) -> Any:
     """
     if reason := reject(p):
         raise FormatError(f"no tensor-core kernel for {p}: {reason}")
-    def body(buffers: dict[str, Any]) -> None:
+    def body(buffers: Buffers) -> None:
         _product(p, buffers, weight)
         if p.split_k > 1:
             epilogue.sum_shares(p, buffers)
@@ -98,7 +99,7 @@ def build(p: MmaParams, weight: Weight) -> Any:
     return prim_func(arguments(p, weight.arguments), body)
 
 
-def prim_func(arguments: Arguments, body: Callable[[dict[str, Any]], None]) -> Any:
+def prim_func(arguments: Arguments, body: Callable[[Buffers], None]) -> Kernel:
     """A PrimFunc whose launches `body` emits, given the flat buffers by name."""
     with IRBuilder() as builder, T.prim_func(is_private=True):
         T.func_attr({"tirx.noalias": True, "tirx.is_scheduled": 1})
@@ -106,16 +107,16 @@ def prim_func(arguments: Arguments, body: Callable[[dict[str, Any]], None]) -> A
     return builder.get()
 
 
-def _product(p: MmaParams, buffers: dict[str, Any], weight: Weight) -> None:
-    rows, columns, matrices = p.grid
-    with (T.launch_thread("blockIdx.x", rows * columns) as number, T.launch_thread("blockIdx.y", matrices) as matrix,
+def _product(p: MmaParams, buffers: Buffers, weight: Weight) -> None:
+    rows, columns, shares = p.grid
+    with (T.launch_thread("blockIdx.x", rows * columns) as number, T.launch_thread("blockIdx.y", shares) as share,
           T.launch_thread("threadIdx.x", p.tile.threads) as thread):
         shared = ptx.shared_memory(shared_bytes(p, weight.stage_bytes))
         warp = T.Bind(thread // 32)
         row, column = _raster(number, rows, columns)
         block = Block(p, buffers, shared, thread, T.Bind(thread % 32), T.Bind(warp % p.tile.warps[0]),
                       T.Bind(warp // p.tile.warps[0]), T.Bind(row * p.tile.rows), T.Bind(column * p.tile.columns),
-                      T.Bind(matrix // p.split_k), T.Bind(matrix % p.split_k))
+                      T.Bind(share))
         sums = ptx.registers(p.tile.row_blocks * p.tile.column_blocks * 4, epilogue.sum_type(p))
         for register in range(p.tile.row_blocks * p.tile.column_blocks * 4):
             T.buffer_store(sums, T.Cast(epilogue.sum_type(p), 0), [register])
@@ -123,7 +124,7 @@ def _product(p: MmaParams, buffers: dict[str, Any], weight: Weight) -> None:
         epilogue.store(block, sums)
 
 
-def _raster(number: Any, rows: int, columns: int) -> tuple[Any, Any]:
+def _raster(number: Expr, rows: int, columns: int) -> tuple[Expr, Expr]:
     """The tile of a block, by its number."""
     if rows <= GROUP:
         return number % rows, number // rows
@@ -133,19 +134,19 @@ def _raster(number: Any, rows: int, columns: int) -> tuple[Any, Any]:
     return group * GROUP + within % height, within // height
 
 
-def _stages(b: Block, weight: Weight, sums: Any) -> None:
+def _stages(b: Block, weight: Weight, sums: Buffer) -> None:
     """Multiply the block's share of K, stage by stage."""
     p, stages = b.params, b.params.tile.stages
     size = weight.stage_bytes + staging.stage_bytes(p)
     first = T.Bind(b.share * p.share_tiles)
     count = p.share_tiles if p.k_tiles % p.split_k == 0 else T.Bind(T.min(p.k_tiles - first, p.share_tiles))
 
-    def fill(turn: Any) -> None:
+    def fill(turn: Expr) -> None:
         base = T.Bind(turn % stages * size)
         weight.copy(b, base, first + turn)
         staging.copy(b, base + weight.stage_bytes, first + turn)
 
-    def multiply(turn: Any) -> None:
+    def multiply(turn: Expr) -> None:
         advance(ahead, turn, count, fill, weight.publish)
         base = T.Bind(turn % stages * size)
         weight.multiply(b, base, base + weight.stage_bytes, sums)
@@ -164,7 +165,7 @@ def _stages(b: Block, weight: Weight, sums: Any) -> None:
     ptx.barrier()  # the epilogue reuses the memory
 
 
-def prefill(ahead: int, count: Any, fill: Callable[[Any], None]) -> None:
+def prefill(ahead: int, count: Expr, fill: Callable[[Expr], None]) -> None:
     """Start the copies of the first `ahead` turns, of `count`; each turn's are a group."""
     for turn in range(ahead):
         with T.If(turn < count), T.Then():
@@ -172,7 +173,7 @@ def prefill(ahead: int, count: Any, fill: Callable[[Any], None]) -> None:
         ptx.commit()
 
 
-def advance(ahead: int, turn: Any, count: Any, fill: Callable[[Any], None],
+def advance(ahead: int, turn: Expr, count: Expr, fill: Callable[[Expr], None],
             publish: Callable[[], None] = _nothing) -> None:
     """Wait until a turn's copies have arrived for all threads, and start those of the turn that lies `ahead`."""
     ptx.wait(ahead - 1)
@@ -183,9 +184,9 @@ def advance(ahead: int, turn: Any, count: Any, fill: Callable[[Any], None],
     ptx.commit()
 
 
-def by_warps(fetch: Fetch) -> Callable[[Block, Any, Any, Any], None]:
+def by_warps(fetch: Fetch) -> Callable[[Block, Expr, Expr, Buffer], None]:
     """The product of a stage by instructions of single warps."""
-    def multiply(b: Block, base: Any, activations: Any, sums: Any) -> None:
+    def multiply(b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
         p, fragment = b.params, ptx.registers(4)
         for step in range(p.tile_steps):
             product = fetch(b, base, step, sums)

@@ -11,6 +11,8 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.cuda.expressions import Buffer, Expr
+
 PAIRS = {"float16": "f16x2", "bfloat16": "bf16x2"}
 SWIZZLE_BYTES = 1024  # to which the widest swizzle that the hardware knows is aligned
 
@@ -30,22 +32,22 @@ def warp_barrier() -> None:
     T.evaluate(T.cuda.warp_sync())
 
 
-def registers(count: int, dtype: str = "uint32") -> Any:
+def registers(count: int, dtype: str = "uint32") -> Buffer:
     """A local array; with constant indices it stays in registers."""
     return T.alloc_buffer((count,), dtype, scope="local")
 
 
-def shared_memory(nbytes: int) -> Any:
+def shared_memory(nbytes: int) -> Expr:
     """The address of the block's dynamic shared memory."""
     buffer = T.alloc_buffer((nbytes,), "uint8", scope="shared.dyn", align=SWIZZLE_BYTES)
     return T.Bind(T.cuda.cvta_generic_to_shared(buffer.data))
 
 
-def _address(shared: Any, at: Any) -> Any:
+def _address(shared: Expr, at: Expr) -> Expr:
     return shared + T.Cast("uint32", at)
 
 
-def copy_async(shared: Any, at: Any, source: Any, index: Any, nbytes: int, valid: Any = None) -> None:
+def copy_async(shared: Expr, at: Expr, source: Buffer, index: Expr, nbytes: int, valid: Expr = None) -> None:
     """Start copying `nbytes` (4, 8 or 16) from `source[index]` on to byte `at`; zeros where `valid` is false."""
     cache = "cg.shared.global.L2::128B" if nbytes == 16 else "ca.shared.global"
     operands = [_address(shared, at), source.ptr_to([_safe(index, valid)]), nbytes]
@@ -54,7 +56,7 @@ def copy_async(shared: Any, at: Any, source: Any, index: Any, nbytes: int, valid
     emit(f"cp.async.{cache}", *operands)
 
 
-def copy_element(shared: Any, at: Any, source: Any, index: Any, valid: Any = None) -> None:
+def copy_element(shared: Expr, at: Expr, source: Buffer, index: Expr, valid: Expr = None) -> None:
     """Copy 2 bytes from `source[index]` on to byte `at`; zeros where `valid` is false."""
     element = registers(1, "uint16")
     T.buffer_store(element, T.uint16(0), [0])
@@ -66,7 +68,7 @@ def copy_element(shared: Any, at: Any, source: Any, index: Any, valid: Any = Non
     emit("st.shared.b16", _address(shared, at), element[0])
 
 
-def _safe(index: Any, valid: Any) -> Any:
+def _safe(index: Expr, valid: Expr) -> Expr:
     return index if valid is None else T.if_then_else(valid, index, 0)
 
 
@@ -80,42 +82,42 @@ def wait(pending: int) -> None:
     emit("cp.async.wait_group", pending)
 
 
-def load_matrices(to: Any, shared: Any, at: Any, transposed: bool,  # noqa: FBT001 (the instruction's modifier)
+def load_matrices(to: Buffer, shared: Expr, at: Expr, transposed: bool,  # noqa: FBT001 (the instruction's modifier)
                   first: int = 0) -> None:
     """Four 8 x 8 matrices of 16-bit elements into four registers; lane i names the i-th row of 16 bytes."""
     modifier = ".trans" if transposed else ""
     emit(f"ldmatrix.sync.aligned.m8n8.x4{modifier}.shared.b16", *_words(to, first, 4), _address(shared, at))
 
 
-def load_words(to: Any, first: int, count: int, shared: Any, at: Any) -> None:
+def load_words(to: Buffer, first: int, count: int, shared: Expr, at: Expr) -> None:
     """`count` (1, 2 or 4) words from byte `at` into the registers from `first` on."""
     vector = f".v{count}" if count > 1 else ""
     kind = "f32" if to.dtype == "float32" else "b32"
     emit(f"ld.shared{vector}.{kind}", *_words(to, first, count), _address(shared, at))
 
 
-def store_floats(shared: Any, at: Any, values: Sequence[Any]) -> None:
+def store_floats(shared: Expr, at: Expr, values: Sequence[Expr]) -> None:
     """One, two or four floats to byte `at`."""
     vector = f".v{len(values)}" if len(values) > 1 else ""
     emit(f"st.shared{vector}.f32", _address(shared, at), *values)
 
 
-def exp2(to: Any, at: int, value: Any) -> None:
+def exp2(to: Buffer, at: int, value: Expr) -> None:
     """2 to the power of a float, with a relative error of 2^-22; zero where that would be subnormal."""
     emit("ex2.approx.ftz.f32", to[at], value)
 
 
-def pack_halves(to: Any, at: int, low: Any, high: Any, dtype: str) -> None:
+def pack_halves(to: Buffer, at: int, low: Expr, high: Expr, dtype: str) -> None:
     """Two floats, rounded to a half-precision type, as one register."""
     emit(f"cvt.rn.{PAIRS[dtype]}.f32", to[at], high, low)
 
 
-def multiply(instruction: str, sums: Any, first: int, left: Sequence[Any], right: Sequence[Any],
-             sparsity: Sequence[Any] = ()) -> None:
+def multiply(instruction: str, sums: Buffer, first: int, left: Sequence[Expr], right: Sequence[Expr],
+             sparsity: Sequence[Expr] = ()) -> None:
     """Add a product of fragments to the four sums from `first` on; `sparsity` is metadata and selector."""
     total = _words(sums, first, 4)
     emit(instruction, *total, *left, *right, *total, *sparsity)
 
 
-def _words(buffer: Any, first: int, count: int) -> list[Any]:
+def _words(buffer: Buffer, first: int, count: int) -> list[Expr]:
     return [buffer[first + i] for i in range(count)]

@@ -12,17 +12,19 @@ stages have room for the items of the fullest, so that a copy needs not look up 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import GpuWork
 from sparsec.errors import FormatError
 from sparsec.formats.nm import group_counts
 from sparsec.kernels.cuda import mma_sp, pipeline, ptx, staging
 from sparsec.kernels.cuda.block import Block, per_thread
+from sparsec.kernels.cuda.expressions import Buffer, Expr
+from sparsec.kernels.cuda.family import family
 from sparsec.kernels.cuda.metadata import GROUP, KEPT
-from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
+from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, fields_of
 
 INSTRUCTIONS = {
     "float16": "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32",
@@ -34,30 +36,28 @@ ITEM_BYTES = SLOTS * 4
 ROW_BITS, FEATURE_BITS = 4, 12
 
 
-@dataclass(frozen=True)
-class RestParams:
-    """A product whose weight is 2:4 but for a rest.
+@dataclass(frozen=True, kw_only=True)
+class RestParams(MmaParams):
+    """A product whose weight is 2:4 but for a rest; its dtype has 2 bytes.
 
     Attributes:
-        product: the product; its dtype has 2 bytes.
         capacity: items that a stage has room for.
         items: those that all stages have, which the cost depends on and the kernel does not.
 
     """
 
-    product: MmaParams
     capacity: int
     items: int = field(default=0, compare=False)
 
     @property
     def stages(self) -> int:
         """Stages of the whole weight."""
-        return self.product.grid[0] * self.product.k_tiles
+        return self.grid[0] * self.k_tiles
 
     @property
     def blocks(self) -> int:
         """Blocks of 16 rows of a stage."""
-        return self.product.tile.rows // ROWS
+        return self.tile.rows // ROWS
 
     @property
     def bounds_bytes(self) -> int:
@@ -70,13 +70,13 @@ class RestParams:
         return self.bounds_bytes + self.capacity * ITEM_BYTES
 
 
-def reject(product: MmaParams) -> str | None:
+def refuses(product: MmaParams) -> str | None:
     """Why no kernel computes the product, or None."""
     if product.itemsize != 2:
         return "the rest of a 2:4 weight is added to products of 2-byte values only"
     if product.depth % GROUP:
         return f"K = {product.depth} is not a multiple of {GROUP}"
-    return mma_sp.reject(product)
+    return mma_sp.refuses(product)
 
 
 def left_over(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -95,17 +95,17 @@ def params(weight: np.ndarray, product: MmaParams) -> RestParams:
         FormatError: no kernel computes the product.
 
     """
-    if reason := reject(product):
+    if reason := refuses(product):
         raise FormatError(f"cannot store the weight as 2:4 and a rest for {product}: {reason}")
-    empty = RestParams(product, 0)
+    empty = RestParams(**fields_of(product), capacity=0)
     by_stage = _items(_blocks(empty, *left_over(weight)), empty).sum(axis=1)
-    return RestParams(product, int(by_stage.max()), int(by_stage.sum()))
+    return replace(empty, capacity=int(by_stage.max()), items=int(by_stage.sum()))
 
 
 def _blocks(p: RestParams, rows: np.ndarray, features: np.ndarray) -> np.ndarray:
     """The block of 16 rows of a stage, counted over all stages, that weights lie in."""
-    t = p.product.tile
-    stage = rows // t.rows * p.product.k_tiles + features // t.depth
+    t = p.tile
+    stage = rows // t.rows * p.k_tiles + features // t.depth
     blocks: np.ndarray = stage * p.blocks + rows % t.rows // ROWS
     return blocks
 
@@ -131,7 +131,7 @@ def pack(weight: np.ndarray, p: RestParams) -> dict[str, np.ndarray]:
     ends = np.cumsum(counts, axis=1)
     within = np.arange(len(blocks)) - np.searchsorted(blocks, blocks)
     stage, item, slot = blocks // p.blocks, (ends - counts).ravel()[blocks] + within // SLOTS, within % SLOTS
-    features = (columns % p.product.tile.depth).astype(np.uint32)
+    features = (columns % p.tile.depth).astype(np.uint32)
     values = weight[rows, columns].view(np.uint16).astype(np.uint32)
     items = np.zeros((p.stages, p.capacity, SLOTS), np.uint32)
     # Slots without a weight have value 0 and a feature that their item loads anyway.
@@ -139,45 +139,36 @@ def pack(weight: np.ndarray, p: RestParams) -> dict[str, np.ndarray]:
     items[stage, item, slot] = values << 16 | (rows % ROWS << FEATURE_BITS).astype(np.uint32) | features
     bounds = np.zeros((p.stages, p.bounds_bytes // 4), np.uint32)
     bounds[:, :p.blocks] = ends - counts | ends << 16
-    return {**mma_sp.pack(regular, p.product), "rest": np.hstack([bounds, items.reshape(p.stages, -1)]).ravel()}
+    return {**mma_sp.pack(regular, p), "rest": np.hstack([bounds, items.reshape(p.stages, -1)]).ravel()}
 
 
 def unpack(arrays: dict[str, np.ndarray], p: RestParams) -> np.ndarray:
     """The weight (m, depth) of `pack`ed arrays."""
-    weight = mma_sp.unpack(arrays, p.product).copy()
+    weight = mma_sp.unpack(arrays, p).copy()
     bounds, items = np.split(arrays["rest"].reshape(p.stages, -1), [p.bounds_bytes // 4], axis=1)
     for stage, block in np.ndindex(p.stages, p.blocks):
         words = items[stage, (bounds[stage, block] & 0xFFFF) * SLOTS:(bounds[stage, block] >> 16) * SLOTS]
         words = words[words >> 16 != 0]
-        rows = (stage // p.product.k_tiles * p.blocks + block) * ROWS + (words >> FEATURE_BITS & ROWS - 1)
-        columns = stage % p.product.k_tiles * p.product.tile.depth + (words & (1 << FEATURE_BITS) - 1)
+        rows = (stage // p.k_tiles * p.blocks + block) * ROWS + (words >> FEATURE_BITS & ROWS - 1)
+        columns = stage % p.k_tiles * p.tile.depth + (words & (1 << FEATURE_BITS) - 1)
         weight[rows, columns] = (words >> 16).astype(np.uint16).view(weight.dtype)
     return weight
 
 
-def arguments(p: RestParams) -> pipeline.Arguments:
-    """The kernel's buffers in order, inputs first."""
-    return pipeline.arguments(p.product, _weight(p).arguments)
+def more(p: RestParams, work: GpuWork) -> GpuWork:
+    """A product for every item and block of columns."""
+    return replace(work, stage_items=p.items / p.stages * p.tile.columns / 8)
 
 
-def shared_bytes(p: RestParams) -> int:
-    """Bytes of shared memory that a block takes."""
-    return pipeline.shared_bytes(p.product, _weight(p).stage_bytes)
+def operand(p: RestParams) -> pipeline.Weight:
+    """How the weight reaches the tensor cores."""
+    regular = mma_sp.weight(p)
 
-
-def build(p: RestParams) -> Any:
-    """The kernel: (values, metadata, rest, [gather], bias, x, [residual]) -> ([partial], y)."""
-    return pipeline.build(p.product, _weight(p))
-
-
-def _weight(p: RestParams) -> pipeline.Weight:
-    regular = mma_sp.weight(p.product)
-
-    def copy(b: Block, base: Any, k_tile: Any) -> None:
+    def copy(b: Block, base: Expr, k_tile: Expr) -> None:
         regular.copy(b, base, k_tile)
         _copy(p, b, base + regular.stage_bytes, k_tile)
 
-    def multiply(b: Block, base: Any, activations: Any, sums: Any) -> None:
+    def multiply(b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
         regular.multiply(b, base, activations, sums)
         _multiply(p, b, base + regular.stage_bytes, activations, sums)
 
@@ -185,16 +176,16 @@ def _weight(p: RestParams) -> pipeline.Weight:
                    stage_bytes=regular.stage_bytes + p.stage_bytes, copy=copy, multiply=multiply)
 
 
-def _copy(p: RestParams, b: Block, base: Any, k_tile: Any) -> None:
+def _copy(p: RestParams, b: Block, base: Expr, k_tile: Expr) -> None:
     """Start copying a stage's bounds and items."""
-    first = T.Bind((b.row // p.product.tile.rows * p.product.k_tiles + k_tile) * (p.stage_bytes // 4))
+    first = T.Bind((b.row // p.tile.rows * p.k_tiles + k_tile) * (p.stage_bytes // 4))
     per_thread(b, p.stage_bytes // VECTOR_BYTES, lambda number: ptx.copy_async(
         b.shared, base + number * VECTOR_BYTES, b.buffers["rest"], first + number * 4, VECTOR_BYTES))
 
 
-def _multiply(p: RestParams, b: Block, base: Any, activations: Any, sums: Any) -> None:
+def _multiply(p: RestParams, b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
     """Add the products of a stage's items of the warp's rows."""
-    t = p.product.tile
+    t = p.tile
     bounds, slots = ptx.registers(1), ptx.registers(2)
     for block in range(t.row_blocks):
         ptx.load_words(bounds, 0, 1, b.shared, base + (b.warp_row * t.row_blocks + block) * 4)
@@ -204,13 +195,13 @@ def _multiply(p: RestParams, b: Block, base: Any, activations: Any, sums: Any) -
             ptx.load_words(slots, 0, 2, b.shared, base + p.bounds_bytes + item * ITEM_BYTES + b.lane % 4 * 8)
             left = _left(b, slots)
             for column_block in range(t.column_blocks):
-                ptx.multiply(INSTRUCTIONS[p.product.dtype], sums, (block * t.column_blocks + column_block) * 4,
+                ptx.multiply(INSTRUCTIONS[p.dtype], sums, (block * t.column_blocks + column_block) * 4,
                              left, [_right(b, slots, activations, column_block)])
 
 
-def _left(b: Block, slots: Any) -> list[Any]:
+def _left(b: Block, slots: Buffer) -> list[Expr]:
     """The slots 2t and 2t + 1 as columns of a 16 x 8 matrix: lane 4g + t holds its rows g and g + 8."""
-    def pair(row: Any) -> Any:
+    def pair(row: Expr) -> Expr:
         low, high = (T.if_then_else(T.bitwise_and(T.shift_right(slots[i], T.uint32(FEATURE_BITS)), T.uint32(ROWS - 1))
                                     == row, T.shift_right(slots[i], T.uint32(16)), T.uint32(0)) for i in range(2))
         return T.Bind(_joined(low, high))
@@ -219,7 +210,7 @@ def _left(b: Block, slots: Any) -> list[Any]:
     return [pair(row), pair(row + T.uint32(8))]
 
 
-def _right(b: Block, slots: Any, activations: Any, column_block: int) -> Any:
+def _right(b: Block, slots: Buffer, activations: Expr, column_block: int) -> Expr:
     """The activations of the slots 2t and 2t + 1 for column g of a block of 8."""
     values = ptx.registers(2, "uint16")
     for i in range(2):
@@ -228,5 +219,9 @@ def _right(b: Block, slots: Any, activations: Any, column_block: int) -> Any:
     return _joined(*(T.Cast("uint32", values[i]) for i in range(2)))
 
 
-def _joined(low: Any, high: Any) -> Any:
+def _joined(low: Expr, high: Expr) -> Expr:
     return T.bitwise_or(low, T.shift_left(high, T.uint32(16)))
+
+
+FAMILY = family("mma.sp + rest", ("nm 2:4 + rest",), weight=operand, pack=pack, unpack=unpack, params=params,
+                refuses=refuses, more=more, sparse=True)

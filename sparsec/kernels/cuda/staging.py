@@ -1,19 +1,17 @@
 """Copies into the stages of shared memory, and how the activations leave them as matrix fragments.
 
-Activations lie in a stage as rows of 16-byte chunks: in layout kn a row is one feature and its chunks are columns of
-X, in layout nk a row is one column of X and its chunks are features. Chunks are permuted within a row (XOR with the
-row's number), so that the eight rows that `ldmatrix` reads at once lie in different banks. Weights come prepacked and
-lie as they are.
+Activations lie in a stage as rows of 16-byte chunks: a row is one column of X and its chunks are features. Chunks are
+permuted within a row (XOR with the row's number), so that the eight rows that `ldmatrix` reads at once lie in different
+banks. Weights come prepacked and lie as they are.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.block import Block, all_of, per_thread
+from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, Window
 
 BANK_CHUNKS = 8  # chunks that one pass over the 32 banks delivers
@@ -24,30 +22,26 @@ def stage_bytes(p: MmaParams) -> int:
     return p.tile.columns * p.tile.depth * p.itemsize
 
 
-def _row_chunks(p: MmaParams) -> int:
-    return (p.tile.columns if p.layout == "kn" else p.tile.depth) * p.itemsize // VECTOR_BYTES
-
-
-def _address(p: MmaParams, row: Any, chunk: Any) -> Any:
+def _address(p: MmaParams, row: Expr, chunk: Expr) -> Expr:
     """The byte of a stage at which a row's chunk lies."""
-    return swizzled(row, chunk, _row_chunks(p))
+    return swizzled(row, chunk, p.tile.depth * p.itemsize // VECTOR_BYTES)
 
 
-def swizzled(row: Any, chunk: Any, chunks: int) -> Any:
+def swizzled(row: Expr, chunk: Expr, chunks: int) -> Expr:
     """The byte at which a chunk lies in rows of `chunks`, a power of two."""
     span = min(chunks, BANK_CHUNKS)
     swizzle = row // (BANK_CHUNKS // span) % span
     return (row * chunks + T.bitwise_xor(chunk, swizzle)) * VECTOR_BYTES
 
 
-def copy(b: Block, base: Any, k_tile: Any) -> None:
+def copy(b: Block, base: Expr, k_tile: Expr) -> None:
     """Start copying the stage's activations to byte `base`."""
     p, t = b.params, b.params.tile
     width = p.copy_bytes // p.itemsize
-    across = (t.columns if p.layout == "kn" else t.depth) // width  # copies along a row
+    across = t.depth // width  # copies along a row
     per_vector = VECTOR_BYTES // p.copy_bytes
 
-    def one(number: Any) -> None:
+    def one(number: Expr) -> None:
         row, piece = T.Bind(number // across), T.Bind(number % across)
         chunk = piece // per_vector if per_vector > 1 else piece
         at = base + _address(p, row, chunk) + piece % per_vector * p.copy_bytes
@@ -57,28 +51,25 @@ def copy(b: Block, base: Any, k_tile: Any) -> None:
         else:
             ptx.copy_element(b.shared, at, b.buffers["x"], index, valid)
 
-    per_thread(b, (t.depth if p.layout == "kn" else t.columns) * across, one)
+    per_thread(b, t.columns * across, one)
 
 
-def _source(b: Block, k_tile: Any, row: Any, along: Any) -> tuple[Any, Any]:
+def _source(b: Block, k_tile: Expr, row: Expr, along: Expr) -> tuple[Expr, Expr]:
     """Where in X a stage's element lies, and whether it exists (None: always)."""
     p, t = b.params, b.params.tile
-    inner, column = (row, along) if p.layout == "kn" else (along, row)
-    feature, column = k_tile * t.depth + inner, b.column + column
+    feature, column = k_tile * t.depth + along, b.column + row
     inside = []
     if p.depth % t.depth:
         inside.append(feature < p.depth)
     if p.n % t.columns:
         inside.append(column < p.n)
-    if p.layout == "kn":
-        return (b.matrix * p.k + _gathered(b, feature)) * p.n + column, all_of(inside)
     if p.window is None:
         return column * p.k + _gathered(b, feature), all_of(inside)
     index, pixel_inside = _pixel(p.window, _gathered(b, feature), column)
     return index, all_of([*inside, *pixel_inside])
 
 
-def _gathered(b: Block, feature: Any) -> Any:
+def _gathered(b: Block, feature: Expr) -> Expr:
     """The feature of X that a column of W multiplies; any where there is no such column."""
     p = b.params
     if not p.gather:
@@ -86,7 +77,7 @@ def _gathered(b: Block, feature: Any) -> Any:
     return b.buffers["gather"][T.min(feature, p.depth - 1) if p.depth % p.tile.depth else feature]
 
 
-def _pixel(w: Window, feature: Any, column: Any) -> tuple[Any, list[Any]]:
+def _pixel(w: Window, feature: Expr, column: Expr) -> tuple[Expr, list[Expr]]:
     """Where in the image a window's element lies, and the conditions under which it exists."""
     height, width, channels = w.image
     tap, place = T.Bind(feature // channels), T.Bind(column % (w.output[0] * w.output[1]))
@@ -97,27 +88,23 @@ def _pixel(w: Window, feature: Any, column: Any) -> tuple[Any, list[Any]]:
     return index, [row >= 0, row < height, across >= 0, across < width]
 
 
-def load(b: Block, to: Any, base: Any, step: int, column_block: int) -> None:
+def load(b: Block, to: Buffer, base: Expr, step: int, column_block: int) -> None:
     """The fragment of a step and a block of 8 columns of the warp: four registers, K rising."""
     p, t = b.params, b.params.tile
     block = b.warp_column * t.column_blocks + column_block
-    if p.layout == "kn":
-        at = _address(p, step * p.step + b.lane, block)
-    else:
-        at = _address(p, block * 8 + b.lane % 8, step * (p.step * p.itemsize // VECTOR_BYTES) + b.lane // 8)
-    ptx.load_matrices(to, b.shared, base + at, transposed=p.layout == "kn")
+    at = _address(p, block * 8 + b.lane % 8, step * (p.step * p.itemsize // VECTOR_BYTES) + b.lane // 8)
+    ptx.load_matrices(to, b.shared, base + at, transposed=False)
 
 
-def load_element(b: Block, to: Any, index: int, base: Any, feature: Any, column_block: int) -> None:
+def load_element(b: Block, to: Buffer, index: int, base: Expr, feature: Expr, column_block: int) -> None:
     """A feature of the stage, 2 bytes, for column lane / 4 of a block of 8 of the warp, into register `index`."""
     p, width = b.params, VECTOR_BYTES // b.params.itemsize
     column = (b.warp_column * p.tile.column_blocks + column_block) * 8 + b.lane // 4
-    row, along = (feature, column) if p.layout == "kn" else (column, feature)
-    at = _address(p, row, along // width) + along % width * p.itemsize
+    at = _address(p, column, feature // width) + feature % width * p.itemsize
     ptx.emit("ld.shared.b16", to[index], b.shared + T.Cast("uint32", base + at))
 
 
-def copy_steps(b: Block, name: str, nbytes: int, blocks: int, base: Any, k_tile: Any) -> None:
+def copy_steps(b: Block, name: str, nbytes: int, blocks: int, base: Expr, k_tile: Expr) -> None:
     """Start copying the stage's part of a weight's array (rows, steps, `nbytes`) to byte `base`.
 
     A row of the array serves `blocks` blocks of 16 rows of the weight. Beyond the array values become zeros, and what
@@ -127,7 +114,7 @@ def copy_steps(b: Block, name: str, nbytes: int, blocks: int, base: Any, k_tile:
     array, itemsize = b.buffers[name], 4 if name == "metadata" else p.itemsize
     row_chunks, stage_chunks = p.steps * nbytes // VECTOR_BYTES, p.tile_steps * nbytes // VECTOR_BYTES
 
-    def one(number: Any) -> None:
+    def one(number: Expr) -> None:
         row = T.Bind(b.row // (16 * blocks) + number // stage_chunks)
         chunk = T.Bind(k_tile * stage_chunks + number % stage_chunks)
         inside = []

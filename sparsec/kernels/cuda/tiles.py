@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sparsec.kernels.cuda.params import MmaParams, Tile
+from sparsec.kernels.cuda.params import Tile
 
 KIB = 1024
 
@@ -80,10 +80,3 @@ def reject(shared_bytes: int, architecture: str) -> str | None:
     if shared_bytes <= limit:
         return None
     return f"a block needs {shared_bytes} bytes of shared memory, {architecture} has {limit}"
-
-
-def shares(p: MmaParams, multiprocessors: int) -> int:
-    """Into how many shares of K to split a product whose blocks would leave multiprocessors idle."""
-    rows, columns, matrices = p.grid
-    wanted = min(max(1, multiprocessors // (rows * columns * matrices)), p.k_tiles)
-    return -(-p.k_tiles // -(-p.k_tiles // wanted))  # no share stays empty

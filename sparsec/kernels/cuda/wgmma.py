@@ -12,15 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.errors import FormatError
-from sparsec.kernels.cuda import pipeline, ptx
+from sparsec.kernels.cuda import mma_dense, mma_sp, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.fragments import COLUMN_BYTES
-from sparsec.kernels.cuda.params import MmaParams
+from sparsec.kernels.cuda.expressions import Buffer, Expr
+from sparsec.kernels.cuda.family import Arrays, GpuFamily, family
+from sparsec.kernels.cuda.fragments import COLUMN_BYTES, FRAGMENT_BYTES
+from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
+from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
+
+Multiply = Callable[[Block, Expr, Expr, Buffer], None]
+Pack = Callable[[np.ndarray, MmaParams], Arrays]
 
 ARCHITECTURE = "sm_90a"
 """What kernels of warp groups are compiled for."""
@@ -35,11 +42,11 @@ DESCRIPTOR = 8 * ROW_BYTES // 16 << 32 | 1 << 62 | 1 << 16
 ADDRESS = 0x3FFFF
 
 
-def reject(p: MmaParams) -> str | None:
+def refuses(p: MmaParams) -> str | None:
     """Why no kernel of warp groups computes the product, or None."""
     t = p.tile
     reasons = {
-        "warp groups multiply 2-byte activations, tokens first": p.dtype not in ELEMENTS or p.layout != "nk",
+        "warp groups multiply 2-byte activations": p.dtype not in ELEMENTS,
         f"a stage of warp groups is {ROW_BYTES} bytes deep": t.depth * p.itemsize != ROW_BYTES,
         "a warp group has four warps, each with 16 rows and all columns of the tile":
             t.warps[0] % WARPS != 0 or t.warps[1] != 1 or t.rows != 16 * t.warps[0],
@@ -52,28 +59,7 @@ def reject(p: MmaParams) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def weight(warps: pipeline.Weight, multiply: Callable[[Block, Any, Any, Any], None]) -> pipeline.Weight:
-    """The weight of a kernel of single warps for one of warp groups.
-
-    Its bytes in a stage are such that the activations behind them lie where the swizzle wants them.
-    """
-    aligned = -(-warps.stage_bytes // ptx.SWIZZLE_BYTES) * ptx.SWIZZLE_BYTES
-    return replace(warps, stage_bytes=aligned, multiply=multiply, publish=_publish, in_flight=IN_FLIGHT, finish=_finish)
-
-
-def build(p: MmaParams, weight: pipeline.Weight) -> Any:
-    """The kernel, with the arguments of the one of single warps, and ARCHITECTURE as what it is compiled for.
-
-    Raises:
-        FormatError: warp groups do not compute the product.
-
-    """
-    if reason := reject(p):
-        raise FormatError(f"no kernel of warp groups for {p}: {reason}")
-    return pipeline.build(p, weight).with_attr(pipeline.ARCHITECTURE, ARCHITECTURE)
-
-
-def multiply(b: Block, sums: Any, fragments: Any, activations: Any, metadata: Any = None) -> None:
+def _multiply(b: Block, sums: Buffer, fragments: Buffer, activations: Expr, metadata: Buffer = None) -> None:
     """Start adding a stage's product to the warp group's sums; wait until the products of the stage before have ended.
 
     Args:
@@ -101,7 +87,7 @@ def _publish() -> None:
     ptx.emit("fence.proxy.async.shared::cta")
 
 
-def _finish(b: Block, sums: Any) -> None:
+def _finish(b: Block, sums: Buffer) -> None:
     """Wait for all products; the compiler must not touch sums before."""
     count = b.params.tile.columns // 2
     name = f"wgmma_finish_n{b.params.tile.columns}"
@@ -135,3 +121,53 @@ def _product(p: MmaParams, *, sparse: bool) -> tuple[str, str]:
     : {outputs} : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b){metadata[1]});
 }}
 """
+
+
+def _multiply_dense(b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
+    """A stage of `mma_dense`'s packing."""
+    count = 2 * b.params.tile_steps
+    values = ptx.registers(count * 4)
+    for number in range(count):
+        _load_fragment(b, values, base, number, count)
+    _multiply(b, sums, values, activations)
+
+
+def _multiply_sparse(b: Block, base: Expr, activations: Expr, sums: Buffer) -> None:
+    """A stage of `mma_sp`'s packing."""
+    p = b.params
+    values, words = ptx.registers(p.tile_steps * 4), ptx.registers(p.tile_steps)
+    # All warps of a group name the same selector, 0; those with an odd block of rows read its lanes from selector 1's.
+    lane = T.Bind(b.lane // 4 * 4 + b.lane % 2 + b.warp_row % 2 * 2)
+    for step in range(p.tile_steps):
+        word = b.warp_row // 2 * p.tile_steps + step
+        _load_fragment(b, values, base, step, p.tile_steps)
+        ptx.load_words(words, step, 1, b.shared, base + mma_sp.values_bytes(p) + word * mma_sp.WORDS_BYTES + lane * 4)
+    _multiply(b, sums, values, activations, words)
+
+
+def _load_fragment(b: Block, to: Buffer, base: Expr, number: int, count: int) -> None:
+    """One of the `count` fragments of the warp's rows in a stage, which lie one after another, into its registers."""
+    fragment = b.warp_row * count + number
+    ptx.load_words(to, number * 4, 4, b.shared, base + fragment * FRAGMENT_BYTES + b.lane * VECTOR_BYTES)
+
+
+def _weight(warps: Callable[[MmaParams], pipeline.Weight], multiply: Multiply, p: MmaParams) -> pipeline.Weight:
+    """The weight of a kernel of single warps for one of warp groups.
+
+    Its bytes in a stage are such that the activations behind them lie where the swizzle wants them.
+    """
+    weight = warps(p)
+    aligned = -(-weight.stage_bytes // ptx.SWIZZLE_BYTES) * ptx.SWIZZLE_BYTES
+    return replace(weight, stage_bytes=aligned, multiply=multiply, publish=_publish, in_flight=IN_FLIGHT,
+                   finish=_finish)
+
+
+def _family(name: str, packing: GpuFamily[MmaParams], pack: Pack, multiply: Multiply) -> GpuFamily[MmaParams]:
+    """The family that multiplies by warp groups what a family of single warps packs."""
+    return family(name, packing.formats, weight=partial(_weight, packing.weight, multiply), pack=pack,
+                  unpack=packing.unpack, params=packing.params, refuses=refuses, sparse=packing.sparse,
+                  tiles=WARP_GROUP_TILES, only=ARCHITECTURE)
+
+
+DENSE = _family("wgmma", mma_dense.FAMILY, mma_dense.pack, _multiply_dense)
+SPARSE = _family("wgmma.sp", mma_sp.FAMILY, mma_sp.pack, _multiply_sparse)

@@ -2,8 +2,9 @@
 
 Every function takes a vector expression and returns one; values used more than once are bound by `Let`, so expressions
 stay linear in size. Errors are below 1e-6 of the output's magnitude (1e-6 absolute where |output| < 1), but for
-`gelu_narrow`. NaN propagates as in onnxruntime: `T.max(c, x)` and `T.min(c, x)` compile to `vmaxps`/`vminps`, which
-return their second operand when either is NaN, so the constant always comes first.
+`gelu_narrow`. NaN, infinities and signed zeros are those of ONNX's reference, x times a gate of 0 included: NaN of
+-infinity. `T.max(c, x)` and `T.min(c, x)` compile to `vmaxps`/`vminps`, which return their second operand when either
+is NaN, so the constant always comes first.
 
 The coefficients are weighted minimax fits in double precision, rounded to float32.
 """
@@ -13,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tvm import tirx
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.emit.extremum import bind
 from sparsec.kernels.emit.tir import splat
 
 Vector = Any  # a TIR expression; TVM ships no types
@@ -26,6 +27,8 @@ _LN2_LOW = -2.12194440e-4
 _ROUND = 12582912.0  # 1.5 * 2^23: adding and subtracting it rounds to the nearest integer, which the low bits then hold
 _ROUND_BITS = 0x4B400000
 _EXP_LIMIT = 87.0  # 2^n stays a normal number below
+_EXP_INFINITE = 89.0  # 2^128 is infinity's bit pattern
+_SIGN = -(2**31)  # the sign bit
 
 # (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2
 _EXP = (0.5, 0.166665181517601, 0.04166620224714279, 0.008369024842977524, 0.0013950725551694632)
@@ -36,8 +39,9 @@ _EXP2 = (
     0.001327647129073739,
 )
 
-# (Phi(x) - 1/2) / x, Phi the normal distribution, as a polynomial in 2 (x / _GELU_LIMIT)^2 - 1
-_GELU_LIMIT = 5.4
+# (Phi(x) - 1/2) / x, Phi the normal distribution, as a polynomial in 2 (x / _GELU_LIMIT)^2 - 1. At the end it is above
+# 1 / (2 x) by less than half a unit in the last place of 1: Phi is 1 there, and at the other end not above 0.
+_GELU_LIMIT, _GELU_END = 5.4, 5.38
 _GELU = (
     0.13092811405658722, -0.06532768905162811, 0.048498596996068954, -0.039219558238983154, 0.032139599323272705,
     -0.025621626526117325, 0.019457794725894928, -0.014477268792688847, 0.010346528142690659, -0.0057029458694159985,
@@ -45,25 +49,19 @@ _GELU = (
 )
 
 # The same to 3e-4, which bf16 would not show
-_GELU_NARROW_LIMIT = 4.0
+_GELU_NARROW_LIMIT, _GELU_NARROW_END = 4.0, 3.998113
 _GELU_NARROW = (
     0.17597046494483948, -0.08439133316278458, 0.05536886304616928, -0.03570181503891945,
     0.024351565167307854, -0.016258107498288155, 0.005661436356604099,
 )
 
-# erf(x) / x as a polynomial in 2 (x / _ERF_LIMIT)^2 - 1
-_ERF_LIMIT = 3.9
+# erf(x) / x as a polynomial in 2 (x / _ERF_LIMIT)^2 - 1; at the end erf(x) is not below 1
+_ERF_LIMIT, _ERF_END = 3.9, 3.9025
 _ERF = (
     0.3625839948654175, -0.18101149797439575, 0.13468892872333527, -0.10951576381921768, 0.09070903062820435,
     -0.07399733364582062, 0.057643964886665344, -0.04178546369075775, 0.029963137581944466, -0.02215185947716236,
     0.012248299084603786, -0.0034794993698596954, 0.002960952464491129, -0.004042687360197306, 0.0015960761811584234,
 )
-
-
-def bind(value: Vector, body: Callable[[Any], Vector]) -> Vector:
-    """`body` applied to a variable that holds `value`, which is then computed once."""
-    variable = tirx.Var("t", value.ty)
-    return tirx.Let(variable, value, body(variable))
 
 
 def _integers(value: int, lanes: int) -> Vector:
@@ -88,7 +86,7 @@ def _even_polynomial(coefficients: Sequence[float], limit: float, x: Vector, lan
 
 
 def _power_of_two(exponent: Vector, lanes: int) -> Vector:
-    """2^n of an int32 n in [-126, 127]."""
+    """2^n of an int32 n in [-126, 127], infinity for 128."""
     bits = T.shift_left(exponent + _integers(127, lanes), _integers(23, lanes))
     return T.reinterpret(_vector_type("float32", lanes), bits)
 
@@ -137,14 +135,16 @@ def exp_below_one(x: Vector, lanes: int) -> Vector:
 
 
 def erf(x: Vector, lanes: int) -> Vector:
-    """The error function."""
-    return bind(_clamp(x, -_ERF_LIMIT, _ERF_LIMIT, lanes),
-                lambda z: z * _even_polynomial(_ERF, _ERF_LIMIT, z, lanes))
+    """The error function, exactly 1 or -1 beyond the ends."""
+    return bind(_clamp(x, -_ERF_END, _ERF_END, lanes), lambda z: _clamp(
+        z * _even_polynomial(_ERF, _ERF_LIMIT, z, lanes), -1.0, 1.0, lanes))
 
 
 def _logistic_times(numerator: Vector, x: Vector, lanes: int) -> Vector:
-    """The quotient numerator / (1 + e^-x)."""
-    return numerator / (splat(1.0, lanes) + exp_normal(splat(0.0, lanes) - x, lanes))
+    """The quotient numerator / (1 + e^-x), whose divisor is infinite from -88.4 down."""
+    power = _reduce(_clamp(splat(0.0, lanes) - x, -_EXP_LIMIT, _EXP_INFINITE, lanes), lanes,
+                    lambda p, n: (p + splat(1.0, lanes)) * _power_of_two(n, lanes))
+    return numerator / (splat(1.0, lanes) + power)
 
 
 def _none(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
@@ -176,32 +176,38 @@ def _sigmoid(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noq
 
 
 def _silu(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
-    return bind(T.max(splat(-_EXP_LIMIT, lanes), x), lambda x: _logistic_times(x, x, lanes))
+    return bind(x, lambda x: _logistic_times(x, x, lanes))
 
 
 def _tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
-    """expm1(2x) / (expm1(2x) + 2), which keeps its relative precision around 0."""
+    """expm1(2x) / (expm1(2x) + 2), which keeps its relative precision around 0, with the sign of x where it is 0."""
     def ratio(p: Vector, n: Vector) -> Vector:
         return bind(_power_of_two(n, lanes), lambda s: bind(
             p * s + (s - splat(1.0, lanes)), lambda t: t / (t + splat(2.0, lanes))))
 
-    return _reduce(_clamp(x + x, -20.0, 20.0, lanes), lanes, ratio)
+    def signed(x: Vector) -> Vector:
+        bits, result = (T.reinterpret(_vector_type("int32", lanes), value) for value in (
+            x, _reduce(_clamp(x + x, -20.0, 20.0, lanes), lanes, ratio)))
+        return T.reinterpret(_vector_type("float32", lanes),
+                             T.bitwise_or(result, T.bitwise_and(bits, _integers(_SIGN, lanes))))
+
+    return bind(x, signed)
 
 
 def _gelu_erf(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
-    return _times_phi(x, _GELU, _GELU_LIMIT, lanes)
+    return _times_phi(x, _GELU, _GELU_LIMIT, _GELU_END, lanes)
 
 
 def _gelu_narrow(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
-    return _times_phi(x, _GELU_NARROW, _GELU_NARROW_LIMIT, lanes)
+    return _times_phi(x, _GELU_NARROW, _GELU_NARROW_LIMIT, _GELU_NARROW_END, lanes)
 
 
-def _times_phi(x: Vector, coefficients: Sequence[float], limit: float, lanes: int) -> Vector:
-    """The product x Phi(x), with a polynomial for (Phi(x) - 1/2) / x that saturates at the limit."""
+def _times_phi(x: Vector, coefficients: Sequence[float], limit: float, end: float, lanes: int) -> Vector:
+    """The product x Phi(x), with a polynomial for (Phi(x) - 1/2) / x; Phi is 0 from -end down and 1 from end on."""
     def phi(z: Vector) -> Vector:
-        return splat(0.5, lanes) + z * _even_polynomial(coefficients, limit, z, lanes)
+        return T.max(splat(0.0, lanes), splat(0.5, lanes) + z * _even_polynomial(coefficients, limit, z, lanes))
 
-    return bind(T.max(splat(-limit, lanes), x), lambda x: x * bind(T.min(splat(limit, lanes), x), phi))
+    return bind(x, lambda x: x * bind(_clamp(x, -end, end, lanes), phi))
 
 
 def _gelu_tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
@@ -209,8 +215,7 @@ def _gelu_tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # n
     def twice_u(z: Vector) -> Vector:
         return z * (splat(1.5957691216057308, lanes) + z * z * splat(0.07135481282632467, lanes))
 
-    return bind(T.max(splat(-12.0, lanes), x), lambda x: _logistic_times(
-        x, bind(T.min(splat(12.0, lanes), x), twice_u), lanes))
+    return bind(x, lambda x: _logistic_times(x, bind(_clamp(x, -12.0, 12.0, lanes), twice_u), lanes))
 
 
 ACTIVATIONS: dict[str, Callable[[Vector, int, float, float], Vector]] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsec.target import Target
 
@@ -33,6 +33,16 @@ class Isa:
     int8: bool = False
     permute_bytes: bool = False
     expand_bytes: bool = False
+
+    @property
+    def permutes(self) -> bool:
+        """Whether registers can be permuted by variable positions."""
+        return self.permute2 or self.lanes == 8
+
+    @property
+    def bytewise(self) -> Isa:
+        """The instruction set for kernels that only move and compare bytes: lanes of a vector count them."""
+        return replace(self, lanes=4 * self.lanes)
 
 
 def isa_of(target: Target, threads: int = 1) -> Isa:

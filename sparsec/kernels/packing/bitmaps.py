@@ -12,15 +12,19 @@ from sparsec.kernels.packing.values import encode
 
 @dataclass(frozen=True)
 class Bitmaps(Recipe):
-    """The fields of `kernels.bitmap_vector.BitmapParams` that decide the layout."""
+    """The fields of `kernels.cpu.rows.bitmap_vector.BitmapParams` that decide the layout."""
 
     codec: str
     vectors: int
     lanes: int
     threads: int
 
+    def elements(self, rows: int, columns: int) -> int:
+        """The weight's, in whole blocks of rows."""
+        return (rows + self.vectors * self.lanes) * columns + self.threads
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`starts`, `parts`, `bits` and `values`, see `kernels.bitmap_vector.pack`."""
+        """`starts`, `parts`, `bits` and `values`, see `kernels.cpu.rows.bitmap_vector.recipe`."""
         height = self.vectors * self.lanes
         rows = np.pad(weight, ((0, -len(weight) % height), (0, 0)))
         blocks = np.ascontiguousarray(rows.reshape(-1, height, weight.shape[1]).swapaxes(1, 2))

@@ -16,14 +16,19 @@ WORD_PLACES = 32 // PLACE_BITS
 
 @dataclass(frozen=True)
 class Groups(Recipe):
-    """The fields of `kernels.nm_vector.NmParams` that decide the layout."""
+    """The fields of `kernels.cpu.rows.nm_vector.NmParams` that decide the layout."""
 
     codec: str
     slots: int
     lanes: int
 
+    def elements(self, rows: int, columns: int) -> int:
+        """The places, in whole groups of rows and windows of columns."""
+        windows = -(-columns // self.lanes)
+        return (rows + self.lanes) * max(columns + self.lanes, windows * (self.slots + WORD_PLACES))
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`places` and `values`, see `kernels.nm_vector.pack`."""
+        """`places` and `values`, see `kernels.cpu.rows.nm_vector.recipe`."""
         padded = np.pad(weight, [(0, -size % self.lanes) for size in weight.shape])
         shape = (len(padded) // self.lanes, self.lanes, padded.shape[1] // self.lanes, self.slots)
         places, values = (each.reshape(shape).transpose(0, 2, 3, 1)  # group, window, slot, lane

@@ -11,14 +11,18 @@ from sparsec.kernels.packing.recipe import Recipe, balanced
 
 @dataclass(frozen=True)
 class PaddedRows(Recipe):
-    """The fields of `kernels.csr_vector.CsrParams` that decide the layout."""
+    """The fields of `kernels.cpu.rows.csr_vector.CsrParams` that decide the layout."""
 
     unroll: int
     threads: int
     column_dtype: str
 
+    def elements(self, rows: int, columns: int) -> int:
+        """The weight's, each row in whole iterations."""
+        return rows * (columns + self.unroll) + self.threads
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`starts`, `parts`, `columns` and `values`, see `kernels.csr_vector.pack`."""
+        """`starts`, `parts`, `columns` and `values`, see `kernels.cpu.rows.csr_vector.recipe`."""
         counts = (weight != 0).sum(axis=1)
         first = np.concatenate([[0], np.cumsum(-(-counts // self.unroll))])
         row, column = np.nonzero(weight)

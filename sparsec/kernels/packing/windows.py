@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsec.errors import FormatError
 from sparsec.formats.well import pack_slots
 from sparsec.kernels.packing.recipe import Recipe, balanced
 from sparsec.kernels.packing.values import encode
@@ -14,7 +13,7 @@ from sparsec.kernels.packing.values import encode
 
 @dataclass(frozen=True)
 class Windows(Recipe):
-    """The fields of `kernels.well.WellParams` that decide the layout."""
+    """The fields of `kernels.cpu.rows.well.WellParams` that decide the layout."""
 
     codec: str
     unroll: int
@@ -23,8 +22,12 @@ class Windows(Recipe):
     base_dtype: str
     sort: bool
 
+    def elements(self, rows: int, columns: int) -> int:
+        """Those of all slots, were every window in use."""
+        return (rows + self.lanes) * (columns + self.unroll + self.lanes) + self.threads
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`starts`, `parts`, `rows`, `bases`, `indices` and `values`, see `kernels.well.pack`."""
+        """`starts`, `parts`, `rows`, `bases`, `indices` and `values`, see `kernels.cpu.rows.well.recipe`."""
         order = orders(weight)[int(self.sort)]
         starts, columns, values = columns_of(_grouped(weight, order, self.lanes))
         bases, step_of = pack_slots(starts, columns, weight.shape[1], self.lanes)
@@ -46,10 +49,7 @@ class Windows(Recipe):
         arrays = {"starts": first.astype(np.int32), "parts": balanced(first, self.threads)}
         if self.sort:
             arrays["rows"] = np.argsort(order).astype(np.int32)
-        arrays["bases"] = base
-        if self.codec != "embedded":
-            arrays["indices"] = position
-        return arrays | {"values": _encode(value, position, self.codec)}
+        return arrays | {"bases": base, "indices": position, "values": encode(value, self.codec)}
 
 
 def orders(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -73,14 +73,3 @@ def columns_of(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     nonzero = weight != 0
     starts = np.concatenate([[0], np.cumsum(nonzero.sum(axis=1))])
     return starts, np.nonzero(nonzero)[1], weight[nonzero]
-
-
-def _encode(value: np.ndarray, position: np.ndarray, codec: str) -> np.ndarray:
-    """The values as `kernels.well.CODECS` says."""
-    if codec != "embedded":
-        return encode(value, codec)
-    nearest = (value.view(np.uint32).astype(np.int64) - position + 16) & ~31
-    embedded: np.ndarray = (nearest + position).astype(np.uint32).view(np.float32)
-    if not np.isfinite(embedded).all():
-        raise FormatError("WELL with embedded indices cannot hold NaN or infinity; store f32 values")
-    return embedded

@@ -16,7 +16,8 @@ from sparsec.graph.nodes import operand
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.passes.layout.geometry import image_layouts, token_layouts
-from sparsec.passes.layout.regions import RESHAPES, Kind, assign
+from sparsec.passes.layout.regions import RESHAPES, assign
+from sparsec.passes.layout.roles import Kind
 
 
 def run(model: ir.Model, context: Context) -> Report:
@@ -40,8 +41,7 @@ def run(model: ir.Model, context: Context) -> Report:
             wanted = _layout(value, kind, images, tokens)
             node.replace_input_with(index, borders.convert(value, wanted, node))
         if role is not None and role.output:
-            for output in node.outputs:
-                _set(output, _layout(output, role.kind, images, tokens))
+            _set(node.outputs[0], _layout(node.outputs[0], role.kind, images, tokens))
     for index, output in enumerate(model.graph.outputs):
         converted = borders.convert(output, PLAIN, None)
         if converted is not output:

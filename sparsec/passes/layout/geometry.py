@@ -9,10 +9,12 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from sparsec.graph.codes import CODE_TYPES, padding_code
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
 from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
-from sparsec.passes.layout.regions import RESHAPES, Kind, Role
+from sparsec.passes.layout.regions import RESHAPES
+from sparsec.passes.layout.roles import Kind, Role
 
 TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the order of preference
 
@@ -29,7 +31,7 @@ def token_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, T
         if role.kind is not Kind.TOKENS:
             continue
         inputs = [operand(node, i) for i in role.inputs]
-        for value in (*inputs, *node.outputs):
+        for value in (*inputs, node.outputs[0]):
             groups.add(value)
         if node.op_type == "Attention":
             apart.update(inputs)
@@ -41,20 +43,23 @@ def token_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, T
     sequences = {value: not apart.isdisjoint(members) for members in groups.all() for value in members}
     shapes = {value: _token_shape(value, apart=each) for value, each in sequences.items()}
     width = _token_width([shapes[value] for node, role in roles.items() if role.kind is Kind.TOKENS
-                          for value in node.outputs], lanes)
-    return {value: Tiled(*shape, width) for value, shape in shapes.items()}
+                          for value in node.outputs[:1]], lanes,
+                         codes=any(value.dtype in CODE_TYPES for value in shapes))
+    return {value: Tiled(*shape, width, "uint8" if value.dtype in CODE_TYPES else "float32")
+            for value, shape in shapes.items()}
 
 
-def _token_width(shapes: Sequence[tuple[int, int, int]], lanes: int) -> int:
+def _token_width(shapes: Sequence[tuple[int, int, int]], lanes: int, *, codes: bool) -> int:
     """Tokens of a tile, one width for the whole model: the one with the least padding.
 
-    Products bring a weight for every row of a tile, so that tokens of narrow tiles count for more.
+    Products bring a weight for every row of a tile, so that tokens of narrow tiles count for more. Tiles of codes are
+    whole vectors of bytes.
     """
     def cost(vectors: int) -> float:
         share = max(1.0, (vectors + 2) / (1.5 * vectors))
         return share * sum(batch * round_up(tokens, vectors * lanes) for batch, tokens, _ in shapes)
 
-    return lanes * min(TOKEN_VECTORS, key=cost)
+    return lanes * min((each for each in TOKEN_VECTORS if not codes or each % 4 == 0), key=cost)
 
 
 def _token_shape(value: ir.Value, *, apart: bool) -> tuple[int, int, int]:
@@ -75,16 +80,18 @@ def image_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, P
     """A layout for every value that some node of the region reads or writes as an image."""
     groups = _Groups()
     room: dict[ir.Value, int] = defaultdict(int)
-    clean: set[ir.Value] = set()
+    clean: dict[ir.Value, int] = {}
     for node, role in roles.items():
         if role.kind is not Kind.IMAGE:
             continue
-        values = [operand(node, i) for i in role.inputs] + (list(node.outputs) if role.output else [])
+        values = [operand(node, i) for i in role.inputs] + (list(node.outputs[:1]) if role.output else [])
         for value in values:
             groups.add(value)
         for value in _tied(node, values):
             groups.tie(values[-1], value)
-        if node.op_type == "Conv" and 0 in role.inputs and not depthwise(node):
+        if node.op_type == "QConv":
+            _claim(node, room, clean, padding_code(node))
+        elif node.op_type == "Conv" and 0 in role.inputs and not depthwise(node):
             _claim(node, room, clean)
     layouts: dict[ir.Value, PaddedFlat] = {}
     for members in groups.all():
@@ -94,14 +101,21 @@ def image_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, P
 
 def _tied(node: ir.Node, values: list[ir.Value]) -> list[ir.Value]:
     """The values that share the last one's row stride and image pitch."""
+    if node.op_type == "QConv":
+        return values if unit_strides(node) else values[1:]
     if node.op_type == "Conv":
         return values if dense_stencil(node) else values[1:]
-    return [] if node.op_type in ("MaxPool", "AveragePool", "GlobalAveragePool") else values
+    return [] if node.op_type in ("MaxPool", "AveragePool", "GlobalAveragePool", "QAveragePool") else values
 
 
 def dense_stencil(node: ir.Node) -> bool:
     """Whether a convolution reads its input in the output's geometry: stride 1, and not depthwise."""
-    return all(s == 1 for s in node.attributes.get_ints("strides", ())) and not depthwise(node)
+    return unit_strides(node) and not depthwise(node)
+
+
+def unit_strides(node: ir.Node) -> bool:
+    """Whether a convolution has stride 1."""
+    return all(s == 1 for s in node.attributes.get_ints("strides", ()))
 
 
 def depthwise(node: ir.Node) -> bool:
@@ -110,14 +124,14 @@ def depthwise(node: ir.Node) -> bool:
     return per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1
 
 
-def _claim(node: ir.Node, room: dict[ir.Value, int], clean: set[ir.Value]) -> None:
+def _claim(node: ir.Node, room: dict[ir.Value, int], clean: dict[ir.Value, int], padding_code: int = 0) -> None:
     """The padding that a convolution needs: zeros in its input, or rows for its phase planes in its output."""
     source, target = operand(node, 0), node.outputs[0]
-    if dense_stencil(node):
+    if unit_strides(node):
         padding = max(node.attributes.get_ints("pads", (0,)))
         room[source] = max(room[source], padding)
         if padding:
-            clean.add(source)
+            clean[source] = padding_code
         return
     strides = node.attributes.get_ints("strides", (1, 1))
     dilations = node.attributes.get_ints("dilations", (1,) * len(strides))
@@ -126,7 +140,7 @@ def _claim(node: ir.Node, room: dict[ir.Value, int], clean: set[ir.Value]) -> No
     room[target] = max(room[target], *reach)
 
 
-def _group_layouts(members: list[ir.Value], room: Mapping[ir.Value, int], clean: set[ir.Value],
+def _group_layouts(members: list[ir.Value], room: Mapping[ir.Value, int], clean: Mapping[ir.Value, int],
                    lanes: int) -> dict[ir.Value, PaddedFlat]:
     """One row stride and one pitch for all members; a smaller image gets more padding instead."""
     shapes = {value: image_shape(value) for value in members}
@@ -135,8 +149,11 @@ def _group_layouts(members: list[ir.Value], room: Mapping[ir.Value, int], clean:
     sequence = len(static_shape(members[0]) or ()) == 3
     pad = {value: max(need.values()) if sequence else pitch - shapes[value][2] for value in members}
     widest = max(members, key=lambda value: shapes[value][3] + pad[value])
-    stride = _row_stride(PaddedFlat(*shapes[widest], pad[widest], shapes[widest][3] + pad[widest], lanes,
-                                    sequence=sequence))
+    stride = shapes[widest][3] + pad[widest]
+    if members[0].dtype in CODE_TYPES:
+        return {value: PaddedFlat(*shapes[value], pad[value], stride, 4 * lanes, value in clean, sequence, "uint8",
+                                  clean.get(value, 0)) for value in members}
+    stride = _row_stride(PaddedFlat(*shapes[widest], pad[widest], stride, lanes, sequence=sequence))
     return {value: PaddedFlat(*shapes[value], pad[value], stride, lanes, value in clean, sequence)
             for value in members}
 

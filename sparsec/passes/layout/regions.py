@@ -6,37 +6,16 @@ operators that can follow in the same layout. Everything else stays row-major.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable
 
 import onnx_ir as ir
 
 from sparsec.graph.activations import ACTIVATIONS
 from sparsec.graph.nodes import operand
-from sparsec.graph.shapes import static_shape
-
-
-class Kind(Enum):
-    """The family of layouts of a value."""
-
-    PLAIN = "plain"
-    IMAGE = "image"
-    TOKENS = "tokens"
-
-
-@dataclass(frozen=True)
-class Role:
-    """What a node speaks: the kind, the inputs that arrive in it, and whether its outputs leave in it."""
-
-    kind: Kind
-    inputs: tuple[int, ...]
-    output: bool = True
-
+from sparsec.passes.layout import quantised
+from sparsec.passes.layout.roles import KINDS, Kind, Role, Seed, given, is_static, shape_of, tokens_of
 
 STEM_CHANNELS = 4  # a convolution of so few channels reads row-major images itself
-KINDS = Mapping[ir.Value, Kind]
 
 
 def assign(model: ir.Model, lanes: int) -> dict[ir.Node, Role]:
@@ -48,14 +27,19 @@ def assign(model: ir.Model, lanes: int) -> dict[ir.Node, Role]:
         if role is not None:
             roles[node] = role
             if role.output:
-                kinds.update(dict.fromkeys(node.outputs, role.kind))
+                kinds[node.outputs[0]] = role.kind
     return roles
 
 
 def _role(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
     operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    if any(output.dtype != ir.DataType.FLOAT or not _static(output) for output in node.outputs):
+    if not all(is_static(output) for output in node.outputs):
         return None
+    if operator in quantised.SEEDS:
+        return quantised.SEEDS[operator](node, kinds, lanes)
+    if any(output.dtype != ir.DataType.FLOAT for output in node.outputs):
+        joiner = quantised.JOINERS.get(operator)
+        return None if joiner is None else joiner(node, kinds, lanes)
     if operator in SEEDS:
         return SEEDS[operator](node, kinds, lanes)
     present = {kinds.get(value, Kind.PLAIN) for value in node.inputs if value is not None} - {Kind.PLAIN}
@@ -65,49 +49,32 @@ def _role(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
     return None
 
 
-def _static(value: ir.Value) -> bool:
-    shape = static_shape(value)
-    return shape is not None and math.prod(shape) > 0
-
-
-def _shape(value: ir.Value | None) -> tuple[int, ...]:
-    return static_shape(value) or ()
-
-
-def _given(node: ir.Node, *indices: int) -> tuple[int, ...]:
-    return tuple(i for i in indices if i < len(node.inputs) and node.inputs[i] is not None)
-
-
 def _conv(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     x = operand(node, 0)
-    if not _static(x):
+    if not is_static(x):
         return None
-    return Role(Kind.IMAGE, _given(node, 3) if _is_stem(node, kinds) else _given(node, 0, 3))
+    return Role(Kind.IMAGE, given(node, 3) if _is_stem(node, kinds) else given(node, 0, 3))
 
 
 def _is_stem(node: ir.Node, kinds: KINDS) -> bool:
     """Whether a convolution of a row-major image has few channels, and no dilation, groups or residual."""
     x = operand(node, 0)
-    plain = kinds.get(x, Kind.PLAIN) is Kind.PLAIN and len(_shape(x)) == 4 and _shape(x)[1] <= STEM_CHANNELS
+    plain = kinds.get(x, Kind.PLAIN) is Kind.PLAIN and len(shape_of(x)) == 4 and shape_of(x)[1] <= STEM_CHANNELS
     dilated = any(d != 1 for d in node.attributes.get_ints("dilations", ()))
-    return plain and not dilated and node.attributes.get_int("group", 1) == 1 and not _given(node, 3)
-
-
-def _tokens(shape: tuple[int, ...]) -> int:
-    return math.prod(shape[:-1]) if len(shape) >= 2 else 0
+    return plain and not dilated and node.attributes.get_int("group", 1) == 1 and not given(node, 3)
 
 
 def _linear(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
     x = operand(node, 0)
     if node.attributes.get_string("side", "right") != "right" or kinds.get(x) is Kind.IMAGE:
         return None
-    return Role(Kind.TOKENS, _given(node, 0, 3)) if _tokens(_shape(x)) >= lanes else None
+    return Role(Kind.TOKENS, given(node, 0, 3)) if tokens_of(shape_of(x)) >= lanes else None
 
 
 def _layer_norm(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
-    x, rank = operand(node, 0), len(_shape(node.inputs[0]))
+    x, rank = operand(node, 0), len(shape_of(node.inputs[0]))
     last_axis = node.attributes.get_int("axis", -1) in (-1, rank - 1)
-    fine = last_axis and len(node.outputs) == 1 and _tokens(_shape(x)) >= lanes and kinds.get(x) is not Kind.IMAGE
+    fine = last_axis and len(node.outputs) == 1 and tokens_of(shape_of(x)) >= lanes and kinds.get(x) is not Kind.IMAGE
     return Role(Kind.TOKENS, (0,)) if fine else None
 
 
@@ -121,7 +88,7 @@ def _activation(node: ir.Node, _kinds: KINDS) -> Role | None:
 
 def _binary_image(node: ir.Node, kinds: KINDS) -> Role | None:
     """Two images, or an image and a number for each of its channels (Add and Mul only, where the order is free)."""
-    shape, shapes = _shape(node.outputs[0]), [_shape(value) for value in node.inputs]
+    shape, shapes = shape_of(node.outputs[0]), [shape_of(value) for value in node.inputs]
     if shapes[0] == shapes[1]:
         return Role(Kind.IMAGE, (0, 1))
     images = tuple(i for i, value in enumerate(node.inputs) if value is not None and kinds.get(value) is Kind.IMAGE)
@@ -133,17 +100,17 @@ def _binary_image(node: ir.Node, kinds: KINDS) -> Role | None:
 
 
 def _binary_tokens(node: ir.Node, _kinds: KINDS) -> Role | None:
-    return Role(Kind.TOKENS, (0, 1)) if _shape(node.inputs[0]) == _shape(node.inputs[1]) else None
+    return Role(Kind.TOKENS, (0, 1)) if shape_of(node.inputs[0]) == shape_of(node.inputs[1]) else None
 
 
 def _reshape_tokens(node: ir.Node, _kinds: KINDS) -> Role | None:
     """Other numbers for the same tokens."""
-    before, after = _shape(node.inputs[0]), _shape(node.outputs[0])
-    return Role(Kind.TOKENS, (0,)) if _tokens(after) and before[-1] == after[-1] else None
+    before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
+    return Role(Kind.TOKENS, (0,)) if tokens_of(after) and before[-1] == after[-1] else None
 
 
 def _pool(node: ir.Node, _kinds: KINDS) -> Role | None:
-    return Role(Kind.IMAGE, (0,)) if len(node.outputs) == 1 and len(_shape(node.inputs[0])) == 4 else None
+    return Role(Kind.IMAGE, (0,)) if len(node.outputs) == 1 and len(shape_of(node.inputs[0])) == 4 else None
 
 
 def _global_pool(_node: ir.Node, _kinds: KINDS) -> Role | None:
@@ -151,13 +118,13 @@ def _global_pool(_node: ir.Node, _kinds: KINDS) -> Role | None:
 
 
 def _concat(node: ir.Node, _kinds: KINDS) -> Role | None:
-    rank = len(_shape(node.outputs[0]))
+    rank = len(shape_of(node.outputs[0]))
     if node.attributes.get_int("axis") not in (1, 1 - rank):
         return None
     return Role(Kind.IMAGE, tuple(range(len(node.inputs))))
 
 
-SEEDS: dict[str, Callable[[ir.Node, KINDS, int], Role | None]] = {
+SEEDS: dict[str, Seed] = {
     "sparsec::Conv": _conv,
     "sparsec::MatMul": _linear,
     "sparsec::Attention": _attention,

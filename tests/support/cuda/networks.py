@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from sparsec.backends.cuda.arrange import project
+from sparsec.kernels.cuda.arrange import project
 
 RNG = np.random.default_rng(0)
 

@@ -1,31 +1,115 @@
 """Products with small integers, exact in every dtype, on the emulator; what they should be comes from numpy."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from sparsec.kernels.cuda import mma_dense, mma_sp
+from sparsec.errors import FormatError
 from sparsec.kernels.cuda.params import Gather, MmaParams, Tile, Window
 from sparsec.kernels.emit.epilogue import Epilogue
 from tests.support.cuda.emulator import emulate, launches
 
-FAMILIES = {"sparse": mma_sp, "dense": mma_dense}
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "int8": np.int8, "float32": np.float32}
 ACTIVATIONS = {"none": lambda y: y, "relu": lambda y: np.maximum(y, 0)}
 SCALE = 0.5
 
+SMALL = Tile(64, 32, 64, (2, 1), 3)
+SMALL_TILES = (SMALL, Tile(64, 64, 64, (4, 1), 3), Tile(64, 32, 128, (2, 1), 3))
+"""Of which every family takes one for every product that it computes."""
+FINISH = Epilogue("relu", residual=True)
+
+
+def convolution(m, images, window, **more):
+    depth = window.kernel[0] * window.kernel[1] * window.image[2]
+    return MmaParams(m, images * window.output[0] * window.output[1], depth, SMALL, window=window, **more)
+
+
+PRODUCTS = {
+    "aligned": MmaParams(128, 64, 128, SMALL),
+    "tails in m, n and k": MmaParams(100, 72, 136, SMALL, epilogue=FINISH),
+    "odd outputs and columns": MmaParams(65, 35, 76, SMALL, epilogue=FINISH),
+    "one token": MmaParams(130, 1, 260, SMALL),
+    "one of everything": MmaParams(1, 1, 4, SMALL),
+    "more stages than memory": MmaParams(64, 13, 392, SMALL),
+    "a group of rows of tiles": MmaParams(64 * 11, 24, 64, SMALL),
+    "float32 results": MmaParams(70, 30, 100, SMALL, out="float32"),
+    "bfloat16": MmaParams(100, 36, 140, SMALL, dtype="bfloat16", out="bfloat16", epilogue=FINISH),
+    "bytes": MmaParams(100, 36, 320, SMALL, dtype="int8", epilogue=FINISH),
+    "bytes with tails": MmaParams(33, 5, 324, SMALL, dtype="int8", out="float32"),
+    "shares of K": MmaParams(100, 36, 324, SMALL, split_k=2, epilogue=FINISH),
+    "uneven shares": MmaParams(100, 36, 300, SMALL, split_k=3, out="float32"),
+    "shares of bytes": MmaParams(64, 32, 512, SMALL, dtype="int8", split_k=4),
+    "gathered pairs": MmaParams(100, 36, 100, SMALL, gather=Gather(132, 2)),
+    "gathered elements": MmaParams(40, 10, 100, SMALL, gather=Gather(68)),
+    "gathered runs of bytes": MmaParams(40, 10, 96, SMALL, dtype="int8", gather=Gather(160, 4)),
+    "3x3": convolution(40, 1, Window((5, 6, 16), (3, 3), (5, 6), pads=(1, 1)), epilogue=FINISH),
+    "batch, stride and dilation": convolution(
+        33, 3, Window((9, 8, 8), (3, 2), (4, 3), strides=(2, 3), dilations=(1, 2), pads=(1, 0))),
+    "1x1 with stride": convolution(64, 2, Window((7, 7, 64), (1, 1), (4, 4), strides=(2, 2))),
+    "four channels": convolution(32, 2, Window((6, 6, 4), (5, 5), (3, 3), strides=(2, 2), pads=(2, 2))),
+    "unpadded image of two channels": convolution(32, 1, Window((6, 6, 2), (2, 2), (5, 5))),
+    "convolution in shares": convolution(40, 1, Window((4, 4, 32), (3, 3), (4, 4), pads=(1, 1)), split_k=3,
+                                         dtype="bfloat16"),
+    "convolution of bytes": convolution(40, 1, Window((4, 4, 32), (3, 3), (4, 4), pads=(1, 1)), dtype="int8"),
+    "permuted channels": replace(convolution(40, 1, Window((4, 4, 16), (3, 3), (4, 4), pads=(1, 1))),
+                                 gather=Gather(100, 2)),
+}
+
 needs_compiler = pytest.mark.skipif(emulate.COMPILER is None, reason="emulating kernels needs g++")
 
 
-def two_of_four(rng, rows, columns, dtype=np.float16):
-    """A random 2:4 matrix; some groups hold fewer than two non-zeros."""
-    groups = rng.integers(1, 5, (rows, columns // 4, 4)) * rng.choice([-1, 1], (rows, columns // 4, 4))
-    rank = np.argsort(rng.random(groups.shape), axis=2).argsort(axis=2)
+def fitted(family, p):
+    """The product with a tile that the family takes; skips the test, with the reason, where there is none."""
+    offers = [replace(p, tile=tile) for tile in SMALL_TILES]
+    taken = next((offer for offer in offers if family.refuses(offer) is None), None)
+    if taken is None:
+        pytest.skip(family.refuses(offers[0]))
+    return taken
+
+
+def two_of_four(rng, shape):
+    """A random 2:4 mask; some groups hold fewer than two non-zeros."""
+    rows, columns = shape
+    rank = np.argsort(rng.random((rows, columns // 4, 4)), axis=2).argsort(axis=2)
     kept = rank < rng.choice([0, 1, 2], (rows, columns // 4, 1), p=[0.1, 0.1, 0.8])
-    return (groups * kept).reshape(rows, columns).astype(dtype)
+    return kept.reshape(shape)
+
+
+PATTERNS = {
+    "2:4": two_of_four,
+    "dense": lambda rng, shape: np.ones(shape, bool),
+    "half": lambda rng, shape: rng.random(shape) < 0.5,
+    "few": lambda rng, shape: rng.random(shape) < 0.15,
+    "empty": lambda rng, shape: np.zeros(shape, bool),
+    "a block": lambda rng, shape: np.logical_and.outer(np.arange(shape[0]) // 16 == 1, np.arange(shape[1]) < 33),
+}
+"""Where weights are not zero."""
+
+
+def weight_of(rng, p, pattern):
+    """A weight (m, depth) of small integers."""
+    values = rng.integers(1, 5, (p.m, p.depth)) * rng.choice([-1, 1], (p.m, p.depth))
+    return (values * PATTERNS[pattern](rng, values.shape)).astype(DTYPES[p.dtype])
+
+
+def packed(family, p, weight):
+    """A family's parameters and packed arrays; FormatError where it cannot store the weight."""
+    params = family.params(weight, p)
+    return params, family.recipe(params).pack(weight)
+
+
+def telling_weight(family, p):
+    """A weight with few non-zeros anywhere, or else one that is 2:4."""
+    for pattern in ("few", "2:4"):
+        weight = weight_of(np.random.default_rng(1), p, pattern)
+        try:
+            packed(family, p, weight)
+        except FormatError:
+            continue
+        return weight
+    raise AssertionError(f"{family.name} stores no 2:4 weight")
 
 
 def gather_of(rng, p):
@@ -45,30 +129,27 @@ def windows(image, w):
 
 
 def columns_of(rng, p):
-    """A random X and the matrix that W multiplies, (batch, k, n) or (n, k)."""
+    """A random X, and the matrix (n, k) that W multiplies."""
     if p.window:
         image = rng.integers(-3, 4, (p.n // np.prod(p.window.output), *p.window.image)).astype(DTYPES[p.dtype])
         return image, windows(image, p.window)
-    x = rng.integers(-3, 4, (p.batch, p.k, p.n) if p.layout == "kn" else (p.n, p.k)).astype(DTYPES[p.dtype])
+    x = rng.integers(-3, 4, (p.n, p.k)).astype(DTYPES[p.dtype])
     return x, x
 
 
-def operands(p, family, rng, weight=None):
+def operands(p, arrays, rng, weight, gather=None):
     """The kernel's inputs by name and the exact Y."""
-    weight = two_of_four(rng, p.m, p.depth, DTYPES[p.dtype]) if weight is None else weight
-    x, columns = columns_of(rng, p)
-    inputs = family.pack(weight, p)
-    features = columns.astype(np.float64)
+    x, features = columns_of(rng, p)
+    inputs = dict(arrays)
     if p.gather:
-        inputs["gather"] = gather_of(rng, p)
+        inputs["gather"] = gather_of(rng, p) if gather is None else gather
         features = features[:, inputs["gather"]]
-    wide = weight.astype(np.float64)
-    y = wide @ features if p.layout == "kn" else features @ wide.T
+    y = features.astype(np.float64) @ weight.astype(np.float64).T
     if p.dtype == "int8":
         inputs["scale"] = np.full(p.m, SCALE, np.float32)
         y *= SCALE
     inputs["bias"] = rng.integers(-9, 10, p.m).astype(np.float32)
-    y += inputs["bias"][:, None] if p.layout == "kn" else inputs["bias"]
+    y += inputs["bias"]
     inputs["x"] = x.ravel()
     if p.epilogue.residual:
         residual = rng.integers(-5, 6, y.shape).astype(DTYPES[p.out])
@@ -77,57 +158,31 @@ def operands(p, family, rng, weight=None):
     return inputs, ACTIVATIONS[p.epilogue.activation](y).astype(np.float32).astype(DTYPES[p.out]).ravel()
 
 
-def run(p, family, seeds=(0,), mutate=None, pipeline="tirx", weight=None):
-    """The largest share of wrong elements of Y over the seeds, and the launches' statistics."""
-    program = launches.lower(family.build(p), pipeline)
+def run(p, family, weight=None, *, seeds=(0,), mutate=None, repack=None, pipeline="tirx", gather=None):
+    """The largest share of wrong elements of Y over the seeds, and the launches' statistics.
+
+    `mutate` changes the generated source, `repack` the packed arrays.
+    """
+    weight = telling_weight(family, p) if weight is None else weight
+    params, arrays = packed(family, p, weight)
+    program = launches.lower(family.build(params, ()), pipeline)
     library = launches.compiled(mutate(program.source) if mutate else program.source)
-    inputs, expected = operands(p, family, np.random.default_rng(0), weight)
+    inputs, expected = operands(p, repack(arrays) if repack else arrays, np.random.default_rng(0), weight, gather)
     wrong = 0.0
     for seed in seeds:
-        arrays = dict(inputs)
+        given = dict(inputs)
         if p.split_k > 1:
-            arrays["partial"] = np.full(p.split_k * p.outputs, np.nan, np.float32)
-        arrays["y"] = np.full(p.outputs, 99).astype(DTYPES[p.out])
-        assert {n: (a.size, str(a.dtype)) for n, a in arrays.items()} == family.arguments(p)
-        assert list(arrays) == list(family.arguments(p))
-        statistics = program.run(list(arrays.values()), seed, library)
-        wrong = max(wrong, float(np.mean(arrays["y"] != expected)))
+            given["partial"] = np.full(p.split_k * p.outputs, np.nan, np.float32)
+        given["y"] = np.full(p.outputs, 99).astype(DTYPES[p.out])
+        assert [(n, (a.size, str(a.dtype))) for n, a in given.items()] == list(family.arguments(params).items())
+        statistics = program.run(list(given.values()), seed, library)
+        wrong = max(wrong, float(np.mean(given["y"] != expected)))
     return wrong, statistics
 
 
-def counted(module, params):
-    """A family whose parameters count the weight, as `run` takes families."""
-    return SimpleNamespace(pack=lambda weight, _: module.pack(weight, params), build=lambda _: module.build(params),
-                           arguments=lambda _: module.arguments(params))
-
-
-def is_caught(p, family, **how):
+def is_caught(p, family, weight=None, **how):
     """Whether the emulator refuses a run or its numbers are wrong."""
     try:
-        return run(p, family, **how)[0] > 0
+        return run(p, family, weight, **how)[0] > 0
     except emulate.EmulationError:
         return True
-
-
-SMALL = Tile(64, 32, 64, (2, 1), 3)
-
-
-def convolution(m, images, window, tile=SMALL, **more):
-    depth = window.kernel[0] * window.kernel[1] * window.image[2]
-    return MmaParams(m, images * window.output[0] * window.output[1], depth, tile, window=window, **more)
-
-
-CONVOLUTIONS = {
-    "3x3": convolution(
-        40, 1, Window((5, 6, 16), (3, 3), (5, 6), pads=(1, 1)), epilogue=Epilogue("relu", residual=True)),
-    "batch, stride and dilation": convolution(
-        33, 3, Window((9, 8, 8), (3, 2), (4, 3), strides=(2, 3), dilations=(1, 2), pads=(1, 0))),
-    "1x1 with stride": convolution(64, 2, Window((7, 7, 64), (1, 1), (4, 4), strides=(2, 2))),
-    "four channels": convolution(32, 2, Window((6, 6, 4), (5, 5), (3, 3), strides=(2, 2), pads=(2, 2))),
-    "unpadded image of two channels": convolution(32, 1, Window((6, 6, 2), (2, 2), (5, 5))),
-    "shares of K": convolution(40, 1, Window((4, 4, 32), (3, 3), (4, 4), pads=(1, 1)), split_k=3, dtype="bfloat16"),
-    "bytes": convolution(40, 1, Window((4, 4, 32), (3, 3), (4, 4), pads=(1, 1)), Tile(64, 32, 128, (2, 1), 2),
-                         dtype="int8"),
-    "permuted channels": replace(convolution(40, 1, Window((4, 4, 16), (3, 3), (4, 4), pads=(1, 1))),
-                                 gather=Gather(100, 2)),
-}

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS
 from sparsec.backends.accelerators.eie.architecture import Architecture
@@ -47,7 +46,7 @@ def _row(result: LayerResult, operator: str, accelerator: str) -> LayerReport:
         reason=f"simulated: {result.utilisation:.0%} of the PE-cycles process entries")
 
 
-def execute(constants: Sequence[NDArray[Any]]) -> Callable[[Feeds], list[NDArray[Any]]]:
+def execute(constants: Sequence[np.ndarray]) -> Callable[[Feeds], list[np.ndarray]]:
     """The function from inputs to outputs, in order, of an artifact's constants: in fixed point, as the accelerator."""
     network, _ = unpack(constants)
     return lambda feeds: list(run(network, feeds).outputs.values())

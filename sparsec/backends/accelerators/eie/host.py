@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 MOVES = frozenset({"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze",
                    "Transpose", "Unsqueeze"})
 """Operators that only move data."""
 
 
-def flops(node: ir.Node, inputs: list[NDArray[Any] | None], outputs: list[NDArray[Any]]) -> int:
+def flops(node: ir.Node, inputs: list[np.ndarray | None], outputs: list[np.ndarray]) -> int:
     """Floating-point operations of a node: two a multiply-add, one a pooled or an elementwise result, none a move."""
     if node.op_type in MOVES:
         return 0

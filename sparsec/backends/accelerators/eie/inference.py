@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.eie.accelerator import Accelerator
 from sparsec.backends.accelerators.eie.architecture import Architecture
@@ -58,7 +56,7 @@ class Inference:
     host: list[HostNode]
     saturated: dict[str, int]
     accuracy: list[Accuracy]
-    outputs: dict[str, NDArray[Any]]
+    outputs: dict[str, np.ndarray]
     active: Active
     power_mw: float
     area_mm2: float
@@ -71,7 +69,7 @@ class Inference:
 
 
 def infer(network: Network, feeds: Feeds, accelerator: Accelerator, arch: Architecture,
-          reference: Mapping[str, NDArray[Any]] | None = None, watch: Watch = unwatched) -> Inference:
+          reference: Mapping[str, np.ndarray] | None = None, watch: Watch = unwatched) -> Inference:
     """Execute and simulate a network.
 
     Args:
@@ -95,8 +93,8 @@ def infer(network: Network, feeds: Feeds, accelerator: Accelerator, arch: Archit
                      execution.outputs, execution.active, accelerator.power_mw(arch), accelerator.area_mm2(arch))
 
 
-def _accuracy(outputs: Mapping[str, NDArray[Any]], shared: Mapping[str, NDArray[Any]],
-              reference: Mapping[str, NDArray[Any]]) -> list[Accuracy]:
+def _accuracy(outputs: Mapping[str, np.ndarray], shared: Mapping[str, np.ndarray],
+              reference: Mapping[str, np.ndarray]) -> list[Accuracy]:
     return [Accuracy(name, relative_error(shared[name], expected), relative_error(outputs[name], expected),
                      float(np.mean(outputs[name].argmax(axis=-1) == expected.argmax(axis=-1))))
             for name, expected in reference.items() if expected.ndim and expected.shape[-1]]

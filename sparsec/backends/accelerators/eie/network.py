@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -20,16 +20,22 @@ from sparsec.errors import InputError, SimulationError
 from sparsec.graph.evaluate import run_node
 from sparsec.graph.operators import epilogue
 
-Feeds = Mapping[str, NDArray[Any]]
+Feeds = Mapping[str, np.ndarray]
 Product = Callable[[ir.Node, NDArray[np.float32]], NDArray[np.float32]]
-Watch = Callable[[Sequence[Any], str], Iterable[Any]]
-"""Passes the items of a long loop on and shows how far it is; the text says what is done."""
+T = TypeVar("T")
 
 
-def unwatched(items: Sequence[Any], _text: str) -> Iterable[Any]:
+class Watch(Protocol):
+    """Passes the items of a long loop on and shows how far it is; the text says what is done."""
+
+    def __call__(self, items: Sequence[T], text: str, /) -> Iterable[T]:
+        """The items, one after the other."""
+        ...
+
+
+def unwatched(items: Sequence[T], _text: str, /) -> Iterable[T]:
     """Shows nothing."""
     return items
-
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ class Execution:
 
     """
 
-    outputs: dict[str, NDArray[Any]]
+    outputs: dict[str, np.ndarray]
     active: dict[str, NDArray[np.bool_]]
     saturated: dict[str, int]
     host: list[HostNode]
@@ -121,7 +127,7 @@ def run(network: Network, feeds: Feeds, watch: Watch = unwatched) -> Execution:
     return Execution(outputs, active, saturated, on_host)
 
 
-def run_float(network: Network, feeds: Feeds, watch: Watch = unwatched) -> dict[str, NDArray[Any]]:
+def run_float(network: Network, feeds: Feeds, watch: Watch = unwatched) -> dict[str, np.ndarray]:
     """The outputs with the shared weights in float32: what the codebook alone costs. Raises as `compile_network`."""
     def compute(node: ir.Node, x: NDArray[np.float32]) -> NDArray[np.float32]:
         layer = network.layers[str(node.name)]
@@ -135,11 +141,11 @@ def _relu_at_write_back(node: ir.Node) -> bool:
 
 
 def _execute(model: ir.Model, feeds: Feeds, multiply: Product, watch: Watch, text: str,
-             ) -> tuple[dict[str, NDArray[Any]], list[HostNode]]:
+             ) -> tuple[dict[str, np.ndarray], list[HostNode]]:
     """Run the graph, the products by `multiply` (bias and ReLU at write-back included), the rest on the host."""
-    values: dict[ir.Value, NDArray[Any]] = {value: _feed(value, feeds) for value in model.graph.inputs}
+    values: dict[ir.Value, np.ndarray] = {value: _feed(value, feeds) for value in model.graph.inputs}
 
-    def get(value: ir.Value) -> NDArray[Any]:
+    def get(value: ir.Value) -> np.ndarray:
         return values[value] if value.const_value is None else value.const_value.numpy()
 
     on_host = []
@@ -156,7 +162,7 @@ def _execute(model: ir.Model, feeds: Feeds, multiply: Product, watch: Watch, tex
     return {str(value.name): get(value) for value in model.graph.outputs}, on_host
 
 
-def _product(node: ir.Node, x: NDArray[Any], residual: NDArray[Any] | None, multiply: Product) -> NDArray[np.float32]:
+def _product(node: ir.Node, x: np.ndarray, residual: np.ndarray | None, multiply: Product) -> NDArray[np.float32]:
     if not np.isfinite(x).all():
         raise SimulationError(f"layer '{node.name}' is given NaN or infinite activations, which fixed point does not "
                               "have; check the input and the layers before")
@@ -168,7 +174,7 @@ def _product(node: ir.Node, x: NDArray[Any], residual: NDArray[Any] | None, mult
                           get("beta", 0.0))
 
 
-def _feed(value: ir.Value, feeds: Feeds) -> NDArray[Any]:
+def _feed(value: ir.Value, feeds: Feeds) -> np.ndarray:
     x = feeds.get(str(value.name))
     if x is None:
         raise InputError(f"no input '{value.name}'; the inputs given are {', '.join(feeds) or 'none'}")

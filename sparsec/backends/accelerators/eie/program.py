@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.eie.architecture import Architecture
 from sparsec.backends.accelerators.eie.fixed_point import FixedPoint
@@ -36,7 +35,7 @@ def pack(network: Network, arch: Architecture) -> Program:
 
     """
     headers: list[dict[str, Any]] = []
-    arrays: list[NDArray[Any]] = []
+    arrays: list[np.ndarray] = []
     for layer in network.layers.values():
         segments = split(layer.codes, layer.has_bias, arch, layer.name)
         headers.append(_header(layer, segments))
@@ -51,7 +50,7 @@ def pack(network: Network, arch: Architecture) -> Program:
     return Program(b"", ENTRY, constants, _signature(graph.inputs), _signature(graph.outputs))
 
 
-def unpack(constants: Sequence[NDArray[Any]]) -> tuple[Network, Architecture]:
+def unpack(constants: Sequence[np.ndarray]) -> tuple[Network, Architecture]:
     """The network of an artifact's constants, and the configuration that it was compiled for."""
     arrays = iter(constants)
     header = json.loads(next(arrays).tobytes())
@@ -67,7 +66,7 @@ def _header(layer: Layer, segments: Sequence[Segment]) -> dict[str, Any]:
             "shape": layer.codes.shape, "segments": [[each.rows, each.columns] for each in segments], **formats}
 
 
-def _layer(fields: Mapping[str, Any], arrays: Iterator[NDArray[Any]], arch: Architecture) -> Layer:
+def _layer(fields: Mapping[str, Any], arrays: Iterator[np.ndarray], arch: Architecture) -> Layer:
     codebook = next(arrays)
     codes = np.zeros(fields["shape"], np.uint8)
     for rows, columns in fields["segments"]:

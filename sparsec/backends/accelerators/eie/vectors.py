@@ -6,8 +6,6 @@ each output position (the host gathers it); groups are zero blocks of the matrix
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 import scipy.linalg
@@ -44,7 +42,7 @@ def bias(node: ir.Node) -> NDArray[np.float32] | None:
     return _constant(node, 2) if len(node.inputs) > 2 and node.inputs[2] is not None else None
 
 
-def unfold(node: ir.Node, x: NDArray[Any]) -> NDArray[Any]:
+def unfold(node: ir.Node, x: np.ndarray) -> np.ndarray:
     """The node's activations as (vectors, inputs)."""
     if node.op_type == "MatMul":
         x = np.swapaxes(x, -1, -2) if _is_left(node) else x

@@ -107,6 +107,30 @@ def bit_cast(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
                     lambda i, x: tirx.reinterpret(dtype, x[i]), context.tensor(node.inputs[0]))]
 
 
+def cast(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
+    """Cast from and to bfloat16, whose bits programs hold as uint16; the other types are TVM's."""
+    source, target = context.dtype(node.inputs[0]), context.dtype(node.outputs[0])
+    if "bfloat16" not in (source, target) or source == target:
+        return [context.tensor(node.inputs[0])] if source == target else None
+    x = context.tensor(node.inputs[0])
+    if source == "bfloat16":
+        wide = compute(context, "widen", context.shape(node.inputs[0]), lambda i, x: tirx.reinterpret(
+            "float32", x[i].astype("uint32") << tirx.const(16, "uint32")), x)
+        return [wide if target == "float32" else op.astype(wide, target)]
+    x = x if source == "float32" else context.bb.emit(op.astype(x, "float32"))
+    return [compute(context, "narrow", context.shape(node.inputs[0]), lambda i, x: _rounded(x[i]), x)]
+
+
+def _rounded(number: Any) -> Any:
+    """The upper half of a float32's bits, rounded half to even; NaN stays NaN."""
+    bits = tirx.reinterpret("uint32", number)
+    upper, even = bits >> tirx.const(16, "uint32"), tirx.const(0x7FFF, "uint32")
+    nan = tirx.bitwise_and(bits, tirx.const(0x7FFFFFFF, "uint32")) > tirx.const(0x7F800000, "uint32")
+    rounded = (bits + even + tirx.bitwise_and(upper, tirx.const(1, "uint32"))) >> tirx.const(16, "uint32")
+    quiet = tirx.bitwise_or(upper, tirx.const(0x40, "uint32"))
+    return tirx.Select(nan, quiet, rounded).astype("uint16")
+
+
 def dropout(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """Dropout outside of training: the identity, with a mask that keeps everything."""
     if len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -144,16 +168,10 @@ def space_to_depth(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
                        context.shape(node.outputs[0]))]
 
 
-def swish(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
-    """Swish: x * sigmoid(alpha * x)."""
-    x: Any = context.tensor(node.inputs[0])
-    alpha = relax.const(node.attributes.get_float("alpha", 1.0), context.dtype(node.inputs[0]))
-    return [op.multiply(x, op.sigmoid(op.multiply(x, alpha)))]
-
-
 OPERATORS: dict[str, Operator] = {
     "BitCast": bit_cast,
     "BitShift": shift,
+    "Cast": cast,
     "Div": divide,
     "Dropout": dropout,
     "IsInf": is_infinite,
@@ -162,5 +180,4 @@ OPERATORS: dict[str, Operator] = {
     "PRelu": leaky,
     "Pow": power,
     "SpaceToDepth": space_to_depth,
-    "Swish": swish,
 }

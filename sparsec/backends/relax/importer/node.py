@@ -17,6 +17,7 @@ from sparsec.backends.relax.context import EMBEDDED, LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.emit.isa import Isa
+from sparsec.machine.memory import carrier
 
 Operator = Callable[[LoweringContext, ir.Node], list[relax.Expr] | None]
 """An implementation: the outputs of a node in order, flat or of their ONNX shapes; None if it is not for this node."""
@@ -81,7 +82,7 @@ def bind_typed(context: LoweringContext, value: ir.Value, expr: relax.Expr) -> N
     if found is not None and (value.dtype is None or static_shape(value) is None):
         value.type = value.type or ir.TensorType(ir.DataType.from_numpy(np.dtype(found[0])))
         value.shape = ir.Shape(found[1]) if static_shape(value) is None else value.shape
-    dtype, shape = context.dtype(value), context.shape(value)
+    dtype, shape = carrier(context.dtype(value)), context.shape(value)
     if found not in ((dtype, shape), (dtype, (math.prod(shape),))):
         raise UnsupportedOperatorError(f"'{value.name}' would be {expr.ty}, the model says {dtype} {shape}")
     context.bind(value, expr if isinstance(expr, relax.Var) else context.bb.emit(expr))
@@ -124,6 +125,20 @@ def are_float(context: LoweringContext, *values: ir.Value | None) -> bool:
     """Whether hand-written kernels can take these values: those that are there are float32 and not empty."""
     return context.cpu_kernels and all(context.dtype(value) == "float32" and 0 not in context.shape(value)
                for value in values if value is not None)
+
+
+HALVES = ("float16",)
+
+
+def widened(context: LoweringContext, value: ir.Value | None) -> relax.Expr:
+    """The value in the type that it is summed in: halves in float32, which has room for their sums."""
+    x = context.tensor(value)
+    return context.bb.emit(relax.op.astype(x, "float32")) if context.dtype(value) in HALVES else x
+
+
+def narrowed(expr: relax.Expr, dtype: str) -> relax.Expr:
+    """A result in the element type that the model has for it."""
+    return expr if str(expr.ty.dtype) == dtype else relax.op.astype(expr, dtype)
 
 
 def operand(context: LoweringContext, value: ir.Value | None) -> Any:

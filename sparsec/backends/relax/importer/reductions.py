@@ -11,7 +11,7 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, are_float, compute, input_axes, run_kernel
+from sparsec.backends.relax.importer.node import Operator, built, compute, input_axes, narrowed, widened
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.kernels.cpu.tensors import reduce as kernel
 
@@ -71,16 +71,18 @@ REDUCTIONS: dict[str, tuple[Reduce, float]] = {  # with the result over no eleme
 def reduce(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """Any Reduce operator; axes that arrive at run time are picked among those that the output's shape allows."""
     function, empty = REDUCTIONS[node.op_type]
-    x, shape = context.tensor(node.inputs[0]), context.shape(node.outputs[0])
-    dims = context.shape(node.inputs[0])
+    x, shape, dims = widened(context, node.inputs[0]), context.shape(node.outputs[0]), context.shape(node.inputs[0])
     if math.prod(dims) == 0 < math.prod(shape):
-        return [relax.const(np.full(shape, _limit(empty, _dtype(x))), _dtype(x))]
+        dtype = context.dtype(node.inputs[0])
+        return [relax.const(np.full(shape, _limit(empty, dtype)), dtype)]
 
     def apply(axes: Axes) -> relax.Expr:
         merged = _merge(dims, axes)
-        if node.op_type in KERNELS and merged is not None and axes and are_float(context, node.inputs[0]):
-            return _run(context, node, *merged)
-        return op.reshape(context.bb.normalize(function(x, axes)), shape)
+        kernels = context.cpu_kernels and _dtype(x) == "float32" and 0 not in dims
+        if node.op_type in KERNELS and merged is not None and axes and kernels:
+            return _run(context, node, x, *merged)
+        result = context.bb.normalize(op.reshape(context.bb.normalize(function(x, axes)), shape))
+        return narrowed(result, context.dtype(node.outputs[0]))
 
     axes = input_axes(context, node)
     if axes is None:
@@ -99,21 +101,23 @@ def _merge(dims: Sequence[int], axes: Axes) -> tuple[int, int, int] | None:
     return math.prod(dims[:first]), math.prod(dims[first:last]), math.prod(dims[last:])
 
 
-def _run(context: LoweringContext, node: ir.Node, outer: int, length: int, inner: int) -> relax.Expr:
-    """The reduction by a hand-written kernel."""
+def _run(context: LoweringContext, node: ir.Node, x: relax.Expr, outer: int, length: int, inner: int) -> relax.Expr:
+    """The reduction of float32 by a hand-written kernel."""
     name, mean = KERNELS[node.op_type]
     params = kernel.ReduceParams(name, outer, length, inner, 1 / length if mean else 1.0)
-    y = run_kernel(context, kernel.build, params, node.inputs[:1], outer * inner)
+    flat = context.bb.emit(op.reshape(x, (outer * length * inner,)))
+    y = context.call(built(kernel.build, params, context.isa), [flat], outer * inner)
     y = op.sqrt(y) if node.op_type == "ReduceL2" else op.log(y) if node.op_type == "ReduceLogSum" else y
-    return op.reshape(y, context.shape(node.outputs[0]))
+    result = context.bb.normalize(op.reshape(y, context.shape(node.outputs[0])))
+    return narrowed(result, context.dtype(node.outputs[0]))
 
 
 def pool_all(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """GlobalAveragePool and GlobalMaxPool."""
-    dims = context.shape(node.inputs[0])
-    if not are_float(context, node.inputs[0]):
+    dims, x = context.shape(node.inputs[0]), widened(context, node.inputs[0])
+    if not context.cpu_kernels or _dtype(x) != "float32" or 0 in dims:
         return None
-    return [_run(context, node, dims[0] * dims[1], math.prod(dims[2:]), 1)]
+    return [_run(context, node, x, dims[0] * dims[1], math.prod(dims[2:]), 1)]
 
 
 def _candidates(context: LoweringContext, node: ir.Node) -> list[Axes]:

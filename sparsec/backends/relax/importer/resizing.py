@@ -12,6 +12,7 @@ import operator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from tvm import relax, tirx
 
@@ -63,7 +64,7 @@ def resize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     named = [axis % len(dims) for axis in node.attributes.get_ints("axes", ()) or range(len(dims))]
     axes = [Axis(axis, position, len(named), dims[axis], shape[axis]) for position, axis in enumerate(named)]
     if factors is None:
-        factors = _factors_of_sizes(node, axes)
+        factors = _factors_of_sizes(node, axes, context.array([*node.inputs, None, None, None][3]))
     for axis in axes:
         if axis.length != axis.output or mode.coordinates == "tf_crop_and_resize" or _scaled(factors, axis):
             x = _resample(context, x, axis, mode, factors, operand(context, roi))
@@ -84,10 +85,18 @@ def _mode(node: ir.Node, *, older: bool) -> Mode:
     return mode
 
 
-def _factors_of_sizes(node: ir.Node, axes: list[Axis]) -> list[float]:
-    """The scales that the output's extents tell; under a policy on the aspect ratio one scale holds for all axes."""
-    if node.attributes.get_string("keep_aspect_ratio_policy", "stretch") == "stretch":
+def _factors_of_sizes(node: ir.Node, axes: list[Axis], sizes: np.ndarray | None) -> list[float]:
+    """The scales that the output's extents tell; under a policy on the aspect ratio one scale holds for all axes.
+
+    It is the least or largest of those that the sizes ask for, and where they are not known one that leads to the
+    output's extents.
+    """
+    policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
+    if policy == "stretch":
         return [axis.ratio for axis in axes]
+    if sizes is not None:
+        asked = [float(size) / axis.length for size, axis in zip(sizes.reshape(-1), axes, strict=True)]
+        return [min(asked) if policy == "not_larger" else max(asked)] * len(axes)
     for candidate in axes:
         if all(math.floor(candidate.ratio * axis.length + 0.5) == axis.output for axis in axes):
             return [candidate.ratio] * len(axes)

@@ -10,8 +10,19 @@ import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, built, choose, compute, item, operand, pick_axis
+from sparsec.backends.relax.importer.node import (
+    Operator,
+    built,
+    choose,
+    clamp,
+    compute,
+    item,
+    operand,
+    opset_of,
+    pick_axis,
+)
 from sparsec.kernels.cpu.tensors import select, sorting
+from sparsec.kernels.emit.extremum import is_nan
 
 op = relax.op
 
@@ -32,6 +43,65 @@ def top_k(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     if axis != len(dims) - 1:
         positions = context.bb.emit(op.permute_dims(positions, [last.index(i) for i in range(len(dims))]))
     return [op.gather_elements(x, positions, axis), positions]
+
+
+def arg_extremum(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """ArgMax and ArgMin: the first, or the last, position of the extremum, or of a NaN where there is one."""
+    dims = context.shape(node.inputs[0])
+    axis = (node.attributes.get_int("axis", 0) or 0) % len(dims)
+    last = bool(node.attributes.get_int("select_last_index", 0))
+    positions = _positions_of_extremum(context, node, axis, smallest=node.op_type == "ArgMin", last=last)
+    return [op.reshape(positions, context.shape(node.outputs[0]))]
+
+
+def _positions_of_extremum(context: LoweringContext, node: ir.Node, axis: int, *, smallest: bool = False,
+                           last: bool = False) -> relax.Expr:
+    """Positions along an axis, which they keep with length 1."""
+    x, dims = context.tensor(node.inputs[0]), context.shape(node.inputs[0])
+    extreme = context.bb.emit((op.min if smallest else op.max)(x, axis, keepdims=True))
+    along = te.reduce_axis((0, dims[axis]), name="along")
+    beyond = tirx.const(-1 if last else dims[axis], "int64")
+
+    def element(i: Any, x: Any, extreme: Any) -> Any:
+        value = x[(*i[:axis], along.var, *i[axis + 1:])]
+        found = value == extreme[i]
+        if "float" in context.dtype(node.inputs[0]):
+            found = tirx.any(found, is_nan(value))
+        return (te.max if last else te.min)(tirx.Select(found, along.var.astype("int64"), beyond), axis=along)
+
+    shape = (*dims[:axis], 1, *dims[axis + 1:])
+    return compute(context, "position_of_extremum", shape, element, x, extreme)
+
+
+def hardmax(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Hardmax: 1 at the first position of the maximum; before opset 13 all axes from the given one on count as one."""
+    dims, dtype, newer = context.shape(node.inputs[0]), context.dtype(node.inputs[0]), opset_of(node) >= 13
+    axis = node.attributes.get_int("axis", -1 if newer else 1) or 0
+    axis += len(dims) if axis < 0 else 0
+    outer, length = math.prod(dims[:axis]), math.prod(dims[axis:] if not newer else dims[axis:axis + 1])
+    shape = (outer, length, math.prod(dims) // max(outer * length, 1))
+    kind = ir.TensorType(ir.DataType.from_numpy(np.dtype(dtype)))
+    flat = ir.Value(name="flattened", shape=ir.Shape(shape), type=kind)
+    context.bind(flat, context.bb.emit(op.reshape(context.tensor(node.inputs[0]), shape)))
+    positions = _positions_of_extremum(context, ir.node("Hardmax", [flat]), 1)
+    one, zero = tirx.const(1, dtype), tirx.const(0, dtype)
+    hot = compute(context, "hardmax", shape, lambda i, p: tirx.Select(
+        p[i[0], 0, i[2]] == i[1].astype("int64"), one, zero), positions)
+    return [op.reshape(hot, dims)]
+
+
+def reverse_sequence(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """ReverseSequence: the first elements of every sequence, as many as its length says, in reverse."""
+    time, batch = node.attributes.get_int("time_axis", 0), node.attributes.get_int("batch_axis", 1)
+
+    def element(i: Any, x: Any, lengths: Any) -> Any:
+        length = lengths[i[batch]]
+        index = list(i)
+        index[time] = clamp(choose(i[time] < length, length - 1 - i[time], i[time]), 0, x.shape[time] - 1)
+        return x[tuple(index)]
+
+    x, lengths = (context.tensor(value) for value in node.inputs)
+    return [compute(context, "reverse_sequence", context.shape(node.outputs[0]), element, x, lengths)]
 
 
 def trilu(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -182,14 +252,18 @@ def column_to_image(context: LoweringContext, node: ir.Node) -> list[relax.Expr]
 
 
 OPERATORS: dict[str, Operator] = {
+    "ArgMax": arg_extremum,
+    "ArgMin": arg_extremum,
     "CenterCropPad": center_crop_pad,
     "Col2Im": column_to_image,
     "Compress": compress,
     "CumProd": cumulate,
     "CumSum": cumulate,
     "EyeLike": eye_like,
+    "Hardmax": hardmax,
     "NonZero": non_zero,
     "OneHot": one_hot,
+    "ReverseSequence": reverse_sequence,
     "TensorScatter": tensor_scatter,
     "TopK": top_k,
     "Trilu": trilu,

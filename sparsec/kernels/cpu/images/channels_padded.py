@@ -10,7 +10,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.cpu.images.padded import load_lanes, padded_rows, pixels, write_images
+from sparsec.kernels.cpu.images.padded import blank, load_lanes, padded_rows, pixels, write_images
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.tir import Buffers, kernel, load, store
@@ -25,7 +25,7 @@ def build_concat(sources: Sequence[PaddedFlat], target: PaddedFlat, isa: Isa) ->
             first += source.channels
 
     sizes = {f"x{i}": source.size for i, source in enumerate(sources)}
-    return kernel({name: (size, "float32") for name, size in {**sizes, "y": target.size}.items()}, body)
+    return kernel({name: (size, target.dtype) for name, size in {**sizes, "y": target.size}.items()}, body)
 
 
 def build_slice(source: PaddedFlat, first: int, target: PaddedFlat, isa: Isa) -> Any:
@@ -33,14 +33,14 @@ def build_slice(source: PaddedFlat, first: int, target: PaddedFlat, isa: Isa) ->
     def body(b: Buffers) -> None:
         _copy(b["x"], source, first, b["y"], target, range(target.channels), isa)
 
-    return kernel({"x": (source.size, "float32"), "y": (target.size, "float32")}, body)
+    return kernel({"x": (source.size, source.dtype), "y": (target.size, target.dtype)}, body)
 
 
 def _copy(x: Any, source: PaddedFlat, first: int, y: Any, target: PaddedFlat, channels: range, isa: Isa) -> None:
     """Copy the source's channels from `first` on to those of the target."""
     rows, lanes = padded_rows(source), isa.lanes
-    alike = replace(source, channels=target.channels, clean=target.clean) == target
-    if alike and (source.clean or not target.clean):
+    alike = replace(source, channels=target.channels, clean=target.clean, padding=target.padding) == target
+    if alike and (not target.clean or (source.clean and source.padding == target.padding)):
         stride = source.channel_stride
         with shared(len(channels), isa) as c, T.serial(0, stride // lanes) as v:
             store(y, (channels.start + c) * stride + v * lanes, load(x, (first + c) * stride + v * lanes, lanes))
@@ -56,13 +56,13 @@ def _copy(x: Any, source: PaddedFlat, first: int, y: Any, target: PaddedFlat, ch
 def concat_reference(inputs: Sequence[np.ndarray], sources: Sequence[PaddedFlat], target: PaddedFlat) -> np.ndarray:
     """The flat output of flat inputs; positions that its layout leaves undefined are NaN."""
     images = [pixels(x, padded_rows(source)) for x, source in zip(inputs, sources, strict=True)]
-    y = np.full(target.size, 0.0 if target.clean else np.nan, np.float32)
+    y = blank(target)
     pixels(y, padded_rows(target))[...] = np.concatenate(images, axis=1)
     return y
 
 
 def slice_reference(x: np.ndarray, source: PaddedFlat, first: int, target: PaddedFlat) -> np.ndarray:
     """The flat output of a flat input; positions that its layout leaves undefined are NaN."""
-    y = np.full(target.size, 0.0 if target.clean else np.nan, np.float32)
+    y = blank(target)
     pixels(y, padded_rows(target))[...] = pixels(x, padded_rows(source))[:, first:first + target.channels]
     return y

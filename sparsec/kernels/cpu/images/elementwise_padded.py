@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat
 from sparsec.graph.operators.epilogue import apply
 from sparsec.kernels.cpu.images.padded import load_lanes, padded_rows, pixels, write_images
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.extremum import maximum, minimum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, splat
 
@@ -25,8 +25,8 @@ OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], np.ufunc]] = {
     "Sub": (lambda a, b: a - b, np.subtract),
     "Mul": (lambda a, b: a * b, np.multiply),
     "Div": (lambda a, b: a / b, np.divide),
-    "Max": (T.max, np.maximum),
-    "Min": (T.min, np.minimum),
+    "Max": (maximum, np.maximum),
+    "Min": (minimum, np.minimum),
 }
 """Binary operators by their ONNX names: on vectors, and in numpy."""
 

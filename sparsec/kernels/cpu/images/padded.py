@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tvm
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat, round_up
@@ -54,13 +55,19 @@ def pixels(buffer: np.ndarray, rows: Rows) -> np.ndarray:
     """A writable (batch, channels, height, width) view of a flat numpy buffer."""
     shape = (rows.batch, rows.channels, rows.height, rows.width)
     strides = (rows.image_stride, rows.channel_stride, rows.row_stride, 1)
-    return np.lib.stride_tricks.as_strided(buffer[rows.origin:], shape, [4 * s for s in strides])
+    return np.lib.stride_tricks.as_strided(buffer[rows.origin:], shape, [buffer.itemsize * s for s in strides])
 
 
 
 
 
 
+
+
+def blank(layout: PaddedFlat) -> np.ndarray:
+    """A flat numpy buffer with the layout's padding; where that is undefined it is NaN, or 0 for codes."""
+    undefined = np.nan if layout.dtype == "float32" else 0
+    return np.full(layout.size, layout.padding if layout.clean else undefined, layout.dtype)
 
 
 def lane_mask(first: int, end: int, lanes: int) -> Any:
@@ -70,14 +77,25 @@ def lane_mask(first: int, end: int, lanes: int) -> Any:
     return mask if first <= 0 else T.bitwise_and(mask, lane >= T.Broadcast(T.int32(first), lanes))
 
 
+def number(value: float, dtype: str) -> Any:
+    """A constant of an element type."""
+    return tvm.tirx.const(value if dtype == "float32" else int(value), dtype)
+
+
+def _llvm(buffer: Any, lanes: int) -> str:
+    """LLVM's suffix for a vector of a buffer's elements."""
+    return f"v{lanes}{ {'float32': 'f32', 'int32': 'i32', 'uint8': 'i8', 'int8': 'i8'}[str(buffer.dtype)]}"
+
+
 def load_lanes(buffer: Any, index: Any, lanes: int, first: int, end: int, fill: float = 0.0) -> Any:
     """A vector whose lanes first <= l < end come from the buffer at `index + l`; the others hold `fill`, unread."""
     if first <= 0 and end >= lanes:
         return load(buffer, index, lanes)
+    others = splat(number(fill, buffer.dtype), lanes)
     if end <= max(first, 0):
-        return splat(fill, lanes)
-    return T.call_llvm_intrin(f"float32x{lanes}", f"llvm.masked.load.v{lanes}f32.p0", _address(buffer, index, "r"),
-                              lane_mask(first, end, lanes), splat(fill, lanes))
+        return others
+    return T.call_llvm_intrin(f"{buffer.dtype}x{lanes}", f"llvm.masked.load.{_llvm(buffer, lanes)}.p0",
+                              _address(buffer, index, "r"), lane_mask(first, end, lanes), others)
 
 
 def store_lanes(buffer: Any, index: Any, vector: Any, end: int) -> None:
@@ -86,7 +104,7 @@ def store_lanes(buffer: Any, index: Any, vector: Any, end: int) -> None:
     if end >= lanes:
         store(buffer, index, vector)
     elif end > 0:
-        T.evaluate(T.call_llvm_intrin("void", f"llvm.masked.store.v{lanes}f32.p0", vector,
+        T.evaluate(T.call_llvm_intrin("void", f"llvm.masked.store.{_llvm(buffer, lanes)}.p0", vector,
                                       _address(buffer, index, "w"), lane_mask(0, end, lanes)))
 
 
@@ -95,20 +113,20 @@ def _address(buffer: Any, index: Any, access: str) -> Any:
     return buffer.access_ptr(access, offset=index)
 
 
-def keep_lanes(vector: Any, end: int) -> Any:
-    """The vector with zeros in lanes l >= end, whatever they held.
+def keep_lanes(vector: Any, end: int, other: Any) -> Any:
+    """The vector with a constant in lanes l >= end, whatever they held.
 
     Not a T.Select: inside of one, TVM takes its condition for true, and so would undo the masks of loads in `vector`.
     """
     lanes = lanes_of(vector)
     if end >= lanes:
         return vector
-    return T.Shuffle([vector, splat(0.0, lanes)], [lane if lane < end else lanes + lane for lane in range(lanes)])
+    return T.Shuffle([vector, splat(other, lanes)], [lane if lane < end else lanes + lane for lane in range(lanes)])
 
 
 def fill(buffer: Any, start: Any, count: int, lanes: int, value: float = 0.0) -> None:
-    """Set `count` floats from index `start`."""
-    vector = splat(value, lanes)
+    """Set `count` elements from index `start`."""
+    vector = splat(number(value, buffer.dtype), lanes)
     each(0, count // lanes, lambda t: store(buffer, start + t * lanes, vector))
     store_lanes(buffer, start + count // lanes * lanes, vector, count % lanes)
 
@@ -134,7 +152,8 @@ def columns(buffer: Any, start: Any, first: Any, step: int, phase: int, lanes: i
         return load_lanes(buffer, start + first, lanes, -first, width - first, outside)
 
     def pixel(column: Any) -> Any:
-        return buffer[start + column] if not isinstance(column, int) or 0 <= column < width else T.float32(outside)
+        return buffer[start + column] if not isinstance(column, int) or 0 <= column < width else \
+            number(outside, buffer.dtype)
 
     if step == 1:
         return contiguous(first)
@@ -149,7 +168,7 @@ def junk_fits(layout: PaddedFlat) -> bool:
 
 
 def clear_border(buffer: Any, layout: PaddedFlat, c: Any, lanes: int) -> None:
-    """Where the layout is clean, write the zeros before, between and behind the images of channel `c`.
+    """Where the layout is clean, write its padding before, between and behind the images of channel `c`.
 
     `put` and `end_row` write those behind each row, so this has to come first.
     """
@@ -157,14 +176,14 @@ def clear_border(buffer: Any, layout: PaddedFlat, c: Any, lanes: int) -> None:
     if not layout.clean:
         return
     if not junk_fits(layout):
-        fill(buffer, base, layout.channel_stride, lanes)
+        fill(buffer, base, layout.channel_stride, lanes, layout.padding)
         return
     separators = padded_rows(layout).start(0, c, layout.height)
     end = layout.origin + layout.rows * row_stride
-    fill(buffer, base, layout.origin, lanes)
+    fill(buffer, base, layout.origin, lanes, layout.padding)
     each(0, layout.batch - 1, lambda n: fill(
-        buffer, separators + n * layout.pitch * row_stride, layout.row_pad * row_stride, lanes))
-    fill(buffer, base + end, layout.channel_stride - end, lanes)
+        buffer, separators + n * layout.pitch * row_stride, layout.row_pad * row_stride, lanes, layout.padding))
+    fill(buffer, base + end, layout.channel_stride - end, lanes, layout.padding)
 
 
 def put(buffer: Any, layout: PaddedFlat, start: Any, first: Any, vector: Any) -> None:
@@ -180,16 +199,17 @@ def put(buffer: Any, layout: PaddedFlat, start: Any, first: Any, vector: Any) ->
     """
     valid = layout.width - first if isinstance(first, int) else lanes_of(vector)
     if valid < lanes_of(vector) and layout.clean and junk_fits(layout):
-        store_lanes(buffer, start + first, keep_lanes(vector, valid), layout.row_stride - first)
+        kept = keep_lanes(vector, valid, number(layout.padding, buffer.dtype))
+        store_lanes(buffer, start + first, kept, layout.row_stride - first)
     else:
         store_lanes(buffer, start + first, vector, valid)
 
 
 def end_row(buffer: Any, layout: PaddedFlat, start: Any, lanes: int) -> None:
-    """Where the layout is clean, write the zeros behind a row that a partial vector of `put` has not reached."""
+    """Where the layout is clean, write its padding behind a row that a partial vector of `put` has not reached."""
     first = round_up(layout.width, lanes)
     if layout.clean and junk_fits(layout) and first < layout.row_stride:
-        fill(buffer, start + first, layout.row_stride - first, lanes)
+        fill(buffer, start + first, layout.row_stride - first, lanes, layout.padding)
 
 
 def write_images(y: Any, layout: PaddedFlat, isa: Isa, inside: int, vector: Callable[[Any, Any, Any, Any], Any],

@@ -31,18 +31,19 @@ class PhaseSplitParams:
 
 def build(params: PhaseSplitParams, isa: Isa) -> Any:
     """The kernel: x -> y, both flat; y is of `planes.size`."""
-    planes, source = params.planes, padded_rows(params.source)
+    planes, source, dtype = params.planes, padded_rows(params.source), params.source.dtype
 
     def body(b: Buffers) -> None:
         with shared(source.channels, isa) as c, T.serial(0, source.batch) as n:
             at = c * planes.channel_stride + n * (planes.output.pitch * planes.output.row_stride)
-            split_image(b["x"], source, (n, c), b["y"], planes, at, planes.begins[0], isa.lanes)
+            split_image(b["x"], source, (n, c), b["y"], planes, at, planes.begins[0], isa.lanes,
+                        params.source.padding)
 
-    return kernel({"x": (source.size, "float32"), "y": (planes.size, "float32")}, body)
+    return kernel({"x": (source.size, dtype), "y": (planes.size, dtype)}, body)
 
 
 def split_image(x: Any, source: Rows, image: tuple[Any, Any], y: Any, planes: PhasePlanes, at: Any, top: Any,
-                lanes: int) -> None:
+                lanes: int, outside: float = 0.0) -> None:
     """Emit the copy of an image's channel into planes.
 
     Args:
@@ -54,6 +55,7 @@ def split_image(x: Any, source: Rows, image: tuple[Any, Any], y: Any, planes: Ph
         at: index of the first plane's pixel (0, 0).
         top: rows of zeros above the image; if negative, rows of the image that are left out.
         lanes: of a vector.
+        outside: what stands around the image.
 
     """
     output, (sh, sw), left = planes.output, planes.strides, planes.begins[1]
@@ -67,14 +69,14 @@ def split_image(x: Any, source: Rows, image: tuple[Any, Any], y: Any, planes: Ph
         for bounds in ((0, first), (end, rows)):
             with T.serial(*bounds) as i:
                 for start in starts.values():
-                    fill(y, start + i * output.row_stride, width, lanes)
+                    fill(y, start + i * output.row_stride, width, lanes, outside)
         with T.serial(first, end) as i:
             row = T.Bind(source.start(*image, i * sh + a - top))
             along(-(-width // lanes), *inside, lambda t: copy(starts, i * output.row_stride, row, t))
 
     def copy(starts: dict[int, Any], offset: Any, row: Any, t: Any) -> None:
         for b, start in starts.items():
-            vector = columns(x, row, t * (lanes * sw) - left, sw, b, lanes, source.width)
+            vector = columns(x, row, t * (lanes * sw) - left, sw, b, lanes, source.width, outside)
             store_lanes(y, start + offset + t * lanes, vector, width - t * lanes if isinstance(t, int) else lanes)
 
     for a in planes.phases[0]:

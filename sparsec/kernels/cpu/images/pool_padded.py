@@ -12,8 +12,9 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat, round_up
-from sparsec.kernels.cpu.images.padded import clear_border, load_lanes, padded_rows, pixels
+from sparsec.kernels.cpu.images.padded import blank, clear_border, load_lanes, number, padded_rows, pixels
 from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
+from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import each, shared
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, lanes_of, load, registers, splat, store
@@ -67,12 +68,17 @@ def build(params: PoolParams, isa: Isa) -> Any:
                       padding=params.average and w.source.clean)
 
     shares = {"rows": w.target.height, "columns": round_up(w.target.width, lanes)} if params.average else {}
-    return kernel({name: (size, "float32") for name, size in {
-        **shares, "x": w.source.size, "y": w.target.size}.items()}, body)
+    return kernel({**{name: (size, "float32") for name, size in shares.items()},
+                   "x": (w.source.size, w.source.dtype), "y": (w.target.size, w.target.dtype)}, body)
+
+
+def least(dtype: str) -> float:
+    """What no element of a type is below."""
+    return -np.inf if dtype == "float32" else 0
 
 
 def _maxima(b: Buffers, w: Window, tile: Tile) -> list[Any]:
-    return _combined(b["x"], w, tile, T.max, -np.inf)
+    return _combined(b["x"], w, tile, maximum, least(w.source.dtype))
 
 
 def _averages(b: Buffers, w: Window, tile: Tile) -> list[Any]:
@@ -88,7 +94,8 @@ def _combined(x: Any, w: Window, tile: Tile, combine: Callable[[Any, Any], Any],
         along = T.Bind(reduce(combine, vectors))
         for row, _ in pairs:
             totals[row] = along if totals[row] is None else T.Bind(combine(totals[row], along))
-    return [splat(neutral, tile.lanes) if total is None else total for total in totals]
+    others = splat(number(neutral, x.dtype), tile.lanes)
+    return [others if total is None else total for total in totals]
 
 
 def reference(x: np.ndarray, params: PoolParams) -> np.ndarray:
@@ -97,10 +104,10 @@ def reference(x: np.ndarray, params: PoolParams) -> np.ndarray:
     (sh, sw), (dh, dw), (top, left) = w.strides, w.dilations, w.begins
     images = np.pad(pixels(x, padded_rows(w.source)), (
         (0, 0), (0, 0), (top, rows.height * sh + w.reach[0]), (left, rows.width * sw + w.reach[1])),
-        constant_values=0.0 if params.average else -np.inf)
+        constant_values=0 if params.average else least(w.source.dtype))
     stack = np.stack([images[:, :, i * dh::sh, j * dw::sw][:, :, :rows.height, :rows.width]
                       for i, j in np.ndindex(w.kernel)])
-    y = np.full(rows.size, 0.0 if w.target.clean else np.nan, np.float32)
+    y = blank(w.target)
     if params.average:
         shares = (_shares(params, axis, np.arange(size)) for axis, size in enumerate((rows.height, rows.width)))
         pixels(y, rows)[...] = stack.sum(axis=0) * np.multiply.outer(*shares)

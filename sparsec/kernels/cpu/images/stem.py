@@ -6,21 +6,29 @@ channels x pixels then walks over channels and taps with loads at constant offse
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import PaddedFlat, PhasePlanes, round_up
 from sparsec.graph.operators.epilogue import apply
 from sparsec.kernels.cpu.images.padded import clear_border, end_row, padded_rows, pixels, plain_rows, put
 from sparsec.kernels.cpu.images.phase_split import split_image
+from sparsec.kernels.cpu.layer import Buffer, CpuProduct
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.family import Family, float_product
+from sparsec.kernels.packing.recipe import Unstored
+from sparsec.target import Target
 
 BAND_BYTES = 128 * 1024  # of the phase planes of a band: they stay in the L2 cache beside the weights
 
@@ -33,6 +41,7 @@ class StemParams:
         shape: (batch, channels, height, width) of the input.
         target: layout of the output.
         kernel: (kh, kw).
+        block: (output channels, vectors of pixels) of the register block.
         strides: (sh, sw).
         begins: (top, left) padding.
         epilogue: what follows; no residual.
@@ -42,23 +51,10 @@ class StemParams:
     shape: tuple[int, int, int, int]
     target: PaddedFlat
     kernel: tuple[int, int]
+    block: tuple[int, int]
     strides: tuple[int, int] = (1, 1)
     begins: tuple[int, int] = (0, 0)
     epilogue: Epilogue = field(default_factory=Epilogue)
-
-    def block(self, isa: Isa) -> tuple[int, int]:
-        """(output channels, vectors of pixels) of the register block: the least cycles for a tap of all blocks."""
-        vectors, outputs = -(-self.target.width // isa.lanes), self.target.channels
-
-        def cycles(block: tuple[int, int]) -> float:
-            rows, width = block
-            # Two multiply-adds or two loads a cycle, four cycles of latency; unaligned loads of pixels count twice.
-            tap = max(rows * width / 2, (rows + 2 * width) / 2, 4)
-            return tap * -(-outputs // rows) * -(-vectors // width)
-
-        blocks = [(rows, width) for width in range(1, vectors + 1) for rows in range(1, outputs + 1)
-                  if rows * width + rows + 1 <= isa.registers]  # sums, weights and a vector of pixels
-        return min(blocks, key=cycles)
 
     def band(self, isa: Isa) -> PhasePlanes:
         """The planes of one band of output rows; every thread gets equally many bands."""
@@ -76,17 +72,70 @@ class StemParams:
         return [range(a, self.kernel[0], self.strides[0]) for a in range(min(self.kernel[0], self.strides[0]))]
 
 
-def pack(weight: np.ndarray, params: StemParams, isa: Isa) -> np.ndarray:
-    """The kernel's flat weights, (block, channel, kernel row by phase, kw, output of the block), from ONNX's."""
-    size, outputs = params.block(isa)[0], params.target.channels
+@dataclass(frozen=True, eq=False)
+class StemProduct(CpuProduct):
+    """A convolution of a plain image, of weight (outputs, channels * kh * kw); attributes as of `StemParams`."""
+
+    shape: tuple[int, int, int, int]
+    target: PaddedFlat
+    kernel: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    begins: tuple[int, int] = (0, 0)
+    epilogue: Epilogue = field(default_factory=Epilogue)
+
+    @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        """The image."""
+        return (Buffer(math.prod(self.shape)),)
+
+    @property
+    def output(self) -> Buffer:
+        """The image in its layout."""
+        return Buffer(self.target.size)
+
+
+def register_block(target: PaddedFlat, isa: Isa) -> tuple[int, int]:
+    """(output channels, vectors of pixels) of the register block: the least cycles for a tap of all blocks."""
+    vectors, outputs = -(-target.width // isa.lanes), target.channels
+
+    def cycles(block: tuple[int, int]) -> float:
+        rows, width = block
+        # Two multiply-adds or two loads a cycle, four cycles of latency; unaligned loads of pixels count twice.
+        tap = max(rows * width / 2, (rows + 2 * width) / 2, 4)
+        return tap * -(-outputs // rows) * -(-vectors // width)
+
+    blocks = [(rows, width) for width in range(1, vectors + 1) for rows in range(1, outputs + 1)
+              if rows * width + rows + 1 <= isa.registers]  # sums, weights and a vector of pixels
+    return min(blocks, key=cycles)
+
+
+def candidates(layer: StemProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """The one way to run the convolution."""
+    target, (rows, width) = layer.target, register_block(layer.target, isa)
+    params = StemParams(layer.shape, target, layer.kernel, (rows, width), layer.strides, layer.begins, layer.epilogue)
+    vectors = target.batch * target.height * -(-target.width // isa.lanes)
+    products = vectors * layer.weight.size
+    work = Work(products, products * (rows + 2 * width) / (rows * width), vectors * target.channels / (rows * width))
+    yield Option("dense", "stem", f"R={rows} V={width}", params, layer.weight.nbytes, work, "f32")
+
+
+def recipe(params: StemParams) -> Unstored:
+    """What the kernel reads, see `pack`."""
+    return Unstored(partial(pack, params=params))
+
+
+def pack(weight: np.ndarray, params: StemParams) -> dict[str, np.ndarray]:
+    """The kernel's `weight`, (block, channel, kernel row by phase, kw, output of the block)."""
+    size, outputs = params.block[0], params.target.channels
     block = np.minimum(np.arange(0, outputs, size), outputs - size)[:, None] + np.arange(size)
-    by_phase = weight[:, :, [row for phase in params.phases for row in phase]]
-    return np.ascontiguousarray(by_phase[block].transpose(0, 2, 3, 4, 1), np.float32).ravel()
+    full = weight.reshape(outputs, params.shape[1], *params.kernel)
+    by_phase = full[:, :, [row for phase in params.phases for row in phase]]
+    return {"weight": np.ascontiguousarray(by_phase[block].transpose(0, 2, 3, 4, 1), np.float32).ravel()}
 
 
 def build(params: StemParams, isa: Isa) -> Any:
     """The kernel: (weight, bias, x) -> y, x plain and flat."""
-    target, source, planes, size = params.target, plain_rows(*params.shape), params.band(isa), params.block(isa)[0]
+    target, source, planes, size = params.target, plain_rows(*params.shape), params.band(isa), params.block[0]
     height, blocks = planes.output.height, -(-target.channels // size)
     bands = -(-target.height // height)
 
@@ -109,7 +158,7 @@ def build(params: StemParams, isa: Isa) -> Any:
 
 def _row(b: Buffers, scratch: Any, params: StemParams, isa: Isa, n: Any, first: Any, row: Any, block: Any) -> None:
     """Row `row` of the band that starts at row `first` of image `n`, for a block of output channels."""
-    target, lanes, (outputs, width), e = params.target, isa.lanes, params.block(isa), params.epilogue
+    target, lanes, (outputs, width), e = params.target, isa.lanes, params.block, params.epilogue
     o, vectors = T.Bind(T.min(block * outputs, target.channels - outputs)), -(-target.width // lanes)
     starts = [padded_rows(target).start(n, o + r, first + row) for r in range(outputs)]
 
@@ -129,7 +178,7 @@ def _row(b: Buffers, scratch: Any, params: StemParams, isa: Isa, n: Any, first: 
 
 def _tile(b: Buffers, scratch: Any, params: StemParams, isa: Isa, row: Any, block: Any, first: Any, count: int) -> Any:
     """The sums of a register block, (output channel, vector), from vector `first` of the row on."""
-    planes, lanes, outputs, channels = params.band(isa), isa.lanes, params.block(isa)[0], params.shape[1]
+    planes, lanes, outputs, channels = params.band(isa), isa.lanes, params.block[0], params.shape[1]
     sums = registers(outputs * count, lanes)
     for i in range(outputs * count):
         store(sums, i * lanes, splat(0.0, lanes))
@@ -149,7 +198,7 @@ def _tile(b: Buffers, scratch: Any, params: StemParams, isa: Isa, row: Any, bloc
     return sums
 
 
-def reference(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: StemParams) -> np.ndarray:
+def convolved(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: StemParams) -> np.ndarray:
     """The flat output of a plain input; positions that its layout leaves undefined are NaN."""
     (sh, sw), (top, left), rows, e = params.strides, params.begins, padded_rows(params.target), params.epilogue
     images = np.pad(x.reshape(params.shape), ((0, 0), (0, 0), (top, rows.height * sh + params.kernel[0]),
@@ -161,3 +210,6 @@ def reference(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: StemP
     y = np.full(rows.size, 0.0 if params.target.clean else np.nan, np.float32)
     pixels(y, rows)[...] = apply(total, bias[:, None, None], None, e.activation, e.alpha, e.beta)
     return y
+
+
+FAMILY = Family("stem", StemProduct, ("dense",), "fp32", candidates, recipe, build, float_product)

@@ -1,23 +1,28 @@
 """Dense weight times dense activations: a register block of rows x vectors, for MatMul and Conv alike.
 
 The inner loop broadcasts one weight for each of `block` rows and multiplies it with `vectors` vectors of pixels, so
-that a step of K costs block + vectors loads for block * vectors FMAs. The walk is `product.py`'s.
+that a step of K costs block + vectors loads for block * vectors FMAs. The walk is `walk.py`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
+from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
-from sparsec.kernels.cpu.products.product import Finish, Tiling, build_product
+from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors, tilings
+from sparsec.kernels.cpu.products.walk import Finish, Tiling, build_product
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
+from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.blocks import OverlappingBlocks
+from sparsec.target import Target
 
 PREFETCH = 512  # floats that weights are asked for ahead of their use
 
@@ -52,13 +57,24 @@ def block_rows(p: DenseParams) -> np.ndarray:
     return np.minimum(start, p.tiling.stencil.outputs - p.block)
 
 
-def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
-    """The kernel's array for a weight (outputs, channels * taps): `values`, see `OverlappingBlocks`."""
-    return recipe(params).pack(weight)
+def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every tiling worth pricing."""
+    outputs = layer.stencil.outputs
+    for vectors in tile_vectors(layer.stencil, threads=isa.threads):
+        # Sums in more than three quarters of the registers, wide blocks of few rows, or no room for the weights that
+        # several vectors share make LLVM spill.
+        blocks = [r for r in DENSE_BLOCKS if r <= outputs and 4 * r * vectors <= 3 * isa.registers and vectors <= 2 * r
+                  and (vectors == 1 or r * (vectors + 1) < isa.registers)]
+        for tiling in tilings(layer, target, isa, vectors) if blocks else ():
+            for block in blocks[-2:]:
+                params = DenseParams(tiling, block)
+                yield Option("dense", f"gemm/{tiling.mode}",
+                             f"V={vectors} chunk={tiling.chunk} R={block} B={tiling.bands}", params,
+                             layer.weight.nbytes, work(params, target.l1_bytes, target.l2_bytes), "f32")
 
 
 def recipe(params: DenseParams) -> OverlappingBlocks:
-    """How `pack` lays a weight out."""
+    """What the kernel reads: `values`, see `OverlappingBlocks`."""
     t = params.tiling
     return OverlappingBlocks(t.parts, params.blocks, params.block, t.chunk * len(t.stencil.taps))
 
@@ -116,3 +132,6 @@ def _row_block(b: Buffers, source: Any, base: Any, p: DenseParams, block: Any, w
     row = T.Bind(T.min(block * p.block, s.outputs - p.block))
     for r in range(p.block):
         finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * lanes, lanes))
+
+
+FAMILY = Family("gemm", StencilProduct, ("dense",), "fp32", candidates, recipe, build, float_product)

@@ -2,24 +2,32 @@
 
 Neighbouring channels are interleaved on their way to the L1 cache, so that one vdpbf16ps multiplies a vector of pairs
 straight from memory. It needs AVX512_BF16; without it arithmetic bounds the dense product, and narrow inputs gain
-nothing. The walk is `product.py`'s.
+nothing. The walk is `walk.py`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
+from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.products import dense
-from sparsec.kernels.cpu.products.product import Bring, Finish, Stage, Tiling, build_product
+from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.products.narrow import narrow_tilings
+from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors
+from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling, build_product
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store, vectors_from
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.recipe import Unstored
+from sparsec.target import Target
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,30 @@ class DenseBf16Params:
     def chunk(self) -> int:
         """Pairs of channels in a K-chunk."""
         return -(-self.dense.tiling.chunk // 2)
+
+
+def reject(_layer: StencilProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel, or None."""
+    return None if isa.bf16 else "no dot products of bf16 pairs"
+
+
+def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every tiling worth pricing."""
+    outputs = layer.stencil.outputs
+    for vectors in tile_vectors(layer.stencil):
+        blocks = [r for r in DENSE_BLOCKS if r <= outputs and r * vectors <= isa.registers - 4 and vectors <= 2 * r]
+        for tiling in narrow_tilings(layer, target, isa, vectors, 2 * vectors * isa.lanes) if blocks else ():
+            if tiling.chunks > 1 and tiling.chunk % 2:
+                continue
+            for block in blocks[-2:]:
+                params = DenseBf16Params(dense.DenseParams(tiling, block))
+                yield Option("dense", "gemm/bf16", f"V={vectors} chunk={tiling.chunk} R={block}", params,
+                             2 * layer.weight.size, work(params, target.l1_bytes, target.l2_bytes), "bf16")
+
+
+def recipe(params: DenseBf16Params) -> Unstored:
+    """What the kernel reads, see `pack`."""
+    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: DenseBf16Params) -> dict[str, np.ndarray]:
@@ -73,14 +105,14 @@ def build(params: DenseBf16Params, isa: Isa) -> Any:
     p, t = params.dense, params.dense.tiling
     total = t.parts * p.blocks * p.block * params.pairs * len(t.stencil.taps)
 
-    def prepare(b: Buffers, _tiling: Tiling) -> Bring:
+    def prepare(b: Buffers, _tiling: Tiling) -> LoadTile:
         scratch = T.alloc_buffer((params.chunk * t.channel_step,), "int32")
 
-        def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+        def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
             _copy_pairs(b, scratch, params, chunk, x)
             return scratch, T.int64(0)
 
-        return bring
+        return load_tile
 
     def inner(b: Buffers, source: Any, _base: Any, part: Any, chunk: Any, finish: Finish) -> None:
         with T.serial(0, p.blocks) as block:
@@ -122,3 +154,6 @@ def _row_block(b: Buffers, source: Any, params: DenseBf16Params, block: Any, chu
     row = T.Bind(T.min(block * p.block, s.outputs - p.block))
     for r in range(p.block):
         finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * lanes, lanes))
+
+
+FAMILY = Family("gemm/bf16", StencilProduct, ("dense",), "bf16", candidates, recipe, build, reference, reject)

@@ -9,20 +9,27 @@ activation follow.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
+from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.cpu.products.product import clear_border, finish_vector
+from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.cpu.products.tilings import L1_SHARES, balanced
+from sparsec.kernels.cpu.products.walk import clear_border, finish_vector
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, prefetch, registers, splat, store
+from sparsec.kernels.family import Family, float_product
+from sparsec.kernels.packing.blocks import PaddedBlocks
+from sparsec.target import Target
+
+MIN_STEPS = 64  # inner steps that a K-chunk has at least, to be worth its partial sums
 
 
 @dataclass(frozen=True)
@@ -92,12 +99,32 @@ def blockings(stencil: Stencil, target: PaddedFlat, isa: Isa) -> list[tuple[int,
             if isa.registers - 12 <= (r * p + 1) * v <= isa.registers - 3]
 
 
-def pack(weight: np.ndarray, params: DenseOutputsParams) -> dict[str, np.ndarray]:
-    """The kernel's array for a weight (outputs, channels * taps): `values`, (panel, channels * taps, channel)."""
-    padded = np.zeros((params.panels * params.panel, weight.shape[1]), np.float32)
-    padded[:len(weight)] = weight
-    panels = padded.reshape(params.panels, params.panel, -1).swapaxes(1, 2)
-    return {"values": np.ascontiguousarray(panels).ravel()}
+def reject(layer: StencilProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel for a layer, or None."""
+    if layer.target is None:
+        return "it computes images"
+    if layer.stencil.outputs % isa.lanes or layer.stencil.segments > 1:
+        return f"{layer.stencil.outputs} output channels are no whole vectors"
+    fits = blockings(layer.stencil, layer.target, isa)
+    return None if fits else f"no register block divides an image of {layer.target.height} x {layer.target.width}"
+
+
+def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every blocking worth pricing."""
+    s = layer.stencil
+    assert layer.target is not None  # see `reject`
+    for rows, pixels, vectors in blockings(s, layer.target, isa):
+        column = 4 * (s.x_channel_stride + len(s.taps) * vectors * s.lanes)  # a channel's inputs and weights
+        least = -(-MIN_STEPS // len(s.taps))
+        for chunk in {balanced(s.channels, max(int(share * target.l1_bytes) // column, least)) for share in L1_SHARES}:
+            params = DenseOutputsParams(s, layer.epilogue, layer.target, rows, pixels, vectors, chunk)
+            yield Option("dense", "gemm/outputs", f"P={rows}x{pixels} V={vectors} chunk={chunk}", params,
+                         layer.weight.nbytes, work(params, target.l1_bytes), "f32")
+
+
+def recipe(params: DenseOutputsParams) -> PaddedBlocks:
+    """What the kernel reads: `values`, (panel, channels * taps, channel)."""
+    return PaddedBlocks(params.panels * params.panel, params.panel)
 
 
 def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
@@ -208,3 +235,6 @@ def _write_panel(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any) -> No
             row = (panel * p.vectors + group) * lanes + i
             at = s.y_origin + row * s.y_row_stride + start
             store(b["y"], at, finish_vector(b, p.epilogue, values + splat(b["bias"][row], lanes), at, mask))
+
+
+FAMILY = Family("gemm/outputs", StencilProduct, ("dense",), "fp32", candidates, recipe, build, float_product, reject)

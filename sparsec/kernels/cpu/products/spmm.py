@@ -2,7 +2,7 @@
 
 Within a chunk the kernel takes `group` row blocks with independent accumulators, and per iteration `unroll` non-zero
 blocks of each. Row blocks are sorted by their count in every chunk, so that a group's rows end together. Cost from
-L1: about (vectors + 1/2) / 2 cycles per non-zero where a core loads two vectors a cycle. The walk is `product.py`'s.
+L1: about (vectors + 1/2) / 2 cycles per non-zero where a core loads two vectors a cycle. The walk is `walk.py`'s.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
+from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
-from sparsec.kernels.cpu.products import quads
+from sparsec.kernels.cpu.products import load_four
+from sparsec.kernels.cpu.products.layer import StencilProduct, nonzero_blocks
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
-from sparsec.kernels.cpu.products.product import Finish, Stage, Tiling, build_product, float_tile
+from sparsec.kernels.cpu.products.tilings import tile_vectors, tilings
+from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
+from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.row_groups import RowGroups
+from sparsec.target import Target
 
+ROW_BLOCKS = (1, 2, 4, 8)
+INTERLEAVES = ((4, 1), (2, 2), (1, 4), (1, 2), (8, 1))  # (group, unroll)
 LINE = 64  # bytes of a cache line
 INDEX_LOADS = 0.5  # what an index costs, in loads: its share of a word and its extraction
 MANY_ROWS, ENDS_WAIT = 8, 2.3  # rows whose end takes so long that weights to come are not asked for; what a byte adds
@@ -71,9 +76,9 @@ class SpmmParams:
         return self.group * self.block * self.tiling.vectors * self.sets
 
     @property
-    def quads(self) -> bool:
-        """Whether values are brought four at a time; blocks of several rows are not bound by their loads."""
-        return self.block == 1 and self.group * self.unroll % quads.QUAD == 0
+    def loads_four(self) -> bool:
+        """Whether one load brings four values; blocks of several rows are not bound by their loads."""
+        return self.block == 1 and self.group * self.unroll % load_four.FOUR == 0
 
     @property
     def index_unit(self) -> int:
@@ -116,24 +121,42 @@ def lines_ahead(tiling: Tiling, group: int, nonzeros: int, groups: int, l2_bytes
     return 0 if small or group > tiling.vectors or lines > MAX_AHEAD else lines
 
 
-def pack(weight: np.ndarray, params: SpmmParams) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight.
+def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every tiling worth pricing, of all row blocks that divide the outputs."""
+    for block in ROW_BLOCKS:
+        if len(layer.weight) % block == 0:
+            yield from _candidates(layer, target, isa, block)
 
-    Args:
-        weight: (outputs, channels * taps); zeros are not stored.
-        params: the kernel.
 
-    Returns:
-        `starts` (int32): first iteration of every (part, chunk, group), and the end of the last;
-        `rows` (int32): first row of every row block, (part, chunk, group, group member), or -1 where a group is short;
-        `indices`: packed words, iterations x unroll x group; `values` (float32): iterations x unroll x group x block.
+def _candidates(layer: StencilProduct, target: Target, isa: Isa, block: int) -> Iterator[Option]:
+    rows, nonzero = len(layer.weight) // block, layer.once(nonzero_blocks, block)
+    free = isa.registers - 2 - block  # a pixel and the values of a block are held beside the sums
+    for vectors in tile_vectors(layer.stencil, threads=isa.threads):
+        shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= free and g * isa.threads <= rows]
+        for tiling in tilings(layer, target, isa, vectors) if shapes else ():
+            for group, unroll in shapes:
+                sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, free) else 1
+                ahead = lines_ahead(tiling, group, nonzero * block, rows // group, target.l2_bytes)
+                params = SpmmParams(tiling, block, group, unroll, sets, ahead)
+                index = 4 if params.word == "int32" else 2
+                yield Option(format_of(block), f"spmm/{tiling.mode}",
+                             f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets} B={tiling.bands}", params,
+                             nonzero * (4 * block + index) + 4 * rows,
+                             work(params, nonzero, target.l1_bytes, target.l2_bytes), "f32")
 
-    """
-    return recipe(params).pack(weight)
+
+def format_of(block: int) -> str:
+    """The storage format of blocks of so many rows."""
+    return "csr" if block == 1 else f"bcsr {block}x1"
 
 
 def recipe(params: SpmmParams) -> RowGroups:
-    """How `pack` lays a weight out."""
+    """What the kernel reads; zeros are not stored.
+
+    `starts` (int32): first iteration of every (part, chunk, group), and the end of the last;
+    `rows` (int32): first row of every row block, (part, chunk, group, group member), or -1 where a group is short;
+    `indices`: packed words, iterations x unroll x group; `values` (float32): iterations x unroll x group x block.
+    """
     p, t = params, params.tiling
     return RowGroups(p.blocks, p.block, p.group, p.groups, p.unroll, t.parts, t.chunk * len(t.stencil.taps), t.chunks,
                      t.channel_step, t.tap_offsets, p.index_unit, p.word)
@@ -155,7 +178,7 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
     stores = p.blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
     return Work(
         fmas=tiles * slots * p.block * t.vectors,
-        loads=tiles * (slots * (pixels + (0.25 if p.quads else p.block) + INDEX_LOADS) + stores) + traffic.loads,
+        loads=tiles * (slots * (pixels + (0.25 if p.loads_four else p.block) + INDEX_LOADS) + stores) + traffic.loads,
         groups=tiles * loops / p.group,
         l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes)
         + (ENDS_WAIT * brought if p.group >= MANY_ROWS else 0), memory_bytes=brought + traffic.memory_bytes - unread,
@@ -164,16 +187,16 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
 
 def build(params: SpmmParams, isa: Isa) -> Any:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
-    quartered = isa.lanes >= 2 * quads.QUAD and params.quads
+    four = isa.lanes >= 2 * load_four.FOUR and params.loads_four
     return build_with(params, isa, {"values": (None, "float32")},
-                      partial(group, multiply=_multiply_quads if quartered else _multiply),
-                      Stage(float_tile, quads.llvm(isa.lanes) if quartered else ""))
+                      partial(group, multiply=_multiply_by_four if four else _multiply),
+                      Stage(float_tile, load_four.llvm(isa.lanes) if four else ""))
 
 
-# Emits one group of row blocks: (buffers, source, base, params, flat number of the group, finish).
 Group = Callable[[Buffers, Any, Any, SpmmParams, Any, Finish], None]
-# Emits one iteration: (buffers, source, base, accumulators, params, iteration).
+"""Emits one group of row blocks: (buffers, source, base, params, flat number of the group, finish)."""
 Multiply = Callable[[Buffers, Any, Any, Any, SpmmParams, Any], None]
+"""Emits one iteration: (buffers, source, base, accumulators, params, iteration)."""
 
 
 def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None, str]], emit: Group,
@@ -251,12 +274,11 @@ def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step:
     _multiply_add(b, source, base, acc, p, step, lambda slot: splat(b["values"][step * count + slot], lanes))
 
 
-def _multiply_quads(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
+def _multiply_by_four(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
     """One iteration: `unroll` non-zero blocks of each of the group's row blocks, their values four by four."""
     count, lanes = p.unroll * p.group * p.block, p.tiling.stencil.lanes
-    fours = [T.Bind(quads.quad(b["values"], step * count + first, lanes)) for first in range(0, count, quads.QUAD)]
-    _multiply_add(b, source, base, acc, p, step,
-                  lambda slot: T.Bind(quads.pick(fours[slot // quads.QUAD], slot % quads.QUAD, lanes)))
+    values = load_four.broadcasts(b["values"], step * count, count, lanes)
+    _multiply_add(b, source, base, acc, p, step, lambda slot: T.Bind(values(slot)))
 
 
 def _multiply_add(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any,
@@ -270,3 +292,6 @@ def _multiply_add(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, s
             pixel = load(source, offset + vector * lanes, lanes)
             for r in range(p.block):
                 add_to(acc, ((target * p.block + r) * vectors + vector) * lanes, values[r] * pixel)
+
+
+FAMILY = Family("spmm", StencilProduct, ("csr", "bcsr"), "fp32", candidates, recipe, build, float_product)

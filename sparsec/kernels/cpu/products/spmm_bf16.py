@@ -1,7 +1,7 @@
 """Sparse weight times dense activations that are rounded to bf16 on their way to the L1 cache; sums stay float32.
 
 The walk, the packing and the accumulators are `spmm.py`'s. That kernel is bound by its loads; here one load brings two
-vectors of pixels. Two forms:
+vectors of pixels. Two ways:
     paired   two non-zeros of a row at a time, as a pair of bf16: their inputs are interleaved in registers and
              multiplied by one vdpbf16ps;
     widened  inputs are widened in registers and multiplied with float32 weights: for processors without AVX512_BF16.
@@ -9,7 +9,7 @@ vectors of pixels. Two forms:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -18,13 +18,18 @@ import ml_dtypes
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
-from sparsec.kernels.cpu.products import quads, spmm
-from sparsec.kernels.cpu.products.product import Bring, Stage, Tiling
+from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.products import load_four, spmm
+from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
 from sparsec.kernels.cpu.products.spmm import SpmmParams
+from sparsec.kernels.cpu.products.walk import LoadTile, Stage, Tiling
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, lanes_of, load, splat, store
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.recipe import Unstored
+from sparsec.target import Target
 
 
 @dataclass(frozen=True)
@@ -46,13 +51,23 @@ class SpmmBf16Params:
         return self.spmm.widened(2)
 
 
+def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every tiling worth pricing, in pairs where the processor multiplies them."""
+    return sparse_candidates(layer, target, isa, PAIRED if isa.bf16 else WIDENED)
+
+
+def recipe(params: SpmmBf16Params) -> Unstored:
+    """What the kernel reads, see `pack`."""
+    return Unstored(partial(pack, params=params))
+
+
 def pack(weight: np.ndarray, params: SpmmBf16Params) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, channels * taps); see `spmm.pack`.
+    """The kernel's arrays for a weight (outputs, channels * taps); see `spmm.recipe`.
 
     Where paired, `values` (int32) holds two consecutive non-zeros of a row block's row as bf16: iterations x pairs x
     group x block.
     """
-    arrays = spmm.pack(weight, params.stored)
+    arrays = spmm.recipe(params.stored).pack(weight)
     if params.paired:
         pairs = arrays["values"].reshape(-1, 2, params.spmm.group * params.spmm.block).swapaxes(1, 2)
         arrays["values"] = pairs.astype(ml_dtypes.bfloat16).ravel().view(np.int32)
@@ -83,7 +98,7 @@ def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
 def build(params: SpmmBf16Params, isa: Isa) -> Any:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     if params.paired:
-        stage = Stage(_bf16_tile(params, intrinsics.tile_bf16), intrinsics.BF16 + quads.llvm(isa.lanes))
+        stage = Stage(_bf16_tile(params, intrinsics.tile_bf16), intrinsics.BF16 + load_four.llvm(isa.lanes))
         values, multiply = "int32", _multiply_pairs
     else:
         values, multiply, stage = "float32", _multiply_widened, Stage(_bf16_tile(params, _round_halves))
@@ -91,15 +106,15 @@ def build(params: SpmmBf16Params, isa: Isa) -> Any:
     return spmm.build_with(params.spmm, isa, {"values": (None, values)}, emit, stage)
 
 
-def _bf16_tile(params: SpmmBf16Params, rounded: Callable[[Any, Any], Any]) -> Callable[[Buffers, Tiling], Bring]:
+def _bf16_tile(params: SpmmBf16Params, rounded: Callable[[Any, Any], Any]) -> Callable[[Buffers, Tiling], LoadTile]:
     """A stage that copies every tap of the tile as bf16, two vectors in a vector of words made by `rounded`."""
     stored = params.stored.tiling
 
-    def prepare(b: Buffers, t: Tiling) -> Bring:
+    def prepare(b: Buffers, t: Tiling) -> LoadTile:
         s = t.stencil
         scratch = T.alloc_buffer((stored.scratch // 2,), "int32")
 
-        def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+        def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
             with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
                 row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
                 for tap, offset in enumerate(s.taps):
@@ -110,7 +125,7 @@ def _bf16_tile(params: SpmmBf16Params, rounded: Callable[[Any, Any], Any]) -> Ca
                         store(scratch, place, rounded(low, high))
             return scratch, T.int64(0)
 
-        return bring
+        return load_tile
 
     return prepare
 
@@ -150,11 +165,10 @@ def _multiply_pairs(stored: SpmmParams, b: Buffers, source: Any, base: Any, acc:
 
 def _words(values: Any, first: Any, count: int, lanes: int) -> list[Any]:
     """Pairs of weights, each in all words of a vector: brought four at a time where they are so many."""
-    if count % quads.QUAD:
+    if count % load_four.FOUR:
         return [splat(values[first + slot], lanes) for slot in range(count)]
-    fours = [T.Bind(quads.quad(values, first + slot, lanes)) for slot in range(0, count, quads.QUAD)]
-    return [T.reinterpret(f"int32x{lanes}", T.Bind(quads.pick(fours[slot // quads.QUAD], slot % quads.QUAD, lanes)))
-            for slot in range(count)]
+    floats = load_four.broadcasts(values, first, count, lanes)
+    return [T.reinterpret(f"int32x{lanes}", T.Bind(floats(slot))) for slot in range(count)]
 
 
 def _multiply_widened(stored: SpmmParams, b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams,
@@ -172,3 +186,9 @@ def _multiply_widened(stored: SpmmParams, b: Buffers, source: Any, base: Any, ac
                 value = splat(b["values"][(step * count + slot) * p.block + r], lanes)
                 register = ((target + r) * vectors + 2 * half + side) * lanes
                 add_to(acc, register, value * T.reinterpret(f"float32x{lanes}", pixel))
+
+
+PAIRED = NarrowKernel(partial(SpmmBf16Params, paired=True), work, "spmm/bf16", "bf16", 2, 2, 2, 2)
+WIDENED = NarrowKernel(partial(SpmmBf16Params, paired=False), work, "spmm/bf16-widened", "f32", 2, 1, 2, 4)
+
+FAMILY = Family("spmm/bf16", StencilProduct, ("csr", "bcsr"), "bf16", candidates, recipe, build, reference)

@@ -12,6 +12,7 @@ products fits 16 bits. The walk and the packing are `spmm.py`'s.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -19,30 +20,23 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.cost.option import Work
-from sparsec.graph.annotations import Annotation
+from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products import spmm
-from sparsec.kernels.cpu.products.product import Bring, Finish, Stage, Tiling
+from sparsec.kernels.cpu.products.layer import Ranges, StencilProduct
+from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
 from sparsec.kernels.cpu.products.spmm import SpmmParams
+from sparsec.kernels.cpu.products.tilings import L1_SHARES
+from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling
 from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_int8, integers_of, llvm_int8, rounding, tile_int8
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
-from sparsec.kernels.packing.fours import quantise
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.vnni import GROUP, quantise
+from sparsec.target import Target
 
 _NARROWEST = 1 / 32  # of the widest channel's range: what samples left out of a channel does not saturate at once
-
-
-@dataclass(frozen=True)
-class Ranges:
-    """The least and the largest value of every channel in samples, (channels,), with zero between them."""
-
-    least: np.ndarray
-    largest: np.ndarray
-
-
-RANGES = Annotation[Ranges]("ranges")
-"""What a layer's input holds in the real inputs that calibrate 8-bit integers."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +75,31 @@ def steps(params: SpmmInt8Params) -> tuple[np.ndarray, np.ndarray]:
     return scale.astype(np.float32), np.rint(-params.ranges.least / scale).astype(np.float32)
 
 
+def reject(_layer: StencilProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel, or None."""
+    return None if isa.int8 else "no products of 8-bit integers"
+
+
+def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every tiling worth pricing, with static scales where ranges are known."""
+    def params(p: SpmmParams) -> SpmmInt8Params:
+        return SpmmInt8Params(p, 8 if isa.vnni else 7, layer.ranges is not None, layer.ranges)
+
+    name = "spmm/int8" if layer.ranges is None else "spmm/int8-static"
+    return sparse_candidates(layer, target, isa, NarrowKernel(params, work, name, "int8", 4, 4, 1, 1,
+                                                              (*L1_SHARES, 1.0)))
+
+
+def recipe(params: SpmmInt8Params) -> Unstored:
+    """What the kernel reads, see `pack`."""
+    return Unstored(partial(pack, params=params))
+
+
 def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
     """The kernel's arrays for a weight (outputs, channels * taps).
 
     Returns:
-        those of `spmm.pack`, with `values` (int32) of four consecutive non-zeros of a row as bytes, and
+        those of `spmm.recipe`, with `values` (int32) of four consecutive non-zeros of a row as bytes, and
         `begins` (int32): what the accumulators of every row of every group start from; `scales` (float32): per row;
         where static, `inverses` and `offsets` (float32): per channel, u + rounding(0) = x * inverse + offset.
 
@@ -94,9 +108,9 @@ def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
     taps, channels = len(t.stencil.taps), t.stencil.channels
     steps_, zeros = steps(params) if params.static else (np.ones(channels), np.full(channels, params.zero))
     integers, scales = quantise(weight * np.repeat(steps_, taps).astype(np.float32))
-    arrays = spmm.pack(integers, params.stored)
-    fours = arrays["values"].reshape(-1, 4, p.group * p.block).swapaxes(1, 2)
-    arrays["values"] = fours.astype(np.int8).ravel().view(np.int32)
+    arrays = spmm.recipe(params.stored).pack(integers)
+    grouped = arrays["values"].reshape(-1, GROUP, p.group * p.block).swapaxes(1, 2)
+    arrays["values"] = grouped.astype(np.int8).ravel().view(np.int32)
     shifts = integers.astype(np.float64) * np.repeat(zeros, taps)
     sums = np.add.reduceat(shifts, np.arange(t.chunks) * t.chunk * taps, axis=1)  # (outputs, chunks)
     rows = arrays["rows"].reshape(-1, p.group)
@@ -151,13 +165,13 @@ def build(params: SpmmInt8Params, isa: Isa) -> Any:
     return spmm.build_with(p, isa, values, partial(_group, params), stage)
 
 
-def _prepare(params: SpmmInt8Params, b: Buffers, t: Tiling) -> Bring:
+def _prepare(params: SpmmInt8Params, b: Buffers, t: Tiling) -> LoadTile:
     """The stage: the chunk's tile as integers, and the scales of its pixels."""
     lanes = t.stencil.lanes
     scratch = T.alloc_buffer((params.stored.tiling.scratch // 2,), "int16")
     scales = T.alloc_buffer((t.tile,), "float32")
 
-    def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+    def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
         factors = registers(t.vectors, lanes)
         _find_largest(b, t, factors, chunk, x)
         for vector in range(t.vectors):
@@ -171,10 +185,10 @@ def _prepare(params: SpmmInt8Params, b: Buffers, t: Tiling) -> Bring:
         _quantise_tile(b, params, scratch, chunk, x, rounded)
         return (scratch, scales), T.int64(0)
 
-    return bring
+    return load_tile
 
 
-def _prepare_static(params: SpmmInt8Params, b: Buffers, t: Tiling) -> Bring:
+def _prepare_static(params: SpmmInt8Params, b: Buffers, t: Tiling) -> LoadTile:
     """The stage: the chunk's tile as integers."""
     lanes = t.stencil.lanes
     scratch = T.alloc_buffer((params.stored.tiling.scratch // 2,), "int16")
@@ -184,11 +198,11 @@ def _prepare_static(params: SpmmInt8Params, b: Buffers, t: Tiling) -> Bring:
         least, largest = (splat(rounding(end), lanes) for end in (0, (1 << params.bits) - 1))
         return T.min(T.max(pixel * factor + offset, least), largest)
 
-    def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+    def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
         _quantise_tile(b, params, scratch, chunk, x, rounded)
         return (scratch, None), T.int64(0)
 
-    return bring
+    return load_tile
 
 
 def _channels(t: Tiling, chunk: Any) -> Any:
@@ -247,16 +261,19 @@ def _group(params: SpmmInt8Params, b: Buffers, source: Any, base: Any, p: SpmmPa
 
 
 def _multiply(b: Buffers, tile: Any, base: Any, acc: Any, params: SpmmInt8Params, step: Any) -> None:
-    """One iteration: `unroll` / 4 fours of non-zero blocks of each of the group's row blocks."""
+    """One iteration: `unroll` / 4 groups of four non-zero blocks of each of the group's row blocks."""
     p = params.spmm
-    lanes, vectors, fours = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // 4
+    lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // GROUP
     at = [index + base for index in spmm.indices(b, params.stored, step)]
-    for four, member in np.ndindex(fours, p.group):
+    for four, member in np.ndindex(count, p.group):
         offsets = [at[(4 * four + i) * p.group + member] for i in range(4)]
         target = (four % p.sets * p.group + member) * p.block
         for part in range(0, vectors, 4):
             inputs = [load(tile, offset + part * lanes // 2, 2 * lanes) for offset in offsets]
             for r, vector in np.ndindex(p.block, min(4, vectors - part)):
-                weights = splat(b["values"][((step * fours + four) * p.group + member) * p.block + r], lanes)
+                weights = splat(b["values"][((step * count + four) * p.group + member) * p.block + r], lanes)
                 register = ((target + r) * vectors + part + vector) * lanes
                 store(acc, register, dot_int8(load(acc, register, lanes), inputs, weights, vector))
+
+
+FAMILY = Family("spmm/int8", StencilProduct, ("csr", "bcsr"), "int8", candidates, recipe, build, reference, reject)

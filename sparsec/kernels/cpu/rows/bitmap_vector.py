@@ -7,17 +7,21 @@ bytes a place, whatever its pattern.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.family import Family
 from sparsec.kernels.packing.bitmaps import Bitmaps
 from sparsec.kernels.packing.values import CODECS
+from sparsec.target import Target
 
 UNROLL = 4  # columns per iteration
 
@@ -47,33 +51,48 @@ class BitmapParams:
         return -(-self.shape.outputs // (self.vectors * self.lanes))
 
 
-def reject(isa: Isa) -> str | None:
-    """Why there is no such kernel for an instruction set, or None."""
-    return None if isa.permute2 else "no register expand"
+def reject(layer: RowProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel for a layer, or None."""
+    if not isa.permute2:
+        return "no register expand"
+    larger = _nbytes(layer, _params(layer, isa, "f32")) >= layer.weight.nbytes
+    return "bits and non-zeros take more bytes than the dense weight" if larger else too_many_rows(layer)
 
 
-def pack(weight: np.ndarray, params: BitmapParams) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
+def _params(layer: RowProduct, isa: Isa, codec: str) -> BitmapParams:
+    return BitmapParams(layer.shape, vectors_of(layer.shape, isa), codec, isa.lanes, isa.threads)
 
-    Returns:
-        `starts` (int32): first value of every block of rows, and the end of the last;
-        `parts` (int32): first block of every thread, and the end of the last;
-        `bits` (uint16): block x input x vector, the lowest bit for the first row;
-        `values`: the non-zeros in the order of the bits, and a vector that is never used.
 
-    Raises:
-        FormatError: the codec cannot hold a value.
+def _nbytes(layer: RowProduct, p: BitmapParams) -> int:
+    """Bytes of the stored weight."""
+    return BYTES[p.codec] * layer.nonzeros + 2 * p.blocks * p.vectors * p.shape.inputs
 
-    """
-    return recipe(params).pack(weight)
+
+def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> Iterator[Option]:
+    """The kernel of every codec that makes the weight smaller than dense."""
+    shape = layer.shape
+    for codec in codecs(layer, isa, precision):
+        p = _params(layer, isa, codec)
+        count, nbytes = p.blocks * p.vectors * shape.inputs, _nbytes(layer, p)
+        if nbytes >= BYTES[codec] * layer.weight.size:
+            continue
+        work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks, memory_bytes=nbytes,
+                    family=f"bitmap/{codec}", pixels=shape.batch, density=layer.density, permutes=2 * count)
+        yield Option("bitmap", f"bitmap/{codec}", f"V={p.vectors}", p, nbytes, work, codec)
 
 
 def recipe(params: BitmapParams) -> Bitmaps:
-    """How `pack` lays a weight out."""
+    """What the kernel reads.
+
+    `starts` (int32): first value of every block of rows, and the end of the last;
+    `parts` (int32): first block of every thread, and the end of the last;
+    `bits` (uint16): block x input x vector, the lowest bit for the first row;
+    `values`: the non-zeros in the order of the bits, and a vector that is never used.
+    """
     return Bitmaps(params.codec, params.vectors, params.lanes, params.threads)
 
 
-def build(params: BitmapParams) -> Any:
+def build(params: BitmapParams, _isa: Isa) -> Any:
     """The kernel: (starts, parts, bits, values, bias, x, [residual]) -> y."""
     p = params
     weight: dict[str, tuple[int | None, str]] = {
@@ -123,3 +142,6 @@ def _expand(b: Buffers, head: Any, bits: Any, lanes: int) -> Any:
     values = T.Cast(f"float32x{lanes}", load(b["values"], head, lanes))
     return T.call_llvm_pure_intrin(f"float32x{lanes}", f"llvm.x86.avx512.mask.expand.v{lanes}f32", values,
                                    splat(0.0, lanes), T.reinterpret(f"uint1x{lanes}", bits))
+
+
+FAMILY = Family("bitmap", RowProduct, ("bitmap",), "fp32", candidates, recipe, build, stored_product, reject)

@@ -5,15 +5,20 @@ Rows are padded with zeros to whole iterations of `unroll` non-zeros, each with 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
+from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, registers
+from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.padded_rows import PaddedRows
+from sparsec.target import Target
 
 
 @dataclass(frozen=True)
@@ -39,24 +44,28 @@ class CsrParams:
         return "uint16" if self.shape.inputs <= 1 << 16 else "int32"
 
 
-def pack(weight: np.ndarray, params: CsrParams) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
-
-    Returns:
-        `starts` (int32): first iteration of every row, and the end of the last;
-        `parts` (int32): first row of every thread, and the end of the last;
-        `columns`, `values` (float32): iterations x unroll.
-
-    """
-    return recipe(params).pack(weight)
+def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """The one way to run a layer."""
+    shape, nonzeros = layer.shape, layer.nonzeros
+    params = CsrParams(shape, lanes=isa.lanes, threads=isa.threads)
+    slots = nonzeros + shape.outputs * (params.unroll - 1) / 2
+    nbytes = 6 * nonzeros + 4 * shape.outputs
+    work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, memory_bytes=nbytes,
+                family="csr/scalar", pixels=shape.batch, density=layer.density)
+    yield Option("csr", "csr/scalar", f"U={params.unroll}", params, nbytes, work, "f32")
 
 
 def recipe(params: CsrParams) -> PaddedRows:
-    """How `pack` lays a weight out."""
+    """What the kernel reads.
+
+    `starts` (int32): first iteration of every row, and the end of the last;
+    `parts` (int32): first row of every thread, and the end of the last;
+    `columns`, `values` (float32): iterations x unroll.
+    """
     return PaddedRows(params.unroll, params.threads, params.column_dtype)
 
 
-def build(params: CsrParams) -> Any:
+def build(params: CsrParams, _isa: Isa) -> Any:
     """The kernel: (starts, parts, columns, values, bias, x, [residual]) -> y."""
     shape = params.shape
     weight: dict[str, tuple[int | None, str]] = {
@@ -90,3 +99,6 @@ def _row(b: Buffers, p: CsrParams, row: Any, sums: Any, height: int) -> None:
         for u in range(1, p.unroll):
             total = total + totals[u]
         T.buffer_store(sums, total, [n * height + row])
+
+
+FAMILY = Family("csr", RowProduct, ("csr",), "fp32", candidates, recipe, build, float_product)

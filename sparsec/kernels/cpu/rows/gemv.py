@@ -6,18 +6,22 @@ read as one stream and no sum crosses lanes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
+from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.family import Family
 from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.kernels.packing.values import CODECS
+from sparsec.target import Target
 
 
 @dataclass(frozen=True)
@@ -63,17 +67,24 @@ def choose(shape: Matvec, isa: Isa) -> GemvParams:
     return GemvParams(shape, vectors, group, unroll, isa.lanes, isa.threads)
 
 
-def pack(weight: np.ndarray, params: GemvParams) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, inputs): `values`, blocks x inputs x rows of the block."""
-    return recipe(params).pack(weight)
+def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> Iterator[Option]:
+    """The kernel of every codec."""
+    shape = layer.shape
+    for codec in codecs(layer, isa, precision):
+        p = replace(choose(shape, isa), codec=codec)
+        vectors, rounds = shape.inputs * -(-shape.outputs // isa.lanes), -(-shape.batch // p.group)
+        nbytes = BYTES[codec] * layer.weight.size
+        work = Work(vectors * shape.batch, vectors * (rounds + shape.batch), p.blocks * rounds,
+                    memory_bytes=nbytes * rounds, family=f"gemv/{codec}", pixels=shape.batch)
+        yield Option("dense", f"gemv/{codec}", f"V={p.vectors} group={p.group} U={p.unroll}", p, nbytes, work, codec)
 
 
 def recipe(params: GemvParams) -> PaddedBlocks:
-    """How `pack` lays a weight out."""
+    """What the kernel reads: `values`, blocks x inputs x rows of the block."""
     return PaddedBlocks(params.height, params.vectors * params.lanes, params.codec)
 
 
-def build(params: GemvParams) -> Any:
+def build(params: GemvParams, _isa: Isa) -> Any:
     """The kernel: (values, bias, x, [residual]) -> y."""
     values = params.height * params.shape.inputs, CODECS[params.codec]
     return kernel(arguments(params.shape, values=values), lambda b: _emit(b, params))
@@ -130,3 +141,6 @@ def _products(b: Buffers, p: GemvParams, block: Any, vectors: int, group: tuple[
             for u in range(1, p.unroll):
                 add_to(totals, at(n, v, 0), load(totals, at(n, v, u), lanes))
             store(sums, (first + n) * p.height + row + v * lanes, load(totals, at(n, v, 0), lanes))
+
+
+FAMILY = Family("gemv", RowProduct, ("dense",), "fp32", candidates, recipe, build, stored_product)

@@ -6,7 +6,7 @@ puts the next non-zeros of a stream into the places whose bits are set, as in `b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,14 +14,18 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows import matvec_int8
+from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
-from sparsec.kernels.packing.fours import EACH, Fours
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.vnni import GROUP, VnniBlocks
+from sparsec.target import Target
 
-UNROLL = 2  # fours of columns per iteration
+UNROLL = 2  # groups of columns per iteration
 
 
 @dataclass(frozen=True)
@@ -51,36 +55,44 @@ class GemvInt8Params:
         return -(-self.shape.outputs // (self.vectors * self.lanes))
 
     @property
-    def fours(self) -> int:
-        """Fours of columns."""
-        return -(-self.shape.inputs // EACH)
+    def groups(self) -> int:
+        """Groups of four columns."""
+        return -(-self.shape.inputs // GROUP)
 
 
-def reject(isa: Isa, *, bitmap: bool) -> str | None:
-    """Why there is no such kernel for an instruction set, or None."""
+def reject(layer: RowProduct, isa: Isa, *, bitmap: bool) -> str | None:
+    """Why there is no such kernel for a layer, or None."""
     if not isa.int8:
         return "no products of 8-bit integers"
-    return "no register expand of bytes" if bitmap and not isa.expand_bytes else None
+    if bitmap and not isa.expand_bytes:
+        return "no register expand of bytes"
+    return too_many_rows(layer) or layer.once(matvec_int8.reject)
 
 
-def pack(weight: np.ndarray, params: GemvInt8Params) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
+def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str, *, bitmap: bool) -> Iterator[Option]:
+    """The one way to run a layer."""
+    shape, name = layer.shape, "bitmap" if bitmap else "dense"
+    p = GemvInt8Params(shape, vectors_of(shape, isa), 8 if isa.vnni else 7, bitmap, isa.lanes, isa.threads)
+    count = p.blocks * p.vectors * p.groups
+    nbytes = (layer.nonzeros + 8 * count if bitmap else layer.weight.size) + 8 * shape.outputs
+    dots = 1 if isa.vnni else 3
+    work = Work(dots * count * shape.batch, count * (2.5 if bitmap else 1) + count * shape.batch / p.vectors,
+                p.blocks + shape.batch, memory_bytes=nbytes, family="bitmap/int8" if bitmap else "gemv/int8",
+                pixels=shape.batch, density=layer.density if bitmap else 1.0, permutes=(2 if bitmap else 0) * count)
+    yield Option(name, work.family, f"V={p.vectors}", p, nbytes, work, "int8")
 
-    Returns:
-        `begins` (int32), `scales` (float32): by row, see `matvec_int8.py`;
-        `parts` (int32): first block of every thread, and the end of the last;
-        `values` (int8): block x four x vector x row x input of the four; with a bitmap the non-zeros of these in order,
-        and a vector that is never used, behind `starts` (int32): the first value of every block, and the end of the
-        last, and `bits` (uint64): block x four x vector, the lowest bit for the first input of the first row.
 
+def recipe(params: GemvInt8Params) -> VnniBlocks:
+    """What the kernel reads.
+
+    `begins` (int32), `scales` (float32): by row, see `matvec_int8.py`;
+    `parts` (int32): first block of every thread, and the end of the last;
+    `values` (int8): block x group x vector x row x input of the group; with a bitmap the non-zeros of these in order,
+    and a vector that is never used, behind `starts` (int32): the first value of every block, and the end of the last,
+    and `bits` (uint64): block x group x vector, the lowest bit for the first input of the first row.
     """
-    return recipe(params).pack(weight)
-
-
-def recipe(params: GemvInt8Params) -> Fours:
-    """How `pack` lays a weight out."""
     p = params
-    return Fours(p.vectors, p.lanes, matvec_int8.zero_of(p.bits), p.threads, bitmap=p.bitmap)
+    return VnniBlocks(p.vectors, p.lanes, matvec_int8.zero_of(p.bits), p.threads, bitmap=p.bitmap)
 
 
 def reference(weight: np.ndarray, columns: np.ndarray, params: GemvInt8Params) -> np.ndarray:
@@ -94,7 +106,7 @@ def build(params: GemvInt8Params, isa: Isa) -> Any:
     weight: dict[str, tuple[int | None, str]] = {
         "begins": (height, "int32"), "scales": (height, "float32"), "parts": (p.threads + 1, "int32")}
     if p.bitmap:
-        weight |= {"starts": (p.blocks + 1, "int32"), "bits": (p.blocks * p.fours * p.vectors, "uint64")}
+        weight |= {"starts": (p.blocks + 1, "int32"), "bits": (p.blocks * p.groups * p.vectors, "uint64")}
     weight["values"] = (None, "int8")
     return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_int8(isa))
 
@@ -115,21 +127,21 @@ def _block(b: Buffers, p: GemvInt8Params, block: Any, activations: tuple[Any, in
     totals = registers(batch * p.vectors, lanes, "int32")
     for n, v in np.ndindex(batch, p.vectors):
         store(totals, (n * p.vectors + v) * lanes, load(b["begins"], row + v * lanes, lanes))
-    first = T.Bind(T.Cast("int64", block) * p.fours)
+    first = T.Bind(T.Cast("int64", block) * p.groups)
     weights_at = _expanded(b, p, block) if p.bitmap else partial(_loaded, b, p)
 
-    def columns(four: Any, count: int) -> None:
-        for k in (four + u for u in range(count)):
-            x = [T.Bind(splat_four(rows, n * stride + k * EACH, lanes)) for n in range(batch)]
+    def columns(group: Any, count: int) -> None:
+        for k in (group + u for u in range(count)):
+            x = [T.Bind(splat_four(rows, n * stride + k * GROUP, lanes)) for n in range(batch)]
             for v in range(p.vectors):
                 weights = T.Bind(weights_at((first + k) * p.vectors + v))
                 for n in range(batch):
                     at = (n * p.vectors + v) * lanes
                     store(totals, at, dot_bytes(load(totals, at, lanes), x[n], weights))
 
-    with T.serial(0, p.fours // UNROLL) as iteration:
+    with T.serial(0, p.groups // UNROLL) as iteration:
         columns(iteration * UNROLL, UNROLL)
-    columns(p.fours - p.fours % UNROLL, p.fours % UNROLL)
+    columns(p.groups - p.groups % UNROLL, p.groups % UNROLL)
     for n, v in np.ndindex(batch, p.vectors):
         total = load(totals, (n * p.vectors + v) * lanes, lanes)
         store(sums, n * p.blocks * p.vectors * lanes + row + v * lanes,
@@ -138,12 +150,12 @@ def _block(b: Buffers, p: GemvInt8Params, block: Any, activations: tuple[Any, in
 
 def _loaded(b: Buffers, p: GemvInt8Params, vector: Any) -> Any:
     """A vector of the weight."""
-    return load(b["values"], vector * p.lanes * EACH, p.lanes * EACH)
+    return load(b["values"], vector * p.lanes * GROUP, p.lanes * GROUP)
 
 
 def _expanded(b: Buffers, p: GemvInt8Params, block: Any) -> Callable[[Any], Any]:
     """The vectors of a block's weight, one after another, by their number."""
-    width, head = p.lanes * EACH, registers(1, 1, "int64")
+    width, head = p.lanes * GROUP, registers(1, 1, "int64")
     T.buffer_store(head, T.Cast("int64", b["starts"][block]), [0])
 
     def following(vector: Any) -> Any:
@@ -155,3 +167,9 @@ def _expanded(b: Buffers, p: GemvInt8Params, block: Any) -> Callable[[Any], Any]
         return weights
 
     return following
+
+
+FAMILY = Family("gemv/int8", RowProduct, ("dense",), "int8", partial(candidates, bitmap=False), recipe, build,
+                reference, partial(reject, bitmap=False))
+BITMAP = Family("bitmap/int8", RowProduct, ("bitmap",), "int8", partial(candidates, bitmap=True), recipe, build,
+                reference, partial(reject, bitmap=True))

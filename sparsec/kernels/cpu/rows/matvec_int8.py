@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.intrinsics_int8 import TINY, integers_of, rounding
 from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
-from sparsec.kernels.packing.fours import EACH, quantise
+from sparsec.kernels.packing.vnni import GROUP, quantise
 
 MOST_INPUTS = 1 << 17  # 2^17 products of 7 and 7 bits, and as many of 8 and 7 bits to start from, stay below 2^31
 
@@ -43,7 +43,7 @@ def quantised_rows(b: Buffers, shape: Matvec, zero: int, width: int, lanes: int)
 
     What lies behind a row's inputs is zero.
     """
-    stride = max(width, -(-shape.inputs // (EACH * lanes)) * EACH * lanes)
+    stride = max(width, -(-shape.inputs // (GROUP * lanes)) * GROUP * lanes)
     rows = T.alloc_buffer((shape.batch * stride,), "uint8")
     scales = T.alloc_buffer((shape.batch,), "float32")
     largest, factor = registers(1, lanes), registers(1, 1)

@@ -8,19 +8,24 @@ non-zero. Any weight fits whose windows are about equally full.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Option, Work
 from sparsec.formats.nm import group_counts
+from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows, padded_rows
 from sparsec.kernels.emit.intrinsics import permuted
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.family import Family
 from sparsec.kernels.packing.groups import PLACE_BITS, WORD_PLACES, Groups
 from sparsec.kernels.packing.values import CODECS
+from sparsec.target import Target
 
 CHAINS = 8  # sums in flight, to hide the latency of FMA
 
@@ -60,9 +65,27 @@ class NmParams:
         return -(-self.slots // WORD_PLACES)
 
 
-def reject(isa: Isa) -> str | None:
-    """Why there is no such kernel for an instruction set, or None."""
-    return None if isa.permute2 or isa.lanes == 8 else "no register permute with variable positions"
+def reject(layer: RowProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel for a layer, or None."""
+    if not isa.permutes:
+        return "no register permute with variable positions"
+    full = layer.once(slots_of, isa.lanes) == isa.lanes
+    return "a row fills a window of its weight" if full else too_many_rows(layer)
+
+
+def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> Iterator[Option]:
+    """The kernel of every codec."""
+    shape = layer.shape
+    for codec in codecs(layer, isa, precision):
+        p = NmParams(shape, layer.once(slots_of, isa.lanes), codec, isa.lanes, isa.threads)
+        windows = p.groups * p.windows
+        slots = windows * p.slots
+        nbytes = isa.lanes * (BYTES[codec] * slots + 4 * windows * p.words)
+        work = Work(slots * shape.batch, slots + windows * (p.words + shape.batch), p.groups, memory_bytes=nbytes,
+                    family=f"nm/{codec}", pixels=shape.batch, density=p.slots / isa.lanes, permutes=slots * shape.batch)
+        n, m = layer.once(pattern, p.slots, isa.lanes)
+        fill = layer.nonzeros / (slots * isa.lanes)
+        yield Option(f"nm {n}:{m}", f"nm/{codec}", f"slots={p.slots} fill={fill:.2f}", p, nbytes, work, codec)
 
 
 def slots_of(weight: np.ndarray, lanes: int) -> int:
@@ -80,26 +103,16 @@ def pattern(weight: np.ndarray, slots: int, lanes: int) -> tuple[int, int]:
     return slots, lanes
 
 
-def pack(weight: np.ndarray, params: NmParams) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
-
-    Returns:
-        `places` (int32): group x window x word x lane, the positions of up to eight places from the lowest bits on;
-        `values`: group x window x slot x lane.
-
-    Raises:
-        FormatError: the codec cannot hold a value.
-
-    """
-    return recipe(params).pack(weight)
-
-
 def recipe(params: NmParams) -> Groups:
-    """How `pack` lays a weight out."""
+    """What the kernel reads.
+
+    `places` (int32): group x window x word x lane, the positions of up to eight places from the lowest bits on;
+    `values`: group x window x slot x lane.
+    """
     return Groups(params.codec, params.slots, params.lanes)
 
 
-def build(params: NmParams) -> Any:
+def build(params: NmParams, _isa: Isa) -> Any:
     """The kernel: (places, values, bias, x, [residual]) -> y."""
     vectors = params.groups * params.windows * params.lanes
     weight: dict[str, tuple[int | None, str]] = {
@@ -140,3 +153,6 @@ def _group(b: Buffers, p: NmParams, group: Any, x: Any, stride: int, sums: Any) 
         for chain in range(1, chains):
             total = total + load(totals, (n * chains + chain) * lanes, lanes)
         store(sums, n * p.groups * lanes + group * lanes, total)
+
+
+FAMILY = Family("nm", RowProduct, ("nm",), "fp32", candidates, recipe, build, stored_product, reject)

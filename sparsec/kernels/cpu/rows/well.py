@@ -9,21 +9,23 @@ stored, and every row whose next non-zero lies in the window spends it. Lanes wi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_row, padded_rows
 from sparsec.kernels.emit.intrinsics import permuted
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.values import CODECS
 from sparsec.kernels.packing.windows import Windows, orders, slots_in
-
-CODECS = {"f32": "float32", "embedded": "float32", "f16": "float16"}
-"""How values are stored, and their type. `embedded` keeps a value's position in the window in the low five bits of its
-mantissa (relative error below 2^-19), which saves the byte that the index takes otherwise."""
+from sparsec.target import Target
 
 
 @dataclass(frozen=True)
@@ -58,55 +60,54 @@ class WellParams:
         return "uint16" if self.shape.inputs <= 1 << 16 else "int32"
 
 
-def reject(isa: Isa) -> str | None:
-    """Why there is no such kernel for an instruction set, or None."""
-    return None if isa.permute2 or isa.lanes == 8 else "no register permute with variable positions"
+def reject(layer: RowProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel for a layer, or None."""
+    return too_many_rows(layer) if isa.permutes else "no register permute with variable positions"
 
 
-def pack(weight: np.ndarray, params: WellParams) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
+def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> Iterator[Option]:
+    """The kernel of every codec."""
+    shape, (sort, slots) = layer.shape, layer.once(slot_count, isa.lanes)
+    fill = layer.nonzeros / max(1, slots * isa.lanes)
+    for codec in codecs(layer, isa, precision):
+        p = WellParams(shape, codec, sort, lanes=isa.lanes, threads=isa.threads)
+        nbytes = slots * (isa.lanes * (BYTES[codec] + 1) + 2)
+        work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups, memory_bytes=nbytes,
+                    family=f"well/{codec}", pixels=shape.batch, density=layer.density,
+                    permutes=slots * (1 + shape.batch))  # one widens the positions
+        yield Option("well", f"well/{codec}", f"sort={sort} fill={fill:.2f}", p, nbytes, work, codec)
 
-    Returns:
-        `starts` (int32): first iteration of every group, and the end of the last;
-        `parts` (int32): first group of every thread, and the end of the last;
-        `rows` (int32), if sorted: where in the groups every output lies;
-        `bases`: window starts by slot; `indices` (uint8), `values`: slots x lanes; no indices if they are embedded.
 
-    Raises:
-        FormatError: the codec cannot hold a value.
+def slot_count(weight: np.ndarray, lanes: int) -> tuple[bool, int]:
+    """Whether to sort the rows, and the slots that a weight then takes.
 
+    Sorting pays where it saves more slots than the permutation of the result costs: about half a slot a row.
     """
-    return recipe(params).pack(weight)
+    natural, by_count = (slots_in(weight, order, lanes) for order in orders(weight))
+    sort = natural - by_count > len(weight) // 2
+    return sort, by_count if sort else natural
 
 
 def recipe(params: WellParams) -> Windows:
-    """How `pack` lays a weight out."""
+    """What the kernel reads.
+
+    `starts` (int32): first iteration of every group, and the end of the last;
+    `parts` (int32): first group of every thread, and the end of the last;
+    `rows` (int32), if sorted: where in the groups every output lies;
+    `bases`: window starts by slot; `indices` (uint8), `values`: slots x lanes.
+    """
     p = params
     return Windows(p.codec, p.unroll, p.lanes, p.threads, p.base_dtype, sort=p.sort)
 
 
-def sorting_pays(weight: np.ndarray, lanes: int) -> bool:
-    """Whether sorted rows save more slots than the permutation of the result costs (about half a slot a row)."""
-    natural, by_count = (slots_in(weight, order, lanes) for order in orders(weight))
-    return natural - by_count > len(weight) // 2
-
-
-def slot_count(weight: np.ndarray, lanes: int, *, sort: bool) -> int:
-    """Slots that a weight takes."""
-    return slots_in(weight, orders(weight)[int(sort)], lanes)
-
-
-def build(params: WellParams) -> Any:
-    """The kernel: (starts, parts, [rows], bases, [indices], values, bias, x, [residual]) -> y."""
+def build(params: WellParams, _isa: Isa) -> Any:
+    """The kernel: (starts, parts, [rows], bases, indices, values, bias, x, [residual]) -> y."""
     p = params
     weight: dict[str, tuple[int | None, str]] = {
         "starts": (p.groups + 1, "int32"), "parts": (p.threads + 1, "int32")}
     if p.sort:
         weight["rows"] = (p.shape.outputs, "int32")
-    weight["bases"] = (None, p.base_dtype)
-    if p.codec != "embedded":
-        weight["indices"] = (None, "uint8")
-    weight["values"] = (None, CODECS[p.codec])
+    weight |= {"bases": (None, p.base_dtype), "indices": (None, "uint8"), "values": (None, CODECS[p.codec])}
     return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p))
 
 
@@ -137,10 +138,7 @@ def _group(b: Buffers, p: WellParams, group: Any, x: Any, stride: int, sums: Any
             slot = (first + iteration) * p.unroll + u
             base = T.Bind(T.Cast("int64", b["bases"][slot]))
             values = T.Bind(load(b["values"], slot * lanes, lanes))
-            if p.codec == "embedded":
-                index = T.reinterpret(f"int32x{lanes}", values)
-            else:
-                index = T.Bind(T.Cast(f"int32x{lanes}", load(b["indices"], slot * lanes, lanes)))
+            index = T.Bind(T.Cast(f"int32x{lanes}", load(b["indices"], slot * lanes, lanes)))
             for n in range(batch):
                 at = (n * p.unroll + u) * lanes
                 window = [load(x, n * stride + base + half * lanes, lanes) for half in range(2)]
@@ -160,3 +158,6 @@ def _pick(low: Any, high: Any, index: Any, lanes: int) -> Any:
     low, high = (permuted(half, index, lanes) for half in (low, high))
     in_high = T.bitwise_and(index, T.Broadcast(T.int32(8), lanes)) != T.Broadcast(T.int32(0), lanes)
     return T.Select(in_high, high, low)
+
+
+FAMILY = Family("well", RowProduct, ("well",), "fp32", candidates, recipe, build, stored_product, reject)

@@ -7,18 +7,23 @@ the numbers.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows import matvec_int8
+from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, permute_bytes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, store
-from sparsec.kernels.packing.fours import EACH, WindowFours, slots_of
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.vnni import GROUP, VnniWindows, slots_of
+from sparsec.target import Target
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,22 @@ class WellInt8Params:
 ZERO = matvec_int8.zero_of(8)
 
 
-def reject(isa: Isa) -> str | None:
-    """Why there is no such kernel for an instruction set, or None."""
-    return None if isa.permute_bytes else "no register permute of bytes"
+def reject(layer: RowProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel for a layer, or None."""
+    if not isa.permute_bytes:
+        return "no register permute of bytes"
+    return too_many_rows(layer) or layer.once(matvec_int8.reject)
+
+
+def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """The one way to run a layer."""
+    shape, slots = layer.shape, layer.once(slot_count, isa.lanes)
+    p = WellInt8Params(shape, isa.lanes, isa.threads)
+    nbytes = slots * (8 * isa.lanes + 4) + 8 * shape.outputs
+    work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups + shape.batch, memory_bytes=nbytes,
+                family="well/int8", pixels=shape.batch, density=layer.density, permutes=2 * slots * shape.batch)
+    fill = layer.nonzeros / max(1, slots * GROUP * isa.lanes)
+    yield Option("well", "well/int8", f"fill={fill:.2f}", p, nbytes, work, "int8")
 
 
 def slot_count(weight: np.ndarray, lanes: int) -> int:
@@ -55,25 +73,18 @@ def slot_count(weight: np.ndarray, lanes: int) -> int:
     return int((slots_of(weight, lanes)[3] >= 0).sum())
 
 
-def pack(weight: np.ndarray, params: WellInt8Params) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, inputs), in the order of its arguments.
+def recipe(params: WellInt8Params) -> VnniWindows:
+    """What the kernel reads.
 
-    Returns:
-        `begins` (int32), `scales` (float32): by row, see `matvec_int8.py`;
-        `starts` (int32): first slot of every group, and the end of the last;
-        `parts` (int32): first group of every thread, and the end of the last;
-        `bases` (int32): window starts by slot; `indices` (uint8), `values` (int8): slots x lanes x 4.
-
+    `begins` (int32), `scales` (float32): by row, see `matvec_int8.py`;
+    `starts` (int32): first slot of every group, and the end of the last;
+    `parts` (int32): first group of every thread, and the end of the last;
+    `bases` (int32): window starts by slot; `indices` (uint8), `values` (int8): slots x lanes x 4.
     """
-    return recipe(params).pack(weight)
+    return VnniWindows(params.lanes, ZERO, params.threads)
 
 
-def recipe(params: WellInt8Params) -> WindowFours:
-    """How `pack` lays a weight out."""
-    return WindowFours(params.lanes, ZERO, params.threads)
-
-
-def reference(weight: np.ndarray, columns: np.ndarray, params: WellInt8Params) -> np.ndarray:  # noqa: ARG001 - of one form
+def reference(weight: np.ndarray, columns: np.ndarray, _params: WellInt8Params) -> np.ndarray:
     """The product (outputs, n) of a weight and columns of activations (inputs, n), in the kernel's integers."""
     return matvec_int8.reference(weight, columns, ZERO)
 
@@ -90,7 +101,7 @@ def build(params: WellInt8Params, isa: Isa) -> Any:
 
 def _emit(b: Buffers, p: WellInt8Params) -> None:
     lanes, height = p.lanes, p.groups * p.lanes
-    activations = matvec_int8.quantised_rows(b, p.shape, ZERO, 2 * EACH * lanes, lanes)
+    activations = matvec_int8.quantised_rows(b, p.shape, ZERO, 2 * GROUP * lanes, lanes)
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
 
     balanced_parts(b, p.threads, lambda group: _group(b, p, group, activations, sums))
@@ -99,7 +110,7 @@ def _emit(b: Buffers, p: WellInt8Params) -> None:
 
 def _group(b: Buffers, p: WellInt8Params, group: Any, activations: tuple[Any, int, Any], sums: Any) -> None:
     """The products of one group, into `sums` (batch, groups * lanes)."""
-    (rows, stride, scales), lanes, batch, width = activations, p.lanes, p.shape.batch, EACH * p.lanes
+    (rows, stride, scales), lanes, batch, width = activations, p.lanes, p.shape.batch, GROUP * p.lanes
     totals = registers(batch, lanes, "int32")
     for n in range(batch):
         store(totals, n * lanes, load(b["begins"], group * lanes, lanes))
@@ -117,3 +128,6 @@ def _group(b: Buffers, p: WellInt8Params, group: Any, activations: tuple[Any, in
         total = load(totals, n * lanes, lanes)
         store(sums, n * p.groups * lanes + group * lanes,
               matvec_int8.finished(b, group * lanes, total, scales[n], lanes))
+
+
+FAMILY = Family("well/int8", RowProduct, ("well",), "int8", candidates, recipe, build, reference, reject)

@@ -1,6 +1,7 @@
 """LayerNormalization over the features of tokens in the tiled layout: a token per lane, sums down the features.
 
-Two passes, mean before variance, so that features far from zero lose no precision. Padding tokens yield anything.
+The mean comes before the variance, and what is left over of the mean of x - mean is subtracted, too, so that features
+far from zero lose no precision. Padding tokens yield anything.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def _normalise(b: Buffers, p: LayerNormParams, start: Any, vectors: int, lanes: 
     """Normalise `vectors` vectors of tokens, whose first feature lies at `start`."""
     features, width = p.layout.features, p.layout.width
     sums = registers(UNROLL * vectors, lanes)
-    means, factors = registers(vectors, lanes), registers(vectors, lanes)
+    means, rests, factors = (registers(vectors, lanes) for _ in range(3))
 
     def x(feature: Any, v: int) -> Any:
         return load(b["x"], start + feature * width + v * lanes, lanes)
@@ -75,16 +76,24 @@ def _normalise(b: Buffers, p: LayerNormParams, start: Any, vectors: int, lanes: 
                       load(sums, v * lanes, lanes)) for v in range(vectors)]
         return [total * splat(1 / features, lanes) for total in totals]
 
+    def difference(feature: Any, v: int) -> Any:
+        return x(feature, v) - load(means, v * lanes, lanes)
+
+    def centred(feature: Any, v: int) -> Any:
+        return T.Bind(difference(feature, v) - load(rests, v * lanes, lanes))
+
     def squared(feature: Any, v: int) -> Any:
-        difference = T.Bind(x(feature, v) - load(means, v * lanes, lanes))
-        return difference * difference
+        value = centred(feature, v)
+        return value * value
 
     for v, mean in enumerate(average(x)):
         store(means, v * lanes, mean)
+    for v, rest in enumerate(average(difference)):
+        store(rests, v * lanes, rest)
     for v, variance in enumerate(average(squared)):
         store(factors, v * lanes, splat(1.0, lanes) / T.sqrt(variance + splat(p.epsilon, lanes)))
     with T.serial(0, features) as feature:
         scale, bias = (T.Bind(splat(b[name][feature], lanes)) for name in ("scale", "bias"))
         for v in range(vectors):
-            centred = x(feature, v) - load(means, v * lanes, lanes)
-            store(b["y"], start + feature * width + v * lanes, centred * load(factors, v * lanes, lanes) * scale + bias)
+            value = centred(feature, v) * load(factors, v * lanes, lanes)
+            store(b["y"], start + feature * width + v * lanes, value * scale + bias)

@@ -60,16 +60,22 @@ def build(params: NormalizeParams, isa: Isa) -> Any:
 
 
 def _emit(b: Buffers, p: NormalizeParams, isa: Isa) -> None:
-    """Two passes, mean before variance, so that rows far from zero lose no precision; then the result."""
+    """The mean, what it lacks, the variance, the result.
+
+    Sums are rounded: what is left over of the mean of x - mean is subtracted, too, so that rows far from zero lose no
+    precision.
+    """
     with (T.serial if isa.threads == 1 else T.parallel)(0, p.rows) as row:
         def total(element: Any) -> Any:
             return fold_row(p.length, isa.lanes, 0.0, lambda a, c: a + c, lambda index, lanes: element(
                 load(b["x"], row * p.length + index, lanes), lanes))
 
-        mean = T.Bind(total(lambda x, _: x) * T.float32(1 / p.length)) if p.centred else None
+        average = T.float32(1 / p.length)
+        rough = T.Bind(total(lambda x, _: x) * average) if p.centred else None
+        rest = None if rough is None else T.Bind(total(lambda x, lanes: x - splat(rough, lanes)) * average)
 
         def centre(x: Any, lanes: int) -> Any:
-            return x if mean is None else x - splat(mean, lanes)
+            return x if rough is None else (x - splat(rough, lanes)) - splat(rest, lanes)
 
         squares = total(lambda x, lanes: centre(x, lanes) * centre(x, lanes))
         factor = T.Bind(T.float32(1) / T.sqrt(squares * T.float32(1 / p.length) + T.float32(p.epsilon)))

@@ -12,6 +12,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import round_up
+from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
 
@@ -63,7 +64,7 @@ def build(params: PoolParams, isa: Isa) -> Any:
 
 
 def _combine(p: PoolParams, a: Any, b: Any) -> Any:
-    return a + b if p.average else T.max(a, b)
+    return a + b if p.average else maximum(a, b)
 
 
 def _lanes(length: int, isa: Isa) -> int:

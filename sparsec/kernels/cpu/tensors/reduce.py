@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.emit.extremum import maximum, minimum
 from sparsec.kernels.emit.fold import Combine, fold_row
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
@@ -36,8 +37,8 @@ def _add(a: Any, b: Any) -> Any:
 
 REDUCTIONS: dict[str, Reduction] = {
     "l1": Reduction(T.abs, _add, 0.0, lambda x, axis: np.abs(x).sum(axis)),
-    "max": Reduction(_identity, T.max, -np.inf, np.max),
-    "min": Reduction(_identity, T.min, np.inf, np.min),
+    "max": Reduction(_identity, maximum, -np.inf, np.max),
+    "min": Reduction(_identity, minimum, np.inf, np.min),
     "prod": Reduction(_identity, lambda a, b: a * b, 1.0, np.prod),
     "sum": Reduction(_identity, _add, 0.0, np.sum),
     "sum_of_squares": Reduction(lambda x: x * x, _add, 0.0, lambda x, axis: (x * x).sum(axis)),

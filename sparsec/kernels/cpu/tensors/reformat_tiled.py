@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tvm
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import Tiled
@@ -17,10 +18,11 @@ from sparsec.kernels.emit.tir import Buffers, kernel, load, store
 
 @dataclass(frozen=True)
 class ReformatTiledParams:
-    """A copy kernel: into the tiled layout, or out of it."""
+    """A copy kernel: into the tiled layout, or out of it; `dtype` is the plain tensor's element type."""
 
     layout: Tiled
     into: bool
+    dtype: str = "float32"
 
     @property
     def plain_size(self) -> int:
@@ -52,9 +54,27 @@ def reference(x: np.ndarray, params: ReformatTiledParams) -> np.ndarray:
 
 def build(params: ReformatTiledParams, isa: Isa) -> Any:
     """The kernel: x -> y, both flat."""
-    plain, tiled = (params.plain_size, "float32"), (params.layout.size, "float32")
+    plain, tiled = (params.plain_size, params.dtype), (params.layout.size, params.layout.dtype)
     x, y = (plain, tiled) if params.into else (tiled, plain)
-    return kernel({"x": x, "y": y}, lambda b: _emit(b, params, isa))
+    emit = _emit if params.dtype == "float32" else _codes
+    return kernel({"x": x, "y": y}, lambda b: emit(b, params, isa))
+
+
+def _codes(b: Buffers, p: ReformatTiledParams, isa: Isa) -> None:
+    """Copy codes one by one; those of int8 lie 128 larger in tiles."""
+    layout = p.layout
+    with shared(layout.batch * layout.tokens, isa) as token:
+        sequence, t = T.floordiv(token, layout.tokens), T.floormod(token, layout.tokens)
+        width, features = layout.width, layout.features
+        tiled = T.Bind((sequence * layout.tiles + T.floordiv(t, width)) * (features * width) + T.floormod(t, width))
+        with T.serial(0, features) as f:
+            inside, outside = tiled + f * width, token * features + f
+            source, target = (outside, inside) if p.into else (inside, outside)
+            code = b["x"][source]
+            if p.dtype == "int8":
+                written = "uint8" if p.into else "int8"
+                code = T.bitwise_xor(T.reinterpret(written, code), tvm.tirx.const(128 if p.into else -128, written))
+            T.buffer_store(b["y"], code, [target])
 
 
 def _emit(b: Buffers, p: ReformatTiledParams, isa: Isa) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.emit.extremum import is_nan, is_number
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel
 
@@ -24,9 +25,11 @@ class SortParams:
 
 
 def reference(x: np.ndarray, params: SortParams) -> np.ndarray:
-    """Positions (rows, taken); equal elements keep their order."""
+    """Positions (rows, taken); equal elements keep their order, NaN is larger than any number."""
     rows = x.reshape(params.rows, params.length).astype(np.float64)
-    return np.argsort(-rows if params.descending else rows, axis=1, kind="stable")[:, :params.taken]
+    keys = (np.isnan(rows), np.nan_to_num(rows, nan=0.0, posinf=np.inf, neginf=-np.inf))
+    nan, value = (-key.astype(np.float64) for key in keys) if params.descending else keys
+    return np.lexsort((value, nan), axis=1)[:, :params.taken]
 
 
 SELECTED = 32  # positions up to which inserting into a short list beats sorting the row
@@ -45,8 +48,12 @@ def build(params: SortParams, isa: Isa) -> Any:
 
 
 def _ahead(p: SortParams, later: Any, earlier: Any) -> Any:
-    """Whether an element overtakes one that came before it."""
-    return later > earlier if p.descending else later < earlier
+    """Whether an element overtakes one that came before it; NaN is larger than any number."""
+    if "float" not in p.dtype:
+        return later > earlier if p.descending else later < earlier
+    if p.descending:
+        return T.Or(later > earlier, T.And(is_nan(later), is_number(earlier)))
+    return T.Or(later < earlier, T.And(is_number(later), is_nan(earlier)))
 
 
 def _insert_row(b: Buffers, p: SortParams, row: Any) -> None:

@@ -1,0 +1,51 @@
+"""From a layer and the option that runs it to a kernel with its arguments."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import relax, tirx
+
+from sparsec.backends.relax.context import LoweringContext
+from sparsec.cost.option import Option
+from sparsec.kernels.cpu.families import FAMILIES
+from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.emit.isa import Isa
+
+
+@dataclass(frozen=True)
+class KernelCall:
+    """A kernel with its constant arguments; the activations follow, the output last."""
+
+    kernel: tirx.PrimFunc
+    constants: tuple[np.ndarray, ...]
+    inputs: tuple[Buffer, ...]
+    output: Buffer
+
+    def activations(self) -> list[np.ndarray]:
+        """Random inputs and room for the output, for a measurement."""
+        rng = np.random.default_rng(0)
+        return [each.random(rng) for each in (*self.inputs, self.output)]
+
+
+@functools.lru_cache(maxsize=512)
+def build(family: str, params: Any, isa: Isa) -> tirx.PrimFunc:
+    """The kernel; layers with equal parameters share the object, and so the compiled code."""
+    return FAMILIES[family].build(params, isa)
+
+
+def call(layer: CpuProduct, option: Option, isa: Isa) -> KernelCall:
+    """The kernel of an option with the layer's constants."""
+    packed = FAMILIES[option.family].recipe(option.params).pack(layer.weight)
+    kernel = build(option.family, option.params, isa)
+    return KernelCall(kernel, (*packed.values(), *layer.constants), layer.inputs, layer.output)
+
+
+def emit(context: LoweringContext, kernel: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:
+    """Run a kernel on its constants and on activations."""
+    return context.call(kernel.kernel, [*map(context.constant, kernel.constants), *inputs], kernel.output.size,
+                        dtype=kernel.output.dtype)

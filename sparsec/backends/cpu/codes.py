@@ -1,0 +1,63 @@
+"""What follows the sums of a quantised product, from the attributes of its node."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.backends.relax.weights import constant_vector
+from sparsec.graph.codes import offset_of
+from sparsec.graph.nodes import operand
+from sparsec.graph.operators import integers, products
+from sparsec.kernels.cpu.codes.finish import Finish, Quantised
+
+LARGEST = 255  # byte
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """An attribute's value."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantised]:
+    """What follows the product of a QConv or QMatMul with a weight (outputs, columns), less its zero points."""
+    dynamic = len(node.inputs) > products.X_SCALE and node.inputs[products.X_SCALE] is not None
+    y_type = attribute(node, "y_type", "uint8")
+    residual = len(node.inputs) > products.RESIDUAL and node.inputs[products.RESIDUAL] is not None
+    scales = constant_vector(node, products.SCALE)
+    assert scales is not None
+    bias, addends = (constant_vector(node, place) for place in (products.BIAS, products.FLOAT_BIAS))
+    totals = weight.sum(axis=1, dtype=np.int64)
+    begins = np.zeros(len(weight), np.int64) if bias is None else bias.astype(np.int64)
+    if not dynamic:
+        scales = np.float32(attribute(node, "x_scale", 1.0)) * scales
+        begins = begins - (attribute(node, "x_zero_point", 0) + offset_of(operand(node, 0).dtype)) * totals
+    if y_type == "float32":
+        numbers = Quantised(scales, begins, totals, np.zeros(len(weight), np.float32) if addends is None else addends)
+        return Finish(True, residual, activation=attribute(node, "activation", "none"),
+                      alpha=attribute(node, "alpha", 0.0), beta=attribute(node, "beta", 0.0), dynamic=dynamic), numbers
+    numbers = _codes(node, scales, begins, totals, residual=residual)
+    clamped = numbers.low > 0 or numbers.high < LARGEST
+    return Finish(False, residual, clamped, numbers.is_far(weight), dynamic=dynamic), numbers
+
+
+def bounds_of(node: ir.Node, letter: str) -> tuple[int, int, int]:
+    """Zero point, least and largest code of a result (y) or of a product before its residual (p), as they lie."""
+    prefix, dtype = ("" if letter == "y" else "p_"), attribute(node, f"{letter}_type", "uint8")
+    low, high = integers.limits(dtype, attribute(node, f"{prefix}low", -128), attribute(node, f"{prefix}high", 255))
+    offset = offset_of(dtype)
+    return attribute(node, f"{letter}_zero_point", 0) + offset, low + offset, high + offset
+
+
+def _codes(node: ir.Node, scales: np.ndarray, begins: np.ndarray, totals: np.ndarray, *, residual: bool) -> Quantised:
+    y_scale, none = attribute(node, "y_scale", 1.0), np.zeros(0, np.float32)
+    y = bounds_of(node, "y")
+    if not residual:
+        return Quantised(np.asarray(integers.units(scales, y_scale)), begins, totals, none, *y)
+    p_scale, r_scale = attribute(node, "p_scale", 1.0), attribute(node, "r_scale", 1.0)
+    r_zero = attribute(node, "r_zero_point", 0) + offset_of(operand(node, products.RESIDUAL).dtype)
+    return Quantised(np.asarray(integers.units(scales, p_scale)), begins, totals, none, *y, *bounds_of(node, "p"),
+                     r_zero, float(integers.units(p_scale, y_scale)), float(integers.units(r_scale, y_scale)))

@@ -1,0 +1,51 @@
+"""The operators with a weight of their own, as what kernels compute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.backends.cpu import conv, matmul, quantised
+from sparsec.backends.relax.weights import is_depthwise, weight_array
+from sparsec.cost.option import Option
+from sparsec.kernels.cpu.families import FAMILIES
+from sparsec.kernels.cpu.layer import CpuProduct
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.family import offers
+from sparsec.target import Target
+
+LAYERS: dict[str, Callable[[ir.Node, Isa], CpuProduct | None]] = {
+    "sparsec::Conv": conv.layer_of, "sparsec::MatMul": matmul.layer_of,
+    "sparsec::QConv": quantised.layer_of, "sparsec::QMatMul": quantised.layer_of}
+"""By operator: the layer that a node is, None where kernels have nothing to choose for it."""
+
+
+def layer_of(node: ir.Node, isa: Isa) -> CpuProduct | None:
+    """The layer that a node of a laid-out graph is, None where it is none with a weight of its own."""
+    make = LAYERS.get(f"{node.domain}::{node.op_type}")
+    return None if make is None else make(node, isa)
+
+
+def offers_of(node: ir.Node, target: Target, isa: Isa, precision: str) -> tuple[list[Option], dict[str, str]]:
+    """The options for a node, and by kernel family why there are no others."""
+    layer = layer_of(node, isa)
+    if layer is None:
+        return [], {}
+    return offers(FAMILIES, layer, target, isa, precision if judged(node) else "fp32")
+
+
+def judged(node: ir.Node) -> bool:
+    """Whether what a layer loses to fewer bits can be judged: not where its weight multiplies columns."""
+    match node.domain, node.op_type:
+        case "sparsec", "Conv":
+            return not is_depthwise(node)
+        case "sparsec", "MatMul":
+            return not matmul.on_the_left(node)
+    return False
+
+
+def matrix_of(node: ir.Node) -> np.ndarray:
+    """A layer's weight as kernels multiply it, (outputs, inner)."""
+    return conv.weight_matrix(node) if node.op_type == "Conv" else weight_array(node)

@@ -1,0 +1,223 @@
+"""Lowering of the operators on quantised tensors over the layouts of images and tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax
+
+from sparsec.backends.cpu.calls import KernelCall, call, emit
+from sparsec.backends.cpu.codes import attribute, bounds_of, finish_of
+from sparsec.backends.relax.context import LoweringContext
+from sparsec.backends.relax.importer import integers as importer
+from sparsec.backends.relax.weights import chosen, is_depthwise, spatial, window
+from sparsec.graph.codes import FEW_ROWS, centred_weight, offset_of, padding_code, weight_fits
+from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, Tiled, layout_of
+from sparsec.graph.nodes import operand
+from sparsec.graph.operators import integers, products
+from sparsec.graph.shapes import static_shape
+from sparsec.kernels.cpu.codes import depthwise, elementwise, mean
+from sparsec.kernels.cpu.codes.layer import CodesProduct
+from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
+from sparsec.kernels.cpu.codes.rows_image import ImageRows
+from sparsec.kernels.cpu.codes.walk import Tiling
+from sparsec.kernels.cpu.images import phase_split, reformat_padded
+from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear, strided_convolution
+from sparsec.kernels.emit.codes import FOUR
+from sparsec.kernels.emit.isa import Isa
+
+FEW_PIXELS = 24  # whose sums fit the registers
+
+
+def in_layout(node: ir.Node) -> bool:
+    """Whether the layout pass gave the node a kernel on codes."""
+    return any(not isinstance(layout_of(value), Plain) for value in (node.inputs[0], node.outputs[0]))
+
+
+def read_layout(node: ir.Node) -> PaddedFlat | PhasePlanes:
+    """How a convolution reads its input: as it lies, thinned out for strides, or dealt into phase planes."""
+    source: PaddedFlat = layout_of(node.inputs[0])
+    target: PaddedFlat = layout_of(node.outputs[0])
+    strides, (kernel, begins) = spatial(node, "strides", 1), window(node)
+    if strides == (1, 1):
+        return source
+    if kernel == (1, 1) and not any(node.attributes.get_ints("pads", (0,))):
+        return replace(target, channels=source.channels, clean=False, padding=0)
+    return PhasePlanes(source.channels, kernel, strides, spatial(node, "dilations", 1), begins, target)
+
+
+def _stencil(node: ir.Node, lanes: int) -> Stencil:
+    source = layout_of(node.inputs[0])
+    if isinstance(source, Tiled):
+        return linear(source, (static_shape(node.inputs[1]) or (0,))[0], lanes)
+    read, (kernel, begins) = read_layout(node), window(node)
+    if isinstance(read, PhasePlanes):
+        return strided_convolution(read)
+    return convolution(read, layout_of(node.outputs[0]), kernel, spatial(node, "dilations", 1), begins)
+
+
+def matrix_of(node: ir.Node) -> np.ndarray:
+    """The weight less its zero points as int8 (outputs, channels * taps); groups become blocks on the diagonal."""
+    weight = centred_weight(node)
+    assert weight is not None  # the layout pass takes constant weights only
+    outputs, group = len(weight), node.attributes.get_int("group", 1)
+    flat = weight.astype(np.int8).reshape(outputs, weight.shape[1], -1)
+    if group == 1 or is_depthwise(node):
+        return np.ascontiguousarray(flat.reshape(outputs, -1))
+    full = np.zeros((outputs, group, *flat.shape[1:]), np.int8)
+    rows = np.arange(outputs)
+    full[rows, rows // (outputs // group)] = flat
+    return full.reshape(outputs, -1)
+
+
+def has_few_rows(node: ir.Node) -> bool:
+    """Whether a QMatMul has so few rows that they stay row-major, and a kernel for them."""
+    shape = static_shape(node.inputs[0]) or ()
+    residual = node.inputs[products.RESIDUAL] if len(node.inputs) > products.RESIDUAL else None
+    alike = residual is None or (residual.dtype == node.outputs[0].dtype
+                                 and static_shape(residual) == static_shape(node.outputs[0]))
+    return (node.op_type == "QMatMul" and not in_layout(node) and 0 < math.prod(shape[:-1]) <= FEW_ROWS and alike
+            and weight_fits(node))
+
+
+def _rows_of(node: ir.Node, isa: Isa) -> RowsProduct:
+    """The layer as a product of a few rows."""
+    weight, shape = matrix_of(node), static_shape(node.inputs[0]) or ()
+    finish, numbers = finish_of(node, weight)
+    result = "float32" if finish.real else attribute(node, "y_type", "uint8")
+    signed = operand(node, 0).dtype == ir.DataType.INT8
+    return RowsProduct(weight, numbers.begins, RowsOfCodes(
+        math.prod(shape[:-1]), weight.shape[1], len(weight), finish, signed, result, isa.lanes, isa.threads), numbers)
+
+
+def layer_of(node: ir.Node, isa: Isa) -> CodesProduct | RowsProduct | None:
+    """A QConv or QMatMul, None where it has one kernel or is written out in ONNX's operators."""
+    if has_few_rows(node):
+        return _rows_of(node, isa)
+    if not in_layout(node) or (node.op_type == "QConv" and is_depthwise(node)):
+        return None
+    return _product_of(node, isa)
+
+
+def _product_of(node: ir.Node, isa: Isa) -> CodesProduct:
+    """The layer as a product of codes over its layouts."""
+    weight = matrix_of(node)
+    finish, numbers = finish_of(node, weight)
+    target = layout_of(node.outputs[0])
+    return CodesProduct(weight, numbers.begins, _stencil(node, FOUR * isa.lanes), finish, numbers,
+                        target if isinstance(target, PaddedFlat) else None, _small_image(node))
+
+
+def _small_image(node: ir.Node) -> ImageRows | None:
+    """A convolution of stride 1 with so few pixels that they may be rows of their own."""
+    source, target = layout_of(node.inputs[0]), layout_of(node.outputs[0])
+    small = isinstance(target, PaddedFlat) and target.batch * target.height * target.width <= FEW_PIXELS
+    if not small or not isinstance(source, PaddedFlat) or is_depthwise(node) or spatial(node, "strides", 1) != (1, 1):
+        return None
+    kernel, begins = window(node)
+    assert isinstance(target, PaddedFlat)
+    return ImageRows(source, target, kernel, (1, 1), spatial(node, "dilations", 1), begins, padding_code(node))
+
+
+def lower_product(context: LoweringContext, node: ir.Node) -> None:
+    """Emit a QConv or QMatMul."""
+    if not in_layout(node) and not has_few_rows(node):
+        importer.lower(context, node)
+        return
+    dynamic = [_scalar(context, node, place) for place in (products.X_SCALE, products.X_ZERO_POINT)
+               if len(node.inputs) > products.X_SCALE and node.inputs[products.X_SCALE] is not None]
+    residual = node.inputs[products.RESIDUAL] if len(node.inputs) > products.RESIDUAL else None
+    inputs = [_read(context, node), *dynamic, *([] if residual is None else [context.flat(residual)])]
+    layer = layer_of(node, context.isa)
+    kernel = _depthwise(node, context.isa) if layer is None else call(layer, chosen(node), context.isa)
+    context.bind(node.outputs[0], emit(context, kernel, inputs))
+
+
+def _scalar(context: LoweringContext, node: ir.Node, place: int) -> relax.Expr:
+    value = node.inputs[place] if place < len(node.inputs) else None
+    if value is None:
+        return context.constant(np.full(1, offset_of(operand(node, 0).dtype), np.uint8))
+    return context.flat(value)
+
+
+def _depthwise(node: ir.Node, isa: Isa) -> KernelCall:
+    layer = _product_of(node, isa)
+    params = depthwise.DepthwiseParams(Tiling(layer.stencil, layer.finish, "direct", 1, layer.stencil.channels))
+    constants = (*depthwise.pack(layer.weight, params).values(), *layer.constants)
+    return KernelCall(depthwise.build(params, isa), constants, layer.inputs, layer.output)
+
+
+def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
+    """The input as the product reads it."""
+    x, source = context.flat(node.inputs[0]), layout_of(node.inputs[0])
+    if not isinstance(source, PaddedFlat):
+        return x
+    wanted = read_layout(node)
+    if wanted is source:
+        return x
+    wide = context.isa.bytewise
+    if isinstance(wanted, PhasePlanes):
+        params = phase_split.PhaseSplitParams(replace(source, padding=padding_code(node)), wanted)
+        return context.call(phase_split.build(params, wide), [x], wanted.size, dtype="uint8")
+    shape = (source.batch, source.channels, source.height, source.width)
+    copy = reformat_padded.ReformatParams(shape, source, wanted, spatial(node, "strides", 1))
+    return context.call(reformat_padded.build(copy, wide), [x], wanted.size, dtype="uint8")
+
+
+def lower_binary(context: LoweringContext, node: ir.Node) -> None:
+    """Emit a QBinary of two tensors that lie alike."""
+    if not in_layout(node):
+        importer.lower(context, node)
+        return
+    rows = elementwise.rows_of(layout_of(node.outputs[0]), FOUR * context.isa.lanes)
+    function = attribute(node, "function", "add")
+    a_scale, b_scale, y_scale = (attribute(node, f"{letter}_scale", 1.0) for letter in "aby")
+    ratios = ((integers.units(np.float32(a_scale) * np.float32(b_scale), y_scale), 0.0) if function == "mul" else
+              (integers.units(a_scale, y_scale), integers.units(b_scale, y_scale)))
+    zero_a, zero_b = (attribute(node, f"{letter}_zero_point", 0) + offset_of(operand(node, i).dtype)
+                      for i, letter in enumerate("ab"))
+    zero_y, low, high = bounds_of(node, "y")
+    constants = elementwise.pack((zero_a, zero_b, zero_y), (low, high), (float(ratios[0]), float(ratios[1])))
+    _elementwise(context, node, elementwise.BinaryParams(rows, function), constants)
+
+
+def lower_lookup(context: LoweringContext, node: ir.Node) -> None:
+    """Emit a Lookup of codes."""
+    if not in_layout(node):
+        importer.lower(context, node)
+        return
+    table = context.array(node.inputs[1])
+    assert table is not None  # the operator takes constant tables only
+    constants = [(table.astype(np.int16) + offset_of(node.outputs[0].dtype)).astype(np.uint8)]
+    rows = elementwise.rows_of(layout_of(node.outputs[0]), FOUR * context.isa.lanes)
+    _elementwise(context, node, elementwise.BinaryParams(rows, "lookup"), constants)
+
+
+def _elementwise(context: LoweringContext, node: ir.Node, params: elementwise.BinaryParams,
+                 constants: list[np.ndarray]) -> None:
+    target = layout_of(node.outputs[0])
+    values = node.inputs[:1] if params.function == "lookup" else node.inputs
+    arguments = [*map(context.constant, [*constants, *elementwise.mask_arrays(target)]), *map(context.flat, values)]
+    context.bind(node.outputs[0], context.call(elementwise.build(params, context.isa), arguments, target.size,
+                                               dtype="uint8"))
+
+
+def lower_average(context: LoweringContext, node: ir.Node) -> None:
+    """Emit a QAveragePool of whole images."""
+    if not in_layout(node):
+        importer.lower(context, node)
+        return
+    source: PaddedFlat = layout_of(node.inputs[0])
+    pixels, y_type = math.prod((source.height, source.width)), attribute(node, "y_type", "uint8")
+    real = y_type == "float32"
+    unit = np.float32(1) if real else np.float32(attribute(node, "y_scale", 1.0))
+    ratio = np.float32(attribute(node, "x_scale", 1.0)) / (np.float32(pixels) * unit)
+    zero = attribute(node, "x_zero_point", 0) + offset_of(operand(node, 0).dtype)
+    params = mean.MeanParams(source, y_type)
+    constants = mean.pack(zero, (0, 0, 0) if real else bounds_of(node, "y"), float(ratio), pixels)
+    result = context.call(mean.build(params, context.isa), [*map(context.constant, constants),
+                                                            context.flat(node.inputs[0])], params.outputs, dtype=y_type)
+    context.bind(node.outputs[0], result)

@@ -1,0 +1,82 @@
+"""IEEE 754 in kernels that Relax derives from operators, which TVM treats as if floats were real numbers.
+
+TVM's simplifier takes (x + y) - y for x, x == x for true and not (a < b) for a >= b, all of which are wrong of floats,
+NaN above all; its maximum loses a NaN in the first operand, and its comparison of unequals is false of NaN. Operands
+that are reinterpreted as integers and back are opaque to the simplifier; LLVM drops that again.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tvm_ffi
+from tvm import s_tir, tirx
+
+from sparsec.kernels.emit.extremum import is_number, maximum, minimum
+
+ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div)
+ORDER = (tirx.EQ, tirx.LT, tirx.LE, tirx.GT, tirx.GE)
+EXTREMA = {tirx.Max: maximum, tirx.Min: minimum}
+COMPUTED = (*ARITHMETIC, *EXTREMA, tirx.Select, tirx.Let)
+INTEGERS = {"float16": "int16", "float32": "int32", "float64": "int64"}
+
+
+def keep_ieee(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The same kernel with float arithmetic, comparisons, maxima and minima as IEEE 754 and ONNX have them."""
+    rules = ((ARITHMETIC + ORDER, _opaque), (tirx.NE, _unequal), (tirx.Not, _negation),
+             ((tirx.Max, tirx.Min), _extremum), (s_tir.SBlock, _start))
+    return function.with_body(tvm_ffi.structural_map(function.body, rules))
+
+
+def is_float(expr: Any) -> bool:
+    """Whether an expression's elements are floating-point numbers."""
+    return "float" in str(expr.ty)
+
+
+def _opaque(node: Any) -> Any:
+    """An operator on floats whose operands the simplifier does not see into."""
+    return type(node)(_hidden(node.a), _hidden(node.b)) if is_float(node.a) else node
+
+
+def _hidden(operand: Any) -> Any:
+    """The operand as the same bits, if it is computed by operators: integers on the way stop the simplifier."""
+    integers = INTEGERS.get(str(operand.ty))
+    if integers is None or not isinstance(operand, COMPUTED):
+        return operand
+    return tirx.reinterpret(str(operand.ty), tirx.reinterpret(integers, operand))
+
+
+def _unequal(node: Any) -> Any:
+    """LLVM's unordered comparison, which TVM does not emit: true where either is NaN."""
+    return _negation(tirx.Not(_opaque(tirx.EQ(node.a, node.b)))) if is_float(node.a) else node
+
+
+def _negation(node: Any) -> Any:
+    """The other truth value, in an operator that the simplifier does not move into comparisons."""
+    return tirx.bitwise_xor(node.a, tirx.const(True, "bool"))
+
+
+def _extremum(node: Any) -> Any:
+    """The maximum or minimum that keeps NaN; a constant goes first, where NaN in the second operand stays."""
+    if not is_float(node.a):
+        return node
+    kind = type(node)
+    for constant, other in ((node.a, node.b), (node.b, node.a)):
+        if isinstance(constant, tirx.FloatImm) and not math.isnan(constant.value):
+            return kind(constant, _hidden(other))
+    first, second = (node.b, node.a) if isinstance(node.a, COMPUTED) else (node.a, node.b)
+    if isinstance(first, COMPUTED):
+        return EXTREMA[kind](first, _hidden(second))
+    return tirx.Select(is_number(first), kind(first, _hidden(second)), first)
+
+
+def _start(block: Any) -> Any:
+    """A reduction to the maximum or minimum that starts at an infinity, where TVM takes the largest finite number."""
+    start = getattr(block.init, "value", None)
+    if not isinstance(start, tirx.FloatImm) or abs(start.value) < tirx.max_value(str(start.ty)).value:
+        return block
+    infinity = tirx.const(math.copysign(math.inf, start.value), str(start.ty))
+    init = tirx.BufferStore(block.init.buffer, infinity, block.init.indices)
+    return s_tir.SBlock(block.iter_vars, block.reads, block.writes, block.name_hint, block.body, init,
+                        block.alloc_buffers, block.match_buffers, block.annotations)

@@ -1,0 +1,57 @@
+"""Flags by a table, for commands whose options are the fields of a dataclass: nothing is listed twice."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+def _as_given(value: Any) -> Any:
+    return value
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag that gives an option.
+
+    Attributes:
+        kind: its type, `Annotated` with what typer is to know.
+        default: what the command line takes where it is not given.
+        read: from the flag's value to the option's.
+
+    """
+
+    kind: Any
+    default: Any = None
+    read: Callable[[Any], Any] = _as_given
+
+
+def taking(flags: Mapping[str, Flag]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator: what a command calls `**given` are these flags, by the names of the options."""
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def call(**given: Any) -> None:
+            command(**{name: flags[name].read(value) if name in flags else value for name, value in given.items()})
+
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        shown = [each.replace(kind=keyword) for each in own if each.kind is not inspect.Parameter.VAR_KEYWORD]
+        shown += [inspect.Parameter(name, keyword, default=flag.default, annotation=flag.kind)
+                  for name, flag in flags.items()]
+        call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]  # typer reads it
+        call.__annotations__ = {each.name: each.annotation for each in shown}
+        return call
+
+    return decorate
+
+
+def described(kind: type) -> dict[str, str]:
+    """What the docstring of a dataclass says of each attribute, as a sentence for help texts."""
+    attributes = (inspect.getdoc(kind) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    (\w+): (.*(?:\n     +.*)*)", attributes, re.MULTILINE)
+    texts = {name: " ".join(text.split()).replace("`", "") for name, text in entries}
+    return {name: text[:1].upper() + text[1:] for name, text in texts.items()}

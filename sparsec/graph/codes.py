@@ -1,0 +1,48 @@
+"""How codes of quantised tensors lie in memory, and what kernels can multiply of a quantised weight."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from sparsec.graph.nodes import operand
+from sparsec.graph.operators import products
+
+CODE_TYPES = (ir.DataType.UINT8, ir.DataType.INT8)
+"""The element types of quantised activations."""
+SIGNED = 128
+"""What codes of int8 lie higher by in the layouts of images and tokens, where all codes are unsigned bytes."""
+FEW_ROWS = 4
+"""Rows of activations up to which a linear layer of codes takes them row-major, rather than in tiles of tokens."""
+LEAST, MOST = -128, 127
+"""Weights less their zero points that kernels multiply."""
+
+
+def centred_weight(node: ir.Node) -> np.ndarray | None:
+    """The constant weight of a QConv or QMatMul less its zero points, or None where it is computed."""
+    weight = node.inputs[1]
+    if weight is None or weight.const_value is None:
+        return None
+    codes = weight.const_value.numpy().astype(np.int32)
+    zero = node.inputs[products.ZERO_POINT] if len(node.inputs) > products.ZERO_POINT else None
+    if zero is None:
+        return codes
+    if zero.const_value is None:
+        return None
+    return np.asarray(codes - zero.const_value.numpy().astype(np.int32).reshape(-1, *[1] * (codes.ndim - 1)))
+
+
+def weight_fits(node: ir.Node) -> bool:
+    """Whether kernels can multiply the weight: constant, and eight signed bits less its zero points."""
+    weight = centred_weight(node)
+    return weight is not None and weight.size > 0 and int(weight.min()) >= LEAST and int(weight.max()) <= MOST
+
+
+def padding_code(node: ir.Node) -> int:
+    """The byte that stands for zero around a QConv's input, as it lies in memory."""
+    return node.attributes.get_int("x_zero_point", 0) + offset_of(operand(node, 0).dtype)
+
+
+def offset_of(dtype: str | ir.DataType | None) -> int:
+    """What is added to codes of a type where they lie as unsigned bytes."""
+    return SIGNED if dtype in ("int8", ir.DataType.INT8) else 0

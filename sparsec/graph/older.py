@@ -1,0 +1,49 @@
+"""What ONNX's version converter forgets about operators of older opsets, which it takes for their newer namesakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+SAMPLERS = ("Resize", "Upsample")
+
+
+def preserve(model: ir.Model) -> Callable[[], None]:
+    """Prepare a model for the converter; what this returns finishes the converted model.
+
+    Before opset 13, Hardmax takes all axes from its own on as one. Before opset 11, Resize and Upsample sample at
+    output / scale, and nearest is the pixel below.
+    """
+    version = model.graph.opset_imports[""]
+    for node in list(model.graph.all_nodes()):
+        if node.domain == "" and node.op_type == "Hardmax" and version < 13:
+            _flatten(node)
+    sampled = len(_samplers(model)) if version < 11 else 0
+
+    def finish() -> None:
+        for node in _samplers(model)[:sampled]:  # all of them: the converter adds none
+            node.attributes.add(ir.AttrString("coordinate_transformation_mode", "asymmetric"))
+            node.attributes.add(ir.AttrString("nearest_mode", "floor"))
+
+    return finish
+
+
+def _samplers(model: ir.Model) -> list[ir.Node]:
+    return [node for node in model.graph.all_nodes() if node.domain == "" and node.op_type in SAMPLERS]
+
+
+def _flatten(node: ir.Node) -> None:
+    """Hardmax of a matrix between Flatten and Reshape, which is the same in every opset."""
+    x, y = node.inputs[0], node.outputs[0]
+    shape = ir.node("Shape", [x])
+    matrix = ir.node("Flatten", [x], {"axis": node.attributes.get_int("axis", 1) or 0})
+    hard = ir.node("Hardmax", [matrix.outputs[0]], {"axis": 1})
+    back = ir.node("Reshape", [hard.outputs[0], shape.outputs[0]], name=node.name)
+    for each in (shape, matrix, hard, back):
+        node.prepend(each)
+    y.replace_all_uses_with(back.outputs[0], replace_graph_outputs=True)
+    name, y.name = y.name, None
+    back.outputs[0].name, back.outputs[0].type, back.outputs[0].shape = name, y.type, y.shape
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)

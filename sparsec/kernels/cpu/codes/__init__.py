@@ -1,0 +1,17 @@
+"""The kernel families for products of codes: quantised convolutions and linear layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsec.kernels.cpu.codes import dense, rows_dense, rows_well, sparse
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.family import Family
+
+FAMILIES: dict[str, Family[Any, Any, Isa]] = {family.name: family for family in (
+    dense.FAMILY,
+    sparse.FAMILY,
+    rows_dense.FAMILY,
+    rows_well.FAMILY,
+    rows_well.IMAGE_FAMILY,
+)}

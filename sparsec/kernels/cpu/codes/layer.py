@@ -1,0 +1,58 @@
+"""A quantised convolution or linear layer on codes, as the product kernels on unsigned bytes take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsec.graph.layout import PaddedFlat
+from sparsec.kernels.cpu.codes.finish import Finish, Quantised
+from sparsec.kernels.cpu.codes.rows_image import ImageRows
+from sparsec.kernels.cpu.codes.walk import masks
+from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.cpu.products.stencil import Stencil
+
+
+@dataclass(frozen=True, eq=False)
+class CodesProduct(CpuProduct):
+    """A weight (outputs, channels * taps) of int8, less its zero points, with its geometry.
+
+    Attributes:
+        bias: what the integer sums over codes start from (outputs,); `numbers` have it, too.
+        stencil: the geometry.
+        finish: what follows the sums, and
+        numbers: its constants.
+        target: layout of the output where it is an image.
+        image: the convolution where its images are so small that their pixels may be rows.
+
+    """
+
+    stencil: Stencil
+    finish: Finish
+    numbers: Quantised = field(repr=False)
+    target: PaddedFlat | None = None
+    image: ImageRows | None = None
+
+    @property
+    def constants(self) -> tuple[np.ndarray, ...]:
+        """The numbers that follow the sums, and the masks of the pixels where those between them have to be cleared."""
+        clean = masks(self.target) if self.target is not None and self.target.clean else []
+        return (*self.numbers.arrays(self.finish), *clean)
+
+    @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        """Codes, their scale and zero point where those are known at run time only, and the residual."""
+        sizes = self.finish.inputs(self.stencil.x_size, self.stencil.y_size)
+        return tuple(Buffer(size or 0, dtype) for size, dtype in sizes.values())
+
+    @property
+    def output(self) -> Buffer:
+        """Y."""
+        return Buffer(self.stencil.y_size, self.finish.dtype)
+
+
+def integer_product(weight: np.ndarray, codes: np.ndarray, _params: object) -> np.ndarray:
+    """The exact sums (outputs, n) of a weight and codes (channels * taps, n)."""
+    product: np.ndarray = weight.astype(np.int64) @ codes.astype(np.int64)
+    return product

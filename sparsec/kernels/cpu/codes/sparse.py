@@ -1,0 +1,217 @@
+"""Sparse weight times codes: K-chunked CSR and R x 1 block CSR, four non-zeros of a row at a time.
+
+The four non-zeros' codes are interleaved in registers, eight instructions for four vectors of pixels, and multiplied
+by one dot product for each vector and row of a block. Row groups are packed as those of `products.spmm`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.codes import walk
+from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
+from sparsec.kernels.cpu.codes.tilings import tilings, widths
+from sparsec.kernels.cpu.codes.walk import Sums, Tiling
+from sparsec.kernels.cpu.products.layer import nonzero_blocks
+from sparsec.kernels.cpu.products.spmm import ROW_BLOCKS, format_of
+from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, load, registers, store
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.row_groups import RowGroups
+from sparsec.target import Target
+
+GROUPS = (1, 2, 4, 8)
+MOST_UNIT = 64  # codes that an index may count
+
+
+@dataclass(frozen=True)
+class SparseParams:
+    """A kernel.
+
+    Attributes:
+        tiling: geometry and tiling.
+        block: R of the R x 1 blocks.
+        group: row blocks in flight.
+        unroll: non-zero blocks of a row per iteration, a multiple of four.
+
+    """
+
+    tiling: Tiling
+    block: int = 1
+    group: int = 1
+    unroll: int = 4
+
+    @property
+    def blocks(self) -> int:
+        """Row blocks."""
+        return self.tiling.stencil.outputs // self.block
+
+    @property
+    def groups(self) -> int:
+        """Groups of row blocks in one part."""
+        return -(-self.blocks // (self.group * self.tiling.parts))
+
+    @property
+    def accumulators(self) -> int:
+        """Vector registers that hold sums."""
+        return self.group * self.block * FOUR * self.tiling.vectors
+
+    @property
+    def unit(self) -> int:
+        """Codes that an index counts."""
+        return math.gcd(MOST_UNIT, self.tiling.channel_step, *self.tiling.tap_offsets)
+
+    @property
+    def word(self) -> str:
+        """Type of the loads that bring indices: 16-bit ones share a word, 32-bit ones stand alone."""
+        last = (self.tiling.chunk - 1) * self.tiling.channel_step + max(self.tiling.tap_offsets)
+        return "int32" if last // self.unit >= 1 << 16 else "uint64"
+
+    @property
+    def words(self) -> int:
+        """Words of indices in one iteration."""
+        return self.group * self.unroll // (1 if self.word == "int32" else 4)
+
+
+def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every tiling worth pricing, of all row blocks that divide the outputs."""
+    for block in ROW_BLOCKS:
+        if len(layer.weight) % block == 0:
+            yield from _candidates(layer, target, isa, block)
+
+
+def _candidates(layer: CodesProduct, target: Target, isa: Isa, block: int) -> Iterator[Option]:
+    rows, nonzero = len(layer.weight) // block, layer.once(nonzero_blocks, block)
+    free = isa.registers - (10 if isa.vnni else 12) if isa.registers > 16 else 8
+    for vectors in widths(layer.stencil, max(1, free // (FOUR * block))):
+        groups = [g for g in GROUPS if g * block * FOUR * vectors <= free and g * isa.threads <= rows] or (
+            [1] if block == vectors == 1 else [])
+        for tiling in dict.fromkeys(tilings(layer, target, isa, vectors)) if groups else ():
+            for group in groups:
+                params = SparseParams(tiling, block, group)
+                index = 4 if params.word == "int32" else 2
+                yield Option(format_of(block), f"qspmm/{tiling.mode}",
+                             f"V={vectors} chunk={tiling.chunk} G={group}", params,
+                             nonzero * (block + index) + 4 * rows, work(params, nonzero, isa))
+
+
+def recipe(params: SparseParams) -> Unstored:
+    """What the kernel reads, see `pack`."""
+    return Unstored(partial(pack, params=params))
+
+
+def groups_of(params: SparseParams) -> RowGroups:
+    """How rows, positions and values are laid out, before values become fours."""
+    p, t = params, params.tiling
+    return RowGroups(p.blocks, p.block, p.group, p.groups, p.unroll, t.parts, t.chunk * len(t.stencil.taps), t.chunks,
+                     t.channel_step, t.tap_offsets, p.unit, p.word)
+
+
+def pack(weight: np.ndarray, params: SparseParams) -> dict[str, np.ndarray]:
+    """The kernel's arrays for a weight (outputs, channels * taps) of int8; see `products.spmm.recipe`.
+
+    `values` (int32) are four consecutive non-zeros of a row as bytes: iteration x four x member x row of the block.
+    """
+    p = params
+    arrays = groups_of(p).pack(weight)
+    fours = arrays["values"].reshape(-1, FOUR, p.group * p.block).swapaxes(1, 2)
+    return arrays | {"values": np.ascontiguousarray(fours).astype(np.int8).ravel().view(np.int32)}
+
+
+def work(params: SparseParams, nonzero_blocks: int, isa: Isa) -> Work:
+    """What a run costs for a weight with that many non-zero R x 1 blocks."""
+    p, t, s = params, params.tiling, params.tiling.stencil
+    tiles = s.segments * t.tiles
+    loops = p.blocks * t.chunks
+    fours = (nonzero_blocks + loops * ((p.unroll - 1) / 2 + (0.5 if p.group > 1 else 0))) / FOUR
+    # A dot product a vector and row, and two interleavings a vector on one port of three.
+    dots = p.block * (1 if isa.vnni else 5)
+    ends = p.blocks * p.block * t.vectors * (18 + (18 if t.finish.residual else 0)) + (
+        p.blocks * p.block * t.vectors * 8 * (t.chunks - 1))
+    loads = fours * (FOUR * t.vectors * (1 + t.crossing) + p.block + 2) + p.blocks * p.block * t.vectors * 4 * t.chunks
+    weights = fours * FOUR * (p.block + (4 if p.word == "int32" else 2))
+    return Work(
+        fmas=tiles * (fours * FOUR * t.vectors * (dots + 2) + ends) * 2 / 3,
+        loads=tiles * loads + 2 * t.copied, groups=tiles * loops / p.group,
+        memory_bytes=weights + t.memory_bytes, family=f"qspmm/{t.mode}", pixels=s.pixels,
+        density=nonzero_blocks / max(1, p.blocks * s.inner))
+
+
+def build(params: SparseParams, isa: Isa) -> Any:
+    """The kernel: (starts, rows, indices, values, *Finish, [keep, fill, border], x, …) -> y."""
+    p, t = params, params.tiling
+    groups = t.parts * t.chunks * p.groups
+    weights: dict[str, tuple[int | None, str]] = {
+        "starts": (groups + 1, "int32"), "rows": (groups * p.group, "int32"), "indices": (None, p.word),
+        "values": (None, "int32")}
+
+    def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, sums: Sums) -> None:
+        with T.serial(0, p.groups) as index:
+            _group(b, source, base, p, T.Bind((part * t.chunks + chunk) * p.groups + index), sums)
+
+    return walk.build(t, isa, weights, inner, t.stencil.outputs)
+
+
+def _group(b: Buffers, source: Any, base: Any, p: SparseParams, flat: Any, sums: Sums) -> None:
+    """One group of row blocks: the loop over its non-zeros, then its rows' results."""
+    acc = registers(p.accumulators, p.tiling.words, "int32")
+    for row, register in _each_row(b, p, flat, always=True):
+        sums.begin(acc, register, row, row)
+    first = T.Bind(b["starts"][flat])
+    with T.serial(0, b["starts"][flat + 1] - first) as step:
+        _multiply(b, source, base, acc, p, T.Bind(first + step))
+    for row, register in _each_row(b, p, flat, always=False):
+        sums.end(acc, register, row, row)
+
+
+def _each_row(b: Buffers, p: SparseParams, flat: Any, *, always: bool) -> Iterator[tuple[Any, int]]:
+    """The rows of a group with the first register of each; `always`: of row 0 where a group is short."""
+    short = p.blocks % (p.group * p.tiling.parts) != 0
+    for member in range(p.group):
+        row = T.Bind(b["rows"][flat * p.group + member])
+        if always:
+            row = T.max(row, 0) if short else row
+        guarded = short and not always
+        with T.If(row >= 0) if guarded else nullcontext(), T.Then() if guarded else nullcontext():
+            for r in range(p.block):
+                yield row + r, (member * p.block + r) * FOUR * p.tiling.vectors
+
+
+def _indices(b: Buffers, p: SparseParams, step: Any) -> list[Any]:
+    """The offsets of an iteration (int64), unroll x group."""
+    words = [T.Bind(b["indices"][step * p.words + w]) for w in range(p.words)]
+    if p.word == "int32":
+        numbers = [T.Cast("int64", word) for word in words]
+    else:
+        shifted = [T.shift_right(word, T.Cast(p.word, 16 * slot)) for word in words for slot in range(4)]
+        numbers = [T.Cast("int64", T.bitwise_and(each, T.Cast(p.word, 0xFFFF))) for each in shifted]
+    return [number * T.int64(p.unit) for number in numbers]
+
+
+def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SparseParams, step: Any) -> None:
+    """One iteration: `unroll` / 4 fours of non-zero blocks of each of the group's row blocks."""
+    t, words, fours = p.tiling, p.tiling.words, p.unroll // FOUR
+    at = [index + base for index in _indices(b, p, step)]
+    for four, member in np.ndindex(fours, p.group):
+        offsets = [at[(FOUR * four + i) * p.group + member] for i in range(FOUR)]
+        for vector in range(t.vectors):
+            rows = [T.Bind(load(source, offset + vector * t.stencil.lanes, t.stencil.lanes)) for offset in offsets]
+            for r in range(p.block):
+                weights = splat_four(b["values"][((step * fours + four) * p.group + member) * p.block + r], words)
+                for part in range(FOUR):
+                    register = (((member * p.block + r) * t.vectors + vector) * FOUR + part) * words
+                    store(acc, register, dot(load(acc, register, words), interleaved(rows, part), weights))
+
+
+FAMILY = Family("qspmm", CodesProduct, ("csr", "bcsr"), "", candidates, recipe, build, integer_product)

@@ -1,0 +1,255 @@
+"""The walk that the products of codes share: tiles of pixels, chunks of channels, parts of the rows.
+
+Like `products.walk`, on unsigned bytes. A tile is `vectors` vectors of codes wide; within a chunk of channels the
+kernel's own inner product runs over its rows. Integer sums wait in a scratch from chunk to chunk, in the order of
+`emit.codes`. Inputs are read where they lie (`direct`), or copied with their halo into a scratch (`halo`), where an
+image's rows lie closer together and offsets are short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import PaddedFlat, round_up
+from sparsec.kernels.cpu.codes import finish
+from sparsec.kernels.cpu.codes.finish import Finish
+from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.emit.codes import FOUR, llvm_codes
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, kernel, load, splat, store
+
+MODES = ("direct", "halo")
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a product of codes is cut into pieces.
+
+    Attributes:
+        stencil: the geometry in codes; `lanes` are four times those of 32 bits.
+        finish: what follows the sums.
+        mode: how inputs are reached, one of MODES.
+        vectors: vectors of codes in a tile.
+        chunk: channels of a K-chunk.
+        parts: equal shares that the rows are dealt into, so that threads can split a tile.
+
+    """
+
+    stencil: Stencil
+    finish: Finish
+    mode: str
+    vectors: int
+    chunk: int
+    parts: int = 1
+
+    @property
+    def tile(self) -> int:
+        """Pixels of a tile."""
+        return self.vectors * self.stencil.lanes
+
+    @property
+    def words(self) -> int:
+        """Lanes of a vector of integers."""
+        return self.stencil.lanes // FOUR
+
+    @property
+    def chunks(self) -> int:
+        """K-chunks."""
+        return -(-self.stencil.channels // self.chunk)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of one segment; the last one overlaps its neighbour where they do not come out even."""
+        return -(-self.stencil.vectors // self.vectors)
+
+    @property
+    def halo_stride(self) -> int:
+        """Codes of a channel in the halo scratch."""
+        return round_up(self.tile + self.stencil.reach, self.stencil.lanes)
+
+    @property
+    def channel_step(self) -> int:
+        """Codes from a channel to the next where the product reads them."""
+        return self.stencil.x_channel_stride if self.mode == "direct" else self.halo_stride
+
+    @property
+    def tap_offsets(self) -> tuple[int, ...]:
+        """Codes from a channel's first read position to each tap."""
+        return tuple(tap - min(self.stencil.taps) for tap in self.stencil.taps)
+
+    @property
+    def crossing(self) -> float:
+        """Share of the product's loads that cross a cache line."""
+        base = self.stencil.x_origin + min(self.stencil.taps) if self.mode == "direct" else 0
+        return sum((base + tap) % self.stencil.lanes != 0 for tap in self.tap_offsets) / len(self.tap_offsets)
+
+    @property
+    def copied(self) -> float:
+        """Vectors that are copied into the scratch in all."""
+        s = self.stencil
+        return 0 if self.mode == "direct" else s.segments * self.tiles * s.channels * self.halo_stride / s.lanes
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the activations."""
+        s, item = self.stencil, 4 if self.finish.real else 1
+        return s.x_size + item * s.y_size * (2 if self.finish.residual else 1)
+
+
+Inner = Callable[[Buffers, Any, Any, Any, Any, "Sums"], None]
+"""Emits a part's product of one tile and chunk: (buffers, source, base, part, chunk, sums)."""
+
+Bring = Callable[[Any, Any], tuple[Any, Any]]
+"""Emits what makes a chunk's inputs of a tile ready: (chunk, x) -> (source, base)."""
+
+
+def build(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
+          prepare: Callable[[Buffers, Tiling], Bring] | None = None) -> Any:
+    """A kernel whose sums wait in so many slots.
+
+    It is (the weight's arrays, those of `Finish`, [keep, fill, border], x, [x_scale, x_zero_point], [residual]) -> y.
+    """
+    s, f = t.stencil, t.finish
+    arguments = {**weights, **f.arguments(s.outputs)}
+    if s.masked:
+        arguments |= mask_arguments(s.vectors * s.lanes)
+    arguments |= {**f.inputs(s.x_size, s.y_size), "y": (s.y_size, f.dtype)}
+    stage = prepare or codes_tile
+    return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, stage), llvm_codes(isa))
+
+
+def mask_arguments(pixels: int) -> dict[str, tuple[int | None, str]]:
+    """What `masks` makes, as arguments of a kernel."""
+    return {"keep": (pixels, "uint8"), "fill": (pixels, "uint8"), "border": (1, "uint8")}
+
+
+def masks(layout: PaddedFlat) -> list[np.ndarray]:
+    """The masks of a clean layout's junk pixels: the bits to keep, what stands for the others, and around them."""
+    position = np.arange(layout.vectors * layout.lanes)
+    row, column = position // layout.row_stride, position % layout.row_stride
+    keep = (column < layout.width) & (row % layout.pitch < layout.height) & (row < layout.rows)
+    return [np.where(keep, 255, 0).astype(np.uint8), np.where(keep, 0, layout.padding).astype(np.uint8),
+            np.array([layout.padding], np.uint8)]
+
+
+def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int,
+          prepare: Callable[[Buffers, Tiling], Bring]) -> None:
+    units = t.stencil.segments * t.tiles * t.parts
+    if isa.threads == 1:
+        _work(b, t, 0, units, (0, 1), inner, slots, prepare)
+        return
+    with T.parallel(0, isa.threads) as thread:
+        low, high = thread * units // isa.threads, (thread + 1) * units // isa.threads
+        _work(b, t, low, high, (thread, isa.threads), inner, slots, prepare)
+
+
+def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], inner: Inner, slots: int,
+          prepare: Callable[[Buffers, Tiling], Bring]) -> None:
+    """Units [low, high) of work; a tile has one for each part of the rows."""
+    s, parts = t.stencil, t.parts
+    if s.masked:
+        _fill_border(b, s, *thread)
+    bring = prepare(b, t)
+    waiting = T.alloc_buffer((slots * t.tile,), "int32") if t.chunks > 1 else None
+    with T.serial(T.floordiv(low, parts), T.floordiv(high + (parts - 1), parts)) as tile:
+        segment = T.floordiv(tile, t.tiles)
+        start = T.Bind(T.min(T.floormod(tile, t.tiles) * t.vectors, s.vectors - t.vectors) * s.lanes)
+        x = T.Bind(s.x_origin + segment * s.x_segment_stride + start)
+        y = T.Bind(s.y_origin + segment * s.y_segment_stride + start)
+        begin = T.Bind(T.max(low - tile * parts, 0))
+        end = T.Bind(T.min(high - tile * parts, parts))
+        with T.serial(0, t.chunks) as chunk:
+            source, base = bring(chunk, x)
+            sums = Sums(b, t, waiting, chunk, y, start)
+            with T.serial(0, end - begin) as unit:
+                inner(b, source, base, T.Bind(begin + unit), chunk, sums)
+
+
+def _fill_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
+    """Write what stands for zero before and behind the pixels of a thread's share of the rows of Y."""
+    with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as row:
+        clear_border(b, s, row)
+
+
+def clear_border(b: Buffers, s: Stencil, row: Any) -> None:
+    """Write what stands for zero before and behind the pixels of a row of Y."""
+    tail = s.y_origin + s.vectors * s.lanes
+    zero = T.Bind(T.Broadcast(b["border"][0], s.lanes))
+    for begin, end in ((0, s.y_origin), (tail, s.y_row_stride)):
+        with T.serial(0, (end - begin) // s.lanes) as vector:
+            store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, zero)
+
+
+def codes_tile(b: Buffers, t: Tiling) -> Bring:
+    """The chunk's codes where they lie, or copied into a scratch."""
+    s = t.stencil
+    scratch = T.alloc_buffer((t.chunk * t.halo_stride,), "uint8") if t.mode == "halo" else None
+
+    def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+        first = T.Bind(T.Cast("int64", x + chunk * (t.chunk * s.x_channel_stride) + min(s.taps)))
+        if scratch is None:
+            return b["x"], first
+        with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
+            for vector in range(t.halo_stride // s.lanes):
+                codes = load(b["x"], first + channel * s.x_channel_stride + vector * s.lanes, s.lanes)
+                store(scratch, channel * t.halo_stride + vector * s.lanes, codes)
+        return scratch, T.int64(0)
+
+    return bring
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Where the integer sums of a tile come from and go to."""
+
+    buffers: Buffers
+    tiling: Tiling
+    waiting: Any
+    chunk: Any
+    y: Any
+    start: Any
+
+    def begin(self, registers: Any, first: int, row: Any, slot: Any) -> None:
+        """Set a row's accumulators, from register `first` on: to what they start from, or to what waits in the slot."""
+        t, lanes = self.tiling, self.tiling.words
+        opening = T.Bind(splat(finish.begin(self.buffers, t.finish, row), lanes))
+
+        def start() -> None:
+            for i in range(FOUR * t.vectors):
+                store(registers, (first + i) * lanes, opening)
+
+        if t.chunks == 1:
+            start()
+            return
+        with T.If(self.chunk == 0):
+            with T.Then():
+                start()
+            with T.Else():
+                for i in range(FOUR * t.vectors):
+                    store(registers, (first + i) * lanes, load(self.waiting, slot * t.tile + i * lanes, lanes))
+
+    def end(self, registers: Any, first: int, row: Any, slot: Any) -> None:
+        """Store a row's results, or its sums in the slot for the next chunk."""
+        t, lanes = self.tiling, self.tiling.words
+        if t.chunks == 1:
+            self._finish(registers, first, row)
+            return
+        with T.If(self.chunk == t.chunks - 1):
+            with T.Then():
+                self._finish(registers, first, row)
+            with T.Else():
+                for i in range(FOUR * t.vectors):
+                    store(self.waiting, slot * t.tile + i * lanes, load(registers, (first + i) * lanes, lanes))
+
+    def _finish(self, registers: Any, first: int, row: Any) -> None:
+        t, s, b = self.tiling, self.tiling.stencil, self.buffers
+        for vector in range(t.vectors):
+            sums = [load(registers, (first + FOUR * vector + i) * t.words, t.words) for i in range(FOUR)]
+            at = self.start + vector * s.lanes
+            mask = (load(b["keep"], at, s.lanes), load(b["fill"], at, s.lanes)) if s.masked else None
+            finish.put(b, t.finish, sums, row, self.y + row * s.y_row_stride + vector * s.lanes, mask)

@@ -1,0 +1,44 @@
+"""A layer with a constant weight as the kernels of a CPU take it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsec.kernels.family import WeightedProduct
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A flat array of activations."""
+
+    size: int
+    dtype: str = "float32"
+
+    def random(self, rng: np.random.Generator) -> np.ndarray:
+        """What a measurement fills it with: floats around zero, or small integers."""
+        if np.dtype(self.dtype).kind == "f":
+            return rng.standard_normal(self.size, np.float32).astype(self.dtype, copy=False)
+        return rng.integers(0, 128, self.size, self.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class CpuProduct(WeightedProduct):
+    """What a kernel's arguments are: the weight's arrays, `constants`, `inputs`, `output`."""
+
+    @property
+    def constants(self) -> tuple[np.ndarray, ...]:
+        """The arrays between the packed weight and the activations."""
+        return (self.bias,)
+
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Buffer, ...]:
+        """The activations that are read: x, then the residual where there is one."""
+
+    @property
+    @abstractmethod
+    def output(self) -> Buffer:
+        """The activations that are written."""

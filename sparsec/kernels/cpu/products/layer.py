@@ -1,0 +1,74 @@
+"""A linear layer or convolution over tiles of pixels or tokens, as the product kernels take it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsec.graph.annotations import Annotation
+from sparsec.graph.layout import PaddedFlat
+from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.emit.epilogue import Epilogue
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The least and the largest value of every channel in samples, (channels,), with zero between them."""
+
+    least: np.ndarray
+    largest: np.ndarray
+
+
+RANGES = Annotation[Ranges]("ranges")
+"""What a layer's input holds in the real inputs that calibrate 8-bit integers."""
+
+
+@dataclass(frozen=True, eq=False)
+class StencilProduct(CpuProduct):
+    """A weight (outputs, channels * taps) with its geometry.
+
+    Attributes:
+        stencil: the geometry.
+        epilogue: what follows.
+        target: layout of the output where it is an image.
+        ranges: of the input, where scales of 8-bit integers are static.
+
+    """
+
+    stencil: Stencil
+    epilogue: Epilogue
+    target: PaddedFlat | None = None
+    ranges: Ranges | None = field(default=None, repr=False)
+
+    @property
+    def constants(self) -> tuple[np.ndarray, ...]:
+        """The bias, and the mask of the pixels where junk between them has to be cleared."""
+        if self.target is None or not self.target.clean:
+            return (self.bias,)
+        return self.bias, pixel_mask(self.target)
+
+    @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        """X, and the residual."""
+        x = Buffer(self.stencil.x_size)
+        return (x, self.output) if self.epilogue.residual else (x,)
+
+    @property
+    def output(self) -> Buffer:
+        """Y."""
+        return Buffer(self.stencil.y_size)
+
+
+def pixel_mask(layout: PaddedFlat) -> np.ndarray:
+    """The integer mask (-1 keeps, 0 clears) of a layout's pixels among its vectors, int32."""
+    position = np.arange(layout.vectors * layout.lanes)
+    row, column = position // layout.row_stride, position % layout.row_stride
+    keep = (column < layout.width) & (row % layout.pitch < layout.height) & (row < layout.rows)
+    return -keep.astype(np.int32)
+
+
+def nonzero_blocks(weight: np.ndarray, block: int) -> int:
+    """Blocks of `block` rows and one column that are not zero."""
+    return int(np.count_nonzero((weight.reshape(-1, block, weight.shape[1]) != 0).any(axis=1)))

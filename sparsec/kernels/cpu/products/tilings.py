@@ -1,0 +1,62 @@
+"""The tilings that product kernels consider for a layer, dense and sparse ones alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.cpu.products.walk import Tiling
+from sparsec.kernels.emit.isa import Isa
+from sparsec.target import Target
+
+DENSE_BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8, 12)
+"""Rows of a dense kernel's register block."""
+L1_SHARES = (0.5, 0.85)
+"""Shares of the L1 cache that a chunk's tile may fill."""
+MAX_VECTORS = 20
+BAND_ROWS = 128  # rows that a band has at least
+
+
+def tile_vectors(stencil: Stencil, multiple: int = 1, threads: int = 1) -> list[int]:
+    """Tile widths that compute few vectors twice, multiples of some number; there may be none but for 1.
+
+    Every thread gets tiles of its own where there are enough vectors: what it reads of the layer before, it wrote.
+    """
+    total = stencil.vectors
+    widths = range(multiple, min(total, MAX_VECTORS) + 1, multiple)
+    enough = [v for v in widths if stencil.segments * -(-total // v) >= threads] or list(widths)
+    if stencil.segments > 1:
+        return [v for v in enough if total % v == 0]
+    return [v for v in enough if -(-total // v) * v <= 1.1 * total] or enough[-1:]
+
+
+def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int) -> Iterator[Tiling]:
+    """The tilings of float32 activations with tiles of so many vectors."""
+    s = layer.stencil
+    width = vectors * s.lanes * 4
+    chunks = {"direct": {s.channels}}
+    if s.x_channel_stride == vectors * s.lanes or len(s.taps) == 1:
+        chunks["direct"] |= {int(share * target.l1_bytes) // width for share in L1_SHARES}
+    if s.x_channel_stride != vectors * s.lanes:
+        halo = Tiling(s, layer.epilogue, "halo", vectors, 1).scratch * 4
+        chunks["im2col"] = {int(share * target.l1_bytes) // (width * len(s.taps)) for share in L1_SHARES}
+        if len(s.taps) > 1 and halo < len(s.taps) * width:
+            chunks["halo"] = {int(share * target.l1_bytes) // halo for share in L1_SHARES}
+    for mode, sizes in chunks.items():
+        for size in {balanced(s.channels, max(1, size)) for size in sizes}:
+            for bands in _bands(layer, target, width):
+                yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads * bands, bands=bands)
+
+
+def _bands(layer: StencilProduct, target: Target, width: int) -> set[int]:
+    """Numbers of bands worth considering: one, and what lets a band's weights and a tile's sums share the L2 cache."""
+    rows = len(layer.weight)
+    held = 6 * layer.nonzeros + rows * width
+    bands = -(-held // (target.l2_bytes * 5 // 8))
+    return {1, min(bands, rows // BAND_ROWS)} if layer.stencil.segments > 1 and rows >= 2 * BAND_ROWS else {1}
+
+
+def balanced(channels: int, chunk: int) -> int:
+    """The chunk, evened out over all channels."""
+    return -(-channels // -(-channels // min(chunk, channels)))

@@ -1,0 +1,282 @@
+"""The walk that every product kernel shares: tiles of pixels, chunks of channels, parts of the rows, and the epilogue.
+
+A kernel computes a tile of `vectors` SIMD vectors of pixels at a time and walks the inputs in chunks of channels
+whose tile fits the L1 cache. Within a chunk the kernel's own inner product runs over row blocks; partial sums wait in
+Y, or in a scratch where tiles or row blocks overlap, until the last chunk, where bias, residual and activation follow.
+Many rows are gone through in bands, each for all tiles, so that a band's weights and sums stay in the L2 cache.
+
+Three ways to reach the inputs (`mode`):
+    direct   offsets point into X itself; the first choice where a tap is contiguous and aligned;
+    halo     the chunk's tile is copied with its halo into a scratch;
+    im2col   every tap of the chunk's tile is copied, so that each load is aligned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.cost.option import Work
+from sparsec.graph.layout import round_up
+from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, kernel, lanes_of, load, splat, store
+
+MODES = ("direct", "halo", "im2col")
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a product is cut into pieces.
+
+    Attributes:
+        stencil: the geometry.
+        epilogue: what follows the product.
+        mode: how the inputs are reached, one of MODES.
+        vectors: SIMD vectors of pixels in a tile.
+        chunk: channels of a K-chunk.
+        parts: equal shares of work that the rows of the weight are dealt into, so that threads can split a tile.
+        bands: cache blocks of rows: bands that the parts are gone through in, each for all tiles, so that a band's
+            weights stay in the L2 cache; parts are a multiple.
+
+    """
+
+    stencil: Stencil
+    epilogue: Epilogue
+    mode: str
+    vectors: int
+    chunk: int
+    parts: int = 1
+    bands: int = 1
+
+    @property
+    def tile(self) -> int:
+        """Floats of a tile's row."""
+        return self.vectors * self.stencil.lanes
+
+    @property
+    def chunks(self) -> int:
+        """K-chunks."""
+        return -(-self.stencil.channels // self.chunk)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of one segment; the last one overlaps its neighbour where they do not come out even."""
+        return -(-self.stencil.vectors // self.vectors)
+
+    @property
+    def halo_stride(self) -> int:
+        """Floats of a channel in the halo scratch."""
+        return round_up(self.tile + self.stencil.reach, self.stencil.lanes)
+
+    @property
+    def scratch(self) -> int:
+        """Floats of the copied tile."""
+        taps = len(self.stencil.taps)
+        return {"direct": 0, "halo": self.chunk * self.halo_stride, "im2col": self.chunk * taps * self.tile}[self.mode]
+
+    @property
+    def channel_step(self) -> int:
+        """Floats from a channel to the next where the product reads them."""
+        s = self.stencil
+        return {"direct": s.x_channel_stride, "halo": self.halo_stride, "im2col": len(s.taps) * self.tile}[self.mode]
+
+    @property
+    def tap_offsets(self) -> tuple[int, ...]:
+        """Floats from a channel's first read position to each tap."""
+        if self.mode == "im2col":
+            return tuple(i * self.tile for i in range(len(self.stencil.taps)))
+        return tuple(tap - min(self.stencil.taps) for tap in self.stencil.taps)
+
+    def unaligned(self) -> float:
+        """Share of the product's loads that cross a cache line, because their tap is no whole vector away."""
+        offsets = [offset + (self.stencil.x_origin + min(self.stencil.taps) if self.mode == "direct" else 0)
+                   for offset in self.tap_offsets]
+        return sum(offset % self.stencil.lanes != 0 for offset in offsets) / len(offsets)
+
+    def traffic(self) -> Work:
+        """What bringing the inputs to the product and its outputs to memory costs."""
+        s = self.stencil
+        memory = 4 * (s.x_size + s.y_size * (2 if self.epilogue.residual else 1))
+        if self.mode == "direct":
+            return Work(0, 0, memory_bytes=memory)
+        reads = s.segments * self.tiles * s.channels
+        rows = {"halo": self.halo_stride / s.lanes, "im2col": len(s.taps) * self.vectors}[self.mode]
+        crossing = sum(tap % s.lanes != 0 for tap in s.taps) / len(s.taps)
+        return Work(0, reads * rows * (2 + crossing), memory_bytes=memory)
+
+
+Inner = Callable[[Buffers, Any, Any, Any, Any, "Finish"], None]
+"""Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish)."""
+LoadTile = Callable[[Any, Any], tuple[Any, Any]]
+"""Emits what makes a chunk's inputs of a tile ready, from (chunk, x): the `source` and `base` of the inner product."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How the inputs of a tile come to the product.
+
+    Attributes:
+        prepare: allocates what it needs for the tiles of one thread.
+        llvm: LLVM IR of the functions that it and the inner product call.
+
+    """
+
+    prepare: Callable[[Buffers, Tiling], LoadTile]
+    llvm: str = ""
+
+
+def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
+                  stage: Stage | None = None) -> Any:
+    """A product kernel: (the weight's arrays, bias, [mask], x, [residual]) -> y; partial sums wait in `slots` rows.
+
+    Without a `stage` the inputs stay float32.
+    """
+    s = t.stencil
+    arguments = {**weights, "bias": (s.outputs, "float32")}
+    if s.masked:
+        arguments["mask"] = (s.vectors * s.lanes, "int32")
+    arguments["x"] = (s.x_size, "float32")
+    if t.epilogue.residual:
+        arguments["residual"] = (s.y_size, "float32")
+    arguments["y"] = (s.y_size, "float32")
+    stage = stage or Stage(float_tile)
+    return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, stage), stage.llvm)
+
+
+def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stage) -> None:
+    units = t.stencil.segments * t.tiles * (t.parts // t.bands)
+    if isa.threads == 1:
+        _work(b, t, 0, units, (0, 1), inner, slots, stage)
+        return
+    with T.parallel(0, isa.threads) as thread:
+        low, high = thread * units // isa.threads, (thread + 1) * units // isa.threads
+        _work(b, t, low, high, (thread, isa.threads), inner, slots, stage)
+
+
+def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], inner: Inner, slots: int,
+          stage: Stage) -> None:
+    """Units [low, high) of work of every band; a tile has one unit for each of the band's parts."""
+    s, parts = t.stencil, t.parts // t.bands
+    if s.masked:
+        clear_border(b, s, *thread)
+    load_tile = stage.prepare(b, t)
+    overlap = slots != s.outputs or s.vectors % t.vectors != 0
+    sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.chunks > 1 else None
+    with (T.serial(0, t.bands) as band,
+          T.serial(T.floordiv(low, parts), T.floordiv(high + (parts - 1), parts)) as tile):
+        segment = T.floordiv(tile, t.tiles)
+        start = T.Bind(T.min(T.floormod(tile, t.tiles) * t.vectors, s.vectors - t.vectors) * s.lanes)
+        x = T.Bind(s.x_origin + segment * s.x_segment_stride + start)
+        y = T.Bind(s.y_origin + segment * s.y_segment_stride + start)
+        begin = T.Bind(T.max(low - tile * parts, 0))
+        end = T.Bind(T.min(high - tile * parts, parts))
+        with T.serial(0, t.chunks) as chunk:
+            source, base = load_tile(chunk, x)
+            finish = Finish(b, t, sums, chunk, y, start)
+            with T.serial(0, end - begin) as unit:
+                inner(b, source, base, T.Bind(band * parts + begin + unit), chunk, finish)
+
+
+def clear_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
+    """Zero what lies before and behind the pixels of every row of Y."""
+    tail = s.y_origin + s.vectors * s.lanes
+    with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as row:
+        for begin, end in ((0, s.y_origin), (tail, s.y_row_stride)):
+            with T.serial(0, (end - begin) // s.lanes) as vector:
+                store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, splat(0.0, s.lanes))
+
+
+def float_tile(b: Buffers, t: Tiling) -> LoadTile:
+    """The chunk's inputs in float32: where they lie in direct mode, else copied into a scratch (see `Stage`)."""
+    s = t.stencil
+    scratch = T.alloc_buffer((max(t.scratch, s.lanes),), "float32")
+
+    def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
+        if t.mode == "direct":
+            return b["x"], T.Bind(T.Cast("int64", x + chunk * (t.chunk * s.x_channel_stride) + min(s.taps)))
+        _copy_tile(b, scratch, t, chunk, x)
+        return scratch, T.int64(0)
+
+    return load_tile
+
+
+def _copy_tile(b: Buffers, scratch: Any, t: Tiling, chunk: Any, x: Any) -> None:
+    """Copy the chunk's inputs for one tile into the scratch."""
+    s = t.stencil
+    with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
+        row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
+        if t.mode == "halo":
+            with T.serial(0, t.halo_stride // s.lanes) as vector:
+                source = load(b["x"], row + min(s.taps) + vector * s.lanes, s.lanes)
+                store(scratch, channel * t.halo_stride + vector * s.lanes, source)
+            return
+        for tap, offset in enumerate(s.taps):
+            for vector in range(t.vectors):
+                source = load(b["x"], row + offset + vector * s.lanes, s.lanes)
+                store(scratch, (channel * len(s.taps) + tap) * t.tile + vector * s.lanes, source)
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Stores a row's tile: as a partial sum, in Y where there are no `sums`, or through the epilogue at the end."""
+
+    buffers: Buffers
+    tiling: Tiling
+    sums: Any
+    chunk: Any
+    y: Any
+    start: Any
+
+    def __call__(self, row: Any, slot: Any, product: Callable[[int], Any]) -> None:
+        """Store the vectors `product(0)`, `product(1)`, … of one row of the tile; partial sums wait in the slot."""
+        chunks = self.tiling.chunks
+        if chunks == 1:
+            self._final(row, product)
+            return
+        waiting = (self.buffers["y"], self._output(row)) if self.sums is None else (self.sums, slot * self.tiling.tile)
+        total = self._added(product, *waiting)
+        with T.If(self.chunk == chunks - 1):
+            with T.Then():
+                self._final(row, total)
+            with T.Else(), T.If(self.chunk == 0):
+                with T.Then():
+                    self._partial(product, *waiting)
+                with T.Else():
+                    self._partial(total, *waiting)
+
+    def _output(self, row: Any) -> Any:
+        """Where the row's tile begins in Y."""
+        return self.y + row * self.tiling.stencil.y_row_stride
+
+    def _added(self, product: Callable[[int], Any], buffer: Any, at: Any) -> Callable[[int], Any]:
+        lanes = self.tiling.stencil.lanes
+        return lambda vector: product(vector) + load(buffer, at + vector * lanes, lanes)
+
+    def _partial(self, product: Callable[[int], Any], buffer: Any, at: Any) -> None:
+        for vector in range(self.tiling.vectors):
+            store(buffer, at + vector * self.tiling.stencil.lanes, product(vector))
+
+    def _final(self, row: Any, product: Callable[[int], Any]) -> None:
+        b, s = self.buffers, self.tiling.stencil
+        for vector in range(self.tiling.vectors):
+            at = self._output(row) + vector * s.lanes
+            mask = load(b["mask"], self.start + vector * s.lanes, s.lanes) if s.masked else None
+            value = product(vector) + splat(b["bias"][row], s.lanes)
+            store(b["y"], at, finish_vector(b, self.tiling.epilogue, value, at, mask))
+
+
+def finish_vector(b: Buffers, e: Epilogue, value: Any, at: Any, mask: Any) -> Any:
+    """The vector to store: residual added, activated, and cleared where the mask is zero."""
+    lanes = lanes_of(value)
+    if e.residual:
+        value = value + load(b["residual"], at, lanes)
+    value = ACTIVATIONS[e.activation](value, lanes, e.alpha, e.beta)
+    if mask is None:
+        return value
+    return T.reinterpret(f"float32x{lanes}", T.bitwise_and(T.reinterpret(f"int32x{lanes}", value), mask))

@@ -1,0 +1,75 @@
+"""A linear layer on few rows of activations, and what the candidates of its kernels have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from sparsec.cost.option import allows
+from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.cpu.rows.matvec import Matvec
+from sparsec.kernels.emit.isa import Isa
+
+MAX_ROWS = 8  # rows of activations that a sparse kernel keeps in flight
+HALF_ERROR = 2.0 ** -8  # of a value over its row's largest: what bf16 loses in rounding
+BYTES = {"f32": 4, "f16": 2}  # of a stored value
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, eq=False)
+class RowProduct(CpuProduct):
+    """A weight (outputs, inputs) times few rows, `shape.batch` of them, in ONNX's own order."""
+
+    shape: Matvec
+
+    @property
+    def inputs(self) -> tuple[Buffer, ...]:
+        """The rows, and the residual."""
+        x = Buffer(self.shape.batch * self.shape.inputs)
+        return (x, self.output) if self.shape.residual else (x,)
+
+    @property
+    def output(self) -> Buffer:
+        """The rows of products."""
+        return Buffer(self.shape.batch * self.shape.outputs)
+
+
+class Coded(Protocol):
+    """Parameters of a kernel whose values have a codec."""
+
+    @property
+    def codec(self) -> str:
+        """A key of `kernels.packing.values.CODECS`."""
+
+
+def codecs(layer: RowProduct, isa: Isa, precision: str) -> list[str]:
+    """How values may be stored: in 16 bits where that is exact, or as precise as the layer has to be."""
+    limit = HALF_ERROR if allows(precision, "bf16") else 0.0
+    return ["f32", "f16"] if isa.lanes >= 8 and layer.once(half_error) <= limit else ["f32"]
+
+
+def half_error(weight: np.ndarray) -> float:
+    """The largest error of a value in 16 bits over the largest magnitude of its row."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        error = np.abs(weight.astype(np.float16).astype(np.float32) - weight)
+    same = np.isnan(weight) | np.isinf(weight)  # which 16 bits have, too
+    largest = np.where(same, 0, np.abs(weight)).max(axis=1, initial=0)
+    return float((np.where(same, 0, error).max(axis=1, initial=0) / np.maximum(largest, _TINY)).max(initial=0))
+
+
+def stored_product(weight: np.ndarray, columns: np.ndarray, params: Coded) -> np.ndarray:
+    """The product (outputs, n) of a weight as it is stored and columns (inputs, n)."""
+    stored = weight.astype(np.float16).astype(np.float32) if params.codec == "f16" else weight
+    return np.asarray(stored @ columns)
+
+
+def too_many_rows(layer: RowProduct) -> str | None:
+    """The reason of kernels that keep the sums of all rows in registers, or None."""
+    return f"it is for up to {MAX_ROWS} rows, here are {layer.shape.batch}" if layer.shape.batch > MAX_ROWS else None
+
+
+def vectors_of(shape: Matvec, isa: Isa) -> int:
+    """Vectors of rows in a block: as many as share an input's broadcast and leave their sums in registers."""
+    return max(1, min(4, -(-shape.outputs // isa.lanes), isa.registers // 2 // shape.batch))

@@ -1,0 +1,17 @@
+"""The kernel families for tensor cores, by name; of options that are predicted to take the same time the first wins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, rest, wgmma
+from sparsec.kernels.cuda.family import GpuFamily
+
+FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
+    mma_sp.FAMILY,
+    wgmma.SPARSE,
+    bitmap.FAMILY,
+    rest.FAMILY,
+    mma_dense.FAMILY,
+    wgmma.DENSE,
+)}

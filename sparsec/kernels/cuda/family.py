@@ -1,0 +1,209 @@
+"""What a kernel family for tensor cores is: the contract of `kernels.family`, told by what differs between families.
+
+A family's file says how its weight is packed and reaches the tensor cores; the skeleton (`pipeline.py`), tiles, shares
+of K, work and arguments are the same for all. Its parameters are the product's, or a subclass with what it counts of
+the weight beside them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from sparsec.cost.option import GpuWork, Option
+from sparsec.errors import FormatError
+from sparsec.kernels.cuda import pipeline
+from sparsec.kernels.cuda import tiles as tilings
+from sparsec.kernels.cuda.arrange import Arranged, arranged
+from sparsec.kernels.cuda.expressions import Kernel
+from sparsec.kernels.cuda.params import HALVES, Gather, MmaParams, Tile, Window, fields_of
+from sparsec.kernels.cuda.params import reject as reject_product
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.family import Family, WeightedProduct, accepts
+from sparsec.kernels.packing.recipe import Recipe, Unstored
+from sparsec.target import Target
+
+P = TypeVar("P", bound=MmaParams)
+Architectures = tuple[str, ...]
+"""What a kernel is compiled for, such as ("sm_80", "sm_90")."""
+Arrays = dict[str, np.ndarray]
+
+SHARES = (1, 2, 4, 8)
+"""How many blocks share the K of a tile."""
+ACTIVATIONS = ("bias", "x", "residual", "partial", "y")
+"""The arguments that are not the weight's."""
+
+
+@dataclass(frozen=True, eq=False)
+class GpuProduct(WeightedProduct):
+    """A layer as a product over rows of features: Y (columns, m) = activation(X (columns, k) W^T + bias + residual).
+
+    Attributes:
+        columns: tokens or pixels.
+        epilogue: what follows.
+        window: how the rows of X are windows of an image, None where they lie one after the other.
+
+    """
+
+    columns: int
+    epilogue: Epilogue
+    window: Window | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
+    """A kernel family for tensor cores; made by `family`.
+
+    Attributes:
+        weight: how the packed weight reaches the tensor cores.
+        unpack: the weight (m, depth) of packed arrays.
+        params: the parameters for an arranged weight (m, depth) and a product.
+        refuses: why no kernel computes a product with its tile, or None.
+        sparse: it multiplies half of the weights, those of a 2:4 matrix.
+        tiles: those to choose from, for 2-byte elements.
+        only: the architecture that its kernels are for alone, such as sm_90a; empty: all.
+
+    """
+
+    weight: Callable[[P], pipeline.Weight]
+    unpack: Callable[[Arrays, P], np.ndarray]
+    params: Callable[[np.ndarray, MmaParams], P]
+    refuses: Callable[[MmaParams], str | None]
+    sparse: bool
+    tiles: Sequence[Tile]
+    only: str
+
+    def arguments(self, p: P) -> pipeline.Arguments:
+        """The kernel's buffers in order, inputs first."""
+        return pipeline.arguments(p, self.weight(p).arguments)
+
+    def shared_bytes(self, p: P) -> int:
+        """Bytes of shared memory that a block takes."""
+        return pipeline.shared_bytes(p, self.weight(p).stage_bytes)
+
+
+def as_it_is(_weight: np.ndarray, product: MmaParams) -> MmaParams:
+    """The `params` of a family that counts nothing of the weight."""
+    return product
+
+
+def every(_product: MmaParams) -> str | None:
+    """The `refuses` of a family that computes all products."""
+    return None
+
+
+def no_more(_p: MmaParams, work: GpuWork) -> GpuWork:
+    """The `more` of a family whose products are all that it does."""
+    return work
+
+
+def half_product(weight: np.ndarray, activations: np.ndarray, p: MmaParams) -> np.ndarray:
+    """The `reference`: operands rounded to the tensor cores' type, sums in float32."""
+    dtype = np.dtype(p.dtype)
+    product: np.ndarray = weight.astype(dtype).astype(np.float32) @ activations.astype(dtype).astype(np.float32)
+    return product
+
+
+def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipeline.Weight],
+           pack: Callable[[np.ndarray, P], Arrays], unpack: Callable[[Arrays, P], np.ndarray],
+           params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None] = every,
+           more: Callable[[P, GpuWork], GpuWork] = no_more, sparse: bool = False,
+           tiles: Sequence[Tile] = tilings.TILES, only: str = "",
+           reject: Callable[[GpuProduct, Architectures], str | None] = accepts) -> GpuFamily[P]:
+    """A family, by what tells it from others.
+
+    Args:
+        name: as of `Family`.
+        formats: as of `Family`, each with an `arrange.Arrangement` unless it takes any weight as it is.
+        weight: as of `GpuFamily`.
+        pack: the kernel's arrays for an arranged weight (m, depth) of the product's type.
+        unpack: as of `GpuFamily`.
+        params: as of `GpuFamily`.
+        refuses: what it refuses beside `params.reject`.
+        more: what a run does, from what its copies and products do.
+        sparse: as of `GpuFamily`.
+        tiles: as of `GpuFamily`.
+        only: as of `GpuFamily`.
+        reject: why it is no candidate for a layer, beside its tiles and architectures.
+
+    """
+    def refused(product: MmaParams) -> str | None:
+        return reject_product(product) or refuses(product)
+
+    def build(p: P, _archs: Architectures = ()) -> Kernel:
+        if reason := refused(p):
+            raise FormatError(f"no {name} kernel for {p}: {reason}")
+        kernel = pipeline.build(p, weight(p))
+        return kernel.with_attr(pipeline.ARCHITECTURE, only) if only else kernel
+
+    def candidates(layer: GpuProduct, _target: Target, archs: Architectures, precision: str) -> Iterator[Option]:
+        for form in formats:
+            found = arranged(layer, form)
+            if isinstance(found, Arranged):
+                for p in _tiled(made, layer, found, archs, HALVES[precision]):
+                    yield _option(made, form, found, p, more)
+
+    def recipe(p: P) -> Recipe:
+        return Unstored(lambda matrix: pack(matrix, p))
+
+    made = GpuFamily(name, GpuProduct, formats, "", candidates, recipe, build, half_product,
+                     partial(_reject, only, reject), weight=weight, unpack=unpack, params=params,
+                     refuses=refused, sparse=sparse, tiles=tiles, only=only)
+    return made
+
+
+def _reject(only: str, reject: Callable[[GpuProduct, Architectures], str | None], layer: GpuProduct,
+            archs: Architectures) -> str | None:
+    """Why a family is no candidate: it is for another architecture than all that the kernel is for, or its reasons."""
+    base = only.removesuffix("a")
+    if only and archs != (base,):
+        return (f"only {only} has warp groups, and a kernel is for {' and '.join(archs)}; "
+                f"compile with --target cuda-{base.replace('_', '')}")
+    return reject(layer, archs)
+
+
+def _tiled(made: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Architectures, half: str) -> Iterator[P]:
+    """The parameters with every tile and split of K that all architectures can run."""
+    m, depth = found.weight.shape
+    gather = None if found.gather is None else Gather(depth, found.run)
+    counted: dict[tuple[int, int], P] = {}  # how the weight falls into stages
+    for tile, shares in itertools.product(tilings.candidates(layer.columns, 2, made.tiles), SHARES):
+        product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, layer.epilogue, gather=gather,
+                            window=layer.window, split_k=shares)
+        if made.refuses(product) is not None:
+            continue
+        stage = tile.rows, tile.depth
+        if stage not in counted:
+            counted[stage] = made.params(found.weight, product)
+        p = replace(counted[stage], **fields_of(product))
+        if all(tilings.reject(made.shared_bytes(p), arch) is None for arch in archs):
+            yield p
+
+
+def _option(made: GpuFamily[P], form: str, found: Arranged, p: P, more: Callable[[P, GpuWork], GpuWork]) -> Option:
+    sizes = {name: length * np.dtype(dtype).itemsize for name, (length, dtype) in made.arguments(p).items()}
+    nbytes = sum(size for name, size in sizes.items() if name not in ACTIVATIONS)
+    tile = p.tile
+    detail = f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}"
+    detail += (f" split={p.split_k}" if p.split_k > 1 else "") + (f" rest={found.rest:.2%}" if found.rest else "")
+    return Option(form, made.name, detail, p, nbytes, more(p, _work(made, p, sizes, nbytes)))
+
+
+def _work(made: GpuFamily[P], p: P, sizes: Mapping[str, int], weight_bytes: int) -> GpuWork:
+    """What the copies and products of a run with these arguments do."""
+    tile, weight = p.tile, made.weight(p)
+    copied = tile.columns * tile.depth * p.itemsize
+    stored = weight_bytes / (p.row_blocks * 16 * p.depth)  # bytes a weight
+    return GpuWork(
+        nbytes=sum(sizes.values()) + sizes.get("partial", 0),  # partial sums are written and read
+        blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=made.shared_bytes(p),
+        stages=p.share_tiles, stages_in_flight=min(p.share_tiles, tile.stages - 1 - weight.in_flight),
+        stage_fmas=tile.rows * tile.columns * tile.depth,
+        stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
+        sparse=made.sparse, warp_groups=made.only != "", launches=1 if p.split_k == 1 else 2)

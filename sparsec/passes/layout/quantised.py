@@ -1,0 +1,113 @@
+"""Which operators on codes of quantised tensors speak the layouts of images and tokens.
+
+What has no kernel on codes stays row-major, where its lowering writes it out in ONNX's operators.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from sparsec.graph.codes import CODE_TYPES, FEW_ROWS, weight_fits
+from sparsec.graph.nodes import operand
+from sparsec.graph.operators import products
+from sparsec.passes.layout.roles import (
+    KINDS,
+    Kind,
+    Role,
+    Seed,
+    given,
+    is_static,
+    shape_of,
+    tokens_of,
+)
+
+
+def _is_real(node: ir.Node) -> bool:
+    return node.attributes.get_string("y_type", "uint8") == "float32"
+
+
+def _dynamic(node: ir.Node) -> bool:
+    return bool(given(node, products.X_SCALE, products.X_ZERO_POINT))
+
+
+def _conv(node: ir.Node, _kinds: KINDS, _lanes: int) -> Role | None:
+    x = operand(node, 0)
+    residual = given(node, products.RESIDUAL)
+    plain = not is_static(x) or _is_real(node) or _dynamic(node) or not weight_fits(node)
+    if plain or any(shape_of(node.inputs[i]) != shape_of(node.outputs[0]) for i in residual):
+        return None
+    group, outputs = node.attributes.get_int("group", 1), shape_of(node.inputs[1])[0]
+    if group == outputs > 1 and shape_of(x)[1] != outputs:
+        return None
+    return Role(Kind.IMAGE, (0, *residual))
+
+
+def _linear(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    x = operand(node, 0)
+    residual = given(node, products.RESIDUAL)
+    if tokens_of(shape_of(x)) <= FEW_ROWS or kinds.get(x) is Kind.IMAGE or not weight_fits(node):
+        return None
+    if any(shape_of(node.inputs[i]) != shape_of(node.outputs[0]) for i in residual):
+        return None
+    return Role(Kind.TOKENS, (0, *residual))
+
+
+def _binary(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    kind = kinds.get(operand(node, 0)) or kinds.get(operand(node, 1))
+    alike = shape_of(node.inputs[0]) == shape_of(node.inputs[1])
+    computed = all(value is not None and value.const_value is None for value in node.inputs)
+    return Role(kind, (0, 1)) if kind is not None and alike and computed else None
+
+
+def _pool(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    x = operand(node, 0)
+    codes = node.outputs[0].dtype in CODE_TYPES and len(node.outputs) == 1
+    fine = codes and len(shape_of(x)) == 4 and kinds.get(x) is Kind.IMAGE
+    return Role(Kind.IMAGE, (0,)) if fine else None
+
+
+def _average(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    """The mean of whole images, whose codes or numbers leave row-major."""
+    x = operand(node, 0)
+    whole = tuple(node.attributes.get_ints("kernel_shape", ())) == shape_of(x)[2:]
+    padded = any(node.attributes.get_ints("pads", (0,)))
+    return Role(Kind.IMAGE, (0,), output=False) if kinds.get(x) is Kind.IMAGE and whole and not padded else None
+
+
+def _concat(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    rank = len(shape_of(node.outputs[0]))
+    images = any(kinds.get(value) is Kind.IMAGE for value in node.inputs if value is not None)
+    fine = images and node.outputs[0].dtype in CODE_TYPES and node.attributes.get_int("axis") in (1, 1 - rank)
+    return Role(Kind.IMAGE, tuple(range(len(node.inputs)))) if fine else None
+
+
+def _lookup(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    kind = kinds.get(operand(node, 0))
+    return Role(kind, (0,)) if kind is not None and node.outputs[0].dtype in CODE_TYPES else None
+
+
+def _quantise(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    """Tokens to codes and back, with one scale that is constant."""
+    x = operand(node, 0)
+    types = (x.dtype, node.outputs[0].dtype)
+    fine = all(each in (ir.DataType.FLOAT, *CODE_TYPES) for each in types)
+    scalar = all(value is None or (value.const_value is not None and not any(d != 1 for d in shape_of(value)))
+                 for value in node.inputs[1:])
+    return Role(Kind.TOKENS, (0,)) if kinds.get(x) is Kind.TOKENS and fine and scalar else None
+
+
+def _quantise_dynamically(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    return Role(Kind.TOKENS, (0,)) if kinds.get(operand(node, 0)) is Kind.TOKENS else None
+
+
+SEEDS: dict[str, Seed] = {
+    "QuantizeLinear": _quantise,
+    "DequantizeLinear": _quantise,
+    "DynamicQuantizeLinear": _quantise_dynamically,
+    "sparsec::QConv": _conv,
+    "sparsec::QMatMul": _linear,
+    "sparsec::QBinary": _binary,
+    "sparsec::QAveragePool": _average,
+    "sparsec::Lookup": _lookup,
+}
+JOINERS: dict[str, Seed] = {"MaxPool": _pool, "Concat": _concat}

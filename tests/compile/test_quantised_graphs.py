@@ -1,0 +1,53 @@
+"""Random quantised graphs: what the passes make of them computes the file's codes, at most one step apart."""
+
+import numpy as np
+import pytest
+
+import sparsec
+from sparsec.compiler.pipeline import run_passes
+from sparsec.graph.compare import run_onnxruntime
+from sparsec.graph.evaluate import evaluate
+from sparsec.graph.reader import load
+from sparsec.graph.steps import compare_steps
+from sparsec.passes.context import Context
+from sparsec.target import resolve
+from tests.support.quantised import FORMS, network
+
+STEP = 1
+"""Codes that two evaluations may differ by at an output, where steps of the layers before add up."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("seed", range(12))
+def test_every_tensor_of_codes_is_the_files(seed, form):
+    proto, feeds = network(seed, form)
+    graph = load(proto)
+    run_passes(graph, Context(resolve("cpu-generic"), strict_ieee=True))
+    operators = {node.op_type for node in graph.graph}
+    assert not operators & {"Conv", "MatMul", "Sigmoid", "Add", "Mul", "QLinearConv"}
+    steps = compare_steps(proto, graph, feeds)
+    assert steps.tensors
+    assert steps.further == {}
+    assert steps.one_step <= 0.01 * steps.codes
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("seed", range(12, 20))
+def test_stripping_changes_no_code(seed, form):
+    proto, feeds = network(seed, form)
+    plain, stripped = load(proto), load(proto)
+    run_passes(plain, Context(resolve("cpu-generic"), strict_ieee=True))
+    run_passes(stripped, Context(resolve("cpu-generic")))
+    for a, b in zip(evaluate(plain, feeds), evaluate(stripped, feeds), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("target", ["cpu", "cpu-generic"])
+def test_compiled_graphs_compute_the_files_codes(target, form):
+    proto, feeds = network(3, form)
+    artifact = sparsec.compile(proto, target, tune="off")
+    actual = sparsec.InferenceSession(artifact).run(None, feeds)
+    expected = run_onnxruntime(proto, feeds)
+    assert np.abs(actual[1].astype(int) - expected[1].astype(int)).max() <= STEP
+    assert artifact.report["verification"]["steps"]["tensors"]
