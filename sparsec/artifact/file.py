@@ -188,7 +188,7 @@ class Artifact:
         """
         here, tvm = sysconfig.get_platform(), importlib.metadata.version("apache-tvm")
         if not self.library and self.manifest.entry != STAGES:
-            raise ArtifactError(f"the artifact was compiled for '{self.manifest.target}', which is no processor; "
+            raise ArtifactError(f"the artifact was compiled for '{self.manifest.target}', which is not a processor; "
                                 "`sparsec simulate` runs it")
         if self.manifest.platform != here:
             raise ArtifactError(f"the artifact was compiled for {self.manifest.platform} and this is {here}; "

@@ -154,7 +154,7 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001 - a conditio
 
 
 def _check_texts(manifest: Manifest) -> None:
-    """Raises ValueError where a name is none that sparsec writes."""
+    """Raises ValueError where a name is not one that sparsec writes."""
     for name, pattern in _TEXTS.items():
         text = getattr(manifest, name)
         require(bool(re.fullmatch(pattern, text, re.ASCII)), f"{name} is {text[:64]!r}")
@@ -167,10 +167,10 @@ def _check_texts(manifest: Manifest) -> None:
 
 
 def _check_tensor(spec: TensorSpec, parts: int, least: int) -> None:
-    """Raises ValueError where an input or output is no array of numbers, or does not divide into the parts."""
-    require(spec.dtype in _DTYPES, f"'{spec.name}' is of no type that sparsec knows")
+    """Raises ValueError where an input or output is not an array of numbers, or does not divide into the parts."""
+    require(spec.dtype in _DTYPES, f"'{spec.name}' has an unknown element type")
     nbytes = math.prod(spec.shape) * element_type(spec.dtype).itemsize
-    require(min(spec.shape, default=0) >= least and nbytes < _LARGEST_TENSOR, f"'{spec.name}' has no shape of an array")
+    require(min(spec.shape, default=0) >= least and nbytes < _LARGEST_TENSOR, f"'{spec.name}' has an impossible shape")
     require(parts == 1 or (parts > 1 and len(spec.shape) > 0 and spec.shape[0] % parts == 0),
             f"the rows of '{spec.name}' do not divide into {parts} parts")
 

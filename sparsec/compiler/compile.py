@@ -143,7 +143,7 @@ def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...]]:
 def _basis(model: reader.Source, options: CompileOptions, graph: ir.Model, job: Job,
            passes: Sequence[Report]) -> Basis:
     """What the outputs are judged by."""
-    widened = any(each.name == "widen" and each.modified for each in passes)
+    widened = any(each.widened for each in passes)
     return basis_of(model, graph, fixed(options.shapes or {}), job.target,
                     widened=widened)
 
