@@ -3,8 +3,28 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """A text on one line, without what terminals take for commands: names come from files, and may hold anything."""
+    return text if text.isprintable() else "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 class SparsecError(Exception):
     """Base of every error that sparsec raises on purpose; the command line prints it in one line and exits with 1."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+class InternalError(SparsecError):
+    """A defect of sparsec, not of the model; names the node, the stage and the versions. The command line exits with 3.
+
+    Attributes:
+        node: the graph of one node that shows it, a serialised ONNX model without the model's weights; empty if none.
+
+    """
+
+    node: bytes = b""
 
 
 class UsageError(SparsecError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sparsec import files
 from sparsec.backends.base import GOALS
 from sparsec.cli import options, tables
 from sparsec.cli.flags import Flag, described, taking
@@ -75,7 +76,6 @@ def command(
 ) -> None:
     """Compile a model and check its outputs against onnxruntime's."""
     from sparsec.artifact import signing
-    from sparsec.machine.files import write_atomic
     from sparsec.report.describe import describe_artifact
 
     output = output or Path(model.with_suffix(".sparsec").name)
@@ -87,7 +87,7 @@ def command(
     artifact = pack(model, chosen) if portable else compile_with_progress(model, chosen)
     artifact.save(output)
     if sign:
-        write_atomic(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
+        files.write(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), describe(model).nbytes)

@@ -4,22 +4,74 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Required, TypedDict
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.analysis.liveness.node import holder
 from sparsec.artifact.file import Artifact
 from sparsec.backends.program import TensorSpec
+from sparsec.errors import ArtifactError
+from sparsec.graph.quantized import dequantized
 from sparsec.graph.sparse import SPARSE_KEY
+from sparsec.passes import quantized
+
+
+class _Layer(TypedDict, total=False):
+    """The row of a layer in a report, as far as it is printed."""
+
+    layer: Required[str]
+    format: Required[str]
+    kernel: str
+    shape: list[int]
+    weights: int
+    nonzeros: int
+    bytes: int
+    predicted_us: float
+    measured_us: float | None
+    error: float | None
+    projection_error: float | None
+
+
+class _Verification(TypedDict, total=False):
+    """The comparison of the outputs, as far as it is printed."""
+
+    skipped: str
+    reference: str
+    tolerance: float | None
+    relative_error: dict[str, float]
+    same_class: dict[str, float]
+
+
+class _Report(TypedDict, total=False):
+    """A report, as far as it is printed."""
+
+    layers: Required[list[_Layer]]
+    outside: list[dict[str, Any]]
+    batch: dict[str, Any] | None
+    strip: dict[str, Any] | None
+    verification: _Verification | None
+
+
+def _check(report: Mapping[str, Any]) -> None:
+    """Raises ArtifactError unless a report has the types of what is printed of it."""
+    try:
+        msgspec.convert(report, _Report)
+    except msgspec.ValidationError as error:
+        raise ArtifactError(f"the artifact's report contradicts itself ({error}); compile the model again") from error
 
 
 def describe_model(model: ir.Model) -> dict[str, Any]:
     """Signature, operators and weights of a model as `graph.reader.load` returns it.
 
-    A layer is a node with a constant operand of rank 2 or more.
+    A layer is a node with a constant operand of rank 2 or more. Constant codes belong to the layer that reads what they
+    stand for; what equals their zero point is zero.
     """
-    layers = [layer for node in model.graph for layer in _layers(node)]
+    read = model.clone()
+    quantized.read_foreign(read)
+    layers = [layer for node in read.graph for layer in _layers(node)]
     return {
         "opset": model.graph.opset_imports.get(""),
         "inputs": [_signature(value) for value in model.graph.inputs],
@@ -31,9 +83,17 @@ def describe_model(model: ir.Model) -> dict[str, Any]:
 
 
 def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
-    """Signature, needs, plan and verification of an artifact whose file has `size` bytes."""
+    """Signature, needs, plan and verification of an artifact whose file has `size` bytes.
+
+    Raises:
+        ArtifactError: its report is none.
+
+    """
     manifest = artifact.manifest
+    for bucket in artifact.buckets:
+        _check(bucket.report)
     return {
+        **artifact.report,  # first, so that nothing in it stands for what the manifest says
         "target": manifest.target,
         "threads": manifest.threads,
         "sparsec": manifest.sparsec,
@@ -49,7 +109,6 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
         "weights_bytes": len(artifact.weights),
         "formats": by_format(artifact.report["layers"]),
         "totals": _totals(artifact.report["layers"]),
-        **artifact.report,
         "buckets": [_bucket(bucket) for bucket in artifact.buckets] if artifact.others else [],
     }
 
@@ -79,13 +138,16 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
     """One entry for every constant operand of rank 2 or more."""
     entries = []
     for value in node.inputs:
-        tensor = None if value is None else value.const_value
-        if value is None or tensor is None or len(tensor.shape) < 2:
+        codes = dequantized(value)
+        stored = value if value is None or codes is None else holder(value)
+        tensor = None if stored is None else stored.const_value
+        if value is None or tensor is None or len(tensor.shape) < 2 or node.op_type == "DequantizeLinear":
             continue
+        numbers = tensor.numpy() if codes is None else codes.values()
         entries.append({
             "layer": node.name or node.outputs[0].name, "operator": _operator(node), "weight": value.name,
             "shape": [int(dim) for dim in tensor.shape.numpy()], "dtype": tensor.dtype.numpy().name,
-            "weights": tensor.size, "nonzeros": int(np.count_nonzero(tensor.numpy())), "bytes": tensor.nbytes,
+            "weights": tensor.size, "nonzeros": int(np.count_nonzero(numbers)), "bytes": tensor.nbytes,
             "sparse_initializer": value.metadata_props.get(SPARSE_KEY),
         })
     return entries

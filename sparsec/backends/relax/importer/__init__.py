@@ -16,6 +16,7 @@ from sparsec.backends.relax.importer import (
     padding,
     pooling,
     products,
+    quantization,
     recurrent,
     reductions,
     resizing,
@@ -33,8 +34,8 @@ from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.shapes import static_shape
 
 LONGEST_REASON = 200  # characters of what TVM says
-FAMILIES = (activations, control, elementwise, indexing, normalization, padding, pooling, products, recurrent,
-            reductions, resizing, selecting, shaping, signals, vision)
+FAMILIES = (activations, control, elementwise, indexing, normalization, padding, pooling, products, quantization,
+            recurrent, reductions, resizing, selecting, shaping, signals, vision)
 OPERATORS: dict[str, Operator] = {name: operator for family in FAMILIES for name, operator in family.OPERATORS.items()}
 
 
@@ -83,5 +84,8 @@ def _express(context: LoweringContext, node: ir.Node) -> bool:
     if len(results) < len([value for value in node.outputs if value.name]):
         raise UnsupportedOperatorError(f"only its first {len(results)} output(s) are implemented")
     for value, result in zip(node.outputs, results, strict=False):
+        if 0 in (static_shape(value) or ()):
+            context.know(value, np.empty(context.shape(value), context.dtype(value)))
+            continue
         bind_typed(context, value, context.bb.normalize(result))
     return True
