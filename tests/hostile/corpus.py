@@ -245,7 +245,7 @@ ARTIFACTS |= {
     "a report larger than any": (with_member("report.json", json.dumps(random.Random(0).choices(
         ("a", "bb", "ccc", "d"), k=1_700_000)).encode()), "manifest and report take over"),
     "a report that is null": (sealed({**members(small_artifact()), "report.json": b"null", "manifest.json": rehashed(
-        "report.json", b"null")}), "its report is no object"),
+        "report.json", b"null")}), "its report is not a JSON object"),
     "a target that rewrites the screen": (lying(target=ANSI), "which this version of sparsec does not know"),
     "a platform that rewrites the screen": (lying(platform=ANSI), "platform is"),
     "a version of two lines": (lying(tvm="0.27\nsigned"), "tvm is"),
