@@ -258,8 +258,8 @@ def _unpack(name: str, data: bytes) -> dict[str, bytes]:
                 raise ArtifactError(damaged)
             files.check_members(archive, files.LARGEST_RATIO * len(data))
             if sum(m.file_size for m in members if m.filename.endswith(".json")) > max(_JSON_BYTES, 2 * len(data)):
-                raise ArtifactError(f"{name}: its manifest and report take over {_JSON_BYTES} bytes; it is not one that "
-                                    "sparsec wrote")
+                raise ArtifactError(f"{name}: its manifest and report take over {_JSON_BYTES} bytes, more than "
+                                    "sparsec writes; compile the model again")
             return {m.filename: archive.read(m) for m in members}
     except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, OSError, EOFError) as error:
         raise ArtifactError(damaged) from error
