@@ -31,12 +31,16 @@ def command(
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     merge_duplicates: Annotated[bool, typer.Option(
         "--merge-duplicates", help="Also merge units with equal incoming weights.")] = False,
+    sparse_tensors: Annotated[bool, typer.Option(
+        "--sparse-tensors", help="Write weights as sparse tensors where that is smaller; a model that has such "
+                                 "keeps them.")] = False,
     verify: Annotated[bool, typer.Option(help="Compare the outputs with those of the model given.")] = True,
     json: options.JsonFile = None,
 ) -> None:
     """Remove what pruning has made inactive: units, channels, filters and heads that no output depends on."""
     from sparsec.graph.interface import restore
     from sparsec.graph.reader import load
+    from sparsec.graph.sparse import SPARSE_KEY
     from sparsec.graph.writer import save
     from sparsec.passes.quantized import read_foreign
     from sparsec.passes.strip import as_dict, strip
@@ -45,11 +49,12 @@ def command(
     output = output or Path(f"{model.stem}-stripped.onnx")
     with Console(stderr=True).status("stripping"):
         graph = load(model, shapes=bound, symbolic=True)
+        sparse_tensors |= any(SPARSE_KEY in value.metadata_props for value in graph.graph.initializers.values())
         read_foreign(graph)
         report = strip(graph, merge=merge_duplicates)
         restore(graph)
         error = _verified(model, graph) if verify else None
-    save(graph, output)
+    save(graph, output, sparse=sparse_tensors)
     options.write_json(json, {**as_dict(report), "relative_error": error})
     print_report(report)
     verdict = "not verified" if error is None else f"outputs match: largest relative error {error:.1e}"
