@@ -12,6 +12,7 @@ from sparsec.artifact.manifest import PACKED
 from sparsec.errors import ArtifactError, FormatError, ToolchainError, UsageError
 from sparsec.formats import CODECS, DeltaPadded
 from tests.support.cli import sparsec, write_model
+from tests.support.quantised import network
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,14 @@ def test_stored_weights_become_the_very_arrays_that_were_compiled(model, optimiz
 def test_every_codec_compiles_and_reports_its_error(model, codec):
     verification = compiled(model, optimize="size", codec=codec).report["verification"]
     assert max(verification["relative_error"].values()) < (1e-4 if codec == "f32" else 0.7)
+
+
+def test_lossy_codecs_leave_codes_alone():
+    exact, lossy = (compiled(network(0, "qdq")[0], optimize="size", codec=codec, verify=False).constants()
+                    for codec in ("f32", "int8"))
+    assert exact
+    for ours, theirs in zip(lossy, exact, strict=True):
+        assert np.array_equal(ours, theirs)
 
 
 def test_half_precision_values_run_as_such(model):
