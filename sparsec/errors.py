@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """A text on one line, without what terminals take for commands: names come from files, and may hold anything."""
+    return text if text.isprintable() else "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
 class SparsecError(Exception):
     """Base of every error that sparsec raises on purpose; the command line prints it in one line and exits with 1."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UsageError(SparsecError):

@@ -135,6 +135,15 @@ def resolve(name: str | Target) -> Target:
     return _FIXED[name]
 
 
+def is_target(name: str) -> bool:
+    """Whether there is a target of that name."""
+    try:
+        resolve(name)
+    except UsageError:
+        return False
+    return True
+
+
 def kind_of(name: str) -> str:
     """The kind of the target of a name: what it begins with."""
     return name.partition("-")[0]

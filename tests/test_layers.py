@@ -8,9 +8,10 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent / "sparsec"
-BASE = {"errors", "target"}
+BASE = {"errors", "files", "target"}
 LAYERS = {
     "errors": set(),
+    "files": set(),
     "target": {"errors"},
     "graph": BASE,
     "formats": BASE,

@@ -17,17 +17,17 @@ import sysconfig
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
+from sparsec import files
 from sparsec.artifact import signing
 from sparsec.artifact.manifest import DECODERS, PACKED, Constant, Manifest, check, read, require
-from sparsec.artifact.stored import StoredWeight, encode, restore, store
+from sparsec.artifact.stored import StoredWeight, encode, is_affordable, restore, store
 from sparsec.backends.program import Program
-from sparsec.errors import ArtifactError, FormatError, SignatureError
-from sparsec.machine.files import write_atomic
+from sparsec.errors import ArtifactError, FormatError, SignatureError, UsageError
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import Target, machine_features
 
@@ -40,7 +40,7 @@ MOST_BUCKETS = 64
 
 MAGIC = b"PK"  # of zip files
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
-_LARGEST_RATIO = 64
+_JSON_BYTES = 8 << 20  # of text, whose objects take up to 24 times as much memory
 _ISA_PREFIXES = ("sse4", "avx", "fma", "f16c", "amx", "abm", "adx", "bmi", "gfni", "movbe")
 
 
@@ -118,7 +118,7 @@ class Artifact:
             return [_checked(packed[number], c) if c.encoding == PACKED
                     else DECODERS[c.encoding](data[c.offset:c.offset + c.nbytes], c)
                     for number, c in enumerate(self.manifest.constants)]
-        except (FormatError, KeyError, TypeError, ValueError, IndexError) as error:
+        except (FormatError, LookupError, TypeError, ValueError, ArithmeticError, StopIteration, MemoryError) as error:
             raise ArtifactError(f"a stored weight contradicts itself ({error}); compile the model again") from error
 
     def to_bytes(self) -> bytes:
@@ -147,7 +147,7 @@ class Artifact:
 
         """
         try:
-            write_atomic(path, self.to_bytes())
+            files.write(path, self.to_bytes())
         except OSError as error:
             raise ArtifactError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
 
@@ -165,16 +165,19 @@ class Artifact:
             SignatureError: the required signature is missing or wrong; nothing was unpacked.
 
         """
+        if not isinstance(source, str | os.PathLike | bytes):
+            raise UsageError(f"artifact is of type {type(source).__name__}; give an Artifact, its file's path or its "
+                             "bytes")
         name = "the artifact" if isinstance(source, bytes) else os.fspath(source)
         try:
-            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            data = source if isinstance(source, bytes) else files.read_regular(source)
         except OSError as error:
             raise ArtifactError(f"cannot read {name}: {error.strerror}") from error
         if require_signature is not None:
             if isinstance(source, bytes):
                 raise SignatureError("a signature lies beside a file; load the artifact by its path to check one")
             signing.check(data, source, require_signature)
-        return _parse(name, _unpack(name, data))
+        return _parse(name, _unpack(name, data), files.budget(len(data)))
 
     def check_machine(self) -> None:
         """Check that this machine and its TVM runtime can execute the program.
@@ -185,7 +188,7 @@ class Artifact:
         """
         here, tvm = sysconfig.get_platform(), importlib.metadata.version("apache-tvm")
         if not self.library:
-            raise ArtifactError(f"the artifact was compiled for '{self.manifest.target}', which is no processor; "
+            raise ArtifactError(f"the artifact was compiled for '{self.manifest.target}', which is not a processor; "
                                 "`sparsec simulate` runs it")
         if self.manifest.platform != here:
             raise ArtifactError(f"the artifact was compiled for {self.manifest.platform} and this is {here}; "
@@ -223,7 +226,9 @@ def _lay_out(program: Program, codec: str) -> tuple[bytes, tuple[Constant, ...],
     packed: set[int] = set()
     for each in program.packed:
         encoded = encode(each, codec)
-        if encoded.nbytes < sum(program.constants[number].nbytes for number in each.constants):
+        smaller = encoded.nbytes < sum(program.constants[number].nbytes for number in each.constants)
+        elements = max(each.weight.size, each.recipe.elements(*each.weight.shape))
+        if smaller and is_affordable(elements, files.budget(encoded.nbytes)):
             stored.append(store(each, encoded, append))
             packed.update(each.constants)
     constants = [Constant(array.dtype.name, array.shape, 0, 0, PACKED) if number in packed
@@ -232,10 +237,9 @@ def _lay_out(program: Program, codec: str) -> tuple[bytes, tuple[Constant, ...],
     return bytes(weights), tuple(constants), tuple(stored)
 
 
-def is_artifact(path: Path) -> bool:
+def is_artifact(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as an artifact does; raises OSError where it cannot be read."""
-    with path.open("rb") as opened:
-        return opened.read(len(MAGIC)) == MAGIC
+    return files.read_regular(path, len(MAGIC)) == MAGIC
 
 
 def _unpack(name: str, data: bytes) -> dict[str, bytes]:
@@ -252,8 +256,10 @@ def _unpack(name: str, data: bytes) -> dict[str, bytes]:
             buckets = (len(members) - 1) // (len(MEMBERS) - 1)
             if buckets > MOST_BUCKETS or [m.filename for m in members] != _names(buckets):
                 raise ArtifactError(damaged)
-            if sum(m.file_size for m in members) > _LARGEST_RATIO * len(data):
-                raise ArtifactError(damaged)
+            files.check_members(archive, files.LARGEST_RATIO * len(data))
+            if sum(m.file_size for m in members if m.filename.endswith(".json")) > max(_JSON_BYTES, 2 * len(data)):
+                raise ArtifactError(f"{name}: its manifest and report take over {_JSON_BYTES} bytes; it is none that "
+                                    "sparsec wrote")
             return {m.filename: archive.read(m) for m in members}
     except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, OSError, EOFError) as error:
         raise ArtifactError(damaged) from error
@@ -278,14 +284,15 @@ def _members(artifact: Artifact) -> dict[str, bytes]:
     return {**contents, "manifest.json": _json_bytes({**asdict(artifact.manifest), "sha256": hashes})}
 
 
-def _parse(name: str, contents: dict[str, bytes]) -> Artifact:
+def _parse(name: str, contents: dict[str, bytes], most: int) -> Artifact:
     """The artifact of an unpacked file whose manifests are consistent with its members."""
     hashes = {member: hashlib.sha256(data).hexdigest() for member, data in contents.items()}
     try:
-        first, *others = (_parse_bucket(name, contents, hashes, index)
+        first, *others = (_parse_bucket(name, contents, hashes, index, most)
                           for index in range((len(contents) - 1) // (len(MEMBERS) - 1)))
         require(all(_ranks(each) == _ranks(first) for each in others), "its buckets differ in more than sizes")
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (FormatError, msgspec.MsgspecError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
+            RecursionError) as error:
         raise ArtifactError(f"{name} contradicts itself ({error}); compile the model again") from error
     return replace(first, others=tuple(others)) if others else first
 
@@ -296,9 +303,11 @@ def _ranks(bucket: Artifact) -> list[tuple[str, str, int]]:
     return [(spec.name, spec.dtype, len(spec.shape)) for spec in tensors]
 
 
-def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str], index: int) -> Artifact:
+def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str], index: int,
+                  most: int) -> Artifact:
     """One bucket of a file; raises KeyError, TypeError, ValueError and the like where it contradicts itself."""
-    fields = json.loads(contents[_name("manifest.json", index)])
+    fields = msgspec.json.decode(contents[_name("manifest.json", index)])
+    require(isinstance(fields, dict), "its manifest is no object")
     schema, written_by, expected = fields["schema"], fields["sparsec"], fields.pop("sha256")
     if schema != SCHEMA:
         raise ArtifactError(f"{name} has schema {schema} (sparsec {written_by}) and this version reads "
@@ -307,5 +316,7 @@ def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str],
     for member in MEMBERS[1:]:
         require(expected[member] == hashes[_name(member, index)], f"{_name(member, index)} has another SHA-256")
     library, weights, graph, report = (contents[_name(member, index)] for member in MEMBERS[1:])
-    check(manifest, len(library), len(weights))
-    return Artifact(manifest, library, weights, graph, json.loads(report))
+    check(manifest, len(library), len(weights), most)
+    described = json.loads(report)
+    require(isinstance(described, dict), "its report is no object")
+    return Artifact(manifest, library, weights, graph, described)

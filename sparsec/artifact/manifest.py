@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
+import msgspec
 import numpy as np
 
-from sparsec.artifact.stored import StoredWeight, fits, from_json
+from sparsec.artifact.stored import StoredWeight, check_stored
 from sparsec.backends.program import TensorSpec
-from sparsec.machine.memory import ALIGNMENT
-from sparsec.target import cuda_archs
+from sparsec.machine.memory import ALIGNMENT, element_type
+from sparsec.target import cuda_archs, is_target
 
 
 @dataclass(frozen=True)
@@ -87,41 +88,63 @@ class Manifest:
         return {"archs": self.archs, "ptx": self.ptx}
 
 
+PORTABLE = "portable"
+"""What the target of an artifact without native code is called."""
+
+MOST_THREADS = 1024
+"""Threads that a program can be compiled for."""
+
+_LARGEST_TENSOR = 1 << 40  # bytes
+_DTYPES = frozenset({
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+    "complex64", "complex128", "bfloat16", "int2", "uint2", "int4", "uint4", "float4_e2m1fn", "float8_e4m3fn",
+    "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"})
+"""ONNX's types of numbers, by numpy's names."""
+_TEXTS = {"sparsec": r"[\w.+!-]{1,64}", "tvm": r"[\w.+!-]{1,64}", "platform": r"[\w.-]{1,64}", "entry": r"\w{1,64}"}
+"""What texts must look like; ASCII."""
+
+
 def read(fields: dict[str, Any]) -> Manifest:
-    """The manifest of its JSON form; raises KeyError, TypeError or ValueError where that is none."""
-    def items(kind: Any, name: str) -> tuple[Any, ...]:
-        return tuple(kind(**{**item, "shape": tuple(item["shape"])}) for item in fields[name])
+    """The manifest of its JSON form.
 
-    return Manifest(**{
-        **fields,
-        "threads": int(fields["threads"]),
-        "features": tuple(fields["features"]),
-        "inputs": items(TensorSpec, "inputs"),
-        "outputs": items(TensorSpec, "outputs"),
-        "constants": items(Constant, "constants"),
-        "stored": tuple(map(from_json, fields["stored"])),
-        "objects": tuple(map(int, fields["objects"])),
-        "archs": tuple(fields.get("archs", cuda_archs(fields["target"]))),
-        "ptx": tuple(map(int, fields.get("ptx", ()))),
-        "parts": int(fields.get("parts", 1)),
-    })
+    Raises:
+        ValueError, msgspec.ValidationError: that is none; says which field is wrong.
+
+    """
+    if unknown := set(fields) - {each.name for each in dataclasses.fields(Manifest)}:
+        raise ValueError(f"unknown fields {', '.join(sorted(map(repr, unknown)))}")
+    if "archs" not in fields and isinstance(fields.get("target"), str):
+        fields = {**fields, "archs": cuda_archs(fields["target"])}
+    return msgspec.convert(fields, Manifest)
 
 
-def check(manifest: Manifest, library: int, weights: int) -> None:
+def check(manifest: Manifest, library: int, weights: int, most: int) -> None:
     """Check that a manifest is consistent in itself and with the bytes of the library and of the weights.
+
+    Args:
+        manifest: of the right types.
+        library: bytes of this member.
+        weights: bytes of this member.
+        most: bytes of memory that the constants may take.
 
     Raises:
         ValueError: it is not; says what is wrong.
 
     """
-    _check_types(manifest)
+    _check_texts(manifest)
+    require(0 < manifest.threads <= MOST_THREADS, f"{manifest.threads} threads, and there may be 1 to {MOST_THREADS}")
+    for spec in (*manifest.inputs, *manifest.outputs):
+        _check_tensor(spec, manifest.parts)
     for index, constant in enumerate(manifest.constants):
         require(_fits(constant, weights), f"constant {index} does not fit the weights")
+    require(sum(map(_nbytes, manifest.constants)) <= most, f"the constants take over {most} bytes")
     packed = [number for number, constant in enumerate(manifest.constants) if constant.encoding == PACKED]
     for each in manifest.stored:
-        require(fits(each, packed, weights), "a stored weight does not fit the weights")
+        check_stored(each, packed, weights, most)
     sizes = manifest.objects
     require(not sizes or (min(sizes) > 0 and sum(sizes) == library), "the object files are not the library")
+    require(manifest.target != PORTABLE or not (library or manifest.constants),
+            "a portable artifact holds native code or constants")
 
 
 def require(condition: bool, message: str) -> None:  # noqa: FBT001 - a condition is what an assertion takes
@@ -130,25 +153,37 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001 - a conditio
         raise ValueError(message)
 
 
-def _check_types(manifest: Manifest) -> None:
-    """Raises ValueError where names are no texts, or a tensor is none of plain numbers."""
-    texts = (manifest.sparsec, manifest.tvm, manifest.platform, manifest.target, manifest.entry, *manifest.features)
-    require(all(isinstance(text, str) for text in texts) and manifest.threads > 0, "a name or number is none")
-    require(all(re.fullmatch(r"sm_\d+a?", arch) for arch in manifest.archs), "an architecture is none")
-    for spec in (*manifest.inputs, *manifest.outputs):
-        named = isinstance(spec.name, str) and isinstance(spec.dtype, str) and spec.dtype not in ("O", "object")
-        require(named and all(isinstance(size, int) and size >= 0 for size in spec.shape),
-                 f"'{spec.name}' is no tensor")
-        require(manifest.parts == 1 or (manifest.parts > 1 and len(spec.shape) > 0
-                                        and spec.shape[0] % manifest.parts == 0),
-                f"the rows of '{spec.name}' do not divide into {manifest.parts} parts")
+def _check_texts(manifest: Manifest) -> None:
+    """Raises ValueError where a name is not one that sparsec writes."""
+    for name, pattern in _TEXTS.items():
+        text = getattr(manifest, name)
+        require(bool(re.fullmatch(pattern, text, re.ASCII)), f"{name} is {text[:64]!r}")
+    for feature in manifest.features:
+        require(bool(re.fullmatch(r"[a-z0-9_]{1,32}", feature)), f"a processor feature is {feature[:32]!r}")
+    for arch in manifest.archs:
+        require(bool(re.fullmatch(r"sm_[0-9]{2,3}a?", arch)), f"an architecture is {arch[:32]!r}")
+    require(manifest.target == PORTABLE or is_target(manifest.target),
+            f"its target is {manifest.target[:64]!r}, which this version of sparsec does not know")
+
+
+def _check_tensor(spec: TensorSpec, parts: int) -> None:
+    """Raises ValueError where an input or output is not an array of numbers, or does not divide into the parts."""
+    require(spec.dtype in _DTYPES, f"'{spec.name}' has an unknown element type")
+    nbytes = math.prod(spec.shape) * element_type(spec.dtype).itemsize
+    require(min(spec.shape, default=0) >= 0 and nbytes < _LARGEST_TENSOR, f"'{spec.name}' has an impossible shape")
+    require(parts == 1 or (parts > 1 and len(spec.shape) > 0 and spec.shape[0] % parts == 0),
+            f"the rows of '{spec.name}' do not divide into {parts} parts")
+
+
+def _nbytes(constant: Constant) -> int:
+    """Bytes of the array that a kernel reads."""
+    return math.prod(constant.shape) * element_type(constant.dtype).itemsize
 
 
 def _fits(constant: Constant, size: int) -> bool:
     """Whether a constant lies aligned within `size` bytes and, where stored raw, has the length of its shape."""
-    dtype = np.dtype(constant.dtype)
     end = constant.offset + constant.nbytes
     inside = 0 <= constant.offset <= end <= size and constant.offset % ALIGNMENT == 0
-    plain = (dtype.kind in "biuf" or dtype == ml_dtypes.bfloat16) and min(constant.shape, default=0) >= 0
-    exact = constant.encoding != "raw" or math.prod(constant.shape) * dtype.itemsize == constant.nbytes
-    return inside and plain and exact and constant.encoding in (*DECODERS, PACKED)
+    plain = constant.dtype in _DTYPES and min(constant.shape, default=0) >= 0
+    return inside and plain and constant.encoding in (*DECODERS, PACKED) and (
+        constant.encoding != "raw" or _nbytes(constant) == constant.nbytes)

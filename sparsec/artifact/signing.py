@@ -12,11 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsec.errors import SignatureError, ToolchainError
+from sparsec.files import read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 File = str | os.PathLike[str]
+
+_BYTES = 64  # of a signature
+_KEY_BYTES = 1 << 16  # more than any key's file has
 
 
 def signature_path(path: File) -> Path:
@@ -47,7 +51,7 @@ def check(data: bytes, path: File, key: File) -> None:
     from cryptography.exceptions import InvalidSignature
 
     try:
-        public.verify(signature_path(path).read_bytes(), data)
+        public.verify(read_regular(signature_path(path), _BYTES + 1), data)
     except OSError as error:
         raise SignatureError(f"{signature_path(path)}: {error.strerror}; a signature is required, "
                              "`sparsec compile --sign KEY` writes one") from error
@@ -61,11 +65,11 @@ def _private(key: File) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        loaded = load_pem_private_key(Path(key).read_bytes(), password=None)
+        loaded = load_pem_private_key(read_regular(key, _KEY_BYTES), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise SignatureError(f"{key}: no private key in PEM without a password ({error})") from error
+        raise SignatureError(f"{key}: not a private key in PEM without a password ({error})") from error
     if not isinstance(loaded, Ed25519PrivateKey):
-        raise SignatureError(f"{key}: no Ed25519 key; `openssl genpkey -algorithm ed25519` makes one")
+        raise SignatureError(f"{key}: not an Ed25519 key; `openssl genpkey -algorithm ed25519` makes one")
     return loaded
 
 
@@ -75,11 +79,11 @@ def _public(key: File) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        loaded = load_pem_public_key(Path(key).read_bytes())
+        loaded = load_pem_public_key(read_regular(key, _KEY_BYTES))
     except (OSError, ValueError, TypeError) as error:
-        raise SignatureError(f"{key}: no public key in PEM ({error})") from error
+        raise SignatureError(f"{key}: not a public key in PEM ({error})") from error
     if not isinstance(loaded, Ed25519PublicKey):
-        raise SignatureError(f"{key}: no Ed25519 key; `openssl pkey -pubout` writes that of a private one")
+        raise SignatureError(f"{key}: not an Ed25519 key; `openssl pkey -pubout` writes that of a private one")
     return loaded
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from sparsec.backends.program import Packed
 from sparsec.formats import CODECS, FORMATS, Encoded, huffman
 from sparsec.formats.bits import Stream
 from sparsec.formats.smallest import smallest
-from sparsec.kernels.packing import RECIPES
+from sparsec.kernels.packing import RECIPES, Recipe
+
+ELEMENT_BYTES = 32
+"""Bytes of memory that decoding and packing take for an element of a weight, about."""
 
 
 @dataclass(frozen=True)
@@ -70,21 +74,55 @@ def restore(stored: StoredWeight, data: memoryview) -> dict[int, np.ndarray]:
                                  each.bits, each.coding) for each in stored.streams}
     form, codec = FORMATS[stored.format], CODECS[stored.codec]
     weight = form.decode(Encoded(form, codec, stored.shape, streams))
-    arrays = RECIPES[stored.recipe](**stored.parameters).pack(weight).values()
-    return dict(zip(stored.constants, arrays, strict=True))
+    return dict(zip(stored.constants, _recipe(stored).pack(weight).values(), strict=True))
 
 
-def from_json(fields: dict[str, Any]) -> StoredWeight:
-    """The entry of its JSON form."""
-    parameters = {name: tuple(value) if isinstance(value, list) else value
-                  for name, value in fields["parameters"].items()}
-    return StoredWeight(**{**fields, "shape": tuple(fields["shape"]), "parameters": parameters,
-                           "constants": tuple(fields["constants"]),
-                           "streams": tuple(StoredStream(**stream) for stream in fields["streams"])})
+def is_affordable(elements: int, most: int) -> bool:
+    """Whether so many elements may be decoded, or packed, in that many bytes of memory."""
+    return elements * ELEMENT_BYTES <= most
 
 
-def fits(stored: StoredWeight, packed: Sequence[int], size: int) -> bool:
-    """Whether an entry names formats that there are, constants that are to be packed, and bytes below `size`."""
-    known = stored.format in FORMATS and stored.codec in CODECS and stored.recipe in RECIPES
-    inside = all(0 <= each.offset <= each.offset + each.nbytes <= size for each in stored.streams)
-    return known and inside and set(stored.constants) <= set(packed)
+def check_stored(stored: StoredWeight, packed: Sequence[int], size: int, most: int) -> None:
+    """Check an entry before anything is decoded.
+
+    Args:
+        stored: of the right types.
+        packed: the constants that follow from stored weights.
+        size: bytes of the weights.
+        most: bytes of memory that reading may take.
+
+    Raises:
+        ValueError: it names what there is not, its streams are no streams, or decoding takes too much memory.
+
+    """
+    if not (stored.format in FORMATS and stored.codec in CODECS and stored.recipe in RECIPES):
+        raise ValueError("a stored weight is of a format, codec or recipe that there is not")
+    if not set(stored.constants) <= set(packed):
+        raise ValueError("a stored weight makes constants that are none of its")
+    if len(stored.shape) != 2 or min(stored.shape) < 1:
+        raise ValueError(f"a stored weight has the shape {list(stored.shape)[:8]}")
+    if not all(_is_stream(each, size, most) for each in stored.streams):
+        raise ValueError("a stored weight does not fit the weights")
+    rows, columns = stored.shape
+    recipe = _recipe(stored)
+    recipe.check()
+    if not is_affordable(max(rows * columns, recipe.elements(rows, columns)), most):
+        raise ValueError(f"a stored weight takes over {most} bytes of memory")
+
+
+def _recipe(stored: StoredWeight) -> Recipe:
+    """The recipe with its parameters; msgspec.ValidationError where they are of other types."""
+    kind = RECIPES[stored.recipe]
+    if set(stored.parameters) - {each.name for each in fields(kind)}:  # type: ignore[arg-type]  # all are dataclasses
+        raise ValueError(f"{stored.recipe} has unknown parameters")
+    return msgspec.convert(stored.parameters, kind)
+
+
+def _is_stream(stream: StoredStream, size: int, most: int) -> bool:
+    """Whether a stream lies below `size` bytes and has the length of its symbols."""
+    inside = 0 <= stream.offset <= stream.offset + stream.nbytes <= size
+    if not (inside and stream.count >= 0 and 0 <= stream.bits <= 64 and is_affordable(stream.count, most)):
+        return False
+    if stream.coding == "packed":
+        return stream.nbytes == -(-stream.count * stream.bits // 8)
+    return stream.coding == "huffman" and huffman.fits(stream.count, stream.bits, stream.nbytes)

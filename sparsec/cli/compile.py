@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sparsec import files
 from sparsec.backends.base import GOALS
 from sparsec.cli import options, tables
 from sparsec.cli.flags import Flag, described, taking
@@ -71,7 +72,6 @@ def command(
 ) -> None:
     """Compile a model and check its outputs against onnxruntime's."""
     from sparsec.artifact import signing
-    from sparsec.machine.files import write_atomic
     from sparsec.report.describe import describe_artifact
 
     output = output or Path(model.with_suffix(".sparsec").name)
@@ -82,7 +82,7 @@ def command(
     artifact = pack(model, chosen) if portable else compile_with_progress(model, chosen)
     artifact.save(output)
     if sign:
-        write_atomic(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
+        files.write(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), model.stat().st_size)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sparsec import files
 from sparsec.cli import options, tables
 from sparsec.cli.compile import Precision
 from sparsec.cli.progress import progress_bar
@@ -99,8 +100,7 @@ def _print_layer(layer: dict[str, Any]) -> None:
 
 
 def _write_html(path: Path | None, figures: dict[str, Any], title: str) -> None:
-    from sparsec.machine.files import write_atomic
     from sparsec.report.explain_html import render
 
     if path is not None:
-        write_atomic(path, render(figures, title).encode())
+        files.write(path, render(figures, title).encode())

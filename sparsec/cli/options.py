@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from sparsec import files
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
 
@@ -75,8 +77,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
+        size = files.check_regular(path).st_size
+        with zipfile.ZipFile(path) as archive:
+            files.check_members(archive, files.budget(size))
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
     except Exception as error:  # whatever numpy and zipfile raise on a damaged file
         raise UsageError(f"{path}: not an .npz file of plain arrays ({error}); write one with numpy.savez") from error
 
@@ -107,11 +112,12 @@ def inputs_for(artifact: Artifact, path: Path | None) -> dict[str, np.ndarray]:
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write an .npz file, replacing what was there at once."""
-    from sparsec.machine.files import write_atomic
-
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    write_atomic(path, buffer.getvalue())
+    with zipfile.ZipFile(buffer, "w") as archive:  # numpy.savez takes some names for its own arguments
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    files.write(path, buffer.getvalue())
 
 
 def check_folder(path: Path) -> None:
@@ -121,6 +127,11 @@ def check_folder(path: Path) -> None:
         OSError: its folder is missing or read-only.
 
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():  # a device or a pipe, which is written to
+        if not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "its folder does not exist; make it first", str(path))
     if not os.access(path.parent, os.W_OK):
@@ -129,7 +140,5 @@ def check_folder(path: Path) -> None:
 
 def write_json(path: Path | None, value: Any) -> None:
     """Write a JSON file where one is asked for, replacing what was there at once."""
-    from sparsec.machine.files import write_atomic
-
     if path is not None:
-        write_atomic(path, json.dumps(value, indent=1).encode() + b"\n")
+        files.write(path, json.dumps(value, indent=1).encode() + b"\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsec import files
 from sparsec.artifact.file import Artifact, is_artifact
 from sparsec.backends.accelerators.eie import benchmarks, events, program
 from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS, Accelerator
@@ -23,7 +24,6 @@ from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import prepare
 from sparsec.errors import UsageError
 from sparsec.graph.compare import Feeds, random_feeds, run_onnxruntime
-from sparsec.machine.files import write_atomic
 from sparsec.report import eie as report
 from sparsec.report.eie_html import render
 from sparsec.report.eie_plots import plot_layers, plot_sweep
@@ -133,7 +133,7 @@ def write_plots(path: Path | None, figures: report.Figures, sweeps: Sequence[rep
 def write_html(path: Path | None, subject: Subject, sweeps: Sequence[report.Figures]) -> None:
     """The page, where one is asked for."""
     if path is not None:
-        write_atomic(path, render(subject.figures, sweeps, subject.title).encode())
+        files.write(path, render(subject.figures, sweeps, subject.title).encode())
 
 
 def write_trace(path: Path | None, subject: Subject, layer: str | None) -> None:
@@ -155,4 +155,4 @@ def write_trace(path: Path | None, subject: Subject, layer: str | None) -> None:
     segments = subject.accelerator.represent(traced.codes, traced.has_bias, arch, name)
     runs = [events.simulate(segment.stored, codebook, activations[slice(*segment.columns)], arch, 0)
             for segment in segments]
-    write_atomic(path, json.dumps(chrome_trace(runs, arch, name)).encode())
+    files.write(path, json.dumps(chrome_trace(runs, arch, name)).encode())

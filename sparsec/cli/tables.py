@@ -9,8 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from sparsec.cli.names import shortened
+from sparsec.errors import printable
 
-console = Console(highlight=False, markup=False)
+
+class _Console(Console):
+    """A terminal that texts from files cannot command."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print texts as they read; line feeds alone are kept."""
+        super().print(*("\n".join(map(printable, each.split("\n"))) if isinstance(each, str) else each
+                        for each in objects), **options)
+
+
+console = _Console(highlight=False, markup=False)
 
 Row = Sequence[object]
 
@@ -23,7 +34,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None =
     The first column is for names, which are shortened where a terminal is too narrow, and whole in a file or a pipe;
     the others are aligned right.
     """
-    lines = [tuple(map(str, line)) for line in (columns, *rows, *([total] if total else []))]
+    lines = [tuple(printable(str(cell)) for cell in line) for line in (columns, *rows, *([total] if total else []))]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     room = max(12, console.width - sum(widths[1:]) - _GAP * (len(widths) - 1))
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_footer=bool(total))

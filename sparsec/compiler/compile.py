@@ -12,6 +12,7 @@ from sparsec.backends.base import Backend, Execute, LayerReport
 from sparsec.backends.job import Announce, silent
 from sparsec.backends.program import Program
 from sparsec.compiler.buckets import compile_buckets
+from sparsec.compiler.failures import named
 from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, prepare
@@ -21,6 +22,7 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.sizes import fixed, is_fixed
+from sparsec.machine.turns import one_at_a_time
 from sparsec.runtime.session import InferenceSession
 
 STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3, "pack": 0.0, "verify": 0.1}
@@ -32,6 +34,8 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", 
 _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
 
+@one_at_a_time
+@named
 def compile_model(model: reader.Source, options: CompileOptions) -> Artifact:
     """Compile a model.
 
@@ -100,7 +104,7 @@ def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...]]:
 
 def _basis(model: reader.Source, options: CompileOptions, prepared: Prepared) -> Basis:
     """What the outputs are judged by."""
-    widened = any(each.name == "widen" and each.modified for each in prepared.passes)
+    widened = any(each.widened for each in prepared.passes)
     return basis_of(model, prepared.graph, fixed(options.shapes or {}), prepared.job.target,
                     widened=widened)
 
@@ -132,9 +136,9 @@ def execute(artifact: Artifact, backend: Backend) -> Execute:
 
 
 def _refuse(outside: Sequence[Outside]) -> None:
-    listed = "\n  ".join(f"'{each.layer}': {each.reason}" for each in outside)
+    listed = "; ".join(f"'{each.layer}': {each.reason}" for each in outside)
     raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
-                                   f"strict to accept that:\n  {listed}")
+                                   f"strict to accept that: {listed}")
 
 
 def _outside(prepared: Prepared) -> list[Outside]:

@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
+from sparsec.artifact.manifest import MOST_THREADS
 from sparsec.backends.base import GOALS, Backend
 from sparsec.backends.job import Feeds, ProgramOptions
 from sparsec.backends.registry import backend_of
@@ -95,9 +96,10 @@ class CompileOptions(ProgramOptions):
     progress: Progress | None = field(default=None, metadata=HERE)
 
     def __post_init__(self) -> None:
+        self._check_types()
         backend, name = self.backend, self.resolved_target.name
-        if self.threads < 1:
-            raise UsageError(f"threads={self.threads}; give a number from 1 on")
+        if not 1 <= self.threads <= MOST_THREADS:
+            raise UsageError(f"threads={self.threads}; give a number from 1 to {MOST_THREADS}")
         if self.precision is not None and self.precision not in backend.precisions:
             raise UsageError(f"precision='{self.precision}' on target '{name}'; choose one of "
                              f"{', '.join(backend.precisions)}")
@@ -112,15 +114,24 @@ class CompileOptions(ProgramOptions):
         if self.measure_on is not None and (self.tune == "off" or not backend.measures_elsewhere):
             raise UsageError(f"measure_on='{self.measure_on}' needs tune='measure' and a cpu target")
 
+    def _check_types(self) -> None:
+        """Refuse values of types that an option is not of, by its name."""
+        for name, kinds in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise UsageError(f"{name} is of type {type(value).__name__}; give "
+                                 f"{' or '.join(kind.__name__.replace('NoneType', 'None') for kind in kinds)}")
+
     def _check_storage(self, backend: Backend) -> None:
         """Refuse goals and codecs that there are not, alone or together or on the target."""
         optimize, codec = self.optimize, self.codec
         if optimize == "latency" and codec in CODECS and codec != "f32":
             raise UsageError(f"codec='{codec}' with optimize='latency', which stores weights as kernels read them; "
                              "choose optimize='balanced' or 'size'")
-        if optimize not in GOALS or codec not in CODECS:
-            raise UsageError(f"optimize='{optimize}', codec='{codec}'; optimize for one of {', '.join(GOALS)}, "
-                             f"and store values with one of {', '.join(CODECS)}, which for latency is f32")
+        if optimize not in GOALS:
+            raise UsageError(f"optimize='{optimize}'; optimize for one of {', '.join(GOALS)}")
+        if codec not in CODECS:
+            raise UsageError(f"codec='{codec}'; store values with one of {', '.join(CODECS)}")
         if optimize not in backend.goals:
             raise UsageError(f"optimize='{optimize}' on target '{self.resolved_target.name}', which stores weights as "
                              f"its kernels read them; compile with optimize='{backend.goals[0]}'")
@@ -153,13 +164,27 @@ class CompileOptions(ProgramOptions):
                 "shapes": {name: list(shape) for name, shape in (self.shapes or {}).items()}}
 
 
-def are_carried(values: Mapping[str, Any]) -> bool:
-    """Whether values could be of `to_json`: names of options that may be carried, each of its type."""
+_NONE = type(None)
+_KINDS: dict[str, tuple[type, ...]] = {
+    "target": (str, Target), "threads": (int,), "shapes": (Mapping, _NONE), "inputs": (Mapping, _NONE),
+    "tune_seconds": (int, float), "max_error": (int, float, _NONE), "measure_on": (str, _NONE),
+    "dump_ir": (str, Path, _NONE), "precision": (str, _NONE), "optimize": (str,), "codec": (str,), "tune": (str,),
+    "verify": (bool,), "strict": (bool,)}
+"""What types the values of options may have."""
+
+
+def not_carried(values: Mapping[str, Any]) -> list[str]:
+    """Those of the options that `to_json` cannot have written: of other names, or of other types than theirs."""
     types = {each.name: tuple(kind for name in str(each.type).split(" | ") for kind in _JSON[name])
              for each in fields(CompileOptions) if not each.metadata.get("here")}
-    shapes = values.get("shapes", {})
-    return all(name in types and isinstance(value, types[name]) for name, value in values.items()) and all(
-        isinstance(shape, list) and all(isinstance(size, int | str) for size in shape) for shape in shapes.values())
+    return [name for name, value in values.items()
+            if name not in types or not isinstance(value, types[name])
+            or (name == "shapes" and not _are_shapes(value))]
+
+
+def _are_shapes(shapes: Any) -> bool:
+    return all(isinstance(shape, list) and all(isinstance(size, int | str) for size in shape)
+               for shape in shapes.values())
 
 
 _JSON: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,),

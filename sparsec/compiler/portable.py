@@ -12,15 +12,17 @@ from typing import Any
 import onnx_ir as ir
 
 from sparsec.artifact.file import MOST_BUCKETS, Artifact
+from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import Program, TensorSpec
-from sparsec.compiler.options import CompileOptions, are_carried
+from sparsec.compiler.options import CompileOptions, not_carried
 from sparsec.errors import ArtifactError
 from sparsec.graph import reader
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import buckets
+from sparsec.machine import cpus
 from sparsec.target import Target
 
-TARGET = Target("portable", "portable", vector_bits=0)
+TARGET = Target(PORTABLE, PORTABLE, vector_bits=0)
 LARGEST = 2**31 - 2**20
 """Bytes of weights: protobuf ends at 2 GiB."""
 
@@ -32,7 +34,7 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
-        UsageError: an argument is none of its values.
+        UsageError: an argument has a value that it cannot take.
         ArtifactError: the model's weights take over 2 GiB.
 
     """
@@ -62,7 +64,7 @@ def build(artifact: Artifact, **options: Any) -> Artifact:
         options: further arguments of `sparsec.compile`, such as `tune`, in place of those that it was packed with.
 
     Raises:
-        ArtifactError: the arguments that it carries are none.
+        ArtifactError: it has no compile options, or some that this version does not know.
         SparsecError: as `sparsec.compile` does.
 
     """
@@ -71,9 +73,13 @@ def build(artifact: Artifact, **options: Any) -> Artifact:
     from sparsec.compiler.compile import compile as compile_model
 
     carried = artifact.report.get("options")
-    if not isinstance(carried, dict) or not are_carried(carried):
-        raise ArtifactError("the portable artifact carries arguments that are none; pack the model again")
-    return compile_model(artifact.graph, **{"threads": artifact.manifest.threads, **carried, **options})
+    if not isinstance(carried, dict):
+        raise ArtifactError("the portable artifact has no compile options; pack the model again")
+    if unknown := not_carried(carried):
+        raise ArtifactError("the portable artifact has compile options that this version does not know: "
+                            f"{', '.join(unknown)}; pack the model again")
+    threads = min(artifact.manifest.threads, cpus.available())
+    return compile_model(artifact.graph, **{**carried, "threads": threads, **options})
 
 
 def _specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from sparsec import files
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS, Machine, Rates
 from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
-from sparsec.machine.files import write_atomic
 from sparsec.target import Target, machine_features, machine_name
 
 _RATES = [each.name for each in fields(Machine) if each.name != "efficiency"]
@@ -56,8 +56,8 @@ def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
     path = path or default_path()
     entries = {name: asdict(each) for name, each in (_read(path) | {key(threads): machine}).items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, (json.dumps(entries, indent=1) + "\n").encode())
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.write(path, json.dumps(entries, indent=1).encode() + b"\n")
     except OSError as error:
         raise CalibrationError(f"the calibration {path} cannot be written: {error.strerror}") from error
     return path
@@ -69,10 +69,10 @@ def machine_of(rates: Mapping[str, float]) -> Machine:
 
 
 def _read(path: Path) -> dict[str, Machine]:
-    try:
-        return {name: _machine(entry) for name, entry in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (FileNotFoundError, NotADirectoryError):
+    if not files.is_own(path):
         return {}
+    try:
+        return {name: _machine(entry) for name, entry in json.loads(files.read_regular(path)).items()}
     except (OSError, ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
         warnings.warn(f"the calibration {path} cannot be read ({error}) and is ignored; "
                       "`sparsec calibrate` writes it anew", stacklevel=3)
@@ -83,7 +83,7 @@ def _machine(entry: dict[str, Any]) -> Machine:
     rates = {name: float(entry[name]) for name in _RATES}
     tables = {str(family): np.array(table, np.float64) for family, table in entry["efficiency"].items()}
     if any(table.shape != (len(PIXELS), len(DENSITIES)) for table in tables.values()):
-        raise ValueError(f"the efficiency of {', '.join(tables)} is no table of {len(PIXELS)} x {len(DENSITIES)}")
+        raise ValueError(f"the efficiency of {', '.join(tables)} is not a table of {len(PIXELS)} x {len(DENSITIES)}")
     if not all(np.all(np.isfinite(each) & (each > 0)) for each in (*map(np.array, rates.values()), *tables.values())):
         raise ValueError("rates must be positive")
     return Machine(**rates, efficiency={family: table.tolist() for family, table in tables.items()})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 import warnings
@@ -14,13 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparsec import files
 from sparsec.cost.option import Option
 from sparsec.target import Target, machine_name
 
 
 def default_path() -> Path:
     """The log in the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sparsec" / "tuning.jsonl"
+    return files.cache_folder() / "tuning.jsonl"
 
 
 def key(option: Option, target: Target, threads: int, machine: str) -> str:
@@ -46,7 +48,7 @@ class TuningLog:
     _seconds: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.path is not None and self.path.exists():
+        if self.path is not None and files.is_own(self.path):
             self._seconds = _read(self.path)
 
     def time(self, option: Option, target: Target, threads: int, measure: Callable[[Option], float]) -> float | None:
@@ -66,12 +68,12 @@ class TuningLog:
 
     def _add(self, name: str, option: Option, seconds: float) -> None:
         self._seconds[name] = seconds
-        if self.path is None:
+        if self.path is None or not _is_time(seconds):
             return
         line = json.dumps({"key": name, "kernel": option.kernel, "detail": option.detail, "seconds": seconds})
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as log:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with os.fdopen(_open_log(self.path), "a", encoding="utf-8") as log:
                 log.write(line + "\n")
         except OSError as error:
             warnings.warn(f"the tuning log {self.path} cannot be written ({error}); measurements are not kept",
@@ -79,15 +81,36 @@ class TuningLog:
             self.path = None
 
 
+def _open_log(path: Path) -> int:
+    """A descriptor of the log, which none but its owner may write and no pipe can be."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
+    try:
+        files.check_regular(path, os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _is_time(seconds: float) -> bool:
+    """Whether a number can be a measured time."""
+    return math.isfinite(seconds) and seconds > 0
+
+
 def _read(path: Path) -> dict[str, float]:
     seconds = {}
     damaged = 0
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in files.read_regular(path).decode(errors="replace").splitlines():
         try:
             entry = json.loads(line)
-            seconds[str(entry["key"])] = float(entry["seconds"])
+            name, found = str(entry["key"]), float(entry["seconds"])
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             damaged += 1
+        else:
+            if _is_time(found):
+                seconds[name] = found
+            else:
+                damaged += 1
     if damaged:
         warnings.warn(f"{damaged} line(s) of the tuning log {path} cannot be read and are ignored", stacklevel=3)
     return seconds

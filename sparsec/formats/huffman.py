@@ -74,6 +74,11 @@ def _codes(lengths: np.ndarray) -> np.ndarray:
     return codes
 
 
+def fits(count: int, bits: int, nbytes: int) -> bool:
+    """Whether so many bytes can hold the header of so many coded symbols, and a bit for each of them."""
+    return 0 < bits <= WIDEST and nbytes >= (1 << bits) + 4 * -(-count // BLOCK) + -(-count // 8)
+
+
 def _encode(symbols: Symbols, lengths: np.ndarray) -> Bytes:
     sizes = lengths[symbols]
     ends = np.cumsum(sizes)

@@ -11,9 +11,11 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
-from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError
+from sparsec import files
+from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError, UsageError
 from sparsec.graph import functions, interface, older, sequences, sparse
 from sparsec.graph.constants import add_constant
+from sparsec.graph.limits import check_nodes
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import bind
 from sparsec.graph.verify import check, infer
@@ -50,6 +52,9 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
         UnsupportedOperatorError: nodes of ONNX's own domain that its opset does not define.
 
     """
+    if not isinstance(source, str | Path | bytes | onnx.ModelProto):
+        raise UsageError(f"model is of type {type(source).__name__}; give a path, the bytes of an ONNX file or a "
+                         "ModelProto")
     where = str(source) if isinstance(source, str | Path) else "the model"
     try:
         return _load(source, where, shapes or {}, symbolic=symbolic)
@@ -61,6 +66,10 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
 
 def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, symbolic: bool) -> ir.Model:
     proto = _parse(source, where)
+    try:
+        check_nodes(proto)
+    except ModelError as error:
+        raise ModelError(f"{where}: {error}") from error
     base_dir = Path(source).resolve().parent if isinstance(source, str | Path) else None
     notes: dict[str, str] = {}
     try:
@@ -68,7 +77,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, sy
             if proto is source:
                 proto = onnx.ModelProto()
                 proto.CopyFrom(source)
-            notes = sparse.densify(proto, base_dir or Path())
+            notes = sparse.densify(proto, base_dir)
         model = ir.from_proto(proto)
         _open_external_data(model, base_dir)
     except ModelError as error:  # of a sparse tensor
@@ -110,7 +119,7 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
         proto = source
     else:
         try:
-            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            data = source if isinstance(source, bytes) else files.read_regular(source)
         except OSError as error:
             raise ModelError(f"{where}: cannot be read: {error.strerror}; pass the path of an ONNX file") from error
         if data[:4] == b"PK\x03\x04":
@@ -136,6 +145,7 @@ def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
         if isinstance(tensor, ir.ExternalTensor):
             if base_dir is None:
                 raise ValueError(f"'{value.name}' lies in external file '{tensor.location}'")
+            files.check_regular(base_dir / tensor.location)  # a pipe would be waited for
             value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
 
 

@@ -14,25 +14,25 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from sparsec import files
 from sparsec.errors import ModelError
 
 SPARSE_KEY = "sparsec.sparse_initializer"
-FREE_BYTES, LARGEST_RATIO = 1 << 26, 1000
-"""A dense tensor may take this many bytes, or so many times what is stored: a small file must not fill the memory."""
 
 
-def to_dense(sparse: onnx.SparseTensorProto, base_dir: Path) -> tuple[np.ndarray, str]:
+def to_dense(sparse: onnx.SparseTensorProto, base_dir: Path | None,
+             most: int = files.FREE_BYTES) -> tuple[np.ndarray, str]:
     """The dense array of a sparse tensor and a note on how it was stored, such as `nnz=3,form=linear`.
 
     The indices are either linear, of shape (nnz,), or one coordinate per dimension, of shape (nnz, rank).
 
     Raises:
-        ModelError: the indices have another shape or lie outside the tensor, or it is too large; names the tensor.
+        ModelError: the indices have another shape or lie outside the tensor, or it takes over `most` bytes; names the
+            tensor.
 
     """
     name, shape = sparse.values.name, tuple(sparse.dims)
-    values = numpy_helper.to_array(sparse.values, base_dir=str(base_dir))
-    indices = numpy_helper.to_array(sparse.indices, base_dir=str(base_dir))
+    values, indices = (_array(each, base_dir) for each in (sparse.values, sparse.indices))
     if indices.shape == (values.size,):
         form, bounds = "linear", (math.prod(shape),)
         coordinates: tuple[np.ndarray, ...] = (indices,)
@@ -44,12 +44,23 @@ def to_dense(sparse: onnx.SparseTensorProto, base_dir: Path) -> tuple[np.ndarray
                          f"({values.size},) or ({values.size}, {len(shape)}); export the model again")
     if any(((c < 0) | (c >= bound)).any() for c, bound in zip(coordinates, bounds, strict=True)):
         raise ModelError(f"sparse tensor '{name}': an index lies outside shape {shape}; export the model again")
-    if math.prod(shape) * values.itemsize > max(FREE_BYTES, LARGEST_RATIO * (values.nbytes + indices.nbytes)):
-        raise ModelError(f"sparse tensor '{name}': shape {shape} takes over {LARGEST_RATIO} times the memory of its "
-                         f"{values.size} values; export it as a dense tensor if that is meant")
+    if math.prod(shape) * values.itemsize > most:
+        raise ModelError(f"sparse tensor '{name}': shape {shape} with the sparse tensors before it takes over the "
+                         f"{files.FREE_BYTES >> 20} MiB and {files.LARGEST_RATIO} times the size of what is stored "
+                         "that reading may take; export it as a dense tensor if that is meant")
     dense = np.zeros(bounds, values.dtype)
     dense[coordinates] = values
     return dense.reshape(shape), f"nnz={values.size},form={form}"
+
+
+def _array(tensor: onnx.TensorProto, base_dir: Path | None) -> np.ndarray:
+    """A part of a sparse tensor; raises OSError or ValueError where it lies in a file that is not there."""
+    if tensor.data_location == onnx.TensorProto.EXTERNAL:
+        location = next((each.value for each in tensor.external_data if each.key == "location"), "")
+        if base_dir is None:
+            raise ValueError(f"'{tensor.name}' lies in external file '{location}'")
+        files.check_regular(base_dir / location)  # a pipe would be waited for
+    return numpy_helper.to_array(tensor, base_dir=str(base_dir or ""))
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -67,17 +78,26 @@ def has_sparse(model: onnx.ModelProto) -> bool:
                for graph in _graphs(model.graph))
 
 
-def densify(model: onnx.ModelProto, base_dir: Path) -> dict[str, str]:
-    """Replaces every sparse tensor of the model, in place, by a dense one; returns the note of each by value name."""
+def densify(model: onnx.ModelProto, base_dir: Path | None) -> dict[str, str]:
+    """Replaces every sparse tensor of the model, in place, by a dense one; returns the note of each by value name.
+
+    Raises:
+        ModelError: one is none, or all together take more memory than reading a file may; names it.
+        OSError, ValueError: one lies in an external file that is missing, or there is no folder to look for it.
+
+    """
     notes: dict[str, str] = {}
+    left = files.budget(model.ByteSize())
     for graph in _graphs(model.graph):
         for sparse in graph.sparse_initializer:
-            dense, notes[sparse.values.name] = to_dense(sparse, base_dir)
+            dense, notes[sparse.values.name] = to_dense(sparse, base_dir, left)
+            left -= dense.nbytes
             graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
         graph.ClearField("sparse_initializer")
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.HasField("sparse_tensor"):
-                    dense, notes[node.output[0]] = to_dense(attribute.sparse_tensor, base_dir)
+                    dense, notes[node.output[0]] = to_dense(attribute.sparse_tensor, base_dir, left)
+                    left -= dense.nbytes
                     attribute.CopyFrom(onnx.helper.make_attribute("value", numpy_helper.from_array(dense)))
     return notes

@@ -1,7 +1,8 @@
-"""TVM's runtime library without its compiler, and its thread pools.
+"""TVM's runtime library without its compiler, and who calls it.
 
-TVM has one pool per calling thread, made at the first parallel loop and of that size for ever. `call` gives every call
-the number of threads it asks for.
+TVM has one thread pool per calling thread, made at the first parallel loop and of that size until the thread ends. Were
+every thread to call by itself, each would have a pool. So only the main thread has one; parallel programs of others run
+on `workers`, which are few. Programs of one thread need no pool and run where they are called.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import functools
 import importlib.util
 import os
 import threading
+import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,32 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import ToolchainError
+from sparsec.machine import cpus, interpreter
 from sparsec.machine.optional import hidden
+from sparsec.machine.workers import Workers, everybody
 
 _ANY_CORE = 1  # TVM's affinity mode "big cores"
+_SET_MAX_CONCURRENCY = "_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"
+"""tvm::runtime::threading::SetMaxConcurrency(int), which no global function offers."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Functions of the library."""
+    """Functions of the library.
+
+    Attributes:
+        configure: makes the calling thread's pool, or lets it use fewer of its threads.
+        num_threads: those that it uses.
+        limit: the threads of a pool that the calling thread may make; with one it makes none.
+
+    """
 
     load_module: Callable[[str], Any]
     from_dlpack: Callable[[np.ndarray], Any]
     get_item: Callable[[Any, int], Any]
     configure: Callable[..., None]
     num_threads: Callable[[], int]
+    limit: Callable[[int], Any]
 
 
 @functools.cache
@@ -41,17 +54,20 @@ def load() -> Runtime:
     """Load the library from the installed package, without importing the package.
 
     Raises:
-        ToolchainError: TVM is not installed.
+        ToolchainError: TVM is not installed, or the interpreter is one that it does not work in.
 
     """
+    interpreter.check()
     libraries = folder()
     os.environ.setdefault("TVM_BIND_THREADS", "0")  # pinned workers of several processes would share the first cores
     with hidden("torch"):
         import tvm_ffi
-    for library in ("libtvm_runtime.so", "libtvm_runtime_extra.so"):
-        ctypes.CDLL(str(libraries / library), ctypes.RTLD_GLOBAL)
-    names = "ffi.ArrayGetItem", "runtime.config_threadpool", "runtime.NumThreads"
-    return Runtime(tvm_ffi.load_module, tvm_ffi.from_dlpack, *map(tvm_ffi.get_global_func, names))
+    opened, _ = (ctypes.CDLL(str(libraries / library), ctypes.RTLD_GLOBAL)
+                 for library in ("libtvm_runtime.so", "libtvm_runtime_extra.so"))
+    get_item, configure, num_threads = map(tvm_ffi.get_global_func, (
+        "ffi.ArrayGetItem", "runtime.config_threadpool", "runtime.NumThreads"))
+    return Runtime(functools.partial(tvm_ffi.load_module, keep_module_alive=False), tvm_ffi.from_dlpack, get_item,
+                   configure, num_threads, getattr(opened, _SET_MAX_CONCURRENCY))
 
 
 def folder() -> Path:
@@ -67,8 +83,8 @@ def folder() -> Path:
     return Path(spec.submodule_search_locations[0]) / "lib"
 
 
-class Pool(threading.local):
-    """The pool of the calling thread: workers it has, and workers in use; 0 before there is one.
+class Caller(threading.local):
+    """The calling thread: threads that its pool has, and that it uses now; 0 before it has called.
 
     `largest` is the most that any caller in the process may use: a pool cannot grow, so it is made that large.
     """
@@ -78,35 +94,59 @@ class Pool(threading.local):
     threads = 0
 
 
-pool = Pool()
+caller = Caller()
 
 
 def call(threads: int, function: Callable[..., Any], *args: Any) -> Any:
-    """Call with that many threads; in another thread if this one's pool is too small or was lost in a fork."""
+    """Call with that many threads, of this thread's pool where it has one of that size, else on a worker."""
+    Caller.largest = max(Caller.largest, threads)
+    if _configured(threads):
+        return function(*args)
+    helpers = workers(threads)
+    return helpers.call(function, *args)
+
+
+def _configured(threads: int) -> bool:
+    """Let the programs that this thread calls use as many threads, if it can."""
     runtime = load()
-    Pool.largest = max(Pool.largest, threads)
-    if pool.size == 0:
-        runtime.configure(_ANY_CORE, Pool.largest, ["0"] * Pool.largest)
-        pool.size = runtime.num_threads()
-    if threads > pool.size:
-        return _helper(threads).submit(call, threads, function, *args).result()
+    if threads == 1 and caller.size <= 0:
+        runtime.limit(1)
+        caller.threads = 1
+        return True
+    if caller.size == 0 and threading.current_thread() is threading.main_thread():
+        _make_pool(Caller.largest)
+    if threads > caller.size:
+        return False
     runtime.configure(_ANY_CORE, threads, ["0"] * threads)  # the list's length counts, not the cores in it
-    pool.threads = threads
-    return function(*args)
+    caller.threads = threads
+    return True
 
 
-@functools.cache
-def _helper(threads: int) -> ThreadPoolExecutor:
-    """A thread whose pool has that size."""
-    return ThreadPoolExecutor(1, f"sparsec-{threads}-threads")
+def _make_pool(threads: int) -> None:
+    """Give this thread a pool of so many threads, as TVM allows them."""
+    runtime = load()
+    runtime.configure(_ANY_CORE, threads, ["0"] * threads)
+    caller.size, caller.threads = runtime.num_threads(), threads
 
 
-def _forget_threads() -> None:
-    """In a forked child: no thread but the calling one is left, so its pool has lost its workers."""
-    _helper.cache_clear()
-    if pool.size > 1:
-        pool.size = -1
-        pool.threads = 0
+def workers(threads: int) -> Workers:
+    """Those whose programs use as many threads; all together they occupy the processors there are, but one at least.
+
+    They end when nobody holds them any more.
+    """
+    found = _workers.get(threads)
+    if found is None:
+        found = _workers[threads] = Workers(max(1, cpus.available() // threads), functools.partial(_make_pool, threads))
+    return found
 
 
-os.register_at_fork(after_in_child=_forget_threads)
+_workers: weakref.WeakValueDictionary[int, Workers] = weakref.WeakValueDictionary()
+
+
+def forget() -> None:
+    """In a forked child, whose only thread has lost the others of its pool."""
+    for each in everybody():
+        each.forget()
+    if caller.size > 1:
+        caller.size = -1
+        caller.threads = 0

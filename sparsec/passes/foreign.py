@@ -37,8 +37,8 @@ def run(model: ir.Model, _context: Context) -> Report:
     if strings:
         lines.append(f"strings {_listed(strings)}; {STRINGS}")
     if lines:
-        raise UnsupportedOperatorError("the model has operators beyond ONNX's on tensors of numbers:\n  "
-                                       + "\n  ".join(lines))
+        raise UnsupportedOperatorError("the model has operators beyond ONNX's on tensors of numbers: "
+                                       + "; ".join(lines))
     return Report("foreign", modified=False)
 
 

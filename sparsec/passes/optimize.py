@@ -6,19 +6,27 @@ quantisation nodes stay. Sum becomes Add.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from sparsec import files
 from sparsec.errors import ModelError
 from sparsec.graph.constants import add_constant
 from sparsec.graph.quiet import quiet
+from sparsec.graph.shapes import static_shape
 from sparsec.graph.verify import infer
-from sparsec.passes import rewrite
+from sparsec.passes import rewrite, wide
 from sparsec.passes.context import Context, Report
 
 ELEMENTS_LIMIT = 1 << 31
+GROWTH, GROWN_BYTES = 8, files.FREE_BYTES
+"""Times its inputs' bytes that a constant may always take, and the bytes of all that are larger."""
+GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot", "Resize", "Upsample", "EyeLike", "GatherND",
+           "Gather", "Concat", "Einsum", "MatMul", "RandomNormal", "RandomUniform", "SequenceAt", "ScatterND")
+"""Operators whose output may be of any size whatever that of their inputs."""
 ITERATIONS = 4  # until nothing changes, in practice
 
 
@@ -28,6 +36,7 @@ def run(model: ir.Model, _context: Context) -> Report:
 
     before = Counter(node.op_type for node in model.graph)
     names = {output.name: node.name for node in model.graph for output in node.outputs}
+    wide.split(model)
     for node in list(model.graph):
         if node.op_type == "Sum" and node.domain == "":
             _sum_to_adds(node)
@@ -35,7 +44,7 @@ def run(model: ir.Model, _context: Context) -> Report:
     try:
         with quiet():
             optimizer.optimize_ir(model, num_iterations=ITERATIONS, input_size_limit=ELEMENTS_LIMIT,
-                                  output_size_limit=ELEMENTS_LIMIT, should_fold=_should_fold)
+                                  output_size_limit=ELEMENTS_LIMIT, should_fold=_Folding().allows)
     except RuntimeError as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -59,9 +68,34 @@ def _register_constants(graph: ir.Graph) -> None:
                 node.replace_input_with(index, add_constant(graph, name, value.const_value.numpy()))
 
 
-def _should_fold(node: ir.Node) -> bool | None:
-    """ConstantOfShape folds too; None leaves the decision to onnxscript."""
-    return True if node.op_type == "ConstantOfShape" else None
+class _Folding:
+    """Which constants may fold: what is no weight that another was made into must not fill the memory.
+
+    Others are left to run time: those that are much larger than what they follow from, beyond `GROWN_BYTES` in all.
+    """
+
+    def __init__(self) -> None:
+        self.left = GROWN_BYTES
+
+    def allows(self, node: ir.Node) -> bool | None:
+        """Whether a node folds; None leaves the decision to onnxscript."""
+        given = sum(_nbytes(value) or 0 for value in node.inputs if value is not None)
+        made = [_nbytes(value) for value in node.outputs]
+        known = [each for each in made if each is not None]
+        if len(known) < len(made):
+            return False if node.op_type in GROWING else None
+        if sum(known) > GROWTH * given:
+            if sum(known) > self.left:
+                return False
+            if node.op_type in GROWING:
+                self.left -= sum(known)
+        return True if node.op_type == "ConstantOfShape" else None
+
+
+def _nbytes(value: ir.Value) -> int | None:
+    """Bytes of a value, None where its type or shape is not known."""
+    shape = static_shape(value)
+    return None if shape is None or value.dtype is None else math.prod(shape) * -(-value.dtype.bitwidth // 8)
 
 
 def _name_again(model: ir.Model, names: Mapping[str | None, str | None]) -> None:

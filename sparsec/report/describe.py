@@ -4,14 +4,60 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Required, TypedDict
 
+import msgspec
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.artifact.file import Artifact
 from sparsec.backends.program import TensorSpec
+from sparsec.errors import ArtifactError
 from sparsec.graph.sparse import SPARSE_KEY
+
+
+class _Layer(TypedDict, total=False):
+    """The row of a layer in a report, as far as it is printed."""
+
+    layer: Required[str]
+    format: Required[str]
+    kernel: str
+    shape: list[int]
+    weights: int
+    nonzeros: int
+    bytes: int
+    predicted_us: float
+    measured_us: float | None
+    error: float | None
+    projection_error: float | None
+
+
+class _Verification(TypedDict, total=False):
+    """The comparison of the outputs, as far as it is printed."""
+
+    skipped: str
+    reference: str
+    tolerance: float | None
+    relative_error: dict[str, float]
+    same_class: dict[str, float]
+
+
+class _Report(TypedDict, total=False):
+    """A report, as far as it is printed."""
+
+    layers: Required[list[_Layer]]
+    outside: list[dict[str, Any]]
+    batch: dict[str, Any] | None
+    strip: dict[str, Any] | None
+    verification: _Verification | None
+
+
+def _check(report: Mapping[str, Any]) -> None:
+    """Raises ArtifactError unless a report has the types of what is printed of it."""
+    try:
+        msgspec.convert(report, _Report)
+    except msgspec.ValidationError as error:
+        raise ArtifactError(f"the artifact's report contradicts itself ({error}); compile the model again") from error
 
 
 def describe_model(model: ir.Model) -> dict[str, Any]:
@@ -31,9 +77,17 @@ def describe_model(model: ir.Model) -> dict[str, Any]:
 
 
 def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
-    """Signature, needs, plan and verification of an artifact whose file has `size` bytes."""
+    """Signature, needs, plan and verification of an artifact whose file has `size` bytes.
+
+    Raises:
+        ArtifactError: its report is none.
+
+    """
     manifest = artifact.manifest
+    for bucket in artifact.buckets:
+        _check(bucket.report)
     return {
+        **artifact.report,  # first, so that nothing in it stands for what the manifest says
         "target": manifest.target,
         "threads": manifest.threads,
         "sparsec": manifest.sparsec,
@@ -49,7 +103,6 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
         "weights_bytes": len(artifact.weights),
         "formats": by_format(artifact.report["layers"]),
         "totals": _totals(artifact.report["layers"]),
-        **artifact.report,
         "buckets": [_bucket(bucket) for bucket in artifact.buckets] if artifact.others else [],
     }
 

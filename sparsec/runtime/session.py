@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import Any, NoReturn, Self
 
 import numpy as np
 
@@ -19,7 +17,9 @@ from sparsec.backends.program import TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
-from sparsec.machine.memory import HOST, Memory, aligned, carrier, element_type
+from sparsec.machine.memory import HOST, carrier, element_type
+from sparsec.runtime.engines import Engine, Engines, calls, gate
+from sparsec.runtime.loading import load_library, memory_of, new_engine
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -38,29 +38,13 @@ class TensorInfo:
     type: str
 
 
-@dataclass(frozen=True)
-class _Engine:
-    """One virtual machine with its own input buffers; it serves one call at a time.
-
-    Attributes:
-        call: the entry function with the constants bound.
-        buffers: aligned arrays that the inputs of one part are copied into.
-        tensors: tensors of the same contents, where the program runs.
-        reserved: addresses of buffers and constants, which a caller must not get as outputs.
-
-    """
-
-    call: Callable[..., Any]
-    buffers: list[np.ndarray]
-    tensors: list[Any]
-    reserved: frozenset[int]
-
-
 class InferenceSession:
     """A loaded artifact, with onnxruntime's interface.
 
-    `run` may be called from several threads at once; each call in flight has its own virtual machine and buffers.
-    Of an artifact with buckets, the one that has the shapes of the inputs runs; it is loaded when first used.
+    `run` may be called from several threads at once; each call in flight has its own virtual machine and buffers. The
+    process may be forked at any time, and the child may use the session. Of an artifact with buckets, the one that has
+    the shapes of the inputs runs; it is loaded when first used. `close`, the end of a `with` block, or the last
+    reference gives back memory, library and threads.
 
     Args:
         artifact: an `Artifact`, its file's path or its bytes.
@@ -77,7 +61,8 @@ class InferenceSession:
         artifact = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
         manifest = artifact.manifest
         self._buckets = {_shapes(bucket): bucket for bucket in artifact.buckets} if artifact.others else {}
-        self._sessions = {_shapes(artifact): self}
+        self._shapes = _shapes(artifact)
+        self._sessions: dict[tuple[tuple[int, ...], ...], InferenceSession] = {}
         self._shared = {} if _shared is None else _shared
         if not artifact.library:
             raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
@@ -85,19 +70,35 @@ class InferenceSession:
                                 "sparsec.compiler.portable.build compiles a portable one for this machine")
         artifact.check_machine()
         self.threads = _allowed_threads(threads, manifest.threads)
-        tvm_runtime.Pool.largest = max(tvm_runtime.Pool.largest, self.threads)
+        tvm_runtime.Caller.largest = max(tvm_runtime.Caller.largest, self.threads)
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
         self._checks = [(spec.name, element_type(spec.dtype), spec.shape) for spec in self._inputs]
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
         self._native = all(carrier(spec.dtype) == spec.dtype for spec in self._outputs)
         self._entry, self._parts = manifest.entry, manifest.parts
-        self._memory = _memory_of(artifact)
-        self._fetch = self._memory.fetch
-        self._module = _load_library(artifact)
-        self._get_item = tvm_runtime.load().get_item
-        self._constants = self._place(artifact)
-        self._idle = [self._new_engine()]
+        with gate:
+            self._workers = tvm_runtime.workers(self.threads) if self.threads > 1 else None  # while the session is open
+            self._memory = memory_of(artifact)
+            self._fetch = self._memory.fetch
+            self._get_item = tvm_runtime.load().get_item
+            library, constants = load_library(artifact), self._place(artifact)
+            self._engines = Engines(partial(new_engine, library, constants, self._memory, manifest))
+
+    def close(self) -> None:
+        """Wait for the calls in flight and give back memory, library and threads; outputs stay valid."""
+        self._engines.close()
+        for session in self._sessions.values():
+            session.close()
+        self._sessions.clear()
+        self._shared.clear()
+        self._workers = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
     def _place(self, artifact: Artifact) -> list[Any]:
         """The constants aligned in memory; buckets share what they share in the file."""
@@ -135,10 +136,11 @@ class InferenceSession:
         if self._buckets and (session := self._bucket(feeds)) is not self:
             return session.run(output_names, feeds)
         wanted = self._select(output_names) if output_names else self._all
+        engines = self._engines
         try:
-            engine = self._idle.pop()
+            engine = engines.idle.pop()
         except IndexError:
-            engine = self._new_engine()
+            engine = engines.another()
         try:
             if len(feeds) != len(self._checks):
                 self._refuse_names(feeds)
@@ -154,8 +156,12 @@ class InferenceSession:
             return outputs if self._native else self._viewed(outputs, wanted)
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
+        except (TypeError, AttributeError) as error:
+            if isinstance(feeds, Mapping):
+                raise
+            raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
         finally:
-            self._idle.append(engine)
+            engines.idle.append(engine)
 
     def _viewed(self, outputs: Sequence[np.ndarray], wanted: Sequence[int]) -> list[np.ndarray]:
         """Outputs in the element types of the model, which programs give as integers of as many bits."""
@@ -176,20 +182,20 @@ class InferenceSession:
             return session.resident(feeds)
         assert self._parts == 1  # of programs for GPUs, which alone are timed so
         self.run(None, feeds)
-        engine = self._idle.pop()  # the one that has just run: its tensors hold the inputs
+        engine = self._engines.part()  # the one that has just run: its tensors hold the inputs
         call = partial(engine.call, *engine.tensors)  # in this thread, whose stream the kernels of a GPU run on
         return partial(tvm_runtime.call, self.threads, call) if self._memory is HOST else call
 
-    def _call(self, engine: _Engine) -> Any:
+    def _call(self, engine: Engine) -> Any:
         """The results of the entry function for what is in the buffers."""
         if self._memory is not HOST:
             for tensor, buffer in zip(engine.tensors, engine.buffers, strict=True):
                 self._memory.refresh(tensor, buffer)
-        if tvm_runtime.pool.threads == self.threads:
+        if tvm_runtime.caller.threads == self.threads:
             return engine.call(*engine.tensors)
         return tvm_runtime.call(self.threads, engine.call, *engine.tensors)
 
-    def _run_parts(self, engine: _Engine, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
+    def _run_parts(self, engine: Engine, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
         """The wanted outputs where the entry function takes a part of the rows at a time."""
         values = [self._checked(*check, feeds) for check in self._checks]
         specs = [self._outputs[index] for index in wanted]
@@ -206,14 +212,20 @@ class InferenceSession:
 
     def _bucket(self, feeds: Feeds) -> InferenceSession:
         """The session of the bucket that has the shapes of the feeds."""
-        shapes = tuple(np.shape(feeds[spec.name]) for spec in self._inputs if spec.name in feeds)
+        if not isinstance(feeds, Mapping):
+            raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
+        shapes = tuple(_array(spec.name, feeds).shape for spec in self._inputs if spec.name in feeds)
+        if shapes == self._shapes:
+            return self
         if shapes not in self._sessions:
             if len(shapes) < len(self._inputs):
                 self._refuse_names(feeds)
             if shapes not in self._buckets:
                 listed = "; ".join(map(self._named, self._buckets))
                 raise InputError(f"no bucket of the artifact takes {self._named(shapes)}; its buckets are {listed}")
-            self._sessions[shapes] = InferenceSession(self._buckets[shapes], self.threads, _shared=self._shared)
+            with gate:
+                if shapes not in self._sessions:
+                    self._sessions[shapes] = InferenceSession(self._buckets[shapes], self.threads, _shared=self._shared)
         return self._sessions[shapes]
 
     def _named(self, shapes: Sequence[tuple[int, ...]]) -> str:
@@ -222,16 +234,17 @@ class InferenceSession:
 
     def _select(self, names: Sequence[str]) -> list[int]:
         """Positions of outputs by name."""
-        try:
-            return [self._positions[name] for name in names]
-        except KeyError as error:
-            raise InputError(f"the model has no output {error}; it has {_listed(self._outputs)}") from None
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise _wrong_type("output_names", names, "a list of outputs' names, or None for all")
+        if unknown := [name for name in names if not isinstance(name, str) or name not in self._positions]:
+            raise InputError(f"the model has no output {unknown[0]!r}; it has {_listed(self._outputs)}")
+        return [self._positions[name] for name in names]
 
     def _checked(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], feeds: Feeds) -> np.ndarray:
         """A feed as an array of the expected shape and element type, in whatever byte order."""
         if name not in feeds:
             self._refuse_names(feeds)
-        array = np.asarray(feeds[name])
+        array = _array(name, feeds)
         if array.dtype.newbyteorder("=") != dtype or array.shape != shape:
             raise InputError(f"input '{name}' takes {dtype.name} of shape {shape}; "
                              f"given: {array.dtype.name} of shape {array.shape}")
@@ -241,17 +254,8 @@ class InferenceSession:
         given = ", ".join(f"'{name}'" for name in feeds) or "none"
         raise InputError(f"the model takes the inputs {_listed(self._inputs)}; given: {given}")
 
-    def _new_engine(self) -> _Engine:
-        """A virtual machine that shares the library and the constants with the session's others."""
-        shapes = [spec.shape if self._parts == 1 else (spec.shape[0] // self._parts, *spec.shape[1:])
-                  for spec in self._inputs]
-        buffers = [aligned(shape, element_type(spec.dtype)) for shape, spec in zip(shapes, self._inputs, strict=True)]
-        tensors = [self._memory.place(buffer) for buffer in buffers]
-        machine = self._module["vm_load_executable"]()
-        machine["vm_initialization"](*self._memory.devices)
-        machine["save_function"](self._entry, "bound", 1, *self._constants)
-        reserved = frozenset(tensor.data_ptr() for tensor in (*tensors, *self._constants))
-        return _Engine(machine["bound"], buffers, tensors, reserved)
+
+calls.add(InferenceSession.run.__code__)
 
 
 def check_machine(artifact: Artifact) -> None:
@@ -267,48 +271,28 @@ def check_machine(artifact: Artifact) -> None:
         backend.check(each.manifest.needs)
 
 
-def _memory_of(artifact: Artifact) -> Memory:
-    """Where the programs of the artifact's buckets keep their tensors."""
-    backend = backend_named(artifact.manifest.target)
-    first, *_ = [backend.memory(each.manifest.needs) for each in artifact.buckets]
-    return first
-
-
-def _load_library(artifact: Artifact) -> Any:
-    """The compiled code in memory, ready to be called."""
-    load_module = tvm_runtime.load().load_module
-    if sizes := artifact.manifest.objects:
-        return _link_in_memory(artifact.library, sizes)
-    with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:  # the system maps files only
-        path = Path(directory) / "model.so"
-        path.write_bytes(artifact.library)
-        try:
-            return load_module(str(path))
-        except (OSError, RuntimeError) as error:
-            raise ArtifactError(f"the artifact's library cannot be loaded: {error}; if {directory} does not allow "
-                                "execution, set TMPDIR to a directory that does") from error
-
-
-def _link_in_memory(library: bytes, sizes: Sequence[int]) -> Any:
-    """Link object files that lie one after the other; artifacts of a machine without a linker hold such."""
-    from tvm_ffi_orcjit import default_session
-
-    ends = itertools.accumulate(sizes)
-    try:
-        return default_session().load_module([library[end - size:end] for size, end in zip(sizes, ends, strict=True)])
-    except RuntimeError as error:
-        raise ArtifactError(f"the artifact's object files cannot be linked: {error}; "
-                            "compile the model on a machine with a linker") from error
-
-
 def _allowed_threads(asked: int | None, compiled: int) -> int:
     """The threads to use; by default what was compiled for, as far as this process may use as many cores."""
     if asked is None:
         return min(compiled, cpus.available())
+    if isinstance(asked, bool) or not isinstance(asked, int):
+        raise _wrong_type("threads", asked, f"a number from 1 to {compiled}, or None")
     if not 1 <= asked <= compiled:
         way = f"compile the model with threads={asked}" if asked > compiled else "give a number from 1 on"
         raise UsageError(f"threads={asked}, but the artifact was compiled for 1 to {compiled}; {way}")
     return asked
+
+
+def _array(name: str, feeds: Feeds) -> np.ndarray:
+    """A feed as an array."""
+    try:
+        return np.asarray(feeds[name])
+    except Exception as error:  # of whatever the caller's object does
+        raise InputError(f"input '{name}' is no array: {error}; give a numpy array") from error
+
+
+def _wrong_type(argument: str, value: object, expected: str) -> UsageError:
+    return UsageError(f"{argument} is {value if value is None else type(value).__name__}; give {expected}")
 
 
 def _shapes(artifact: Artifact) -> tuple[tuple[int, ...], ...]:

@@ -1,12 +1,17 @@
 """Malformed models and artifacts: name -> (what writes the file into a directory, what the error must say)."""
 
+import hashlib
+import itertools
 import json
+import os
+import random
+import zipfile
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsec.compiler.buckets import merge
-from tests.hostile.fuzz import members, sealed, small_artifact
+from tests.hostile.fuzz import members, sealed, small_artifact, stored_artifact
 from tests.support.texts import model
 
 LINEAR = "g (float[2,4] x) => (float[2,3] y) <float[4,3] w, float[3] b> { h = MatMul(x, w) y = Add(h, b) }"
@@ -139,7 +144,7 @@ MODELS = {
     "sparse index outside": (sparse([1, 2], [3, 12], [4, 3]), "outside shape"),
     "sparse index below 0": (sparse([1, 2], [-1, 3], [4, 3]), "outside shape"),
     "sparse indices of another length": (sparse([1, 2], [1, 2, 3], [4, 3]), "fit neither form"),
-    "sparse bomb": (sparse([1], [0], [2**20, 2**20]), "1000 times the memory"),
+    "sparse bomb": (sparse([1], [0], [2**20, 2**20]), "64 times the size"),
     "nested graphs": (nested(1000), "truncated or damaged"),
 }
 
@@ -157,6 +162,13 @@ def constant(**changes):
 
 def with_member(name, data):
     return sealed({**members(small_artifact()), name: data})
+
+
+def rehashed(name, data):
+    """The manifest that says what a member hashes to."""
+    manifest = json.loads(members(small_artifact())["manifest.json"])
+    manifest["sha256"][name] = hashlib.sha256(data).hexdigest()
+    return json.dumps(manifest).encode()
 
 
 WHOLE = small_artifact().to_bytes()
@@ -204,6 +216,141 @@ ARTIFACTS = {
 }
 
 
+def stored(change, **fields):
+    """An artifact whose stored weight is changed in place, in its manifest."""
+    contents = members(stored_artifact())
+    manifest = json.loads(contents["manifest.json"])
+    change(manifest["stored"][0])
+    return sealed({**contents, "manifest.json": json.dumps(manifest | fields).encode()})
+
+
+def parameter(**changes):
+    return stored(lambda each: each["parameters"].update(changes))
+
+
+def stream(number=0, **changes):
+    return stored(lambda each: each["streams"][number].update(changes))
+
+
+def compressed(method):
+    """An artifact whose members are compressed in another way."""
+    return sealed(members(small_artifact()), method)
+
+
+ANSI = "cpu\x1b[2J\nsigned by everybody"
+ARTIFACTS |= {
+    "a bzip2 member": (compressed(zipfile.ZIP_BZIP2), "is damaged"),
+    "an lzma member": (compressed(zipfile.ZIP_LZMA), "is damaged"),
+    "a report of nested lists": (with_member("report.json", b"[" * 10**5 + b"]" * 10**5), "contradicts|is damaged"),
+    "a report larger than any": (with_member("report.json", json.dumps(random.Random(0).choices(
+        ("a", "bb", "ccc", "d"), k=1_700_000)).encode()), "manifest and report take over"),
+    "a report that is null": (sealed({**members(small_artifact()), "report.json": b"null", "manifest.json": rehashed(
+        "report.json", b"null")}), "its report is no object"),
+    "a target that rewrites the screen": (lying(target=ANSI), "which this version of sparsec does not know"),
+    "a platform that rewrites the screen": (lying(platform=ANSI), "platform is"),
+    "a version of two lines": (lying(tvm="0.27\nsigned"), "tvm is"),
+    "a feature that rewrites the screen": (lying(features=[ANSI]), "processor feature is"),
+    "an entry that is no name": (lying(entry="main; rm"), "entry is"),
+    "an architecture that there is not": (lying(archs=["sm_9\x1b"]), "an architecture is"),
+    "a target that there is not": (lying(target="tpu"), "does not know"),
+    "a portable artifact with a library": (lying(target="portable"), "portable artifact holds native code"),
+    "a million threads": (lying(threads=10**6), "1000000 threads"),
+    "threads in words": (lying(threads="2"), "contradicts itself"),
+    "half a thread": (lying(threads=1.5), "contradicts itself"),
+    "truth for threads": (lying(threads=True), "contradicts itself"),
+    "more threads than 64 bits": (lying(threads=10**30), "contradicts itself"),
+    "no parts": (lying(parts=0), "do not divide into 0 parts"),
+    "an input of a tebibyte": (lying(inputs=[{**SPEC, "shape": [1 << 40]}]), "an impossible shape"),
+    "an input of a module's name": (lying(inputs=[{**SPEC, "dtype": "finfo"}]), "an unknown element type"),
+    "an input of texts": (lying(inputs=[{**SPEC, "dtype": "str"}]), "an unknown element type"),
+    "inputs that are null": (lying(inputs=None), "contradicts itself"),
+    "constants again and again": (lying(constants=[
+        {"dtype": "float32", "shape": [1 << 20], "offset": 0, "nbytes": 0, "encoding": "packed"}] * 100), "take over"),
+    "a packed constant of a tebibyte": (constant(encoding="packed", shape=[1 << 38], nbytes=0), "take over"),
+    "a stored format that there is not": (stored(lambda each: each.update(format="pickle")), "that there is not"),
+    "a stored codec that there is not": (stored(lambda each: each.update(codec="pickle")), "that there is not"),
+    "a recipe that there is not": (stored(lambda each: each.update(recipe="Recipe")), "that there is not"),
+    "a stored weight of no size": (stored(lambda each: each.update(shape=[0, 8])), "has the shape"),
+    "a stored weight of negative size": (stored(lambda each: each.update(shape=[-1, 8])), "has the shape"),
+    "a stored weight of three dimensions": (stored(lambda each: each.update(shape=[2, 2, 2])), "has the shape"),
+    "a stored weight of terabytes": (stored(lambda each: each.update(shape=[1 << 20, 1 << 20])), "bytes of memory"),
+    "a stored weight of other constants": (stored(lambda each: each.update(constants=[99])), "none of its"),
+    "a recipe with a parameter more": (parameter(surprise=1), "unknown parameters"),
+    "a recipe with a text for a number": (parameter(height="8"), "contradicts itself"),
+    "a recipe of no height": (parameter(height=0), "height is 0"),
+    "a recipe of negative height": (parameter(height=-8), "height is -8"),
+    "a recipe of a terabyte's height": (parameter(height=1 << 24), "bytes of memory"),
+    "a recipe of no width": (parameter(width=0), "width is 0"),
+    "a recipe of an unknown codec": (parameter(codec="pickle"), "codec is"),
+    "a stream of 65 bits": (stream(bits=65), "does not fit the weights"),
+    "a stream of negative bits": (stream(bits=-1), "does not fit the weights"),
+    "a stream of 2^40 symbols of no bits": (stream(bits=0, count=1 << 40, nbytes=0), "does not fit the weights"),
+    "a stream of too many symbols": (stream(count=1 << 40), "does not fit the weights"),
+    "a stream of an unknown coding": (stream(coding="lzma"), "does not fit the weights"),
+    "a coded stream without a header": (stream(coding="huffman", bits=8), "does not fit the weights"),
+    "a stream behind the end": (stream(offset=1 << 40), "does not fit the weights"),
+}
+
+
+def calls(depth):
+    """Functions that each call the next one twice."""
+    def change(proto):
+        for level in range(depth):
+            body = [helper.make_node(f"f{level + 1}", ["a"], ["m"], domain="l"),
+                    helper.make_node(f"f{level + 1}", ["m"], ["b"], domain="l")]
+            last = [helper.make_node("Relu", ["a"], ["b"])]
+            proto.functions.append(helper.make_function("l", f"f{level}", ["a"], ["b"],
+                                                        body if level < depth - 1 else last,
+                                                        [helper.make_opsetid("", 17), helper.make_opsetid("l", 1)]))
+        proto.opset_import.append(helper.make_opsetid("l", 1))
+        proto.graph.node[0].CopyFrom(helper.make_node("f0", ["x"], ["h"], domain="l"))
+    return edited(change)
+
+
+def many_sparse(count):
+    proto = model("g (float[2,4] x) => (float[2,4] y) { y = Relu(x) }")
+    for number in range(count):
+        proto.graph.sparse_initializer.append(helper.make_sparse_tensor(
+            numpy_helper.from_array(np.ones(1, np.float32), f"w{number}"),
+            numpy_helper.from_array(np.zeros(1, np.int64), f"i{number}"), [1 << 12, 1 << 12]))
+    return proto.SerializeToString()
+
+
+def chain(length):
+    def change(proto):
+        del proto.graph.node[:]
+        names = ["x", *(f"v{number}" for number in range(length - 1)), "y"]
+        proto.graph.node.extend(helper.make_node("Relu", [a], [b]) for a, b in itertools.pairwise(names))
+    return edited(change)
+
+
+def renamed(name):
+    return edited(lambda p: setattr(p.graph.node[0], "op_type", name))
+
+
+MODELS |= {
+    "functions that call each other twice": (calls(30), "nodes with those of its functions"),
+    "many sparse tensors": (many_sparse(40), "sparse tensors before it takes over"),
+    "100,000 nodes": (chain(100_000), "100000 nodes"),
+    "an operator that rewrites the screen": (renamed("Mat\x1b[2J\nMul"), r"no such .*Mat\\x1b\[2J\\nMul"),
+    "an operator named from right to left": (renamed("\u202eluM"), r"no such .*\\u202eluM"),
+    "an external pipe": (external("pipe"), "external data must lie complete beside"),
+}
+EXPANDING = {
+    "ConstantOfShape": "int64[1] n = {1073741824}> { c = ConstantOfShape(n) i = ReduceMax<keepdims=0>(c)",
+    "Expand": "int64[2] n = {32768, 32768}, float[1] v = {1}> { c = Expand(v, n) i = ReduceMax<keepdims=0>(c)",
+    "Tile": "int64[1] n = {1073741824}, float[1] v = {1}> { c = Tile(v, n) i = ReduceMax<keepdims=0>(c)",
+    "Range": "float a = {0}, float b = {1073741824}, float d = {1}> { c = Range(a, b, d) "
+             "i = ReduceMax<keepdims=0>(c)",
+    "Pad": "int64[2] n = {0, 1073741824}, float[1] v = {1}> { c = Pad(v, n) i = ReduceMax<keepdims=0>(c)",
+}
+
+
+def expanding(kind):
+    """A model of few bytes with a constant of 4 GB."""
+    return model(f"g (float[2,4] x) => (float[2,4] y) <{EXPANDING[kind]} y = Add(x, i) }}").SerializeToString()
+
+
 def write(directory, data):
     """Write a case's file, and around it what its paths may lead to; returns the file."""
     inside = directory / "inside"
@@ -211,6 +358,7 @@ def write(directory, data):
     (directory / "secret").write_bytes(bytes(4096))
     (inside / "link").symlink_to("../secret")
     (inside / "weights.bin").write_bytes(bytes(4096))
+    os.mkfifo(inside / "pipe")
     path = inside / "case"
     path.write_bytes(data)
     return path

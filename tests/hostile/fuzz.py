@@ -27,7 +27,8 @@ import numpy as np
 import onnx
 
 from sparsec.artifact.file import Artifact
-from sparsec.backends.program import Program, TensorSpec
+from sparsec.backends.program import Packed, Program, TensorSpec
+from sparsec.cli import tables
 from sparsec.cli.options import read_arrays
 from sparsec.compiler.buckets import merge
 from sparsec.cost.calibration import calibration_of
@@ -36,6 +37,9 @@ from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.cost.tuning import TuningLog
 from sparsec.errors import SparsecError
 from sparsec.graph import reader
+from sparsec.kernels.packing.blocks import PaddedBlocks
+from sparsec.passes import optimize
+from sparsec.report.describe import describe_artifact
 from sparsec.target import resolve
 from tests.hostile import arguments, mutate
 from tests.support.graphs import GRAPHS
@@ -47,10 +51,10 @@ GRAPHS_USED = ("residual block", "attention standard operator, causal", "norm po
                "activation gelu by erf, half last", "attention one projection, split", "batch norm behind gemm")
 
 
-def sealed(contents):
+def sealed(contents, method=zipfile.ZIP_DEFLATED):
     """An artifact file of any members, with a valid digest."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", method) as archive:
         for name, data in contents.items():
             archive.writestr(name, data)
         archive.comment = b" " * 64
@@ -70,6 +74,74 @@ def small_artifact():
     spec = TensorSpec("x", "float32", (1,))
     return Artifact.build(Program(b"library", "main", constants, (spec,), (spec,)), resolve("cpu-generic"), 1, b"graph",
                           {"layers": []})
+
+
+def stored_artifact():
+    """An artifact with a weight in its smallest format, which nothing executes."""
+    weight = np.zeros((16, 256), np.float32)
+    weight[::5, ::7] = 3.5
+    recipe = PaddedBlocks(16, 8)
+    spec = TensorSpec("x", "float32", (1,))
+    constants = tuple(recipe.pack(weight).values())
+    packed = (Packed(weight, recipe, tuple(range(len(constants)))),)
+    return Artifact.build(Program(b"library", "main", constants, (spec,), (spec,), packed=packed),
+                          resolve("cpu-generic"), 1, b"graph", {"layers": []})
+
+
+def mutant_manifest(rng, seeds):
+    """An artifact whose manifest and report are changed and every hash is right."""
+    contents = dict(rng.choice(seeds))
+    manifest = json.loads(contents["manifest.json"])
+    if rng.random() < 0.3:
+        contents["report.json"] = mutate.of_json(rng, contents["report.json"])
+    if manifest["stored"] and rng.random() < 0.6:
+        manifest["stored"] = json.loads(mutate.of_json(rng, json.dumps(manifest["stored"]).encode()))
+        changed = manifest
+    else:
+        changed = json.loads(mutate.of_json(rng, json.dumps(manifest).encode()))
+    if isinstance(changed, dict) and isinstance(changed.get("sha256"), dict):
+        changed["sha256"] |= {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    contents["manifest.json"] = json.dumps(changed).encode()
+    return sealed(contents)
+
+
+def describe(path):
+    """Open an artifact and tell of it, as `inspect` does."""
+    artifact = Artifact.load(path)
+    for bucket in artifact.buckets:
+        bucket.constants()
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        tables.print_table(("name",), [(spec["name"],) for spec in describe_artifact(artifact, 1)["inputs"]])
+    assert "\x1b" not in text.getvalue()
+
+
+def growing(rng, _seeds):
+    """A small model that asks for much: functions, sparse tensors, constants, inputs and names without end."""
+    from tests.hostile import corpus
+
+    size = rng.choice([1, 2, 7, 33, 500])
+    name = rng.choice(mutate.NAMES)
+    return rng.choice([
+        lambda: corpus.calls(rng.randint(1, 40)), lambda: corpus.many_sparse(size), lambda: corpus.chain(10 * size),
+        lambda: corpus.expanding(rng.choice(list(corpus.EXPANDING))), lambda: corpus.renamed(name),
+        lambda: wide(rng.choice(["Max", "Min", "Sum", "Mean", "Concat"]), size, name)])()
+
+
+def wide(kind, inputs, name):
+    """An operator of many inputs under a name."""
+    node = onnx.helper.make_node(kind, ["x"] * inputs, ["y"], name=name, **({"axis": 0} if kind == "Concat" else {}))
+    rows = 2 * inputs if kind == "Concat" else 2
+    graph = onnx.helper.make_graph([node], "g", [onnx.helper.make_tensor_value_info("x", 1, [2, 4])],
+                                   [onnx.helper.make_tensor_value_info("y", 1, [rows, 4])])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)],
+                                  ir_version=8).SerializeToString()
+
+
+def simplify(path):
+    """Read a model and optimise it, where constants are computed."""
+    graph = reader.load(path)
+    optimize.run(graph, None)
 
 
 def models():
@@ -133,6 +205,9 @@ SUBJECTS = {  # name -> (the seeds, the mutator, what reads the file)
     "model": (models, mutant_model, reader.load),
     "artifact": (lambda: [members(small_artifact()), members(merge([small_artifact()] * 2))], mutant_artifact,
                  lambda path: [bucket.constants() for bucket in Artifact.load(path).buckets]),
+    "manifest": (lambda: [members(small_artifact()), members(stored_artifact()), members(stored_artifact())],
+                 mutant_manifest, describe),
+    "growing": (list, growing, simplify),
     "tuning": (lambda: [TUNING], mutant_json, lambda path: TuningLog(path, 0.0)),
     "calibration": (lambda: [calibration()], mutant_json, lambda path: calibration_of(resolve("cpu"), 1, path)),
     "arguments": (arguments.seeds, arguments.mutant, arguments.read),

@@ -2,7 +2,9 @@
 
 import json
 
-WORDS = ["", "x", "../secret", "/etc/hostname", "a/../../secret", "\0", "é", "x" * 10_000, "%s%n", "nan", "-1", "1e400"]
+WORDS = ["", "\x1b[2J\n", "x", "../secret", "/etc/hostname", "a/../../secret", "\0", "é", "x" * 10_000, "%s%n", "nan",
+         "-1", "1e400"]
+NAMES = ["n", "\x1b[2J", "a\nb", "\r", "\u202e", "\x9b2J", "\0", "x" * 300, "😀", "%s", "[red]", "é"]
 NUMBERS = [0, 1, -1, 2, 7, 255, 2**31 - 1, -2**31, 2**31, 2**32, 2**63 - 1, -2**63]
 JSONS = [None, True, [], {}, [[]], "", 10**400, 1e308, -1e-308, float("nan"), float("inf"), *NUMBERS, *WORDS]
 

@@ -11,18 +11,13 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import sparsec
-from tests.support.texts import model
+from tests.support.small_session import NETWORK, X, answer
 
 CALLS = int(os.environ.get("SPARSEC_SOAK_CALLS", "30000"))
 ALLOWANCE = 2 << 20  # bytes that allocators may still take after the warm-up
-NETWORK = model("g (float[1,3,16,16] x) => (float[1,5] y) <float[8,3,3,3] w, float[8,8,3,3] v, float[8,5] u>"
-                "{ a = Conv<pads=[1,1,1,1]>(x, w) b = Relu(a) c = Conv<strides=[2,2]>(b, v) p = GlobalAveragePool(c)"
-                "f = Flatten(p) y = MatMul(f, u) }")
-X = np.random.default_rng(0).standard_normal((1, 3, 16, 16)).astype(np.float32)
 
 
 @pytest.fixture(scope="module", params=[1, 2], ids=["one thread", "two threads"])
@@ -33,14 +28,6 @@ def artifact(request):
 @pytest.fixture(scope="module")
 def expected(artifact):
     return answer(artifact)
-
-
-def answer(artifact, calls=1):
-    """The bytes of the output, the same in every call."""
-    session = sparsec.InferenceSession(artifact)
-    outputs = {session.run(None, {"x": X})[0].tobytes() for _ in range(calls)}
-    assert len(outputs) == 1
-    return outputs.pop()
 
 
 def resident_bytes():

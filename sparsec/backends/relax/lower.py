@@ -73,8 +73,8 @@ def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
                 refused.append(f"node '{node.name}': {operator_of(node)} (opset {opset}): {error}")
         missing.update(node.outputs)
     if refused:
-        raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}:\n  "
-                                       + "\n  ".join(refused))
+        raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}: "
+                                       + "; ".join(refused))
 
 
 def operator_of(node: ir.Node) -> str:

@@ -19,6 +19,10 @@ class Bitmaps(Recipe):
     lanes: int
     threads: int
 
+    def elements(self, rows: int, columns: int) -> int:
+        """The weight's, in whole blocks of rows."""
+        return (rows + self.vectors * self.lanes) * columns + self.threads
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`starts`, `parts`, `bits` and `values`, see `kernels.cpu.rows.bitmap_vector.recipe`."""
         height = self.vectors * self.lanes

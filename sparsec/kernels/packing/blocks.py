@@ -22,6 +22,10 @@ class OverlappingBlocks(Recipe):
     block: int
     chunk: int
 
+    def elements(self, rows: int, columns: int) -> int:
+        """Those of all blocks."""
+        return max(rows, self.parts * self.blocks * self.block) * columns
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`values`, (part, chunk, row block, column, row of the block): in the order in which they are read."""
         first = np.minimum(np.arange(self.parts * self.blocks) * self.block, len(weight) - self.block)
@@ -38,6 +42,10 @@ class PaddedBlocks(Recipe):
     height: int
     width: int
     codec: str = "f32"
+
+    def elements(self, rows: int, columns: int) -> int:
+        """Those of all blocks."""
+        return max(rows, self.height) * columns
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`values`, (row block, columns, rows of the block)."""

@@ -22,6 +22,11 @@ class Groups(Recipe):
     slots: int
     lanes: int
 
+    def elements(self, rows: int, columns: int) -> int:
+        """The places, in whole groups of rows and windows of columns."""
+        windows = -(-columns // self.lanes)
+        return (rows + self.lanes) * max(columns + self.lanes, windows * (self.slots + WORD_PLACES))
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`places` and `values`, see `kernels.cpu.rows.nm_vector.recipe`."""
         padded = np.pad(weight, [(0, -size % self.lanes) for size in weight.shape])

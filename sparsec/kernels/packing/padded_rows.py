@@ -17,6 +17,10 @@ class PaddedRows(Recipe):
     threads: int
     column_dtype: str
 
+    def elements(self, rows: int, columns: int) -> int:
+        """The weight's, each row in whole iterations."""
+        return rows * (columns + self.unroll) + self.threads
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`starts`, `parts`, `columns` and `values`, see `kernels.cpu.rows.csr_vector.recipe`."""
         counts = (weight != 0).sum(axis=1)

@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.errors import FormatError
+
+LARGEST = 1 << 24
+NAMES = ("f32", "f16", "embedded", "uint8", "uint16", "uint32", "int16", "int32")
+"""The largest number, and the names, that parameters may be."""
+
 
 class Recipe(ABC):
     """How a kernel's arrays follow from its weight.
@@ -18,6 +24,27 @@ class Recipe(ABC):
     @abstractmethod
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays for a weight (outputs, inputs), in the order of the kernel's arguments."""
+
+    def elements(self, rows: int, columns: int) -> int:
+        """The most elements that packing a weight of that shape handles at once, about; artifacts ask before they pack.
+
+        The weight's own, unless a recipe that artifacts store says more.
+        """
+        return rows * columns
+
+    def check(self) -> None:
+        """Refuse parameters that none of sparsec's kernels has.
+
+        Raises:
+            FormatError: a number is not from 1 to `LARGEST`, or a name none of `NAMES`.
+
+        """
+        for name, value in vars(self).items():
+            numbers = value if isinstance(value, tuple) else (value,) if isinstance(value, int) else ()
+            least = 0 if isinstance(value, tuple | bool) else 1
+            if not all(least <= number <= LARGEST for number in numbers) or value == () or (
+                    isinstance(value, str) and value not in NAMES):
+                raise FormatError(f"{type(self).__name__}: {name} is {value!r:.40}")
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,11 @@ class RowGroups(Recipe):
     index_unit: int
     word: str
 
+    def elements(self, rows: int, columns: int) -> int:
+        """Those of all groups, were every row dense and every chunk in whole iterations."""
+        shares = self.parts * self.groups * self.group
+        return max(rows, shares * self.block) * (columns + self.chunks * self.unroll)
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`starts`, `rows`, `indices` and `values`, see `kernels.cpu.products.spmm.recipe`."""
         p, taps, tapped = self, len(self.tap_offsets), self.chunk_columns

@@ -22,6 +22,10 @@ class Windows(Recipe):
     base_dtype: str
     sort: bool
 
+    def elements(self, rows: int, columns: int) -> int:
+        """Those of all slots, were every window in use."""
+        return (rows + self.lanes) * (columns + self.unroll + self.lanes) + self.threads
+
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`starts`, `parts`, `rows`, `bases`, `indices` and `values`, see `kernels.cpu.rows.well.recipe`."""
         order = orders(weight)[int(self.sort)]

@@ -1,0 +1,126 @@
+"""Files whose content and place others may have chosen: what is read of them, how much memory that may take, and how
+files are written.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import warnings
+import zipfile
+from pathlib import Path
+
+Name = str | os.PathLike[str]
+
+FREE_BYTES, LARGEST_RATIO = 256 << 20, 64
+
+
+def budget(size: int) -> int:
+    """Bytes of memory that reading a file of that size may take, whatever its kind."""
+    return FREE_BYTES + LARGEST_RATIO * size
+
+
+def read_regular(path: Name, most: int | None = None) -> bytes:
+    """What a regular file holds, or its first `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, or is a folder, a device, a pipe or a socket.
+
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is opened without a writer
+    with os.fdopen(descriptor, "rb") as file:
+        check_regular(path, os.fstat(descriptor))
+        return file.read() if most is None else file.read(most)
+
+
+def check_regular(path: Name, found: os.stat_result | None = None) -> os.stat_result:
+    """Where a file is a regular one, what the system says of it.
+
+    Raises:
+        OSError: it is none, or there is none.
+
+    """
+    found = Path(path).stat() if found is None else found
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return found
+
+
+def check_members(archive: zipfile.ZipFile, most: int) -> None:
+    """Check that the members of a zip file are stored or deflated, and take no more memory than that all together.
+
+    Raises:
+        ValueError: they are not, or do.
+
+    """
+    members = archive.infolist()
+    if any(each.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for each in members):
+        raise ValueError("a member is neither stored nor deflated")
+    if sum(each.file_size for each in members) > most:
+        raise ValueError(f"its members take over {most} bytes")
+
+
+def write(path: Name, data: bytes) -> None:
+    """Replace a file's content at once: a failure leaves the old content and no temporary file.
+
+    Links are followed, and a file that is there keeps its owner and mode. A device or a pipe is written to.
+
+    Raises:
+        OSError: as the system reports it, naming `path`.
+
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        try:
+            old = target.stat()
+        except FileNotFoundError:
+            old = None
+        if old is None or stat.S_ISREG(old.st_mode):
+            _replace(target, data, old)
+        else:
+            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CLOEXEC), "wb") as file:
+                file.write(data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+def _replace(target: Path, data: bytes, old: os.stat_result | None) -> None:
+    """Write a new file beside the old one, which takes its place."""
+    temporary = target.with_name(f".sparsec-{secrets.token_hex(8)}")  # short, however long the name is
+    try:
+        with temporary.open("xb") as file:
+            if old is not None:
+                made = os.fstat(file.fileno())
+                if (made.st_uid, made.st_gid) != (old.st_uid, old.st_gid):
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """The folder of what sparsec measures, in the user's cache directory."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("sparsec", appauthor=False)
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file of the cache is there and nobody else can have written it; warns where somebody can."""
+    try:
+        both = [each.stat() for each in (path.parent, path)]
+    except OSError:
+        return False
+    mine = all(each.st_uid == os.geteuid() and not each.st_mode & 0o022 for each in both)
+    if not mine and stat.S_ISREG(both[1].st_mode):
+        warnings.warn(f"{path} is ignored: others own it or its folder, or may write there; `chmod go-w` both, or "
+                      "remove the file", stacklevel=3)
+    return mine and stat.S_ISREG(both[1].st_mode)

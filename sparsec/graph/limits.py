@@ -1,0 +1,62 @@
+"""What a model may ask for before anything is computed: nodes once its functions are inlined, and sparse tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import onnx
+
+from sparsec.errors import ModelError
+
+MOST_NODES = 10_000
+"""Nodes with those of nested graphs and of functions wherever they are called.
+
+TVM takes more than twice as long for twice the nodes: minutes for a thousand, and days for a hundred thousand.
+"""
+
+
+def check_nodes(model: onnx.ModelProto) -> None:
+    """Count the nodes that inlining the model's functions makes, without inlining them.
+
+    Raises:
+        ModelError: there are more than `MOST_NODES`.
+
+    """
+    bodies = {_key(each): each.node for each in model.functions}
+    sizes: dict[tuple[str, str, str], int] = {}
+    open_calls: set[tuple[str, str, str]] = set()
+
+    def count(nodes: Sequence[onnx.NodeProto]) -> int:
+        total = 0
+        for node in every_node(nodes):
+            key = (node.domain, node.op_type, node.overload)
+            total += size(key) if key in bodies else 1
+        return total
+
+    def size(key: tuple[str, str, str]) -> int:
+        if key in open_calls:
+            return 1  # a function that calls itself, which inlining refuses
+        if key not in sizes:
+            open_calls.add(key)
+            sizes[key] = count(bodies[key])
+            open_calls.discard(key)
+        return sizes[key]
+
+    total = count(model.graph.node)
+    if total > MOST_NODES:
+        raise ModelError(f"it has {total} nodes with those of its functions, and compiling takes longer than in "
+                         f"proportion: sparsec takes up to {MOST_NODES}; split the model, or export whole layers as "
+                         "single operators")
+
+
+def every_node(nodes: Sequence[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes and those of graphs nested in them."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for nested in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
+                yield from every_node(nested.node)
+
+
+def _key(function: onnx.FunctionProto) -> tuple[str, str, str]:
+    return function.domain, function.name, function.overload

@@ -1,0 +1,154 @@
+"""A session's virtual machines, and how a fork waits until none of them is at work.
+
+TVM's allocator has a lock. A child that is forked while another thread holds it would wait for it for ever. So before a
+fork, every virtual machine of every session is taken, which calls in flight give back when they are done; new calls
+find none and wait at the gate. A call that finds one pays nothing for this.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+from sparsec.errors import UsageError
+from sparsec.machine import tvm_runtime
+from sparsec.machine.workers import PAUSE_S, everybody
+
+gate = threading.RLock()
+"""Held while sessions are opened and closed, virtual machines made, and the process forked."""
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """One virtual machine with its own input buffers; it serves one call at a time.
+
+    Attributes:
+        call: the entry function with the constants bound.
+        buffers: aligned arrays that the inputs of one part are copied into.
+        tensors: tensors of the same contents, where the program runs.
+        reserved: addresses of buffers and constants, which a caller must not get as outputs.
+
+    """
+
+    call: Callable[..., Any]
+    buffers: list[np.ndarray]
+    tensors: list[Any]
+    reserved: frozenset[int]
+
+
+class _Stopped(list["Engine"]):
+    """In place of a list of idle engines: takes them, and gives none."""
+
+    def pop(self, _index: Any = -1) -> Engine:
+        """Nothing."""
+        raise IndexError
+
+
+class Engines:
+    """The virtual machines of a session.
+
+    Attributes:
+        idle: those that no call uses; a call takes one from the end and puts it back.
+
+    """
+
+    def __init__(self, make: Callable[[], Engine]) -> None:
+        self._make: Callable[[], Engine] | None = make
+        self._made: list[Engine] = []
+        self.idle: list[Engine] = []
+        self.idle.append(self.another())
+        _all.add(self)
+
+    def another(self) -> Engine:
+        """One that is idle by now, or a new one.
+
+        Raises:
+            UsageError: the session is closed.
+
+        """
+        with gate:
+            if self._make is None:
+                raise UsageError("the session is closed; open another one")
+            try:
+                return self.idle.pop()
+            except IndexError:
+                made = self._make()
+                self._made.append(made)
+                return made
+
+    def part(self) -> Engine:
+        """One that is idle, and is from now on none of these."""
+        engine = self.idle.pop()
+        self._made.remove(engine)
+        return engine
+
+    def close(self) -> None:
+        """Wait for the calls in flight, and let go of every virtual machine; there will be no more."""
+        with gate:
+            self.stop()
+            self._make = None
+            self._made.clear()
+            _all.discard(self)
+
+    def stop(self) -> None:
+        """Wait for the calls in flight, but not for those that this thread is in the midst of; none can begin.
+
+        Such are below a signal handler, which Python calls between two steps of the call and never within TVM.
+        """
+        idle, stopped = self.idle, _Stopped()
+        self.idle = stopped
+        own = {id(engine) for engine in _own_engines()}
+        while {id(engine) for engine in (*idle, *stopped)} | own < {id(engine) for engine in self._made} | own:
+            time.sleep(PAUSE_S)
+        self.idle.extend(idle)
+
+    def go_on(self) -> None:
+        """Let calls begin again."""
+        self.idle = [*self.idle]
+
+
+_all: weakref.WeakSet[Engines] = weakref.WeakSet()
+
+calls: set[CodeType] = set()
+"""The functions that have an engine in their variable `engine` while they use it."""
+
+
+def _own_engines() -> list[Engine]:
+    """The engines that calls further down this thread's stack use."""
+    frame, found = sys._getframe(), []  # noqa: SLF001 - there is no public name for it
+    while frame is not None:
+        if frame.f_code in calls and isinstance(engine := frame.f_locals.get("engine"), Engine):
+            found.append(engine)
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
+
+
+def _before_fork() -> None:
+    gate.acquire()
+    for engines in list(_all):
+        engines.stop()
+    for workers in everybody():
+        workers.settle()
+
+
+def _after_fork() -> None:
+    for each in list(_all):
+        each.go_on()
+    gate.release()
+
+
+def _after_fork_in_child() -> None:
+    tvm_runtime.forget()
+    _after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

@@ -1,0 +1,71 @@
+"""What a session is made of: the library in memory, where its tensors live, and virtual machines."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsec.artifact.file import Artifact
+from sparsec.artifact.manifest import Manifest
+from sparsec.backends.registry import backend_named
+from sparsec.errors import ArtifactError
+from sparsec.machine import tvm_runtime
+from sparsec.machine.memory import Memory, aligned, element_type
+from sparsec.runtime.engines import Engine
+
+
+def memory_of(artifact: Artifact) -> Memory:
+    """Where the programs of the artifact's buckets keep their tensors."""
+    backend = backend_named(artifact.manifest.target)
+    first, *_ = [backend.memory(each.manifest.needs) for each in artifact.buckets]
+    return first
+
+
+def load_library(artifact: Artifact) -> Any:
+    """The compiled code in memory, ready to be called."""
+    load_module = tvm_runtime.load().load_module
+    if sizes := artifact.manifest.objects:
+        return _link_in_memory(artifact.library, sizes)
+    try:
+        with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:  # the system maps files only
+            path = Path(directory) / "model.so"
+            path.write_bytes(artifact.library)
+            return load_module(str(path))
+    except (OSError, RuntimeError) as error:
+        raise ArtifactError(f"the artifact's library cannot be loaded: {error}; it is mapped from a temporary file: if "
+                            f"{_temporary()} is full or allows no execution, set TMPDIR to another folder") from error
+
+
+def _link_in_memory(library: bytes, sizes: Sequence[int]) -> Any:
+    """Link object files that lie one after the other; artifacts of a machine without a linker hold such."""
+    from tvm_ffi_orcjit import default_session
+
+    ends = itertools.accumulate(sizes)
+    try:
+        return default_session().load_module([library[end - size:end] for size, end in zip(sizes, ends, strict=True)])
+    except RuntimeError as error:
+        raise ArtifactError(f"the artifact's object files cannot be linked: {error}; "
+                            "compile the model on a machine with a linker") from error
+
+def _temporary() -> str:
+    """The folder of temporary files, if there is one."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError:
+        return "every folder for temporary files"
+
+
+def new_engine(library: Any, constants: Sequence[Any], memory: Memory, manifest: Manifest) -> Engine:
+    """A virtual machine that shares the library and the constants with others."""
+    shapes = [spec.shape if manifest.parts == 1 else (spec.shape[0] // manifest.parts, *spec.shape[1:])
+              for spec in manifest.inputs]
+    buffers = [aligned(shape, element_type(spec.dtype)) for shape, spec in zip(shapes, manifest.inputs, strict=True)]
+    tensors = [memory.place(buffer) for buffer in buffers]
+    machine = library["vm_load_executable"]()
+    machine["vm_initialization"](*memory.devices)
+    machine["save_function"](manifest.entry, "bound", 1, *constants)
+    reserved = frozenset(tensor.data_ptr() for tensor in (*tensors, *constants))
+    return Engine(machine["bound"], buffers, tensors, reserved)
