@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
+import re
 import sys
+import traceback
+import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -18,6 +23,7 @@ from sparsec.cli import (
     formats,
     inspect,
     prune,
+    quantize,
     run,
     simulate,
     strip,
@@ -25,7 +31,7 @@ from sparsec.cli import (
     targets,
     verify,
 )
-from sparsec.errors import SparsecError, UsageError
+from sparsec.errors import InternalError, SparsecError, UsageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.command,
@@ -35,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "explain": explain.command,
     "formats": formats.command,
     "strip": strip.command,
+    "quantize": quantize.command,
     "simulate": simulate.command,
     "targets": targets.command,
     "verify": verify.command,
@@ -57,24 +64,64 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+DEFECT = "sparsec-defect.onnx"
+"""Where `--debug` writes the node that a defect was met at."""
+
+
 @app.callback()
-def _options(_version: Annotated[bool, typer.Option(
-        "--version", is_eager=True, callback=_print_version, help="Show the version and exit.")] = False) -> None:
+def _options(
+    _version: Annotated[bool, typer.Option(
+        "--version", is_eager=True, callback=_print_version, help="Show the version and exit.")] = False,
+    _debug: Annotated[bool, typer.Option(
+        "--debug", help=f"Show where an error comes from; of a defect, write the node without weights to {DEFECT}.",
+        )] = False,
+) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command line; exits with 0 when done, 1 when it failed and 2 when it was used wrongly."""
+    """Run the command line; exits with 0 when done, 1 when it failed, 2 when used wrongly and 3 for defects."""
+    warnings.showwarning = _warn
     try:
         app()
+    except InternalError as error:
+        if _debugging() and error.node:
+            Path(DEFECT).write_bytes(error.node)
+        _fail(str(error), 3)
     except UsageError as error:
-        _fail(str(error), 2)
+        _fail(_as_typed(str(error)), 2)
     except SparsecError as error:
-        _fail(str(error), 1)
+        _fail(_as_typed(str(error)), 1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
 
 
+def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
+    """A warning in one line, without the place in the program that gave it."""
+    print(f"sparsec: warning: {message}", file=sys.stderr)
+
+
+def _as_typed(message: str) -> str:
+    """A message of the Python interface with its options as the command line has them: "--max-error 2"."""
+    names = [name for name in compile.FLAGS if name not in ("shapes", "inputs")]
+
+    def typed(found: re.Match[str]) -> str:
+        flag, value = f"--{found['name'].replace('_', '-')}", found["value"]
+        return flag if value in ("True", None) else f"{flag} {value}"
+
+    given = re.sub(rf"\b(?P<name>{'|'.join(names)})=(?P<quote>'?)(?P<value>[^\s',;]+)(?P=quote)", typed, message)
+    bare = "|".join(name for name in names if "_" in name)
+    return re.sub(rf"(?<![\w'./-])(?P<name>{bare})(?![\w'./=])", lambda found:
+                  f"--{found['name'].replace('_', '-')}", given)
+
+
+def _debugging() -> bool:
+    """Whether `--debug` stands before the command."""
+    return "--debug" in itertools.takewhile(lambda argument: argument.startswith("-"), sys.argv[1:])
+
+
 def _fail(message: str, code: int) -> NoReturn:
+    if _debugging():
+        traceback.print_exc()
     print(f"sparsec: error: {message}", file=sys.stderr)
     sys.exit(code)

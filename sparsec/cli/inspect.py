@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsec.cli import options, tables
+from sparsec.cli.model_file import describe
 from sparsec.cli.tables import console
 
 
@@ -50,12 +51,14 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
 def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     from sparsec.cli.strip import print_report
     from sparsec.graph.reader import load
+    from sparsec.passes.quantized import read_foreign
     from sparsec.passes.strip import as_dict, strip
     from sparsec.report.describe import describe_model
 
     model = load(file, shapes=shapes)
-    description = describe_model(model)
-    console.print(f"{tables.nbytes(file.stat().st_size)}, opset {description['opset']}\n")
+    own = describe(file)
+    description = {**describe_model(model), "opset": own.opset}
+    console.print(f"{tables.nbytes(own.nbytes)}, opset {own.opset}\n")
     _print_signature(description)
     tables.print_table(("operator", "nodes"), list(description["operators"].items()))
     totals = description["totals"]
@@ -66,6 +69,7 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
           "sparse" if layer["sparse_initializer"] else "dense") for layer in description["layers"]],
         (f"{totals['layers']} layers", "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
     console.print("\nwhat pruning made inactive, and what stripping would leave:\n")
+    read_foreign(model)
     stripped = strip(model)
     print_report(stripped)
     return {**description, "strip": as_dict(stripped)}

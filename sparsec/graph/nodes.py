@@ -33,3 +33,8 @@ def is_depthwise(node: ir.Node) -> bool:
 def on_the_left(node: ir.Node) -> bool:
     """Whether the weight of a sparsec::MatMul multiplies columns."""
     return node.attributes.get_string("side", "right") == "left"
+
+
+def node_label(node: ir.Node) -> str:
+    """The node's name, or that of its first output."""
+    return node.name or str(node.outputs[0].name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -39,9 +39,11 @@ class RowsDenseParams:
 
 
 def candidates(layer: RowsProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
-    """The one kernel."""
-    params = RowsDenseParams(layer.shape)
-    yield Option("dense", "qgemv", f"n={layer.shape.batch}", params, layer.weight.size, work(params, isa))
+    """The kernel, on all threads or on one."""
+    for shape in rows.on_threads(layer.shape):
+        params = RowsDenseParams(shape)
+        yield Option("dense", "qgemv", f"n={shape.batch} threads={shape.threads}", params, layer.weight.size,
+                     replace(work(params, isa), serial=shape.threads == 1))
 
 
 def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:

@@ -7,7 +7,7 @@ to four of every output's beside each other for a dot product.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -55,8 +55,9 @@ def reject_image(layer: CodesProduct, isa: Isa) -> str | None:
 
 
 def candidates(layer: RowsProduct, _target: Target, _isa: Isa, _precision: str) -> Iterator[Option]:
-    """The one kernel."""
-    yield _option(layer.memoised(slot_count, layer.shape.lanes), RowsWellParams(layer.shape), "qwell")
+    """The kernel, on all threads or on one."""
+    for shape in rows.on_threads(layer.shape):
+        yield _option(layer.memoised(slot_count, shape.lanes), RowsWellParams(shape), "qwell")
 
 
 def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
@@ -69,7 +70,8 @@ def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision:
 
 def _option(slots: int, params: RowsWellParams, kernel: str) -> Option:
     s = params.shape
-    return Option("well", kernel, f"n={s.batch}", params, slots * (2 * s.block + 4), work(params, slots))
+    return Option("well", kernel, f"n={s.batch} threads={s.threads}", params, slots * (2 * s.block + 4),
+                  replace(work(params, slots), serial=s.threads == 1))
 
 
 def recipe(params: RowsWellParams) -> Unstored:
