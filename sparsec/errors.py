@@ -16,6 +16,17 @@ class SparsecError(Exception):
         return printable(super().__str__())
 
 
+class InternalError(SparsecError):
+    """A defect of sparsec, not of the model; names the node, the stage and the versions. The command line exits with 3.
+
+    Attributes:
+        node: the graph of one node that shows it, a serialised ONNX model without the model's weights; empty if none.
+
+    """
+
+    node: bytes = b""
+
+
 class UsageError(SparsecError):
     """The call itself is wrong (an unknown target, a malformed option); the command line exits with 2."""
 

@@ -47,7 +47,7 @@ def rows_of(graph: ir.Graph) -> Rows | str:
     """The rows of a sorted graph of static shapes, or why they cannot be computed one by one."""
     counts = {(static_shape(value) or (0,))[0] for value in graph.inputs}
     if len(counts) != 1:
-        return "its inputs have no number of rows in common"
+        return "its inputs differ in their number of rows, or have none"
     (count,) = counts
     values = set(graph.inputs)
     repeated: list[tuple[ir.Node, int, int]] = []
@@ -105,7 +105,7 @@ def _mixes(node: ir.Node, values: set[ir.Value], count: int) -> str | None:
     """Why a row of the node's outputs may depend on several rows of its inputs, or None."""
     operands = [value for value in node.inputs if value in values]
     if any(dims(value)[:1] != (count,) for value in node.outputs):
-        return "its output has no axis of rows in front"
+        return "its output's first axis is not the rows"
     if RULES[node.op_type] is reshape.RESHAPE:  # the elements keep their order
         computed = [value for value in node.inputs[1:] if value is not None and constant_of(value) is None]
         return "its shape is computed" if computed else None
@@ -146,5 +146,5 @@ def _differing(node: ir.Node, values: set[ir.Value], count: int) -> str | None:
         rank = len(dims(node.outputs[0]))
         if any(dims(value)[:1] == (count,) and len(dims(value)) == rank
                for value in node.inputs if value is not None and value not in values):
-            return "it has a constant of rows"
+            return "it has a constant with one value for each row"
     return None

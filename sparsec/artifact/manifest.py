@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from sparsec.artifact.stored import StoredWeight, check_stored
-from sparsec.backends.program import TensorSpec
+from sparsec.backends.program import STAGES, UNKNOWN, TensorSpec
 from sparsec.machine.memory import ALIGNMENT, element_type
 from sparsec.target import cuda_archs, is_target
 
@@ -134,7 +134,7 @@ def check(manifest: Manifest, library: int, weights: int, most: int) -> None:
     _check_texts(manifest)
     require(0 < manifest.threads <= MOST_THREADS, f"{manifest.threads} threads, and there may be 1 to {MOST_THREADS}")
     for spec in (*manifest.inputs, *manifest.outputs):
-        _check_tensor(spec, manifest.parts)
+        _check_tensor(spec, manifest.parts, UNKNOWN if manifest.entry == STAGES else 0)
     for index, constant in enumerate(manifest.constants):
         require(_fits(constant, weights), f"constant {index} does not fit the weights")
     require(sum(map(_nbytes, manifest.constants)) <= most, f"the constants take over {most} bytes")
@@ -154,7 +154,7 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001 - a conditio
 
 
 def _check_texts(manifest: Manifest) -> None:
-    """Raises ValueError where a name is none that sparsec writes."""
+    """Raises ValueError where a name is not one that sparsec writes."""
     for name, pattern in _TEXTS.items():
         text = getattr(manifest, name)
         require(bool(re.fullmatch(pattern, text, re.ASCII)), f"{name} is {text[:64]!r}")
@@ -166,11 +166,11 @@ def _check_texts(manifest: Manifest) -> None:
             f"its target is {manifest.target[:64]!r}, which this version of sparsec does not know")
 
 
-def _check_tensor(spec: TensorSpec, parts: int) -> None:
-    """Raises ValueError where an input or output is no array of numbers, or does not divide into the parts."""
-    require(spec.dtype in _DTYPES, f"'{spec.name}' is of no type that sparsec knows")
+def _check_tensor(spec: TensorSpec, parts: int, least: int) -> None:
+    """Raises ValueError where an input or output is not an array of numbers, or does not divide into the parts."""
+    require(spec.dtype in _DTYPES, f"'{spec.name}' has an unknown element type")
     nbytes = math.prod(spec.shape) * element_type(spec.dtype).itemsize
-    require(min(spec.shape, default=0) >= 0 and nbytes < _LARGEST_TENSOR, f"'{spec.name}' has no shape of an array")
+    require(min(spec.shape, default=0) >= least and nbytes < _LARGEST_TENSOR, f"'{spec.name}' has an impossible shape")
     require(parts == 1 or (parts > 1 and len(spec.shape) > 0 and spec.shape[0] % parts == 0),
             f"the rows of '{spec.name}' do not divide into {parts} parts")
 

@@ -67,9 +67,9 @@ def _private(key: File) -> Ed25519PrivateKey:
     try:
         loaded = load_pem_private_key(read_regular(key, _KEY_BYTES), password=None)
     except (OSError, ValueError, TypeError) as error:
-        raise SignatureError(f"{key}: no private key in PEM without a password ({error})") from error
+        raise SignatureError(f"{key}: not a private key in PEM without a password ({error})") from error
     if not isinstance(loaded, Ed25519PrivateKey):
-        raise SignatureError(f"{key}: no Ed25519 key; `openssl genpkey -algorithm ed25519` makes one")
+        raise SignatureError(f"{key}: not an Ed25519 key; `openssl genpkey -algorithm ed25519` makes one")
     return loaded
 
 
@@ -81,9 +81,9 @@ def _public(key: File) -> Ed25519PublicKey:
     try:
         loaded = load_pem_public_key(read_regular(key, _KEY_BYTES))
     except (OSError, ValueError, TypeError) as error:
-        raise SignatureError(f"{key}: no public key in PEM ({error})") from error
+        raise SignatureError(f"{key}: not a public key in PEM ({error})") from error
     if not isinstance(loaded, Ed25519PublicKey):
-        raise SignatureError(f"{key}: no Ed25519 key; `openssl pkey -pubout` writes that of a private one")
+        raise SignatureError(f"{key}: not an Ed25519 key; `openssl pkey -pubout` writes that of a private one")
     return loaded
 
 

@@ -8,10 +8,16 @@ import numpy as np
 
 from sparsec.kernels.packing import Recipe
 
+STAGES = "stages"
+"""The entry of programs without a library of their own, whose constants are programs to run one after the other."""
+
+UNKNOWN = -1
+"""A size of an output that only the run tells."""
+
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output: its name in the ONNX model, numpy dtype name and static shape."""
+    """One input or output: its name in the ONNX model, numpy dtype name and shape, static but for `UNKNOWN` sizes."""
 
     name: str
     dtype: str

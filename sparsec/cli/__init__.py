@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import sys
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -25,7 +28,7 @@ from sparsec.cli import (
     targets,
     verify,
 )
-from sparsec.errors import SparsecError, UsageError
+from sparsec.errors import InternalError, SparsecError, UsageError
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.command,
@@ -57,16 +60,29 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+DEFECT = "sparsec-defect.onnx"
+"""Where `--debug` writes the node that a defect was met at."""
+
+
 @app.callback()
-def _options(_version: Annotated[bool, typer.Option(
-        "--version", is_eager=True, callback=_print_version, help="Show the version and exit.")] = False) -> None:
+def _options(
+    _version: Annotated[bool, typer.Option(
+        "--version", is_eager=True, callback=_print_version, help="Show the version and exit.")] = False,
+    _debug: Annotated[bool, typer.Option(
+        "--debug", help=f"Show where an error comes from; of a defect, write the node without weights to {DEFECT}.",
+        )] = False,
+) -> None:
     pass
 
 
 def main() -> None:
-    """Run the command line; exits with 0 when done, 1 when it failed and 2 when it was used wrongly."""
+    """Run the command line; exits with 0 when done, 1 when it failed, 2 when used wrongly and 3 for defects."""
     try:
         app()
+    except InternalError as error:
+        if _debugging() and error.node:
+            Path(DEFECT).write_bytes(error.node)
+        _fail(str(error), 3)
     except UsageError as error:
         _fail(str(error), 2)
     except SparsecError as error:
@@ -75,6 +91,13 @@ def main() -> None:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
 
 
+def _debugging() -> bool:
+    """Whether `--debug` stands before the command."""
+    return "--debug" in itertools.takewhile(lambda argument: argument.startswith("-"), sys.argv[1:])
+
+
 def _fail(message: str, code: int) -> NoReturn:
+    if _debugging():
+        traceback.print_exc()
     print(f"sparsec: error: {message}", file=sys.stderr)
     sys.exit(code)

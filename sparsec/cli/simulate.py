@@ -25,7 +25,7 @@ Sweeps = Annotated[list[str], typer.Option(
 
 
 class Codebook(Enum):
-    """Where the shared weights come from: the keys of `backends.eie.layer.CODEBOOKS`."""
+    """Where the shared weights come from: the keys of `backends.accelerators.eie.layer.CODEBOOKS`."""
 
     CLUSTER = "cluster"
     KEEP = "keep"

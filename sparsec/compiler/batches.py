@@ -1,6 +1,6 @@
 """How many rows of a batch run at once: all of them, or a share, so that activations stay in the caches.
 
-Where rows do not depend on each other (`graph.batch`), the program for a share runs once for every share of the rows.
+Where rows do not depend on each other (`analysis.batch`), the program for a share runs for every share of the rows.
 Shares are compared by the plans that the cost model makes for them; where measuring is allowed, the best is timed
 beside a single row, both as whole programs.
 """

@@ -9,20 +9,22 @@ import onnx_ir as ir
 
 from sparsec.artifact.file import Artifact
 from sparsec.backends.base import Backend, Execute, LayerReport
-from sparsec.backends.job import Announce, silent
+from sparsec.backends.job import Announce, Job, silent
 from sparsec.backends.program import Program
 from sparsec.compiler.buckets import compile_buckets
 from sparsec.compiler.failures import named
 from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.planning import plan
-from sparsec.compiler.prepare import Prepared, prepare
+from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
+from sparsec.compiler.stages import REASON, Stage, program, split
 from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.sizes import fixed, is_fixed
 from sparsec.machine.turns import one_at_a_time
+from sparsec.passes.context import Report
 from sparsec.runtime.session import InferenceSession
 
 STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3, "pack": 0.0, "verify": 0.1}
@@ -62,7 +64,10 @@ compile = takes(CompileOptions)(compile_model)  # noqa: A001 - the name that use
 def compile_one(model: reader.Source, options: CompileOptions) -> Artifact:
     """The artifact of a model for one size of every input; as `compile`."""
     announce = _announcer(options.progress)
-    prepared = prepare(model, options, divided=True, announce=announce)
+    simplified = simplify(model, options, announce=announce)
+    if parts := split(simplified.graph):
+        return _compile_stages(model, options, simplified, parts)
+    prepared = specialise(simplified, options, divided=True)
     outside = _outside(prepared)
     if options.strict and outside:
         _refuse(outside)
@@ -75,8 +80,41 @@ def compile_one(model: reader.Source, options: CompileOptions) -> Artifact:
     outline = _outline(prepared.graph)
     artifact = Artifact.build(program, prepared.job.target, options.threads, outline, report.to_json(), options.codec)
     announce("verify")
-    report = replace(report, verification=_verified(model, artifact, options, prepared))
+    report = replace(report, verification=_verified(
+        _basis(model, options, prepared.graph, prepared.job, prepared.passes), artifact, options, prepared.job))
     return replace(artifact, report=report.to_json())
+
+
+def _compile_stages(model: reader.Source, options: CompileOptions, simplified: Simplified,
+                    stages: Sequence[Stage]) -> Artifact:
+    """The artifact of a model with sizes that only the run tells: its static stages are compiled one by one."""
+    job = simplified.job
+    if job.target.kind != "cpu":
+        raise UnsupportedOperatorError(f"sizes in the model are known at run time only, and target '{job.target.name}' "
+                                       "needs static ones; compile for a cpu")
+    precision = None if options.precision == "int8" else options.precision
+    part_options = replace(options, shapes=None, inputs=None, verify=False, strict=False, precision=precision,
+                           dump_ir=None, progress=None, tune_seconds=options.tune_seconds / len(stages))
+    parts = [None if stage.interpreted else compile_one(stage.model, part_options) for stage in stages]
+    outside = [Outside(node.name, node.op_type, REASON) for stage in stages if stage.interpreted
+               for node in stage.model.graph.node if node.op_type in WEIGHTED]
+    if options.strict and outside:
+        _refuse(outside)
+    report = CompileReport(precision=job.precision, optimize=options.optimize, codec=options.codec,
+                           rates=job.calibration.source, layers=(), outside=tuple(outside), batch=None,
+                           passes=simplified.passes)
+    contents = [stage.model.SerializeToString(deterministic=True) if part is None else part.to_bytes()
+                for stage, part in zip(stages, parts, strict=True)]
+    artifact = Artifact.build(program(simplified.graph, stages, contents), job.target, options.threads,
+                              _outline(simplified.graph), report.to_json(), options.codec)
+    basis = _basis(model, options, simplified.graph, job, simplified.passes)
+    compared = _verified(basis, artifact, options, job)
+    whole = replace(report, verification=compared).to_json()
+    for part in parts:
+        if part is not None:
+            whole["layers"] += part.report["layers"]
+            whole["outside"] += part.report["outside"]
+    return replace(artifact, report=whole)
 
 
 def _announcer(progress: Progress | None) -> Announce:
@@ -102,26 +140,27 @@ def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...]]:
     return built.program.repeated(prepared.batch.parts), prepared.batch.layers(layers)
 
 
-def _basis(model: reader.Source, options: CompileOptions, prepared: Prepared) -> Basis:
+def _basis(model: reader.Source, options: CompileOptions, graph: ir.Model, job: Job,
+           passes: Sequence[Report]) -> Basis:
     """What the outputs are judged by."""
-    widened = any(each.name == "widen" and each.modified for each in prepared.passes)
-    return basis_of(model, prepared.graph, fixed(options.shapes or {}), prepared.job.target,
+    widened = any(each.widened for each in passes)
+    return basis_of(model, graph, fixed(options.shapes or {}), job.target,
                     widened=widened)
 
 
-def _verified(model: reader.Source, artifact: Artifact, options: CompileOptions, prepared: Prepared,
+def _verified(basis: Basis, artifact: Artifact, options: CompileOptions, job: Job,
               ) -> Verification | Skipped | None:
     """The comparison with a reference; int8 is always compared, and no error is too large where it was not asked for.
 
     Inputs that number formats were chosen for are those that they are judged on.
     """
-    backend, job = prepared.backend, prepared.job
+    backend = options.backend
     if not options.verify and job.precision != "int8":
         return None
     if (absent := backend.missing()) is not None:
         return Skipped(f"here {absent}")
     calibrated = job.precision == "int8" or not backend.limited
-    return verify(_basis(model, options, prepared), artifact, lambda: execute(artifact, backend),
+    return verify(basis, artifact, lambda: execute(artifact, backend),
                   [] if job.real and calibrated else job.generated, job.real, job.limit if options.verify else None,
                   strict=options.verify)
 

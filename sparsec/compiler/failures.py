@@ -1,34 +1,96 @@
-"""What TVM or the memory cannot do with a model, as errors of sparsec's own."""
+"""What fails within sparsec, TVM or the memory, as errors that say where, and a small model that shows it."""
 
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 from collections.abc import Callable
+from types import TracebackType
 from typing import ParamSpec, TypeVar
 
-from sparsec.errors import ModelError, UnsupportedOperatorError
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from sparsec.errors import InternalError, ModelError, SparsecError, UnsupportedOperatorError
+from sparsec.graph.constants import constant
+from sparsec.graph.nodes import node_label
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
+PACKAGES = ("sparsec", "apache-tvm", "onnx", "onnxruntime", "numpy")
+TELLING = 64
+"""Elements up to which integer constants, such as shapes and axes, stay as they are in a model that shows a defect."""
+
 
 def named(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, whose failures within TVM, and for lack of memory, are refusals of the model.
+    """The function, whose failures are refusals of the model or defects of sparsec, by name.
 
     Raises:
         UnsupportedOperatorError: TVM has refused what the model became.
         ModelError: there is not enough memory.
+        InternalError: anything else; names the node that was being worked on, the place and the versions.
 
     """
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
             return function(*args, **kwargs)
+        except (SparsecError, OSError):
+            raise
         except MemoryError as error:
             raise ModelError(f"compiling the model takes more memory than there is ({error})") from error
         except RuntimeError as error:  # the base of TVM's errors
             *_, last = str(error).strip().splitlines() or [type(error).__name__]
             raise UnsupportedOperatorError(f"TVM cannot compile this model: {last.strip()}; please report it with the "
                                            "model") from error
+        except Exception as error:
+            raise _internal(error) from error
 
     return call
+
+
+def _internal(error: Exception) -> InternalError:
+    """The defect that an exception is."""
+    node, place = _where(error.__traceback__)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    at = "" if node is None else f" at node '{node_label(node)}' ({node.op_type})"
+    found = InternalError(f"a defect of sparsec{at}, in {place}: {type(error).__name__}: "
+                          f"{' '.join(str(error).split())[:200]} ({versions}); please report it with what "
+                          "`sparsec --debug` writes")
+    found.node = b"" if node is None else shown(node)
+    return found
+
+
+def _where(trace: TracebackType | None) -> tuple[ir.Node | None, str]:
+    """The node that was being worked on, as the innermost frame that knows one tells, and where that was."""
+    node, place = None, "sparsec"
+    while trace is not None:
+        frame, module = trace.tb_frame, trace.tb_frame.f_globals.get("__name__", "")
+        if str(module).startswith("sparsec."):
+            place = f"{module}.{frame.f_code.co_name}"
+            found = frame.f_locals.get("node")
+            node = found if isinstance(found, ir.Node) else node
+        trace = trace.tb_next
+    return node, place
+
+
+def shown(node: ir.Node) -> bytes:
+    """A model of one node: its inputs' shapes and types, and random numbers with its weights' zeros in their place."""
+    rng = np.random.default_rng(0)
+    graph = onnx.GraphProto(name="defect")
+    graph.node.append(ir.to_proto(node))
+    for value in dict.fromkeys(value for value in node.inputs if value is not None):
+        array = constant(value)
+        if array is None:
+            graph.input.append(ir.to_proto(value))
+            continue
+        if array.dtype.kind == "f" or array.size > TELLING:
+            array = np.where(array == 0, 0, rng.integers(1, 9, array.shape)).astype(array.dtype)
+        graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(array), value.name))
+    graph.output.extend(ir.to_proto(value) for value in node.outputs)
+    imports = {} if node.graph is None else node.graph.opset_imports
+    model = onnx.helper.make_model(graph, opset_imports=[
+        onnx.helper.make_opsetid(domain, version) for domain, version in imports.items()])
+    return bytes(model.SerializeToString())

@@ -128,9 +128,10 @@ class CompileOptions(ProgramOptions):
         if optimize == "latency" and codec in CODECS and codec != "f32":
             raise UsageError(f"codec='{codec}' with optimize='latency', which stores weights as kernels read them; "
                              "choose optimize='balanced' or 'size'")
-        if optimize not in GOALS or codec not in CODECS:
-            raise UsageError(f"optimize='{optimize}', codec='{codec}'; optimize for one of {', '.join(GOALS)}, "
-                             f"and store values with one of {', '.join(CODECS)}, which for latency is f32")
+        if optimize not in GOALS:
+            raise UsageError(f"optimize='{optimize}'; optimize for one of {', '.join(GOALS)}")
+        if codec not in CODECS:
+            raise UsageError(f"codec='{codec}'; store values with one of {', '.join(CODECS)}")
         if optimize not in backend.goals:
             raise UsageError(f"optimize='{optimize}' on target '{self.resolved_target.name}', which stores weights as "
                              f"its kernels read them; compile with optimize='{backend.goals[0]}'")
@@ -172,13 +173,18 @@ _KINDS: dict[str, tuple[type, ...]] = {
 """What types the values of options may have."""
 
 
-def are_carried(values: Mapping[str, Any]) -> bool:
-    """Whether values could be of `to_json`: names of options that may be carried, each of its type."""
+def not_carried(values: Mapping[str, Any]) -> list[str]:
+    """Those of the options that `to_json` cannot have written: of other names, or of other types than theirs."""
     types = {each.name: tuple(kind for name in str(each.type).split(" | ") for kind in _JSON[name])
              for each in fields(CompileOptions) if not each.metadata.get("here")}
-    shapes = values.get("shapes", {})
-    return all(name in types and isinstance(value, types[name]) for name, value in values.items()) and all(
-        isinstance(shape, list) and all(isinstance(size, int | str) for size in shape) for shape in shapes.values())
+    return [name for name, value in values.items()
+            if name not in types or not isinstance(value, types[name])
+            or (name == "shapes" and not _are_shapes(value))]
+
+
+def _are_shapes(shapes: Any) -> bool:
+    return all(isinstance(shape, list) and all(isinstance(size, int | str) for size in shape)
+               for shape in shapes.values())
 
 
 _JSON: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,),

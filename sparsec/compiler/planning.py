@@ -12,6 +12,7 @@ from sparsec.backends.base import Backend, Judge, LayerReport
 from sparsec.backends.job import Job
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Choice, Measure, choose
+from sparsec.errors import VerificationError
 from sparsec.formats import CODECS, FORMATS
 
 
@@ -26,6 +27,7 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
 
     Raises:
         UsageError: a layer cannot be projected as the options ask.
+        VerificationError: no kernel of a layer is exact enough.
 
     """
     rows = []
@@ -61,9 +63,13 @@ def _choose(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | N
     """The choice for a layer, and the error that narrow numbers cause in what it was seen to compute.
 
     Kernels by which the layer alone would err by more than an output may are passed over.
+
+    Raises:
+        VerificationError: that leaves no kernel.
+
     """
     workers = 1 if job.measurer is None else job.measurer.workers
-    while True:
+    while options:
         choice = choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine,
                         smallest=job.options.optimize == "size", workers=workers, measure=timer(node, job))
         winner = choice.winner.option
@@ -71,6 +77,8 @@ def _choose(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | N
         if error is None or job.limit is None or error <= job.limit:
             return choice, error
         options = [option for option in options if option.kernel != winner.kernel]
+    raise VerificationError(f"layer '{node.name}': every kernel errs by more than {job.limit} on the inputs; compile "
+                            "with precision='fp32' or a larger max_error")
 
 
 def timer(node: ir.Node, job: Job) -> Measure | None:

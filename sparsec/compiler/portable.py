@@ -14,7 +14,7 @@ import onnx_ir as ir
 from sparsec.artifact.file import MOST_BUCKETS, Artifact
 from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import Program, TensorSpec
-from sparsec.compiler.options import CompileOptions, are_carried
+from sparsec.compiler.options import CompileOptions, not_carried
 from sparsec.errors import ArtifactError
 from sparsec.graph import reader
 from sparsec.graph.shapes import static_shape
@@ -34,7 +34,7 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
-        UsageError: an argument is none of its values.
+        UsageError: an argument has a value that it cannot take.
         ArtifactError: the model's weights take over 2 GiB.
 
     """
@@ -64,7 +64,7 @@ def build(artifact: Artifact, **options: Any) -> Artifact:
         options: further arguments of `sparsec.compile`, such as `tune`, in place of those that it was packed with.
 
     Raises:
-        ArtifactError: the arguments that it carries are none.
+        ArtifactError: it has no compile options, or some that this version does not know.
         SparsecError: as `sparsec.compile` does.
 
     """
@@ -73,8 +73,11 @@ def build(artifact: Artifact, **options: Any) -> Artifact:
     from sparsec.compiler.compile import compile as compile_model
 
     carried = artifact.report.get("options")
-    if not isinstance(carried, dict) or not are_carried(carried):
-        raise ArtifactError("the portable artifact carries arguments that are none; pack the model again")
+    if not isinstance(carried, dict):
+        raise ArtifactError("the portable artifact has no compile options; pack the model again")
+    if unknown := not_carried(carried):
+        raise ArtifactError("the portable artifact has compile options that this version does not know: "
+                            f"{', '.join(unknown)}; pack the model again")
     threads = min(artifact.manifest.threads, cpus.available())
     return compile_model(artifact.graph, **{**carried, "threads": threads, **options})
 

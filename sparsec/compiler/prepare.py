@@ -52,6 +52,16 @@ class Prepared:
         return self.job if self.batch is None else self.batch.job(self.graph, self.job)
 
 
+@dataclass(frozen=True)
+class Simplified:
+    """A graph of ONNX's operators after the passes of the first phase, with what the second one needs."""
+
+    graph: ir.Model
+    job: Job
+    context: Context
+    passes: tuple[Report, ...]
+
+
 def prepare(model: reader.Source, options: CompileOptions, *, divided: bool = False,
             calibration: Calibration | None = None, announce: Announce = silent) -> Prepared:
     """Read a model and run the passes.
@@ -69,17 +79,29 @@ def prepare(model: reader.Source, options: CompileOptions, *, divided: bool = Fa
         CalibrationError: nothing measures where `measure_on` says.
 
     """
+    return specialise(simplify(model, options, calibration=calibration, announce=announce), options, divided=divided)
+
+
+def simplify(model: reader.Source, options: CompileOptions, *, calibration: Calibration | None = None,
+             announce: Announce = silent) -> Simplified:
+    """The first half of `prepare`."""
     announce("read")
     graph = reader.load(model, shapes=fixed(options.shapes or {}))
     job = _job(graph, options, calibration, announce)
     announce("rewrite")
     context = Context(job.target, options.strict_ieee)
     passes = run_passes(graph, context, options.dump_ir, Phase.SIMPLIFY)
+    return Simplified(graph, job, context, tuple(passes))
+
+
+def specialise(simplified: Simplified, options: CompileOptions, *, divided: bool = False) -> Prepared:
+    """The second half of `prepare`."""
+    graph, job, context = simplified.graph, simplified.job, simplified.context
     batch = None
     if divided and options.backend.divides:
         graph, batch = divide(graph, job, context, options.backend)
-    passes += run_passes(graph, context, options.dump_ir, Phase.SPECIALISE)
-    return Prepared(graph, options.backend, job, batch, tuple(passes))
+    passes = (*simplified.passes, *run_passes(graph, context, options.dump_ir, Phase.SPECIALISE))
+    return Prepared(graph, options.backend, job, batch, passes)
 
 
 def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | None, announce: Announce) -> Job:

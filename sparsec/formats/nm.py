@@ -33,7 +33,7 @@ class NM(Format):
         if weight.shape[1] % self.m:
             return f"groups of {self.m} do not divide {weight.shape[1]} columns"
         fullest = int(group_counts(weight, self.m).max(initial=0))
-        return f"a group has {fullest} non-zeros" if fullest > self.n else None
+        return f"a group has {fullest} non-zeros, more than {self.n}" if fullest > self.n else None
 
     def split(self, codes: Symbols) -> tuple[Streams, Symbols]:
         """The places and the codes of every group."""

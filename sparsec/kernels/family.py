@@ -33,8 +33,8 @@ class WeightedProduct:
     bias: np.ndarray = field(repr=False)
     _found: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
-    def once(self, find: Callable[..., T], *arguments: Hashable) -> T:
-        """`find(weight, *arguments)`, which several candidates ask for and one computes."""
+    def memoised(self, find: Callable[..., T], *arguments: Hashable) -> T:
+        """`find(weight, *arguments)`, computed for the first candidate that asks and kept for the others."""
         key = find, arguments
         if key not in self._found:
             self._found[key] = find(self.weight, *arguments)
@@ -44,7 +44,7 @@ class WeightedProduct:
     @property
     def nonzeros(self) -> int:
         """The weights that are not zero."""
-        return int(self.once(np.count_nonzero))
+        return int(self.memoised(np.count_nonzero))
 
     @property
     def density(self) -> float:

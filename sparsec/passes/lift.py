@@ -192,7 +192,7 @@ def _batch_norm(node: ir.Node) -> str | None:
     if found is None:
         return "its parameters are not constants, or it is training"
     if rank not in (3, 4):
-        return f"its input has rank {rank}, it is no image or sequence"
+        return f"its input has rank {rank}, not 3 or 4: neither an image nor a sequence"
     scale, offset = (array.astype(np.float32) for array in found)
     name, channels, ones = rewrite.node_name(node), len(scale), [1] * (rank - 2)
     weight = add_constant(node.graph, f"{name}.weight", scale.reshape(channels, 1, *ones))

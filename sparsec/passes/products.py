@@ -79,7 +79,7 @@ class _Chain:
 
 def _einsum(node: ir.Node) -> str | None:
     if len(node.inputs) != 2:
-        return "it has not two operands"
+        return f"it has {len(node.inputs)} operands, not 2"
     place = next((i for i, value in enumerate(node.inputs) if constant(value) is not None), None)
     ranks = [len(static_shape(value) or ()) for value in node.inputs]
     terms = labels(node.attributes.get_string("equation") or "", ranks)
@@ -91,22 +91,22 @@ def _einsum(node: ir.Node) -> str | None:
     shape = static_shape(x) or ()
     sizes = dict(zip(source, shape, strict=True))
     summed = [label for label in source if label in w and label not in out]
-    made = [label for label in out if label in w]
+    columns = [label for label in out if label in w]
     kept = [label for label in source if label in out]
-    if not summed or set(made) & set(kept) or set(w) != {*summed, *made} or set(source) != {*summed, *kept}:
-        return "it is no product by one matrix"
+    if not summed or set(columns) & set(kept) or set(w) != {*summed, *columns} or set(source) != {*summed, *kept}:
+        return "it is not a product with one matrix"
     wide = dict(zip(w, weight.shape, strict=True))
     if any(wide[label] != sizes[label] for label in summed):
         return "it broadcasts along an index that is summed"
-    matrix = weight.transpose([w.index(label) for label in (*summed, *made)])
+    matrix = weight.transpose([w.index(label) for label in (*summed, *columns)])
     matrix = matrix.reshape(math.prod(wide[label] for label in summed), -1)
     chain = _Chain(node)
     x = chain.transpose(x, [source.index(label) for label in (*kept, *summed)])
     lead = [sizes[label] for label in kept]
     x = chain.reshape(x, [*lead, *(sizes[label] for label in summed)], [*lead, len(matrix)])
     y: ir.Value | None = chain.add("MatMul", x, matrix)
-    y = chain.reshape(y, [*lead, matrix.shape[1]], [*lead, *(wide[label] for label in made)])
-    chain.end(chain.transpose(y, [[*kept, *made].index(label) for label in out]))
+    y = chain.reshape(y, [*lead, matrix.shape[1]], [*lead, *(wide[label] for label in columns)])
+    chain.end(chain.transpose(y, [[*kept, *columns].index(label) for label in out]))
     return None
 
 

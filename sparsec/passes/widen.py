@@ -35,7 +35,7 @@ def run(model: ir.Model, _context: Context) -> Report:
         if types[value] in HALVES:
             _cast_output(model.graph, index, types[value])
     rewrite.clean(model)
-    return Report("widen", modified=True, counts=counts)
+    return Report("widen", modified=True, counts=counts, widened=True)
 
 
 def is_half(model: ir.Model) -> bool:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import getitem
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
@@ -13,13 +14,14 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED, Constant
-from sparsec.backends.program import TensorSpec
+from sparsec.backends.program import STAGES, UNKNOWN, TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
 from sparsec.machine.memory import HOST, carrier, element_type
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.loading import load_library, memory_of, new_engine
+from sparsec.runtime.stages import Stages
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -30,7 +32,7 @@ _ELEMENT_TYPES = {"float32": "float", "float64": "double"}
 class TensorInfo:
     """An input or output as onnxruntime describes it: `type` is "tensor(float)", "tensor(int64)", ….
 
-    A dimension that buckets differ in is a text of its sizes, such as "1/8/32".
+    A dimension that buckets differ in is a text of its sizes, such as "1/8/32", one that only the run tells is "?".
     """
 
     name: str
@@ -64,7 +66,7 @@ class InferenceSession:
         self._shapes = _shapes(artifact)
         self._sessions: dict[tuple[tuple[int, ...], ...], InferenceSession] = {}
         self._shared = {} if _shared is None else _shared
-        if not artifact.library:
+        if not artifact.library and manifest.entry != STAGES:
             raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
                                 "processor; `sparsec simulate` executes that of an accelerator, and "
                                 "sparsec.compiler.portable.build compiles a portable one for this machine")
@@ -79,11 +81,28 @@ class InferenceSession:
         self._entry, self._parts = manifest.entry, manifest.parts
         with gate:
             self._workers = tvm_runtime.workers(self.threads) if self.threads > 1 else None  # while the session is open
-            self._memory = memory_of(artifact)
-            self._fetch = self._memory.fetch
-            self._get_item = tvm_runtime.load().get_item
-            library, constants = load_library(artifact), self._place(artifact)
-            self._engines = Engines(partial(new_engine, library, constants, self._memory, manifest))
+            self._memory, self._staged = memory_of(artifact), manifest.entry == STAGES
+            self._fetch: Callable[..., np.ndarray] = self._memory.fetch
+            self._get_item: Callable[..., Any] = tvm_runtime.load().get_item
+            self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
+
+    def _open(self, artifact: Artifact) -> Engines:
+        """The virtual machines of a compiled program."""
+        library, constants = load_library(artifact), self._place(artifact)
+        return Engines(partial(new_engine, library, constants, self._memory, artifact.manifest))
+
+    def _open_stages(self, artifact: Artifact) -> Engines:
+        """What runs the stages of an artifact as one; their results are arrays already."""
+        stages = Stages(artifact, partial(_open_part, threads=self.threads))
+        names = [check[0] for check in self._checks]
+        self._fetch, self._get_item, self._native = _array_itself, getitem, True
+
+        def make() -> Engine:
+            buffers = [np.empty(shape, dtype) for _, dtype, shape in self._checks]
+            return Engine(lambda *arrays: stages.run(dict(zip(names, arrays, strict=True))), buffers, buffers,
+                          frozenset())
+
+        return Engines(make)
 
     def close(self) -> None:
         """Wait for the calls in flight and give back memory, library and threads; outputs stay valid."""
@@ -191,7 +210,7 @@ class InferenceSession:
         if self._memory is not HOST:
             for tensor, buffer in zip(engine.tensors, engine.buffers, strict=True):
                 self._memory.refresh(tensor, buffer)
-        if tvm_runtime.caller.threads == self.threads:
+        if self._staged or tvm_runtime.caller.threads == self.threads:
             return engine.call(*engine.tensors)
         return tvm_runtime.call(self.threads, engine.call, *engine.tensors)
 
@@ -283,6 +302,17 @@ def _allowed_threads(asked: int | None, compiled: int) -> int:
     return asked
 
 
+def _array_itself(array: np.ndarray, _reserved: frozenset[int]) -> np.ndarray:
+    """A stage's result as it is."""
+    return array
+
+
+def _open_part(data: bytes, threads: int) -> Callable[[Feeds], list[np.ndarray]]:
+    """The function that runs a compiled stage."""
+    session = InferenceSession(Artifact.load(data), threads)
+    return lambda feeds: session.run(None, feeds)
+
+
 def _array(name: str, feeds: Feeds) -> np.ndarray:
     """A feed as an array."""
     try:
@@ -305,7 +335,8 @@ def _infos(buckets: Sequence[Sequence[TensorSpec]]) -> list[TensorInfo]:
     infos = []
     for specs in zip(*buckets, strict=True):
         sizes = [sorted(set(dims)) for dims in zip(*(spec.shape for spec in specs), strict=True)]
-        shape: list[int | str] = [dims[0] if len(dims) == 1 else "/".join(map(str, dims)) for dims in sizes]
+        shape: list[int | str] = ["?" if UNKNOWN in dims else dims[0] if len(dims) == 1 else "/".join(map(str, dims))
+                                  for dims in sizes]
         infos.append(TensorInfo(specs[0].name, shape, f"tensor({_ELEMENT_TYPES.get(specs[0].dtype, specs[0].dtype)})"))
     return infos
 

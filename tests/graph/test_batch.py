@@ -80,7 +80,7 @@ APART = {
 }
 MIXED = {
     "softmax over rows": (batch("y = Softmax<axis=0>(x)"), "Softmax .*: it mixes rows"),
-    "a folded batch": (batch("y = Reshape(x, s)", "int64[2] s", s=[24, 2]), "Reshape .*: .* no axis of rows in front"),
+    "a folded batch": (batch("y = Reshape(x, s)", "int64[2] s", s=[24, 2]), "Reshape .*: .* first axis is not"),
     "a batch folded and back": (batch("r = Reshape(x, s) y = Reshape(r, t)", "int64[2] s, int64[3] t", s=[24, 2],
                                       t=[4, 6, 2]), "Reshape"),
     "product across the batch": (batch("t = Transpose(x) y = MatMul(x, t)", x="float[4,6]"), "Transpose"),
@@ -96,8 +96,8 @@ MIXED = {
     "a constant output": (load(model("g (float[4] x) => (float[4] y, float[4] z) <float[4] w>"
                                      "{ y = Relu(x) z = Relu(w) }")), "does not depend"),
     "inputs of other rows": (batch("s = ReduceSum<keepdims=0>(z) y = Add(x, s)", more=", float[3] z"),
-                             "no number of rows in common"),
-    "a scalar input": (batch("y = Mul(x, z)", more=", float z"), "no number of rows in common"),
+                             "differ in their number of rows"),
+    "a scalar input": (batch("y = Mul(x, z)", more=", float z"), "differ in their number of rows"),
 }
 
 

@@ -260,9 +260,9 @@ ARTIFACTS |= {
     "truth for threads": (lying(threads=True), "contradicts itself"),
     "more threads than 64 bits": (lying(threads=10**30), "contradicts itself"),
     "no parts": (lying(parts=0), "do not divide into 0 parts"),
-    "an input of a tebibyte": (lying(inputs=[{**SPEC, "shape": [1 << 40]}]), "no shape of an array"),
-    "an input of a module's name": (lying(inputs=[{**SPEC, "dtype": "finfo"}]), "of no type that sparsec knows"),
-    "an input of texts": (lying(inputs=[{**SPEC, "dtype": "str"}]), "of no type that sparsec knows"),
+    "an input of a tebibyte": (lying(inputs=[{**SPEC, "shape": [1 << 40]}]), "an impossible shape"),
+    "an input of a module's name": (lying(inputs=[{**SPEC, "dtype": "finfo"}]), "an unknown element type"),
+    "an input of texts": (lying(inputs=[{**SPEC, "dtype": "str"}]), "an unknown element type"),
     "inputs that are null": (lying(inputs=None), "contradicts itself"),
     "constants again and again": (lying(constants=[
         {"dtype": "float32", "shape": [1 << 20], "offset": 0, "nbytes": 0, "encoding": "packed"}] * 100), "take over"),

@@ -1,4 +1,4 @@
-"""Concatenating and slicing channels moves every pixel, between layouts that agree and layouts that do not."""
+"""Concatenating channels moves every pixel, between layouts that agree and layouts that do not."""
 
 import pytest
 
@@ -21,14 +21,3 @@ def test_concat(image, clean, target):
     func = channels_padded.build_concat(sources, goal, isa(target, threads=2))
     result = run_guarded(func, target, *inputs, out=goal.size)
     assert_same(result, channels_padded.concat_reference(inputs, sources, goal))
-
-
-@pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("pad", [0, 1])
-@pytest.mark.parametrize("image", IMAGES, ids=str)
-def test_slice(image, pad, target):
-    lanes = isa(target).lanes
-    source, goal = padded((2, 7, *image), 1, lanes), padded((2, 3, *image), pad, lanes)
-    x = flat(images_like(source), source)
-    result = run_guarded(channels_padded.build_slice(source, 2, goal, isa(target)), target, x, out=goal.size)
-    assert_same(result, channels_padded.slice_reference(x, source, 2, goal))

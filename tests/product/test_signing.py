@@ -53,7 +53,7 @@ def test_the_owners_signature_opens_the_artifact(signed):
 
 
 @pytest.mark.parametrize(("key", "message"), [
-    ("other.pub", "not what the owner"), ("curve.pub", "no Ed25519 key"), ("owner.pem", "no public key"),
+    ("other.pub", "not what the owner"), ("curve.pub", "not an Ed25519 key"), ("owner.pem", "not a public key"),
     ("nothing.pub", "No such file")])
 def test_any_other_key_is_refused(signed, key, message):
     with pytest.raises(SignatureError, match=message):

@@ -12,6 +12,8 @@ from sparsec.graph.operators.epilogue import ACTIVATIONS, apply
 from sparsec.graph.operators.products import finish
 from sparsec.kernels.cpu.codes.finish import Finish, Quantised
 from sparsec.kernels.cpu.codes.layer import CodesProduct
+from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
+from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.cpu.images.padded import padded_rows, pixels
 from sparsec.kernels.cpu.images.stem import StemProduct
 from sparsec.kernels.cpu.layer import CpuProduct
@@ -20,6 +22,8 @@ from sparsec.kernels.cpu.products.stencil import convolution, linear, strided_co
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.epilogue import Epilogue
+
+FEW_PIXELS = 24
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,11 @@ def codes(lanes, layout, outputs, pattern, y_type, residual):
     s = convolution(layout, target, (3, 3), (1, 1), (1, 1)) if image else linear(layout, outputs, 4 * lanes)
     rng = np.random.default_rng(4)
     x, extra = (rng.integers(0, 256, size, np.uint8) for size in (s.x_size, s.y_size))
+    small = ImageRows(layout, target, (3, 3), (1, 1), (1, 1), (1, 1), 11) if image else None
+    if image:
+        inside = pixels(x, padded_rows(layout)).copy()
+        x[:] = 11
+        pixels(x, padded_rows(layout))[...] = inside
     integers = np.rint(40 * weight(outputs, s.inner, pattern)).clip(-128, 127).astype(np.int8)
     scales = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / np.float32(400 * np.sqrt(s.inner))
     begins, addends = rng.integers(-9000, 9000, outputs), random(outputs, 3)
@@ -141,8 +150,36 @@ def codes(lanes, layout, outputs, pattern, y_type, residual):
         return placed(s, target, y, 0 if real else 9)
 
     after = Finish(real, residual, clamped=True, activation="relu" if real else "none")
-    layer = CodesProduct(integers, begins, s, after, numbers, target)
+    layer = CodesProduct(integers, begins, s, after, numbers, target,
+                         small if image and len(small.pixels) <= FEW_PIXELS else None)
     return Case(layer, (x, extra)[:1 + residual], x[reads], finished)
+
+
+def rows_of_codes(lanes, outputs, inputs, batch, pattern, result, residual):
+    """A few rows of codes, to codes or float32."""
+    rng = np.random.default_rng(5)
+    signed, real = result == "int8", result == "float32"
+    dtype = np.int8 if signed else np.uint8
+    low = -128 if signed else 0
+    x, extra = (rng.integers(low, low + 256, size).astype(dtype) for size in ((batch, inputs), (batch, outputs)))
+    integers = np.rint(40 * weight(outputs, inputs, pattern)).clip(-128, 127).astype(np.int8)
+    scales = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / np.float32(400 * np.sqrt(inputs))
+    begins, addends = rng.integers(-9000, 9000, outputs), random(outputs, 3)
+    numbers = Quantised(scales, begins, integers.sum(axis=1, dtype=np.int64), addends, 9 - low, 3 - low, 100 - low,
+                        50 - low, 0, 255, 7 - low, 0.5, 0.25)
+    attributes = {"y_type": result, "y_scale": 1.0, "y_zero_point": 9, "low": 3, "high": 100, "p_scale": 0.5,
+                  "p_type": result, "p_zero_point": 50, "p_low": -128, "p_high": 255, "r_scale": 0.25,
+                  "r_zero_point": 7, "activation": "none", "alpha": 0.0, "beta": 0.0}
+    extra = random((batch, outputs), 2) if real else extra
+
+    def finished(products):
+        factor = scales * np.float32(0.5) if residual and not real else scales
+        y = finish(products.T + begins, factor, addends, extra if residual else None, attributes)
+        return y.astype(np.float32).ravel()
+
+    shape = RowsOfCodes(batch, inputs, outputs, Finish(real, residual, clamped=True), signed, result, lanes)
+    return Case(RowsProduct(integers, begins, shape, numbers), (x.ravel(), extra.ravel())[:1 + residual],
+                x.T.astype(np.int64) - low, finished)
 
 
 def plain(lanes, shape, outputs, kernel, stride, activation):
@@ -178,7 +215,10 @@ CASES = {
     CodesProduct: [(codes, *each) for each in [
         (PaddedFlat(1, 6, 5, 9, 1, 10, 4), 12, 0.3, "uint8", False), (Tiled(2, 64, 21, 64), 8, 0.2, "uint8", True),
         (Tiled(1, 128, 30, 128), 26, "skewed", "float32", True), (Tiled(1, 64, 40, 64), 20, "4x1", "uint8", False),
-        (PaddedFlat(2, 5, 4, 6, 1, 7, 4), 8, 1.0, "uint8", True)]],
+        (PaddedFlat(2, 5, 4, 6, 1, 7, 4), 8, 1.0, "uint8", True),
+        (PaddedFlat(1, 40, 3, 5, 1, 6, 4), 70, 0.2, "uint8", True)]],
+    RowsProduct: [(rows_of_codes, *each) for each in [
+        (70, 150, 1, 0.2, "uint8", False), (64, 33, 3, "skewed", "int8", True), (9, 300, 2, 1.0, "float32", True)]],
     StemProduct: [(plain, (1, 3, 18, 46), 9, 7, 2, "relu"), (plain, (2, 4, 9, 32), 7, 3, 1, "hard_swish")],
 }
 """By class: what makes a case of the lanes of a vector."""

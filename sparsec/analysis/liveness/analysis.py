@@ -86,7 +86,7 @@ def active_weights(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
         weight = None if place is None else node.inputs[place]
         if weight is not None:
             found = paths[weight] & liveness.known[weight].nonzero
-            active[weight] = np.broadcast_to(found, [dim or 1 for dim in dims(weight)])
+            active[weight] = np.broadcast_to(found, [1 if dim is None else dim for dim in dims(weight)])
     return active
 
 

@@ -1,4 +1,4 @@
-"""Lowering of elementwise operators, concatenation and slices of channels over the padded flat layout."""
+"""Lowering of elementwise operators and concatenation of channels over the padded flat layout."""
 
 from __future__ import annotations
 

@@ -40,7 +40,8 @@ def _lower_node(context: LoweringContext, node: ir.Node) -> None:
     elif operator_of(node) in LOWERINGS:
         LOWERINGS[operator_of(node)](context, node)
     else:
-        raise UnsupportedOperatorError("no lowering for this operator in this layout")
+        layouts = ", ".join(f"'{value.name}' in {context.layout(value)}" for value in values)
+        raise UnsupportedOperatorError(f"the CPU backend has no lowering for it with {layouts}")
 
 
 def _result(returned: set[relax.Expr], context: LoweringContext, value: ir.Value) -> relax.Expr:

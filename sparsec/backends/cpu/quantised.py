@@ -29,7 +29,7 @@ from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear, s
 from sparsec.kernels.emit.codes import FOUR
 from sparsec.kernels.emit.isa import Isa
 
-FEW_PIXELS = 24  # whose sums fit the registers
+FEW_PIXELS = 64  # that may be rows: an image of 8 x 8
 
 
 def in_layout(node: ir.Node) -> bool:

@@ -39,4 +39,4 @@ def _kernel(context: LoweringContext, source: Layout, target: Layout, dtype: str
         return reformat_tiled.build(reformat_tiled.ReformatTiledParams(source, into=False, dtype=dtype), context.isa)
     if isinstance(source, Plain) and isinstance(target, Tiled):
         return reformat_tiled.build(reformat_tiled.ReformatTiledParams(target, into=True, dtype=dtype), context.isa)
-    raise UnsupportedOperatorError(f"no copy from {source} to {target}")
+    raise UnsupportedOperatorError(f"there is no kernel that copies from layout {source} to {target}")

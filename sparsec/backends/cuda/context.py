@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 from tvm import relax, tirx
 
@@ -75,8 +74,8 @@ class CudaContext(LoweringContext):
     def stored(self, value: ir.Value | None, shape: Sequence[int]) -> relax.Expr:
         """A value in half precision, reshaped."""
         assert value is not None
-        as_it_is = value in self.env and value not in self.channels_last
-        expr = self.env[value] if as_it_is else self.tensor(value)
+        channels_first = value in self.env and value not in self.channels_last
+        expr = self.env[value] if channels_first else self.tensor(value)
         if dtype_of(expr) != self.half:
             expr = self.bb.emit(relax.op.astype(expr, self.half))
         return self.reshaped(expr, shape)
@@ -111,10 +110,6 @@ class CudaContext(LoweringContext):
         """An image with its channels moved from the last place to the second."""
         rank = len(self.shape(value))
         return self.bb.emit(relax.op.permute_dims(self.image(value), [0, rank - 1, *range(1, rank - 1)]))
-
-    def half_constant(self, array: np.ndarray) -> relax.Expr:
-        """A runtime constant in half precision."""
-        return self.constant(array.astype(np.dtype(self.half)))
 
 
 def dtype_of(expr: relax.Expr) -> str:

@@ -68,7 +68,7 @@ def project(node: ir.Node) -> float | None:
     weight = weight_array(node)
     matrix = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)  # as products order it
     if weight.shape[1] % GROUP:
-        raise UsageError(f"layer '{node.name}': its {weight.shape[1]} inputs are no multiple of {GROUP}, so "
+        raise UsageError(f"layer '{node.name}': its {weight.shape[1]} inputs are not a multiple of {GROUP}, so "
                          "its weight cannot be projected to 2:4; compile without --project-2of4, or pad the layer")
     kept = arrange.project(matrix)
     moved = (weight.shape[0], *weight.shape[2:], weight.shape[1])

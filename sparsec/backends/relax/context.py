@@ -90,7 +90,7 @@ class LoweringContext:
         """
         value = _present(value)
         if value.dtype is None or not isinstance(value.type, ir.TensorType):
-            raise UnsupportedOperatorError(f"'{value.name}' is no tensor of a known element type")
+            raise UnsupportedOperatorError(f"'{value.name}' is not a tensor of a known element type")
         return value.dtype.numpy().name
 
     def constant(self, array: np.ndarray) -> relax.Expr:

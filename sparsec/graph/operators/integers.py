@@ -24,8 +24,6 @@ RESULTS = (*CODES, "float32")
 _ONNX = {"uint8": onnx.TensorProto.UINT8, "int8": onnx.TensorProto.INT8, "float32": onnx.TensorProto.FLOAT}
 _TYPES = {"Q": ["tensor(uint8)", "tensor(int8)"], "R": ["tensor(uint8)", "tensor(int8)", "tensor(float)"],
           "W": ["tensor(int8)"], "I": ["tensor(int32)"], "F": ["tensor(float)"]}
-REAL = OpSchema.AttrType.FLOAT
-INTEGER = OpSchema.AttrType.INT
 
 
 def scale_of(letter: str, of: str) -> list[OpSchema.Attribute]:

@@ -54,7 +54,7 @@ ATTRIBUTES = [
 def check(y: Shape, outputs: int, shapes: Sequence[Shape | None], y_type: str) -> None:
     """Raises ValueError if the inputs behind X and W do not fit a weight of so many outputs and a result `y`."""
     if any(shape is not None and np.prod(shape) != 1 for shape in shapes[X_SCALE - SCALE:]):
-        raise ValueError("X_scale and X_zero_point are no scalars")
+        raise ValueError("X_scale and X_zero_point must be scalars")
     if len(shapes) > X_SCALE - SCALE and y_type != "float32":
         raise ValueError("with scales found at run time y_type is float32")
     for parameter, shape in zip(WEIGHT, shapes, strict=False):

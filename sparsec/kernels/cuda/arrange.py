@@ -144,7 +144,7 @@ def arranged(layer: WeightedProduct, name: str) -> Arranged | str:
     """A layer's weight in a storage format, or why it is not stored so."""
     arrangement = ARRANGEMENTS.get(name, Arrangement())
     better = next((other for other in arrangement.unless if isinstance(arranged(layer, other), Arranged)), None)
-    return layer.once(arrangement.arrange) if better is None else f"the weight is {better}"
+    return layer.memoised(arrangement.arrange) if better is None else f"the weight is {better}"
 
 
 def project(weight: np.ndarray) -> np.ndarray:

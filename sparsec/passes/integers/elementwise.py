@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.graph.constants import add_constant
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.quantized import dequantization
 from sparsec.graph.shapes import static_shape
@@ -21,8 +22,10 @@ def binary(node: ir.Node) -> str | None:
     """Turns Add, Sub or Mul into sparsec::QBinary, or says why not."""
     a, b = (dequantization(value) for value in node.inputs)
     result = result_of(node)
-    if a is None or b is None or result.attributes["y_type"] == "float32":
-        return "not all around it are codes of 8 bits with one scale"
+    if a is None or b is None:
+        return f"its {'first' if a is None else 'second'} operand is not quantised to 8 bits with one constant scale"
+    if result.attributes["y_type"] == "float32":
+        return "its result is not quantised to 8 bits with one constant scale"
     attributes = {"function": FUNCTIONS[node.op_type], "a_scale": a.scale, "a_zero_point": a.zero_point,
                   "b_scale": b.scale, "b_zero_point": b.zero_point, **result.attributes}
     become(node, result, ir.node("QBinary", [a.codes, b.codes], attributes, domain=DOMAIN,
@@ -34,9 +37,9 @@ def mean(node: ir.Node) -> str | None:
     """Turns AveragePool, GlobalAveragePool or a mean over pixels into sparsec::QAveragePool, or says why not."""
     x, shape = dequantization(node.inputs[0]), static_shape(node.inputs[0])
     if x is None or shape is None:
-        return "its input is no codes of 8 bits with one scale"
+        return "its input is not quantised to 8 bits with one constant scale"
     if len(shape) not in (3, 4) or 0 in shape:
-        return "its input is no image or sequence"
+        return f"its input has rank {len(shape)}, not 3 or 4, or no elements"
     window = _window(node, shape)
     if isinstance(window, str):
         return window
@@ -61,7 +64,7 @@ def _window(node: ir.Node, shape: tuple[int, ...]) -> dict[str, Any] | str:
             value = node.inputs[1].const_value
             given = None if value is None else [int(axis) for axis in value.numpy().reshape(-1)]
         axes = None if given is None else sorted(axis % len(shape) for axis in given)
-        return {"kernel_shape": list(shape[2:])} if axes == list(range(2, len(shape))) else "it is no mean over pixels"
+        return {"kernel_shape": list(shape[2:])} if axes == list(range(2, len(shape))) else "its axes are not pixels"
     kernel = list(node.attributes.get_ints("kernel_shape", ()))
     if any(each != 1 for each in node.attributes.get_ints("dilations", [1] * rank)):
         return "its window is dilated"
@@ -76,8 +79,6 @@ def _window(node: ir.Node, shape: tuple[int, ...]) -> dict[str, Any] | str:
 
 def _reshape(new: ir.Node, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
     """The pooled image without its spatial dimensions, as a mean that keeps none has it."""
-    from sparsec.graph.constants import add_constant
-
     graph, old = new.graph, new.outputs[0]
     assert graph is not None
     reshape = ir.node("Reshape", [None, add_constant(graph, f"{new.name}.shape", np.array(wanted, np.int64))],

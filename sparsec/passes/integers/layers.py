@@ -55,21 +55,21 @@ def activation_of(value: ir.Value | None) -> Activation | str:
         return Activation(found.codes, {"x_scale": found.scale, "x_zero_point": found.zero_point})
     node = None if value is None else value.producer()
     if node is None or node.op_type != "DequantizeLinear" or node.domain or node.inputs[0] is None:
-        return "its activations are no codes"
+        return "its activations are not quantised"
     codes, scale, zero = (*node.inputs, None)[:3]
     if constant(scale) is not None or static_shape(scale) not in ((), (1,)) or codes is None:
-        return "its activations have several scales, or codes of other than 8 bits"
+        return "its activations have several scales, or codes that are not 8 bits wide"
     if codes.dtype not in (ir.DataType.UINT8, ir.DataType.INT8):
         return f"its activations are codes of {codes.dtype}"
     return Activation(codes, {}, (scale, zero))
 
 
 def weight_of(codes: Codes | None, *, outputs: int) -> Weight | str:
-    """The weight that constant codes are, whose axis `outputs` becomes the first; or why they are none."""
+    """The weight that constant codes are, whose axis `outputs` becomes the first; or why there is none."""
     if codes is None:
-        return "its weight is no constant of codes"
+        return "its weight is not a quantised constant"
     if codes.codes.dtype not in (np.int8, np.uint8) or codes.axis not in (-1, outputs % codes.codes.ndim):
-        return "its weight has scales along its inputs, or codes of other than 8 bits"
+        return "its weight has scales along its inputs, or codes that are not 8 bits wide"
     shift = SHIFT if codes.codes.dtype == np.uint8 else 0
     array = np.moveaxis(codes.codes, outputs, 0)
     scale, zero = (np.broadcast_to(each.reshape(-1), (len(array),)) for each in (codes.scale, codes.zero_point))
@@ -81,8 +81,10 @@ def conv(node: ir.Node) -> str | None:
     """Turns a Conv into sparsec::QConv, or says why not."""
     x, weight = activation_of(node.inputs[0]), weight_of(dequantized(node.inputs[1]), outputs=0)
     shape = static_shape(node.inputs[0])
-    if isinstance(x, str) or isinstance(weight, str):
-        return x if isinstance(x, str) else weight if isinstance(weight, str) else None
+    if isinstance(x, str):
+        return x
+    if isinstance(weight, str):
+        return weight
     rank = weight.codes.ndim - 2
     if rank not in (1, 2) or shape is None:
         return f"it has {rank} spatial dimensions, not 1 or 2"
@@ -108,8 +110,10 @@ def gemm(node: ir.Node) -> str | None:
     """Turns a Gemm into sparsec::QMatMul, or says why not."""
     x, flipped = activation_of(node.inputs[0]), bool(node.attributes.get_int("transB", 0))
     weight = weight_of(dequantized(node.inputs[1]), outputs=0 if flipped else 1)
-    if isinstance(x, str) or isinstance(weight, str):
-        return x if isinstance(x, str) else weight if isinstance(weight, str) else None
+    if isinstance(x, str):
+        return x
+    if isinstance(weight, str):
+        return weight
     alpha, beta = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
     if node.attributes.get_int("transA", 0) or beta != 1.0:
         return "its activations are transposed, or its addend is scaled"
@@ -172,7 +176,7 @@ def _bias_of(bias: ir.Value | None, scale: np.ndarray, *,
 def _batch_matmul(node: ir.Node) -> str | None:
     a, b = (dequantization(value) for value in node.inputs)
     if a is None or b is None:
-        return "its operands are no codes of 8 bits with one scale"
+        return f"its {'first' if a is None else 'second'} operand is not quantised to 8 bits with one constant scale"
     if min(len(static_shape(value) or ()) for value in node.inputs) < 2:
         return "an operand is a vector"
     depth = (static_shape(node.inputs[0]) or (0,))[-1]

@@ -50,7 +50,7 @@ def run(node: ir.Node) -> str | None:
     if channels is None:
         return "its scale differs within an output"
     if tail.bias is not None and (dynamic in factors or _by_output(node, tail.bias) is None):
-        return "its bias is no number for every output"
+        return "its bias is not one number for every output, or meets a scale found at run time"
     _write(Writer(tail.last), node, tail, dynamic if dynamic in factors else None, channels)
     return None
 

@@ -1,7 +1,7 @@
 """Strip what pruning made inactive: constant units fold into the next layer, unneeded ones go, weights become zero.
 
-The steps: facts of the model as given (`graph.liveness`), folding of constants, facts again, removal of what no output
-needs. The outputs stay the same as long as all values in the network are finite.
+The steps: facts of the model as given (`analysis.liveness`), folding of constants, facts again, removal of what no
+output needs. The outputs stay the same as long as all values in the network are finite.
 """
 
 from __future__ import annotations

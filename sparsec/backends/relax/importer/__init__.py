@@ -83,5 +83,8 @@ def _express(context: LoweringContext, node: ir.Node) -> bool:
     if len(results) < len([value for value in node.outputs if value.name]):
         raise UnsupportedOperatorError(f"only its first {len(results)} output(s) are implemented")
     for value, result in zip(node.outputs, results, strict=False):
+        if 0 in (static_shape(value) or ()):
+            context.know(value, np.empty(context.shape(value), context.dtype(value)))
+            continue
         bind_typed(context, value, context.bb.normalize(result))
     return True

@@ -124,7 +124,7 @@ FUNCTIONS: dict[str, Function] = {
     "Softplus": _softplus,
     "Softsign": lambda x, _: x / (_number(x, 1) + tirx.abs(x)),
     "Swish": _swish,
-    "Tanh": lambda x, _: tirx.tanh(x),
+    "Tanh": lambda x, _: tirx.Select(x == _number(x, 0), x, tirx.tanh(x)) if str(x.ty) == "float64" else tirx.tanh(x),
     "ThresholdedRelu": _thresholded_relu,
 }
 

@@ -80,7 +80,7 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     """
     write = WRITERS.get(node.op_type)
     if write is None:
-        raise UnsupportedOperatorError("no lowering for this operator")
+        raise UnsupportedOperatorError("this version has no lowering for it")
     result = write(Body(context, node), node, _attributes(node))
     output = node.outputs[0]
     output.type, output.shape = output.type or result.type, output.shape or result.shape

@@ -140,7 +140,7 @@ def split(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     pieces = []
     for value in node.outputs:
         shape = context.shape(value)
-        pieces.append(context.constant(np.empty(shape, context.dtype(value))) if 0 in shape else compute(
+        pieces.append(None if 0 in shape else compute(
             context, "split", shape, lambda i, x, first=first: x[(*i[:axis], i[axis] + first, *i[axis + 1:])],
             context.tensor(node.inputs[0])))
         first += shape[axis]

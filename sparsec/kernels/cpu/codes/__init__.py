@@ -13,5 +13,6 @@ FAMILIES: dict[str, Family[Any, Any, Isa]] = {family.name: family for family in 
     sparse.FAMILY,
     rows_dense.FAMILY,
     rows_well.FAMILY,
+    rows_dense.IMAGE_FAMILY,
     rows_well.IMAGE_FAMILY,
 )}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,11 @@ class RowsProduct(CpuProduct):
     def output(self) -> Buffer:
         """Y."""
         return Buffer(self.shape.batch * self.shape.outputs, self.shape.result)
+
+
+def on_threads(shape: RowsOfCodes) -> list[RowsOfCodes]:
+    """The product on all threads, and on one, where waking the others takes longer."""
+    return [shape] if shape.threads == 1 else [shape, replace(shape, threads=1)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,9 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.codes import rows
-from sparsec.kernels.cpu.codes.layer import integer_product
+from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
 from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
+from sparsec.kernels.cpu.codes.rows_image import ImageRows, pixels_as_rows, reject
 from sparsec.kernels.emit.codes import FOUR, dot, splat_codes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
@@ -21,12 +22,15 @@ from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored, balanced
 from sparsec.target import Target
 
+SPARE = 4  # registers beside sums and weights
+
 
 @dataclass(frozen=True)
 class RowsDenseParams:
-    """A kernel."""
+    """A kernel; with an image its pixels are the rows."""
 
     shape: RowsOfCodes
+    image: ImageRows | None = None
 
     @property
     def fours(self) -> int:
@@ -35,9 +39,18 @@ class RowsDenseParams:
 
 
 def candidates(layer: RowsProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """The kernel, on all threads or on one."""
+    for shape in rows.on_threads(layer.shape):
+        params = RowsDenseParams(shape)
+        yield Option("dense", "qgemv", f"n={shape.batch} threads={shape.threads}", params, layer.weight.size,
+                     replace(work(params, isa), serial=shape.threads == 1))
+
+
+def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
     """The one kernel."""
-    params = RowsDenseParams(layer.shape)
-    yield Option("dense", "qgemv", f"n={layer.shape.batch}", params, layer.weight.size, work(params, isa))
+    assert layer.image is not None  # others are rejected
+    params = RowsDenseParams(pixels_as_rows(layer, isa), layer.image)
+    yield Option("dense", "qgemv/pixels", f"n={params.shape.batch}", params, layer.weight.size, work(params, isa))
 
 
 def recipe(params: RowsDenseParams) -> Unstored:
@@ -48,6 +61,7 @@ def recipe(params: RowsDenseParams) -> Unstored:
 def pack(weight: np.ndarray, params: RowsDenseParams) -> dict[str, np.ndarray]:
     """The kernel's `parts` (int32) and `values` (int8): block x four x vector x output x input, of a weight of int8."""
     s = params.shape
+    weight = weight if params.image is None else params.image.columns(weight)
     padded = np.pad(weight, ((0, s.blocks * s.block - s.outputs), (0, -weight.shape[1] % FOUR)))
     blocks = padded.reshape(s.blocks, s.block, params.fours, FOUR).swapaxes(1, 2)
     return {"parts": balanced(np.arange(s.blocks + 1), s.threads), "values": np.ascontiguousarray(blocks).ravel()}
@@ -57,7 +71,8 @@ def work(params: RowsDenseParams, isa: Isa) -> Work:
     """What a run costs."""
     s = params.shape
     vectors = s.blocks * params.fours * FOUR
-    return Work(fmas=vectors * s.batch * (1 if isa.vnni else 5), loads=vectors + vectors * s.batch / FOUR,
+    again = -(-s.batch // max(1, (isa.registers - SPARE) // FOUR - 1))
+    return Work(fmas=vectors * s.batch * (1 if isa.vnni else 5), loads=vectors * again + vectors * s.batch / FOUR,
                 groups=s.blocks, memory_bytes=s.outputs * s.inputs + s.batch * (s.inputs + s.outputs), family="qgemv",
                 pixels=s.batch)
 
@@ -66,24 +81,35 @@ def build(params: RowsDenseParams, isa: Isa) -> Any:
     """The kernel: (parts, values, *Finish, x, …) -> y."""
     s = params.shape
 
+    at_once = max(1, (isa.registers - SPARE) // FOUR - 1)
+
     def emit(b: Buffers, x: Any, block: Any, sums: Any) -> None:
-        totals = registers(s.batch * FOUR, s.lanes, "int32")
-        for n, v in np.ndindex(s.batch, FOUR):
-            store(totals, (n * FOUR + v) * s.lanes, splat(T.int32(0), s.lanes))
-        first = T.Bind(T.Cast("int64", block) * params.fours)
-        with T.serial(0, params.fours) as four:
-            codes = [T.Bind(splat_codes(x, n * s.stride + four * FOUR, s.lanes)) for n in range(s.batch)]
-            for v in range(FOUR):
-                weights = T.Bind(load(b["values"], ((first + four) * FOUR + v) * s.block, s.block))
-                for n in range(s.batch):
-                    at = (n * FOUR + v) * s.lanes
-                    store(totals, at, dot(load(totals, at, s.lanes), codes[n], weights))
-        for n, v in np.ndindex(s.batch, FOUR):
-            at = (n * FOUR + v) * s.lanes
-            store(sums, at, load(totals, at, s.lanes))
+        for first in range(0, s.batch, at_once):
+            _several(b, params, (x, block, sums), range(first, min(s.batch, first + at_once)))
 
     count = s.blocks * params.fours * FOUR * s.block
-    return rows.build(s, {"values": (count, "int8")}, emit, isa)
+    return rows.build(s, {"values": (count, "int8")}, emit, isa, None if params.image is None else params.image.ends(s))
+
+
+def _several(b: Buffers, params: RowsDenseParams, where: tuple[Any, Any, Any], batch: range) -> None:
+    """The sums of a block for as many rows as the registers hold sums of: `where` is (x, block, sums)."""
+    s, (x, block, sums), count = params.shape, where, len(batch) * FOUR
+    totals = registers(count, s.lanes, "int32")
+    for register in range(count):
+        store(totals, register * s.lanes, splat(T.int32(0), s.lanes))
+    first = T.Bind(T.Cast("int64", block) * params.fours)
+    with T.serial(0, params.fours) as four:
+        weights = [T.Bind(load(b["values"], ((first + four) * FOUR + v) * s.block, s.block)) for v in range(FOUR)]
+        for i, n in enumerate(batch):
+            codes = T.Bind(splat_codes(x, n * s.stride + four * FOUR, s.lanes))
+            for v in range(FOUR):
+                at = (i * FOUR + v) * s.lanes
+                store(totals, at, dot(load(totals, at, s.lanes), codes, weights[v]))
+    for i, n in enumerate(batch):
+        for v in range(FOUR):
+            store(sums, (n * FOUR + v) * s.lanes, load(totals, (i * FOUR + v) * s.lanes, s.lanes))
 
 
 FAMILY = Family("qgemv", RowsProduct, ("dense",), "fp32", candidates, recipe, build, integer_product)
+IMAGE_FAMILY = Family("qgemv-pixels", CodesProduct, ("dense",), "fp32", image_candidates, recipe, build,
+                      integer_product, reject)

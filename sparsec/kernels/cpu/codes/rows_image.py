@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat
+from sparsec.kernels.cpu.codes.finish import Finish
 from sparsec.kernels.cpu.codes.rows import Ends, RowsOfCodes, codes_in_order
 from sparsec.kernels.cpu.codes.walk import mask_arguments
 from sparsec.kernels.cpu.images.padded import padded_rows
+from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, store
+
+
+class HasImage(Protocol):
+    """What is asked of a layer: see `codes.layer.CodesProduct`."""
+
+    @property
+    def weight(self) -> np.ndarray:
+        """(outputs, channels * taps)."""
+        ...
+
+    @property
+    def finish(self) -> Finish:
+        """What follows the sums."""
+        ...
+
+    @property
+    def image(self) -> ImageRows | None:
+        """The convolution, where its images are small."""
+        ...
+
+
+def reject(layer: HasImage, _isa: Isa) -> str | None:
+    """Why the pixels of a layer's images cannot be rows, or None."""
+    return "its pixels are too many to be rows" if layer.image is None or layer.finish.real else None
+
+
+def pixels_as_rows(layer: HasImage, isa: Isa) -> RowsOfCodes:
+    """The layer as a product of a few rows."""
+    assert layer.image is not None
+    outputs, inputs = layer.weight.shape
+    return RowsOfCodes(len(layer.image.pixels), inputs, outputs, layer.finish, signed=False, result="uint8",
+                       lanes=isa.lanes, threads=isa.threads)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ to four of every output's beside each other for a dot product.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
-from sparsec.kernels.cpu.codes import rows
+from sparsec.kernels.cpu.codes import rows, rows_image
 from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
 from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
@@ -28,6 +28,8 @@ from sparsec.kernels.packing.recipe import Unstored, balanced
 from sparsec.kernels.packing.vnni import slots_of
 from sparsec.target import Target
 
+MOST_PIXELS = 24  # whose sums fit the registers
+
 
 @dataclass(frozen=True)
 class RowsWellParams:
@@ -39,34 +41,37 @@ class RowsWellParams:
 
 def reject(_layer: object, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer on an instruction set, or None."""
-    return None if isa.permute_bytes else "no register permute of bytes"
+    if isa.permute_bytes:
+        return None
+    return "the processor has no instruction that permutes the bytes of a register"
 
 
 def reject_image(layer: CodesProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer on an instruction set, or None."""
-    if layer.image is None or layer.finish.real:
-        return "its pixels are too many to be rows"
-    return reject(layer, isa)
+    refused = rows_image.reject(layer, isa) or reject(layer, isa)
+    if refused is None and layer.image is not None and len(layer.image.pixels) > MOST_PIXELS:
+        return f"the sums of {len(layer.image.pixels)} pixels do not fit the registers"
+    return refused
 
 
 def candidates(layer: RowsProduct, _target: Target, _isa: Isa, _precision: str) -> Iterator[Option]:
-    """The one kernel."""
-    yield _option(layer.once(slot_count, layer.shape.lanes), RowsWellParams(layer.shape), "qwell")
+    """The kernel, on all threads or on one."""
+    for shape in rows.on_threads(layer.shape):
+        yield _option(layer.memoised(slot_count, shape.lanes), RowsWellParams(shape), "qwell")
 
 
 def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
     """The one kernel."""
     image = layer.image
     assert image is not None  # others are rejected
-    outputs, inputs = layer.weight.shape
-    shape = RowsOfCodes(len(image.pixels), inputs, outputs, layer.finish, signed=False, result="uint8",
-                        lanes=isa.lanes, threads=isa.threads)
+    shape = rows_image.pixels_as_rows(layer, isa)
     yield _option(slot_count(image.columns(layer.weight), isa.lanes), RowsWellParams(shape, image), "qwell/pixels")
 
 
 def _option(slots: int, params: RowsWellParams, kernel: str) -> Option:
     s = params.shape
-    return Option("well", kernel, f"n={s.batch}", params, slots * (2 * s.block + 4), work(params, slots))
+    return Option("well", kernel, f"n={s.batch} threads={s.threads}", params, slots * (2 * s.block + 4),
+                  replace(work(params, slots), serial=s.threads == 1))
 
 
 def recipe(params: RowsWellParams) -> Unstored:

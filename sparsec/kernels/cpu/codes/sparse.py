@@ -33,6 +33,7 @@ from sparsec.target import Target
 
 GROUPS = (1, 2, 4, 8)
 MOST_UNIT = 64  # codes that an index may count
+REAL_SUMS = 8  # vectors of sums beside which the registers hold what float32 results take
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,10 @@ def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -
 
 
 def _candidates(layer: CodesProduct, target: Target, isa: Isa, block: int) -> Iterator[Option]:
-    rows, nonzero = len(layer.weight) // block, layer.once(nonzero_blocks, block)
+    rows, nonzero = len(layer.weight) // block, layer.memoised(nonzero_blocks, block)
     free = isa.registers - (10 if isa.vnni else 12) if isa.registers > 16 else 8
     for vectors in widths(layer.stencil, max(1, free // (FOUR * block))):
+        free = min(free, REAL_SUMS) if layer.finish.real else free
         groups = [g for g in GROUPS if g * block * FOUR * vectors <= free and g * isa.threads <= rows] or (
             [1] if block == vectors == 1 else [])
         for tiling in dict.fromkeys(tilings(layer, target, isa, vectors)) if groups else ():
@@ -103,7 +105,7 @@ def _candidates(layer: CodesProduct, target: Target, isa: Isa, block: int) -> It
                 index = 4 if params.word == "int32" else 2
                 yield Option(format_of(block), f"qspmm/{tiling.mode}",
                              f"V={vectors} chunk={tiling.chunk} G={group}", params,
-                             nonzero * (block + index) + 4 * rows, work(params, nonzero, isa))
+                             nonzero * (block + index) + 4 * rows, work(params, nonzero, isa, target.l1_bytes))
 
 
 def recipe(params: SparseParams) -> Unstored:
@@ -129,7 +131,7 @@ def pack(weight: np.ndarray, params: SparseParams) -> dict[str, np.ndarray]:
     return arrays | {"values": np.ascontiguousarray(fours).astype(np.int8).ravel().view(np.int32)}
 
 
-def work(params: SparseParams, nonzero_blocks: int, isa: Isa) -> Work:
+def work(params: SparseParams, nonzero_blocks: int, isa: Isa, l1_bytes: int) -> Work:
     """What a run costs for a weight with that many non-zero R x 1 blocks."""
     p, t, s = params, params.tiling, params.tiling.stencil
     tiles = s.segments * t.tiles
@@ -140,10 +142,13 @@ def work(params: SparseParams, nonzero_blocks: int, isa: Isa) -> Work:
     ends = p.blocks * p.block * t.vectors * (18 + (18 if t.finish.residual else 0)) + (
         p.blocks * p.block * t.vectors * 8 * (t.chunks - 1))
     loads = fours * (FOUR * t.vectors * (1 + t.crossing) + p.block + 2) + p.blocks * p.block * t.vectors * 4 * t.chunks
+    resident = t.chunk * s.lanes * (-(-(t.tile + s.reach) // s.lanes) if t.mode == "halo" else
+                                    t.vectors + (min(len(s.taps), 3) if s.reach else 0))
+    missed = max(0.0, 1 - l1_bytes / resident) * fours * FOUR * t.vectors * s.lanes
     weights = fours * FOUR * (p.block + (4 if p.word == "int32" else 2))
     return Work(
         fmas=tiles * (fours * FOUR * t.vectors * (dots + 2) + ends) * 2 / 3,
-        loads=tiles * loads + 2 * t.copied, groups=tiles * loops / p.group,
+        loads=tiles * loads + 2 * t.copied, groups=tiles * loops / p.group, l2_bytes=tiles * missed,
         memory_bytes=weights + t.memory_bytes, family=f"qspmm/{t.mode}", pixels=s.pixels,
         density=nonzero_blocks / max(1, p.blocks * s.inner))
 

@@ -1,4 +1,4 @@
-"""Concatenation and slices of channels over the padded flat layout, where a range of channels is contiguous."""
+"""Concatenation of channels over the padded flat layout, where a range of channels is contiguous."""
 
 from __future__ import annotations
 
@@ -21,34 +21,26 @@ def build_concat(sources: Sequence[PaddedFlat], target: PaddedFlat, isa: Isa) ->
     def body(b: Buffers) -> None:
         first = 0
         for i, source in enumerate(sources):
-            _copy(b[f"x{i}"], source, 0, b["y"], target, range(first, first + source.channels), isa)
+            _copy(b[f"x{i}"], source, b["y"], target, range(first, first + source.channels), isa)
             first += source.channels
 
     sizes = {f"x{i}": source.size for i, source in enumerate(sources)}
     return kernel({name: (size, target.dtype) for name, size in {**sizes, "y": target.size}.items()}, body)
 
 
-def build_slice(source: PaddedFlat, first: int, target: PaddedFlat, isa: Isa) -> Any:
-    """The kernel: x -> y, the channels [first, first + target.channels) of x."""
-    def body(b: Buffers) -> None:
-        _copy(b["x"], source, first, b["y"], target, range(target.channels), isa)
-
-    return kernel({"x": (source.size, source.dtype), "y": (target.size, target.dtype)}, body)
-
-
-def _copy(x: Any, source: PaddedFlat, first: int, y: Any, target: PaddedFlat, channels: range, isa: Isa) -> None:
-    """Copy the source's channels from `first` on to those of the target."""
+def _copy(x: Any, source: PaddedFlat, y: Any, target: PaddedFlat, channels: range, isa: Isa) -> None:
+    """Copy all channels of the source to `channels` of the target."""
     rows, lanes = padded_rows(source), isa.lanes
     alike = replace(source, channels=target.channels, clean=target.clean, padding=target.padding) == target
     if alike and (not target.clean or (source.clean and source.padding == target.padding)):
         stride = source.channel_stride
         with shared(len(channels), isa) as c, T.serial(0, stride // lanes) as v:
-            store(y, (channels.start + c) * stride + v * lanes, load(x, (first + c) * stride + v * lanes, lanes))
+            store(y, (channels.start + c) * stride + v * lanes, load(x, c * stride + v * lanes, lanes))
         return
 
     def vector(n: Any, c: Any, h: Any, t: Any) -> Any:
         end = source.width - t * lanes if isinstance(t, int) else lanes
-        return load_lanes(x, rows.start(n, first + c, h) + t * lanes, lanes, 0, end)
+        return load_lanes(x, rows.start(n, c, h) + t * lanes, lanes, 0, end)
 
     write_images(y, target, isa, source.width // lanes, vector, channels)
 
@@ -58,11 +50,4 @@ def concat_reference(inputs: Sequence[np.ndarray], sources: Sequence[PaddedFlat]
     images = [pixels(x, padded_rows(source)) for x, source in zip(inputs, sources, strict=True)]
     y = blank(target)
     pixels(y, padded_rows(target))[...] = np.concatenate(images, axis=1)
-    return y
-
-
-def slice_reference(x: np.ndarray, source: PaddedFlat, first: int, target: PaddedFlat) -> np.ndarray:
-    """The flat output of a flat input; positions that its layout leaves undefined are NaN."""
-    y = blank(target)
-    pixels(y, padded_rows(target))[...] = pixels(x, padded_rows(source))[:, first:first + target.channels]
     return y

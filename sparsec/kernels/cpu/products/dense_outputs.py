@@ -1,4 +1,4 @@
-"""Dense convolution with the output channels on the lanes, for images whose rows are no whole vectors.
+"""Dense convolution with the output channels on the lanes, for images whose rows do not fill whole vectors.
 
 `dense.py` puts pixels on the lanes and so computes the junk between rows as well: 30 % of a 7 x 7 image. Here a
 register block is `rows` x `pixels` neighbours of an image times `vectors` vectors of output channels, and every
@@ -87,7 +87,7 @@ class DenseOutputsParams:
 
 
 def blockings(stencil: Stencil, target: PaddedFlat, isa: Isa) -> list[tuple[int, int, int]]:
-    """(rows, pixels, vectors) of the register blocks that fit the registers; none where outputs are no whole vectors.
+    """(rows, pixels, vectors) of the register blocks that fit the registers; none where outputs leave a vector partial.
 
     A block has several rows only where one block spans the width.
     """
@@ -102,9 +102,9 @@ def blockings(stencil: Stencil, target: PaddedFlat, isa: Isa) -> list[tuple[int,
 def reject(layer: StencilProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
     if layer.target is None:
-        return "it computes images"
+        return "it computes images only"
     if layer.stencil.outputs % isa.lanes or layer.stencil.segments > 1:
-        return f"{layer.stencil.outputs} output channels are no whole vectors"
+        return f"{layer.stencil.outputs} output channels do not fill whole vectors"
     fits = blockings(layer.stencil, layer.target, isa)
     return None if fits else f"no register block divides an image of {layer.target.height} x {layer.target.width}"
 

@@ -68,7 +68,7 @@ def sparse_candidates(layer: StencilProduct, target: Target, isa: Isa, kernel: N
     for block, vectors in ((b, v) for b in ROW_BLOCKS for v in _widths(layer.stencil, kernel.multiple)):
         if len(layer.weight) % block:
             continue
-        rows, nonzero = len(layer.weight) // block, layer.once(nonzero_blocks, block)
+        rows, nonzero = len(layer.weight) // block, layer.memoised(nonzero_blocks, block)
         row_bytes = round_up(vectors, kernel.multiple) * isa.lanes * kernel.activation
         for tiling in narrow_tilings(layer, target, isa, vectors, row_bytes, kernel.shares):
             for group, unroll, sets in _shapes(block * vectors, rows, isa, kernel.step):

@@ -129,7 +129,7 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
 
 
 def _candidates(layer: StencilProduct, target: Target, isa: Isa, block: int) -> Iterator[Option]:
-    rows, nonzero = len(layer.weight) // block, layer.once(nonzero_blocks, block)
+    rows, nonzero = len(layer.weight) // block, layer.memoised(nonzero_blocks, block)
     free = isa.registers - 2 - block  # a pixel and the values of a block are held beside the sums
     for vectors in tile_vectors(layer.stencil, threads=isa.threads):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= free and g * isa.threads <= rows]

@@ -54,7 +54,7 @@ class BitmapParams:
 def reject(layer: RowProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
     if not isa.permute2:
-        return "no register expand"
+        return "the processor has no instruction that expands a register by a mask"
     larger = _nbytes(layer, _params(layer, isa, "f32")) >= layer.weight.nbytes
     return "bits and non-zeros take more bytes than the dense weight" if larger else too_many_rows(layer)
 

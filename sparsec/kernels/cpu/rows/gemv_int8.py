@@ -63,10 +63,10 @@ class GemvInt8Params:
 def reject(layer: RowProduct, isa: Isa, *, bitmap: bool) -> str | None:
     """Why there is no such kernel for a layer, or None."""
     if not isa.int8:
-        return "no products of 8-bit integers"
+        return "the processor has no instruction that multiplies 8-bit integers"
     if bitmap and not isa.expand_bytes:
-        return "no register expand of bytes"
-    return too_many_rows(layer) or layer.once(matvec_int8.reject)
+        return "the processor has no instruction that expands bytes of a register by a mask"
+    return too_many_rows(layer) or layer.memoised(matvec_int8.reject)
 
 
 def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str, *, bitmap: bool) -> Iterator[Option]:

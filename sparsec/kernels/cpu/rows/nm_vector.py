@@ -68,8 +68,8 @@ class NmParams:
 def reject(layer: RowProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
     if not isa.permutes:
-        return "no register permute with variable positions"
-    full = layer.once(slots_of, isa.lanes) == isa.lanes
+        return "the processor has no instruction that permutes a register by variable positions"
+    full = layer.memoised(slots_of, isa.lanes) == isa.lanes
     return "a row fills a window of its weight" if full else too_many_rows(layer)
 
 
@@ -77,13 +77,13 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
     """The kernel of every codec."""
     shape = layer.shape
     for codec in codecs(layer, isa, precision):
-        p = NmParams(shape, layer.once(slots_of, isa.lanes), codec, isa.lanes, isa.threads)
+        p = NmParams(shape, layer.memoised(slots_of, isa.lanes), codec, isa.lanes, isa.threads)
         windows = p.groups * p.windows
         slots = windows * p.slots
         nbytes = isa.lanes * (BYTES[codec] * slots + 4 * windows * p.words)
         work = Work(slots * shape.batch, slots + windows * (p.words + shape.batch), p.groups, memory_bytes=nbytes,
                     family=f"nm/{codec}", pixels=shape.batch, density=p.slots / isa.lanes, permutes=slots * shape.batch)
-        n, m = layer.once(pattern, p.slots, isa.lanes)
+        n, m = layer.memoised(pattern, p.slots, isa.lanes)
         fill = layer.nonzeros / (slots * isa.lanes)
         yield Option(f"nm {n}:{m}", f"nm/{codec}", f"slots={p.slots} fill={fill:.2f}", p, nbytes, work, codec)
 

@@ -62,12 +62,14 @@ class WellParams:
 
 def reject(layer: RowProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
-    return too_many_rows(layer) if isa.permutes else "no register permute with variable positions"
+    if not isa.permutes:
+        return "the processor has no instruction that permutes a register by variable positions"
+    return too_many_rows(layer)
 
 
 def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> Iterator[Option]:
     """The kernel of every codec."""
-    shape, (sort, slots) = layer.shape, layer.once(slot_count, isa.lanes)
+    shape, (sort, slots) = layer.shape, layer.memoised(slot_count, isa.lanes)
     fill = layer.nonzeros / max(1, slots * isa.lanes)
     for codec in codecs(layer, isa, precision):
         p = WellParams(shape, codec, sort, lanes=isa.lanes, threads=isa.threads)

@@ -53,13 +53,13 @@ ZERO = matvec_int8.zero_of(8)
 def reject(layer: RowProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
     if not isa.permute_bytes:
-        return "no register permute of bytes"
-    return too_many_rows(layer) or layer.once(matvec_int8.reject)
+        return "the processor has no instruction that permutes the bytes of a register"
+    return too_many_rows(layer) or layer.memoised(matvec_int8.reject)
 
 
 def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
     """The one way to run a layer."""
-    shape, slots = layer.shape, layer.once(slot_count, isa.lanes)
+    shape, slots = layer.shape, layer.memoised(slot_count, isa.lanes)
     p = WellInt8Params(shape, isa.lanes, isa.threads)
     nbytes = slots * (8 * isa.lanes + 4) + 8 * shape.outputs
     work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups + shape.batch, memory_bytes=nbytes,

@@ -1,0 +1,331 @@
+#!/usr/bin/env python3
+"""Architectures as their libraries export them, with random pruned weights: right, refused, wrong, crashed or slower.
+
+    python zoo.py make OUT [NAME ...]     exports; needs torch, torchvision, timm and transformers
+    python zoo.py run OUT [NAME ...]      compiles each in a process of its own and compares it with onnxruntime
+
+`make` writes OUT/NAME.onnx and OUT/NAME.npz with inputs, `run` OUT/zoo.json and a table. Weights decide nothing about
+speed, their positions and shapes do: 90 % of every weight but the first layer's and embeddings' are zero, by magnitude.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PRUNED = 0.9
+SECONDS = 240
+"""What compiling and running one model may take."""
+ROUNDS, ROUND_S = 5, 0.1
+
+IMAGE = (1, 3, 224, 224)
+TORCHVISION = {
+    **dict.fromkeys(("alexnet", "resnet18", "resnet50", "resnext50_32x4d", "squeezenet1_1", "densenet121",
+                     "shufflenet_v2_x1_0", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet1_0",
+                     "efficientnet_b0", "efficientnet_v2_s", "regnet_y_400mf", "regnet_x_400mf", "convnext_tiny",
+                     "swin_t", "swin_v2_t", "vit_b_32", "maxvit_t"), IMAGE),
+    "googlenet": IMAGE, "inception_v3": (1, 3, 299, 299),
+}
+TIMM = ("convnext_atto", "convnextv2_atto", "vit_tiny_patch16_224", "deit_tiny_patch16_224", "efficientnet_lite0",
+        "mobilenetv4_conv_small", "mobilevit_xxs", "mobilevitv2_050", "edgenext_xx_small", "ghostnet_100",
+        "hardcorenas_a", "mixer_s32_224", "resmlp_12_224", "gmlp_ti16_224", "poolformer_s12", "pit_ti_224",
+        "levit_128s", "xcit_nano_12_p16_224", "coat_tiny", "crossvit_tiny_240", "pvt_v2_b0", "fastvit_t8",
+        "repvgg_a0", "rexnet_100", "tinynet_e", "lcnet_050", "efficientformer_l1", "efficientvit_b0", "tiny_vit_5m_224",
+        "hgnetv2_b0", "starnet_s1", "inception_next_atto", "mobileone_s0", "semnasnet_075", "visformer_tiny")
+SEGMENTATION = ("fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
+VIDEO = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
+DETECTION = ("ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn")
+SMALL = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 512,
+         "vocab_size": 500}
+HEADS = {"num_key_value_heads": 2}
+TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bert": ("Bert", SMALL), "roberta": ("Roberta", SMALL), "electra": ("Electra", SMALL), "albert": (
+        "Albert", {**SMALL, "embedding_size": 64}),
+    "distilbert": ("DistilBert", {"dim": 128, "n_layers": 2, "n_heads": 4, "hidden_dim": 512, "vocab_size": 500}),
+    "mobilebert": ("MobileBert", {**SMALL, "embedding_size": 64, "intra_bottleneck_size": 64}),
+    "deberta_v2": ("DebertaV2", {**SMALL, "relative_attention": True, "pos_att_type": ["p2c", "c2p"],
+                                 "position_buckets": 16, "max_relative_positions": 32}),
+    "gpt2": ("GPT2", {"n_embd": 128, "n_layer": 2, "n_head": 4, "vocab_size": 500}),
+    "gpt_neox": ("GPTNeoX", SMALL), "opt": ("OPT", {**SMALL, "ffn_dim": 512, "word_embed_proj_dim": 128}),
+    "llama": ("Llama", {**SMALL, **HEADS}), "qwen2": ("Qwen2", {**SMALL, **HEADS}), "mistral": (
+        "Mistral", {**SMALL, **HEADS}), "gemma": ("Gemma", {**SMALL, **HEADS, "head_dim": 32}), "phi": ("Phi", SMALL),
+    "bloom": ("Bloom", {"hidden_size": 128, "n_layer": 2, "n_head": 4, "vocab_size": 500}),
+    "xlm": ("XLMRoberta", SMALL), "funnel": ("Funnel", {"vocab_size": 500, "block_sizes": [1, 1], "d_model": 128,
+                                                        "n_head": 4, "d_head": 32, "d_inner": 256}),
+    "t5_encoder": ("T5Encoder", {"d_model": 128, "d_kv": 32, "d_ff": 512, "num_layers": 2, "num_heads": 4,
+                                 "vocab_size": 500}),
+    "clip_text": ("CLIPText", SMALL),
+}
+TOKENS = 32
+
+Build = Callable[[], tuple[Any, tuple[Any, ...]]]
+
+
+def builders() -> dict[str, Build]:
+    """What makes every model and its inputs, by name."""
+    found: dict[str, Build] = {}
+    for name, shape in TORCHVISION.items():
+        found[f"tv_{name}"] = lambda name=name, shape=shape: (_torchvision(name), (_image(shape),))
+    for name in TIMM:
+        found[f"timm_{name}"] = lambda name=name: _timm(name)
+    for name in SEGMENTATION:
+        found[f"seg_{name}"] = lambda name=name: (_first_value(_torchvision(name, "segmentation")), (_image(IMAGE),))
+    for name in VIDEO:
+        found[f"video_{name}"] = lambda name=name: (_torchvision(name, "video"), (_image((1, 3, 16, 112, 112)),))
+    for name in DETECTION:
+        found[f"det_{name}"] = lambda name=name: (_torchvision(name, "detection"), ([_image((3, 320, 320))],))
+    for name in TRANSFORMERS:
+        found[f"hf_{name}"] = lambda name=name: _transformers(name)
+    found |= {"rnn_lstm": lambda: _recurrent("LSTM"), "rnn_gru": lambda: _recurrent("GRU"), "encoder": _encoder,
+              "hf_vit": _vit, "hf_whisper_encoder": _whisper}
+    return found
+
+
+def _image(shape: tuple[int, ...]) -> Any:
+    import torch
+
+    return torch.randn(shape)
+
+
+def _torchvision(name: str, family: str = "") -> Any:
+    from torchvision import models
+
+    options = {"weights_backbone": None} if family in ("segmentation", "detection") else {}
+    if name in ("googlenet", "inception_v3"):
+        options |= {"aux_logits": False, "init_weights": True}
+    return getattr(getattr(models, family) if family else models, name)(weights=None, **options)
+
+
+def _first_value(model: Any) -> Any:
+    """A model that gives the "out" of another's dictionary."""
+    from torch import nn
+
+    class Out(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(x)["out"]
+
+    return Out()
+
+
+def _timm(name: str) -> tuple[Any, tuple[Any, ...]]:
+    import timm
+
+    model = timm.create_model(name, pretrained=False, exportable=True)
+    return model, (_image((1, *model.default_cfg["input_size"])),)
+
+
+def _transformers(name: str) -> tuple[Any, tuple[Any, ...]]:
+    import torch
+    import transformers
+
+    kind, sizes = TRANSFORMERS[name]
+    config_name = "T5" if kind == "T5Encoder" else kind
+    config = getattr(transformers, f"{config_name}Config")(**sizes)
+    config._attn_implementation = "eager"  # noqa: SLF001 - the documented way to export without fused attention
+    model = getattr(transformers, f"{kind}Model")(config)
+    return _plain(model), (torch.randint(5, 400, (1, TOKENS)), torch.ones(1, TOKENS, dtype=torch.int64))
+
+
+def _plain(model: Any) -> Any:
+    """A transformer that takes ids and a mask and gives its last hidden state."""
+    from torch import nn
+
+    class Plain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, ids: Any, mask: Any) -> Any:
+            options = {"use_cache": False} if hasattr(self.inner.config, "use_cache") else {}
+            return self.inner(input_ids=ids, attention_mask=mask, return_dict=True, **options).last_hidden_state
+
+    return Plain()
+
+
+def _recurrent(kind: str) -> tuple[Any, tuple[Any, ...]]:
+    import torch
+    from torch import nn
+
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cells = getattr(nn, kind)(64, 128, 2, bidirectional=True)
+            self.head = nn.Linear(256, 10)
+
+        def forward(self, x: Any) -> Any:
+            return self.head(self.cells(x)[0])
+
+    return Recurrent(), (torch.randn(20, 1, 64),)
+
+
+def _encoder() -> tuple[Any, tuple[Any, ...]]:
+    import torch
+    from torch import nn
+
+    return nn.TransformerEncoder(nn.TransformerEncoderLayer(192, 6, 768), 2), (torch.randn(196, 1, 192),)
+
+
+def _vit() -> tuple[Any, tuple[Any, ...]]:
+    import transformers
+
+    config = transformers.ViTConfig(hidden_size=192, num_hidden_layers=2, num_attention_heads=6, intermediate_size=768)
+    config._attn_implementation = "eager"  # noqa: SLF001 - the documented way to export without fused attention
+    model = transformers.ViTModel(config)
+    return _state(model), (_image(IMAGE),)
+
+
+def _whisper() -> tuple[Any, tuple[Any, ...]]:
+    import transformers
+
+    config = transformers.WhisperConfig(d_model=128, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=512,
+                                        decoder_layers=1, decoder_attention_heads=4, vocab_size=500, pad_token_id=1,
+                                        bos_token_id=1, eos_token_id=1, decoder_start_token_id=1, max_source_positions=100)
+    config._attn_implementation = "eager"  # noqa: SLF001 - the documented way to export without fused attention
+    return _state(transformers.WhisperModel(config).encoder), (_image((1, 80, 200)),)
+
+
+def _state(model: Any) -> Any:
+    """A model that gives its last hidden state."""
+    from torch import nn
+
+    class State(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(x, return_dict=True).last_hidden_state
+
+    return State()
+
+
+def _prune(model: Any) -> None:
+    """Zeros in every matrix and kernel but the first one's, the embeddings' and the depthwise ones'."""
+    from torch import nn
+
+    first = True
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if weight.ndim < 2 or isinstance(module, nn.Embedding) or weight[0].numel() < 32:
+                continue
+            if first:
+                first = False
+                continue
+            if "bias" in name and weight.ndim < 2:
+                continue
+            kept = weight.detach().abs().flatten()
+            threshold = kept.kthvalue(max(1, int(kept.numel() * PRUNED))).values
+            weight.data[weight.abs() <= threshold] = 0
+
+
+def make(out: Path, names: list[str]) -> None:
+    """Export every model, or those named."""
+    import torch
+
+    warnings.filterwarnings("ignore")
+    out.mkdir(parents=True, exist_ok=True)
+    for name, build in builders().items():
+        if (names and name not in names) or (out / f"{name}.onnx").exists():
+            continue
+        try:
+            torch.manual_seed(0)
+            model, inputs = build()
+            model.eval()
+            _prune(model)
+            path = out / f"{name}.onnx"
+            with torch.no_grad():
+                torch.onnx.export(model, inputs, path, dynamo=False, opset_version=17,
+                                  input_names=[f"input{index}" for index in range(len(inputs))])
+            flat = [x for value in inputs for x in (value if isinstance(value, list) else [value])]
+            np.savez(out / f"{name}.npz", **{f"input{index}": x.numpy() for index, x in enumerate(flat)})
+            print(f"made {name}", flush=True)
+        except Exception as error:
+            print(f"not exported {name}: {type(error).__name__}: {str(error).splitlines()[:1]}", flush=True)
+
+
+def run(out: Path, names: list[str]) -> None:
+    """Compile every model there is, or those named, and print a table."""
+    results = json.loads((out / "zoo.json").read_text()) if (out / "zoo.json").exists() else {}
+    for path in sorted(out.glob("*.onnx"), key=lambda each: each.stat().st_size):
+        if (names and path.stem not in names) or (not names and path.stem in results):
+            continue
+        begin = time.perf_counter()
+        try:
+            done = subprocess.run([sys.executable, __file__, "one", str(path)], capture_output=True, text=True,
+                                  timeout=SECONDS, check=False)
+            lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+            result = json.loads(lines[-1]) if lines else {"verdict": "crashed", "why": done.stderr[-300:]}
+        except subprocess.TimeoutExpired:
+            result = {"verdict": "too slow to compile", "why": f"over {SECONDS} s"}
+        result["seconds"] = round(time.perf_counter() - begin, 1)
+        results[path.stem] = result
+        (out / "zoo.json").write_text(json.dumps(results, indent=1))
+        print(f"{path.stem:45} {result['verdict']:10} {result.get('ratio', ''):>6} {result['seconds']:7} s  "
+              f"{result.get('why', '')[:200]}", flush=True)
+    counts: dict[str, int] = {}
+    for result in results.values():
+        counts[result["verdict"]] = counts.get(result["verdict"], 0) + 1
+    print(f"{len(results)} models: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())))
+
+
+def one(path: Path) -> dict[str, Any]:
+    """The verdict on one model, with onnxruntime's time over sparsec's, one thread each."""
+    import sparsec
+    from sparsec.graph.ort import session
+
+    with np.load(path.with_suffix(".npz")) as archive:
+        arrays = dict(archive)
+    reference = session(path, 1)
+    declared = [value.name for value in reference.get_inputs()]
+    feeds = dict(zip(declared, arrays.values(), strict=False))
+    expected = reference.run(None, feeds)
+    try:
+        artifact = sparsec.compile(path, tune="off", inputs=feeds,
+                                   shapes={name: array.shape for name, array in feeds.items()})
+    except sparsec.SparsecError as error:
+        kind = "wrong" if type(error).__name__ == "VerificationError" else \
+            "crashed" if type(error).__name__ == "InternalError" else "refused"
+        return {"verdict": kind, "why": f"{type(error).__name__}: {error}"}
+    except Exception as error:
+        return {"verdict": "crashed", "why": f"{type(error).__name__}: {error} {traceback.format_exc()[-300:]}"}
+    compiled = sparsec.InferenceSession(artifact)
+    found = compiled.run(None, feeds)
+    worst = max((float(np.abs(np.float64(a) - b).max() / max(1e-20, np.abs(b).max())) if a.size else 0.0)
+                if a.shape == np.shape(b) else np.inf for a, b in zip(found, expected, strict=True))
+    ratio = _ratio(lambda: compiled.run(None, feeds), lambda: reference.run(None, feeds))
+    verdict = "wrong" if not worst < 1e-3 else "right" if ratio >= 1 else "slower"
+    outside = sorted({each["operator"] for each in artifact.report["outside"]})
+    return {"verdict": verdict, "error": worst, "ratio": round(ratio, 2), "why": f"outside: {outside}" if outside else ""}
+
+
+def _ratio(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
+    """Their time over ours: medians of rounds that take turns."""
+    times: list[list[float]] = [[], []]
+    for _ in range(ROUNDS):
+        for index, call in enumerate((ours, theirs)):
+            begin, calls = time.perf_counter(), 0
+            while calls == 0 or time.perf_counter() - begin < ROUND_S:
+                call()
+                calls += 1
+            times[index].append((time.perf_counter() - begin) / calls)
+    return float(np.median(times[1]) / np.median(times[0]))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "one":
+        print(json.dumps(one(Path(sys.argv[2]))))
+    else:
+        {"make": make, "run": run}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])

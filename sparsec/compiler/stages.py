@@ -1,0 +1,186 @@
+"""A model with sizes that only the run tells, in stages: static parts are compiled, what is between is interpreted.
+
+An operator whose output's size depends on values (NonZero, NonMaxSuppression, Unique, Compress, TopK of a computed k,
+Range, Loop of a computed number of trips, …) ends a compiled part. What depends on such a size is interpreted until
+shapes are static again; there the next compiled part begins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from sparsec.backends.program import STAGES, UNKNOWN, Program, TensorSpec
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.constants import constant
+from sparsec.graph.interface import input_names, output_names
+from sparsec.graph.shapes import static_shape
+
+SIZED_BY_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+REASON = "its rows are known at run time only; numpy computes it"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a graph.
+
+    Attributes:
+        interpreted: whether sizes in it are known at run time only.
+        model: its nodes and their constants.
+
+    """
+
+    interpreted: bool
+    model: onnx.ModelProto
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of what it takes."""
+        return [value.name for value in self.model.graph.input]
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of what it gives."""
+        return [value.name for value in self.model.graph.output]
+
+
+def split(model: ir.Model) -> list[Stage]:
+    """The stages of a graph of ONNX's operators, in the order of running; empty where all of it is static.
+
+    Raises:
+        UnsupportedOperatorError: an interpreted node is none of ONNX's.
+
+    """
+    nodes = list(model.graph)
+    numbers = _numbers(nodes)
+    if not any(number % 2 for number in numbers):
+        return []
+    foreign = [f"'{node.name}' ({node.domain}::{node.op_type})" for node, number in zip(nodes, numbers, strict=True)
+               if number % 2 and node.domain]
+    if foreign:
+        raise UnsupportedOperatorError(f"sizes that only the run tells reach {', '.join(foreign)}, which nothing "
+                                       "interprets; export the model with static shapes there")
+    for index, value in enumerate(model.graph.outputs):
+        if value.producer() is None:  # a constant, or an input
+            nodes.append(_named_again(model.graph, index, value))
+            numbers.append(0)
+    return [_stage(model, nodes, numbers, number) for number in sorted(set(numbers))]
+
+
+def _named_again(graph: ir.Graph, index: int, value: ir.Value) -> ir.Node:
+    """An Identity that computes an output which nothing computes."""
+    node = ir.node("Identity", [value])
+    node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+    graph.append(node)
+    graph.outputs[index] = node.outputs[0]
+    return node
+
+
+def _numbers(nodes: Sequence[ir.Node]) -> list[int]:
+    """The stage of every node: even ones are compiled, odd ones interpreted, as late as their inputs ask for."""
+    stage: dict[ir.Value, int] = {}
+    numbers = []
+    for node in nodes:
+        kind = int(is_dynamic(node))
+        before = max((stage.get(value, 0) for value in _read(node)), default=0)
+        number = before if before % 2 == kind else before + 1
+        numbers.append(number)
+        stage.update(dict.fromkeys(node.outputs, number))
+    return numbers
+
+
+def _read(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads, and what the graphs inside it read of those around."""
+    inner = [each for attribute in node.attributes.values() if isinstance(attribute, ir.Attr)
+             for graph in _graphs(attribute) for each in graph.all_nodes()]
+    for each in (node, *inner):
+        yield from (value for value in each.inputs if value is not None)
+
+
+def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
+    if attribute.type == ir.AttributeType.GRAPH:
+        return [attribute.as_graph()]
+    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
+
+
+def is_dynamic(node: ir.Node) -> bool:
+    """Whether a size around or inside a node is known at run time only."""
+    used = [value for value in node.outputs if value.name and (value.uses() or value.is_graph_output())]
+    if any(static_shape(value) is None for value in (*node.inputs, *used) if value is not None):
+        return True
+    if node.op_type == "Loop" and not node.domain:
+        return _runs_as_told(node)
+    inside = (each.op_type for attribute in node.attributes.values() for graph in _graphs(attribute)
+              for each in graph.all_nodes())
+    return not SIZED_BY_VALUES.isdisjoint(inside)
+
+
+def _runs_as_told(loop: ir.Node) -> bool:
+    """Whether the number of a Loop's trips is computed, and no collected output tells it."""
+    if len(loop.outputs) > len(loop.inputs) - 2:
+        return False
+    trips, condition = (constant(value) for value in loop.inputs[:2])
+    return trips is None or (loop.inputs[1] is not None and (condition is None or not condition.all()))
+
+
+def _stage(model: ir.Model, nodes: Sequence[ir.Node], numbers: Sequence[int], number: int) -> Stage:
+    """The nodes of a stage as a model."""
+    own = [node for node, each in zip(nodes, numbers, strict=True) if each == number]
+    made = {value: None for node in own for value in node.outputs if value.name}
+    inner = {value for node in own for each in _inner(node) for value in (*each.outputs, *_bound(node))}
+    read = dict.fromkeys(value for node in own for value in _read(node) if value not in made and value not in inner)
+    readers = defaultdict(set)
+    for node, each in zip(nodes, numbers, strict=True):
+        for value in _read(node):
+            readers[value].add(each)
+    given = [value for value in made if value.is_graph_output() or readers[value] - {number}]
+    graph = onnx.GraphProto(name=f"stage{number}")
+    graph.node.extend(ir.to_proto(node) for node in own)
+    for value in read:
+        if value.const_value is not None:
+            tensor = ir.to_proto(value.const_value)
+            tensor.name = str(value.name)
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(ir.to_proto(value))
+    graph.output.extend(ir.to_proto(value) for value in given)
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    return Stage(bool(number % 2), onnx.helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version))
+
+
+def _inner(node: ir.Node) -> Iterator[ir.Node]:
+    """The nodes of the graphs inside a node."""
+    return (each for attribute in node.attributes.values() for graph in _graphs(attribute)
+            for each in graph.all_nodes())
+
+
+def _bound(node: ir.Node) -> Iterator[ir.Value]:
+    """The inputs and constants of the graphs inside a node."""
+    graphs = [graph for each in (node, *_inner(node)) for attribute in each.attributes.values()
+              for graph in _graphs(attribute)]
+    return (value for graph in graphs for value in (*graph.inputs, *graph.initializers.values()))
+
+
+def program(model: ir.Model, stages: Sequence[Stage], parts: Iterable[bytes]) -> Program:
+    """The program that runs the stages, whose bytes `parts` are."""
+    results = [str(value.name) for value in model.graph.outputs]
+    plan = {"results": results, "stages": [
+        {"interpreted": stage.interpreted, "inputs": stage.inputs, "outputs": stage.outputs} for stage in stages]}
+    arrays = [np.frombuffer(data, np.uint8) for data in (json.dumps(plan).encode(), *parts)]
+    return Program(b"", STAGES, tuple(arrays), _specs(model.graph.inputs, input_names(model)),
+                   _specs(model.graph.outputs, output_names(model)))
+
+
+def _specs(values: Sequence[ir.Value], names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """The signature; sizes that only the run tells are `UNKNOWN`."""
+    specs = []
+    for value, name in zip(values, names, strict=True):
+        shape = tuple(dim if isinstance(dim, int) else UNKNOWN for dim in value.shape or (None,))
+        specs.append(TensorSpec(name, "float32" if value.dtype is None else value.dtype.numpy().name, shape))
+    return tuple(specs)

@@ -1,0 +1,62 @@
+"""Models in stages: what has static shapes is compiled, what has sizes that only the run tells is interpreted between.
+
+The interpreter is ONNX's reference implementation, on numpy; only artifacts with such stages load it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sparsec.artifact.file import Artifact
+from sparsec.errors import ArtifactError
+
+Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
+"""From arrays by name to the arrays of a stage's outputs."""
+
+
+class Stages:
+    """The stages of an artifact, ready to run one after the other; calls may overlap.
+
+    Args:
+        artifact: whose constants are the plan, as JSON, and then the bytes of every stage.
+        open_part: from the bytes of a compiled stage to the function that runs it.
+
+    Raises:
+        ArtifactError: the plan contradicts itself.
+
+    """
+
+    def __init__(self, artifact: Artifact, open_part: Callable[[bytes], Run]) -> None:
+        plan, *parts = artifact.constants()
+        try:
+            fields = json.loads(plan.tobytes())
+            self.results: list[str] = list(fields["results"])
+            self._steps = [(list(stage["inputs"]), list(stage["outputs"]),
+                            (interpret if stage["interpreted"] else open_part)(part.tobytes()))
+                           for stage, part in zip(fields["stages"], parts, strict=True)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(f"the artifact's stages contradict themselves ({error}); compile the model again",
+                                ) from error
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The outputs for inputs by the names that the stages know them by."""
+        values = dict(feeds)
+        for inputs, outputs, step in self._steps:
+            results = step({name: values[name] for name in inputs})
+            values.update(zip(outputs, results, strict=True))
+        return [np.array(values[name]) for name in self.results]
+
+
+def interpret(model: bytes) -> Run:
+    """The function that interprets an ONNX model."""
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    from sparsec.runtime.interpreted import OPERATORS
+
+    evaluator: Any = ReferenceEvaluator(onnx.ModelProto.FromString(model), new_ops=list(OPERATORS))
+    return lambda feeds: [np.asarray(array) for array in evaluator.run(None, dict(feeds))]

@@ -1,0 +1,170 @@
+"""Models whose sizes depend on values run in stages, with onnxruntime's answers for whatever sizes come out."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import sparsec
+from sparsec.artifact.file import Artifact
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.compare import run_onnxruntime
+from tests.support.texts import model
+
+X = "g (float[6,8] x)"
+W = "float[8,5] w"
+MODELS = {
+    "non-zero": f"{X} => (int64[2,n] y) <{W}> {{ h = MatMul(x, w) r = Relu(h) y = NonZero(r) }}",
+    "boolean indexing": f"{X} => (float[n] y, float[6,5] z) <{W}> {{ h = MatMul(x, w) r = Relu(h) i = NonZero(r)"
+                        "t = Transpose(i) y = GatherND(h, t) z = Neg(h) }",
+    "compress": f"{X} => (float[n,5] y) <{W}, float zero> {{ h = MatMul(x, w) m = ReduceMean<axes=[1], keepdims=0>(h)"
+                "c = Greater(m, zero) y = Compress<axis=0>(h, c) }",
+    "unique": "g (int64[9] x) => (int64[n] y, int64[9] back) { y, i, back, c = Unique(x) }",
+    "top of a computed number": f"{X} => (float[6,n] y) <{W}, float zero> {{ h = MatMul(x, w) g = Greater(h, zero)"
+                                "c = Cast<to=7>(g) s = ReduceSum<keepdims=0>(c) d = Clip(s, low, high)"
+                                "k = Unsqueeze(d, axis) y, i = TopK(h, k) }",
+    "a range of a computed length": f"{X} => (float[n] y) <float low0, float step> {{ m = ReduceMax<keepdims=0>(x)"
+                                    "e = Exp(m) y = Range(low0, e, step) }",
+    "static again": f"{X} => (float[6,5] y) <{W}, float[5,5] v> {{ r = Relu(x) i = NonZero(r)"
+                    "n = Shape(i) c = Cast<to=1>(n) s = ReduceSum<keepdims=0>(c) h = MatMul(x, w) z = Div(h, s)"
+                    "p = MatMul(z, v) y = Tanh(p) }",
+    "two stages of unknown sizes": f"{X} => (float[n] y) <{W}, float zero> {{ r = Relu(x) i = NonZero(r)"
+                                   "f = Cast<to=1>(i) m = ReduceMean<keepdims=0>(f) h = MatMul(x, w) a = Add(h, m)"
+                                   "b = Sub(a, four) e = Reshape(b, flat) c = Greater(e, zero) y = Compress(b, c) }",
+}
+VALUES = {"zero": 0, "low": 1, "high": 4, "axis": [0], "low0": 0, "step": 0.25, "four": 4, "flat": [-1]}
+
+
+def text(name):
+    graph = MODELS[name]
+    extra = {"top of a computed number": "int64 low, int64 high, int64[1] axis", "two stages of unknown sizes":
+             "float four, int64[1] flat"}.get(name)
+    return model(graph.replace("<" + W, f"<{extra}, {W}", 1) if extra else graph, 13, **VALUES)
+
+
+def agrees(proto, artifact, feeds):
+    session = sparsec.InferenceSession(artifact)
+    expected = run_onnxruntime(proto, feeds)
+    for array, wanted in zip(session.run(None, feeds), expected, strict=True):
+        assert (array.shape, array.dtype) == (wanted.shape, wanted.dtype)
+        np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-5)
+    return [array.shape for array in expected]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_sizes_that_depend_on_values(name):
+    proto = text(name)
+    artifact = Artifact.load(sparsec.compile(proto, tune="off").to_bytes())
+    kind = artifact.manifest.inputs[0]
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        x = rng.normal(rng.uniform(-1, 1), 1, kind.shape).astype(kind.dtype)
+        agrees(proto, artifact, {"x": x})
+
+
+def test_a_size_that_nobody_knows_is_told_as_such():
+    session = sparsec.InferenceSession(sparsec.compile(text("non-zero"), tune="off"))
+    (info,) = session.get_outputs()
+    assert info.shape == [2, "?"]
+
+
+def constants(**values):
+    """Initializers: of integers as int64, the others as float32."""
+    arrays = {name: np.asarray(value) for name, value in values.items()}
+    return [numpy_helper.from_array(array.astype(np.int64 if array.dtype.kind == "i" else np.float32), name)
+            for name, array in arrays.items()]
+
+
+def value(name, shape, kind=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def network(nodes, inits, x, outputs):
+    graph = helper.make_graph(nodes, "g", [value("x", x)], outputs, inits)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def detector():
+    """A head as YOLO has it: boxes and scores of two layers, suppressed and gathered."""
+    rng = np.random.default_rng(0)
+    node = helper.make_node
+    nodes = [node("Conv", ["x", "w"], ["c"], pads=[1] * 4), node("Relu", ["c"], ["r"]),
+             node("Conv", ["r", "wb"], ["b0"]), node("Reshape", ["b0", "boxes"], ["b1"]),
+             node("Transpose", ["b1"], ["b"], perm=[0, 2, 1]), node("Conv", ["r", "ws"], ["s0"]),
+             node("Reshape", ["s0", "classes"], ["s1"]), node("Sigmoid", ["s1"], ["s"]),
+             node("NonMaxSuppression", ["b", "s", "most", "iou", "score"], ["kept"]),
+             node("Gather", ["kept", "at"], ["i0"], axis=1), node("Squeeze", ["i0", "axis"], ["i"]),
+             node("Squeeze", ["b", "zero"], ["flat"]), node("Gather", ["flat", "i"], ["found"])]
+    inits = constants(w=rng.normal(size=(6, 3, 3, 3)), wb=rng.normal(size=(4, 6, 1, 1)), iou=0.5, score=0.4,
+                      ws=rng.normal(size=(2, 6, 1, 1)), boxes=[1, 4, 36], classes=[1, 2, 36], most=[40], at=[2],
+                      axis=[1], zero=[0])
+    return network(nodes, inits, [1, 3, 6, 6], [value("found", ["n", 4]), value("kept", ["n", 3], TensorProto.INT64)])
+
+
+def test_detection_with_suppression():
+    proto = detector()
+    artifact = sparsec.compile(proto, tune="off")
+    assert {row["operator"] for row in artifact.report["layers"]} == {"Conv"}
+    images = [np.random.default_rng(seed).normal(size=(1, 3, 6, 6)).astype(np.float32) for seed in range(4)]
+    shapes = {agrees(proto, artifact, {"x": image})[0] for image in images}
+    assert len(shapes) > 1
+
+
+def branches(then, otherwise):
+    """If with branches of these nodes on x, and a layer behind it."""
+    def body(node):
+        return helper.make_graph([node], "body", [], [value(node.output[0], None)])
+
+    nodes = [helper.make_node("ReduceMean", ["x"], ["m"], keepdims=0),
+             helper.make_node("Greater", ["m", "zero"], ["c"]),
+             helper.make_node("If", ["c"], ["h"], then_branch=body(then), else_branch=body(otherwise)),
+             helper.make_node("MatMul", ["h", "w"], ["y"])]
+    return network(nodes, constants(zero=0.0, w=np.ones((8, 5))), [6, 8], [value("y", ["n", 5])])
+
+
+def loop():
+    """As many trips as the input's largest value says; every one doubles a state."""
+    body = helper.make_graph(
+        [helper.make_node("MatMul", ["state", "w"], ["next"]), helper.make_node("Identity", ["c"], ["d"])], "body",
+        [value("i", [], TensorProto.INT64), value("c", [], TensorProto.BOOL), value("state", [6, 8])],
+        [value("d", [], TensorProto.BOOL), value("next", [6, 8])])
+    nodes = [helper.make_node("ReduceMax", ["x"], ["m"], keepdims=0), helper.make_node("Abs", ["m"], ["a"]),
+             helper.make_node("Cast", ["a"], ["n"], to=TensorProto.INT64),
+             helper.make_node("Loop", ["n", "", "x"], ["s"], body=body), helper.make_node("Relu", ["s"], ["y"])]
+    return network(nodes, constants(w=np.eye(8) * 2), [6, 8], [value("y", [6, 8])])
+
+
+CONTROL = {
+    "branches of different shapes": branches(helper.make_node("Relu", ["x"], ["t"]),
+                                             helper.make_node("Concat", ["x", "x"], ["e"], axis=0)),
+    "a computed number of trips": loop(),
+}
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_control_flow_that_values_decide(name):
+    proto = CONTROL[name]
+    artifact = sparsec.compile(proto, tune="off")
+    for mean in (-1, 1, 3):
+        x = np.random.default_rng(0).normal(mean, 0.5, (6, 8)).astype(np.float32)
+        agrees(proto, artifact, {"x": x})
+
+
+def test_interpreted_layers_are_reported_and_refused_when_strict():
+    proto = CONTROL["branches of different shapes"]
+    (row,) = sparsec.compile(proto, tune="off").report["outside"]
+    assert "run time" in row["reason"]
+    with pytest.raises(UnsupportedOperatorError, match="known at run time only"):
+        sparsec.compile(proto, tune="off", strict=True)
+
+
+def test_gpus_need_static_sizes():
+    with pytest.raises(UnsupportedOperatorError, match="compile for a cpu"):
+        sparsec.compile(text("non-zero"), "cuda-sm80", tune="off")
+
+
+def test_stages_are_valid_models():
+    artifact = sparsec.compile(text("boolean indexing"), tune="off")
+    interpreted = [part.tobytes() for part in artifact.constants()[1:] if not part.tobytes().startswith(b"PK")]
+    for part in interpreted:
+        onnx.checker.check_model(onnx.ModelProto.FromString(part))
