@@ -258,8 +258,8 @@ def _unpack(name: str, data: bytes) -> dict[str, bytes]:
                 raise ArtifactError(damaged)
             files.check_members(archive, files.LARGEST_RATIO * len(data))
             if sum(m.file_size for m in members if m.filename.endswith(".json")) > max(_JSON_BYTES, 2 * len(data)):
-                raise ArtifactError(f"{name}: its manifest and report take over {_JSON_BYTES} bytes; it is none that "
-                                    "sparsec wrote")
+                raise ArtifactError(f"{name}: its manifest and report take over {_JSON_BYTES} bytes, more than "
+                                    "sparsec writes; compile the model again")
             return {m.filename: archive.read(m) for m in members}
     except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, OSError, EOFError) as error:
         raise ArtifactError(damaged) from error
@@ -307,7 +307,7 @@ def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str],
                   most: int) -> Artifact:
     """One bucket of a file; raises KeyError, TypeError, ValueError and the like where it contradicts itself."""
     fields = msgspec.json.decode(contents[_name("manifest.json", index)])
-    require(isinstance(fields, dict), "its manifest is no object")
+    require(isinstance(fields, dict), "its manifest is not a JSON object")
     schema, written_by, expected = fields["schema"], fields["sparsec"], fields.pop("sha256")
     if schema != SCHEMA:
         raise ArtifactError(f"{name} has schema {schema} (sparsec {written_by}) and this version reads "
@@ -318,5 +318,5 @@ def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str],
     library, weights, graph, report = (contents[_name(member, index)] for member in MEMBERS[1:])
     check(manifest, len(library), len(weights), most)
     described = json.loads(report)
-    require(isinstance(described, dict), "its report is no object")
+    require(isinstance(described, dict), "its report is not a JSON object")
     return Artifact(manifest, library, weights, graph, described)

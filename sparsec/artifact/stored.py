@@ -98,7 +98,7 @@ def check_stored(stored: StoredWeight, packed: Sequence[int], size: int, most: i
     if not (stored.format in FORMATS and stored.codec in CODECS and stored.recipe in RECIPES):
         raise ValueError("a stored weight is of a format, codec or recipe that there is not")
     if not set(stored.constants) <= set(packed):
-        raise ValueError("a stored weight makes constants that are none of its")
+        raise ValueError("a stored weight makes constants that the manifest does not list as packed")
     if len(stored.shape) != 2 or min(stored.shape) < 1:
         raise ValueError(f"a stored weight has the shape {list(stored.shape)[:8]}")
     if not all(_is_stream(each, size, most) for each in stored.streams):

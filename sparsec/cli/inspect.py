@@ -50,6 +50,7 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
 def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     from sparsec.cli.strip import print_report
     from sparsec.graph.reader import load
+    from sparsec.passes.quantized import read_foreign
     from sparsec.passes.strip import as_dict, strip
     from sparsec.report.describe import describe_model
 
@@ -66,6 +67,7 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
           "sparse" if layer["sparse_initializer"] else "dense") for layer in description["layers"]],
         (f"{totals['layers']} layers", "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
     console.print("\nwhat pruning made inactive, and what stripping would leave:\n")
+    read_foreign(model)
     stripped = strip(model)
     print_report(stripped)
     return {**description, "strip": as_dict(stripped)}

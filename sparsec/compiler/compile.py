@@ -33,6 +33,9 @@ STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3,
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 """ONNX's operators that have weights worth pruning."""
 
+LAYERS_OF_CODES = ("Conv", "Gemm", "MatMul")
+"""Those that the pass `integers` takes."""
+
 _VISIBLE_BYTES = 1024  # larger weights do not go into the artifact's graph
 
 
@@ -191,7 +194,14 @@ def _outside(prepared: Prepared) -> list[Outside]:
             name = node.name or node.outputs[0].name or ""
             reason = reasons.get(name, f"{node.op_type} has no kernel of sparsec's own")
             layers.append(Outside(name, node.op_type, reason))
-    return layers
+    return [*layers, *_in_floats(prepared)]
+
+
+def _in_floats(prepared: Prepared) -> list[Outside]:
+    """The layers of codes that compute in float32, because the operators on integers cannot represent them."""
+    notes = [note for report in prepared.passes if report.name == "integers" for note in report.notes]
+    named = [(note.node, *note.text.split(" ", 1)) for note in notes]
+    return [Outside(layer, operator, text) for layer, operator, text in named if operator in LAYERS_OF_CODES]
 
 
 def _left_out(graph: ir.Model) -> list[Outside]:

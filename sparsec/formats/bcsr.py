@@ -46,7 +46,7 @@ class Bcsr(Format):
         return streams, blocks[used].ravel()
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         grid = self._grid(shape)
         used = Csr().join(streams, np.ones(streams["columns"].count, np.uint8), grid)
         blocks = np.zeros((math.prod(grid), self.rows * self.columns), stored.dtype)

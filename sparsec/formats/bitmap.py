@@ -27,7 +27,7 @@ class Bitmap(Format):
         return {"bitmap": Stream(np.packbits(mask, bitorder="little"), flat.size, 1)}, flat[mask]
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         mask = np.unpackbits(streams["bitmap"].data, count=math.prod(shape), bitorder="little")
         return scatter(flat_positions(mask), stored, shape)
 

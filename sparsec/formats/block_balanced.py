@@ -40,7 +40,7 @@ class BlockBalanced(Format):
         return {"places": pack(places, width(self.block))}, stored
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         return join_groups(unpack(streams["places"]), stored, shape, self.block)
 
     def entries(self, m: int, shape: tuple[int, int]) -> float:

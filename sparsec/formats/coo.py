@@ -24,7 +24,7 @@ class Coo(Format):
         return {"offsets": pack(places, width(codes.size))}, codes.ravel()[places]
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         return scatter(unpack(streams["offsets"]), stored, shape)
 
     def entries(self, m: int, shape: tuple[int, int]) -> float:  # noqa: ARG002 - non-zeros only

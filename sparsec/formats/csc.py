@@ -25,7 +25,7 @@ class Csc(Csr):
         return super().split(np.ascontiguousarray(codes.T))
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         return np.ascontiguousarray(super().join(streams, stored, shape[::-1]).T)
 
     def analytic_bits(self, m: float, shape: tuple[int, int], k: int) -> float:

@@ -28,7 +28,7 @@ class Csr(Format):
         return streams, codes.ravel()[places]
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         counts = differences(streams["ends"])
         places = np.repeat(np.arange(shape[0]) * shape[1], counts) + unpack(streams["columns"])
         return scatter(places, stored, shape)

@@ -34,7 +34,7 @@ class Delta(Format):
         return {"distances": pack(distances, width(int(distances.max(initial=0)) + 1))}, codes.ravel()[places]
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         places = np.cumsum(unpack(streams["distances"]).astype(np.int64) + 1) - 1
         return scatter(places, stored, shape)
 

@@ -34,7 +34,7 @@ class DeltaPadded(Format):
         return {"runs": pack(column.runs, self.run_bits)}, column.codes
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         runs = unpack(streams["runs"])
         pointers = np.array([[0, len(runs)]])
         return eie.decode(eie.InterleavedColumns((math.prod(shape), 1), self.run_bits, stored, runs, pointers)

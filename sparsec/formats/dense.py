@@ -23,7 +23,7 @@ class Dense(Format):
         return {}, codes.ravel()
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:  # noqa: ARG002 - no positions
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         return stored.reshape(shape)
 
     def entries(self, m: int, shape: tuple[int, int]) -> float:  # noqa: ARG002 - whatever is zero

@@ -41,7 +41,7 @@ class NM(Format):
         return {"places": pack(places, width(self.m))}, stored
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         return join_groups(unpack(streams["places"]), stored, shape, self.m)
 
     def entries(self, m: int, shape: tuple[int, int]) -> float:  # noqa: ARG002 - a fixed share

@@ -33,7 +33,7 @@ class Strided(Format):
         return {"header": header}, np.concatenate([flat[:offset], flat[offset::stride]])
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         offset, stride = map(int, unpack(streams["header"]))
         flat = np.zeros(math.prod(shape), stored.dtype)
         flat[:offset] = stored[:offset]

@@ -48,7 +48,7 @@ class Well(Format):
         return streams, stored.ravel()
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
-        """The matrix."""
+        """The matrix (rows, columns) of codes."""
         counts = differences(streams["ends"])
         real = np.flatnonzero(stored)
         slot, lane = np.divmod(real, self.lanes)

@@ -30,7 +30,7 @@ def _check_linear(node: ir.Node) -> None:
     codes = x if node.op_type == "DequantizeLinear" else node.outputs[0]
     _check_types(codes, zero, "its tensor")
     shape, of, at = static_shape(x), static_shape(scale), static_shape(zero)
-    if of is not None and at is not None and of != at:
+    if of is not None and at is not None and of != at and {of, at} != {(), (1,)}:
         raise ValueError(f"its scale has shape {of} and its zero point {at}; they must be equal")
     if shape is None or of in (None, (), (1,)):
         return

@@ -101,3 +101,19 @@ def densify(model: onnx.ModelProto, base_dir: Path | None) -> dict[str, str]:
                     left -= dense.nbytes
                     attribute.CopyFrom(onnx.helper.make_attribute("value", numpy_helper.from_array(dense)))
     return notes
+
+
+def sparsify(model: onnx.ModelProto) -> None:
+    """Replaces every initializer that takes fewer bytes as a sparse tensor by one, of linear indices, in place."""
+    dense = list(model.graph.initializer)
+    model.graph.ClearField("initializer")
+    for tensor in dense:
+        external = tensor.data_location == onnx.TensorProto.EXTERNAL
+        array = np.zeros(0) if external else numpy_helper.to_array(tensor)
+        indices = np.flatnonzero(array) if array.dtype.kind == "f" else np.zeros(0, np.int64)
+        if array.dtype.kind != "f" or len(indices) * (array.itemsize + 8) >= array.nbytes:
+            model.graph.initializer.append(tensor)
+            continue
+        values = numpy_helper.from_array(array.reshape(-1)[indices], tensor.name)
+        places = numpy_helper.from_array(indices.astype(np.int64), f"{tensor.name}.indices")
+        model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, places, list(array.shape)))

@@ -6,15 +6,24 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from sparsec.graph.sparse import sparsify
+
 INLINE_LIMIT = 1 << 30  # protobuf ends at 2 GiB, and a file this large is better mapped than parsed
 
 
-def save(model: ir.Model, path: str | Path) -> None:
+def save(model: ir.Model, path: str | Path, *, sparse: bool = False) -> None:
     """Writes the model to `path`; weights of more than 1 GiB in all go to `<path>.data` beside it.
+
+    With `sparse`, weights that take fewer bytes so are written as ONNX's sparse tensors, in the file itself.
 
     Raises:
         OSError: the file cannot be written.
 
     """
+    if sparse:
+        proto = ir.to_proto(model)
+        sparsify(proto)
+        Path(path).write_bytes(proto.SerializeToString(deterministic=True))
+        return
     total = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     ir.save(model, path, external_data=f"{Path(path).name}.data" if total > INLINE_LIMIT else None)

@@ -48,7 +48,7 @@ class WeightedProduct:
 
     @property
     def density(self) -> float:
-        """Their share."""
+        """The share of the weights that are not zero."""
         return self.nonzeros / max(1, self.weight.size)
 
 

@@ -60,7 +60,7 @@ def element_type(name: str) -> np.dtype[Any]:
 def carrier(name: str) -> str:
     """The element type that programs take and give in place of one: of the same bits where DLPack has no such type."""
     dtype = element_type(name)
-    return f"uint{8 * dtype.itemsize}" if dtype.kind == "V" else name
+    return f"uint{8 * dtype.itemsize}" if dtype.isbuiltin != 1 else name
 
 
 def _share(array: np.ndarray) -> Any:

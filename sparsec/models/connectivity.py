@@ -23,7 +23,7 @@ class Reachable(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *counts: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
-        """As forwards."""
+        """Reached or not, as forwards: a count of paths above one half is 1."""
         return (counts[0] > 0.5).to(counts[0].dtype)
 
 

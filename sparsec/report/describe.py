@@ -10,10 +10,13 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.analysis.liveness.node import holder
 from sparsec.artifact.file import Artifact
 from sparsec.backends.program import TensorSpec
 from sparsec.errors import ArtifactError
+from sparsec.graph.quantized import dequantized
 from sparsec.graph.sparse import SPARSE_KEY
+from sparsec.passes import quantized
 
 
 class _Layer(TypedDict, total=False):
@@ -63,9 +66,12 @@ def _check(report: Mapping[str, Any]) -> None:
 def describe_model(model: ir.Model) -> dict[str, Any]:
     """Signature, operators and weights of a model as `graph.reader.load` returns it.
 
-    A layer is a node with a constant operand of rank 2 or more.
+    A layer is a node with a constant operand of rank 2 or more. Constant codes belong to the layer that reads what they
+    stand for; what equals their zero point is zero.
     """
-    layers = [layer for node in model.graph for layer in _layers(node)]
+    read = model.clone()
+    quantized.read_foreign(read)
+    layers = [layer for node in read.graph for layer in _layers(node)]
     return {
         "opset": model.graph.opset_imports.get(""),
         "inputs": [_signature(value) for value in model.graph.inputs],
@@ -132,13 +138,16 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
     """One entry for every constant operand of rank 2 or more."""
     entries = []
     for value in node.inputs:
-        tensor = None if value is None else value.const_value
-        if value is None or tensor is None or len(tensor.shape) < 2:
+        codes = dequantized(value)
+        stored = value if value is None or codes is None else holder(value)
+        tensor = None if stored is None else stored.const_value
+        if value is None or tensor is None or len(tensor.shape) < 2 or node.op_type == "DequantizeLinear":
             continue
+        numbers = tensor.numpy() if codes is None else codes.values()
         entries.append({
             "layer": node.name or node.outputs[0].name, "operator": _operator(node), "weight": value.name,
             "shape": [int(dim) for dim in tensor.shape.numpy()], "dtype": tensor.dtype.numpy().name,
-            "weights": tensor.size, "nonzeros": int(np.count_nonzero(tensor.numpy())), "bytes": tensor.nbytes,
+            "weights": tensor.size, "nonzeros": int(np.count_nonzero(numbers)), "bytes": tensor.nbytes,
             "sparse_initializer": value.metadata_props.get(SPARSE_KEY),
         })
     return entries

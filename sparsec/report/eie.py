@@ -37,7 +37,7 @@ def describe_layers(layers: Sequence[LayerResult], arch: Architecture) -> Figure
 
 
 def describe_layer(result: LayerResult) -> Figures:
-    """One layer."""
+    """The figures of one layer, by the names that tables and JSON give them."""
     activity, storage, pes = result.activity, result.storage, result.arch.pes
     by_model = {name: {unit: pj * 1e-6 for unit, pj in units.items()} for name, units in result.energy_pj.items()}
     first, *_, last = (sum(units.values()) for units in (*by_model.values(), *by_model.values()))

@@ -318,7 +318,7 @@ def _array(name: str, feeds: Feeds) -> np.ndarray:
     try:
         return np.asarray(feeds[name])
     except Exception as error:  # of whatever the caller's object does
-        raise InputError(f"input '{name}' is no array: {error}; give a numpy array") from error
+        raise InputError(f"input '{name}' is not an array: {error}; give a numpy array") from error
 
 
 def _wrong_type(argument: str, value: object, expected: str) -> UsageError:

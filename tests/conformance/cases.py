@@ -15,6 +15,8 @@ from sparsec.graph.reader import OLDEST_OPSET
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 SUITES = ("node", "simple", "pytorch-operator", "pytorch-converted", "light")
 ELEMENT_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
+QUANTISED = {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv",
+             "QLinearMatMul", "QuantizeLinear"}
 LEFT_OUT = ("random", "multinomial", "bernoulli", "sequence", "optional", "string", "regex", "training", "ai.onnx.ml",
             "image_decoder", "tfidf", "label_encoder")
 
@@ -82,8 +84,14 @@ def _read(path):
 
 
 def _case(suite, name, model, inputs, outputs, rtol, atol):
+    inputs, outputs = (tuple(map(_array, arrays)) for arrays in (inputs, outputs))
     return Case(suite, name, model.graph.node[0].op_type if model.graph.node else "", model,
-                tuple(inputs), tuple(outputs), max(rtol, 1e-3), max(atol, 1e-5))
+                inputs, outputs, max(rtol, 1e-3), max(atol, 1e-5))
+
+
+def _array(value):
+    """A tensor as an array; types that numpy lacks come as messages."""
+    return onnx.numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def _is_static(case):
@@ -92,7 +100,8 @@ def _is_static(case):
 
 
 def _are_tensors(model):
-    """Whether inputs and outputs are tensors of numbers without symbolic dimensions."""
+    """Whether inputs and outputs are tensors of numbers without symbolic dimensions; quantisation has every type."""
     types = [value.type for value in (*model.graph.input, *model.graph.output)]
-    return all(kind.HasField("tensor_type") and kind.tensor_type.elem_type in ELEMENT_TYPES
+    is_quantised = any(node.op_type in QUANTISED for node in model.graph.node)
+    return all(kind.HasField("tensor_type") and (is_quantised or kind.tensor_type.elem_type in ELEMENT_TYPES)
                and not any(dim.HasField("dim_param") for dim in kind.tensor_type.shape.dim) for kind in types)

@@ -17,6 +17,10 @@ from sparsec.backends.cuda.lower import lower
 from sparsec.backends.relax.importer import CONVERTERS, OPERATORS
 from sparsec.errors import SparsecError
 from sparsec.graph import reader
+from sparsec.graph.verify import infer
+from sparsec.passes import quantized
+from sparsec.passes.context import Context
+from sparsec.passes.quantized import WRITERS
 from sparsec.target import resolve
 from tests.conformance.cases import collect
 from tests.conformance.run import classify
@@ -56,7 +60,7 @@ def schemas():
 
 def implemented_by(schema):
     """The word of the page's third column."""
-    if schema.name in OPERATORS or schema.name in LOWERINGS:
+    if schema.name in OPERATORS or schema.name in LOWERINGS or ("", schema.name) in WRITERS:
         return "sparsec"
     if schema.name in CONVERTERS:
         return "TVM"
@@ -66,7 +70,10 @@ def implemented_by(schema):
 def lowers(case):
     """Whether a case's first operator has an implementation on a GPU."""
     try:
-        lower(reader.load(case.model), resolve(GPU), "fp16")
+        model, target = reader.load(case.model), resolve(GPU)
+        quantized.run(model, Context(target))
+        infer(model, case.name)
+        lower(model, target, "fp16")
     except SparsecError:
         return False
     return True

@@ -26,7 +26,7 @@ SIZES = 512, 4096, 4096  # outputs, columns, inputs: enough stages that their lo
 def products():
     """Every tile of every family once, and the largest that runs on every other architecture, dtypes in turn."""
     for family in FAMILIES.values():
-        first, *others = [family.only] if family.only else tiles.LIMITS
+        first, *others = [family.architecture] if family.architecture else tiles.LIMITS
         for tile in family.tiles:
             yield family, MmaParams(*SIZES, tile, epilogue=FINISH), first
         for architecture, (dtype, depth) in itertools.product(others, {"bfloat16": 1, "int8": 2}.items()):
@@ -68,11 +68,11 @@ def test_kernels_stay_within_limits(family, p, architecture):
 @needs_cuobjdump
 @pytest.mark.parametrize(("family", "p", "architecture"), PRODUCTS[::3])
 def test_kernels_are_tensor_instructions(family, p, architecture):
-    unit = "HGMMA" if family.only else "IMMA" if p.dtype == "int8" else "HMMA"
+    unit = "HGMMA" if family.architecture else "IMMA" if p.dtype == "int8" else "HMMA"
     sparse = instructions(built(family, p), architecture, f"{unit}.SP")
     dense = instructions(built(family, p), architecture, unit) - sparse
-    blocks = 1 if family.only else p.tile.row_blocks * p.tile.column_blocks
-    steps = p.tile_steps * blocks * (2 + p.k_tiles % 2 if family.only else 1)  # copies of the loop's body
+    blocks = 1 if family.architecture else p.tile.row_blocks * p.tile.column_blocks
+    steps = p.tile_steps * blocks * (2 + p.k_tiles % 2 if family.architecture else 1)  # copies of the loop's body
     if family.sparse:
         assert sparse == steps
         assert dense in (0, blocks)  # of what 2:4 leaves over

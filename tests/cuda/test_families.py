@@ -139,7 +139,7 @@ def stored(form):
 @pytest.mark.parametrize(("family", "form"), FORMATS, ids=[f"{family.name}, {form}" for family, form in FORMATS])
 def test_an_option_multiplies_the_layers_own_weight(family, form):
     layer, found = stored(form)
-    archs = (family.only.removesuffix("a"),) if family.only else ("sm_80",)
+    archs = (family.architecture.removesuffix("a"),) if family.architecture else ("sm_80",)
     options = [option for option in family.offers(layer, SimpleNamespace(archs=archs), archs, "fp16")
                if option.format == form]
     p = options[-1].params
@@ -155,8 +155,8 @@ def test_an_option_multiplies_the_layers_own_weight(family, form):
 @pytest.mark.parametrize("n", [1, 8, 100, 5000])
 @EVERY_FAMILY
 def test_every_architecture_has_a_tile(family, n, architecture):
-    if family.only not in ("", f"{architecture}a"):
-        pytest.skip(f"for {family.only} only")
+    if family.architecture not in ("", f"{architecture}a"):
+        pytest.skip(f"for {family.architecture} only")
     products = [MmaParams(512, n, 512, tile) for tile in tiles.candidates(n, 2, family.tiles)]
     params = [family.params(telling_weight(family, p), p) for p in products if family.refuses(p) is None]
     assert any(tiles.reject(family.shared_bytes(p), architecture) is None for p in params)

@@ -245,7 +245,7 @@ ARTIFACTS |= {
     "a report of nested lists": (with_member("report.json", b"[" * 10**5 + b"]" * 10**5), "contradicts|is damaged"),
     "a report larger than any": (with_member("report.json", json.dumps(random.Random(0).choices(
         ("a", "bb", "ccc", "d"), k=1_700_000)).encode()), "manifest and report take over"),
-    "a report that is null": (with_report(b"null"), "its report is no object"),
+    "a report that is null": (with_report(b"null"), "its report is not a JSON object"),
     "a target that rewrites the screen": (lying(target=ANSI), "which this version of sparsec does not know"),
     "a platform that rewrites the screen": (lying(platform=ANSI), "platform is"),
     "a version of two lines": (lying(tvm="0.27\nsigned"), "tvm is"),
@@ -274,7 +274,7 @@ ARTIFACTS |= {
     "a stored weight of negative size": (stored(lambda each: each.update(shape=[-1, 8])), "has the shape"),
     "a stored weight of three dimensions": (stored(lambda each: each.update(shape=[2, 2, 2])), "has the shape"),
     "a stored weight of terabytes": (stored(lambda each: each.update(shape=[1 << 20, 1 << 20])), "bytes of memory"),
-    "a stored weight of other constants": (stored(lambda each: each.update(constants=[99])), "none of its"),
+    "a stored weight of other constants": (stored(lambda each: each.update(constants=[99])), "does not list as packed"),
     "a recipe with a parameter more": (parameter(surprise=1), "unknown parameters"),
     "a recipe with a text for a number": (parameter(height="8"), "contradicts itself"),
     "a recipe of no height": (parameter(height=0), "height is 0"),

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.base import Judge
-from sparsec.backends.cpu.layers import judged, matrix_of
+from sparsec.backends.cpu.layers import allows_fewer_bits, matrix_of
 from sparsec.backends.job import Job
 from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
@@ -60,7 +60,7 @@ def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> dic
     seen: dict[ir.Node, list[LayerSamples]] = {}
     for sample in samples:
         for node, inputs in walk(model, sample):
-            if judged(node) and inputs[0] is not None:
+            if allows_fewer_bits(node) and inputs[0] is not None:
                 seen.setdefault(node, []).append(_see(node, inputs[0], -(-COLUMNS // len(samples)), rng))
     return {node: _joined(each) for node, each in seen.items()}
 

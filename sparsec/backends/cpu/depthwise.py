@@ -12,7 +12,7 @@ from sparsec.kernels.cpu.images.window import Window
 
 
 def params_of(node: ir.Node) -> depthwise.DepthwiseParams:
-    """The kernel's parameters."""
+    """The kernel's parameters, from the node's layouts, window and epilogue."""
     kernel, begins = window(node)
     sliding = Window(layout_of(node.inputs[0]), layout_of(node.outputs[0]), kernel, spatial(node, "strides", 1),
                      spatial(node, "dilations", 1), begins)

@@ -33,11 +33,11 @@ def offers_of(node: ir.Node, target: Target, isa: Isa, precision: str) -> tuple[
     layer = layer_of(node, isa)
     if layer is None:
         return [], {}
-    return offers(FAMILIES, layer, target, isa, precision if judged(node) else "fp32")
+    return offers(FAMILIES, layer, target, isa, precision if allows_fewer_bits(node) else "fp32")
 
 
-def judged(node: ir.Node) -> bool:
-    """Whether what a layer loses to fewer bits can be judged: not where its weight multiplies columns."""
+def allows_fewer_bits(node: ir.Node) -> bool:
+    """Whether kernels of fewer bits may run a layer: not where its weight multiplies columns, as no error is known."""
     match node.domain, node.op_type:
         case "sparsec", "Conv":
             return not is_depthwise(node)

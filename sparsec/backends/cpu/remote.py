@@ -41,7 +41,7 @@ class Remote:
 
     @property
     def address(self) -> str:
-        """The URL."""
+        """The URL, rpc://HOST:PORT/KEY."""
         return f"rpc://{self.host}:{self.port}/{self.key}"
 
     @property

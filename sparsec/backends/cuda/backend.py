@@ -76,7 +76,7 @@ class CudaBackend(Backend):
         return Built(build(lowered))
 
     def memory(self, needs: Needs) -> Memory:
-        """The GPU's."""
+        """The memory of the GPU that runs the code."""
         return driver.open_memory(*_code(needs))
 
     def check(self, needs: Needs) -> None:

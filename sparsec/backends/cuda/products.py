@@ -23,17 +23,16 @@ def options(layer: GpuProduct, target: Target, precision: str) -> tuple[list[Opt
 
     Families for an architecture that is not among the target's are not mentioned.
     """
-    found, _ = offers(FAMILIES, layer, target, target.archs, precision)
+    found, refused = offers(FAMILIES, layer, target, target.archs, precision)
     reasons: dict[str, str] = {}
     for family in FAMILIES.values():
-        refused = family.reject(layer, target.archs)
-        if family.only:
-            if refused is not None and family.only.removesuffix("a") in target.archs:
-                reasons[family.name] = refused
-            continue
-        for form in family.formats:
-            if isinstance(why := refused or arranged(layer, form), str):
-                reasons[form] = why
+        unstored = {form: how for form in family.formats if isinstance(how := arranged(layer, form), str)}
+        why = refused.get(family.name)
+        if not family.architecture:
+            given = {form: unstored.get(form, why) for form in family.formats}
+            reasons |= {form: reason for form, reason in given.items() if reason is not None}
+        elif why and family.architecture.removesuffix("a") in target.archs and len(unstored) < len(family.formats):
+            reasons[family.name] = why
     return found, reasons
 
 

@@ -49,7 +49,7 @@ SCHEMA = schema.make(
 
 
 class Attention(OpRun):
-    """The reference."""
+    """The numpy reference; shapes and types are those of the schema."""
 
     op_domain = schema.DOMAIN
     op_schema = SCHEMA

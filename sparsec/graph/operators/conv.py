@@ -83,7 +83,7 @@ def convolve(x: np.ndarray, w: np.ndarray, strides: Sequence[int], pads: Sequenc
 
 
 class Conv(OpRun):
-    """The reference."""
+    """The numpy reference; shapes and types are those of the schema."""
 
     op_domain = schema.DOMAIN
     op_schema = SCHEMA

@@ -33,7 +33,7 @@ SCHEMA = integers.make(
 
 
 class Lookup(OpRun):
-    """The reference."""
+    """The numpy reference; shapes and types are those of the schema."""
 
     op_domain = schema.DOMAIN
     op_schema = SCHEMA

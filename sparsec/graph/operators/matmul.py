@@ -46,7 +46,7 @@ SCHEMA = schema.make(
 
 
 class MatMul(OpRun):
-    """The reference."""
+    """The numpy reference; shapes and types are those of the schema."""
 
     op_domain = schema.DOMAIN
     op_schema = SCHEMA

@@ -41,7 +41,7 @@ SCHEMA = integers.make(
 
 
 class QAveragePool(OpRun):
-    """The reference."""
+    """The numpy reference; shapes and types are those of the schema."""
 
     op_domain = schema.DOMAIN
     op_schema = SCHEMA

@@ -39,7 +39,7 @@ SCHEMA = integers.make(
 
 
 class QBinary(OpRun):
-    """The reference."""
+    """The numpy reference; shapes and types are those of the schema."""
 
     op_domain = schema.DOMAIN
     op_schema = SCHEMA

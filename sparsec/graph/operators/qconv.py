@@ -35,7 +35,7 @@ SCHEMA = integers.make(
 
 
 class QConv(OpRun):
-    """The reference."""
+    """The numpy reference; shapes and types are those of the schema."""
 
     op_domain = schema.DOMAIN
     op_schema = SCHEMA

@@ -121,7 +121,7 @@ def _by_stage(weight: np.ndarray, product: MmaParams) -> np.ndarray:
     return parts.transpose(0, 2, 1, 3, 5, 4, 6).reshape(row_tiles * product.k_tiles, -1)
 
 
-def more(p: BitmapParams, work: GpuWork) -> GpuWork:
+def extra_work(p: BitmapParams, work: GpuWork) -> GpuWork:
     """Every warp expands the weights of its rows."""
     return replace(work, stage_decoded=float(p.tile.rows * p.tile.depth * p.tile.warps[1]))
 
@@ -200,5 +200,5 @@ def _expand(p: BitmapParams, b: Block, base: Expr, number: Expr, to: Buffer, fir
 
 
 FAMILY = family("bitmap", ("bitmap",), weight=operand, pack=pack, unpack=unpack, params=params, refuses=refuses,
-                more=more, reject=reject,
+                extra_work=extra_work, reject=reject,
                 tiles=tuple(tile for tile in TILES if tile.columns <= FEW))

@@ -67,7 +67,7 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
         refuses: why no kernel computes a product with its tile, or None.
         sparse: it multiplies half of the weights, those of a 2:4 matrix.
         tiles: those to choose from, for 2-byte elements.
-        only: the architecture that its kernels are for alone, such as sm_90a; empty: all.
+        architecture: the architecture that its kernels are for alone, such as sm_90a; empty: all.
 
     """
 
@@ -77,7 +77,7 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
     refuses: Callable[[MmaParams], str | None]
     sparse: bool
     tiles: Sequence[Tile]
-    only: str
+    architecture: str
 
     def arguments(self, p: P) -> pipeline.Arguments:
         """The kernel's buffers in order, inputs first."""
@@ -88,7 +88,7 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
         return pipeline.shared_bytes(p, self.weight(p).stage_bytes)
 
 
-def as_it_is(_weight: np.ndarray, product: MmaParams) -> MmaParams:
+def product_params(_weight: np.ndarray, product: MmaParams) -> MmaParams:
     """The `params` of a family that counts nothing of the weight."""
     return product
 
@@ -98,8 +98,8 @@ def every(_product: MmaParams) -> str | None:
     return None
 
 
-def no_more(_p: MmaParams, work: GpuWork) -> GpuWork:
-    """The `more` of a family whose products are all that it does."""
+def no_extra_work(_p: MmaParams, work: GpuWork) -> GpuWork:
+    """The `extra_work` of a family whose products are all that it does."""
     return work
 
 
@@ -113,8 +113,8 @@ def half_product(weight: np.ndarray, activations: np.ndarray, p: MmaParams) -> n
 def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipeline.Weight],
            pack: Callable[[np.ndarray, P], Arrays], unpack: Callable[[Arrays, P], np.ndarray],
            params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None] = every,
-           more: Callable[[P, GpuWork], GpuWork] = no_more, sparse: bool = False,
-           tiles: Sequence[Tile] = tilings.TILES, only: str = "",
+           extra_work: Callable[[P, GpuWork], GpuWork] = no_extra_work, sparse: bool = False,
+           tiles: Sequence[Tile] = tilings.TILES, architecture: str = "",
            reject: Callable[[GpuProduct, Architectures], str | None] = accepts) -> GpuFamily[P]:
     """A family, by what tells it from others.
 
@@ -126,10 +126,10 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
         unpack: as of `GpuFamily`.
         params: as of `GpuFamily`.
         refuses: what it refuses beside `params.reject`.
-        more: what a run does, from what its copies and products do.
+        extra_work: what a run does, from what its copies and products do.
         sparse: as of `GpuFamily`.
         tiles: as of `GpuFamily`.
-        only: as of `GpuFamily`.
+        architecture: as of `GpuFamily`.
         reject: why it is no candidate for a layer, beside its tiles and architectures.
 
     """
@@ -140,70 +140,71 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
         if reason := refused(p):
             raise FormatError(f"no {name} kernel for {p}: {reason}")
         kernel = pipeline.build(p, weight(p))
-        return kernel.with_attr(pipeline.ARCHITECTURE, only) if only else kernel
+        return kernel.with_attr(pipeline.ARCHITECTURE, architecture) if architecture else kernel
 
     def candidates(layer: GpuProduct, _target: Target, archs: Architectures, precision: str) -> Iterator[Option]:
         for form in formats:
             found = arranged(layer, form)
             if isinstance(found, Arranged):
-                for p in _tiled(made, layer, found, archs, HALVES[precision]):
-                    yield _option(made, form, found, p, more)
+                for p in _tiled(kernels, layer, found, archs, HALVES[precision]):
+                    yield _option(kernels, form, found, p, extra_work)
 
     def recipe(p: P) -> Recipe:
         return Unstored(lambda matrix: pack(matrix, p))
 
-    made = GpuFamily(name, GpuProduct, formats, "", candidates, recipe, build, half_product,
-                     partial(_reject, only, reject), weight=weight, unpack=unpack, params=params,
-                     refuses=refused, sparse=sparse, tiles=tiles, only=only)
-    return made
+    kernels = GpuFamily(name, GpuProduct, formats, "", candidates, recipe, build, half_product,
+                        partial(_reject, architecture, reject), weight=weight, unpack=unpack, params=params,
+                        refuses=refused, sparse=sparse, tiles=tiles, architecture=architecture)
+    return kernels
 
 
-def _reject(only: str, reject: Callable[[GpuProduct, Architectures], str | None], layer: GpuProduct,
+def _reject(architecture: str, reject: Callable[[GpuProduct, Architectures], str | None], layer: GpuProduct,
             archs: Architectures) -> str | None:
     """Why a family is no candidate: it is for another architecture than all that the kernel is for, or its reasons."""
-    base = only.removesuffix("a")
-    if only and archs != (base,):
-        return (f"only {only} has warp groups, and a kernel is for {' and '.join(archs)}; "
+    base = architecture.removesuffix("a")
+    if architecture and archs != (base,):
+        return (f"only {architecture} has warp groups, and a kernel is for {' and '.join(archs)}; "
                 f"compile with --target cuda-{base.replace('_', '')}")
     return reject(layer, archs)
 
 
-def _tiled(made: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Architectures, half: str) -> Iterator[P]:
+def _tiled(kernels: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Architectures, half: str) -> Iterator[P]:
     """The parameters with every tile and split of K that all architectures can run."""
     m, depth = found.weight.shape
     gather = None if found.gather is None else Gather(depth, found.run)
     counted: dict[tuple[int, int], P] = {}  # how the weight falls into stages
-    for tile, shares in itertools.product(tilings.candidates(layer.columns, 2, made.tiles), SHARES):
+    for tile, shares in itertools.product(tilings.candidates(layer.columns, 2, kernels.tiles), SHARES):
         product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, layer.epilogue, gather=gather,
                             window=layer.window, split_k=shares)
-        if made.refuses(product) is not None:
+        if kernels.refuses(product) is not None:
             continue
         stage = tile.rows, tile.depth
         if stage not in counted:
-            counted[stage] = made.params(found.weight, product)
+            counted[stage] = kernels.params(found.weight, product)
         p = replace(counted[stage], **fields_of(product))
-        if all(tilings.reject(made.shared_bytes(p), arch) is None for arch in archs):
+        if all(tilings.reject(kernels.shared_bytes(p), arch) is None for arch in archs):
             yield p
 
 
-def _option(made: GpuFamily[P], form: str, found: Arranged, p: P, more: Callable[[P, GpuWork], GpuWork]) -> Option:
-    sizes = {name: length * np.dtype(dtype).itemsize for name, (length, dtype) in made.arguments(p).items()}
+def _option(kernels: GpuFamily[P], form: str, found: Arranged, p: P,
+            extra_work: Callable[[P, GpuWork], GpuWork]) -> Option:
+    sizes = {name: length * np.dtype(dtype).itemsize for name, (length, dtype) in kernels.arguments(p).items()}
     nbytes = sum(size for name, size in sizes.items() if name not in ACTIVATIONS)
     tile = p.tile
     detail = f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}"
     detail += (f" split={p.split_k}" if p.split_k > 1 else "") + (f" rest={found.rest:.2%}" if found.rest else "")
-    return Option(form, made.name, detail, p, nbytes, more(p, _work(made, p, sizes, nbytes)))
+    return Option(form, kernels.name, detail, p, nbytes, extra_work(p, _work(kernels, p, sizes, nbytes)))
 
 
-def _work(made: GpuFamily[P], p: P, sizes: Mapping[str, int], weight_bytes: int) -> GpuWork:
+def _work(kernels: GpuFamily[P], p: P, sizes: Mapping[str, int], weight_bytes: int) -> GpuWork:
     """What the copies and products of a run with these arguments do."""
-    tile, weight = p.tile, made.weight(p)
+    tile, weight = p.tile, kernels.weight(p)
     copied = tile.columns * tile.depth * p.itemsize
     stored = weight_bytes / (p.row_blocks * 16 * p.depth)  # bytes a weight
     return GpuWork(
         nbytes=sum(sizes.values()) + sizes.get("partial", 0),  # partial sums are written and read
-        blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=made.shared_bytes(p),
+        blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=kernels.shared_bytes(p),
         stages=p.share_tiles, stages_in_flight=min(p.share_tiles, tile.stages - 1 - weight.in_flight),
         stage_fmas=tile.rows * tile.columns * tile.depth,
         stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
-        sparse=made.sparse, warp_groups=made.only != "", launches=1 if p.split_k == 1 else 2)
+        sparse=kernels.sparse, warp_groups=kernels.architecture != "", launches=1 if p.split_k == 1 else 2)

@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.cuda import fragments, metadata, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.expressions import Buffer, Expr
-from sparsec.kernels.cuda.family import as_it_is, family
+from sparsec.kernels.cuda.family import family, product_params
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.staging import copy_steps
@@ -100,5 +100,5 @@ def _fetch(b: Block, base: Expr, step: int, sums: Buffer) -> Callable[[int, int,
     return product
 
 
-FAMILY = family("mma.sp", FORMATS, weight=weight, pack=pack, unpack=unpack, params=as_it_is, refuses=refuses,
+FAMILY = family("mma.sp", FORMATS, weight=weight, pack=pack, unpack=unpack, params=product_params, refuses=refuses,
                 sparse=True)

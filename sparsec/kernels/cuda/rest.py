@@ -155,7 +155,7 @@ def unpack(arrays: dict[str, np.ndarray], p: RestParams) -> np.ndarray:
     return weight
 
 
-def more(p: RestParams, work: GpuWork) -> GpuWork:
+def extra_work(p: RestParams, work: GpuWork) -> GpuWork:
     """A product for every item and block of columns."""
     return replace(work, stage_items=p.items / p.stages * p.tile.columns / 8)
 
@@ -224,4 +224,4 @@ def _joined(low: Expr, high: Expr) -> Expr:
 
 
 FAMILY = family("mma.sp + rest", ("nm 2:4 + rest",), weight=operand, pack=pack, unpack=unpack, params=params,
-                refuses=refuses, more=more, sparse=True)
+                refuses=refuses, extra_work=extra_work, sparse=True)

@@ -166,7 +166,7 @@ def _family(name: str, packing: GpuFamily[MmaParams], pack: Pack, multiply: Mult
     """The family that multiplies by warp groups what a family of single warps packs."""
     return family(name, packing.formats, weight=partial(_weight, packing.weight, multiply), pack=pack,
                   unpack=packing.unpack, params=packing.params, refuses=refuses, sparse=packing.sparse,
-                  tiles=WARP_GROUP_TILES, only=ARCHITECTURE)
+                  tiles=WARP_GROUP_TILES, architecture=ARCHITECTURE)
 
 
 DENSE = _family("wgmma", mma_dense.FAMILY, mma_dense.pack, _multiply_dense)

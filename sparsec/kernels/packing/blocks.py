@@ -23,7 +23,7 @@ class OverlappingBlocks(Recipe):
     chunk: int
 
     def elements(self, rows: int, columns: int) -> int:
-        """Those of all blocks."""
+        """The elements of all blocks, with the zeros that fill them up."""
         return max(rows, self.parts * self.blocks * self.block) * columns
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
@@ -44,7 +44,7 @@ class PaddedBlocks(Recipe):
     codec: str = "f32"
 
     def elements(self, rows: int, columns: int) -> int:
-        """Those of all blocks."""
+        """The elements of all blocks, with the zeros that fill them up."""
         return max(rows, self.height) * columns
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:

@@ -54,7 +54,7 @@ class Unstored(Recipe):
     arrays: Callable[[np.ndarray], dict[str, np.ndarray]]
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """The arrays."""
+        """What `arrays` makes of the weight."""
         return self.arrays(weight)
 
 

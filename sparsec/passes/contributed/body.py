@@ -79,11 +79,11 @@ class Body:
                                         "export the model without onnxruntime's optimisation")
 
     def integer(self, name: str, default: int = 0) -> int:
-        """An attribute."""
+        """An integer attribute, or the default where it is absent."""
         return int(self.node.attributes.get_int(name, default) or 0)
 
     def real(self, name: str, default: float) -> float:
-        """An attribute."""
+        """A float attribute, or the default where it is absent."""
         found = self.node.attributes.get_float(name, default)
         return default if found is None else float(found)
 

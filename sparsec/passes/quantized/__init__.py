@@ -10,6 +10,7 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from sparsec.graph.verify import infer
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
 from sparsec.passes.quantized import constants, contributed, dynamic, qoperator
@@ -20,9 +21,22 @@ WRITERS = {**qoperator.WRITERS, **contributed.WRITERS}
 
 def run(model: ir.Model, _context: Context) -> Report:
     """Reads every quantised operator, in place."""
+    return read(model)
+
+
+def read_foreign(model: ir.Model) -> None:
+    """`read` with shapes inferred, in place, for a model that has operators on codes; others stay as they are."""
+    foreign = (*WRITERS, *(("", name) for name in dynamic.FLOATS))
+    if any((node.domain, node.op_type) in foreign for node in model.graph):
+        read(model)
+        infer(model, "the model with its quantised operators written out")
+
+
+def read(model: ir.Model) -> Report:
+    """`run`, for any target."""
     counts: Counter[str] = Counter()
     notes = []
-    for node in list(model.graph):
+    for node in list(model.graph.all_nodes()):
         write = WRITERS.get((node.domain, node.op_type))
         if write is not None:
             counts[node.op_type] += 1

@@ -10,6 +10,9 @@ import onnx_ir as ir
 from sparsec.graph.constants import add_constant, constant
 from sparsec.passes import rewrite
 
+LAYERS = ("Conv", "Gemm", "MatMul")
+"""What keeps the name of the node, because it is what the node does."""
+
 
 class Writer:
     """Puts nodes in front of the one that they stand for, and names them after it."""
@@ -25,7 +28,8 @@ class Writer:
 
     def put_several(self, op_type: str, outputs: int, *inputs: ir.Value | None, **attributes: Any) -> list[ir.Value]:
         """The outputs of a new node."""
-        node = ir.node(op_type, list(inputs), attributes, num_outputs=outputs, name=f"{self._name}/{self._count}")
+        name = self._name if op_type in LAYERS else f"{self._name}/{self._count}"
+        node = ir.node(op_type, list(inputs), attributes, num_outputs=outputs, name=name)
         for index, value in enumerate(node.outputs):
             value.name = f"{self._name}/{self._count}.{index}"
         self._count += 1

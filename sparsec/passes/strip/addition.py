@@ -24,7 +24,7 @@ class Target:
 
     @property
     def constant(self) -> Array | None:
-        """What is there already."""
+        """The constant that the input holds already, None where there is none."""
         return constant_of(self.node.inputs[self.index]) if self.index < len(self.node.inputs) else None
 
 

@@ -53,7 +53,7 @@ class Storage:
 
     @property
     def entries(self) -> int:
-        """All entries."""
+        """Entries of all PEs: non-zeros, biases and padding."""
         return self.kept + self.biases + self.padding
 
     def is_resident(self, arch: Architecture) -> bool:
@@ -92,7 +92,7 @@ class LayerResult:
 
     @property
     def time_us(self) -> float:
-        """Time."""
+        """Microseconds of one run at the accelerator's clock."""
         return self.arch.microseconds(self.activity.cycles)
 
     @property
@@ -107,12 +107,12 @@ class LayerResult:
 
     @property
     def utilisation(self) -> float:
-        """PE-cycles that processed an entry."""
+        """The share of all PEs' cycles in which they processed an entry."""
         return self.activity.entries / max(1, self.arch.pes * self.activity.cycles)
 
     @property
     def energy_uj(self) -> float:
-        """Energy by the first model."""
+        """Microjoules of one run, by the first energy model."""
         return sum(next(iter(self.energy_pj.values())).values()) * 1e-6
 
     @property
@@ -179,7 +179,7 @@ def _storage(layer: Layer, segments: Sequence[Segment], arch: Architecture) -> S
 
 
 def total(results: Sequence[LayerResult], arch: Architecture) -> LayerResult:
-    """The sum of layers."""
+    """One result for several layers, whose cycles, entries and energies add up."""
     energy: dict[str, dict[str, float]] = {}
     for result in results:
         for model, units in result.energy_pj.items():

@@ -16,6 +16,7 @@ from sparsec.backends.relax.importer import (
     padding,
     pooling,
     products,
+    quantization,
     recurrent,
     reductions,
     resizing,
@@ -33,8 +34,8 @@ from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.shapes import static_shape
 
 LONGEST_REASON = 200  # characters of what TVM says
-FAMILIES = (activations, control, elementwise, indexing, normalization, padding, pooling, products, recurrent,
-            reductions, resizing, selecting, shaping, signals, vision)
+FAMILIES = (activations, control, elementwise, indexing, normalization, padding, pooling, products, quantization,
+            recurrent, reductions, resizing, selecting, shaping, signals, vision)
 OPERATORS: dict[str, Operator] = {name: operator for family in FAMILIES for name, operator in family.OPERATORS.items()}
 
 

@@ -32,6 +32,7 @@ from sparsec.kernels.packing.row_groups import RowGroups
 from sparsec.target import Target
 
 GROUPS = (1, 2, 4, 8)
+SHARED = 0.75  # what an instruction takes of a dot product's time: interleavings and dot products share three ports
 MOST_UNIT = 64  # codes that an index may count
 REAL_SUMS = 8  # vectors of sums beside which the registers hold what float32 results take
 
@@ -147,7 +148,7 @@ def work(params: SparseParams, nonzero_blocks: int, isa: Isa, l1_bytes: int) -> 
     missed = max(0.0, 1 - l1_bytes / resident) * fours * FOUR * t.vectors * s.lanes
     weights = fours * FOUR * (p.block + (4 if p.word == "int32" else 2))
     return Work(
-        fmas=tiles * (fours * FOUR * t.vectors * (dots + 2) + ends) * 2 / 3,
+        fmas=tiles * (fours * FOUR * t.vectors * (dots + 2) + ends) * SHARED,
         loads=tiles * loads + 2 * t.copied, groups=tiles * loops / p.group, l2_bytes=tiles * missed,
         memory_bytes=weights + t.memory_bytes, family=f"qspmm/{t.mode}", pixels=s.pixels,
         density=nonzero_blocks / max(1, p.blocks * s.inner))

@@ -80,7 +80,7 @@ def recipe(params: DenseParams) -> OverlappingBlocks:
 
 
 def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
-    """What a run costs."""
+    """What one run does, for the cost model to price."""
     p, t, s = params, params.tiling, params.tiling.stencil
     blocks, tiles = t.parts * p.blocks, s.segments * t.tiles
     steps = blocks * s.inner

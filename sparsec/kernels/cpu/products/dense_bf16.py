@@ -94,7 +94,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, _params: DenseBf16Params)
 
 
 def work(params: DenseBf16Params, l1_bytes: int, l2_bytes: int) -> Work:
-    """What a run costs."""
+    """What one run does, for the cost model to price."""
     p = params.dense
     full, copy = dense.work(p, l1_bytes, l2_bytes), p.tiling.traffic()
     return replace(full, fmas=full.fmas / 2, loads=copy.loads + (full.loads - copy.loads) / 2)

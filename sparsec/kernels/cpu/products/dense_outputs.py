@@ -128,7 +128,7 @@ def recipe(params: DenseOutputsParams) -> PaddedBlocks:
 
 
 def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
-    """What a run costs."""
+    """What one run does, for the cost model to price."""
     p, s = params, params.stencil
     blocks = p.blocks * p.panels
     steps, pixels = blocks * s.inner, p.rows * p.pixels

@@ -36,7 +36,7 @@ class PoolParams:
 
     @property
     def neutral(self) -> float:
-        """The value of padding."""
+        """What padding counts as: 0 in sums, -infinity in maxima."""
         return 0.0 if self.average else -np.inf
 
 

@@ -1,0 +1,159 @@
+"""ONNX's operators that quantise, dequantise and multiply integers, by the operators on floats that define them.
+
+Types of fewer than 8 bits and 8-bit floats lie as bytes (see `machine.memory.carrier`): a table of 256 numbers says
+what each stands for, and thresholds between these say what a number becomes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from tvm import relax, te, tirx
+
+from sparsec.backends.relax.context import LoweringContext
+from sparsec.backends.relax.importer.integers import Body
+from sparsec.backends.relax.importer.node import Operator, compute
+from sparsec.machine.memory import element_type
+
+BYTES = np.arange(256, dtype=np.uint8)
+WIDE = {"int8", "uint8", "int16", "uint16", "int32"}
+"""Codes that programs hold as they are."""
+op = relax.op
+
+
+def dequantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """DequantizeLinear: (codes - zero point) * scale, by tensor, axis or block."""
+    body = Body(context, node)
+    x, scale, zero = (*node.inputs, None)[:3]
+    values = _numbers(context, body, x)
+    if zero is not None:
+        values = body("Sub", values, _broadcast(context, body, node, _numbers(context, body, zero)))
+    return [context.tensor(body("Mul", values, _broadcast(context, body, node, _floats(body, scale))))]
+
+
+def quantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """QuantizeLinear: rounded half to even, by tensor, axis or block; saturated, but for floats that may overflow."""
+    body = Body(context, node)
+    x, scale, zero = (*node.inputs, None)[:3]
+    dtype = context.dtype(node.outputs[0])
+    units = body("Div", _floats(body, x), _broadcast(context, body, node, _floats(body, scale)))
+    if dtype.startswith("float"):
+        return [_to_byte(context, node, units, element_type(dtype))]
+    units = body("Round", units)
+    if zero is not None:
+        units = body("Add", units, _broadcast(context, body, node, _numbers(context, body, zero)))
+    bits = 16 if dtype.endswith("16") else int(dtype.removeprefix("u").removeprefix("int"))
+    low, high = (0, (1 << bits) - 1) if dtype.startswith("u") else (-(1 << bits - 1), (1 << bits - 1) - 1)
+    codes = body("Clip", units, body.constant(low), body.constant(high))
+    if dtype in WIDE:
+        return [context.tensor(body.cast(codes, dtype))]
+    lowest = op.bitwise_and(op.astype(context.tensor(body.cast(codes, "int32")), "int32"),
+                            relax.const((1 << bits) - 1, "int32"))
+    return [op.astype(context.bb.emit(lowest), "uint8")]
+
+
+def _floats(body: Body, value: ir.Value | None) -> ir.Value:
+    assert value is not None
+    return value if value.dtype == ir.DataType.FLOAT else body.cast(value, "float32")
+
+
+def _numbers(context: LoweringContext, body: Body, codes: ir.Value | None) -> ir.Value:
+    """Codes as float32."""
+    assert codes is not None
+    dtype, array = context.dtype(codes), context.array(codes)
+    if array is not None:
+        return body.constant(array.astype(np.float32))
+    if dtype in WIDE:
+        return body.cast(codes, "float32")
+    raw = ir.Value(name=f"{codes.name}/bytes", type=ir.TensorType(ir.DataType.UINT8), shape=codes.shape)
+    context.bind(raw, context.tensor(codes))
+    return body("Gather", body.constant(BYTES.view(element_type(dtype)).astype(np.float32)), body.cast(raw, "int32"))
+
+
+def _broadcast(context: LoweringContext, body: Body, node: ir.Node, value: ir.Value) -> ir.Value:
+    """Scales or zero points in a shape that broadcasts to the tensor."""
+    shape, of = context.shape(node.inputs[0]), context.shape(value)
+    if int(np.prod(of)) == 1:
+        return body("Reshape", value, body.constant([1] * len(shape), "int64"))
+    axis = int(node.attributes.get_int("axis", 1)) % len(shape)
+    block = node.attributes.get_int("block_size", 0)
+    if block:
+        return body("Gather", value, body.constant(np.arange(shape[axis]) // block, "int64"), axis=axis)
+    along = [-1 if index == axis else 1 for index in range(len(shape))]
+    return body("Reshape", value, body.constant(along, "int64"))
+
+
+def _to_byte(context: LoweringContext, node: ir.Node, units: ir.Value, dtype: np.dtype[Any]) -> relax.Expr:
+    """The byte of the float of few bits that is nearest: how many thresholds a number reaches tells which."""
+    numbers = BYTES.view(dtype).astype(np.float32)
+    codes = BYTES[np.isfinite(numbers)]
+    order = np.lexsort((codes, numbers[codes]))
+    codes, values = codes[order], numbers[codes][order]
+    first = np.append(True, np.diff(values) > 0)  # of -0 and 0 the first, which is 0
+    codes, values = codes[first], values[first]
+    middles = ((values[:-1].astype(np.float64) + values[1:]) / 2).astype(np.float32)
+    odd = codes[1:] % 2 == 1
+    thresholds = np.where(odd, np.nextafter(middles, np.float32(np.inf)), middles)
+    overflow = BYTES[np.isnan(numbers)][:1] if np.isnan(numbers).any() else codes[-1:]
+    count, last = te.reduce_axis((0, len(thresholds)), name="threshold"), values[-1]
+    x = context.tensor(units)
+    index = compute(context, "reached", context.shape(units), lambda i, x, at: te.sum(
+        tirx.Select(x[i] >= at[count], tirx.const(1, "int32"), tirx.const(0, "int32")), axis=count), x,
+        relax.const(thresholds))
+    nearest = context.bb.emit(op.take(relax.const(codes), context.bb.emit(index), mode="clip"))
+    lost = op.isnan(x)
+    if not node.attributes.get_int("saturate", 1):
+        lost = op.logical_or(lost, op.greater(op.abs(x), relax.const(float(last), "float32")))
+    return op.where(lost, relax.const(overflow.reshape(())), nearest)
+
+
+def dynamic(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """DynamicQuantizeLinear: uint8 codes of a range that holds 0, with its scale and zero point."""
+    body = Body(context, node)
+    x, zero = node.inputs[0], body.constant(0.0)
+    least = body("Min", body("ReduceMin", x, keepdims=0), zero)
+    most = body("Max", body("ReduceMax", x, keepdims=0), zero)
+    scale = body("Div", body("Sub", most, least), body.constant(255.0))
+    safe = body("Where", body("Equal", scale, zero), body.constant(1.0), scale)
+    middle = body("Round", body("Clip", body("Div", body("Sub", zero, least), safe), zero, body.constant(255.0)))
+    codes = body("Add", body("Round", body("Div", x, safe)), middle)
+    outputs = body.cast(body("Clip", codes, zero, body.constant(255.0)), "uint8"), scale, body.cast(middle, "uint8")
+    return [context.tensor(value) for value in outputs]
+
+
+def matmul(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """MatMulInteger: exact in float64."""
+    body = Body(context, node)
+    a, b = (_centred(context, body, node, index, along) for index, along in ((0, (-1, 1)), (1, (-1,))))
+    return [context.tensor(body.cast(body("MatMul", a, b), "int32"))]
+
+
+def conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """ConvInteger: exact in float64."""
+    body = Body(context, node)
+    rank = len(context.shape(node.inputs[0]))
+    x, w = (_centred(context, body, node, index, (-1, *[1] * (rank - 1))) for index in (0, 1))
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    return [context.tensor(body.cast(body("Conv", x, w, **attributes), "int32"))]
+
+
+def _centred(context: LoweringContext, body: Body, node: ir.Node, index: int, along: tuple[int, ...]) -> ir.Value:
+    """An operand less its zero points, in float64; several of these have the shape `along`."""
+    codes, zero = node.inputs[index], node.inputs[index + 2] if len(node.inputs) > index + 2 else None
+    assert codes is not None
+    values = body.cast(codes, "float64")
+    if zero is None:
+        return values
+    numbers, of = body.cast(zero, "float64"), context.shape(zero)
+    if int(np.prod(of)) == 1 or len(of) == 1:
+        shape = [1] if int(np.prod(of)) == 1 else list(along)
+        numbers = body("Reshape", numbers, body.constant(shape, "int64"))
+    return body("Sub", values, numbers)
+
+
+OPERATORS: dict[str, Operator] = {
+    "ConvInteger": conv, "DequantizeLinear": dequantize, "DynamicQuantizeLinear": dynamic, "MatMulInteger": matmul,
+    "QuantizeLinear": quantize,
+}

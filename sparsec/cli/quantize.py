@@ -1,0 +1,48 @@
+"""`sparsec quantize`: a float model in 8 bits, by onnxruntime's quantiser, with its zeros kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from sparsec.cli import options, tables
+
+BUDGET = 5e-2
+
+
+def command(
+    model: options.ModelFile,
+    inputs: Annotated[Path, typer.Option(
+        exists=True, dir_okay=False, help="An .npz file of real inputs that calibrate the ranges; arrays with n times "
+        "the rows that the model takes are n samples.")],
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", dir_okay=False, help="The new model; MODEL-int8.onnx here if not given.")] = None,
+    max_error: Annotated[float, typer.Option(
+        min=0, help="The largest error of an output, relative to its largest magnitude; layers that hurt most stay "
+        "in float until it holds.")] = BUDGET,
+    shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    json: options.JsonFile = None,
+) -> None:
+    """Quantise a float model: uint8 activations, int8 weights by output, as QuantizeLinear and DequantizeLinear."""
+    import onnx
+
+    from sparsec.compiler.quantization import quantise
+
+    output = output or Path(f"{model.stem}-int8.onnx")
+    with Console(stderr=True).status("quantising"):
+        found = quantise(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
+    onnx.save(found.model, output)
+    rows = [asdict(layer) for layer in found.layers]
+    options.write_json(json, {"layers": rows, "relative_error": dict(found.errors)})
+    tables.print_table(("layer", "operator", "computes in", "own error", "weights kept"), [
+        (layer.layer, layer.operator, "8 bits" if layer.quantised else "float", f"{layer.error:.1e}",
+         tables.percent(layer.kept, layer.weights)) for layer in found.layers])
+    left = sum(not layer.quantised for layer in found.layers)
+    tables.console.print(f"\noutputs differ from the float model's by {found.error:.1e} of their largest; {left} of "
+                         f"{len(found.layers)} layers stay in float", soft_wrap=True)
+    sizes = tables.nbytes(output.stat().st_size), tables.nbytes(model.stat().st_size)
+    tables.console.print(f"{output}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)

@@ -1,0 +1,252 @@
+"""From a float model to a quantised one by onnxruntime's quantiser: static, uint8 activations, int8 weights by output.
+
+Layers whose own error is largest stay float until the outputs err by no more than a budget. Zeros of weights stay
+zeros, because weights are quantised without a zero point.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from sparsec.errors import ModelError, UsageError
+from sparsec.graph import ort, reader
+from sparsec.graph.compare import Feeds, relative_error, split_samples
+from sparsec.graph.shapes import static_shape
+
+LAYERS = ("Conv", "Gemm", "MatMul")
+MOST_SAMPLES = 256
+JUDGED = 8
+"""The samples that errors are measured on."""
+SMALLEST = 1e-12
+
+
+@dataclass(frozen=True)
+class QuantisedLayer:
+    """A layer of a quantised model.
+
+    Attributes:
+        layer, operator: the node's name and operator.
+        error: of its outputs where it alone were quantised, relative to their root mean square.
+        quantised: whether it is; False where it was left in float.
+        weights, nonzeros, kept: of its weight: elements, those that are not zero, and those that still are not.
+
+    """
+
+    layer: str
+    operator: str
+    error: float
+    quantised: bool
+    weights: int
+    nonzeros: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """A quantised model: the layers in order, and by output the error relative to its largest magnitude."""
+
+    model: onnx.ModelProto
+    layers: tuple[QuantisedLayer, ...]
+    errors: Mapping[str, float]
+
+    @property
+    def error(self) -> float:
+        """The largest error of an output."""
+        return max(self.errors.values(), default=0.0)
+
+
+def quantise(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Sequence[int]]) -> Quantisation:
+    """Quantise a float model, calibrated on real inputs.
+
+    Args:
+        model: the file.
+        inputs: by name, arrays with n times the rows that the model takes, as n samples.
+        budget: the largest error of an output, relative to its largest magnitude.
+        shapes: of inputs with symbolic dimensions.
+
+    Raises:
+        ModelError: the model has no layer to quantise, or onnxruntime cannot quantise it.
+        UsageError: the inputs are not the model's, or the budget is out of reach.
+
+    """
+    samples = split_samples(reader.load(model, shapes=shapes), inputs)[:MOST_SAMPLES]
+    _check_inputs(model, samples[0], shapes)
+    with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
+        prepared = _prepared(model, Path(directory))
+        floats = onnx.load(prepared)
+        if not (names := [node.name for node in floats.graph.node if node.op_type in LAYERS]):
+            raise ModelError(f"{model}: has no {', '.join(LAYERS)} to quantise")
+        expected = [ort.session(prepared).run(None, dict(sample)) for sample in samples[:JUDGED]]
+        excluded: list[str] = []
+        own: dict[str, float] = {}
+        step = 1
+        while True:
+            quantised = _quantised(prepared, Path(directory), samples, excluded)
+            errors = _errors(quantised, samples[:JUDGED], expected)
+            own = own or _own_errors(floats, quantised, samples[:JUDGED])
+            if max(errors.values(), default=0.0) <= budget:
+                return Quantisation(quantised, tuple(_layers(floats, quantised, own, excluded)), errors)
+            rest = sorted(set(names) - set(excluded), key=lambda name: own.get(name, 0.0), reverse=True)
+            if not rest:
+                raise UsageError(f"{model}: outputs err by {max(errors.values()):.1e} even with every layer in float; "
+                                 "give a larger --max-error")
+            excluded += rest[:step]
+            step *= 2
+
+
+def _check_inputs(model: Path, sample: Feeds, shapes: Mapping[str, Sequence[int]]) -> None:
+    for value in reader.load(model, shapes=shapes).graph.inputs:
+        shape, name = static_shape(value), value.name or ""
+        if name not in sample or sample[name].shape != shape:
+            given = sample[name].shape if name in sample else "nothing"
+            raise UsageError(f"{model}: input '{name}' takes {shape}; the samples hold {given}")
+
+
+def _prepared(model: Path, directory: Path) -> Path:
+    """The model as the quantiser wants it: shapes inferred, BatchNorms folded, every node named."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    path = directory / "prepared.onnx"
+    try:
+        quant_pre_process(str(model), str(path), skip_symbolic_shape=True)
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ModelError(f"{model}: onnxruntime cannot prepare it: {' '.join(str(error).split())}") from error
+    proto = onnx.load(path)
+    for index, node in enumerate(proto.graph.node):
+        node.name = node.name or f"{node.op_type}_{index}"
+    onnx.save(proto, path)
+    return path
+
+
+class _Reader:
+    """The samples as the quantiser reads them."""
+
+    def __init__(self, samples: Sequence[Feeds]) -> None:
+        self._rest = iter(samples)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next sample, None after the last."""
+        sample = next(self._rest, None)
+        return None if sample is None else dict(sample)
+
+
+def _quantised(prepared: Path, directory: Path, samples: Sequence[Feeds], excluded: Sequence[str]) -> onnx.ModelProto:
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    path = directory / "quantised.onnx"
+    CalibrationDataReader.register(_Reader)
+    level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)  # the quantiser advises to prepare what has been prepared
+    try:
+        quantize_static(str(prepared), str(path), _Reader(samples), quant_format=QuantFormat.QDQ, per_channel=True,
+                        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, nodes_to_exclude=list(excluded),
+                        extra_options={"WeightSymmetric": True})
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise ModelError(f"onnxruntime cannot quantise the model: {' '.join(str(error).split())}") from error
+    finally:
+        logging.getLogger().setLevel(level)
+    return onnx.load(path)
+
+
+def _errors(model: onnx.ModelProto, samples: Sequence[Feeds], expected: Sequence[list[Any]]) -> dict[str, float]:
+    """By output the largest error on the samples."""
+    session, names = ort.session(model), [value.name for value in model.graph.output]
+    errors = dict.fromkeys(names, 0.0)
+    for sample, floats in zip(samples, expected, strict=True):
+        for name, actual, float_ in zip(names, session.run(None, dict(sample)), floats, strict=True):
+            errors[name] = max(errors[name], relative_error(np.asarray(actual), np.asarray(float_)))
+    return errors
+
+
+def _own_errors(floats: onnx.ModelProto, quantised: onnx.ModelProto, samples: Sequence[Feeds]) -> dict[str, float]:
+    """By layer the error of its outputs, were all of its inputs exact but for being rounded to codes."""
+    constants = {tensor.name: tensor for tensor in quantised.graph.initializer}
+    layers = [node for node in floats.graph.node if node.op_type in LAYERS]
+    computed = {name for node in floats.graph.node for name in node.output} | {v.name for v in floats.graph.input}
+    wanted = sorted({name for node in layers for name in (*node.input, node.output[0]) if name in computed})
+    values = _values(floats, wanted, samples)
+    originals = {tensor.name: tensor for tensor in floats.graph.initializer}
+    errors: dict[str, float] = {}
+    for node in layers:
+        squares = np.zeros(2)
+        for sample in values:
+            given = {name: sample[name] if name in sample else numpy_helper.to_array(originals[name])
+                     for name in node.input if name in sample or name in originals}
+            inputs = [_rounded(array, name, constants) for name, array in given.items()]
+            exact = sample[node.output[0]].astype(np.float64)
+            squares += (np.square(_run(node, inputs, floats) - exact).sum(), np.square(exact).sum())
+        errors[node.name] = float(np.sqrt(squares[0] / max(squares[1], SMALLEST)))
+    return errors
+
+
+def _values(model: onnx.ModelProto, names: Sequence[str], samples: Sequence[Feeds]) -> list[dict[str, np.ndarray]]:
+    """Tensors of a model by name, for every sample."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    there = {value.name for value in (*copy.graph.output, *copy.graph.input)}
+    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in there)
+    session = ort.session(copy)
+    inputs = {value.name for value in copy.graph.input}
+    wanted = [name for name in names if name not in inputs]
+    return [{**sample, **dict(zip(wanted, session.run(wanted, dict(sample)), strict=True))} for sample in samples]
+
+
+def _rounded(array: np.ndarray, name: str, constants: Mapping[str, onnx.TensorProto]) -> np.ndarray:
+    """An input of a layer as its codes hold it; as it is where the quantised model has none of it."""
+    scale, zero = constants.get(f"{name}_scale"), constants.get(f"{name}_zero_point")
+    if scale is None or zero is None:
+        return array
+    s, z = numpy_helper.to_array(scale), numpy_helper.to_array(zero)
+    if s.size > 1:
+        axes = [axis for axis, dim in enumerate(array.shape) if dim == s.size]
+        if not axes:
+            return array
+        shape = [-1 if axis == (axes[0] if array.ndim != 2 else axes[-1]) else 1 for axis in range(array.ndim)]
+        s, z = s.reshape(shape), z.reshape(shape)
+    info = np.iinfo(z.dtype)
+    codes = np.clip(np.rint(array / s) + z, info.min, info.max)
+    return np.asarray((codes - z) * s, np.float32)
+
+
+def _run(node: onnx.NodeProto, inputs: Sequence[np.ndarray], model: onnx.ModelProto) -> np.ndarray:
+    """The output of a layer for these inputs."""
+    names = [f"input_{index}" for index in range(len(inputs))]
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    del copy.input[:]
+    copy.input.extend(names)
+    values = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+              for name, array in zip(names, inputs, strict=True)]
+    graph = onnx.helper.make_graph([copy], "layer", values, [onnx.ValueInfoProto(name=copy.output[0])])
+    proto = onnx.helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    return np.asarray(ort.session(proto).run(None, dict(zip(names, inputs, strict=True)))[0], np.float64)
+
+
+def _layers(floats: onnx.ModelProto, quantised: onnx.ModelProto, own: Mapping[str, float],
+            excluded: Sequence[str]) -> list[QuantisedLayer]:
+    """What became of every layer with a constant weight."""
+    originals = {tensor.name: tensor for tensor in floats.graph.initializer}
+    codes = {tensor.name: tensor for tensor in quantised.graph.initializer}
+    rows = []
+    for node in floats.graph.node:
+        name = node.input[1] if node.op_type in LAYERS else ""
+        if name not in originals:
+            continue
+        weight = numpy_helper.to_array(originals[name])
+        stored = codes.get(f"{name}_quantized")
+        after = weight if stored is None else numpy_helper.to_array(stored)
+        if np.count_nonzero(after[weight == 0]):
+            raise ModelError(f"layer '{node.name}': zeros of its weight would not stay zeros; report a defect")
+        rows.append(QuantisedLayer(node.name, node.op_type, own.get(node.name, 0.0),
+                                   stored is not None and node.name not in excluded, weight.size,
+                                   int(np.count_nonzero(weight)), int(np.count_nonzero(after))))
+    return rows

@@ -1,0 +1,55 @@
+"""`sparsec quantize`: within its budget, with every zero of a weight kept, and taken by the compiler as it is."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+
+import sparsec
+from sparsec.compiler.quantization import quantise
+from sparsec.errors import UsageError
+from tests.support.cli import sparsec as run
+from tests.support.texts import model
+
+TEXT = """g (float[1,16] x) => (float[1,8] y) <float[16,32] a, float[32] b, float[32,8] c> {
+    p = MatMul(x, a) q = Add(p, b) r = Relu(q) y = MatMul(r, c) }"""
+
+
+def pruned(shape, seed):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal(shape) * (rng.random(shape) < 0.3)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A pruned model and samples for it."""
+    onnx.save(model(TEXT, a=pruned((16, 32), 0), c=pruned((32, 8), 1)), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=np.random.default_rng(2).standard_normal((12, 16)).astype(np.float32))
+    return tmp_path
+
+
+@pytest.mark.parametrize("budget", [0.05, 1e-6])
+def test_the_budget_is_kept_and_zeros_stay(files, budget):
+    found = quantise(files / "m.onnx", dict(np.load(files / "x.npz")), budget, {})
+    assert found.error <= budget
+    assert [layer.quantised for layer in found.layers].count(False) == {0.05: 0, 1e-6: 2}[budget]
+    assert all(layer.kept <= layer.nonzeros < layer.weights for layer in found.layers)
+    if budget == 0.05:
+        artifact = sparsec.compile(found.model, tune="off")
+        assert artifact.report["verification"]["steps"]["further"] == {}
+
+
+def test_what_cannot_be_is_said(files):
+    with pytest.raises(UsageError, match="larger --max-error"):
+        quantise(files / "m.onnx", dict(np.load(files / "x.npz")), -1.0, {})
+    with pytest.raises(UsageError, match="input 'x' takes"):
+        quantise(files / "m.onnx", {"x": np.zeros((3, 4), np.float32)}, 0.1, {})
+
+
+def test_the_command_writes_the_model_and_its_figures(files):
+    run("quantize", str(files / "m.onnx"), "--inputs", str(files / "x.npz"), "-o", str(files / "q.onnx"),
+        "--json", str(files / "q.json"))
+    layers = json.loads((files / "q.json").read_text())["layers"]
+    assert [layer["operator"] for layer in layers] == ["Gemm", "MatMul"]
+    onnx.checker.check_model(onnx.load(files / "q.onnx"))
