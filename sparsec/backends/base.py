@@ -154,11 +154,9 @@ class Backend(ABC):
         return None
 
     def project(self, node: ir.Node) -> float | None:  # noqa: ARG002
-        """Make a layer's weight 2:4; the norm of what is lost relative to the weight's, None for another node.
+        """Make a layer's weight 2:4; the norm of what is lost relative to the weight's, None where it stays as it is.
 
-        Raises:
-            UsageError: the weight's shape allows no groups of four.
-
+        It stays where the node is no such layer, or where its shape allows no groups of four.
         """
         return None
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import re
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -79,6 +81,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; exits with 0 when done, 1 when it failed, 2 when used wrongly and 3 for defects."""
+    warnings.showwarning = _warn
     try:
         app()
     except InternalError as error:
@@ -86,11 +89,30 @@ def main() -> None:
             Path(DEFECT).write_bytes(error.node)
         _fail(str(error), 3)
     except UsageError as error:
-        _fail(str(error), 2)
+        _fail(_as_typed(str(error)), 2)
     except SparsecError as error:
-        _fail(str(error), 1)
+        _fail(_as_typed(str(error)), 1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+
+
+def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
+    """A warning in one line, without the place in the program that gave it."""
+    print(f"sparsec: warning: {message}", file=sys.stderr)
+
+
+def _as_typed(message: str) -> str:
+    """A message of the Python interface with its options as the command line has them: "--max-error 2"."""
+    names = [name for name in compile.FLAGS if name not in ("shapes", "inputs")]
+
+    def typed(found: re.Match[str]) -> str:
+        flag, value = f"--{found['name'].replace('_', '-')}", found["value"]
+        return flag if value in ("True", None) else f"{flag} {value}"
+
+    given = re.sub(rf"\b(?P<name>{'|'.join(names)})=(?P<quote>'?)(?P<value>[^\s',;]+)(?P=quote)", typed, message)
+    bare = "|".join(name for name in names if "_" in name)
+    return re.sub(rf"(?<![\w'./-])(?P<name>{bare})(?![\w'./=])", lambda found:
+                  f"--{found['name'].replace('_', '-')}", given)
 
 
 def _debugging() -> bool:

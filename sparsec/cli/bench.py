@@ -124,11 +124,11 @@ def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
         ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline"),
         [(row["layer"], row["format"] or "", tables.duration(row["us"]), tables.percent(row["share"], 1),
           *(("", "", "") if row["format"] is None else (f"{row['gflops']:.1f}", tables.nbytes(row["bytes"]),
-                                                        tables.percent(row["roofline"], 1))))
+                                                        tables.percent(min(row["roofline"], 1), 1))))
          for row in figures["layers"]],
         ("total", "", tables.duration(figures["total_us"]), "", "", "", ""))
     console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if device else 'beyond the L1 cache'}; "
-                  "roofline is the\nleast time that the rates allow as a share of the measured")
+                  "roofline is the\nleast time that the rates allow as a share of the measured, at most all of it")
 
 
 def _peers(results: Sequence[Latency]) -> list[Latency]:

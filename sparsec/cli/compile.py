@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,8 +16,11 @@ from sparsec import files
 from sparsec.backends.base import GOALS
 from sparsec.cli import options, tables
 from sparsec.cli.flags import Flag, described, taking
+from sparsec.cli.model_file import describe
 from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
+from sparsec.cost.calibration import SHIPPED
+from sparsec.machine import cpus
 
 if TYPE_CHECKING:  # the compiler's packages are imported by the command, so that others start fast
     from sparsec.artifact.file import Artifact
@@ -79,13 +83,21 @@ def command(
     if sign:
         signing.sign(b"", sign)  # a key that cannot be read is better known before compiling
     chosen = CompileOptions(**given)
+    _tell_of_cores(chosen.threads)
     artifact = pack(model, chosen) if portable else compile_with_progress(model, chosen)
     artifact.save(output)
     if sign:
         files.write(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
-    print_summary(description, str(output), model.stat().st_size)
+    print_summary(description, str(output), describe(model).nbytes)
+
+
+def _tell_of_cores(threads: int) -> None:
+    """Say on the standard error where this machine has fewer cores than threads are asked for."""
+    if threads > cpus.available():
+        print(f"sparsec: {cpus.available()} core(s) may be used here; sessions on this machine take no more threads",
+              file=sys.stderr)
 
 
 def pack(model: Path, chosen: CompileOptions) -> Artifact:
@@ -122,12 +134,14 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     tables.print_buckets(description)
     tables.print_table(("format", "layers", "weights kept", "bytes", "predicted"),
                        [row(sums["format"], sums) for sums in description["formats"]],
-                       row("total", description["totals"]))
+                       row("layers with weights", description["totals"]))
+    if description.get("rates") == SHIPPED:
+        tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
+                             "once, in 45 s", soft_wrap=True)
     for layer in description["outside"]:
         tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
-    if lost := [layer["projection_error"] for layer in description["layers"] if "projection_error" in layer]:
-        tables.console.print(f"\nprojected {len(lost)} layers to 2:4: of a weight's norm, {min(lost):.1%} to "
-                             f"{max(lost):.1%} are lost", soft_wrap=True)
+    if projected := _projected(description["layers"]):
+        tables.console.print(f"\n{projected}", soft_wrap=True)
     if batch := _batch(description.get("batch")):
         tables.console.print(f"\n{batch}", soft_wrap=True)
     if stripped := _stripped(description["strip"]):
@@ -135,6 +149,17 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     tables.console.print(f"\n{_verdict(description['verification'])}{_narrow(description['layers'])}", soft_wrap=True)
     sizes = tables.nbytes(description["file_bytes"]), tables.nbytes(model_bytes)
     tables.console.print(f"{path}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
+
+
+def _projected(layers: Sequence[dict[str, Any]]) -> str:
+    """What projecting to 2:4 has lost, and how many layers it has left alone."""
+    lost = [layer["projection_error"] for layer in layers if "projection_error" in layer]
+    if not lost:
+        return ""
+    left = len(layers) - len(lost)
+    rest = f"; {left} stay as they were: their inputs are no multiple of 4" if left else ""
+    return (f"projected {len(lost)} of {len(layers)} layers to 2:4: of a weight's norm, {min(lost):.1%} to "
+            f"{max(lost):.1%} are lost{rest}")
 
 
 def _batch(batch: dict[str, Any] | None) -> str:

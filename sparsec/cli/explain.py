@@ -60,13 +60,14 @@ def _print_summary(figures: dict[str, Any]) -> None:
     tables.print_table(
         ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from"),
         [_row(layer) for layer in figures["layers"]],
-        (f"{total['layers']} layers", tables.percent(total["weights"] - total["nonzeros"], total["weights"]), "", "",
-         tables.duration(total["predicted_us"]), tables.duration(total["dense_us"]), ""))
+        (f"{total['layers']} with weights", tables.percent(total["weights"] - total["nonzeros"], total["weights"]), "",
+         "", tables.duration(total["predicted_us"]), tables.duration(total["dense_us"]), ""))
     console.print(f"\nweights: {tables.nbytes(total['bytes'])} as they run, {tables.nbytes(total['smallest_bytes'])} "
                   "in the smallest format of each layer")
     for each in figures["if_pruned"]:
-        console.print(f"pruned to {100 * each['sparsity']:.0f} % everywhere: {tables.duration(each['predicted_us'])}, "
-                      f"{total['dense_us'] / max(each['predicted_us'], 1e-9):.1f}x as fast as dense")
+        beside = total["dense_us"] / max(each["predicted_us"], 1e-9)
+        console.print(f"pruned to {100 * each['sparsity']:.0f} % everywhere: {tables.duration(each['predicted_us'])}"
+                      f"{f', {beside:.1f}x as fast as dense' if total['dense_us'] else ''}")
     for note in figures["outside"]:
         console.print(f"outside: {note['node']}: {note['text']}")
 

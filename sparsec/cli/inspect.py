@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sparsec.cli import options, tables
+from sparsec.cli.model_file import describe
 from sparsec.cli.tables import console
 
 
@@ -55,8 +56,9 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
     from sparsec.report.describe import describe_model
 
     model = load(file, shapes=shapes)
-    description = describe_model(model)
-    console.print(f"{tables.nbytes(file.stat().st_size)}, opset {description['opset']}\n")
+    own = describe(file)
+    description = {**describe_model(model), "opset": own.opset}
+    console.print(f"{tables.nbytes(own.nbytes)}, opset {own.opset}\n")
     _print_signature(description)
     tables.print_table(("operator", "nodes"), list(description["operators"].items()))
     totals = description["totals"]

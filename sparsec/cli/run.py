@@ -21,10 +21,10 @@ def command(
 ) -> None:
     """Run a compiled model once on the arrays of an .npz file."""
     from sparsec.artifact.file import Artifact
-    from sparsec.compiler.portable import build
+    from sparsec.compiler.portable import build_once
     from sparsec.runtime.session import InferenceSession
 
-    compiled = build(Artifact.load(artifact, require_signature=require_signature))
+    compiled = build_once(Artifact.load(artifact, require_signature=require_signature))
     session = InferenceSession(compiled, threads)
     names = [info.name for info in session.get_outputs()]
     results = session.run(None, options.inputs_for(compiled, feeds))

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from sparsec.cli import options, tables
+from sparsec.cli.model_file import describe
 from sparsec.errors import VerificationError
 
 if TYPE_CHECKING:  # imported by the command, so that the others start fast
@@ -57,7 +58,7 @@ def command(
     options.write_json(json, {**as_dict(report), "relative_error": error})
     print_report(report)
     verdict = "not verified" if error is None else f"outputs match: largest relative error {error:.1e}"
-    sizes = tables.nbytes(output.stat().st_size), tables.nbytes(model.stat().st_size)
+    sizes = tables.nbytes(output.stat().st_size), tables.nbytes(describe(model).nbytes)
     tables.console.print(f"\n{verdict}\n{output}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
 
 

@@ -26,7 +26,6 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
         judge: the backend's for the graph and the job's inputs; without one, no kernel is passed over for its error.
 
     Raises:
-        UsageError: a layer cannot be projected as the options ask.
         VerificationError: no kernel of a layer is exact enough.
 
     """

@@ -6,7 +6,12 @@ weights as the graph. Opening one runs the compiler, which must be installed, an
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib.metadata
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
@@ -15,12 +20,13 @@ from sparsec.artifact.file import MOST_BUCKETS, Artifact
 from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.compiler.options import CompileOptions, not_carried
+from sparsec.cost.tuning import default_path
 from sparsec.errors import ArtifactError
 from sparsec.graph import reader
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import buckets
 from sparsec.machine import cpus
-from sparsec.target import Target
+from sparsec.target import Target, machine_features, machine_name
 
 TARGET = Target(PORTABLE, PORTABLE, vector_bits=0)
 LARGEST = 2**31 - 2**20
@@ -80,6 +86,34 @@ def build(artifact: Artifact, **options: Any) -> Artifact:
                             f"{', '.join(unknown)}; pack the model again")
     threads = min(artifact.manifest.threads, cpus.available())
     return compile_model(artifact.graph, **{**carried, "threads": threads, **options})
+
+
+def build_once(artifact: Artifact) -> Artifact:
+    """`build`, or what it made of the same artifact before: it is kept in the user's cache, as long as that can be.
+
+    Raises:
+        ArtifactError, SparsecError: as `build`.
+
+    """
+    if not is_portable(artifact):
+        return artifact
+    path = kept_path(artifact)
+    with contextlib.suppress(ArtifactError):  # absent or damaged: it is made anew
+        return Artifact.load(path)
+    built = build(artifact)
+    with contextlib.suppress(OSError, ArtifactError):  # a cache that cannot be written costs time, not results
+        path.parent.mkdir(parents=True, exist_ok=True)
+        built.save(path)
+    return built
+
+
+def kept_path(artifact: Artifact) -> Path:
+    """Where the cache keeps what an artifact becomes on this machine, with these versions."""
+    parts = [machine_name(), sorted(machine_features()), min(artifact.manifest.threads, cpus.available()),
+             artifact.report.get("options"),
+             [importlib.metadata.version(name) for name in ("sparsec", "apache-tvm")]]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode() + artifact.graph).hexdigest()
+    return default_path().with_name("compiled") / f"{digest[:32]}.sparsec"
 
 
 def _specs(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,38 @@ from sparsec.cost.plan import Candidate, Choice, best_by_format, choose
 from sparsec.errors import UsageError
 from sparsec.formats.smallest import smallest
 from sparsec.graph import reader
+from sparsec.graph.layout import layout_of
 from sparsec.graph.nodes import operand
+from sparsec.graph.shapes import static_shape
 from sparsec.target import Target
 
 SPARSITIES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """What layers are imagined pruned to, at random places."""
 PROMISED = (0.8, 0.9, 0.95)
 """Those that the expected time of the whole network is given for."""
+SOME = 97
+"""One of so many weights is asked whether 16 bits hold it."""
+
+Curve = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a curve belongs to.
+
+    Attributes:
+        operator, attributes: the node's, the latter as text.
+        weight: its shape.
+        tensors: the shape and the layout of every operand.
+        half: 16 bits hold the weights.
+
+    """
+
+    operator: str
+    attributes: str
+    weight: tuple[int, ...]
+    tensors: tuple[Any, ...]
+    half: bool
 
 
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
@@ -48,11 +73,11 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
                          f"kind {explained}, or `sparsec simulate` an accelerator")
     prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
-    layers = []
+    layers, curves = [], dict[Geometry, Curve]()
     for index, node in enumerate(nodes):
         progress(index / len(nodes))
         if offers := prepared.backend.options(node, job):
-            layers.append(_layer(node, offers, prepared))
+            layers.append(_layer(node, offers, prepared, curves))
     return {
         "target": job.target.name, "threads": threads, "precision": job.precision, "machine": job.calibration.source,
         "layers": layers,
@@ -63,12 +88,15 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
     }
 
 
-def _layer(node: ir.Node, options: list[Option], prepared: Prepared) -> dict[str, Any]:
+def _layer(node: ir.Node, options: list[Option], prepared: Prepared, curves: dict[Geometry, Curve]) -> dict[str, Any]:
     weight = weight_of(node)
     found = structure.find(weight)
     choice = _choose(node, options, prepared.job)
     stored = smallest(weight)
-    curve = _curve(node, weight, prepared)
+    geometry = _geometry(node, weight)
+    if geometry not in curves:
+        curves[geometry] = _curve(node, geometry, prepared)
+    curve = curves[geometry]
     return {
         "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "weights": weight.size,
         "nonzeros": int(np.count_nonzero(weight)), **asdict(found), "structure": str(found),
@@ -107,13 +135,22 @@ def _microseconds(choice: Choice, *, dense: bool) -> float | None:
     return min(times, default=None)
 
 
-def _curve(node: ir.Node, weight: np.ndarray, prepared: Prepared) -> list[dict[str, Any]]:
+def _geometry(node: ir.Node, weight: np.ndarray) -> Geometry:
+    """All that a layer's curve depends on: it is that of other weights, of as many bits."""
+    tensors = [(static_shape(value), layout_of(value)) for value in (*node.inputs, *node.outputs) if value is not None]
+    some = weight.reshape(-1)[::SOME]
+    return Geometry(node.op_type, str(sorted(map(str, node.attributes.values()))), weight.shape, tuple(tensors),
+                    half=bool((some.astype(np.float16) == some).all()))
+
+
+def _curve(node: ir.Node, geometry: Geometry, prepared: Prepared) -> Curve:
     """The predicted time of the best dense and the best sparse kernel at every one of `SPARSITIES`."""
-    value, score = operand(node, 1), np.random.default_rng(0).random(weight.shape, np.float32)
+    value, score = operand(node, 1), np.random.default_rng(0).random(geometry.weight, np.float32)
+    values = score.astype(np.float16).astype(np.float32) if geometry.half else score
     kept, points = value.const_value, []
     try:
         for sparsity in SPARSITIES:
-            value.const_value = ir.tensor((score >= sparsity).astype(np.float32), name=value.name)
+            value.const_value = ir.tensor(np.where(score >= sparsity, values, np.float32(0)), name=value.name)
             choice = _choose(node, prepared.backend.options(node, prepared.job), prepared.job)
             points.append({"sparsity": sparsity,
                            "dense_us": _microseconds(choice, dense=True),

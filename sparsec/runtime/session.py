@@ -21,6 +21,7 @@ from sparsec.machine import cpus, tvm_runtime
 from sparsec.machine.memory import HOST, carrier, element_type
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.loading import load_library, memory_of, new_engine
+from sparsec.runtime.onnxruntime_arguments import threads_of
 from sparsec.runtime.stages import Stages
 
 Feeds = Mapping[str, np.ndarray]
@@ -51,6 +52,8 @@ class InferenceSession:
     Args:
         artifact: an `Artifact`, its file's path or its bytes.
         threads: threads that one call may use; None for as many as it was compiled for and the machine has.
+        providers, sess_options, provider_options: as callers of onnxruntime pass them, whose options may also stand
+            second. Of the options `intra_op_num_threads` counts; the rest is ignored, of which a warning tells once.
 
     Raises:
         ArtifactError: the artifact is damaged or this machine cannot execute it.
@@ -58,7 +61,8 @@ class InferenceSession:
 
     """
 
-    def __init__(self, artifact: Artifact | str | os.PathLike[str] | bytes, threads: int | None = None, *,
+    def __init__(self, artifact: Artifact | str | os.PathLike[str] | bytes, threads: int | None = None,
+                 providers: Any = None, *, sess_options: Any = None, provider_options: Any = None,
                  _shared: dict[Constant, Any] | None = None) -> None:
         artifact = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
         manifest = artifact.manifest
@@ -71,7 +75,9 @@ class InferenceSession:
                                 "processor; `sparsec simulate` executes that of an accelerator, and "
                                 "sparsec.compiler.portable.build compiles a portable one for this machine")
         artifact.check_machine()
-        self.threads = _allowed_threads(threads, manifest.threads)
+        asked = threads_of(threads, sess_options, manifest.threads,
+                           {"providers": providers, "provider_options": provider_options})
+        self.threads = _allowed_threads(asked, manifest.threads)
         tvm_runtime.Caller.largest = max(tvm_runtime.Caller.largest, self.threads)
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
         self._checks = [(spec.name, element_type(spec.dtype), spec.shape) for spec in self._inputs]
@@ -136,6 +142,10 @@ class InferenceSession:
     def get_outputs(self) -> list[TensorInfo]:
         """The outputs that `run` returns, in the model's order."""
         return _infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
+
+    def __repr__(self) -> str:
+        """One line, however large the model."""
+        return f"<sparsec.InferenceSession, {self.threads} thread(s), inputs {_listed(self._inputs)}>"
 
     def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
         """Execute the model once.

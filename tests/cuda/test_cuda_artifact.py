@@ -11,6 +11,9 @@ import sparsec
 from sparsec.artifact.file import Artifact
 from sparsec.backends.cuda import driver, toolchain
 from sparsec.backends.cuda.library import fat_binary_of
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.planning import plan
+from sparsec.compiler.prepare import prepare
 from sparsec.errors import ArtifactError, ToolchainError, UsageError
 from sparsec.target import resolve
 from tests.support.cuda import networks
@@ -143,11 +146,16 @@ def test_projection_is_reported_layer_by_layer():
     assert layer["format"] in ("dense", "bitmap")
 
 
-def test_projection_needs_whole_groups():
+def test_projection_leaves_layers_without_whole_groups_as_they_are():
     graph = networks.Graph()
-    graph("MatMul", "x", graph.constant(graph.random(6, 8)), name="y")
-    with pytest.raises(UsageError, match="6 inputs are no multiple of 4"):
-        sparsec.compile(graph.model({"x": (1, [4, 6])}, {"y": [4, 8]}), "cuda-sm80", project_2of4=True)
+    graph("MatMul", "x", graph.constant(graph.random(6, 8)), name="h")
+    graph("MatMul", "h", graph.constant(graph.random(8, 8)), name="y")
+    options = CompileOptions("cuda-sm80", project_2of4=True)
+    prepared = prepare(graph.model({"x": (1, [4, 6])}, {"y": [4, 8]}), options)
+    left, projected = plan(prepared.graph, prepared.job, prepared.backend)
+    assert (left.projection_error, left.nonzeros) == (None, 48)
+    assert projected.projection_error > 0
+    assert projected.nonzeros == 32
 
 
 @pytest.mark.parametrize(("target", "options", "reason"), [

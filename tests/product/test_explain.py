@@ -4,6 +4,7 @@ import json
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from sparsec.bench.formats import linear_layer
@@ -12,9 +13,11 @@ from sparsec.cost.option import PRECISIONS
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.errors import UsageError
 from sparsec.formats import CODECS, FORMATS
+from sparsec.kernels.packing import windows
 from sparsec.report.explain import explain
 from sparsec.target import resolve
 from tests.support.cli import sparsec, write_model
+from tests.support.cuda import networks
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,19 @@ def test_explain_prices_every_format_of_every_layer_and_says_why_it_lost(explain
         assert layer["structure"] == "unstructured"
         assert 0 <= layer["break_even"] < 1
         assert layer["smallest"]["bytes"] <= min(each["bytes"] for each in layer["candidates"])
+
+
+def test_layers_of_one_geometry_share_a_curve_and_few_rows_tell_of_large_weights():
+    rng = np.random.default_rng(0)
+    weight = np.where(rng.random((2048, 1024)) < 0.1, rng.random((2048, 1024)), 0).astype(np.float32)
+    for order in windows.orders(weight):
+        whole = sum(windows.slots_in(part, np.arange(512), 16) for part in np.split(weight[order], 4))
+        assert windows.slots_in(weight, order, 16) == pytest.approx(whole, rel=0.01)
+    graph = networks.Graph()
+    graph("MatMul", "x", graph.constant(graph.random(64, 64)), name="h")
+    graph("MatMul", "h", graph.constant(graph.random(64, 64)), name="y")
+    first, second = explain(graph.model({"x": (1, [1, 64])}, {"y": [1, 64]}))["layers"]
+    assert first["curve"] is second["curve"]
 
 
 def test_more_pruning_is_never_predicted_to_be_slower(explained):

@@ -3,14 +3,18 @@
 import multiprocessing
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sparsec import InferenceSession
 from sparsec.errors import ArtifactError, InputError, UsageError
+from sparsec.machine import cpus
+from sparsec.runtime.onnxruntime_arguments import tell
 from sparsec.runtime.session import check_machine
 from tests.support.programs import OFFSET, parallel_artifact, signature_artifact
 
@@ -37,6 +41,21 @@ def test_a_machine_without_the_gpu_that_code_was_compiled_for_is_refused():
     with pytest.raises(ArtifactError, match=r"compiled for sm_80 .* there is no|holds code for sm_80"):
         check_machine(replace(artifact, manifest=replace(artifact.manifest, target="cuda-sm80", archs=("sm_80",),
                                                          ptx=(99, 0))))
+
+
+@pytest.mark.parametrize(("asked", "threads"), [(0, 2), (1, 1), (9, 2)])
+def test_a_session_takes_what_callers_of_onnxruntime_pass(asked, threads):
+    artifact = signature_artifact()
+    artifact = replace(artifact, manifest=replace(artifact.manifest, threads=2))
+    options = SimpleNamespace(intra_op_num_threads=asked)
+    tell.cache_clear()
+    with pytest.warns(UserWarning, match="ignore providers"):
+        session = InferenceSession(artifact, options, ["CPUExecutionProvider"])
+    with warnings.catch_warnings(action="error"):  # once is enough
+        named = InferenceSession(artifact, sess_options=options, providers=["CPUExecutionProvider"])
+    assert session.threads == named.threads == min(threads, cpus.available())
+    assert "'x' (float32 [3, 5])" in repr(session)
+    check(session.run(None, FEEDS))
 
 
 def test_signature_reads_as_in_onnxruntime(session):

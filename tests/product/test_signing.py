@@ -87,6 +87,9 @@ def test_a_portable_artifact_is_compiled_when_opened(signed, tmp_path):
     done = command("run", signed / "m.sparsec", "-i", signed / "x.npz", "-o", tmp_path / "y.npz")
     assert done.exit_code == 0, done.output
     np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], run_onnxruntime(MODEL, {"x": X})[0], rtol=1e-5)
+    assert portable.build_once(loaded) == sparsec.Artifact.load(portable.kept_path(loaded))
+    portable.kept_path(loaded).write_bytes(b"PK damaged")
+    assert portable.build_once(loaded).library
     built = portable.build(loaded, tune="off")
     assert portable.build(built) is built
 

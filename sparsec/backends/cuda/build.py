@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import tvm
 import tvm_ffi
@@ -18,6 +19,7 @@ from sparsec.backends.program import Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.context import HAND_WRITTEN
 from sparsec.backends.relax.lower import Lowered
+from sparsec.errors import SparsecError
 from sparsec.kernels.cuda.pipeline import ARCHITECTURE
 from sparsec.target import Target
 
@@ -95,4 +97,22 @@ def scheduling() -> list[tvm.transform.Pass]:
     """The passes after which a module consists of calls of scheduled kernels."""
     gpu = dlight.gpu
     rules = gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback()
-    return [*passes.fusing(), dlight.ApplyDefaultSchedule(*rules)]
+    return [*passes.fusing(), dlight.ApplyDefaultSchedule(*map(Careful, rules))]
+
+
+class Careful(dlight.ScheduleRule):  # type: ignore[misc]  # TVM has no types
+    """A rule that leaves a kernel to the next one where it breaks on it, as some do on dimensions of size 1."""
+
+    def __init__(self, rule: Any) -> None:
+        self.rule = rule
+
+    def apply(self, func: tvm.tirx.PrimFunc, target: tvm.target.Target, tunable: bool) -> Any:  # noqa: FBT001 - TVM's
+        """The schedule, None where the rule has none."""
+        try:
+            return self.rule.apply(func, target, tunable)
+        except Exception as error:
+            if isinstance(self.rule, dlight.gpu.Fallback):
+                name = str(func.attrs["global_symbol"]) if "global_symbol" in func.attrs else "a kernel"
+                raise SparsecError(f"TVM has no schedule for {name} on '{target.kind.name}' ({type(error).__name__}); "
+                                   "please report the model, --target cpu compiles it") from error
+            return None

@@ -11,7 +11,6 @@ from sparsec.backends.cuda import attention, conv, matmul
 from sparsec.backends.cuda.products import options
 from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
-from sparsec.errors import UsageError
 from sparsec.kernels.cuda import arrange
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.metadata import GROUP
@@ -57,19 +56,17 @@ def by_bucket(node: ir.Node, target: Target, precision: str) -> dict[int, list[O
 
 
 def project(node: ir.Node) -> float | None:
-    """Give a product a 2:4 weight; the norm of what is lost relative to the weight's, None for another node.
+    """Give a product a 2:4 weight; the norm of what is lost relative to the weight's.
 
-    Raises:
-        UsageError: the inner size is no multiple of four.
-
+    None, and nothing changed, for another node and for a product whose inner size is no multiple of four, such as the
+    first convolution of an RGB image.
     """
     if node.domain != "sparsec" or node.op_type not in ("MatMul", "Conv") or node.attributes.get_int("group", 1) != 1:
         return None
     weight = weight_array(node)
-    matrix = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)  # as products order it
     if weight.shape[1] % GROUP:
-        raise UsageError(f"layer '{node.name}': its {weight.shape[1]} inputs are not a multiple of {GROUP}, so "
-                         "its weight cannot be projected to 2:4; compile without --project-2of4, or pad the layer")
+        return None
+    matrix = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)  # as products order it
     kept = arrange.project(matrix)
     moved = (weight.shape[0], *weight.shape[2:], weight.shape[1])
     value = node.inputs[1]

@@ -37,6 +37,8 @@ class Float(Codec):
 
     def reject(self, weight: np.ndarray) -> str | None:
         """Finite values beyond the type's range are refused, not made infinite."""
+        if self.lossless and np.asarray(weight).dtype == np.float32:
+            return None
         overflow = np.isfinite(weight) & ~np.isfinite(self._rounded(weight).astype(np.float32))
         return f"{weight[overflow].ravel()[0]:g} is beyond the type's range" if overflow.any() else None
 

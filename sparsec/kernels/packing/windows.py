@@ -10,6 +10,8 @@ from sparsec.formats.well import pack_slots
 from sparsec.kernels.packing.recipe import Recipe, balanced
 from sparsec.kernels.packing.values import encode
 
+SAMPLE = 1 << 20  # weights that slots are counted for one by one
+
 
 @dataclass(frozen=True)
 class Windows(Recipe):
@@ -63,9 +65,13 @@ def _grouped(weight: np.ndarray, order: np.ndarray, lanes: int) -> np.ndarray:
 
 
 def slots_in(weight: np.ndarray, order: np.ndarray, lanes: int) -> int:
-    """Slots that the rows in an order take."""
-    starts, columns, _ = columns_of(_grouped(weight, order, lanes))
-    return int((pack_slots(starts, columns, weight.shape[1], lanes)[0] >= 0).sum())
+    """Slots that the rows in an order take; of a weight beyond `SAMPLE` by groups of rows from all parts of it."""
+    groups = -(-len(order) // lanes)
+    step = min(groups, -(-weight.size // SAMPLE)) or 1
+    sampled = np.concatenate([order[lanes * group:lanes * (group + 1)] for group in range(0, groups, step)] or [order])
+    starts, columns, _ = columns_of(_grouped(weight, sampled, lanes))
+    slots = int((pack_slots(starts, columns, weight.shape[1], lanes)[0] >= 0).sum())
+    return round(slots * groups / max(1, len(range(0, groups, step))))
 
 
 def columns_of(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from sparsec.kernels.emit.isa import Isa
 MAX_ROWS = 8  # rows of activations that a sparse kernel keeps in flight
 HALF_ERROR = 2.0 ** -8  # of a value over its row's largest: what bf16 loses in rounding
 BYTES = {"f32": 4, "f16": 2}  # of a stored value
+FEW = 64  # one of so many rows is asked before all are
 _TINY = 1e-30
 
 
@@ -47,7 +48,12 @@ class Coded(Protocol):
 def codecs(layer: RowProduct, isa: Isa, precision: str) -> list[str]:
     """How values may be stored: in 16 bits where that is exact, or as precise as the layer has to be."""
     limit = HALF_ERROR if allows(precision, "bf16") else 0.0
-    return ["f32", "f16"] if isa.lanes >= 8 and layer.memoised(half_error) <= limit else ["f32"]
+    return ["f32", "f16"] if isa.lanes >= 8 and layer.memoised(fits_half, limit) else ["f32"]
+
+
+def fits_half(weight: np.ndarray, limit: float) -> bool:
+    """Whether 16 bits are precise enough; a few rows tell of most weights that they are not."""
+    return half_error(weight[::FEW]) <= limit and half_error(weight) <= limit
 
 
 def half_error(weight: np.ndarray) -> float:

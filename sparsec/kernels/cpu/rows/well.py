@@ -81,7 +81,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
 
 
 def slot_count(weight: np.ndarray, lanes: int) -> tuple[bool, int]:
-    """Whether to sort the rows, and the slots that a weight then takes.
+    """Whether to sort the rows, and the slots that a weight then takes, by a sample of a large one.
 
     Sorting pays where it saves more slots than the permutation of the result costs: about half a slot a row.
     """

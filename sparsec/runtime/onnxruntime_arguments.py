@@ -1,0 +1,36 @@
+"""What callers of onnxruntime's `InferenceSession` pass beside the model, and what of it has a meaning here."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+STACK = 5
+"""Calls between the caller of a session and the warning."""
+
+
+def threads_of(threads: Any, sess_options: Any, compiled: int, ignored: dict[str, Any]) -> int | None:
+    """The threads that a session is asked for, None where it is not.
+
+    Args:
+        threads: a number, or onnxruntime's options, which stand second there.
+        sess_options: onnxruntime's options: `intra_op_num_threads`, if not 0, counts as far as the artifact allows.
+        compiled: the threads that the artifact was compiled for.
+        ignored: further arguments by name; a warning tells of those that are given.
+
+    """
+    if threads is not None and not isinstance(threads, int):
+        threads, sess_options = None, threads
+    given = [name for name, value in ignored.items() if value is not None]
+    if given:
+        tell(", ".join(given))
+    asked = int(getattr(sess_options, "intra_op_num_threads", 0))
+    return min(asked, compiled) if threads is None and asked > 0 else threads
+
+
+@functools.cache
+def tell(names: str) -> None:
+    """Warn once that arguments have no effect."""
+    warnings.warn(f"sparsec's sessions ignore {names}: an artifact runs where it was compiled for, as a whole",
+                  stacklevel=STACK)
