@@ -83,10 +83,13 @@ class Format(ABC):
         for each, reason in ((self.name, self.reject(matrix)), (codec.name, codec.reject(matrix))):
             if reason is not None:
                 raise FormatError(f"{each}: {reason}")
-        codes, tables = codec.quantise(matrix)
+        return self.store(*codec.quantise(matrix), codec, np.shape(weight))
+
+    def store(self, codes: Symbols, tables: Streams, codec: Codec, shape: tuple[int, ...]) -> Encoded:
+        """Store a matrix of codes, which the format takes, of a weight of this shape, with the codec's tables."""
         streams, stored = self.split(codes)
         streams["values"] = pack(stored, codec.bits)
-        return Encoded(self, codec, np.shape(weight), streams | tables)
+        return Encoded(self, codec, shape, streams | tables)
 
     def decode(self, encoded: Encoded) -> np.ndarray:
         """The weight as float32, exact for a lossless codec."""
