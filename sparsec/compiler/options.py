@@ -70,7 +70,7 @@ class CompileOptions(ProgramOptions):
             kernels and stores every weight in its smallest format, but those of kernels on 8-bit integers; "size" takes
             the smallest kernels that are no slower than dense, too.
         codec: how values are stored where formats are; `sparsec formats` lists the codecs. A lossy one changes the
-            weights before anything is chosen.
+            float32 weights before anything is chosen; codes of quantised layers stay as they are.
         max_error: the largest error of an output relative to its largest magnitude; without it, the precision's and the
             codec's own; codecs of shared weights have none: the error is reported.
         dump_ir: a directory for the graph after every pass.

@@ -36,7 +36,7 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
         options = backend.options(node, job)
         if not options:
             continue
-        if not CODECS[job.options.codec].lossless:
+        if not CODECS[job.options.codec].lossless and weight_of(node).dtype == np.float32:  # not codes already
             _quantise(node, job.options.codec)
             options = backend.options(node, job)
         if job.options.strict_ieee:

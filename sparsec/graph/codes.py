@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.nodes import operand
+from sparsec.graph.nodes import operand, optional
 from sparsec.graph.operators import products
 
 CODE_TYPES = (ir.DataType.UINT8, ir.DataType.INT8)
@@ -24,7 +24,7 @@ def centred_weight(node: ir.Node) -> np.ndarray | None:
     if weight is None or weight.const_value is None:
         return None
     codes = weight.const_value.numpy().astype(np.int32)
-    zero = node.inputs[products.ZERO_POINT] if len(node.inputs) > products.ZERO_POINT else None
+    zero = optional(node, products.ZERO_POINT)
     if zero is None:
         return codes
     if zero.const_value is None:

@@ -7,7 +7,6 @@ layout, and `sparsec::Reformat` is the identity. `Plain` is ONNX's own row-major
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import onnx_ir as ir
 
@@ -214,7 +213,21 @@ LAYOUT = Annotation[Layout]("layout")
 """Where the layout pass put a value; row-major where it says nothing."""
 
 
-def layout_of(value: ir.Value | None) -> Any:
+def layout_of(value: ir.Value | None) -> Layout:
     """Where the layout pass put a value that an operator cannot do without."""
     assert value is not None
     return LAYOUT.get(value) or PLAIN
+
+
+def image_of(value: ir.Value | None) -> PaddedFlat:
+    """Where the layout pass put a value whose operator it gave images."""
+    layout = layout_of(value)
+    assert isinstance(layout, PaddedFlat), layout
+    return layout
+
+
+def tokens_of(value: ir.Value | None) -> Tiled:
+    """Where the layout pass put a value whose operator it gave tokens."""
+    layout = layout_of(value)
+    assert isinstance(layout, Tiled), layout
+    return layout

@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from sparsec.graph.shapes import static_shape
+
 
 def operand(node: ir.Node, index: int) -> ir.Value:
     """An input that the operator cannot do without."""
     value = node.inputs[index]
     assert value is not None
     return value
+
+
+def optional(node: ir.Node, index: int) -> ir.Value | None:
+    """An input that may be absent."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def operator_of(node: ir.Node) -> str:
+    """The operator as "domain::name", without a domain for ONNX's own."""
+    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+
+def is_depthwise(node: ir.Node) -> bool:
+    """Whether every channel of a convolution is a group of its own, with one output channel."""
+    outputs, per_group, *_ = static_shape(node.inputs[1]) or (0, 0)
+    return per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1
+
+
+def on_the_left(node: ir.Node) -> bool:
+    """Whether the weight of a sparsec::MatMul multiplies columns."""
+    return node.attributes.get_string("side", "right") == "left"
 
 
 def node_label(node: ir.Node) -> str:

@@ -164,11 +164,12 @@ def with_member(name, data):
     return sealed({**members(small_artifact()), name: data})
 
 
-def rehashed(name, data):
-    """The manifest that says what a member hashes to."""
-    manifest = json.loads(members(small_artifact())["manifest.json"])
-    manifest["sha256"][name] = hashlib.sha256(data).hexdigest()
-    return json.dumps(manifest).encode()
+def with_report(data):
+    """An artifact with another report, whose hash is right."""
+    contents = members(small_artifact())
+    manifest = json.loads(contents["manifest.json"])
+    manifest["sha256"]["report.json"] = hashlib.sha256(data).hexdigest()
+    return sealed({**contents, "report.json": data, "manifest.json": json.dumps(manifest).encode()})
 
 
 WHOLE = small_artifact().to_bytes()
@@ -244,8 +245,7 @@ ARTIFACTS |= {
     "a report of nested lists": (with_member("report.json", b"[" * 10**5 + b"]" * 10**5), "contradicts|is damaged"),
     "a report larger than any": (with_member("report.json", json.dumps(random.Random(0).choices(
         ("a", "bb", "ccc", "d"), k=1_700_000)).encode()), "manifest and report take over"),
-    "a report that is null": (sealed({**members(small_artifact()), "report.json": b"null", "manifest.json": rehashed(
-        "report.json", b"null")}), "its report is not a JSON object"),
+    "a report that is null": (with_report(b"null"), "its report is not a JSON object"),
     "a target that rewrites the screen": (lying(target=ANSI), "which this version of sparsec does not know"),
     "a platform that rewrites the screen": (lying(platform=ANSI), "platform is"),
     "a version of two lines": (lying(tvm="0.27\nsigned"), "tvm is"),

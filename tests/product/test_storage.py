@@ -12,6 +12,7 @@ from sparsec.artifact.manifest import PACKED
 from sparsec.errors import ArtifactError, FormatError, ToolchainError, UsageError
 from sparsec.formats import CODECS, DeltaPadded
 from tests.support.cli import sparsec, write_model
+from tests.support.quantised import network
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,15 @@ def test_every_codec_compiles_and_reports_its_error(model, codec):
     assert max(verification["relative_error"].values()) < (1e-4 if codec == "f32" else 0.7)
 
 
+@pytest.mark.parametrize("codec", ["int8", "codebook2"])
+def test_lossy_codecs_leave_codes_alone(codec):
+    exact, lossy = (compiled(network(0, "qdq")[0], optimize="size", codec=each, verify=False).constants()
+                    for each in ("f32", codec))
+    assert exact
+    for ours, theirs in zip(lossy, exact, strict=True):
+        assert np.array_equal(ours, theirs)
+
+
 def test_half_precision_values_run_as_such(model):
     kernels = {layer["kernel"] for layer in compiled(model, optimize="size", codec="f16").report["layers"]}
     assert not kernels & {"well/f32"}
@@ -60,7 +70,7 @@ def test_size_is_never_more_bytes_than_latency_in_memory(model):
 
 def test_wrong_goals_and_codecs_are_refused(model):
     for wrong in ({"optimize": "speed"}, {"optimize": "size", "codec": "f8"}, {"codec": "codebook4"}):
-        with pytest.raises(UsageError, match="codec="):
+        with pytest.raises(UsageError, match=r"codec=|optimize="):
             compiled(model, **wrong)
 
 

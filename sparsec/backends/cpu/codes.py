@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from sparsec.backends.relax.weights import constant_vector
 from sparsec.graph.codes import offset_of
-from sparsec.graph.nodes import operand
+from sparsec.graph.nodes import operand, optional
 from sparsec.graph.operators import integers, products
 from sparsec.kernels.cpu.codes.finish import Finish, Quantised
 
@@ -24,9 +24,9 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
 
 def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantised]:
     """What follows the product of a QConv or QMatMul with a weight (outputs, columns), less its zero points."""
-    dynamic = len(node.inputs) > products.X_SCALE and node.inputs[products.X_SCALE] is not None
+    dynamic = optional(node, products.X_SCALE) is not None
     y_type = attribute(node, "y_type", "uint8")
-    residual = len(node.inputs) > products.RESIDUAL and node.inputs[products.RESIDUAL] is not None
+    residual = optional(node, products.RESIDUAL) is not None
     scales = constant_vector(node, products.SCALE)
     assert scales is not None
     bias, addends = (constant_vector(node, place) for place in (products.BIAS, products.FLOAT_BIAS))

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual, spatial, weight_array, window
-from sparsec.graph.layout import layout_of
+from sparsec.graph.layout import image_of
 from sparsec.kernels.cpu.images import depthwise
 from sparsec.kernels.cpu.images.window import Window
 
@@ -14,7 +14,7 @@ from sparsec.kernels.cpu.images.window import Window
 def params_of(node: ir.Node) -> depthwise.DepthwiseParams:
     """The kernel's parameters, from the node's layouts, window and epilogue."""
     kernel, begins = window(node)
-    sliding = Window(layout_of(node.inputs[0]), layout_of(node.outputs[0]), kernel, spatial(node, "strides", 1),
+    sliding = Window(image_of(node.inputs[0]), image_of(node.outputs[0]), kernel, spatial(node, "strides", 1),
                      spatial(node, "dilations", 1), begins)
     return depthwise.DepthwiseParams(sliding, epilogue_of(node))
 

@@ -11,7 +11,7 @@ from tvm import relax
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.activations import ACTIVATIONS
-from sparsec.graph.layout import PaddedFlat, Tiled, layout_of
+from sparsec.graph.layout import PaddedFlat, Tiled, image_of, layout_of
 from sparsec.kernels.cpu.images import channels_padded, elementwise_padded
 from sparsec.kernels.cpu.images.elementwise_padded import ElementwiseParams, ScaleParams
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -24,7 +24,7 @@ def lower_activation(context: LoweringContext, node: ir.Node) -> None:
     activation = ACTIVATIONS[node.op_type](node)
     if activation is None:
         raise UnsupportedOperatorError("its parameters are not constants")
-    source, target = (layout_of(value) for value in (node.inputs[0], node.outputs[0]))
+    source, target = (image_of(value) for value in (node.inputs[0], node.outputs[0]))
     params = ElementwiseParams((source,), target, epilogue=Epilogue(*activation))
     _call(context, node, elementwise_padded.build(params, context.isa), [context.flat(node.inputs[0])])
 
@@ -33,15 +33,15 @@ def lower_binary(context: LoweringContext, node: ir.Node) -> None:
     """Emit arithmetic on two images, an image and a number for each of its channels, or two sets of tokens."""
     layouts = [context.layout(value) for value in node.inputs]
     images = tuple(layout for layout in layouts if isinstance(layout, PaddedFlat))
-    target: PaddedFlat = layout_of(node.outputs[0])
-    if isinstance(target, Tiled):
+    if isinstance(layout_of(node.outputs[0]), Tiled):
         expr = ON_TOKENS[node.op_type](*(context.flat(value) for value in node.inputs))
         context.bind(node.outputs[0], context.bb.emit(expr))
     elif len(images) == len(layouts):
-        kernel = elementwise_padded.build(ElementwiseParams(images, target, node.op_type), context.isa)
+        params = ElementwiseParams(images, image_of(node.outputs[0]), node.op_type)
+        kernel = elementwise_padded.build(params, context.isa)
         _call(context, node, kernel, [context.flat(value) for value in node.inputs])
     else:
-        _lower_scale(context, node, target)
+        _lower_scale(context, node, image_of(node.outputs[0]))
 
 
 def _lower_scale(context: LoweringContext, node: ir.Node, target: PaddedFlat) -> None:
@@ -53,15 +53,15 @@ def _lower_scale(context: LoweringContext, node: ir.Node, target: PaddedFlat) ->
     other = context.flat(factors)
     neutral = context.constant(np.full(count, float(node.op_type == "Add"), np.float32))
     terms = [neutral, other] if node.op_type == "Add" else [other, neutral]
-    params = ScaleParams(layout_of(node.inputs[image]), target, per_image)
+    params = ScaleParams(image_of(node.inputs[image]), target, per_image)
     kernel = elementwise_padded.build_scale(params, context.isa)
     _call(context, node, kernel, [*terms, context.flat(node.inputs[image])])
 
 
 def lower_concat(context: LoweringContext, node: ir.Node) -> None:
     """Emit a concatenation of channels."""
-    layouts = [layout_of(value) for value in node.inputs]
-    target = layout_of(node.outputs[0])
+    layouts = [image_of(value) for value in node.inputs]
+    target = image_of(node.outputs[0])
     isa = context.isa if target.dtype == "float32" else context.isa.bytewise
     kernel = channels_padded.build_concat(layouts, target, isa)
     _call(context, node, kernel, [context.flat(value) for value in node.inputs])
@@ -69,5 +69,5 @@ def lower_concat(context: LoweringContext, node: ir.Node) -> None:
 
 def _call(context: LoweringContext, node: ir.Node, kernel: object, inputs: list[relax.Expr]) -> None:
     output = node.outputs[0]
-    layout = layout_of(output)
+    layout = image_of(output)
     context.bind(output, context.call(kernel, inputs, layout.size, dtype=layout.dtype))

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.cpu import conv, matmul, quantised
-from sparsec.backends.relax.weights import is_depthwise, weight_array
+from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
+from sparsec.graph.nodes import is_depthwise, on_the_left, operator_of
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.layer import CpuProduct
 from sparsec.kernels.emit.isa import Isa
@@ -24,7 +25,7 @@ LAYERS: dict[str, Callable[[ir.Node, Isa], CpuProduct | None]] = {
 
 def layer_of(node: ir.Node, isa: Isa) -> CpuProduct | None:
     """The layer that a node of a laid-out graph is, None where it is none with a weight of its own."""
-    make = LAYERS.get(f"{node.domain}::{node.op_type}")
+    make = LAYERS.get(operator_of(node))
     return None if make is None else make(node, isa)
 
 
@@ -42,7 +43,7 @@ def allows_fewer_bits(node: ir.Node) -> bool:
         case "sparsec", "Conv":
             return not is_depthwise(node)
         case "sparsec", "MatMul":
-            return not matmul.on_the_left(node)
+            return not on_the_left(node)
     return False
 
 

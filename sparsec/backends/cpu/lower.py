@@ -12,9 +12,10 @@ from tvm import relax
 from sparsec.backends.cpu.lowerings import LOWERINGS
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
-from sparsec.backends.relax.lower import Lowered, lower_in, operator_of
+from sparsec.backends.relax.lower import Lowered, lower_in
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import Plain
+from sparsec.graph.nodes import operator_of
 from sparsec.kernels.cpu.tensors import copying
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine.memory import carrier

@@ -11,17 +11,13 @@ from sparsec.backends.cpu.calls import call, emit
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.layout import Tiled, layout_of
+from sparsec.graph.nodes import on_the_left
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
 from sparsec.kernels.cpu.products.stencil import linear
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.isa import Isa
-
-
-def on_the_left(node: ir.Node) -> bool:
-    """Whether the weight multiplies columns."""
-    return bool(node.attributes.get_string("side", "right") == "left")
 
 
 def layer_of(node: ir.Node, isa: Isa) -> StencilProduct | RowProduct:

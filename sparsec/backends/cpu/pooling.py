@@ -5,15 +5,15 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.graph.layout import PaddedFlat, layout_of
+from sparsec.graph.layout import image_of
 from sparsec.kernels.cpu.images import pool_padded
 from sparsec.kernels.cpu.images.window import Window
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit a MaxPool or AveragePool; maxima may be those of codes."""
-    source: PaddedFlat = layout_of(node.inputs[0])
-    target: PaddedFlat = layout_of(node.outputs[0])
+    source = image_of(node.inputs[0])
+    target = image_of(node.outputs[0])
     isa = context.isa if target.dtype == "float32" else context.isa.bytewise
     pads = node.attributes.get_ints("pads", (0,) * 4)
     kernel, strides, dilations = ((values[0], values[1]) for values in (
@@ -29,6 +29,6 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
 
 def lower_global_average(context: LoweringContext, node: ir.Node) -> None:
     """Emit a GlobalAveragePool, whose output is row-major."""
-    source: PaddedFlat = layout_of(node.inputs[0])
+    source = image_of(node.inputs[0])
     kernel = pool_padded.build_global_average(source, context.isa)
     context.bind(node.outputs[0], context.call(kernel, [context.flat(node.inputs[0])], source.batch * source.channels))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -11,12 +10,13 @@ from tvm import relax
 
 from sparsec.backends.cpu.calls import KernelCall, call, emit
 from sparsec.backends.cpu.codes import attribute, bounds_of, finish_of
+from sparsec.backends.cpu.windows import block_diagonal, read, stencil_of
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import integers as importer
-from sparsec.backends.relax.weights import chosen, is_depthwise, spatial, window
+from sparsec.backends.relax.weights import chosen, spatial, window
 from sparsec.graph.codes import FEW_ROWS, centred_weight, offset_of, padding_code, weight_fits
-from sparsec.graph.layout import PaddedFlat, PhasePlanes, Plain, Tiled, layout_of
-from sparsec.graph.nodes import operand
+from sparsec.graph.layout import PaddedFlat, Plain, Tiled, image_of, layout_of
+from sparsec.graph.nodes import is_depthwise, operand, optional
 from sparsec.graph.operators import integers, products
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.codes import depthwise, elementwise, mean
@@ -24,8 +24,7 @@ from sparsec.kernels.cpu.codes.layer import CodesProduct
 from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.cpu.codes.walk import Tiling
-from sparsec.kernels.cpu.images import phase_split, reformat_padded
-from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear, strided_convolution
+from sparsec.kernels.cpu.products.stencil import Stencil, linear
 from sparsec.kernels.emit.codes import FOUR
 from sparsec.kernels.emit.isa import Isa
 
@@ -37,46 +36,25 @@ def in_layout(node: ir.Node) -> bool:
     return any(not isinstance(layout_of(value), Plain) for value in (node.inputs[0], node.outputs[0]))
 
 
-def read_layout(node: ir.Node) -> PaddedFlat | PhasePlanes:
-    """How a convolution reads its input: as it lies, thinned out for strides, or dealt into phase planes."""
-    source: PaddedFlat = layout_of(node.inputs[0])
-    target: PaddedFlat = layout_of(node.outputs[0])
-    strides, (kernel, begins) = spatial(node, "strides", 1), window(node)
-    if strides == (1, 1):
-        return source
-    if kernel == (1, 1) and not any(node.attributes.get_ints("pads", (0,))):
-        return replace(target, channels=source.channels, clean=False, padding=0)
-    return PhasePlanes(source.channels, kernel, strides, spatial(node, "dilations", 1), begins, target)
-
-
 def _stencil(node: ir.Node, lanes: int) -> Stencil:
     source = layout_of(node.inputs[0])
     if isinstance(source, Tiled):
         return linear(source, (static_shape(node.inputs[1]) or (0,))[0], lanes)
-    read, (kernel, begins) = read_layout(node), window(node)
-    if isinstance(read, PhasePlanes):
-        return strided_convolution(read)
-    return convolution(read, layout_of(node.outputs[0]), kernel, spatial(node, "dilations", 1), begins)
+    return stencil_of(node)
 
 
 def matrix_of(node: ir.Node) -> np.ndarray:
     """The weight less its zero points as int8 (outputs, channels * taps); groups become blocks on the diagonal."""
     weight = centred_weight(node)
     assert weight is not None  # the layout pass takes constant weights only
-    outputs, group = len(weight), node.attributes.get_int("group", 1)
-    flat = weight.astype(np.int8).reshape(outputs, weight.shape[1], -1)
-    if group == 1 or is_depthwise(node):
-        return np.ascontiguousarray(flat.reshape(outputs, -1))
-    full = np.zeros((outputs, group, *flat.shape[1:]), np.int8)
-    rows = np.arange(outputs)
-    full[rows, rows // (outputs // group)] = flat
-    return full.reshape(outputs, -1)
+    group = 1 if is_depthwise(node) else node.attributes.get_int("group", 1)
+    return np.ascontiguousarray(block_diagonal(weight.astype(np.int8), group))
 
 
 def has_few_rows(node: ir.Node) -> bool:
     """Whether a QMatMul has so few rows that they stay row-major, and a kernel for them."""
     shape = static_shape(node.inputs[0]) or ()
-    residual = node.inputs[products.RESIDUAL] if len(node.inputs) > products.RESIDUAL else None
+    residual = optional(node, products.RESIDUAL)
     alike = residual is None or (residual.dtype == node.outputs[0].dtype
                                  and static_shape(residual) == static_shape(node.outputs[0]))
     return (node.op_type == "QMatMul" and not in_layout(node) and 0 < math.prod(shape[:-1]) <= FEW_ROWS and alike
@@ -128,16 +106,18 @@ def lower_product(context: LoweringContext, node: ir.Node) -> None:
         importer.lower(context, node)
         return
     dynamic = [_scalar(context, node, place) for place in (products.X_SCALE, products.X_ZERO_POINT)
-               if len(node.inputs) > products.X_SCALE and node.inputs[products.X_SCALE] is not None]
-    residual = node.inputs[products.RESIDUAL] if len(node.inputs) > products.RESIDUAL else None
-    inputs = [_read(context, node), *dynamic, *([] if residual is None else [context.flat(residual)])]
+               if optional(node, products.X_SCALE) is not None]
+    residual = optional(node, products.RESIDUAL)
+    image = isinstance(layout_of(node.inputs[0]), PaddedFlat)
+    x = read(context, node, padding_code(node)) if image else context.flat(node.inputs[0])
+    inputs = [x, *dynamic, *([] if residual is None else [context.flat(residual)])]
     layer = layer_of(node, context.isa)
     kernel = _depthwise(node, context.isa) if layer is None else call(layer, chosen(node), context.isa)
     context.bind(node.outputs[0], emit(context, kernel, inputs))
 
 
 def _scalar(context: LoweringContext, node: ir.Node, place: int) -> relax.Expr:
-    value = node.inputs[place] if place < len(node.inputs) else None
+    value = optional(node, place)
     if value is None:
         return context.constant(np.full(1, offset_of(operand(node, 0).dtype), np.uint8))
     return context.flat(value)
@@ -150,29 +130,12 @@ def _depthwise(node: ir.Node, isa: Isa) -> KernelCall:
     return KernelCall(depthwise.build(params, isa), constants, layer.inputs, layer.output)
 
 
-def _read(context: LoweringContext, node: ir.Node) -> relax.Expr:
-    """The input as the product reads it."""
-    x, source = context.flat(node.inputs[0]), layout_of(node.inputs[0])
-    if not isinstance(source, PaddedFlat):
-        return x
-    wanted = read_layout(node)
-    if wanted is source:
-        return x
-    wide = context.isa.bytewise
-    if isinstance(wanted, PhasePlanes):
-        params = phase_split.PhaseSplitParams(replace(source, padding=padding_code(node)), wanted)
-        return context.call(phase_split.build(params, wide), [x], wanted.size, dtype="uint8")
-    shape = (source.batch, source.channels, source.height, source.width)
-    copy = reformat_padded.ReformatParams(shape, source, wanted, spatial(node, "strides", 1))
-    return context.call(reformat_padded.build(copy, wide), [x], wanted.size, dtype="uint8")
-
-
 def lower_binary(context: LoweringContext, node: ir.Node) -> None:
     """Emit a QBinary of two tensors that lie alike."""
     if not in_layout(node):
         importer.lower(context, node)
         return
-    rows = elementwise.rows_of(layout_of(node.outputs[0]), FOUR * context.isa.lanes)
+    rows = elementwise.rows_of(_result_layout(node), FOUR * context.isa.lanes)
     function = attribute(node, "function", "add")
     a_scale, b_scale, y_scale = (attribute(node, f"{letter}_scale", 1.0) for letter in "aby")
     ratios = ((integers.units(np.float32(a_scale) * np.float32(b_scale), y_scale), 0.0) if function == "mul" else
@@ -192,13 +155,19 @@ def lower_lookup(context: LoweringContext, node: ir.Node) -> None:
     table = context.array(node.inputs[1])
     assert table is not None  # the operator takes constant tables only
     constants = [(table.astype(np.int16) + offset_of(node.outputs[0].dtype)).astype(np.uint8)]
-    rows = elementwise.rows_of(layout_of(node.outputs[0]), FOUR * context.isa.lanes)
+    rows = elementwise.rows_of(_result_layout(node), FOUR * context.isa.lanes)
     _elementwise(context, node, elementwise.BinaryParams(rows, "lookup"), constants)
+
+
+def _result_layout(node: ir.Node) -> PaddedFlat | Tiled:
+    layout = layout_of(node.outputs[0])
+    assert not isinstance(layout, Plain)  # `in_layout`
+    return layout
 
 
 def _elementwise(context: LoweringContext, node: ir.Node, params: elementwise.BinaryParams,
                  constants: list[np.ndarray]) -> None:
-    target = layout_of(node.outputs[0])
+    target = _result_layout(node)
     values = node.inputs[:1] if params.function == "lookup" else node.inputs
     arguments = [*map(context.constant, [*constants, *elementwise.mask_arrays(target)]), *map(context.flat, values)]
     context.bind(node.outputs[0], context.call(elementwise.build(params, context.isa), arguments, target.size,
@@ -210,7 +179,7 @@ def lower_average(context: LoweringContext, node: ir.Node) -> None:
     if not in_layout(node):
         importer.lower(context, node)
         return
-    source: PaddedFlat = layout_of(node.inputs[0])
+    source = image_of(node.inputs[0])
     pixels, y_type = math.prod((source.height, source.width)), attribute(node, "y_type", "uint8")
     real = y_type == "float32"
     unit = np.float32(1) if real else np.float32(attribute(node, "y_scale", 1.0))

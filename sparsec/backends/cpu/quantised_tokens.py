@@ -8,14 +8,14 @@ from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.graph.codes import offset_of
-from sparsec.graph.layout import Tiled, layout_of
-from sparsec.graph.nodes import operand
+from sparsec.graph.layout import tokens_of
+from sparsec.graph.nodes import operand, optional
 from sparsec.kernels.cpu.codes import quantise
 
 
 def lower_dynamic(context: LoweringContext, node: ir.Node) -> None:
     """Emit a DynamicQuantizeLinear."""
-    layout: Tiled = layout_of(node.inputs[0])
+    layout = tokens_of(node.inputs[0])
     x = context.flat(node.inputs[0])
     found = context.call(quantise.build_range(quantise.RangeParams(layout), context.isa), [x], 1, 1)
     scale, zero = (context.bb.emit(found[i]) for i in range(2))
@@ -28,11 +28,11 @@ def lower_dynamic(context: LoweringContext, node: ir.Node) -> None:
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
     """Emit a QuantizeLinear or DequantizeLinear of one constant scale."""
-    layout: Tiled = layout_of(node.inputs[0])
+    layout = tokens_of(node.inputs[0])
     back = node.op_type == "DequantizeLinear"
     codes = operand(node, 0) if back else node.outputs[0]
     scale = np.asarray(context.array(node.inputs[1]), np.float32).reshape(1)
-    given = context.array(node.inputs[2]) if len(node.inputs) > 2 else None
+    given = context.array(optional(node, 2))
     zero = np.float32(0 if given is None else given.item()) + np.float32(offset_of(codes.dtype))
     kernel = quantise.build_flat(quantise.FlatParams(layout.size, back), context.isa)
     arguments = [*map(context.constant, (scale, zero.reshape(1))), context.flat(node.inputs[0])]

@@ -11,16 +11,17 @@ from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.cost.option import allows
-from sparsec.graph.layout import Tiled, layout_of
+from sparsec.graph.layout import tokens_of
+from sparsec.graph.nodes import optional
 from sparsec.kernels.cpu.tensors import attention, layer_norm
 from sparsec.kernels.emit.projection import Projection
 
 
 def lower_layer_norm(context: LoweringContext, node: ir.Node) -> None:
     """Emit a LayerNormalization over the features."""
-    layout: Tiled = layout_of(node.outputs[0])
+    layout = tokens_of(node.outputs[0])
     params = layer_norm.LayerNormParams(layout, node.attributes.get_float("epsilon", 1e-5))
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = optional(node, 2)
     inputs = [context.flat(node.inputs[1]),
               context.constant(np.zeros(layout.features, np.float32)) if bias is None else context.flat(bias),
               context.flat(node.inputs[0])]
@@ -34,8 +35,8 @@ def lower_reshape(context: LoweringContext, node: ir.Node) -> None:
 
 def lower_attention(context: LoweringContext, node: ir.Node) -> None:
     """Emit a sparsec::Attention."""
-    q, k, v = (layout_of(value) for value in node.inputs[:3])
-    heads, mask = node.attributes.get_int("heads"), node.inputs[3] if len(node.inputs) > 3 else None
+    q, k, v = (tokens_of(value) for value in node.inputs[:3])
+    heads, mask = node.attributes.get_int("heads"), optional(node, 3)
     shape = None if mask is None else _mask_shape(context, mask, k.tokens)
     params = attention.AttentionParams(
         heads, q.features // heads, q.batch, q.tokens, k.tokens, q.width, node.attributes.get_float("scale"),

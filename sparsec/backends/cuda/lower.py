@@ -11,7 +11,8 @@ from sparsec.backends.cuda import attention, conv, matmul, tokens
 from sparsec.backends.cuda.context import CudaContext, narrow_values
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
-from sparsec.backends.relax.lower import Lowered, lower_in, operator_of
+from sparsec.backends.relax.lower import Lowered, lower_in
+from sparsec.graph.nodes import operator_of
 from sparsec.kernels.cuda.params import HALVES
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import Target

@@ -10,13 +10,9 @@ from tvm import relax
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
+from sparsec.graph.nodes import on_the_left
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
-
-
-def on_the_left(node: ir.Node) -> bool:
-    """Whether the weight multiplies columns, which are transposed for it."""
-    return node.attributes.get_string("side", "right") == "left"
 
 
 def layer_of(node: ir.Node) -> GpuProduct:

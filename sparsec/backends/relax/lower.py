@@ -17,6 +17,7 @@ from sparsec.backends.program import TensorSpec
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.interface import input_names, output_names
+from sparsec.graph.nodes import operator_of
 from sparsec.machine.memory import carrier
 from sparsec.target import Target
 
@@ -75,11 +76,6 @@ def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
     if refused:
         raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}: "
                                        + "; ".join(refused))
-
-
-def operator_of(node: ir.Node) -> str:
-    """The operator as "domain::name", without a domain for ONNX's own."""
-    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
 
 def _parameter(context: LoweringContext, value: ir.Value, name: str) -> relax.Var:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE
+from sparsec.graph.nodes import optional
 from sparsec.kernels.emit.epilogue import Epilogue
 
 
@@ -17,13 +18,13 @@ def weight_array(node: ir.Node) -> np.ndarray:
 
 def bias_vector(node: ir.Node) -> np.ndarray:
     """The bias (outputs,), zeros where the node has none."""
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = optional(node, 2)
     return np.zeros(weight_array(node).shape[0], np.float32) if bias is None else _constant(bias)
 
 
 def constant_vector(node: ir.Node, place: int) -> np.ndarray | None:
     """The constant input at a position, None where it is absent."""
-    value = node.inputs[place] if place < len(node.inputs) else None
+    value = optional(node, place)
     return None if value is None else _constant(value)
 
 
@@ -35,7 +36,7 @@ def _constant(value: ir.Value | None) -> np.ndarray:
 
 def residual(node: ir.Node) -> ir.Value | None:
     """The value that is added before the activation."""
-    return node.inputs[3] if len(node.inputs) > 3 else None
+    return optional(node, 3)
 
 
 def epilogue_of(node: ir.Node) -> Epilogue:
@@ -62,9 +63,3 @@ def window(node: ir.Node) -> tuple[tuple[int, int], tuple[int, int]]:
     kernel = (1, *weight_array(node).shape[2:])[-2:]
     pads = node.attributes.get_ints("pads", (0,) * 4)
     return kernel, (0, pads[0]) if len(pads) == 2 else (pads[0], pads[1])
-
-
-def is_depthwise(node: ir.Node) -> bool:
-    """Whether every channel of a convolution is a group of its own, with one output channel."""
-    outputs, per_group = weight_array(node).shape[:2]
-    return bool(per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from sparsec.graph.codes import CODE_TYPES, padding_code
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
-from sparsec.graph.nodes import operand
+from sparsec.graph.nodes import is_depthwise, operand
 from sparsec.graph.shapes import static_shape
 from sparsec.passes.layout.regions import RESHAPES
 from sparsec.passes.layout.roles import Kind, Role
@@ -91,7 +91,7 @@ def image_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, P
             groups.tie(values[-1], value)
         if node.op_type == "QConv":
             _claim(node, room, clean, padding_code(node))
-        elif node.op_type == "Conv" and 0 in role.inputs and not depthwise(node):
+        elif node.op_type == "Conv" and 0 in role.inputs and not is_depthwise(node):
             _claim(node, room, clean)
     layouts: dict[ir.Value, PaddedFlat] = {}
     for members in groups.all():
@@ -110,18 +110,12 @@ def _tied(node: ir.Node, values: list[ir.Value]) -> list[ir.Value]:
 
 def dense_stencil(node: ir.Node) -> bool:
     """Whether a convolution reads its input in the output's geometry: stride 1, and not depthwise."""
-    return unit_strides(node) and not depthwise(node)
+    return unit_strides(node) and not is_depthwise(node)
 
 
 def unit_strides(node: ir.Node) -> bool:
     """Whether a convolution has stride 1."""
     return all(s == 1 for s in node.attributes.get_ints("strides", ()))
-
-
-def depthwise(node: ir.Node) -> bool:
-    """Whether every channel of a convolution is a group of its own, with one output channel."""
-    outputs, per_group, *_ = static_shape(node.inputs[1]) or (0, 0)
-    return per_group == 1 and node.attributes.get_int("group", 1) == outputs > 1
 
 
 def _claim(node: ir.Node, room: dict[ir.Value, int], clean: dict[ir.Value, int], padding_code: int = 0) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from sparsec.graph.activations import ACTIVATIONS
-from sparsec.graph.nodes import operand
+from sparsec.graph.nodes import operand, operator_of
 from sparsec.passes.layout import quantised
 from sparsec.passes.layout.roles import KINDS, Kind, Role, Seed, given, is_static, shape_of, tokens_of
 
@@ -32,7 +32,7 @@ def assign(model: ir.Model, lanes: int) -> dict[ir.Node, Role]:
 
 
 def _role(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
-    operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+    operator = operator_of(node)
     if not all(is_static(output) for output in node.outputs):
         return None
     if operator in quantised.SEEDS:

@@ -1,0 +1,110 @@
+"""Files that others chose the place of: what is read and written, and what of the cache is believed."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sparsec import Artifact, files
+from sparsec.cli import options
+from sparsec.cost.tuning import TuningLog
+from sparsec.errors import ArtifactError, SignatureError, SparsecError, printable
+from sparsec.graph import reader
+from sparsec.kernels.packing import RECIPES, Recipe
+from tests.hostile.fuzz import small_artifact
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    return tmp_path / "pipe"
+
+
+@pytest.mark.parametrize("read", [reader.load, Artifact.load, options.read_arrays])
+def test_pipes_folders_and_devices_are_not_read(read, pipe):
+    for path in (pipe, pipe.parent, "/dev/zero"):
+        with pytest.raises(SparsecError):
+            read(path)
+
+
+def test_a_signature_that_is_a_pipe_is_refused(tmp_path):
+    small_artifact().save(tmp_path / "model")
+    os.mkfifo(tmp_path / "model.sig")
+    key = tmp_path / "key.pem"
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+    key.write_bytes(Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM,
+                                                                           PublicFormat.SubjectPublicKeyInfo))
+    with pytest.raises(SignatureError, match="not a regular file"):
+        Artifact.load(tmp_path / "model", require_signature=key)
+
+
+def test_links_are_followed_and_modes_kept(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "real").chmod(0o640)
+    (tmp_path / "link").symlink_to("real")
+    files.write(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+    assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o640
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "real"]
+
+
+def test_devices_and_pipes_are_written_to(pipe):
+    files.write("/dev/null", b"data")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)  # noqa: PTH116 - what the system says of a device
+    reading = subprocess.Popen([sys.executable, "-c", f"print(open({str(pipe)!r}).read())"], stdout=subprocess.PIPE)
+    files.write(pipe, b"data")
+    assert reading.communicate(timeout=60)[0] == b"data\n"
+
+
+def test_the_longest_name_can_be_written(tmp_path):
+    files.write(tmp_path / ("x" * 255), b"data")
+    assert (tmp_path / ("x" * 255)).read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("loose", ["file", "folder"])
+def test_a_cache_that_others_may_write_is_ignored(loose, tmp_path):
+    path = tmp_path / "cache" / "tuning.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"key": "a", "seconds": 1.0}\n')
+    assert TuningLog(path, 0.0)._seconds == {"a": 1.0}
+    (path if loose == "file" else path.parent).chmod(0o777)
+    with pytest.warns(UserWarning, match="is ignored"):
+        assert TuningLog(path, 0.0)._seconds == {}
+
+
+@pytest.mark.parametrize("seconds", ["NaN", "-1.0", "Infinity", "0"])
+def test_times_that_are_none_are_not_believed(seconds, tmp_path):
+    path = tmp_path / "tuning.jsonl"
+    path.write_text(f'{{"key": "a", "seconds": {seconds}}}\n')
+    with pytest.warns(UserWarning, match="1 line"):
+        assert TuningLog(path, 0.0)._seconds == {}
+
+
+def test_an_empty_cache_variable_is_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert files.cache_folder() == tmp_path / ".cache" / "sparsec"
+
+
+@pytest.mark.parametrize("name", ["file", "arr_0", "args", "kwds", "allow_pickle", "a/b"])
+def test_arrays_of_any_name_are_written(name, tmp_path):
+    options.write_arrays(tmp_path / "y.npz", {name: np.ones(3)})
+    np.testing.assert_array_equal(options.read_arrays(tmp_path / "y.npz")[name], 1)
+
+
+@pytest.mark.parametrize("text", ["plain", "é 😀", "a\x1b[2J", "a\nb", "\u202eb", "\x9b", "\ud800"])
+def test_errors_command_no_terminal(text):
+    shown = str(ArtifactError(text))
+    assert shown.isprintable()
+    assert shown == printable(text)
+    assert (shown == text) == text.isprintable()
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values())
+def test_every_stored_recipe_says_what_it_takes(recipe):
+    assert recipe.elements is not Recipe.elements
