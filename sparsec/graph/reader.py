@@ -58,8 +58,11 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
     where = str(source) if isinstance(source, str | Path) else "the model"
     try:
         return _load(source, where, shapes or {}, symbolic=symbolic)
-    except (SparsecError, MemoryError):
+    except SparsecError:
         raise
+    except MemoryError as error:
+        raise ModelError(f"{where}: reading it takes more memory than this process may have; raise its limit, or give "
+                         "sparse tensors dense") from error
     except Exception as error:  # what the ONNX packages raise on a malformed graph has no common base
         raise ModelError(f"{where}: damaged ONNX model: {_root(error)}; export it again") from error
 

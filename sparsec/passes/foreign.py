@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import onnx
 import onnx_ir as ir
 
 from sparsec.errors import UnsupportedOperatorError
@@ -43,7 +45,13 @@ def run(model: ir.Model, _context: Context) -> Report:
 
 
 def _known(node: ir.Node) -> bool:
-    return node.domain == contributed.DOMAIN and node.op_type in contributed.WRITERS
+    """Whether somebody lowers the operator: it is written out, or ONNX defines it by a function body."""
+    if node.domain == contributed.DOMAIN:
+        return node.op_type in contributed.WRITERS
+    if not onnx.defs.has(node.op_type, node.domain):
+        return False
+    schema: Any = onnx.defs.get_schema(node.op_type, node.domain)
+    return bool(schema.has_function or schema.has_context_dependent_function)
 
 
 def _listed(items: Iterable[str]) -> str:

@@ -13,7 +13,6 @@ REFUSED = {  # operators of which the first case is refused, and why that stays 
     "MelWeightMatrix": "a table that applications compute beforehand",
     "Not": "a case of opset 1", "Scan": "a case of opset 8",
     "STFT": "a case whose frame length arrives at run time",
-    "Unique": "its output's shape depends on the input's values",
 }
 FIRST = {case.operator: case for case in reversed(collect("node")) if "expanded" not in case.name}
 

@@ -29,4 +29,4 @@ def test_an_interrupt_is_one_line(seconds, tmp_path):
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert [line for line in said.splitlines() if "%" not in line] == ["sparsec: error: interrupted"]
-    assert not list(temporary.iterdir())
+    assert not list(temporary.glob("sparsec-*"))

@@ -108,7 +108,7 @@ def test_the_command_line_stores_and_runs(model, tmp_path):
                    "--tune", "off")
     assert "no limit but --max-error" in " ".join(text.split())
     sparsec("bench", tmp_path / "m.sparsec", "--seconds", "0.05")
-    assert "codec=" in sparsec("compile", model, "--codec", "int8", code=2)
+    assert "--codec int8 with --optimize latency" in sparsec("compile", model, "--codec", "int8", code=2)
 
 
 # Han et al., "Deep Compression" (ICLR 2016, arXiv 1510.00149v5), tables 2 to 5: percent of the dense size before
