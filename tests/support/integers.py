@@ -75,7 +75,7 @@ class Maker:
                 self.feeds["r"] = self.r.normal(size=shape).astype(np.float32)
                 self.inputs.append("r")
             else:
-                self.activation("r", shape)
+                self.residual(shape)
                 p_type = self.pick("uint8", "int8")
                 self.quantized("p", p_type, spread)
                 self.attributes["p_type"] = p_type
@@ -85,6 +85,16 @@ class Maker:
                 self.inputs += [""] * (7 - len(self.inputs)) + ["x_scale", "x_zero_point"]
                 self.feeds["x_scale"] = np.float32(0.02)
                 self.feeds["x_zero_point"] = codes(self.r, (), self.feeds["x"].dtype)
+
+
+    def residual(self, shape):
+        """Codes like the result, or a constant for each of its outputs."""
+        if self.pick(True, False):
+            self.activation("r", shape)
+            return
+        dtype = self.pick("uint8", "int8")
+        self.constant("r", codes(self.r, (shape[1], *[1] * (len(shape) - 2)), dtype))
+        self.quantized("r", dtype)
 
 
 def _conv(m):
