@@ -119,6 +119,22 @@ def _batch_matmul(m):
     m.result(3, y_type=m.pick("uint8", "int8", "float32"))
 
 
+def _attention(m):
+    batch, heads, depth, keys = 2, 2, m.pick(4, 12), m.pick(7, 70)
+    tokens = m.pick(keys, 5)
+    for letter, length in (("q", tokens), ("k", keys), ("v", keys)):
+        m.activation(letter, (batch, length, heads * depth))
+    for letter in "stp":
+        m.attributes[f"{letter}_type"] = m.pick("uint8", "int8")
+        m.quantized(letter, m.attributes[f"{letter}_type"], 3.0 if letter in "st" else 0.2)
+    if m.pick(True, False):
+        m.activation("m", m.pick((batch, 1, 1, keys), (1, 1, keys), (tokens, keys)))
+    else:
+        m.attributes |= {f"t_{name}": m.attributes[f"s_{name}"] for name in ("type", "scale", "zero_point")}
+    m.attributes["heads"] = heads
+    m.result(1)
+
+
 def _binary(m):
     m.activation("a", (2, 3, 4))
     m.activation("b", m.pick((2, 3, 4), (3, 1), (4,)))
@@ -140,8 +156,8 @@ def _lookup(m):
     m.constant("t", m.pick(codes(m.r, 256, np.uint8), m.r.normal(size=256).astype(np.float32)))
 
 
-MAKERS = {"QConv": _conv, "QMatMul": _matmul, "QBatchMatMul": _batch_matmul, "QBinary": _binary,
-          "QAveragePool": _average_pool, "Lookup": _lookup}
+MAKERS = {"QAttention": _attention, "QConv": _conv, "QMatMul": _matmul, "QBatchMatMul": _batch_matmul,
+          "QBinary": _binary, "QAveragePool": _average_pool, "Lookup": _lookup}
 
 
 def example(operator, seed):

@@ -21,6 +21,7 @@ LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "sparsec::QBinary": quantised.lower_binary,
     "sparsec::QAveragePool": quantised.lower_average,
     "sparsec::Lookup": quantised.lower_lookup,
+    "sparsec::QAttention": quantised_tokens.lower_attention,
     "DynamicQuantizeLinear": quantised_tokens.lower_dynamic,
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantised_tokens.lower),
     "sparsec::Attention": tokens.lower_attention,

@@ -94,7 +94,8 @@ def _tabulate(node: ir.Node) -> bool:
     tracer = _Tracer(dict(graph.opset_imports))
     table = tracer.result(node)
     codes = tracer.codes
-    if table is None or codes is None or table.shape != (ENTRIES,) or static_shape(codes) != static_shape(output) or static_shape(codes) is None:
+    shape = static_shape(codes)
+    if table is None or codes is None or table.shape != (ENTRIES,) or shape is None or shape != static_shape(output):
         return False
     if codes.dtype == output.dtype and np.array_equal(table, tracer.values[codes]) and not output.is_graph_output():
         output.replace_all_uses_with(codes)

@@ -33,7 +33,7 @@ def token_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, T
         inputs = [operand(node, i) for i in role.inputs]
         for value in (*inputs, node.outputs[0]):
             groups.add(value)
-        if node.op_type == "Attention":
+        if node.op_type in ("Attention", "QAttention"):
             apart.update(inputs)
             groups.tie(inputs[0], node.outputs[0])
             groups.tie(inputs[1], inputs[2])

@@ -5,6 +5,8 @@ What has no kernel on codes stays row-major, where its lowering writes it out in
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
 from sparsec.graph.codes import CODE_TYPES, FEW_ROWS, joins_residual, weight_fits
@@ -109,10 +111,19 @@ def _quantise_dynamically(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | No
     return Role(Kind.TOKENS, (0,)) if kinds.get(operand(node, 0)) is Kind.TOKENS else None
 
 
+def _attention(node: ir.Node, _kinds: KINDS, _lanes: int) -> Role | None:
+    """Heads of whole fours of features, with a mask by keys alone."""
+    shape, heads = shape_of(node.inputs[0]), node.attributes.get_int("heads", 1)
+    mask = shape_of(node.inputs[3]) if given(node, 3) else None
+    keyed = mask is None or (mask[-1:] == shape_of(node.inputs[1])[1:2] and math.prod(mask[-3:-1]) == 1)
+    return Role(Kind.TOKENS, (0, 1, 2)) if shape[-1] // heads % 4 == 0 and keyed else None
+
+
 SEEDS: dict[str, Seed] = {
     "QuantizeLinear": _quantise,
     "DequantizeLinear": _quantise,
     "DynamicQuantizeLinear": _quantise_dynamically,
+    "sparsec::QAttention": _attention,
     "sparsec::QConv": _conv,
     "sparsec::QMatMul": _linear,
     "sparsec::QBinary": _binary,
