@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, matmul, quantised
+from sparsec.backends.cpu import conv, matmul, quantized
 from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
 from sparsec.graph.nodes import is_depthwise, on_the_left, operator_of
@@ -19,7 +19,7 @@ from sparsec.target import Target
 
 LAYERS: dict[str, Callable[[ir.Node, Isa], CpuProduct | None]] = {
     "sparsec::Conv": conv.layer_of, "sparsec::MatMul": matmul.layer_of,
-    "sparsec::QConv": quantised.layer_of, "sparsec::QMatMul": quantised.layer_of}
+    "sparsec::QConv": quantized.layer_of, "sparsec::QMatMul": quantized.layer_of}
 """By operator: the layer that a node is, None where kernels have nothing to choose for it."""
 
 

@@ -68,7 +68,7 @@ class Finish:
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """The numbers that follow a product.
 
     Attributes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.cpu.codes.finish import Finish, Quantised
+from sparsec.kernels.cpu.codes.finish import Finish, Quantized
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.cpu.codes.walk import masks
 from sparsec.kernels.cpu.layer import Buffer, CpuProduct
@@ -30,7 +30,7 @@ class CodesProduct(CpuProduct):
 
     stencil: Stencil
     finish: Finish
-    numbers: Quantised = field(repr=False)
+    numbers: Quantized = field(repr=False)
     target: PaddedFlat | None = None
     image: ImageRows | None = None
 

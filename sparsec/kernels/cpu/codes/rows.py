@@ -14,7 +14,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import round_up
-from sparsec.kernels.cpu.codes.finish import Finish, Quantised, codes_of, numbers_of
+from sparsec.kernels.cpu.codes.finish import Finish, Quantized, codes_of, numbers_of
 from sparsec.kernels.cpu.images.padded import load_lanes, store_lanes
 from sparsec.kernels.cpu.images.reformat_padded import flip
 from sparsec.kernels.cpu.layer import Buffer, CpuProduct
@@ -87,7 +87,7 @@ class RowsProduct(CpuProduct):
     """
 
     shape: RowsOfCodes
-    numbers: Quantised = field(repr=False)
+    numbers: Quantized = field(repr=False)
 
     @property
     def constants(self) -> tuple[np.ndarray, ...]:

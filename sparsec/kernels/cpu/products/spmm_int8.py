@@ -33,7 +33,7 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
-from sparsec.kernels.packing.vnni import GROUP, quantise
+from sparsec.kernels.packing.vnni import GROUP, quantize
 from sparsec.target import Target
 
 _NARROWEST = 1 / 32  # of the widest channel's range: what samples left out of a channel does not saturate at once
@@ -107,7 +107,7 @@ def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
     p, t = params.spmm, params.spmm.tiling
     taps, channels = len(t.stencil.taps), t.stencil.channels
     steps_, zeros = steps(params) if params.static else (np.ones(channels), np.full(channels, params.zero))
-    integers, scales = quantise(weight * np.repeat(steps_, taps).astype(np.float32))
+    integers, scales = quantize(weight * np.repeat(steps_, taps).astype(np.float32))
     arrays = spmm.recipe(params.stored).pack(integers)
     grouped = arrays["values"].reshape(-1, GROUP, p.group * p.block).swapaxes(1, 2)
     arrays["values"] = grouped.astype(np.int8).ravel().view(np.int32)
@@ -128,10 +128,10 @@ def reference(weight: np.ndarray, columns: np.ndarray, params: SpmmInt8Params) -
     taps = len(t.stencil.taps)
     if params.static:
         scale, zero = (np.repeat(each, taps)[:, None] for each in steps(params))
-        integers, scales = quantise(weight * scale.T)
+        integers, scales = quantize(weight * scale.T)
         inputs = np.clip(np.rint(columns / scale) + zero, 0, (1 << params.bits) - 1) - zero
         return np.asarray(integers @ inputs * scales[:, None])
-    integers, scales = quantise(weight)
+    integers, scales = quantize(weight)
     total = np.zeros((len(weight), columns.shape[1]))
     for first in range(0, len(columns), t.chunk * taps):
         part = columns[first:first + t.chunk * taps]
@@ -182,7 +182,7 @@ def _prepare(params: SpmmInt8Params, b: Buffers, t: Tiling) -> LoadTile:
         def rounded(_channel: Any, pixel: Any, vector: int) -> Any:
             return pixel * load(factors, vector * lanes, lanes) + splat(rounding(params.zero), lanes)
 
-        _quantise_tile(b, params, scratch, chunk, x, rounded)
+        _quantize_tile(b, params, scratch, chunk, x, rounded)
         return (scratch, scales), T.int64(0)
 
     return load_tile
@@ -199,7 +199,7 @@ def _prepare_static(params: SpmmInt8Params, b: Buffers, t: Tiling) -> LoadTile:
         return T.min(T.max(pixel * factor + offset, least), largest)
 
     def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
-        _quantise_tile(b, params, scratch, chunk, x, rounded)
+        _quantize_tile(b, params, scratch, chunk, x, rounded)
         return (scratch, None), T.int64(0)
 
     return load_tile
@@ -222,7 +222,7 @@ def _find_largest(b: Buffers, t: Tiling, largest: Any, chunk: Any, x: Any) -> No
                 store(largest, vector * s.lanes, T.max(load(largest, vector * s.lanes, s.lanes), T.fabs(pixel)))
 
 
-def _quantise_tile(b: Buffers, params: SpmmInt8Params, scratch: Any, chunk: Any, x: Any, rounded: Any) -> None:
+def _quantize_tile(b: Buffers, params: SpmmInt8Params, scratch: Any, chunk: Any, x: Any, rounded: Any) -> None:
     """Fill the scratch; `rounded(channel, pixel, vector)` is u + rounding(0)."""
     t, s = params.spmm.tiling, params.spmm.tiling.stencil
     lanes, width = s.lanes, params.stored.tiling.tile

@@ -113,7 +113,7 @@ def build(params: GemvInt8Params, isa: Isa) -> Any:
 
 def _emit(b: Buffers, p: GemvInt8Params) -> None:
     zero, lanes, height = matvec_int8.zero_of(p.bits), p.lanes, p.blocks * p.vectors * p.lanes
-    activations = matvec_int8.quantised_rows(b, p.shape, zero, 0, lanes)
+    activations = matvec_int8.quantized_rows(b, p.shape, zero, 0, lanes)
     sums = T.alloc_buffer((p.shape.batch * height,), "float32")
 
     balanced_parts(b, p.threads, lambda block: _block(b, p, block, activations, sums))

@@ -101,7 +101,7 @@ def build(params: WellInt8Params, isa: Isa) -> Any:
 
 def _emit(b: Buffers, p: WellInt8Params) -> None:
     lanes, height = p.lanes, p.groups * p.lanes
-    activations = matvec_int8.quantised_rows(b, p.shape, ZERO, 2 * GROUP * lanes, lanes)
+    activations = matvec_int8.quantized_rows(b, p.shape, ZERO, 2 * GROUP * lanes, lanes)
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
 
     balanced_parts(b, p.threads, lambda group: _group(b, p, group, activations, sums))
