@@ -32,7 +32,8 @@ class Work:
         l2_bytes: bytes that the core waits for although they are in the L2 cache.
         l3_bytes: bytes that come from the L3 cache.
         memory_bytes: bytes that come from beyond the L2 cache, and may come from memory.
-        family: the kernel's, for which a machine may have an efficiency.
+        kernel: what a machine may have measured an efficiency of, such as "spmm/im2col"; a key of
+            `Machine.efficiency`.
         pixels: columns of activations.
         density: share of the weight that is multiplied.
         serial: one thread does it all.
@@ -44,7 +45,7 @@ class Work:
     groups: float = 0.0
     l2_bytes: float = 0.0
     memory_bytes: float = 0.0
-    family: str = ""
+    kernel: str = ""
     pixels: int = 1
     density: float = 1.0
     serial: bool = False

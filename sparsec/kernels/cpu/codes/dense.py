@@ -87,7 +87,7 @@ def work(params: DenseParams, isa: Isa) -> Work:
     dots = 1 if isa.vnni else 5
     return Work(fmas=steps * p.block * vectors * dots + 2 * copies + ends * 2 / 3,
                 loads=steps * (p.block + vectors) + 4 * copies, groups=tiles * p.blocks * t.chunks,
-                memory_bytes=s.outputs * s.inner + t.memory_bytes, family="qgemm", pixels=s.pixels)
+                memory_bytes=s.outputs * s.inner + t.memory_bytes, kernel="qgemm", pixels=s.pixels)
 
 
 def build(params: DenseParams, isa: Isa) -> Any:

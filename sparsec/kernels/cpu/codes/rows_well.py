@@ -117,7 +117,7 @@ def work(params: RowsWellParams, slots: int) -> Work:
     s = params.shape
     return Work(fmas=slots * s.batch, loads=slots * (2 + 2 * s.batch), permutes=2 * slots * s.batch,
                 groups=FOUR * s.blocks, memory_bytes=slots * (2 * s.block + 4) + s.batch * (s.inputs + s.outputs),
-                family="qwell", pixels=s.batch)
+                kernel="qwell", pixels=s.batch)
 
 
 def build(params: RowsWellParams, isa: Isa) -> Any:

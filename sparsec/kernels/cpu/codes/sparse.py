@@ -150,7 +150,7 @@ def work(params: SparseParams, nonzero_blocks: int, isa: Isa, l1_bytes: int) -> 
     return Work(
         fmas=tiles * (fours * FOUR * t.vectors * (dots + 2) + ends) * SHARED,
         loads=tiles * loads + 2 * t.copied, groups=tiles * loops / p.group, l2_bytes=tiles * missed,
-        memory_bytes=weights + t.memory_bytes, family=f"qspmm/{t.mode}", pixels=s.pixels,
+        memory_bytes=weights + t.memory_bytes, kernel=f"qspmm/{t.mode}", pixels=s.pixels,
         density=nonzero_blocks / max(1, p.blocks * s.inner))
 
 

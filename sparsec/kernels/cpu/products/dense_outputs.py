@@ -140,7 +140,7 @@ def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
     memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual else 1))
     return Work(fmas=steps * pixels * p.vectors, loads=steps * (pixels + p.vectors) + 2 * partial + 8 * stored,
                 groups=blocks * p.chunks, l2_bytes=again + 4 * s.lanes * (partial + stored), memory_bytes=memory,
-                family="gemm/outputs", pixels=s.pixels)
+                kernel="gemm/outputs", pixels=s.pixels)
 
 
 def build(params: DenseOutputsParams, isa: Isa) -> Any:

@@ -182,7 +182,7 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
         groups=tiles * loops / p.group,
         l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes)
         + (ENDS_WAIT * brought if p.group >= MANY_ROWS else 0), memory_bytes=brought + traffic.memory_bytes - unread,
-        family=f"spmm/{t.mode}", pixels=s.pixels, density=density)
+        kernel=f"spmm/{t.mode}", pixels=s.pixels, density=density)
 
 
 def build(params: SpmmParams, isa: Isa) -> Any:

@@ -77,7 +77,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
         if nbytes >= BYTES[codec] * layer.weight.size:
             continue
         work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks, memory_bytes=nbytes,
-                    family=f"bitmap/{codec}", pixels=shape.batch, density=layer.density, permutes=2 * count)
+                    kernel=f"bitmap/{codec}", pixels=shape.batch, density=layer.density, permutes=2 * count)
         yield Option("bitmap", f"bitmap/{codec}", f"V={p.vectors}", p, nbytes, work, codec)
 
 

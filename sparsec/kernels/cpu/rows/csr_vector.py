@@ -51,7 +51,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) ->
     slots = nonzeros + shape.outputs * (params.unroll - 1) / 2
     nbytes = 6 * nonzeros + 4 * shape.outputs
     work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, memory_bytes=nbytes,
-                family="csr/scalar", pixels=shape.batch, density=layer.density)
+                kernel="csr/scalar", pixels=shape.batch, density=layer.density)
     yield Option("csr", "csr/scalar", f"U={params.unroll}", params, nbytes, work, "f32")
 
 

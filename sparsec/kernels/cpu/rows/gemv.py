@@ -75,7 +75,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
         vectors, rounds = shape.inputs * -(-shape.outputs // isa.lanes), -(-shape.batch // p.group)
         nbytes = BYTES[codec] * layer.weight.size
         work = Work(vectors * shape.batch, vectors * (rounds + shape.batch), p.blocks * rounds,
-                    memory_bytes=nbytes * rounds, family=f"gemv/{codec}", pixels=shape.batch)
+                    memory_bytes=nbytes * rounds, kernel=f"gemv/{codec}", pixels=shape.batch)
         yield Option("dense", f"gemv/{codec}", f"V={p.vectors} group={p.group} U={p.unroll}", p, nbytes, work, codec)
 
 

@@ -77,9 +77,9 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str, *,
     nbytes = (layer.nonzeros + 8 * count if bitmap else layer.weight.size) + 8 * shape.outputs
     dots = 1 if isa.vnni else 3
     work = Work(dots * count * shape.batch, count * (2.5 if bitmap else 1) + count * shape.batch / p.vectors,
-                p.blocks + shape.batch, memory_bytes=nbytes, family="bitmap/int8" if bitmap else "gemv/int8",
+                p.blocks + shape.batch, memory_bytes=nbytes, kernel="bitmap/int8" if bitmap else "gemv/int8",
                 pixels=shape.batch, density=layer.density if bitmap else 1.0, permutes=(2 if bitmap else 0) * count)
-    yield Option(name, work.family, f"V={p.vectors}", p, nbytes, work, "int8")
+    yield Option(name, work.kernel, f"V={p.vectors}", p, nbytes, work, "int8")
 
 
 def recipe(params: GemvInt8Params) -> VnniBlocks:

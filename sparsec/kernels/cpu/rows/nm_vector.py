@@ -82,7 +82,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
         slots = windows * p.slots
         nbytes = isa.lanes * (BYTES[codec] * slots + 4 * windows * p.words)
         work = Work(slots * shape.batch, slots + windows * (p.words + shape.batch), p.groups, memory_bytes=nbytes,
-                    family=f"nm/{codec}", pixels=shape.batch, density=p.slots / isa.lanes, permutes=slots * shape.batch)
+                    kernel=f"nm/{codec}", pixels=shape.batch, density=p.slots / isa.lanes, permutes=slots * shape.batch)
         n, m = layer.memoised(pattern, p.slots, isa.lanes)
         fill = layer.nonzeros / (slots * isa.lanes)
         yield Option(f"nm {n}:{m}", f"nm/{codec}", f"slots={p.slots} fill={fill:.2f}", p, nbytes, work, codec)

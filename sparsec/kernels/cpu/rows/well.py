@@ -75,7 +75,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
         p = WellParams(shape, codec, sort, lanes=isa.lanes, threads=isa.threads)
         nbytes = slots * (isa.lanes * (BYTES[codec] + 1) + 2)
         work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups, memory_bytes=nbytes,
-                    family=f"well/{codec}", pixels=shape.batch, density=layer.density,
+                    kernel=f"well/{codec}", pixels=shape.batch, density=layer.density,
                     permutes=slots * (1 + shape.batch))  # one widens the positions
         yield Option("well", f"well/{codec}", f"sort={sort} fill={fill:.2f}", p, nbytes, work, codec)
 

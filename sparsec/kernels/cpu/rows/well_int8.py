@@ -63,7 +63,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) ->
     p = WellInt8Params(shape, isa.lanes, isa.threads)
     nbytes = slots * (8 * isa.lanes + 4) + 8 * shape.outputs
     work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups + shape.batch, memory_bytes=nbytes,
-                family="well/int8", pixels=shape.batch, density=layer.density, permutes=2 * slots * shape.batch)
+                kernel="well/int8", pixels=shape.batch, density=layer.density, permutes=2 * slots * shape.batch)
     fill = layer.nonzeros / max(1, slots * GROUP * isa.lanes)
     yield Option("well", "well/int8", f"fill={fill:.2f}", p, nbytes, work, "int8")
 
