@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,7 +15,6 @@ from tvm import relax, te, tirx
 from sparsec.backends.relax.context import EMBEDDED, LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels.emit.isa import Isa
 from sparsec.machine.memory import carrier
 
 Operator = Callable[[LoweringContext, ir.Node], list[relax.Expr] | None]
@@ -108,23 +106,15 @@ def _input_data(context: LoweringContext, node: ir.Node) -> dict[str, onnx.Tenso
             if array is not None and array.size <= EMBEDDED}
 
 
-@functools.cache
-def built(build: Callable[[Any, Isa], Any], params: Any, isa: Isa) -> Any:
-    """The kernel for these parameters, once for all layers that share them."""
-    return build(params, isa)
-
-
-def run_kernel(context: LoweringContext, build: Callable[[Any, Isa], Any], params: Any,
-               inputs: Sequence[ir.Value | None], size: int) -> relax.Expr:
-    """The flat output, of `size` elements, of a hand-written kernel on these inputs."""
-    kernel = built(build, params, context.isa)
-    return context.call(kernel, [context.flat(value) for value in inputs], size)
-
-
 def are_float(context: LoweringContext, *values: ir.Value | None) -> bool:
-    """Whether hand-written kernels can take these values: those that are there are float32 and not empty."""
-    return context.cpu_kernels and all(context.dtype(value) == "float32" and 0 not in context.shape(value)
+    """Whether the values that are there are float32 and not empty, as kernels take them."""
+    return all(context.dtype(value) == "float32" and 0 not in context.shape(value)
                for value in values if value is not None)
+
+
+def takes(context: LoweringContext, kernel: type, *values: ir.Value | None) -> bool:
+    """Whether the backend has a kernel, by the class of its parameters, and that can take these values."""
+    return kernel in context.kernels and are_float(context, *values)
 
 
 HALVES = ("float16",)

@@ -12,7 +12,6 @@ from tvm import relax, te, tirx
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import (
     Operator,
-    built,
     choose,
     clamp,
     compute,
@@ -21,8 +20,8 @@ from sparsec.backends.relax.importer.node import (
     opset_of,
     pick_axis,
 )
-from sparsec.kernels.cpu.tensors import select, sorting
 from sparsec.kernels.emit.extremum import is_nan
+from sparsec.kernels.tensors import SelectParams, SortParams
 
 op = relax.op
 
@@ -34,11 +33,10 @@ def top_k(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     last = [i for i in range(len(dims)) if i != axis] + [axis]
     x, dtype = context.tensor(node.inputs[0]), context.dtype(node.inputs[0])
     rows = op.permute_dims(x, last) if axis != len(dims) - 1 else x
-    params = sorting.SortParams(math.prod(dims) // dims[axis], dims[axis], shape[axis],
-                                descending=bool(node.attributes.get_int("largest", 1)), dtype=dtype)
+    params = SortParams(math.prod(dims) // dims[axis], dims[axis], shape[axis],
+                        descending=bool(node.attributes.get_int("largest", 1)), dtype=dtype)
     flat = context.bb.emit(op.reshape(context.bb.emit(rows), (math.prod(dims),)))
-    kernel = built(sorting.build, params, context.isa)
-    positions = context.call(kernel, [flat], params.rows * params.taken, dtype="int64")
+    positions = context.run(params, [flat], params.rows * params.taken, dtype="int64")
     positions = context.bb.emit(op.reshape(positions, tuple(shape[i] for i in last)))
     if axis != len(dims) - 1:
         positions = context.bb.emit(op.permute_dims(positions, [last.index(i) for i in range(len(dims))]))
@@ -140,8 +138,7 @@ def eye_like(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 def _positions(context: LoweringContext, mask: relax.Expr, length: int, count: int) -> relax.Expr:
     """Where the first `count` true elements of a flat mask of `length` elements lie."""
-    kernel = built(select.build, select.SelectParams(length, count), context.isa)
-    return context.call(kernel, [op.astype(mask, "uint8")], count, dtype="int64")
+    return context.run(SelectParams(length, count), [op.astype(mask, "uint8")], count, dtype="int64")
 
 
 def compress(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:

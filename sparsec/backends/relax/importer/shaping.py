@@ -16,18 +16,16 @@ from tvm import relax, tirx
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import (
     Operator,
-    are_float,
     choose,
     clamp,
     compute,
     item,
     operand,
     opset_of,
-    run_kernel,
+    takes,
 )
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.kernels.cpu.tensors import transpose
-from sparsec.kernels.cpu.tensors.transpose import TransposeParams
+from sparsec.kernels.tensors import TransposeParams
 
 
 def view(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -44,10 +42,10 @@ def transpose_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     if order == sorted(order):
         return [context.flat(node.inputs[0])]
     matrices = order[:-2] == list(range(len(order) - 2)) and min(extents[-2:]) >= context.isa.lanes
-    if not matrices or not are_float(context, node.inputs[0]):
+    if not matrices or not takes(context, TransposeParams, node.inputs[0]):
         return [relax.op.permute_dims(context.tensor(node.inputs[0]), axes)]
     params = TransposeParams(math.prod(extents[:-2]), extents[-1], extents[-2])
-    return [run_kernel(context, transpose.build, params, node.inputs, math.prod(dims))]
+    return [context.run(params, [context.flat(node.inputs[0])], math.prod(dims))]
 
 
 def _merge(dims: Sequence[int], axes: Sequence[int]) -> tuple[list[int], list[int]]:

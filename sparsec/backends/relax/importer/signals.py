@@ -12,16 +12,17 @@ from tvm import relax
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import (
     Operator,
-    are_float,
     clamp,
     compute,
     item,
     operand,
     opset_of,
     pick_axis,
+    takes,
 )
 from sparsec.backends.relax.importer.products import product
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels.tensors import BatchMatmul
 
 op = relax.op
 
@@ -44,7 +45,7 @@ def _matrix(length: int, parts: int, count: int, *, inverse: bool, onesided: boo
 
 def dft(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """DFT along an axis that may arrive at run time."""
-    if not are_float(context, node.inputs[0]):
+    if not takes(context, BatchMatmul, node.inputs[0]):
         return None
     dims, shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
     inputs = [*node.inputs, None, None]
@@ -84,7 +85,7 @@ def _transform(context: LoweringContext, x: relax.Expr, axis: int, matrix: np.nd
 
 def stft(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """STFT; the step between frames may arrive at run time."""
-    if not are_float(context, node.inputs[0]):
+    if not takes(context, BatchMatmul, node.inputs[0]):
         return None
     (batch, available, parts), shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
     _, step, window, length = [*node.inputs, None, None, None][:4]

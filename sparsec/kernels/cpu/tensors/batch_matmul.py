@@ -15,37 +15,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
-
-
-@dataclass(frozen=True)
-class BatchMatmul:
-    """C (..., rows, columns) = A (..., rows, inner) @ B (..., inner, columns).
-
-    Attributes:
-        a_batch, b_batch: leading dimensions, equally many, 1 where an operand is repeated.
-        rows, inner, columns: the matrices.
-
-    """
-
-    a_batch: tuple[int, ...]
-    b_batch: tuple[int, ...]
-    rows: int
-    inner: int
-    columns: int
-
-    @property
-    def batch(self) -> tuple[int, ...]:
-        """Leading dimensions of C."""
-        return np.broadcast_shapes(self.a_batch, self.b_batch)
-
-
-def of_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> BatchMatmul:
-    """The product of two shapes of at least two dimensions; the rows of every A that meets one B become one matrix."""
-    rank = max(len(a), len(b)) - 2
-    a_batch, b_batch = ((1,) * (rank + 2 - len(shape)) + shape[:-2] for shape in (a, b))
-    if math.prod(b_batch) == 1:
-        return BatchMatmul((), (), math.prod(a_batch) * a[-2], a[-1], b[-1])
-    return BatchMatmul(a_batch, b_batch, a[-2], a[-1], b[-1])
+from sparsec.kernels.tensors import BatchMatmul
 
 
 def reference(a: np.ndarray, b: np.ndarray, shape: BatchMatmul) -> np.ndarray:

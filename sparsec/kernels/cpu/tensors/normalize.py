@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,33 +10,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit.fold import each, fold_row
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, splat, store
-
-
-@dataclass(frozen=True)
-class NormalizeParams:
-    """Y = (X - mean) / sqrt(variance + epsilon) * scale + bias over each row of X (rows, length).
-
-    Attributes:
-        rows, length: the tensor.
-        epsilon: ONNX's.
-        channels: 0 if scale and bias have an element for each of the row's; else they have so many elements, each for
-            `run` neighbours, and start over where they end.
-        run: neighbours in a row that share a channel; divides `length`.
-        centred: whether the mean is subtracted; if not, the mean square stands for the variance and there is no bias.
-
-    """
-
-    rows: int
-    length: int
-    epsilon: float
-    channels: int = 0
-    run: int = 1
-    centred: bool = True
-
-    @property
-    def affine(self) -> int:
-        """Elements of scale and bias."""
-        return self.channels or self.length
+from sparsec.kernels.tensors import NormalizeParams
 
 
 def reference(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, params: NormalizeParams) -> np.ndarray:

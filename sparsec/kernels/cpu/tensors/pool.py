@@ -5,7 +5,6 @@ The rows of a window are combined into one padded row, which stays in the L1 cac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,29 +14,7 @@ from sparsec.graph.layout import round_up
 from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
-
-
-@dataclass(frozen=True)
-class PoolParams:
-    """Pooling of X (planes, *image) to Y (planes, *output); pairs are (vertical, horizontal).
-
-    Output o covers inputs o * stride - before + k * dilation, k < kernel, as far as they exist. An average is a sum
-    times a factor for each output row and one for each column.
-    """
-
-    planes: int
-    image: tuple[int, int]
-    output: tuple[int, int]
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    before: tuple[int, int]
-    average: bool
-
-    @property
-    def neutral(self) -> float:
-        """What padding counts as: 0 in sums, -infinity in maxima."""
-        return 0.0 if self.average else -np.inf
+from sparsec.kernels.tensors import PoolParams
 
 
 def reference(x: np.ndarray, params: PoolParams, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

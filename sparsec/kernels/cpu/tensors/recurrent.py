@@ -14,50 +14,11 @@ import numpy as np
 from scipy.special import expit
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.graph.layout import round_up
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.fold import each
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
-
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-VECTORS = 8  # of gates that one pass over the state computes
-
-
-@dataclass(frozen=True)
-class RecurrentParams:
-    """One direction of a layer.
-
-    Attributes:
-        cell: "RNN", "GRU" or "LSTM".
-        steps, batch, hidden: extents.
-        activations: by their names in `ACTIVATIONS`, one for an RNN, two for a GRU, three for an LSTM.
-        backwards: whether steps are taken from the last to the first.
-        reset_after: of a GRU, whether the reset gate applies to the product (`linear_before_reset`), not to the state.
-        peepholes: of an LSTM, whether the gates see the cell.
-        lengths: whether members of the batch end early; behind their end Y is zero.
-
-    """
-
-    cell: str
-    steps: int
-    batch: int
-    hidden: int
-    activations: tuple[str, ...]
-    backwards: bool = False
-    reset_after: bool = False
-    peepholes: bool = False
-    lengths: bool = False
-
-    @property
-    def gates(self) -> int:
-        """Elements of all gates of one step."""
-        return GATES[self.cell] * self.hidden
-
-
-def width(params: RecurrentParams, lanes: int) -> int:
-    """The length of a row of gates: padded, so that vectors may start at any gate."""
-    return round_up(params.gates + lanes * VECTORS, lanes)
+from sparsec.kernels.tensors import GATE_VECTORS, RecurrentParams
 
 
 def reference(x: np.ndarray, r: np.ndarray, bias: np.ndarray, reset_bias: np.ndarray, peepholes: np.ndarray,
@@ -93,7 +54,7 @@ def build(params: RecurrentParams, isa: Isa) -> Any:
     the reset bias (hidden,) belongs to a GRU's third gate; peepholes are (3 * hidden,), h and c (batch, hidden),
     lengths (batch,) int32. What a cell has no use for may hold anything.
     """
-    p, row = params, width(params, isa.lanes)
+    p, row = params, params.row(isa.lanes)
     state = p.batch * p.hidden
     sizes = {"x": p.steps * p.batch * row, "r": p.hidden * row, "bias": row, "reset_bias": p.hidden,
              "peepholes": 3 * p.hidden, "h": state, "c": state, "lengths": p.batch, "y": p.steps * state,
@@ -125,7 +86,7 @@ class _Step:
 
 def _emit(b: Buffers, p: RecurrentParams, isa: Isa) -> None:
     """Members of the batch are independent of each other."""
-    lanes, row = isa.lanes, width(p, isa.lanes)
+    lanes, row = isa.lanes, p.row(isa.lanes)
     with (T.serial if isa.threads == 1 or p.batch == 1 else T.parallel)(0, p.batch) as member:
         state, gates = T.alloc_buffer((p.hidden,), "float32"), T.alloc_buffer((row,), "float32")
         first = T.Bind(member * p.hidden)
@@ -151,17 +112,17 @@ def _take_step(b: Buffers, p: RecurrentParams, lanes: int, state: Any, gates: An
 
 def _product(s: _Step, source: Any, first: int, count: int, start: Callable[[Any, int], Any]) -> None:
     """Gates [first, first + count) = start + source @ r, and some behind them."""
-    row, block = width(s.p, s.lanes), VECTORS * s.lanes
+    row, block = s.p.row(s.lanes), GATE_VECTORS * s.lanes
     with T.serial(0, -(-count // block)) as group:
         column = T.Bind(T.min(first + group * block, row - block))
-        sums = registers(VECTORS, s.lanes)
-        for v in range(VECTORS):
+        sums = registers(GATE_VECTORS, s.lanes)
+        for v in range(GATE_VECTORS):
             store(sums, v * s.lanes, start(column + v * s.lanes, s.lanes))
         with T.serial(0, s.p.hidden) as k:
-            for v in range(VECTORS):
+            for v in range(GATE_VECTORS):
                 weight = load(s.b["r"], k * row + column + v * s.lanes, s.lanes)
                 add_to(sums, v * s.lanes, splat(source[k], s.lanes) * weight)
-        for v in range(VECTORS):
+        for v in range(GATE_VECTORS):
             store(s.gates, column + v * s.lanes, load(sums, v * s.lanes, s.lanes))
 
 

@@ -13,6 +13,7 @@ from sparsec.kernels.emit.extremum import maximum, minimum
 from sparsec.kernels.emit.fold import Combine, fold_row
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.tensors import ReduceParams
 
 VECTORS = 4  # of columns that are reduced side by side
 
@@ -43,17 +44,6 @@ REDUCTIONS: dict[str, Reduction] = {
     "sum": Reduction(_identity, _add, 0.0, np.sum),
     "sum_of_squares": Reduction(lambda x: x * x, _add, 0.0, lambda x, axis: (x * x).sum(axis)),
 }
-
-
-@dataclass(frozen=True)
-class ReduceParams:
-    """The reduction's name, the extents before, along and behind the axis, and a factor on the result."""
-
-    name: str
-    outer: int
-    length: int
-    inner: int
-    factor: float = 1.0
 
 
 def reference(x: np.ndarray, params: ReduceParams) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,14 +9,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel
-
-
-@dataclass(frozen=True)
-class SelectParams:
-    """The mask's length and how many of its true elements are wanted."""
-
-    length: int
-    count: int
+from sparsec.kernels.tensors import SelectParams
 
 
 def reference(mask: np.ndarray, params: SelectParams) -> np.ndarray:

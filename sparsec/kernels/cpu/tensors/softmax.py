@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,19 +12,10 @@ from sparsec.kernels.emit.activations import exp_normal
 from sparsec.kernels.emit.fold import each, fold_row
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.tensors import SoftmaxParams
 
 LOWEST = -float(np.finfo(np.float32).max)
 UNDERFLOW = -87.0  # e^x below is no normal number; it becomes 0
-
-
-@dataclass(frozen=True)
-class SoftmaxParams:
-    """The tensor's extents before, along and behind the axis, and whether the logarithm is wanted."""
-
-    outer: int
-    length: int
-    inner: int
-    log: bool = False
 
 
 def reference(x: np.ndarray, params: SoftmaxParams) -> np.ndarray:

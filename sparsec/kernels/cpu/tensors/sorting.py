@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit.extremum import is_nan, is_number
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel
-
-
-@dataclass(frozen=True)
-class SortParams:
-    """Sorting each row of X (rows, length); `taken` positions of each are wanted."""
-
-    rows: int
-    length: int
-    taken: int
-    descending: bool = True
-    dtype: str = "float32"
+from sparsec.kernels.tensors import SortParams
 
 
 def reference(x: np.ndarray, params: SortParams) -> np.ndarray:

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel
-
-
-@dataclass(frozen=True)
-class SuppressionParams:
-    """Boxes (batches, boxes, 4), scores (batches, classes, boxes), and how many selected boxes the output holds.
-
-    Attributes:
-        centred: whether a box is (x centre, y centre, width, height); else it is two opposite corners (y, x, y, x).
-
-    """
-
-    batches: int
-    classes: int
-    boxes: int
-    selected: int
-    centred: bool = False
+from sparsec.kernels.tensors import SuppressionParams
 
 
 def build(params: SuppressionParams, isa: Isa) -> Any:  # noqa: ARG001 - one box after another decides

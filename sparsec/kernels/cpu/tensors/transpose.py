@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, store
-
-
-@dataclass(frozen=True)
-class TransposeParams:
-    """X (batch, rows, columns) to Y (batch, columns, rows)."""
-
-    batch: int
-    rows: int
-    columns: int
+from sparsec.kernels.tensors import TransposeParams
 
 
 def reference(x: np.ndarray, params: TransposeParams) -> np.ndarray:
