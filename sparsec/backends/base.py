@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -235,6 +235,6 @@ class Backend(ABC):
         """Time every kernel of a planned graph where it runs; `feeds` has an array for every input."""
         raise UsageError(f"kernels for target '{job.target.name}' do not run here; profile with --target cpu")
 
-    def replay(self, call: Callable[[], Any]) -> Callable[[], float]:  # noqa: ARG002
+    def replay(self, call: Callable[[], object]) -> Callable[[], float]:  # noqa: ARG002
         """What times the kernels alone that a session's `resident` call runs on the device, in seconds."""
         raise UsageError(f"programs of kind '{self.kind}' run on no device of their own, which could be timed alone")

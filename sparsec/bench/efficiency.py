@@ -54,10 +54,10 @@ def _ratios(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
         timed = [(option, min(time() for _ in range(ROUNDS))) for option, time in layer]
         for option, seconds in timed:
             rival = min(each for other, each in timed if _league(other) == _league(option))
-            overhead = machine.overhead(option.work, isa.threads)
-            predicted = machine.seconds(option.work, isa.threads) - overhead
+            overhead = machine.overhead(option.cpu_work, isa.threads)
+            predicted = machine.seconds(option.cpu_work, isa.threads) - overhead
             ratio = max(seconds - overhead, 0.1 * seconds) / predicted
-            ratios[option.work.kernel].append((seconds / rival, ratio))
+            ratios[option.cpu_work.kernel].append((seconds / rival, ratio))
     return {kernel: _typical(each) for kernel, each in ratios.items()}
 
 
@@ -78,8 +78,8 @@ def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
     def best(layer: CpuProduct, precision: str) -> list[tuple[Option, Callable[[], float]]]:
         tilings: dict[str, Option] = {}
         options, _ = offers(FAMILIES, layer, target, isa, precision)
-        for option in sorted(options, key=lambda each: machine.seconds(each.work, isa.threads)):
-            tilings.setdefault(option.work.kernel, option)
+        for option in sorted(options, key=lambda each: machine.seconds(each.cpu_work, isa.threads)):
+            tilings.setdefault(option.cpu_work.kernel, option)
         return [(each, prepare_call(call(layer, each, isa), target, isa.threads)) for each in tilings.values()]
 
     rng = np.random.default_rng(0)

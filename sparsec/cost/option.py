@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Any
 
 PRECISIONS = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
 """What a layer may compute with, and the largest error that this may cause by default: that of an output relative to
@@ -100,7 +100,7 @@ class Option:
         detail: the kernel's tiling, for people.
         params: the kernel's parameters.
         nbytes: bytes of the stored weight.
-        work: what a run does, a `Work` or a `GpuWork`.
+        work: what a run does, in units that the target's rates price.
         codec: how values are stored, a key of `formats.CODECS`; empty: as the model, or a GPU's precision, has them.
         family: the kernel family, a key of the target's table; empty for what is no kernel.
 
@@ -109,9 +109,9 @@ class Option:
     format: str
     kernel: str
     detail: str
-    params: Any = field(repr=False)
+    params: Hashable = field(repr=False)
     nbytes: int
-    work: Any
+    work: Work | GpuWork
     codec: str = ""
     family: str = ""
 
@@ -119,6 +119,12 @@ class Option:
     def name(self) -> str:
         """The format with the codec, for tables; float32 is not mentioned."""
         return self.format if self.codec in ("", "f32") else f"{self.format} {self.codec}"
+
+    @property
+    def cpu_work(self) -> Work:
+        """The work, of a kernel for CPUs."""
+        assert isinstance(self.work, Work), self.kernel
+        return self.work
 
     @property
     def is_dense(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsec.backends.base import Backend, Built, KernelTime, Needs
 from sparsec.backends.cuda import driver
@@ -102,7 +102,7 @@ class CudaBackend(Backend):
         job.announce("profile", 1.0)
         return profile(lowered, feeds)
 
-    def replay(self, call: Callable[[], Any]) -> Callable[[], float]:
+    def replay(self, call: Callable[[], object]) -> Callable[[], float]:
         """By a CUDA graph of the kernels."""
         from sparsec.backends.cuda.replay import replay
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
@@ -31,7 +30,7 @@ Arguments = dict[str, tuple[int, str]]
 Fetch = Callable[[Block, Expr, int, Buffer], Callable[[int, int, Buffer], None]]
 
 
-def _nothing(*_: Any) -> None:
+def _nothing(*_: object) -> None:
     """Where copies need no more than a barrier, and products end where they begin."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -15,10 +15,16 @@ from tvm import relax, te, tirx
 from sparsec.backends.relax.context import EMBEDDED, LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.shapes import static_shape
+from sparsec.kernels.emit.tir import Expr
 from sparsec.machine.memory import carrier
 
 Operator = Callable[[LoweringContext, ir.Node], list[relax.Expr] | None]
 """An implementation: the outputs of a node in order, flat or of their ONNX shapes; None if it is not for this node."""
+
+Indices: TypeAlias = tuple[Expr, ...]
+"""The place of an element that TE computes."""
+Operand: TypeAlias = te.Tensor
+"""A tensor of TE; or, where contents are known at compile time, nested lists, which are indexed alike, or a number."""
 
 
 def opset_of(node: ir.Node) -> int:
@@ -131,7 +137,7 @@ def narrowed(expr: relax.Expr, dtype: str) -> relax.Expr:
     return expr if str(expr.ty.dtype) == dtype else relax.op.astype(expr, dtype)
 
 
-def operand(context: LoweringContext, value: ir.Value | None) -> Any:
+def operand(context: LoweringContext, value: ir.Value | None) -> Expr:
     """An input for `compute`: nested lists if known at compile time, else an expression; None if absent."""
     if value is None:
         return None
@@ -139,8 +145,8 @@ def operand(context: LoweringContext, value: ir.Value | None) -> Any:
     return context.tensor(value) if array is None else array.tolist()
 
 
-def compute(context: LoweringContext, name: str, shape: Sequence[int], element: Callable[..., Any],
-            *operands: Any) -> relax.Expr:
+def compute(context: LoweringContext, name: str, shape: Sequence[int], element: Callable[..., Expr],
+            *operands: Expr) -> relax.Expr:
     """A tensor computed element by element: `element(indices, *operands)`.
 
     An operand that is a Relax expression reaches `element` as a TE tensor, anything else as it is.
@@ -156,19 +162,19 @@ def compute(context: LoweringContext, name: str, shape: Sequence[int], element: 
     return context.bb.emit_te(build, *tensors, primfunc_name_hint=name)
 
 
-def choose(condition: Any, then: Any, otherwise: Any) -> Any:
+def choose(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
     """`then` where the condition holds; decided now if it is a Python bool."""
     if isinstance(condition, bool):
         return then if condition else otherwise
     return tirx.if_then_else(condition, then, otherwise)
 
 
-def clamp(value: Any, low: Any, high: Any) -> Any:
+def clamp(value: Expr, low: Expr, high: Expr) -> Expr:
     """The value, raised to `low`, then cut off at `high`."""
     return choose(value < low, low, choose(value > high, high, value))
 
 
-def item(value: Any, dtype: str) -> Any:
+def item(value: Operand, dtype: str) -> Expr:
     """The only element of an operand, as an expression of an element type."""
     if isinstance(value, te.Tensor):
         value = value[tuple([0] * value.ndim)] if value.ndim else value()

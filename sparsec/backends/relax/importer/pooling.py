@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, compute, takes
+from sparsec.backends.relax.importer.node import Indices, Operand, Operator, compute, takes
 from sparsec.backends.relax.importer.windows import Window, window_of
+from sparsec.kernels.emit.tir import Expr
 from sparsec.kernels.tensors import PoolParams
 
 
@@ -68,7 +68,7 @@ def _indices(context: LoweringContext, node: ir.Node, y: relax.Expr, window: Win
     taps = [te.reduce_axis((0, k), name=f"tap{axis}") for axis, k in enumerate(window.kernel)]
     behind = tirx.const(np.iinfo(np.int64).max, "int64")
 
-    def element(i: Any, image: Any, largest: Any) -> Any:
+    def element(i: Indices, image: Operand, largest: Operand) -> Expr:
         at = [i[2 + axis] * window.strides[axis] + tap * window.dilations[axis] - window.before[axis]
               for axis, tap in enumerate(taps)]
         inside = [c for position, dim in zip(at, x[2:], strict=True) for c in (position >= 0, position < dim)]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, compute, takes
+from sparsec.backends.relax.importer.node import Indices, Operand, Operator, compute, takes
 from sparsec.backends.relax.importer.windows import Window, window_of
+from sparsec.kernels.emit.tir import Expr
 from sparsec.kernels.tensors import BatchMatmul
 
 op = relax.op
@@ -87,12 +87,12 @@ def _columns(context: LoweringContext, value: ir.Value | None, shape: Shape, win
     if math.prod(window.kernel) == 1 and set(window.strides) == {1} and not any(window.before) and x[2:] == shape[2:]:
         return context.flat(value)
 
-    def padded(i: Any, image: Any) -> Any:
+    def padded(i: Indices, image: Operand) -> Expr:
         at = [p - b for p, b in zip(i[2:], window.before, strict=True)]
         inside = [c for p, dim in zip(at, x[2:], strict=True) for c in (p >= 0, p < dim)]
         return tirx.if_then_else(tirx.all(*inside), image[(i[0], i[1], *at)], tirx.const(0, "float32"))
 
-    def element(i: Any, image: Any) -> Any:
+    def element(i: Indices, image: Operand) -> Expr:
         at = [o * s + k * d for k, o, s, d in zip(
             i[2:2 + rank], i[2 + rank:], window.strides, window.dilations, strict=True)]
         return image[(i[0], i[1], *at)]
@@ -132,7 +132,7 @@ def _overlap_add(context: LoweringContext, columns: relax.Expr, shape: Shape, pi
     taps = [te.reduce_axis((0, -(-k // s) if d == 1 else k), name=f"tap{axis}") for axis, (k, s, d) in enumerate(
         zip(window.kernel, window.strides, window.dilations, strict=True))]
 
-    def element(i: Any, columns: Any) -> Any:
+    def element(i: Indices, columns: Operand) -> Expr:
         sources, kernels, valid = [], [], []
         for axis, tap in enumerate(taps):
             s, d, quotient, remainder = window.strides[axis], window.dilations[axis], i[2 + 2 * axis], i[3 + 2 * axis]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +14,8 @@ from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import (
+    Indices,
+    Operand,
     Operator,
     choose,
     clamp,
@@ -25,6 +26,7 @@ from sparsec.backends.relax.importer.node import (
     takes,
 )
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels.emit.tir import Expr
 from sparsec.kernels.tensors import TransposeParams
 
 
@@ -96,7 +98,7 @@ def range_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     start, _, delta = (operand(context, value) for value in node.inputs)
     dtype = context.dtype(node.outputs[0])
 
-    def element(i: Any, start: Any, delta: Any) -> Any:
+    def element(i: Indices, start: Expr, delta: Expr) -> Expr:
         first, step = (item(v, dtype) for v in (start, delta))
         return first + i[0].astype(dtype) * step
 
@@ -113,7 +115,7 @@ def slice_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     count = context.shape(node.inputs[1])[0] if opset_of(node) >= 10 else len(starts)
     known = not any(isinstance(given, relax.Expr) for given in (starts, axes, steps))  # else they may name anything
 
-    def element(i: Any, x: Any, starts: Any, axes: Any, steps: Any) -> Any:
+    def element(i: Indices, x: Operand, starts: Operand, axes: Operand, steps: Operand) -> Expr:
         index = list(i)
         for axis, dim in enumerate(shape):
             for k in range(count):
@@ -127,7 +129,7 @@ def slice_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return [compute(context, "slice", context.shape(node.outputs[0]), element, context.tensor(x), starts, axes, steps)]
 
 
-def either(a: Any, b: Any) -> Any:
+def either(a: Expr, b: Expr) -> Expr:
     """Whether either condition holds; decided now if both are Python bools."""
     return a or b if isinstance(a, bool) and isinstance(b, bool) else tirx.any(a, b)
 

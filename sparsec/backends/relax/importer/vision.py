@@ -6,7 +6,6 @@ import functools
 import itertools
 import math
 import operator
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,10 +13,11 @@ from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.indexing import checked_indices
-from sparsec.backends.relax.importer.node import Operator, compute, opset_of, takes
+from sparsec.backends.relax.importer.node import Indices, Operand, Operator, compute, opset_of, takes
 from sparsec.backends.relax.importer.products import add_bias, product
 from sparsec.backends.relax.importer.windows import window_of
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels.emit.tir import Expr
 from sparsec.kernels.tensors import BatchMatmul, SuppressionParams
 
 op = relax.op
@@ -43,7 +43,7 @@ def determinant(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     if size > LARGEST_DETERMINANT:
         raise UnsupportedOperatorError(f"the matrix has {size} rows, more than {LARGEST_DETERMINANT}")
 
-    def element(i: Any, x: Any) -> Any:
+    def element(i: Indices, x: Operand) -> Expr:
         terms = []
         for columns in itertools.permutations(range(size)):
             sign = np.linalg.det(np.eye(size)[list(columns)])
@@ -64,7 +64,7 @@ def deform_conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | N
     mask = node.inputs[4] if len(node.inputs) > 4 else None
     taps = math.prod(w[2:])
 
-    def element(i: Any, image: Any, offset: Any, mask: Any) -> Any:
+    def element(i: Indices, image: Expr, offset: Operand, mask: Operand) -> Expr:
         tap = i[1] // (x[1] // offsets) * taps + i[2] * w[3] + i[3]
         at = [o * s + k * d - b + offset[i[0], 2 * tap + axis, i[4], i[5]] for axis, (o, k, s, d, b) in enumerate(
             zip(i[4:], i[2:4], window.strides, window.dilations, window.before, strict=True))]
@@ -80,7 +80,7 @@ def deform_conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | N
     return [add_bias(context, op.reshape(y, shape), node.inputs[3] if len(node.inputs) > 3 else None)]
 
 
-def _between(image: Any, n: Any, c: Any, at: list[Any], dims: tuple[int, ...]) -> Any:
+def _between(image: Operand, n: Expr, c: Expr, at: list[Expr], dims: tuple[int, ...]) -> Expr:
     """The image at a real position, bilinearly; zero outside."""
     low = [tirx.floor(position).astype("int64") for position in at]
     terms = []

@@ -6,14 +6,12 @@ q * (u - zero) is an exact 32-bit integer; the part without u is what its accumu
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.intrinsics_int8 import TINY, integers_of, rounding
-from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, load, registers, splat, store
 from sparsec.kernels.packing.vnni import GROUP, quantize
 
 MOST_INPUTS = 1 << 17  # 2^17 products of 7 and 7 bits, and as many of 8 and 7 bits to start from, stay below 2^31
@@ -38,7 +36,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, zero: int) -> np.ndarray:
     return np.asarray(integers @ np.rint(columns / scale) * scale * scales[:, None])
 
 
-def quantized_rows(b: Buffers, shape: Matvec, zero: int, width: int, lanes: int) -> tuple[Any, int, Any]:
+def quantized_rows(b: Buffers, shape: Matvec, zero: int, width: int, lanes: int) -> tuple[Expr, int, Expr]:
     """X as bytes in rows of at least `width`, their stride in bytes, and the scale of every row.
 
     What lies behind a row's inputs is zero.
@@ -61,7 +59,7 @@ def quantized_rows(b: Buffers, shape: Matvec, zero: int, width: int, lanes: int)
         T.buffer_store(scales, factor[0] * T.float32(1 / (zero - 1)), [n])
         T.buffer_store(factor, T.float32(zero - 1) / factor[0], [0])
 
-        def quantized(at: Any, count: int) -> Any:
+        def quantized(at: Expr, count: int) -> Expr:
             scaled = load(b["x"], at, count) * splat(factor[0], count) + splat(rounding(zero), count)
             return T.Cast(f"uint8x{count}" if count > 1 else "uint8", integers_of(scaled))
 
@@ -74,6 +72,6 @@ def quantized_rows(b: Buffers, shape: Matvec, zero: int, width: int, lanes: int)
     return rows, stride, scales
 
 
-def finished(b: Buffers, row: Any, total: Any, scale: Any, lanes: int) -> Any:
+def finished(b: Buffers, row: Expr, total: Expr, scale: Expr, lanes: int) -> Expr:
     """A vector of sums as floats."""
     return T.Cast(f"float32x{lanes}", total) * load(b["scales"], row, lanes) * splat(scale, lanes)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -20,7 +19,7 @@ from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, permute_bytes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, registers, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.vnni import GROUP, VnniWindows, slots_of
 from sparsec.target import Target
@@ -89,7 +88,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, _params: WellInt8Params) 
     return matvec_int8.reference(weight, columns, ZERO)
 
 
-def build(params: WellInt8Params, isa: Isa) -> Any:
+def build(params: WellInt8Params, isa: Isa) -> PrimFunc:
     """The kernel: (begins, scales, starts, parts, bases, indices, values, bias, x, [residual]) -> y."""
     p, height = params, params.groups * params.lanes
     weight: dict[str, tuple[int | None, str]] = {
@@ -108,7 +107,7 @@ def _emit(b: Buffers, p: WellInt8Params) -> None:
     finish_rows(b, p.shape, sums, height, lanes)
 
 
-def _group(b: Buffers, p: WellInt8Params, group: Any, activations: tuple[Any, int, Any], sums: Any) -> None:
+def _group(b: Buffers, p: WellInt8Params, group: Expr, activations: tuple[Expr, int, Expr], sums: Buffer) -> None:
     """The products of one group, into `sums` (batch, groups * lanes)."""
     (rows, stride, scales), lanes, batch, width = activations, p.lanes, p.shape.batch, GROUP * p.lanes
     totals = registers(batch, lanes, "int32")

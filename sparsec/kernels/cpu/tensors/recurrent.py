@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.fold import each
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.tensors import GATE_VECTORS, RecurrentParams
 
 
@@ -47,7 +47,7 @@ def reference(x: np.ndarray, r: np.ndarray, bias: np.ndarray, reset_bias: np.nda
     return [y, h, c]
 
 
-def build(params: RecurrentParams, isa: Isa) -> Any:
+def build(params: RecurrentParams, isa: Isa) -> PrimFunc:
     """The kernel: (x, r, bias, reset bias, peepholes, h, c, lengths) -> (y, last state, last cell).
 
     x is (steps, batch, width), the inputs' share; r (hidden, width), the recurrent weight transposed; bias (width,);
@@ -70,16 +70,16 @@ class _Step:
     b: Buffers
     p: RecurrentParams
     lanes: int
-    state: Any
-    gates: Any
-    x: Any
-    h: Any
+    state: Buffer
+    gates: Expr
+    x: Expr
+    h: Expr
 
-    def gate(self, number: int, index: Any, lanes: int) -> Any:
+    def gate(self, number: int, index: Expr, lanes: int) -> Expr:
         """Elements of a gate."""
         return load(self.gates, number * self.p.hidden + index, lanes)
 
-    def activate(self, number: int, value: Any, lanes: int) -> Any:
+    def activate(self, number: int, value: Expr, lanes: int) -> Expr:
         """One of the cell's activations."""
         return ACTIVATIONS[self.p.activations[number]](value, lanes, 0.0, 0.0)
 
@@ -104,13 +104,14 @@ def _emit(b: Buffers, p: RecurrentParams, isa: Isa) -> None:
         each(p.hidden, lanes, lambda i, n: store(b["last_h"], first + i, load(state, i, n)))
 
 
-def _take_step(b: Buffers, p: RecurrentParams, lanes: int, state: Any, gates: Any, x: Any, first: Any, at: Any) -> None:
+def _take_step(b: Buffers, p: RecurrentParams, lanes: int, state: Buffer, gates: Buffer, x: Expr, first: Expr,
+               at: Expr) -> None:
     """One step of one member of the batch."""
     CELLS[p.cell](_Step(b, p, lanes, state, gates, T.Bind(x), first))
     each(p.hidden, lanes, lambda i, n: store(b["y"], at + i, load(state, i, n)))
 
 
-def _product(s: _Step, source: Any, first: int, count: int, start: Callable[[Any, int], Any]) -> None:
+def _product(s: _Step, source: Buffer, first: int, count: int, start: Callable[[Expr, int], Expr]) -> None:
     """Gates [first, first + count) = start + source @ r, and some behind them."""
     row, block = s.p.row(s.lanes), GATE_VECTORS * s.lanes
     with T.serial(0, -(-count // block)) as group:
@@ -126,7 +127,7 @@ def _product(s: _Step, source: Any, first: int, count: int, start: Callable[[Any
             store(s.gates, column + v * s.lanes, load(sums, v * s.lanes, s.lanes))
 
 
-def _inputs(s: _Step, column: Any, lanes: int) -> Any:
+def _inputs(s: _Step, column: Expr, lanes: int) -> Expr:
     """The inputs' share and the bias."""
     return load(s.b["x"], s.x + column, lanes) + load(s.b["bias"], column, lanes)
 
@@ -150,7 +151,7 @@ def _gru(s: _Step) -> None:
     source = s.state if s.p.reset_after else reset_state
     _product(s, source, third, hidden, lambda _, lanes: splat(0.0, lanes))
 
-    def finish(i: Any, lanes: int) -> None:
+    def finish(i: Expr, lanes: int) -> None:
         carried = s.gate(2, i, lanes) + load(s.b["reset_bias"], i, lanes)
         if s.p.reset_after:
             carried = carried * load(reset_state, i, lanes)
@@ -164,12 +165,12 @@ def _gru(s: _Step) -> None:
 def _lstm(s: _Step) -> None:
     _product(s, s.state, 0, s.p.gates, lambda column, lanes: _inputs(s, column, lanes))
 
-    def seen(value: Any, peephole: int, i: Any, lanes: int) -> Any:
+    def seen(value: Expr, peephole: int, i: Expr, lanes: int) -> Expr:
         if not s.p.peepholes:
             return value
         return value + load(s.b["peepholes"], peephole * s.p.hidden + i, lanes) * load(s.b["last_c"], s.h + i, lanes)
 
-    def finish(i: Any, lanes: int) -> None:
+    def finish(i: Expr, lanes: int) -> None:
         entering = s.activate(0, seen(s.gate(0, i, lanes), 0, i, lanes), lanes)
         kept = s.activate(0, seen(s.gate(2, i, lanes), 2, i, lanes), lanes)
         new = s.activate(1, s.gate(3, i, lanes), lanes)
