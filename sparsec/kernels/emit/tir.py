@@ -70,6 +70,14 @@ def add_to(buffer: Any, index: Any, vector: Any) -> None:
     store(buffer, index, load(buffer, index, lanes_of(vector)) + vector)
 
 
+def held(vector: Any) -> Any:
+    """The vector in a register: what `Bind` holds instead, TIR's simplifier writes out wherever a condition uses it."""
+    lanes = lanes_of(vector)
+    register = registers(1, lanes, str(vector.ty).partition("x")[0])
+    store(register, 0, vector)
+    return load(register, 0, lanes)
+
+
 def prefetch(buffer: Any, index: Any) -> None:
     """Ask for the cache line at `index`, which may lie beyond the buffer's end."""
     arguments = (T.int32(0), T.int32(3), T.int32(1))  # read, keep in every level, data

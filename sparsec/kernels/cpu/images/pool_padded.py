@@ -17,7 +17,7 @@ from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
 from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import each, shared
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, lanes_of, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, add_to, held, kernel, lanes_of, load, registers, splat, store
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,11 @@ def least(dtype: str) -> float:
 
 
 def _maxima(b: Buffers, w: Window, tile: Tile) -> list[Any]:
-    return _combined(b["x"], w, tile, maximum, least(w.source.dtype))
+    return _combined(b["x"], w, tile, _larger, least(w.source.dtype))
+
+
+def _larger(a: Any, b: Any) -> Any:
+    return held(maximum(held(a), b))
 
 
 def _averages(b: Buffers, w: Window, tile: Tile) -> list[Any]:
