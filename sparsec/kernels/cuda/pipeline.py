@@ -16,8 +16,8 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import epilogue, ptx, staging
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.expressions import Buffer, Buffers, Expr, Kernel
 from sparsec.kernels.cuda.params import MmaParams, reject
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
 GROUP = 8
 ARCHITECTURE = "sparsec.architecture"

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.cuda.expressions import Buffer, Expr
-from sparsec.kernels.emit.tir import Expr
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 PAIRS = {"float16": "f16x2", "bfloat16": "bf16x2"}
 SWIZZLE_BYTES = 1024  # to which the widest swizzle that the hardware knows is aligned

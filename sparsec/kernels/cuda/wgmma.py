@@ -19,12 +19,11 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import mma_dense, mma_sp, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import Arrays, GpuFamily, family
 from sparsec.kernels.cuda.fragments import COLUMN_BYTES, FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
-from sparsec.kernels.emit.tir import Expr
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 Multiply = Callable[[Block, Expr, Expr, Buffer], None]
 Pack = Callable[[np.ndarray, MmaParams], Arrays]

@@ -15,18 +15,21 @@ import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-Expr: TypeAlias = tvm.ir.Expr
-"""A scalar or vector of TIR, or a Python number that becomes one. TVM ships no types: mypy checks none of this."""
+# TVM's names, which the type checker does not look into.
+Expr: TypeAlias = tvm.tirx.Expr
+"""An expression of a kernel, a scalar or a vector, or a Python number that stands for one."""
 Buffer: TypeAlias = tvm.tirx.Buffer
-PrimFunc: TypeAlias = tvm.tirx.PrimFunc
-Buffers = Mapping[str, Buffer]
+"""An array: an argument, or registers."""
+Buffers: TypeAlias = Mapping[str, Buffer]
+"""A kernel's arguments by name."""
+Kernel: TypeAlias = tvm.tirx.PrimFunc
 
 # Keeps LLVM's registers: without it TVM may turn a local accumulator into a heap workspace.
 REGISTER = {"disable_lower_builtin": tvm.tirx.const(1, "bool")}
 
 
 def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Callable[[Buffers], None],
-           llvm: str = "") -> PrimFunc:
+           llvm: str = "") -> Kernel:
     """A PrimFunc over flat buffers.
 
     Args:
@@ -73,6 +76,14 @@ def store(buffer: Buffer, index: Expr, vector: Expr) -> None:
 def add_to(buffer: Buffer, index: Expr, vector: Expr) -> None:
     """Add a vector to the one stored at `index`."""
     store(buffer, index, load(buffer, index, lanes_of(vector)) + vector)
+
+
+def held(vector: Expr) -> Expr:
+    """The vector in a register: what `Bind` holds instead, TIR's simplifier writes out wherever a condition uses it."""
+    lanes = lanes_of(vector)
+    register = registers(1, lanes, str(vector.ty).partition("x")[0])
+    store(register, 0, vector)
+    return load(register, 0, lanes)
 
 
 def prefetch(buffer: Buffer, index: Expr) -> None:

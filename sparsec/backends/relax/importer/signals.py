@@ -74,7 +74,8 @@ def dft(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     return [pick_axis(context, inputs[2], axes, len(dims), along)]
 
 
-def _transform(context: LoweringContext, x: relax.Expr, axis: int, matrix: np.ndarray, shape: tuple[int, ...]) -> relax.Expr:
+def _transform(context: LoweringContext, x: relax.Expr, axis: int, matrix: np.ndarray, shape: tuple[int, ...]
+               ) -> relax.Expr:
     """X (..., samples at `axis`, ..., parts) times a matrix, as a tensor of shape (..., frequencies, ..., parts)."""
     rest = [i for i in range(len(shape)) if i not in (axis, len(shape) - 1)]
     order = [*rest, axis, len(shape) - 1]

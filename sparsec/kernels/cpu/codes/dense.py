@@ -20,7 +20,7 @@ from sparsec.kernels.cpu.codes.tilings import TILE_SHARE, balanced
 from sparsec.kernels.cpu.codes.walk import Bring, Sums, Tiling
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, load, registers, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.target import Target
@@ -89,7 +89,7 @@ def work(params: DenseParams, isa: Isa) -> Work:
                 memory_bytes=s.outputs * s.inner + t.memory_bytes, kernel="qgemm", pixels=s.pixels)
 
 
-def build(params: DenseParams, isa: Isa) -> PrimFunc:
+def build(params: DenseParams, isa: Isa) -> Kernel:
     """The kernel: (values, *Finish, [keep, fill, border], x, …) -> y."""
     p, t = params, params.tiling
 

@@ -14,7 +14,7 @@ from sparsec.kernels.cpu.codes.walk import Sums, Tiling, clear_border, mask_argu
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, llvm_codes, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel, load, registers, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, registers, store
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def pack(weight: np.ndarray, params: DepthwiseParams) -> dict[str, np.ndarray]:
     return {"values": np.ascontiguousarray(padded, np.int8).reshape(-1).view(np.int32)}
 
 
-def build(params: DepthwiseParams, isa: Isa) -> PrimFunc:
+def build(params: DepthwiseParams, isa: Isa) -> Kernel:
     """The kernel: (values, *Finish, [keep, fill, border], x, [residual]) -> y."""
     t = params.tiling
     s, f = t.stencil, t.finish

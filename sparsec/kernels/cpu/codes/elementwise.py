@@ -18,7 +18,7 @@ from sparsec.kernels.emit.codes import FOUR, fenced, llvm_codes, narrowed, round
 from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, splat, store
 
 A_ZERO, B_ZERO, Y_ZERO, LOW, HIGH = range(5)
 """Places of the constants in `codes`."""
@@ -68,7 +68,7 @@ def mask_arrays(layout: PaddedFlat | Tiled) -> list[np.ndarray]:
     return walk.masks(layout) if isinstance(layout, PaddedFlat) and layout.clean else []
 
 
-def build(params: BinaryParams, isa: Isa) -> PrimFunc:
+def build(params: BinaryParams, isa: Isa) -> Kernel:
     """The kernel: (codes, ratios, [keep, fill, border], a, b) -> y, or for a lookup (table, [keep, fill], a) -> y."""
     p, lanes = params, FOUR * isa.lanes
     table = p.function == "lookup"

@@ -12,7 +12,7 @@ from sparsec.kernels.cpu.images.padded import load_lanes, padded_rows
 from sparsec.kernels.cpu.images.reformat_padded import flip
 from sparsec.kernels.emit.codes import FOUR, dot, fenced, llvm_codes, narrowed, natural, rounded
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 
 X_SUM, Y_ZERO, LOW, HIGH = range(4)
 """Places of the constants in `codes`: the pixels' zero points together, and those of the result."""
@@ -36,7 +36,7 @@ def pack(x_zero_point: int, y: tuple[int, int, int], ratio: float, pixels: int) 
     return [np.array([x_zero_point * pixels, *y], np.int32), np.array([ratio], np.float32)]
 
 
-def build(params: MeanParams, isa: Isa) -> PrimFunc:
+def build(params: MeanParams, isa: Isa) -> Kernel:
     """The kernel: (codes, ratios, x) -> y."""
     lanes = FOUR * isa.lanes
     count = round_up(params.outputs, lanes)

@@ -16,7 +16,7 @@ from sparsec.kernels.cpu.images.padded import load_lanes
 from sparsec.kernels.emit.codes import llvm_codes, rounded, whole
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 
 LARGEST = 255.0  # code
 FAR = 65536.0  # beyond which numbers in units of the scale saturate
@@ -37,7 +37,7 @@ class FlatParams:
     back: bool = False
 
 
-def build_range(params: RangeParams, isa: Isa) -> PrimFunc:
+def build_range(params: RangeParams, isa: Isa) -> Kernel:
     """The kernel: x -> (scale, zero point), both float32 (1,)."""
     layout, lanes, threads = params.layout, isa.lanes, isa.threads
 
@@ -96,7 +96,7 @@ def _row(b: Buffers, layout: Tiled, row: Expr, lanes: int, found: Buffer) -> Non
             vectors(width)
 
 
-def build_flat(params: FlatParams, isa: Isa) -> PrimFunc:
+def build_flat(params: FlatParams, isa: Isa) -> Kernel:
     """The kernel: (scale, zero point, x) -> y, the first two float32 (1,), one of x and y codes."""
     lanes = isa.lanes
     types = ("uint8", "float32") if params.back else ("float32", "uint8")

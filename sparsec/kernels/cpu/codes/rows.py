@@ -20,7 +20,7 @@ from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.rows.matvec import balanced_parts
 from sparsec.kernels.emit.codes import FOUR, fenced, llvm_codes, ordered
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def plain(shape: RowsOfCodes) -> Ends:
 
 
 def build(shape: RowsOfCodes, weights: dict[str, tuple[int | None, str]], emit: Emit, isa: Isa,
-          ends: Ends | None = None) -> PrimFunc:
+          ends: Ends | None = None) -> Kernel:
     """The kernel: (parts, the weight's arrays, *Finish, inputs of `ends`) -> y."""
     s, ends = shape, ends or plain(shape)
     arguments = {"parts": (s.threads + 1, "int32"), **weights, **s.finish.arguments(s.outputs), **ends.inputs,

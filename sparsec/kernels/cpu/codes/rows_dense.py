@@ -16,7 +16,7 @@ from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
 from sparsec.kernels.cpu.codes.rows_image import ImageRows, pixels_as_rows, reject
 from sparsec.kernels.emit.codes import FOUR, dot, splat_codes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored, balanced
 from sparsec.target import Target
@@ -76,7 +76,7 @@ def work(params: RowsDenseParams, isa: Isa) -> Work:
                 pixels=s.batch)
 
 
-def build(params: RowsDenseParams, isa: Isa) -> PrimFunc:
+def build(params: RowsDenseParams, isa: Isa) -> Kernel:
     """The kernel: (parts, values, *Finish, x, …) -> y."""
     s = params.shape
 

@@ -21,7 +21,7 @@ from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.emit.codes import FOUR, dot
 from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored, balanced
 from sparsec.kernels.packing.vnni import slots_of
@@ -119,7 +119,7 @@ def work(params: RowsWellParams, slots: int) -> Work:
                 kernel="qwell", pixels=s.batch)
 
 
-def build(params: RowsWellParams, isa: Isa) -> PrimFunc:
+def build(params: RowsWellParams, isa: Isa) -> Kernel:
     """The kernel: (parts, starts, bases, indices, values, *Finish, x, …) -> y."""
     s = params.shape
 

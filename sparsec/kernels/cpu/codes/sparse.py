@@ -24,7 +24,7 @@ from sparsec.kernels.cpu.products.layer import nonzero_blocks
 from sparsec.kernels.cpu.products.spmm import ROW_BLOCKS, format_of
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, load, registers, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.kernels.packing.row_groups import RowGroups
@@ -153,7 +153,7 @@ def work(params: SparseParams, nonzero_blocks: int, isa: Isa, l1_bytes: int) -> 
         density=nonzero_blocks / max(1, p.blocks * s.inner))
 
 
-def build(params: SparseParams, isa: Isa) -> PrimFunc:
+def build(params: SparseParams, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, *Finish, [keep, fill, border], x, …) -> y."""
     p, t = params, params.tiling
     groups = t.parts * t.chunks * p.groups

@@ -20,7 +20,7 @@ from sparsec.kernels.cpu.codes.finish import Finish
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.codes import FOUR, llvm_codes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
 
 MODES = ("direct", "halo")
 
@@ -108,7 +108,7 @@ Bring = Callable[[Expr, Expr], tuple[Buffer, Expr]]
 
 
 def build(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
-          prepare: Callable[[Buffers, Tiling], Bring] | None = None) -> PrimFunc:
+          prepare: Callable[[Buffers, Tiling], Bring] | None = None) -> Kernel:
     """A kernel whose sums wait in so many slots.
 
     It is (the weight's arrays, those of `Finish`, [keep, fill, border], x, [x_scale, x_zero_point], [residual]) -> y.

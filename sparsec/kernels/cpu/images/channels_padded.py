@@ -12,10 +12,10 @@ from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.images.padded import blank, load_lanes, padded_rows, pixels, write_images
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, store
 
 
-def build_concat(sources: Sequence[PaddedFlat], target: PaddedFlat, isa: Isa) -> PrimFunc:
+def build_concat(sources: Sequence[PaddedFlat], target: PaddedFlat, isa: Isa) -> Kernel:
     """The kernel: (x0, x1, …) -> y, the inputs' channels one after the other."""
     def body(b: Buffers) -> None:
         first = 0

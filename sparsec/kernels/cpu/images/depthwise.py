@@ -14,7 +14,7 @@ from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel, splat
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, splat
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def pack(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight, np.float32).ravel()
 
 
-def build(params: DepthwiseParams, isa: Isa) -> PrimFunc:
+def build(params: DepthwiseParams, isa: Isa) -> Kernel:
     """The kernel: (weight, bias, x, [residual]) -> y."""
     w, target, lanes = params.window, params.window.target, isa.lanes
     size = w.kernel[0] * w.kernel[1]

@@ -17,7 +17,7 @@ from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.extremum import maximum, minimum
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel, splat
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, splat
 
 OPERATIONS: dict[str, tuple[Callable[[Expr, Expr], Expr], np.ufunc]] = {
     "Add": (lambda a, b: a + b, np.add),
@@ -66,7 +66,7 @@ class ScaleParams:
     epilogue: Epilogue = field(default_factory=Epilogue)
 
 
-def build(params: ElementwiseParams, isa: Isa) -> PrimFunc:
+def build(params: ElementwiseParams, isa: Isa) -> Kernel:
     """The kernel: x0 -> y or (x0, x1) -> y, all flat."""
     names = [f"x{i}" for i in range(len(params.sources))]
 
@@ -82,7 +82,7 @@ def build(params: ElementwiseParams, isa: Isa) -> PrimFunc:
     return kernel({name: (size, "float32") for name, size in {**sizes, "y": params.target.size}.items()}, body)
 
 
-def build_scale(params: ScaleParams, isa: Isa) -> PrimFunc:
+def build_scale(params: ScaleParams, isa: Isa) -> Kernel:
     """The kernel: (scale, shift, x) -> y, all flat."""
     source, lanes = params.source, isa.lanes
 

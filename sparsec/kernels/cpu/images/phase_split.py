@@ -11,7 +11,7 @@ from sparsec.graph.layout import PaddedFlat, PhasePlanes
 from sparsec.kernels.cpu.images.padded import Rows, columns, fill, padded_rows, pixels, store_lanes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PhaseSplitParams:
     planes: PhasePlanes
 
 
-def build(params: PhaseSplitParams, isa: Isa) -> PrimFunc:
+def build(params: PhaseSplitParams, isa: Isa) -> Kernel:
     """The kernel: x -> y, both flat; y is of `planes.size`."""
     planes, source, dtype = params.planes, padded_rows(params.source), params.source.dtype
 

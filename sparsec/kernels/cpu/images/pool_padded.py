@@ -16,7 +16,19 @@ from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
 from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import each, shared
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, add_to, kernel, lanes_of, load, registers, splat, store
+from sparsec.kernels.emit.tir import (
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    held,
+    kernel,
+    lanes_of,
+    load,
+    registers,
+    splat,
+    store,
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +67,7 @@ def _shares(params: PoolParams, axis: int, output: np.ndarray) -> np.ndarray:
     return shares
 
 
-def build(params: PoolParams, isa: Isa) -> PrimFunc:
+def build(params: PoolParams, isa: Isa) -> Kernel:
     """The kernel: x -> y, or for an average (rows, columns, x) -> y."""
     w, lanes = params.window, isa.lanes
 
@@ -77,7 +89,11 @@ def least(dtype: str) -> float:
 
 
 def _maxima(b: Buffers, w: Window, tile: Tile) -> list[Expr]:
-    return _combined(b["x"], w, tile, maximum, least(w.source.dtype))
+    return _combined(b["x"], w, tile, _larger, least(w.source.dtype))
+
+
+def _larger(a: Expr, b: Expr) -> Expr:
+    return held(maximum(held(a), b))
 
 
 def _averages(b: Buffers, w: Window, tile: Tile) -> list[Expr]:
@@ -115,7 +131,7 @@ def reference(x: np.ndarray, params: PoolParams) -> np.ndarray:
     return y
 
 
-def build_global_average(source: PaddedFlat, isa: Isa) -> PrimFunc:
+def build_global_average(source: PaddedFlat, isa: Isa) -> Kernel:
     """The kernel of a global average: x, of the source's layout, -> y, plain (batch, channels)."""
     rows, lanes = padded_rows(source), isa.lanes
     whole = source.width // lanes

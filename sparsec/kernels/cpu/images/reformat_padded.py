@@ -24,7 +24,7 @@ from sparsec.kernels.cpu.images.padded import (
 )
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def flip(dtype: str, lanes: int) -> Expr:
     return T.Broadcast(tvm.tirx.const(-128 if dtype == "int8" else 128, dtype), lanes)
 
 
-def build(params: ReformatParams, isa: Isa) -> PrimFunc:
+def build(params: ReformatParams, isa: Isa) -> Kernel:
     """The kernel: x -> y, both flat."""
     source, target, lanes = params.source_rows, params.target_rows, isa.lanes
     sh, sw = params.strides

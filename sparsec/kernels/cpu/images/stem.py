@@ -24,7 +24,7 @@ from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.target import Target
@@ -132,7 +132,7 @@ def pack(weight: np.ndarray, params: StemParams) -> dict[str, np.ndarray]:
     return {"weight": np.ascontiguousarray(by_phase[block].transpose(0, 2, 3, 4, 1), np.float32).ravel()}
 
 
-def build(params: StemParams, isa: Isa) -> PrimFunc:
+def build(params: StemParams, isa: Isa) -> Kernel:
     """The kernel: (weight, bias, x) -> y, x plain and flat."""
     target, source, planes, size = params.target, plain_rows(*params.shape), params.band(isa), params.block[0]
     height, blocks = planes.output.height, -(-target.channels // size)

@@ -22,7 +22,7 @@ from sparsec.kernels.emit.tir import (
     Buffer,
     Buffers,
     Expr,
-    PrimFunc,
+    Kernel,
     add_to,
     load,
     prefetch,
@@ -107,7 +107,7 @@ def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
         kernel=f"gemm/{t.mode}", pixels=s.pixels)
 
 
-def build(params: DenseParams, isa: Isa) -> PrimFunc:
+def build(params: DenseParams, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     t = params.tiling
     total = t.parts * params.blocks * params.block * t.stencil.inner

@@ -23,7 +23,7 @@ from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors
 from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling, build_product
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, load, registers, splat, store, vectors_from
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store, vectors_from
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.target import Target
@@ -99,7 +99,7 @@ def work(params: DenseBf16Params, l1_bytes: int, l2_bytes: int) -> Work:
     return replace(full, fmas=full.fmas / 2, loads=copy.loads + (full.loads - copy.loads) / 2)
 
 
-def build(params: DenseBf16Params, isa: Isa) -> PrimFunc:
+def build(params: DenseBf16Params, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     p, t = params.dense, params.dense.tiling
     total = t.parts * p.blocks * p.block * params.pairs * len(t.stencil.taps)

@@ -27,7 +27,7 @@ from sparsec.kernels.emit.tir import (
     Buffer,
     Buffers,
     Expr,
-    PrimFunc,
+    Kernel,
     add_to,
     kernel,
     load,
@@ -154,7 +154,7 @@ def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
                 kernel="gemm/outputs", pixels=s.pixels)
 
 
-def build(params: DenseOutputsParams, isa: Isa) -> PrimFunc:
+def build(params: DenseOutputsParams, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     s = params.stencil
     arguments: dict[str, tuple[int | None, str]] = {

@@ -26,7 +26,7 @@ from sparsec.kernels.emit.tir import (
     Buffer,
     Buffers,
     Expr,
-    PrimFunc,
+    Kernel,
     add_to,
     load,
     prefetch,
@@ -196,7 +196,7 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
         kernel=f"spmm/{t.mode}", pixels=s.pixels, density=density)
 
 
-def build(params: SpmmParams, isa: Isa) -> PrimFunc:
+def build(params: SpmmParams, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     four = isa.lanes >= 2 * load_four.FOUR and params.loads_four
     return build_with(params, isa, {"values": (None, "float32")},
@@ -211,7 +211,7 @@ Multiply = Callable[[Buffers, Buffer, Expr, Buffer, SpmmParams, Expr], None]
 
 
 def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None, str]], emit: Group,
-               stage: Stage) -> PrimFunc:
+               stage: Stage) -> Kernel:
     """The kernel (starts, rows, indices, *values, …) with groups that `emit` computes of inputs that `stage` brings."""
     groups = params.tiling.parts * params.tiling.chunks * params.groups
     weights: dict[str, tuple[int | None, str]] = {

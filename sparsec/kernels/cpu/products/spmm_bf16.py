@@ -25,7 +25,7 @@ from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.walk import LoadTile, Stage, Tiling
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, add_to, lanes_of, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, lanes_of, load, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.target import Target
@@ -94,7 +94,7 @@ def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
     return replace(full, fmas=fmas, loads=full.loads - halved)
 
 
-def build(params: SpmmBf16Params, isa: Isa) -> PrimFunc:
+def build(params: SpmmBf16Params, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     if params.paired:
         stage = Stage(_bf16_tile(params, intrinsics.tile_bf16), intrinsics.BF16 + load_four.llvm(isa.lanes))

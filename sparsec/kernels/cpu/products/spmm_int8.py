@@ -29,7 +29,7 @@ from sparsec.kernels.cpu.products.tilings import L1_SHARES
 from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling
 from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_int8, integers_of, llvm_int8, rounding, tile_int8
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.kernels.packing.vnni import GROUP, quantize
@@ -152,7 +152,7 @@ def work(params: SpmmInt8Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
     return replace(full, fmas=fmas, loads=full.loads - loads + (0 if params.static else copy.loads))
 
 
-def build(params: SpmmInt8Params, isa: Isa) -> PrimFunc:
+def build(params: SpmmInt8Params, isa: Isa) -> Kernel:
     """The kernel: (what `pack` makes, bias, [mask], x, [residual]) -> y."""
     p, t = params.spmm, params.spmm.tiling
     begins = t.parts * t.chunks * p.groups * p.group * p.block

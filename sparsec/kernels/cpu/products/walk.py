@@ -24,7 +24,7 @@ from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, lanes_of, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, splat, store
 
 MODES = ("direct", "halo", "im2col")
 
@@ -131,7 +131,7 @@ class Stage:
 
 
 def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
-                  stage: Stage | None = None) -> PrimFunc:
+                  stage: Stage | None = None) -> Kernel:
     """A product kernel: (the weight's arrays, bias, [mask], x, [residual]) -> y; partial sums wait in `slots` rows.
 
     Without a `stage` the inputs stay float32.

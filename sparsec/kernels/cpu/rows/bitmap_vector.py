@@ -16,7 +16,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.bitmaps import Bitmaps
 from sparsec.kernels.packing.values import CODECS
@@ -91,7 +91,7 @@ def recipe(params: BitmapParams) -> Bitmaps:
     return Bitmaps(params.codec, params.vectors, params.lanes, params.threads)
 
 
-def build(params: BitmapParams, _isa: Isa) -> PrimFunc:
+def build(params: BitmapParams, _isa: Isa) -> Kernel:
     """The kernel: (starts, parts, bits, values, bias, x, [residual]) -> y."""
     p = params
     weight: dict[str, tuple[int | None, str]] = {

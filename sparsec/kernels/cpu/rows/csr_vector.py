@@ -14,7 +14,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, registers
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, registers
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.padded_rows import PaddedRows
 from sparsec.target import Target
@@ -64,7 +64,7 @@ def recipe(params: CsrParams) -> PaddedRows:
     return PaddedRows(params.unroll, params.threads, params.column_dtype)
 
 
-def build(params: CsrParams, _isa: Isa) -> PrimFunc:
+def build(params: CsrParams, _isa: Isa) -> Kernel:
     """The kernel: (starts, parts, columns, values, bias, x, [residual]) -> y."""
     shape = params.shape
     weight: dict[str, tuple[int | None, str]] = {

@@ -16,7 +16,7 @@ from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.kernels.packing.values import CODECS
@@ -83,7 +83,7 @@ def recipe(params: GemvParams) -> PaddedBlocks:
     return PaddedBlocks(params.height, params.vectors * params.lanes, params.codec)
 
 
-def build(params: GemvParams, _isa: Isa) -> PrimFunc:
+def build(params: GemvParams, _isa: Isa) -> Kernel:
     """The kernel: (values, bias, x, [residual]) -> y."""
     values = params.height * params.shape.inputs, CODECS[params.codec]
     return kernel(arguments(params.shape, values=values), lambda b: _emit(b, params))

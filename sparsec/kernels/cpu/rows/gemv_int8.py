@@ -19,7 +19,7 @@ from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.vnni import GROUP, VnniBlocks
 from sparsec.target import Target
@@ -99,7 +99,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, params: GemvInt8Params) -
     return matvec_int8.reference(weight, columns, matvec_int8.zero_of(params.bits))
 
 
-def build(params: GemvInt8Params, isa: Isa) -> PrimFunc:
+def build(params: GemvInt8Params, isa: Isa) -> Kernel:
     """The kernel: (begins, scales, parts, [starts, bits], values, bias, x, [residual]) -> y."""
     p, height = params, params.blocks * params.vectors * params.lanes
     weight: dict[str, tuple[int | None, str]] = {

@@ -20,7 +20,7 @@ from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_pro
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows, padded_rows
 from sparsec.kernels.emit.intrinsics import permuted
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.groups import PLACE_BITS, WORD_PLACES, Groups
 from sparsec.kernels.packing.values import CODECS
@@ -111,7 +111,7 @@ def recipe(params: NmParams) -> Groups:
     return Groups(params.codec, params.slots, params.lanes)
 
 
-def build(params: NmParams, _isa: Isa) -> PrimFunc:
+def build(params: NmParams, _isa: Isa) -> Kernel:
     """The kernel: (places, values, bias, x, [residual]) -> y."""
     vectors = params.groups * params.windows * params.lanes
     weight: dict[str, tuple[int | None, str]] = {

@@ -20,7 +20,7 @@ from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_pro
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_row, padded_rows
 from sparsec.kernels.emit.intrinsics import permuted
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.values import CODECS
 from sparsec.kernels.packing.windows import Windows, orders, slots_in
@@ -101,7 +101,7 @@ def recipe(params: WellParams) -> Windows:
     return Windows(p.codec, p.unroll, p.lanes, p.threads, p.base_dtype, sort=p.sort)
 
 
-def build(params: WellParams, _isa: Isa) -> PrimFunc:
+def build(params: WellParams, _isa: Isa) -> Kernel:
     """The kernel: (starts, parts, [rows], bases, indices, values, bias, x, [residual]) -> y."""
     p = params
     weight: dict[str, tuple[int | None, str]] = {

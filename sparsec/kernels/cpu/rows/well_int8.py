@@ -19,7 +19,7 @@ from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, permute_bytes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, registers, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.vnni import GROUP, VnniWindows, slots_of
 from sparsec.target import Target
@@ -88,7 +88,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, _params: WellInt8Params) 
     return matvec_int8.reference(weight, columns, ZERO)
 
 
-def build(params: WellInt8Params, isa: Isa) -> PrimFunc:
+def build(params: WellInt8Params, isa: Isa) -> Kernel:
     """The kernel: (begins, scales, starts, parts, bases, indices, values, bias, x, [residual]) -> y."""
     p, height = params, params.groups * params.lanes
     weight: dict[str, tuple[int | None, str]] = {

@@ -22,7 +22,7 @@ from sparsec.kernels.emit.activations import exp_below_one
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.projection import Projection
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
 CHUNK = 128  # keys whose weights and values stay in the L1 cache while they are multiplied
 
@@ -129,7 +129,7 @@ def reject_bf16(params: AttentionParams, isa: Isa) -> str | None:
     return None
 
 
-def build(params: AttentionParams, isa: Isa) -> PrimFunc:
+def build(params: AttentionParams, isa: Isa) -> Kernel:
     """The kernel: (q, k, v, [mask]) -> y; a buffer that holds several projections is passed for each."""
     arguments: dict[str, tuple[int | None, str]] = {
         name: (params.layout(name).size, "float32") for name in ("q", "k", "v")}

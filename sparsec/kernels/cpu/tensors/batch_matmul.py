@@ -13,7 +13,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.tensors import BatchMatmul
 
 
@@ -23,7 +23,7 @@ def reference(a: np.ndarray, b: np.ndarray, shape: BatchMatmul) -> np.ndarray:
     return left @ b.reshape(*shape.b_batch, shape.inner, shape.columns).astype(np.float64)
 
 
-def build(shape: BatchMatmul, isa: Isa) -> PrimFunc:
+def build(shape: BatchMatmul, isa: Isa) -> Kernel:
     """The kernel: (a, b) -> c, for matrices that are not empty."""
     a_size = math.prod(shape.a_batch) * shape.rows * shape.inner
     b_size = math.prod(shape.b_batch) * shape.inner * shape.columns

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, PrimFunc, kernel
+from sparsec.kernels.emit.tir import Buffers, Kernel, kernel
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class CopyParams:
     dtype: str
 
 
-def build(params: CopyParams, isa: Isa) -> PrimFunc:  # noqa: ARG001 - bound by memory whatever the vectors
+def build(params: CopyParams, isa: Isa) -> Kernel:  # noqa: ARG001 - bound by memory whatever the vectors
     """The kernel: (x) -> y."""
     def emit(b: Buffers) -> None:
         with T.serial(0, params.size) as i:

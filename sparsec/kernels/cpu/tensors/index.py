@@ -5,11 +5,11 @@ from __future__ import annotations
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, PrimFunc, kernel
+from sparsec.kernels.emit.tir import Buffers, Kernel, kernel
 from sparsec.kernels.tensors import IndexParams
 
 
-def build(params: IndexParams, isa: Isa) -> PrimFunc:  # noqa: ARG001 - few indices need neither vectors nor threads
+def build(params: IndexParams, isa: Isa) -> Kernel:  # noqa: ARG001 - few indices need neither vectors nor threads
     """The kernel: indices -> those of `IndexParams.counted`; the machine raises the IndexError."""
     length = params.rows * len(params.extents)
     return kernel({"indices": (length, params.dtype), "positions": (length, "int64")}, lambda b: _emit(b, params))

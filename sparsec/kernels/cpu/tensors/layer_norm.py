@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
 UNROLL = 4  # features per iteration, with sums of their own: hides the latency of additions
 
@@ -34,7 +34,7 @@ def reference(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, params: LayerN
     return np.asarray(centred / deviation * scale + bias)
 
 
-def build(params: LayerNormParams, isa: Isa) -> PrimFunc:
+def build(params: LayerNormParams, isa: Isa) -> Kernel:
     """The kernel: (scale, bias, x) -> y."""
     layout = params.layout
     row, tensor = (layout.features, "float32"), (layout.size, "float32")

@@ -7,7 +7,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.fold import each, fold_row
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, splat, store
 from sparsec.kernels.tensors import NormalizeParams
 
 
@@ -22,7 +22,7 @@ def reference(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, params: Normal
     return np.asarray(y + bias[index].reshape(rows.shape) if p.centred else y)
 
 
-def build(params: NormalizeParams, isa: Isa) -> PrimFunc:
+def build(params: NormalizeParams, isa: Isa) -> Kernel:
     """The kernel: (x, scale, [bias]) -> y."""
     size = params.rows * params.length
     arguments = {"x": size, "scale": params.affine, **({"bias": params.affine} if params.centred else {}), "y": size}

@@ -11,7 +11,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import round_up
 from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.tensors import PoolParams
 
 
@@ -29,7 +29,7 @@ def reference(x: np.ndarray, params: PoolParams, rows: np.ndarray, columns: np.n
     return y * rows[:, None] * columns if p.average else y
 
 
-def build(params: PoolParams, isa: Isa) -> PrimFunc:
+def build(params: PoolParams, isa: Isa) -> Kernel:
     """The kernel: (x, [row factors, column factors]) -> y."""
     p = params
     sizes = {"x": p.planes * p.image[0] * p.image[1], "y": p.planes * p.output[0] * p.output[1]}

@@ -17,7 +17,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.fold import each
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.tensors import GATE_VECTORS, RecurrentParams
 
 
@@ -47,7 +47,7 @@ def reference(x: np.ndarray, r: np.ndarray, bias: np.ndarray, reset_bias: np.nda
     return [y, h, c]
 
 
-def build(params: RecurrentParams, isa: Isa) -> PrimFunc:
+def build(params: RecurrentParams, isa: Isa) -> Kernel:
     """The kernel: (x, r, bias, reset bias, peepholes, h, c, lengths) -> (y, last state, last cell).
 
     x is (steps, batch, width), the inputs' share; r (hidden, width), the recurrent weight transposed; bias (width,);

@@ -11,7 +11,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit.extremum import maximum, minimum
 from sparsec.kernels.emit.fold import Combine, fold_row
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.tensors import ReduceParams
 
 VECTORS = 4  # of columns that are reduced side by side
@@ -51,7 +51,7 @@ def reference(x: np.ndarray, params: ReduceParams) -> np.ndarray:
     return REDUCTIONS[params.name].numpy(tensor, axis=1) * params.factor
 
 
-def build(params: ReduceParams, isa: Isa) -> PrimFunc:
+def build(params: ReduceParams, isa: Isa) -> Kernel:
     """The kernel: (x) -> y, for tensors that are not empty."""
     emit = _emit_rows if params.inner == 1 else _emit_columns
     return kernel({"x": (params.outer * params.length * params.inner, "float32"),

@@ -12,7 +12,7 @@ from sparsec.graph.layout import Tiled
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel, load, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, store
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def reference(x: np.ndarray, params: ReformatTiledParams) -> np.ndarray:
     return np.ascontiguousarray(untile(x, layout)).ravel()
 
 
-def build(params: ReformatTiledParams, isa: Isa) -> PrimFunc:
+def build(params: ReformatTiledParams, isa: Isa) -> Kernel:
     """The kernel: x -> y, both flat."""
     plain, tiled = (params.plain_size, params.dtype), (params.layout.size, params.layout.dtype)
     x, y = (plain, tiled) if params.into else (tiled, plain)

@@ -6,7 +6,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, PrimFunc, kernel
+from sparsec.kernels.emit.tir import Buffers, Kernel, kernel
 from sparsec.kernels.tensors import SelectParams
 
 
@@ -15,7 +15,7 @@ def reference(mask: np.ndarray, params: SelectParams) -> np.ndarray:
     return np.resize(np.append(np.flatnonzero(mask), np.zeros(params.count, np.int64)), params.count)
 
 
-def build(params: SelectParams, isa: Isa) -> PrimFunc:  # noqa: ARG001 - a scan has no use for vectors or threads
+def build(params: SelectParams, isa: Isa) -> Kernel:  # noqa: ARG001 - a scan has no use for vectors or threads
     """The kernel: (mask as uint8) -> positions as int64."""
     return kernel({"mask": (params.length, "uint8"), "positions": (params.count, "int64")}, lambda b: _emit(b, params))
 

@@ -9,7 +9,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit.activations import exp_normal
 from sparsec.kernels.emit.fold import each, fold_row
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, Expr, PrimFunc, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.tensors import SoftmaxParams
 
 LOWEST = -float(np.finfo(np.float32).max)
@@ -22,7 +22,7 @@ def reference(x: np.ndarray, params: SoftmaxParams) -> np.ndarray:
     return np.asarray(function(x.reshape(params.outer, params.length, params.inner).astype(np.float64), axis=1))
 
 
-def build(params: SoftmaxParams, isa: Isa) -> PrimFunc:
+def build(params: SoftmaxParams, isa: Isa) -> Kernel:
     """The kernel: (x) -> y."""
     size = params.outer * params.length * params.inner
     emit = _emit_rows if params.inner == 1 else _emit_columns

@@ -7,7 +7,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.extremum import is_nan, is_number
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel
 from sparsec.kernels.tensors import SortParams
 
 
@@ -22,7 +22,7 @@ def reference(x: np.ndarray, params: SortParams) -> np.ndarray:
 SELECTED = 32  # positions up to which inserting into a short list beats sorting the row
 
 
-def build(params: SortParams, isa: Isa) -> PrimFunc:
+def build(params: SortParams, isa: Isa) -> Kernel:
     """The kernel: (x) -> positions as int64."""
     arguments = {"x": (params.rows * params.length, params.dtype), "positions": (params.rows * params.taken, "int64")}
     emit_row = _insert_row if params.taken <= SELECTED else _sort_row

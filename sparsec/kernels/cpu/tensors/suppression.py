@@ -5,11 +5,11 @@ from __future__ import annotations
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, PrimFunc, kernel
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel
 from sparsec.kernels.tensors import SuppressionParams
 
 
-def build(params: SuppressionParams, isa: Isa) -> PrimFunc:  # noqa: ARG001 - one box after another decides
+def build(params: SuppressionParams, isa: Isa) -> Kernel:  # noqa: ARG001 - one box after another decides
     """The kernel: (boxes, scores, most per class, IoU threshold, score threshold) -> (selected, 3) as int64.
 
     Rows of the output that no box fills hold -1.

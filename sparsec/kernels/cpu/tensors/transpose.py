@@ -6,7 +6,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, PrimFunc, kernel, load, registers, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Kernel, kernel, load, registers, store
 from sparsec.kernels.tensors import TransposeParams
 
 
@@ -15,7 +15,7 @@ def reference(x: np.ndarray, params: TransposeParams) -> np.ndarray:
     return x.reshape(params.batch, params.rows, params.columns).swapaxes(1, 2)
 
 
-def build(params: TransposeParams, isa: Isa) -> PrimFunc:
+def build(params: TransposeParams, isa: Isa) -> Kernel:
     """The kernel: (x) -> y, for matrices with at least `isa.lanes` rows and columns."""
     size = params.batch * params.rows * params.columns
     return kernel({"x": (size, "float32"), "y": (size, "float32")}, lambda b: _emit(b, params, isa))
