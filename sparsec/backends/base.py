@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from sparsec.backends.job import Feeds, Job, Measurer
-from sparsec.backends.program import Program
+from sparsec.backends.program import Needs, Program
 from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.errors import ArtifactError, SparsecError, UsageError
 from sparsec.machine.memory import HOST, Memory
@@ -27,9 +27,6 @@ if TYPE_CHECKING:  # see the module's docstring
 
 GOALS = ("latency", "balanced", "size")
 """What a program may be optimised for; see `compiler.options`."""
-
-Needs = Mapping[str, Sequence[str | int]]
-"""What a program needs of a machine beside the processor's features: whatever its backend has written there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +192,10 @@ class Backend(ABC):
         """
 
     # Running
+
+    def reject_needs(self, needs: Needs) -> str | None:
+        """Why no program of this backend has such needs, as a file may claim; None where one may."""
+        return f"it needs {', '.join(needs)}, which no program for a {self.kind} does" if needs else None
 
     def memory(self, needs: Needs) -> Memory:  # noqa: ARG002
         """Where a program with these needs keeps its tensors, on this machine.

@@ -15,8 +15,10 @@ bf16 has three bits fewer than fp16. Sums are float32."""
 
 
 def allows(precision: str, needed: str) -> bool:
-    """Whether a kernel that needs one precision may be chosen at another."""
+    """Whether a kernel that needs one precision may be chosen at another; half precision of tensor cores is its own."""
     order = list(PRECISIONS)
+    if precision not in order or needed not in order:
+        return needed in (precision, order[0])
     return order.index(needed) <= order.index(precision)
 
 
