@@ -118,7 +118,6 @@ class Ends:
         output: size and type of Y.
         copied: emits a copy of X as rows of unsigned bytes, and what else comes first.
         put: emits the results of a row: (buffers, block, row, vectors of scaled sums, outputs of the block).
-        rows: the rows where each is written out, else they are looped over.
 
     """
 
@@ -126,7 +125,6 @@ class Ends:
     output: tuple[int, str]
     copied: Callable[[Buffers], Expr]
     put: Callable[[Buffers, Expr, Expr, list[Expr], int], None]
-    rows: range | None = None
 
 
 Emit = Callable[[Buffers, Expr, Expr, Buffer], None]
@@ -203,18 +201,11 @@ def _results(b: Buffers, s: RowsOfCodes, block: Expr, sums: Buffer, ends: Ends, 
         begins = [T.Bind(each - zero * constant("totals", part)) for part, each in enumerate(begins)]
         factors = [T.Bind(each * splat(b["x_scale"][0], lanes)) for each in factors]
 
-    def row(n: Expr) -> None:
+    with T.serial(0, s.batch) as n:
         totals = [load(sums, n * s.block + part * lanes, lanes) + begins[part] for part in range(FOUR)]
         scaled = [T.Bind(fenced(T.Cast(f"float32x{lanes}", total) * factor))
                   for total, factor in zip(totals, factors, strict=True)]
         ends.put(b, block, n, scaled, end)
-
-    if ends.rows is None:
-        with T.serial(0, s.batch) as n:
-            row(n)
-    else:
-        for n in ends.rows:
-            row(n)
 
 
 def _put(b: Buffers, s: RowsOfCodes, place: tuple[Expr, Expr], scaled: list[Expr], end: int) -> None:
