@@ -75,7 +75,7 @@ def _insert(before: ir.Node, op_type: str, inputs: list[ir.Value | None], attrib
     before.prepend(node)
     moved = inputs[0]
     assert moved is not None
-    node.outputs[0].shape, node.outputs[0].dtype = ir.Shape(shape), moved.dtype
+    node.outputs[0].shape, node.outputs[0].type = ir.Shape(shape), moved.type
     return node.outputs[0]
 
 
@@ -96,7 +96,7 @@ def emit_output(mix: ir.Node, merged: ir.Value, shape: tuple[int, int, int], tar
                  sequence_first: bool) -> None:
     """Puts the attention's output (B, T, features) in the place of the value that held it after merging heads."""
     assert mix.graph is not None
-    merged.shape, merged.dtype = ir.Shape(shape), target.dtype
+    merged.shape, merged.type = ir.Shape(shape), target.type
     if sequence_first:
         shape = (shape[1], shape[0], shape[2])
         merged = _insert(mix, "Transpose", [merged], {"perm": [1, 0, 2]}, shape)

@@ -43,13 +43,13 @@ def _step(letter: str, of: str) -> list[OpSchema.Attribute]:
             *integers.scale_of(letter, of)]
 
 
-SCHEMA = integers.make(
+SCHEMA = schema.make(
     "QAttention", DOC,
     [
-        integers.required("Q", "Q", "Queries (B, T, heads * D)."),
-        integers.required("K", "Q", "Keys (B, S, heads * D)."),
-        integers.required("V", "Q", "Values (B, S, heads * D)."),
-        integers.optional("M", "Q", "Mask; broadcasts to (B, heads, T, S)."),
+        schema.required("Q", "Q", "Queries (B, T, heads * D)."),
+        schema.required("K", "Q", "Keys (B, S, heads * D)."),
+        schema.required("V", "Q", "Values (B, S, heads * D)."),
+        schema.optional("M", "Q", "Mask; broadcasts to (B, heads, T, S)."),
     ],
     [
         OpSchema.Attribute("heads", OpSchema.AttrType.INT, "Number of heads.", required=True),
@@ -57,7 +57,7 @@ SCHEMA = integers.make(
         *integers.scale_of("m", "M"), *_step("s", "the scores"), *_step("t", "the scores with the mask"),
         *_step("p", "the weights"), *integers.RESULT,
     ],
-    output_shape,
+    output_shape, integers.declared_type,
 )
 
 
@@ -70,18 +70,20 @@ class QAttention(OpRun):
     def _run(self, Q: np.ndarray, K: np.ndarray, V: np.ndarray, M: np.ndarray | None = None, *, heads: int,
              low: int, high: int, **a: Any) -> tuple[np.ndarray]:
         q, k, v = (x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (Q, K, V))  # (B, heads, T or S, D)
+        product: Any = QBatchMatMul.eval
+        add: Any = QBinary.eval
 
         def of(letter: str, into: str) -> dict[str, Any]:
             return {f"{into}_{name}": a[f"{letter}_{name}"] for name in ("scale", "zero_point", "type")
                     if f"{letter}_{name}" in a}
 
         every: dict[str, Any] = {"low": -128, "high": 255}
-        codes = QBatchMatMul.eval(q, k.swapaxes(2, 3), **of("q", "a"), **of("k", "b"), **of("s", "y"), **every)
+        codes = product(q, k.swapaxes(2, 3), **of("q", "a"), **of("k", "b"), **of("s", "y"), **every)
         if M is not None:
-            codes = QBinary.eval(codes, M, function="add", a_scale=a["s_scale"], a_zero_point=a["s_zero_point"],
-                                 **of("m", "b"), **of("t", "y"), **every)
+            codes = add(codes, M, function="add", a_scale=a["s_scale"], a_zero_point=a["s_zero_point"],
+                        **of("m", "b"), **of("t", "y"), **every)
         scores = integers.centred(codes, a["t_zero_point"]).astype(np.float32) * np.float32(a["t_scale"])
         weights = integers.quantize(softmax(scores, axis=-1) / np.float32(a["p_scale"]), a["p_zero_point"], a["p_type"])
-        mixed = QBatchMatMul.eval(weights, v, a_scale=a["p_scale"], a_zero_point=a["p_zero_point"], **of("v", "b"),
-                                  **of("y", "y"), low=low, high=high)
+        mixed = product(weights, v, a_scale=a["p_scale"], a_zero_point=a["p_zero_point"], **of("v", "b"),
+                        **of("y", "y"), low=low, high=high)
         return (np.ascontiguousarray(mixed.swapaxes(1, 2).reshape(Q.shape)),)

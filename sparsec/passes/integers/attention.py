@@ -11,6 +11,7 @@ from typing import Any
 import onnx_ir as ir
 
 from sparsec.graph.codes import CODE_TYPES
+from sparsec.graph.nodes import node_name
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.quantized import quantization
 from sparsec.graph.shapes import static_shape
@@ -119,7 +120,7 @@ def _replace(mix: ir.Node, product: ir.Node, mask: ir.Value | None, attributes: 
         return False
     inputs = [split_heads.emit(mix, operand) for operand in found]
     new = ir.node("QAttention", [*inputs, *([] if mask is None else [mask])], {"heads": heads, **attributes},
-                  domain=DOMAIN, name=rewrite.node_name(mix))
+                  domain=DOMAIN, name=node_name(mix))
     mix.prepend(new)
     target, sequence_first = merged
     split_heads.emit_output(mix, new.outputs[0], (batch, tokens, found[0].width), target,

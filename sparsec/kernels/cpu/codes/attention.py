@@ -8,8 +8,8 @@ Keys beyond the sequence's end, which hold anything, count for nothing; queries 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -32,7 +32,7 @@ from sparsec.kernels.emit.codes import (
 )
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
 FAR = 65536.0  # beyond which weights in units of their scale saturate
 _ONES = 0x01010101  # four bytes
@@ -116,9 +116,9 @@ class _Head:
     p: AttentionParams
     lanes: int
     rows: int
-    sequence: Any
-    q: Any
-    feature: Any
+    sequence: Expr
+    q: Expr
+    feature: Expr
 
     @property
     def wide(self) -> int:
@@ -135,22 +135,22 @@ class _Head:
         """Fours of keys."""
         return -(-self.p.keys // FOUR)
 
-    def row(self, vector: Any) -> Any:
+    def row(self, vector: Expr) -> Expr:
         """Where a vector of keys of the head's first feature begins in the buffers of keys and values."""
         layout, at = self.p.inputs, vector * self.wide
         tile, lane = T.floordiv(at, layout.width), T.floormod(at, layout.width)
         return ((self.sequence * layout.tiles + tile) * layout.features + self.feature) * layout.width + lane
 
-    def integer(self, place: int) -> Any:
+    def integer(self, place: int) -> Expr:
         """One of `codes`."""
         return self.b["codes"][place]
 
-    def factor(self, place: int) -> Any:
+    def factor(self, place: int) -> Expr:
         """One of `factors` in every lane."""
         return splat(self.b["factors"][place], self.lanes)
 
 
-def build(params: AttentionParams, isa: Isa) -> Any:
+def build(params: AttentionParams, isa: Isa) -> Kernel:
     """The kernel: (codes, factors, q, k, v, [mask]) -> y."""
     p = params
     arguments: dict[str, tuple[int | None, str]] = {
@@ -193,20 +193,20 @@ def _attend(h: _Head) -> None:
         _mix(h, weights, totals, values, shifts, block * h.rows)
 
 
-def _ones(lanes: int) -> Any:
+def _ones(lanes: int) -> Expr:
     return splat_four(T.int32(_ONES), lanes)
 
 
-def _flip(wide: int) -> Any:
+def _flip(wide: int) -> Expr:
     """What turns unsigned bytes into those less 128."""
     return T.Broadcast(T.uint8(SIGNED), wide)
 
 
-def _prepare_queries(h: _Head, queries: Any, opening: Any) -> None:
+def _prepare_queries(h: _Head, queries: Buffer, opening: Buffer) -> None:
     """Queries, four features interleaved, and what all scores of a query start from."""
     totals = _zeros(FOUR, h.lanes)
 
-    def each(four: Any, part: int, codes: Any) -> None:
+    def each(four: Expr, part: int, codes: Expr) -> None:
         store(queries, (four * FOUR + part) * h.wide, codes)
         store(totals, part * h.lanes, dot(load(totals, part * h.lanes, h.lanes), codes, _ones(h.lanes)))
 
@@ -216,7 +216,7 @@ def _prepare_queries(h: _Head, queries: Any, opening: Any) -> None:
         store(opening, part * h.lanes, load(totals, part * h.lanes, h.lanes) * less)
 
 
-def _zeros(vectors: int, lanes: int) -> Any:
+def _zeros(vectors: int, lanes: int) -> Buffer:
     """Registers of integers that are zero."""
     found = registers(vectors, lanes, "int32")
     for vector in range(vectors):
@@ -224,7 +224,7 @@ def _zeros(vectors: int, lanes: int) -> Any:
     return found
 
 
-def _interleave(h: _Head, name: str, first: Any, each: Any) -> None:
+def _interleave(h: _Head, name: str, first: Expr, each: Callable[[Expr, int, Expr], None]) -> None:
     """Every four features of a vector of tokens, interleaved: `each(four, part, codes)`."""
     with T.serial(0, h.p.fours) as four:
         rows = [T.Bind(load(h.b[name], first + (four * FOUR + i) * h.p.width, h.wide)) for i in range(FOUR)]
@@ -232,12 +232,12 @@ def _interleave(h: _Head, name: str, first: Any, each: Any) -> None:
             each(four, part, T.Bind(interleaved(rows, part)))
 
 
-def _prepare_keys(h: _Head, keys: Any, terms: Any) -> None:
+def _prepare_keys(h: _Head, keys: Buffer, terms: Buffer) -> None:
     """Keys as signed bytes, four features interleaved, and what every key takes from its scores."""
     with T.serial(0, h.key_vectors) as vector:
         totals = _zeros(FOUR, h.lanes)
 
-        def each(four: Any, part: int, codes: Any, vector: Any = vector, totals: Any = totals) -> None:
+        def each(four: Expr, part: int, codes: Expr, vector: Expr = vector, totals: Buffer = totals) -> None:
             store(keys, ((vector * h.p.fours + four) * FOUR + part) * h.wide, T.bitwise_xor(codes, _flip(h.wide)))
             store(totals, part * h.lanes, dot(load(totals, part * h.lanes, h.lanes), codes, _ones(h.lanes)))
 
@@ -247,7 +247,7 @@ def _prepare_keys(h: _Head, keys: Any, terms: Any) -> None:
             store(terms, vector * h.wide + part * h.lanes, centred * T.Broadcast(h.integer(_Q_ZERO), h.lanes))
 
 
-def _scores(h: _Head, scratches: tuple[Any, Any, Any, Any], place: tuple[Any, int], scores: Any, maxima: Any) -> None:
+def _scores(h: _Head, scratches: tuple[Buffer, ...], place: tuple[Expr, int], scores: Buffer, maxima: Buffer) -> None:
     """The codes of the scores of some keys of a four of keys, from the `first` on; raises the maxima."""
     (queries, opening, keys, terms), (group, first), lanes = scratches, place, h.lanes
     vector, within = T.floordiv(group, lanes), T.floormod(group, lanes)
@@ -272,11 +272,11 @@ def _scores(h: _Head, scratches: tuple[Any, Any, Any, Any], place: tuple[Any, in
             store(maxima, 0, T.max(load(maxima, 0, h.wide), codes))
 
 
-def _scored(h: _Head, sums: list[Any], key: Any) -> Any:
+def _scored(h: _Head, sums: list[Expr], key: Expr) -> Expr:
     """The codes of a key's scores, with the mask."""
     lanes = h.lanes
 
-    def bounded(x: Any, low: int, high: int) -> Any:
+    def bounded(x: Expr, low: int, high: int) -> Expr:
         return whole(T.min(T.max(x, h.factor(low)), h.factor(high)))
 
     own = [bounded(T.Cast(f"float32x{lanes}", each) * h.factor(_SCORES), _S_LOW, _S_HIGH) for each in sums]
@@ -288,11 +288,11 @@ def _scored(h: _Head, sums: list[Any], key: Any) -> Any:
     return narrowed([rounded(each) for each in own], _zero_point(h, _T_ZERO))
 
 
-def _zero_point(h: _Head, place: int) -> Any:
+def _zero_point(h: _Head, place: int) -> Expr:
     return T.Broadcast(T.Cast("int16", h.integer(place)), 2 * h.lanes)
 
 
-def _softmax(h: _Head, scores: Any, maxima: Any, weights: Any, totals: Any) -> None:
+def _softmax(h: _Head, scores: Buffer, maxima: Buffer, weights: Buffer, totals: Buffer) -> None:
     """The codes of the weights, four keys interleaved, and by query what they add to sums for 128 is not zero."""
     lanes = h.lanes
     powers, sums = T.alloc_buffer((h.p.keys * h.wide,), "float32"), registers(FOUR, lanes)
@@ -308,7 +308,7 @@ def _softmax(h: _Head, scores: Any, maxima: Any, weights: Any, totals: Any) -> N
     factors = [T.Bind(splat(1.0, lanes) / load(sums, part * lanes, lanes) / h.factor(_WEIGHTS)) for part in range(FOUR)]
     acc = _zeros(FOUR, lanes)
 
-    def four(group: Any, count: int) -> None:
+    def four(group: Expr, count: int) -> None:
         rows = [T.Bind(_weights(h, powers, group * FOUR + i, factors)) if i < count else
                 T.Broadcast(T.uint8(0), h.wide) for i in range(FOUR)]
         for part in range(FOUR):
@@ -325,7 +325,7 @@ def _softmax(h: _Head, scores: Any, maxima: Any, weights: Any, totals: Any) -> N
         store(totals, part * lanes, load(acc, part * lanes, lanes) * less)
 
 
-def _weights(h: _Head, powers: Any, key: Any, factors: list[Any]) -> Any:
+def _weights(h: _Head, powers: Buffer, key: Expr, factors: list[Expr]) -> Expr:
     """The codes of a key's weights."""
     lanes = h.lanes
     scaled = [T.min(splat(FAR, lanes), load(powers, key * h.wide + part * lanes, lanes) * factors[part])
@@ -333,7 +333,7 @@ def _weights(h: _Head, powers: Any, key: Any, factors: list[Any]) -> Any:
     return narrowed([rounded(each) for each in scaled], _zero_point(h, _P_ZERO))
 
 
-def _prepare_values(h: _Head, values: Any, shifts: Any) -> None:
+def _prepare_values(h: _Head, values: Buffer, shifts: Buffer) -> None:
     """Values as signed bytes, a row a feature, and what every feature takes from its sums."""
     words = h.key_vectors * h.wide
     with T.serial(0, h.key_vectors) as vector:
@@ -349,7 +349,7 @@ def _prepare_values(h: _Head, values: Any, shifts: Any) -> None:
                 T.buffer_store(shifts, shifts[d] + (code - h.integer(_V_ZERO)) * h.integer(_P_ZERO), [d])
 
 
-def _mix(h: _Head, weights: Any, totals: Any, values: Any, shifts: Any, first: Any) -> None:
+def _mix(h: _Head, weights: Buffer, totals: Buffer, values: Buffer, shifts: Buffer, first: Expr) -> None:
     """Some features of Y from the `first` on."""
     lanes, words = h.lanes, h.key_vectors * h.wide
     acc = registers(h.rows * FOUR, lanes, "int32")
