@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from sparsec.backends.job import Feeds, Job, Measurer
-from sparsec.backends.program import Program
+from sparsec.backends.program import Functions, Program
 from sparsec.cost.calibration import Calibration, calibration_of
-from sparsec.errors import ArtifactError, SparsecError, UsageError
+from sparsec.errors import ArtifactError, SparsecError, UnsupportedOperatorError, UsageError
 from sparsec.machine.memory import HOST, Memory
 from sparsec.target import Target
 
@@ -193,6 +193,18 @@ class Backend(ABC):
             ToolchainError: a compiler or linker is missing or fails.
 
         """
+
+    def build_functions(self, graph: ir.Model, job: Job,
+                        parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]]) -> Functions:  # noqa: ARG002
+        """Compile parts of a planned graph, each from its inputs to its outputs, to functions of one library.
+
+        Raises:
+            UnsupportedOperatorError: as `build`, or there are no run-time sizes on the target.
+
+        """
+        raise UnsupportedOperatorError(f"sizes in the model '{graph.graph.name}' are known at run time only, and target "
+                                       f"'{job.target.name}' needs static ones; give every dimension a size with --dim "
+                                       "or --shape, or compile for a cpu")
 
     # Running
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
 from sparsec.backends.job import Feeds, Job, Measurer
+from sparsec.backends.program import Functions
 from sparsec.cost.option import PRECISIONS
 from sparsec.target import Target
 
@@ -74,6 +75,15 @@ class CpuBackend(Backend):
         if job.options.optimize != "latency":
             program = replace(program, packed=packed_weights(graph, lowered.constants))
         return Built(program)
+
+    def build_functions(self, graph: ir.Model, job: Job,
+                        parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]]) -> Functions:
+        """A shared object of LLVM's code with a function for every part."""
+        from sparsec.backends.cpu.build import build_functions
+        from sparsec.backends.cpu.lower import lower_parts
+
+        module, functions = lower_parts(graph, parts, job.target, job.threads, job.precision)
+        return build_functions(module, functions, job.target, job.threads)
 
     def profile(self, graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
         """In order, with the caches as its neighbours leave them."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -63,6 +63,10 @@ class LoweringContext:
     def cpu_kernels(self) -> bool:
         """Whether the CPU's hand-written kernels can be called."""
         return True
+
+    def sibling(self) -> LoweringContext:
+        """A context for another function of the same module, which shares the kernels."""
+        return replace(self, env={}, arrays={}, constants={}, node=None, calls=[], _by_digest={}, _views={})
 
     def layout(self, value: ir.Value | None) -> Layout:
         """Where the layout pass put a value."""
