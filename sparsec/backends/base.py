@@ -111,6 +111,7 @@ class Backend(ABC):
         goals: which of `GOALS` it compiles for.
         explains: it offers options for layers and prices them, so that plans can be explained.
         divides: a batch may run in shares of its rows: `graph_seconds` compares them.
+        sized: `build_functions` compiles for sizes that only the run tells.
         profiles: `profile` times kernels.
         measures_elsewhere: `measurer` takes a URL.
         projects: `project` makes weights 2:4.
@@ -125,6 +126,7 @@ class Backend(ABC):
     goals: ClassVar[tuple[str, ...]] = GOALS
     explains: ClassVar[bool] = False
     divides: ClassVar[bool] = False
+    sized: ClassVar[bool] = False
     profiles: ClassVar[bool] = False
     measures_elsewhere: ClassVar[bool] = False
     projects: ClassVar[bool] = False

@@ -57,15 +57,8 @@ class Symbols:
 
 def infer_symbols(graph: ir.Graph) -> Symbols:
     """What is known of a sorted graph's values."""
-    symbols = Symbols()
-    names = {dim.value for value in graph.inputs for dim in value.shape or ()
-             if isinstance(dim, ir.SymbolicDim) and dim.value}
-    own = {name: declared(name, names - {name}) for name in names}
-    for value in graph.inputs:
-        if value.shape is not None:
-            symbols.shapes[value] = tuple(
-                Size.of(dim) if isinstance(dim, int) else own[dim.value] if dim.value
-                else Size.of(f"{value.name}.{axis}") for axis, dim in enumerate(value.shape))
+    symbols = Symbols(input_shapes(graph))
+    own = _declared(graph)
     for value in graph.initializers.values():
         if value.const_value is not None:
             symbols.shapes[value] = tuple(Size.of(int(dim)) for dim in value.const_value.shape)
@@ -75,6 +68,21 @@ def infer_symbols(graph: ir.Graph) -> Symbols:
                 symbols.shapes[value] = tuple(_inferred(symbols, dim, own) for dim in value.shape)
         _apply(symbols, node)
     return symbols
+
+
+def input_shapes(graph: ir.Graph) -> dict[ir.Value, Shape]:
+    """The shapes of the inputs of known rank; a dimension without a name gets one."""
+    own = _declared(graph)
+    return {value: tuple(Size.of(dim) if isinstance(dim, int) else own[dim.value] if dim.value
+                         else Size.of(f"{value.name}.{axis}") for axis, dim in enumerate(value.shape))
+            for value in graph.inputs if value.shape is not None}
+
+
+def _declared(graph: ir.Graph) -> dict[str, Size]:
+    """What the symbols of inputs are; some are sums of others by their names."""
+    names = {dim.value for value in graph.inputs for dim in value.shape or ()
+             if isinstance(dim, ir.SymbolicDim) and dim.value}
+    return {name: declared(name, names - {name}) for name in names}
 
 
 def _inferred(symbols: Symbols, dim: int | ir.SymbolicDim, own: Mapping[str, Size]) -> Size:

@@ -25,7 +25,7 @@ class CpuBackend(Backend):
 
     kind = "cpu"
     precisions = PRECISIONS
-    explains = divides = profiles = measures_elsewhere = True
+    explains = divides = sized = profiles = measures_elsewhere = True
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:
         """Those of convolutions and linear layers, in the layouts that the layout pass has chosen."""

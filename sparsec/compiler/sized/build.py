@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,9 +15,13 @@ from sparsec.backends.job import Job
 from sparsec.backends.program import SIZED, UNKNOWN, Function, Functions, Program, TensorSpec
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan as plan_layers
+from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.simplify import merge_equal
-from sparsec.compiler.sized.stage import RowStage, joint, stages_of
+from sparsec.compiler.sized.rows import WEIGHTED
+from sparsec.compiler.sized.stage import RowStage, Stage, joint, stages_of
+from sparsec.graph.constants import constant
+from sparsec.graph.nodes import node_label
 from sparsec.graph.compare import random_feeds
 from sparsec.graph.interface import input_names, output_names
 from sparsec.passes.context import Context, Report
@@ -37,14 +41,14 @@ class Sized:
     Attributes:
         program: for the artifact.
         layers: the rows of the report, of every number of rows.
-        interpreted: the nodes that run on ONNX's reference.
+        outside: the layers and other nodes that run without kernels, with the reason.
         passes: what passes did for every number of rows.
 
     """
 
     program: Program
     layers: tuple[LayerReport, ...]
-    interpreted: tuple[ir.Node, ...]
+    outside: tuple[Outside, ...]
     passes: tuple[Report, ...]
 
 
@@ -76,7 +80,17 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
         layers += [replace(row, detail=f"{row.detail} rows={count}") for row in rows]
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
                       _specs(model.graph.outputs, output_names(model)))
-    return Sized(program, tuple(layers), tuple(plan.interpreted), tuple(reports))
+    return Sized(program, tuple(layers), tuple(_outside(stages, plan)), tuple(reports))
+
+
+def _outside(stages: Sequence[Stage], plan: Plan) -> Iterator[Outside]:
+    """The layers that are in no stage of rows, and what ONNX's reference runs."""
+    for node in stages:
+        if isinstance(node, ir.Node) and node.op_type in WEIGHTED and not node.domain and (
+                constant(node.inputs[1]) is not None):
+            yield Outside(node_label(node), node.op_type, "it mixes rows whose number only the run tells; numpy runs it")
+    for node in plan.interpreted:
+        yield Outside(node_label(node), node.op_type, "its sizes are known at run time only; ONNX's reference runs it")
 
 
 def _is_used(stage: RowStage, plan: Plan) -> bool:
