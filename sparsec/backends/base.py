@@ -208,6 +208,18 @@ class Backend(ABC):
                                        f"'{job.target.name}' needs static ones; give every dimension a size with --dim "
                                        "or --shape, or compile for a cpu")
 
+    def build_attention(self, kernels: Sequence[tuple[int, int, float]], job: Job,
+                        ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+        """The library of kernels of attention for run-time sizes, with its object files' sizes and what its scratch is.
+
+        Args:
+            kernels: of each the features of keys and of values, and the factor of the scores.
+            job: what they are compiled for.
+
+        """
+        raise UnsupportedOperatorError(f"there are no {len(kernels)} kernels of attention for run-time sizes on target "
+                                       f"'{job.target.name}'; compile for a cpu")
+
     # Running
 
     def memory(self, needs: Needs) -> Memory:  # noqa: ARG002

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -84,6 +84,19 @@ class CpuBackend(Backend):
 
         module, functions = lower_parts(graph, parts, job.target, job.threads, job.precision)
         return build_functions(module, functions, job.target, job.threads)
+
+    def build_attention(self, kernels: Sequence[tuple[int, int, float]], job: Job,
+                        ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+        """Kernels by the name of their number."""
+        from sparsec.backends.cpu.build import build_kernels
+        from sparsec.kernels.cpu.tensors import sized_attention
+        from sparsec.kernels.emit.isa import isa_of
+
+        isa = isa_of(job.target, job.threads)
+        built = {f"attention{number}": sized_attention.build(sized_attention.SizedAttention(*each), isa)
+                 for number, each in enumerate(kernels)}
+        scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.ROWS, "threads": isa.threads}
+        return (*build_kernels(built, job.target), scratch)
 
     def profile(self, graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
         """In order, with the caches as its neighbours leave them."""

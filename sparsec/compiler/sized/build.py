@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.inference import infer_symbols
 from sparsec.backends.base import Backend, LayerReport
@@ -16,6 +17,7 @@ from sparsec.backends.program import SIZED, UNKNOWN, Function, Functions, Progra
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
+from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.simplify import merge_equal
 from sparsec.compiler.sized.rows import WEIGHTED
@@ -62,6 +64,8 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     """
     symbols = infer_symbols(model.graph)
     merge_equal(model.graph, symbols)
+    fuse_attention(model.graph, symbols)
+    RemoveUnusedNodesPass()(model)
     stages = stages_of(model.graph, symbols)
     plan = write(model, stages, symbols, limits)
     compiled = [stage for stage in stages if isinstance(stage, RowStage) and _is_used(stage, plan)]
@@ -78,6 +82,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
         seconds = CALL_S * len(compiled) + backend.graph_seconds(whole.model.graph, own)
         plan.fields["rows"].append({"count": count, "seconds": seconds, **_placed(plan, functions, numbers)})
         layers += [replace(row, detail=f"{row.detail} rows={count}") for row in rows]
+    plan.fields["kernels"] = _kernels(plan, job, backend)
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
                       _specs(model.graph.outputs, output_names(model)))
     return Sized(program, tuple(layers), tuple(_outside(stages, plan)), tuple(reports))
@@ -91,6 +96,15 @@ def _outside(stages: Sequence[Stage], plan: Plan) -> Iterator[Outside]:
             yield Outside(node_label(node), node.op_type, "it mixes rows whose number only the run tells; numpy runs it")
     for node in plan.interpreted:
         yield Outside(node_label(node), node.op_type, "its sizes are known at run time only; ONNX's reference runs it")
+
+
+def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:
+    """The library of the kernels of attention in the plan, None where there are none."""
+    if not plan.attentions:
+        return None
+    library, objects, scratch = backend.build_attention(plan.attentions, job)
+    return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
+            "attention": [{"depth": depth, "width": width, **scratch} for depth, width, _ in plan.attentions]}
 
 
 def _is_used(stage: RowStage, plan: Plan) -> bool:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from sparsec.analysis.symbols.inference import Symbols
 from sparsec.analysis.symbols.size import Size
+from sparsec.compiler.sized.attention import ATTENTION
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.compiler.sized.stage import RowStage, Stage, read_by
 from sparsec.errors import UnsupportedOperatorError
@@ -29,12 +30,14 @@ class Plan:
         fields: what becomes JSON.
         arrays: the constants behind it.
         interpreted: the nodes that ONNX's reference runs.
+        attentions: the kernels of attention: features of keys and of values, and the factor of the scores.
 
     """
 
     fields: dict[str, Any]
     arrays: list[np.ndarray] = field(default_factory=list)
     interpreted: list[ir.Node] = field(default_factory=list)
+    attentions: list[tuple[int, int, float]] = field(default_factory=list)
 
     def array(self, array: np.ndarray) -> int:
         """The number of a constant."""
@@ -140,7 +143,12 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
     outputs = [value.name for value in node.outputs]
     single = node.op_type not in SINGLE or not any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
     key = node.op_type if not node.domain else f"{node.domain}::{node.op_type}"
-    if key in OPERATORS and single and opsets.get("", 0) >= SINCE:
+    if node.op_type == ATTENTION:
+        _attention(plan, node, inputs, outputs)
+        return
+    if _grows(node):
+        key = "append"
+    if (key in OPERATORS or key == "append") and single and opsets.get("", 0) >= SINCE:
         step = {"op": key, "attributes": {name: _attribute(each) for name, each in node.attributes.items()
                                           if isinstance(each, ir.Attr)}, "inputs": inputs, "outputs": outputs}
         if node.op_type == "Split" and "num_outputs" not in step["attributes"]:
@@ -155,6 +163,24 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
     plan.interpreted.append(node)
     plan.fields["steps"].append({"op": "onnx", "model": plan.array(np.frombuffer(proto, np.uint8)),
                                  "inputs": [value.name for value in read], "outputs": [o for o in outputs if o]})
+
+
+def _grows(node: ir.Node) -> bool:
+    """Whether a Concat appends to an input what becomes an output: a cache."""
+    first = node.inputs[0] if node.inputs else None
+    return (node.op_type == "Concat" and first is not None and first.is_graph_input()
+            and node.outputs[0].is_graph_output() and node.attributes.get_int("axis", 0) != 0)
+
+
+def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str]) -> None:
+    """A call of the kernel of attention; kernels are known by their parameters."""
+    queries, values = (value.shape for value in (node.inputs[0], node.inputs[2]) if value is not None)
+    assert queries is not None and values is not None  # noqa: PT018  # the fusion has seen them
+    params = int(queries[-1]), int(values[-1]), node.attributes.get_float("scale", 1.0)
+    if params not in plan.attentions:
+        plan.attentions.append(params)
+    plan.fields["steps"].append({"op": "attention", "kernel": plan.attentions.index(params),
+                                 "inputs": list(inputs), "outputs": list(outputs)})
 
 
 SINCE = 13

@@ -12,6 +12,8 @@ from sparsec.artifact.file import Artifact
 from sparsec.errors import ArtifactError, InputError
 from sparsec.machine.memory import Memory, element_type
 from sparsec.runtime.loading import load_code
+from sparsec.runtime.sized.attention import Attention
+from sparsec.runtime.sized.growing import append
 from sparsec.runtime.sized.operators import OPERATORS
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
@@ -51,6 +53,8 @@ class SizedProgram:
             self._tensors = {number: memory.place(arrays[number]) for *_, functions in self._libraries
                              for function in functions for number in function["constants"]}
             self._splitter = Splitter({each["count"]: each["seconds"] for each in self._plan["rows"]} or {1: 1.0})
+            self._kernels = (load_code(arrays[kernels["library"]].tobytes(), kernels["objects"])
+                             if (kernels := self._plan["kernels"]) else None)
             self._models = {step["model"]: interpret(arrays[step["model"]].tobytes())
                             for step in self._plan["steps"] if step["op"] == "onnx"}
             self._spent = _last_uses(self._plan)
@@ -92,6 +96,11 @@ class SizedProgram:
             given, made = ([Tensor.of(each) for each in step[key]] for key in ("given", "made"))
             functions = {count: calls[step["number"]] for count, calls in machines.items()}
             return RowStage(step["rank"], given, made, functions, self._splitter).run
+        if kind == "attention":
+            return self._attention(step["kernel"]).run
+        if kind == "append":
+            axis = step["attributes"]["axis"]
+            return lambda arrays: (append(arrays, axis),)
         if kind == "onnx":
             model, names = self._models[step["model"]], step["inputs"]
             return lambda arrays: model(dict(zip(names, arrays, strict=True)))
@@ -99,6 +108,12 @@ class SizedProgram:
             name: np.array(value["values"], value["dtype"]) if isinstance(value, dict) else value
             for name, value in step["attributes"].items()}
         return lambda arrays: operator(arrays, attributes)
+
+    def _attention(self, number: int) -> Attention:
+        """The kernel of attention of a number, with scratch of its own."""
+        about = self._plan["kernels"]["attention"][number]
+        return Attention(self._kernels[f"attention{number}"], about["depth"], about["width"], about["pair"],
+                         about["rows"], about["threads"])
 
     def start(self, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> dict[str | None, Any]:
         """The values that are known before the first step; None stands for an input that is absent."""
