@@ -204,13 +204,13 @@ class Backend(ABC):
             UnsupportedOperatorError: as `build`, or there are no run-time sizes on the target.
 
         """
-        raise UnsupportedOperatorError(f"sizes in the model '{graph.graph.name}' are known at run time only, and target "
-                                       f"'{job.target.name}' needs static ones; give every dimension a size with --dim "
-                                       "or --shape, or compile for a cpu")
+        raise UnsupportedOperatorError(f"sizes in the model '{graph.graph.name}' are known at run time only, and "
+                                       f"target '{job.target.name}' needs static ones; give every dimension a size "
+                                       "with --dim or --shape, or compile for a cpu")
 
     def build_attention(self, kernels: Sequence[tuple[int, int, float]], job: Job,
                         ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
-        """The library of kernels of attention for run-time sizes, with its object files' sizes and what its scratch is.
+        """The library of kernels of attention for run-time sizes, its object files' sizes, and what its scratch is.
 
         Args:
             kernels: of each the features of keys and of values, and the factor of the scores.

@@ -49,8 +49,8 @@ class CompileOptions(ProgramOptions):
         shapes: the full shape of every input with symbolic dimensions, by name. A size may be several, as text such as
             "1..8" or "1/8/32": the artifact then has a bucket for every combination, and a session takes the one that
             has the shapes of its inputs.
-        dims: the size of a symbolic dimension by its name, or the range that the run may choose from, as in "1..512". What
-            neither `dims` nor `shapes` give the run tells, on CPUs: a session then takes any size.
+        dims: the size of a symbolic dimension by its name, or the range that the run may choose from, as in "1..512".
+            What neither `dims` nor `shapes` give the run tells, on CPUs: a session then takes any size.
         verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given. Without it int8 is
             compared, too, but reported only.
         inputs: real inputs by name, for the comparison and to calibrate int8, which is compared on nothing else then;
@@ -170,7 +170,8 @@ class CompileOptions(ProgramOptions):
 
 _NONE = type(None)
 _KINDS: dict[str, tuple[type, ...]] = {
-    "target": (str, Target), "threads": (int,), "shapes": (Mapping, _NONE), "dims": (Mapping, _NONE), "inputs": (Mapping, _NONE),
+    "target": (str, Target), "threads": (int,), "shapes": (Mapping, _NONE), "dims": (Mapping, _NONE),
+    "inputs": (Mapping, _NONE),
     "tune_seconds": (int, float), "max_error": (int, float, _NONE), "measure_on": (str, _NONE),
     "dump_ir": (str, Path, _NONE), "precision": (str, _NONE), "optimize": (str,), "codec": (str,), "tune": (str,),
     "verify": (bool,), "strict": (bool,)}
@@ -184,7 +185,11 @@ def not_carried(values: Mapping[str, Any]) -> list[str]:
     return [name for name, value in values.items()
             if name not in types or not isinstance(value, types[name])
             or (name == "shapes" and not _are_shapes(value))
-            or (name == "dims" and not all(isinstance(size, int | str) for size in value.values()))]
+            or (name == "dims" and not _are_dims(value))]
+
+
+def _are_dims(dims: Any) -> bool:
+    return all(isinstance(size, int | str) for size in dims.values())
 
 
 def _are_shapes(shapes: Any) -> bool:

@@ -12,8 +12,8 @@ from sparsec.backends.base import Backend
 from sparsec.backends.job import Announce, Feeds, Job, Measurer, silent
 from sparsec.compiler.batches import Batch, divide
 from sparsec.compiler.options import CompileOptions
-from sparsec.compiler.samples import sampled
 from sparsec.compiler.pipeline import Phase, run_passes
+from sparsec.compiler.samples import sampled
 from sparsec.compiler.verification import tolerance
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.tuning import TuningLog, default_path

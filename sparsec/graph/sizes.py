@@ -41,7 +41,8 @@ def ranges(dims: Dims) -> dict[str, tuple[int, int]]:
             continue
         given = _RANGE.fullmatch(size) if isinstance(size, str) else None
         if given is None or int(given[1]) > int(given[2]):
-            raise ShapeError(f"dimension '{name}' cannot have the size '{size}'; give a number, or a range such as 1..512")
+            raise ShapeError(f"dimension '{name}' cannot have the size '{size}'; give a number, or a range such as "
+                             "1..512")
         found[name] = int(given[1]), int(given[2])
     return found
 

@@ -162,7 +162,8 @@ class InferenceSession:
         """One line, however large the model."""
         return f"<sparsec.InferenceSession, {self.threads} thread(s), inputs {_listed(self._inputs)}>"
 
-    def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
+    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901 - a call of a helper takes time
+            ) -> list[np.ndarray]:
         """Execute the model once.
 
         Args:
@@ -177,6 +178,8 @@ class InferenceSession:
                 uses an input as an index and it lies outside the tensor.
 
         """
+        if self._sized is not None:
+            return self._run_sized(output_names, feeds)
         if self._buckets and (session := self._bucket(feeds)) is not self:
             return session.run(output_names, feeds)
         wanted = self._select(output_names) if output_names else self._all
@@ -186,8 +189,6 @@ class InferenceSession:
         except IndexError:
             engine = engines.another()
         try:
-            if self._sized is not None:
-                return tvm_runtime.call(self.threads, engine.call, feeds, wanted)
             if len(feeds) != len(self._checks):
                 self._refuse_names(feeds)
             if self._parts > 1:
@@ -206,6 +207,25 @@ class InferenceSession:
             if isinstance(feeds, Mapping):
                 raise
             raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
+        finally:
+            engines.idle.append(engine)
+
+    def _run_sized(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
+        """`run` for sizes that only the run tells."""
+        if not isinstance(feeds, Mapping):
+            raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
+        wanted = self._select(output_names) if output_names else self._all
+        engines = self._engines
+        try:
+            engine = engines.idle.pop()
+        except IndexError:
+            engine = engines.another()
+        try:
+            outputs: list[np.ndarray] = tvm_runtime.call(self.threads, engine.call, feeds, wanted)
+        except IndexError as error:  # of the kernel that checks indices
+            raise InputError(str(error)) from error
+        else:
+            return outputs
         finally:
             engines.idle.append(engine)
 
@@ -301,7 +321,7 @@ class InferenceSession:
         raise InputError(f"the model takes the inputs {_listed(self._inputs)}; given: {given}")
 
 
-calls.add(InferenceSession.run.__code__)
+calls.update((InferenceSession.run.__code__, InferenceSession._run_sized.__code__))  # noqa: SLF001 - of this module
 
 
 def check_machine(artifact: Artifact) -> None:

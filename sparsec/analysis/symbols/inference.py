@@ -1,8 +1,8 @@
 """What the shapes of a graph are in the symbols of its inputs, and the integers that follow from shapes.
 
-ONNX's inference gives ranks, static sizes and the symbols that pass through; the rules here follow sums and products of
-symbols, too, through the arithmetic on shapes that exporters write. Where no rule knows more, a size is opaque: equal to
-itself alone.
+ONNX's inference gives ranks, static sizes and the symbols that pass through; the rules here follow sums and products
+of symbols, too, through the arithmetic on shapes that exporters write. Where no rule knows more, a size is opaque:
+equal to itself alone.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def infer_symbols(graph: ir.Graph) -> Symbols:
     own = _declared(graph)
     for value in graph.initializers.values():
         if value.const_value is not None:
-            symbols.shapes[value] = tuple(Size.of(int(dim)) for dim in value.const_value.shape)
+            symbols.shapes[value] = tuple(map(Size.of, value.const_value.shape.numpy()))
     for node in graph:
         for value in node.outputs:
             if value.shape is not None:
@@ -89,7 +89,7 @@ def _inferred(symbols: Symbols, dim: int | ir.SymbolicDim, own: Mapping[str, Siz
     """A dimension as ONNX infers it: its symbols are those of inputs, or tell nothing."""
     if isinstance(dim, int):
         return Size.of(dim)
-    return own[dim.value] if dim.value in own else symbols.opaque()
+    return own[dim.value] if dim.value is not None and dim.value in own else symbols.opaque()
 
 
 def _apply(symbols: Symbols, node: ir.Node) -> None:
@@ -174,7 +174,8 @@ def _slice(symbols: Symbols, node: ir.Node) -> Shape | None:
         return None
     dims = list(shape)
     for index, axis in enumerate(axes):
-        dims[axis] = _sliced(symbols, shape[axis], starts and starts[index], ends and ends[index], steps[index])
+        start, end = (None if given is None else given[index] for given in (starts, ends))
+        dims[axis] = _sliced(symbols, shape[axis], start, end, steps[index])
     return tuple(dims)
 
 
@@ -309,7 +310,8 @@ def _data_same(symbols: Symbols, node: ir.Node) -> Shape | None:
 
 def _data_cast(symbols: Symbols, node: ir.Node) -> Shape | None:
     kinds = ir.DataType.INT64, ir.DataType.INT32
-    return symbols.integers(node.inputs[0]) if operand(node, 0).dtype in kinds and node.outputs[0].dtype in kinds else None
+    integral = operand(node, 0).dtype in kinds and node.outputs[0].dtype in kinds
+    return symbols.integers(node.inputs[0]) if integral else None
 
 
 def _data_gather(symbols: Symbols, node: ir.Node) -> Shape | None:
@@ -367,9 +369,11 @@ def _data_where(symbols: Symbols, node: ir.Node) -> Shape | None:
         condition = tuple(Size.of(int(each)) for each in array.reshape(-1))
     if not condition or not yes or not no or any(each.number is None for each in condition):
         return None
-    count = max(len(condition), len(yes), len(no))
-    return tuple((yes if condition[i % len(condition)].number else no)[i % len(yes if condition[i % len(condition)].number
-                                                                            else no)] for i in range(count))
+    chosen = []
+    for index in range(max(len(condition), len(yes), len(no))):
+        source = yes if condition[index % len(condition)].number else no
+        chosen.append(source[index % len(source)])
+    return tuple(chosen)
 
 
 def _data_filled(symbols: Symbols, node: ir.Node) -> Shape | None:
@@ -385,8 +389,13 @@ def _data_product(symbols: Symbols, node: ir.Node) -> Shape | None:
     return None if data is None or len(node.inputs) > 1 else (_product(data),)
 
 
+def _data_size(symbols: Symbols, node: ir.Node) -> Shape | None:
+    shape = symbols.shape(node.inputs[0])
+    return None if shape is None else (_product(shape),)
+
+
 DATA: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
-    "Shape": _data_of_shape, "Size": lambda s, n: None if (shape := s.shape(n.inputs[0])) is None else (_product(shape),),
+    "Shape": _data_of_shape, "Size": _data_size,
     **dict.fromkeys(("Identity", "Unsqueeze", "Squeeze", "Reshape"), _data_same), "Cast": _data_cast,
     "Gather": _data_gather, "Concat": _data_concat, "Slice": _data_slice, "Add": _data_pairs(Size.__add__),
     "Sub": _data_pairs(Size.__sub__), "Mul": _data_pairs(Size.__mul__), "Div": _data_pairs(Size.divided),

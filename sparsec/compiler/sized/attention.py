@@ -107,7 +107,7 @@ def _transposed(value: ir.Value, symbols: Symbols) -> ir.Value | None:
     out = turned.outputs[0]
     out.type, symbols.shapes[out] = value.type, (shape[0], shape[1], shape[3], shape[2])
     out.name = f"{value.name}.keys"
-    node.graph.insert_before(node, turned)  # type: ignore[union-attr]  # a graph, not a function
+    node.graph.insert_before(node, turned)
     return out
 
 
@@ -127,8 +127,8 @@ def _before_repeats(value: ir.Value, symbols: Symbols) -> ir.Value:
     if len(own) != HEADS or len(wide) != HEADS + 1 or len(whole) != HEADS:
         return value
     batch, groups, keys, depth = own
-    repeated = single == (batch, groups, Size.of(1), keys, depth) and wide == (batch, groups, wide[2], keys, depth) and (
-        whole == (batch, groups * wide[2], keys, depth))
+    repeated = (single == (batch, groups, Size.of(1), keys, depth) and wide == (batch, groups, wide[2], keys, depth)
+                and whole == (batch, groups * wide[2], keys, depth))
     return source if repeated else value
 
 

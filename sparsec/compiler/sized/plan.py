@@ -70,7 +70,7 @@ def write(model: ir.Model, stages: Sequence[Stage], symbols: Symbols, limits: Ma
         else:
             _node(plan, stage, model.graph.opset_imports)
     made = {value for stage in kept for value in stage.outputs} | set(model.graph.inputs)
-    for value in dict.fromkeys((*(value for stage in kept for value in _read(stage, symbols)), *model.graph.outputs)):
+    for value in dict.fromkeys((*(value for stage in kept for value in _read(stage)), *model.graph.outputs)):
         if value not in made:
             _given(plan, value, symbols)
     return plan
@@ -84,11 +84,11 @@ def _live(model: ir.Model, stages: Sequence[Stage], symbols: Symbols) -> list[St
         if needed.isdisjoint(stage.outputs):
             continue
         kept.append(stage)
-        needed.update(value for value in _read(stage, symbols) if known_data(value, symbols) is None)
+        needed.update(value for value in _read(stage) if known_data(value, symbols) is None)
     return kept[::-1]
 
 
-def _read(stage: Stage, symbols: Symbols) -> list[ir.Value]:
+def _read(stage: Stage) -> list[ir.Value]:
     return list(stage.inputs) if isinstance(stage, RowStage) else list(read_by(stage))
 
 
@@ -141,23 +141,23 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
     """A node that numpy runs, or ONNX's reference where there is no function for it."""
     inputs = [None if value is None else value.name for value in node.inputs]
     outputs = [value.name for value in node.outputs]
-    single = node.op_type not in SINGLE or not any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    more = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
     key = node.op_type if not node.domain else f"{node.domain}::{node.op_type}"
     if node.op_type == ATTENTION:
         _attention(plan, node, inputs, outputs)
         return
     if _grows(node):
         key = "append"
-    if (key in OPERATORS or key == "append") and single and opsets.get("", 0) >= SINCE:
-        step = {"op": key, "attributes": {name: _attribute(each) for name, each in node.attributes.items()
-                                          if isinstance(each, ir.Attr)}, "inputs": inputs, "outputs": outputs}
-        if node.op_type == "Split" and "num_outputs" not in step["attributes"]:
-            step["attributes"]["num_outputs"] = len(outputs)
-        plan.fields["steps"].append(step)
+    if (key in OPERATORS or key == "append") and not (more and node.op_type in SINGLE) and opsets.get("", 0) >= SINCE:
+        attributes = {name: _attribute(each) for name, each in node.attributes.items() if isinstance(each, ir.Attr)}
+        if node.op_type == "Split":
+            attributes.setdefault("num_outputs", len(outputs))
+        plan.fields["steps"].append({"op": key, "attributes": attributes, "inputs": inputs, "outputs": outputs})
         return
     if node.domain:
-        raise UnsupportedOperatorError(f"node '{node.name}' ({node.domain}::{node.op_type}) has sizes that only the run "
-                                       "tells, and nothing runs it then; give its dimensions sizes with --dim or --shape")
+        raise UnsupportedOperatorError(f"node '{node.name}' ({node.domain}::{node.op_type}) has sizes that only the "
+                                       "run tells, and nothing runs it then; give its dimensions sizes with --dim or "
+                                       "--shape")
     read = list(dict.fromkeys(read_by(node)))
     proto = _single(node, read, opsets)
     plan.interpreted.append(node)
@@ -172,11 +172,13 @@ def _grows(node: ir.Node) -> bool:
             and node.outputs[0].is_graph_output() and node.attributes.get_int("axis", 0) != 0)
 
 
-def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str]) -> None:
+def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
     """A call of the kernel of attention; kernels are known by their parameters."""
     queries, values = (value.shape for value in (node.inputs[0], node.inputs[2]) if value is not None)
     assert queries is not None and values is not None  # noqa: PT018  # the fusion has seen them
-    params = int(queries[-1]), int(values[-1]), node.attributes.get_float("scale", 1.0)
+    depth, width = queries[-1], values[-1]
+    assert isinstance(depth, int) and isinstance(width, int)  # noqa: PT018
+    params = depth, width, node.attributes.get_float("scale", 1.0)
     if params not in plan.attentions:
         plan.attentions.append(params)
     plan.fields["steps"].append({"op": "attention", "kernel": plan.attentions.index(params),

@@ -1,18 +1,18 @@
-"""A graph with run-time sizes in stages: those that keep rows apart are compiled for numbers of rows, others are run."""
+"""A graph with run-time sizes in stages: what keeps rows apart is compiled for numbers of rows, the rest is run."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.inference import Symbols
-from sparsec.compiler.sized.simplify import known_data
 from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, row_nodes
+from sparsec.compiler.sized.simplify import known_data
 from sparsec.graph.constants import add_constant
 from sparsec.graph.verify import check, infer
 
@@ -38,7 +38,7 @@ Stage = RowStage | ir.Node
 
 
 def stages_of(graph: ir.Graph, symbols: Symbols) -> list[Stage]:
-    """The stages of a sorted graph in the order of running; nodes of constants alone are in every stage that needs them."""
+    """The stages of a sorted graph in the order of running; a stage has the nodes of constants alone that it needs."""
     rows, fixed = row_nodes(graph, symbols), constants(graph)
     level: dict[ir.Value, int] = {}
     single: list[tuple[int, int, ir.Node]] = []
@@ -104,7 +104,7 @@ def joint(model: ir.Model, stages: Sequence[RowStage], symbols: Symbols, count: 
     """The row stages for `count` rows: the last of the dimensions that are rows has that size, the others have 1."""
     graph = ir.Graph([], [], nodes=[], opset_imports=dict(model.graph.opset_imports), name="rows")
     for number, stage in enumerate(stages):
-        values = _copied(graph, stage, symbols, count, f"@{number}")
+        values = _Copy(graph, stage, symbols, count, f"@{number}").all()
         graph.inputs.extend(values[value] for value in stage.inputs)
         graph.outputs.extend(values[value] for value in stage.outputs)
     whole = ir.Model(graph, ir_version=model.ir_version)
@@ -114,47 +114,57 @@ def joint(model: ir.Model, stages: Sequence[RowStage], symbols: Symbols, count: 
     return Joint(whole, tuple(stages))
 
 
-def _copied(graph: ir.Graph, stage: RowStage, symbols: Symbols, count: int, suffix: str) -> dict[ir.Value, ir.Value]:
-    """The nodes of a stage in the joint graph: by value of the model, the one in it."""
-    values: dict[ir.Value, ir.Value] = {}
+@dataclass
+class _Copy:
+    """A stage that is copied into the joint graph, for some number of rows: by value of the model, the one there."""
 
-    def static(value: ir.Value) -> list[int]:
-        own = [size.number or 0 for size in symbols.shapes[value][stage.rows.rank:]]
-        return [*[1] * (stage.rows.rank - 1), count, *own]
+    graph: ir.Graph
+    stage: RowStage
+    symbols: Symbols
+    count: int
+    suffix: str
+    values: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
-    def copy(value: ir.Value | None) -> ir.Value | None:
+    def all(self) -> dict[ir.Value, ir.Value]:
+        """Copy every node, and what it needs of constants."""
+        for node in self.stage.nodes:
+            if node.outputs[0] not in self.values:
+                self._add(node)
+        for value in self.stage.outputs:
+            self.values[value].shape = ir.Shape(self._static(value))
+        return self.values
+
+    def _static(self, value: ir.Value) -> list[int]:
+        rank = self.stage.rows.rank
+        return [*[1] * (rank - 1), self.count, *[size.number or 0 for size in self.symbols.shapes[value][rank:]]]
+
+    def _value(self, value: ir.Value | None) -> ir.Value | None:
         if value is None:
             return None
-        if value not in values:
+        if value not in self.values:
             producer = value.producer()
             if value.const_value is not None:
-                values[value] = _initializer(graph, value)
-            elif producer is None or value in stage.inputs:
-                values[value] = ir.Value(name=f"{value.name}{suffix}", shape=ir.Shape(static(value)), type=value.type)
+                self.values[value] = _initializer(self.graph, value)
+            elif producer is None or value in self.stage.inputs:
+                self.values[value] = ir.Value(name=f"{value.name}{self.suffix}", type=value.type,
+                                              shape=ir.Shape(self._static(value)))
             else:
-                add(producer)
-        return values[value]
+                self._add(producer)
+        return self.values[value]
 
-    def add(node: ir.Node) -> None:
-        operands = [copy(value) for value in node.inputs]
-        kind, attributes = node.op_type, list(node.attributes.values())
-        if kind in RESHAPES and node in stage.nodes:
-            target = np.array(static(node.outputs[0]), np.int64)
-            operands = [operands[0], add_constant(graph, f"{node.name}{suffix}.shape", target)]
-            kind, attributes = "Reshape", [ir.AttrInt64("allowzero", 1)]
-        made = ir.Node(node.domain, kind, operands, attributes, num_outputs=len(node.outputs),
-                       name=node.name, metadata_props=dict(node.metadata_props))
+    def _add(self, node: ir.Node) -> None:
+        if node.op_type in RESHAPES and node in self.stage.nodes:
+            target = np.array(self._static(node.outputs[0]), np.int64)
+            shape = add_constant(self.graph, f"{node.name}{self.suffix}.shape", target)
+            made = ir.Node("", "Reshape", [self._value(node.inputs[0]), shape], [ir.AttrInt64("allowzero", 1)],
+                           num_outputs=1, name=node.name)
+        else:
+            made = ir.Node(node.domain, node.op_type, [self._value(value) for value in node.inputs],
+                           list(node.attributes.values()), num_outputs=len(node.outputs), name=node.name)
         for old, new in zip(node.outputs, made.outputs, strict=True):
-            new.name, new.type = f"{old.name}{suffix}" if old.name else "", old.type
-            values[old] = new
-        graph.append(made)
-
-    for node in stage.nodes:
-        if node.outputs[0] not in values:
-            add(node)
-    for value in stage.outputs:
-        values[value].shape = ir.Shape(static(value))
-    return values
+            new.name, new.type = f"{old.name}{self.suffix}" if old.name else "", old.type
+            self.values[old] = new
+        self.graph.append(made)
 
 
 def _initializer(graph: ir.Graph, value: ir.Value) -> ir.Value:

@@ -87,17 +87,17 @@ def _softmax(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarr
 
 
 OPERATORS: dict[str, Operator] = {
-    **{name: of(function) for name, function in {
+    **{name: of(function) for name, function in dict[str, Callable[..., Any]]({
         "Abs": np.abs, "And": np.logical_and, "Equal": np.equal, "Greater": np.greater, "Identity": np.asarray,
         "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal, "Neg": np.negative,
-        "Not": np.logical_not, "Or": np.logical_or, "Where": np.where, "Xor": np.logical_xor}.items()},
+        "Not": np.logical_not, "Or": np.logical_or, "Where": np.where, "Xor": np.logical_xor}).items()},
     **{name: _quiet(function) for name, function in {
         "Add": np.add, "Ceil": np.ceil, "Cos": np.cos, "Exp": np.exp, "Floor": np.floor, "IsNaN": np.isnan,
         "Log": np.log, "Mul": np.multiply, "Reciprocal": np.reciprocal, "Round": np.rint, "Sign": np.sign,
         "Sin": np.sin, "Sqrt": np.sqrt, "Sub": np.subtract, "Tanh": np.tanh}.items()},
-    **{name: same_type(function) for name, function in {
+    **{name: same_type(function) for name, function in dict[str, Callable[..., Any]]({
         "Div": _divide, "Erf": _erf, "Pow": np.power, "Sigmoid": _sigmoid,
-        "Relu": lambda x: np.maximum(x, x.dtype.type(0))}.items()},
+        "Relu": lambda x: np.maximum(x, x.dtype.type(0))}).items()},
     "Max": _folded(np.maximum), "Min": _folded(np.minimum), "Sum": _folded(np.add), "Mod": _mod, "Clip": _clip,
     "Cast": _cast, "Softmax": _softmax,
 }

@@ -24,18 +24,18 @@ SPARE = 64
 class _Buffer:
     """An array, of which so much is filled along the axis that it grows along."""
 
-    whole: np.ndarray
+    whole: _Part
     axis: int
     filled: int
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def part(self, start: int, end: int) -> np.ndarray:
+    def part(self, start: int, end: int) -> _Part:
         """A piece of it."""
-        return self.whole[(*[slice(None)] * self.axis, slice(start, end))]
+        return self.whole[(*[slice(None)] * self.axis, slice(start, end))].view(_Part)
 
     def view(self, length: int) -> np.ndarray:
         """The filled part, as a plain array that knows its buffer by its base."""
-        part = self.part(0, length).view(_Part)
+        part = self.part(0, length)
         part.buffer = self
         return part.view(np.ndarray)
 
@@ -52,7 +52,7 @@ class _Buffer:
 
 
 class _Part(np.ndarray):
-    """What stands between a buffer and the plain arrays that sessions give."""
+    """A buffer, and what stands between it and the plain arrays of sessions: numpy skips bases of an array's own type."""
 
     buffer: _Buffer | None = None
 
@@ -66,7 +66,7 @@ def append(inputs: Sequence[Any], axis: int) -> np.ndarray:
     buffer = first.base.buffer if isinstance(first.base, _Part) else None
     if buffer is None or buffer.axis != axis or not buffer.claim(first, total):
         room = (*first.shape[:axis], total + max(total // 2, SPARE), *first.shape[axis + 1:])
-        buffer = _Buffer(aligned(room, first.dtype), axis, total)
+        buffer = _Buffer(aligned(room, first.dtype).view(_Part), axis, total)
         buffer.part(0, start)[...] = first
     for each in rest:
         buffer.part(start, start + each.shape[axis])[...] = each

@@ -53,8 +53,8 @@ class SizedProgram:
             self._tensors = {number: memory.place(arrays[number]) for *_, functions in self._libraries
                              for function in functions for number in function["constants"]}
             self._splitter = Splitter({each["count"]: each["seconds"] for each in self._plan["rows"]} or {1: 1.0})
-            self._kernels = (load_code(arrays[kernels["library"]].tobytes(), kernels["objects"])
-                             if (kernels := self._plan["kernels"]) else None)
+            kernels = self._plan["kernels"]
+            self._kernels: Any = kernels and load_code(arrays[kernels["library"]].tobytes(), kernels["objects"])
             self._models = {step["model"]: interpret(arrays[step["model"]].tobytes())
                             for step in self._plan["steps"] if step["op"] == "onnx"}
             self._spent = _last_uses(self._plan)

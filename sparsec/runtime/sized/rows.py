@@ -1,4 +1,4 @@
-"""Row stages: a compiled function for each of a few numbers of rows, of which as many calls as needed make any number."""
+"""Row stages: functions compiled for a few numbers of rows, of which as many calls as needed make any number."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ class RowStage:
         """Rows as a function takes them."""
         tensor, rows = self._given[index], array[first:first + valid]
         shape = (*[1] * (self._rank - 1), part, *tensor.shape)
-        if (valid == part and rows.nbytes >= DIRECT_BYTES and not rows.ctypes.data % ALIGNMENT and rows.flags.writeable):
+        direct = valid == part and rows.nbytes >= DIRECT_BYTES and rows.flags.writeable
+        if direct and not rows.ctypes.data % ALIGNMENT:
             return self._share(rows.reshape(shape).view(tensor.carrier))
         if part not in self._buffers:
             self._buffers[part] = []

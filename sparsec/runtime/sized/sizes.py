@@ -59,15 +59,7 @@ def sizes_of(inputs: Sequence[Input], arrays: Sequence[np.ndarray], limits: Mapp
         if array.dtype != spec.dtype or array.ndim != len(spec.shape):
             raise InputError(f"input '{spec.name}' takes {spec.dtype.name} of shape {_listed(spec)}; given: "
                              f"{array.dtype.name} of shape {array.shape}")
-        for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
-            if isinstance(dim, str):
-                if sizes.setdefault(dim, size) != size:
-                    raise InputError(f"dimension '{dim}' is {sizes[dim]} in input '{origins[dim]}' and {size} in input "
-                                     f"'{spec.name}', axis {axis}; it must have one size")
-                origins.setdefault(dim, spec.name)
-            elif isinstance(dim, int) and dim != size:
-                raise InputError(f"axis {axis} of input '{spec.name}' must be {dim}, and is {size}; it takes "
-                                 f"{spec.dtype.name} of shape {_listed(spec)}")
+        _read(spec, array, sizes, origins)
     for name, (least, most) in limits.items():
         if name in sizes and not least <= sizes[name] <= most:
             raise InputError(f"dimension '{name}' is {sizes[name]} in input '{origins[name]}', and the artifact was "
@@ -78,6 +70,19 @@ def sizes_of(inputs: Sequence[Input], arrays: Sequence[np.ndarray], limits: Mapp
                 raise InputError(f"axis {axis} of input '{spec.name}' must be {text_of(dim)} = {value_of(dim, sizes)}, "
                                  f"and is {array.shape[axis]}")
     return sizes
+
+
+def _read(spec: Input, array: np.ndarray, sizes: dict[str, int], origins: dict[str, str]) -> None:
+    """Enter the sizes of an input's symbols, and which input they come from."""
+    for axis, (dim, size) in enumerate(zip(spec.shape, array.shape, strict=True)):
+        if isinstance(dim, str):
+            if sizes.setdefault(dim, size) != size:
+                raise InputError(f"dimension '{dim}' is {sizes[dim]} in input '{origins[dim]}' and {size} in input "
+                                 f"'{spec.name}', axis {axis}; it must have one size")
+            origins.setdefault(dim, spec.name)
+        elif isinstance(dim, int) and dim != size:
+            raise InputError(f"axis {axis} of input '{spec.name}' must be {dim}, and is {size}; it takes "
+                             f"{spec.dtype.name} of shape {_listed(spec)}")
 
 
 def _listed(spec: Input) -> str:

@@ -184,7 +184,7 @@ OPERATORS: dict[str, Operator] = {
     "GatherND": _gather_nd, "Range": _range, "ConstantOfShape": _filled, "Split": _split, "Tile": _tile,
     "Trilu": _trilu, "CumSum": _cumsum, "MatMul": _matmul, "Gemm": _gemm, "ArgMax": _arg(np.argmax),
     "ArgMin": _arg(np.argmin), "LayerNormalization": _layer_norm,
-    **{f"Reduce{name}": _reduced(function) for name, function in {
-        "Max": np.max, "Mean": np.mean, "Min": np.min, "Prod": np.prod, "Sum": np.sum}.items()},
+    **{f"Reduce{name}": _reduced(function) for name, function in dict[str, Callable[..., Any]]({
+        "Max": np.max, "Mean": np.mean, "Min": np.min, "Prod": np.prod, "Sum": np.sum}).items()},
 }
 """By ONNX's name; LayerNormalization has its first output only."""

@@ -122,7 +122,7 @@ def _unit(f: _Frame, unit: Any, work: Any) -> None:
     rows = T.Bind(s["shared"] * s["tokens"])
     values = T.Bind(batch * s["v_batch"] + group * s["v_group"])
     with T.serial(0, T.floordiv(rows + (ROWS - 1), ROWS)) as block:
-        at = {name: [] for name in ("q", "mask", "y")}
+        at: dict[str, list[Any]] = {name: [] for name in ("q", "mask", "y")}
         for r in range(ROWS):
             row = T.Bind(T.min(block * ROWS + r, rows - 1))
             head = T.Bind(group * s["shared"] + T.floordiv(row, s["tokens"]))
