@@ -46,8 +46,8 @@ PIXELS = f"""{HEADER} pixels (float[n, 3, h, w] x) => (float[n, 5] y) {{
 }}"""
 
 SHAPES = {"table": (9, WIDTH), "wq": (WIDTH, HEADS * DEPTH), "wk": (WIDTH, GROUPS * DEPTH),
-          "wv": (WIDTH, GROUPS * DEPTH), "wo": (HEADS * DEPTH, WIDTH), "w1": (WIDTH, 2 * WIDTH), "w2": (2 * WIDTH, 9), "kernel": (4, 3, 3, 3),
-          "head": (5, 4)}
+          "wv": (WIDTH, GROUPS * DEPTH), "wo": (HEADS * DEPTH, WIDTH), "w1": (WIDTH, 2 * WIDTH), "w2": (2 * WIDTH, 9),
+          "kernel": (4, 3, 3, 3), "head": (5, 4)}
 NUMBERS = {"one": np.float32(1e-3), "scale": np.float32(0.5), "lowest": np.float32(-1e9), "nothing": np.float32(0),
            "zero": 0, "two": 2, "step": 1, "axis0": [0], "axis1": [1], "axis2": [2], "per_head": [HEADS, DEPTH],
            "per_group": [GROUPS, DEPTH], "groups": [GROUPS], "repeats": [HEADS // GROUPS], "depth": [DEPTH],
@@ -159,8 +159,8 @@ def test_what_has_no_kernel_yet_is_named_and_right():
         sparsec.compile(model, tune="off", strict=True)
 
 
-@pytest.mark.parametrize(("dims", "message"), [({"tokens": "5..2"}, "'5..2'"), ({"token": 3}, "'batch', 'tokens', 'past'"),
-                                           ({"tokens": -1}, "'-1'")])
+@pytest.mark.parametrize(("dims", "message"), [
+    ({"tokens": "5..2"}, "'5..2'"), ({"token": 3}, "'batch', 'tokens', 'past'"), ({"tokens": -1}, "'-1'")])
 def test_dimensions_that_are_none_are_refused(dims, message):
     with pytest.raises(ShapeError, match=message):
         sparsec.compile(model_of(DECODER), dims=dims)

@@ -14,7 +14,8 @@ from tests.support.targets import TARGETS, isa
 CASES = {  # batch, heads, groups, tokens, keys, the mask's shape
     "one": (1, 4, 4, 1, 1, None), "groups": (2, 6, 2, 5, 37, (5, 37)),
     "keys alone": (1, 2, 1, 1, 100, (1, 1, 1, 100)),
-    "rows alone": (2, 3, 3, 7, 32, (2, 1, 7, 1)), "no tokens": (1, 2, 2, 0, 3, None), "whole": (1, 1, 1, 3, 16, (3, 16))}
+    "rows alone": (2, 3, 3, 7, 32, (2, 1, 7, 1)), "no tokens": (1, 2, 2, 0, 3, None),
+    "whole": (1, 1, 1, 3, 16, (3, 16))}
 SHAPES = (8, 8, 1), (32, 24, 2)  # depth, width, threads
 
 

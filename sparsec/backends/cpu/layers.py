@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, matmul, quantised
-from sparsec.backends.relax.weights import weight_array
+from sparsec.backends.cpu import conv, matmul, quantized
 from sparsec.cost.option import Option
-from sparsec.graph.nodes import is_depthwise, on_the_left, operator_of
+from sparsec.graph import operators
+from sparsec.graph.nodes import is_depthwise, on_the_left, operator_of, weight_array
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.layer import CpuProduct
 from sparsec.kernels.emit.isa import Isa
@@ -19,7 +19,7 @@ from sparsec.target import Target
 
 LAYERS: dict[str, Callable[[ir.Node, Isa], CpuProduct | None]] = {
     "sparsec::Conv": conv.layer_of, "sparsec::MatMul": matmul.layer_of,
-    "sparsec::QConv": quantised.layer_of, "sparsec::QMatMul": quantised.layer_of}
+    "sparsec::QConv": quantized.layer_of, "sparsec::QMatMul": quantized.layer_of}
 """By operator: the layer that a node is, None where kernels have nothing to choose for it."""
 
 
@@ -40,9 +40,9 @@ def offers_of(node: ir.Node, target: Target, isa: Isa, precision: str) -> tuple[
 def allows_fewer_bits(node: ir.Node) -> bool:
     """Whether kernels of fewer bits may run a layer: not where its weight multiplies columns, as no error is known."""
     match node.domain, node.op_type:
-        case "sparsec", "Conv":
+        case operators.DOMAIN, "Conv":
             return not is_depthwise(node)
-        case "sparsec", "MatMul":
+        case operators.DOMAIN, "MatMul":
             return not on_the_left(node)
     return False
 

@@ -12,12 +12,14 @@ import tvm
 from tvm import relax
 
 from sparsec.backends.cpu.lowerings import LOWERINGS
+from sparsec.backends.cpu.tensors import KERNELS
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
 from sparsec.backends.relax.lower import Lowered, Part, emit_function, lower_in
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import Plain
 from sparsec.graph.nodes import operator_of
+from sparsec.graph.operators.schema import DOMAIN
 from sparsec.kernels.cpu.tensors import copying
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine.memory import carrier
@@ -31,7 +33,7 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
         UnsupportedOperatorError: lists every node that cannot be lowered, with operator, opset and reason.
 
     """
-    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, precision)
+    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision)
     return lower_in(context, model, threads, partial(_result, set()))
 
 
@@ -46,7 +48,7 @@ def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Seque
         UnsupportedOperatorError: as `lower`.
 
     """
-    first = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, precision)
+    first = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision)
     functions = []
     for number, (inputs, outputs) in enumerate(parts):
         context, name = first.sibling(), f"part{number}"
@@ -74,7 +76,7 @@ def _behind(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Va
 def _lower_node(context: LoweringContext, node: ir.Node) -> None:
     """Our own lowering where the operator or a layout asks for it, else ONNX's operator through the importer."""
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
-    if node.domain != "sparsec" and all(isinstance(context.layout(value), Plain) for value in values):
+    if node.domain != DOMAIN and all(isinstance(context.layout(value), Plain) for value in values):
         lower_operator(context, node)
     elif operator_of(node) in LOWERINGS:
         LOWERINGS[operator_of(node)](context, node)

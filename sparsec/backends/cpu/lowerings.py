@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, elementwise, matmul, pooling, quantised, quantised_tokens, reformat, tokens
+from sparsec.backends.cpu import conv, elementwise, matmul, pooling, quantized, quantized_tokens, reformat, tokens
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import integers
 from sparsec.graph.activations import ACTIVATIONS
@@ -17,12 +17,12 @@ LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "sparsec::MatMul": matmul.lower,
     "sparsec::Reformat": reformat.lower,
     **{f"{DOMAIN}::{name}": integers.lower for name in integers.WRITERS},
-    **dict.fromkeys(("sparsec::QConv", "sparsec::QMatMul"), quantised.lower_product),
-    "sparsec::QBinary": quantised.lower_binary,
-    "sparsec::QAveragePool": quantised.lower_average,
-    "sparsec::Lookup": quantised.lower_lookup,
-    "DynamicQuantizeLinear": quantised_tokens.lower_dynamic,
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantised_tokens.lower),
+    **dict.fromkeys(("sparsec::QConv", "sparsec::QMatMul"), quantized.lower_product),
+    "sparsec::QBinary": quantized.lower_binary,
+    "sparsec::QAveragePool": quantized.lower_average,
+    "sparsec::Lookup": quantized.lower_lookup,
+    "DynamicQuantizeLinear": quantized_tokens.lower_dynamic,
+    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantized_tokens.lower),
     "sparsec::Attention": tokens.lower_attention,
     "LayerNormalization": tokens.lower_layer_norm,
     "MaxPool": pooling.lower,

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import HAND_WRITTEN, OPAQUE, LoweringContext
-from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.operators.schema import DOMAIN
 
 PRODUCTS = {"Conv": (0, 3), "MatMul": (0, 3), "Attention": (0, 1, 2)}
 """sparsec's operators that run on tensor cores, each with the inputs that it reads in half precision."""
@@ -37,15 +37,6 @@ class CudaContext(LoweringContext):
     half: str = "float16"
     narrow: frozenset[ir.Value] = frozenset()
     channels_last: set[ir.Value] = field(default_factory=set)
-
-    @property
-    def cpu_kernels(self) -> bool:
-        """The CPU's hand-written kernels are of no use here."""
-        return False
-
-    def call(self, *_args: object, **_options: object) -> relax.Expr:
-        """Refuse a kernel of the CPU, which an operator has no other implementation than."""
-        raise UnsupportedOperatorError("it has a kernel for CPUs only")
 
     def launch(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr], outputs: Sequence[tuple[int, str]],
                name: str = "product") -> relax.Expr:
@@ -121,7 +112,7 @@ def narrow_values(nodes: Iterable[ir.Node]) -> frozenset[ir.Value]:
     """The float32 values of sorted nodes that come from tensor cores, depend on those, or go into them."""
     narrow: set[ir.Value] = set()
     for node in nodes:
-        read = PRODUCTS.get(node.op_type, ()) if node.domain == "sparsec" else ()
+        read = PRODUCTS.get(node.op_type, ()) if node.domain == DOMAIN else ()
         values = [node.inputs[index] for index in read if index < len(node.inputs)]
         if read or not narrow.isdisjoint(node.inputs):
             values += node.outputs

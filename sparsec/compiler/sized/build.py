@@ -25,7 +25,7 @@ from sparsec.compiler.sized.stage import RowStage, Stage, joint, stages_of
 from sparsec.graph.compare import random_feeds
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
-from sparsec.graph.nodes import node_label
+from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Context, Report
 
 ROWS = (1, 4, 16, 64)
@@ -93,10 +93,10 @@ def _outside(stages: Sequence[Stage], plan: Plan) -> Iterator[Outside]:
     for node in stages:
         if isinstance(node, ir.Node) and node.op_type in WEIGHTED and not node.domain and (
                 constant(node.inputs[1]) is not None):
-            yield Outside(node_label(node), node.op_type,
+            yield Outside(node_name(node), node.op_type,
                           "it does not keep rows apart whose number the run tells; numpy runs it")
     for node in plan.interpreted:
-        yield Outside(node_label(node), node.op_type, "its sizes are known at run time only; ONNX's reference runs it")
+        yield Outside(node_name(node), node.op_type, "its sizes are known at run time only; ONNX's reference runs it")
 
 
 def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:

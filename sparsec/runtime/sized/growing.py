@@ -52,7 +52,7 @@ class _Buffer:
 
 
 class _Part(np.ndarray):
-    """A buffer, and what stands between it and the plain arrays of sessions: numpy skips bases of an array's own type."""
+    """A buffer, and what stands between it and the plain arrays of sessions: numpy skips bases of equal type."""
 
     buffer: _Buffer | None = None
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -22,9 +20,9 @@ from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.emit.codes import FOUR, dot
 from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.recipe import Unstored, balanced
+from sparsec.kernels.packing.recipe import balanced, unstored
 from sparsec.kernels.packing.vnni import slots_of
 from sparsec.target import Target
 
@@ -74,11 +72,6 @@ def _option(slots: int, params: RowsWellParams, kernel: str) -> Option:
                   replace(work(params, slots), serial=s.threads == 1))
 
 
-def recipe(params: RowsWellParams) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
-
-
 def pack(weight: np.ndarray, params: RowsWellParams) -> dict[str, np.ndarray]:
     """The kernel's arrays for a weight (outputs, inputs) of int8.
 
@@ -117,14 +110,14 @@ def work(params: RowsWellParams, slots: int) -> Work:
     s = params.shape
     return Work(fmas=slots * s.batch, loads=slots * (2 + 2 * s.batch), permutes=2 * slots * s.batch,
                 groups=FOUR * s.blocks, memory_bytes=slots * (2 * s.block + 4) + s.batch * (s.inputs + s.outputs),
-                family="qwell", pixels=s.batch)
+                kernel="qwell", pixels=s.batch)
 
 
-def build(params: RowsWellParams, isa: Isa) -> Any:
+def build(params: RowsWellParams, isa: Isa) -> Kernel:
     """The kernel: (parts, starts, bases, indices, values, *Finish, x, …) -> y."""
     s = params.shape
 
-    def emit(b: Buffers, x: Any, block: Any, sums: Any) -> None:
+    def emit(b: Buffers, x: Expr, block: Expr, sums: Buffer) -> None:
         totals = registers(s.batch, s.lanes, "int32")
         with T.serial(0, FOUR) as part:
             group = T.Bind(block * FOUR + part)
@@ -142,7 +135,7 @@ def build(params: RowsWellParams, isa: Isa) -> Any:
     return rows.build(s, weights, emit, isa, None if params.image is None else params.image.ends(s))
 
 
-def _slot(b: Buffers, s: RowsOfCodes, x: Any, slot: Any, totals: Any) -> None:
+def _slot(b: Buffers, s: RowsOfCodes, x: Buffer, slot: Expr, totals: Buffer) -> None:
     base = T.Bind(T.Cast("int64", b["bases"][slot]))
     index = T.Bind(load(b["indices"], slot * s.block, s.block))
     weights = T.Bind(load(b["values"], slot * s.block, s.block))
@@ -151,6 +144,7 @@ def _slot(b: Buffers, s: RowsOfCodes, x: Any, slot: Any, totals: Any) -> None:
         store(totals, n * s.lanes, dot(load(totals, n * s.lanes, s.lanes), permute_bytes(low, index, high), weights))
 
 
-FAMILY = Family("qwell", RowsProduct, ("well",), "fp32", candidates, recipe, build, integer_product, reject)
-IMAGE_FAMILY = Family("qwell-pixels", CodesProduct, ("well",), "fp32", image_candidates, recipe, build, integer_product,
-                      reject_image)
+FAMILY = Family("qwell", RowsProduct, ("well",), "fp32", candidates, unstored(pack), build, integer_product,
+                reject)
+IMAGE_FAMILY = Family("qwell-pixels", CodesProduct, ("well",), "fp32", image_candidates, unstored(pack), build,
+                      integer_product, reject_image)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -24,9 +22,9 @@ from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors
 from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling, build_product
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store, vectors_from
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store, vectors_from
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
 
@@ -71,11 +69,6 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
                              2 * layer.weight.size, work(params, target.l1_bytes, target.l2_bytes), "bf16")
 
 
-def recipe(params: DenseBf16Params) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
-
-
 def pack(weight: np.ndarray, params: DenseBf16Params) -> dict[str, np.ndarray]:
     """The kernel's array for a weight (outputs, channels * taps): `values` (int32), (row block, pair, tap, block)."""
     s, block = params.dense.tiling.stencil, params.dense.block
@@ -100,7 +93,7 @@ def work(params: DenseBf16Params, l1_bytes: int, l2_bytes: int) -> Work:
     return replace(full, fmas=full.fmas / 2, loads=copy.loads + (full.loads - copy.loads) / 2)
 
 
-def build(params: DenseBf16Params, isa: Isa) -> Any:
+def build(params: DenseBf16Params, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     p, t = params.dense, params.dense.tiling
     total = t.parts * p.blocks * p.block * params.pairs * len(t.stencil.taps)
@@ -108,13 +101,13 @@ def build(params: DenseBf16Params, isa: Isa) -> Any:
     def prepare(b: Buffers, _tiling: Tiling) -> LoadTile:
         scratch = T.alloc_buffer((params.chunk * t.channel_step,), "int32")
 
-        def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
+        def load_tile(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
             _copy_pairs(b, scratch, params, chunk, x)
             return scratch, T.int64(0)
 
         return load_tile
 
-    def inner(b: Buffers, source: Any, _base: Any, part: Any, chunk: Any, finish: Finish) -> None:
+    def inner(b: Buffers, source: Buffer, _base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
         with T.serial(0, p.blocks) as block:
             _row_block(b, source, params, T.Bind(part * p.blocks + block), chunk, finish)
 
@@ -122,7 +115,7 @@ def build(params: DenseBf16Params, isa: Isa) -> Any:
                          Stage(prepare, intrinsics.BF16))
 
 
-def _copy_pairs(b: Buffers, scratch: Any, params: DenseBf16Params, chunk: Any, x: Any) -> None:
+def _copy_pairs(b: Buffers, scratch: Buffer, params: DenseBf16Params, chunk: Expr, x: Expr) -> None:
     """Copy every tap of the chunk's tile, two channels a word."""
     t, s = params.dense.tiling, params.dense.tiling.stencil
     with T.serial(0, T.min(params.chunk, params.pairs - chunk * params.chunk)) as pair:
@@ -136,7 +129,7 @@ def _copy_pairs(b: Buffers, scratch: Any, params: DenseBf16Params, chunk: Any, x
                 store(scratch, place, intrinsics.pairs_bf16(low, high))
 
 
-def _row_block(b: Buffers, source: Any, params: DenseBf16Params, block: Any, chunk: Any, finish: Finish) -> None:
+def _row_block(b: Buffers, source: Buffer, params: DenseBf16Params, block: Expr, chunk: Expr, finish: Finish) -> None:
     p, t, s = params.dense, params.dense.tiling, params.dense.tiling.stencil
     lanes, taps = s.lanes, len(s.taps)
     acc = registers(p.accumulators, lanes)
@@ -156,4 +149,4 @@ def _row_block(b: Buffers, source: Any, params: DenseBf16Params, block: Any, chu
         finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * lanes, lanes))
 
 
-FAMILY = Family("gemm/bf16", StencilProduct, ("dense",), "bf16", candidates, recipe, build, reference, reject)
+FAMILY = Family("gemm/bf16", StencilProduct, ("dense",), "bf16", candidates, unstored(pack), build, reference, reject)
