@@ -14,7 +14,7 @@ LIMITS = {"MatMulNBits": 2e-2, "int4": 2e-2, "DynamicQuantizeLSTM": 2e-2, "Keras
 
 
 def model(nodes, feeds, constants, *, opset=21):
-    """A model with a tensor of every feed as input and the last node's first output, as onnxruntime has it, as output."""
+    """A model with every feed as an input, and the last node's first output as onnxruntime gives it."""
     inputs = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
               for name, array in feeds.items()]
     initializers = [value if isinstance(value, TensorProto) else numpy_helper.from_array(np.asarray(value), name)
