@@ -13,6 +13,7 @@ from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
 from sparsec.passes import (
     contributed,
+    embeddings,
     foreign,
     fuse_activation,
     fuse_attention,
@@ -61,6 +62,7 @@ PASSES: list[Pass] = [
     Pass(lift.run),
     Pass(fuse_epilogue.run),
     Pass(turn.run),
+    Pass(embeddings.run),
     Pass(layout.run),
 ]
 

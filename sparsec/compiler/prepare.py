@@ -95,7 +95,7 @@ def simplify(model: reader.Source, options: CompileOptions, *, calibration: Cali
         check_dims(reader.load(model, symbolic=True), dims)
     job = _job(graph, options, calibration, announce, limits)
     announce("rewrite")
-    context = Context(job.target, options.strict_ieee)
+    context = Context(job.target, options.strict_ieee, job.precision, options.optimize != options.backend.goals[0])
     passes = run_passes(graph, context, options.dump_ir, Phase.SIMPLIFY)
     return Simplified(graph, job, context, tuple(passes))
 

@@ -10,10 +10,20 @@ from sparsec.target import Target
 
 @dataclass(frozen=True)
 class Context:
-    """What the model is compiled for; with `strict_ieee`, zeros of weights multiply what they meet, be it NaN."""
+    """What the model is compiled for.
+
+    Attributes:
+        target: the target.
+        strict_ieee: zeros of weights multiply what they meet, be it NaN.
+        precision: the number formats that layers may take, as `sparsec compile --precision` says it.
+        compact: constants may take fewer bits where the precision allows it.
+
+    """
 
     target: Target
     strict_ieee: bool = False
+    precision: str = "fp32"
+    compact: bool = False
 
 
 @dataclass(frozen=True)
