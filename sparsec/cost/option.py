@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 PRECISIONS = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
@@ -50,6 +50,11 @@ class Work:
     serial: bool = False
     permutes: float = 0.0
     l3_bytes: float = 0.0
+
+    def times(self, runs: int) -> Work:
+        """The work of several runs, of which the first brings the weight from beyond the L2 cache."""
+        return replace(self, fmas=runs * self.fmas, loads=runs * self.loads, groups=runs * self.groups,
+                       permutes=runs * self.permutes, l2_bytes=runs * self.l2_bytes + (runs - 1) * self.memory_bytes)
 
 
 @dataclass(frozen=True)
