@@ -24,14 +24,13 @@ import numpy as np
 
 from sparsec import files
 from sparsec.artifact import signing
-from sparsec.artifact.manifest import DECODERS, PACKED, Constant, Manifest, check, read, require
+from sparsec.artifact.manifest import DECODERS, PACKED, READABLE, SCHEMA, Constant, Manifest, check, read, require
 from sparsec.artifact.stored import StoredWeight, encode, is_affordable, restore, store
 from sparsec.backends.program import STAGES, Program
 from sparsec.errors import ArtifactError, FormatError, SignatureError, UsageError
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import Target, machine_features
 
-SCHEMA = 2
 MEMBERS = ("manifest.json", "library.bin", "weights.bin", "graph.onnx", "report.json")
 SHARED = "weights.bin"
 """The member that all buckets have in common."""
@@ -97,8 +96,7 @@ class Artifact:
             constants=constants,
             objects=program.objects,
             stored=stored,
-            archs=program.archs,
-            ptx=program.ptx,
+            needs=program.needs,
             parts=program.parts,
         )
         return cls(manifest, program.library, weights, graph, report)
@@ -309,9 +307,9 @@ def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str],
     fields = msgspec.json.decode(contents[_name("manifest.json", index)])
     require(isinstance(fields, dict), "its manifest is not a JSON object")
     schema, written_by, expected = fields["schema"], fields["sparsec"], fields.pop("sha256")
-    if schema != SCHEMA:
+    if schema not in READABLE:
         raise ArtifactError(f"{name} has schema {schema} (sparsec {written_by}) and this version reads "
-                            f"schema {SCHEMA}; compile the model again")
+                            f"schemas {' and '.join(map(str, READABLE))}; compile the model again")
     manifest = read(fields)
     for member in MEMBERS[1:]:
         require(expected[member] == hashes[_name(member, index)], f"{_name(member, index)} has another SHA-256")

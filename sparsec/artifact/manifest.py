@@ -5,15 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from sparsec.artifact.stored import StoredWeight, check_stored
-from sparsec.backends.program import STAGES, UNKNOWN, TensorSpec
+from sparsec.backends.program import STAGES, UNKNOWN, Needs, TensorSpec
+from sparsec.backends.registry import backend_named
 from sparsec.machine.memory import ALIGNMENT, element_type
 from sparsec.target import cuda_archs, is_target
 
@@ -59,8 +60,7 @@ class Manifest:
         constants: the VM function's further arguments, in order.
         objects: the bytes of each object file in the library, to be linked when loaded; empty for a shared object.
         stored: the weights that packed constants follow from.
-        archs: the CUDA architectures that the library holds code for; empty where there is none.
-        ptx: the version of CUDA of the library's PTX, for GPUs without code of their own; empty where there is none.
+        needs: what the target's backend checks before the program is opened; see `Program`.
         parts: the calls of `entry` that make an inference; each takes and returns an equal share of the rows, in order.
 
     """
@@ -78,14 +78,14 @@ class Manifest:
     constants: tuple[Constant, ...]
     objects: tuple[int, ...]
     stored: tuple[StoredWeight, ...]
-    archs: tuple[str, ...] = ()
-    ptx: tuple[int, ...] = ()
+    needs: Needs = field(default_factory=dict)
     parts: int = 1
 
-    @property
-    def needs(self) -> Mapping[str, Sequence[str | int]]:
-        """What the target's backend checks before the program is opened."""
-        return {"archs": self.archs, "ptx": self.ptx}
+
+SCHEMA = 3
+"""The version of the file format that is written."""
+READABLE = (2, SCHEMA)
+"""Those that are read."""
 
 
 PORTABLE = "portable"
@@ -111,11 +111,19 @@ def read(fields: dict[str, Any]) -> Manifest:
         ValueError, msgspec.ValidationError: that is none; says which field is wrong.
 
     """
+    if fields.get("schema") == 2:
+        fields = _of_schema_2(fields)
     if unknown := set(fields) - {each.name for each in dataclasses.fields(Manifest)}:
         raise ValueError(f"unknown fields {', '.join(sorted(map(repr, unknown)))}")
-    if "archs" not in fields and isinstance(fields.get("target"), str):
-        fields = {**fields, "archs": cuda_archs(fields["target"])}
     return msgspec.convert(fields, Manifest)
+
+
+def _of_schema_2(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields as they are written now; before, they named what programs for GPUs need, or left it to the target."""
+    archs = fields.get("archs", cuda_archs(str(fields.get("target"))))
+    needs = {"archs": archs, "ptx": fields.get("ptx", ())} if archs else {}
+    return {name: value for name, value in fields.items() if name not in ("archs", "ptx")} | {
+        "schema": SCHEMA, "needs": needs}
 
 
 def check(manifest: Manifest, library: int, weights: int, most: int) -> None:
@@ -160,10 +168,10 @@ def _check_texts(manifest: Manifest) -> None:
         require(bool(re.fullmatch(pattern, text, re.ASCII)), f"{name} is {text[:64]!r}")
     for feature in manifest.features:
         require(bool(re.fullmatch(r"[a-z0-9_]{1,32}", feature)), f"a processor feature is {feature[:32]!r}")
-    for arch in manifest.archs:
-        require(bool(re.fullmatch(r"sm_[0-9]{2,3}a?", arch)), f"an architecture is {arch[:32]!r}")
     require(manifest.target == PORTABLE or is_target(manifest.target),
             f"its target is {manifest.target[:64]!r}, which this version of sparsec does not know")
+    wrong = None if manifest.target == PORTABLE else backend_named(manifest.target).reject_needs(manifest.needs)
+    require(wrong is None, wrong or "")
 
 
 def _check_tensor(spec: TensorSpec, parts: int, least: int) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from sparsec.backends.job import Feeds, Job, Measurer
-from sparsec.backends.program import Program
+from sparsec.backends.program import Needs, Program
 from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.errors import ArtifactError, SparsecError, UsageError
 from sparsec.machine.memory import HOST, Memory
@@ -27,9 +27,6 @@ if TYPE_CHECKING:  # see the module's docstring
 
 GOALS = ("latency", "balanced", "size")
 """What a program may be optimised for; see `compiler.options`."""
-
-Needs = Mapping[str, Sequence[str | int]]
-"""What a program needs of a machine beside the processor's features: whatever its backend has written there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +193,10 @@ class Backend(ABC):
 
     # Running
 
+    def reject_needs(self, needs: Needs) -> str | None:
+        """Why no program of this backend has such needs, as a file may claim; None where one may."""
+        return f"it needs {', '.join(needs)}, which no program for a {self.kind} does" if needs else None
+
     def memory(self, needs: Needs) -> Memory:  # noqa: ARG002
         """Where a program with these needs keeps its tensors, on this machine.
 
@@ -235,6 +236,6 @@ class Backend(ABC):
         """Time every kernel of a planned graph where it runs; `feeds` has an array for every input."""
         raise UsageError(f"kernels for target '{job.target.name}' do not run here; profile with --target cpu")
 
-    def replay(self, call: Callable[[], Any]) -> Callable[[], float]:  # noqa: ARG002
+    def replay(self, call: Callable[[], object]) -> Callable[[], float]:  # noqa: ARG002
         """What times the kernels alone that a session's `resident` call runs on the device, in seconds."""
         raise UsageError(f"programs of kind '{self.kind}' run on no device of their own, which could be timed alone")

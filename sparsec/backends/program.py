@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,6 +11,9 @@ from sparsec.kernels.packing import Recipe
 
 STAGES = "stages"
 """The entry of programs without a library of their own, whose constants are programs to run one after the other."""
+
+Needs = Mapping[str, tuple[str | int, ...]]
+"""What a program needs of a machine beside the processor's features: whatever its backend has written there."""
 
 UNKNOWN = -1
 """A size of an output that only the run tells."""
@@ -52,8 +56,7 @@ class Program:
         outputs: the signature's outputs, in order.
         objects: the bytes of each object file in `library`; empty where it is a shared object.
         packed: what an artifact may store instead of constants.
-        archs: the CUDA architectures that `library` holds code for, such as sm_80 or sm_90a; empty where there is none.
-        ptx: the version of CUDA of the PTX in `library`; empty where there is none.
+        needs: what it needs of a machine beside the processor's features, as its backend reads it.
         parts: the calls of `entry` that make an inference; each takes and returns an equal share of the rows, in order.
 
     """
@@ -65,8 +68,7 @@ class Program:
     outputs: tuple[TensorSpec, ...]
     objects: tuple[int, ...] = ()
     packed: tuple[Packed, ...] = ()
-    archs: tuple[str, ...] = ()
-    ptx: tuple[int, ...] = ()
+    needs: Needs = field(default_factory=dict)
     parts: int = 1
 
     def repeated(self, parts: int) -> Program:

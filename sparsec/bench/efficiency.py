@@ -1,4 +1,4 @@
-"""How long the kernels of a family take on this machine beside what the cost model makes of its rates."""
+"""How long kernels take on this machine beside what the cost model makes of its rates."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def measure(target: Target, threads: int, machine: Machine) -> dict[str, list[li
     """`Machine.efficiency` beside the other rates; what cannot be measured is as where it can nearby."""
     isa, found = isa_of(target, threads), defaultdict[str, dict[tuple[int, int], float]](dict)
     for row, column in np.ndindex(len(PIXELS), len(DENSITIES)):
-        for family, ratio in _ratios(PIXELS[row], DENSITIES[column], target, isa, machine).items():
-            found[family][row, column] = ratio
-    return {family: [[_nearest(ratios, row, column) for column in range(len(DENSITIES))] for row in range(len(PIXELS))]
-            for family, ratios in found.items()}
+        for kernel, ratio in _ratios(PIXELS[row], DENSITIES[column], target, isa, machine).items():
+            found[kernel][row, column] = ratio
+    return {kernel: [[_nearest(ratios, row, column) for column in range(len(DENSITIES))] for row in range(len(PIXELS))]
+            for kernel, ratios in found.items()}
 
 
 def _nearest(ratios: Mapping[tuple[int, int], float], row: int, column: int) -> float:
@@ -48,17 +48,17 @@ def _nearest(ratios: Mapping[tuple[int, int], float], row: int, column: int) -> 
 
 
 def _ratios(pixels: int, density: float, target: Target, isa: Isa, machine: Machine) -> dict[str, float]:
-    """Measured over predicted time of every family that takes so many pixels, from the layers that it is fast on."""
+    """Measured over predicted time of every kernel that takes so many pixels, from the layers that it is fast on."""
     ratios = defaultdict[str, list[tuple[float, float]]](list)  # with how much slower than its best rival a kernel is
     for layer in _layers(pixels, density, target, isa, machine):
         timed = [(option, min(time() for _ in range(ROUNDS))) for option, time in layer]
         for option, seconds in timed:
             rival = min(each for other, each in timed if _league(other) == _league(option))
-            overhead = machine.overhead(option.work, isa.threads)
-            predicted = machine.seconds(option.work, isa.threads) - overhead
+            overhead = machine.overhead(option.cpu_work, isa.threads)
+            predicted = machine.seconds(option.cpu_work, isa.threads) - overhead
             ratio = max(seconds - overhead, 0.1 * seconds) / predicted
-            ratios[option.work.family].append((seconds / rival, ratio))
-    return {family: _typical(each) for family, each in ratios.items()}
+            ratios[option.cpu_work.kernel].append((seconds / rival, ratio))
+    return {kernel: _typical(each) for kernel, each in ratios.items()}
 
 
 def _league(option: Option) -> tuple[bool, str]:
@@ -67,20 +67,20 @@ def _league(option: Option) -> tuple[bool, str]:
 
 
 def _typical(ratios: Sequence[tuple[float, float]]) -> float:
-    """The mean ratio where a family is among the fastest, else where it comes nearest."""
+    """The mean ratio where a kernel is among the fastest, else where it comes nearest."""
     limit = max(NEAR, min(slower for slower, _ in ratios))
     return math.exp(np.mean([math.log(ratio) for slower, ratio in ratios if slower <= limit]))
 
 
 def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Machine
             ) -> Iterator[list[tuple[Option, Callable[[], float]]]]:
-    """The best kernel of every family for every layer, with what times it."""
+    """The best tiling of every kernel for every layer, with what times it."""
     def best(layer: CpuProduct, precision: str) -> list[tuple[Option, Callable[[], float]]]:
-        families: dict[str, Option] = {}
+        tilings: dict[str, Option] = {}
         options, _ = offers(FAMILIES, layer, target, isa, precision)
-        for option in sorted(options, key=lambda each: machine.seconds(each.work, isa.threads)):
-            families.setdefault(option.work.family, option)
-        return [(each, prepare_call(call(layer, each, isa), target, isa.threads)) for each in families.values()]
+        for option in sorted(options, key=lambda each: machine.seconds(each.cpu_work, isa.threads)):
+            tilings.setdefault(option.cpu_work.kernel, option)
+        return [(each, prepare_call(call(layer, each, isa), target, isa.threads)) for each in tilings.values()]
 
     rng = np.random.default_rng(0)
 

@@ -31,17 +31,17 @@ def command(threads: options.Threads = 1, json: options.JsonFile = None) -> None
         rates = measure(resolve("cpu"), threads, lambda what: status.update(f"measuring {what}"))
         machine = machine_of(rates)
         status.update("measuring kernels")
-        families = efficiency.measure(resolve("cpu"), threads, machine)
-    path = keep(replace(machine, efficiency=families), threads)
+        efficiencies = efficiency.measure(resolve("cpu"), threads, machine)
+    path = keep(replace(machine, efficiency=efficiencies), threads)
     tables.print_table((f"rate, {threads} thread(s)", "here", "default"), [
         (RATES[name][0], _text(name, rate), _text(name, getattr(DEFAULT_MACHINE, name, None)))
         for name, rate in rates.items()])
     tables.console.print()
     tables.print_table(("measured / modelled time", *(f"{pixels} px" for pixels in PIXELS)), [
-        (family, *(f"{min(row):.2f}-{max(row):.2f}" for row in rows)) for family, rows in families.items()])
+        (kernel, *(f"{min(row):.2f}-{max(row):.2f}" for row in rows)) for kernel, rows in efficiencies.items()])
     tables.console.print(f"\nfrom {100 * DENSITIES[0]:.0f} to {100 * DENSITIES[-1]:.0f} % non-zeros; kept in {path}",
                          soft_wrap=True)
-    options.write_json(json, {"threads": threads, "file": str(path), **rates, "efficiency": families})
+    options.write_json(json, {"threads": threads, "file": str(path), **rates, "efficiency": efficiencies})
 
 
 def _text(name: str, rate: float | None) -> str:

@@ -30,8 +30,8 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
     from sparsec.report.describe import describe_artifact
 
     description = describe_artifact(Artifact.load(file), file.stat().st_size)
-    code = f", code for {', '.join(description['archs'])}" if description["archs"] else ""
-    console.print(f"target {description['target']}{code} on {description['platform']}, up to {description['threads']} "
+    needs = "".join(f", {name} {' '.join(map(str, each))}" for name, each in description["needs"].items() if each)
+    console.print(f"target {description['target']}{needs} on {description['platform']}, up to {description['threads']} "
                   f"thread(s); by sparsec {description['sparsec']}, TVM {description['tvm']}")
     console.print(f"{tables.nbytes(description['file_bytes'])}: weights {tables.nbytes(description['weights_bytes'])}, "
                   f"{description['library']} {tables.nbytes(description['library_bytes'])}\n")

@@ -30,18 +30,18 @@ def command(
     """Quantise a float model: uint8 activations, int8 weights by output, as QuantizeLinear and DequantizeLinear."""
     import onnx
 
-    from sparsec.compiler.quantization import quantise
+    from sparsec.compiler.quantization import quantize
 
     output = output or Path(f"{model.stem}-int8.onnx")
     with Console(stderr=True).status("quantising"):
-        found = quantise(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
+        found = quantize(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
     onnx.save(found.model, output)
     rows = [asdict(layer) for layer in found.layers]
     options.write_json(json, {"layers": rows, "relative_error": dict(found.errors)})
     tables.print_table(("layer", "operator", "computes in", "own error", "weights kept"), [
-        (layer.layer, layer.operator, "8 bits" if layer.quantised else "float", f"{layer.error:.1e}",
+        (layer.layer, layer.operator, "8 bits" if layer.quantized else "float", f"{layer.error:.1e}",
          tables.percent(layer.kept, layer.weights)) for layer in found.layers])
-    left = sum(not layer.quantised for layer in found.layers)
+    left = sum(not layer.quantized for layer in found.layers)
     tables.console.print(f"\noutputs differ from the float model's by {found.error:.1e} of their largest; {left} of "
                          f"{len(found.layers)} layers stay in float", soft_wrap=True)
     sizes = tables.nbytes(output.stat().st_size), tables.nbytes(model.stat().st_size)

@@ -150,7 +150,7 @@ def write_trace(path: Path | None, subject: Subject, layer: str | None) -> None:
     if name not in subject.layers:
         raise UsageError(f"no layer '{name}' to trace; the layers are {', '.join(subject.layers)}")
     traced, arch = subject.layers[name], subject.arch
-    codebook = traced.weight.quantise(traced.codebook)
+    codebook = traced.weight.quantize(traced.codebook)
     activations = subject.active[name][0].astype(np.int32)  # the timing depends on where they are zero only
     segments = subject.accelerator.represent(traced.codes, traced.has_bias, arch, name)
     runs = [events.simulate(segment.stored, codebook, activations[slice(*segment.columns)], arch, 0)

@@ -20,7 +20,7 @@ from sparsec.backends.base import Backend, LayerReport
 from sparsec.backends.job import Feeds, Job, silent
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan
-from sparsec.cost.option import Option
+from sparsec.cost.option import Option, Work
 from sparsec.cost.plan import CHOICE, HOPELESS
 from sparsec.errors import InputError
 from sparsec.graph.compare import split_samples
@@ -179,7 +179,7 @@ def _as_option(part: ir.Model) -> Option:
         choice = CHOICE.get(node)
         nodes.append((node.op_type, static_shape(node.outputs[0]), choice and choice.winner.option.params))
         nbytes += 0 if choice is None else choice.winner.option.nbytes
-    return Option("", "whole model", f"{len(nodes)} nodes", tuple(nodes), nbytes, None)
+    return Option("", "whole model", f"{len(nodes)} nodes", tuple(nodes), nbytes, Work(0, 0))
 
 
 def _run(part: ir.Model, parts: int, job: Job, backend: Backend) -> Callable[[], object]:

@@ -37,7 +37,7 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
         if not options:
             continue
         if not CODECS[job.options.codec].lossless and weight_of(node).dtype == np.float32:  # not codes already
-            _quantise(node, job.options.codec)
+            _quantize(node, job.options.codec)
             options = backend.options(node, job)
         if job.options.strict_ieee:
             options = [option for option in options if option.keeps_ieee]
@@ -96,7 +96,7 @@ def weight_of(node: ir.Node) -> np.ndarray:
     return value.const_value.numpy()
 
 
-def _quantise(node: ir.Node, codec: str) -> None:
+def _quantize(node: ir.Node, codec: str) -> None:
     """Give a layer the weight that a codec stores."""
     value, dense = node.inputs[1], FORMATS["dense"]
     assert value is not None

@@ -30,7 +30,7 @@ SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
-class QuantisedLayer:
+class QuantizedLayer:
     """A layer of a quantised model.
 
     Attributes:
@@ -44,18 +44,18 @@ class QuantisedLayer:
     layer: str
     operator: str
     error: float
-    quantised: bool
+    quantized: bool
     weights: int
     nonzeros: int
     kept: int
 
 
 @dataclass(frozen=True)
-class Quantisation:
+class Quantization:
     """A quantised model: the layers in order, and by output the error relative to its largest magnitude."""
 
     model: onnx.ModelProto
-    layers: tuple[QuantisedLayer, ...]
+    layers: tuple[QuantizedLayer, ...]
     errors: Mapping[str, float]
 
     @property
@@ -64,7 +64,7 @@ class Quantisation:
         return max(self.errors.values(), default=0.0)
 
 
-def quantise(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Sequence[int]]) -> Quantisation:
+def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Sequence[int]]) -> Quantization:
     """Quantise a float model, calibrated on real inputs.
 
     Args:
@@ -90,11 +90,11 @@ def quantise(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
         own: dict[str, float] = {}
         step = 1
         while True:
-            quantised = _quantised(prepared, Path(directory), samples, excluded)
-            errors = _errors(quantised, samples[:JUDGED], expected)
-            own = own or _own_errors(floats, quantised, samples[:JUDGED])
+            quantized = _quantized(prepared, Path(directory), samples, excluded)
+            errors = _errors(quantized, samples[:JUDGED], expected)
+            own = own or _own_errors(floats, quantized, samples[:JUDGED])
             if max(errors.values(), default=0.0) <= budget:
-                return Quantisation(quantised, tuple(_layers(floats, quantised, own, excluded)), errors)
+                return Quantization(quantized, tuple(_layers(floats, quantized, own, excluded)), errors)
             rest = sorted(set(names) - set(excluded), key=lambda name: own.get(name, 0.0), reverse=True)
             if not rest:
                 raise UsageError(f"{model}: outputs err by {max(errors.values()):.1e} even with every layer in float; "
@@ -139,7 +139,7 @@ class _Reader:
         return None if sample is None else dict(sample)
 
 
-def _quantised(prepared: Path, directory: Path, samples: Sequence[Feeds], excluded: Sequence[str]) -> onnx.ModelProto:
+def _quantized(prepared: Path, directory: Path, samples: Sequence[Feeds], excluded: Sequence[str]) -> onnx.ModelProto:
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     path = directory / "quantised.onnx"
@@ -167,9 +167,9 @@ def _errors(model: onnx.ModelProto, samples: Sequence[Feeds], expected: Sequence
     return errors
 
 
-def _own_errors(floats: onnx.ModelProto, quantised: onnx.ModelProto, samples: Sequence[Feeds]) -> dict[str, float]:
+def _own_errors(floats: onnx.ModelProto, quantized: onnx.ModelProto, samples: Sequence[Feeds]) -> dict[str, float]:
     """By layer the error of its outputs, were all of its inputs exact but for being rounded to codes."""
-    constants = {tensor.name: tensor for tensor in quantised.graph.initializer}
+    constants = {tensor.name: tensor for tensor in quantized.graph.initializer}
     layers = [node for node in floats.graph.node if node.op_type in LAYERS]
     computed = {name for node in floats.graph.node for name in node.output} | {v.name for v in floats.graph.input}
     wanted = sorted({name for node in layers for name in (*node.input, node.output[0]) if name in computed})
@@ -231,11 +231,11 @@ def _run(node: onnx.NodeProto, inputs: Sequence[np.ndarray], model: onnx.ModelPr
     return np.asarray(ort.session(proto).run(None, dict(zip(names, inputs, strict=True)))[0], np.float64)
 
 
-def _layers(floats: onnx.ModelProto, quantised: onnx.ModelProto, own: Mapping[str, float],
-            excluded: Sequence[str]) -> list[QuantisedLayer]:
+def _layers(floats: onnx.ModelProto, quantized: onnx.ModelProto, own: Mapping[str, float],
+            excluded: Sequence[str]) -> list[QuantizedLayer]:
     """What became of every layer with a constant weight."""
     originals = {tensor.name: tensor for tensor in floats.graph.initializer}
-    codes = {tensor.name: tensor for tensor in quantised.graph.initializer}
+    codes = {tensor.name: tensor for tensor in quantized.graph.initializer}
     rows = []
     for node in floats.graph.node:
         name = node.input[1] if node.op_type in LAYERS else ""
@@ -246,7 +246,7 @@ def _layers(floats: onnx.ModelProto, quantised: onnx.ModelProto, own: Mapping[st
         after = weight if stored is None else numpy_helper.to_array(stored)
         if np.count_nonzero(after[weight == 0]):
             raise ModelError(f"layer '{node.name}': zeros of its weight would not stay zeros; report a defect")
-        rows.append(QuantisedLayer(node.name, node.op_type, own.get(node.name, 0.0),
+        rows.append(QuantizedLayer(node.name, node.op_type, own.get(node.name, 0.0),
                                    stored is not None and node.name not in excluded, weight.size,
                                    int(np.count_nonzero(weight)), int(np.count_nonzero(after))))
     return rows

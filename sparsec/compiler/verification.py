@@ -33,7 +33,7 @@ def tolerance(error: float, codec: str) -> float | None:
     return None if codec not in CODEC_ERRORS else max(error, CODEC_ERRORS[codec])
 
 
-QUANTISED_ERROR = 5e-2
+QUANTIZED_ERROR = 5e-2
 """The largest error of an output of a quantised model, where steps of rounding in between are checked by themselves."""
 HALF_ERRORS = {ir.DataType.FLOAT16: 1e-3, ir.DataType.BFLOAT16: 8e-3}
 """The largest error that rounding an output to 16 bits may cause: one unit in the last place."""
@@ -59,7 +59,7 @@ class Basis:
         if limit is None:
             return None
         halves = max((HALF_ERRORS[each] for each in self.half.values()), default=0.0)
-        return max(limit, QUANTISED_ERROR if self.graph is not None else 0.0) + halves
+        return max(limit, QUANTIZED_ERROR if self.graph is not None else 0.0) + halves
 
     def feeds(self, feeds: Feeds) -> Feeds:
         """Inputs as the source takes them."""

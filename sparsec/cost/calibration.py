@@ -81,9 +81,9 @@ def _read(path: Path) -> dict[str, Machine]:
 
 def _machine(entry: dict[str, Any]) -> Machine:
     rates = {name: float(entry[name]) for name in _RATES}
-    tables = {str(family): np.array(table, np.float64) for family, table in entry["efficiency"].items()}
+    tables = {str(kernel): np.array(table, np.float64) for kernel, table in entry["efficiency"].items()}
     if any(table.shape != (len(PIXELS), len(DENSITIES)) for table in tables.values()):
         raise ValueError(f"the efficiency of {', '.join(tables)} is not a table of {len(PIXELS)} x {len(DENSITIES)}")
     if not all(np.all(np.isfinite(each) & (each > 0)) for each in (*map(np.array, rates.values()), *tables.values())):
         raise ValueError("rates must be positive")
-    return Machine(**rates, efficiency={family: table.tolist() for family, table in tables.items()})
+    return Machine(**rates, efficiency={kernel: table.tolist() for kernel, table in tables.items()})

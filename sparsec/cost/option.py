@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 PRECISIONS = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
 """What a layer may compute with, and the largest error that this may cause by default: that of an output relative to
@@ -15,8 +15,10 @@ bf16 has three bits fewer than fp16. Sums are float32."""
 
 
 def allows(precision: str, needed: str) -> bool:
-    """Whether a kernel that needs one precision may be chosen at another."""
+    """Whether a kernel that needs one precision may be chosen at another; half precision of tensor cores is its own."""
     order = list(PRECISIONS)
+    if precision not in order or needed not in order:
+        return needed in (precision, order[0])
     return order.index(needed) <= order.index(precision)
 
 
@@ -32,7 +34,8 @@ class Work:
         l2_bytes: bytes that the core waits for although they are in the L2 cache.
         l3_bytes: bytes that come from the L3 cache.
         memory_bytes: bytes that come from beyond the L2 cache, and may come from memory.
-        family: the kernel's, for which a machine may have an efficiency.
+        kernel: what a machine may have measured an efficiency of, such as "spmm/im2col"; a key of
+            `Machine.efficiency`.
         pixels: columns of activations.
         density: share of the weight that is multiplied.
         serial: one thread does it all.
@@ -44,7 +47,7 @@ class Work:
     groups: float = 0.0
     l2_bytes: float = 0.0
     memory_bytes: float = 0.0
-    family: str = ""
+    kernel: str = ""
     pixels: int = 1
     density: float = 1.0
     serial: bool = False
@@ -104,7 +107,7 @@ class Option:
         detail: the kernel's tiling, for people.
         params: the kernel's parameters.
         nbytes: bytes of the stored weight.
-        work: what a run does, a `Work` or a `GpuWork`.
+        work: what a run does, in units that the target's rates price.
         codec: how values are stored, a key of `formats.CODECS`; empty: as the model, or a GPU's precision, has them.
         family: the kernel family, a key of the target's table; empty for what is no kernel.
 
@@ -113,9 +116,9 @@ class Option:
     format: str
     kernel: str
     detail: str
-    params: Any = field(repr=False)
+    params: Hashable = field(repr=False)
     nbytes: int
-    work: Any
+    work: Work | GpuWork
     codec: str = ""
     family: str = ""
 
@@ -123,6 +126,12 @@ class Option:
     def name(self) -> str:
         """The format with the codec, for tables; float32 is not mentioned."""
         return self.format if self.codec in ("", "f32") else f"{self.format} {self.codec}"
+
+    @property
+    def cpu_work(self) -> Work:
+        """The work, of a kernel for CPUs."""
+        assert isinstance(self.work, Work), self.kernel
+        return self.work
 
     @property
     def is_dense(self) -> bool:

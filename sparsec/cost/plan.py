@@ -74,17 +74,17 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
 
     With `smallest`, the one of the fewest bytes among those at least as fast as the best dense one.
 
-    Timed are first the best predicted options of the `trials` most promising kernel families, then half as many more of
-    the family that won: tilings of one family differ less than the predictions of two families err. The best dense
+    Timed are first the best predicted options of the `trials` most promising kernels, then half as many more of the one
+    that won: tilings of one kernel differ less than the predictions of two kernels err. The best dense
     option is among the first unless it is hopeless. `measure` may answer None for an option that there is no time left
     for; `workers` calls of it are made at once.
     """
     candidates = sorted((Candidate(o, machine.seconds(o.work, threads)) for o in options), key=lambda c: c.predicted_s)
     if measure is not None and len(candidates) > 1:
-        families = _families(candidates)
-        timed = _timed(_finalists(families, trials), measure, workers)
+        kernels = _by_kernel(candidates)
+        timed = _timed(_finalists(kernels, trials), measure, workers)
         fastest = min(timed, key=lambda c: (c.measured_s is None, c.time_s))
-        timed += _timed(families[_family(fastest)][1:1 + trials // 2], measure, workers)
+        timed += _timed(kernels[_kernel(fastest)][1:1 + trials // 2], measure, workers)
         rest = [c for c in candidates if all(c.option is not t.option for t in timed)]
         candidates = sorted(timed, key=lambda c: (c.measured_s is None, c.time_s)) + rest
     winner = _smallest(candidates) if smallest else candidates[0]
@@ -110,23 +110,24 @@ def best_by_format(choice: Choice) -> list[Candidate]:
     return list(best.values())
 
 
-def _family(candidate: Candidate) -> tuple[str, str]:
+def _kernel(candidate: Candidate) -> tuple[str, str]:
+    """What tilings differ within: how the weight is stored, and the kernel with its mode."""
     return candidate.option.name, candidate.option.kernel
 
 
-def _families(candidates: Sequence[Candidate]) -> dict[tuple[str, str], list[Candidate]]:
-    """The candidates that are not hopeless by kernel family, each family and the families themselves the best first."""
-    families: dict[tuple[str, str], list[Candidate]] = {}
+def _by_kernel(candidates: Sequence[Candidate]) -> dict[tuple[str, str], list[Candidate]]:
+    """The candidates that are not hopeless by kernel, those of each and the kernels themselves the best first."""
+    kernels: dict[tuple[str, str], list[Candidate]] = {}
     limit = hopeless(candidates[0].predicted_s)
     for candidate in candidates:
         if candidate.predicted_s < limit:
-            families.setdefault(_family(candidate), []).append(candidate)
-    return families
+            kernels.setdefault(_kernel(candidate), []).append(candidate)
+    return kernels
 
 
-def _finalists(families: Mapping[tuple[str, str], list[Candidate]], trials: int) -> list[Candidate]:
-    """The best of the first families and the best dense one."""
-    best = [members[0] for members in families.values()]
+def _finalists(kernels: Mapping[tuple[str, str], list[Candidate]], trials: int) -> list[Candidate]:
+    """The best of the first kernels and the best dense one."""
+    best = [members[0] for members in kernels.values()]
     dense = next((c for c in best[trials:] if c.option.is_dense), None)
     if dense is None or any(c.option.is_dense for c in best[:trials]):
         return best[:trials]

@@ -35,7 +35,7 @@ def graph_seconds(graph: ir.Graph, machine: Machine, target: Target, threads: in
             total += (machine.call_s + kept / (threads * machine.l2_bytes_per_s)
                       + (moved - kept) / machine.memory_bytes_per_s)
             continue
-        work = choice.winner.option.work
+        work = choice.winner.option.cpu_work
         kept = min(kept, work.memory_bytes)
         total += machine.seconds(replace(work, memory_bytes=work.memory_bytes - kept, l2_bytes=work.l2_bytes + kept),
                                  threads)

@@ -58,8 +58,8 @@ class Machine:
         l3_bytes_per_s: bandwidth of the L3 cache.
         memory_bytes_per_s: bandwidth of as much as a network's weights take.
         call_s: seconds to call a kernel.
-        efficiency: by kernel family what its kernels take longer than the rates say, for every number of `PIXELS` and
-            every one of `DENSITIES`; others are interpolated, and families without an entry take as long.
+        efficiency: by kernel (`Work.kernel`) what it takes longer than the rates say, for every number of `PIXELS` and
+            every one of `DENSITIES`; others are interpolated, and kernels without an entry take as long.
 
     """
 
@@ -91,8 +91,8 @@ class Machine:
         return self.call_s + (FORK_S if threads > 1 else 0.0) + work.groups * self.group_s / threads
 
     def factor(self, work: Work) -> float:
-        """What the kernel's family takes longer than the rates say."""
-        table = self.efficiency.get(work.family)
+        """What the kernel takes longer than the rates say."""
+        table = self.efficiency.get(work.kernel)
         if table is None:
             return 1.0
         by_pixels = [np.interp(math.log(work.density or 1.0), np.log(DENSITIES), row) for row in table]

@@ -23,7 +23,7 @@ def smallest(weight: np.ndarray, codec: Codec = CODECS["f32"]) -> Encoded:
     nonzeros = int(np.count_nonzero(matrix))
     least = {name: form.analytic_bits(nonzeros, shape, codec.bits) for name, form in FORMATS.items()}
     best = FORMATS["dense"].encode(weight, codec)
-    codes, tables = codec.quantise(matrix)
+    codes, tables = codec.quantize(matrix)
     for name in sorted(least, key=least.__getitem__):
         if least[name] / 8 < best.nbytes and FORMATS[name].reject(matrix) is None:
             tried = FORMATS[name].store(codes, tables, codec, np.shape(weight))

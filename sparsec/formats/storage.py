@@ -83,7 +83,7 @@ class Format(ABC):
         for each, reason in ((self.name, self.reject(matrix)), (codec.name, codec.reject(matrix))):
             if reason is not None:
                 raise FormatError(f"{each}: {reason}")
-        return self.store(*codec.quantise(matrix), codec, np.shape(weight))
+        return self.store(*codec.quantize(matrix), codec, np.shape(weight))
 
     def store(self, codes: Symbols, tables: Streams, codec: Codec, shape: tuple[int, ...]) -> Encoded:
         """Store a matrix of codes, which the format takes, of a weight of this shape, with the codec's tables."""

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from sparsec.cost.option import Option, allows
+from sparsec.kernels.emit.tir import Kernel
 from sparsec.kernels.packing.recipe import Recipe
 from sparsec.target import Target
 
@@ -88,7 +89,7 @@ class Family(Generic[Product, Params, Hardware]):
     precision: str
     candidates: Callable[[Product, Target, Hardware, str], Iterable[Option]]
     recipe: Callable[[Params], Recipe]
-    build: Callable[[Params, Hardware], Any]
+    build: Callable[[Params, Hardware], Kernel]
     reference: Callable[[np.ndarray, np.ndarray, Params], np.ndarray]
     reject: Callable[[Product, Hardware], str | None] = accepts
 

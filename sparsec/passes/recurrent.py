@@ -63,9 +63,7 @@ def _reason(node: ir.Node) -> str | None:
 
 def _rewrite(node: ir.Node) -> None:
     chain, steps = Chain(node), (static_shape(node.inputs[0]) or ())[0]
-    lengths = optional(node, 4)
-    ends = None if lengths is None else chain.add("Cast", lengths, to=ir.DataType.FLOAT)
-    directions = [_direction(chain, number, ends) for number in range((static_shape(node.inputs[1]) or ())[0])]
+    directions = [_direction(chain, number) for number in range((static_shape(node.inputs[1]) or ())[0])]
     used = [(place, output) for place, output in enumerate(node.outputs)
             if output.name and (output.uses() or output.is_graph_output())]
     for place, output in used:
@@ -80,7 +78,7 @@ def _rewrite(node: ir.Node) -> None:
     node.graph.remove(node, safe=True)
 
 
-def _direction(chain: Chain, number: int, lengths: ir.Value | None) -> ir.Value:
+def _direction(chain: Chain, number: int) -> ir.Value:
     """The `sparsec::Recurrence` of a direction on its inputs' share of the gates."""
     node, cell = chain.node, chain.node.op_type
     name = f"{rewrite.node_name(node)}.{number}"
@@ -99,7 +97,7 @@ def _direction(chain: Chain, number: int, lengths: ir.Value | None) -> ir.Value:
     count = len(ACTIVATIONS[cell])
     return chain.add(
         "Recurrence", shares, r, inner if inner.any() else None, _state(chain, 5, number), _state(chain, 6, number),
-        lengths, _part(node, 7, number), name=f"{name}.steps", domain=DOMAIN, cell=cell,
+        optional(node, 4), _part(node, 7, number), name=f"{name}.steps", domain=DOMAIN, cell=cell,
         activations=" ".join(each.lower() for each in names[number * count:(number + 1) * count]),
         reverse=int(number == 1 or node.attributes.get_string("direction", "forward") == "reverse"))
 

@@ -100,7 +100,7 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
         "tvm": manifest.tvm,
         "platform": manifest.platform,
         "features": list(manifest.features),
-        "archs": list(manifest.archs),
+        "needs": {name: list(each) for name, each in manifest.needs.items()},
         "inputs": [_spec(spec) for spec in manifest.inputs],
         "outputs": [_spec(spec) for spec in manifest.outputs],
         "file_bytes": size,

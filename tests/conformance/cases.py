@@ -15,7 +15,7 @@ from sparsec.graph.reader import OLDEST_OPSET
 DATA = Path(onnx.__file__).parent / "backend" / "test" / "data"
 SUITES = ("node", "simple", "pytorch-operator", "pytorch-converted", "light")
 ELEMENT_TYPES = {onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
-QUANTISED = {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv",
+QUANTIZED = {"ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "QLinearConv",
              "QLinearMatMul", "QuantizeLinear"}
 LEFT_OUT = ("random", "multinomial", "bernoulli", "sequence", "optional", "string", "regex", "training", "ai.onnx.ml",
             "image_decoder", "tfidf", "label_encoder")
@@ -102,6 +102,6 @@ def _is_static(case):
 def _are_tensors(model):
     """Whether inputs and outputs are tensors of numbers without symbolic dimensions; quantisation has every type."""
     types = [value.type for value in (*model.graph.input, *model.graph.output)]
-    is_quantised = any(node.op_type in QUANTISED for node in model.graph.node)
-    return all(kind.HasField("tensor_type") and (is_quantised or kind.tensor_type.elem_type in ELEMENT_TYPES)
+    is_quantized = any(node.op_type in QUANTIZED for node in model.graph.node)
+    return all(kind.HasField("tensor_type") and (is_quantized or kind.tensor_type.elem_type in ELEMENT_TYPES)
                and not any(dim.HasField("dim_param") for dim in kind.tensor_type.shape.dim) for kind in types)

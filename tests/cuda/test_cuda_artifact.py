@@ -63,7 +63,7 @@ def hopper():
 @needs_cuobjdump
 def test_warp_groups_are_code_for_sm_90a_alone(hopper, tmp_path):
     assert [layer["kernel"] for layer in hopper.report["layers"]] == ["wgmma.sp"] * 2
-    assert (hopper.manifest.archs, hopper.manifest.ptx) == (("sm_90a",), ())
+    assert hopper.manifest.needs == {"archs": ("sm_90a",), "ptx": ()}
     assert re.findall(r"\.(sm_\w+)\.", dump(hopper, tmp_path, "-lelf")) == ["sm_90a"]
     assert "ptx" not in dump(hopper, tmp_path, "-lptx")
     products = [text for text in dump(hopper, tmp_path, "-sass").split("Function : ") if text.startswith("product")]
@@ -76,8 +76,8 @@ def test_without_warp_groups_the_code_for_sm_90_is_portable():
     graph = networks.Graph()
     graph.linear("x", 64, 64, name="y")
     artifact = sparsec.compile(graph.model({"x": (1, [16, 64])}, {"y": [16, 64]}), "cuda-sm90")
-    assert artifact.manifest.archs == ("sm_90",)
-    assert artifact.manifest.ptx == toolchain.version()
+    assert artifact.manifest.needs["archs"] == ("sm_90",)
+    assert artifact.manifest.needs["ptx"] == toolchain.version()
 
 
 @needs_nvcc

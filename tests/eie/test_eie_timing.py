@@ -41,9 +41,9 @@ def test_alexnet_fc8_in_float_and_in_fixed_point(fc8):
     assert np.abs(codebook[codes] @ activations - expected).max() < 1e-4 * expected.max()
     weight, source, result = (fitting(float(np.abs(x).max()), 16) for x in (codebook, activations, 2 * expected))
     shift = weight.fraction + source.fraction - result.fraction
-    run = events.simulate(eie.encode(codes, 64), weight.quantise(codebook), source.quantise(activations),
+    run = events.simulate(eie.encode(codes, 64), weight.quantize(codebook), source.quantize(activations),
                           Architecture(), shift)
-    outputs = result.dequantise(run.accumulators)
+    outputs = result.dequantize(run.accumulators)
     assert run.activity.cycles == 7896
     assert run.saturated == 0
     assert outputs.argmax() == 708
@@ -141,6 +141,6 @@ def test_sums_saturate_one_by_one():
 def test_the_finest_format_that_holds_a_magnitude(largest, bits):
     number = fitting(largest, bits)
     step = 2.0**-number.fraction
-    held = number.dequantise(number.quantise(np.array([largest, -largest], np.float32)))
+    held = number.dequantize(number.quantize(np.array([largest, -largest], np.float32)))
     assert np.abs(held - [largest, -largest]).max() <= 1.01 * step
-    assert FixedPoint(bits, number.fraction + 1).quantise(np.array([largest], np.float32))[0] == number.limit
+    assert FixedPoint(bits, number.fraction + 1).quantize(np.array([largest], np.float32))[0] == number.limit

@@ -251,7 +251,8 @@ ARTIFACTS |= {
     "a version of two lines": (lying(tvm="0.27\nsigned"), "tvm is"),
     "a feature that rewrites the screen": (lying(features=[ANSI]), "processor feature is"),
     "an entry that is no name": (lying(entry="main; rm"), "entry is"),
-    "an architecture that there is not": (lying(archs=["sm_9\x1b"]), "an architecture is"),
+    "an architecture that there is not": (
+        lying(target="cuda-sm80", needs={"archs": ["sm_9\x1b"]}), "an architecture is"),
     "a target that there is not": (lying(target="tpu"), "does not know"),
     "a portable artifact with a library": (lying(target="portable"), "portable artifact holds native code"),
     "a million threads": (lying(threads=10**6), "1000000 threads"),

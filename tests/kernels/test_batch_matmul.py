@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from sparsec.kernels.cpu.tensors import batch_matmul
+from sparsec.kernels.tensors import BatchMatmul
 from tests.support.targets import TARGETS, compiled, isa
 
 SHAPES = [  # A, B
@@ -18,7 +19,7 @@ SHAPES = [  # A, B
 def test_product_agrees_with_numpy(a_shape, b_shape, target, threads):
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal(a_shape, "f4"), rng.standard_normal(b_shape, "f4")
-    shape = batch_matmul.of_shapes(a_shape, b_shape)
+    shape = BatchMatmul.of_shapes(a_shape, b_shape)
     expected = batch_matmul.reference(a, b, shape)
     run = compiled(batch_matmul.build(shape, isa(target, threads)), target)
     np.testing.assert_allclose(run(a.ravel(), b.ravel(), out=expected.size), expected.ravel(), rtol=1e-5, atol=1e-5)

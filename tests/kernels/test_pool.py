@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparsec.kernels.cpu.tensors import pool
-from sparsec.kernels.cpu.tensors.pool import PoolParams
+from sparsec.kernels.tensors import PoolParams
 from tests.support.targets import TARGETS, compiled, isa
 
 WINDOWS = [  # image, output, kernel, stride, dilation, before

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sparsec.kernels.cpu.tensors import recurrent
-from sparsec.kernels.cpu.tensors.recurrent import RecurrentParams
+from sparsec.kernels.tensors import RecurrentParams
 from tests.support.targets import TARGETS, aligned, compiled, isa
 
 LAYERS = [
@@ -26,7 +26,7 @@ def test_recurrence(params, target, threads):
         (p.batch, p.hidden), (p.batch, p.hidden)))
     lengths = np.arange(p.steps, p.steps - p.batch, -1) if p.lengths else np.full(p.batch, p.steps)
     expected = recurrent.reference(x, r, bias, reset, peepholes, h, c, lengths, p)
-    padding = recurrent.width(p, isa(target).lanes) - p.gates
+    padding = p.row(isa(target).lanes) - p.gates
     padded = [np.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, padding)]) for array in (x, r, bias)]
     arguments = [*padded, reset, peepholes, h, c, lengths.astype("i4")]
     outputs = [aligned(np.zeros(array.size, "f4")) for array in expected]

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 
 from sparsec.kernels.cpu.tensors import normalize, reduce, softmax, transpose
-from sparsec.kernels.cpu.tensors.normalize import NormalizeParams
-from sparsec.kernels.cpu.tensors.reduce import REDUCTIONS, ReduceParams
-from sparsec.kernels.cpu.tensors.softmax import SoftmaxParams
-from sparsec.kernels.cpu.tensors.transpose import TransposeParams
+from sparsec.kernels.cpu.tensors.reduce import REDUCTIONS
+from sparsec.kernels.tensors import NormalizeParams, ReduceParams, SoftmaxParams, TransposeParams
 from tests.support.targets import TARGETS, compiled, isa
 
 SHAPES = [(1, 1, 1), (3, 128, 1), (5, 37, 1), (2, 100, 1), (1, 21, 64), (2, 5, 19), (3, 4, 2)]  # outer, length, inner

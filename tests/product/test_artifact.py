@@ -98,12 +98,25 @@ def test_every_truncation_and_extension_is_noticed(data):
     ({"inputs": [{}]}, "contradicts itself"),
     ({"objects": [3, 3]}, "object files"),
     ({"objects": [-1, 8]}, "object files"),
-    ({"archs": ["sm_banana"]}, "an architecture"),
+    ({"target": "cuda-sm80", "needs": {"archs": ["sm_banana"]}}, "an architecture"),
+    ({"target": "cuda-sm80", "needs": {"ptx": ["13"]}}, "a version of CUDA"),
+    ({"needs": {"archs": ["sm_80"]}}, "needs archs, which no program for a cpu"),
+    ({"archs": ["sm_80"]}, "unknown fields 'archs'"),
     ({"surprise": 1}, "contradicts itself"),
 ])
 def test_a_manifest_that_lies_is_refused(changes, message):
     with pytest.raises(ArtifactError, match=message):
         Artifact.load(with_manifest(**changes))
+
+
+@pytest.mark.parametrize(("fields", "needs"), [
+    ({"archs": [], "ptx": []}, {}),
+    ({"target": "cuda-sm80", "archs": ["sm_80"], "ptx": [13, 0]}, {"archs": ("sm_80",), "ptx": (13, 0)}),
+    ({"target": "cuda-sm80"}, {"archs": ("sm_80",), "ptx": ()}),
+])
+def test_an_artifact_of_the_schema_before_is_read(fields, needs):
+    artifact = Artifact.load(with_manifest(schema=2, **fields))
+    assert artifact.manifest.needs == Artifact.load(artifact.to_bytes()).manifest.needs == needs
 
 
 @pytest.mark.parametrize("contents", [

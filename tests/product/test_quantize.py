@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import sparsec
-from sparsec.compiler.quantization import quantise
+from sparsec.compiler.quantization import quantize
 from sparsec.errors import UsageError
 from tests.support.cli import sparsec as run
 from tests.support.texts import model
@@ -31,9 +31,9 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("budget", [0.05, 1e-6])
 def test_the_budget_is_kept_and_zeros_stay(files, budget):
-    found = quantise(files / "m.onnx", dict(np.load(files / "x.npz")), budget, {})
+    found = quantize(files / "m.onnx", dict(np.load(files / "x.npz")), budget, {})
     assert found.error <= budget
-    assert [layer.quantised for layer in found.layers].count(False) == {0.05: 0, 1e-6: 2}[budget]
+    assert [layer.quantized for layer in found.layers].count(False) == {0.05: 0, 1e-6: 2}[budget]
     assert all(layer.kept <= layer.nonzeros < layer.weights for layer in found.layers)
     if budget == 0.05:
         artifact = sparsec.compile(found.model, tune="off")
@@ -42,9 +42,9 @@ def test_the_budget_is_kept_and_zeros_stay(files, budget):
 
 def test_what_cannot_be_is_said(files):
     with pytest.raises(UsageError, match="larger --max-error"):
-        quantise(files / "m.onnx", dict(np.load(files / "x.npz")), -1.0, {})
+        quantize(files / "m.onnx", dict(np.load(files / "x.npz")), -1.0, {})
     with pytest.raises(UsageError, match="input 'x' takes"):
-        quantise(files / "m.onnx", {"x": np.zeros((3, 4), np.float32)}, 0.1, {})
+        quantize(files / "m.onnx", {"x": np.zeros((3, 4), np.float32)}, 0.1, {})
 
 
 def test_the_command_writes_the_model_and_its_figures(files):

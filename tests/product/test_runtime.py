@@ -39,8 +39,8 @@ def test_a_machine_without_the_gpu_that_code_was_compiled_for_is_refused():
     artifact = signature_artifact()
     check_machine(artifact)
     with pytest.raises(ArtifactError, match=r"compiled for sm_80 .* there is no|holds code for sm_80"):
-        check_machine(replace(artifact, manifest=replace(artifact.manifest, target="cuda-sm80", archs=("sm_80",),
-                                                         ptx=(99, 0))))
+        check_machine(replace(artifact, manifest=replace(artifact.manifest, target="cuda-sm80",
+                                                         needs={"archs": ("sm_80",), "ptx": (99, 0)})))
 
 
 @pytest.mark.parametrize(("asked", "threads"), [(0, 2), (1, 1), (9, 2)])

@@ -12,7 +12,7 @@ from sparsec.artifact.manifest import PACKED
 from sparsec.errors import ArtifactError, FormatError, ToolchainError, UsageError
 from sparsec.formats import CODECS, DeltaPadded
 from tests.support.cli import sparsec, write_model
-from tests.support.quantised import network
+from tests.support.quantized import network
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from sparsec.graph.layout import PaddedFlat, PhasePlanes, Tiled
 from sparsec.graph.operators.conv import windows
 from sparsec.graph.operators.epilogue import ACTIVATIONS, apply
 from sparsec.graph.operators.products import finish
-from sparsec.kernels.cpu.codes.finish import Finish, Quantised
+from sparsec.kernels.cpu.codes.finish import Finish, Quantized
 from sparsec.kernels.cpu.codes.layer import CodesProduct
 from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
@@ -143,7 +143,7 @@ def codes(lanes, layout, outputs, pattern, y_type, residual):
     scales = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / np.float32(400 * np.sqrt(s.inner))
     begins, addends = rng.integers(-9000, 9000, outputs), random(outputs, 3)
     real = y_type == "float32"
-    numbers = Quantised(scales, begins, integers.sum(axis=1, dtype=np.int64), addends, 9, 3, 240, 100, 0, 255, 7, 0.5,
+    numbers = Quantized(scales, begins, integers.sum(axis=1, dtype=np.int64), addends, 9, 3, 240, 100, 0, 255, 7, 0.5,
                         0.25)
     attributes = {"y_type": y_type, "y_scale": 1.0, "y_zero_point": 9, "low": 3, "high": 240, "p_scale": 0.5,
                   "p_type": "uint8", "p_zero_point": 100, "p_low": 0, "p_high": 255, "r_scale": 0.25, "r_zero_point": 7,
@@ -173,7 +173,7 @@ def rows_of_codes(lanes, outputs, inputs, batch, pattern, result, residual):
     integers = np.rint(40 * weight(outputs, inputs, pattern)).clip(-128, 127).astype(np.int8)
     scales = rng.uniform(0.5, 1.5, outputs).astype(np.float32) / np.float32(400 * np.sqrt(inputs))
     begins, addends = rng.integers(-9000, 9000, outputs), random(outputs, 3)
-    numbers = Quantised(scales, begins, integers.sum(axis=1, dtype=np.int64), addends, 9 - low, 3 - low, 100 - low,
+    numbers = Quantized(scales, begins, integers.sum(axis=1, dtype=np.int64), addends, 9 - low, 3 - low, 100 - low,
                         50 - low, 0, 255, 7 - low, 0.5, 0.25)
     attributes = {"y_type": result, "y_scale": 1.0, "y_zero_point": 9, "low": 3, "high": 100, "p_scale": 0.5,
                   "p_type": result, "p_zero_point": 50, "p_low": -128, "p_high": 255, "r_scale": 0.25,

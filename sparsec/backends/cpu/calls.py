@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm import relax, tirx
@@ -13,7 +12,7 @@ from tvm import relax, tirx
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.cost.option import Option
 from sparsec.kernels.cpu.families import FAMILIES
-from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.emit.isa import Isa
 
 
@@ -23,8 +22,8 @@ class KernelCall:
 
     kernel: tirx.PrimFunc
     constants: tuple[np.ndarray, ...]
-    inputs: tuple[Buffer, ...]
-    output: Buffer
+    inputs: tuple[Activations, ...]
+    output: Activations
 
     def activations(self) -> list[np.ndarray]:
         """Random inputs and room for the output, for a measurement."""
@@ -33,7 +32,7 @@ class KernelCall:
 
 
 @functools.lru_cache(maxsize=512)
-def build(family: str, params: Any, isa: Isa) -> tirx.PrimFunc:
+def build(family: str, params: Hashable, isa: Isa) -> tirx.PrimFunc:
     """The kernel; layers with equal parameters share the object, and so the compiled code."""
     return FAMILIES[family].build(params, isa)
 

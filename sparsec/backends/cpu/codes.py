@@ -11,7 +11,7 @@ from sparsec.backends.relax.weights import constant_vector
 from sparsec.graph.codes import offset_of
 from sparsec.graph.nodes import operand, optional
 from sparsec.graph.operators import integers, products
-from sparsec.kernels.cpu.codes.finish import Finish, Quantised
+from sparsec.kernels.cpu.codes.finish import Finish, Quantized
 
 LARGEST = 255  # byte
 
@@ -22,7 +22,7 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
     return default if found is None else found.value
 
 
-def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantised]:
+def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantized]:
     """What follows the product of a QConv or QMatMul with a weight (outputs, columns), less its zero points."""
     dynamic = optional(node, products.X_SCALE) is not None
     y_type = attribute(node, "y_type", "uint8")
@@ -36,7 +36,7 @@ def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantised]:
         scales = np.float32(attribute(node, "x_scale", 1.0)) * scales
         begins = begins - (attribute(node, "x_zero_point", 0) + offset_of(operand(node, 0).dtype)) * totals
     if y_type == "float32":
-        numbers = Quantised(scales, begins, totals, np.zeros(len(weight), np.float32) if addends is None else addends)
+        numbers = Quantized(scales, begins, totals, np.zeros(len(weight), np.float32) if addends is None else addends)
         return Finish(True, residual, activation=attribute(node, "activation", "none"),
                       alpha=attribute(node, "alpha", 0.0), beta=attribute(node, "beta", 0.0), dynamic=dynamic), numbers
     numbers = _codes(node, scales, begins, totals, residual=residual)
@@ -52,12 +52,12 @@ def bounds_of(node: ir.Node, letter: str) -> tuple[int, int, int]:
     return attribute(node, f"{letter}_zero_point", 0) + offset, low + offset, high + offset
 
 
-def _codes(node: ir.Node, scales: np.ndarray, begins: np.ndarray, totals: np.ndarray, *, residual: bool) -> Quantised:
+def _codes(node: ir.Node, scales: np.ndarray, begins: np.ndarray, totals: np.ndarray, *, residual: bool) -> Quantized:
     y_scale, none = attribute(node, "y_scale", 1.0), np.zeros(0, np.float32)
     y = bounds_of(node, "y")
     if not residual:
-        return Quantised(np.asarray(integers.units(scales, y_scale)), begins, totals, none, *y)
+        return Quantized(np.asarray(integers.units(scales, y_scale)), begins, totals, none, *y)
     p_scale, r_scale = attribute(node, "p_scale", 1.0), attribute(node, "r_scale", 1.0)
     r_zero = attribute(node, "r_zero_point", 0) + offset_of(operand(node, products.RESIDUAL).dtype)
-    return Quantised(np.asarray(integers.units(scales, p_scale)), begins, totals, none, *y, *bounds_of(node, "p"),
+    return Quantized(np.asarray(integers.units(scales, p_scale)), begins, totals, none, *y, *bounds_of(node, "p"),
                      r_zero, float(integers.units(p_scale, y_scale)), float(integers.units(r_scale, y_scale)))

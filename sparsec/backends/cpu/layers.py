@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, matmul, quantised, recurrence
+from sparsec.backends.cpu import conv, matmul, quantized, recurrence
 from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
 from sparsec.graph.nodes import is_depthwise, on_the_left, operator_of
@@ -20,7 +20,7 @@ from sparsec.target import Target
 
 LAYERS: dict[str, Callable[[ir.Node, Isa], CpuProduct | None]] = {
     "sparsec::Conv": conv.layer_of, "sparsec::MatMul": matmul.layer_of,
-    "sparsec::QConv": quantised.layer_of, "sparsec::QMatMul": quantised.layer_of,
+    "sparsec::QConv": quantized.layer_of, "sparsec::QMatMul": quantized.layer_of,
     "sparsec::Recurrence": recurrence.layer_of}
 """By operator: the layer that a node is, None where kernels have nothing to choose for it."""
 
@@ -38,7 +38,7 @@ def offers_of(node: ir.Node, target: Target, isa: Isa, precision: str) -> tuple[
         return [], {}
     options, refused = offers(FAMILIES, layer, target, isa, precision if allows_fewer_bits(node) else "fp32")
     runs = repeats(node)
-    return [replace(each, work=each.work.times(runs)) for each in options] if runs > 1 else options, refused
+    return [replace(each, work=each.cpu_work.times(runs)) for each in options] if runs > 1 else options, refused
 
 
 def repeats(node: ir.Node) -> int:

@@ -10,6 +10,7 @@ import tvm
 from tvm import relax
 
 from sparsec.backends.cpu.lowerings import LOWERINGS
+from sparsec.backends.cpu.tensors import KERNELS
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
 from sparsec.backends.relax.lower import Lowered, lower_in
@@ -29,7 +30,7 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
         UnsupportedOperatorError: lists every node that cannot be lowered, with operator, opset and reason.
 
     """
-    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, precision)
+    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision)
     return lower_in(context, model, threads, partial(_result, set()))
 
 

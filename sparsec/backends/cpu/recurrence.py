@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Hashable
 
 import numpy as np
 import onnx_ir as ir
@@ -18,6 +18,10 @@ from sparsec.kernels.cpu.rows import recurrence
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.recurrence import Recurrence
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Kernel
+
+LENGTHS = 5
+"""The input that says where members of the batch end."""
 
 
 def shape_of(node: ir.Node) -> Recurrence:
@@ -27,7 +31,7 @@ def shape_of(node: ir.Node) -> Recurrence:
     return Recurrence(attributes.get_string("cell", ""), steps, batch, hidden,
                       tuple((attributes.get_string("activations") or "").split()),
                       backwards=bool(attributes.get_int("reverse")), peepholes=optional(node, 6) is not None,
-                      lengths=optional(node, 5) is not None)
+                      lengths=optional(node, LENGTHS) is not None)
 
 
 def layer_of(node: ir.Node, _isa: Isa) -> RowProduct:
@@ -43,17 +47,20 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     packed = FAMILIES[option.family].recipe(option.params).pack(weight_array(node))
     arguments = [context.constant(array) for array in (*packed.values(), bias_vector(node))]
     arguments += [context.flat(node.inputs[0]),
-                  *(_given(context, optional(node, place), size) for place, size in enumerate(sizes, 3))]
+                  *(_given(context, node, place, size) for place, size in enumerate(sizes, 3))]
     kernel = _build(option.family, option.params, shape, context.isa)
     context.bind(node.outputs[0], context.call(kernel, arguments, (shape.steps + 2) * state))
 
 
-def _given(context: LoweringContext, value: ir.Value | None, size: int) -> relax.Expr:
+def _given(context: LoweringContext, node: ir.Node, place: int, size: int) -> relax.Expr:
     """An optional input, flat; zeros where it is absent."""
-    return context.constant(np.zeros(size, np.float32)) if value is None else context.flat(value)
+    value = optional(node, place)
+    if value is not None:
+        return context.flat(value)
+    return context.constant(np.zeros(size, np.int32 if place == LENGTHS else np.float32))
 
 
 @functools.lru_cache(maxsize=64)
-def _build(family: str, params: Any, shape: Recurrence, isa: Isa) -> Any:
+def _build(family: str, params: Hashable, shape: Recurrence, isa: Isa) -> Kernel:
     """The kernel; layers with equal parameters share the object, and so the compiled code."""
     return recurrence.build(FAMILIES[family].build, params, shape, isa)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import tvm_ffi
 from tvm import ir, tirx
 
 from sparsec.kernels.emit import activations
+from sparsec.kernels.emit.tir import Expr
 
-FUNCTIONS: dict[str, Callable[[Any], Any]] = {
+FUNCTIONS: dict[str, Callable[[Expr], Expr]] = {
     "tirx.erf": lambda x: activations.erf(x, 1),
     "tirx.exp": lambda x: activations.exp(x, 1),
     "tirx.sigmoid": lambda x: activations.ACTIVATIONS["sigmoid"](x, 1, 0.0, 0.0),
@@ -20,7 +20,7 @@ FUNCTIONS: dict[str, Callable[[Any], Any]] = {
 
 def expand_functions(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """The same kernel with its float32 calls of these functions expanded."""
-    def expand(call: ir.Call) -> Any:
+    def expand(call: ir.Call) -> Expr:
         name = getattr(call.op, "name", "")
         return FUNCTIONS[name](call.args[0]) if name in FUNCTIONS and str(call.ty) == "float32" else call
 

@@ -14,8 +14,8 @@ from sparsec.graph.constants import scalar
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda import attention
 from sparsec.kernels.cuda.attention_params import CHUNK, AttentionParams, reject, tiled
-from sparsec.kernels.cuda.expressions import Kernel
 from sparsec.kernels.emit.projection import Projection
+from sparsec.kernels.emit.tir import Kernel
 
 op = relax.op
 

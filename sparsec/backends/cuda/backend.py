@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sparsec.backends.base import Backend, Built, KernelTime, Needs
+from sparsec.backends.base import Backend, Built, KernelTime
 from sparsec.backends.cuda import driver
 from sparsec.backends.job import Feeds, Job
+from sparsec.backends.program import Needs
 from sparsec.cost import gpu
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import HALF_PRECISIONS
@@ -75,6 +77,16 @@ class CudaBackend(Backend):
         job.announce("build")
         return Built(build(lowered))
 
+    def reject_needs(self, needs: Needs) -> str | None:
+        """Whether they are architectures, and the two parts of a version."""
+        if set(needs) - {"archs", "ptx"}:
+            return super().reject_needs(needs)
+        for arch in needs.get("archs", ()):
+            if not isinstance(arch, str) or not re.fullmatch(r"sm_[0-9]{2,3}a?", arch):
+                return f"an architecture is {str(arch)[:32]!r}"
+        ptx = needs.get("ptx", ())
+        return None if all(isinstance(each, int) for each in ptx) else f"a version of CUDA is {str(ptx)[:32]!r}"
+
     def memory(self, needs: Needs) -> Memory:
         """The memory of the GPU that runs the code."""
         return driver.open_memory(*_code(needs))
@@ -102,7 +114,7 @@ class CudaBackend(Backend):
         job.announce("profile", 1.0)
         return profile(lowered, feeds)
 
-    def replay(self, call: Callable[[], Any]) -> Callable[[], float]:
+    def replay(self, call: Callable[[], object]) -> Callable[[], float]:
         """By a CUDA graph of the kernels."""
         from sparsec.backends.cuda.replay import replay
 

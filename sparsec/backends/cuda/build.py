@@ -39,8 +39,8 @@ def build(lowered: Lowered, mode: str = "compiled") -> Program:
         executable = relax.build(module, target, relax_pipeline=None, tir_pipeline=PIPELINE, exec_mode=mode)
     archs = architectures(lowered.module, lowered.target)
     library, objects = build_library(executable, archs)
-    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects, archs=archs,
-                   ptx=() if any(map(is_exact, archs)) else version())
+    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
+                   needs={"archs": archs, "ptx": () if any(map(is_exact, archs)) else version()})
 
 
 def architectures(module: tvm.IRModule, target: Target) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import HAND_WRITTEN, OPAQUE, LoweringContext
-from sparsec.errors import UnsupportedOperatorError
 
 PRODUCTS = {"Conv": (0, 3), "MatMul": (0, 3), "Attention": (0, 1, 2)}
 """sparsec's operators that run on tensor cores, each with the inputs that it reads in half precision."""
@@ -37,15 +36,6 @@ class CudaContext(LoweringContext):
     half: str = "float16"
     narrow: frozenset[ir.Value] = frozenset()
     channels_last: set[ir.Value] = field(default_factory=set)
-
-    @property
-    def cpu_kernels(self) -> bool:
-        """The CPU's hand-written kernels are of no use here."""
-        return False
-
-    def call(self, *_args: object, **_options: object) -> relax.Expr:
-        """Refuse a kernel of the CPU, which an operator has no other implementation than."""
-        raise UnsupportedOperatorError("it has a kernel for CPUs only")
 
     def launch(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr], outputs: Sequence[tuple[int, str]],
                name: str = "product") -> relax.Expr:

@@ -18,10 +18,10 @@ from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.importer.node import compute
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels.cuda.expressions import Expr
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import Window
 from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.tir import Expr
 
 COPIED = 4
 """Channels to a multiple of which images of few channels are padded, so that a copy brings several."""

@@ -34,7 +34,7 @@ def lower(model: ir.Model, target: Target, precision: str) -> Lowered:
         UnsupportedOperatorError: lists every node that cannot be lowered, with operator, opset and reason.
 
     """
-    context = CudaContext(relax.BlockBuilder(), isa_of(target), target, _lower_node, precision,
+    context = CudaContext(relax.BlockBuilder(), isa_of(target), target, _lower_node, precision=precision,
                           half=HALVES[precision], narrow=narrow_values(model.graph))
     return lower_in(context, model, 1, LoweringContext.tensor)
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.cuda.context import CudaContext
-from sparsec.kernels.cuda.expressions import Expr
+from sparsec.kernels.emit.tir import Expr
 
 op = relax.op
 

@@ -7,9 +7,10 @@ other without a copy.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,9 @@ EMBEDDED = 1024  # elements up to which a constant is compiled in, where Relax c
 HAND_WRITTEN = "sparsec.hand_written"  # attribute of kernels that bring their own schedule
 OPAQUE = 8  # TOpPattern::kOpaque: Relax fuses nothing into the kernel
 
+Builders = Mapping[type, Callable[..., tirx.PrimFunc]]
+"""By the class of a kernel's parameters what builds it from (parameters, isa): flat buffers, the outputs last."""
+
 
 @dataclass
 class LoweringContext:
@@ -36,6 +40,8 @@ class LoweringContext:
         isa: what kernels may assume of the processor.
         target: what the model is compiled for.
         lower_node: binds the outputs of a node; for operators that contain or become other nodes.
+        kernels: what builds the backend's kernels of tensors without weights, by the class of their parameters, which
+            `kernels.tensors` has.
         precision: the fewest bits that operators may compute with, a key of `sparsec.cost.option.PRECISIONS`.
         env: the expression of every value that has been lowered, as it was bound (flat or in its ONNX shape).
         arrays: contents of the values that are known at compile time beside the initializers.
@@ -49,6 +55,7 @@ class LoweringContext:
     isa: Isa
     target: Target
     lower_node: Callable[[LoweringContext, ir.Node], None]
+    kernels: Builders = field(default_factory=dict)
     precision: str = "fp32"
     env: dict[ir.Value, relax.Expr] = field(default_factory=dict)
     arrays: dict[ir.Value, np.ndarray] = field(default_factory=dict)
@@ -58,11 +65,6 @@ class LoweringContext:
     _by_digest: dict[tuple[str, tuple[int, ...], bytes], relax.Var] = field(default_factory=dict)
     _functions: dict[int, tuple[tirx.PrimFunc, relax.GlobalVar]] = field(default_factory=dict)
     _views: dict[ir.Value, dict[tuple[int, ...], relax.Expr]] = field(default_factory=dict)
-
-    @property
-    def cpu_kernels(self) -> bool:
-        """Whether the CPU's hand-written kernels can be called."""
-        return True
 
     def layout(self, value: ir.Value | None) -> Layout:
         """Where the layout pass put a value."""
@@ -125,6 +127,17 @@ class LoweringContext:
         self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
         return self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
 
+    def run(self, params: Hashable, args: Sequence[relax.Expr], *sizes: int, dtype: str = "float32") -> relax.Expr:
+        """`call` the backend's kernel with these parameters.
+
+        Raises:
+            UnsupportedOperatorError: it has none.
+
+        """
+        if type(params) not in self.kernels:
+            raise UnsupportedOperatorError(f"target '{self.target.name}' has no kernel for it")
+        return self.call(_built(self.kernels[type(params)], params, self.isa), args, *sizes, dtype=dtype)
+
     def bind(self, value: ir.Value, expr: relax.Expr) -> None:
         """Record the expression of a value: flat, or in its ONNX shape."""
         self.env[value] = expr
@@ -176,6 +189,12 @@ class LoweringContext:
         if shape not in views:
             views[shape] = self.bb.emit(relax.op.reshape(expr, shape))
         return views[shape]
+
+
+@functools.cache
+def _built(build: Callable[..., tirx.PrimFunc], params: Hashable, isa: Isa) -> tirx.PrimFunc:
+    """The kernel for these parameters, once for all layers that share them."""
+    return build(params, isa)
 
 
 def _present(value: ir.Value | None) -> ir.Value:

@@ -8,12 +8,12 @@ that are reinterpreted as integers and back are opaque to the simplifier; LLVM d
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import tvm_ffi
 from tvm import s_tir, tirx
 
 from sparsec.kernels.emit.extremum import is_number, maximum, minimum
+from sparsec.kernels.emit.tir import Expr
 
 ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div)
 ORDER = (tirx.EQ, tirx.LT, tirx.LE, tirx.GT, tirx.GE)
@@ -29,17 +29,17 @@ def keep_ieee(function: tirx.PrimFunc) -> tirx.PrimFunc:
     return function.with_body(tvm_ffi.structural_map(function.body, rules))
 
 
-def is_float(expr: Any) -> bool:
+def is_float(expr: Expr) -> bool:
     """Whether an expression's elements are floating-point numbers."""
     return "float" in str(expr.ty)
 
 
-def _opaque(node: Any) -> Any:
+def _opaque(node: Expr) -> Expr:
     """An operator on floats whose operands the simplifier does not see into."""
     return type(node)(_hidden(node.a), _hidden(node.b)) if is_float(node.a) else node
 
 
-def _hidden(operand: Any) -> Any:
+def _hidden(operand: Expr) -> Expr:
     """The operand as the same bits, if it is computed by operators: integers on the way stop the simplifier."""
     integers = INTEGERS.get(str(operand.ty))
     if integers is None or not isinstance(operand, COMPUTED):
@@ -47,17 +47,17 @@ def _hidden(operand: Any) -> Any:
     return tirx.reinterpret(str(operand.ty), tirx.reinterpret(integers, operand))
 
 
-def _unequal(node: Any) -> Any:
+def _unequal(node: Expr) -> Expr:
     """LLVM's unordered comparison, which TVM does not emit: true where either is NaN."""
     return _negation(tirx.Not(_opaque(tirx.EQ(node.a, node.b)))) if is_float(node.a) else node
 
 
-def _negation(node: Any) -> Any:
+def _negation(node: Expr) -> Expr:
     """The other truth value, in an operator that the simplifier does not move into comparisons."""
     return tirx.bitwise_xor(node.a, tirx.const(True, "bool"))
 
 
-def _extremum(node: Any) -> Any:
+def _extremum(node: Expr) -> Expr:
     """The maximum or minimum that keeps NaN; a constant goes first, where NaN in the second operand stays."""
     if not is_float(node.a):
         return node
@@ -71,7 +71,7 @@ def _extremum(node: Any) -> Any:
     return tirx.Select(is_number(first), kind(first, _hidden(second)), first)
 
 
-def _start(block: Any) -> Any:
+def _start(block: Expr) -> Expr:
     """A reduction to the maximum or minimum that starts at an infinity, where TVM takes the largest finite number."""
     start = getattr(block.init, "value", None)
     if not isinstance(start, tirx.FloatImm) or abs(start.value) < tirx.max_value(str(start.ty)).value:

@@ -33,7 +33,7 @@ class Codec(ABC):
         """Why the codec cannot store a weight, or None."""
 
     @abstractmethod
-    def quantise(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:
+    def quantize(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:
         """The codes of a matrix, and the tables that `restore` needs."""
 
     @abstractmethod

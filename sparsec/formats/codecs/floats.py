@@ -42,7 +42,7 @@ class Float(Codec):
         overflow = np.isfinite(weight) & ~np.isfinite(self._rounded(weight).astype(np.float32))
         return f"{weight[overflow].ravel()[0]:g} is beyond the type's range" if overflow.any() else None
 
-    def quantise(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:
+    def quantize(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:
         """The bits of the rounded values; both zeros are code 0."""
         rounded = self._rounded(weight)
         codes = np.ascontiguousarray(rounded).view(f"u{rounded.itemsize}")

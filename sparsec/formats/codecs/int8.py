@@ -29,7 +29,7 @@ class Int8(Codec):
         """NaN and infinity are refused: they have no code."""
         return not_finite(np.asarray(weight).astype(np.float32))
 
-    def quantise(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:
+    def quantize(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:
         """The codes as bytes in two's complement, and the table "scales"."""
         weight = np.asarray(weight).astype(np.float32)
         scales = np.abs(weight).max(axis=1, initial=0) / np.float32(127)

@@ -37,7 +37,7 @@ class Codebook(Codec):
         """NaN and infinity are refused: they have no mean."""
         return not_finite(np.asarray(weight).astype(np.float32))
 
-    def quantise(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:
+    def quantize(self, weight: np.ndarray) -> tuple[Symbols, dict[str, Stream]]:
         """The indices, and the table "codebook"."""
         values = np.asarray(weight).astype(np.float32)
         book = codebook.cluster(values.ravel(), 1 << self.index_bits)

@@ -35,10 +35,10 @@ def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str,
 SCHEMA = schema.make(
     "Attention", DOC,
     [
-        OpSchema.FormalParameter("Q", "T", "Queries (B, T, heads * D)."),
-        OpSchema.FormalParameter("K", "T", "Keys (B, S, heads * D)."),
-        OpSchema.FormalParameter("V", "T", "Values (B, S, heads * D)."),
-        schema.optional("mask", "Added to the scores; broadcasts to (B, heads, T, S)."),
+        schema.required("Q", "T", "Queries (B, T, heads * D)."),
+        schema.required("K", "T", "Keys (B, S, heads * D)."),
+        schema.required("V", "T", "Values (B, S, heads * D)."),
+        schema.optional("mask", "T", "Added to the scores; broadcasts to (B, heads, T, S)."),
     ],
     [
         OpSchema.Attribute("heads", OpSchema.AttrType.INT, "Number of heads.", required=True),

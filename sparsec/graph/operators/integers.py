@@ -1,4 +1,4 @@
-"""The arithmetic that the operators on quantised tensors share, their attributes, and how their schemas are made.
+"""The arithmetic that the operators on quantised tensors share, and their attributes.
 
 A quantised tensor holds codes of uint8 or int8: it stands for scale * (code - zero point), with one scale and one zero
 point for the whole tensor. Sums of codes are exact integers; what happens in float32 rounds after every operation.
@@ -6,24 +6,19 @@ point for the whole tensor. Sums of codes are exact integers; what happens in fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx.defs import OpSchema
 from onnx.helper import make_attribute
-from onnx.shape_inference import InferenceContext
-
-from sparsec.graph.operators.schema import DOMAIN, VERSION, OutputShape, Shape, static
 
 CODES = ("uint8", "int8")
 """The element types of quantised activations."""
 RESULTS = (*CODES, "float32")
 """What the operators on quantised tensors may compute: codes, or the numbers that these stand for."""
 _ONNX = {"uint8": onnx.TensorProto.UINT8, "int8": onnx.TensorProto.INT8, "float32": onnx.TensorProto.FLOAT}
-_TYPES = {"Q": ["tensor(uint8)", "tensor(int8)"], "R": ["tensor(uint8)", "tensor(int8)", "tensor(float)"],
-          "W": ["tensor(int8)"], "I": ["tensor(int32)"], "F": ["tensor(float)"]}
 
 
 def scale_of(letter: str, of: str) -> list[OpSchema.Attribute]:
@@ -65,58 +60,9 @@ def units(scale: Any, of: Any) -> np.ndarray:
     return np.asarray(np.float32(scale) / np.float32(of))
 
 
-Parameter = OpSchema.FormalParameter
-_OPTIONAL = OpSchema.FormalParameterOption.Optional
-
-
-def required(name: str, kind: str, doc: str) -> OpSchema.FormalParameter:
-    """An input: Q codes of an activation, W of a weight, R codes or float32, I int32, F float32."""
-    return Parameter(name, f"{kind}_{name}", doc)
-
-
-def optional(name: str, kind: str, doc: str) -> OpSchema.FormalParameter:
-    """An input of such a type that may be absent."""
-    return Parameter(name, f"{kind}_{name}", doc, param_option=_OPTIONAL)
-
-
-ResultType = Callable[[Sequence[int], Mapping[str, Any]], int]
-"""(ONNX's element types of the inputs, attributes) -> that of Y."""
-
-
 def declared_type(_inputs: Sequence[int], attributes: Mapping[str, Any]) -> int:
     """The element type that the attribute `y_type` names."""
     name = attributes.get("y_type", "uint8")
     if name not in _ONNX:
         raise ValueError(f"y_type is '{name}', not one of {', '.join(RESULTS)}")
     return _ONNX[name]
-
-
-def make(name: str, doc: str, inputs: Sequence[OpSchema.FormalParameter], attributes: Sequence[OpSchema.Attribute],
-         output_shape: OutputShape, result: ResultType = declared_type) -> OpSchema:
-    """A schema whose output's shape and element type follow from the inputs and attributes.
-
-    `output_shape` gets None for a static shape that is not known, or an input that is absent.
-    """
-    schema = OpSchema(
-        name, DOMAIN, VERSION, doc, inputs=inputs, attributes=attributes,
-        outputs=[Parameter("Y", "R_Y", "The result.")],
-        type_constraints=[(each.type_str, _TYPES[each.type_str[0]], each.description) for each in inputs]
-        + [("R_Y", _TYPES["R"], "The result.")],
-    )
-    count = sum(parameter.option == OpSchema.FormalParameterOption.Single for parameter in inputs)
-
-    def infer(context: InferenceContext) -> None:
-        given = {key: onnx.helper.get_attribute_value(value) for key in schema.attributes
-                 if (value := context.get_attribute(key)) is not None}
-        texts = {key: value.decode() if isinstance(value, bytes) else value for key, value in given.items()}
-        types = [context.get_input_type(index) if context.has_input(index) else None
-                 for index in range(context.get_num_inputs())]
-        shapes: list[Shape | None] = [static(kind) for kind in types]
-        if None in shapes[:count]:
-            return
-        kinds = [0 if kind is None else kind.tensor_type.elem_type for kind in types]
-        found = onnx.helper.make_tensor_type_proto(result(kinds, texts), output_shape(shapes, texts))
-        context.set_output_type(0, found)
-
-    schema.set_type_and_shape_inference_function(infer)
-    return schema

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
-from sparsec.graph.operators import integers, schema
+from sparsec.graph.operators import schema
 
 ENTRIES = 256
 
@@ -24,10 +24,10 @@ def _type_of_table(inputs: Sequence[int], _attributes: Mapping[str, Any]) -> int
     return inputs[1]
 
 
-SCHEMA = integers.make(
+SCHEMA = schema.make(
     "Lookup", "Y = T[X - the smallest code of X's type]: codes, or float32.",
-    [integers.required("X", "Q", "Codes."),
-     integers.required("T", "R", "Constant table (256,): what each code becomes, from the smallest on.")],
+    [schema.required("X", "Q", "Codes."),
+     schema.required("T", "R", "Constant table (256,): what each code becomes, from the smallest on.")],
     [], output_shape, _type_of_table,
 )
 

@@ -32,10 +32,10 @@ def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str,
 SCHEMA = schema.make(
     "MatMul", DOC,
     [
-        OpSchema.FormalParameter("X", "T", "Activations (..., K), or (..., K, N) where the weight is on the left."),
-        OpSchema.FormalParameter("W", "T", "Constant weight (M, K): outputs x inputs, row-major."),
-        schema.optional("B", "Bias (M,)."),
-        schema.optional("R", "Residual, of the shape of Y."),
+        schema.required("X", "T", "Activations (..., K), or (..., K, N) where the weight is on the left."),
+        schema.required("W", "T", "Constant weight (M, K): outputs x inputs, row-major."),
+        schema.optional("B", "T", "Bias (M,)."),
+        schema.optional("R", "T", "Residual, of the shape of Y."),
     ],
     [
         OpSchema.Attribute("side", make_attribute("side", "right"), "Where the weight stands: right or left."),

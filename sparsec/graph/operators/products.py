@@ -10,8 +10,7 @@ from onnx.defs import OpSchema
 from onnx.helper import make_attribute
 
 from sparsec.graph.operators import epilogue, integers
-from sparsec.graph.operators.integers import optional, required
-from sparsec.graph.operators.schema import Shape
+from sparsec.graph.operators.schema import Shape, optional, required
 
 DOC = """
 acc = {product} + B, exact, over X - x_zero_point and W - W_zero_point; what is zero is what equals the zero point.

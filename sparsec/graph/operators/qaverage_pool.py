@@ -29,14 +29,14 @@ def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str,
     return (*x[:2], *((x[2 + i] + pads[i] + pads[i + rank] - kernel[i]) // strides[i] + 1 for i in range(rank)))
 
 
-SCHEMA = integers.make(
+SCHEMA = schema.make(
     "QAveragePool", DOC,
-    [integers.required("X", "Q", "Activations (N, C, L) or (N, C, H, W).")],
+    [schema.required("X", "Q", "Activations (N, C, L) or (N, C, H, W).")],
     [OpSchema.Attribute("kernel_shape", OpSchema.AttrType.INTS, "The window.", required=True),
      *(each for each in conv.GEOMETRY if each.name in ("strides", "pads")),
      OpSchema.Attribute("count_include_pad", make_attribute("count_include_pad", 0), "Whether padding counts in n."),
      *integers.scale_of("x", "X"), *integers.RESULT],
-    output_shape,
+    output_shape, integers.declared_type,
 )
 
 

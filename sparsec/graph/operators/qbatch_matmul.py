@@ -25,14 +25,14 @@ def output_shape(shapes: Sequence[schema.Shape | None], _attributes: Mapping[str
     return (*np.broadcast_shapes(a[:-2], b[:-2]), a[-2], b[-1])
 
 
-SCHEMA = integers.make(
+SCHEMA = schema.make(
     "QBatchMatMul", DOC,
     [
-        integers.required("A", "Q", "Codes (..., T, K)."),
-        integers.required("B", "Q", "Codes (..., K, N)."),
+        schema.required("A", "Q", "Codes (..., T, K)."),
+        schema.required("B", "Q", "Codes (..., K, N)."),
     ],
     [*integers.scale_of("a", "A"), *integers.scale_of("b", "B"), *integers.RESULT],
-    output_shape,
+    output_shape, integers.declared_type,
 )
 
 

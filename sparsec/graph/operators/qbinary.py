@@ -29,12 +29,12 @@ def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str,
     return np.broadcast_shapes(shapes[0] or (), shapes[1] or ())
 
 
-SCHEMA = integers.make(
+SCHEMA = schema.make(
     "QBinary", DOC,
-    [integers.required("A", "Q", "Codes."), integers.required("B", "Q", "Codes that broadcast with A.")],
+    [schema.required("A", "Q", "Codes."), schema.required("B", "Q", "Codes that broadcast with A.")],
     [OpSchema.Attribute("function", OpSchema.AttrType.STRING, f"One of {', '.join(FUNCTIONS)}.", required=True),
      *integers.scale_of("a", "A"), *integers.scale_of("b", "B"), *integers.RESULT],
-    output_shape,
+    output_shape, integers.declared_type,
 )
 
 

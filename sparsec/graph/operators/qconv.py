@@ -22,15 +22,15 @@ def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str,
     return y
 
 
-SCHEMA = integers.make(
+SCHEMA = schema.make(
     "QConv", DOC,
     [
-        integers.required("X", "Q", "Activations (N, C, L) or (N, C, H, W)."),
-        integers.required("W", "W", "Constant weight (M, C / group, *kernel)."),
+        schema.required("X", "Q", "Activations (N, C, L) or (N, C, H, W)."),
+        schema.required("W", "W", "Constant weight (M, C / group, *kernel)."),
         *products.WEIGHT,
     ],
     [*conv.GEOMETRY, *products.ATTRIBUTES],
-    output_shape,
+    output_shape, integers.declared_type,
 )
 
 

@@ -23,15 +23,15 @@ def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str,
     return y
 
 
-SCHEMA = integers.make(
+SCHEMA = schema.make(
     "QMatMul", DOC,
     [
-        integers.required("X", "Q", "Activations (..., K)."),
-        integers.required("W", "W", "Constant weight (M, K): outputs x inputs, row-major."),
+        schema.required("X", "Q", "Activations (..., K)."),
+        schema.required("W", "W", "Constant weight (M, K): outputs x inputs, row-major."),
         *products.WEIGHT,
     ],
     products.ATTRIBUTES,
-    output_shape,
+    output_shape, integers.declared_type,
 )
 
 

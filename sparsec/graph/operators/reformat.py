@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx.defs import OpSchema
 from onnx.reference.op_run import OpRun
 
 from sparsec.graph.operators import schema
@@ -19,7 +18,7 @@ def output_shape(shapes: Sequence[schema.Shape | None], _attributes: Mapping[str
 
 SCHEMA = schema.make(
     "Reformat", "Y = X; only the order in memory changes, which the backend knows.",
-    [OpSchema.FormalParameter("X", "T", "Any tensor.")], [], output_shape,
+    [schema.required("X", "T", "Any tensor.")], [], output_shape,
 )
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sparsec.kernels.cpu import codes, images, products, rows
-from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.family import Family
+from sparsec.kernels.cpu.layer import CpuFamily
 
-FAMILIES: dict[str, Family[Any, Any, Isa]] = {**rows.FAMILIES, **products.FAMILIES, **images.FAMILIES, **codes.FAMILIES}
+FAMILIES: dict[str, CpuFamily] = {**rows.FAMILIES, **products.FAMILIES, **images.FAMILIES, **codes.FAMILIES}

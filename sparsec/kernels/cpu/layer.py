@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from sparsec.kernels.family import WeightedProduct
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.family import Family, WeightedProduct
 
 
 @dataclass(frozen=True)
-class Buffer:
+class Activations:
     """A flat array of activations."""
 
     size: int
@@ -35,10 +37,14 @@ class CpuProduct(WeightedProduct):
 
     @property
     @abstractmethod
-    def inputs(self) -> tuple[Buffer, ...]:
+    def inputs(self) -> tuple[Activations, ...]:
         """The activations that are read: x, then the residual where there is one."""
 
     @property
     @abstractmethod
-    def output(self) -> Buffer:
+    def output(self) -> Activations:
         """The activations that are written."""
+
+
+CpuFamily: TypeAlias = Family[Any, Any, Isa]
+"""A family of any layer and any parameters, as tables hold them."""

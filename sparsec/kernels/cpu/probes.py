@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cpu.rows.matvec import parallel
 from sparsec.kernels.emit.intrinsics import gathered, permuted
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, add_to, kernel, load, registers, splat, store
 
 CHAINS = 12  # independent sums: more than latency times throughput of any core, fewer than the registers of AVX2
 GATHERED, PLACES = 1024, 64  # floats that are gathered from, and vectors of their places
 WIDE = 4  # sums of a short loop
 
 
-def multiply_add(rounds: int, isa: Isa) -> Any:
+def multiply_add(rounds: int, isa: Isa) -> Expr:
     """Kernel x -> y: every thread does `rounds` * `CHAINS` multiply-adds that depend on nothing but their own chain."""
-    def body(b: Buffers, thread: Any, sums: Any) -> None:
+    def body(b: Buffers, thread: Expr, sums: Buffer) -> None:
         factor, term = (T.Bind(load(b["x"], thread * 0 + i * isa.lanes, isa.lanes)) for i in range(2))
         with T.serial(0, rounds):
             for chain in range(CHAINS):
@@ -28,9 +26,9 @@ def multiply_add(rounds: int, isa: Isa) -> Any:
     return _probe({"x": (2 * isa.lanes, "float32")}, isa, body)
 
 
-def permute(rounds: int, isa: Isa) -> Any:
+def permute(rounds: int, isa: Isa) -> Expr:
     """Kernel (places, x) -> y: every thread permutes `rounds` * `CHAINS` registers by positions, one after another."""
-    def body(b: Buffers, thread: Any, sums: Any) -> None:
+    def body(b: Buffers, thread: Expr, sums: Buffer) -> None:
         places = T.Bind(load(b["places"], thread * 0, isa.lanes))
         for chain in range(CHAINS):
             store(sums, chain * isa.lanes, load(b["x"], chain * isa.lanes, isa.lanes))
@@ -42,9 +40,9 @@ def permute(rounds: int, isa: Isa) -> Any:
     return _probe({"places": (isa.lanes, "int32"), "x": (CHAINS * isa.lanes, "float32")}, isa, body)
 
 
-def gather(rounds: int, isa: Isa) -> Any:
+def gather(rounds: int, isa: Isa) -> Expr:
     """Kernel (places, x) -> y: every thread gathers `rounds` * `CHAINS` vectors from an x that fits the L1 cache."""
-    def body(b: Buffers, thread: Any, sums: Any) -> None:
+    def body(b: Buffers, thread: Expr, sums: Buffer) -> None:
         with T.serial(0, rounds) as turn:
             for chain in range(CHAINS):
                 places = load(b["places"], ((turn + chain) % PLACES + thread * 0) * isa.lanes, isa.lanes)
@@ -53,12 +51,12 @@ def gather(rounds: int, isa: Isa) -> Any:
     return _probe({"places": (PLACES * isa.lanes, "int32"), "x": (GATHERED, "float32")}, isa, body)
 
 
-def read(floats: int, sweeps: int, isa: Isa) -> Any:
+def read(floats: int, sweeps: int, isa: Isa) -> Expr:
     """Kernel x -> y: every thread adds up its own `floats` of x, `sweeps` times, a vector a time."""
     step = CHAINS * isa.lanes
     assert floats % step == 0
 
-    def body(b: Buffers, thread: Any, sums: Any) -> None:
+    def body(b: Buffers, thread: Expr, sums: Buffer) -> None:
         with T.serial(0, sweeps), T.serial(0, floats // step) as at:
             for chain in range(CHAINS):
                 place = thread * floats + at * step + chain * isa.lanes
@@ -67,9 +65,9 @@ def read(floats: int, sweeps: int, isa: Isa) -> Any:
     return _probe({"x": (isa.threads * floats, "float32")}, isa, body)
 
 
-def short_loops(groups: int, isa: Isa) -> Any:
+def short_loops(groups: int, isa: Isa) -> Expr:
     """Kernel (starts, x) -> y: every thread runs `groups` loops whose lengths nobody can predict, each with a store."""
-    def body(b: Buffers, thread: Any, sums: Any) -> None:
+    def body(b: Buffers, thread: Expr, sums: Buffer) -> None:
         with T.serial(0, groups) as group:
             first = T.Bind(b["starts"][group])
             for chain in range(WIDE):
@@ -85,12 +83,12 @@ def short_loops(groups: int, isa: Isa) -> Any:
     return _probe({"starts": (groups + 1, "int32"), "x": (64 * WIDE * isa.lanes, "float32")}, isa, body)
 
 
-def _probe(inputs: dict[str, tuple[int | None, str]], isa: Isa, body: Any) -> Any:
+def _probe(inputs: dict[str, tuple[int | None, str]], isa: Isa, body: Expr) -> Expr:
     """A kernel in which every thread runs `body(buffers, thread, sums)` and stores its sums to y."""
     width = CHAINS * isa.lanes
 
     def emit(b: Buffers) -> None:
-        def share(thread: Any) -> None:
+        def share(thread: Expr) -> None:
             sums = registers(CHAINS, isa.lanes)
             for chain in range(CHAINS):
                 store(sums, chain * isa.lanes, splat(0.0, isa.lanes))

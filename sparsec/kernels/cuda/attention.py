@@ -22,10 +22,10 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import pipeline, ptx
 from sparsec.kernels.cuda.attention_params import CHUNK, STAGES, STEP, AttentionParams, reject
 from sparsec.kernels.cuda.block import all_of, deal
-from sparsec.kernels.cuda.expressions import Buffer, Buffers, Expr, Kernel
 from sparsec.kernels.cuda.mma_dense import INSTRUCTIONS
 from sparsec.kernels.cuda.params import VECTOR_BYTES
 from sparsec.kernels.cuda.staging import swizzled
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
 LOG2E = 1.4426950408889634
 LOWEST = float(np.finfo(np.float32).min)

@@ -20,11 +20,11 @@ from sparsec.cost.option import GpuWork
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import fragments, pipeline, ptx
 from sparsec.kernels.cuda.block import Block, per_thread
-from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import Architectures, GpuProduct, family
 from sparsec.kernels.cuda.mma_dense import products
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, fields_of
 from sparsec.kernels.cuda.tiles import TILES
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 FEW = 16
 """The columns up to which expanding a bitmap is worth considering: beyond them, tensor cores wait for it."""

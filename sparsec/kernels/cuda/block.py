@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.cuda.expressions import Buffers, Expr
 from sparsec.kernels.cuda.params import MmaParams
+from sparsec.kernels.emit.tir import Buffers, Expr
 
 
 @dataclass(frozen=True)

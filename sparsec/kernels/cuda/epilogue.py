@@ -12,10 +12,10 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.expressions import Buffer, Buffers, Expr
 from sparsec.kernels.cuda.params import OUTPUTS, VECTOR_BYTES, MmaParams
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr
 
 THREADS = 256  # of a block of the kernel that sums shares of K
 LINES = 8  # of a slice

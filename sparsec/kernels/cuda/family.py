@@ -21,10 +21,10 @@ from sparsec.errors import FormatError
 from sparsec.kernels.cuda import pipeline
 from sparsec.kernels.cuda import tiles as tilings
 from sparsec.kernels.cuda.arrange import Arranged, arranged
-from sparsec.kernels.cuda.expressions import Kernel
 from sparsec.kernels.cuda.params import HALVES, Gather, MmaParams, Tile, Window, fields_of
 from sparsec.kernels.cuda.params import reject as reject_product
 from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.tir import Kernel
 from sparsec.kernels.family import Family, WeightedProduct, accepts
 from sparsec.kernels.packing.recipe import Recipe, Unstored
 from sparsec.target import Target

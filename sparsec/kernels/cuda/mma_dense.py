@@ -13,11 +13,11 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import fragments, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import family, product_params
 from sparsec.kernels.cuda.fragments import FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.staging import copy_steps
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 INSTRUCTIONS = {
     "float16": "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",

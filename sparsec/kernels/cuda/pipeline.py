@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
@@ -17,8 +16,8 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import epilogue, ptx, staging
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.expressions import Buffer, Buffers, Expr, Kernel
 from sparsec.kernels.cuda.params import MmaParams, reject
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 
 GROUP = 8
 ARCHITECTURE = "sparsec.architecture"
@@ -31,7 +30,7 @@ Arguments = dict[str, tuple[int, str]]
 Fetch = Callable[[Block, Expr, int, Buffer], Callable[[int, int, Buffer], None]]
 
 
-def _nothing(*_: Any) -> None:
+def _nothing(*_: object) -> None:
     """Where copies need no more than a barrier, and products end where they begin."""
 
 

@@ -7,17 +7,16 @@ knows of no access, adds no barriers of its own and has no regions to analyse.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.cuda.expressions import Buffer, Expr
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 PAIRS = {"float16": "f16x2", "bfloat16": "bf16x2"}
 SWIZZLE_BYTES = 1024  # to which the widest swizzle that the hardware knows is aligned
 
 
-def emit(instruction: str, *operands: Any) -> None:
+def emit(instruction: str, *operands: Expr) -> None:
     """One instruction of PTX by its full name."""
     T.evaluate(T.ptx[instruction](*operands))
 

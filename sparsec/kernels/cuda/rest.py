@@ -21,10 +21,10 @@ from sparsec.errors import FormatError
 from sparsec.formats.nm import group_counts
 from sparsec.kernels.cuda import mma_sp, pipeline, ptx, staging
 from sparsec.kernels.cuda.block import Block, per_thread
-from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import family
 from sparsec.kernels.cuda.metadata import GROUP, KEPT
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, fields_of
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 INSTRUCTIONS = {
     "float16": "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32",

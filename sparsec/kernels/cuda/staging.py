@@ -11,8 +11,8 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import ptx
 from sparsec.kernels.cuda.block import Block, all_of, per_thread
-from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams, Window
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 BANK_CHUNKS = 8  # chunks that one pass over the 32 banks delivers
 

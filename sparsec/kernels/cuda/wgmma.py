@@ -13,18 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cuda import mma_dense, mma_sp, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
-from sparsec.kernels.cuda.expressions import Buffer, Expr
 from sparsec.kernels.cuda.family import Arrays, GpuFamily, family
 from sparsec.kernels.cuda.fragments import COLUMN_BYTES, FRAGMENT_BYTES
 from sparsec.kernels.cuda.params import VECTOR_BYTES, MmaParams
 from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 Multiply = Callable[[Block, Expr, Expr, Buffer], None]
 Pack = Callable[[np.ndarray, MmaParams], Arrays]
@@ -98,7 +97,7 @@ def _finish(b: Block, sums: Buffer) -> None:
 """, sums.data)
 
 
-def _call(name: str, source: str, *operands: Any) -> None:
+def _call(name: str, source: str, *operands: Expr) -> None:
     """Call a function of CUDA source."""
     T.evaluate(T.cuda.func_call(name, *operands, source_code=source, return_type="void"))
 

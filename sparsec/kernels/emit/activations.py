@@ -12,14 +12,11 @@ The coefficients are weighted minimax fits in double precision, rounded to float
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.extremum import bind
-from sparsec.kernels.emit.tir import splat
-
-Vector = Any  # a TIR expression; TVM ships no types
+from sparsec.kernels.emit.tir import Expr, splat
 
 _LOG2E = 1.4426950408889634
 _LN2_HIGH = 0.693359375  # 10 significant bits: n * _LN2_HIGH is exact without a fused multiply-add
@@ -64,7 +61,7 @@ _ERF = (
 )
 
 
-def _integers(value: int, lanes: int) -> Vector:
+def _integers(value: int, lanes: int) -> Expr:
     return splat(T.int32(value), lanes)
 
 
@@ -72,7 +69,7 @@ def _vector_type(element: str, lanes: int) -> str:
     return f"{element}x{lanes}" if lanes > 1 else element
 
 
-def _polynomial(coefficients: Sequence[float], x: Vector, lanes: int) -> Vector:
+def _polynomial(coefficients: Sequence[float], x: Expr, lanes: int) -> Expr:
     """Horner's scheme; `x` should be a variable."""
     result = splat(coefficients[-1], lanes)
     for coefficient in reversed(coefficients[:-1]):
@@ -80,20 +77,20 @@ def _polynomial(coefficients: Sequence[float], x: Vector, lanes: int) -> Vector:
     return result
 
 
-def _even_polynomial(coefficients: Sequence[float], limit: float, x: Vector, lanes: int) -> Vector:
+def _even_polynomial(coefficients: Sequence[float], limit: float, x: Expr, lanes: int) -> Expr:
     """A polynomial in 2 (x / limit)^2 - 1."""
     return bind(x * x * splat(2.0 / limit**2, lanes) - splat(1.0, lanes), lambda t: _polynomial(coefficients, t, lanes))
 
 
-def _power_of_two(exponent: Vector, lanes: int) -> Vector:
+def _power_of_two(exponent: Expr, lanes: int) -> Expr:
     """2^n of an int32 n in [-126, 127], infinity for 128."""
     bits = T.shift_left(exponent + _integers(127, lanes), _integers(23, lanes))
     return T.reinterpret(_vector_type("float32", lanes), bits)
 
 
-def _reduce(x: Vector, lanes: int, body: Callable[[Vector, Vector], Vector]) -> Vector:
+def _reduce(x: Expr, lanes: int, body: Callable[[Expr, Expr], Expr]) -> Expr:
     """`body(e^r - 1, n)` for x = n ln 2 + r with int32 n and |r| <= ln(2) / 2; |x| must stay below 2^20."""
-    def reduced(v: Vector, shifted: Vector) -> Vector:
+    def reduced(v: Expr, shifted: Expr) -> Expr:
         n = T.reinterpret(_vector_type("int32", lanes), shifted) - _integers(_ROUND_BITS, lanes)
         return bind(shifted - splat(_ROUND, lanes), lambda k: bind(
             v - k * splat(_LN2_HIGH, lanes) - k * splat(_LN2_LOW, lanes), lambda r: bind(
@@ -102,28 +99,28 @@ def _reduce(x: Vector, lanes: int, body: Callable[[Vector, Vector], Vector]) -> 
     return bind(x, lambda v: bind(v * splat(_LOG2E, lanes) + splat(_ROUND, lanes), lambda s: reduced(v, s)))
 
 
-def _clamp(x: Vector, low: float, high: float, lanes: int) -> Vector:
+def _clamp(x: Expr, low: float, high: float, lanes: int) -> Expr:
     return T.min(splat(high, lanes), T.max(splat(low, lanes), x))
 
 
-def exp_normal(x: Vector, lanes: int) -> Vector:
+def exp_normal(x: Expr, lanes: int) -> Expr:
     """e^x for results that are normal numbers: arguments are clamped to |x| <= 87."""
     return _reduce(_clamp(x, -_EXP_LIMIT, _EXP_LIMIT, lanes), lanes,
                    lambda p, n: (p + splat(1.0, lanes)) * _power_of_two(n, lanes))
 
 
-def exp(x: Vector, lanes: int) -> Vector:
+def exp(x: Expr, lanes: int) -> Expr:
     """e^x over the whole range, subnormal and infinite results included."""
-    def scaled(p: Vector, n: Vector) -> Vector:  # 2^n in two factors, since it may not be a normal number
+    def scaled(p: Expr, n: Expr) -> Expr:  # 2^n in two factors, since it may not be a normal number
         half = T.shift_right(n, _integers(1, lanes))
         return bind(half, lambda h: (p + splat(1.0, lanes)) * _power_of_two(h, lanes) * _power_of_two(n - h, lanes))
 
     return _reduce(_clamp(x, -105.0, 90.0, lanes), lanes, lambda p, n: bind(n, lambda n: scaled(p, n)))
 
 
-def exp_below_one(x: Vector, lanes: int) -> Vector:
+def exp_below_one(x: Expr, lanes: int) -> Expr:
     """e^x for x <= 0, as a softmax needs it: the error is relative to 1, and e^x below 1e-37 may be any such value."""
-    def scaled(z: Vector, shifted: Vector) -> Vector:
+    def scaled(z: Expr, shifted: Expr) -> Expr:
         r = z * splat(_LOG2E, lanes) - (shifted - splat(_ROUND, lanes))
         power = bind(r, lambda r: _polynomial(_EXP2, r, lanes))
         exponent = T.shift_left(T.reinterpret(_vector_type("int32", lanes), shifted), _integers(23, lanes))
@@ -134,58 +131,58 @@ def exp_below_one(x: Vector, lanes: int) -> Vector:
         z * splat(_LOG2E, lanes) + splat(_ROUND, lanes), lambda shifted: scaled(z, shifted)))
 
 
-def erf(x: Vector, lanes: int) -> Vector:
+def erf(x: Expr, lanes: int) -> Expr:
     """The error function, exactly 1 or -1 beyond the ends."""
     return bind(_clamp(x, -_ERF_END, _ERF_END, lanes), lambda z: _clamp(
         z * _even_polynomial(_ERF, _ERF_LIMIT, z, lanes), -1.0, 1.0, lanes))
 
 
-def _logistic_times(numerator: Vector, x: Vector, lanes: int) -> Vector:
+def _logistic_times(numerator: Expr, x: Expr, lanes: int) -> Expr:
     """The quotient numerator / (1 + e^-x), whose divisor is infinite from -88.4 down."""
     power = _reduce(_clamp(splat(0.0, lanes) - x, -_EXP_LIMIT, _EXP_INFINITE, lanes), lanes,
                     lambda p, n: (p + splat(1.0, lanes)) * _power_of_two(n, lanes))
     return numerator / (splat(1.0, lanes) + power)
 
 
-def _none(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _none(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     return x
 
 
-def _relu(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _relu(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     return T.max(splat(0.0, lanes), x)
 
 
-def _clip(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:
+def _clip(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:
     return _clamp(x, alpha, beta, lanes)
 
 
-def _leaky_relu(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _leaky_relu(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     return bind(x, lambda x: T.Select(x < splat(0.0, lanes), x * splat(alpha, lanes), x))
 
 
-def _hard_sigmoid(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:
+def _hard_sigmoid(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:
     return _clamp(x * splat(alpha, lanes) + splat(beta, lanes), 0.0, 1.0, lanes)
 
 
-def _hard_swish(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _hard_swish(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     return bind(x, lambda x: x * _hard_sigmoid(x, lanes, 1 / 6, 0.5))
 
 
-def _sigmoid(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _sigmoid(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     return _logistic_times(splat(1.0, lanes), x, lanes)
 
 
-def _silu(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _silu(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     return bind(x, lambda x: _logistic_times(x, x, lanes))
 
 
-def _tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _tanh(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     """expm1(2x) / (expm1(2x) + 2), which keeps its relative precision around 0, with the sign of x where it is 0."""
-    def ratio(p: Vector, n: Vector) -> Vector:
+    def ratio(p: Expr, n: Expr) -> Expr:
         return bind(_power_of_two(n, lanes), lambda s: bind(
             p * s + (s - splat(1.0, lanes)), lambda t: t / (t + splat(2.0, lanes))))
 
-    def signed(x: Vector) -> Vector:
+    def signed(x: Expr) -> Expr:
         bits, result = (T.reinterpret(_vector_type("int32", lanes), value) for value in (
             x, _reduce(_clamp(x + x, -20.0, 20.0, lanes), lanes, ratio)))
         return T.reinterpret(_vector_type("float32", lanes),
@@ -194,31 +191,31 @@ def _tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: 
     return bind(x, signed)
 
 
-def _gelu_erf(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _gelu_erf(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     return _times_phi(x, _GELU, _GELU_LIMIT, _GELU_END, lanes)
 
 
-def _gelu_narrow(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _gelu_narrow(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     return _times_phi(x, _GELU_NARROW, _GELU_NARROW_LIMIT, _GELU_NARROW_END, lanes)
 
 
-def _times_phi(x: Vector, coefficients: Sequence[float], limit: float, end: float, lanes: int) -> Vector:
+def _times_phi(x: Expr, coefficients: Sequence[float], limit: float, end: float, lanes: int) -> Expr:
     """The product x Phi(x), with a polynomial for (Phi(x) - 1/2) / x; Phi is 0 from -end down and 1 from end on."""
-    def phi(z: Vector) -> Vector:
+    def phi(z: Expr) -> Expr:
         return T.max(splat(0.0, lanes), splat(0.5, lanes) + z * _even_polynomial(coefficients, limit, z, lanes))
 
     return bind(x, lambda x: x * bind(_clamp(x, -end, end, lanes), phi))
 
 
-def _gelu_tanh(x: Vector, lanes: int, alpha: float, beta: float) -> Vector:  # noqa: ARG001 (the registry's signature)
+def _gelu_tanh(x: Expr, lanes: int, alpha: float, beta: float) -> Expr:  # noqa: ARG001 (the registry's signature)
     """The product x sigmoid(2u), u = sqrt(2 / pi) (x + 0.044715 x^3); the sigmoid is saturated beyond |x| = 12."""
-    def twice_u(z: Vector) -> Vector:
+    def twice_u(z: Expr) -> Expr:
         return z * (splat(1.5957691216057308, lanes) + z * z * splat(0.07135481282632467, lanes))
 
     return bind(x, lambda x: _logistic_times(x, bind(_clamp(x, -12.0, 12.0, lanes), twice_u), lanes))
 
 
-ACTIVATIONS: dict[str, Callable[[Vector, int, float, float], Vector]] = {
+ACTIVATIONS: dict[str, Callable[[Expr, int, float, float], Expr]] = {
     "none": _none,
     "relu": _relu,
     "clip": _clip,  # alpha <= x <= beta

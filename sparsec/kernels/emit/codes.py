@@ -10,13 +10,12 @@ their natural order, and nothing is permuted across 128-bit lanes. Products are 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.intrinsics import unpack
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import lanes_of
+from sparsec.kernels.emit.tir import Buffer, Expr, lanes_of
 
 FOUR = 4  # codes in a lane of 32 bits
 _NARROW = {4: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
@@ -210,61 +209,61 @@ define linkonce_odr {kind} @sparsec_codes_ordered_{part}({operands}) {_INLINE} {
 """
 
 
-def dot(total: Any, codes: Any, weights: Any) -> Any:
+def dot(total: Expr, codes: Expr, weights: Expr) -> Expr:
     """The sum of n integers and the products of four codes and four signed bytes in every lane."""
     return T.call_extern(f"int32x{lanes_of(total)}", "sparsec_codes_dot", total, codes, weights)
 
 
-def splat_four(four: Any, lanes: int) -> Any:
+def splat_four(four: Expr, lanes: int) -> Expr:
     """Four bytes, given as an int32, in every lane."""
     return T.call_extern(f"uint8x{FOUR * lanes}", "sparsec_codes_splat", four)
 
 
-def splat_codes(buffer: Any, index: Any, lanes: int) -> Any:
+def splat_codes(buffer: Buffer, index: Expr, lanes: int) -> Expr:
     """Four codes of a buffer from `index` on, in every lane."""
     return T.call_extern(f"uint8x{FOUR * lanes}", "sparsec_codes_splat_at", T.address_of(buffer[index]))
 
 
-def interleaved(rows: Sequence[Any], vector: int) -> Any:
+def interleaved(rows: Sequence[Expr], vector: int) -> Expr:
     """Vector `vector` (0 to 3) of four vectors of codes, interleaved: a lane holds a code of each."""
     return T.call_extern(f"uint8x{lanes_of(rows[0])}", f"sparsec_codes_interleave_{vector}", *rows)
 
 
-def spread(codes: Any, part: int) -> Any:
+def spread(codes: Expr, part: int) -> Expr:
     """Codes as integers: part 0 to 3 of them, in the order that `interleaved` has."""
     return T.call_extern(f"int32x{lanes_of(codes) // FOUR}", f"sparsec_codes_spread_{part}", codes)
 
 
-def narrowed(integers: Sequence[Any], zero_point: Any) -> Any:
+def narrowed(integers: Sequence[Expr], zero_point: Expr) -> Expr:
     """Four vectors of integers, plus a vector of int16, cut off at 0 and 255, as codes."""
     return T.call_extern(f"uint8x{FOUR * lanes_of(integers[0])}", "sparsec_codes_narrow", *integers, zero_point)
 
 
-def natural(vectors: Sequence[Any], part: int) -> Any:
+def natural(vectors: Sequence[Expr], part: int) -> Expr:
     """Four vectors of floats in the order of `interleaved`: part 0 to 3 of them in natural order."""
     return T.call_extern(f"float32x{lanes_of(vectors[0])}", f"sparsec_codes_natural_{part}", *vectors)
 
 
-def ordered(vectors: Sequence[Any], part: int) -> Any:
+def ordered(vectors: Sequence[Expr], part: int) -> Expr:
     """Four vectors of floats in natural order: part 0 to 3 of them in the order of `interleaved`."""
     return T.call_extern(f"float32x{lanes_of(vectors[0])}", f"sparsec_codes_ordered_{part}", *vectors)
 
 
-def rounded(x: Any) -> Any:
+def rounded(x: Expr) -> Expr:
     """Floats to the nearest integers, halves to even; what does not fit 32 bits becomes the least integer."""
     return T.call_extern(f"int32x{lanes_of(x)}", "sparsec_codes_rounded", x)
 
 
-def whole(x: Any) -> Any:
+def whole(x: Expr) -> Expr:
     """Floats that fit 32 bits, rounded to whole numbers, halves to even."""
     return T.call_extern(f"float32x{lanes_of(x)}", "sparsec_codes_whole", x)
 
 
-def raised(codes: Any, part: int) -> Any:
+def raised(codes: Expr, part: int) -> Expr:
     """Codes plus 2^23 as floats: part 0 to 3 of them, in the order that `interleaved` has."""
     return T.call_extern(f"float32x{lanes_of(codes) // FOUR}", f"sparsec_codes_raised_{part}", codes)
 
 
-def fenced(x: Any) -> Any:
+def fenced(x: Expr) -> Expr:
     """The floats themselves: what made them is rounded before anything else happens, so that no FMA takes it in."""
     return T.call_extern(f"float32x{lanes_of(x)}", "sparsec_codes_fence", x)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.emit.tir import load, registers, splat, store
+from sparsec.kernels.emit.tir import Expr, load, registers, splat, store
 
-Combine = Callable[[Any, Any], Any]
+Combine = Callable[[Expr, Expr], Expr]
 
 
-def across(vector: Any, lanes: int, combine: Combine) -> Any:
+def across(vector: Expr, lanes: int, combine: Combine) -> Expr:
     """All lanes of a vector combined, pairwise."""
     partial = registers(1, lanes)
     while lanes > 1:
@@ -22,7 +21,7 @@ def across(vector: Any, lanes: int, combine: Combine) -> Any:
     return vector
 
 
-def fold_row(length: int, lanes: int, start: float, combine: Combine, element: Callable[[Any, int], Any]) -> Any:
+def fold_row(length: int, lanes: int, start: float, combine: Combine, element: Callable[[Expr, int], Expr]) -> Expr:
     """`element(index, lanes)` combined over a row of `length` elements; `start` is neutral.
 
     Whole vectors go to several accumulators, which hides the latency of combining; the tail is scalar.
@@ -47,7 +46,7 @@ def fold_row(length: int, lanes: int, start: float, combine: Combine, element: C
     return tail[0]
 
 
-def each(length: int, lanes: int, body: Callable[[Any, int], None]) -> None:
+def each(length: int, lanes: int, body: Callable[[Expr, int], None]) -> None:
     """`body(index, lanes)` for whole vectors of a row, then for its tail one by one."""
     whole = length // lanes
     with T.serial(0, whole) as vector:

@@ -7,9 +7,9 @@ expects: word vector j of a bf16 tile holds the float vectors 2j and 2j + 1, fou
 
 from __future__ import annotations
 
-from typing import Any
-
 from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 
 def _shuffle(positions: list[int]) -> str:
@@ -78,38 +78,38 @@ define linkonce_odr <16 x float> @sparsec_dot_pairs(<16 x float> %sum, <16 x i32
 """What kernels that multiply pairs of bf16 need (AVX512_BF16)."""
 
 
-def tile_bf16(low: Any, high: Any) -> Any:
+def tile_bf16(low: Expr, high: Expr) -> Expr:
     """Two float vectors rounded to bf16, as one word vector of a bf16 tile."""
     return T.call_extern("int32x16", "sparsec_tile_bf16", low, high)
 
 
-def pairs_bf16(low: Any, high: Any) -> Any:
+def pairs_bf16(low: Expr, high: Expr) -> Expr:
     """Two float vectors rounded to bf16 and paired: element i is (low[i], high[i])."""
     return T.call_extern("int32x16", "sparsec_pairs_bf16", low, high)
 
 
-def row_bf16(low: Any, high: Any) -> Any:
+def row_bf16(low: Expr, high: Expr) -> Expr:
     """Two float vectors rounded to bf16, in order: word i holds elements 2i and 2i + 1."""
     return T.call_extern("int32x16", "sparsec_row_bf16", low, high)
 
 
-def dot_bf16(total: Any, first: Any, second: Any, weights: Any, side: int) -> Any:
+def dot_bf16(total: Expr, first: Expr, second: Expr, weights: Expr, side: int) -> Expr:
     """The sum total + w[0] * first + w[1] * second, for float vector `side` (0 or 1) of two vectors of a bf16 tile."""
     return T.call_extern("float32x16", f"sparsec_dot_bf16_{side}", total, first, second, weights)
 
 
-def dot_pairs(total: Any, pairs: Any, weights: Any) -> Any:
+def dot_pairs(total: Expr, pairs: Expr, weights: Expr) -> Expr:
     """The sum total + w[0] * pairs[0] + w[1] * pairs[1], element by element."""
     return T.call_extern("float32x16", "sparsec_dot_pairs", total, pairs, weights)
 
 
-def permuted(vector: Any, places: Any, lanes: int) -> Any:
+def permuted(vector: Expr, places: Expr, lanes: int) -> Expr:
     """The elements of a register of 8 (AVX2) or 16 (AVX-512) floats at the low bits of `places`, int32."""
     name = {8: "llvm.x86.avx2.permps", 16: "llvm.x86.avx512.permvar.sf.512"}[lanes]
     return T.call_llvm_pure_intrin(f"float32x{lanes}", name, vector, places)
 
 
-def gathered(buffer: Any, places: Any, lanes: int) -> Any:
+def gathered(buffer: Buffer, places: Expr, lanes: int) -> Expr:
     """The elements of a buffer at `places`, int32, for registers of 8 (AVX2) or 16 (AVX-512) floats."""
     base, zeros = T.address_of(buffer[0]), T.Broadcast(T.float32(0), lanes)
     if lanes == 16:

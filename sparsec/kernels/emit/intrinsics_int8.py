@@ -10,13 +10,12 @@ A tile of integers holds four float vectors in one vector of bytes, four element
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.intrinsics import unpack
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import lanes_of, splat
+from sparsec.kernels.emit.tir import Buffer, Expr, lanes_of, splat
 
 TINY = 1e-30
 """Keeps the scale of an all-zero pixel or row finite."""
@@ -115,7 +114,7 @@ def rounding(zero: int) -> float:
     return _ROUND + zero
 
 
-def integers_of(rounded: Any) -> Any:
+def integers_of(rounded: Expr) -> Expr:
     """The integers in the low bits of floats that `rounding` was added to."""
     lanes = lanes_of(rounded)
     kind = f"int32x{lanes}" if lanes > 1 else "int32"
@@ -123,26 +122,26 @@ def integers_of(rounded: Any) -> Any:
 
 
 
-def tile_int8(vectors: Sequence[Any]) -> Any:
+def tile_int8(vectors: Sequence[Expr]) -> Expr:
     """Four vectors of integers, each cut off at 0 and 255, as one vector of an 8-bit tile."""
     return T.call_extern(f"int16x{2 * lanes_of(vectors[0])}", "sparsec_tile_int8", *vectors)
 
 
-def dot_int8(total: Any, rows: Sequence[Any], weights: Any, vector: int) -> Any:
+def dot_int8(total: Expr, rows: Sequence[Expr], weights: Expr, vector: int) -> Expr:
     """The sum total + w[i] * rows[i] over i < 4, for integer vector `vector` (0 to 3) of four vectors of a tile."""
     return T.call_extern(f"int32x{lanes_of(total)}", f"sparsec_dot_int8_{vector}", total, *rows, weights)
 
 
-def splat_four(buffer: Any, index: Any, lanes: int) -> Any:
+def splat_four(buffer: Buffer, index: Expr, lanes: int) -> Expr:
     """Four bytes of a buffer from `index` on, in every lane of a vector."""
     return T.call_extern(f"uint8x{4 * lanes}", "sparsec_splat_four", T.address_of(buffer[index]))
 
 
-def permute_bytes(low: Any, index: Any, high: Any) -> Any:
+def permute_bytes(low: Expr, index: Expr, high: Expr) -> Expr:
     """The bytes of two vectors of 64 at the low seven bits of `index`; needs AVX512_VBMI."""
     return T.call_llvm_pure_intrin("uint8x64", "llvm.x86.avx512.vpermi2var.qi.512", low, index, high)
 
 
-def dot_bytes(total: Any, activations: Any, weights: Any) -> Any:
+def dot_bytes(total: Expr, activations: Expr, weights: Expr) -> Expr:
     """The sum of a vector of integers and the products of four unsigned and four signed bytes in every lane."""
     return T.call_extern(f"int32x{lanes_of(total)}", "sparsec_dot_bytes", total, activations, weights)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Expr
 
 UNROLL = 8  # vectors of a row that are written out rather than looped over
 
 
 @contextmanager
-def shared(count: int, isa: Isa) -> Iterator[Any]:
+def shared(count: int, isa: Isa) -> Iterator[Expr]:
     """A loop over `count` independent pieces, in equal contiguous shares for the kernel's threads."""
     if isa.threads == 1:
         with T.serial(0, count) as i:
@@ -25,7 +25,7 @@ def shared(count: int, isa: Isa) -> Iterator[Any]:
             yield i
 
 
-def each(first: int, end: int, body: Callable[[Any], None], unroll: int = UNROLL) -> None:
+def each(first: int, end: int, body: Callable[[Expr], None], unroll: int = UNROLL) -> None:
     """`body(i)` for i in [first, end): written out, with i a Python int, where that is at most `unroll` times."""
     if end - first <= unroll:
         for i in range(first, end):
@@ -35,7 +35,7 @@ def each(first: int, end: int, body: Callable[[Any], None], unroll: int = UNROLL
             body(i)
 
 
-def along(count: int, first: int, end: int, body: Callable[[Any], None], unroll: int = UNROLL) -> None:
+def along(count: int, first: int, end: int, body: Callable[[Expr], None], unroll: int = UNROLL) -> None:
     """`body(i)` for i in [0, count), as `each`; i is a Python int wherever it is outside of [first, end)."""
     first = min(first, count)
     end = min(count, max(first, end))

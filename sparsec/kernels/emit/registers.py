@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.emit.tir import Expr
 
-def transpose(rows: list[Any], lanes: int) -> list[Any]:
+
+def transpose(rows: list[Expr], lanes: int) -> list[Expr]:
     """A lanes x lanes transpose: log2(lanes) rounds swap the off-diagonal blocks of every size."""
     rows = [T.Bind(row) for row in rows]
     size = 1

@@ -12,14 +12,22 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
-Buffers = Mapping[str, Any]
-Body = Callable[[Buffers], None]
+# TVM's names, which the type checker does not look into.
+Expr: TypeAlias = tvm.tirx.Expr
+"""An expression of a kernel, a scalar or a vector, or a Python number that stands for one."""
+Buffer: TypeAlias = tvm.tirx.Buffer
+"""An array: an argument, or registers."""
+Buffers: TypeAlias = Mapping[str, Buffer]
+"""A kernel's arguments by name."""
+Kernel: TypeAlias = tvm.tirx.PrimFunc
+Body: TypeAlias = Callable[[Buffers], None]
+"""Emits a kernel's statements for the buffers by name."""
 
 # Keeps LLVM's registers: without it TVM may turn a local accumulator into a heap workspace.
 REGISTER = {"disable_lower_builtin": tvm.tirx.const(1, "bool")}
@@ -54,7 +62,7 @@ def framed(frame: Frame) -> Iterator[None]:
         _FRAME.reset(token)
 
 
-def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Body, llvm: str = "") -> Any:
+def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Body, llvm: str = "") -> Kernel:
     """A PrimFunc over flat buffers.
 
     Args:
@@ -84,44 +92,52 @@ def _surrounded(frame: Frame, body: Body, buffers: Buffers) -> None:
     frame.body(buffers, body)
 
 
-def registers(vectors: int, lanes: int, dtype: str = "float32") -> Any:
+def registers(vectors: int, lanes: int, dtype: str = "float32") -> Buffer:
     """A local buffer that LLVM keeps in `vectors` vector registers."""
     return T.alloc_buffer((vectors * lanes,), dtype, scope="local", annotations=REGISTER)
 
 
-def load(buffer: Any, index: Any, lanes: int) -> Any:
+def load(buffer: Buffer, index: Expr, lanes: int) -> Expr:
     """The vector of `lanes` elements at `index`."""
     return buffer[T.Ramp(index, 1, lanes) if lanes > 1 else index]
 
 
-def vectors_from(buffer: Any, first: Any, lanes: int) -> Callable[[Any], Any]:
+def vectors_from(buffer: Buffer, first: Expr, lanes: int) -> Callable[[Expr], Expr]:
     """The vectors of a buffer by number, counted from its element `first` on."""
     return lambda vector: load(buffer, first + vector * lanes, lanes)
 
 
-def store(buffer: Any, index: Any, vector: Any) -> None:
+def store(buffer: Buffer, index: Expr, vector: Expr) -> None:
     """Store a vector at `index`."""
     lanes = lanes_of(vector)
     T.buffer_store(buffer, vector, [T.Ramp(index, 1, lanes) if lanes > 1 else index])
 
 
-def add_to(buffer: Any, index: Any, vector: Any) -> None:
+def add_to(buffer: Buffer, index: Expr, vector: Expr) -> None:
     """Add a vector to the one stored at `index`."""
     store(buffer, index, load(buffer, index, lanes_of(vector)) + vector)
 
 
-def prefetch(buffer: Any, index: Any) -> None:
+def held(vector: Expr) -> Expr:
+    """The vector in a register: what `Bind` holds instead, TIR's simplifier writes out wherever a condition uses it."""
+    lanes = lanes_of(vector)
+    register = registers(1, lanes, str(vector.ty).partition("x")[0])
+    store(register, 0, vector)
+    return load(register, 0, lanes)
+
+
+def prefetch(buffer: Buffer, index: Expr) -> None:
     """Ask for the cache line at `index`, which may lie beyond the buffer's end."""
     arguments = (T.int32(0), T.int32(3), T.int32(1))  # read, keep in every level, data
     T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch.p0", T.address_of(buffer[index]), *arguments))
 
 
-def lanes_of(vector: Any) -> int:
+def lanes_of(vector: Expr) -> int:
     """Elements of a vector expression."""
     return int(tvm.DataType(str(vector.ty)).lanes)
 
 
-def splat(value: Any, lanes: int) -> Any:
+def splat(value: Expr, lanes: int) -> Expr:
     """A vector of equal elements from a float or a float32 expression."""
     if isinstance(value, int | float):
         value = T.float32(value)

@@ -17,7 +17,7 @@ LARGEST = 127  # magnitude of a stored weight
 GROUP = 4  # inputs that a dot product of bytes takes at once
 
 
-def quantise(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def quantize(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The integers of a weight (outputs, columns) as float32 and the scale of every row, (outputs,)."""
     largest = np.abs(weight).max(axis=1, initial=0)
     scales = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
@@ -26,7 +26,7 @@ def quantise(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def by_row(weight: np.ndarray, zero: int, rows: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The integers, and `begins` (int32) and `scales` (float32) of `rows` rows, for activations around `zero`."""
-    integers, scales = quantise(weight)
+    integers, scales = quantize(weight)
     missing = rows - len(weight)
     begins = -zero * integers.sum(axis=1, dtype=np.float64)
     return integers.astype(np.int8), {"begins": np.pad(begins, (0, missing)).astype(np.int32),

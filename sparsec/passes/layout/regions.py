@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from sparsec.graph.activations import ACTIVATIONS
 from sparsec.graph.nodes import operand, operator_of
-from sparsec.passes.layout import quantised
+from sparsec.passes.layout import quantized
 from sparsec.passes.layout.roles import KINDS, Kind, Role, Seed, given, is_static, shape_of, tokens_of
 
 STEM_CHANNELS = 4  # a convolution of so few channels reads row-major images itself
@@ -35,10 +35,10 @@ def _role(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
     operator = operator_of(node)
     if not all(is_static(output) for output in node.outputs):
         return None
-    if operator in quantised.SEEDS:
-        return quantised.SEEDS[operator](node, kinds, lanes)
+    if operator in quantized.SEEDS:
+        return quantized.SEEDS[operator](node, kinds, lanes)
     if any(output.dtype != ir.DataType.FLOAT for output in node.outputs):
-        joiner = quantised.JOINERS.get(operator)
+        joiner = quantized.JOINERS.get(operator)
         return None if joiner is None else joiner(node, kinds, lanes)
     if operator in SEEDS:
         return SEEDS[operator](node, kinds, lanes)

@@ -23,12 +23,12 @@ class FixedPoint:
         """The largest integer, and the negative of the smallest."""
         return (1 << (self.bits - 1)) - 1
 
-    def quantise(self, values: NDArray[np.float32]) -> NDArray[np.int32]:
+    def quantize(self, values: NDArray[np.float32]) -> NDArray[np.int32]:
         """The integers nearest to values, saturated."""
         scaled = np.floor(np.ldexp(values.astype(np.float64), self.fraction) + 0.5)
         return np.clip(scaled, -self.limit, self.limit).astype(np.int32)
 
-    def dequantise(self, integers: NDArray[np.int32]) -> NDArray[np.float32]:
+    def dequantize(self, integers: NDArray[np.int32]) -> NDArray[np.float32]:
         """The values of integers."""
         return np.ldexp(integers.astype(np.float64), -self.fraction).astype(np.float32)
 

@@ -63,7 +63,7 @@ class Ranges:
     destination: float
 
 
-def quantise(name: str, kind: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, ranges: Ranges,
+def quantize(name: str, kind: str, weight: NDArray[np.float32], bias: NDArray[np.float32] | None, ranges: Ranges,
              arch: Architecture, *, codebook: str, relu: bool, groups: int = 1) -> Layer:
     """Give a layer its codebook, codes and formats.
 
@@ -98,7 +98,7 @@ def with_bias(layer: Layer, vectors: NDArray[np.int32]) -> NDArray[np.int32]:
     """The (vectors, inputs) activations and that of the bias column."""
     if not layer.has_bias:
         return vectors
-    activation = layer.source.quantise(np.full((len(vectors), 1), layer.bias, np.float32))
+    activation = layer.source.quantize(np.full((len(vectors), 1), layer.bias, np.float32))
     return np.hstack((vectors, activation.astype(vectors.dtype)))
 
 
@@ -111,9 +111,9 @@ def product(layer: Layer, vectors: NDArray[np.int32]) -> tuple[NDArray[np.float3
 
     """
     shift = layer.source.fraction + layer.weight.fraction - layer.destination.fraction
-    codes, codebook = scipy.sparse.csc_array(layer.codes), layer.weight.quantise(layer.codebook)
+    codes, codebook = scipy.sparse.csc_array(layer.codes), layer.weight.quantize(layer.codebook)
     y, saturated = multiply(codes, codebook, vectors.T, shift, layer.destination.limit)
-    return layer.destination.dequantise(np.maximum(y, 0) if layer.relu else y), saturated
+    return layer.destination.dequantize(np.maximum(y, 0) if layer.relu else y), saturated
 
 
 def float_product(layer: Layer, vectors: NDArray[np.float32]) -> NDArray[np.float32]:

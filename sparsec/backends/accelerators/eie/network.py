@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.eie import host, vectors
 from sparsec.backends.accelerators.eie.architecture import Architecture
-from sparsec.backends.accelerators.eie.layer import Layer, Ranges, float_product, product, quantise, with_bias
+from sparsec.backends.accelerators.eie.layer import Layer, Ranges, float_product, product, quantize, with_bias
 from sparsec.errors import InputError, SimulationError
 from sparsec.graph.evaluate import run_node
 from sparsec.graph.operators import epilogue
@@ -103,7 +103,7 @@ def compile_network(model: ir.Model, feeds: Feeds, arch: Architecture, codebook:
         y = weight @ vectors.unfold(node, x).T
         y = y if bias is None else y + bias[:, None]
         ranges = Ranges(float(np.abs(x).max(initial=0)), float(np.abs(y).max(initial=0)))
-        layers[name] = quantise(name, vectors.kind(node), weight, bias, ranges, arch, codebook=codebook,
+        layers[name] = quantize(name, vectors.kind(node), weight, bias, ranges, arch, codebook=codebook,
                                 relu=_relu_at_write_back(node), groups=node.attributes.get_int("group", 1))
         return vectors.fold(node, np.maximum(y, 0) if layers[name].relu else y)
 
@@ -117,7 +117,7 @@ def run(network: Network, feeds: Feeds, watch: Watch = unwatched) -> Execution:
 
     def compute(node: ir.Node, x: NDArray[np.float32]) -> NDArray[np.float32]:
         layer = network.layers[str(node.name)]
-        integers = layer.source.quantise(x).astype(np.int16)
+        integers = layer.source.quantize(x).astype(np.int16)
         inputs = with_bias(layer, vectors.unfold(node, integers))
         active[layer.name] = inputs != 0
         y, saturated[layer.name] = product(layer, inputs)

@@ -34,9 +34,9 @@ from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.shapes import static_shape
 
 LONGEST_REASON = 200  # characters of what TVM says
-FAMILIES = (activations, control, elementwise, indexing, normalization, padding, pooling, products, quantization,
-            recurrent, reductions, resizing, selecting, shaping, signals, vision)
-OPERATORS: dict[str, Operator] = {name: operator for family in FAMILIES for name, operator in family.OPERATORS.items()}
+MODULES = (activations, control, elementwise, indexing, normalization, padding, pooling, products, quantization,
+           recurrent, reductions, resizing, selecting, shaping, signals, vision)
+OPERATORS: dict[str, Operator] = {name: operator for module in MODULES for name, operator in module.OPERATORS.items()}
 
 
 def lower_operator(context: LoweringContext, node: ir.Node) -> None:

@@ -12,23 +12,24 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import HALVES, Operator, compute, item, operand
+from sparsec.backends.relax.importer.node import HALVES, Indices, Operand, Operator, compute, item, operand
 from sparsec.kernels.emit.extremum import is_number
+from sparsec.kernels.emit.tir import Expr
 
 op = relax.op
 Function = Callable[[Any, ir.Node], Any]  # of an element, and the node for its attributes
 
 
-def _number(x: Any, value: float) -> Any:
+def _number(x: Expr, value: float) -> Expr:
     """A constant of x's element type."""
     return tirx.const(value, str(x.ty))
 
 
-def _attribute(x: Any, node: ir.Node, name: str, default: float) -> Any:
+def _attribute(x: Expr, node: ir.Node, name: str, default: float) -> Expr:
     return _number(x, node.attributes.get_float(name, default) or 0.0)
 
 
-def _atanh(x: Any, _: ir.Node) -> Any:
+def _atanh(x: Expr, _: ir.Node) -> Expr:
     """Near 0 by its series, where the logarithm has no precision left."""
     square, series = x * x, _number(x, 0)
     for power in (13, 11, 9, 7, 5, 3):
@@ -37,73 +38,73 @@ def _atanh(x: Any, _: ir.Node) -> Any:
     return tirx.Select(tirx.abs(x) < _number(x, 0.25), x + x * series, far)
 
 
-def _below_zero(x: Any, below: Any) -> Any:
+def _below_zero(x: Expr, below: Expr) -> Expr:
     """`below` where x is below 0, else x, be it NaN or -0."""
     return tirx.Select(x < _number(x, 0), below, x)
 
 
-def _expm1(x: Any) -> Any:
+def _expm1(x: Expr) -> Expr:
     return tirx.exp(x) - _number(x, 1)
 
 
-def _celu(x: Any, node: ir.Node) -> Any:
+def _celu(x: Expr, node: ir.Node) -> Expr:
     alpha = _attribute(x, node, "alpha", 1.0)
     return _below_zero(x, alpha * _expm1(x / alpha))
 
 
-def _clamp(x: Any, low: float, high: float) -> Any:
+def _clamp(x: Expr, low: float, high: float) -> Expr:
     return tirx.Min(_number(x, high), tirx.Max(_number(x, low), x))
 
 
-def _hard_sigmoid(x: Any, node: ir.Node) -> Any:
+def _hard_sigmoid(x: Expr, node: ir.Node) -> Expr:
     return _clamp(x * _attribute(x, node, "alpha", 0.2) + _attribute(x, node, "beta", 0.5), 0, 1)
 
 
-def _gelu(x: Any, node: ir.Node) -> Any:
+def _gelu(x: Expr, node: ir.Node) -> Expr:
     if node.attributes.get_string("approximate", "none") == "tanh":
         inner = _number(x, 0.7978845608028654) * (x + _number(x, 0.044715) * x * x * x)
         return _number(x, 0.5) * x * (_number(x, 1) + tirx.tanh(inner))
     return _number(x, 0.5) * x * (_number(x, 1) + tirx.erf(x * _number(x, 0.7071067811865476)))
 
 
-def _logistic(x: Any) -> Any:
+def _logistic(x: Expr) -> Expr:
     return tirx.sigmoid(x)
 
 
-def _mish(x: Any, _: ir.Node) -> Any:
+def _mish(x: Expr, _: ir.Node) -> Expr:
     return x * tirx.tanh(tirx.log(_number(x, 1) + tirx.exp(x)))
 
 
-def _relu(x: Any, _: ir.Node) -> Any:
+def _relu(x: Expr, _: ir.Node) -> Expr:
     return tirx.Max(_number(x, 0), x)
 
 
-def _selu(x: Any, node: ir.Node) -> Any:
+def _selu(x: Expr, node: ir.Node) -> Expr:
     alpha = _attribute(x, node, "alpha", 1.6732631921768188)
     return _attribute(x, node, "gamma", 1.0507010221481323) * _below_zero(x, alpha * _expm1(x))
 
 
-def _shrink(x: Any, node: ir.Node) -> Any:
+def _shrink(x: Expr, node: ir.Node) -> Expr:
     end, bias = _attribute(x, node, "lambd", 0.5), _attribute(x, node, "bias", 0.0)
     return tirx.Select(x > end, x - bias, tirx.Select(x < -end, x + bias, _number(x, 0)))
 
 
-def _sign(x: Any, _: ir.Node) -> Any:
+def _sign(x: Expr, _: ir.Node) -> Expr:
     """Of NaN it is NaN, of -0 it is 0."""
     positive = tirx.Select(x > _number(x, 0), _number(x, 1), x if str(x.ty).startswith("uint") else tirx.abs(x))
     return positive if str(x.ty).startswith("uint") else tirx.Select(x < _number(x, 0), _number(x, -1), positive)
 
 
-def _softplus(x: Any, _: ir.Node) -> Any:
+def _softplus(x: Expr, _: ir.Node) -> Expr:
     away = tirx.exp(_number(x, 0) - tirx.abs(x))
     return tirx.Max(_number(x, 0), x) + tirx.log(_number(x, 1) + away)
 
 
-def _swish(x: Any, node: ir.Node) -> Any:
+def _swish(x: Expr, node: ir.Node) -> Expr:
     return x * _logistic(_attribute(x, node, "alpha", 1.0) * x)
 
 
-def _thresholded_relu(x: Any, node: ir.Node) -> Any:
+def _thresholded_relu(x: Expr, node: ir.Node) -> Expr:
     return tirx.Select(x > _attribute(x, node, "alpha", 1.0), x, _number(x, 0))
 
 
@@ -146,7 +147,7 @@ def clip(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
         if name in node.attributes:
             bounds[index] = node.attributes.get_float(name)
 
-    def element(i: Any, x: Any, low: Any, high: Any) -> Any:
+    def element(i: Indices, x: Operand, low: Expr, high: Expr) -> Expr:
         value = x[i]
         for bound, extremum in ((low, tirx.Max), (high, tirx.Min)):
             if bound is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 from tvm import relax, tirx
@@ -11,6 +9,7 @@ from tvm import relax, tirx
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import Operator, compute
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels.emit.tir import Expr
 
 op = relax.op
 
@@ -121,7 +120,7 @@ def cast(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     return [compute(context, "narrow", context.shape(node.inputs[0]), lambda i, x: _rounded(x[i]), x)]
 
 
-def _rounded(number: Any) -> Any:
+def _rounded(number: Expr) -> Expr:
     """The upper half of a float32's bits, rounded half to even; NaN stays NaN."""
     bits = tirx.reinterpret("uint32", number)
     upper, even = bits >> tirx.const(16, "uint32"), tirx.const(0x7FFF, "uint32")

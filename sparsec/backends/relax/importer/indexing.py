@@ -13,9 +13,9 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, built
+from sparsec.backends.relax.importer.node import Operator
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.kernels.cpu.tensors import index
+from sparsec.kernels.tensors import IndexParams
 
 op = relax.op
 
@@ -32,16 +32,15 @@ def checked_indices(context: LoweringContext, node: ir.Node, value: ir.Value | N
 
     """
     shape, known = context.shape(value), context.array(value)
-    params = index.IndexParams(math.prod(shape) // len(extents), extents, context.dtype(value),
+    params = IndexParams(math.prod(shape) // len(extents), extents, context.dtype(value),
                                f"node '{node.name}'")
-    if known is None and not context.cpu_kernels:
+    if known is None and IndexParams not in context.kernels:
         return _clamped(context, value, extents)
     if known is None:
-        kernel = built(index.build, params, context.isa)
-        positions = context.call(kernel, [context.flat(value)], math.prod(shape), dtype="int64")
+        positions = context.run(params, [context.flat(value)], math.prod(shape), dtype="int64")
         return context.bb.emit(op.reshape(positions, shape))
     try:
-        return context.constant(index.reference(known.reshape(-1, len(extents)), params).reshape(shape))
+        return context.constant(params.counted(known.reshape(-1, len(extents))).reshape(shape))
     except IndexError as error:
         raise UnsupportedOperatorError(str(error)) from error
 

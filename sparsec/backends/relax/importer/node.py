@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -16,11 +15,16 @@ from tvm import relax, te, tirx
 from sparsec.backends.relax.context import EMBEDDED, LoweringContext
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.shapes import static_shape
-from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Expr
 from sparsec.machine.memory import carrier
 
 Operator = Callable[[LoweringContext, ir.Node], list[relax.Expr] | None]
 """An implementation: the outputs of a node in order, flat or of their ONNX shapes; None if it is not for this node."""
+
+Indices: TypeAlias = tuple[Expr, ...]
+"""The place of an element that TE computes."""
+Operand: TypeAlias = te.Tensor
+"""A tensor of TE; or, where contents are known at compile time, nested lists, which are indexed alike, or a number."""
 
 
 def opset_of(node: ir.Node) -> int:
@@ -108,23 +112,15 @@ def _input_data(context: LoweringContext, node: ir.Node) -> dict[str, onnx.Tenso
             if array is not None and array.size <= EMBEDDED}
 
 
-@functools.cache
-def built(build: Callable[[Any, Isa], Any], params: Any, isa: Isa) -> Any:
-    """The kernel for these parameters, once for all layers that share them."""
-    return build(params, isa)
-
-
-def run_kernel(context: LoweringContext, build: Callable[[Any, Isa], Any], params: Any,
-               inputs: Sequence[ir.Value | None], size: int) -> relax.Expr:
-    """The flat output, of `size` elements, of a hand-written kernel on these inputs."""
-    kernel = built(build, params, context.isa)
-    return context.call(kernel, [context.flat(value) for value in inputs], size)
-
-
 def are_float(context: LoweringContext, *values: ir.Value | None) -> bool:
-    """Whether hand-written kernels can take these values: those that are there are float32 and not empty."""
-    return context.cpu_kernels and all(context.dtype(value) == "float32" and 0 not in context.shape(value)
+    """Whether the values that are there are float32 and not empty, as kernels take them."""
+    return all(context.dtype(value) == "float32" and 0 not in context.shape(value)
                for value in values if value is not None)
+
+
+def takes(context: LoweringContext, kernel: type, *values: ir.Value | None) -> bool:
+    """Whether the backend has a kernel, by the class of its parameters, and that can take these values."""
+    return kernel in context.kernels and are_float(context, *values)
 
 
 HALVES = ("float16",)
@@ -141,7 +137,7 @@ def narrowed(expr: relax.Expr, dtype: str) -> relax.Expr:
     return expr if str(expr.ty.dtype) == dtype else relax.op.astype(expr, dtype)
 
 
-def operand(context: LoweringContext, value: ir.Value | None) -> Any:
+def operand(context: LoweringContext, value: ir.Value | None) -> Expr:
     """An input for `compute`: nested lists if known at compile time, else an expression; None if absent."""
     if value is None:
         return None
@@ -149,8 +145,8 @@ def operand(context: LoweringContext, value: ir.Value | None) -> Any:
     return context.tensor(value) if array is None else array.tolist()
 
 
-def compute(context: LoweringContext, name: str, shape: Sequence[int], element: Callable[..., Any],
-            *operands: Any) -> relax.Expr:
+def compute(context: LoweringContext, name: str, shape: Sequence[int], element: Callable[..., Expr],
+            *operands: Expr) -> relax.Expr:
     """A tensor computed element by element: `element(indices, *operands)`.
 
     An operand that is a Relax expression reaches `element` as a TE tensor, anything else as it is.
@@ -166,19 +162,19 @@ def compute(context: LoweringContext, name: str, shape: Sequence[int], element: 
     return context.bb.emit_te(build, *tensors, primfunc_name_hint=name)
 
 
-def choose(condition: Any, then: Any, otherwise: Any) -> Any:
+def choose(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
     """`then` where the condition holds; decided now if it is a Python bool."""
     if isinstance(condition, bool):
         return then if condition else otherwise
     return tirx.if_then_else(condition, then, otherwise)
 
 
-def clamp(value: Any, low: Any, high: Any) -> Any:
+def clamp(value: Expr, low: Expr, high: Expr) -> Expr:
     """The value, raised to `low`, then cut off at `high`."""
     return choose(value < low, low, choose(value > high, high, value))
 
 
-def item(value: Any, dtype: str) -> Any:
+def item(value: Operand, dtype: str) -> Expr:
     """The only element of an operand, as an expression of an element type."""
     if isinstance(value, te.Tensor):
         value = value[tuple([0] * value.ndim)] if value.ndim else value()

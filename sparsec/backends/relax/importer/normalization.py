@@ -1,27 +1,22 @@
-"""Softmax and the normalisations, by hand-written kernels."""
+"""Softmax and the normalisations, by the backend's kernels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import HALVES, Operator, built, narrowed, opset_of, widened
-from sparsec.kernels.cpu.tensors import normalize, softmax
-from sparsec.kernels.cpu.tensors.normalize import NormalizeParams
-from sparsec.kernels.cpu.tensors.softmax import SoftmaxParams
-from sparsec.kernels.emit.isa import Isa
+from sparsec.backends.relax.importer.node import HALVES, Operator, narrowed, opset_of, widened
+from sparsec.kernels.tensors import NormalizeParams, SoftmaxParams
 
 op = relax.op
 
 
 def softmax_(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """Softmax and LogSoftmax; before opset 13 all axes from the given one on count as one."""
-    if not _have_kernels(context, node):
+    if not _takes(context, SoftmaxParams, node):
         return None
     dims = context.shape(node.inputs[0])
     newer = opset_of(node) >= 13
@@ -30,7 +25,7 @@ def softmax_(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None
     behind = axis + 1 if newer else len(dims)
     params = SoftmaxParams(math.prod(dims[:axis]), math.prod(dims[axis:behind]), math.prod(dims[behind:]),
                            log=node.op_type == "LogSoftmax")
-    return _run(context, node, softmax.build, params)
+    return _run(context, node, params)
 
 
 def layer_norm(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
@@ -40,32 +35,32 @@ def layer_norm(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | No
     parameters = node.inputs[1:]
     same = all(value is not None and math.prod(context.shape(value)) == length for value in parameters)
     centred = node.op_type == "LayerNormalization"
-    if (not _have_kernels(context, node) or len([v for v in node.outputs if v.name]) > 1 or not same
+    if (not _takes(context, NormalizeParams, node) or len([v for v in node.outputs if v.name]) > 1 or not same
             or len(parameters) != 1 + centred or node.attributes.get_int("stash_type", 1) != 1):
         return None
     params = NormalizeParams(math.prod(dims) // length, length, _epsilon(node), centred=centred)
-    return _run(context, node, normalize.build, params)
+    return _run(context, node, params)
 
 
 def instance_norm(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """InstanceNormalization: a row is a channel of an image."""
-    if not _have_kernels(context, node):
+    if not _takes(context, NormalizeParams, node):
         return None
     dims = context.shape(node.inputs[0])
     length = math.prod(dims[2:])
     params = NormalizeParams(dims[0] * dims[1], length, _epsilon(node), channels=dims[1], run=length)
-    return _run(context, node, normalize.build, params)
+    return _run(context, node, params)
 
 
 def group_norm(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """GroupNormalization: a row is a group of channels; before opset 21 it is groups that have a scale."""
     dims, groups = context.shape(node.inputs[0]), node.attributes.get_int("num_groups") or 1
-    if not _have_kernels(context, node) or node.attributes.get_int("stash_type", 1) != 1:
+    if not _takes(context, NormalizeParams, node) or node.attributes.get_int("stash_type", 1) != 1:
         return None
     older, length = opset_of(node) < 21, math.prod(dims[1:]) // groups
     params = NormalizeParams(dims[0] * groups, length, _epsilon(node), channels=groups if older else dims[1],
                              run=length if older else math.prod(dims[2:]))
-    return _run(context, node, normalize.build, params)
+    return _run(context, node, params)
 
 
 def batch_norm(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -116,19 +111,19 @@ def mean_variance(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return [narrowed(result, context.dtype(node.inputs[0]))]
 
 
-def _have_kernels(context: LoweringContext, node: ir.Node) -> bool:
-    """Whether hand-written kernels can take the inputs, halves by way of float32."""
-    return context.cpu_kernels and all(
+def _takes(context: LoweringContext, kernel: type, node: ir.Node) -> bool:
+    """Whether the backend has a kernel that can take the inputs, halves by way of float32."""
+    return kernel in context.kernels and all(
         context.dtype(value) in ("float32", *HALVES) and 0 not in context.shape(value)
         for value in node.inputs if value is not None)
 
 
-def _run(context: LoweringContext, node: ir.Node, build: Callable[[Any, Isa], Any], params: Any) -> list[relax.Expr]:
+def _run(context: LoweringContext, node: ir.Node, params: NormalizeParams | SoftmaxParams) -> list[relax.Expr]:
     """The output of a kernel of float32."""
     dims = context.shape(node.inputs[0])
     inputs = [context.bb.emit(op.reshape(widened(context, value), (math.prod(context.shape(value)),)))
               if context.dtype(value) in HALVES else context.flat(value) for value in node.inputs]
-    y = context.call(built(build, params, context.isa), inputs, math.prod(dims))
+    y = context.run(params, inputs, math.prod(dims))
     return [narrowed(y, context.dtype(node.outputs[0]))]
 
 

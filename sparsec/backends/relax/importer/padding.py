@@ -9,8 +9,19 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, choose, clamp, compute, item, operand, opset_of
+from sparsec.backends.relax.importer.node import (
+    Indices,
+    Operand,
+    Operator,
+    choose,
+    clamp,
+    compute,
+    item,
+    operand,
+    opset_of,
+)
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels.emit.tir import Expr
 
 
 def pad(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -25,7 +36,7 @@ def pad(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
         pads, value, axes = (operand(context, v) for v in (*node.inputs[1:], None, None)[:3])
     count = len(dims) if axes is None else context.shape(node.inputs[3])[0]
 
-    def element(i: Any, x: Any, pads: Any, value: Any, axes: Any) -> Any:
+    def element(i: Indices, x: Operand, pads: Operand, value: Expr, axes: Operand) -> Expr:
         first = [0] * len(dims)
         for axis in range(len(dims)):
             for k in range(count):
@@ -42,14 +53,14 @@ def pad(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return [compute(context, "pad", shape, element, context.tensor(x), pads, value, axes)]
 
 
-def _reflect(index: Any, dim: int, size: int) -> Any:
+def _reflect(index: Expr, dim: int, size: int) -> Expr:
     """The mirrored index; the border elements are not repeated."""
     period = max(2 * (dim - 1), 1)
     position = _wrap(index, period, size)
     return choose(position < dim, position, period - position)
 
 
-def _wrap(index: Any, dim: int, size: int) -> Any:
+def _wrap(index: Expr, dim: int, size: int) -> Expr:
     """The index modulo the extent, by comparisons: LLVM 22's vectoriser miscompiles remainders of powers of two."""
     wrapped = index
     for turn in range(1, -(-size // dim) + 1):  # the padding on either side is shorter than the output

@@ -1,25 +1,24 @@
-"""MaxPool and AveragePool of one or two spatial axes, by a hand-written kernel; MaxPool's indices."""
+"""MaxPool and AveragePool of one or two spatial axes, by the backend's kernel; MaxPool's indices."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, are_float, built, compute
+from sparsec.backends.relax.importer.node import Indices, Operand, Operator, compute, takes
 from sparsec.backends.relax.importer.windows import Window, window_of
-from sparsec.kernels.cpu.tensors import pool
-from sparsec.kernels.cpu.tensors.pool import PoolParams
+from sparsec.kernels.emit.tir import Expr
+from sparsec.kernels.tensors import PoolParams
 
 
 def pool_(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """MaxPool and AveragePool."""
     x, kernel = context.shape(node.inputs[0]), node.attributes.get_ints("kernel_shape") or ()
-    if not are_float(context, node.inputs[0], node.outputs[0]) or len(x) > 4:
+    if not takes(context, PoolParams, node.inputs[0], node.outputs[0]) or len(x) > 4:
         return None
     window, shape = window_of(context, node, kernel), context.shape(node.outputs[0])
     average = node.op_type == "AveragePool"
@@ -29,7 +28,7 @@ def pool_(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     arguments = [context.flat(node.inputs[0])]
     if average:
         arguments += map(context.constant, _factors(node, params))
-    y = context.call(built(pool.build, params, context.isa), arguments, math.prod(shape))
+    y = context.run(params, arguments, math.prod(shape))
     if len(node.outputs) == 1 or not node.outputs[1].name:
         return [y]
     return [y, _indices(context, node, context.bb.emit(relax.op.reshape(y, shape)), window)]
@@ -69,7 +68,7 @@ def _indices(context: LoweringContext, node: ir.Node, y: relax.Expr, window: Win
     taps = [te.reduce_axis((0, k), name=f"tap{axis}") for axis, k in enumerate(window.kernel)]
     behind = tirx.const(np.iinfo(np.int64).max, "int64")
 
-    def element(i: Any, image: Any, largest: Any) -> Any:
+    def element(i: Indices, image: Operand, largest: Operand) -> Expr:
         at = [i[2 + axis] * window.strides[axis] + tap * window.dilations[axis] - window.before[axis]
               for axis, tap in enumerate(taps)]
         inside = [c for position, dim in zip(at, x[2:], strict=True) for c in (position >= 0, position < dim)]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, are_float, built, compute
+from sparsec.backends.relax.importer.node import Indices, Operand, Operator, compute, takes
 from sparsec.backends.relax.importer.windows import Window, window_of
-from sparsec.kernels.cpu.tensors import batch_matmul
+from sparsec.kernels.emit.tir import Expr
+from sparsec.kernels.tensors import BatchMatmul
 
 op = relax.op
 Shape = tuple[int, ...]
@@ -20,16 +20,15 @@ Shape = tuple[int, ...]
 
 def product(context: LoweringContext, a: relax.Expr, a_shape: Shape, b: relax.Expr, b_shape: Shape) -> relax.Expr:
     """Numpy's a @ b for flat tensors of at least two dimensions each, as a flat tensor."""
-    shape = batch_matmul.of_shapes(a_shape, b_shape)
-    kernel = built(batch_matmul.build, shape, context.isa)
-    return context.call(kernel, [a, b], math.prod(shape.batch) * shape.rows * shape.columns)
+    shape = BatchMatmul.of_shapes(a_shape, b_shape)
+    return context.run(shape, [a, b], math.prod(shape.batch) * shape.rows * shape.columns)
 
 
 def matmul(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """MatMul, vectors included; a sum over nothing is 0."""
     if 0 in context.shape(node.inputs[0]):
         return [_zeros(context, node)]
-    if not are_float(context, *node.inputs):
+    if not takes(context, BatchMatmul, *node.inputs):
         return None
     a, b = (context.shape(value) for value in node.inputs)
     return [product(context, context.flat(node.inputs[0]), (1, *a) if len(a) == 1 else a,
@@ -40,7 +39,7 @@ def gemm(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """Gemm: alpha * op(A) op(B) + beta * C."""
     if 0 in context.shape(node.inputs[0]):
         return [_plus_third(context, node, _zeros(context, node))]
-    if not are_float(context, *node.inputs):
+    if not takes(context, BatchMatmul, *node.inputs):
         return None
     shape = context.shape(node.outputs[0])
     flats, shapes = [], []
@@ -72,7 +71,7 @@ def conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """Conv of any rank: the weights times the windows, laid out as columns."""
     x, w = (context.shape(value) for value in node.inputs[:2])
     groups = node.attributes.get_int("group", 1) or 1
-    if not are_float(context, *node.inputs, *node.outputs) or w[1] == 1 < x[1]:
+    if not takes(context, BatchMatmul, *node.inputs, *node.outputs) or w[1] == 1 < x[1]:
         return None  # depthwise: too little reuse for a product
     shape, window = context.shape(node.outputs[0]), window_of(context, node, w[2:])
     inner, pixels = math.prod(w[1:]), math.prod(shape[2:])
@@ -88,12 +87,12 @@ def _columns(context: LoweringContext, value: ir.Value | None, shape: Shape, win
     if math.prod(window.kernel) == 1 and set(window.strides) == {1} and not any(window.before) and x[2:] == shape[2:]:
         return context.flat(value)
 
-    def padded(i: Any, image: Any) -> Any:
+    def padded(i: Indices, image: Operand) -> Expr:
         at = [p - b for p, b in zip(i[2:], window.before, strict=True)]
         inside = [c for p, dim in zip(at, x[2:], strict=True) for c in (p >= 0, p < dim)]
         return tirx.if_then_else(tirx.all(*inside), image[(i[0], i[1], *at)], tirx.const(0, "float32"))
 
-    def element(i: Any, image: Any) -> Any:
+    def element(i: Indices, image: Operand) -> Expr:
         at = [o * s + k * d for k, o, s, d in zip(
             i[2:2 + rank], i[2 + rank:], window.strides, window.dilations, strict=True)]
         return image[(i[0], i[1], *at)]
@@ -109,7 +108,7 @@ def _columns(context: LoweringContext, value: ir.Value | None, shape: Shape, win
 def conv_transpose(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """ConvTranspose of any rank: the transposed weights times the pixels, added up where the windows overlap."""
     x, w = (context.shape(value) for value in node.inputs[:2])
-    if not are_float(context, *node.inputs, *node.outputs):
+    if not takes(context, BatchMatmul, *node.inputs, *node.outputs):
         return None
     groups, shape, rank = node.attributes.get_int("group", 1) or 1, context.shape(node.outputs[0]), len(x) - 2
     window, pixels, inner = _transposed_window(node, x, w, shape), math.prod(x[2:]), x[1] // groups
@@ -133,7 +132,7 @@ def _overlap_add(context: LoweringContext, columns: relax.Expr, shape: Shape, pi
     taps = [te.reduce_axis((0, -(-k // s) if d == 1 else k), name=f"tap{axis}") for axis, (k, s, d) in enumerate(
         zip(window.kernel, window.strides, window.dilations, strict=True))]
 
-    def element(i: Any, columns: Any) -> Any:
+    def element(i: Indices, columns: Operand) -> Expr:
         sources, kernels, valid = [], [], []
         for axis, tap in enumerate(taps):
             s, d, quotient, remainder = window.strides[axis], window.dilations[axis], i[2 + 2 * axis], i[3 + 2 * axis]

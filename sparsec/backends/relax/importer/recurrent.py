@@ -1,4 +1,4 @@
-"""RNN, GRU and LSTM: one product for the inputs of all steps, then the recurrence by a hand-written kernel."""
+"""RNN, GRU and LSTM: one product for the inputs of all steps, then the recurrence by the backend's kernel."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, are_float, built, slice_at
+from sparsec.backends.relax.importer.node import Operator, are_float, slice_at
 from sparsec.backends.relax.importer.products import product
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.kernels.cpu.tensors import recurrent
-from sparsec.kernels.cpu.tensors.recurrent import GATES, RecurrentParams
+from sparsec.kernels.tensors import GATES, RecurrentParams
 
 op = relax.op
 DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
@@ -38,14 +37,14 @@ def recur(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
             backwards=direction == 1 or attributes.get_string("direction", "forward") == "reverse",
             reset_after=bool(attributes.get_int("linear_before_reset", 0)), peepholes=p is not None,
             lengths=lengths is not None)
-        width = recurrent.width(params, context.isa.lanes)
+        width = params.row(context.isa.lanes)
         shares = product(context, rows, (steps * batch, inputs), _transposed(context, w, direction, width),
                          (inputs, width))
         arguments = [shares, _transposed(context, r, direction, width), *_biases(context, b, direction, params, width),
                      _part(context, p, direction, 3 * hidden),
                      *(_state(context, value, direction, params, batchwise=batchwise) for value in (h, c)), ends]
         state = batch * hidden
-        result = context.call(built(recurrent.build, params, context.isa), arguments, steps * state, state, state)
+        result = context.run(params, arguments, steps * state, state, state)
         shapes = ((steps, batch, hidden), (batch, hidden), (batch, hidden))
         for collected, part, shape in zip(outputs, range(3), shapes, strict=True):
             collected.append(context.bb.emit(op.reshape(context.bb.emit(result[part]), shape)))

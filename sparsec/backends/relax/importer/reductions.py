@@ -11,9 +11,9 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, built, compute, input_axes, narrowed, widened
+from sparsec.backends.relax.importer.node import Operator, compute, input_axes, narrowed, widened
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.kernels.cpu.tensors import reduce as kernel
+from sparsec.kernels.tensors import ReduceParams
 
 op = relax.op
 Axes = Sequence[int]
@@ -78,7 +78,7 @@ def reduce(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
     def apply(axes: Axes) -> relax.Expr:
         merged = _merge(dims, axes)
-        kernels = context.cpu_kernels and _dtype(x) == "float32" and 0 not in dims
+        kernels = ReduceParams in context.kernels and _dtype(x) == "float32" and 0 not in dims
         if node.op_type in KERNELS and merged is not None and axes and kernels:
             return _run(context, node, x, *merged)
         result = context.bb.normalize(op.reshape(context.bb.normalize(function(x, axes)), shape))
@@ -104,9 +104,9 @@ def _merge(dims: Sequence[int], axes: Axes) -> tuple[int, int, int] | None:
 def _run(context: LoweringContext, node: ir.Node, x: relax.Expr, outer: int, length: int, inner: int) -> relax.Expr:
     """The reduction of float32 by a hand-written kernel."""
     name, mean = KERNELS[node.op_type]
-    params = kernel.ReduceParams(name, outer, length, inner, 1 / length if mean else 1.0)
+    params = ReduceParams(name, outer, length, inner, 1 / length if mean else 1.0)
     flat = context.bb.emit(op.reshape(x, (outer * length * inner,)))
-    y = context.call(built(kernel.build, params, context.isa), [flat], outer * inner)
+    y = context.run(params, [flat], outer * inner)
     y = op.sqrt(y) if node.op_type == "ReduceL2" else op.log(y) if node.op_type == "ReduceLogSum" else y
     result = context.bb.normalize(op.reshape(y, context.shape(node.outputs[0])))
     return narrowed(result, context.dtype(node.outputs[0]))
@@ -115,7 +115,7 @@ def _run(context: LoweringContext, node: ir.Node, x: relax.Expr, outer: int, len
 def pool_all(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """GlobalAveragePool and GlobalMaxPool."""
     dims, x = context.shape(node.inputs[0]), widened(context, node.inputs[0])
-    if not context.cpu_kernels or _dtype(x) != "float32" or 0 in dims:
+    if ReduceParams not in context.kernels or _dtype(x) != "float32" or 0 in dims:
         return None
     return [_run(context, node, x, dims[0] * dims[1], math.prod(dims[2:]), 1)]
 

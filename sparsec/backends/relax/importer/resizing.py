@@ -17,8 +17,19 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Operator, choose, clamp, compute, item, operand, opset_of
+from sparsec.backends.relax.importer.node import (
+    Indices,
+    Operand,
+    Operator,
+    choose,
+    clamp,
+    compute,
+    item,
+    operand,
+    opset_of,
+)
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels.emit.tir import Expr
 
 
 @dataclass(frozen=True)
@@ -103,25 +114,25 @@ def _factors_of_sizes(node: ir.Node, axes: list[Axis], sizes: np.ndarray | None)
     raise UnsupportedOperatorError("no single scale leads to the output's shape")
 
 
-def _scaled(factors: Any, axis: Axis) -> bool:
+def _scaled(factors: Operand, axis: Axis) -> bool:
     """Whether the axis has another scale than 1, as far as is known now."""
     return not isinstance(factors, list) or factors[axis.position] != 1
 
 
-def _resample(context: LoweringContext, x: relax.Expr, axis: Axis, mode: Mode, scales: Any,
-              roi: Any) -> relax.Expr:
+def _resample(context: LoweringContext, x: relax.Expr, axis: Axis, mode: Mode, scales: Operand,
+              roi: Expr) -> relax.Expr:
     """The tensor with one axis resampled."""
     dims = [int(dim) for dim in x.ty.shape]
     shape = [*dims[:axis.axis], axis.output, *dims[axis.axis + 1:]]
     count = 1 if mode.method == "nearest" else _taps(axis, mode)[1]
 
-    def source(i: Any, scales: Any, roi: Any) -> Any:
+    def source(i: Indices, scales: Operand, roi: Expr) -> Expr:
         at = COORDINATES[mode.coordinates](i[0].astype("float64"), axis, item(scales[axis.position], "float64"), roi)
         index = (_nearest(at, mode.nearest) if mode.method == "nearest"
                  else _base(at) + i[1].astype("int64") + _taps(axis, mode)[0])
         return clamp(index, tirx.const(0, "int64"), tirx.const(axis.length - 1, "int64"))
 
-    def weight(i: Any, scales: Any, roi: Any) -> Any:
+    def weight(i: Indices, scales: Operand, roi: Expr) -> Expr:
         scale = item(scales[axis.position], "float64")
         at = COORDINATES[mode.coordinates](i[0].astype("float64"), axis, scale, roi)
         weights = [_weight(at, tap, axis, mode, scale) for tap in range(count)]
@@ -131,7 +142,7 @@ def _resample(context: LoweringContext, x: relax.Expr, axis: Axis, mode: Mode, s
             chosen = tirx.Select(i[1] == tap, weights[tap], chosen)
         return (chosen / total).astype(str(x.ty.dtype))
 
-    def outside(i: Any, scales: Any, roi: Any) -> Any:
+    def outside(i: Indices, scales: Operand, roi: Expr) -> Expr:
         at = COORDINATES[mode.coordinates](i[0].astype("float64"), axis, item(scales[axis.position], "float64"), roi)
         return tirx.any(at < 0, at > axis.length - 1)
 
@@ -141,7 +152,7 @@ def _resample(context: LoweringContext, x: relax.Expr, axis: Axis, mode: Mode, s
     crop = mode.coordinates == "tf_crop_and_resize"
     beyond = compute(context, "beyond", (axis.output,), outside, scales, roi) if crop else None
 
-    def element(i: Any, x: Any, sources: Any, weights: Any, beyond: Any) -> Any:
+    def element(i: Indices, x: Operand, sources: Operand, weights: Operand, beyond: Operand) -> Expr:
         o = i[axis.axis]
         values = [x[(*i[:axis.axis], sources[o, tap], *i[axis.axis + 1:])] for tap in range(count)]
         value = values[0] if weights is None else functools.reduce(
@@ -151,12 +162,12 @@ def _resample(context: LoweringContext, x: relax.Expr, axis: Axis, mode: Mode, s
     return compute(context, "resample", shape, element, x, sources, weights, beyond)
 
 
-def _base(at: Any) -> Any:
+def _base(at: Expr) -> Expr:
     """The pixel to the left of a coordinate, not at it."""
     return tirx.ceil(at).astype("int64") - 1
 
 
-def _nearest(at: Any, how: str) -> Any:
+def _nearest(at: Expr, how: str) -> Expr:
     """The nearest pixel."""
     rounded = {"round_prefer_floor": lambda: tirx.ceil(at - 0.5), "round_prefer_ceil": lambda: tirx.floor(at + 0.5),
                "floor": lambda: tirx.floor(at), "ceil": lambda: tirx.ceil(at)}
@@ -170,7 +181,7 @@ def _taps(axis: Axis, mode: Mode) -> tuple[int, int]:
     return first, 2 - 2 * first
 
 
-def _weight(at: Any, tap: int, axis: Axis, mode: Mode, scale: Any) -> Any:
+def _weight(at: Expr, tap: int, axis: Axis, mode: Mode, scale: Expr) -> Expr:
     """The weight of a tap: a triangle or Keys' cubic, widened against aliasing."""
     position = _base(at) + tap + _taps(axis, mode)[0]
     distance = tirx.abs(position.astype("float64") - at)
@@ -186,24 +197,24 @@ def _weight(at: Any, tap: int, axis: Axis, mode: Mode, scale: Any) -> Any:
     return tirx.Select(tirx.all(position >= 0, position < axis.length), value, zero) if mode.exclude else value
 
 
-def _spread(o: Any, span: Any, width: Any, single: Any) -> Any:
+def _spread(o: Expr, span: Expr, width: Expr, single: Expr) -> Expr:
     """Coordinate o of `width` spread evenly over a span; `single` if there is only one."""
     if isinstance(width, tirx.FloatImm):
         return single if width.value == 1 else o * span / (width - 1.0)
     return tirx.Select(width == 1.0, single, o * span / (width - 1.0))
 
 
-def _align_corners(o: Any, axis: Axis, scale: Any, _: Any) -> Any:
+def _align_corners(o: Expr, axis: Axis, scale: Expr, _: Expr) -> Expr:
     return _spread(o, axis.length - 1, scale * axis.length, tirx.const(0.0, "float64"))
 
 
-def _crop(o: Any, axis: Axis, scale: Any, roi: Any) -> Any:
+def _crop(o: Expr, axis: Axis, scale: Expr, roi: Operand) -> Expr:
     start, end = (item(roi[axis.position + k * axis.positions], "float64") for k in (0, 1))
     span = (end - start) * (axis.length - 1)
     return _spread(o, span, scale * axis.length, span / 2.0) + start * (axis.length - 1)
 
 
-def _half_pixel(o: Any, _axis: Axis, scale: Any, _roi: Any) -> Any:
+def _half_pixel(o: Expr, _axis: Axis, scale: Expr, _roi: Expr) -> Expr:
     return (o + 0.5) / scale - 0.5
 
 

@@ -11,8 +11,9 @@ from tvm import relax, te, tirx
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import (
+    Indices,
+    Operand,
     Operator,
-    built,
     choose,
     clamp,
     compute,
@@ -21,8 +22,9 @@ from sparsec.backends.relax.importer.node import (
     opset_of,
     pick_axis,
 )
-from sparsec.kernels.cpu.tensors import select, sorting
 from sparsec.kernels.emit.extremum import is_nan
+from sparsec.kernels.emit.tir import Expr
+from sparsec.kernels.tensors import SelectParams, SortParams
 
 op = relax.op
 
@@ -34,11 +36,10 @@ def top_k(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     last = [i for i in range(len(dims)) if i != axis] + [axis]
     x, dtype = context.tensor(node.inputs[0]), context.dtype(node.inputs[0])
     rows = op.permute_dims(x, last) if axis != len(dims) - 1 else x
-    params = sorting.SortParams(math.prod(dims) // dims[axis], dims[axis], shape[axis],
-                                descending=bool(node.attributes.get_int("largest", 1)), dtype=dtype)
+    params = SortParams(math.prod(dims) // dims[axis], dims[axis], shape[axis],
+                        descending=bool(node.attributes.get_int("largest", 1)), dtype=dtype)
     flat = context.bb.emit(op.reshape(context.bb.emit(rows), (math.prod(dims),)))
-    kernel = built(sorting.build, params, context.isa)
-    positions = context.call(kernel, [flat], params.rows * params.taken, dtype="int64")
+    positions = context.run(params, [flat], params.rows * params.taken, dtype="int64")
     positions = context.bb.emit(op.reshape(positions, tuple(shape[i] for i in last)))
     if axis != len(dims) - 1:
         positions = context.bb.emit(op.permute_dims(positions, [last.index(i) for i in range(len(dims))]))
@@ -62,7 +63,7 @@ def _positions_of_extremum(context: LoweringContext, node: ir.Node, axis: int, *
     along = te.reduce_axis((0, dims[axis]), name="along")
     beyond = tirx.const(-1 if last else dims[axis], "int64")
 
-    def element(i: Any, x: Any, extreme: Any) -> Any:
+    def element(i: Indices, x: Operand, extreme: Operand) -> Expr:
         value = x[(*i[:axis], along.var, *i[axis + 1:])]
         found = value == extreme[i]
         if "float" in context.dtype(node.inputs[0]):
@@ -94,7 +95,7 @@ def reverse_sequence(context: LoweringContext, node: ir.Node) -> list[relax.Expr
     """ReverseSequence: the first elements of every sequence, as many as its length says, in reverse."""
     time, batch = node.attributes.get_int("time_axis", 0), node.attributes.get_int("batch_axis", 1)
 
-    def element(i: Any, x: Any, lengths: Any) -> Any:
+    def element(i: Indices, x: Operand, lengths: Operand) -> Expr:
         length = lengths[i[batch]]
         index = list(i)
         index[time] = clamp(choose(i[time] < length, length - 1 - i[time], i[time]), 0, x.shape[time] - 1)
@@ -109,7 +110,7 @@ def trilu(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     k = operand(context, node.inputs[1]) if len(node.inputs) > 1 and node.inputs[1] is not None else 0
     upper = node.attributes.get_int("upper", 1)
 
-    def element(i: Any, x: Any, k: Any) -> Any:
+    def element(i: Indices, x: Operand, k: Expr) -> Expr:
         diagonal = i[-2] + item(k, "int64")
         return tirx.if_then_else(i[-1] >= diagonal if upper else i[-1] <= diagonal, x[i], tirx.const(0, x.dtype))
 
@@ -121,7 +122,7 @@ def one_hot(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     shape, dtype = context.shape(node.outputs[0]), context.dtype(node.outputs[0])
     axis = node.attributes.get_int("axis", -1) % len(shape)
 
-    def element(i: Any, indices: Any, values: Any) -> Any:
+    def element(i: Indices, indices: Operand, values: Operand) -> Expr:
         index = indices[(*i[:axis], *i[axis + 1:])].astype("int64")
         hit = tirx.any(index == i[axis], index + shape[axis] == i[axis])
         off, on = (item(values[k], dtype) for k in (0, 1))
@@ -140,8 +141,7 @@ def eye_like(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 def _positions(context: LoweringContext, mask: relax.Expr, length: int, count: int) -> relax.Expr:
     """Where the first `count` true elements of a flat mask of `length` elements lie."""
-    kernel = built(select.build, select.SelectParams(length, count), context.isa)
-    return context.call(kernel, [op.astype(mask, "uint8")], count, dtype="int64")
+    return context.run(SelectParams(length, count), [op.astype(mask, "uint8")], count, dtype="int64")
 
 
 def compress(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -165,7 +165,7 @@ def non_zero(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
                     positions)]
 
 
-def _coordinate(position: Any, axis: Any, dims: tuple[int, ...]) -> Any:
+def _coordinate(position: Expr, axis: Expr, dims: tuple[int, ...]) -> Expr:
     """One coordinate of a flat position, by an axis that varies."""
     result: Any = tirx.const(0, "int64")
     for known in range(len(dims)):
@@ -200,7 +200,7 @@ def tensor_scatter(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     count = context.shape(node.inputs[1])[axis]
     first = context.tensor(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else None
 
-    def element(i: Any, cache: Any, update: Any, first: Any) -> Any:
+    def element(i: Indices, cache: Operand, update: Operand, first: Operand) -> Expr:
         offset = i[axis] - (first[i[0]] if first is not None else 0)
         offset = tirx.floormod(offset, dims[axis]) if circular else offset
         inside = tirx.all(offset >= 0, offset < count)
@@ -215,7 +215,7 @@ def center_crop_pad(context: LoweringContext, node: ir.Node) -> list[relax.Expr]
     dims, shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
     first = [(d - s) // 2 if d > s else -((s - d) // 2) for d, s in zip(dims, shape, strict=True)]
 
-    def element(i: Any, x: Any) -> Any:
+    def element(i: Indices, x: Operand) -> Expr:
         at = [index + start for index, start in zip(i, first, strict=True)]
         inside = [c for position, dim in zip(at, dims, strict=True) for c in (position >= 0, position < dim)]
         return tirx.if_then_else(tirx.all(*inside), x[tuple(at)], tirx.const(0, x.dtype))
@@ -232,7 +232,7 @@ def column_to_image(context: LoweringContext, node: ir.Node) -> list[relax.Expr]
     pads = node.attributes.get_ints("pads", ()) or (0,) * 2 * rank
     tap = te.reduce_axis((0, dims[1] // shape[1]), name="tap")
 
-    def element(i: Any, columns: Any, block: Any) -> Any:
+    def element(i: Indices, columns: Operand, block: Operand) -> Expr:
         column, step, rest, valid = 0, 1, tap.var, []
         for axis in reversed(range(rank)):
             extent = choose(block[axis] < 1, 1, block[axis])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -15,19 +14,20 @@ from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import (
+    Indices,
+    Operand,
     Operator,
-    are_float,
     choose,
     clamp,
     compute,
     item,
     operand,
     opset_of,
-    run_kernel,
+    takes,
 )
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.kernels.cpu.tensors import transpose
-from sparsec.kernels.cpu.tensors.transpose import TransposeParams
+from sparsec.kernels.emit.tir import Expr
+from sparsec.kernels.tensors import TransposeParams
 
 
 def view(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -44,10 +44,10 @@ def transpose_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     if order == sorted(order):
         return [context.flat(node.inputs[0])]
     matrices = order[:-2] == list(range(len(order) - 2)) and min(extents[-2:]) >= context.isa.lanes
-    if not matrices or not are_float(context, node.inputs[0]):
+    if not matrices or not takes(context, TransposeParams, node.inputs[0]):
         return [relax.op.permute_dims(context.tensor(node.inputs[0]), axes)]
     params = TransposeParams(math.prod(extents[:-2]), extents[-1], extents[-2])
-    return [run_kernel(context, transpose.build, params, node.inputs, math.prod(dims))]
+    return [context.run(params, [context.flat(node.inputs[0])], math.prod(dims))]
 
 
 def _merge(dims: Sequence[int], axes: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -98,7 +98,7 @@ def range_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     start, _, delta = (operand(context, value) for value in node.inputs)
     dtype = context.dtype(node.outputs[0])
 
-    def element(i: Any, start: Any, delta: Any) -> Any:
+    def element(i: Indices, start: Expr, delta: Expr) -> Expr:
         first, step = (item(v, dtype) for v in (start, delta))
         return first + i[0].astype(dtype) * step
 
@@ -115,7 +115,7 @@ def slice_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     count = context.shape(node.inputs[1])[0] if opset_of(node) >= 10 else len(starts)
     known = not any(isinstance(given, relax.Expr) for given in (starts, axes, steps))  # else they may name anything
 
-    def element(i: Any, x: Any, starts: Any, axes: Any, steps: Any) -> Any:
+    def element(i: Indices, x: Operand, starts: Operand, axes: Operand, steps: Operand) -> Expr:
         index = list(i)
         for axis, dim in enumerate(shape):
             for k in range(count):
@@ -129,7 +129,7 @@ def slice_(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return [compute(context, "slice", context.shape(node.outputs[0]), element, context.tensor(x), starts, axes, steps)]
 
 
-def either(a: Any, b: Any) -> Any:
+def either(a: Expr, b: Expr) -> Expr:
     """Whether either condition holds; decided now if both are Python bools."""
     return a or b if isinstance(a, bool) and isinstance(b, bool) else tirx.any(a, b)
 

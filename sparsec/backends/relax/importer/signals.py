@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,17 +10,21 @@ from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import (
+    Indices,
+    Operand,
     Operator,
-    are_float,
     clamp,
     compute,
     item,
     operand,
     opset_of,
     pick_axis,
+    takes,
 )
 from sparsec.backends.relax.importer.products import product
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.kernels.emit.tir import Expr
+from sparsec.kernels.tensors import BatchMatmul
 
 op = relax.op
 
@@ -44,7 +47,7 @@ def _matrix(length: int, parts: int, count: int, *, inverse: bool, onesided: boo
 
 def dft(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """DFT along an axis that may arrive at run time."""
-    if not are_float(context, node.inputs[0]):
+    if not takes(context, BatchMatmul, node.inputs[0]):
         return None
     dims, shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
     inputs = [*node.inputs, None, None]
@@ -71,7 +74,8 @@ def dft(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     return [pick_axis(context, inputs[2], axes, len(dims), along)]
 
 
-def _transform(context: LoweringContext, x: relax.Expr, axis: int, matrix: np.ndarray, shape: Any) -> relax.Expr:
+def _transform(context: LoweringContext, x: relax.Expr, axis: int, matrix: np.ndarray, shape: tuple[int, ...]
+               ) -> relax.Expr:
     """X (..., samples at `axis`, ..., parts) times a matrix, as a tensor of shape (..., frequencies, ..., parts)."""
     rest = [i for i in range(len(shape)) if i not in (axis, len(shape) - 1)]
     order = [*rest, axis, len(shape) - 1]
@@ -84,7 +88,7 @@ def _transform(context: LoweringContext, x: relax.Expr, axis: int, matrix: np.nd
 
 def stft(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """STFT; the step between frames may arrive at run time."""
-    if not are_float(context, node.inputs[0]):
+    if not takes(context, BatchMatmul, node.inputs[0]):
         return None
     (batch, available, parts), shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
     _, step, window, length = [*node.inputs, None, None, None][:4]
@@ -93,7 +97,7 @@ def stft(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
         raise UnsupportedOperatorError("frame_length is not known at compile time")
     samples = int(known.reshape(())) if known is not None else context.shape(window)[0]
 
-    def element(i: Any, x: Any, step: Any, window: Any) -> Any:
+    def element(i: Indices, x: Operand, step: Expr, window: Operand) -> Expr:
         value = x[i[0], clamp(i[1] * item(step, "int64") + i[2], 0, available - 1), i[3]]
         return value if window is None else value * window[i[2]]
 

@@ -6,7 +6,6 @@ import functools
 import itertools
 import math
 import operator
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -14,11 +13,12 @@ from tvm import relax, tirx
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.indexing import checked_indices
-from sparsec.backends.relax.importer.node import Operator, are_float, built, compute, opset_of
+from sparsec.backends.relax.importer.node import Indices, Operand, Operator, compute, opset_of, takes
 from sparsec.backends.relax.importer.products import add_bias, product
 from sparsec.backends.relax.importer.windows import window_of
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.kernels.cpu.tensors import suppression
+from sparsec.kernels.emit.tir import Expr
+from sparsec.kernels.tensors import BatchMatmul, SuppressionParams
 
 op = relax.op
 LARGEST_DETERMINANT = 4  # rows of a matrix whose determinant is written out
@@ -43,7 +43,7 @@ def determinant(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     if size > LARGEST_DETERMINANT:
         raise UnsupportedOperatorError(f"the matrix has {size} rows, more than {LARGEST_DETERMINANT}")
 
-    def element(i: Any, x: Any) -> Any:
+    def element(i: Indices, x: Operand) -> Expr:
         terms = []
         for columns in itertools.permutations(range(size)):
             sign = np.linalg.det(np.eye(size)[list(columns)])
@@ -57,14 +57,14 @@ def determinant(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 def deform_conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     """DeformConv of images: the weights times windows that are sampled between pixels."""
     x, w = (context.shape(value) for value in node.inputs[:2])
-    if not are_float(context, *node.inputs) or len(x) != 4:
+    if not takes(context, BatchMatmul, *node.inputs) or len(x) != 4:
         return None
     shape, window = context.shape(node.outputs[0]), window_of(context, node, w[2:])
     groups, offsets = (node.attributes.get_int(name, 1) or 1 for name in ("group", "offset_group"))
     mask = node.inputs[4] if len(node.inputs) > 4 else None
     taps = math.prod(w[2:])
 
-    def element(i: Any, image: Any, offset: Any, mask: Any) -> Any:
+    def element(i: Indices, image: Expr, offset: Operand, mask: Operand) -> Expr:
         tap = i[1] // (x[1] // offsets) * taps + i[2] * w[3] + i[3]
         at = [o * s + k * d - b + offset[i[0], 2 * tap + axis, i[4], i[5]] for axis, (o, k, s, d, b) in enumerate(
             zip(i[4:], i[2:4], window.strides, window.dilations, window.before, strict=True))]
@@ -80,7 +80,7 @@ def deform_conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | N
     return [add_bias(context, op.reshape(y, shape), node.inputs[3] if len(node.inputs) > 3 else None)]
 
 
-def _between(image: Any, n: Any, c: Any, at: list[Any], dims: tuple[int, ...]) -> Any:
+def _between(image: Operand, n: Expr, c: Expr, at: list[Expr], dims: tuple[int, ...]) -> Expr:
     """The image at a real position, bilinearly; zero outside."""
     low = [tirx.floor(position).astype("int64") for position in at]
     terms = []
@@ -97,15 +97,14 @@ def suppress(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """NonMaxSuppression; how many boxes are selected is in the output's shape."""
     (batches, boxes, _), classes = context.shape(node.inputs[0]), context.shape(node.inputs[1])[1]
     selected = context.shape(node.outputs[0])[0]
-    params = suppression.SuppressionParams(batches, classes, boxes, selected,
+    params = SuppressionParams(batches, classes, boxes, selected,
                                            centred=bool(node.attributes.get_int("center_point_box", 0)))
     limits = [*node.inputs[2:], None, None, None][:3]
     defaults: tuple[np.ndarray, ...] = (np.zeros(1, np.int64), np.zeros(1, np.float32), np.full(1, -np.inf, np.float32))
     arguments = [context.flat(value) if value is not None else context.constant(default)
                  for value, default in zip(limits, defaults, strict=True)]
-    kernel = built(suppression.build, params, context.isa)
     inputs = [context.flat(node.inputs[0]), context.flat(node.inputs[1]), *arguments]
-    return [context.call(kernel, inputs, selected * 3, dtype="int64")]
+    return [context.run(params, inputs, selected * 3, dtype="int64")]
 
 
 def roi_align(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:

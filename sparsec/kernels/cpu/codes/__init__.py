@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sparsec.kernels.cpu.codes import dense, rows_dense, rows_well, sparse
-from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.family import Family
+from sparsec.kernels.cpu.layer import CpuFamily
 
-FAMILIES: dict[str, Family[Any, Any, Isa]] = {family.name: family for family in (
+FAMILIES: dict[str, CpuFamily] = {family.name: family for family in (
     dense.FAMILY,
     sparse.FAMILY,
     rows_dense.FAMILY,

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -21,7 +20,7 @@ from sparsec.kernels.cpu.codes.tilings import TILE_SHARE, balanced
 from sparsec.kernels.cpu.codes.walk import Bring, Sums, Tiling
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.target import Target
@@ -87,14 +86,14 @@ def work(params: DenseParams, isa: Isa) -> Work:
     dots = 1 if isa.vnni else 5
     return Work(fmas=steps * p.block * vectors * dots + 2 * copies + ends * 2 / 3,
                 loads=steps * (p.block + vectors) + 4 * copies, groups=tiles * p.blocks * t.chunks,
-                memory_bytes=s.outputs * s.inner + t.memory_bytes, family="qgemm", pixels=s.pixels)
+                memory_bytes=s.outputs * s.inner + t.memory_bytes, kernel="qgemm", pixels=s.pixels)
 
 
-def build(params: DenseParams, isa: Isa) -> Any:
+def build(params: DenseParams, isa: Isa) -> Kernel:
     """The kernel: (values, *Finish, [keep, fill, border], x, …) -> y."""
     p, t = params, params.tiling
 
-    def inner(b: Buffers, source: Any, _base: Any, part: Any, chunk: Any, sums: Sums) -> None:
+    def inner(b: Buffers, source: Buffer, _base: Expr, part: Expr, chunk: Expr, sums: Sums) -> None:
         first, end = part * p.blocks // t.parts, (part + 1) * p.blocks // t.parts
         with T.serial(first, end) as block:
             _block(b, source, p, block, chunk, sums)
@@ -103,7 +102,7 @@ def build(params: DenseParams, isa: Isa) -> Any:
     return walk.build(t, isa, {"values": (count, "int32")}, inner, p.blocks * p.block, partial(_prepare, p))
 
 
-def _block(b: Buffers, source: Any, p: DenseParams, block: Any, chunk: Any, sums: Sums) -> None:
+def _block(b: Buffers, source: Buffer, p: DenseParams, block: Expr, chunk: Expr, sums: Sums) -> None:
     """The product of a register block for one chunk."""
     t, words, vectors = p.tiling, p.tiling.words, FOUR * p.tiling.vectors
     acc = registers(p.block * vectors, words, "int32")
@@ -127,7 +126,7 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
     s, taps, wide = t.stencil, t.stencil.taps, FOUR * t.vectors * t.stencil.lanes
     scratch = T.alloc_buffer((p.fours * wide,), "uint8")
 
-    def columns(x: Any, target: Any, count: int) -> None:
+    def columns(x: Expr, target: Expr, count: int) -> None:
         """The fours of `count` columns from the channel at `x` on."""
         for four in range(-(-count // FOUR)):
             at = [min(FOUR * four + i, count - 1) for i in range(FOUR)]  # weights of columns beyond the last are zero
@@ -138,7 +137,7 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
                     place = target + four * wide + (FOUR * vector + part) * s.lanes
                     store(scratch, place, interleaved(rows, part))
 
-    def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+    def bring(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
         first = T.Bind(x + chunk * (t.chunk * s.x_channel_stride))
         with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk) // FOUR) as four:
             columns(T.Bind(first + four * (FOUR * s.x_channel_stride)), four * (len(taps) * wide), FOUR * len(taps))

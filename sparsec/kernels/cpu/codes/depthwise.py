@@ -6,7 +6,6 @@ Four taps at a time are interleaved in registers and multiplied by one dot produ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -15,7 +14,7 @@ from sparsec.kernels.cpu.codes.walk import Sums, Tiling, clear_border, mask_argu
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, llvm_codes, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, registers, store
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ def pack(weight: np.ndarray, params: DepthwiseParams) -> dict[str, np.ndarray]:
     return {"values": np.ascontiguousarray(padded, np.int8).reshape(-1).view(np.int32)}
 
 
-def build(params: DepthwiseParams, isa: Isa) -> Any:
+def build(params: DepthwiseParams, isa: Isa) -> Kernel:
     """The kernel: (values, *Finish, [keep, fill, border], x, [residual]) -> y."""
     t = params.tiling
     s, f = t.stencil, t.finish
@@ -57,7 +56,7 @@ def build(params: DepthwiseParams, isa: Isa) -> Any:
     return kernel(arguments, body, llvm_codes(isa))
 
 
-def _vector(b: Buffers, params: DepthwiseParams, channel: Any, vector: Any, weights: list[Any]) -> None:
+def _vector(b: Buffers, params: DepthwiseParams, channel: Expr, vector: Expr, weights: list[Expr]) -> None:
     """A vector of a channel's pixels."""
     t = params.tiling
     s, taps, words = t.stencil, t.stencil.taps, t.words

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -19,7 +18,7 @@ from sparsec.kernels.emit.codes import FOUR, fenced, llvm_codes, narrowed, round
 from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, splat, store
 
 A_ZERO, B_ZERO, Y_ZERO, LOW, HIGH = range(5)
 """Places of the constants in `codes`."""
@@ -69,7 +68,7 @@ def mask_arrays(layout: PaddedFlat | Tiled) -> list[np.ndarray]:
     return walk.masks(layout) if isinstance(layout, PaddedFlat) and layout.clean else []
 
 
-def build(params: BinaryParams, isa: Isa) -> Any:
+def build(params: BinaryParams, isa: Isa) -> Kernel:
     """The kernel: (codes, ratios, [keep, fill, border], a, b) -> y, or for a lookup (table, [keep, fill], a) -> y."""
     p, lanes = params, FOUR * isa.lanes
     table = p.function == "lookup"
@@ -88,7 +87,7 @@ def build(params: BinaryParams, isa: Isa) -> Any:
     return kernel(arguments, body, llvm_codes(isa))
 
 
-def _row(b: Buffers, rows: RowsOfCodes, lanes: int, row: Any, result: Callable[[Any], Any]) -> None:
+def _row(b: Buffers, rows: RowsOfCodes, lanes: int, row: Expr, result: Callable[[Expr], Expr]) -> None:
     base = T.Bind(row * rows.stride)
     if rows.clean:
         border = T.Bind(T.Broadcast(b["border"][0], lanes))
@@ -104,16 +103,16 @@ def _row(b: Buffers, rows: RowsOfCodes, lanes: int, row: Any, result: Callable[[
         store(b["y"], at, value)
 
 
-def _binary(b: Buffers, function: str, isa: Isa) -> Callable[[Any], Any]:
+def _binary(b: Buffers, function: str, isa: Isa) -> Callable[[Expr], Expr]:
     lanes = isa.lanes
 
-    def word(place: int) -> Any:
+    def word(place: int) -> Expr:
         return T.Broadcast(b["codes"][place], lanes)
 
-    def ratio(place: int) -> Any:
+    def ratio(place: int) -> Expr:
         return splat(b["ratios"][place], lanes)
 
-    def part(codes: list[Any], index: int) -> Any:
+    def part(codes: list[Expr], index: int) -> Expr:
         left, right = (T.Cast(f"float32x{lanes}", spread(each, index) - word(place))
                        for each, place in zip(codes, (A_ZERO, B_ZERO), strict=True))
         if function == "mul":
@@ -121,7 +120,7 @@ def _binary(b: Buffers, function: str, isa: Isa) -> Callable[[Any], Any]:
         left, right = fenced(left * ratio(0)), fenced(right * ratio(1))
         return rounded(left + right if function == "add" else left - right)
 
-    def result(at: Any) -> Any:
+    def result(at: Expr) -> Expr:
         codes = [T.Bind(load(b[name], at, FOUR * lanes)) for name in ("a", "b")]
         zero = T.Broadcast(T.Cast("int16", b["codes"][Y_ZERO]), 2 * lanes)
         value = narrowed([part(codes, index) for index in range(FOUR)], zero)
@@ -131,16 +130,16 @@ def _binary(b: Buffers, function: str, isa: Isa) -> Callable[[Any], Any]:
     return result
 
 
-def _looked_up(b: Buffers, isa: Isa) -> Callable[[Any], Any]:
+def _looked_up(b: Buffers, isa: Isa) -> Callable[[Expr], Expr]:
     count = FOUR * isa.lanes
 
-    def in_registers(at: Any) -> Any:
+    def in_registers(at: Expr) -> Expr:
         codes = T.Bind(load(b["a"], at, count))
         low, high = (permute_bytes(load(b["table"], half, count), codes, load(b["table"], half + count, count))
                      for half in (0, 2 * count))
         return T.Select(codes >= T.Broadcast(T.uint8(128), count), high, low)
 
-    def one_by_one(at: Any) -> Any:
+    def one_by_one(at: Expr) -> Expr:
         return T.Shuffle([b["table"][b["a"][at + lane]] for lane in range(count)], list(range(count)))
 
     return in_registers if isa.permute_bytes else one_by_one

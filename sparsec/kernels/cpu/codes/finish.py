@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.codes import FOUR, RAISED, fenced, narrowed, natural, raised, rounded, whole
-from sparsec.kernels.emit.tir import Buffers, lanes_of, load, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, lanes_of, load, splat, store
 
 CODES, RATIOS = 8, 2  # entries of the arrays that hold a layer's constants
 _Y_ZERO, _LOW, _HIGH, _P_ZERO, _P_LOW, _P_HIGH, _R_ZERO = range(7)
@@ -68,7 +67,7 @@ class Finish:
 
 
 @dataclass(frozen=True)
-class Quantised:
+class Quantized:
     """The numbers that follow a product.
 
     Attributes:
@@ -112,19 +111,19 @@ class Quantised:
         return bool(np.any(largest * self.scales >= _LARGEST))
 
 
-def begin(b: Buffers, finish: Finish, row: Any) -> Any:
+def begin(b: Buffers, finish: Finish, row: Expr) -> Expr:
     """What the sums of a row start from, int32."""
     if not finish.dynamic:
         return b["begins"][row]
     return b["begins"][row] - T.Cast("int32", b["x_zero_point"][0]) * b["totals"][row]
 
 
-def scale(b: Buffers, finish: Finish, row: Any) -> Any:
+def scale(b: Buffers, finish: Finish, row: Expr) -> Expr:
     """The factor of a row's sums."""
     return b["scales"][row] * b["x_scale"][0] if finish.dynamic else b["scales"][row]
 
 
-def codes_of(b: Buffers, f: Finish, scaled: Sequence[Any], residual: Any) -> Any:
+def codes_of(b: Buffers, f: Finish, scaled: Sequence[Expr], residual: Expr) -> Expr:
     """The codes of four vectors of sums times their factors in the order of `interleaved`; `residual` may be None."""
     lanes = lanes_of(scaled[0])
     if residual is not None:
@@ -135,18 +134,18 @@ def codes_of(b: Buffers, f: Finish, scaled: Sequence[Any], residual: Any) -> Any
     return clamped(b, result) if f.clamped else result
 
 
-def clamped(b: Buffers, codes: Any) -> Any:
+def clamped(b: Buffers, codes: Expr) -> Expr:
     """The codes within their bounds."""
     count = lanes_of(codes)
     low, high = (T.Broadcast(T.Cast("uint8", b["codes"][place]), count) for place in (_LOW, _HIGH))
     return T.min(T.max(T.Bind(codes), low), high)
 
 
-def _added(b: Buffers, product: Any, residual: Any, part: int) -> Any:
+def _added(b: Buffers, product: Expr, residual: Expr, part: int) -> Expr:
     """The sum of a product's own code and the residual's, rounded, without a zero point."""
     lanes = lanes_of(product)
 
-    def bound(place: int) -> Any:
+    def bound(place: int) -> Expr:
         return splat(T.Cast("float32", b["codes"][place] - b["codes"][_P_ZERO]), lanes)
 
     own = whole(T.min(T.max(product, bound(_P_LOW)), bound(_P_HIGH)))
@@ -155,7 +154,7 @@ def _added(b: Buffers, product: Any, residual: Any, part: int) -> Any:
     return rounded(terms[0] + terms[1])
 
 
-def numbers_of(f: Finish, scaled: Sequence[Any], addends: Sequence[Any], residual: Sequence[Any]) -> list[Any]:
+def numbers_of(f: Finish, scaled: Sequence[Expr], addends: Sequence[Expr], residual: Sequence[Expr]) -> list[Expr]:
     """Float32 results of four vectors of sums times their factors, all in natural order."""
     lanes, results = lanes_of(scaled[0]), [each + addend for each, addend in zip(scaled, addends, strict=True)]
     if residual:
@@ -163,7 +162,7 @@ def numbers_of(f: Finish, scaled: Sequence[Any], addends: Sequence[Any], residua
     return [ACTIVATIONS[f.activation](each, lanes, f.alpha, f.beta) for each in results]
 
 
-def put(b: Buffers, f: Finish, sums: Sequence[Any], row: Any, at: Any, mask: tuple[Any, Any] | None) -> None:
+def put(b: Buffers, f: Finish, sums: Sequence[Expr], row: Expr, at: Expr, mask: tuple[Expr, Expr] | None) -> None:
     """Store the results of four vectors of a row's sums at `at` of Y.
 
     `mask` (codes only) are the bits to keep and what stands for the others.

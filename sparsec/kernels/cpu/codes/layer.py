@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.cpu.codes.finish import Finish, Quantised
+from sparsec.kernels.cpu.codes.finish import Finish, Quantized
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.cpu.codes.walk import masks
-from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
 
 
@@ -30,7 +30,7 @@ class CodesProduct(CpuProduct):
 
     stencil: Stencil
     finish: Finish
-    numbers: Quantised = field(repr=False)
+    numbers: Quantized = field(repr=False)
     target: PaddedFlat | None = None
     image: ImageRows | None = None
 
@@ -41,15 +41,15 @@ class CodesProduct(CpuProduct):
         return (*self.numbers.arrays(self.finish), *clean)
 
     @property
-    def inputs(self) -> tuple[Buffer, ...]:
+    def inputs(self) -> tuple[Activations, ...]:
         """Codes, their scale and zero point where those are known at run time only, and the residual."""
         sizes = self.finish.inputs(self.stencil.x_size, self.stencil.y_size)
-        return tuple(Buffer(size or 0, dtype) for size, dtype in sizes.values())
+        return tuple(Activations(size or 0, dtype) for size, dtype in sizes.values())
 
     @property
-    def output(self) -> Buffer:
+    def output(self) -> Activations:
         """Y."""
-        return Buffer(self.stencil.y_size, self.finish.dtype)
+        return Activations(self.stencil.y_size, self.finish.dtype)
 
 
 def integer_product(weight: np.ndarray, codes: np.ndarray, _params: object) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -13,7 +12,7 @@ from sparsec.kernels.cpu.images.padded import load_lanes, padded_rows
 from sparsec.kernels.cpu.images.reformat_padded import flip
 from sparsec.kernels.emit.codes import FOUR, dot, fenced, llvm_codes, narrowed, natural, rounded
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 
 X_SUM, Y_ZERO, LOW, HIGH = range(4)
 """Places of the constants in `codes`: the pixels' zero points together, and those of the result."""
@@ -37,7 +36,7 @@ def pack(x_zero_point: int, y: tuple[int, int, int], ratio: float, pixels: int) 
     return [np.array([x_zero_point * pixels, *y], np.int32), np.array([ratio], np.float32)]
 
 
-def build(params: MeanParams, isa: Isa) -> Any:
+def build(params: MeanParams, isa: Isa) -> Kernel:
     """The kernel: (codes, ratios, x) -> y."""
     lanes = FOUR * isa.lanes
     count = round_up(params.outputs, lanes)
@@ -57,14 +56,14 @@ def build(params: MeanParams, isa: Isa) -> Any:
                    "y": (params.outputs, params.dtype)}, body, llvm_codes(isa))
 
 
-def _place(index: Any, lanes: int) -> Any:
+def _place(index: Expr, lanes: int) -> Expr:
     """Where a number waits so that four vectors hold the order of `emit.codes`."""
     inside = T.floormod(index, FOUR * lanes)
     part, group, lane = T.floormod(inside, 16) // FOUR, inside // 16, T.floormod(inside, FOUR)
     return index - inside + part * lanes + group * FOUR + lane
 
 
-def _sum(b: Buffers, source: PaddedFlat, lanes: int, n: Any, c: Any) -> Any:
+def _sum(b: Buffers, source: PaddedFlat, lanes: int, n: Expr, c: Expr) -> Expr:
     """The sum of a channel's codes."""
     wide, rows = FOUR * lanes, padded_rows(source)
     total, ones = registers(1, lanes, "int32"), T.Broadcast(T.uint8(1), wide)
@@ -79,7 +78,7 @@ def _sum(b: Buffers, source: PaddedFlat, lanes: int, n: Any, c: Any) -> Any:
     return result
 
 
-def _finish(b: Buffers, sums: Any, results: Any, at: Any, lanes: int) -> None:
+def _finish(b: Buffers, sums: Buffer, results: Buffer, at: Expr, lanes: int) -> None:
     """Four vectors of results."""
     shift = T.Broadcast(b["codes"][X_SUM], lanes)
     floats = [fenced(T.Cast(f"float32x{lanes}", load(sums, at + part * lanes, lanes) - shift)

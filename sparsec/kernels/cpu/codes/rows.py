@@ -8,20 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import round_up
-from sparsec.kernels.cpu.codes.finish import Finish, Quantised, codes_of, numbers_of
+from sparsec.kernels.cpu.codes.finish import Finish, Quantized, codes_of, numbers_of
 from sparsec.kernels.cpu.images.padded import load_lanes, store_lanes
 from sparsec.kernels.cpu.images.reformat_padded import flip
-from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.rows.matvec import balanced_parts
 from sparsec.kernels.emit.codes import FOUR, fenced, llvm_codes, ordered
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class RowsProduct(CpuProduct):
     """
 
     shape: RowsOfCodes
-    numbers: Quantised = field(repr=False)
+    numbers: Quantized = field(repr=False)
 
     @property
     def constants(self) -> tuple[np.ndarray, ...]:
@@ -95,14 +94,14 @@ class RowsProduct(CpuProduct):
         return tuple(self.numbers.arrays(self.shape.finish))
 
     @property
-    def inputs(self) -> tuple[Buffer, ...]:
+    def inputs(self) -> tuple[Activations, ...]:
         """Codes, their scale and zero point where those are known at run time only, and the residual."""
-        return tuple(Buffer(size or 0, dtype) for size, dtype in self.shape.activations.values())
+        return tuple(Activations(size or 0, dtype) for size, dtype in self.shape.activations.values())
 
     @property
-    def output(self) -> Buffer:
+    def output(self) -> Activations:
         """Y."""
-        return Buffer(self.shape.batch * self.shape.outputs, self.shape.result)
+        return Activations(self.shape.batch * self.shape.outputs, self.shape.result)
 
 
 def on_threads(shape: RowsOfCodes) -> list[RowsOfCodes]:
@@ -119,18 +118,16 @@ class Ends:
         output: size and type of Y.
         copied: emits a copy of X as rows of unsigned bytes, and what else comes first.
         put: emits the results of a row: (buffers, block, row, vectors of scaled sums, outputs of the block).
-        rows: the rows where each is written out, else they are looped over.
 
     """
 
     inputs: dict[str, tuple[int | None, str]]
     output: tuple[int, str]
-    copied: Callable[[Buffers], Any]
-    put: Callable[[Buffers, Any, Any, list[Any], int], None]
-    rows: range | None = None
+    copied: Callable[[Buffers], Expr]
+    put: Callable[[Buffers, Expr, Expr, list[Expr], int], None]
 
 
-Emit = Callable[[Buffers, Any, Any, Any], None]
+Emit = Callable[[Buffers, Expr, Expr, Buffer], None]
 """Emits a block's sums, from zero on: (buffers, rows of inputs, block, where they go: (batch, outputs of a block))."""
 
 
@@ -142,7 +139,7 @@ def plain(shape: RowsOfCodes) -> Ends:
 
 
 def build(shape: RowsOfCodes, weights: dict[str, tuple[int | None, str]], emit: Emit, isa: Isa,
-          ends: Ends | None = None) -> Any:
+          ends: Ends | None = None) -> Kernel:
     """The kernel: (parts, the weight's arrays, *Finish, inputs of `ends`) -> y."""
     s, ends = shape, ends or plain(shape)
     arguments = {"parts": (s.threads + 1, "int32"), **weights, **s.finish.arguments(s.outputs), **ends.inputs,
@@ -151,7 +148,7 @@ def build(shape: RowsOfCodes, weights: dict[str, tuple[int | None, str]], emit: 
     def body(b: Buffers) -> None:
         rows = ends.copied(b)
 
-        def block(index: Any) -> None:
+        def block(index: Expr) -> None:
             sums = T.alloc_buffer((s.batch * s.block,), "int32")
             emit(b, rows, index, sums)
             _finish(b, s, index, sums, ends)
@@ -161,12 +158,12 @@ def build(shape: RowsOfCodes, weights: dict[str, tuple[int | None, str]], emit: 
     return kernel(arguments, body, llvm_codes(isa))
 
 
-def _copied(b: Buffers, s: RowsOfCodes) -> Any:
+def _copied(b: Buffers, s: RowsOfCodes) -> Expr:
     """X as unsigned bytes, a row every `stride`; weights are zero for what lies behind a row's inputs."""
     rows = T.alloc_buffer((s.batch * s.stride,), "uint8")
     wide = s.block
     with T.serial(0, s.batch) as n:
-        def copy(at: Any, end: int) -> None:
+        def copy(at: Expr, end: int) -> None:
             codes = load_lanes(b["x"], n * s.inputs + at, wide, 0, end)
             store(rows, n * s.stride + at, unsigned(codes, wide) if s.signed else codes)
 
@@ -177,12 +174,12 @@ def _copied(b: Buffers, s: RowsOfCodes) -> Any:
     return rows
 
 
-def unsigned(codes: Any, count: int) -> Any:
+def unsigned(codes: Expr, count: int) -> Expr:
     """Codes of int8 as they lie elsewhere, 128 larger."""
     return T.bitwise_xor(T.reinterpret(f"uint8x{count}", codes), flip("uint8", count))
 
 
-def _finish(b: Buffers, s: RowsOfCodes, block: Any, sums: Any, ends: Ends) -> None:
+def _finish(b: Buffers, s: RowsOfCodes, block: Expr, sums: Buffer, ends: Ends) -> None:
     """The results of a block, the last of which may be short."""
     rest = s.outputs % s.block
     for end in (s.block, rest) if rest else (s.block,):
@@ -192,10 +189,10 @@ def _finish(b: Buffers, s: RowsOfCodes, block: Any, sums: Any, ends: Ends) -> No
             _results(b, s, block, sums, ends, end)
 
 
-def _results(b: Buffers, s: RowsOfCodes, block: Any, sums: Any, ends: Ends, end: int) -> None:
+def _results(b: Buffers, s: RowsOfCodes, block: Expr, sums: Buffer, ends: Ends, end: int) -> None:
     f, lanes, first = s.finish, s.lanes, block * s.block
 
-    def constant(name: str, part: int) -> Any:
+    def constant(name: str, part: int) -> Expr:
         return T.Bind(load_lanes(b[name], first + part * lanes, lanes, 0, end - part * lanes))
 
     factors, begins = ([constant(name, part) for part in range(FOUR)] for name in ("scales", "begins"))
@@ -204,21 +201,14 @@ def _results(b: Buffers, s: RowsOfCodes, block: Any, sums: Any, ends: Ends, end:
         begins = [T.Bind(each - zero * constant("totals", part)) for part, each in enumerate(begins)]
         factors = [T.Bind(each * splat(b["x_scale"][0], lanes)) for each in factors]
 
-    def row(n: Any) -> None:
+    with T.serial(0, s.batch) as n:
         totals = [load(sums, n * s.block + part * lanes, lanes) + begins[part] for part in range(FOUR)]
         scaled = [T.Bind(fenced(T.Cast(f"float32x{lanes}", total) * factor))
                   for total, factor in zip(totals, factors, strict=True)]
         ends.put(b, block, n, scaled, end)
 
-    if ends.rows is None:
-        with T.serial(0, s.batch) as n:
-            row(n)
-    else:
-        for n in ends.rows:
-            row(n)
 
-
-def _put(b: Buffers, s: RowsOfCodes, place: tuple[Any, Any], scaled: list[Any], end: int) -> None:
+def _put(b: Buffers, s: RowsOfCodes, place: tuple[Expr, Expr], scaled: list[Expr], end: int) -> None:
     """A row's results of a block (block, row)."""
     f, lanes, (block, n) = s.finish, s.lanes, place
     at = T.Bind(n * s.outputs + block * s.block)
@@ -239,6 +229,6 @@ def _put(b: Buffers, s: RowsOfCodes, place: tuple[Any, Any], scaled: list[Any], 
     store_lanes(b["y"], at, result, end)
 
 
-def codes_in_order(b: Buffers, f: Finish, scaled: list[Any], residual: Any) -> Any:
+def codes_in_order(b: Buffers, f: Finish, scaled: list[Expr], residual: Expr) -> Expr:
     """The codes of four vectors of scaled sums in natural order."""
     return codes_of(b, f, [ordered(scaled, part) for part in range(FOUR)], residual)

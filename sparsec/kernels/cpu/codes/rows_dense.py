@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -17,7 +16,7 @@ from sparsec.kernels.cpu.codes.rows import RowsOfCodes, RowsProduct
 from sparsec.kernels.cpu.codes.rows_image import ImageRows, pixels_as_rows, reject
 from sparsec.kernels.emit.codes import FOUR, dot, splat_codes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored, balanced
 from sparsec.target import Target
@@ -73,17 +72,17 @@ def work(params: RowsDenseParams, isa: Isa) -> Work:
     vectors = s.blocks * params.fours * FOUR
     again = -(-s.batch // max(1, (isa.registers - SPARE) // FOUR - 1))
     return Work(fmas=vectors * s.batch * (1 if isa.vnni else 5), loads=vectors * again + vectors * s.batch / FOUR,
-                groups=s.blocks, memory_bytes=s.outputs * s.inputs + s.batch * (s.inputs + s.outputs), family="qgemv",
+                groups=s.blocks, memory_bytes=s.outputs * s.inputs + s.batch * (s.inputs + s.outputs), kernel="qgemv",
                 pixels=s.batch)
 
 
-def build(params: RowsDenseParams, isa: Isa) -> Any:
+def build(params: RowsDenseParams, isa: Isa) -> Kernel:
     """The kernel: (parts, values, *Finish, x, …) -> y."""
     s = params.shape
 
     at_once = max(1, (isa.registers - SPARE) // FOUR - 1)
 
-    def emit(b: Buffers, x: Any, block: Any, sums: Any) -> None:
+    def emit(b: Buffers, x: Expr, block: Expr, sums: Buffer) -> None:
         for first in range(0, s.batch, at_once):
             _several(b, params, (x, block, sums), range(first, min(s.batch, first + at_once)))
 
@@ -91,7 +90,7 @@ def build(params: RowsDenseParams, isa: Isa) -> Any:
     return rows.build(s, {"values": (count, "int8")}, emit, isa, None if params.image is None else params.image.ends(s))
 
 
-def _several(b: Buffers, params: RowsDenseParams, where: tuple[Any, Any, Any], batch: range) -> None:
+def _several(b: Buffers, params: RowsDenseParams, where: tuple[Expr, Expr, Expr], batch: range) -> None:
     """The sums of a block for as many rows as the registers hold sums of: `where` is (x, block, sums)."""
     s, (x, block, sums), count = params.shape, where, len(batch) * FOUR
     totals = registers(count, s.lanes, "int32")

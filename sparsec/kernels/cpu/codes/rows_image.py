@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -14,7 +14,7 @@ from sparsec.kernels.cpu.codes.rows import Ends, RowsOfCodes, codes_in_order
 from sparsec.kernels.cpu.codes.walk import mask_arguments
 from sparsec.kernels.cpu.images.padded import padded_rows
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, store
+from sparsec.kernels.emit.tir import Buffers, Expr, load, store
 
 
 class HasImage(Protocol):
@@ -90,9 +90,9 @@ class ImageRows:
         masks = mask_arguments(self.target.vectors * self.target.lanes) if self.target.clean else {}
         inputs = {**masks, **shape.finish.inputs(self.source.size, self.target.size)}
         return Ends(inputs, (self.target.size, "uint8"), lambda b: self._copied(b, shape),
-                    lambda b, block, n, scaled, _end: self._put(b, shape, (block, n), scaled), range(shape.batch))
+                    lambda b, block, n, scaled, _end: self._put(b, shape, (block, n), scaled))
 
-    def _copied(self, b: Buffers, shape: RowsOfCodes) -> Any:
+    def _copied(self, b: Buffers, shape: RowsOfCodes) -> Expr:
         """Every output pixel's inputs as a row; Y's padding is written first."""
         s, t, channels = self.source, self.target, self.source.channels
         if t.clean:
@@ -118,10 +118,10 @@ class ImageRows:
                     T.buffer_store(rows, code, [place + c])
         return rows
 
-    def _put(self, b: Buffers, shape: RowsOfCodes, place: tuple[Any, int], scaled: list[Any]) -> None:
+    def _put(self, b: Buffers, shape: RowsOfCodes, place: tuple[Expr, Expr], scaled: list[Expr]) -> None:
         """A pixel's results of a block (block, pixel)."""
         t, f, wide, (block, number) = self.target, shape.finish, shape.block, place
-        n, h, w = self.pixels[number]
+        n, h, w = number // (t.height * t.width), number // t.width % t.height, number % t.width
         row, beside = (T.alloc_buffer((wide,), "uint8") for _ in range(2))
         count = T.min(wide, shape.outputs - block * wide)
         at = T.Bind(padded_rows(t).start(n, block * wide, h) + w)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -22,7 +21,7 @@ from sparsec.kernels.cpu.codes.rows_image import ImageRows
 from sparsec.kernels.emit.codes import FOUR, dot
 from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored, balanced
 from sparsec.kernels.packing.vnni import slots_of
@@ -117,14 +116,14 @@ def work(params: RowsWellParams, slots: int) -> Work:
     s = params.shape
     return Work(fmas=slots * s.batch, loads=slots * (2 + 2 * s.batch), permutes=2 * slots * s.batch,
                 groups=FOUR * s.blocks, memory_bytes=slots * (2 * s.block + 4) + s.batch * (s.inputs + s.outputs),
-                family="qwell", pixels=s.batch)
+                kernel="qwell", pixels=s.batch)
 
 
-def build(params: RowsWellParams, isa: Isa) -> Any:
+def build(params: RowsWellParams, isa: Isa) -> Kernel:
     """The kernel: (parts, starts, bases, indices, values, *Finish, x, …) -> y."""
     s = params.shape
 
-    def emit(b: Buffers, x: Any, block: Any, sums: Any) -> None:
+    def emit(b: Buffers, x: Expr, block: Expr, sums: Buffer) -> None:
         totals = registers(s.batch, s.lanes, "int32")
         with T.serial(0, FOUR) as part:
             group = T.Bind(block * FOUR + part)
@@ -142,7 +141,7 @@ def build(params: RowsWellParams, isa: Isa) -> Any:
     return rows.build(s, weights, emit, isa, None if params.image is None else params.image.ends(s))
 
 
-def _slot(b: Buffers, s: RowsOfCodes, x: Any, slot: Any, totals: Any) -> None:
+def _slot(b: Buffers, s: RowsOfCodes, x: Buffer, slot: Expr, totals: Buffer) -> None:
     base = T.Bind(T.Cast("int64", b["bases"][slot]))
     index = T.Bind(load(b["indices"], slot * s.block, s.block))
     weights = T.Bind(load(b["values"], slot * s.block, s.block))

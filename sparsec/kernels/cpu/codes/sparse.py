@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -25,7 +24,7 @@ from sparsec.kernels.cpu.products.layer import nonzero_blocks
 from sparsec.kernels.cpu.products.spmm import ROW_BLOCKS, format_of
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.kernels.packing.row_groups import RowGroups
@@ -150,11 +149,11 @@ def work(params: SparseParams, nonzero_blocks: int, isa: Isa, l1_bytes: int) -> 
     return Work(
         fmas=tiles * (fours * FOUR * t.vectors * (dots + 2) + ends) * SHARED,
         loads=tiles * loads + 2 * t.copied, groups=tiles * loops / p.group, l2_bytes=tiles * missed,
-        memory_bytes=weights + t.memory_bytes, family=f"qspmm/{t.mode}", pixels=s.pixels,
+        memory_bytes=weights + t.memory_bytes, kernel=f"qspmm/{t.mode}", pixels=s.pixels,
         density=nonzero_blocks / max(1, p.blocks * s.inner))
 
 
-def build(params: SparseParams, isa: Isa) -> Any:
+def build(params: SparseParams, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, *Finish, [keep, fill, border], x, …) -> y."""
     p, t = params, params.tiling
     groups = t.parts * t.chunks * p.groups
@@ -162,14 +161,14 @@ def build(params: SparseParams, isa: Isa) -> Any:
         "starts": (groups + 1, "int32"), "rows": (groups * p.group, "int32"), "indices": (None, p.word),
         "values": (None, "int32")}
 
-    def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, sums: Sums) -> None:
+    def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, sums: Sums) -> None:
         with T.serial(0, p.groups) as index:
             _group(b, source, base, p, T.Bind((part * t.chunks + chunk) * p.groups + index), sums)
 
     return walk.build(t, isa, weights, inner, t.stencil.outputs)
 
 
-def _group(b: Buffers, source: Any, base: Any, p: SparseParams, flat: Any, sums: Sums) -> None:
+def _group(b: Buffers, source: Buffer, base: Expr, p: SparseParams, flat: Expr, sums: Sums) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results."""
     acc = registers(p.accumulators, p.tiling.words, "int32")
     for row, register in _each_row(b, p, flat, always=True):
@@ -181,7 +180,7 @@ def _group(b: Buffers, source: Any, base: Any, p: SparseParams, flat: Any, sums:
         sums.end(acc, register, row, row)
 
 
-def _each_row(b: Buffers, p: SparseParams, flat: Any, *, always: bool) -> Iterator[tuple[Any, int]]:
+def _each_row(b: Buffers, p: SparseParams, flat: Expr, *, always: bool) -> Iterator[tuple[Expr, int]]:
     """The rows of a group with the first register of each; `always`: of row 0 where a group is short."""
     short = p.blocks % (p.group * p.tiling.parts) != 0
     for member in range(p.group):
@@ -194,7 +193,7 @@ def _each_row(b: Buffers, p: SparseParams, flat: Any, *, always: bool) -> Iterat
                 yield row + r, (member * p.block + r) * FOUR * p.tiling.vectors
 
 
-def _indices(b: Buffers, p: SparseParams, step: Any) -> list[Any]:
+def _indices(b: Buffers, p: SparseParams, step: Expr) -> list[Expr]:
     """The offsets of an iteration (int64), unroll x group."""
     words = [T.Bind(b["indices"][step * p.words + w]) for w in range(p.words)]
     if p.word == "int32":
@@ -205,7 +204,7 @@ def _indices(b: Buffers, p: SparseParams, step: Any) -> list[Any]:
     return [number * T.int64(p.unit) for number in numbers]
 
 
-def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SparseParams, step: Any) -> None:
+def _multiply(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SparseParams, step: Expr) -> None:
     """One iteration: `unroll` / 4 fours of non-zero blocks of each of the group's row blocks."""
     t, words, fours = p.tiling, p.tiling.words, p.unroll // FOUR
     at = [index + base for index in _indices(b, p, step)]

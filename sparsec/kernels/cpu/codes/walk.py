@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -21,7 +20,7 @@ from sparsec.kernels.cpu.codes.finish import Finish
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.codes import FOUR, llvm_codes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
 
 MODES = ("direct", "halo")
 
@@ -101,15 +100,15 @@ class Tiling:
         return s.x_size + item * s.y_size * (2 if self.finish.residual else 1)
 
 
-Inner = Callable[[Buffers, Any, Any, Any, Any, "Sums"], None]
+Inner = Callable[[Buffers, Buffer, Expr, Expr, Expr, "Sums"], None]
 """Emits a part's product of one tile and chunk: (buffers, source, base, part, chunk, sums)."""
 
-Bring = Callable[[Any, Any], tuple[Any, Any]]
+Bring = Callable[[Expr, Expr], tuple[Buffer, Expr]]
 """Emits what makes a chunk's inputs of a tile ready: (chunk, x) -> (source, base)."""
 
 
 def build(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
-          prepare: Callable[[Buffers, Tiling], Bring] | None = None) -> Any:
+          prepare: Callable[[Buffers, Tiling], Bring] | None = None) -> Kernel:
     """A kernel whose sums wait in so many slots.
 
     It is (the weight's arrays, those of `Finish`, [keep, fill, border], x, [x_scale, x_zero_point], [residual]) -> y.
@@ -148,7 +147,7 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int,
         _work(b, t, low, high, (thread, isa.threads), inner, slots, prepare)
 
 
-def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], inner: Inner, slots: int,
+def _work(b: Buffers, t: Tiling, low: Expr, high: Expr, thread: tuple[Expr, int], inner: Inner, slots: int,
           prepare: Callable[[Buffers, Tiling], Bring]) -> None:
     """Units [low, high) of work; a tile has one for each part of the rows."""
     s, parts = t.stencil, t.parts
@@ -170,13 +169,13 @@ def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], i
                 inner(b, source, base, T.Bind(begin + unit), chunk, sums)
 
 
-def _fill_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
+def _fill_border(b: Buffers, s: Stencil, thread: Expr, threads: int) -> None:
     """Write what stands for zero before and behind the pixels of a thread's share of the rows of Y."""
     with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as row:
         clear_border(b, s, row)
 
 
-def clear_border(b: Buffers, s: Stencil, row: Any) -> None:
+def clear_border(b: Buffers, s: Stencil, row: Expr) -> None:
     """Write what stands for zero before and behind the pixels of a row of Y."""
     tail = s.y_origin + s.vectors * s.lanes
     zero = T.Bind(T.Broadcast(b["border"][0], s.lanes))
@@ -190,7 +189,7 @@ def codes_tile(b: Buffers, t: Tiling) -> Bring:
     s = t.stencil
     scratch = T.alloc_buffer((t.chunk * t.halo_stride,), "uint8") if t.mode == "halo" else None
 
-    def bring(chunk: Any, x: Any) -> tuple[Any, Any]:
+    def bring(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
         first = T.Bind(T.Cast("int64", x + chunk * (t.chunk * s.x_channel_stride) + min(s.taps)))
         if scratch is None:
             return b["x"], first
@@ -209,12 +208,12 @@ class Sums:
 
     buffers: Buffers
     tiling: Tiling
-    waiting: Any
-    chunk: Any
-    y: Any
-    start: Any
+    waiting: Buffer
+    chunk: Expr
+    y: Expr
+    start: Expr
 
-    def begin(self, registers: Any, first: int, row: Any, slot: Any) -> None:
+    def begin(self, registers: Buffer, first: int, row: Expr, slot: Expr) -> None:
         """Set a row's accumulators, from register `first` on: to what they start from, or to what waits in the slot."""
         t, lanes = self.tiling, self.tiling.words
         opening = T.Bind(splat(finish.begin(self.buffers, t.finish, row), lanes))
@@ -233,7 +232,7 @@ class Sums:
                 for i in range(FOUR * t.vectors):
                     store(registers, (first + i) * lanes, load(self.waiting, slot * t.tile + i * lanes, lanes))
 
-    def end(self, registers: Any, first: int, row: Any, slot: Any) -> None:
+    def end(self, registers: Buffer, first: int, row: Expr, slot: Expr) -> None:
         """Store a row's results, or its sums in the slot for the next chunk."""
         t, lanes = self.tiling, self.tiling.words
         if t.chunks == 1:
@@ -246,7 +245,7 @@ class Sums:
                 for i in range(FOUR * t.vectors):
                     store(self.waiting, slot * t.tile + i * lanes, load(registers, (first + i) * lanes, lanes))
 
-    def _finish(self, registers: Any, first: int, row: Any) -> None:
+    def _finish(self, registers: Buffer, first: int, row: Expr) -> None:
         t, s, b = self.tiling, self.tiling.stencil, self.buffers
         for vector in range(t.vectors):
             sums = [load(registers, (first + FOUR * vector + i) * t.words, t.words) for i in range(FOUR)]

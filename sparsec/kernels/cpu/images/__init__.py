@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sparsec.kernels.cpu.images import stem
-from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.family import Family
+from sparsec.kernels.cpu.layer import CpuFamily
 
-FAMILIES: dict[str, Family[Any, Any, Isa]] = {family.name: family for family in (
+FAMILIES: dict[str, CpuFamily] = {family.name: family for family in (
     stem.FAMILY,
 )}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -13,10 +12,10 @@ from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.images.padded import blank, load_lanes, padded_rows, pixels, write_images
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, kernel, load, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, store
 
 
-def build_concat(sources: Sequence[PaddedFlat], target: PaddedFlat, isa: Isa) -> Any:
+def build_concat(sources: Sequence[PaddedFlat], target: PaddedFlat, isa: Isa) -> Kernel:
     """The kernel: (x0, x1, …) -> y, the inputs' channels one after the other."""
     def body(b: Buffers) -> None:
         first = 0
@@ -28,7 +27,7 @@ def build_concat(sources: Sequence[PaddedFlat], target: PaddedFlat, isa: Isa) ->
     return kernel({name: (size, target.dtype) for name, size in {**sizes, "y": target.size}.items()}, body)
 
 
-def _copy(x: Any, source: PaddedFlat, y: Any, target: PaddedFlat, channels: range, isa: Isa) -> None:
+def _copy(x: Buffer, source: PaddedFlat, y: Buffer, target: PaddedFlat, channels: range, isa: Isa) -> None:
     """Copy all channels of the source to `channels` of the target."""
     rows, lanes = padded_rows(source), isa.lanes
     alike = replace(source, channels=target.channels, clean=target.clean, padding=target.padding) == target
@@ -38,7 +37,7 @@ def _copy(x: Any, source: PaddedFlat, y: Any, target: PaddedFlat, channels: rang
             store(y, (channels.start + c) * stride + v * lanes, load(x, c * stride + v * lanes, lanes))
         return
 
-    def vector(n: Any, c: Any, h: Any, t: Any) -> Any:
+    def vector(n: Expr, c: Expr, h: Expr, t: Expr) -> Expr:
         end = source.width - t * lanes if isinstance(t, int) else lanes
         return load_lanes(x, rows.start(n, c, h) + t * lanes, lanes, 0, end)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -15,7 +14,7 @@ from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, kernel, splat
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, splat
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def pack(weight: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(weight, np.float32).ravel()
 
 
-def build(params: DepthwiseParams, isa: Isa) -> Any:
+def build(params: DepthwiseParams, isa: Isa) -> Kernel:
     """The kernel: (weight, bias, x, [residual]) -> y."""
     w, target, lanes = params.window, params.window.target, isa.lanes
     size = w.kernel[0] * w.kernel[1]
@@ -60,7 +59,7 @@ def build(params: DepthwiseParams, isa: Isa) -> Any:
     return kernel({name: (size, "float32") for name, size in {**sizes, **residual, "y": target.size}.items()}, body)
 
 
-def _sums(x: Any, w: Window, tile: Tile, weights: list[Any], bias: Any) -> list[Any]:
+def _sums(x: Expr, w: Window, tile: Tile, weights: list[Expr], bias: Expr) -> list[Expr]:
     """The convolution and its bias, for each row of the tile."""
     totals = [bias] * w.block
     for vectors, pairs in taps(x, w, tile):
@@ -70,7 +69,7 @@ def _sums(x: Any, w: Window, tile: Tile, weights: list[Any], bias: Any) -> list[
     return totals
 
 
-def _finish(b: Buffers, params: DepthwiseParams, total: Any, tile: Tile, row: int) -> Any:
+def _finish(b: Buffers, params: DepthwiseParams, total: Expr, tile: Tile, row: int) -> Expr:
     """Residual and activation."""
     e, target, first = params.epilogue, params.window.target, tile.vector * tile.lanes
     if e.residual:

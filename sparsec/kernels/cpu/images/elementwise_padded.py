@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -18,9 +17,9 @@ from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.extremum import maximum, minimum
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, splat
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, splat
 
-OPERATIONS: dict[str, tuple[Callable[[Any, Any], Any], np.ufunc]] = {
+OPERATIONS: dict[str, tuple[Callable[[Expr, Expr], Expr], np.ufunc]] = {
     "Add": (lambda a, b: a + b, np.add),
     "Sub": (lambda a, b: a - b, np.subtract),
     "Mul": (lambda a, b: a * b, np.multiply),
@@ -67,12 +66,12 @@ class ScaleParams:
     epilogue: Epilogue = field(default_factory=Epilogue)
 
 
-def build(params: ElementwiseParams, isa: Isa) -> Any:
+def build(params: ElementwiseParams, isa: Isa) -> Kernel:
     """The kernel: x0 -> y or (x0, x1) -> y, all flat."""
     names = [f"x{i}" for i in range(len(params.sources))]
 
     def body(b: Buffers) -> None:
-        def vector(*at: Any) -> Any:
+        def vector(*at: Expr) -> Expr:
             terms = [_load(b[name], layout, isa.lanes, *at) for name, layout in zip(names, params.sources, strict=True)]
             value = OPERATIONS[params.operation][0](*terms) if len(terms) > 1 else terms[0]
             return _activate(value, params.epilogue, isa.lanes)
@@ -83,12 +82,12 @@ def build(params: ElementwiseParams, isa: Isa) -> Any:
     return kernel({name: (size, "float32") for name, size in {**sizes, "y": params.target.size}.items()}, body)
 
 
-def build_scale(params: ScaleParams, isa: Isa) -> Any:
+def build_scale(params: ScaleParams, isa: Isa) -> Kernel:
     """The kernel: (scale, shift, x) -> y, all flat."""
     source, lanes = params.source, isa.lanes
 
     def body(b: Buffers) -> None:
-        def vector(n: Any, c: Any, h: Any, t: Any) -> Any:
+        def vector(n: Expr, c: Expr, h: Expr, t: Expr) -> Expr:
             at = n * source.channels + c if params.per_image else c
             scale, shift = splat(b["scale"][at], lanes), splat(b["shift"][at], lanes)
             return _activate(_load(b["x"], source, lanes, n, c, h, t) * scale + shift, params.epilogue, lanes)
@@ -100,12 +99,12 @@ def build_scale(params: ScaleParams, isa: Isa) -> Any:
                    "y": (params.target.size, "float32")}, body)
 
 
-def _load(x: Any, layout: PaddedFlat, lanes: int, n: Any, c: Any, h: Any, t: Any) -> Any:
+def _load(x: Expr, layout: PaddedFlat, lanes: int, n: Expr, c: Expr, h: Expr, t: Expr) -> Expr:
     end = layout.width - t * lanes if isinstance(t, int) else lanes
     return load_lanes(x, padded_rows(layout).start(n, c, h) + t * lanes, lanes, 0, end)
 
 
-def _activate(value: Any, e: Epilogue, lanes: int) -> Any:
+def _activate(value: Expr, e: Epilogue, lanes: int) -> Expr:
     return ACTIVATIONS[e.activation](value, lanes, e.alpha, e.beta)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tvm
@@ -17,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import PaddedFlat, round_up
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, each, shared
-from sparsec.kernels.emit.tir import lanes_of, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Expr, lanes_of, load, splat, store
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class Rows:
     row_stride: int
     size: int
 
-    def start(self, n: Any, c: Any, h: Any) -> Any:
+    def start(self, n: Expr, c: Expr, h: Expr) -> Expr:
         """Index of pixel (n, c, h, 0)."""
         return self.origin + c * self.channel_stride + n * self.image_stride + h * self.row_stride
 
@@ -70,24 +69,24 @@ def blank(layout: PaddedFlat) -> np.ndarray:
     return np.full(layout.size, layout.padding if layout.clean else undefined, layout.dtype)
 
 
-def lane_mask(first: int, end: int, lanes: int) -> Any:
+def lane_mask(first: int, end: int, lanes: int) -> Expr:
     """A constant vector that is true in lanes first <= l < end."""
     lane = T.Ramp(T.int32(0), 1, lanes)
     mask = lane < T.Broadcast(T.int32(end), lanes)
     return mask if first <= 0 else T.bitwise_and(mask, lane >= T.Broadcast(T.int32(first), lanes))
 
 
-def number(value: float, dtype: str) -> Any:
+def number(value: float, dtype: str) -> Expr:
     """A constant of an element type."""
     return tvm.tirx.const(value if dtype == "float32" else int(value), dtype)
 
 
-def _llvm(buffer: Any, lanes: int) -> str:
+def _llvm(buffer: Buffer, lanes: int) -> str:
     """LLVM's suffix for a vector of a buffer's elements."""
     return f"v{lanes}{ {'float32': 'f32', 'int32': 'i32', 'uint8': 'i8', 'int8': 'i8'}[str(buffer.dtype)]}"
 
 
-def load_lanes(buffer: Any, index: Any, lanes: int, first: int, end: int, fill: float = 0.0) -> Any:
+def load_lanes(buffer: Buffer, index: Expr, lanes: int, first: int, end: int, fill: float = 0.0) -> Expr:
     """A vector whose lanes first <= l < end come from the buffer at `index + l`; the others hold `fill`, unread."""
     if first <= 0 and end >= lanes:
         return load(buffer, index, lanes)
@@ -98,7 +97,7 @@ def load_lanes(buffer: Any, index: Any, lanes: int, first: int, end: int, fill: 
                               _address(buffer, index, "r"), lane_mask(first, end, lanes), others)
 
 
-def store_lanes(buffer: Any, index: Any, vector: Any, end: int) -> None:
+def store_lanes(buffer: Buffer, index: Expr, vector: Expr, end: int) -> None:
     """Store the lanes l < end of a vector; nothing else is touched."""
     lanes = lanes_of(vector)
     if end >= lanes:
@@ -108,12 +107,12 @@ def store_lanes(buffer: Any, index: Any, vector: Any, end: int) -> None:
                                       _address(buffer, index, "w"), lane_mask(0, end, lanes)))
 
 
-def _address(buffer: Any, index: Any, access: str) -> Any:
+def _address(buffer: Buffer, index: Expr, access: str) -> Expr:
     """A pointer into the buffer; `T.address_of` would have TVM shrink a scratch as if one element were touched."""
     return buffer.access_ptr(access, offset=index)
 
 
-def keep_lanes(vector: Any, end: int, other: Any) -> Any:
+def keep_lanes(vector: Expr, end: int, other: Expr) -> Expr:
     """The vector with a constant in lanes l >= end, whatever they held.
 
     Not a T.Select: inside of one, TVM takes its condition for true, and so would undo the masks of loads in `vector`.
@@ -124,15 +123,15 @@ def keep_lanes(vector: Any, end: int, other: Any) -> Any:
     return T.Shuffle([vector, splat(other, lanes)], [lane if lane < end else lanes + lane for lane in range(lanes)])
 
 
-def fill(buffer: Any, start: Any, count: int, lanes: int, value: float = 0.0) -> None:
+def fill(buffer: Buffer, start: Expr, count: int, lanes: int, value: float = 0.0) -> None:
     """Set `count` elements from index `start`."""
     vector = splat(number(value, buffer.dtype), lanes)
     each(0, count // lanes, lambda t: store(buffer, start + t * lanes, vector))
     store_lanes(buffer, start + count // lanes * lanes, vector, count % lanes)
 
 
-def columns(buffer: Any, start: Any, first: Any, step: int, phase: int, lanes: int, width: int,
-            outside: float = 0.0) -> Any:
+def columns(buffer: Buffer, start: Expr, first: Expr, step: int, phase: int, lanes: int, width: int,
+            outside: float = 0.0) -> Expr:
     """Every `step`-th pixel of a row: lane l holds column `first + phase + l * step`.
 
     Args:
@@ -146,12 +145,12 @@ def columns(buffer: Any, start: Any, first: Any, step: int, phase: int, lanes: i
         outside: what columns left and right of the row hold; they are not read.
 
     """
-    def contiguous(first: Any) -> Any:
+    def contiguous(first: Expr) -> Expr:
         if not isinstance(first, int):
             return load(buffer, start + first, lanes)
         return load_lanes(buffer, start + first, lanes, -first, width - first, outside)
 
-    def pixel(column: Any) -> Any:
+    def pixel(column: Expr) -> Expr:
         return buffer[start + column] if not isinstance(column, int) or 0 <= column < width else \
             number(outside, buffer.dtype)
 
@@ -167,7 +166,7 @@ def junk_fits(layout: PaddedFlat) -> bool:
     return layout.origin + layout.rows * layout.row_stride <= layout.channel_stride
 
 
-def clear_border(buffer: Any, layout: PaddedFlat, c: Any, lanes: int) -> None:
+def clear_border(buffer: Buffer, layout: PaddedFlat, c: Expr, lanes: int) -> None:
     """Where the layout is clean, write its padding before, between and behind the images of channel `c`.
 
     `put` and `end_row` write those behind each row, so this has to come first.
@@ -186,7 +185,7 @@ def clear_border(buffer: Any, layout: PaddedFlat, c: Any, lanes: int) -> None:
     fill(buffer, base + end, layout.channel_stride - end, lanes, layout.padding)
 
 
-def put(buffer: Any, layout: PaddedFlat, start: Any, first: Any, vector: Any) -> None:
+def put(buffer: Buffer, layout: PaddedFlat, start: Expr, first: Expr, vector: Expr) -> None:
     """Write columns first, first + 1, … of a row; `end_row` has to follow.
 
     Args:
@@ -205,14 +204,14 @@ def put(buffer: Any, layout: PaddedFlat, start: Any, first: Any, vector: Any) ->
         store_lanes(buffer, start + first, vector, valid)
 
 
-def end_row(buffer: Any, layout: PaddedFlat, start: Any, lanes: int) -> None:
+def end_row(buffer: Buffer, layout: PaddedFlat, start: Expr, lanes: int) -> None:
     """Where the layout is clean, write its padding behind a row that a partial vector of `put` has not reached."""
     first = round_up(layout.width, lanes)
     if layout.clean and junk_fits(layout) and first < layout.row_stride:
         fill(buffer, start + first, layout.row_stride - first, lanes, layout.padding)
 
 
-def write_images(y: Any, layout: PaddedFlat, isa: Isa, inside: int, vector: Callable[[Any, Any, Any, Any], Any],
+def write_images(y: Expr, layout: PaddedFlat, isa: Isa, inside: int, vector: Callable[[Expr, Expr, Expr, Expr], Expr],
                  channels: range | None = None) -> None:
     """Write every row of `y` and its padding, channels shared among the threads.
 

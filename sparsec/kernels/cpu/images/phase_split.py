@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -12,7 +11,7 @@ from sparsec.graph.layout import PaddedFlat, PhasePlanes
 from sparsec.kernels.cpu.images.padded import Rows, columns, fill, padded_rows, pixels, store_lanes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
-from sparsec.kernels.emit.tir import Buffers, kernel
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class PhaseSplitParams:
     planes: PhasePlanes
 
 
-def build(params: PhaseSplitParams, isa: Isa) -> Any:
+def build(params: PhaseSplitParams, isa: Isa) -> Kernel:
     """The kernel: x -> y, both flat; y is of `planes.size`."""
     planes, source, dtype = params.planes, padded_rows(params.source), params.source.dtype
 
@@ -42,7 +41,7 @@ def build(params: PhaseSplitParams, isa: Isa) -> Any:
     return kernel({"x": (source.size, dtype), "y": (planes.size, dtype)}, body)
 
 
-def split_image(x: Any, source: Rows, image: tuple[Any, Any], y: Any, planes: PhasePlanes, at: Any, top: Any,
+def split_image(x: Expr, source: Rows, image: tuple[Expr, Expr], y: Expr, planes: PhasePlanes, at: Expr, top: Expr,
                 lanes: int, outside: float = 0.0) -> None:
     """Emit the copy of an image's channel into planes.
 
@@ -74,7 +73,7 @@ def split_image(x: Any, source: Rows, image: tuple[Any, Any], y: Any, planes: Ph
             row = T.Bind(source.start(*image, i * sh + a - top))
             along(-(-width // lanes), *inside, lambda t: copy(starts, i * output.row_stride, row, t))
 
-    def copy(starts: dict[int, Any], offset: Any, row: Any, t: Any) -> None:
+    def copy(starts: dict[int, Expr], offset: Expr, row: Expr, t: Expr) -> None:
         for b, start in starts.items():
             vector = columns(x, row, t * (lanes * sw) - left, sw, b, lanes, source.width, outside)
             store_lanes(y, start + offset + t * lanes, vector, width - t * lanes if isinstance(t, int) else lanes)

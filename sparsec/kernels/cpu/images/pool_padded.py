@@ -6,7 +6,6 @@ import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -17,7 +16,19 @@ from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
 from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import each, shared
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, lanes_of, load, registers, splat, store
+from sparsec.kernels.emit.tir import (
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    held,
+    kernel,
+    lanes_of,
+    load,
+    registers,
+    splat,
+    store,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ def _shares(params: PoolParams, axis: int, output: np.ndarray) -> np.ndarray:
     return shares
 
 
-def build(params: PoolParams, isa: Isa) -> Any:
+def build(params: PoolParams, isa: Isa) -> Kernel:
     """The kernel: x -> y, or for an average (rows, columns, x) -> y."""
     w, lanes = params.window, isa.lanes
 
@@ -77,19 +88,23 @@ def least(dtype: str) -> float:
     return -np.inf if dtype == "float32" else 0
 
 
-def _maxima(b: Buffers, w: Window, tile: Tile) -> list[Any]:
-    return _combined(b["x"], w, tile, maximum, least(w.source.dtype))
+def _maxima(b: Buffers, w: Window, tile: Tile) -> list[Expr]:
+    return _combined(b["x"], w, tile, _larger, least(w.source.dtype))
 
 
-def _averages(b: Buffers, w: Window, tile: Tile) -> list[Any]:
+def _larger(a: Expr, b: Expr) -> Expr:
+    return held(maximum(held(a), b))
+
+
+def _averages(b: Buffers, w: Window, tile: Tile) -> list[Expr]:
     share = T.Bind(load(b["columns"], tile.vector * tile.lanes, tile.lanes))
     totals = _combined(b["x"], w, tile, operator.add, 0.0)
     return [total * (share * splat(b["rows"][tile.row + row], tile.lanes)) for row, total in enumerate(totals)]
 
 
-def _combined(x: Any, w: Window, tile: Tile, combine: Callable[[Any, Any], Any], neutral: float) -> list[Any]:
+def _combined(x: Expr, w: Window, tile: Tile, combine: Callable[[Expr, Expr], Expr], neutral: float) -> list[Expr]:
     """What each row of the tile has in its windows: combined along the input rows first, then down them."""
-    totals: list[Any] = [None] * w.block
+    totals: list[Expr] = [None] * w.block
     for vectors, pairs in taps(x, w, tile, outside=neutral):
         along = T.Bind(reduce(combine, vectors))
         for row, _ in pairs:
@@ -116,7 +131,7 @@ def reference(x: np.ndarray, params: PoolParams) -> np.ndarray:
     return y
 
 
-def build_global_average(source: PaddedFlat, isa: Isa) -> Any:
+def build_global_average(source: PaddedFlat, isa: Isa) -> Kernel:
     """The kernel of a global average: x, of the source's layout, -> y, plain (batch, channels)."""
     rows, lanes = padded_rows(source), isa.lanes
     whole = source.width // lanes
@@ -135,7 +150,7 @@ def build_global_average(source: PaddedFlat, isa: Isa) -> Any:
     return kernel({"x": (source.size, "float32"), "y": (source.batch * source.channels, "float32")}, body)
 
 
-def _sum_lanes(vector: Any) -> Any:
+def _sum_lanes(vector: Expr) -> Expr:
     """The sum of a vector's lanes, halving it."""
     while (lanes := lanes_of(vector)) > 1:
         low, high = (T.Shuffle([vector], list(range(start, start + lanes // 2))) for start in (0, lanes // 2))

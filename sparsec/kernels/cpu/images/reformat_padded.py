@@ -6,7 +6,6 @@ With strides, only every s-th row and column is copied: the input of a 1x1 convo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tvm
@@ -25,7 +24,7 @@ from sparsec.kernels.cpu.images.padded import (
 )
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
-from sparsec.kernels.emit.tir import Buffers, kernel
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel
 
 
 @dataclass(frozen=True)
@@ -63,19 +62,19 @@ class ReformatParams:
         return plain_rows(*shape) if isinstance(self.target, Plain) else padded_rows(self.target)
 
 
-def flip(dtype: str, lanes: int) -> Any:
+def flip(dtype: str, lanes: int) -> Expr:
     """The sign bit of every byte of a vector: what codes of int8 and of uint8 that are 128 larger differ by."""
     return T.Broadcast(tvm.tirx.const(-128 if dtype == "int8" else 128, dtype), lanes)
 
 
-def build(params: ReformatParams, isa: Isa) -> Any:
+def build(params: ReformatParams, isa: Isa) -> Kernel:
     """The kernel: x -> y, both flat."""
     source, target, lanes = params.source_rows, params.target_rows, isa.lanes
     sh, sw = params.strides
     inside = source.width // (lanes * sw)
     read, written = params.element(params.source), params.element(params.target)
 
-    def vector(x: Any, n: Any, c: Any, h: Any, t: Any) -> Any:
+    def vector(x: Expr, n: Expr, c: Expr, h: Expr, t: Expr) -> Expr:
         vector = columns(x, source.start(n, c, h * sh), t * (lanes * sw), sw, 0, lanes, source.width)
         if read == written:
             return vector

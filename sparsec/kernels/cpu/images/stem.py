@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -20,12 +19,12 @@ from sparsec.graph.layout import PaddedFlat, PhasePlanes, round_up
 from sparsec.graph.operators.epilogue import apply
 from sparsec.kernels.cpu.images.padded import clear_border, end_row, padded_rows, pixels, plain_rows, put
 from sparsec.kernels.cpu.images.phase_split import split_image
-from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.target import Target
@@ -84,14 +83,14 @@ class StemProduct(CpuProduct):
     epilogue: Epilogue = field(default_factory=Epilogue)
 
     @property
-    def inputs(self) -> tuple[Buffer, ...]:
+    def inputs(self) -> tuple[Activations, ...]:
         """The image."""
-        return (Buffer(math.prod(self.shape)),)
+        return (Activations(math.prod(self.shape)),)
 
     @property
-    def output(self) -> Buffer:
+    def output(self) -> Activations:
         """The image in its layout."""
-        return Buffer(self.target.size)
+        return Activations(self.target.size)
 
 
 def register_block(target: PaddedFlat, isa: Isa) -> tuple[int, int]:
@@ -133,7 +132,7 @@ def pack(weight: np.ndarray, params: StemParams) -> dict[str, np.ndarray]:
     return {"weight": np.ascontiguousarray(by_phase[block].transpose(0, 2, 3, 4, 1), np.float32).ravel()}
 
 
-def build(params: StemParams, isa: Isa) -> Any:
+def build(params: StemParams, isa: Isa) -> Kernel:
     """The kernel: (weight, bias, x) -> y, x plain and flat."""
     target, source, planes, size = params.target, plain_rows(*params.shape), params.band(isa), params.block[0]
     height, blocks = planes.output.height, -(-target.channels // size)
@@ -156,13 +155,14 @@ def build(params: StemParams, isa: Isa) -> Any:
                    "x": (source.size, "float32"), "y": (target.size, "float32")}, body)
 
 
-def _row(b: Buffers, scratch: Any, params: StemParams, isa: Isa, n: Any, first: Any, row: Any, block: Any) -> None:
+def _row(b: Buffers, scratch: Buffer, params: StemParams, isa: Isa, n: Expr, first: Expr, row: Expr,
+         block: Expr) -> None:
     """Row `row` of the band that starts at row `first` of image `n`, for a block of output channels."""
     target, lanes, (outputs, width), e = params.target, isa.lanes, params.block, params.epilogue
     o, vectors = T.Bind(T.min(block * outputs, target.channels - outputs)), -(-target.width // lanes)
     starts = [padded_rows(target).start(n, o + r, first + row) for r in range(outputs)]
 
-    def tile(index: Any) -> None:
+    def tile(index: Expr) -> None:
         count = min(width, vectors - index * width) if isinstance(index, int) else width
         sums = _tile(b, scratch, params, isa, row, block, index * width, count)
         for r, start in enumerate(starts):
@@ -176,7 +176,8 @@ def _row(b: Buffers, scratch: Any, params: StemParams, isa: Isa, n: Any, first: 
         end_row(b["y"], target, start, lanes)
 
 
-def _tile(b: Buffers, scratch: Any, params: StemParams, isa: Isa, row: Any, block: Any, first: Any, count: int) -> Any:
+def _tile(b: Buffers, scratch: Buffer, params: StemParams, isa: Isa, row: Expr, block: Expr, first: Expr,
+          count: int) -> Expr:
     """The sums of a register block, (output channel, vector), from vector `first` of the row on."""
     planes, lanes, outputs, channels = params.band(isa), isa.lanes, params.block[0], params.shape[1]
     sums = registers(outputs * count, lanes)

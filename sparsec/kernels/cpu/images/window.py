@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.images.padded import columns, end_row, padded_rows, put
 from sparsec.kernels.emit.loops import along
+from sparsec.kernels.emit.tir import Expr
 
 MOST_ROWS = 8  # of a block
 
@@ -70,14 +70,15 @@ class Window:
 class Tile:
     """One vector of columns of a block of output rows: image, channel, first row, vector within the row, lanes."""
 
-    n: Any
-    c: Any
-    row: Any
-    vector: Any
+    n: Expr
+    c: Expr
+    row: Expr
+    vector: Expr
     lanes: int
 
 
-def slide(y: Any, w: Window, n: Any, c: Any, lanes: int, body: Callable[[Tile], list[Any]], *, padding: bool) -> None:
+def slide(y: Expr, w: Window, n: Expr, c: Expr, lanes: int, body: Callable[[Tile], list[Expr]], *,
+          padding: bool) -> None:
     """Emit the loops over the tiles of channel `c` of image `n`; `body` gives a vector for each row of a tile.
 
     With `padding`, the body may read the input's padding.
@@ -85,11 +86,11 @@ def slide(y: Any, w: Window, n: Any, c: Any, lanes: int, body: Callable[[Tile], 
     target, block = padded_rows(w.target), w.block
     rows, pad = (w.source.row_pad, w.source.pad) if padding else (0, 0)
 
-    def vector(first: Any, t: Any) -> None:
+    def vector(first: Expr, t: Expr) -> None:
         for row, value in enumerate(body(Tile(n, c, first, t, lanes))):
             put(y, w.target, target.start(n, c, first + row), t * lanes, value)
 
-    def rows_of_block(index: Any) -> None:
+    def rows_of_block(index: Expr) -> None:
         last = target.height - block
         first = min(index * block, last) if isinstance(index, int) else T.Bind(T.min(index * block, last))
         along(-(-target.width // lanes), *w.inner_vectors(pad, lanes), lambda t: vector(first, t), unroll=1)
@@ -99,7 +100,7 @@ def slide(y: Any, w: Window, n: Any, c: Any, lanes: int, body: Callable[[Tile], 
     along(-(-target.height // block), *w.inner_blocks(rows), rows_of_block, unroll=1)
 
 
-def taps(x: Any, w: Window, tile: Tile, outside: float = 0.0) -> Iterator[tuple[list[Any], list[tuple[int, int]]]]:
+def taps(x: Expr, w: Window, tile: Tile, outside: float = 0.0) -> Iterator[tuple[list[Expr], list[tuple[int, int]]]]:
     """The input rows that a tile meets, from top to bottom, except those outside of the image.
 
     Yields the row's vectors, one for each tap of a kernel row, and the pairs (row of the tile, kernel row) that want

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from sparsec.kernels.cpu.layer import CpuFamily
 from sparsec.kernels.cpu.products import dense, dense_bf16, dense_groups, dense_outputs, spmm, spmm_bf16, spmm_int8
-from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.family import Family
 
-FAMILIES: dict[str, Family[Any, Any, Isa]] = {family.name: family for family in (
+FAMILIES: dict[str, CpuFamily] = {family.name: family for family in (
     dense.FAMILY,
     dense_outputs.FAMILY,
     dense_groups.FAMILY,

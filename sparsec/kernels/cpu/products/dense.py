@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -19,7 +18,19 @@ from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
 from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors, tilings
 from sparsec.kernels.cpu.products.walk import Finish, Tiling, build_product
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    load,
+    prefetch,
+    registers,
+    splat,
+    store,
+    vectors_from,
+)
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.blocks import OverlappingBlocks
 from sparsec.target import Target
@@ -93,15 +104,15 @@ def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
         groups=tiles * blocks * t.chunks,
         l2_bytes=tiles * waited_bytes(t, steps, streamed, l1_bytes),
         memory_bytes=brought_bytes(t, 4 * steps * p.block, l2_bytes) + traffic.memory_bytes,
-        family=f"gemm/{t.mode}", pixels=s.pixels)
+        kernel=f"gemm/{t.mode}", pixels=s.pixels)
 
 
-def build(params: DenseParams, isa: Isa) -> Any:
+def build(params: DenseParams, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     t = params.tiling
     total = t.parts * params.blocks * params.block * t.stencil.inner
 
-    def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, finish: Finish) -> None:
+    def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
         columns = t.chunk * len(t.stencil.taps)
         width = T.Bind(T.min(columns, t.stencil.inner - chunk * columns))
         start = T.Bind(params.blocks * params.block * (part * t.stencil.inner + chunk * columns))
@@ -112,7 +123,7 @@ def build(params: DenseParams, isa: Isa) -> Any:
     return build_product(t, isa, {"values": (total, "float32")}, inner, t.parts * params.blocks * params.block)
 
 
-def _row_block(b: Buffers, source: Any, base: Any, p: DenseParams, block: Any, weights: Any, chunk: Any,
+def _row_block(b: Buffers, source: Buffer, base: Expr, p: DenseParams, block: Expr, weights: Expr, chunk: Expr,
                finish: Finish) -> None:
     t, s = p.tiling, p.tiling.stencil
     acc = multiply(b, source, base, t, p.block, weights, T.min(t.chunk, s.channels - chunk * t.chunk))
@@ -121,7 +132,7 @@ def _row_block(b: Buffers, source: Any, base: Any, p: DenseParams, block: Any, w
         finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * s.lanes, s.lanes))
 
 
-def multiply(b: Buffers, source: Any, base: Any, t: Tiling, block: int, weights: Any, channels: Any) -> Any:
+def multiply(b: Buffers, source: Buffer, base: Expr, t: Tiling, block: int, weights: Expr, channels: Expr) -> Buffer:
     """The sums of `block` rows of a tile over some channels, (block, vectors, lanes) in registers."""
     lanes, taps = t.stencil.lanes, len(t.stencil.taps)
     acc = registers(block * t.vectors, lanes)

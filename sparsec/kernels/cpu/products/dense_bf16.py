@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -24,7 +23,7 @@ from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors
 from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling, build_product
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store, vectors_from
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store, vectors_from
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.target import Target
@@ -100,7 +99,7 @@ def work(params: DenseBf16Params, l1_bytes: int, l2_bytes: int) -> Work:
     return replace(full, fmas=full.fmas / 2, loads=copy.loads + (full.loads - copy.loads) / 2)
 
 
-def build(params: DenseBf16Params, isa: Isa) -> Any:
+def build(params: DenseBf16Params, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     p, t = params.dense, params.dense.tiling
     total = t.parts * p.blocks * p.block * params.pairs * len(t.stencil.taps)
@@ -108,13 +107,13 @@ def build(params: DenseBf16Params, isa: Isa) -> Any:
     def prepare(b: Buffers, _tiling: Tiling) -> LoadTile:
         scratch = T.alloc_buffer((params.chunk * t.channel_step,), "int32")
 
-        def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
+        def load_tile(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
             _copy_pairs(b, scratch, params, chunk, x)
             return scratch, T.int64(0)
 
         return load_tile
 
-    def inner(b: Buffers, source: Any, _base: Any, part: Any, chunk: Any, finish: Finish) -> None:
+    def inner(b: Buffers, source: Buffer, _base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
         with T.serial(0, p.blocks) as block:
             _row_block(b, source, params, T.Bind(part * p.blocks + block), chunk, finish)
 
@@ -122,7 +121,7 @@ def build(params: DenseBf16Params, isa: Isa) -> Any:
                          Stage(prepare, intrinsics.BF16))
 
 
-def _copy_pairs(b: Buffers, scratch: Any, params: DenseBf16Params, chunk: Any, x: Any) -> None:
+def _copy_pairs(b: Buffers, scratch: Buffer, params: DenseBf16Params, chunk: Expr, x: Expr) -> None:
     """Copy every tap of the chunk's tile, two channels a word."""
     t, s = params.dense.tiling, params.dense.tiling.stencil
     with T.serial(0, T.min(params.chunk, params.pairs - chunk * params.chunk)) as pair:
@@ -136,7 +135,7 @@ def _copy_pairs(b: Buffers, scratch: Any, params: DenseBf16Params, chunk: Any, x
                 store(scratch, place, intrinsics.pairs_bf16(low, high))
 
 
-def _row_block(b: Buffers, source: Any, params: DenseBf16Params, block: Any, chunk: Any, finish: Finish) -> None:
+def _row_block(b: Buffers, source: Buffer, params: DenseBf16Params, block: Expr, chunk: Expr, finish: Finish) -> None:
     p, t, s = params.dense, params.dense.tiling, params.dense.tiling.stencil
     lanes, taps = s.lanes, len(s.taps)
     acc = registers(p.accumulators, lanes)

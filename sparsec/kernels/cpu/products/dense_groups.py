@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
@@ -19,7 +18,7 @@ from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
 from sparsec.kernels.cpu.products.tilings import DENSE_BLOCKS, tile_vectors
 from sparsec.kernels.cpu.products.walk import MODES, Finish, Tiling, build_product
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, vectors_from
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, vectors_from
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.blocks import GroupBlocks
 from sparsec.target import Target
@@ -95,15 +94,15 @@ def work(params: DenseGroupsParams, l1_bytes: int, l2_bytes: int) -> Work:
         groups=tiles * blocks,
         l2_bytes=tiles * waited_bytes(t, steps, 4 * p.block * p.inner, l1_bytes),
         memory_bytes=brought_bytes(t, 4 * steps * p.block, l2_bytes) + traffic.memory_bytes,
-        family=f"gemm/{t.mode}", pixels=s.pixels)
+        kernel=f"gemm/{t.mode}", pixels=s.pixels)
 
 
-def build(params: DenseGroupsParams, isa: Isa) -> Any:
+def build(params: DenseGroupsParams, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     p, t = params, params.tiling
     whole = replace(t, chunk=t.stencil.channels)  # nothing waits for another chunk
 
-    def inner(b: Buffers, source: Any, base: Any, _part: Any, chunk: Any, finish: Finish) -> None:
+    def inner(b: Buffers, source: Buffer, base: Expr, _part: Expr, chunk: Expr, finish: Finish) -> None:
         finish = replace(finish, tiling=whole)
         with T.serial(0, p.blocks) as block:
             weights = T.Bind((chunk * p.blocks + block) * (p.inner * p.block))

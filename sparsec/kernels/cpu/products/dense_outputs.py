@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
@@ -24,7 +23,19 @@ from sparsec.kernels.cpu.products.walk import clear_border, finish_vector
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, prefetch, registers, splat, store
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    kernel,
+    load,
+    prefetch,
+    registers,
+    splat,
+    store,
+)
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.target import Target
@@ -140,10 +151,10 @@ def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
     memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual else 1))
     return Work(fmas=steps * pixels * p.vectors, loads=steps * (pixels + p.vectors) + 2 * partial + 8 * stored,
                 groups=blocks * p.chunks, l2_bytes=again + 4 * s.lanes * (partial + stored), memory_bytes=memory,
-                family="gemm/outputs", pixels=s.pixels)
+                kernel="gemm/outputs", pixels=s.pixels)
 
 
-def build(params: DenseOutputsParams, isa: Isa) -> Any:
+def build(params: DenseOutputsParams, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     s = params.stencil
     arguments: dict[str, tuple[int | None, str]] = {
@@ -166,7 +177,7 @@ def _emit(b: Buffers, p: DenseOutputsParams, isa: Isa) -> None:
         _panels(b, p, low, high, (thread, isa.threads))
 
 
-def _panels(b: Buffers, p: DenseOutputsParams, low: Any, high: Any, thread: tuple[Any, int]) -> None:
+def _panels(b: Buffers, p: DenseOutputsParams, low: Expr, high: Expr, thread: tuple[Expr, int]) -> None:
     s, target = p.stencil, p.target
     if s.masked:
         clear_border(b, s, *thread)
@@ -181,8 +192,8 @@ def _panels(b: Buffers, p: DenseOutputsParams, low: Any, high: Any, thread: tupl
         _write_panel(b, p, sums, panel)
 
 
-def _register_block(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any, chunk: Any, position: Any,
-                    ordinal: Any) -> None:
+def _register_block(b: Buffers, p: DenseOutputsParams, sums: Buffer, panel: Expr, chunk: Expr, position: Expr,
+                    ordinal: Expr) -> None:
     """The products of a chunk for the positions of the ordinal-th block of a panel, added to the scratch."""
     s, lanes = p.stencil, p.stencil.lanes
     pixels = list(enumerate(p.positions))
@@ -223,7 +234,7 @@ def _register_block(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any, ch
             write(more=True)
 
 
-def _write_panel(b: Buffers, p: DenseOutputsParams, sums: Any, panel: Any) -> None:
+def _write_panel(b: Buffers, p: DenseOutputsParams, sums: Buffer, panel: Expr) -> None:
     """Transpose the scratch into the panel's rows of pixels, through the epilogue."""
     s, lanes = p.stencil, p.stencil.lanes
     existing = T.min(p.vectors, s.outputs // lanes - panel * p.vectors)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sparsec.graph.annotations import Annotation
 from sparsec.graph.layout import PaddedFlat
-from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.epilogue import Epilogue
 
@@ -52,15 +52,15 @@ class StencilProduct(CpuProduct):
         return self.bias, pixel_mask(self.target)
 
     @property
-    def inputs(self) -> tuple[Buffer, ...]:
+    def inputs(self) -> tuple[Activations, ...]:
         """X, and the residual."""
-        x = Buffer(self.stencil.x_size)
+        x = Activations(self.stencil.x_size)
         return (x, self.output) if self.epilogue.residual else (x,)
 
     @property
-    def output(self) -> Buffer:
+    def output(self) -> Activations:
         """Y."""
-        return Buffer(self.stencil.y_size)
+        return Activations(self.stencil.y_size)
 
 
 def pixel_mask(layout: PaddedFlat) -> np.ndarray:

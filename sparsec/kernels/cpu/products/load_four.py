@@ -7,9 +7,10 @@ A kernel that is bound by its loads spends one on every broadcast weight. One lo
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.emit.tir import Buffer, Expr
 
 FOUR = 4
 
@@ -41,7 +42,7 @@ define linkonce_odr {vector} @sparsec_pick{slot}({vector} %four) alwaysinline no
     return source
 
 
-def broadcasts(buffer: Any, first: Any, count: int, lanes: int) -> Callable[[int], Any]:
+def broadcasts(buffer: Buffer, first: Expr, count: int, lanes: int) -> Callable[[int], Expr]:
     """`count` consecutive floats of a buffer from `first` on, a multiple of four: slot -> a vector of that one."""
     fours = [T.Bind(T.call_extern(f"float32x{lanes}", "sparsec_load_four", buffer.access_ptr("r"),
                                   T.Cast("int64", first + slot))) for slot in range(0, count, FOUR)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic, TypeVar
 
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
@@ -16,6 +16,8 @@ from sparsec.kernels.cpu.products.walk import Tiling
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
 
+P = TypeVar("P", bound=Hashable)
+
 SHORTER = {"gelu_erf": "gelu_narrow"}  # activations as precise as narrow numbers need them
 GROUPS = (1, 2, 4)
 MOST_SLOTS = 16  # non-zero blocks in an iteration
@@ -23,7 +25,7 @@ SCRATCH_REGISTERS = 6  # inputs, their interleaved halves and the weights
 
 
 @dataclass(frozen=True)
-class NarrowKernel:
+class NarrowKernel(Generic[P]):
     """How a sparse product computes with narrow activations.
 
     Attributes:
@@ -37,8 +39,8 @@ class NarrowKernel:
 
     """
 
-    params: Callable[[SpmmParams], Any]
-    work: Callable[[Any, int, int, int], Work]
+    params: Callable[[SpmmParams], P]
+    work: Callable[[P, int, int, int], Work]
     name: str
     codec: str
     multiple: int
@@ -63,7 +65,7 @@ def narrow_tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int
         yield Tiling(s, narrowed(layer).epilogue, "im2col", vectors, size, parts=isa.threads)
 
 
-def sparse_candidates(layer: StencilProduct, target: Target, isa: Isa, kernel: NarrowKernel) -> Iterator[Option]:
+def sparse_candidates(layer: StencilProduct, target: Target, isa: Isa, kernel: NarrowKernel[P]) -> Iterator[Option]:
     """Every tiling worth pricing."""
     for block, vectors in ((b, v) for b in ROW_BLOCKS for v in _widths(layer.stencil, kernel.multiple)):
         if len(layer.weight) % block:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
@@ -23,7 +22,19 @@ from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
 from sparsec.kernels.cpu.products.tilings import tile_vectors, tilings
 from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, add_to, load, prefetch, registers, splat, store, vectors_from
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    load,
+    prefetch,
+    registers,
+    splat,
+    store,
+    vectors_from,
+)
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.row_groups import RowGroups
 from sparsec.target import Target
@@ -182,10 +193,10 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
         groups=tiles * loops / p.group,
         l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes)
         + (ENDS_WAIT * brought if p.group >= MANY_ROWS else 0), memory_bytes=brought + traffic.memory_bytes - unread,
-        family=f"spmm/{t.mode}", pixels=s.pixels, density=density)
+        kernel=f"spmm/{t.mode}", pixels=s.pixels, density=density)
 
 
-def build(params: SpmmParams, isa: Isa) -> Any:
+def build(params: SpmmParams, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     four = isa.lanes >= 2 * load_four.FOUR and params.loads_four
     return build_with(params, isa, {"values": (None, "float32")},
@@ -193,21 +204,21 @@ def build(params: SpmmParams, isa: Isa) -> Any:
                       Stage(float_tile, load_four.llvm(isa.lanes) if four else ""))
 
 
-Group = Callable[[Buffers, Any, Any, SpmmParams, Any, Finish], None]
+Group = Callable[[Buffers, Buffer, Expr, SpmmParams, Expr, Finish], None]
 """Emits one group of row blocks: (buffers, source, base, params, flat number of the group, finish)."""
-Multiply = Callable[[Buffers, Any, Any, Any, SpmmParams, Any], None]
+Multiply = Callable[[Buffers, Buffer, Expr, Buffer, SpmmParams, Expr], None]
 """Emits one iteration: (buffers, source, base, accumulators, params, iteration)."""
 
 
 def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None, str]], emit: Group,
-               stage: Stage) -> Any:
+               stage: Stage) -> Kernel:
     """The kernel (starts, rows, indices, *values, …) with groups that `emit` computes of inputs that `stage` brings."""
     groups = params.tiling.parts * params.tiling.chunks * params.groups
     weights: dict[str, tuple[int | None, str]] = {
         "starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"), "indices": (None, params.word),
         **values}
 
-    def inner(b: Buffers, source: Any, base: Any, part: Any, chunk: Any, finish: Finish) -> None:
+    def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
         with T.serial(0, params.groups) as index:
             flat = T.Bind((part * params.tiling.chunks + chunk) * params.groups + index)
             emit(b, source, base, params, flat, finish)
@@ -215,7 +226,8 @@ def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None,
     return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs, stage)
 
 
-def group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: Finish, multiply: Multiply) -> None:
+def group(b: Buffers, source: Buffer, base: Expr, p: SpmmParams, flat: Expr, finish: Finish,
+          multiply: Multiply) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results."""
     lanes = p.tiling.stencil.lanes
     acc = registers(p.accumulators, lanes)
@@ -230,7 +242,7 @@ def group(b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any, finish: 
         finish(row, row, vectors_from(acc, register * lanes, lanes))
 
 
-def _prefetch(b: Buffers, p: SpmmParams, step: Any) -> None:
+def _prefetch(b: Buffers, p: SpmmParams, step: Expr) -> None:
     """Ask for the weights of a group to come, from the iteration that lies so many lines behind `step`."""
     slots = p.group * p.unroll
     value_bytes, index_bytes = 4 * slots * p.block, (4 if p.word == "int32" else 2) * slots
@@ -240,7 +252,7 @@ def _prefetch(b: Buffers, p: SpmmParams, step: Any) -> None:
             prefetch(b[name], coming * (nbytes // width) + line * (LINE // width))
 
 
-def add_sets(acc: Any, p: SpmmParams) -> None:
+def add_sets(acc: Buffer, p: SpmmParams) -> None:
     """Add up the accumulator sets in the first one."""
     lanes, one_set = p.tiling.stencil.lanes, p.group * p.block * p.tiling.vectors
     for register in range(one_set):
@@ -248,7 +260,7 @@ def add_sets(acc: Any, p: SpmmParams) -> None:
             add_to(acc, register * lanes, load(acc, (other * one_set + register) * lanes, lanes))
 
 
-def each_row(b: Buffers, p: SpmmParams, flat: Any) -> Iterator[tuple[Any, int]]:
+def each_row(b: Buffers, p: SpmmParams, flat: Expr) -> Iterator[tuple[Expr, int]]:
     """The rows of a group with the first register of each; what is emitted between two of them is for one row."""
     short = p.blocks % (p.group * p.tiling.parts) != 0
     for member in range(p.group):
@@ -258,7 +270,7 @@ def each_row(b: Buffers, p: SpmmParams, flat: Any) -> Iterator[tuple[Any, int]]:
                 yield row + r, (member * p.block + r) * p.tiling.vectors
 
 
-def indices(b: Buffers, p: SpmmParams, step: Any) -> list[Any]:
+def indices(b: Buffers, p: SpmmParams, step: Expr) -> list[Expr]:
     """The indices of an iteration (int64), unroll x group."""
     per_word = p.indices_per_word
     words = [T.Bind(b["indices"][step * p.words + w]) for w in range(p.words)]
@@ -268,21 +280,21 @@ def indices(b: Buffers, p: SpmmParams, step: Any) -> list[Any]:
     return [T.Cast("int64", T.bitwise_and(each, T.Cast(p.word, 0xFFFF))) for each in shifted]
 
 
-def _multiply(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
+def _multiply(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams, step: Expr) -> None:
     """One iteration: `unroll` non-zero blocks of each of the group's row blocks, their values one by one."""
     count, lanes = p.unroll * p.group * p.block, p.tiling.stencil.lanes
     _multiply_add(b, source, base, acc, p, step, lambda slot: splat(b["values"][step * count + slot], lanes))
 
 
-def _multiply_by_four(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any) -> None:
+def _multiply_by_four(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams, step: Expr) -> None:
     """One iteration: `unroll` non-zero blocks of each of the group's row blocks, their values four by four."""
     count, lanes = p.unroll * p.group * p.block, p.tiling.stencil.lanes
     values = load_four.broadcasts(b["values"], step * count, count, lanes)
     _multiply_add(b, source, base, acc, p, step, lambda slot: T.Bind(values(slot)))
 
 
-def _multiply_add(b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams, step: Any,
-                  value: Callable[[int], Any]) -> None:
+def _multiply_add(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams, step: Expr,
+                  value: Callable[[int], Expr]) -> None:
     lanes, vectors = p.tiling.stencil.lanes, p.tiling.vectors
     for slot, index in enumerate(indices(b, p, step)):
         offset = index * T.int64(p.index_unit) + base

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -26,7 +25,7 @@ from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.walk import LoadTile, Stage, Tiling
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, add_to, lanes_of, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, lanes_of, load, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
 from sparsec.target import Target
@@ -95,7 +94,7 @@ def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
     return replace(full, fmas=fmas, loads=full.loads - halved)
 
 
-def build(params: SpmmBf16Params, isa: Isa) -> Any:
+def build(params: SpmmBf16Params, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     if params.paired:
         stage = Stage(_bf16_tile(params, intrinsics.tile_bf16), intrinsics.BF16 + load_four.llvm(isa.lanes))
@@ -106,7 +105,7 @@ def build(params: SpmmBf16Params, isa: Isa) -> Any:
     return spmm.build_with(params.spmm, isa, {"values": (None, values)}, emit, stage)
 
 
-def _bf16_tile(params: SpmmBf16Params, rounded: Callable[[Any, Any], Any]) -> Callable[[Buffers, Tiling], LoadTile]:
+def _bf16_tile(params: SpmmBf16Params, rounded: Callable[[Expr, Expr], Expr]) -> Callable[[Buffers, Tiling], LoadTile]:
     """A stage that copies every tap of the tile as bf16, two vectors in a vector of words made by `rounded`."""
     stored = params.stored.tiling
 
@@ -114,7 +113,7 @@ def _bf16_tile(params: SpmmBf16Params, rounded: Callable[[Any, Any], Any]) -> Ca
         s = t.stencil
         scratch = T.alloc_buffer((stored.scratch // 2,), "int32")
 
-        def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
+        def load_tile(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
             with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
                 row = T.Bind(x + (chunk * t.chunk + channel) * s.x_channel_stride)
                 for tap, offset in enumerate(s.taps):
@@ -130,14 +129,14 @@ def _bf16_tile(params: SpmmBf16Params, rounded: Callable[[Any, Any], Any]) -> Ca
     return prepare
 
 
-def _round_halves(low: Any, high: Any) -> Any:
+def _round_halves(low: Expr, high: Expr) -> Expr:
     """Words that hold one float rounded to bf16 (ties to even) in the low and another in the high half."""
     lanes = lanes_of(low)
 
-    def integers(value: int) -> Any:
+    def integers(value: int) -> Expr:
         return splat(T.int32(value), lanes)
 
-    def rounded(value: Any) -> Any:
+    def rounded(value: Expr) -> Expr:
         bits = T.reinterpret(f"int32x{lanes}", value)
         odd = T.bitwise_and(T.shift_right(bits, integers(16)), integers(1))
         return bits + integers(0x7FFF) + odd
@@ -146,8 +145,8 @@ def _round_halves(low: Any, high: Any) -> Any:
     return T.bitwise_or(low_half, T.bitwise_and(rounded(high), integers(-0x10000)))
 
 
-def _multiply_pairs(stored: SpmmParams, b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams,
-                    step: Any) -> None:
+def _multiply_pairs(stored: SpmmParams, b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams,
+                    step: Expr) -> None:
     """One iteration: `unroll` / 2 pairs of non-zero blocks of each of the group's row blocks."""
     lanes, vectors, pairs = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // 2
     at = [index + base for index in spmm.indices(b, stored, step)]
@@ -163,7 +162,7 @@ def _multiply_pairs(stored: SpmmParams, b: Buffers, source: Any, base: Any, acc:
                 store(acc, register, intrinsics.dot_bf16(load(acc, register, lanes), *inputs, weights, side))
 
 
-def _words(values: Any, first: Any, count: int, lanes: int) -> list[Any]:
+def _words(values: Buffer, first: Expr, count: int, lanes: int) -> list[Expr]:
     """Pairs of weights, each in all words of a vector: brought four at a time where they are so many."""
     if count % load_four.FOUR:
         return [splat(values[first + slot], lanes) for slot in range(count)]
@@ -171,8 +170,8 @@ def _words(values: Any, first: Any, count: int, lanes: int) -> list[Any]:
     return [T.reinterpret(f"int32x{lanes}", T.Bind(floats(slot))) for slot in range(count)]
 
 
-def _multiply_widened(stored: SpmmParams, b: Buffers, source: Any, base: Any, acc: Any, p: SpmmParams,
-                      step: Any) -> None:
+def _multiply_widened(stored: SpmmParams, b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams,
+                      step: Expr) -> None:
     """One iteration: `unroll` non-zero blocks of each of the group's row blocks."""
     lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll * p.group
     for slot, index in enumerate(spmm.indices(b, stored, step)):

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -30,10 +29,10 @@ from sparsec.kernels.cpu.products.tilings import L1_SHARES
 from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling
 from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_int8, integers_of, llvm_int8, rounding, tile_int8
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import Unstored
-from sparsec.kernels.packing.vnni import GROUP, quantise
+from sparsec.kernels.packing.vnni import GROUP, quantize
 from sparsec.target import Target
 
 _NARROWEST = 1 / 32  # of the widest channel's range: what samples left out of a channel does not saturate at once
@@ -107,7 +106,7 @@ def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
     p, t = params.spmm, params.spmm.tiling
     taps, channels = len(t.stencil.taps), t.stencil.channels
     steps_, zeros = steps(params) if params.static else (np.ones(channels), np.full(channels, params.zero))
-    integers, scales = quantise(weight * np.repeat(steps_, taps).astype(np.float32))
+    integers, scales = quantize(weight * np.repeat(steps_, taps).astype(np.float32))
     arrays = spmm.recipe(params.stored).pack(integers)
     grouped = arrays["values"].reshape(-1, GROUP, p.group * p.block).swapaxes(1, 2)
     arrays["values"] = grouped.astype(np.int8).ravel().view(np.int32)
@@ -128,10 +127,10 @@ def reference(weight: np.ndarray, columns: np.ndarray, params: SpmmInt8Params) -
     taps = len(t.stencil.taps)
     if params.static:
         scale, zero = (np.repeat(each, taps)[:, None] for each in steps(params))
-        integers, scales = quantise(weight * scale.T)
+        integers, scales = quantize(weight * scale.T)
         inputs = np.clip(np.rint(columns / scale) + zero, 0, (1 << params.bits) - 1) - zero
         return np.asarray(integers @ inputs * scales[:, None])
-    integers, scales = quantise(weight)
+    integers, scales = quantize(weight)
     total = np.zeros((len(weight), columns.shape[1]))
     for first in range(0, len(columns), t.chunk * taps):
         part = columns[first:first + t.chunk * taps]
@@ -153,7 +152,7 @@ def work(params: SpmmInt8Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
     return replace(full, fmas=fmas, loads=full.loads - loads + (0 if params.static else copy.loads))
 
 
-def build(params: SpmmInt8Params, isa: Isa) -> Any:
+def build(params: SpmmInt8Params, isa: Isa) -> Kernel:
     """The kernel: (what `pack` makes, bias, [mask], x, [residual]) -> y."""
     p, t = params.spmm, params.spmm.tiling
     begins = t.parts * t.chunks * p.groups * p.group * p.block
@@ -171,7 +170,7 @@ def _prepare(params: SpmmInt8Params, b: Buffers, t: Tiling) -> LoadTile:
     scratch = T.alloc_buffer((params.stored.tiling.scratch // 2,), "int16")
     scales = T.alloc_buffer((t.tile,), "float32")
 
-    def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
+    def load_tile(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
         factors = registers(t.vectors, lanes)
         _find_largest(b, t, factors, chunk, x)
         for vector in range(t.vectors):
@@ -179,10 +178,10 @@ def _prepare(params: SpmmInt8Params, b: Buffers, t: Tiling) -> LoadTile:
             store(scales, vector * lanes, magnitude * splat(1 / (params.zero - 1), lanes))
             store(factors, vector * lanes, splat(float(params.zero - 1), lanes) / magnitude)
 
-        def rounded(_channel: Any, pixel: Any, vector: int) -> Any:
+        def rounded(_channel: Expr, pixel: Expr, vector: int) -> Expr:
             return pixel * load(factors, vector * lanes, lanes) + splat(rounding(params.zero), lanes)
 
-        _quantise_tile(b, params, scratch, chunk, x, rounded)
+        _quantize_tile(b, params, scratch, chunk, x, rounded)
         return (scratch, scales), T.int64(0)
 
     return load_tile
@@ -193,23 +192,23 @@ def _prepare_static(params: SpmmInt8Params, b: Buffers, t: Tiling) -> LoadTile:
     lanes = t.stencil.lanes
     scratch = T.alloc_buffer((params.stored.tiling.scratch // 2,), "int16")
 
-    def rounded(channel: Any, pixel: Any, _vector: int) -> Any:
+    def rounded(channel: Expr, pixel: Expr, _vector: int) -> Expr:
         factor, offset = (splat(b[name][channel], lanes) for name in ("inverses", "offsets"))
         least, largest = (splat(rounding(end), lanes) for end in (0, (1 << params.bits) - 1))
         return T.min(T.max(pixel * factor + offset, least), largest)
 
-    def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
-        _quantise_tile(b, params, scratch, chunk, x, rounded)
+    def load_tile(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
+        _quantize_tile(b, params, scratch, chunk, x, rounded)
         return (scratch, None), T.int64(0)
 
     return load_tile
 
 
-def _channels(t: Tiling, chunk: Any) -> Any:
+def _channels(t: Tiling, chunk: Expr) -> Expr:
     return T.min(t.chunk, t.stencil.channels - chunk * t.chunk)
 
 
-def _find_largest(b: Buffers, t: Tiling, largest: Any, chunk: Any, x: Any) -> None:
+def _find_largest(b: Buffers, t: Tiling, largest: Buffer, chunk: Expr, x: Expr) -> None:
     """The largest magnitude that each pixel of the tile sees."""
     s = t.stencil
     for vector in range(t.vectors):
@@ -222,7 +221,7 @@ def _find_largest(b: Buffers, t: Tiling, largest: Any, chunk: Any, x: Any) -> No
                 store(largest, vector * s.lanes, T.max(load(largest, vector * s.lanes, s.lanes), T.fabs(pixel)))
 
 
-def _quantise_tile(b: Buffers, params: SpmmInt8Params, scratch: Any, chunk: Any, x: Any, rounded: Any) -> None:
+def _quantize_tile(b: Buffers, params: SpmmInt8Params, scratch: Buffer, chunk: Expr, x: Expr, rounded: Expr) -> None:
     """Fill the scratch; `rounded(channel, pixel, vector)` is u + rounding(0)."""
     t, s = params.spmm.tiling, params.spmm.tiling.stencil
     lanes, width = s.lanes, params.stored.tiling.tile
@@ -238,7 +237,7 @@ def _quantise_tile(b: Buffers, params: SpmmInt8Params, scratch: Any, chunk: Any,
                 store(scratch, place, tile_int8(integers))
 
 
-def _group(params: SpmmInt8Params, b: Buffers, source: Any, base: Any, p: SpmmParams, flat: Any,
+def _group(params: SpmmInt8Params, b: Buffers, source: Buffer, base: Expr, p: SpmmParams, flat: Expr,
            finish: Finish) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results, scaled back."""
     tile, scales = source
@@ -252,7 +251,7 @@ def _group(params: SpmmInt8Params, b: Buffers, source: Any, base: Any, p: SpmmPa
         _multiply(b, tile, base, acc, params, T.Bind(first + step))
     spmm.add_sets(acc, p)
     for row, register in spmm.each_row(b, p, flat):
-        def product(v: int, row: Any = row, register: int = register) -> Any:
+        def product(v: int, row: Expr = row, register: int = register) -> Expr:
             total = T.Cast(f"float32x{lanes}", load(acc, (register + v) * lanes, lanes))
             total = total * splat(b["scales"][row], lanes)
             return total if scales is None else total * load(scales, v * lanes, lanes)
@@ -260,7 +259,7 @@ def _group(params: SpmmInt8Params, b: Buffers, source: Any, base: Any, p: SpmmPa
         finish(row, row, product)
 
 
-def _multiply(b: Buffers, tile: Any, base: Any, acc: Any, params: SpmmInt8Params, step: Any) -> None:
+def _multiply(b: Buffers, tile: Buffer, base: Expr, acc: Buffer, params: SpmmInt8Params, step: Expr) -> None:
     """One iteration: `unroll` / 4 groups of four non-zero blocks of each of the group's row blocks."""
     p = params.spmm
     lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // GROUP

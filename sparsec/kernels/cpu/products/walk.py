@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
@@ -25,7 +24,7 @@ from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, lanes_of, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, splat, store
 
 MODES = ("direct", "halo", "im2col")
 
@@ -111,9 +110,9 @@ class Tiling:
         return Work(0, reads * rows * (2 + crossing), memory_bytes=memory)
 
 
-Inner = Callable[[Buffers, Any, Any, Any, Any, "Finish"], None]
+Inner = Callable[[Buffers, Buffer, Expr, Expr, Expr, "Finish"], None]
 """Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish)."""
-LoadTile = Callable[[Any, Any], tuple[Any, Any]]
+LoadTile = Callable[[Expr, Expr], tuple[Buffer, Expr]]
 """Emits what makes a chunk's inputs of a tile ready, from (chunk, x): the `source` and `base` of the inner product."""
 
 
@@ -132,7 +131,7 @@ class Stage:
 
 
 def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
-                  stage: Stage | None = None) -> Any:
+                  stage: Stage | None = None) -> Kernel:
     """A product kernel: (the weight's arrays, bias, [mask], x, [residual]) -> y; partial sums wait in `slots` rows.
 
     Without a `stage` the inputs stay float32.
@@ -159,7 +158,7 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stag
         _work(b, t, low, high, (thread, isa.threads), inner, slots, stage)
 
 
-def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], inner: Inner, slots: int,
+def _work(b: Buffers, t: Tiling, low: Expr, high: Expr, thread: tuple[Expr, int], inner: Inner, slots: int,
           stage: Stage) -> None:
     """Units [low, high) of work of every band; a tile has one unit for each of the band's parts."""
     s, parts = t.stencil, t.parts // t.bands
@@ -183,7 +182,7 @@ def _work(b: Buffers, t: Tiling, low: Any, high: Any, thread: tuple[Any, int], i
                 inner(b, source, base, T.Bind(band * parts + begin + unit), chunk, finish)
 
 
-def clear_border(b: Buffers, s: Stencil, thread: Any, threads: int) -> None:
+def clear_border(b: Buffers, s: Stencil, thread: Expr, threads: int) -> None:
     """Zero what lies before and behind the pixels of every row of Y."""
     tail = s.y_origin + s.vectors * s.lanes
     with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as row:
@@ -197,7 +196,7 @@ def float_tile(b: Buffers, t: Tiling) -> LoadTile:
     s = t.stencil
     scratch = T.alloc_buffer((max(t.scratch, s.lanes),), "float32")
 
-    def load_tile(chunk: Any, x: Any) -> tuple[Any, Any]:
+    def load_tile(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
         if t.mode == "direct":
             return b["x"], T.Bind(T.Cast("int64", x + chunk * (t.chunk * s.x_channel_stride) + min(s.taps)))
         _copy_tile(b, scratch, t, chunk, x)
@@ -206,7 +205,7 @@ def float_tile(b: Buffers, t: Tiling) -> LoadTile:
     return load_tile
 
 
-def _copy_tile(b: Buffers, scratch: Any, t: Tiling, chunk: Any, x: Any) -> None:
+def _copy_tile(b: Buffers, scratch: Buffer, t: Tiling, chunk: Expr, x: Expr) -> None:
     """Copy the chunk's inputs for one tile into the scratch."""
     s = t.stencil
     with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
@@ -228,12 +227,12 @@ class Finish:
 
     buffers: Buffers
     tiling: Tiling
-    sums: Any
-    chunk: Any
-    y: Any
-    start: Any
+    sums: Buffer
+    chunk: Expr
+    y: Expr
+    start: Expr
 
-    def __call__(self, row: Any, slot: Any, product: Callable[[int], Any]) -> None:
+    def __call__(self, row: Expr, slot: Expr, product: Callable[[int], Expr]) -> None:
         """Store the vectors `product(0)`, `product(1)`, … of one row of the tile; partial sums wait in the slot."""
         chunks = self.tiling.chunks
         if chunks == 1:
@@ -250,19 +249,19 @@ class Finish:
                 with T.Else():
                     self._partial(total, *waiting)
 
-    def _output(self, row: Any) -> Any:
+    def _output(self, row: Expr) -> Expr:
         """Where the row's tile begins in Y."""
         return self.y + row * self.tiling.stencil.y_row_stride
 
-    def _added(self, product: Callable[[int], Any], buffer: Any, at: Any) -> Callable[[int], Any]:
+    def _added(self, product: Callable[[int], Expr], buffer: Buffer, at: Expr) -> Callable[[int], Expr]:
         lanes = self.tiling.stencil.lanes
         return lambda vector: product(vector) + load(buffer, at + vector * lanes, lanes)
 
-    def _partial(self, product: Callable[[int], Any], buffer: Any, at: Any) -> None:
+    def _partial(self, product: Callable[[int], Expr], buffer: Buffer, at: Expr) -> None:
         for vector in range(self.tiling.vectors):
             store(buffer, at + vector * self.tiling.stencil.lanes, product(vector))
 
-    def _final(self, row: Any, product: Callable[[int], Any]) -> None:
+    def _final(self, row: Expr, product: Callable[[int], Expr]) -> None:
         b, s = self.buffers, self.tiling.stencil
         for vector in range(self.tiling.vectors):
             at = self._output(row) + vector * s.lanes
@@ -271,7 +270,7 @@ class Finish:
             store(b["y"], at, finish_vector(b, self.tiling.epilogue, value, at, mask))
 
 
-def finish_vector(b: Buffers, e: Epilogue, value: Any, at: Any, mask: Any) -> Any:
+def finish_vector(b: Buffers, e: Epilogue, value: Expr, at: Expr, mask: Expr) -> Expr:
     """The vector to store: residual added, activated, and cleared where the mask is zero."""
     lanes = lanes_of(value)
     if e.residual:

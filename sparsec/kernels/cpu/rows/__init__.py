@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.layer import CpuFamily
 from sparsec.kernels.cpu.rows import bitmap_vector, csr_vector, gemv, gemv_int8, nm_vector, well, well_int8
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.family import Family
 from sparsec.target import Target
 
 LAYERS = 64  # of a network, as many as timing a small kernel goes through
@@ -23,10 +22,10 @@ def _on_fewer_threads(candidates: Candidates, layer: RowProduct, target: Target,
                       precision: str) -> Iterator[Option]:
     """The candidates, and for small layers those by one thread, rather than waking the others."""
     for each in candidates(layer, target, isa, precision):
-        yield replace(each, work=_kept(each.work, target.l2_bytes))
+        yield replace(each, work=_kept(each.cpu_work, target.l2_bytes))
     for each in candidates(layer, target, replace(isa, threads=1), precision) if isa.threads > 1 else ():
         yield replace(each, detail=f"{each.detail} one thread",
-                      work=_kept(replace(each.work, serial=True), target.l2_bytes))
+                      work=_kept(replace(each.cpu_work, serial=True), target.l2_bytes))
 
 
 def _kept(work: Work, l2_bytes: int) -> Work:
@@ -38,7 +37,7 @@ def _kept(work: Work, l2_bytes: int) -> Work:
     return replace(work, l2_bytes=stored if near else 0, l3_bytes=0 if near else stored, memory_bytes=0)
 
 
-FAMILIES: dict[str, Family[Any, Any, Isa]] = {
+FAMILIES: dict[str, CpuFamily] = {
     family.name: replace(family, candidates=partial(_on_fewer_threads, family.candidates)) for family in (
         csr_vector.FAMILY,
         gemv.FAMILY,

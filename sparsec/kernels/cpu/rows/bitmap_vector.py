@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
@@ -17,7 +16,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.bitmaps import Bitmaps
 from sparsec.kernels.packing.values import CODECS
@@ -77,7 +76,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
         if nbytes >= BYTES[codec] * layer.weight.size:
             continue
         work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks, memory_bytes=nbytes,
-                    family=f"bitmap/{codec}", pixels=shape.batch, density=layer.density, permutes=2 * count)
+                    kernel=f"bitmap/{codec}", pixels=shape.batch, density=layer.density, permutes=2 * count)
         yield Option("bitmap", f"bitmap/{codec}", f"V={p.vectors}", p, nbytes, work, codec)
 
 
@@ -92,7 +91,7 @@ def recipe(params: BitmapParams) -> Bitmaps:
     return Bitmaps(params.codec, params.vectors, params.lanes, params.threads)
 
 
-def build(params: BitmapParams, _isa: Isa) -> Any:
+def build(params: BitmapParams, _isa: Isa) -> Kernel:
     """The kernel: (starts, parts, bits, values, bias, x, [residual]) -> y."""
     p = params
     weight: dict[str, tuple[int | None, str]] = {
@@ -109,7 +108,7 @@ def _emit(b: Buffers, p: BitmapParams) -> None:
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
-def _block(b: Buffers, p: BitmapParams, block: Any, sums: Any) -> None:
+def _block(b: Buffers, p: BitmapParams, block: Expr, sums: Buffer) -> None:
     """The products of one block, into `sums` (batch, rows of all blocks)."""
     lanes, inputs, batch = p.lanes, p.shape.inputs, p.shape.batch
     totals, head = registers(batch * p.vectors, lanes), registers(1, 1, "int64")
@@ -118,7 +117,7 @@ def _block(b: Buffers, p: BitmapParams, block: Any, sums: Any) -> None:
     T.buffer_store(head, T.Cast("int64", b["starts"][block]), [0])
     first = T.Bind(T.Cast("int64", block) * inputs)
 
-    def columns(column: Any, count: int) -> None:
+    def columns(column: Expr, count: int) -> None:
         for k in (column + u for u in range(count)):
             x = [T.Bind(splat(b["x"][n * inputs + k], lanes)) for n in range(batch)]
             for v in range(p.vectors):
@@ -137,7 +136,7 @@ def _block(b: Buffers, p: BitmapParams, block: Any, sums: Any) -> None:
             store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, (n * p.vectors + v) * lanes, lanes))
 
 
-def _expand(b: Buffers, head: Any, bits: Any, lanes: int) -> Any:
+def _expand(b: Buffers, head: Expr, bits: Expr, lanes: int) -> Expr:
     """The next non-zeros in the lanes whose bits are set, zeros in the others."""
     values = T.Cast(f"float32x{lanes}", load(b["values"], head, lanes))
     return T.call_llvm_pure_intrin(f"float32x{lanes}", f"llvm.x86.avx512.mask.expand.v{lanes}f32", values,

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
@@ -15,7 +14,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, registers
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, registers
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.padded_rows import PaddedRows
 from sparsec.target import Target
@@ -51,7 +50,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) ->
     slots = nonzeros + shape.outputs * (params.unroll - 1) / 2
     nbytes = 6 * nonzeros + 4 * shape.outputs
     work = Work(slots * shape.batch, slots * (1 + 2 * shape.batch), shape.outputs / 2, memory_bytes=nbytes,
-                family="csr/scalar", pixels=shape.batch, density=layer.density)
+                kernel="csr/scalar", pixels=shape.batch, density=layer.density)
     yield Option("csr", "csr/scalar", f"U={params.unroll}", params, nbytes, work, "f32")
 
 
@@ -65,7 +64,7 @@ def recipe(params: CsrParams) -> PaddedRows:
     return PaddedRows(params.unroll, params.threads, params.column_dtype)
 
 
-def build(params: CsrParams, _isa: Isa) -> Any:
+def build(params: CsrParams, _isa: Isa) -> Kernel:
     """The kernel: (starts, parts, columns, values, bias, x, [residual]) -> y."""
     shape = params.shape
     weight: dict[str, tuple[int | None, str]] = {
@@ -83,7 +82,7 @@ def _emit(b: Buffers, p: CsrParams) -> None:
     finish_rows(b, shape, sums, height, p.lanes)
 
 
-def _row(b: Buffers, p: CsrParams, row: Any, sums: Any, height: int) -> None:
+def _row(b: Buffers, p: CsrParams, row: Expr, sums: Buffer, height: int) -> None:
     """The products of one row, into `sums` (batch, height)."""
     first = T.Bind(T.Cast("int64", b["starts"][row]))
     with T.serial(0, p.shape.batch) as n:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
@@ -17,7 +16,7 @@ from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.kernels.packing.values import CODECS
@@ -75,7 +74,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
         vectors, rounds = shape.inputs * -(-shape.outputs // isa.lanes), -(-shape.batch // p.group)
         nbytes = BYTES[codec] * layer.weight.size
         work = Work(vectors * shape.batch, vectors * (rounds + shape.batch), p.blocks * rounds,
-                    memory_bytes=nbytes * rounds, family=f"gemv/{codec}", pixels=shape.batch)
+                    memory_bytes=nbytes * rounds, kernel=f"gemv/{codec}", pixels=shape.batch)
         yield Option("dense", f"gemv/{codec}", f"V={p.vectors} group={p.group} U={p.unroll}", p, nbytes, work, codec)
 
 
@@ -84,7 +83,7 @@ def recipe(params: GemvParams) -> PaddedBlocks:
     return PaddedBlocks(params.height, params.vectors * params.lanes, params.codec)
 
 
-def build(params: GemvParams, _isa: Isa) -> Any:
+def build(params: GemvParams, _isa: Isa) -> Kernel:
     """The kernel: (values, bias, x, [residual]) -> y."""
     values = params.height * params.shape.inputs, CODECS[params.codec]
     return kernel(arguments(params.shape, values=values), lambda b: _emit(b, params))
@@ -101,7 +100,7 @@ def _emit(b: Buffers, p: GemvParams) -> None:
     finish_rows(b, shape, sums, p.height, p.lanes)
 
 
-def _block(b: Buffers, p: GemvParams, block: Any, vectors: int, sums: Any) -> None:
+def _block(b: Buffers, p: GemvParams, block: Expr, vectors: int, sums: Buffer) -> None:
     """The products of one block of `vectors` vectors of rows, into `sums` (batch, height)."""
     with T.serial(0, p.shape.batch // p.group) as group:
         _products(b, p, block, vectors, (group * p.group, p.group), sums)
@@ -110,7 +109,7 @@ def _block(b: Buffers, p: GemvParams, block: Any, vectors: int, sums: Any) -> No
         _products(b, p, block, vectors, (p.shape.batch - rest, rest), sums)
 
 
-def _products(b: Buffers, p: GemvParams, block: Any, vectors: int, group: tuple[Any, int], sums: Any) -> None:
+def _products(b: Buffers, p: GemvParams, block: Expr, vectors: int, group: tuple[Expr, int], sums: Buffer) -> None:
     """The products of one block and `count` rows of X from `first` on."""
     lanes, inputs = p.lanes, p.shape.inputs
     first, count = group
@@ -121,7 +120,7 @@ def _products(b: Buffers, p: GemvParams, block: Any, vectors: int, group: tuple[
     def at(n: int, v: int, u: int) -> int:
         return ((n * vectors + v) * p.unroll + u) * lanes
 
-    def columns(column: Any, columns: int) -> None:
+    def columns(column: Expr, columns: int) -> None:
         for u in range(columns):
             k = column + u
             stored = [load(b["values"], start + k * (vectors * lanes) + v * lanes, lanes) for v in range(vectors)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -20,7 +19,7 @@ from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.vnni import GROUP, VnniBlocks
 from sparsec.target import Target
@@ -77,9 +76,9 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str, *,
     nbytes = (layer.nonzeros + 8 * count if bitmap else layer.weight.size) + 8 * shape.outputs
     dots = 1 if isa.vnni else 3
     work = Work(dots * count * shape.batch, count * (2.5 if bitmap else 1) + count * shape.batch / p.vectors,
-                p.blocks + shape.batch, memory_bytes=nbytes, family="bitmap/int8" if bitmap else "gemv/int8",
+                p.blocks + shape.batch, memory_bytes=nbytes, kernel="bitmap/int8" if bitmap else "gemv/int8",
                 pixels=shape.batch, density=layer.density if bitmap else 1.0, permutes=(2 if bitmap else 0) * count)
-    yield Option(name, work.family, f"V={p.vectors}", p, nbytes, work, "int8")
+    yield Option(name, work.kernel, f"V={p.vectors}", p, nbytes, work, "int8")
 
 
 def recipe(params: GemvInt8Params) -> VnniBlocks:
@@ -100,7 +99,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, params: GemvInt8Params) -
     return matvec_int8.reference(weight, columns, matvec_int8.zero_of(params.bits))
 
 
-def build(params: GemvInt8Params, isa: Isa) -> Any:
+def build(params: GemvInt8Params, isa: Isa) -> Kernel:
     """The kernel: (begins, scales, parts, [starts, bits], values, bias, x, [residual]) -> y."""
     p, height = params, params.blocks * params.vectors * params.lanes
     weight: dict[str, tuple[int | None, str]] = {
@@ -113,14 +112,14 @@ def build(params: GemvInt8Params, isa: Isa) -> Any:
 
 def _emit(b: Buffers, p: GemvInt8Params) -> None:
     zero, lanes, height = matvec_int8.zero_of(p.bits), p.lanes, p.blocks * p.vectors * p.lanes
-    activations = matvec_int8.quantised_rows(b, p.shape, zero, 0, lanes)
+    activations = matvec_int8.quantized_rows(b, p.shape, zero, 0, lanes)
     sums = T.alloc_buffer((p.shape.batch * height,), "float32")
 
     balanced_parts(b, p.threads, lambda block: _block(b, p, block, activations, sums))
     finish_rows(b, p.shape, sums, height, lanes)
 
 
-def _block(b: Buffers, p: GemvInt8Params, block: Any, activations: tuple[Any, int, Any], sums: Any) -> None:
+def _block(b: Buffers, p: GemvInt8Params, block: Expr, activations: tuple[Expr, int, Expr], sums: Buffer) -> None:
     """The products of one block, into `sums` (batch, rows of all blocks)."""
     (rows, stride, scales), lanes, batch = activations, p.lanes, p.shape.batch
     row = T.Bind(block * (p.vectors * lanes))
@@ -130,7 +129,7 @@ def _block(b: Buffers, p: GemvInt8Params, block: Any, activations: tuple[Any, in
     first = T.Bind(T.Cast("int64", block) * p.groups)
     weights_at = _expanded(b, p, block) if p.bitmap else partial(_loaded, b, p)
 
-    def columns(group: Any, count: int) -> None:
+    def columns(group: Expr, count: int) -> None:
         for k in (group + u for u in range(count)):
             x = [T.Bind(splat_four(rows, n * stride + k * GROUP, lanes)) for n in range(batch)]
             for v in range(p.vectors):
@@ -148,17 +147,17 @@ def _block(b: Buffers, p: GemvInt8Params, block: Any, activations: tuple[Any, in
               matvec_int8.finished(b, row + v * lanes, total, scales[n], lanes))
 
 
-def _loaded(b: Buffers, p: GemvInt8Params, vector: Any) -> Any:
+def _loaded(b: Buffers, p: GemvInt8Params, vector: Expr) -> Expr:
     """A vector of the weight."""
     return load(b["values"], vector * p.lanes * GROUP, p.lanes * GROUP)
 
 
-def _expanded(b: Buffers, p: GemvInt8Params, block: Any) -> Callable[[Any], Any]:
+def _expanded(b: Buffers, p: GemvInt8Params, block: Expr) -> Callable[[Expr], Expr]:
     """The vectors of a block's weight, one after another, by their number."""
     width, head = p.lanes * GROUP, registers(1, 1, "int64")
     T.buffer_store(head, T.Cast("int64", b["starts"][block]), [0])
 
-    def following(vector: Any) -> Any:
+    def following(vector: Expr) -> Expr:
         bits = T.Bind(b["bits"][vector])
         weights = T.Bind(T.call_llvm_pure_intrin(
             f"int8x{width}", f"llvm.x86.avx512.mask.expand.v{width}i8", load(b["values"], head[0], width),

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from sparsec.cost.option import allows
-from sparsec.kernels.cpu.layer import Buffer, CpuProduct
+from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.isa import Isa
 
@@ -26,15 +26,15 @@ class RowProduct(CpuProduct):
     shape: Matvec
 
     @property
-    def inputs(self) -> tuple[Buffer, ...]:
+    def inputs(self) -> tuple[Activations, ...]:
         """The rows, and the residual."""
-        x = Buffer(self.shape.batch * self.shape.inputs)
+        x = Activations(self.shape.batch * self.shape.inputs)
         return (x, self.output) if self.shape.residual else (x,)
 
     @property
-    def output(self) -> Buffer:
+    def output(self) -> Activations:
         """The rows of products."""
-        return Buffer(self.shape.batch * self.shape.outputs)
+        return Activations(self.shape.batch * self.shape.outputs)
 
 
 class Coded(Protocol):

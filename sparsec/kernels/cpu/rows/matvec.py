@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.operators import epilogue as operator
 from sparsec.kernels.emit.activations import ACTIVATIONS
-from sparsec.kernels.emit.tir import Buffers, load, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, load, store
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def arguments(shape: Matvec, **weight: tuple[int | None, str]) -> dict[str, tupl
     return tensors | {"y": (size, "float32")}
 
 
-def parallel(threads: int, body: Callable[[Any], None]) -> None:
+def parallel(threads: int, body: Callable[[Expr], None]) -> None:
     """`body(thread)` on every thread; without a loop where there is one only."""
     if threads == 1:
         body(0)
@@ -57,9 +56,9 @@ def parallel(threads: int, body: Callable[[Any], None]) -> None:
             body(thread)
 
 
-def balanced_parts(b: Buffers, threads: int, body: Callable[[Any], None]) -> None:
+def balanced_parts(b: Buffers, threads: int, body: Callable[[Expr], None]) -> None:
     """`body(number)` for every number of the part that `parts` deals to each thread."""
-    def part(thread: Any) -> None:
+    def part(thread: Expr) -> None:
         first = T.Bind(b["parts"][thread])
         with T.serial(0, b["parts"][thread + 1] - first) as index:
             body(first + index)
@@ -67,9 +66,9 @@ def balanced_parts(b: Buffers, threads: int, body: Callable[[Any], None]) -> Non
     parallel(threads, part)
 
 
-def even_parts(count: int, threads: int, body: Callable[[Any], None]) -> None:
+def even_parts(count: int, threads: int, body: Callable[[Expr], None]) -> None:
     """`body(number)` for every number below `count`, equal shares on every thread."""
-    def part(thread: Any) -> None:
+    def part(thread: Expr) -> None:
         first, end = (T.Bind(t * count // threads) for t in (thread, thread + 1))
         with T.serial(0, end - first) as index:
             body(first + index)
@@ -77,7 +76,7 @@ def even_parts(count: int, threads: int, body: Callable[[Any], None]) -> None:
     parallel(threads, part)
 
 
-def padded_rows(b: Buffers, shape: Matvec, width: int, lanes: int) -> tuple[Any, int]:
+def padded_rows(b: Buffers, shape: Matvec, width: int, lanes: int) -> tuple[Expr, int]:
     """X with rows of at least `width` floats, zero beyond the inputs, and their stride: a copy where X is not so.
 
     The stride is a multiple of `lanes`, and so is the start of every row.
@@ -97,23 +96,23 @@ def padded_rows(b: Buffers, shape: Matvec, width: int, lanes: int) -> tuple[Any,
     return copy, stride
 
 
-def finish_rows(b: Buffers, shape: Matvec, sums: Any, height: int, lanes: int) -> None:
+def finish_rows(b: Buffers, shape: Matvec, sums: Buffer, height: int, lanes: int) -> None:
     """`finish_row` for every row of sums, (batch, height)."""
     with T.serial(0, shape.batch) as n:
         finish_row(b, shape, sums, n * height, n * shape.outputs, lanes)
 
 
-def finish_row(b: Buffers, shape: Matvec, sums: Any, start: Any, row: Any, lanes: int) -> None:
+def finish_row(b: Buffers, shape: Matvec, sums: Buffer, start: Expr, row: Expr, lanes: int) -> None:
     """Bias, residual and activation of one row of products, into `outputs` elements of `y` from `row` on.
 
     `sums` holds the products from `start` on, rounded up to whole vectors; it may be `y` itself where there is no
     partial vector. What it holds afterwards is undefined.
     """
-    def added(i: Any, width: int) -> Any:
+    def added(i: Expr, width: int) -> Expr:
         total = load(sums, start + i, width) + load(b["bias"], i, width)
         return total + load(b["residual"], row + i, width) if shape.residual else total
 
-    def activated(x: Any) -> Any:
+    def activated(x: Expr) -> Expr:
         return ACTIVATIONS[shape.activation](x, lanes, shape.alpha, shape.beta)
 
     whole = shape.outputs - shape.outputs % lanes

@@ -6,15 +6,13 @@ q * (u - zero) is an exact 32-bit integer; the part without u is what its accumu
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.intrinsics_int8 import TINY, integers_of, rounding
-from sparsec.kernels.emit.tir import Buffers, load, registers, splat, store
-from sparsec.kernels.packing.vnni import GROUP, quantise
+from sparsec.kernels.emit.tir import Buffers, Expr, load, registers, splat, store
+from sparsec.kernels.packing.vnni import GROUP, quantize
 
 MOST_INPUTS = 1 << 17  # 2^17 products of 7 and 7 bits, and as many of 8 and 7 bits to start from, stay below 2^31
 
@@ -33,12 +31,12 @@ def zero_of(bits: int) -> int:
 
 def reference(weight: np.ndarray, columns: np.ndarray, zero: int) -> np.ndarray:
     """The product (outputs, n) of a weight and columns of activations (inputs, n), in the kernels' integers."""
-    integers, scales = quantise(weight)
+    integers, scales = quantize(weight)
     scale = np.maximum(np.abs(columns).max(axis=0, initial=0), TINY) / (zero - 1)
     return np.asarray(integers @ np.rint(columns / scale) * scale * scales[:, None])
 
 
-def quantised_rows(b: Buffers, shape: Matvec, zero: int, width: int, lanes: int) -> tuple[Any, int, Any]:
+def quantized_rows(b: Buffers, shape: Matvec, zero: int, width: int, lanes: int) -> tuple[Expr, int, Expr]:
     """X as bytes in rows of at least `width`, their stride in bytes, and the scale of every row.
 
     What lies behind a row's inputs is zero.
@@ -61,19 +59,19 @@ def quantised_rows(b: Buffers, shape: Matvec, zero: int, width: int, lanes: int)
         T.buffer_store(scales, factor[0] * T.float32(1 / (zero - 1)), [n])
         T.buffer_store(factor, T.float32(zero - 1) / factor[0], [0])
 
-        def quantised(at: Any, count: int) -> Any:
+        def quantized(at: Expr, count: int) -> Expr:
             scaled = load(b["x"], at, count) * splat(factor[0], count) + splat(rounding(zero), count)
             return T.Cast(f"uint8x{count}" if count > 1 else "uint8", integers_of(scaled))
 
         with T.serial(0, whole // lanes) as v:
-            store(rows, n * stride + v * lanes, quantised(n * shape.inputs + v * lanes, lanes))
+            store(rows, n * stride + v * lanes, quantized(n * shape.inputs + v * lanes, lanes))
         with T.serial(whole, shape.inputs) as i:
-            T.buffer_store(rows, quantised(n * shape.inputs + i, 1), [n * stride + i])
+            T.buffer_store(rows, quantized(n * shape.inputs + i, 1), [n * stride + i])
         with T.serial(shape.inputs, stride) as i:
             T.buffer_store(rows, T.uint8(0), [n * stride + i])
     return rows, stride, scales
 
 
-def finished(b: Buffers, row: Any, total: Any, scale: Any, lanes: int) -> Any:
+def finished(b: Buffers, row: Expr, total: Expr, scale: Expr, lanes: int) -> Expr:
     """A vector of sums as floats."""
     return T.Cast(f"float32x{lanes}", total) * load(b["scales"], row, lanes) * splat(scale, lanes)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -21,7 +20,7 @@ from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_pro
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows, padded_rows
 from sparsec.kernels.emit.intrinsics import permuted
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.groups import PLACE_BITS, WORD_PLACES, Groups
 from sparsec.kernels.packing.values import CODECS
@@ -82,7 +81,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
         slots = windows * p.slots
         nbytes = isa.lanes * (BYTES[codec] * slots + 4 * windows * p.words)
         work = Work(slots * shape.batch, slots + windows * (p.words + shape.batch), p.groups, memory_bytes=nbytes,
-                    family=f"nm/{codec}", pixels=shape.batch, density=p.slots / isa.lanes, permutes=slots * shape.batch)
+                    kernel=f"nm/{codec}", pixels=shape.batch, density=p.slots / isa.lanes, permutes=slots * shape.batch)
         n, m = layer.memoised(pattern, p.slots, isa.lanes)
         fill = layer.nonzeros / (slots * isa.lanes)
         yield Option(f"nm {n}:{m}", f"nm/{codec}", f"slots={p.slots} fill={fill:.2f}", p, nbytes, work, codec)
@@ -112,7 +111,7 @@ def recipe(params: NmParams) -> Groups:
     return Groups(params.codec, params.slots, params.lanes)
 
 
-def build(params: NmParams, _isa: Isa) -> Any:
+def build(params: NmParams, _isa: Isa) -> Kernel:
     """The kernel: (places, values, bias, x, [residual]) -> y."""
     vectors = params.groups * params.windows * params.lanes
     weight: dict[str, tuple[int | None, str]] = {
@@ -129,7 +128,7 @@ def _emit(b: Buffers, p: NmParams) -> None:
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
-def _group(b: Buffers, p: NmParams, group: Any, x: Any, stride: int, sums: Any) -> None:
+def _group(b: Buffers, p: NmParams, group: Expr, x: Buffer, stride: int, sums: Buffer) -> None:
     """The products of one group, into `sums` (batch, groups * lanes)."""
     lanes, batch = p.lanes, p.shape.batch
     chains = max(1, min(p.slots, CHAINS // batch))

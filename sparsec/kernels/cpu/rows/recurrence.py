@@ -5,7 +5,7 @@ Members of a batch run in groups, each through all steps, so that the weight sta
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.fold import each
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Body, Buffers, Frame, framed, load, splat, store
+from sparsec.kernels.emit.tir import Body, Buffers, Expr, Frame, Kernel, framed, load, splat, store
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Recurrence:
         return Matvec(self.gates, self.hidden, self.rows)
 
 
-def build(make: Callable[[Any, Isa], Any], params: Any, shape: Recurrence, isa: Isa) -> Any:
+def build(make: Callable[[Any, Isa], Kernel], params: Hashable, shape: Recurrence, isa: Isa) -> Kernel:
     """The kernel: (the weight's arrays, bias, x, h, c, lengths, peepholes) -> y.
 
     `make` and `params` are those of a kernel for `shape.product`. x is (steps, batch, gates), the inputs' share; h and
@@ -74,7 +74,8 @@ def build(make: Callable[[Any, Isa], Any], params: Any, shape: Recurrence, isa: 
     state = shape.batch * shape.hidden
     sizes = {"steps_x": shape.steps * shape.batch * shape.gates, "first_h": state, "first_c": state,
              "lengths": shape.batch, "peepholes": 3 * shape.hidden, "steps_y": (shape.steps + 2) * state}
-    with framed(Frame(("x", "y"), {name: (size, "float32") for name, size in sizes.items()},
+    with framed(Frame(("x", "y"), {
+            name: (size, "int32" if name == "lengths" else "float32") for name, size in sizes.items()},
                       lambda b, product: _emit(b, shape, isa.lanes, product))):
         return make(params, isa)
 
@@ -85,23 +86,23 @@ class _Member:
 
     b: Buffers
     p: Recurrence
-    gates: Any
-    x: Any
-    state: Any
+    gates: Expr
+    x: Expr
+    state: Expr
 
-    def product(self, number: int, i: Any, lanes: int) -> Any:
+    def product(self, number: int, i: Expr, lanes: int) -> Expr:
         """A gate's product with the state."""
         return load(self.b["y"], self.gates + number * self.p.hidden + i, lanes)
 
-    def share(self, number: int, i: Any, lanes: int) -> Any:
+    def share(self, number: int, i: Expr, lanes: int) -> Expr:
         """A gate's share of the inputs."""
         return load(self.b["steps_x"], self.x + number * self.p.hidden + i, lanes)
 
-    def gate(self, number: int, i: Any, lanes: int) -> Any:
+    def gate(self, number: int, i: Expr, lanes: int) -> Expr:
         """A gate before its activation."""
         return self.share(number, i, lanes) + self.product(number, i, lanes)
 
-    def activate(self, number: int, value: Any, lanes: int) -> Any:
+    def activate(self, number: int, value: Expr, lanes: int) -> Expr:
         """One of the cell's activations."""
         return ACTIVATIONS[self.p.activations[number]](value, lanes, 0.0, 0.0)
 
@@ -126,7 +127,7 @@ def _emit(b: Buffers, p: Recurrence, lanes: int, product: Body) -> None:
         each(size, lanes, lambda i, n: store(b["steps_y"], (p.steps + 1) * every + first + i, last(i, n)))
 
 
-def _take_step(m: _Member, lanes: int, step: Any, member: Any, at: Any) -> None:
+def _take_step(m: _Member, lanes: int, step: Expr, member: Expr, at: Expr) -> None:
     """One step of one member, its state to `at`; nothing behind its end."""
     def take() -> None:
         CELLS[m.p.cell](m, lanes)
@@ -136,7 +137,7 @@ def _take_step(m: _Member, lanes: int, step: Any, member: Any, at: Any) -> None:
         take()
         return
     each(m.p.hidden, lanes, lambda i, n: store(m.b["steps_y"], at + i, splat(0.0, n)))
-    with T.If(T.Cast("float32", step) < m.b["lengths"][member]), T.Then():
+    with T.If(step < m.b["lengths"][member]), T.Then():
         take()
 
 
@@ -145,7 +146,7 @@ def _rnn(m: _Member, lanes: int) -> None:
 
 
 def _gru(m: _Member, lanes: int) -> None:
-    def step(i: Any, n: int) -> None:
+    def step(i: Expr, n: int) -> None:
         update, reset = (T.Bind(m.activate(0, m.gate(number, i, n), n)) for number in (0, 1))
         new = T.Bind(m.activate(1, m.share(2, i, n) + reset * m.product(2, i, n), n))
         store(m.b["x"], m.state + i, (splat(1.0, n) - update) * new + update * load(m.b["x"], m.state + i, n))
@@ -154,13 +155,13 @@ def _gru(m: _Member, lanes: int) -> None:
 
 
 def _lstm(m: _Member, lanes: int) -> None:
-    def seen(number: int, peephole: int, i: Any, n: int) -> Any:
+    def seen(number: int, peephole: int, i: Expr, n: int) -> Expr:
         value = m.gate(number, i, n)
         if not m.p.peepholes:
             return value
         return value + load(m.b["peepholes"], peephole * m.p.hidden + i, n) * load(m.b["c"], m.state + i, n)
 
-    def step(i: Any, n: int) -> None:
+    def step(i: Expr, n: int) -> None:
         entering, kept = (T.Bind(m.activate(0, seen(*each, i, n), n)) for each in ((0, 0), (2, 2)))
         new = T.Bind(m.activate(1, m.gate(3, i, n), n))
         store(m.b["c"], m.state + i, kept * load(m.b["c"], m.state + i, n) + entering * new)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -21,7 +20,7 @@ from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_pro
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_row, padded_rows
 from sparsec.kernels.emit.intrinsics import permuted
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.values import CODECS
 from sparsec.kernels.packing.windows import Windows, orders, slots_in
@@ -75,7 +74,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
         p = WellParams(shape, codec, sort, lanes=isa.lanes, threads=isa.threads)
         nbytes = slots * (isa.lanes * (BYTES[codec] + 1) + 2)
         work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups, memory_bytes=nbytes,
-                    family=f"well/{codec}", pixels=shape.batch, density=layer.density,
+                    kernel=f"well/{codec}", pixels=shape.batch, density=layer.density,
                     permutes=slots * (1 + shape.batch))  # one widens the positions
         yield Option("well", f"well/{codec}", f"sort={sort} fill={fill:.2f}", p, nbytes, work, codec)
 
@@ -102,7 +101,7 @@ def recipe(params: WellParams) -> Windows:
     return Windows(p.codec, p.unroll, p.lanes, p.threads, p.base_dtype, sort=p.sort)
 
 
-def build(params: WellParams, _isa: Isa) -> Any:
+def build(params: WellParams, _isa: Isa) -> Kernel:
     """The kernel: (starts, parts, [rows], bases, indices, values, bias, x, [residual]) -> y."""
     p = params
     weight: dict[str, tuple[int | None, str]] = {
@@ -128,7 +127,7 @@ def _emit(b: Buffers, p: WellParams) -> None:
         finish_row(b, p.shape, ordered, 0 if p.sort else n * height, n * p.shape.outputs, p.lanes)
 
 
-def _group(b: Buffers, p: WellParams, group: Any, x: Any, stride: int, sums: Any) -> None:
+def _group(b: Buffers, p: WellParams, group: Expr, x: Buffer, stride: int, sums: Buffer) -> None:
     """The products of one group, into `sums` (batch, groups * lanes)."""
     lanes, batch = p.lanes, p.shape.batch
     totals = registers(batch * p.unroll, lanes)
@@ -153,7 +152,7 @@ def _group(b: Buffers, p: WellParams, group: Any, x: Any, stride: int, sums: Any
         store(sums, n * p.groups * lanes + group * lanes, total)
 
 
-def _pick(low: Any, high: Any, index: Any, lanes: int) -> Any:
+def _pick(low: Expr, high: Expr, index: Expr, lanes: int) -> Expr:
     """The elements of two registers at the low bits of `index`."""
     if lanes == 16:
         return T.call_llvm_pure_intrin("float32x16", "llvm.x86.avx512.vpermi2var.ps.512", low, index, high)

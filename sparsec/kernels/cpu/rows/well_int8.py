@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -20,7 +19,7 @@ from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, permute_bytes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.vnni import GROUP, VnniWindows, slots_of
 from sparsec.target import Target
@@ -63,7 +62,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) ->
     p = WellInt8Params(shape, isa.lanes, isa.threads)
     nbytes = slots * (8 * isa.lanes + 4) + 8 * shape.outputs
     work = Work(slots * shape.batch, slots * (2.5 + 2 * shape.batch), p.groups + shape.batch, memory_bytes=nbytes,
-                family="well/int8", pixels=shape.batch, density=layer.density, permutes=2 * slots * shape.batch)
+                kernel="well/int8", pixels=shape.batch, density=layer.density, permutes=2 * slots * shape.batch)
     fill = layer.nonzeros / max(1, slots * GROUP * isa.lanes)
     yield Option("well", "well/int8", f"fill={fill:.2f}", p, nbytes, work, "int8")
 
@@ -89,7 +88,7 @@ def reference(weight: np.ndarray, columns: np.ndarray, _params: WellInt8Params) 
     return matvec_int8.reference(weight, columns, ZERO)
 
 
-def build(params: WellInt8Params, isa: Isa) -> Any:
+def build(params: WellInt8Params, isa: Isa) -> Kernel:
     """The kernel: (begins, scales, starts, parts, bases, indices, values, bias, x, [residual]) -> y."""
     p, height = params, params.groups * params.lanes
     weight: dict[str, tuple[int | None, str]] = {
@@ -101,14 +100,14 @@ def build(params: WellInt8Params, isa: Isa) -> Any:
 
 def _emit(b: Buffers, p: WellInt8Params) -> None:
     lanes, height = p.lanes, p.groups * p.lanes
-    activations = matvec_int8.quantised_rows(b, p.shape, ZERO, 2 * GROUP * lanes, lanes)
+    activations = matvec_int8.quantized_rows(b, p.shape, ZERO, 2 * GROUP * lanes, lanes)
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
 
     balanced_parts(b, p.threads, lambda group: _group(b, p, group, activations, sums))
     finish_rows(b, p.shape, sums, height, lanes)
 
 
-def _group(b: Buffers, p: WellInt8Params, group: Any, activations: tuple[Any, int, Any], sums: Any) -> None:
+def _group(b: Buffers, p: WellInt8Params, group: Expr, activations: tuple[Expr, int, Expr], sums: Buffer) -> None:
     """The products of one group, into `sums` (batch, groups * lanes)."""
     (rows, stride, scales), lanes, batch, width = activations, p.lanes, p.shape.batch, GROUP * p.lanes
     totals = registers(batch, lanes, "int32")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -23,7 +22,7 @@ from sparsec.kernels.emit.activations import exp_below_one
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.projection import Projection
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
 CHUNK = 128  # keys whose weights and values stay in the L1 cache while they are multiplied
 
@@ -86,8 +85,8 @@ class _Block:
     `rows` is the number of keys, or of features of V, that a register block spans.
     """
 
-    b: Any
-    first: Any
+    b: Expr
+    first: Expr
     vectors: int
     lanes: int
     rows: int
@@ -106,18 +105,18 @@ class _Head:
     """
 
     block: _Block
-    index: Any
-    scores: Any
-    mask: Any
-    maxima: Any
-    sums: Any
+    index: Expr
+    scores: Buffer
+    mask: Expr
+    maxima: Buffer
+    sums: Buffer
     pairs: attention_bf16.Pairs | None
 
 
 def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None,
               params: AttentionParams) -> np.ndarray:
     """Y (batch, tokens, heads * depth) for the projections in ONNX's order."""
-    inputs: list[Any] = [q, k, v, mask]
+    inputs: list[Buffer] = [q, k, v, mask]
     return np.asarray(Attention.eval(*inputs, heads=params.heads, scale=params.scale))
 
 
@@ -130,7 +129,7 @@ def reject_bf16(params: AttentionParams, isa: Isa) -> str | None:
     return None
 
 
-def build(params: AttentionParams, isa: Isa) -> Any:
+def build(params: AttentionParams, isa: Isa) -> Kernel:
     """The kernel: (q, k, v, [mask]) -> y; a buffer that holds several projections is passed for each."""
     arguments: dict[str, tuple[int | None, str]] = {
         name: (params.layout(name).size, "float32") for name in ("q", "k", "v")}
@@ -173,7 +172,7 @@ def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], v
             _attend(b, p, _Head(block, head, scores, mask, maxima, sums, pairs))
 
 
-def _mask_row(p: AttentionParams, b: Any, head: Any, query: Any) -> Any:
+def _mask_row(p: AttentionParams, b: Expr, head: Expr, query: Expr) -> Expr:
     """Index of the mask's first key for a query; dimensions of 1 are broadcast."""
     assert p.mask is not None
     batch, heads, queries, keys = p.mask
@@ -181,7 +180,7 @@ def _mask_row(p: AttentionParams, b: Any, head: Any, query: Any) -> Any:
     return (row * queries + (query if queries > 1 else 0)) * keys
 
 
-def _transpose_mask(b: Buffers, p: AttentionParams, block: _Block, head: Any, mask: Any) -> None:
+def _transpose_mask(b: Buffers, p: AttentionParams, block: _Block, head: Expr, mask: Buffer) -> None:
     """The mask of a block as (keys, queries); queries beyond the end take the last one's."""
     with T.serial(0, block.width) as query:
         row = T.Bind(_mask_row(p, block.b, head, T.min(block.first + query, p.tokens - 1)))
@@ -221,7 +220,7 @@ def _fill_pairs(b: Buffers, p: AttentionParams, head: _Head, pairs: attention_bf
         attention_bf16.end_values(pairs, p.keys)
 
 
-def _by(step: int, total: int, body: Callable[[Any, int], None]) -> None:
+def _by(step: int, total: int, body: Callable[[Expr, int], None]) -> None:
     """`body(first, count)` for [0, total) in pieces of `step` and the rest."""
     with T.serial(0, total // step) as i:
         body(i * step, step)
@@ -229,24 +228,24 @@ def _by(step: int, total: int, body: Callable[[Any, int], None]) -> None:
         body(total - total % step, total % step)
 
 
-def _by_tile(p: AttentionParams, chunk: tuple[Any, int], body: Callable[[Any, int], None]) -> None:
+def _by_tile(p: AttentionParams, chunk: tuple[Expr, int], body: Callable[[Expr, int], None]) -> None:
     """`body(tile, keys)` for the tiles of a chunk: its first tile, and its number of keys."""
     tile, keys = chunk
     _by(p.width, keys, lambda first, count: body(tile + first // p.width, count))
 
 
-def _row(layout: Tiled, b: Any, tile: Any, feature: Any) -> Any:
+def _row(layout: Tiled, b: Expr, tile: Expr, feature: Expr) -> Expr:
     """Index of a feature's first token in a tile."""
     return ((b * layout.tiles + tile) * layout.features + feature) * layout.width
 
 
-def _block_row(layout: Tiled, block: _Block, feature: Any) -> Any:
+def _block_row(layout: Tiled, block: _Block, feature: Expr) -> Expr:
     """Index of a feature's first token in a block."""
     tile, lane = T.floordiv(block.first, layout.width), T.floormod(block.first, layout.width)
     return _row(layout, block.b, tile, feature) + lane
 
 
-def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Any, Any, int]) -> None:
+def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Expr, Expr, int]) -> None:
     """The scores of `count` keys from the `first` of a tile on, mask added; raises the maxima."""
     tile, first, count = keys
     block = head.block
@@ -271,7 +270,7 @@ def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Any, Any, i
             store(head.maxima, v * lanes, T.max(load(head.maxima, v * lanes, lanes), score))
 
 
-def _add_scores(b: Buffers, p: AttentionParams, head: _Head, totals: Any, keys: tuple[Any, Any, int]) -> None:
+def _add_scores(b: Buffers, p: AttentionParams, head: _Head, totals: Buffer, keys: tuple[Expr, Expr, int]) -> None:
     """Add the products of the block's queries with `count` keys to the totals (count x vectors)."""
     tile, first, count = keys
     block = head.block
@@ -286,7 +285,7 @@ def _add_scores(b: Buffers, p: AttentionParams, head: _Head, totals: Any, keys: 
                 add_to(totals, (r * vectors + v) * lanes, key * queries[v])
 
 
-def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Any, int], *, first: bool, last: bool) -> None:
+def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Expr, int], *, first: bool, last: bool) -> None:
     """Softmax and weighted sums of a chunk of keys; the first chunk begins y, the last divides it by the sums."""
     block, (tile, keys) = head.block, chunk
     with T.serial(0, keys) as key:
@@ -306,8 +305,8 @@ def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Any, int], 
         b, p, head, (feature, count), chunk, factors, begun=not first))
 
 
-def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Any, int], chunk: tuple[Any, int],
-              factors: Any, *, begun: bool) -> None:
+def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Expr, int], chunk: tuple[Expr, int],
+              factors: Buffer, *, begun: bool) -> None:
     """Weighted sums of some features of V over a chunk of keys, added to y if that is begun, times the factors."""
     first, count = features
     block = head.block
@@ -318,7 +317,7 @@ def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Any, 
     for _, at, target in places:
         store(totals, at, load(b["y"], target, lanes) if begun else splat(0.0, lanes))
 
-    def of_keys(tile: Any, keys: int) -> None:
+    def of_keys(tile: Expr, keys: int) -> None:
         values = T.Bind(_row(p.layout("v"), block.b, tile, p.v.offset + head.index * p.depth + first))
         with T.serial(0, keys) as key:
             row = T.Bind((tile * p.width + key) * block.width)

@@ -6,13 +6,12 @@ Scores pair neighbouring features of Q and K; the weighted sums of V pair neighb
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.emit import intrinsics
-from sparsec.kernels.emit.tir import Buffers, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, load, splat, store
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class Pairs:
     width: int
     keys: int
     lanes: int
-    q: Any
-    k: Any
-    v: Any
-    weights: Any
+    q: Expr
+    k: Expr
+    v: Expr
+    weights: Buffer
 
 
 def allocate(depth: int, width: int, keys: Tiled, lanes: int) -> Pairs:
@@ -48,7 +47,7 @@ def allocate(depth: int, width: int, keys: Tiled, lanes: int) -> Pairs:
     return Pairs(depth, width, count, lanes, *(T.alloc_buffer((size,), "int32") for size in sizes))
 
 
-def fill_queries(b: Buffers, pairs: Pairs, q: Any, row: int) -> None:
+def fill_queries(b: Buffers, pairs: Pairs, q: Expr, row: int) -> None:
     """Pair the features of the queries at `q`, which are `row` elements apart."""
     with T.serial(0, pairs.depth // 2) as pair:
         for at in range(0, pairs.width, pairs.lanes):
@@ -56,7 +55,7 @@ def fill_queries(b: Buffers, pairs: Pairs, q: Any, row: int) -> None:
             store(pairs.q, pair * pairs.width + at, intrinsics.pairs_bf16(low, high))
 
 
-def fill_keys(b: Buffers, pairs: Pairs, k: Any, v: Any, place: Any, row: int) -> None:
+def fill_keys(b: Buffers, pairs: Pairs, k: Expr, v: Expr, place: Expr, row: int) -> None:
     """Pair the features of a tile of K at `k` and the keys of a tile of V at `v`, the keys from `place` on."""
     lanes = pairs.lanes
     with T.serial(0, pairs.depth // 2) as pair:
@@ -79,7 +78,7 @@ def end_values(pairs: Pairs, keys: int) -> None:
         T.buffer_store(pairs.v, T.bitwise_and(pairs.v[at], T.int32(0xFFFF)), [at])
 
 
-def fill_weights(pairs: Pairs, powers: Any, first: Any, number: int) -> None:
+def fill_weights(pairs: Pairs, powers: Buffer, first: Expr, number: int) -> None:
     """Pair the powers (keys, width) of some keys from `first` on."""
     with T.serial(0, number // 2) as step:
         pair = T.Bind(first // 2 + step)
@@ -93,13 +92,13 @@ def fill_weights(pairs: Pairs, powers: Any, first: Any, number: int) -> None:
             store(pairs.weights, last * pairs.width + at, intrinsics.pairs_bf16(low, splat(0.0, pairs.lanes)))
 
 
-def add_scores(pairs: Pairs, totals: Any, key: Any, count: int) -> None:
+def add_scores(pairs: Pairs, totals: Expr, key: Expr, count: int) -> None:
     """Add the scores of `count` keys from `key` on to the totals (count x vectors)."""
     with T.serial(0, pairs.depth // 2) as pair:
         _add(pairs, totals, pairs.q, pair, [pairs.k[pair * pairs.keys + key + r] for r in range(count)])
 
 
-def add_weighted(pairs: Pairs, totals: Any, keys: tuple[Any, int], feature: Any, count: int) -> None:
+def add_weighted(pairs: Pairs, totals: Expr, keys: tuple[Expr, int], feature: Expr, count: int) -> None:
     """Add `count` features of V, weighted over the keys (first, number), to the totals (count x vectors)."""
     first, number = keys
     with T.serial(0, -(-number // 2)) as step:
@@ -108,7 +107,7 @@ def add_weighted(pairs: Pairs, totals: Any, keys: tuple[Any, int], feature: Any,
                                                   for r in range(count)])
 
 
-def _add(pairs: Pairs, totals: Any, operand: Any, row: Any, words: list[Any]) -> None:
+def _add(pairs: Pairs, totals: Buffer, operand: Buffer, row: Expr, words: list[Expr]) -> None:
     """Add the products of an operand's row of pairs with each of some words."""
     vectors, lanes = pairs.width // pairs.lanes, pairs.lanes
     inputs = [T.Bind(load(operand, row * pairs.width + v * lanes, lanes)) for v in range(vectors)]

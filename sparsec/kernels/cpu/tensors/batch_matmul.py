@@ -8,44 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
-
-
-@dataclass(frozen=True)
-class BatchMatmul:
-    """C (..., rows, columns) = A (..., rows, inner) @ B (..., inner, columns).
-
-    Attributes:
-        a_batch, b_batch: leading dimensions, equally many, 1 where an operand is repeated.
-        rows, inner, columns: the matrices.
-
-    """
-
-    a_batch: tuple[int, ...]
-    b_batch: tuple[int, ...]
-    rows: int
-    inner: int
-    columns: int
-
-    @property
-    def batch(self) -> tuple[int, ...]:
-        """Leading dimensions of C."""
-        return np.broadcast_shapes(self.a_batch, self.b_batch)
-
-
-def of_shapes(a: tuple[int, ...], b: tuple[int, ...]) -> BatchMatmul:
-    """The product of two shapes of at least two dimensions; the rows of every A that meets one B become one matrix."""
-    rank = max(len(a), len(b)) - 2
-    a_batch, b_batch = ((1,) * (rank + 2 - len(shape)) + shape[:-2] for shape in (a, b))
-    if math.prod(b_batch) == 1:
-        return BatchMatmul((), (), math.prod(a_batch) * a[-2], a[-1], b[-1])
-    return BatchMatmul(a_batch, b_batch, a[-2], a[-1], b[-1])
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.tensors import BatchMatmul
 
 
 def reference(a: np.ndarray, b: np.ndarray, shape: BatchMatmul) -> np.ndarray:
@@ -54,7 +23,7 @@ def reference(a: np.ndarray, b: np.ndarray, shape: BatchMatmul) -> np.ndarray:
     return left @ b.reshape(*shape.b_batch, shape.inner, shape.columns).astype(np.float64)
 
 
-def build(shape: BatchMatmul, isa: Isa) -> Any:
+def build(shape: BatchMatmul, isa: Isa) -> Kernel:
     """The kernel: (a, b) -> c, for matrices that are not empty."""
     a_size = math.prod(shape.a_batch) * shape.rows * shape.inner
     b_size = math.prod(shape.b_batch) * shape.inner * shape.columns
@@ -116,9 +85,9 @@ def _emit(b: Buffers, p: BatchMatmul, isa: Isa) -> None:
             _tile(b, p, tiles, isa.lanes, T.Bind(batch), T.Bind(column), T.Bind(T.floormod(unit, parts) * share), share)
 
 
-def _offset(index: Any, batch: tuple[int, ...], dims: tuple[int, ...], matrix: int) -> Any:
+def _offset(index: Expr, batch: tuple[int, ...], dims: tuple[int, ...], matrix: int) -> Expr:
     """Where the matrix that batch `index` of C reads begins in an operand with leading dimensions `dims`."""
-    offset: Any = 0
+    offset: Expr = 0
     for axis, dim in enumerate(dims):
         if dim > 1:
             position = T.floormod(T.floordiv(index, math.prod(batch[axis + 1:])), batch[axis])
@@ -126,7 +95,7 @@ def _offset(index: Any, batch: tuple[int, ...], dims: tuple[int, ...], matrix: i
     return offset
 
 
-def _tile(b: Buffers, p: BatchMatmul, tiles: _Tiles, lanes: int, batch: Any, column: Any, first: Any,
+def _tile(b: Buffers, p: BatchMatmul, tiles: _Tiles, lanes: int, batch: Expr, column: Expr, first: Expr,
           blocks: int) -> None:
     """All rows of some columns: `blocks` register blocks from block `first`."""
     a_start = T.Bind(_offset(batch, p.batch, p.a_batch, p.rows * p.inner))
@@ -155,7 +124,7 @@ def _tile(b: Buffers, p: BatchMatmul, tiles: _Tiles, lanes: int, batch: Any, col
                 _store_first(b["c"], target + r * p.columns + v * lanes, vector, valid, lanes)
 
 
-def _pack(source: Any, start: Any, tile: Any, p: BatchMatmul, tiles: _Tiles, lanes: int) -> None:
+def _pack(source: Buffer, start: Expr, tile: Buffer, p: BatchMatmul, tiles: _Tiles, lanes: int) -> None:
     """Copy a tile of B into rows of whole vectors; columns that do not exist become zero."""
     with T.serial(0, p.inner) as k:
         for v in range(tiles.vectors):
@@ -168,7 +137,7 @@ def _pack(source: Any, start: Any, tile: Any, p: BatchMatmul, tiles: _Tiles, lan
                     T.buffer_store(tile, value, [(k * tiles.vectors + v) * lanes + lane])
 
 
-def _store_first(target: Any, index: Any, vector: Any, valid: int, lanes: int) -> None:
+def _store_first(target: Buffer, index: Expr, vector: Expr, valid: int, lanes: int) -> None:
     """Store the first `valid` elements of a vector."""
     if valid == lanes:
         store(target, index, vector)

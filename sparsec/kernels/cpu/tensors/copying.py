@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel
+from sparsec.kernels.emit.tir import Buffers, Kernel, kernel
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class CopyParams:
     dtype: str
 
 
-def build(params: CopyParams, isa: Isa) -> Any:  # noqa: ARG001 - bound by memory whatever the vectors
+def build(params: CopyParams, isa: Isa) -> Kernel:  # noqa: ARG001 - bound by memory whatever the vectors
     """The kernel: (x) -> y."""
     def emit(b: Buffers) -> None:
         with T.serial(0, params.size) as i:

@@ -7,7 +7,6 @@ far from zero lose no precision. Padding tokens yield anything.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -15,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.layout import Tiled
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
 UNROLL = 4  # features per iteration, with sums of their own: hides the latency of additions
 
@@ -35,7 +34,7 @@ def reference(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, params: LayerN
     return np.asarray(centred / deviation * scale + bias)
 
 
-def build(params: LayerNormParams, isa: Isa) -> Any:
+def build(params: LayerNormParams, isa: Isa) -> Kernel:
     """The kernel: (scale, bias, x) -> y."""
     layout = params.layout
     row, tensor = (layout.features, "float32"), (layout.size, "float32")
@@ -52,16 +51,16 @@ def _emit(b: Buffers, p: LayerNormParams, isa: Isa) -> None:
         _normalise(b, p, start, vectors // split, isa.lanes)
 
 
-def _normalise(b: Buffers, p: LayerNormParams, start: Any, vectors: int, lanes: int) -> None:
+def _normalise(b: Buffers, p: LayerNormParams, start: Expr, vectors: int, lanes: int) -> None:
     """Normalise `vectors` vectors of tokens, whose first feature lies at `start`."""
     features, width = p.layout.features, p.layout.width
     sums = registers(UNROLL * vectors, lanes)
     means, rests, factors = (registers(vectors, lanes) for _ in range(3))
 
-    def x(feature: Any, v: int) -> Any:
+    def x(feature: Expr, v: int) -> Expr:
         return load(b["x"], start + feature * width + v * lanes, lanes)
 
-    def average(term: Any) -> list[Any]:
+    def average(term: Expr) -> list[Expr]:
         """The mean over the features of `term(feature, vector)`, by vector."""
         for i in range(UNROLL * vectors):
             store(sums, i * lanes, splat(0.0, lanes))
@@ -76,13 +75,13 @@ def _normalise(b: Buffers, p: LayerNormParams, start: Any, vectors: int, lanes: 
                       load(sums, v * lanes, lanes)) for v in range(vectors)]
         return [total * splat(1 / features, lanes) for total in totals]
 
-    def difference(feature: Any, v: int) -> Any:
+    def difference(feature: Expr, v: int) -> Expr:
         return x(feature, v) - load(means, v * lanes, lanes)
 
-    def centred(feature: Any, v: int) -> Any:
+    def centred(feature: Expr, v: int) -> Expr:
         return T.Bind(difference(feature, v) - load(rests, v * lanes, lanes))
 
-    def squared(feature: Any, v: int) -> Any:
+    def squared(feature: Expr, v: int) -> Expr:
         value = centred(feature, v)
         return value * value
 

@@ -2,42 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.fold import each, fold_row
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, splat, store
-
-
-@dataclass(frozen=True)
-class NormalizeParams:
-    """Y = (X - mean) / sqrt(variance + epsilon) * scale + bias over each row of X (rows, length).
-
-    Attributes:
-        rows, length: the tensor.
-        epsilon: ONNX's.
-        channels: 0 if scale and bias have an element for each of the row's; else they have so many elements, each for
-            `run` neighbours, and start over where they end.
-        run: neighbours in a row that share a channel; divides `length`.
-        centred: whether the mean is subtracted; if not, the mean square stands for the variance and there is no bias.
-
-    """
-
-    rows: int
-    length: int
-    epsilon: float
-    channels: int = 0
-    run: int = 1
-    centred: bool = True
-
-    @property
-    def affine(self) -> int:
-        """Elements of scale and bias."""
-        return self.channels or self.length
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, splat, store
+from sparsec.kernels.tensors import NormalizeParams
 
 
 def reference(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, params: NormalizeParams) -> np.ndarray:
@@ -51,7 +22,7 @@ def reference(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, params: Normal
     return np.asarray(y + bias[index].reshape(rows.shape) if p.centred else y)
 
 
-def build(params: NormalizeParams, isa: Isa) -> Any:
+def build(params: NormalizeParams, isa: Isa) -> Kernel:
     """The kernel: (x, scale, [bias]) -> y."""
     size = params.rows * params.length
     arguments = {"x": size, "scale": params.affine, **({"bias": params.affine} if params.centred else {}), "y": size}
@@ -66,7 +37,7 @@ def _emit(b: Buffers, p: NormalizeParams, isa: Isa) -> None:
     precision.
     """
     with (T.serial if isa.threads == 1 else T.parallel)(0, p.rows) as row:
-        def total(element: Any) -> Any:
+        def total(element: Expr) -> Expr:
             return fold_row(p.length, isa.lanes, 0.0, lambda a, c: a + c, lambda index, lanes: element(
                 load(b["x"], row * p.length + index, lanes), lanes))
 
@@ -74,13 +45,13 @@ def _emit(b: Buffers, p: NormalizeParams, isa: Isa) -> None:
         rough = T.Bind(total(lambda x, _: x) * average) if p.centred else None
         rest = None if rough is None else T.Bind(total(lambda x, lanes: x - splat(rough, lanes)) * average)
 
-        def centre(x: Any, lanes: int) -> Any:
+        def centre(x: Expr, lanes: int) -> Expr:
             return x if rough is None else (x - splat(rough, lanes)) - splat(rest, lanes)
 
         squares = total(lambda x, lanes: centre(x, lanes) * centre(x, lanes))
         factor = T.Bind(T.float32(1) / T.sqrt(squares * T.float32(1 / p.length) + T.float32(p.epsilon)))
 
-        def finish(at: Any, lanes: int, scale: Any, bias: Any) -> None:
+        def finish(at: Expr, lanes: int, scale: Expr, bias: Expr) -> None:
             value = centre(load(b["x"], at, lanes), lanes) * splat(factor, lanes) * scale
             store(b["y"], at, value if bias is None else value + bias)
 

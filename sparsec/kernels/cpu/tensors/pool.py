@@ -5,39 +5,14 @@ The rows of a window are combined into one padded row, which stays in the L1 cac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import round_up
 from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
-
-
-@dataclass(frozen=True)
-class PoolParams:
-    """Pooling of X (planes, *image) to Y (planes, *output); pairs are (vertical, horizontal).
-
-    Output o covers inputs o * stride - before + k * dilation, k < kernel, as far as they exist. An average is a sum
-    times a factor for each output row and one for each column.
-    """
-
-    planes: int
-    image: tuple[int, int]
-    output: tuple[int, int]
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
-    dilation: tuple[int, int]
-    before: tuple[int, int]
-    average: bool
-
-    @property
-    def neutral(self) -> float:
-        """What padding counts as: 0 in sums, -infinity in maxima."""
-        return 0.0 if self.average else -np.inf
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
+from sparsec.kernels.tensors import PoolParams
 
 
 def reference(x: np.ndarray, params: PoolParams, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
@@ -54,7 +29,7 @@ def reference(x: np.ndarray, params: PoolParams, rows: np.ndarray, columns: np.n
     return y * rows[:, None] * columns if p.average else y
 
 
-def build(params: PoolParams, isa: Isa) -> Any:
+def build(params: PoolParams, isa: Isa) -> Kernel:
     """The kernel: (x, [row factors, column factors]) -> y."""
     p = params
     sizes = {"x": p.planes * p.image[0] * p.image[1], "y": p.planes * p.output[0] * p.output[1]}
@@ -63,7 +38,7 @@ def build(params: PoolParams, isa: Isa) -> Any:
     return kernel({name: (size, "float32") for name, size in arguments.items()}, lambda b: _emit(b, params, isa))
 
 
-def _combine(p: PoolParams, a: Any, b: Any) -> Any:
+def _combine(p: PoolParams, a: Expr, b: Expr) -> Expr:
     return a + b if p.average else maximum(a, b)
 
 
@@ -84,7 +59,7 @@ def _emit(b: Buffers, p: PoolParams, isa: Isa) -> None:
             _combine_columns(b, p, isa, row, plane, o)
 
 
-def _combine_rows(b: Buffers, p: PoolParams, isa: Isa, row: Any, plane: Any, o: Any) -> None:
+def _combine_rows(b: Buffers, p: PoolParams, isa: Isa, row: Buffer, plane: Expr, o: Expr) -> None:
     """The rows under output row `o`, into the middle of the padded row."""
     (height, width), lanes, dilation = p.image, _lanes(p.image[1], isa), p.dilation[0]
     top = T.Bind(o * p.stride[0] - p.before[0])
@@ -100,12 +75,12 @@ def _combine_rows(b: Buffers, p: PoolParams, isa: Isa, row: Any, plane: Any, o: 
         store(row, p.before[1] + column, load(total, 0, lanes))
 
 
-def _combine_columns(b: Buffers, p: PoolParams, isa: Isa, row: Any, plane: Any, o: Any) -> None:
+def _combine_columns(b: Buffers, p: PoolParams, isa: Isa, row: Expr, plane: Expr, o: Expr) -> None:
     """The padded row's columns under each output of row `o`."""
     width, lanes = p.output[1], _lanes(p.output[1], isa)
     with T.serial(0, -(-width // lanes)) as v:
         column = T.Bind(T.min(v * lanes, width - lanes))
-        total: Any = None
+        total: Expr = None
         for k in range(p.kernel[1]):
             value = _strided(row, column * p.stride[1] + k * p.dilation[1], p.stride[1], lanes)
             total = value if total is None else _combine(p, total, value)
@@ -114,7 +89,7 @@ def _combine_columns(b: Buffers, p: PoolParams, isa: Isa, row: Any, plane: Any, 
         store(b["y"], (plane * p.output[0] + o) * width + column, total)
 
 
-def _strided(row: Any, index: Any, stride: int, lanes: int) -> Any:
+def _strided(row: Buffer, index: Expr, stride: int, lanes: int) -> Expr:
     """Every `stride`-th element of a row from `index` on."""
     if stride == 2 and lanes > 1:
         pair = [load(row, index, lanes), load(row, index + lanes, lanes)]

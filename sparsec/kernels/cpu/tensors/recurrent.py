@@ -14,50 +14,11 @@ import numpy as np
 from scipy.special import expit
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.graph.layout import round_up
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.fold import each
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, add_to, kernel, load, registers, splat, store
-
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-VECTORS = 8  # of gates that one pass over the state computes
-
-
-@dataclass(frozen=True)
-class RecurrentParams:
-    """One direction of a layer.
-
-    Attributes:
-        cell: "RNN", "GRU" or "LSTM".
-        steps, batch, hidden: extents.
-        activations: by their names in `ACTIVATIONS`, one for an RNN, two for a GRU, three for an LSTM.
-        backwards: whether steps are taken from the last to the first.
-        reset_after: of a GRU, whether the reset gate applies to the product (`linear_before_reset`), not to the state.
-        peepholes: of an LSTM, whether the gates see the cell.
-        lengths: whether members of the batch end early; behind their end Y is zero.
-
-    """
-
-    cell: str
-    steps: int
-    batch: int
-    hidden: int
-    activations: tuple[str, ...]
-    backwards: bool = False
-    reset_after: bool = False
-    peepholes: bool = False
-    lengths: bool = False
-
-    @property
-    def gates(self) -> int:
-        """Elements of all gates of one step."""
-        return GATES[self.cell] * self.hidden
-
-
-def width(params: RecurrentParams, lanes: int) -> int:
-    """The length of a row of gates: padded, so that vectors may start at any gate."""
-    return round_up(params.gates + lanes * VECTORS, lanes)
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.tensors import GATE_VECTORS, RecurrentParams
 
 
 def reference(x: np.ndarray, r: np.ndarray, bias: np.ndarray, reset_bias: np.ndarray, peepholes: np.ndarray,
@@ -86,14 +47,14 @@ def reference(x: np.ndarray, r: np.ndarray, bias: np.ndarray, reset_bias: np.nda
     return [y, h, c]
 
 
-def build(params: RecurrentParams, isa: Isa) -> Any:
+def build(params: RecurrentParams, isa: Isa) -> Kernel:
     """The kernel: (x, r, bias, reset bias, peepholes, h, c, lengths) -> (y, last state, last cell).
 
     x is (steps, batch, width), the inputs' share; r (hidden, width), the recurrent weight transposed; bias (width,);
     the reset bias (hidden,) belongs to a GRU's third gate; peepholes are (3 * hidden,), h and c (batch, hidden),
     lengths (batch,) int32. What a cell has no use for may hold anything.
     """
-    p, row = params, width(params, isa.lanes)
+    p, row = params, params.row(isa.lanes)
     state = p.batch * p.hidden
     sizes = {"x": p.steps * p.batch * row, "r": p.hidden * row, "bias": row, "reset_bias": p.hidden,
              "peepholes": 3 * p.hidden, "h": state, "c": state, "lengths": p.batch, "y": p.steps * state,
@@ -109,23 +70,23 @@ class _Step:
     b: Buffers
     p: RecurrentParams
     lanes: int
-    state: Any
-    gates: Any
-    x: Any
-    h: Any
+    state: Buffer
+    gates: Expr
+    x: Expr
+    h: Expr
 
-    def gate(self, number: int, index: Any, lanes: int) -> Any:
+    def gate(self, number: int, index: Expr, lanes: int) -> Expr:
         """Elements of a gate."""
         return load(self.gates, number * self.p.hidden + index, lanes)
 
-    def activate(self, number: int, value: Any, lanes: int) -> Any:
+    def activate(self, number: int, value: Expr, lanes: int) -> Expr:
         """One of the cell's activations."""
         return ACTIVATIONS[self.p.activations[number]](value, lanes, 0.0, 0.0)
 
 
 def _emit(b: Buffers, p: RecurrentParams, isa: Isa) -> None:
     """Members of the batch are independent of each other."""
-    lanes, row = isa.lanes, width(p, isa.lanes)
+    lanes, row = isa.lanes, p.row(isa.lanes)
     with (T.serial if isa.threads == 1 or p.batch == 1 else T.parallel)(0, p.batch) as member:
         state, gates = T.alloc_buffer((p.hidden,), "float32"), T.alloc_buffer((row,), "float32")
         first = T.Bind(member * p.hidden)
@@ -143,29 +104,30 @@ def _emit(b: Buffers, p: RecurrentParams, isa: Isa) -> None:
         each(p.hidden, lanes, lambda i, n: store(b["last_h"], first + i, load(state, i, n)))
 
 
-def _take_step(b: Buffers, p: RecurrentParams, lanes: int, state: Any, gates: Any, x: Any, first: Any, at: Any) -> None:
+def _take_step(b: Buffers, p: RecurrentParams, lanes: int, state: Buffer, gates: Buffer, x: Expr, first: Expr,
+               at: Expr) -> None:
     """One step of one member of the batch."""
     CELLS[p.cell](_Step(b, p, lanes, state, gates, T.Bind(x), first))
     each(p.hidden, lanes, lambda i, n: store(b["y"], at + i, load(state, i, n)))
 
 
-def _product(s: _Step, source: Any, first: int, count: int, start: Callable[[Any, int], Any]) -> None:
+def _product(s: _Step, source: Buffer, first: int, count: int, start: Callable[[Expr, int], Expr]) -> None:
     """Gates [first, first + count) = start + source @ r, and some behind them."""
-    row, block = width(s.p, s.lanes), VECTORS * s.lanes
+    row, block = s.p.row(s.lanes), GATE_VECTORS * s.lanes
     with T.serial(0, -(-count // block)) as group:
         column = T.Bind(T.min(first + group * block, row - block))
-        sums = registers(VECTORS, s.lanes)
-        for v in range(VECTORS):
+        sums = registers(GATE_VECTORS, s.lanes)
+        for v in range(GATE_VECTORS):
             store(sums, v * s.lanes, start(column + v * s.lanes, s.lanes))
         with T.serial(0, s.p.hidden) as k:
-            for v in range(VECTORS):
+            for v in range(GATE_VECTORS):
                 weight = load(s.b["r"], k * row + column + v * s.lanes, s.lanes)
                 add_to(sums, v * s.lanes, splat(source[k], s.lanes) * weight)
-        for v in range(VECTORS):
+        for v in range(GATE_VECTORS):
             store(s.gates, column + v * s.lanes, load(sums, v * s.lanes, s.lanes))
 
 
-def _inputs(s: _Step, column: Any, lanes: int) -> Any:
+def _inputs(s: _Step, column: Expr, lanes: int) -> Expr:
     """The inputs' share and the bias."""
     return load(s.b["x"], s.x + column, lanes) + load(s.b["bias"], column, lanes)
 
@@ -189,7 +151,7 @@ def _gru(s: _Step) -> None:
     source = s.state if s.p.reset_after else reset_state
     _product(s, source, third, hidden, lambda _, lanes: splat(0.0, lanes))
 
-    def finish(i: Any, lanes: int) -> None:
+    def finish(i: Expr, lanes: int) -> None:
         carried = s.gate(2, i, lanes) + load(s.b["reset_bias"], i, lanes)
         if s.p.reset_after:
             carried = carried * load(reset_state, i, lanes)
@@ -203,12 +165,12 @@ def _gru(s: _Step) -> None:
 def _lstm(s: _Step) -> None:
     _product(s, s.state, 0, s.p.gates, lambda column, lanes: _inputs(s, column, lanes))
 
-    def seen(value: Any, peephole: int, i: Any, lanes: int) -> Any:
+    def seen(value: Expr, peephole: int, i: Expr, lanes: int) -> Expr:
         if not s.p.peepholes:
             return value
         return value + load(s.b["peepholes"], peephole * s.p.hidden + i, lanes) * load(s.b["last_c"], s.h + i, lanes)
 
-    def finish(i: Any, lanes: int) -> None:
+    def finish(i: Expr, lanes: int) -> None:
         entering = s.activate(0, seen(s.gate(0, i, lanes), 0, i, lanes), lanes)
         kept = s.activate(0, seen(s.gate(2, i, lanes), 2, i, lanes), lanes)
         new = s.activate(1, s.gate(3, i, lanes), lanes)

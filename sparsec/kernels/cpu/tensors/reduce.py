@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -12,7 +11,8 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit.extremum import maximum, minimum
 from sparsec.kernels.emit.fold import Combine, fold_row
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, registers, splat, store
+from sparsec.kernels.tensors import ReduceParams
 
 VECTORS = 4  # of columns that are reduced side by side
 
@@ -21,17 +21,17 @@ VECTORS = 4  # of columns that are reduced side by side
 class Reduction:
     """What happens to an element, how elements combine, what the empty reduction is, and its numpy counterpart."""
 
-    element: Callable[[Any], Any]
+    element: Callable[[Expr], Expr]
     combine: Combine
     neutral: float
     numpy: Callable[..., np.ndarray]
 
 
-def _identity(x: Any) -> Any:
+def _identity(x: Expr) -> Expr:
     return x
 
 
-def _add(a: Any, b: Any) -> Any:
+def _add(a: Expr, b: Expr) -> Expr:
     return a + b
 
 
@@ -45,24 +45,13 @@ REDUCTIONS: dict[str, Reduction] = {
 }
 
 
-@dataclass(frozen=True)
-class ReduceParams:
-    """The reduction's name, the extents before, along and behind the axis, and a factor on the result."""
-
-    name: str
-    outer: int
-    length: int
-    inner: int
-    factor: float = 1.0
-
-
 def reference(x: np.ndarray, params: ReduceParams) -> np.ndarray:
     """Y (outer, inner), in float64."""
     tensor = x.reshape(params.outer, params.length, params.inner).astype(np.float64)
     return REDUCTIONS[params.name].numpy(tensor, axis=1) * params.factor
 
 
-def build(params: ReduceParams, isa: Isa) -> Any:
+def build(params: ReduceParams, isa: Isa) -> Kernel:
     """The kernel: (x) -> y, for tensors that are not empty."""
     emit = _emit_rows if params.inner == 1 else _emit_columns
     return kernel({"x": (params.outer * params.length * params.inner, "float32"),

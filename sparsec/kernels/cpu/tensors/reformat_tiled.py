@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import tvm
@@ -13,7 +12,7 @@ from sparsec.graph.layout import Tiled
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffers, kernel, load, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, store
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def reference(x: np.ndarray, params: ReformatTiledParams) -> np.ndarray:
     return np.ascontiguousarray(untile(x, layout)).ravel()
 
 
-def build(params: ReformatTiledParams, isa: Isa) -> Any:
+def build(params: ReformatTiledParams, isa: Isa) -> Kernel:
     """The kernel: x -> y, both flat."""
     plain, tiled = (params.plain_size, params.dtype), (params.layout.size, params.layout.dtype)
     x, y = (plain, tiled) if params.into else (tiled, plain)
@@ -89,14 +88,14 @@ def _emit(b: Buffers, p: ReformatTiledParams, isa: Isa) -> None:
             _tokens(b, p, sequence, whole * lanes, tokens % lanes, lanes)
 
 
-def _tokens(b: Buffers, p: ReformatTiledParams, sequence: Any, first: Any, count: int, lanes: int) -> None:
+def _tokens(b: Buffers, p: ReformatTiledParams, sequence: Expr, first: Expr, count: int, lanes: int) -> None:
     """Copy all features of `count` tokens, at most a vector of them."""
     layout = p.layout
     features, width = layout.features, layout.width
     plain = T.Bind((sequence * layout.tokens + first) * features)
     tiled = T.Bind((sequence * layout.tiles + T.floordiv(first, width)) * (features * width) + T.floormod(first, width))
 
-    def block(feature: Any) -> None:
+    def block(feature: Expr) -> None:
         if p.into:
             rows = [load(b["x"], plain + min(t, count - 1) * features + feature, lanes) for t in range(lanes)]
             for f, row in enumerate(transpose(rows, lanes)):

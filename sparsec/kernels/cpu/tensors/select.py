@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel
-
-
-@dataclass(frozen=True)
-class SelectParams:
-    """The mask's length and how many of its true elements are wanted."""
-
-    length: int
-    count: int
+from sparsec.kernels.emit.tir import Buffers, Kernel, kernel
+from sparsec.kernels.tensors import SelectParams
 
 
 def reference(mask: np.ndarray, params: SelectParams) -> np.ndarray:
@@ -25,7 +15,7 @@ def reference(mask: np.ndarray, params: SelectParams) -> np.ndarray:
     return np.resize(np.append(np.flatnonzero(mask), np.zeros(params.count, np.int64)), params.count)
 
 
-def build(params: SelectParams, isa: Isa) -> Any:  # noqa: ARG001 - a scan has no use for vectors or threads
+def build(params: SelectParams, isa: Isa) -> Kernel:  # noqa: ARG001 - a scan has no use for vectors or threads
     """The kernel: (mask as uint8) -> positions as int64."""
     return kernel({"mask": (params.length, "uint8"), "positions": (params.count, "int64")}, lambda b: _emit(b, params))
 

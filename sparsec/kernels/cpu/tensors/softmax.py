@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from scipy import special
 from tvm.tirx.script.builder import ir as T
@@ -12,20 +9,11 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit.activations import exp_normal
 from sparsec.kernels.emit.fold import each, fold_row
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, registers, splat, store
+from sparsec.kernels.tensors import SoftmaxParams
 
 LOWEST = -float(np.finfo(np.float32).max)
 UNDERFLOW = -87.0  # e^x below is no normal number; it becomes 0
-
-
-@dataclass(frozen=True)
-class SoftmaxParams:
-    """The tensor's extents before, along and behind the axis, and whether the logarithm is wanted."""
-
-    outer: int
-    length: int
-    inner: int
-    log: bool = False
 
 
 def reference(x: np.ndarray, params: SoftmaxParams) -> np.ndarray:
@@ -34,26 +22,26 @@ def reference(x: np.ndarray, params: SoftmaxParams) -> np.ndarray:
     return np.asarray(function(x.reshape(params.outer, params.length, params.inner).astype(np.float64), axis=1))
 
 
-def build(params: SoftmaxParams, isa: Isa) -> Any:
+def build(params: SoftmaxParams, isa: Isa) -> Kernel:
     """The kernel: (x) -> y."""
     size = params.outer * params.length * params.inner
     emit = _emit_rows if params.inner == 1 else _emit_columns
     return kernel({"x": (size, "float32"), "y": (size, "float32")}, lambda b: emit(b, params, isa))
 
 
-def _exp(x: Any, lanes: int) -> Any:
+def _exp(x: Expr, lanes: int) -> Expr:
     return T.Select(x < splat(UNDERFLOW, lanes), splat(0.0, lanes), exp_normal(x, lanes))
 
 
 def _emit_rows(b: Buffers, p: SoftmaxParams, isa: Isa) -> None:
     """A row at a time: its maximum, the exponentials and their sum, the quotients."""
     with (T.serial if isa.threads == 1 else T.parallel)(0, p.outer) as row:
-        def x(index: Any, lanes: int) -> Any:
+        def x(index: Expr, lanes: int) -> Expr:
             return load(b["x"], row * p.length + index, lanes)
 
         top = T.Bind(fold_row(p.length, isa.lanes, LOWEST, T.max, x))
 
-        def exponential(index: Any, lanes: int) -> Any:
+        def exponential(index: Expr, lanes: int) -> Expr:
             value = _exp(x(index, lanes) - splat(top, lanes), lanes)
             if p.log:
                 return value
@@ -63,7 +51,7 @@ def _emit_rows(b: Buffers, p: SoftmaxParams, isa: Isa) -> None:
         total = T.Bind(fold_row(p.length, isa.lanes, 0.0, lambda a, c: a + c, exponential))
         factor = T.Bind(T.log(total) if p.log else T.float32(1) / total)
 
-        def finish(index: Any, lanes: int) -> None:
+        def finish(index: Expr, lanes: int) -> None:
             at = row * p.length + index
             value = (x(index, lanes) - splat(top, lanes) - splat(factor, lanes) if p.log
                      else load(b["y"], at, lanes) * splat(factor, lanes))

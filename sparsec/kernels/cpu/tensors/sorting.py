@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.extremum import is_nan, is_number
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel
-
-
-@dataclass(frozen=True)
-class SortParams:
-    """Sorting each row of X (rows, length); `taken` positions of each are wanted."""
-
-    rows: int
-    length: int
-    taken: int
-    descending: bool = True
-    dtype: str = "float32"
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel
+from sparsec.kernels.tensors import SortParams
 
 
 def reference(x: np.ndarray, params: SortParams) -> np.ndarray:
@@ -35,7 +22,7 @@ def reference(x: np.ndarray, params: SortParams) -> np.ndarray:
 SELECTED = 32  # positions up to which inserting into a short list beats sorting the row
 
 
-def build(params: SortParams, isa: Isa) -> Any:
+def build(params: SortParams, isa: Isa) -> Kernel:
     """The kernel: (x) -> positions as int64."""
     arguments = {"x": (params.rows * params.length, params.dtype), "positions": (params.rows * params.taken, "int64")}
     emit_row = _insert_row if params.taken <= SELECTED else _sort_row
@@ -47,7 +34,7 @@ def build(params: SortParams, isa: Isa) -> Any:
     return kernel(arguments, emit)
 
 
-def _ahead(p: SortParams, later: Any, earlier: Any) -> Any:
+def _ahead(p: SortParams, later: Expr, earlier: Expr) -> Expr:
     """Whether an element overtakes one that came before it; NaN is larger than any number."""
     if "float" not in p.dtype:
         return later > earlier if p.descending else later < earlier
@@ -56,7 +43,7 @@ def _ahead(p: SortParams, later: Any, earlier: Any) -> Any:
     return T.Or(later < earlier, T.And(is_number(later), is_nan(earlier)))
 
 
-def _insert_row(b: Buffers, p: SortParams, row: Any) -> None:
+def _insert_row(b: Buffers, p: SortParams, row: Expr) -> None:
     """A sorted list of the elements so far; few elements find a place in it."""
     values, places = T.alloc_buffer((p.taken,), p.dtype), T.alloc_buffer((p.taken,), "int64")
     hole = T.alloc_buffer((1,), "int32")
@@ -75,7 +62,7 @@ def _insert_row(b: Buffers, p: SortParams, row: Any) -> None:
         T.buffer_store(b["positions"], places[i], [row * p.taken + i])
 
 
-def _sort_row(b: Buffers, p: SortParams, row: Any) -> None:
+def _sort_row(b: Buffers, p: SortParams, row: Expr) -> None:
     """Runs of doubling length, merged to and fro between two buffers."""
     source, target = (T.alloc_buffer((p.length,), "int64") for _ in range(2))
     with T.serial(0, p.length) as i:
@@ -90,7 +77,7 @@ def _sort_row(b: Buffers, p: SortParams, row: Any) -> None:
         T.buffer_store(b["positions"], source[i], [row * p.taken + i])
 
 
-def _merge(x: Any, base: Any, source: Any, target: Any, start: Any, run: int, p: SortParams) -> None:
+def _merge(x: Buffer, base: Expr, source: Buffer, target: Buffer, start: Expr, run: int, p: SortParams) -> None:
     """Merge two neighbouring sorted runs, the first of which begins at `start`."""
     heads, last = T.alloc_buffer((2,), "int32"), p.length - 1
     middle, end = T.Bind(T.min(start + run, p.length)), T.Bind(T.min(start + 2 * run, p.length))

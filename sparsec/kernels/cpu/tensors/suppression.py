@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel
+from sparsec.kernels.tensors import SuppressionParams
 
 
-@dataclass(frozen=True)
-class SuppressionParams:
-    """Boxes (batches, boxes, 4), scores (batches, classes, boxes), and how many selected boxes the output holds.
-
-    Attributes:
-        centred: whether a box is (x centre, y centre, width, height); else it is two opposite corners (y, x, y, x).
-
-    """
-
-    batches: int
-    classes: int
-    boxes: int
-    selected: int
-    centred: bool = False
-
-
-def build(params: SuppressionParams, isa: Isa) -> Any:  # noqa: ARG001 - one box after another decides
+def build(params: SuppressionParams, isa: Isa) -> Kernel:  # noqa: ARG001 - one box after another decides
     """The kernel: (boxes, scores, most per class, IoU threshold, score threshold) -> (selected, 3) as int64.
 
     Rows of the output that no box fills hold -1.
@@ -66,7 +48,7 @@ def _emit(b: Buffers, p: SuppressionParams) -> None:
                     _drop_overlapping(b, p, alive, group // p.classes * p.boxes, best[0])
 
 
-def _find_best(scores: Any, start: Any, alive: Any, best: Any, boxes: int) -> None:
+def _find_best(scores: Buffer, start: Expr, alive: Buffer, best: Buffer, boxes: int) -> None:
     """The first of the highest scores that are left; -1 if none is."""
     T.buffer_store(best, -1, [0])
     with T.serial(0, boxes) as i:
@@ -75,7 +57,7 @@ def _find_best(scores: Any, start: Any, alive: Any, best: Any, boxes: int) -> No
             T.buffer_store(best, i, [0])
 
 
-def _drop_overlapping(b: Buffers, p: SuppressionParams, alive: Any, first: Any, best: Any) -> None:
+def _drop_overlapping(b: Buffers, p: SuppressionParams, alive: Buffer, first: Expr, best: Expr) -> None:
     """Drop the box itself, and all whose intersection over union with it exceeds the threshold."""
     T.buffer_store(alive, 0, [best])
     mine = [T.Bind(side) for side in _sides(b["boxes"], (first + best) * 4, centred=p.centred)]
@@ -90,7 +72,7 @@ def _drop_overlapping(b: Buffers, p: SuppressionParams, alive: Any, first: Any, 
             T.buffer_store(alive, 0, [i])
 
 
-def _sides(boxes: Any, at: Any, *, centred: bool) -> list[Any]:
+def _sides(boxes: Buffer, at: Expr, *, centred: bool) -> list[Expr]:
     """Left, right, top and bottom of a box."""
     a, b, c, d = (boxes[at + k] for k in range(4))
     if centred:

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, store
-
-
-@dataclass(frozen=True)
-class TransposeParams:
-    """X (batch, rows, columns) to Y (batch, columns, rows)."""
-
-    batch: int
-    rows: int
-    columns: int
+from sparsec.kernels.emit.tir import Buffer, Buffers, Kernel, kernel, load, registers, store
+from sparsec.kernels.tensors import TransposeParams
 
 
 def reference(x: np.ndarray, params: TransposeParams) -> np.ndarray:
@@ -26,7 +15,7 @@ def reference(x: np.ndarray, params: TransposeParams) -> np.ndarray:
     return x.reshape(params.batch, params.rows, params.columns).swapaxes(1, 2)
 
 
-def build(params: TransposeParams, isa: Isa) -> Any:
+def build(params: TransposeParams, isa: Isa) -> Kernel:
     """The kernel: (x) -> y, for matrices with at least `isa.lanes` rows and columns."""
     size = params.batch * params.rows * params.columns
     return kernel({"x": (size, "float32"), "y": (size, "float32")}, lambda b: _emit(b, params, isa))
@@ -49,7 +38,7 @@ def _emit(b: Buffers, p: TransposeParams, isa: Isa) -> None:
                 store(b["y"], start + (column + r) * p.rows + row, load(square, r * lanes, lanes))
 
 
-def _transpose_square(square: Any, lanes: int) -> None:
+def _transpose_square(square: Buffer, lanes: int) -> None:
     """Exchange halves, quarters, … of pairs of rows."""
     step = lanes // 2
     while step:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Quantised and half-precision forms of the benchmark's models, for `peers.py`.
 
-    python make_quantised.py MODELS_DIR OUT_DIR FORM:NAME ...        e.g. qdq:resnet50-90 dyn:bert-90 f16:vgg16-90
+    python make_quantized.py MODELS_DIR OUT_DIR FORM:NAME ...        e.g. qdq:resnet50-90 dyn:bert-90 f16:vgg16-90
 
 FORM is qdq (static: int8 weights by output, uint8 activations, QuantizeLinear and DequantizeLinear), qop (the same as
 QLinearConv …), dyn (dynamic: MatMulInteger, ConvInteger), all three by onnxruntime's own tools; f16 or bf16 (float16 or
@@ -51,7 +51,7 @@ class Samples(CalibrationDataReader):
         return next(self._rest, None)
 
 
-def quantise(form: str, source: Path, target: Path) -> None:
+def quantize(form: str, source: Path, target: Path) -> None:
     """One of onnxruntime's forms."""
     if form == "dyn":
         quantize_dynamic(str(source), str(target), per_channel=True, weight_type=QuantType.QInt8)
@@ -109,7 +109,7 @@ def main(arguments: list[str]) -> int:
         names = [path.stem for path in sorted(models.glob("*.onnx"))] if name == "all" else [name]
         for stem in names:
             target = out / f"{stem}-{form}.onnx"
-            (halve if form in HALVES else quantise)(form, models / f"{stem}.onnx", target)
+            (halve if form in HALVES else quantize)(form, models / f"{stem}.onnx", target)
             print(target, flush=True)
     return 0
 

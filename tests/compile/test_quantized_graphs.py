@@ -11,7 +11,7 @@ from sparsec.graph.reader import load
 from sparsec.graph.steps import compare_steps
 from sparsec.passes.context import Context
 from sparsec.target import resolve
-from tests.support.quantised import FORMS, network
+from tests.support.quantized import FORMS, network
 
 STEP = 1
 """Codes that two evaluations may differ by at an output, where steps of the layers before add up."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
@@ -17,7 +16,7 @@ from sparsec.kernels.cpu.images.padded import load_lanes
 from sparsec.kernels.emit.codes import llvm_codes, rounded, whole
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 
 LARGEST = 255.0  # code
 FAR = 65536.0  # beyond which numbers in units of the scale saturate
@@ -38,14 +37,14 @@ class FlatParams:
     back: bool = False
 
 
-def build_range(params: RangeParams, isa: Isa) -> Any:
+def build_range(params: RangeParams, isa: Isa) -> Kernel:
     """The kernel: x -> (scale, zero point), both float32 (1,)."""
     layout, lanes, threads = params.layout, isa.lanes, isa.threads
 
     def body(b: Buffers) -> None:
         ends = T.alloc_buffer((2 * threads * lanes,), "float32")
 
-        def part(thread: Any) -> None:
+        def part(thread: Expr) -> None:
             found = registers(2, lanes)
             store(found, 0, splat(0.0, lanes))
             store(found, lanes, splat(0.0, lanes))
@@ -76,7 +75,7 @@ def build_range(params: RangeParams, isa: Isa) -> Any:
                   llvm_codes(isa))
 
 
-def _row(b: Buffers, layout: Tiled, row: Any, lanes: int, found: Any) -> None:
+def _row(b: Buffers, layout: Tiled, row: Expr, lanes: int, found: Buffer) -> None:
     """A feature of a tile: `found` takes the smaller and the larger values."""
     width = layout.width
     rest = layout.tokens % width
@@ -97,7 +96,7 @@ def _row(b: Buffers, layout: Tiled, row: Any, lanes: int, found: Any) -> None:
             vectors(width)
 
 
-def build_flat(params: FlatParams, isa: Isa) -> Any:
+def build_flat(params: FlatParams, isa: Isa) -> Kernel:
     """The kernel: (scale, zero point, x) -> y, the first two float32 (1,), one of x and y codes."""
     lanes = isa.lanes
     types = ("uint8", "float32") if params.back else ("float32", "uint8")
@@ -112,8 +111,8 @@ def build_flat(params: FlatParams, isa: Isa) -> Any:
                    "y": (params.size, types[1])}, body, llvm_codes(isa))
 
 
-def _forth(scale: Any, zero: Any, lanes: int) -> Callable[[Any], Any]:
-    def convert(x: Any) -> Any:
+def _forth(scale: Expr, zero: Expr, lanes: int) -> Callable[[Expr], Expr]:
+    def convert(x: Expr) -> Expr:
         units = T.min(splat(FAR, lanes), T.max(splat(-FAR, lanes), x / scale))
         codes = whole(units) + zero
         codes = T.min(splat(LARGEST, lanes), T.max(splat(0.0, lanes), codes))
@@ -122,8 +121,8 @@ def _forth(scale: Any, zero: Any, lanes: int) -> Callable[[Any], Any]:
     return convert
 
 
-def _back(scale: Any, zero: Any, lanes: int) -> Callable[[Any], Any]:
-    def convert(codes: Any) -> Any:
+def _back(scale: Expr, zero: Expr, lanes: int) -> Callable[[Expr], Expr]:
+    def convert(codes: Expr) -> Expr:
         return (T.Cast(f"float32x{lanes}", T.Cast(f"int32x{lanes}", codes)) - zero) * scale
 
     return convert

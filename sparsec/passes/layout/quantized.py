@@ -86,7 +86,7 @@ def _lookup(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     return Role(kind, (0,)) if kind is not None and node.outputs[0].dtype in CODE_TYPES else None
 
 
-def _quantise(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+def _quantize(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     """Tokens to codes and back, with one scale that is constant."""
     x = operand(node, 0)
     types = (x.dtype, node.outputs[0].dtype)
@@ -96,14 +96,14 @@ def _quantise(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     return Role(Kind.TOKENS, (0,)) if kinds.get(x) is Kind.TOKENS and fine and scalar else None
 
 
-def _quantise_dynamically(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+def _quantize_dynamically(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     return Role(Kind.TOKENS, (0,)) if kinds.get(operand(node, 0)) is Kind.TOKENS else None
 
 
 SEEDS: dict[str, Seed] = {
-    "QuantizeLinear": _quantise,
-    "DequantizeLinear": _quantise,
-    "DynamicQuantizeLinear": _quantise_dynamically,
+    "QuantizeLinear": _quantize,
+    "DequantizeLinear": _quantize,
+    "DynamicQuantizeLinear": _quantize_dynamically,
     "sparsec::QConv": _conv,
     "sparsec::QMatMul": _linear,
     "sparsec::QBinary": _binary,
