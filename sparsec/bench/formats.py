@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx import helper, numpy_helper
 
 from sparsec.compiler.options import CompileOptions
-from sparsec.compiler.planning import timer, weight_of
+from sparsec.compiler.planning import timer
 from sparsec.compiler.prepare import prepare
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.plan import Candidate, Choice, Measure, best_by_format, choose
@@ -21,6 +21,7 @@ from sparsec.errors import UsageError
 from sparsec.formats import FORMATS
 from sparsec.formats.storage import as_matrix
 from sparsec.graph import reader
+from sparsec.graph.nodes import weight_array
 from sparsec.target import Target
 
 SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
@@ -69,7 +70,7 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
 
 
 def _layer(node: ir.Node, choice: Choice, trials: int, timed: Measure) -> dict[str, Any]:
-    weight = weight_of(node)
+    weight = weight_array(node)
     kernels = {each.option.name: _kernel(each, timed) for each in best_by_format(choice)}
     others = [_kernel(each, timed) for each in (choice.winner, *choice.losers)[:trials]]
     chosen = kernels[choice.winner.option.name]

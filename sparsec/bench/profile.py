@@ -11,11 +11,12 @@ import onnx_ir as ir
 
 from sparsec.backends.job import Job
 from sparsec.compiler.options import CompileOptions
-from sparsec.compiler.planning import plan, weight_of
+from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import prepare
 from sparsec.cost.plan import CHOICE, Choice
 from sparsec.errors import UsageError
 from sparsec.graph import reader
+from sparsec.graph.nodes import weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.target import machine_features
 
@@ -85,7 +86,7 @@ def _layer(node: ir.Node, choice: Choice, job: Job) -> Layer:
 
 def _flops(node: ir.Node) -> float:
     """Two for every non-zero of the weight and every position of the output that it contributes to."""
-    weight = weight_of(node)
+    weight = weight_array(node)
     positions: int = math.prod(static_shape(node.outputs[0]) or ()) // weight.shape[0]
     return 2.0 * int(np.count_nonzero(weight)) * positions
 

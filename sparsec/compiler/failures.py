@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from sparsec.errors import InternalError, ModelError, SparsecError, UnsupportedOperatorError
 from sparsec.graph.constants import constant
-from sparsec.graph.nodes import node_label
+from sparsec.graph.nodes import node_name
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def _internal(error: Exception) -> InternalError:
     """The defect that an exception is."""
     node, place = _where(error.__traceback__)
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
-    at = "" if node is None else f" at node '{node_label(node)}' ({node.op_type})"
+    at = "" if node is None else f" at node '{node_name(node)}' ({node.op_type})"
     found = InternalError(f"a defect of sparsec{at}, in {place}: {type(error).__name__}: "
                           f"{' '.join(str(error).split())[:200]} ({versions}); please report it with what "
                           "`sparsec --debug` writes")

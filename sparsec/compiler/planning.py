@@ -14,6 +14,7 @@ from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Choice, Measure, choose
 from sparsec.errors import VerificationError
 from sparsec.formats import CODECS, FORMATS
+from sparsec.graph.nodes import weight_array
 
 
 def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None) -> tuple[LayerReport, ...]:
@@ -36,7 +37,7 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
         options = backend.options(node, job)
         if not options:
             continue
-        if not CODECS[job.options.codec].lossless and weight_of(node).dtype == np.float32:  # not codes already
+        if not CODECS[job.options.codec].lossless and weight_array(node).dtype == np.float32:  # not codes already
             _quantize(node, job.options.codec)
             options = backend.options(node, job)
         if job.options.strict_ieee:
@@ -50,7 +51,7 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
 
 
 def _row(node: ir.Node, choice: Choice, error: float | None, loss: float | None) -> LayerReport:
-    option, weight = choice.winner.option, weight_of(node)
+    option, weight = choice.winner.option, weight_array(node)
     return LayerReport(
         layer=choice.layer, operator=node.op_type, shape=weight.shape, format=option.name, kernel=option.kernel,
         detail=option.detail, weights=weight.size, nonzeros=int(np.count_nonzero(weight)), bytes=option.nbytes,
@@ -88,16 +89,8 @@ def timer(node: ir.Node, job: Job) -> Measure | None:
     return partial(job.log.time, target=job.target, threads=job.threads, measure=measure)
 
 
-def weight_of(node: ir.Node) -> np.ndarray:
-    """The weight of a layer that a backend has options for, which is constant."""
-    value = node.inputs[1]
-    assert value is not None
-    assert value.const_value is not None
-    return value.const_value.numpy()
-
-
 def _quantize(node: ir.Node, codec: str) -> None:
     """Give a layer the weight that a codec stores."""
     value, dense = node.inputs[1], FORMATS["dense"]
     assert value is not None
-    value.const_value = ir.tensor(dense.decode(dense.encode(weight_of(node), CODECS[codec])), name=value.name)
+    value.const_value = ir.tensor(dense.decode(dense.encode(weight_array(node), CODECS[codec])), name=value.name)

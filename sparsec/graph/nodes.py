@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.shapes import static_shape
@@ -17,6 +18,13 @@ def operand(node: ir.Node, index: int) -> ir.Value:
 def optional(node: ir.Node, index: int) -> ir.Value | None:
     """An input that may be absent."""
     return node.inputs[index] if index < len(node.inputs) else None
+
+
+def weight_array(node: ir.Node) -> np.ndarray:
+    """The constant weight of a layer, its second input, as it stands in the graph."""
+    value = operand(node, 1)
+    assert value.const_value is not None  # passes make layers of constant weights only
+    return value.const_value.numpy()
 
 
 def operator_of(node: ir.Node) -> str:
@@ -35,6 +43,6 @@ def on_the_left(node: ir.Node) -> bool:
     return node.attributes.get_string("side", "right") == "left"
 
 
-def node_label(node: ir.Node) -> str:
+def node_name(node: ir.Node) -> str:
     """The node's name, or that of its first output."""
     return node.name or str(node.outputs[0].name)

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import constant
+from sparsec.graph.nodes import optional
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def dequantized(value: ir.Value | None) -> Codes | None:
     if node is None or node.op_type != "DequantizeLinear" or node.domain:
         return None
     codes, scale = constant(node.inputs[0]), constant(node.inputs[1])
-    given = node.inputs[2] if len(node.inputs) > 2 else None
+    given = optional(node, 2)
     zero = constant(given)
     if codes is None or scale is None or (zero is None and given is not None):
         return None
@@ -86,7 +87,7 @@ def quantization(node: ir.Node | None, op_type: str) -> tuple[float, int, str] |
     if node is None or node.op_type != op_type or node.domain:
         return None
     scale = constant(node.inputs[1])
-    given = node.inputs[2] if len(node.inputs) > 2 else None
+    given = optional(node, 2)
     zero = constant(given)
     if scale is None or scale.size != 1 or scale.dtype != np.float32 or (zero is None and given is not None):
         return None

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import add_constant
+from sparsec.graph.nodes import node_name
 from sparsec.passes import rewrite
 
 
@@ -22,7 +23,7 @@ class Chain:
             **attributes: int | str | Sequence[int]) -> ir.Value:
         """The output of a new node; arrays become initializers."""
         assert self.node.graph is not None
-        own = f"{rewrite.node_name(self.node)}.{op_type.lower()}"
+        own = f"{node_name(self.node)}.{op_type.lower()}"
         values = [add_constant(self.node.graph, own, each) if isinstance(each, np.ndarray) else each for each in inputs]
         new = ir.node(op_type, values, attributes, domain=domain, name=name)
         self.node.prepend(new)

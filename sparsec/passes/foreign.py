@@ -9,10 +9,10 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.nodes import node_name
 from sparsec.graph.operators import DOMAIN
 from sparsec.passes import contributed
 from sparsec.passes.context import Context, Report
-from sparsec.passes.rewrite import node_name
 
 MOST = 20
 """Nodes that a message names."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from sparsec.graph.constants import scalar
+from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -56,9 +57,9 @@ def run(model: ir.Model, _context: Context) -> Report:
         if found is None or static_shape(found.x) != static_shape(root.outputs[0]):
             continue
         if opset < SINCE[found.op_type]:
-            notes.append(Note(rewrite.node_name(root), f"stays written out: opset {opset} has no {found.op_type}"))
+            notes.append(Note(node_name(root), f"stays written out: opset {opset} has no {found.op_type}"))
             continue
-        node = ir.node(found.op_type, [found.x], found.attributes, name=rewrite.node_name(root))
+        node = ir.node(found.op_type, [found.x], found.attributes, name=node_name(root))
         root.prepend(node)
         rewrite.take_over(node.outputs[0], root.outputs[0])
         counts[found.op_type] += 1

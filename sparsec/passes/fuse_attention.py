@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from sparsec.graph import operators
 from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -56,7 +57,7 @@ def run(model: ir.Model, _context: Context) -> Report:
             if reason is None:
                 fused += 1
             else:
-                notes.append(Note(rewrite.node_name(node), f"not fused into attention: {reason}"))
+                notes.append(Note(node_name(node), f"not fused into attention: {reason}"))
     rewrite.clean(model)
     return Report("fuse_attention", bool(fused), {"Attention": fused} if fused else {}, tuple(notes))
 
@@ -96,7 +97,7 @@ def _fuse_standard(node: ir.Node) -> str | None:
         if bias is not None or q[2] != k[2] or node.graph is None:
             return "it is causal and has a mask or a cache"
         future = np.triu(np.full((q[2], k[2]), -np.inf, np.float32), 1)
-        bias = add_constant(node.graph, f"{rewrite.node_name(node)}.mask", future)
+        bias = add_constant(node.graph, f"{node_name(node)}.mask", future)
     scale = node.attributes.get_float("scale", 1 / math.sqrt(q[3]))
     if not _replace(node, _Scores(query, key, scale, bias, key_transposed=False), value, q[0], q[1]):
         return NOT_SPLIT
@@ -179,7 +180,7 @@ def _replace(mix: ir.Node, scores: _Scores, value: ir.Value, batch: int, heads: 
         return False
     inputs = [*(_emit(mix, operand) for operand in found), *([scores.mask] if scores.mask is not None else [])]
     attention = ir.node("Attention", inputs, {"heads": heads, "scale": scores.factor * q.factor * k.factor},
-                        domain=operators.DOMAIN, name=rewrite.node_name(mix))
+                        domain=operators.DOMAIN, name=node_name(mix))
     mix.prepend(attention)
     target, sequence_first = merged
     _emit_output(mix, attention.outputs[0], (batch, tokens, q.width), target, sequence_first=sequence_first)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from sparsec.graph import operators
 from sparsec.graph.activations import ACTIVATIONS, Activation
 from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.nodes import node_name, optional
 from sparsec.graph.operators.products import FLOAT_BIAS, SCALE
 from sparsec.graph.operators.products import RESIDUAL as R
 from sparsec.graph.shapes import static_shape
@@ -47,10 +48,6 @@ def _absorb(node: ir.Node) -> str | None:
     return _affine(node, user) or _residual(node, user) or _activation(node, user)
 
 
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
 def _set_input(node: ir.Node, index: int, value: ir.Value) -> None:
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
@@ -81,14 +78,14 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
         found = rewrite.batch_norm(user) if axis == 1 else None
     else:
         found = _arithmetic(node, user, shape, axis)
-    bias = constant(_input(node, bias_at))
-    if found is None or not np.isfinite(found).all() or (bias is None and _input(node, bias_at) is not None):
+    bias = constant(optional(node, bias_at))
+    if found is None or not np.isfinite(found).all() or (bias is None and optional(node, bias_at) is not None):
         return None
     scale, offset = found
     scaled = bool((scale != 1).any())
-    if scaled and _input(node, residual_at) is not None:
+    if scaled and optional(node, residual_at) is not None:
         return None
-    name = rewrite.node_name(node)
+    name = node_name(node)
     if scaled:
         weight = weight * scale.astype(np.float32).reshape(-1, *[1] * (weight.ndim - 1))
         _set_input(node, scaling, add_constant(node.graph, f"{name}.weight", weight))
@@ -118,7 +115,7 @@ def _arithmetic(node: ir.Node, user: ir.Node, shape: tuple[int, ...],
 def _residual(node: ir.Node, user: ir.Node) -> str | None:
     """Takes y + R for a tensor R of y's shape; the node moves behind whatever computes R."""
     place = PLACES[node.op_type][2]
-    if user.op_type != "Add" or _input(node, place) is not None:
+    if user.op_type != "Add" or optional(node, place) is not None:
         return None
     other = user.inputs[1] if user.inputs[0] is node.outputs[0] else user.inputs[0]
     if other is None or static_shape(other) is None or static_shape(other) != static_shape(node.outputs[0]):

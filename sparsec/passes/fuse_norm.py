@@ -10,6 +10,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from sparsec.graph.constants import constant, scalar
+from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -30,7 +31,7 @@ def run(model: ir.Model, _context: Context) -> Report:
                 continue
             if opset < SINCE:
                 text = f"stays written out: opset {opset} has no LayerNormalization"
-                notes.append(Note(rewrite.node_name(node), text))
+                notes.append(Note(node_name(node), text))
             else:
                 _replace(node, *found, scale)
                 fused += 1
@@ -100,6 +101,6 @@ def _replace(mul: ir.Node, x: ir.Value, epsilon: float, scale: ir.Value | None) 
         bias = add.inputs[1] if add.inputs[0] is target else add.inputs[0]
         if _is_vector(bias, x):
             target, inputs = add.outputs[0], [x, scale, bias]
-    node = ir.node("LayerNormalization", inputs, {"axis": -1, "epsilon": epsilon}, name=rewrite.node_name(mul))
+    node = ir.node("LayerNormalization", inputs, {"axis": -1, "epsilon": epsilon}, name=node_name(mul))
     mul.prepend(node)
     rewrite.take_over(node.outputs[0], target)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from sparsec.graph import operators
 from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -31,7 +32,7 @@ def run(model: ir.Model, _context: Context) -> Report:
         kind = node.op_type
         reason = _no_float32(node) or lift(node)
         if reason:
-            notes.append(Note(rewrite.node_name(node), f"{kind} stays: {reason}"))
+            notes.append(Note(node_name(node), f"{kind} stays: {reason}"))
         else:
             counts[kind] += 1
     rewrite.clean(model)
@@ -119,7 +120,7 @@ def _matmul(node: ir.Node) -> str | None:
 def _linear(node: ir.Node, x: ir.Value | None, matrix: np.ndarray, *epilogue: ir.Value | None, left: bool) -> None:
     """Turns the node into sparsec::MatMul by an (outputs, inputs) matrix."""
     assert node.graph is not None
-    weight = add_constant(node.graph, f"{rewrite.node_name(node)}.weight", matrix)
+    weight = add_constant(node.graph, f"{node_name(node)}.weight", matrix)
     _become(node, "MatMul", [x, weight, *epilogue], {"side": "left" if left else "right"})
 
 
@@ -128,7 +129,7 @@ def _drop_unit_dimension(node: ir.Node) -> None:
     assert node.graph is not None
     old = node.outputs[0]
     shape = static_shape(old) or ()
-    name = rewrite.node_name(node)
+    name = node_name(node)
     target = add_constant(node.graph, f"{name}.shape", np.array(shape, np.int64))
     reshape = ir.node("Reshape", [None, target])
     node.append(reshape)
@@ -178,7 +179,7 @@ def _addend(node: ir.Node, c: ir.Value | None, *, left: bool) -> list[ir.Value |
             return [None, c]
         return "its addend is neither a constant nor of the output's shape"
     array = np.broadcast_to(array * np.float32(beta), (1,) * (2 - array.ndim) + array.shape)
-    name = f"{rewrite.node_name(node)}.bias"
+    name = f"{node_name(node)}.bias"
     if array.shape[1 if left else 0] == 1:
         outputs = rows if left else columns
         return [add_constant(node.graph, name, np.broadcast_to(array.reshape(-1), (outputs,)))]
@@ -194,7 +195,7 @@ def _batch_norm(node: ir.Node) -> str | None:
     if rank not in (3, 4):
         return f"its input has rank {rank}, not 3 or 4: neither an image nor a sequence"
     scale, offset = (array.astype(np.float32) for array in found)
-    name, channels, ones = rewrite.node_name(node), len(scale), [1] * (rank - 2)
+    name, channels, ones = node_name(node), len(scale), [1] * (rank - 2)
     weight = add_constant(node.graph, f"{name}.weight", scale.reshape(channels, 1, *ones))
     bias = add_constant(node.graph, f"{name}.bias", offset)
     _become(node, "Conv", [node.inputs[0], weight, bias],

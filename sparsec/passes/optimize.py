@@ -15,6 +15,7 @@ import onnx_ir as ir
 from sparsec import files
 from sparsec.errors import ModelError
 from sparsec.graph.constants import add_constant
+from sparsec.graph.nodes import node_name
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.verify import infer
@@ -64,7 +65,7 @@ def _register_constants(graph: ir.Graph) -> None:
         for index, value in enumerate(node.inputs):
             if (value is not None and value.const_value is not None and value.producer() is None
                     and not value.is_initializer() and not value.is_graph_input()):
-                name = f"{rewrite.node_name(node)}.constant{index}"
+                name = f"{node_name(node)}.constant{index}"
                 node.replace_input_with(index, add_constant(graph, name, value.const_value.numpy()))
 
 

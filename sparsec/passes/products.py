@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import add_constant, constant
-from sparsec.graph.nodes import operand
+from sparsec.graph.nodes import node_name, operand
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.chain import Chain
@@ -39,7 +39,7 @@ def run(model: ir.Model, _context: Context) -> Report:
         if reason is None:
             counts[kind] += 1
         elif reason:
-            notes.append(Note(rewrite.node_name(node), f"{kind} stays: {reason}"))
+            notes.append(Note(node_name(node), f"{kind} stays: {reason}"))
     if counts:
         rewrite.clean(model)
     return Report("products", bool(counts), counts, tuple(notes))
@@ -144,7 +144,7 @@ def _one_by_one(chain: Chain, matrices: np.ndarray, back: int, shape: tuple[int,
     if (matrices == 0).mean() < SPARSE:
         return "its matrices are not sparse enough for a product each"
     assert node.graph is not None
-    sizes = add_constant(node.graph, f"{rewrite.node_name(node)}.split", np.ones(len(matrices), np.int64))
+    sizes = add_constant(node.graph, f"{node_name(node)}.split", np.ones(len(matrices), np.int64))
     split = ir.node("Split", [node.inputs[0], sizes], {"axis": axis}, num_outputs=len(matrices))
     node.prepend(split)
     parts = [chain.add("MatMul", part, matrix) for part, matrix in zip(split.outputs, matrices, strict=True)]

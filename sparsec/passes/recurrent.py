@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import constant
-from sparsec.graph.nodes import operand, optional
+from sparsec.graph.nodes import node_name, operand, optional
 from sparsec.graph.operators.recurrence import GATES
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.shapes import static_shape
@@ -35,7 +35,7 @@ def run(model: ir.Model, context: Context) -> Report:
             _rewrite(node)
             counts[node.op_type] += 1
         else:
-            notes.append(Note(rewrite.node_name(node), f"{node.op_type} stays: {reason}"))
+            notes.append(Note(node_name(node), f"{node.op_type} stays: {reason}"))
     if counts:
         rewrite.clean(model)
     return Report("recurrent", bool(counts), counts, tuple(notes))
@@ -81,7 +81,7 @@ def _rewrite(node: ir.Node) -> None:
 def _direction(chain: Chain, number: int) -> ir.Value:
     """The `sparsec::Recurrence` of a direction on its inputs' share of the gates."""
     node, cell = chain.node, chain.node.op_type
-    name = f"{rewrite.node_name(node)}.{number}"
+    name = f"{node_name(node)}.{number}"
     w, r = (_part(node, place, number) for place in (1, 2))
     assert w is not None
     assert r is not None

@@ -16,11 +16,6 @@ def only_use(value: ir.Value) -> ir.Node | None:
     return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
-def node_name(node: ir.Node) -> str:
-    """The node's name, or that of its first output."""
-    return node.name or str(node.outputs[0].name)
-
-
 def batch_norm(node: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
     """Scale and offset in float64 of a BatchNormalization by constants; None in training, with its further outputs."""
     gamma, beta, mean, variance = (constant(value) for value in node.inputs[1:5])

@@ -10,6 +10,7 @@ import math
 import onnx_ir as ir
 
 from sparsec.graph import operators
+from sparsec.graph.nodes import node_name, optional
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Report
@@ -35,7 +36,7 @@ def _turn(node: ir.Node) -> None:
     rank = len(static_shape(node.outputs[0]) or ())
     perm = [*range(rank - 2), rank - 1, rank - 2]
     for index in (0, 3):
-        value = node.inputs[index] if index < len(node.inputs) else None
+        value = optional(node, index)
         if value is not None:
             node.prepend(transpose := ir.node("Transpose", [value], {"perm": perm}))
             _turned(transpose.outputs[0], value)
@@ -45,7 +46,7 @@ def _turn(node: ir.Node) -> None:
     node.append(back := ir.node("Transpose", [None], {"perm": perm}))
     rewrite.take_over(back.outputs[0], old)
     back.replace_input_with(0, old)
-    old.name = f"{rewrite.node_name(node)}.turned"
+    old.name = f"{node_name(node)}.turned"
     _turned(old, back.outputs[0])
 
 

@@ -13,7 +13,6 @@ from sparsec.analysis import structure
 from sparsec.backends.job import Job
 from sparsec.backends.registry import BACKENDS
 from sparsec.compiler.options import CompileOptions
-from sparsec.compiler.planning import weight_of
 from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
@@ -22,7 +21,7 @@ from sparsec.errors import UsageError
 from sparsec.formats.smallest import smallest
 from sparsec.graph import reader
 from sparsec.graph.layout import layout_of
-from sparsec.graph.nodes import operand
+from sparsec.graph.nodes import operand, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.target import Target
 
@@ -92,7 +91,7 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
 
 
 def _layer(node: ir.Node, options: list[Option], prepared: Prepared, curves: dict[Geometry, Curve]) -> dict[str, Any]:
-    weight = weight_of(node)
+    weight = weight_array(node)
     found = structure.find(weight)
     choice = _choose(node, options, prepared.job)
     stored = smallest(weight)

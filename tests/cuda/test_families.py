@@ -27,7 +27,7 @@ from tests.support.cuda.products import (
     packed,
     run,
     telling_weight,
-    weight_of,
+    weight_index,
 )
 
 ALWAYS = ("2:4", "empty")  # what every family stores
@@ -56,7 +56,7 @@ def is_stored(family, p, weight):
 @EVERY_FAMILY
 def test_every_pattern_is_exact_or_refused(family, pattern):
     p = fitted(family, MmaParams(100, 13, 136, SMALL, epilogue=FINISH))
-    weight = weight_of(np.random.default_rng(1), p, pattern)
+    weight = weight_index(np.random.default_rng(1), p, pattern)
     if pattern not in ALWAYS and not is_stored(family, p, weight):
         pytest.skip(f"{family.name} does not store it")
     assert run(p, family, weight)[0] == 0
@@ -99,7 +99,7 @@ def test_kernels_lower_like_scheduled_functions(family):
 @EVERY_FAMILY
 def test_unpack_inverts_pack(family, m, groups, seed, pattern, dtype):
     p = MmaParams(m, 8, 4 * groups, family.tiles[-1], dtype)
-    weight = weight_of(np.random.default_rng(seed), p, pattern)
+    weight = weight_index(np.random.default_rng(seed), p, pattern)
     if dtype == "int8" or pattern not in ALWAYS:
         assume(is_stored(family, p, weight))
     params, arrays = packed(family, p, weight)

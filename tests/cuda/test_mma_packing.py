@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from sparsec.errors import FormatError
 from sparsec.kernels.cuda import fragments, metadata
 from sparsec.kernels.cuda.params import MmaParams
-from tests.support.cuda.products import SMALL, weight_of
+from tests.support.cuda.products import SMALL, weight_index
 
 SHAPES = {"m": st.integers(1, 70), "k": st.integers(1, 40).map(lambda groups: 4 * groups), "seed": st.integers(0, 9)}
 
 
 @given(**SHAPES)
 def test_positions_rise_within_a_group(m, k, seed):
-    weight = weight_of(np.random.default_rng(seed), MmaParams(m, 1, k, SMALL), "2:4")
+    weight = weight_index(np.random.default_rng(seed), MmaParams(m, 1, k, SMALL), "2:4")
     values, positions = metadata.compress(weight)
     assert (positions[:, 0::2] < positions[:, 1::2]).all()
     np.testing.assert_array_equal(metadata.expand(values, positions), weight)

@@ -8,7 +8,7 @@ import pytest
 from sparsec.kernels.cuda import rest
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.support.cuda.products import SMALL, is_caught, needs_compiler, run, weight_of
+from tests.support.cuda.products import SMALL, is_caught, needs_compiler, run, weight_index
 
 
 def test_weights_that_half_precision_makes_zero_leave_room():
@@ -42,7 +42,7 @@ PRODUCT = MmaParams(100, 35, 136, Tile(64, 32, 64, (2, 2), 3), epilogue=Epilogue
 @pytest.fixture(scope="module")
 def mutated():
     """A weight with a rest; the product is right without a mutation."""
-    weight = weight_of(np.random.default_rng(1), PRODUCT, "few")
+    weight = weight_index(np.random.default_rng(1), PRODUCT, "few")
     assert run(PRODUCT, rest.FAMILY, weight)[0] == 0
     return weight
 

@@ -76,11 +76,11 @@ def test_every_family_of_kernels_has_an_efficiency(monkeypatch):
 
 
 def test_an_efficiency_holds_for_its_family_pixels_and_density():
-    work = Work(1e6, 0, family="gemm/direct", pixels=PIXELS[1], density=DENSITIES[2])
+    work = Work(1e6, 0, kernel="gemm/direct", pixels=PIXELS[1], density=DENSITIES[2])
     assert SLOW.factor(work) == pytest.approx(TABLE[1][2])
     assert SLOW.factor(replace(work, pixels=1 << 20, density=1.0)) == pytest.approx(TABLE[-1][-1])
     assert TABLE[1][0] < SLOW.factor(replace(work, density=0.1)) < TABLE[1][1]
-    assert SLOW.factor(replace(work, family="gemv")) == 1.0
+    assert SLOW.factor(replace(work, kernel="gemv")) == 1.0
 
 
 def test_other_machines_are_not_calibrated():

@@ -52,7 +52,7 @@ class Liveness:
     opaque: Mapping[ir.Node, str]
 
 
-def weight_of(node: ir.Node) -> int | None:
+def weight_index(node: ir.Node) -> int | None:
     """The position of the node's weight: a constant of two or more axes that multiplies the data or is looked up.
 
     Constant codes that a DequantizeLinear turns into it count as such, too.
@@ -82,7 +82,7 @@ def active_weights(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
     paths = needed_elements(model.graph, liveness.known, liveness.opaque, paths=True)
     active = {}
     for node in model.graph:
-        place = weight_of(node)
+        place = weight_index(node)
         weight = None if place is None else node.inputs[place]
         if weight is not None:
             found = paths[weight] & liveness.known[weight].nonzero
@@ -166,7 +166,7 @@ def needed_elements(graph: ir.Graph, known: Mapping[ir.Value, Known], opaque: Ma
 def _facts(node: ir.Node, known: Mapping[ir.Value, Known], *, paths: bool) -> list[Known | None]:
     """The facts of a node's inputs; on paths, weights are not reached through constants, whatever their value."""
     facts = [None if value is None else known[value] for value in node.inputs]
-    place = weight_of(node)
+    place = weight_index(node)
     if paths and place is not None:
         for i in {0, 1} - {place}:
             fact = facts[i]

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Known, Mask, compact, dims, every, some, unknown, where_known
-from sparsec.analysis.liveness.node import name, operand
+from sparsec.analysis.liveness.node import name
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Relation, freeze, nonempty, tie
+from sparsec.graph.nodes import operand, optional
 
 HEADS, STEPS, FEATURES = 1, 2, 3
 
@@ -57,7 +58,7 @@ def reject(node: ir.Node, _inputs: Inputs) -> str | None:
         return "groups of heads share keys"
     if any(value is not None for value in node.inputs[4:]):
         return "it reads a cache"
-    mask = node.inputs[3] if len(node.inputs) > 3 else None
+    mask = optional(node, 3)
     by_head = mask is not None and len(dims(mask)) > 2 and dims(mask)[-3] != 1
     return "its mask differs by head" if by_head else None
 

@@ -8,9 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Array, Known, Mask, compact, dims, spread, unknown, where_known
-from sparsec.analysis.liveness.node import evaluate, name, operand
+from sparsec.analysis.liveness.node import evaluate, name
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Relation, freeze, tie
+from sparsec.graph.nodes import operand
 
 
 def _axis(node: ir.Node) -> int:

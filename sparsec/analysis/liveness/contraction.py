@@ -23,10 +23,11 @@ from sparsec.analysis.liveness.facts import (
     unknown,
     where_known,
 )
-from sparsec.analysis.liveness.node import name, operand
+from sparsec.analysis.liveness.node import name
 from sparsec.analysis.liveness.normalization import AXES
 from sparsec.analysis.liveness.rule import Inputs, Rule
 from sparsec.analysis.liveness.slabs import Relation, nonempty, tie
+from sparsec.graph.nodes import operand
 
 
 @dataclass(frozen=True)

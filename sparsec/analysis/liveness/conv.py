@@ -9,10 +9,11 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness.edit import set_data
 from sparsec.analysis.liveness.facts import Array, Known, Mask, compact, dims, some, spread, unknown, where_known
-from sparsec.analysis.liveness.node import constant_of, holder, name, operand, shares_weight, weight_data
+from sparsec.analysis.liveness.node import constant_of, holder, name, shares_weight, weight_data
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Cut, Hold, Key, Relation, can_lose, freeze, nonempty, tie
 from sparsec.analysis.liveness.window import Taps, backwards, connections, correlate, taps, too_many, transposed_taps
+from sparsec.graph.nodes import operand
 
 
 def groups_of(node: ir.Node) -> int:

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Array
 from sparsec.graph.constants import add_constant
+from sparsec.graph.nodes import optional
 from sparsec.graph.quantized import dequantized
 
 
@@ -30,7 +31,7 @@ def set_weight(value: ir.Value, data: Array) -> None:
 
 def replace_input(node: ir.Node, index: int, data: Array) -> None:
     """Gives a node an input with this data; other users of the old one keep it."""
-    old = node.inputs[index] if index < len(node.inputs) else None
+    old = optional(node, index)
     if old is not None and old.is_initializer() and len(old.uses()) == 1 and not old.is_graph_output():
         set_data(old, data)
         return

@@ -9,9 +9,10 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness import select
 from sparsec.analysis.liveness.facts import Array, Dims, Known, Mask, dims, every, some, spread, unknown, where_known
-from sparsec.analysis.liveness.node import constant_of, operand
+from sparsec.analysis.liveness.node import constant_of
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Cut, Relation, tie
+from sparsec.graph.nodes import operand
 
 
 def _picks(node: ir.Node) -> bool:

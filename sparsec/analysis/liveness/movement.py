@@ -9,9 +9,10 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness import elementwise, reshape
 from sparsec.analysis.liveness.facts import Array, Dims, Known, Mask, aligned, dims, gathered, spread, where_known
-from sparsec.analysis.liveness.node import constant_of, name, operand
+from sparsec.analysis.liveness.node import constant_of, name
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Cut, Relation, freeze, select, tie
+from sparsec.graph.nodes import operand
 
 
 def _permutation(node: ir.Node) -> list[int]:

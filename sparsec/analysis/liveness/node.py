@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Array
+from sparsec.graph.nodes import operand
 from sparsec.graph.quantized import dequantized
 
 IR_VERSION = 10  # every supported onnxruntime reads it
@@ -17,18 +18,6 @@ IR_VERSION = 10  # every supported onnxruntime reads it
 def name(node: ir.Node) -> str:
     """How reports call a node."""
     return f"{node.op_type} '{node.name or node.outputs[0].name}'"
-
-
-def operand(node: ir.Node, index: int) -> ir.Value:
-    """An input that the operator requires."""
-    value = node.inputs[index]
-    assert value is not None
-    return value
-
-
-def optional(node: ir.Node, index: int) -> ir.Value | None:
-    """An input that may be absent."""
-    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:

@@ -24,9 +24,10 @@ from sparsec.analysis.liveness.facts import (
     unknown,
     where_known,
 )
-from sparsec.analysis.liveness.node import evaluate, name, operand
+from sparsec.analysis.liveness.node import evaluate, name
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Relation, freeze, tie
+from sparsec.graph.nodes import operand
 
 CENTRED = ("InstanceNormalization", "LayerNormalization", "LogSoftmax", "Softmax")  # constant on a single element
 PER_CHANNEL = ("GroupNormalization", "InstanceNormalization")  # as their scale and bias are

@@ -8,10 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Array, Known, Mask, compact, dims, some, spread, unknown, where_known
-from sparsec.analysis.liveness.node import evaluate, operand
+from sparsec.analysis.liveness.node import evaluate
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Relation, tie
 from sparsec.analysis.liveness.window import Taps, backwards, reads_padding, taps, too_many
+from sparsec.graph.nodes import operand
 
 
 def _windows(node: ir.Node) -> Taps:

@@ -11,9 +11,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Known, Mask, dims, every, spread, unknown, where_known
-from sparsec.analysis.liveness.node import evaluate, is_computed, name, operand, parameter
+from sparsec.analysis.liveness.node import evaluate, is_computed, name, parameter
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Relation, freeze, nonempty, tie
+from sparsec.graph.nodes import operand
 
 REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
               "ReduceProd", "ReduceSum", "ReduceSumSquare")

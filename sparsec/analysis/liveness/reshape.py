@@ -11,9 +11,10 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness.edit import replace_input
 from sparsec.analysis.liveness.facts import Array, Dims, Known, Mask, constant, dims, some, spread, unknown
-from sparsec.analysis.liveness.node import constant_of, name, operand, optional
+from sparsec.analysis.liveness.node import constant_of, name
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Cut, Relation, freeze, product
+from sparsec.graph.nodes import operand, optional
 
 Groups = list[tuple[range, range]]  # axes of the input beside the axes of the output that hold the same elements
 

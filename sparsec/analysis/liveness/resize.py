@@ -11,10 +11,11 @@ from onnx.reference import ReferenceEvaluator
 
 from sparsec.analysis.liveness.edit import replace_input
 from sparsec.analysis.liveness.facts import Dims, Known, Mask, compact, dims, every, some, unknown, where_known
-from sparsec.analysis.liveness.node import constant_of, is_computed, operand, optional
+from sparsec.analysis.liveness.node import constant_of, is_computed
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.select import Index, picked, unpicked
 from sparsec.analysis.liveness.slabs import Cut, Relation, tie
+from sparsec.graph.nodes import operand, optional
 
 POSITION_MODES = ("coordinate_transformation_mode", "nearest_mode")
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from sparsec.analysis.liveness.edit import replace_input
 from sparsec.analysis.liveness.facts import Array, Dims, Known, Mask, compact, dims, spread, where_known
-from sparsec.analysis.liveness.node import constant_of, is_computed, name, operand, parameter
+from sparsec.analysis.liveness.node import constant_of, is_computed, name, parameter
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Cut, Relation, freeze, nonempty, select, tie
+from sparsec.graph.nodes import operand
 
 Index = NDArray[np.int64]
 Picks = Mapping[int, Index]  # by axis, the input slab of every output slab; -1 is padding

@@ -12,11 +12,11 @@ import onnx_ir as ir
 from sparsec.backends.base import Judge
 from sparsec.backends.cpu.layers import allows_fewer_bits, matrix_of
 from sparsec.backends.job import Job
-from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.compare import relative_error
 from sparsec.graph.evaluate import walk
+from sparsec.graph.nodes import weight_array
 from sparsec.graph.operators.conv import windows
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.products.layer import RANGES, Ranges

@@ -9,17 +9,9 @@ from sparsec.backends.cpu import depthwise
 from sparsec.backends.cpu.calls import call, emit
 from sparsec.backends.cpu.windows import block_diagonal, read, stencil_of
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.weights import (
-    bias_vector,
-    chosen,
-    epilogue_of,
-    residual,
-    spatial,
-    weight_array,
-    window,
-)
+from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, spatial, window
 from sparsec.graph.layout import Plain, image_of, layout_of
-from sparsec.graph.nodes import is_depthwise
+from sparsec.graph.nodes import is_depthwise, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.images.stem import StemProduct
 from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct

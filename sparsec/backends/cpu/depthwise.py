@@ -5,8 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual, spatial, weight_array, window
+from sparsec.backends.relax.weights import bias_vector, epilogue_of, residual, spatial, window
 from sparsec.graph.layout import image_of
+from sparsec.graph.nodes import weight_array
 from sparsec.kernels.cpu.images import depthwise
 from sparsec.kernels.cpu.images.window import Window
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.cpu import conv, matmul, quantized, recurrence
-from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
-from sparsec.graph.nodes import is_depthwise, on_the_left, operator_of
+from sparsec.graph import operators
+from sparsec.graph.nodes import is_depthwise, on_the_left, operator_of, weight_array
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.layer import CpuProduct
 from sparsec.kernels.emit.isa import Isa
@@ -49,9 +49,9 @@ def repeats(node: ir.Node) -> int:
 def allows_fewer_bits(node: ir.Node) -> bool:
     """Whether kernels of fewer bits may run a layer: not where its weight multiplies columns, as no error is known."""
     match node.domain, node.op_type:
-        case "sparsec", "Conv":
+        case operators.DOMAIN, "Conv":
             return not is_depthwise(node)
-        case "sparsec", "MatMul":
+        case operators.DOMAIN, "MatMul":
             return not on_the_left(node)
     return False
 

@@ -17,6 +17,7 @@ from sparsec.backends.relax.lower import Lowered, lower_in
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import Plain
 from sparsec.graph.nodes import operator_of
+from sparsec.graph.operators.schema import DOMAIN
 from sparsec.kernels.cpu.tensors import copying
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine.memory import carrier
@@ -37,7 +38,7 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
 def _lower_node(context: LoweringContext, node: ir.Node) -> None:
     """Our own lowering where the operator or a layout asks for it, else ONNX's operator through the importer."""
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
-    if node.domain != "sparsec" and all(isinstance(context.layout(value), Plain) for value in values):
+    if node.domain != DOMAIN and all(isinstance(context.layout(value), Plain) for value in values):
         lower_operator(context, node)
     elif operator_of(node) in LOWERINGS:
         LOWERINGS[operator_of(node)](context, node)

@@ -9,9 +9,9 @@ from tvm import relax
 
 from sparsec.backends.cpu.calls import call, emit
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
+from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual
 from sparsec.graph.layout import Tiled, layout_of
-from sparsec.graph.nodes import on_the_left
+from sparsec.graph.nodes import on_the_left, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
 from sparsec.kernels.cpu.products.stencil import linear
@@ -40,15 +40,10 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     result = emit(context, call(layer_of(node, context.isa), chosen(node), context.isa), inputs)
     if columns:
         *lead, outputs, count = context.shape(node.outputs[0])
-        result = _transposed(context, context.bb.emit(relax.op.reshape(result, (*lead, count, outputs))))
+        result = context.transposed(context.bb.emit(relax.op.reshape(result, (*lead, count, outputs))))
     context.bind(node.outputs[0], result)
 
 
 def _rows(context: LoweringContext, tensor: relax.Expr) -> relax.Expr:
     """The columns of matrices as rows, flat."""
-    return context.bb.emit(relax.op.reshape(_transposed(context, tensor), (-1,)))
-
-
-def _transposed(context: LoweringContext, tensor: relax.Expr) -> relax.Expr:
-    *lead, rows, columns = range(len(tensor.ty.shape))
-    return context.bb.emit(relax.op.permute_dims(tensor, [*lead, columns, rows]))
+    return context.bb.emit(relax.op.reshape(context.transposed(tensor), (-1,)))

@@ -10,8 +10,8 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.weights import bias_vector, chosen, weight_array
-from sparsec.graph.nodes import optional
+from sparsec.backends.relax.weights import bias_vector, chosen
+from sparsec.graph.nodes import optional, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.rows import recurrence

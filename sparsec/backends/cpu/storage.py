@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import onnx_ir as ir
 
 from sparsec.backends.cpu.layers import matrix_of
 from sparsec.backends.program import Packed
+from sparsec.backends.relax.context import contents_key
 from sparsec.backends.relax.weights import chosen
 from sparsec.cost.plan import CHOICE
 from sparsec.kernels.cpu.families import FAMILIES
@@ -18,7 +18,7 @@ from sparsec.kernels.packing import RECIPES
 
 def packed_weights(model: ir.Model, constants: Sequence[np.ndarray]) -> tuple[Packed, ...]:
     """The weights of the layers whose kernels have a recipe that artifacts repeat; other arrays are stored as such."""
-    numbers = {_key(array): number for number, array in enumerate(constants)}
+    numbers = {contents_key(array): number for number, array in enumerate(constants)}
     found = []
     for node in model.graph:
         if CHOICE.get(node) is None:
@@ -28,12 +28,7 @@ def packed_weights(model: ir.Model, constants: Sequence[np.ndarray]) -> tuple[Pa
         if type(recipe) not in RECIPES.values():
             continue
         weight = matrix_of(node)
-        places = [numbers.get(_key(array)) for array in recipe.pack(weight).values()]
+        places = [numbers.get(contents_key(array)) for array in recipe.pack(weight).values()]
         if None not in places:
             found.append(Packed(weight, recipe, tuple(place for place in places if place is not None)))
     return tuple(found)
-
-
-def _key(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
-    array = np.ascontiguousarray(array)
-    return array.dtype.name, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest()

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import HAND_WRITTEN, OPAQUE, LoweringContext
+from sparsec.graph.operators.schema import DOMAIN
 
 PRODUCTS = {"Conv": (0, 3), "MatMul": (0, 3), "Attention": (0, 1, 2)}
 """sparsec's operators that run on tensor cores, each with the inputs that it reads in half precision."""
@@ -111,7 +112,7 @@ def narrow_values(nodes: Iterable[ir.Node]) -> frozenset[ir.Value]:
     """The float32 values of sorted nodes that come from tensor cores, depend on those, or go into them."""
     narrow: set[ir.Value] = set()
     for node in nodes:
-        read = PRODUCTS.get(node.op_type, ()) if node.domain == "sparsec" else ()
+        read = PRODUCTS.get(node.op_type, ()) if node.domain == DOMAIN else ()
         values = [node.inputs[index] for index in read if index < len(node.inputs)]
         if read or not narrow.isdisjoint(node.inputs):
             values += node.outputs

@@ -16,7 +16,8 @@ from tvm import relax, te, tirx
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.importer.node import compute
-from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
+from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual
+from sparsec.graph.nodes import weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.params import Window

@@ -9,8 +9,8 @@ from tvm import relax
 
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.backends.cuda.products import emit
-from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, weight_array
-from sparsec.graph.nodes import on_the_left
+from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual
+from sparsec.graph.nodes import on_the_left, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda.family import GpuProduct
 
@@ -30,7 +30,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
     shape = context.shape(node.outputs[0])
     if left:
         *lead, outputs, count = shape
-        result = _transposed(context, context.reshaped(result, (*lead, count, outputs)))
+        result = context.transposed(context.reshaped(result, (*lead, count, outputs)))
     context.bind(node.outputs[0], context.reshaped(result, shape))
     return True
 
@@ -38,9 +38,4 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
 def _rows(context: CudaContext, value: ir.Value, *, left: bool) -> relax.Expr:
     """Activations as flat rows of features."""
     expr = context.stored(value, context.shape(value))
-    return context.reshaped(_transposed(context, expr) if left else expr, (math.prod(context.shape(value)),))
-
-
-def _transposed(context: CudaContext, tensor: relax.Expr) -> relax.Expr:
-    *lead, rows, columns = range(len(tensor.ty.shape))
-    return context.bb.emit(relax.op.permute_dims(tensor, [*lead, columns, rows]))
+    return context.reshaped(context.transposed(expr) if left else expr, (math.prod(context.shape(value)),))

@@ -9,8 +9,9 @@ import onnx_ir as ir
 
 from sparsec.backends.cuda import attention, conv, matmul
 from sparsec.backends.cuda.products import options
-from sparsec.backends.relax.weights import weight_array
 from sparsec.cost.option import Option
+from sparsec.graph.nodes import weight_array
+from sparsec.graph.operators.schema import DOMAIN
 from sparsec.kernels.cuda import arrange
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.cuda.metadata import GROUP
@@ -19,7 +20,7 @@ from sparsec.target import Target
 
 def layer_of(node: ir.Node) -> GpuProduct | None:
     """A node of the planned graph as a product, None where it is none."""
-    if node.domain != "sparsec":
+    if node.domain != DOMAIN:
         return None
     if node.op_type == "MatMul":
         return matmul.layer_of(node)
@@ -44,7 +45,7 @@ def layer_options(node: ir.Node, target: Target, precision: str, columns: int | 
 
 def outside(node: ir.Node) -> str | None:
     """Why a node runs without the kernel that its operator has, or None."""
-    return attention.refusal(node) if (node.domain, node.op_type) == ("sparsec", "Attention") else None
+    return attention.refusal(node) if (node.domain, node.op_type) == (DOMAIN, "Attention") else None
 
 
 def by_bucket(node: ir.Node, target: Target, precision: str) -> dict[int, list[Option]]:
@@ -61,7 +62,7 @@ def project(node: ir.Node) -> float | None:
     None, and nothing changed, for another node and for a product whose inner size is no multiple of four, such as the
     first convolution of an RGB image.
     """
-    if node.domain != "sparsec" or node.op_type not in ("MatMul", "Conv") or node.attributes.get_int("group", 1) != 1:
+    if node.domain != DOMAIN or node.op_type not in ("MatMul", "Conv") or node.attributes.get_int("group", 1) != 1:
         return None
     weight = weight_array(node)
     if weight.shape[1] % GROUP:

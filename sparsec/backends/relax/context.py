@@ -97,8 +97,7 @@ class LoweringContext:
 
     def constant(self, array: np.ndarray) -> relax.Expr:
         """A runtime constant: a parameter of `main` that the program's `constants` fill; equal arrays share one."""
-        array = np.array(array, order="C", copy=None)
-        key = (array.dtype.name, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest())
+        array, key = np.array(array, order="C", copy=None), contents_key(array)
         if key not in self._by_digest:
             var = relax.Var(f"constant_{len(self.constants)}", relax.TensorType(array.shape, array.dtype.name))
             self._by_digest[key] = var
@@ -175,6 +174,11 @@ class LoweringContext:
             return relax.const(array, array.dtype.name)
         return self._view(value, self.shape(value))
 
+    def transposed(self, tensor: relax.Expr) -> relax.Expr:
+        """A tensor with its last two axes exchanged."""
+        *lead, rows, columns = range(len(tensor.ty.shape))
+        return self.bb.emit(relax.op.permute_dims(tensor, [*lead, columns, rows]))
+
     def _view(self, value: ir.Value, shape: tuple[int, ...]) -> relax.Expr:
         """The bound expression, or a constant, reshaped if it has not that shape yet; Relax makes a view of it."""
         if value not in self.env:
@@ -189,6 +193,12 @@ class LoweringContext:
         if shape not in views:
             views[shape] = self.bb.emit(relax.op.reshape(expr, shape))
         return views[shape]
+
+
+def contents_key(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
+    """What equal arrays of one type and shape have in common."""
+    array = np.ascontiguousarray(array).reshape(array.shape)
+    return array.dtype.name, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest()
 
 
 @functools.cache

@@ -7,13 +7,8 @@ import onnx_ir as ir
 
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE
-from sparsec.graph.nodes import optional
+from sparsec.graph.nodes import optional, weight_array
 from sparsec.kernels.emit.epilogue import Epilogue
-
-
-def weight_array(node: ir.Node) -> np.ndarray:
-    """The weight as it stands in the graph."""
-    return _constant(node.inputs[1])
 
 
 def bias_vector(node: ir.Node) -> np.ndarray:

@@ -26,7 +26,7 @@ from sparsec.kernels.cuda.params import reject as reject_product
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.tir import Kernel
 from sparsec.kernels.family import Family, WeightedProduct, accepts
-from sparsec.kernels.packing.recipe import Recipe, Unstored
+from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
 P = TypeVar("P", bound=MmaParams)
@@ -149,10 +149,7 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
                 for p in _tiled(kernels, layer, found, archs, HALVES[precision]):
                     yield _option(kernels, form, found, p, extra_work)
 
-    def recipe(p: P) -> Recipe:
-        return Unstored(lambda matrix: pack(matrix, p))
-
-    kernels = GpuFamily(name, GpuProduct, formats, "", candidates, recipe, build, half_product,
+    kernels = GpuFamily(name, GpuProduct, formats, "", candidates, unstored(pack), build, half_product,
                         partial(_reject, architecture, reject), weight=weight, unpack=unpack, params=params,
                         refuses=refused, sparse=sparse, tiles=tiles, architecture=architecture)
     return kernels

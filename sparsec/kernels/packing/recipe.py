@@ -5,10 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from sparsec.errors import FormatError
+
+Params = TypeVar("Params")
 
 LARGEST = 1 << 24
 NAMES = ("f32", "f16", "embedded", "uint8", "uint16", "uint32", "int16", "int32")
@@ -56,6 +59,11 @@ class Unstored(Recipe):
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """What `arrays` makes of the weight."""
         return self.arrays(weight)
+
+
+def unstored(pack: Callable[[np.ndarray, Params], dict[str, np.ndarray]]) -> Callable[[Params], Recipe]:
+    """The `recipe` of a family whose arrays `pack` makes from (weight, parameters), and no artifact repeats."""
+    return lambda params: Unstored(lambda weight: pack(weight, params))
 
 
 def balanced(first: np.ndarray, parts: int) -> np.ndarray:

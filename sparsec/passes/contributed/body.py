@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import add_constant
+from sparsec.graph.nodes import node_name
 from sparsec.passes import rewrite
 
 NORM_SINCE, GELU_SINCE, AXES_SINCE = 17, 20, 18
@@ -29,7 +30,7 @@ class Body:
     def __init__(self, node: ir.Node, opset: int, dtype: ir.DataType) -> None:
         assert node.graph is not None
         self.node, self.opset, self.float = node, opset, dtype
-        self._graph, self._name, self._count = node.graph, rewrite.node_name(node), 0
+        self._graph, self._name, self._count = node.graph, node_name(node), 0
 
     def several(self, op_type: str, outputs: int, *inputs: ir.Value | None, **attributes: Any) -> list[ir.Value]:
         """The outputs of a new node."""

@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from sparsec.graph.activations import ACTIVATIONS
 from sparsec.graph.constants import constant
-from sparsec.graph.nodes import operand, optional
+from sparsec.graph.nodes import node_name, operand, optional
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.chain import Chain
@@ -35,7 +35,7 @@ def run(graph: ir.Graph, counts: Counter[str], notes: list[Note]) -> None:
             _rewrite(node)
             counts[node.op_type] += 1
         else:
-            notes.append(Note(rewrite.node_name(node), f"{node.op_type} stays: {reason}"))
+            notes.append(Note(node_name(node), f"{node.op_type} stays: {reason}"))
 
 
 def _reason(node: ir.Node) -> str | None:
@@ -122,7 +122,7 @@ def _rewrite(node: ir.Node) -> None:
     windows = [axis.window(axis.cut) for axis in axes]
     ends = [axis.steps(axis.cut) + largest - axis.size for axis, (_, largest) in zip(axes, windows, strict=True)]
     last = chain.add("Conv", operand(node, 0), kernel, None if bias is None else np.repeat(bias, positions),
-                     name=rewrite.node_name(node), pads=[*(-least for least, _ in windows), *ends], group=group)
+                     name=node_name(node), pads=[*(-least for least, _ in windows), *ends], group=group)
     shape = static_shape(node.outputs[0]) or ()
     last.shape = ir.Shape([shape[0], shape[1] * positions, *(axis.steps(axis.cut) for axis in axes)])
     last = _activated(chain, last)

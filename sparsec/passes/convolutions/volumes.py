@@ -17,9 +17,8 @@ import onnx_ir as ir
 
 from sparsec.graph.activations import ACTIVATIONS
 from sparsec.graph.constants import constant
-from sparsec.graph.nodes import operand, optional
+from sparsec.graph.nodes import node_name, operand, optional
 from sparsec.graph.shapes import static_shape
-from sparsec.passes import rewrite
 from sparsec.passes.chain import Chain
 from sparsec.passes.context import Note
 from sparsec.passes.lift import spelled_geometry
@@ -56,7 +55,7 @@ def run(graph: ir.Graph, counts: Counter[str], notes: list[Note]) -> None:
                 _conv(node, known)
                 counts["volumes"] += 1
             else:
-                notes.append(Note(rewrite.node_name(node), f"Conv stays: {reason}"))
+                notes.append(Note(node_name(node), f"Conv stays: {reason}"))
             continue
         for restore, images in known.items():
             if _works_on(node, images):
@@ -115,7 +114,7 @@ def _columns(chain: Chain, weight: np.ndarray, geometry: dict[str, Any], images:
         images[x] = chain.reshape(x, [batch, channels, depth, math.prod(size)])
     pads = geometry["pads"]
     return chain.add("Conv", images[x], weight[..., 0], constant(optional(chain.node, 2)),
-                     name=rewrite.node_name(chain.node), strides=geometry["strides"][:2],
+                     name=node_name(chain.node), strides=geometry["strides"][:2],
                      pads=[pads[0], 0, pads[3], 0], dilations=[geometry["dilations"][0], 1], group=geometry["group"])
 
 
@@ -127,7 +126,7 @@ def _slices(chain: Chain, weight: np.ndarray, geometry: dict[str, Any], images: 
         images[x] = chain.reshape(chain.add("Transpose", x, perm=DEPTH_SECOND), [batch * depth, channels, *size])
     seen = _depths(chain, images[x], shape, weight.shape[2], geometry)
     pads, kernel = geometry["pads"], weight.swapaxes(1, 2).reshape(len(weight), -1, *weight.shape[3:])
-    return chain.add("Conv", seen, kernel, constant(optional(chain.node, 2)), name=rewrite.node_name(chain.node),
+    return chain.add("Conv", seen, kernel, constant(optional(chain.node, 2)), name=node_name(chain.node),
                      strides=geometry["strides"][1:], pads=[*pads[1:3], *pads[4:]],
                      dilations=geometry["dilations"][1:], group=geometry["group"])
 

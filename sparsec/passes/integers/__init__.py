@@ -12,6 +12,7 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from sparsec.graph.nodes import node_name
 from sparsec.graph.quantized import dequantized
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -34,7 +35,7 @@ def run(model: ir.Model, _context: Context) -> Report:
         rule = RULES.get(node.op_type) if not node.domain and node.graph is not None else None
         if rule is None or not _reads_codes(node):
             continue
-        name, kind = rewrite.node_name(node), node.op_type
+        name, kind = node_name(node), node.op_type
         reason = rule(node)
         if reason is None:
             counts[kind] += 1

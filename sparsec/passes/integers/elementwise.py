@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import add_constant
+from sparsec.graph.nodes import node_name
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.quantized import dequantization
 from sparsec.graph.shapes import static_shape
@@ -29,7 +30,7 @@ def binary(node: ir.Node) -> str | None:
     attributes = {"function": FUNCTIONS[node.op_type], "a_scale": a.scale, "a_zero_point": a.zero_point,
                   "b_scale": b.scale, "b_zero_point": b.zero_point, **result.attributes}
     become(node, result, ir.node("QBinary", [a.codes, b.codes], attributes, domain=DOMAIN,
-                                 name=rewrite.node_name(node)))
+                                 name=node_name(node)))
     return None
 
 
@@ -45,7 +46,7 @@ def mean(node: ir.Node) -> str | None:
         return window
     result = result_of(node)
     attributes = {**window, "x_scale": x.scale, "x_zero_point": x.zero_point, **result.attributes}
-    new = ir.node("QAveragePool", [x.codes], attributes, domain=DOMAIN, name=rewrite.node_name(node))
+    new = ir.node("QAveragePool", [x.codes], attributes, domain=DOMAIN, name=node_name(node))
     wanted = static_shape(node.outputs[0])
     become(node, result, new)
     if node.op_type == "ReduceMean" and wanted is not None and len(wanted) != len(shape):

@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.nodes import node_name, optional
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.quantized import Codes, Quantized, dequantization, dequantized
 from sparsec.graph.shapes import static_shape
-from sparsec.passes import rewrite
 from sparsec.passes.integers.result import Result, become, result_of
 from sparsec.passes.lift import spelled_geometry
 
@@ -88,7 +88,7 @@ def conv(node: ir.Node) -> str | None:
     rank = weight.codes.ndim - 2
     if rank not in (1, 2) or shape is None:
         return f"it has {rank} spatial dimensions, not 1 or 2"
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = optional(node, 2)
     return _product(node, "QConv", x, weight, bias, 1, spelled_geometry(node, weight.codes.shape, shape))
 
 
@@ -119,7 +119,7 @@ def gemm(node: ir.Node) -> str | None:
         return "its activations are transposed, or its addend is scaled"
     if alpha != 1.0:
         weight = Weight(weight.codes, weight.scale * np.float32(alpha), weight.zero_point)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = optional(node, 2)
     return _product(node, "QMatMul", x, weight, bias, -1, {})
 
 
@@ -141,7 +141,7 @@ def _product(node: ir.Node, op_type: str, x: Activation, weight: Weight, bias: i
     most = CODE_RANGE * weight.magnitude + (0 if codes is None else np.abs(codes))
     if not np.isfinite(most).all() or most.max(initial=0) >= LARGEST_SUM or not np.isfinite(scale).all():
         return "its sums may exceed 32 bits"
-    graph, name = node.graph, rewrite.node_name(node)
+    graph, name = node.graph, node_name(node)
     assert graph is not None
 
     def add(suffix: str, array: np.ndarray | None, dtype: Any) -> ir.Value | None:
@@ -185,7 +185,7 @@ def _batch_matmul(node: ir.Node) -> str | None:
     result = result_of(node)
     attributes = {**_of("a", a), **_of("b", b), **result.attributes}
     become(node, result, ir.node("QBatchMatMul", [a.codes, b.codes], attributes, domain=DOMAIN,
-                                 name=rewrite.node_name(node)))
+                                 name=node_name(node)))
     return None
 
 

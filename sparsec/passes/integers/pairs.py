@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import add_constant
+from sparsec.graph.nodes import node_name
 from sparsec.graph.quantized import dequantization, quantization
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
@@ -103,7 +104,7 @@ def _sink(node: ir.Node, count: int) -> bool:
         node.replace_input_with(index, source.codes)
     last = node
     for output in node.outputs:
-        dequantize = ir.node(DEQUANTIZE, [output, *parameters], name=f"{rewrite.node_name(node)}.{output.index()}.dq")
+        dequantize = ir.node(DEQUANTIZE, [output, *parameters], name=f"{node_name(node)}.{output.index()}.dq")
         last.append(dequantize)
         last = dequantize
         rewrite.take_over(dequantize.outputs[0], output)
@@ -128,7 +129,7 @@ def _raise(node: ir.Node) -> bool:
             or static_shape(before) is None or before.producer() is None or rewrite.only_use(before) is not move):
         return False
     assert node.graph is not None
-    quantize = ir.node(QUANTIZE, [before, *node.inputs[1:]], name=f"{rewrite.node_name(node)}.before")
+    quantize = ir.node(QUANTIZE, [before, *node.inputs[1:]], name=f"{node_name(node)}.before")
     output = quantize.outputs[0]
     output.shape, output.type = before.shape, ir.TensorType(_dtype(found[2]))
     output.name = f"{node.outputs[0].name}.before"
@@ -148,7 +149,7 @@ def _align(node: ir.Node) -> bool:
         return False
     graph = node.graph
     assert graph is not None
-    name = rewrite.node_name(node)
+    name = node_name(node)
     scale = add_constant(graph, f"{name}.scale", np.asarray(target[0], np.float32))
     zero = add_constant(graph, f"{name}.zero_point", np.asarray(target[1], target[2]))
     for index, value in enumerate(node.inputs):

@@ -15,6 +15,7 @@ from sparsec.analysis.liveness.elementwise import BROADCAST, UNARY
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.evaluate import run_node
+from sparsec.graph.nodes import node_name
 from sparsec.graph.operators.lookup import ENTRIES
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.quantized import quantization
@@ -101,7 +102,7 @@ def _tabulate(node: ir.Node) -> bool:
         output.replace_all_uses_with(codes)
         graph.remove(node, safe=True)
         return True
-    name = rewrite.node_name(node)
+    name = node_name(node)
     lookup = ir.node("Lookup", [codes, add_constant(graph, f"{name}.table", table)], domain=DOMAIN, name=name)
     node.prepend(lookup)
     rewrite.take_over(lookup.outputs[0], output)

@@ -10,6 +10,7 @@ from collections import Counter
 
 import onnx_ir as ir
 
+from sparsec.graph.nodes import node_name
 from sparsec.graph.verify import infer
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
@@ -46,7 +47,7 @@ def read(model: ir.Model) -> Report:
             if reason is None:
                 counts[node.op_type] += 1
             else:
-                notes.append(Note(rewrite.node_name(node), f"{node.op_type} stays: {reason}"))
+                notes.append(Note(node_name(node), f"{node.op_type} stays: {reason}"))
     rewrite.clean(model)
     constants.check_scales(model.graph)
     changed = constants.run(model.graph)

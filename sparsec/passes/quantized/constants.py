@@ -13,6 +13,7 @@ import onnx_ir as ir
 from sparsec.errors import ModelError
 from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.evaluate import run_node
+from sparsec.graph.nodes import node_name
 from sparsec.graph.quantized import Codes, dequantized
 from sparsec.passes import rewrite
 
@@ -53,7 +54,7 @@ def _quantize(node: ir.Node) -> None:
 def fold(node: ir.Node, array: np.ndarray) -> None:
     """Puts a constant in the place of a node."""
     assert node.graph is not None
-    value = add_constant(node.graph, f"{rewrite.node_name(node)}.folded", array)
+    value = add_constant(node.graph, f"{node_name(node)}.folded", array)
     old = node.outputs[0]
     if old.is_graph_output():
         identity = ir.node("Identity", [value])
@@ -80,7 +81,7 @@ def _move(node: ir.Node, codes: Codes) -> None:
     if axis is None:
         fold(node, moved(codes.values()))
         return
-    name = rewrite.node_name(node)
+    name = node_name(node)
     parameters = [_along(array, axis) for array in (scale, zero)]
     arrays = {"codes": moved(codes.codes), "scale": parameters[0],
               "zero_point": parameters[1].astype(codes.codes.dtype)}
@@ -130,6 +131,6 @@ def check_scales(graph: ir.Graph) -> None:
                 continue
             fine = np.isfinite(scale) & ((scale > 0) | (node.op_type == "DequantizeLinear"))
             if not fine.all():
-                raise ModelError(f"node '{rewrite.node_name(node)}' ({node.op_type}): its scale is "
+                raise ModelError(f"node '{node_name(node)}' ({node.op_type}): its scale is "
                                  f"{scale[~fine].reshape(-1)[0]}; scales are finite numbers above 0, quantise the "
                                  "model again")

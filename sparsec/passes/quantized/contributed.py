@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import constant
-from sparsec.passes import rewrite
+from sparsec.graph.nodes import node_name
 from sparsec.passes.quantized.qoperator import bias_of, dtype_of
 from sparsec.passes.quantized.writer import Writer
 
@@ -33,7 +33,7 @@ def _binary(operator: str, w: Writer) -> None:
 def _unary(operator: str, names: tuple[str, ...], w: Writer) -> None:
     x = w.needed(0)
     if w.node.attributes.get_int("channels_last", 0):
-        raise UnsupportedOperatorError(f"node '{rewrite.node_name(w.node)}' ({w.node.op_type}): its channels are last; "
+        raise UnsupportedOperatorError(f"node '{node_name(w.node)}' ({w.node.op_type}): its channels are last; "
                                        "export the model with channels first")
     y = w.put(operator, w.dequantize(x, w.needed(1), w.input(2)), **_attributes(w, *names))
     w.replace(w.quantize(y, w.needed(3), w.input(4), dtype_of(x)))
@@ -79,7 +79,7 @@ def _softmax(w: Writer) -> None:
     """Before opset 13 all axes from the given one on are one; that is the same where it is the last."""
     axis, shape = w.node.attributes.get_int("axis", -1), w.needed(0).shape
     if (w.node.attributes.get_int("opset", 13) or 13) < 13 and axis != -1 and (shape is None or axis != len(shape) - 1):
-        raise UnsupportedOperatorError(f"node '{rewrite.node_name(w.node)}' (QLinearSoftmax): it normalises several "
+        raise UnsupportedOperatorError(f"node '{node_name(w.node)}' (QLinearSoftmax): it normalises several "
                                        "axes as one, as before opset 13; export the model with a newer opset")
     _unary("Softmax", ("axis",), w)
 
@@ -113,7 +113,7 @@ def _matmul_nbits(w: Writer) -> None:
     """A weight of 2, 4 or 8 bits by blocks along the inputs becomes the float32 weight that it stands for."""
     packed, scales = constant(w.input(1)), constant(w.input(2))
     if packed is None or scales is None or w.input(4) is not None:
-        raise UnsupportedOperatorError(f"node '{rewrite.node_name(w.node)}' (MatMulNBits): its weight is computed, or "
+        raise UnsupportedOperatorError(f"node '{node_name(w.node)}' (MatMulNBits): its weight is computed, or "
                                        "permuted by g_idx; export it with a constant weight in order")
     k, n, bits, block = (int(w.node.attributes.get_int(name, default) or default)
                          for name, default in (("K", 0), ("N", 0), ("bits", 4), ("block_size", 32)))

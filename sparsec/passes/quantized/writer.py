@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.nodes import node_name
 from sparsec.passes import rewrite
 
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -19,7 +20,7 @@ class Writer:
 
     def __init__(self, node: ir.Node) -> None:
         assert node.graph is not None
-        self.node, self.graph, self._name = node, node.graph, rewrite.node_name(node)
+        self.node, self.graph, self._name = node, node.graph, node_name(node)
         self._count = 0
 
     def put(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
-from sparsec.analysis.liveness.analysis import Liveness, active_weights, analyse, weight_of
+from sparsec.analysis.liveness.analysis import Liveness, active_weights, analyse, weight_index
 from sparsec.analysis.liveness.node import name as label
 from sparsec.graph.interface import output_names
+from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Context, Report
-from sparsec.passes.rewrite import clean, node_name
+from sparsec.passes.rewrite import clean
 from sparsec.passes.strip.duplicates import merge_duplicates
 from sparsec.passes.strip.folding import fold_units, plan_units
 from sparsec.passes.strip.operands import fold_operands
@@ -69,7 +70,7 @@ def _flow(model: ir.Model, liveness: Liveness) -> Flow:
     """Where the analysis ends, and where the paths from the inputs do."""
     collapsed = []
     for node in model.graph:
-        place = weight_of(node)
+        place = weight_index(node)
         data = None if place is None else node.inputs[1 - place]
         if data is not None and not liveness.known[data].constant and liveness.known[node.outputs[0]].constant:
             collapsed.append(node_name(node))

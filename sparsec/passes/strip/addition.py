@@ -11,6 +11,7 @@ from sparsec.analysis.liveness.edit import replace_input
 from sparsec.analysis.liveness.facts import Array, dims
 from sparsec.analysis.liveness.node import constant_of, is_constant
 from sparsec.graph.constants import add_constant
+from sparsec.graph.nodes import optional
 from sparsec.passes.rewrite import only_use
 
 
@@ -59,7 +60,7 @@ def _target(node: ir.Node, total: Array) -> Target | None:
     follower = only_use(node.outputs[0])
     if node.op_type == "MatMul":
         return None if follower is None else _next_constant(node, follower, total.size)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = optional(node, 2)
     if bias is None and follower is not None and follower.op_type == "BatchNormalization" and is_constant(
             follower.inputs[3]) and not follower.attributes.get_int("training_mode", 0):
         return Target(follower, 3, -1.0)

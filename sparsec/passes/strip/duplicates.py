@@ -13,7 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sparsec.analysis.liveness import reshape
-from sparsec.analysis.liveness.analysis import RULES, Liveness, weight_of
+from sparsec.analysis.liveness.analysis import RULES, Liveness, weight_index
 from sparsec.analysis.liveness.conv import groups_of
 from sparsec.analysis.liveness.edit import set_data
 from sparsec.analysis.liveness.facts import Array, dims
@@ -30,7 +30,7 @@ def merge_duplicates(model: ir.Model, liveness: Liveness) -> int:
     for node in model.graph:
         if node in liveness.opaque:
             continue
-        place = weight_of(node)
+        place = weight_index(node)
         if place is not None and node.op_type != "Gather":
             merged += _merge(node, place, labels)
         for axis in range(len(dims(node.outputs[0]))):

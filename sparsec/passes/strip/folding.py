@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from sparsec.analysis.liveness.analysis import Liveness, needed_elements, weight_of
+from sparsec.analysis.liveness.analysis import Liveness, needed_elements, weight_index
 from sparsec.analysis.liveness.coupling import settle
 from sparsec.analysis.liveness.edit import set_weight
 from sparsec.analysis.liveness.facts import constant
@@ -18,7 +18,7 @@ from sparsec.passes.strip.plan import Plan, cheaper, plan_layer
 def plan_units(model: ir.Model, liveness: Liveness) -> list[Plan]:
     """How every layer with constant inputs can do without them, the plans that pay."""
     layers = [(node, place) for node in model.graph
-              if (place := weight_of(node)) is not None and node.op_type != "Gather" and node not in liveness.opaque]
+              if (place := weight_index(node)) is not None and node.op_type != "Gather" and node not in liveness.opaque]
     found = [plan_layer(node, place, liveness.known) for node, place in layers]
     plans, changed = [plan for plan in found if plan is not None], True
     while plans and changed:

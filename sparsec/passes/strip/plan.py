@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.analysis.liveness.analysis import weight_of
+from sparsec.analysis.liveness.analysis import weight_index
 from sparsec.analysis.liveness.contraction import operands
 from sparsec.analysis.liveness.conv import constant_sum, grouped, grouped_weight, ungrouped_weight, windows
 from sparsec.analysis.liveness.facts import Array, Known, Mask, dims, spread
-from sparsec.analysis.liveness.node import holder, operand, shares_weight, weight_data
+from sparsec.analysis.liveness.node import holder, shares_weight, weight_data
 from sparsec.analysis.liveness.slabs import Key
 from sparsec.analysis.liveness.window import reads_padding
+from sparsec.graph.nodes import operand
 
 Facts = Mapping[ir.Value, Known]
 
@@ -53,7 +54,7 @@ class Plan:
     @property
     def layer_weight(self) -> ir.Value:
         """The layer's weight."""
-        return operand(self.node, weight_of(self.node) or 0)
+        return operand(self.node, weight_index(self.node) or 0)
 
     @property
     def weights_per_input(self) -> int:

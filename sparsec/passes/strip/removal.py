@@ -8,19 +8,19 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from sparsec.analysis.liveness.analysis import RULES, Liveness, weight_of
+from sparsec.analysis.liveness.analysis import RULES, Liveness, weight_index
 from sparsec.analysis.liveness.coupling import settle
 from sparsec.analysis.liveness.edit import set_data, set_weight
 from sparsec.analysis.liveness.node import constant_of, holder, shares_weight, weight_data
 from sparsec.analysis.liveness.slabs import NEEDED, Cut, Hold, Key, can_lose
-from sparsec.passes.rewrite import node_name
+from sparsec.graph.nodes import node_name
 from sparsec.passes.strip.report import Kept
 
 
 def zero_weights(model: ir.Model, liveness: Liveness) -> None:
     """Sets weights to zero, in place, that meet only zeros or whose products no output needs."""
     for node in model.graph:
-        place = weight_of(node)
+        place = weight_index(node)
         weight = None if place is None else node.inputs[place]
         if weight is not None:
             data = weight_data(weight)
@@ -51,7 +51,7 @@ def remove(model: ir.Model, liveness: Liveness) -> list[Kept]:
 def _unit_axes(graph: ir.Graph) -> Iterator[tuple[ir.Node, Key]]:
     """Every layer with the axis of its output along which its units lie; outputs of the model keep all of theirs."""
     for node in graph:
-        if weight_of(node) is not None:
+        if weight_index(node) is not None:
             out = node.outputs[0]
             key = (out, 1 if node.op_type.startswith("Conv") else len(out.shape or ()) - 1)
             if can_lose(key) and not out.is_graph_output():

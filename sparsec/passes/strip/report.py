@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.analysis.liveness.analysis import weight_of
+from sparsec.analysis.liveness.analysis import weight_index
 from sparsec.analysis.liveness.facts import Mask, dims
 from sparsec.analysis.liveness.node import holder, weight_data
+from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Note, Report
-from sparsec.passes.rewrite import node_name
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def measure(model: ir.Model) -> Measure:
     flops = 0
     for node in model.graph:
         flops += _flops(node)
-        place = weight_of(node)
+        place = weight_index(node)
         weight = None if place is None else node.inputs[place]
         data = weight_data(weight)
         if weight is None or data is None:

@@ -88,7 +88,7 @@ PATTERNS = {
 """Where weights are not zero."""
 
 
-def weight_of(rng, p, pattern):
+def weight_index(rng, p, pattern):
     """A weight (m, depth) of small integers."""
     values = rng.integers(1, 5, (p.m, p.depth)) * rng.choice([-1, 1], (p.m, p.depth))
     return (values * PATTERNS[pattern](rng, values.shape)).astype(DTYPES[p.dtype])
@@ -103,7 +103,7 @@ def packed(family, p, weight):
 def telling_weight(family, p):
     """A weight with few non-zeros anywhere, or else one that is 2:4."""
     for pattern in ("few", "2:4"):
-        weight = weight_of(np.random.default_rng(1), p, pattern)
+        weight = weight_index(np.random.default_rng(1), p, pattern)
         try:
             packed(family, p, weight)
         except FormatError:

@@ -11,6 +11,7 @@ from onnx_ir import serde
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import imports_of, input_types, opset_of
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.nodes import optional
 
 
 def decompose(context: LoweringContext, node: ir.Node) -> None:
@@ -22,7 +23,7 @@ def decompose(context: LoweringContext, node: ir.Node) -> None:
     """
     function = _function(context, node)
     for index, value in enumerate(function.inputs):
-        argument = node.inputs[index] if index < len(node.inputs) else None
+        argument = optional(node, index)
         if argument is None:
             for user, position in tuple(value.uses()):
                 user.replace_input_with(position, None)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.nodes import optional
 from sparsec.graph.operators import integers, products
 from sparsec.graph.operators.lookup import ENTRIES
 from sparsec.graph.shapes import static_shape
@@ -96,12 +97,8 @@ def _attributes(node: ir.Node) -> Attributes:
     return {**defaults, **{name: attribute.value for name, attribute in node.attributes.items()}}
 
 
-def _input(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
 def _vector(node: ir.Node, index: int) -> np.ndarray | None:
-    value = _input(node, index)
+    value = optional(node, index)
     return None if value is None or value.const_value is None else value.const_value.numpy()
 
 
@@ -125,13 +122,13 @@ def _finish(body: Body, node: ir.Node, sums: ir.Value, column: Callable[[np.ndar
     """`graph.operators.products.finish`; `column` shapes a number for every output so that it broadcasts."""
     bias, addend = _vector(node, products.BIAS), _vector(node, products.FLOAT_BIAS)
     scales = _vector(node, products.SCALE)
-    residual = _input(node, products.RESIDUAL)
+    residual = optional(node, products.RESIDUAL)
     assert scales is not None
     sums = body.cast(sums, "int32")
     if bias is not None:
         sums = body("Add", sums, body.constant(column(bias), "int32"))
     acc = body.cast(sums, "float32")
-    dynamic = _input(node, products.X_SCALE)
+    dynamic = optional(node, products.X_SCALE)
     scale = column(np.float32(a["x_scale"]) * scales)
     if a["y_type"] == "float32":
         y = body("Mul", acc, body("Mul", dynamic, body.constant(column(scales)))) if dynamic is not None else (
@@ -177,9 +174,9 @@ ACTIVATIONS: dict[str, Callable[[Body, ir.Value, Attributes], ir.Value]] = {
 
 def _centred_input(body: Body, node: ir.Node, a: Attributes, dtype: str) -> ir.Value:
     """X less its zero point, be that known now or found at run time."""
-    codes, dynamic = node.inputs[0], _input(node, products.X_ZERO_POINT)
+    codes, dynamic = node.inputs[0], optional(node, products.X_ZERO_POINT)
     if dynamic is None:
-        return body.centred(codes, a["x_zero_point"] if _input(node, products.X_SCALE) is None else 0, dtype)
+        return body.centred(codes, a["x_zero_point"] if optional(node, products.X_SCALE) is None else 0, dtype)
     assert codes is not None
     return body("Sub", body.cast(codes, dtype), body.cast(dynamic, dtype))
 

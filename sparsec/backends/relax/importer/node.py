@@ -14,6 +14,7 @@ from tvm import relax, te, tirx
 
 from sparsec.backends.relax.context import EMBEDDED, LoweringContext
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.nodes import optional
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.emit.tir import Expr
 from sparsec.machine.memory import carrier
@@ -187,7 +188,7 @@ def input_axes(context: LoweringContext, node: ir.Node, index: int = 1) -> list[
     """The axes an operator is given as an attribute or an input; empty if absent, None if they arrive at run time."""
     if "axes" in node.attributes:
         return list(node.attributes.get_ints("axes") or ())
-    value = node.inputs[index] if len(node.inputs) > index else None
+    value = optional(node, index)
     if value is None or context.shape(value) == (0,):
         return []
     array = context.array(value)

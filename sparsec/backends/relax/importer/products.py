@@ -11,6 +11,7 @@ from tvm import relax, te, tirx
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import Indices, Operand, Operator, compute, takes
 from sparsec.backends.relax.importer.windows import Window, window_of
+from sparsec.graph.nodes import optional
 from sparsec.kernels.emit.tir import Expr
 from sparsec.kernels.tensors import BatchMatmul
 
@@ -61,10 +62,10 @@ def _zeros(context: LoweringContext, node: ir.Node) -> relax.Expr:
 
 def _plus_third(context: LoweringContext, node: ir.Node, y: relax.Expr) -> relax.Expr:
     """Gemm's product plus beta * C."""
-    if _third(node) is None:
+    if optional(node, 2) is None:
         return y
-    c, beta = context.tensor(_third(node)), node.attributes.get_float("beta", 1.0)
-    return op.add(y, c if beta == 1 else op.multiply(c, relax.const(beta, context.dtype(_third(node)))))
+    c, beta = context.tensor(optional(node, 2)), node.attributes.get_float("beta", 1.0)
+    return op.add(y, c if beta == 1 else op.multiply(c, relax.const(beta, context.dtype(optional(node, 2)))))
 
 
 def conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
@@ -78,7 +79,7 @@ def conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     columns = _columns(context, node.inputs[0], shape, window)
     y = product(context, context.flat(node.inputs[1]), (1, groups, w[0] // groups, inner), columns,
                 (x[0], groups, inner, pixels))
-    return [add_bias(context, op.reshape(y, shape), _third(node))]
+    return [add_bias(context, op.reshape(y, shape), optional(node, 2))]
 
 
 def _columns(context: LoweringContext, value: ir.Value | None, shape: Shape, window: Window) -> relax.Expr:
@@ -117,7 +118,7 @@ def conv_transpose(context: LoweringContext, node: ir.Node) -> list[relax.Expr] 
     products = product(context, weight, (1, groups, math.prod(w[1:]), inner), context.flat(node.inputs[0]),
                        (x[0], groups, inner, pixels))
     columns = context.bb.emit(op.reshape(products, (x[0], shape[1], *window.kernel, *x[2:])))
-    return [add_bias(context, _overlap_add(context, columns, shape, x[2:], window), _third(node))]
+    return [add_bias(context, _overlap_add(context, columns, shape, x[2:], window), optional(node, 2))]
 
 
 def _overlap_add(context: LoweringContext, columns: relax.Expr, shape: Shape, pixels: Shape,
@@ -179,11 +180,6 @@ def _permuted(context: LoweringContext, value: ir.Value | None, dims: Shape, axe
         return context.constant(np.ascontiguousarray(array.reshape(dims).transpose(axes)).reshape(-1))
     permuted = op.permute_dims(context.bb.emit(op.reshape(context.tensor(value), dims)), list(axes))
     return context.bb.emit(op.reshape(context.bb.emit(permuted), (math.prod(dims),)))
-
-
-def _third(node: ir.Node) -> ir.Value | None:
-    """The optional third input."""
-    return node.inputs[2] if len(node.inputs) > 2 else None
 
 
 def add_bias(context: LoweringContext, y: relax.Expr, bias: ir.Value | None) -> relax.Expr:

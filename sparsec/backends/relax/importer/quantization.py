@@ -15,6 +15,7 @@ from tvm import relax, te, tirx
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.integers import Body
 from sparsec.backends.relax.importer.node import Operator, compute
+from sparsec.graph.nodes import optional
 from sparsec.machine.memory import element_type
 
 BYTES = np.arange(256, dtype=np.uint8)
@@ -141,7 +142,7 @@ def conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 def _centred(context: LoweringContext, body: Body, node: ir.Node, index: int, along: tuple[int, ...]) -> ir.Value:
     """An operand less its zero points, in float64; several of these have the shape `along`."""
-    codes, zero = node.inputs[index], node.inputs[index + 2] if len(node.inputs) > index + 2 else None
+    codes, zero = node.inputs[index], optional(node, index + 2)
     assert codes is not None
     values = body.cast(codes, "float64")
     if zero is None:

@@ -17,6 +17,7 @@ from sparsec.backends.relax.importer.node import Indices, Operand, Operator, com
 from sparsec.backends.relax.importer.products import add_bias, product
 from sparsec.backends.relax.importer.windows import window_of
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.nodes import optional
 from sparsec.kernels.emit.tir import Expr
 from sparsec.kernels.tensors import BatchMatmul, SuppressionParams
 
@@ -61,7 +62,7 @@ def deform_conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | N
         return None
     shape, window = context.shape(node.outputs[0]), window_of(context, node, w[2:])
     groups, offsets = (node.attributes.get_int(name, 1) or 1 for name in ("group", "offset_group"))
-    mask = node.inputs[4] if len(node.inputs) > 4 else None
+    mask = optional(node, 4)
     taps = math.prod(w[2:])
 
     def element(i: Indices, image: Expr, offset: Operand, mask: Operand) -> Expr:
@@ -77,7 +78,7 @@ def deform_conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | N
     columns = context.bb.emit(op.reshape(columns, (math.prod(size),)))
     y = product(context, context.flat(node.inputs[1]), (1, groups, w[0] // groups, math.prod(w[1:])), columns,
                 (x[0], groups, math.prod(w[1:]), math.prod(shape[2:])))
-    return [add_bias(context, op.reshape(y, shape), node.inputs[3] if len(node.inputs) > 3 else None)]
+    return [add_bias(context, op.reshape(y, shape), optional(node, 3))]
 
 
 def _between(image: Operand, n: Expr, c: Expr, at: list[Expr], dims: tuple[int, ...]) -> Expr:

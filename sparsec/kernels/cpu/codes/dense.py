@@ -22,7 +22,7 @@ from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, store
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
 DENSE_BLOCKS = (6, 4, 3, 2, 1)
@@ -56,11 +56,6 @@ def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -
             params = DenseParams(Tiling(s, layer.finish, "direct", 1, chunk, isa.threads), block)
             yield Option("dense", "qgemm", f"V=1 chunk={chunk} R={block}", params, layer.weight.size,
                          work(params, isa))
-
-
-def recipe(params: DenseParams) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: DenseParams) -> dict[str, np.ndarray]:
@@ -151,4 +146,4 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
     return bring
 
 
-FAMILY = Family("qgemm", CodesProduct, ("dense",), "", candidates, recipe, build, integer_product)
+FAMILY = Family("qgemm", CodesProduct, ("dense",), "", candidates, unstored(pack), build, integer_product)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -18,7 +17,7 @@ from sparsec.kernels.emit.codes import FOUR, dot, splat_codes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.recipe import Unstored, balanced
+from sparsec.kernels.packing.recipe import balanced, unstored
 from sparsec.target import Target
 
 SPARE = 4  # registers beside sums and weights
@@ -50,11 +49,6 @@ def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision:
     assert layer.image is not None  # others are rejected
     params = RowsDenseParams(pixels_as_rows(layer, isa), layer.image)
     yield Option("dense", "qgemv/pixels", f"n={params.shape.batch}", params, layer.weight.size, work(params, isa))
-
-
-def recipe(params: RowsDenseParams) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: RowsDenseParams) -> dict[str, np.ndarray]:
@@ -109,6 +103,6 @@ def _several(b: Buffers, params: RowsDenseParams, where: tuple[Expr, Expr, Expr]
             store(sums, (n * FOUR + v) * s.lanes, load(totals, (i * FOUR + v) * s.lanes, s.lanes))
 
 
-FAMILY = Family("qgemv", RowsProduct, ("dense",), "fp32", candidates, recipe, build, integer_product)
-IMAGE_FAMILY = Family("qgemv-pixels", CodesProduct, ("dense",), "fp32", image_candidates, recipe, build,
+FAMILY = Family("qgemv", RowsProduct, ("dense",), "fp32", candidates, unstored(pack), build, integer_product)
+IMAGE_FAMILY = Family("qgemv-pixels", CodesProduct, ("dense",), "fp32", image_candidates, unstored(pack), build,
                       integer_product, reject)

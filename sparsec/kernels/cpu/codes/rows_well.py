@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -23,7 +22,7 @@ from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.recipe import Unstored, balanced
+from sparsec.kernels.packing.recipe import balanced, unstored
 from sparsec.kernels.packing.vnni import slots_of
 from sparsec.target import Target
 
@@ -71,11 +70,6 @@ def _option(slots: int, params: RowsWellParams, kernel: str) -> Option:
     s = params.shape
     return Option("well", kernel, f"n={s.batch} threads={s.threads}", params, slots * (2 * s.block + 4),
                   replace(work(params, slots), serial=s.threads == 1))
-
-
-def recipe(params: RowsWellParams) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: RowsWellParams) -> dict[str, np.ndarray]:
@@ -150,6 +144,7 @@ def _slot(b: Buffers, s: RowsOfCodes, x: Buffer, slot: Expr, totals: Buffer) -> 
         store(totals, n * s.lanes, dot(load(totals, n * s.lanes, s.lanes), permute_bytes(low, index, high), weights))
 
 
-FAMILY = Family("qwell", RowsProduct, ("well",), "fp32", candidates, recipe, build, integer_product, reject)
-IMAGE_FAMILY = Family("qwell-pixels", CodesProduct, ("well",), "fp32", image_candidates, recipe, build, integer_product,
-                      reject_image)
+FAMILY = Family("qwell", RowsProduct, ("well",), "fp32", candidates, unstored(pack), build, integer_product,
+                reject)
+IMAGE_FAMILY = Family("qwell-pixels", CodesProduct, ("well",), "fp32", image_candidates, unstored(pack), build,
+                      integer_product, reject_image)

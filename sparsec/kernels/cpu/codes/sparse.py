@@ -10,7 +10,6 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -26,7 +25,7 @@ from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, store
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.recipe import unstored
 from sparsec.kernels.packing.row_groups import RowGroups
 from sparsec.target import Target
 
@@ -106,11 +105,6 @@ def _candidates(layer: CodesProduct, target: Target, isa: Isa, block: int) -> It
                 yield Option(format_of(block), f"qspmm/{tiling.mode}",
                              f"V={vectors} chunk={tiling.chunk} G={group}", params,
                              nonzero * (block + index) + 4 * rows, work(params, nonzero, isa, target.l1_bytes))
-
-
-def recipe(params: SparseParams) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
 
 
 def groups_of(params: SparseParams) -> RowGroups:
@@ -219,4 +213,4 @@ def _multiply(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SparsePara
                     store(acc, register, dot(load(acc, register, words), interleaved(rows, part), weights))
 
 
-FAMILY = Family("qspmm", CodesProduct, ("csr", "bcsr"), "", candidates, recipe, build, integer_product)
+FAMILY = Family("qspmm", CodesProduct, ("csr", "bcsr"), "", candidates, unstored(pack), build, integer_product)

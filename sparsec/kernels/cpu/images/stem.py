@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -26,7 +25,7 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family, float_product
-from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
 BAND_BYTES = 128 * 1024  # of the phase planes of a band: they stay in the L2 cache beside the weights
@@ -116,11 +115,6 @@ def candidates(layer: StemProduct, _target: Target, isa: Isa, _precision: str) -
     products = vectors * layer.weight.size
     work = Work(products, products * (rows + 2 * width) / (rows * width), vectors * target.channels / (rows * width))
     yield Option("dense", "stem", f"R={rows} V={width}", params, layer.weight.nbytes, work, "f32")
-
-
-def recipe(params: StemParams) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: StemParams) -> dict[str, np.ndarray]:
@@ -213,4 +207,4 @@ def convolved(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: StemP
     return y
 
 
-FAMILY = Family("stem", StemProduct, ("dense",), "fp32", candidates, recipe, build, float_product)
+FAMILY = Family("stem", StemProduct, ("dense",), "fp32", candidates, unstored(pack), build, float_product)

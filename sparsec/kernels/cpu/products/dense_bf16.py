@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -25,7 +24,7 @@ from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store, vectors_from
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
 
@@ -68,11 +67,6 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
                 params = DenseBf16Params(dense.DenseParams(tiling, block))
                 yield Option("dense", "gemm/bf16", f"V={vectors} chunk={tiling.chunk} R={block}", params,
                              2 * layer.weight.size, work(params, target.l1_bytes, target.l2_bytes), "bf16")
-
-
-def recipe(params: DenseBf16Params) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: DenseBf16Params) -> dict[str, np.ndarray]:
@@ -155,4 +149,4 @@ def _row_block(b: Buffers, source: Buffer, params: DenseBf16Params, block: Expr,
         finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * lanes, lanes))
 
 
-FAMILY = Family("gemm/bf16", StencilProduct, ("dense",), "bf16", candidates, recipe, build, reference, reject)
+FAMILY = Family("gemm/bf16", StencilProduct, ("dense",), "bf16", candidates, unstored(pack), build, reference, reject)

@@ -27,7 +27,7 @@ from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, lanes_of, load, splat, store
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
 
@@ -53,11 +53,6 @@ class SpmmBf16Params:
 def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
     """Every tiling worth pricing, in pairs where the processor multiplies them."""
     return sparse_candidates(layer, target, isa, PAIRED if isa.bf16 else WIDENED)
-
-
-def recipe(params: SpmmBf16Params) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: SpmmBf16Params) -> dict[str, np.ndarray]:
@@ -190,4 +185,4 @@ def _multiply_widened(stored: SpmmParams, b: Buffers, source: Buffer, base: Expr
 PAIRED = NarrowKernel(partial(SpmmBf16Params, paired=True), work, "spmm/bf16", "bf16", 2, 2, 2, 2)
 WIDENED = NarrowKernel(partial(SpmmBf16Params, paired=False), work, "spmm/bf16-widened", "f32", 2, 1, 2, 4)
 
-FAMILY = Family("spmm/bf16", StencilProduct, ("csr", "bcsr"), "bf16", candidates, recipe, build, reference)
+FAMILY = Family("spmm/bf16", StencilProduct, ("csr", "bcsr"), "bf16", candidates, unstored(pack), build, reference)

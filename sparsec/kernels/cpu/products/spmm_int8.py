@@ -31,7 +31,7 @@ from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_int8, integers_of, ll
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
-from sparsec.kernels.packing.recipe import Unstored
+from sparsec.kernels.packing.recipe import unstored
 from sparsec.kernels.packing.vnni import GROUP, quantize
 from sparsec.target import Target
 
@@ -87,11 +87,6 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
     name = "spmm/int8" if layer.ranges is None else "spmm/int8-static"
     return sparse_candidates(layer, target, isa, NarrowKernel(params, work, name, "int8", 4, 4, 1, 1,
                                                               (*L1_SHARES, 1.0)))
-
-
-def recipe(params: SpmmInt8Params) -> Unstored:
-    """What the kernel reads, see `pack`."""
-    return Unstored(partial(pack, params=params))
 
 
 def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
@@ -275,4 +270,5 @@ def _multiply(b: Buffers, tile: Buffer, base: Expr, acc: Buffer, params: SpmmInt
                 store(acc, register, dot_int8(load(acc, register, lanes), inputs, weights, vector))
 
 
-FAMILY = Family("spmm/int8", StencilProduct, ("csr", "bcsr"), "int8", candidates, recipe, build, reference, reject)
+FAMILY = Family("spmm/int8", StencilProduct, ("csr", "bcsr"), "int8", candidates, unstored(pack), build, reference,
+                reject)
