@@ -33,7 +33,8 @@ BEFORE_ONNX = dict.fromkeys(("LayerNormalization", "SimplifiedLayerNormalization
 Source = str | Path | bytes | onnx.ModelProto
 
 
-def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, symbolic: bool = False) -> ir.Model:
+def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, symbolic: bool = False,
+         dims: Mapping[str, int] | None = None) -> ir.Model:
     """Reads a model of opset 7 or newer: a path, the bytes of a file, or a ModelProto (which stays unchanged).
 
     The result has static input shapes, inferred shapes wherever ONNX can infer them, no local functions, constants and
@@ -44,7 +45,8 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
     Args:
         source: what to read; external data is looked up beside a path and must not lie outside its folder.
         shapes: for inputs with symbolic dimensions, the full shape by input name.
-        symbolic: dimensions that `shapes` does not bind may stay symbolic.
+        symbolic: dimensions that neither `shapes` nor `dims` bind may stay symbolic.
+        dims: sizes of symbols.
 
     Raises:
         ModelError: not an ONNX model, damaged, of an unsupported opset, or external data is missing.
@@ -57,7 +59,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
                          "ModelProto")
     where = str(source) if isinstance(source, str | Path) else "the model"
     try:
-        return _load(source, where, shapes or {}, symbolic=symbolic)
+        return _load(source, where, shapes or {}, dims or {}, symbolic=symbolic)
     except SparsecError:
         raise
     except MemoryError as error:
@@ -67,7 +69,8 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
         raise ModelError(f"{where}: damaged ONNX model: {_root(error)}; export it again") from error
 
 
-def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, symbolic: bool) -> ir.Model:
+def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], *,
+          symbolic: bool) -> ir.Model:
     proto = _parse(source, where)
     try:
         check_nodes(proto)
@@ -96,7 +99,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, sy
     functions.inline(model)
     lift_constants(model)
     _check_operators(model, where)
-    declared = bind(model, shapes, where, symbolic=symbolic)
+    declared = bind(model, shapes, where, symbolic=symbolic, dims=dims)
     sequences.resolve(model)
     infer(model, where, declared)
     if model.graph.opset_imports[""] < OPSET and not _has_batched_scan(model):

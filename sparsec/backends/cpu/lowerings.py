@@ -32,6 +32,7 @@ LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "sparsec::QBinary": quantized.lower_binary,
     "sparsec::QAveragePool": quantized.lower_average,
     "sparsec::Lookup": quantized.lower_lookup,
+    "sparsec::QAttention": quantized_tokens.lower_attention,
     "DynamicQuantizeLinear": quantized_tokens.lower_dynamic,
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantized_tokens.lower),
     "sparsec::Attention": tokens.lower_attention,

@@ -209,6 +209,40 @@ def _batch_matmul(body: Body, node: ir.Node, a: Attributes) -> ir.Value:
     return body.quantize(body.scaled(acc, integers.units(scale, a["y_scale"])), a)
 
 
+def _attention(body: Body, node: ir.Node, a: Attributes) -> ir.Value:
+    heads, (batch, tokens, features) = a["heads"], static_shape(node.inputs[0]) or (0, 0, 0)
+
+    def split(value: ir.Value | None, perm: list[int]) -> ir.Value:
+        four = body.constant([batch, -1, heads, features // heads], "int64")
+        return body("Transpose", body("Reshape", value, four), perm=perm)
+
+    def quantized(value: ir.Value, letter: str) -> ir.Value:
+        bounds = {"low": a["low"], "high": a["high"]} if letter == "y" else {"low": -128, "high": 255}
+        return body.quantize(value, {**bounds, **{f"y_{name}": a[f"{letter}_{name}"]
+                                                  for name in ("type", "scale", "zero_point")}})
+
+    def product(left: tuple[ir.Value, str], right: tuple[ir.Value, str], letter: str, depth: int) -> ir.Value:
+        dtype = "float32" if depth * LARGEST * LARGEST < EXACT else "float64"
+        factors = [body.centred(value, a[f"{of}_zero_point"], dtype) for value, of in (left, right)]
+        scale = np.float32(a[f"{left[1]}_scale"]) * np.float32(a[f"{right[1]}_scale"])
+        acc = body.cast(body("MatMul", *factors), "float32")
+        return quantized(body.scaled(acc, integers.units(scale, a[f"{letter}_scale"])), letter)
+
+    q, k, v = (split(value, perm) for value, perm in zip(node.inputs, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]),
+                                                         strict=False))
+    scores, mask = product((q, "q"), (k, "k"), "s", features // heads), optional(node, 3)
+    if mask is not None:
+        terms = [body.scaled(body.centred(value, a[f"{letter}_zero_point"]),
+                             integers.units(a[f"{letter}_scale"], a["t_scale"]))
+                 for value, letter in ((scores, "s"), (mask, "m"))]
+        scores = quantized(body("Add", *terms), "t")
+    weights = body("Softmax", body.scaled(body.centred(scores, a["t_zero_point"]), a["t_scale"]), axis=-1)
+    codes = quantized(body("Div", weights, body.constant(a["p_scale"])), "p")
+    mixed = body("Transpose", product((codes, "p"), (v, "v"), "y", (static_shape(node.inputs[1]) or (0, 0))[1]),
+                 perm=[0, 2, 1, 3])
+    return body("Reshape", mixed, body.constant([batch, tokens, features], "int64"))
+
+
 def _binary(body: Body, node: ir.Node, a: Attributes) -> ir.Value:
     left, right = node.inputs
     if a["function"] == "mul":
@@ -250,6 +284,6 @@ def _lookup(body: Body, node: ir.Node, _a: Attributes) -> ir.Value:
 
 
 WRITERS: dict[str, Callable[[Body, ir.Node, Attributes], ir.Value]] = {
-    "Lookup": _lookup, "QAveragePool": _average_pool, "QBatchMatMul": _batch_matmul, "QBinary": _binary,
-    "QConv": _conv, "QMatMul": _matmul,
+    "Lookup": _lookup, "QAttention": _attention, "QAveragePool": _average_pool, "QBatchMatMul": _batch_matmul,
+    "QBinary": _binary, "QConv": _conv, "QMatMul": _matmul,
 }
