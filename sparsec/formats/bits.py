@@ -31,7 +31,7 @@ class Stream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes stored."""
+        """Bytes of the packed numbers, the last one filled up."""
         return self.data.nbytes
 
 
