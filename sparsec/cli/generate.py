@@ -18,7 +18,7 @@ def command(
     artifact: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A compiled decoder with caches.")],
     prompts: Annotated[list[str], typer.Option(
         "--prompt", help="A text to continue; may be repeated. Numbers with commas between them are tokens.")],
-    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens to generate, at most; 64 by default.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens to generate, at most; else 64.")] = None,
     temperature: Annotated[float | None, typer.Option(min=0, help="0 takes the likeliest token.")] = None,
     top_k: Annotated[int | None, typer.Option(min=0, help="Draw from so many tokens only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens of this probability.")] = None,

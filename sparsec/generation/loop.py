@@ -54,8 +54,7 @@ def generate(session: InferenceSession, prompts: Prompt | Sequence[Prompt], samp
 
     """
     sampling = sampling or Sampling()
-    texts = [list(map(int, text)) for text in (prompts if prompts and not isinstance(prompts[0], int | np.integer)
-                                               else [prompts])]  # type: ignore[union-attr]  # one prompt is told by its first
+    texts = _texts(prompts)
     if not all(texts):
         raise UsageError("a prompt is empty; give every text at least one token, such as that of its beginning")
     batches: dict[int, list[int]] = defaultdict(list)
@@ -70,6 +69,18 @@ def generate(session: InferenceSession, prompts: Prompt | Sequence[Prompt], samp
     later = sum(run.later_s for run in runs)
     count = sum(len(tokens) - 1 for tokens in found.values())
     return Generation([found[number] for number in range(len(texts))], runs[0].first_s, count / later if later else 0.0)
+
+
+def _texts(prompts: Prompt | Sequence[Prompt]) -> list[list[int]]:
+    """The tokens of every prompt."""
+    found: list[list[int]] = []
+    for prompt in prompts:
+        if isinstance(prompt, int | np.integer):
+            found = found or [[]]
+            found[0].append(int(prompt))
+        else:
+            found.append([int(token) for token in prompt])
+    return found or [[]]
 
 
 class _Batch:
