@@ -16,7 +16,8 @@ from sparsec.graph.nodes import operand
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.passes.layout.geometry import image_layouts, token_layouts
-from sparsec.passes.layout.regions import RESHAPES, assign
+from sparsec.passes.layout.quantized import RESHAPES
+from sparsec.passes.layout.regions import assign
 from sparsec.passes.layout.roles import Kind
 
 
@@ -28,7 +29,7 @@ def run(model: ir.Model, context: Context) -> Report:
     lanes = context.target.lanes
     if not lanes:
         return Report("layout", modified=False)
-    roles = assign(model, lanes)
+    roles = {node: role for node, role in assign(model, lanes).items() if context.spared.reason(node) is None}
     images, tokens = image_layouts(roles, lanes), token_layouts(roles, lanes)
     roles = {node: role for node, role in roles.items() if not _moves(node, tokens)}
     borders = _Borders(model.graph)

@@ -17,7 +17,8 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.codes import walk
 from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
 from sparsec.kernels.cpu.codes.tilings import TILE_SHARE, balanced
-from sparsec.kernels.cpu.codes.walk import Bring, Sums, Tiling
+from sparsec.kernels.cpu.codes.walk import Sums, Tiling
+from sparsec.kernels.cpu.products.tiles import LoadTile
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, store
@@ -77,7 +78,8 @@ def work(params: DenseParams, isa: Isa) -> Work:
     tiles, vectors = s.segments * t.tiles, FOUR * t.vectors
     steps = tiles * p.blocks * t.chunks * p.fours
     copies = tiles * t.chunks * p.fours * vectors
-    ends = tiles * p.blocks * p.block * t.vectors * (18 + (18 if t.finish.residual else 0) + 8 * (t.chunks - 1))
+    added = 18 if t.finish.residual or t.finish.shifted else 0
+    ends = tiles * p.blocks * p.block * t.vectors * (18 + added + 8 * (t.chunks - 1))
     dots = 1 if isa.vnni else 5
     return Work(fmas=steps * p.block * vectors * dots + 2 * copies + ends * 2 / 3,
                 loads=steps * (p.block + vectors) + 4 * copies, groups=tiles * p.blocks * t.chunks,
@@ -116,7 +118,7 @@ def _block(b: Buffers, source: Buffer, p: DenseParams, block: Expr, chunk: Expr,
         sums.end(acc, r * vectors, start + r, block * p.block + r)
 
 
-def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
+def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> LoadTile:
     """The stage: a chunk's tile, four columns interleaved."""
     s, taps, wide = t.stencil, t.stencil.taps, FOUR * t.vectors * t.stencil.lanes
     scratch = T.alloc_buffer((p.fours * wide,), "uint8")
@@ -132,7 +134,7 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
                     place = target + four * wide + (FOUR * vector + part) * s.lanes
                     store(scratch, place, interleaved(rows, part))
 
-    def bring(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
+    def load_tile(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
         first = T.Bind(x + chunk * (t.chunk * s.x_channel_stride))
         with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk) // FOUR) as four:
             columns(T.Bind(first + four * (FOUR * s.x_channel_stride)), four * (len(taps) * wide), FOUR * len(taps))
@@ -143,7 +145,7 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
                 columns(first + whole * FOUR * s.x_channel_stride, whole * len(taps) * wide, rest * len(taps))
         return scratch, T.int64(0)
 
-    return bring
+    return load_tile
 
 
 FAMILY = Family("qgemm", CodesProduct, ("dense",), "", candidates, unstored(pack), build, integer_product)
