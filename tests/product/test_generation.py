@@ -16,7 +16,8 @@ from sparsec.graph.compare import run_onnxruntime
 WORDS = 11
 RNG = np.random.default_rng(3)
 TEXT = f"""<ir_version: 8, opset_import: ["": 17]>
-    lm (int64[batch, tokens] input_ids, MASKS float[batch, past, {WORDS}] past) => (float[batch, tokens, {WORDS}] logits, float[batch, n, {WORDS}] present) {{
+    lm (int64[batch, tokens] input_ids, MASKS float[batch, past, {WORDS}] past)
+    => (float[batch, tokens, {WORDS}] logits, float[batch, n, {WORDS}] present) {{
   x = Gather(table, input_ids) WEIGH present = Concat<axis=1>(past, y)
   sum = ReduceSum<keepdims=1>(present, one) h = Add(y, sum) logits = MatMul(h, w)
 }}"""
