@@ -131,10 +131,11 @@ def _compile_sized(model: reader.Source, options: CompileOptions, simplified: Si
     """The artifact of a model whose inputs have sizes that only the run tells."""
     job = simplified.job
     sized = build_sized(simplified.graph, job, simplified.context, options.backend, ranges(options.dims or {}))
-    if options.strict and sized.outside:
-        _refuse(sized.outside)
+    outside = (*sized.outside, *defects(simplified.context.spared, sized.outside))
+    if options.strict and outside:
+        _refuse(outside)
     report = CompileReport(precision=job.precision, optimize=options.optimize, codec=options.codec,
-                           rates=job.calibration.source, layers=sized.layers, outside=sized.outside, batch=None,
+                           rates=job.calibration.source, layers=sized.layers, outside=outside, batch=None,
                            passes=(*simplified.passes, *sized.passes))
     artifact = Artifact.build(sized.program, job.target, options.threads, _outline(simplified.graph), report.to_json(),
                               options.codec)
