@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # others may compile here
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # others compile
 settings.load_profile("busy")
 
 
