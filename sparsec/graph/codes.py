@@ -44,7 +44,8 @@ def byte_parts(weight: np.ndarray) -> list[np.ndarray]:
 
     A product by every one of them adds up to that by the weight; the parts after the first are mostly zeros.
     """
-    parts, rest = [], weight
+    parts: list[np.ndarray] = []
+    rest = weight
     while not parts or rest.any():
         part = np.clip(rest, LEAST, MOST)
         parts.append(part.astype(np.int8))

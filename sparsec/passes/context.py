@@ -5,7 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import onnx_ir as ir
+
+from sparsec.graph.nodes import node_name
 from sparsec.target import Target
+
+
+@dataclass(frozen=True)
+class Spared:
+    """What a model is compiled without, as it has failed: nodes that stay ONNX's, and passes; each with the reason."""
+
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    passes: Mapping[str, str] = field(default_factory=dict)
+
+    def reason(self, node: ir.Node) -> str | None:
+        """Why a node, or what it became before, is left alone; None where it is not spared."""
+        name = node_name(node)
+        return next((why for each, why in self.nodes.items() if each == name or each.startswith(f"{name}.")), None)
+
+
+NOTHING = Spared()
+"""What a model is compiled without at first."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +35,7 @@ class Context:
     Attributes:
         target: the target.
         strict_ieee: zeros of weights multiply what they meet, be it NaN.
+        spared: what it is compiled without.
         precision: the number formats that layers may take, as `sparsec compile --precision` says it.
         compact: constants may take fewer bits where the precision allows it.
 
@@ -22,6 +43,7 @@ class Context:
 
     target: Target
     strict_ieee: bool = False
+    spared: Spared = NOTHING
     precision: str = "fp32"
     compact: bool = False
 

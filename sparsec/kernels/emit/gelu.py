@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 
 import numpy as np
-from numpy.polynomial import Chebyshev, Polynomial
+from numpy.polynomial import Polynomial
+from numpy.polynomial.chebyshev import chebpts1
 from scipy.special import ndtr
 from tvm.tirx.script.builder import ir as T
 
@@ -27,8 +28,9 @@ def _coefficients() -> np.ndarray:
     """(degree + 1, pieces): of h(step * (piece + u)) by powers of u, which lies within a half of 0."""
     rows = []
     for piece in range(LANES):
-        fitted = Chebyshev.interpolate(lambda u, piece=piece: _h(_STEP * (piece + u)), _DEGREE, domain=[-0.5, 0.5])
-        rows.append(fitted.convert(kind=Polynomial, domain=[-1, 1]).coef)
+        places = chebpts1(_DEGREE + 1) / 2
+        fitted = Polynomial.fit(places, _h(_STEP * (piece + places)), _DEGREE, domain=[-1, 1])
+        rows.append(fitted.coef)
     return np.array(rows, np.float32).T
 
 

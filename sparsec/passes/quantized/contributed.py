@@ -70,7 +70,7 @@ def _matmul_to_float(w: Writer) -> None:
 
 
 def _dynamic_matmul(w: Writer) -> None:
-    codes, scale, zero = w.put_several("DynamicQuantizeLinear", 3, w.needed(0))
+    codes, scale, zero = w.several("DynamicQuantizeLinear", 3, w.needed(0))
     y = w.put("MatMul", w.dequantize(codes, scale, zero), w.dequantize(w.needed(1), w.needed(2), w.input(3), axis=-1))
     w.replace(y if w.input(4) is None else w.put("Add", y, w.input(4)))
 
@@ -144,10 +144,10 @@ def _dynamic_lstm(w: Writer) -> None:
                                            "computed; export it with constant ones")
         scale, zero = (each.reshape(len(codes), 1, -1).astype(np.float32) for each in (scale, zero))
         weights.append(w.constant(np.ascontiguousarray(((codes - zero) * scale).swapaxes(1, 2))))
-    x, x_scale, x_zero = w.put_several("DynamicQuantizeLinear", 3, w.needed(0))
+    x, x_scale, x_zero = w.several("DynamicQuantizeLinear", 3, w.needed(0))
     inputs = [w.dequantize(x, x_scale, x_zero), *weights, *(w.input(index) for index in range(3, 8))]
     attributes = {name: each.value for name, each in w.node.attributes.items()}
-    for index, value in enumerate(w.put_several("LSTM", len(w.node.outputs), *inputs, **attributes)):
+    for index, value in enumerate(w.several("LSTM", len(w.node.outputs), *inputs, **attributes)):
         w.replace(value, index)
 
 
