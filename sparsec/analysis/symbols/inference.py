@@ -324,7 +324,8 @@ BINARY = ("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "Le
 SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
     **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
-    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, APPEND: _append, "Split": _split,
+    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, APPEND: _append,
+    "Split": _split,
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _same),
 }

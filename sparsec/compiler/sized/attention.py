@@ -17,7 +17,8 @@ from sparsec.graph.operators.schema import DOMAIN
 from sparsec.passes import rewrite
 
 ATTENTION = "SizedAttention"
-"""The operator: (Q, K, V, mask or nothing) -> Y, all (batch, heads, tokens, features); its attribute is `scale`."""
+"""The operator: (Q, K, V, mask or nothing) -> Y, all (batch, heads, tokens, features); its attributes are `scale`,
+and the features of keys (`depth`) and of values (`width`)."""
 
 HEADS = 4  # dimensions of a tensor of split heads
 
@@ -50,7 +51,8 @@ def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
     if not _fits(scores, keys, values, symbols):
         return False
     node = ir.node(ATTENTION, [scores.left, keys, values, *([scores.mask] if scores.mask is not None else [])],
-                   {"scale": scores.scale}, domain=DOMAIN, name=mix.name)
+                   {"scale": scores.scale, "depth": symbols.shapes[keys][-1].number,
+                    "width": symbols.shapes[values][-1].number}, domain=DOMAIN, name=mix.name)
     old, new = mix.outputs[0], node.outputs[0]
     new.type, symbols.shapes[new] = old.type, symbols.shapes[old]
     graph.insert_before(mix, node)
