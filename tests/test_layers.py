@@ -98,6 +98,12 @@ def test_alternatives_know_nothing_of_each_other(folder):
     assert not {(a, b) for where, a, b in sibling_imports() if where == folder and {a, b} <= SIBLINGS[folder]}
 
 
+def test_what_backends_share_knows_no_kernels_of_one_of_them():
+    shared = sorted((ROOT / "backends" / "relax").rglob("*.py"))
+    own = {("kernels", kind) for kind in SIBLINGS["kernels"]}
+    assert not [path for path in shared if own & {module[:2] for module in imported_modules(path)}]
+
+
 @pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda p: str(p.relative_to(TESTS)))
 def test_tests_share_only_what_is_support(path):
     own = path.relative_to(TESTS).parts[0]

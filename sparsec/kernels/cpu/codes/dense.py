@@ -48,7 +48,7 @@ class DenseParams:
 
 
 def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
-    """Every tiling worth pricing."""
+    """Options of every tiling worth pricing: register blocks, and chunks whose interleaved tile fits the L2 cache."""
     s = layer.stencil
     blocks = [r for r in DENSE_BLOCKS if r <= s.outputs and (r + 1) * FOUR + 2 <= isa.registers][:2] or [1]
     size = max(FOUR, int(TILE_SHARE * target.l2_bytes) // (s.lanes * len(s.taps)) // FOUR * FOUR)

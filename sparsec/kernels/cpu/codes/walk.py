@@ -60,7 +60,7 @@ class Tiling(Tiles):
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the activations."""
+        """Bytes of activations that a run reads and writes: x, y, and the residual where there is one."""
         s, item = self.stencil, 4 if self.finish.real else 1
         return s.x_size + item * s.y_size * (2 if self.finish.residual else 1)
 
