@@ -12,7 +12,7 @@ from sparsec.graph.compare import relative_error, run_onnxruntime
 
 HEADER = '<ir_version: 8, opset_import: ["": 17]>'
 RNG = np.random.default_rng(0)
-WIDTH, HEADS, GROUPS, DEPTH = 16, 4, 2, 4
+WIDTH, HEADS, GROUPS, DEPTH = 16, 4, 2, 16
 
 DECODER = f"""{HEADER} decoder (int64[batch, tokens] ids, float[batch, {GROUPS}, past, {DEPTH}] keys,
     float[batch, {GROUPS}, past, {DEPTH}] values) => (float[batch, tokens, 9] logits, float[b, g, n, d] all_keys,
