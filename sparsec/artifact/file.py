@@ -26,7 +26,7 @@ from sparsec import files
 from sparsec.artifact import signing
 from sparsec.artifact.manifest import DECODERS, PACKED, READABLE, SCHEMA, Constant, Manifest, check, read, require
 from sparsec.artifact.stored import StoredWeight, encode, is_affordable, restore, store
-from sparsec.backends.program import STAGES, Program
+from sparsec.backends.program import SIZED, STAGES, Program
 from sparsec.errors import ArtifactError, FormatError, SignatureError, UsageError
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import Target, machine_features
@@ -185,7 +185,7 @@ class Artifact:
 
         """
         here, tvm = sysconfig.get_platform(), importlib.metadata.version("apache-tvm")
-        if not self.library and self.manifest.entry != STAGES:
+        if not self.library and self.manifest.entry not in (SIZED, STAGES):
             raise ArtifactError(f"the artifact was compiled for '{self.manifest.target}', which is not a processor; "
                                 "`sparsec simulate` runs it")
         if self.manifest.platform != here:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from sparsec.artifact.stored import StoredWeight, check_stored
-from sparsec.backends.program import STAGES, UNKNOWN, Needs, TensorSpec
+from sparsec.backends.program import SIZED, STAGES, UNKNOWN, Needs, TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.machine.memory import ALIGNMENT, element_type
 from sparsec.target import cuda_archs, is_target
@@ -142,7 +142,7 @@ def check(manifest: Manifest, library: int, weights: int, most: int) -> None:
     _check_texts(manifest)
     require(0 < manifest.threads <= MOST_THREADS, f"{manifest.threads} threads, and there may be 1 to {MOST_THREADS}")
     for spec in (*manifest.inputs, *manifest.outputs):
-        _check_tensor(spec, manifest.parts, UNKNOWN if manifest.entry == STAGES else 0)
+        _check_tensor(spec, manifest.parts, UNKNOWN if manifest.entry in (SIZED, STAGES) else 0)
     for index, constant in enumerate(manifest.constants):
         require(_fits(constant, weights), f"constant {index} does not fit the weights")
     require(sum(map(_nbytes, manifest.constants)) <= most, f"the constants take over {most} bytes")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from sparsec.backends.job import Feeds, Job, Measurer
-from sparsec.backends.program import Needs, Program
+from sparsec.backends.program import Functions, Needs, Program
 from sparsec.cost.calibration import Calibration, calibration_of
-from sparsec.errors import ArtifactError, SparsecError, UsageError
+from sparsec.errors import ArtifactError, SparsecError, UnsupportedOperatorError, UsageError
 from sparsec.machine.memory import HOST, Memory
 from sparsec.target import Target
 
@@ -108,6 +108,7 @@ class Backend(ABC):
         goals: which of `GOALS` it compiles for.
         explains: it offers options for layers and prices them, so that plans can be explained.
         divides: a batch may run in shares of its rows: `graph_seconds` compares them.
+        sized: `build_functions` compiles for sizes that only the run tells.
         profiles: `profile` times kernels.
         measures_elsewhere: `measurer` takes a URL.
         projects: `project` makes weights 2:4.
@@ -122,6 +123,7 @@ class Backend(ABC):
     goals: ClassVar[tuple[str, ...]] = GOALS
     explains: ClassVar[bool] = False
     divides: ClassVar[bool] = False
+    sized: ClassVar[bool] = False
     profiles: ClassVar[bool] = False
     measures_elsewhere: ClassVar[bool] = False
     projects: ClassVar[bool] = False
@@ -190,6 +192,30 @@ class Backend(ABC):
             ToolchainError: a compiler or linker is missing or fails.
 
         """
+
+    def build_functions(self, graph: ir.Model, job: Job,
+                        parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]]) -> Functions:  # noqa: ARG002
+        """Compile parts of a planned graph, each from its inputs to its outputs, to functions of one library.
+
+        Raises:
+            UnsupportedOperatorError: as `build`, or there are no run-time sizes on the target.
+
+        """
+        raise UnsupportedOperatorError(f"sizes in the model '{graph.graph.name}' are known at run time only, and "
+                                       f"target '{job.target.name}' needs static ones; give every dimension a size "
+                                       "with --dim or --shape, or compile for a cpu")
+
+    def build_attention(self, kernels: Sequence[tuple[int, int, float]], job: Job,
+                        ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+        """The library of kernels of attention for run-time sizes, its object files' sizes, and what its scratch is.
+
+        Args:
+            kernels: of each the features of keys and of values, and the factor of the scores.
+            job: what they are compiled for.
+
+        """
+        raise UnsupportedOperatorError(f"there are no {len(kernels)} kernels of attention for run-time sizes on target "
+                                       f"'{job.target.name}'; compile for a cpu")
 
     # Running
 

@@ -12,11 +12,14 @@ from sparsec.kernels.packing import Recipe
 STAGES = "stages"
 """The entry of programs without a library of their own, whose constants are programs to run one after the other."""
 
+SIZED = "sized"
+"""The entry of programs for sizes that the run tells: their constants are a plan, libraries, and what these need."""
+
 Needs = Mapping[str, tuple[str | int, ...]]
 """What a program needs of a machine beside the processor's features: whatever its backend has written there."""
 
 UNKNOWN = -1
-"""A size of an output that only the run tells."""
+"""A size that only the run tells."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,23 @@ class Packed:
     weight: np.ndarray = field(repr=False)
     recipe: Recipe
     constants: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of a library: it takes its inputs in order, then the constants; returns a tuple of outputs."""
+
+    entry: str
+    constants: tuple[np.ndarray, ...]
+
+
+@dataclass(frozen=True)
+class Functions:
+    """A compiled library of several functions, as `Program` describes one."""
+
+    library: bytes
+    objects: tuple[int, ...]
+    functions: tuple[Function, ...]
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ FLAGS = {
     "target": Flag(options.Target, DEFAULTS.target),
     "threads": Flag(options.Threads, DEFAULTS.threads),
     "shapes": Flag(options.Sizes, [], options.parse_sizes),
+    "dims": Flag(options.Dims, [], options.parse_dims),
     "inputs": _flag("inputs", Path | None, lambda path: path and options.read_arrays(path), exists=True, dir_okay=False,
                     metavar="FILE.npz"),
     "tune": _flag("tune", Literal["measure", "off"]),

@@ -30,6 +30,9 @@ Shapes = Annotated[list[str], typer.Option(
 Sizes = Annotated[list[str], typer.Option(
     "--shape", metavar="NAME:D,D,…", help="Shape of an input with symbolic dimensions; may be repeated. A dimension "
     "may be 1..8 or 1/8/32: the artifact has a bucket for every combination.")]
+Dims = Annotated[list[str], typer.Option(
+    "--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension by its name, or the range that the run may choose "
+    "from, such as sequence=1..512; may be repeated. What neither this nor --shape gives the run tells.")]
 PublicKey = Annotated[Path | None, typer.Option(
     exists=True, dir_okay=False, help="A public Ed25519 key in PEM that must have signed the artifact.")]
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file.")]
@@ -67,6 +70,23 @@ def parse_sizes(texts: Sequence[str]) -> dict[str, tuple[int | str, ...]]:
         shapes[name] = tuple(int(size) if re.fullmatch("-?[0-9]{1,18}", size) else size
                              for size in sizes.split(",") if size)
     return shapes
+
+
+def parse_dims(texts: Sequence[str]) -> dict[str, int | str]:
+    """Sizes by symbolic dimension from texts such as "batch=1" and "sequence=1..512".
+
+    Raises:
+        UsageError: a text of another form.
+
+    """
+    dims: dict[str, int | str] = {}
+    for text in texts:
+        name, equals, size = text.rpartition("=")
+        if not equals or not name or not re.fullmatch(r"[0-9]{1,18}(\.\.[0-9]{1,18})?", size):
+            raise UsageError(f"--dim {text}: give the dimension's name and its size or range, such as batch=1 or "
+                             "sequence=1..512")
+        dims[name] = int(size) if size.isdecimal() else size
+    return dims
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -17,12 +17,14 @@ from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
+from sparsec.compiler.sized.build import build as build_sized
 from sparsec.compiler.stages import REASON, Stage, program, split
 from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
-from sparsec.graph.sizes import fixed, is_fixed
+from sparsec.graph.shapes import static_shape
+from sparsec.graph.sizes import bound_dims, fixed, is_fixed, ranges
 from sparsec.machine.turns import one_at_a_time
 from sparsec.passes.context import Report
 from sparsec.runtime.session import InferenceSession
@@ -67,7 +69,9 @@ compile = takes(CompileOptions)(compile_model)  # noqa: A001 - the name that use
 def compile_one(model: reader.Source, options: CompileOptions) -> Artifact:
     """The artifact of a model for one size of every input; as `compile`."""
     announce = _announcer(options.progress)
-    simplified = simplify(model, options, announce=announce)
+    simplified = simplify(model, options, announce=announce, symbolic=options.backend.sized)
+    if any(static_shape(value) is None for value in simplified.graph.graph.inputs):
+        return _compile_sized(model, options, simplified)
     if parts := split(simplified.graph):
         return _compile_stages(model, options, simplified, parts)
     prepared = specialise(simplified, options, divided=True)
@@ -120,6 +124,22 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
     return replace(artifact, report=whole)
 
 
+def _compile_sized(model: reader.Source, options: CompileOptions, simplified: Simplified) -> Artifact:
+    """The artifact of a model whose inputs have sizes that only the run tells."""
+    job = simplified.job
+    sized = build_sized(simplified.graph, job, simplified.context, options.backend, ranges(options.dims or {}))
+    if options.strict and sized.outside:
+        _refuse(sized.outside)
+    report = CompileReport(precision=job.precision, optimize=options.optimize, codec=options.codec,
+                           rates=job.calibration.source, layers=sized.layers, outside=sized.outside, batch=None,
+                           passes=(*simplified.passes, *sized.passes))
+    artifact = Artifact.build(sized.program, job.target, options.threads, _outline(simplified.graph), report.to_json(),
+                              options.codec)
+    job.announce("verify")
+    basis = _basis(model, options, simplified.graph, job, simplified.passes)
+    return replace(artifact, report=replace(report, verification=_verified(basis, artifact, options, job)).to_json())
+
+
 def _announcer(progress: Progress | None) -> Announce:
     """What tells of the steps as shares of all the work."""
     if progress is None:
@@ -147,8 +167,8 @@ def _basis(model: reader.Source, options: CompileOptions, graph: ir.Model, job: 
            passes: Sequence[Report]) -> Basis:
     """What the outputs are judged by."""
     widened = any(each.widened for each in passes)
-    return basis_of(model, graph, fixed(options.shapes or {}), job.target,
-                    widened=widened)
+    return basis_of(model, graph, fixed(options.shapes or {}), job.target, widened=widened,
+                    dims=bound_dims(options.dims or {}))
 
 
 def _verified(basis: Basis, artifact: Artifact, options: CompileOptions, job: Job,

@@ -22,7 +22,7 @@ from sparsec.formats import CODECS
 from sparsec.target import Target, resolve
 
 if TYPE_CHECKING:  # the command line imports this module before it knows what to do
-    from sparsec.graph.sizes import Shapes
+    from sparsec.graph.sizes import Dims, Shapes
 
 P = ParamSpec("P")
 Options = TypeVar("Options")
@@ -49,6 +49,8 @@ class CompileOptions(ProgramOptions):
         shapes: the full shape of every input with symbolic dimensions, by name. A size may be several, as text such as
             "1..8" or "1/8/32": the artifact then has a bucket for every combination, and a session takes the one that
             has the shapes of its inputs.
+        dims: the size of a symbolic dimension by its name, or the range that the run may choose from, as in "1..512".
+            What neither `dims` nor `shapes` give the run tells, on CPUs: a session then takes any size.
         verify: compare the outputs with onnxruntime's on random inputs, and on `inputs` where given. Without it int8 is
             compared, too, but reported only.
         inputs: real inputs by name, for the comparison and to calibrate int8, which is compared on nothing else then;
@@ -85,6 +87,7 @@ class CompileOptions(ProgramOptions):
     target: str | Target = "cpu"
     _: KW_ONLY
     shapes: Shapes | None = None
+    dims: Dims | None = None
     verify: bool = True
     inputs: Feeds | None = field(default=None, metadata=HERE)
     strict: bool = False
@@ -161,12 +164,14 @@ class CompileOptions(ProgramOptions):
         """The options that do not belong to this machine, in JSON's types."""
         named = {each.name: getattr(self, each.name) for each in fields(self) if not each.metadata.get("here")}
         return {**named, "target": self.resolved_target.name,
-                "shapes": {name: list(shape) for name, shape in (self.shapes or {}).items()}}
+                "shapes": {name: list(shape) for name, shape in (self.shapes or {}).items()},
+                "dims": dict(self.dims or {})}
 
 
 _NONE = type(None)
 _KINDS: dict[str, tuple[type, ...]] = {
-    "target": (str, Target), "threads": (int,), "shapes": (Mapping, _NONE), "inputs": (Mapping, _NONE),
+    "target": (str, Target), "threads": (int,), "shapes": (Mapping, _NONE), "dims": (Mapping, _NONE),
+    "inputs": (Mapping, _NONE),
     "tune_seconds": (int, float), "max_error": (int, float, _NONE), "measure_on": (str, _NONE),
     "dump_ir": (str, Path, _NONE), "precision": (str, _NONE), "optimize": (str,), "codec": (str,), "tune": (str,),
     "verify": (bool,), "strict": (bool,)}
@@ -179,7 +184,12 @@ def not_carried(values: Mapping[str, Any]) -> list[str]:
              for each in fields(CompileOptions) if not each.metadata.get("here")}
     return [name for name, value in values.items()
             if name not in types or not isinstance(value, types[name])
-            or (name == "shapes" and not _are_shapes(value))]
+            or (name == "shapes" and not _are_shapes(value))
+            or (name == "dims" and not _are_dims(value))]
+
+
+def _are_dims(dims: Any) -> bool:
+    return all(isinstance(size, int | str) for size in dims.values())
 
 
 def _are_shapes(shapes: Any) -> bool:
@@ -188,7 +198,7 @@ def _are_shapes(shapes: Any) -> bool:
 
 
 _JSON: dict[str, tuple[type, ...]] = {"bool": (bool,), "int": (int,), "float": (float, int), "str": (str,),
-                                      "None": (type(None),), "Shapes": (dict,), "Target": ()}
+                                      "None": (type(None),), "Shapes": (dict,), "Dims": (dict,), "Target": ()}
 """What JSON makes of the types of options."""
 
 

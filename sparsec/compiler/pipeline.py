@@ -13,6 +13,7 @@ from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
 from sparsec.passes import (
     contributed,
+    convolutions,
     foreign,
     fuse_activation,
     fuse_attention,
@@ -24,6 +25,7 @@ from sparsec.passes import (
     optimize,
     products,
     quantized,
+    recurrent,
     strip,
     turn,
     widen,
@@ -58,6 +60,8 @@ PASSES: list[Pass] = [
     Pass(fuse_norm.run),
     Pass(fuse_activation.run),
     Pass(fuse_attention.run),
+    Pass(convolutions.run),
+    Pass(recurrent.run),
     Pass(lift.run),
     Pass(fuse_epilogue.run),
     Pass(turn.run),

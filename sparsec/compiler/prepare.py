@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from sparsec.backends.job import Announce, Feeds, Job, Measurer, silent
 from sparsec.compiler.batches import Batch, divide
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.pipeline import Phase, run_passes
+from sparsec.compiler.samples import sampled
 from sparsec.compiler.verification import tolerance
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.tuning import TuningLog, default_path
@@ -20,7 +22,7 @@ from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds, split_samples
 from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
-from sparsec.graph.sizes import fixed
+from sparsec.graph.sizes import bound_dims, check_dims, fixed, ranges
 from sparsec.machine import tvm_compiler  # noqa: F401 - before backends import TVM by name
 from sparsec.passes.context import Context, Report
 
@@ -84,13 +86,17 @@ def prepare(model: reader.Source, options: CompileOptions, *, divided: bool = Fa
 
 
 def simplify(model: reader.Source, options: CompileOptions, *, calibration: Calibration | None = None,
-             announce: Announce = silent) -> Simplified:
-    """The first half of `prepare`."""
+             announce: Announce = silent, symbolic: bool = False) -> Simplified:
+    """The first half of `prepare`; with `symbolic`, dimensions that no option binds stay symbolic."""
     announce("read")
-    graph = reader.load(model, shapes=fixed(options.shapes or {}))
+    dims = options.dims or {}
+    limits = ranges(dims)
+    graph = reader.load(model, shapes=fixed(options.shapes or {}), symbolic=symbolic, dims=bound_dims(dims))
+    if dims:
+        check_dims(reader.load(model, symbolic=True), dims)
     for node in graph.graph:
         node.name = node_name(node)  # before passes number those without
-    job = _job(graph, options, calibration, announce)
+    job = _job(graph, options, calibration, announce, limits)
     announce("rewrite")
     context = Context(job.target, options.strict_ieee)
     passes = run_passes(graph, context, options.dump_ir, Phase.SIMPLIFY)
@@ -107,8 +113,11 @@ def specialise(simplified: Simplified, options: CompileOptions, *, divided: bool
     return Prepared(graph, options.backend, job, batch, passes)
 
 
-def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | None, announce: Announce) -> Job:
-    """What a model is compiled for."""
+def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | None, announce: Announce,
+         limits: Mapping[str, tuple[int, int]]) -> Job:
+    """What a model is compiled for; where sizes are symbolic, inputs are generated for several."""
+    static = all(static_shape(value) is not None for value in graph.graph.inputs)
+    given = [] if not options.inputs else _samples(graph, options.inputs) if static else [options.inputs]
     target, backend, precision = options.resolved_target, options.backend, options.resolved_precision
     limit = options.max_error
     if limit is None:
@@ -116,8 +125,8 @@ def _job(graph: ir.Model, options: CompileOptions, calibration: Calibration | No
     measurer = backend.measurer(target, options.measure_on) if options.tune == "measure" else None
     return Job(options=options, target=target, precision=precision,
                calibration=calibration or backend.calibration(target, options.threads),
-               generated=[random_feeds(graph)],
-               real=_samples(graph, options.inputs) if options.inputs else [],
+               generated=[random_feeds(graph)] if static else sampled(graph, limits),
+               real=given,
                limit=limit if backend.limited else None, measurer=measurer,
                log=None if measurer is None else _log(measurer, options.tune_seconds), announce=announce)
 

@@ -67,15 +67,15 @@ class Basis:
 
 
 def basis_of(model: Model, graph: ir.Model, shapes: Mapping[str, Sequence[int]], target: Target, *,
-             widened: bool) -> Basis:
+             widened: bool, dims: Mapping[str, int] | None = None) -> Basis:
     """What a model is judged by, from the model, its graph after all passes, and whether these have widened it."""
     compared = None
     if has_integers(graph):
-        compared = reader.load(model, shapes=shapes)
+        compared = reader.load(model, shapes=shapes, dims=dims)
         run_passes(compared, Context(target, strict_ieee=True))  # so nothing is stripped: tensors keep their shapes
     if not widened:
         return Basis(model, graph=compared)
-    given = reader.load(model, shapes=shapes)
+    given = reader.load(model, shapes=shapes, dims=dims, symbolic=True)
     half = {value.name or "": value.dtype for value in (*given.graph.inputs, *given.graph.outputs)
             if value.dtype in HALF_ERRORS and value.dtype is not None}
     widen(given)

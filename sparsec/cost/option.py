@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PRECISIONS = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
 """What a layer may compute with, and the largest error that this may cause by default: that of an output relative to
@@ -53,6 +53,11 @@ class Work:
     serial: bool = False
     permutes: float = 0.0
     l3_bytes: float = 0.0
+
+    def times(self, runs: int) -> Work:
+        """The work of several runs, of which the first brings the weight from beyond the L2 cache."""
+        return replace(self, fmas=runs * self.fmas, loads=runs * self.loads, groups=runs * self.groups,
+                       permutes=runs * self.permutes, l2_bytes=runs * self.l2_bytes + (runs - 1) * self.memory_bytes)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from sparsec.graph.nodes import operand, optional
 from sparsec.graph.operators import products
+from sparsec.graph.shapes import static_shape
 
 CODE_TYPES = (ir.DataType.UINT8, ir.DataType.INT8)
 """The element types of quantised activations."""
@@ -36,6 +37,27 @@ def weight_fits(node: ir.Node) -> bool:
     """Whether kernels can multiply the weight: constant, and eight signed bits less its zero points."""
     weight = centred_weight(node)
     return weight is not None and weight.size > 0 and int(weight.min()) >= LEAST and int(weight.max()) <= MOST
+
+
+def constant_residual(node: ir.Node) -> np.ndarray | None:
+    """The codes of a residual that is one constant for every output of a QConv or QMatMul (outputs,), or None."""
+    residual = optional(node, products.RESIDUAL)
+    weight, result = static_shape(operand(node, 1)), static_shape(node.outputs[0])
+    if residual is None or residual.const_value is None or not weight or not result:
+        return None
+    codes = residual.const_value.numpy()
+    axis = len(result) - 1 if node.op_type == "QMatMul" else 1
+    aligned = codes.reshape((1,) * (len(result) - codes.ndim) + codes.shape)
+    if any(dim != 1 for index, dim in enumerate(aligned.shape) if index != axis):
+        return None
+    return np.broadcast_to(aligned.reshape(-1), weight[:1])
+
+
+def joins_residual(node: ir.Node) -> bool:
+    """Whether kernels can add the residual: there is none, a constant for every output, or a tensor like the result."""
+    residual = optional(node, products.RESIDUAL)
+    return residual is None or constant_residual(node) is not None or (
+        residual.const_value is None and static_shape(residual) == static_shape(node.outputs[0]))
 
 
 def padding_code(node: ir.Node) -> int:

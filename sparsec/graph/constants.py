@@ -25,7 +25,12 @@ def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     """Add an initializer under `name`, or a name derived from it where that is taken."""
     names = itertools.chain([name], (f"{name}.{i}" for i in itertools.count(1)))
     free = next(candidate for candidate in names if candidate not in graph.initializers)
-    value = ir.Value(name=free, const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=free),
-                     shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))
+    value = constant_value(free, array)
     graph.register_initializer(value)
     return value
+
+
+def constant_value(name: str, array: np.ndarray) -> ir.Value:
+    """A constant that no graph has yet."""
+    return ir.Value(name=name, const_value=ir.tensor(np.ascontiguousarray(array).reshape(array.shape), name=name),
+                    shape=ir.Shape(array.shape), type=ir.TensorType(ir.DataType.from_numpy(array.dtype)))

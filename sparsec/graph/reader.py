@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from sparsec import files
-from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError, UsageError
+from sparsec.errors import ModelError, ShapeError, SparsecError, UnsupportedOperatorError, UsageError
 from sparsec.graph import functions, interface, older, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
@@ -33,7 +34,8 @@ BEFORE_ONNX = dict.fromkeys(("LayerNormalization", "SimplifiedLayerNormalization
 Source = str | Path | bytes | onnx.ModelProto
 
 
-def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, symbolic: bool = False) -> ir.Model:
+def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, symbolic: bool = False,
+         dims: Mapping[str, int] | None = None) -> ir.Model:
     """Reads a model of opset 7 or newer: a path, the bytes of a file, or a ModelProto (which stays unchanged).
 
     The result has static input shapes, inferred shapes wherever ONNX can infer them, no local functions, constants and
@@ -44,7 +46,8 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
     Args:
         source: what to read; external data is looked up beside a path and must not lie outside its folder.
         shapes: for inputs with symbolic dimensions, the full shape by input name.
-        symbolic: dimensions that `shapes` does not bind may stay symbolic.
+        symbolic: dimensions that neither `shapes` nor `dims` bind may stay symbolic.
+        dims: sizes of symbols.
 
     Raises:
         ModelError: not an ONNX model, damaged, of an unsupported opset, or external data is missing.
@@ -57,7 +60,14 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
                          "ModelProto")
     where = str(source) if isinstance(source, str | Path) else "the model"
     try:
-        return _load(source, where, shapes or {}, symbolic=symbolic)
+        return _load(source, where, shapes or {}, dims or {}, symbolic=symbolic)
+    except ShapeError:
+        raise
+    except ModelError as error:
+        if (shapes or dims) and _is_well(source, where):
+            raise ShapeError(f"{where}: {_sizes(shapes or {}, dims or {})} does not fit the network: "
+                             f"{_fault(error, where)}") from error
+        raise
     except SparsecError:
         raise
     except MemoryError as error:
@@ -67,7 +77,29 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
         raise ModelError(f"{where}: damaged ONNX model: {_root(error)}; export it again") from error
 
 
-def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, symbolic: bool) -> ir.Model:
+def _is_well(source: Source, where: str) -> bool:
+    """Whether the model can be read with its dimensions symbolic."""
+    try:
+        _load(source, where, {}, {}, symbolic=True)
+    except SparsecError:
+        return False
+    return True
+
+
+def _sizes(shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> str:
+    """The sizes given, as texts that the command line takes."""
+    texts = [f"{name}:{','.join(map(str, shape))}" for name, shape in shapes.items()]
+    return " with ".join([*texts, *(f"{name}={size}" for name, size in dims.items())])
+
+
+def _fault(error: ModelError, where: str) -> str:
+    """What an error says of the nodes."""
+    text = str(error).removeprefix(f"{where}: ").removeprefix("not a valid ONNX graph: ")
+    return re.sub(r"\[ShapeInferenceError\] (Inference error\(s\): )?", "", text)
+
+
+def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], *,
+          symbolic: bool) -> ir.Model:
     proto = _parse(source, where)
     try:
         check_nodes(proto)
@@ -96,7 +128,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], *, sy
     functions.inline(model)
     lift_constants(model)
     _check_operators(model, where)
-    declared = bind(model, shapes, where, symbolic=symbolic)
+    declared = bind(model, shapes, where, symbolic=symbolic, dims=dims)
     sequences.resolve(model)
     infer(model, where, declared)
     if model.graph.opset_imports[""] < OPSET and not _has_batched_scan(model):

@@ -18,8 +18,11 @@ def static_shape(value: ir.Value | None) -> tuple[int, ...] | None:
     return tuple(value.shape.numpy())
 
 
-def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str, *, symbolic: bool = False) -> Declared:
-    """Gives every graph input a static shape, in place; with `symbolic`, what `shapes` does not bind stays unbound.
+def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str, *, symbolic: bool = False,
+         dims: Mapping[str, int] | None = None) -> Declared:
+    """Gives every graph input a static shape, in place; with `symbolic`, what is not given stays unbound.
+
+    Shapes are given by input, and sizes of symbols by `dims`.
 
     A symbol bound at one input holds at all of them. The other shapes in the model are taken away, to be inferred.
 
@@ -31,7 +34,7 @@ def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str, *, sy
 
     """
     inputs = {value.name: value for value in model.graph.inputs}
-    symbols: dict[str, int] = {}
+    symbols = dict(dims or {})
     for name, shape in shapes.items():
         if name not in inputs:
             raise ShapeError(f"{where}: no input '{name}' to bind; the inputs are {', '.join(map(str, inputs))}")

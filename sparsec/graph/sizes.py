@@ -17,6 +17,45 @@ Shapes = Mapping[str, Sequence[int | str]]
 """By input: sizes, each a number or several as text: "1..8" for all from 1 to 8, "1/8/32" for those listed, or both."""
 
 
+Dims = Mapping[str, int | str]
+"""By symbol of the inputs' shapes: a size, or the range that the run may choose from, as in "1..512"."""
+
+_RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
+
+
+def bound_dims(dims: Dims) -> dict[str, int]:
+    """The symbols that have one size."""
+    return {name: size for name, size in dims.items() if isinstance(size, int)}
+
+
+def ranges(dims: Dims) -> dict[str, tuple[int, int]]:
+    """The least and the largest size of the symbols that have several.
+
+    Raises:
+        ShapeError: a size is neither a number nor a range, or negative.
+
+    """
+    found = {}
+    for name, size in dims.items():
+        if isinstance(size, int) and size >= 0:
+            continue
+        given = _RANGE.fullmatch(size) if isinstance(size, str) else None
+        if given is None or int(given[1]) > int(given[2]):
+            raise ShapeError(f"dimension '{name}' cannot have the size '{size}'; give a number, or a range such as "
+                             "1..512")
+        found[name] = int(given[1]), int(given[2])
+    return found
+
+
+def check_dims(model: ir.Model, dims: Dims) -> None:
+    """Raises ShapeError where a symbol is none of the model's inputs', listing those that there are."""
+    symbols = dict.fromkeys(dim.value for value in model.graph.inputs for dim in value.shape or ()
+                            if isinstance(dim, ir.SymbolicDim) and dim.value)
+    if unknown := [name for name in dims if name not in symbols]:
+        there = ", ".join(f"'{name}'" for name in symbols) or "no symbolic dimensions"
+        raise ShapeError(f"no input has a dimension '{unknown[0]}'; the model has {there}")
+
+
 def is_fixed(shapes: Shapes) -> bool:
     """Whether every size is one number."""
     return all(isinstance(size, int) for shape in shapes.values() for size in shape)

@@ -20,7 +20,7 @@ from sparsec.graph.evaluate import run_node
 from sparsec.graph.operators import DOMAIN
 from sparsec.graph.shapes import static_shape
 
-INTEGERS = ("Lookup", "QAveragePool", "QBatchMatMul", "QBinary", "QConv", "QMatMul")
+INTEGERS = ("Lookup", "QAttention", "QAveragePool", "QBatchMatMul", "QBinary", "QConv", "QMatMul")
 FLOAT_ERROR = 1e-4
 """How far a float32 result of exact sums may be from the file's, relative to its largest magnitude."""
 PRODUCTS = ("QConv", "QMatMul", "QBatchMatMul")

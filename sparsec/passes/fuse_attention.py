@@ -18,9 +18,9 @@ from sparsec.graph import operators
 from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
-from sparsec.passes import rewrite
+from sparsec.passes import rewrite, split_heads
 from sparsec.passes.context import Context, Note, Report
-from sparsec.passes.movement import Moved, destinations, origins, scalar_factor
+from sparsec.passes.movement import origins, scalar_factor
 
 NOT_SPLIT = "queries, keys and values are not heads of one width split from tensors (batch, tokens, features)"
 
@@ -34,17 +34,6 @@ class _Scores:
     factor: float
     mask: ir.Value | None
     key_transposed: bool = True
-
-
-@dataclass(frozen=True)
-class _Operand:
-    """A projection found behind an operand: a range of features of a (B, T, F) or (T, B, F) tensor."""
-
-    source: ir.Value
-    offset: int
-    width: int
-    sequence_first: bool
-    factor: float
 
 
 def run(model: ir.Model, _context: Context) -> Report:
@@ -165,103 +154,27 @@ def _batches(shape: tuple[int, ...], query: ir.Value) -> list[int]:
 
 def _replace(mix: ir.Node, scores: _Scores, value: ir.Value, batch: int, heads: int) -> bool:
     """Puts sparsec::Attention in the place of the mix, if queries, keys, values and output all are split heads."""
-    operands = [_operand(origins(scores.query), batch, heads, transposed=False),
-                _operand(origins(scores.key), batch, heads, transposed=scores.key_transposed),
-                _operand(origins(value), batch, heads, transposed=False)]
+    operands = [split_heads.operand(origins(scores.query), batch, heads, transposed=False),
+                split_heads.operand(origins(scores.key), batch, heads, transposed=scores.key_transposed),
+                split_heads.operand(origins(value), batch, heads, transposed=False)]
     found = [operand for operand in operands if operand is not None]
     if len(found) < 3 or len({operand.width for operand in found}) > 1 or found[2].factor != 1.0:
         return False
     q, k, _ = found
     tokens, keys = ((static_shape(x.source) or ())[0 if x.sequence_first else 1] for x in (q, k))
-    if not _fits(scores.mask, (batch, heads, tokens, keys), len(static_shape(mix.outputs[0]) or ())):
+    if not split_heads.fits(scores.mask, (batch, heads, tokens, keys), len(static_shape(mix.outputs[0]) or ())):
         return False
-    merged = _merged(mix.outputs[0], batch, heads)
+    merged = split_heads.merged_heads(mix.outputs[0], batch, heads)
     if merged is None:
         return False
-    inputs = [*(_emit(mix, operand) for operand in found), *([scores.mask] if scores.mask is not None else [])]
+    inputs = [split_heads.emit(mix, operand) for operand in found]
+    inputs += [] if scores.mask is None else [scores.mask]
     attention = ir.node("Attention", inputs, {"heads": heads, "scale": scores.factor * q.factor * k.factor},
                         domain=operators.DOMAIN, name=node_name(mix))
     mix.prepend(attention)
     target, sequence_first = merged
-    _emit_output(mix, attention.outputs[0], (batch, tokens, q.width), target, sequence_first=sequence_first)
+    split_heads.emit_output(mix, attention.outputs[0], (batch, tokens, q.width), target, sequence_first=sequence_first)
     return True
-
-
-def _operand(candidates: list[Moved], batch: int, heads: int, *, transposed: bool) -> _Operand | None:
-    """The furthest origin of which the operand's heads are a contiguous range of features."""
-    for moved in candidates:
-        shape = static_shape(moved.source) or ()
-        index = moved.index.swapaxes(-1, -2) if transposed else moved.index
-        tokens, depth = index.shape[-2:]
-        if len(shape) != 3 or index.size != batch * heads * tokens * depth or not index.size:
-            continue
-        wanted = index.reshape(batch, heads, tokens, depth).swapaxes(1, 2).reshape(batch, tokens, heads * depth)
-        offset, width = int(wanted.flat[0]) % shape[2], heads * depth
-        features = np.arange(int(np.prod(shape))).reshape(shape)[:, :, offset:offset + width]
-        for sequence_first in (False, True):
-            if np.array_equal(features.swapaxes(0, 1) if sequence_first else features, wanted):
-                return _Operand(moved.source, offset, width, sequence_first, moved.factor)
-    return None
-
-
-def _fits(mask: ir.Value | None, scores: tuple[int, int, int, int], rank: int) -> bool:
-    """Whether the mask broadcasts to (B, heads, T, S) as it did to the scores of that rank."""
-    if mask is None:
-        return True
-    shape = static_shape(mask)
-    if shape is None or len(shape) > (4 if rank == 4 else 2):
-        return False
-    return all(dim in (1, full) for dim, full in zip(shape[::-1], scores[::-1], strict=False))
-
-
-def _merged(mixed: ir.Value, batch: int, heads: int) -> tuple[ir.Value, bool] | None:
-    """The furthest value down the line whose elements lie as (B, T, features) or, True, as (T, B, features)."""
-    tokens, depth = (static_shape(mixed) or (0, 0))[-2:]
-    merged = np.arange(batch * heads * tokens * depth).reshape(batch, heads, tokens, depth).swapaxes(1, 2)
-    found = None
-    for value, index in destinations(mixed):
-        for order, sequence_first in ((merged, False), (merged.swapaxes(0, 1), True)):
-            if index.size == order.size and np.array_equal(index.ravel(), order.ravel()):
-                found = value, sequence_first
-                break
-    return found
-
-
-def _insert(before: ir.Node, op_type: str, inputs: list[ir.Value | None], attributes: dict[str, list[int]],
-            shape: tuple[int, ...]) -> ir.Value:
-    """Adds a standard node of one float32 output in front of another node."""
-    node = ir.node(op_type, inputs, attributes)
-    before.prepend(node)
-    node.outputs[0].shape, node.outputs[0].dtype = ir.Shape(shape), ir.DataType.FLOAT
-    return node.outputs[0]
-
-
-def _emit(mix: ir.Node, operand: _Operand) -> ir.Value:
-    """The projection (B, T, heads * D) as a value, by a Slice and a Transpose where it needs them."""
-    assert mix.graph is not None
-    value, (a, b, features) = operand.source, static_shape(operand.source) or (0, 0, 0)
-    if operand.width != features:
-        bounds = [add_constant(mix.graph, f"{value.name}.{name}", np.array([number], np.int64)) for name, number
-                  in (("start", operand.offset), ("end", operand.offset + operand.width), ("axis", 2))]
-        value = _insert(mix, "Slice", [value, *bounds], {}, (a, b, operand.width))
-    if operand.sequence_first:
-        value = _insert(mix, "Transpose", [value], {"perm": [1, 0, 2]}, (b, a, operand.width))
-    return value
-
-
-def _emit_output(mix: ir.Node, merged: ir.Value, shape: tuple[int, int, int], target: ir.Value, *,
-                 sequence_first: bool) -> None:
-    """Puts the attention's output (B, T, features) in the place of the value that held it after merging heads."""
-    assert mix.graph is not None
-    merged.shape, merged.dtype = ir.Shape(shape), ir.DataType.FLOAT
-    if sequence_first:
-        shape = (shape[1], shape[0], shape[2])
-        merged = _insert(mix, "Transpose", [merged], {"perm": [1, 0, 2]}, shape)
-    wanted = static_shape(target) or ()
-    if wanted != shape:
-        dims = add_constant(mix.graph, f"{target.name}.shape", np.array(wanted, np.int64))
-        merged = _insert(mix, "Reshape", [merged, dims], {}, wanted)
-    rewrite.take_over(merged, target)
 
 
 RULES: dict[str, Callable[[ir.Node], str | None]] = {"Attention": _fuse_standard, "Softmax": _fuse_softmax}

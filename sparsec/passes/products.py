@@ -10,15 +10,15 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import add_constant, constant
-from sparsec.graph.nodes import node_name
+from sparsec.graph.nodes import node_name, operand
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
+from sparsec.passes.chain import Chain
 from sparsec.passes.context import Context, Note, Report
 
 MOST_MATRICES = 64
@@ -45,37 +45,14 @@ def run(model: ir.Model, _context: Context) -> Report:
     return Report("products", bool(counts), counts, tuple(notes))
 
 
-@dataclass(frozen=True)
-class _Chain:
-    """Nodes in front of another, which they replace in the end."""
+def _reshape(chain: Chain, x: ir.Value, old: Sequence[int], new: Sequence[int]) -> ir.Value:
+    """A value of another shape; itself where that is its own."""
+    return x if tuple(old) == tuple(new) else chain.reshape(x, new)
 
-    node: ir.Node
 
-    def add(self, op_type: str, x: ir.Value | None, *constants: np.ndarray,
-            **attributes: int | Sequence[int]) -> ir.Value:
-        """The output of a node of a value and constants."""
-        assert self.node.graph is not None
-        name = node_name(self.node)
-        given = [add_constant(self.node.graph, f"{name}.{op_type.lower()}", each) for each in constants]
-        new = ir.node(op_type, [x, *given], attributes)
-        self.node.prepend(new)
-        new.outputs[0].dtype = ir.DataType.FLOAT
-        return new.outputs[0]
-
-    def reshape(self, x: ir.Value | None, old: Sequence[int], new: Sequence[int]) -> ir.Value | None:
-        """A value of another shape; itself where that is its own."""
-        return x if tuple(old) == tuple(new) else self.add("Reshape", x, np.array(new, np.int64))
-
-    def transpose(self, x: ir.Value | None, perm: Sequence[int]) -> ir.Value | None:
-        """A value with its axes in another order; itself where that is its own."""
-        return x if list(perm) == list(range(len(perm))) else self.add("Transpose", x, perm=list(perm))
-
-    def end(self, last: ir.Value | None) -> None:
-        """Puts the last value in the place of the node's output."""
-        assert self.node.graph is not None
-        assert last is not None
-        rewrite.take_over(last, self.node.outputs[0])
-        self.node.graph.remove(self.node, safe=True)
+def _transpose(chain: Chain, x: ir.Value, perm: Sequence[int]) -> ir.Value:
+    """A value with its axes in another order; itself where that is its own."""
+    return x if list(perm) == list(range(len(perm))) else chain.add("Transpose", x, perm=list(perm))
 
 
 def _einsum(node: ir.Node) -> str | None:
@@ -86,7 +63,7 @@ def _einsum(node: ir.Node) -> str | None:
     terms = labels(node.attributes.get_string("equation") or "", ranks)
     if place is None or terms is None:
         return "neither operand is a constant" if place is None else "its equation repeats an index in one operand"
-    weight, x = constant(node.inputs[place]), node.inputs[1 - place]
+    weight, x = constant(node.inputs[place]), operand(node, 1 - place)
     assert weight is not None
     w, source, out = terms[0][place], terms[0][1 - place], terms[1]
     shape = static_shape(x) or ()
@@ -101,13 +78,13 @@ def _einsum(node: ir.Node) -> str | None:
         return "it broadcasts along an index that is summed"
     matrix = weight.transpose([w.index(label) for label in (*summed, *columns)])
     matrix = matrix.reshape(math.prod(wide[label] for label in summed), -1)
-    chain = _Chain(node)
-    x = chain.transpose(x, [source.index(label) for label in (*kept, *summed)])
+    chain = Chain(node)
+    x = _transpose(chain, x, [source.index(label) for label in (*kept, *summed)])
     lead = [sizes[label] for label in kept]
-    x = chain.reshape(x, [*lead, *(sizes[label] for label in summed)], [*lead, len(matrix)])
-    y: ir.Value | None = chain.add("MatMul", x, matrix)
-    y = chain.reshape(y, [*lead, matrix.shape[1]], [*lead, *(wide[label] for label in columns)])
-    chain.end(chain.transpose(y, [[*kept, *columns].index(label) for label in out]))
+    x = _reshape(chain, x, [*lead, *(sizes[label] for label in summed)], [*lead, len(matrix)])
+    y = chain.add("MatMul", x, matrix)
+    y = _reshape(chain, y, [*lead, matrix.shape[1]], [*lead, *(wide[label] for label in columns)])
+    chain.end(_transpose(chain, y, [[*kept, *columns].index(label) for label in out]))
     return None
 
 
@@ -132,33 +109,33 @@ def labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
 
 
 def _matmul(node: ir.Node) -> str | None:
-    x, value = node.inputs
+    x, value = (operand(node, index) for index in (0, 1))
     weight, shape = constant(value), static_shape(x) or ()
     if weight is None or weight.ndim < 3 or len(shape) < 2:
         return ""  # one matrix, or a weight on the left
     matrices = weight.reshape(-1, *weight.shape[-2:])
     out = static_shape(node.outputs[0]) or ()
-    chain = _Chain(node)
+    chain = Chain(node)
     if all(np.array_equal(matrices[0], each) for each in matrices[1:]):
         lead = np.broadcast_shapes(shape[:-2], (1,) * (len(out) - 2))
         if lead != out[:-2] and math.prod(lead) != math.prod(out[:-2]):
             return "its equal matrices repeat its rows"
-        y: ir.Value | None = chain.add("MatMul", x, matrices[0])
-        chain.end(chain.reshape(y, (*shape[:-1], out[-1]), out))
+        y = chain.add("MatMul", x, matrices[0])
+        chain.end(_reshape(chain, y, (*shape[:-1], out[-1]), out))
         return None
     if len(matrices) > MOST_MATRICES or matrices.shape[0] != max(weight.shape[:-2]):
         return f"its constant has {len(matrices)} matrices"
     if math.prod(shape[:-2]) == 1:
         joined = matrices.transpose(1, 0, 2).reshape(matrices.shape[1], -1)
-        rows = chain.reshape(x, shape, shape[-2:])
+        rows = _reshape(chain, x, shape, shape[-2:])
         y = chain.add("MatMul", rows, joined)
-        y = chain.add("Reshape", y, np.array([shape[-2], len(matrices), out[-1]], np.int64))
-        chain.end(chain.reshape(chain.transpose(y, (1, 0, 2)), (len(matrices), *out[-2:]), out))
+        y = chain.reshape(y, [shape[-2], len(matrices), out[-1]])
+        chain.end(_reshape(chain, _transpose(chain, y, (1, 0, 2)), (len(matrices), *out[-2:]), out))
         return None
     return _one_by_one(chain, matrices, weight.ndim - weight.shape.index(len(matrices)), shape, out)
 
 
-def _one_by_one(chain: _Chain, matrices: np.ndarray, back: int, shape: tuple[int, ...],
+def _one_by_one(chain: Chain, matrices: np.ndarray, back: int, shape: tuple[int, ...],
                 out: tuple[int, ...]) -> str | None:
     """A product for every matrix; they lie along the axis that is `back` axes from the end."""
     node, axis = chain.node, len(out) - back

@@ -32,6 +32,9 @@ PROMISED = (0.8, 0.9, 0.95)
 SOME = 97
 """One of so many weights is asked whether 16 bits hold it."""
 
+LIFTING = ("convolutions", "lift", "recurrent")
+"""The passes that make layers; what they leave runs outside of sparsec's kernels."""
+
 Curve = list[dict[str, Any]]
 
 
@@ -82,7 +85,7 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         "layers": layers,
         "total": _total(layers),
         "if_pruned": [_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED],
-        "outside": [asdict(note) for report in prepared.passes if report.name == "lift" for note in report.notes]
+        "outside": [asdict(note) for report in prepared.passes if report.name in LIFTING for note in report.notes]
         + [{"node": node.name, "text": reason} for node in nodes if (reason := prepared.backend.outside(node))],
     }
 

@@ -26,13 +26,18 @@ def memory_of(artifact: Artifact) -> Memory:
 
 def load_library(artifact: Artifact) -> Any:
     """The compiled code in memory, ready to be called."""
+    return load_code(artifact.library, artifact.manifest.objects)
+
+
+def load_code(library: bytes, objects: Sequence[int]) -> Any:
+    """A library in memory: a shared object, or object files of these sizes one after the other."""
     load_module = tvm_runtime.load().load_module
-    if sizes := artifact.manifest.objects:
-        return _link_in_memory(artifact.library, sizes)
+    if objects:
+        return _link_in_memory(library, objects)
     try:
         with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:  # the system maps files only
             path = Path(directory) / "model.so"
-            path.write_bytes(artifact.library)
+            path.write_bytes(library)
             return load_module(str(path))
     except (OSError, RuntimeError) as error:
         raise ArtifactError(f"the artifact's library cannot be loaded: {error}; it is mapped from a temporary file: if "

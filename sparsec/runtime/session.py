@@ -14,7 +14,7 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED, Constant
-from sparsec.backends.program import STAGES, UNKNOWN, TensorSpec
+from sparsec.backends.program import SIZED, STAGES, UNKNOWN, TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
@@ -22,6 +22,7 @@ from sparsec.machine.memory import HOST, carrier, element_type
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.loading import load_library, memory_of, new_engine
 from sparsec.runtime.onnxruntime_arguments import threads_of
+from sparsec.runtime.sized.program import SizedProgram
 from sparsec.runtime.stages import Stages
 
 Feeds = Mapping[str, np.ndarray]
@@ -33,7 +34,8 @@ _ELEMENT_TYPES = {"float32": "float", "float64": "double"}
 class TensorInfo:
     """An input or output as onnxruntime describes it: `type` is "tensor(float)", "tensor(int64)", ….
 
-    A dimension that buckets differ in is a text of its sizes, such as "1/8/32", one that only the run tells is "?".
+    A dimension that buckets differ in is a text of its sizes, such as "1/8/32"; one that the run tells is the name that
+    the model has for it, or "?".
     """
 
     name: str
@@ -70,7 +72,7 @@ class InferenceSession:
         self._shapes = _shapes(artifact)
         self._sessions: dict[tuple[tuple[int, ...], ...], InferenceSession] = {}
         self._shared = {} if _shared is None else _shared
-        if not artifact.library and manifest.entry != STAGES:
+        if not artifact.library and manifest.entry not in (SIZED, STAGES):
             raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
                                 "processor; `sparsec simulate` executes that of an accelerator, and "
                                 "sparsec.compiler.portable.build compiles a portable one for this machine")
@@ -90,7 +92,11 @@ class InferenceSession:
             self._memory, self._staged = memory_of(artifact), manifest.entry == STAGES
             self._fetch: Callable[..., np.ndarray] = self._memory.fetch
             self._get_item: Callable[..., Any] = tvm_runtime.load().get_item
-            self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
+            self._sized = SizedProgram(artifact, self._memory) if manifest.entry == SIZED else None
+            if self._sized is not None:
+                self._engines = self._open_sized(self._sized)
+            else:
+                self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
 
     def _open(self, artifact: Artifact) -> Engines:
         """The virtual machines of a compiled program."""
@@ -109,6 +115,10 @@ class InferenceSession:
                           frozenset())
 
         return Engines(make)
+
+    def _open_sized(self, program: SizedProgram) -> Engines:
+        """The virtual machines of a program for sizes that only the run tells."""
+        return Engines(lambda: Engine(program.runner(), [], [], frozenset()))
 
     def close(self) -> None:
         """Wait for the calls in flight and give back memory, library and threads; outputs stay valid."""
@@ -137,17 +147,23 @@ class InferenceSession:
 
     def get_inputs(self) -> list[TensorInfo]:
         """The inputs that `run` takes, in the model's order."""
+        if self._sized is not None:
+            return [_info(spec, described.described()) for spec, described in zip(
+                self._inputs, self._sized.inputs, strict=True)]
         return _infos([self._inputs, *(bucket.manifest.inputs for bucket in self._buckets.values())])
 
     def get_outputs(self) -> list[TensorInfo]:
         """The outputs that `run` returns, in the model's order."""
+        if self._sized is not None:
+            return [_info(spec, each["shape"]) for spec, each in zip(self._outputs, self._sized.outputs, strict=True)]
         return _infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
 
     def __repr__(self) -> str:
         """One line, however large the model."""
         return f"<sparsec.InferenceSession, {self.threads} thread(s), inputs {_listed(self._inputs)}>"
 
-    def run(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
+    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901 - a call of a helper takes time
+            ) -> list[np.ndarray]:
         """Execute the model once.
 
         Args:
@@ -162,6 +178,8 @@ class InferenceSession:
                 uses an input as an index and it lies outside the tensor.
 
         """
+        if self._sized is not None:
+            return self._run_sized(output_names, feeds)
         if self._buckets and (session := self._bucket(feeds)) is not self:
             return session.run(output_names, feeds)
         wanted = self._select(output_names) if output_names else self._all
@@ -189,6 +207,25 @@ class InferenceSession:
             if isinstance(feeds, Mapping):
                 raise
             raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
+        finally:
+            engines.idle.append(engine)
+
+    def _run_sized(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
+        """`run` for sizes that only the run tells."""
+        if not isinstance(feeds, Mapping):
+            raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
+        wanted = self._select(output_names) if output_names else self._all
+        engines = self._engines
+        try:
+            engine = engines.idle.pop()
+        except IndexError:
+            engine = engines.another()
+        try:
+            outputs: list[np.ndarray] = tvm_runtime.call(self.threads, engine.call, feeds, wanted)
+        except IndexError as error:  # of the kernel that checks indices
+            raise InputError(str(error)) from error
+        else:
+            return outputs
         finally:
             engines.idle.append(engine)
 
@@ -284,7 +321,7 @@ class InferenceSession:
         raise InputError(f"the model takes the inputs {_listed(self._inputs)}; given: {given}")
 
 
-calls.add(InferenceSession.run.__code__)
+calls.update((InferenceSession.run.__code__, InferenceSession._run_sized.__code__))  # noqa: SLF001 - of this module
 
 
 def check_machine(artifact: Artifact) -> None:
@@ -347,8 +384,12 @@ def _infos(buckets: Sequence[Sequence[TensorSpec]]) -> list[TensorInfo]:
         sizes = [sorted(set(dims)) for dims in zip(*(spec.shape for spec in specs), strict=True)]
         shape: list[int | str] = ["?" if UNKNOWN in dims else dims[0] if len(dims) == 1 else "/".join(map(str, dims))
                                   for dims in sizes]
-        infos.append(TensorInfo(specs[0].name, shape, f"tensor({_ELEMENT_TYPES.get(specs[0].dtype, specs[0].dtype)})"))
+        infos.append(_info(specs[0], shape))
     return infos
+
+
+def _info(spec: TensorSpec, shape: list[int | str]) -> TensorInfo:
+    return TensorInfo(spec.name, shape, f"tensor({_ELEMENT_TYPES.get(spec.dtype, spec.dtype)})")
 
 
 def _listed(specs: Sequence[TensorSpec]) -> str:

@@ -58,7 +58,10 @@ QBINARY = """g (uint8[2,5,4] x, int8[5,1] r) => (int8[n,m,h] y)
 QPOOL = """g (uint8[1,2,9,7] x) => (uint8[n,m,h,w] y)
     {{ y = sparsec.QAveragePool<kernel_shape={kernel}, pads=[1,0,1,1], strides=[2,1]>(x) }}"""
 LOOKUP = "g (int8[2,5] x) => (float[n,m] y) <float[{entries}] t> {{ y = sparsec.Lookup(x, t) }}"
+RECURRENCE = """g (float[5,2,{gates}] x, float[2,3] h, int32[2] l) => (float[n,m,k] y) <float[12,3] w, float[9] p>
+    {{ y = sparsec.Recurrence<cell="{cell}", activations="sigmoid tanh tanh", reverse=1>(x, w, , h, , l, p) }}"""
 VALID = {
+    "Recurrence": RECURRENCE.format(gates=12, cell="LSTM"),
     "QConv": QCONV.format(group=2),
     "QMatMul": QMATMUL.format(k=4, kind="float32"),
     "QBatchMatMul": QBATCH.format(k=4),
@@ -73,6 +76,8 @@ VALID = {
     "Reformat": REFORMAT,
 }
 INVALID = {
+    "gates of another cell": RECURRENCE.format(gates=12, cell="GRU"),
+    "gates of another width": RECURRENCE.format(gates=9, cell="LSTM"),
     "quantised groups do not divide": QCONV.format(group=4),
     "quantised scales of another size": QCONV.format(group=2).replace("float[6] s", "float[5] s"),
     "quantised inner dimensions differ": QMATMUL.format(k=5, kind="float32"),

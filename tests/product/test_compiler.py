@@ -35,7 +35,8 @@ def pruned(*shape):
 
 
 LINEAR = network("(float[1, 64] x) => (float[1, 32] y) { h = MatMul(x, w) y = Relu(h) }", w=pruned(64, 32))
-OUTSIDE = network("(float[1, 4, 4, 4, 4] x) => (float[1, 2, 2, 2, 2] y) { y = Conv(x, w) }", w=pruned(2, 4, 3, 3, 3))
+OUTSIDE = network("(float[2, 1, 4] x) => (float[2, 1, 1, 4] y) { y = GRU<hidden_size=4>(x, w, r) }",
+                  w=pruned(1, 12, 4), r=pruned(1, 12, 4))
 
 
 def test_a_path_bytes_and_a_proto_give_the_same_artifact(tmp_path):
@@ -90,9 +91,9 @@ def test_a_wrong_program_is_an_error(monkeypatch):
 
 def test_a_layer_without_a_kernel_is_named_and_strict_refuses_it():
     artifact = sparsec.compile(OUTSIDE, tune="off")
-    assert [layer["operator"] for layer in artifact.report["outside"]] == ["Conv"]
+    assert [layer["operator"] for layer in artifact.report["outside"]] == ["GRU"]
     assert sparsec.compile(LINEAR, tune="off", strict=True).report["outside"] == []
-    with pytest.raises(UnsupportedOperatorError, match="3 spatial dimensions"):
+    with pytest.raises(UnsupportedOperatorError, match="resets before the product"):
         sparsec.compile(OUTSIDE, tune="off", strict=True)
 
 

@@ -75,7 +75,7 @@ class Maker:
                 self.feeds["r"] = self.r.normal(size=shape).astype(np.float32)
                 self.inputs.append("r")
             else:
-                self.activation("r", shape)
+                self.residual(shape)
                 p_type = self.pick("uint8", "int8")
                 self.quantized("p", p_type, spread)
                 self.attributes["p_type"] = p_type
@@ -85,6 +85,16 @@ class Maker:
                 self.inputs += [""] * (7 - len(self.inputs)) + ["x_scale", "x_zero_point"]
                 self.feeds["x_scale"] = np.float32(0.02)
                 self.feeds["x_zero_point"] = codes(self.r, (), self.feeds["x"].dtype)
+
+
+    def residual(self, shape):
+        """Codes like the result, or a constant for each of its outputs."""
+        if self.pick(True, False):
+            self.activation("r", shape)
+            return
+        dtype = self.pick("uint8", "int8")
+        self.constant("r", codes(self.r, (shape[1], *[1] * (len(shape) - 2)), dtype))
+        self.quantized("r", dtype)
 
 
 def _conv(m):
@@ -109,6 +119,22 @@ def _batch_matmul(m):
     m.result(3, y_type=m.pick("uint8", "int8", "float32"))
 
 
+def _attention(m):
+    batch, heads, depth, keys = 2, 2, m.pick(4, 12), m.pick(7, 70)
+    tokens = m.pick(keys, 5)
+    for letter, length in (("q", tokens), ("k", keys), ("v", keys)):
+        m.activation(letter, (batch, length, heads * depth))
+    for letter in "stp":
+        m.attributes[f"{letter}_type"] = m.pick("uint8", "int8")
+        m.quantized(letter, m.attributes[f"{letter}_type"], 3.0 if letter in "st" else 0.2)
+    if m.pick(True, False):
+        m.activation("m", m.pick((batch, 1, 1, keys), (1, 1, keys), (tokens, keys)))
+    else:
+        m.attributes |= {f"t_{name}": m.attributes[f"s_{name}"] for name in ("type", "scale", "zero_point")}
+    m.attributes["heads"] = heads
+    m.result(1)
+
+
 def _binary(m):
     m.activation("a", (2, 3, 4))
     m.activation("b", m.pick((2, 3, 4), (3, 1), (4,)))
@@ -130,8 +156,8 @@ def _lookup(m):
     m.constant("t", m.pick(codes(m.r, 256, np.uint8), m.r.normal(size=256).astype(np.float32)))
 
 
-MAKERS = {"QConv": _conv, "QMatMul": _matmul, "QBatchMatMul": _batch_matmul, "QBinary": _binary,
-          "QAveragePool": _average_pool, "Lookup": _lookup}
+MAKERS = {"QAttention": _attention, "QConv": _conv, "QMatMul": _matmul, "QBatchMatMul": _batch_matmul,
+          "QBinary": _binary, "QAveragePool": _average_pool, "Lookup": _lookup}
 
 
 def example(operator, seed):

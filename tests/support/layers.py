@@ -87,6 +87,14 @@ def images(lanes, size, kernel, stride, pattern, activation, residual):
     return over(stencil, target, pattern, activation, residual)
 
 
+def grouped(lanes, size, group, pattern, activation, residual):
+    """A 3 x 3 convolution in groups, whose weight is zero beside the blocks on its diagonal."""
+    case = images(lanes, size, 3, 1, pattern, activation, residual)
+    rows, columns = (np.arange(length) * group // length for length in case.layer.weight.shape)
+    blocks = np.where(rows[:, None] == columns, case.layer.weight, 0)
+    return replace(case, layer=replace(case.layer, weight=blocks, groups=group))
+
+
 def places(s):
     """What a stencil says, see its module: where X is read, (inner, n), and Y written, (outputs, n)."""
     pixel, segment = np.arange(s.vectors * s.lanes), np.arange(s.segments)[:, None]
@@ -210,8 +218,8 @@ CASES = {
         (images, (2, 7, 48, 4, 6), 3, 1, 1.0, True), (images, (1, 9, 12, 5, 11), 3, 1, 0.3, False),
         (tiles, Tiled(2, 61, 37, 32), 26, 0.2, True), (images, (2, 20, 16, 6, 9), 1, 1, "4x1", False),
         (tiles, Tiled(1, 64, 90, 64), 24, "skewed", True), (images, (1, 5, 8, 7, 9), 3, 2, 0.2, False),
-        (tiles, Tiled(1, 32, 40, 32), 300, 0.1, False)], cycle(["relu", "none", "gelu_erf", "clip", "silu"]),
-        strict=False)],
+        (tiles, Tiled(1, 32, 40, 32), 300, 0.1, False), (grouped, (2, 6, 21, 4, 6), 3, 1.0, True)],
+        cycle(["relu", "none", "gelu_erf", "clip", "silu"]), strict=False)],
     CodesProduct: [(codes, *each) for each in [
         (PaddedFlat(1, 6, 5, 9, 1, 10, 4), 12, 0.3, "uint8", False), (Tiled(2, 64, 21, 64), 8, 0.2, "uint8", True),
         (Tiled(1, 128, 30, 128), 26, "skewed", "float32", True), (Tiled(1, 64, 40, 64), 20, "4x1", "uint8", False),

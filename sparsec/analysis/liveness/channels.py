@@ -15,8 +15,11 @@ from sparsec.graph.nodes import operand
 
 
 def _axis(node: ir.Node) -> int:
+    """The axis of the channels; 0 for a scalar, which has none."""
     rank = len(dims(operand(node, 0)))
-    return min(1, rank - 1) if node.op_type == "BatchNormalization" else int(node.attributes.get_int("axis", 1)) % rank
+    if node.op_type == "BatchNormalization":
+        return min(1, rank - 1)
+    return int(node.attributes.get_int("axis", 1)) % rank if rank else 0
 
 
 def _per_channel(node: ir.Node, array: Array) -> Array:
@@ -40,7 +43,8 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     if not mask.any():
         return [unknown(node.outputs[0])]
     if node.op_type != "BatchNormalization":
-        full = spread(x.value, [_axis(node)], dims(operand(node, 0)))
+        shape = dims(operand(node, 0))
+        full = spread(x.value, [_axis(node)] if shape else [], shape)
         value = evaluate(node, [full, *(None if f is None else f.value for f in inputs[1:])])
         return [unknown(node.outputs[0]) if value is None else where_known(mask, value)]
     scale, bias, mean, variance = (_per_channel(node, each.value).astype(np.float64) for each in parameters)
@@ -62,7 +66,7 @@ def couple(node: ir.Node) -> Iterator[Relation]:
     for axis in range(len(dims(x))):
         yield from tie((x, axis), (y, axis))
     for value in node.inputs[1:]:
-        if value is not None and len(dims(value)) == 1:
+        if value is not None and len(dims(value)) == 1 and dims(x):
             yield from tie((value, 0), (y, _axis(node)))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
 from sparsec.backends.job import Feeds, Job, Measurer
+from sparsec.backends.program import Functions
 from sparsec.cost.option import PRECISIONS
 from sparsec.target import Target
 
@@ -24,7 +25,7 @@ class CpuBackend(Backend):
 
     kind = "cpu"
     precisions = PRECISIONS
-    explains = divides = profiles = measures_elsewhere = True
+    explains = divides = sized = profiles = measures_elsewhere = True
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:
         """Those of convolutions and linear layers, in the layouts that the layout pass has chosen."""
@@ -74,6 +75,28 @@ class CpuBackend(Backend):
         if job.options.optimize != "latency":
             program = replace(program, packed=packed_weights(graph, lowered.constants))
         return Built(program)
+
+    def build_functions(self, graph: ir.Model, job: Job,
+                        parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]]) -> Functions:
+        """A shared object of LLVM's code with a function for every part."""
+        from sparsec.backends.cpu.build import build_functions
+        from sparsec.backends.cpu.lower import lower_parts
+
+        module, functions = lower_parts(graph, parts, job.target, job.threads, job.precision)
+        return build_functions(module, functions, job.target, job.threads)
+
+    def build_attention(self, kernels: Sequence[tuple[int, int, float]], job: Job,
+                        ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+        """Kernels by the name of their number."""
+        from sparsec.backends.cpu.build import build_kernels
+        from sparsec.kernels.cpu.tensors import sized_attention
+        from sparsec.kernels.emit.isa import isa_of
+
+        isa = isa_of(job.target, job.threads)
+        built = {f"attention{number}": sized_attention.build(sized_attention.SizedAttention(*each), isa)
+                 for number, each in enumerate(kernels)}
+        scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.ROWS, "threads": isa.threads}
+        return (*build_kernels(built, job.target), scratch)
 
     def profile(self, graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
         """In order, with the caches as its neighbours leave them."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import numpy as np
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 from tvm.target import codegen
 
 from sparsec.backends.cpu.schedule import schedule_kernels
-from sparsec.backends.program import Program
+from sparsec.backends.program import Function, Functions, Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.export import export
 from sparsec.backends.relax.lower import Lowered
@@ -32,11 +33,26 @@ def build(lowered: Lowered) -> Program:
     return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects)
 
 
+def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[np.ndarray, ...]]], target: Target,
+                    threads: int) -> Functions:
+    """Compile a module of functions, each with its constants, as `build`."""
+    with settings(target) as llvm:
+        executable = relax.build(_pipeline(target, threads)(module), llvm, relax_pipeline=None, exec_mode="compiled")
+    return Functions(*export(executable), tuple(Function(*each) for each in functions))
+
+
+def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target) -> tuple[bytes, tuple[int, ...]]:
+    """Compile kernels that are called by themselves, by name: a library, and its object files' sizes."""
+    module = tvm.IRModule({name: kernel.with_attr("global_symbol", name) for name, kernel in kernels.items()})
+    with settings(target) as llvm:
+        return export(tvm.compile(module, target=llvm))
+
+
 @contextmanager
 def prepared(lowered: Lowered) -> Iterator[tuple[tvm.IRModule, tvm.target.Target]]:
     """The module after every Relax pass, with its LLVM target, inside the settings that it must be built with."""
     with settings(lowered.target) as target:
-        yield _pipeline(lowered)(lowered.module), target
+        yield _pipeline(lowered.target, lowered.threads)(lowered.module), target
 
 
 @contextmanager
@@ -62,7 +78,7 @@ def llvm_target(target: Target) -> tvm.target.Target:
     return tvm.target.Target({"kind": "llvm", "mcpu": mcpu, **wide})
 
 
-def _pipeline(lowered: Lowered) -> tvm.transform.Pass:
+def _pipeline(target: Target, threads: int) -> tvm.transform.Pass:
     """The Relax passes, in order."""
-    scheduling = schedule_kernels(isa_of(lowered.target, lowered.threads))
+    scheduling = schedule_kernels(isa_of(target, threads))
     return tvm.transform.Sequential([*passes.fusing(), scheduling, *passes.finishing()])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.relax.weights import constant_vector
-from sparsec.graph.codes import offset_of
+from sparsec.graph.codes import constant_residual, offset_of
 from sparsec.graph.nodes import operand, optional
 from sparsec.graph.operators import integers, products
 from sparsec.kernels.cpu.codes.finish import Finish, Quantized
@@ -26,7 +27,7 @@ def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantized]:
     """What follows the product of a QConv or QMatMul with a weight (outputs, columns), less its zero points."""
     dynamic = optional(node, products.X_SCALE) is not None
     y_type = attribute(node, "y_type", "uint8")
-    residual = optional(node, products.RESIDUAL) is not None
+    residual, shifts = optional(node, products.RESIDUAL) is not None, constant_residual(node)
     scales = constant_vector(node, products.SCALE)
     assert scales is not None
     bias, addends = (constant_vector(node, place) for place in (products.BIAS, products.FLOAT_BIAS))
@@ -41,7 +42,15 @@ def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantized]:
                       alpha=attribute(node, "alpha", 0.0), beta=attribute(node, "beta", 0.0), dynamic=dynamic), numbers
     numbers = _codes(node, scales, begins, totals, residual=residual)
     clamped = numbers.low > 0 or numbers.high < LARGEST
+    if shifts is not None:
+        return Finish(False, clamped=clamped, far=numbers.is_far(weight), shifted=True), _shifted(node, numbers, shifts)
     return Finish(False, residual, clamped, numbers.is_far(weight), dynamic=dynamic), numbers
+
+
+def _shifted(node: ir.Node, numbers: Quantized, codes: np.ndarray) -> Quantized:
+    """The numbers with a constant residual of codes (outputs,)."""
+    centred = codes.astype(np.float32) - np.float32(attribute(node, "r_zero_point", 0))
+    return replace(numbers, addends=np.asarray(centred * np.float32(numbers.r_ratio), np.float32))
 
 
 def bounds_of(node: ir.Node, letter: str) -> tuple[int, int, int]:

@@ -34,7 +34,7 @@ def layer_of(node: ir.Node, _isa: Isa) -> StencilProduct | StemProduct | None:
         return StemProduct(weight_matrix(node), bias_vector(node), (batch, channels, height, width), target, kernel,
                            spatial(node, "strides", 1), begins, epilogue_of(node))
     return StencilProduct(weight_matrix(node), bias_vector(node), stencil_of(node), epilogue_of(node), target,
-                          RANGES.get(node))
+                          RANGES.get(node), node.attributes.get_int("group", 1))
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, matmul, quantized
+from sparsec.backends.cpu import conv, matmul, quantized, recurrence
 from sparsec.cost.option import Option
 from sparsec.graph import operators
 from sparsec.graph.nodes import is_depthwise, on_the_left, operator_of, weight_array
@@ -19,7 +20,8 @@ from sparsec.target import Target
 
 LAYERS: dict[str, Callable[[ir.Node, Isa], CpuProduct | None]] = {
     "sparsec::Conv": conv.layer_of, "sparsec::MatMul": matmul.layer_of,
-    "sparsec::QConv": quantized.layer_of, "sparsec::QMatMul": quantized.layer_of}
+    "sparsec::QConv": quantized.layer_of, "sparsec::QMatMul": quantized.layer_of,
+    "sparsec::Recurrence": recurrence.layer_of}
 """By operator: the layer that a node is, None where kernels have nothing to choose for it."""
 
 
@@ -34,7 +36,14 @@ def offers_of(node: ir.Node, target: Target, isa: Isa, precision: str) -> tuple[
     layer = layer_of(node, isa)
     if layer is None:
         return [], {}
-    return offers(FAMILIES, layer, target, isa, precision if allows_fewer_bits(node) else "fp32")
+    options, refused = offers(FAMILIES, layer, target, isa, precision if allows_fewer_bits(node) else "fp32")
+    runs = repeats(node)
+    return [replace(each, work=each.cpu_work.times(runs)) for each in options] if runs > 1 else options, refused
+
+
+def repeats(node: ir.Node) -> int:
+    """How often a layer's kernel runs for one run of its node: once a step of a recurrence."""
+    return recurrence.shape_of(node).products if operator_of(node) == "sparsec::Recurrence" else 1
 
 
 def allows_fewer_bits(node: ir.Node) -> bool:

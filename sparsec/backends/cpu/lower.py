@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import onnx_ir as ir
 import tvm
 from tvm import relax
@@ -13,7 +15,7 @@ from sparsec.backends.cpu.lowerings import LOWERINGS
 from sparsec.backends.cpu.tensors import KERNELS
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
-from sparsec.backends.relax.lower import Lowered, lower_in
+from sparsec.backends.relax.lower import Lowered, Part, emit_function, lower_in
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.layout import Plain
 from sparsec.graph.nodes import operator_of
@@ -33,6 +35,42 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
     """
     context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision)
     return lower_in(context, model, threads, partial(_result, set()))
+
+
+def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]], target: Target,
+                threads: int, precision: str) -> tuple[tvm.IRModule, list[tuple[str, tuple[np.ndarray, ...]]]]:
+    """Lower parts of a model, each from its inputs to its outputs, to functions of one module.
+
+    Returns:
+        The module, and every function's name with the constants that it takes behind the inputs.
+
+    Raises:
+        UnsupportedOperatorError: as `lower`.
+
+    """
+    first = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision)
+    functions = []
+    for number, (inputs, outputs) in enumerate(parts):
+        context, name = first.sibling(), f"part{number}"
+        part = Part(_behind(model, inputs, outputs), tuple(inputs), tuple(outputs))
+        emit_function(context, name, part, model.opset_imports, partial(_result, set()))
+        functions.append((name, len(inputs), tuple(context.constants.values())))
+    module = first.bb.get()
+    for name, count, _ in functions:
+        module[name] = module[name].with_attr("num_input", count)
+    return module, [(name, constants) for name, _, constants in functions]
+
+
+def _behind(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> tuple[ir.Node, ...]:
+    """The nodes between inputs and outputs, in order."""
+    needed, waiting = set[ir.Node](), list(outputs)
+    while waiting:
+        value = waiting.pop()
+        node = value.producer()
+        if node is not None and node not in needed and value not in inputs:
+            needed.add(node)
+            waiting += [each for each in node.inputs if each is not None]
+    return tuple(node for node in model.graph if node in needed)
 
 
 def _lower_node(context: LoweringContext, node: ir.Node) -> None:

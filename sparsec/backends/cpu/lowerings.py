@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
-from sparsec.backends.cpu import conv, elementwise, matmul, pooling, quantized, quantized_tokens, reformat, tokens
+from sparsec.backends.cpu import (
+    conv,
+    elementwise,
+    matmul,
+    pooling,
+    quantized,
+    quantized_tokens,
+    recurrence,
+    reformat,
+    tokens,
+)
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import integers
 from sparsec.graph.activations import ACTIVATIONS
@@ -15,12 +25,14 @@ from sparsec.graph.operators.schema import DOMAIN
 LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "sparsec::Conv": conv.lower,
     "sparsec::MatMul": matmul.lower,
+    "sparsec::Recurrence": recurrence.lower,
     "sparsec::Reformat": reformat.lower,
     **{f"{DOMAIN}::{name}": integers.lower for name in integers.WRITERS},
     **dict.fromkeys(("sparsec::QConv", "sparsec::QMatMul"), quantized.lower_product),
     "sparsec::QBinary": quantized.lower_binary,
     "sparsec::QAveragePool": quantized.lower_average,
     "sparsec::Lookup": quantized.lower_lookup,
+    "sparsec::QAttention": quantized_tokens.lower_attention,
     "DynamicQuantizeLinear": quantized_tokens.lower_dynamic,
     **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantized_tokens.lower),
     "sparsec::Attention": tokens.lower_attention,

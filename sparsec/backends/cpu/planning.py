@@ -15,7 +15,7 @@ from tvm import tirx
 
 from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.calls import KernelCall, call
-from sparsec.backends.cpu.layers import layer_of, offers_of
+from sparsec.backends.cpu.layers import layer_of, offers_of, repeats
 from sparsec.cost.option import Option
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine import tvm_runtime
@@ -60,7 +60,8 @@ def kernel_call(node: ir.Node, option: Option, target: Target, threads: int) -> 
 
 def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Callable[[], float]:
     """Compile an option for a node and pack the weight; the result times it."""
-    return prepare_call(kernel_call(node, option, target, threads), target, threads)
+    timed, runs = prepare_call(kernel_call(node, option, target, threads), target, threads), repeats(node)
+    return lambda: timed() * runs
 
 
 def prepare_call(kernel: KernelCall, target: Target, threads: int) -> Callable[[], float]:

@@ -14,7 +14,15 @@ from sparsec.backends.cpu.windows import block_diagonal, read, stencil_of
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, spatial, window
-from sparsec.graph.codes import FEW_ROWS, centred_weight, offset_of, padding_code, weight_fits
+from sparsec.graph.codes import (
+    FEW_ROWS,
+    centred_weight,
+    constant_residual,
+    joins_residual,
+    offset_of,
+    padding_code,
+    weight_fits,
+)
 from sparsec.graph.layout import PaddedFlat, Plain, Tiled, image_of, layout_of
 from sparsec.graph.nodes import is_depthwise, operand, optional
 from sparsec.graph.operators import integers, products
@@ -55,8 +63,8 @@ def has_few_rows(node: ir.Node) -> bool:
     """Whether a QMatMul has so few rows that they stay row-major, and a kernel for them."""
     shape = static_shape(node.inputs[0]) or ()
     residual = optional(node, products.RESIDUAL)
-    alike = residual is None or (residual.dtype == node.outputs[0].dtype
-                                 and static_shape(residual) == static_shape(node.outputs[0]))
+    alike = joins_residual(node) and (residual is None or residual.const_value is not None
+                                      or residual.dtype == node.outputs[0].dtype)
     return (node.op_type == "QMatMul" and not in_layout(node) and 0 < math.prod(shape[:-1]) <= FEW_ROWS and alike
             and weight_fits(node))
 
@@ -107,7 +115,7 @@ def lower_product(context: LoweringContext, node: ir.Node) -> None:
         return
     dynamic = [_scalar(context, node, place) for place in (products.X_SCALE, products.X_ZERO_POINT)
                if optional(node, products.X_SCALE) is not None]
-    residual = optional(node, products.RESIDUAL)
+    residual = None if constant_residual(node) is not None else optional(node, products.RESIDUAL)
     image = isinstance(layout_of(node.inputs[0]), PaddedFlat)
     x = read(context, node, padding_code(node)) if image else context.flat(node.inputs[0])
     inputs = [x, *dynamic, *([] if residual is None else [context.flat(residual)])]

@@ -18,6 +18,7 @@ import onnx_ir as ir
 import tvm
 
 from sparsec.backends.cpu.build import settings
+from sparsec.backends.cpu.layers import repeats
 from sparsec.backends.cpu.planning import kernel_call
 from sparsec.backends.relax.export import export
 from sparsec.cost.option import Option
@@ -84,7 +85,7 @@ class Remote:
             library.write_bytes(content)
             for _ in range(ATTEMPTS):
                 try:
-                    return self._time(library, arrays)
+                    return self._time(library, arrays) * repeats(node)
                 except (RuntimeError, OSError, tvm.error.InternalError) as error:
                     failures.append(str(error).strip().splitlines()[-1])
         raise CalibrationError(f"{self.address}: no server could time '{option.kernel}' in {ATTEMPTS} attempts "

@@ -11,7 +11,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -65,6 +65,10 @@ class LoweringContext:
     _by_digest: dict[tuple[str, tuple[int, ...], bytes], relax.Var] = field(default_factory=dict)
     _functions: dict[int, tuple[tirx.PrimFunc, relax.GlobalVar]] = field(default_factory=dict)
     _views: dict[ir.Value, dict[tuple[int, ...], relax.Expr]] = field(default_factory=dict)
+
+    def sibling(self) -> LoweringContext:
+        """A context for another function of the same module, which shares the kernels."""
+        return replace(self, env={}, arrays={}, constants={}, node=None, calls=[], _by_digest={}, _views={})
 
     def layout(self, value: ir.Value | None) -> Layout:
         """Where the layout pass put a value."""

@@ -5,7 +5,7 @@ A backend makes a `LoweringContext` of its own, whose `lower_node` knows its ker
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,16 +40,7 @@ def lower_in(context: LoweringContext, model: ir.Model, threads: int,
     """Lower a model in a context of its own; `result` makes of a graph's output what is returned for it."""
     graph = model.graph
     inputs = [value for value in graph.inputs if value.const_value is None]
-    parameters = [_parameter(context, value, f"input_{index}") for index, value in enumerate(inputs)]
-    with context.bb.function("main"):
-        try:
-            with context.bb.dataflow():
-                _lower_nodes(context, model)
-                results = context.bb.emit_output(relax.Tuple([result(context, value) for value in graph.outputs]))
-        except Exception:
-            context.bb._end_block()  # noqa: SLF001 - the builder prints a complaint if it dies with an open block
-            raise
-        context.bb.emit_func_output(results, [*parameters, *context.constants])
+    emit_function(context, "main", Part(tuple(graph), tuple(inputs), tuple(graph.outputs)), model.opset_imports, result)
     module = context.bb.get()
     module["main"] = module["main"].with_attr("num_input", len(inputs))  # TVM's machine checks these, no constants
     return Lowered(module, context.target, threads, tuple(context.constants.values()),
@@ -59,18 +50,42 @@ def lower_in(context: LoweringContext, model: ir.Model, threads: int,
                    tuple(context.calls))
 
 
-def _lower_nodes(context: LoweringContext, model: ir.Model) -> None:
+@dataclass(frozen=True)
+class Part:
+    """Nodes of a graph, in order, that depend on no others: a function of the inputs."""
+
+    nodes: tuple[ir.Node, ...]
+    inputs: tuple[ir.Value, ...]
+    outputs: tuple[ir.Value, ...]
+
+
+def emit_function(context: LoweringContext, name: str, part: Part, opsets: Mapping[str, int],
+                  result: Callable[[LoweringContext, ir.Value], relax.Expr]) -> None:
+    """Add the function of a part, which takes its inputs and then the context's constants, to the module."""
+    parameters = [_parameter(context, value, f"input_{index}") for index, value in enumerate(part.inputs)]
+    with context.bb.function(name):
+        try:
+            with context.bb.dataflow():
+                _lower_nodes(context, part.nodes, opsets)
+                results = context.bb.emit_output(relax.Tuple([result(context, value) for value in part.outputs]))
+        except Exception:
+            context.bb._end_block()  # noqa: SLF001 - the builder prints a complaint if it dies with an open block
+            raise
+        context.bb.emit_func_output(results, [*parameters, *context.constants])
+
+
+def _lower_nodes(context: LoweringContext, nodes: Sequence[ir.Node], opsets: Mapping[str, int]) -> None:
     """Lower every node in order; nodes behind a refused one are not reported, as nothing is known of their inputs."""
     refused: list[str] = []
     missing: set[ir.Value] = set()
-    for node in model.graph:
+    for node in nodes:
         context.node = node
         if missing.isdisjoint(node.inputs):
             try:
                 context.lower_node(context, node)
                 continue
             except UnsupportedOperatorError as error:
-                opset = model.opset_imports.get(node.domain, "none")
+                opset = opsets.get(node.domain, "none")
                 refused.append(f"node '{node.name}': {operator_of(node)} (opset {opset}): {error}")
         missing.update(node.outputs)
     if refused:

@@ -13,16 +13,19 @@ from sparsec.graph.operators import (
     conv,
     lookup,
     matmul,
+    qattention,
     qaverage_pool,
     qbatch_matmul,
     qbinary,
     qconv,
     qmatmul,
+    recurrence,
     reformat,
 )
 from sparsec.graph.operators.schema import DOMAIN, VERSION, OutputShape
 
-_MODULES = (attention, conv, lookup, matmul, qaverage_pool, qbatch_matmul, qbinary, qconv, qmatmul, reformat)
+_MODULES = (attention, conv, lookup, matmul, qattention, qaverage_pool, qbatch_matmul, qbinary, qconv, qmatmul,
+            recurrence, reformat)
 SCHEMAS = {module.SCHEMA.name: module.SCHEMA for module in _MODULES}
 OUTPUT_SHAPES: dict[str, OutputShape] = {module.SCHEMA.name: module.output_shape for module in _MODULES}
 REFERENCES: list[type[OpRun]] = [getattr(module, module.SCHEMA.name) for module in _MODULES]

@@ -7,8 +7,11 @@ kernel.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import tvm
@@ -23,13 +26,43 @@ Buffer: TypeAlias = tvm.tirx.Buffer
 Buffers: TypeAlias = Mapping[str, Buffer]
 """A kernel's arguments by name."""
 Kernel: TypeAlias = tvm.tirx.PrimFunc
+Body: TypeAlias = Callable[[Buffers], None]
+"""Emits a kernel's statements for the buffers by name."""
 
 # Keeps LLVM's registers: without it TVM may turn a local accumulator into a heap workspace.
 REGISTER = {"disable_lower_builtin": tvm.tirx.const(1, "bool")}
 
 
-def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Callable[[Buffers], None],
-           llvm: str = "") -> Kernel:
+@dataclass(frozen=True)
+class Frame:
+    """What stands around a kernel's statements where another kernel repeats them.
+
+    Attributes:
+        replaced: the kernel's arguments that the frame allocates itself.
+        arguments: its own, in their place.
+        body: emits all statements, from the buffers and what emits the kernel's for the buffers with those replaced.
+
+    """
+
+    replaced: tuple[str, ...]
+    arguments: Mapping[str, tuple[int | None, str]]
+    body: Callable[[Buffers, Body], None]
+
+
+_FRAME: ContextVar[Frame | None] = ContextVar("frame", default=None)
+
+
+@contextmanager
+def framed(frame: Frame) -> Iterator[None]:
+    """Kernels that are made inside get a frame."""
+    token = _FRAME.set(frame)
+    try:
+        yield
+    finally:
+        _FRAME.reset(token)
+
+
+def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Body, llvm: str = "") -> Kernel:
     """A PrimFunc over flat buffers.
 
     Args:
@@ -38,6 +71,9 @@ def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Callable[[Buff
         llvm: LLVM IR of the functions that the body calls, linked into the module.
 
     """
+    if (frame := _FRAME.get()) is not None:
+        kept = {name: each for name, each in arguments.items() if name not in frame.replaced}
+        arguments, body = {**kept, **frame.arguments}, partial(_surrounded, frame, body)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr({"tirx.noalias": True})
         buffers = {}
@@ -50,6 +86,10 @@ def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Callable[[Buff
             with T.attr(T.int32(0), "pragma_import_llvm", llvm) if llvm else nullcontext():
                 body(buffers)
     return builder.get()
+
+
+def _surrounded(frame: Frame, body: Body, buffers: Buffers) -> None:
+    frame.body(buffers, body)
 
 
 def registers(vectors: int, lanes: int, dtype: str = "float32") -> Buffer:

@@ -6,7 +6,7 @@ Nothing here imports TVM.
 from __future__ import annotations
 
 from sparsec.kernels.packing.bitmaps import Bitmaps
-from sparsec.kernels.packing.blocks import OverlappingBlocks, PaddedBlocks
+from sparsec.kernels.packing.blocks import GroupBlocks, OverlappingBlocks, PaddedBlocks
 from sparsec.kernels.packing.groups import Groups
 from sparsec.kernels.packing.padded_rows import PaddedRows
 from sparsec.kernels.packing.recipe import Recipe
@@ -15,6 +15,6 @@ from sparsec.kernels.packing.windows import Windows
 
 RECIPES: dict[str, type[Recipe]] = {
     kind.__name__: kind for kind in (
-        Bitmaps, Groups, OverlappingBlocks, PaddedBlocks, PaddedRows, RowGroups, Windows)}
+        Bitmaps, GroupBlocks, Groups, OverlappingBlocks, PaddedBlocks, PaddedRows, RowGroups, Windows)}
 
 __all__ = ["RECIPES", "Recipe"]

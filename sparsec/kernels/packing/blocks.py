@@ -52,3 +52,25 @@ class PaddedBlocks(Recipe):
         rows = np.pad(weight, ((0, self.height - len(weight)), (0, 0)))
         blocks = [np.ascontiguousarray(rows[at:at + self.width].T).ravel() for at in range(0, self.height, self.width)]
         return {"values": encode(np.concatenate(blocks), self.codec)}
+
+
+@dataclass(frozen=True)
+class GroupBlocks(Recipe):
+    """Blocks on the diagonal of a weight, each in `blocks` blocks of `block` rows, of which the last may overlap."""
+
+    groups: int
+    blocks: int
+    block: int
+
+    def elements(self, rows: int, columns: int) -> int:
+        """The elements of all blocks."""
+        return max(rows, self.groups * self.blocks * self.block) * columns
+
+    def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """`values`, (group, row block, column of the group, row of the block)."""
+        height, width = len(weight) // self.groups, weight.shape[1] // self.groups
+        first = np.minimum(np.arange(self.blocks) * self.block, height - self.block)
+        rows = first[:, None] + np.arange(self.block)
+        pieces = [weight[g * height:(g + 1) * height, g * width:(g + 1) * width][rows].swapaxes(1, 2)
+                  for g in range(self.groups)]
+        return {"values": np.stack(pieces).astype(np.float32, copy=False).ravel()}

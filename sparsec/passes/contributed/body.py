@@ -3,66 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.graph.constants import add_constant
-from sparsec.graph.nodes import node_name
+from sparsec.graph.definition import GraphDefinition
 from sparsec.passes import rewrite
 
 NORM_SINCE, GELU_SINCE, AXES_SINCE = 17, 20, 18
 """The opsets that define LayerNormalization and Gelu, and from which reductions take their axes as an input."""
 
 
-class Body:
+class Body(GraphDefinition):
     """The definition of one node.
 
     Attributes:
-        node: the node.
         opset: the version of ONNX's operators in its model.
         float: the element type of its floating-point values.
 
     """
 
     def __init__(self, node: ir.Node, opset: int, dtype: ir.DataType) -> None:
-        assert node.graph is not None
-        self.node, self.opset, self.float = node, opset, dtype
-        self._graph, self._name, self._count = node.graph, node_name(node), 0
-
-    def several(self, op_type: str, outputs: int, *inputs: ir.Value | None, **attributes: Any) -> list[ir.Value]:
-        """The outputs of a new node."""
-        node = ir.node(op_type, list(inputs), attributes, num_outputs=outputs, name=f"{self._name}/{self._count}")
-        for index, value in enumerate(node.outputs):
-            value.name = f"{self._name}/{self._count}.{index}"
-        self._count += 1
-        self.node.prepend(node)
-        return list(node.outputs)
-
-    def put(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
-        """The output of a new node that has one."""
-        return self.several(op_type, 1, *inputs, **attributes)[0]
+        super().__init__(node)
+        self.opset, self.float = opset, dtype
 
     def number(self, value: float) -> ir.Value:
         """A floating-point constant of the node's type."""
-        return add_constant(self._graph, f"{self._name}/number", np.array(value, self.float.numpy()))
+        return self.constant(value, self.float.numpy())
 
     def integers(self, *values: int) -> ir.Value:
         """A vector of int64."""
-        return add_constant(self._graph, f"{self._name}/integers", np.array(values, np.int64))
-
-    def input(self, index: int) -> ir.Value | None:
-        """An input of the node, None where it is absent."""
-        return self.node.inputs[index] if index < len(self.node.inputs) else None
-
-    def needed(self, index: int) -> ir.Value:
-        """An input that the operator cannot do without."""
-        value = self.input(index)
-        if value is None:
-            raise self.refused(f"its input {index} is absent")
-        return value
+        return self.constant(values, np.int64)
 
     def result(self, index: int, value: ir.Value) -> None:
         """Let a value stand for an output of the node, if it has that output."""
@@ -76,8 +48,7 @@ class Body:
 
     def refused(self, reason: str) -> UnsupportedOperatorError:
         """The error for a form of the operator that is not taken."""
-        return UnsupportedOperatorError(f"node '{self._name}': {self.node.domain}::{self.node.op_type}: {reason}; "
-                                        "export the model without onnxruntime's optimisation")
+        return super().refused(f"{reason}; export the model without onnxruntime's optimisation")
 
     def integer(self, name: str, default: int = 0) -> int:
         """An integer attribute, or the default where it is absent."""
@@ -111,8 +82,7 @@ class Body:
     def length(self, x: ir.Value, axis: int) -> ir.Value:
         """The size of a dimension, a scalar."""
         shape = self.put("Shape", x)
-        index = add_constant(self._graph, f"{self._name}/axis", np.array(axis, np.int64))
-        return self.put("Gather", shape, index)
+        return self.put("Gather", shape, self.constant(axis, np.int64))
 
     def split(self, x: ir.Value, axis: int, sizes: Sequence[int]) -> list[ir.Value]:
         """A value in parts along an axis."""

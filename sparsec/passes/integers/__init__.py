@@ -2,8 +2,8 @@
 
 First pairs of QuantizeLinear and DequantizeLinear meet and vanish (`pairs`), then functions of one code become tables
 (`tables`), layers, sums and means products and sums of integers (`layers`, `elementwise`), and what follows them moves
-into them (`epilogue`). What is left computes in float32 between a DequantizeLinear and a QuantizeLinear, by float
-weights; the report says why.
+into them (`epilogue`); attention is one operator (`attention`). What is left computes in float32 between a
+DequantizeLinear and a QuantizeLinear, by float weights; the report says why.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sparsec.graph.nodes import node_name
 from sparsec.graph.quantized import dequantized
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
-from sparsec.passes.integers import elementwise, epilogue, layers, pairs, tables
+from sparsec.passes.integers import attention, elementwise, epilogue, layers, pairs, tables
 from sparsec.passes.quantized.constants import fold
 
 RULES = {**layers.RULES, **elementwise.RULES}
@@ -42,6 +42,8 @@ def run(model: ir.Model, _context: Context) -> Report:
         else:
             notes.append(Note(name, f"{kind} computes in float32: {reason}"))
     rewrite.clean(model)  # what nothing reads would count as a second reader
+    counts["attention"] += attention.run(graph)
+    rewrite.clean(model)
     counts["epilogues"] += epilogue.run(graph)
     rewrite.clean(model)
     for node in list(graph):

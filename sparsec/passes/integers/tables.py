@@ -65,20 +65,19 @@ class _Tracer:
         return np.arange(info.min, info.max + 1).astype(value.dtype.numpy())
 
     def result(self, node: ir.Node | None, depth: int = 0) -> np.ndarray | None:
-        """The output of a node for every code."""
+        """The output of a node for every code; one element where it is a constant, such as a dequantised one."""
         if node is None or node.domain or node.op_type not in ELEMENTWISE or len(node.outputs) > 1 or depth > DEEPEST:
             return None
         arrays = [None if value is None else self.table(value, depth + 1) for value in node.inputs]
         if any(array is None and value is not None for array, value in zip(arrays, node.inputs, strict=True)):
             return None
-        if not any(array is not None and array.shape == (ENTRIES,) for array in arrays):
-            return None
+        depends = any(array is not None and array.shape == (ENTRIES,) for array in arrays)
         scalars = [array if array is None or array.shape == (ENTRIES,) else array.reshape(()) for array in arrays]
         try:
             found = np.asarray(run_node(node, scalars, self.opsets)[0])
         except UnsupportedOperatorError:
             return None
-        return found if found.shape == (ENTRIES,) else None
+        return found if found.shape == ((ENTRIES,) if depends else ()) else None
 
 
 def run(graph: ir.Graph) -> int:
@@ -96,7 +95,8 @@ def _tabulate(node: ir.Node) -> bool:
     tracer = _Tracer(dict(graph.opset_imports))
     table = tracer.result(node)
     codes = tracer.codes
-    if table is None or codes is None or static_shape(codes) != static_shape(output) or static_shape(codes) is None:
+    shape = static_shape(codes)
+    if table is None or codes is None or table.shape != (ENTRIES,) or shape is None or shape != static_shape(output):
         return False
     if codes.dtype == output.dtype and np.array_equal(table, tracer.values[codes]) and not output.is_graph_output():
         output.replace_all_uses_with(codes)

@@ -16,7 +16,8 @@ from sparsec.graph.nodes import operand
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.passes.layout.geometry import image_layouts, token_layouts
-from sparsec.passes.layout.regions import RESHAPES, assign
+from sparsec.passes.layout.quantized import RESHAPES
+from sparsec.passes.layout.regions import assign
 from sparsec.passes.layout.roles import Kind
 
 

@@ -13,7 +13,7 @@ from sparsec.graph.codes import CODE_TYPES, padding_code
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
 from sparsec.graph.nodes import is_depthwise, operand
 from sparsec.graph.shapes import static_shape
-from sparsec.passes.layout.regions import RESHAPES
+from sparsec.passes.layout.quantized import RESHAPES
 from sparsec.passes.layout.roles import Kind, Role
 
 TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the order of preference
@@ -33,7 +33,7 @@ def token_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, T
         inputs = [operand(node, i) for i in role.inputs]
         for value in (*inputs, node.outputs[0]):
             groups.add(value)
-        if node.op_type == "Attention":
+        if node.op_type in ("Attention", "QAttention"):
             apart.update(inputs)
             groups.tie(inputs[0], node.outputs[0])
             groups.tie(inputs[1], inputs[2])

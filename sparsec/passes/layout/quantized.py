@@ -5,9 +5,11 @@ What has no kernel on codes stays row-major, where its lowering writes it out in
 
 from __future__ import annotations
 
+import math
+
 import onnx_ir as ir
 
-from sparsec.graph.codes import CODE_TYPES, FEW_ROWS, weight_fits
+from sparsec.graph.codes import CODE_TYPES, FEW_ROWS, joins_residual, weight_fits
 from sparsec.graph.nodes import operand
 from sparsec.graph.operators import products
 from sparsec.passes.layout.roles import (
@@ -30,26 +32,28 @@ def _dynamic(node: ir.Node) -> bool:
     return bool(given(node, products.X_SCALE, products.X_ZERO_POINT))
 
 
+def _residual(node: ir.Node) -> tuple[int, ...]:
+    """The position of a residual that is computed."""
+    return tuple(i for i in given(node, products.RESIDUAL) if operand(node, i).const_value is None)
+
+
 def _conv(node: ir.Node, _kinds: KINDS, _lanes: int) -> Role | None:
     x = operand(node, 0)
-    residual = given(node, products.RESIDUAL)
     plain = not is_static(x) or _is_real(node) or _dynamic(node) or not weight_fits(node)
-    if plain or any(shape_of(node.inputs[i]) != shape_of(node.outputs[0]) for i in residual):
+    if plain or not joins_residual(node):
         return None
     group, outputs = node.attributes.get_int("group", 1), shape_of(node.inputs[1])[0]
     if group == outputs > 1 and shape_of(x)[1] != outputs:
         return None
-    return Role(Kind.IMAGE, (0, *residual))
+    return Role(Kind.IMAGE, (0, *_residual(node)))
 
 
 def _linear(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     x = operand(node, 0)
-    residual = given(node, products.RESIDUAL)
-    if tokens_of(shape_of(x)) <= FEW_ROWS or kinds.get(x) is Kind.IMAGE or not weight_fits(node):
+    few = tokens_of(shape_of(x)) <= FEW_ROWS
+    if few or kinds.get(x) is Kind.IMAGE or not weight_fits(node) or not joins_residual(node):
         return None
-    if any(shape_of(node.inputs[i]) != shape_of(node.outputs[0]) for i in residual):
-        return None
-    return Role(Kind.TOKENS, (0, *residual))
+    return Role(Kind.TOKENS, (0, *_residual(node)))
 
 
 def _binary(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
@@ -81,6 +85,13 @@ def _concat(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     return Role(Kind.IMAGE, tuple(range(len(node.inputs)))) if fine else None
 
 
+def _reshape(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    """Other numbers for the same tokens."""
+    x = operand(node, 0)
+    alike = shape_of(x)[-1:] == shape_of(node.outputs[0])[-1:] and tokens_of(shape_of(node.outputs[0])) > 0
+    return Role(Kind.TOKENS, (0,)) if kinds.get(x) is Kind.TOKENS and alike and x.dtype in CODE_TYPES else None
+
+
 def _lookup(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     kind = kinds.get(operand(node, 0))
     return Role(kind, (0,)) if kind is not None and node.outputs[0].dtype in CODE_TYPES else None
@@ -100,14 +111,24 @@ def _quantize_dynamically(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | No
     return Role(Kind.TOKENS, (0,)) if kinds.get(operand(node, 0)) is Kind.TOKENS else None
 
 
+def _attention(node: ir.Node, _kinds: KINDS, _lanes: int) -> Role | None:
+    """Heads of whole fours of features, with a mask by keys alone."""
+    shape, heads = shape_of(node.inputs[0]), node.attributes.get_int("heads", 1)
+    mask = shape_of(node.inputs[3]) if given(node, 3) else None
+    keyed = mask is None or (mask[-1:] == shape_of(node.inputs[1])[1:2] and math.prod(mask[-3:-1]) == 1)
+    return Role(Kind.TOKENS, (0, 1, 2)) if shape[-1] // heads % 4 == 0 and keyed else None
+
+
 SEEDS: dict[str, Seed] = {
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _quantize,
     "DynamicQuantizeLinear": _quantize_dynamically,
+    "sparsec::QAttention": _attention,
     "sparsec::QConv": _conv,
     "sparsec::QMatMul": _linear,
     "sparsec::QBinary": _binary,
     "sparsec::QAveragePool": _average,
     "sparsec::Lookup": _lookup,
 }
-JOINERS: dict[str, Seed] = {"MaxPool": _pool, "Concat": _concat}
+RESHAPES = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
+JOINERS: dict[str, Seed] = {"MaxPool": _pool, "Concat": _concat, **dict.fromkeys(RESHAPES, _reshape)}

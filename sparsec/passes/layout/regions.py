@@ -13,6 +13,7 @@ import onnx_ir as ir
 from sparsec.graph.activations import ACTIVATIONS
 from sparsec.graph.nodes import operand, operator_of
 from sparsec.passes.layout import quantized
+from sparsec.passes.layout.quantized import RESHAPES
 from sparsec.passes.layout.roles import KINDS, Kind, Role, Seed, given, is_static, shape_of, tokens_of
 
 STEM_CHANNELS = 4  # a convolution of so few channels reads row-major images itself
@@ -136,7 +137,6 @@ IMAGE_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
     **dict.fromkeys(BINARY, _binary_image),
     "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "Concat": _concat,
 }
-RESHAPES = ("Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze")
 TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
     **dict.fromkeys(BINARY, _binary_tokens),
     **dict.fromkeys(RESHAPES, _reshape_tokens),

@@ -70,7 +70,7 @@ def _matmul_to_float(w: Writer) -> None:
 
 
 def _dynamic_matmul(w: Writer) -> None:
-    codes, scale, zero = w.put_several("DynamicQuantizeLinear", 3, w.needed(0))
+    codes, scale, zero = w.several("DynamicQuantizeLinear", 3, w.needed(0))
     y = w.put("MatMul", w.dequantize(codes, scale, zero), w.dequantize(w.needed(1), w.needed(2), w.input(3), axis=-1))
     w.replace(y if w.input(4) is None else w.put("Add", y, w.input(4)))
 

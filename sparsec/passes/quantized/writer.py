@@ -2,54 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.constants import add_constant, constant
-from sparsec.graph.nodes import node_name
+from sparsec.graph.constants import constant
+from sparsec.graph.definition import GraphDefinition
 from sparsec.passes import rewrite
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 """What keeps the name of the node, because it is what the node does."""
 
 
-class Writer:
-    """Puts nodes in front of the one that they stand for, and names them after it."""
+class Writer(GraphDefinition):
+    """The definition of one node."""
 
-    def __init__(self, node: ir.Node) -> None:
-        assert node.graph is not None
-        self.node, self.graph, self._name = node, node.graph, node_name(node)
-        self._count = 0
-
-    def put(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
-        """The output of a new node of ONNX's own domain, its only one."""
-        return self.put_several(op_type, 1, *inputs, **attributes)[0]
-
-    def put_several(self, op_type: str, outputs: int, *inputs: ir.Value | None, **attributes: Any) -> list[ir.Value]:
-        """The outputs of a new node."""
-        name = self._name if op_type in LAYERS else f"{self._name}/{self._count}"
-        node = ir.node(op_type, list(inputs), attributes, num_outputs=outputs, name=name)
-        for index, value in enumerate(node.outputs):
-            value.name = f"{self._name}/{self._count}.{index}"
-        self._count += 1
-        self.node.prepend(node)
-        return list(node.outputs)
-
-    def constant(self, array: Any, dtype: Any = np.float32) -> ir.Value:
-        """A new constant."""
-        return add_constant(self.graph, f"{self._name}/constant", np.asarray(array, dtype))
-
-    def input(self, index: int) -> ir.Value | None:
-        """An input of the node, None where it is absent."""
-        return self.node.inputs[index] if index < len(self.node.inputs) else None
-
-    def needed(self, index: int) -> ir.Value:
-        """An input that the operator cannot do without."""
-        value = self.input(index)
-        assert value is not None
-        return value
+    def _name_of(self, op_type: str) -> str:
+        """A layer keeps the name of the node."""
+        return self._name if op_type in LAYERS else super()._name_of(op_type)
 
     def dequantize(self, codes: ir.Value, scale: ir.Value, zero_point: ir.Value | None, axis: int = 1) -> ir.Value:
         """What codes stand for; parameters of several elements lie along the axis, or broadcast."""

@@ -30,8 +30,8 @@ def dequantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     x, scale, zero = (*node.inputs, None)[:3]
     values = _numbers(context, body, x)
     if zero is not None:
-        values = body("Sub", values, _broadcast(context, body, node, _numbers(context, body, zero)))
-    return [context.tensor(body("Mul", values, _broadcast(context, body, node, _floats(body, scale))))]
+        values = body.put("Sub", values, _broadcast(context, body, node, _numbers(context, body, zero)))
+    return [context.tensor(body.put("Mul", values, _broadcast(context, body, node, _floats(body, scale))))]
 
 
 def quantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -39,15 +39,15 @@ def quantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     body = Body(context, node)
     x, scale, zero = (*node.inputs, None)[:3]
     dtype = context.dtype(node.outputs[0])
-    units = body("Div", _floats(body, x), _broadcast(context, body, node, _floats(body, scale)))
+    units = body.put("Div", _floats(body, x), _broadcast(context, body, node, _floats(body, scale)))
     if dtype.startswith("float"):
         return [_to_byte(context, node, units, element_type(dtype))]
-    units = body("Round", units)
+    units = body.put("Round", units)
     if zero is not None:
-        units = body("Add", units, _broadcast(context, body, node, _numbers(context, body, zero)))
+        units = body.put("Add", units, _broadcast(context, body, node, _numbers(context, body, zero)))
     bits = 16 if dtype.endswith("16") else int(dtype.removeprefix("u").removeprefix("int"))
     low, high = (0, (1 << bits) - 1) if dtype.startswith("u") else (-(1 << bits - 1), (1 << bits - 1) - 1)
-    codes = body("Clip", units, body.constant(low), body.constant(high))
+    codes = body.put("Clip", units, body.constant(low), body.constant(high))
     if dtype in WIDE:
         return [context.tensor(body.cast(codes, dtype))]
     lowest = op.bitwise_and(op.astype(context.tensor(body.cast(codes, "int32")), "int32"),
@@ -70,20 +70,21 @@ def _numbers(context: LoweringContext, body: Body, codes: ir.Value | None) -> ir
         return body.cast(codes, "float32")
     raw = ir.Value(name=f"{codes.name}/bytes", type=ir.TensorType(ir.DataType.UINT8), shape=codes.shape)
     context.bind(raw, context.tensor(codes))
-    return body("Gather", body.constant(BYTES.view(element_type(dtype)).astype(np.float32)), body.cast(raw, "int32"))
+    table = body.constant(BYTES.view(element_type(dtype)).astype(np.float32))
+    return body.put("Gather", table, body.cast(raw, "int32"))
 
 
 def _broadcast(context: LoweringContext, body: Body, node: ir.Node, value: ir.Value) -> ir.Value:
     """Scales or zero points in a shape that broadcasts to the tensor."""
     shape, of = context.shape(node.inputs[0]), context.shape(value)
     if int(np.prod(of)) == 1:
-        return body("Reshape", value, body.constant([1] * len(shape), "int64"))
+        return body.put("Reshape", value, body.constant([1] * len(shape), "int64"))
     axis = int(node.attributes.get_int("axis", 1)) % len(shape)
     block = node.attributes.get_int("block_size", 0)
     if block:
-        return body("Gather", value, body.constant(np.arange(shape[axis]) // block, "int64"), axis=axis)
+        return body.put("Gather", value, body.constant(np.arange(shape[axis]) // block, "int64"), axis=axis)
     along = [-1 if index == axis else 1 for index in range(len(shape))]
-    return body("Reshape", value, body.constant(along, "int64"))
+    return body.put("Reshape", value, body.constant(along, "int64"))
 
 
 def _to_byte(context: LoweringContext, node: ir.Node, units: ir.Value, dtype: np.dtype[Any]) -> relax.Expr:
@@ -114,13 +115,14 @@ def dynamic(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """DynamicQuantizeLinear: uint8 codes of a range that holds 0, with its scale and zero point."""
     body = Body(context, node)
     x, zero = node.inputs[0], body.constant(0.0)
-    least = body("Min", body("ReduceMin", x, keepdims=0), zero)
-    most = body("Max", body("ReduceMax", x, keepdims=0), zero)
-    scale = body("Div", body("Sub", most, least), body.constant(255.0))
-    safe = body("Where", body("Equal", scale, zero), body.constant(1.0), scale)
-    middle = body("Round", body("Clip", body("Div", body("Sub", zero, least), safe), zero, body.constant(255.0)))
-    codes = body("Add", body("Round", body("Div", x, safe)), middle)
-    outputs = body.cast(body("Clip", codes, zero, body.constant(255.0)), "uint8"), scale, body.cast(middle, "uint8")
+    least = body.put("Min", body.put("ReduceMin", x, keepdims=0), zero)
+    most = body.put("Max", body.put("ReduceMax", x, keepdims=0), zero)
+    scale = body.put("Div", body.put("Sub", most, least), body.constant(255.0))
+    safe = body.put("Where", body.put("Equal", scale, zero), body.constant(1.0), scale)
+    unbounded = body.put("Div", body.put("Sub", zero, least), safe)
+    middle = body.put("Round", body.put("Clip", unbounded, zero, body.constant(255.0)))
+    codes = body.put("Add", body.put("Round", body.put("Div", x, safe)), middle)
+    outputs = body.cast(body.put("Clip", codes, zero, body.constant(255.0)), "uint8"), scale, body.cast(middle, "uint8")
     return [context.tensor(value) for value in outputs]
 
 
@@ -128,7 +130,7 @@ def matmul(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """MatMulInteger: exact in float64."""
     body = Body(context, node)
     a, b = (_centred(context, body, node, index, along) for index, along in ((0, (-1, 1)), (1, (-1,))))
-    return [context.tensor(body.cast(body("MatMul", a, b), "int32"))]
+    return [context.tensor(body.cast(body.put("MatMul", a, b), "int32"))]
 
 
 def conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
@@ -137,7 +139,7 @@ def conv(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     rank = len(context.shape(node.inputs[0]))
     x, w = (_centred(context, body, node, index, (-1, *[1] * (rank - 1))) for index in (0, 1))
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-    return [context.tensor(body.cast(body("Conv", x, w, **attributes), "int32"))]
+    return [context.tensor(body.cast(body.put("Conv", x, w, **attributes), "int32"))]
 
 
 def _centred(context: LoweringContext, body: Body, node: ir.Node, index: int, along: tuple[int, ...]) -> ir.Value:
@@ -150,8 +152,8 @@ def _centred(context: LoweringContext, body: Body, node: ir.Node, index: int, al
     numbers, of = body.cast(zero, "float64"), context.shape(zero)
     if int(np.prod(of)) == 1 or len(of) == 1:
         shape = [1] if int(np.prod(of)) == 1 else list(along)
-        numbers = body("Reshape", numbers, body.constant(shape, "int64"))
-    return body("Sub", values, numbers)
+        numbers = body.put("Reshape", numbers, body.constant(shape, "int64"))
+    return body.put("Sub", values, numbers)
 
 
 OPERATORS: dict[str, Operator] = {

@@ -77,7 +77,8 @@ def work(params: DenseParams, isa: Isa) -> Work:
     tiles, vectors = s.segments * t.tiles, FOUR * t.vectors
     steps = tiles * p.blocks * t.chunks * p.fours
     copies = tiles * t.chunks * p.fours * vectors
-    ends = tiles * p.blocks * p.block * t.vectors * (18 + (18 if t.finish.residual else 0) + 8 * (t.chunks - 1))
+    added = 18 if t.finish.residual or t.finish.shifted else 0
+    ends = tiles * p.blocks * p.block * t.vectors * (18 + added + 8 * (t.chunks - 1))
     dots = 1 if isa.vnni else 5
     return Work(fmas=steps * p.block * vectors * dots + 2 * copies + ends * 2 / 3,
                 loads=steps * (p.block + vectors) + 4 * copies, groups=tiles * p.blocks * t.chunks,

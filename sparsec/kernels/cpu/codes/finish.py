@@ -28,6 +28,7 @@ class Finish:
     Attributes:
         real: the result is float32: activation(sum * scale + addend + residual).
         residual: there is one: codes, or float32 for a float32 result.
+        shifted: the residual of codes is one constant for every output.
         clamped: bounds of the result's codes are tighter than a byte.
         far: sum * scale may exceed 32 bits.
         activation, alpha, beta: of a float32 result.
@@ -43,6 +44,7 @@ class Finish:
     alpha: float = 0.0
     beta: float = 0.0
     dynamic: bool = False
+    shifted: bool = False
 
     @property
     def dtype(self) -> str:
@@ -56,7 +58,8 @@ class Finish:
             each["totals"] = (outputs, "int32")
         if self.real:
             return each | {"addends": (outputs, "float32")}
-        return each | {"codes": (CODES, "int32"), "ratios": (RATIOS, "float32")}
+        shifts: dict[str, tuple[int | None, str]] = {"addends": (outputs, "float32")} if self.shifted else {}
+        return each | {"codes": (CODES, "int32"), "ratios": (RATIOS, "float32")} | shifts
 
     def inputs(self, x_size: int, y_size: int) -> dict[str, tuple[int | None, str]]:
         """The kernel's other inputs."""
@@ -74,7 +77,8 @@ class Quantized:
         scales: (outputs,), of a sum: in units of the result's scale, of the product's where there is a residual.
         begins: (outputs,), int32: what sums over codes start from: bias less zero point times weights.
         totals: (outputs,), int32: sums of the weights, used where the zero point is known at run time only.
-        addends: (outputs,), float32: what is added to a float32 result.
+        addends: (outputs,), float32: what is added to a float32 result, or a constant residual in units of the result's
+            scale.
         y_zero_point, low, high: of the result.
         p_zero_point, p_low, p_high: of the product's own codes, where there is a residual.
         r_zero_point: of the residual.
@@ -100,8 +104,10 @@ class Quantized:
         """The constants in the order of `Finish.arguments`."""
         codes = [self.y_zero_point, self.low, self.high, self.p_zero_point, self.p_low, self.p_high, self.r_zero_point,
                  0]
-        rest = [self.addends.astype(np.float32)] if finish.real else [
-            np.array(codes, np.int32), np.array([self.p_ratio, self.r_ratio], np.float32)]
+        addends = [self.addends.astype(np.float32)]
+        rest = addends if finish.real else [
+            np.array(codes, np.int32), np.array([self.p_ratio, self.r_ratio], np.float32),
+            *(addends if finish.shifted else [])]
         dynamic = [self.totals.astype(np.int32)] if finish.dynamic else []
         return [self.begins.astype(np.int32), self.scales.astype(np.float32), *dynamic, *rest]
 
@@ -123,11 +129,16 @@ def scale(b: Buffers, finish: Finish, row: Expr) -> Expr:
     return b["scales"][row] * b["x_scale"][0] if finish.dynamic else b["scales"][row]
 
 
-def codes_of(b: Buffers, f: Finish, scaled: Sequence[Expr], residual: Expr) -> Expr:
-    """The codes of four vectors of sums times their factors in the order of `interleaved`; `residual` may be None."""
+def codes_of(b: Buffers, f: Finish, scaled: Sequence[Expr], residual: Expr, shifts: Sequence[Expr] = ()) -> Expr:
+    """The codes of four vectors of sums times their factors in the order of `interleaved`.
+
+    `residual` are codes in natural order, or None; `shifts` four vectors, where the residual is constant.
+    """
     lanes = lanes_of(scaled[0])
     if residual is not None:
-        integers = [_added(b, each, residual, part) for part, each in enumerate(scaled)]
+        shifts = [_residual(b, residual, part, lanes) for part in range(FOUR)]
+    if shifts:
+        integers = [_added(b, each, shift) for each, shift in zip(scaled, shifts, strict=True)]
     else:
         integers = [rounded(T.min(splat(_LARGEST, lanes), each) if f.far else each) for each in scaled]
     result = narrowed(integers, T.Broadcast(T.Cast("int16", b["codes"][_Y_ZERO]), 2 * lanes))
@@ -141,17 +152,21 @@ def clamped(b: Buffers, codes: Expr) -> Expr:
     return T.min(T.max(T.Bind(codes), low), high)
 
 
-def _added(b: Buffers, product: Expr, residual: Expr, part: int) -> Expr:
-    """The sum of a product's own code and the residual's, rounded, without a zero point."""
+def _residual(b: Buffers, residual: Expr, part: int, lanes: int) -> Expr:
+    """What a residual's codes stand for, in units of the result's scale."""
+    centred = raised(residual, part) - splat(T.Cast("float32", b["codes"][_R_ZERO]) + T.float32(RAISED), lanes)
+    return fenced(centred * splat(b["ratios"][1], lanes))
+
+
+def _added(b: Buffers, product: Expr, shift: Expr) -> Expr:
+    """The sum of a product's own code and the residual, rounded, without a zero point."""
     lanes = lanes_of(product)
 
     def bound(place: int) -> Expr:
         return splat(T.Cast("float32", b["codes"][place] - b["codes"][_P_ZERO]), lanes)
 
     own = whole(T.min(T.max(product, bound(_P_LOW)), bound(_P_HIGH)))
-    other = raised(residual, part) - splat(T.Cast("float32", b["codes"][_R_ZERO]) + T.float32(RAISED), lanes)
-    terms = [fenced(each * splat(b["ratios"][place], lanes)) for place, each in enumerate((own, other))]
-    return rounded(terms[0] + terms[1])
+    return rounded(fenced(own * splat(b["ratios"][0], lanes)) + shift)
 
 
 def numbers_of(f: Finish, scaled: Sequence[Expr], addends: Sequence[Expr], residual: Sequence[Expr]) -> list[Expr]:
@@ -178,5 +193,6 @@ def put(b: Buffers, f: Finish, sums: Sequence[Expr], row: Expr, at: Expr, mask: 
             store(b["y"], at + part * lanes, result)
         return
     residual = T.Bind(load(b["residual"], at, FOUR * lanes)) if f.residual else None
-    result = codes_of(b, f, scaled, residual)
+    shifts = [splat(b["addends"][row], lanes)] * FOUR if f.shifted else []
+    result = codes_of(b, f, scaled, residual, shifts)
     store(b["y"], at, result if mask is None else T.bitwise_or(T.bitwise_and(result, mask[0]), mask[1]))

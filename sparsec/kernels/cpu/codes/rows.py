@@ -223,12 +223,22 @@ def _put(b: Buffers, s: RowsOfCodes, place: tuple[Expr, Expr], scaled: list[Expr
     residual = load_lanes(b["residual"], at, s.block, 0, end) if f.residual else None
     if residual is not None:
         residual = T.Bind(unsigned(residual, s.block) if s.result == "int8" else residual)
-    result = codes_in_order(b, f, scaled, residual)
+    result = codes_in_order(b, s, scaled, residual, block)
     if s.result == "int8":
         result = T.bitwise_xor(T.reinterpret(f"int8x{s.block}", result), flip("int8", s.block))
     store_lanes(b["y"], at, result, end)
 
 
-def codes_in_order(b: Buffers, f: Finish, scaled: list[Expr], residual: Expr) -> Expr:
-    """The codes of four vectors of scaled sums in natural order."""
-    return codes_of(b, f, [ordered(scaled, part) for part in range(FOUR)], residual)
+def codes_in_order(b: Buffers, s: RowsOfCodes, scaled: list[Expr], residual: Expr, block: Expr) -> Expr:
+    """The codes of a block's four vectors of scaled sums in natural order; `residual` may be None."""
+    shifts = [ordered(_shifts(b, s, block), part) for part in range(FOUR)] if s.finish.shifted else []
+    return codes_of(b, s.finish, [ordered(scaled, part) for part in range(FOUR)], residual, shifts)
+
+
+def _shifts(b: Buffers, s: RowsOfCodes, block: Expr) -> list[Expr]:
+    """The constant residual of a block's outputs; the last block may be short."""
+    count = T.Bind(T.min(s.block, s.outputs - block * s.block))
+    row = T.alloc_buffer((s.block,), "float32")
+    with T.serial(0, count) as c:
+        T.buffer_store(row, b["addends"][block * s.block + c], [c])
+    return [T.Bind(load(row, part * s.lanes, s.lanes)) for part in range(FOUR)]

@@ -128,6 +128,7 @@ class ImageRows:
         if f.residual:
             with T.serial(0, count) as c:
                 T.buffer_store(beside, b["residual"][at + c * t.channel_stride], [c])
-        store(row, 0, codes_in_order(b, f, scaled, T.Bind(load(beside, 0, wide)) if f.residual else None))
+        residual = T.Bind(load(beside, 0, wide)) if f.residual else None
+        store(row, 0, codes_in_order(b, shape, scaled, residual, block))
         with T.serial(0, count) as c:
             T.buffer_store(b["y"], row[c], [at + c * t.channel_stride])

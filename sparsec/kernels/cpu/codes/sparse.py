@@ -133,7 +133,7 @@ def work(params: SparseParams, nonzero_blocks: int, isa: Isa, l1_bytes: int) -> 
     fours = (nonzero_blocks + loops * ((p.unroll - 1) / 2 + (0.5 if p.group > 1 else 0))) / FOUR
     # A dot product a vector and row, and two interleavings a vector on one port of three.
     dots = p.block * (1 if isa.vnni else 5)
-    ends = p.blocks * p.block * t.vectors * (18 + (18 if t.finish.residual else 0)) + (
+    ends = p.blocks * p.block * t.vectors * (18 + (18 if t.finish.residual or t.finish.shifted else 0)) + (
         p.blocks * p.block * t.vectors * 8 * (t.chunks - 1))
     loads = fours * (FOUR * t.vectors * (1 + t.crossing) + p.block + 2) + p.blocks * p.block * t.vectors * 4 * t.chunks
     resident = t.chunk * s.lanes * (-(-(t.tile + s.reach) // s.lanes) if t.mode == "halo" else

@@ -126,23 +126,29 @@ def build(params: DenseParams, isa: Isa) -> Kernel:
 def _row_block(b: Buffers, source: Buffer, base: Expr, p: DenseParams, block: Expr, weights: Expr, chunk: Expr,
                finish: Finish) -> None:
     t, s = p.tiling, p.tiling.stencil
-    lanes, taps = s.lanes, len(s.taps)
-    acc = registers(p.accumulators, lanes)
-    for register in range(p.accumulators):
+    acc = multiply(b, source, base, t, p.block, weights, T.min(t.chunk, s.channels - chunk * t.chunk))
+    row = T.Bind(T.min(block * p.block, s.outputs - p.block))
+    for r in range(p.block):
+        finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * s.lanes, s.lanes))
+
+
+def multiply(b: Buffers, source: Buffer, base: Expr, t: Tiling, block: int, weights: Expr, channels: Expr) -> Buffer:
+    """The sums of `block` rows of a tile over some channels, (block, vectors, lanes) in registers."""
+    lanes, taps = t.stencil.lanes, len(t.stencil.taps)
+    acc = registers(block * t.vectors, lanes)
+    for register in range(block * t.vectors):
         store(acc, register * lanes, splat(0.0, lanes))
-    with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk)) as channel:
+    with T.serial(0, channels) as channel:
         for tap, tap_offset in enumerate(t.tap_offsets):
             # The hardware's prefetcher stops at every page, where a cold weight would wait for memory.
-            prefetch(b["values"], weights + (channel * taps + tap) * p.block + PREFETCH)
+            prefetch(b["values"], weights + (channel * taps + tap) * block + PREFETCH)
             for vector in range(t.vectors):
                 at = base + T.Cast("int64", channel) * T.int64(t.channel_step) + T.int64(tap_offset + vector * lanes)
                 pixel = load(source, at, lanes)
-                for r in range(p.block):
-                    value = splat(b["values"][weights + (channel * taps + tap) * p.block + r], lanes)
+                for r in range(block):
+                    value = splat(b["values"][weights + (channel * taps + tap) * block + r], lanes)
                     add_to(acc, (r * t.vectors + vector) * lanes, value * pixel)
-    row = T.Bind(T.min(block * p.block, s.outputs - p.block))
-    for r in range(p.block):
-        finish(row + r, block * p.block + r, vectors_from(acc, r * t.vectors * lanes, lanes))
+    return acc
 
 
 FAMILY = Family("gemm", StencilProduct, ("dense",), "fp32", candidates, recipe, build, float_product)

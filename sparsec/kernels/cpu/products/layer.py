@@ -34,6 +34,7 @@ class StencilProduct(CpuProduct):
         epilogue: what follows.
         target: layout of the output where it is an image.
         ranges: of the input, where scales of 8-bit integers are static.
+        groups: of a grouped convolution, blocks on the diagonal of the weight beside which all is zero.
 
     """
 
@@ -41,6 +42,7 @@ class StencilProduct(CpuProduct):
     epilogue: Epilogue
     target: PaddedFlat | None = None
     ranges: Ranges | None = field(default=None, repr=False)
+    groups: int = 1
 
     @property
     def constants(self) -> tuple[np.ndarray, ...]:

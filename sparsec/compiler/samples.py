@@ -1,0 +1,55 @@
+"""Random inputs for a model whose dimensions are symbolic: at a few sizes within their limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from sparsec.analysis.symbols.inference import input_shapes
+from sparsec.backends.job import Feeds
+from sparsec.errors import ShapeError
+from sparsec.graph.compare import random_feeds
+
+SMALL, LARGE = 3, 33
+"""Sizes to begin with: of what may be tokens or a batch, and of what may be pixels, which windows must fit into."""
+IMAGE_RANK, PIXELS = 4, 2
+"""Tensors of at least so many dimensions may be images, whose pixels lie from this axis on."""
+
+
+def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feeds]:
+    """Random inputs for all dimensions of different sizes, and for the smallest there are but 0.
+
+    Raises:
+        ShapeError: the rank of an input is not known.
+
+    """
+    shapes = input_shapes(model.graph)
+    if unknown := [value.name for value in model.graph.inputs if value not in shapes]:
+        raise ShapeError(f"input '{unknown[0]}' has no shape at all; pass --shape {unknown[0]}:DIM,DIM,\u2026")
+    symbols: dict[str, int] = {}
+    for value, shape in shapes.items():
+        pixels = len(shape) >= IMAGE_RANK and value.dtype == ir.DataType.FLOAT
+        for axis, size in enumerate(shape):
+            start = LARGE if pixels and axis >= PIXELS else SMALL
+            for name in sorted(size.symbols):
+                symbols.setdefault(name, start + 2 * len(symbols))
+    least = {name: LARGE if size >= LARGE else 1 for name, size in symbols.items()}
+    return [_feeds(model, {name: _within(size, limits.get(name)) for name, size in sizes.items()})
+            for sizes in (symbols, least)]
+
+
+def _within(size: int, limit: tuple[int, int] | None) -> int:
+    return size if limit is None else min(max(size, limit[0]), limit[1])
+
+
+def _feeds(model: ir.Model, sizes: Mapping[str, int]) -> Feeds:
+    """Random inputs for these sizes of the symbols."""
+    before = [value.shape for value in model.graph.inputs]
+    try:
+        for value, shape in input_shapes(model.graph).items():
+            value.shape = ir.Shape([size.value(sizes) for size in shape])
+        return random_feeds(model)
+    finally:
+        for value, old in zip(model.graph.inputs, before, strict=True):
+            value.shape = old

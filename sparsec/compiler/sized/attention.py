@@ -1,0 +1,157 @@
+"""softmax(scale Q K^T + mask) V on split heads, at sizes that only the run tells, becomes one node of one kernel.
+
+Keys and values that are repeated for the queries of a group, by Unsqueeze, Expand and Reshape, are read as they were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from sparsec.analysis.symbols.inference import Shape, Symbols
+from sparsec.analysis.symbols.size import Size
+from sparsec.graph.constants import scalar
+from sparsec.graph.operators.schema import DOMAIN
+from sparsec.passes import rewrite
+
+ATTENTION = "SizedAttention"
+"""The operator: (Q, K, V, mask or nothing) -> Y, all (batch, heads, tokens, features); its attribute is `scale`."""
+
+HEADS = 4  # dimensions of a tensor of split heads
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The scores in front of a softmax: scale * left @ right + mask."""
+
+    left: ir.Value
+    right: ir.Value
+    scale: float
+    mask: ir.Value | None
+
+
+def fuse_attention(graph: ir.Graph, symbols: Symbols) -> int:
+    """Fuse every attention that is recognised, in place; returns how many."""
+    return sum(_fuse(graph, node, symbols) for node in list(graph) if node.op_type == "Softmax" and not node.domain)
+
+
+def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
+    shape, weights = symbols.shape(softmax.outputs[0]), softmax.outputs[0]
+    mix, scores = rewrite.only_use(weights), _scores(softmax.inputs[0])
+    if (shape is None or len(shape) != HEADS or softmax.attributes.get_int("axis", -1) not in (-1, HEADS - 1)
+            or scores is None or mix is None or mix.op_type != "MatMul" or mix.inputs[0] is not weights):
+        return False
+    keys, values = _transposed(scores.right, symbols), mix.inputs[1]
+    if keys is None or values is None:
+        return False
+    keys, values = _before_repeats(keys, symbols), _before_repeats(values, symbols)
+    if not _fits(scores, keys, values, symbols):
+        return False
+    node = ir.node(ATTENTION, [scores.left, keys, values, *([scores.mask] if scores.mask is not None else [])],
+                   {"scale": scores.scale}, domain=DOMAIN, name=mix.name)
+    old, new = mix.outputs[0], node.outputs[0]
+    new.type, symbols.shapes[new] = old.type, symbols.shapes[old]
+    graph.insert_before(mix, node)
+    rewrite.take_over(new, old)
+    graph.remove(mix, safe=True)
+    return True
+
+
+def _scores(value: ir.Value | None) -> _Scores | None:
+    """Reads the scores upwards from the softmax; every value on the way has no other reader."""
+    scale, mask = 1.0, None
+    while value is not None and rewrite.only_use(value) is not None:
+        node = value.producer()
+        if node is None or node.domain or len(node.inputs) != 2 or None in node.inputs:
+            return None
+        left, right = (each for each in node.inputs if each is not None)
+        if node.op_type == "MatMul":
+            return _Scores(left, right, scale, mask)
+        if node.op_type == "Add" and mask is None and scale == 1.0:
+            products = [_leads_to_product(each) for each in (left, right)]
+            if products.count(True) != 1:
+                return None
+            value, mask = (left, right) if products[0] else (right, left)
+        elif node.op_type in ("Mul", "Div") and (factor := scalar(right)) is not None:
+            value, scale = left, scale * factor if node.op_type == "Mul" else scale / factor
+        elif node.op_type == "Mul" and (factor := scalar(left)) is not None:
+            value, scale = right, scale * factor
+        else:
+            return None
+    return None
+
+
+def _leads_to_product(value: ir.Value) -> bool:
+    """Whether a value is a product of activations, perhaps times a constant."""
+    node = value.producer()
+    while node is not None and node.op_type in ("Mul", "Div") and node.inputs[0] is not None:
+        first, second = node.inputs
+        node = (first if scalar(second) is not None or second is None else second).producer() if first else None
+    return node is not None and node.op_type == "MatMul" and not node.domain
+
+
+def _transposed(value: ir.Value, symbols: Symbols) -> ir.Value | None:
+    """The keys whose last two dimensions a value has exchanged."""
+    node = value.producer()
+    if node is None or node.op_type != "Transpose":
+        return None
+    order = list(node.attributes.get_ints("perm", []))
+    source = node.inputs[0]
+    if order == [0, 1, 3, 2]:
+        return source
+    if source is None or len(order) != HEADS or source.shape is None or node.graph is None:
+        return None
+    turned = ir.node("Transpose", [source], {"perm": [order[0], order[1], order[3], order[2]]})
+    shape = symbols.shapes[value]
+    out = turned.outputs[0]
+    out.type, symbols.shapes[out] = value.type, (shape[0], shape[1], shape[3], shape[2])
+    out.name = f"{value.name}.keys"
+    node.graph.insert_before(node, turned)
+    return out
+
+
+def _before_repeats(value: ir.Value, symbols: Symbols) -> ir.Value:
+    """Heads (batch, groups, keys, depth) in front of their repetition for the heads of each group; else the value."""
+    chain, node = [], value.producer()
+    for operator in ("Reshape", "Expand", "Unsqueeze"):
+        if node is None or node.op_type != operator or node.domain or node.inputs[0] is None:
+            return value
+        chain.append(node)
+        node = node.inputs[0].producer()
+    source = chain[-1].inputs[0]
+    shapes = [symbols.shape(each) for each in (source, chain[2].outputs[0], chain[1].outputs[0], value)]
+    if source is None or any(shape is None for shape in shapes):
+        return value
+    own, single, wide, whole = (shape for shape in shapes if shape is not None)
+    if len(own) != HEADS or len(wide) != HEADS + 1 or len(whole) != HEADS:
+        return value
+    batch, groups, keys, depth = own
+    repeated = (single == (batch, groups, Size.of(1), keys, depth) and wide == (batch, groups, wide[2], keys, depth)
+                and whole == (batch, groups * wide[2], keys, depth))
+    return source if repeated else value
+
+
+def _fits(scores: _Scores, keys: ir.Value, values: ir.Value, symbols: Symbols) -> bool:
+    """Whether the kernel takes these operands."""
+    shapes = [symbols.shape(value) for value in (scores.left, keys, values)]
+    if any(shape is None or len(shape) != HEADS for shape in shapes):
+        return False
+    if any(value.dtype not in (None, ir.DataType.FLOAT) for value in (scores.left, keys, values, scores.mask)
+           if value is not None):
+        return False
+    q, k, v = (shape for shape in shapes if shape is not None)
+    heads, groups = q[1].number, k[1].number
+    same = q[0] == k[0] == v[0] and k[1] == v[1] and k[2] == v[2] and q[3] == k[3]
+    sized = None not in (heads, groups, q[3].number, v[3].number) and heads is not None and groups is not None
+    return same and sized and heads > 0 and groups > 0 and heads % groups == 0 and _is_mask(scores.mask, q, k, symbols)  # type: ignore[operator]  # `sized` says so
+
+
+def _is_mask(mask: ir.Value | None, q: Shape, k: Shape, symbols: Symbols) -> bool:
+    """Whether a mask is spread over the scores, and does not make them larger."""
+    if mask is None:
+        return True
+    shape = symbols.shape(mask)
+    scores = q[0], q[1], q[2], k[2]
+    return shape is not None and len(shape) <= HEADS and all(
+        size in (each, Size.of(1)) for size, each in zip(reversed(shape), reversed(scores), strict=False))

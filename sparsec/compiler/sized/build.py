@@ -1,0 +1,145 @@
+"""The program of a model with sizes that only the run tells."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from sparsec.analysis.symbols.inference import infer_symbols
+from sparsec.backends.base import Backend, LayerReport
+from sparsec.backends.job import Job
+from sparsec.backends.program import SIZED, UNKNOWN, Function, Functions, Program, TensorSpec
+from sparsec.compiler.pipeline import Phase, run_passes
+from sparsec.compiler.planning import plan as plan_layers
+from sparsec.compiler.report import Outside
+from sparsec.compiler.sized.attention import fuse_attention
+from sparsec.compiler.sized.plan import Plan, write
+from sparsec.compiler.sized.rows import WEIGHTED
+from sparsec.compiler.sized.simplify import merge_equal
+from sparsec.compiler.sized.stage import RowStage, Stage, joint, stages_of
+from sparsec.graph.compare import random_feeds
+from sparsec.graph.constants import constant
+from sparsec.graph.interface import input_names, output_names
+from sparsec.graph.nodes import node_name
+from sparsec.passes.context import Context, Report
+
+ROWS = (1, 4, 16, 64)
+"""The numbers of rows that functions are compiled for."""
+IMAGE_ROWS = (1, 2, 8)
+"""The same where rows are images."""
+CALL_S = 3e-6
+"""What a call of a function costs beside its layers."""
+
+
+@dataclass(frozen=True)
+class Sized:
+    """What was compiled.
+
+    Attributes:
+        program: for the artifact.
+        layers: the rows of the report, of every number of rows.
+        outside: the layers and other nodes that run without kernels, with the reason.
+        passes: what passes did for every number of rows.
+
+    """
+
+    program: Program
+    layers: tuple[LayerReport, ...]
+    outside: tuple[Outside, ...]
+    passes: tuple[Report, ...]
+
+
+def build(model: ir.Model, job: Job, context: Context, backend: Backend,
+          limits: Mapping[str, tuple[int, int]]) -> Sized:
+    """Compile a simplified model whose inputs have symbolic dimensions.
+
+    Raises:
+        UnsupportedOperatorError: a node cannot run at sizes that only the run tells; names it.
+
+    """
+    symbols = infer_symbols(model.graph)
+    merge_equal(model.graph, symbols)
+    fuse_attention(model.graph, symbols)
+    RemoveUnusedNodesPass()(model)
+    stages = stages_of(model.graph, symbols)
+    plan = write(model, stages, symbols, limits)
+    compiled = [stage for stage in stages if isinstance(stage, RowStage) and _is_used(stage, plan)]
+    layers: list[LayerReport] = []
+    reports: list[Report] = []
+    plan.fields["rows"] = []
+    numbers: dict[str, int] = {}
+    for count in _counts(compiled):
+        whole = joint(model, compiled, symbols, count)
+        own = replace(job, generated=[random_feeds(whole.model)], real=())
+        reports += run_passes(whole.model, context, phase=Phase.SPECIALISE)
+        rows = plan_layers(whole.model, own, backend, backend.judge(whole.model, own))
+        functions = backend.build_functions(whole.model, own, whole.parts())
+        seconds = CALL_S * len(compiled) + backend.graph_seconds(whole.model.graph, own)
+        plan.fields["rows"].append({"count": count, "seconds": seconds, **_placed(plan, functions, numbers)})
+        layers += [replace(row, detail=f"{row.detail} rows={count}") for row in rows]
+    plan.fields["kernels"] = _kernels(plan, job, backend)
+    program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
+                      _specs(model.graph.outputs, output_names(model)))
+    return Sized(program, tuple(layers), tuple(_outside(stages, plan)), tuple(reports))
+
+
+def _outside(stages: Sequence[Stage], plan: Plan) -> Iterator[Outside]:
+    """The layers that are in no stage of rows, and what ONNX's reference runs."""
+    for node in stages:
+        if isinstance(node, ir.Node) and node.op_type in WEIGHTED and not node.domain and (
+                constant(node.inputs[1]) is not None):
+            yield Outside(node_name(node), node.op_type,
+                          "it does not keep rows apart whose number the run tells; numpy runs it")
+    for node in plan.interpreted:
+        yield Outside(node_name(node), node.op_type, "its sizes are known at run time only; ONNX's reference runs it")
+
+
+def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:
+    """The library of the kernels of attention in the plan, None where there are none."""
+    if not plan.attentions:
+        return None
+    library, objects, scratch = backend.build_attention(plan.attentions, job)
+    return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
+            "attention": [{"depth": depth, "width": width, **scratch} for depth, width, _ in plan.attentions]}
+
+
+def _is_used(stage: RowStage, plan: Plan) -> bool:
+    """Whether the plan has a step for a stage."""
+    made = {name for step in plan.fields["steps"] if step["op"] == "rows" for name in step["outputs"]}
+    return any(value.name in made for value in stage.outputs)
+
+
+def _counts(stages: Sequence[RowStage]) -> tuple[int, ...]:
+    if not stages:
+        return ()
+    images = any(node.op_type in ("Conv", "ConvTranspose") for stage in stages for node in stage.nodes)
+    return IMAGE_ROWS if images else ROWS
+
+
+def _placed(plan: Plan, functions: Functions, numbers: dict[str, int]) -> dict[str, object]:
+    """The library and its functions in the plan; equal constants are stored once for all numbers of rows."""
+    def number(array: np.ndarray) -> int:
+        array = np.ascontiguousarray(array)
+        digest = hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
+        key = f"{array.dtype.name} {array.shape} {digest}"
+        if key not in numbers:
+            numbers[key] = plan.array(array)
+        return numbers[key]
+
+    def placed(function: Function) -> dict[str, object]:
+        return {"entry": function.entry, "constants": [number(array) for array in function.constants]}
+
+    return {"library": plan.array(np.frombuffer(functions.library, np.uint8)), "objects": list(functions.objects),
+            "functions": [placed(function) for function in functions.functions]}
+
+
+def _specs(values: Sequence[ir.Value], names: Sequence[str]) -> tuple[TensorSpec, ...]:
+    """The signature; sizes that only the run tells are `UNKNOWN`."""
+    return tuple(TensorSpec(name, "float32" if value.dtype is None else value.dtype.numpy().name,
+                            tuple(dim if isinstance(dim, int) else UNKNOWN for dim in value.shape or ()))
+                 for value, name in zip(values, names, strict=True))

@@ -1,0 +1,219 @@
+"""What an artifact for run-time sizes tells a session: the steps, by JSON, and the arrays that they need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from sparsec.analysis.symbols.inference import Symbols
+from sparsec.analysis.symbols.size import Size
+from sparsec.compiler.sized.attention import ATTENTION
+from sparsec.compiler.sized.simplify import known_data
+from sparsec.compiler.sized.stage import RowStage, Stage, read_by
+from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.constants import constant
+from sparsec.graph.interface import input_names, output_names
+from sparsec.runtime.sized.operators import OPERATORS, SINGLE
+
+
+@dataclass
+class Plan:
+    """The plan so far.
+
+    Attributes:
+        fields: what becomes JSON.
+        arrays: the constants behind it.
+        interpreted: the nodes that ONNX's reference runs.
+        attentions: the kernels of attention: features of keys and of values, and the factor of the scores.
+
+    """
+
+    fields: dict[str, Any]
+    arrays: list[np.ndarray] = field(default_factory=list)
+    interpreted: list[ir.Node] = field(default_factory=list)
+    attentions: list[tuple[int, int, float]] = field(default_factory=list)
+
+    def array(self, array: np.ndarray) -> int:
+        """The number of a constant."""
+        self.arrays.append(array)
+        return len(self.arrays) - 1
+
+    def program(self) -> tuple[np.ndarray, ...]:
+        """The constants of the program."""
+        return np.frombuffer(json.dumps(self.fields).encode(), np.uint8), *self.arrays
+
+
+def write(model: ir.Model, stages: Sequence[Stage], symbols: Symbols, limits: Mapping[str, tuple[int, int]]) -> Plan:
+    """The plan of a staged model; the libraries are still missing.
+
+    Raises:
+        UnsupportedOperatorError: nothing runs a node at sizes that only the run tells.
+
+    """
+    names = dict(zip(model.graph.inputs, input_names(model), strict=True))
+    plan = Plan({
+        "inputs": [{"name": name, "value": value.name, "dtype": _dtype(value),
+                    "shape": [_size(size) for size in symbols.shapes[value]]} for value, name in names.items()],
+        "outputs": [{"name": name, "value": value.name, "shape": _described(value, symbols)}
+                    for value, name in zip(model.graph.outputs, output_names(model), strict=True)],
+        "limits": {name: list(limit) for name, limit in limits.items()}, "constants": {}, "sizes": {}, "steps": []})
+    kept = _live(model, stages, symbols)
+    for stage in kept:
+        if isinstance(stage, RowStage):
+            _rows(plan, stage, symbols)
+        else:
+            _node(plan, stage, model.graph.opset_imports)
+    made = {value for stage in kept for value in stage.outputs} | set(model.graph.inputs)
+    for value in dict.fromkeys((*(value for stage in kept for value in _read(stage)), *model.graph.outputs)):
+        if value not in made:
+            _given(plan, value, symbols)
+    return plan
+
+
+def _live(model: ir.Model, stages: Sequence[Stage], symbols: Symbols) -> list[Stage]:
+    """The stages that the outputs need, without nodes whose results are sizes."""
+    needed = {value for value in model.graph.outputs if known_data(value, symbols) is None}
+    kept: list[Stage] = []
+    for stage in reversed(stages):
+        if needed.isdisjoint(stage.outputs):
+            continue
+        kept.append(stage)
+        needed.update(value for value in _read(stage) if known_data(value, symbols) is None)
+    return kept[::-1]
+
+
+def _read(stage: Stage) -> list[ir.Value]:
+    return list(stage.inputs) if isinstance(stage, RowStage) else list(read_by(stage))
+
+
+def _given(plan: Plan, value: ir.Value, symbols: Symbols) -> None:
+    """A value that no step makes: a constant, or integers that follow from sizes."""
+    if (array := constant(value)) is not None:
+        plan.fields["constants"][value.name] = plan.array(array)
+    elif (data := symbols.data.get(value)) is not None:
+        plan.fields["sizes"][value.name] = {"dtype": _dtype(value), "rank": len(symbols.shapes[value]),
+                                            "terms": [_terms(size) for size in data]}
+
+
+def _terms(size: Size) -> list[list[Any]]:
+    return [[factor, *names] for names, factor in size.terms]
+
+
+def _size(size: Size) -> int | str | list[Any]:
+    """A dimension of an input: a number, a symbol, or the terms of a sum."""
+    if size.number is not None:
+        return size.number
+    return str(size) if str(size) in size.symbols else _terms(size)
+
+
+def _described(value: ir.Value, symbols: Symbols) -> list[int | str]:
+    """A shape as a session tells it."""
+    return [size.number if size.number is not None else str(size) if size.known else "?"
+            for size in symbols.shapes.get(value, ())]
+
+
+def _dtype(value: ir.Value) -> str:
+    return "float32" if value.dtype is None else value.dtype.numpy().name
+
+
+def _rows(plan: Plan, stage: RowStage, symbols: Symbols) -> None:
+    number = sum(step["op"] == "rows" for step in plan.fields["steps"])
+    rank = stage.rows.rank
+    plan.fields["steps"].append({
+        "op": "rows", "number": number, "rank": rank, "inputs": [value.name for value in stage.inputs],
+        "outputs": [value.name for value in stage.outputs],
+        "given": [{"dtype": _dtype(value), "shape": _own(value, rank, symbols)} for value in stage.inputs],
+        "made": [{"dtype": _dtype(value), "shape": _own(value, rank, symbols)} for value in stage.outputs]})
+
+
+def _own(value: ir.Value, rank: int, symbols: Symbols) -> list[int]:
+    """The dimensions of a row."""
+    return [size.number or 0 for size in symbols.shapes[value][rank:]]
+
+
+def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
+    """A node that numpy runs, or ONNX's reference where there is no function for it."""
+    inputs = [None if value is None else value.name for value in node.inputs]
+    outputs = [value.name for value in node.outputs]
+    more = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+    key = node.op_type if not node.domain else f"{node.domain}::{node.op_type}"
+    if node.op_type == ATTENTION:
+        _attention(plan, node, inputs, outputs)
+        return
+    if _grows(node):
+        key = "append"
+    if (key in OPERATORS or key == "append") and not (more and node.op_type in SINGLE) and opsets.get("", 0) >= SINCE:
+        attributes = {name: _attribute(each) for name, each in node.attributes.items() if isinstance(each, ir.Attr)}
+        if node.op_type == "Split":
+            attributes.setdefault("num_outputs", len(outputs))
+        plan.fields["steps"].append({"op": key, "attributes": attributes, "inputs": inputs, "outputs": outputs})
+        return
+    if node.domain:
+        raise UnsupportedOperatorError(f"node '{node.name}' ({node.domain}::{node.op_type}) has sizes that only the "
+                                       "run tells, and nothing runs it then; give its dimensions sizes with --dim or "
+                                       "--shape")
+    read = list(dict.fromkeys(read_by(node)))
+    proto = _single(node, read, opsets)
+    plan.interpreted.append(node)
+    plan.fields["steps"].append({"op": "onnx", "model": plan.array(np.frombuffer(proto, np.uint8)),
+                                 "inputs": [value.name for value in read], "outputs": [o for o in outputs if o]})
+
+
+def _grows(node: ir.Node) -> bool:
+    """Whether a Concat appends to an input what becomes an output: a cache."""
+    first = node.inputs[0] if node.inputs else None
+    return (node.op_type == "Concat" and first is not None and first.is_graph_input()
+            and node.outputs[0].is_graph_output() and node.attributes.get_int("axis", 0) != 0)
+
+
+def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
+    """A call of the kernel of attention; kernels are known by their parameters."""
+    queries, values = (value.shape for value in (node.inputs[0], node.inputs[2]) if value is not None)
+    assert queries is not None and values is not None  # noqa: PT018  # the fusion has seen them
+    depth, width = queries[-1], values[-1]
+    assert isinstance(depth, int) and isinstance(width, int)  # noqa: PT018
+    params = depth, width, node.attributes.get_float("scale", 1.0)
+    if params not in plan.attentions:
+        plan.attentions.append(params)
+    plan.fields["steps"].append({"op": "attention", "kernel": plan.attentions.index(params),
+                                 "inputs": list(inputs), "outputs": list(outputs)})
+
+
+SINCE = 13
+"""The opset from which on axes are inputs and Softmax has one, as the functions on numpy take them."""
+
+
+def _attribute(attribute: ir.Attr) -> Any:
+    """An attribute in JSON's types; element types by numpy's names."""
+    if attribute.type == ir.AttributeType.TENSOR:
+        array = attribute.as_tensor().numpy()
+        return {"dtype": array.dtype.name, "values": array.reshape(-1).tolist()}
+    if attribute.name == "to":
+        return ir.DataType(attribute.as_int()).numpy().name
+    value = attribute.value
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def _single(node: ir.Node, read: Sequence[ir.Value], opsets: Mapping[str, int]) -> bytes:
+    """A model of one node."""
+    graph = onnx.GraphProto(name="node")
+    graph.node.append(ir.to_proto(node))
+    for value in read:
+        graph.input.append(onnx.helper.make_tensor_value_info(str(value.name), _element(value), None))
+    for value in node.outputs:
+        if value.name:
+            graph.output.append(onnx.helper.make_tensor_value_info(value.name, _element(value), None))
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    made: bytes = onnx.helper.make_model(graph, opset_imports=imports, ir_version=10).SerializeToString(
+        deterministic=True)
+    return made
+
+
+def _element(value: ir.Value) -> int:
+    return int(ir.DataType.FLOAT if value.dtype is None else value.dtype)

@@ -1,0 +1,248 @@
+"""Which nodes of a graph compute every row of their outputs from the same row of their inputs, and nothing else.
+
+A value of shape (batch, tokens, 768) with symbols for batch and tokens has batch x tokens rows of 768 numbers: its
+leading dimensions up to the last one that is no number are the rows. A node keeps rows apart if all that it reads
+either has the same rows, or is constant and the same for every row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from sparsec.analysis.symbols.inference import Shape, Symbols
+from sparsec.graph.constants import constant
+from sparsec.graph.nodes import optional
+
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+"""Operators for whose sake rows are compiled."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a node's values: the leading dimensions of each."""
+
+    lead: Shape
+
+    @property
+    def rank(self) -> int:
+        """How many dimensions rows take."""
+        return len(self.lead)
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A node as the rules see it: its rows, the shapes of its output and of what it reads, and what is constant."""
+
+    node: ir.Node
+    rank: int
+    shapes: Sequence[Shape | None]
+    fixed: Sequence[bool]
+    out: Shape
+
+    def axis(self, name: str, default: int, shape: Shape | None = None) -> int:
+        """An attribute that is an axis of the output, or of another shape, counted from the front."""
+        return self.node.attributes.get_int(name, default) % max(1, len(self.out if shape is None else shape))
+
+
+def row_nodes(graph: ir.Graph, symbols: Symbols) -> dict[ir.Node, Rows]:
+    """The nodes that keep rows apart and are joined, by values with the same rows, to one with a constant weight."""
+    fixed = constants(graph)
+    found = {node: rows for node in graph if (rows := _rows(node, symbols, fixed)) is not None}
+    groups = _joined(found)
+    heavy = {groups[node] for node in found if node.op_type in WEIGHTED and _is_weighted(node, fixed)}
+    return {node: rows for node, rows in found.items() if groups[node] in heavy}
+
+
+def constants(graph: ir.Graph) -> set[ir.Value]:
+    """The values that follow from constants alone, initializers included."""
+    fixed = {value for value in graph.initializers.values() if value.const_value is not None}
+    for node in graph:
+        if node.inputs and all(value is None or value in fixed for value in node.inputs) and not _has_graphs(node):
+            fixed.update(node.outputs)
+    return fixed
+
+
+def _has_graphs(node: ir.Node) -> bool:
+    return any(isinstance(each, ir.Attr) and each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+               for each in node.attributes.values())
+
+
+def _is_weighted(node: ir.Node, fixed: set[ir.Value]) -> bool:
+    """Whether a product has a constant weight."""
+    return node.inputs[1] in fixed
+
+
+def _joined(found: dict[ir.Node, Rows]) -> dict[ir.Node, ir.Node]:
+    """By node, the first node of its group: those that values connect."""
+    first: dict[ir.Node, ir.Node] = {node: node for node in found}
+
+    def root(node: ir.Node) -> ir.Node:
+        while first[node] is not node:
+            first[node] = first[first[node]]
+            node = first[node]
+        return node
+
+    readers: dict[ir.Value, list[ir.Node]] = defaultdict(list)
+    for node in found:
+        for value in node.inputs:
+            if value is not None and not value.is_initializer():
+                readers[value].append(node)
+    for value, nodes in readers.items():
+        producer = value.producer()
+        for node in nodes:
+            if producer in first and found[producer].lead == found[node].lead:
+                first[root(node)] = root(producer)
+    return {node: root(node) for node in found}
+
+
+def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
+    """The rows that a node keeps apart, None where it does not, or has none."""
+    rule = RULES.get(node.op_type)
+    if rule is None or node.domain or not node.outputs or all(value in fixed for value in node.outputs):
+        return None
+    outs = [symbols.shape(value) for value in node.outputs if value.name]
+    shapes = [symbols.shape(value) for value in node.inputs]
+    out = outs[0]
+    if out is None or any(each is None for each in outs):
+        return None
+    rank = max((axis + 1 for axis, size in enumerate(out) if size.number is None), default=0)
+    lead = out[:rank]
+    if rank == 0 or not all(size.known for size in lead) or any(size.number == 0 for size in out):
+        return None
+    known = [value is None or value in fixed for value in node.inputs]
+    told = NOT_DATA.get(node.op_type, ())
+    for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True)):
+        if value is None or known[index] or index in told:
+            continue
+        if shape is None or shape[:rank] != lead or not _all_numbers(shape[rank:]):
+            return None
+    if any(each is not None and (each[:rank] != lead or not _all_numbers(each[rank:])) for each in outs):
+        return None
+    return Rows(lead) if rule(_Node(node, rank, shapes, known, out)) else None
+
+
+def _all_numbers(sizes: Iterable[object]) -> bool:
+    return all(getattr(size, "number", None) is not None for size in sizes)
+
+
+def _elementwise(n: _Node) -> bool:
+    """Every operand has all rows, or is the same for all."""
+    width = len(n.out) - n.rank
+    for value, shape, fixed in zip(n.node.inputs, n.shapes, n.fixed, strict=True):
+        if value is None:
+            continue
+        if shape is None or (not fixed and len(shape) != len(n.out)):
+            return False
+        if fixed and any(size.number != 1 for size in shape[:max(0, len(shape) - width)]):
+            return False
+    return True
+
+
+def _matmul(n: _Node) -> bool:
+    left, right = n.shapes
+    return n.fixed == [False, True] and right is not None and len(right) == 2 and left is not None and (
+        len(left) > n.rank)
+
+
+def _gemm(n: _Node) -> bool:
+    bias = n.shapes[2] if len(n.shapes) > 2 else None
+    return (n.rank == 1 and not n.fixed[0] and n.fixed[1] and not n.node.attributes.get_int("transA", 0)
+            and (bias is None or (n.fixed[2] and (len(bias) < 2 or bias[0].number == 1))))
+
+
+def _behind_rows(default: int) -> Callable[[_Node], bool]:
+    """The attribute `axis` lies behind the rows, and every input but the first is constant."""
+    def rule(n: _Node) -> bool:
+        return n.axis("axis", default) >= n.rank and all(n.fixed[1:])
+
+    return rule
+
+
+def _norm(n: _Node) -> bool:
+    width = len(n.out) - n.axis("axis", -1)
+    return n.axis("axis", -1) >= n.rank and all(
+        fixed and shape is not None and len(shape) <= width
+        for fixed, shape in zip(n.fixed[1:], n.shapes[1:], strict=True))
+
+
+def _reduce(n: _Node) -> bool:
+    shape, axes = n.shapes[0], constant(optional(n.node, 1))
+    return shape is not None and axes is not None and axes.size > 0 and all(
+        axis % len(shape) >= n.rank for axis in axes.tolist())
+
+
+def _gather(n: _Node) -> bool:
+    table = n.shapes[0]
+    axis = n.node.attributes.get_int("axis", 0) % max(1, len(table or ()))
+    if n.fixed[0]:
+        return axis == 0 and not n.fixed[1]
+    return n.fixed[1] and axis >= n.rank
+
+
+def _reshape(n: _Node) -> bool:
+    """The rows stay, so the elements of each do."""
+    shape = n.shapes[0]
+    return shape is not None and _count(shape[n.rank:]) == _count(n.out[n.rank:])
+
+
+def _count(sizes: Shape) -> int:
+    return math.prod(size.number or 0 for size in sizes)
+
+
+def _transpose(n: _Node) -> bool:
+    order = n.node.attributes.get_ints("perm", []) or list(reversed(range(len(n.out))))
+    return list(order[:n.rank]) == list(range(n.rank))
+
+
+def _concat(n: _Node) -> bool:
+    return n.axis("axis", 0) >= n.rank and not any(n.fixed)
+
+
+def _slice(n: _Node) -> bool:
+    axes = constant(optional(n.node, 3))
+    return all(n.fixed[1:]) and axes is not None and all(axis % len(n.out) >= n.rank for axis in axes.tolist())
+
+
+def _image(n: _Node) -> bool:
+    """Rows are the images of a batch, and every input but the first is constant."""
+    return n.rank == 1 and not n.fixed[0] and all(n.fixed[1:]) and len(n.node.outputs) == 1
+
+
+def _softmax(n: _Node) -> bool:
+    return n.axis("axis", -1) >= n.rank
+
+
+def _quantize(n: _Node) -> bool:
+    scale = n.shapes[1]
+    single = scale is not None and all(size.number == 1 for size in scale)
+    return all(n.fixed[1:]) and not n.fixed[0] and (single or n.axis("axis", 1) >= n.rank)
+
+
+ELEMENTWISE = (
+    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater",
+    "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Min",
+    "Mish", "Mul", "Neg", "Not", "Or", "Pow", "PRelu", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin",
+    "Softplus", "Sqrt", "Sub", "Tanh", "Where")
+
+IMAGES = ("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool",
+          "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "MaxPool", "SpaceToDepth")
+
+RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+"""Operators that keep the order of elements; their other inputs tell the shape."""
+
+NOT_DATA = dict.fromkeys(RESHAPES, (1,))
+"""The inputs of an operator that tell a shape which is known anyway."""
+
+RULES: dict[str, Callable[[_Node], bool]] = {
+    **dict.fromkeys(ELEMENTWISE, _elementwise), **dict.fromkeys(IMAGES, _image), **dict.fromkeys(RESHAPES, _reshape),
+    "MatMul": _matmul, "Gemm": _gemm, "LayerNormalization": _norm, "Softmax": _softmax, "LogSoftmax": _softmax,
+    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceSumSquare", "ReduceL2"), _reduce),
+    "Gather": _gather, "Transpose": _transpose, "Concat": _concat, "Split": _behind_rows(0), "Slice": _slice,
+    "QuantizeLinear": _quantize, "DequantizeLinear": _quantize,
+}
+"""By operator, whether a node whose operands have the same rows or are constant keeps these rows apart."""

@@ -1,0 +1,176 @@
+"""A graph with run-time sizes in stages: what keeps rows apart is compiled for numbers of rows, the rest is run."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from sparsec.analysis.symbols.inference import Symbols
+from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, row_nodes
+from sparsec.compiler.sized.simplify import known_data
+from sparsec.graph.constants import add_constant
+from sparsec.graph.verify import check, infer
+
+
+@dataclass(frozen=True)
+class RowStage:
+    """Nodes that keep the same rows apart.
+
+    Attributes:
+        rows: their rows.
+        nodes: in order.
+        inputs, outputs: what they read and give; all have the rows.
+
+    """
+
+    rows: Rows
+    nodes: tuple[ir.Node, ...]
+    inputs: tuple[ir.Value, ...]
+    outputs: tuple[ir.Value, ...]
+
+
+Stage = RowStage | ir.Node
+
+
+def stages_of(graph: ir.Graph, symbols: Symbols) -> list[Stage]:
+    """The stages of a sorted graph in the order of running; a stage has the nodes of constants alone that it needs."""
+    rows, fixed = row_nodes(graph, symbols), constants(graph)
+    level: dict[ir.Value, int] = {}
+    single: list[tuple[int, int, ir.Node]] = []
+    groups: dict[tuple[int, Rows], list[ir.Node]] = defaultdict(list)
+    for index, node in enumerate(graph):
+        read = (value for value in read_by(node) if known_data(value, symbols) is None)
+        before = max((level.get(value, 0) for value in read), default=0)
+        if all(value in fixed for value in node.outputs):
+            number = 0
+        elif node in rows:
+            number = before + before % 2
+            groups[number, rows[node]].append(node)
+        else:
+            number = before + 1 - before % 2
+        if node not in rows:
+            single.append((number, index, node))
+        level.update(dict.fromkeys(node.outputs, number))
+    order: list[tuple[int, int, Stage]] = [*single]
+    for count, ((number, own), nodes) in enumerate(groups.items()):
+        order.append((number, count, _stage(own, nodes, fixed)))
+    return [stage for *_, stage in sorted(order, key=lambda each: each[:2])]
+
+
+def read_by(node: ir.Node) -> Iterable[ir.Value]:
+    """What a node reads, and what the graphs inside it read of those around."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
+            for each in attribute.as_graph().all_nodes():
+                yield from (value for value in each.inputs if value is not None)
+
+
+def _stage(rows: Rows, nodes: Sequence[ir.Node], fixed: set[ir.Value]) -> RowStage:
+    own, made = set(nodes), {value: None for node in nodes for value in node.outputs if value.name}
+    inputs = dict.fromkeys(value for node in nodes for index, value in enumerate(node.inputs)
+                           if value is not None and value not in made and value not in fixed
+                           and not (node.op_type in RESHAPES and index))
+    outputs = [value for value in made if value.is_graph_output() or any(use.node not in own for use in value.uses())]
+    return RowStage(rows, tuple(nodes), tuple(inputs), tuple(outputs))
+
+
+@dataclass(frozen=True)
+class Joint:
+    """All row stages in one model of static shapes, side by side.
+
+    Attributes:
+        model: its graph has the inputs and outputs of every stage, in order.
+        stages: what they are.
+
+    """
+
+    model: ir.Model
+    stages: tuple[RowStage, ...]
+
+    def parts(self) -> list[tuple[list[ir.Value], list[ir.Value]]]:
+        """The inputs and outputs of each stage, as passes have left them."""
+        inputs, outputs = iter(self.model.graph.inputs), iter(self.model.graph.outputs)
+        return [([next(inputs) for _ in stage.inputs], [next(outputs) for _ in stage.outputs])
+                for stage in self.stages]
+
+
+def joint(model: ir.Model, stages: Sequence[RowStage], symbols: Symbols, count: int) -> Joint:
+    """The row stages for `count` rows: the last of the dimensions that are rows has that size, the others have 1."""
+    graph = ir.Graph([], [], nodes=[], opset_imports=dict(model.graph.opset_imports), name="rows")
+    for number, stage in enumerate(stages):
+        values = _Copy(graph, stage, symbols, count, f"@{number}").all()
+        graph.inputs.extend(values[value] for value in stage.inputs)
+        graph.outputs.extend(values[value] for value in stage.outputs)
+    whole = ir.Model(graph, ir_version=model.ir_version)
+    RemoveUnusedNodesPass()(whole)
+    infer(whole, "the rows of the model")
+    check(whole, "the rows of the model")
+    return Joint(whole, tuple(stages))
+
+
+@dataclass
+class _Copy:
+    """A stage that is copied into the joint graph, for some number of rows: by value of the model, the one there."""
+
+    graph: ir.Graph
+    stage: RowStage
+    symbols: Symbols
+    count: int
+    suffix: str
+    values: dict[ir.Value, ir.Value] = field(default_factory=dict)
+
+    def all(self) -> dict[ir.Value, ir.Value]:
+        """Copy every node, and what it needs of constants."""
+        for node in self.stage.nodes:
+            if node.outputs[0] not in self.values:
+                self._add(node)
+        for value in self.stage.outputs:
+            self.values[value].shape = ir.Shape(self._static(value))
+        return self.values
+
+    def _static(self, value: ir.Value) -> list[int]:
+        rank = self.stage.rows.rank
+        return [*[1] * (rank - 1), self.count, *[size.number or 0 for size in self.symbols.shapes[value][rank:]]]
+
+    def _value(self, value: ir.Value | None) -> ir.Value | None:
+        if value is None:
+            return None
+        if value not in self.values:
+            producer = value.producer()
+            if value.const_value is not None:
+                self.values[value] = _initializer(self.graph, value)
+            elif producer is None or value in self.stage.inputs:
+                self.values[value] = ir.Value(name=f"{value.name}{self.suffix}", type=value.type,
+                                              shape=ir.Shape(self._static(value)))
+            else:
+                self._add(producer)
+        return self.values[value]
+
+    def _add(self, node: ir.Node) -> None:
+        if node.op_type in RESHAPES and node in self.stage.nodes:
+            target = np.array(self._static(node.outputs[0]), np.int64)
+            shape = add_constant(self.graph, f"{node.name}{self.suffix}.shape", target)
+            made = ir.Node("", "Reshape", [self._value(node.inputs[0]), shape], [ir.AttrInt64("allowzero", 1)],
+                           num_outputs=1, name=node.name)
+        else:
+            made = ir.Node(node.domain, node.op_type, [self._value(value) for value in node.inputs],
+                           list(node.attributes.values()), num_outputs=len(node.outputs), name=node.name)
+        for old, new in zip(node.outputs, made.outputs, strict=True):
+            new.name, new.type = f"{old.name}{self.suffix}" if old.name else "", old.type
+            self.values[old] = new
+        self.graph.append(made)
+
+
+def _initializer(graph: ir.Graph, value: ir.Value) -> ir.Value:
+    """A constant of the joint graph that shares its contents with one of the model."""
+    name = str(value.name)
+    if name not in graph.initializers:
+        graph.register_initializer(ir.Value(name=name, const_value=value.const_value, shape=value.shape,
+                                            type=value.type))
+    return graph.initializers[name]

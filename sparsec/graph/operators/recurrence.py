@@ -1,0 +1,107 @@
+"""sparsec::Recurrence: the steps of an RNN, GRU or LSTM in one direction, on gates that have their inputs' share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx.defs import OpSchema
+from onnx.reference.op_run import OpRun
+from scipy.special import expit
+
+from sparsec.graph.operators import schema
+
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+
+DOC = """
+The recurrence of ONNX's operator `cell` in one direction, with gates in ONNX's order; X holds W x + bias for all steps.
+
+Y[t] is the state after step t; Y[T] is the last state, Y[T + 1] the last cell (that of an LSTM; zeros otherwise).
+A GRU resets after the product: linear_before_reset = 1. B belongs to the product with the state.
+"""
+
+_ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "relu": lambda x: np.maximum(x, 0), "sigmoid": expit, "tanh": np.tanh}
+
+
+def output_shape(shapes: Sequence[schema.Shape | None], attributes: Mapping[str, Any]) -> schema.Shape:
+    """The shape of Y (see `schema.OutputShape`)."""
+    x, w = shapes[0] or (), shapes[1] or ()
+    gates = GATES.get(attributes["cell"], 0)
+    if len(x) != 3 or len(w) != 2 or w[0] != gates * w[1] or x[2] != w[0]:
+        raise ValueError(f"Recurrence cannot run a {attributes['cell']} of weight {w} on {x}")
+    state = (x[1], w[1])
+    for name, shape, expected in zip(("bias", "state", "cell", "length", "peepholes"), (*shapes[2:], *[None] * 5),
+                                     ((w[0],), state, state, (x[1],), (3 * w[1],)), strict=False):
+        if shape is not None and shape != expected:
+            raise ValueError(f"the {name} of a Recurrence has shape {shape}, not {expected}")
+    return (x[0] + 2, *state)
+
+
+SCHEMA = schema.make(
+    "Recurrence", DOC,
+    [
+        schema.required("X", "T", "The inputs' share of all gates (T, N, gates * H)."),
+        schema.required("W", "T", "Constant weight of the state (gates * H, H)."),
+        schema.optional("B", "T", "Bias (gates * H,), added to the product with the state."),
+        schema.optional("H", "T", "First state (N, H)."),
+        schema.optional("C", "T", "First cell (N, H)."),
+        schema.optional("L", "I", "Steps of every member (N,); Y is zero behind them."),
+        schema.optional("P", "T", "Peepholes of an LSTM (3 * H,): i, o, f."),
+    ],
+    [
+        OpSchema.Attribute("cell", OpSchema.AttrType.STRING, "RNN, GRU or LSTM.", required=True),
+        OpSchema.Attribute("activations", OpSchema.AttrType.STRING, "Their names, with spaces.", required=True),
+        OpSchema.Attribute("reverse", OpSchema.AttrType.INT, "1: from the last step to the first.", required=True),
+    ],
+    output_shape,
+)
+
+
+class Recurrence(OpRun):
+    """The numpy reference; shapes and types are those of the schema."""
+
+    op_domain = schema.DOMAIN
+    op_schema = SCHEMA
+
+    def _run(self, X: np.ndarray, W: np.ndarray, B: np.ndarray | None = None, H: np.ndarray | None = None,
+             C: np.ndarray | None = None, L: np.ndarray | None = None, P: np.ndarray | None = None, *, cell: str,
+             activations: str, reverse: int) -> tuple[np.ndarray]:
+        steps, batch, hidden = len(X), X.shape[1], W.shape[1]
+        zeros = np.zeros((batch, hidden), np.float32)
+        h, c = zeros if H is None else H, zeros if C is None else C
+        bias = np.zeros(len(W), np.float32) if B is None else B
+        lengths = np.full(batch, steps) if L is None else L
+        peepholes = np.zeros((3, hidden), np.float32) if P is None else P.reshape(3, hidden)
+        functions = [_ACTIVATIONS[name] for name in activations.split()]
+        y = np.zeros((steps + 2, batch, hidden), np.float32)
+        for step in range(steps)[::-1 if reverse else 1]:
+            going = (step < lengths)[:, np.newaxis]
+            new_h, new_c = _CELLS[cell](X[step], h @ W.T + bias, h, c, peepholes, functions)
+            h, c = np.where(going, new_h, h), np.where(going, new_c, c)
+            y[step] = np.where(going, h, 0)
+        y[steps], y[steps + 1] = h, c if cell == "LSTM" else 0
+        return (y,)
+
+
+def _rnn(x: np.ndarray, product: np.ndarray, _h: np.ndarray, c: np.ndarray, _p: np.ndarray,
+         act: Sequence[Callable[[np.ndarray], np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    return act[0](x + product), c
+
+
+def _gru(x: np.ndarray, product: np.ndarray, h: np.ndarray, c: np.ndarray, _p: np.ndarray,
+         act: Sequence[Callable[[np.ndarray], np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    (xz, xr, xh), (pz, pr, ph) = np.split(x, 3, 1), np.split(product, 3, 1)
+    update = act[0](xz + pz)
+    return (1 - update) * act[1](xh + act[0](xr + pr) * ph) + update * h, c
+
+
+def _lstm(x: np.ndarray, product: np.ndarray, _h: np.ndarray, c: np.ndarray, p: np.ndarray,
+          act: Sequence[Callable[[np.ndarray], np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    entering, leaving, kept, new = np.split(x + product, 4, 1)
+    c = act[0](kept + p[2] * c) * c + act[0](entering + p[0] * c) * act[1](new)
+    return act[0](leaving + p[1] * c) * act[2](c), c
+
+
+_CELLS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}

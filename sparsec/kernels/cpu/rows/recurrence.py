@@ -1,0 +1,174 @@
+"""The steps of an RNN, GRU or LSTM around a kernel for few rows, which multiplies the state by the recurrent weight.
+
+Members of a batch run in groups, each through all steps, so that the weight stays in the caches between steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.operators.recurrence import GATES
+from sparsec.kernels.cpu.rows.layer import MAX_ROWS
+from sparsec.kernels.cpu.rows.matvec import Matvec
+from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.fold import each
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Body, Buffers, Expr, Frame, Kernel, framed, load, splat, store
+
+
+@dataclass(frozen=True)
+class Recurrence:
+    """One direction of a layer.
+
+    Attributes:
+        cell: a key of `GATES`.
+        steps, batch, hidden: extents.
+        activations: by their names in `ACTIVATIONS`, one for an RNN, two for a GRU, three for an LSTM.
+        backwards: whether steps are taken from the last to the first.
+        peepholes: of an LSTM, whether the gates see the cell.
+        lengths: whether members of the batch end early; behind their end Y is zero.
+
+    """
+
+    cell: str
+    steps: int
+    batch: int
+    hidden: int
+    activations: tuple[str, ...]
+    backwards: bool = False
+    peepholes: bool = False
+    lengths: bool = False
+
+    @property
+    def gates(self) -> int:
+        """Elements of all gates of a member."""
+        return GATES[self.cell] * self.hidden
+
+    @property
+    def rows(self) -> int:
+        """Members that one product takes: the most that divide the batch."""
+        return max(rows for rows in range(1, MAX_ROWS + 1) if self.batch % rows == 0)
+
+    @property
+    def products(self) -> int:
+        """Products with the weight in a run."""
+        return self.steps * (self.batch // self.rows)
+
+    @property
+    def product(self) -> Matvec:
+        """The product of a step."""
+        return Matvec(self.gates, self.hidden, self.rows)
+
+
+def build(make: Callable[[Any, Isa], Kernel], params: Hashable, shape: Recurrence, isa: Isa) -> Kernel:
+    """The kernel: (the weight's arrays, bias, x, h, c, lengths, peepholes) -> y.
+
+    `make` and `params` are those of a kernel for `shape.product`. x is (steps, batch, gates), the inputs' share; h and
+    c (batch, hidden), lengths (batch,), peepholes (3 * hidden,): what there is no use for may hold anything; y is
+    (steps + 2, batch, hidden) as `sparsec::Recurrence` has it.
+    """
+    state = shape.batch * shape.hidden
+    sizes = {"steps_x": shape.steps * shape.batch * shape.gates, "first_h": state, "first_c": state,
+             "lengths": shape.batch, "peepholes": 3 * shape.hidden, "steps_y": (shape.steps + 2) * state}
+    with framed(Frame(("x", "y"), {
+            name: (size, "int32" if name == "lengths" else "float32") for name, size in sizes.items()},
+                      lambda b, product: _emit(b, shape, isa.lanes, product))):
+        return make(params, isa)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """What a cell works on: the buffers, and where a member's gates, inputs and state begin."""
+
+    b: Buffers
+    p: Recurrence
+    gates: Expr
+    x: Expr
+    state: Expr
+
+    def product(self, number: int, i: Expr, lanes: int) -> Expr:
+        """A gate's product with the state."""
+        return load(self.b["y"], self.gates + number * self.p.hidden + i, lanes)
+
+    def share(self, number: int, i: Expr, lanes: int) -> Expr:
+        """A gate's share of the inputs."""
+        return load(self.b["steps_x"], self.x + number * self.p.hidden + i, lanes)
+
+    def gate(self, number: int, i: Expr, lanes: int) -> Expr:
+        """A gate before its activation."""
+        return self.share(number, i, lanes) + self.product(number, i, lanes)
+
+    def activate(self, number: int, value: Expr, lanes: int) -> Expr:
+        """One of the cell's activations."""
+        return ACTIVATIONS[self.p.activations[number]](value, lanes, 0.0, 0.0)
+
+
+def _emit(b: Buffers, p: Recurrence, lanes: int, product: Body) -> None:
+    size, every = p.rows * p.hidden, p.batch * p.hidden
+    with T.serial(0, p.batch // p.rows) as group:
+        h, c, gates = (T.alloc_buffer((length,), "float32") for length in (size, size, p.rows * p.gates))
+        inner = {**b, "x": h, "y": gates, "c": c}
+        first = T.Bind(group * size)
+        each(size, lanes, lambda i, n: store(h, i, load(b["first_h"], first + i, n)))
+        each(size, lanes, lambda i, n: store(c, i, load(b["first_c"], first + i, n)))
+        with T.serial(0, p.steps) as t:
+            step = T.Bind(p.steps - 1 - t if p.backwards else t)
+            product(inner)
+            with T.serial(0, p.rows) as row:
+                member = T.Bind(step * p.batch + group * p.rows + row)
+                _take_step(_Member(inner, p, row * p.gates, member * p.gates, row * p.hidden), lanes, step,
+                           group * p.rows + row, member * p.hidden)
+        each(size, lanes, lambda i, n: store(b["steps_y"], p.steps * every + first + i, load(h, i, n)))
+        last = (lambda i, n: load(c, i, n)) if p.cell == "LSTM" else (lambda _, n: splat(0.0, n))
+        each(size, lanes, lambda i, n: store(b["steps_y"], (p.steps + 1) * every + first + i, last(i, n)))
+
+
+def _take_step(m: _Member, lanes: int, step: Expr, member: Expr, at: Expr) -> None:
+    """One step of one member, its state to `at`; nothing behind its end."""
+    def take() -> None:
+        CELLS[m.p.cell](m, lanes)
+        each(m.p.hidden, lanes, lambda i, n: store(m.b["steps_y"], at + i, load(m.b["x"], m.state + i, n)))
+
+    if not m.p.lengths:
+        take()
+        return
+    each(m.p.hidden, lanes, lambda i, n: store(m.b["steps_y"], at + i, splat(0.0, n)))
+    with T.If(step < m.b["lengths"][member]), T.Then():
+        take()
+
+
+def _rnn(m: _Member, lanes: int) -> None:
+    each(m.p.hidden, lanes, lambda i, n: store(m.b["x"], m.state + i, m.activate(0, m.gate(0, i, n), n)))
+
+
+def _gru(m: _Member, lanes: int) -> None:
+    def step(i: Expr, n: int) -> None:
+        update, reset = (T.Bind(m.activate(0, m.gate(number, i, n), n)) for number in (0, 1))
+        new = T.Bind(m.activate(1, m.share(2, i, n) + reset * m.product(2, i, n), n))
+        store(m.b["x"], m.state + i, (splat(1.0, n) - update) * new + update * load(m.b["x"], m.state + i, n))
+
+    each(m.p.hidden, lanes, step)
+
+
+def _lstm(m: _Member, lanes: int) -> None:
+    def seen(number: int, peephole: int, i: Expr, n: int) -> Expr:
+        value = m.gate(number, i, n)
+        if not m.p.peepholes:
+            return value
+        return value + load(m.b["peepholes"], peephole * m.p.hidden + i, n) * load(m.b["c"], m.state + i, n)
+
+    def step(i: Expr, n: int) -> None:
+        entering, kept = (T.Bind(m.activate(0, seen(*each, i, n), n)) for each in ((0, 0), (2, 2)))
+        new = T.Bind(m.activate(1, m.gate(3, i, n), n))
+        store(m.b["c"], m.state + i, kept * load(m.b["c"], m.state + i, n) + entering * new)
+        leaving = T.Bind(m.activate(0, seen(1, 1, i, n), n))
+        store(m.b["x"], m.state + i, leaving * m.activate(2, load(m.b["c"], m.state + i, n), n))
+
+    each(m.p.hidden, lanes, step)
+
+
+CELLS: dict[str, Callable[[_Member, int], None]] = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}

@@ -1,0 +1,227 @@
+"""softmax(scale Q K^T + mask) V for any number of tokens and keys, read and written where numpy's views lie.
+
+Queries (batch, heads, tokens, depth) share the keys and values (batch, groups, keys, depth) of their group of heads.
+For a group, K is transposed once into vectors of keys; blocks of `ROWS` query rows then take their scores, softmax and
+weighted values from the caches. Sizes and strides, in elements, are an argument: see `SIZES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.graph.layout import round_up
+from sparsec.kernels.emit.activations import exp_normal
+from sparsec.kernels.emit.fold import across
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.registers import transpose
+from sparsec.kernels.emit.tir import Buffers, add_to, load, registers, splat, store
+
+ROWS = 4  # query rows in flight
+PAIR = 2  # vectors of keys in flight, which make enough sums to hide the latency of FMA
+WIDE = 4  # vectors of values in flight
+UNDERFLOW = -87.0  # e^x below is no normal number; it becomes 0
+
+SIZES = ("batch", "groups", "shared", "tokens", "keys", "masked",
+         "q_batch", "q_head", "q_token", "k_batch", "k_group", "k_key", "v_batch", "v_group", "v_key",
+         "mask_batch", "mask_head", "mask_token", "y_batch", "y_head", "y_token")
+"""The elements of the argument `sizes`: heads are groups x shared; masked is 1 where there is a mask, else 0."""
+
+
+@dataclass(frozen=True)
+class SizedAttention:
+    """A kernel: features of queries and keys, features of values, and the factor of the scores."""
+
+    depth: int
+    width: int
+    scale: float
+
+
+def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None, scale: float) -> np.ndarray:
+    """Y (batch, heads, tokens, width), in float64."""
+    shared = q.shape[1] // k.shape[1]
+    keys, values = (np.repeat(each.astype(np.float64), shared, axis=1) for each in (k, v))
+    scores = scale * (q.astype(np.float64) @ keys.swapaxes(2, 3)) + (0.0 if mask is None else mask)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(weights / weights.sum(axis=-1, keepdims=True) @ values)
+
+
+def scratch(p: SizedAttention, isa: Isa, keys: int) -> int:
+    """Floats of the argument `work`."""
+    return isa.threads * (p.depth + ROWS) * padded(keys, isa)
+
+
+def padded(keys: int, isa: Isa) -> int:
+    """Keys in whole pairs of the widest vectors."""
+    return round_up(keys, PAIR * isa.lanes)
+
+
+def build(p: SizedAttention, isa: Isa) -> Any:
+    """The kernel: (sizes, q, k, v, mask, work) -> y, all but sizes flat float32 of any length and alignment."""
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr({"tirx.noalias": True})
+        b = {"sizes": T.arg("sizes", T.buffer((len(SIZES),), "int64", align=8))}
+        for name in ("q", "k", "v", "mask", "work", "y"):
+            b[name] = T.arg(name, T.buffer((T.var("int64", f"{name}_length"),), "float32", align=4))
+        with T.sblock("root"):
+            T.reads()
+            T.writes()
+            _emit(b, p, isa)
+    return builder.get()
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What the parts of the kernel share: its buffers, its sizes by name, and the lanes of its vectors."""
+
+    b: Buffers
+    p: SizedAttention
+    sizes: dict[str, Any]
+    lanes: int
+
+    @property
+    def blocks(self) -> Any:
+        """Pairs of vectors that cover the keys."""
+        return T.floordiv(self.sizes["keys"] + (PAIR * self.lanes - 1), PAIR * self.lanes)
+
+
+def _lanes(p: SizedAttention, isa: Isa) -> int:
+    lanes = isa.lanes
+    while p.depth % lanes or p.width % lanes:
+        lanes //= 2
+    return lanes
+
+
+def _emit(b: Buffers, p: SizedAttention, isa: Isa) -> None:
+    """Threads share the groups of the batch."""
+    sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
+    frame = _Frame(b, p, sizes, _lanes(p, isa))
+    units = T.Bind(sizes["batch"] * sizes["groups"])
+    room = T.Bind(frame.blocks * (PAIR * frame.lanes * (p.depth + ROWS)))
+    if isa.threads == 1:
+        with T.serial(0, units) as unit:
+            _unit(frame, unit, T.int64(0))
+        return
+    with T.parallel(0, isa.threads) as thread:
+        number = T.Cast("int64", thread)
+        with T.serial(T.floordiv(number * units, isa.threads), T.floordiv((number + 1) * units, isa.threads)) as unit:
+            _unit(frame, unit, T.Bind(number * room))
+
+
+def _unit(f: _Frame, unit: Any, work: Any) -> None:
+    """All heads of a group: its keys in the order of vectors at `work`, the scores of a block of rows behind them."""
+    s = f.sizes
+    batch, group = T.Bind(T.floordiv(unit, s["groups"])), T.Bind(T.floormod(unit, s["groups"]))
+    _transposed_keys(f, T.Bind(batch * s["k_batch"] + group * s["k_group"]), work)
+    scores = T.Bind(work + f.blocks * (PAIR * f.lanes * f.p.depth))
+    rows = T.Bind(s["shared"] * s["tokens"])
+    values = T.Bind(batch * s["v_batch"] + group * s["v_group"])
+    with T.serial(0, T.floordiv(rows + (ROWS - 1), ROWS)) as block:
+        at: dict[str, list[Any]] = {name: [] for name in ("q", "mask", "y")}
+        for r in range(ROWS):
+            row = T.Bind(T.min(block * ROWS + r, rows - 1))
+            head = T.Bind(group * s["shared"] + T.floordiv(row, s["tokens"]))
+            token = T.Bind(T.floormod(row, s["tokens"]))
+            for name, starts in at.items():
+                starts.append(T.Bind(batch * s[f"{name}_batch"] + head * s[f"{name}_head"]
+                                     + token * s[f"{name}_token"]))
+        _scores(f, at["q"], work, scores)
+        sums = [_softmax(f, T.Bind(scores + f.blocks * (PAIR * f.lanes * r)), at["mask"][r]) for r in range(ROWS)]
+        _weighted(f, values, scores, sums, at["y"])
+
+
+def _transposed_keys(f: _Frame, first: Any, work: Any) -> None:
+    """Keys as [pair of vectors][feature][key of the pair]; those behind the last repeat it."""
+    lanes, s = f.lanes, f.sizes
+    with T.serial(0, f.blocks) as block, T.serial(0, f.p.depth // lanes) as part:
+        for half in range(PAIR):
+            rows = []
+            for lane in range(lanes):
+                key = T.min(block * (PAIR * lanes) + (half * lanes + lane), s["keys"] - 1)
+                rows.append(load(f.b["k"], first + key * s["k_key"] + part * lanes, lanes))
+            for feature, vector in enumerate(transpose(rows, lanes) if lanes > 1 else rows):
+                row = (block * f.p.depth + part * lanes + feature) * PAIR + half
+                store(f.b["work"], work + row * lanes, vector)
+
+
+def _scores(f: _Frame, queries: list[Any], keys: Any, scores: Any) -> None:
+    """The products of a block of rows with all keys, a row behind the other."""
+    lanes, depth = f.lanes, f.p.depth
+    with T.serial(0, f.blocks) as block:
+        sums = registers(ROWS * PAIR, lanes)
+        for register in range(ROWS * PAIR):
+            store(sums, register * lanes, splat(0.0, lanes))
+        with T.serial(0, depth) as feature:
+            at = T.Bind(keys + (block * depth + feature) * (PAIR * lanes))
+            vectors = [T.Bind(load(f.b["work"], at + half * lanes, lanes)) for half in range(PAIR)]
+            for r in range(ROWS):
+                x = T.Bind(splat(f.b["q"][queries[r] + feature], lanes))
+                for half in range(PAIR):
+                    add_to(sums, (r * PAIR + half) * lanes, x * vectors[half])
+        for r in range(ROWS):
+            for half in range(PAIR):
+                target = scores + ((r * f.blocks + block) * PAIR + half) * lanes
+                store(f.b["work"], target, load(sums, (r * PAIR + half) * lanes, lanes))
+
+
+def _softmax(f: _Frame, row: Any, mask: Any) -> Any:
+    """A row of scores becomes exponentials, in place; returns one over their sum."""
+    lanes, keys, work = f.lanes, f.sizes["keys"], f.b["work"]
+    top, total = registers(1, lanes), registers(1, lanes)
+    ends = registers(2, 1)
+    store(top, 0, splat(-float("inf"), lanes))
+    store(total, 0, splat(0.0, lanes))
+    whole = T.Bind(T.floordiv(keys, lanes))
+
+    def each(body: Callable[[Any, int], None]) -> None:
+        with T.serial(0, whole) as vector:
+            body(vector * lanes, lanes)
+        with T.serial(0, keys - whole * lanes) as rest:
+            body(whole * lanes + rest, 1)
+
+    def scaled(at: Any, width: int) -> None:
+        store(work, row + at, load(work, row + at, width) * splat(f.p.scale, width))
+        with T.If(f.sizes["masked"] == 1), T.Then():
+            store(work, row + at, load(work, row + at, width) + load(f.b["mask"], mask + at, width))
+        into = (top, 0) if width == lanes and lanes > 1 else (ends, 0)
+        store(*into, T.max(load(*into, width), load(work, row + at, width)))
+
+    T.buffer_store(ends, T.float32(-float("inf")), [0])
+    T.buffer_store(ends, T.float32(0), [1])
+    each(scaled)
+    T.buffer_store(ends, T.max(ends[0], across(load(top, 0, lanes), lanes, T.max)), [0])
+
+    def exponential(at: Any, width: int) -> None:
+        x = T.Bind(load(work, row + at, width) - splat(ends[0], width))
+        store(work, row + at, T.Select(x < splat(UNDERFLOW, width), splat(0.0, width), exp_normal(x, width)))
+        into = (total, 0) if width == lanes and lanes > 1 else (ends, 1)
+        store(*into, load(*into, width) + load(work, row + at, width))
+
+    each(exponential)
+    return T.Bind(T.float32(1) / (ends[1] + across(load(total, 0, lanes), lanes, lambda a, c: a + c)))
+
+
+def _weighted(f: _Frame, values: Any, scores: Any, sums: list[Any], targets: list[Any]) -> None:
+    """The values by their weights, for a block of rows."""
+    lanes, vectors = f.lanes, f.p.width // f.lanes
+    for first in range(0, vectors, WIDE):
+        count = min(WIDE, vectors - first)
+        totals = registers(ROWS * count, lanes)
+        for register in range(ROWS * count):
+            store(totals, register * lanes, splat(0.0, lanes))
+        with T.serial(0, f.sizes["keys"]) as key:
+            at = T.Bind(values + key * f.sizes["v_key"] + first * lanes)
+            row = [T.Bind(load(f.b["v"], at + v * lanes, lanes)) for v in range(count)]
+            for r in range(ROWS):
+                weight = T.Bind(splat(f.b["work"][scores + r * (f.blocks * (PAIR * lanes)) + key], lanes))
+                for v in range(count):
+                    add_to(totals, (r * count + v) * lanes, weight * row[v])
+        for r in range(ROWS):
+            for v in range(count):
+                store(f.b["y"], targets[r] + (first + v) * lanes,
+                      load(totals, (r * count + v) * lanes, lanes) * splat(sums[r], lanes))

@@ -1,0 +1,27 @@
+"""Convolutions that no kernel knows become ones of two dimensions: transposed ones, then those of volumes.
+
+What they become is exact: the same products, and zeros where there were none. Activations behind them go in front of
+the moves of pixels that are left, where the epilogue of a layer takes them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+
+from sparsec.passes import rewrite
+from sparsec.passes.context import Context, Note, Report
+from sparsec.passes.convolutions import transposed, volumes
+
+
+def run(model: ir.Model, context: Context) -> Report:
+    """Rewrites every convolution it can, in place; none for a target without vectors."""
+    counts: Counter[str] = Counter()
+    notes: list[Note] = []
+    if context.target.lanes:
+        for step in (transposed.run, volumes.run):
+            step(model.graph, counts, notes)
+    if counts:
+        rewrite.clean(model)
+    return Report("convolutions", bool(counts), counts, tuple(notes))

@@ -1,0 +1,104 @@
+"""ONNX's element-wise operators on numpy arrays, for what is small beside the layers with weights."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+Attributes = Mapping[str, Any]
+Operator = Callable[[Sequence[Any], Attributes], Sequence[np.ndarray]]
+"""From the inputs, None where one is absent, and the attributes to the outputs."""
+
+
+def of(function: Callable[..., Any]) -> Operator:
+    """An operator without attributes and with one output."""
+    return lambda inputs, _: (function(*inputs),)
+
+
+def same_type(function: Callable[..., Any]) -> Operator:
+    """As `of`, where numpy would compute in a wider type than the first input's."""
+    def run(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+        with np.errstate(all="ignore"):
+            return (np.asarray(function(*inputs)).astype(inputs[0].dtype, copy=False),)
+
+    return run
+
+
+def _quiet(function: Callable[..., Any]) -> Operator:
+    def run(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+        with np.errstate(all="ignore"):
+            return (function(*inputs),)
+
+    return run
+
+
+def _divide(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Integers are divided towards zero."""
+    if left.dtype.kind in "iu":
+        quotient = np.floor_divide(left, right)
+        negative = (np.remainder(left, right) != 0) & ((left < 0) != (right < 0))
+        return np.asarray(quotient + negative.astype(left.dtype))
+    return np.asarray(left / right)
+
+
+def _mod(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    function: Any = np.fmod if attributes.get("fmod", 0) else np.mod
+    with np.errstate(all="ignore"):
+        return (function(*inputs),)
+
+
+def _folded(function: Any) -> Operator:
+    """A function of two, over all inputs in order."""
+    return lambda inputs, _: (np.asarray(functools.reduce(function, inputs)),)
+
+
+def _clip(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+    x, least, most = (*inputs, None, None)[:3]
+    x = x if least is None else np.maximum(x, least)
+    return (x if most is None else np.minimum(x, most),)
+
+
+def _cast(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    with np.errstate(all="ignore"):
+        return (inputs[0].astype(attributes["to"]),)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    small = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1, small) / (1 + small))
+
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    from scipy import special  # which few models need at run time
+
+    return np.asarray(special.erf(x))
+
+
+def _softmax(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, axis = inputs[0], attributes.get("axis", -1)
+    if not x.size:
+        return (x,)
+    with np.errstate(all="ignore"):
+        exponentials = np.exp(x - x.max(axis=axis, keepdims=True))
+        return (exponentials / exponentials.sum(axis=axis, keepdims=True),)
+
+
+OPERATORS: dict[str, Operator] = {
+    **{name: of(function) for name, function in dict[str, Callable[..., Any]]({
+        "Abs": np.abs, "And": np.logical_and, "Equal": np.equal, "Greater": np.greater, "Identity": np.asarray,
+        "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal, "Neg": np.negative,
+        "Not": np.logical_not, "Or": np.logical_or, "Where": np.where, "Xor": np.logical_xor}).items()},
+    **{name: _quiet(function) for name, function in {
+        "Add": np.add, "Ceil": np.ceil, "Cos": np.cos, "Exp": np.exp, "Floor": np.floor, "IsNaN": np.isnan,
+        "Log": np.log, "Mul": np.multiply, "Reciprocal": np.reciprocal, "Round": np.rint, "Sign": np.sign,
+        "Sin": np.sin, "Sqrt": np.sqrt, "Sub": np.subtract, "Tanh": np.tanh}.items()},
+    **{name: same_type(function) for name, function in dict[str, Callable[..., Any]]({
+        "Div": _divide, "Erf": _erf, "Pow": np.power, "Sigmoid": _sigmoid,
+        "Relu": lambda x: np.maximum(x, x.dtype.type(0))}).items()},
+    "Max": _folded(np.maximum), "Min": _folded(np.minimum), "Sum": _folded(np.add), "Mod": _mod, "Clip": _clip,
+    "Cast": _cast, "Softmax": _softmax,
+}
+"""By ONNX's name."""

@@ -1,0 +1,74 @@
+"""Concat that appends in place: what grows call by call, as the caches of decoders do, is not copied every time.
+
+The result lies in a buffer with room to spare, of which a session's caller sees the filled part. Where that comes back
+as the first operand and nothing was appended to it meanwhile, the other operands are written behind it: what the caller
+has seen stays as it is. Otherwise everything is copied to a buffer of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sparsec.machine.memory import aligned
+
+SPARE = 64
+"""Room for so many more along the axis, at least; beyond that, half as much as there is."""
+
+
+@dataclass
+class _Buffer:
+    """An array, of which so much is filled along the axis that it grows along."""
+
+    whole: _Part
+    axis: int
+    filled: int
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def part(self, start: int, end: int) -> _Part:
+        """A piece of it."""
+        return self.whole[(*[slice(None)] * self.axis, slice(start, end))].view(_Part)
+
+    def view(self, length: int) -> np.ndarray:
+        """The filled part, as a plain array that knows its buffer by its base."""
+        part = self.part(0, length)
+        part.buffer = self
+        return part.view(np.ndarray)
+
+    def claim(self, first: np.ndarray, total: int) -> bool:
+        """Whether an array is all that the buffer holds, and there is room for more, which is the caller's then."""
+        if total > self.whole.shape[self.axis] or first.strides != self.whole.strides or (
+                first.ctypes.data != self.whole.ctypes.data):
+            return False
+        with self.lock:
+            if first.shape != self.part(0, self.filled).shape:
+                return False
+            self.filled = total
+            return True
+
+
+class _Part(np.ndarray):
+    """A buffer, and what stands between it and the plain arrays of sessions: numpy skips bases of equal type."""
+
+    buffer: _Buffer | None = None
+
+
+def append(inputs: Sequence[Any], axis: int) -> np.ndarray:
+    """The operands one behind the other along an axis."""
+    first, *rest = inputs
+    axis %= first.ndim
+    start = first.shape[axis]
+    total = start + sum(each.shape[axis] for each in rest)
+    buffer = first.base.buffer if isinstance(first.base, _Part) else None
+    if buffer is None or buffer.axis != axis or not buffer.claim(first, total):
+        room = (*first.shape[:axis], total + max(total // 2, SPARE), *first.shape[axis + 1:])
+        buffer = _Buffer(aligned(room, first.dtype).view(_Part), axis, total)
+        buffer.part(0, start)[...] = first
+    for each in rest:
+        buffer.part(start, start + each.shape[axis])[...] = each
+        start += each.shape[axis]
+    return buffer.view(total)

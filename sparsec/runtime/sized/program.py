@@ -1,0 +1,171 @@
+"""A program for sizes that only the run tells: compiled stages of rows, and operators on numpy and kernels between."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sparsec.artifact.file import Artifact
+from sparsec.errors import ArtifactError, InputError
+from sparsec.machine.memory import Memory, element_type
+from sparsec.runtime.loading import load_code
+from sparsec.runtime.sized.attention import Attention
+from sparsec.runtime.sized.growing import append
+from sparsec.runtime.sized.operators import OPERATORS
+from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
+from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
+from sparsec.runtime.stages import interpret
+
+Feeds = Mapping[str, np.ndarray]
+Run = Callable[[Sequence[Any]], Sequence[np.ndarray]]
+"""A step: from its inputs to its outputs."""
+
+
+class SizedProgram:
+    """What all calls of a session share: the plan, the libraries and the constants.
+
+    Args:
+        artifact: of the entry `SIZED`.
+        memory: where its tensors lie.
+
+    Raises:
+        ArtifactError: the plan contradicts itself.
+
+    """
+
+    def __init__(self, artifact: Artifact, memory: Memory) -> None:
+        plan, *arrays = artifact.constants()
+        try:
+            self._plan: dict[str, Any] = json.loads(plan.tobytes())
+            self.inputs = [Input(each["name"], each["value"], element_type(each["dtype"]), tuple(each["shape"]))
+                           for each in self._plan["inputs"]]
+            self.outputs: list[dict[str, Any]] = self._plan["outputs"]
+            self._constants = {name: arrays[number] for name, number in self._plan["constants"].items()}
+            self._sizes = [(name, each["dtype"], each["rank"], each["terms"])
+                           for name, each in self._plan["sizes"].items()]
+            self._limits: dict[str, Sequence[int]] = self._plan["limits"]
+            self._memory = memory
+            self._libraries = [(each["count"], load_code(arrays[each["library"]].tobytes(), each["objects"]),
+                                each["functions"]) for each in self._plan["rows"]]
+            self._tensors = {number: memory.place(arrays[number]) for *_, functions in self._libraries
+                             for function in functions for number in function["constants"]}
+            self._splitter = Splitter({each["count"]: each["seconds"] for each in self._plan["rows"]} or {1: 1.0})
+            kernels = self._plan["kernels"]
+            self._kernels: Any = kernels and load_code(arrays[kernels["library"]].tobytes(), kernels["objects"])
+            self._models = {step["model"]: interpret(arrays[step["model"]].tobytes())
+                            for step in self._plan["steps"] if step["op"] == "onnx"}
+            self._spent = _last_uses(self._plan)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ArtifactError(f"the artifact's plan contradicts itself ({error}); compile the model again") from error
+
+    def bind(self, feeds: Feeds) -> tuple[list[np.ndarray], dict[str, int]]:
+        """The inputs in order, and the sizes of the symbols.
+
+        Raises:
+            InputError: an input is missing or does not fit.
+
+        """
+        arrays = []
+        for spec in self.inputs:
+            if spec.name not in feeds:
+                raise InputError(f"the model takes the inputs {', '.join(repr(each.name) for each in self.inputs)}; "
+                                 f"given: {', '.join(map(repr, feeds)) or 'none'}")
+            array = np.asarray(feeds[spec.name])
+            arrays.append(array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")))
+        if len(feeds) != len(self.inputs):
+            unknown = [name for name in feeds if name not in {spec.name for spec in self.inputs}]
+            raise InputError(f"the model has no input '{unknown[0]}'")
+        return arrays, sizes_of(self.inputs, arrays, self._limits)
+
+    def runner(self) -> Runner:
+        """A virtual machine for one call at a time."""
+        machines = {count: _functions(library, functions, self._tensors, self._memory)
+                    for count, library, functions in self._libraries}
+        steps = []
+        for step, spent in zip(self._plan["steps"], self._spent, strict=True):
+            steps.append((self._step(step, machines), step["inputs"], step["outputs"], spent))
+        return Runner(self, steps)
+
+    def _step(self, step: Mapping[str, Any], machines: Mapping[int, Sequence[Callable[..., Any]]]) -> Run:
+        """What runs a step."""
+        kind = step["op"]
+        if kind == "rows":
+            given, made = ([Tensor.of(each) for each in step[key]] for key in ("given", "made"))
+            functions = {count: calls[step["number"]] for count, calls in machines.items()}
+            return RowStage(step["rank"], given, made, functions, self._splitter).run
+        if kind == "attention":
+            return self._attention(step["kernel"]).run
+        if kind == "append":
+            axis = step["attributes"]["axis"]
+            return lambda arrays: (append(arrays, axis),)
+        if kind == "onnx":
+            model, names = self._models[step["model"]], step["inputs"]
+            return lambda arrays: model(dict(zip(names, arrays, strict=True)))
+        operator, attributes = OPERATORS[kind], {
+            name: np.array(value["values"], value["dtype"]) if isinstance(value, dict) else value
+            for name, value in step["attributes"].items()}
+        return lambda arrays: operator(arrays, attributes)
+
+    def _attention(self, number: int) -> Attention:
+        """The kernel of attention of a number, with scratch of its own."""
+        about = self._plan["kernels"]["attention"][number]
+        return Attention(self._kernels[f"attention{number}"], about["depth"], about["width"], about["pair"],
+                         about["rows"], about["threads"])
+
+    def start(self, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> dict[str | None, Any]:
+        """The values that are known before the first step; None stands for an input that is absent."""
+        values: dict[str | None, Any] = {None: None, "": None, **self._constants}
+        values.update((spec.value, array) for spec, array in zip(self.inputs, arrays, strict=True))
+        for name, dtype, rank, terms in self._sizes:
+            numbers = [value_of(each, sizes) for each in terms]
+            values[name] = np.array(numbers if rank else numbers[0], dtype)
+        return values
+
+
+class Runner:
+    """The steps with functions of their own."""
+
+    def __init__(self, program: SizedProgram,
+                 steps: Sequence[tuple[Run, Sequence[str | None], Sequence[str], Sequence[str]]]) -> None:
+        self._program, self._steps = program, steps
+
+    def __call__(self, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The wanted outputs."""
+        program = self._program
+        values = program.start(*program.bind(feeds))
+        for run, inputs, outputs, spent in self._steps:
+            values.update(zip(outputs, run([values[name] for name in inputs]), strict=False))
+            for name in spent:
+                del values[name]
+        return [self._result(values, program.outputs[index]["value"]) for index in wanted]
+
+    def _result(self, values: Mapping[str | None, Any], name: str) -> np.ndarray:
+        """An output; what is a view of an input or a constant is copied."""
+        return np.asarray(values[name])
+
+
+def _last_uses(plan: Mapping[str, Any]) -> list[list[str]]:
+    """By step, what none behind it needs."""
+    kept = {each["value"] for each in plan["outputs"]}
+    spent: list[list[str]] = []
+    for step in reversed(plan["steps"]):
+        names = {name for name in (*step["inputs"], *step["outputs"]) if name} - kept
+        spent.append(sorted(names))
+        kept |= names
+    return spent[::-1]
+
+
+def _functions(library: Any, functions: Sequence[Mapping[str, Any]], tensors: Mapping[int, Any],
+               memory: Memory) -> list[Callable[..., Any]]:
+    """The functions of a virtual machine of its own with their constants bound."""
+    machine = library["vm_load_executable"]()
+    machine["vm_initialization"](*memory.devices)
+    bound = []
+    for function in functions:
+        name = f"bound_{function['entry']}"
+        machine["save_function"](function["entry"], name, 1, *[tensors[number] for number in function["constants"]])
+        bound.append(machine[name])
+    return bound

@@ -1,0 +1,190 @@
+"""ONNX's operators that move, choose, reduce and multiply, on numpy arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sparsec.errors import InputError
+from sparsec.runtime.sized.elementwise import Attributes, Operator
+
+_ENDLESS = 2 ** 31 - 1  # ends of slices from which on exporters mean the end of the axis
+
+
+def _axes(given: Any) -> tuple[int, ...]:
+    return tuple(int(axis) for axis in np.reshape(given, -1))
+
+
+def _shape(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    shape = inputs[0].shape
+    return (np.array(shape[attributes.get("start", 0):attributes.get("end", len(shape))], np.int64),)
+
+
+def _reshape(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, target = inputs
+    dims = [x.shape[axis] if size == 0 and not attributes.get("allowzero", 0) else int(size)
+            for axis, size in enumerate(target.tolist())]
+    if -1 in dims and not x.size:  # numpy cannot tell what is left
+        rest = math.prod(size for size in dims if size != -1)
+        dims[dims.index(-1)] = 0 if not rest else x.size // rest
+    return (x.reshape(dims),)
+
+
+def _squeeze(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+    return (np.squeeze(inputs[0], None if len(inputs) < 2 or inputs[1] is None else _axes(inputs[1])),)
+
+
+def _unsqueeze(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+    return (np.expand_dims(inputs[0], _axes(inputs[1])),)
+
+
+def _transpose(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    return (inputs[0].transpose(attributes.get("perm")),)
+
+
+def _concat(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    return (np.concatenate(inputs, attributes["axis"]),)
+
+
+def _expand(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+    x, shape = inputs
+    return (np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape.tolist()))),)
+
+
+def _slice(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+    x, starts, ends, axes, steps = (*inputs, None, None)[:5]
+    parts = [slice(None)] * x.ndim
+    for index, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        axis = index if axes is None else int(axes[index])
+        step = 1 if steps is None else int(steps[index])
+        past_front = step < 0 and end < -x.shape[axis]
+        parts[axis] = slice(start, None if past_front or abs(end) >= _ENDLESS else end, step)
+    return (x[tuple(parts)],)
+
+
+def _indices(indices: np.ndarray, size: int) -> np.ndarray:
+    """Indices that count from the front; an InputError where one lies outside."""
+    if indices.size and (indices.min() < -size or indices.max() >= size):
+        raise InputError(f"an index lies outside of the {size} elements that the model looks up; the indices are from "
+                         f"{indices.min()} to {indices.max()}")
+    return np.where(indices < 0, indices + size, indices)
+
+
+def _gather(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, indices = inputs
+    axis = attributes.get("axis", 0)
+    return (np.take(x, _indices(indices, x.shape[axis]), axis),)
+
+
+def _gather_elements(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, indices = inputs
+    axis = attributes.get("axis", 0)
+    return (np.take_along_axis(x, _indices(indices, x.shape[axis]), axis),)
+
+
+def _gather_nd(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, indices = inputs
+    lead = attributes.get("batch_dims", 0)
+    batch = np.ix_(*map(np.arange, x.shape[:lead])) if lead else ()
+    batch = tuple(each.reshape(*each.shape, *[1] * (indices.ndim - 1 - lead)) for each in batch)
+    parts = [_indices(indices[..., i], x.shape[lead + i]) for i in range(indices.shape[-1])]
+    return (x[(*batch, *parts)],)
+
+
+def _range(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+    start, end, step = (each.item() for each in inputs)
+    count = max(0, math.ceil((end - start) / step))
+    return ((start + np.arange(count) * step).astype(inputs[0].dtype),)
+
+
+def _filled(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    value = attributes.get("value", np.zeros(1, np.float32))
+    return (np.full(inputs[0].tolist(), value.item(), value.dtype),)
+
+
+def _split(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, axis = inputs[0], attributes.get("axis", 0)
+    if len(inputs) > 1 and inputs[1] is not None:
+        sizes = inputs[1].tolist()
+    else:
+        count = attributes["num_outputs"]
+        part = -(-x.shape[axis] // count)
+        sizes = [min(part, max(0, x.shape[axis] - index * part)) for index in range(count)]
+    return np.split(x, np.cumsum(sizes)[:-1], axis)
+
+
+def _tile(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+    return (np.tile(inputs[0], tuple(inputs[1].tolist())),)
+
+
+def _trilu(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    diagonal = int(inputs[1].item()) if len(inputs) > 1 and inputs[1] is not None else 0
+    return ((np.triu if attributes.get("upper", 1) else np.tril)(inputs[0], diagonal),)
+
+
+def _cumsum(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, axis = inputs[0], int(inputs[1].item())
+    x = np.flip(x, axis) if attributes.get("reverse", 0) else x
+    total = np.cumsum(x, axis, dtype=x.dtype)
+    total = total - x if attributes.get("exclusive", 0) else total
+    return (np.flip(total, axis) if attributes.get("reverse", 0) else total,)
+
+
+def _matmul(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+    return (np.matmul(*inputs),)
+
+
+def _gemm(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    a, b, c = (*inputs, None)[:3]
+    a, b = a.T if attributes.get("transA", 0) else a, b.T if attributes.get("transB", 0) else b
+    product = np.asarray(attributes.get("alpha", 1.0) * (a @ b)).astype(a.dtype, copy=False)
+    return (product if c is None else (product + attributes.get("beta", 1.0) * c).astype(a.dtype, copy=False),)
+
+
+def _reduced(function: Callable[..., Any]) -> Operator:
+    def run(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+        x, axes = inputs[0], _axes(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else ()
+        if not axes and attributes.get("noop_with_empty_axes", 0):
+            return (x,)
+        with np.errstate(all="ignore"):
+            found = function(x, axis=axes or None, keepdims=bool(attributes.get("keepdims", 1)))
+        return (np.asarray(found).astype(x.dtype, copy=False),)
+
+    return run
+
+
+def _arg(function: Any) -> Operator:
+    def run(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+        x, axis = inputs[0], attributes.get("axis", 0)
+        if attributes.get("select_last_index", 0):
+            found = x.shape[axis] - 1 - function(np.flip(x, axis), axis)
+        else:
+            found = function(x, axis)
+        return (np.expand_dims(found, axis) if attributes.get("keepdims", 1) else np.asarray(found),)
+
+    return run
+
+
+def _layer_norm(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, scale, bias = (*inputs, None)[:3]
+    axes = tuple(range(attributes.get("axis", -1) % x.ndim, x.ndim))
+    centred = x - x.mean(axis=axes, keepdims=True)
+    deviation = np.sqrt(np.square(centred).mean(axis=axes, keepdims=True) + x.dtype.type(
+        attributes.get("epsilon", 1e-5)))
+    y = centred / deviation * scale
+    return (y if bias is None else y + bias,)
+
+
+OPERATORS: dict[str, Operator] = {
+    "Shape": _shape, "Reshape": _reshape, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Transpose": _transpose,
+    "Concat": _concat, "Expand": _expand, "Slice": _slice, "Gather": _gather, "GatherElements": _gather_elements,
+    "GatherND": _gather_nd, "Range": _range, "ConstantOfShape": _filled, "Split": _split, "Tile": _tile,
+    "Trilu": _trilu, "CumSum": _cumsum, "MatMul": _matmul, "Gemm": _gemm, "ArgMax": _arg(np.argmax),
+    "ArgMin": _arg(np.argmin), "LayerNormalization": _layer_norm,
+    **{f"Reduce{name}": _reduced(function) for name, function in dict[str, Callable[..., Any]]({
+        "Max": np.max, "Mean": np.mean, "Min": np.min, "Prod": np.prod, "Sum": np.sum}).items()},
+}
+"""By ONNX's name; LayerNormalization has its first output only."""

@@ -1,0 +1,171 @@
+"""Models of symbolic dimensions compile without any option, and one artifact is right at every size."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+import sparsec
+from sparsec.artifact.file import Artifact
+from sparsec.errors import InputError, ShapeError, UnsupportedOperatorError
+from sparsec.graph.compare import relative_error, run_onnxruntime
+
+HEADER = '<ir_version: 8, opset_import: ["": 17]>'
+RNG = np.random.default_rng(0)
+WIDTH, HEADS, GROUPS, DEPTH = 16, 4, 2, 4
+
+DECODER = f"""{HEADER} decoder (int64[batch, tokens] ids, float[batch, {GROUPS}, past, {DEPTH}] keys,
+    float[batch, {GROUPS}, past, {DEPTH}] values) => (float[batch, tokens, 9] logits, float[b, g, n, d] all_keys,
+    float[b, g, n, d] all_values) {{
+  x = Gather(table, ids)
+  m = ReduceMean<axes=[-1]>(x) c = Sub(x, m) e = Mul(c, c) f = ReduceMean<axes=[-1]>(e) h = Sqrt(f)
+  s = Add(h, one) z = Div(c, s)
+  q0 = MatMul(z, wq) k0 = MatMul(z, wk) v0 = MatMul(z, wv)
+  shape = Shape(ids) qs = Concat<axis=0>(shape, per_head) ks = Concat<axis=0>(shape, per_group)
+  q1 = Reshape(q0, qs) k1 = Reshape(k0, ks) v1 = Reshape(v0, ks)
+  q = Transpose<perm=[0, 2, 1, 3]>(q1) k = Transpose<perm=[0, 2, 1, 3]>(k1) v = Transpose<perm=[0, 2, 1, 3]>(v1)
+  all_keys = Concat<axis=2>(keys, k) all_values = Concat<axis=2>(values, v)
+  total = Shape(all_keys) length = Gather(total, two) past0 = Shape(keys) past1 = Gather(past0, two)
+  columns = Range(zero, length, step) positions = Range(past1, length, step)
+  rows = Unsqueeze(positions, axis1) late = Greater(columns, rows) mask = Where(late, lowest, nothing)
+  length1 = Unsqueeze(length, axis0) batch = Slice(shape, axis0, axis1)
+  wide = Concat<axis=0>(batch, groups, repeats, length1, depth) whole = Concat<axis=0>(batch, heads, length1, depth)
+  k2 = Unsqueeze(all_keys, axis2) k3 = Expand(k2, wide) k4 = Reshape(k3, whole)
+  v2 = Unsqueeze(all_values, axis2) v3 = Expand(v2, wide) v4 = Reshape(v3, whole)
+  kt = Transpose<perm=[0, 1, 3, 2]>(k4) p = MatMul(q, kt) r = Mul(p, scale) t = Add(r, mask) w = Softmax(t)
+  o = MatMul(w, v4) o1 = Transpose<perm=[0, 2, 1, 3]>(o) o2 = Reshape(o1, flat)
+  o3 = MatMul(o2, wo) y = Add(x, o3) g = MatMul(y, w1) a = Sigmoid(g) u = Mul(g, a) logits = MatMul(u, w2)
+}}"""
+
+IMAGES = f"""{HEADER} images (float[n, 3, 8, 8] x) => (float[n, 5] y) {{
+  c = Conv<pads=[1,1,1,1]>(x, kernel) h = Relu(c) p = GlobalAveragePool(h) f = Flatten(p) y = Gemm<transB=1>(f, head)
+}}"""
+
+PIXELS = f"""{HEADER} pixels (float[n, 3, h, w] x) => (float[n, 5] y) {{
+  c = Conv<pads=[1,1,1,1]>(x, kernel) h = Relu(c) p = GlobalAveragePool(h) f = Flatten(p) y = Gemm<transB=1>(f, head)
+}}"""
+
+SHAPES = {"table": (9, WIDTH), "wq": (WIDTH, HEADS * DEPTH), "wk": (WIDTH, GROUPS * DEPTH),
+          "wv": (WIDTH, GROUPS * DEPTH), "wo": (HEADS * DEPTH, WIDTH), "w1": (WIDTH, 2 * WIDTH), "w2": (2 * WIDTH, 9),
+          "kernel": (4, 3, 3, 3), "head": (5, 4)}
+NUMBERS = {"one": np.float32(1e-3), "scale": np.float32(0.5), "lowest": np.float32(-1e9), "nothing": np.float32(0),
+           "zero": 0, "two": 2, "step": 1, "axis0": [0], "axis1": [1], "axis2": [2], "per_head": [HEADS, DEPTH],
+           "per_group": [GROUPS, DEPTH], "groups": [GROUPS], "repeats": [HEADS // GROUPS], "depth": [DEPTH],
+           "heads": [HEADS], "flat": [0, 0, HEADS * DEPTH]}
+
+
+def model_of(text):
+    model = onnx.parser.parse_model(text)
+    read = {name for node in model.graph.node for name in node.input}
+    for name, shape in SHAPES.items():
+        weight = RNG.standard_normal(shape) * (RNG.random(shape) < 0.5)
+        if name in read:
+            model.graph.initializer.append(numpy_helper.from_array(weight.astype(np.float32), name))
+    model.graph.initializer.extend(numpy_helper.from_array(np.array(value), name)
+                                   for name, value in NUMBERS.items() if name in read)
+    return model
+
+
+def decoder_feeds(batch, tokens, past):
+    cache = [RNG.standard_normal((batch, GROUPS, past, DEPTH), np.float32) for _ in range(2)]
+    return {"ids": RNG.integers(0, 9, (batch, tokens)), "keys": cache[0], "values": cache[1]}
+
+
+def errors(session, model, feeds):
+    return [relative_error(*pair) for pair in zip(session.run(None, feeds), run_onnxruntime(model, feeds), strict=True)]
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    model = model_of(DECODER)
+    artifact = sparsec.compile(model, tune="off", threads=2, dims={"tokens": "0..80"})
+    return model, Artifact.load(artifact.to_bytes())
+
+
+@pytest.fixture(scope="module")
+def session(decoder):
+    return sparsec.InferenceSession(decoder[1])
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 0), (1, 1, 3), (1, 5, 0), (2, 3, 4), (1, 70, 33), (3, 0, 2), (0, 1, 1)],
+                         ids=str)
+def test_a_decoder_is_right_at_every_size(decoder, session, sizes):
+    assert max(errors(session, decoder[0], decoder_feeds(*sizes))) < 1e-5
+
+
+def test_a_decoder_is_compiled_whole(decoder):
+    report = decoder[1].report
+    assert report["outside"] == []
+    assert {layer["detail"].rpartition(" ")[2] for layer in report["layers"]} == {f"rows={n}" for n in (1, 4, 16, 64)}
+    assert max(report["verification"]["relative_error"].values()) <= report["verification"]["tolerance"]
+
+
+def test_sessions_tell_the_names_of_sizes(session):
+    cache = ["batch", GROUPS, "past", DEPTH]
+    assert [info.shape for info in session.get_inputs()] == [["batch", "tokens"], cache, cache]
+    assert session.get_outputs()[1].shape == ["batch", GROUPS, "tokens + past", DEPTH]
+
+
+def test_caches_grow_in_place_and_branches_do_not_meet(decoder, session):
+    feeds = decoder_feeds(1, 5, 0)
+    first = session.run(None, feeds)
+
+    def step(token, cache):
+        return session.run(None, {"ids": np.array([[token]]), "keys": cache[1], "values": cache[2]})
+
+    second = step(1, first)
+    assert np.shares_memory(first[1], second[1])
+    kept = [array.copy() for array in second]
+    other = step(2, first)
+    assert not np.shares_memory(other[1], second[1])
+    assert all(np.array_equal(*pair) for pair in zip(kept, second, strict=True))
+    whole = run_onnxruntime(decoder[0], {**feeds, "ids": np.concatenate([feeds["ids"], [[2]]], axis=1)})
+    assert relative_error(other[0][:, -1], whole[0][:, -1]) < 1e-5
+
+
+WRONG = {
+    "beyond the range": (lambda f: {**f, "ids": np.zeros((1, 81), np.int64)}, "'tokens' is 81 .* 0 to 80"),
+    "two sizes": (lambda f: {**f, "values": f["values"][:, :, 1:]}, "'past' is 3 in input 'keys' and 2 in .*'values'"),
+    "another type": (lambda f: {**f, "ids": f["ids"].astype(np.float32)}, r"'ids' takes int64 .* \(batch, tokens\)"),
+    "another number": (lambda f: {**f, "keys": f["keys"][:, :1]}, "axis 1 of input 'keys' must be 2"),
+    "missing": (lambda f: {"ids": f["ids"]}, "takes the inputs"),
+    "one more": (lambda f: {**f, "more": f["ids"]}, "no input 'more'"),
+    "no such token": (lambda f: {**f, "ids": f["ids"] + 100}, "index"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_feeds_that_do_not_fit_are_refused_by_name(session, change, message):
+    with pytest.raises(InputError, match=message):
+        session.run(None, change(decoder_feeds(1, 2, 3)))
+
+
+def test_a_batch_of_images_has_any_size():
+    model = model_of(IMAGES)
+    artifact = sparsec.compile(model, tune="off")
+    session = sparsec.InferenceSession(artifact)
+    for count in (0, 1, 3, 11):
+        assert max(errors(session, model, {"x": RNG.standard_normal((count, 3, 8, 8), np.float32)})) < 1e-5
+    assert artifact.report["outside"] == []
+
+
+def test_what_has_no_kernel_yet_is_named_and_right():
+    model = model_of(PIXELS)
+    artifact = sparsec.compile(model, tune="off")
+    assert artifact.report["outside"][0]["operator"] == "Conv"
+    feeds = {"x": RNG.standard_normal((2, 3, 5, 9), np.float32)}
+    assert max(errors(sparsec.InferenceSession(artifact), model, feeds)) < 1e-5
+    with pytest.raises(UnsupportedOperatorError, match="strict"):
+        sparsec.compile(model, tune="off", strict=True)
+
+
+@pytest.mark.parametrize(("dims", "message"), [
+    ({"tokens": "5..2"}, "'5..2'"), ({"token": 3}, "'batch', 'tokens', 'past'"), ({"tokens": -1}, "'-1'")])
+def test_dimensions_that_are_none_are_refused(dims, message):
+    with pytest.raises(ShapeError, match=message):
+        sparsec.compile(model_of(DECODER), dims=dims)
+
+
+def test_dimensions_of_one_size_make_a_fixed_artifact():
+    artifact = sparsec.compile(model_of(DECODER), tune="off", dims={"batch": 1, "tokens": 2, "past": 3}, verify=False)
+    assert artifact.manifest.inputs[1].shape == (1, GROUPS, 3, DEPTH)

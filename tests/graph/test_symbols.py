@@ -1,0 +1,66 @@
+"""Sizes in symbols: sums, products and quotients agree with numbers, and shapes follow the arithmetic on them."""
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import parser
+
+from sparsec.analysis.symbols.inference import infer_symbols
+from sparsec.analysis.symbols.size import Size, declared
+from sparsec.graph import reader
+
+NAMES = ("batch", "past", "tokens")
+SIZES = st.recursive(st.integers(-9, 9).map(Size.of) | st.sampled_from(NAMES).map(Size.of), lambda inner: st.tuples(
+    st.sampled_from([Size.__add__, Size.__sub__, Size.__mul__]), inner, inner).map(lambda each: each[0](*each[1:])),
+    max_leaves=6)
+NUMBERS = st.fixed_dictionaries({name: st.integers(0, 50) for name in NAMES})
+
+
+@given(SIZES, SIZES, NUMBERS)
+def test_sizes_compute_as_their_numbers_do(left, right, numbers):
+    a, b = left.value(numbers), right.value(numbers)
+    assert (left + right).value(numbers) == a + b
+    assert (left - right).value(numbers) == a - b
+    assert (left * right).value(numbers) == a * b
+    assert (left + right) == (right + left)
+    quotient = (left * right).divided(right)
+    assert quotient is None or b == 0 or quotient.value(numbers) == a
+
+
+def test_names_of_sums_are_sums():
+    assert declared("past + tokens", {"past", "tokens"}) == Size.of("tokens") + Size.of("past")
+    assert declared("past + other", {"past"}) == Size.of("past + other")
+    assert str(declared("past + 1", {"past"})) == "past + 1"
+
+
+SHAPES = {
+    "cache": ("float[B,4,P,8] c, float[B,4,T,8] x", "y = Concat<axis=2>(c, x)", ["B", 4, "P+T", 8]),
+    "heads": ("float[B,T,12] x", """s = Shape<start=0, end=2>(x) h = Constant<value_ints=[3, 4]>()
+              t = Concat<axis=0>(s, h) r = Reshape(x, t) y = Transpose<perm=[0, 2, 1, 3]>(r)""", ["B", 3, "T", 4]),
+    "rest": ("float[B,T,12] x", "t = Constant<value_ints=[-1, 12]>() y = Reshape(x, t)", ["B*T", 12]),
+    "positions": ("float[P,2] c, float[T,2] x", """z = Constant<value_int=0>() o = Constant<value_int=1>()
+                  p = Shape(c) p0 = Gather(p, z) t = Shape(x) t0 = Gather(t, z) e = Add(p0, t0)
+                  y = Range(p0, e, o)""", ["T"]),
+    "part": ("float[T,9] x", """s = Constant<value_ints=[2]>() e = Constant<value_ints=[5]>()
+             a = Constant<value_ints=[1]>() y = Slice(x, s, e, a)""", ["T", 3]),
+    "scores": ("float[B,T,8] q, float[B,8,P] k", "y = MatMul(q, k)", ["B", "T", "P"]),
+    "spread": ("float[T,1] x, float[B,1,P] z", "y = Add(x, z)", ["B", "T", "P"]),
+}
+
+
+@pytest.mark.parametrize(("inputs", "body", "expected"), SHAPES.values(), ids=SHAPES)
+def test_shapes_follow_from_symbols(inputs, body, expected):
+    kind = "int64" if "Range" in body else "float"
+    rank = ",".join(f"d{axis}" for axis in range(len(expected)))
+    header = '<ir_version: 10, opset_import: ["": 20]>'
+    model = parser.parse_model(f"{header} g ({inputs}) => ({kind}[{rank}] y) {{ {body} }}")
+    graph = reader.load(model, symbolic=True).graph
+    found = infer_symbols(graph).shapes[graph.outputs[0]]
+    sizes = {"B": 3, "P": 7, "T": 5}
+    assert [size.value(sizes) for size in found] == [eval(str(each), {}, sizes) for each in expected]
+    feeds = {value.name: np.zeros([size.value(sizes) for size in infer_symbols(graph).shapes[value]], np.float32)
+             for value in graph.inputs}
+    (actual,) = onnx.reference.ReferenceEvaluator(model).run(None, feeds)
+    assert list(actual.shape) == [size.value(sizes) for size in found]

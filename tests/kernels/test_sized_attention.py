@@ -1,0 +1,46 @@
+"""Attention at run-time sizes agrees with numpy, for views and masks of every kind, on every instruction set."""
+
+import numpy as np
+import pytest
+
+from sparsec.backends.cpu.build import build_kernels
+from sparsec.kernels.cpu.tensors import sized_attention
+from sparsec.kernels.cpu.tensors.sized_attention import SizedAttention
+from sparsec.runtime.loading import load_code
+from sparsec.runtime.sized.attention import Attention
+from sparsec.target import resolve
+from tests.support.targets import TARGETS, isa
+
+CASES = {  # batch, heads, groups, tokens, keys, the mask's shape
+    "one": (1, 4, 4, 1, 1, None), "groups": (2, 6, 2, 5, 37, (5, 37)),
+    "keys alone": (1, 2, 1, 1, 100, (1, 1, 1, 100)),
+    "rows alone": (2, 3, 3, 7, 32, (2, 1, 7, 1)), "no tokens": (1, 2, 2, 0, 3, None),
+    "whole": (1, 1, 1, 3, 16, (3, 16))}
+SHAPES = (8, 8, 1), (32, 24, 2)  # depth, width, threads
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def kernels(request):
+    built = {f"{p}": (sized_attention.build(SizedAttention(*p[:2], 0.3), isa(request.param, p[2])))
+             for p in SHAPES}
+    library = load_code(*build_kernels({f"f{i}": kernel for i, kernel in enumerate(built.values())},
+                                       resolve(request.param)))
+    return [Attention(library[f"f{i}"], depth, width, sized_attention.padded(1, isa(request.param)),
+                      sized_attention.ROWS, threads) for i, (depth, width, threads) in enumerate(SHAPES)]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("number", range(len(SHAPES)), ids=map(str, SHAPES))
+def test_the_kernel_is_its_reference(kernels, number, case):
+    batch, heads, groups, tokens, keys, shape = CASES[case]
+    depth, width, _ = SHAPES[number]
+    rng = np.random.default_rng(0)
+    q = rng.standard_normal((batch, tokens, heads, depth), np.float32).transpose(0, 2, 1, 3)
+    k = rng.standard_normal((batch, groups, keys + 5, depth), np.float32)[:, :, :keys]
+    v = rng.standard_normal((batch, groups, width, keys), np.float32).swapaxes(2, 3)
+    mask = None if shape is None else rng.standard_normal(shape, np.float32)
+    for array in (k, mask):
+        if array is not None and case == "whole":
+            array.flags.writeable = False
+    (y,) = kernels[number].run([q, k, v, mask])
+    np.testing.assert_allclose(y, sized_attention.reference(q, k, v, mask, 0.3), rtol=2e-5, atol=2e-6)
