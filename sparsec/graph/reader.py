@@ -14,7 +14,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 
 from sparsec import files
 from sparsec.errors import ModelError, ShapeError, SparsecError, UnsupportedOperatorError, UsageError
-from sparsec.graph import functions, interface, older, sequences, sparse
+from sparsec.graph import functions, implied, interface, older, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.quiet import quiet
@@ -131,6 +131,8 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     declared = bind(model, shapes, where, symbolic=symbolic, dims=dims)
     sequences.resolve(model)
     infer(model, where, declared)
+    if symbolic and implied.settle(model):
+        infer(model, where, declared)
     if model.graph.opset_imports[""] < OPSET and not _has_batched_scan(model):
         _convert(model)
         lift_constants(model)
