@@ -30,7 +30,7 @@ import onnx
 import onnx_ir as ir
 from onnx import helper, numpy_helper
 
-from sparsec.bench.formats import linear_layer, regret
+from sparsec.bench.formats import Form, Layer, linear_layer, regret
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.option import Option
@@ -293,17 +293,26 @@ def report(rows: Sequence[Row]) -> None:
         else:
             by_place.setdefault((each["case"]["rows"], each["case"]["sparsity"]), []).append(each)
     for (count, sparsity), some in sorted(by_place.items()):
-        figures = regret(some)
-        print(f"{count:5} rows, {100 * sparsity:.0f} % zeros: mean {figures['mean']:.3f}, worst {figures['worst']:.2f}")
+        figures = regret([measured(each) for each in some])
+        print(f"{count:5} rows, {100 * sparsity:.0f} % zeros: mean {figures.mean:.3f}, worst {figures.worst:.2f}")
     if by_place:
         print("the worst choices:")
         for each in sorted(rows, key=ratio, reverse=True)[:WORST]:
             print(line(each))
     for name, key in (("cost model alone", "chosen"), ("measuring", "tuned")):
-        figures = regret([{**each, "chosen": each[key]} for each in rows])
-        print(f"{name}: {figures['layers']} layers, mean {figures['mean']:.3f}, worst {figures['worst']:.2f}, "
-              f"at most {figures['never_slower']:.2f}x dense; median prediction error "
-              f"{100 * figures['prediction_error']:.0f} %")
+        figures = regret([measured(each, key) for each in rows])
+        print(f"{name}: {figures.layers} layers, mean {figures.mean:.3f}, worst {figures.worst:.2f}, "
+              f"at most {figures.never_slower:.2f}x dense; median prediction error "
+              f"{100 * figures.prediction_error:.0f} %")
+
+
+def measured(each: Row, key: str = "chosen") -> Layer:
+    """A row as `regret` counts it, with the choice by the cost model or by measuring."""
+    def form(found: Row) -> Form:
+        return Form(found["format"], found["kernel"], found["detail"], 0, found["predicted_us"], found["measured_us"],
+                    found["runs_as"], None)
+
+    return Layer("", "", (), 0, 0, form(each[key]), form(each["fastest"]), tuple(map(form, each["formats"])))
 
 
 def ratio(each: Row) -> float:

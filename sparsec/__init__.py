@@ -12,12 +12,15 @@ if TYPE_CHECKING:
     from sparsec.artifact.file import Artifact
     from sparsec.compiler.compile import compile  # noqa: A004 - the name that users know from other compilers
     from sparsec.errors import SparsecError
+    from sparsec.generation.loop import Generation, generate
+    from sparsec.generation.sampling import Sampling
     from sparsec.runtime.session import InferenceSession
 
-__all__ = ["Artifact", "InferenceSession", "SparsecError", "compile"]
+__all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "compile", "generate"]
 
-_HOMES = {"Artifact": "artifact.file", "InferenceSession": "runtime.session", "SparsecError": "errors",
-          "compile": "compiler.compile"}
+_HOMES = {"Artifact": "artifact.file", "Generation": "generation.loop", "InferenceSession": "runtime.session",
+          "Sampling": "generation.sampling", "SparsecError": "errors", "compile": "compiler.compile",
+          "generate": "generation.loop"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,10 @@
 """What holds for every test."""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # others compile
+settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -23,7 +23,7 @@ LAYERS = {
     "backends": BASE | {"cost", "formats", "graph", "kernels", "machine"},
     "models": BASE | {"analysis", "formats", "graph"},
 }
-LAST = ["artifact", "runtime", "compiler", "report", "bench", "cli", "__main__"]
+LAST = ["artifact", "runtime", "generation", "compiler", "report", "bench", "cli", "__main__"]
 for position, name in enumerate(LAST):
     LAYERS[name] = set(LAYERS) - {"models"} | set(LAST[:position])
 LAYERS["cli"] |= {"models"}
@@ -96,6 +96,12 @@ def test_no_two_siblings_import_each_other():
 @pytest.mark.parametrize("folder", SIBLINGS)
 def test_alternatives_know_nothing_of_each_other(folder):
     assert not {(a, b) for where, a, b in sibling_imports() if where == folder and {a, b} <= SIBLINGS[folder]}
+
+
+def test_what_backends_share_knows_no_kernels_of_one_of_them():
+    shared = sorted((ROOT / "backends" / "relax").rglob("*.py"))
+    own = {("kernels", kind) for kind in SIBLINGS["kernels"]}
+    assert not [path for path in shared if own & {module[:2] for module in imported_modules(path)}]
 
 
 @pytest.mark.parametrize("path", sorted(TESTS.rglob("*.py")), ids=lambda p: str(p.relative_to(TESTS)))

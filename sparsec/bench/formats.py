@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -24,6 +23,70 @@ from sparsec.graph import reader
 from sparsec.graph.nodes import weight_array
 from sparsec.target import Target
 
+
+@dataclass(frozen=True)
+class Timed:
+    """A kernel with the bytes of its stored weight, and its predicted and its measured microseconds."""
+
+    format: str
+    kernel: str
+    detail: str
+    bytes: int
+    predicted_us: float
+    measured_us: float
+
+
+@dataclass(frozen=True)
+class Form(Timed):
+    """A format that accepts a weight, with the kernel that runs it.
+
+    Attributes:
+        runs_as: the format of the kernel: another one's, the chosen kernel's, where this one has none.
+        stored_bytes: of the weight in a file; None where only kernels have the format.
+
+    """
+
+    runs_as: str
+    stored_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: its node, its weight, the kernel that the cost model chose, the fastest measured one, and all formats.
+
+    `sparsity` is that of a sweep's weights, None of a model's own.
+    """
+
+    layer: str
+    operator: str
+    shape: tuple[int, ...]
+    weights: int
+    nonzeros: int
+    chosen: Timed
+    fastest: Timed
+    formats: tuple[Form, ...]
+    sparsity: float | None = None
+
+
+@dataclass(frozen=True)
+class Regret:
+    """How far choices are from the fastest measured kernels, as ratios of times, and predictions from measured times.
+
+    Attributes:
+        layers: their number.
+        mean, worst: of a choice's time over the fastest kernel's.
+        never_slower: the largest measured time of a choice over that of the best dense kernel.
+        prediction_error: the median share that predictions err by.
+
+    """
+
+    layers: int
+    mean: float
+    worst: float
+    never_slower: float
+    prediction_error: float
+
+
 SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 """The sparsities of a sweep."""
 
@@ -31,7 +94,7 @@ SWEPT = (0.0, 0.25, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 def time_model(model: reader.Source, target: Target, *, threads: int = 1,
                shapes: Mapping[str, Sequence[int]] | None = None, calibration: Calibration | None = None,
                trials: int = 1, progress: Callable[[float], None] = lambda _share: None,
-               ) -> list[dict[str, Any]]:
+               ) -> list[Layer]:
     """Every layer's formats, measured.
 
     Args:
@@ -42,10 +105,6 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
         calibration: rates in place of the backend's.
         trials: how many of the best predicted options are timed beside the best of every format.
         progress: told of the share of the work done.
-
-    Returns:
-        For each layer its "chosen" kernel (the cost model's), the "fastest" measured one, and "formats": of every
-        format that accepts the weight its bytes, its predicted and measured time, and the format that it runs as.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -69,30 +128,25 @@ def time_model(model: reader.Source, target: Target, *, threads: int = 1,
     return rows
 
 
-def _layer(node: ir.Node, choice: Choice, trials: int, timed: Measure) -> dict[str, Any]:
+def _layer(node: ir.Node, choice: Choice, trials: int, timed: Measure) -> Layer:
     weight = weight_array(node)
     kernels = {each.option.name: _kernel(each, timed) for each in best_by_format(choice)}
     others = [_kernel(each, timed) for each in (choice.winner, *choice.losers)[:trials]]
     chosen = kernels[choice.winner.option.name]
     stored = {name: form.encode(weight).nbytes for name, form in FORMATS.items()
               if form.reject(as_matrix(weight)) is None}
-    return {
-        "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "weights": weight.size,
-        "nonzeros": int(np.count_nonzero(weight)), "chosen": chosen,
-        "fastest": min((*kernels.values(), *others), key=lambda each: float(each["measured_us"])),
-        "formats": [{"format": name, "stored_bytes": stored.get(name),
-                     **kernels.get(name, {**chosen, "format": name}),
-                     "runs_as": name if name in kernels else chosen["format"]}
-                    for name in dict.fromkeys((*kernels, *stored))],
-    }
+    forms = [Form(**{**vars(kernels.get(name, chosen)), "format": name},
+                  runs_as=name if name in kernels else chosen.format, stored_bytes=stored.get(name))
+             for name in dict.fromkeys((*kernels, *stored))]
+    return Layer(choice.layer, node.op_type, weight.shape, weight.size, int(np.count_nonzero(weight)), chosen,
+                 min((*kernels.values(), *others), key=lambda each: each.measured_us), tuple(forms))
 
 
-def _kernel(candidate: Candidate, timed: Measure) -> dict[str, Any]:
+def _kernel(candidate: Candidate, timed: Measure) -> Timed:
     option = candidate.option
     seconds = timed(option)
     assert seconds is not None  # the budget is endless
-    return {"format": option.name, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
-            "predicted_us": candidate.predicted_s * 1e6, "measured_us": seconds * 1e6}
+    return Timed(option.name, option.kernel, option.detail, option.nbytes, candidate.predicted_s * 1e6, seconds * 1e6)
 
 
 def linear_layer(outputs: int, inputs: int, rows: int, sparsity: float, seed: int = 0) -> onnx.ModelProto:
@@ -107,26 +161,23 @@ def linear_layer(outputs: int, inputs: int, rows: int, sparsity: float, seed: in
 
 
 def sweep(sizes: tuple[int, int, int], target: Target, *, threads: int = 1,
-          progress: Callable[[float], None] = lambda _share: None) -> list[dict[str, Any]]:
+          progress: Callable[[float], None] = lambda _share: None) -> list[Layer]:
     """The formats of a linear layer of M outputs, K inputs and N rows at every one of `SWEPT`: `time_model`'s rows."""
     outputs, inputs, rows = sizes
     points = []
     for index, sparsity in enumerate(SWEPT):
         progress(index / len(SWEPT))
         layers = time_model(linear_layer(outputs, inputs, rows, sparsity), target, threads=threads)
-        points += [{"sparsity": sparsity, **layer} for layer in layers]
+        points += [replace(layer, sparsity=sparsity, layer=f"{100 * sparsity:g} % zeros") for layer in layers]
     return points
 
 
-def regret(layers: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """How far the model's choices are from the fastest measured kernels, and its predictions from what was measured.
-
-    "never_slower" is the largest measured time of a choice over that of the best dense kernel.
-    """
-    ratios = [each["chosen"]["measured_us"] / each["fastest"]["measured_us"] for each in layers]
-    dense = [each["chosen"]["measured_us"] / form["measured_us"] for each in layers for form in each["formats"]
-             if form["format"] == "dense" == form["runs_as"]]
-    errors = [abs(form["predicted_us"] / form["measured_us"] - 1) for each in layers for form in each["formats"]
-              if form["format"] == form["runs_as"]]
-    return {"layers": len(ratios), "mean": float(np.mean(ratios)), "worst": float(np.max(ratios)),
-            "never_slower": float(np.max(dense)), "prediction_error": float(np.median(errors))}
+def regret(layers: Sequence[Layer]) -> Regret:
+    """How far the model's choices are from the fastest measured kernels, and its predictions from what was measured."""
+    ratios = [each.chosen.measured_us / each.fastest.measured_us for each in layers]
+    dense = [each.chosen.measured_us / form.measured_us for each in layers for form in each.formats
+             if form.format == "dense" == form.runs_as]
+    errors = [abs(form.predicted_us / form.measured_us - 1) for each in layers for form in each.formats
+              if form.format == form.runs_as]
+    return Regret(len(ratios), float(np.mean(ratios)), float(np.max(ratios)), float(np.max(dense)),
+                  float(np.median(errors)))

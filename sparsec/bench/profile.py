@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -39,14 +38,42 @@ class Layer:
     least_s: float
 
 
-def profile_layers(model: reader.Source, options: CompileOptions) -> dict[str, Any]:
-    """Compile a model and time its kernels on the real inputs, which calibrate int8, or on random ones.
+@dataclass(frozen=True)
+class Row:
+    """A layer, or a kernel of something else, of which nothing but the times is known.
 
-    Returns:
-        "precision"; "rates": where the machine's rates come from; "layers": in the order of execution a row for every
-        layer, and for every kernel of something else; "total_us". Where a batch runs in shares of its rows, times are
-        those of all of them. The roofline of a layer is `Layer.least_s` as a share of the measured time; it and what
-        counts weights are None for something else.
+    Attributes:
+        layer: its name.
+        us: microseconds of an inference; where a batch runs in shares of its rows, of all of them.
+        share: of the time of all.
+        format: how the weight is stored.
+        gflops: operations on non-zeros, in 1e9 a second.
+        bytes: those of `Layer.nbytes`.
+        roofline: `Layer.least_s` as a share of the measured time.
+
+    """
+
+    layer: str
+    us: float
+    share: float
+    format: str | None = None
+    gflops: float | None = None
+    bytes: float | None = None
+    roofline: float | None = None
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of an inference goes: rows in the order of execution; `rates`: where the machine's come from."""
+
+    precision: str
+    rates: str
+    layers: tuple[Row, ...]
+    total_us: float
+
+
+def profile_layers(model: reader.Source, options: CompileOptions) -> Profile:
+    """Compile a model and time its kernels on the real inputs, which calibrate int8, or on random ones.
 
     Raises:
         UsageError: the target is another machine, or knows no such precision.
@@ -71,10 +98,8 @@ def profile_layers(model: reader.Source, options: CompileOptions) -> dict[str, A
         seconds[name] = seconds.get(name, 0.0) + each.seconds
     layers = {choice.layer: _layer(node, choice, job) for node in graph.graph if (choice := CHOICE.get(node))}
     total, parts = sum(seconds.values()), 1 if prepared.batch is None else prepared.batch.parts
-    rows = [{"layer": name, "us": parts * spent * 1e6, "share": spent / total, **_rates(layers.get(name), spent)}
-            for name, spent in seconds.items()]
-    return {"precision": job.precision, "rates": job.calibration.source, "layers": rows,
-            "total_us": parts * total * 1e6}
+    rows = tuple(_row(name, layers.get(name), spent, parts, total) for name, spent in seconds.items())
+    return Profile(job.precision, job.calibration.source, rows, parts * total * 1e6)
 
 
 def _layer(node: ir.Node, choice: Choice, job: Job) -> Layer:
@@ -91,9 +116,8 @@ def _flops(node: ir.Node) -> float:
     return 2.0 * int(np.count_nonzero(weight)) * positions
 
 
-def _rates(layer: Layer | None, seconds: float) -> dict[str, Any]:
-    """What a row says of a layer beside its time."""
-    if layer is None:
-        return {"format": None, "gflops": None, "bytes": None, "roofline": None}
-    return {"format": layer.format, "gflops": layer.flops / seconds / 1e9, "bytes": layer.nbytes,
-            "roofline": layer.least_s / seconds}
+def _row(name: str, layer: Layer | None, seconds: float, parts: int, total: float) -> Row:
+    """What is known of a layer, or of something else, that takes `seconds` of the `total` of one of `parts` shares."""
+    row = Row(name, parts * seconds * 1e6, seconds / total)
+    return row if layer is None else replace(row, format=layer.format, gflops=layer.flops / seconds / 1e9,
+                                             bytes=layer.nbytes, roofline=layer.least_s / seconds)

@@ -21,6 +21,7 @@ from sparsec.cli import (
     explain,
     export,
     formats,
+    generate,
     inspect,
     prune,
     quantize,
@@ -36,6 +37,7 @@ from sparsec.errors import InternalError, SparsecError, UsageError
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.command,
     "run": run.command,
+    "generate": generate.command,
     "bench": bench.command,
     "inspect": inspect.command,
     "explain": explain.command,

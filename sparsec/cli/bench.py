@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -181,17 +181,16 @@ def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
     from sparsec.bench.profile import profile_layers
 
     figures = show_progress(lambda progress: profile_layers(file, replace(chosen, progress=progress)))
-    options.write_json(json, {"file": str(file), "threads": chosen.threads, **figures})
+    options.write_json(json, {"file": str(file), "threads": chosen.threads, **asdict(figures)})
     device = chosen.backend.device
     console.print(f"{chosen.target if device else f'{chosen.threads} thread(s)'}; "
-                  f"rates: {figures['rates']}\n")
+                  f"rates: {figures.rates}\n")
     tables.print_table(
         ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline"),
-        [(row["layer"], row["format"] or "", tables.duration(row["us"]), tables.percent(row["share"], 1),
-          *(("", "", "") if row["format"] is None else (f"{row['gflops']:.1f}", tables.nbytes(row["bytes"]),
-                                                        tables.percent(min(row["roofline"], 1), 1))))
-         for row in figures["layers"]],
-        ("total", "", tables.duration(figures["total_us"]), "", "", "", ""))
+        [(row.layer, row.format or "", tables.duration(row.us), tables.percent(row.share, 1),
+          "" if row.gflops is None else f"{row.gflops:.1f}", "" if row.bytes is None else tables.nbytes(row.bytes),
+          "" if row.roofline is None else tables.percent(min(row.roofline, 1), 1)) for row in figures.layers],
+        ("total", "", tables.duration(figures.total_us), "", "", "", ""))
     console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if device else 'beyond the L1 cache'}; "
                   "roofline is the\nleast time that the rates allow as a share of the measured, at most all of it")
 

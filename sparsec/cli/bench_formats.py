@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from sparsec.cli import options, tables
 from sparsec.cli.progress import progress_bar
@@ -12,9 +13,10 @@ from sparsec.cli.tables import console
 from sparsec.errors import UsageError
 from sparsec.target import resolve
 
-TRIALS = 6  # best predicted options that a choice is compared with
+if TYPE_CHECKING:  # the compiler takes seconds to import
+    from sparsec.bench.formats import Form, Layer
 
-Layers = list[dict[str, Any]]
+TRIALS = 6  # best predicted options that a choice is compared with
 
 
 def bench_formats(file: Path, formats: str, target: str, threads: int, shapes: dict[str, tuple[int, ...]],
@@ -30,16 +32,17 @@ def bench_formats(file: Path, formats: str, target: str, threads: int, shapes: d
                             progress=lambda share: progress.update(task, completed=share))
     if not layers:
         raise UsageError(f"{file} has no layer with a constant weight that sparsec's kernels take")
-    for layer in layers:
-        layer["formats"] = [each for each in layer["formats"] if wanted is None or each["format"] in wanted]
+    layers = [replace(layer, formats=tuple(each for each in layer.formats if wanted is None or each.format in wanted))
+              for layer in layers]
     _print_layers(layers)
     _print_totals(layers)
     figures = regret(layers) if wanted is None else None
     if figures is not None:
-        console.print(f"\nthe model's choice takes {figures['mean']:.2f}x the fastest kernel's time on average, "
-                      f"{figures['worst']:.2f}x at worst, and at most {figures['never_slower']:.2f}x dense's;\n"
-                      f"median error of predictions {100 * figures['prediction_error']:.0f} %")
-    options.write_json(json, {"file": str(file), "threads": threads, "layers": layers, "regret": figures})
+        console.print(f"\nthe model's choice takes {figures.mean:.2f}x the fastest kernel's time on average, "
+                      f"{figures.worst:.2f}x at worst, and at most {figures.never_slower:.2f}x dense's;\n"
+                      f"median error of predictions {100 * figures.prediction_error:.0f} %")
+    options.write_json(json, {"file": str(file), "threads": threads, "layers": list(map(asdict, layers)),
+                             "regret": figures and asdict(figures)})
 
 
 def bench_sweep(text: str, target: str, threads: int, plot: Path | None, json: Path | None) -> None:
@@ -57,15 +60,14 @@ def bench_sweep(text: str, target: str, threads: int, plot: Path | None, json: P
         task = progress.add_task("timing", total=1.0)
         points = sweep((outputs, inputs, rows), resolved, threads=threads,
                        progress=lambda share: progress.update(task, completed=share))
-    for point in points:
-        point["layer"] = f"{100 * point['sparsity']:g} % zeros"
     _print_layers(points)
     if plot is not None:
+        from sparsec.bench.format_plot import plot_formats
         from sparsec.report.figures import save
-        from sparsec.report.format_plot import plot_formats
 
         save(plot_formats(points, f"{text}, {threads} thread(s)"), plot)
-    options.write_json(json, {"sweep": [outputs, inputs, rows], "threads": threads, "points": points})
+    options.write_json(json, {"sweep": [outputs, inputs, rows], "threads": threads,
+                             "points": list(map(asdict, points))})
 
 
 def _wanted(formats: str) -> set[str] | None:
@@ -78,15 +80,15 @@ def _wanted(formats: str) -> set[str] | None:
     return None if "all" in names else names
 
 
-def _print_layers(layers: Layers) -> None:
+def _print_layers(layers: Sequence[Layer]) -> None:
     """A column for every format with a kernel, the fastest of a layer marked."""
-    names = list(dict.fromkeys(form["format"] for layer in layers for form in layer["formats"]
-                               if form["runs_as"] == form["format"]))
+    names = list(dict.fromkeys(form.format for layer in layers for form in layer.formats
+                               if form.runs_as == form.format))
     rows = []
     for layer in layers:
-        times = {form["format"]: form["measured_us"] for form in layer["formats"] if form["format"] in names}
+        times = {form.format: form.measured_us for form in layer.formats if form.format in names}
         best = min(times.values(), default=0.0)
-        rows.append((layer["layer"], *(_time(times.get(name), best) for name in names)))
+        rows.append((layer.layer, *(_time(times.get(name), best) for name in names)))
     tables.print_table(("us per layer", *names), rows)
 
 
@@ -96,18 +98,18 @@ def _time(microseconds: float | None, best: float) -> str:
     return f"{'*' if microseconds == best else ''}{microseconds:.3g}"
 
 
-def _print_totals(layers: Layers) -> None:
+def _print_totals(layers: Sequence[Layer]) -> None:
     """Every format, stored and run wherever it accepts the weight."""
-    by_name: dict[str, list[dict[str, Any]]] = {}
+    by_name: dict[str, list[Form]] = {}
     for layer in layers:
-        for form in layer["formats"]:
-            by_name.setdefault(form["format"], []).append(form)
+        for form in layer.formats:
+            by_name.setdefault(form.format, []).append(form)
     console.print()
     tables.print_table(("format", "layers", "bytes stored", "time", "runs as"), [
-        (name, len(forms), _bytes(forms), tables.duration(sum(form["measured_us"] for form in forms)),
-         ", ".join(dict.fromkeys(form["runs_as"] for form in forms))) for name, forms in by_name.items()])
+        (name, len(forms), _bytes(forms), tables.duration(sum(form.measured_us for form in forms)),
+         ", ".join(dict.fromkeys(form.runs_as for form in forms))) for name, forms in by_name.items()])
 
 
-def _bytes(forms: Sequence[dict[str, Any]]) -> str:
-    stored = [form["stored_bytes"] for form in forms if form["stored_bytes"] is not None]
+def _bytes(forms: Sequence[Form]) -> str:
+    stored = [form.stored_bytes for form in forms if form.stored_bytes is not None]
     return tables.nbytes(sum(stored)) if stored else "-"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,9 @@ from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
 from sparsec.target import resolve
+
+if TYPE_CHECKING:  # the compiler takes seconds to import
+    from sparsec.report.explain import Explanation, Layer
 
 
 def command(
@@ -41,66 +45,66 @@ def command(
     _print_summary(figures)
     for layer in chosen:
         _print_layer(layer)
-    options.write_json(json, figures)
+    options.write_json(json, asdict(figures))
     _write_html(html, figures, model.name)
 
 
-def _chosen(figures: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
+def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
     """The layers to show in full."""
-    by_name = {layer["layer"]: layer for layer in figures["layers"]}
+    by_name = {layer.layer: layer for layer in figures.layers}
     if unknown := sorted(set(names) - set(by_name) - {"all"}):
         raise UsageError(f"no layer '{unknown[0]}'; the layers are {', '.join(by_name)}")
     return [layer for name, layer in by_name.items() if name in names or "all" in names]
 
 
-def _print_summary(figures: dict[str, Any]) -> None:
-    total = figures["total"]
-    console.print(f"target {figures['target']}, {figures['threads']} thread(s), rates: {figures['machine']}\n",
+def _print_summary(figures: Explanation) -> None:
+    total = figures.total
+    console.print(f"target {figures.target}, {figures.threads} thread(s), rates: {figures.machine}\n",
                   soft_wrap=True)
     tables.print_table(
         ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from"),
-        [_row(layer) for layer in figures["layers"]],
-        (f"{total['layers']} with weights", tables.percent(total["weights"] - total["nonzeros"], total["weights"]), "",
-         "", tables.duration(total["predicted_us"]), tables.duration(total["dense_us"]), ""))
-    console.print(f"\nweights: {tables.nbytes(total['bytes'])} as they run, {tables.nbytes(total['smallest_bytes'])} "
+        [_row(layer) for layer in figures.layers],
+        (f"{total.layers} with weights", tables.percent(total.weights - total.nonzeros, total.weights), "",
+         "", tables.duration(total.predicted_us), tables.duration(total.dense_us), ""))
+    console.print(f"\nweights: {tables.nbytes(total.bytes)} as they run, {tables.nbytes(total.smallest_bytes)} "
                   "in the smallest format of each layer")
-    for each in figures["if_pruned"]:
-        beside = total["dense_us"] / max(each["predicted_us"], 1e-9)
-        console.print(f"pruned to {100 * each['sparsity']:.0f} % everywhere: {tables.duration(each['predicted_us'])}"
-                      f"{f', {beside:.1f}x as fast as dense' if total['dense_us'] else ''}")
-    for note in figures["outside"]:
-        console.print(f"outside: {note['node']}: {note['text']}")
+    for each in figures.if_pruned:
+        beside = total.dense_us / max(each.predicted_us, 1e-9)
+        console.print(f"pruned to {100 * each.sparsity:.0f} % everywhere: {tables.duration(each.predicted_us)}"
+                      f"{f', {beside:.1f}x as fast as dense' if total.dense_us else ''}")
+    for note in figures.outside:
+        console.print(f"outside: {note.node}: {note.text}")
 
 
-def _row(layer: dict[str, Any]) -> tuple[str, ...]:
-    winner, pays = layer["candidates"][0], layer["break_even"]
-    return (layer["layer"], tables.percent(layer["weights"] - layer["nonzeros"], layer["weights"]), layer["structure"],
-            winner["format"], tables.duration(winner["predicted_us"]),
-            "-" if layer["dense_us"] is None else tables.duration(layer["dense_us"]),
+def _row(layer: Layer) -> tuple[str, ...]:
+    winner, pays = layer.candidates[0], layer.break_even
+    return (layer.layer, tables.percent(layer.weights - layer.nonzeros, layer.weights), layer.structure,
+            winner.format, tables.duration(winner.predicted_us),
+            "-" if layer.dense_us is None else tables.duration(layer.dense_us),
             "never" if pays is None else f"{100 * pays:.0f} %")
 
 
-def _print_layer(layer: dict[str, Any]) -> None:
+def _print_layer(layer: Layer) -> None:
     """The candidates of one layer, the winner first."""
-    empty = ", ".join(f"{layer[f'empty_{what}']} empty {what}" for what in ("rows", "columns", "channels")
-                      if layer[f"empty_{what}"])
-    smallest = layer["smallest"]
-    console.print(f"\n{layer['layer']}: {layer['operator']} {tables.shape(layer['shape'])}, {layer['structure']}"
-                  f"{', ' + empty if empty else ''}; smallest as {smallest['format']}, "
-                  f"{tables.nbytes(smallest['bytes'])}")
+    empty = ", ".join(f"{getattr(layer, f'empty_{what}')} empty {what}" for what in ("rows", "columns", "channels")
+                      if getattr(layer, f"empty_{what}"))
+    smallest = layer.smallest
+    console.print(f"\n{layer.layer}: {layer.operator} {tables.shape(layer.shape)}, {layer.structure}"
+                  f"{', ' + empty if empty else ''}; smallest as {smallest.format}, "
+                  f"{tables.nbytes(smallest.bytes)}")
     tables.print_table(("format", "kernel", "time", "bytes", "of winner's", "bound by"), [
-        (each["format"], each["kernel"], tables.duration(each["predicted_us"]), tables.nbytes(each["bytes"]),
-         f"{each['predicted_us'] / layer['candidates'][0]['predicted_us']:.2f}x", each["bound"])
-        for each in layer["candidates"]])
-    for name, reason in layer["refused"].items():
+        (each.format, each.kernel, tables.duration(each.predicted_us), tables.nbytes(each.bytes),
+         f"{each.predicted_us / layer.candidates[0].predicted_us:.2f}x", each.bound)
+        for each in layer.candidates])
+    for name, reason in layer.refused.items():
         console.print(f"not {name}: {reason}", soft_wrap=True)
-    if layer["buckets"]:
+    if layer.buckets:
         tables.print_table(("tokens", "format", "time", "of dense's"), [
-            (str(each["columns"]), each["format"], tables.duration(each["predicted_us"]),
-             f"{each['predicted_us'] / each['dense_us']:.2f}x") for each in layer["buckets"]])
+            (str(each.columns), each.format, tables.duration(each.predicted_us),
+             "-" if each.dense_us is None else f"{each.predicted_us / each.dense_us:.2f}x") for each in layer.buckets])
 
 
-def _write_html(path: Path | None, figures: dict[str, Any], title: str) -> None:
+def _write_html(path: Path | None, figures: Explanation, title: str) -> None:
     from sparsec.report.explain_html import render
 
     if path is not None:

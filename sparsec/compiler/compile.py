@@ -13,6 +13,7 @@ from sparsec.backends.job import Announce, Job, silent
 from sparsec.backends.program import Program
 from sparsec.compiler.buckets import compile_buckets
 from sparsec.compiler.failures import named
+from sparsec.compiler.fallback import defects, with_fallback
 from sparsec.compiler.options import CompileOptions, Progress, takes
 from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
@@ -26,7 +27,7 @@ from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import bound_dims, fixed, is_fixed, ranges
 from sparsec.machine.turns import one_at_a_time
-from sparsec.passes.context import Report
+from sparsec.passes.context import Report, Spared
 from sparsec.runtime.session import InferenceSession
 
 STEPS = {"read": 0.1, "rewrite": 0.1, "plan": 0.35, "lower": 0.05, "build": 0.3, "pack": 0.0, "verify": 0.1}
@@ -66,16 +67,18 @@ def compile_model(model: reader.Source, options: CompileOptions) -> Artifact:
 compile = takes(CompileOptions)(compile_model)  # noqa: A001 - the name that users know from other compilers
 
 
-def compile_one(model: reader.Source, options: CompileOptions) -> Artifact:
+@with_fallback
+def compile_one(model: reader.Source, options: CompileOptions, spared: Spared) -> Artifact:
     """The artifact of a model for one size of every input; as `compile`."""
     announce = _announcer(options.progress)
-    simplified = simplify(model, options, announce=announce, symbolic=options.backend.sized)
+    simplified = simplify(model, options, announce=announce, symbolic=options.backend.sized, spared=spared)
     if any(static_shape(value) is None for value in simplified.graph.graph.inputs):
         return _compile_sized(model, options, simplified)
     if parts := split(simplified.graph):
         return _compile_stages(model, options, simplified, parts)
     prepared = specialise(simplified, options, divided=True)
     outside = _outside(prepared)
+    outside += defects(spared, outside)
     if options.strict and outside:
         _refuse(outside)
     program, layers = _build(prepared)
@@ -128,10 +131,11 @@ def _compile_sized(model: reader.Source, options: CompileOptions, simplified: Si
     """The artifact of a model whose inputs have sizes that only the run tells."""
     job = simplified.job
     sized = build_sized(simplified.graph, job, simplified.context, options.backend, ranges(options.dims or {}))
-    if options.strict and sized.outside:
-        _refuse(sized.outside)
+    outside = (*sized.outside, *defects(simplified.context.spared, sized.outside))
+    if options.strict and outside:
+        _refuse(outside)
     report = CompileReport(precision=job.precision, optimize=options.optimize, codec=options.codec,
-                           rates=job.calibration.source, layers=sized.layers, outside=sized.outside, batch=None,
+                           rates=job.calibration.source, layers=sized.layers, outside=outside, batch=None,
                            passes=(*simplified.passes, *sized.passes))
     artifact = Artifact.build(sized.program, job.target, options.threads, _outline(simplified.graph), report.to_json(),
                               options.codec)

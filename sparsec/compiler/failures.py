@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
@@ -12,7 +13,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from sparsec.errors import InternalError, ModelError, SparsecError, UnsupportedOperatorError
+from sparsec.compiler.pipeline import Pass
+from sparsec.errors import InternalError, ModelError, SparsecError
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import node_name
 
@@ -25,10 +27,9 @@ TELLING = 64
 
 
 def named(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, whose failures are refusals of the model or defects of sparsec, by name.
+    """The function, whose failures are refusals of the model or defects of sparsec or TVM, by name.
 
     Raises:
-        UnsupportedOperatorError: TVM has refused what the model became.
         ModelError: there is not enough memory.
         InternalError: anything else; names the node that was being worked on, the place and the versions.
 
@@ -41,10 +42,6 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
             raise
         except MemoryError as error:
             raise ModelError(f"compiling the model takes more memory than there is ({error})") from error
-        except RuntimeError as error:  # the base of TVM's errors
-            *_, last = str(error).strip().splitlines() or [type(error).__name__]
-            raise UnsupportedOperatorError(f"TVM cannot compile this model: {last.strip()}; please report it with the "
-                                           "model") from error
         except Exception as error:
             raise _internal(error) from error
 
@@ -53,27 +50,40 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
 
 def _internal(error: Exception) -> InternalError:
     """The defect that an exception is."""
-    node, place = _where(error.__traceback__)
+    found_at = where(error.__traceback__)
+    node, place = found_at.node, found_at.place
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES)
+    *_, last = str(error).strip().splitlines() or [""]  # TVM's errors begin with where they came from
     at = "" if node is None else f" at node '{node_name(node)}' ({node.op_type})"
     found = InternalError(f"a defect of sparsec{at}, in {place}: {type(error).__name__}: "
-                          f"{' '.join(str(error).split())[:200]} ({versions}); please report it with what "
+                          f"{last.strip()[:200]} ({versions}); please report it with what "
                           "`sparsec --debug` writes")
     found.node = b"" if node is None else shown(node)
     return found
 
 
-def _where(trace: TracebackType | None) -> tuple[ir.Node | None, str]:
-    """The node that was being worked on, as the innermost frame that knows one tells, and where that was."""
-    node, place = None, "sparsec"
+@dataclass(frozen=True)
+class Where:
+    """The node that was being worked on, the module and function, and the pass where that can be done without."""
+
+    node: ir.Node | None
+    place: str
+    optional_pass: str
+
+
+def where(trace: TracebackType | None) -> Where:
+    """Where something failed, as the innermost frames tell that know a node or a pass."""
+    node, place, optional_pass = None, "sparsec", ""
     while trace is not None:
         frame, module = trace.tb_frame, trace.tb_frame.f_globals.get("__name__", "")
         if str(module).startswith("sparsec."):
             place = f"{module}.{frame.f_code.co_name}"
             found = frame.f_locals.get("node")
             node = found if isinstance(found, ir.Node) else node
+            step = frame.f_locals.get("each")
+            optional_pass = step.name if isinstance(step, Pass) and not step.needed else optional_pass
         trace = trace.tb_next
-    return node, place
+    return Where(node, place, optional_pass)
 
 
 def shown(node: ir.Node) -> bytes:

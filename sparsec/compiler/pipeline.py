@@ -42,17 +42,23 @@ class Phase(Enum):
 
 @dataclass(frozen=True)
 class Pass:
-    """An entry of the pipeline; batches are divided between the two phases."""
+    """An entry of the pipeline, that later ones rely on where it is `needed`; batches divide between the two phases."""
 
     run: Callable[[ir.Model, Context], Report]
     phase: Phase = Phase.SPECIALISE
+    needed: bool = False
+
+    @property
+    def name(self) -> str:
+        """The pass's, that of its module."""
+        return self.run.__module__.rsplit(".", 1)[-1]
 
 
 PASSES: list[Pass] = [
-    Pass(widen.run, Phase.SIMPLIFY),
-    Pass(quantized.run, Phase.SIMPLIFY),
-    Pass(foreign.run, Phase.SIMPLIFY),
-    Pass(contributed.run, Phase.SIMPLIFY),
+    Pass(widen.run, Phase.SIMPLIFY, needed=True),
+    Pass(quantized.run, Phase.SIMPLIFY, needed=True),
+    Pass(foreign.run, Phase.SIMPLIFY, needed=True),
+    Pass(contributed.run, Phase.SIMPLIFY, needed=True),
     Pass(optimize.run, Phase.SIMPLIFY),
     Pass(products.run, Phase.SIMPLIFY),
     Pass(strip.run, Phase.SIMPLIFY),
@@ -65,7 +71,7 @@ PASSES: list[Pass] = [
     Pass(lift.run),
     Pass(fuse_epilogue.run),
     Pass(turn.run),
-    Pass(layout.run),
+    Pass(layout.run, needed=True),
 ]
 
 
@@ -89,6 +95,8 @@ def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = 
     reports = []
     for index, each in enumerate(PASSES):
         if phase not in (None, each.phase):
+            continue
+        if each.name in context.spared.passes:
             continue
         report = each.run(model, context)
         where = f"the graph after pass {report.name}"

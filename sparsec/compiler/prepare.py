@@ -24,7 +24,7 @@ from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import bound_dims, check_dims, fixed, ranges
 from sparsec.machine import tvm_compiler  # noqa: F401 - before backends import TVM by name
-from sparsec.passes.context import Context, Report
+from sparsec.passes.context import NOTHING, Context, Report, Spared
 
 MOST_SAMPLES = 16
 """The first samples among real inputs: those that layers are judged and outputs verified on."""
@@ -86,8 +86,8 @@ def prepare(model: reader.Source, options: CompileOptions, *, divided: bool = Fa
 
 
 def simplify(model: reader.Source, options: CompileOptions, *, calibration: Calibration | None = None,
-             announce: Announce = silent, symbolic: bool = False) -> Simplified:
-    """The first half of `prepare`; with `symbolic`, dimensions that no option binds stay symbolic."""
+             announce: Announce = silent, symbolic: bool = False, spared: Spared = NOTHING) -> Simplified:
+    """The first half of `prepare`; with `symbolic`, dimensions that no option binds stay symbolic; `spared` fails."""
     announce("read")
     dims = options.dims or {}
     limits = ranges(dims)
@@ -98,7 +98,7 @@ def simplify(model: reader.Source, options: CompileOptions, *, calibration: Cali
         node.name = node_name(node)  # before passes number those without
     job = _job(graph, options, calibration, announce, limits)
     announce("rewrite")
-    context = Context(job.target, options.strict_ieee)
+    context = Context(job.target, options.strict_ieee, spared)
     passes = run_passes(graph, context, options.dump_ir, Phase.SIMPLIFY)
     return Simplified(graph, job, context, tuple(passes))
 

@@ -17,7 +17,7 @@ class Bitmap(Format):
 
     @property
     def name(self) -> str:
-        """The format's name."""
+        """Its key in `FORMATS`, with the parameters behind it where it has any."""
         return "bitmap"
 
     def split(self, codes: Symbols) -> tuple[Streams, Symbols]:
@@ -32,7 +32,7 @@ class Bitmap(Format):
         return scatter(flat_positions(mask), stored, shape)
 
     def entries(self, m: int, shape: tuple[int, int]) -> float:  # noqa: ARG002 - non-zeros only
-        """The non-zeros."""
+        """m: the non-zeros are stored and nothing else."""
         return m
 
     def analytic_bits(self, m: float, shape: tuple[int, int], k: int) -> float:

@@ -31,7 +31,7 @@ class Stream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes stored."""
+        """Bytes of `data`, the last one filled up with zero bits."""
         return self.data.nbytes
 
 

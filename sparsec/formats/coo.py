@@ -15,7 +15,7 @@ class Coo(Format):
 
     @property
     def name(self) -> str:
-        """The format's name."""
+        """Its key in `FORMATS`, with the parameters behind it where it has any."""
         return "coo"
 
     def split(self, codes: Symbols) -> tuple[Streams, Symbols]:
@@ -28,7 +28,7 @@ class Coo(Format):
         return scatter(unpack(streams["offsets"]), stored, shape)
 
     def entries(self, m: int, shape: tuple[int, int]) -> float:  # noqa: ARG002 - non-zeros only
-        """The non-zeros."""
+        """m: the non-zeros are stored and nothing else."""
         return m
 
     def analytic_bits(self, m: float, shape: tuple[int, int], k: int) -> float:

@@ -17,7 +17,7 @@ class Csc(Csr):
 
     @property
     def name(self) -> str:
-        """The format's name."""
+        """Its key in `FORMATS`, with the parameters behind it where it has any."""
         return "csc"
 
     def split(self, codes: Symbols) -> tuple[Streams, Symbols]:

@@ -38,7 +38,7 @@ class Layer:
 
     @property
     def weight(self) -> NDArray[np.float32]:
-        """The dense weight."""
+        """The weight (outputs, …) as float32, zeros included."""
         return self.codebook[self.codes]
 
 

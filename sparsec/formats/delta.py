@@ -24,7 +24,7 @@ class Delta(Format):
 
     @property
     def name(self) -> str:
-        """The format's name."""
+        """Its key in `FORMATS`, with the parameters behind it where it has any."""
         return "delta" if self.largest is None else f"delta {self.largest}"
 
     def split(self, codes: Symbols) -> tuple[Streams, Symbols]:
@@ -39,7 +39,7 @@ class Delta(Format):
         return scatter(places, stored, shape)
 
     def entries(self, m: int, shape: tuple[int, int]) -> float:  # noqa: ARG002 - non-zeros only
-        """The non-zeros."""
+        """m: the non-zeros are stored and nothing else."""
         return m
 
     def analytic_bits(self, m: float, shape: tuple[int, int], k: int) -> float:

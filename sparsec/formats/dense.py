@@ -11,15 +11,15 @@ from sparsec.formats.storage import Format, Streams
 
 @dataclass(frozen=True)
 class Dense(Format):
-    """No positions at all."""
+    """A matrix as it is: no position streams, every code in row order."""
 
     @property
     def name(self) -> str:
-        """The format's name."""
+        """Its key in `FORMATS`, with the parameters behind it where it has any."""
         return "dense"
 
     def split(self, codes: Symbols) -> tuple[Streams, Symbols]:
-        """All codes."""
+        """No positions, and all codes in row order."""
         return {}, codes.ravel()
 
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:  # noqa: ARG002 - no positions
@@ -27,9 +27,9 @@ class Dense(Format):
         return stored.reshape(shape)
 
     def entries(self, m: int, shape: tuple[int, int]) -> float:  # noqa: ARG002 - whatever is zero
-        """All elements."""
+        """All elements (rows x columns), whatever is zero."""
         return math.prod(shape)
 
     def analytic_bits(self, m: float, shape: tuple[int, int], k: int) -> float:  # noqa: ARG002 - no positions
-        """Bits: m k."""
+        """Bits: m k, for m elements."""
         return m * k

@@ -40,7 +40,7 @@ class Encoded:
 
     @property
     def nbytes(self) -> int:
-        """Bytes stored."""
+        """Bytes of all streams, each rounded up to whole ones."""
         return sum(stream.nbytes for stream in self.streams.values())
 
 
@@ -98,7 +98,7 @@ class Format(ABC):
         return encoded.codec.restore(codes, streams).reshape(encoded.shape)
 
     def nbytes(self, encoded: Encoded) -> int:
-        """Bytes stored."""
+        """Bytes that an encoded weight takes, by this format's own count."""
         return encoded.nbytes
 
 
@@ -108,7 +108,7 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def as_matrix(weight: np.ndarray) -> np.ndarray:
-    """The weight as a matrix."""
+    """The weight (outputs, …) as a matrix (outputs, inner); a vector is one row."""
     return np.reshape(weight, matrix_shape(np.shape(weight)))
 
 

@@ -17,7 +17,7 @@ class Strided(Format):
 
     @property
     def name(self) -> str:
-        """The format's name."""
+        """Its key in `FORMATS`, with the parameters behind it where it has any."""
         return "strided"
 
     def reject(self, weight: np.ndarray) -> str | None:

@@ -27,7 +27,7 @@ class Well(Format):
 
     @property
     def name(self) -> str:
-        """The format's name."""
+        """Its key in `FORMATS`, with the parameters behind it where it has any."""
         return "well"
 
     def split(self, codes: Symbols) -> tuple[Streams, Symbols]:
@@ -59,7 +59,7 @@ class Well(Format):
         return codes
 
     def entries(self, m: int, shape: tuple[int, int]) -> float:
-        """Non-zeros and padding."""
+        """The expected slots: non-zeros, and what pads the groups to vectors."""
         n = math.prod(shape)
         return m * float(np.interp(m / n, DENSITIES, PLACES)) if n else 0.0
 

@@ -5,7 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import onnx_ir as ir
+
+from sparsec.graph.nodes import node_name
 from sparsec.target import Target
+
+
+@dataclass(frozen=True)
+class Spared:
+    """What a model is compiled without, as it has failed: nodes that stay ONNX's, and passes; each with the reason."""
+
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    passes: Mapping[str, str] = field(default_factory=dict)
+
+    def reason(self, node: ir.Node) -> str | None:
+        """Why a node, or what it became before, is left alone; None where it is not spared."""
+        name = node_name(node)
+        return next((why for each, why in self.nodes.items() if each == name or each.startswith(f"{name}.")), None)
+
+
+NOTHING = Spared()
+"""What a model is compiled without at first."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +34,7 @@ class Context:
 
     target: Target
     strict_ieee: bool = False
+    spared: Spared = NOTHING
 
 
 @dataclass(frozen=True)

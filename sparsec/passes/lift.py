@@ -21,7 +21,7 @@ from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
 
 
-def run(model: ir.Model, _context: Context) -> Report:
+def run(model: ir.Model, context: Context) -> Report:
     """Lifts every node it can, in place."""
     counts: Counter[str] = Counter()
     notes = []
@@ -30,7 +30,7 @@ def run(model: ir.Model, _context: Context) -> Report:
         if lift is None:
             continue
         kind = node.op_type
-        reason = _no_float32(node) or lift(node)
+        reason = _no_float32(node) or context.spared.reason(node) or lift(node)
         if reason:
             notes.append(Note(node_name(node), f"{kind} stays: {reason}"))
         else:

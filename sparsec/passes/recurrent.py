@@ -30,7 +30,8 @@ def run(model: ir.Model, context: Context) -> Report:
     for node in list(model.graph):
         if node.domain or node.op_type not in GATES:
             continue
-        reason = "the target has no kernels for it" if not context.target.lanes else _reason(node)
+        reason = context.spared.reason(node) or (
+            _reason(node) if context.target.lanes else "the target has no kernels for it")
         if reason is None:
             _rewrite(node)
             counts[node.op_type] += 1

@@ -1,9 +1,9 @@
-"""Why every layer runs as it does: structure, candidates, and what more pruning would buy, as dictionaries for JSON."""
+"""Why every layer runs as it does: structure, candidates, and what more pruning would buy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,143 @@ SOME = 97
 LIFTING = ("convolutions", "lift", "recurrent")
 """The passes that make layers; what they leave runs outside of sparsec's kernels."""
 
-Curve = list[dict[str, Any]]
+
+@dataclass(frozen=True)
+class Point:
+    """The predicted microseconds of the best dense and the best sparse kernel at a sparsity; None without one."""
+
+    sparsity: float
+    dense_us: float | None
+    sparse_us: float | None
+
+
+Curve = tuple[Point, ...]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A candidate for a layer.
+
+    Attributes:
+        format, kernel, detail: how the weight is stored, and the kernel with its tiling.
+        bytes: of the stored weight.
+        predicted_us: microseconds of a run.
+        bound: what limits it: "compute", "bandwidth" or "overhead".
+        reason: why it won or lost.
+
+    """
+
+    format: str
+    kernel: str
+    detail: str
+    bytes: int
+    predicted_us: float
+    bound: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The choice for another number of tokens, `columns`, with its microseconds beside the best dense kernel's."""
+
+    columns: int
+    format: str
+    predicted_us: float
+    dense_us: float | None
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The format that stores a weight in the fewest bytes."""
+
+    format: str
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer(structure.Structure):
+    """A layer with the structure of its zeros.
+
+    Attributes:
+        layer, operator, shape: the node's name and type, and its weight's shape.
+        weights, nonzeros: their numbers.
+        structure: the structure in words.
+        candidates: the best kernel of every format, the winner first.
+        smallest: the smallest format.
+        dense_us: predicted microseconds of the best dense kernel, None where there is none.
+        curve: the times at all of `SPARSITIES`, pruned at random places.
+        break_even: the sparsity from which on sparse kernels are faster; None if never.
+        refused: why formats or kernels are no candidates, by their names.
+        buckets: the choices for other numbers of tokens.
+
+    """
+
+    layer: str
+    operator: str
+    shape: tuple[int, ...]
+    weights: int
+    nonzeros: int
+    structure: str
+    candidates: tuple[Kernel, ...]
+    smallest: Stored
+    dense_us: float | None
+    curve: Curve
+    break_even: float | None
+    refused: Mapping[str, str]
+    buckets: tuple[Bucket, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Total:
+    """All layers together; bytes are those of the winners and of the smallest formats."""
+
+    layers: int
+    weights: int
+    nonzeros: int
+    predicted_us: float
+    dense_us: float
+    bytes: int
+    smallest_bytes: int
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What all layers would take together, were each pruned to a sparsity."""
+
+    sparsity: float
+    predicted_us: float
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A node that runs without sparsec's kernels, and why."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """The plan of a model.
+
+    Attributes:
+        target, threads, precision: what it is for.
+        machine: where its rates come from.
+        layers: those with weights of their own, in order.
+        total: all of these.
+        if_pruned: what more pruning would buy.
+        outside: the nodes without a kernel of sparsec's.
+
+    """
+
+    target: str
+    threads: int
+    precision: str
+    machine: str
+    layers: tuple[Layer, ...]
+    total: Total
+    if_pruned: tuple[Pruned, ...]
+    outside: tuple[Outside, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +196,7 @@ class Geometry:
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
             shapes: Mapping[str, Sequence[int]] | None = None, precision: str | None = None,
             calibration: Calibration | None = None, progress: Callable[[float], None] = lambda _share: None,
-            ) -> dict[str, Any]:
+            ) -> Explanation:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
     Raises:
@@ -75,22 +211,22 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
                          f"kind {explained}, or `sparsec simulate` an accelerator")
     prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
-    layers, curves = [], dict[Geometry, Curve]()
+    layers, curves = list[Layer](), dict[Geometry, Curve]()
     for index, node in enumerate(nodes):
         progress(index / len(nodes))
         if offers := prepared.backend.options(node, job):
             layers.append(_layer(node, offers, prepared, curves))
-    return {
-        "target": job.target.name, "threads": threads, "precision": job.precision, "machine": job.calibration.source,
-        "layers": layers,
-        "total": _total(layers),
-        "if_pruned": [_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED],
-        "outside": [asdict(note) for report in prepared.passes if report.name in LIFTING for note in report.notes]
-        + [{"node": node.name, "text": reason} for node in nodes if (reason := prepared.backend.outside(node))],
-    }
+    notes = [Outside(note.node, note.text) for report in prepared.passes if report.name in LIFTING
+             for note in report.notes]
+    notes += [Outside(node.name or node.op_type, reason) for node in nodes
+              if (reason := prepared.backend.outside(node))]
+    return Explanation(
+        target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
+        layers=tuple(layers), total=_total(layers),
+        if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes))
 
 
-def _layer(node: ir.Node, options: list[Option], prepared: Prepared, curves: dict[Geometry, Curve]) -> dict[str, Any]:
+def _layer(node: ir.Node, options: list[Option], prepared: Prepared, curves: dict[Geometry, Curve]) -> Layer:
     weight = weight_array(node)
     found = structure.find(weight)
     choice = _choose(node, options, prepared.job)
@@ -99,36 +235,31 @@ def _layer(node: ir.Node, options: list[Option], prepared: Prepared, curves: dic
     if geometry not in curves:
         curves[geometry] = _curve(node, geometry, prepared)
     curve = curves[geometry]
-    return {
-        "layer": choice.layer, "operator": node.op_type, "shape": list(weight.shape), "weights": weight.size,
-        "nonzeros": int(np.count_nonzero(weight)), **asdict(found), "structure": str(found),
-        "candidates": [_candidate(choice, each) for each in best_by_format(choice)],
-        "smallest": {"format": stored.format.name, "bytes": stored.nbytes},
-        "dense_us": _microseconds(choice, dense=True),
-        "curve": curve, "break_even": _break_even(curve), **_asked(node, prepared),
-    }
+    return Layer(
+        **vars(found), layer=choice.layer, operator=node.op_type, shape=weight.shape, weights=weight.size,
+        nonzeros=int(np.count_nonzero(weight)), structure=str(found),
+        candidates=tuple(_candidate(choice, each) for each in best_by_format(choice)),
+        smallest=Stored(stored.format.name, stored.nbytes), dense_us=_microseconds(choice, dense=True), curve=curve,
+        break_even=_break_even(curve), refused=prepared.backend.refused(node, prepared.job),
+        buckets=_buckets(node, prepared))
 
 
-def _asked(node: ir.Node, prepared: Prepared) -> dict[str, Any]:
-    """Why formats are no candidates, and the choice by the number of tokens, where the backend knows."""
-    backend, job = prepared.backend, prepared.job
-    buckets = []
-    for columns, options in backend.options_by_columns(node, job).items():
-        choice = _choose(node, options, job)
-        buckets.append({"columns": columns, "format": choice.winner.option.name,
-                        "predicted_us": choice.winner.predicted_s * 1e6, "dense_us": _microseconds(choice, dense=True)})
-    return {"refused": backend.refused(node, job), "buckets": buckets}
+def _buckets(node: ir.Node, prepared: Prepared) -> tuple[Bucket, ...]:
+    """The choice by the number of tokens, where the backend knows."""
+    choices = {columns: _choose(node, options, prepared.job)
+               for columns, options in prepared.backend.options_by_columns(node, prepared.job).items()}
+    return tuple(Bucket(columns, choice.winner.option.name, choice.winner.predicted_s * 1e6,
+                        _microseconds(choice, dense=True)) for columns, choice in choices.items())
 
 
 def _choose(node: ir.Node, options: list[Option], job: Job) -> Choice:
     return choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine)
 
 
-def _candidate(choice: Choice, candidate: Candidate) -> dict[str, Any]:
+def _candidate(choice: Choice, candidate: Candidate) -> Kernel:
     option = candidate.option
-    return {"format": option.name, "kernel": option.kernel, "detail": option.detail, "bytes": option.nbytes,
-            "predicted_us": candidate.predicted_s * 1e6, "bound": choice.machine.bound(option.work),
-            "reason": choice.reason(candidate)}
+    return Kernel(option.name, option.kernel, option.detail, option.nbytes, candidate.predicted_s * 1e6,
+                  choice.machine.bound(option.work), choice.reason(candidate))
 
 
 def _microseconds(choice: Choice, *, dense: bool) -> float | None:
@@ -149,46 +280,41 @@ def _curve(node: ir.Node, geometry: Geometry, prepared: Prepared) -> Curve:
     """The predicted time of the best dense and the best sparse kernel at every one of `SPARSITIES`."""
     value, score = operand(node, 1), np.random.default_rng(0).random(geometry.weight, np.float32)
     values = score.astype(np.float16).astype(np.float32) if geometry.half else score
-    kept, points = value.const_value, []
+    kept, points = value.const_value, list[Point]()
     try:
         for sparsity in SPARSITIES:
             value.const_value = ir.tensor(np.where(score >= sparsity, values, np.float32(0)), name=value.name)
             choice = _choose(node, prepared.backend.options(node, prepared.job), prepared.job)
-            points.append({"sparsity": sparsity,
-                           "dense_us": _microseconds(choice, dense=True),
-                           "sparse_us": _microseconds(choice, dense=False)})
+            points.append(Point(sparsity, _microseconds(choice, dense=True), _microseconds(choice, dense=False)))
     finally:
         value.const_value = kept
-    return points
+    return tuple(points)
 
 
-def _break_even(curve: Sequence[Mapping[str, Any]]) -> float | None:
+def _break_even(curve: Curve) -> float | None:
     """The sparsity from which on the sparse kernel is faster, between two points by a straight line; None if never."""
-    if any(point["dense_us"] is None or point["sparse_us"] is None for point in curve):
-        return None
-    gains = [point["dense_us"] - point["sparse_us"] for point in curve]
-    if gains[-1] < 0:
+    gains = [point.dense_us - point.sparse_us for point in curve
+             if point.dense_us is not None and point.sparse_us is not None]
+    if len(gains) < len(curve) or gains[-1] < 0:
         return None
     last_loss = max((i for i, gain in enumerate(gains) if gain < 0), default=None)
     if last_loss is None:
         return 0.0
-    low, high = curve[last_loss]["sparsity"], curve[last_loss + 1]["sparsity"]
-    return float(low + (high - low) * gains[last_loss] / (gains[last_loss] - gains[last_loss + 1]))
+    low, high = curve[last_loss].sparsity, curve[last_loss + 1].sparsity
+    return low + (high - low) * gains[last_loss] / (gains[last_loss] - gains[last_loss + 1])
 
 
-def _total(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    return {
-        "layers": len(layers), "weights": sum(each["weights"] for each in layers),
-        "nonzeros": sum(each["nonzeros"] for each in layers),
-        "predicted_us": sum(each["candidates"][0]["predicted_us"] for each in layers),
-        "dense_us": sum(each["dense_us"] or 0.0 for each in layers),
-        "bytes": sum(each["candidates"][0]["bytes"] for each in layers),
-        "smallest_bytes": sum(each["smallest"]["bytes"] for each in layers),
-    }
+def _total(layers: Sequence[Layer]) -> Total:
+    winners = [each.candidates[0] for each in layers]
+    return Total(
+        layers=len(layers), weights=sum(each.weights for each in layers),
+        nonzeros=sum(each.nonzeros for each in layers), predicted_us=sum(each.predicted_us for each in winners),
+        dense_us=sum(each.dense_us or 0.0 for each in layers), bytes=sum(each.bytes for each in winners),
+        smallest_bytes=sum(each.smallest.bytes for each in layers))
 
 
-def _if_pruned(layers: Sequence[Mapping[str, Any]], index: int) -> dict[str, Any]:
+def _if_pruned(layers: Sequence[Layer], index: int) -> Pruned:
     """What the layers would take together at one of `SPARSITIES`."""
-    times = [min(t for t in (each["curve"][index]["dense_us"], each["curve"][index]["sparse_us"]) if t is not None)
-             for each in layers]
-    return {"sparsity": SPARSITIES[index], "predicted_us": sum(times)}
+    points = [each.curve[index] for each in layers]
+    return Pruned(SPARSITIES[index], sum(min(time for time in (point.dense_us, point.sparse_us) if time is not None)
+                                         for point in points))

@@ -85,8 +85,8 @@ def test_heads_that_the_kernel_does_not_take_run_step_by_step():
     model = networks.transformer(heads=16)
     kernels = check(model, planned(model, ("nm 2:4", "dense")), "fp16")
     assert not [name for name in kernels if "attention" in name]
-    (note,) = explain(model, TARGET)["outside"]
-    assert "heads of 4 features" in note["text"]
+    (note,) = explain(model, TARGET).outside
+    assert "heads of 4 features" in note.text
 
 
 @pytest.mark.parametrize("tokens", [4, 16])

@@ -45,6 +45,8 @@ SHAPES = {
                   y = Range(p0, e, o)""", ["T"]),
     "part": ("float[T,9] x", """s = Constant<value_ints=[2]>() e = Constant<value_ints=[5]>()
              a = Constant<value_ints=[1]>() y = Slice(x, s, e, a)""", ["T", 3]),
+    "places": ("float[B,T,3] x, float[9,3] w", """s = Shape(x) o = Constant<value_ints=[1]>() e = Gather(s, o)
+               z = Constant<value_ints=[0]>() p = Slice(w, z, e, z) y = Add(x, p)""", ["B", "T", 3]),
     "scores": ("float[B,T,8] q, float[B,8,P] k", "y = MatMul(q, k)", ["B", "T", "P"]),
     "spread": ("float[T,1] x, float[B,1,P] z", "y = Add(x, z)", ["B", "T", "P"]),
 }

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.graph.layout import Tiled
-from sparsec.kernels.cpu.products import spmm
+from sparsec.kernels.cpu.products import row_blocks, spmm
 from sparsec.kernels.cpu.products.stencil import linear
 from sparsec.kernels.cpu.products.walk import Tiling
 from sparsec.kernels.emit.epilogue import Epilogue
@@ -23,6 +23,6 @@ def test_csr_packing_keeps_every_weight(data):
     tiling = Tiling(linear(Tiled(1, 32, channels, 32), outputs, 16), Epilogue(), "direct", 2,
                     data.draw(st.integers(1, channels)), parts=data.draw(st.sampled_from([1, 2, 3])))
     params = spmm.SpmmParams(tiling, **shape)
-    arrays = spmm.recipe(params).pack(weight)
+    arrays = row_blocks.recipe(params).pack(weight)
     assert np.array_equal(np.sort(arrays["values"][arrays["values"] != 0]), np.sort(weight[weight != 0]))
     assert set(arrays["rows"].tolist()) - {-1} == set(range(outputs))

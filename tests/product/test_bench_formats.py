@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from sparsec.bench.formats import SWEPT, linear_layer, regret, time_model
+from sparsec.bench.formats import SWEPT, Form, Layer, Regret, linear_layer, regret, time_model
 from sparsec.formats import FORMATS
 from sparsec.kernels.cpu import products, rows
 from sparsec.target import resolve
@@ -53,17 +53,17 @@ def test_wrong_requests_are_refused(folder):
 
 
 def test_rows_decide_the_kernels_family():
-    few, many = (time_model(linear_layer(64, 64, count, 0.9), resolve("cpu"))[0]["formats"] for count in (1, 64))
+    few, many = (time_model(linear_layer(64, 64, count, 0.9), resolve("cpu"))[0].formats for count in (1, 64))
     for forms, families in ((few, rows.FAMILIES), (many, products.FAMILIES)):
-        assert {form["kernel"].split("/")[0] for form in forms} <= {name.split("/")[0] for name in families}
-    assert {name.split()[0] for name in FORMATS} >= {form["format"].split()[0] for form in few}
+        assert {form.kernel.split("/")[0] for form in forms} <= {name.split("/")[0] for name in families}
+    assert {name.split()[0] for name in FORMATS} >= {form.format.split()[0] for form in few}
 
 
 def test_regret_counts_choices_and_predictions():
     def kernel(name, predicted, measured):
-        return {"format": name, "runs_as": name, "predicted_us": predicted, "measured_us": measured}
+        return Form(name, "", "", 0, predicted, measured, name, None)
 
-    formats = [kernel("csr", 2, 4), kernel("dense", 8, 5)]
-    layers = [{"chosen": formats[0], "fastest": kernel("csr", 2, 2), "formats": formats},
-              {"chosen": formats[1], "fastest": formats[1], "formats": formats}]
-    assert regret(layers) == {"layers": 2, "mean": 1.5, "worst": 2.0, "never_slower": 1.0, "prediction_error": 0.55}
+    formats = kernel("csr", 2, 4), kernel("dense", 8, 5)
+    layers = [Layer("", "", (), 0, 0, formats[0], kernel("csr", 2, 2), formats),
+              Layer("", "", (), 0, 0, formats[1], formats[1], formats)]
+    assert regret(layers) == Regret(layers=2, mean=1.5, worst=2.0, never_slower=1.0, prediction_error=0.55)

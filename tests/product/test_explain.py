@@ -60,8 +60,8 @@ def test_layers_of_one_geometry_share_a_curve_and_few_rows_tell_of_large_weights
     graph = networks.Graph()
     graph("MatMul", "x", graph.constant(graph.random(64, 64)), name="h")
     graph("MatMul", "h", graph.constant(graph.random(64, 64)), name="y")
-    first, second = explain(graph.model({"x": (1, [1, 64])}, {"y": [1, 64]}))["layers"]
-    assert first["curve"] is second["curve"]
+    first, second = explain(graph.model({"x": (1, [1, 64])}, {"y": [1, 64]})).layers
+    assert first.curve is second.curve
 
 
 def test_more_pruning_is_never_predicted_to_be_slower(explained):
@@ -100,11 +100,11 @@ def test_fewer_bits_add_candidates_and_take_none_away(tmp_path):
     rates = Calibration(DEFAULT_MACHINE, "")
     target = resolve("cpu-avx512")
     target = replace(target, features=target.features | {"avx512_bf16", "avx512_vnni"})
-    found = {precision: explain(proto, target, precision=precision, calibration=rates)["layers"][0]
+    found = {precision: explain(proto, target, precision=precision, calibration=rates).layers[0]
              for precision in PRECISIONS}
-    formats = {precision: {each["format"] for each in layer["candidates"]} for precision, layer in found.items()}
+    formats = {precision: {each.format for each in layer.candidates} for precision, layer in found.items()}
     assert formats["fp32"] < formats["bf16"]
-    times = [found[precision]["candidates"][0]["predicted_us"] for precision in PRECISIONS]
+    times = [found[precision].candidates[0].predicted_us for precision in PRECISIONS]
     assert times == sorted(times, reverse=True)
     with pytest.raises(UsageError, match="int4"):
         explain(proto, precision="int4", calibration=rates)

@@ -1,4 +1,4 @@
-"""A defect ends as one error that names the node, the place and the versions, with a model that shows it."""
+"""A defect falls back, or ends as one error that names node, place and versions, with a model that shows it."""
 
 import numpy as np
 import onnx
@@ -6,31 +6,55 @@ import pytest
 
 import sparsec
 from sparsec import cli
-from sparsec.errors import InternalError
-from sparsec.passes import lift
+from sparsec.backends.cpu import layers, lower
+from sparsec.errors import InternalError, UnsupportedOperatorError
+from sparsec.graph.compare import random_feeds, run_onnxruntime
+from sparsec.graph.reader import load
+from sparsec.passes import lift, strip
 from tests.support.texts import model
 
-PROTO = model("g (float[2,8] x) => (float[2,4] y) <float[8,4] w> { y = MatMul(x, w) }")
+PROTO = model("g (float[2,8] x) => (float[2,4] y) <float[8,4] w> { t = MatMul(x, w) y = Softplus(t) }")
 
 
-@pytest.fixture
-def defect(monkeypatch):
-    def fails(node):
-        raise KeyError(node.op_type)
+def fails(*_given):
+    raise KeyError("a defect")
 
-    monkeypatch.setitem(lift.RULES, "MatMul", fails)
+
+def fails_in_tvm(*_given):
+    raise RuntimeError("Traceback of TVM\nInternalError: Check failed")
+
+
+@pytest.mark.parametrize("where", ["rule", "kernels", "pass"])
+@pytest.mark.parametrize("failure", [fails, fails_in_tvm])
+def test_a_model_falls_back_where_a_layer_or_pass_fails(monkeypatch, where, failure):
+    if where == "pass":
+        monkeypatch.setattr(strip, "strip", failure)
+    else:
+        table, key = (lift.RULES, "MatMul") if where == "rule" else (layers.LAYERS, "sparsec::MatMul")
+        monkeypatch.setitem(table, key, failure)
+    artifact = sparsec.compile(PROTO, tune="off")
+    (outside,) = artifact.report["outside"]
+    assert outside["layer"] == ("pass strip" if where == "pass" else "node")
+    assert "sparsec failed on it, in " in outside["reason"]
+    feeds = random_feeds(load(PROTO))
+    np.testing.assert_allclose(sparsec.InferenceSession(artifact).run(None, feeds)[0],
+                               run_onnxruntime(PROTO, feeds)[0], rtol=1e-5)
+    with pytest.raises(UnsupportedOperatorError, match="sparsec failed on it"):
+        sparsec.compile(PROTO, tune="off", strict=True)
+
+
+@pytest.fixture(params=[fails, fails_in_tvm])
+def defect(monkeypatch, request):
+    monkeypatch.setattr(lower, "lower_operator", request.param)
 
 
 @pytest.mark.usefixtures("defect")
 def test_a_defect_names_node_place_and_versions():
-    with pytest.raises(InternalError, match=r"at node 'y' \(MatMul\), in .*fails|at node .*KeyError") as caught:
+    with pytest.raises(InternalError, match=r"at node 'node_1' \(Softplus\), in .*(KeyError|Check failed)") as caught:
         sparsec.compile(PROTO, tune="off")
     assert "apache-tvm" in str(caught.value)
     shown = onnx.ModelProto.FromString(caught.value.node)
-    assert [node.op_type for node in shown.graph.node] == ["MatMul"]
-    (weight,) = shown.graph.initializer
-    assert weight.dims == [8, 4]
-    assert not np.allclose(onnx.numpy_helper.to_array(weight), onnx.numpy_helper.to_array(PROTO.graph.initializer[0]))
+    assert [node.op_type for node in shown.graph.node] == ["Softplus"]
 
 
 @pytest.mark.usefixtures("defect")

@@ -51,7 +51,7 @@ class Operand:
 
 
 def operands(node: ir.Node, inputs: Inputs) -> tuple[Operand, Operand]:
-    """The two matrices."""
+    """The two factors of the product, as values: left, then right."""
     pair = []
     for index, flag in enumerate(("transA", "transB")):
         value = operand(node, index)

@@ -26,7 +26,7 @@ from sparsec.graph.nodes import operand
 
 
 def groups_of(node: ir.Node) -> int:
-    """The attribute `group`."""
+    """The number of a convolution's groups, 1 where the attribute is absent."""
     return int(node.attributes.get_int("group", 1))
 
 
@@ -46,7 +46,7 @@ def grouped_weight(node: ir.Node, weight: Array) -> Array:
 
 
 def ungrouped_weight(node: ir.Node, split: Array) -> Array:
-    """The inverse of `grouped_weight`."""
+    """A mask or array (groups, outputs, inputs, *kernel) as the weight (outputs, inputs, *kernel) again."""
     split = split.swapaxes(1, 2) if node.op_type == "ConvTranspose" else split
     return split.reshape(-1, *split.shape[2:])
 

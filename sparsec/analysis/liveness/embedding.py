@@ -66,7 +66,7 @@ def couple(node: ir.Node) -> Iterator[Relation]:
 
 
 def rewrite(node: ir.Node, cut: Cut) -> None:
-    """Only constant indices change."""
+    """Indices, where they are constant, count the rows that are left."""
     if _picks(node):
         select.rewrite(node, cut)
 

@@ -21,13 +21,13 @@ def _permutation(node: ir.Node) -> list[int]:
 
 
 def transpose_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
-    """The facts' axes move."""
+    """Facts of Y: mask and values with the axes of X permuted."""
     x, order = fact(inputs, 0), _permutation(node)
     return [Known(x.mask.transpose(order), x.value.transpose(order))]
 
 
 def transpose_backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
-    """The axes move back."""
+    """What of X is needed: the mask of Y with its axes permuted back."""
     return [needed[0].transpose(np.argsort(_permutation(node)))]
 
 
@@ -101,7 +101,7 @@ def concat_reject(node: ir.Node, _inputs: Inputs) -> str | None:
 
 
 def expand_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
-    """Copies share their facts."""
+    """Facts of Y: those of X with axes of 1 in front, which broadcast over the copies."""
     x, rank = fact(inputs, 0), len(dims(node.outputs[0]))
     return [Known(aligned(x.mask, rank), aligned(x.value, rank))]
 
@@ -147,7 +147,7 @@ def block_forward(node: ir.Node, inputs: Inputs) -> list[Known]:
 
 
 def block_backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mask | None]:
-    """The elements move back."""
+    """What of X is needed: every element of Y's mask where it came from."""
     shape, order = _steps(node)
     inner = reshape.rearranged(needed[0], dims(node.outputs[0]), tuple(shape[axis] for axis in order))
     return [reshape.rearranged(inner.transpose(np.argsort(order)), shape, dims(operand(node, 0)))]

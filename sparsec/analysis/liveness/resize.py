@@ -63,7 +63,7 @@ def backward(node: ir.Node, needed: Sequence[Mask], _inputs: Inputs) -> list[Mas
 
 
 def couple(node: ir.Node) -> Iterator[Relation]:
-    """Batch and channels pass."""
+    """X and Y lose the same slabs of the batch and of the channels; the other axes nothing."""
     for axis in (0, 1):
         yield from tie((operand(node, 0), axis), (node.outputs[0], axis))
 

@@ -72,7 +72,7 @@ def tie(*keys: Key) -> Iterator[Relation]:
 
 
 def freeze(keys: Iterable[Key], reason: str) -> Iterator[Relation]:
-    """Axes that lose nothing."""
+    """Relations that keep all slabs of these axes, for a reason that reports give."""
 
     def shrink(holds: Sequence[Hold], number: int) -> None:
         for hold in holds:

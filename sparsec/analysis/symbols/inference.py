@@ -30,16 +30,21 @@ class Symbols:
     Attributes:
         shapes: of every value of known rank.
         data: the elements, in order, of integer tensors of at most one dimension that follow from shapes.
+        bounds: of sizes that are opaque, what they are never larger than.
 
     """
 
     shapes: dict[ir.Value, Shape] = field(default_factory=dict)
     data: dict[ir.Value, Shape] = field(default_factory=dict)
+    bounds: dict[Size, Size] = field(default_factory=dict)
     _count: Iterator[int] = field(default_factory=itertools.count)
 
-    def opaque(self) -> Size:
-        """A size that nothing is known of."""
-        return Size.of(f"{OPAQUE}{next(self._count)}")
+    def opaque(self, bound: Size | None = None) -> Size:
+        """A size that nothing is known of, but that it is never larger than a bound."""
+        size = Size.of(f"{OPAQUE}{next(self._count)}")
+        if bound is not None:
+            self.bounds[size] = bound
+        return size
 
     def shape(self, value: ir.Value | None) -> Shape | None:
         """A value's shape."""
@@ -118,6 +123,7 @@ def _broadcast(symbols: Symbols, shapes: Sequence[Shape]) -> Shape:
     one, dims = Size.of(1), []
     for axis in range(-rank, 0):
         own = {shape[axis] for shape in shapes if len(shape) >= -axis} - {one}
+        own -= {size for size in own if symbols.bounds.get(size) in own}  # they are equal to their bounds, or 1
         numbers = [each for each in own if each.number is not None]
         dims.append(one if not own else numbers[0] if numbers else own.pop() if len(own) == 1 else symbols.opaque())
     return tuple(dims)
@@ -185,7 +191,8 @@ def _sliced(symbols: Symbols, length: Size, start: Size | None, end: Size | None
         return symbols.opaque()
     whole = end == length or (end.number is not None and end.number >= 2 ** 31 - 1)
     if start.number == 0:
-        return length if whole else end if _never_larger(end, length) else symbols.opaque()
+        bound = end if all(factor > 0 for _, factor in end.terms) else None
+        return length if whole else end if _never_larger(end, length) else symbols.opaque(bound)
     if whole and start.number is None and _never_larger(start, length):
         return length - start
     return symbols.opaque()

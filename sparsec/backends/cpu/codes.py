@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -14,13 +14,15 @@ from sparsec.graph.nodes import operand, optional
 from sparsec.graph.operators import integers, products
 from sparsec.kernels.cpu.codes.finish import Finish, Quantized
 
+T = TypeVar("T")
+
 LARGEST = 255  # byte
 
 
-def attribute(node: ir.Node, name: str, default: Any) -> Any:
+def attribute(node: ir.Node, name: str, default: T) -> T:
     """An attribute's value."""
     found = node.attributes.get(name)
-    return default if found is None else found.value
+    return default if found is None else cast("T", found.value)
 
 
 def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantized]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import tvm
 import tvm_ffi
@@ -103,10 +102,11 @@ def scheduling() -> list[tvm.transform.Pass]:
 class Careful(dlight.ScheduleRule):  # type: ignore[misc]  # TVM has no types
     """A rule that leaves a kernel to the next one where it breaks on it, as some do on dimensions of size 1."""
 
-    def __init__(self, rule: Any) -> None:
+    def __init__(self, rule: dlight.ScheduleRule) -> None:
         self.rule = rule
 
-    def apply(self, func: tvm.tirx.PrimFunc, target: tvm.target.Target, tunable: bool) -> Any:  # noqa: FBT001 - TVM's
+    def apply(self, func: tvm.tirx.PrimFunc, target: tvm.target.Target, tunable: bool  # noqa: FBT001 - TVM's
+              ) -> tvm.s_tir.Schedule | None:
         """The schedule, None where the rule has none."""
         try:
             return self.rule.apply(func, target, tunable)

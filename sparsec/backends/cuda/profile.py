@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import tvm
 
 from sparsec.backends.base import KernelTime
 from sparsec.backends.cuda import driver
@@ -53,7 +53,7 @@ def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 5) 
     return named([symbol for symbol, _ in calls], [seconds for _, seconds in calls], lowered)
 
 
-def _load(program: Program) -> Any:
+def _load(program: Program) -> tvm.runtime.Module:
     if program.objects:
         raise ToolchainError("kernels are timed in a linked library and there is no linker; install ld, lld, gcc or "
                              "clang")

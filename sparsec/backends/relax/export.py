@@ -7,7 +7,6 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tvm
 
@@ -18,7 +17,7 @@ OBJECT_BYTES = 16 << 20
 """Room that object files and the library of a large model take."""
 
 
-def export(executable: tvm.runtime.Executable, **options: Any) -> tuple[bytes, tuple[int, ...]]:
+def export(executable: tvm.runtime.Executable, **options: object) -> tuple[bytes, tuple[int, ...]]:
     """A shared object by whichever linker is installed, else the object files and their sizes, for TVM's JIT loader.
 
     Options are those of TVM's `export_library`.

@@ -21,7 +21,7 @@ class Codec(ABC):
     @property
     @abstractmethod
     def bits(self) -> int:
-        """Bits of a code."""
+        """Bits that each code is stored in."""
 
     @property
     def lossless(self) -> bool:

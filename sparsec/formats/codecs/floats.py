@@ -22,12 +22,12 @@ class Float(Codec):
 
     @property
     def name(self) -> str:
-        """The type's name."""
+        """Its key in `CODECS`, the floating-point type."""
         return self.kind
 
     @property
     def bits(self) -> int:
-        """Bits of the type."""
+        """Bits of a number of the type."""
         return int(8 * DTYPES[self.kind].itemsize)
 
     @property
@@ -49,7 +49,7 @@ class Float(Codec):
         return np.where(rounded == 0, codes.dtype.type(0), codes), {}
 
     def restore(self, codes: Symbols, tables: Mapping[str, Stream]) -> np.ndarray:  # noqa: ARG002 - it has none
-        """The values."""
+        """The codes' bits as numbers of the type, widened to float32 (rows, columns)."""
         values: np.ndarray = np.ascontiguousarray(codes).view(DTYPES[self.kind])
         return values.astype(np.float32, copy=False)
 

@@ -17,12 +17,12 @@ class Int8(Codec):
 
     @property
     def name(self) -> str:
-        """The codec's name."""
+        """Its key in `CODECS`."""
         return "int8"
 
     @property
     def bits(self) -> int:
-        """Bits of a code."""
+        """Bits that each code is stored in."""
         return 8
 
     def reject(self, weight: np.ndarray) -> str | None:
@@ -38,6 +38,6 @@ class Int8(Codec):
         return codes.view(np.uint8), {"scales": pack(scales.view(np.uint32), 32)}
 
     def restore(self, codes: Symbols, tables: Mapping[str, Stream]) -> np.ndarray:
-        """The values."""
+        """Codes as int8 times their row's scale, float32 (rows, columns)."""
         scales = unpack(tables["scales"]).view(np.float32)
         return np.ascontiguousarray(codes).view(np.int8).astype(np.float32) * scales[:, None]

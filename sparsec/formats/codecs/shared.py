@@ -30,7 +30,7 @@ class Codebook(Codec):
 
     @property
     def bits(self) -> int:
-        """Bits of an index."""
+        """Bits of an index into the codebook."""
         return self.index_bits
 
     def reject(self, weight: np.ndarray) -> str | None:
@@ -44,5 +44,5 @@ class Codebook(Codec):
         return codebook.assign(values, book), {"codebook": pack(book.view(np.uint32), 32)}
 
     def restore(self, codes: Symbols, tables: Mapping[str, Stream]) -> np.ndarray:
-        """The values."""
+        """The codebook's entries at the codes, float32 (rows, columns)."""
         return unpack(tables["codebook"]).view(np.float32)[codes]

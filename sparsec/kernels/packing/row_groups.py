@@ -11,7 +11,7 @@ from sparsec.kernels.packing.recipe import Recipe
 
 @dataclass(frozen=True)
 class RowGroups(Recipe):
-    """What `kernels.cpu.products.spmm` computes from its parameters.
+    """What `kernels.cpu.products.row_blocks` computes from its parameters.
 
     Attributes:
         blocks, block: row blocks, and the rows of one.
@@ -44,7 +44,7 @@ class RowGroups(Recipe):
         return max(rows, shares * self.block) * (columns + self.chunks * self.unroll)
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
-        """`starts`, `rows`, `indices` and `values`, see `kernels.cpu.products.spmm.recipe`."""
+        """`starts`, `rows`, `indices` and `values`, see `kernels.cpu.products.row_blocks.recipe`."""
         p, taps, tapped = self, len(self.tap_offsets), self.chunk_columns
         member = weight.reshape(p.blocks, p.block, -1)
         block, column = np.nonzero((member != 0).any(axis=1))

@@ -21,7 +21,7 @@ def run(model: ir.Model, context: Context) -> Report:
     notes: list[Note] = []
     if context.target.lanes:
         for step in (transposed.run, volumes.run):
-            step(model.graph, counts, notes)
+            step(model.graph, context.spared, counts, notes)
     if counts:
         rewrite.clean(model)
     return Report("convolutions", bool(counts), counts, tuple(notes))

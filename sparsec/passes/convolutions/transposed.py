@@ -22,15 +22,15 @@ from sparsec.graph.nodes import node_name, operand, optional
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 from sparsec.passes.chain import Chain
-from sparsec.passes.context import Note
+from sparsec.passes.context import Note, Spared
 
 
-def run(graph: ir.Graph, counts: Counter[str], notes: list[Note]) -> None:
+def run(graph: ir.Graph, spared: Spared, counts: Counter[str], notes: list[Note]) -> None:
     """Rewrites every ConvTranspose by a constant."""
     for node in list(graph):
         if node.domain or node.op_type != "ConvTranspose":
             continue
-        reason = _reason(node)
+        reason = spared.reason(node) or _reason(node)
         if reason is None:
             _rewrite(node)
             counts[node.op_type] += 1

@@ -20,7 +20,7 @@ from sparsec.graph.constants import constant
 from sparsec.graph.nodes import node_name, operand, optional
 from sparsec.graph.shapes import static_shape
 from sparsec.passes.chain import Chain
-from sparsec.passes.context import Note
+from sparsec.passes.context import Note, Spared
 from sparsec.passes.lift import spelled_geometry
 
 DEPTH_SECOND = [0, 2, 1, 3, 4]
@@ -42,7 +42,7 @@ def _from_columns(chain: Chain, images: ir.Value, shape: Sequence[int]) -> ir.Va
     return chain.reshape(images, shape)
 
 
-def run(graph: ir.Graph, counts: Counter[str], notes: list[Note]) -> None:
+def run(graph: ir.Graph, spared: Spared, counts: Counter[str], notes: list[Note]) -> None:
     """Rewrites every Conv of three dimensions by a constant, and what works on single elements between them."""
     known: dict[Restore, Images] = {_from_slices: {}, _from_columns: {}}
     for node in list(graph):
@@ -50,7 +50,7 @@ def run(graph: ir.Graph, counts: Counter[str], notes: list[Note]) -> None:
         if node.domain or shape is None or len(shape) != 5 or node.outputs[0].dtype != ir.DataType.FLOAT:
             continue
         if node.op_type == "Conv":
-            reason = _reason(node)
+            reason = spared.reason(node) or _reason(node)
             if reason is None:
                 _conv(node, known)
                 counts["volumes"] += 1

@@ -29,7 +29,7 @@ def run(model: ir.Model, context: Context) -> Report:
     lanes = context.target.lanes
     if not lanes:
         return Report("layout", modified=False)
-    roles = assign(model, lanes)
+    roles = {node: role for node, role in assign(model, lanes).items() if context.spared.reason(node) is None}
     images, tokens = image_layouts(roles, lanes), token_layouts(roles, lanes)
     roles = {node: role for node, role in roles.items() if not _moves(node, tokens)}
     borders = _Borders(model.graph)

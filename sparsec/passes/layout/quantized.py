@@ -20,7 +20,7 @@ from sparsec.passes.layout.roles import (
     given,
     is_static,
     shape_of,
-    tokens_of,
+    token_count,
 )
 
 
@@ -50,7 +50,7 @@ def _conv(node: ir.Node, _kinds: KINDS, _lanes: int) -> Role | None:
 
 def _linear(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     x = operand(node, 0)
-    few = tokens_of(shape_of(x)) <= FEW_ROWS
+    few = token_count(shape_of(x)) <= FEW_ROWS
     if few or kinds.get(x) is Kind.IMAGE or not weight_fits(node) or not joins_residual(node):
         return None
     return Role(Kind.TOKENS, (0, *_residual(node)))
@@ -88,7 +88,7 @@ def _concat(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
 def _reshape(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
     """Other numbers for the same tokens."""
     x = operand(node, 0)
-    alike = shape_of(x)[-1:] == shape_of(node.outputs[0])[-1:] and tokens_of(shape_of(node.outputs[0])) > 0
+    alike = shape_of(x)[-1:] == shape_of(node.outputs[0])[-1:] and token_count(shape_of(node.outputs[0])) > 0
     return Role(Kind.TOKENS, (0,)) if kinds.get(x) is Kind.TOKENS and alike and x.dtype in CODE_TYPES else None
 
 

@@ -14,7 +14,7 @@ from sparsec.graph.activations import ACTIVATIONS
 from sparsec.graph.nodes import operand, operator_of
 from sparsec.passes.layout import quantized
 from sparsec.passes.layout.quantized import RESHAPES
-from sparsec.passes.layout.roles import KINDS, Kind, Role, Seed, given, is_static, shape_of, tokens_of
+from sparsec.passes.layout.roles import KINDS, Kind, Role, Seed, given, is_static, shape_of, token_count
 
 STEM_CHANNELS = 4  # a convolution of so few channels reads row-major images itself
 
@@ -69,13 +69,13 @@ def _linear(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
     x = operand(node, 0)
     if node.attributes.get_string("side", "right") != "right" or kinds.get(x) is Kind.IMAGE:
         return None
-    return Role(Kind.TOKENS, given(node, 0, 3)) if tokens_of(shape_of(x)) >= lanes else None
+    return Role(Kind.TOKENS, given(node, 0, 3)) if token_count(shape_of(x)) >= lanes else None
 
 
 def _layer_norm(node: ir.Node, kinds: KINDS, lanes: int) -> Role | None:
     x, rank = operand(node, 0), len(shape_of(node.inputs[0]))
     last_axis = node.attributes.get_int("axis", -1) in (-1, rank - 1)
-    fine = last_axis and len(node.outputs) == 1 and tokens_of(shape_of(x)) >= lanes and kinds.get(x) is not Kind.IMAGE
+    fine = last_axis and len(node.outputs) == 1 and token_count(shape_of(x)) >= lanes and kinds.get(x) is not Kind.IMAGE
     return Role(Kind.TOKENS, (0,)) if fine else None
 
 
@@ -107,7 +107,7 @@ def _binary_tokens(node: ir.Node, _kinds: KINDS) -> Role | None:
 def _reshape_tokens(node: ir.Node, _kinds: KINDS) -> Role | None:
     """Other numbers for the same tokens."""
     before, after = shape_of(node.inputs[0]), shape_of(node.outputs[0])
-    return Role(Kind.TOKENS, (0,)) if tokens_of(after) and before[-1] == after[-1] else None
+    return Role(Kind.TOKENS, (0,)) if token_count(after) and before[-1] == after[-1] else None
 
 
 def _pool(node: ir.Node, _kinds: KINDS) -> Role | None:

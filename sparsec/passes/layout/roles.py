@@ -51,6 +51,6 @@ def given(node: ir.Node, *indices: int) -> tuple[int, ...]:
     return tuple(i for i in indices if i < len(node.inputs) and node.inputs[i] is not None)
 
 
-def tokens_of(shape: tuple[int, ...]) -> int:
+def token_count(shape: tuple[int, ...]) -> int:
     """Tokens in all: everything but the features, none where there is nothing else."""
     return math.prod(shape[:-1]) if len(shape) >= 2 else 0

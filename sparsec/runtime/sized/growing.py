@@ -24,14 +24,14 @@ SPARE = 64
 class _Buffer:
     """An array, of which so much is filled along the axis that it grows along."""
 
-    whole: _Part
+    whole: Part
     axis: int
     filled: int
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def part(self, start: int, end: int) -> _Part:
+    def part(self, start: int, end: int) -> Part:
         """A piece of it."""
-        return self.whole[(*[slice(None)] * self.axis, slice(start, end))].view(_Part)
+        return self.whole[(*[slice(None)] * self.axis, slice(start, end))].view(Part)
 
     def view(self, length: int) -> np.ndarray:
         """The filled part, as a plain array that knows its buffer by its base."""
@@ -51,7 +51,7 @@ class _Buffer:
             return True
 
 
-class _Part(np.ndarray):
+class Part(np.ndarray):
     """A buffer, and what stands between it and the plain arrays of sessions: numpy skips bases of equal type."""
 
     buffer: _Buffer | None = None
@@ -63,10 +63,10 @@ def append(inputs: Sequence[Any], axis: int) -> np.ndarray:
     axis %= first.ndim
     start = first.shape[axis]
     total = start + sum(each.shape[axis] for each in rest)
-    buffer = first.base.buffer if isinstance(first.base, _Part) else None
+    buffer = first.base.buffer if isinstance(first.base, Part) else None
     if buffer is None or buffer.axis != axis or not buffer.claim(first, total):
         room = (*first.shape[:axis], total + max(total // 2, SPARE), *first.shape[axis + 1:])
-        buffer = _Buffer(aligned(room, first.dtype).view(_Part), axis, total)
+        buffer = _Buffer(aligned(room, first.dtype).view(Part), axis, total)
         buffer.part(0, start)[...] = first
     for each in rest:
         buffer.part(start, start + each.shape[axis])[...] = each

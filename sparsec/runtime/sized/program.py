@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from sparsec.errors import ArtifactError, InputError
 from sparsec.machine.memory import Memory, element_type
 from sparsec.runtime.loading import load_code
 from sparsec.runtime.sized.attention import Attention
-from sparsec.runtime.sized.growing import append
+from sparsec.runtime.sized.growing import Part, append
 from sparsec.runtime.sized.operators import OPERATORS
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
@@ -43,7 +43,8 @@ class SizedProgram:
             self.inputs = [Input(each["name"], each["value"], element_type(each["dtype"]), tuple(each["shape"]))
                            for each in self._plan["inputs"]]
             self.outputs: list[dict[str, Any]] = self._plan["outputs"]
-            self._constants = {name: arrays[number] for name, number in self._plan["constants"].items()}
+            self._constants: dict[str | None, np.ndarray] = {
+                name: arrays[number] for name, number in self._plan["constants"].items()}
             self._sizes = [(name, each["dtype"], each["rank"], each["terms"])
                            for name, each in self._plan["sizes"].items()]
             self._limits: dict[str, Sequence[int]] = self._plan["limits"]
@@ -60,6 +61,11 @@ class SizedProgram:
             self._spent = _last_uses(self._plan)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ArtifactError(f"the artifact's plan contradicts itself ({error}); compile the model again") from error
+
+    @property
+    def constants(self) -> Collection[np.ndarray]:
+        """The constants of the operators on numpy."""
+        return self._constants.values()
 
     def bind(self, feeds: Feeds) -> tuple[list[np.ndarray], dict[str, int]]:
         """The inputs in order, and the sizes of the symbols.
@@ -135,16 +141,29 @@ class Runner:
     def __call__(self, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
         """The wanted outputs."""
         program = self._program
-        values = program.start(*program.bind(feeds))
-        for run, inputs, outputs, spent in self._steps:
-            values.update(zip(outputs, run([values[name] for name in inputs]), strict=False))
-            for name in spent:
-                del values[name]
-        return [self._result(values, program.outputs[index]["value"]) for index in wanted]
+        arrays, sizes = program.bind(feeds)
+        values = program.start(arrays, sizes)
+        outputs: Sequence[str] = ()
+        try:
+            for run, inputs, outputs, spent in self._steps:
+                values.update(zip(outputs, run([values[name] for name in inputs]), strict=False))
+                for name in spent:
+                    del values[name]
+        except (ValueError, ArithmeticError) as error:  # of numpy, where sizes do not fit together
+            raise InputError(f"'{outputs[0]}' cannot be computed where {_listed(sizes)}: {error}") from error
+        return [self._result(values[program.outputs[index]["value"]], arrays) for index in wanted]
 
-    def _result(self, values: Mapping[str | None, Any], name: str) -> np.ndarray:
-        """An output; what is a view of an input or a constant is copied."""
-        return np.asarray(values[name])
+    def _result(self, value: Any, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """An output with memory of its own: a view of an input or a constant is copied, a cache has its buffer."""
+        array = np.asarray(value)
+        if isinstance(array.base, Part):
+            return array
+        shared = any(np.may_share_memory(array, each) for each in (*arrays, *self._program.constants))
+        return array.copy() if shared or not array.flags.writeable else array
+
+
+def _listed(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} is {size}" for name, size in sizes.items())
 
 
 def _last_uses(plan: Mapping[str, Any]) -> list[list[str]]:

@@ -17,7 +17,8 @@ from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.codes import walk
 from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
 from sparsec.kernels.cpu.codes.tilings import TILE_SHARE, balanced
-from sparsec.kernels.cpu.codes.walk import Bring, Sums, Tiling
+from sparsec.kernels.cpu.codes.walk import Sums, Tiling
+from sparsec.kernels.cpu.products.tiles import LoadTile
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, store
@@ -47,7 +48,7 @@ class DenseParams:
 
 
 def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
-    """Every tiling worth pricing."""
+    """Options of every tiling worth pricing: register blocks, and chunks whose interleaved tile fits the L2 cache."""
     s = layer.stencil
     blocks = [r for r in DENSE_BLOCKS if r <= s.outputs and (r + 1) * FOUR + 2 <= isa.registers][:2] or [1]
     size = max(FOUR, int(TILE_SHARE * target.l2_bytes) // (s.lanes * len(s.taps)) // FOUR * FOUR)
@@ -117,7 +118,7 @@ def _block(b: Buffers, source: Buffer, p: DenseParams, block: Expr, chunk: Expr,
         sums.end(acc, r * vectors, start + r, block * p.block + r)
 
 
-def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
+def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> LoadTile:
     """The stage: a chunk's tile, four columns interleaved."""
     s, taps, wide = t.stencil, t.stencil.taps, FOUR * t.vectors * t.stencil.lanes
     scratch = T.alloc_buffer((p.fours * wide,), "uint8")
@@ -133,7 +134,7 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
                     place = target + four * wide + (FOUR * vector + part) * s.lanes
                     store(scratch, place, interleaved(rows, part))
 
-    def bring(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
+    def load_tile(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
         first = T.Bind(x + chunk * (t.chunk * s.x_channel_stride))
         with T.serial(0, T.min(t.chunk, s.channels - chunk * t.chunk) // FOUR) as four:
             columns(T.Bind(first + four * (FOUR * s.x_channel_stride)), four * (len(taps) * wide), FOUR * len(taps))
@@ -144,7 +145,7 @@ def _prepare(p: DenseParams, b: Buffers, t: Tiling) -> Bring:
                 columns(first + whole * FOUR * s.x_channel_stride, whole * len(taps) * wide, rest * len(taps))
         return scratch, T.int64(0)
 
-    return bring
+    return load_tile
 
 
 FAMILY = Family("qgemm", CodesProduct, ("dense",), "", candidates, unstored(pack), build, integer_product)

@@ -25,7 +25,7 @@ class DepthwiseParams:
 
     @property
     def fours(self) -> int:
-        """Fours of taps."""
+        """Groups of four taps, the last one padded with zero weights."""
         return -(-len(self.tiling.stencil.taps) // FOUR)
 
 

@@ -62,7 +62,7 @@ class Finish:
         return each | {"codes": (CODES, "int32"), "ratios": (RATIOS, "float32")} | shifts
 
     def inputs(self, x_size: int, y_size: int) -> dict[str, tuple[int | None, str]]:
-        """The kernel's other inputs."""
+        """The activations that a kernel reads, (elements, dtype): x, its scales if found at run time, the residual."""
         each: dict[str, tuple[int | None, str]] = {"x": (x_size, "uint8")}
         if self.dynamic:
             each |= {"x_scale": (1, "float32"), "x_zero_point": (1, "uint8")}

@@ -48,7 +48,7 @@ class CodesProduct(CpuProduct):
 
     @property
     def output(self) -> Activations:
-        """Y."""
+        """Y: its elements, junk and padding included, and their type."""
         return Activations(self.stencil.y_size, self.finish.dtype)
 
 

@@ -48,12 +48,12 @@ class RowsOfCodes:
 
     @property
     def block(self) -> int:
-        """Outputs of a block."""
+        """Outputs of a block: one for each 32-bit lane of its vectors."""
         return FOUR * self.lanes
 
     @property
     def blocks(self) -> int:
-        """Blocks of outputs."""
+        """Blocks of outputs, the last one padded."""
         return -(-self.outputs // self.block)
 
     @property
@@ -100,7 +100,7 @@ class RowsProduct(CpuProduct):
 
     @property
     def output(self) -> Activations:
-        """Y."""
+        """Y: its elements, junk and padding included, and their type."""
         return Activations(self.shape.batch * self.shape.outputs, self.shape.result)
 
 

@@ -32,7 +32,7 @@ class RowsDenseParams:
 
     @property
     def fours(self) -> int:
-        """Fours of inputs."""
+        """Groups of four inputs, the last one padded with zeros."""
         return -(-self.shape.inputs // FOUR)
 
 
@@ -45,7 +45,7 @@ def candidates(layer: RowsProduct, _target: Target, isa: Isa, _precision: str) -
 
 
 def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
-    """The one kernel."""
+    """The option of the only kernel there is: its tiles leave no choice."""
     assert layer.image is not None  # others are rejected
     params = RowsDenseParams(pixels_as_rows(layer, isa), layer.image)
     yield Option("dense", "qgemv/pixels", f"n={params.shape.batch}", params, layer.weight.size, work(params, isa))

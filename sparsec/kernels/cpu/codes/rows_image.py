@@ -71,7 +71,7 @@ class ImageRows:
 
     @property
     def taps(self) -> int:
-        """Taps of the kernel."""
+        """Taps of the convolution: height times width of its kernel."""
         return self.kernel[0] * self.kernel[1]
 
     @property

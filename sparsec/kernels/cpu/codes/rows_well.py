@@ -59,7 +59,7 @@ def candidates(layer: RowsProduct, _target: Target, _isa: Isa, _precision: str) 
 
 
 def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
-    """The one kernel."""
+    """The option of the only kernel there is: its tiles leave no choice."""
     image = layer.image
     assert image is not None  # others are rejected
     shape = rows_image.pixels_as_rows(layer, isa)

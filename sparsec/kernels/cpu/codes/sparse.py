@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,14 +18,14 @@ from sparsec.kernels.cpu.codes import walk
 from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
 from sparsec.kernels.cpu.codes.tilings import tilings, widths
 from sparsec.kernels.cpu.codes.walk import Sums, Tiling
+from sparsec.kernels.cpu.products import row_blocks
 from sparsec.kernels.cpu.products.layer import nonzero_blocks
-from sparsec.kernels.cpu.products.spmm import ROW_BLOCKS, format_of
+from sparsec.kernels.cpu.products.row_blocks import ROW_BLOCKS, RowBlocks, format_of
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import unstored
-from sparsec.kernels.packing.row_groups import RowGroups
 from sparsec.target import Target
 
 GROUPS = (1, 2, 4, 8)
@@ -36,7 +35,7 @@ REAL_SUMS = 8  # vectors of sums beside which the registers hold what float32 re
 
 
 @dataclass(frozen=True)
-class SparseParams:
+class SparseParams(RowBlocks):
     """A kernel.
 
     Attributes:
@@ -53,35 +52,14 @@ class SparseParams:
     unroll: int = 4
 
     @property
-    def blocks(self) -> int:
-        """Row blocks."""
-        return self.tiling.stencil.outputs // self.block
-
-    @property
-    def groups(self) -> int:
-        """Groups of row blocks in one part."""
-        return -(-self.blocks // (self.group * self.tiling.parts))
-
-    @property
     def accumulators(self) -> int:
         """Vector registers that hold sums."""
         return self.group * self.block * FOUR * self.tiling.vectors
 
     @property
-    def unit(self) -> int:
+    def index_unit(self) -> int:
         """Codes that an index counts."""
         return math.gcd(MOST_UNIT, self.tiling.channel_step, *self.tiling.tap_offsets)
-
-    @property
-    def word(self) -> str:
-        """Type of the loads that bring indices: 16-bit ones share a word, 32-bit ones stand alone."""
-        last = (self.tiling.chunk - 1) * self.tiling.channel_step + max(self.tiling.tap_offsets)
-        return "int32" if last // self.unit >= 1 << 16 else "uint64"
-
-    @property
-    def words(self) -> int:
-        """Words of indices in one iteration."""
-        return self.group * self.unroll // (1 if self.word == "int32" else 4)
 
 
 def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
@@ -107,20 +85,13 @@ def _candidates(layer: CodesProduct, target: Target, isa: Isa, block: int) -> It
                              nonzero * (block + index) + 4 * rows, work(params, nonzero, isa, target.l1_bytes))
 
 
-def groups_of(params: SparseParams) -> RowGroups:
-    """How rows, positions and values are laid out, before values become fours."""
-    p, t = params, params.tiling
-    return RowGroups(p.blocks, p.block, p.group, p.groups, p.unroll, t.parts, t.chunk * len(t.stencil.taps), t.chunks,
-                     t.channel_step, t.tap_offsets, p.unit, p.word)
-
-
 def pack(weight: np.ndarray, params: SparseParams) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, channels * taps) of int8; see `products.spmm.recipe`.
+    """The kernel's arrays for a weight (outputs, channels * taps) of int8; see `products.row_blocks.recipe`.
 
     `values` (int32) are four consecutive non-zeros of a row as bytes: iteration x four x member x row of the block.
     """
     p = params
-    arrays = groups_of(p).pack(weight)
+    arrays = row_blocks.recipe(p).pack(weight)
     fours = arrays["values"].reshape(-1, FOUR, p.group * p.block).swapaxes(1, 2)
     return arrays | {"values": np.ascontiguousarray(fours).astype(np.int8).ravel().view(np.int32)}
 
@@ -150,58 +121,30 @@ def work(params: SparseParams, nonzero_blocks: int, isa: Isa, l1_bytes: int) -> 
 def build(params: SparseParams, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, *Finish, [keep, fill, border], x, …) -> y."""
     p, t = params, params.tiling
-    groups = t.parts * t.chunks * p.groups
-    weights: dict[str, tuple[int | None, str]] = {
-        "starts": (groups + 1, "int32"), "rows": (groups * p.group, "int32"), "indices": (None, p.word),
-        "values": (None, "int32")}
 
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, sums: Sums) -> None:
-        with T.serial(0, p.groups) as index:
-            _group(b, source, base, p, T.Bind((part * t.chunks + chunk) * p.groups + index), sums)
+        row_blocks.each_group(p, part, chunk, lambda flat: _group(b, source, base, p, flat, sums))
 
+    weights = row_blocks.arguments(p) | {"values": (None, "int32")}
     return walk.build(t, isa, weights, inner, t.stencil.outputs)
 
 
 def _group(b: Buffers, source: Buffer, base: Expr, p: SparseParams, flat: Expr, sums: Sums) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results."""
     acc = registers(p.accumulators, p.tiling.words, "int32")
-    for row, register in _each_row(b, p, flat, always=True):
+    for row, register in row_blocks.each_row(b, p, flat, FOUR * p.tiling.vectors, missing=True):
         sums.begin(acc, register, row, row)
     first = T.Bind(b["starts"][flat])
     with T.serial(0, b["starts"][flat + 1] - first) as step:
         _multiply(b, source, base, acc, p, T.Bind(first + step))
-    for row, register in _each_row(b, p, flat, always=False):
+    for row, register in row_blocks.each_row(b, p, flat, FOUR * p.tiling.vectors):
         sums.end(acc, register, row, row)
-
-
-def _each_row(b: Buffers, p: SparseParams, flat: Expr, *, always: bool) -> Iterator[tuple[Expr, int]]:
-    """The rows of a group with the first register of each; `always`: of row 0 where a group is short."""
-    short = p.blocks % (p.group * p.tiling.parts) != 0
-    for member in range(p.group):
-        row = T.Bind(b["rows"][flat * p.group + member])
-        if always:
-            row = T.max(row, 0) if short else row
-        guarded = short and not always
-        with T.If(row >= 0) if guarded else nullcontext(), T.Then() if guarded else nullcontext():
-            for r in range(p.block):
-                yield row + r, (member * p.block + r) * FOUR * p.tiling.vectors
-
-
-def _indices(b: Buffers, p: SparseParams, step: Expr) -> list[Expr]:
-    """The offsets of an iteration (int64), unroll x group."""
-    words = [T.Bind(b["indices"][step * p.words + w]) for w in range(p.words)]
-    if p.word == "int32":
-        numbers = [T.Cast("int64", word) for word in words]
-    else:
-        shifted = [T.shift_right(word, T.Cast(p.word, 16 * slot)) for word in words for slot in range(4)]
-        numbers = [T.Cast("int64", T.bitwise_and(each, T.Cast(p.word, 0xFFFF))) for each in shifted]
-    return [number * T.int64(p.unit) for number in numbers]
 
 
 def _multiply(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SparseParams, step: Expr) -> None:
     """One iteration: `unroll` / 4 fours of non-zero blocks of each of the group's row blocks."""
     t, words, fours = p.tiling, p.tiling.words, p.unroll // FOUR
-    at = [index + base for index in _indices(b, p, step)]
+    at = [index * T.int64(p.index_unit) + base for index in row_blocks.indices(b, p, step)]
     for four, member in np.ndindex(fours, p.group):
         offsets = [at[(FOUR * four + i) * p.group + member] for i in range(FOUR)]
         for vector in range(t.vectors):

@@ -1,6 +1,6 @@
 """The walk that the products of codes share: tiles of pixels, chunks of channels, parts of the rows.
 
-Like `products.walk`, on unsigned bytes. A tile is `vectors` vectors of codes wide; within a chunk of channels the
+Those of `products.tiles`, on unsigned bytes. A tile is `vectors` vectors of codes wide; within a chunk of channels the
 kernel's own inner product runs over its rows. Integer sums wait in a scratch from chunk to chunk, in the order of
 `emit.codes`. Inputs are read where they lie (`direct`), or copied with their halo into a scratch (`halo`), where an
 image's rows lie closer together and offsets are short.
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.graph.layout import PaddedFlat, round_up
+from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.codes import finish
 from sparsec.kernels.cpu.codes.finish import Finish
 from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
 from sparsec.kernels.emit.codes import FOUR, llvm_codes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
@@ -26,7 +27,7 @@ MODES = ("direct", "halo")
 
 
 @dataclass(frozen=True)
-class Tiling:
+class Tiling(Tiles):
     """How a product of codes is cut into pieces.
 
     Attributes:
@@ -47,45 +48,9 @@ class Tiling:
     parts: int = 1
 
     @property
-    def tile(self) -> int:
-        """Pixels of a tile."""
-        return self.vectors * self.stencil.lanes
-
-    @property
     def words(self) -> int:
         """Lanes of a vector of integers."""
         return self.stencil.lanes // FOUR
-
-    @property
-    def chunks(self) -> int:
-        """K-chunks."""
-        return -(-self.stencil.channels // self.chunk)
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of one segment; the last one overlaps its neighbour where they do not come out even."""
-        return -(-self.stencil.vectors // self.vectors)
-
-    @property
-    def halo_stride(self) -> int:
-        """Codes of a channel in the halo scratch."""
-        return round_up(self.tile + self.stencil.reach, self.stencil.lanes)
-
-    @property
-    def channel_step(self) -> int:
-        """Codes from a channel to the next where the product reads them."""
-        return self.stencil.x_channel_stride if self.mode == "direct" else self.halo_stride
-
-    @property
-    def tap_offsets(self) -> tuple[int, ...]:
-        """Codes from a channel's first read position to each tap."""
-        return tuple(tap - min(self.stencil.taps) for tap in self.stencil.taps)
-
-    @property
-    def crossing(self) -> float:
-        """Share of the product's loads that cross a cache line."""
-        base = self.stencil.x_origin + min(self.stencil.taps) if self.mode == "direct" else 0
-        return sum((base + tap) % self.stencil.lanes != 0 for tap in self.tap_offsets) / len(self.tap_offsets)
 
     @property
     def copied(self) -> float:
@@ -95,7 +60,7 @@ class Tiling:
 
     @property
     def memory_bytes(self) -> int:
-        """Bytes of the activations."""
+        """Bytes of activations that a run reads and writes: x, y, and the residual where there is one."""
         s, item = self.stencil, 4 if self.finish.real else 1
         return s.x_size + item * s.y_size * (2 if self.finish.residual else 1)
 
@@ -103,12 +68,9 @@ class Tiling:
 Inner = Callable[[Buffers, Buffer, Expr, Expr, Expr, "Sums"], None]
 """Emits a part's product of one tile and chunk: (buffers, source, base, part, chunk, sums)."""
 
-Bring = Callable[[Expr, Expr], tuple[Buffer, Expr]]
-"""Emits what makes a chunk's inputs of a tile ready: (chunk, x) -> (source, base)."""
-
 
 def build(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner: Inner, slots: int,
-          prepare: Callable[[Buffers, Tiling], Bring] | None = None) -> Kernel:
+          prepare: Callable[[Buffers, Tiling], LoadTile] | None = None) -> Kernel:
     """A kernel whose sums wait in so many slots.
 
     It is (the weight's arrays, those of `Finish`, [keep, fill, border], x, [x_scale, x_zero_point], [residual]) -> y.
@@ -137,36 +99,21 @@ def masks(layout: PaddedFlat) -> list[np.ndarray]:
 
 
 def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int,
-          prepare: Callable[[Buffers, Tiling], Bring]) -> None:
-    units = t.stencil.segments * t.tiles * t.parts
-    if isa.threads == 1:
-        _work(b, t, 0, units, (0, 1), inner, slots, prepare)
-        return
-    with T.parallel(0, isa.threads) as thread:
-        low, high = thread * units // isa.threads, (thread + 1) * units // isa.threads
-        _work(b, t, low, high, (thread, isa.threads), inner, slots, prepare)
+          prepare: Callable[[Buffers, Tiling], LoadTile]) -> None:
+    def begin(thread: Expr, threads: int) -> Callable[[Expr, Expr, Expr, Expr], Part]:
+        if t.stencil.masked:
+            _fill_border(b, t.stencil, thread, threads)
+        load_tile = prepare(b, t)
+        waiting = T.alloc_buffer((slots * t.tile,), "int32") if t.chunks > 1 else None
 
-
-def _work(b: Buffers, t: Tiling, low: Expr, high: Expr, thread: tuple[Expr, int], inner: Inner, slots: int,
-          prepare: Callable[[Buffers, Tiling], Bring]) -> None:
-    """Units [low, high) of work; a tile has one for each part of the rows."""
-    s, parts = t.stencil, t.parts
-    if s.masked:
-        _fill_border(b, s, *thread)
-    bring = prepare(b, t)
-    waiting = T.alloc_buffer((slots * t.tile,), "int32") if t.chunks > 1 else None
-    with T.serial(T.floordiv(low, parts), T.floordiv(high + (parts - 1), parts)) as tile:
-        segment = T.floordiv(tile, t.tiles)
-        start = T.Bind(T.min(T.floormod(tile, t.tiles) * t.vectors, s.vectors - t.vectors) * s.lanes)
-        x = T.Bind(s.x_origin + segment * s.x_segment_stride + start)
-        y = T.Bind(s.y_origin + segment * s.y_segment_stride + start)
-        begin = T.Bind(T.max(low - tile * parts, 0))
-        end = T.Bind(T.min(high - tile * parts, parts))
-        with T.serial(0, t.chunks) as chunk:
-            source, base = bring(chunk, x)
+        def enter(chunk: Expr, x: Expr, y: Expr, start: Expr) -> Part:
+            source, base = load_tile(chunk, x)
             sums = Sums(b, t, waiting, chunk, y, start)
-            with T.serial(0, end - begin) as unit:
-                inner(b, source, base, T.Bind(begin + unit), chunk, sums)
+            return lambda part: inner(b, source, base, part, chunk, sums)
+
+        return enter
+
+    walk(t, isa, begin)
 
 
 def _fill_border(b: Buffers, s: Stencil, thread: Expr, threads: int) -> None:
@@ -184,12 +131,12 @@ def clear_border(b: Buffers, s: Stencil, row: Expr) -> None:
             store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, zero)
 
 
-def codes_tile(b: Buffers, t: Tiling) -> Bring:
+def codes_tile(b: Buffers, t: Tiling) -> LoadTile:
     """The chunk's codes where they lie, or copied into a scratch."""
     s = t.stencil
     scratch = T.alloc_buffer((t.chunk * t.halo_stride,), "uint8") if t.mode == "halo" else None
 
-    def bring(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
+    def load_tile(chunk: Expr, x: Expr) -> tuple[Expr, Expr]:
         first = T.Bind(T.Cast("int64", x + chunk * (t.chunk * s.x_channel_stride) + min(s.taps)))
         if scratch is None:
             return b["x"], first
@@ -199,7 +146,7 @@ def codes_tile(b: Buffers, t: Tiling) -> Bring:
                 store(scratch, channel * t.halo_stride + vector * s.lanes, codes)
         return scratch, T.int64(0)
 
-    return bring
+    return load_tile
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def work(params: DenseParams, l1_bytes: int, l2_bytes: int) -> Work:
     stores = blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
     return Work(
         fmas=tiles * steps * p.block * t.vectors,
-        loads=tiles * (steps * (t.vectors * (1 + t.unaligned()) + p.block) + stores) + traffic.loads,
+        loads=tiles * (steps * (t.vectors * (1 + t.crossing) + p.block) + stores) + traffic.loads,
         groups=tiles * blocks * t.chunks,
         l2_bytes=tiles * waited_bytes(t, steps, streamed, l1_bytes),
         memory_bytes=brought_bytes(t, 4 * steps * p.block, l2_bytes) + traffic.memory_bytes,

@@ -89,7 +89,7 @@ def work(params: DenseGroupsParams, l1_bytes: int, l2_bytes: int) -> Work:
     steps = blocks * p.inner
     return Work(
         fmas=tiles * steps * p.block * t.vectors,
-        loads=tiles * (steps * (t.vectors * (1 + t.unaligned()) + p.block) + blocks * p.block * t.vectors)
+        loads=tiles * (steps * (t.vectors * (1 + t.crossing) + p.block) + blocks * p.block * t.vectors)
         + traffic.loads,
         groups=tiles * blocks,
         l2_bytes=tiles * waited_bytes(t, steps, 4 * p.block * p.inner, l1_bytes),

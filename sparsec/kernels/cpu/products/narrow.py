@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products.layer import StencilProduct, nonzero_blocks
-from sparsec.kernels.cpu.products.spmm import ROW_BLOCKS, SpmmParams, format_of
+from sparsec.kernels.cpu.products.row_blocks import ROW_BLOCKS, format_of
+from sparsec.kernels.cpu.products.spmm import SpmmParams
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tilings import L1_SHARES, balanced, tile_vectors
 from sparsec.kernels.cpu.products.walk import Tiling

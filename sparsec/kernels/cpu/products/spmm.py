@@ -8,7 +8,6 @@ L1: about (vectors + 1/2) / 2 cycles per non-zero where a core loads two vectors
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,6 +18,16 @@ from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products import load_four
 from sparsec.kernels.cpu.products.layer import StencilProduct, nonzero_blocks
 from sparsec.kernels.cpu.products.locality import brought_bytes, waited_bytes
+from sparsec.kernels.cpu.products.row_blocks import (
+    ROW_BLOCKS,
+    RowBlocks,
+    arguments,
+    each_group,
+    each_row,
+    format_of,
+    indices,
+    recipe,
+)
 from sparsec.kernels.cpu.products.tilings import tile_vectors, tilings
 from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
@@ -36,10 +45,8 @@ from sparsec.kernels.emit.tir import (
     vectors_from,
 )
 from sparsec.kernels.family import Family, float_product
-from sparsec.kernels.packing.row_groups import RowGroups
 from sparsec.target import Target
 
-ROW_BLOCKS = (1, 2, 4, 8)
 INTERLEAVES = ((4, 1), (2, 2), (1, 4), (1, 2), (8, 1))  # (group, unroll)
 LINE = 64  # bytes of a cache line
 INDEX_LOADS = 0.5  # what an index costs, in loads: its share of a word and its extraction
@@ -50,7 +57,7 @@ AHEAD_GROUPS = 4  # groups that weights are asked for ahead of their use: the ti
 
 
 @dataclass(frozen=True)
-class SpmmParams:
+class SpmmParams(RowBlocks):
     """A sparse product kernel.
 
     Attributes:
@@ -72,16 +79,6 @@ class SpmmParams:
     ahead: int = 0
 
     @property
-    def blocks(self) -> int:
-        """Row blocks."""
-        return self.tiling.stencil.outputs // self.block
-
-    @property
-    def groups(self) -> int:
-        """Groups of row blocks in one part."""
-        return -(-self.blocks // (self.group * self.tiling.parts))
-
-    @property
     def accumulators(self) -> int:
         """Vector registers that hold sums."""
         return self.group * self.block * self.tiling.vectors * self.sets
@@ -97,28 +94,9 @@ class SpmmParams:
         even = all(offset % 2 == 0 for offset in (self.tiling.channel_step, *self.tiling.tap_offsets))
         return 2 if even else 1
 
-    @property
-    def word(self) -> str:
-        """Type of the loads that bring indices: 16-bit ones share a word, 32-bit ones stand alone."""
-        last = (self.tiling.chunk - 1) * self.tiling.channel_step + max(self.tiling.tap_offsets)
-        if last // self.index_unit >= 1 << 16:
-            return "int32"
-        count = self.group * self.unroll
-        return "uint64" if count % 4 == 0 else "uint32" if count % 2 == 0 else "uint16"
-
     def widened(self, multiple: int) -> SpmmParams:
         """The kernel with a tile of a multiple of so many vectors."""
         return replace(self, tiling=replace(self.tiling, vectors=round_up(self.tiling.vectors, multiple)))
-
-    @property
-    def indices_per_word(self) -> int:
-        """Indices in one word."""
-        return {"uint64": 4, "uint32": 2, "uint16": 1, "int32": 1}[self.word]
-
-    @property
-    def words(self) -> int:
-        """Words of indices in one iteration."""
-        return self.group * self.unroll // self.indices_per_word
 
 
 def lines_ahead(tiling: Tiling, group: int, nonzeros: int, groups: int, l2_bytes: int) -> int:
@@ -156,30 +134,13 @@ def _candidates(layer: StencilProduct, target: Target, isa: Isa, block: int) -> 
                              work(params, nonzero, target.l1_bytes, target.l2_bytes), "f32")
 
 
-def format_of(block: int) -> str:
-    """The storage format of blocks of so many rows."""
-    return "csr" if block == 1 else f"bcsr {block}x1"
-
-
-def recipe(params: SpmmParams) -> RowGroups:
-    """What the kernel reads; zeros are not stored.
-
-    `starts` (int32): first iteration of every (part, chunk, group), and the end of the last;
-    `rows` (int32): first row of every row block, (part, chunk, group, group member), or -1 where a group is short;
-    `indices`: packed words, iterations x unroll x group; `values` (float32): iterations x unroll x group x block.
-    """
-    p, t = params, params.tiling
-    return RowGroups(p.blocks, p.block, p.group, p.groups, p.unroll, t.parts, t.chunk * len(t.stencil.taps), t.chunks,
-                     t.channel_step, t.tap_offsets, p.index_unit, p.word)
-
-
 def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) -> Work:
     """What a run costs for a weight with that many non-zero R x 1 blocks."""
     p, t, s = params, params.tiling, params.tiling.stencil
     loops = p.blocks * t.chunks
     slots = nonzero_blocks + loops * ((p.unroll - 1) / 2 + (0.3 if p.group > 1 else 0))
     tiles = s.segments * t.tiles
-    pixels = t.vectors * (1 + t.unaligned())
+    pixels = t.vectors * (1 + t.crossing)
     traffic = t.traffic()
     density = nonzero_blocks / max(1, p.blocks * s.inner)
     unread = 4 * s.x_size * (1 - density) ** p.blocks if t.mode == "direct" else 0  # inputs that no row multiplies
@@ -213,16 +174,10 @@ Multiply = Callable[[Buffers, Buffer, Expr, Buffer, SpmmParams, Expr], None]
 def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None, str]], emit: Group,
                stage: Stage) -> Kernel:
     """The kernel (starts, rows, indices, *values, …) with groups that `emit` computes of inputs that `stage` brings."""
-    groups = params.tiling.parts * params.tiling.chunks * params.groups
-    weights: dict[str, tuple[int | None, str]] = {
-        "starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"), "indices": (None, params.word),
-        **values}
-
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
-        with T.serial(0, params.groups) as index:
-            flat = T.Bind((part * params.tiling.chunks + chunk) * params.groups + index)
-            emit(b, source, base, params, flat, finish)
+        each_group(params, part, chunk, lambda flat: emit(b, source, base, params, flat, finish))
 
+    weights = arguments(params) | values
     return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs, stage)
 
 
@@ -238,7 +193,7 @@ def group(b: Buffers, source: Buffer, base: Expr, p: SpmmParams, flat: Expr, fin
     with T.serial(0, b["starts"][flat + 1] - first) as step:
         multiply(b, source, base, acc, p, T.Bind(first + step))
     add_sets(acc, p)
-    for row, register in each_row(b, p, flat):
+    for row, register in each_row(b, p, flat, p.tiling.vectors):
         finish(row, row, vectors_from(acc, register * lanes, lanes))
 
 
@@ -258,26 +213,6 @@ def add_sets(acc: Buffer, p: SpmmParams) -> None:
     for register in range(one_set):
         for other in range(1, p.sets):
             add_to(acc, register * lanes, load(acc, (other * one_set + register) * lanes, lanes))
-
-
-def each_row(b: Buffers, p: SpmmParams, flat: Expr) -> Iterator[tuple[Expr, int]]:
-    """The rows of a group with the first register of each; what is emitted between two of them is for one row."""
-    short = p.blocks % (p.group * p.tiling.parts) != 0
-    for member in range(p.group):
-        row = T.Bind(b["rows"][flat * p.group + member])
-        with T.If(row >= 0) if short else nullcontext(), T.Then() if short else nullcontext():
-            for r in range(p.block):
-                yield row + r, (member * p.block + r) * p.tiling.vectors
-
-
-def indices(b: Buffers, p: SpmmParams, step: Expr) -> list[Expr]:
-    """The indices of an iteration (int64), unroll x group."""
-    per_word = p.indices_per_word
-    words = [T.Bind(b["indices"][step * p.words + w]) for w in range(p.words)]
-    if per_word == 1:
-        return [T.Cast("int64", word) for word in words]
-    shifted = [T.shift_right(word, T.Cast(p.word, 16 * slot)) for word in words for slot in range(per_word)]
-    return [T.Cast("int64", T.bitwise_and(each, T.Cast(p.word, 0xFFFF))) for each in shifted]
 
 
 def _multiply(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams, step: Expr) -> None:

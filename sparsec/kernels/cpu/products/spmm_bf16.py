@@ -18,11 +18,12 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
-from sparsec.kernels.cpu.products import load_four, spmm
+from sparsec.kernels.cpu.products import load_four, row_blocks, spmm
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
 from sparsec.kernels.cpu.products.spmm import SpmmParams
-from sparsec.kernels.cpu.products.walk import LoadTile, Stage, Tiling
+from sparsec.kernels.cpu.products.tiles import LoadTile
+from sparsec.kernels.cpu.products.walk import Stage, Tiling
 from sparsec.kernels.emit import intrinsics
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, lanes_of, load, splat, store
@@ -56,12 +57,12 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
 
 
 def pack(weight: np.ndarray, params: SpmmBf16Params) -> dict[str, np.ndarray]:
-    """The kernel's arrays for a weight (outputs, channels * taps); see `spmm.recipe`.
+    """The kernel's arrays for a weight (outputs, channels * taps); see `row_blocks.recipe`.
 
     Where paired, `values` (int32) holds two consecutive non-zeros of a row block's row as bf16: iterations x pairs x
     group x block.
     """
-    arrays = spmm.recipe(params.stored).pack(weight)
+    arrays = row_blocks.recipe(params.stored).pack(weight)
     if params.paired:
         pairs = arrays["values"].reshape(-1, 2, params.spmm.group * params.spmm.block).swapaxes(1, 2)
         arrays["values"] = pairs.astype(ml_dtypes.bfloat16).ravel().view(np.int32)
@@ -144,7 +145,7 @@ def _multiply_pairs(stored: SpmmParams, b: Buffers, source: Buffer, base: Expr, 
                     step: Expr) -> None:
     """One iteration: `unroll` / 2 pairs of non-zero blocks of each of the group's row blocks."""
     lanes, vectors, pairs = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // 2
-    at = [index + base for index in spmm.indices(b, stored, step)]
+    at = [index + base for index in row_blocks.indices(b, stored, step)]
     words = _words(b["values"], step * (pairs * p.group * p.block), pairs * p.group * p.block, lanes)
     for pair, member in np.ndindex(pairs, p.group):
         first, second = at[2 * pair * p.group + member], at[(2 * pair + 1) * p.group + member]
@@ -169,7 +170,7 @@ def _multiply_widened(stored: SpmmParams, b: Buffers, source: Buffer, base: Expr
                       step: Expr) -> None:
     """One iteration: `unroll` non-zero blocks of each of the group's row blocks."""
     lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll * p.group
-    for slot, index in enumerate(spmm.indices(b, stored, step)):
+    for slot, index in enumerate(row_blocks.indices(b, stored, step)):
         target = (slot // p.group % p.sets * p.group + slot % p.group) * p.block
         for half in range(-(-vectors // 2)):
             words = load(source, index + base + half * lanes, lanes)

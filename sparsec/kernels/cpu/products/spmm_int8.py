@@ -21,12 +21,13 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
-from sparsec.kernels.cpu.products import spmm
+from sparsec.kernels.cpu.products import row_blocks, spmm
 from sparsec.kernels.cpu.products.layer import Ranges, StencilProduct
 from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
 from sparsec.kernels.cpu.products.spmm import SpmmParams
+from sparsec.kernels.cpu.products.tiles import LoadTile
 from sparsec.kernels.cpu.products.tilings import L1_SHARES
-from sparsec.kernels.cpu.products.walk import Finish, LoadTile, Stage, Tiling
+from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling
 from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_int8, integers_of, llvm_int8, rounding, tile_int8
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, registers, splat, store
@@ -93,7 +94,7 @@ def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
     """The kernel's arrays for a weight (outputs, channels * taps).
 
     Returns:
-        those of `spmm.recipe`, with `values` (int32) of four consecutive non-zeros of a row as bytes, and
+        those of `row_blocks.recipe`, with `values` (int32) of four consecutive non-zeros of a row as bytes, and
         `begins` (int32): what the accumulators of every row of every group start from; `scales` (float32): per row;
         where static, `inverses` and `offsets` (float32): per channel, u + rounding(0) = x * inverse + offset.
 
@@ -102,7 +103,7 @@ def pack(weight: np.ndarray, params: SpmmInt8Params) -> dict[str, np.ndarray]:
     taps, channels = len(t.stencil.taps), t.stencil.channels
     steps_, zeros = steps(params) if params.static else (np.ones(channels), np.full(channels, params.zero))
     integers, scales = quantize(weight * np.repeat(steps_, taps).astype(np.float32))
-    arrays = spmm.recipe(params.stored).pack(integers)
+    arrays = row_blocks.recipe(params.stored).pack(integers)
     grouped = arrays["values"].reshape(-1, GROUP, p.group * p.block).swapaxes(1, 2)
     arrays["values"] = grouped.astype(np.int8).ravel().view(np.int32)
     shifts = integers.astype(np.float64) * np.repeat(zeros, taps)
@@ -245,7 +246,7 @@ def _group(params: SpmmInt8Params, b: Buffers, source: Buffer, base: Expr, p: Sp
     with T.serial(0, b["starts"][flat + 1] - first) as step:
         _multiply(b, tile, base, acc, params, T.Bind(first + step))
     spmm.add_sets(acc, p)
-    for row, register in spmm.each_row(b, p, flat):
+    for row, register in row_blocks.each_row(b, p, flat, p.tiling.vectors):
         def product(v: int, row: Expr = row, register: int = register) -> Expr:
             total = T.Cast(f"float32x{lanes}", load(acc, (register + v) * lanes, lanes))
             total = total * splat(b["scales"][row], lanes)
@@ -258,7 +259,7 @@ def _multiply(b: Buffers, tile: Buffer, base: Expr, acc: Buffer, params: SpmmInt
     """One iteration: `unroll` / 4 groups of four non-zero blocks of each of the group's row blocks."""
     p = params.spmm
     lanes, vectors, count = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // GROUP
-    at = [index + base for index in spmm.indices(b, params.stored, step)]
+    at = [index + base for index in row_blocks.indices(b, params.stored, step)]
     for four, member in np.ndindex(count, p.group):
         offsets = [at[(4 * four + i) * p.group + member] for i in range(4)]
         target = (four % p.sets * p.group + member) * p.block

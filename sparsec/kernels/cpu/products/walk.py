@@ -1,9 +1,9 @@
 """The walk that every product kernel shares: tiles of pixels, chunks of channels, parts of the rows, and the epilogue.
 
-A kernel computes a tile of `vectors` SIMD vectors of pixels at a time and walks the inputs in chunks of channels
-whose tile fits the L1 cache. Within a chunk the kernel's own inner product runs over row blocks; partial sums wait in
-Y, or in a scratch where tiles or row blocks overlap, until the last chunk, where bias, residual and activation follow.
-Many rows are gone through in bands, each for all tiles, so that a band's weights and sums stay in the L2 cache.
+A kernel's tiles are those of `tiles.py`, and a chunk of channels is one whose tile fits the L1 cache. Within a chunk
+the kernel's own inner product runs over row blocks; partial sums wait in Y, or in a scratch where tiles or row blocks
+overlap, until the last chunk, where bias, residual and activation follow. Many rows are gone through in bands, each for
+all tiles, so that a band's weights and sums stay in the L2 cache.
 
 Three ways to reach the inputs (`mode`):
     direct   offsets point into X itself; the first choice where a tap is contiguous and aligned;
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Work
-from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
@@ -30,7 +30,7 @@ MODES = ("direct", "halo", "im2col")
 
 
 @dataclass(frozen=True)
-class Tiling:
+class Tiling(Tiles):
     """How a product is cut into pieces.
 
     Attributes:
@@ -54,26 +54,6 @@ class Tiling:
     bands: int = 1
 
     @property
-    def tile(self) -> int:
-        """Floats of a tile's row."""
-        return self.vectors * self.stencil.lanes
-
-    @property
-    def chunks(self) -> int:
-        """K-chunks."""
-        return -(-self.stencil.channels // self.chunk)
-
-    @property
-    def tiles(self) -> int:
-        """Tiles of one segment; the last one overlaps its neighbour where they do not come out even."""
-        return -(-self.stencil.vectors // self.vectors)
-
-    @property
-    def halo_stride(self) -> int:
-        """Floats of a channel in the halo scratch."""
-        return round_up(self.tile + self.stencil.reach, self.stencil.lanes)
-
-    @property
     def scratch(self) -> int:
         """Floats of the copied tile."""
         taps = len(self.stencil.taps)
@@ -82,21 +62,14 @@ class Tiling:
     @property
     def channel_step(self) -> int:
         """Floats from a channel to the next where the product reads them."""
-        s = self.stencil
-        return {"direct": s.x_channel_stride, "halo": self.halo_stride, "im2col": len(s.taps) * self.tile}[self.mode]
+        return len(self.stencil.taps) * self.tile if self.mode == "im2col" else super().channel_step
 
     @property
     def tap_offsets(self) -> tuple[int, ...]:
         """Floats from a channel's first read position to each tap."""
         if self.mode == "im2col":
             return tuple(i * self.tile for i in range(len(self.stencil.taps)))
-        return tuple(tap - min(self.stencil.taps) for tap in self.stencil.taps)
-
-    def unaligned(self) -> float:
-        """Share of the product's loads that cross a cache line, because their tap is no whole vector away."""
-        offsets = [offset + (self.stencil.x_origin + min(self.stencil.taps) if self.mode == "direct" else 0)
-                   for offset in self.tap_offsets]
-        return sum(offset % self.stencil.lanes != 0 for offset in offsets) / len(offsets)
+        return super().tap_offsets
 
     def traffic(self) -> Work:
         """What bringing the inputs to the product and its outputs to memory costs."""
@@ -112,8 +85,6 @@ class Tiling:
 
 Inner = Callable[[Buffers, Buffer, Expr, Expr, Expr, "Finish"], None]
 """Emits the product of one tile, one chunk and one part of the rows: (buffers, source, base, part, chunk, finish)."""
-LoadTile = Callable[[Expr, Expr], tuple[Buffer, Expr]]
-"""Emits what makes a chunk's inputs of a tile ready, from (chunk, x): the `source` and `base` of the inner product."""
 
 
 @dataclass(frozen=True)
@@ -149,37 +120,21 @@ def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]
 
 
 def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stage) -> None:
-    units = t.stencil.segments * t.tiles * (t.parts // t.bands)
-    if isa.threads == 1:
-        _work(b, t, 0, units, (0, 1), inner, slots, stage)
-        return
-    with T.parallel(0, isa.threads) as thread:
-        low, high = thread * units // isa.threads, (thread + 1) * units // isa.threads
-        _work(b, t, low, high, (thread, isa.threads), inner, slots, stage)
+    def begin(thread: Expr, threads: int) -> Callable[[Expr, Expr, Expr, Expr], Part]:
+        if t.stencil.masked:
+            clear_border(b, t.stencil, thread, threads)
+        load_tile = stage.prepare(b, t)
+        overlap = slots != t.stencil.outputs or t.stencil.vectors % t.vectors != 0
+        sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.chunks > 1 else None
 
-
-def _work(b: Buffers, t: Tiling, low: Expr, high: Expr, thread: tuple[Expr, int], inner: Inner, slots: int,
-          stage: Stage) -> None:
-    """Units [low, high) of work of every band; a tile has one unit for each of the band's parts."""
-    s, parts = t.stencil, t.parts // t.bands
-    if s.masked:
-        clear_border(b, s, *thread)
-    load_tile = stage.prepare(b, t)
-    overlap = slots != s.outputs or s.vectors % t.vectors != 0
-    sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.chunks > 1 else None
-    with (T.serial(0, t.bands) as band,
-          T.serial(T.floordiv(low, parts), T.floordiv(high + (parts - 1), parts)) as tile):
-        segment = T.floordiv(tile, t.tiles)
-        start = T.Bind(T.min(T.floormod(tile, t.tiles) * t.vectors, s.vectors - t.vectors) * s.lanes)
-        x = T.Bind(s.x_origin + segment * s.x_segment_stride + start)
-        y = T.Bind(s.y_origin + segment * s.y_segment_stride + start)
-        begin = T.Bind(T.max(low - tile * parts, 0))
-        end = T.Bind(T.min(high - tile * parts, parts))
-        with T.serial(0, t.chunks) as chunk:
+        def enter(chunk: Expr, x: Expr, y: Expr, start: Expr) -> Part:
             source, base = load_tile(chunk, x)
             finish = Finish(b, t, sums, chunk, y, start)
-            with T.serial(0, end - begin) as unit:
-                inner(b, source, base, T.Bind(band * parts + begin + unit), chunk, finish)
+            return lambda part: inner(b, source, base, part, chunk, finish)
+
+        return enter
+
+    walk(t, isa, begin, t.bands)
 
 
 def clear_border(b: Buffers, s: Stencil, thread: Expr, threads: int) -> None:

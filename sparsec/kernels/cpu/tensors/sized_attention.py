@@ -20,7 +20,7 @@ from sparsec.kernels.emit.activations import exp_normal
 from sparsec.kernels.emit.fold import across
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffers, add_to, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, load, registers, splat, store
 
 ROWS = 4  # query rows in flight
 PAIR = 2  # vectors of keys in flight, which make enough sums to hide the latency of FMA
@@ -61,7 +61,7 @@ def padded(keys: int, isa: Isa) -> int:
     return round_up(keys, PAIR * isa.lanes)
 
 
-def build(p: SizedAttention, isa: Isa) -> Any:
+def build(p: SizedAttention, isa: Isa) -> Kernel:
     """The kernel: (sizes, q, k, v, mask, work) -> y, all but sizes flat float32 of any length and alignment."""
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
         T.func_attr({"tirx.noalias": True})
@@ -85,7 +85,7 @@ class _Frame:
     lanes: int
 
     @property
-    def blocks(self) -> Any:
+    def blocks(self) -> Expr:
         """Pairs of vectors that cover the keys."""
         return T.floordiv(self.sizes["keys"] + (PAIR * self.lanes - 1), PAIR * self.lanes)
 
@@ -113,7 +113,7 @@ def _emit(b: Buffers, p: SizedAttention, isa: Isa) -> None:
             _unit(frame, unit, T.Bind(number * room))
 
 
-def _unit(f: _Frame, unit: Any, work: Any) -> None:
+def _unit(f: _Frame, unit: Expr, work: Expr) -> None:
     """All heads of a group: its keys in the order of vectors at `work`, the scores of a block of rows behind them."""
     s = f.sizes
     batch, group = T.Bind(T.floordiv(unit, s["groups"])), T.Bind(T.floormod(unit, s["groups"]))
@@ -135,7 +135,7 @@ def _unit(f: _Frame, unit: Any, work: Any) -> None:
         _weighted(f, values, scores, sums, at["y"])
 
 
-def _transposed_keys(f: _Frame, first: Any, work: Any) -> None:
+def _transposed_keys(f: _Frame, first: Expr, work: Expr) -> None:
     """Keys as [pair of vectors][feature][key of the pair]; those behind the last repeat it."""
     lanes, s = f.lanes, f.sizes
     with T.serial(0, f.blocks) as block, T.serial(0, f.p.depth // lanes) as part:
@@ -149,7 +149,7 @@ def _transposed_keys(f: _Frame, first: Any, work: Any) -> None:
                 store(f.b["work"], work + row * lanes, vector)
 
 
-def _scores(f: _Frame, queries: list[Any], keys: Any, scores: Any) -> None:
+def _scores(f: _Frame, queries: list[Expr], keys: Expr, scores: Expr) -> None:
     """The products of a block of rows with all keys, a row behind the other."""
     lanes, depth = f.lanes, f.p.depth
     with T.serial(0, f.blocks) as block:
@@ -169,7 +169,7 @@ def _scores(f: _Frame, queries: list[Any], keys: Any, scores: Any) -> None:
                 store(f.b["work"], target, load(sums, (r * PAIR + half) * lanes, lanes))
 
 
-def _softmax(f: _Frame, row: Any, mask: Any) -> Any:
+def _softmax(f: _Frame, row: Expr, mask: Expr) -> Expr:
     """A row of scores becomes exponentials, in place; returns one over their sum."""
     lanes, keys, work = f.lanes, f.sizes["keys"], f.b["work"]
     top, total = registers(1, lanes), registers(1, lanes)
@@ -178,13 +178,13 @@ def _softmax(f: _Frame, row: Any, mask: Any) -> Any:
     store(total, 0, splat(0.0, lanes))
     whole = T.Bind(T.floordiv(keys, lanes))
 
-    def each(body: Callable[[Any, int], None]) -> None:
+    def each(body: Callable[[Expr, int], None]) -> None:
         with T.serial(0, whole) as vector:
             body(vector * lanes, lanes)
         with T.serial(0, keys - whole * lanes) as rest:
             body(whole * lanes + rest, 1)
 
-    def scaled(at: Any, width: int) -> None:
+    def scaled(at: Expr, width: int) -> None:
         store(work, row + at, load(work, row + at, width) * splat(f.p.scale, width))
         with T.If(f.sizes["masked"] == 1), T.Then():
             store(work, row + at, load(work, row + at, width) + load(f.b["mask"], mask + at, width))
@@ -196,7 +196,7 @@ def _softmax(f: _Frame, row: Any, mask: Any) -> Any:
     each(scaled)
     T.buffer_store(ends, T.max(ends[0], across(load(top, 0, lanes), lanes, T.max)), [0])
 
-    def exponential(at: Any, width: int) -> None:
+    def exponential(at: Expr, width: int) -> None:
         x = T.Bind(load(work, row + at, width) - splat(ends[0], width))
         store(work, row + at, T.Select(x < splat(UNDERFLOW, width), splat(0.0, width), exp_normal(x, width)))
         into = (total, 0) if width == lanes and lanes > 1 else (ends, 1)
@@ -206,7 +206,7 @@ def _softmax(f: _Frame, row: Any, mask: Any) -> Any:
     return T.Bind(T.float32(1) / (ends[1] + across(load(total, 0, lanes), lanes, lambda a, c: a + c)))
 
 
-def _weighted(f: _Frame, values: Any, scores: Any, sums: list[Any], targets: list[Any]) -> None:
+def _weighted(f: _Frame, values: Expr, scores: Expr, sums: list[Expr], targets: list[Expr]) -> None:
     """The values by their weights, for a block of rows."""
     lanes, vectors = f.lanes, f.p.width // f.lanes
     for first in range(0, vectors, WIDE):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
 
-Points = Sequence[dict[str, Any]]
+from sparsec.bench.formats import Form, Layer
+
+Points = Sequence[Layer]
 
 
 def plot_formats(points: Points, title: str) -> Figure:
     """The points are those of `bench.formats.sweep`; latency of formats with a kernel, bytes of all that are stored."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     latency, nbytes = figure.subplots(1, 2)
-    for axes, key, runs in ((latency, "measured_us", True), (nbytes, "stored_bytes", False)):
-        for name, (sparsities, values) in _series(points, key, runs=runs).items():
+    for axes, value in ((latency, _latency), (nbytes, _bytes)):
+        for name, (sparsities, values) in _series(points, value).items():
             axes.plot(sparsities, values, marker=".", label=name)
         axes.set(xlabel="sparsity in %", yscale="log")
         axes.legend(fontsize="x-small", ncols=2)
@@ -26,11 +27,20 @@ def plot_formats(points: Points, title: str) -> Figure:
     return figure
 
 
-def _series(points: Points, key: str, *, runs: bool) -> dict[str, tuple[list[float], list[float]]]:
+def _latency(form: Form) -> float | None:
+    return form.measured_us if form.runs_as == form.format else None
+
+
+def _bytes(form: Form) -> float | None:
+    return form.stored_bytes
+
+
+def _series(points: Points, value: Callable[[Form], float | None]) -> dict[str, tuple[list[float], list[float]]]:
+    """By format the percentages of zeros and the values at them, of the points that have one."""
     series: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
     for point in points:
-        for form in point["formats"]:
-            if form[key] is not None and (not runs or form["runs_as"] == form["format"]):
-                series[form["format"]][0].append(100 * point["sparsity"])
-                series[form["format"]][1].append(form[key])
+        for form in point.formats:
+            if (found := value(form)) is not None:
+                series[form.format][0].append(100 * (point.sparsity or 0))
+                series[form.format][1].append(found)
     return series

@@ -1,0 +1,1 @@
+"""Text from decoders with caches: sampling, the loop, and words from tokens."""

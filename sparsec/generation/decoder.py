@@ -1,0 +1,84 @@
+"""A session of a decoder with caches: which of its inputs are tokens, masks, positions and caches, and one step."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from sparsec.errors import UsageError
+from sparsec.runtime.session import InferenceSession, TensorInfo
+
+TOKENS, MASK, POSITIONS = "input_ids", "attention_mask", "position_ids"
+_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32,
+           "tensor(float16)": np.float16, "tensor(bool)": np.bool_}
+
+
+class Decoder:
+    """A decoder in the midst of a batch of texts of equal length, padding in front included.
+
+    Args:
+        session: of a model with the input `input_ids` (batch, tokens), perhaps `attention_mask` (batch, past + tokens)
+            and `position_ids` (batch, tokens), and caches (batch, …, past, …): inputs `past…` with outputs `present…`
+            of the same ending, or in the same order.
+        pad: by row, tokens of padding in front.
+
+    Raises:
+        UsageError: the model has other inputs.
+
+    """
+
+    def __init__(self, session: InferenceSession, pad: Sequence[int]) -> None:
+        inputs = {info.name: info for info in session.get_inputs()}
+        if TOKENS not in inputs:
+            raise UsageError(f"the model has no input '{TOKENS}'; it has {', '.join(map(repr, inputs))}, and generates "
+                             "no text")
+        self.takes_padding = takes_padding(session)
+        self._session, self._inputs, self._pad = session, inputs, np.asarray(pad)
+        caches = [name for name in inputs if name not in (TOKENS, MASK, POSITIONS)]
+        outputs = [info.name for info in session.get_outputs()]
+        self._outputs = [outputs[0], *_paired(caches, outputs[1:])]
+        self._caches = {name: self._empty(inputs[name], len(pad)) for name in caches}
+        self.length = 0
+
+    def _empty(self, info: TensorInfo, rows: int) -> np.ndarray:
+        """A cache of nothing."""
+        shape = [size if isinstance(size, int) else 0 if axis else rows for axis, size in enumerate(info.shape)]
+        if 0 not in shape[1:]:
+            raise UsageError(f"input '{info.name}' has the shape {info.shape}, and generation begins with nothing in "
+                             "it; compile the model without sizes for its caches")
+        return np.empty(shape, _DTYPES[info.type])
+
+    def step(self, tokens: np.ndarray) -> np.ndarray:
+        """The scores (batch, tokens of the vocabulary) behind some tokens (batch, count), which enter the caches."""
+        count, places = tokens.shape[1], np.arange(self.length, self.length + tokens.shape[1])
+        feeds = {TOKENS: tokens.astype(_DTYPES[self._inputs[TOKENS].type]), **self._caches}
+        if MASK in self._inputs:
+            real = np.arange(self.length + count)[None] >= self._pad[:, None]
+            feeds[MASK] = real.astype(_DTYPES[self._inputs[MASK].type])
+        if POSITIONS in self._inputs:
+            positions = np.maximum(places[None] - self._pad[:, None], 0)
+            feeds[POSITIONS] = positions.astype(_DTYPES[self._inputs[POSITIONS].type])
+        scores, *caches = self._session.run(self._outputs, feeds)
+        self._caches = dict(zip(self._caches, caches, strict=True))
+        self.length += count
+        last: np.ndarray = scores[:, -1] if scores.ndim > 2 else scores
+        return last
+
+
+def takes_padding(session: InferenceSession) -> bool:
+    """Whether texts of different lengths may be in one batch."""
+    return {MASK, POSITIONS} <= {info.name for info in session.get_inputs()}
+
+
+def _paired(caches: Sequence[str], outputs: Sequence[str]) -> list[str]:
+    """The output that every cache continues as: by the ending of its name, else in order."""
+    endings = {re.sub(r"^[a-z_]+", "", name.removeprefix("present")): name for name in outputs}
+    by_name = [endings.get(re.sub(r"^[a-z_]+", "", name)) for name in caches]
+    if None not in by_name and len(set(by_name)) == len(caches):
+        return [name for name in by_name if name is not None]
+    if len(outputs) < len(caches):
+        raise UsageError(f"the model has {len(caches)} caches and {len(outputs)} outputs to continue them as; export "
+                         "it with an output for every cache")
+    return list(outputs[:len(caches)])

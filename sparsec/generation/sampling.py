@@ -1,0 +1,90 @@
+"""How the next token is chosen from a decoder's scores, as transformers' `generate` defines it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparsec.errors import UsageError
+
+CONFIG = "generation_config.json"
+"""The file beside a model that says how its makers generate with it."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen.
+
+    Attributes:
+        max_new_tokens: tokens after the prompt, at most.
+        temperature: what scores are divided by before a token is drawn; 0 takes the highest score.
+        top_k: only so many tokens of the highest scores are drawn from; 0 for all.
+        top_p: only the fewest tokens that together have this probability are drawn from.
+        repetition_penalty: what scores of tokens that have occurred are divided by, or multiplied where negative
+            (Keskar et al. 2019, section 4.1); 1 for none.
+        stop: tokens that end a text; they are its last.
+        seed: of what is drawn.
+
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    stop: tuple[int, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, fits, needed in (
+                ("max_new_tokens", self.max_new_tokens >= 1, "a number from 1 on"),
+                ("temperature", self.temperature >= 0, "a number from 0 on"),
+                ("top_k", self.top_k >= 0, "a number from 0 on"),
+                ("top_p", 0 < self.top_p <= 1, "a share above 0, up to 1"),
+                ("repetition_penalty", self.repetition_penalty > 0, "a number above 0")):
+            if not fits:
+                raise UsageError(f"{name}={getattr(self, name)}; give {needed}")
+
+    def choose(self, scores: np.ndarray, seen: np.ndarray, rng: np.random.Generator) -> int:
+        """The next token for scores (tokens,) after the tokens that were seen."""
+        scores = scores.astype(np.float64)
+        if self.repetition_penalty != 1 and seen.size:
+            own = scores[seen]
+            scores[seen] = np.where(own < 0, own * self.repetition_penalty, own / self.repetition_penalty)
+        if self.temperature == 0:
+            return int(scores.argmax())
+        order = np.argsort(-scores, kind="stable")[:self.top_k or None]
+        logits = scores[order] / self.temperature
+        shares = np.exp(logits - logits[0])
+        shares /= shares.sum()
+        if self.top_p < 1:
+            kept = int(np.searchsorted(np.cumsum(shares), self.top_p)) + 1
+            order, shares = order[:kept], shares[:kept] / shares[:kept].sum()
+        return int(rng.choice(order, p=shares))
+
+
+def read_config(folder: Path, **given: Any) -> Sampling:
+    """What a model's `generation_config.json` says, where there is one, and what is given in its place.
+
+    Raises:
+        UsageError: the file is not JSON, or a value has another type.
+
+    """
+    path, found = folder / CONFIG, Sampling()
+    if path.is_file():
+        try:
+            config = json.loads(path.read_bytes())
+            own: dict[str, Any] = {each.name: config[each.name] for each in fields(Sampling)
+                                   if config.get(each.name) is not None}
+            if not config.get("do_sample", False):
+                own["temperature"] = 0.0
+            end = config.get("eos_token_id")
+            own["stop"] = tuple(end) if isinstance(end, list) else () if end is None else (int(end),)
+            found = Sampling(**own)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise UsageError(f"{path}: not a configuration of generation ({error}); correct or remove it") from error
+    return replace(found, **{name: value for name, value in given.items() if value is not None})

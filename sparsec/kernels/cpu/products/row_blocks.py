@@ -1,0 +1,121 @@
+"""Sparse weights as row groups, as products of floats and of codes read them alike: K-chunked CSR of R x 1 blocks.
+
+A group of row blocks is in flight at a time; within a chunk it takes `unroll` non-zero blocks of each an iteration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.cpu.products.tiles import Tiles
+from sparsec.kernels.emit.tir import Buffers, Expr
+from sparsec.kernels.packing.row_groups import RowGroups
+
+ROW_BLOCKS = (1, 2, 4, 8)
+PER_WORD = {"uint64": 4, "uint32": 2, "uint16": 1, "int32": 1}
+"""Indices in a word, by its type."""
+
+
+class RowBlocks:
+    """What the parameters of sparse kernels have in common; the attributes are those of the subclasses.
+
+    Attributes:
+        tiling: the tiles.
+        block: R of the R x 1 blocks: rows that share their positions.
+        group: row blocks in flight.
+        unroll: non-zero blocks of a row per iteration.
+
+    """
+
+    tiling: Tiles
+    block: int
+    group: int
+    unroll: int
+
+    @property
+    def index_unit(self) -> int:
+        """Elements that an index counts: a divisor of all offsets, so that 16 bits reach further."""
+        raise NotImplementedError
+
+    @property
+    def blocks(self) -> int:
+        """Row blocks."""
+        return self.tiling.stencil.outputs // self.block
+
+    @property
+    def groups(self) -> int:
+        """Groups of row blocks in one part."""
+        return -(-self.blocks // (self.group * self.tiling.parts))
+
+    @property
+    def word(self) -> str:
+        """Type of the loads that bring indices: 16-bit ones share a word, 32-bit ones stand alone."""
+        last = (self.tiling.chunk - 1) * self.tiling.channel_step + max(self.tiling.tap_offsets)
+        if last // self.index_unit >= 1 << 16:
+            return "int32"
+        count = self.group * self.unroll
+        return "uint64" if count % 4 == 0 else "uint32" if count % 2 == 0 else "uint16"
+
+    @property
+    def words(self) -> int:
+        """Words of indices in one iteration."""
+        return self.group * self.unroll // PER_WORD[self.word]
+
+
+def format_of(block: int) -> str:
+    """The storage format of blocks of so many rows."""
+    return "csr" if block == 1 else f"bcsr {block}x1"
+
+
+def recipe(params: RowBlocks) -> RowGroups:
+    """What the kernel reads; zeros are not stored.
+
+    `starts` (int32): first iteration of every (part, chunk, group), and the end of the last;
+    `rows` (int32): first row of every row block, (part, chunk, group, group member), or -1 where a group is short;
+    `indices`: packed words, iterations x unroll x group; `values` (float32): iterations x unroll x group x block.
+    """
+    p, t = params, params.tiling
+    return RowGroups(p.blocks, p.block, p.group, p.groups, p.unroll, t.parts, t.chunk * len(t.stencil.taps), t.chunks,
+                     t.channel_step, t.tap_offsets, p.index_unit, p.word)
+
+
+def arguments(params: RowBlocks) -> dict[str, tuple[int | None, str]]:
+    """The recipe's arrays in front of the values, as arguments of a kernel."""
+    groups = params.tiling.parts * params.tiling.chunks * params.groups
+    return {"starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"), "indices": (None, params.word)}
+
+
+def each_group(p: RowBlocks, part: Expr, chunk: Expr, emit: Callable[[Expr], None]) -> None:
+    """Emit the groups of a part in a chunk, each by its flat number."""
+    with T.serial(0, p.groups) as index:
+        emit(T.Bind((part * p.tiling.chunks + chunk) * p.groups + index))
+
+
+def each_row(b: Buffers, p: RowBlocks, flat: Expr, vectors: int, *,
+             missing: bool = False) -> Iterator[tuple[Expr, int]]:
+    """The rows of a group with the first of the `vectors` registers of each; between two stands what is for one row.
+
+    Rows that a short group lacks are left out or, where they may be `missing`, are row 0.
+    """
+    short = p.blocks % (p.group * p.tiling.parts) != 0
+    for member in range(p.group):
+        row = T.Bind(b["rows"][flat * p.group + member])
+        if missing and short:
+            row = T.max(row, 0)
+        guarded = short and not missing
+        with T.If(row >= 0) if guarded else nullcontext(), T.Then() if guarded else nullcontext():
+            for r in range(p.block):
+                yield row + r, (member * p.block + r) * vectors
+
+
+def indices(b: Buffers, p: RowBlocks, step: Expr) -> list[Expr]:
+    """The indices of an iteration (int64), unroll x group."""
+    per_word = PER_WORD[p.word]
+    words = [T.Bind(b["indices"][step * p.words + w]) for w in range(p.words)]
+    if per_word == 1:
+        return [T.Cast("int64", word) for word in words]
+    shifted = [T.shift_right(word, T.Cast(p.word, 16 * slot)) for word in words for slot in range(per_word)]
+    return [T.Cast("int64", T.bitwise_and(each, T.Cast(p.word, 0xFFFF))) for each in shifted]
