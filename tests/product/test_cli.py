@@ -137,9 +137,13 @@ def test_inspect_shows_sparse_initializers(tmp_path):
     assert stored == ["sparse"]
 
 
-def test_symbolic_dimensions_are_bound_by_name(tmp_path):
+def test_symbolic_dimensions_are_sizes_of_a_run_or_bound_by_name(tmp_path):
     write_model(tmp_path / "model.onnx", batch="batch")
-    assert "x" in sparsec("compile", tmp_path / "model.onnx", code=1)
+    sparsec("compile", tmp_path / "model.onnx", "--tune", "off", "-o", tmp_path / "model.sparsec")
+    for rows in (1, 3):
+        np.save(tmp_path / "x.npy", np.ones((rows, 64), np.float32))
+        sparsec("run", tmp_path / "model.sparsec", "-i", tmp_path / "x.npy", "-o", tmp_path / "y.npz")
+        assert np.load(tmp_path / "y.npz")["y"].shape == (rows, 10)
     sparsec("compile", tmp_path / "model.onnx", "--shape", "x:2,64", "--tune", "off",
             "-o", tmp_path / "model.sparsec")
     assert Artifact.load(tmp_path / "model.sparsec").manifest.inputs[0].shape == (2, 64)
