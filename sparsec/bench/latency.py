@@ -25,6 +25,17 @@ STABLE_SPREAD = 1.1
 
 
 @dataclass(frozen=True)
+class Summary:
+    """Percentiles of an inference's microseconds, inferences per second, and how many were timed."""
+
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    per_second: float
+    runs: int
+
+
+@dataclass(frozen=True)
 class Latency:
     """Seconds per inference of one engine, for every run of every round."""
 
@@ -42,11 +53,11 @@ class Latency:
         return bool(self.medians.max() <= STABLE_SPREAD * self.medians.min())
 
     @property
-    def summary(self) -> dict[str, float]:
-        """Percentiles in microseconds, inferences per second, and how many were timed."""
+    def summary(self) -> Summary:
+        """All rounds together."""
         runs = np.concatenate(self.rounds)
         p50, p90, p99 = (float(value) * 1e6 for value in np.percentile(runs, (50, 90, 99)))
-        return {"p50_us": p50, "p90_us": p90, "p99_us": p99, "per_second": float(1 / runs.mean()), "runs": len(runs)}
+        return Summary(p50, p90, p99, float(1 / runs.mean()), len(runs))
 
 
 def ratio(slower: Latency, faster: Latency) -> float:

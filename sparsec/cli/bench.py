@@ -74,7 +74,7 @@ def command(
             artifact = Path(directory) / "model.sparsec"
             compile_with_progress(file, chosen).save(artifact)
         results = _measure(file, artifact, feeds, threads, seconds, against=against is not Peer.NONE)
-    engines = [{"engine": each.engine, **each.summary, "stable": each.stable} for each in results]
+    engines = [{"engine": each.engine, **asdict(each.summary), "stable": each.stable} for each in results]
     options.write_json(json, {"file": str(file), "threads": threads, "precision": precision,
                               "engines": engines,
                               "ratio": {each.engine: ratio(each, results[0]) for each in _peers(results)}})
@@ -140,8 +140,8 @@ def _print(results: list[Latency], threads: int) -> None:
     rows = []
     for each in results:
         summary = each.summary
-        times = [tables.duration(summary[key]) for key in ("p50_us", "p90_us", "p99_us")]
-        rows.append((each.engine, *times, f"{summary['per_second']:.0f}", summary["runs"]))
+        times = [tables.duration(time) for time in (summary.p50_us, summary.p90_us, summary.p99_us)]
+        rows.append((each.engine, *times, f"{summary.per_second:.0f}", summary.runs))
     tables.print_table((f"engine, {threads} thread(s)", "p50", "p90", "p99", "per second", "runs"), rows)
     for each in _peers(results):
         console.print(f"sparsec is {ratio(each, results[0]):.2f}x as fast as {each.engine}")
