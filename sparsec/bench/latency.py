@@ -90,7 +90,7 @@ def ratio(slower: Latency, faster: Latency) -> float:
 
 def throughput_ratio(engine: Latency, other: Latency) -> float:
     """How many times as many inferences `engine` makes in the same time."""
-    return engine.summary["per_second"] / other.summary["per_second"]
+    return engine.summary.per_second / other.summary.per_second
 
 
 def measure(files: Mapping[str, str], feeds: Feeds, *, threads: int = 1, seconds: float = 3.0,
