@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from sparsec.artifact.file import Artifact
+from sparsec.errors import ShapeError
 from sparsec.graph.compare import random_feeds
 
 
-def random_inputs(artifact: Artifact) -> dict[str, np.ndarray]:
+def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, np.ndarray]:
     """Random inputs of an artifact's own shapes, of its first bucket where it has several.
 
     The graph says what the values of an input may be; it may be that of a share of the rows (`compiler.batches`).
+
+    Args:
+        artifact: what is to run.
+        shapes: of some inputs by name, where a bucket is to be chosen.
+
+    Raises:
+        ShapeError: no bucket has these shapes.
+
     """
+    artifact = _bucket(artifact, shapes or {})
     graph = ir.from_proto(onnx.ModelProto.FromString(artifact.graph))
     shapes = {spec.name: spec.shape for spec in artifact.manifest.inputs}
     for value in graph.graph.inputs:
         value.shape = ir.Shape(shapes[value.name or ""])
     return random_feeds(graph)
+
+
+def _bucket(artifact: Artifact, wanted: Mapping[str, Sequence[int]]) -> Artifact:
+    """The first bucket that takes these shapes."""
+    buckets = artifact.buckets
+    taken = [{spec.name: tuple(spec.shape) for spec in bucket.manifest.inputs} for bucket in buckets]
+    for bucket, shapes in zip(buckets, taken, strict=True):
+        if all(shapes.get(name) == tuple(shape) for name, shape in wanted.items()):
+            return bucket
+    asked, *known = (", ".join(f"'{name}' {list(shape)}" for name, shape in shapes.items())
+                     for shapes in (wanted, *taken))
+    raise ShapeError(f"the artifact does not take {asked}; it takes {' or '.join(known)}")

@@ -1,4 +1,4 @@
-"""Latency of several engines, side by side: each in a process of its own, one at a time, round by round."""
+"""Latency and throughput of several engines, side by side: each in a process of its own, one at a time, in rounds."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 
 import numpy as np
 
@@ -25,16 +27,34 @@ STABLE_SPREAD = 1.1
 
 
 @dataclass(frozen=True)
+class Round:
+    """The runs of a period: the seconds of each, and of all of them by the clock; with several callers that is less."""
+
+    runs: np.ndarray
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Latency:
-    """Seconds per inference of one engine, for every run of every round."""
+    """What one engine takes.
+
+    Attributes:
+        engine: its name.
+        rounds: the runs.
+        open_seconds: opening its file, the import of what it needs included.
+        peak_bytes: most memory that its process has held, Python included.
+
+    """
 
     engine: str
-    rounds: tuple[np.ndarray, ...]
+    rounds: tuple[Round, ...]
+    open_seconds: float = 0.0
+    peak_bytes: int = 0
 
     @property
     def medians(self) -> np.ndarray:
         """The median of each round."""
-        return np.array([np.median(each) for each in self.rounds])
+        return np.array([np.median(each.runs) for each in self.rounds])
 
     @property
     def stable(self) -> bool:
@@ -43,10 +63,12 @@ class Latency:
 
     @property
     def summary(self) -> dict[str, float]:
-        """Percentiles in microseconds, inferences per second, and how many were timed."""
-        runs = np.concatenate(self.rounds)
+        """Percentiles in microseconds, inferences per second, how many were timed, and what the process took."""
+        runs = np.concatenate([each.runs for each in self.rounds])
         p50, p90, p99 = (float(value) * 1e6 for value in np.percentile(runs, (50, 90, 99)))
-        return {"p50_us": p50, "p90_us": p90, "p99_us": p99, "per_second": float(1 / runs.mean()), "runs": len(runs)}
+        return {"p50_us": p50, "p90_us": p90, "p99_us": p99,
+                "per_second": len(runs) / sum(each.seconds for each in self.rounds), "runs": len(runs),
+                "open_ms": self.open_seconds * 1e3, "peak_bytes": self.peak_bytes}
 
 
 def ratio(slower: Latency, faster: Latency) -> float:
@@ -54,7 +76,13 @@ def ratio(slower: Latency, faster: Latency) -> float:
     return float(np.median(slower.medians / faster.medians))
 
 
-def measure(files: Mapping[str, str], feeds: Feeds, *, threads: int = 1, seconds: float = 3.0) -> list[Latency]:
+def throughput_ratio(engine: Latency, other: Latency) -> float:
+    """How many times as many inferences `engine` makes in the same time."""
+    return engine.summary["per_second"] / other.summary["per_second"]
+
+
+def measure(files: Mapping[str, str], feeds: Feeds, *, threads: int = 1, seconds: float = 3.0,
+            streams: int = 1) -> list[Latency]:
     """Time engines, for about `seconds` each.
 
     Args:
@@ -62,29 +90,42 @@ def measure(files: Mapping[str, str], feeds: Feeds, *, threads: int = 1, seconds
         feeds: inputs by name.
         threads: threads that each may use.
         seconds: time per engine, split into `ROUNDS`.
+        streams: callers at once, each in a thread of its own, on one session.
 
     Raises:
         SparsecError: an engine cannot open its file or run it; names both.
 
     """
     with ExitStack() as stack:
-        workers = [_Worker(engine, file, feeds, threads) for engine, file in files.items()]
+        workers = [_Worker(engine, file, feeds, threads, streams) for engine, file in files.items()]
         for worker in workers:
             stack.callback(worker.close)
         for worker in workers:
             worker.time(WARM_UP_SECONDS)
         rounds = [[worker.time(seconds / ROUNDS) for worker in workers] for _ in range(ROUNDS)]
-    return [Latency(engine, tuple(each)) for engine, each in zip(files, zip(*rounds, strict=True), strict=True)]
+        return [Latency(engine, tuple(each), worker.open_seconds, worker.peak_bytes)
+                for engine, each, worker in zip(files, zip(*rounds, strict=True), workers, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a worker says of a period."""
+
+    round: Round
+    open_seconds: float
+    peak_bytes: int
 
 
 class _Worker:
     """A process that holds one engine and times it on demand."""
 
-    def __init__(self, engine: str, file: str, feeds: Feeds, threads: int) -> None:
+    def __init__(self, engine: str, file: str, feeds: Feeds, threads: int, streams: int) -> None:
+        self.open_seconds, self.peak_bytes = 0.0, 0
         context = multiprocessing.get_context("spawn")
         self._name = f"{engine} on {file}"
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, engine, file, dict(feeds), threads), daemon=True)
+        arguments = (theirs, engine, file, dict(feeds), threads, streams)
+        self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
         theirs.close()
 
@@ -93,8 +134,8 @@ class _Worker:
         self._connection.close()
         self._process.join()
 
-    def time(self, seconds: float) -> np.ndarray:
-        """Seconds of every run in a period."""
+    def time(self, seconds: float) -> Round:
+        """The runs of a period."""
         try:
             with suppress(BrokenPipeError):  # of a worker that has already said why it ended
                 self._connection.send(seconds)
@@ -105,23 +146,44 @@ class _Worker:
         if isinstance(answer, str):
             raise SparsecError(f"cannot measure {self._name}: {answer}")
         time.sleep(PAUSE_SECONDS)
-        return np.asarray(answer)
+        self.open_seconds, self.peak_bytes = answer.open_seconds, answer.peak_bytes
+        found: Round = answer.round
+        return found
 
 
-def _serve(connection: Connection, engine: str, file: str, feeds: Feeds, threads: int) -> None:
+def _serve(connection: Connection, engine: str, file: str, feeds: Feeds, threads: int, streams: int) -> None:
     """In the worker: answer every period received with the times of its runs, or with what went wrong."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the one that asks ends this one
     try:
+        begin = time.perf_counter()
         timer = ENGINES[engine](file, feeds, threads)
-        while True:
-            connection.send(_time(timer, connection.recv()))
+        opened = time.perf_counter() - begin
+        with ThreadPoolExecutor(streams) as callers:
+            while True:
+                connection.send(_Answer(_time(timer, connection.recv(), callers, streams), opened, _peak_bytes()))
     except EOFError:
         return
     except Exception as error:  # noqa: BLE001 - whatever an engine raises is the answer
         connection.send(str(error))
 
 
-def _time(timer: Timer, seconds: float) -> np.ndarray:
+def _time(timer: Timer, seconds: float, callers: ThreadPoolExecutor, streams: int) -> Round:
+    """The runs of all callers that fit in a period; one caller is this thread."""
+    begin = time.perf_counter()
+    if streams == 1:
+        runs = [_runs(timer, seconds)]
+    else:
+        runs = [each.result() for each in [callers.submit(_runs, timer, seconds) for _ in range(streams)]]
+    return Round(np.concatenate(runs), time.perf_counter() - begin)
+
+
+def _peak_bytes() -> int:
+    """Most memory that this process has held, by Linux's count; `getrusage` counts the parent's before `exec`."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) * 1024
+
+
+def _runs(timer: Timer, seconds: float) -> np.ndarray:
     """Seconds of each of the runs that fit in a period."""
     times: list[float] = []
     end = time.perf_counter() + seconds

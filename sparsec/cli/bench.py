@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sparsec.backends.registry import backend_named
 from sparsec.bench.engines import onnxruntime_for, own_engines
-from sparsec.bench.latency import Latency, measure, ratio
+from sparsec.bench.latency import Latency, measure, ratio, throughput_ratio
 from sparsec.cli import options, tables
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
 from sparsec.cli.tables import console
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
+
+if TYPE_CHECKING:  # the command imports it, so that others start fast
+    from sparsec.artifact.file import Artifact
 
 
 class Peer(Enum):
@@ -37,11 +40,18 @@ def command(
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    batch: Annotated[int | None, typer.Option(
+        min=1, help="Rows at once: the size of every input's symbolic first dimension.", show_default=False)] = None,
     precision: Annotated[Precision | None, typer.Option(
         help="That of `sparsec compile`, for an ONNX model and with --profile.", show_default=False)] = None,
+    max_error: Annotated[float | None, typer.Option(
+        min=0, help="That of `sparsec compile`, for an ONNX model.", show_default=False)] = None,
+    streams: Annotated[int, typer.Option(
+        min=1, help="Callers at once, each with --threads: measures the throughput.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.01, help="Measured time per engine.")] = 3.0,
     feeds: Annotated[Path | None, typer.Option(
-        "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")] = None,
+        "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs, or an .npy file where there is one "
+        "input; random ones if not given.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Time every layer of an ONNX model instead.")] = False,
     formats: Annotated[str | None, typer.Option(
         metavar="all|NAME,…", help="Time these formats of every layer of an ONNX model instead.")] = None,
@@ -56,13 +66,18 @@ def command(
 
     compiled = file is not None and is_artifact(file)
     _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None)
+    _check_inputs(file, batch, max_error, feeds, shapes, compiled=compiled, streams=streams,
+                  timed=not profile and formats is None and sweep is None)
     if file is None:
         bench_sweep(sweep or "", target, threads, plot, json)
         return
+    if batch is not None:
+        shapes = [*shapes, *batched(file, batch, options.parse_shapes(shapes))]
     if formats is not None:
         bench_formats(file, formats, target, threads, options.parse_shapes(shapes), json)
         return
-    chosen = CompileOptions(target, threads=threads, shapes=options.parse_shapes(shapes), precision=precision)
+    chosen = CompileOptions(target, threads=threads, shapes=None if compiled else options.parse_shapes(shapes),
+                            precision=precision, max_error=max_error)
     if not compiled:
         chosen.backend.require(chosen.resolved_target)
     if profile:
@@ -73,12 +88,14 @@ def command(
         if not compiled:
             artifact = Path(directory) / "model.sparsec"
             compile_with_progress(file, chosen).save(artifact)
-        results = _measure(file, artifact, feeds, threads, seconds, against=against is not Peer.NONE)
+        results = _measure(file, artifact, feeds, threads, seconds, shapes=shapes if compiled else (), streams=streams,
+                           against=against is not Peer.NONE)
     engines = [{"engine": each.engine, **each.summary, "stable": each.stable} for each in results]
-    options.write_json(json, {"file": str(file), "threads": threads, "precision": precision,
-                              "engines": engines,
-                              "ratio": {each.engine: ratio(each, results[0]) for each in _peers(results)}})
-    _print(results, threads)
+    ratios = {each.engine: throughput_ratio(results[0], each) if streams > 1 else ratio(each, results[0])
+              for each in _peers(results)}
+    options.write_json(json, {"file": str(file), "threads": threads, "streams": streams, "precision": precision,
+                              "engines": engines, "ratio": ratios})
+    _print(results, f"{threads} thread(s)" if streams == 1 else f"{streams} streams", ratios)
 
 
 def _check_uses(file: Path | None, against: Peer | None, precision: Precision | None, sweep: str | None,
@@ -96,19 +113,67 @@ def _check_uses(file: Path | None, against: Peer | None, precision: Precision | 
         raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
 
 
-def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: float, *, against: bool,
-             ) -> list[Latency]:
+def _check_inputs(file: Path | None, batch: int | None, max_error: float | None, feeds: Path | None,
+                  shapes: Sequence[str], *, compiled: bool, streams: int, timed: bool) -> None:
+    """Refuse what says of the inputs, or of calls, what cannot be."""
+    if (batch is not None or max_error is not None) and (file is None or compiled):
+        raise UsageError("--batch and --max-error are for an ONNX model, which is compiled first"
+                         + ("; --shape chooses among an artifact's buckets" if compiled else ""))
+    if compiled and feeds is not None and shapes:
+        raise UsageError("the arrays of --input have shapes; leave --shape out")
+    if streams > 1 and not timed:
+        raise UsageError("--streams is for whole models, without --profile, --formats and --sweep")
+
+
+def batched(file: Path, rows: int, known: Mapping[str, Sequence[int]]) -> list[str]:
+    """Shapes, as `--shape` takes them, that give a model so many rows.
+
+    Raises:
+        UsageError: no input has a symbolic first dimension, or one has further dimensions that `known` does not give.
+
+    """
+    from sparsec.graph.reader import load
+
+    found = []
+    for value in load(file, symbolic=True).graph.inputs:
+        shape = list(value.shape or ())
+        if value.name in known or not shape or isinstance(shape[0], int):
+            continue
+        if unbound := [str(size) for size in shape[1:] if not isinstance(size, int)]:
+            raise UsageError(f"--batch {rows}: input '{value.name}' has further symbolic dimensions "
+                             f"({', '.join(unbound)}); give its whole shape with --shape {value.name}:{rows},…")
+        found.append(f"{value.name}:{','.join(map(str, (rows, *shape[1:])))}")
+    if not found:
+        raise UsageError(f"--batch {rows}: no input of {file} has a symbolic first dimension; export it with one")
+    return found
+
+
+def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: float, *, shapes: Sequence[str],
+             streams: int, against: bool) -> list[Latency]:
     """Time an artifact that is `file` or compiled from it, the latter beside onnxruntime."""
     from sparsec.artifact.file import Artifact
+    from sparsec.compiler.portable import build_once
 
-    artifact = Artifact.load(path)
+    with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
+        artifact = Artifact.load(path)
+        own = path
+        if (built := build_once(artifact)) is not artifact:  # a portable one: what opens it compiles it
+            artifact, own = built, Path(directory) / "built.sparsec"
+            built.save(own)
+        return _measured(artifact, own, file if against and path != file else None, feeds, threads, seconds,
+                         shapes=shapes, streams=streams)
+
+
+def _measured(artifact: Artifact, path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *,
+              shapes: Sequence[str], streams: int) -> list[Latency]:
+    """Time an artifact, and onnxruntime on the model that it was compiled from."""
     backend = backend_named(artifact.manifest.target)
     backend.check(artifact.manifest.needs)
-    files = dict.fromkeys(own_engines(backend), str(path))
-    if against and path != file:
-        files[onnxruntime_for(backend)] = str(file)
-    arrays = options.inputs_for(artifact, feeds)
-    return measure(files, arrays, threads=threads, seconds=seconds)
+    files = dict.fromkeys(own_engines(backend)[:None if streams == 1 else 1], str(path))
+    if beside is not None:
+        files[onnxruntime_for(backend)] = str(beside)
+    arrays = options.inputs_for(artifact, feeds, shapes)
+    return measure(files, arrays, threads=threads, seconds=seconds, streams=streams)
 
 
 def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
@@ -135,16 +200,17 @@ def _peers(results: Sequence[Latency]) -> list[Latency]:
     return [each for each in results if not each.engine.startswith("sparsec")]
 
 
-def _print(results: list[Latency], threads: int) -> None:
+def _print(results: list[Latency], how: str, ratios: Mapping[str, float]) -> None:
     """The table, the ratios, and a warning where the rounds disagree."""
     rows = []
     for each in results:
         summary = each.summary
         times = [tables.duration(summary[key]) for key in ("p50_us", "p90_us", "p99_us")]
-        rows.append((each.engine, *times, f"{summary['per_second']:.0f}", summary["runs"]))
-    tables.print_table((f"engine, {threads} thread(s)", "p50", "p90", "p99", "per second", "runs"), rows)
-    for each in _peers(results):
-        console.print(f"sparsec is {ratio(each, results[0]):.2f}x as fast as {each.engine}")
+        rows.append((each.engine, *times, f"{summary['per_second']:.0f}", f"{summary['open_ms']:.0f} ms",
+                     tables.nbytes(summary["peak_bytes"])))
+    tables.print_table((f"engine, {how}", "p50", "p90", "p99", "per second", "opens in", "memory"), rows)
+    for name, faster in ratios.items():
+        console.print(f"sparsec is {faster:.2f}x as fast as {name}")
     if unstable := [each.engine for each in results if not each.stable]:
         console.print(f"warning: the rounds of {', '.join(unstable)} differ by more than 10 %; "
                       "quieten the machine or measure longer with --seconds")

@@ -13,6 +13,7 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from sparsec import files
+from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.base import GOALS
 from sparsec.cli import options, tables
 from sparsec.cli.flags import Flag, described, taking
@@ -132,6 +133,11 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
         return (name, str(sums["layers"]), tables.percent(sums["nonzeros"], sums["weights"]),
                 tables.nbytes(sums["bytes"]), tables.duration(sums["predicted_us"]))
 
+    sizes = (f"{path}: {tables.nbytes(description['file_bytes'])}; the model was {tables.nbytes(model_bytes)}")
+    if description["target"] == PORTABLE:
+        tables.console.print(f"nothing is compiled yet: who opens the artifact compiles and verifies it there\n{sizes}",
+                             soft_wrap=True)
+        return
     tables.print_buckets(description)
     tables.print_table(("format", "layers", "weights kept", "bytes", "predicted"),
                        [row(sums["format"], sums) for sums in description["formats"]],
@@ -148,8 +154,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if stripped := _stripped(description["strip"]):
         tables.console.print(f"\n{stripped}", soft_wrap=True)
     tables.console.print(f"\n{_verdict(description['verification'])}{_narrow(description['layers'])}", soft_wrap=True)
-    sizes = tables.nbytes(description["file_bytes"]), tables.nbytes(model_bytes)
-    tables.console.print(f"{path}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
+    tables.console.print(sizes, soft_wrap=True)
 
 
 def _projected(layers: Sequence[dict[str, Any]]) -> str:

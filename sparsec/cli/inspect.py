@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sparsec.cli import options, tables
 from sparsec.cli.model_file import describe
 from sparsec.cli.tables import console
+
+if TYPE_CHECKING:  # the command imports it, so that others start fast
+    from sparsec.artifact.file import Artifact
 
 
 def command(
@@ -27,15 +30,20 @@ def command(
 
 def _inspect_artifact(file: Path) -> dict[str, Any]:
     from sparsec.artifact.file import Artifact
+    from sparsec.compiler.portable import is_portable
     from sparsec.report.describe import describe_artifact
 
-    description = describe_artifact(Artifact.load(file), file.stat().st_size)
+    artifact = Artifact.load(file)
+    description = describe_artifact(artifact, file.stat().st_size)
     needs = "".join(f", {name} {' '.join(map(str, each))}" for name, each in description["needs"].items() if each)
     console.print(f"target {description['target']}{needs} on {description['platform']}, up to {description['threads']} "
                   f"thread(s); by sparsec {description['sparsec']}, TVM {description['tvm']}")
     console.print(f"{tables.nbytes(description['file_bytes'])}: weights {tables.nbytes(description['weights_bytes'])}, "
                   f"{description['library']} {tables.nbytes(description['library_bytes'])}\n")
     _print_signature(description)
+    if is_portable(artifact):
+        console.print("compiled where it is opened, from this model:\n")
+        return {**description, "model": _packed_model(artifact)}
     tables.print_buckets(description)
     totals = description["totals"]
     tables.print_table(
@@ -60,6 +68,29 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
     description = {**describe_model(model), "opset": own.opset}
     console.print(f"{tables.nbytes(own.nbytes)}, opset {own.opset}\n")
     _print_signature(description)
+    _print_layers(description)
+    console.print("\nwhat pruning made inactive, and what stripping would leave:\n")
+    read_foreign(model)
+    stripped = strip(model)
+    print_report(stripped)
+    return {**description, "strip": as_dict(stripped)}
+
+
+def _packed_model(artifact: Artifact) -> dict[str, Any]:
+    """What a portable artifact will be compiled from, at the shapes of its first bucket."""
+    import onnx
+
+    from sparsec.graph.reader import load
+    from sparsec.report.describe import describe_model
+
+    shapes = {spec.name: spec.shape for spec in artifact.manifest.inputs}
+    description = describe_model(load(onnx.ModelProto.FromString(artifact.graph), shapes=shapes))
+    _print_layers(description)
+    return description
+
+
+def _print_layers(description: dict[str, Any]) -> None:
+    """The operators and the layers of a model."""
     tables.print_table(("operator", "nodes"), list(description["operators"].items()))
     totals = description["totals"]
     console.print()
@@ -68,11 +99,6 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
         [(layer["layer"], layer["operator"], tables.shape(layer["shape"]), _zeros(layer), tables.nbytes(layer["bytes"]),
           "sparse" if layer["sparse_initializer"] else "dense") for layer in description["layers"]],
         (f"{totals['layers']} layers", "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
-    console.print("\nwhat pruning made inactive, and what stripping would leave:\n")
-    read_foreign(model)
-    stripped = strip(model)
-    print_report(stripped)
-    return {**description, "strip": as_dict(stripped)}
 
 
 def _zeros(counts: dict[str, Any]) -> str:

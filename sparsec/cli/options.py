@@ -106,10 +106,11 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise UsageError(f"{path}: not an .npz file of plain arrays ({error}); write one with numpy.savez") from error
 
 
-def inputs_for(artifact: Artifact, path: Path | None) -> dict[str, np.ndarray]:
-    """The inputs of a run: a file's, or random ones, and says so.
+def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The inputs of a run: a file's, or random ones of some shapes, and says so.
 
     Raises:
+        ShapeError: the artifact does not take the shapes.
         UsageError: the file holds no arrays, or an .npy file is given to a model of several inputs.
 
     """
@@ -117,7 +118,7 @@ def inputs_for(artifact: Artifact, path: Path | None) -> dict[str, np.ndarray]:
         from sparsec.bench.feeds import random_inputs
 
         console.print("inputs are random; --input gives your own\n")
-        return random_inputs(artifact)
+        return random_inputs(artifact, parse_shapes(shapes))
     if path.suffix != ".npy":
         return read_arrays(path)
     names = [spec.name for spec in artifact.manifest.inputs]

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from sparsec.cli import options, tables
 from sparsec.cli.model_file import describe
-from sparsec.errors import VerificationError
+from sparsec.errors import ShapeError, VerificationError
 
 if TYPE_CHECKING:  # imported by the command, so that the others start fast
     import onnx_ir as ir
@@ -53,17 +53,22 @@ def command(
         read_foreign(graph)
         report = strip(graph, merge=merge_duplicates)
         restore(graph)
-        error = _verified(model, graph) if verify else None
+        error, unverified = _verified(model, graph) if verify else (None, "not verified")
     save(graph, output, sparse=sparse_tensors)
     options.write_json(json, {**as_dict(report), "relative_error": error})
     print_report(report)
-    verdict = "not verified" if error is None else f"outputs match: largest relative error {error:.1e}"
+    verdict = unverified if error is None else f"outputs match: largest relative error {error:.1e}"
     sizes = tables.nbytes(output.stat().st_size), tables.nbytes(describe(model).nbytes)
     tables.console.print(f"\n{verdict}\n{output}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
 
 
-def _verified(model: Path, stripped: ir.Model) -> float:
-    """The largest relative error of an output, on random inputs; raises VerificationError above the tolerance."""
+def _verified(model: Path, stripped: ir.Model) -> tuple[float | None, str]:
+    """The largest relative error of an output on random inputs, or why there is none.
+
+    Raises:
+        VerificationError: it is above the tolerance.
+
+    """
     import onnx_ir as ir
 
     from sparsec.graph.compare import compare, random_feeds, run_onnxruntime
@@ -71,7 +76,10 @@ def _verified(model: Path, stripped: ir.Model) -> float:
 
     shapes = {str(value.name): [dim if isinstance(dim, int) else STAND_IN for dim in value.shape or ()]
               for value in stripped.graph.inputs}
-    feeds = random_feeds(load(model, shapes=shapes))
+    try:
+        feeds = random_feeds(load(model, shapes=shapes))
+    except ShapeError:
+        return None, f"not verified: sizes of {STAND_IN} do not fit the network; give its shapes with --shape"
     names = [str(value.name) for value in stripped.graph.outputs]
     errors = compare(names, run_onnxruntime(ir.to_proto(stripped), feeds), run_onnxruntime(model, feeds))
     worst = max(errors, key=lambda difference: difference.relative_error)
@@ -80,7 +88,7 @@ def _verified(model: Path, stripped: ir.Model) -> float:
         raise VerificationError(f"{model}: output '{worst.output}' of the stripped model differs by "
                                 f"{worst.relative_error:.1e} of its largest magnitude; please report this model, "
                                 "--no-verify writes the result nevertheless")
-    return worst.relative_error
+    return worst.relative_error, ""
 
 
 def print_report(report: StripReport) -> None:

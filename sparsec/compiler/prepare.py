@@ -20,6 +20,7 @@ from sparsec.cost.tuning import TuningLog, default_path
 from sparsec.errors import InputError
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds, split_samples
+from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import bound_dims, check_dims, fixed, ranges
 from sparsec.machine import tvm_compiler  # noqa: F401 - before backends import TVM by name
@@ -93,6 +94,8 @@ def simplify(model: reader.Source, options: CompileOptions, *, calibration: Cali
     graph = reader.load(model, shapes=fixed(options.shapes or {}), symbolic=symbolic, dims=bound_dims(dims))
     if dims:
         check_dims(reader.load(model, symbolic=True), dims)
+    for node in graph.graph:
+        node.name = node_name(node)  # before passes number those without
     job = _job(graph, options, calibration, announce, limits)
     announce("rewrite")
     context = Context(job.target, options.strict_ieee, spared)

@@ -34,9 +34,20 @@ def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feed
             start = LARGE if pixels and axis >= PIXELS else SMALL
             for name in sorted(size.symbols):
                 symbols.setdefault(name, start + 2 * len(symbols))
+    _add_up(symbols)
     least = {name: LARGE if size >= LARGE else 1 for name, size in symbols.items()}
+    _add_up(least)
     return [_feeds(model, {name: _within(size, limits.get(name)) for name, size in sizes.items()})
             for sizes in (symbols, least)]
+
+
+def _add_up(sizes: dict[str, int]) -> None:
+    """Let a dimension that is called a total be the sum of the past and the new tokens, as exporters name them."""
+    past = [name for name in sizes if name.startswith("past")]
+    new = [name for name in sizes if "seq" in name and not name.startswith(("past", "total"))]
+    for name in sizes:
+        if name.startswith("total") and len(past) == len(new) == 1:
+            sizes[name] = sizes[past[0]] + sizes[new[0]]
 
 
 def _within(size: int, limit: tuple[int, int] | None) -> int:

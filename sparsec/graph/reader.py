@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from google.protobuf.message import DecodeError
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitializersFromInputsPass
 
 from sparsec import files
-from sparsec.errors import ModelError, SparsecError, UnsupportedOperatorError, UsageError
-from sparsec.graph import functions, interface, older, sequences, sparse
+from sparsec.errors import ModelError, ShapeError, SparsecError, UnsupportedOperatorError, UsageError
+from sparsec.graph import functions, implied, interface, older, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.quiet import quiet
@@ -60,6 +61,13 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
     where = str(source) if isinstance(source, str | Path) else "the model"
     try:
         return _load(source, where, shapes or {}, dims or {}, symbolic=symbolic)
+    except ShapeError:
+        raise
+    except ModelError as error:
+        if (shapes or dims) and _is_well(source, where):
+            raise ShapeError(f"{where}: {_sizes(shapes or {}, dims or {})} does not fit the network: "
+                             f"{_fault(error, where)}") from error
+        raise
     except SparsecError:
         raise
     except MemoryError as error:
@@ -67,6 +75,27 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
                          "sparse tensors dense") from error
     except Exception as error:  # what the ONNX packages raise on a malformed graph has no common base
         raise ModelError(f"{where}: damaged ONNX model: {_root(error)}; export it again") from error
+
+
+def _is_well(source: Source, where: str) -> bool:
+    """Whether the model can be read with its dimensions symbolic."""
+    try:
+        _load(source, where, {}, {}, symbolic=True)
+    except SparsecError:
+        return False
+    return True
+
+
+def _sizes(shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> str:
+    """The sizes given, as texts that the command line takes."""
+    texts = [f"{name}:{','.join(map(str, shape))}" for name, shape in shapes.items()]
+    return " with ".join([*texts, *(f"{name}={size}" for name, size in dims.items())])
+
+
+def _fault(error: ModelError, where: str) -> str:
+    """What an error says of the nodes."""
+    text = str(error).removeprefix(f"{where}: ").removeprefix("not a valid ONNX graph: ")
+    return re.sub(r"\[ShapeInferenceError\] (Inference error\(s\): )?", "", text)
 
 
 def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], *,
@@ -102,6 +131,8 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     declared = bind(model, shapes, where, symbolic=symbolic, dims=dims)
     sequences.resolve(model)
     infer(model, where, declared)
+    if symbolic and implied.settle(model):
+        infer(model, where, declared)
     if model.graph.opset_imports[""] < OPSET and not _has_batched_scan(model):
         _convert(model)
         lift_constants(model)

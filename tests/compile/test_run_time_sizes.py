@@ -12,7 +12,7 @@ from sparsec.graph.compare import relative_error, run_onnxruntime
 
 HEADER = '<ir_version: 8, opset_import: ["": 17]>'
 RNG = np.random.default_rng(0)
-WIDTH, HEADS, GROUPS, DEPTH = 16, 4, 2, 4
+WIDTH, HEADS, GROUPS, DEPTH = 16, 4, 2, 16
 
 DECODER = f"""{HEADER} decoder (int64[batch, tokens] ids, float[batch, {GROUPS}, past, {DEPTH}] keys,
     float[batch, {GROUPS}, past, {DEPTH}] values) => (float[batch, tokens, 9] logits, float[b, g, n, d] all_keys,
@@ -37,6 +37,20 @@ DECODER = f"""{HEADER} decoder (int64[batch, tokens] ids, float[batch, {GROUPS},
   o3 = MatMul(o2, wo) y = Add(x, o3) g = MatMul(y, w1) a = Sigmoid(g) u = Mul(g, a) logits = MatMul(u, w2)
 }}"""
 
+GROUPED = f"""<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> grouped (int64[batch, sequence] ids,
+    int64[batch, total] mask, float[batch, {GROUPS}, past, {DEPTH}] keys, float[batch, {GROUPS}, past, {DEPTH}] values)
+    => (float[batch, sequence, 9] logits, float[b, g, n, d] all_keys, float[b, g, n, d] all_values) {{
+  x = Gather(table, ids) total0 = ReduceSum<keepdims=0>(mask, axis1) last = Sub(total0, axis1)
+  lengths = Cast<to=6>(last) shape = Shape(mask) total1 = Gather(shape, step) total2 = Cast<to=6>(total1)
+  z = SimplifiedLayerNormalization<axis=-1, epsilon=0.00001>(x, gain)
+  q = MatMul(z, wq) k = MatMul(z, wk) v = MatMul(z, wv)
+  o, all_keys, all_values = com.microsoft.GroupQueryAttention<num_heads={HEADS}, kv_num_heads={GROUPS}, do_rotary=1>(
+    q, k, v, keys, values, lengths, total2, cosines, sines)
+  p = MatMul(o, wo)
+  y, m, d, r = com.microsoft.SkipSimplifiedLayerNormalization<epsilon=0.00001>(x, p, gain)
+  g = MatMul(y, w1) h = Add(g, g) logits = MatMul(h, w2)
+}}"""
+
 IMAGES = f"""{HEADER} images (float[n, 3, 8, 8] x) => (float[n, 5] y) {{
   c = Conv<pads=[1,1,1,1]>(x, kernel) h = Relu(c) p = GlobalAveragePool(h) f = Flatten(p) y = Gemm<transB=1>(f, head)
 }}"""
@@ -47,7 +61,8 @@ PIXELS = f"""{HEADER} pixels (float[n, 3, h, w] x) => (float[n, 5] y) {{
 
 SHAPES = {"table": (9, WIDTH), "wq": (WIDTH, HEADS * DEPTH), "wk": (WIDTH, GROUPS * DEPTH),
           "wv": (WIDTH, GROUPS * DEPTH), "wo": (HEADS * DEPTH, WIDTH), "w1": (WIDTH, 2 * WIDTH), "w2": (2 * WIDTH, 9),
-          "kernel": (4, 3, 3, 3), "head": (5, 4)}
+          "kernel": (4, 3, 3, 3), "head": (5, 4), "gain": (WIDTH,), "cosines": (99, DEPTH // 2),
+          "sines": (99, DEPTH // 2)}
 NUMBERS = {"one": np.float32(1e-3), "scale": np.float32(0.5), "lowest": np.float32(-1e9), "nothing": np.float32(0),
            "zero": 0, "two": 2, "step": 1, "axis0": [0], "axis1": [1], "axis2": [2], "per_head": [HEADS, DEPTH],
            "per_group": [GROUPS, DEPTH], "groups": [GROUPS], "repeats": [HEADS // GROUPS], "depth": [DEPTH],
@@ -138,6 +153,17 @@ WRONG = {
 def test_feeds_that_do_not_fit_are_refused_by_name(session, change, message):
     with pytest.raises(InputError, match=message):
         session.run(None, change(decoder_feeds(1, 2, 3)))
+
+
+def test_grouped_queries_of_onnxruntime_have_any_size():
+    model = model_of(GROUPED)
+    artifact = sparsec.compile(model, tune="off")
+    session = sparsec.InferenceSession(artifact)
+    assert artifact.report["outside"] == []
+    for batch, tokens, past in ((1, 4, 0), (1, 1, 4), (1, 5, 3), (2, 1, 6)):
+        ids, keys, values = decoder_feeds(batch, tokens, past).values()
+        feeds = {"ids": ids, "mask": np.ones((batch, past + tokens), np.int64), "keys": keys, "values": values}
+        assert max(errors(session, model, feeds)) < 1e-5
 
 
 def test_a_batch_of_images_has_any_size():

@@ -74,6 +74,30 @@ def test_bench_times_every_engine(folder, tmp_path, file):
         assert engine["per_second"] > 0
 
 
+def test_bench_measures_the_throughput_of_batches(tmp_path):
+    write_model(tmp_path / "rows.onnx", batch='"n"')
+    sparsec("bench", tmp_path / "rows.onnx", "--batch", "8", "--streams", "2", "--seconds", "0.05", "--json",
+            tmp_path / "bench.json")
+    figures = json.loads((tmp_path / "bench.json").read_text())
+    assert figures["streams"] == 2
+    for engine in figures["engines"]:
+        assert engine["open_ms"] > 0
+        assert engine["peak_bytes"] > 1e7
+    assert figures["ratio"]["onnxruntime"] == pytest.approx(
+        figures["engines"][0]["per_second"] / figures["engines"][1]["per_second"])
+
+
+def test_bench_and_inspect_take_portable_artifacts_with_buckets(tmp_path):
+    write_model(tmp_path / "rows.onnx", batch='"n"')
+    sparsec("compile", tmp_path / "rows.onnx", "--shape", "x:1/8,64", "--portable", "-o", tmp_path / "p.sparsec")
+    sparsec("bench", tmp_path / "p.sparsec", "--shape", "x:8,64", "--seconds", "0.05")
+    text = sparsec("inspect", tmp_path / "p.sparsec", "--json", tmp_path / "p.json")
+    assert "compiled where it is opened" in text
+    assert len(json.loads((tmp_path / "p.json").read_text())["model"]["layers"]) == 2
+    assert "it takes 'x' [1, 64] or 'x' [8, 64]" in sparsec("bench", tmp_path / "p.sparsec", "--shape", "x:9,64",
+                                                            code=1)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_bench_profiles_every_layer(folder, tmp_path, threads):
     text = sparsec("bench", folder / "model.onnx", "--profile", "--threads", threads, "--json", tmp_path / "p.json")
@@ -113,9 +137,13 @@ def test_inspect_shows_sparse_initializers(tmp_path):
     assert stored == ["sparse"]
 
 
-def test_symbolic_dimensions_are_bound_by_name(tmp_path):
+def test_symbolic_dimensions_are_sizes_of_a_run_or_bound_by_name(tmp_path):
     write_model(tmp_path / "model.onnx", batch="batch")
-    assert "x" in sparsec("compile", tmp_path / "model.onnx", code=1)
+    sparsec("compile", tmp_path / "model.onnx", "--tune", "off", "-o", tmp_path / "model.sparsec")
+    for rows in (1, 3):
+        np.save(tmp_path / "x.npy", np.ones((rows, 64), np.float32))
+        sparsec("run", tmp_path / "model.sparsec", "-i", tmp_path / "x.npy", "-o", tmp_path / "y.npz")
+        assert np.load(tmp_path / "y.npz")["y"].shape == (rows, 10)
     sparsec("compile", tmp_path / "model.onnx", "--shape", "x:2,64", "--tune", "off",
             "-o", tmp_path / "model.sparsec")
     assert Artifact.load(tmp_path / "model.sparsec").manifest.inputs[0].shape == (2, 64)
@@ -171,6 +199,12 @@ def unsupported(folder, tmp_path):
     return ["compile", write_model(tmp_path / "foo.onnx", text=text)]
 
 
+def misfit(_folder, tmp_path):
+    text = MODEL.replace("float[N, 64] x", 'float["n","w","h"] x').replace("h = MatMul(x, w)",
+                                                                          "f = Flatten(x) h = MatMul(f, w)")
+    return ["compile", write_model(tmp_path / "misfit.onnx", text=text), "--shape", "x:1,63,1"]
+
+
 FAILURES = {
     "not ONNX": (1, not_onnx, "not an ONNX model"),
     "truncated": (1, truncated, "truncated or damaged"),
@@ -194,6 +228,10 @@ FAILURES = {
                              "--precision"),
     "formats on a GPU": (2, lambda f, _: ["bench", f / "model.onnx", "--formats", "all", "--target", "cuda-sm80"],
                          "choose a cpu target"),
+    "batch of fixed rows": (2, lambda f, _: ["bench", f / "model.onnx", "--batch", "8"], "symbolic first dimension"),
+    "batch of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--batch", "8"], "--shape chooses"),
+    "streams of a profile": (2, lambda f, _: ["bench", f / "model.onnx", "--profile", "--streams", "2"], "--streams"),
+    "sizes that do not fit": (1, misfit, "x:1,63,1 does not fit the network: "),
     "not an .npz": (2, lambda f, t: ["run", f / "model.sparsec", "-i", f / "model.onnx", "-o", t / "y"], "numpy.savez"),
     "wrong name": (1, wrong_input({"z": np.zeros((1, 64), np.float32)}), "takes the inputs 'x'"),
     "wrong shape": (1, wrong_input({"x": np.zeros((2, 64), np.float32)}), "(1, 64)"),

@@ -44,6 +44,30 @@ def test_outputs_stay_on_random_networks(key, seed):
     stripped(NETS[key](seed, constants=True))
 
 
+def symbolic(proto):
+    """The model with every size of its inputs a symbol, and none said of what follows."""
+    proto = onnx.ModelProto.FromString(proto.SerializeToString())
+    del proto.graph.value_info[:]
+    for value in proto.graph.input:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            dim.dim_param = f"{value.name}_{axis}"
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    return proto
+
+
+@pytest.mark.parametrize("key", NETS)
+@settings(max_examples=2, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 1 << 16))
+def test_outputs_stay_where_every_size_is_symbolic(key, seed):
+    proto = NETS[key](seed, constants=True)
+    graph = load(symbolic(proto), symbolic=True)
+    strip(graph)
+    inputs = feeds(proto, 2)
+    for actual, expected in zip(run(ir.to_proto(graph), inputs), run(proto, inputs), strict=True):
+        assert max(map(relative_error, actual, expected)) <= 1e-5
+
+
 @pytest.mark.parametrize("key", NETS)
 @settings(max_examples=4, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 1 << 16))

@@ -148,9 +148,11 @@ def couple(node: ir.Node) -> Iterator[Relation]:
 
 
 def reject(node: ir.Node, _inputs: Inputs) -> str | None:
-    """Vectors take part in MatMul by rules of their own."""
-    vectors = [value for value in node.inputs[:2] if value is not None and len(dims(value)) < 2]
-    return "an operand is a vector" if vectors else None
+    """Vectors take part in MatMul by rules of their own; what is summed over must be as long in both operands."""
+    if any(value is not None and len(dims(value)) < 2 for value in node.inputs[:2]):
+        return "an operand is a vector"
+    a, b = operands(node, [None, None])
+    return "the length that it sums over is known of one operand only" if a.shape[-1] != b.shape[-2] else None
 
 
 PRODUCT = Rule(forward, backward, couple, reject=reject)

@@ -12,7 +12,16 @@ from sparsec.analysis.liveness.facts import Array, Known, Mask, compact, dims, s
 from sparsec.analysis.liveness.node import constant_of, holder, name, shares_weight, weight_data
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Cut, Hold, Key, Relation, can_lose, freeze, nonempty, tie
-from sparsec.analysis.liveness.window import Taps, backwards, connections, correlate, taps, too_many, transposed_taps
+from sparsec.analysis.liveness.window import (
+    Taps,
+    backwards,
+    connections,
+    correlate,
+    may_read_padding,
+    taps,
+    too_many,
+    transposed_taps,
+)
 from sparsec.graph.nodes import operand
 
 
@@ -58,10 +67,14 @@ def _split(node: ir.Node, weight: Known) -> Array:
 
 
 def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
-    """An output is known where every input that it reads through a non-zero weight is."""
+    """An output is known where every input that it reads through a non-zero weight is.
+
+    Along a symbolic axis it is not known which outputs read padding, so that only inputs of zero tell anything.
+    """
     source, x, bias = operand(node, 0), fact(inputs, 0), inputs[2] if len(inputs) > 2 else None
     split, reach = _split(node, fact(inputs, 1)), windows(node)
-    live = correlate(grouped(node, ~x.mask, source).astype(np.float32), (split != 0).astype(np.float32), reach) > 0
+    telling = grouped(node, x.nonzero if may_read_padding(node) else ~x.mask, source)
+    live = correlate(telling.astype(np.float32), (split != 0).astype(np.float32), reach) > 0
     if live.all():
         return [unknown(node.outputs[0])]
     value = constant_sum(grouped(node, x.value, source), split, reach)

@@ -11,7 +11,7 @@ from sparsec.analysis.liveness.facts import Array, Known, Mask, compact, dims, s
 from sparsec.analysis.liveness.node import evaluate
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
 from sparsec.analysis.liveness.slabs import Relation, tie
-from sparsec.analysis.liveness.window import Taps, backwards, reads_padding, taps, too_many
+from sparsec.analysis.liveness.window import Taps, backwards, may_read_padding, reads_padding, taps, too_many
 from sparsec.graph.nodes import operand
 
 
@@ -44,8 +44,10 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
 def _pooled(node: ir.Node, value: Array, windows: Taps) -> Array | None:
     averages_padding = node.op_type == "AveragePool" and bool(node.attributes.get_int("count_include_pad", 0))
     same = node.op_type != "LpPool" and all(length == 1 for length in value.shape[2:])
-    if same and not (averages_padding and reads_padding(windows)):
+    if same and not (averages_padding and (reads_padding(windows) or may_read_padding(node))):
         return value
+    if None in dims(operand(node, 0)):
+        return None
     return evaluate(node, [spread(value, range(2, value.ndim), dims(operand(node, 0)))])
 
 

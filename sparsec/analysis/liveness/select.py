@@ -54,7 +54,9 @@ def pad_picks(node: ir.Node) -> list[Picks]:
     mode = node.attributes.get_string("mode", "constant")
     result = {}
     for axis, before, after in zip(axes, *pads.tolist(), strict=True):
-        if before or after:
+        if shape[axis] is None and (before or after):
+            result[axis] = np.arange(0)  # which `reject` refuses
+        elif before or after:
             inside = np.arange(max(-before, 0), (shape[axis] or 0) - max(-after, 0))
             width = (max(before, 0), max(after, 0))
             filled = np.pad(inside, width, constant_values=FILL) if mode == "constant" else np.pad(inside, width, mode)  # type: ignore[call-overload]  # ONNX's modes are numpy's

@@ -53,7 +53,10 @@ def _merge(target: Hold, source: Hold) -> None:
 
 
 def tie(*keys: Key) -> Iterator[Relation]:
-    """Axes of equal length that correspond index by index; those of length 1 broadcast and take no part."""
+    """Axes of equal length that correspond index by index; those of length 1 broadcast and take no part.
+
+    One of symbolic length cannot lose slabs, and so the others lose none.
+    """
     present = tuple(key for key in keys if can_lose(key))
 
     def shrink(holds: Sequence[Hold], _: int) -> None:
@@ -62,7 +65,9 @@ def tie(*keys: Key) -> Iterator[Relation]:
         for other in holds[1:]:
             _merge(other, holds[0])
 
-    if present:
+    if any(length(key) is None for key in keys):
+        yield from freeze(present, "beside an axis of symbolic length")
+    elif present:
         yield Relation(present, shrink, slabwise=True)
 
 

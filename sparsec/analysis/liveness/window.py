@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.analysis.liveness.facts import Array, Dims, Mask
+from sparsec.analysis.liveness.facts import Array, Dims, Mask, dims
+from sparsec.graph.nodes import operand
 
 EVERY: tuple[Any, ...] = (slice(None),) * 3  # batch, groups, channels of a group
 LARGEST = 1 << 27  # bytes that the taps of one axis may take
@@ -85,6 +86,14 @@ def backwards(windows: Taps) -> Taps:
 def reads_padding(windows: Taps) -> bool:
     """Some output position misses a tap, because it lies in the padding."""
     return not all(tap.any(axis=2).all() for tap in windows)
+
+
+def may_read_padding(node: ir.Node) -> bool:
+    """Some output position may read padding and nothing tells which: a spatial axis is symbolic."""
+    sizes = [*dims(operand(node, 0))[2:], *dims(node.outputs[0])[2:]]
+    mode = node.attributes.get_string("auto_pad", "NOTSET")
+    padded = node.op_type == "ConvTranspose" or any(_ints(node, "pads", [])) or mode not in ("NOTSET", "VALID")
+    return None in sizes and (padded or bool(node.attributes.get_int("ceil_mode", 0)))
 
 
 @dataclass(frozen=True)

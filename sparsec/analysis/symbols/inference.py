@@ -17,6 +17,7 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.size import OPAQUE, Size, declared
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import operand, optional
+from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 
 Shape = tuple[Size, ...]
 MOST_ELEMENTS = 64
@@ -99,7 +100,7 @@ def _inferred(symbols: Symbols, dim: int | ir.SymbolicDim, own: Mapping[str, Siz
 
 def _apply(symbols: Symbols, node: ir.Node) -> None:
     """Let the operator's rules say more than ONNX's inference."""
-    if node.domain or not node.outputs:
+    if node.domain not in ("", SIZED_DOMAIN) or not node.outputs:
         return
     out = node.outputs[0]
     if (rule := SHAPES.get(node.op_type)) is not None and (found := rule(symbols, node)) is not None:
@@ -280,6 +281,31 @@ def _gather(symbols: Symbols, node: ir.Node) -> Shape | None:
     return (*table[:axis], *indices, *table[axis + 1:])
 
 
+def _reduced(symbols: Symbols, node: ir.Node) -> Shape | None:
+    shape = symbols.shape(node.inputs[0])
+    axes = None if shape is None else _axes(symbols, node, 1, len(shape))
+    if shape is None or not axes:
+        return None
+    kept = node.attributes.get_int("keepdims", 1)
+    return tuple(Size.of(1) if axis in axes else size for axis, size in enumerate(shape) if kept or axis not in axes)
+
+
+def _split(symbols: Symbols, node: ir.Node) -> Shape | None:
+    """The shapes of all outputs; the first is the result."""
+    shape, sizes = symbols.shape(node.inputs[0]), symbols.integers(optional(node, 1))
+    if shape is None or sizes is None or len(sizes) != len(node.outputs):
+        return None
+    axis = node.attributes.get_int("axis", 0) % len(shape)
+    found = [(*shape[:axis], size, *shape[axis + 1:]) for size in sizes]
+    symbols.shapes.update(zip(node.outputs, found, strict=True))
+    return found[0]
+
+
+def _append(symbols: Symbols, node: ir.Node) -> Shape | None:
+    past, new = (symbols.shape(value) for value in node.inputs[:2])
+    return None if past is None or new is None else (new[0], past[1], past[2] + new[2], past[3])
+
+
 def _matmul(symbols: Symbols, node: ir.Node) -> Shape | None:
     left, right = (symbols.shape(value) for value in node.inputs)
     if left is None or right is None or len(left) < 2 or len(right) < 2:
@@ -298,7 +324,10 @@ BINARY = ("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "Le
 SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
     **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
-    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul,
+    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, APPEND: _append,
+    "Split": _split,
+    **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
+    **dict.fromkeys(("ScatterElements", "ScatterND"), _same),
 }
 """The shape of an operator's first output."""
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.inference import Shape, Symbols
 from sparsec.analysis.symbols.size import Size
-from sparsec.graph.constants import scalar
+from sparsec.graph.constants import constant, scalar
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.passes import rewrite
 
 ATTENTION = "SizedAttention"
-"""The operator: (Q, K, V, mask or nothing) -> Y, all (batch, heads, tokens, features); its attribute is `scale`."""
+"""The operator: (Q, K, V, mask or nothing) -> Y, all (batch, heads, tokens, features); its attributes are `scale`,
+and the features of keys (`depth`) and of values (`width`)."""
 
 HEADS = 4  # dimensions of a tensor of split heads
 
@@ -49,7 +51,8 @@ def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
     if not _fits(scores, keys, values, symbols):
         return False
     node = ir.node(ATTENTION, [scores.left, keys, values, *([scores.mask] if scores.mask is not None else [])],
-                   {"scale": scores.scale}, domain=DOMAIN, name=mix.name)
+                   {"scale": scores.scale, "depth": symbols.shapes[keys][-1].number,
+                    "width": symbols.shapes[values][-1].number}, domain=DOMAIN, name=mix.name)
     old, new = mix.outputs[0], node.outputs[0]
     new.type, symbols.shapes[new] = old.type, symbols.shapes[old]
     graph.insert_before(mix, node)
@@ -114,6 +117,8 @@ def _transposed(value: ir.Value, symbols: Symbols) -> ir.Value | None:
 def _before_repeats(value: ir.Value, symbols: Symbols) -> ir.Value:
     """Heads (batch, groups, keys, depth) in front of their repetition for the heads of each group; else the value."""
     chain, node = [], value.producer()
+    if node is not None and node.op_type == "Gather" and not node.domain:
+        return _before_gather(node, value, symbols)
     for operator in ("Reshape", "Expand", "Unsqueeze"):
         if node is None or node.op_type != operator or node.domain or node.inputs[0] is None:
             return value
@@ -130,6 +135,17 @@ def _before_repeats(value: ir.Value, symbols: Symbols) -> ir.Value:
     repeated = (single == (batch, groups, Size.of(1), keys, depth) and wide == (batch, groups, wide[2], keys, depth)
                 and whole == (batch, groups * wide[2], keys, depth))
     return source if repeated else value
+
+
+def _before_gather(node: ir.Node, value: ir.Value, symbols: Symbols) -> ir.Value:
+    """The heads that a Gather repeats, each as often as the others; else the value."""
+    source, index = node.inputs[0], constant(node.inputs[1])
+    shape = symbols.shape(source)
+    if (source is None or index is None or shape is None or len(shape) != HEADS or not shape[1].number
+            or node.attributes.get_int("axis", 0) != 1 or index.size % shape[1].number):
+        return value
+    repeated = np.arange(shape[1].number).repeat(index.size // shape[1].number)
+    return source if np.array_equal(index, repeated) else value
 
 
 def _fits(scores: _Scores, keys: ir.Value, values: ir.Value, symbols: Symbols) -> bool:

@@ -174,11 +174,8 @@ def _grows(node: ir.Node) -> bool:
 
 def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
     """A call of the kernel of attention; kernels are known by their parameters."""
-    queries, values = (value.shape for value in (node.inputs[0], node.inputs[2]) if value is not None)
-    assert queries is not None and values is not None  # noqa: PT018  # the fusion has seen them
-    depth, width = queries[-1], values[-1]
-    assert isinstance(depth, int) and isinstance(width, int)  # noqa: PT018
-    params = depth, width, node.attributes.get_float("scale", 1.0)
+    depth, width = (node.attributes.get_int(name, 0) or 0 for name in ("depth", "width"))
+    params = depth, width, node.attributes.get_float("scale", 1.0) or 1.0
     if params not in plan.attentions:
         plan.attentions.append(params)
     plan.fields["steps"].append({"op": "attention", "kernel": plan.attentions.index(params),

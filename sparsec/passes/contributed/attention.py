@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.passes.contributed import sized
 from sparsec.passes.contributed.body import Body
 from sparsec.passes.contributed.rotary import positions_of, rotated, tables
 
@@ -21,7 +22,7 @@ def attention(b: Body) -> None:
     if b.integer("do_rotary") or b.integer("past_present_share_buffer"):
         raise b.refused("it rotates, or shares the buffer of its past")
     heads, weight = b.integer("num_heads"), b.needed(1)
-    width = b.dims(weight)[-1]
+    width = b.dim(weight, -1)
     sizes = list(b.node.attributes.get_ints("qkv_hidden_sizes", []) or [width // 3] * 3)
     projected = b.add(b.put("MatMul", b.needed(0), weight), b.input(2))
     q, k, v = (_split(b, part, heads) for part in b.split(projected, -1, sizes))
@@ -72,14 +73,14 @@ def _present(b: Body, value: ir.Value | None, index: int) -> ir.Value:
 
 def _depth(b: Body, heads: int) -> int:
     """The features of a head."""
-    shape = b.dims(b.needed(0))
-    return shape[-1] if len(shape) == 5 else shape[-1] // heads  # packed by heads
+    query = b.needed(0)
+    return b.dim(query, -1) if b.rank(query) == 5 else b.dim(query, -1) // heads  # packed by heads
 
 
 def _biased(b: Body, bias: ir.Value, query: ir.Value, key: ir.Value | None,
             value: ir.Value | None) -> tuple[ir.Value, ir.Value | None, ir.Value | None]:
     """The projections plus their biases; keys whose heads are apart already have theirs."""
-    total, width = b.dims(bias)[0], b.dims(query)[-1]
+    total, width = b.dim(bias, 0), b.dim(query, -1)
     parts = b.split(bias, 0, [width, width, total - 2 * width])
     query = b.put("Add", query, parts[0])
     if key is not None and b.rank(key) == 3:  # (batch, tokens, features)
@@ -165,6 +166,9 @@ def grouped(b: Body) -> None:
     smooth = b.integer("smooth_softmax") or b.real("softcap", 0.0) or b.input(11) is not None
     if smooth or b.integer("k_quant_bits") or b.integer("v_quant_bits") or b.wants(3):
         raise b.refused("it has a soft cap, a sink, a cache of few bits, or gives the scores")
+    if not all(map(b.is_static, (0, 1, 2, 3, 4))):
+        sized.grouped(b, heads, kv_heads, _core, _lowest(b))
+        return
     query, key, value = b.needed(0), b.input(1), b.input(2)
     depth = b.dims(query)[-1] // (heads if key is not None else heads + 2 * kv_heads)
     if key is None or value is None:
@@ -223,11 +227,11 @@ def rotary(b: Body) -> None:
     x, cos = b.needed(0), b.needed(2)
     if b.integer("is_packed_batching"):
         raise b.refused("its batch is packed")
-    rank, half = b.rank(x), b.dims(cos)[1]
-    heads = b.integer("num_heads") or (b.dims(x)[-1] // (2 * half) if rank == 3 else 0)  # tokens
+    rank, half = b.rank(x), b.dim(cos, 1)
+    heads = b.integer("num_heads") or (b.dim(x, -1) // (2 * half) if rank == 3 else 0)  # tokens
     apart = _split(b, x, heads) if rank == 3 else x  # (batch, tokens, features)
-    tables_ = tables(b, cos, b.needed(3), positions_of(b, b.needed(1), b.dims(x)[1 if rank == 3 else 2]))
-    depth = b.dims(x)[-1] // (heads if rank == 3 else 1)  # tokens
+    tables_ = tables(b, cos, b.needed(3), positions_of(b, b.needed(1), b.length(x, 1 if rank == 3 else 2)))
+    depth = b.dim(x, -1) // (heads if rank == 3 else 1)  # tokens
     y = rotated(b, apart, *tables_, (half, depth), interleaved=bool(b.integer("interleaved")))
     b.result(0, b.reshape(b.put("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, -1) if rank == 3 else y)
 

@@ -71,6 +71,18 @@ class Body(GraphDefinition):
             raise self.refused(f"the shape of '{value.name}' is not static")
         return tuple(value.shape.numpy())
 
+    def dim(self, value: ir.Value, axis: int) -> int:
+        """One static dimension of a value."""
+        size = None if value.shape is None else value.shape[axis]
+        if not isinstance(size, int):
+            raise self.refused(f"dimension {axis} of '{value.name}' is not static")
+        return size
+
+    def is_static(self, index: int) -> bool:
+        """Whether the shape of an input is known, or there is none."""
+        value = self.input(index)
+        return value is None or (value.shape is not None and value.shape.is_static())
+
     def reshape(self, x: ir.Value, *shape: int) -> ir.Value:
         """A value of another shape; 0 keeps a dimension, -1 takes what is left."""
         return self.put("Reshape", x, self.integers(*shape))

@@ -7,11 +7,12 @@ import onnx_ir as ir
 from sparsec.passes.contributed.body import Body
 
 
-def positions_of(b: Body, given: ir.Value, tokens: int) -> ir.Value:
+def positions_of(b: Body, given: ir.Value, tokens: ir.Value) -> ir.Value:
     """The position of every token (batch, tokens); a single one is that of the first."""
     if b.rank(given) == 2:  # (batch, tokens)
         return given
-    return b.put("Add", b.unsqueeze(b.integers(*range(tokens)), 0), given)
+    zero, one = (b.put("Squeeze", b.integers(number)) for number in (0, 1))
+    return b.put("Add", b.unsqueeze(b.put("Range", zero, tokens, one), 0), given)
 
 
 def tables(b: Body, cos: ir.Value, sin: ir.Value, positions: ir.Value) -> tuple[ir.Value, ir.Value]:

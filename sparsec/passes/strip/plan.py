@@ -20,7 +20,7 @@ from sparsec.analysis.liveness.conv import constant_sum, grouped, grouped_weight
 from sparsec.analysis.liveness.facts import Array, Known, Mask, dims, spread
 from sparsec.analysis.liveness.node import holder, shares_weight, weight_data
 from sparsec.analysis.liveness.slabs import Key
-from sparsec.analysis.liveness.window import reads_padding
+from sparsec.analysis.liveness.window import may_read_padding, reads_padding
 from sparsec.graph.nodes import operand
 
 Facts = Mapping[ir.Value, Known]
@@ -107,7 +107,8 @@ def _for_convolution(node: ir.Node, known: Facts) -> Plan | None:
 
     nothing = np.zeros_like(constant)
     is_quantized = weight is not None and holder(weight) is not weight  # codes are no sums of others
-    base = plan(nothing, nothing if is_quantized else uniform) if reads_padding(reach) else plan(uniform, nothing)
+    padded = reads_padding(reach) or may_read_padding(node)
+    base = plan(nothing, nothing if is_quantized else uniform) if padded else plan(uniform, nothing)
     places = dims(node.outputs[0])[2:]
     if None in places or value.shape[0] > 1 or is_quantized:
         return base

@@ -72,3 +72,18 @@ def append(inputs: Sequence[Any], axis: int) -> np.ndarray:
         buffer.part(start, start + each.shape[axis])[...] = each
         start += each.shape[axis]
     return buffer.view(total)
+
+
+def append_at(inputs: Sequence[Any], _: object) -> tuple[np.ndarray]:
+    """`graph.sized.APPEND`: in place where all rows have filled the past."""
+    past, new, start = inputs
+    length, tokens = past.shape[2], new.shape[2]
+    if (start == length).all():
+        return (append([past, new], 2),)
+    if start.min() < 0 or start.max() > length:
+        raise ValueError(f"the new tokens would begin at {start.tolist()} of a past of {length}")
+    whole = np.zeros((*new.shape[:2], length + tokens, new.shape[3]), new.dtype)
+    for row, first in enumerate(np.broadcast_to(start, new.shape[:1])):
+        whole[row, :, :first] = past[row, :, :first]
+        whole[row, :, first:first + tokens] = new[row]
+    return (whole,)

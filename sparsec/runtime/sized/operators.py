@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.runtime.sized import elementwise, tensors
 from sparsec.runtime.sized.elementwise import Operator
+from sparsec.runtime.sized.growing import append_at
 
-OPERATORS: dict[str, Operator] = {**elementwise.OPERATORS, **tensors.OPERATORS}
-"""By ONNX's name."""
+OPERATORS: dict[str, Operator] = {**elementwise.OPERATORS, **tensors.OPERATORS,
+                                  f"{SIZED_DOMAIN}::{APPEND}": append_at}
+"""By ONNX's name, or domain::name."""
 
 SINGLE = {"LayerNormalization"}
 """Those of several outputs that give the first one only."""

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+"""Run-time sizes beside onnxruntime on the same file, in turns in one process; models by `make_dynamic.py`.
+
+    python dynamic.py encoder MODEL.onnx [--threads N] [--fixed]     batches and lengths of `LENGTHS`
+    python dynamic.py decoder MODEL.onnx [--threads N] [--precision bf16]     prefill, then tokens with their caches
+
+--fixed compares with an artifact for each size alone, too. Times are medians; errors are relative to the largest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnxruntime
+
+import sparsec
+
+LENGTHS = [(1, 7), (1, 16), (1, 64), (1, 100), (1, 128), (1, 384), (4, 16), (4, 100)]
+PASTS, PREFILLS, TOKENS, ROUNDS = (0, 1, 127, 1000), (1, 5, 64), 16, 9
+
+
+def reference(path: str, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+def in_turns(runs: Sequence[Callable[[], object]]) -> list[float]:
+    """The median milliseconds of each."""
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(ROUNDS):
+        for own, run in zip(times, runs, strict=True):
+            begin = time.perf_counter()
+            run()
+            own.append(1e3 * (time.perf_counter() - begin))
+    return [statistics.median(own) for own in times]
+
+
+def error(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
+    return max(float(np.abs(a - e).max() / (np.abs(e).max() or 1)) if e.size else 0.0
+               for a, e in zip(actual, expected, strict=True))
+
+
+def encoder(path: str, arguments: argparse.Namespace) -> None:
+    options = {"tune": "off", "threads": arguments.threads, "precision": arguments.precision, "verify": False}
+    session = sparsec.InferenceSession(sparsec.compile(path, **options))
+    ort = reference(path, arguments.threads)
+    rng = np.random.default_rng(0)
+    for batch, length in LENGTHS:
+        feeds = {"input_ids": rng.integers(0, 30000, (batch, length)),
+                 "attention_mask": np.ones((batch, length), np.int64)}
+        runs = [lambda s=each, f=feeds: s.run(None, f) for each in (session, ort)]
+        if arguments.fixed:
+            dims = {"batch": batch, "sequence": length}
+            fixed = sparsec.InferenceSession(sparsec.compile(path, dims=dims, **options))
+            runs.append(lambda s=fixed, f=feeds: s.run(None, f))
+        wrong, (ours, theirs, *alone) = error(runs[0](), runs[1]()), in_turns(runs)
+        more = f", {ours / alone[0]:.2f} times the artifact for this size" if alone else ""
+        print(f"{batch} x {length}: {ours:.2f} ms, onnxruntime {theirs:.2f}, ratio {theirs / ours:.2f}, "
+              f"error {wrong:.0e}{more}", flush=True)
+
+
+def empty(ort: onnxruntime.InferenceSession, past: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(1)
+    return {each.name: rng.standard_normal((1, each.shape[1], past, each.shape[3])).astype(np.float32)
+            for each in ort.get_inputs()[1:]}
+
+
+def decoder(path: str, arguments: argparse.Namespace) -> None:
+    session = sparsec.InferenceSession(sparsec.compile(
+        path, tune="off", threads=arguments.threads, precision=arguments.precision, verify=False))
+    ort = reference(path, arguments.threads)
+    for past in PASTS:
+        caches = empty(ort, past)
+        for tokens in PREFILLS:
+            feeds = {"input_ids": np.random.default_rng(0).integers(0, 32000, (1, tokens)), **caches}
+            print(f"past {past}, {tokens} tokens: error {error(session.run(None, feeds), ort.run(None, feeds)):.0e}")
+        ours, theirs = (steps(each, caches) for each in (session, ort))
+        pairs = [(next(ours), next(theirs)) for _ in range(TOKENS)]
+        mine, other = (statistics.median(each) for each in zip(*pairs[2:], strict=True))
+        print(f"past {past}: {mine:.2f} ms a token, onnxruntime {other:.2f}, ratio {other / mine:.2f}", flush=True)
+
+
+def steps(session: sparsec.InferenceSession | onnxruntime.InferenceSession, caches: Mapping[str, np.ndarray]):
+    """The milliseconds of one token after the other, the likeliest, with the caches that come back."""
+    token, caches = np.array([[1]]), dict(caches)
+    while True:
+        begin = time.perf_counter()
+        logits, *present = session.run(None, {"input_ids": token, **caches})
+        yield 1e3 * (time.perf_counter() - begin)
+        token = logits[:, -1].argmax(-1)[:, None]
+        caches = dict(zip(caches, present, strict=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kind", choices=["encoder", "decoder"])
+    parser.add_argument("model")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision")
+    parser.add_argument("--fixed", action="store_true")
+    arguments = parser.parse_args()
+    {"encoder": encoder, "decoder": decoder}[arguments.kind](arguments.model, arguments)
+
+
+if __name__ == "__main__":
+    main()
