@@ -90,7 +90,7 @@ def command(
             compile_with_progress(file, chosen).save(artifact)
         results = _measure(file, artifact, feeds, threads, seconds, shapes=shapes if compiled else (), streams=streams,
                            against=against is not Peer.NONE)
-    engines = [{"engine": each.engine, **each.summary, "stable": each.stable} for each in results]
+    engines = [{"engine": each.engine, **asdict(each.summary), "stable": each.stable} for each in results]
     ratios = {each.engine: throughput_ratio(results[0], each) if streams > 1 else ratio(each, results[0])
               for each in _peers(results)}
     options.write_json(json, {"file": str(file), "threads": threads, "streams": streams, "precision": precision,
@@ -205,9 +205,9 @@ def _print(results: list[Latency], how: str, ratios: Mapping[str, float]) -> Non
     rows = []
     for each in results:
         summary = each.summary
-        times = [tables.duration(summary[key]) for key in ("p50_us", "p90_us", "p99_us")]
-        rows.append((each.engine, *times, f"{summary['per_second']:.0f}", f"{summary['open_ms']:.0f} ms",
-                     tables.nbytes(summary["peak_bytes"])))
+        times = [tables.duration(time) for time in (summary.p50_us, summary.p90_us, summary.p99_us)]
+        rows.append((each.engine, *times, f"{summary.per_second:.0f}", f"{summary.open_ms:.0f} ms",
+                     tables.nbytes(summary.peak_bytes)))
     tables.print_table((f"engine, {how}", "p50", "p90", "p99", "per second", "opens in", "memory"), rows)
     for name, faster in ratios.items():
         console.print(f"sparsec is {faster:.2f}x as fast as {name}")
