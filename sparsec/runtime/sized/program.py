@@ -145,10 +145,11 @@ class Runner:
         values = program.start(arrays, sizes)
         outputs: Sequence[str] = ()
         try:
-            for run, inputs, outputs, spent in self._steps:
-                values.update(zip(outputs, run([values[name] for name in inputs]), strict=False))
-                for name in spent:
-                    del values[name]
+            with np.errstate(all="ignore"):
+                for run, inputs, outputs, spent in self._steps:
+                    values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - some are absent
+                    for name in spent:
+                        del values[name]
         except (ValueError, ArithmeticError) as error:  # of numpy, where sizes do not fit together
             raise InputError(f"'{outputs[0]}' cannot be computed where {_listed(sizes)}: {error}") from error
         return [self._result(values[program.outputs[index]["value"]], arrays) for index in wanted]
