@@ -15,6 +15,7 @@ from sparsec.runtime.loading import load_code
 from sparsec.runtime.sized.attention import Attention
 from sparsec.runtime.sized.growing import Part, append
 from sparsec.runtime.sized.operators import OPERATORS
+from sparsec.runtime.sized.rotary import Rotary
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
 from sparsec.runtime.stages import interpret
@@ -104,6 +105,8 @@ class SizedProgram:
             return RowStage(step["rank"], given, made, functions, self._splitter).run
         if kind == "attention":
             return self._attention(step["kernel"]).run
+        if kind == "rotary":
+            return Rotary(self._kernels[f"rotary{step['kernel']}"]).run
         if kind == "append":
             axis = step["attributes"]["axis"]
             return lambda arrays: (append(arrays, axis),)
