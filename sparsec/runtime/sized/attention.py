@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from sparsec.machine import tvm_runtime
+from sparsec.runtime.sized.growing import Part
 
 FLOAT = 4  # bytes
 
@@ -74,6 +75,13 @@ def _spread(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def flat(array: np.ndarray) -> np.ndarray:
-    """Everything between the first and the last element of a view, in one dimension."""
+    """Everything between the first and the last element of a view, or more, in one dimension."""
+    if isinstance(array.base, Part) and array.base.buffer is not None:  # whose views begin where it does
+        return array.base.buffer.whole.reshape(-1)
     span = 1 + sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)) // FLOAT
+    if span == array.size:
+        order = sorted(range(array.ndim), key=array.strides.__getitem__, reverse=True)
+        whole = array.transpose(order).reshape(-1)
+        if whole.base is not None:  # numpy's `as_strided` takes longer
+            return whole
     return as_strided(array, (span,), (FLOAT,))
