@@ -18,13 +18,15 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import onnx
-from onnx import TensorProto, numpy_helper
+from onnx import TensorProto, numpy_helper, version_converter
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 SAMPLES = 4
 HALVES = {"f16": (TensorProto.FLOAT16, np.dtype(np.float16)),
           "bf16": (TensorProto.BFLOAT16, np.dtype(ml_dtypes.bfloat16))}
+BFLOAT16_OPSET = 22
+"""From which on convolutions and poolings take bfloat16."""
 FORMS = ("qdq", "qop", "dyn", *HALVES)
 
 
@@ -85,6 +87,8 @@ def halve(form: str, source: Path, target: Path) -> None:
     """Every float32 of a model in 16 bits: tensors, casts and the types of values."""
     kind, dtype = HALVES[form]
     model = onnx.load(source)
+    if form == "bf16" and model.opset_import[0].version < BFLOAT16_OPSET:
+        model = version_converter.convert_version(model, BFLOAT16_OPSET)
     for tensor in tensors(model.graph):
         if tensor.data_type == TensorProto.FLOAT:
             tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(dtype), tensor.name))

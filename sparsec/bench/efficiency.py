@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,12 +14,15 @@ from sparsec.backends.cpu.planning import prepare_call
 from sparsec.cost.option import Option
 from sparsec.cost.roofline import DENSITIES, PIXELS, Machine
 from sparsec.graph.layout import PaddedFlat, Tiled, round_up
+from sparsec.kernels.cpu.codes.finish import Finish, Quantized
+from sparsec.kernels.cpu.codes.layer import CodesProduct
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.layer import CpuProduct
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import Stencil, convolution, linear
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
+from sparsec.kernels.emit.codes import FOUR
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.kernels.family import offers
@@ -90,18 +94,28 @@ def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
 
     for size in FEATURES_OF_ONE if pixels == 1 else ():
         yield best(RowProduct(weight(size, size), np.zeros(size, np.float32), Matvec(size, size)), "int8")
-    for stencil, layout in _geometries(pixels, isa):
+    for stencil, layout in _geometries(pixels, isa.lanes):
         yield best(StencilProduct(weight(stencil.outputs, stencil.inner), np.zeros(stencil.outputs, np.float32),
                                   stencil, Epilogue(), layout), "fp32")
+    for stencil, layout in itertools.islice(_geometries(pixels, FOUR * isa.lanes, "uint8"), 1, None, 2):
+        yield best(_quantized(weight(stencil.outputs, stencil.inner), stencil, layout), "fp32")
 
 
-def _geometries(pixels: int, isa: Isa) -> Iterator[tuple[Stencil, PaddedFlat | None]]:
+def _quantized(weight: np.ndarray, stencil: Stencil, layout: PaddedFlat | None) -> CodesProduct:
+    """The product of codes whose weight has zeros where the given one has."""
+    codes = np.clip(np.sign(weight) + 40 * weight, -127, 127).astype(np.int8)
+    numbers = Quantized(np.full(len(codes), 1e-3, np.float32), np.zeros(len(codes), np.int64), codes.sum(axis=1),
+                        np.zeros(0, np.float32))
+    return CodesProduct(codes, numbers.begins, stencil, Finish(), numbers, layout)
+
+
+def _geometries(pixels: int, lanes: int, dtype: str = "float32") -> Iterator[tuple[Stencil, PaddedFlat | None]]:
     """Linear layers and convolutions; none of one pixel, which few rows have kernels of their own for."""
     for features in FEATURES if pixels > 1 else ():
-        tokens = Tiled(1, pixels, features, min(TOKENS, round_up(pixels, isa.lanes)))
-        yield linear(tokens, features, isa.lanes), None
+        tokens = Tiled(1, pixels, features, min(max(TOKENS, lanes), round_up(pixels, lanes)), dtype)
+        yield linear(tokens, features, lanes), None
     side = math.isqrt(pixels)
     for kernel, channels in CONVOLUTIONS if pixels > 1 else ():
         pad = kernel // 2
-        images = PaddedFlat(1, channels, side, side, pad, side + pad, isa.lanes)
-        yield convolution(images, images, (kernel, kernel), (1, 1), (1, 1)), images
+        images = PaddedFlat(1, channels, side, side, pad, side + pad, lanes, dtype=dtype)
+        yield convolution(images, images, (kernel, kernel), (1, 1), (pad, pad)), images

@@ -35,6 +35,19 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Summary:
+    """Percentiles of the microseconds, inferences per second, how many were timed, and what the process took."""
+
+    p50_us: float
+    p90_us: float
+    p99_us: float
+    per_second: float
+    runs: int
+    open_ms: float
+    peak_bytes: int
+
+
+@dataclass(frozen=True)
 class Latency:
     """What one engine takes.
 
@@ -62,13 +75,12 @@ class Latency:
         return bool(self.medians.max() <= STABLE_SPREAD * self.medians.min())
 
     @property
-    def summary(self) -> dict[str, float]:
-        """Percentiles in microseconds, inferences per second, how many were timed, and what the process took."""
+    def summary(self) -> Summary:
+        """All rounds together."""
         runs = np.concatenate([each.runs for each in self.rounds])
         p50, p90, p99 = (float(value) * 1e6 for value in np.percentile(runs, (50, 90, 99)))
-        return {"p50_us": p50, "p90_us": p90, "p99_us": p99,
-                "per_second": len(runs) / sum(each.seconds for each in self.rounds), "runs": len(runs),
-                "open_ms": self.open_seconds * 1e3, "peak_bytes": self.peak_bytes}
+        return Summary(p50, p90, p99, len(runs) / sum(each.seconds for each in self.rounds), len(runs),
+                       self.open_seconds * 1e3, self.peak_bytes)
 
 
 def ratio(slower: Latency, faster: Latency) -> float:
@@ -78,7 +90,7 @@ def ratio(slower: Latency, faster: Latency) -> float:
 
 def throughput_ratio(engine: Latency, other: Latency) -> float:
     """How many times as many inferences `engine` makes in the same time."""
-    return engine.summary["per_second"] / other.summary["per_second"]
+    return engine.summary.per_second / other.summary.per_second
 
 
 def measure(files: Mapping[str, str], feeds: Feeds, *, threads: int = 1, seconds: float = 3.0,

@@ -90,7 +90,13 @@ def command(
             compile_with_progress(file, chosen).save(artifact)
         results = _measure(file, artifact, feeds, threads, seconds, shapes=shapes if compiled else (), streams=streams,
                            against=against is not Peer.NONE)
-    engines = [{"engine": each.engine, **each.summary, "stable": each.stable} for each in results]
+    _tell(results, file, threads, streams, precision, json)
+
+
+def _tell(results: Sequence[Latency], file: Path, threads: int, streams: int, precision: Precision | None,
+          json: Path | None) -> None:
+    """Print and write what was measured, with how many times as fast as its peers sparsec is."""
+    engines = [{"engine": each.engine, **asdict(each.summary), "stable": each.stable} for each in results]
     ratios = {each.engine: throughput_ratio(results[0], each) if streams > 1 else ratio(each, results[0])
               for each in _peers(results)}
     options.write_json(json, {"file": str(file), "threads": threads, "streams": streams, "precision": precision,
@@ -200,14 +206,14 @@ def _peers(results: Sequence[Latency]) -> list[Latency]:
     return [each for each in results if not each.engine.startswith("sparsec")]
 
 
-def _print(results: list[Latency], how: str, ratios: Mapping[str, float]) -> None:
+def _print(results: Sequence[Latency], how: str, ratios: Mapping[str, float]) -> None:
     """The table, the ratios, and a warning where the rounds disagree."""
     rows = []
     for each in results:
         summary = each.summary
-        times = [tables.duration(summary[key]) for key in ("p50_us", "p90_us", "p99_us")]
-        rows.append((each.engine, *times, f"{summary['per_second']:.0f}", f"{summary['open_ms']:.0f} ms",
-                     tables.nbytes(summary["peak_bytes"])))
+        times = [tables.duration(time) for time in (summary.p50_us, summary.p90_us, summary.p99_us)]
+        rows.append((each.engine, *times, f"{summary.per_second:.0f}", f"{summary.open_ms:.0f} ms",
+                     tables.nbytes(summary.peak_bytes)))
     tables.print_table((f"engine, {how}", "p50", "p90", "p99", "per second", "opens in", "memory"), rows)
     for name, faster in ratios.items():
         console.print(f"sparsec is {faster:.2f}x as fast as {name}")

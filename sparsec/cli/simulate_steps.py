@@ -109,7 +109,7 @@ def _time_on_cpu(file: Path, shapes: Shapes, feeds: Feeds) -> dict[str, float]:
         artifact = Path(directory) / "model.sparsec"
         compile_model(file, CompileOptions(shapes=shapes)).save(artifact)
         latencies = measure({"sparsec": str(artifact), "onnxruntime": str(file)}, feeds)
-    return {f"{each.engine}, 1 CPU thread": float(each.summary["p50_us"]) / 1e3 for each in latencies}
+    return {f"{each.engine}, 1 CPU thread": each.summary.p50_us / 1e3 for each in latencies}
 
 
 def sweep(subject: Subject, parameter: str, values: Sequence[int], watch: Watch) -> report.Figures:

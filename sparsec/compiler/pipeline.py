@@ -14,6 +14,7 @@ from sparsec.graph.writer import save
 from sparsec.passes import (
     contributed,
     convolutions,
+    embeddings,
     foreign,
     fuse_activation,
     fuse_attention,
@@ -71,6 +72,7 @@ PASSES: list[Pass] = [
     Pass(lift.run),
     Pass(fuse_epilogue.run),
     Pass(turn.run),
+    Pass(embeddings.run),
     Pass(layout.run, needed=True),
 ]
 

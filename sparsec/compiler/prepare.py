@@ -98,7 +98,8 @@ def simplify(model: reader.Source, options: CompileOptions, *, calibration: Cali
         node.name = node_name(node)  # before passes number those without
     job = _job(graph, options, calibration, announce, limits)
     announce("rewrite")
-    context = Context(job.target, options.strict_ieee, spared)
+    context = Context(job.target, options.strict_ieee, spared, job.precision,
+                      compact=options.optimize != options.backend.goals[0])
     passes = run_passes(graph, context, options.dump_ir, Phase.SIMPLIFY)
     return Simplified(graph, job, context, tuple(passes))
 

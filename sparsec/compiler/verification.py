@@ -15,6 +15,7 @@ from sparsec.compiler.pipeline import run_passes
 from sparsec.compiler.report import Skipped, Verification
 from sparsec.errors import InputError, VerificationError
 from sparsec.graph import reader
+from sparsec.graph.nodes import operator_of
 from sparsec.graph.references import Comparison, Model, compare_with_references
 from sparsec.graph.steps import Steps, compare_steps, has_integers
 from sparsec.passes.context import Context
@@ -35,6 +36,8 @@ def tolerance(error: float, codec: str) -> float | None:
 
 QUANTIZED_ERROR = 5e-2
 """The largest error of an output of a quantised model, where steps of rounding in between are checked by themselves."""
+ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear")
+"""Operators that round to codes, beside those on integers."""
 HALF_ERRORS = {ir.DataType.FLOAT16: 1e-3, ir.DataType.BFLOAT16: 8e-3}
 """The largest error that rounding an output to 16 bits may cause: one unit in the last place."""
 
@@ -47,19 +50,21 @@ class Basis:
         source: the model that references execute: the one given, or that with its 16-bit floats widened to float32.
         half: the types of its inputs and outputs where these are 16-bit floats, by name.
         graph: after all passes but strip, where it has operators on integers, to be compared step by step.
+        rounds: some operator of the graph rounds to codes, so that outputs may differ by what that makes of an ulp.
 
     """
 
     source: Model
     half: Mapping[str, ir.DataType] = field(default_factory=dict)
     graph: ir.Model | None = None
+    rounds: bool = False
 
     def tolerance(self, limit: float | None) -> float | None:
         """The largest error of an output, given that of the precision that the model is compiled for."""
         if limit is None:
             return None
         halves = max((HALF_ERRORS[each] for each in self.half.values()), default=0.0)
-        return max(limit, QUANTIZED_ERROR if self.graph is not None else 0.0) + halves
+        return max(limit, QUANTIZED_ERROR if self.rounds else 0.0) + halves
 
     def feeds(self, feeds: Feeds) -> Feeds:
         """Inputs as the source takes them."""
@@ -69,17 +74,18 @@ class Basis:
 def basis_of(model: Model, graph: ir.Model, shapes: Mapping[str, Sequence[int]], target: Target, *,
              widened: bool, dims: Mapping[str, int] | None = None) -> Basis:
     """What a model is judged by, from the model, its graph after all passes, and whether these have widened it."""
-    compared = None
+    compared, rounds = None, any(operator_of(node) in ROUNDING for node in graph.graph.all_nodes())
     if has_integers(graph):
+        rounds = True
         compared = reader.load(model, shapes=shapes, dims=dims)
         run_passes(compared, Context(target, strict_ieee=True))  # so nothing is stripped: tensors keep their shapes
     if not widened:
-        return Basis(model, graph=compared)
+        return Basis(model, graph=compared, rounds=rounds)
     given = reader.load(model, shapes=shapes, dims=dims, symbolic=True)
     half = {value.name or "": value.dtype for value in (*given.graph.inputs, *given.graph.outputs)
             if value.dtype in HALF_ERRORS and value.dtype is not None}
     widen(given)
-    return Basis(ir.to_proto(given), half, compared)
+    return Basis(ir.to_proto(given), half, compared, rounds)
 
 
 def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], random: Sequence[Feeds],

@@ -34,9 +34,23 @@ def centred_weight(node: ir.Node) -> np.ndarray | None:
 
 
 def weight_fits(node: ir.Node) -> bool:
-    """Whether kernels can multiply the weight: constant, and eight signed bits less its zero points."""
+    """Whether kernels can multiply the weight: it is constant, see `byte_parts`, and not empty."""
     weight = centred_weight(node)
-    return weight is not None and weight.size > 0 and int(weight.min()) >= LEAST and int(weight.max()) <= MOST
+    return weight is not None and weight.size > 0
+
+
+def byte_parts(weight: np.ndarray) -> list[np.ndarray]:
+    """One to three arrays of int8 whose sum is a weight less its zero points, within -255 and 255.
+
+    A product by every one of them adds up to that by the weight; the parts after the first are mostly zeros.
+    """
+    parts: list[np.ndarray] = []
+    rest = weight
+    while not parts or rest.any():
+        part = np.clip(rest, LEAST, MOST)
+        parts.append(part.astype(np.int8))
+        rest = rest - part
+    return parts
 
 
 def constant_residual(node: ir.Node) -> np.ndarray | None:

@@ -10,6 +10,10 @@ import onnx_ir as ir
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import optional
 
+MOVES = ("Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Expand",
+         "Gather", "DepthToSpace", "SpaceToDepth", "Split", "Tile")
+"""What moves elements of the first input, codes as well as what they stand for, and reads nothing else of it."""
+
 
 @dataclass(frozen=True)
 class Codes:

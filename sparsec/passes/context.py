@@ -30,11 +30,22 @@ NOTHING = Spared()
 
 @dataclass(frozen=True)
 class Context:
-    """What the model is compiled for; with `strict_ieee`, zeros of weights multiply what they meet, be it NaN."""
+    """What the model is compiled for.
+
+    Attributes:
+        target: the target.
+        strict_ieee: zeros of weights multiply what they meet, be it NaN.
+        spared: what it is compiled without.
+        precision: the number formats that layers may take, as `sparsec compile --precision` says it.
+        compact: constants may take fewer bits where the precision allows it.
+
+    """
 
     target: Target
     strict_ieee: bool = False
     spared: Spared = NOTHING
+    precision: str = "fp32"
+    compact: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from sparsec.graph.reader import load
 from sparsec.passes import layout
 from sparsec.passes.context import Context
 from sparsec.target import resolve
-from tests.support.integers import Maker
+from tests.support.integers import Maker, codes
 from tests.support.targets import TARGETS
 from tests.support.vm import compile_and_run
 
@@ -32,9 +32,11 @@ def product(operator, seed, shape, weight_shape, y_shape, *, y_type=None, **attr
     m = Maker(seed)
     m.activation("x", shape)
     outputs = weight_shape[0]
-    m.constant("w", np.where(m.r.random(weight_shape) < 0.3, m.r.integers(-127, 128, weight_shape), 0).astype(np.int8))
+    zero = m.pick(None, codes(m.r, outputs, np.int8))
+    zeros = np.int8(0) if zero is None else zero.reshape(-1, *[1] * (len(weight_shape) - 1))
+    m.constant("w", np.where(m.r.random(weight_shape) < 0.3, codes(m.r, weight_shape, np.int8), zeros))
     m.constant("w_scale", m.r.uniform(0.001, 0.01, outputs).astype(np.float32))
-    m.constant("w_zero_point", None)
+    m.constant("w_zero_point", zero)
     m.constant("b", m.pick(None, m.r.integers(-20000, 20000, outputs).astype(np.int32)))
     spread = np.sqrt(np.prod(weight_shape[1:]) / 3)
     y_type = m.result(spread, y_type=y_type)

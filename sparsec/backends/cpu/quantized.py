@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -16,6 +17,7 @@ from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, spatial, window
 from sparsec.graph.codes import (
     FEW_ROWS,
+    byte_parts,
     centred_weight,
     constant_residual,
     joins_residual,
@@ -51,12 +53,12 @@ def _stencil(node: ir.Node, lanes: int) -> Stencil:
     return stencil_of(node)
 
 
-def matrix_of(node: ir.Node) -> np.ndarray:
-    """The weight less its zero points as int8 (outputs, channels * taps); groups become blocks on the diagonal."""
+def _matrices(node: ir.Node) -> list[np.ndarray]:
+    """Matrices of int8 (outputs, channels * taps) that add up to the weight; groups become blocks on the diagonal."""
     weight = centred_weight(node)
     assert weight is not None  # the layout pass takes constant weights only
     group = 1 if is_depthwise(node) else node.attributes.get_int("group", 1)
-    return np.ascontiguousarray(block_diagonal(weight.astype(np.int8), group))
+    return [np.ascontiguousarray(block_diagonal(part, group)) for part in byte_parts(weight)]
 
 
 def has_few_rows(node: ir.Node) -> bool:
@@ -71,12 +73,14 @@ def has_few_rows(node: ir.Node) -> bool:
 
 def _rows_of(node: ir.Node, isa: Isa) -> RowsProduct:
     """The layer as a product of a few rows."""
-    weight, shape = matrix_of(node), static_shape(node.inputs[0]) or ()
+    parts, shape = _matrices(node), static_shape(node.inputs[0]) or ()
+    weight = np.concatenate(parts, axis=1)
     finish, numbers = finish_of(node, weight)
     result = "float32" if finish.real else attribute(node, "y_type", "uint8")
     signed = operand(node, 0).dtype == ir.DataType.INT8
     return RowsProduct(weight, numbers.begins, RowsOfCodes(
-        math.prod(shape[:-1]), weight.shape[1], len(weight), finish, signed, result, isa.lanes, isa.threads), numbers)
+        math.prod(shape[:-1]), shape[-1], len(weight), finish, signed, result, isa.lanes, isa.threads, len(parts)),
+                       numbers)
 
 
 def layer_of(node: ir.Node, isa: Isa) -> CodesProduct | RowsProduct | None:
@@ -90,11 +94,15 @@ def layer_of(node: ir.Node, isa: Isa) -> CodesProduct | RowsProduct | None:
 
 def _product_of(node: ir.Node, isa: Isa) -> CodesProduct:
     """The layer as a product of codes over its layouts."""
-    weight = matrix_of(node)
+    parts, stencil = _matrices(node), _stencil(node, FOUR * isa.lanes)
+    taps, outputs = len(stencil.taps), len(parts[0])
+    weight = np.stack([part.reshape(outputs, -1, taps) for part in parts], axis=2).reshape(outputs, -1)
+    stencil = replace(stencil, taps=stencil.taps * len(parts))
     finish, numbers = finish_of(node, weight)
     target = layout_of(node.outputs[0])
-    return CodesProduct(weight, numbers.begins, _stencil(node, FOUR * isa.lanes), finish, numbers,
-                        target if isinstance(target, PaddedFlat) else None, _small_image(node))
+    return CodesProduct(weight, numbers.begins, stencil, finish, numbers,
+                        target if isinstance(target, PaddedFlat) else None,
+                        _small_image(node) if len(parts) == 1 else None)
 
 
 def _small_image(node: ir.Node) -> ImageRows | None:

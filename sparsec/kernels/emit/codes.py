@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.emit.gelu import LANES, llvm_gelu
 from sparsec.kernels.emit.intrinsics import unpack
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Expr, lanes_of
@@ -41,7 +42,7 @@ def llvm_codes(isa: Isa) -> str:
         f"declare {chars} @{halves_down}({halves}, {halves})\n",
         f"declare {halves} @llvm.sadd.sat.v{2 * n}i16({halves}, {halves})\n",
         f"declare <{n} x float> @llvm.arithmetic.fence.v{n}f32(<{n} x float>)\n",
-        _rounded(n), _whole(n),
+        _rounded(n), _whole(n), llvm_gelu() if n == LANES else "",
         *(make(n, part) for make in (_interleave, _spread, _raised, _natural, _ordered) for part in range(FOUR)), f"""
 define linkonce_odr {words} @sparsec_codes_dot({words} %sum, {chars} %x, {chars} %v) {_INLINE} {{
   {_product(isa)}

@@ -15,14 +15,11 @@ import onnx_ir as ir
 
 from sparsec.graph.constants import add_constant
 from sparsec.graph.nodes import node_name
-from sparsec.graph.quantized import dequantization, quantization
+from sparsec.graph.quantized import MOVES, dequantization, quantization
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 
 DEQUANTIZE, QUANTIZE = "DequantizeLinear", "QuantizeLinear"
-ONE_INPUT = ("Flatten", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze", "Expand",
-             "Gather", "DepthToSpace", "SpaceToDepth", "Split", "Tile")
-"""What moves the elements of the first input, and reads nothing else of it."""
 
 Counts = Counter[str]
 
@@ -48,7 +45,7 @@ def _step(node: ir.Node) -> str | None:
         return "pairs cancelled"
     if node.op_type == QUANTIZE and _raise(node):
         return "quantisations moved up"
-    if node.op_type in ONE_INPUT and _sink(node, 1):
+    if node.op_type in MOVES and _sink(node, 1):
         return "dequantisations moved down"
     if node.op_type == "Concat" and (_sink(node, len(node.inputs)) or _align(node)):
         return "dequantisations moved down"
@@ -122,7 +119,7 @@ def _raise(node: ir.Node) -> bool:
     """Quantises what a move reads instead of what it gives."""
     found, value = quantization(node, QUANTIZE), node.inputs[0]
     move = None if value is None else value.producer()
-    if found is None or value is None or move is None or move.domain or move.op_type not in ONE_INPUT:
+    if found is None or value is None or move is None or move.domain or move.op_type not in MOVES:
         return False
     before = move.inputs[0]
     if (rewrite.only_use(value) is not node or len(move.outputs) > 1 or before is None or before.is_initializer()

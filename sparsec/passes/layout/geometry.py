@@ -16,6 +16,7 @@ from sparsec.graph.shapes import static_shape
 from sparsec.passes.layout.quantized import RESHAPES
 from sparsec.passes.layout.roles import Kind, Role
 
+CODE_VECTORS = (8, 4)  # of a token tile in models with codes, two vectors of bytes or one
 TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the order of preference
 
 
@@ -52,14 +53,13 @@ def token_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, T
 def _token_width(shapes: Sequence[tuple[int, int, int]], lanes: int, *, codes: bool) -> int:
     """Tokens of a tile, one width for the whole model: the one with the least padding.
 
-    Products bring a weight for every row of a tile, so that tokens of narrow tiles count for more. Tiles of codes are
-    whole vectors of bytes.
+    Products bring a weight for every row of a tile, so that tokens of narrow tiles count for more.
     """
     def cost(vectors: int) -> float:
         share = max(1.0, (vectors + 2) / (1.5 * vectors))
         return share * sum(batch * round_up(tokens, vectors * lanes) for batch, tokens, _ in shapes)
 
-    return lanes * min((each for each in TOKEN_VECTORS if not codes or each % 4 == 0), key=cost)
+    return lanes * min(CODE_VECTORS if codes else TOKEN_VECTORS, key=cost)
 
 
 def _token_shape(value: ir.Value, *, apart: bool) -> tuple[int, int, int]:

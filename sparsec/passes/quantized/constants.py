@@ -14,6 +14,7 @@ from sparsec.errors import ModelError
 from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.evaluate import run_node
 from sparsec.graph.nodes import node_name
+from sparsec.graph.quantized import MOVES as ANY_MOVES
 from sparsec.graph.quantized import Codes, dequantized
 from sparsec.passes import rewrite
 
@@ -118,7 +119,10 @@ def _becomes_float(node: ir.Node, codes: Codes) -> bool:
 
 
 def _is_dequantized(value: ir.Value | None) -> bool:
+    """Whether a value is what codes stand for, moved or not."""
     node = None if value is None else value.producer()
+    while node is not None and node.op_type in ANY_MOVES and not node.domain and node.inputs[0] is not None:
+        node = node.inputs[0].producer()
     return node is not None and node.op_type == "DequantizeLinear" and not node.domain
 
 

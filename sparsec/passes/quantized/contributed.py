@@ -131,6 +131,26 @@ def _matmul_nbits(w: Writer) -> None:
     w.replace(y if w.input(5) is None else w.put("Add", y, w.input(5)))
 
 
+def _dynamic_lstm(w: Writer) -> None:
+    """An LSTM by the weights that the codes stand for, of inputs quantised as one; its states stay floats.
+
+    onnxruntime quantises the states of every step, too, which moves its results by that rounding.
+    """
+    weights = []
+    for index, first in ((1, 8), (2, 10)):
+        codes, scale, zero = (constant(w.input(each)) for each in (index, first, first + 1))
+        if codes is None or scale is None or zero is None:
+            raise UnsupportedOperatorError(f"node '{node_name(w.node)}' (DynamicQuantizeLSTM): its weights are "
+                                           "computed; export it with constant ones")
+        scale, zero = (each.reshape(len(codes), 1, -1).astype(np.float32) for each in (scale, zero))
+        weights.append(w.constant(np.ascontiguousarray(((codes - zero) * scale).swapaxes(1, 2))))
+    x, x_scale, x_zero = w.several("DynamicQuantizeLinear", 3, w.needed(0))
+    inputs = [w.dequantize(x, x_scale, x_zero), *weights, *(w.input(index) for index in range(3, 8))]
+    attributes = {name: each.value for name, each in w.node.attributes.items()}
+    for index, value in enumerate(w.several("LSTM", len(w.node.outputs), *inputs, **attributes)):
+        w.replace(value, index)
+
+
 def _unpack(packed: np.ndarray, bits: int) -> np.ndarray:
     """Codes of a row from its bytes, the lowest bits first."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
@@ -150,6 +170,7 @@ WRITERS: dict[tuple[str, str], Callable[[Writer], None]] = {
     (DOMAIN, "QGemm"): _gemm,
     (DOMAIN, "MatMulIntegerToFloat"): _matmul_to_float,
     (DOMAIN, "DynamicQuantizeMatMul"): _dynamic_matmul,
+    (DOMAIN, "DynamicQuantizeLSTM"): _dynamic_lstm,
     (DOMAIN, "MatMulNBits"): _matmul_nbits,
     (DOMAIN, "QuantizeLinear"): _quantize,
     (DOMAIN, "DequantizeLinear"): _dequantize,

@@ -35,7 +35,7 @@ class Body(Definition):
     """Lowers ONNX's operators one by one."""
 
     def __init__(self, context: LoweringContext, node: ir.Node) -> None:
-        super().__init__(node, str(node.outputs[0].name))
+        super().__init__(node, f"{node.outputs[0].name}/lowered")  # passes name what they write after nodes, too
         self._context = context
 
     def _place(self, node: ir.Node) -> None:

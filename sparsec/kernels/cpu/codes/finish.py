@@ -14,6 +14,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.codes import FOUR, RAISED, fenced, narrowed, natural, raised, rounded, whole
+from sparsec.kernels.emit.gelu import LANES, gelu
 from sparsec.kernels.emit.tir import Buffers, Expr, lanes_of, load, splat, store
 
 CODES, RATIOS = 8, 2  # entries of the arrays that hold a layer's constants
@@ -174,6 +175,8 @@ def numbers_of(f: Finish, scaled: Sequence[Expr], addends: Sequence[Expr], resid
     lanes, results = lanes_of(scaled[0]), [each + addend for each, addend in zip(scaled, addends, strict=True)]
     if residual:
         results = [each + other for each, other in zip(results, residual, strict=True)]
+    if f.activation == "gelu_erf" and lanes == LANES:
+        return [gelu(T.Bind(each)) for each in results]
     return [ACTIVATIONS[f.activation](each, lanes, f.alpha, f.beta) for each in results]
 
 

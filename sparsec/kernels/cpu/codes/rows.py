@@ -34,6 +34,7 @@ class RowsOfCodes:
         result: element type of Y: uint8, int8 or float32.
         lanes: 32-bit lanes of a vector.
         threads: parts of balanced work.
+        copies: how often the weight's columns count the inputs, one after the other (`graph.codes.byte_parts`).
 
     """
 
@@ -45,6 +46,12 @@ class RowsOfCodes:
     result: str
     lanes: int
     threads: int = 1
+    copies: int = 1
+
+    @property
+    def columns(self) -> int:
+        """Columns of the weight."""
+        return self.copies * self.inputs
 
     @property
     def block(self) -> int:
@@ -59,7 +66,7 @@ class RowsOfCodes:
     @property
     def stride(self) -> int:
         """Bytes of a row of inputs where the product reads it: a window of two vectors fits wherever one begins."""
-        return round_up(self.inputs, self.block) + self.block
+        return round_up(self.columns, self.block) + self.block
 
     @property
     def x(self) -> tuple[int, str]:
@@ -161,17 +168,24 @@ def build(shape: RowsOfCodes, weights: dict[str, tuple[int | None, str]], emit: 
 def _copied(b: Buffers, s: RowsOfCodes) -> Expr:
     """X as unsigned bytes, a row every `stride`; weights are zero for what lies behind a row's inputs."""
     rows = T.alloc_buffer((s.batch * s.stride,), "uint8")
-    wide = s.block
     with T.serial(0, s.batch) as n:
-        def copy(at: Expr, end: int) -> None:
-            codes = load_lanes(b["x"], n * s.inputs + at, wide, 0, end)
-            store(rows, n * s.stride + at, unsigned(codes, wide) if s.signed else codes)
-
-        with T.serial(0, s.inputs // wide) as vector:
-            copy(vector * wide, wide)
-        if s.inputs % wide:
-            copy(s.inputs - s.inputs % wide, s.inputs % wide)
+        for copy in range(s.copies):
+            _copy(b, s, rows, n, n * s.stride + copy * s.inputs)
     return rows
+
+
+def _copy(b: Buffers, s: RowsOfCodes, rows: Buffer, n: Expr, target: Expr) -> None:
+    """A row of X; whole vectors are written, of which the last may reach behind the inputs."""
+    wide = s.block
+
+    def copy(at: Expr, end: int) -> None:
+        codes = load_lanes(b["x"], n * s.inputs + at, wide, 0, end)
+        store(rows, target + at, unsigned(codes, wide) if s.signed else codes)
+
+    with T.serial(0, s.inputs // wide) as vector:
+        copy(vector * wide, wide)
+    if s.inputs % wide:
+        copy(s.inputs - s.inputs % wide, s.inputs % wide)
 
 
 def unsigned(codes: Expr, count: int) -> Expr:

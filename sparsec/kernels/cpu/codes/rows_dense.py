@@ -33,7 +33,7 @@ class RowsDenseParams:
     @property
     def fours(self) -> int:
         """Groups of four inputs, the last one padded with zeros."""
-        return -(-self.shape.inputs // FOUR)
+        return -(-self.shape.columns // FOUR)
 
 
 def candidates(layer: RowsProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
@@ -66,7 +66,7 @@ def work(params: RowsDenseParams, isa: Isa) -> Work:
     vectors = s.blocks * params.fours * FOUR
     again = -(-s.batch // max(1, (isa.registers - SPARE) // FOUR - 1))
     return Work(fmas=vectors * s.batch * (1 if isa.vnni else 5), loads=vectors * again + vectors * s.batch / FOUR,
-                groups=s.blocks, memory_bytes=s.outputs * s.inputs + s.batch * (s.inputs + s.outputs), kernel="qgemv",
+                groups=s.blocks, memory_bytes=s.outputs * s.columns + s.batch * (s.inputs + s.outputs), kernel="qgemv",
                 pixels=s.batch)
 
 

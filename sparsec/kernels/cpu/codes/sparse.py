@@ -30,6 +30,8 @@ from sparsec.target import Target
 
 GROUPS = (1, 2, 4, 8)
 SHARED = 0.75  # what an instruction takes of a dot product's time: interleavings and dot products share three ports
+DECODED = 1.5  # vector instructions that reading four indices takes as long as
+EXPOSED = 0.25  # of what comes from the L2 cache, beside interleavings that take longer
 MOST_UNIT = 64  # codes that an index may count
 REAL_SUMS = 8  # vectors of sums beside which the registers hold what float32 results take
 
@@ -109,10 +111,10 @@ def work(params: SparseParams, nonzero_blocks: int, isa: Isa, l1_bytes: int) -> 
     loads = fours * (FOUR * t.vectors * (1 + t.crossing) + p.block + 2) + p.blocks * p.block * t.vectors * 4 * t.chunks
     resident = t.chunk * s.lanes * (-(-(t.tile + s.reach) // s.lanes) if t.mode == "halo" else
                                     t.vectors + (min(len(s.taps), 3) if s.reach else 0))
-    missed = max(0.0, 1 - l1_bytes / resident) * fours * FOUR * t.vectors * s.lanes
+    missed = EXPOSED * max(0.0, 1 - l1_bytes / resident) * fours * FOUR * t.vectors * s.lanes
     weights = fours * FOUR * (p.block + (4 if p.word == "int32" else 2))
     return Work(
-        fmas=tiles * (fours * FOUR * t.vectors * (dots + 2) + ends) * SHARED,
+        fmas=tiles * (fours * (FOUR * t.vectors * (dots + 2) + DECODED) + ends) * SHARED,
         loads=tiles * loads + 2 * t.copied, groups=tiles * loops / p.group, l2_bytes=tiles * missed,
         memory_bytes=weights + t.memory_bytes, kernel=f"qspmm/{t.mode}", pixels=s.pixels,
         density=nonzero_blocks / max(1, p.blocks * s.inner))

@@ -1,0 +1,189 @@
+"""Quantised files as other tools write them, and onnxruntime's own operators: compiled results are onnxruntime's."""
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import sparsec
+from sparsec.graph import ort
+
+FLOAT = TensorProto.FLOAT
+R = np.random.default_rng(0)
+LIMITS = {"MatMulNBits": 2e-2, "int4": 2e-2, "DynamicQuantizeLSTM": 2e-2, "Keras": 2e-2, "int16": 1e-3, "uint16": 1e-3}
+"""Where onnxruntime quantises activations although the operator does not say so, or a step of rounding shows."""
+
+
+def model(nodes, feeds, constants, *, opset=21):
+    """A model with every feed as an input, and the last node's first output as onnxruntime gives it."""
+    inputs = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+              for name, array in feeds.items()]
+    initializers = [value if isinstance(value, TensorProto) else numpy_helper.from_array(np.asarray(value), name)
+                    for name, value in constants.items()]
+    output = helper.make_empty_tensor_value_info(nodes[-1].output[0])
+    graph = helper.make_graph(nodes, "g", inputs, [output], initializers)
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    proto = helper.make_model(graph, ir_version=10, opset_imports=opsets)
+    result, = ort.session(proto).run(None, feeds)
+    proto.graph.output[0].CopyFrom(helper.make_tensor_value_info(
+        output.name, helper.np_dtype_to_tensor_dtype(result.dtype), result.shape))
+    return proto
+
+
+def node(op_type, inputs, outputs="y", domain="", **attributes):
+    """A node of space-separated names."""
+    return helper.make_node(op_type, inputs.split(" "), outputs.split(" "), domain=domain, **attributes)
+
+
+def own(op_type, inputs, **attributes):
+    """A node of onnxruntime's domain."""
+    return node(op_type, inputs, domain="com.microsoft", **attributes)
+
+
+def floats(*shape, scale=1.0):
+    """Normal float32 numbers."""
+    return (scale * R.standard_normal(shape)).astype(np.float32)
+
+
+def small(*shape):
+    """Scales."""
+    return R.uniform(0.01, 0.02, shape).astype(np.float32)
+
+
+def codes(dtype, *shape):
+    """Codes of the whole range."""
+    info = np.iinfo(dtype)
+    return R.integers(info.min, info.max + 1, shape).astype(dtype)
+
+
+def four_bits(name, array, kind=TensorProto.INT4):
+    """A tensor of 4-bit codes."""
+    return helper.make_tensor(name, kind, array.shape, array.ravel().tolist())
+
+
+def scalar(value, dtype=np.float32):
+    """A scalar constant."""
+    return np.array(value, dtype)
+
+
+def _nbits(bits, *, zeros):
+    k, n, block = 64, 12, 32
+    packed = codes(np.uint8, n, k // block, block * bits // 8)
+    constants = {"w": packed, "s": small(n * k // block)}
+    if zeros:
+        constants["z"] = codes(np.uint8, n, -(-(k // block) * bits // 8)).reshape(-1)
+    return (model([own("MatMulNBits", " ".join(["x", *constants]), K=k, N=n, bits=bits, block_size=block)],
+                  {"x": floats(5, k)}, constants), {"x": floats(5, k)})
+
+
+def _softmax():
+    x = codes(np.uint8, 3, 20)
+    constants = {"xs": scalar(0.05), "xz": scalar(130, np.uint8), "ys": scalar(1 / 256), "yz": scalar(0, np.uint8)}
+    return model([own("QLinearSoftmax", "x xs xz ys yz", axis=-1, opset=13)], {"x": x}, constants), {"x": x}
+
+
+def _average_pool():
+    x = codes(np.uint8, 1, 4, 9, 9)
+    constants = {"xs": scalar(0.05), "xz": scalar(120, np.uint8), "ys": scalar(0.03), "yz": scalar(100, np.uint8)}
+    pool = own("QLinearAveragePool", "x xs xz ys yz", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    return model([pool], {"x": x}, constants), {"x": x}
+
+
+def _dynamic_matmul():
+    x = floats(6, 20)
+    constants = {"w": codes(np.int8, 20, 12), "ws": small(12), "wz": np.zeros(12, np.int8), "b": floats(12)}
+    return model([own("DynamicQuantizeMatMul", "x w ws wz b")], {"x": x}, constants), {"x": x}
+
+
+def _matmul_to_float():
+    x = codes(np.uint8, 6, 20)
+    constants = {"w": codes(np.uint8, 20, 12), "xs": scalar(0.03), "ws": scalar(0.01), "xz": scalar(130, np.uint8),
+                 "wz": scalar(117, np.uint8), "b": floats(12)}
+    return model([own("MatMulIntegerToFloat", "x w xs ws xz wz b")], {"x": x}, constants), {"x": x}
+
+
+def _wide(dtype):
+    """Activations of 16-bit codes around a layer."""
+    x, zero = floats(1, 3, 8, 8), np.iinfo(dtype).max // 3
+    constants = {"s": scalar(2e-4), "z": scalar(zero, dtype), "w": codes(np.int8, 4, 3, 3, 3), "ws": small(4)}
+    nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"),
+             node("DequantizeLinear", "w ws", "wd", axis=0), node("Conv", "d wd", "c", pads=[1, 1, 1, 1]),
+             node("QuantizeLinear", "c s z", "q2"), node("DequantizeLinear", "q2 s z", "y")]
+    return model(nodes, {"x": x}, constants), {"x": x}
+
+
+def _int4(*, blocked):
+    x, w = floats(5, 64), R.integers(-8, 8, (64, 12))
+    scales, zeros = (small(4, 12), R.integers(-8, 8, (4, 12))) if blocked else (small(12), R.integers(-8, 8, 12))
+    constants = {"w": four_bits("w", w), "s": scales, "z": four_bits("z", zeros)}
+    attributes = {"axis": 0, "block_size": 16} if blocked else {"axis": 1}
+    return model([node("DequantizeLinear", "w s z", "d", **attributes), node("MatMul", "x d")], {"x": x},
+                 constants), {"x": x}
+
+
+def _blocked_activations():
+    x = floats(3, 64)
+    constants = {"s": small(3, 4), "z": R.integers(-10, 10, (3, 4)).astype(np.int8)}
+    blocks = {"axis": 1, "block_size": 16}
+    return model([node("QuantizeLinear", "x s z", "q", **blocks), node("DequantizeLinear", "q s z", **blocks)],
+                 {"x": x}, constants), {"x": x}
+
+
+def _keras():
+    """Unsigned weights with zero points, images with their channels last, bounds of 6, a mean over pixels."""
+    x = floats(1, 12, 12, 3)
+    constants = {
+        "xs": scalar(.02), "xz": scalar(131, np.uint8), "ws": scalar(.004), "wz": scalar(117, np.uint8),
+        "vz": scalar(0, np.uint8), "lo": scalar(0), "hi": scalar(6), "as": scalar(.0235), "az": scalar(0, np.uint8),
+        "cz": scalar(120, np.uint8), "ls": scalar(.02), "axes": np.array([2, 3]), "w": codes(np.uint8, 8, 3, 3, 3),
+        "v": codes(np.uint8, 8, 1, 3, 3), "u": codes(np.uint8, 10, 8)}
+    nodes = [node("QuantizeLinear", "x xs xz", "q"), node("DequantizeLinear", "q xs xz", "d"),
+             node("Transpose", "d", "t", perm=[0, 3, 1, 2]), node("DequantizeLinear", "w ws wz", "wd"),
+             node("Conv", "t wd", "c", pads=[1] * 4, strides=[2, 2]), node("Clip", "c lo hi", "r"),
+             *_requantized("r", "1", "as az"), node("DequantizeLinear", "v ws vz", "vd"),
+             node("Conv", "1 vd", "c2", pads=[1] * 4, group=8),
+             *_requantized("c2", "2", "as cz"), node("Add", "1 2", "a"), *_requantized("a", "3", "as cz"),
+             node("ReduceMean", "3 axes", "m", keepdims=0), *_requantized("m", "4", "as cz"),
+             node("DequantizeLinear", "u ws wz", "ud"), node("Gemm", "4 ud", "l", transB=1),
+             *_requantized("l", "5", "ls cz"), node("Softmax", "5")]
+    return model(nodes, {"x": x}, constants), {"x": x}
+
+
+def _requantized(source, target, parameters):
+    """Codes of a tensor, and what they stand for."""
+    return (node("QuantizeLinear", f"{source} {parameters}", f"{target}q"),
+            node("DequantizeLinear", f"{target}q {parameters}", target))
+
+
+def _lstm(*, by_output):
+    hidden, width, x = 8, 6, floats(5, 2, 6)
+    axis = (1, 4 * hidden) if by_output else (1,)
+    constants = {"w": codes(np.uint8, 1, width, 4 * hidden), "r": codes(np.uint8, 1, hidden, 4 * hidden),
+                 "b": floats(1, 8 * hidden, scale=0.1), "ws": small(*axis) / 4, "wz": np.full(axis, 128, np.uint8),
+                 "rs": small(*axis) / 4, "rz": np.full(axis, 128, np.uint8)}
+    return model([own("DynamicQuantizeLSTM", "x w r b     ws wz rs rz", hidden_size=hidden)], {"x": x},
+                 constants, opset=17), {"x": x}
+
+
+FILES = {
+    "MatMulNBits": lambda: _nbits(4, zeros=True), "MatMulNBits 8": lambda: _nbits(8, zeros=False),
+    "QLinearSoftmax": _softmax, "QLinearAveragePool": _average_pool, "DynamicQuantizeMatMul": _dynamic_matmul,
+    "MatMulIntegerToFloat": _matmul_to_float, "uint16": lambda: _wide(np.uint16), "int16": lambda: _wide(np.int16),
+    "int4": lambda: _int4(blocked=False), "int4 by block": lambda: _int4(blocked=True),
+    "activations by block": _blocked_activations, "Keras": _keras,
+    "DynamicQuantizeLSTM": lambda: _lstm(by_output=False),
+    "DynamicQuantizeLSTM by output": lambda: _lstm(by_output=True),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_other_tools_are_compiled_right(name):
+    proto, feeds = FILES[name]()
+    artifact = sparsec.compile(proto, tune="off")
+    actual, = sparsec.InferenceSession(artifact).run(None, feeds)
+    expected, = ort.session(proto).run(None, feeds)
+    assert actual.dtype == expected.dtype
+    if actual.dtype.kind in "iu":
+        assert np.abs(actual.astype(int) - expected.astype(int)).max() <= 1
+        return
+    limit = LIMITS.get(name.split(" ")[0], 1e-5)
+    assert np.abs(actual - expected).max() <= limit * np.abs(expected).max()
