@@ -24,11 +24,11 @@ Feeds = Mapping[str, np.ndarray]
 class Announce(Protocol):
     """Is told of every step; a long one tells several times of the share of it that is done, 0 to 1."""
 
-    def __call__(self, step: str, part: float = 0.0) -> None:
-        """The step that begins or goes on, and how much of it is done."""
+    def __call__(self, step: str, part: float = 0.0, measuring_s: float = 0.0) -> None:
+        """The step that begins or goes on, how much of it is done, and how long measuring may still take in it."""
 
 
-def silent(step: str, part: float = 0.0) -> None:
+def silent(step: str, part: float = 0.0, measuring_s: float = 0.0) -> None:
     """Tells nobody."""
 
 

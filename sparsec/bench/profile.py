@@ -85,7 +85,7 @@ def profile_layers(model: reader.Source, options: CompileOptions) -> Profile:
     if resolved.features - machine_features() or not backend.profiles:
         raise UsageError(f"kernels for target '{resolved.name}' do not run here; profile with --target cpu")
 
-    def announce(step: str, part: float = 0.0) -> None:
+    def announce(step: str, part: float = 0.0, measuring_s: float = 0.0) -> None:  # noqa: ARG001 - `Announce`
         if options.progress is not None:
             options.progress(step, 0.0 if step == "read" else 0.1 + 0.6 * part)
 

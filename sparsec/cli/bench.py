@@ -90,6 +90,12 @@ def command(
             compile_with_progress(file, chosen).save(artifact)
         results = _measure(file, artifact, feeds, threads, seconds, shapes=shapes if compiled else (), streams=streams,
                            against=against is not Peer.NONE)
+    _tell(results, file, threads, streams, precision, json)
+
+
+def _tell(results: Sequence[Latency], file: Path, threads: int, streams: int, precision: Precision | None,
+          json: Path | None) -> None:
+    """Print and write what was measured, with how many times as fast as its peers sparsec is."""
     engines = [{"engine": each.engine, **asdict(each.summary), "stable": each.stable} for each in results]
     ratios = {each.engine: throughput_ratio(results[0], each) if streams > 1 else ratio(each, results[0])
               for each in _peers(results)}
@@ -200,7 +206,7 @@ def _peers(results: Sequence[Latency]) -> list[Latency]:
     return [each for each in results if not each.engine.startswith("sparsec")]
 
 
-def _print(results: list[Latency], how: str, ratios: Mapping[str, float]) -> None:
+def _print(results: Sequence[Latency], how: str, ratios: Mapping[str, float]) -> None:
     """The table, the ratios, and a warning where the rounds disagree."""
     rows = []
     for each in results:

@@ -63,7 +63,7 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
     from sparsec.passes.strip import as_dict, strip
     from sparsec.report.describe import describe_model
 
-    model = load(file, shapes=shapes)
+    model = load(file, shapes=shapes, symbolic=True)
     own = describe(file)
     description = {**describe_model(model), "opset": own.opset}
     console.print(f"{tables.nbytes(own.nbytes)}, opset {own.opset}\n")

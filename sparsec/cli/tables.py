@@ -44,7 +44,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None =
     names = [name for name, *_ in body]
     for name, (_, *cells) in zip(shortened(names, room) if console.is_terminal else names, body, strict=True):
         table.add_row(name, *cells)
-    console.print(table, crop=False, width=None if console.is_terminal else sum(widths) + _GAP * len(widths))
+    if not console.is_terminal:  # rich cuts whatever is wider than its console
+        wide = Console(file=console.file, width=max(console.width, sum(widths) + _GAP * len(widths)))
+        wide.print(table, crop=False)
+    else:
+        console.print(table, crop=False)
 
 
 def print_buckets(description: Mapping[str, Any]) -> None:

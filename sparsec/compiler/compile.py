@@ -150,8 +150,9 @@ def _announcer(progress: Progress | None) -> Announce:
         return silent
     steps = list(STEPS)
 
-    def announce(step: str, part: float = 0.0) -> None:
-        progress(step, sum(STEPS[each] for each in steps[:steps.index(step)]) + part * STEPS[step])
+    def announce(step: str, part: float = 0.0, measuring_s: float = 0.0) -> None:
+        more = f", measuring for up to {measuring_s:.0f} s more" if measuring_s >= 1 else ""
+        progress(step + more, sum(STEPS[each] for each in steps[:steps.index(step)]) + part * STEPS[step])
 
     return announce
 

@@ -81,7 +81,8 @@ def where(trace: TracebackType | None) -> Where:
             found = frame.f_locals.get("node")
             node = found if isinstance(found, ir.Node) else node
             step = frame.f_locals.get("each")
-            optional_pass = step.name if isinstance(step, Pass) and not step.needed else optional_pass
+            if isinstance(step, Pass):  # a node that was met before the pass has nothing to do with it
+                node, optional_pass = None, "" if step.needed else step.name
         trace = trace.tb_next
     return Where(node, place, optional_pass)
 

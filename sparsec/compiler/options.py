@@ -92,7 +92,7 @@ class CompileOptions(ProgramOptions):
     inputs: Feeds | None = field(default=None, metadata=HERE)
     strict: bool = False
     tune: str = "measure"
-    tune_seconds: float = 45.0
+    tune_seconds: float = 30.0
     measure_on: str | None = field(default=None, metadata=HERE)
     max_error: float | None = None
     dump_ir: str | Path | None = field(default=None, metadata=HERE)

@@ -32,7 +32,7 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
     """
     rows = []
     for index, node in enumerate(graph.graph):
-        job.announce("plan", index / len(graph.graph))
+        job.announce("plan", index / len(graph.graph), 0.0 if job.log is None else job.log.budget_s)
         loss = backend.project(node) if job.options.project_2of4 else None
         options = backend.options(node, job)
         if not options:

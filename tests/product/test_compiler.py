@@ -77,6 +77,12 @@ def test_progress_names_every_step_and_grows_to_one():
     assert 0 <= shares[0] < shares[-1] <= 1
 
 
+def test_progress_says_how_long_measuring_may_take():
+    seen = []
+    sparsec.compile(LINEAR, tune_seconds=7, progress=lambda step, _done: seen.append(step))
+    assert "plan, measuring for up to 7 s more" in seen
+
+
 def test_every_pass_is_dumped(tmp_path):
     sparsec.compile(LINEAR, tune="off", dump_ir=tmp_path)
     assert len(list(tmp_path.glob("*.onnx"))) == len(sparsec.compile(LINEAR, tune="off").report["passes"])

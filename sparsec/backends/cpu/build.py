@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import tvm
 from tvm import relax, tirx
+from tvm.relax import vm_build
 from tvm.target import codegen
 
 from sparsec.backends.cpu.schedule import schedule_kernels
 from sparsec.backends.program import Function, Functions, Program
 from sparsec.backends.relax import passes
-from sparsec.backends.relax.export import export
+from sparsec.backends.relax.export import Beside, export, linker
 from sparsec.backends.relax.lower import Lowered
 from sparsec.errors import ToolchainError
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import Target
+
+MANY = 8
+"""Kernels from which on two threads compile them."""
 
 
 def build(lowered: Lowered) -> Program:
@@ -28,9 +36,46 @@ def build(lowered: Lowered) -> Program:
 
     """
     with prepared(lowered) as (module, target):
-        executable = relax.build(module, target, relax_pipeline=None, exec_mode="compiled")
-    library, objects = export(executable)
+        kernels = _called_once(module)
+        if len(kernels) < MANY or linker() is None:
+            library, objects = export(relax.build(module, target, relax_pipeline=None, exec_mode="compiled"))
+        else:
+            library, objects = _build_in_halves(module, kernels[::2], lowered.target, target)
     return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects)
+
+
+def _called_once(module: tvm.IRModule) -> list[str]:
+    """The kernels that are called at one place, in order: LLVM renames what it sees declared at several."""
+    calls: Counter[str] = Counter()
+
+    def visit(expr: tvm.ir.Expr) -> None:
+        if isinstance(expr, relax.Call) and isinstance(expr.op, tvm.ir.GlobalVar):
+            calls[expr.op.name_hint] += 1
+
+    for function in module.functions.values():
+        if isinstance(function, relax.Function):
+            relax.analysis.post_order_visit(function, visit)
+    return sorted(name for name, count in calls.items() if count == 1 and isinstance(module[name], tirx.PrimFunc))
+
+
+def _build_in_halves(module: tvm.IRModule, apart: Sequence[str], target: Target,
+                     llvm: tvm.target.Target) -> tuple[bytes, tuple[int, ...]]:
+    """The library of a module whose kernels `apart` are compiled in a thread of their own."""
+    builder = relax.ExecBuilder()
+    whole = vm_build._vmcodegen(builder, module, "compiled")  # noqa: SLF001 - the two halves of relax.build
+    taken = {name: whole[name] for name in apart}
+    rest = {name: function for name, function in whole.functions.items() if name.name_hint not in taken}
+
+    def compile_apart() -> bytes:
+        with settings(target) as own, tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
+            path = Path(directory) / "kernels.o"
+            tirx.build(tvm.IRModule(taken), target=own).write_to_file(str(path), "o")
+            return path.read_bytes()
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(compile_apart)
+        executable = vm_build._vmlink(builder, llvm, tvm.IRModule(rest, attrs=module.attrs))  # noqa: SLF001 - as above
+        return export(executable, Beside(tuple(apart), other.result))
 
 
 def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[np.ndarray, ...]]], target: Target,

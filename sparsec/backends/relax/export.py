@@ -5,39 +5,62 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import tvm
 
 from sparsec.errors import ToolchainError
 
+
+@dataclass(frozen=True)
+class Beside:
+    """Kernels that are compiled apart from the program that calls them.
+
+    Attributes:
+        names: the functions.
+        objects: waits for them: the object file.
+
+    """
+
+    names: tuple[str, ...]
+    objects: Callable[[], bytes]
+
+
 LINKERS = ("ld", "ld.lld", "cc", "gcc", "g++", "clang")
 OBJECT_BYTES = 16 << 20
 """Room that object files and the library of a large model take."""
 
 
-def export(executable: tvm.runtime.Executable, **options: object) -> tuple[bytes, tuple[int, ...]]:
+def linker() -> str | None:
+    """The linker that is installed."""
+    return next(filter(shutil.which, LINKERS), None)
+
+
+def export(executable: tvm.runtime.Executable, beside: Beside | None = None,
+           **options: object) -> tuple[bytes, tuple[int, ...]]:
     """A shared object by whichever linker is installed, else the object files and their sizes, for TVM's JIT loader.
 
-    Options are those of TVM's `export_library`.
+    Kernels beside it need a linker. Options are those of TVM's `export_library`.
 
     Raises:
         ToolchainError: the linker fails, or there is no room for temporary files.
 
     """
-    linker = next(filter(shutil.which, LINKERS), None)
+    link_with = linker()
     objects: list[bytes] = []
 
     def finish(output: str, paths: Sequence[str], **_options: object) -> None:
-        if linker is None:
+        if link_with is None:
             objects.extend(Path(path).read_bytes() for path in paths)
             Path(output).write_bytes(b"".join(objects))
             return
-        done = subprocess.run([linker, "-shared", "-o", output, *paths],  # noqa: S603 - our own temporary files
+        others = [] if beside is None else _linked(beside, link_with, Path(output).with_name("beside.o"))
+        done = subprocess.run([link_with, "-shared", "-o", output, *paths, *others],  # noqa: S603 - our own files
                               capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ToolchainError(f"{linker} failed: {done.stderr.strip()}")
+            raise ToolchainError(f"{link_with} failed: {done.stderr.strip()}")
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         if (free := shutil.disk_usage(directory).free) < OBJECT_BYTES:  # LLVM ends the process where writing fails
@@ -46,3 +69,10 @@ def export(executable: tvm.runtime.Executable, **options: object) -> tuple[bytes
         path = Path(directory) / "library"
         executable.export_library(str(path), fcompile=finish, **options)
         return path.read_bytes(), tuple(map(len, objects))
+
+
+def _linked(beside: Beside, link_with: str, path: Path) -> list[str]:
+    """The linker's arguments for the object file, whose functions bear TVM's prefix and are called without it."""
+    path.write_bytes(beside.objects())
+    through = "" if link_with.startswith("ld") else "-Wl,"
+    return [str(path), *(f"{through}--defsym={name}=__tvm_ffi_{name}" for name in beside.names)]

@@ -19,6 +19,7 @@ from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.plan import Plan, write
+from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.rows import WEIGHTED
 from sparsec.compiler.sized.simplify import merge_equal
 from sparsec.compiler.sized.stage import RowStage, Stage, joint, stages_of
@@ -65,6 +66,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     symbols = infer_symbols(model.graph)
     merge_equal(model.graph, symbols)
     fuse_attention(model.graph, symbols)
+    fuse_rotary(model.graph, symbols)
     RemoveUnusedNodesPass()(model)
     stages = stages_of(model.graph, symbols)
     plan = write(model, stages, symbols, limits)
@@ -100,10 +102,10 @@ def _outside(stages: Sequence[Stage], plan: Plan) -> Iterator[Outside]:
 
 
 def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:
-    """The library of the kernels of attention in the plan, None where there are none."""
-    if not plan.attentions:
+    """The library of the kernels of attention and rotations in the plan, None where there are none."""
+    if not (plan.attentions or plan.rotations):
         return None
-    library, objects, scratch = backend.build_attention(plan.attentions, job)
+    library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job)
     return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
             "attention": [{"depth": depth, "width": width, **scratch} for depth, width, _ in plan.attentions]}
 
