@@ -17,6 +17,7 @@ import sysconfig
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass, replace
+from html import escape
 from typing import Any
 
 import msgspec
@@ -36,6 +37,7 @@ SHARED = "weights.bin"
 """The member that all buckets have in common."""
 
 MOST_BUCKETS = 64
+MOST_ROWS = 200  # that a notebook shows
 
 MAGIC = b"PK"  # of zip files
 _DIGEST_LENGTH = hashlib.sha256().digest_size * 2
@@ -71,6 +73,16 @@ class Artifact:
         buckets = f", {len(self.buckets)} buckets" if self.others else ""
         return (f"<sparsec.Artifact for {manifest.target}, {manifest.threads} thread(s), inputs {signature}{buckets}, "
                 f"{len(self.library) + len(self.weights):,} bytes>")
+
+    def _repr_html_(self) -> str:
+        """The line and the table of the layers, for notebooks."""
+        columns = ("layer", "shape", "format", "kernel", "bytes")
+        rows = ([layer.get(name, "") for name in columns] for layer in self.report.get("layers", []))
+        lines = ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]
+        head = "".join(f"<th>{name}</th>" for name in columns)
+        return (f"<p>{escape(repr(self))}</p><table><tr>{head}</tr>"
+                f"{''.join(f'<tr>{line}</tr>' for line in lines[:MOST_ROWS])}</table>"
+                + (f"<p>and {len(lines) - MOST_ROWS} more layers</p>" if len(lines) > MOST_ROWS else ""))
 
     @property
     def buckets(self) -> tuple[Artifact, ...]:

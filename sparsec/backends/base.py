@@ -205,16 +205,18 @@ class Backend(ABC):
                                        f"target '{job.target.name}' needs static ones; give every dimension a size "
                                        "with --dim or --shape, or compile for a cpu")
 
-    def build_attention(self, kernels: Sequence[tuple[int, int, float]], job: Job,
-                        ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
-        """The library of kernels of attention for run-time sizes, its object files' sizes, and what its scratch is.
+    def build_sized_kernels(self, attentions: Sequence[tuple[int, int, float]], rotations: Sequence[tuple[int, bool]],
+                            job: Job) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+        """The library of kernels for run-time sizes, its object files' sizes, and what the scratch of attention is.
 
         Args:
-            kernels: of each the features of keys and of values, and the factor of the scores.
+            attentions: of each the features of keys and of values, and the factor of the scores.
+            rotations: of each the features, and whether its tables have angles for both halves.
             job: what they are compiled for.
 
         """
-        raise UnsupportedOperatorError(f"there are no {len(kernels)} kernels of attention for run-time sizes on target "
+        count = len(attentions) + len(rotations)
+        raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 
     # Running

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.artifact.file import Artifact
+from sparsec.backends.program import SIZED
+from sparsec.compiler.samples import sample_of
 from sparsec.errors import ShapeError
 from sparsec.graph.compare import random_feeds
 
@@ -22,10 +25,15 @@ def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None
         artifact: what is to run.
         shapes: of some inputs by name, where a bucket is to be chosen.
 
+    Where the run tells the sizes, those that `shapes` leave open are some that it takes.
+
     Raises:
         ShapeError: no bucket has these shapes.
 
     """
+    if artifact.manifest.entry == SIZED:
+        limits = json.loads(artifact.constants()[0].tobytes())["limits"]
+        return dict(sample_of(ir.from_proto(onnx.ModelProto.FromString(artifact.graph)), limits, shapes or {}))
     artifact = _bucket(artifact, shapes or {})
     graph = ir.from_proto(onnx.ModelProto.FromString(artifact.graph))
     shapes = {spec.name: spec.shape for spec in artifact.manifest.inputs}

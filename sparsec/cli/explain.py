@@ -34,19 +34,35 @@ def command(
 ) -> None:
     """Explain the plan of a model: structure, candidates, break-even sparsity, and time if pruned further."""
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
+    bound, assumed = _bound(model, options.parse_shapes(shapes))
     from sparsec.report.explain import explain
 
     with progress_bar() as progress:
         task = progress.add_task("explain", total=1.0)
-        figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
-                          precision=precision,
+        figures = explain(model, resolved, threads=threads, shapes=bound, precision=precision,
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
+    if assumed:
+        sizes = ", ".join(f"{name} = 1" for name in assumed)
+        console.print(f"for {sizes}; --shape gives other sizes\n", soft_wrap=True)
     _print_summary(figures)
     for layer in chosen:
         _print_layer(layer)
     options.write_json(json, asdict(figures))
     _write_html(html, figures, model.name)
+
+
+def _bound(model: Path, shapes: dict[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, ...]], list[str]]:
+    """The shapes of all inputs, and the dimensions that are taken for 1 because nothing gives them."""
+    from sparsec.graph.reader import load
+
+    found, assumed = dict(shapes), []
+    for value in load(model, shapes=shapes, symbolic=True).graph.inputs:
+        sizes = list(value.shape or ())
+        if unbound := [str(size) for size in sizes if not isinstance(size, int)]:
+            assumed += unbound
+            found[value.name or ""] = tuple(size if isinstance(size, int) else 1 for size in sizes)
+    return found, list(dict.fromkeys(assumed))
 
 
 def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # imported by the command, so that the others start fast
 
 TOLERANCE = 1e-4  # float32, relative to the largest magnitude of an output
 STEPS = 2e-2  # the same where codes may be one step apart
+MOST_NAMES = 3  # of nodes that one line lists
 STAND_IN = 2  # the size of symbolic dimensions in verification
 
 
@@ -48,7 +50,7 @@ def command(
     bound = options.parse_shapes(shapes)
     output = output or Path(f"{model.stem}-stripped.onnx")
     with Console(stderr=True).status("stripping"):
-        graph = load(model, shapes=bound, symbolic=True)
+        graph = load(model, shapes=bound, symbolic=True, as_is=True)
         sparse_tensors |= any(SPARSE_KEY in value.metadata_props for value in graph.graph.initializers.values())
         read_foreign(graph)
         report = strip(graph, merge=merge_duplicates)
@@ -104,11 +106,20 @@ def print_report(report: StripReport) -> None:
     for kept in report.kept:
         grouped[kept.what, kept.reason] += kept.count
     lines += [f"kept, {what}s: {count}, {reason}" for (what, reason), count in grouped.most_common()]
-    lines += [f"not followed, {node}: {reason}" for node, reason in report.unknown.items()]
+    followed: defaultdict[str, list[str]] = defaultdict(list)
+    for node, reason in report.unknown.items():
+        followed[reason].append(node)
+    lines += [f"not followed, {reason}: {_some(nodes)}" for reason, nodes in followed.items()]
     lines += [f"output '{name}' does not depend on any input: collapsed at {', '.join(report.collapsed) or 'no layer'}"
               for name in report.severed]
     for line in lines:
         tables.console.print(line, soft_wrap=True)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _row(layer: Layer) -> tuple[str, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.inference import input_shapes
+from sparsec.analysis.symbols.size import Size
 from sparsec.backends.job import Feeds
 from sparsec.errors import ShapeError
 from sparsec.graph.compare import random_feeds
@@ -27,6 +28,36 @@ def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feed
     shapes = input_shapes(model.graph)
     if unknown := [value.name for value in model.graph.inputs if value not in shapes]:
         raise ShapeError(f"input '{unknown[0]}' has no shape at all; pass --shape {unknown[0]}:DIM,DIM,\u2026")
+    symbols = _different(shapes)
+    least = {name: LARGE if size >= LARGE else 1 for name, size in symbols.items()}
+    _add_up(symbols)
+    _add_up(least)
+    return [_feeds(model, {name: _within(size, limits.get(name)) for name, size in sizes.items()})
+            for sizes in (symbols, least)]
+
+
+def sample_of(model: ir.Model, limits: Mapping[str, tuple[int, int]], given: Mapping[str, Sequence[int]]) -> Feeds:
+    """Random inputs for the sizes that some inputs are given, and others for the rest.
+
+    Raises:
+        ShapeError: an input cannot have the shape.
+
+    """
+    shapes = input_shapes(model.graph)
+    sizes = {name: _within(size, limits.get(name)) for name, size in _different(shapes).items()}
+    _add_up(sizes)
+    values = {value.name: value for value in shapes}
+    for name, shape in given.items():
+        own = shapes[values[name]] if name in values else ()
+        sizes.update((str(size), wanted) for size, wanted in zip(own, shape, strict=False) if str(size) in sizes)
+        if len(own) != len(shape) or [size.value(sizes) for size in own] != list(shape):
+            raise ShapeError(f"input '{name}' cannot have the shape {list(shape)}; it takes "
+                             f"({', '.join(map(str, own))})")
+    return _feeds(model, sizes)
+
+
+def _different(shapes: Mapping[ir.Value, Sequence[Size]]) -> dict[str, int]:
+    """A size of its own for every symbol."""
     symbols: dict[str, int] = {}
     for value, shape in shapes.items():
         pixels = len(shape) >= IMAGE_RANK and value.dtype == ir.DataType.FLOAT
@@ -34,11 +65,7 @@ def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feed
             start = LARGE if pixels and axis >= PIXELS else SMALL
             for name in sorted(size.symbols):
                 symbols.setdefault(name, start + 2 * len(symbols))
-    _add_up(symbols)
-    least = {name: LARGE if size >= LARGE else 1 for name, size in symbols.items()}
-    _add_up(least)
-    return [_feeds(model, {name: _within(size, limits.get(name)) for name, size in sizes.items()})
-            for sizes in (symbols, least)]
+    return symbols
 
 
 def _add_up(sizes: dict[str, int]) -> None:

@@ -18,6 +18,11 @@ from sparsec.graph.quantized import dequantized
 from sparsec.graph.sparse import SPARSE_KEY
 from sparsec.passes import quantized
 
+PASSING = {"DequantizeLinear", "Expand", "Identity"}
+"""Operators that hand constants on to others."""
+RECURRENT = {"GRU", "LSTM", "RNN"}
+"""Operators whose weights are their second and third input."""
+
 
 class _Layer(TypedDict, total=False):
     """The row of a layer in a report, as far as it is printed."""
@@ -66,8 +71,8 @@ def _check(report: Mapping[str, Any]) -> None:
 def describe_model(model: ir.Model) -> dict[str, Any]:
     """Signature, operators and weights of a model as `graph.reader.load` returns it.
 
-    A layer is a node with a constant operand of rank 2 or more. Constant codes belong to the layer that reads what they
-    stand for; what equals their zero point is zero.
+    A layer is a node with a constant operand of rank 2 or more; totals count a weight once that several share. Constant
+    codes belong to the layer that reads what they stand for; what equals their zero point is zero.
     """
     read = model.clone()
     quantized.read_foreign(read)
@@ -78,7 +83,7 @@ def describe_model(model: ir.Model) -> dict[str, Any]:
         "outputs": [_signature(value) for value in model.graph.outputs],
         "operators": dict(Counter(_operator(node) for node in model.graph).most_common()),
         "layers": layers,
-        "totals": _totals(layers),
+        "totals": {**_totals(list({layer["weight"]: layer for layer in layers}.values())), "layers": len(layers)},
     }
 
 
@@ -135,13 +140,14 @@ def _totals(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _layers(node: ir.Node) -> list[dict[str, Any]]:
-    """One entry for every constant operand of rank 2 or more."""
+    """One entry for every constant operand of rank 2 or more, also where exporters pass a shared one by Identity."""
     entries = []
-    for value in node.inputs:
+    operands = node.inputs[1:3] if node.op_type in RECURRENT else node.inputs if node.op_type not in PASSING else ()
+    for value in (None if each is None else _passed(each) for each in operands):
         codes = dequantized(value)
         stored = value if value is None or codes is None else holder(value)
         tensor = None if stored is None else stored.const_value
-        if value is None or tensor is None or len(tensor.shape) < 2 or node.op_type == "DequantizeLinear":
+        if value is None or tensor is None or len(tensor.shape) < 2:
             continue
         numbers = tensor.numpy() if codes is None else codes.values()
         entries.append({
@@ -151,6 +157,15 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
             "sparse_initializer": value.metadata_props.get(SPARSE_KEY),
         })
     return entries
+
+
+def _passed(value: ir.Value) -> ir.Value:
+    """The value behind nodes that pass it on as it is."""
+    producer = value.producer()
+    while producer is not None and producer.op_type == "Identity" and producer.inputs[0] is not None:
+        value = producer.inputs[0]
+        producer = value.producer()
+    return value
 
 
 def _operator(node: ir.Node) -> str:

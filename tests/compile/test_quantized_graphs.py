@@ -7,9 +7,11 @@ import sparsec
 from sparsec.compiler.pipeline import run_passes
 from sparsec.graph.compare import run_onnxruntime
 from sparsec.graph.evaluate import evaluate
+from sparsec.graph.operators import DOMAIN
 from sparsec.graph.reader import load
 from sparsec.graph.steps import compare_steps
 from sparsec.passes.context import Context
+from sparsec.passes.integers import WIDENED
 from sparsec.target import resolve
 from tests.support.quantized import FORMS, network
 
@@ -51,3 +53,16 @@ def test_compiled_graphs_compute_the_files_codes(target, form):
     expected = run_onnxruntime(proto, feeds)
     assert np.abs(actual[1].astype(int) - expected[1].astype(int)).max() <= STEP
     assert artifact.report["verification"]["steps"]["tensors"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("target", ["eie", "cuda-sm80"])
+def test_targets_without_kernels_on_codes_compute_on_what_they_stand_for(target, form):
+    proto, feeds = network(3, form)
+    graph = load(proto)
+    reports = run_passes(graph, Context(resolve(target), strict_ieee=True))
+    assert {"Conv", "MatMul"} & {node.op_type for node in graph.graph if node.domain == DOMAIN}
+    assert any(note.text == WIDENED for report in reports for note in report.notes)
+    for actual, expected in zip(evaluate(graph, feeds), run_onnxruntime(proto, feeds), strict=True):
+        if expected.dtype.kind in "iu":
+            assert np.abs(actual.astype(int) - expected.astype(int)).max() <= STEP

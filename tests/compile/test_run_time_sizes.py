@@ -192,6 +192,11 @@ def test_dimensions_that_are_none_are_refused(dims, message):
         sparsec.compile(model_of(DECODER), dims=dims)
 
 
+def test_ranges_of_few_rows_leave_the_others_out():
+    artifact = sparsec.compile(model_of(DECODER), tune="off", dims={"batch": 1, "tokens": "1..1"}, verify=False)
+    assert {layer["detail"].rpartition(" ")[2] for layer in artifact.report["layers"]} == {"rows=1"}
+
+
 def test_dimensions_of_one_size_make_a_fixed_artifact():
     artifact = sparsec.compile(model_of(DECODER), tune="off", dims={"batch": 1, "tokens": 2, "past": 3}, verify=False)
     assert artifact.manifest.inputs[1].shape == (1, GROUPS, 3, DEPTH)

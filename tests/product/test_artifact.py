@@ -49,6 +49,14 @@ def sealed(contents):
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
+def test_a_notebook_shows_the_layers_and_no_markup_of_theirs():
+    shown = replace(SMALL, report={"layers": [{"layer": "<b>", "format": "csr"}] * 300})._repr_html_()
+    assert shown.count("<tr>") == 201
+    assert "&lt;b&gt;" in shown
+    assert "<b>" not in shown
+    assert "100 more layers" in shown
+
+
 @given(st.lists(ARRAYS, max_size=4), st.lists(st.text(), max_size=3))
 def test_what_is_saved_comes_back(tmp_path_factory, constants, names):
     specs = tuple(TensorSpec(name, "float32", (1, 2)) for name in names)

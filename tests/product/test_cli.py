@@ -15,6 +15,7 @@ from sparsec.artifact.file import Artifact
 from sparsec.compiler.pipeline import PASSES
 from tests.support.cli import MODEL, sparsec, write_model
 from tests.support.programs import signature_artifact
+from tests.support.texts import model
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,16 @@ def wrong_input(array):
         np.savez(tmp_path / "x.npz", **array)
         return ["run", folder / "model.sparsec", "-i", tmp_path / "x.npz", "-o", tmp_path / "y.npz"]
     return arguments
+
+
+def test_inspect_lists_the_layers_of_shared_and_recurrent_weights(tmp_path):
+    onnx.save(model("g (float[5,1,16] x) => (float[5,1,1,4] y) <float[16,16] w, float[1,16,16] i, float[1,16,4] r, "
+                    "float[1,32] b> { s = Identity(w) a = MatMul(x, w) c = MatMul(a, s) "
+                    "y = LSTM<hidden_size=4>(c, i, r, b) }"), tmp_path / "shared.onnx")
+    sparsec("inspect", tmp_path / "shared.onnx", "--json", tmp_path / "i.json")
+    figures = json.loads((tmp_path / "i.json").read_text())
+    assert [layer["weight"] for layer in figures["layers"]] == ["w", "w", "i", "r"]
+    assert figures["totals"] == {"layers": 4, "weights": 576, "nonzeros": 576, "bytes": 4 * 576}
 
 
 def not_onnx(folder, tmp_path):

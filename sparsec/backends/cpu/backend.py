@@ -85,16 +85,18 @@ class CpuBackend(Backend):
         module, functions = lower_parts(graph, parts, job.target, job.threads, job.precision)
         return build_functions(module, functions, job.target, job.threads)
 
-    def build_attention(self, kernels: Sequence[tuple[int, int, float]], job: Job,
-                        ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+    def build_sized_kernels(self, attentions: Sequence[tuple[int, int, float]], rotations: Sequence[tuple[int, bool]],
+                            job: Job) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu.build import build_kernels
-        from sparsec.kernels.cpu.tensors import sized_attention
+        from sparsec.kernels.cpu.tensors import sized_attention, sized_rotary
         from sparsec.kernels.emit.isa import isa_of
 
         isa = isa_of(job.target, job.threads)
         built = {f"attention{number}": sized_attention.build(sized_attention.SizedAttention(*each), isa)
-                 for number, each in enumerate(kernels)}
+                 for number, each in enumerate(attentions)}
+        built |= {f"rotary{number}": sized_rotary.build(sized_rotary.SizedRotary(*each), isa)
+                  for number, each in enumerate(rotations)}
         scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.ROWS, "threads": isa.threads}
         return (*build_kernels(built, job.target), scratch)
 

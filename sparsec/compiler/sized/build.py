@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,7 @@ from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.plan import Plan, write
+from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.rows import WEIGHTED
 from sparsec.compiler.sized.simplify import merge_equal
 from sparsec.compiler.sized.stage import RowStage, Stage, joint, stages_of
@@ -65,6 +67,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     symbols = infer_symbols(model.graph)
     merge_equal(model.graph, symbols)
     fuse_attention(model.graph, symbols)
+    fuse_rotary(model.graph, symbols)
     RemoveUnusedNodesPass()(model)
     stages = stages_of(model.graph, symbols)
     plan = write(model, stages, symbols, limits)
@@ -73,7 +76,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     reports: list[Report] = []
     plan.fields["rows"] = []
     numbers: dict[str, int] = {}
-    for count in _counts(compiled):
+    for count in _counts(compiled, limits):
         whole = joint(model, compiled, symbols, count)
         own = replace(job, generated=[random_feeds(whole.model)], real=())
         reports += run_passes(whole.model, context, phase=Phase.SPECIALISE)
@@ -100,10 +103,10 @@ def _outside(stages: Sequence[Stage], plan: Plan) -> Iterator[Outside]:
 
 
 def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:
-    """The library of the kernels of attention in the plan, None where there are none."""
-    if not plan.attentions:
+    """The library of the kernels of attention and rotations in the plan, None where there are none."""
+    if not (plan.attentions or plan.rotations):
         return None
-    library, objects, scratch = backend.build_attention(plan.attentions, job)
+    library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job)
     return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
             "attention": [{"depth": depth, "width": width, **scratch} for depth, width, _ in plan.attentions]}
 
@@ -114,11 +117,16 @@ def _is_used(stage: RowStage, plan: Plan) -> bool:
     return any(value.name in made for value in stage.outputs)
 
 
-def _counts(stages: Sequence[RowStage]) -> tuple[int, ...]:
+def _counts(stages: Sequence[RowStage], limits: Mapping[str, tuple[int, int]]) -> tuple[int, ...]:
+    """The numbers of rows to compile for: no more than one that has as many as there can be."""
     if not stages:
         return ()
     images = any(node.op_type in ("Conv", "ConvTranspose") for stage in stages for node in stage.nodes)
-    return IMAGE_ROWS if images else ROWS
+    counts = IMAGE_ROWS if images else ROWS
+    largest = {name: limit[1] for name, limit in limits.items()}
+    most = max(math.prod(size.value(largest) if size.symbols <= largest.keys() else counts[-1]
+                         for size in stage.rows.lead) for stage in stages)
+    return tuple(count for index, count in enumerate(counts) if not index or counts[index - 1] < most)
 
 
 def _placed(plan: Plan, functions: Functions, numbers: dict[str, int]) -> dict[str, object]:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.inference import Symbols
 from sparsec.analysis.symbols.size import Size
 from sparsec.compiler.sized.attention import ATTENTION
+from sparsec.compiler.sized.rotary import ROTARY
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.compiler.sized.stage import RowStage, Stage, read_by
 from sparsec.errors import UnsupportedOperatorError
@@ -31,6 +32,7 @@ class Plan:
         arrays: the constants behind it.
         interpreted: the nodes that ONNX's reference runs.
         attentions: the kernels of attention: features of keys and of values, and the factor of the scores.
+        rotations: those of rotations: features, and whether tables have angles for both halves.
 
     """
 
@@ -38,6 +40,7 @@ class Plan:
     arrays: list[np.ndarray] = field(default_factory=list)
     interpreted: list[ir.Node] = field(default_factory=list)
     attentions: list[tuple[int, int, float]] = field(default_factory=list)
+    rotations: list[tuple[int, bool]] = field(default_factory=list)
 
     def array(self, array: np.ndarray) -> int:
         """The number of a constant."""
@@ -146,6 +149,9 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
     if node.op_type == ATTENTION:
         _attention(plan, node, inputs, outputs)
         return
+    if node.op_type == ROTARY:
+        _rotary(plan, node, inputs, outputs)
+        return
     if _grows(node):
         key = "append"
     if (key in OPERATORS or key == "append") and not (more and node.op_type in SINGLE) and opsets.get("", 0) >= SINCE:
@@ -180,6 +186,15 @@ def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs:
         plan.attentions.append(params)
     plan.fields["steps"].append({"op": "attention", "kernel": plan.attentions.index(params),
                                  "inputs": list(inputs), "outputs": list(outputs)})
+
+
+def _rotary(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
+    """A call of the kernel of rotations."""
+    params = node.attributes.get_int("depth", 0) or 0, bool(node.attributes.get_int("both", 0))
+    if params not in plan.rotations:
+        plan.rotations.append(params)
+    plan.fields["steps"].append({"op": "rotary", "kernel": plan.rotations.index(params), "inputs": list(inputs),
+                                 "outputs": list(outputs)})
 
 
 SINCE = 13

@@ -20,10 +20,11 @@ from sparsec.passes.integers import attention, elementwise, epilogue, layers, pa
 from sparsec.passes.quantized.constants import fold
 
 RULES = {**layers.RULES, **elementwise.RULES}
+WIDENED = "its codes are widened: the target has no kernels on codes, but on the floats that they stand for"
 
 
-def run(model: ir.Model, _context: Context) -> Report:
-    """Rewrites the graph in place."""
+def run(model: ir.Model, context: Context) -> Report:
+    """Rewrites the graph in place; on a target without vectors of bytes, layers compute in its floats."""
     graph = model.graph
     if not any(node.op_type == "DequantizeLinear" and not node.domain for node in graph):
         return Report("integers", modified=False)
@@ -36,6 +37,9 @@ def run(model: ir.Model, _context: Context) -> Report:
         if rule is None or not _reads_codes(node):
             continue
         name, kind = node_name(node), node.op_type
+        if not context.target.lanes:
+            notes.append(Note(name, WIDENED))
+            continue
         reason = rule(node)
         if reason is None:
             counts[kind] += 1

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from sparsec.machine import tvm_runtime
+from sparsec.runtime.sized.growing import Part
 
 FLOAT = 4  # bytes
 
@@ -34,7 +35,7 @@ class Attention:
 
     def run(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         """Y (batch, heads, tokens, width), which lies token by token."""
-        q, k, v = (_by_rows(each) for each in inputs[:3])
+        q, k, v = (by_rows(each) for each in inputs[:3])
         (batch, heads, tokens, _), groups, keys = q.shape, k.shape[1], k.shape[2]
         out = np.empty((batch, tokens, heads, self._width), np.float32)
         y = out.transpose(0, 2, 1, 3)
@@ -49,8 +50,8 @@ class Attention:
         lines += [0, 0, 0] if mask is None else [stride // FLOAT for stride in mask.strides[:3]]
         lines += [stride // FLOAT for stride in y.strides[:3]]
         sizes = np.array([batch, groups, heads // groups, tokens, keys, int(mask is not None), *lines], np.int64)
-        flat = [_flat(array) for array in (q, k, v, q if mask is None else mask)]
-        self._kernel(self._share(sizes), *map(self._share, flat), self._work, self._share(out.reshape(-1)))
+        views = [flat(array) for array in (q, k, v, q if mask is None else mask)]
+        self._kernel(self._share(sizes), *map(self._share, views), self._work, self._share(out.reshape(-1)))
         return [y]
 
     def _grow(self, floats: int) -> None:
@@ -59,7 +60,7 @@ class Attention:
             self._work = self._share(np.empty(self._room, np.float32))
 
 
-def _by_rows(array: np.ndarray) -> np.ndarray:
+def by_rows(array: np.ndarray) -> np.ndarray:
     """The array, or a copy whose features are neighbours and which may be written to, as DLPack asks for."""
     near = array.strides[-1] == FLOAT or array.shape[-1] == 1
     return array if near and array.flags.writeable and min(array.strides) >= 0 else np.array(array, order="C")
@@ -73,7 +74,14 @@ def _spread(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         stride if size > 1 else 0 for stride, size in zip(mask.strides[:-1], mask.shape[:-1], strict=True)] + [FLOAT])
 
 
-def _flat(array: np.ndarray) -> np.ndarray:
-    """Everything between the first and the last element of a view, in one dimension."""
+def flat(array: np.ndarray) -> np.ndarray:
+    """Everything between the first and the last element of a view, or more, in one dimension."""
+    if isinstance(array.base, Part) and array.base.buffer is not None:  # whose views begin where it does
+        return array.base.buffer.whole.reshape(-1)
     span = 1 + sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)) // FLOAT
+    if span == array.size:
+        order = sorted(range(array.ndim), key=array.strides.__getitem__, reverse=True)
+        whole = array.transpose(order).reshape(-1)
+        if whole.base is not None:  # numpy's `as_strided` takes longer
+            return whole
     return as_strided(array, (span,), (FLOAT,))

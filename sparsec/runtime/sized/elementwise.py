@@ -1,4 +1,7 @@
-"""ONNX's element-wise operators on numpy arrays, for what is small beside the layers with weights."""
+"""ONNX's element-wise operators on numpy arrays, for what is small beside the layers with weights.
+
+They run where numpy is told not to warn of overflow and the like.
+"""
 
 from __future__ import annotations
 
@@ -20,19 +23,7 @@ def of(function: Callable[..., Any]) -> Operator:
 
 def same_type(function: Callable[..., Any]) -> Operator:
     """As `of`, where numpy would compute in a wider type than the first input's."""
-    def run(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
-        with np.errstate(all="ignore"):
-            return (np.asarray(function(*inputs)).astype(inputs[0].dtype, copy=False),)
-
-    return run
-
-
-def _quiet(function: Callable[..., Any]) -> Operator:
-    def run(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
-        with np.errstate(all="ignore"):
-            return (function(*inputs),)
-
-    return run
+    return lambda inputs, _: (np.asarray(function(*inputs)).astype(inputs[0].dtype, copy=False),)
 
 
 def _divide(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -46,8 +37,7 @@ def _divide(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def _mod(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
     function: Any = np.fmod if attributes.get("fmod", 0) else np.mod
-    with np.errstate(all="ignore"):
-        return (function(*inputs),)
+    return (function(*inputs),)
 
 
 def _folded(function: Any) -> Operator:
@@ -62,8 +52,7 @@ def _clip(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
 
 
 def _cast(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
-    with np.errstate(all="ignore"):
-        return (inputs[0].astype(attributes["to"]),)
+    return (inputs[0].astype(attributes["to"]),)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
@@ -81,20 +70,18 @@ def _softmax(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarr
     x, axis = inputs[0], attributes.get("axis", -1)
     if not x.size:
         return (x,)
-    with np.errstate(all="ignore"):
-        exponentials = np.exp(x - x.max(axis=axis, keepdims=True))
-        return (exponentials / exponentials.sum(axis=axis, keepdims=True),)
+    exponentials = np.exp(x - x.max(axis=axis, keepdims=True))
+    return (exponentials / exponentials.sum(axis=axis, keepdims=True),)
 
 
 OPERATORS: dict[str, Operator] = {
     **{name: of(function) for name, function in dict[str, Callable[..., Any]]({
-        "Abs": np.abs, "And": np.logical_and, "Equal": np.equal, "Greater": np.greater, "Identity": np.asarray,
-        "GreaterOrEqual": np.greater_equal, "Less": np.less, "LessOrEqual": np.less_equal, "Neg": np.negative,
-        "Not": np.logical_not, "Or": np.logical_or, "Where": np.where, "Xor": np.logical_xor}).items()},
-    **{name: _quiet(function) for name, function in {
-        "Add": np.add, "Ceil": np.ceil, "Cos": np.cos, "Exp": np.exp, "Floor": np.floor, "IsNaN": np.isnan,
-        "Log": np.log, "Mul": np.multiply, "Reciprocal": np.reciprocal, "Round": np.rint, "Sign": np.sign,
-        "Sin": np.sin, "Sqrt": np.sqrt, "Sub": np.subtract, "Tanh": np.tanh}.items()},
+        "Abs": np.abs, "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Cos": np.cos, "Equal": np.equal,
+        "Exp": np.exp, "Floor": np.floor, "Greater": np.greater, "GreaterOrEqual": np.greater_equal,
+        "Identity": np.asarray, "IsNaN": np.isnan, "Less": np.less, "LessOrEqual": np.less_equal, "Log": np.log,
+        "Mul": np.multiply, "Neg": np.negative, "Not": np.logical_not, "Or": np.logical_or,
+        "Reciprocal": np.reciprocal, "Round": np.rint, "Sign": np.sign, "Sin": np.sin, "Sqrt": np.sqrt,
+        "Sub": np.subtract, "Tanh": np.tanh, "Where": np.where, "Xor": np.logical_xor}).items()},
     **{name: same_type(function) for name, function in dict[str, Callable[..., Any]]({
         "Div": _divide, "Erf": _erf, "Pow": np.power, "Sigmoid": _sigmoid,
         "Relu": lambda x: np.maximum(x, x.dtype.type(0))}).items()},

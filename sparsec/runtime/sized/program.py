@@ -15,6 +15,7 @@ from sparsec.runtime.loading import load_code
 from sparsec.runtime.sized.attention import Attention
 from sparsec.runtime.sized.growing import Part, append
 from sparsec.runtime.sized.operators import OPERATORS
+from sparsec.runtime.sized.rotary import Rotary
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
 from sparsec.runtime.stages import interpret
@@ -88,6 +89,12 @@ class SizedProgram:
 
     def runner(self) -> Runner:
         """A virtual machine for one call at a time."""
+        try:
+            return self._runner()
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"the artifact's plan contradicts itself ({error}); compile the model again") from error
+
+    def _runner(self) -> Runner:
         machines = {count: _functions(library, functions, self._tensors, self._memory)
                     for count, library, functions in self._libraries}
         steps = []
@@ -104,6 +111,8 @@ class SizedProgram:
             return RowStage(step["rank"], given, made, functions, self._splitter).run
         if kind == "attention":
             return self._attention(step["kernel"]).run
+        if kind == "rotary":
+            return Rotary(self._kernels[f"rotary{step['kernel']}"]).run
         if kind == "append":
             axis = step["attributes"]["axis"]
             return lambda arrays: (append(arrays, axis),)
@@ -145,10 +154,11 @@ class Runner:
         values = program.start(arrays, sizes)
         outputs: Sequence[str] = ()
         try:
-            for run, inputs, outputs, spent in self._steps:
-                values.update(zip(outputs, run([values[name] for name in inputs]), strict=False))
-                for name in spent:
-                    del values[name]
+            with np.errstate(all="ignore"):
+                for run, inputs, outputs, spent in self._steps:
+                    values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - some are absent
+                    for name in spent:
+                        del values[name]
         except (ValueError, ArithmeticError) as error:  # of numpy, where sizes do not fit together
             raise InputError(f"'{outputs[0]}' cannot be computed where {_listed(sizes)}: {error}") from error
         return [self._result(values[program.outputs[index]["value"]], arrays) for index in wanted]

@@ -149,8 +149,7 @@ def _reduced(function: Callable[..., Any]) -> Operator:
         x, axes = inputs[0], _axes(inputs[1]) if len(inputs) > 1 and inputs[1] is not None else ()
         if not axes and attributes.get("noop_with_empty_axes", 0):
             return (x,)
-        with np.errstate(all="ignore"):
-            found = function(x, axis=axes or None, keepdims=bool(attributes.get("keepdims", 1)))
+        found = function(x, axis=axes or None, keepdims=bool(attributes.get("keepdims", 1)))
         return (np.asarray(found).astype(x.dtype, copy=False),)
 
     return run

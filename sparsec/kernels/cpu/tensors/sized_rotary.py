@@ -1,0 +1,66 @@
+"""The rotation of features by angles that grow with the position, for any number of tokens and views of any strides.
+
+Feature i of the first half makes a pair with feature i of the second: (a, b) becomes (a cos - b sin, b cos + a sin)
+(Su et al. 2021, section 3.4.2). Sizes and strides, in elements, are an argument: see `SIZES`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffers, Kernel, load, store
+
+SIZES = ("batch", "heads", "tokens", "x_batch", "x_head", "x_token", "cos_batch", "cos_token", "sin_batch",
+         "sin_token", "y_batch", "y_head", "y_token")
+"""The elements of the argument `sizes`."""
+
+
+@dataclass(frozen=True)
+class SizedRotary:
+    """A kernel: features, all of which are rotated, and whether the tables have angles for both halves."""
+
+    depth: int
+    both: bool
+
+
+def reference(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
+    """Y (batch, heads, tokens, depth), for tables that broadcast to it, of both halves."""
+    first, second = np.split(x, 2, axis=-1)
+    return np.asarray(x * cos + np.concatenate([-second, first], axis=-1) * sin)
+
+
+def build(p: SizedRotary, isa: Isa) -> Kernel:
+    """The kernel: (sizes, x, cos, sin) -> y, all but sizes flat float32 of any length and alignment."""
+    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
+        T.func_attr({"tirx.noalias": True})
+        b = {"sizes": T.arg("sizes", T.buffer((len(SIZES),), "int64", align=8))}
+        for name in ("x", "cos", "sin", "y"):
+            b[name] = T.arg(name, T.buffer((T.var("int64", f"{name}_length"),), "float32", align=4))
+        with T.sblock("root"):
+            T.reads()
+            T.writes()
+            _emit(b, p, isa)
+    return builder.get()
+
+
+def _emit(b: Buffers, p: SizedRotary, isa: Isa) -> None:
+    sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
+    half, lanes = p.depth // 2, isa.lanes
+    while half % lanes:
+        lanes //= 2
+    with (T.serial(0, sizes["batch"]) as batch, T.serial(0, sizes["tokens"]) as token,
+          T.serial(0, sizes["heads"]) as head):
+        x, y = (T.Bind(batch * sizes[f"{name}_batch"] + head * sizes[f"{name}_head"] + token * sizes[f"{name}_token"])
+                for name in ("x", "y"))
+        tables = [T.Bind(batch * sizes[f"{name}_batch"] + token * sizes[f"{name}_token"]) for name in ("cos", "sin")]
+        for first in range(0, half, lanes):
+            near, far = (T.Bind(load(b["x"], x + first + side, lanes)) for side in (0, half))
+            cos, sin = ([load(b[name], start + first + side * p.both, lanes) for side in (0, half)]
+                        for name, start in zip(("cos", "sin"), tables, strict=True))
+            store(b["y"], y + first, near * cos[0] - far * sin[0])
+            store(b["y"], y + first + half, far * cos[1] + near * sin[1])
