@@ -4,6 +4,8 @@
     python zoo.py make OUT [NAME ...]     exports; needs torch, torchvision, timm and transformers
     python zoo.py run OUT [NAME ...]      compiles each in a process of its own and compares it with onnxruntime
 
+    python zoo.py table OUT               prints what `run` has found as the table of docs/zoo.md
+
 `make` writes OUT/NAME.onnx and OUT/NAME.npz with inputs, `run` OUT/zoo.json and a table. Weights decide nothing about
 speed, their positions and shapes do: 90 % of every weight but the first layer's and embeddings' are zero, by magnitude.
 """
@@ -281,6 +283,14 @@ def run(out: Path, names: list[str]) -> None:
     print(f"{len(results)} models: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())))
 
 
+def table(out: Path, _names: list[str]) -> None:
+    """Print a row for every model: the verdict, onnxruntime's time over sparsec's, and what runs without kernels."""
+    print("| model | verdict | ratio | outside sparsec's kernels |\n|---|---|---|---|")
+    for name, found in sorted(json.loads((out / "zoo.json").read_text()).items()):
+        outside = found.get("why", "") if found["verdict"] in ("right", "slower") else ""
+        print(f"| {name} | {found['verdict']} | {found.get('ratio', '-')} | {outside.removeprefix('outside: ') or '-'} |")
+
+
 def one(path: Path) -> dict[str, Any]:
     """The verdict on one model, with onnxruntime's time over sparsec's, one thread each."""
     import sparsec
@@ -328,4 +338,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "one":
         print(json.dumps(one(Path(sys.argv[2]))))
     else:
-        {"make": make, "run": run}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])
+        {"make": make, "run": run, "table": table}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])

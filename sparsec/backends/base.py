@@ -108,7 +108,7 @@ class Backend(ABC):
         goals: which of `GOALS` it compiles for.
         explains: it offers options for layers and prices them, so that plans can be explained.
         divides: a batch may run in shares of its rows: `graph_seconds` compares them.
-        sized: `build_functions` compiles for sizes that only the run tells.
+        sized: sizes may be such that only the run tells; `build_functions` compiles for them.
         profiles: `profile` times kernels.
         measures_elsewhere: `measurer` takes a URL.
         projects: `project` makes weights 2:4.

@@ -1,7 +1,7 @@
 """What `sparsec.compile` can be asked for: the one list of its options, checked where they are made.
 
-The command line, portable artifacts and buckets take the same object. A new option is a field here and a flag in
-`cli/compile.py`.
+The command line, portable artifacts and buckets take the same object. A new option is a field here with its types in
+`_KINDS` below, and a flag in `cli/compile.py`.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "inputs": (Mapping, _NONE),
     "tune_seconds": (int, float), "max_error": (int, float, _NONE), "measure_on": (str, _NONE),
     "dump_ir": (str, Path, _NONE), "precision": (str, _NONE), "optimize": (str,), "codec": (str,), "tune": (str,),
-    "verify": (bool,), "strict": (bool,)}
+    "verify": (bool,), "strict": (bool,), "strict_ieee": (bool,), "project_2of4": (bool,)}
 """What types the values of options may have."""
 
 

@@ -23,6 +23,7 @@ from sparsec.graph.verify import check, infer
 
 OLDEST_OPSET = 7
 OPSET = 20  # has LayerNormalization and Gelu, and every current runtime executes it
+SAME_SINCE = 13  # what operators mean has not changed since, only how some of their parameters are given
 IR_VERSION = 10  # the first that opset 20 and 21 may appear in
 
 LOOP_INPUTS = 2
@@ -35,7 +36,7 @@ Source = str | Path | bytes | onnx.ModelProto
 
 
 def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, symbolic: bool = False,
-         dims: Mapping[str, int] | None = None) -> ir.Model:
+         dims: Mapping[str, int] | None = None, as_is: bool = False) -> ir.Model:
     """Reads a model of opset 7 or newer: a path, the bytes of a file, or a ModelProto (which stays unchanged).
 
     The result has static input shapes, inferred shapes wherever ONNX can infer them, no local functions, constants and
@@ -48,6 +49,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
         shapes: for inputs with symbolic dimensions, the full shape by input name.
         symbolic: dimensions that neither `shapes` nor `dims` bind may stay symbolic.
         dims: sizes of symbols.
+        as_is: keep the model's opset, if that is not older than `SAME_SINCE`.
 
     Raises:
         ModelError: not an ONNX model, damaged, of an unsupported opset, or external data is missing.
@@ -60,7 +62,7 @@ def load(source: Source, *, shapes: Mapping[str, Sequence[int]] | None = None, s
                          "ModelProto")
     where = str(source) if isinstance(source, str | Path) else "the model"
     try:
-        return _load(source, where, shapes or {}, dims or {}, symbolic=symbolic)
+        return _load(source, where, shapes or {}, dims or {}, symbolic=symbolic, as_is=as_is)
     except ShapeError:
         raise
     except ModelError as error:
@@ -99,7 +101,7 @@ def _fault(error: ModelError, where: str) -> str:
 
 
 def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], *,
-          symbolic: bool) -> ir.Model:
+          symbolic: bool, as_is: bool = False) -> ir.Model:
     proto = _parse(source, where)
     try:
         check_nodes(proto)
@@ -133,7 +135,8 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     infer(model, where, declared)
     if symbolic and implied.settle(model):
         infer(model, where, declared)
-    if model.graph.opset_imports[""] < OPSET and not _has_batched_scan(model):
+    own = model.graph.opset_imports[""]
+    if own < (SAME_SINCE if as_is else OPSET) and not _has_batched_scan(model):
         _convert(model)
         lift_constants(model)
         infer(model, where)

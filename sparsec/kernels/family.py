@@ -70,7 +70,7 @@ class Family(Generic[Product, Params, Hardware]):
     Attributes:
         name: its key in its target's table.
         layer: the class of the layers that it computes.
-        formats: how it may store weights: names of storage formats without their parameters.
+        formats: how it may store weights: names of storage formats, for CPUs without their parameters.
         precision: what a layer must be allowed to compute with, a key of `cost.option.PRECISIONS`; empty: nothing.
         candidates: the options worth pricing for a layer that is not rejected, each with what a run of it does
             (`Option.work`), from (layer, target, hardware, precision).

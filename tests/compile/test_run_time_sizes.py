@@ -7,8 +7,10 @@ from onnx import numpy_helper
 
 import sparsec
 from sparsec.artifact.file import Artifact
-from sparsec.errors import InputError, ShapeError, UnsupportedOperatorError
+from sparsec.backends.program import SIZED, Program, TensorSpec
+from sparsec.errors import ArtifactError, InputError, ShapeError, UnsupportedOperatorError
 from sparsec.graph.compare import relative_error, run_onnxruntime
+from sparsec.target import resolve
 
 HEADER = '<ir_version: 8, opset_import: ["": 17]>'
 RNG = np.random.default_rng(0)
@@ -190,6 +192,19 @@ def test_what_has_no_kernel_yet_is_named_and_right():
 def test_dimensions_that_are_none_are_refused(dims, message):
     with pytest.raises(ShapeError, match=message):
         sparsec.compile(model_of(DECODER), dims=dims)
+
+
+def test_ranges_of_few_rows_leave_the_others_out():
+    artifact = sparsec.compile(model_of(DECODER), tune="off", dims={"batch": 1, "tokens": "1..1"}, verify=False)
+    assert {layer["detail"].rpartition(" ")[2] for layer in artifact.report["layers"]} == {"rows=1"}
+
+
+@pytest.mark.parametrize("plan", [b"", b"[]", b"{}", b'{"inputs": [{}]}'])
+def test_plans_that_contradict_themselves_are_refused(plan):
+    spec = TensorSpec("x", "float32", (-1,))
+    program = Program(b"", SIZED, (np.frombuffer(plan, np.uint8),), (spec,), (spec,))
+    with pytest.raises(ArtifactError, match="contradicts itself"):
+        sparsec.InferenceSession(Artifact.build(program, resolve("cpu"), 1, b"", {}))
 
 
 def test_dimensions_of_one_size_make_a_fixed_artifact():

@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 
 import sparsec
+from sparsec.errors import InternalError
 from tests.conformance.cases import SUITES, collect, given
 
 VERDICTS = ("right", "refused", "wrong", "crashed")
@@ -32,7 +33,7 @@ def classify(case, target="cpu"):
         session = sparsec.InferenceSession(artifact)
         got = session.run(None, {info.name: feeds[info.name] for info in session.get_inputs()})
     except sparsec.SparsecError as error:
-        return "refused", " ".join(str(error).split())
+        return "crashed" if isinstance(error, InternalError) else "refused", " ".join(str(error).split())
     except Exception as error:  # noqa: BLE001 - any other exception is what this looks for
         return "crashed", f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}"
     for expected, actual in zip(case.outputs, got, strict=True):

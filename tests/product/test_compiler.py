@@ -186,3 +186,6 @@ def test_every_option_is_described_typed_and_has_a_flag():
     assert list(inspect.signature(sparsec.compile).parameters) == ["model", *taken]
     with pytest.raises(TypeError, match="speed"):
         sparsec.compile(LINEAR, speed="fast")
+    for name in set(names) - {"progress"}:
+        with pytest.raises(UsageError, match=f"^{name} is of type object"):
+            CompileOptions(**{name: object()})

@@ -47,6 +47,14 @@ def test_the_new_model_is_smaller_and_keeps_symbolic_dimensions(strip):
     assert report["relative_error"] <= 1e-5
 
 
+@pytest.mark.parametrize(("opset", "written"), [(11, 20), (13, 13), (17, 17), (21, 21)])
+def test_the_opset_stays_from_13_on(strip, opset, written):
+    proto = network(opset=opset, a=dead((6, 4), 1, 4).T)
+    result, folder = strip(proto)
+    assert result.exit_code == 0
+    assert {each.domain: each.version for each in onnx.load(folder / "net-stripped.onnx").opset_import}[""] == written
+
+
 def test_outputs_without_inputs_are_pointed_out(strip):
     result, folder = strip(network(c=np.zeros((6, 3))), "-o", "new.onnx")
     assert result.exit_code == 0

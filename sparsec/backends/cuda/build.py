@@ -17,6 +17,7 @@ from sparsec.backends.cuda.toolchain import version
 from sparsec.backends.program import Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.context import HAND_WRITTEN
+from sparsec.backends.relax.ieee import IN_A_ROW, keep_nan
 from sparsec.backends.relax.lower import Lowered
 from sparsec.errors import SparsecError
 from sparsec.kernels.cuda.pipeline import ARCHITECTURE
@@ -96,7 +97,19 @@ def scheduling() -> list[tvm.transform.Pass]:
     """The passes after which a module consists of calls of scheduled kernels."""
     gpu = dlight.gpu
     rules = gpu.Matmul(), gpu.GEMV(), gpu.Reduction(), gpu.GeneralReduction(), gpu.Fallback()
-    return [*passes.fusing(), dlight.ApplyDefaultSchedule(*map(Careful, rules))]
+    return [*passes.fusing(), keep_nans(), dlight.ApplyDefaultSchedule(*map(Careful, rules))]
+
+
+def keep_nans() -> tvm.transform.Pass:
+    """The pass after which kernels that are not hand-written keep NaN in maxima and minima."""
+    @tvm.transform.module_pass(opt_level=0, name="sparsec.keep_nans")
+    def apply(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+        for name, function in module.functions_items():
+            if isinstance(function, tvm.tirx.PrimFunc) and HAND_WRITTEN not in function.attrs:
+                module[name] = keep_nan(function)
+        return module
+
+    return apply
 
 
 class Careful(dlight.ScheduleRule):  # type: ignore[misc]  # TVM has no types
@@ -108,6 +121,8 @@ class Careful(dlight.ScheduleRule):  # type: ignore[misc]  # TVM has no types
     def apply(self, func: tvm.tirx.PrimFunc, target: tvm.target.Target, tunable: bool  # noqa: FBT001 - TVM's
               ) -> tvm.s_tir.Schedule | None:
         """The schedule, None where the rule has none."""
+        if IN_A_ROW in func.attrs and not isinstance(self.rule, dlight.gpu.Fallback):
+            return None
         try:
             return self.rule.apply(func, target, tunable)
         except Exception as error:

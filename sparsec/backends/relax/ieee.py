@@ -8,17 +8,20 @@ that are reinterpreted as integers and back are opaque to the simplifier; LLVM d
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import tvm_ffi
 from tvm import s_tir, tirx
 
-from sparsec.kernels.emit.extremum import is_number, maximum, minimum
+from sparsec.kernels.emit.extremum import bind, is_number, maximum, minimum
 from sparsec.kernels.emit.tir import Expr
 
 ARITHMETIC = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div)
 ORDER = (tirx.EQ, tirx.LT, tirx.LE, tirx.GT, tirx.GE)
 EXTREMA = {tirx.Max: maximum, tirx.Min: minimum}
 COMPUTED = (*ARITHMETIC, *EXTREMA, tirx.Select, tirx.Let)
+IN_A_ROW = "sparsec.in_a_row"
+"""The attribute of kernels whose reductions every thread has to do by itself."""
 INTEGERS = {"float16": "int16", "float32": "int32", "float64": "int64"}
 
 
@@ -27,6 +30,28 @@ def keep_ieee(function: tirx.PrimFunc) -> tirx.PrimFunc:
     rules = ((ARITHMETIC + ORDER, _opaque), (tirx.NE, _unequal), (tirx.Not, _negation),
              ((tirx.Max, tirx.Min), _extremum), (s_tir.SBlock, _start))
     return function.with_body(tvm_ffi.structural_map(function.body, rules))
+
+
+def keep_nan(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The same kernel with maxima and minima that keep NaN where the target's own drop one in either operand.
+
+    One that reduces to them is marked `IN_A_ROW`, as threads cannot share such a reduction. A softmax, whose maximum
+    needs no NaN as its sum has it, stays as it is: schedules know its reductions.
+    """
+    found: set[type] = set()
+
+    def see(block: Expr) -> Expr:
+        update = block.body if block.init is not None else None
+        if isinstance(update, tirx.BufferStore):
+            found.add(type(update.value))
+        return block
+
+    tvm_ffi.structural_map(function.body, ((s_tir.SBlock, see),))
+    if found & set(EXTREMA) and found - set(EXTREMA):
+        return function
+    kept = function.with_body(tvm_ffi.structural_map(
+        function.body, (((tirx.Max, tirx.Min), _keeping), (s_tir.SBlock, _start))))
+    return kept.with_attr(IN_A_ROW, True) if found & set(EXTREMA) else kept
 
 
 def is_float(expr: Expr) -> bool:
@@ -69,6 +94,22 @@ def _extremum(node: Expr) -> Expr:
     if isinstance(first, COMPUTED):
         return EXTREMA[kind](first, _hidden(second))
     return tirx.Select(is_number(first), kind(first, _hidden(second)), first)
+
+
+def _keeping(node: Expr) -> Expr:
+    """A maximum or minimum of C, whatever it makes of NaN, where neither operand is one."""
+    if not is_float(node.a):
+        return node
+    kind = type(node)
+    for constant, other in ((node.a, node.b), (node.b, node.a)):
+        if isinstance(constant, tirx.FloatImm) and not math.isnan(constant.value):
+            return bind(other, partial(_beside, kind, constant))
+    return bind(node.a, lambda a: bind(node.b, lambda b: tirx.Select(
+        tirx.And(is_number(a), is_number(b)), kind(a, b), a + b)))
+
+
+def _beside(kind: type, constant: Expr, x: Expr) -> Expr:
+    return tirx.Select(is_number(x), kind(constant, x), x)
 
 
 def _start(block: Expr) -> Expr:

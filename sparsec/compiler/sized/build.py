@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -75,7 +76,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     reports: list[Report] = []
     plan.fields["rows"] = []
     numbers: dict[str, int] = {}
-    for count in _counts(compiled):
+    for count in _counts(compiled, limits):
         whole = joint(model, compiled, symbols, count)
         own = replace(job, generated=[random_feeds(whole.model)], real=())
         reports += run_passes(whole.model, context, phase=Phase.SPECIALISE)
@@ -116,11 +117,16 @@ def _is_used(stage: RowStage, plan: Plan) -> bool:
     return any(value.name in made for value in stage.outputs)
 
 
-def _counts(stages: Sequence[RowStage]) -> tuple[int, ...]:
+def _counts(stages: Sequence[RowStage], limits: Mapping[str, tuple[int, int]]) -> tuple[int, ...]:
+    """The numbers of rows to compile for: no more than one that has as many as there can be."""
     if not stages:
         return ()
     images = any(node.op_type in ("Conv", "ConvTranspose") for stage in stages for node in stage.nodes)
-    return IMAGE_ROWS if images else ROWS
+    counts = IMAGE_ROWS if images else ROWS
+    largest = {name: limit[1] for name, limit in limits.items()}
+    most = max(math.prod(size.value(largest) if size.symbols <= largest.keys() else counts[-1]
+                         for size in stage.rows.lead) for stage in stages)
+    return tuple(count for index, count in enumerate(counts) if not index or counts[index - 1] < most)
 
 
 def _placed(plan: Plan, functions: Functions, numbers: dict[str, int]) -> dict[str, object]:

@@ -89,6 +89,12 @@ class SizedProgram:
 
     def runner(self) -> Runner:
         """A virtual machine for one call at a time."""
+        try:
+            return self._runner()
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise ArtifactError(f"the artifact's plan contradicts itself ({error}); compile the model again") from error
+
+    def _runner(self) -> Runner:
         machines = {count: _functions(library, functions, self._tensors, self._memory)
                     for count, library, functions in self._libraries}
         steps = []
