@@ -122,7 +122,8 @@ def lenet():
     """A small LeNet trained on two thirds of the digits at 14 x 14 pixels: the model, those digits, and the others."""
     (x, labels), rng = digits(), np.random.default_rng(1)
     x, sizes = x.reshape(-1, 28, 28)[:, ::2, ::2].reshape(-1, 196), (196, 100, 50, 10)
-    weights = [rng.standard_normal(each, np.float32) * np.float32((2 / each[0]) ** 0.5) for each in itertools.pairwise(sizes)]
+    weights = [rng.standard_normal(each, np.float32) * np.float32((2 / each[0]) ** 0.5)
+               for each in itertools.pairwise(sizes)]
     for _ in range(100):
         values = [x[:240]]
         for weight in weights:
