@@ -13,7 +13,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from sparsec.cli import options, tables
 from sparsec.cli.progress import progress_bar
-from sparsec.cli.prune_file import prune_file
+from sparsec.cli.prune_file import goal_of, prune_file
 from sparsec.cli.tables import console
 from sparsec.errors import ToolchainError, UsageError
 
@@ -29,6 +29,16 @@ def command(
         exists=True, dir_okay=False, help="Of a file: an .npz file of real inputs; arrays with n times the rows that "
         "the model takes are n samples.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Fraction of the weights to remove; N:M fixes it.")] = None,
+    latency: Annotated[str | None, typer.Option(
+        metavar="TIME", help="Of a file: prune until it takes so long here, such as 5ms or 300us.")] = None,
+    speedup: Annotated[str | None, typer.Option(
+        metavar="FACTOR", help="Of a file: prune until it is so much faster than dense, such as 3x.")] = None,
+    nbytes: Annotated[str | None, typer.Option(
+        "--bytes", metavar="SIZE", help="Of a file: prune until its weights take so much, such as 10MB.")] = None,
+    max_error: Annotated[float | None, typer.Option(
+        help="Of a file: the fastest whose outputs err by no more of their root mean square.")] = None,
+    target: options.Target = "cpu",
+    threads: options.Threads = 1,
     criterion: Annotated[str | None, typer.Option(
         help="Of a file: obs, wanda or magnitude; obs if not given. Of a network: magnitude, lamp, random, snip, "
              "snip-iterative, grasp, synflow, obd, obs, taylor, filter-norm or batchnorm; magnitude if not given.",
@@ -55,17 +65,19 @@ def command(
     if source is not None and is_file(source):
         from sparsec.oneshot.file import Method
 
-        only = {"--model": model, "--rounds": rounds, "--effective": effective or None, "--data": data,
+        others = {"--model": model, "--rounds": rounds, "--effective": effective or None, "--data": data,
                 "--schedule": schedule if schedule != "one-shot" else None}
-        if wrong := [name for name, value in only.items() if value is not None]:
+        if wrong := [name for name, value in others.items() if value is not None]:
             raise UsageError(f"{wrong[0]} is for reference networks; {source} is a file")
-        prune_file(Path(source), inputs, output, sparsity, Method(
-            criterion or "obs", pattern or "unstructured", quota or "uniform", tuple(keep)), json)
+        wanted = goal_of(sparsity, latency, speedup, nbytes, max_error)
+        method = Method(criterion or "obs", pattern or "unstructured", quota or "uniform", tuple(keep))
+        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json)
         return
     if (model is None) is (source is None):
         raise UsageError("give an ONNX file, or the name of a network, and not both")
-    if inputs is not None:
-        raise UsageError("--inputs is for ONNX files; a network is trained on --data")
+    only = {"--inputs": inputs, "--latency": latency, "--speedup": speedup, "--bytes": nbytes, "--max-error": max_error}
+    if wrong := [each for each, value in only.items() if value is not None]:
+        raise UsageError(f"{wrong[0]} is for ONNX files, not for reference networks")
     require_torch()
     from sparsec.models.networks import network
     from sparsec.models.onnx_export import export

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,28 +12,69 @@ from sparsec.cli import options, tables
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
+from sparsec.target import resolve
 
 if TYPE_CHECKING:
     from sparsec.oneshot.file import Method, Outcome
+    from sparsec.oneshot.goal import Goal, Reached
 
 
-def prune_file(model: Path, inputs: Path | None, output: Path, sparsity: float | None, method: Method,
-               json: Path | None) -> None:
-    """Prune a file, write it, and print what became of its layers."""
+UNITS = {"latency": {"us": 1.0, "ms": 1e3, "s": 1e6}, "speedup": {"x": 1.0, "": 1.0},
+         "bytes": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "": 1.0}}
+
+
+def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nbytes: str | None,
+            max_error: float | None) -> Goal | float | None:
+    """What is to be reached: a sparsity, or what stands in its place; None where neither is given.
+
+    Raises:
+        UsageError: several are given, or a text that is no such quantity.
+
+    """
+    from sparsec.oneshot.goal import Goal
+
+    texts = {"latency": latency, "speedup": speedup, "bytes": nbytes}
+    given: list[Goal | float] = [] if sparsity is None else [sparsity]
+    for kind, text in texts.items():
+        if text is None:
+            continue
+        found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?) *([a-zA-Z]*)", text)
+        if found is None or found[2] not in UNITS[kind] or found[1].count(".") > 1 or not found[1].strip("."):
+            raise UsageError(f"--{kind} {text}: give a number and its unit, {', '.join(filter(None, UNITS[kind]))}")
+        given.append(Goal(kind, float(found[1]) * UNITS[kind][found[2]]))
+    given += [] if max_error is None else [Goal("max_error", max_error)]
+    if len(given) > 1:
+        raise UsageError("give one of --sparsity, --latency, --speedup, --bytes and --max-error")
+    return given[0] if given else None
+
+
+def prune_file(model: Path, inputs: Path | None, output: Path, wanted: Goal | float | None, method: Method,
+               machine: tuple[str, int], json: Path | None) -> None:
+    """Prune a file, write it, and print what became of its layers; `machine` is a target's name and threads."""
     from sparsec.oneshot import file
+    from sparsec.oneshot.goal import Goal, to_goal
 
     if inputs is None:
         raise UsageError(f"{model}: give --inputs, an .npz file of samples, some hundred of them")
     options.check_folder(output)
     arrays = options.read_arrays(inputs)
-    proto = file.read(model)
+    target, threads = resolve(machine[0]), machine[1]
+    proto, reached = file.read(model), None
     with progress_bar() as progress:
         task = progress.add_task("", total=1.0)
-        outcome = file.to_sparsity(proto, arrays, sparsity, method, lambda what, share: progress.update(
-            task, description=what, completed=share))
+
+        def show(what: str, share: float) -> None:
+            progress.update(task, description=what, completed=share)
+
+        if isinstance(wanted, Goal):
+            outcome, reached = to_goal(proto, arrays, wanted, method, target, threads, show)
+        else:
+            outcome = file.to_sparsity(proto, arrays, wanted, method, show)
     file.save(outcome.pruned.model, output)
-    options.write_json(json, describe(outcome))
+    options.write_json(json, {**describe(outcome), "goal": reached and asdict(reached)})
     _print(outcome, output)
+    if reached is not None:
+        _print_reached(reached)
 
 
 def describe(outcome: Outcome) -> dict[str, Any]:
@@ -62,3 +105,16 @@ def _print(outcome: Outcome, path: Path) -> None:
         console.print(f"output '{output.output}' differs by {output.error:.1e} of its root mean square{same}",
                       soft_wrap=True)
     console.print(f"{path}: {100 * pruned.sparsity:.1f} % zeros, {tables.nbytes(path.stat().st_size)}", soft_wrap=True)
+
+
+SHOWN: dict[str, Callable[[float], str]] = {"latency": tables.duration, "bytes": tables.nbytes,
+                                            "max_error": lambda value: f"{value:.2g}"}
+
+
+def _print_reached(reached: Reached) -> None:
+    show = SHOWN[reached.kind]
+    console.print(f"goal: {reached.kind.replace('_', ' ')} {show(reached.wanted)}; predicted of the pruned layers "
+                  f"{show(reached.predicted)}, measured {show(reached.measured)}", soft_wrap=True)
+    if reached.pruned_us and reached.dense_us:
+        console.print(f"compiled: {tables.duration(reached.pruned_us)}, {reached.dense_us / reached.pruned_us:.2f}x as "
+                      f"fast as dense in {tables.duration(reached.dense_us)}", soft_wrap=True)

@@ -19,10 +19,13 @@ from sparsec.oneshot.criteria.obs import factor, sweep
 from sparsec.oneshot.criteria.refit import refit
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
+from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
 from sparsec.oneshot.file import Method
+from sparsec.oneshot.goal import Goal, to_goal
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.weights import constants, layers
+from sparsec.target import resolve
 from tests.support.cli import sparsec as run
 from tests.support.texts import model
 
@@ -192,6 +195,29 @@ def test_what_cannot_be_is_said_in_a_line(samples, sparsity, method, error, mess
         pruned(convolutional(), samples, sparsity, **method)
     assert issubclass(error, SparsecError)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("budget", [8.5, 12.0, 20.0])
+def test_the_optimum_is_that_of_trying_all(budget):
+    costs, losses = np.sort(RNG.random((3, 5)) * 9)[:, ::-1], np.sort(RNG.random((3, 5)))
+    weights = [Levels(cost, loss) for cost, loss in zip(costs, losses, strict=True)]
+    reached = [sum(row[i] for row, i in zip(losses, each, strict=True))
+               for each in itertools.product(range(5), repeat=3)
+               if sum(row[i] for row, i in zip(costs, each, strict=True)) <= budget]
+    found = least_loss(weights, budget)
+    assert (found is None) == (not reached)
+    if found is not None:
+        assert sum(row[i] for row, i in zip(losses, found, strict=True)) <= min(reached) * 1.02 + 1e-9
+    assert least_loss(weights, cheapest(weights)) == [4, 4, 4]
+
+
+def test_goals_are_met_or_refused_with_the_best_reachable():
+    proto, samples = convolutional(), SAMPLES
+    outcome, reached = to_goal(proto, samples, Goal("bytes", 2500), Method(), resolve("cpu"), 1, quiet)
+    assert reached.measured <= 2500 * 1.03
+    assert 0.3 < outcome.pruned.sparsity < 0.9
+    with pytest.raises(PruningError, match="the best reachable is"):
+        to_goal(proto, samples, Goal("bytes", 100), Method(), resolve("cpu"), 1, quiet)
 
 
 def test_a_model_without_weights_is_refused():
