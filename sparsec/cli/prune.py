@@ -1,4 +1,4 @@
-"""`sparsec prune`: a reference network, pruned and exported to ONNX."""
+"""`sparsec prune`: an ONNX file pruned from samples, or a reference network, pruned, trained and exported to ONNX."""
 
 from __future__ import annotations
 
@@ -13,21 +13,30 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from sparsec.cli import options, tables
 from sparsec.cli.progress import progress_bar
+from sparsec.cli.prune_file import prune_file
 from sparsec.cli.tables import console
 from sparsec.errors import ToolchainError, UsageError
 
 
 def command(
-    model: Annotated[str, typer.Option(
-        help="lenet300, lenet300-bn, lenet5, vgg16, vgg19, resnet18, resnet50, mobilenetv2 or bert.")],
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The ONNX file to write.")],
+    source: Annotated[str | None, typer.Argument(
+        metavar="[MODEL]", help="An ONNX file, which is pruned from --inputs without PyTorch; or the name of a "
+        "network, as --model has it.")] = None,
+    model: Annotated[str | None, typer.Option(
+        help="lenet300, lenet300-bn, lenet5, vgg16, vgg19, resnet18, resnet50, mobilenetv2 or bert.")] = None,
+    inputs: Annotated[Path | None, typer.Option(
+        exists=True, dir_okay=False, help="Of a file: an .npz file of real inputs; arrays with n times the rows that "
+        "the model takes are n samples.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Fraction of the weights to remove; N:M fixes it.")] = None,
-    criterion: Annotated[str, typer.Option(
-        help="magnitude, lamp, random, snip, snip-iterative, grasp, synflow, obd, obs, taylor, filter-norm or "
-             "batchnorm.")] = "magnitude",
-    pattern: Annotated[str | None, typer.Option(help="unstructured, filters, heads, RxC (4x1) or N:M (2:4).")] = None,
+    criterion: Annotated[str | None, typer.Option(
+        help="Of a file: obs, wanda or magnitude; obs if not given. Of a network: magnitude, lamp, random, snip, "
+             "snip-iterative, grasp, synflow, obd, obs, taylor, filter-norm or batchnorm; magnitude if not given.",
+        show_default=False)] = None,
+    pattern: Annotated[str | None, typer.Option(
+        help="unstructured, RxC (4x1) or N:M (2:4); of a network filters and heads, too.")] = None,
     quota: Annotated[str | None, typer.Option(
-        help="uniform, uniform+, erk, igq, or global to compare all layers.")] = None,
+        help="uniform, erk, or global to compare all layers; of a network uniform+ and igq, too.")] = None,
     schedule: Annotated[str, typer.Option(help="one-shot, iterative, gradual, imp, set or rigl.")] = "one-shot",
     rounds: Annotated[int | None, typer.Option(min=1, help="Steps on the way to the target.")] = None,
     effective: Annotated[bool, typer.Option(help="The target counts weights that are cut off as removed.")] = False,
@@ -39,21 +48,51 @@ def command(
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     json: options.JsonFile = None,
 ) -> None:
-    """Prune a reference network and export it; the LeNets are trained on scikit-learn's digits."""
+    """Prune an ONNX file from samples; or prune a reference network, train what is left, and export it.
+
+    The LeNets are trained on scikit-learn's digits.
+    """
+    if source is not None and is_file(source):
+        from sparsec.oneshot.file import Method
+
+        only = {"--model": model, "--rounds": rounds, "--effective": effective or None, "--data": data,
+                "--schedule": schedule if schedule != "one-shot" else None}
+        if wrong := [name for name, value in only.items() if value is not None]:
+            raise UsageError(f"{wrong[0]} is for reference networks; {source} is a file")
+        prune_file(Path(source), inputs, output, sparsity, Method(
+            criterion or "obs", pattern or "unstructured", quota or "uniform", tuple(keep)), json)
+        return
+    if (model is None) is (source is None):
+        raise UsageError("give an ONNX file, or the name of a network, and not both")
+    if inputs is not None:
+        raise UsageError("--inputs is for ONNX files; a network is trained on --data")
     require_torch()
     from sparsec.models.networks import network
     from sparsec.models.onnx_export import export
     from sparsec.models.pruning import Options
     from sparsec.models.recipe import Recipe, make
 
-    choice = Options(criterion, pattern, quota, schedule, rounds, effective, tolerance, keep)
-    recipe = Recipe(model, sparsity, choice, epochs, _read_data(data), seed)
+    name = model or source or ""
+    choice = Options(criterion or "magnitude", pattern, quota, schedule, rounds, effective, tolerance, keep)
+    recipe = Recipe(name, sparsity, choice, epochs, _read_data(data), seed)
     with training_progress() as progress:
         outcome = make(recipe, progress)
-    export(outcome.model, output, (network(model).example(),))
+    export(outcome.model, output, (network(name).example(),))
     description = describe(outcome)
     options.write_json(json, description)
     _print(description, output)
+
+
+def is_file(source: str) -> bool:
+    """Whether a model is meant as a file: it is one, or is called like one.
+
+    Raises:
+        UsageError: there is no file of such a name.
+
+    """
+    if source.endswith(".onnx") and not Path(source).is_file():
+        raise UsageError(f"{source}: there is no such file")
+    return Path(source).is_file()
 
 
 def require_torch() -> None:

@@ -20,6 +20,10 @@ NETWORKS = {
     "constant residual": model(
         "g (float[2,3,9,8] x) => (float[2,4,7,6] y) <float[4,3,3,3] w, float[2,4,7,6] c>"
         "{ a = Conv(x, w) y = Add(c, a) }"),
+    "kernels named like words of the linker": model(
+        "g (float[4,6] x) => (float[4,6] y, float[6,4] z) { s = Add(x, x) a = Softmax(s) b = Transpose(a) "
+        "c = Softmax(b) d = Sin(c) e = LogSoftmax(d) z = Cos(e) f = Transpose(z) h = LogSoftmax<axis=0>(f) "
+        "y = Softmax<axis=0>(h) }"),
     "constant tokens": model(
         "g (float[2,17,8] x) => (float[2,17,5] y) <float[8,5] w, float[2,17,5] c> { p = MatMul(x, w) y = Sub(c, p) }"),
 }

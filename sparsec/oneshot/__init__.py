@@ -1,0 +1,1 @@
+"""Pruning of ONNX files from samples, layer by layer and without training: numpy and onnxruntime alone."""

@@ -1,0 +1,12 @@
+"""Magnitude: the smallest weights go (Han et al. 2015)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsec.oneshot.patterns.pattern import Pattern
+
+
+def magnitude(weight: np.ndarray, hessian: np.ndarray, pattern: Pattern, sparsity: float) -> np.ndarray:  # noqa: ARG001 - a criterion
+    """The matrix (outputs, inputs) with the weights of lowest |w| set to zero."""
+    return np.where(pattern.choose(np.abs(weight), sparsity), weight, np.float32(0))

@@ -1,0 +1,128 @@
+"""One pass over the dense model: what its layers and outputs are on the samples."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from sparsec.errors import PruningError, UsageError
+from sparsec.graph.compare import Feeds
+from sparsec.oneshot.criteria import CRITERIA
+from sparsec.oneshot.patterns.pattern import Pattern
+from sparsec.oneshot.stages import Walk
+from sparsec.oneshot.statistics import Statistics, mean, measure
+from sparsec.oneshot.weights import Layer, Left, constants, layers
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant with the layers that read it, in order; the first is where it is pruned."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def name(self) -> str:
+        """That of the first layer, which the weight goes by."""
+        return self.layers[0].name
+
+    @property
+    def size(self) -> int:
+        """Its elements."""
+        return int(np.prod(self.layers[0].shape))
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A dense model on samples.
+
+    Attributes:
+        weights: those to prune, in order of their first use.
+        left: layers that are not pruned.
+        means: by layer the mean of its inputs.
+        later: by weight the statistics of its uses but the first.
+        outputs: by output the arrays of every batch.
+        sensitivity: by weight the relative error of its layer at every sparsity that was asked for.
+
+    """
+
+    weights: tuple[Weight, ...]
+    left: tuple[Left, ...]
+    means: Mapping[str, np.ndarray]
+    later: Mapping[str, tuple[Statistics, ...]]
+    outputs: Mapping[str, list[np.ndarray]]
+    sensitivity: Mapping[str, tuple[float, ...]]
+
+
+def weights(model: onnx.ModelProto, pattern: Pattern, keep: Sequence[str]) -> tuple[list[Weight], list[Left]]:
+    """The weights that can have a pattern and match none of the names to keep, and what is left, with the reasons.
+
+    Raises:
+        PruningError: no weight is left to prune.
+        UsageError: a name to keep is none of a layer.
+
+    """
+    found, left = layers(model)
+    for each in keep:
+        if not any(fnmatch.fnmatch(name, each) for layer in found for name in (layer.name, layer.weight)):
+            raise UsageError(f"--keep {each}: no layer and no weight is called so; the layers are "
+                             f"{', '.join(layer.name for layer in found)}")
+    tensors, by_weight = constants(model.graph), dict[str, list[Layer]]()
+    for layer in found:
+        innermost = layer.shape[1] if layer.operator == "Conv" else layer.input_count
+        if any(fnmatch.fnmatch(name, each) for each in keep for name in (layer.name, layer.weight)):
+            left.append(Left(layer.name, "kept as asked"))
+        elif reason := pattern.reject(layer.input_count, innermost):
+            left.append(Left(layer.name, reason))
+        else:
+            by_weight.setdefault(layer.weight, []).append(layer)
+    if not by_weight:
+        raise PruningError(f"no weight to prune: {left[0].layer}: {left[0].reason}" if left else
+                           "no weight to prune: the model has no Conv, Gemm or MatMul with a constant weight")
+    for name in by_weight:
+        if not np.isfinite(numpy_helper.to_array(tensors[name]).astype(np.float32)).all():
+            raise PruningError(f"weight '{name}' holds NaN or infinity")
+    return [Weight(tuple(uses)) for uses in by_weight.values()], left
+
+
+def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, pattern: Pattern, keep: Sequence[str],
+        sparsities: Sequence[float], progress: Progress) -> Dense:
+    """Run the dense model; at each of `sparsities` every weight is pruned by itself to see what that costs."""
+    chosen, left = weights(model, pattern, keep)
+    tensors = constants(model.graph)
+    by_index = {layer.index: (weight, layer) for weight in chosen for layer in weight.layers}
+    means, later = dict[str, np.ndarray](), dict[str, tuple[Statistics, ...]]()
+    sensitivity: dict[str, tuple[float, ...]] = {}
+    walk = Walk.over(model, batches)
+    for done, index in enumerate(walk.stops(sorted(by_index))):
+        if index not in by_index:
+            break
+        weight, layer = by_index[index]
+        progress("dense model", done / len(by_index))
+        values, first = walk.values[layer.input], layer is weight.layers[0]
+        found = measure(layer, values) if sparsities or not first else None
+        means[layer.name] = mean(layer, values) if found is None else found.mean
+        if found is not None and not first:
+            later[weight.name] = (*later.get(weight.name, ()), found)
+        elif found is not None:
+            matrix = layer.matrix(numpy_helper.to_array(tensors[layer.weight]))
+            sensitivity[weight.name] = tuple(
+                found.error(matrix - pruned(matrix, found, criterion, pattern, sparsity), matrix)
+                for sparsity in sparsities)
+    outputs = {value.name: walk.values[value.name] for value in model.graph.output}
+    return Dense(tuple(chosen), tuple(left), means, later, outputs, sensitivity)
+
+
+def pruned(matrix: np.ndarray, statistics: Statistics, criterion: str, pattern: Pattern, sparsity: float,
+           ) -> np.ndarray:
+    """A weight (groups, outputs, inputs) pruned, every group by itself."""
+    if not sparsity:
+        return matrix
+    return np.stack([CRITERIA[criterion](m, h, pattern, sparsity)
+                     for m, h in zip(matrix, statistics.hessian, strict=True)])

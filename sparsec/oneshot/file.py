@@ -1,0 +1,115 @@
+"""Pruning a file to a sparsity: everything between its path and the pruned model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from sparsec.errors import ModelError, UsageError
+from sparsec.graph import reader
+from sparsec.graph.compare import Feeds
+from sparsec.oneshot import dense, samples
+from sparsec.oneshot.criteria import CRITERIA
+from sparsec.oneshot.dense import Dense, Progress
+from sparsec.oneshot.distribution import DISTRIBUTIONS
+from sparsec.oneshot.distribution.asked import Asked
+from sparsec.oneshot.patterns import pattern
+from sparsec.oneshot.prune import Pruned, check_sparsity, prune
+from sparsec.oneshot.weights import Left, constants
+
+INLINE_LIMIT = 1 << 30
+"""Bytes from which on weights are written beside the file."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a model is pruned; the names are those of `CRITERIA`, `DISTRIBUTIONS` and patterns."""
+
+    criterion: str = "obs"
+    pattern: str = "unstructured"
+    distribution: str = "uniform"
+    keep: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        pattern(self.pattern)
+        for kind, name, known in (("criterion", self.criterion, CRITERIA),
+                                  ("quota", self.distribution, {**DISTRIBUTIONS, "optimal": None})):
+            if name not in known:
+                raise UsageError(f"--{kind} {name}: pruning a file knows {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A pruned model, and the layers that were left as they are, with the reasons."""
+
+    pruned: Pruned
+    left: tuple[Left, ...]
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """A model as it stands in its file, with its weights, after the checks that every model to compile gets.
+
+    Raises:
+        ModelError: it is none, or damaged.
+
+    """
+    reader.load(path, symbolic=True)
+    try:
+        return onnx.load(path)
+    except Exception as error:  # what onnx raises on damaged files has no common base
+        raise ModelError(f"{path}: damaged ONNX model: {error}; export it again") from error
+
+
+def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsity: float | None, method: Method,
+                progress: Progress) -> Outcome:
+    """Prune a model so that the weights that can be pruned have a sparsity together.
+
+    Args:
+        model: the dense model.
+        arrays: samples by input, n times the rows that the model takes.
+        sparsity: of all weights together; None where the pattern fixes it.
+        method: how.
+        progress: is told what is going on, and the share that is done.
+
+    Raises:
+        UsageError: samples or options are not those of the model.
+        PruningError: there is nothing to prune, or numbers do not allow it.
+
+    """
+    form = pattern(method.pattern)
+    if form.fixed is not None and sparsity not in (None, form.fixed):
+        raise UsageError(f"pattern '{method.pattern}' has sparsity {form.fixed:g}; leave --sparsity out")
+    if sparsity is None and form.fixed is None:
+        raise UsageError("give --sparsity, such as --sparsity 0.9")
+    wanted = form.fixed if form.fixed is not None else sparsity or 0.0
+    check_sparsity(wanted)
+    dense.weights(model, form, method.keep)
+    batches = samples.batches(model, arrays)
+    found = dense.run(model, batches, method.criterion, form, method.keep, (), progress)
+    shares = shared_out(model, found, method.distribution if form.fixed is None else "uniform", wanted)
+    return Outcome(_pruned(model, batches, found, shares, method, progress), found.left)
+
+
+def shared_out(model: onnx.ModelProto, found: Dense, distribution: str, sparsity: float) -> dict[str, float]:
+    """The sparsity of every weight by a distribution's name."""
+    tensors = constants(model.graph)
+    asked = [Asked(weight.layers[0].shape, numpy_helper.to_array(tensors[weight.layers[0].weight]))
+             for weight in found.weights]
+    shares = DISTRIBUTIONS[distribution](asked, sparsity)
+    return {weight.name: share for weight, share in zip(found.weights, shares, strict=True)}
+
+
+def _pruned(model: onnx.ModelProto, batches: Sequence[Feeds], found: Dense, shares: Mapping[str, float],
+            method: Method, progress: Progress) -> Pruned:
+    return prune(model, batches, found, shares, method.criterion, pattern(method.pattern), progress)
+
+
+def save(model: onnx.ModelProto, path: Path) -> None:
+    """Write the model; weights of more than 1 GiB in all go to a file of the same name and `.data` beside it."""
+    large = model.ByteSize() > INLINE_LIMIT
+    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)

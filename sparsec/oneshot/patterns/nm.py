@@ -1,0 +1,37 @@
+"""N:M: at most N non-zeros in every M inputs of an output that lie together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class NM:
+    """N of M consecutive columns; of a convolution M channels at one place of the kernel."""
+
+    n: int
+    m: int
+
+    @property
+    def columns(self) -> int:
+        """A group."""
+        return self.m
+
+    @property
+    def fixed(self) -> float:
+        """1 - N / M."""
+        return 1 - self.n / self.m
+
+    def reject(self, inputs: int, innermost: int) -> str | None:  # noqa: ARG002 - groups lie in the innermost
+        """M must divide the channels, or the inputs of a linear layer."""
+        return f"{self.m} does not divide its {innermost} inputs" if innermost % self.m else None
+
+    def choose(self, scores: np.ndarray, sparsity: float) -> np.ndarray:  # noqa: ARG002 - the pattern fixes it
+        """The N highest of every group."""
+        groups = scores.reshape(len(scores), -1, self.m)
+        order = np.argsort(-groups, axis=2, kind="stable")[..., :self.n]
+        kept = np.zeros(groups.shape, bool)
+        np.put_along_axis(kept, order, True, 2)
+        return kept.reshape(scores.shape)

@@ -1,0 +1,42 @@
+"""What a pattern of zeros is."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Pattern(Protocol):
+    """Where zeros may lie in a weight matrix (outputs, inputs).
+
+    Attributes:
+        columns: any number of whole groups of so many columns can be chosen by themselves.
+        fixed: the sparsity that the pattern has, None where any can be asked for.
+
+    """
+
+    @property
+    def columns(self) -> int: ...  # noqa: D102 - an attribute of the class
+
+    @property
+    def fixed(self) -> float | None: ...  # noqa: D102 - an attribute of the class
+
+    def reject(self, inputs: int, innermost: int) -> str | None:
+        """Why a matrix of so many columns cannot have the pattern; `innermost` are those that lie together."""
+
+    def choose(self, scores: np.ndarray, sparsity: float) -> np.ndarray:
+        """The weights to keep, by scores (outputs, columns): the highest; as many as the sparsity leaves."""
+
+
+def highest(scores: np.ndarray, sparsity: float) -> np.ndarray:
+    """Which of these scores are among the highest; of equals the first."""
+    removed = round(sparsity * scores.size)
+    kept = np.ones(scores.size, bool)
+    if removed:
+        flat = scores.reshape(-1)
+        bound = np.partition(flat, removed - 1)[removed - 1]
+        kept[flat < bound] = False
+        equal = np.flatnonzero(flat == bound)
+        kept[equal[len(equal) - (removed - int(np.count_nonzero(flat < bound))):]] = False
+    return kept.reshape(scores.shape)

@@ -1,0 +1,80 @@
+"""What a criterion knows of a layer's inputs: their second moments and means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsec.oneshot.inputs import columns
+from sparsec.oneshot.weights import Layer
+
+MOST_POSITIONS = 1 << 15
+"""Of all samples together; more say little more of a layer and take time."""
+CHUNK = 1024
+"""Positions of a product in float32, whose results are added in float64."""
+SMALLEST = 1e-30
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The inputs of a layer over the samples.
+
+    Attributes:
+        hessian: the mean of x x^T in float64, (groups, inputs, inputs).
+        mean: the mean of x in float64, (groups, inputs).
+
+    """
+
+    hessian: np.ndarray
+    mean: np.ndarray
+
+    def error(self, change: np.ndarray, weight: np.ndarray) -> float:
+        """The root mean square of what a change of the weight makes of the outputs, relative to the outputs'."""
+        squares = [float(sum(np.sum((m @ h.astype(np.float32)) * m, dtype=np.float64)
+                             for m, h in zip(matrix, self.hessian, strict=True))) for matrix in (change, weight)]
+        return float(np.sqrt(max(squares[0], 0.0) / max(squares[1], SMALLEST)))
+
+
+def measure(layer: Layer, values: Sequence[np.ndarray]) -> Statistics:
+    """The statistics of a layer whose other operand has these values, one array a batch of samples."""
+    most = max(MOST_POSITIONS // max(len(values), 1), 8)
+    hessian: np.ndarray | None = None
+    total: np.ndarray | None = None
+    count, waiting = 0, list[np.ndarray]()
+    for index, value in enumerate(values):
+        waiting.append(columns(layer, value, most))
+        if index + 1 < len(values) and sum(part.shape[1] for part in waiting) < CHUNK:
+            continue
+        joined = np.concatenate(waiting, axis=1)  # (groups, positions, inputs)
+        waiting = []
+        for start in range(0, joined.shape[1], CHUNK):
+            part = joined[:, start:start + CHUNK]
+            squares, sums = np.swapaxes(part, 1, 2) @ part, part.sum(axis=1, dtype=np.float64)
+            if hessian is None or total is None:
+                hessian, total = squares.astype(np.float64), sums
+            else:
+                hessian += squares
+                total += sums
+            count += part.shape[1]
+    assert hessian is not None  # there is a sample
+    assert total is not None
+    hessian /= count
+    return Statistics(hessian, total / count)
+
+
+def mean(layer: Layer, values: Sequence[np.ndarray]) -> np.ndarray:
+    """The mean of the inputs of a layer alone."""
+    most = max(MOST_POSITIONS // max(len(values), 1), 8)
+    parts = [columns(layer, value, most) for value in values]
+    total = sum((part.sum(axis=1, dtype=np.float64) for part in parts[1:]), parts[0].sum(axis=1, dtype=np.float64))
+    return np.asarray(total / sum(part.shape[1] for part in parts))
+
+
+def merged(parts: Sequence[Statistics]) -> Statistics:
+    """The statistics of a weight that several layers share."""
+    if len(parts) == 1:
+        return parts[0]
+    return Statistics(sum((part.hessian for part in parts[1:]), parts[0].hessian) / len(parts),
+                      sum((part.mean for part in parts[1:]), parts[0].mean) / len(parts))

@@ -1,0 +1,173 @@
+"""The layers of an ONNX model that can be pruned, and their weights as matrices of products."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+UNSUPPORTED = {"ConvTranspose": 1, "RNN": 1, "GRU": 1, "LSTM": 1, "QLinearConv": 3, "QLinearMatMul": 3,
+               "ConvInteger": 1, "MatMulInteger": 1}
+"""Operators whose weight, the input of this number, stays as it is."""
+MOVES = ("Identity", "Transpose")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node whose product has a constant weight.
+
+    Attributes:
+        index: of the node in the graph.
+        name: the node's, or its output's where it has none.
+        operator, attributes: the node's.
+        weight: the name of the constant that holds the weight.
+        moves: permutations of its axes that lie between constant and node.
+        side: the number of the input that is the weight.
+        input: the name of the other operand.
+        shape: the weight's as the node reads it.
+
+    """
+
+    index: int
+    name: str
+    operator: str
+    attributes: dict[str, Any]
+    weight: str
+    moves: tuple[tuple[int, ...], ...]
+    side: int
+    input: str
+    shape: tuple[int, ...]
+
+    @property
+    def groups(self) -> int:
+        """The groups of a convolution, else 1."""
+        return int(self.attributes.get("group", 1)) if self.operator == "Conv" else 1
+
+    @property
+    def input_count(self) -> int:
+        """The inputs of the product, of one group."""
+        if self.operator == "Conv":
+            return math.prod(self.shape[1:])
+        return self.shape[1 if self._outputs_first() else 0]
+
+    @property
+    def output_count(self) -> int:
+        """The outputs of all groups."""
+        return math.prod(self.shape) // self.input_count
+
+    def matrix(self, stored: np.ndarray) -> np.ndarray:
+        """The stored weight as (groups, outputs, inputs of the product) in float32.
+
+        The inputs of a convolution are ordered by place in the kernel, then by channel: the order in which the kernels
+        for 2:4 weights group them.
+        """
+        for move in self.moves:
+            stored = stored.transpose(move)
+        if self.operator == "Conv":
+            stored = np.moveaxis(stored, 1, -1).reshape(self.groups, stored.shape[0] // self.groups, -1)
+        else:
+            stored = (stored if self._outputs_first() else stored.T)[np.newaxis]
+        return np.ascontiguousarray(stored, np.float32)
+
+    def stored(self, matrix: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+        """The inverse of `matrix`, in the type of the file."""
+        if self.operator == "Conv":
+            outputs, inputs, *kernel = self.shape
+            weight = np.moveaxis(matrix.reshape(outputs, *kernel, inputs), -1, 1)
+        else:
+            weight = matrix[0] if self._outputs_first() else matrix[0].T
+        for move in reversed(self.moves):
+            weight = weight.transpose(np.argsort(move))
+        return np.ascontiguousarray(weight.astype(dtype))
+
+    def _outputs_first(self) -> bool:
+        if self.operator == "MatMul":
+            return self.side == 0
+        return bool(self.attributes.get("transB" if self.side else "transA", 0)) is bool(self.side)
+
+
+@dataclass(frozen=True)
+class Left:
+    """A layer that is not pruned, and why."""
+
+    layer: str
+    reason: str
+
+
+def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    """The tensors of initializers and Constant nodes, which are those of the model and may be written to."""
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def layers(model: onnx.ModelProto) -> tuple[list[Layer], list[Left]]:
+    """The layers of the main graph that can be pruned, in order, and those with weights that cannot."""
+    tensors, makers = constants(model.graph), {name: node for node in model.graph.node for name in node.output}
+    found: list[Layer] = []
+    left: list[Left] = []
+    for index, node in enumerate(model.graph.node):
+        name = printable_name(node)
+        if node.op_type in UNSUPPORTED:
+            left.append(Left(name, f"{node.op_type} is not pruned"))
+        if node.domain not in ("", "ai.onnx") or node.op_type not in PRODUCTS:
+            continue
+        for side in (1, 0)[:1 if node.op_type == "Conv" else 2]:
+            outcome = _layer(index, node, side, tensors, makers)
+            if isinstance(outcome, Layer):
+                found.append(outcome)
+                break
+            if outcome:
+                left.append(Left(name, outcome))
+    return found, left
+
+
+def printable_name(node: onnx.NodeProto) -> str:
+    """A node's name, or that of its output."""
+    return str(node.name or node.output[0])
+
+
+def _layer(index: int, node: onnx.NodeProto, side: int, tensors: dict[str, onnx.TensorProto],
+           makers: dict[str, onnx.NodeProto]) -> Layer | str:
+    """The layer whose weight is this input; otherwise why it is none, empty where the input is no weight at all."""
+    moves: list[tuple[int, ...]] = []
+    name = node.input[side]
+    while name not in tensors:
+        maker = makers.get(name)
+        if maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in tensors:
+            return "its weight is quantised; prune the float model and quantise that"
+        if maker is None or maker.op_type not in MOVES:
+            return ""
+        if maker.op_type == "Transpose":
+            perm = next((tuple(attribute.ints) for attribute in maker.attribute if attribute.name == "perm"), None)
+            moves.insert(0, perm or ())
+        name = maker.input[0]
+    tensor = tensors[name]
+    if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE,
+                                onnx.TensorProto.BFLOAT16):
+        return f"its weight is of type {onnx.TensorProto.DataType.Name(tensor.data_type)}"
+    shape = tuple(tensor.dims)
+    whole = tuple(move or tuple(reversed(range(len(shape)))) for move in moves)
+    for move in whole:
+        shape = tuple(shape[axis] for axis in move)
+    if node.op_type != "Conv" and len(shape) != 2:
+        return f"its weight has {len(shape)} dimensions; 2 are pruned"
+    if not math.prod(shape):
+        return "its weight is empty"
+    attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+    other = node.input[0 if side else 1]
+    return Layer(index, printable_name(node), node.op_type, attributes, name, whole, side, other, shape)
+
+
+def write(tensor: onnx.TensorProto, array: np.ndarray) -> None:
+    """Replace what a tensor holds; its name stays."""
+    fresh = numpy_helper.from_array(array, tensor.name)
+    fresh.doc_string = tensor.doc_string
+    tensor.CopyFrom(fresh)

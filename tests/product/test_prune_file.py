@@ -1,0 +1,214 @@
+"""`sparsec prune model.onnx`: patterns hold, OBS keeps most, weights are shared once, errors take one line."""
+
+import itertools
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from sparsec.errors import PruningError, SparsecError, UsageError
+from sparsec.formats.nm import group_counts
+from sparsec.graph.compare import run_onnxruntime, same_class
+from sparsec.models.dataset import digits
+from sparsec.oneshot import file
+from sparsec.oneshot.criteria import CRITERIA
+from sparsec.oneshot.criteria.obs import factor, sweep
+from sparsec.oneshot.criteria.refit import refit
+from sparsec.oneshot.distribution import DISTRIBUTIONS
+from sparsec.oneshot.distribution.asked import Asked
+from sparsec.oneshot.file import Method
+from sparsec.oneshot.inputs import columns
+from sparsec.oneshot.patterns import pattern
+from sparsec.oneshot.weights import constants, layers
+from tests.support.cli import sparsec as run
+from tests.support.texts import model
+
+RNG = np.random.default_rng(0)
+SAMPLES = {"x": RNG.standard_normal((24, 8, 7, 6)).astype(np.float32)}
+CONVOLUTIONS = """g (float[N,8,7,6] x) => (float[N,5] y) <float[16,8,3,2] a, float[16] b, float[8,4,2,2] c,
+    float[8] s, float[8] t, float[8] mean, float[8] variance, float[8,12] d, float[12] e, float[12,5] f, float[5] h> {
+    p = Conv<strides=[2,1], pads=[1,0,2,1], dilations=[1,2]>(x, a, b) q = Relu(p)
+    r = Conv<group=4, auto_pad="SAME_LOWER">(q, c)
+    u = BatchNormalization(r, s, t, mean, variance) v = GlobalAveragePool(u) w = Flatten(v)
+    k = MatMul(w, d) l = Add(k, e) m = Relu(l) y = Gemm(m, f, h) }"""
+TIED = """g (float[N,8] x) => (float[N,8] y) <float[8,8] a, float[8] b> {
+    t = Transpose<perm=[1,0]>(a) i = Identity(t) p = MatMul(x, i) q = Add(p, b) r = Relu(q) y = MatMul(r, i) }"""
+
+
+def quiet(_what, _share):
+    pass
+
+
+def pruned(proto, samples, sparsity, **method):
+    return file.to_sparsity(proto, samples, sparsity, Method(**method), quiet).pruned
+
+
+def convolutional():
+    return model(CONVOLUTIONS, variance=np.abs(RNG.standard_normal(8)) + 1)
+
+
+@pytest.mark.parametrize("layer", range(4))
+def test_columns_times_matrix_is_what_the_layer_computes(layer):
+    proto = convolutional()
+    found = layers(proto)[0][layer]
+    node = proto.graph.node[found.index]
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in (found.input, node.output[0])
+                              if name != "y" and name != "x")
+    values = dict(zip([o.name for o in proto.graph.output], onnxruntime.InferenceSession(
+        proto.SerializeToString()).run(None, SAMPLES), strict=True)) | SAMPLES
+    weight = found.matrix(numpy_helper.to_array(constants(proto.graph)[found.weight]))
+    product = np.moveaxis(weight @ np.swapaxes(columns(found, values[found.input], 10**6), 1, 2), -1, 0)
+    expected = values[node.output[0]]
+    expected = np.moveaxis(expected, 1, -1).reshape(-1, expected.shape[1])
+    bias = numpy_helper.to_array(constants(proto.graph)[node.input[2]]) if len(node.input) > 2 else 0
+    np.testing.assert_allclose(product.reshape(len(product), -1) + bias, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("form", ["unstructured", "2:4", "1:4", "4x1", "2x4"])
+def test_patterns_hold_in_every_layer(criterion, form):
+    before = convolutional()
+    outcome = pruned(before, SAMPLES, None if ":" in form else 0.5, criterion=criterion, pattern=form)
+    tensors = constants(outcome.model.graph)
+    assert [n.output for n in outcome.model.graph.node] == [n.output for n in before.graph.node]
+    assert outcome.model.opset_import == before.opset_import
+    for layer in layers(outcome.model)[0]:
+        matrix = layer.matrix(numpy_helper.to_array(tensors[layer.weight]))
+        if ":" in form:
+            n, m = map(int, form.split(":"))
+            assert group_counts(matrix, m).max() <= n
+        elif form != "unstructured":
+            rows, width = map(int, form.split("x"))
+            for each in matrix:
+                padded = np.pad(each, [(0, -each.shape[0] % rows), (0, -each.shape[1] % width)]) != 0
+                blocks = padded.reshape(-1, rows, padded.shape[1] // width, width).any(axis=(1, 3))
+                assert blocks.mean() <= 0.5 + 1 / blocks.size
+        else:
+            assert abs(np.mean(matrix == 0) - 0.5) < 0.1
+    onnx.checker.check_model(outcome.model)
+
+
+@pytest.mark.parametrize("form", ["unstructured", "2:4", "2x2"])
+@pytest.mark.parametrize("block", [32, 64])
+def test_blocked_sweep_equals_the_unblocked(form, block):
+    x = RNG.standard_normal((200, 100)) @ RNG.standard_normal((100, 100))
+    weight, upper = RNG.standard_normal((12, 100)), factor(x.T @ x / 200)
+    whole, parts = (sweep(weight, upper, pattern(form), 0.5, size) for size in (100, block))
+    np.testing.assert_allclose(parts, whole, atol=1e-9)
+
+
+def test_factor_is_of_the_damped_inverse():
+    x = RNG.standard_normal((50, 20))
+    hessian = x.T @ x / 50
+    upper = factor(hessian)
+    damped = hessian + 0.01 * hessian.diagonal().mean() * np.eye(20)
+    np.testing.assert_allclose(upper.T @ upper @ damped, np.eye(20), atol=1e-8)
+    assert not np.tril(upper, -1).any()
+
+
+def test_refit_has_no_gradient_on_kept_weights():
+    x, weight = RNG.standard_normal((60, 24)), RNG.standard_normal((5, 24))
+    hessian = x.T @ x / 60
+    kept = RNG.random((5, 24)) < 0.4
+    change = refit(np.where(kept, weight, 0), weight, hessian, 0.0) - weight
+    np.testing.assert_allclose((change @ hessian)[kept], 0, atol=1e-8)
+
+
+@pytest.fixture(scope="module")
+def lenet():
+    """A small LeNet trained on two thirds of the digits at 14 x 14 pixels: the model, those digits, and the others."""
+    (x, labels), rng = digits(), np.random.default_rng(1)
+    x, sizes = x.reshape(-1, 28, 28)[:, ::2, ::2].reshape(-1, 196), (196, 100, 50, 10)
+    weights = [rng.standard_normal(each, np.float32) * np.float32((2 / each[0]) ** 0.5)
+               for each in itertools.pairwise(sizes)]
+    for _ in range(100):
+        values = [x[:240]]
+        for weight in weights:
+            values.append(np.maximum(values[-1] @ weight, 0 if weight is not weights[-1] else -np.inf))
+        shares = np.exp(values[-1] - values[-1].max(1, keepdims=True))
+        gradient = (shares / shares.sum(1, keepdims=True) - np.eye(10, dtype=np.float32)[labels[:240]]) / 240
+        for place in (2, 1, 0):
+            step, gradient = values[place].T @ gradient, gradient @ weights[place].T * (values[place] > 0)
+            weights[place] -= 0.3 * step
+    text = """g (float[N,196] x) => (float[N,10] y) <float[196,100] a, float[100,50] b, float[50,10] c> {
+        p = MatMul(x, a) q = Relu(p) r = MatMul(q, b) s = Relu(r) y = MatMul(s, c) }"""
+    return model(text, **dict(zip("abc", weights, strict=True))), {"x": x[:240]}, {"x": x[240:]}
+
+
+@pytest.mark.parametrize("sparsity", [0.8, 0.9])
+def test_obs_keeps_most_classes_of_digits(lenet, sparsity):
+    proto, samples, others = lenet
+    expected = run_onnxruntime(proto, others)[0]
+    outcomes = {name: pruned(proto, samples, sparsity, criterion=name) for name in CRITERIA}
+    agreement = {name: same_class(run_onnxruntime(each.model, others)[0], expected) for name, each in outcomes.items()}
+    assert agreement["obs"] > max(agreement["magnitude"], agreement["wanda"])
+    assert outcomes["obs"].error < 0.7 * min(outcomes["magnitude"].error, outcomes["wanda"].error)
+
+
+def test_tied_weights_are_pruned_once():
+    proto, samples = model(TIED), {"x": SAMPLES["x"][:, :, 0, 0]}
+    outcome = pruned(proto, samples, 0.5)
+    assert [(layer.weights, layer.nonzeros, len(layer.shared)) for layer in outcome.layers] == [(64, 32, 1)]
+    assert [t.name for t in outcome.model.graph.initializer] == [t.name for t in proto.graph.initializer]
+
+
+def test_means_of_outputs_are_those_of_the_dense_model():
+    proto, samples = model(TIED.replace("y = MatMul(r, i)", "y = Gemm(r, a, b2)").replace(
+        "float[8] b>", "float[8] b, float[8] b2>")), {"x": SAMPLES["x"][:, :, 0, 0]}
+    after, before = (onnxruntime.InferenceSession(each.SerializeToString()).run(None, samples)[0] for each in (
+        pruned(proto, samples, 0.7).model, proto))
+    np.testing.assert_allclose(after.mean(0), before.mean(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
+def test_distributions_add_up(name, sparsity):
+    asked = [Asked(shape, RNG.standard_normal(shape)) for shape in ((20, 30), (8, 4, 3, 3), (100, 20))]
+    shares = DISTRIBUTIONS[name](asked, sparsity)
+    total = sum(share * each.values.size for share, each in zip(shares, asked, strict=True))
+    assert total / sum(each.values.size for each in asked) == pytest.approx(sparsity, abs=1e-3)
+
+
+@pytest.mark.parametrize(("samples", "sparsity", "method", "error", "message"), [
+    ({"x": SAMPLES["x"][:3]}, 0.5, {}, UsageError, "3 are too few"),
+    ({"x": SAMPLES["x"][:, :4]}, 0.5, {}, UsageError, "takes .x8x7x6; the samples hold 24x4x7x6"),
+    ({"x": SAMPLES["x"] * np.float32("nan")}, 0.5, {}, UsageError, "holds NaN"),
+    ({"x": SAMPLES["x"].astype(np.float64)}, 0.5, {}, UsageError, "float32; the samples are float64"),
+    ({"z": SAMPLES["x"]}, 0.5, {}, UsageError, "no input 'z'"),
+    (SAMPLES, 1.5, {}, UsageError, "out of range"),
+    (SAMPLES, None, {}, UsageError, "give --sparsity"),
+    (SAMPLES, 0.9, {"pattern": "2:4"}, UsageError, "leave --sparsity out"),
+    (SAMPLES, 0.5, {"pattern": "4:2"}, UsageError, "N below M"),
+    (SAMPLES, 0.5, {"criterion": "luck"}, UsageError, "obs"),
+    (SAMPLES, 0.5, {"distribution": "luck"}, UsageError, "erk"),
+    (SAMPLES, 0.5, {"keep": ("*",)}, PruningError, "no weight to prune"),
+    (SAMPLES, 0.5, {"keep": ("absent",)}, UsageError, "no layer and no weight"),
+])  # fmt: skip
+def test_what_cannot_be_is_said_in_a_line(samples, sparsity, method, error, message):
+    with pytest.raises(error, match=message) as raised:
+        pruned(convolutional(), samples, sparsity, **method)
+    assert issubclass(error, SparsecError)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_model_without_weights_is_refused():
+    with pytest.raises(PruningError, match="no Conv, Gemm or MatMul"):
+        pruned(model("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"), SAMPLES, 0.5)
+
+
+def test_the_command_writes_the_model_and_its_figures(tmp_path):
+    onnx.save(convolutional(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", **SAMPLES)
+    run("prune", tmp_path / "m.onnx", "--inputs", tmp_path / "x.npz", "-o", tmp_path / "p.onnx", "--sparsity", 0.75,
+        "--keep", "r", "--json", tmp_path / "p.json")
+    figures = json.loads((tmp_path / "p.json").read_text())
+    tensors = constants(onnx.load(tmp_path / "p.onnx").graph)
+    for layer, name in zip(figures["layers"], "adf", strict=True):
+        assert np.count_nonzero(numpy_helper.to_array(tensors[name])) == layer["nonzeros"]
+        assert 0 < layer["error"] < 1
+    assert figures["left"] == [{"layer": "r", "reason": "kept as asked"}]
+    for arguments, message in ((("absent.onnx",), "no such file"), ((tmp_path / "m.onnx",), "give --inputs")):
+        assert message in run("prune", *arguments, "-o", tmp_path / "q.onnx", "--sparsity", 0.5, code=2)
