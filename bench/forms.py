@@ -69,9 +69,11 @@ def peer_of(path: Path) -> onnxruntime.InferenceSession:
         wide = ir.serde.deserialize_model(model)
         widen.run(wide, Context(resolve("cpu")))
         model = ir.serde.serialize_model(wide)
-        for value in (*model.graph.input, *model.graph.output):
+        halves = [value for value in (*model.graph.input, *model.graph.output)
+                  if value.type.tensor_type.elem_type in HALVES]
+        for value in halves:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-        outputs = {value.name for value in model.graph.output}
+        outputs = {value.name for value in halves}
         for node in model.graph.node:
             if node.op_type == "Cast" and node.output[0] in outputs:
                 node.attribute[0].i = TensorProto.FLOAT
