@@ -74,8 +74,10 @@ def export(executable: tvm.runtime.Executable, beside: Beside | None = None,
 def _linked(beside: Beside, link_with: str, path: Path) -> list[str]:
     """The linker's arguments for the object file, whose functions bear TVM's prefix and are called without it.
 
-    Names are quoted: "add" and others are words of the linker's own language.
+    Names are quoted, since some are words of the linker's own language, and bound inside the library, whatever else the
+    process has of that name.
     """
     path.write_bytes(beside.objects())
     through = "" if link_with.startswith("ld") else "-Wl,"
-    return [str(path), *(f'{through}--defsym="{name}"=__tvm_ffi_{name}' for name in beside.names)]
+    names = (f'--defsym="{name}"=__tvm_ffi_{name}' for name in beside.names)
+    return [str(path), *(f"{through}{option}" for option in ("-Bsymbolic", *names))]
