@@ -64,7 +64,7 @@ def accuracy(session: Any, images: np.ndarray, labels: np.ndarray) -> str:
 
 def latency(result: Latency) -> tuple[str, ...]:
     """Percentiles of an engine."""
-    return (result.engine, *(duration(result.summary[f"p{share}_us"]) for share in (50, 90, 99)))
+    return (result.engine, *(duration(getattr(result.summary, f"p{share}_us")) for share in (50, 90, 99)))
 
 
 if __name__ == "__main__":

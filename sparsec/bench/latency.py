@@ -5,10 +5,11 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sparsec.errors import SparsecError
 ROUNDS = 5
 WARM_UP_SECONDS = 0.2
 FEWEST_RUNS = 3  # per round
+LOOK_SECONDS = 0.1  # between looks whether who asked still waits
 PAUSE_SECONDS = 0.1  # for the worker threads of the engine before to go to sleep
 STABLE_SPREAD = 1.1
 """A measurement is stable if no round's median exceeds another's by more than this factor."""
@@ -138,7 +140,11 @@ class _Worker:
         self._connection, theirs = context.Pipe()
         arguments = (theirs, engine, file, dict(feeds), threads, streams)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        self._process.start()
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the process starts with what is held here
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
 
     def close(self) -> None:
@@ -172,20 +178,22 @@ def _serve(connection: Connection, engine: str, file: str, feeds: Feeds, threads
         opened = time.perf_counter() - begin
         with ThreadPoolExecutor(streams) as callers:
             while True:
-                connection.send(_Answer(_time(timer, connection.recv(), callers, streams), opened, _peak_bytes()))
-    except EOFError:
+                seconds = connection.recv()
+                measured = _time(partial(_runs, timer, seconds, connection.poll), callers, streams)
+                connection.send(_Answer(measured, opened, _peak_bytes()))
+    except (EOFError, BrokenPipeError):  # who asked has ended
         return
     except Exception as error:  # noqa: BLE001 - whatever an engine raises is the answer
         connection.send(str(error))
 
 
-def _time(timer: Timer, seconds: float, callers: ThreadPoolExecutor, streams: int) -> Round:
-    """The runs of all callers that fit in a period; one caller is this thread."""
+def _time(runs_of_one: Callable[[], np.ndarray], callers: ThreadPoolExecutor, streams: int) -> Round:
+    """The runs of all callers in a period; one caller is this thread."""
     begin = time.perf_counter()
     if streams == 1:
-        runs = [_runs(timer, seconds)]
+        runs = [runs_of_one()]
     else:
-        runs = [each.result() for each in [callers.submit(_runs, timer, seconds) for _ in range(streams)]]
+        runs = [each.result() for each in [callers.submit(runs_of_one) for _ in range(streams)]]
     return Round(np.concatenate(runs), time.perf_counter() - begin)
 
 
@@ -195,10 +203,16 @@ def _peak_bytes() -> int:
     return int(lines["VmHWM"].split()[0]) * 1024
 
 
-def _runs(timer: Timer, seconds: float) -> np.ndarray:
-    """Seconds of each of the runs that fit in a period."""
+def _runs(timer: Timer, seconds: float, called: Callable[[], bool]) -> np.ndarray:
+    """Seconds of each of the runs that fit in a period, which ends early where who asked calls or is gone."""
     times: list[float] = []
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < FEWEST_RUNS:
+    now = time.perf_counter()
+    end, look = now + seconds, now + LOOK_SECONDS
+    while now < end or len(times) < FEWEST_RUNS:
         times.append(timer())
+        now = time.perf_counter()
+        if now > look:
+            if called():
+                break
+            look = now + LOOK_SECONDS
     return np.array(times)
