@@ -82,6 +82,8 @@ def weights(model: onnx.ModelProto, pattern: Pattern, keep: Sequence[str]) -> tu
             left.append(Left(layer.name, reason))
         else:
             by_weight.setdefault(layer.weight, []).append(layer)
+    for name in [name for name, uses in by_weight.items() if not _read_alike(uses, tuple(tensors[name].dims))]:
+        left += [Left(layer.name, f"'{name}' is read the other way by another layer") for layer in by_weight.pop(name)]
     if not by_weight:
         raise PruningError(f"no weight to prune: {left[0].layer}: {left[0].reason}" if left else
                            "no weight to prune: the model has no Conv, Gemm or MatMul with a constant weight")
@@ -89,6 +91,14 @@ def weights(model: onnx.ModelProto, pattern: Pattern, keep: Sequence[str]) -> tu
         if not np.isfinite(numpy_helper.to_array(tensors[name]).astype(np.float32)).all():
             raise PruningError(f"weight '{name}' holds NaN or infinity")
     return [Weight(tuple(uses)) for uses in by_weight.values()], left
+
+
+def _read_alike(uses: Sequence[Layer], shape: tuple[int, ...]) -> bool:
+    """Whether all layers that read a weight multiply the same matrix, none its transpose."""
+    if len(uses) == 1:
+        return True
+    numbers = np.arange(np.prod(shape)).reshape(shape)
+    return all(np.array_equal(uses[0].matrix(numbers), each.matrix(numbers)) for each in uses[1:])
 
 
 def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, pattern: Pattern, keep: Sequence[str],

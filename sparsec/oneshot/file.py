@@ -38,7 +38,7 @@ class Method:
     def __post_init__(self) -> None:
         pattern(self.pattern)
         for kind, name, known in (("criterion", self.criterion, CRITERIA),
-                                  ("quota", self.distribution, {**DISTRIBUTIONS, "optimal": None})):
+                                  ("quota", self.distribution, DISTRIBUTIONS)):
             if name not in known:
                 raise UsageError(f"--{kind} {name}: pruning a file knows {', '.join(known)}")
 

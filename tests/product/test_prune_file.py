@@ -151,6 +151,20 @@ def test_obs_keeps_most_classes_of_digits(lenet, sparsity):
     assert outcomes["obs"].error < 0.7 * min(outcomes["magnitude"].error, outcomes["wanda"].error)
 
 
+def test_a_weight_that_layers_read_both_ways_is_left_with_the_reason():
+    proto = model("g (float[N,8] x) => (float[N,4] y) <float[8,8] a, float[8,4] d> {"
+                  " t = Transpose<perm=[1,0]>(a) p = MatMul(x, a) q = MatMul(p, t) y = MatMul(q, d) }")
+    samples = {"x": np.random.default_rng(0).standard_normal((32, 8)).astype(np.float32)}
+    outcome = file.to_sparsity(proto, samples, 0.5, Method(), quiet)
+    assert [each.reason for each in outcome.left] == ["'a' is read the other way by another layer"] * 2
+    assert [layer.nonzeros for layer in outcome.pruned.layers] == [16]
+
+
+def test_an_unknown_distribution_is_refused():
+    with pytest.raises(UsageError, match="--quota optimal"):
+        Method(distribution="optimal")
+
+
 def test_tied_weights_are_pruned_once():
     proto, samples = model(TIED), {"x": SAMPLES["x"][:, :, 0, 0]}
     outcome = pruned(proto, samples, 0.5)
