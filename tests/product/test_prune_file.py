@@ -173,7 +173,7 @@ def test_tied_weights_are_pruned_once():
 
 
 def test_means_of_outputs_are_those_of_the_dense_model():
-    proto, samples = model(TIED.replace("y = MatMul(r, i)", "y = Gemm(r, a, b2)").replace(
+    proto, samples = model(TIED.replace("y = MatMul(r, i)", "y = Gemm(r, i, b2)").replace(
         "float[8] b>", "float[8] b, float[8] b2>")), {"x": SAMPLES["x"][:, :, 0, 0]}
     after, before = (onnxruntime.InferenceSession(each.SerializeToString()).run(None, samples)[0] for each in (
         pruned(proto, samples, 0.7).model, proto))
