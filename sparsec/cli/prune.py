@@ -47,15 +47,23 @@ def command(
         help="unstructured, RxC (4x1) or N:M (2:4); of a network filters and heads, too.")] = None,
     quota: Annotated[str | None, typer.Option(
         help="uniform, erk, or global to compare all layers; of a network uniform+ and igq, too.")] = None,
-    schedule: Annotated[str, typer.Option(help="one-shot, iterative, gradual, imp, set or rigl.")] = "one-shot",
-    rounds: Annotated[int | None, typer.Option(min=1, help="Steps on the way to the target.")] = None,
-    effective: Annotated[bool, typer.Option(help="The target counts weights that are cut off as removed.")] = False,
-    tolerance: Annotated[float, typer.Option(help="How far the density may be from an effective target.")] = 0.01,
+    schedule: Annotated[str | None, typer.Option(
+        help="Of a network: one-shot, iterative, gradual, imp, set or rigl; one-shot if not given.",
+        show_default=False)] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Of a network: steps on the way to the target.")] = None,
+    effective: Annotated[bool, typer.Option(
+        help="Of a network: the target counts weights that are cut off as removed.")] = False,
+    tolerance: Annotated[float | None, typer.Option(
+        help="Of a network: how far the density may be from an effective target; 0.01 if not given.",
+        show_default=False)] = None,
     keep: Annotated[list[str], typer.Option(help="Pattern of weights that stay dense; may be repeated.")] = [],  # noqa: B006 - typer copies it
-    epochs: Annotated[int, typer.Option(min=0, help="Epochs of every training; 0 trains nothing.")] = 60,
+    epochs: Annotated[int | None, typer.Option(
+        min=0, help="Of a network: epochs of every training; 0 trains nothing; 60 if not given.",
+        show_default=False)] = None,
     data: Annotated[Path | None, typer.Option(
-        exists=True, dir_okay=False, help="An .npz file with `inputs` and `labels` to train on.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+        exists=True, dir_okay=False, help="Of a network: an .npz file with `inputs` and `labels` to train on.")] = None,
+    seed: Annotated[int | None, typer.Option(
+        help="Of a network: seed of everything random; 0 if not given.", show_default=False)] = None,
     json: options.JsonFile = None,
 ) -> None:
     """Prune an ONNX file from samples; or prune a reference network, train what is left, and export it.
@@ -66,7 +74,7 @@ def command(
         from sparsec.oneshot.file import Method
 
         others = {"--model": model, "--rounds": rounds, "--effective": effective or None, "--data": data,
-                "--schedule": schedule if schedule != "one-shot" else None}
+                  "--schedule": schedule, "--tolerance": tolerance, "--epochs": epochs, "--seed": seed}
         if wrong := [name for name, value in others.items() if value is not None]:
             raise UsageError(f"{wrong[0]} is for reference networks; {source} is a file")
         wanted = goal_of(sparsity, latency, speedup, nbytes, max_error)
@@ -85,8 +93,9 @@ def command(
     from sparsec.models.recipe import Recipe, make
 
     name = model or source or ""
-    choice = Options(criterion or "magnitude", pattern, quota, schedule, rounds, effective, tolerance, keep)
-    recipe = Recipe(name, sparsity, choice, epochs, _read_data(data), seed)
+    choice = Options(criterion or "magnitude", pattern, quota, schedule or "one-shot", rounds, effective,
+                     0.01 if tolerance is None else tolerance, keep)
+    recipe = Recipe(name, sparsity, choice, 60 if epochs is None else epochs, _read_data(data), seed or 0)
     with training_progress() as progress:
         outcome = make(recipe, progress)
     export(outcome.model, output, (network(name).example(),))

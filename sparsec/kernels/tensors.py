@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.graph.layout import round_up
+from sparsec.graph.operators.recurrence import GATES
 
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
-"""Gates of the recurrent operators; in ONNX's order: i, o, f, c of an LSTM; z, r, h of a GRU."""
 GATE_VECTORS = 8
 """Vectors of gates that a row of them is padded by."""
 
@@ -136,15 +135,14 @@ class PoolParams:
 
 
 @dataclass(frozen=True)
-class RecurrentParams:
-    """One direction of a layer.
+class Direction:
+    """One direction of a recurrent layer.
 
     Attributes:
         cell: "RNN", "GRU" or "LSTM".
         steps, batch, hidden: extents.
         activations: by their names in `kernels.emit.activations`, one for an RNN, two for a GRU, three for an LSTM.
         backwards: whether steps are taken from the last to the first.
-        reset_after: of a GRU, whether the reset gate applies to the product (`linear_before_reset`), not to the state.
         peepholes: of an LSTM, whether the gates see the cell.
         lengths: whether members of the batch end early; behind their end Y is zero.
 
@@ -156,14 +154,25 @@ class RecurrentParams:
     hidden: int
     activations: tuple[str, ...]
     backwards: bool = False
-    reset_after: bool = False
     peepholes: bool = False
     lengths: bool = False
 
     @property
     def gates(self) -> int:
-        """Elements of all gates of one step."""
+        """Elements of all gates of a member at a step."""
         return GATES[self.cell] * self.hidden
+
+
+@dataclass(frozen=True)
+class RecurrentParams(Direction):
+    """A direction with products of its own.
+
+    Attributes:
+        reset_after: of a GRU, whether the reset gate applies to the product (`linear_before_reset`), not to the state.
+
+    """
+
+    reset_after: bool = False
 
     def row(self, lanes: int) -> int:
         """The length of a row of gates: padded, so that vectors may start at any gate."""

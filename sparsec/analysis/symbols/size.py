@@ -99,6 +99,14 @@ def _collected(terms: Iterable[tuple[tuple[str, ...], int]]) -> Size:
     return Size(tuple(sorted((names, factor) for names, factor in sums.items() if factor)))
 
 
+def product(sizes: Iterable[Size]) -> Size:
+    """The product of sizes; 1 of none."""
+    total = Size.of(1)
+    for size in sizes:
+        total *= size
+    return total
+
+
 def declared(name: str, symbols: set[str]) -> Size:
     """What the name of an input's dimension says: the sum of other symbols and numbers, or a symbol of its own."""
     parts = [part.strip() for part in name.split("+")]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.analysis.symbols.inference import Shape, Symbols
+from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size
 from sparsec.graph.constants import constant, scalar
 from sparsec.graph.operators.schema import DOMAIN
@@ -158,9 +158,10 @@ def _fits(scores: _Scores, keys: ir.Value, values: ir.Value, symbols: Symbols) -
         return False
     q, k, v = (shape for shape in shapes if shape is not None)
     heads, groups = q[1].number, k[1].number
+    if not heads or not groups or heads % groups or None in (q[3].number, v[3].number):
+        return False
     same = q[0] == k[0] == v[0] and k[1] == v[1] and k[2] == v[2] and q[3] == k[3]
-    sized = None not in (heads, groups, q[3].number, v[3].number) and heads is not None and groups is not None
-    return same and sized and heads > 0 and groups > 0 and heads % groups == 0 and _is_mask(scores.mask, q, k, symbols)  # type: ignore[operator]  # `sized` says so
+    return same and _is_mask(scores.mask, q, k, symbols)
 
 
 def _is_mask(mask: ir.Value | None, q: Shape, k: Shape, symbols: Symbols) -> bool:

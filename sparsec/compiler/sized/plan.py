@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from sparsec.analysis.symbols.inference import Symbols
+from sparsec.analysis.symbols.known import Symbols
 from sparsec.analysis.symbols.size import Size
 from sparsec.compiler.sized.attention import ATTENTION
 from sparsec.compiler.sized.rotary import ROTARY

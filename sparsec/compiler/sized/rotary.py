@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from sparsec.analysis.symbols.inference import Symbols
+from sparsec.analysis.symbols.known import Symbols
 from sparsec.analysis.symbols.size import Size
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.passes import rewrite

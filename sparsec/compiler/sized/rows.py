@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from sparsec.analysis.symbols.inference import Shape, Symbols
+from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import optional
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.analysis.symbols.inference import Symbols
+from sparsec.analysis.symbols.known import Symbols
 from sparsec.graph.constants import constant
 
 SMALL = 64

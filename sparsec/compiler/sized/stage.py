@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from sparsec.analysis.symbols.inference import Symbols
+from sparsec.analysis.symbols.known import Symbols
 from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, row_nodes
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.graph.constants import add_constant

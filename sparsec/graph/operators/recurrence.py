@@ -13,6 +13,7 @@ from scipy.special import expit
 from sparsec.graph.operators import schema
 
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+"""Gates of a cell; in ONNX's order: i, o, f, c of an LSTM; z, r, h of a GRU."""
 
 DOC = """
 The recurrence of ONNX's operator `cell` in one direction, with gates in ONNX's order; X holds W x + bias for all steps.

@@ -10,7 +10,8 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import Operator, are_float, slice_at
 from sparsec.backends.relax.importer.products import product
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.kernels.tensors import GATES, RecurrentParams
+from sparsec.graph.operators.recurrence import GATES
+from sparsec.kernels.tensors import RecurrentParams
 
 op = relax.op
 DEFAULTS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}

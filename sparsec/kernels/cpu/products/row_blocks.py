@@ -5,6 +5,7 @@ A group of row blocks is in flight at a time; within a chunk it takes `unroll` n
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 
@@ -19,7 +20,7 @@ PER_WORD = {"uint64": 4, "uint32": 2, "uint16": 1, "int32": 1}
 """Indices in a word, by its type."""
 
 
-class RowBlocks:
+class RowBlocks(ABC):
     """What the parameters of sparse kernels have in common; the attributes are those of the subclasses.
 
     Attributes:
@@ -36,9 +37,9 @@ class RowBlocks:
     unroll: int
 
     @property
+    @abstractmethod
     def index_unit(self) -> int:
         """Elements that an index counts: a divisor of all offsets, so that 16 bits reach further."""
-        raise NotImplementedError
 
     @property
     def blocks(self) -> int:

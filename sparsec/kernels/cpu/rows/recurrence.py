@@ -11,42 +11,18 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.graph.operators.recurrence import GATES
 from sparsec.kernels.cpu.rows.layer import MAX_ROWS
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.fold import each
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Body, Buffers, Expr, Frame, Kernel, framed, load, splat, store
+from sparsec.kernels.tensors import Direction
 
 
 @dataclass(frozen=True)
-class Recurrence:
-    """One direction of a layer.
-
-    Attributes:
-        cell: a key of `GATES`.
-        steps, batch, hidden: extents.
-        activations: by their names in `ACTIVATIONS`, one for an RNN, two for a GRU, three for an LSTM.
-        backwards: whether steps are taken from the last to the first.
-        peepholes: of an LSTM, whether the gates see the cell.
-        lengths: whether members of the batch end early; behind their end Y is zero.
-
-    """
-
-    cell: str
-    steps: int
-    batch: int
-    hidden: int
-    activations: tuple[str, ...]
-    backwards: bool = False
-    peepholes: bool = False
-    lengths: bool = False
-
-    @property
-    def gates(self) -> int:
-        """Elements of all gates of a member."""
-        return GATES[self.cell] * self.hidden
+class Recurrence(Direction):
+    """A direction whose products of a step are those of a few rows."""
 
     @property
     def rows(self) -> int:
