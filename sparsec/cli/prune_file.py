@@ -51,6 +51,7 @@ def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nb
 def prune_file(model: Path, inputs: Path | None, output: Path, wanted: Goal | float | None, method: Method,
                machine: tuple[str, int], json: Path | None) -> None:
     """Prune a file, write it, and print what became of its layers; `machine` is a target's name and threads."""
+    from sparsec.graph.writer import save_proto
     from sparsec.oneshot import file
     from sparsec.oneshot.goal import Goal, to_goal
 
@@ -70,7 +71,7 @@ def prune_file(model: Path, inputs: Path | None, output: Path, wanted: Goal | fl
             outcome, reached = to_goal(proto, arrays, wanted, method, target, threads, show)
         else:
             outcome = file.to_sparsity(proto, arrays, wanted, method, show)
-    file.save(outcome.pruned.model, output)
+    save_proto(outcome.pruned.model, output)
     options.write_json(json, {**describe(outcome), "goal": reached and asdict(reached)})
     _print(outcome, output)
     if reached is not None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
+from sparsec import files
 from sparsec.graph.sparse import sparsify
 
 INLINE_LIMIT = 1 << 30  # protobuf ends at 2 GiB, and a file this large is better mapped than parsed
@@ -20,10 +22,24 @@ def save(model: ir.Model, path: str | Path, *, sparse: bool = False) -> None:
         OSError: the file cannot be written.
 
     """
-    if sparse:
-        proto = ir.to_proto(model)
-        sparsify(proto)
-        Path(path).write_bytes(proto.SerializeToString(deterministic=True))
-        return
     total = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
-    ir.save(model, path, external_data=f"{Path(path).name}.data" if total > INLINE_LIMIT else None)
+    if total > INLINE_LIMIT and not sparse:
+        ir.save(model, path, external_data=f"{Path(path).name}.data")
+        return
+    proto = ir.to_proto(model)
+    if sparse:
+        sparsify(proto)
+    files.write(path, proto.SerializeToString(deterministic=True))
+
+
+def save_proto(proto: onnx.ModelProto, path: str | Path) -> None:
+    """Writes a model that is held as it stands in its file; large ones as `save` does.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    """
+    if proto.ByteSize() > INLINE_LIMIT:
+        save(ir.from_proto(proto), path)
+    else:
+        files.write(path, proto.SerializeToString(deterministic=True))

@@ -22,9 +22,6 @@ from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.prune import Pruned, check_sparsity, prune
 from sparsec.oneshot.weights import Left, constants
 
-INLINE_LIMIT = 1 << 30
-"""Bytes from which on weights are written beside the file."""
-
 
 @dataclass(frozen=True)
 class Method:
@@ -108,8 +105,3 @@ def _pruned(model: onnx.ModelProto, batches: Sequence[Feeds], found: Dense, shar
             method: Method, progress: Progress) -> Pruned:
     return prune(model, batches, found, shares, method.criterion, pattern(method.pattern), progress)
 
-
-def save(model: onnx.ModelProto, path: Path) -> None:
-    """Write the model; weights of more than 1 GiB in all go to a file of the same name and `.data` beside it."""
-    large = model.ByteSize() > INLINE_LIMIT
-    onnx.save(model, path, save_as_external_data=large, location=f"{path.name}.data" if large else None)
