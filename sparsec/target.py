@@ -69,27 +69,40 @@ TARGET_NAMES = ("cpu", *_FIXED)
 @functools.cache
 def machine_features() -> frozenset[str]:
     """Instruction-set features of the machine that runs this, by their Linux names (empty where unknown)."""
+    return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
+
+
+@functools.cache
+def machine_family() -> tuple[str, int, int]:
+    """What CPUID says of the processor: its vendor, family and model ("" and zeros where that is unknown)."""
+    found = {key: _cpuinfo(key) for key in ("vendor_id", "cpu family", "model")}
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return frozenset()
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+        return found["vendor_id"], int(found["cpu family"]), int(found["model"])
+    except ValueError:
+        return "", 0, 0
 
 
 @functools.cache
 def machine_name() -> str:
-    """The processor's model name, the key under which calibration is cached."""
+    """The processor's name with its family and model, the key under which what was measured is kept.
+
+    Cloud machines call several generations by one name.
+    """
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
+    vendor, family, model = machine_family()
+    return f"{name}, family {family} model {model}" if vendor else name
+
+
+def _cpuinfo(key: str) -> str:
+    """A field of the first processor, "" where it is unknown."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
     except OSError:
         pass
-    return platform.processor() or platform.machine()
+    return ""
 
 
 def _cache_bytes(level: int, default: int) -> int:

@@ -1,4 +1,4 @@
-"""The rates of this machine, measured once and kept in the user's cache directory, by processor and threads."""
+"""Rates of this machine, kept in the user's cache directory by processor and threads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsec import files
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS, Machine, Rates
 from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
-from sparsec.target import Target, machine_features, machine_name
+from sparsec.target import Target, machine_name, resolve
 
 _RATES = [each.name for each in fields(Machine) if each.name != "efficiency"]
 SHIPPED = "shipped default (one Zen 5 core); `sparsec calibrate` measures this machine"
@@ -42,19 +42,30 @@ def key(threads: int) -> str:
 def calibration_of(target: Target, threads: int, path: Path | None = None) -> Calibration:
     """What was measured here for as many threads, else the shipped default; for another machine always the default."""
     path = path or default_path()
-    measured = _read(path).get(key(threads)) if target.features <= machine_features() else None
+    host = resolve("cpu")
+    here = target.features <= host.features and target.vector_bits == host.vector_bits
+    measured = kept(path).get(key(threads)) if here else None
     return Calibration(DEFAULT_MACHINE, SHIPPED) if measured is None else Calibration(measured, f"measured, {path}")
 
 
 def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
-    """Write the entry of this processor and a number of threads beside the others; returns the file.
+    """Write what was calibrated for this processor and a number of threads beside the others; returns the file.
 
     Raises:
         CalibrationError: it cannot be written; what was there is untouched.
 
     """
-    path = path or default_path()
-    entries = {name: asdict(each) for name, each in (_read(path) | {key(threads): machine}).items()}
+    return keep_as(key(threads), machine, path or default_path())
+
+
+def keep_as(name: str, machine: Machine, path: Path) -> Path:
+    """Write an entry of a file of rates beside the others.
+
+    Raises:
+        CalibrationError: it cannot be written; what was there is untouched.
+
+    """
+    entries = {each: asdict(rates) for each, rates in (kept(path) | {name: machine}).items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         files.write(path, json.dumps(entries, indent=1).encode() + b"\n")
@@ -68,7 +79,8 @@ def machine_of(rates: Mapping[str, float]) -> Machine:
     return Machine(**{name: rates[name] for name in _RATES}, efficiency={})
 
 
-def _read(path: Path) -> dict[str, Machine]:
+def kept(path: Path) -> dict[str, Machine]:
+    """The entries of a file of rates; none, with a warning, where it cannot be read."""
     if not files.is_own(path):
         return {}
     try:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # see `backends.base`
     import onnx_ir as ir
 
     from sparsec.backends.relax.lower import Lowered
+    from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
     from sparsec.cost.roofline import Machine
 
@@ -26,6 +27,12 @@ class CpuBackend(Backend):
     kind = "cpu"
     precisions = PRECISIONS
     explains = divides = sized = profiles = measures_elsewhere = True
+
+    def calibration(self, target: Target, threads: int) -> Calibration:
+        """Measured on the machine at hand, by `sparsec calibrate` or at its first use."""
+        from sparsec.backends.cpu.rates import rates_of
+
+        return rates_of(target, threads)
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:
         """Those of convolutions and linear layers, in the layouts that the layout pass has chosen."""

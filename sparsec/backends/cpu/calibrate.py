@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import tvm
@@ -13,14 +15,62 @@ from sparsec.backends.cpu.planning import CYCLE_BYTES
 from sparsec.errors import CalibrationError
 from sparsec.kernels.cpu import probes
 from sparsec.kernels.emit.isa import Isa, isa_of
+from sparsec.kernels.emit.tir import Expr
 from sparsec.target import Target, machine_features
 
 REPEATS = 15
+QUICK_REPEATS = 5  # of what the first use of a machine measures, in under a second
 SHORT, LONG = (1, 8), (9, 16)  # lengths of short loops, from and below
 GROUPS = 1 << 16  # more than a branch predictor can remember
 ROUNDS = 20_000
 BEYOND = 16  # times the L2 cache: what the L3 cache is measured on
 DRAM_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class _Core:
+    """What times kernels for a target on this machine."""
+
+    isa: Isa
+    llvm: tvm.target.Target
+    repeats: int
+
+    def seconds(self, kernel: Expr, *inputs: np.ndarray) -> float:
+        """The shortest time of a call of a probe."""
+        function = tvm.compile(kernel.with_attr("global_symbol", "main"), target=self.llvm)["main"]
+        sums = np.zeros(self.isa.threads * probes.CHAINS * self.isa.lanes, np.float32)
+        return _seconds(function, [*inputs, sums], self.repeats)
+
+    def multiply_adds(self, rounds: int) -> float:
+        """Seconds of so many rounds of `CHAINS` multiply-adds."""
+        return self.seconds(probes.multiply_add(rounds, self.isa), np.full(2 * self.isa.lanes, 0.5, np.float32))
+
+    def bandwidth(self, nbytes: int) -> float:
+        """Bytes per second and thread, each reading so many bytes over and over."""
+        step = probes.CHAINS * self.isa.lanes
+        floats = max(1, nbytes // 4 // step) * step
+        sweeps = max(1, (1 << 20) // floats)
+        x = np.zeros(self.isa.threads * floats, np.float32)
+        return 4 * floats * sweeps / self.seconds(probes.read(floats, sweeps, self.isa), x)
+
+
+@contextmanager
+def _core(target: Target, threads: int, repeats: int) -> Iterator[_Core]:
+    if not target.mcpu or target.features - machine_features():
+        raise CalibrationError(f"'{target.name}' is not this machine; calibrate --target cpu")
+    with settings(target) as llvm:
+        yield _Core(isa_of(target, threads), llvm, repeats)
+
+
+def measure_quickly(target: Target, threads: int) -> dict[str, float]:
+    """Multiply-adds and bandwidths of this machine, in under a second: some of the fields of `cost.roofline.Machine`.
+
+    Raises:
+        CalibrationError: the target is not this machine.
+
+    """
+    with _core(target, threads, QUICK_REPEATS) as core:
+        return _bandwidths(core, target)
 
 
 def measure(target: Target, threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, float]:
@@ -33,68 +83,56 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
         CalibrationError: the target is not this machine.
 
     """
-    if not target.mcpu or target.features - machine_features():
-        raise CalibrationError(f"'{target.name}' is not this machine; calibrate --target cpu")
-    isa = isa_of(target, threads)
-    with settings(target) as llvm:
-        def seconds(kernel: tvm.tirx.PrimFunc, *inputs: np.ndarray) -> float:
-            function = tvm.compile(kernel.with_attr("global_symbol", "main"), target=llvm)["main"]
-            return _seconds(function, [*inputs, np.zeros(threads * probes.CHAINS * isa.lanes, np.float32)])
-
-        progress("multiply-adds")
-        halves = np.full(2 * isa.lanes, 0.5, np.float32)
-        fma = ROUNDS * probes.CHAINS / seconds(probes.multiply_add(ROUNDS, isa), halves)
+    with _core(target, threads, REPEATS) as core:
+        progress("multiply-adds and bandwidths")
+        rates = _bandwidths(core, target)
         progress("permutes")
-        places = np.random.default_rng(0).integers(0, probes.GATHERED, probes.PLACES * isa.lanes, np.int32)
-        steps = ROUNDS * probes.CHAINS
-        permutes = gathers = fma  # what no kernel does where registers cannot be permuted
-        if isa.permutes:
-            x = np.ones(probes.GATHERED, np.float32)
-            permutes = steps / seconds(probes.permute(ROUNDS, isa), places[:isa.lanes], x[:probes.CHAINS * isa.lanes])
-            gathers = steps / seconds(probes.gather(ROUNDS, isa), places, x)
-        progress("loads")
-        l1 = _bandwidth(target.l1_bytes // 2, isa, seconds)
-        progress("bandwidths")
-        l2 = _bandwidth(target.l2_bytes // 2, isa, seconds)
-        l3, cold, dram = (_bandwidth(size // threads, isa, seconds) * threads
-                          for size in (BEYOND * target.l2_bytes, CYCLE_BYTES, DRAM_BYTES))
+        permutes, gathers = _permutes(core) if core.isa.permutes else (rates["fmas_per_s"],) * 2
         progress("overheads")
-        group = _group_seconds(isa, seconds)
-        call = seconds(probes.multiply_add(1, isa), halves)
+        return rates | {"permutes_per_s": permutes, "gathers_per_s": gathers, "group_s": _group_seconds(core),
+                        "call_s": core.multiply_adds(1),
+                        "dram_bytes_per_s": core.bandwidth(DRAM_BYTES // threads) * threads}
+
+
+def _bandwidths(core: _Core, target: Target) -> dict[str, float]:
+    """What a core multiplies and loads, and what caches and memory bring."""
+    threads = core.isa.threads
+    l1, l2 = (core.bandwidth(size // 2) for size in (target.l1_bytes, target.l2_bytes))
+    l3, cold = (core.bandwidth(size // threads) * threads for size in (BEYOND * target.l2_bytes, CYCLE_BYTES))
     waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
-    return {"fmas_per_s": fma, "loads_per_s": l1 / (4 * isa.lanes), "permutes_per_s": permutes, "group_s": group,
-            "l2_bytes_per_s": waited, "l3_bytes_per_s": l3, "memory_bytes_per_s": cold, "call_s": call,
-            "dram_bytes_per_s": dram, "gathers_per_s": gathers}
+    return {"fmas_per_s": ROUNDS * probes.CHAINS / core.multiply_adds(ROUNDS),
+            "loads_per_s": l1 / (4 * core.isa.lanes), "l2_bytes_per_s": waited, "l3_bytes_per_s": l3,
+            "memory_bytes_per_s": cold}
 
 
-def _bandwidth(nbytes: int, isa: Isa, seconds: Callable[..., float]) -> float:
-    """Bytes per second and thread, each reading so many bytes over and over."""
-    step = probes.CHAINS * isa.lanes
-    floats = max(1, nbytes // 4 // step) * step
-    sweeps = max(1, (1 << 20) // floats)
-    x = np.zeros(isa.threads * floats, np.float32)
-    return 4 * floats * sweeps / seconds(probes.read(floats, sweeps, isa), x)
+def _permutes(core: _Core) -> tuple[float, float]:
+    """Permutes of registers and gathers from L1 per second."""
+    lanes, steps = core.isa.lanes, ROUNDS * probes.CHAINS
+    places = np.random.default_rng(0).integers(0, probes.GATHERED, probes.PLACES * lanes, np.int32)
+    x = np.ones(probes.GATHERED, np.float32)
+    return (steps / core.seconds(probes.permute(ROUNDS, core.isa), places[:lanes], x[:probes.CHAINS * lanes]),
+            steps / core.seconds(probes.gather(ROUNDS, core.isa), places, x))
 
 
-def _group_seconds(isa: Isa, seconds: Callable[..., float]) -> float:
+def _group_seconds(core: _Core) -> float:
     """What a loop of varying length costs beside its steps: the line through two mean lengths, at zero."""
     points = []
     for low, high in (SHORT, LONG):
         lengths = np.sort(np.random.default_rng(0).integers(low, high, GROUPS))  # as packing sorts the rows of a weight
         starts = np.append(0, np.cumsum(lengths)).astype(np.int32)
-        spent = seconds(probes.short_loops(GROUPS, isa), starts, np.zeros(64 * probes.WIDE * isa.lanes, np.float32))
-        points.append((lengths.mean(), spent / GROUPS))
+        x = np.zeros(64 * probes.WIDE * core.isa.lanes, np.float32)
+        points.append((lengths.mean(), core.seconds(probes.short_loops(GROUPS, core.isa), starts, x) / GROUPS))
     (short, fast), (long, slow) = points
     return float(max(1e-10, fast - (slow - fast) / (long - short) * short))
 
 
-def _seconds(function: tvm.runtime.Executable, arrays: list[np.ndarray]) -> float:
+def _seconds(function: tvm.runtime.Executable, arrays: list[np.ndarray], repeats: int) -> float:
     """The shortest time of a call; calls too short for the clock are timed together."""
     tensors = [tvm.runtime.tensor(array) for array in arrays]
     function(*tensors)
     count = 1
     best = float("inf")
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         begin = time.perf_counter()
         for _ in range(count):
             function(*tensors)
