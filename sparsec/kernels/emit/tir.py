@@ -126,9 +126,9 @@ def held(vector: Expr) -> Expr:
     return load(register, 0, lanes)
 
 
-def prefetch(buffer: Buffer, index: Expr) -> None:
-    """Ask for the cache line at `index`, which may lie beyond the buffer's end."""
-    arguments = (T.int32(0), T.int32(3), T.int32(1))  # read, keep in every level, data
+def prefetch(buffer: Buffer, index: Expr, level: int = 1, *, write: bool = False) -> None:
+    """Ask the cache of a level for the line at `index`, which may lie beyond the buffer's end, to `write` it or not."""
+    arguments = (T.int32(int(write)), T.int32(4 - level), T.int32(1))  # the last: data
     T.evaluate(T.call_llvm_intrin("void", "llvm.prefetch.p0", T.address_of(buffer[index]), *arguments))
 
 

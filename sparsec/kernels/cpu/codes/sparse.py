@@ -125,7 +125,7 @@ def build(params: SparseParams, isa: Isa) -> Kernel:
     p, t = params, params.tiling
 
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, sums: Sums) -> None:
-        row_blocks.each_group(p, part, chunk, lambda flat: _group(b, source, base, p, flat, sums))
+        row_blocks.each_group(p, part, chunk, lambda _, flat: _group(b, source, base, p, flat, sums))
 
     weights = row_blocks.arguments(p) | {"values": (None, "int32")}
     return walk.build(t, isa, weights, inner, t.stencil.outputs)

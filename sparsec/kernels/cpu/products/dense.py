@@ -117,6 +117,7 @@ def build(params: DenseParams, isa: Isa) -> Kernel:
         width = T.Bind(T.min(columns, t.stencil.inner - chunk * columns))
         start = T.Bind(params.blocks * params.block * (part * t.stencil.inner + chunk * columns))
         with T.serial(0, params.blocks) as block:
+            finish.request(part * params.blocks + block, params.blocks * t.parts)
             weights = T.Bind(start + block * (width * params.block))
             _row_block(b, source, base, params, T.Bind(part * params.blocks + block), weights, chunk, finish)
 

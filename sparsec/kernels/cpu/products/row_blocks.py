@@ -89,10 +89,10 @@ def arguments(params: RowBlocks) -> dict[str, tuple[int | None, str]]:
     return {"starts": (groups + 1, "int32"), "rows": (groups * params.group, "int32"), "indices": (None, params.word)}
 
 
-def each_group(p: RowBlocks, part: Expr, chunk: Expr, emit: Callable[[Expr], None]) -> None:
-    """Emit the groups of a part in a chunk, each by its flat number."""
+def each_group(p: RowBlocks, part: Expr, chunk: Expr, emit: Callable[[Expr, Expr], None]) -> None:
+    """Emit the groups of a part in a chunk, each by its number there and its flat number."""
     with T.serial(0, p.groups) as index:
-        emit(T.Bind((part * p.tiling.chunks + chunk) * p.groups + index))
+        emit(index, T.Bind((part * p.tiling.chunks + chunk) * p.groups + index))
 
 
 def each_row(b: Buffers, p: RowBlocks, flat: Expr, vectors: int, *,

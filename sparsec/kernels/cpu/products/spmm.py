@@ -175,7 +175,11 @@ def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None,
                stage: Stage) -> Kernel:
     """The kernel (starts, rows, indices, *values, …) with groups that `emit` computes of inputs that `stage` brings."""
     def inner(b: Buffers, source: Buffer, base: Expr, part: Expr, chunk: Expr, finish: Finish) -> None:
-        each_group(params, part, chunk, lambda flat: emit(b, source, base, params, flat, finish))
+        def one(index: Expr, flat: Expr) -> None:
+            finish.request(part * params.groups + index, params.groups * params.tiling.parts)
+            emit(b, source, base, params, flat, finish)
+
+        each_group(params, part, chunk, one)
 
     weights = arguments(params) | values
     return build_product(params.tiling, isa, weights, inner, params.tiling.stencil.outputs, stage)

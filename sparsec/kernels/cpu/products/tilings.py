@@ -15,6 +15,7 @@ DENSE_BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8, 12)
 L1_SHARES = (0.5, 0.85)
 """Shares of the L1 cache that a chunk's tile may fill."""
 MAX_VECTORS = 20
+FAR_SHARE = 0.5  # of the L2 cache: activations that take more are gone when the next layer reads them
 BAND_ROWS = 128  # rows that a band has at least
 
 
@@ -35,6 +36,7 @@ def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int) -> It
     """The tilings of float32 activations with tiles of so many vectors."""
     s = layer.stencil
     width = vectors * s.lanes * 4
+    far = s.segments == 1 and 4 * (s.x_size + s.y_size) > FAR_SHARE * target.l2_bytes
     chunks = {"direct": {s.channels}}
     if s.x_channel_stride == vectors * s.lanes or len(s.taps) == 1:
         chunks["direct"] |= {int(share * target.l1_bytes) // width for share in L1_SHARES}
@@ -46,7 +48,7 @@ def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int) -> It
     for mode, sizes in chunks.items():
         for size in {balanced(s.channels, max(1, size)) for size in sizes}:
             for bands in _bands(layer, target, width):
-                yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads * bands, bands=bands)
+                yield Tiling(s, layer.epilogue, mode, vectors, size, parts=isa.threads * bands, bands=bands, far=far)
 
 
 def _bands(layer: StencilProduct, target: Target, width: int) -> set[int]:

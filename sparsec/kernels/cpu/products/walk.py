@@ -24,9 +24,10 @@ from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, prefetch, splat, store
 
 MODES = ("direct", "halo", "im2col")
+LINE_FLOATS = 16  # of a cache line
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Tiling(Tiles):
         parts: equal shares of work that the rows of the weight are dealt into, so that threads can split a tile.
         bands: cache blocks of rows: bands that the parts are gone through in, each for all tiles, so that a band's
             weights stay in the L2 cache; parts are a multiple.
+        far: the activations come from beyond the L2 cache, so that those of the next tile are asked for in time.
 
     """
 
@@ -52,6 +54,7 @@ class Tiling(Tiles):
     chunk: int
     parts: int = 1
     bands: int = 1
+    far: bool = False
 
     @property
     def scratch(self) -> int:
@@ -129,7 +132,7 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stag
 
         def enter(chunk: Expr, x: Expr, y: Expr, start: Expr) -> Part:
             source, base = load_tile(chunk, x)
-            finish = Finish(b, t, sums, chunk, y, start)
+            finish = Finish(b, t, sums, chunk, x, y, start)
             return lambda part: inner(b, source, base, part, chunk, finish)
 
         return enter
@@ -184,8 +187,28 @@ class Finish:
     tiling: Tiling
     sums: Buffer
     chunk: Expr
+    x: Expr
     y: Expr
     start: Expr
+
+    def request(self, share: Expr, shares: int) -> None:
+        """Ask for the share of the next tile's inputs in this chunk that comes while one of the `shares` multiplies.
+
+        The processor's own prefetchers end with a page, and a channel is a page or more away from the next.
+        """
+        t, s = self.tiling, self.tiling.stencil
+        channels = -(-t.chunk // shares)
+        for each in range(channels if t.far else 0):
+            channel = self.chunk * t.chunk + T.min(share * channels + each, t.chunk - 1)
+            at = self.x + channel * s.x_channel_stride + max(s.taps) + t.tile
+            for line in range(0, t.tile, LINE_FLOATS):
+                prefetch(self.buffers["x"], at + line, 2)
+
+    def _request_output(self, name: str, at: Expr) -> None:
+        """Ask for the row's outputs, or residuals, of the next tile."""
+        t = self.tiling
+        for line in range(0, t.tile if t.far else 0, LINE_FLOATS):
+            prefetch(self.buffers[name], at + t.tile + line, 2, write=name == "y")
 
     def __call__(self, row: Expr, slot: Expr, product: Callable[[int], Expr]) -> None:
         """Store the vectors `product(0)`, `product(1)`, … of one row of the tile; partial sums wait in the slot."""
@@ -218,6 +241,8 @@ class Finish:
 
     def _final(self, row: Expr, product: Callable[[int], Expr]) -> None:
         b, s = self.buffers, self.tiling.stencil
+        for name in ("y", "residual") if self.tiling.epilogue.residual else ("y",):
+            self._request_output(name, self._output(row))
         for vector in range(self.tiling.vectors):
             at = self._output(row) + vector * s.lanes
             mask = load(b["mask"], self.start + vector * s.lanes, s.lanes) if s.masked else None
