@@ -1,4 +1,4 @@
-"""The parts: storage schemes keep every value in exactly their bits, and waiting is what stepping through cycles gives."""
+"""The parts: schemes keep every value in exactly their bits, and waiting is what stepping through cycles gives."""
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from sparsec.backends.accelerators.representation import Bitmap, Dense, Offsets,
 from sparsec.backends.accelerators.table import row
 from sparsec.backends.accelerators.timing import barrier, clustered, independent, queued
 
-SCHEMES = {each: None for each in (
+SCHEMES = dict.fromkeys((
     Dense(), RunLength(4), RunLength(2, 16), Bitmap(), Bitmap(8, 32), Offsets(16), Offsets(4),
-    *(scheme for each in ACCELERATORS.values() for scheme in (each.weights, each.activations)))}
+    *(scheme for each in ACCELERATORS.values() for scheme in (each.weights, each.activations))))
 
 
 @st.composite
