@@ -270,7 +270,7 @@ class Offsets(Scheme):
     def bits(self, mask: NDArray[np.bool_], value_bits: int) -> int:
         """Slots, full or not."""
         slots = len(mask) * -(-mask.shape[1] // self.brick) * self.brick
-        return slots * (value_bits + max(1, (self.brick - 1).bit_length()))
+        return int(slots * (value_bits + max(1, (self.brick - 1).bit_length())))
 
 
 def _bricks(fibres: NDArray[np.int32], brick: int) -> NDArray[np.int32]:

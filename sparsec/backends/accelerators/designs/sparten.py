@@ -38,7 +38,8 @@ def unit_of(kept: NDArray[np.bool_], config: Configuration) -> NDArray[np.intp]:
     first, place = rank // size * size, rank % size
     filled = np.minimum(size, outputs - first)
     place = np.minimum(place, filled - 1 - place)
-    return (rank // size * config["cluster"] + place).astype(np.intp)
+    unit: NDArray[np.intp] = rank // size * config["cluster"] + place
+    return unit
 
 
 def _chunked(layer: Operands, config: Configuration) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
