@@ -142,6 +142,8 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     tables.print_table(("format", "layers", "weights kept", "bytes", "predicted"),
                        [row(sums["format"], sums) for sums in description["formats"]],
                        row("layers with weights", description["totals"]))
+    if (network := description.get("network_us")) is not None:
+        tables.console.print(f"the whole network: {tables.duration(network)} predicted")
     if description.get("rates") == SHIPPED:
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
                              "once, in 45 s", soft_wrap=True)

@@ -82,6 +82,9 @@ def _print_summary(figures: Explanation) -> None:
         [_row(layer) for layer in figures.layers],
         (f"{total.layers} with weights", tables.percent(total.weights - total.nonzeros, total.weights), "",
          "", tables.duration(total.predicted_us), tables.duration(total.dense_us), ""))
+    if figures.network_us is not None:
+        console.print(f"\nthe whole network: {tables.duration(figures.network_us)} predicted, everything between the "
+                      "layers included", soft_wrap=True)
     console.print(f"\nweights: {tables.nbytes(total.bytes)} as they run, {tables.nbytes(total.smallest_bytes)} "
                   "in the smallest format of each layer")
     for each in figures.if_pruned:

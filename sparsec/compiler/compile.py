@@ -81,12 +81,12 @@ def compile_one(model: reader.Source, options: CompileOptions, spared: Spared) -
     outside += defects(spared, outside)
     if options.strict and outside:
         _refuse(outside)
-    program, layers = _build(prepared)
+    program, layers, network_s = _build(prepared)
     announce("pack")
     report = CompileReport(
         precision=prepared.job.precision, optimize=options.optimize, codec=options.codec,
         rates=prepared.job.calibration.source, layers=layers, outside=(*outside, *_left_out(prepared.graph)),
-        batch=prepared.batch, passes=prepared.passes)
+        batch=prepared.batch, passes=prepared.passes, network_us=None if network_s is None else network_s * 1e6)
     outline = _outline(prepared.graph)
     artifact = Artifact.build(program, prepared.job.target, options.threads, outline, report.to_json(), options.codec)
     announce("verify")
@@ -157,15 +157,17 @@ def _announcer(progress: Progress | None) -> Announce:
     return announce
 
 
-def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...]]:
-    """The program for all rows, and how every layer runs."""
+def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...], float | None]:
+    """The program for all rows, how every layer runs, and the predicted seconds of all."""
     backend, job = prepared.backend, prepared.part
     planned = plan(prepared.graph, job, backend, backend.judge(prepared.graph, job))
+    seconds = backend.graph_seconds(prepared.graph.graph, job) if backend.divides else None
     built = backend.build(prepared.graph, job)
     layers = (*planned, *built.layers)
     if prepared.batch is None:
-        return built.program, layers
-    return built.program.repeated(prepared.batch.parts), prepared.batch.layers(layers)
+        return built.program, layers, seconds
+    parts = prepared.batch.parts
+    return built.program.repeated(parts), prepared.batch.layers(layers), None if seconds is None else parts * seconds
 
 
 def _basis(model: reader.Source, options: CompileOptions, graph: ir.Model, job: Job,

@@ -61,6 +61,7 @@ class CompileReport:
         precision, optimize, codec: what was asked for.
         rates: where the rates come from that times were predicted with.
         layers: the plan.
+        network_us: predicted microseconds of a whole inference, None where nothing predicts it.
         outside: the layers that are not in it.
         batch: how many rows run at once, None where there is but one.
         passes: what every pass did.
@@ -77,12 +78,14 @@ class CompileReport:
     batch: Batch | None
     passes: tuple[Report, ...]
     verification: Verification | Skipped | None = None
+    network_us: float | None = None
 
     def to_json(self) -> dict[str, object]:
         """The report in JSON's types."""
         strip = next((each for each in self.passes if isinstance(each, StripReport)), None)
         return {"precision": self.precision, "optimize": self.optimize, "codec": self.codec, "rates": self.rates,
-                "layers": [_layer(each) for each in self.layers], "outside": [asdict(each) for each in self.outside],
+                "layers": [_layer(each) for each in self.layers], "network_us": self.network_us,
+                "outside": [asdict(each) for each in self.outside],
                 "batch": self.batch and self.batch.to_json(), "passes": [_pass(each) for each in self.passes],
                 "verification": self.verification and asdict(self.verification),
                 "strip": strip and strip_as_dict(strip)}

@@ -105,7 +105,7 @@ def here() -> Microarchitecture | None:
 
 
 def scaled(rates: Mapping[str, float], target: Target) -> Machine:
-    """Rates that were measured here, and what was not as the design of this processor has it at the clock that they show.
+    """The rates that were measured here; what was not is as this processor's design has it, at the clock they show.
 
     Args:
         rates: some of `Machine`'s fields, `fmas_per_s` among them.

@@ -36,7 +36,7 @@ class Rates(Protocol):
 
 
 PIXELS = (1, 16, 64, 256, 1024)
-DENSITIES = (0.05, 0.2, 0.5)
+DENSITIES = (0.05, 0.2, 0.5, 1.0)
 
 EXPOSED = 0.5
 """The share of the shorter one of a core's work and its waiting for memory that does not hide behind the longer."""

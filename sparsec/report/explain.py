@@ -16,7 +16,7 @@ from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
-from sparsec.cost.plan import Candidate, Choice, best_by_format, choose
+from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format, choose
 from sparsec.errors import UsageError
 from sparsec.formats.smallest import smallest
 from sparsec.graph import reader
@@ -159,6 +159,7 @@ class Explanation:
         machine: where its rates come from.
         layers: those with weights of their own, in order.
         total: all of these.
+        network_us: predicted microseconds of a whole inference, None where the target has no model of that.
         if_pruned: what more pruning would buy.
         outside: the nodes without a kernel of sparsec's.
 
@@ -170,6 +171,7 @@ class Explanation:
     machine: str
     layers: tuple[Layer, ...]
     total: Total
+    network_us: float | None
     if_pruned: tuple[Pruned, ...]
     outside: tuple[Outside, ...]
 
@@ -222,7 +224,7 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
               if (reason := prepared.backend.outside(node))]
     return Explanation(
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
-        layers=tuple(layers), total=_total(layers),
+        layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared),
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes))
 
 
@@ -230,6 +232,7 @@ def _layer(node: ir.Node, options: list[Option], prepared: Prepared, curves: dic
     weight = weight_array(node)
     found = structure.find(weight)
     choice = _choose(node, options, prepared.job)
+    CHOICE.set(node, choice)
     stored = smallest(weight)
     geometry = _geometry(node, weight)
     if geometry not in curves:
@@ -254,6 +257,13 @@ def _buckets(node: ir.Node, prepared: Prepared) -> tuple[Bucket, ...]:
 
 def _choose(node: ir.Node, options: list[Option], job: Job) -> Choice:
     return choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine)
+
+
+def _network_us(prepared: Prepared) -> float | None:
+    """The predicted time of all nodes, of which layers have their choices."""
+    if not prepared.backend.divides:
+        return None
+    return prepared.backend.graph_seconds(prepared.graph.graph, prepared.job) * 1e6
 
 
 def _candidate(choice: Choice, candidate: Candidate) -> Kernel:

@@ -1,0 +1,93 @@
+"""The rates of the machine at hand: measured at its first use, kept, and scaled from what its design is known for."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from sparsec.backends.cpu import calibrate, rates
+from sparsec.cost.calibration import SHIPPED, keep, key
+from sparsec.cost.microarchitectures import MICROARCHITECTURES, microarchitecture_of, scaled
+from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
+from sparsec.target import machine_family, machine_name, resolve
+from tests.support.cli import sparsec, write_model
+
+CPU = resolve("cpu")
+QUICK = {"fmas_per_s": 2e9, "loads_per_s": 2e9, "l2_bytes_per_s": 1e11, "l3_bytes_per_s": 5e10,
+         "memory_bytes_per_s": 2e10}
+
+
+@pytest.fixture
+def first_use(tmp_path, monkeypatch):
+    """A machine that nobody has measured; the list holds what is measured of it."""
+    measured = []
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv(rates.VARIABLE)
+    monkeypatch.setattr(calibrate, "measure_quickly", lambda *what: measured.append(what) or QUICK)
+    return measured
+
+
+def test_the_first_use_measures_and_keeps_by_threads_and_vectors(first_use):
+    found = rates.rates_of(CPU, 1)
+    assert found.machine.fmas_per_s == QUICK["fmas_per_s"]
+    assert str(rates.default_path()) in found.source
+    assert rates.rates_of(CPU, 1) == found
+    rates.rates_of(CPU, 2)
+    rates.rates_of(resolve("cpu-generic"), 1)
+    assert [(target.name, threads) for target, threads in first_use] == [("cpu", 1), ("cpu", 2), ("cpu-generic", 1)]
+
+
+def test_what_was_calibrated_comes_first_and_shipped_rates_are_asked_for(first_use, monkeypatch):
+    keep(DEFAULT_MACHINE, 1)
+    assert rates.rates_of(CPU, 1).machine == DEFAULT_MACHINE
+    monkeypatch.setenv(rates.VARIABLE, "shipped")
+    assert rates.rates_of(CPU, 2).source == SHIPPED
+    assert first_use == []
+
+
+def test_rates_that_cannot_be_kept_are_used_with_a_warning(first_use, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.warns(UserWarning, match=r"rates\.json"):
+        assert rates.rates_of(CPU, 1).machine.l3_bytes_per_s == QUICK["l3_bytes_per_s"]
+    assert len(first_use) == 1
+
+
+def test_a_quick_measurement_is_some_of_what_calibrate_measures():
+    found = calibrate.measure_quickly(CPU, 1)
+    assert found.keys() == QUICK.keys()
+    assert all(1e8 < rate < 1e13 for rate in found.values())
+
+
+@pytest.mark.parametrize("name", MICROARCHITECTURES)
+@pytest.mark.parametrize("vector_bits", [128, 256, 512])
+def test_every_design_has_rates_for_every_vector(name, vector_bits):
+    machine = MICROARCHITECTURES[name].machine(vector_bits)
+    assert all(rate > 0 for rate in asdict(machine).values() if isinstance(rate, float))
+    assert all(np.shape(table) == (len(PIXELS), len(DENSITIES)) for table in machine.efficiency.values())
+
+
+@pytest.mark.parametrize(("cpuid", "name"), [
+    (("AuthenticAMD", 25, 17), "Zen 4"), (("AuthenticAMD", 25, 1), "Zen 3"), (("AuthenticAMD", 26, 2), "Zen 5"),
+    (("GenuineIntel", 6, 0x8F), "Sapphire Rapids"), (("GenuineIntel", 6, 1), None), (("", 0, 0), None)])
+def test_designs_are_known_by_what_cpuid_says(cpuid, name):
+    found = microarchitecture_of(*cpuid)
+    assert (found and found.name) == name
+
+
+def test_what_is_not_measured_follows_the_clock():
+    slow, fast = (scaled(QUICK | {"fmas_per_s": rate}, CPU) for rate in (1e9, 2e9))
+    assert fast.permutes_per_s == pytest.approx(2 * slow.permutes_per_s)
+    assert fast.group_s == pytest.approx(slow.group_s / 2)
+
+
+def test_processors_of_one_name_are_told_apart():
+    vendor, family, model = machine_family()
+    assert not vendor or f"family {family} model {model}" in machine_name()
+    assert machine_name() in key(1)
+
+
+def test_a_network_takes_longer_than_its_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "model.onnx")
+    assert "the whole network" in sparsec("explain", "model.onnx")
