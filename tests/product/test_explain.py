@@ -10,6 +10,7 @@ import pytest
 from sparsec.bench.formats import linear_layer
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import PRECISIONS
+from sparsec.cost.plan import NEAR
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.errors import UsageError
 from sparsec.formats import CODECS, FORMATS
@@ -42,9 +43,11 @@ def test_explain_prices_every_format_of_every_layer_and_says_why_it_lost(explain
     assert [layer["shape"] for layer in figures["layers"]] == [[32, 64], [10, 32]]
     for layer in figures["layers"]:
         times = [each["predicted_us"] for each in layer["candidates"]]
-        assert times == sorted(times)
+        assert times[1:] == sorted(times[1:])
+        assert times[0] <= NEAR * min(times)
+        assert times[0] == min(times) or layer["candidates"][0]["format"] == "dense"
         assert {"dense", "csr"} <= {each["format"] for each in layer["candidates"]}
-        assert layer["candidates"][0]["reason"].startswith("fastest of")
+        assert layer["candidates"][0]["reason"].startswith(("fastest of", "dense, which others hardly beat, of"))
         assert all("the winner's time" in each["reason"] for each in layer["candidates"][1:])
         assert layer["structure"] == "unstructured"
         assert 0 <= layer["break_even"] < 1
