@@ -108,7 +108,7 @@ ACCELERATOR = Eie(
     name="eie", title="EIE [2016a]", operators=frozenset({Operator.FC}),
     extended=frozenset({Operator.CONV, Operator.RNN}),
     paper="Han et al., EIE: Efficient Inference Engine on Compressed Deep Neural Network, ISCA 2016",
-    weights=RunLength(run_bits=4, pointer_bits=16), activations=Dense(), skips_weights=True, skips_activations=True,
+    weights=RunLength(run_bits=4, count_bits=16), activations=Dense(), skips_weights=True, skips_activations=True,
     balance="activation queuing", reuse="output",
     parameters={OWN.get(name, name): Parameter(getattr(Architecture(), name), text, most=LARGEST.get(name, 1 << 24))
                 for name, text in TEXTS.items()} | {"multipliers": Parameter(1, "of a unit", 1, 1)},
