@@ -108,11 +108,11 @@ def test_parts_of_a_queue_wait_for_each_other():
 
 
 @given(loads=st.lists(st.integers(0, 50), min_size=1, max_size=30))
-def test_greedy_is_within_a_third_of_the_best(loads):
+def test_greedy_is_within_the_largest_of_an_even_share(loads):
     loads = np.array(loads)
     unit = greedy(loads, 4)
     heaviest = np.bincount(unit, loads, 4).max()
-    assert heaviest <= 4 / 3 * max(loads.max(), loads.sum() / 4) + loads.max() / 3  # Graham's bound, and more
+    assert heaviest <= loads.sum() / 4 + loads.max()
 
 
 def test_shares_are_dealt_in_turns():
@@ -143,8 +143,8 @@ Procrustes [2020a] | SpMM | CB | - | - | split minibatch for LB | minibatch
 
 
 def same(cell, other):
-    """Cells are equal but for capitals, and LSTM is a kind of RNN."""
-    return cell.lower().replace("lstm", "rnn") == other.lower().replace("lstm", "rnn")
+    """Cells are equal but for capitals: the survey writes conv and Conv."""
+    return cell.lower() == other.lower()
 
 
 @pytest.mark.parametrize("accelerator", [each for each in ACCELERATORS.values() if each.surveyed], ids=lambda a: a.name)

@@ -25,7 +25,11 @@ class Operator(Enum):
 
     FC = "FC"
     CONV = "Conv"
+    LSTM = "LSTM"
     RNN = "RNN"
+
+
+RECURRENT = frozenset({Operator.LSTM, Operator.RNN})
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
-from sparsec.backends.accelerators.layer import Operands, Operator
+from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, matches, shares, useful
 from sparsec.backends.accelerators.representation import BlockIndex, Dense, RunLength
 from sparsec.backends.accelerators.timing import Configuration, barrier, independent
@@ -108,7 +108,7 @@ PARAMETERS = {
 OPERATORS = frozenset({Operator.FC, Operator.CONV})
 
 X = Composed(
-    name="cambricon-x", title="Cambricon-X [2016]", operators=OPERATORS, extended=frozenset({Operator.RNN}),
+    name="cambricon-x", title="Cambricon-X [2016]", operators=OPERATORS, extended=RECURRENT,
     paper="Zhang et al., Cambricon-X: An Accelerator for Sparse Neural Networks, MICRO 2016",
     weights=STEPS, activations=Dense(), skips_weights=True, skips_activations=False, balance="N/A", reuse="output",
     parameters=PARAMETERS, buffers={"weights": Buffer(2048, 384), "activations": Buffer(8192, 16),
@@ -121,7 +121,7 @@ X = Composed(
     sources=("sections 4 and 5: 16 elements of 16 multipliers, 16 bits, 1 GHz, 65 nm, 6.38 mm2, 954 mW",))
 
 S = Composed(
-    name="cambricon-s", title="Cambricon-S [2018]", operators=OPERATORS, extended=frozenset({Operator.RNN}),
+    name="cambricon-s", title="Cambricon-S [2018]", operators=OPERATORS, extended=RECURRENT,
     paper="Zhou et al., Cambricon-S: Addressing Irregularity in Sparse Neural Networks, MICRO 2018",
     weights=BLOCKS, activations=Dense(), skips_weights=True, skips_activations=True, balance="group output neurons",
     reuse="output", parameters=PARAMETERS | {

@@ -55,7 +55,8 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
 
 
 ACCELERATOR = Composed(
-    name="ese", title="ESE [2017]", operators=frozenset({Operator.RNN}), extended=frozenset({Operator.FC}),
+    name="ese", title="ESE [2017]", operators=frozenset({Operator.LSTM}),
+    extended=frozenset({Operator.FC, Operator.RNN}),
     paper="Han et al., ESE: Efficient Speech Recognition Engine with Sparse LSTM on FPGA, FPGA 2017",
     weights=STORED, activations=Dense(), skips_weights=True, skips_activations=True, balance="block-balanced",
     reuse="output",

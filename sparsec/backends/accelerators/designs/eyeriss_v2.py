@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
-from sparsec.backends.accelerators.layer import Operands, Operator
+from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, side_by_side, useful
 from sparsec.backends.accelerators.representation import RunLength
 from sparsec.backends.accelerators.timing import Configuration, dealt
@@ -82,7 +82,7 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
 
 ACCELERATOR = Composed(
     name="eyeriss-v2", title="Eyeriss v2 [2019]", operators=frozenset({Operator.FC, Operator.CONV}),
-    extended=frozenset({Operator.RNN}),
+    extended=RECURRENT,
     paper="Chen et al., Eyeriss v2: A Flexible Accelerator for Emerging Deep Neural Networks on Mobile Devices, "
           "JETCAS 2019",
     weights=STORED, activations=STORED, skips_weights=True, skips_activations=True,

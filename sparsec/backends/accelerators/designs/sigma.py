@@ -9,7 +9,7 @@ import numpy as np
 from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
-from sparsec.backends.accelerators.layer import Operands, Operator
+from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, useful
 from sparsec.backends.accelerators.representation import Bitmap, Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
@@ -102,7 +102,7 @@ OPERATORS = frozenset({Operator.FC, Operator.CONV})
 BUFFERS = {"weights": Buffer(32 << 20, 16), "activations": Buffer(32 << 20, 16), "outputs": Buffer(4 << 20, 32)}
 
 ACCELERATOR = Composed(
-    name="sigma", title="Sigma [2020]", paper=PAPER, operators=OPERATORS, extended=frozenset({Operator.RNN}),
+    name="sigma", title="Sigma [2020]", paper=PAPER, operators=OPERATORS, extended=RECURRENT,
     trains=True, weights=STORED, activations=STORED, skips_weights=True, skips_activations=True, balance="-",
     reuse="input/weight", parameters=PARAMETERS | {"bandwidth": Parameter(128, "values that stream in a cycle")},
     buffers=BUFFERS, fibres=fibres, work=work, events=events, timing=barrier, area_mm2=65.1, power_mw=22300.0,
@@ -115,7 +115,7 @@ ACCELERATOR = Composed(
 
 SYSTOLIC = Composed(
     name="systolic", title="Systolic array, as a TPU", paper=PAPER, surveyed=False, operators=OPERATORS,
-    extended=frozenset({Operator.RNN}), weights=Dense(), activations=Dense(), skips_weights=False,
+    extended=RECURRENT, weights=Dense(), activations=Dense(), skips_weights=False,
     skips_activations=False, balance="-", reuse="weight", parameters=PARAMETERS | {
         "units": Parameter(128, "rows"), "multipliers": Parameter(128, "columns")}, buffers=BUFFERS, fibres=fibres,
     work=systolic_work, events=systolic_events, timing=barrier, technology="28 nm",
