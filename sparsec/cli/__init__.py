@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sparsec.cli import (
+    accelerators,
     bench,
     calibrate,
     compile,  # noqa: A004 - modules are named after their commands
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "quantize": quantize.command,
     "simulate": simulate.command,
     "targets": targets.command,
+    "accelerators": accelerators.command,
     "verify": verify.command,
     "calibrate": calibrate.command,
     "prune": prune.command,

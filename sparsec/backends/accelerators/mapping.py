@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,7 +20,10 @@ class Work:
         useful: products of two non-zeros, over all steps and times.
         zeros: products with a zero.
         padding: products with a padding entry.
+        discarded: products of two non-zeros that belong to no output.
         times: (steps,) how often each step is repeated.
+        overhead: cycles in which no unit works.
+        parts: how many steps, of a step each, each part has, where parts wait for each other; none for one part.
         accesses: of each buffer, words read and written.
 
     """
@@ -28,7 +32,10 @@ class Work:
     useful: int
     zeros: int = 0
     padding: int = 0
+    discarded: int = 0
     times: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    overhead: int = 0
+    parts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     accesses: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -45,11 +52,12 @@ class Event(NamedTuple):
     """One unit at work, as the step-by-step model plays it.
 
     Attributes:
-        step, unit: where it belongs.
+        step, unit: where it belongs; unit -1 is overhead, in which none works.
         cycles: that it takes.
         outputs: (products,) flat indices into the (outputs, positions) result that they are added to; -1 for none.
         products: (products,) their values.
         padding: how many of them are those of padding entries.
+        part: of the steps, where parts wait for each other.
 
     """
 
@@ -59,6 +67,15 @@ class Event(NamedTuple):
     outputs: NDArray[np.int64]
     products: NDArray[np.int64]
     padding: int = 0
+    part: int = 0
+
+
+def side_by_side(works: Sequence[Work]) -> Work:
+    """The items of several groups of a layer, which share the units: of works of one step each, one."""
+    accesses = sum((Counter(work.accesses) for work in works), Counter())
+    return Work(np.hstack([work.cycles for work in works]), sum(work.useful for work in works),
+                sum(work.zeros for work in works), sum(work.padding for work in works),
+                sum(work.discarded for work in works), accesses=accesses)
 
 
 def matches(w: NDArray[np.bool_], x: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from sparsec.backends.accelerators.description import Accelerator
-from sparsec.backends.accelerators.designs import dense, eie, sparten
+from sparsec.backends.accelerators.designs import cambricon, cnvlutin, dense, eie, ese, eyeriss_v2, scnn, sigma, sparten
 
 ACCELERATORS: dict[str, Accelerator] = {each.name: each for each in (
-    *dense.DESIGNS, eie.ACCELERATOR, sparten.ACCELERATOR,
+    cnvlutin.ACCELERATOR,
+    eie.ACCELERATOR,
+    cambricon.X,
+    ese.ACCELERATOR,
+    scnn.ACCELERATOR,
+    cambricon.S,
+    eyeriss_v2.ACCELERATOR,
+    sparten.ACCELERATOR,
+    sigma.ACCELERATOR,
+    *dense.DESIGNS,
+    scnn.TWIN,
+    sigma.SYSTOLIC,
 )}
-"""By the name of the target."""
+"""By the name of the target, in the survey's order, and the dense ones behind."""

@@ -106,9 +106,9 @@ LARGEST = {"pes": 1 << 16, "index_bits": 8, "codebook_bits": 8, "value_bits": 16
 
 ACCELERATOR = Eie(
     name="eie", title="EIE [2016a]", operators=frozenset({Operator.FC}),
-    extended=frozenset({Operator.CONV, Operator.RNN}),
+    extended=frozenset({Operator.CONV, Operator.LSTM, Operator.RNN}),
     paper="Han et al., EIE: Efficient Inference Engine on Compressed Deep Neural Network, ISCA 2016",
-    weights=RunLength(run_bits=4, pointer_bits=16), activations=Dense(), skips_weights=True, skips_activations=True,
+    weights=RunLength(run_bits=4, count_bits=16), activations=Dense(), skips_weights=True, skips_activations=True,
     balance="activation queuing", reuse="output",
     parameters={OWN.get(name, name): Parameter(getattr(Architecture(), name), text, most=LARGEST.get(name, 1 << 24))
                 for name, text in TEXTS.items()} | {"multipliers": Parameter(1, "of a unit", 1, 1)},

@@ -26,8 +26,8 @@ def fibres(layer: Operands, _config: Configuration) -> Fibres:
 def unit_of(kept: NDArray[np.bool_], config: Configuration) -> NDArray[np.intp]:
     """(filters, chunks) the place of a filter's chunk: its round of the cluster times the cluster, plus the unit.
 
-    A unit holds two filters: of those sorted by density the densest and the sparsest go together, chunk by chunk
-    (GB-H), by the whole filter (GB-S), or as they come.
+    A unit holds two filters at most: of those sorted by density the densest and the sparsest go together, chunk by
+    chunk (GB-H), by the whole filter (GB-S), or as they come.
     """
     outputs, chunks = kept.shape[0], kept.shape[1] // config["chunk"]
     density = kept.reshape(outputs, chunks, -1).sum(axis=2)
@@ -37,7 +37,7 @@ def unit_of(kept: NDArray[np.bool_], config: Configuration) -> NDArray[np.intp]:
     size = 2 * config["cluster"]
     first, place = rank // size * size, rank % size
     filled = np.minimum(size, outputs - first)
-    place = np.minimum(place, filled - 1 - place)
+    place = np.where(place < config["cluster"], place, filled - 1 - place)
     unit: NDArray[np.intp] = rank // size * config["cluster"] + place
     return unit
 
