@@ -12,6 +12,8 @@ from sparsec.errors import UsageError
 
 def command(
     explain: Annotated[str | None, typer.Option(metavar="NAME", help="Everything known of one of them.")] = None,
+    headlines: Annotated[bool, typer.Option("--headlines", help="The papers' own comparisons, simulated.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Random masks of each.")] = 5,
     json: options.JsonFile = None,
 ) -> None:
     """List the sparse accelerators of Hoefler et al. 2021 (table 1), and the dense ones beside them."""
@@ -21,6 +23,9 @@ def command(
 
     if explain is not None and explain not in ACCELERATORS:
         raise UsageError(f"there is no accelerator '{explain}'; choose from {', '.join(ACCELERATORS)}")
+    if headlines:
+        options.write_json(json, {"headlines": _headlines(explain, seeds)})
+        return
     figures = {name: describe_accelerator(each) for name, each in ACCELERATORS.items()}
     if explain is not None:
         _print_one(figures[explain])
@@ -32,6 +37,26 @@ def command(
         "coordinates, BM: bitmaps, CB: compressed blocks, -: dense); y comp: zero activations\n"
         "are left out; --explain NAME tells more")
     options.write_json(json, {"accelerators": list(figures.values())})
+
+
+def _headlines(name: str | None, seeds: int) -> list[dict[str, Any]]:
+    from sparsec.backends.accelerators.headlines import HEADLINES
+
+    found = []
+    for each in HEADLINES:
+        if name in (None, each.accelerator):
+            here = [each.here(seed) for seed in range(seeds)]
+            found.append({"accelerator": each.accelerator, "what": each.what, "paper": each.paper, "here": here})
+    tables.print_table(("comparison", "paper", "here", "difference"), [
+        (f"{each['accelerator']} {each['what']}", f"{each['paper']:.2f}", _span(each["here"]),
+         _span([100 * (value / each["paper"] - 1) for value in each["here"]], "+.0f", " %")) for each in found])
+    return found
+
+
+def _span(values: list[float], form: str = ".2f", unit: str = "") -> str:
+    """The smallest and the largest, or one where they read the same."""
+    low, high = (f"{value:{form}}" for value in (min(values), max(values)))
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
 
 
 def _print_one(each: dict[str, Any]) -> None:

@@ -1,13 +1,13 @@
 """The papers' headline comparisons, on their layers' shapes with random masks of the published densities.
 
 Densities of weights: Deep Compression (Han et al., ICLR 2016, tables 4 and 5). Densities of activations: Eyeriss
-(Chen et al., JSSC 2017, tables V and VI). GoogLeNet's densities are 0.35 and 0.6 throughout, read off SCNN's figure 1.
+(Chen et al., JSSC 2017, tables V and VI). GoogLeNet's are 0.35 and 0.6 throughout, about the means of SCNN's figure 1.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,8 +80,8 @@ NETWORKS: dict[str, tuple[Shape, ...]] = {"AlexNet": _alexnet(), "GoogLeNet": _g
 
 def dense(shapes: Sequence[Shape], *, weights: bool = True, activations: bool = True) -> tuple[Shape, ...]:
     """The shapes without the zeros of one or both operands."""
-    return tuple(Shape(*(s.name, s.outputs, s.channels, s.kernel, s.size, s.pad, s.stride, s.groups),
-                       1.0 if weights else s.weights, 1.0 if activations else s.activations) for s in shapes)
+    return tuple(replace(shape, weights=1.0 if weights else shape.weights,
+                         activations=1.0 if activations else shape.activations) for shape in shapes)
 
 
 def cycles(name: str, layers: Sequence[Layer], **given: int) -> int:
@@ -105,23 +105,39 @@ def draw(shapes: Sequence[Shape], seed: int) -> list[Layer]:
     return [shape.draw(rng) for shape in shapes]
 
 
-def faster(name: str, rival: str, shapes: Sequence[Shape]) -> Callable[[int], float]:
-    """How many times faster one is than another, in cycles, by seed."""
-    def ratio(seed: int) -> float:
-        layers = draw(shapes, seed)
-        return cycles(rival, layers) / cycles(name, layers)
-    return ratio
+def blocked(shape: Shape, rng: np.random.Generator, size: int = 16) -> Layer:
+    """A layer pruned in blocks of that many outputs, as Cambricon-S prunes; a rest of outputs is pruned singly."""
+    layer = shape.draw(rng)
+    whole = shape.outputs // size
+    mask = np.repeat(rng.random((whole, *layer.weight.shape[1:]), np.float32) < shape.weights, size, axis=0)
+    weight = np.concatenate((mask.astype(np.float32), layer.weight[whole * size :]))
+    return replace(layer, weight=weight)
 
 
-def geometric(networks: Mapping[str, Sequence[Shape]], ratio: Callable[[Sequence[Layer]], float],
-              ) -> Callable[[int], float]:
-    """The geometric mean of a ratio over networks, by seed."""
-    return lambda seed: float(np.exp(np.mean([np.log(ratio(draw(shapes, seed))) for shapes in networks.values()])))
+def lstm(density: float, rng: np.random.Generator, *, balanced: bool, elements: int = 32, steps: int = 4) -> Layer:
+    """ESE's layer: 1,024 cells on 153 inputs and 512 projected states; balanced, each element keeps equally many."""
+    weight = np.zeros((4096, 153 + 512), np.float32)
+    for element in range(elements):
+        part = weight[element::elements]
+        kept = rng.random(part.shape, np.float32) < density
+        if balanced:
+            kept = rng.permutation(part.size).reshape(part.shape) < round(density * part.size)
+        weight[element::elements] = kept
+    return Layer("lstm", Operator.LSTM, weight[:, :, None, None], np.ones((1, weight.shape[1], 1, steps), np.float32))
 
 
-def gemm(rows: int, columns: int, inner: int, weights: float, activations: float) -> Layer:
+def gemm(rows: int, columns: int, inner: int, weights: float, activations: float, rng: np.random.Generator) -> Layer:
     """A product of matrices as a linear layer."""
-    rng = np.random.default_rng(rows + columns + inner)
     w = rng.random((rows, inner, 1, 1), np.float32) < weights
     x = rng.random((1, inner, 1, columns), np.float32) < activations
     return Layer(f"{rows} x {inner} x {columns}", Operator.FC, w.astype(np.float32), x.astype(np.float32))
+
+
+LINEAR = (Shape("fc6", 4096, 9216, 1, 1, 0, 1, 1, 0.09, 0.351), Shape("fc7", 4096, 4096, 1, 1, 0, 1, 1, 0.09, 0.353),
+          Shape("fc8", 1000, 4096, 1, 1, 0, 1, 1, 0.25, 0.375))
+"""AlexNet's linear layers (Han et al., ISCA 2016, table III)."""
+
+PRODUCTS = ((128, 2048, 4096), (1024, 16, 4096), (320, 3072, 4096), (1632, 1024, 1024), (2048, 32, 4096),
+            (35, 2560, 8457), (84, 1024, 4096), (2048, 1, 128), (256, 2048, 256))
+"""Rows, columns and inner size of products in recurrent, recommending and translating networks, as in SIGMA's figure 1;
+the largest are left out."""
