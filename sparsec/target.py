@@ -55,7 +55,7 @@ CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The architectures that kernels are made for; sparse tensor cores begin with the first."""
 
 ACCELERATORS = ("cnvlutin", "cambricon-x", "ese", "scnn", "cambricon-s", "eyeriss-v2", "sparten", "sigma", "dense",
-                "dadiannao", "diannao", "dcnn", "systolic")
+                "dadiannao", "diannao", "dcnn", "systolic", "ampere")
 """The simulated accelerators beside EIE, as `backends.accelerators.designs.ACCELERATORS` describes them."""
 
 _FIXED = {

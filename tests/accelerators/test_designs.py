@@ -36,12 +36,21 @@ def layer(seed, operator, outputs, channels, kernel, size, **geometry):
     return Layer("layer", operator, weight, np.maximum(x, 0), **geometry)
 
 
+def two_of_four(seed):
+    """A layer whose every four weights of a row, channels innermost, hold two at most."""
+    made = layer(seed, Operator.CONV, 9, 10, (1, 3), (4, 6))
+    rows = np.moveaxis(made.weight, 1, -1).reshape(9, -1)
+    kept = np.random.default_rng(seed).random((9, 8, 4)).argsort(axis=2).reshape(9, 32)[:, :30] < 2
+    return replace(made, weight=np.moveaxis((rows * kept).reshape(9, 1, 3, 10), -1, 1))
+
+
 LAYERS = {
     "linear": lambda seed: layer(seed, Operator.FC, 19, 37, (1, 1), (1, 3)),
     "recurrent": lambda seed: layer(seed, Operator.RNN, 16, 20, (1, 1), (1, 4)),
     "3x3": lambda seed: layer(seed, Operator.CONV, 10, 6, (3, 3), (7, 5), pads=(1, 1, 1, 1)),
     "strided": lambda seed: layer(seed, Operator.CONV, 5, 3, (3, 5), (9, 8), strides=(2, 3), pads=(0, 1, 2, 1)),
     "dilated": lambda seed: layer(seed, Operator.CONV, 4, 5, (3, 2), (7, 7), dilations=(2, 1)),
+    "2:4": two_of_four,
     "1x1": lambda seed: layer(seed, Operator.CONV, 33, 21, (1, 1), (3, 4)),
 }
 

@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from sparsec.backends.accelerators.description import Accelerator
-from sparsec.backends.accelerators.designs import cambricon, cnvlutin, dense, eie, ese, eyeriss_v2, scnn, sigma, sparten
+from sparsec.backends.accelerators.designs import (
+    ampere,
+    cambricon,
+    cnvlutin,
+    dense,
+    eie,
+    ese,
+    eyeriss_v2,
+    scnn,
+    sigma,
+    sparten,
+)
 
 ACCELERATORS: dict[str, Accelerator] = {each.name: each for each in (
     cnvlutin.ACCELERATOR,
@@ -18,5 +29,6 @@ ACCELERATORS: dict[str, Accelerator] = {each.name: each for each in (
     *dense.DESIGNS,
     scnn.TWIN,
     sigma.SYSTOLIC,
+    ampere.ACCELERATOR,
 )}
 """By the name of the target, in the survey's order, and the dense ones behind."""
