@@ -67,9 +67,11 @@ def block_fibres(layer: Operands, config: Configuration) -> Fibres:
 def selections(layer: Operands, config: Configuration) -> NDArray[np.int64]:
     """(groups, positions) the cycles of a group: of 256 activations the selected ones, 16 a cycle, a cycle at least."""
     kept, some = blocks(layer, config).any(axis=2), layer.vectors != 0
-    return np.sum([np.maximum(1, ceil_div(matches(kept[:, part : part + config["window"]],
-                                                  some[:, part : part + config["window"]]), config["multipliers"]))
-                   for part in range(0, kept.shape[1], config["window"])], axis=0)
+    cycles = np.zeros((len(kept), len(some)), np.int64)
+    for first in range(0, kept.shape[1], config["window"]):
+        part = slice(first, first + config["window"])
+        cycles += np.maximum(1, ceil_div(matches(kept[:, part], some[:, part]), config["multipliers"]))
+    return cycles
 
 
 def block_work(layer: Operands, config: Configuration) -> Work:
