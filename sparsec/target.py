@@ -54,8 +54,10 @@ AVX512_FEATURES = AVX2_FEATURES | {"avx512f", "avx512bw", "avx512dq", "avx512vl"
 CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The architectures that kernels are made for; sparse tensor cores begin with the first."""
 
-ACCELERATORS = ("cnvlutin", "cambricon-x", "ese", "scnn", "cambricon-s", "eyeriss-v2", "sparten", "sigma", "dense",
-                "dadiannao", "diannao", "dcnn", "systolic", "ampere")
+ACCELERATORS = (
+    "cnvlutin", "cambricon-x", "eyeriss", "ese", "scnn", "cambricon-s", "eyeriss-v2", "sparten", "sigma", "dense",
+    "dadiannao", "diannao", "dcnn", "systolic", "ampere",
+)
 """The simulated accelerators beside EIE, as `backends.accelerators.designs.ACCELERATORS` describes them."""
 
 _FIXED = {

@@ -19,7 +19,8 @@ from tests.support import nineteenth
 EVERY = {**ACCELERATORS, "nineteenth": nineteenth.ACCELERATOR}
 COMPOSED = {name: each for name, each in EVERY.items() if isinstance(each, Composed)}
 SMALL = {"units": 8, "cluster": 4, "chunk": 8, "filters": 4, "columns": 4, "accumulators": 40, "queue": 2, "window": 16,
-         "partial_sums": 3, "weights": 12, "bandwidth": 4}
+         "partial_sums": 3, "weights": 12, "bandwidth": 4,
+         "row_weights": 10, "row_activations": 6}
 """Parameters at which small layers fill an accelerator."""
 
 
@@ -129,6 +130,11 @@ def test_impossible_configurations_are_refused_by_name(accelerator):
         accelerator.configure({"units": 0})
     with pytest.raises(UsageError, match=f"{accelerator.name} has no parameter 'wings'"):
         accelerator.configure({"wings": 2})
+
+
+def test_what_must_divide_another_does():
+    with pytest.raises(UsageError, match="sparten: cluster is 32, which must divide units, 8; change either"):
+        ACCELERATORS["sparten"].configure({"units": 8})
 
 
 @pytest.mark.parametrize("accelerator", ACCELERATORS.values(), ids=ACCELERATORS)

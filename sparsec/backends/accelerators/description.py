@@ -24,12 +24,21 @@ from sparsec.errors import UsageError
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number of the configuration that an architect may vary: the paper's value, what it is, its bounds."""
+    """A number of the configuration that an architect may vary.
+
+    Attributes:
+        default: the paper's value.
+        text: what it is.
+        least, most: its bounds.
+        divides: the parameter that it must divide, "" for none.
+
+    """
 
     default: int
     text: str
     least: int = 1
     most: int = 1 << 20
+    divides: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +120,12 @@ class Accelerator(ABC):
             least, most = self.parameters[name].least, self.parameters[name].most
             if not least <= value <= most:
                 raise UsageError(f"{self.name}: {name} is {value}; {least} to {most} is possible")
-        return {name: parameter.default for name, parameter in self.parameters.items()} | dict(given)
+        config = {name: parameter.default for name, parameter in self.parameters.items()} | dict(given)
+        for name, parameter in self.parameters.items():
+            if parameter.divides and config[parameter.divides] % config[name]:
+                raise UsageError(f"{self.name}: {name} is {config[name]}, which must divide {parameter.divides}, "
+                                 f"{config[parameter.divides]}; change either")
+        return config
 
     def runs(self, operator: Operator) -> bool:
         """Whether it runs layers of a kind."""

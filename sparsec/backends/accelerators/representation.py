@@ -293,7 +293,7 @@ class BlockIndex(Scheme):
     def encode(self, fibres: NDArray[np.int32], value_bits: int) -> Stored:
         """Values of blocks, their places, and how many blocks each fibre has."""
         blocks = _bricks(fibres, self.block).reshape(len(fibres), -1, self.block)
-        kept = blocks.any(axis=2)
+        kept = np.count_nonzero(blocks, axis=2) > 0
         return Stored((fibres.shape[0], fibres.shape[1]), value_bits, {
             "values": Words(_unsigned(blocks[kept], value_bits).ravel(), value_bits),
             "places": Words(np.nonzero(kept)[1].astype(np.int64), self._place_bits(kept.shape[1])),
@@ -323,7 +323,7 @@ class BlockIndex(Scheme):
 
     def _kept(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         padded = np.pad(mask, ((0, 0), (0, -mask.shape[1] % self.block)))
-        kept: NDArray[np.bool_] = padded.reshape(len(mask), -1, self.block).any(axis=2)
+        kept: NDArray[np.bool_] = np.count_nonzero(padded.reshape(len(mask), -1, self.block), axis=2) > 0
         return kept
 
     def _place_bits(self, blocks: int) -> int:

@@ -66,7 +66,7 @@ def block_fibres(layer: Operands, config: Configuration) -> Fibres:
 
 def selections(layer: Operands, config: Configuration) -> NDArray[np.int64]:
     """(groups, positions) the cycles of a group: of 256 activations the selected ones, 16 a cycle, a cycle at least."""
-    kept, some = blocks(layer, config).any(axis=2), layer.vectors != 0
+    kept, some = np.count_nonzero(blocks(layer, config), axis=2) > 0, layer.vectors != 0
     cycles = np.zeros((len(kept), len(some)), np.int64)
     for first in range(0, kept.shape[1], config["window"]):
         part = slice(first, first + config["window"])
@@ -80,7 +80,7 @@ def block_work(layer: Operands, config: Configuration) -> Work:
     outputs = np.clip(len(layer.filters) - np.arange(len(grouped)) * config["units"], 0, config["units"])
     table = cycles[:, None] * (np.arange(config["units"]) < outputs[:, None])
     count = useful(layer.filters, layer.vectors)
-    selected = matches(grouped.any(axis=2), layer.vectors != 0).sum(axis=1)
+    selected = matches(np.count_nonzero(grouped, axis=2) > 0, layer.vectors != 0).sum(axis=1)
     return Work(table, count, int(selected @ outputs) - count, accesses={
         "weights": int(table.sum()), "activations": int(cycles.sum()), "outputs": layer.filters.shape[0] * len(
             layer.vectors)})

@@ -32,7 +32,7 @@ def bricks(layer: Operands) -> NDArray[np.int32]:
 
 def is_dense(layer: Operands) -> bool:
     """Whether a layer, the first, has too few channels for a brick and runs as on DaDianNao."""
-    return layer.x.shape[1] < STORED.brick
+    return bool(layer.x.shape[1] < STORED.brick)
 
 
 def work(layer: Operands, config: Configuration) -> Work:

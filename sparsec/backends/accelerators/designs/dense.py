@@ -32,7 +32,7 @@ def tiles(layer: Operands, config: Configuration) -> tuple[int, int, int]:
 def cycles(layer: Operands, config: Configuration) -> int:
     """Cycles of an output: every tap of the kernel, so many channels at a time."""
     _, channels, *taps = layer.weight.shape
-    return int(np.prod(taps)) * -(-channels // config["multipliers"])
+    return int(np.prod(taps) * -(-channels // config["multipliers"]))
 
 
 def work(layer: Operands, config: Configuration) -> Work:
@@ -64,7 +64,7 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
 def array(units: int, multipliers: int, filters: int, clock_mhz: int, bits: int) -> dict[str, Parameter]:
     """The parameters of an array."""
     return {"units": Parameter(units, "units"), "multipliers": Parameter(multipliers, "products of a unit and cycle"),
-            "filters": Parameter(filters, "units that share a position and have a filter each"),
+            "filters": Parameter(filters, "units that share a position, a filter each", divides="units"),
             "clock_mhz": Parameter(clock_mhz, "clock"), "weight_bits": Parameter(bits, "of a weight", 2, 16),
             "activation_bits": Parameter(bits, "of an activation", 2, 16)}
 

@@ -32,7 +32,7 @@ def grid(sizes: tuple[int, int], config: Configuration) -> tuple[int, int]:
 def group(layer: Operands, config: Configuration) -> int:
     """Outputs whose partial sums, halos included, fit the accumulators of a PE together."""
     (rows, columns), (high, wide) = grid(layer.x.shape[2:], config), layer.weight.shape[2:]
-    return min(len(layer.weight), max(1, config["accumulators"] // ((rows + high - 1) * (columns + wide - 1))))
+    return int(np.clip(config["accumulators"] // ((rows + high - 1) * (columns + wide - 1)), 1, len(layer.weight)))
 
 
 def tiles(plane: NDArray[np.int32], config: Configuration) -> NDArray[np.int32]:
@@ -133,7 +133,7 @@ def dense_fibres(layer: Operands, _config: Configuration) -> Fibres:
 
 
 PARAMETERS = {
-    "units": Parameter(64, "PEs"), "columns": Parameter(8, "PEs in a row of the grid"),
+    "units": Parameter(64, "PEs"), "columns": Parameter(8, "PEs in a row of the grid", divides="units"),
     "multipliers": Parameter(16, "of a PE"), "clock_mhz": Parameter(1000, "clock"),
     "weight_bits": Parameter(16, "of a weight", 2, 16), "activation_bits": Parameter(16, "of an activation", 2, 16)}
 PAPER = "Parashar et al., SCNN: An Accelerator for Compressed-sparse Convolutional Neural Networks, ISCA 2017"
@@ -141,7 +141,8 @@ PAPER = "Parashar et al., SCNN: An Accelerator for Compressed-sparse Convolution
 ACCELERATOR = Composed(
     name="scnn", title="SCNN [2017]", paper=PAPER, operators=frozenset({Operator.CONV}),
     weights=STORED, activations=STORED, skips_weights=True, skips_activations=True, balance="N/A", reuse="input act.",
-    parameters=PARAMETERS | {"wide": Parameter(4, "weights of a vector; the rest of the multipliers go to activations"),
+    parameters=PARAMETERS | {"wide": 
+                                 4, "weights of a vector, the rest are activations", divides="multipliers"),
                              "accumulators": Parameter(1024, "partial sums of a PE: 32 banks of 32")},
     buffers={"weights": Buffer(500, 80), "activations": Buffer(10 * 1024, 80), "accumulators": Buffer(192, 24)},
     fibres=fibres, work=work, events=events, timing=barrier, area_mm2=7.9, technology="16 nm",

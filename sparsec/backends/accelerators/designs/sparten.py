@@ -92,7 +92,7 @@ ACCELERATOR = Composed(
     balance="precomputed greedy", reuse="output",
     parameters={
         "units": Parameter(1024, "compute units, a multiplier each"), "multipliers": Parameter(1, "of a unit", 1, 1),
-        "cluster": Parameter(32, "compute units that share an input chunk"), "chunk": Parameter(128, "values of one"),
+        "cluster": Parameter(32, "units that share a chunk", divides="units"), "chunk": Parameter(128, "values of one"),
         "greedy": Parameter(2, "0: filters as they come, 1: balanced whole (GB-S), 2: chunk by chunk (GB-H)", 0, 2),
         "clock_mhz": Parameter(800, "clock"), "weight_bits": Parameter(8, "of a weight", 2, 16),
         "activation_bits": Parameter(8, "of an activation", 2, 16)},
