@@ -141,8 +141,7 @@ PAPER = "Parashar et al., SCNN: An Accelerator for Compressed-sparse Convolution
 ACCELERATOR = Composed(
     name="scnn", title="SCNN [2017]", paper=PAPER, operators=frozenset({Operator.CONV}),
     weights=STORED, activations=STORED, skips_weights=True, skips_activations=True, balance="N/A", reuse="input act.",
-    parameters=PARAMETERS | {"wide": 
-                                 4, "weights of a vector, the rest are activations", divides="multipliers"),
+    parameters=PARAMETERS | {"wide": Parameter(4, "weights of a vector", divides="multipliers"),
                              "accumulators": Parameter(1024, "partial sums of a PE: 32 banks of 32")},
     buffers={"weights": Buffer(500, 80), "activations": Buffer(10 * 1024, 80), "accumulators": Buffer(192, 24)},
     fibres=fibres, work=work, events=events, timing=barrier, area_mm2=7.9, technology="16 nm",
