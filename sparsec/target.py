@@ -55,8 +55,8 @@ CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The architectures that kernels are made for; sparse tensor cores begin with the first."""
 
 ACCELERATORS = (
-    "cnvlutin", "cambricon-x", "eyeriss", "ese", "scnn", "cambricon-s", "eyeriss-v2", "sparten", "sigma", "dense",
-    "dadiannao", "diannao", "dcnn", "systolic", "ampere",
+    "cnvlutin", "minerva", "cambricon-x", "eyeriss", "ese", "scnn", "sparsenn", "cambricon-s", "zena", "eyeriss-v2",
+    "sparten", "masr", "sigma", "dense", "dadiannao", "diannao", "dcnn", "systolic", "ampere",
 )
 """The simulated accelerators beside EIE, as `backends.accelerators.designs.ACCELERATORS` describes them."""
 

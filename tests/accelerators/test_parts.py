@@ -9,7 +9,7 @@ from sparsec.backends.accelerators.designs import ACCELERATORS
 from sparsec.backends.accelerators.mapping import Work, greedy, shares
 from sparsec.backends.accelerators.representation import Bitmap, BlockIndex, Dense, Offsets, RunLength
 from sparsec.backends.accelerators.table import COLUMNS, row
-from sparsec.backends.accelerators.timing import barrier, clustered, dealt, independent, queued
+from sparsec.backends.accelerators.timing import barrier, clustered, dealt, dynamic, independent, queued
 
 SCHEMES = dict.fromkeys((
     Dense(), RunLength(4), RunLength(2, 8), Bitmap(), Bitmap(8, 32), Offsets(16), Offsets(4),
@@ -82,10 +82,25 @@ def stepped_queue(cycles, depth):
     return clock
 
 
+def stepped_dynamic(cycles, units):
+    """Whoever is idle takes the next item, clock by clock; a step's items are all done before the next's."""
+    clock = 0
+    for items in cycles:
+        left, queue = [0] * units, [int(item) for item in items if item]
+        while queue or any(left):
+            for unit in range(units):
+                if not left[unit] and queue:
+                    left[unit] = queue.pop(0)
+            left = [max(0, each - 1) for each in left]
+            clock += 1
+    return clock
+
+
 DISCIPLINES = {
     "barrier": (barrier, lambda cycles: stepped_barrier(cycles, 4)),
     "clustered": (clustered, lambda cycles: stepped_barrier(cycles, 2)),
     "independent": (independent, lambda cycles: cycles.sum(axis=0).max()),
+    "dynamic": (dynamic, lambda cycles: stepped_dynamic(cycles, 4)),
     "dealt": (dealt, lambda cycles: stepped_barrier(cycles, 4)),
     "queued": (queued, lambda cycles: stepped_queue(cycles, 3) + 1),
 }

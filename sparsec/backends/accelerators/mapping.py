@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sparsec.backends.accelerators.layer import Operands
+from sparsec.backends.accelerators.representation import Entries
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +73,15 @@ class Event(NamedTuple):
     part: int = 0
 
 
+class Inner(NamedTuple):
+    """One inner product: its output and position, and its products with where they are added."""
+
+    output: int
+    position: int
+    outputs: NDArray[np.int64]
+    products: NDArray[np.int64]
+
+
 def side_by_side(works: Sequence[Work]) -> Work:
     """The items of several groups of a layer, which share the units: of works of one step each, one."""
     accesses = sum((Counter(work.accesses) for work in works), Counter())
@@ -87,6 +99,16 @@ def matches(w: NDArray[np.bool_], x: NDArray[np.bool_]) -> NDArray[np.int64]:
 def useful(filters: NDArray[np.int32], vectors: NDArray[np.int32]) -> int:
     """Products of two non-zeros in a product of (outputs, length) and (positions, length) integers."""
     return int(np.count_nonzero(filters, axis=0) @ np.count_nonzero(vectors, axis=0))
+
+
+def inner_products(layer: Operands, weights: Entries, activations: Entries) -> Iterator[Inner]:
+    """Every output at every position, from the entries of filters and of windows: the places that both have."""
+    positions = layer.shape[1]
+    for output, position in np.ndindex(*layer.shape):
+        (of, factors), (at, values) = weights.fibre(output), activations.fibre(position)
+        _, one, other = np.intersect1d(of, at, assume_unique=True, return_indices=True)
+        products = factors[one] * values[other]
+        yield Inner(output, position, np.full(len(products), output * positions + position), products)
 
 
 def ceil_div(a: NDArray[np.int64], b: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -62,6 +63,21 @@ def dealt(work: Work, config: Configuration) -> Timing:
     """Items, one step of any number, are dealt to the units in passes, at whose end all wait for the slowest."""
     table = shares(work.cycles, config["units"])
     return barrier(Work(table, 0, times=np.repeat(work.times, len(table) // max(1, len(work.cycles)))), config)
+
+
+def dynamic(work: Work, config: Configuration) -> Timing:
+    """The items of a step, any number, go in order to whichever unit is idle first; at a step's end all wait."""
+    cycles, units, idle, without = 0, config["units"], 0, 0
+    for items, times in zip(work.cycles.tolist(), work.times.tolist(), strict=True):
+        free = [0] * units
+        for item in items:
+            if item:
+                heapq.heapreplace(free, free[0] + item)
+        last = max(free)
+        cycles += last * times
+        idle += (units * last - sum(free)) * times
+        without += last * free.count(0) * times
+    return Timing(cycles, {"imbalance": idle - without, "unused": without})
 
 
 def queued(work: Work, config: Configuration) -> Timing:

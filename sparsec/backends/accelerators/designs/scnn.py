@@ -109,8 +109,8 @@ def dense_work(layer: Operands, config: Configuration) -> Work:
     count, every = useful(layer.filters, layer.vectors), len(layer.vectors) * outputs * taps
     each = -(-taps // config["multipliers"])
     return Work(places * outputs * each, count, every - count, times=np.array([len(layer.x)]), accesses={
-        "weights": len(layer.x) * config["units"] * outputs * each,
-        "activations": len(layer.vectors) * outputs * each, "accumulators": 2 * len(layer.vectors) * outputs * each})
+        "weights": len(layer.vectors) * outputs * each, "activations": len(layer.vectors) * each,
+        "accumulators": 2 * len(layer.vectors) * outputs * each})
 
 
 def dense_events(layer: Operands, config: Configuration) -> Iterator[Event]:
@@ -161,5 +161,5 @@ TWIN = Composed(
                                     "accumulators": Buffer(192, 24)},
     fibres=dense_fibres, work=dense_work, events=dense_events, timing=barrier, area_mm2=5.9, technology="16 nm",
     assumptions=("a PE's 16 multipliers make one dot product along the window, channels innermost",
-                 "tiles are of the output plane"),
+                 "tiles are of the output plane; an activation stays for all outputs, weights are read for each"),
     sources=("section 5: PT-IS-DP-dense on the same 1,024 multipliers",))
