@@ -56,7 +56,8 @@ CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 
 ACCELERATORS = (
     "cnvlutin", "minerva", "cambricon-x", "eyeriss", "ese", "scnn", "sparsenn", "cambricon-s", "zena", "eyeriss-v2",
-    "sparten", "masr", "sigma", "dense", "dadiannao", "diannao", "dcnn", "systolic", "ampere",
+    "sparten", "masr", "eager-pruning", "sigma", "procrustes", "dense", "dadiannao", "diannao", "dcnn", "systolic",
+    "ampere",
 )
 """The simulated accelerators beside EIE, as `backends.accelerators.designs.ACCELERATORS` describes them."""
 

@@ -20,7 +20,7 @@ EVERY = {**ACCELERATORS, "nineteenth": nineteenth.ACCELERATOR}
 COMPOSED = {name: each for name, each in EVERY.items() if isinstance(each, Composed)}
 SMALL = {"units": 8, "cluster": 4, "chunk": 8, "filters": 4, "columns": 4, "accumulators": 40, "queue": 2, "window": 16,
          "partial_sums": 3, "weights": 12, "bandwidth": 4,
-         "row_weights": 10, "row_activations": 6}
+         "row_weights": 10, "rows": 4, "row_activations": 6}
 """Parameters at which small layers fill an accelerator."""
 
 

@@ -137,6 +137,20 @@ LINEAR = (Shape("fc6", 4096, 9216, 1, 1, 0, 1, 1, 0.09, 0.351), Shape("fc7", 409
           Shape("fc8", 1000, 4096, 1, 1, 0, 1, 1, 0.25, 0.375))
 """AlexNet's linear layers (Han et al., ISCA 2016, table III)."""
 
+BLOCKS = ((16, 32, 64, 1), (32, 64, 64, 2), (64, 64, 32, 1), (64, 128, 32, 2), (128, 128, 16, 1), (128, 256, 16, 2),
+          *[(256, 256, 8, 1)] * 5, (256, 512, 8, 2), (512, 512, 4, 1))
+"""Of MobileNet's blocks channels in and out, plane and stride: width 0.5, 128 x 128 (Howard et al. 2017)."""
+
+
+def mobilenet(weights: float, activations: float) -> tuple[Shape, ...]:
+    """MobileNet's layers; the first and the depthwise ones keep all weights."""
+    shapes = [Shape("conv", 16, 3, 3, 128, 1, 2, 1, 1.0, 1.0)]
+    for i, (inputs, outputs, size, stride) in enumerate(BLOCKS):
+        shapes += [Shape(f"{i + 1}/depthwise", inputs, 1, 3, size, 1, stride, inputs, 1.0, activations),
+                   Shape(f"{i + 1}/pointwise", outputs, inputs, 1, size // stride, 0, 1, 1, weights, activations)]
+    return (*shapes, Shape("fc", 1000, 512, 1, 1, 0, 1, 1, weights, activations))
+
+
 PRODUCTS = ((128, 2048, 4096), (1024, 16, 4096), (320, 3072, 4096), (1632, 1024, 1024), (2048, 32, 4096),
             (35, 2560, 8457), (84, 1024, 4096), (2048, 1, 128), (256, 2048, 256))
 """Rows, columns and inner size of products in recurrent, recommending and translating networks, as in SIGMA's figure 1;

@@ -123,6 +123,11 @@ def shares(work: NDArray[np.int64], units: int) -> NDArray[np.int64]:
     return padded.reshape(steps * (padded.shape[1] // units), units)
 
 
+def count_places(items: int, turns: int, units: int) -> NDArray[np.int64]:
+    """(2, units) which units have an item in every turn but the last, and in the last."""
+    return np.stack((np.full(units, int(turns > 1)), np.arange(units) < items - (turns - 1) * units)).astype(np.int64)
+
+
 def greedy(loads: NDArray[np.int64], units: int) -> NDArray[np.intp]:
     """(items,) the unit that each goes to: the heaviest first, each to the unit with the least so far."""
     unit = np.zeros(len(loads), np.intp)
