@@ -59,7 +59,7 @@ ACCELERATORS = (
     "sparten", "masr", "eager-pruning", "sigma", "procrustes", "dense", "dadiannao", "diannao", "dcnn", "systolic",
     "ampere",
 )
-"""The simulated accelerators beside EIE, as `backends.accelerators.designs.ACCELERATORS` describes them."""
+"""The simulated accelerators that models compile for, beside EIE; `backends.accelerators.designs` describes them."""
 
 _FIXED = {
     "cpu-generic": Target("cpu-generic", "cpu", mcpu="x86-64"),

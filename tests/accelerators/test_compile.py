@@ -17,8 +17,8 @@ from tests.accelerators.test_command import convolutions
 LENET = files("sparsec.models") / "data" / "lenet300-digits-95.onnx"
 
 
-def test_every_accelerator_is_a_target():
-    assert set(ACCELERATORS) == {*TARGETS, "eie"} <= set(TARGET_NAMES)
+def test_every_accelerator_that_stores_weights_is_a_target():
+    assert {name for name, each in ACCELERATORS.items() if each.compiles} == {*TARGETS, "eie"} <= set(TARGET_NAMES)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -70,6 +70,7 @@ class Accelerator(ABC):
         extended: further ones that it runs here, as an assumption says.
         trains: whether it is made for training; its forward pass is what is simulated.
         surveyed: whether it is a row of the table.
+        compiles: whether it is a target of `compile`, too: its memories hold the weights themselves.
         weights, activations: how they are stored.
         skips_weights, skips_activations: whether products with zeros of one kind are left out.
         gates: whether products with zeros take their cycle, but no energy.
@@ -91,6 +92,7 @@ class Accelerator(ABC):
     extended: frozenset[Operator] = frozenset()
     trains: bool = False
     surveyed: bool = True
+    compiles: bool = True
     weights: Scheme
     activations: Scheme
     skips_weights: bool

@@ -20,6 +20,7 @@ from sparsec.backends.accelerators.designs import (
     sigma,
     sparsenn,
     sparten,
+    spectral,
     zena,
 )
 
@@ -37,7 +38,9 @@ ACCELERATORS: dict[str, Accelerator] = {each.name: each for each in (
     eyeriss_v2.ACCELERATOR,
     sparten.ACCELERATOR,
     masr.ACCELERATOR,
+    spectral.SPEC2,
     eager_pruning.ACCELERATOR,
+    spectral.SPECTRAL_CNN,
     sigma.ACCELERATOR,
     procrustes.ACCELERATOR,
     *dense.DESIGNS,
