@@ -113,7 +113,8 @@ class Spectral(Composed):
 def _spectral(name: str, title: str, paper: str, reuse: str, first: str) -> Spectral:
     return Spectral(
         name=name, title=title, paper=paper, compiles=False, operators=frozenset({Operator.CONV}),
-        weights=BlockIndex(block=2), activations=Dense(), skips_weights=True, skips_activations=False, balance="-", reuse=reuse,
+        weights=BlockIndex(block=2), activations=Dense(), skips_weights=True, skips_activations=False, balance="-",
+        reuse=reuse,
         parameters={
             "units": Parameter(64, "complex multipliers, an output each"),
             "multipliers": Parameter(1, "of a unit", 1, 1),
