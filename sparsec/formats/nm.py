@@ -58,7 +58,7 @@ def group_counts(matrix: np.ndarray, size: int) -> np.ndarray:
     used = np.ascontiguousarray(matrix != 0)
     word = next((f"u{each}" for each in (8, 4, 2) if size % each == 0), "u1")  # of bytes that are 0 or 1
     words = np.bitwise_count(used.reshape(-1).view(word)).reshape(-1, size // np.dtype(word).itemsize)
-    counts = words[:, 0].astype(np.int64)
+    counts: np.ndarray = words[:, 0].astype(np.int64)
     for place in range(1, words.shape[1]):  # faster than a sum along a short axis
         counts += words[:, place]
     return counts

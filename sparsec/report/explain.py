@@ -214,9 +214,9 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
     layers, curves = list[Layer](), dict[Geometry, Curve]()
     for index, node in enumerate(nodes):
         progress(index / len(nodes))
-        options, refused = prepared.backend.offers(node, job)
-        if options:
-            layers.append(_layer(node, options, refused, prepared, curves))
+        offered, refused = prepared.backend.offers(node, job)
+        if offered:
+            layers.append(_layer(node, offered, refused, prepared, curves))
     notes = [Outside(note.node, note.text) for report in prepared.passes if report.name in LIFTING
              for note in report.notes]
     notes += [Outside(node.name or node.op_type, reason) for node in nodes
