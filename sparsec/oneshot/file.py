@@ -18,9 +18,15 @@ from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.dense import Dense, Progress
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
+from sparsec.oneshot.distribution.optimal import Levels, least_loss
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.prune import Pruned, check_sparsity, prune
 from sparsec.oneshot.weights import Left, constants
+
+SENSITIVITY = "sensitivity"
+"""The distribution that asks what error every layer has at some sparsities."""
+TRIED, GRID = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995), 200
+"""Those sparsities; the number of evenly spaced ones that are chosen from."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Method:
     def __post_init__(self) -> None:
         pattern(self.pattern)
         for kind, name, known in (("criterion", self.criterion, CRITERIA),
-                                  ("quota", self.distribution, DISTRIBUTIONS)):
+                                  ("quota", self.distribution, (*DISTRIBUTIONS, SENSITIVITY))):
             if name not in known:
                 raise UsageError(f"--{kind} {name}: pruning a file knows {', '.join(known)}")
 
@@ -87,8 +93,10 @@ def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsi
     check_sparsity(wanted)
     dense.weights(model, form, method.keep)
     batches = samples.batches(model, arrays)
-    found = dense.run(model, batches, method.criterion, form, method.keep, (), progress)
-    shares = shared_out(model, found, method.distribution if form.fixed is None else "uniform", wanted)
+    by_error = method.distribution == SENSITIVITY and form.fixed is None
+    found = dense.run(model, batches, method.criterion, form, method.keep, TRIED if by_error else (), progress)
+    shares = by_sensitivity(found, wanted) if by_error else shared_out(
+        model, found, method.distribution if form.fixed is None else "uniform", wanted)
     return Outcome(_pruned(model, batches, found, shares, method, progress), found.left)
 
 
@@ -99,6 +107,17 @@ def shared_out(model: onnx.ModelProto, found: Dense, distribution: str, sparsity
              for weight in found.weights]
     shares = DISTRIBUTIONS[distribution](asked, sparsity)
     return {weight.name: share for weight, share in zip(found.weights, shares, strict=True)}
+
+
+def by_sensitivity(found: Dense, sparsity: float) -> dict[str, float]:
+    """The sparsities of all weights with the least sum of squared errors of their layers, each pruned by itself."""
+    grid = np.linspace(0, TRIED[-1], GRID)
+    levels = [Levels(weight.size * (1 - grid), np.interp(grid, TRIED, np.square(found.sensitivity[weight.name])))
+              for weight in found.weights]
+    chosen = least_loss(levels, (1 - sparsity) * sum(weight.size for weight in found.weights))
+    if chosen is None:
+        raise UsageError(f"--quota {SENSITIVITY} takes a sparsity of at most {TRIED[-1]:g}")
+    return {weight.name: float(grid[level]) for weight, level in zip(found.weights, chosen, strict=True)}
 
 
 def _pruned(model: onnx.ModelProto, batches: Sequence[Feeds], found: Dense, shares: Mapping[str, float],

@@ -13,10 +13,11 @@ from onnx import numpy_helper
 from sparsec.errors import UsageError
 from sparsec.graph.compare import Feeds, same_class
 from sparsec.oneshot import bias
+from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.dense import Dense, Progress, Weight, pruned
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
-from sparsec.oneshot.statistics import SMALLEST, Statistics, mean, measure, merged
+from sparsec.oneshot.statistics import SMALLEST, mean, measure, merged
 from sparsec.oneshot.weights import Layer, constants, write
 
 
@@ -96,19 +97,19 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
             apply = functools.partial(pruned, criterion=criterion, pattern=pattern, sparsity=sparsities[weight.name])
             found.append(_prune(result, walk, dense, weight, apply))
         _correct(model, result, layer, dense.means[layer.name], mean(layer, walk.values[layer.input]))
-    outputs = tuple(_output(name, walk.values[name], arrays) for name, arrays in dense.outputs.items())
+    outputs = tuple(compared(name, walk.values[name], arrays) for name, arrays in dense.outputs.items())
     return Pruned(result, tuple(found), outputs)
 
 
 def _prune(result: onnx.ModelProto, walk: Walk, dense: Dense, weight: Weight,
-           apply: Callable[[np.ndarray, Statistics], np.ndarray]) -> PrunedLayer:
+           apply: Callable[[np.ndarray, Sequence[Moments]], np.ndarray]) -> PrunedLayer:
     """Prune one weight in place."""
     layer = weight.layers[0]
     tensor = constants(result.graph)[layer.weight]
     stored = numpy_helper.to_array(tensor)
     matrix = layer.matrix(stored)
     own = measure(layer, walk.values[layer.input])
-    changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]))
+    changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]).moments)
     if changed is not matrix:
         write(tensor, layer.stored(changed, stored.dtype))
     return PrunedLayer(layer.name, layer.operator, matrix.size, int(np.count_nonzero(changed)),
@@ -124,7 +125,8 @@ def _correct(model: onnx.ModelProto, result: onnx.ModelProto, layer: Layer, dens
         bias.shift(found, means[0] - means[1])
 
 
-def _output(name: str, arrays: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Output:
+def compared(name: str, arrays: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Output:
+    """How an output on all batches compares with what it was."""
     squares = np.zeros(2)
     for a, b in zip(arrays, expected, strict=True):
         exact = b.astype(np.float64)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.weights import Layer
 
@@ -29,6 +30,11 @@ class Statistics:
 
     hessian: np.ndarray
     mean: np.ndarray
+
+    @property
+    def moments(self) -> tuple[Moments, ...]:
+        """Of every group."""
+        return tuple(Moments(hessian) for hessian in self.hessian)
 
     def error(self, change: np.ndarray, weight: np.ndarray) -> float:
         """The root mean square of what a change of the weight makes of the outputs, relative to the outputs'."""

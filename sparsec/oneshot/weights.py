@@ -14,6 +14,7 @@ PRODUCTS = ("Conv", "Gemm", "MatMul")
 UNSUPPORTED = {"ConvTranspose": 1, "RNN": 1, "GRU": 1, "LSTM": 1, "QLinearConv": 3, "QLinearMatMul": 3,
                "ConvInteger": 1, "MatMulInteger": 1}
 """Operators whose weight, the input of this number, stays as it is."""
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 MOVES = ("Identity", "Transpose")
 
 
@@ -150,8 +151,7 @@ def _layer(index: int, node: onnx.NodeProto, side: int, tensors: dict[str, onnx.
             moves.insert(0, perm or ())
         name = maker.input[0]
     tensor = tensors[name]
-    if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE,
-                                onnx.TensorProto.BFLOAT16):
+    if tensor.data_type not in FLOATS:
         return f"its weight is of type {onnx.TensorProto.DataType.Name(tensor.data_type)}"
     shape = tuple(tensor.dims)
     whole = tuple(move or tuple(reversed(range(len(shape)))) for move in moves)

@@ -15,7 +15,8 @@ from sparsec.graph.compare import run_onnxruntime, same_class
 from sparsec.models.dataset import digits
 from sparsec.oneshot import file
 from sparsec.oneshot.criteria import CRITERIA
-from sparsec.oneshot.criteria.obs import factor, sweep
+from sparsec.oneshot.criteria.moments import factor
+from sparsec.oneshot.criteria.obs import sweep
 from sparsec.oneshot.criteria.refit import refit
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
