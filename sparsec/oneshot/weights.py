@@ -145,14 +145,15 @@ def _layer(index: int, node: onnx.NodeProto, side: int, tensors: dict[str, onnx.
            makers: dict[str, onnx.NodeProto]) -> Layer | str:
     """The layer whose weight is this input; otherwise why it is none, empty where the input is no weight at all."""
     moves: list[tuple[int, ...]] = []
-    name, codes = node.input[side], None
+    codes: Codes | None = None
+    name = node.input[side]
     while name not in tensors:
         maker = makers.get(name)
         if maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in tensors:
-            codes = codes_of(maker, tensors)
-            if isinstance(codes, str):
-                return codes
-            name = maker.input[0]
+            known = codes_of(maker, tensors)
+            if isinstance(known, str):
+                return known
+            codes, name = known, maker.input[0]
             continue
         if maker is None or maker.op_type not in MOVES:
             return ""
