@@ -40,11 +40,15 @@ def command(
         metavar="ENERGY", help="Of a file: prune until its products take so much on EIE, such as 20uJ.")] = None,
     max_error: Annotated[float | None, typer.Option(
         help="Of a file: the fastest whose outputs err by no more of their root mean square.")] = None,
+    resume: Annotated[Path | None, typer.Option(
+        file_okay=False, help="Of a file: a folder that keeps finished layers; the same command goes on from "
+        "there.")] = None,
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     criterion: Annotated[str | None, typer.Option(
         help="Of a file: obs, ria, wanda or magnitude; obs if not given. Of a network: magnitude, lamp, random, snip, "
-             "snip-iterative, grasp, synflow, obd, obs, taylor, filter-norm or batchnorm; magnitude if not given.",
+             "snip-iterative, grasp, synflow, obd, obs, taylor, filter-norm, apoz, geometric-median or batchnorm; "
+             "magnitude if not given.",
         show_default=False)] = None,
     pattern: Annotated[str | None, typer.Option(
         help="unstructured, RxC (4x1) or N:M (2:4); of a file balanced, and units for whole channels and "
@@ -52,7 +56,7 @@ def command(
              "heads, too.")] = None,
     quota: Annotated[str | None, typer.Option(
         help="uniform, erk, or global to compare all layers; of a file lamp, and sensitivity for the least error of "
-             "layers, too; of a network uniform+ and igq, too.")] = None,
+             "layers, too; of a network uniform+, igq and smart-ratio, too.")] = None,
     schedule: Annotated[str | None, typer.Option(
         help="Of a network: one-shot, iterative, gradual, imp, set or rigl; one-shot if not given.",
         show_default=False)] = None,
@@ -85,19 +89,19 @@ def command(
             raise UsageError(f"{wrong[0]} is for reference networks; {source} is a file")
         if pattern == UNITS:
             given = {"--criterion": criterion, "--quota": quota, "--latency": latency, "--speedup": speedup,
-                     "--bytes": nbytes, "--energy": energy, "--max-error": max_error}
+                     "--bytes": nbytes, "--energy": energy, "--max-error": max_error, "--resume": resume}
             if wrong := [name for name, value in given.items() if value is not None]:
                 raise UsageError(f"--pattern {UNITS} takes --sparsity, the share of the FLOPs that go, not {wrong[0]}")
             prune_units(Path(source), inputs, output, sparsity, tuple(keep), json)
             return
         wanted = goal_of(sparsity, latency, speedup, nbytes, energy, max_error)
         method = Method(criterion or "obs", pattern or "unstructured", quota or "uniform", tuple(keep))
-        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json)
+        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume)
         return
     if (model is None) is (source is None):
         raise UsageError("give an ONNX file, or the name of a network, and not both")
     only = {"--inputs": inputs, "--latency": latency, "--speedup": speedup, "--bytes": nbytes, "--energy": energy,
-            "--max-error": max_error}
+            "--resume": resume, "--max-error": max_error}
     if wrong := [each for each, value in only.items() if value is not None]:
         raise UsageError(f"{wrong[0]} is for ONNX files, not for reference networks")
     require_torch()

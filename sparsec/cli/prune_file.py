@@ -50,12 +50,14 @@ def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nb
 
 
 def prune_file(model: Path, inputs: Path | None, output: Path, wanted: Goal | float | None, method: Method,
-               machine: tuple[str, int], json: Path | None) -> None:
+               machine: tuple[str, int], json: Path | None, resume: Path | None = None) -> None:
     """Prune a file, write it, and print what became of its layers; `machine` is a target's name and threads."""
     from sparsec.graph.writer import save_proto
     from sparsec.oneshot import file
     from sparsec.oneshot.goal import Goal, to_goal
 
+    if resume is not None and isinstance(wanted, Goal):
+        raise UsageError("--resume is for --sparsity and N:M; goals try several sparsities")
     if inputs is None:
         raise UsageError(f"{model}: give --inputs, an .npz file of samples, some hundred of them")
     options.check_folder(output)
@@ -71,7 +73,7 @@ def prune_file(model: Path, inputs: Path | None, output: Path, wanted: Goal | fl
         if isinstance(wanted, Goal):
             outcome, reached = to_goal(proto, arrays, wanted, method, target, threads, show)
         else:
-            outcome = file.to_sparsity(proto, arrays, wanted, method, show)
+            outcome = file.to_sparsity(proto, arrays, wanted, method, show, resume)
     save_proto(outcome.pruned.model, output)
     options.write_json(json, {**describe(outcome), "goal": reached and asdict(reached)})
     _print(outcome, output)

@@ -14,10 +14,11 @@ MOST = 100
 """Steps after which nothing is left to gain."""
 
 
-def refit(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, damping: float) -> np.ndarray:
+def refit(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, damping: float, *,
+          exact: float = DIRECT) -> np.ndarray:
     """The kept weights of every output w that minimise (w - v)^T (H + damping) (w - v), v the dense weights.
 
-    Exact where that takes less than `DIRECT` multiply-adds; larger layers come nearer by conjugate gradients, as many
+    Exact where that takes at most `exact` multiply-adds; larger layers come nearer by conjugate gradients, as many
     steps as `ITERATED` multiply-adds allow.
 
     Args:
@@ -25,11 +26,12 @@ def refit(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, damping: 
         weight: the dense weight.
         hessian: the mean of x x^T.
         damping: added to the diagonal of the Hessian, as a share of its mean.
+        exact: the multiply-adds that an exact solution may take.
 
     """
     counts = np.count_nonzero(pruned, axis=1).astype(np.float64)
     steps = int(ITERATED / (weight.size * float(len(hessian))))
-    direct = (counts**3 / 6 + counts**2).sum() <= DIRECT
+    direct = (counts**3 / 6 + counts**2).sum() <= exact
     if not direct and steps < FEWEST:
         return pruned
     added = np.full(len(hessian), damping * max(float(hessian.diagonal().mean()), 1e-30))
