@@ -122,8 +122,12 @@ def prune(
 def _target(sparsity: float | None, shape: Pattern, options: Options) -> float:
     if options.schedule not in SCHEDULES:
         raise UsageError(f"unknown schedule '{options.schedule}': choose from {', '.join(SCHEDULES)}")
-    if options.effective and (shape.choose is not None or options.schedule in {"set", "rigl"}):
-        raise UsageError("an effective target needs a pattern and a schedule that can meet any: not N:M, set or rigl")
+    if options.effective and (shape.choose is not None or options.schedule in {"set", "rigl", "movement"}):
+        raise UsageError("an effective target needs a pattern and a schedule that can meet any: not N:M, set, rigl or "
+                         "movement")
+    if options.schedule == "movement" and (options.pattern or "unstructured") != "unstructured":
+        raise UsageError(f"schedule 'movement' prunes single weights; pattern '{options.pattern}' needs another, such "
+                         "as gradual")
     if shape.sparsity is not None:
         if sparsity not in {None, shape.sparsity}:
             raise UsageError(f"pattern '{options.pattern}' fixes the sparsity at {shape.sparsity}, not {sparsity}")

@@ -135,7 +135,30 @@ def test_dynamic_training_moves_weights_and_keeps_their_number(schedule):
     assert any(not torch.equal(start[name], end[name]) for name in start)
 
 
+def regress(model, hook):
+    """Learn y = x_2 from weights of which the first is larger."""
+    x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    for step in range(100):
+        optimiser.zero_grad()
+        torch.nn.functional.mse_loss(model(x)[:, 0], x[:, 1]).backward()
+        optimiser.step()
+        hook(step + 1, 100)
+
+
+@pytest.mark.parametrize(("schedule", "stays"), [("movement", 1), ("one-shot", 0)])
+def test_movement_keeps_what_grows_and_magnitude_what_is_large(schedule, stays):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.5, 0.1]]))
+    result = prune(model, 0.5, torch.ones(1, 2), Options(schedule=schedule), train=regress)
+    assert result.masks["0.weight"].flatten().tolist() == [stays == 0, stays == 1]
+    assert (model[0].weight != 0).flatten().tolist() == [stays == 0, stays == 1]
+    assert list(model.state_dict()) == ["0.weight"]
+
+
 @pytest.mark.parametrize(("sparsity", "options", "error", "message"), [
+    (0.5, {"schedule": "movement", "pattern": "4x1"}, UsageError, "prunes single weights"),
     (0.5, {"criterion": "snip"}, PruningError, "needs data"),
     (0.5, {"schedule": "gradual"}, PruningError, "pass `train`"),
     (0.5, {"criterion": "best"}, UsageError, "magnitude, lamp"),

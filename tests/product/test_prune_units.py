@@ -96,6 +96,15 @@ def test_what_nothing_reads_goes_first_and_costs_nothing():
     assert outcome.outputs[0].error < 1e-2
 
 
+def test_units_of_what_is_to_be_kept_stay():
+    proto, arrays = residual()
+    outcome = remove_units(proto, samples.batches(proto, arrays), 0.8, ("z", "b"), quiet)
+    sizes = {layer.name: (layer.before.units, layer.after.units) for layer in outcome.report.layers}
+    assert sizes["p"] == (16, 16)  # tied to z by the residual connection
+    assert sizes["u"] == (24, 24)
+    assert sizes["m"][1] < 16
+
+
 def test_a_network_without_units_is_refused():
     proto = model("g (float[N,8] x) => (float[N,4] y) <float[8,4] a> { y = MatMul(x, a) }")
     with pytest.raises(PruningError, match="no unit can go"):

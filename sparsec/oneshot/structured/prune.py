@@ -72,9 +72,8 @@ def remove_units(model: onnx.ModelProto, batches: Sequence[Feeds], share: float,
     """
     model = separated(model)
     known, left = weights(model, pattern("unstructured"), keep)
-    kept = {layer.layer for layer in left}
-    found = [unit for unit in units(reader.load(model, symbolic=True, as_is=True))
-             if _free(unit, {weight.layers[0].weight for weight in known}, model, kept)]
+    names, tensors = {weight.layers[0].weight for weight in known}, constants(model.graph)
+    found = [unit for unit in units(reader.load(model, symbolic=True, as_is=True)) if _free(unit, names, tensors)]
     if not found:
         raise PruningError("no unit can go: every channel is tied to an input, an output, a normalisation or an "
                            "operator that the analysis does not know; `sparsec strip` names them")
@@ -124,11 +123,13 @@ def separated(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _free(unit: Unit, known: set[str], model: onnx.ModelProto, kept: set[str]) -> bool:
-    """Whether a unit is one of weights that may be pruned, and of no other's."""
-    matrices = {name for name, _ in unit.slabs if len(constants(model.graph)[name].dims) > 1} if all(
-        name in constants(model.graph) for name, _ in unit.slabs) else set()
-    return bool(matrices & known) and not kept & matrices
+def _free(unit: Unit, known: set[str], tensors: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether all matrices that a unit is part of may be pruned."""
+    names = {name for name, _ in unit.slabs}
+    if not names <= set(tensors):
+        return False
+    matrices = {name for name in names if sum(size > 1 for size in tensors[name].dims) > 1}
+    return bool(matrices) and matrices <= known
 
 
 def _ranked(model: onnx.ModelProto, batches: Sequence[Feeds], known: Sequence[Weight], found: Sequence[Unit],
