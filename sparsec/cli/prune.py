@@ -58,7 +58,7 @@ def command(
         help="uniform, erk, or global to compare all layers; of a file lamp, and sensitivity for the least error of "
              "layers, too; of a network uniform+, igq and smart-ratio, too.")] = None,
     schedule: Annotated[str | None, typer.Option(
-        help="Of a network: one-shot, iterative, gradual, imp, set, rigl or movement; one-shot if not given.",
+        help="Of a network: one-shot, iterative, gradual, imp, set, rigl, movement or l0; one-shot if not given.",
         show_default=False)] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Of a network: steps on the way to the target.")] = None,
     effective: Annotated[bool, typer.Option(
