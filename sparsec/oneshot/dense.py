@@ -125,7 +125,7 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
             later[weight.name] = (*later.get(weight.name, ()), found)
         elif found is not None:
             matrix = some(layer.matrix(numpy_helper.to_array(tensors[layer.weight])))
-            moments = found.moments
+            moments = found.moments([None] * layer.groups)
             sensitivity[weight.name] = tuple(
                 found.error(matrix - pruned(matrix, moments, criterion, pattern, sparsity), matrix)
                 for sparsity in sparsities)

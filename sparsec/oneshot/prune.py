@@ -113,7 +113,7 @@ def _prune(result: onnx.ModelProto, walk: Walk, dense: Dense, weight: Weight,
     own = measure(layer, walk.values[layer.input])
     changed = finished.get(weight.name, matrix.shape) if finished else None
     if changed is None:
-        changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]).moments)
+        changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]).moments(layer.grids(stored.shape)))
         if finished:
             finished.put(weight.name, changed)
     if changed is not matrix:

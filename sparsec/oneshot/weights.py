@@ -11,6 +11,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from sparsec.oneshot.codes import Codes, codes_of
+from sparsec.oneshot.criteria.moments import Grid
 
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 UNSUPPORTED = {"ConvTranspose": 1, "RNN": 1, "GRU": 1, "LSTM": 1, "QLinearConv": 3, "QLinearMatMul": 3,
@@ -80,6 +81,18 @@ class Layer:
         else:
             stored = (stored if self._outputs_first() else stored.T)[np.newaxis]
         return np.ascontiguousarray(stored, np.float32)
+
+    def grids(self, stored_shape: tuple[int, ...]) -> list[Grid | None]:
+        """By group the values that weights may have; None for floats, and where steps differ within an output."""
+        if self.codes is None:
+            return [None] * self.groups
+        limits = np.iinfo(self.codes.zero.dtype)
+        step, zero = (self.matrix(np.broadcast_to(each.astype(np.float32), stored_shape))
+                      for each in (self.codes.scale, self.codes.zero))
+        if (step != step[:, :, :1]).any() or (zero != zero[:, :, :1]).any():
+            return [None] * self.groups
+        return [Grid(s, (limits.min - z) * s, (limits.max - z) * s) for s, z in zip(
+            step[:, :, 0], zero[:, :, 0], strict=True)]
 
     def stored(self, matrix: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
         """The inverse of `matrix`, in the type of the file."""

@@ -15,8 +15,8 @@ from sparsec.graph.compare import run_onnxruntime, same_class
 from sparsec.models.dataset import digits
 from sparsec.oneshot import file
 from sparsec.oneshot.criteria import CRITERIA
-from sparsec.oneshot.criteria.moments import factor
-from sparsec.oneshot.criteria.obs import sweep
+from sparsec.oneshot.criteria.moments import Grid, Moments, factor
+from sparsec.oneshot.criteria.obs import obs, sweep
 from sparsec.oneshot.criteria.refit import refit
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
@@ -129,6 +129,19 @@ def test_conjugate_gradients_come_near_the_exact_refit():
     lost = [float(np.sum((each - weight) @ hessian * (each - weight))) for each in (start, near, exact)]
     assert not near[start == 0].any()
     assert lost[2] <= 1.001 * lost[1] < 1.01 * lost[2] < 0.7 * lost[0]
+
+
+def test_rounding_in_the_sweep_loses_less_than_afterwards():
+    x, weight = RNG.standard_normal((200, 40)) @ RNG.standard_normal((40, 40)), RNG.standard_normal((8, 40))
+    hessian, step = x.T @ x / 200, np.full(8, 0.25)
+    grid = Grid(step, -8 * step, 7 * step)
+    within = obs(weight, Moments(hessian, grid), pattern("unstructured"), 0.5)
+    free = obs(weight, Moments(hessian), pattern("unstructured"), 0.5)
+    after = np.stack([grid.nearest(column) for column in free.T], 1)
+    assert np.mean(within == 0) >= 0.5
+    np.testing.assert_array_equal(within, (np.rint(within / 0.25) * 0.25).clip(-2, 1.75))
+    lost = [float(np.sum((each - weight) @ hessian * (each - weight))) for each in (within, after)]
+    assert lost[0] < lost[1]
 
 
 def quantised(zero):

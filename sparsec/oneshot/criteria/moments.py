@@ -17,10 +17,30 @@ TRIES = 4
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Values that the weights of an output may have: multiples of `step` from `low` to `high`, each (outputs,)."""
+
+    step: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def nearest(self, column: np.ndarray) -> np.ndarray:
+        """The nearest values to one weight of every output."""
+        return np.asarray((np.rint(column / self.step) * self.step).clip(self.low, self.high).astype(column.dtype))
+
+
+@dataclass(frozen=True)
 class Moments:
-    """The inputs of one group of a layer; `hessian` is the mean of x x^T in float64, (inputs, inputs)."""
+    """The inputs of one group of a layer, and what its weights may be.
+
+    Attributes:
+        hessian: the mean of x x^T in float64, (inputs, inputs).
+        grid: the values that quantised weights may have; None for floats, and where outputs have no steps of their own.
+
+    """
 
     hessian: np.ndarray
+    grid: Grid | None = None
 
     @cached_property
     def scale(self) -> float:

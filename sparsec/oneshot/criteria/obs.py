@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sparsec.oneshot.criteria.moments import DAMPING, Moments
+from sparsec.oneshot.criteria.moments import DAMPING, Grid, Moments
 from sparsec.oneshot.criteria.refit import refit
 from sparsec.oneshot.patterns.pattern import Pattern
 
@@ -18,13 +18,19 @@ SLAB, BLOCK = 32, 128
 
 
 def obs(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: float, *, block: int = BLOCK) -> np.ndarray:
-    """The matrix (outputs, inputs) pruned, with the weights that remain moved to make up for the others."""
+    """The matrix (outputs, inputs) pruned, with the weights that remain moved to make up for the others.
+
+    Quantised weights are rounded in the same sweep, and those that follow make up for that, too (Frantar et al. 2022,
+    Optimal Brain Compression).
+    """
     dead = inputs.hessian.diagonal() == 0
-    swept = sweep(np.where(dead, 0, weight).astype(weight.dtype), inputs.factor, pattern, sparsity, block)
-    return refit(swept, weight, inputs.hessian, DAMPING)
+    start = np.where(dead, 0, weight).astype(weight.dtype)
+    swept = sweep(start, inputs.factor, pattern, sparsity, block, inputs.grid)
+    return swept if inputs.grid else refit(swept, weight, inputs.hessian, DAMPING)
 
 
-def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: float, block: int) -> np.ndarray:
+def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: float, block: int,
+          grid: Grid | None = None) -> np.ndarray:
     """Prune from the first column to the last; the result has the type of the weight.
 
     Args:
@@ -33,6 +39,7 @@ def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: flo
         pattern: where zeros may lie.
         sparsity: the share of zeros.
         block: columns whose removal moves the rest at once; the result depends on it by rounding alone.
+        grid: what the weights that stay may be, None for anything.
 
     """
     columns = weight.shape[1]
@@ -49,18 +56,23 @@ def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: flo
             share = 1 - float(first[:, left:right].mean())
             kept = pattern.choose(_scores(rest[left:right].T, upper.diagonal()[left:right]), share).T
             slab = errors[left - start:right - start]
-            _remove(rest[left:right], kept, upper[left:right, left:right], slab)
+            _settle(rest[left:right], kept, upper[left:right, left:right], slab, grid)
             rest[right:stop] -= upper[left:right, right:stop].T @ slab
         rest[stop:] -= upper[start:stop, stop:].T @ errors
     return np.ascontiguousarray(rest.T)
 
 
-def _remove(columns: np.ndarray, kept: np.ndarray, upper: np.ndarray, errors: np.ndarray) -> None:
-    """Set what is not kept of some columns (inputs, outputs) to zero in place, one after the other, and the error."""
+def _settle(columns: np.ndarray, kept: np.ndarray, upper: np.ndarray, errors: np.ndarray, grid: Grid | None) -> None:
+    """Give some columns (inputs, outputs) the values that they end with, in place and one after the other.
+
+    What is not kept becomes zero, the rest what the grid has. `errors` gets by how much each went too far.
+    """
     for place in range(len(columns)):
-        errors[place] = np.where(kept[place], 0, columns[place] / upper[place, place])
+        wanted = columns[place] if grid is None else grid.nearest(columns[place])
+        final = np.where(kept[place], wanted, 0)
+        errors[place] = (columns[place] - final) / upper[place, place]
         columns[place:] -= np.outer(upper[place, place:], errors[place])
-        columns[place][~kept[place]] = 0
+        columns[place] = final
 
 
 def _scores(weight: np.ndarray, diagonal: np.ndarray) -> np.ndarray:

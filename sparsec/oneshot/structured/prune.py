@@ -146,7 +146,8 @@ def _ranked(model: onnx.ModelProto, batches: Sequence[Feeds], known: Sequence[We
             works.append(Work(part, positions(part.layer, values[0][:1])))
             if (part.columns >= 0).any():
                 matrix = part.layer.matrix(numpy_helper.to_array(tensors[part.layer.weight]))
-                lost += losses(part, matrix, measure(part.layer, values).moments, len(found))
+                moments = measure(part.layer, values).moments([None] * part.layer.groups)
+                lost += losses(part, matrix, moments, len(found))
     return works, lost, {value.name: walk.values[value.name] for value in model.graph.output}
 
 
