@@ -27,7 +27,7 @@ class Codes:
         """The codes of values; those of 0 are the zero point."""
         limits = np.iinfo(self.zero.dtype)
         codes = np.rint(values / self.scale) + self.zero.astype(np.float32)
-        return codes.clip(limits.min, limits.max).astype(self.zero.dtype)
+        return np.asarray(codes.clip(limits.min, limits.max), self.zero.dtype)
 
 
 def codes_of(node: onnx.NodeProto, tensors: Mapping[str, onnx.TensorProto]) -> Codes | str:
