@@ -42,7 +42,7 @@ def command(
 def _headlines(name: str | None, seeds: int) -> list[dict[str, Any]]:
     from sparsec.backends.accelerators.headlines import HEADLINES
 
-    found = []
+    found: list[dict[str, Any]] = []
     for each in HEADLINES:
         if name in (None, each.accelerator):
             here = [each.here(seed) for seed in range(seeds)]

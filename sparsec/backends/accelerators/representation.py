@@ -208,9 +208,9 @@ class Bitmap(Scheme):
         mask = fibres != 0
         pointers = np.zeros(self._pointers(mask), np.int64)
         if self.chunk:
-            length = -(-fibres.shape[1] // self.chunk) * self.chunk
-            padded = np.pad(mask, ((0, 0), (0, length - fibres.shape[1])))
-            pointers[...] = _starts(padded.reshape(-1, self.chunk).sum(axis=1))[:-1]
+            chunk = max(1, min(self.chunk, fibres.shape[1]))
+            padded = np.pad(mask, ((0, 0), (0, -fibres.shape[1] % chunk)))
+            pointers[...] = _starts(padded.reshape(-1, chunk).sum(axis=1))[:-1]
         return Stored((fibres.shape[0], fibres.shape[1]), value_bits, {
             "bitmap": Words(mask.ravel().astype(np.int64), 1), "pointers": Words(pointers, self.pointer_bits),
             "values": Words(_unsigned(fibres[mask], value_bits), value_bits)})

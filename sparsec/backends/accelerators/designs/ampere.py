@@ -61,7 +61,7 @@ class TwoOfFour(Scheme):
         """Values and places."""
         if not is_2of4(mask):
             return Dense().bits(mask, value_bits)
-        return len(mask) * -(-mask.shape[1] // 4) * 2 * (value_bits + 2)
+        return int(len(mask) * -(-mask.shape[1] // 4) * 2 * (value_bits + 2))
 
 
 def is_2of4(mask: NDArray[np.bool_]) -> bool:
@@ -81,7 +81,7 @@ def fibres(layer: Operands, _config: Configuration) -> Fibres:
 def tile_cycles(layer: Operands, config: Configuration) -> int:
     """Cycles of a tile of outputs and positions on a core."""
     depth = DEPTH * (2 if is_2of4(layer.filters != 0) else 1)
-    return -(-layer.filters.shape[1] // depth) * ROWS * COLUMNS * DEPTH // config["multipliers"]
+    return int(-(-layer.filters.shape[1] // depth) * ROWS * COLUMNS * DEPTH // config["multipliers"])
 
 
 def work(layer: Operands, config: Configuration) -> Work:
