@@ -43,7 +43,7 @@ def shape_of(layer: Operands, config: Configuration) -> tuple[int, int, int, int
 
 def set_rows(layer: Operands, config: Configuration) -> int:
     """Rows of a set: one a kernel row, or as many as the grid has, which then take several."""
-    return min(layer.weight.shape[2], config["units"] // config["columns"])
+    return int(min(layer.weight.shape[2], config["units"] // config["columns"]))
 
 
 def passes(layer: Operands, config: Configuration) -> Iterator[Pass]:
@@ -70,7 +70,7 @@ def waiting(each: Pass, layer: Operands, busy: int) -> int:
     length = (layer.windows.shape[2] - 1) * layer.strides[1] + wide
     activations = sum(len(channels) for channels in {channels for _, channels in each.replicas}) * lines * length
     weights = sum(len(filters) * len(channels) for filters, channels in each.replicas) * high * wide
-    return max(0, activations - busy, -(-weights // 4) - busy)
+    return int(max(0, activations - busy, -(-weights // 4) - busy))
 
 
 def work(layer: Operands, config: Configuration) -> Work:
