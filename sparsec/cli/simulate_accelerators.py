@@ -123,8 +123,8 @@ def print_report(figures: dict[str, Any]) -> None:
     rows = [_row(each) for each in figures["accelerators"]]
     rows += [(engine, "", "", tables.duration(1e3 * ms), "", "", "", "") for engine, ms in figures["beside_ms"].items()]
     tables.print_table(("accelerator", "mult.", "MHz", "time", "not run", "useful", "kB", "uJ"), rows)
-    console.print("not run: multiply-adds in layers that it does not run; useful: multipliers' cycles\n"
-                  "for two non-zeros; kB: weights as stored; uJ: at 45 nm, with DRAM\n")
+    console.print("not run: multiply-adds in layers that it does not run; useful: cycles of\n"
+                  "multipliers for two non-zeros; kB: weights as stored; uJ: at 45 nm, with DRAM\n")
     for each in figures["accelerators"]:
         shares = each["total"]["share_of_multiplier_cycles"]
         most = sorted((cause for cause in CAUSES if shares[cause] >= 0.005), key=lambda cause: -shares[cause])

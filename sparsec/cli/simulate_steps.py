@@ -83,6 +83,9 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
         names = [str(value.name) for value in model.graph.outputs]
         reference = dict(zip(names, run_onnxruntime(file, feeds), strict=True))
         network = compile_network(model, feeds, arch, codebook, watch)
+    if not network.layers:
+        raise UsageError(f"{file} has no linear layer or convolution with a constant weight; recurrent layers run "
+                         "with --target eie,ese")
     inference = infer(network, feeds, accelerator, arch, reference, watch)
     beside = time_on_cpu(file, shapes, feeds) if beside_cpu else {}
     figures = report.describe_inference(inference, beside)

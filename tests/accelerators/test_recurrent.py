@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
+from typer.testing import CliRunner
 
 from sparsec.backends.accelerators.designs import ACCELERATORS
 from sparsec.backends.accelerators.network import record
 from sparsec.backends.accelerators.simulate import simulate
+from sparsec.cli import app
 from sparsec.graph.evaluate import evaluate
 from tests.support.eie import planned
 
@@ -56,6 +58,21 @@ def test_recurrent_layers_run_where_papers_run_them(name):
     assert not any(layer.refused for layer in result.layers)
     assert result.total.activity.spent["useful"] > 0
     assert simulate(layers, ACCELERATORS["scnn"]).refused_share == 1
+
+
+def test_a_file_with_recurrent_layers_alone_is_for_those_that_run_them(tmp_path):
+    node = helper.make_node("LSTM", ["x", "w", "r"], ["y"], "recurrent", hidden_size=4)
+    weights = [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in (
+        ("w", (1, 16, 3)), ("r", (1, 16, 4)))]
+    values = [helper.make_tensor_value_info(name, 1, shape) for name, shape in (("x", (2, 1, 3)), ("y", (2, 1, 1, 4)))]
+    graph = helper.make_graph([node], "recurrent", values[:1], values[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    result = CliRunner().invoke(app, ["simulate", str(tmp_path / "model.onnx")])
+    assert "--target eie,ese" in str(result.exception)
+    result = CliRunner().invoke(app, ["simulate", str(tmp_path / "model.onnx"), "--target", "eie,ese,masr"])
+    assert result.exit_code == 0, result.output
+    assert "masr" in result.output
 
 
 def test_balanced_rows_take_ese_less_time():

@@ -22,7 +22,7 @@ from sparsec.backends.accelerators.execution import Feeds, relu_at_write_back, u
 from sparsec.backends.accelerators.execution import execute as run_graph
 from sparsec.backends.accelerators.fixed_point import fitting
 from sparsec.backends.accelerators.graphs import signature, without
-from sparsec.backends.accelerators.layer import Layer, Operands, Operator
+from sparsec.backends.accelerators.layer import RECURRENT, Layer, Operands, Operator
 from sparsec.backends.accelerators.network import record
 from sparsec.backends.accelerators.representation import Stored, Words
 from sparsec.backends.accelerators.simulate import LayerResult, simulate
@@ -62,6 +62,7 @@ def build(graph: ir.Model, feeds: Feeds, name: str) -> Built:
 def _row(layer: Layer, result: LayerResult, accelerator: Composed, config: Configuration) -> LayerReport:
     spent = result.activity.spent
     used = spent.get("useful", 0) / max(1, sum(spent.values()))
+    kept = "; the artifact keeps its float32 weights" if layer.operator in RECURRENT else ""
     refused = f"on the host: {accelerator.name} cannot, {result.refused}"
     return LayerReport(
         layer=layer.name, operator={Operator.FC: "MatMul"}.get(layer.operator, layer.operator.value),
@@ -70,7 +71,7 @@ def _row(layer: Layer, result: LayerResult, accelerator: Composed, config: Confi
         detail=f"{accelerator.lanes(config):,} multipliers", weights=layer.weight.size,
         nonzeros=int(np.count_nonzero(layer.weight)), bytes=result.weight_bytes or layer.weight.nbytes,
         predicted_us=round(result.activity.cycles / config["clock_mhz"], 3), measured_us=None,
-        reason=refused if result.refused else f"simulated: {used:.0%} of the multipliers' cycles are useful")
+        reason=refused if result.refused else f"simulated: {used:.0%} of the multipliers' cycles are useful{kept}")
 
 
 def _pack(graph: ir.Model, layers: Mapping[str, Layer], accelerator: Composed, config: Configuration) -> Program:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
-from sparsec.backends.accelerators.layer import Operands, Operator
+from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, matches, useful
 from sparsec.backends.accelerators.representation import Bitmap
 from sparsec.backends.accelerators.timing import Configuration, clustered
@@ -87,6 +87,7 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
 
 ACCELERATOR = Composed(
     name="sparten", title="SparTen [2019]", operators=frozenset({Operator.FC, Operator.CONV}),
+    extended=RECURRENT,
     paper="Gondimalla et al., SparTen: A Sparse Tensor Accelerator for Convolutional Neural Networks, MICRO 2019",
     weights=STORED, activations=STORED, skips_weights=True, skips_activations=True,
     balance="precomputed greedy", reuse="output",
