@@ -1,7 +1,7 @@
 """The file that `libsparsec` reads: an artifact whose weights lie as kernels read them, so that opening it maps a file.
 
 Layout: `MAGIC`, the version of the layout and the plan's length as little-endian 64-bit numbers, the plan as JSON,
-arrays and libraries, each at a multiple of `ALIGNMENT` from the file's beginning, and the SHA-256 of everything before it.
+arrays and libraries, each at a multiple of `ALIGNMENT`, and the SHA-256 of everything before it.
 """
 
 from __future__ import annotations
