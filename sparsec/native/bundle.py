@@ -14,7 +14,7 @@ from sparsec.artifact import signing
 from sparsec.artifact.file import Artifact
 from sparsec.errors import ToolchainError, UsageError
 from sparsec.machine import tvm_runtime
-from sparsec.native.model import model_bytes
+from sparsec.native.model_file import model_bytes
 
 MODEL = "model.bundle"
 SIZES = "sizes.json"

@@ -1,59 +1,19 @@
 """Bundles build with a C++17 compiler and run without Python: answers, and errors of the C interface."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519
 
 import sparsec
 from sparsec.errors import UsageError
 from sparsec.native.bundle import MODEL, SIZES, write_bundle
+from tests.support.bundles import link, run
 from tests.support.texts import model
 
-DIGITS = Path(sparsec.__file__).parent / "models" / "data" / "lenet300-digits-95.onnx"
 MOST_BYTES = 12 << 20  # of a bundle without its weights
 HERE = Path(__file__).parent
-
-pytestmark = pytest.mark.skipif(not (shutil.which("cmake") and shutil.which("c++")),
-                                reason="needs cmake and a C++ compiler")
-
-
-def run(*command, environment=None, cwd=None):
-    return subprocess.run(list(map(str, command)), env=environment, cwd=cwd, capture_output=True, text=True,
-                          check=False)
-
-
-def write_keys(folder, name):
-    private = ed25519.Ed25519PrivateKey.generate()
-    pem = serialization.Encoding.PEM
-    secret, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    secret.write_bytes(private.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    public.write_bytes(private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo))
-    return secret, public
-
-
-@pytest.fixture(scope="module")
-def artifact():
-    return sparsec.compile(DIGITS, tune="off", verify=False)
-
-
-@pytest.fixture(scope="module")
-def bundle(artifact, tmp_path_factory):
-    """A signed bundle that is built, beside the keys of its owner and of another."""
-    folder = tmp_path_factory.mktemp("bundle")
-    secret, _ = write_keys(folder, "owner")
-    write_keys(folder, "other")
-    write_bundle(artifact, folder / "digits", secret)
-    for command in (("cmake", "-S", folder / "digits", "-B", folder / "build", "-DCMAKE_BUILD_TYPE=Debug"),
-                    ("cmake", "--build", folder / "build")):
-        done = run(*command)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder
 
 
 def test_the_example_gives_the_sessions_answer_in_an_empty_environment(bundle, artifact, tmp_path):
@@ -70,9 +30,7 @@ def test_the_example_gives_the_sessions_answer_in_an_empty_environment(bundle, a
 def test_calls_that_must_fail_say_why(bundle, tmp_path):
     whole = (bundle / "digits" / MODEL).read_bytes()
     (tmp_path / "cut").write_bytes(whole[:-100])
-    built = run("cc", "-Wall", "-Werror", HERE / "calls.c", "-I", bundle / "digits" / "include", "-L", bundle / "build",
-                "-lsparsec", f"-Wl,-rpath,{bundle / 'build'},-rpath-link,{bundle / 'build'}", "-o", tmp_path / "calls")
-    assert built.returncode == 0, built.stderr
+    link("cc", HERE / "calls.c", bundle=bundle, output=tmp_path / "calls")
     done = run(tmp_path / "calls", bundle / "digits" / MODEL, tmp_path / "cut", bundle / "owner.pub",
                bundle / "other.pub", environment={})
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr

@@ -53,7 +53,7 @@ struct sparsec_session {
     sparsec::native::check_machine(plan);
     threads = allowed(asked, static_cast<int>(plan["threads"].integer()));
     sparsec::native::expect_threads(threads);
-    program = sparsec::native::open_buckets(model);
+    program = plan.find("sized") != nullptr ? sparsec::native::open_sized(model) : sparsec::native::open_buckets(model);
     describe(plan["buckets"].list(), "inputs", input_specs, inputs);
     describe(plan["buckets"].list(), "outputs", output_specs, outputs);
   }

@@ -1,20 +1,17 @@
 // Programs of fixed shapes: the entry function of a library, with its constants bound.
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <mutex>
-#include <new>
 
 #include "error.hpp"
 #include "library.hpp"
+#include "pool.hpp"
 #include "program.hpp"
 #include "tensors.hpp"
 
 namespace sparsec::native {
 
 namespace {
-
-constexpr std::size_t kAlignment = 64;
 
 // A virtual machine with its own input buffers; it serves one call at a time.
 struct Engine {
@@ -35,44 +32,21 @@ class Bucket {
   const std::vector<Spec> inputs, outputs;
 
   void open() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!library_) load();
+    std::call_once(opened_, [this] {
+      for (const Json &each : about_["constants"].list()) constants_.push_back(constant(model_, each));
+      library_ = load_library(model_->piece(about_["library"]));
+    });
   }
 
   void run(const sparsec_tensor *given, sparsec_result &result) {
-    std::unique_ptr<Engine> engine = take();
-    try {
-      if (parts_ == 1) run_whole(*engine, given, result);
-      else run_parts(*engine, given, result);
-    } catch (...) {
-      give_back(std::move(engine));
-      throw;
-    }
-    give_back(std::move(engine));
+    open();
+    engines_.with([this] { return make(); }, [&](Engine &engine) {
+      if (parts_ == 1) run_whole(engine, given, result);
+      else run_parts(engine, given, result);
+    });
   }
 
  private:
-  void load() {
-    for (const Json &each : about_["constants"].list()) constants_.push_back(constant(model_, each));
-    library_ = load_library(model_->piece(about_["library"]));
-  }
-
-  std::unique_ptr<Engine> take() {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    if (!idle_.empty()) {
-      std::unique_ptr<Engine> found = std::move(idle_.back());
-      idle_.pop_back();
-      return found;
-    }
-    if (!library_) load();
-    return make();
-  }
-
-  void give_back(std::unique_ptr<Engine> engine) {
-    const std::lock_guard<std::mutex> lock(mutex_);
-    idle_.push_back(std::move(engine));
-  }
-
   std::unique_ptr<Engine> make() {
     auto engine = std::make_unique<Engine>();
     for (const Spec &spec : inputs) {
@@ -136,10 +110,10 @@ class Bucket {
   const std::shared_ptr<const Model> model_;
   const Json &about_;
   const std::int64_t parts_;
-  std::mutex mutex_;
+  std::once_flag opened_;
   ffi::Object library_;
   std::vector<ffi::Object> constants_;
-  std::vector<std::unique_ptr<Engine>> idle_;
+  Pool<Engine> engines_;
 };
 
 class Buckets : public Program {
@@ -220,18 +194,6 @@ void add_output(sparsec_result &result, const Spec &spec, ffi::Object tensor, bo
   } else {
     result.owners.push_back(std::make_shared<ffi::Object>(std::move(tensor)));
   }
-}
-
-std::shared_ptr<void> aligned_memory(std::size_t bytes) {
-  void *memory = std::aligned_alloc(kAlignment, (bytes + kAlignment) / kAlignment * kAlignment);
-  if (memory == nullptr) throw std::bad_alloc();
-  return {memory, std::free};
-}
-
-std::string described(std::int32_t type, const std::int64_t *shape, std::size_t rank) {
-  std::string text = std::string(type_name(type)) + " (";
-  for (std::size_t axis = 0; axis < rank; ++axis) text += (axis > 0 ? ", " : "") + std::to_string(shape[axis]);
-  return text + ")";
 }
 
 }  // namespace sparsec::native

@@ -14,6 +14,7 @@
 #include "error.hpp"
 #include "sha256.hpp"
 #include "signature.hpp"
+#include "tensors.hpp"
 
 namespace sparsec::native {
 
@@ -21,7 +22,7 @@ namespace {
 
 constexpr char kMagic[9] = "SPARSECB";
 constexpr std::uint64_t kVersion = 1;
-constexpr std::size_t kHeader = 24, kDigest = 32, kAlignment = 64, kMost = std::size_t{1} << 40;
+constexpr std::size_t kHeader = 24, kDigest = 32, kAlignment = 64;
 
 [[noreturn]] void unreadable(const std::string &path) {
   fail(SPARSEC_ERROR_FILE, "cannot read " + path + ": " + std::strerror(errno));
@@ -114,17 +115,6 @@ ffi::Object constant(const std::shared_ptr<const Model> &model, const Json &entr
     fail(SPARSEC_ERROR_MODEL, "an array of the model has another size than its shape; bundle the model again");
   }
   return ffi::tensor(const_cast<std::uint8_t *>(piece.data), type, shape, model);  // programs only read constants
-}
-
-std::size_t elements_of(const std::vector<std::int64_t> &shape) {
-  std::size_t count = 1;
-  for (std::int64_t dim : shape) {
-    if (dim < 0 || (dim > 0 && count > kMost / static_cast<std::size_t>(dim))) {
-      fail(SPARSEC_ERROR_MODEL, "a tensor has an impossible shape");
-    }
-    count *= static_cast<std::size_t>(dim);
-  }
-  return count;
 }
 
 }  // namespace sparsec::native

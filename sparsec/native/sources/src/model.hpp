@@ -40,7 +40,5 @@ class Model {
 
 // An array of the plan as a tensor, which keeps the model.
 ffi::Object constant(const std::shared_ptr<const Model> &model, const Json &entry);
-// Elements of a shape; throws a Failure where there are too many or a dimension is negative.
-std::size_t elements_of(const std::vector<std::int64_t> &shape);
 
 }  // namespace sparsec::native

@@ -33,12 +33,10 @@ class Program {
 
 // Programs of one shape each, of which the inputs choose.
 std::unique_ptr<Program> open_buckets(const std::shared_ptr<const Model> &model);
+// Programs for sizes that only the run tells.
+std::unique_ptr<Program> open_sized(const std::shared_ptr<const Model> &model);
 
 // Add an output that a tensor of TVM's holds.
 void add_output(sparsec_result &result, const Spec &spec, ffi::Object tensor, bool copied);
-// Memory at a multiple of 64 bytes.
-std::shared_ptr<void> aligned_memory(std::size_t bytes);
-// "float32 (1, 3)"
-std::string described(std::int32_t type, const std::int64_t *shape, std::size_t rank);
 
 }  // namespace sparsec::native

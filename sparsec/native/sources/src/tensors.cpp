@@ -1,11 +1,17 @@
 #include "tensors.hpp"
 
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
+#include <new>
+
+#include "error.hpp"
 
 namespace sparsec::native {
 
 namespace {
+
+constexpr std::size_t kAlignment = 64, kMost = std::size_t{1} << 40;
 
 void copy_axes(const char *from, char *&to, const sparsec_tensor &tensor, std::int32_t axis, std::size_t bytes,
                std::size_t run) {
@@ -75,6 +81,29 @@ const char *type_name(std::int32_t type) {
     case SPARSEC_UINT64: return "uint64";
     default: return "an unknown type";
   }
+}
+
+std::size_t elements_of(const std::vector<std::int64_t> &shape) {
+  std::size_t count = 1;
+  for (std::int64_t dim : shape) {
+    if (dim < 0 || (dim > 0 && count > kMost / static_cast<std::size_t>(dim))) {
+      fail(SPARSEC_ERROR_MODEL, "a tensor has an impossible shape");
+    }
+    count *= static_cast<std::size_t>(dim);
+  }
+  return count;
+}
+
+std::shared_ptr<void> aligned_memory(std::size_t bytes) {
+  void *memory = std::aligned_alloc(kAlignment, (bytes + kAlignment) / kAlignment * kAlignment);
+  if (memory == nullptr) throw std::bad_alloc();
+  return {memory, std::free};
+}
+
+std::string described(std::int32_t type, const std::int64_t *shape, std::size_t rank) {
+  std::string text = std::string(type_name(type)) + " (";
+  for (std::size_t axis = 0; axis < rank; ++axis) text += (axis > 0 ? ", " : "") + std::to_string(shape[axis]);
+  return text + ")";
 }
 
 }  // namespace sparsec::native

@@ -19,17 +19,15 @@ from sparsec.artifact.file import Artifact
 from sparsec.backends.program import SIZED, STAGES, TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.errors import UsageError
-from sparsec.machine.memory import ALIGNMENT, HOST, carrier
+from sparsec.machine.memory import ALIGNMENT, HOST
 from sparsec.native.sized import sized_plan
+from sparsec.native.types import carrier_number, type_number
+from sparsec.runtime.sized.sizes import text_of
 
 MAGIC = b"SPARSECB"
 VERSION = 1
 MOST_DIMENSIONS = 8
 """Of an input or output: `SPARSEC_MAX_RANK` of the C interface."""
-
-TYPES = {"float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10,
-         "float64": 11, "uint32": 12, "uint64": 13, "bfloat16": 16}
-"""Element types of the C interface by numpy's names, numbered as ONNX's TensorProto.DataType."""
 
 _HEADER = struct.Struct("<8sQQ")
 
@@ -53,7 +51,7 @@ class Blob:
     def array(self, array: np.ndarray) -> dict[str, Any]:
         """The entry of an array."""
         data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        return {"dtype": TYPES[carrier(array.dtype.name)], "shape": list(array.shape), "data": self.add(data)}
+        return {"dtype": carrier_number(array.dtype.name), "shape": list(array.shape), "data": self.add(data)}
 
 
 def model_bytes(artifact: Artifact) -> bytes:
@@ -71,7 +69,8 @@ def model_bytes(artifact: Artifact) -> bytes:
         "threads": manifest.threads}
     if manifest.entry == SIZED:
         plan["sized"] = sized_plan(artifact, blob.add, blob.array)
-        plan["buckets"] = [{"inputs": _specs(manifest.inputs), "outputs": _specs(manifest.outputs)}]
+        plan["buckets"] = [{side: _described(specs, plan["sized"][side]) for side, specs in (
+            ("inputs", manifest.inputs), ("outputs", manifest.outputs))}]
     else:
         plan["buckets"] = [_bucket(each, blob) for each in artifact.buckets]
     return _joined(plan, blob.data)
@@ -99,9 +98,9 @@ def _check(artifact: Artifact) -> None:
         raise UsageError("the artifact was compiled where there is no linker; compile it where ld, gcc or clang is "
                          "installed")
     for spec in (*manifest.inputs, *manifest.outputs):
-        if spec.dtype not in TYPES or len(spec.shape) > MOST_DIMENSIONS:
-            raise UsageError(f"'{spec.name}' is {spec.dtype} of {len(spec.shape)} dimensions; the C interface has "
-                             f"{', '.join(TYPES)} and up to {MOST_DIMENSIONS} dimensions")
+        if len(spec.shape) > MOST_DIMENSIONS:
+            raise UsageError(f"'{spec.name}' has {len(spec.shape)} dimensions; the C interface has up to "
+                             f"{MOST_DIMENSIONS}")
 
 
 def _bucket(artifact: Artifact, blob: Blob) -> dict[str, Any]:
@@ -113,4 +112,10 @@ def _bucket(artifact: Artifact, blob: Blob) -> dict[str, Any]:
 
 
 def _specs(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
-    return [{"name": spec.name, "dtype": TYPES[spec.dtype], "shape": list(spec.shape)} for spec in specs]
+    return [{"name": spec.name, "dtype": type_number(spec.dtype), "shape": list(spec.shape)} for spec in specs]
+
+
+def _described(specs: Sequence[TensorSpec], dims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Inputs or outputs whose sizes that the run tells have the texts that sessions give them."""
+    return [{**spec, "shape": [dim if isinstance(dim, int | str) else text_of(dim) for dim in each["shape"]]}
+            for spec, each in zip(_specs(specs), dims, strict=True)]
