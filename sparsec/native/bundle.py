@@ -75,9 +75,9 @@ def runtime_files() -> Iterator[tuple[str, Path, str]]:
     libraries = tvm_runtime.folder()
     for name in LIBRARIES:
         yield "runtime", libraries / name, f"lib/{name}"
-    yield "runtime", _packaged(FFI_LIBRARY), f"lib/{Path(FFI_LIBRARY).name}"
+    yield "runtime", packaged(FFI_LIBRARY), f"lib/{Path(FFI_LIBRARY).name}"
     for name in HEADERS:
-        yield "sources", _packaged(name), f"tvm/{name.partition('include/')[2]}"
+        yield "sources", packaged(name), f"tvm/{name.partition('include/')[2]}"
     for name in ("LICENSE", "NOTICE"):
         yield "runtime", libraries.parent / name, f"licenses/tvm/{name}"
 
@@ -89,8 +89,13 @@ def source_files() -> Iterator[tuple[str, Path, str]]:
             yield "sources", source, str(source.relative_to(SOURCES))
 
 
-def _packaged(name: str) -> Path:
-    """A file of the installed package of TVM's C interface."""
+def packaged(name: str) -> Path:
+    """A file of the installed package of TVM's C interface.
+
+    Raises:
+        ToolchainError: it is not there.
+
+    """
     path = Path(str(importlib.metadata.distribution(FFI).locate_file(name)))
     if not path.is_file():
         raise ToolchainError(f"{FFI} lacks {name}; pip install --force-reinstall {FFI}")

@@ -69,8 +69,7 @@ def model_bytes(artifact: Artifact) -> bytes:
         "threads": manifest.threads}
     if manifest.entry == SIZED:
         plan["sized"] = sized_plan(artifact, blob.add, blob.array)
-        plan["buckets"] = [{side: _described(specs, plan["sized"][side]) for side, specs in (
-            ("inputs", manifest.inputs), ("outputs", manifest.outputs))}]
+        plan["buckets"] = [{"inputs": described_inputs(artifact), "outputs": described_outputs(artifact)}]
     else:
         plan["buckets"] = [_bucket(each, blob) for each in artifact.buckets]
     return _joined(plan, blob.data)
@@ -115,7 +114,26 @@ def _specs(specs: Sequence[TensorSpec]) -> list[dict[str, Any]]:
     return [{"name": spec.name, "dtype": type_number(spec.dtype), "shape": list(spec.shape)} for spec in specs]
 
 
-def _described(specs: Sequence[TensorSpec], dims: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Inputs or outputs whose sizes that the run tells have the texts that sessions give them."""
-    return [{**spec, "shape": [dim if isinstance(dim, int | str) else text_of(dim) for dim in each["shape"]]}
-            for spec, each in zip(_specs(specs), dims, strict=True)]
+def described_inputs(artifact: Artifact) -> list[dict[str, Any]]:
+    """The inputs: name, number of the element type, shape; a size that the run tells, or that buckets differ in, is a
+    text as sessions give it.
+    """
+    return _described(artifact, "inputs", [each.manifest.inputs for each in artifact.buckets])
+
+
+def described_outputs(artifact: Artifact) -> list[dict[str, Any]]:
+    """The outputs, as the inputs."""
+    return _described(artifact, "outputs", [each.manifest.outputs for each in artifact.buckets])
+
+
+def _described(artifact: Artifact, side: str, buckets: Sequence[Sequence[TensorSpec]]) -> list[dict[str, Any]]:
+    described = _specs(buckets[0])
+    if artifact.manifest.entry == SIZED:
+        plan, *_ = artifact.constants()
+        for spec, sized in zip(described, json.loads(plan.tobytes())[side], strict=True):
+            spec["shape"] = [dim if isinstance(dim, int | str) else text_of(dim) for dim in sized["shape"]]
+        return described
+    for spec, *others in zip(described, *buckets, strict=True):
+        sizes = [sorted(set(dims)) for dims in zip(*(each.shape for each in others), strict=True)]
+        spec["shape"] = [dims[0] if len(dims) == 1 else "/".join(map(str, dims)) for dims in sizes]
+    return described

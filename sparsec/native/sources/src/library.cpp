@@ -1,5 +1,6 @@
 #include "library.hpp"
 
+#include <dlfcn.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -49,9 +50,16 @@ class TemporaryFile {
   std::string folder_, path_;
 };
 
+// Let models' libraries find the functions of TVM's runtime, where this library was itself opened at run time.
+void show_runtime() {
+  static void *const shown = dlopen("libtvm_runtime.so", RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
+  if (shown == nullptr) fail(SPARSEC_ERROR_MACHINE, std::string("TVM's runtime is not loaded: ") + dlerror());
+}
+
 }  // namespace
 
 ffi::Object load_library(Model::Piece library) {
+  show_runtime();
   static const ffi::Object load = ffi::global("ffi.ModuleLoadFromFile");
   const TemporaryFile file(library);
   try {
