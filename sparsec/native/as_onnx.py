@@ -42,7 +42,7 @@ def as_onnx(artifact: Artifact, threads: int | None = None) -> bytes:
             "shape"]]) for each in described]
 
     inputs, outputs = infos(described_inputs(artifact)), infos(described_outputs(artifact))
-    options = {} if threads is None else {"threads": threads}
+    options: dict[str, Any] = {} if threads is None else {"threads": threads}
     node = helper.make_node(OPERATOR, [each.name for each in inputs], [each.name for each in outputs], name="sparsec",
                             domain=DOMAIN, model=data, **options)
     graph = helper.make_graph([node], "sparsec", inputs, outputs)
