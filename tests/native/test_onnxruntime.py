@@ -30,7 +30,7 @@ options.register_custom_ops_library(library)
 try:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     outputs = session.run(None, dict(np.load(feeds)))
-    np.savez(answers, *outputs)
+    np.savez(answers, *[each.astype(str) if each.dtype == object else each for each in outputs])
     print(json.dumps([[info.shape for info in session.get_inputs()], "sparsec" in sys.modules]))
 except Exception as error:
     sys.exit(str(error))
