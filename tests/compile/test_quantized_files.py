@@ -164,7 +164,28 @@ def _lstm(*, by_output):
                  constants, opset=17), {"x": x}
 
 
+def _attention():
+    """As onnxruntime's dynamic quantisation leaves an optimised BERT, with a key that nothing may look at."""
+    x, mask = codes(np.uint8, 2, 5, 16), np.ones((2, 5), np.int32)
+    mask[1, 4] = 0
+    constants = {"w": codes(np.int8, 16, 48), "b": floats(48), "xs": scalar(0.01), "ws": small(48) / 4, "m": mask,
+                 "xz": scalar(120, np.uint8), "wz": np.zeros(48, np.int8)}
+    return model([own("QAttention", "x w b xs ws m xz wz", num_heads=4)], {"x": x}, constants), {"x": x}
+
+
+def _embeddings():
+    tables = {"words": (20, 8), "places": (6, 8), "kinds": (2, 8), "gamma": (8,), "beta": (8,)}
+    constants = {name: codes(np.uint8, *shape) for name, shape in tables.items()}
+    for name in tables:
+        constants |= {f"{name}_s": scalar(0.02), f"{name}_z": scalar(128, np.uint8)}
+    names = ["ids", "types", *tables, "", *(f"{name}_{end}" for end in "sz" for name in tables)]
+    feeds = {"ids": R.integers(0, 20, (2, 5)).astype(np.int32), "types": R.integers(0, 2, (2, 5)).astype(np.int32)}
+    return model([helper.make_node("QEmbedLayerNormalization", names, ["y", "mask"], domain="com.microsoft")], feeds,
+                 constants), feeds
+
+
 FILES = {
+    "QAttention": _attention, "QEmbedLayerNormalization": _embeddings,
     "MatMulNBits": lambda: _nbits(4, zeros=True), "MatMulNBits 8": lambda: _nbits(8, zeros=False),
     "QLinearSoftmax": _softmax, "QLinearAveragePool": _average_pool, "DynamicQuantizeMatMul": _dynamic_matmul,
     "MatMulIntegerToFloat": _matmul_to_float, "uint16": lambda: _wide(np.uint16), "int16": lambda: _wide(np.int16),

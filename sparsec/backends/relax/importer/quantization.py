@@ -6,6 +6,7 @@ what each stands for, and thresholds between these say what a number becomes.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.integers import Body
 from sparsec.backends.relax.importer.node import Operator, compute
 from sparsec.graph.nodes import optional
+from sparsec.kernels.tensors import CodesParams
 from sparsec.machine.memory import element_type
 
 BYTES = np.arange(256, dtype=np.uint8)
@@ -26,6 +28,8 @@ op = relax.op
 
 def dequantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """DequantizeLinear: (codes - zero point) * scale, by tensor, axis or block."""
+    if (result := _converted(context, node)) is not None:
+        return [result]
     body = Body(context, node)
     x, scale, zero = (*node.inputs, None)[:3]
     values = _numbers(context, body, x)
@@ -36,6 +40,8 @@ def dequantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 def quantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """QuantizeLinear: rounded half to even, by tensor, axis or block; saturated, but for floats that may overflow."""
+    if (result := _converted(context, node)) is not None:
+        return [result]
     body = Body(context, node)
     x, scale, zero = (*node.inputs, None)[:3]
     dtype = context.dtype(node.outputs[0])
@@ -53,6 +59,23 @@ def quantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     lowest = op.bitwise_and(op.astype(context.tensor(body.cast(codes, "int32")), "int32"),
                             relax.const((1 << bits) - 1, "int32"))
     return [op.astype(context.bb.emit(lowest), "uint8")]
+
+
+def _converted(context: LoweringContext, node: ir.Node) -> relax.Expr | None:
+    """The result of a kernel for bytes of one scale, where the backend has one and it is needed at run time."""
+    x, scale, zero = (*node.inputs, None)[:3]
+    back, shape = node.op_type == "DequantizeLinear", context.shape(node.outputs[0])
+    kinds = [context.dtype(value) for value in (x, node.outputs[0])]
+    codes, numbers = kinds if back else reversed(kinds)
+    single = all(value is None or math.prod(context.shape(value)) == 1 for value in (scale, zero))
+    fine = single and codes in ("uint8", "int8") and numbers == context.dtype(scale) == "float32" and math.prod(shape)
+    if CodesParams not in context.kernels or not fine or context.array(x) is not None:
+        return None
+    first = context.constant(np.zeros(1, np.float32)) if zero is None else op.astype(context.flat(zero), "float32")
+    y = context.run(CodesParams(math.prod(shape), codes, back), [
+        context.flat(scale), context.bb.emit(first), context.flat(x)], math.prod(shape),
+                    dtype=context.dtype(node.outputs[0]))
+    return context.bb.normalize(op.reshape(y, shape))
 
 
 def _floats(body: Body, value: ir.Value | None) -> ir.Value:

@@ -5,36 +5,40 @@ One scale and one zero point for the whole tensor. Results are those of ONNX's r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.graph.codes import offset_of
 from sparsec.graph.layout import Tiled
-from sparsec.kernels.cpu.images.padded import load_lanes
-from sparsec.kernels.emit.codes import llvm_codes, rounded, whole
+from sparsec.kernels.cpu.codes.walk import SIDES
+from sparsec.kernels.cpu.images.padded import load_lanes, store_lanes
+from sparsec.kernels.cpu.images.reformat_padded import flip
+from sparsec.kernels.emit.codes import FOUR, llvm_codes, narrowed, narrowed_in_order, quotient, rounded, whole
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
+from sparsec.kernels.tensors import CodesParams
 
-LARGEST = 255.0  # code
+LARGEST = 255  # code
 FAR = 65536.0  # beyond which numbers in units of the scale saturate
+EXTREME = 2.0 ** 100  # scales up to here, and from its reciprocal on, whose quotients a reciprocal gives exactly
 
 
 @dataclass(frozen=True)
 class RangeParams:
-    """The kernel that finds scale and zero point of tokens; what pads tiles is not looked at."""
+    """The kernel that finds scale and zero point of tokens; what pads tiles is not looked at, or not there."""
 
     layout: Tiled
+    size: int | None = None
 
 
 @dataclass(frozen=True)
-class FlatParams:
-    """The kernel that quantises a buffer of a multiple of the lanes, or dequantises it."""
+class EndsParams:
+    """The kernel that finds scale and zero point from what so many threads found of a range."""
 
-    size: int
-    back: bool = False
+    threads: int
 
 
 def build_range(params: RangeParams, isa: Isa) -> Kernel:
@@ -60,19 +64,31 @@ def build_range(params: RangeParams, isa: Isa) -> Kernel:
         else:
             with T.parallel(0, threads) as thread:
                 part(thread)
-        least, most = (reduce(function, [ends[(t * 2 + side) * lanes + lane] for t in range(threads)
-                                         for lane in range(lanes)])
-                       for side, function in ((0, T.min), (1, T.max)))
-        least, most = T.Bind(least), T.Bind(most)
-        scale = T.Bind(T.Select(most == least, T.float32(1.0), most - least) / T.float32(LARGEST))
-        zero = T.min(T.max(T.float32(0.0) - least / scale, T.float32(0.0)), T.float32(LARGEST))
-        T.buffer_store(b["scale"], scale, [0])
-        rounded_zero = registers(1, lanes)
-        store(rounded_zero, 0, whole(splat(zero, lanes)))
-        T.buffer_store(b["zero_point"], rounded_zero[0], [0])
+        _put_scale(b, ends, threads, lanes)
 
-    return kernel({"x": (layout.size, "float32"), "scale": (1, "float32"), "zero_point": (1, "float32")}, body,
+    return kernel({"x": (params.size or layout.size, "float32"), "scale": (1, "float32"),
+                   "zero_point": (1, "float32")}, body, llvm_codes(isa))
+
+
+def build_ends(params: EndsParams, isa: Isa) -> Kernel:
+    """The kernel: ends -> (scale, zero point), both float32 (1,)."""
+    return kernel({"ends": (params.threads * SIDES * isa.lanes, "float32"), "scale": (1, "float32"),
+                   "zero_point": (1, "float32")}, lambda b: _put_scale(b, b["ends"], params.threads, isa.lanes),
                   llvm_codes(isa))
+
+
+def _put_scale(b: Buffers, ends: Buffer, threads: int, lanes: int) -> None:
+    """Scale and zero point of a range, whose ends are by thread a vector of the least and one of the largest."""
+    least, most = (reduce(function, [ends[(t * SIDES + side) * lanes + lane] for t in range(threads)
+                                     for lane in range(lanes)])
+                   for side, function in ((0, T.min), (1, T.max)))
+    least, most = T.Bind(least), T.Bind(most)
+    scale = T.Bind(T.Select(most == least, T.float32(1.0), most - least) / T.float32(float(LARGEST)))
+    zero = T.min(T.max(T.float32(0.0) - least / scale, T.float32(0.0)), T.float32(float(LARGEST)))
+    T.buffer_store(b["scale"], scale, [0])
+    rounded_zero = registers(1, lanes)
+    store(rounded_zero, 0, whole(splat(zero, lanes)))
+    T.buffer_store(b["zero_point"], rounded_zero[0], [0])
 
 
 def _row(b: Buffers, layout: Tiled, row: Expr, lanes: int, found: Buffer) -> None:
@@ -96,33 +112,62 @@ def _row(b: Buffers, layout: Tiled, row: Expr, lanes: int, found: Buffer) -> Non
             vectors(width)
 
 
-def build_flat(params: FlatParams, isa: Isa) -> Kernel:
+def build_flat(params: CodesParams, isa: Isa) -> Kernel:
     """The kernel: (scale, zero point, x) -> y, the first two float32 (1,), one of x and y codes."""
-    lanes = isa.lanes
-    types = ("uint8", "float32") if params.back else ("float32", "uint8")
+    types = (params.dtype, "float32") if params.back else ("float32", params.dtype)
 
     def body(b: Buffers) -> None:
-        scale, zero = (T.Bind(splat(b[name][0], lanes)) for name in ("scale", "zero_point"))
-        convert = _back(scale, zero, lanes) if params.back else _forth(scale, zero, lanes)
-        with shared(params.size // lanes, isa) as vector:
-            store(b["y"], vector * lanes, convert(load(b["x"], vector * lanes, lanes)))
+        if params.back:
+            _dequantize(b, params, isa)
+        elif isa.lanes == FOUR:  # there is no fused multiply-add
+            _quantize(b, params, isa, by_reciprocal=False)
+        else:
+            scale = T.Bind(b["scale"][0])
+            with T.If(T.And(scale > T.float32(1 / EXTREME), scale < T.float32(EXTREME))):
+                with T.Then():
+                    _quantize(b, params, isa, by_reciprocal=True)
+                with T.Else():
+                    _quantize(b, params, isa, by_reciprocal=False)
 
     return kernel({"scale": (1, "float32"), "zero_point": (1, "float32"), "x": (params.size, types[0]),
                    "y": (params.size, types[1])}, body, llvm_codes(isa))
 
 
-def _forth(scale: Expr, zero: Expr, lanes: int) -> Callable[[Expr], Expr]:
-    def convert(x: Expr) -> Expr:
-        units = T.min(splat(FAR, lanes), T.max(splat(-FAR, lanes), x / scale))
-        codes = whole(units) + zero
-        codes = T.min(splat(LARGEST, lanes), T.max(splat(0.0, lanes), codes))
-        return T.Cast(f"uint8x{lanes}", rounded(codes))
+def _quantize(b: Buffers, p: CodesParams, isa: Isa, *, by_reciprocal: bool) -> None:
+    """Codes of a buffer, four vectors at a time; x is cut off where its code saturates, and NaN becomes the least."""
+    lanes, wide = isa.lanes, FOUR * isa.lanes
+    scale = T.Bind(splat(b["scale"][0], lanes))
+    most, reciprocal = T.Bind(scale * splat(FAR, lanes)), T.Bind(splat(1.0, lanes) / scale)
+    zero = T.Bind(T.Broadcast(T.Cast("int16", b["zero_point"][0] + T.float32(offset_of(p.dtype))), 2 * lanes))
 
-    return convert
+    def units(at: Expr, end: int) -> Expr:
+        x = load_lanes(b["x"], at, lanes, 0, end)
+        if by_reciprocal:
+            return rounded(quotient(T.Bind(T.min(most, x)), scale, reciprocal))
+        return rounded(T.min(splat(FAR, lanes), T.max(splat(-FAR, lanes), x / scale)))
+
+    def put(at: Expr, end: int) -> None:
+        integers = [units(at + part * lanes, end - part * lanes) for part in range(FOUR)]
+        codes = (narrowed if p.interleaved else narrowed_in_order)(integers, zero)
+        if p.dtype == "int8":
+            codes = T.bitwise_xor(T.reinterpret(f"int8x{wide}", codes), flip("int8", wide))
+        store_lanes(b["y"], at, codes, end)
+
+    with shared(p.size // wide, isa) as four:
+        put(T.Bind(four * wide), wide)
+    if p.size % wide:
+        put(p.size // wide * wide, p.size % wide)
 
 
-def _back(scale: Expr, zero: Expr, lanes: int) -> Callable[[Expr], Expr]:
-    def convert(codes: Expr) -> Expr:
-        return (T.Cast(f"float32x{lanes}", T.Cast(f"int32x{lanes}", codes)) - zero) * scale
+def _dequantize(b: Buffers, p: CodesParams, isa: Isa) -> None:
+    lanes = isa.lanes
+    scale, zero = (T.Bind(splat(b[name][0], lanes)) for name in ("scale", "zero_point"))
 
-    return convert
+    def put(at: Expr, end: int) -> None:
+        codes = T.Cast(f"int32x{lanes}", load_lanes(b["x"], at, lanes, 0, end))
+        store_lanes(b["y"], at, (T.Cast(f"float32x{lanes}", codes) - zero) * scale, end)
+
+    with shared(p.size // lanes, isa) as vector:
+        put(T.Bind(vector * lanes), lanes)
+    if p.size % lanes:
+        put(p.size // lanes * lanes, p.size % lanes)

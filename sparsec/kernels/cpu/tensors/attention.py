@@ -10,23 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import Tiled
 from sparsec.graph.operators.attention import Attention
-from sparsec.kernels.cpu.tensors import attention_bf16
-from sparsec.kernels.emit import intrinsics
+from sparsec.kernels.cpu.tensors.attention_bf16 import Bf16Pairs
+from sparsec.kernels.cpu.tensors.attention_pairs import Pairs
+from sparsec.kernels.cpu.tensors.attention_s16 import S16Pairs
 from sparsec.kernels.emit.activations import exp_below_one
+from sparsec.kernels.emit.gelu import LANES
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.projection import Projection
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
 CHUNK = 128  # keys whose weights and values stay in the L1 cache while they are multiplied
-
-
+PAIRS: dict[str, type[Pairs]] = {"bf16": Bf16Pairs, "s16": S16Pairs}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class AttentionParams:
         scale: factor on the scores.
         q, k, v: the projections.
         mask: shape of the mask, (1 or batch, 1 or heads, 1 or tokens, keys), or None.
-        bf16: multiplies pairs of bf16; an even depth.
+        pairs: what it multiplies pairs of: "bf16", "s16", or "" where it multiplies floats; an even depth.
 
     """
 
@@ -55,7 +57,7 @@ class AttentionParams:
     k: Projection
     v: Projection
     mask: tuple[int, int, int, int] | None = None
-    bf16: bool = False
+    pairs: str = ""
 
     @property
     def output(self) -> Tiled:
@@ -101,7 +103,7 @@ class _Block:
 class _Head:
     """One head of a block: the scores, or their powers, (keys, block.width); the transposed mask, if one was needed.
 
-    `pairs` is what it multiplies where that is bf16.
+    `pairs` is what it multiplies where that are pairs.
     """
 
     block: _Block
@@ -110,7 +112,7 @@ class _Head:
     mask: Expr
     maxima: Buffer
     sums: Buffer
-    pairs: attention_bf16.Pairs | None
+    pairs: Pairs | None
 
 
 def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None,
@@ -120,10 +122,12 @@ def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | No
     return np.asarray(Attention.eval(*inputs, heads=params.heads, scale=params.scale))
 
 
-def reject_bf16(params: AttentionParams, isa: Isa) -> str | None:
-    """Why attention cannot multiply pairs of bf16, or None."""
-    if not isa.bf16:
+def reject_pairs(params: AttentionParams, pairs: str, isa: Isa) -> str | None:
+    """Why attention cannot multiply such pairs, or None."""
+    if pairs == "bf16" and not isa.bf16:
         return "the processor lacks AVX512_BF16"
+    if pairs == "s16" and (not isa.vnni or isa.lanes != LANES):
+        return "the processor lacks AVX512_VNNI"
     if params.depth % 2:
         return "the features of a head do not pair up"
     return None
@@ -136,7 +140,8 @@ def build(params: AttentionParams, isa: Isa) -> Kernel:
     if params.mask is not None:
         arguments["mask"] = (int(np.prod(params.mask)), "float32")
     arguments["y"] = (params.output.size, "float32")
-    return kernel(arguments, lambda b: _emit(b, params, isa), intrinsics.BF16 if params.bf16 else "")
+    needed = PAIRS[params.pairs].llvm(isa) if params.pairs else ""
+    return kernel(arguments, lambda b: _emit(b, params, isa), needed)
 
 
 def _emit(b: Buffers, p: AttentionParams, isa: Isa) -> None:
@@ -161,7 +166,7 @@ def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], v
                        vectors, isa.lanes, rows=isa.registers // 2 // vectors)
         scores = T.alloc_buffer((p.keys * width,), "float32")
         mask = T.alloc_buffer((p.keys * width,), "float32") if p.masks_queries else None
-        pairs = attention_bf16.allocate(p.depth, width, p.layout("k"), isa.lanes) if p.bf16 else None
+        pairs = PAIRS[p.pairs].allocate(p.depth, width, p.layout("k"), isa.lanes) if p.pairs else None
         if mask is not None and not p.masks_heads:
             _transpose_mask(b, p, block, 0, mask)
         with T.serial(0, heads) as i:
@@ -209,15 +214,12 @@ def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
     _weigh(b, p, head, (last * step, p.keys - last * step * p.width), first=last == 0, last=True)
 
 
-def _fill_pairs(b: Buffers, p: AttentionParams, head: _Head, pairs: attention_bf16.Pairs) -> None:
-    """Round the projections of a head to bf16."""
+def _fill_pairs(b: Buffers, p: AttentionParams, head: _Head, pairs: Pairs) -> None:
+    """Pair the projections of a head."""
     feature = head.index * p.depth
-    attention_bf16.fill_queries(b, pairs, _block_row(p.layout("q"), head.block, p.q.offset + feature), p.width)
-    with T.serial(0, p.layout("k").tiles) as tile:
-        k, v = (_row(p.layout(name), head.block.b, tile, getattr(p, name).offset + feature) for name in "kv")
-        attention_bf16.fill_keys(b, pairs, T.Bind(k), T.Bind(v), tile * p.width, p.width)
-    if p.keys % 2:
-        attention_bf16.end_values(pairs, p.keys)
+    pairs.fill_queries(b, _block_row(p.layout("q"), head.block, p.q.offset + feature), p.width)
+    k, v = (partial(_row, p.layout(name), head.block.b, feature=getattr(p, name).offset + feature) for name in "kv")
+    pairs.fill_keys(b, lambda tile: (k(tile), v(tile)), p.keys, p.width)
 
 
 def _by(step: int, total: int, body: Callable[[Expr, int], None]) -> None:
@@ -254,7 +256,7 @@ def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Expr, Expr,
     for i in range(count * vectors):
         store(totals, i * lanes, splat(0.0, lanes))
     if head.pairs is not None:
-        attention_bf16.add_scores(head.pairs, totals, tile * p.width + first, count)
+        head.pairs.add_scores(totals, tile * p.width + first, count)
     else:
         _add_scores(b, p, head, totals, keys)
     for r in range(count):
@@ -296,7 +298,7 @@ def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Expr, int],
             store(head.scores, at, power)
             add_to(head.sums, v * block.lanes, power)
     if head.pairs is not None:
-        attention_bf16.fill_weights(head.pairs, head.scores, tile * p.width, keys)
+        head.pairs.fill_weights(head.scores, tile * p.width, keys)
     factors = registers(block.vectors, block.lanes)
     for v in range(block.vectors):
         total = load(head.sums, v * block.lanes, block.lanes)
@@ -328,7 +330,7 @@ def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Expr,
                     add_to(totals, (r * vectors + v) * lanes, value * weights[v])
 
     if head.pairs is not None:
-        attention_bf16.add_weighted(head.pairs, totals, (chunk[0] * p.width, chunk[1]), first, count)
+        head.pairs.add_weighted(totals, (chunk[0] * p.width, chunk[1]), first, count)
     else:
         _by_tile(p, chunk, of_keys)
     for v, at, target in places:
