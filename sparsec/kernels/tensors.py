@@ -68,6 +68,13 @@ class CodesParams:
 
 
 @dataclass(frozen=True)
+class FlatRangeParams:
+    """Scale and zero point, float32 (1,) each, of so many float32 as DynamicQuantizeLinear finds them."""
+
+    size: int
+
+
+@dataclass(frozen=True)
 class IndexParams:
     """Rows of indices, one for each of the axes.
 

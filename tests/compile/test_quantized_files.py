@@ -9,7 +9,8 @@ from sparsec.graph import ort
 
 FLOAT = TensorProto.FLOAT
 R = np.random.default_rng(0)
-LIMITS = {"MatMulNBits": 2e-2, "int4": 2e-2, "DynamicQuantizeLSTM": 2e-2, "Keras": 2e-2, "int16": 1e-3, "uint16": 1e-3}
+LIMITS = {"dynamic": 1e-2, "MatMulNBits": 2e-2, "int4": 2e-2, "DynamicQuantizeLSTM": 2e-2, "Keras": 2e-2, "int16": 1e-3,
+          "uint16": 1e-3}
 """Where onnxruntime quantises activations although the operator does not say so, or a step of rounding shows."""
 
 
@@ -184,7 +185,26 @@ def _embeddings():
                  constants), feeds
 
 
+def _dynamic_convolutions():
+    """Padding and a stride, an image of zeros beside one of numbers, and a result that no codes are made of."""
+    x = np.concatenate([floats(1, 3, 9, 21), np.zeros((1, 3, 9, 21), np.float32)])
+    constants = {"w": codes(np.int8, 8, 3, 3, 3), "v": codes(np.int8, 8, 1, 3, 3), "ws": scalar(.01),
+                 "b": floats(8, 1, 1)}
+    nodes = [*_dynamic("x", "1", "w", pads=[1] * 4), node("Add", "1 b", "2"), node("Relu", "2", "3"),
+             *_dynamic("3", "4", "v", pads=[1] * 4, strides=[2, 2], group=8)]
+    return model(nodes, {"x": x}, constants), {"x": x}
+
+
+def _dynamic(source, target, weight, **attributes):
+    """A convolution of integers as onnxruntime quantises it dynamically."""
+    return (node("DynamicQuantizeLinear", source, f"{target}q {target}s {target}z"),
+            node("ConvInteger", f"{target}q {weight} {target}z", f"{target}i", **attributes),
+            node("Cast", f"{target}i", f"{target}f", to=FLOAT), node("Mul", f"{target}s ws", f"{target}m"),
+            node("Mul", f"{target}f {target}m", target))
+
+
 FILES = {
+    "dynamic convolutions": _dynamic_convolutions,
     "QAttention": _attention, "QEmbedLayerNormalization": _embeddings,
     "MatMulNBits": lambda: _nbits(4, zeros=True), "MatMulNBits 8": lambda: _nbits(8, zeros=False),
     "QLinearSoftmax": _softmax, "QLinearAveragePool": _average_pool, "DynamicQuantizeMatMul": _dynamic_matmul,

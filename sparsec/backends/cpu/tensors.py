@@ -22,6 +22,7 @@ from sparsec.kernels.cpu.tensors import (
 KERNELS: Builders = {
     tensors.BatchMatmul: batch_matmul.build,
     tensors.CodesParams: quantize.build_flat,
+    tensors.FlatRangeParams: quantize.build_flat_range,
     tensors.IndexParams: index.build,
     tensors.NormalizeParams: normalize.build,
     tensors.PoolParams: pool.build,

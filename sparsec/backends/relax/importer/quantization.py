@@ -17,7 +17,7 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.integers import Body
 from sparsec.backends.relax.importer.node import Operator, compute
 from sparsec.graph.nodes import optional
-from sparsec.kernels.tensors import CodesParams
+from sparsec.kernels.tensors import CodesParams, FlatRangeParams
 from sparsec.machine.memory import element_type
 
 BYTES = np.arange(256, dtype=np.uint8)
@@ -71,11 +71,18 @@ def _converted(context: LoweringContext, node: ir.Node) -> relax.Expr | None:
     fine = single and codes in ("uint8", "int8") and numbers == context.dtype(scale) == "float32" and math.prod(shape)
     if CodesParams not in context.kernels or not fine or context.array(x) is not None:
         return None
-    first = context.constant(np.zeros(1, np.float32)) if zero is None else op.astype(context.flat(zero), "float32")
-    y = context.run(CodesParams(math.prod(shape), codes, back), [
-        context.flat(scale), context.bb.emit(first), context.flat(x)], math.prod(shape),
+    arguments = [context.flat(scale), _offset(context, zero), context.flat(x)]
+    y = context.run(CodesParams(math.prod(shape), codes, back), arguments, math.prod(shape),
                     dtype=context.dtype(node.outputs[0]))
     return context.bb.normalize(op.reshape(y, shape))
+
+
+def _offset(context: LoweringContext, zero: ir.Value | None) -> relax.Expr:
+    """A zero point as float32 (1,)."""
+    known = np.zeros(1) if zero is None else context.array(zero)
+    if known is not None or zero is None:
+        return context.constant(np.asarray(known, np.float32).reshape(1))
+    return context.bb.emit(op.astype(context.flat(zero), "float32"))
 
 
 def _floats(body: Body, value: ir.Value | None) -> ir.Value:
@@ -136,6 +143,14 @@ def _to_byte(context: LoweringContext, node: ir.Node, units: ir.Value, dtype: np
 
 def dynamic(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """DynamicQuantizeLinear: uint8 codes of a range that holds 0, with its scale and zero point."""
+    size = math.prod(context.shape(node.inputs[0]))
+    if FlatRangeParams in context.kernels and size:
+        found = context.run(FlatRangeParams(size), [context.flat(node.inputs[0])], 1, 1)
+        factor, offset = (context.bb.emit(found[index]) for index in range(2))
+        codes = context.run(CodesParams(size), [factor, offset, context.flat(node.inputs[0])], size, dtype="uint8")
+        shapes = (context.shape(node.inputs[0]), (), ())
+        return [context.bb.normalize(op.reshape(each, shape)) for each, shape in zip(
+            (codes, factor, context.bb.emit(op.astype(offset, "uint8"))), shapes, strict=True)]
     body = Body(context, node)
     x, zero = node.inputs[0], body.constant(0.0)
     least = body.put("Min", body.put("ReduceMin", x, keepdims=0), zero)

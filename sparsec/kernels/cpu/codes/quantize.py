@@ -5,6 +5,7 @@ One scale and one zero point for the whole tensor. Results are those of ONNX's r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
@@ -18,8 +19,8 @@ from sparsec.kernels.cpu.images.reformat_padded import flip
 from sparsec.kernels.emit.codes import FOUR, llvm_codes, narrowed, narrowed_in_order, quotient, rounded, whole
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
-from sparsec.kernels.tensors import CodesParams
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, registers, splat, store
+from sparsec.kernels.tensors import CodesParams, FlatRangeParams
 
 LARGEST = 255  # code
 FAR = 65536.0  # beyond which numbers in units of the scale saturate
@@ -28,10 +29,9 @@ EXTREME = 2.0 ** 100  # scales up to here, and from its reciprocal on, whose quo
 
 @dataclass(frozen=True)
 class RangeParams:
-    """The kernel that finds scale and zero point of tokens; what pads tiles is not looked at, or not there."""
+    """The kernel that finds scale and zero point of tokens; what pads tiles is not looked at."""
 
     layout: Tiled
-    size: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,21 +43,36 @@ class EndsParams:
 
 def build_range(params: RangeParams, isa: Isa) -> Kernel:
     """The kernel: x -> (scale, zero point), both float32 (1,)."""
-    layout, lanes, threads = params.layout, isa.lanes, isa.threads
+    layout = params.layout
+    return range_kernel(layout.size, layout.batch * layout.tiles * layout.features,
+                        lambda b, row, found: _row(b, layout, row, isa.lanes, found), isa)
+
+
+def build_flat_range(params: FlatRangeParams, isa: Isa) -> Kernel:
+    """The kernel: x -> (scale, zero point), both float32 (1,)."""
+    wide = FOUR * isa.lanes
+    layout = Tiled(1, params.size, 1, wide)
+    return range_kernel(params.size, layout.tiles, lambda b, row, found: _row(b, layout, row, isa.lanes, found), isa)
+
+
+def range_kernel(size: int, rows: int, look: Callable[[Buffers, Expr, Buffer], None], isa: Isa) -> Kernel:
+    """The kernel: x (size) -> (scale, zero point), both float32 (1,).
+
+    `look` emits what a row adds to the range: (buffers, row, two vectors: the least and the largest of each lane).
+    """
+    lanes, threads = isa.lanes, isa.threads
 
     def body(b: Buffers) -> None:
-        ends = T.alloc_buffer((2 * threads * lanes,), "float32")
+        ends = T.alloc_buffer((SIDES * threads * lanes,), "float32")
 
         def part(thread: Expr) -> None:
-            found = registers(2, lanes)
-            store(found, 0, splat(0.0, lanes))
-            store(found, lanes, splat(0.0, lanes))
-            rows = layout.batch * layout.tiles
-            first, end = thread * rows * layout.features // threads, (thread + 1) * rows * layout.features // threads
-            with T.serial(first, end) as row:
-                _row(b, layout, row, lanes, found)
-            for side in range(2):
-                store(ends, (thread * 2 + side) * lanes, load(found, side * lanes, lanes))
+            found = registers(SIDES, lanes)
+            for side in range(SIDES):
+                store(found, side * lanes, splat(0.0, lanes))
+            with T.serial(thread * rows // threads, (thread + 1) * rows // threads) as row:
+                look(b, row, found)
+            for side in range(SIDES):
+                store(ends, (thread * SIDES + side) * lanes, load(found, side * lanes, lanes))
 
         if threads == 1:
             part(0)
@@ -66,8 +81,15 @@ def build_range(params: RangeParams, isa: Isa) -> Kernel:
                 part(thread)
         _put_scale(b, ends, threads, lanes)
 
-    return kernel({"x": (params.size or layout.size, "float32"), "scale": (1, "float32"),
-                   "zero_point": (1, "float32")}, body, llvm_codes(isa))
+    return kernel({"x": (size, "float32"), "scale": (1, "float32"), "zero_point": (1, "float32")}, body,
+                  llvm_codes(isa))
+
+
+def widen_range(found: Buffer, x: Expr) -> None:
+    """Let a range take a vector in."""
+    lanes, x = lanes_of(x), T.Bind(x)
+    store(found, 0, T.min(load(found, 0, lanes), x))
+    store(found, lanes, T.max(load(found, lanes, lanes), x))
 
 
 def build_ends(params: EndsParams, isa: Isa) -> Kernel:
@@ -83,7 +105,7 @@ def _put_scale(b: Buffers, ends: Buffer, threads: int, lanes: int) -> None:
                                      for lane in range(lanes)])
                    for side, function in ((0, T.min), (1, T.max)))
     least, most = T.Bind(least), T.Bind(most)
-    scale = T.Bind(T.Select(most == least, T.float32(1.0), most - least) / T.float32(float(LARGEST)))
+    scale = T.Bind(T.Select(most == least, T.float32(1.0), (most - least) / T.float32(float(LARGEST))))
     zero = T.min(T.max(T.float32(0.0) - least / scale, T.float32(0.0)), T.float32(float(LARGEST)))
     T.buffer_store(b["scale"], scale, [0])
     rounded_zero = registers(1, lanes)
@@ -98,9 +120,7 @@ def _row(b: Buffers, layout: Tiled, row: Expr, lanes: int, found: Buffer) -> Non
 
     def vectors(count: int) -> None:
         for at in range(0, count, lanes):
-            x = T.Bind(load_lanes(b["x"], row * width + at, lanes, 0, count - at))
-            store(found, 0, T.min(load(found, 0, lanes), x))
-            store(found, lanes, T.max(load(found, lanes, lanes), x))
+            widen_range(found, load_lanes(b["x"], row * width + at, lanes, 0, count - at))
 
     if not rest:
         vectors(width)
@@ -119,36 +139,45 @@ def build_flat(params: CodesParams, isa: Isa) -> Kernel:
     def body(b: Buffers) -> None:
         if params.back:
             _dequantize(b, params, isa)
-        elif isa.lanes == FOUR:  # there is no fused multiply-add
-            _quantize(b, params, isa, by_reciprocal=False)
-        else:
-            scale = T.Bind(b["scale"][0])
-            with T.If(T.And(scale > T.float32(1 / EXTREME), scale < T.float32(EXTREME))):
-                with T.Then():
-                    _quantize(b, params, isa, by_reciprocal=True)
-                with T.Else():
-                    _quantize(b, params, isa, by_reciprocal=False)
+            return
+        for units in divided(b["scale"][0], isa):
+            _quantize(b, params, units, isa)
 
     return kernel({"scale": (1, "float32"), "zero_point": (1, "float32"), "x": (params.size, types[0]),
                    "y": (params.size, types[1])}, body, llvm_codes(isa))
 
 
-def _quantize(b: Buffers, p: CodesParams, isa: Isa, *, by_reciprocal: bool) -> None:
-    """Codes of a buffer, four vectors at a time; x is cut off where its code saturates, and NaN becomes the least."""
+def divided(scale: Expr, isa: Isa) -> Iterator[Callable[[Expr], Expr]]:
+    """What divides vectors by a scale, as a division rounds; what is emitted for each runs for scales that it suits.
+
+    Quotients of more than `FAR` are cut off there, those below -`FAR` may be anything below, or NaN; NaN stays.
+    """
+    lanes = isa.lanes
+    divisor = T.Bind(splat(scale, lanes))
+    most = T.Bind(divisor * splat(FAR, lanes))
+
+    def by_division(x: Expr) -> Expr:
+        return T.min(splat(FAR, lanes), T.max(splat(-FAR, lanes), x / divisor))
+
+    if lanes == FOUR:  # there is no fused multiply-add
+        yield by_division
+        return
+    reciprocal = T.Bind(splat(1.0, lanes) / divisor)
+    with T.If(T.And(scale > T.float32(1 / EXTREME), scale < T.float32(EXTREME))):
+        with T.Then():
+            yield lambda x: quotient(T.Bind(T.min(most, x)), divisor, reciprocal)
+        with T.Else():
+            yield by_division
+
+
+def _quantize(b: Buffers, p: CodesParams, units: Callable[[Expr], Expr], isa: Isa) -> None:
+    """Codes of a buffer, four vectors at a time; NaN becomes the least."""
     lanes, wide = isa.lanes, FOUR * isa.lanes
-    scale = T.Bind(splat(b["scale"][0], lanes))
-    most, reciprocal = T.Bind(scale * splat(FAR, lanes)), T.Bind(splat(1.0, lanes) / scale)
     zero = T.Bind(T.Broadcast(T.Cast("int16", b["zero_point"][0] + T.float32(offset_of(p.dtype))), 2 * lanes))
 
-    def units(at: Expr, end: int) -> Expr:
-        x = load_lanes(b["x"], at, lanes, 0, end)
-        if by_reciprocal:
-            return rounded(quotient(T.Bind(T.min(most, x)), scale, reciprocal))
-        return rounded(T.min(splat(FAR, lanes), T.max(splat(-FAR, lanes), x / scale)))
-
     def put(at: Expr, end: int) -> None:
-        integers = [units(at + part * lanes, end - part * lanes) for part in range(FOUR)]
-        codes = (narrowed if p.interleaved else narrowed_in_order)(integers, zero)
+        vectors = [load_lanes(b["x"], at + part * lanes, lanes, 0, end - part * lanes) for part in range(FOUR)]
+        codes = (narrowed if p.interleaved else narrowed_in_order)([rounded(units(x)) for x in vectors], zero)
         if p.dtype == "int8":
             codes = T.bitwise_xor(T.reinterpret(f"int8x{wide}", codes), flip("int8", wide))
         store_lanes(b["y"], at, codes, end)
