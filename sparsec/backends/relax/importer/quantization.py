@@ -68,7 +68,7 @@ def _converted(context: LoweringContext, node: ir.Node) -> relax.Expr | None:
     kinds = [context.dtype(value) for value in (x, node.outputs[0])]
     codes, numbers = kinds if back else reversed(kinds)
     single = all(value is None or math.prod(context.shape(value)) == 1 for value in (scale, zero))
-    fine = single and codes in ("uint8", "int8") and numbers == context.dtype(scale) == "float32" and math.prod(shape)
+    fine = single and codes in ("uint8", "int8") and numbers == context.dtype(scale) == "float32" and 0 not in shape
     if CodesParams not in context.kernels or not fine or context.array(x) is not None:
         return None
     arguments = [context.flat(scale), _offset(context, zero), context.flat(x)]

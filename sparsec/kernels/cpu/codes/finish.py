@@ -190,13 +190,13 @@ class Place:
     Attributes:
         at: of Y.
         mask: of codes, the bits to keep and what stands for the others.
-        ends: where the least and the largest results so far are kept, if they are.
+        ends: where the least and the largest results so far are kept, where codes are made of them.
 
     """
 
     at: Expr
-    mask: tuple[Expr, Expr] | None = None
-    ends: Expr | None = None
+    mask: tuple[Expr, Expr] | None
+    ends: Expr
 
 
 def put(b: Buffers, f: Finish, sums: Sequence[Expr], row: Expr, place: Place) -> None:

@@ -107,7 +107,7 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int,
     def begin(thread: Expr, threads: int) -> Callable[[Expr, Expr, Expr, Expr], Part]:
         if t.stencil.masked:
             _fill_border(b, t.stencil, thread, threads)
-        ends = thread * (SIDES * t.words) if t.finish.coded else None
+        ends = thread * (SIDES * t.words)
         for side in range(SIDES if t.finish.coded else 0):
             store(b["ends"], ends + side * t.words, splat(0.0, t.words))
         load_tile = prepare(b, t)
@@ -166,7 +166,7 @@ class Sums:
     chunk: Expr
     y: Expr
     start: Expr
-    ends: Expr | None = None
+    ends: Expr
 
     def begin(self, registers: Buffer, first: int, row: Expr, slot: Expr) -> None:
         """Set a row's accumulators, from register `first` on: to what they start from, or to what waits in the slot."""

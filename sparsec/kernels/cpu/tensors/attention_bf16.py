@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from tvm.tirx.script.builder import ir as T
 
@@ -36,9 +37,12 @@ class Bf16Pairs(Pairs):
                 for at in range(0, row, self.lanes):
                     low, high = (load(b["k"], k + (2 * pair + i) * row + at, self.lanes) for i in (0, 1))
                     store(self.k, pair * self.keys + tile * row + at, intrinsics.pairs_bf16(low, high))
-            self.fill_values(tile * row, row, lambda feature, lane, v=v: load(
-                b["v"], v + feature * row + lane, self.lanes), intrinsics.row_bf16)
+            self.fill_values(tile * row, row, partial(self._value, b, v, row), intrinsics.row_bf16)
         self.end_values(keys)
+
+    def _value(self, b: Buffers, v: Expr, row: int, feature: Expr, lane: int) -> Expr:
+        """Values of a feature from a lane on, of the tile that begins at `v`."""
+        return load(b["v"], v + feature * row + lane, self.lanes)
 
     def fill_weights(self, powers: Buffer, first: Expr, number: int) -> None:
         """Pair the powers (keys, width) of some keys from `first` on."""

@@ -8,9 +8,9 @@ their chunk of keys where those are larger. See `attention_pairs.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 
 from tvm.tirx.script.builder import ir as T
 
@@ -106,9 +106,13 @@ class S16Pairs(Pairs):
         with T.serial(0, self.keys // row) as tile:
             k, v = (T.Bind(at) for at in rows(tile))
             self._fill(row, (b["k"], k, row), (self.k, tile * row, self.keys), self.k_units)
-            self.fill_values(tile * row, row, lambda feature, lane, v=v: rounded(
-                load(b["v"], v + feature * row + lane, lanes) * factor), _row)
+            self.fill_values(tile * row, row, partial(self._value, (b, v, row), factor), _row)
         self.end_values(keys)
+
+    def _value(self, tile: tuple[Buffers, Expr, int], factor: Expr, feature: Expr, lane: int) -> Expr:
+        """Steps of a feature's values from a lane on, of the tile (buffers, first, row)."""
+        b, v, row = tile
+        return rounded(load(b["v"], v + feature * row + lane, self.lanes) * factor)
 
     def _largest_value(self, b: Buffers, rows: Rows, keys: int, row: int) -> Expr:
         """The largest magnitude of the head's values; those beyond the last key hold anything."""
@@ -161,14 +165,16 @@ class S16Pairs(Pairs):
         self.multiply_scores(sums, key, count, _dot)
         for r in range(count):
             unit = T.Bind(splat(self.k_units[key + r], self.lanes))
-            self._add(totals, sums, r, lambda v, unit=unit: load(self.q_units, v * self.lanes, self.lanes) * unit)
+            self._add(totals, sums, r, [load(self.q_units, v * self.lanes, self.lanes) * unit
+                                        for v in range(self.width // self.lanes)])
 
     def add_weighted(self, totals: Buffer, keys: tuple[Expr, int], feature: Expr, count: int) -> None:
         """Add `count` features of V, weighted over the keys (first, number), to the totals (count x vectors)."""
         sums = self._zeros(count)
         self.multiply_values(sums, keys, (feature, count), _dot)
         for r in range(count):
-            self._add(totals, sums, r, lambda v: load(self.weight_units, v * self.lanes, self.lanes))
+            self._add(totals, sums, r, [load(self.weight_units, v * self.lanes, self.lanes)
+                                        for v in range(self.width // self.lanes)])
 
     def _zeros(self, count: int) -> Buffer:
         vectors = count * self.width // self.lanes
@@ -177,12 +183,11 @@ class S16Pairs(Pairs):
             store(sums, vector * self.lanes, splat(T.int32(0), self.lanes))
         return sums
 
-    def _add(self, totals: Buffer, sums: Buffer, r: int, unit: Callable[[int], Expr]) -> None:
+    def _add(self, totals: Buffer, sums: Buffer, r: int, units: Sequence[Expr]) -> None:
         """Add a row of integer sums, in units by vector, to the totals."""
-        lanes, vectors = self.lanes, self.width // self.lanes
-        for v in range(vectors):
-            at = (r * vectors + v) * lanes
-            add_to(totals, at, T.Cast(f"float32x{lanes}", load(sums, at, lanes)) * unit(v))
+        for v, unit in enumerate(units):
+            at = (r * len(units) + v) * self.lanes
+            add_to(totals, at, T.Cast(f"float32x{self.lanes}", load(sums, at, self.lanes)) * unit)
 
 
 def _dot(total: Expr, pairs: Expr, weights: Expr) -> Expr:
