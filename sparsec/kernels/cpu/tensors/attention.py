@@ -9,7 +9,7 @@ sequence's end, which hold anything, are never read; queries beyond it are compu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -157,6 +157,9 @@ def _emit(b: Buffers, p: AttentionParams, isa: Isa) -> None:
 def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], vectors: int) -> None:
     """`count` blocks of queries from token `first` on, in every sequence; the unit of work is some heads of a block."""
     first, count = blocks
+    if p.pairs and not p.masks_queries:
+        _blocks_by_head(b, p, isa, blocks, vectors)
+        return
     even = (n for n in range(1, p.heads) if p.heads % n == 0 and p.batch * count * n % isa.threads == 0)
     parts = next(even, p.heads)
     heads, width = p.heads // parts, vectors * isa.lanes
@@ -166,15 +169,42 @@ def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], v
                        vectors, isa.lanes, rows=isa.registers // 2 // vectors)
         scores = T.alloc_buffer((p.keys * width,), "float32")
         mask = T.alloc_buffer((p.keys * width,), "float32") if p.masks_queries else None
-        pairs = PAIRS[p.pairs].allocate(p.depth, width, p.layout("k"), isa.lanes) if p.pairs else None
+        pairs = _pairs(p, width, isa)
         if mask is not None and not p.masks_heads:
             _transpose_mask(b, p, block, 0, mask)
         with T.serial(0, heads) as i:
             head = T.Bind(T.floormod(unit, parts) * heads + i)
             if mask is not None and p.masks_heads:
                 _transpose_mask(b, p, block, head, mask)
-            maxima, sums = registers(vectors, isa.lanes), registers(vectors, isa.lanes)
-            _attend(b, p, _Head(block, head, scores, mask, maxima, sums, pairs))
+            made = _head(block, head, scores, mask, pairs)
+            if pairs is not None:
+                _fill_keys(b, p, made, pairs)
+            _attend(b, p, made)
+
+
+def _blocks_by_head(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], vectors: int) -> None:
+    """As `_blocks`, where the unit of work is all blocks of a head, whose keys are paired once."""
+    first, count = blocks
+    width = vectors * isa.lanes
+    with shared(p.batch * p.heads, isa) as unit:
+        scores, pairs = T.alloc_buffer((p.keys * width,), "float32"), _pairs(p, width, isa)
+        sequence, index = T.Bind(T.floordiv(unit, p.heads)), T.Bind(T.floormod(unit, p.heads))
+        assert pairs is not None
+        for_keys = _Block(sequence, first, vectors, isa.lanes, rows=isa.registers // 2 // vectors)
+        _fill_keys(b, p, _head(for_keys, index, scores, None, pairs), pairs)
+        with T.serial(0, count) as i:
+            block = replace(for_keys, first=T.Bind(first + i * width))
+            _attend(b, p, _head(block, index, scores, None, pairs))
+
+
+def _pairs(p: AttentionParams, width: int, isa: Isa) -> Pairs | None:
+    """Scratch for a head's pairs, where it multiplies such."""
+    return PAIRS[p.pairs].allocate(p.depth, width, p.layout("k"), isa.lanes) if p.pairs else None
+
+
+def _head(block: _Block, index: Expr, scores: Buffer, mask: Buffer | None, pairs: Pairs | None) -> _Head:
+    maxima, sums = registers(block.vectors, block.lanes), registers(block.vectors, block.lanes)
+    return _Head(block, index, scores, mask, maxima, sums, pairs)
 
 
 def _mask_row(p: AttentionParams, b: Expr, head: Expr, query: Expr) -> Expr:
@@ -200,7 +230,7 @@ def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
         store(head.maxima, v * block.lanes, splat(-np.inf, block.lanes))
         store(head.sums, v * block.lanes, splat(0.0, block.lanes))
     if head.pairs is not None:
-        _fill_pairs(b, p, head, head.pairs)
+        head.pairs.fill_queries(b, _block_row(p.layout("q"), block, p.q.offset + head.index * p.depth), p.width)
     _by_tile(p, (0, p.keys), lambda tile, keys: _by(block.rows, keys, lambda first, count: _scores(
         b, p, head, (tile, first, count))))
 
@@ -214,10 +244,9 @@ def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
     _weigh(b, p, head, (last * step, p.keys - last * step * p.width), first=last == 0, last=True)
 
 
-def _fill_pairs(b: Buffers, p: AttentionParams, head: _Head, pairs: Pairs) -> None:
-    """Pair the projections of a head."""
+def _fill_keys(b: Buffers, p: AttentionParams, head: _Head, pairs: Pairs) -> None:
+    """Pair the keys and values of a head."""
     feature = head.index * p.depth
-    pairs.fill_queries(b, _block_row(p.layout("q"), head.block, p.q.offset + feature), p.width)
     k, v = (partial(_row, p.layout(name), head.block.b, feature=getattr(p, name).offset + feature) for name in "kv")
     pairs.fill_keys(b, lambda tile: (k(tile), v(tile)), p.keys, p.width)
 
@@ -290,15 +319,22 @@ def _add_scores(b: Buffers, p: AttentionParams, head: _Head, totals: Buffer, key
 def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Expr, int], *, first: bool, last: bool) -> None:
     """Softmax and weighted sums of a chunk of keys; the first chunk begins y, the last divides it by the sums."""
     block, (tile, keys) = head.block, chunk
+    sums = head.sums if first and last else registers(block.vectors, block.lanes)  # of the chunk
+    if sums is not head.sums:
+        for v in range(block.vectors):
+            store(sums, v * block.lanes, splat(0.0, block.lanes))
     with T.serial(0, keys) as key:
         for v in range(block.vectors):
             at = (tile * p.width + key) * block.width + v * block.lanes
             difference = load(head.scores, at, block.lanes) - load(head.maxima, v * block.lanes, block.lanes)
             power = T.Bind(exp_below_one(difference, block.lanes))
             store(head.scores, at, power)
-            add_to(head.sums, v * block.lanes, power)
+            add_to(sums, v * block.lanes, power)
+    if sums is not head.sums:
+        for v in range(block.vectors):
+            add_to(head.sums, v * block.lanes, load(sums, v * block.lanes, block.lanes))
     if head.pairs is not None:
-        head.pairs.fill_weights(head.scores, tile * p.width, keys)
+        head.pairs.fill_weights(head.scores, sums, tile * p.width, keys)
     factors = registers(block.vectors, block.lanes)
     for v in range(block.vectors):
         total = load(head.sums, v * block.lanes, block.lanes)

@@ -44,8 +44,8 @@ class Bf16Pairs(Pairs):
         """Values of a feature from a lane on, of the tile that begins at `v`."""
         return load(b["v"], v + feature * row + lane, self.lanes)
 
-    def fill_weights(self, powers: Buffer, first: Expr, number: int) -> None:
-        """Pair the powers (keys, width) of some keys from `first` on."""
+    def fill_weights(self, powers: Buffer, sums: Buffer, first: Expr, number: int) -> None:  # noqa: ARG002
+        """Pair the powers (keys, width) of some keys from `first` on; floats need not know their sums."""
         with T.serial(0, number // 2) as step:
             pair = T.Bind(first // 2 + step)
             for at in range(0, self.width, self.lanes):

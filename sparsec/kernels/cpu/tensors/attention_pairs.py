@@ -75,8 +75,8 @@ class Pairs(ABC):
         """Pair the features of K and the keys of V, tile by tile."""
 
     @abstractmethod
-    def fill_weights(self, powers: Buffer, first: Expr, number: int) -> None:
-        """Pair the powers (keys, width) of some keys from `first` on."""
+    def fill_weights(self, powers: Buffer, sums: Buffer, first: Expr, number: int) -> None:
+        """Pair the powers (keys, width) of some keys from `first` on, whose sums by query are given."""
 
     @abstractmethod
     def add_scores(self, totals: Buffer, key: Expr, count: int) -> None:

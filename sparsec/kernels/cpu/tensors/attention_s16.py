@@ -132,15 +132,10 @@ class S16Pairs(Pairs):
             look(keys // row, keys % row)
         return T.Bind(reduce(T.max, [found[lane] for lane in range(lanes)]))
 
-    def fill_weights(self, powers: Buffer, first: Expr, number: int) -> None:
-        """Pair the powers (keys, width) of some keys from `first` on, in steps of a share of their sum."""
+    def fill_weights(self, powers: Buffer, sums: Buffer, first: Expr, number: int) -> None:
+        """Pair the powers (keys, width) of some keys from `first` on, in steps of a share of their sums by query."""
         lanes, vectors = self.lanes, self.width // self.lanes
-        sums, factors = registers(vectors, lanes), registers(vectors, lanes)
-        for v in range(vectors):
-            store(sums, v * lanes, splat(0.0, lanes))
-        with T.serial(0, number) as key:
-            for v in range(vectors):
-                add_to(sums, v * lanes, load(powers, (first + key) * self.width + v * lanes, lanes))
+        factors = registers(vectors, lanes)
         for v in range(vectors):
             steps = T.Bind(T.min(splat(STEPS, lanes), splat(SUM_STEPS, lanes) / load(sums, v * lanes, lanes)))
             store(self.weight_units, v * lanes, splat(self.v_unit[0], lanes) / steps)
