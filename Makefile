@@ -17,7 +17,7 @@ conformance: $(VENV)/installed-dev  ## ONNX's backend tests: right, refused, wro
 fuzz: $(VENV)/installed-dev  ## many random networks and mutated files, about 20 minutes
 	SPARSEC_FUZZ_EXAMPLES=1500 SPARSEC_FUZZ_CASES=20000 $(BIN)/python -m pytest --timeout 7200 tests/compile tests/hostile
 
-soak: $(VENV)/installed-dev  ## a million calls, 5,000 forks, 10,000 threads, 20,000 sessions, watching what stays behind
+soak: $(VENV)/installed-dev  ## a million calls, 6,000 forks, 20,000 threads, 20,000 sessions, watching what stays behind
 	SPARSEC_SOAK_CALLS=1000000 SPARSEC_SOAK_PROCESSES=200 $(BIN)/python -m pytest --timeout 7200 tests/soak
 
 gpu: $(VENV)/installed-gpu  ## with a GPU of sm_80 or newer: measure products and models beside PyTorch, about 20 minutes

@@ -32,7 +32,7 @@ from sparsec.cli import (
     targets,
     verify,
 )
-from sparsec.errors import InternalError, SparsecError, UsageError
+from sparsec.errors import InternalError, SparsecError, UsageError, printable
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.command,
@@ -100,7 +100,7 @@ def main() -> None:
 
 def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
     """A warning in one line, without the place in the program that gave it."""
-    print(f"sparsec: warning: {message}", file=sys.stderr)
+    print(f"sparsec: warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _as_typed(message: str) -> str:
@@ -125,5 +125,5 @@ def _debugging() -> bool:
 def _fail(message: str, code: int) -> NoReturn:
     if _debugging():
         traceback.print_exc()
-    print(f"sparsec: error: {message}", file=sys.stderr)
+    print(f"sparsec: error: {printable(message)}", file=sys.stderr)
     sys.exit(code)

@@ -97,6 +97,8 @@ class InferenceSession:
                 self._engines = self._open_sized(self._sized)
             else:
                 self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
+        self._selects = self._sized is not None or bool(self._buckets)  # one look where a call of a microsecond has two
+        self._direct = self._memory is HOST and not self._staged
 
     def _open(self, artifact: Artifact) -> Engines:
         """The virtual machines of a compiled program."""
@@ -178,10 +180,11 @@ class InferenceSession:
                 uses an input as an index and it lies outside the tensor.
 
         """
-        if self._sized is not None:
-            return self._run_sized(output_names, feeds)
-        if self._buckets and (session := self._bucket(feeds)) is not self:
-            return session.run(output_names, feeds)
+        if self._selects:
+            if self._sized is not None:
+                return self._run_sized(output_names, feeds)
+            if (session := self._bucket(feeds)) is not self:
+                return session.run(output_names, feeds)
         wanted = self._select(output_names) if output_names else self._all
         engines = self._engines
         try:
@@ -198,7 +201,8 @@ class InferenceSession:
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = self._checked(name, dtype, shape, feeds)
                 buffer[...] = value
-            results = self._call(engine)
+            results = (engine.call(*engine.tensors) if self._direct and tvm_runtime.caller.threads == self.threads
+                       else self._call(engine))
             outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
             return outputs if self._native else self._viewed(outputs, wanted)
         except IndexError as error:  # of the kernel that checks indices

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsec.compiler.buckets import merge
-from tests.hostile.fuzz import members, sealed, small_artifact, stored_artifact
+from tests.hostile.artifacts import members, sealed, small_artifact, stored_artifact
 from tests.support.texts import model
 
 LINEAR = "g (float[2,4] x) => (float[2,3] y) <float[4,3] w, float[3] b> { h = MatMul(x, w) y = Add(h, b) }"

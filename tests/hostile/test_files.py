@@ -14,7 +14,7 @@ from sparsec.cost.tuning import TuningLog
 from sparsec.errors import ArtifactError, SignatureError, SparsecError, printable
 from sparsec.graph import reader
 from sparsec.kernels.packing import RECIPES, Recipe
-from tests.hostile.fuzz import small_artifact
+from tests.hostile.artifacts import small_artifact
 
 
 @pytest.fixture
