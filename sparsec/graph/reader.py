@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -214,6 +215,19 @@ def _check_operators(model: ir.Model, where: str) -> None:
     if unknown:
         raise UnsupportedOperatorError(f"{where}: opset {version} of ONNX has no such operators: {', '.join(unknown)}; "
                                        "export the model with standard operators")
+    for node in model.graph.all_nodes():
+        if node.domain == "":
+            _check_inputs(node, version, where)
+
+
+def _check_inputs(node: ir.Node, version: int, where: str) -> None:
+    """Raises ModelError where an input is absent that the operator needs: ONNX's inference reads its shape unseen."""
+    schema: Any = onnx.defs.get_schema(node.op_type, version)  # its stubs lack the attributes
+    single = onnx.defs.OpSchema.FormalParameterOption.Single
+    for index, parameter in enumerate(schema.inputs):
+        if parameter.option == single and (index >= len(node.inputs) or node.inputs[index] is None):
+            raise ModelError(f"{where}: not a valid ONNX graph: node '{node.name}' ({node.op_type}) lacks its input "
+                             f"{index} ({parameter.name})")
 
 
 def _give_conditions(model: ir.Model) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,6 +109,8 @@ def check(model: ir.Model, where: str) -> None:
                 _check_groups(node)
             elif node.domain == "" and node.op_type == "PRelu":
                 _check_slope(node)
+            elif node.domain == "" and node.op_type == "Reshape":
+                _check_elements(node)
             if (node.domain, node.op_type) in scales.CHECKS:
                 scales.CHECKS[node.domain, node.op_type](node)
         except ValueError as error:
@@ -143,6 +146,13 @@ def _check_slope(node: ir.Node) -> None:
     aligned = zip(reversed(slope), reversed(x), strict=False)
     if len(slope) > len(x) or any(size not in (1, length) for size, length in aligned):
         raise ValueError(f"its slope of shape {slope} does not broadcast to its input's {x}")
+
+
+def _check_elements(node: ir.Node) -> None:
+    """Raises ValueError if a Reshape is to give other elements than it takes, which shape inference lets pass."""
+    given, made = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    if given is not None and made is not None and math.prod(given) != math.prod(made):
+        raise ValueError(f"its input has the shape {given} and its output {made}, of another number of elements")
 
 
 def _check_shapes(node: ir.Node) -> None:

@@ -343,6 +343,9 @@ EXPANDING = {
     "Tile": "int64[1] n = {1073741824}, float[1] v = {1}> { c = Tile(v, n) i = ReduceMax<keepdims=0>(c)",
     "Range": "float a = {0}, float b = {1073741824}, float d = {1}> { c = Range(a, b, d) "
              "i = ReduceMax<keepdims=0>(c)",
+    "OneHot": "int64[1] k = {0}, int64[1] n = {1073741824}, float[2] v = {0, 1}> { c = OneHot(k, n, v) "
+              "i = ReduceMax<keepdims=0>(c)",
+    "Resize": "float[1,1] v = {1}, float[2] n = {32768, 32768}> { c = Resize(v, , n) i = ReduceMax<keepdims=0>(c)",
     "Pad": "int64[2] n = {0, 1073741824}, float[1] v = {1}> { c = Pad(v, n) i = ReduceMax<keepdims=0>(c)",
 }
 

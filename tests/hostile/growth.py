@@ -51,7 +51,9 @@ def nested(depth, kind):
         made = [helper.make_tensor_value_info(f"o{level + 1}", TensorProto.FLOAT, [2, 4])]
         if kind == "If":
             body = helper.make_graph(inner, f"b{level}", [], made)
-            inner = [helper.make_node("If", ["c"], [f"o{level}"], then_branch=body, else_branch=body)]
+            other = helper.make_graph([helper.make_node("Neg", ["x"], [f"e{level}"])], f"c{level}", [],
+                                      [helper.make_tensor_value_info(f"e{level}", TensorProto.FLOAT, [2, 4])])
+            inner = [helper.make_node("If", ["c"], [f"o{level}"], then_branch=body, else_branch=other)]
         else:
             state = f"s{level}"
             going = [helper.make_node("Identity", [f"in{level}"], [f"go{level}"]), *inner]

@@ -1,5 +1,7 @@
 """onnxruntime's operators, written out in ONNX's, give what its own kernels give, in every form that is taken."""
 
+import math
+
 import numpy as np
 import onnx
 import pytest
@@ -48,6 +50,8 @@ CASES = {  # name -> (operator, inputs, attributes, which outputs)
     "quick gelu": ("QuickGelu", [f(2, 3, 4)], {"alpha": 1.2}, 1),
     "fused matmul": ("FusedMatMul", [f(2, 4, 3), f(2, 5, 4)], {"transA": 1, "transB": 1, "alpha": 0.5}, 1),
     "fused matmul, batches": ("FusedMatMul", [f(3, 2, 4), f(4, 2, 5)], {"transBatchA": 1, "transBatchB": 1}, 1),
+    "transposed matmul": ("TransposeMatMul", [f(2, 4, 3), f(2, 5, 4)], {"transA": 1, "transB": 1}, 1),
+    "triangle": ("Trilu", [f(2, 4, 5), np.array(1)], {"upper": 0}, 1),
     "fused gemm": ("FusedGemm", [f(3, 4), f(5, 4), f(5)], {
         "transB": 1, "alpha": 0.5, "beta": 2.0, "activation": "LeakyRelu", "activation_alpha": 0.3}, 1),
     "fused conv": ("FusedConv", [f(1, 3, 6, 6), f(4, 3, 3, 3), f(4)],
@@ -157,41 +161,61 @@ def test_bert_as_onnxruntime_optimises_it_is_fused_again():
     assert "Attention" in {node.op_type for node in graph.graph if node.domain == "sparsec"}
 
 
-def reference_group_norm(x, scale, offset, groups, epsilon):
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def group_norm(x, scale, offset, groups=2, epsilon=1e-5):
+    """Of images with their channels last, and SiLU."""
     n, h, w, c = x.shape
     rows = x.reshape(n, h * w, groups, c // groups)
     y = (rows - rows.mean((1, 3), keepdims=True)) / np.sqrt(rows.var((1, 3), keepdims=True) + epsilon)
-    y = y.reshape(x.shape) * scale + offset
-    return y / (1 + np.exp(-y))
+    return silu(y.reshape(x.shape) * scale + offset)
 
 
-def test_group_norm_equals_its_definition():
-    x, scale, offset = f(2, 3, 4, 8), f(8), f(8)
-    proto, feeds = network("GroupNorm", [x, scale, offset], {"groups": 2, "activation": 1, "epsilon": 1e-5}, 1, 17)
-    graph = load(declared(proto, [x]))
+def split_gelu(x, bias):
+    left, right = np.split(x + bias, 2, -1)
+    return left * right * (1 + np.vectorize(math.erf)(right / math.sqrt(2))) / 2
+
+
+IMAGE, GROUPS = f(2, 3, 4, 8), {"groups": 2, "activation": 1, "epsilon": 1e-5}
+DEFINED = {  # operator -> inputs, attributes, definition: those without a kernel for CPUs
+    "BiasAdd": ([f(2, 3, 8), f(8), f(2, 3, 8)], {}, lambda x, b, s: x + b + s),
+    "BiasDropout": ([f(2, 3, 8), f(8), f(2, 3, 8)], {}, lambda x, b, s: x + b + s),
+    "BiasSoftmax": ([f(2, 3, 5), f(2, 1, 5)], {"axis": 2},
+                    lambda x, b: np.exp(x + b) / np.exp(x + b).sum(-1, keepdims=True)),
+    "BiasSplitGelu": ([f(2, 3, 8), f(8)], {}, split_gelu),
+    "GroupNorm": ([IMAGE, f(8), f(8)], GROUPS, group_norm),
+    "SkipGroupNorm": ([IMAGE, f(8), f(8), f(2, 8), f(8)], GROUPS,
+                      lambda x, g, b, s, more: group_norm(x + s[:, None, None] + more, g, b)),
+    "NhwcConv": ([f(1, 5, 5, 3), f(4, 3, 1, 1)], {}, lambda x, w: np.einsum("nhwc,oc->nhwo", x, w[:, :, 0, 0])),
+    "NhwcFusedConv": ([f(1, 5, 5, 3), f(4, 3, 1, 1), f(4), f(1, 5, 5, 4)], {"activation": "Relu"},
+                      lambda x, w, b, z: np.maximum(np.einsum("nhwc,oc->nhwo", x, w[:, :, 0, 0]) + b + z, 0)),
+}
+
+
+@pytest.mark.parametrize("operator", DEFINED)
+def test_operators_without_a_kernel_for_cpus_are_as_defined(operator):
+    inputs, attributes, definition = DEFINED[operator]
+    expected = definition(*inputs).astype(np.float32)
+    proto, feeds = network(operator, inputs, attributes, 1, 17)
+    graph = load(declared(proto, [expected]))
     contributed.run(graph, CONTEXT)
-    expected = reference_group_norm(x, scale, offset, 2, 1e-5)
     assert relative_error(evaluate(graph, feeds)[0], expected) < 1e-5
 
 
-@pytest.mark.parametrize(("operator", "inputs", "expected"), [
-    ("BiasAdd", [f(2, 3, 8), f(8), f(2, 3, 8)], lambda x, b, s: x + b + s),
-    ("BiasSoftmax", [f(2, 3, 5), f(2, 1, 5)], lambda x, b: np.exp(x + b) / np.exp(x + b).sum(-1, keepdims=True)),
-    ("NhwcConv", [f(1, 5, 5, 3), f(4, 3, 1, 1)], lambda x, w: np.einsum("nhwc,oc->nhwo", x, w[:, :, 0, 0])),
-])
-def test_operators_without_a_kernel_for_cpus(operator, inputs, expected):
-    attributes = {"axis": 2} if operator == "BiasSoftmax" else {}
-    proto, feeds = network(operator, inputs, attributes, 1, 17)
-    graph = load(declared(proto, [expected(*inputs)]))
-    contributed.run(graph, CONTEXT)
-    assert relative_error(evaluate(graph, feeds)[0], expected(*inputs)) < 1e-5
+def test_every_operator_is_met():
+    before_onnx = {"LayerNormalization", "SimplifiedLayerNormalization"}  # below
+    assert {operator for operator, *_ in CASES.values()} | {*DEFINED} | before_onnx == set(contributed.WRITERS)
 
 
-def test_layer_norms_that_onnx_did_not_define_yet():
-    node = helper.make_node("LayerNormalization", ["x", "s", "b"], ["y"], axis=-1)
+@pytest.mark.parametrize("operator", ["LayerNormalization", "SimplifiedLayerNormalization"])
+def test_layer_norms_that_onnx_did_not_define_yet(operator):
+    parameters = ["s", "b"] if operator == "LayerNormalization" else ["s"]
+    node = helper.make_node(operator, ["x", *parameters], ["y"], axis=-1)
     graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 8])],
                               [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 3, 8])],
-                              [numpy_helper.from_array(f(8), name) for name in "sb"])
+                              [numpy_helper.from_array(f(8), name) for name in parameters])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 12)], ir_version=7)
     assert session(proto)
     assert sparsec.compile(proto, tune="off").report["verification"]["inputs"] > 0
