@@ -24,8 +24,9 @@ OPSETS = range(7, 23)  # those that onnxruntime knows
 LARGEST = 1 << 16  # elements of an input
 NONDETERMINISTIC = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli",
                     "Multinomial", "Dropout")
-SWITCHES = ("keepdims", "interleaved", "ceil_mode", "count_include_pad", "allowzero", "is_causal", "exclusive", "reverse",
-            "fmod", "transA", "transB", "training_mode", "sorted", "largest", "align_corners", "linear_before_reset")
+SWITCHES = ("keepdims", "interleaved", "ceil_mode", "count_include_pad", "allowzero", "is_causal", "exclusive",
+            "reverse", "fmod", "transA", "transB", "training_mode", "sorted", "largest", "align_corners",
+            "linear_before_reset")
 """Attributes that are 0 or 1, of which nobody says what another number means."""
 SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, 6e4, -6e4)
 
