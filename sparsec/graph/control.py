@@ -22,13 +22,14 @@ class Loop(ReferenceLoop):
     """A body that is run while its condition holds, at most so many times."""
 
     op_domain = ""
+    body: Any
 
-    def _run(self, trips: Any, condition: Any, *states: Any, context: Mapping[str, Any] | None = None,
+    def _run(self, M: Any, cond: Any, *args: Any, context: Mapping[str, Any] | None = None,
              attributes: Any = None, **_given: Any) -> tuple[Any, ...]:
         counter, going, *names = self.body.input_names
-        current, collected = list(states), _lists(self.body, len(names) + 1)
-        most = None if trips is None else int(np.reshape(trips, ()))
-        goes, trip = condition is None or bool(np.reshape(condition, ())), 0
+        current, collected = list(args), _lists(self.body, len(names) + 1)
+        most = None if M is None else int(np.reshape(M, ()))
+        goes, trip = cond is None or bool(np.reshape(cond, ())), 0
         while goes and (most is None or trip < most):
             inputs = {**(context or {}), **dict(zip(names, current, strict=True)), counter: np.array(trip, np.int64),
                       going: np.array(True)}
@@ -43,13 +44,19 @@ class Scan(ReferenceScan):
     """A body that is run for every part of the sequences, of opset 9 and newer."""
 
     op_domain = ""
+    body: Any
+    num_scan_inputs: int
+    scan_input_axes: Sequence[int] | None
+    scan_input_directions: Sequence[int] | None
+    scan_output_axes: Sequence[int] | None
+    scan_output_directions: Sequence[int] | None
 
     def __init__(self, onnx_node: onnx.NodeProto, run_params: dict[str, Any]) -> None:
         OpRun.__init__(self, onnx_node, run_params)  # the parent's refuses what this one does
 
     def _run(self, *given: Any, context: Mapping[str, Any] | None = None, attributes: Any = None, **_given: Any,
              ) -> tuple[Any, ...]:
-        count = len(given) - int(self.num_scan_inputs)
+        count = len(given) - self.num_scan_inputs
         current, names = list(given[:count]), self.body.input_names
         sequences = list(_sequences(given[count:], self.scan_input_axes, self.scan_input_directions))
         collected = _lists(self.body, count)

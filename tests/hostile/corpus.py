@@ -330,7 +330,13 @@ def renamed(name):
 
 
 MODELS |= {
-    "functions that call each other twice": (calls(30), "nodes with those of its functions"),
+    "functions that call each other twice": (calls(30), "functions are called 1073741823 times"),
+    "functions that call each other often": (calls(13), "functions are called 8191 times"),
+    "an input that its operator needs": (edited(lambda p: p.graph.node[0].CopyFrom(helper.make_node(
+        "EyeLike", [""], ["h"], dtype=1))), "lacks its input 0"),
+    "a reshape to more elements": (model(
+        "g (float[2,2,4] x) => (float[2,12] y) <int64[2] s = {2, 12}> { y = Reshape(x, s) }").SerializeToString(),
+        "of another number of elements|not a valid"),
     "many sparse tensors": (many_sparse(40), "sparse tensors before it takes over"),
     "100,000 nodes": (chain(100_000), "100000 nodes"),
     "an operator that rewrites the screen": (renamed("Mat\x1b[2J\nMul"), r"no such .*Mat\\x1b\[2J\\nMul"),

@@ -129,7 +129,7 @@ def mutant(rng, _seeds):
         lambda: wide(rng.choice(["Max", "Min", "Sum", "Mean", "Concat"]), size, name),
         lambda: chain("Concat", rng.choice([3, 20, 40, 61]), axis=0), lambda: chain("Add", size),
         lambda: chain("Softmax", min(size, 33)), lambda: split(min(size, 33)),
-        lambda: nested(rng.choice([1, 3, 8, 60]), rng.choice(["If", "Loop"])),
+        lambda: nested(rng.choice([1, 3, 8, 15]), rng.choice(["If", "Loop"])),
         *[lambda: undeclared(of_text(rng.choice(list(TEXTS)), rng.choice(LARGE)))] * 10])()
 
 
