@@ -16,6 +16,7 @@ from sparsec.graph.compare import relative_error
 from sparsec.graph.ort import session
 from sparsec.graph.references import run_onnx
 from tests.hostile.mutate import NUMBERS
+from tests.support.contributed import CASES, network
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 INTEGERS = (TensorProto.INT64, TensorProto.INT32, TensorProto.INT8, TensorProto.UINT8, TensorProto.BOOL)
@@ -33,8 +34,6 @@ SPECIALS = (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-40, 6e4, -6e4)
 
 def seeds():
     """(model, inputs) of node tests whose inputs are tensors that numpy knows, and of contributed operators."""
-    from tests.passes.test_contributed import CASES, network
-
     found = [network(*case, 17) for case in CASES.values()]
     for test in node_cases.collect_testcases(None):
         inputs, _ = test.data_sets[0]
