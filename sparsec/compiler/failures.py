@@ -43,6 +43,8 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
         except MemoryError as error:
             raise ModelError(f"compiling the model takes more memory than there is ({error})") from error
         except Exception as error:
+            if "bad_alloc" in str(error):  # of TVM
+                raise ModelError("compiling the model takes more memory than there is") from error
             raise internal(error) from error
 
     return call

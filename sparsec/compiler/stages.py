@@ -8,6 +8,7 @@ on such a size is interpreted until shapes are static again; there the next comp
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from sparsec.backends.program import STAGES, UNKNOWN, Program, TensorSpec
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.loops import LOOPS, UNROLLED, unrolled
-from sparsec.graph.nodes import bodies, read_by
+from sparsec.graph.nodes import bodies, node_name, read_by
 from sparsec.graph.shapes import static_shape
 
 SIZED_BY_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+INTERPRETED = 500_000
+"""Nodes that a loop of a known number of trips may run, about ten seconds' work."""
 REASON = "its rows are known at run time only; numpy computes it"
 
 
@@ -62,6 +65,10 @@ def split(model: ir.Model) -> list[Stage]:
     numbers = _numbers(nodes)
     if not any(number % 2 for number in numbers):
         return []
+    endless = [f"'{node_name(node)}' ({node.op_type})" for node in nodes if INTERPRETED < unrolled(node) < math.inf]
+    if endless:
+        raise UnsupportedOperatorError(f"the loops {', '.join(endless)} run over {INTERPRETED} nodes in all, which are "
+                                       "interpreted one by one; export what they compute without a loop")
     foreign = [f"'{node.name}' ({node.domain}::{node.op_type})" for node, number in zip(nodes, numbers, strict=True)
                if number % 2 and node.domain]
     if foreign:

@@ -1,4 +1,4 @@
-"""What a model may ask for before anything is computed: nodes once its functions are inlined, and sparse tensors."""
+"""What a model may ask for before anything is computed: nodes once its functions are inlined, and sizes of tensors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ MOST_NODES = 10_000
 
 TVM takes more than twice as long for twice the nodes: minutes for a thousand, and days for a hundred thousand.
 """
+MOST_ELEMENTS = (1 << 31) - 1
+"""Elements of a tensor: kernels index with 32 bits, and TVM has shapes of as many."""
 MOST_CALLS = 3000
 """Calls of functions: for every one of a function, onnx-ir's inliner tries the names of all before it."""
 

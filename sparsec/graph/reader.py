@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +18,7 @@ from sparsec.graph import functions, implied, interface, older, sequences, spars
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.quiet import quiet
+from sparsec.graph.schemas import check_inputs, check_types, check_words
 from sparsec.graph.shapes import bind
 from sparsec.graph.verify import check, infer
 
@@ -136,6 +136,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     infer(model, where, declared)
     if symbolic and implied.settle(model):
         infer(model, where, declared)
+    check_types(model, where)
     own = model.graph.opset_imports[""]
     if own < (SAME_SINCE if as_is else OPSET) and not _has_batched_scan(model):
         _convert(model)
@@ -215,19 +216,8 @@ def _check_operators(model: ir.Model, where: str) -> None:
     if unknown:
         raise UnsupportedOperatorError(f"{where}: opset {version} of ONNX has no such operators: {', '.join(unknown)}; "
                                        "export the model with standard operators")
-    for node in model.graph.all_nodes():
-        if node.domain == "":
-            _check_inputs(node, version, where)
-
-
-def _check_inputs(node: ir.Node, version: int, where: str) -> None:
-    """Raises ModelError where an input is absent that the operator needs: ONNX's inference reads its shape unseen."""
-    schema: Any = onnx.defs.get_schema(node.op_type, version)  # its stubs lack the attributes
-    single = onnx.defs.OpSchema.FormalParameterOption.Single
-    for index, parameter in enumerate(schema.inputs):
-        if parameter.option == single and (index >= len(node.inputs) or node.inputs[index] is None):
-            raise ModelError(f"{where}: not a valid ONNX graph: node '{node.name}' ({node.op_type}) lacks its input "
-                             f"{index} ({parameter.name})")
+    check_inputs(model, where)
+    check_words(model, where)
 
 
 def _give_conditions(model: ir.Model) -> None:

@@ -12,6 +12,7 @@ from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
 from sparsec.errors import ModelError
 from sparsec.graph import operators, scales
+from sparsec.graph.limits import MOST_ELEMENTS
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import Declared, static_shape
 
@@ -103,6 +104,7 @@ def check(model: ir.Model, where: str) -> None:
     _check_by_onnx(model, where, strictly=False)
     for node in model.graph.all_nodes():
         try:
+            _check_sizes(node)
             if node.domain == operators.DOMAIN:
                 _check_shapes(node)
             elif node.domain == "" and node.op_type in WEIGHT_POSITIONS:
@@ -111,6 +113,8 @@ def check(model: ir.Model, where: str) -> None:
                 _check_slope(node)
             elif node.domain == "" and node.op_type == "Reshape":
                 _check_elements(node)
+            elif node.domain == "" and node.op_type == "GroupNormalization":
+                _check_parts(node)
             if (node.domain, node.op_type) in scales.CHECKS:
                 scales.CHECKS[node.domain, node.op_type](node)
         except ValueError as error:
@@ -136,6 +140,24 @@ def _check_groups(node: ir.Node) -> None:
     if group < 1 or w[0] % group or x[1] != channels:
         raise ValueError(f"its input has {x[1]} channels and its weight the shape {w}, which do not divide into "
                          f"{group} group(s)")
+
+
+def _check_sizes(node: ir.Node) -> None:
+    """Raises ValueError if an output has a negative size or too many elements."""
+    for value in node.outputs:
+        shape = static_shape(value) or ()
+        if min(shape, default=0) < 0:
+            raise ValueError(f"its output would have the shape {shape}")
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise ValueError(f"its output of shape {shape} has {math.prod(shape)} elements, and sparsec's tensors have "
+                             f"up to {MOST_ELEMENTS}")
+
+
+def _check_parts(node: ir.Node) -> None:
+    """Raises ValueError if channels do not divide into the groups that are normalised."""
+    x, groups = static_shape(node.inputs[0]), node.attributes.get_int("num_groups", 1) or 0
+    if x is not None and (groups < 1 or x[1] % groups):
+        raise ValueError(f"its {x[1]} channels do not divide into {groups} groups")
 
 
 def _check_slope(node: ir.Node) -> None:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparsec
 from sparsec.artifact.file import Artifact
-from sparsec.errors import UnsupportedOperatorError
+from sparsec.errors import InputError, UnsupportedOperatorError
 from sparsec.graph.compare import run_onnxruntime
 from tests.support.texts import model
 
@@ -209,6 +209,20 @@ def test_control_flow_and_images_of_sizes_that_only_the_run_tells(name):
     artifact = sparsec.compile(proto, tune="off")
     for seed in range(3):
         agrees(proto, artifact, fed(proto, seed))
+
+
+def test_loops_without_end_are_refused():
+    endless = model(SIZED["a long loop"].replace("1500", str(1 << 62)))
+    with pytest.raises(UnsupportedOperatorError, match=r"'y' \(Loop\) run over 500000 nodes"):
+        sparsec.compile(endless, tune="off")
+
+
+def test_sizes_that_do_not_fit_at_run_time_are_wrong_inputs():
+    session = sparsec.InferenceSession(sparsec.compile(model(
+        "g (float[2,6] x, int64[2] s) => (float[a,b] y) { y = Reshape(x, s) }"), tune="off"))
+    assert session.run(None, {"x": np.ones((2, 6), np.float32), "s": np.array([3, 4])})[0].shape == (3, 4)
+    with pytest.raises(InputError, match="'y' cannot be computed for these inputs"):
+        session.run(None, {"x": np.ones((2, 6), np.float32), "s": np.array([5, 4])})
 
 
 def test_interpreted_layers_are_reported_and_refused_when_strict():

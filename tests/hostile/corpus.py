@@ -343,6 +343,30 @@ MODELS |= {
     "an operator named from right to left": (renamed("\u202eluM"), r"no such .*\\u202eluM"),
     "an external pipe": (external("pipe"), "external data must lie complete beside"),
 }
+
+
+def text(graph, opset=17):
+    return model(graph, opset).SerializeToString()
+
+
+MODELS |= {
+    "types that an operator does not take": (text(
+        "g (bool[2] x, bool[2] z) => (bool[2] y) { y = LessOrEqual(x, z) }"), r"takes no tensor\(bool\)"),
+    "types that do not go together": (text(
+        "g (float[2] x, double[2] z) => (float[2] y) { y = Add(x, z) }"), "inconsistent type|takes no tensor"),
+    "a word that there is not": (text(
+        'g (float[1,1,2,2] x, float[1,2,2,2] z) => (float[1,1,2,2] y) { y = GridSample<mode="best">(x, z) }'),
+        "has the mode 'best'; it is one of linear"),
+    "a window larger than its image": (text(
+        "g (float[1,1,4] x) => (float[1,1,n] y) { y = AveragePool<kernel_shape=[9], ceil_mode=1>(x) }"),
+        "would have the shape|not a valid"),
+    "a tensor of 2^40 elements": (text(
+        "g (float[2] x) => (float[n,m] y) <int64[2] s = {1048576, 1048576}> { y = Expand(x, s) }"),
+        "1099511627776 elements|not a valid"),
+    "groups that do not divide what is normalised": (text(
+        "g (float[1,4,2,2] x) => (float[1,4,2,2] y) <float[4] s, float[4] b> "
+        "{ y = GroupNormalization<num_groups=3>(x, s, b) }", 21), "its 4 channels do not divide into 3 groups"),
+}
 EXPANDING = {
     "ConstantOfShape": "int64[1] n = {1073741824}> { c = ConstantOfShape(n) i = ReduceMax<keepdims=0>(c)",
     "Expand": "int64[2] n = {32768, 32768}, float[1] v = {1}> { c = Expand(v, n) i = ReduceMax<keepdims=0>(c)",
