@@ -10,11 +10,13 @@ import onnx_ir as ir
 
 from sparsec.errors import ModelError
 
-_PADDED = {"auto_pad": ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")}
-_RECURRENT = {"direction": ("forward", "reverse", "bidirectional")}
-_SCATTERED = {"reduction": ("none", "add", "mul", "max", "min")}
-_LOSS = {"reduction": ("none", "sum", "mean")}
-WORDS: dict[str, dict[str, tuple[str, ...]]] = {
+Words = dict[str, tuple[str, ...]]
+
+_PADDED: Words = {"auto_pad": ("NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID")}
+_RECURRENT: Words = {"direction": ("forward", "reverse", "bidirectional")}
+_SCATTERED: Words = {"reduction": ("none", "add", "mul", "max", "min")}
+_LOSS: Words = {"reduction": ("none", "sum", "mean")}
+WORDS: dict[str, Words] = {
     **dict.fromkeys(("Conv", "ConvInteger", "ConvTranspose", "QLinearConv"), _PADDED),
     **dict.fromkeys(("AveragePool", "LpPool", "MaxPool"), _PADDED),
     **dict.fromkeys(("RNN", "GRU", "LSTM"), _RECURRENT),

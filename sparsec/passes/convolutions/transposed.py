@@ -8,7 +8,6 @@ from further in front, which is cut off, where taps then need a smaller window.
 from __future__ import annotations
 
 import itertools
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ def _reason(node: ir.Node) -> str | None:
         "its shapes are not static, or empty": any(shape is None or 0 in shape for shape in shapes),
         "it does not compute in float32": node.outputs[0].dtype != ir.DataType.FLOAT,
         f"its strides have over {MOST_POSITIONS} positions":
-            math.prod(node.attributes.get_ints("strides", ()) or ()) > MOST_POSITIONS,
+            np.prod(node.attributes.get_ints("strides", ()) or (), dtype=np.float64) > MOST_POSITIONS,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

@@ -195,9 +195,11 @@ def _tile(b: Buffers, scratch: Buffer, params: StemParams, isa: Isa, row: Expr, 
                     taps = T.Bind(((block * channels + c) * rows + done + a * length + i) * (columns * outputs))
                     pixels = T.Bind(c * planes.channel_stride + (row + i) * planes.output.row_stride + first * lanes)
                     for m in range(-(-columns // stride)):
-                        each(0, min(stride, columns - m * stride), lambda n, m=m: tap(
-                            taps + (m * stride + n) * outputs,
-                            pixels + ((base + a) * across + n) * planes.plane_stride + m), stride * written_out)
+                        def column(n: Expr, m: int = m) -> None:
+                            tap(taps + (m * stride + n) * outputs,
+                                pixels + ((base + a) * across + n) * planes.plane_stride + m)
+
+                        each(0, min(stride, columns - m * stride), column, stride * written_out)
 
             each(0, phases, phase, phases * written_out)
     return sums
