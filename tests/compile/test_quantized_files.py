@@ -6,6 +6,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparsec
 from sparsec.graph import ort
+from sparsec.passes.quantized import WRITERS
+from tests.support.quantized import network
 
 FLOAT = TensorProto.FLOAT
 R = np.random.default_rng(0)
@@ -35,9 +37,9 @@ def node(op_type, inputs, outputs="y", domain="", **attributes):
     return helper.make_node(op_type, inputs.split(" "), outputs.split(" "), domain=domain, **attributes)
 
 
-def own(op_type, inputs, **attributes):
+def own(op_type, inputs, outputs="y", **attributes):
     """A node of onnxruntime's domain."""
-    return node(op_type, inputs, domain="com.microsoft", **attributes)
+    return node(op_type, inputs, outputs, domain="com.microsoft", **attributes)
 
 
 def floats(*shape, scale=1.0):
@@ -100,6 +102,21 @@ def _matmul_to_float():
     constants = {"w": codes(np.uint8, 20, 12), "xs": scalar(0.03), "ws": scalar(0.01), "xz": scalar(130, np.uint8),
                  "wz": scalar(117, np.uint8), "b": floats(12)}
     return model([own("MatMulIntegerToFloat", "x w xs ws xz wz b")], {"x": x}, constants), {"x": x}
+
+
+def _gemm(*, to_codes):
+    x = codes(np.uint8, 6, 20)
+    constants = {"xs": scalar(0.03), "xz": scalar(130, np.uint8), "w": codes(np.int8, 12, 20), "ws": small(12),
+                 "wz": np.zeros(12, np.int8), "b": R.integers(-900, 900, 12).astype(np.int32)}
+    more = {"ys": scalar(0.4), "yz": scalar(120, np.uint8)} if to_codes else {}
+    names = " ".join(["x", *constants, *more])
+    return model([own("QGemm", names, transB=1, alpha=0.5)], {"x": x}, {**constants, **more}), {"x": x}
+
+
+def _own_codes():
+    x, constants = floats(3, 8), {"s": scalar(0.02), "z": scalar(9, np.uint8)}
+    return model([own("QuantizeLinear", "x s z", outputs="q"), own("DequantizeLinear", "q s z")], {"x": x},
+                 constants), {"x": x}
 
 
 def _wide(dtype):
@@ -211,7 +228,8 @@ FILES = {
     "MatMulIntegerToFloat": _matmul_to_float, "uint16": lambda: _wide(np.uint16), "int16": lambda: _wide(np.int16),
     "int4": lambda: _int4(blocked=False), "int4 by block": lambda: _int4(blocked=True),
     "activations by block": _blocked_activations, "Keras": _keras,
-    "DynamicQuantizeLSTM": lambda: _lstm(by_output=False),
+    "QGemm": lambda: _gemm(to_codes=True), "QGemm to floats": lambda: _gemm(to_codes=False),
+    "onnxruntime's QuantizeLinear": _own_codes, "DynamicQuantizeLSTM": lambda: _lstm(by_output=False),
     "DynamicQuantizeLSTM by output": lambda: _lstm(by_output=True),
 }
 
@@ -228,3 +246,9 @@ def test_files_of_other_tools_are_compiled_right(name):
         return
     limit = LIMITS.get(name.split(" ")[0], 1e-5)
     assert np.abs(actual - expected).max() <= limit * np.abs(expected).max()
+
+
+def test_every_quantised_operator_of_onnxruntime_is_met():
+    files = {node.op_type for make in FILES.values() for node in make()[0].graph.node}
+    graphs = {node.op_type for seed in range(24) for node in network(seed, "qoperator")[0].graph.node}
+    assert files | graphs >= {name for domain, name in WRITERS if domain == "com.microsoft"}
