@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sparsec import files
 from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.base import GOALS
 from sparsec.cli import options, tables
@@ -89,7 +88,7 @@ def command(
     artifact = pack(model, chosen) if portable else compile_with_progress(model, chosen)
     artifact.save(output)
     if sign:
-        files.write(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
+        signing.sign_file(output, sign)
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), describe(model).nbytes)
