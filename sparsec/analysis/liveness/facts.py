@@ -46,6 +46,29 @@ class Known:
         return bool(self.mask.all())
 
 
+class LargeConstant(Known):
+    """What is known of a constant of a large model: everything, read when it is asked for and not kept."""
+
+    def __init__(self, tensor: ir.TensorProtocol) -> None:
+        super().__init__(np.ones((1,) * len(tensor.shape), bool), np.zeros(0))
+        object.__setattr__(self, "_tensor", tensor)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "value":
+            return object.__getattribute__(self, "_tensor").numpy()
+        return object.__getattribute__(self, name)
+
+    @property
+    def zero(self) -> Mask:  # type: ignore[override]  # it is as large as the constant: not to be kept
+        """Elements that are 0."""
+        return np.asarray(self.value == 0)
+
+    @property
+    def nonzero(self) -> Mask:  # type: ignore[override]  # as above
+        """Elements that are not."""
+        return np.asarray(self.value != 0)
+
+
 def constant(data: Array) -> Known:
     """Every element is the same for every input."""
     return Known(np.ones((1,) * data.ndim, bool), data)

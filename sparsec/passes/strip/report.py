@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.analysis import weight_index
-from sparsec.analysis.liveness.facts import Mask, dims
+from sparsec.analysis.liveness.facts import dims
 from sparsec.analysis.liveness.node import holder, weight_data
 from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Note, Report
@@ -180,13 +180,13 @@ def _elements(shape: tuple[int | None, ...]) -> int:
     return math.prod(1 if dim is None else dim for dim in shape)
 
 
-def compose(before: Measure, after: Measure, active: Mapping[ir.Value, Mask], counts: Mapping[str, int],
+def compose(before: Measure, after: Measure, active: Mapping[ir.Value, int], counts: Mapping[str, int],
             kept: Sequence[Kept], flow: Flow) -> StripReport:
     """The report, from the measures of a model, its active weights before, and what the steps have said."""
     layers = []
     for weight, (name, operator, size) in before.layers.items():
         left = after.layers[weight][2] if weight in after.layers else Size()
-        layers.append(Layer(name, operator, int(np.count_nonzero(active[weight])), size, left))
+        layers.append(Layer(name, operator, active[weight], size, left))
     total = Layer("total", "", sum(layer.active for layer in layers), before.total, after.total)
     counts = {"units removed": total.before.units - total.after.units, **counts,
               "weights zeroed or removed": total.before.nonzero - total.after.nonzero}
