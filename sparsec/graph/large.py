@@ -14,6 +14,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,7 @@ EXTERNAL = Annotation[int]("external")
 
 SEGMENT_BYTES = 256 << 20
 _ALIGNMENT = 64
+_NONZEROS = "sparsec.nonzeros"
 _WRITTEN_BYTES = 1 << 26  # at once, as systems allow up to 2 GiB
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -81,6 +83,32 @@ def replacing(old: ir.TensorProtocol | None, array: np.ndarray, name: str | None
 def _lazy(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: tuple[int, ...], name: str | None,
           ) -> ir.LazyTensor:
     return ir.LazyTensor(lambda: ir.Tensor(read(), dtype=dtype), dtype, ir.Shape(shape), name=name)
+
+
+@dataclass(frozen=True)
+class Nonzeros:
+    """Where a matrix is not zero: how many elements, and which rows and columns have any."""
+
+    count: int
+    rows: np.ndarray
+    columns: np.ndarray
+
+
+def nonzeros(tensor: ir.TensorProtocol) -> Nonzeros:
+    """Where the matrix of a large tensor is not zero; it is read for this once."""
+    if _NONZEROS not in tensor.meta:
+        present = tensor.numpy() != 0
+        tensor.meta[_NONZEROS] = Nonzeros(int(np.count_nonzero(present)), present.any(axis=1), present.any(axis=0))
+    found: Nonzeros = tensor.meta[_NONZEROS]
+    return found
+
+
+def count_nonzero(tensor: ir.TensorProtocol | None) -> int:
+    """How many elements of a tensor are not zero."""
+    if tensor is None:
+        return 0
+    large_matrix = is_large(tensor) and len(tensor.shape) == 2
+    return nonzeros(tensor).count if large_matrix else int(np.count_nonzero(tensor.numpy()))
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ sparse is remembered as the metadata `sparsec.sparse_initializer` of its value.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from sparsec import files
 from sparsec.errors import ModelError
 
+INDEX_BYTES = 8
 SPARSE_KEY = "sparsec.sparse_initializer"
 
 
@@ -87,7 +88,7 @@ def densify(model: onnx.ModelProto, base_dir: Path | None) -> dict[str, str]:
 
     """
     notes: dict[str, str] = {}
-    left = files.budget(model.ByteSize())
+    left = files.budget(model.ByteSize() + _external_bytes(model, base_dir))
     for graph in _graphs(model.graph):
         for sparse in graph.sparse_initializer:
             dense, notes[sparse.values.name] = to_dense(sparse, base_dir, left)
@@ -103,6 +104,46 @@ def densify(model: onnx.ModelProto, base_dir: Path | None) -> dict[str, str]:
     return notes
 
 
+def _external_bytes(model: onnx.ModelProto, base_dir: Path | None) -> int:
+    """The bytes of the files that parts of the model's sparse tensors lie in."""
+    parts = (part for graph in _graphs(model.graph) for each in graph.sparse_initializer
+             for part in (each.values, each.indices))
+    locations = {entry.value for part in parts for entry in part.external_data if entry.key == "location"}
+    return sum(files.check_regular(base_dir / location).st_size for location in locations) if base_dir else 0
+
+
+def sparse_of(name: str, array: np.ndarray, location: str,
+              append: Callable[[np.ndarray], tuple[int, int]]) -> onnx.SparseTensorProto | None:
+    """A tensor of linear indices whose parts `append` writes to a file; None where that takes no fewer bytes.
+
+    Args:
+        name: the tensor's.
+        array: what it holds.
+        location: of the file.
+        append: writes an array; answers with its offset and bytes.
+
+    """
+    indices = _indices(array)
+    if indices is None:
+        return None
+    parts = []
+    for label, part in ((name, array.reshape(-1)[indices]), (f"{name}.indices", indices)):
+        tensor = onnx.TensorProto(name=label, data_type=onnx.helper.np_dtype_to_tensor_dtype(part.dtype),
+                                  dims=part.shape, data_location=onnx.TensorProto.EXTERNAL)
+        start, length = append(part)
+        for key, value in {"location": location, "offset": str(start), "length": str(length)}.items():
+            tensor.external_data.add(key=key, value=value)
+        parts.append(tensor)
+    return onnx.helper.make_sparse_tensor(*parts, list(array.shape))
+
+
+def _indices(array: np.ndarray) -> np.ndarray | None:
+    """Where an array is not zero, if it takes fewer bytes as a sparse tensor."""
+    if array.dtype.kind != "f" or np.count_nonzero(array) * (array.itemsize + INDEX_BYTES) >= array.nbytes:
+        return None
+    return np.flatnonzero(array).astype(np.int64)
+
+
 def sparsify(model: onnx.ModelProto) -> None:
     """Replaces every initializer that takes fewer bytes as a sparse tensor by one, of linear indices, in place."""
     dense = list(model.graph.initializer)
@@ -110,10 +151,10 @@ def sparsify(model: onnx.ModelProto) -> None:
     for tensor in dense:
         external = tensor.data_location == onnx.TensorProto.EXTERNAL
         array = np.zeros(0) if external else numpy_helper.to_array(tensor)
-        indices = np.flatnonzero(array) if array.dtype.kind == "f" else np.zeros(0, np.int64)
-        if array.dtype.kind != "f" or len(indices) * (array.itemsize + 8) >= array.nbytes:
+        indices = _indices(array)
+        if indices is None:
             model.graph.initializer.append(tensor)
             continue
         values = numpy_helper.from_array(array.reshape(-1)[indices], tensor.name)
-        places = numpy_helper.from_array(indices.astype(np.int64), f"{tensor.name}.indices")
+        places = numpy_helper.from_array(indices, f"{tensor.name}.indices")
         model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, places, list(array.shape)))

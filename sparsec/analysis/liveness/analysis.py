@@ -26,7 +26,7 @@ from sparsec.analysis.liveness import (
 from sparsec.analysis.liveness.facts import Known, LargeConstant, Mask, aligned, compact, constant, dims, unknown
 from sparsec.analysis.liveness.node import constant_of, is_constant
 from sparsec.analysis.liveness.rule import Rule
-from sparsec.graph.large import is_large
+from sparsec.graph.large import count_nonzero, is_large
 from sparsec.graph.quantized import dequantized
 
 RULES: Mapping[str, Rule] = {
@@ -80,19 +80,25 @@ def active_weights(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
 
     The active connections of Vysogorets & Kempe 2023, section 1; biases and normalisation parameters are no weights.
     """
-    return dict(_active(model, liveness))
+    return {weight: _active(weight, mask, liveness) for weight, mask in _paths(model, liveness).items()}
 
 
 def active_counts(model: ir.Model, liveness: Liveness) -> dict[ir.Value, int]:
     """By weight, how many elements `active_weights` has; it takes the memory of one weight."""
-    return {weight: int(np.count_nonzero(mask)) for weight, mask in _active(model, liveness)}
+    paths = _paths(model, liveness)
+    return {weight: count_nonzero(weight.const_value) if is_constant(weight) and mask.all()
+            else int(np.count_nonzero(_active(weight, mask, liveness))) for weight, mask in paths.items()}
 
 
-def _active(model: ir.Model, liveness: Liveness) -> Iterator[tuple[ir.Value, Mask]]:
+def _paths(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
+    """By weight, which elements some path from an input to an output could go through."""
     paths = needed_elements(model.graph, liveness.known, liveness.opaque, paths=True)
-    for weight in dict.fromkeys(each for node in model.graph if (each := _weight(node)) is not None):
-        found = paths[weight] & liveness.known[weight].nonzero
-        yield weight, np.broadcast_to(found, [1 if dim is None else dim for dim in dims(weight)])
+    return {weight: paths[weight] for node in model.graph if (weight := _weight(node)) is not None}
+
+
+def _active(weight: ir.Value, path: Mask, liveness: Liveness) -> Mask:
+    found = path & liveness.known[weight].nonzero
+    return np.broadcast_to(found, [1 if dim is None else dim for dim in dims(weight)])
 
 
 def _weight(node: ir.Node) -> ir.Value | None:
