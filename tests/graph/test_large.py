@@ -25,8 +25,11 @@ def network(widths, dtype=np.float32, batch="batch", dead=0):
         weight = rng.standard_normal((rows, columns)) * (rng.random((rows, columns)) < 0.5) / np.sqrt(rows)
         weight[:, :dead if columns != widths[-1] else 0] = 0
         tensors.append(numpy_helper.from_array(weight.astype(dtype), f"w{i}"))
-        nodes += [helper.make_node("Cast", [f"w{i}"], [f"c{i}"], f"cast{i}", to=TensorProto.FLOAT),
-                  helper.make_node("MatMul", [x, f"c{i}"], [f"h{i}"], f"layer{i}")]
+        w = f"w{i}"
+        if dtype != np.float32:
+            nodes.append(helper.make_node("Cast", [w], [f"c{i}"], f"cast{i}", to=TensorProto.FLOAT))
+            w = f"c{i}"
+        nodes.append(helper.make_node("MatMul", [x, w], [f"h{i}"], f"layer{i}"))
         x = f"h{i}"
         if i + 2 < len(widths):
             nodes.append(helper.make_node("Relu", [x], [f"r{i}"], f"relu{i}"))
