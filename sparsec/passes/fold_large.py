@@ -6,19 +6,20 @@ What moves or casts elements follows from the weight whenever it is read; other 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
-import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.node import evaluate, is_constant
 from sparsec.graph.constants import constant
 from sparsec.graph.large import Change, derived, is_large, replacing
+from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
 
 KEPT = ("DequantizeLinear", "QuantizeLinear", "Constant", "Loop", "If", "Scan", "Dropout", "RandomNormalLike",
         "RandomUniformLike", "Bernoulli", "Multinomial")
 """Operators that stay: passes for quantised layers look for the first two."""
+FLOAT_BITS = 16
+"""Of a float that numpy casts as ONNX does; narrower ones saturate."""
 SHAPING = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity")
 
 
@@ -66,9 +67,11 @@ def _tensor(node: ir.Node, affords: Callable[[ir.Node], bool | None]) -> ir.Tens
 def _change(node: ir.Node, shape: tuple[int, ...], dtype: ir.DataType) -> Change | None:
     """What an operator that only moves or casts its first input makes of an array; None for others."""
     if node.op_type in SHAPING:
-        return partial(np.reshape, newshape=shape)
+        return lambda array: array.reshape(shape)
     if node.op_type == "Transpose":
-        return partial(np.transpose, axes=node.attributes.get_ints("perm", None))
-    floats = all(each is not None and each.is_floating_point() and each.bitwidth >= 16  # others saturate or wrap
-                 for each in (node.inputs[0].dtype, dtype)) if node.inputs[0] is not None else False
-    return partial(np.ndarray.astype, dtype=dtype.numpy()) if node.op_type == "Cast" and floats else None
+        order = node.attributes.get_ints("perm", None)
+        return lambda array: array.transpose(order)
+    source, narrow = operand(node, 0).dtype, dtype.numpy()
+    floats = all(each is not None and each.is_floating_point() and each.bitwidth >= FLOAT_BITS
+                 for each in (source, dtype))
+    return (lambda array: array.astype(narrow)) if node.op_type == "Cast" and floats else None
