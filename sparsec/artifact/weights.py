@@ -91,8 +91,7 @@ class Layout:
 
     def append(self, array: np.ndarray | memoryview) -> int:
         """Place an array's bytes behind the others; its offset."""
-        data = array if isinstance(array, memoryview) else memoryview(
-            np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        data = array if isinstance(array, memoryview) else np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         offset = self._end + -self._end % ALIGNMENT
         self._end = offset + len(data)
         if len(data):

@@ -13,10 +13,10 @@ import mmap
 import os
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -68,7 +68,7 @@ def derived(tensor: ir.TensorProtocol, change: Change, shape: tuple[int, ...], d
     """The tensor that a function makes of another's array: at once, or whenever it is read where that one is large."""
     if not is_large(tensor):
         return ir.tensor(np.ascontiguousarray(change(tensor.numpy())).reshape(shape), name=name or tensor.name)
-    return _lazy(functools.partial(_changed, tensor, change), dtype or tensor.dtype, shape, name or tensor.name)
+    return _lazy(functools.partial(_changed, cast("Hashable", tensor), change), dtype or tensor.dtype, shape, name or tensor.name)
 
 
 def replacing(old: ir.TensorProtocol | None, array: np.ndarray, name: str | None) -> ir.TensorProtocol:
@@ -112,7 +112,7 @@ def count_nonzero(tensor: ir.TensorProtocol | None) -> int:
 
 
 @functools.lru_cache(maxsize=1)
-def _changed(tensor: ir.TensorProtocol, change: Change) -> np.ndarray:
+def _changed(tensor: Any, change: Change) -> np.ndarray:
     """The array that was computed last is often asked for again."""
     array = np.ascontiguousarray(change(tensor.numpy()))
     array.flags.writeable = False
@@ -160,7 +160,7 @@ def stored(array: np.ndarray) -> Stored:
     key = key_of(array)
     found = array if isinstance(array, Stored) and array.key else _known.get(key)
     if found is None:
-        data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         found = np.frombuffer(_written(data), array.dtype).reshape(array.shape).view(Stored)
         found.key = key
         _known[key] = found

@@ -134,7 +134,8 @@ def sparse_of(name: str, array: np.ndarray, location: str,
         for key, value in {"location": location, "offset": str(start), "length": str(length)}.items():
             tensor.external_data.add(key=key, value=value)
         parts.append(tensor)
-    return onnx.helper.make_sparse_tensor(*parts, list(array.shape))
+    values, places = parts
+    return onnx.helper.make_sparse_tensor(values, places, list(array.shape))
 
 
 def _indices(array: np.ndarray) -> np.ndarray | None:

@@ -65,17 +65,18 @@ def _write(file: IO[bytes], location: str, tensors: Mapping[str, ir.TensorProtoc
     def append(array: np.ndarray) -> tuple[int, int]:
         file.write(bytes(-file.tell() % alignment))
         start = file.tell()
-        file.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+        file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return start, array.nbytes
 
     placed: dict[str, ir.ExternalTensor | onnx.SparseTensorProto] = {}
     for name, tensor in tensors.items():
         found = sparse_of(name, tensor.numpy(), location, append) if sparse else None
-        if found is None:
-            start, nbytes = append(np.frombuffer(tensor.tobytes(), np.uint8))
-            found = ir.ExternalTensor(location, start, nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()),
-                                      name=name)
-        placed[name] = found
+        if found is not None:
+            placed[name] = found
+            continue
+        start, nbytes = append(np.frombuffer(tensor.tobytes(), np.uint8))
+        placed[name] = ir.ExternalTensor(location, start, nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()),
+                                         name=name)
     return placed
 
 

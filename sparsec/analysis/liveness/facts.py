@@ -75,12 +75,12 @@ class LargeConstant(Known):
         return array.T if self.turned else array
 
     @property
-    def zero(self) -> Mask:  # type: ignore[override]  # it is as large as the constant: not to be kept
+    def zero(self) -> Mask:  # it is as large as the constant: not to be kept
         """Elements that are 0."""
         return np.asarray(self.value == 0)
 
     @property
-    def nonzero(self) -> Mask:  # type: ignore[override]  # as above
+    def nonzero(self) -> Mask:
         """Elements that are not."""
         return np.asarray(self.value != 0)
 
