@@ -68,7 +68,8 @@ def derived(tensor: ir.TensorProtocol, change: Change, shape: tuple[int, ...], d
     """The tensor that a function makes of another's array: at once, or whenever it is read where that one is large."""
     if not is_large(tensor):
         return ir.tensor(np.ascontiguousarray(change(tensor.numpy())).reshape(shape), name=name or tensor.name)
-    return _lazy(functools.partial(_changed, cast("Hashable", tensor), change), dtype or tensor.dtype, shape, name or tensor.name)
+    read = functools.partial(_changed, cast("Hashable", tensor), change)
+    return _lazy(read, dtype or tensor.dtype, shape, name or tensor.name)
 
 
 def replacing(old: ir.TensorProtocol | None, array: np.ndarray, name: str | None) -> ir.TensorProtocol:
