@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import hashlib
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -67,6 +68,7 @@ class Weights:
             stop = min(end, first + len(piece))
             if stop > at:
                 yield from _split(piece[at - first:stop - first])
+                _give_back(piece)
                 at = stop
 
     def sha256(self) -> str:
@@ -80,6 +82,19 @@ class Weights:
 def _split(data: memoryview) -> Iterator[memoryview]:
     """A buffer in parts of `CHUNK` bytes."""
     return (data[start:start + CHUNK] for start in range(0, len(data), CHUNK))
+
+
+def _give_back(piece: memoryview) -> None:
+    """Let the pages of a mapped piece go, which come again when they are read; so writing many takes no memory."""
+    owner: object = piece
+    while isinstance(owner, memoryview | np.ndarray):
+        owner = owner.obj if isinstance(owner, memoryview) else owner.base
+    if isinstance(owner, mmap.mmap):
+        first, start = (np.frombuffer(each, np.uint8).ctypes.data for each in (piece, owner))
+        begin = -(-(first - start) // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (first - start + len(piece)) // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > begin:
+            owner.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
 
 class Layout:

@@ -74,4 +74,4 @@ def _change(node: ir.Node, shape: tuple[int, ...], dtype: ir.DataType) -> Change
     source, narrow = operand(node, 0).dtype, dtype.numpy()
     floats = all(each is not None and each.is_floating_point() and each.bitwidth >= FLOAT_BITS
                  for each in (source, dtype))
-    return (lambda array: array.astype(narrow)) if node.op_type == "Cast" and floats else None
+    return (lambda array: array.astype(narrow, copy=False)) if node.op_type == "Cast" and floats else None

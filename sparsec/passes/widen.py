@@ -65,7 +65,7 @@ def widen(model: ir.Model) -> Counter[str]:
 
 
 def _widened(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float32)
+    return array.astype(np.float32, copy=False)
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
