@@ -57,6 +57,11 @@ def in_file(tensor: ir.ExternalTensor, path: Path) -> ir.LazyTensor:
     return _lazy(functools.partial(_mapped, path, dtype.numpy(), shape, tensor.offset or 0), dtype, shape, tensor.name)
 
 
+def computed(read: Callable[[], np.ndarray], dtype: ir.DataType, shape: tuple[int, ...], name: str) -> ir.LazyTensor:
+    """A tensor whose array a function makes whenever it is read."""
+    return _lazy(functools.partial(_changed, None, lambda _: read()), dtype, shape, name)
+
+
 def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int) -> np.ndarray:
     """An array of a file, whose pages are given back with it."""
     with files.open_regular(path) as file:
@@ -115,7 +120,7 @@ def count_nonzero(tensor: ir.TensorProtocol | None) -> int:
 @functools.lru_cache(maxsize=1)
 def _changed(tensor: Any, change: Change) -> np.ndarray:
     """The array that was computed last is often asked for again."""
-    array = np.ascontiguousarray(change(tensor.numpy()))
+    array = np.ascontiguousarray(change(None if tensor is None else tensor.numpy()))
     array.flags.writeable = False
     return array
 

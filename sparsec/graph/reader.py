@@ -108,15 +108,8 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
     base_dir = Path(source).resolve().parent if isinstance(source, str | Path) else None
-    notes: dict[str, str] = {}
     try:
-        if sparse.has_sparse(proto):
-            if proto is source:
-                proto = onnx.ModelProto()
-                proto.CopyFrom(source)
-            notes = sparse.densify(proto, base_dir)
-        model = ir.from_proto(proto)
-        _open_external_data(model, base_dir)
+        model, notes = _with_tensors(proto, base_dir, own=proto is not source)
     except ModelError as error:  # of a sparse tensor
         raise ModelError(f"{where}: {error}") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -145,6 +138,25 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
         if name in model.graph.initializers:
             model.graph.initializers[name].metadata_props[sparse.SPARSE_KEY] = note
     return model
+
+
+def _with_tensors(proto: onnx.ModelProto, base_dir: Path | None, *, own: bool) -> tuple[ir.Model, dict[str, str]]:
+    """The model with its external and sparse tensors, and notes on the latter by name; `own` models may be changed."""
+    taken: dict[str, ir.LazyTensor] = {}
+    notes: dict[str, str] = {}
+    if sparse.has_sparse(proto):
+        if not own:
+            given, proto = proto, onnx.ModelProto()
+            proto.CopyFrom(given)
+        notes |= sparse.notes_of(proto)
+        taken = sparse.take_large(proto, base_dir)
+        notes |= sparse.densify(proto, base_dir)
+    model = ir.from_proto(proto)
+    for name, tensor in taken.items():
+        model.graph.initializers[name].const_value = tensor
+        large.EXTERNAL.set(model.graph.initializers[name], 0)
+    _open_external_data(model, base_dir)
+    return model, notes
 
 
 def _root(error: BaseException) -> str:

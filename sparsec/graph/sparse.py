@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import numpy_helper
 
 from sparsec import files
 from sparsec.errors import ModelError
+from sparsec.graph import large
 
 INDEX_BYTES = 8
 SPARSE_KEY = "sparsec.sparse_initializer"
@@ -46,9 +49,7 @@ def to_dense(sparse: onnx.SparseTensorProto, base_dir: Path | None,
     if any(((c < 0) | (c >= bound)).any() for c, bound in zip(coordinates, bounds, strict=True)):
         raise ModelError(f"sparse tensor '{name}': an index lies outside shape {shape}; export the model again")
     if math.prod(shape) * values.itemsize > most:
-        raise ModelError(f"sparse tensor '{name}': shape {shape} with the sparse tensors before it takes over the "
-                         f"{files.FREE_BYTES >> 20} MiB and {files.LARGEST_RATIO} times the size of what is stored "
-                         "that reading may take; export it as a dense tensor if that is meant")
+        raise _too_large(name, shape)
     dense = np.zeros(bounds, values.dtype)
     dense[coordinates] = values
     return dense.reshape(shape), f"nnz={values.size},form={form}"
@@ -77,6 +78,54 @@ def has_sparse(model: onnx.ModelProto) -> bool:
     """Whether the model holds sparse tensors."""
     return any(graph.sparse_initializer or any(a.HasField("sparse_tensor") for n in graph.node for a in n.attribute)
                for graph in _graphs(model.graph))
+
+
+def take_large(model: onnx.ModelProto, base_dir: Path | None) -> dict[str, ir.LazyTensor]:
+    """Takes the sparse tensors of large models, whose parts lie in external data, out of the main graph, in place.
+
+    Dense tensors without contents stand in their place. Each is made dense when it is read.
+
+    Returns:
+        By name, the tensors that belong there; none where there is little external data.
+
+    Raises:
+        ModelError: a tensor takes over `files.budget` of the bytes that are stored of it.
+        OSError: an external file is missing.
+
+    """
+    if base_dir is None or _external_bytes(model, base_dir) <= large.LARGE_BYTES:
+        return {}
+    kept, taken = [], dict[str, ir.LazyTensor]()
+    for sparse in model.graph.sparse_initializer:
+        if sparse.values.data_location != onnx.TensorProto.EXTERNAL:
+            kept.append(sparse)
+            continue
+        name, shape, kind = sparse.values.name, tuple(sparse.dims), ir.DataType(sparse.values.data_type)
+        stored = sum(int(entry.value) for part in (sparse.values, sparse.indices) for entry in part.external_data
+                     if entry.key == "length")
+        if math.prod(shape) * kind.itemsize > files.budget(min(stored, _external_bytes(model, base_dir))):
+            raise _too_large(name, shape)
+        taken[name] = large.computed(partial(_read, sparse, base_dir), kind, shape, name)
+        model.graph.initializer.append(onnx.TensorProto(name=name, data_type=kind, dims=shape, raw_data=b""))
+    model.graph.ClearField("sparse_initializer")
+    model.graph.sparse_initializer.extend(kept)
+    return taken
+
+
+def notes_of(model: onnx.ModelProto) -> dict[str, str]:
+    """By name, how the sparse initializers of the main graph are stored, as `to_dense` tells it."""
+    return {each.values.name: f"nnz={math.prod(each.values.dims)},form="
+            f"{'linear' if len(each.indices.dims) == 1 else 'coordinates'}" for each in model.graph.sparse_initializer}
+
+
+def _read(sparse: onnx.SparseTensorProto, base_dir: Path) -> np.ndarray:
+    return to_dense(sparse, base_dir, math.prod(sparse.dims) * ir.DataType(sparse.values.data_type).itemsize)[0]
+
+
+def _too_large(name: str, shape: tuple[int, ...]) -> ModelError:
+    return ModelError(f"sparse tensor '{name}': shape {shape} with the sparse tensors before it takes over the "
+                      f"{files.FREE_BYTES >> 20} MiB and {files.LARGEST_RATIO} times the size of what is stored that "
+                      "reading may take; export it as a dense tensor if that is meant")
 
 
 def densify(model: onnx.ModelProto, base_dir: Path | None) -> dict[str, str]:
