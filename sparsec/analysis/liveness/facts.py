@@ -59,18 +59,16 @@ class Known:
 class LargeConstant(Known):
     """What is known of a constant of a large model: everything, read when it is asked for and not kept."""
 
-    def __init__(self, tensor: ir.TensorProtocol, *, turned: bool = False) -> None:
-        super().__init__(np.ones((1,) * len(tensor.shape), bool), np.zeros(0))
-        object.__setattr__(self, "tensor", tensor)
-        object.__setattr__(self, "turned", turned)
-
     tensor: ir.TensorProtocol
     turned: bool
 
-    def __getattribute__(self, name: str) -> Any:
-        """All as it is, but for the value."""
-        if name != "value":
-            return object.__getattribute__(self, name)
+    def __init__(self, tensor: ir.TensorProtocol, *, turned: bool = False) -> None:
+        for name, held in (("mask", np.ones((1,) * len(tensor.shape), bool)), ("tensor", tensor), ("turned", turned)):
+            object.__setattr__(self, name, held)  # facts are frozen
+
+    @property
+    def value(self) -> Array:  # type: ignore[override]  # a field of the others
+        """The constant."""
         array = self.tensor.numpy()
         return array.T if self.turned else array
 
