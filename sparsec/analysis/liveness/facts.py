@@ -67,7 +67,7 @@ class LargeConstant(Known):
             object.__setattr__(self, name, held)  # facts are frozen
 
     @property
-    def value(self) -> Array:  # type: ignore[override]  # a field of the others
+    def value(self) -> Array:
         """The constant."""
         array = self.tensor.numpy()
         return array.T if self.turned else array
