@@ -33,6 +33,7 @@ from sparsec.artifact.stored import StoredWeight, encode, is_affordable, restore
 from sparsec.artifact.weights import Layout, Weights
 from sparsec.backends.program import SIZED, STAGES, Program
 from sparsec.errors import ArtifactError, FormatError, SignatureError, UsageError
+from sparsec.machine import tvm_runtime
 from sparsec.target import Target, machine_features
 
 MOST_ROWS = 200  # that a notebook shows
@@ -92,7 +93,7 @@ class Artifact:
         manifest = Manifest(
             schema=SCHEMA,
             sparsec=importlib.metadata.version("sparsec"),
-            tvm=importlib.metadata.version("apache-tvm"),
+            tvm=tvm_runtime.version(),
             platform=sysconfig.get_platform(),
             target=target.name,
             features=tuple(sorted(f for f in target.features if f.startswith(_ISA_PREFIXES))),
@@ -197,7 +198,7 @@ class Artifact:
             ArtifactError: they cannot; says what to compile instead.
 
         """
-        here, tvm = sysconfig.get_platform(), importlib.metadata.version("apache-tvm")
+        here, tvm = sysconfig.get_platform(), tvm_runtime.version()
         if not self.library and self.manifest.entry not in (SIZED, STAGES):
             raise ArtifactError(f"the artifact was compiled for '{self.manifest.target}', which is not a processor; "
                                 "`sparsec simulate` runs it")

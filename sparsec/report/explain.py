@@ -18,7 +18,7 @@ from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import Candidate, Choice, best_by_format, choose
 from sparsec.errors import UsageError
-from sparsec.formats.smallest import smallest
+from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
 from sparsec.graph.layout import layout_of
 from sparsec.graph.nodes import operand, weight_array
@@ -97,7 +97,7 @@ class Layer(structure.Structure):
         weights, nonzeros: their numbers.
         structure: the structure in words.
         candidates: the best kernel of every format, the winner first.
-        smallest: the smallest format.
+        smallest: the smallest format; of large weights, that of some of their rows.
         dense_us: predicted microseconds of the best dense kernel, None where there is none.
         curve: the times at all of `SPARSITIES`, pruned at random places.
         break_even: the sparsity from which on sparse kernels are faster; None if never.
@@ -214,8 +214,9 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
     layers, curves = list[Layer](), dict[Geometry, Curve]()
     for index, node in enumerate(nodes):
         progress(index / len(nodes))
-        if offers := prepared.backend.options(node, job):
-            layers.append(_layer(node, offers, prepared, curves))
+        offered, refused = prepared.backend.offers(node, job)
+        if offered:
+            layers.append(_layer(node, offered, refused, prepared, curves))
     notes = [Outside(note.node, note.text) for report in prepared.passes if report.name in LIFTING
              for note in report.notes]
     notes += [Outside(node.name or node.op_type, reason) for node in nodes
@@ -226,11 +227,12 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes))
 
 
-def _layer(node: ir.Node, options: list[Option], prepared: Prepared, curves: dict[Geometry, Curve]) -> Layer:
+def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,
+           curves: dict[Geometry, Curve]) -> Layer:
     weight = weight_array(node)
     found = structure.find(weight)
     choice = _choose(node, options, prepared.job)
-    stored = smallest(weight)
+    stored = likely_smallest(weight)
     geometry = _geometry(node, weight)
     if geometry not in curves:
         curves[geometry] = _curve(node, geometry, prepared)
@@ -240,7 +242,7 @@ def _layer(node: ir.Node, options: list[Option], prepared: Prepared, curves: dic
         nonzeros=int(np.count_nonzero(weight)), structure=str(found),
         candidates=tuple(_candidate(choice, each) for each in best_by_format(choice)),
         smallest=Stored(stored.format.name, stored.nbytes), dense_us=_microseconds(choice, dense=True), curve=curve,
-        break_even=_break_even(curve), refused=prepared.backend.refused(node, prepared.job),
+        break_even=_break_even(curve), refused=refused,
         buckets=_buckets(node, prepared))
 
 

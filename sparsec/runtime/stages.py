@@ -13,6 +13,7 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.errors import ArtifactError
+from sparsec.machine.optional import needed
 
 Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 """From arrays by name to the arrays of a stage's outputs."""
@@ -53,10 +54,8 @@ class Stages:
 
 def interpret(model: bytes) -> Run:
     """The function that interprets an ONNX model."""
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
+    reference = needed("onnx.reference", "onnx", "an artifact with interpreted stages")
     from sparsec.runtime.interpreted import OPERATORS
 
-    evaluator: Any = ReferenceEvaluator(onnx.ModelProto.FromString(model), new_ops=list(OPERATORS))
+    evaluator: Any = reference.ReferenceEvaluator(model, new_ops=list(OPERATORS))
     return lambda feeds: [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
