@@ -36,6 +36,7 @@ EXTERNAL = Annotation[int]("external")
 SEGMENT_BYTES = 256 << 20
 _ALIGNMENT = 64
 _NONZEROS = "sparsec.nonzeros"
+_NOTHING = np.zeros(0)
 _WRITTEN_BYTES = 1 << 26  # at once, as systems allow up to 2 GiB
 
 Change = Callable[[np.ndarray], np.ndarray]
@@ -120,7 +121,7 @@ def count_nonzero(tensor: ir.TensorProtocol | None) -> int:
 @functools.lru_cache(maxsize=1)
 def _changed(tensor: Any, change: Change) -> np.ndarray:
     """The array that was computed last is often asked for again."""
-    array = np.ascontiguousarray(change(None if tensor is None else tensor.numpy()))
+    array = np.ascontiguousarray(change(_NOTHING if tensor is None else tensor.numpy()))
     array.flags.writeable = False
     return array
 
