@@ -16,6 +16,7 @@ import typer
 
 from sparsec.cli import (
     bench,
+    bundle,
     calibrate,
     compile,  # noqa: A004 - modules are named after their commands
     explain,
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": simulate.command,
     "targets": targets.command,
     "verify": verify.command,
+    "bundle": bundle.command,
     "calibrate": calibrate.command,
     "prune": prune.command,
     "export": export.command,
