@@ -168,7 +168,8 @@ def _unpack(name: str, file: IO[bytes], data: memoryview, *, whole: bool) -> Con
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             buckets = (len(members) - 1) // (len(MEMBERS) - 1)
-            if buckets > MOST_BUCKETS or [m.filename for m in members] != names(buckets):
+            cut_off = len(archive.comment) != _DIGEST_LENGTH
+            if cut_off or buckets > MOST_BUCKETS or [m.filename for m in members] != names(buckets):
                 raise ArtifactError(damaged)
             files.check_members(archive, files.LARGEST_RATIO * len(data))
             if sum(m.file_size for m in members if m.filename.endswith(".json")) > max(_JSON_BYTES, 2 * len(data)):

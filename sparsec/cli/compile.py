@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import typer
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from sparsec import files
 from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.base import GOALS
 from sparsec.cli import options, tables
