@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from sparsec.errors import SparsecError
     from sparsec.generation.loop import Generation, generate
     from sparsec.generation.sampling import Sampling
+    from sparsec.native.operator_library import onnxruntime_library
     from sparsec.runtime.session import InferenceSession
 
-__all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "compile", "generate"]
+__all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "compile", "generate",
+           "onnxruntime_library"]
 
 _HOMES = {"Artifact": "artifact.file", "Generation": "generation.loop", "InferenceSession": "runtime.session",
           "Sampling": "generation.sampling", "SparsecError": "errors", "compile": "compiler.compile",
-          "generate": "generation.loop"}
+          "generate": "generation.loop", "onnxruntime_library": "native.operator_library"}
 
 
 def __getattr__(name: str) -> Any:

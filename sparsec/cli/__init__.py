@@ -15,7 +15,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from sparsec.cli import (
+    accelerators,
     bench,
+    bundle,
     calibrate,
     compile,  # noqa: A004 - modules are named after their commands
     explain,
@@ -46,7 +48,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "quantize": quantize.command,
     "simulate": simulate.command,
     "targets": targets.command,
+    "accelerators": accelerators.command,
     "verify": verify.command,
+    "bundle": bundle.command,
     "calibrate": calibrate.command,
     "prune": prune.command,
     "export": export.command,
