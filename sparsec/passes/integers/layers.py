@@ -20,7 +20,6 @@ from sparsec.passes.lift import spelled_geometry
 LARGEST_SUM = 1 << 31
 CODE_RANGE = 255
 SHIFT = 128
-WEIGHT_TYPES = ("int8", "uint8", "int4", "uint4")
 CLOSE = 1e-3
 """How far, relative, the scale of an int32 bias may be from that of the products."""
 
@@ -69,8 +68,8 @@ def weight_of(codes: Codes | None, *, outputs: int) -> Weight | str:
     """The weight that constant codes are, whose axis `outputs` becomes the first; or why there is none."""
     if codes is None:
         return "its weight is not a quantised constant"
-    if codes.codes.dtype.name not in WEIGHT_TYPES or codes.axis not in (-1, outputs % codes.codes.ndim):
-        return "its weight has scales along its inputs, or codes of more than 8 bits"
+    if codes.codes.dtype not in (np.int8, np.uint8) or codes.axis not in (-1, outputs % codes.codes.ndim):
+        return "its weight has scales along its inputs, or codes that are not 8 bits wide"
     shift = SHIFT if codes.codes.dtype == np.uint8 else 0
     array = np.moveaxis(codes.codes, outputs, 0)
     scale, zero = (np.broadcast_to(each.reshape(-1), (len(array),)) for each in (codes.scale, codes.zero_point))
