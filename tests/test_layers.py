@@ -23,8 +23,8 @@ LAYERS = {
     "backends": BASE | {"cost", "formats", "graph", "kernels", "machine"},
     "models": BASE | {"analysis", "formats", "graph"},
 }
-LAST = ["artifact", "runtime", "generation", "compiler", "integrations", "serving", "report", "bench", "oneshot",
-        "cli", "__main__"]
+LAST = ["artifact", "runtime", "native", "generation", "compiler", "integrations", "serving", "report", "bench",
+        "oneshot", "cli", "__main__"]
 for position, name in enumerate(LAST):
     LAYERS[name] = set(LAYERS) - {"models"} | set(LAST[:position])
 LAYERS["cli"] |= {"models"}

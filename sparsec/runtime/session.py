@@ -98,6 +98,8 @@ class InferenceSession:
                 self._engines = self._open_sized(self._sized)
             else:
                 self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
+        self._selects = self._sized is not None or bool(self._buckets)  # one look where a call of a microsecond has two
+        self._direct = self._memory is HOST and not self._staged
 
     def _open(self, artifact: Artifact) -> Engines:
         """The virtual machines of a compiled program."""
@@ -199,10 +201,8 @@ class InferenceSession:
         if out is not None:
             names = list(output_names or self._positions)
             return deliver(self.run(names, feeds), names, checked(out, names))
-        if self._sized is not None:
-            return self._run_sized(output_names, feeds)
-        if self._buckets and (session := self._bucket(feeds)) is not self:
-            return session.run(output_names, feeds)
+        if self._selects and (found := self._run_elsewhere(output_names, feeds)) is not None:
+            return found
         wanted = self._select(output_names) if output_names else self._all
         engines = self._engines
         try:
@@ -219,7 +219,8 @@ class InferenceSession:
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = self._checked(name, dtype, shape, feeds)
                 buffer[...] = value
-            results = self._call(engine)
+            results = (engine.call(*engine.tensors) if self._direct and tvm_runtime.caller.threads == self.threads
+                       else self._call(engine))
             outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
             return outputs if self._native else self._viewed(outputs, wanted)
         except IndexError as error:  # of the kernel that checks indices
@@ -230,6 +231,13 @@ class InferenceSession:
             raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
         finally:
             engines.idle.append(engine)
+
+    def _run_elsewhere(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray] | None:
+        """`run` where that is a program for sizes that only the run tells, or a bucket's; else None."""
+        if self._sized is not None:
+            return self._run_sized(output_names, feeds)
+        session = self._bucket(feeds)
+        return None if session is self else session.run(output_names, feeds)
 
     def _run_sized(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
         """`run` for sizes that only the run tells."""
