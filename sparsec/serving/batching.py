@@ -74,7 +74,7 @@ class Queue:
     """The requests of one session and the threads that run them.
 
     Args:
-        session: whose inputs are rows where `limits.rows` is more than 1 (`why_not_together`).
+        session: whose inputs are rows where runs take several (`why_not_together`).
         limits: what it may do.
         observe: told of every run: its rows, and the seconds that each request took from its coming.
 
