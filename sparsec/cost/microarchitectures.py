@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 
+from sparsec.cost.calibration import machine_of
 from sparsec.cost.roofline import DEFAULT_MACHINE, Machine
 from sparsec.target import Target, machine_family
 
@@ -108,15 +109,16 @@ def scaled(rates: Mapping[str, float], target: Target) -> Machine:
     """The rates that were measured here; what was not is as this processor's design has it, at the clock they show.
 
     Args:
-        rates: some of `Machine`'s fields, `fmas_per_s` among them.
+        rates: `Machine`'s multiply-adds, loads and bandwidths, perhaps more.
         target: what vectors were measured.
 
     """
     design = here()
     shipped = DEFAULT_MACHINE if design is None else design.machine(target.vector_bits)
     faster = rates["fmas_per_s"] / shipped.fmas_per_s
-    return replace(shipped, **{"permutes_per_s": shipped.permutes_per_s * faster, "group_s": shipped.group_s / faster,
-                               **rates})
+    unmeasured = {"permutes_per_s": shipped.permutes_per_s * faster, "group_s": shipped.group_s / faster,
+                  "call_s": shipped.call_s}
+    return replace(machine_of({**unmeasured, **rates}), efficiency=shipped.efficiency)
 
 
 @functools.cache
