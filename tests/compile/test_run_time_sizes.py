@@ -210,3 +210,61 @@ def test_plans_that_contradict_themselves_are_refused(plan):
 def test_dimensions_of_one_size_make_a_fixed_artifact():
     artifact = sparsec.compile(model_of(DECODER), tune="off", dims={"batch": 1, "tokens": 2, "past": 3}, verify=False)
     assert artifact.manifest.inputs[1].shape == (1, GROUPS, 3, DEPTH)
+
+
+@pytest.mark.parametrize("text", [DECODER, GROUPED], ids=["decoder", "grouped"])
+def test_one_token_runs_as_one_function(text):
+    model = model_of(text)
+    artifact = sparsec.compile(model, tune="off", verify=False)
+    session = sparsec.InferenceSession(artifact)
+    token = session._sized._plan["token"]
+    assert token is not None
+    ids, keys, values = decoder_feeds(1, 3, 2).values()
+    for tokens in (3, 1, 1, 2, 1):
+        feeds = {"ids": ids[:, :tokens], "keys": keys, "values": values}
+        if text == GROUPED:
+            feeds["mask"] = np.ones((1, keys.shape[2] + tokens), np.int64)
+        assert max(errors(session, model, feeds)) < 1e-5
+        _, keys, values = session.run(None, feeds)
+
+
+def merged_decoder():
+    """As Optimum merges two decoders: an If on `use_cache_branch` around one with a past, and one without."""
+    model = model_of(DECODER)
+    graph = model.graph
+    shapes = {value.name: value for value in graph.output}
+    branches = []
+    for kind in ("then", "else"):
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        for node in nodes if kind == "else" else ():
+            if node.output[0] in ("all_keys", "all_values"):
+                node.op_type = "Identity"
+                del node.input[0], node.attribute[:]
+            elif node.output[0] == "past1":
+                node.op_type = "Sub"
+                node.input[:] = ["two", "two"]
+                del node.attribute[:]
+        branches.append(onnx.helper.make_graph(nodes, kind, [], list(shapes.values())))
+    chosen = onnx.helper.make_node("If", ["use_cache_branch"], list(shapes), then_branch=branches[0],
+                                   else_branch=branches[1])
+    condition = onnx.helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1])
+    merged = onnx.helper.make_graph([chosen], "merged", [*graph.input, condition], list(graph.output),
+                                    list(graph.initializer))
+    return onnx.helper.make_model(merged, opset_imports=list(model.opset_import), ir_version=8)
+
+
+def test_branches_are_chosen_by_the_session():
+    model = merged_decoder()
+    artifact = sparsec.compile(model, tune="off")
+    session = sparsec.InferenceSession(artifact)
+    assert artifact.report["outside"] == []
+    assert session._sized._plan["token"]["when"]
+    for cached, sizes in ((False, (1, 4, 2)), (True, (1, 1, 4)), (True, (2, 3, 5)), (False, (1, 1, 1))):
+        feeds = {**decoder_feeds(*sizes), "use_cache_branch": np.array([cached])}
+        assert max(errors(session, model, feeds)) < 1e-5
+    first = session.run(None, {**decoder_feeds(1, 3, 0), "use_cache_branch": np.array([False])})
+    feeds = {"ids": np.array([[1]]), "keys": first[1], "values": first[2], "use_cache_branch": np.array([True])}
+    second = session.run(None, feeds)
+    assert max(errors(session, model, feeds)) < 1e-5
+    third = session.run(None, {**feeds, "keys": second[1], "values": second[2]})
+    assert np.shares_memory(second[1], third[1])

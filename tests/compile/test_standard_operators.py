@@ -20,7 +20,8 @@ ROTARY = f"""{HEADER} m (float[b, s, 32] x, int64[b, s] places, float[20, HALF] 
 ROTARY_APART = f"""{HEADER} m (float[b, 2, s, 8] x, float[b, s, 4] cos, float[b, s, 4] sin) => (float[b, 2, s, 8] y) {{
   y = RotaryEmbedding(x, cos, sin) }}"""
 NORM = f"""{HEADER} m (float[b, s, 8] x) => (float[b, s, 5] y) <float[8] g = {{1, 2, 3, 4, 5, 6, 7, 8}}> {{
-  n = RMSNormalization<axis=-1, epsilon=0.001>(x, g) w = Constant<value = float[8, 5] {{WEIGHT}}>() y = MatMul(n, w) }}"""
+  n = RMSNormalization<axis=-1, epsilon=0.001>(x, g)
+  w = Constant<value = float[8, 5] {{WEIGHT}}>() y = MatMul(n, w) }}"""
 FILLED = f"""{HEADER.replace("23", "24")} m (float[b, 2, s, 8] q, float[b, 2, t, 8] k, float[b, 2, t, 8] v, int64[b] n)
   => (float[b, 2, s, 8] y) {{ y = Attention<is_causal=1>(q, k, v, , , , n) }}"""
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size, product
 from sparsec.graph.nodes import optional
-from sparsec.graph.sized import APPEND
+from sparsec.graph.sized import APPEND, SELECT
 
 
 def _broadcast(symbols: Symbols, shapes: Sequence[Shape]) -> Shape:
@@ -196,6 +196,14 @@ def _append(symbols: Symbols, node: ir.Node) -> Shape | None:
     return None if past is None or new is None else (new[0], past[1], past[2] + new[2], past[3])
 
 
+def _select(symbols: Symbols, node: ir.Node) -> Shape | None:
+    """What both branches have in common."""
+    first, second = (symbols.shape(value) for value in node.inputs[1:])
+    if first is None or second is None or len(first) != len(second):
+        return None
+    return tuple(size if size == other else symbols.opaque() for size, other in zip(first, second, strict=True))
+
+
 def _matmul(symbols: Symbols, node: ir.Node) -> Shape | None:
     left, right = (symbols.shape(value) for value in node.inputs)
     if left is None or right is None or len(left) < 2 or len(right) < 2:
@@ -215,6 +223,7 @@ SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
     **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, APPEND: _append,
+    SELECT: _select,
     "Split": _split,
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _same),

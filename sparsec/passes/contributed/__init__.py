@@ -52,9 +52,8 @@ def run(model: ir.Model, _context: Context) -> Report:
 
 def _contributed(model: ir.Model) -> Iterator[ir.Node]:
     for node in model.graph:
-        if node.domain == DOMAIN and node.op_type in WRITERS:
-            yield node
-        elif not node.domain and node.op_type in standard.WRITERS and _is_symbolic(node) and node.outputs[0].name:
+        newer = not node.domain and node.op_type in standard.WRITERS and _is_symbolic(node)
+        if newer or (node.domain == DOMAIN and node.op_type in WRITERS):
             yield node
 
 

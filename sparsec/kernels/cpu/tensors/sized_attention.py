@@ -76,7 +76,7 @@ def build(p: SizedAttention, isa: Isa) -> Kernel:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """What the parts of the kernel share: its buffers, its sizes by name, and the lanes of its vectors."""
 
     b: Buffers
@@ -90,7 +90,8 @@ class _Frame:
         return T.floordiv(self.sizes["keys"] + (PAIR * self.lanes - 1), PAIR * self.lanes)
 
 
-def _lanes(p: SizedAttention, isa: Isa) -> int:
+def lanes_of(p: SizedAttention, isa: Isa) -> int:
+    """Lanes of vectors that features divide into."""
     lanes = isa.lanes
     while p.depth % lanes or p.width % lanes:
         lanes //= 2
@@ -98,11 +99,14 @@ def _lanes(p: SizedAttention, isa: Isa) -> int:
 
 
 def _emit(b: Buffers, p: SizedAttention, isa: Isa) -> None:
-    """Threads share the groups of the batch."""
     sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
-    frame = _Frame(b, p, sizes, _lanes(p, isa))
-    units = T.Bind(sizes["batch"] * sizes["groups"])
-    room = T.Bind(frame.blocks * (PAIR * frame.lanes * (p.depth + ROWS)))
+    over_groups(Frame(b, p, sizes, lanes_of(p, isa)), isa)
+
+
+def over_groups(frame: Frame, isa: Isa) -> None:
+    """The statements of the kernel in its frame: threads share the groups of the batch."""
+    units = T.Bind(frame.sizes["batch"] * frame.sizes["groups"])
+    room = T.Bind(frame.blocks * (PAIR * frame.lanes * (frame.p.depth + ROWS)))
     if isa.threads == 1:
         with T.serial(0, units) as unit:
             _unit(frame, unit, T.int64(0))
@@ -113,7 +117,7 @@ def _emit(b: Buffers, p: SizedAttention, isa: Isa) -> None:
             _unit(frame, unit, T.Bind(number * room))
 
 
-def _unit(f: _Frame, unit: Expr, work: Expr) -> None:
+def _unit(f: Frame, unit: Expr, work: Expr) -> None:
     """All heads of a group: its keys in the order of vectors at `work`, the scores of a block of rows behind them."""
     s = f.sizes
     batch, group = T.Bind(T.floordiv(unit, s["groups"])), T.Bind(T.floormod(unit, s["groups"]))
@@ -135,7 +139,7 @@ def _unit(f: _Frame, unit: Expr, work: Expr) -> None:
         _weighted(f, values, scores, sums, at["y"])
 
 
-def _transposed_keys(f: _Frame, first: Expr, work: Expr) -> None:
+def _transposed_keys(f: Frame, first: Expr, work: Expr) -> None:
     """Keys as [pair of vectors][feature][key of the pair]; those behind the last repeat it."""
     lanes, s = f.lanes, f.sizes
     with T.serial(0, f.blocks) as block, T.serial(0, f.p.depth // lanes) as part:
@@ -149,7 +153,7 @@ def _transposed_keys(f: _Frame, first: Expr, work: Expr) -> None:
                 store(f.b["work"], work + row * lanes, vector)
 
 
-def _scores(f: _Frame, queries: list[Expr], keys: Expr, scores: Expr) -> None:
+def _scores(f: Frame, queries: list[Expr], keys: Expr, scores: Expr) -> None:
     """The products of a block of rows with all keys, a row behind the other."""
     lanes, depth = f.lanes, f.p.depth
     with T.serial(0, f.blocks) as block:
@@ -169,7 +173,7 @@ def _scores(f: _Frame, queries: list[Expr], keys: Expr, scores: Expr) -> None:
                 store(f.b["work"], target, load(sums, (r * PAIR + half) * lanes, lanes))
 
 
-def _softmax(f: _Frame, row: Expr, mask: Expr) -> Expr:
+def _softmax(f: Frame, row: Expr, mask: Expr) -> Expr:
     """A row of scores becomes exponentials, in place; returns one over their sum."""
     lanes, keys, work = f.lanes, f.sizes["keys"], f.b["work"]
     top, total = registers(1, lanes), registers(1, lanes)
@@ -206,7 +210,7 @@ def _softmax(f: _Frame, row: Expr, mask: Expr) -> Expr:
     return T.Bind(T.float32(1) / (ends[1] + across(load(total, 0, lanes), lanes, lambda a, c: a + c)))
 
 
-def _weighted(f: _Frame, values: Expr, scores: Expr, sums: list[Expr], targets: list[Expr]) -> None:
+def _weighted(f: Frame, values: Expr, scores: Expr, sums: list[Expr], targets: list[Expr]) -> None:
     """The values by their weights, for a block of rows."""
     lanes, vectors = f.lanes, f.p.width // f.lanes
     for first in range(0, vectors, WIDE):
