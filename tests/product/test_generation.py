@@ -3,6 +3,7 @@
 import json
 import os
 import tracemalloc
+from array import array
 
 import numpy as np
 import onnx
@@ -114,7 +115,7 @@ def test_probabilities_are_those_of_transformers(options):
     sampling = Sampling(repetition_penalty=penalty, temperature=temperature, top_k=top_k, top_p=top_p)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        scores, seen = rng.standard_normal(30).round(1), np.unique(rng.integers(0, 30, 6))
+        scores, seen = rng.standard_normal(30), np.unique(rng.integers(0, 30, 6))
         tokens, shares = sampling.shares(scores, seen)
         own = np.zeros(30)
         own[tokens] = shares
@@ -139,7 +140,7 @@ LONG = "SPARSEC_LONG" in os.environ
 def test_caches_are_neither_copied_nor_allocated_anew(decoder):
     session = sparsec.InferenceSession(decoder[1])
     sparsec.generate(session, [1], Sampling(max_new_tokens=20))
-    addresses, traced, copied = set(), [], Copies.nbytes
+    addresses, traced, copied = set(), array("q"), Copies.nbytes
     run = session.run
 
     def watched(names, feeds):
@@ -153,7 +154,7 @@ def test_caches_are_neither_copied_nor_allocated_anew(decoder):
     sparsec.generate(session, [1], Sampling(max_new_tokens=2000 if LONG else 150))
     tracemalloc.stop()
     assert (len(addresses), Copies.nbytes) == (1, copied)
-    assert traced[-1] - traced[20] < 40 * len(traced)  # the tokens themselves
+    assert traced[-1] - traced[20] < 1 << 16  # the tokens themselves
 
 
 WRONG = {"max_new_tokens": 0, "temperature": -1.0, "top_k": -1, "top_p": 0.0, "repetition_penalty": 0.0}

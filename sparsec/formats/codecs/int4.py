@@ -46,13 +46,13 @@ class Int4(Codec):
         """The codes in two's complement, and the table "scales"."""
         weight = np.asarray(weight).astype(np.float32)
         codes, scales = blocks_of(weight)
-        nibbles = codes.reshape(len(weight), -1)[:, :weight.shape[1]].view(np.uint8) & 15
+        nibbles = codes.reshape(len(weight), codes.shape[1] * BLOCK)[:, :weight.shape[1]].view(np.uint8) & 15
         return np.ascontiguousarray(nibbles), {"scales": pack(scales.ravel().view(np.uint16), 16)}
 
     def restore(self, codes: Symbols, tables: Mapping[str, Stream]) -> np.ndarray:
         """Codes times their block's scale, float32 (rows, columns)."""
         rows, columns = codes.shape
-        scales = unpack(tables["scales"]).astype(np.uint16).view(np.float16).reshape(rows, -1).astype(np.float32)
+        scales = unpack(tables["scales"]).astype(np.uint16).view(np.float16).reshape(rows, -(-columns // BLOCK)).astype(np.float32)
         signed = (np.asarray(codes).astype(np.int16) + MOST + 1) % 16 + LEAST
         return signed.astype(np.float32) * scales.repeat(BLOCK, axis=1)[:, :columns]
 

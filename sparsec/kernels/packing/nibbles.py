@@ -16,7 +16,8 @@ ZERO = -LEAST
 
 def dequantized(weight: np.ndarray) -> np.ndarray:
     """The weight that the codes of a weight stand for."""
-    return np.asarray(values_of(*blocks_of(weight)).reshape(len(weight), -1)[:, :weight.shape[1]])
+    codes, scales = blocks_of(weight)
+    return np.asarray(values_of(codes, scales).reshape(len(weight), codes.shape[1] * BLOCK)[:, :weight.shape[1]])
 
 
 @dataclass(frozen=True)
