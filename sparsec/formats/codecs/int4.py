@@ -52,7 +52,8 @@ class Int4(Codec):
     def restore(self, codes: Symbols, tables: Mapping[str, Stream]) -> np.ndarray:
         """Codes times their block's scale, float32 (rows, columns)."""
         rows, columns = codes.shape
-        scales = unpack(tables["scales"]).astype(np.uint16).view(np.float16).reshape(rows, -(-columns // BLOCK)).astype(np.float32)
+        scales = unpack(tables["scales"]).astype(np.uint16).view(np.float16).astype(np.float32)
+        scales = scales.reshape(rows, -(-columns // BLOCK))
         signed = (np.asarray(codes).astype(np.int16) + MOST + 1) % 16 + LEAST
         return signed.astype(np.float32) * scales.repeat(BLOCK, axis=1)[:, :columns]
 

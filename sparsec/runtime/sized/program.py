@@ -195,8 +195,9 @@ class Runner:
                     for run, inputs, outputs, _, _ in self._before:
                         values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - some are absent
                     if self._token.takes(values):
-                        self._token.run(values, sizes)
-                        return [self._result(values[program.outputs[index]["value"]], arrays) for index in wanted]
+                        made = self._token.run(values, sizes)
+                        return [values[name] if name in made else self._result(values[name], arrays)
+                                for name in (program.outputs[index]["value"] for index in wanted)]
                 for run, inputs, outputs, spent, when in self._steps:
                     begin = 0.0 if seconds is None else time.perf_counter()
                     if not when or all(bool(values[name].all()) is chosen for name, chosen in when):

@@ -54,6 +54,8 @@ class Token:
                 self._buffers.append((name, buffer.reshape(-1)))
                 self._arguments[place] = self._share(buffer.view(carrier(each["dtype"])))
         self._room = 0
+        self._made = frozenset({name for name, *_ in self._outputs} | {
+            present for cache in self._caches for _, present, _ in cache if present is not None})
 
     def fits(self, sizes: Mapping[str, int]) -> bool:
         """Whether it is one token of one text that is asked for."""
@@ -66,8 +68,8 @@ class Token:
         return all(start is None or (values[start] == values[past].shape[2]).all()
                    for cache in self._caches for past, _, start in cache)
 
-    def run(self, values: dict[str | None, Any], sizes: Mapping[str, int]) -> None:
-        """Enter the outputs, and the caches with the token, into the values."""
+    def run(self, values: dict[str | None, Any], sizes: Mapping[str, int]) -> frozenset[str]:
+        """Enter the outputs, and the caches with the token, into the values; their names."""
         arguments, keys = self._arguments, 0
         for cache, places, told in zip(self._caches, self._places, self._sizes, strict=True):
             strides: list[int] = []
@@ -93,6 +95,7 @@ class Token:
         for index, (name, dtype, shape) in enumerate(self._outputs):
             found = np.from_dlpack(self._item(results, index))
             values[name] = found.view(dtype).reshape([value_of(terms, sizes) for terms in shape])
+        return self._made
 
     def _grow(self, floats: int) -> None:
         if floats > self._room:
