@@ -17,9 +17,10 @@ from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS, Accelera
 from sparsec.backends.accelerators.eie.architecture import Architecture
 from sparsec.backends.accelerators.eie.inference import infer
 from sparsec.backends.accelerators.eie.layer import Layer
-from sparsec.backends.accelerators.eie.network import Network, Watch, compile_network
+from sparsec.backends.accelerators.eie.network import Network, compile_network
 from sparsec.backends.accelerators.eie.simulate import FIXED, Active, simulate
 from sparsec.backends.accelerators.eie.simulate import sweep as simulate_sweep
+from sparsec.backends.accelerators.execution import Watch
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import prepare
 from sparsec.errors import UsageError

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sparsec.backends.accelerators.eie import events, timing
 from sparsec.backends.accelerators.eie.activity import Activity
 from sparsec.backends.accelerators.eie.architecture import Architecture
-from sparsec.backends.accelerators.eie.fixed_point import FixedPoint, fitting, multiply, rescale
 from sparsec.backends.accelerators.eie.segments import split
+from sparsec.backends.accelerators.fixed_point import FixedPoint, fitting, multiply, rescale
 from sparsec.formats import eie
 from tests.support.eie import FC8, needs_fc8, random_codes
 

@@ -4,7 +4,7 @@ import onnx
 import pytest
 
 import sparsec
-from sparsec.backends.accelerators.eie.network import unwatched
+from sparsec.backends.accelerators.execution import unwatched
 from sparsec.backends.cpu.lowerings import LOWERINGS
 from sparsec.bench.formats import linear_layer, time_model
 from sparsec.bench.profile import profile_layers

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsec.backends.accelerators.eie.fixed_point import FixedPoint
 from sparsec.backends.accelerators.eie.layer import Layer
+from sparsec.backends.accelerators.fixed_point import FixedPoint
 
 
 @dataclass(frozen=True)

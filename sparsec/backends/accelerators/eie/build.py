@@ -10,9 +10,10 @@ import onnx_ir as ir
 from sparsec.backends.accelerators.eie.accelerator import ACCELERATORS
 from sparsec.backends.accelerators.eie.architecture import Architecture
 from sparsec.backends.accelerators.eie.inference import infer
-from sparsec.backends.accelerators.eie.network import Feeds, compile_network, run
+from sparsec.backends.accelerators.eie.network import compile_network, run
 from sparsec.backends.accelerators.eie.program import pack, unpack
 from sparsec.backends.accelerators.eie.simulate import LayerResult
+from sparsec.backends.accelerators.execution import Feeds
 from sparsec.backends.base import Built, LayerReport
 
 

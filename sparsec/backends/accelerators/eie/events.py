@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.eie.activity import Activity
 from sparsec.backends.accelerators.eie.architecture import PIPELINE, Architecture
-from sparsec.backends.accelerators.eie.fixed_point import rescale
+from sparsec.backends.accelerators.fixed_point import rescale
 from sparsec.formats.eie import InterleavedColumns
 
 Integers = NDArray[np.int64]

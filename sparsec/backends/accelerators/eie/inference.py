@@ -9,8 +9,9 @@ import numpy as np
 
 from sparsec.backends.accelerators.eie.accelerator import Accelerator
 from sparsec.backends.accelerators.eie.architecture import Architecture
-from sparsec.backends.accelerators.eie.network import Feeds, HostNode, Network, Watch, run, run_float, unwatched
+from sparsec.backends.accelerators.eie.network import Network, run, run_float
 from sparsec.backends.accelerators.eie.simulate import Active, LayerResult, simulate, total
+from sparsec.backends.accelerators.execution import Feeds, HostNode, Watch, unwatched
 from sparsec.graph.compare import relative_error
 
 

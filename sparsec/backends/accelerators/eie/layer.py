@@ -9,7 +9,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.eie.architecture import Architecture
-from sparsec.backends.accelerators.eie.fixed_point import FixedPoint, fitting, multiply
+from sparsec.backends.accelerators.fixed_point import FixedPoint, fitting, multiply
 from sparsec.errors import FormatError, SimulationError, UsageError
 from sparsec.formats import codebook as sharing
 from sparsec.formats.eie import Codes

@@ -16,11 +16,11 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.backends.accelerators.eie.architecture import Architecture
-from sparsec.backends.accelerators.eie.fixed_point import FixedPoint
 from sparsec.backends.accelerators.eie.layer import Layer
 from sparsec.backends.accelerators.eie.network import Network
 from sparsec.backends.accelerators.eie.segments import Segment, split
-from sparsec.backends.accelerators.eie.vectors import is_product
+from sparsec.backends.accelerators.fixed_point import FixedPoint
+from sparsec.backends.accelerators.vectors import is_product
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.formats import eie
 

@@ -13,8 +13,8 @@ from sparsec.backends.accelerators.eie.activity import Activity
 from sparsec.backends.accelerators.eie.architecture import Architecture
 from sparsec.backends.accelerators.eie.energy import DRAM_PJ
 from sparsec.backends.accelerators.eie.layer import Layer
-from sparsec.backends.accelerators.eie.network import Watch, unwatched
 from sparsec.backends.accelerators.eie.segments import Segment, most_entries
+from sparsec.backends.accelerators.execution import Watch, unwatched
 from sparsec.errors import UsageError
 
 FIXED = ("codebook_bits", "value_bits")
@@ -158,7 +158,7 @@ def _simulate(layer: Layer, active: NDArray[np.bool_], accelerator: Accelerator,
     segments = accelerator.represent(layer.codes, layer.has_bias, arch, layer.name)
     activity = accelerator.measure(segments, active, arch)
     outputs, columns = layer.codes.shape
-    inputs, storage = columns - layer.has_bias, _storage(layer, segments, arch)
+    inputs, storage = columns - layer.has_bias, storage_of(layer, segments, arch)
     return LayerResult(
         layer.name, layer.kind, f"{outputs} x {inputs}", storage, len(active), len(active) * storage.columns,
         outputs * inputs * len(active) // layer.groups, activity,
@@ -166,7 +166,8 @@ def _simulate(layer: Layer, active: NDArray[np.bool_], accelerator: Accelerator,
     )  # fmt: skip
 
 
-def _storage(layer: Layer, segments: Sequence[Segment], arch: Architecture) -> Storage:
+def storage_of(layer: Layer, segments: Sequence[Segment], arch: Architecture) -> Storage:
+    """The weights of a layer as its segments store them."""
     outputs, width = layer.codes.shape
     inputs = width - layer.has_bias
     entries = sum(len(segment.stored.codes) for segment in segments)

@@ -31,8 +31,8 @@ def kind(node: ir.Node) -> str:
 
 def matrix(node: ir.Node) -> NDArray[np.float32]:
     """The node's weight as (outputs, inputs)."""
-    weight = _constant(node, 1)
-    rows = weight.reshape(len(weight), -1)
+    stored = weight(node)
+    rows = stored.reshape(len(stored), -1)
     group = node.attributes.get_int("group", 1)
     return rows if group == 1 else np.asarray(scipy.linalg.block_diag(*np.split(rows, group)), np.float32)
 
@@ -65,6 +65,11 @@ def fold(node: ir.Node, y: NDArray[np.float32]) -> NDArray[np.float32]:
             return np.swapaxes(y.T.reshape(*out[:-2], out[-1], out[-2]), -1, -2)
         return y.T.reshape(out)
     return np.moveaxis(y.reshape(len(y), out[0], *out[2:]), 0, 1)
+
+
+def weight(node: ir.Node) -> NDArray[np.float32]:
+    """The node's weight, outputs first."""
+    return _constant(node, 1)
 
 
 def _constant(node: ir.Node, index: int) -> NDArray[np.float32]:

@@ -1,0 +1,86 @@
+"""The dense arrays that papers compare with: every product takes its cycle, zeros too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from sparsec.backends.accelerators.composed import Composed, Fibres
+from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.energy import Buffer
+from sparsec.backends.accelerators.layer import Operands, Operator
+from sparsec.backends.accelerators.mapping import Event, Work, useful
+from sparsec.backends.accelerators.representation import Dense
+from sparsec.backends.accelerators.timing import Configuration, barrier
+
+
+def fibres(layer: Operands, _config: Configuration) -> Fibres:
+    """Filters and pixels."""
+    return layer.filters, np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1])
+
+
+def tiles(layer: Operands, config: Configuration) -> tuple[int, int, int]:
+    """Rounds of filters and of positions, and the units that share a position."""
+    filters = config["filters"]
+    positions = config["units"] // filters
+    outputs, places = layer.shape
+    return -(-outputs // filters), -(-places // positions), filters
+
+
+def work(layer: Operands, config: Configuration) -> Work:
+    """A unit computes an output at a position, so many products a cycle; `filters` units share the position."""
+    (outputs, places), (rounds, turns, filters) = layer.shape, tiles(layer, config)
+    each = -(-layer.filters.shape[1] // config["multipliers"])
+    busy = np.zeros((rounds, filters), np.int64)
+    busy.ravel()[:outputs] = each
+    open_ = np.zeros((turns, config["units"] // filters), np.int64)
+    open_.ravel()[:places] = 1
+    first, last = busy[:, None, None, :] * open_[None, :1, :, None], busy[:, None, None, :] * open_[None, -1:, :, None]
+    table = np.concatenate((first, last), axis=1).reshape(2 * rounds, -1)
+    count, every = useful(layer.filters, layer.vectors), outputs * places * layer.filters.shape[1]
+    return Work(table, count, every - count, times=np.tile([turns - 1, 1], rounds), accesses={
+        "operands": every // filters + every // (config["units"] // filters), "accumulators": outputs * places})
+
+
+def events(layer: Operands, config: Configuration) -> Iterator[Event]:
+    """Filter by filter and position by position."""
+    (outputs, places), (_, turns, filters) = layer.shape, tiles(layer, config)
+    across = config["units"] // filters
+    for output in range(outputs):
+        for position in range(places):
+            yield Event(output // filters * turns + position // across, position % across * filters + output % filters,
+                        -(-layer.filters.shape[1] // config["multipliers"]),
+                        np.full(layer.filters.shape[1], output * places + position),
+                        layer.filters[output].astype(np.int64) * layer.vectors[position])
+
+
+def array(units: int, multipliers: int, filters: int, clock_mhz: int, bits: int) -> dict[str, Parameter]:
+    """The parameters of an array."""
+    return {"units": Parameter(units, "units"), "multipliers": Parameter(multipliers, "products of a unit and cycle"),
+            "filters": Parameter(filters, "units that share a position and have a filter each"),
+            "clock_mhz": Parameter(clock_mhz, "clock"), "weight_bits": Parameter(bits, "of a weight", 2, 16),
+            "activation_bits": Parameter(bits, "of an activation", 2, 16)}
+
+
+_dense = partial(
+    Composed, surveyed=False, operators=frozenset({Operator.FC, Operator.CONV}), extended=frozenset({Operator.RNN}),
+    weights=Dense(), activations=Dense(), skips_weights=False, skips_activations=False, balance="-",
+    buffers={"operands": Buffer(32 * 1024, 16), "accumulators": Buffer(2048, 32)},
+    fibres=fibres, work=work, events=events, timing=barrier)
+
+DESIGNS = (
+    _dense(name="dense", title="Dense array", reuse="output", parameters=array(1024, 1, 32, 800, 8),
+           paper="Gondimalla et al., MICRO 2019: the dense architecture that SparTen is compared with",
+           assumptions=("as many multipliers as SparTen in the same clusters, each with an output of its own",),
+           sources=("section 4",)),
+    _dense(name="dadiannao", title="DaDianNao [2014]", reuse="output", parameters=array(256, 16, 256, 606, 16),
+           paper="Chen et al., DaDianNao: A Machine-Learning Supercomputer, MICRO 2014",
+           assumptions=("16 tiles of 16 filters, 16 products of each a cycle; windows are cut across taps",),
+           sources=("as Cnvlutin describes it (Albericio et al., ISCA 2016, section 3)",)),
+    _dense(name="diannao", title="DianNao [2014]", reuse="output", parameters=array(16, 16, 16, 980, 16),
+           paper="Chen et al., DianNao: A Small-Footprint High-Throughput Accelerator, ASPLOS 2014",
+           assumptions=("16 outputs, 16 products of each a cycle; windows are cut across taps",),
+           sources=("section 5",), area_mm2=3.02, power_mw=485.0, technology="65 nm"),
+)

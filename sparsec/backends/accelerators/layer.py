@@ -1,0 +1,142 @@
+"""A layer as every simulated accelerator sees it, and the integers that one of them computes with.
+
+Linear layers and recurrent ones are 1x1 convolutions over an image of one row, whose pixels are the tokens or steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from sparsec.backends.accelerators.fixed_point import fitting
+from sparsec.graph.operators.conv import windows
+
+Pair = tuple[int, int]
+
+
+class Operator(Enum):
+    """What a layer is, by the survey's names (Hoefler et al. 2021, table 1)."""
+
+    FC = "FC"
+    CONV = "Conv"
+    RNN = "RNN"
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A layer with the activations of one inference.
+
+    Attributes:
+        name: the ONNX node's.
+        operator: what it is.
+        weight: (outputs, channels of a group, height, width).
+        x: (images, channels, height, width) activations.
+        pads: zeros above, left, below and right.
+        strides, dilations: of the kernel.
+        groups: groups of outputs that share no inputs.
+        bias: (outputs,), which only designs that store it as a column read.
+
+    """
+
+    name: str
+    operator: Operator
+    weight: NDArray[np.float32]
+    x: NDArray[np.float32]
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    strides: Pair = (1, 1)
+    dilations: Pair = (1, 1)
+    groups: int = 1
+    bias: NDArray[np.float32] | None = None
+
+    @property
+    def dense_macs(self) -> int:
+        """Multiply-adds with every zero."""
+        return self.weight.size * len(self.x) * int(np.prod(self.out))
+
+    @property
+    def out(self) -> Pair:
+        """Height and width of the result."""
+        top, left, bottom, right = self.pads
+        sizes = (self.x.shape[2] + top + bottom, self.x.shape[3] + left + right)
+        high, wide = ((size - d * (k - 1) - 1) // s + 1 for size, k, s, d in
+                      zip(sizes, self.weight.shape[2:], self.strides, self.dilations, strict=True))
+        return high, wide
+
+    def operands(self, weight_bits: int, activation_bits: int) -> Iterator[Operands]:
+        """The integers of every group, in order: each operand is scaled by the finest power of two that holds it."""
+        w, x = (fitting(float(np.abs(a).max(initial=0)), bits).quantize(a)
+                for a, bits in ((self.weight, weight_bits), (self.x, activation_bits)))
+        outputs, channels = len(w) // self.groups, w.shape[1]
+        for g in range(self.groups):
+            yield Operands(w[g * outputs : (g + 1) * outputs], x[:, g * channels : (g + 1) * channels], self.pads,
+                           self.strides, self.dilations)
+
+    def matrix(self) -> NDArray[np.float32]:
+        """(outputs, channels x height x width) the weight, groups as blocks of zeros."""
+        blocks = np.split(self.weight.reshape(len(self.weight), -1), self.groups)
+        return np.asarray(scipy.linalg.block_diag(*blocks), np.float32) if self.groups > 1 else blocks[0]
+
+    def vectors(self) -> NDArray[np.float32]:
+        """(positions, channels x height x width) what `matrix` is multiplied by."""
+        seen = windows(self.x, self.weight.shape[2:], self.strides, self.pads, self.dilations)
+        return np.moveaxis(seen, 1, 3).reshape(-1, self.matrix_width)
+
+    @property
+    def matrix_width(self) -> int:
+        """Columns of `matrix`."""
+        return int(np.prod(self.weight.shape[1:])) * self.groups
+
+    def sample(self, outputs: int, channels: int, size: Pair) -> Layer:
+        """A corner of the first group, to be computed step by step."""
+        return replace(self, weight=self.weight[:outputs, :channels], groups=1,
+                       bias=None if self.bias is None else self.bias[:outputs],
+                       x=self.x[:1, : min(channels, self.weight.shape[1]), : size[0], : size[1]])
+
+
+@dataclass(frozen=True, eq=False)
+class Operands:
+    """One group of a layer in an accelerator's numbers.
+
+    Attributes:
+        weight: (outputs, channels, height, width) integers.
+        x: (images, channels, height, width) integers, without the padding.
+        pads, strides, dilations: as in `Layer`.
+
+    """
+
+    weight: NDArray[np.int32]
+    x: NDArray[np.int32]
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    strides: Pair = (1, 1)
+    dilations: Pair = (1, 1)
+
+    @property
+    def windows(self) -> NDArray[np.int32]:
+        """(images, out height, out width, height, width, channels): what the kernel sees, a view."""
+        seen = windows(self.x, self.weight.shape[2:], self.strides, self.pads, self.dilations)
+        return np.moveaxis(seen, 1, -1)
+
+    @cached_property
+    def vectors(self) -> NDArray[np.int32]:
+        """(positions, height x width x channels): the windows as rows, channels innermost."""
+        return self.windows.reshape(-1, self.weight[0].size)
+
+    @cached_property
+    def filters(self) -> NDArray[np.int32]:
+        """(outputs, height x width x channels): the weights in the order of `vectors`."""
+        return np.moveaxis(self.weight, 1, -1).reshape(len(self.weight), -1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Outputs and positions: the shape of the result."""
+        return len(self.weight), len(self.x) * int(np.prod(self.windows.shape[1:3]))
+
+    def reference(self) -> NDArray[np.int64]:
+        """(outputs, positions) the exact result; it fits float64, in which it is computed."""
+        return (self.filters.astype(np.float64) @ self.vectors.T).astype(np.int64)
