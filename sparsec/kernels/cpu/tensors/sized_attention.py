@@ -20,11 +20,12 @@ from sparsec.kernels.emit.activations import exp_normal
 from sparsec.kernels.emit.fold import across
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, load, prefetch, registers, splat, store
 
 ROWS = 4  # query rows in flight
 PAIR = 2  # vectors of keys in flight, which make enough sums to hide the latency of FMA
 WIDE = 4  # vectors of values in flight
+AHEAD = 1  # pairs of vectors of keys that are asked for while one is worked on: rows lie apart, and streams are short
 UNDERFLOW = -87.0  # e^x below is no normal number; it becomes 0
 
 SIZES = ("batch", "groups", "shared", "tokens", "keys", "masked",
@@ -146,8 +147,10 @@ def _transposed_keys(f: Frame, first: Expr, work: Expr) -> None:
         for half in range(PAIR):
             rows = []
             for lane in range(lanes):
-                key = T.min(block * (PAIR * lanes) + (half * lanes + lane), s["keys"] - 1)
-                rows.append(load(f.b["k"], first + key * s["k_key"] + part * lanes, lanes))
+                number = block * (PAIR * lanes) + (half * lanes + lane)
+                at = T.Bind(first + T.min(number, s["keys"] - 1) * s["k_key"] + part * lanes)
+                prefetch(f.b["k"], at + AHEAD * PAIR * lanes * s["k_key"])
+                rows.append(load(f.b["k"], at, lanes))
             for feature, vector in enumerate(transpose(rows, lanes) if lanes > 1 else rows):
                 row = (block * f.p.depth + part * lanes + feature) * PAIR + half
                 store(f.b["work"], work + row * lanes, vector)
@@ -220,6 +223,8 @@ def _weighted(f: Frame, values: Expr, scores: Expr, sums: list[Expr], targets: l
             store(totals, register * lanes, splat(0.0, lanes))
         with T.serial(0, f.sizes["keys"]) as key:
             at = T.Bind(values + key * f.sizes["v_key"] + first * lanes)
+            for v in range(count):
+                prefetch(f.b["v"], at + AHEAD * PAIR * lanes * f.sizes["v_key"] + v * lanes)
             row = [T.Bind(load(f.b["v"], at + v * lanes, lanes)) for v in range(count)]
             for r in range(ROWS):
                 weight = T.Bind(splat(f.b["work"][scores + r * (f.blocks * (PAIR * lanes)) + key], lanes))
