@@ -49,7 +49,8 @@ def _conv(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]
     view = _windows(np.pad(x, ((0, 0), (0, 0), *pads)), kernel, attributes)
     rank = len(kernel)
     sizes, outputs = view.shape[2:2 + rank], weight.shape[0] // groups
-    taps = np.moveaxis(view, range(2 + rank, 2 + 2 * rank), range(2, 2 + rank))  # (batch, channels, kernel …, outputs …)
+    # (batch, channels, kernel …, outputs …)
+    taps = np.moveaxis(view, range(2 + rank, 2 + 2 * rank), range(2, 2 + rank))
     y = np.empty((len(x), weight.shape[0], *sizes), x.dtype)
     pixels = math.prod(sizes)
     flat = y.reshape(len(x), groups, outputs, pixels)
