@@ -147,7 +147,8 @@ class _Chain:
         self.ones.update(dict.fromkeys((q[0], q[2])))
         if sides[0] is not None:
             self.ones[self.symbols.shapes[operand(sides[0], 1)][2]] = None
-        self._add(node, (query, key, sides[1] and operand(sides[1], 1)), tables or own,
+        value = None if sides[1] is None else operand(sides[1], 1)
+        self._add(node, (query, key, value), tables or own,
                   (tables is not None, own is not None), (q, k, v))
         self.caches.append(self._described(sides, [operand(node, index) for index in (1, 2)]))
         self.appended.update(each for each in sides if each is not None)

@@ -77,7 +77,7 @@ def _codes(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
     """The nearest codes for scales."""
     wide = scales.astype(np.float32)[..., np.newaxis]
     steps = np.divide(blocks, wide, out=np.zeros_like(blocks), where=wide != 0)
-    return np.clip(np.rint(steps), LEAST, MOST).astype(np.int8)
+    return np.asarray(np.clip(np.rint(steps), LEAST, MOST), np.int8)
 
 
 def values_of(codes: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -71,16 +71,16 @@ class Token:
     def run(self, values: dict[str | None, Any], sizes: Mapping[str, int]) -> frozenset[str]:
         """Enter the outputs, and the caches with the token, into the values; their names."""
         arguments, keys = self._arguments, 0
-        for cache, places, told in zip(self._caches, self._places, self._sizes, strict=True):
+        for halves, places, told in zip(self._caches, self._places, self._sizes, strict=True):
             strides: list[int] = []
-            for (past, present, _), place in zip(cache, places, strict=True):
+            for (past, present, _), place in zip(halves, places, strict=True):
                 array = values[past]
                 if present is None:
                     array = by_rows(array)
                     arguments[place] = self._share(flat(array))
                 else:
-                    buffer, array = extended(array, 1)
-                    arguments[place], values[present] = buffer.flat, array
+                    cache, array = extended(array, 1)
+                    arguments[place], values[present] = cache.flat, array
                 strides += [array.strides[1] // FLOAT, array.strides[2] // FLOAT]
             count = array.shape[2]
             told[:] = (count, *strides)

@@ -18,7 +18,7 @@ from sparsec.formats.codecs.int4 import BLOCK, Int4
 from sparsec.kernels.cpu.rows import matvec_int8
 from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
-from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
+from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
@@ -90,7 +90,7 @@ def recipe(params: GemvInt4Params) -> Nibbles:
 
 def reference(weight: np.ndarray, columns: np.ndarray, _params: GemvInt4Params) -> np.ndarray:
     """The product (outputs, n) of a weight and columns of activations (inputs, n), in the kernel's integers."""
-    scale = np.maximum(np.abs(columns).max(axis=0, initial=0), matvec_int8.TINY) / (CENTRE - 1)
+    scale = np.maximum(np.abs(columns).max(axis=0, initial=0), TINY) / (CENTRE - 1)
     return np.asarray(dequantized(weight) @ np.rint(columns / scale) * scale)
 
 
