@@ -2,7 +2,7 @@
 
 A vector of rows has a bit for each, and its non-zeros follow one another in one stream: a register expand puts those
 at the stream's head into their lanes, and the number of bits moves the head on. A weight of density d takes 4 d + 1/8
-bytes a place, whatever its pattern. Values of 16 bits are expanded for two vectors of rows at once (AVX512_VBMI2).
+bytes a place, whatever its pattern.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ class BitmapParams:
         codec: one of `CODECS`.
         lanes: rows of a vector, as many as a bitmap has bits.
         threads: parts of balanced work.
-        pairs: a bitmap has the bits of two vectors, whose values are expanded as words of 16 bits.
 
     """
 
@@ -44,17 +43,6 @@ class BitmapParams:
     codec: str = "f32"
     lanes: int = 16
     threads: int = 1
-    pairs: bool = False
-
-    @property
-    def maps(self) -> int:
-        """Bitmaps of a column of a block."""
-        return self.vectors // 2 if self.pairs else self.vectors
-
-    @property
-    def bits(self) -> int:
-        """Bits of a bitmap."""
-        return self.lanes * self.vectors // self.maps
 
     @property
     def blocks(self) -> int:
@@ -71,9 +59,7 @@ def reject(layer: RowProduct, isa: Isa) -> str | None:
 
 
 def _params(layer: RowProduct, isa: Isa, codec: str) -> BitmapParams:
-    vectors = vectors_of(layer.shape, isa)
-    pairs = codec == "f16" and isa.expand_bytes and vectors % 2 == 0
-    return BitmapParams(layer.shape, vectors, codec, isa.lanes, isa.threads, pairs)
+    return BitmapParams(layer.shape, vectors_of(layer.shape, isa), codec, isa.lanes, isa.threads)
 
 
 def _nbytes(layer: RowProduct, p: BitmapParams) -> int:
@@ -90,8 +76,7 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
         if nbytes >= BYTES[codec] * layer.weight.size:
             continue
         work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks, memory_bytes=nbytes,
-                    kernel=f"bitmap/{codec}", pixels=shape.batch, density=layer.density,
-                    permutes=2 * count * p.maps / p.vectors)
+                    kernel=f"bitmap/{codec}", pixels=shape.batch, density=layer.density, permutes=2 * count)
         yield Option("bitmap", f"bitmap/{codec}", f"V={p.vectors}", p, nbytes, work, codec)
 
 
@@ -100,10 +85,10 @@ def recipe(params: BitmapParams) -> Bitmaps:
 
     `starts` (int32): first value of every block of rows, and the end of the last;
     `parts` (int32): first block of every thread, and the end of the last;
-    `bits` (uint16, or uint32 for pairs of vectors): block x input x vector, the lowest bit for the first row;
+    `bits` (uint16): block x input x vector, the lowest bit for the first row;
     `values`: the non-zeros in the order of the bits, and a vector that is never used.
     """
-    return Bitmaps(params.codec, params.maps, params.bits, params.threads)
+    return Bitmaps(params.codec, params.vectors, params.lanes, params.threads)
 
 
 def build(params: BitmapParams, _isa: Isa) -> Kernel:
@@ -111,7 +96,7 @@ def build(params: BitmapParams, _isa: Isa) -> Kernel:
     p = params
     weight: dict[str, tuple[int | None, str]] = {
         "starts": (p.blocks + 1, "int32"), "parts": (p.threads + 1, "int32"),
-        "bits": (p.blocks * p.shape.inputs * p.maps, f"uint{p.bits}"), "values": (None, CODECS[p.codec])}
+        "bits": (p.blocks * p.shape.inputs * p.vectors, f"uint{p.lanes}"), "values": (None, CODECS[p.codec])}
     return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p))
 
 
@@ -135,15 +120,12 @@ def _block(b: Buffers, p: BitmapParams, block: Expr, sums: Buffer) -> None:
     def columns(column: Expr, count: int) -> None:
         for k in (column + u for u in range(count)):
             x = [T.Bind(splat(b["x"][n * inputs + k], lanes)) for n in range(batch)]
-            for number in range(p.maps):
-                bits = T.Bind(b["bits"][(first + k) * p.maps + number])
-                expanded = _expand_pair if p.pairs else _expand
-                found = [T.Bind(each) for each in expanded(b, head[0], bits, lanes)]
+            for v in range(p.vectors):
+                bits = T.Bind(b["bits"][(first + k) * p.vectors + v])
+                weights = T.Bind(_expand(b, head[0], bits, lanes))
                 T.buffer_store(head, head[0] + T.Cast("int64", T.popcount(T.Cast("uint32", bits))), [0])
-                for side, weights in enumerate(found):
-                    for n in range(batch):
-                        at = (n * p.vectors + number * len(found) + side) * lanes
-                        add_to(totals, at, weights * x[n])
+                for n in range(batch):
+                    add_to(totals, (n * p.vectors + v) * lanes, weights * x[n])
 
     with T.serial(0, inputs // UNROLL) as iteration:
         columns(iteration * UNROLL, UNROLL)
@@ -154,22 +136,11 @@ def _block(b: Buffers, p: BitmapParams, block: Expr, sums: Buffer) -> None:
             store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, (n * p.vectors + v) * lanes, lanes))
 
 
-def _expand(b: Buffers, head: Expr, bits: Expr, lanes: int) -> list[Expr]:
+def _expand(b: Buffers, head: Expr, bits: Expr, lanes: int) -> Expr:
     """The next non-zeros in the lanes whose bits are set, zeros in the others."""
     values = T.Cast(f"float32x{lanes}", load(b["values"], head, lanes))
-    return [T.call_llvm_pure_intrin(f"float32x{lanes}", f"llvm.x86.avx512.mask.expand.v{lanes}f32", values,
-                                    splat(0.0, lanes), T.reinterpret(f"uint1x{lanes}", bits))]
-
-
-def _expand_pair(b: Buffers, head: Expr, bits: Expr, lanes: int) -> list[Expr]:
-    """The same for two vectors of values of 16 bits."""
-    width = 2 * lanes
-    values = T.reinterpret(f"int16x{width}", load(b["values"], head, width))
-    expanded = T.Bind(T.call_llvm_pure_intrin(
-        f"int16x{width}", f"llvm.x86.avx512.mask.expand.v{width}i16", values, splat(T.int16(0), width),
-        T.reinterpret(f"uint1x{width}", bits)))
-    halves = (half(f"int16x{lanes}", expanded) for half in (T.vectorlow, T.vectorhigh))
-    return [T.Cast(f"float32x{lanes}", T.reinterpret(f"float16x{lanes}", each)) for each in halves]
+    return T.call_llvm_pure_intrin(f"float32x{lanes}", f"llvm.x86.avx512.mask.expand.v{lanes}f32", values,
+                                   splat(0.0, lanes), T.reinterpret(f"uint1x{lanes}", bits))
 
 
 FAMILY = Family("bitmap", RowProduct, ("bitmap",), "fp32", candidates, recipe, build, stored_product, reject)
