@@ -60,7 +60,7 @@ IMAGES = f"""{HEADER} images (float[n, 3, 8, 8] x) => (float[n, 5] y) {{
 PIXELS = f"""{HEADER} pixels (float[n, 3, h, w] x) => (float[n, 5] y) {{
   c = Conv<pads=[1,1,1,1], strides=[2, 1]>(x, kernel) h = Relu(c)
   m = MaxPool<kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 0], ceil_mode=1>(h)
-  d = Conv<group=4, auto_pad="SAME_UPPER", dilations=[2, 2]>(m, each)
+  d0 = Conv<group=4, pads=[2, 2, 2, 2], dilations=[2, 2]>(m, each) d = Conv<group=4, auto_pad="SAME_UPPER">(d0, each)
   a = AveragePool<kernel_shape=[2, 2], pads=[1, 1, 0, 0], count_include_pad=1>(d)
   p = GlobalAveragePool(a) f = Flatten(p) y = Gemm<transB=1>(f, head)
 }}"""
