@@ -14,10 +14,10 @@ test: $(VENV)/installed-dev  ## every test; those that need PyTorch or a GPU ski
 conformance: $(VENV)/installed-dev  ## ONNX's backend tests: right, refused, wrong and crashed per suite, about 10 minutes
 	$(BIN)/python -W ignore -m tests.conformance.run
 
-fuzz: $(VENV)/installed-dev  ## many random networks and mutated files, about 20 minutes
-	SPARSEC_FUZZ_EXAMPLES=1500 SPARSEC_FUZZ_CASES=20000 $(BIN)/python -m pytest --timeout 7200 tests/compile tests/hostile
+fuzz: $(VENV)/installed-dev  ## hostile files, operators and names for half an hour, and many random networks
+	SPARSEC_FUZZ_EXAMPLES=1500 SPARSEC_FUZZ_SECONDS=170 $(BIN)/python -m pytest --timeout 7200 tests/compile tests/hostile
 
-soak: $(VENV)/installed-dev  ## a million calls, 5,000 forks, 10,000 threads, 20,000 sessions, watching what stays behind
+soak: $(VENV)/installed-dev  ## a million calls, 6,000 forks, 20,000 threads, 20,000 sessions, watching what stays behind
 	SPARSEC_SOAK_CALLS=1000000 SPARSEC_SOAK_PROCESSES=200 $(BIN)/python -m pytest --timeout 7200 tests/soak
 
 gpu: $(VENV)/installed-gpu  ## with a GPU of sm_80 or newer: measure products and models beside PyTorch, about 20 minutes

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Architectures as their libraries export them, with random pruned weights: right, refused, wrong, crashed or slower.
 
-    python zoo.py make OUT [NAME ...]     exports; needs torch, torchvision, timm and transformers
+    python zoo.py make OUT [NAME ...]     exports; needs torch, torchvision, timm, transformers and skl2onnx
     python zoo.py run OUT [NAME ...]      compiles each in a process of its own and compares it with onnxruntime
 
     python zoo.py table OUT               prints what `run` has found as the table of docs/zoo.md
@@ -42,7 +42,8 @@ TIMM = ("convnext_atto", "convnextv2_atto", "vit_tiny_patch16_224", "deit_tiny_p
         "hardcorenas_a", "mixer_s32_224", "resmlp_12_224", "gmlp_ti16_224", "poolformer_s12", "pit_ti_224",
         "levit_128s", "xcit_nano_12_p16_224", "coat_tiny", "crossvit_tiny_240", "pvt_v2_b0", "fastvit_t8",
         "repvgg_a0", "rexnet_100", "tinynet_e", "lcnet_050", "efficientformer_l1", "efficientvit_b0", "tiny_vit_5m_224",
-        "hgnetv2_b0", "starnet_s1", "inception_next_atto", "mobileone_s0", "semnasnet_075", "visformer_tiny")
+        "hgnetv2_b0", "starnet_s1", "inception_next_atto", "mobileone_s0", "semnasnet_075", "visformer_tiny", "resnest14d",
+        "hrnet_w18_small")
 SEGMENTATION = ("fcn_resnet50", "deeplabv3_mobilenet_v3_large", "lraspp_mobilenet_v3_large")
 VIDEO = ("r3d_18", "mc3_18", "r2plus1d_18", "s3d")
 DETECTION = ("ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn")
@@ -65,9 +66,12 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
                                                         "n_head": 4, "d_head": 32, "d_inner": 256}),
     "t5_encoder": ("T5Encoder", {"d_model": 128, "d_kv": 32, "d_ff": 512, "num_layers": 2, "num_heads": 4,
                                  "vocab_size": 500}),
-    "clip_text": ("CLIPText", SMALL),
+    "clip_text": ("CLIPText", SMALL), "squeezebert": ("SqueezeBert", {**SMALL, "embedding_size": 128}),
+    "nystromformer": ("Nystromformer", {**SMALL, "segment_means_seq_len": 32, "num_landmarks": 8}),
 }
 TOKENS = 32
+
+SKLEARN = ("kmeans", "gaussian_process", "mlp", "pca")
 
 Build = Callable[[], tuple[Any, tuple[Any, ...]]]
 
@@ -88,7 +92,7 @@ def builders() -> dict[str, Build]:
     for name in TRANSFORMERS:
         found[f"hf_{name}"] = lambda name=name: _transformers(name)
     found |= {"rnn_lstm": lambda: _recurrent("LSTM"), "rnn_gru": lambda: _recurrent("GRU"), "encoder": _encoder,
-              "hf_vit": _vit, "hf_whisper_encoder": _whisper}
+              "hf_vit": _vit, "hf_whisper_encoder": _whisper, "hf_segformer": _segformer, "hf_wav2vec2": _wav2vec2}
     return found
 
 
@@ -199,6 +203,23 @@ def _whisper() -> tuple[Any, tuple[Any, ...]]:
     return _state(transformers.WhisperModel(config).encoder), (_image((1, 80, 200)),)
 
 
+def _segformer() -> tuple[Any, tuple[Any, ...]]:
+    import transformers
+
+    config = transformers.SegformerConfig(depths=[1, 1, 1, 1], hidden_sizes=[32, 64, 96, 128])
+    return _state(transformers.SegformerModel(config)), (_image((1, 3, 128, 128)),)
+
+
+def _wav2vec2() -> tuple[Any, tuple[Any, ...]]:
+    import transformers
+
+    config = transformers.Wav2Vec2Config(hidden_size=128, num_hidden_layers=2, num_attention_heads=4,
+                                         intermediate_size=512, conv_dim=(64,) * 7, num_conv_pos_embeddings=32,
+                                         num_conv_pos_embedding_groups=4)
+    config._attn_implementation = "eager"  # noqa: SLF001 - the documented way to export without fused attention
+    return _state(transformers.Wav2Vec2Model(config)), (_image((1, 8000)),)
+
+
 def _state(model: Any) -> Any:
     """A model that gives its last hidden state."""
     from torch import nn
@@ -237,6 +258,8 @@ def make(out: Path, names: list[str]) -> None:
     """Export every model, or those named."""
     import torch
 
+    make_sklearn(out, names)
+
     warnings.filterwarnings("ignore")
     out.mkdir(parents=True, exist_ok=True)
     for name, build in builders().items():
@@ -256,6 +279,29 @@ def make(out: Path, names: list[str]) -> None:
             print(f"made {name}", flush=True)
         except Exception as error:
             print(f"not exported {name}: {type(error).__name__}: {str(error).splitlines()[:1]}", flush=True)
+
+
+def make_sklearn(out: Path, names: list[str]) -> None:
+    """Export fitted estimators of scikit-learn by skl2onnx, or those named."""
+    import sklearn.cluster
+    import sklearn.decomposition
+    import sklearn.gaussian_process
+    import sklearn.neural_network
+    from skl2onnx import to_onnx
+
+    x = np.random.default_rng(0).standard_normal((200, 32)).astype(np.float32)
+    y = (x[:, :3] ** 2).sum(1)
+    estimators = {"kmeans": sklearn.cluster.KMeans(10, n_init=1),
+                  "gaussian_process": sklearn.gaussian_process.GaussianProcessRegressor(),
+                  "mlp": sklearn.neural_network.MLPRegressor((64, 64), max_iter=20),
+                  "pca": sklearn.decomposition.PCA(8)}
+    for name in SKLEARN:
+        if names and f"sk_{name}" not in names:
+            continue
+        path = out / f"sk_{name}.onnx"
+        path.write_bytes(to_onnx(estimators[name].fit(x, y), x[:1], target_opset=17).SerializeToString())
+        np.savez(path.with_suffix(".npz"), X=x[:20])
+        print(f"made sk_{name}", flush=True)
 
 
 def run(out: Path, names: list[str]) -> None:

@@ -14,19 +14,37 @@ if TYPE_CHECKING:
     from sparsec.errors import SparsecError
     from sparsec.generation.loop import Generation, generate
     from sparsec.generation.sampling import Sampling
+    from sparsec.native.operator_library import onnxruntime_library
     from sparsec.runtime.session import InferenceSession
 
-__all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "compile", "generate"]
+__all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "compile", "generate",
+           "onnxruntime_library"]
 
 _HOMES = {"Artifact": "artifact.file", "Generation": "generation.loop", "InferenceSession": "runtime.session",
           "Sampling": "generation.sampling", "SparsecError": "errors", "compile": "compiler.compile",
-          "generate": "generation.loop"}
+          "generate": "generation.loop", "onnxruntime_library": "native.operator_library"}
 
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
-        return version("sparsec")
+        return _version()
     if name not in _HOMES:
         raise AttributeError(f"module 'sparsec' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"sparsec.{_HOMES[name]}"), name)
+    try:
+        module = importlib.import_module(f"sparsec.{_HOMES[name]}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "sparsec":
+            raise
+        from sparsec.errors import ToolchainError
+        raise ToolchainError(f"sparsec.{name} needs the compiler, and sparsec-runtime only runs what it has compiled; "
+                             "install sparsec in its place") from error
+    return getattr(module, name)
+
+
+def _version() -> str:
+    """That of the installed distribution, with the compiler or without it."""
+    from importlib.metadata import PackageNotFoundError, version
+    try:
+        return version("sparsec")
+    except PackageNotFoundError:
+        return version("sparsec-runtime")

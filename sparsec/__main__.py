@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
 import sys
 from typing import NoReturn
@@ -25,6 +26,8 @@ def main() -> None:
     interrupt = _Interrupt()
     signal.signal(signal.SIGINT, interrupt)
     try:
+        if importlib.util.find_spec("sparsec.cli") is None:
+            sys.exit("sparsec: error: sparsec-runtime has no commands; install sparsec in its place")
         from sparsec.cli import main as run  # takes a while to import, in which Ctrl-C may come already
 
         run()

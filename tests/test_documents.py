@@ -14,7 +14,7 @@ from sparsec.compiler.pipeline import PASSES
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = sorted((ROOT / "sparsec").rglob("*.py"))
-FOLDERS = ("sparsec", "tests", "bench", "docs", "examples", "make", ".ci")
+FOLDERS = ("sparsec", "tests", "bench", "distributions", "docs", "examples", "make", ".ci")
 FOREIGN = {"cpu.max", "wgmma.sp", "wgmma.mma_async", "weights.bin", "manifest.json", "T.address_of",
            "sparsec.sparse_initializer"}
 """Names that begin like ours: a file of control groups, instructions of GPUs, members of artifacts, TVM's, a key."""

@@ -23,7 +23,7 @@ LAYERS = {
     "backends": BASE | {"cost", "formats", "graph", "kernels", "machine"},
     "models": BASE | {"analysis", "formats", "graph"},
 }
-LAST = ["artifact", "runtime", "generation", "compiler", "report", "bench", "oneshot", "cli", "__main__"]
+LAST = ["artifact", "runtime", "native", "generation", "compiler", "report", "bench", "oneshot", "cli", "__main__"]
 for position, name in enumerate(LAST):
     LAYERS[name] = set(LAYERS) - {"models"} | set(LAST[:position])
 LAYERS["cli"] |= {"models"}

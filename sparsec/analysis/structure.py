@@ -57,18 +57,22 @@ def find(weight: np.ndarray) -> Structure:
 
 
 def _block(matrix: np.ndarray, nonzeros: int) -> tuple[int, int] | None:
-    """The largest blocks that are `FULL`."""
+    """The largest blocks that are `FULL`; where blocks are not, larger ones that consist of them are not, either."""
     height, width = matrix.shape
     if nonzeros > FULL * matrix.size:
         return None  # nearly dense: every block is full
-    best = None
+    best = (1, 1)
     for rows in (r for r in BLOCK_SIDES if height % r == 0):
         tall = np.asarray(matrix.reshape(-1, rows, width).any(axis=1))
-        for columns in (c for c in BLOCK_SIDES if width % c == 0 and rows * c > 1):
+        if nonzeros < FULL * np.count_nonzero(tall) * rows:
+            break
+        for columns in (c for c in BLOCK_SIDES if width % c == 0):
             used = np.count_nonzero(tall.reshape(len(tall), -1, columns).any(axis=2))
-            if nonzeros >= FULL * used * rows * columns and (best is None or rows * columns > best[0] * best[1]):
+            if nonzeros < FULL * used * rows * columns:
+                break
+            if rows * columns > best[0] * best[1]:
                 best = rows, columns
-    return best
+    return best if best != (1, 1) else None
 
 
 def _nm(matrix: np.ndarray, nonzeros: int) -> tuple[int, int] | None:

@@ -29,6 +29,7 @@ from sparsec.artifact.manifest import DECODERS, PACKED, READABLE, SCHEMA, Consta
 from sparsec.artifact.stored import StoredWeight, encode, is_affordable, restore, store
 from sparsec.backends.program import SIZED, STAGES, Program
 from sparsec.errors import ArtifactError, FormatError, SignatureError, UsageError
+from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import Target, machine_features
 
@@ -97,7 +98,7 @@ class Artifact:
         manifest = Manifest(
             schema=SCHEMA,
             sparsec=importlib.metadata.version("sparsec"),
-            tvm=importlib.metadata.version("apache-tvm"),
+            tvm=tvm_runtime.version(),
             platform=sysconfig.get_platform(),
             target=target.name,
             features=tuple(sorted(f for f in target.features if f.startswith(_ISA_PREFIXES))),
@@ -196,7 +197,7 @@ class Artifact:
             ArtifactError: they cannot; says what to compile instead.
 
         """
-        here, tvm = sysconfig.get_platform(), importlib.metadata.version("apache-tvm")
+        here, tvm = sysconfig.get_platform(), tvm_runtime.version()
         if not self.library and self.manifest.entry not in (SIZED, STAGES):
             raise ArtifactError(f"the artifact was compiled for '{self.manifest.target}', which is not a processor; "
                                 "`sparsec simulate` runs it")

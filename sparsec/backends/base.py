@@ -143,9 +143,9 @@ class Backend(ABC):
         """The ways to run a node of a prepared graph, none where it is no layer with a weight of its own."""
         return []
 
-    def refused(self, node: ir.Node, job: Job) -> dict[str, str]:  # noqa: ARG002
-        """Why formats or kernels are not among the options of a layer, by their names."""
-        return {}
+    def offers(self, node: ir.Node, job: Job) -> tuple[list[Option], dict[str, str]]:
+        """`options`, and why other formats or kernels are not among them, by their names."""
+        return self.options(node, job), {}
 
     def options_by_columns(self, node: ir.Node, job: Job) -> dict[int, list[Option]]:  # noqa: ARG002
         """The options of a layer for other numbers of tokens than the model's."""

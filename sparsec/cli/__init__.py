@@ -16,6 +16,7 @@ import typer
 
 from sparsec.cli import (
     bench,
+    bundle,
     calibrate,
     compile,  # noqa: A004 - modules are named after their commands
     explain,
@@ -32,7 +33,7 @@ from sparsec.cli import (
     targets,
     verify,
 )
-from sparsec.errors import InternalError, SparsecError, UsageError
+from sparsec.errors import InternalError, SparsecError, UsageError, printable
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.command,
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "simulate": simulate.command,
     "targets": targets.command,
     "verify": verify.command,
+    "bundle": bundle.command,
     "calibrate": calibrate.command,
     "prune": prune.command,
     "export": export.command,
@@ -87,20 +89,24 @@ def main() -> None:
     try:
         app()
     except InternalError as error:
-        if _debugging() and error.node:
-            Path(DEFECT).write_bytes(error.node)
-        _fail(str(error), 3)
+        _fail_internally(error)
     except UsageError as error:
         _fail(_as_typed(str(error)), 2)
     except SparsecError as error:
         _fail(_as_typed(str(error)), 1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except MemoryError:
+        _fail("this takes more memory than there is; give the process more, or a smaller model", 1)
+    except Exception as error:  # noqa: BLE001 - of commands that compile nothing: compiling names its defects itself
+        from sparsec.compiler.failures import internal
+
+        _fail_internally(internal(error))
 
 
 def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
     """A warning in one line, without the place in the program that gave it."""
-    print(f"sparsec: warning: {message}", file=sys.stderr)
+    print(f"sparsec: warning: {printable(str(message))}", file=sys.stderr)
 
 
 def _as_typed(message: str) -> str:
@@ -122,8 +128,15 @@ def _debugging() -> bool:
     return "--debug" in itertools.takewhile(lambda argument: argument.startswith("-"), sys.argv[1:])
 
 
+def _fail_internally(error: InternalError) -> NoReturn:
+    """End with what to report of a defect."""
+    if _debugging() and error.node:
+        Path(DEFECT).write_bytes(error.node)
+    _fail(str(error), 3)
+
+
 def _fail(message: str, code: int) -> NoReturn:
     if _debugging():
         traceback.print_exc()
-    print(f"sparsec: error: {message}", file=sys.stderr)
+    print(f"sparsec: error: {printable(message)}", file=sys.stderr)
     sys.exit(code)

@@ -37,10 +37,9 @@ def command(
 
 
 def _export_squeezenet(weights: Path | None, output: Path) -> None:
-    import onnx
-
+    from sparsec.graph.writer import save_proto
     from sparsec.models import squeezenet
 
     if weights is None:
         raise UsageError("squeezenet needs its authors' file: --weights squeezenet_deep_compression.net")
-    onnx.save(squeezenet(weights), output)
+    save_proto(squeezenet(weights), output)

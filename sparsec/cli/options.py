@@ -126,8 +126,9 @@ def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = ()
         raise UsageError(f"{path}: one array, and the model takes the inputs {', '.join(names)}; write an .npz file "
                          "with numpy.savez")
     try:
+        files.check_regular(path)
         return {names[0]: np.load(path, allow_pickle=False)}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:  # its header may promise terabytes
         raise UsageError(f"{path}: not an .npy file of a plain array ({error}); write one with numpy.save") from error
 
 

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from sparsec.cli import options, tables
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.prune_file import goal_of, prune_file
+from sparsec.cli.prune_units import UNITS, prune_units
 from sparsec.cli.tables import console
 from sparsec.errors import ToolchainError, UsageError
 
@@ -35,20 +36,29 @@ def command(
         metavar="FACTOR", help="Of a file: prune until it is so much faster than dense, such as 3x.")] = None,
     nbytes: Annotated[str | None, typer.Option(
         "--bytes", metavar="SIZE", help="Of a file: prune until its weights take so much, such as 10MB.")] = None,
+    energy: Annotated[str | None, typer.Option(
+        metavar="ENERGY", help="Of a file: prune until its products take so much on EIE, such as 20uJ.")] = None,
     max_error: Annotated[float | None, typer.Option(
         help="Of a file: the fastest whose outputs err by no more of their root mean square.")] = None,
+    resume: Annotated[Path | None, typer.Option(
+        file_okay=False, help="Of a file: a folder that keeps finished layers; the same command goes on from "
+        "there.")] = None,
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     criterion: Annotated[str | None, typer.Option(
-        help="Of a file: obs, wanda or magnitude; obs if not given. Of a network: magnitude, lamp, random, snip, "
-             "snip-iterative, grasp, synflow, obd, obs, taylor, filter-norm or batchnorm; magnitude if not given.",
+        help="Of a file: obs, ria, wanda or magnitude; obs if not given. Of a network: magnitude, lamp, random, snip, "
+             "snip-iterative, grasp, synflow, obd, obs, taylor, filter-norm, apoz, geometric-median or batchnorm; "
+             "magnitude if not given.",
         show_default=False)] = None,
     pattern: Annotated[str | None, typer.Option(
-        help="unstructured, RxC (4x1) or N:M (2:4); of a network filters and heads, too.")] = None,
+        help="unstructured, RxC (4x1) or N:M (2:4); of a file balanced, and units for whole channels and "
+             "heads, too; of a network filters and "
+             "heads, too.")] = None,
     quota: Annotated[str | None, typer.Option(
-        help="uniform, erk, or global to compare all layers; of a network uniform+ and igq, too.")] = None,
+        help="uniform, erk, or global to compare all layers; of a file lamp, and sensitivity for the least error of "
+             "layers, too; of a network uniform+, igq and smart-ratio, too.")] = None,
     schedule: Annotated[str | None, typer.Option(
-        help="Of a network: one-shot, iterative, gradual, imp, set or rigl; one-shot if not given.",
+        help="Of a network: one-shot, iterative, gradual, imp, set, rigl, movement or l0; one-shot if not given.",
         show_default=False)] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Of a network: steps on the way to the target.")] = None,
     effective: Annotated[bool, typer.Option(
@@ -77,13 +87,21 @@ def command(
                   "--schedule": schedule, "--tolerance": tolerance, "--epochs": epochs, "--seed": seed}
         if wrong := [name for name, value in others.items() if value is not None]:
             raise UsageError(f"{wrong[0]} is for reference networks; {source} is a file")
-        wanted = goal_of(sparsity, latency, speedup, nbytes, max_error)
+        if pattern == UNITS:
+            given = {"--criterion": criterion, "--quota": quota, "--latency": latency, "--speedup": speedup,
+                     "--bytes": nbytes, "--energy": energy, "--max-error": max_error, "--resume": resume}
+            if wrong := [name for name, value in given.items() if value is not None]:
+                raise UsageError(f"--pattern {UNITS} takes --sparsity, the share of the FLOPs that go, not {wrong[0]}")
+            prune_units(Path(source), inputs, output, sparsity, tuple(keep), json)
+            return
+        wanted = goal_of(sparsity, latency, speedup, nbytes, energy, max_error)
         method = Method(criterion or "obs", pattern or "unstructured", quota or "uniform", tuple(keep))
-        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json)
+        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume)
         return
     if (model is None) is (source is None):
         raise UsageError("give an ONNX file, or the name of a network, and not both")
-    only = {"--inputs": inputs, "--latency": latency, "--speedup": speedup, "--bytes": nbytes, "--max-error": max_error}
+    only = {"--inputs": inputs, "--latency": latency, "--speedup": speedup, "--bytes": nbytes, "--energy": energy,
+            "--resume": resume, "--max-error": max_error}
     if wrong := [each for each, value in only.items() if value is not None]:
         raise UsageError(f"{wrong[0]} is for ONNX files, not for reference networks")
     require_torch()

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 
 UNITS = {"latency": {"us": 1.0, "ms": 1e3, "s": 1e6}, "speedup": {"x": 1.0, "": 1.0},
+         "energy": {"nJ": 1e-3, "uJ": 1.0, "mJ": 1e3},
          "bytes": {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "": 1.0}}
 
 
 def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nbytes: str | None,
-            max_error: float | None) -> Goal | float | None:
+            energy: str | None, max_error: float | None) -> Goal | float | None:
     """What is to be reached: a sparsity, or what stands in its place; None where neither is given.
 
     Raises:
@@ -33,7 +34,7 @@ def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nb
     """
     from sparsec.oneshot.goal import Goal
 
-    texts = {"latency": latency, "speedup": speedup, "bytes": nbytes}
+    texts = {"latency": latency, "speedup": speedup, "bytes": nbytes, "energy": energy}
     given: list[Goal | float] = [] if sparsity is None else [sparsity]
     for kind, text in texts.items():
         if text is None:
@@ -44,17 +45,19 @@ def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nb
         given.append(Goal(kind, float(found[1]) * UNITS[kind][found[2]]))
     given += [] if max_error is None else [Goal("max_error", max_error)]
     if len(given) > 1:
-        raise UsageError("give one of --sparsity, --latency, --speedup, --bytes and --max-error")
+        raise UsageError("give one of --sparsity, --latency, --speedup, --bytes, --energy and --max-error")
     return given[0] if given else None
 
 
 def prune_file(model: Path, inputs: Path | None, output: Path, wanted: Goal | float | None, method: Method,
-               machine: tuple[str, int], json: Path | None) -> None:
+               machine: tuple[str, int], json: Path | None, resume: Path | None = None) -> None:
     """Prune a file, write it, and print what became of its layers; `machine` is a target's name and threads."""
     from sparsec.graph.writer import save_proto
     from sparsec.oneshot import file
     from sparsec.oneshot.goal import Goal, to_goal
 
+    if resume is not None and isinstance(wanted, Goal):
+        raise UsageError("--resume is for --sparsity and N:M; goals try several sparsities")
     if inputs is None:
         raise UsageError(f"{model}: give --inputs, an .npz file of samples, some hundred of them")
     options.check_folder(output)
@@ -70,7 +73,7 @@ def prune_file(model: Path, inputs: Path | None, output: Path, wanted: Goal | fl
         if isinstance(wanted, Goal):
             outcome, reached = to_goal(proto, arrays, wanted, method, target, threads, show)
         else:
-            outcome = file.to_sparsity(proto, arrays, wanted, method, show)
+            outcome = file.to_sparsity(proto, arrays, wanted, method, show, resume)
     save_proto(outcome.pruned.model, output)
     options.write_json(json, {**describe(outcome), "goal": reached and asdict(reached)})
     _print(outcome, output)
@@ -108,8 +111,9 @@ def _print(outcome: Outcome, path: Path) -> None:
     console.print(f"{path}: {100 * pruned.sparsity:.1f} % zeros, {tables.nbytes(path.stat().st_size)}", soft_wrap=True)
 
 
-SHOWN: dict[str, Callable[[float], str]] = {"latency": tables.duration, "bytes": tables.nbytes,
-                                            "max_error": lambda value: f"{value:.2g}"}
+SHOWN: dict[str, Callable[[float], str]] = {
+    "latency": tables.duration, "bytes": tables.nbytes, "energy": lambda value: f"{value:.4g} uJ",
+    "max_error": lambda value: f"{value:.2g}"}
 
 
 def _print_reached(reached: Reached) -> None:

@@ -28,14 +28,13 @@ def command(
     json: options.JsonFile = None,
 ) -> None:
     """Quantise a float model: uint8 activations, int8 weights by output, as QuantizeLinear and DequantizeLinear."""
-    import onnx
-
     from sparsec.compiler.quantization import quantize
+    from sparsec.graph.writer import save_proto
 
     output = output or Path(f"{model.stem}-int8.onnx")
     with Console(stderr=True).status("quantising"):
         found = quantize(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
-    onnx.save(found.model, output)
+    save_proto(found.model, output)
     rows = [asdict(layer) for layer in found.layers]
     options.write_json(json, {"layers": rows, "relative_error": dict(found.errors)})
     tables.print_table(("layer", "operator", "computes in", "own error", "weights kept"), [

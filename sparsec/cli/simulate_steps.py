@@ -23,7 +23,7 @@ from sparsec.backends.accelerators.eie.simulate import sweep as simulate_sweep
 from sparsec.backends.accelerators.execution import Watch
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import prepare
-from sparsec.errors import UsageError
+from sparsec.errors import SimulationError, UsageError
 from sparsec.graph.compare import Feeds, random_feeds, run_onnxruntime
 from sparsec.report import eie as report
 from sparsec.report.eie_html import render
@@ -83,6 +83,9 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
         names = [str(value.name) for value in model.graph.outputs]
         reference = dict(zip(names, run_onnxruntime(file, feeds), strict=True))
         network = compile_network(model, feeds, arch, codebook, watch)
+    if not network.layers:
+        raise SimulationError(f"{file} has no layer that the accelerator takes: those have a constant weight (MatMul, "
+                              "Gemm, Conv); give a model with some")
     inference = infer(network, feeds, accelerator, arch, reference, watch)
     beside = _time_on_cpu(file, shapes, feeds) if beside_cpu else {}
     figures = report.describe_inference(inference, beside)

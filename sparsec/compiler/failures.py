@@ -43,12 +43,14 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
         except MemoryError as error:
             raise ModelError(f"compiling the model takes more memory than there is ({error})") from error
         except Exception as error:
-            raise _internal(error) from error
+            if "bad_alloc" in str(error):  # of TVM
+                raise ModelError("compiling the model takes more memory than there is") from error
+            raise internal(error) from error
 
     return call
 
 
-def _internal(error: Exception) -> InternalError:
+def internal(error: Exception) -> InternalError:
     """The defect that an exception is."""
     found_at = where(error.__traceback__)
     node, place = found_at.node, found_at.place

@@ -1,15 +1,16 @@
 """A model with sizes that only the run tells, in stages: static parts are compiled, what is between is interpreted.
 
 An operator whose output's size depends on values (NonZero, NonMaxSuppression, Unique, Compress, TopK of a computed k,
-Range, Loop of a computed number of trips, …) ends a compiled part. What depends on such a size is interpreted until
-shapes are static again; there the next compiled part begins.
+Range, …) ends a compiled part, and so does a loop of a computed number of trips, of none or of thousands. What depends
+on such a size is interpreted until shapes are static again; there the next compiled part begins.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,11 +19,14 @@ import onnx_ir as ir
 
 from sparsec.backends.program import STAGES, UNKNOWN, Program, TensorSpec
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
+from sparsec.graph.loops import LOOPS, UNROLLED, unrolled
+from sparsec.graph.nodes import bodies, node_name, read_by
 from sparsec.graph.shapes import static_shape
 
 SIZED_BY_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+INTERPRETED = 500_000
+"""Nodes that a loop of a known number of trips may run, about ten seconds' work."""
 REASON = "its rows are known at run time only; numpy computes it"
 
 
@@ -61,6 +65,10 @@ def split(model: ir.Model) -> list[Stage]:
     numbers = _numbers(nodes)
     if not any(number % 2 for number in numbers):
         return []
+    endless = [f"'{node_name(node)}' ({node.op_type})" for node in nodes if INTERPRETED < unrolled(node) < math.inf]
+    if endless:
+        raise UnsupportedOperatorError(f"the loops {', '.join(endless)} run over {INTERPRETED} nodes in all, which are "
+                                       "interpreted one by one; export what they compute without a loop")
     foreign = [f"'{node.name}' ({node.domain}::{node.op_type})" for node, number in zip(nodes, numbers, strict=True)
                if number % 2 and node.domain]
     if foreign:
@@ -88,56 +96,32 @@ def _numbers(nodes: Sequence[ir.Node]) -> list[int]:
     numbers = []
     for node in nodes:
         kind = int(is_dynamic(node))
-        before = max((stage.get(value, 0) for value in _read(node)), default=0)
+        before = max((stage.get(value, 0) for value in read_by(node)), default=0)
         number = before if before % 2 == kind else before + 1
         numbers.append(number)
         stage.update(dict.fromkeys(node.outputs, number))
     return numbers
 
 
-def _read(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads, and what the graphs inside it read of those around."""
-    inner = [each for attribute in node.attributes.values() if isinstance(attribute, ir.Attr)
-             for graph in _graphs(attribute) for each in graph.all_nodes()]
-    for each in (node, *inner):
-        yield from (value for value in each.inputs if value is not None)
-
-
-def _graphs(attribute: ir.Attr) -> list[ir.Graph]:
-    if attribute.type == ir.AttributeType.GRAPH:
-        return [attribute.as_graph()]
-    return list(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else []
-
-
 def is_dynamic(node: ir.Node) -> bool:
-    """Whether a size around or inside a node is known at run time only."""
+    """Whether a size around or inside a node is known at run time only, or it is a loop that is not unrolled."""
     used = [value for value in node.outputs if value.name and (value.uses() or value.is_graph_output())]
     if any(static_shape(value) is None for value in (*node.inputs, *used) if value is not None):
         return True
-    if node.op_type == "Loop" and not node.domain:
-        return _runs_as_told(node)
-    inside = (each.op_type for attribute in node.attributes.values() for graph in _graphs(attribute)
-              for each in graph.all_nodes())
+    if node.op_type in LOOPS and not node.domain and not 0 < unrolled(node) <= UNROLLED:
+        return True
+    inside = (each.op_type for graph in bodies(node) for each in graph.all_nodes())
     return not SIZED_BY_VALUES.isdisjoint(inside)
-
-
-def _runs_as_told(loop: ir.Node) -> bool:
-    """Whether the number of a Loop's trips is computed, and no collected output tells it."""
-    if len(loop.outputs) > len(loop.inputs) - 2:
-        return False
-    trips, condition = (constant(value) for value in loop.inputs[:2])
-    return trips is None or (loop.inputs[1] is not None and (condition is None or not condition.all()))
 
 
 def _stage(model: ir.Model, nodes: Sequence[ir.Node], numbers: Sequence[int], number: int) -> Stage:
     """The nodes of a stage as a model."""
     own = [node for node, each in zip(nodes, numbers, strict=True) if each == number]
     made = {value: None for node in own for value in node.outputs if value.name}
-    inner = {value for node in own for each in _inner(node) for value in (*each.outputs, *_bound(node))}
-    read = dict.fromkeys(value for node in own for value in _read(node) if value not in made and value not in inner)
+    read = dict.fromkeys(value for node in own for value in read_by(node) if value not in made)
     readers = defaultdict(set)
     for node, each in zip(nodes, numbers, strict=True):
-        for value in _read(node):
+        for value in read_by(node):
             readers[value].add(each)
     given = [value for value in made if value.is_graph_output() or readers[value] - {number}]
     graph = onnx.GraphProto(name=f"stage{number}")
@@ -154,19 +138,6 @@ def _stage(model: ir.Model, nodes: Sequence[ir.Node], numbers: Sequence[int], nu
     return Stage(bool(number % 2), onnx.helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version))
 
 
-def _inner(node: ir.Node) -> Iterator[ir.Node]:
-    """The nodes of the graphs inside a node."""
-    return (each for attribute in node.attributes.values() for graph in _graphs(attribute)
-            for each in graph.all_nodes())
-
-
-def _bound(node: ir.Node) -> Iterator[ir.Value]:
-    """The inputs and constants of the graphs inside a node."""
-    graphs = [graph for each in (node, *_inner(node)) for attribute in each.attributes.values()
-              for graph in _graphs(attribute)]
-    return (value for graph in graphs for value in (*graph.inputs, *graph.initializers.values()))
-
-
 def program(model: ir.Model, stages: Sequence[Stage], parts: Iterable[bytes]) -> Program:
     """The program that runs the stages, whose bytes `parts` are."""
     results = [str(value.name) for value in model.graph.outputs]
@@ -181,6 +152,7 @@ def _specs(values: Sequence[ir.Value], names: Sequence[str]) -> tuple[TensorSpec
     """The signature; sizes that only the run tells are `UNKNOWN`."""
     specs = []
     for value, name in zip(values, names, strict=True):
-        shape = tuple(dim if isinstance(dim, int) else UNKNOWN for dim in value.shape or (None,))
+        dims = (None,) if value.shape is None else value.shape
+        shape = tuple(dim if isinstance(dim, int) else UNKNOWN for dim in dims)
         specs.append(TensorSpec(name, "float32" if value.dtype is None else value.dtype.numpy().name, shape))
     return tuple(specs)

@@ -55,9 +55,12 @@ class NM(Format):
 
 def group_counts(matrix: np.ndarray, size: int) -> np.ndarray:
     """Non-zeros of every group of `size` elements of a row; `size` divides the columns."""
-    counts = np.zeros(matrix.size // size, np.int64)
-    for place in range(size):  # faster than counting along a short axis
-        counts += matrix.reshape(-1, size)[:, place] != 0
+    used = np.ascontiguousarray(matrix != 0)
+    word = next((f"u{each}" for each in (8, 4, 2) if size % each == 0), "u1")  # of bytes that are 0 or 1
+    words = np.bitwise_count(used.reshape(-1).view(word)).reshape(-1, size // np.dtype(word).itemsize)
+    counts: np.ndarray = words[:, 0].astype(np.int64)
+    for place in range(1, words.shape[1]):  # faster than a sum along a short axis
+        counts += words[:, place]
     return counts
 
 

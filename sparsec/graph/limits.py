@@ -1,4 +1,4 @@
-"""What a model may ask for before anything is computed: nodes once its functions are inlined, and sparse tensors."""
+"""What a model may ask for before anything is computed: nodes once its functions are inlined, and sizes of tensors."""
 
 from __future__ import annotations
 
@@ -13,36 +13,44 @@ MOST_NODES = 10_000
 
 TVM takes more than twice as long for twice the nodes: minutes for a thousand, and days for a hundred thousand.
 """
+MOST_ELEMENTS = (1 << 31) - 1
+"""Elements of a tensor: kernels index with 32 bits, and TVM has shapes of as many."""
+MOST_CALLS = 3000
+"""Calls of functions: for every one of a function, onnx-ir's inliner tries the names of all before it."""
 
 
 def check_nodes(model: onnx.ModelProto) -> None:
     """Count the nodes that inlining the model's functions makes, without inlining them.
 
     Raises:
-        ModelError: there are more than `MOST_NODES`.
+        ModelError: there are more than `MOST_NODES`, or `MOST_CALLS` of functions.
 
     """
     bodies = {_key(each): each.node for each in model.functions}
-    sizes: dict[tuple[str, str, str], int] = {}
+    sizes: dict[tuple[str, str, str], tuple[int, int]] = {}
     open_calls: set[tuple[str, str, str]] = set()
 
-    def count(nodes: Sequence[onnx.NodeProto]) -> int:
-        total = 0
+    def count(nodes: Sequence[onnx.NodeProto]) -> tuple[int, int]:
+        total = calls = 0
         for node in every_node(nodes):
             key = (node.domain, node.op_type, node.overload)
-            total += size(key) if key in bodies else 1
-        return total
+            own, within = size(key) if key in bodies else (1, -1)
+            total, calls = total + own, calls + within + 1
+        return total, calls
 
-    def size(key: tuple[str, str, str]) -> int:
+    def size(key: tuple[str, str, str]) -> tuple[int, int]:
         if key in open_calls:
-            return 1  # a function that calls itself, which inlining refuses
+            return 1, 0  # a function that calls itself, which inlining refuses
         if key not in sizes:
             open_calls.add(key)
             sizes[key] = count(bodies[key])
             open_calls.discard(key)
         return sizes[key]
 
-    total = count(model.graph.node)
+    total, calls = count(model.graph.node)
+    if calls > MOST_CALLS:
+        raise ModelError(f"its functions are called {calls} times, and sparsec inlines up to {MOST_CALLS} calls; split "
+                         "the model, or export it without functions")
     if total > MOST_NODES:
         raise ModelError(f"it has {total} nodes with those of its functions, and compiling takes longer than in "
                          f"proportion: sparsec takes up to {MOST_NODES}; split the model, or export whole layers as "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 
@@ -46,3 +48,21 @@ def on_the_left(node: ir.Node) -> bool:
 def node_name(node: ir.Node) -> str:
     """The node's name, or that of its first output."""
     return node.name or str(node.outputs[0].name)
+
+
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The graphs that are attributes of a node: branches and bodies of loops."""
+    for attribute in node.attributes.values():
+        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
+def read_by(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads, and what the graphs inside it read of those around."""
+    yield from (value for value in node.inputs if value is not None)
+    for graph in bodies(node):
+        own = {*graph.inputs, *graph.initializers.values(), *(value for each in graph for value in each.outputs)}
+        inside = (value for each in graph for value in read_by(each))
+        yield from (value for value in (*inside, *graph.outputs) if value not in own)

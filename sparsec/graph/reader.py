@@ -18,6 +18,7 @@ from sparsec.graph import functions, implied, interface, older, sequences, spars
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.quiet import quiet
+from sparsec.graph.schemas import check_inputs, check_types, check_words
 from sparsec.graph.shapes import bind
 from sparsec.graph.verify import check, infer
 
@@ -135,6 +136,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     infer(model, where, declared)
     if symbolic and implied.settle(model):
         infer(model, where, declared)
+    check_types(model, where)
     own = model.graph.opset_imports[""]
     if own < (SAME_SINCE if as_is else OPSET) and not _has_batched_scan(model):
         _convert(model)
@@ -214,6 +216,8 @@ def _check_operators(model: ir.Model, where: str) -> None:
     if unknown:
         raise UnsupportedOperatorError(f"{where}: opset {version} of ONNX has no such operators: {', '.join(unknown)}; "
                                        "export the model with standard operators")
+    check_inputs(model, where)
+    check_words(model, where)
 
 
 def _give_conditions(model: ir.Model) -> None:

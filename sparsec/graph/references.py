@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from sparsec.graph import control
 from sparsec.graph.compare import Difference, Feeds, compare, run_onnxruntime
 
 Model = str | Path | bytes | onnx.ModelProto
@@ -42,7 +43,8 @@ def run_onnx(source: Model, feeds: Feeds) -> list[np.ndarray]:
         onnx.load_from_string(source) if isinstance(source, bytes) else onnx.load(source))
     if proto.ByteSize() + sum(array.nbytes for array in feeds.values()) > LARGEST:
         raise ValueError(f"the model and its inputs take over {LARGEST} bytes")
-    return [np.asarray(output) for output in ReferenceEvaluator(proto).run(None, dict(feeds))]
+    evaluator = ReferenceEvaluator(proto, new_ops=control.OPERATORS)
+    return [np.asarray(output) for output in evaluator.run(None, dict(feeds))]
 
 
 REFERENCES: dict[str, Callable[[Model, Feeds], list[np.ndarray]]] = {

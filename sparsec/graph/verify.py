@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
 from sparsec.errors import ModelError
 from sparsec.graph import operators, scales
+from sparsec.graph.limits import MOST_ELEMENTS
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import Declared, static_shape
 
@@ -102,12 +104,17 @@ def check(model: ir.Model, where: str) -> None:
     _check_by_onnx(model, where, strictly=False)
     for node in model.graph.all_nodes():
         try:
+            _check_sizes(node)
             if node.domain == operators.DOMAIN:
                 _check_shapes(node)
             elif node.domain == "" and node.op_type in WEIGHT_POSITIONS:
                 _check_groups(node)
             elif node.domain == "" and node.op_type == "PRelu":
                 _check_slope(node)
+            elif node.domain == "" and node.op_type == "Reshape":
+                _check_elements(node)
+            elif node.domain == "" and node.op_type == "GroupNormalization":
+                _check_parts(node)
             if (node.domain, node.op_type) in scales.CHECKS:
                 scales.CHECKS[node.domain, node.op_type](node)
         except ValueError as error:
@@ -135,6 +142,24 @@ def _check_groups(node: ir.Node) -> None:
                          f"{group} group(s)")
 
 
+def _check_sizes(node: ir.Node) -> None:
+    """Raises ValueError if an output has a negative size or too many elements."""
+    for value in node.outputs:
+        shape = static_shape(value) or ()
+        if min(shape, default=0) < 0:
+            raise ValueError(f"its output would have the shape {shape}")
+        if math.prod(shape) > MOST_ELEMENTS:
+            raise ValueError(f"its output of shape {shape} has {math.prod(shape)} elements, and sparsec's tensors have "
+                             f"up to {MOST_ELEMENTS}")
+
+
+def _check_parts(node: ir.Node) -> None:
+    """Raises ValueError if channels do not divide into the groups that are normalised."""
+    x, groups = static_shape(node.inputs[0]), node.attributes.get_int("num_groups", 1) or 0
+    if x is not None and (groups < 1 or x[1] % groups):
+        raise ValueError(f"its {x[1]} channels do not divide into {groups} groups")
+
+
 def _check_slope(node: ir.Node) -> None:
     """Raises ValueError if a PRelu's slope does not broadcast to its input; shape inference takes no notice of it."""
     x, slope = static_shape(node.inputs[0]), static_shape(node.inputs[1])
@@ -143,6 +168,13 @@ def _check_slope(node: ir.Node) -> None:
     aligned = zip(reversed(slope), reversed(x), strict=False)
     if len(slope) > len(x) or any(size not in (1, length) for size, length in aligned):
         raise ValueError(f"its slope of shape {slope} does not broadcast to its input's {x}")
+
+
+def _check_elements(node: ir.Node) -> None:
+    """Raises ValueError if a Reshape is to give other elements than it takes, which shape inference lets pass."""
+    given, made = static_shape(node.inputs[0]), static_shape(node.outputs[0])
+    if given is not None and made is not None and math.prod(given) != math.prod(made):
+        raise ValueError(f"its input has the shape {given} and its output {made}, of another number of elements")
 
 
 def _check_shapes(node: ir.Node) -> None:

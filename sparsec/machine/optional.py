@@ -1,10 +1,27 @@
-"""Importing a library without what it loads beside itself where that happens to be installed."""
+"""Importing libraries that may be missing, and without what they load beside themselves."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from sparsec.errors import ToolchainError
+
+
+def needed(module: str, package: str, purpose: str) -> Any:
+    """A module that few artifacts need, so that `sparsec-runtime` does not require its package.
+
+    Raises:
+        ToolchainError: it is not installed.
+
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise ToolchainError(f"{purpose} needs the package {package}; pip install {package}") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import threading
@@ -28,6 +29,7 @@ from sparsec.machine.workers import Workers, everybody
 _ANY_CORE = 1  # TVM's affinity mode "big cores"
 _SET_MAX_CONCURRENCY = "_ZN3tvm7runtime9threading17SetMaxConcurrencyEi"
 """tvm::runtime::threading::SetMaxConcurrency(int), which no global function offers."""
+_OWN = Path(__file__).parent / "libraries"
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,23 @@ def load() -> Runtime:
 
 
 def folder() -> Path:
-    """Where the installed package keeps its libraries.
+    """Where the libraries are: beside this module, as `sparsec-runtime` has them, else in TVM's package.
 
     Raises:
         ToolchainError: TVM is not installed.
 
     """
+    if _OWN.is_dir():
+        return _OWN
     spec = importlib.util.find_spec("tvm")
     if spec is None or not spec.submodule_search_locations:
         raise ToolchainError("TVM's runtime is missing; pip install apache-tvm")
     return Path(spec.submodule_search_locations[0]) / "lib"
+
+
+def version() -> str:
+    """TVM's version."""
+    return (_OWN / "VERSION").read_text() if _OWN.is_dir() else importlib.metadata.version("apache-tvm")
 
 
 class Caller(threading.local):

@@ -40,6 +40,10 @@ class Pruned:
         return 1 - kept(self.active) / size(self.masks)
 
 
+GATED = ("movement", "l0")
+"""The schedules that learn which weights stay beside the weights, one by one."""
+
+
 @dataclass(frozen=True)
 class Options:
     """How to prune; the names are the keys of the registries.
@@ -122,8 +126,12 @@ def prune(
 def _target(sparsity: float | None, shape: Pattern, options: Options) -> float:
     if options.schedule not in SCHEDULES:
         raise UsageError(f"unknown schedule '{options.schedule}': choose from {', '.join(SCHEDULES)}")
-    if options.effective and (shape.choose is not None or options.schedule in {"set", "rigl"}):
-        raise UsageError("an effective target needs a pattern and a schedule that can meet any: not N:M, set or rigl")
+    if options.effective and (shape.choose is not None or options.schedule in {"set", "rigl", *GATED}):
+        raise UsageError("an effective target needs a pattern and a schedule that can meet any: not N:M, set, rigl, "
+                         "movement or l0")
+    if options.schedule in GATED and (options.pattern or "unstructured") != "unstructured":
+        raise UsageError(f"schedule '{options.schedule}' prunes single weights; pattern "
+                         f"'{options.pattern}' needs another, such as gradual")
     if shape.sparsity is not None:
         if sparsity not in {None, shape.sparsity}:
             raise UsageError(f"pattern '{options.pattern}' fixes the sparsity at {shape.sparsity}, not {sparsity}")

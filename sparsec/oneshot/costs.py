@@ -1,4 +1,4 @@
-"""What every weight costs at some sparsities: time by the compiler's cost model, or bytes."""
+"""What every weight costs at some sparsities: time by the compiler's cost model, bytes, or energy."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from onnx import numpy_helper
 
 from sparsec.formats.smallest import smallest
 from sparsec.oneshot.dense import Weight
+from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.weights import constants, printable_name
-from sparsec.report.explain import SPARSITIES, explain
+from sparsec.report.curves import SPARSITIES, layer_curves, options_of
 from sparsec.target import Target
 
 SOME = 1 << 16
 """Elements of a weight that its bytes are estimated from."""
 
 
+def sparsities(pattern: Pattern) -> tuple[float, ...]:
+    """Those that a pattern is tried at."""
+    return SPARSITIES if pattern.fixed is None else (0.0, pattern.fixed)
+
+
 def microseconds(model: onnx.ModelProto, weights: Sequence[Weight], shapes: Mapping[str, Sequence[int]],
-                 target: Target, threads: int) -> dict[str, np.ndarray]:
-    """By weight the predicted time of its layers at each of `SPARSITIES`; without those that the compiler has none of.
+                 target: Target, threads: int, pattern: Pattern) -> dict[str, np.ndarray]:
+    """By weight the predicted time of its layers at each of `sparsities`; without those that the compiler has none of.
 
     Raises:
         UsageError: the target has no cost model.
@@ -30,29 +36,37 @@ def microseconds(model: onnx.ModelProto, weights: Sequence[Weight], shapes: Mapp
     named.CopyFrom(model)
     for node in named.graph.node:
         node.name = printable_name(node)
-    figures = explain(named, target, threads=threads, shapes=shapes)
-    curves = {layer.layer: np.array([min(time for time in (point.dense_us, point.sparse_us) if time is not None)
-                                     for point in layer.curve]) for layer in figures.layers}
-    return {weight.name: sum((curves[layer.name] for layer in weight.layers), np.zeros(len(SPARSITIES)))
+
+    def mask(scores: np.ndarray, sparsity: float) -> np.ndarray:
+        fits = sparsity and pattern.reject(scores.shape[1], scores.shape[1]) is None
+        return pattern.choose(scores, sparsity) if fits else np.ones(scores.shape, bool)
+
+    levels = sparsities(pattern)
+    found = layer_curves(named, options_of(target, threads, shapes), levels, mask)
+    curves = {name: np.array([point.best_us for point in curve]) for name, curve in found.items()}
+    return {weight.name: sum((curves[layer.name] for layer in weight.layers), np.zeros(len(levels)))
             for weight in weights if all(layer.name in curves for layer in weight.layers)}
 
 
-def stored_bytes(model: onnx.ModelProto, weights: Sequence[Weight]) -> dict[str, np.ndarray]:
-    """By weight the bytes of its smallest format at each of `SPARSITIES`, estimated from some of its rows."""
-    tensors, rng = constants(model.graph), np.random.default_rng(0)
-    found = {}
+def stored_bytes(model: onnx.ModelProto, weights: Sequence[Weight], pattern: Pattern) -> dict[str, np.ndarray]:
+    """By weight the bytes of its smallest format at each of `sparsities`, estimated from some of its rows."""
+    rng, found = np.random.default_rng(0), {}
     for weight in weights:
-        array = numpy_helper.to_array(tensors[weight.layers[0].weight]).astype(np.float32)
-        matrix = array.reshape(len(array), -1)
+        matrix = _matrix(model, weight)
         some = matrix[:max(SOME // matrix.shape[1], 1)]
         scores = rng.random(some.shape)
-        found[weight.name] = np.array([smallest(np.where(scores >= sparsity, some, np.float32(0))).nbytes
-                                       for sparsity in SPARSITIES]) * (matrix.size / some.size)
+        found[weight.name] = np.array([
+            smallest(np.where(pattern.choose(scores, sparsity), some, np.float32(0)) if sparsity else some).nbytes
+            for sparsity in sparsities(pattern)]) * (matrix.size / some.size)
     return found
 
 
 def measured_bytes(model: onnx.ModelProto, weights: Sequence[Weight]) -> float:
     """The bytes of the weights in the smallest format of each."""
-    tensors = constants(model.graph)
-    arrays = (numpy_helper.to_array(tensors[weight.layers[0].weight]).astype(np.float32) for weight in weights)
-    return float(sum(smallest(array.reshape(len(array), -1)).nbytes for array in arrays))
+    return float(sum(smallest(_matrix(model, weight)).nbytes for weight in weights))
+
+
+def _matrix(model: onnx.ModelProto, weight: Weight) -> np.ndarray:
+    """A weight as (outputs, inputs)."""
+    matrix = weight.layers[0].matrix(numpy_helper.to_array(constants(model.graph)[weight.layers[0].weight]))
+    return matrix.reshape(-1, matrix.shape[2])

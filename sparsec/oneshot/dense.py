@@ -13,12 +13,15 @@ from onnx import numpy_helper
 from sparsec.errors import PruningError, UsageError
 from sparsec.graph.compare import Feeds
 from sparsec.oneshot.criteria import CRITERIA
+from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
 from sparsec.oneshot.statistics import Statistics, mean, measure
 from sparsec.oneshot.weights import Layer, Left, constants, layers
 
 Progress = Callable[[str, float], None]
+OUTPUTS, BUNDLE = 128, 16
+"""Outputs of a layer that its sensitivity is found from, and those that lie together."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +124,28 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
         if found is not None and not first:
             later[weight.name] = (*later.get(weight.name, ()), found)
         elif found is not None:
-            matrix = layer.matrix(numpy_helper.to_array(tensors[layer.weight]))
+            matrix = some(layer.matrix(numpy_helper.to_array(tensors[layer.weight])))
+            moments = found.moments([None] * layer.groups)
             sensitivity[weight.name] = tuple(
-                found.error(matrix - pruned(matrix, found, criterion, pattern, sparsity), matrix)
+                found.error(matrix - pruned(matrix, moments, criterion, pattern, sparsity), matrix)
                 for sparsity in sparsities)
     outputs = {value.name: walk.values[value.name] for value in model.graph.output}
     return Dense(tuple(chosen), tuple(left), means, later, outputs, sensitivity)
 
 
-def pruned(matrix: np.ndarray, statistics: Statistics, criterion: str, pattern: Pattern, sparsity: float,
+def some(matrix: np.ndarray) -> np.ndarray:
+    """Of every group (groups, outputs, inputs) at most `OUTPUTS` outputs, in evenly spaced bundles."""
+    outputs = matrix.shape[1]
+    if outputs <= OUTPUTS:
+        return matrix
+    starts = np.linspace(0, outputs - BUNDLE, OUTPUTS // BUNDLE).astype(np.int64) // BUNDLE * BUNDLE
+    return matrix[:, (starts[:, np.newaxis] + np.arange(BUNDLE)).reshape(-1)]
+
+
+def pruned(matrix: np.ndarray, moments: Sequence[Moments], criterion: str, pattern: Pattern, sparsity: float,
            ) -> np.ndarray:
     """A weight (groups, outputs, inputs) pruned, every group by itself."""
     if not sparsity:
         return matrix
     return np.stack([CRITERIA[criterion](m, h, pattern, sparsity)
-                     for m, h in zip(matrix, statistics.hessian, strict=True)])
+                     for m, h in zip(matrix, moments, strict=True)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,15 +12,21 @@ from onnx import numpy_helper
 
 from sparsec.errors import ModelError, UsageError
 from sparsec.graph import reader
-from sparsec.graph.compare import Feeds
 from sparsec.oneshot import dense, samples
 from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.dense import Dense, Progress
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
+from sparsec.oneshot.distribution.optimal import Levels, least_loss
+from sparsec.oneshot.finished import Finished
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.prune import Pruned, check_sparsity, prune
 from sparsec.oneshot.weights import Left, constants
+
+SENSITIVITY = "sensitivity"
+"""The distribution that asks what error every layer has at some sparsities."""
+TRIED, GRID = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995), 200
+"""Those sparsities; the number of evenly spaced ones that are chosen from."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Method:
     def __post_init__(self) -> None:
         pattern(self.pattern)
         for kind, name, known in (("criterion", self.criterion, CRITERIA),
-                                  ("quota", self.distribution, DISTRIBUTIONS)):
+                                  ("quota", self.distribution, (*DISTRIBUTIONS, SENSITIVITY))):
             if name not in known:
                 raise UsageError(f"--{kind} {name}: pruning a file knows {', '.join(known)}")
 
@@ -63,7 +69,7 @@ def read(path: Path) -> onnx.ModelProto:
 
 
 def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsity: float | None, method: Method,
-                progress: Progress) -> Outcome:
+                progress: Progress, folder: Path | None = None) -> Outcome:
     """Prune a model so that the weights that can be pruned have a sparsity together.
 
     Args:
@@ -72,6 +78,7 @@ def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsi
         sparsity: of all weights together; None where the pattern fixes it.
         method: how.
         progress: is told what is going on, and the share that is done.
+        folder: keeps finished layers; a run of the same arguments goes on from there.
 
     Raises:
         UsageError: samples or options are not those of the model.
@@ -87,21 +94,29 @@ def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsi
     check_sparsity(wanted)
     dense.weights(model, form, method.keep)
     batches = samples.batches(model, arrays)
-    found = dense.run(model, batches, method.criterion, form, method.keep, (), progress)
-    shares = shared_out(model, found, method.distribution if form.fixed is None else "uniform", wanted)
-    return Outcome(_pruned(model, batches, found, shares, method, progress), found.left)
+    by_error = method.distribution == SENSITIVITY and form.fixed is None
+    found = dense.run(model, batches, method.criterion, form, method.keep, TRIED if by_error else (), progress)
+    shares = by_sensitivity(found, wanted) if by_error else shared_out(
+        model, found, method.distribution if form.fixed is None else "uniform", wanted)
+    finished = Finished.of(folder, model, batches, shares, str(method)) if folder else None
+    return Outcome(prune(model, batches, found, shares, method.criterion, form, progress, finished), found.left)
 
 
 def shared_out(model: onnx.ModelProto, found: Dense, distribution: str, sparsity: float) -> dict[str, float]:
     """The sparsity of every weight by a distribution's name."""
     tensors = constants(model.graph)
-    asked = [Asked(weight.layers[0].shape, numpy_helper.to_array(tensors[weight.layers[0].weight]))
-             for weight in found.weights]
+    firsts = [weight.layers[0] for weight in found.weights]
+    asked = [Asked(layer.shape, layer.matrix(numpy_helper.to_array(tensors[layer.weight]))) for layer in firsts]
     shares = DISTRIBUTIONS[distribution](asked, sparsity)
     return {weight.name: share for weight, share in zip(found.weights, shares, strict=True)}
 
 
-def _pruned(model: onnx.ModelProto, batches: Sequence[Feeds], found: Dense, shares: Mapping[str, float],
-            method: Method, progress: Progress) -> Pruned:
-    return prune(model, batches, found, shares, method.criterion, pattern(method.pattern), progress)
-
+def by_sensitivity(found: Dense, sparsity: float) -> dict[str, float]:
+    """The sparsities of all weights with the least sum of squared errors of their layers, each pruned by itself."""
+    grid = np.linspace(0, TRIED[-1], GRID)
+    levels = [Levels(weight.size * (1 - grid), np.interp(grid, TRIED, np.square(found.sensitivity[weight.name])))
+              for weight in found.weights]
+    chosen = least_loss(levels, (1 - sparsity) * sum(weight.size for weight in found.weights))
+    if chosen is None:
+        raise UsageError(f"--quota {SENSITIVITY} takes a sparsity of at most {TRIED[-1]:g}")
+    return {weight.name: float(grid[level]) for weight, level in zip(found.weights, chosen, strict=True)}

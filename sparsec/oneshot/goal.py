@@ -1,4 +1,4 @@
-"""Pruning to a latency, a speed-up, a size or an error: sparsities by the cost model and what each layer can bear."""
+"""Pruning to a latency, a speed-up, a size, an energy or an error: by the cost model and what layers can bear."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import onnx
 
 from sparsec.errors import PruningError, UsageError
 from sparsec.graph.compare import Feeds
-from sparsec.oneshot import costs, dense, samples
+from sparsec.oneshot import costs, dense, energy, samples
 from sparsec.oneshot.clock import Clock, Times
 from sparsec.oneshot.dense import Dense, Progress
 from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
@@ -18,20 +18,20 @@ from sparsec.oneshot.file import Method, Outcome
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.prune import Pruned, prune
 from sparsec.oneshot.weights import Left
-from sparsec.report.explain import SPARSITIES
 from sparsec.target import Target
 
-LEVELS = np.arange(0, SPARSITIES[-1] + 1e-9, 0.01)
-"""Sparsities that are chosen from; between those that were measured, costs and squared errors are straight lines."""
+STEP = 0.01
+"""Between sparsities that are chosen from; between those that were measured, costs and squared errors are straight."""
 ROUNDS = 4
 NEAR = 0.03
 """How far below its goal a result may stay."""
-UNITS = {"latency": "us", "bytes": "bytes", "max_error": ""}
+TIMED = ("latency", "speedup")
+UNITS = {"latency": "us", "speedup": "us", "bytes": "bytes", "energy": "uJ"}
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What is to be reached: "latency" in microseconds, "speedup", "bytes", or "max_error" of the outputs."""
+    """What is to be reached: "latency" in microseconds, "speedup", "bytes", "energy" in microjoules, or "max_error"."""
 
     kind: str
     value: float
@@ -81,9 +81,12 @@ class _Search:
         self.clock, self.progress = clock, progress
         self.taken = clock.times(None).dense_us if clock is not None else 0.0
         self.weights = [weight for weight in found.weights if weight.name in prices]
+        form = pattern(method.pattern)
+        tried = costs.sparsities(form)
+        self.sparsities = np.arange(0, tried[-1] + 1e-9, STEP) if form.fixed is None else np.array(tried)
         self.levels = [Levels(
-            np.interp(LEVELS, SPARSITIES, prices[weight.name]),
-            np.interp(LEVELS, SPARSITIES, np.square(found.sensitivity[weight.name]))) for weight in self.weights]
+            np.interp(self.sparsities, tried, prices[weight.name]),
+            np.interp(self.sparsities, tried, np.square(found.sensitivity[weight.name]))) for weight in self.weights]
 
     def attempt(self, budget: float) -> _Try:
         """Prune within a budget, of predicted cost or of the sum of squared errors, and measure."""
@@ -92,23 +95,28 @@ class _Search:
         chosen = least_loss(sides, budget)
         assert chosen is not None  # the caller keeps to what can be reached
         shares = {weight.name: 0.0 for weight in self.found.weights}
-        shares |= {weight.name: float(LEVELS[level]) for weight, level in zip(self.weights, chosen, strict=True)}
+        shares |= {weight.name: float(self.sparsities[level])
+                   for weight, level in zip(self.weights, chosen, strict=True)}
         pruned = prune(self.model, self.batches, self.found, shares, self.method.criterion,
                        pattern(self.method.pattern), self.progress)
         predicted = sum(float(side.cost[level]) for side, level in zip(sides, chosen, strict=True))
         predicted = predicted**0.5 if by_error else predicted
         self.progress("measuring", 0.0)
-        times = None
-        if by_error:
-            measured = pruned.error
-        elif self.clock is None:
-            measured = costs.measured_bytes(pruned.model, self.found.weights)
-        else:
-            times = self.clock.times(pruned.model)
-            measured = times.pruned_us
-            if self.goal.kind == "speedup":  # the machine may have become slower or faster in the meantime
-                measured *= self.taken / times.dense_us
-        return _Try(budget, predicted, measured, pruned, shares, times)
+        times = self.clock.times(pruned.model) if self.clock else None
+        return _Try(budget, predicted, self._measured(pruned, times), pruned, shares, times)
+
+    def _measured(self, pruned: Pruned, times: Times | None) -> float:
+        """What the goal limits, of a pruned model."""
+        if self.goal.kind == "max_error":
+            return pruned.error
+        if self.goal.kind == "bytes":
+            return costs.measured_bytes(pruned.model, self.weights)
+        if self.goal.kind == "energy":
+            return energy.microjoules(pruned.model, self.weights, self.batches)
+        assert times is not None  # the others are timed
+        if self.goal.kind == "speedup":  # the machine may have become slower or faster in the meantime
+            return times.pruned_us * self.taken / times.dense_us
+        return times.pruned_us
 
 
 def to_goal(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], goal: Goal, method: Method, target: Target,
@@ -121,17 +129,19 @@ def to_goal(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], goal: Goal
 
     """
     form = pattern(method.pattern)
-    if form.fixed is not None:
-        raise UsageError(f"pattern '{method.pattern}' fixes the sparsity; goals need unstructured or blocks "
-                         "such as 4x1")
     batches = samples.batches(model, arrays)
     dense.weights(model, form, method.keep)
-    found = dense.run(model, batches, method.criterion, form, method.keep, SPARSITIES, progress)
+    found = dense.run(model, batches, method.criterion, form, method.keep, costs.sparsities(form), progress)
     one = _one(model, batches[0])
     progress("cost model", 0.0)
-    clock = Clock(model, one, {"target": target, "threads": threads}) if goal.kind in ("latency", "speedup") else None
-    prices = costs.stored_bytes(model, found.weights) if goal.kind == "bytes" else costs.microseconds(
-        model, found.weights, {name: array.shape for name, array in one.items()}, target, threads)
+    clock = Clock(model, one, {"target": target, "threads": threads}) if goal.kind in TIMED else None
+    if goal.kind == "bytes":
+        prices = costs.stored_bytes(model, found.weights, form)
+    elif goal.kind == "energy":
+        prices = energy.curves(model, found.weights, batches, form, costs.sparsities(form))
+    else:
+        shapes = {name: array.shape for name, array in one.items()}
+        prices = costs.microseconds(model, found.weights, shapes, target, threads, form)
     if not prices:
         raise PruningError("the cost model knows none of the layers that can be pruned; give --sparsity")
     search = _Search(model, batches, found, method, goal, prices, clock, progress)
@@ -177,9 +187,8 @@ def _by_cost(search: _Search) -> tuple[_Try, float]:
         best = min(tries, key=lambda each: each.measured)
         if best.measured <= wanted * (1 + NEAR):
             return best, wanted
-        unit = UNITS["bytes" if search.clock is None else "latency"]
         raise PruningError(f"{search.goal.kind} {search.goal.value:g} is out of reach: the best reachable is "
-                           f"{best.measured:.0f} {unit}, with an error of {best.pruned.error:.2g}"
+                           f"{best.measured:.4g} {UNITS[search.goal.kind]}, with an error of {best.pruned.error:.2g}"
                            f"{_faster(search, best)}")
     return min(good, key=lambda each: (each.pruned.error, each.measured)), wanted
 
@@ -214,7 +223,7 @@ def _dense(search: _Search, shares: Mapping[str, float], prices: Mapping[str, np
         if weight.name not in prices:
             reason = "the cost model has no layer of this name"
         elif prices[weight.name].min() >= prices[weight.name][0]:
-            reason = f"no sparsity up to {SPARSITIES[-1]:.0%} pays in the cost model"
+            reason = "no sparsity that was tried pays in the cost model"
         else:
             reason = "the goal is met without it"
         left.append(Left(weight.name, f"dense: {reason}"))

@@ -25,12 +25,21 @@ def columns(layer: Layer, x: np.ndarray, most: int) -> np.ndarray:
     return np.asarray(rows[_some(len(rows), most)], np.float32)[np.newaxis]
 
 
+def positions(layer: Layer, x: np.ndarray) -> int:
+    """The products of every output with inputs of their own: as many columns as there are in all."""
+    if layer.operator == "Conv":
+        windows = _windows(layer, x)
+        return int(np.prod(windows.shape[:1 + len(layer.shape[2:])]))
+    return x.size // layer.input_count
+
+
 def _some(count: int, most: int) -> np.ndarray:
     """The numbers 0 to `count`, or `most` of them, evenly spaced."""
     return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)
 
 
-def _im2col(layer: Layer, x: np.ndarray, most: int) -> np.ndarray:
+def _windows(layer: Layer, x: np.ndarray) -> np.ndarray:
+    """What every position sees: (n, *positions, *kernel, channels), a view of the padded input."""
     axes = tuple(range(2, x.ndim))
     kernel = layer.shape[2:]
     strides = layer.attributes.get("strides") or [1] * len(kernel)
@@ -41,8 +50,12 @@ def _im2col(layer: Layer, x: np.ndarray, most: int) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(padded, extents, axis=axes)
     step = (slice(None), slice(None), *(slice(None, None, s) for s in strides),
             *(slice(None, None, d) for d in dilations))
-    windows = np.moveaxis(windows[step], 1, -1)  # (n, *positions, *kernel, channels)
-    places = windows.shape[:1 + len(kernel)]
+    return np.moveaxis(windows[step], 1, -1)
+
+
+def _im2col(layer: Layer, x: np.ndarray, most: int) -> np.ndarray:
+    windows = _windows(layer, x)
+    places = windows.shape[:1 + len(layer.shape[2:])]
     chosen = np.unravel_index(_some(int(np.prod(places)), most), places)
     taken = np.asarray(windows[chosen], np.float32).reshape(len(chosen[0]), -1, layer.groups, layer.shape[1])
     return np.ascontiguousarray(np.moveaxis(taken, 2, 0)).reshape(layer.groups, len(chosen[0]), -1)

@@ -13,10 +13,12 @@ from onnx import numpy_helper
 from sparsec.errors import UsageError
 from sparsec.graph.compare import Feeds, same_class
 from sparsec.oneshot import bias
+from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.dense import Dense, Progress, Weight, pruned
+from sparsec.oneshot.finished import Finished
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
-from sparsec.oneshot.statistics import SMALLEST, Statistics, mean, measure, merged
+from sparsec.oneshot.statistics import SMALLEST, mean, measure, merged
 from sparsec.oneshot.weights import Layer, constants, write
 
 
@@ -70,7 +72,7 @@ class Pruned:
 
 
 def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsities: Mapping[str, float],
-          criterion: str, pattern: Pattern, progress: Progress) -> Pruned:
+          criterion: str, pattern: Pattern, progress: Progress, finished: Finished | None = None) -> Pruned:
     """Prune every weight to its own sparsity.
 
     Args:
@@ -81,6 +83,7 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
         criterion: which weights go.
         pattern: where zeros may lie.
         progress: is told what is going on, and the share that is done.
+        finished: weights that an earlier run has pruned; those of this one are added.
 
     """
     result = onnx.ModelProto()
@@ -94,23 +97,29 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
         progress("pruning", len(found) / len(dense.weights))
         if layer is weight.layers[0]:
             apply = functools.partial(pruned, criterion=criterion, pattern=pattern, sparsity=sparsities[weight.name])
-            found.append(_prune(result, walk, dense, weight, apply))
+            found.append(_prune(result, walk, dense, weight, apply, finished))
         _correct(model, result, layer, dense.means[layer.name], mean(layer, walk.values[layer.input]))
-    outputs = tuple(_output(name, walk.values[name], arrays) for name, arrays in dense.outputs.items())
+    outputs = tuple(compared(name, walk.values[name], arrays) for name, arrays in dense.outputs.items())
     return Pruned(result, tuple(found), outputs)
 
 
 def _prune(result: onnx.ModelProto, walk: Walk, dense: Dense, weight: Weight,
-           apply: Callable[[np.ndarray, Statistics], np.ndarray]) -> PrunedLayer:
+           apply: Callable[[np.ndarray, Sequence[Moments]], np.ndarray], finished: Finished | None) -> PrunedLayer:
     """Prune one weight in place."""
     layer = weight.layers[0]
     tensor = constants(result.graph)[layer.weight]
     stored = numpy_helper.to_array(tensor)
     matrix = layer.matrix(stored)
     own = measure(layer, walk.values[layer.input])
-    changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]))
+    changed = finished.get(weight.name, matrix.shape) if finished else None
+    if changed is None:
+        changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]).moments(layer.grids(stored.shape)))
+        if finished:
+            finished.put(weight.name, changed)
     if changed is not matrix:
-        write(tensor, layer.stored(changed, stored.dtype))
+        kept = layer.stored(changed, stored.dtype)
+        changed = layer.matrix(kept)  # as the file's type holds it
+        write(tensor, kept)
     return PrunedLayer(layer.name, layer.operator, matrix.size, int(np.count_nonzero(changed)),
                        own.error(changed - matrix, matrix), tuple(each.name for each in weight.layers[1:]))
 
@@ -124,7 +133,8 @@ def _correct(model: onnx.ModelProto, result: onnx.ModelProto, layer: Layer, dens
         bias.shift(found, means[0] - means[1])
 
 
-def _output(name: str, arrays: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Output:
+def compared(name: str, arrays: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Output:
+    """How an output on all batches compares with what it was."""
     squares = np.zeros(2)
     for a, b in zip(arrays, expected, strict=True):
         exact = b.astype(np.float64)

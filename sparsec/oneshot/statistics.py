@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.oneshot.criteria.moments import Grid, Moments
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.weights import Layer
 
@@ -29,6 +30,10 @@ class Statistics:
 
     hessian: np.ndarray
     mean: np.ndarray
+
+    def moments(self, grids: Sequence[Grid | None]) -> tuple[Moments, ...]:
+        """Of every group, whose weights may have the values of these grids."""
+        return tuple(Moments(hessian, grid) for hessian, grid in zip(self.hessian, grids, strict=True))
 
     def error(self, change: np.ndarray, weight: np.ndarray) -> float:
         """The root mean square of what a change of the weight makes of the outputs, relative to the outputs'."""

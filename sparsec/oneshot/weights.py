@@ -10,10 +10,14 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sparsec.oneshot.codes import Codes, codes_of
+from sparsec.oneshot.criteria.moments import Grid
+
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 UNSUPPORTED = {"ConvTranspose": 1, "RNN": 1, "GRU": 1, "LSTM": 1, "QLinearConv": 3, "QLinearMatMul": 3,
                "ConvInteger": 1, "MatMulInteger": 1}
 """Operators whose weight, the input of this number, stays as it is."""
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
 MOVES = ("Identity", "Transpose")
 
 
@@ -30,6 +34,7 @@ class Layer:
         side: the number of the input that is the weight.
         input: the name of the other operand.
         shape: the weight's as the node reads it.
+        codes: what the constant's integers stand for; None where it holds floats.
 
     """
 
@@ -42,6 +47,7 @@ class Layer:
     side: int
     input: str
     shape: tuple[int, ...]
+    codes: Codes | None = None
 
     @property
     def groups(self) -> int:
@@ -61,11 +67,13 @@ class Layer:
         return math.prod(self.shape) // self.input_count
 
     def matrix(self, stored: np.ndarray) -> np.ndarray:
-        """The stored weight as (groups, outputs, inputs of the product) in float32.
+        """The stored weight, codes or values, as (groups, outputs, inputs of the product) in float32.
 
         The inputs of a convolution are ordered by place in the kernel, then by channel: the order in which the kernels
         for 2:4 weights group them.
         """
+        if self.codes is not None and stored.dtype == self.codes.zero.dtype:
+            stored = self.codes.values(stored)
         for move in self.moves:
             stored = stored.transpose(move)
         if self.operator == "Conv":
@@ -73,6 +81,18 @@ class Layer:
         else:
             stored = (stored if self._outputs_first() else stored.T)[np.newaxis]
         return np.ascontiguousarray(stored, np.float32)
+
+    def grids(self, stored_shape: tuple[int, ...]) -> list[Grid | None]:
+        """By group the values that weights may have; None for floats, and where steps differ within an output."""
+        if self.codes is None:
+            return [None] * self.groups
+        limits = np.iinfo(self.codes.zero.dtype)
+        step, zero = (self.matrix(np.broadcast_to(each.astype(np.float32), stored_shape))
+                      for each in (self.codes.scale, self.codes.zero))
+        if (step != step[:, :, :1]).any() or (zero != zero[:, :, :1]).any():
+            return [None] * self.groups
+        return [Grid(s, (limits.min - z) * s, (limits.max - z) * s) for s, z in zip(
+            step[:, :, 0], zero[:, :, 0], strict=True)]
 
     def stored(self, matrix: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
         """The inverse of `matrix`, in the type of the file."""
@@ -83,7 +103,7 @@ class Layer:
             weight = matrix[0] if self._outputs_first() else matrix[0].T
         for move in reversed(self.moves):
             weight = weight.transpose(np.argsort(move))
-        return np.ascontiguousarray(weight.astype(dtype))
+        return np.ascontiguousarray(self.codes.nearest(weight) if self.codes is not None else weight.astype(dtype))
 
     def _outputs_first(self) -> bool:
         if self.operator == "MatMul":
@@ -138,11 +158,16 @@ def _layer(index: int, node: onnx.NodeProto, side: int, tensors: dict[str, onnx.
            makers: dict[str, onnx.NodeProto]) -> Layer | str:
     """The layer whose weight is this input; otherwise why it is none, empty where the input is no weight at all."""
     moves: list[tuple[int, ...]] = []
+    codes: Codes | None = None
     name = node.input[side]
     while name not in tensors:
         maker = makers.get(name)
         if maker is not None and maker.op_type == "DequantizeLinear" and maker.input[0] in tensors:
-            return "its weight is quantised; prune the float model and quantise that"
+            known = codes_of(maker, tensors)
+            if isinstance(known, str):
+                return known
+            codes, name = known, maker.input[0]
+            continue
         if maker is None or maker.op_type not in MOVES:
             return ""
         if maker.op_type == "Transpose":
@@ -150,8 +175,7 @@ def _layer(index: int, node: onnx.NodeProto, side: int, tensors: dict[str, onnx.
             moves.insert(0, perm or ())
         name = maker.input[0]
     tensor = tensors[name]
-    if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE,
-                                onnx.TensorProto.BFLOAT16):
+    if codes is None and tensor.data_type not in FLOATS:
         return f"its weight is of type {onnx.TensorProto.DataType.Name(tensor.data_type)}"
     shape = tuple(tensor.dims)
     whole = tuple(move or tuple(reversed(range(len(shape)))) for move in moves)
@@ -163,7 +187,7 @@ def _layer(index: int, node: onnx.NodeProto, side: int, tensors: dict[str, onnx.
         return "its weight is empty"
     attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
     other = node.input[0 if side else 1]
-    return Layer(index, printable_name(node), node.op_type, attributes, name, whole, side, other, shape)
+    return Layer(index, printable_name(node), node.op_type, attributes, name, whole, side, other, shape, codes)
 
 
 def write(tensor: onnx.TensorProto, array: np.ndarray) -> None:

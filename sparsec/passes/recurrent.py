@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import node_name, operand, optional
-from sparsec.graph.operators.recurrence import GATES
+from sparsec.graph.operators.recurrence import EARLY, GATES
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
@@ -56,7 +56,6 @@ def _reason(node: ir.Node) -> str | None:
         "its batch comes first": bool(attributes.get_int("layout", 0)),
         "it clips its gates": "clip" in attributes,
         "its gates are coupled": bool(attributes.get_int("input_forget", 0)),
-        "it resets before the product": node.op_type == "GRU" and not attributes.get_int("linear_before_reset", 0),
         f"its activations are {', '.join(sorted(names))}": not names <= {"sigmoid", "tanh", "relu"},
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
@@ -81,7 +80,8 @@ def _rewrite(node: ir.Node) -> None:
 
 def _direction(chain: Chain, number: int) -> ir.Value:
     """The `sparsec::Recurrence` of a direction on its inputs' share of the gates."""
-    node, cell = chain.node, chain.node.op_type
+    node, kind = chain.node, chain.node.op_type
+    cell = EARLY if kind == "GRU" and not node.attributes.get_int("linear_before_reset", 0) else kind
     name = f"{node_name(node)}.{number}"
     w, r = (_part(node, place, number) for place in (1, 2))
     assert w is not None
@@ -94,8 +94,8 @@ def _direction(chain: Chain, number: int) -> ir.Value:
         inner[third:], fed_back[third:] = fed_back[third:], 0
     shares = chain.add("MatMul", node.inputs[0], w, given + fed_back, name=f"{name}.inputs", domain=DOMAIN,
                        side="right")
-    names = node.attributes.get_strings("activations") or ACTIVATIONS[cell] * (number + 1)
-    count = len(ACTIVATIONS[cell])
+    names = node.attributes.get_strings("activations") or ACTIVATIONS[kind] * (number + 1)
+    count = len(ACTIVATIONS[kind])
     return chain.add(
         "Recurrence", shares, r, inner if inner.any() else None, _state(chain, 5, number), _state(chain, 6, number),
         optional(node, 4), _part(node, 7, number), name=f"{name}.steps", domain=DOMAIN, cell=cell,

@@ -4,49 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis import structure
-from sparsec.backends.job import Job
-from sparsec.backends.registry import BACKENDS
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare, simplify
 from sparsec.compiler.sized.build import row_plans, staged
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
-from sparsec.cost.plan import Candidate, Choice, best_by_format, choose
-from sparsec.errors import UsageError
-from sparsec.formats.smallest import smallest
+from sparsec.cost.plan import Candidate, Choice, best_by_format
+from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
-from sparsec.graph.layout import layout_of
-from sparsec.graph.nodes import operand, weight_array
+from sparsec.graph.nodes import weight_array
 from sparsec.graph.shapes import static_shape
+from sparsec.report.curves import (
+    SPARSITIES,
+    Curve,
+    Geometry,
+    curve,
+    decide,
+    geometry_of,
+    microseconds,
+    options_of,
+)
 from sparsec.target import Target
 
-SPARSITIES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""What layers are imagined pruned to, at random places."""
 PROMISED = (0.8, 0.9, 0.95)
 """Those that the expected time of the whole network is given for."""
-SOME = 97
-"""One of so many weights is asked whether 16 bits hold it."""
 
 LIFTING = ("convolutions", "lift", "recurrent")
 """The passes that make layers; what they leave runs outside of sparsec's kernels."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """The predicted microseconds of the best dense and the best sparse kernel at a sparsity; None without one."""
-
-    sparsity: float
-    dense_us: float | None
-    sparse_us: float | None
-
-
-Curve = tuple[Point, ...]
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,7 @@ class Layer(structure.Structure):
         weights, nonzeros: their numbers.
         structure: the structure in words.
         candidates: the best kernel of every format, the winner first.
-        smallest: the smallest format.
+        smallest: the smallest format; of large weights, that of some of their rows.
         dense_us: predicted microseconds of the best dense kernel, None where there is none.
         curve: the times at all of `SPARSITIES`, pruned at random places.
         break_even: the sparsity from which on sparse kernels are faster; None if never.
@@ -188,25 +177,6 @@ class Explanation:
     by_rows: tuple[Rows, ...] = ()
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """What a curve belongs to.
-
-    Attributes:
-        operator, attributes: the node's, the latter as text.
-        weight: its shape.
-        tensors: the shape and the layout of every operand.
-        half: 16 bits hold the weights.
-
-    """
-
-    operator: str
-    attributes: str
-    weight: tuple[int, ...]
-    tensors: tuple[Any, ...]
-    half: bool
-
-
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
             shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int | str] | None = None,
             precision: str | None = None, calibration: Calibration | None = None,
@@ -220,18 +190,15 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         UsageError: the target has no cost model.
 
     """
-    options = CompileOptions(target, threads=threads, shapes=shapes, dims=dims, precision=precision, tune="off")
-    if not options.backend.explains:
-        explained = ", ".join(kind for kind, each in BACKENDS.items() if each.explains)
-        raise UsageError(f"there is no cost model for target '{options.resolved_target.name}'; explain a target of "
-                         f"kind {explained}, or `sparsec simulate` an accelerator")
+    options = replace(options_of(target, threads, shapes, precision), dims=dims)
     prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
     layers, curves = list[Layer](), dict[Geometry, Curve]()
     for index, node in enumerate(nodes):
         progress(index / len(nodes))
-        if offers := prepared.backend.options(node, job):
-            layers.append(_layer(node, offers, prepared, curves))
+        offered, refused = prepared.backend.offers(node, job)
+        if offered:
+            layers.append(_layer(node, offered, refused, prepared, curves))
     notes = [Outside(note.node, note.text) for report in prepared.passes if report.name in LIFTING
              for note in report.notes]
     notes += [Outside(node.name or node.op_type, reason) for node in nodes
@@ -257,69 +224,37 @@ def _by_rows(model: reader.Source, options: CompileOptions, calibration: Calibra
     return tuple(sorted(rows, key=lambda row: [each.layer for each in rows].index(row.layer)))
 
 
-def _layer(node: ir.Node, options: list[Option], prepared: Prepared, curves: dict[Geometry, Curve]) -> Layer:
+def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,
+           curves: dict[Geometry, Curve]) -> Layer:
     weight = weight_array(node)
     found = structure.find(weight)
-    choice = _choose(node, options, prepared.job)
-    stored = smallest(weight)
-    geometry = _geometry(node, weight)
+    choice = decide(node, options, prepared)
+    stored = likely_smallest(weight)
+    geometry = geometry_of(node)
     if geometry not in curves:
-        curves[geometry] = _curve(node, geometry, prepared)
-    curve = curves[geometry]
+        curves[geometry] = curve(node, geometry, prepared)
+    own = curves[geometry]
     return Layer(
         **vars(found), layer=choice.layer, operator=node.op_type, shape=weight.shape, weights=weight.size,
         nonzeros=int(np.count_nonzero(weight)), structure=str(found),
         candidates=tuple(_candidate(choice, each) for each in best_by_format(choice)),
-        smallest=Stored(stored.format.name, stored.nbytes), dense_us=_microseconds(choice, dense=True), curve=curve,
-        break_even=_break_even(curve), refused=prepared.backend.refused(node, prepared.job),
+        smallest=Stored(stored.format.name, stored.nbytes), dense_us=microseconds(choice, dense=True), curve=own,
+        break_even=_break_even(own), refused=refused,
         buckets=_buckets(node, prepared))
 
 
 def _buckets(node: ir.Node, prepared: Prepared) -> tuple[Bucket, ...]:
     """The choice by the number of tokens, where the backend knows."""
-    choices = {columns: _choose(node, options, prepared.job)
+    choices = {columns: decide(node, options, prepared)
                for columns, options in prepared.backend.options_by_columns(node, prepared.job).items()}
     return tuple(Bucket(columns, choice.winner.option.name, choice.winner.predicted_s * 1e6,
-                        _microseconds(choice, dense=True)) for columns, choice in choices.items())
-
-
-def _choose(node: ir.Node, options: list[Option], job: Job) -> Choice:
-    return choose(node.name or node.op_type, options, threads=job.threads, machine=job.calibration.machine)
+                        microseconds(choice, dense=True)) for columns, choice in choices.items())
 
 
 def _candidate(choice: Choice, candidate: Candidate) -> Kernel:
     option = candidate.option
     return Kernel(option.name, option.kernel, option.detail, option.nbytes, candidate.predicted_s * 1e6,
                   choice.machine.bound(option.work), choice.reason(candidate))
-
-
-def _microseconds(choice: Choice, *, dense: bool) -> float | None:
-    """The predicted time of the fastest candidate that is dense, or of the fastest other; None where there is none."""
-    times = [each.predicted_s * 1e6 for each in (choice.winner, *choice.losers) if each.option.is_dense is dense]
-    return min(times, default=None)
-
-
-def _geometry(node: ir.Node, weight: np.ndarray) -> Geometry:
-    """All that a layer's curve depends on: it is that of other weights, of as many bits."""
-    tensors = [(static_shape(value), layout_of(value)) for value in (*node.inputs, *node.outputs) if value is not None]
-    some = weight.reshape(-1)[::SOME]
-    return Geometry(node.op_type, str(sorted(map(str, node.attributes.values()))), weight.shape, tuple(tensors),
-                    half=bool((some.astype(np.float16) == some).all()))
-
-
-def _curve(node: ir.Node, geometry: Geometry, prepared: Prepared) -> Curve:
-    """The predicted time of the best dense and the best sparse kernel at every one of `SPARSITIES`."""
-    value, score = operand(node, 1), np.random.default_rng(0).random(geometry.weight, np.float32)
-    values = score.astype(np.float16).astype(np.float32) if geometry.half else score
-    kept, points = value.const_value, list[Point]()
-    try:
-        for sparsity in SPARSITIES:
-            value.const_value = ir.tensor(np.where(score >= sparsity, values, np.float32(0)), name=value.name)
-            choice = _choose(node, prepared.backend.options(node, prepared.job), prepared.job)
-            points.append(Point(sparsity, _microseconds(choice, dense=True), _microseconds(choice, dense=False)))
-    finally:
-        value.const_value = kept
-    return tuple(points)
 
 
 def _break_even(curve: Curve) -> float | None:
@@ -347,5 +282,4 @@ def _total(layers: Sequence[Layer]) -> Total:
 def _if_pruned(layers: Sequence[Layer], index: int) -> Pruned:
     """What the layers would take together at one of `SPARSITIES`."""
     points = [each.curve[index] for each in layers]
-    return Pruned(SPARSITIES[index], sum(min(time for time in (point.dense_us, point.sparse_us) if time is not None)
-                                         for point in points))
+    return Pruned(SPARSITIES[index], sum(point.best_us for point in points))

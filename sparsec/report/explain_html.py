@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from jinja2 import Environment, PackageLoader
 from matplotlib.figure import Figure
 
-from sparsec.report.explain import Explanation, Layer, Point
+from sparsec.report.curves import Point
+from sparsec.report.explain import Explanation, Layer
 from sparsec.report.figures import to_svg
 
 MANY = 40  # layers whose names still fit below the bars

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from onnx.reference.op_run import OpRun
 
+from sparsec.graph import control
+
 
 class NonMaxSuppression(OpRun):
     """The boxes of the highest scores, without those that overlap a chosen one of their class too much."""
@@ -50,5 +52,5 @@ def _chosen(boxes: np.ndarray, scores: np.ndarray, count: int, threshold: float,
     return chosen
 
 
-OPERATORS: list[type[OpRun]] = [NonMaxSuppression]
+OPERATORS: list[type[OpRun]] = [NonMaxSuppression, *control.OPERATORS]
 """By their class names."""

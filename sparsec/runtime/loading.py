@@ -14,6 +14,7 @@ from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError
 from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import Memory, aligned, element_type
+from sparsec.machine.optional import needed
 from sparsec.runtime.engines import Engine
 
 
@@ -46,11 +47,11 @@ def load_code(library: bytes, objects: Sequence[int]) -> Any:
 
 def _link_in_memory(library: bytes, sizes: Sequence[int]) -> Any:
     """Link object files that lie one after the other; artifacts of a machine without a linker hold such."""
-    from tvm_ffi_orcjit import default_session
-
+    linker = needed("tvm_ffi_orcjit", "apache-tvm-ffi-orcjit", "an artifact of a machine without a linker")
     ends = itertools.accumulate(sizes)
+    objects = [library[end - size:end] for size, end in zip(sizes, ends, strict=True)]
     try:
-        return default_session().load_module([library[end - size:end] for size, end in zip(sizes, ends, strict=True)])
+        return linker.default_session().load_module(objects)
     except RuntimeError as error:
         raise ArtifactError(f"the artifact's object files cannot be linked: {error}; "
                             "compile the model on a machine with a linker") from error

@@ -6,6 +6,8 @@ import functools
 import warnings
 from typing import Any
 
+from sparsec.machine import cpus
+
 STACK = 5
 """Calls between the caller of a session and the warning."""
 
@@ -15,7 +17,8 @@ def threads_of(threads: Any, sess_options: Any, compiled: int, ignored: dict[str
 
     Args:
         threads: a number, or onnxruntime's options, which stand second there.
-        sess_options: onnxruntime's options: `intra_op_num_threads`, if not 0, counts as far as the artifact allows.
+        sess_options: onnxruntime's options: `intra_op_num_threads`, if not 0, counts as far as the artifact and the
+            machine allow.
         compiled: the threads that the artifact was compiled for.
         ignored: further arguments by name; a warning tells of those that are given.
 
@@ -26,7 +29,7 @@ def threads_of(threads: Any, sess_options: Any, compiled: int, ignored: dict[str
     if given:
         tell(", ".join(given))
     asked = int(getattr(sess_options, "intra_op_num_threads", 0))
-    return min(asked, compiled) if threads is None and asked > 0 else threads
+    return min(asked, compiled, cpus.available()) if threads is None and asked > 0 else threads
 
 
 @functools.cache

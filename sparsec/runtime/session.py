@@ -19,9 +19,10 @@ from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
 from sparsec.machine.memory import HOST, carrier, element_type
+from sparsec.runtime.binding import IOBinding, checked, deliver
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.loading import load_library, memory_of, new_engine
-from sparsec.runtime.onnxruntime_arguments import threads_of
+from sparsec.runtime.onnxruntime_arguments import tell, threads_of
 from sparsec.runtime.sized.program import SizedProgram
 from sparsec.runtime.stages import Stages
 
@@ -97,6 +98,8 @@ class InferenceSession:
                 self._engines = self._open_sized(self._sized)
             else:
                 self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
+        self._selects = self._sized is not None or bool(self._buckets)  # one look where a call of a microsecond has two
+        self._direct = self._memory is HOST and not self._staged
 
     def _open(self, artifact: Artifact) -> Engines:
         """The virtual machines of a compiled program."""
@@ -162,26 +165,44 @@ class InferenceSession:
         """One line, however large the model."""
         return f"<sparsec.InferenceSession, {self.threads} thread(s), inputs {_listed(self._inputs)}>"
 
+    def io_binding(self) -> IOBinding:
+        """Arrays by name for `run_with_iobinding`."""
+        return IOBinding([spec.name for spec in self._inputs], [spec.name for spec in self._outputs])
+
+    def run_with_iobinding(self, binding: IOBinding, run_options: Any = None) -> None:
+        """Execute the model once on the arrays of a binding, which gets the outputs; options are ignored.
+
+        Raises:
+            InputError: as `run`.
+
+        """
+        if run_options is not None:
+            tell("run_options")
+        binding.accept(self.run(binding.wanted, binding.feeds, out=binding.out))
+
     def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901 - a call of a helper takes time
-            ) -> list[np.ndarray]:
+            *, out: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
         """Execute the model once.
 
         Args:
             output_names: the outputs wanted, in this order; None or empty for all.
             feeds: an array for every input, of its exact shape and dtype; any alignment, strides and byte order.
+            out: arrays by the names of outputs that are written into them, of their exact shape and dtype; any
+                alignment and strides.
 
         Returns:
-            The outputs, as arrays of their own memory.
+            The outputs, as arrays of their own memory, or those given.
 
         Raises:
             InputError: a name, shape or dtype does not fit; says what was expected and what was given. Or the model
                 uses an input as an index and it lies outside the tensor.
 
         """
-        if self._sized is not None:
-            return self._run_sized(output_names, feeds)
-        if self._buckets and (session := self._bucket(feeds)) is not self:
-            return session.run(output_names, feeds)
+        if out is not None:
+            names = list(output_names or self._positions)
+            return deliver(self.run(names, feeds), names, checked(out, names))
+        if self._selects and (found := self._run_elsewhere(output_names, feeds)) is not None:
+            return found
         wanted = self._select(output_names) if output_names else self._all
         engines = self._engines
         try:
@@ -198,7 +219,8 @@ class InferenceSession:
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = self._checked(name, dtype, shape, feeds)
                 buffer[...] = value
-            results = self._call(engine)
+            results = (engine.call(*engine.tensors) if self._direct and tvm_runtime.caller.threads == self.threads
+                       else self._call(engine))
             outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
             return outputs if self._native else self._viewed(outputs, wanted)
         except IndexError as error:  # of the kernel that checks indices
@@ -209,6 +231,13 @@ class InferenceSession:
             raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
         finally:
             engines.idle.append(engine)
+
+    def _run_elsewhere(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray] | None:
+        """`run` where that is a program for sizes that only the run tells, or a bucket's; else None."""
+        if self._sized is not None:
+            return self._run_sized(output_names, feeds)
+        session = self._bucket(feeds)
+        return None if session is self else session.run(output_names, feeds)
 
     def _run_sized(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
         """`run` for sizes that only the run tells."""

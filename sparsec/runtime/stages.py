@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from sparsec.artifact.file import Artifact
-from sparsec.errors import ArtifactError
+from sparsec.errors import ArtifactError, InputError, SparsecError
+from sparsec.machine.optional import needed
 
 Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 """From arrays by name to the arrays of a stage's outputs."""
@@ -53,10 +54,18 @@ class Stages:
 
 def interpret(model: bytes) -> Run:
     """The function that interprets an ONNX model."""
-    import onnx
-    from onnx.reference import ReferenceEvaluator
-
+    reference = needed("onnx.reference", "onnx", "an artifact with interpreted stages")
     from sparsec.runtime.interpreted import OPERATORS
 
-    evaluator: Any = ReferenceEvaluator(onnx.ModelProto.FromString(model), new_ops=list(OPERATORS))
-    return lambda feeds: [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
+    evaluator: Any = reference.ReferenceEvaluator(model, new_ops=list(OPERATORS))
+
+    def run(feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        try:
+            return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
+        except (SparsecError, MemoryError):
+            raise
+        except Exception as error:  # what the reference raises where values do not fit together has no common base
+            made = ", ".join(f"'{name}'" for name in evaluator.output_names)
+            raise InputError(f"{made} cannot be computed for these inputs: {' '.join(str(error).split())}") from error
+
+    return run

@@ -73,6 +73,9 @@ GRAPHS = {
     "gru_both_ways": "(float[4,2,5] x, float[2,21,5] w, float[2,21,7] r, float[2,42] b) "
                      "=> (float[4,2,2,7] y, float[2,2,7] h) "
                      '{ y, h = GRU<hidden_size=7, direction="bidirectional", linear_before_reset=1>(x, w, r, b) }',
+    "gru_that_resets_before_the_product": "(float[4,2,5] x, float[1,21,5] w, float[1,21,7] r, float[1,42] b) "
+                                          "=> (float[4,1,2,7] y, float[1,2,7] h) "
+                                          "{ y, h = GRU<hidden_size=7>(x, w, r, b) }",
     "lstm": "(float[4,2,5] x, float[1,28,5] w, float[1,28,7] r) => (float[4,1,2,7] y, float[1,2,7] h, float[1,2,7] c) "
             "{ y, h, c = LSTM<hidden_size=7>(x, w, r) }",
 }

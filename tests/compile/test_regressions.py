@@ -1,5 +1,6 @@
 """Networks that were once compiled wrongly or not at all, shrunk."""
 
+import numpy as np
 import pytest
 
 import sparsec
@@ -34,3 +35,11 @@ NETWORKS = {
 def test_outputs_match_onnxruntime(network, target):
     artifact = sparsec.compile(NETWORKS[network], target, tune="off")
     assert artifact.report["verification"]["inputs"] > 0
+
+
+def test_the_bits_of_truth_are_a_byte():
+    bits = model("g (bool[4] x) => (uint8[4] y, bool[4] z) { y = BitCast<to=2>(x) z = BitCast<to=9>(y) }", opset=26)
+    x = np.array([True, False, True, True])
+    y, z = sparsec.InferenceSession(sparsec.compile(bits, tune="off")).run(None, {"x": x})
+    np.testing.assert_array_equal(y, x.astype(np.uint8))
+    np.testing.assert_array_equal(z, x)

@@ -1,5 +1,7 @@
 """Models whose sizes depend on values run in stages, with onnxruntime's answers for whatever sizes come out."""
 
+from collections import defaultdict
+
 import numpy as np
 import onnx
 import pytest
@@ -7,11 +9,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 import sparsec
 from sparsec.artifact.file import Artifact
-from sparsec.errors import UnsupportedOperatorError
+from sparsec.errors import InputError, UnsupportedOperatorError
 from sparsec.graph.compare import run_onnxruntime
 from tests.support.texts import model
 
 X = "g (float[6,8] x)"
+X24 = "g (float[2,4] x) => (float[2,4] y)"
 W = "float[8,5] w"
 MODELS = {
     "non-zero": f"{X} => (int64[2,n] y) <{W}> {{ h = MatMul(x, w) r = Relu(h) y = NonZero(r) }}",
@@ -148,6 +151,78 @@ def test_control_flow_that_values_decide(name):
     for mean in (-1, 1, 3):
         x = np.random.default_rng(0).normal(mean, 0.5, (6, 8)).astype(np.float32)
         agrees(proto, artifact, {"x": x})
+
+
+SCAN = "Scan<body = b (float[4] s, float[4] e) => (float[4] t, float[4] o) { t = Add(s, e) o = Mul(t, e) }"
+TRIPS = ("Loop<body = b (int64 i, bool go, float[2,4] s) => (bool more, float[2,4] t)"
+         "{ more = Identity(go) t = Sub(s, x) }>")
+SIZED = {
+    "resize to the size of another": "g (float[1,3,h,w] x, float[1,3,a,b] z) => (float[1,3,a,b] y) { s = Shape(z)"
+                                     'y = Resize<mode="linear">(x, , , s) }',
+    "resize to a size of values":
+        "g (float[1,3,4,5] x) => (float[a,b,c,d] y) <int64[3] k = {1, 3, 6}, int64 one = {1}, int64[1] axis = {0}>"
+        "{ m = ReduceMax<keepdims=0>(x) c = Ceil(m) i = Cast<to=7>(c) j = Max(i, one) u = Unsqueeze(j, axis)"
+        's = Concat<axis=0>(k, u) y = Resize<mode="linear">(x, , , s) }',
+    "scan of any length": "g (float[4] s0, float[n,4] x) => (float[4] f, float[n,4] y)"
+                          f"{{ f, y = {SCAN}, num_scan_inputs=1>(s0, x) }}",
+    "scan backwards along the last axis":
+        f"g (float[4] s0, float[4,n] x) => (float[4] f, float[4,n] y) {{ f, y = {SCAN}, num_scan_inputs=1, "
+        "scan_input_axes=[1], scan_input_directions=[1], scan_output_axes=[1], scan_output_directions=[1]>(s0, x) }",
+    "a long scan": "g (float[4] s0, float[1500,4] x) => (float[4] f, float[1500,4] y)"
+                   f"{{ f, y = {SCAN}, num_scan_inputs=1>(s0, x) }}",
+    "a long loop": f"{X24} <int64 n = {{1500}}, bool c = {{1}}> {{ y = {TRIPS}(n, c, x) }}",
+    "a loop that never runs": f"{X24} <int64 n = {{0}}, bool c = {{1}}> {{ y = {TRIPS}(n, c, x) }}",
+    "loops in a loop":
+        f"{X24} <int64 n = {{50}}, bool c = {{1}}> {{ y = Loop<body = a (int64 j, bool on, float[2,4] r) => (bool on1, "
+        f"float[2,4] r1) {{ on1 = Identity(on) r1 = {TRIPS}(n, c, r) }}>(n, c, x) }}",
+    "as many trips as there are rows":
+        "g (float[n,4] x) => (float[n,4] y) <int64 axis = {0}, bool c = {1}> { s = Shape(x) n0 = Gather(s, axis)"
+        "y = Loop<body = b (int64 i, bool go, float[k,4] r) => (bool more, float[k,4] t)"
+        "{ more = Identity(go) t = Add(r, x) }>(n0, c, x) }",
+    "parts until a condition fails":
+        "g (float[2,4] x) => (float[2,4] y, float[n,2,4] q) <bool c = {1}, float most = {3}> { y, q = Loop<body = b"
+        "(int64 i, bool go, float[2,4] s) => (bool more, float[2,4] t, float[2,4] u) { a = Abs(s) t = Add(s, s)"
+        "u = Identity(t) m = ReduceMax<keepdims=0>(a) more = Less(m, most) }>(, c, x) }",
+    "branches of several ranks":
+        "g (float[2,4] x, bool c) => (float y) <int64[1] axis = {0}> { h = If<then_branch = t () => (float[2,4] a)"
+        "{ a = Relu(x) }, else_branch = e () => (float[1,2,4] b) { b = Unsqueeze(x, axis) }>(c)"
+        "y = ReduceSum<keepdims=0>(h) }",
+    "branches of any sizes":
+        "g (float[n,4] x, bool c) => (float[m,4] y) { y = If<then_branch = t () => (float[a,4] a0) { a0 = Relu(x) },"
+        "else_branch = e () => (float[b,4] b0) { b0 = Concat<axis=0>(x, x) }>(c) }",
+}
+
+
+def fed(proto, seed):
+    """Random inputs, whose unknown sizes are random, too."""
+    rng = np.random.default_rng(seed)
+    sizes = defaultdict(lambda: int(rng.integers(1, 7)))
+    shapes = {value.name: [sizes[dim.dim_param] if dim.dim_param else dim.dim_value
+                           for dim in value.type.tensor_type.shape.dim] for value in proto.graph.input}
+    return {name: np.array(seed % 2 == 0) if name == "c" else rng.normal(size=shape).astype(np.float32)
+            for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_control_flow_and_images_of_sizes_that_only_the_run_tells(name):
+    proto = model(SIZED[name])
+    artifact = sparsec.compile(proto, tune="off")
+    for seed in range(3):
+        agrees(proto, artifact, fed(proto, seed))
+
+
+def test_loops_without_end_are_refused():
+    endless = model(SIZED["a long loop"].replace("1500", str(1 << 62)))
+    with pytest.raises(UnsupportedOperatorError, match=r"'y' \(Loop\) run over 500000 nodes"):
+        sparsec.compile(endless, tune="off")
+
+
+def test_sizes_that_do_not_fit_at_run_time_are_wrong_inputs():
+    session = sparsec.InferenceSession(sparsec.compile(model(
+        "g (float[2,6] x, int64[2] s) => (float[a,b] y) { y = Reshape(x, s) }"), tune="off"))
+    assert session.run(None, {"x": np.ones((2, 6), np.float32), "s": np.array([3, 4])})[0].shape == (3, 4)
+    with pytest.raises(InputError, match="'y' cannot be computed for these inputs"):
+        session.run(None, {"x": np.ones((2, 6), np.float32), "s": np.array([5, 4])})
 
 
 def test_interpreted_layers_are_reported_and_refused_when_strict():

@@ -46,6 +46,8 @@ reference implementation. Where that is not so and nothing implements it, compil
   fused again: attention of every kind, layer norms, Gelus, fused products and convolutions (`passes/contributed`), and
   quantised ones (`passes/quantized`). Sequences of known lengths become tensors. Operators of other domains, and
   strings, are refused by name.
+- If, Loop and Scan are written out where they make at most 2,000 nodes, and interpreted where they make more, where
+  only the run tells how often they run, or where their branches differ in shape.
 
 | operator | opset | by | CPU | CUDA |
 |---|---|---|---|---|

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from sparsec.analysis import structure
 from sparsec.formats import CODECS, FORMATS
-from sparsec.formats.smallest import smallest
+from sparsec.formats.smallest import likely_smallest, smallest
 from sparsec.formats.storage import as_matrix
 from tests.support.weights import weights
 
@@ -58,6 +58,19 @@ def test_nothing_is_smaller_than_the_smallest(weight, codec):
         sizes = [form.encode(weight, CODECS[codec]).nbytes for form in FORMATS.values()
                  if form.reject(as_matrix(weight)) is None]
         assert smallest(weight, CODECS[codec]).nbytes <= 1.01 * min(sizes) + 8
+
+
+@pytest.mark.parametrize("weight", [np.ones((64, 96)), blocks(1, 1, 0.5), blocks(4, 1), blocks(1, 1, 0.1)])
+def test_some_rows_tell_the_smallest_storage(weight):
+    assert likely_smallest(weight, large=2048).format == smallest(weight).format
+
+
+def test_rows_unlike_the_sampled_ones_are_not_forgotten():
+    weight = np.zeros((64, 96), np.float32)
+    weight[:, ::4] = 1
+    weight[16:32] = blocks(1, 1, 0.5)[:16]  # the second group of rows, which a sample of every second leaves out
+    found = likely_smallest(weight, large=2048)
+    np.testing.assert_array_equal(found.format.decode(found), weight)
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from sparsec.compiler.buckets import merge
-from tests.hostile.fuzz import members, sealed, small_artifact, stored_artifact
+from tests.hostile.artifacts import members, sealed, small_artifact, stored_artifact
 from tests.support.texts import model
 
 LINEAR = "g (float[2,4] x) => (float[2,3] y) <float[4,3] w, float[3] b> { h = MatMul(x, w) y = Add(h, b) }"
@@ -330,12 +330,42 @@ def renamed(name):
 
 
 MODELS |= {
-    "functions that call each other twice": (calls(30), "nodes with those of its functions"),
+    "functions that call each other twice": (calls(30), "functions are called 1073741823 times"),
+    "functions that call each other often": (calls(13), "functions are called 8191 times"),
+    "an input that its operator needs": (edited(lambda p: p.graph.node[0].CopyFrom(helper.make_node(
+        "EyeLike", [""], ["h"], dtype=1))), "lacks its input 0"),
+    "a reshape to more elements": (model(
+        "g (float[2,2,4] x) => (float[2,12] y) <int64[2] s = {2, 12}> { y = Reshape(x, s) }").SerializeToString(),
+        "of another number of elements|not a valid"),
     "many sparse tensors": (many_sparse(40), "sparse tensors before it takes over"),
     "100,000 nodes": (chain(100_000), "100000 nodes"),
     "an operator that rewrites the screen": (renamed("Mat\x1b[2J\nMul"), r"no such .*Mat\\x1b\[2J\\nMul"),
     "an operator named from right to left": (renamed("\u202eluM"), r"no such .*\\u202eluM"),
     "an external pipe": (external("pipe"), "external data must lie complete beside"),
+}
+
+
+def text(graph, opset=17):
+    return model(graph, opset).SerializeToString()
+
+
+MODELS |= {
+    "types that an operator does not take": (text(
+        "g (bool[2] x, bool[2] z) => (bool[2] y) { y = LessOrEqual(x, z) }"), r"takes no tensor\(bool\)"),
+    "types that do not go together": (text(
+        "g (float[2] x, double[2] z) => (float[2] y) { y = Add(x, z) }"), "inconsistent type|takes no tensor"),
+    "a word that there is not": (text(
+        'g (float[1,1,2,2] x, float[1,2,2,2] z) => (float[1,1,2,2] y) { y = GridSample<mode="best">(x, z) }'),
+        "has the mode 'best'; it is one of linear"),
+    "a window larger than its image": (text(
+        "g (float[1,1,4] x) => (float[1,1,n] y) { y = AveragePool<kernel_shape=[9], ceil_mode=1>(x) }"),
+        "would have the shape|not a valid"),
+    "a tensor of 2^40 elements": (text(
+        "g (float[2] x) => (float[n,m] y) <int64[2] s = {1048576, 1048576}> { y = Expand(x, s) }"),
+        "1099511627776 elements|not a valid"),
+    "groups that do not divide what is normalised": (text(
+        "g (float[1,4,2,2] x) => (float[1,4,2,2] y) <float[4] s, float[4] b> "
+        "{ y = GroupNormalization<num_groups=3>(x, s, b) }", 21), "its 4 channels do not divide into 3 groups"),
 }
 EXPANDING = {
     "ConstantOfShape": "int64[1] n = {1073741824}> { c = ConstantOfShape(n) i = ReduceMax<keepdims=0>(c)",
@@ -343,6 +373,9 @@ EXPANDING = {
     "Tile": "int64[1] n = {1073741824}, float[1] v = {1}> { c = Tile(v, n) i = ReduceMax<keepdims=0>(c)",
     "Range": "float a = {0}, float b = {1073741824}, float d = {1}> { c = Range(a, b, d) "
              "i = ReduceMax<keepdims=0>(c)",
+    "OneHot": "int64[1] k = {0}, int64[1] n = {1073741824}, float[2] v = {0, 1}> { c = OneHot(k, n, v) "
+              "i = ReduceMax<keepdims=0>(c)",
+    "Resize": "float[1,1] v = {1}, float[2] n = {32768, 32768}> { c = Resize(v, , n) i = ReduceMax<keepdims=0>(c)",
     "Pad": "int64[2] n = {0, 1073741824}, float[1] v = {1}> { c = Pad(v, n) i = ReduceMax<keepdims=0>(c)",
 }
 

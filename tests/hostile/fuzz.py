@@ -1,33 +1,31 @@
-"""Mutation fuzzing: whatever a file holds, it is read or refused by a SparsecError.
+"""Fuzzing: whatever a file holds, it is read, compiled or refused by a SparsecError.
 
-`python -m tests.hostile.fuzz SUBJECT --cases N --seed S --directory DIR` writes each case to DIR/case before it is
-tried, so that the file of a crash, a hang or any other exception is left there; `--replay FILE` tries one again. A case
-may take `SECONDS` of processor time, memory up to `MEMORY` bytes and `MULTIPLE` times the file's size, and open files
-below DIR only.
+`python -m tests.hostile.fuzz SUBJECT --cases N --seed S --directory DIR` tries N cases, or what `--seconds` allow, in
+children of this process within `sandbox`'s limits. It leaves the file of what is found in DIR/findings, with what was
+said beside it; `--replay FILE` tries one again. Files below DIR alone may be opened. The exit code is 1 where something
+was found.
 """
 
 import argparse
-import contextlib
-import faulthandler
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
-import resource
-import signal
 import sys
 import tempfile
+import time
 import warnings
-import zipfile
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import onnx
 
+import sparsec
 from sparsec.artifact.file import Artifact
-from sparsec.backends.program import Packed, Program, TensorSpec
 from sparsec.cli import tables
 from sparsec.cli.options import read_arrays
 from sparsec.compiler.buckets import merge
@@ -37,55 +35,16 @@ from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.cost.tuning import TuningLog
 from sparsec.errors import SparsecError
 from sparsec.graph import reader
-from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.passes import optimize
 from sparsec.report.describe import describe_artifact
 from sparsec.target import resolve
-from tests.hostile import arguments, mutate
+from tests.hostile import arguments, growth, mutate, names, operators, sandbox
+from tests.hostile.artifacts import members, sealed, small_artifact, stored_artifact
 from tests.support.graphs import GRAPHS
 from tests.support.texts import model, with_initializers_as_inputs
 
-SECONDS = 20
-MEMORY, MULTIPLE = 256 << 20, 64
 GRAPHS_USED = ("residual block", "attention standard operator, causal", "norm pow, div", "transposed convolution",
                "activation gelu by erf, half last", "attention one projection, split", "batch norm behind gemm")
-
-
-def sealed(contents, method=zipfile.ZIP_DEFLATED):
-    """An artifact file of any members, with a valid digest."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in contents.items():
-            archive.writestr(name, data)
-        archive.comment = b" " * 64
-    body = buffer.getvalue()[:-64]
-    return body + hashlib.sha256(body).hexdigest().encode()
-
-
-def members(artifact):
-    """The members of an artifact's file."""
-    with zipfile.ZipFile(io.BytesIO(artifact.to_bytes())) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def small_artifact():
-    """An artifact that nothing executes."""
-    constants = np.arange(3, dtype=np.int16), np.ones((2, 2), np.float32)
-    spec = TensorSpec("x", "float32", (1,))
-    return Artifact.build(Program(b"library", "main", constants, (spec,), (spec,)), resolve("cpu-generic"), 1, b"graph",
-                          {"layers": []})
-
-
-def stored_artifact():
-    """An artifact with a weight in its smallest format, which nothing executes."""
-    weight = np.zeros((16, 256), np.float32)
-    weight[::5, ::7] = 3.5
-    recipe = PaddedBlocks(16, 8)
-    spec = TensorSpec("x", "float32", (1,))
-    constants = tuple(recipe.pack(weight).values())
-    packed = (Packed(weight, recipe, tuple(range(len(constants)))),)
-    return Artifact.build(Program(b"library", "main", constants, (spec,), (spec,), packed=packed),
-                          resolve("cpu-generic"), 1, b"graph", {"layers": []})
 
 
 def mutant_manifest(rng, seeds):
@@ -106,42 +65,29 @@ def mutant_manifest(rng, seeds):
 
 
 def describe(path):
-    """Open an artifact and tell of it, as `inspect` does."""
+    """Open an artifact and tell of it, as `inspect` and `verify` do."""
     artifact = Artifact.load(path)
     for bucket in artifact.buckets:
         bucket.constants()
     text = io.StringIO()
-    with contextlib.redirect_stdout(text):
+    with redirect_stdout(text):
         tables.print_table(("name",), [(spec["name"],) for spec in describe_artifact(artifact, 1)["inputs"]])
-    assert "\x1b" not in text.getvalue()
-
-
-def growing(rng, _seeds):
-    """A small model that asks for much: functions, sparse tensors, constants, inputs and names without end."""
-    from tests.hostile import corpus
-
-    size = rng.choice([1, 2, 7, 33, 500])
-    name = rng.choice(mutate.NAMES)
-    return rng.choice([
-        lambda: corpus.calls(rng.randint(1, 40)), lambda: corpus.many_sparse(size), lambda: corpus.chain(10 * size),
-        lambda: corpus.expanding(rng.choice(list(corpus.EXPANDING))), lambda: corpus.renamed(name),
-        lambda: wide(rng.choice(["Max", "Min", "Sum", "Mean", "Concat"]), size, name)])()
-
-
-def wide(kind, inputs, name):
-    """An operator of many inputs under a name."""
-    node = onnx.helper.make_node(kind, ["x"] * inputs, ["y"], name=name, **({"axis": 0} if kind == "Concat" else {}))
-    rows = 2 * inputs if kind == "Concat" else 2
-    graph = onnx.helper.make_graph([node], "g", [onnx.helper.make_tensor_value_info("x", 1, [2, 4])],
-                                   [onnx.helper.make_tensor_value_info("y", 1, [rows, 4])])
-    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)],
-                                  ir_version=8).SerializeToString()
+    for command in ("inspect", "verify"):
+        said, code = names.call([command, str(path)])
+        text.write(said)
+        assert code in (0, 1, 2), (command, code, said)
+    assert all(line.isprintable() for line in text.getvalue().split("\n")), text.getvalue()
 
 
 def simplify(path):
     """Read a model and optimise it, where constants are computed."""
     graph = reader.load(path)
     optimize.run(graph, None)
+
+
+def compile_file(path):
+    """Compile a model with the verification that ends it."""
+    sparsec.compile(path, tune="off")
 
 
 def models():
@@ -207,46 +153,45 @@ SUBJECTS = {  # name -> (the seeds, the mutator, what reads the file)
                  lambda path: [bucket.constants() for bucket in Artifact.load(path).buckets]),
     "manifest": (lambda: [members(small_artifact()), members(stored_artifact()), members(stored_artifact())],
                  mutant_manifest, describe),
-    "growing": (list, growing, simplify),
+    "growing": (growth.seeds, growth.mutant, simplify),
+    "compiled": (growth.seeds, growth.mutant, compile_file),
+    "operators": (operators.seeds, operators.mutant, operators.read),
+    "names": (names.seeds, names.mutant, names.read),
     "tuning": (lambda: [TUNING], mutant_json, lambda path: TuningLog(path, 0.0)),
     "calibration": (lambda: [calibration()], mutant_json, lambda path: calibration_of(resolve("cpu"), 1, path)),
     "arguments": (arguments.seeds, arguments.mutant, arguments.read),
     "arrays": (lambda: [npz(x=np.ones(3)), npz(a=np.array(1), b=np.ones((2, 2), bool))], mutant_bytes, read_arrays),
 }
+SPENDING = ("compiled", "operators", "names", "arguments")  # what runs a model may need memory for what that asks for
+BESIDE = ("operators",)  # run another program beside, and tell when
 
 
 def forbid_other_files(directory):
     """From now on, opening a file that lies neither below the directory nor in Python's or the system's is an error."""
     allowed = tuple(map(os.path.realpath, (directory, sys.prefix, sys.base_prefix, Path(__file__).parents[2], "/proc",
                                            "/sys", "/dev", tempfile.gettempdir() + "/sparsec-")))
+    tools = ("/usr/", "/lib", "/etc/", tempfile.gettempdir() + "/tmp")  # linkers, and what subprocesses read
 
     def watch(event, arguments):
-        if event == "open" and isinstance(arguments[0], str) and not os.path.realpath(arguments[0]).startswith(allowed):
-            raise AssertionError(f"opens {arguments[0]}")
+        if event == "open" and isinstance(arguments[0], str):
+            place = os.path.realpath(arguments[0])
+            if not place.startswith((*allowed, *tools)) or place == "/etc/hostname":
+                raise AssertionError(f"opens {arguments[0]}")
 
     sys.addaudithook(watch)
 
 
-def attempt(read, path):
-    """Read the file within the limits; only success or a SparsecError may come out."""
-    before = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (before + MEMORY + MULTIPLE * path.stat().st_size, resource.RLIM_INFINITY))
-    faulthandler.dump_traceback_later(10 * SECONDS, exit=True)  # for what hangs without computing
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    try:
-        with warnings.catch_warnings(), contextlib.suppress(SparsecError):
-            warnings.simplefilter("ignore")
-            read(path)
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        faulthandler.cancel_dump_traceback_later()
-        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+def numbers(most, seconds):
+    """Numbers of cases, until there are enough or the time is over."""
+    end = time.monotonic() + (seconds or float("inf"))
+    return itertools.takewhile(lambda case: time.monotonic() < end and (seconds or case < most), itertools.count())
 
 
 def main():
     parser = argparse.ArgumentParser(description="Fuzz what reads files.")
     parser.add_argument("subject", choices=SUBJECTS)
     parser.add_argument("--cases", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, help="In place of a number of cases.")
     parser.add_argument("--seed", default="0")
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--replay", type=lambda name: Path(name).resolve())
@@ -254,19 +199,39 @@ def main():
     directory = options.directory.resolve()
     arguments.enter(directory)
     seeds, mutant, read = SUBJECTS[options.subject]
-    seeds, path = seeds(), directory / "case"
+    seeds, path, findings = seeds(), directory / "case", directory / "findings"
     (directory / "weights.bin").write_bytes(bytes(1 << 16))
     (directory.parent / "secret").write_bytes(bytes(1 << 16))
-    signal.signal(signal.SIGPROF, lambda *_: (_ for _ in ()).throw(TimeoutError(f"takes over {SECONDS} s")))
+    beside = options.subject in BESIDE
     path.write_bytes(mutant(random.Random(0), seeds))
-    with warnings.catch_warnings(), contextlib.suppress(SparsecError):
+    with warnings.catch_warnings(), suppress(SparsecError, AssertionError):
         warnings.simplefilter("ignore")
-        read(path)  # what is imported at the first use counts as nobody's memory
-    replayed = options.replay and options.replay.read_bytes()
+        read(path, bool) if beside else read(path)  # what is imported at the first use counts as nobody's memory
     forbid_other_files(directory)
-    for case in range(1 if replayed else options.cases):
-        path.write_bytes(replayed or mutant(random.Random(f"{options.seed} {case}"), seeds))
-        attempt(read, path)
+
+    def attempt(case, aside):
+        data = options.replay.read_bytes() if options.replay else mutant(random.Random(f"{options.seed} {case}"), seeds)
+        path.write_bytes(data)
+        read(path, aside) if beside else read(path)
+
+    cases = 0
+
+    def counted():
+        nonlocal cases
+        for case in numbers(1 if options.replay else options.cases, None if options.replay else options.seconds):
+            cases += 1
+            yield case
+
+    found = 0
+    for finding in sandbox.run(counted(), attempt, directory / "errors", spends=options.subject in SPENDING):
+        found += 1
+        findings.mkdir(exist_ok=True)
+        kept = findings / f"{options.subject}-{options.seed}-{finding.case}"
+        kept.write_bytes(path.read_bytes())
+        kept.with_name(kept.name + ".txt").write_text(finding.reason)
+        print(f"{kept}: {finding.reason}", flush=True)
+    print(f"{options.subject}: {cases} cases, {found} findings", flush=True)
+    sys.exit(found > 0)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from sparsec.graph import reader
 from sparsec.passes import optimize
 from sparsec.report.describe import describe_artifact
 from tests.hostile.corpus import EXPANDING, expanding, with_report
-from tests.hostile.fuzz import wide
+from tests.hostile.growth import wide
 from tests.support.texts import model
 
 X = np.arange(8, dtype=np.float32).reshape(2, 4)

@@ -1,20 +1,25 @@
 """Files that others chose the place of: what is read and written, and what of the cache is believed."""
 
+import io
 import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sparsec import Artifact, files
 from sparsec.cli import options
+from sparsec.cost.calibration import SHIPPED, calibration_of
+from sparsec.cost.option import Option, Work
 from sparsec.cost.tuning import TuningLog
 from sparsec.errors import ArtifactError, SignatureError, SparsecError, printable
 from sparsec.graph import reader
 from sparsec.kernels.packing import RECIPES, Recipe
-from tests.hostile.fuzz import small_artifact
+from sparsec.target import resolve
+from tests.hostile.artifacts import small_artifact
 
 
 @pytest.fixture
@@ -28,6 +33,16 @@ def test_pipes_folders_and_devices_are_not_read(read, pipe):
     for path in (pipe, pipe.parent, "/dev/zero"):
         with pytest.raises(SparsecError):
             read(path)
+
+
+def test_an_array_that_is_a_pipe_or_promises_more_than_there_is_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.npy")
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (1 << 50,)})
+    (tmp_path / "large.npy").write_bytes(header.getvalue())
+    for name in ("pipe.npy", "large.npy"):
+        with pytest.raises(SparsecError, match=name):
+            options.inputs_for(small_artifact(), tmp_path / name)
 
 
 def test_a_signature_that_is_a_pipe_is_refused(tmp_path):
@@ -53,6 +68,28 @@ def test_links_are_followed_and_modes_kept(tmp_path):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "real"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_an_owner_is_kept(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    os.chown(path, 1234, 4321)
+    files.write(path, b"new")
+    assert (path.stat().st_uid, path.stat().st_gid, path.read_bytes()) == (1234, 4321, b"new")
+
+
+@pytest.mark.parametrize("name", ["x.sparsec", "x.json", "x.npz"])
+def test_every_output_of_a_command_follows_links_and_reaches_devices(name, tmp_path):
+    writers = {"x.sparsec": small_artifact().save, "x.json": lambda path: options.write_json(path, {"a": 1}),
+               "x.npz": lambda path: options.write_arrays(path, {"a": np.ones(3)})}
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / name).symlink_to("real")
+    writers[name](tmp_path / name)
+    assert (tmp_path / name).is_symlink()
+    assert (tmp_path / "real").read_bytes() != b"old"
+    writers[name](Path("/dev/null"))
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+
+
 def test_devices_and_pipes_are_written_to(pipe):
     files.write("/dev/null", b"data")
     assert stat.S_ISCHR(os.stat("/dev/null").st_mode)  # noqa: PTH116 - what the system says of a device
@@ -75,6 +112,26 @@ def test_a_cache_that_others_may_write_is_ignored(loose, tmp_path):
     (path if loose == "file" else path.parent).chmod(0o777)
     with pytest.warns(UserWarning, match="is ignored"):
         assert TuningLog(path, 0.0)._seconds == {}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.parametrize("given", ["file", "folder"])
+def test_a_cache_of_another_owner_is_ignored(given, tmp_path):
+    path = tmp_path / "cache" / "tuning.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"key": "a", "seconds": 1.0}\n')
+    os.chown(path if given == "file" else path.parent, 1234, -1)
+    with pytest.warns(UserWarning, match="is ignored: others own it"):
+        assert TuningLog(path, 0.0)._seconds == {}
+    with pytest.warns(UserWarning, match="is ignored: others own it"):
+        assert calibration_of(resolve("cpu"), 1, path).source == SHIPPED
+
+
+def test_caches_that_are_pipes_are_neither_read_nor_written(pipe):
+    log = TuningLog(pipe, 1.0)
+    with pytest.warns(UserWarning, match="cannot be written"):
+        assert log.time(Option("csr", "k", "d", 1.0, 8, Work(1, 1)), resolve("cpu"), 1, lambda _: 1.0) == 1.0
+    assert calibration_of(resolve("cpu"), 1, pipe).source == SHIPPED
 
 
 @pytest.mark.parametrize("seconds", ["NaN", "-1.0", "Infinity", "0"])

@@ -5,6 +5,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 nn = torch.nn
 
+from sparsec.errors import PruningError  # noqa: E402
 from sparsec.models.criteria import CRITERIA  # noqa: E402
 from sparsec.models.criteria.context import Context  # noqa: E402
 from sparsec.models.criteria.obs import _columns, compensate  # noqa: E402
@@ -39,6 +40,33 @@ def quadratic():
 def test_scores_of_a_quadratic(quadratic, criterion, scores):
     found = CRITERIA[criterion].score(quadratic)["0.weight"]
     assert found.flatten().tolist() == pytest.approx(scores, rel=1e-5)
+
+
+def test_the_filter_between_the_others_goes_first():
+    model = nn.Sequential(nn.Linear(2, 4))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.4, 0.4], [-1.0, -1.0]]))
+    scores = CRITERIA["geometric-median"].score(context(model, torch.ones(1, 2)))["0.weight"].sum(1)
+    assert scores.argmin() == 2  # the smallest norm is no reason: nothing changes when all filters move
+    with torch.no_grad():
+        model[0].weight.add_(5)
+    moved = CRITERIA["geometric-median"].score(context(model, torch.ones(1, 2)))["0.weight"].sum(1)
+    torch.testing.assert_close(moved, scores)
+
+
+def test_units_that_no_input_activates_score_nothing():
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 2))
+    with torch.no_grad():
+        model[0].bias.copy_(torch.tensor([-100.0, 0.0, 100.0]))
+    batch = (torch.randn(64, 1, 2, 2, generator=torch.Generator().manual_seed(0)), None)
+    scores = CRITERIA["apoz"].score(context(model, batch[0], [batch]))
+    assert set(scores) == {"0.weight"}
+    dead, some, always = scores["0.weight"].flatten().tolist()
+    assert dead == 0
+    assert 0.2 < some < 0.8
+    assert always == 1
+    with pytest.raises(PruningError, match="ReLU"):
+        CRITERIA["apoz"].score(context(nn.Sequential(nn.Linear(2, 2)), torch.ones(1, 2), [(torch.ones(1, 2), None)]))
 
 
 def test_synflow_counts_weighted_paths():

@@ -27,7 +27,7 @@ def pruned(kind, sparsity, *, seed=0, training=False, **options):
 
 
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1", "1x4", "3x5"])
-@pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - {"batchnorm", "filter-norm"}))
+@pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - {"batchnorm", "filter-norm", "apoz", "geometric-median"}))
 def test_criteria_reach_the_target(criterion, pattern):
     _, result = pruned(IMAGES, 0.5, criterion=criterion, pattern=pattern, rounds=5)
     assert result.sparsity == pytest.approx(0.5, abs=0.002 if pattern == "unstructured" else 0.03)
@@ -46,7 +46,7 @@ def test_schedules_reach_the_target(schedule, criterion):
     assert result.sparsity == pytest.approx(0.6, abs=0.005)
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "filter-norm", "taylor", "snip"])
+@pytest.mark.parametrize("criterion", ["magnitude", "filter-norm", "geometric-median", "taylor", "snip"])
 def test_filters_go_as_wholes_but_not_those_of_the_last_layer(criterion):
     _, result = pruned(IMAGES, 0.5, criterion=criterion, pattern="filters")
     assert [list(mask.flatten(1).any(1)) for mask in result.masks.values()] == \
@@ -135,7 +135,38 @@ def test_dynamic_training_moves_weights_and_keeps_their_number(schedule):
     assert any(not torch.equal(start[name], end[name]) for name in start)
 
 
+def regress(model, hook):
+    """Learn y = x_2 from weights of which the first is larger."""
+    x = torch.randn(256, 2, generator=torch.Generator().manual_seed(0))
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    for step in range(100):
+        optimiser.zero_grad()
+        torch.nn.functional.mse_loss(model(x)[:, 0], x[:, 1]).backward()
+        optimiser.step()
+        hook(step + 1, 100)
+
+
+@pytest.mark.parametrize(("schedule", "stays"), [("movement", 1), ("l0", 1), ("one-shot", 0)])
+def test_gates_keep_what_grows_and_magnitude_what_is_large(schedule, stays):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[0.5, 0.1]]))
+    result = prune(model, 0.5, torch.ones(1, 2), Options(schedule=schedule), train=regress)
+    assert result.masks["0.weight"].flatten().tolist() == [stays == 0, stays == 1]
+    assert (model[0].weight != 0).flatten().tolist() == [stays == 0, stays == 1]
+    assert list(model.state_dict()) == ["0.weight"]
+
+
+@pytest.mark.parametrize("schedule", ["movement", "l0"])
+def test_gates_meet_the_sparsity_of_a_network(schedule):
+    model, result = pruned(IMAGES, 0.8, schedule=schedule, training=True)
+    assert kept(result.masks) == pytest.approx(0.2 * size(result.masks), abs=len(result.masks))
+    assert all(not model.get_parameter(name)[~mask].any() for name, mask in result.masks.items())
+
+
 @pytest.mark.parametrize(("sparsity", "options", "error", "message"), [
+    (0.5, {"schedule": "l0", "pattern": "2:4"}, UsageError, "prunes single weights"),
+    (0.5, {"schedule": "movement", "pattern": "4x1"}, UsageError, "prunes single weights"),
     (0.5, {"criterion": "snip"}, PruningError, "needs data"),
     (0.5, {"schedule": "gradual"}, PruningError, "pass `train`"),
     (0.5, {"criterion": "best"}, UsageError, "magnitude, lamp"),

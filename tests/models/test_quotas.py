@@ -62,6 +62,11 @@ def test_igq_prunes_larger_layers_more(network):
     assert (np.diff(layers[np.argsort(sizes)]) >= -1e-12).all()
 
 
+def test_smart_ratio_keeps_less_in_later_layers():
+    layers = layer_sparsities("smart-ratio", [(100, 100)] * 4, 0.9)
+    assert np.allclose((1 - np.array(layers)) / (1 - layers[-1]), [10, 6, 3, 1])
+
+
 def test_uniform_plus_spares_the_ends_and_states_its_range():
     layers = layer_sparsities("uniform+", NETWORKS["vgg16"], 0.9)
     check_definition(NETWORKS["vgg16"], layers, 0.9)

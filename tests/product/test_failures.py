@@ -1,5 +1,7 @@
 """A defect falls back, or ends as one error that names node, place and versions, with a model that shows it."""
 
+import warnings
+
 import numpy as np
 import onnx
 import pytest
@@ -67,3 +69,38 @@ def test_the_command_line_exits_with_3_and_writes_the_node(tmp_path, monkeypatch
     assert caught.value.code == 3
     assert "Traceback" in capsys.readouterr().err
     assert onnx.load(tmp_path / cli.DEFECT).graph.node
+
+
+def run_command(monkeypatch, tmp_path, *arguments, proto=PROTO):
+    """The exit code of a command on the model."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(proto, tmp_path / "model.onnx")
+    monkeypatch.setattr("sys.argv", ["sparsec", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return caught.value.code
+
+
+@pytest.mark.parametrize("failure", [fails, fails_in_tvm])
+def test_a_command_that_compiles_nothing_ends_so_too(tmp_path, monkeypatch, capsys, failure):
+    monkeypatch.setattr("sparsec.report.describe.describe_model", failure)
+    assert run_command(monkeypatch, tmp_path, "inspect", "model.onnx") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("sparsec: error: a defect of sparsec, in sparsec.cli.inspect._inspect_model")
+
+
+def test_warnings_and_errors_command_no_terminal(tmp_path, monkeypatch, capsys):
+    def fail(*_given, **_more):
+        warnings.warn("a\x1b[2J\nb", stacklevel=1)
+        raise OSError(2, "no\x1b[2J", "such\nfile")
+
+    monkeypatch.setattr("sparsec.report.describe.describe_model", fail)
+    assert run_command(monkeypatch, tmp_path, "inspect", "model.onnx") == 1
+    assert capsys.readouterr().err.splitlines() == ["sparsec: warning: a\\x1b[2J\\nb",
+                                                    "sparsec: error: such\\nfile: no\\x1b[2J"]
+
+
+def test_a_model_without_layers_is_not_simulated(tmp_path, monkeypatch, capsys):
+    relu = model("g (float[2,8] x) => (float[2,8] y) { y = Relu(x) }")
+    assert run_command(monkeypatch, tmp_path, "simulate", "model.onnx", proto=relu) == 1
+    assert "has no layer that the accelerator takes" in capsys.readouterr().err

@@ -15,7 +15,8 @@ from sparsec.graph.compare import run_onnxruntime, same_class
 from sparsec.models.dataset import digits
 from sparsec.oneshot import file
 from sparsec.oneshot.criteria import CRITERIA
-from sparsec.oneshot.criteria.obs import factor, sweep
+from sparsec.oneshot.criteria.moments import Grid, Moments, factor
+from sparsec.oneshot.criteria.obs import obs, sweep
 from sparsec.oneshot.criteria.refit import refit
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
@@ -25,6 +26,7 @@ from sparsec.oneshot.goal import Goal, to_goal
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.weights import constants, layers
+from sparsec.report.explain import explain
 from sparsec.target import resolve
 from tests.support.cli import sparsec as run
 from tests.support.texts import model
@@ -71,7 +73,7 @@ def test_columns_times_matrix_is_what_the_layer_computes(layer):
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("form", ["unstructured", "2:4", "1:4", "4x1", "2x4"])
+@pytest.mark.parametrize("form", ["unstructured", "balanced", "2:4", "1:4", "4x1", "2x4"])
 def test_patterns_hold_in_every_layer(criterion, form):
     before = convolutional()
     outcome = pruned(before, SAMPLES, None if ":" in form else 0.5, criterion=criterion, pattern=form)
@@ -83,7 +85,7 @@ def test_patterns_hold_in_every_layer(criterion, form):
         if ":" in form:
             n, m = map(int, form.split(":"))
             assert group_counts(matrix, m).max() <= n
-        elif form != "unstructured":
+        elif "x" in form:
             rows, width = map(int, form.split("x"))
             for each in matrix:
                 padded = np.pad(each, [(0, -each.shape[0] % rows), (0, -each.shape[1] % width)]) != 0
@@ -118,6 +120,64 @@ def test_refit_has_no_gradient_on_kept_weights():
     kept = RNG.random((5, 24)) < 0.4
     change = refit(np.where(kept, weight, 0), weight, hessian, 0.0) - weight
     np.testing.assert_allclose((change @ hessian)[kept], 0, atol=1e-8)
+
+
+def test_conjugate_gradients_come_near_the_exact_refit():
+    x, weight = RNG.standard_normal((200, 40)) @ RNG.standard_normal((40, 40)), RNG.standard_normal((5, 40))
+    hessian, start = x.T @ x / 200, np.where(RNG.random((5, 40)) < 0.4, weight, 0).astype(np.float32)
+    exact, near = (refit(start, weight, hessian, 0.01, exact=work) for work in (1e9, 0))
+    lost = [float(np.sum((each - weight) @ hessian * (each - weight))) for each in (start, near, exact)]
+    assert not near[start == 0].any()
+    assert lost[2] <= 1.001 * lost[1] < 1.01 * lost[2] < 0.7 * lost[0]
+
+
+def test_rounding_in_the_sweep_loses_less_than_afterwards():
+    x, weight = RNG.standard_normal((200, 40)) @ RNG.standard_normal((40, 40)), RNG.standard_normal((8, 40))
+    hessian, step = x.T @ x / 200, np.full(8, 0.25)
+    grid = Grid(step, -8 * step, 7 * step)
+    within = obs(weight, Moments(hessian, grid), pattern("unstructured"), 0.5)
+    free = obs(weight, Moments(hessian), pattern("unstructured"), 0.5)
+    after = np.stack([grid.nearest(column) for column in free.T], 1)
+    assert np.mean(within == 0) >= 0.5
+    np.testing.assert_array_equal(within, (np.rint(within / 0.25) * 0.25).clip(-2, 1.75))
+    lost = [float(np.sum((each - weight) @ hessian * (each - weight))) for each in (within, after)]
+    assert lost[0] < lost[1]
+
+
+def quantised(zero):
+    """A small network whose weights are int8, per channel and as a whole, and what it needs to be pruned."""
+    codes = {name: RNG.integers(-100, 100, shape) for name, shape in (("a", (16, 8, 3, 3)), ("c", (16, 10)))}
+    return model("""g (float[N,8,6,6] x) => (float[N,10] y) <int8[16,8,3,3] a, float[16] s, int8[16] z, int8[16,10] c,
+        float t, int8 v> { w = DequantizeLinear<axis=0>(a, s, z) p = Conv(x, w) q = Relu(p) r = GlobalAveragePool(q)
+        f = Flatten(r) d = DequantizeLinear(c, t, v) y = MatMul(f, d) }""", **codes, s=RNG.random(16) * 0.01 + 0.001,
+                 z=np.full(16, zero), t=np.array(0.01), v=np.array(zero)), {
+        "x": RNG.standard_normal((24, 8, 6, 6)).astype(np.float32)}
+
+
+@pytest.mark.parametrize("zero", [0, 7, -128])
+@pytest.mark.parametrize("criterion", ["magnitude", "obs"])
+def test_quantised_weights_become_their_zero_points(zero, criterion):
+    proto, samples = quantised(zero)
+    outcome = pruned(proto, samples, 0.6, criterion=criterion)
+    for name, layer in zip("ac", outcome.layers, strict=True):
+        stored = numpy_helper.to_array(constants(outcome.model.graph)[name])
+        assert stored.dtype == np.int8
+        assert np.mean(stored == zero) == pytest.approx(0.6, abs=0.03)
+        assert layer.nonzeros == np.count_nonzero(stored != zero)
+    onnx.checker.check_model(outcome.model, full_check=True)
+    assert outcome.error < 0.9
+
+
+def test_two_of_four_is_that_of_the_sparse_tensor_cores():
+    proto = model("""g (float[8,32,14,14] x) => (float[8,64,14,14] y) <float[64,32,3,3] a, float[64] b,
+        float[64,64,3,3] c, float[64,64,1,1] d> { p = Conv<pads=[1,1,1,1]>(x, a, b) q = Relu(p)
+        r = Conv<pads=[1,1,1,1]>(q, c) s = Relu(r) y = Conv(s, d) }""")
+    outcome = pruned(proto, {"x": RNG.standard_normal((64, 32, 14, 14)).astype(np.float32)}, None, pattern="2:4")
+    found = explain(outcome.model, "cuda-sm80").layers
+    assert len(found) == 3
+    assert all("nm 2:4" in {each.format for each in layer.candidates} for layer in found)
+    assert not any("nm 2:4" in {each.format for each in layer.candidates}
+                   for layer in explain(proto, "cuda-sm80").layers)
 
 
 @pytest.fixture(scope="module")
@@ -237,6 +297,25 @@ def test_goals_are_met_or_refused_with_the_best_reachable():
 def test_a_model_without_weights_is_refused():
     with pytest.raises(PruningError, match="no Conv, Gemm or MatMul"):
         pruned(model("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }"), SAMPLES, 0.5)
+
+
+def test_a_run_goes_on_from_the_layers_that_are_finished(tmp_path):
+    arguments = convolutional(), SAMPLES, 0.5, Method(), quiet
+    first, again = (file.to_sparsity(*arguments, tmp_path).pruned.model for _ in range(2))
+    assert first == again
+    kept = sorted(tmp_path.iterdir())
+    assert len(kept) == 4
+    for path in kept:
+        np.save(path, np.zeros_like(np.load(path)))
+    zeros = file.to_sparsity(*arguments, tmp_path).pruned
+    assert not any(layer.nonzeros for layer in zeros.layers)
+    other = file.to_sparsity(*arguments[:2], 0.6, *arguments[3:], tmp_path).pruned
+    assert all(layer.nonzeros for layer in other.layers)
+    kept[0].write_bytes(b"damage")
+    with pytest.raises(UsageError, match="damaged"):
+        file.to_sparsity(*arguments, tmp_path)
+    with pytest.raises(UsageError, match="no such folder"):
+        file.to_sparsity(*arguments, tmp_path / "absent")
 
 
 def test_the_command_writes_the_model_and_its_figures(tmp_path):

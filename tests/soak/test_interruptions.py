@@ -9,7 +9,7 @@ import pytest
 
 # name -> (what writes the file at `path`, what reads it and raises where it is damaged)
 SUBJECTS = {
-    "artifact": ("from tests.hostile.fuzz import small_artifact as make; make().save(path)",
+    "artifact": ("from tests.hostile.artifacts import small_artifact as make; make().save(path)",
                  "from sparsec import Artifact; Artifact.load(path)"),
     "calibration": (("from sparsec.cost.calibration import keep; from sparsec.cost.roofline import DEFAULT_MACHINE;"
                     "keep(DEFAULT_MACHINE, threads=int(path.exists()) + 1, path=path)"),

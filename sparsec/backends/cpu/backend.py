@@ -34,12 +34,12 @@ class CpuBackend(Backend):
 
         return layer_options(node, job.target, job.threads, job.precision)
 
-    def refused(self, node: ir.Node, job: Job) -> dict[str, str]:
-        """Why kernel families have no option for a layer."""
+    def offers(self, node: ir.Node, job: Job) -> tuple[list[Option], dict[str, str]]:
+        """The options, and why kernel families have none."""
         from sparsec.backends.cpu.layers import offers_of
         from sparsec.kernels.emit.isa import isa_of
 
-        return offers_of(node, job.target, isa_of(job.target, job.threads), job.precision)[1]
+        return offers_of(node, job.target, isa_of(job.target, job.threads), job.precision)
 
     def judge(self, graph: ir.Model, job: Job) -> Judge:
         """By products on what the layers see, which also calibrates 8-bit integers where the inputs are real."""

@@ -45,6 +45,7 @@ class LoweringContext:
         precision: the fewest bits that operators may compute with, a key of `sparsec.cost.option.PRECISIONS`.
         env: the expression of every value that has been lowered, as it was bound (flat or in its ONNX shape).
         arrays: contents of the values that are known at compile time beside the initializers.
+        ranges: of tensors that DynamicQuantizeLinear alone reads, the ends of what they range over.
         constants: runtime constants so far, by the parameter of `main` that receives each.
         node: the node that is being lowered.
         calls: every call of a kernel so far: its function's name and the node's.
@@ -59,6 +60,7 @@ class LoweringContext:
     precision: str = "fp32"
     env: dict[ir.Value, relax.Expr] = field(default_factory=dict)
     arrays: dict[ir.Value, np.ndarray] = field(default_factory=dict)
+    ranges: dict[ir.Value, relax.Expr] = field(default_factory=dict)
     constants: dict[relax.Var, np.ndarray] = field(default_factory=dict)
     node: ir.Node | None = None
     calls: list[tuple[str, str]] = field(default_factory=list)
@@ -68,7 +70,7 @@ class LoweringContext:
 
     def sibling(self) -> LoweringContext:
         """A context for another function of the same module, which shares the kernels."""
-        return replace(self, env={}, arrays={}, constants={}, node=None, calls=[], _by_digest={}, _views={})
+        return replace(self, env={}, arrays={}, ranges={}, constants={}, node=None, calls=[], _by_digest={}, _views={})
 
     def layout(self, value: ir.Value | None) -> Layout:
         """Where the layout pass put a value."""

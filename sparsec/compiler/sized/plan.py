@@ -17,10 +17,11 @@ from sparsec.compiler.sized.attention import ATTENTION
 from sparsec.compiler.sized.guards import Guard, guards, is_select
 from sparsec.compiler.sized.rotary import ROTARY
 from sparsec.compiler.sized.simplify import known_data
-from sparsec.compiler.sized.stage import RowStage, Stage, read_by
+from sparsec.compiler.sized.stage import RowStage, Stage
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
+from sparsec.graph.nodes import read_by
 from sparsec.runtime.sized.operators import OPERATORS, SINGLE
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from sparsec.compiler.sized.guards import Guard, guards
 from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, row_nodes
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.graph.constants import add_constant
+from sparsec.graph.nodes import read_by
 from sparsec.graph.verify import check, infer
 
 
@@ -63,15 +64,6 @@ def stages_of(graph: ir.Graph, symbols: Symbols) -> list[Stage]:
     for count, ((number, own, _), nodes) in enumerate(groups.items()):
         order.append((number, count, _stage(own, nodes, fixed)))
     return [stage for *_, stage in sorted(order, key=lambda each: each[:2])]
-
-
-def read_by(node: ir.Node) -> Iterable[ir.Value]:
-    """What a node reads, and what the graphs inside it read of those around."""
-    yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if isinstance(attribute, ir.Attr) and attribute.type == ir.AttributeType.GRAPH:
-            for each in attribute.as_graph().all_nodes():
-                yield from (value for value in each.inputs if value is not None)
 
 
 def _stage(rows: Rows, nodes: Sequence[ir.Node], fixed: set[ir.Value]) -> RowStage:

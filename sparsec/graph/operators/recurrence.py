@@ -12,14 +12,18 @@ from scipy.special import expit
 
 from sparsec.graph.operators import schema
 
-GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
+EARLY = "EarlyResetGRU"
+"""The cell of a GRU with linear_before_reset = 0: it resets the state before the third gate's product."""
+
+GATES = {"RNN": 1, "GRU": 3, EARLY: 3, "LSTM": 4}
 """Gates of a cell; in ONNX's order: i, o, f, c of an LSTM; z, r, h of a GRU."""
 
 DOC = """
 The recurrence of ONNX's operator `cell` in one direction, with gates in ONNX's order; X holds W x + bias for all steps.
 
 Y[t] is the state after step t; Y[T] is the last state, Y[T + 1] the last cell (that of an LSTM; zeros otherwise).
-A GRU resets after the product: linear_before_reset = 1. B belongs to the product with the state.
+A GRU resets after the product: linear_before_reset = 1; an EarlyResetGRU before it. B belongs to the product with the
+state.
 """
 
 _ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -52,7 +56,7 @@ SCHEMA = schema.make(
         schema.optional("P", "T", "Peepholes of an LSTM (3 * H,): i, o, f."),
     ],
     [
-        OpSchema.Attribute("cell", OpSchema.AttrType.STRING, "RNN, GRU or LSTM.", required=True),
+        OpSchema.Attribute("cell", OpSchema.AttrType.STRING, "RNN, GRU, EarlyResetGRU or LSTM.", required=True),
         OpSchema.Attribute("activations", OpSchema.AttrType.STRING, "Their names, with spaces.", required=True),
         OpSchema.Attribute("reverse", OpSchema.AttrType.INT, "1: from the last step to the first.", required=True),
     ],
@@ -79,30 +83,42 @@ class Recurrence(OpRun):
         y = np.zeros((steps + 2, batch, hidden), np.float32)
         for step in range(steps)[::-1 if reverse else 1]:
             going = (step < lengths)[:, np.newaxis]
-            new_h, new_c = _CELLS[cell](X[step], h @ W.T + bias, h, c, peepholes, functions)
+            new_h, new_c = _CELLS[cell](X[step], lambda state: state @ W.T + bias, h, c, peepholes, functions)
             h, c = np.where(going, new_h, h), np.where(going, new_c, c)
             y[step] = np.where(going, h, 0)
         y[steps], y[steps + 1] = h, c if cell == "LSTM" else 0
         return (y,)
 
 
-def _rnn(x: np.ndarray, product: np.ndarray, _h: np.ndarray, c: np.ndarray, _p: np.ndarray,
-         act: Sequence[Callable[[np.ndarray], np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    return act[0](x + product), c
+Product = Callable[[np.ndarray], np.ndarray]
+Activations = Sequence[Callable[[np.ndarray], np.ndarray]]
 
 
-def _gru(x: np.ndarray, product: np.ndarray, h: np.ndarray, c: np.ndarray, _p: np.ndarray,
-         act: Sequence[Callable[[np.ndarray], np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    (xz, xr, xh), (pz, pr, ph) = np.split(x, 3, 1), np.split(product, 3, 1)
+def _rnn(x: np.ndarray, product: Product, h: np.ndarray, c: np.ndarray, _p: np.ndarray, act: Activations,
+         ) -> tuple[np.ndarray, np.ndarray]:
+    return act[0](x + product(h)), c
+
+
+def _gru(x: np.ndarray, product: Product, h: np.ndarray, c: np.ndarray, _p: np.ndarray, act: Activations,
+         ) -> tuple[np.ndarray, np.ndarray]:
+    (xz, xr, xh), (pz, pr, ph) = np.split(x, 3, 1), np.split(product(h), 3, 1)
     update = act[0](xz + pz)
     return (1 - update) * act[1](xh + act[0](xr + pr) * ph) + update * h, c
 
 
-def _lstm(x: np.ndarray, product: np.ndarray, _h: np.ndarray, c: np.ndarray, p: np.ndarray,
-          act: Sequence[Callable[[np.ndarray], np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    entering, leaving, kept, new = np.split(x + product, 4, 1)
+def _early_gru(x: np.ndarray, product: Product, h: np.ndarray, c: np.ndarray, _p: np.ndarray, act: Activations,
+               ) -> tuple[np.ndarray, np.ndarray]:
+    (xz, xr, xh), (pz, pr, _) = np.split(x, 3, 1), np.split(product(h), 3, 1)
+    update = act[0](xz + pz)
+    return (1 - update) * act[1](xh + np.split(product(act[0](xr + pr) * h), 3, 1)[2]) + update * h, c
+
+
+def _lstm(x: np.ndarray, product: Product, h: np.ndarray, c: np.ndarray, p: np.ndarray, act: Activations,
+          ) -> tuple[np.ndarray, np.ndarray]:
+    entering, leaving, kept, new = np.split(x + product(h), 4, 1)
     c = act[0](kept + p[2] * c) * c + act[0](entering + p[0] * c) * act[1](new)
     return act[0](leaving + p[1] * c) * act[2](c), c
 
 
-_CELLS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}
+_CELLS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "RNN": _rnn, "GRU": _gru, EARLY: _early_gru, "LSTM": _lstm}

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sparsec.errors import UsageError
+from sparsec.models.criteria.activity import activity
 from sparsec.models.criteria.context import Context, Score
 from sparsec.models.criteria.curvature import grasp, obd
 from sparsec.models.criteria.gradient import snip, taylor
 from sparsec.models.criteria.magnitude import lamp, magnitude, random
+from sparsec.models.criteria.median import geometric_median
 from sparsec.models.criteria.obs import compensate, obs
 from sparsec.models.criteria.structure import batchnorm_scale, filter_norm
 from sparsec.models.criteria.synflow import synflow
@@ -52,6 +54,8 @@ CRITERIA = {
     "obs": Criterion(obs, trained=True, needs_data=True, rounds=4, quota="uniform", compensate=compensate),
     "taylor": Criterion(taylor, trained=True, needs_data=True),
     "filter-norm": Criterion(filter_norm, trained=True, pattern="filters"),
+    "apoz": Criterion(activity, trained=True, needs_data=True, pattern="filters"),
+    "geometric-median": Criterion(geometric_median, trained=True, pattern="filters"),
     "batchnorm": Criterion(batchnorm_scale, trained=True, quota="global", pattern="filters"),
 }
 

@@ -12,7 +12,7 @@ from sparsec.models.masks import LAYERS
 
 def filter_norm(context: Context) -> Scores:
     """The l1 norm of the filter or neuron, spread evenly over its weights (Li et al. 2017)."""
-    return {name: _spread(weight.detach().abs().flatten(1).sum(1), weight) for name, weight in context.weights.items()}
+    return {name: spread(weight.detach().abs().flatten(1).sum(1), weight) for name, weight in context.weights.items()}
 
 
 def batchnorm_scale(context: Context) -> Scores:
@@ -22,7 +22,7 @@ def batchnorm_scale(context: Context) -> Scores:
     Raises PruningError when there is none.
     """
     scores = {
-        name: _spread(norm.weight.detach().abs(), context.weights[name])
+        name: spread(norm.weight.detach().abs(), context.weights[name])
         for name, norm in _normalised_by(context).items()
         if name in context.weights
     }
@@ -31,7 +31,7 @@ def batchnorm_scale(context: Context) -> Scores:
     return scores
 
 
-def _spread(per_filter: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def spread(per_filter: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Scores that add up to `per_filter` (out,) over each filter of `weight` (out, ...)."""
     share = per_filter / weight[0].numel()
     return share.reshape(-1, *[1] * (weight.dim() - 1)).expand_as(weight)

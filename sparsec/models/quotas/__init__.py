@@ -9,13 +9,15 @@ import numpy as np
 from sparsec.errors import PruningError, UsageError
 from sparsec.models.quotas.erk import erk
 from sparsec.models.quotas.igq import igq
+from sparsec.models.quotas.smart_ratio import smart_ratio
 from sparsec.models.quotas.uniform import uniform, uniform_plus
 
 Shapes = Sequence[tuple[int, ...]]
 Quota = Callable[[Shapes, float], list[float]]
 """From the shapes of the weights, (out, in, ...), and the target to the sparsity of every layer."""
 
-QUOTAS: dict[str, Quota] = {"uniform": uniform, "uniform+": uniform_plus, "erk": erk, "igq": igq}
+QUOTAS: dict[str, Quota] = {"uniform": uniform, "uniform+": uniform_plus, "erk": erk, "igq": igq,
+                           "smart-ratio": smart_ratio}
 
 
 def layer_sparsities(name: str, shapes: Shapes, sparsity: float) -> list[float]:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 from sparsec.oneshot.criteria.magnitude import magnitude
+from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.criteria.obs import obs
+from sparsec.oneshot.criteria.ria import ria
 from sparsec.oneshot.criteria.wanda import wanda
 from sparsec.oneshot.patterns.pattern import Pattern
 
-Criterion = Callable[[np.ndarray, np.ndarray, Pattern, float], np.ndarray]
-"""From the weight (outputs, inputs), the mean of x x^T of its inputs, a pattern and a sparsity to the pruned weight."""
+Criterion = Callable[[np.ndarray, Moments, Pattern, float], np.ndarray]
+"""From the weight (outputs, inputs), the moments of its inputs, a pattern and a sparsity to the pruned weight."""
 
-CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "wanda": wanda, "obs": obs}
+CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "wanda": wanda, "ria": ria, "obs": obs}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.patterns.pattern import Pattern
 
 
-def magnitude(weight: np.ndarray, hessian: np.ndarray, pattern: Pattern, sparsity: float) -> np.ndarray:  # noqa: ARG001 - a criterion
+def magnitude(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: float) -> np.ndarray:  # noqa: ARG001 - a criterion
     """The matrix (outputs, inputs) with the weights of lowest |w| set to zero."""
     return np.where(pattern.choose(np.abs(weight), sparsity), weight, np.float32(0))

@@ -8,59 +8,38 @@ loses follows from the scores of the whole matrix; which weights those are is de
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg import lapack
 
-from sparsec.errors import PruningError
+from sparsec.oneshot.criteria.moments import DAMPING, Grid, Moments
 from sparsec.oneshot.criteria.refit import refit
 from sparsec.oneshot.patterns.pattern import Pattern
 
-DAMPING = 0.01
-"""Added to the diagonal of the Hessian, as a share of its mean."""
-TRIES = 4
-"""Each with ten times the damping of the one before."""
 SLAB, BLOCK = 32, 128
 """Columns that are chosen among at once, and those between updates of the rest of the matrix."""
 
 
-def obs(weight: np.ndarray, hessian: np.ndarray, pattern: Pattern, sparsity: float, *, block: int = BLOCK,
-        ) -> np.ndarray:
-    """The matrix (outputs, inputs) pruned, with the weights that remain moved to make up for the others."""
-    dead = hessian.diagonal() == 0
-    swept = sweep(np.where(dead, 0, weight).astype(weight.dtype), factor(hessian), pattern, sparsity, block)
-    return refit(swept, weight, hessian, DAMPING)
+def obs(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: float, *, block: int = BLOCK) -> np.ndarray:
+    """The matrix (outputs, inputs) pruned, with the weights that remain moved to make up for the others.
 
-
-def factor(hessian: np.ndarray) -> np.ndarray:
-    """The upper triangular U with U^T U = (H + damping)^-1, in float64.
-
-    H = R R^T with R upper triangular is a Cholesky decomposition from the last column, and U its inverse.
-
-    Raises:
-        PruningError: the Hessian is not positive semi-definite.
-
+    Quantised weights are rounded in the same sweep, and those that follow make up for that, too (Frantar et al. 2022,
+    Optimal Brain Compression).
     """
-    diagonal = np.arange(len(hessian))
-    mean = max(float(hessian.diagonal().mean()), np.finfo(np.float64).tiny ** 0.5)
-    for attempt in range(TRIES):
-        damped = np.array(hessian[::-1, ::-1], np.float64, order="F")
-        damped[diagonal, diagonal] += mean * DAMPING * 10**attempt
-        lower, failed = lapack.dpotrf(damped, lower=1, clean=1, overwrite_a=1)
-        if not failed:
-            inverse, failed = lapack.dtrtri(lower, lower=1, overwrite_c=1)
-            return np.asarray(inverse[::-1, ::-1])
-    raise PruningError("the second moments of a layer's inputs have no Cholesky decomposition; leave out samples with "
-                       "very large values, or use --criterion magnitude")
+    dead = inputs.hessian.diagonal() == 0
+    start = np.where(dead, 0, weight).astype(weight.dtype)
+    swept = sweep(start, inputs.factor, pattern, sparsity, block, inputs.grid)
+    return swept if inputs.grid else refit(swept, weight, inputs.hessian, DAMPING)
 
 
-def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: float, block: int) -> np.ndarray:
+def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: float, block: int,
+          grid: Grid | None = None) -> np.ndarray:
     """Prune from the first column to the last; the result has the type of the weight.
 
     Args:
         weight: (outputs, inputs).
-        upper: of `factor`.
+        upper: `Moments.factor`.
         pattern: where zeros may lie.
         sparsity: the share of zeros.
         block: columns whose removal moves the rest at once; the result depends on it by rounding alone.
+        grid: what the weights that stay may be, None for anything.
 
     """
     columns = weight.shape[1]
@@ -76,13 +55,24 @@ def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: flo
             right = min(left + width, stop)
             share = 1 - float(first[:, left:right].mean())
             kept = pattern.choose(_scores(rest[left:right].T, upper.diagonal()[left:right]), share).T
-            for column in range(left, right):
-                error = np.where(kept[column - left], 0, rest[column] / upper[column, column])
-                rest[column:stop] -= np.outer(upper[column, column:stop], error)
-                errors[column - start] = error
-                rest[column][~kept[column - left]] = 0
+            slab = errors[left - start:right - start]
+            _settle(rest[left:right], kept, upper[left:right, left:right], slab, grid)
+            rest[right:stop] -= upper[left:right, right:stop].T @ slab
         rest[stop:] -= upper[start:stop, stop:].T @ errors
     return np.ascontiguousarray(rest.T)
+
+
+def _settle(columns: np.ndarray, kept: np.ndarray, upper: np.ndarray, errors: np.ndarray, grid: Grid | None) -> None:
+    """Give some columns (inputs, outputs) the values that they end with, in place and one after the other.
+
+    What is not kept becomes zero, the rest what the grid has. `errors` gets by how much each went too far.
+    """
+    for place in range(len(columns)):
+        wanted = columns[place] if grid is None else grid.nearest(columns[place])
+        final = np.where(kept[place], wanted, 0)
+        errors[place] = (columns[place] - final) / upper[place, place]
+        columns[place:] -= np.outer(upper[place, place:], errors[place])
+        columns[place] = final
 
 
 def _scores(weight: np.ndarray, diagonal: np.ndarray) -> np.ndarray:

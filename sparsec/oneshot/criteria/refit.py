@@ -4,30 +4,72 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.linalg import lapack
+from threadpoolctl import threadpool_limits
 
-MOST_WORK = 1e11
-"""Multiply-adds that a layer may take; larger ones keep what the sweep has left."""
+DIRECT, ITERATED = 2e10, 2e11
+"""Multiply-adds that a layer may take, solved output by output, or else step by step for all outputs at once."""
+FEWEST = 3
+"""Steps below which a layer keeps what the sweep has left."""
+MOST = 100
+"""Steps after which nothing is left to gain."""
 
 
-def refit(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, damping: float) -> np.ndarray:
+def refit(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, damping: float, *,
+          exact: float = DIRECT) -> np.ndarray:
     """The kept weights of every output w that minimise (w - v)^T (H + damping) (w - v), v the dense weights.
+
+    Exact where that takes at most `exact` multiply-adds; larger layers come nearer by conjugate gradients, as many
+    steps as `ITERATED` multiply-adds allow.
 
     Args:
         pruned: (outputs, inputs); its non-zeros say what is kept.
         weight: the dense weight.
         hessian: the mean of x x^T.
         damping: added to the diagonal of the Hessian, as a share of its mean.
+        exact: the multiply-adds that an exact solution may take.
 
     """
     counts = np.count_nonzero(pruned, axis=1).astype(np.float64)
-    if (counts**3 / 3 + counts * weight.shape[1]).sum() > MOST_WORK:
+    steps = int(ITERATED / (weight.size * float(len(hessian))))
+    direct = (counts**3 / 6 + counts**2).sum() <= exact
+    if not direct and steps < FEWEST:
         return pruned
-    damped = hessian + damping * max(float(hessian.diagonal().mean()), 1e-30) * np.eye(len(hessian))
+    added = np.full(len(hessian), damping * max(float(hessian.diagonal().mean()), 1e-30))
+    damped = (hessian + np.diag(added)).astype(np.float64 if direct else np.float32, copy=False)
+    return _solved(pruned, weight, damped) if direct else _descended(pruned, weight, damped, min(steps, MOST))
+
+
+def _solved(pruned: np.ndarray, weight: np.ndarray, damped: np.ndarray) -> np.ndarray:
+    """Output by output by a Cholesky decomposition; those are small, and threads would wait for each other."""
     wanted = weight.astype(np.float64) @ damped  # (outputs, inputs)
     result = np.zeros_like(pruned)
-    for row, target, before in zip(result, wanted, pruned, strict=True):
-        kept = np.flatnonzero(before)
-        if len(kept):
-            _, solution, failed = lapack.dposv(damped[np.ix_(kept, kept)], target[kept], lower=1)
-            row[kept] = before[kept] if failed else np.ravel(solution)
+    with threadpool_limits(1, "blas"):
+        for row, target, before in zip(result, wanted, pruned, strict=True):
+            kept = np.flatnonzero(before)
+            if len(kept):
+                _, solution, failed = lapack.dposv(damped[np.ix_(kept, kept)], target[kept], lower=1)
+                row[kept] = before[kept] if failed else np.ravel(solution)
     return result
+
+
+def _descended(pruned: np.ndarray, weight: np.ndarray, damped: np.ndarray, steps: int) -> np.ndarray:
+    """Conjugate gradients on every output's kept weights, all outputs in one product, from what the sweep has left.
+
+    The diagonal is the preconditioner; the error of no output grows.
+    """
+    kept, scale = pruned != 0, np.float32(1) / damped.diagonal()
+    found = pruned.astype(np.float32)
+    rest = np.where(kept, (weight - found).astype(np.float32) @ damped, np.float32(0))
+    way = rest * scale
+    left = np.einsum("oi,oi->o", rest, way)
+    for _ in range(steps):
+        bent = np.where(kept, way @ damped, np.float32(0))
+        curvature = np.einsum("oi,oi->o", way, bent)
+        step = np.where(curvature > 0, left / np.where(curvature > 0, curvature, 1), 0).astype(np.float32)[:, None]
+        found += step * way
+        rest -= step * bent
+        scaled = rest * scale
+        now = np.einsum("oi,oi->o", rest, scaled)
+        way = scaled + np.where(left > 0, now / np.where(left > 0, left, 1), 0).astype(np.float32)[:, None] * way
+        left = now
+    return found.astype(pruned.dtype)

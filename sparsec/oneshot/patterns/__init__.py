@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 
 from sparsec.errors import UsageError
+from sparsec.oneshot.patterns.balanced import Balanced
 from sparsec.oneshot.patterns.blocks import Blocks
 from sparsec.oneshot.patterns.nm import NM
 from sparsec.oneshot.patterns.pattern import Pattern
@@ -13,6 +14,7 @@ from sparsec.oneshot.patterns.unstructured import Unstructured
 
 PATTERNS: dict[str, Callable[[int, int], Pattern]] = {
     r"unstructured": lambda _first, _second: Unstructured(),
+    r"balanced": lambda _first, _second: Balanced(),
     r"([1-9]\d*):([1-9]\d*)": NM,
     r"([1-9]\d*)x([1-9]\d*)": Blocks,
 }
@@ -27,4 +29,5 @@ def pattern(name: str) -> Pattern:
             if ":" in name and first >= second:
                 break
             return make(first, second)
-    raise UsageError(f"pattern '{name}': give unstructured, RxC such as 4x1, or N:M such as 2:4 with N below M")
+    raise UsageError(f"pattern '{name}': give unstructured, balanced, RxC such as 4x1, or N:M such as 2:4 with N "
+                     "below M")

@@ -24,6 +24,9 @@ from sparsec.passes import rewrite
 from sparsec.passes.chain import Chain
 from sparsec.passes.context import Note, Spared
 
+MOST_POSITIONS = 4096
+"""Places of an output within its strides, each of which has outputs of its own."""
+
 
 def run(graph: ir.Graph, spared: Spared, counts: Counter[str], notes: list[Note]) -> None:
     """Rewrites every ConvTranspose by a constant."""
@@ -46,6 +49,8 @@ def _reason(node: ir.Node) -> str | None:
             constant(node.inputs[1]) is None or (bias is not None and constant(bias) is None),
         "its shapes are not static, or empty": any(shape is None or 0 in shape for shape in shapes),
         "it does not compute in float32": node.outputs[0].dtype != ir.DataType.FLOAT,
+        f"its strides have over {MOST_POSITIONS} positions":
+            np.prod(node.attributes.get_ints("strides", ()) or (), dtype=np.float64) > MOST_POSITIONS,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.machine.optional import needed
+
 Attributes = Mapping[str, Any]
 Operator = Callable[[Sequence[Any], Attributes], Sequence[np.ndarray]]
 """From the inputs, None where one is absent, and the attributes to the outputs."""
@@ -61,8 +63,7 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
-    from scipy import special  # which few models need at run time
-
+    special = needed("scipy.special", "scipy", "the operator Erf between compiled stages")
     return np.asarray(special.erf(x))
 
 

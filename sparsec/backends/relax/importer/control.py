@@ -11,8 +11,7 @@ from tvm import relax
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import Operator, bind_typed, imports_of, opset_of, slice_at
 from sparsec.errors import UnsupportedOperatorError
-
-UNROLLED = 2000  # nodes up to which a loop is unrolled
+from sparsec.graph.loops import UNROLLED, unrolled
 
 op = relax.op
 
@@ -53,7 +52,7 @@ def scan(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     steps = context.shape(sequences[0])[axes[0]]
     current = [context.tensor(value) for value in states]
     collected: list[list[relax.Expr]] = [[] for _ in body.outputs[len(states):]]
-    _check_size(body, steps)
+    _check_size(node, steps)
     for step in range(steps):
         slices = [slice_at(context, context.tensor(value), steps - 1 - step if backward else step, axis)
                   for value, axis, backward in zip(sequences, axes, directions, strict=True)]
@@ -78,7 +77,7 @@ def loop(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
         steps = int(trips.reshape(()))
     else:
         raise UnsupportedOperatorError("the number of iterations is not known at compile time")
-    _check_size(body, steps)
+    _check_size(node, steps)
     current = [context.tensor(value) for value in node.inputs[2:]]
     collected: list[list[relax.Expr]] = [[] for _ in sequences]
     for step in range(steps):
@@ -91,10 +90,10 @@ def loop(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return [*current, *(op.stack(sequence, 0) for sequence in collected)]
 
 
-def _check_size(body: ir.Graph, steps: int) -> None:
+def _check_size(node: ir.Node, steps: int) -> None:
     """Refuse what would unroll into too much, and what never runs and so has no outputs to take the shape from."""
-    if not 0 < steps * len(body) <= UNROLLED:
-        raise UnsupportedOperatorError(f"{steps} iterations of {len(body)} nodes unroll to none or over {UNROLLED}")
+    if not 0 < unrolled(node) <= UNROLLED:
+        raise UnsupportedOperatorError(f"{steps} iterations of its body unroll to none or over {UNROLLED} nodes")
 
 
 def _iterate(context: LoweringContext, node: ir.Node, body: ir.Graph,

@@ -98,10 +98,12 @@ def power(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 
 def bit_cast(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
-    """BitCast between types of equal width."""
-    dtype = context.dtype(node.outputs[0])
-    if np.dtype(dtype).itemsize != np.dtype(context.dtype(node.inputs[0])).itemsize:
+    """BitCast between types of equal width; a bool, which has one bit in registers, is a byte of 0 or 1."""
+    source, dtype = context.dtype(node.inputs[0]), context.dtype(node.outputs[0])
+    if np.dtype(dtype).itemsize != np.dtype(source).itemsize:
         raise UnsupportedOperatorError("the element types differ in width")
+    if "bool" in (source, dtype):
+        return [relax.op.astype(context.tensor(node.inputs[0]), dtype)]
     return [compute(context, "bit_cast", context.shape(node.outputs[0]),
                     lambda i, x: tirx.reinterpret(dtype, x[i]), context.tensor(node.inputs[0]))]
 

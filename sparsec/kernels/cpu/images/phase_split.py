@@ -13,6 +13,9 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import along, shared
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel
 
+MANY = 64
+"""Planes up to which each is written out."""
+
 
 @dataclass(frozen=True)
 class PhaseSplitParams:
@@ -61,8 +64,11 @@ def split_image(x: Expr, source: Rows, image: tuple[Expr, Expr], y: Expr, planes
     rows, width = output.height + planes.reach[0], output.width + planes.reach[1]
     inside = -(-left // (lanes * sw)), (source.width + left) // (lanes * sw)
 
-    def phase(a: int) -> None:
-        starts = {b: at + planes.plane(a, b) for b in planes.phases[1]}
+    phases, columns_of = planes.phases
+
+    def phase(a: Expr, number: Expr) -> None:
+        starts = {b: at + (number * len(columns_of) + index) * planes.plane_stride
+                  for index, b in enumerate(columns_of)}
         first = T.max(0, T.min(rows, T.floordiv(top - a + sh - 1, sh)))  # rows [first, end) come from the image
         end = T.max(first, T.min(rows, T.floordiv(source.height - 1 + top - a, sh) + 1))
         for bounds in ((0, first), (end, rows)):
@@ -78,8 +84,12 @@ def split_image(x: Expr, source: Rows, image: tuple[Expr, Expr], y: Expr, planes
             vector = columns(x, row, t * (lanes * sw) - left, sw, b, lanes, source.width, outside)
             store_lanes(y, start + offset + t * lanes, vector, width - t * lanes if isinstance(t, int) else lanes)
 
-    for a in planes.phases[0]:
-        phase(a)
+    if len(phases) * len(columns_of) > MANY and phases == tuple(range(len(phases))):
+        with T.serial(0, len(phases)) as a:
+            phase(a, a)
+        return
+    for number, a in enumerate(phases):
+        phase(a, number)
 
 
 def reference(x: np.ndarray, params: PhaseSplitParams) -> np.ndarray:

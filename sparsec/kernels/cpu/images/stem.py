@@ -22,12 +22,14 @@ from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.loops import along, shared
+from sparsec.kernels.emit.loops import along, each, shared
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family, float_product
 from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
+WRITTEN_OUT = 2048
+"""Multiply-adds of a channel up to which every tap is written out; patches of 16 x 16 pixels and more are loops."""
 BAND_BYTES = 128 * 1024  # of the phase planes of a band: they stay in the L2 cache beside the weights
 
 
@@ -174,23 +176,41 @@ def _tile(b: Buffers, scratch: Buffer, params: StemParams, isa: Isa, row: Expr, 
           count: int) -> Expr:
     """The sums of a register block, (output channel, vector), from vector `first` of the row on."""
     planes, lanes, outputs, channels = params.band(isa), isa.lanes, params.block[0], params.shape[1]
+    (rows, columns), stride, across = params.kernel, params.strides[1], len(planes.phases[1])
+    written_out = len(params.phases) * columns * outputs * count <= WRITTEN_OUT
     sums = registers(outputs * count, lanes)
     for i in range(outputs * count):
         store(sums, i * lanes, splat(0.0, lanes))
+
+    def tap(weights: Expr, pixels: Expr) -> None:
+        for v in range(count):
+            pixel = load(scratch, pixels + v * lanes, lanes)
+            for r in range(outputs):
+                add_to(sums, (r * count + v) * lanes, splat(b["weight"][weights + r], lanes) * pixel)
+
     with T.serial(0, channels) as c:
-        done = 0
-        for phase in params.phases:
-            with T.serial(0, len(phase)) as i:
-                weights = T.Bind(((block * channels + c) * params.kernel[0] + done + i) * (params.kernel[1] * outputs))
-                pixels = T.Bind(c * planes.channel_stride + (row + i) * planes.output.row_stride + first * lanes)
-                for j in range(params.kernel[1]):
-                    for v in range(count):
-                        pixel = load(scratch, pixels + planes.offset(phase.start, j) + v * lanes, lanes)
-                        for r in range(outputs):
-                            weight = splat(b["weight"][weights + j * outputs + r], lanes)
-                            add_to(sums, (r * count + v) * lanes, weight * pixel)
-            done += len(phase)
+        for first_phase, phases, length, done in _runs(rows, params.strides[0]):
+            def phase(a: Expr, base: int = first_phase, length: int = length, done: int = done) -> None:
+                with T.serial(0, length) as i:
+                    taps = T.Bind(((block * channels + c) * rows + done + a * length + i) * (columns * outputs))
+                    pixels = T.Bind(c * planes.channel_stride + (row + i) * planes.output.row_stride + first * lanes)
+                    for m in range(-(-columns // stride)):
+                        def column(n: Expr, m: int = m) -> None:
+                            tap(taps + (m * stride + n) * outputs,
+                                pixels + ((base + a) * across + n) * planes.plane_stride + m)
+
+                        each(0, min(stride, columns - m * stride), column, stride * written_out)
+
+            each(0, phases, phase, phases * written_out)
     return sums
+
+
+def _runs(rows: int, stride: int) -> list[tuple[int, int, int, int]]:
+    """Phases of the kernel's rows with equally many of them: the first, their number, those rows, and rows before."""
+    phases, length = min(rows, stride), rows // stride
+    longer = rows % stride if rows > stride else 0
+    runs = [(0, longer, length + 1, 0), (longer, phases - longer, max(1, length), longer * (length + 1))]
+    return [run for run in runs if run[1]]
 
 
 def convolved(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, params: StemParams) -> np.ndarray:

@@ -11,12 +11,13 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.graph.operators.recurrence import EARLY
 from sparsec.kernels.cpu.rows.layer import MAX_ROWS
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.fold import each
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Body, Buffers, Expr, Frame, Kernel, framed, load, splat, store
+from sparsec.kernels.emit.tir import Body, Buffer, Buffers, Expr, Frame, Kernel, framed, load, splat, store
 from sparsec.kernels.tensors import Direction
 
 
@@ -31,8 +32,8 @@ class Recurrence(Direction):
 
     @property
     def products(self) -> int:
-        """Products with the weight in a run."""
-        return self.steps * (self.batch // self.rows)
+        """Products with the weight in a run: two a step of a GRU that resets the state before the third gate's."""
+        return self.steps * (self.batch // self.rows) * (2 if self.cell == EARLY else 1)
 
     @property
     def product(self) -> Matvec:
@@ -94,6 +95,8 @@ def _emit(b: Buffers, p: Recurrence, lanes: int, product: Body) -> None:
         with T.serial(0, p.steps) as t:
             step = T.Bind(p.steps - 1 - t if p.backwards else t)
             product(inner)
+            if p.cell == EARLY:
+                inner["again"] = _reset(inner, p, lanes, step * p.batch + group * p.rows, product)
             with T.serial(0, p.rows) as row:
                 member = T.Bind(step * p.batch + group * p.rows + row)
                 _take_step(_Member(inner, p, row * p.gates, member * p.gates, row * p.hidden), lanes, step,
@@ -101,6 +104,17 @@ def _emit(b: Buffers, p: Recurrence, lanes: int, product: Body) -> None:
         each(size, lanes, lambda i, n: store(b["steps_y"], p.steps * every + first + i, load(h, i, n)))
         last = (lambda i, n: load(c, i, n)) if p.cell == "LSTM" else (lambda _, n: splat(0.0, n))
         each(size, lanes, lambda i, n: store(b["steps_y"], (p.steps + 1) * every + first + i, last(i, n)))
+
+
+def _reset(b: Buffers, p: Recurrence, lanes: int, first: Expr, product: Body) -> Buffer:
+    """The products with the state that the second gate has reset, of the members from `first` on."""
+    state, again = (T.alloc_buffer((p.rows * size,), "float32") for size in (p.hidden, p.gates))
+    with T.serial(0, p.rows) as row:
+        m = _Member(b, p, row * p.gates, T.Bind((first + row) * p.gates), row * p.hidden)
+        each(p.hidden, lanes, lambda i, n: store(state, m.state + i, m.activate(0, m.gate(1, i, n), n) * load(
+            b["x"], m.state + i, n)))
+    product({**b, "x": state, "y": again})
+    return again
 
 
 def _take_step(m: _Member, lanes: int, step: Expr, member: Expr, at: Expr) -> None:
@@ -130,6 +144,16 @@ def _gru(m: _Member, lanes: int) -> None:
     each(m.p.hidden, lanes, step)
 
 
+def _early_gru(m: _Member, lanes: int) -> None:
+    def step(i: Expr, n: int) -> None:
+        update = T.Bind(m.activate(0, m.gate(0, i, n), n))
+        product = load(m.b["again"], m.gates + 2 * m.p.hidden + i, n)
+        new = T.Bind(m.activate(1, m.share(2, i, n) + product, n))
+        store(m.b["x"], m.state + i, (splat(1.0, n) - update) * new + update * load(m.b["x"], m.state + i, n))
+
+    each(m.p.hidden, lanes, step)
+
+
 def _lstm(m: _Member, lanes: int) -> None:
     def seen(number: int, peephole: int, i: Expr, n: int) -> Expr:
         value = m.gate(number, i, n)
@@ -147,4 +171,4 @@ def _lstm(m: _Member, lanes: int) -> None:
     each(m.p.hidden, lanes, step)
 
 
-CELLS: dict[str, Callable[[_Member, int], None]] = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}
+CELLS: dict[str, Callable[[_Member, int], None]] = {"RNN": _rnn, "GRU": _gru, EARLY: _early_gru, "LSTM": _lstm}

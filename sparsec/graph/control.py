@@ -1,0 +1,108 @@
+"""Loop and Scan as ONNX defines them, for its reference implementation.
+
+Its own Loop puts the parts of a collected output one after the other where they are to be stacked, and its Scan knows
+neither axes, directions nor sequences of no length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_loop import Loop as ReferenceLoop
+from onnx.reference.ops.op_scan import Scan as ReferenceScan
+
+Values = dict[str, Any]
+
+
+class Loop(ReferenceLoop):
+    """A body that is run while its condition holds, at most so many times."""
+
+    op_domain = ""
+    body: Any
+
+    def _run(self, M: Any, cond: Any, *args: Any, context: Mapping[str, Any] | None = None,
+             attributes: Any = None, **_given: Any) -> tuple[Any, ...]:
+        counter, going, *names = self.body.input_names
+        current, collected = list(args), _lists(self.body, len(names) + 1)
+        most = None if M is None else int(np.reshape(M, ()))
+        goes, trip = cond is None or bool(np.reshape(cond, ())), 0
+        while goes and (most is None or trip < most):
+            inputs = {**(context or {}), **dict(zip(names, current, strict=True)), counter: np.array(trip, np.int64),
+                      going: np.array(True)}
+            more, *results = _outputs(self.body, inputs, attributes)
+            goes, current, trip = bool(np.reshape(more, ())), results[:len(names)], trip + 1
+            for parts, result in zip(collected, results[len(names):], strict=True):
+                parts.append(result)
+        return (*current, *_stacked(self.body, collected, [0] * len(collected)))
+
+
+class Scan(ReferenceScan):
+    """A body that is run for every part of the sequences, of opset 9 and newer."""
+
+    op_domain = ""
+    body: Any
+    num_scan_inputs: int
+    scan_input_axes: Sequence[int] | None
+    scan_input_directions: Sequence[int] | None
+    scan_output_axes: Sequence[int] | None
+    scan_output_directions: Sequence[int] | None
+
+    def __init__(self, onnx_node: onnx.NodeProto, run_params: dict[str, Any]) -> None:
+        OpRun.__init__(self, onnx_node, run_params)  # the parent's refuses what this one does
+
+    def _run(self, *given: Any, context: Mapping[str, Any] | None = None, attributes: Any = None, **_given: Any,
+             ) -> tuple[Any, ...]:
+        count = len(given) - self.num_scan_inputs
+        current, names = list(given[:count]), self.body.input_names
+        sequences = list(_sequences(given[count:], self.scan_input_axes, self.scan_input_directions))
+        collected = _lists(self.body, count)
+        for parts in zip(*sequences, strict=True):
+            inputs = {**(context or {}), **dict(zip(names, (*current, *parts), strict=True))}
+            results = _outputs(self.body, inputs, attributes)
+            current = results[:count]
+            for each, result in zip(collected, results[count:], strict=True):
+                each.append(result)
+        backwards = self.scan_output_directions or [0] * len(collected)
+        ordered = [each[::-1] if backward else each for each, backward in zip(collected, backwards, strict=True)]
+        return (*current, *_stacked(self.body, ordered, self.scan_output_axes or [0] * len(collected)))
+
+
+def _sequences(arrays: Sequence[np.ndarray], axes: Sequence[int] | None, directions: Sequence[int] | None,
+               ) -> Iterator[np.ndarray]:
+    """Every sequence with its steps first, in the order in which they are taken."""
+    every = zip(arrays, axes or [0] * len(arrays), directions or [0] * len(arrays), strict=True)
+    for array, axis, backward in every:
+        steps = np.moveaxis(array, axis, 0)
+        yield steps[::-1] if backward else steps
+
+
+def _outputs(body: Any, inputs: Values, attributes: Any) -> list[Any]:
+    """The body's outputs, in order."""
+    return list(body.run(None, inputs, attributes=attributes))
+
+
+def _lists(body: Any, states: int) -> list[list[Any]]:
+    """A list for every output behind the states."""
+    return [[] for _ in body.output_names[states:]]
+
+
+def _stacked(body: Any, collected: Sequence[Sequence[np.ndarray]], axes: Sequence[int]) -> list[np.ndarray]:
+    """What was collected, along its axis; of nothing the body's declaration tells type and sizes."""
+    values = list(body.proto_.output)[len(body.output_names) - len(collected):]
+    return [np.stack(parts, axis) if parts else _none_of(value.type.tensor_type, axis)
+            for parts, value, axis in zip(collected, values, axes, strict=True)]
+
+
+def _none_of(kind: Any, axis: int) -> np.ndarray:
+    """No parts of a declared type; sizes that it does not declare are 0."""
+    shape = [dim.dim_value for dim in kind.shape.dim]
+    shape.insert(axis % (len(shape) + 1), 0)
+    return np.empty(shape, onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type or onnx.TensorProto.FLOAT))
+
+
+OPERATORS: list[type[OpRun]] = [Loop, Scan]
+"""By their class names."""

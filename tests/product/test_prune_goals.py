@@ -1,0 +1,134 @@
+"""Goals of `sparsec prune model.onnx`: met, as measured anew; predicted by the cost model; with the least loss."""
+
+import os
+
+import numpy as np
+import pytest
+
+from sparsec.errors import PruningError, UsageError
+from sparsec.models.dataset import digits
+from sparsec.oneshot import costs, dense, energy, samples
+from sparsec.oneshot.clock import Clock
+from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
+from sparsec.oneshot.file import Method, shared_out, to_sparsity
+from sparsec.oneshot.goal import Goal, to_goal
+from sparsec.oneshot.patterns import pattern
+from sparsec.report.curves import SPARSITIES
+from sparsec.target import resolve
+from tests.support.texts import model
+
+CPU, CUDA = resolve("cpu"), resolve("cuda-sm80")
+METHOD = Method("magnitude")
+LONG = "SPARSEC_LONG" in os.environ
+
+
+def quiet(_what, _share):
+    pass
+
+
+@pytest.fixture(scope="module")
+def lenet():
+    """LeNet-300-100 with random weights, and digits."""
+    rng, sizes = np.random.default_rng(0), {"a": (784, 300), "b": (300, 100), "c": (100, 10)}
+    text = """g (float[N,784] x) => (float[N,10] y) <float[784,300] a, float[300,100] b, float[100,10] c> {
+        p = MatMul(x, a) q = Relu(p) r = MatMul(q, b) s = Relu(r) y = MatMul(s, c) }"""
+    weights = {name: rng.standard_normal(size, np.float32) * np.float32((2 / size[0]) ** 0.5)
+               for name, size in sizes.items()}
+    return model(text, **weights), {"x": digits()[0][:64]}
+
+
+def facts(proto, arrays, form="unstructured"):
+    """The weights, and the dense model with what every layer can bear."""
+    batches, known = samples.batches(proto, arrays), pattern(form)
+    return batches, dense.run(proto, batches, "magnitude", known, (), costs.sparsities(known), quiet)
+
+
+def times(proto, weights, form="unstructured", target=CPU, rows=1):
+    return costs.microseconds(proto, weights, {"x": (rows, 784)}, target, 1, pattern(form))
+
+
+@pytest.mark.parametrize(("goal", "value"), [*[("speedup", 1.5)] * LONG, ("latency", 0.7), ("bytes", 250e3),
+                                             ("energy", 0.5), ("max_error", 0.2)])
+def test_a_goal_is_met_and_measured_so_anew(lenet, goal, value):
+    proto, arrays = lenet
+    batches, found = facts(proto, arrays)
+    if goal == "energy":
+        value *= energy.microjoules(proto, found.weights, batches)
+    if goal == "latency":
+        value *= Clock(proto, {"x": arrays["x"][:1]}, {"target": CPU, "threads": 1}).times(None).dense_us
+    outcome, reached = to_goal(proto, arrays, Goal(goal, value), METHOD, CPU, 1, quiet)
+    assert reached.measured <= reached.wanted * 1.03
+    pruned = outcome.pruned.model
+    if goal in ("speedup", "latency"):
+        prices = times(proto, found.weights)
+        predicted = sum(np.interp(reached.sparsities[name], SPARSITIES, prices[name]) for name in prices)
+        assert reached.predicted == pytest.approx(predicted)
+        again = Clock(proto, {"x": arrays["x"][:1]}, {"target": CPU, "threads": 1}).times(pruned)
+        assert again.dense_us / again.pruned_us > 0.8 * (reached.dense_us or 0) / reached.wanted
+    elif goal == "max_error":
+        assert outcome.pruned.error == reached.measured >= 0.8 * value
+    else:
+        measured = {"bytes": costs.measured_bytes, "energy": lambda *parts: energy.microjoules(*parts, batches)}[goal]
+        assert measured(pruned, found.weights) == reached.measured >= 0.9 * value
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "erk", "global", "lamp"])
+def test_no_distribution_loses_less_at_the_same_predicted_time(lenet, distribution):
+    proto, arrays = lenet
+    _, found = facts(proto, arrays)
+    prices, grid = times(proto, found.weights), np.arange(0, 0.951, 0.01)
+    levels = [Levels(*(np.interp(grid, SPARSITIES, each) for each in (
+        prices[weight.name], np.square(found.sensitivity[weight.name])))) for weight in found.weights]
+    for sparsity in (0.5, 0.8, 0.9):
+        shares = shared_out(proto, found, distribution, sparsity)
+        own = [round(min(shares[weight.name], 0.95) * 100) for weight in found.weights]
+        cost, loss = (sum(getattr(each, kind)[level] for each, level in zip(levels, own, strict=True))
+                      for kind in ("cost", "loss"))
+        chosen = least_loss(levels, max(cost * 1.001, cheapest(levels)))
+        assert sum(each.loss[level] for each, level in zip(levels, chosen, strict=True)) <= loss * 1.001
+
+
+def test_patterns_cost_what_the_targets_kernels_give(lenet):
+    proto, _ = lenet
+    weights, _ = dense.weights(proto, pattern("2:4"), ())
+    at = SPARSITIES.index(0.8)
+    blocks, anywhere = (times(proto, weights, form, rows=64)["p"][at] for form in ("8x1", "unstructured"))
+    assert blocks < anywhere
+    prices = times(proto, weights, "2:4", CUDA, 512)
+    assert all(len(each) == 2 for each in prices.values())
+    assert prices["p"][1] < times(proto, weights, "unstructured", CUDA, 512)["p"][SPARSITIES.index(0.5)]
+
+
+def test_a_pattern_of_fixed_sparsity_goes_where_it_pays(lenet):
+    proto, arrays = lenet
+    whole = costs.measured_bytes(proto, dense.weights(proto, pattern("2:4"), ())[0])
+    outcome, reached = to_goal(proto, arrays, Goal("bytes", 0.7 * whole), Method("magnitude", "2:4"), CPU, 1, quiet)
+    assert reached.measured <= 0.7 * whole * 1.03
+    assert {round(share, 3) for share in reached.sparsities.values()} <= {0.0, 0.5}
+    assert 0.4 < outcome.pruned.sparsity <= 0.5
+
+
+def test_balanced_rows_are_equally_long(lenet):
+    proto, arrays = lenet
+    tensors = {each.name: each for each in to_sparsity(proto, arrays, 0.8, Method("obs", "balanced"), quiet).pruned
+               .model.graph.initializer}
+    for name in "abc":
+        counts = np.count_nonzero(np.frombuffer(tensors[name].raw_data, np.float32).reshape(tensors[name].dims), 0)
+        assert len(set(counts)) == 1
+        assert counts[0] == pytest.approx(0.2 * tensors[name].dims[0], abs=0.05 * tensors[name].dims[0])
+
+
+@pytest.mark.parametrize(("goal", "error", "message"), [
+    (Goal("latency", 0.01), PruningError, r"latency 0.01 is out of reach: the best reachable is .* us, with an error"),
+    (Goal("bytes", 10), PruningError, r"bytes 10 is out of reach: .* bytes, with an error of 0\.\d"),
+    (Goal("energy", 1e-6), PruningError, r"uJ, with an error"),
+])  # fmt: skip
+def test_a_goal_out_of_reach_says_what_can_be_reached(lenet, goal, error, message):
+    with pytest.raises(error, match=message):
+        to_goal(*lenet, goal, METHOD, CPU, 1, quiet)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_a_goal_is_a_positive_number(value):
+    with pytest.raises(UsageError, match="above 0"):
+        Goal("latency", value)
