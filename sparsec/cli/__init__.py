@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from sparsec.cli import (
+    accelerators,
     bench,
     bundle,
     calibrate,
@@ -47,6 +48,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "quantize": quantize.command,
     "simulate": simulate.command,
     "targets": targets.command,
+    "accelerators": accelerators.command,
     "verify": verify.command,
     "bundle": bundle.command,
     "calibrate": calibrate.command,

@@ -96,7 +96,7 @@ def command(
 
         files.write(as_onnx, written(artifact))
     if sign:
-        files.write(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
+        signing.sign_file(output, sign)
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), describe(model).nbytes)
