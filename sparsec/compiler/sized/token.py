@@ -19,8 +19,8 @@ from sparsec.compiler.sized.attention import ATTENTION
 from sparsec.compiler.sized.guards import ALWAYS, Guard, guards, is_select
 from sparsec.compiler.sized.plan import element_name, grows, guard_of, terms_of
 from sparsec.compiler.sized.rotary import ROTARY
-from sparsec.compiler.sized.stage import RowStage, Stage, read_by
-from sparsec.graph.nodes import operand, optional
+from sparsec.compiler.sized.stage import RowStage, Stage
+from sparsec.graph.nodes import operand, optional, read_by
 from sparsec.graph.sized import APPEND, CACHE_SIZES
 
 MOVES = {"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Identity"}
