@@ -7,10 +7,15 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import stat
+import tempfile
 import warnings
 import zipfile
+from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 Name = str | os.PathLike[str]
 
@@ -29,10 +34,24 @@ def read_regular(path: Name, most: int | None = None) -> bytes:
         OSError: it cannot be read, or is a folder, a device, a pipe or a socket.
 
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is opened without a writer
-    with os.fdopen(descriptor, "rb") as file:
-        check_regular(path, os.fstat(descriptor))
+    with open_regular(path) as file:
         return file.read() if most is None else file.read(most)
+
+
+def open_regular(path: Name) -> BufferedReader:
+    """A regular file to read.
+
+    Raises:
+        OSError: as `read_regular`.
+
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is opened without a writer
+    try:
+        check_regular(path, os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
 
 
 def check_regular(path: Name, found: os.stat_result | None = None) -> os.stat_result:
@@ -65,7 +84,14 @@ def check_members(archive: zipfile.ZipFile, most: int) -> None:
 
 
 def write(path: Name, data: bytes) -> None:
-    """Replace a file's content at once: a failure leaves the old content and no temporary file.
+    """Replace a file's content, as `write_by`."""
+    write_by(path, lambda file: file.write(data))
+
+
+def write_by(path: Name, write_to: Callable[[IO[bytes]], object]) -> None:
+    """Replace a file's content at once, which a function writes: a failure leaves the old one and no temporary file.
+
+    The function is given an empty file that it may seek and read in.
 
     Links are followed, and a file that is there keeps its owner and mode. A device or a pipe is written to.
 
@@ -80,25 +106,27 @@ def write(path: Name, data: bytes) -> None:
         except FileNotFoundError:
             old = None
         if old is None or stat.S_ISREG(old.st_mode):
-            _replace(target, data, old)
+            _replace(target, write_to, old)
         else:
-            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CLOEXEC), "wb") as file:
-                file.write(data)
+            with os.fdopen(os.open(target, os.O_WRONLY | os.O_CLOEXEC), "wb") as file, tempfile.TemporaryFile() as made:
+                write_to(made)
+                made.seek(0)
+                shutil.copyfileobj(made, file)
     except OSError as error:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
-def _replace(target: Path, data: bytes, old: os.stat_result | None) -> None:
+def _replace(target: Path, write_to: Callable[[IO[bytes]], object], old: os.stat_result | None) -> None:
     """Write a new file beside the old one, which takes its place."""
     temporary = target.with_name(f".sparsec-{secrets.token_hex(8)}")  # short, however long the name is
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             if old is not None:
                 made = os.fstat(file.fileno())
                 if (made.st_uid, made.st_gid) != (old.st_uid, old.st_gid):
                     os.fchown(file.fileno(), old.st_uid, old.st_gid)
                 os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
-            file.write(data)
+            write_to(file)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)

@@ -20,7 +20,7 @@ class Target:
 
     Attributes:
         name: what `--target` takes.
-        kind: the backend that serves it: "cpu", "cuda" or "eie".
+        kind: the backend that serves it: "cpu", "cuda", "eie" or "accelerator".
         mcpu: LLVM's processor name ("" where it does not apply).
         archs: the CUDA architectures that the artifact holds code for, the one that kernels are chosen for first.
         features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …).
@@ -54,11 +54,19 @@ AVX512_FEATURES = AVX2_FEATURES | {"avx512f", "avx512bw", "avx512dq", "avx512vl"
 CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The architectures that kernels are made for; sparse tensor cores begin with the first."""
 
+ACCELERATORS = (
+    "cnvlutin", "minerva", "cambricon-x", "eyeriss", "ese", "scnn", "sparsenn", "cambricon-s", "zena", "eyeriss-v2",
+    "sparten", "masr", "eager-pruning", "sigma", "procrustes", "dense", "dadiannao", "diannao", "dcnn", "systolic",
+    "ampere",
+)
+"""The simulated accelerators that models compile for, beside EIE; `backends.accelerators.designs` describes them."""
+
 _FIXED = {
     "cpu-generic": Target("cpu-generic", "cpu", mcpu="x86-64"),
     "cpu-avx2": Target("cpu-avx2", "cpu", mcpu="x86-64-v3", features=AVX2_FEATURES, vector_bits=256),
     "cpu-avx512": Target("cpu-avx512", "cpu", mcpu="x86-64-v4", features=AVX512_FEATURES, vector_bits=512),
     "eie": Target("eie", "eie", vector_bits=0),
+    **{name: Target(name, "accelerator", vector_bits=0) for name in ACCELERATORS},
     **{f"cuda-{arch.replace('_', '')}": Target(f"cuda-{arch.replace('_', '')}", "cuda", archs=(arch,), vector_bits=0)
        for arch in CUDA_ARCHS},
 }
@@ -145,8 +153,8 @@ def is_target(name: str) -> bool:
 
 
 def kind_of(name: str) -> str:
-    """The kind of the target of a name: what it begins with."""
-    return name.partition("-")[0]
+    """The kind of the target of a name; of one that is not known, what it begins with."""
+    return _FIXED[name].kind if name in _FIXED else name.partition("-")[0]
 
 
 def cuda_archs(name: str) -> tuple[str, ...]:

@@ -4,6 +4,9 @@
 gives the SHA-256 of every other member; the zip's comment is the SHA-256 of all bytes before it, so that no byte of the
 file can change unnoticed. Equal content gives equal bytes. Where a model was compiled for several shapes, the buckets
 after the first have members of their own, "1/manifest.json" and so on, and the weights in common.
+
+Files of `container.MAPPED_BYTES` and more are not read when they are opened: their weights are mapped, and `verify`
+checks the hash of these.
 """
 
 from __future__ import annotations
@@ -14,35 +17,27 @@ import io
 import json
 import os
 import sysconfig
-import zipfile
-import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 import numpy as np
 
 from sparsec import files
-from sparsec.artifact import signing
+from sparsec.artifact import container, signing
+from sparsec.artifact.container import MEMBERS, SHARED
 from sparsec.artifact.manifest import DECODERS, PACKED, READABLE, SCHEMA, Constant, Manifest, check, read, require
 from sparsec.artifact.stored import StoredWeight, encode, is_affordable, restore, store
+from sparsec.artifact.weights import Layout, Weights
 from sparsec.backends.program import SIZED, STAGES, Program
 from sparsec.errors import ArtifactError, FormatError, SignatureError, UsageError
 from sparsec.machine import tvm_runtime
-from sparsec.machine.memory import ALIGNMENT
 from sparsec.target import Target, machine_features
 
-MEMBERS = ("manifest.json", "library.bin", "weights.bin", "graph.onnx", "report.json")
-SHARED = "weights.bin"
-"""The member that all buckets have in common."""
-
-MOST_BUCKETS = 64
 MOST_ROWS = 200  # that a notebook shows
 
-MAGIC = b"PK"  # of zip files
-_DIGEST_LENGTH = hashlib.sha256().digest_size * 2
-_JSON_BYTES = 8 << 20  # of text, whose objects take up to 24 times as much memory
 _ISA_PREFIXES = ("sse4", "avx", "fma", "f16c", "amx", "abm", "adx", "bmi", "gfni", "movbe")
 
 
@@ -62,7 +57,7 @@ class Artifact:
 
     manifest: Manifest
     library: bytes
-    weights: bytes
+    weights: Weights
     graph: bytes
     report: dict[str, Any]
     others: tuple[Artifact, ...] = ()
@@ -121,33 +116,29 @@ class Artifact:
             ArtifactError: a stored weight is not what the constants are made of.
 
         """
-        data = memoryview(self.weights)
+        data = self.weights
         packed: dict[int, np.ndarray] = {}
         try:
             for each in self.manifest.stored:
                 packed |= restore(each, data)
             return [_checked(packed[number], c) if c.encoding == PACKED
-                    else DECODERS[c.encoding](data[c.offset:c.offset + c.nbytes], c)
+                    else DECODERS[c.encoding](data.part(c.offset, c.nbytes), c)
                     for number, c in enumerate(self.manifest.constants)]
         except (FormatError, LookupError, TypeError, ValueError, ArithmeticError, StopIteration, MemoryError) as error:
             raise ArtifactError(f"a stored weight contradicts itself ({error}); compile the model again") from error
 
+    def write(self, file: IO[bytes]) -> None:
+        """Write the file's bytes into an empty file that can be read and sought in, a few at a time."""
+        weights_hash = self.weights.sha256()
+        members: dict[str, bytes] = {}
+        for index, bucket in enumerate(self.buckets):
+            members |= {container.name_of(name, index): data for name, data in _members(bucket, weights_hash).items()}
+        container.write(file, members, self.weights)
+
     def to_bytes(self) -> bytes:
         """The file's bytes."""
-        contents = {SHARED: self.weights}
-        for index, bucket in enumerate(self.buckets):
-            contents |= {_name(member, index): data for member, data in _members(bucket).items()}
         buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as archive:
-            for name in _names(len(self.buckets)):
-                info = zipfile.ZipInfo(name)
-                info.external_attr = 0o644 << 16
-                info.compress_type = zipfile.ZIP_STORED if name == SHARED else zipfile.ZIP_DEFLATED
-                archive.writestr(info, contents[name])
-            archive.comment = b" " * _DIGEST_LENGTH
-        digest = hashlib.sha256(buffer.getbuffer()[:-_DIGEST_LENGTH]).hexdigest()
-        buffer.seek(-_DIGEST_LENGTH, os.SEEK_END)
-        buffer.write(digest.encode())
+        self.write(buffer)
         return buffer.getvalue()
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -158,18 +149,22 @@ class Artifact:
 
         """
         try:
-            files.write(path, self.to_bytes())
+            files.write_by(path, self.write)
         except OSError as error:
             raise ArtifactError(f"cannot write {path}: {error.strerror}; what was there before is untouched") from error
 
     @classmethod
     def load(cls, source: str | os.PathLike[str] | bytes, *,
-             require_signature: str | os.PathLike[str] | None = None) -> Artifact:
-        """Read an artifact from a file or its bytes and check that it is whole.
+             require_signature: str | os.PathLike[str] | None = None, whole: bool = False) -> Artifact:
+        """Open an artifact from a file or its bytes.
+
+        Files of less than `container.MAPPED_BYTES`, bytes, and files whose signature is required are read and checked
+        to the last byte. Of larger files the weights are mapped: everything else is checked against its hash.
 
         Args:
             source: what to read.
             require_signature: the file of a public key; the signature beside `source`, a path, must be its owner's.
+            whole: check the weights' hash, too, however large the file.
 
         Raises:
             ArtifactError: it is no artifact, damaged, or of another schema.
@@ -179,16 +174,22 @@ class Artifact:
         if not isinstance(source, str | os.PathLike | bytes):
             raise UsageError(f"artifact is of type {type(source).__name__}; give an Artifact, its file's path or its "
                              "bytes")
-        name = "the artifact" if isinstance(source, bytes) else os.fspath(source)
+        if isinstance(source, bytes):
+            if require_signature is not None:
+                raise SignatureError("a signature lies beside a file; load the artifact by its path to check one")
+            name = "the artifact"
+            return _parse(name, container.read(name, source))
+        name = os.fspath(source)
         try:
-            data = source if isinstance(source, bytes) else files.read_regular(source)
+            if require_signature is not None:
+                data = container.in_memory(source)
+                signing.check(data, source, require_signature)
+                return _parse(name, container.read(name, data))
+            if files.check_regular(source).st_size >= container.MAPPED_BYTES:
+                return _parse(name, container.open_mapped(source, whole=whole))
+            return _parse(name, container.read(name, files.read_regular(source)))
         except OSError as error:
             raise ArtifactError(f"cannot read {name}: {error.strerror}") from error
-        if require_signature is not None:
-            if isinstance(source, bytes):
-                raise SignatureError("a signature lies beside a file; load the artifact by its path to check one")
-            signing.check(data, source, require_signature)
-        return _parse(name, _unpack(name, data), files.budget(len(data)))
 
     def check_machine(self) -> None:
         """Check that this machine and its TVM runtime can execute the program.
@@ -223,16 +224,9 @@ def _checked(array: np.ndarray, constant: Constant) -> np.ndarray:
     return array
 
 
-def _lay_out(program: Program, codec: str) -> tuple[bytes, tuple[Constant, ...], tuple[StoredWeight, ...]]:
-    """Concatenate constants and stored weights, each at a multiple of `ALIGNMENT`."""
-    weights = bytearray()
-
-    def append(array: np.ndarray) -> int:
-        weights.extend(bytes(-len(weights) % ALIGNMENT))
-        offset = len(weights)
-        weights.extend(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-        return offset
-
+def _lay_out(program: Program, codec: str) -> tuple[Weights, tuple[Constant, ...], tuple[StoredWeight, ...]]:
+    """Where constants and stored weights lie."""
+    layout = Layout()
     stored: list[StoredWeight] = []
     packed: set[int] = set()
     for each in program.packed:
@@ -240,67 +234,35 @@ def _lay_out(program: Program, codec: str) -> tuple[bytes, tuple[Constant, ...],
         smaller = encoded.nbytes < sum(program.constants[number].nbytes for number in each.constants)
         elements = max(each.weight.size, each.recipe.elements(*each.weight.shape))
         if smaller and is_affordable(elements, files.budget(encoded.nbytes)):
-            stored.append(store(each, encoded, append))
+            stored.append(store(each, encoded, layout.append))
             packed.update(each.constants)
     constants = [Constant(array.dtype.name, array.shape, 0, 0, PACKED) if number in packed
-                 else Constant(array.dtype.name, array.shape, append(array), array.nbytes)
+                 else Constant(array.dtype.name, array.shape, layout.append(array), array.nbytes)
                  for number, array in enumerate(program.constants)]
-    return bytes(weights), tuple(constants), tuple(stored)
+    return layout.weights(), tuple(constants), tuple(stored)
 
 
 def is_artifact(path: str | os.PathLike[str]) -> bool:
     """Whether a file begins as an artifact does; raises OSError where it cannot be read."""
-    return files.read_regular(path, len(MAGIC)) == MAGIC
+    return files.read_regular(path, len(container.MAGIC)) == container.MAGIC
 
 
-def _unpack(name: str, data: bytes) -> dict[str, bytes]:
-    """The members of an artifact file, none of them larger than the file allows."""
-    if not data.startswith(MAGIC):
-        raise ArtifactError(f"{name} is not a sparsec artifact; `sparsec compile MODEL.onnx` writes one")
-    damaged = f"{name} is damaged; copy it again or compile the model again"
-    digest = hashlib.sha256(memoryview(data)[:-_DIGEST_LENGTH]).hexdigest().encode()
-    if data[-_DIGEST_LENGTH:] != digest:
-        raise ArtifactError(damaged)
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            buckets = (len(members) - 1) // (len(MEMBERS) - 1)
-            if buckets > MOST_BUCKETS or [m.filename for m in members] != _names(buckets):
-                raise ArtifactError(damaged)
-            files.check_members(archive, files.LARGEST_RATIO * len(data))
-            if sum(m.file_size for m in members if m.filename.endswith(".json")) > max(_JSON_BYTES, 2 * len(data)):
-                raise ArtifactError(f"{name}: its manifest and report take over {_JSON_BYTES} bytes, more than "
-                                    "sparsec writes; compile the model again")
-            return {m.filename: archive.read(m) for m in members}
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, OSError, EOFError) as error:
-        raise ArtifactError(damaged) from error
-
-
-def _name(member: str, index: int) -> str:
-    """What a bucket's member is called in the file."""
-    return member if member == SHARED or not index else f"{index}/{member}"
-
-
-def _names(buckets: int) -> list[str]:
-    """The members of a file of so many buckets, in order."""
-    return [*MEMBERS, *(_name(member, index) for index in range(1, buckets) for member in MEMBERS if member != SHARED)]
-
-
-def _members(artifact: Artifact) -> dict[str, bytes]:
+def _members(artifact: Artifact, weights_hash: str) -> dict[str, bytes]:
     """What a bucket's members but for the weights hold."""
     contents = {"library.bin": artifact.library, "graph.onnx": artifact.graph,
                 "report.json": _json_bytes(artifact.report)}
-    hashes = {name: hashlib.sha256(data).hexdigest()
-              for name, data in {**contents, SHARED: artifact.weights}.items()}
-    return {**contents, "manifest.json": _json_bytes({**asdict(artifact.manifest), "sha256": hashes})}
+    hashes = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()} | {SHARED: weights_hash}
+    return {"manifest.json": _json_bytes({**asdict(artifact.manifest), "sha256": hashes}), **contents}
 
 
-def _parse(name: str, contents: dict[str, bytes], most: int) -> Artifact:
+def _parse(name: str, contents: container.Contents) -> Artifact:
     """The artifact of an unpacked file whose manifests are consistent with its members."""
-    hashes = {member: hashlib.sha256(data).hexdigest() for member, data in contents.items()}
+    hashes: dict[str, str | None] = {member: hashlib.sha256(data).hexdigest()
+                                     for member, data in contents.members.items()}
+    hashes[SHARED] = contents.weights_sha256
     try:
-        first, *others = (_parse_bucket(name, contents, hashes, index, most)
-                          for index in range((len(contents) - 1) // (len(MEMBERS) - 1)))
+        first, *others = (_parse_bucket(name, contents, hashes, index)
+                          for index in range(len(contents.members) // (len(MEMBERS) - 1)))
         require(all(_ranks(each) == _ranks(first) for each in others), "its buckets differ in more than sizes")
     except (FormatError, msgspec.MsgspecError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError,
             RecursionError) as error:
@@ -314,10 +276,11 @@ def _ranks(bucket: Artifact) -> list[tuple[str, str, int]]:
     return [(spec.name, spec.dtype, len(spec.shape)) for spec in tensors]
 
 
-def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str], index: int,
-                  most: int) -> Artifact:
+def _parse_bucket(name: str, contents: container.Contents, hashes: Mapping[str, str | None],
+                  index: int) -> Artifact:
     """One bucket of a file; raises KeyError, TypeError, ValueError and the like where it contradicts itself."""
-    fields = msgspec.json.decode(contents[_name("manifest.json", index)])
+    own = {member: contents.members[container.name_of(member, index)] for member in MEMBERS if member != SHARED}
+    fields = msgspec.json.decode(own["manifest.json"])
     require(isinstance(fields, dict), "its manifest is not a JSON object")
     schema, written_by, expected = fields["schema"], fields["sparsec"], fields.pop("sha256")
     if schema not in READABLE:
@@ -325,9 +288,11 @@ def _parse_bucket(name: str, contents: dict[str, bytes], hashes: dict[str, str],
                             f"schemas {' and '.join(map(str, READABLE))}; compile the model again")
     manifest = read(fields)
     for member in MEMBERS[1:]:
-        require(expected[member] == hashes[_name(member, index)], f"{_name(member, index)} has another SHA-256")
-    library, weights, graph, report = (contents[_name(member, index)] for member in MEMBERS[1:])
-    check(manifest, len(library), len(weights), most)
-    described = json.loads(report)
+        member_name = container.name_of(member, index)
+        found = hashes[member_name]
+        require(found is None or expected[member] == found, f"{member_name} has another SHA-256")
+    library, graph = own["library.bin"], own["graph.onnx"]
+    check(manifest, len(library), len(contents.weights), files.budget(contents.nbytes))
+    described = json.loads(own["report.json"])
     require(isinstance(described, dict), "its report is not a JSON object")
-    return Artifact(manifest, library, weights, graph, described)
+    return Artifact(manifest, library, contents.weights, graph, described)

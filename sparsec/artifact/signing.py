@@ -7,12 +7,13 @@ Keys are PEM files as OpenSSL writes them: `openssl genpkey -algorithm ed25519 -
 from __future__ import annotations
 
 import importlib.util
+import mmap
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsec.errors import SignatureError, ToolchainError
-from sparsec.files import read_regular
+from sparsec.files import read_regular, write
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -28,7 +29,7 @@ def signature_path(path: File) -> Path:
     return Path(f"{os.fspath(path)}.sig")
 
 
-def sign(data: bytes, key: File) -> bytes:
+def sign(data: bytes | memoryview, key: File) -> bytes:
     """The signature of the data by a private key's file.
 
     Raises:
@@ -39,7 +40,20 @@ def sign(data: bytes, key: File) -> bytes:
     return _private(key).sign(data)
 
 
-def check(data: bytes, path: File, key: File) -> None:
+def sign_file(path: File, key: File) -> None:
+    """Write the signature of a file beside it.
+
+    Raises:
+        SignatureError, ToolchainError: as `sign`.
+        OSError: the file cannot be read, or the signature not be written.
+
+    """
+    with (Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping,
+          memoryview(mapping) as data):
+        write(signature_path(path), sign(data, key))
+
+
+def check(data: bytes | memoryview, path: File, key: File) -> None:
     """Check the data, read from `path`, against the signature beside it and a public key's file.
 
     Raises:

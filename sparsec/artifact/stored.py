@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from sparsec.artifact.weights import Weights
 from sparsec.backends.program import Packed
 from sparsec.formats import CODECS, FORMATS, Encoded, huffman
 from sparsec.formats.bits import Stream
@@ -68,10 +69,10 @@ def store(packed: Packed, encoded: Encoded, append: Callable[[np.ndarray], int])
                         type(packed.recipe).__name__, vars(packed.recipe), packed.constants)
 
 
-def restore(stored: StoredWeight, data: memoryview) -> dict[int, np.ndarray]:
+def restore(stored: StoredWeight, data: Weights) -> dict[int, np.ndarray]:
     """The kernel's arrays by the number of the constant."""
-    streams = {each.name: Stream(np.frombuffer(data[each.offset:each.offset + each.nbytes], np.uint8), each.count,
-                                 each.bits, each.coding) for each in stored.streams}
+    streams = {each.name: Stream(np.frombuffer(data.part(each.offset, each.nbytes), np.uint8), each.count, each.bits,
+                                 each.coding) for each in stored.streams}
     form, codec = FORMATS[stored.format], CODECS[stored.codec]
     weight = form.decode(Encoded(form, codec, stored.shape, streams))
     return dict(zip(stored.constants, _recipe(stored).pack(weight).values(), strict=True))

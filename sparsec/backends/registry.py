@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sparsec.backends.accelerators.backend import AcceleratorBackend
 from sparsec.backends.accelerators.eie.backend import EieBackend
 from sparsec.backends.base import Backend
 from sparsec.backends.cpu.backend import CpuBackend
@@ -9,7 +10,8 @@ from sparsec.backends.cuda.backend import CudaBackend
 from sparsec.errors import ArtifactError, UsageError
 from sparsec.target import Target, kind_of
 
-BACKENDS: dict[str, Backend] = {each.kind: each for each in (CpuBackend(), CudaBackend(), EieBackend())}
+BACKENDS: dict[str, Backend] = {each.kind: each for each in (CpuBackend(), CudaBackend(), EieBackend(),
+                                                         AcceleratorBackend())}
 """By the kind of target."""
 
 

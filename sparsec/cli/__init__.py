@@ -15,7 +15,9 @@ from typing import Annotated, NoReturn
 import typer
 
 from sparsec.cli import (
+    accelerators,
     bench,
+    bundle,
     calibrate,
     compile,  # noqa: A004 - modules are named after their commands
     explain,
@@ -26,6 +28,7 @@ from sparsec.cli import (
     prune,
     quantize,
     run,
+    serve,
     simulate,
     strip,
     study,
@@ -38,6 +41,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.command,
     "run": run.command,
     "generate": generate.command,
+    "serve": serve.command,
     "bench": bench.command,
     "inspect": inspect.command,
     "explain": explain.command,
@@ -46,7 +50,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "quantize": quantize.command,
     "simulate": simulate.command,
     "targets": targets.command,
+    "accelerators": accelerators.command,
     "verify": verify.command,
+    "bundle": bundle.command,
     "calibrate": calibrate.command,
     "prune": prune.command,
     "export": export.command,

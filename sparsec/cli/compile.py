@@ -73,6 +73,9 @@ def command(
         exists=True, dir_okay=False, help="Sign the artifact with this private Ed25519 key in PEM.")] = None,
     portable: Annotated[bool, typer.Option(
         "--portable", help="Write no native code: the machine that opens the artifact compiles it.")] = False,
+    as_onnx: Annotated[Path | None, typer.Option(
+        "--as-onnx", dir_okay=False, help="Write an ONNX file, too, which onnxruntime runs as one node.",
+        )] = None,
     json: options.JsonFile = None,
     **given: Any,
 ) -> None:
@@ -88,8 +91,12 @@ def command(
     _tell_of_cores(chosen.threads)
     artifact = pack(model, chosen) if portable else compile_with_progress(model, chosen)
     artifact.save(output)
+    if as_onnx:
+        from sparsec.native.as_onnx import as_onnx as written
+
+        files.write(as_onnx, written(artifact))
     if sign:
-        files.write(signing.signature_path(output), signing.sign(artifact.to_bytes(), sign))
+        signing.sign_file(output, sign)
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), describe(model).nbytes)

@@ -21,6 +21,8 @@ def command(
         exists=True, dir_okay=False, help="SqueezeNet's Deep Compression file.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Batch size of the exported model.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the random weights.")] = 0,
+    sparse_tensors: Annotated[bool, typer.Option(
+        "--sparse-tensors", help="Write weights as sparse tensors where that is smaller.")] = False,
 ) -> None:
     """Export a network: squeezenet from its authors' file, the others with random weights."""
     if network == "squeezenet":
@@ -33,6 +35,12 @@ def command(
 
         kind = networks.network(network)
         onnx_export.export(kind.build(seed), output, (kind.example(batch),))
+    if sparse_tensors:
+        import onnx
+
+        from sparsec.graph.writer import save_proto
+
+        save_proto(onnx.load(output), output, sparse=True)
     console.print(f"{output}: {tables.nbytes(output.stat().st_size)}", soft_wrap=True)
 
 

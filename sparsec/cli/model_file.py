@@ -26,7 +26,8 @@ def describe(path: Path) -> ModelFile:
     from onnx.external_data_helper import uses_external_data
 
     model = onnx.load(path, load_external_data=False)
-    locations = {entry.value for tensor in model.graph.initializer if uses_external_data(tensor)
+    parts = (part for each in model.graph.sparse_initializer for part in (each.values, each.indices))
+    locations = {entry.value for tensor in (*model.graph.initializer, *parts) if uses_external_data(tensor)
                  for entry in tensor.external_data if entry.key == "location"}
     files = [path, *(path.parent / location for location in locations)]
     opsets = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]

@@ -74,7 +74,7 @@ def prune_file(model: Path, inputs: Path | None, output: Path, wanted: Goal | fl
             outcome, reached = to_goal(proto, arrays, wanted, method, target, threads, show)
         else:
             outcome = file.to_sparsity(proto, arrays, wanted, method, show, resume)
-    save_proto(outcome.pruned.model, output)
+    save_proto(outcome.pruned.model, output, like=model)
     options.write_json(json, {**describe(outcome), "goal": reached and asdict(reached)})
     _print(outcome, output)
     if reached is not None:

@@ -24,6 +24,11 @@ Sweeps = Annotated[list[str], typer.Option(
     "--sweep", metavar="NAME=V,V,…", help="Vary a parameter, such as pes=16,64,256; may be repeated.")]
 
 
+Settings = Annotated[list[str], typer.Option(
+    "--config", metavar="NAME=VALUE", help="Change a parameter of all accelerators that have it, or of one: "
+    "scnn.units=32; may be repeated. `sparsec accelerators --explain NAME` lists them.")]
+
+
 class Codebook(Enum):
     """Where the shared weights come from: the keys of `backends.accelerators.eie.layer.CODEBOOKS`."""
 
@@ -61,7 +66,8 @@ def _written(text: str) -> Any:
 @taking({name: _parameter(text) for name, text in PARAMETERS.items()})
 def command(
     file: OptionalFile = None,
-    target: Annotated[str, typer.Option(help="The accelerator.")] = "eie",
+    target: Annotated[str, typer.Option(help="The accelerators: eie, scnn,sparten,eie, or all.")] = "eie",
+    settings: Settings = [],  # noqa: B006 - typer copies it
     paper: Annotated[bool, typer.Option("--paper", help="Simulate the nine layers of the paper instead.")] = False,
     codebook: Annotated[Codebook, typer.Option(help="Share weights by k-means, or keep the few values they have.")] = (
         Codebook.CLUSTER),
@@ -76,11 +82,19 @@ def command(
     json: options.JsonFile = None,
     **given: int | None,
 ) -> None:
-    """Simulate a sparse accelerator cycle by cycle: time, stalls, energy, area and accuracy."""
+    """Simulate sparse accelerators: time, stalls, bytes and energy; of EIE alone area, accuracy and traces, too."""
     parameters = {name: value for name, value in given.items() if value is not None}
+    requested = [_parse_sweep(text) for text in sweeps]
+    if target != "eie" or settings:
+        own = {"--paper": paper, "--trace": trace, "--trace-layer": trace_layer, "--plot": plot,
+               **{f"--{name.replace('_', '-')}": value for name, value in parameters.items()}}
+        if options_of_eie := [name for name, value in own.items() if value]:
+            raise UsageError(f"{options_of_eie[0]} is for --target eie alone; use --config, --sweep, --html or --json")
+        _compare(file, target, settings, feeds, options.parse_shapes(shapes), requested, html, json,
+                 beside_cpu=beside_cpu)
+        return
     from sparsec.cli import simulate_steps as steps
 
-    requested = [_parse_sweep(text) for text in sweeps]
     if paper == (file is not None):
         raise UsageError("give a model to simulate, or --paper for the paper's layers")
     if plot and plot.suffix not in (".png", ".svg"):
@@ -102,6 +116,31 @@ def command(
     steps.write_plots(plot, subject.figures, swept)
     steps.write_html(html, subject, swept)
     steps.write_trace(trace, subject, trace_layer)
+
+
+def _compare(file: Path | None, target: str, settings: Sequence[str], feeds: Path | None, shapes: Any,
+             requested: Sequence[tuple[str, list[int]]], html: Path | None, json: Path | None, *,
+             beside_cpu: bool) -> None:
+    """Several accelerators, or one other than EIE, side by side."""
+    from sparsec.cli import simulate_accelerators as steps
+
+    chosen = steps.choose(target)
+    changed = steps.configure(chosen, settings)
+    if file is None:
+        raise UsageError("give a model to simulate")
+    with progress_bar() as progress:
+        def watch(items: Sequence[Item], text: str) -> Iterable[Item]:
+            return progress.track(items, description=text)
+
+        network, arrays = steps.load(file, shapes, options.read_arrays(feeds) if feeds else None, watch)
+        results = steps.run(network, chosen, changed, watch)
+        swept = [steps.sweep(network, chosen, changed, *each, watch) for each in requested]
+    figures = steps.figures_of(file, shapes, arrays, network, results, beside_cpu=beside_cpu)
+    steps.print_report(figures)
+    for each in swept:
+        steps.print_sweep(each)
+    options.write_json(json, {**figures, "sweeps": swept})
+    steps.write_html(html, figures, swept, file.stem)
 
 
 def _parse_sweep(text: str) -> tuple[str, list[int]]:

@@ -85,9 +85,9 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
         network = compile_network(model, feeds, arch, codebook, watch)
     if not network.layers:
         raise SimulationError(f"{file} has no layer that the accelerator takes: those have a constant weight (MatMul, "
-                              "Gemm, Conv); give a model with some")
+                              "Gemm, Conv); give a model with some, or --target eie,ese for recurrent layers")
     inference = infer(network, feeds, accelerator, arch, reference, watch)
-    beside = _time_on_cpu(file, shapes, feeds) if beside_cpu else {}
+    beside = time_on_cpu(file, shapes, feeds) if beside_cpu else {}
     figures = report.describe_inference(inference, beside)
     return Subject(file.stem, network.layers, inference.active, accelerator, arch, figures)
 
@@ -104,7 +104,7 @@ def _open_artifact(file: Path, parameters: Mapping[str, int]) -> tuple[Network, 
     return network, replace(arch, **parameters)
 
 
-def _time_on_cpu(file: Path, shapes: Shapes, feeds: Feeds) -> dict[str, float]:
+def time_on_cpu(file: Path, shapes: Shapes, feeds: Feeds) -> dict[str, float]:
     """Milliseconds of an inference by one thread of this CPU, by engine."""
     from sparsec.bench.latency import measure
     from sparsec.compiler.compile import compile_model

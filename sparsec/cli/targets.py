@@ -19,6 +19,8 @@ def _row(name: str) -> tuple[str, ...]:
 
 
 def _runs(target: Target) -> str:
+    if target.kind in ("eie", "accelerator"):
+        return "simulated"
     if not target.mcpu:
         return "-"
     return "no" if target.features - machine_features() else "yes"

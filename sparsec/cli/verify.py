@@ -19,7 +19,7 @@ def command(
     from sparsec.compiler.portable import is_portable
     from sparsec.runtime.session import check_machine
 
-    loaded = Artifact.load(artifact, require_signature=require_signature)
+    loaded = Artifact.load(artifact, require_signature=require_signature, whole=True)
     for bucket in loaded.buckets:
         bucket.constants()
     if not is_portable(loaded):

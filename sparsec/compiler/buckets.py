@@ -14,14 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsec.artifact.file import MOST_BUCKETS, Artifact
+from sparsec.artifact.container import MOST_BUCKETS
+from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED
+from sparsec.artifact.weights import Layout
 from sparsec.backends.job import Feeds
 from sparsec.compiler.options import CompileOptions, Progress
 from sparsec.errors import UsageError
 from sparsec.graph.reader import Source, load
 from sparsec.graph.sizes import buckets
-from sparsec.machine.memory import ALIGNMENT
 
 Sizes = Mapping[str, tuple[int, ...]]
 """The shape of every input that has symbolic dimensions."""
@@ -82,25 +83,23 @@ def _report(progress: Progress, index: int, count: int, step: str, done: float) 
 
 def merge(artifacts: Sequence[Artifact]) -> Artifact:
     """One artifact of these buckets, in order; equal bytes of weights are stored once."""
-    weights, offsets = bytearray(), dict[tuple[int, bytes], int]()
+    layout, offsets = Layout(), dict[tuple[int, bytes], int]()
 
     def place(data: memoryview) -> int:
         key = len(data), hashlib.sha256(data).digest()
         if key not in offsets:
-            weights.extend(bytes(-len(weights) % ALIGNMENT))
-            offsets[key] = len(weights)
-            weights.extend(data)
+            offsets[key] = layout.append(data)
         return offsets[key]
 
     moved = []
     for artifact in artifacts:
-        data, manifest = memoryview(artifact.weights), artifact.manifest
+        part, manifest = artifact.weights.part, artifact.manifest
         constants = tuple(each if each.encoding == PACKED else replace(
-            each, offset=place(data[each.offset:each.offset + each.nbytes])) for each in manifest.constants)
+            each, offset=place(part(each.offset, each.nbytes))) for each in manifest.constants)
         stored = tuple(replace(weight, streams=tuple(replace(
-            each, offset=place(data[each.offset:each.offset + each.nbytes])) for each in weight.streams))
+            each, offset=place(part(each.offset, each.nbytes))) for each in weight.streams))
             for weight in manifest.stored)
         moved.append(replace(artifact, manifest=replace(manifest, constants=constants, stored=stored)))
-    shared = bytes(weights)
+    shared = layout.weights()
     first, *others = (replace(artifact, weights=shared) for artifact in moved)
     return replace(first, others=tuple(others))

@@ -24,6 +24,7 @@ from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
+from sparsec.graph.large import forget, is_large
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import bound_dims, fixed, is_fixed, ranges
 from sparsec.machine.turns import one_at_a_time
@@ -61,7 +62,10 @@ def compile_model(model: reader.Source, options: CompileOptions) -> Artifact:
 
     """
     compile_all = compile_one if is_fixed(options.shapes or {}) else compile_buckets(compile_one)
-    return compile_all(model, options)
+    try:
+        return compile_all(model, options)
+    finally:
+        forget()
 
 
 compile = takes(CompileOptions)(compile_model)  # noqa: A001 - the name that users know from other compilers
@@ -235,11 +239,19 @@ def _left_out(graph: ir.Model) -> list[Outside]:
 
 
 def _outline(graph: ir.Model) -> bytes:
-    """The final graph as an ONNX file whose larger weights are external data that is nowhere; changes `graph`."""
+    """The final graph as an ONNX file whose larger weights are external data that is nowhere.
+
+    Arrays are taken out of `graph`; what is read when it is asked for stays.
+    """
+    kept: dict[ir.Value, ir.TensorProtocol] = {}
     for value in graph.graph.initializers.values():
         tensor = value.const_value
         if tensor is not None and tensor.nbytes > _VISIBLE_BYTES:
+            if is_large(tensor):
+                kept[value] = tensor
             value.const_value = ir.ExternalTensor("omitted", None, None, tensor.dtype, name=value.name or "",
                                                   shape=ir.Shape(tensor.shape.numpy()))
     outline: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
+    for value, tensor in kept.items():
+        value.const_value = tensor
     return outline

@@ -14,6 +14,7 @@ from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Choice, Measure, choose
 from sparsec.errors import VerificationError
 from sparsec.formats import CODECS, FORMATS
+from sparsec.graph.large import derived
 from sparsec.graph.nodes import weight_array
 
 
@@ -93,4 +94,6 @@ def _quantize(node: ir.Node, codec: str) -> None:
     """Give a layer the weight that a codec stores."""
     value, dense = node.inputs[1], FORMATS["dense"]
     assert value is not None
-    value.const_value = ir.tensor(dense.decode(dense.encode(weight_array(node), CODECS[codec])), name=value.name)
+    assert value.const_value is not None
+    value.const_value = derived(value.const_value, lambda array: dense.decode(dense.encode(array, CODECS[codec])),
+                                tuple(value.const_value.shape.numpy()))

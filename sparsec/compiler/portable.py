@@ -16,7 +16,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from sparsec.artifact.file import MOST_BUCKETS, Artifact
+from sparsec.artifact.container import MOST_BUCKETS
+from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.compiler.options import CompileOptions, not_carried

@@ -15,6 +15,7 @@ from sparsec.compiler.pipeline import run_passes
 from sparsec.compiler.report import Skipped, Verification
 from sparsec.errors import InputError, VerificationError
 from sparsec.graph import reader
+from sparsec.graph.large import streams
 from sparsec.graph.nodes import operator_of
 from sparsec.graph.references import Comparison, Model, compare_with_references
 from sparsec.graph.steps import Steps, compare_steps, has_integers
@@ -42,19 +43,24 @@ HALF_ERRORS = {ir.DataType.FLOAT16: 1e-3, ir.DataType.BFLOAT16: 8e-3}
 """The largest error that rounding an output to 16 bits may cause: one unit in the last place."""
 
 
+LARGEST_WHOLE = 1 << 30
+"""Bytes of weights up to which references hold a model in memory whole; they take up to three times as much."""
+
+
 @dataclass(frozen=True)
 class Basis:
     """What the outputs of a model are judged by.
 
     Attributes:
-        source: the model that references execute: the one given, or that with its 16-bit floats widened to float32.
+        source: the model that references execute: the one given, or that with its 16-bit floats widened to float32;
+            a graph where it is too large to be held in memory, and is executed node by node.
         half: the types of its inputs and outputs where these are 16-bit floats, by name.
         graph: after all passes but strip, where it has operators on integers, to be compared step by step.
         rounds: some operator of the graph rounds to codes, so that outputs may differ by what that makes of an ulp.
 
     """
 
-    source: Model
+    source: Model | ir.Model
     half: Mapping[str, ir.DataType] = field(default_factory=dict)
     graph: ir.Model | None = None
     rounds: bool = False
@@ -74,18 +80,20 @@ class Basis:
 def basis_of(model: Model, graph: ir.Model, shapes: Mapping[str, Sequence[int]], target: Target, *,
              widened: bool, dims: Mapping[str, int] | None = None) -> Basis:
     """What a model is judged by, from the model, its graph after all passes, and whether these have widened it."""
-    compared, rounds = None, any(operator_of(node) in ROUNDING for node in graph.graph.all_nodes())
-    if has_integers(graph):
-        rounds = True
+    tensors = [value.const_value for value in graph.graph.initializers.values() if value.const_value is not None]
+    by_nodes = streams(graph.graph) and sum(tensor.nbytes for tensor in tensors) > LARGEST_WHOLE
+    compared, integers = None, has_integers(graph)
+    rounds = integers or any(operator_of(node) in ROUNDING for node in graph.graph.all_nodes())
+    if integers and not by_nodes:
         compared = reader.load(model, shapes=shapes, dims=dims)
         run_passes(compared, Context(target, strict_ieee=True))  # so nothing is stripped: tensors keep their shapes
-    if not widened:
+    if not widened and not by_nodes:
         return Basis(model, graph=compared, rounds=rounds)
     given = reader.load(model, shapes=shapes, dims=dims, symbolic=True)
     half = {value.name or "": value.dtype for value in (*given.graph.inputs, *given.graph.outputs)
             if value.dtype in HALF_ERRORS and value.dtype is not None}
     widen(given)
-    return Basis(ir.to_proto(given), half, compared, rounds)
+    return Basis(given if by_nodes else ir.to_proto(given), half, compared, rounds)
 
 
 def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], random: Sequence[Feeds],
@@ -133,6 +141,7 @@ def _steps(basis: Basis, feeds: Feeds, *, refuse: bool) -> Steps | str | None:
     """The comparison of operators on integers; a VerificationError where one is further off than a step."""
     if basis.graph is None:
         return None
+    assert not isinstance(basis.source, ir.Model)  # then there is no graph to compare with
     steps = compare_steps(basis.source, basis.graph, basis.feeds(feeds))
     if isinstance(steps, Steps) and steps.further and refuse:
         name, worst = max(steps.further.items(), key=lambda item: item[1])

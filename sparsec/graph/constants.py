@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import onnx_ir as ir
+
+from sparsec.graph.large import Change, derived
 
 
 def constant(value: ir.Value | None) -> np.ndarray | None:
@@ -15,19 +18,41 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     return value.const_value.numpy()
 
 
+def constant_shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    """The shape of an initializer, which is not read for it, or None for any other value."""
+    if value is None or value.const_value is None or not value.is_initializer():
+        return None
+    return tuple(value.const_value.shape.numpy())
+
+
 def scalar(value: ir.Value | None) -> float | None:
     """The number held by an initializer of one element, or None."""
-    array = constant(value)
-    return float(array.item()) if array is not None and array.size == 1 else None
+    shape = constant_shape(value)
+    array = constant(value) if shape is not None and math.prod(shape) == 1 else None
+    return None if array is None else float(array.item())
 
 
 def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     """Add an initializer under `name`, or a name derived from it where that is taken."""
-    names = itertools.chain([name], (f"{name}.{i}" for i in itertools.count(1)))
-    free = next(candidate for candidate in names if candidate not in graph.initializers)
-    value = constant_value(free, array)
+    value = constant_value(_free(graph, name), array)
     graph.register_initializer(value)
     return value
+
+
+def add_derived(graph: ir.Graph, name: str, source: ir.Value, change: Change, shape: tuple[int, ...]) -> ir.Value:
+    """Add an initializer of a shape that a function makes of another's array; it is read when it is asked for."""
+    assert source.const_value is not None
+    free = _free(graph, name)
+    tensor = derived(source.const_value, change, shape, name=free)
+    value = ir.Value(name=free, const_value=tensor, shape=ir.Shape(shape), type=ir.TensorType(tensor.dtype))
+    graph.register_initializer(value)
+    return value
+
+
+def _free(graph: ir.Graph, name: str) -> str:
+    """A name, or one derived from it where that is taken."""
+    names = itertools.chain([name], (f"{name}.{i}" for i in itertools.count(1)))
+    return next(candidate for candidate in names if candidate not in graph.initializers)
 
 
 def constant_value(name: str, array: np.ndarray) -> ir.Value:

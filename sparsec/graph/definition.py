@@ -37,9 +37,11 @@ class Definition(ABC):
         """The name of the next node."""
         return f"{self._name}/{self._count}"
 
-    def several(self, op_type: str, outputs: int, *inputs: ir.Value | None, **attributes: Any) -> list[ir.Value]:
+    def several(self, op_type: str, outputs: int, *inputs: ir.Value | None, domain: str = "",
+                **attributes: Any) -> list[ir.Value]:
         """The outputs of a new node."""
-        node = ir.node(op_type, list(inputs), attributes, num_outputs=outputs, name=self._name_of(op_type))
+        node = ir.node(op_type, list(inputs), attributes, domain=domain, num_outputs=outputs,
+                       name=self._name_of(op_type))
         for index, value in enumerate(node.outputs):
             value.name = f"{self._name}/{self._count}.{index}"
         self._count += 1

@@ -25,8 +25,19 @@ def evaluate(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarra
     return list(evaluator.run(None, dict(feeds)))
 
 
-def walk(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[ir.Node, Arrays]]:
+def run_by_nodes(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """The outputs of a graph, computed node by node as `walk` does: in the memory of the weights of one node."""
+    results: dict[ir.Value, np.ndarray] = {}
+    for _ in walk(model, feeds, results):
+        pass
+    return [results[value] if value.const_value is None else value.const_value.numpy() for value in model.graph.outputs]
+
+
+def walk(model: ir.Model, feeds: Mapping[str, np.ndarray], results: dict[ir.Value, np.ndarray] | None = None,
+         ) -> Iterator[tuple[ir.Node, Arrays]]:
     """Every node of a sorted graph with what it reads, in order; values live until their last reader has run.
+
+    In the end, `results` has the graph's outputs.
 
     Raises:
         InputError: an input is missing.
@@ -36,6 +47,7 @@ def walk(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[ir.
     if missing := [value.name for value in model.graph.inputs if value.const_value is None and value.name not in feeds]:
         raise InputError(f"no input '{missing[0]}'; the inputs given are {', '.join(feeds) or 'none'}")
     readers = Counter(value for node in model.graph for value in node.inputs if value is not None)
+    readers.update(() if results is None else model.graph.outputs)
     values = {value: np.asarray(feeds[value.name or ""]) for value in model.graph.inputs if value.const_value is None}
     for node in model.graph:
         inputs = [None if value is None else values[value] if value.const_value is None else value.const_value.numpy()
@@ -47,6 +59,8 @@ def walk(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[ir.
         for value in set(node.inputs):
             if value is not None and not readers[value]:
                 values.pop(value, None)
+    if results is not None:
+        results.update(values)
 
 
 def run_node(node: ir.Node, inputs: Arrays, opsets: Mapping[str, int]) -> list[Any]:

@@ -14,7 +14,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 
 from sparsec import files
 from sparsec.errors import ModelError, ShapeError, SparsecError, UnsupportedOperatorError, UsageError
-from sparsec.graph import functions, implied, interface, older, sequences, sparse
+from sparsec.graph import functions, implied, interface, large, older, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.quiet import quiet
@@ -109,15 +109,8 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from error
     base_dir = Path(source).resolve().parent if isinstance(source, str | Path) else None
-    notes: dict[str, str] = {}
     try:
-        if sparse.has_sparse(proto):
-            if proto is source:
-                proto = onnx.ModelProto()
-                proto.CopyFrom(source)
-            notes = sparse.densify(proto, base_dir)
-        model = ir.from_proto(proto)
-        _open_external_data(model, base_dir)
+        model, notes = _with_tensors(proto, base_dir, own=proto is not source)
     except ModelError as error:  # of a sparse tensor
         raise ModelError(f"{where}: {error}") from error
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
@@ -147,6 +140,25 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
         if name in model.graph.initializers:
             model.graph.initializers[name].metadata_props[sparse.SPARSE_KEY] = note
     return model
+
+
+def _with_tensors(proto: onnx.ModelProto, base_dir: Path | None, *, own: bool) -> tuple[ir.Model, dict[str, str]]:
+    """The model with its external and sparse tensors, and notes on the latter by name; `own` models may be changed."""
+    taken: dict[str, ir.LazyTensor] = {}
+    notes: dict[str, str] = {}
+    if sparse.has_sparse(proto):
+        if not own:
+            given, proto = proto, onnx.ModelProto()
+            proto.CopyFrom(given)
+        notes |= sparse.notes_of(proto)
+        taken = sparse.take_large(proto, base_dir)
+        notes |= sparse.densify(proto, base_dir)
+    model = ir.from_proto(proto)
+    for name, tensor in taken.items():
+        model.graph.initializers[name].const_value = tensor
+        large.EXTERNAL.set(model.graph.initializers[name], 0)
+    _open_external_data(model, base_dir)
+    return model, notes
 
 
 def _root(error: BaseException) -> str:
@@ -179,16 +191,27 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
 
 
 def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
-    """Maps every external tensor into memory; raises OSError or ValueError where its file is missing or too short."""
+    """Maps every external tensor into memory, or has large ones read one by one.
+
+    Raises OSError or ValueError where a file is missing, too short or outside of the model's folder.
+    """
     if base_dir is not None:
         ir.external_data.set_base_dir(model.graph, base_dir)
-    for value in model.graph.initializers.values():
-        tensor = value.const_value
-        if isinstance(tensor, ir.ExternalTensor):
-            if base_dir is None:
-                raise ValueError(f"'{value.name}' lies in external file '{tensor.location}'")
-            files.check_regular(base_dir / tensor.location)  # a pipe would be waited for
-            value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+    tensors = {value: value.const_value for value in model.graph.initializers.values()
+               if isinstance(value.const_value, ir.ExternalTensor)}
+    one_by_one = sum(tensor.nbytes for tensor in tensors.values()) > large.LARGE_BYTES
+    for value, tensor in tensors.items():
+        if base_dir is None:
+            raise ValueError(f"'{value.name}' lies in external file '{tensor.location}'")
+        files.check_regular(base_dir / tensor.location)  # a pipe would be waited for
+        array = tensor.numpy()
+        large.EXTERNAL.set(value, tensor.offset or 0)
+        if one_by_one and tensor.nbytes > large.SMALL_BYTES and array.nbytes == tensor.nbytes:
+            value.const_value = large.in_file(tensor, Path(tensor.path).resolve())
+            del array
+            tensor.release()
+        else:
+            value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
 
 
 def _check_opset(model: ir.Model, where: str) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from sparsec.graph import control
 from sparsec.graph.compare import Difference, Feeds, compare, run_onnxruntime
+from sparsec.graph.evaluate import run_by_nodes
 
 Model = str | Path | bytes | onnx.ModelProto
 
@@ -53,10 +56,15 @@ REFERENCES: dict[str, Callable[[Model, Feeds], list[np.ndarray]]] = {
 }
 """By the name that reports use, in order of preference."""
 
+BY_NODES = "onnxruntime, node by node"
+"""The reference of models too large to be held in memory."""
 
-def compare_with_references(source: Model, feeds: Feeds, outputs: Sequence[np.ndarray], names: Sequence[str],
+
+def compare_with_references(source: Model | ir.Model, feeds: Feeds, outputs: Sequence[np.ndarray], names: Sequence[str],
                             tolerance: float | None) -> Comparison | str:
     """The comparison of outputs with the first reference that agrees within the tolerance, else with the first at all.
+
+    A graph is executed node by node, in the memory that one node takes.
 
     Integers, vectors and scalars may decide shapes: where there are some and a reference's outputs have other shapes
     than the model declares, the inputs are none that the model takes.
@@ -67,9 +75,12 @@ def compare_with_references(source: Model, feeds: Feeds, outputs: Sequence[np.nd
     """
     first, reasons = None, []
     steered = any(array.dtype.kind != "f" or array.ndim < 2 for array in feeds.values())
-    for reference, run in REFERENCES.items():
+    runs: dict[str, Callable[[Feeds], list[np.ndarray]]] = (
+        {BY_NODES: partial(run_by_nodes, source)} if isinstance(source, ir.Model)
+        else {name: partial(run, source) for name, run in REFERENCES.items()})
+    for reference, run in runs.items():
         try:
-            expected = run(source, feeds)
+            expected = run(feeds)
         except Exception as error:  # noqa: BLE001 - what references raise has no common base
             reasons.append(f"{reference} cannot run the model: {' '.join(str(error).split())}")
             continue

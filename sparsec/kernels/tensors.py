@@ -50,6 +50,31 @@ class BatchMatmul:
 
 
 @dataclass(frozen=True)
+class CodesParams:
+    """Float32 to codes of one scale and zero point, which come first as float32 (1,), or `back`.
+
+    Attributes:
+        size: elements.
+        dtype: of the codes, uint8 or int8.
+        back: codes to float32.
+        interleaved: the float32 come in the order that the kernels on codes have in registers.
+
+    """
+
+    size: int
+    dtype: str = "uint8"
+    back: bool = False
+    interleaved: bool = False
+
+
+@dataclass(frozen=True)
+class FlatRangeParams:
+    """Scale and zero point, float32 (1,) each, of so many float32 as DynamicQuantizeLinear finds them."""
+
+    size: int
+
+
+@dataclass(frozen=True)
 class IndexParams:
     """Rows of indices, one for each of the axes.
 

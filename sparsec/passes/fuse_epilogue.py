@@ -13,8 +13,8 @@ import onnx_ir as ir
 
 from sparsec.graph import operators
 from sparsec.graph.activations import ACTIVATIONS, Activation
-from sparsec.graph.constants import add_constant, constant
-from sparsec.graph.nodes import node_name, optional
+from sparsec.graph.constants import add_constant, add_derived, constant, constant_shape
+from sparsec.graph.nodes import node_name, operand, optional
 from sparsec.graph.operators.products import FLOAT_BIAS, SCALE
 from sparsec.graph.operators.products import RESIDUAL as R
 from sparsec.graph.shapes import static_shape
@@ -69,7 +69,7 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
     assert node.graph is not None
     shape = static_shape(node.outputs[0])
     scaling, bias_at, residual_at = PLACES[node.op_type]
-    weight = constant(node.inputs[scaling])
+    weight = constant_shape(node.inputs[scaling])
     if shape is None or weight is None or static_shape(user.outputs[0]) != shape:
         return None
     left = node.attributes.get_string("side") == "left"
@@ -87,8 +87,9 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
         return None
     name = node_name(node)
     if scaled:
-        weight = weight * scale.astype(np.float32).reshape(-1, *[1] * (weight.ndim - 1))
-        _set_input(node, scaling, add_constant(node.graph, f"{name}.weight", weight))
+        factors = scale.astype(np.float32).reshape(-1, *[1] * (len(weight) - 1))
+        _set_input(node, scaling, add_derived(node.graph, f"{name}.weight", operand(node, scaling),
+                                              lambda array: array * factors, weight))
     total = offset if bias is None else bias * scale + offset
     _set_input(node, bias_at, add_constant(node.graph, f"{name}.bias", total.astype(np.float32)))
     kind = user.op_type

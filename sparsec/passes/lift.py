@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph import operators
-from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.constants import add_constant, add_derived, constant, constant_shape
 from sparsec.graph.nodes import node_name
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
@@ -65,14 +66,14 @@ def _become(node: ir.Node, op_type: str, inputs: list[ir.Value | None],
 def _conv(node: ir.Node) -> str | None:
     x, w, *rest = node.inputs
     bias = rest[0] if rest else None
-    weight, image = constant(w), static_shape(x)
+    weight, image = constant_shape(w), static_shape(x)
     assert image is not None  # `_no_float32` has checked
-    if weight is None or (bias is not None and constant(bias) is None):
+    if weight is None or (bias is not None and constant_shape(bias) is None):
         return "its weight or bias is not a constant"
-    rank = weight.ndim - 2
+    rank = len(weight) - 2
     if rank not in (1, 2):
         return f"it has {rank} spatial dimensions, not 1 or 2"
-    _become(node, "Conv", [x, w] if bias is None else [x, w, bias], spelled_geometry(node, weight.shape, image))
+    _become(node, "Conv", [x, w] if bias is None else [x, w, bias], spelled_geometry(node, weight, image))
     return None
 
 
@@ -101,26 +102,45 @@ def _pads(node: ir.Node, sizes: tuple[int, ...], strides: list[int], reach: list
 
 def _matmul(node: ir.Node) -> str | None:
     a, b = node.inputs
-    (value, x), from_left = ((b, a), False) if constant(b) is not None else ((a, b), True)
-    weight = constant(value)
-    if weight is None:
+    (value, x), from_left = ((b, a), False) if constant_shape(b) is not None else ((a, b), True)
+    shape = constant_shape(value)
+    if shape is None or value is None:
         return "neither operand is a constant"
     rank = len(static_shape(x) or ())
-    if weight.ndim > 2 and rank >= weight.ndim and all(dim == 1 for dim in weight.shape[:-2]):
-        weight = weight.reshape(weight.shape[-2:])
-    if weight.ndim not in (1, 2):
-        return f"its constant has rank {weight.ndim}, it is not one matrix"
-    matrix = weight[np.newaxis] if weight.ndim == 1 else weight if from_left else weight.T
-    _linear(node, x, matrix, left=from_left and rank > 1)
-    if weight.ndim == 1:
+    if len(shape) > 2 and rank >= len(shape) and all(dim == 1 for dim in shape[:-2]):
+        shape = shape[-2:]
+    if len(shape) not in (1, 2):
+        return f"its constant has rank {len(shape)}, it is not one matrix"
+    matrix = _Matrix((1, *shape)[-2:], turned=len(shape) == 2 and not from_left)
+    _linear(node, x, value, matrix, left=from_left and rank > 1)
+    if len(shape) == 1:
         _drop_unit_dimension(node)
     return None
 
 
-def _linear(node: ir.Node, x: ir.Value | None, matrix: np.ndarray, *epilogue: ir.Value | None, left: bool) -> None:
+@dataclass(frozen=True)
+class _Matrix:
+    """How a weight of some shape, without leading dimensions of 1, becomes a matrix (outputs, inputs)."""
+
+    stored: tuple[int, ...]
+    turned: bool
+    factor: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.stored[::-1] if self.turned else self.stored
+
+    def __call__(self, weight: np.ndarray) -> np.ndarray:
+        matrix = weight.reshape(self.stored)
+        matrix = matrix.T if self.turned else matrix
+        return matrix if self.factor == 1.0 else matrix * np.float32(self.factor)
+
+
+def _linear(node: ir.Node, x: ir.Value | None, value: ir.Value, matrix: _Matrix, *epilogue: ir.Value | None,
+            left: bool) -> None:
     """Turns the node into sparsec::MatMul by an (outputs, inputs) matrix."""
     assert node.graph is not None
-    weight = add_constant(node.graph, f"{node_name(node)}.weight", matrix)
+    weight = add_derived(node.graph, f"{node_name(node)}.weight", value, matrix, matrix.shape)
     _become(node, "MatMul", [x, weight, *epilogue], {"side": "left" if left else "right"})
 
 
@@ -143,26 +163,25 @@ def _gemm(node: ir.Node) -> str | None:
     assert node.graph is not None
     a, b, *rest = node.inputs
     trans_a, trans_b = (bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB"))
-    if (weight := constant(b)) is not None:
-        x, flip, left = a, trans_a, False
-        matrix = weight if trans_b else weight.T
-    elif (weight := constant(a)) is not None:
-        x, flip, left = b, trans_b, True
-        matrix = weight.T if trans_a else weight
+    alpha = node.attributes.get_float("alpha", 1.0) or 0.0
+    if b is not None and (shape := constant_shape(b)) is not None:
+        value, x, flip, left = b, a, trans_a, False
+        matrix = _Matrix(shape, turned=not trans_b, factor=alpha)
+    elif a is not None and (shape := constant_shape(a)) is not None:
+        value, x, flip, left = a, b, trans_b, True
+        matrix = _Matrix(shape, turned=trans_a, factor=alpha)
     else:
         return "neither operand is a constant"
     addend = _addend(node, rest[0] if rest else None, left=left)
     if isinstance(addend, str):
         return addend
-    if (alpha := node.attributes.get_float("alpha", 1.0)) != 1.0:
-        matrix = matrix * np.float32(alpha)
     if flip and x is not None:
         transpose = ir.node("Transpose", [x], {"perm": [1, 0]})
         node.prepend(transpose)
         rows, columns = static_shape(x) or (0, 0)
         x = transpose.outputs[0]
         x.shape, x.dtype = ir.Shape((columns, rows)), ir.DataType.FLOAT
-    _linear(node, x, matrix, *addend, left=left)
+    _linear(node, x, value, matrix, *addend, left=left)
     return None
 
 

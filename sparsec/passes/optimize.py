@@ -15,12 +15,14 @@ import onnx_ir as ir
 from sparsec import files
 from sparsec.errors import ModelError
 from sparsec.graph.constants import add_constant
+from sparsec.graph.large import is_large
 from sparsec.graph.nodes import node_name
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.verify import infer
 from sparsec.passes import rewrite, wide
 from sparsec.passes.context import Context, Report
+from sparsec.passes.fold_large import fold_large
 
 ELEMENTS_LIMIT = 1 << 31
 GROWTH, GROWN_BYTES = 8, files.FREE_BYTES
@@ -38,6 +40,8 @@ def run(model: ir.Model, _context: Context) -> Report:
     before = Counter(node.op_type for node in model.graph)
     names = {output.name: node.name for node in model.graph for output in node.outputs}
     wide.split(model)
+    folding = _Folding()
+    fold_large(model.graph, folding.affords)
     for node in list(model.graph):
         if node.op_type == "Sum" and node.domain == "":
             _sum_to_adds(node)
@@ -45,7 +49,7 @@ def run(model: ir.Model, _context: Context) -> Report:
     try:
         with quiet():
             optimizer.optimize_ir(model, num_iterations=ITERATIONS, input_size_limit=ELEMENTS_LIMIT,
-                                  output_size_limit=ELEMENTS_LIMIT, should_fold=_Folding().allows)
+                                  output_size_limit=ELEMENTS_LIMIT, should_fold=folding.allows)
     except RuntimeError as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
@@ -79,7 +83,13 @@ class _Folding:
         self.left = GROWN_BYTES
 
     def allows(self, node: ir.Node) -> bool | None:
-        """Whether a node folds; None leaves the decision to onnxscript."""
+        """Whether a node folds; None leaves the decision to onnxscript, which makes arrays."""
+        if any(value is not None and is_large(value.const_value) for value in node.inputs):
+            return False
+        return self.affords(node)
+
+    def affords(self, node: ir.Node) -> bool | None:
+        """Whether a node's result is not too large for what it follows from; None where that is not known."""
         given = sum(_nbytes(value) or 0 for value in node.inputs if value is not None)
         made = [_nbytes(value) for value in node.outputs]
         known = [each for each in made if each is not None]

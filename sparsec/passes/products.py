@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.constants import add_constant, constant, constant_shape
 from sparsec.graph.nodes import node_name, operand
 from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
@@ -110,8 +110,9 @@ def labels(equation: str, ranks: Sequence[int]) -> tuple[list[str], str] | None:
 
 def _matmul(node: ir.Node) -> str | None:
     x, value = (operand(node, index) for index in (0, 1))
-    weight, shape = constant(value), static_shape(x) or ()
-    if weight is None or weight.ndim < 3 or len(shape) < 2:
+    shape = static_shape(x) or ()
+    weight = constant(value) if len(constant_shape(value) or ()) > 2 and len(shape) > 1 else None
+    if weight is None:
         return ""  # one matrix, or a weight on the left
     matrices = weight.reshape(-1, *weight.shape[-2:])
     out = static_shape(node.outputs[0]) or ()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.graph.large import derived
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Note, Report
 
@@ -50,8 +51,8 @@ def widen(model: ir.Model) -> Counter[str]:
         if value.dtype in HALVES and value.dtype is not None:
             counts[value.dtype.name.lower()] += 1
             if value.const_value is not None:
-                array = value.const_value.numpy().astype(np.float32)
-                value.const_value = ir.tensor(array, name=value.name)
+                shape = tuple(value.const_value.shape.numpy())
+                value.const_value = derived(value.const_value, _widened, shape, ir.DataType.FLOAT, value.name)
             value.type = ir.TensorType(ir.DataType.FLOAT)
     for node in model.graph.all_nodes():
         for name, attribute in tuple(node.attributes.items()):
@@ -61,6 +62,10 @@ def widen(model: ir.Model) -> Counter[str]:
                 wide = ir.tensor(attribute.value.numpy().astype(np.float32), name=attribute.value.name)
                 node.attributes[name] = ir.AttrTensor(name, wide)
     return counts
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32, copy=False)
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -18,12 +18,15 @@ from tests.support import nineteenth
 
 EVERY = {**ACCELERATORS, "nineteenth": nineteenth.ACCELERATOR}
 COMPOSED = {name: each for name, each in EVERY.items() if isinstance(each, Composed)}
-SMALL = {"units": 8, "cluster": 4, "chunk": 8, "filters": 4}
+SMALL = {"units": 8, "cluster": 4, "chunk": 8, "filters": 4, "columns": 4, "accumulators": 40, "queue": 2, "window": 16,
+         "partial_sums": 3, "weights": 12, "bandwidth": 4,
+         "row_weights": 10, "rows": 4, "row_activations": 6}
 """Parameters at which small layers fill an accelerator."""
 
 
 def smaller(accelerator):
-    return {name: value for name, value in SMALL.items() if name in accelerator.parameters}
+    return {name: value for name, value in SMALL.items() if name in accelerator.parameters
+            and accelerator.parameters[name].least <= value <= accelerator.parameters[name].most}
 
 
 def layer(seed, operator, outputs, channels, kernel, size, **geometry):
@@ -34,12 +37,21 @@ def layer(seed, operator, outputs, channels, kernel, size, **geometry):
     return Layer("layer", operator, weight, np.maximum(x, 0), **geometry)
 
 
+def two_of_four(seed):
+    """A layer whose every four weights of a row, channels innermost, hold two at most."""
+    made = layer(seed, Operator.CONV, 9, 10, (1, 3), (4, 6))
+    rows = np.moveaxis(made.weight, 1, -1).reshape(9, -1)
+    kept = np.random.default_rng(seed).random((9, 8, 4)).argsort(axis=2).reshape(9, 32)[:, :30] < 2
+    return replace(made, weight=np.moveaxis((rows * kept).reshape(9, 1, 3, 10), -1, 1))
+
+
 LAYERS = {
     "linear": lambda seed: layer(seed, Operator.FC, 19, 37, (1, 1), (1, 3)),
     "recurrent": lambda seed: layer(seed, Operator.RNN, 16, 20, (1, 1), (1, 4)),
     "3x3": lambda seed: layer(seed, Operator.CONV, 10, 6, (3, 3), (7, 5), pads=(1, 1, 1, 1)),
     "strided": lambda seed: layer(seed, Operator.CONV, 5, 3, (3, 5), (9, 8), strides=(2, 3), pads=(0, 1, 2, 1)),
     "dilated": lambda seed: layer(seed, Operator.CONV, 4, 5, (3, 2), (7, 7), dilations=(2, 1)),
+    "2:4": two_of_four,
     "1x1": lambda seed: layer(seed, Operator.CONV, 33, 21, (1, 1), (3, 4)),
 }
 
@@ -88,7 +100,7 @@ def test_bytes_are_those_of_the_encoder(accelerator, make):
 def test_useful_products_are_those_of_two_non_zeros_in_groups_too(accelerator, seed):
     grouped = layer(seed, Operator.CONV, 6, 4, (3, 3), (6, 6), groups=3)
     if not accelerator.runs(Operator.CONV):
-        grouped = layer(seed, *accelerator.operators, 6, 4, (1, 1), (1, 6), groups=3)
+        grouped = layer(seed, Operator.RNN, 6, 4, (1, 1), (1, 6), groups=3)
     config = accelerator.configure({})
     bits = config["weight_bits"], config["activation_bits"]
     expected = sum(int(((group.filters != 0).astype(int) @ (group.vectors != 0).T).sum())
@@ -118,6 +130,11 @@ def test_impossible_configurations_are_refused_by_name(accelerator):
         accelerator.configure({"units": 0})
     with pytest.raises(UsageError, match=f"{accelerator.name} has no parameter 'wings'"):
         accelerator.configure({"wings": 2})
+
+
+def test_what_must_divide_another_does():
+    with pytest.raises(UsageError, match="sparten: cluster is 32, which must divide units, 8; change either"):
+        ACCELERATORS["sparten"].configure({"units": 8})
 
 
 @pytest.mark.parametrize("accelerator", ACCELERATORS.values(), ids=ACCELERATORS)

@@ -18,6 +18,9 @@ SHAPES = [  # batch, heads, depth, tokens, keys, width
 ]
 
 
+PAIRED = [(1, 2, 16, 64, 64, 64), (2, 3, 10, 37, 53, 32), (1, 2, 8, 70, 301, 48), (1, 1, 6, 20, 75, 80)]
+
+
 def projections(batch, heads, depth, tokens, keys):
     rng = np.random.default_rng(0)
     return [rng.standard_normal((batch, n, heads * depth)).astype(np.float32) for n in (tokens, keys, keys)]
@@ -84,15 +87,41 @@ def test_large_scores_do_not_overflow(target):
 
 @pytest.mark.skipif("avx512_bf16" not in machine_features(), reason="this processor has no avx512_bf16")
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("shape", [(1, 2, 16, 64, 64, 64), (2, 3, 10, 37, 53, 32), (1, 2, 8, 70, 301, 48),
-                                   (1, 1, 6, 20, 75, 80)])
+@pytest.mark.parametrize("shape", PAIRED)
 def test_bf16_errs_by_its_rounding(shape, masked):
     batch, heads, _, tokens, keys, _ = shape
     dims = (batch, heads, tokens, keys) if masked else None
-    params = replace(plain_params(*shape, dims), bf16=True)
+    params = replace(plain_params(*shape, dims), pairs="bf16")
     q, k, v = projections(*shape[:5])
     mask = None if dims is None else np.where(np.random.default_rng(1).random(dims) < 0.3, np.float32(-9), 0)
     y = run("cpu", params, q, k, v, mask, threads=2)
     rounded = [x.astype(ml_dtypes.bfloat16).astype(np.float32) for x in (q, k, v)]
     expected = attention.reference(*rounded, mask, params)
     np.testing.assert_allclose(y, expected, rtol=0, atol=2**-8 * np.abs(v).max())  # the softmax is rounded, too
+
+
+@pytest.mark.skipif("avx512_vnni" not in machine_features(), reason="this processor has no avx512_vnni")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("size", [1e-6, 1.0, 4.0])
+@pytest.mark.parametrize("shape", PAIRED)
+def test_integers_err_by_a_tenth_of_a_code(shape, size, masked):
+    """A code of 8 bits stands for a 255th of what the result ranges over."""
+    batch, heads, _, tokens, keys, _ = shape
+    dims = (batch, heads, tokens, keys) if masked else None
+    params = replace(plain_params(*shape, dims), pairs="s16")
+    q, k, v = projections(*shape[:5])
+    mask = None if dims is None else np.where(np.random.default_rng(1).random(dims) < 0.3, np.float32(-9), 0)
+    y = run("cpu", params, q * np.float32(size), k, v * np.float32(size), mask, threads=2)
+    expected = attention.reference(q * np.float32(size), k, v * np.float32(size), mask, params)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=np.ptp(expected) / 255 / 10)
+
+
+@pytest.mark.skipif("avx512_vnni" not in machine_features(), reason="this processor has no avx512_vnni")
+def test_integers_keep_to_their_bounds():
+    """Parallel queries and keys of any length give the largest sums there are; a query of zeros weighs all alike."""
+    params = replace(plain_params(1, 1, 16, 32, 40, 16), pairs="s16")
+    q, k, v = (np.ones((1, n, 16), np.float32) for n in (32, 40, 40))
+    q[0, :, 0], k[0, :, 0], q[0, 3] = 100, np.linspace(1, 3, 40), 0
+    v *= np.linspace(-1, 1, 40, dtype=np.float32)[None, :, None]
+    y = run("cpu", params, q, k, v, None)
+    np.testing.assert_allclose(y, attention.reference(q, k, v, None, params), rtol=0, atol=2e-4)

@@ -23,9 +23,10 @@ from sparsec.analysis.liveness import (
     resize,
     select,
 )
-from sparsec.analysis.liveness.facts import Known, Mask, aligned, compact, constant, dims, unknown
+from sparsec.analysis.liveness.facts import Known, LargeConstant, Mask, aligned, compact, constant, dims, unknown
 from sparsec.analysis.liveness.node import constant_of, is_constant
 from sparsec.analysis.liveness.rule import Rule
+from sparsec.graph.large import count_nonzero, is_large
 from sparsec.graph.quantized import dequantized
 
 RULES: Mapping[str, Rule] = {
@@ -79,15 +80,30 @@ def active_weights(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
 
     The active connections of Vysogorets & Kempe 2023, section 1; biases and normalisation parameters are no weights.
     """
+    return {weight: _active(weight, mask, liveness) for weight, mask in _paths(model, liveness).items()}
+
+
+def active_counts(model: ir.Model, liveness: Liveness) -> dict[ir.Value, int]:
+    """By weight, how many elements `active_weights` has; it takes the memory of one weight."""
+    paths = _paths(model, liveness)
+    return {weight: count_nonzero(weight.const_value) if is_constant(weight) and mask.all()
+            else int(np.count_nonzero(_active(weight, mask, liveness))) for weight, mask in paths.items()}
+
+
+def _paths(model: ir.Model, liveness: Liveness) -> dict[ir.Value, Mask]:
+    """By weight, which elements some path from an input to an output could go through."""
     paths = needed_elements(model.graph, liveness.known, liveness.opaque, paths=True)
-    active = {}
-    for node in model.graph:
-        place = weight_index(node)
-        weight = None if place is None else node.inputs[place]
-        if weight is not None:
-            found = paths[weight] & liveness.known[weight].nonzero
-            active[weight] = np.broadcast_to(found, [1 if dim is None else dim for dim in dims(weight)])
-    return active
+    return {weight: paths[weight] for node in model.graph if (weight := _weight(node)) is not None}
+
+
+def _active(weight: ir.Value, path: Mask, liveness: Liveness) -> Mask:
+    found = path & liveness.known[weight].nonzero
+    return np.broadcast_to(found, [1 if dim is None else dim for dim in dims(weight)])
+
+
+def _weight(node: ir.Node) -> ir.Value | None:
+    place = weight_index(node)
+    return None if place is None else node.inputs[place]
 
 
 def _rule(node: ir.Node) -> Rule | None:
@@ -110,8 +126,7 @@ def reject(node: ir.Node, known: Mapping[ir.Value, Known]) -> str | None:
 def _forward(graph: ir.Graph) -> tuple[dict[ir.Value, Known], dict[ir.Node, str]]:
     known = {value: unknown(value) for value in graph.inputs}
     for value in graph.initializers.values():
-        data = constant_of(value)
-        known[value] = unknown(value) if data is None else constant(data)
+        known[value] = _initial(value)
     opaque: dict[ir.Node, str] = {}
     for node in graph:
         reason, rule = reject(node, known), _rule(node)
@@ -123,6 +138,15 @@ def _forward(graph: ir.Graph) -> tuple[dict[ir.Value, Known], dict[ir.Node, str]
             facts[:len(computed)] = computed
         known.update(zip(node.outputs, facts, strict=True))
     return known, opaque
+
+
+def _initial(value: ir.Value) -> Known:
+    """What is known of an initializer."""
+    tensor = value.const_value
+    if tensor is not None and is_large(tensor) and is_constant(value):
+        return LargeConstant(tensor)
+    data = constant_of(value)
+    return unknown(value) if data is None else constant(data)
 
 
 def captured(graph: ir.Graph) -> Iterator[ir.Value]:

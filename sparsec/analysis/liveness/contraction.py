@@ -58,7 +58,7 @@ def operands(node: ir.Node, inputs: Inputs) -> tuple[Operand, Operand]:
         fact = inputs[index] or unknown(value)
         shape, turned = dims(value), node.op_type == "Gemm" and bool(node.attributes.get_int(flag, 0))
         if turned:
-            fact = Known(fact.mask.T, fact.value.T)
+            fact = fact.transposed()
             shape = shape[::-1]
         pair.append(Operand(value, fact, shape, turned))
     return pair[0], pair[1]
@@ -79,6 +79,13 @@ def _meet(left: Mask, right: Mask) -> Mask:
     return left.astype(np.float32) @ right.astype(np.float32) > 0
 
 
+def _reach(mask: Mask, fact: Known, *, turned: bool = False) -> Mask:
+    """`_meet` of a mask and where a matrix, or its transpose, is not zero."""
+    if mask.shape[-1] == 1:  # it holds for all or none of the indices
+        return mask & fact.has_nonzero(-1 if turned else -2)[..., None, :]
+    return _meet(mask, fact.nonzero.swapaxes(-1, -2) if turned else fact.nonzero)
+
+
 def _rows_sum_to_one(value: ir.Value) -> bool:
     producer = value.producer()
     return producer is not None and producer.op_type == "Softmax" and producer.domain == "" \
@@ -89,7 +96,7 @@ def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
     """Known where in every product of the sum both factors are known or one is zero."""
     a, b = operands(node, inputs)
     depth = a.shape[-1]
-    live = _meet(~a.fact.mask, b.fact.nonzero)
+    live = _reach(~a.fact.mask, b.fact)
     if not b.fact.constant:
         live = live | _meet(a.fact.nonzero, ~b.fact.mask)
     mask = ~live
@@ -120,7 +127,7 @@ def backward(node: ir.Node, needed: Sequence[Mask], inputs: Inputs) -> list[Mask
     """
     a, b = operands(node, inputs)
     out = needed[0]
-    of_a = _meet(out, b.fact.nonzero.swapaxes(-1, -2))
+    of_a = _reach(out, b.fact, turned=True)
     of_b = _meet(a.fact.nonzero.swapaxes(-1, -2), out)
     if not b.value.is_initializer():
         of_b = of_b | (b.fact.zero & some(out, [-2], keepdims=True))

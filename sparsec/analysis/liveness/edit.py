@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Array
 from sparsec.graph.constants import add_constant
+from sparsec.graph.large import replacing
 from sparsec.graph.nodes import optional
 from sparsec.graph.quantized import dequantized
 
 
 def set_data(value: ir.Value, data: Array) -> None:
     """New data, of any shape, for an initializer."""
-    value.const_value = ir.tensor(np.ascontiguousarray(data), name=value.name)
+    value.const_value = replacing(value.const_value, data, value.name)
     value.shape = ir.Shape(data.shape)
 
 

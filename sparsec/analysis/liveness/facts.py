@@ -15,6 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from sparsec.graph.large import nonzeros
+
 Array = NDArray[Any]
 Mask = NDArray[np.bool_]
 Dims = tuple[int | None, ...]  # None: symbolic
@@ -44,6 +46,52 @@ class Known:
     def constant(self) -> bool:
         """No element depends on the input."""
         return bool(self.mask.all())
+
+    def has_nonzero(self, axis: int) -> Mask:
+        """By what is left of a matrix without an axis, -1 or -2, whether any element along that is not zero."""
+        return np.asarray(self.nonzero.any(axis=axis))
+
+    def transposed(self) -> Known:
+        """The facts of the transposed matrix."""
+        return Known(self.mask.T, self.value.T)
+
+
+class LargeConstant(Known):
+    """What is known of a constant of a large model: everything, read when it is asked for and not kept."""
+
+    tensor: ir.TensorProtocol
+    turned: bool
+
+    def __init__(self, tensor: ir.TensorProtocol, *, turned: bool = False) -> None:
+        for name, held in (("mask", np.ones((1,) * len(tensor.shape), bool)), ("tensor", tensor), ("turned", turned)):
+            object.__setattr__(self, name, held)  # facts are frozen
+
+    @property
+    def value(self) -> Array:
+        """The constant."""
+        array = self.tensor.numpy()
+        return array.T if self.turned else array
+
+    @property
+    def zero(self) -> Mask:  # it is as large as the constant: not to be kept
+        """Elements that are 0."""
+        return np.asarray(self.value == 0)
+
+    @property
+    def nonzero(self) -> Mask:
+        """Elements that are not."""
+        return np.asarray(self.value != 0)
+
+    def has_nonzero(self, axis: int) -> Mask:
+        """As of other constants; the constant is read for this once."""
+        if len(self.tensor.shape) != 2:
+            return super().has_nonzero(axis)
+        found = nonzeros(self.tensor)
+        return found.rows if (axis == -1) is not self.turned else found.columns
+
+    def transposed(self) -> Known:
+        """The facts of the transposed matrix."""
+        return LargeConstant(self.tensor, turned=not self.turned)
 
 
 def constant(data: Array) -> Known:

@@ -10,6 +10,7 @@ CAUSES = {
     "useful": "products of two non-zeros",
     "zeros": "products with a zero",
     "padding": "padding entries",
+    "discarded": "products that belong to no output",
     "fragments": "lanes without an operand",
     "imbalance": "waiting for the slowest unit",
     "starved": "waiting for activations",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,8 @@ class Composed(Accelerator):
         work: what the units do: mapping.
         events: the same, one unit and step after the other, from decoded entries.
         timing: how they wait.
+        together: how the work of several groups of a convolution becomes one, where they share the units; None where
+            they run one after the other.
 
     """
 
@@ -33,6 +36,7 @@ class Composed(Accelerator):
     work: Callable[[Operands, Configuration], Work]
     events: Callable[[Operands, Configuration], Iterator[Event]]
     timing: Discipline
+    together: Callable[[Sequence[Work]], Work] | None = None
 
     def footprint(self, layer: Layer, config: Configuration) -> Footprint:
         """What the layer takes in its memories."""
@@ -44,32 +48,63 @@ class Composed(Accelerator):
         return Footprint(weights, activations)
 
     def measure(self, layer: Layer, config: Configuration) -> Activity:
-        """What happens, group after group."""
+        """What happens, group after group or with all of them side by side."""
         groups = layer.operands(config["weight_bits"], config["activation_bits"])
-        return sum((self.activity(self.work(group, config), config) for group in groups), Activity())
+        works = [self.work(group, config) for group in groups]
+        if self.together is not None:
+            works = [self.together(works)]
+        return sum((self.activity(work, config) for work in works), Activity())
 
     def activity(self, work: Work, config: Configuration) -> Activity:
         """What happens when the units do some work: the cycles of every multiplier, by cause."""
         timing, lanes = self.timing(work, config), config["multipliers"]
-        products = {"useful": work.useful, "zeros": work.zeros, "padding": work.padding}
+        products = {"useful": work.useful, "zeros": work.zeros, "padding": work.padding,
+                    "discarded": work.discarded}
         products["fragments"] = lanes * work.busy - sum(products.values())
-        spent = products | {cause: lanes * cycles for cause, cycles in timing.waits.items()}
-        return Activity(cycles=timing.cycles, spent=spent, accesses=work.accesses)
+        waits = Counter({"overhead": config["units"] * work.overhead}) + Counter(timing.waits)
+        spent = products | {cause: lanes * cycles for cause, cycles in waits.items()}
+        return Activity(cycles=timing.cycles + work.overhead, spent=spent, accesses=work.accesses)
 
     def execute(self, layer: Layer, config: Configuration) -> Execution:
         """Compute a layer of one group step by step, from its stored operands."""
         (group,) = layer.operands(config["weight_bits"], config["activation_bits"])
-        outputs = np.zeros(group.shape, np.int64)
-        cycles: dict[tuple[int, int], int] = {}
-        useful = zeros = padding = 0
+        played = Played(np.zeros(group.shape, np.int64))
         for event in self.events(group, config):
-            kept = event.outputs >= 0
-            np.add.at(outputs.reshape(-1), event.outputs[kept], event.products[kept])
-            cycles[event.step, event.unit] = cycles.get((event.step, event.unit), 0) + event.cycles
-            useful += int(np.count_nonzero(event.products))
-            zeros += int(np.count_nonzero(event.products == 0)) - event.padding
-            padding += event.padding
-        table = np.zeros((1 + max((step for step, _ in cycles), default=-1), config["units"]), np.int64)
-        for place, busy in cycles.items():
+            played.take(event)
+        return Execution(played.outputs, group.reference(), self.activity(played.work(config["units"]), config))
+
+
+@dataclass
+class Played:
+    """What the events of a layer add up to."""
+
+    outputs: NDArray[np.int64]
+    cycles: Counter[tuple[int, int]] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    parts: dict[int, int] = field(default_factory=dict)
+
+    def take(self, event: Event) -> None:
+        """Add the products of one event."""
+        if event.unit < 0:
+            self.counts["overhead"] += event.cycles
+            return
+        kept = event.outputs >= 0
+        np.add.at(self.outputs.reshape(-1), event.outputs[kept], event.products[kept])
+        self.cycles[event.step, event.unit] += event.cycles
+        self.parts[event.step] = event.part
+        zeros = event.products == 0
+        self.counts["useful"] += int(np.count_nonzero(~zeros & kept))
+        self.counts["discarded"] += int(np.count_nonzero(~zeros & ~kept))
+        self.counts["zeros"] += int(np.count_nonzero(zeros)) - event.padding
+        self.counts["padding"] += event.padding
+
+    def work(self, units: int) -> Work:
+        """The work of that many units, or of items where there are more."""
+        width = max(units, 1 + max((unit for _, unit in self.cycles), default=0))
+        table = np.zeros((1 + max((step for step, _ in self.cycles), default=-1), width), np.int64)
+        for place, busy in self.cycles.items():
             table[place] = busy
-        return Execution(outputs, group.reference(), self.activity(Work(table, useful, zeros, padding), config))
+        several = max(self.parts.values(), default=0) > 0
+        parts = np.bincount(list(self.parts.values())) if several else np.zeros(0, np.int64)
+        return Work(table, self.counts["useful"], self.counts["zeros"], self.counts["padding"],
+                    self.counts["discarded"], overhead=self.counts["overhead"], parts=parts)

@@ -24,12 +24,21 @@ from sparsec.errors import UsageError
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number of the configuration that an architect may vary: the paper's value, what it is, its bounds."""
+    """A number of the configuration that an architect may vary.
+
+    Attributes:
+        default: the paper's value.
+        text: what it is.
+        least, most: its bounds.
+        divides: the parameter that it must divide, "" for none.
+
+    """
 
     default: int
     text: str
     least: int = 1
     most: int = 1 << 20
+    divides: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class Accelerator(ABC):
         extended: further ones that it runs here, as an assumption says.
         trains: whether it is made for training; its forward pass is what is simulated.
         surveyed: whether it is a row of the table.
+        compiles: whether it is a target of `compile`, too: its memories hold the weights themselves.
         weights, activations: how they are stored.
         skips_weights, skips_activations: whether products with zeros of one kind are left out.
         gates: whether products with zeros take their cycle, but no energy.
@@ -82,6 +92,7 @@ class Accelerator(ABC):
     extended: frozenset[Operator] = frozenset()
     trains: bool = False
     surveyed: bool = True
+    compiles: bool = True
     weights: Scheme
     activations: Scheme
     skips_weights: bool
@@ -111,7 +122,12 @@ class Accelerator(ABC):
             least, most = self.parameters[name].least, self.parameters[name].most
             if not least <= value <= most:
                 raise UsageError(f"{self.name}: {name} is {value}; {least} to {most} is possible")
-        return {name: parameter.default for name, parameter in self.parameters.items()} | dict(given)
+        config = {name: parameter.default for name, parameter in self.parameters.items()} | dict(given)
+        for name, parameter in self.parameters.items():
+            if parameter.divides and config[parameter.divides] % config[name]:
+                raise UsageError(f"{self.name}: {name} is {config[name]}, which must divide {parameter.divides}, "
+                                 f"{config[parameter.divides]}; change either")
+        return config
 
     def runs(self, operator: Operator) -> bool:
         """Whether it runs layers of a kind."""

@@ -39,12 +39,15 @@ def by_access(activity: Activity, buffers: Mapping[str, Buffer], product_bits: t
         buffers: by the names of its accesses.
         product_bits: bits of a weight and of an activation.
         dram_bits: what comes from DRAM once.
-        gated: whether a multiplier stands still for a zero that is not skipped.
+        gated: whether a multiplier stands still for a zero that is not skipped; where it does so for some zeros only,
+            accesses count its "multiplications".
 
     """
     spent = activity.spent
-    products = spent.get("useful", 0) + spent.get("padding", 0) + (0 if gated else spent.get("zeros", 0))
+    products = spent.get("useful", 0) + spent.get("padding", 0) + spent.get("discarded", 0)
+    products = activity.accesses.get("multiplications", products + (0 if gated else spent.get("zeros", 0)))
     wide, narrow = product_bits
     energy = {"arithmetic": products * (MULTIPLY_PJ * wide * narrow / BITS**2 + ADD_PJ * (wide + narrow) / BITS)}
-    energy |= {name: buffers[name].access_pj * count for name, count in activity.accesses.items()}
+    energy |= {name: buffers[name].access_pj * count for name, count in activity.accesses.items()
+               if name != "multiplications"}
     return energy | {"DRAM": DRAM_PJ * dram_bits / BITS}

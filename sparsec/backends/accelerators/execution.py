@@ -17,6 +17,7 @@ from sparsec.graph.operators import epilogue
 
 Feeds = Mapping[str, np.ndarray]
 Product = Callable[[ir.Node, NDArray[np.float32]], NDArray[np.float32]]
+Observe = Callable[[ir.Node, Sequence[np.ndarray | None], Sequence[np.ndarray]], None]
 T = TypeVar("T")
 
 
@@ -33,6 +34,10 @@ def unwatched(items: Sequence[T], _text: str, /) -> Iterable[T]:
     return items
 
 
+def _unseen(_node: ir.Node, _inputs: Sequence[np.ndarray | None], _outputs: Sequence[np.ndarray]) -> None:
+    """Keeps nothing."""
+
+
 @dataclass(frozen=True)
 class HostNode:
     """A node that ran on the host."""
@@ -47,7 +52,7 @@ def relu_at_write_back(node: ir.Node) -> bool:
     return node.attributes.get_string("activation", "none") == "relu" and len(node.inputs) < 4
 
 
-def execute(model: ir.Model, feeds: Feeds, multiply: Product, watch: Watch, text: str,
+def execute(model: ir.Model, feeds: Feeds, multiply: Product, watch: Watch, text: str, observe: Observe = _unseen,
              ) -> tuple[dict[str, np.ndarray], list[HostNode]]:
     """Run the graph, the products by `multiply` (bias and ReLU at write-back included), the rest on the host.
 
@@ -57,6 +62,7 @@ def execute(model: ir.Model, feeds: Feeds, multiply: Product, watch: Watch, text
         multiply: from a product's node and its activations to its results.
         watch: is shown the nodes.
         text: what `watch` is told.
+        observe: is shown what every node of the host has read and written.
 
     Returns:
         The outputs by name, and what ran on the host, in order.
@@ -81,6 +87,7 @@ def execute(model: ir.Model, feeds: Feeds, multiply: Product, watch: Watch, text
         else:
             inputs = [None if value is None else get(value) for value in node.inputs]
             outputs = run_node(node, inputs, dict(model.graph.opset_imports))
+            observe(node, inputs, outputs)
             on_host.append(HostNode(str(node.name), node.op_type, host.flops(node, inputs, outputs)))
         values.update(zip((value for value in node.outputs if value.name), outputs, strict=True))
     return {str(value.name): get(value) for value in model.graph.outputs}, on_host

@@ -25,7 +25,11 @@ class Operator(Enum):
 
     FC = "FC"
     CONV = "Conv"
+    LSTM = "LSTM"
     RNN = "RNN"
+
+
+RECURRENT = frozenset({Operator.LSTM, Operator.RNN})
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,3 +144,26 @@ class Operands:
     def reference(self) -> NDArray[np.int64]:
         """(outputs, positions) the exact result; it fits float64, in which it is computed."""
         return (self.filters.astype(np.float64) @ self.vectors.T).astype(np.int64)
+
+    def unstrided(self) -> Operands:
+        """The same product without strides and dilations: a channel for every phase of a stride, zeros between taps."""
+        if self.strides == (1, 1) and self.dilations == (1, 1):
+            return self
+        (sy, sx), (dy, dx) = self.strides, self.dilations
+        outputs, channels, high, wide = self.weight.shape
+        w = np.zeros((outputs, channels, dy * (high - 1) + 1, dx * (wide - 1) + 1), np.int32)
+        w[:, :, ::dy, ::dx] = self.weight
+        top, left, bottom, right = self.pads
+        x = np.pad(self.x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        rows, columns = self.windows.shape[1:3]
+        w = np.pad(w, ((0, 0), (0, 0), (0, -w.shape[2] % sy), (0, -w.shape[3] % sx)))
+        rows, columns = (rows - 1) * sy + w.shape[2], (columns - 1) * sx + w.shape[3]
+        x = np.pad(x, ((0, 0), (0, 0), (0, max(0, rows - x.shape[2])), (0, max(0, columns - x.shape[3]))))
+        return Operands(_phases(w, sy, sx), _phases(x[:, :, :rows, :columns], sy, sx))
+
+
+def _phases(x: NDArray[np.int32], sy: int, sx: int) -> NDArray[np.int32]:
+    """(images, channels x sy x sx, height / sy, width / sx) of (images, channels, height, width)."""
+    images, channels, high, wide = x.shape
+    parts = x.reshape(images, channels, high // sy, sy, wide // sx, sx)
+    return parts.transpose(0, 1, 3, 5, 2, 4).reshape(images, channels * sy * sx, high // sy, wide // sx)

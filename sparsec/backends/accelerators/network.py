@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from sparsec.backends.accelerators import vectors
+from sparsec.backends.accelerators import recurrent, vectors
 from sparsec.backends.accelerators.execution import Feeds, HostNode, Watch, execute, relu_at_write_back, unwatched
 from sparsec.backends.accelerators.layer import Layer, Operator
 
@@ -19,7 +20,7 @@ class Network:
 
     Attributes:
         layers: those with a weight, in order.
-        host: the other nodes.
+        host: the other nodes, and of recurrent ones what is element-wise.
 
     """
 
@@ -55,7 +56,12 @@ def record(model: ir.Model, feeds: Feeds, watch: Watch = unwatched) -> Network:
         y = y if bias is None else y + bias[:, None]
         return vectors.fold(node, np.maximum(y, 0) if relu_at_write_back(node) else y)
 
-    _, host = execute(model, feeds, multiply, watch, "execute")
+    def observe(node: ir.Node, inputs: Sequence[np.ndarray | None], outputs: Sequence[np.ndarray]) -> None:
+        if node.op_type in recurrent.OPERATORS and all(
+                value is not None and value.const_value is not None for value in node.inputs[1:3]):
+            layers.extend(recurrent.layers_of(node, inputs, outputs, dict(model.graph.opset_imports)))
+
+    _, host = execute(model, feeds, multiply, watch, "execute", observe)
     return Network(layers, host)
 
 

@@ -141,16 +141,16 @@ class RunLength(Scheme):
 
     Attributes:
         run_bits: bits of the number of zeros.
-        pointer_bits: bits of the start of a fibre; one more marks the end of the last. 0 where nothing points.
+        count_bits: bits of the number of a fibre's entries; 0 where it is known otherwise.
 
     """
 
     run_bits: int = 4
-    pointer_bits: int = 0
+    count_bits: int = 0
     family: ClassVar[str] = "CSC"
 
     def encode(self, fibres: NDArray[np.int32], value_bits: int) -> Stored:
-        """Values, the zeros before each, and where fibres start."""
+        """Values, the zeros before each, and the entries of a fibre."""
         row, column, gap = _gaps(fibres != 0)
         padding = gap >> self.run_bits
         last = np.cumsum(padding + 1) - 1  # the entry that holds the value
@@ -158,14 +158,14 @@ class RunLength(Scheme):
         runs[last] = gap & ((1 << self.run_bits) - 1)
         values = np.zeros(len(runs), np.int64)
         values[last] = _unsigned(fibres[row, column], value_bits)
-        starts = _starts(np.bincount(row, weights=padding + 1, minlength=len(fibres)).astype(np.int64))
+        counts = np.bincount(row, weights=padding + 1, minlength=len(fibres)).astype(np.int64)
         memories = {"values": Words(values, value_bits), "runs": Words(runs, self.run_bits),
-                    "pointers": Words(starts, self.pointer_bits)}
+                    "counts": Words(counts, self.count_bits)}
         return Stored((fibres.shape[0], fibres.shape[1]), value_bits, memories)
 
     def decode(self, stored: Stored) -> Entries:
         """Padding entries too."""
-        starts = stored.memories["pointers"].values
+        starts = _starts(stored.memories["counts"].values)
         ends = np.cumsum(stored.memories["runs"].values + 1)
         before = np.concatenate(([0], ends))[starts[:-1]]
         return Entries(ends - 1 - np.repeat(before, np.diff(starts)), stored.signed("values"), starts)
@@ -176,8 +176,8 @@ class RunLength(Scheme):
         return np.bincount(row, weights=(gap >> self.run_bits) + 1, minlength=len(mask)).astype(np.int64)
 
     def bits(self, mask: NDArray[np.bool_], value_bits: int) -> int:
-        """Entries and pointers."""
-        return int(self.count(mask).sum()) * (value_bits + self.run_bits) + (len(mask) + 1) * self.pointer_bits
+        """Entries and their numbers."""
+        return int(self.count(mask).sum()) * (value_bits + self.run_bits) + len(mask) * self.count_bits
 
 
 def _gaps(mask: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.int64]]:
@@ -208,9 +208,9 @@ class Bitmap(Scheme):
         mask = fibres != 0
         pointers = np.zeros(self._pointers(mask), np.int64)
         if self.chunk:
-            length = -(-fibres.shape[1] // self.chunk) * self.chunk
-            padded = np.pad(mask, ((0, 0), (0, length - fibres.shape[1])))
-            pointers[...] = _starts(padded.reshape(-1, self.chunk).sum(axis=1))[:-1]
+            chunk = max(1, min(self.chunk, fibres.shape[1]))
+            padded = np.pad(mask, ((0, 0), (0, -fibres.shape[1] % chunk)))
+            pointers[...] = _starts(padded.reshape(-1, chunk).sum(axis=1))[:-1]
         return Stored((fibres.shape[0], fibres.shape[1]), value_bits, {
             "bitmap": Words(mask.ravel().astype(np.int64), 1), "pointers": Words(pointers, self.pointer_bits),
             "values": Words(_unsigned(fibres[mask], value_bits), value_bits)})
@@ -276,3 +276,55 @@ class Offsets(Scheme):
 def _bricks(fibres: NDArray[np.int32], brick: int) -> NDArray[np.int32]:
     """(bricks, brick) the fibres in pieces, the last of each filled with zeros."""
     return np.pad(fibres, ((0, 0), (0, -fibres.shape[1] % brick))).reshape(-1, brick)
+
+
+@dataclass(frozen=True)
+class BlockIndex(Scheme):
+    """Coordinates of blocks: whole blocks of `block` values where any is not zero, and each one's place in its fibre.
+
+    Attributes:
+        block: values of a block, next to each other.
+
+    """
+
+    block: int = 16
+    family: ClassVar[str] = "COO"
+
+    def encode(self, fibres: NDArray[np.int32], value_bits: int) -> Stored:
+        """Values of blocks, their places, and how many blocks each fibre has."""
+        blocks = _bricks(fibres, self.block).reshape(len(fibres), -1, self.block)
+        kept = np.count_nonzero(blocks, axis=2) > 0
+        return Stored((fibres.shape[0], fibres.shape[1]), value_bits, {
+            "values": Words(_unsigned(blocks[kept], value_bits).ravel(), value_bits),
+            "places": Words(np.nonzero(kept)[1].astype(np.int64), self._place_bits(kept.shape[1])),
+            "counts": Words(count_rows(kept), kept.shape[1].bit_length())})
+
+    def decode(self, stored: Stored) -> Entries:
+        """All values of the blocks, as far as the fibre goes."""
+        counts, places = stored.memories["counts"].values, stored.memories["places"].values
+        fibre = np.repeat(np.repeat(np.arange(len(counts)), counts), self.block)
+        position = (places[:, None] * self.block + np.arange(self.block)).ravel()
+        within = position < stored.shape[1]
+        return Entries(position[within], stored.signed("values")[within],
+                       _starts(np.bincount(fibre[within], minlength=len(counts))))
+
+    def count(self, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Values of blocks."""
+        kept = self._kept(mask)
+        sizes = np.minimum(self.block, mask.shape[1] - np.arange(kept.shape[1]) * self.block)
+        return np.asarray(kept @ sizes, np.int64)
+
+    def bits(self, mask: NDArray[np.bool_], value_bits: int) -> int:
+        """Blocks, places and counts."""
+        kept = self._kept(mask)
+        blocks = int(np.count_nonzero(kept))
+        return int(blocks * (self.block * value_bits + self._place_bits(kept.shape[1]))
+                   + len(mask) * kept.shape[1].bit_length())
+
+    def _kept(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        padded = np.pad(mask, ((0, 0), (0, -mask.shape[1] % self.block)))
+        kept: NDArray[np.bool_] = np.count_nonzero(padded.reshape(len(mask), -1, self.block), axis=2) > 0
+        return kept
+
+    def _place_bits(self, blocks: int) -> int:
+        return max(1, (blocks - 1).bit_length())

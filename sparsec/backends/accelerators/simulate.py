@@ -121,7 +121,7 @@ def check_sample(layer: Layer, accelerator: Accelerator, config: Configuration) 
         SimulationError: they are not.
 
     """
-    high, wide = (min(size, d * (k - 1) + s + 2) for size, d, k, s in zip(
+    high, wide = (min(size, d * (k - 1) + s + 1) for size, d, k, s in zip(
         SIZE, layer.dilations, layer.weight.shape[2:], layer.strides, strict=True))
     sample = layer.sample(OUTPUTS, CHANNELS, (high, wide))
     if min(sample.out) < 1:

@@ -18,6 +18,7 @@ def row(accelerator: Accelerator) -> tuple[str, ...]:
 
 
 def operators(runs: Iterable[Operator]) -> str:
-    """The survey's word for what an accelerator runs: SpMM is linear layers and convolutions."""
+    """The survey's word for what an accelerator runs: SpMM is linear layers and convolutions, an LSTM is an RNN."""
     kinds = {each.value for each in runs}
+    kinds -= {"LSTM"} if "RNN" in kinds else set()
     return "SpMM" if {"FC", "Conv"} <= kinds else ", ".join(sorted(kinds))

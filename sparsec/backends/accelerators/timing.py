@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsec.backends.accelerators.mapping import Work
+from sparsec.backends.accelerators.mapping import Work, shares
 
 Configuration = Mapping[str, int]
 
@@ -58,22 +59,55 @@ def clustered(work: Work, config: Configuration) -> Timing:
     return Timing(last, {"imbalance": int(idle.sum() + behind.sum()) - unused, "unused": unused})
 
 
+def dealt(work: Work, config: Configuration) -> Timing:
+    """Items, one step of any number, are dealt to the units in passes, at whose end all wait for the slowest."""
+    table = shares(work.cycles, config["units"])
+    return barrier(Work(table, 0, times=np.repeat(work.times, len(table) // max(1, len(work.cycles)))), config)
+
+
+def dynamic(work: Work, config: Configuration) -> Timing:
+    """The items of a step, any number, go in order to whichever unit is idle first; at a step's end all wait."""
+    cycles, units, idle, without = 0, config["units"], 0, 0
+    for items, times in zip(work.cycles.tolist(), work.times.tolist(), strict=True):
+        free = [0] * units
+        for item in items:
+            if item:
+                heapq.heapreplace(free, free[0] + item)
+        last = max(free)
+        cycles += last * times
+        idle += (units * last - sum(free)) * times
+        without += last * free.count(0) * times
+    return Timing(cycles, {"imbalance": idle - without, "unused": without})
+
+
 def queued(work: Work, config: Configuration) -> Timing:
     """Steps are broadcast one a cycle into a queue of `queue` steps at every unit; a full one holds up the broadcast.
 
     A step takes each unit at least a cycle. With D the queue's capacity, t, s and f the cycles of broadcast, start and
     finish: t(k) = max(t(k-1) + 1, max over units of s(k-D) + 1), s(k) = max(f(k-1), t(k) + 1), f(k) = s(k) + work(k):
-    EIE's recurrence (Han et al., ISCA 2016, section IV).
+    EIE's recurrence (Han et al., ISCA 2016, section IV). A part of the steps begins when the one before has finished.
     """
-    depth, cycles = config["queue"], np.repeat(np.maximum(work.cycles, 1), work.times, axis=0)
-    finish, sent, waited = np.zeros(cycles.shape[1], np.int64), 0, 0
-    started: NDArray[np.int64] = np.full(depth, -1, np.int64)
+    cycles = np.repeat(work.cycles, work.times, axis=0)
+    steps = work.parts if work.parts.size else np.array([len(cycles)])
+    padded = np.full((steps.max(initial=0), len(steps), cycles.shape[1]), -1, np.int64)
+    for part, (first, length) in enumerate(zip(np.cumsum(steps) - steps, steps, strict=True)):
+        padded[:length, part] = cycles[first : first + length]
+    return _queued(padded, config["queue"])
+
+
+def _queued(cycles: NDArray[np.int64], depth: int) -> Timing:
+    """Parts side by side: (steps, parts, units), -1 where a part has fewer steps."""
+    finish, sent = np.zeros(cycles.shape[1:], np.int64), np.zeros(cycles.shape[1], np.int64)
+    started = np.full((depth, cycles.shape[1]), -1, np.int64)
+    waited = empty = 0
     for k, step in enumerate(cycles):
-        sent = max(sent + 1, int(started[k % depth]) + 1)
-        start = np.maximum(finish, sent + 1)
-        waited += int((start - finish).sum())
-        started[k % depth] = start.max(initial=0)
-        finish = start + step
-    last = int(finish.max(initial=0))
-    busy_by_empty = int((cycles - np.repeat(work.cycles, work.times, axis=0)).sum())
-    return Timing(last, {"starved": waited, "imbalance": int((last - finish).sum()), "overhead": busy_by_empty})
+        there = step[:, 0] >= 0
+        sent = np.where(there, np.maximum(sent, started[k % depth]) + 1, sent)
+        start = np.maximum(finish, sent[:, None] + 1)
+        waited += int((start - finish)[there].sum())
+        empty += int((step[there] == 0).sum())
+        started[k % depth] = start.max(axis=1, initial=0)
+        finish = np.where(there[:, None], start + np.maximum(step, 1), finish)
+    last = finish.max(axis=1, initial=0)
+    return Timing(int(last.sum()), {"starved": waited, "imbalance": int((last[:, None] - finish).sum()),
+                                    "overhead": empty})

@@ -18,17 +18,18 @@ from sparsec.kernels.emit.isa import Isa
 
 @dataclass(frozen=True)
 class KernelCall:
-    """A kernel with its constant arguments; the activations follow, the output last."""
+    """A kernel with its constant arguments; the activations follow, the output and the ends of its range last."""
 
     kernel: tirx.PrimFunc
     constants: tuple[np.ndarray, ...]
     inputs: tuple[Activations, ...]
     output: Activations
+    ends: Activations | None = None
 
     def activations(self) -> list[np.ndarray]:
         """Random inputs and room for the output, for a measurement."""
         rng = np.random.default_rng(0)
-        return [each.random(rng) for each in (*self.inputs, self.output)]
+        return [each.random(rng) for each in (*self.inputs, self.output, self.ends) if each is not None]
 
 
 @functools.lru_cache(maxsize=512)
@@ -41,10 +42,11 @@ def call(layer: CpuProduct, option: Option, isa: Isa) -> KernelCall:
     """The kernel of an option with the layer's constants."""
     packed = FAMILIES[option.family].recipe(option.params).pack(layer.weight)
     kernel = build(option.family, option.params, isa)
-    return KernelCall(kernel, (*packed.values(), *layer.constants), layer.inputs, layer.output)
+    return KernelCall(kernel, (*packed.values(), *layer.constants), layer.inputs, layer.output, layer.ends(isa))
 
 
 def emit(context: LoweringContext, kernel: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:
-    """Run a kernel on its constants and on activations."""
-    return context.call(kernel.kernel, [*map(context.constant, kernel.constants), *inputs], kernel.output.size,
+    """Run a kernel on its constants and on activations: its output, or a tuple of that and the ends of its range."""
+    sizes = [each.size for each in (kernel.output, kernel.ends) if each is not None]
+    return context.call(kernel.kernel, [*map(context.constant, kernel.constants), *inputs], *sizes,
                         dtype=kernel.output.dtype)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from sparsec.backends.relax.weights import constant_vector
 from sparsec.graph.codes import constant_residual, offset_of
+from sparsec.graph.layout import Tiled, layout_of
 from sparsec.graph.nodes import operand, optional
 from sparsec.graph.operators import integers, products
 from sparsec.kernels.cpu.codes.finish import Finish, Quantized
@@ -41,12 +42,20 @@ def finish_of(node: ir.Node, weight: np.ndarray) -> tuple[Finish, Quantized]:
     if y_type == "float32":
         numbers = Quantized(scales, begins, totals, np.zeros(len(weight), np.float32) if addends is None else addends)
         return Finish(True, residual, activation=attribute(node, "activation", "none"),
-                      alpha=attribute(node, "alpha", 0.0), beta=attribute(node, "beta", 0.0), dynamic=dynamic), numbers
+                      alpha=attribute(node, "alpha", 0.0), beta=attribute(node, "beta", 0.0), dynamic=dynamic,
+                      coded=not residual and _is_coded(node.outputs[0])), numbers
     numbers = _codes(node, scales, begins, totals, residual=residual)
     clamped = numbers.low > 0 or numbers.high < LARGEST
     if shifts is not None:
         return Finish(False, clamped=clamped, far=numbers.is_far(weight), shifted=True), _shifted(node, numbers, shifts)
     return Finish(False, residual, clamped, numbers.is_far(weight), dynamic=dynamic), numbers
+
+
+def _is_coded(value: ir.Value) -> bool:
+    """Whether nothing but a DynamicQuantizeLinear of tiles without padding reads a value."""
+    layout, users = layout_of(value), [user for user, _ in value.uses()]
+    return (isinstance(layout, Tiled) and layout.tokens % layout.width == 0 and not value.is_graph_output()
+            and bool(users) and all(user.op_type == "DynamicQuantizeLinear" for user in users))
 
 
 def _shifted(node: ir.Node, numbers: Quantized, codes: np.ndarray) -> Quantized:

@@ -17,6 +17,7 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
 from sparsec.backends.relax.lower import Lowered, Part, emit_function, lower_in
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.large import streams
 from sparsec.graph.layout import Plain
 from sparsec.graph.nodes import operator_of
 from sparsec.graph.operators.schema import DOMAIN
@@ -33,7 +34,8 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
         UnsupportedOperatorError: lists every node that cannot be lowered, with operator, opset and reason.
 
     """
-    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision)
+    context = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision,
+                              streams=streams(model.graph))
     return lower_in(context, model, threads, partial(_result, set()))
 
 
@@ -48,7 +50,8 @@ def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Seque
         UnsupportedOperatorError: as `lower`.
 
     """
-    first = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision)
+    first = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision,
+                            streams=streams(model.graph))
     functions = []
     for number, (inputs, outputs) in enumerate(parts):
         context, name = first.sibling(), f"part{number}"

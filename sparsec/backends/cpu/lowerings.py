@@ -9,6 +9,7 @@ import onnx_ir as ir
 from sparsec.backends.cpu import (
     conv,
     elementwise,
+    fake_quantize,
     matmul,
     pooling,
     quantized,
@@ -29,6 +30,7 @@ LOWERINGS: dict[str, Callable[[LoweringContext, ir.Node], None]] = {
     "sparsec::Reformat": reformat.lower,
     **{f"{DOMAIN}::{name}": integers.lower for name in integers.WRITERS},
     **dict.fromkeys(("sparsec::QConv", "sparsec::QMatMul"), quantized.lower_product),
+    "sparsec::FakeQuantize": fake_quantize.lower,
     "sparsec::QBinary": quantized.lower_binary,
     "sparsec::QAveragePool": quantized.lower_average,
     "sparsec::Lookup": quantized.lower_lookup,

@@ -129,7 +129,10 @@ def lower_product(context: LoweringContext, node: ir.Node) -> None:
     inputs = [x, *dynamic, *([] if residual is None else [context.flat(residual)])]
     layer = layer_of(node, context.isa)
     kernel = _depthwise(node, context.isa) if layer is None else call(layer, chosen(node), context.isa)
-    context.bind(node.outputs[0], emit(context, kernel, inputs))
+    result = emit(context, kernel, inputs)
+    if kernel.ends is not None:
+        result, context.ranges[node.outputs[0]] = (context.bb.emit(result[index]) for index in range(2))
+    context.bind(node.outputs[0], result)
 
 
 def _scalar(context: LoweringContext, node: ir.Node, place: int) -> relax.Expr:

@@ -15,15 +15,19 @@ from sparsec.graph.codes import offset_of
 from sparsec.graph.layout import Tiled, layout_of, tokens_of
 from sparsec.graph.nodes import operand, optional
 from sparsec.kernels.cpu.codes import attention, quantize
+from sparsec.kernels.tensors import CodesParams
 
 
 def lower_dynamic(context: LoweringContext, node: ir.Node) -> None:
     """Emit a DynamicQuantizeLinear."""
     layout = tokens_of(node.inputs[0])
     x = context.flat(node.inputs[0])
-    found = context.call(quantize.build_range(quantize.RangeParams(layout), context.isa), [x], 1, 1)
+    ends = context.ranges.get(operand(node, 0))
+    kernel = (quantize.build_range(quantize.RangeParams(layout), context.isa) if ends is None else
+              quantize.build_ends(quantize.EndsParams(context.isa.threads), context.isa))
+    found = context.call(kernel, [x if ends is None else ends], 1, 1)
     scale, zero = (context.bb.emit(found[i]) for i in range(2))
-    kernel = quantize.build_flat(quantize.FlatParams(layout.size), context.isa)
+    kernel = quantize.build_flat(CodesParams(layout.size, interleaved=ends is not None), context.isa)
     codes, factor, zero_point = node.outputs
     context.bind(codes, context.call(kernel, [scale, zero, x], layout.size, dtype="uint8"))
     context.bind(factor, scale)
@@ -38,7 +42,7 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     scale = np.asarray(context.array(node.inputs[1]), np.float32).reshape(1)
     given = context.array(optional(node, 2))
     zero = np.float32(0 if given is None else given.item()) + np.float32(offset_of(codes.dtype))
-    kernel = quantize.build_flat(quantize.FlatParams(layout.size, back), context.isa)
+    kernel = quantize.build_flat(CodesParams(layout.size, back=back), context.isa)
     arguments = [*map(context.constant, (scale, zero.reshape(1))), context.flat(node.inputs[0])]
     context.bind(node.outputs[0], context.call(kernel, arguments, layout.size, dtype="float32" if back else "uint8"))
 

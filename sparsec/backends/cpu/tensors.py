@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sparsec.backends.relax.context import Builders
 from sparsec.kernels import tensors
+from sparsec.kernels.cpu.codes import quantize
 from sparsec.kernels.cpu.tensors import (
     batch_matmul,
     index,
@@ -20,6 +21,8 @@ from sparsec.kernels.cpu.tensors import (
 
 KERNELS: Builders = {
     tensors.BatchMatmul: batch_matmul.build,
+    tensors.CodesParams: quantize.build_flat,
+    tensors.FlatRangeParams: quantize.build_flat_range,
     tensors.IndexParams: index.build,
     tensors.NormalizeParams: normalize.build,
     tensors.PoolParams: pool.build,

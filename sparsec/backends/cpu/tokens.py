@@ -11,6 +11,7 @@ from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.cost.option import allows
+from sparsec.graph.codes import CODE_TYPES
 from sparsec.graph.layout import tokens_of
 from sparsec.graph.nodes import optional
 from sparsec.kernels.cpu.tensors import attention, layer_norm
@@ -41,12 +42,21 @@ def lower_attention(context: LoweringContext, node: ir.Node) -> None:
     params = attention.AttentionParams(
         heads, q.features // heads, q.batch, q.tokens, k.tokens, q.width, node.attributes.get_float("scale"),
         Projection(q.features), Projection(k.features), Projection(v.features), shape)
-    if allows(context.precision, "bf16") and attention.reject_bf16(params, context.isa) is None:
-        params = replace(params, bf16=True)
+    narrow = ["bf16"] if allows(context.precision, "bf16") else ["s16"] if _becomes_codes(node.outputs[0]) else []
+    params = next((replace(params, pairs=each) for each in narrow
+                   if attention.reject_pairs(params, each, context.isa) is None), params)
     inputs = [context.flat(value) for value in node.inputs[:3]]
     if mask is not None and shape is not None:
         inputs.append(_mask(context, mask, shape))
     context.bind(node.outputs[0], context.call(attention.build(params, context.isa), inputs, params.output.size))
+
+
+def _becomes_codes(value: ir.Value) -> bool:
+    """Whether nothing but codes of 8 bits are made of a value, which show nothing of what 16-bit integers round."""
+    users = [user for user, _ in value.uses()]
+    return bool(users) and not value.is_graph_output() and all(
+        user.op_type == "DynamicQuantizeLinear" or (user.op_type == "QuantizeLinear"
+                                                    and user.outputs[0].dtype in CODE_TYPES) for user in users)
 
 
 def _mask_shape(context: LoweringContext, mask: ir.Value, keys: int) -> tuple[int, int, int, int]:

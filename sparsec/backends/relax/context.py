@@ -8,7 +8,6 @@ other without a copy.
 from __future__ import annotations
 
 import functools
-import hashlib
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.large import SMALL_BYTES, Stored, key_of, stored
 from sparsec.graph.layout import LAYOUT, PLAIN, Layout, Plain
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.emit.isa import Isa
@@ -45,9 +45,11 @@ class LoweringContext:
         precision: the fewest bits that operators may compute with, a key of `sparsec.cost.option.PRECISIONS`.
         env: the expression of every value that has been lowered, as it was bound (flat or in its ONNX shape).
         arrays: contents of the values that are known at compile time beside the initializers.
+        ranges: of tensors that DynamicQuantizeLinear alone reads, the ends of what they range over.
         constants: runtime constants so far, by the parameter of `main` that receives each.
         node: the node that is being lowered.
         calls: every call of a kernel so far: its function's name and the node's.
+        streams: constants are kept in temporary files, as those of large models are.
 
     """
 
@@ -59,16 +61,18 @@ class LoweringContext:
     precision: str = "fp32"
     env: dict[ir.Value, relax.Expr] = field(default_factory=dict)
     arrays: dict[ir.Value, np.ndarray] = field(default_factory=dict)
+    ranges: dict[ir.Value, relax.Expr] = field(default_factory=dict)
     constants: dict[relax.Var, np.ndarray] = field(default_factory=dict)
     node: ir.Node | None = None
     calls: list[tuple[str, str]] = field(default_factory=list)
-    _by_digest: dict[tuple[str, tuple[int, ...], bytes], relax.Var] = field(default_factory=dict)
+    streams: bool = False
+    _by_digest: dict[bytes, relax.Var] = field(default_factory=dict)
     _functions: dict[int, tuple[tirx.PrimFunc, relax.GlobalVar]] = field(default_factory=dict)
     _views: dict[ir.Value, dict[tuple[int, ...], relax.Expr]] = field(default_factory=dict)
 
     def sibling(self) -> LoweringContext:
         """A context for another function of the same module, which shares the kernels."""
-        return replace(self, env={}, arrays={}, constants={}, node=None, calls=[], _by_digest={}, _views={})
+        return replace(self, env={}, arrays={}, ranges={}, constants={}, node=None, calls=[], _by_digest={}, _views={})
 
     def layout(self, value: ir.Value | None) -> Layout:
         """Where the layout pass put a value."""
@@ -101,8 +105,11 @@ class LoweringContext:
 
     def constant(self, array: np.ndarray) -> relax.Expr:
         """A runtime constant: a parameter of `main` that the program's `constants` fill; equal arrays share one."""
-        array, key = np.array(array, order="C", copy=None), contents_key(array)
+        if self.streams and array.nbytes > SMALL_BYTES:
+            array = stored(array)
+        key = key_of(array)
         if key not in self._by_digest:
+            array = array if isinstance(array, Stored) else np.array(array, order="C", copy=None)
             var = relax.Var(f"constant_{len(self.constants)}", relax.TensorType(array.shape, array.dtype.name))
             self._by_digest[key] = var
             self.constants[var] = array
@@ -197,12 +204,6 @@ class LoweringContext:
         if shape not in views:
             views[shape] = self.bb.emit(relax.op.reshape(expr, shape))
         return views[shape]
-
-
-def contents_key(array: np.ndarray) -> tuple[str, tuple[int, ...], bytes]:
-    """What equal arrays of one type and shape have in common."""
-    array = np.ascontiguousarray(array).reshape(array.shape)
-    return array.dtype.name, array.shape, hashlib.sha256(array.reshape(-1).view(np.uint8).data).digest()
 
 
 @functools.cache

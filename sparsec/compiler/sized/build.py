@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from sparsec.compiler.sized.stage import RowStage, Stage, joint, stages_of
 from sparsec.graph.compare import random_feeds
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
+from sparsec.graph.large import key_of
 from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Context, Report
 
@@ -75,7 +75,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     layers: list[LayerReport] = []
     reports: list[Report] = []
     plan.fields["rows"] = []
-    numbers: dict[str, int] = {}
+    numbers: dict[bytes, int] = {}
     for count in _counts(compiled, limits):
         whole = joint(model, compiled, symbols, count)
         own = replace(job, generated=[random_feeds(whole.model)], real=())
@@ -129,12 +129,10 @@ def _counts(stages: Sequence[RowStage], limits: Mapping[str, tuple[int, int]]) -
     return tuple(count for index, count in enumerate(counts) if not index or counts[index - 1] < most)
 
 
-def _placed(plan: Plan, functions: Functions, numbers: dict[str, int]) -> dict[str, object]:
+def _placed(plan: Plan, functions: Functions, numbers: dict[bytes, int]) -> dict[str, object]:
     """The library and its functions in the plan; equal constants are stored once for all numbers of rows."""
     def number(array: np.ndarray) -> int:
-        array = np.ascontiguousarray(array)
-        digest = hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
-        key = f"{array.dtype.name} {array.shape} {digest}"
+        key = key_of(array)
         if key not in numbers:
             numbers[key] = plan.array(array)
         return numbers[key]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Symbols
-from sparsec.graph.constants import constant
+from sparsec.graph.constants import constant, constant_shape
 
 SMALL = 64
 """Elements up to which constants are compared."""
@@ -49,8 +50,9 @@ def _identity(value: ir.Value | None, symbols: Symbols) -> Hashable:
     """What a value is known by: its contents where they are small constants or sizes."""
     if value is None:
         return None
-    array = constant(value)
-    if array is not None and array.size <= SMALL:
+    shape = constant_shape(value)
+    array = constant(value) if shape is not None and math.prod(shape) <= SMALL else None
+    if array is not None:
         return array.dtype.name, array.shape, array.tobytes()
     data = known_data(value, symbols)
     return id(value) if data is None else (str(value.dtype), len(symbols.shapes[value]), data)

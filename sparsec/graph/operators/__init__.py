@@ -11,6 +11,7 @@ from onnx.reference.op_run import OpRun
 from sparsec.graph.operators import (
     attention,
     conv,
+    fake_quantize,
     lookup,
     matmul,
     qattention,
@@ -24,8 +25,8 @@ from sparsec.graph.operators import (
 )
 from sparsec.graph.operators.schema import DOMAIN, VERSION, OutputShape
 
-_MODULES = (attention, conv, lookup, matmul, qattention, qaverage_pool, qbatch_matmul, qbinary, qconv, qmatmul,
-            recurrence, reformat)
+_MODULES = (attention, conv, fake_quantize, lookup, matmul, qattention, qaverage_pool, qbatch_matmul, qbinary, qconv,
+            qmatmul, recurrence, reformat)
 SCHEMAS = {module.SCHEMA.name: module.SCHEMA for module in _MODULES}
 OUTPUT_SHAPES: dict[str, OutputShape] = {module.SCHEMA.name: module.output_shape for module in _MODULES}
 REFERENCES: list[type[OpRun]] = [getattr(module, module.SCHEMA.name) for module in _MODULES]

@@ -45,6 +45,10 @@ class CpuProduct(WeightedProduct):
     def output(self) -> Activations:
         """The activations that are written."""
 
+    def ends(self, isa: Isa) -> Activations | None:  # noqa: ARG002 - for products that keep some
+        """What a kernel keeps of the range of what it writes, written as well."""
+        return None
+
 
 CpuFamily: TypeAlias = Family[Any, Any, Isa]
 """A family of any layer and any parameters, as tables hold them."""

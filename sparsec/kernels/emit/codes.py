@@ -61,7 +61,7 @@ define linkonce_odr <{n} x float> @sparsec_codes_fence(<{n} x float> %x) {_INLIN
   %r = call <{n} x float> @llvm.arithmetic.fence.v{n}f32(<{n} x float> %x)
   ret <{n} x float> %r
 }}
-define linkonce_odr {chars} @sparsec_codes_splat_at(ptr %from) alwaysinline nounwind {{
+{_quotient(n)}define linkonce_odr {chars} @sparsec_codes_splat_at(ptr %from) alwaysinline nounwind {{
   %four = load i32, ptr %from, align 1
   %r = call {chars} @sparsec_codes_splat(i32 %four)
   ret {chars} %r
@@ -141,6 +141,21 @@ define linkonce_odr {kind} @sparsec_codes_raised_{part}({chars} %x) {_INLINE} {{
   %both = shufflevector {halves} %low, {high}, {unpack(2 * n, part % 2, n // 4)}
   %r = bitcast {halves} %both to {kind}
   ret {kind} %r
+}}
+"""
+
+
+def _quotient(n: int) -> str:
+    """A quotient by the rounded reciprocal: a product and its correction, rounded as a division (Markstein 1990)."""
+    kind = f"<{n} x float>"
+    declared = "" if n == LANES else f"declare {kind} @llvm.fma.v{n}f32({kind}, {kind}, {kind})"  # `llvm_gelu` has it
+    return f"""{declared}
+define linkonce_odr {kind} @sparsec_codes_quotient({kind} %x, {kind} %s, {kind} %r) {_INLINE} {{
+  %q = fmul {kind} %x, %r
+  %n = fneg {kind} %q
+  %e = call {kind} @llvm.fma.v{n}f32({kind} %n, {kind} %s, {kind} %x)
+  %y = call {kind} @llvm.fma.v{n}f32({kind} %e, {kind} %r, {kind} %q)
+  ret {kind} %y
 }}
 """
 
@@ -240,6 +255,14 @@ def narrowed(integers: Sequence[Expr], zero_point: Expr) -> Expr:
     return T.call_extern(f"uint8x{FOUR * lanes_of(integers[0])}", "sparsec_codes_narrow", *integers, zero_point)
 
 
+def narrowed_in_order(integers: Sequence[Expr], zero_point: Expr) -> Expr:
+    """As `narrowed`, of vectors in natural order."""
+    count = lanes_of(integers[0])
+    words = T.reinterpret(f"int32x{count}", narrowed(integers, zero_point))
+    places = [FOUR * j + vector for vector in range(FOUR) for j in range(count // FOUR)]
+    return T.reinterpret(f"uint8x{FOUR * count}", T.Shuffle([words], places))
+
+
 def natural(vectors: Sequence[Expr], part: int) -> Expr:
     """Four vectors of floats in the order of `interleaved`: part 0 to 3 of them in natural order."""
     return T.call_extern(f"float32x{lanes_of(vectors[0])}", f"sparsec_codes_natural_{part}", *vectors)
@@ -258,6 +281,11 @@ def rounded(x: Expr) -> Expr:
 def whole(x: Expr) -> Expr:
     """Floats that fit 32 bits, rounded to whole numbers, halves to even."""
     return T.call_extern(f"float32x{lanes_of(x)}", "sparsec_codes_whole", x)
+
+
+def quotient(x: Expr, divisor: Expr, reciprocal: Expr) -> Expr:
+    """The correctly rounded x / divisor by its rounded reciprocal, where neither leaves the normal numbers."""
+    return T.call_extern(f"float32x{lanes_of(x)}", "sparsec_codes_quotient", x, divisor, reciprocal)
 
 
 def raised(codes: Expr, part: int) -> Expr:

@@ -19,9 +19,10 @@ GROUP = 4  # inputs that a dot product of bytes takes at once
 
 def quantize(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The integers of a weight (outputs, columns) as float32 and the scale of every row, (outputs,)."""
-    largest = np.abs(weight).max(axis=1, initial=0)
+    largest = np.maximum(weight.max(axis=1, initial=0), -weight.min(axis=1, initial=0))
     scales = np.where(largest > 0, largest / LARGEST, 1).astype(np.float32)
-    return np.rint(weight / scales[:, None]), scales
+    integers = weight / scales[:, None]
+    return np.rint(integers, out=integers), scales
 
 
 def by_row(weight: np.ndarray, zero: int, rows: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:

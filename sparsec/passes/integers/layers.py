@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.constants import add_constant, constant
-from sparsec.graph.nodes import node_name, optional
+from sparsec.graph.nodes import node_name, operand, optional
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.graph.quantized import Codes, Quantized, dequantization, dequantized
 from sparsec.graph.shapes import static_shape
@@ -78,18 +78,42 @@ def weight_of(codes: Codes | None, *, outputs: int) -> Weight | str:
 
 
 def conv(node: ir.Node) -> str | None:
-    """Turns a Conv into sparsec::QConv, or says why not."""
+    """Turns a Conv into sparsec::QConv, or says why not.
+
+    One whose scale is found at run time or whose result is not quantised computes on the floats that codes stand for.
+    """
     x, weight = activation_of(node.inputs[0]), weight_of(dequantized(node.inputs[1]), outputs=0)
     shape = static_shape(node.inputs[0])
     if isinstance(x, str):
         return x
     if isinstance(weight, str):
         return weight
+    if x.dynamic is not None:
+        _round_input(node)
+        return None
+    if result_of(node, 1).attributes["y_type"] == "float32":
+        return None
     rank = weight.codes.ndim - 2
     if rank not in (1, 2) or shape is None:
         return f"it has {rank} spatial dimensions, not 1 or 2"
     bias = optional(node, 2)
     return _product(node, "QConv", x, weight, bias, 1, spelled_geometry(node, weight.codes.shape, shape))
+
+
+def _round_input(node: ir.Node) -> None:
+    """Lets a layer on floats read what dynamic quantisation leaves of its input, without codes in between."""
+    back = operand(node, 0).producer()
+    codes = None if back is None else operand(back, 0).producer()
+    if back is None or codes is None or codes.op_type != "DynamicQuantizeLinear" or codes.domain or tuple(
+            back.inputs[1:3]) != tuple(codes.outputs[1:3]):
+        return
+    x = operand(codes, 0)
+    found = [user for user, _ in x.uses() if user.domain == DOMAIN and user.op_type == "FakeQuantize"]
+    if not found:
+        found = [ir.node("FakeQuantize", [x], domain=DOMAIN, name=f"{node_name(codes)}/rounded")]
+        codes.prepend(found[0])
+        found[0].outputs[0].type, found[0].outputs[0].shape = x.type, x.shape
+    node.replace_input_with(0, found[0].outputs[0])
 
 
 def matmul(node: ir.Node) -> str | None:

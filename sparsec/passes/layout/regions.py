@@ -87,6 +87,10 @@ def _activation(node: ir.Node, _kinds: KINDS) -> Role | None:
     return Role(Kind.IMAGE, (0,)) if ACTIVATIONS[node.op_type](node) is not None else None
 
 
+def _same_image(_node: ir.Node, _kinds: KINDS) -> Role | None:
+    return Role(Kind.IMAGE, (0,))
+
+
 def _binary_image(node: ir.Node, kinds: KINDS) -> Role | None:
     """Two images, or an image and a number for each of its channels (Add and Mul only, where the order is free)."""
     shape, shapes = shape_of(node.outputs[0]), [shape_of(value) for value in node.inputs]
@@ -135,6 +139,7 @@ BINARY = ("Add", "Sub", "Mul", "Div")
 IMAGE_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {
     **dict.fromkeys(ACTIVATIONS, _activation),
     **dict.fromkeys(BINARY, _binary_image),
+    "sparsec::FakeQuantize": _same_image,
     "MaxPool": _pool, "AveragePool": _pool, "GlobalAveragePool": _global_pool, "Concat": _concat,
 }
 TOKEN_JOINERS: dict[str, Callable[[ir.Node, KINDS], Role | None]] = {

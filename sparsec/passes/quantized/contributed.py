@@ -151,6 +151,27 @@ def _dynamic_lstm(w: Writer) -> None:
         w.replace(value, index)
 
 
+def _attention(w: Writer) -> None:
+    """Attention by a weight of codes, with everything behind the projections in floats."""
+    x = w.dequantize(w.needed(0), w.needed(3), w.input(6))
+    weight = w.dequantize(w.needed(1), w.needed(4), w.input(7), axis=1)
+    attributes = {name: each.value for name, each in w.node.attributes.items()}
+    outputs = w.several("Attention", len(w.node.outputs), x, weight, w.needed(2), w.input(5), w.input(8),
+                        domain=DOMAIN, **attributes)
+    for index, value in enumerate(outputs):
+        w.replace(value, index)
+
+
+def _embed(w: Writer) -> None:
+    """EmbedLayerNormalization by tables, a scale and a bias that are codes."""
+    tables = [None if codes is None else w.dequantize(codes, w.needed(index + 6), w.input(index + 11))
+              for index in range(2, 7) for codes in (w.input(index),)]
+    outputs = w.several("EmbedLayerNormalization", len(w.node.outputs), w.needed(0), w.input(1), *tables, w.input(7),
+                        domain=DOMAIN, **_attributes(w, "epsilon"))
+    for index, value in enumerate(outputs):
+        w.replace(value, index)
+
+
 def _unpack(packed: np.ndarray, bits: int) -> np.ndarray:
     """Codes of a row from its bytes, the lowest bits first."""
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
@@ -171,6 +192,8 @@ WRITERS: dict[tuple[str, str], Callable[[Writer], None]] = {
     (DOMAIN, "MatMulIntegerToFloat"): _matmul_to_float,
     (DOMAIN, "DynamicQuantizeMatMul"): _dynamic_matmul,
     (DOMAIN, "DynamicQuantizeLSTM"): _dynamic_lstm,
+    (DOMAIN, "QAttention"): _attention,
+    (DOMAIN, "QEmbedLayerNormalization"): _embed,
     (DOMAIN, "MatMulNBits"): _matmul_nbits,
     (DOMAIN, "QuantizeLinear"): _quantize,
     (DOMAIN, "DequantizeLinear"): _dequantize,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
-from sparsec.analysis.liveness.analysis import Liveness, active_weights, analyse, weight_index
+from sparsec.analysis.liveness.analysis import Liveness, active_counts, analyse, weight_index
 from sparsec.analysis.liveness.node import name as label
 from sparsec.graph.interface import output_names
 from sparsec.graph.nodes import node_name
@@ -39,7 +39,7 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
     """
     _prepare(model)
     before, liveness = measure(model), analyse(model)
-    active, flow = active_weights(model, liveness), _flow(model, liveness)
+    active, flow = active_counts(model, liveness), _flow(model, liveness)
     zero_weights(model, liveness)
     plans = plan_units(model, liveness)
     operands = fold_operands(model, liveness)
@@ -62,7 +62,7 @@ def _prepare(model: ir.Model) -> None:
     for step in (IdentityEliminationPass(), RemoveUnusedNodesPass()):
         step(model)
     for value in model.graph.initializers.values():  # a tensor of a file converts its bytes whenever it is read
-        if value.const_value is not None and not isinstance(value.const_value, ir.Tensor):
+        if not isinstance(value.const_value, ir.Tensor | ir.LazyTensor | None):
             value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
 
 

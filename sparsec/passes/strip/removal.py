@@ -22,7 +22,7 @@ def zero_weights(model: ir.Model, liveness: Liveness) -> None:
     for node in model.graph:
         place = weight_index(node)
         weight = None if place is None else node.inputs[place]
-        if weight is not None:
+        if weight is not None and not liveness.needed[weight].all():
             data = weight_data(weight)
             assert data is not None
             dead = liveness.known[weight].nonzero & ~liveness.needed[weight]

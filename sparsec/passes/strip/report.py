@@ -12,8 +12,9 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.analysis import weight_index
-from sparsec.analysis.liveness.facts import Mask, dims
-from sparsec.analysis.liveness.node import holder, weight_data
+from sparsec.analysis.liveness.facts import dims
+from sparsec.analysis.liveness.node import holder, is_constant, weight_data
+from sparsec.graph.large import count_nonzero
 from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Note, Report
 
@@ -143,11 +144,11 @@ def measure(model: ir.Model) -> Measure:
         flops += _flops(node)
         place = weight_index(node)
         weight = None if place is None else node.inputs[place]
-        data = weight_data(weight)
-        if weight is None or data is None:
+        found = None if weight is None else _count(weight)
+        if weight is None or found is None:
             continue
         name, operator, size = layers.get(weight, (node_name(node), node.op_type, Size()))
-        layers[weight] = name, operator, _size(node, data, size.flops + _flops(node), _stored_bytes(weight))
+        layers[weight] = name, operator, _size(node, *found, size.flops + _flops(node), _stored_bytes(weight))
     sizes = [size for _, _, size in layers.values()]
     stored = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     return Measure(layers, Size(sum(s.weights for s in sizes), sum(s.nonzero for s in sizes),
@@ -159,10 +160,18 @@ def _stored_bytes(weight: ir.Value) -> int:
     return 0 if stored is None else stored.nbytes
 
 
-def _size(node: ir.Node, data: np.ndarray[Any, Any], flops: int, nbytes: int) -> Size:
+def _count(weight: ir.Value) -> tuple[int, int] | None:
+    """The elements of a weight, and those that are not zero; None where it is no constant."""
+    if is_constant(weight):
+        return math.prod(dim or 0 for dim in dims(weight)), count_nonzero(weight.const_value)
+    data = weight_data(weight)
+    return None if data is None else (data.size, int(np.count_nonzero(data)))
+
+
+def _size(node: ir.Node, weights: int, nonzero: int, flops: int, nbytes: int) -> Size:
     shape = dims(node.outputs[0]) if node.outputs[0].shape is not None else ()
     units = shape[1 if node.op_type.startswith("Conv") else -1] if shape else 0
-    return Size(data.size, int(np.count_nonzero(data)), units or 0, flops, nbytes)
+    return Size(weights, nonzero, units or 0, flops, nbytes)
 
 
 def _flops(node: ir.Node) -> int:
@@ -180,13 +189,13 @@ def _elements(shape: tuple[int | None, ...]) -> int:
     return math.prod(1 if dim is None else dim for dim in shape)
 
 
-def compose(before: Measure, after: Measure, active: Mapping[ir.Value, Mask], counts: Mapping[str, int],
+def compose(before: Measure, after: Measure, active: Mapping[ir.Value, int], counts: Mapping[str, int],
             kept: Sequence[Kept], flow: Flow) -> StripReport:
     """The report, from the measures of a model, its active weights before, and what the steps have said."""
     layers = []
     for weight, (name, operator, size) in before.layers.items():
         left = after.layers[weight][2] if weight in after.layers else Size()
-        layers.append(Layer(name, operator, int(np.count_nonzero(active[weight])), size, left))
+        layers.append(Layer(name, operator, active[weight], size, left))
     total = Layer("total", "", sum(layer.active for layer in layers), before.total, after.total)
     counts = {"units removed": total.before.units - total.after.units, **counts,
               "weights zeroed or removed": total.before.nonzero - total.after.nonzero}

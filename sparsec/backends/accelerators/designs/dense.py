@@ -10,7 +10,7 @@ import numpy as np
 from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
-from sparsec.backends.accelerators.layer import Operands, Operator
+from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, useful
 from sparsec.backends.accelerators.representation import Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
@@ -29,10 +29,16 @@ def tiles(layer: Operands, config: Configuration) -> tuple[int, int, int]:
     return -(-outputs // filters), -(-places // positions), filters
 
 
+def cycles(layer: Operands, config: Configuration) -> int:
+    """Cycles of an output: every tap of the kernel, so many channels at a time."""
+    _, channels, *taps = layer.weight.shape
+    return int(np.prod(taps) * -(-channels // config["multipliers"]))
+
+
 def work(layer: Operands, config: Configuration) -> Work:
     """A unit computes an output at a position, so many products a cycle; `filters` units share the position."""
     (outputs, places), (rounds, turns, filters) = layer.shape, tiles(layer, config)
-    each = -(-layer.filters.shape[1] // config["multipliers"])
+    each = cycles(layer, config)
     busy = np.zeros((rounds, filters), np.int64)
     busy.ravel()[:outputs] = each
     open_ = np.zeros((turns, config["units"] // filters), np.int64)
@@ -51,36 +57,37 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
     for output in range(outputs):
         for position in range(places):
             yield Event(output // filters * turns + position // across, position % across * filters + output % filters,
-                        -(-layer.filters.shape[1] // config["multipliers"]),
-                        np.full(layer.filters.shape[1], output * places + position),
+                        cycles(layer, config), np.full(layer.filters.shape[1], output * places + position),
                         layer.filters[output].astype(np.int64) * layer.vectors[position])
 
 
 def array(units: int, multipliers: int, filters: int, clock_mhz: int, bits: int) -> dict[str, Parameter]:
     """The parameters of an array."""
     return {"units": Parameter(units, "units"), "multipliers": Parameter(multipliers, "products of a unit and cycle"),
-            "filters": Parameter(filters, "units that share a position and have a filter each"),
+            "filters": Parameter(filters, "units that share a position, a filter each", divides="units"),
             "clock_mhz": Parameter(clock_mhz, "clock"), "weight_bits": Parameter(bits, "of a weight", 2, 16),
             "activation_bits": Parameter(bits, "of an activation", 2, 16)}
 
 
+BUFFERS = {"operands": Buffer(32 * 1024, 16), "accumulators": Buffer(2048, 32)}
 _dense = partial(
-    Composed, surveyed=False, operators=frozenset({Operator.FC, Operator.CONV}), extended=frozenset({Operator.RNN}),
+    Composed, surveyed=False, operators=frozenset({Operator.FC, Operator.CONV}), extended=RECURRENT,
     weights=Dense(), activations=Dense(), skips_weights=False, skips_activations=False, balance="-",
-    buffers={"operands": Buffer(32 * 1024, 16), "accumulators": Buffer(2048, 32)},
     fibres=fibres, work=work, events=events, timing=barrier)
 
 DESIGNS = (
-    _dense(name="dense", title="Dense array", reuse="output", parameters=array(1024, 1, 32, 800, 8),
+    _dense(name="dense", title="Dense array", reuse="output", buffers=BUFFERS, parameters=array(1024, 1, 32, 800, 8),
            paper="Gondimalla et al., MICRO 2019: the dense architecture that SparTen is compared with",
            assumptions=("as many multipliers as SparTen in the same clusters, each with an output of its own",),
            sources=("section 4",)),
-    _dense(name="dadiannao", title="DaDianNao [2014]", reuse="output", parameters=array(256, 16, 256, 606, 16),
+    _dense(name="dadiannao", title="DaDianNao [2014]", reuse="output", buffers=BUFFERS | {
+               "operands": Buffer(2 << 20, 16)}, parameters=array(256, 16, 256, 606, 16),
            paper="Chen et al., DaDianNao: A Machine-Learning Supercomputer, MICRO 2014",
-           assumptions=("16 tiles of 16 filters, 16 products of each a cycle; windows are cut across taps",),
+           assumptions=("16 tiles of 16 filters, 16 products of each a cycle; a cycle takes channels of one tap",),
            sources=("as Cnvlutin describes it (Albericio et al., ISCA 2016, section 3)",)),
-    _dense(name="diannao", title="DianNao [2014]", reuse="output", parameters=array(16, 16, 16, 980, 16),
+    _dense(name="diannao", title="DianNao [2014]", reuse="output", buffers=BUFFERS,
+           parameters=array(16, 16, 16, 980, 16),
            paper="Chen et al., DianNao: A Small-Footprint High-Throughput Accelerator, ASPLOS 2014",
-           assumptions=("16 outputs, 16 products of each a cycle; windows are cut across taps",),
+           assumptions=("16 outputs, 16 products of each a cycle; a cycle takes channels of one tap",),
            sources=("section 5",), area_mm2=3.02, power_mw=485.0, technology="65 nm"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,14 +31,16 @@ def architecture(config: Configuration) -> Architecture:
     return Architecture(**{NAMES.get(name, name): value for name, value in config.items() if name != "multipliers"})
 
 
-def layer_of(layer: Layer, arch: Architecture) -> tuple[EieLayer, np.ndarray]:
-    """The layer's shared weights and codes, and its (vectors, columns) activations in fixed point."""
+@functools.lru_cache(maxsize=1)
+def layer_of(layer: Layer, arch: Architecture) -> tuple[EieLayer, np.ndarray, list[segments.Segment]]:
+    """The layer's shared weights and codes, its (vectors, columns) activations in fixed point, and its segments."""
     weight, vectors = layer.matrix(), layer.vectors()
     largest = float(np.abs(layer.x).max(initial=0))
     results = np.abs(weight @ vectors.T).max(initial=0) + (0 if layer.bias is None else np.abs(layer.bias).max())
     made = quantize(layer.name, "", weight, layer.bias, Ranges(largest, float(results)), arch, codebook="cluster",
                     relu=False, groups=layer.groups)
-    return made, with_bias(made, made.source.quantize(vectors))
+    cut = segments.split(made.codes, made.has_bias, arch, layer.name)
+    return made, with_bias(made, made.source.quantize(vectors)), cut
 
 
 def common(activity: EieActivity, arch: Architecture) -> Activity:
@@ -58,24 +61,21 @@ class Eie(Accelerator):
     def footprint(self, layer: Layer, config: Configuration) -> Footprint:
         """Entries, pointers and codebooks; activations are dense."""
         arch = architecture(config)
-        made, vectors = layer_of(layer, arch)
-        cut = segments.split(made.codes, made.has_bias, arch, layer.name)
+        made, vectors, cut = layer_of(layer, arch)
         return Footprint(8 * simulate.storage_of(made, cut, arch).nbytes, vectors.size * arch.value_bits)
 
     def measure(self, layer: Layer, config: Configuration) -> Activity:
         """By the exact recurrence."""
         arch = architecture(config)
-        made, vectors = layer_of(layer, arch)
-        cut = segments.split(made.codes, made.has_bias, arch, layer.name)
+        _, vectors, cut = layer_of(layer, arch)
         return common(timing.measure(cut, vectors != 0, arch), arch)
 
     def execute(self, layer: Layer, config: Configuration) -> Execution:
         """Cycle by cycle."""
         arch = architecture(config)
-        made, vectors = layer_of(layer, arch)
+        made, vectors, (whole,) = layer_of(layer, arch)
         shift = made.source.fraction + made.weight.fraction - made.destination.fraction
         codebook = made.weight.quantize(made.codebook)
-        (whole,) = segments.split(made.codes, made.has_bias, arch, layer.name)
         runs = [events.simulate(whole.stored, codebook, vector, arch, shift) for vector in vectors]
         right, _ = multiply(scipy.sparse.csc_array(made.codes), codebook, vectors.T, shift, made.destination.limit)
         moved = timing.measure([whole], np.zeros_like(vectors, np.bool_), arch)
@@ -106,9 +106,9 @@ LARGEST = {"pes": 1 << 16, "index_bits": 8, "codebook_bits": 8, "value_bits": 16
 
 ACCELERATOR = Eie(
     name="eie", title="EIE [2016a]", operators=frozenset({Operator.FC}),
-    extended=frozenset({Operator.CONV, Operator.RNN}),
+    extended=frozenset({Operator.CONV, Operator.LSTM, Operator.RNN}),
     paper="Han et al., EIE: Efficient Inference Engine on Compressed Deep Neural Network, ISCA 2016",
-    weights=RunLength(run_bits=4, pointer_bits=16), activations=Dense(), skips_weights=True, skips_activations=True,
+    weights=RunLength(run_bits=4, count_bits=16), activations=Dense(), skips_weights=True, skips_activations=True,
     balance="activation queuing", reuse="output",
     parameters={OWN.get(name, name): Parameter(getattr(Architecture(), name), text, most=LARGEST.get(name, 1 << 24))
                 for name, text in TEXTS.items()} | {"multipliers": Parameter(1, "of a unit", 1, 1)},

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
-from sparsec.backends.accelerators.layer import Operands, Operator
+from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, matches, useful
 from sparsec.backends.accelerators.representation import Bitmap
 from sparsec.backends.accelerators.timing import Configuration, clustered
@@ -26,8 +26,8 @@ def fibres(layer: Operands, _config: Configuration) -> Fibres:
 def unit_of(kept: NDArray[np.bool_], config: Configuration) -> NDArray[np.intp]:
     """(filters, chunks) the place of a filter's chunk: its round of the cluster times the cluster, plus the unit.
 
-    A unit holds two filters: of those sorted by density the densest and the sparsest go together, chunk by chunk
-    (GB-H), by the whole filter (GB-S), or as they come.
+    A unit holds two filters at most: of those sorted by density the densest and the sparsest go together, chunk by
+    chunk (GB-H), by the whole filter (GB-S), or as they come.
     """
     outputs, chunks = kept.shape[0], kept.shape[1] // config["chunk"]
     density = kept.reshape(outputs, chunks, -1).sum(axis=2)
@@ -37,7 +37,7 @@ def unit_of(kept: NDArray[np.bool_], config: Configuration) -> NDArray[np.intp]:
     size = 2 * config["cluster"]
     first, place = rank // size * size, rank % size
     filled = np.minimum(size, outputs - first)
-    place = np.minimum(place, filled - 1 - place)
+    place = np.where(place < config["cluster"], place, filled - 1 - place)
     unit: NDArray[np.intp] = rank // size * config["cluster"] + place
     return unit
 
@@ -87,12 +87,13 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
 
 ACCELERATOR = Composed(
     name="sparten", title="SparTen [2019]", operators=frozenset({Operator.FC, Operator.CONV}),
+    extended=RECURRENT,
     paper="Gondimalla et al., SparTen: A Sparse Tensor Accelerator for Convolutional Neural Networks, MICRO 2019",
     weights=STORED, activations=STORED, skips_weights=True, skips_activations=True,
     balance="precomputed greedy", reuse="output",
     parameters={
         "units": Parameter(1024, "compute units, a multiplier each"), "multipliers": Parameter(1, "of a unit", 1, 1),
-        "cluster": Parameter(32, "compute units that share an input chunk"), "chunk": Parameter(128, "values of one"),
+        "cluster": Parameter(32, "units that share a chunk", divides="units"), "chunk": Parameter(128, "values of one"),
         "greedy": Parameter(2, "0: filters as they come, 1: balanced whole (GB-S), 2: chunk by chunk (GB-H)", 0, 2),
         "clock_mhz": Parameter(800, "clock"), "weight_bits": Parameter(8, "of a weight", 2, 16),
         "activation_bits": Parameter(8, "of an activation", 2, 16)},

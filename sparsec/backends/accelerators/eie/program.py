@@ -20,8 +20,9 @@ from sparsec.backends.accelerators.eie.layer import Layer
 from sparsec.backends.accelerators.eie.network import Network
 from sparsec.backends.accelerators.eie.segments import Segment, split
 from sparsec.backends.accelerators.fixed_point import FixedPoint
+from sparsec.backends.accelerators.graphs import signature, without
 from sparsec.backends.accelerators.vectors import is_product
-from sparsec.backends.program import Program, TensorSpec
+from sparsec.backends.program import Program
 from sparsec.formats import eie
 
 ENTRY = "eie"
@@ -34,6 +35,8 @@ def pack(network: Network, arch: Architecture) -> Program:
         SimulationError: a layer does not fit the configuration.
 
     """
+    stored = {value.name for node in network.model.graph if is_product(node) for value in node.inputs[1:3]
+              if value is not None}
     headers: list[dict[str, Any]] = []
     arrays: list[np.ndarray] = []
     for layer in network.layers.values():
@@ -45,9 +48,9 @@ def pack(network: Network, arch: Architecture) -> Program:
             arrays.append(eie.pack(segment.stored, arch.codebook_bits))
             arrays.append(pointers.astype(np.min_scalar_type(pointers.max())))
     header = json.dumps({"architecture": asdict(arch), "layers": headers}).encode()
-    constants = (np.frombuffer(header, np.uint8), np.frombuffer(_without_weights(network.model), np.uint8), *arrays)
+    constants = (np.frombuffer(header, np.uint8), np.frombuffer(without(network.model, stored), np.uint8), *arrays)
     graph = network.model.graph
-    return Program(b"", ENTRY, constants, _signature(graph.inputs), _signature(graph.outputs))
+    return Program(b"", ENTRY, constants, signature(graph.inputs), signature(graph.outputs))
 
 
 def unpack(constants: Sequence[np.ndarray]) -> tuple[Network, Architecture]:
@@ -79,25 +82,3 @@ def _layer(fields: Mapping[str, Any], arrays: Iterator[np.ndarray], arch: Archit
     formats = {name: FixedPoint(**fields[name]) for name in ("source", "weight", "destination")}
     return Layer(fields["name"], fields["kind"], codes, codebook, fields["bias"], relu=fields["relu"],
                  groups=fields["groups"], **formats)
-
-
-def _without_weights(model: ir.Model) -> bytes:
-    """The graph with the weights and biases of the accelerator's layers as external data that is nowhere."""
-    stored = {value.name for node in model.graph if is_product(node) for value in node.inputs[1:3] if value is not None}
-    proto = ir.to_proto(model)
-    for tensor in proto.graph.initializer:
-        if tensor.name in stored:
-            tensor.ClearField("raw_data")
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            tensor.external_data.add(key="location", value="omitted")
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
-
-
-def _signature(values: Sequence[ir.Value]) -> tuple[TensorSpec, ...]:
-    specs = []
-    for value in values:
-        assert value.dtype is not None  # the reader infers types and shapes
-        assert value.shape is not None
-        specs.append(TensorSpec(str(value.name), value.dtype.numpy().name, value.shape.numpy()))
-    return tuple(specs)

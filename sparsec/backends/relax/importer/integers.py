@@ -280,7 +280,12 @@ def _lookup(body: Body, node: ir.Node, _a: Attributes) -> ir.Value:
     return body.put("Gather", node.inputs[1], index)
 
 
+def _fake_quantize(body: Body, node: ir.Node, _attributes: Attributes) -> ir.Value:
+    codes, scale, zero = body.several("DynamicQuantizeLinear", 3, node.inputs[0])
+    return body.put("DequantizeLinear", codes, scale, zero)
+
+
 WRITERS: dict[str, Callable[[Body, ir.Node, Attributes], ir.Value]] = {
-    "Lookup": _lookup, "QAttention": _attention, "QAveragePool": _average_pool, "QBatchMatMul": _batch_matmul,
-    "QBinary": _binary, "QConv": _conv, "QMatMul": _matmul,
+    "FakeQuantize": _fake_quantize, "Lookup": _lookup, "QAttention": _attention, "QAveragePool": _average_pool,
+    "QBatchMatMul": _batch_matmul, "QBinary": _binary, "QConv": _conv, "QMatMul": _matmul,
 }

@@ -6,6 +6,7 @@ what each stands for, and thresholds between these say what a number becomes.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.integers import Body
 from sparsec.backends.relax.importer.node import Operator, compute
 from sparsec.graph.nodes import optional
+from sparsec.kernels.tensors import CodesParams, FlatRangeParams
 from sparsec.machine.memory import element_type
 
 BYTES = np.arange(256, dtype=np.uint8)
@@ -26,6 +28,8 @@ op = relax.op
 
 def dequantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """DequantizeLinear: (codes - zero point) * scale, by tensor, axis or block."""
+    if (result := _converted(context, node)) is not None:
+        return [result]
     body = Body(context, node)
     x, scale, zero = (*node.inputs, None)[:3]
     values = _numbers(context, body, x)
@@ -36,6 +40,8 @@ def dequantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 
 def quantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """QuantizeLinear: rounded half to even, by tensor, axis or block; saturated, but for floats that may overflow."""
+    if (result := _converted(context, node)) is not None:
+        return [result]
     body = Body(context, node)
     x, scale, zero = (*node.inputs, None)[:3]
     dtype = context.dtype(node.outputs[0])
@@ -53,6 +59,30 @@ def quantize(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     lowest = op.bitwise_and(op.astype(context.tensor(body.cast(codes, "int32")), "int32"),
                             relax.const((1 << bits) - 1, "int32"))
     return [op.astype(context.bb.emit(lowest), "uint8")]
+
+
+def _converted(context: LoweringContext, node: ir.Node) -> relax.Expr | None:
+    """The result of a kernel for bytes of one scale, where the backend has one and it is needed at run time."""
+    x, scale, zero = (*node.inputs, None)[:3]
+    back, shape = node.op_type == "DequantizeLinear", context.shape(node.outputs[0])
+    kinds = [context.dtype(value) for value in (x, node.outputs[0])]
+    codes, numbers = kinds if back else reversed(kinds)
+    single = all(value is None or math.prod(context.shape(value)) == 1 for value in (scale, zero))
+    fine = single and codes in ("uint8", "int8") and numbers == context.dtype(scale) == "float32" and 0 not in shape
+    if CodesParams not in context.kernels or not fine or context.array(x) is not None:
+        return None
+    arguments = [context.flat(scale), _offset(context, zero), context.flat(x)]
+    y = context.run(CodesParams(math.prod(shape), codes, back), arguments, math.prod(shape),
+                    dtype=context.dtype(node.outputs[0]))
+    return context.bb.normalize(op.reshape(y, shape))
+
+
+def _offset(context: LoweringContext, zero: ir.Value | None) -> relax.Expr:
+    """A zero point as float32 (1,)."""
+    known = np.zeros(1) if zero is None else context.array(zero)
+    if known is not None or zero is None:
+        return context.constant(np.asarray(known, np.float32).reshape(1))
+    return context.bb.emit(op.astype(context.flat(zero), "float32"))
 
 
 def _floats(body: Body, value: ir.Value | None) -> ir.Value:
@@ -113,6 +143,14 @@ def _to_byte(context: LoweringContext, node: ir.Node, units: ir.Value, dtype: np
 
 def dynamic(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """DynamicQuantizeLinear: uint8 codes of a range that holds 0, with its scale and zero point."""
+    size = math.prod(context.shape(node.inputs[0]))
+    if FlatRangeParams in context.kernels and size:
+        found = context.run(FlatRangeParams(size), [context.flat(node.inputs[0])], 1, 1)
+        factor, offset = (context.bb.emit(found[index]) for index in range(2))
+        codes = context.run(CodesParams(size), [factor, offset, context.flat(node.inputs[0])], size, dtype="uint8")
+        shapes = (context.shape(node.inputs[0]), (), ())
+        return [context.bb.normalize(op.reshape(each, shape)) for each, shape in zip(
+            (codes, factor, context.bb.emit(op.astype(offset, "uint8"))), shapes, strict=True)]
     body = Body(context, node)
     x, zero = node.inputs[0], body.constant(0.0)
     least = body.put("Min", body.put("ReduceMin", x, keepdims=0), zero)

@@ -62,7 +62,7 @@ def _vector(b: Buffers, params: DepthwiseParams, channel: Expr, vector: Expr, we
     s, taps, words = t.stencil, t.stencil.taps, t.words
     start = T.Bind(vector * s.lanes)
     x = T.Bind(s.x_origin + channel * s.x_channel_stride + start)
-    sums = Sums(b, t, None, 0, s.y_origin + start, start)
+    sums = Sums(b, t, None, 0, s.y_origin + start, start, 0)
     acc = registers(FOUR, words, "int32")
     sums.begin(acc, 0, channel, channel)
     for four, weight in enumerate(weights):

@@ -30,6 +30,8 @@ class Finish:
         real: the result is float32: activation(sum * scale + addend + residual).
         residual: there is one: codes, or float32 for a float32 result.
         shifted: the residual of codes is one constant for every output.
+        coded: nothing but codes are made of a float32 result: it lies in the order of `emit.codes`, and the kernel
+            keeps what it ranges over.
         clamped: bounds of the result's codes are tighter than a byte.
         far: sum * scale may exceed 32 bits.
         activation, alpha, beta: of a float32 result.
@@ -46,6 +48,7 @@ class Finish:
     beta: float = 0.0
     dynamic: bool = False
     shifted: bool = False
+    coded: bool = False
 
     @property
     def dtype(self) -> str:
@@ -180,16 +183,33 @@ def numbers_of(f: Finish, scaled: Sequence[Expr], addends: Sequence[Expr], resid
     return [ACTIVATIONS[f.activation](each, lanes, f.alpha, f.beta) for each in results]
 
 
-def put(b: Buffers, f: Finish, sums: Sequence[Expr], row: Expr, at: Expr, mask: tuple[Expr, Expr] | None) -> None:
-    """Store the results of four vectors of a row's sums at `at` of Y.
+@dataclass(frozen=True)
+class Place:
+    """Where results of a row go.
 
-    `mask` (codes only) are the bits to keep and what stands for the others.
+    Attributes:
+        at: of Y.
+        mask: of codes, the bits to keep and what stands for the others.
+        ends: where the least and the largest results so far are kept, where codes are made of them.
+
     """
+
+    at: Expr
+    mask: tuple[Expr, Expr] | None
+    ends: Expr
+
+
+def put(b: Buffers, f: Finish, sums: Sequence[Expr], row: Expr, place: Place) -> None:
+    """Store the results of four vectors of a row's sums."""
+    at, mask = place.at, place.mask
     lanes = lanes_of(sums[0])
     factor = splat(T.Bind(scale(b, f, row)), lanes)
     scaled = [T.Cast(f"float32x{lanes}", each) * factor for each in sums]
     if f.real:
         scaled = [T.Bind(fenced(each)) for each in scaled]
+        if f.coded:
+            _put_coded(b, f, scaled, row, place)
+            return
         beside = [load(b["residual"], at + part * lanes, lanes) for part in range(FOUR)] if f.residual else []
         places = [natural(scaled, part) for part in range(FOUR)]
         for part, result in enumerate(numbers_of(f, places, [splat(b["addends"][row], lanes)] * FOUR, beside)):
@@ -199,3 +219,13 @@ def put(b: Buffers, f: Finish, sums: Sequence[Expr], row: Expr, at: Expr, mask: 
     shifts = [splat(b["addends"][row], lanes)] * FOUR if f.shifted else []
     result = codes_of(b, f, scaled, residual, shifts)
     store(b["y"], at, result if mask is None else T.bitwise_or(T.bitwise_and(result, mask[0]), mask[1]))
+
+
+def _put_coded(b: Buffers, f: Finish, scaled: Sequence[Expr], row: Expr, place: Place) -> None:
+    lanes = lanes_of(scaled[0])
+    results = [T.Bind(each) for each in numbers_of(f, scaled, [splat(b["addends"][row], lanes)] * FOUR, [])]
+    for part, result in enumerate(results):
+        store(b["y"], place.at + part * lanes, result)
+    for side, function in ((0, T.min), (lanes, T.max)):
+        end = function(function(results[0], results[1]), function(results[2], results[3]))
+        store(b["ends"], place.ends + side, function(load(b["ends"], place.ends + side, lanes), end))

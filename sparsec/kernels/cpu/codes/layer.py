@@ -9,9 +9,10 @@ import numpy as np
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.codes.finish import Finish, Quantized
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
-from sparsec.kernels.cpu.codes.walk import masks
+from sparsec.kernels.cpu.codes.walk import SIDES, masks
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.emit.isa import Isa
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,10 @@ class CodesProduct(CpuProduct):
     def output(self) -> Activations:
         """Y: its elements, junk and padding included, and their type."""
         return Activations(self.stencil.y_size, self.finish.dtype)
+
+    def ends(self, isa: Isa) -> Activations | None:
+        """What the kernel keeps of the range of Y."""
+        return Activations(isa.threads * SIDES * isa.lanes) if self.finish.coded else None
 
 
 def integer_product(weight: np.ndarray, codes: np.ndarray, _params: object) -> np.ndarray:

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.codes import finish
-from sparsec.kernels.cpu.codes.finish import Finish
+from sparsec.kernels.cpu.codes.finish import Finish, Place
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
 from sparsec.kernels.emit.codes import FOUR, llvm_codes
@@ -24,6 +24,7 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
 
 MODES = ("direct", "halo")
+SIDES = 2  # of a range
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,16 @@ def build(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]], inner
           prepare: Callable[[Buffers, Tiling], LoadTile] | None = None) -> Kernel:
     """A kernel whose sums wait in so many slots.
 
-    It is (the weight's arrays, those of `Finish`, [keep, fill, border], x, [x_scale, x_zero_point], [residual]) -> y.
+    It is (the weight's arrays, those of `Finish`, [keep, fill, border], x, [x_scale, x_zero_point], [residual]) -> y,
+    [ends]: by thread a vector of the least results, which 0 is one of, and one of the largest.
     """
     s, f = t.stencil, t.finish
     arguments = {**weights, **f.arguments(s.outputs)}
     if s.masked:
         arguments |= mask_arguments(s.vectors * s.lanes)
     arguments |= {**f.inputs(s.x_size, s.y_size), "y": (s.y_size, f.dtype)}
+    if f.coded:
+        arguments |= {"ends": (isa.threads * SIDES * t.words, "float32")}
     stage = prepare or codes_tile
     return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, stage), llvm_codes(isa))
 
@@ -103,12 +107,15 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int,
     def begin(thread: Expr, threads: int) -> Callable[[Expr, Expr, Expr, Expr], Part]:
         if t.stencil.masked:
             _fill_border(b, t.stencil, thread, threads)
+        ends = thread * (SIDES * t.words)
+        for side in range(SIDES if t.finish.coded else 0):
+            store(b["ends"], ends + side * t.words, splat(0.0, t.words))
         load_tile = prepare(b, t)
         waiting = T.alloc_buffer((slots * t.tile,), "int32") if t.chunks > 1 else None
 
         def enter(chunk: Expr, x: Expr, y: Expr, start: Expr) -> Part:
             source, base = load_tile(chunk, x)
-            sums = Sums(b, t, waiting, chunk, y, start)
+            sums = Sums(b, t, waiting, chunk, y, start, ends)
             return lambda part: inner(b, source, base, part, chunk, sums)
 
         return enter
@@ -159,6 +166,7 @@ class Sums:
     chunk: Expr
     y: Expr
     start: Expr
+    ends: Expr
 
     def begin(self, registers: Buffer, first: int, row: Expr, slot: Expr) -> None:
         """Set a row's accumulators, from register `first` on: to what they start from, or to what waits in the slot."""
@@ -198,4 +206,4 @@ class Sums:
             sums = [load(registers, (first + FOUR * vector + i) * t.words, t.words) for i in range(FOUR)]
             at = self.start + vector * s.lanes
             mask = (load(b["keep"], at, s.lanes), load(b["fill"], at, s.lanes)) if s.masked else None
-            finish.put(b, t.finish, sums, row, self.y + row * s.y_row_stride + vector * s.lanes, mask)
+            finish.put(b, t.finish, sums, row, Place(self.y + row * s.y_row_stride + vector * s.lanes, mask, self.ends))

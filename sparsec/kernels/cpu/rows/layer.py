@@ -16,6 +16,7 @@ MAX_ROWS = 8  # rows of activations that a sparse kernel keeps in flight
 HALF_ERROR = 2.0 ** -8  # of a value over its row's largest: what bf16 loses in rounding
 BYTES = {"f32": 4, "f16": 2}  # of a stored value
 FEW = 64  # one of so many rows is asked before all are
+PART = 1 << 20  # weights that are looked at together
 _TINY = 1e-30
 
 
@@ -53,7 +54,9 @@ def codecs(layer: RowProduct, isa: Isa, precision: str) -> list[str]:
 
 def fits_half(weight: np.ndarray, limit: float) -> bool:
     """Whether 16 bits are precise enough; a few rows tell of most weights that they are not."""
-    return half_error(weight[::FEW]) <= limit and half_error(weight) <= limit
+    rows = max(1, PART // max(1, weight.shape[1]))
+    parts = (weight[start:start + rows] for start in range(0, len(weight), rows))
+    return half_error(weight[::FEW]) <= limit and all(half_error(part) <= limit for part in parts)
 
 
 def half_error(weight: np.ndarray) -> float:

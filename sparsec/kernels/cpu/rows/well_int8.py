@@ -22,6 +22,7 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.vnni import GROUP, VnniWindows, slots_of
+from sparsec.kernels.packing.windows import SAMPLE
 from sparsec.target import Target
 
 
@@ -68,8 +69,12 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) ->
 
 
 def slot_count(weight: np.ndarray, lanes: int) -> int:
-    """Slots that a weight takes."""
-    return int((slots_of(weight, lanes)[3] >= 0).sum())
+    """Slots that a weight takes; of one beyond `SAMPLE` by groups of rows from all parts of it."""
+    groups = -(-len(weight) // lanes)
+    step = min(groups, -(-weight.size // SAMPLE)) or 1
+    firsts = range(0, len(weight), lanes * step)
+    sampled = np.concatenate([weight[first:first + lanes] for first in firsts]) if step > 1 else weight
+    return round(int((slots_of(sampled, lanes)[3] >= 0).sum()) * groups / max(1, len(firsts)))
 
 
 def recipe(params: WellInt8Params) -> VnniWindows:

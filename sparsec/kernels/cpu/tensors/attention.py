@@ -9,24 +9,26 @@ sequence's end, which hold anything, are never read; queries beyond it are compu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import Tiled
 from sparsec.graph.operators.attention import Attention
-from sparsec.kernels.cpu.tensors import attention_bf16
-from sparsec.kernels.emit import intrinsics
+from sparsec.kernels.cpu.tensors.attention_bf16 import Bf16Pairs
+from sparsec.kernels.cpu.tensors.attention_pairs import Pairs
+from sparsec.kernels.cpu.tensors.attention_s16 import S16Pairs
 from sparsec.kernels.emit.activations import exp_below_one
+from sparsec.kernels.emit.gelu import LANES
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.projection import Projection
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
 CHUNK = 128  # keys whose weights and values stay in the L1 cache while they are multiplied
-
-
+PAIRS: dict[str, type[Pairs]] = {"bf16": Bf16Pairs, "s16": S16Pairs}
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class AttentionParams:
         scale: factor on the scores.
         q, k, v: the projections.
         mask: shape of the mask, (1 or batch, 1 or heads, 1 or tokens, keys), or None.
-        bf16: multiplies pairs of bf16; an even depth.
+        pairs: what it multiplies pairs of: "bf16", "s16", or "" where it multiplies floats; an even depth.
 
     """
 
@@ -55,7 +57,7 @@ class AttentionParams:
     k: Projection
     v: Projection
     mask: tuple[int, int, int, int] | None = None
-    bf16: bool = False
+    pairs: str = ""
 
     @property
     def output(self) -> Tiled:
@@ -101,7 +103,7 @@ class _Block:
 class _Head:
     """One head of a block: the scores, or their powers, (keys, block.width); the transposed mask, if one was needed.
 
-    `pairs` is what it multiplies where that is bf16.
+    `pairs` is what it multiplies where that are pairs.
     """
 
     block: _Block
@@ -110,7 +112,7 @@ class _Head:
     mask: Expr
     maxima: Buffer
     sums: Buffer
-    pairs: attention_bf16.Pairs | None
+    pairs: Pairs | None
 
 
 def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None,
@@ -120,10 +122,12 @@ def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | No
     return np.asarray(Attention.eval(*inputs, heads=params.heads, scale=params.scale))
 
 
-def reject_bf16(params: AttentionParams, isa: Isa) -> str | None:
-    """Why attention cannot multiply pairs of bf16, or None."""
-    if not isa.bf16:
+def reject_pairs(params: AttentionParams, pairs: str, isa: Isa) -> str | None:
+    """Why attention cannot multiply such pairs, or None."""
+    if pairs == "bf16" and not isa.bf16:
         return "the processor lacks AVX512_BF16"
+    if pairs == "s16" and (not isa.vnni or isa.lanes != LANES):
+        return "the processor lacks AVX512_VNNI"
     if params.depth % 2:
         return "the features of a head do not pair up"
     return None
@@ -136,7 +140,8 @@ def build(params: AttentionParams, isa: Isa) -> Kernel:
     if params.mask is not None:
         arguments["mask"] = (int(np.prod(params.mask)), "float32")
     arguments["y"] = (params.output.size, "float32")
-    return kernel(arguments, lambda b: _emit(b, params, isa), intrinsics.BF16 if params.bf16 else "")
+    needed = PAIRS[params.pairs].llvm(isa) if params.pairs else ""
+    return kernel(arguments, lambda b: _emit(b, params, isa), needed)
 
 
 def _emit(b: Buffers, p: AttentionParams, isa: Isa) -> None:
@@ -152,6 +157,9 @@ def _emit(b: Buffers, p: AttentionParams, isa: Isa) -> None:
 def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], vectors: int) -> None:
     """`count` blocks of queries from token `first` on, in every sequence; the unit of work is some heads of a block."""
     first, count = blocks
+    if p.pairs and not p.masks_queries:
+        _blocks_by_head(b, p, isa, blocks, vectors)
+        return
     even = (n for n in range(1, p.heads) if p.heads % n == 0 and p.batch * count * n % isa.threads == 0)
     parts = next(even, p.heads)
     heads, width = p.heads // parts, vectors * isa.lanes
@@ -161,15 +169,42 @@ def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], v
                        vectors, isa.lanes, rows=isa.registers // 2 // vectors)
         scores = T.alloc_buffer((p.keys * width,), "float32")
         mask = T.alloc_buffer((p.keys * width,), "float32") if p.masks_queries else None
-        pairs = attention_bf16.allocate(p.depth, width, p.layout("k"), isa.lanes) if p.bf16 else None
+        pairs = _pairs(p, width, isa)
         if mask is not None and not p.masks_heads:
             _transpose_mask(b, p, block, 0, mask)
         with T.serial(0, heads) as i:
             head = T.Bind(T.floormod(unit, parts) * heads + i)
             if mask is not None and p.masks_heads:
                 _transpose_mask(b, p, block, head, mask)
-            maxima, sums = registers(vectors, isa.lanes), registers(vectors, isa.lanes)
-            _attend(b, p, _Head(block, head, scores, mask, maxima, sums, pairs))
+            made = _head(block, head, scores, mask, pairs)
+            if pairs is not None:
+                _fill_keys(b, p, made, pairs)
+            _attend(b, p, made)
+
+
+def _blocks_by_head(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], vectors: int) -> None:
+    """As `_blocks`, where the unit of work is all blocks of a head, whose keys are paired once."""
+    first, count = blocks
+    width = vectors * isa.lanes
+    with shared(p.batch * p.heads, isa) as unit:
+        scores, pairs = T.alloc_buffer((p.keys * width,), "float32"), _pairs(p, width, isa)
+        sequence, index = T.Bind(T.floordiv(unit, p.heads)), T.Bind(T.floormod(unit, p.heads))
+        assert pairs is not None
+        for_keys = _Block(sequence, first, vectors, isa.lanes, rows=isa.registers // 2 // vectors)
+        _fill_keys(b, p, _head(for_keys, index, scores, None, pairs), pairs)
+        with T.serial(0, count) as i:
+            block = replace(for_keys, first=T.Bind(first + i * width))
+            _attend(b, p, _head(block, index, scores, None, pairs))
+
+
+def _pairs(p: AttentionParams, width: int, isa: Isa) -> Pairs | None:
+    """Scratch for a head's pairs, where it multiplies such."""
+    return PAIRS[p.pairs].allocate(p.depth, width, p.layout("k"), isa.lanes) if p.pairs else None
+
+
+def _head(block: _Block, index: Expr, scores: Buffer, mask: Buffer | None, pairs: Pairs | None) -> _Head:
+    maxima, sums = registers(block.vectors, block.lanes), registers(block.vectors, block.lanes)
+    return _Head(block, index, scores, mask, maxima, sums, pairs)
 
 
 def _mask_row(p: AttentionParams, b: Expr, head: Expr, query: Expr) -> Expr:
@@ -195,7 +230,7 @@ def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
         store(head.maxima, v * block.lanes, splat(-np.inf, block.lanes))
         store(head.sums, v * block.lanes, splat(0.0, block.lanes))
     if head.pairs is not None:
-        _fill_pairs(b, p, head, head.pairs)
+        head.pairs.fill_queries(b, _block_row(p.layout("q"), block, p.q.offset + head.index * p.depth), p.width)
     _by_tile(p, (0, p.keys), lambda tile, keys: _by(block.rows, keys, lambda first, count: _scores(
         b, p, head, (tile, first, count))))
 
@@ -209,15 +244,11 @@ def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
     _weigh(b, p, head, (last * step, p.keys - last * step * p.width), first=last == 0, last=True)
 
 
-def _fill_pairs(b: Buffers, p: AttentionParams, head: _Head, pairs: attention_bf16.Pairs) -> None:
-    """Round the projections of a head to bf16."""
+def _fill_keys(b: Buffers, p: AttentionParams, head: _Head, pairs: Pairs) -> None:
+    """Pair the keys and values of a head."""
     feature = head.index * p.depth
-    attention_bf16.fill_queries(b, pairs, _block_row(p.layout("q"), head.block, p.q.offset + feature), p.width)
-    with T.serial(0, p.layout("k").tiles) as tile:
-        k, v = (_row(p.layout(name), head.block.b, tile, getattr(p, name).offset + feature) for name in "kv")
-        attention_bf16.fill_keys(b, pairs, T.Bind(k), T.Bind(v), tile * p.width, p.width)
-    if p.keys % 2:
-        attention_bf16.end_values(pairs, p.keys)
+    k, v = (partial(_row, p.layout(name), head.block.b, feature=getattr(p, name).offset + feature) for name in "kv")
+    pairs.fill_keys(b, lambda tile: (k(tile), v(tile)), p.keys, p.width)
 
 
 def _by(step: int, total: int, body: Callable[[Expr, int], None]) -> None:
@@ -254,7 +285,7 @@ def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Expr, Expr,
     for i in range(count * vectors):
         store(totals, i * lanes, splat(0.0, lanes))
     if head.pairs is not None:
-        attention_bf16.add_scores(head.pairs, totals, tile * p.width + first, count)
+        head.pairs.add_scores(totals, tile * p.width + first, count)
     else:
         _add_scores(b, p, head, totals, keys)
     for r in range(count):
@@ -288,15 +319,22 @@ def _add_scores(b: Buffers, p: AttentionParams, head: _Head, totals: Buffer, key
 def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Expr, int], *, first: bool, last: bool) -> None:
     """Softmax and weighted sums of a chunk of keys; the first chunk begins y, the last divides it by the sums."""
     block, (tile, keys) = head.block, chunk
+    sums = head.sums if first and last else registers(block.vectors, block.lanes)  # of the chunk
+    if sums is not head.sums:
+        for v in range(block.vectors):
+            store(sums, v * block.lanes, splat(0.0, block.lanes))
     with T.serial(0, keys) as key:
         for v in range(block.vectors):
             at = (tile * p.width + key) * block.width + v * block.lanes
             difference = load(head.scores, at, block.lanes) - load(head.maxima, v * block.lanes, block.lanes)
             power = T.Bind(exp_below_one(difference, block.lanes))
             store(head.scores, at, power)
-            add_to(head.sums, v * block.lanes, power)
+            add_to(sums, v * block.lanes, power)
+    if sums is not head.sums:
+        for v in range(block.vectors):
+            add_to(head.sums, v * block.lanes, load(sums, v * block.lanes, block.lanes))
     if head.pairs is not None:
-        attention_bf16.fill_weights(head.pairs, head.scores, tile * p.width, keys)
+        head.pairs.fill_weights(head.scores, sums, tile * p.width, keys)
     factors = registers(block.vectors, block.lanes)
     for v in range(block.vectors):
         total = load(head.sums, v * block.lanes, block.lanes)
@@ -328,7 +366,7 @@ def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Expr,
                     add_to(totals, (r * vectors + v) * lanes, value * weights[v])
 
     if head.pairs is not None:
-        attention_bf16.add_weighted(head.pairs, totals, (chunk[0] * p.width, chunk[1]), first, count)
+        head.pairs.add_weighted(totals, (chunk[0] * p.width, chunk[1]), first, count)
     else:
         _by_tile(p, chunk, of_keys)
     for v, at, target in places:

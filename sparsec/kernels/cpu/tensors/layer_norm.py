@@ -1,11 +1,13 @@
 """LayerNormalization over the features of tokens in the tiled layout: a token per lane, sums down the features.
 
 The mean comes before the variance, and what is left over of the mean of x - mean is subtracted, too, so that features
-far from zero lose no precision. Padding tokens yield anything.
+far from zero lose no precision; that rest is a rounding, whose square may be subtracted from the mean square of
+x - mean without cancellation. Padding tokens yield anything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +18,7 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
-UNROLL = 4  # features per iteration, with sums of their own: hides the latency of additions
+UNROLL = 4  # features per iteration at most, with sums of their own: hides the latency of additions
 
 
 @dataclass(frozen=True)
@@ -48,51 +50,54 @@ def _emit(b: Buffers, p: LayerNormParams, isa: Isa) -> None:
     with shared(tiles * split, isa) as unit:
         start = T.Bind(T.floordiv(unit, split) * (p.layout.features * p.layout.width)
                        + T.floormod(unit, split) * (p.layout.width // split))
-        _normalise(b, p, start, vectors // split, isa.lanes)
+        _normalise(b, p, start, vectors // split, isa)
 
 
-def _normalise(b: Buffers, p: LayerNormParams, start: Expr, vectors: int, lanes: int) -> None:
+def _normalise(b: Buffers, p: LayerNormParams, start: Expr, vectors: int, isa: Isa) -> None:
     """Normalise `vectors` vectors of tokens, whose first feature lies at `start`."""
-    features, width = p.layout.features, p.layout.width
-    sums = registers(UNROLL * vectors, lanes)
+    features, width, lanes = p.layout.features, p.layout.width, isa.lanes
     means, rests, factors = (registers(vectors, lanes) for _ in range(3))
 
     def x(feature: Expr, v: int) -> Expr:
         return load(b["x"], start + feature * width + v * lanes, lanes)
 
-    def average(term: Expr) -> list[Expr]:
-        """The mean over the features of `term(feature, vector)`, by vector."""
-        for i in range(UNROLL * vectors):
+    def averages(count: int, terms: Callable[[Expr, int], Sequence[Expr]]) -> list[list[Expr]]:
+        """The means over the features of so many terms (feature, vector), by vector."""
+        unroll = max(1, min(UNROLL, isa.registers // 2 // (vectors * count)))
+        sums = registers(unroll * vectors * count, lanes)
+        for i in range(unroll * vectors * count):
             store(sums, i * lanes, splat(0.0, lanes))
-        with T.serial(0, features // UNROLL) as block:
-            for u in range(UNROLL):
-                for v in range(vectors):
-                    add_to(sums, (u * vectors + v) * lanes, term(block * UNROLL + u, v))
-        for feature in range(features - features % UNROLL, features):
+
+        def add(unrolled: int, feature: Expr) -> None:
             for v in range(vectors):
-                add_to(sums, v * lanes, term(feature, v))
-        totals = [sum((load(sums, (u * vectors + v) * lanes, lanes) for u in range(1, UNROLL)),
-                      load(sums, v * lanes, lanes)) for v in range(vectors)]
-        return [total * splat(1 / features, lanes) for total in totals]
+                for i, term in enumerate(terms(feature, v)):
+                    add_to(sums, ((unrolled * vectors + v) * count + i) * lanes, term)
+
+        with T.serial(0, features // unroll) as block:
+            for u in range(unroll):
+                add(u, block * unroll + u)
+        for feature in range(features - features % unroll, features):
+            add(0, feature)
+        parts = [[load(sums, (u * vectors * count + i) * lanes, lanes) for u in range(unroll)]
+                 for i in range(vectors * count)]
+        means = [T.Bind(sum(part[1:], part[0]) * splat(1 / features, lanes)) for part in parts]
+        return [means[v * count:(v + 1) * count] for v in range(vectors)]
 
     def difference(feature: Expr, v: int) -> Expr:
-        return x(feature, v) - load(means, v * lanes, lanes)
+        return T.Bind(x(feature, v) - load(means, v * lanes, lanes))
 
-    def centred(feature: Expr, v: int) -> Expr:
-        return T.Bind(difference(feature, v) - load(rests, v * lanes, lanes))
+    def moments(feature: Expr, v: int) -> Sequence[Expr]:
+        value = difference(feature, v)
+        return value, value * value
 
-    def squared(feature: Expr, v: int) -> Expr:
-        value = centred(feature, v)
-        return value * value
-
-    for v, mean in enumerate(average(x)):
+    for v, (mean,) in enumerate(averages(1, lambda feature, v: [x(feature, v)])):
         store(means, v * lanes, mean)
-    for v, rest in enumerate(average(difference)):
+    for v, (rest, square) in enumerate(averages(2, moments)):
         store(rests, v * lanes, rest)
-    for v, variance in enumerate(average(squared)):
+        variance = T.max(splat(0.0, lanes), square - rest * rest)
         store(factors, v * lanes, splat(1.0, lanes) / T.sqrt(variance + splat(p.epsilon, lanes)))
     with T.serial(0, features) as feature:
         scale, bias = (T.Bind(splat(b[name][feature], lanes)) for name in ("scale", "bias"))
         for v in range(vectors):
-            value = centred(feature, v) * load(factors, v * lanes, lanes)
+            value = (difference(feature, v) - load(rests, v * lanes, lanes)) * load(factors, v * lanes, lanes)
             store(b["y"], start + feature * width + v * lanes, value * scale + bias)

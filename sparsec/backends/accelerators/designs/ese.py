@@ -1,0 +1,75 @@
+"""ESE (Han et al., FPGA 2017): interleaved rows of a pruned LSTM behind queues of activations, balanced by pruning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sparsec.backends.accelerators.composed import Composed, Fibres
+from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.energy import Buffer
+from sparsec.backends.accelerators.layer import Operands, Operator
+from sparsec.backends.accelerators.mapping import Event, Work, useful
+from sparsec.backends.accelerators.representation import Dense, RunLength
+from sparsec.backends.accelerators.timing import Configuration, queued
+
+STORED = RunLength(run_bits=4, count_bits=16)
+
+
+def slices(layer: Operands, config: Configuration) -> np.ndarray:
+    """(units, columns, rows) the weights of every processing element (PE), which has each so many-th row."""
+    filled = np.pad(layer.filters, ((0, -len(layer.filters) % config["units"]), (0, 0)))
+    return filled.reshape(-1, config["units"], filled.shape[1]).transpose(1, 2, 0)
+
+
+def fibres(layer: Operands, config: Configuration) -> Fibres:
+    """A PE's part of a column, and vectors."""
+    cut = slices(layer, config)
+    return cut.reshape(-1, cut.shape[2]), layer.vectors
+
+
+def work(layer: Operands, config: Configuration) -> Work:
+    """A step is an activation that is not zero: every PE multiplies it by its entries of the column, one a cycle."""
+    cut = slices(layer, config)
+    counts = STORED.count(cut.reshape(-1, cut.shape[2]) != 0).reshape(cut.shape[:2]).T
+    vector, column = np.nonzero(layer.vectors)
+    entries = int(counts[column].sum())
+    count = useful(layer.filters, layer.vectors)
+    return Work(counts[column], count, padding=entries - count, parts=np.bincount(vector, minlength=len(layer.vectors)),
+                accesses={"weights": entries, "pointers": len(column) * config["units"],
+                          "queues": 2 * len(column) * config["units"], "accumulators": 2 * entries})
+
+
+def events(layer: Operands, config: Configuration) -> Iterator[Event]:
+    """Vector by vector and column by column, from decoded runs."""
+    cut = slices(layer, config)
+    entries = STORED.decode(STORED.encode(cut.reshape(-1, cut.shape[2]), 16))
+    for step, (vector, column) in enumerate(zip(*np.nonzero(layer.vectors), strict=True)):
+        for unit in range(config["units"]):
+            at, weights = entries.fibre(unit * cut.shape[1] + column)
+            rows = at * config["units"] + unit
+            inside = rows < len(layer.filters)
+            yield Event(step, unit, len(at), np.where(inside, rows * len(layer.vectors) + vector, -1),
+                        weights * layer.vectors[vector, column], int(np.count_nonzero(weights == 0)), int(vector))
+
+
+ACCELERATOR = Composed(
+    name="ese", title="ESE [2017]", operators=frozenset({Operator.LSTM}),
+    extended=frozenset({Operator.FC, Operator.RNN}),
+    paper="Han et al., ESE: Efficient Speech Recognition Engine with Sparse LSTM on FPGA, FPGA 2017",
+    weights=STORED, activations=Dense(), skips_weights=True, skips_activations=True, balance="block-balanced",
+    reuse="output",
+    parameters={
+        "units": Parameter(32, "PEs of a channel", 1, 1 << 12), "multipliers": Parameter(1, "of a PE", 1, 1),
+        "queue": Parameter(8, "activations in a PE's queue"), "clock_mhz": Parameter(200, "clock"),
+        "weight_bits": Parameter(12, "of a weight", 2, 16),
+        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+    buffers={"weights": Buffer(2048, 16), "pointers": Buffer(2048, 32), "queues": Buffer(32, 16),
+             "accumulators": Buffer(2048, 32)},
+    fibres=fibres, work=work, events=events, timing=queued, power_mw=41000.0, technology="XCKU060, 20 nm",
+    assumptions=("one of the 32 channels: the others run other voices at the same time",
+                 "queues hold 8 activations, as EIE's", "weights arrive from DRAM as fast as they are used",
+                 "gates are element-wise and hidden behind the products of the next matrix"),
+    sources=(("sections 4 and 5: 32 channels of 32 PEs, 12-bit weights with 4-bit runs, 16-bit activations, 200 MHz, "
+             "41 W"),))

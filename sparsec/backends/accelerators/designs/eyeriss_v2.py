@@ -1,0 +1,103 @@
+"""Eyeriss v2 (Chen et al., JETCAS 2019): rows of compressed activations meet columns of compressed weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sparsec.backends.accelerators.composed import Composed, Fibres
+from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.energy import Buffer
+from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
+from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, side_by_side, useful
+from sparsec.backends.accelerators.representation import RunLength
+from sparsec.backends.accelerators.timing import Configuration, dealt
+
+STORED = RunLength(run_bits=4, count_bits=7)
+
+
+def block(layer: Operands, config: Configuration) -> tuple[int, int]:
+    """Outputs and channels whose partial sums and weights of one kernel row a processing element (PE) holds."""
+    outputs = min(len(layer.weight), config["partial_sums"])
+    row = outputs * layer.weight.shape[3]
+    return outputs, int(np.clip(config["weights"] // row, 1, layer.weight.shape[1]))
+
+
+def blocks(layer: Operands, config: Configuration) -> NDArray[np.int32]:
+    """(output blocks, channel blocks, kernel rows, columns: channel by kernel column, outputs of a block)."""
+    outputs, channels = block(layer, config)
+    k, c, high, wide = layer.weight.shape
+    w = np.pad(layer.weight, ((0, -k % outputs), (0, -c % channels), (0, 0), (0, 0)))
+    w = w.reshape(-1, outputs, w.shape[1] // channels, channels, high, wide).transpose(0, 2, 4, 3, 5, 1)
+    return w.reshape(*w.shape[:3], channels * wide, outputs)
+
+
+def rows(layer: Operands, config: Configuration) -> NDArray[np.int32]:
+    """(channel blocks, kernel rows, columns, images x output rows, output columns) the activations that meet them."""
+    _, channels = block(layer, config)
+    seen = layer.windows  # (images, out rows, out columns, kernel rows, kernel columns, channels)
+    seen = np.pad(seen, ((0, 0),) * 5 + ((0, -seen.shape[5] % channels),))
+    images, high, wide, r, s, _ = seen.shape
+    seen = seen.reshape(images * high, wide, r, s, -1, channels).transpose(4, 2, 5, 3, 0, 1)
+    return seen.reshape(seen.shape[0], r, channels * s, images * high, wide)
+
+
+def fibres(layer: Operands, config: Configuration) -> Fibres:
+    """Columns of a PE's weights, and rows of activations."""
+    w = blocks(layer, config)
+    return w.reshape(-1, w.shape[4]), layer.x.reshape(-1, layer.x.shape[3])
+
+
+def work(layer: Operands, config: Configuration) -> Work:
+    """An item is a block of outputs and channels, a kernel row and an output row: for every activation its columns."""
+    stored = STORED.count(blocks(layer, config).reshape(-1, block(layer, config)[0]) != 0)
+    shape = blocks(layer, config).shape[:4]
+    entries = stored.reshape(shape)
+    taken = np.maximum(ceil_div(entries, config["multipliers"]), 1)  # an empty column takes a cycle to look at
+    some = np.count_nonzero(rows(layer, config), axis=4)
+    table = np.einsum("mcrk,crki->mcri", taken, some, optimize=True)
+    products = int(np.einsum("mcrk,crki->", entries, some, optimize=True))
+    count = useful(layer.filters, layer.vectors)
+    looked = int(some.sum()) * shape[0]
+    return Work(table.reshape(1, -1), count, padding=products - count, accesses={
+        "weights": int(table.sum()), "activations": looked, "partial sums": 2 * products})
+
+
+def events(layer: Operands, config: Configuration) -> Iterator[Event]:
+    """Item by item, activation by activation, from decoded columns."""
+    w, x = blocks(layer, config), rows(layer, config)
+    entries = STORED.decode(STORED.encode(w.reshape(-1, w.shape[4]), 16))
+    positions = len(layer.vectors)
+    for item, (m, c, r, row) in enumerate(np.ndindex(*w.shape[:3], x.shape[3])):
+        for column, place in np.argwhere(x[c, r, :, row]):
+            at, weights = entries.fibre(int(np.ravel_multi_index((m, c, r, column), w.shape[:4])))
+            output = m * w.shape[4] + at
+            inside = output < len(layer.weight)
+            yield Event(0, item, max(1, -(-len(at) // config["multipliers"])),
+                        np.where(inside, output * positions + row * x.shape[4] + place, -1),
+                        weights * x[c, r, column, row, place], int(np.count_nonzero(weights == 0)))
+
+
+ACCELERATOR = Composed(
+    name="eyeriss-v2", title="Eyeriss v2 [2019]", operators=frozenset({Operator.FC, Operator.CONV}),
+    extended=RECURRENT,
+    paper="Chen et al., Eyeriss v2: A Flexible Accelerator for Emerging Deep Neural Networks on Mobile Devices, "
+          "JETCAS 2019",
+    weights=STORED, activations=STORED, skips_weights=True, skips_activations=True,
+    balance="activation queuing", reuse="row",
+    parameters={
+        "units": Parameter(192, "PEs: 16 clusters of 3 x 4"), "multipliers": Parameter(2, "of a PE"),
+        "partial_sums": Parameter(32, "outputs whose sums a PE holds"),
+        "weights": Parameter(192, "weights of a kernel row that a PE holds"),
+        "clock_mhz": Parameter(200, "clock"), "weight_bits": Parameter(8, "of a weight", 2, 16),
+        "activation_bits": Parameter(8, "of an activation", 2, 16)},
+    buffers={"weights": Buffer(288, 24), "activations": Buffer(24, 12), "partial sums": Buffer(80, 20)},
+    fibres=fibres, work=work, events=events, timing=dealt, together=side_by_side, technology="65 nm",
+    assumptions=("items are dealt to PEs in passes, which end together; a PE's next operands load meanwhile",
+                 "the mesh brings any item to any PE; groups of a convolution share passes",
+                 "blocks are as large as a PE's scratchpads hold without zeros left out",
+                 "an activation spends a cycle on a column without weights"),
+    sources=(("sections III to V: 8 x 2 clusters of 3 x 4 PEs with 2 multipliers each, 8-bit values, 20-bit sums, "
+             "scratchpads of 96 x 24, 16 x 12 and 32 x 20 bits, 200 MHz, 65 nm"),))

@@ -1,0 +1,55 @@
+"""SparseNN (Zhu et al. 2017): dense rows behind the non-zero activations, without its prediction of outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sparsec.backends.accelerators.composed import Composed, Fibres
+from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.energy import Buffer
+from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
+from sparsec.backends.accelerators.mapping import Event, Work, shares, useful
+from sparsec.backends.accelerators.representation import Dense
+from sparsec.backends.accelerators.timing import Configuration, barrier
+
+
+def fibres(layer: Operands, _config: Configuration) -> Fibres:
+    """Rows of the weights, and vectors."""
+    return layer.filters, layer.vectors
+
+
+def work(layer: Operands, config: Configuration) -> Work:
+    """A step is a vector: a unit multiplies every activation that is not zero by its outputs' weights."""
+    outputs, some = layer.shape[0], np.count_nonzero(layer.vectors, axis=1)
+    rows = shares(np.ones((1, outputs), np.int64), config["units"]).sum(axis=0)
+    count, every = useful(layer.filters, layer.vectors), int(some.sum()) * outputs
+    return Work(some[:, None] * rows, count, every - count, accesses={
+        "weights": every, "activations": int(some.sum()) * config["units"], "accumulators": 2 * every})
+
+
+def events(layer: Operands, config: Configuration) -> Iterator[Event]:
+    """Vector by vector, output by output, over the activations that are not zero."""
+    vectors = layer.shape[1]
+    for vector, x in enumerate(layer.vectors):
+        at = np.flatnonzero(x)
+        for output, weights in enumerate(layer.filters):
+            yield Event(vector, output % config["units"], len(at), np.full(len(at), output * vectors + vector),
+                        weights[at].astype(np.int64) * x[at])
+
+
+ACCELERATOR = Composed(
+    name="sparsenn", title="SparseNN [2017]", operators=frozenset({Operator.FC}), extended=RECURRENT,
+    paper="Zhu et al., SparseNN: An Energy-Efficient Neural Network Accelerator Exploiting Input and Output Sparsity, "
+          "2017",
+    weights=Dense(), activations=Dense(), skips_weights=False, skips_activations=True, balance="N/A", reuse="N/A",
+    parameters={
+        "units": Parameter(64, "processing elements"), "multipliers": Parameter(1, "of an element", 1, 1),
+        "clock_mhz": Parameter(500, "clock"), "weight_bits": Parameter(16, "of a weight", 2, 16),
+        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+    buffers={"weights": Buffer(128 * 1024, 16), "activations": Buffer(4096, 16), "accumulators": Buffer(256, 16)},
+    fibres=fibres, work=work, events=events, timing=barrier, technology="65 nm",
+    assumptions=("the prediction of zero outputs is left out: its factors U and V are trained with the network",
+                 "outputs are dealt to elements in turns; every element sees every activation that is not zero"),
+    sources=("the survey's section 7.2.1; the paper's text was not at hand",))

@@ -1,0 +1,86 @@
+"""`sparsec accelerators`: the sparse accelerators that can be simulated, as the survey lists them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from sparsec.cli import options, tables
+from sparsec.errors import UsageError
+
+
+def command(
+    explain: Annotated[str | None, typer.Option(metavar="NAME", help="Everything known of one of them.")] = None,
+    headlines: Annotated[bool, typer.Option("--headlines", help="The papers' own comparisons, simulated.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, help="Random masks of each.")] = 5,
+    json: options.JsonFile = None,
+) -> None:
+    """List the sparse accelerators of Hoefler et al. 2021 (table 1), and the dense ones beside them."""
+    from sparsec.backends.accelerators.designs import ACCELERATORS
+    from sparsec.backends.accelerators.table import COLUMNS
+    from sparsec.report.accelerators import describe_accelerator
+
+    if explain is not None and explain not in ACCELERATORS:
+        raise UsageError(f"there is no accelerator '{explain}'; choose from {', '.join(ACCELERATORS)}")
+    if headlines:
+        options.write_json(json, {"headlines": _headlines(explain, seeds)})
+        return
+    figures = {name: describe_accelerator(each) for name, each in ACCELERATORS.items()}
+    if explain is not None:
+        _print_one(figures[explain])
+        options.write_json(json, figures[explain])
+        return
+    tables.print_table(("target", *COLUMNS), [(name, *each["table"].values()) for name, each in figures.items()])
+    tables.console.print(
+        "\nw mem, y mem: weights and activations as stored (CSC: columns or run lengths, COO:\n"
+        "coordinates, BM: bitmaps, CB: compressed blocks, -: dense); y comp: zero activations\n"
+        "are left out; --explain NAME tells more")
+    options.write_json(json, {"accelerators": list(figures.values())})
+
+
+def _headlines(name: str | None, seeds: int) -> list[dict[str, Any]]:
+    from sparsec.backends.accelerators.headlines import HEADLINES
+
+    found: list[dict[str, Any]] = []
+    for each in HEADLINES:
+        if name in (None, each.accelerator):
+            here = [each.here(seed) for seed in range(seeds)]
+            found.append({"accelerator": each.accelerator, "what": each.what, "paper": each.paper, "here": here})
+    tables.print_table(("comparison", "paper", "here", "difference"), [
+        (f"{each['accelerator']} {each['what']}", f"{each['paper']:.2f}", _span(each["here"]),
+         _span([100 * (value / each["paper"] - 1) for value in each["here"]], "+.0f", " %")) for each in found])
+    return found
+
+
+def _span(values: list[float], form: str = ".2f", unit: str = "") -> str:
+    """The smallest and the largest, or one where they read the same."""
+    low, high = (f"{value:{form}}" for value in (min(values), max(values)))
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+
+def _print_one(each: dict[str, Any]) -> None:
+    say = tables.console.print
+    say(f"{each['paper']}\n")
+    rows = [(column, cell) for column, cell in each["table"].items()]
+    rows += [("runs here", ", ".join(each["runs_here"])), ("weights", each["storage"]["weights"]),
+             ("activations", each["storage"]["activations"]),
+             ("leaves out", ", ".join(what for what, does in each["skips"].items() if does) or "nothing"),
+             ("made for", "training; its forward pass is simulated" if each["trains"] else "inference")]
+    rows += [(name, value) for name, value in (("area", each["area_mm2"] and f"{each['area_mm2']:.2f} mm2"),
+                                               ("power", each["power_mw"] and f"{each['power_mw']:,.0f} mW"),
+                                               ("technology", each["technology"])) if value]
+    tables.print_table(("", ""), rows)
+    say()
+    tables.print_table(("parameter", "value", ""), [(name, parameter["value"], parameter["text"])
+                                                    for name, parameter in each["parameters"].items()])
+    if each["buffers"]:
+        say()
+        tables.print_table(("buffer", "bytes", "bits of an access"), [
+            (name, f"{buffer['bytes']:,}", buffer["bits_of_an_access"]) for name, buffer in each["buffers"].items()])
+    for title, lines in (("assumptions", each["assumptions"]), ("sources", each["sources"]),
+                         ("unlike the survey's table", [f"{cell}: {why}" for cell, why in each["differs"].items()])):
+        if lines:
+            say(f"\n{title}:")
+            for line in lines:
+                say(f"- {line}")

@@ -1,0 +1,68 @@
+"""The plan of an artifact for run-time sizes as `libsparsec` reads it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sparsec.artifact.file import Artifact
+from sparsec.errors import UsageError
+from sparsec.graph.sized import APPEND, SIZED_DOMAIN
+from sparsec.native.types import type_number
+from sparsec.runtime.sized.operators import OPERATORS
+
+Add = Callable[[bytes | memoryview], list[int]]
+"""Places bytes; their offset and length."""
+Place = Callable[[np.ndarray], dict[str, Any]]
+"""Places an array; its entry."""
+
+
+_CALLS = {"rows", "attention", "rotary", "append", f"{SIZED_DOMAIN}::{APPEND}"}
+"""Steps that are no operators of ONNX."""
+
+
+def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
+    """The plan, with numbers of element types and the places of arrays in it.
+
+    Raises:
+        UsageError: a step takes Python; names it.
+
+    """
+    encoded, *arrays = artifact.constants()
+    plan: dict[str, Any] = json.loads(encoded.tobytes())
+    libraries = [*plan["rows"], *([plan["kernels"]] if plan["kernels"] else [])]
+    if any(each["objects"] for each in libraries):
+        raise UsageError("the artifact was compiled where there is no linker; compile it where ld, gcc or clang is "
+                         "installed")
+    for each in libraries:
+        each["library"] = add(arrays[each["library"]].tobytes())
+        for function in each.get("functions", ()):
+            function["constants"] = [place(arrays[number]) for number in function["constants"]]
+    for each in (*plan["inputs"], *plan["sizes"].values()):
+        each["dtype"] = type_number(each["dtype"])
+    plan["constants"] = {name: place(arrays[number]) for name, number in plan["constants"].items()}
+    plan["steps"] = [_step(step) for step in plan["steps"]]
+    return plan
+
+
+def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+    """A step with numbers for element types."""
+    kind = step["op"]
+    if kind not in _CALLS and kind not in OPERATORS:
+        raise UsageError(f"'{', '.join(step['outputs'])}' of the model is interpreted by ONNX's reference, which takes "
+                         "Python; give its dimensions sizes with --dim or --shape")
+    if kind == "rows":
+        return {**step, **{key: [{**each, "dtype": type_number(each["dtype"])} for each in step[key]]
+                           for key in ("given", "made")}}
+    if "attributes" not in step:
+        return dict(step)
+    return {**step, "attributes": {name: _attribute(name, value) for name, value in step["attributes"].items()}}
+
+
+def _attribute(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {**value, "dtype": type_number(value["dtype"])}
+    return type_number(value) if name == "to" else value

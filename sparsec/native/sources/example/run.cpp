@@ -1,0 +1,108 @@
+// run MODEL [CALLS]: runs a model on random inputs, tells what it has and how long a call takes.
+// run MODEL --inputs A.bin B.bin -o Y.bin: on the bytes of files, one an input; writes the first output's bytes.
+#include <sparsec.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace {
+
+std::string described(const sparsec_info &info) {
+  std::string text = std::string(info.name) + " [";
+  for (int axis = 0; axis < info.rank; ++axis) {
+    text += axis > 0 ? ", " : "";
+    text += info.dims[axis] != nullptr ? info.dims[axis] : std::to_string(info.shape[axis]);
+  }
+  return text + "]";
+}
+
+// Memory for an input, whose open sizes become 1, and a tensor of it.
+struct Input {
+  explicit Input(const sparsec_info &info) {
+    std::int64_t shape[SPARSEC_MAX_RANK];
+    std::size_t count = 1;
+    for (int axis = 0; axis < info.rank; ++axis) {
+      shape[axis] = info.shape[axis] >= 0 ? info.shape[axis] : std::max(1, std::atoi(info.dims[axis]));
+      count *= static_cast<std::size_t>(shape[axis]);
+    }
+    bytes.resize(count * sparsec_type_bytes(info.type));
+    tensor = sparsec_tensor_of(bytes.data(), static_cast<sparsec_type>(info.type), info.rank, shape);
+  }
+  void fill() {
+    std::mt19937 random(0);
+    std::normal_distribution<float> normal;
+    if (tensor.type != SPARSEC_FLOAT32) return;  // zeros are right everywhere
+    auto *values = reinterpret_cast<float *>(bytes.data());
+    std::generate(values, values + bytes.size() / sizeof(float), [&] { return normal(random); });
+  }
+  std::vector<char> bytes;
+  sparsec_tensor tensor;
+};
+
+void read(const std::string &path, std::vector<char> &bytes) {
+  std::ifstream file(path, std::ios::binary);
+  std::vector<char> found{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  if (found.size() != bytes.size()) {
+    throw std::runtime_error(path + " has " + std::to_string(found.size()) + " bytes, and the input takes " +
+                             std::to_string(bytes.size()));
+  }
+  std::copy(found.begin(), found.end(), bytes.begin());
+}
+
+void time_calls(const sparsec::Session &session, const std::vector<sparsec_tensor> &tensors, int calls) {
+  std::vector<double> times;
+  for (int call = 0; call < calls; ++call) {
+    const auto start = std::chrono::steady_clock::now();
+    session.run(tensors);
+    times.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::sort(times.begin(), times.end());
+  std::printf("median of %d calls: %.2f us on %d thread(s)\n", calls, times[times.size() / 2], session.threads());
+}
+
+}  // namespace
+
+int main(int count, char **arguments) {
+  if (count < 2) {
+    std::fprintf(stderr, "usage: run MODEL [CALLS] | run MODEL --inputs FILE... -o FILE\n");
+    return 2;
+  }
+  const std::vector<std::string> words(arguments + 2, arguments + count);
+  try {
+    const sparsec::Session session(arguments[1]);
+    std::vector<Input> inputs;
+    for (const sparsec_info &info : session.inputs()) {
+      std::printf("input %s\n", described(info).c_str());
+      inputs.emplace_back(info).fill();
+    }
+    for (const sparsec_info &info : session.outputs()) std::printf("output %s\n", described(info).c_str());
+    const bool files = words.size() == inputs.size() + 3 && words[0] == "--inputs";
+    std::vector<sparsec_tensor> tensors;
+    for (std::size_t index = 0; index < inputs.size(); ++index) {
+      if (files) read(words[1 + index], inputs[index].bytes);
+      tensors.push_back(inputs[index].tensor);
+    }
+    if (files) {
+      const sparsec::Result result = session.run(tensors);
+      const sparsec_tensor &first = result[0];
+      std::size_t bytes = sparsec_type_bytes(first.type);
+      for (int axis = 0; axis < first.rank; ++axis) bytes *= static_cast<std::size_t>(first.shape[axis]);
+      std::vector<char> values(bytes);
+      sparsec::check(sparsec_copy(&first, values.data(), values.size()));
+      std::ofstream(words.back(), std::ios::binary).write(values.data(), static_cast<std::streamsize>(bytes));
+    } else {
+      time_calls(session, tensors, words.empty() ? 100 : std::max(1, std::atoi(words[0].c_str())));
+    }
+  } catch (const std::exception &error) {
+    std::fprintf(stderr, "run: %s\n", error.what());
+    return 1;
+  }
+  return 0;
+}

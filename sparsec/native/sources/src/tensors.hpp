@@ -1,0 +1,26 @@
+// Arrays with strides.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sparsec.h"
+
+namespace sparsec::native {
+
+// Elements of a shape; throws a Failure where there are too many or a dimension is negative.
+std::size_t elements_of(const std::vector<std::int64_t> &shape);
+// Memory at a multiple of 64 bytes.
+std::shared_ptr<void> aligned_memory(std::size_t bytes);
+std::size_t element_count(const sparsec_tensor &tensor);
+bool is_dense(const sparsec_tensor &tensor);
+// Copy to row-major memory.
+void copy_dense(const sparsec_tensor &tensor, void *target);
+const char *type_name(std::int32_t type);
+// "float32 (1, 3)"
+std::string described(std::int32_t type, const std::int64_t *shape, std::size_t rank);
+
+}  // namespace sparsec::native

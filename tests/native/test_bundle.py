@@ -1,0 +1,78 @@
+"""Bundles build with a C++17 compiler and run without Python: answers, and errors of the C interface."""
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import sparsec
+from sparsec.cli import app
+from sparsec.errors import UsageError
+from sparsec.native.bundle import MODEL, SIZES, SOURCES, write_bundle
+from tests.support.bundles import link, run
+from tests.support.texts import model
+
+MOST_BYTES = 12 << 20  # of a bundle without its weights
+HERE = Path(__file__).parent
+
+
+def test_the_example_gives_the_sessions_answer_in_an_empty_environment(bundle, artifact, tmp_path):
+    x = np.random.default_rng(0).standard_normal((1, 784)).astype(np.float32)
+    x.tofile(tmp_path / "x.bin")
+    done = run(bundle / "build" / "run", bundle / "digits" / MODEL, "--inputs", tmp_path / "x.bin", "-o",
+               tmp_path / "y.bin", environment={})
+    assert done.returncode == 0, done.stderr
+    assert "input input [1, 784]" in done.stdout
+    expected = sparsec.InferenceSession(artifact).run(None, {"input": x})[0]
+    assert (tmp_path / "y.bin").read_bytes() == expected.tobytes()
+
+
+def test_calls_that_must_fail_say_why(bundle, tmp_path):
+    whole = (bundle / "digits" / MODEL).read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-100])
+    link("cc", HERE / "calls.c", bundle=bundle, output=tmp_path / "calls")
+    done = run(tmp_path / "calls", bundle / "digits" / MODEL, tmp_path / "cut", bundle / "owner.pub",
+               bundle / "other.pub", environment={})
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+def test_a_bundle_is_small_and_says_how_large(bundle):
+    sizes = json.loads((bundle / "digits" / SIZES).read_text())
+    files = {str(path.relative_to(bundle / "digits")): path.stat().st_size
+             for path in (bundle / "digits").rglob("*") if path.is_file() and path.name != SIZES}
+    assert sizes["files"] == files
+    assert sum(sizes["bytes"].values()) - sizes["bytes"]["model"] < MOST_BYTES
+
+
+def test_the_librarys_version_is_the_packages():
+    assert f'"{importlib.metadata.version("sparsec")}"' in (SOURCES / "src" / "version.hpp").read_text()
+
+
+def test_a_folder_of_something_else_is_left_alone(artifact, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(UsageError, match="not a bundle"):
+        write_bundle(artifact, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_what_takes_python_is_refused(tmp_path):
+    network = model("g (float[2,4] x) => (float[2,3] y) <float[4,3] w> { y = MatMul(x, w) }")
+    for target, message in {"eie": "run on processors", "cpu": None}.items():
+        made = sparsec.compile(network, target=target, tune="off", verify=False)
+        if message:
+            with pytest.raises(UsageError, match=message):
+                write_bundle(made, tmp_path / target)
+            assert not (tmp_path / target).exists()
+
+
+def test_the_command_writes_a_bundle_and_its_sizes(artifact, tmp_path):
+    artifact.save(tmp_path / "m.sparsec")
+    done = CliRunner().invoke(app, ["bundle", str(tmp_path / "m.sparsec"), "-o", str(tmp_path / "b"), "--json",
+                                    str(tmp_path / "sizes.json")])
+    assert done.exit_code == 0, done.output
+    assert "runtime libraries" in done.output
+    told = json.loads((tmp_path / "sizes.json").read_text())
+    assert told["bytes"] == json.loads((tmp_path / "b" / SIZES).read_text())["bytes"]

@@ -1,0 +1,129 @@
+"""Bundles for run-time sizes give the Python session's answers, and caches grow in place."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import sparsec
+from sparsec.graph.compare import relative_error
+from sparsec.native.bundle import MODEL, write_bundle
+from sparsec.native.types import TYPES
+from tests.support.bundles import link, run
+from tests.support.decoders import DECODER, GROUPED, decoder_feeds, model_of
+from tests.support.random_sizes import WIDTH, network
+
+HERE = Path(__file__).parent
+NUMBERS = {number: name for name, number in TYPES.items()}
+EVERY_OPERATOR = """<ir_version: 8, opset_import: ["": 18]> g (float[n, 6] x, int64[m] i, bool[n, 6] b) =>
+    (float[a, c] y0, int64[d] y1, float[e, f, g] y2, bool[h, j] y3) <int64[1] axis = {1}, int64[1] zero = {0},
+    int64 three = {3}, float half = {0.5}, int64[2] twice = {1, 2}, int64[1] last = {-1}, int64[1] two = {2},
+    int64[1] end = {9223372036854775807}, int64[3] apart = {0, 2, 3}, float[6] scale = {1, 2, 3, 4, 5, 6},
+    int64 axis0 = {1}> {
+  s = Softmax<axis=0>(x) cs = CumSum<reverse=1>(s, axis0) u = Trilu<upper=0>(cs) mx = ReduceMax<keepdims=1>(x, zero)
+  shape = Shape(x) wide = Expand(mx, shape) c = Where(b, u, wide) t = Tile(c, twice) tt = Transpose(t)
+  ln = LayerNormalization<axis=-1>(c, scale) twof = Cast<to=1>(two) pw = Pow(ln, twof) cl = Clip(pw, half)
+  mm = MatMul(tt, cl) sm = ReduceSum(mm) am = ArgMax<axis=1, keepdims=0>(x) lowest = Sub(zero, end)
+  back = Slice(am, last, lowest, zero, last) i1 = Add(i, i) i2 = Mod(i1, three) i3 = Div(i1, three)
+  i4 = Concat<axis=0>(i2, i3, back) y1 = Neg(i4) g0 = Gather<axis=1>(x, i2) g1 = ReduceMean<keepdims=1>(g0, axis)
+  y0 = Mul(g1, sm) r = Reshape(x, apart) e0, e1 = Split<axis=1, num_outputs=2>(r) y2 = Max(e0, e1) n0 = Not(b)
+  q = Less(x, half) y3 = Xor(n0, q)
+}"""
+
+
+@pytest.fixture(scope="module")
+def drive(bundle, tmp_path_factory):
+    """A function from an artifact and calls to what the C library gives: a list of arrays a call, or its error."""
+    folder = tmp_path_factory.mktemp("drive")
+    link("c++", "-std=c++17", HERE / "drive.cpp", bundle=bundle, output=folder / "drive")
+
+    def call(artifact, calls):
+        write_bundle(artifact, folder / "model")
+        (folder / "calls").write_bytes(b"".join(map(encoded, calls)))
+        done = run(folder / "drive", folder / "model" / MODEL, folder / "calls", folder / "answers", environment={})
+        outputs = len(artifact.manifest.outputs)
+        return done.stderr if done.returncode else list(decoded((folder / "answers").read_bytes(), outputs))
+
+    return call
+
+
+def encoded(inputs):
+    parts = [struct.pack("<q", len(inputs))]
+    for each in inputs:
+        if isinstance(each, int):
+            parts.append(struct.pack("<qq", -1, each))
+        else:
+            parts += struct.pack(f"<{2 + each.ndim}q", TYPES[each.dtype.name], each.ndim, *each.shape), each.tobytes()
+    return b"".join(parts)
+
+
+def decoded(data, outputs):
+    at = 0
+    while at < len(data):
+        arrays = []
+        for _ in range(outputs):
+            kind, rank = struct.unpack_from("<qq", data, at)
+            shape = struct.unpack_from(f"<{rank}q", data, at + 16)
+            at += 16 + 8 * rank
+            arrays.append(np.frombuffer(data, NUMBERS[kind], int(np.prod(shape)), at).reshape(shape))
+            at += arrays[-1].nbytes
+        yield arrays
+
+
+def assert_equal(found, expected):
+    for pair in zip(found, expected, strict=True):
+        assert [(each.dtype, each.shape) for each in pair[:1]] == [(pair[1].dtype, pair[1].shape)]
+        assert relative_error(*pair) < 1e-5
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_random_networks_give_the_sessions_answers(drive, seed):
+    artifact, rng = sparsec.compile(network(seed), tune="off", verify=False), np.random.default_rng(seed)
+    calls = [{name: rng.standard_normal((batch, tokens, WIDTH), np.float32) for name in ("x", "z")}
+             for batch, tokens in ((1, 1), (0, 3), (3, 7), (2, 65))]
+    session = sparsec.InferenceSession(artifact)
+    for found, feeds in zip(drive(artifact, [list(feeds.values()) for feeds in calls]), calls, strict=True):
+        assert_equal(found, session.run(None, feeds))
+
+
+def test_operators_between_stages_give_the_sessions_answers(drive):
+    artifact = sparsec.compile(onnx.parser.parse_model(EVERY_OPERATOR), tune="off", verify=False)
+    rng = np.random.default_rng(0)
+    session = sparsec.InferenceSession(artifact)
+    calls = [{"x": rng.standard_normal((n, 6), np.float32), "i": rng.integers(-3, 3, m), "b": rng.random((n, 6)) < 0.5}
+             for n, m in ((1, 1), (5, 4))]
+    for found, feeds in zip(drive(artifact, [list(feeds.values()) for feeds in calls]), calls, strict=True):
+        assert_equal(found, session.run(None, feeds))
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return sparsec.compile(model_of(DECODER), tune="off", threads=2, verify=False, dims={"tokens": "0..80"})
+
+
+@pytest.mark.parametrize("text", [DECODER, GROUPED], ids=["grows", "appends"])
+def test_decoders_hand_their_caches_back(drive, decoder, text):
+    artifact = decoder if text is DECODER else sparsec.compile(model_of(text), tune="off", verify=False)
+    session = sparsec.InferenceSession(artifact)
+    first = decoder_feeds(2, 5, 0)
+    steps = [{"ids": np.array([[token], [token + 1]])} for token in (1, 4, 2)]
+    calls, cache, expected = [], {name: first[name] for name in ("keys", "values")}, []
+    for position, feeds in enumerate([{"ids": first["ids"]}, *steps]):
+        mask = {"mask": np.ones((2, 5 + position), np.int64)} if text is GROUPED else {}
+        outputs = session.run(None, {**feeds, **mask, **cache})
+        cache = {"keys": outputs[1], "values": outputs[2]}
+        calls.append([feeds["ids"], *mask.values(), *((1, 2) if position else (first["keys"], first["values"]))])
+        expected.append(outputs)
+    for found, outputs in zip(drive(artifact, calls), expected, strict=True):
+        assert_equal(found, outputs)
+
+
+def test_inputs_that_do_not_fit_are_refused_by_name(drive, decoder):
+    ids, keys, values = decoder_feeds(1, 2, 3).values()
+    for wrong, message in (([ids, keys, values[:, :, 1:]], "'past' is 3 in input 'keys' and 2 in input 'values'"),
+                           ([ids.astype(np.float32), keys, values], "input 'ids' takes int64 of shape (batch, tokens)"),
+                           ([np.zeros((1, 81), np.int64), keys, values], "compiled for 0 to 80"),
+                           ([ids + 100, keys, values], "index")):
+        assert message in drive(decoder, [[np.ascontiguousarray(each) for each in wrong]])
