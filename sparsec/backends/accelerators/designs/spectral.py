@@ -74,7 +74,8 @@ def fibres(layer: Operands, config: Configuration) -> Fibres:
     """Of weights a kernel's coefficients, real and imaginary parts side by side, of activations the rows."""
     plain = layer.unstrided()
     size, number = size_of(plain, config), fitting(largest(plain), config["weight_bits"])
-    stored = [number.quantize(np.stack((spectra.real, spectra.imag), axis=3).reshape(-1, 2 * spectra.shape[2]))
+    stored = [number.quantize(np.stack((spectra.real, spectra.imag), axis=3).reshape(
+        -1, 2 * spectra.shape[2]).astype(np.float32))
               for spectra in (kernels(plain, size, part) for part in parts(plain))]
     return np.concatenate(stored), layer.x.reshape(-1, layer.x.shape[3])
 
