@@ -8,8 +8,7 @@ from sparsec.backends.accelerators.headlines import HEADLINES
 from sparsec.cli import app
 
 QUICK = {"over its dense twin, AlexNet": (0.05, 0.25), "over its dense twin, GoogLeNet": (0.1, 0.3),
-         "over its dense twin, GoogLeNet without zeros": (-0.15, 0.05), "pruned over dense, balanced": (0.2, 0.45),
-         "inferences a second, sparse AlexNet": (0.05, 0.25)}
+         "over its dense twin, GoogLeNet without zeros": (-0.15, 0.05), "pruned over dense, balanced": (0.2, 0.45)}
 """By comparison the difference from the paper that `docs/accelerators.md` tells of, from and to."""
 
 

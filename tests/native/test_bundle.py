@@ -1,14 +1,17 @@
 """Bundles build with a C++17 compiler and run without Python: answers, and errors of the C interface."""
 
+import importlib.metadata
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import sparsec
+from sparsec.cli import app
 from sparsec.errors import UsageError
-from sparsec.native.bundle import MODEL, SIZES, write_bundle
+from sparsec.native.bundle import MODEL, SIZES, SOURCES, write_bundle
 from tests.support.bundles import link, run
 from tests.support.texts import model
 
@@ -44,6 +47,10 @@ def test_a_bundle_is_small_and_says_how_large(bundle):
     assert sum(sizes["bytes"].values()) - sizes["bytes"]["model"] < MOST_BYTES
 
 
+def test_the_librarys_version_is_the_packages():
+    assert f'"{importlib.metadata.version("sparsec")}"' in (SOURCES / "src" / "version.hpp").read_text()
+
+
 def test_a_folder_of_something_else_is_left_alone(artifact, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match="not a bundle"):
@@ -59,3 +66,13 @@ def test_what_takes_python_is_refused(tmp_path):
             with pytest.raises(UsageError, match=message):
                 write_bundle(made, tmp_path / target)
             assert not (tmp_path / target).exists()
+
+
+def test_the_command_writes_a_bundle_and_its_sizes(artifact, tmp_path):
+    artifact.save(tmp_path / "m.sparsec")
+    done = CliRunner().invoke(app, ["bundle", str(tmp_path / "m.sparsec"), "-o", str(tmp_path / "b"), "--json",
+                                    str(tmp_path / "sizes.json")])
+    assert done.exit_code == 0, done.output
+    assert "runtime libraries" in done.output
+    told = json.loads((tmp_path / "sizes.json").read_text())
+    assert told["bytes"] == json.loads((tmp_path / "b" / SIZES).read_text())["bytes"]

@@ -13,6 +13,8 @@ from sparsec.oneshot.structured.units import Unit
 
 LEAST = 0.1
 """The share of the units of the same axes that stay."""
+ALIGNED = {64: 16, 24: 8}
+"""Axes of at least so many channels keep a multiple of so many, which kernels of most runtimes take at once."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def losses(part: Part, matrix: np.ndarray, moments: Sequence[Moments], count: in
 def chosen(units: Sequence[Unit], works: Sequence[Work], lost: np.ndarray, share: float) -> np.ndarray:
     """Which units stay: those go that lose least for what they save, until the layers do a share of the products.
 
+    Those of the same axes go in bundles that leave as many channels as `ALIGNED` says.
+
     Args:
         units: all units.
         works: the layers.
@@ -59,20 +63,41 @@ def chosen(units: Sequence[Unit], works: Sequence[Work], lost: np.ndarray, share
     for number, pieces in touching.items():
         saved[number] = sum((rows * work.part.columns.shape[1] + columns * work.part.rows.shape[1]) * work.positions
                             for work, rows, columns in pieces)
-    families = np.array([unit.family for unit in units])
-    left = np.bincount(families)
-    least = np.maximum(np.ceil(left * LEAST), 1)
-    now = total
-    for number in np.argsort(lost / np.maximum(saved, 1e-30), kind="stable"):
+    left = np.bincount([unit.family for unit in units])
+    least, now = np.maximum(np.ceil(left * LEAST), 1), total
+    for bundle in _bundles(units, lost, saved):
         if now <= share * total:
             break
-        family = families[number]
-        if saved[number] and left[family] > least[family]:
-            before = sum(work.part.multiplies(alive) * work.positions for work, *_ in touching[number])
-            alive[number] = False
-            left[family] -= 1
-            now -= before - sum(work.part.multiplies(alive) * work.positions for work, *_ in touching[number])
+        family = units[int(bundle[0])].family
+        if left[family] - len(bundle) >= least[family]:
+            now -= _remove(bundle, alive, touching)
+            left[family] -= len(bundle)
     return alive
+
+
+def _remove(bundle: np.ndarray, alive: np.ndarray, touching: Mapping[int, list[tuple[Work, int, int]]]) -> float:
+    """Strike units from those alive; what their layers do less."""
+    works = {id(work): work for number in bundle for work, *_ in touching[int(number)]}.values()
+    before = sum(work.part.multiplies(alive) * work.positions for work in works)
+    alive[bundle] = False
+    return before - sum(work.part.multiplies(alive) * work.positions for work in works)
+
+
+def _bundles(units: Sequence[Unit], lost: np.ndarray, saved: np.ndarray) -> list[np.ndarray]:
+    """Units that go together, by what they lose for what they save; what they leave of a family is aligned."""
+    families: dict[int, list[int]] = {}
+    for number, unit in enumerate(units):
+        if saved[number]:
+            families.setdefault(unit.family, []).append(number)
+    found = list[np.ndarray]()
+    for numbers in families.values():
+        width = max(len(places) for places in units[numbers[0]].slabs.values())
+        multiple = next((size for least, size in ALIGNED.items() if width * len(numbers) >= least), 1)
+        step = max(multiple // width, 1)
+        order = np.array(numbers)[np.argsort(lost[numbers], kind="stable")]
+        first = len(order) % step or step
+        found += np.split(order, np.arange(first, len(order), step))
+    return sorted(found, key=lambda bundle: float(lost[bundle].sum() / saved[bundle].sum()))
 
 
 def _touching(units: Sequence[Unit], works: Sequence[Work]) -> Mapping[int, list[tuple[Work, int, int]]]:

@@ -69,22 +69,24 @@ def array(units: int, multipliers: int, filters: int, clock_mhz: int, bits: int)
             "activation_bits": Parameter(bits, "of an activation", 2, 16)}
 
 
+BUFFERS = {"operands": Buffer(32 * 1024, 16), "accumulators": Buffer(2048, 32)}
 _dense = partial(
     Composed, surveyed=False, operators=frozenset({Operator.FC, Operator.CONV}), extended=RECURRENT,
     weights=Dense(), activations=Dense(), skips_weights=False, skips_activations=False, balance="-",
-    buffers={"operands": Buffer(32 * 1024, 16), "accumulators": Buffer(2048, 32)},
     fibres=fibres, work=work, events=events, timing=barrier)
 
 DESIGNS = (
-    _dense(name="dense", title="Dense array", reuse="output", parameters=array(1024, 1, 32, 800, 8),
+    _dense(name="dense", title="Dense array", reuse="output", buffers=BUFFERS, parameters=array(1024, 1, 32, 800, 8),
            paper="Gondimalla et al., MICRO 2019: the dense architecture that SparTen is compared with",
            assumptions=("as many multipliers as SparTen in the same clusters, each with an output of its own",),
            sources=("section 4",)),
-    _dense(name="dadiannao", title="DaDianNao [2014]", reuse="output", parameters=array(256, 16, 256, 606, 16),
+    _dense(name="dadiannao", title="DaDianNao [2014]", reuse="output", buffers=BUFFERS | {
+               "operands": Buffer(2 << 20, 16)}, parameters=array(256, 16, 256, 606, 16),
            paper="Chen et al., DaDianNao: A Machine-Learning Supercomputer, MICRO 2014",
            assumptions=("16 tiles of 16 filters, 16 products of each a cycle; a cycle takes channels of one tap",),
            sources=("as Cnvlutin describes it (Albericio et al., ISCA 2016, section 3)",)),
-    _dense(name="diannao", title="DianNao [2014]", reuse="output", parameters=array(16, 16, 16, 980, 16),
+    _dense(name="diannao", title="DianNao [2014]", reuse="output", buffers=BUFFERS,
+           parameters=array(16, 16, 16, 980, 16),
            paper="Chen et al., DianNao: A Small-Footprint High-Throughput Accelerator, ASPLOS 2014",
            assumptions=("16 outputs, 16 products of each a cycle; a cycle takes channels of one tap",),
            sources=("section 5",), area_mm2=3.02, power_mw=485.0, technology="65 nm"),

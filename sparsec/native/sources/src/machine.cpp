@@ -16,7 +16,6 @@
 
 namespace tvm::runtime::threading {
 void SetMaxConcurrency(int threads);  // of the calling thread's pool when it is made; no global function offers it
-int NumThreads();
 }  // namespace tvm::runtime::threading
 
 namespace sparsec::native {
@@ -117,12 +116,12 @@ void expect_threads(int threads) {
 
 void use_threads(int threads) {
   if (in_use == threads) return;
-  if (pool_size == 0) tvm::runtime::threading::SetMaxConcurrency(threads == 1 ? 1 : largest.load());
-  if (pool_size > 0 || threads > 1) {
+  const int size = pool_size > 0 ? pool_size : threads == 1 ? 1 : std::max(threads, largest.load());
+  if (pool_size == 0) tvm::runtime::threading::SetMaxConcurrency(size);
+  if (size > 1) {
     static const ffi::Object configure = ffi::global("runtime.config_threadpool");
-    const int most = pool_size == 0 ? threads : std::min(threads, pool_size);
-    ffi::call(configure, {ffi::integer(kAnyCore), ffi::integer(most)});
-    if (pool_size == 0) pool_size = largest;
+    ffi::call(configure, {ffi::integer(kAnyCore), ffi::integer(std::min(threads, size))});
+    pool_size = size;
   }
   in_use = threads;
 }
