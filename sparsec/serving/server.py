@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -102,7 +103,8 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # it has no types
         names = [each.name for each in self._session.get_outputs()]
         wanted = {each.name for each in payload.request_outputs or ()} or set(names)
         found = [_output(name, array, payload) for name, array in zip(names, outputs, strict=True) if name in wanted]
-        return kserve.InferResponse(response_id=payload.id, model_name=self.name, infer_outputs=found)
+        return kserve.InferResponse(response_id=payload.id or str(uuid.uuid4()), model_name=self.name,
+                                    infer_outputs=found)
 
     def stop(self) -> None:
         """Run what waits, and take no more."""
@@ -157,7 +159,8 @@ def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits]
     app.add_exception_handler(FullError, _too_many)
     server = kserve.ModelServer(http_port=port, grpc_port=grpc_port, enable_grpc=grpc_port > 0,
                                 enable_latency_logging=False)
-    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
+    for name in ("uvicorn.access", "kserve.trace"):  # which have lines for every request
+        logging.getLogger(name).setLevel(logging.WARNING)
     server.start([ServedModel(name, session, limits[name]) for name, session in sessions.items()])
 
 
