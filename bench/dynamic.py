@@ -4,7 +4,8 @@
     python dynamic.py encoder MODEL.onnx [--threads N] [--fixed]     batches and lengths of `LENGTHS`
     python dynamic.py decoder MODEL.onnx [--threads N] [--precision bf16]     prefill, then tokens with their caches
 
---fixed compares with an artifact for each size alone, too. Times are medians; errors are relative to the largest.
+--fixed compares with an artifact for each size alone, too; --artifact FILE keeps what is compiled there, and takes it
+from there where it is. Times are medians; errors are relative to the largest.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -45,9 +47,21 @@ def error(actual: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float
                for a, e in zip(actual, expected, strict=True))
 
 
+def compiled(path: str, arguments: argparse.Namespace) -> sparsec.InferenceSession:
+    """A session of the model, of the artifact that is there or of a new one."""
+    file = arguments.artifact
+    if file is None or not file.exists():
+        artifact = sparsec.compile(path, tune="off", threads=arguments.threads, precision=arguments.precision,
+                                   verify=False)
+        if file is None:
+            return sparsec.InferenceSession(artifact)
+        artifact.save(file)
+    return sparsec.InferenceSession(str(file))
+
+
 def encoder(path: str, arguments: argparse.Namespace) -> None:
     options = {"tune": "off", "threads": arguments.threads, "precision": arguments.precision, "verify": False}
-    session = sparsec.InferenceSession(sparsec.compile(path, **options))
+    session = compiled(path, arguments)
     ort = reference(path, arguments.threads)
     rng = np.random.default_rng(0)
     for batch, length in LENGTHS:
@@ -71,8 +85,7 @@ def empty(ort: onnxruntime.InferenceSession, past: int) -> dict[str, np.ndarray]
 
 
 def decoder(path: str, arguments: argparse.Namespace) -> None:
-    session = sparsec.InferenceSession(sparsec.compile(
-        path, tune="off", threads=arguments.threads, precision=arguments.precision, verify=False))
+    session = compiled(path, arguments)
     ort = reference(path, arguments.threads)
     for past in PASTS:
         caches = empty(ort, past)
@@ -102,6 +115,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision")
+    parser.add_argument("--artifact", type=Path)
     parser.add_argument("--fixed", action="store_true")
     arguments = parser.parse_args()
     {"encoder": encoder, "decoder": decoder}[arguments.kind](arguments.model, arguments)

@@ -76,8 +76,8 @@ def squeezenet() -> Case:
     """The authors' compressed SqueezeNet with the crops of some pictures, and of others."""
     from sparsec.models import squeezenet as read
 
-    return read(SQUEEZENET), *({"data": pictures.crops(names, 64, 227, seed)} for seed, names in enumerate(
-        (pictures.CALIBRATION, pictures.HELD_OUT)))
+    return read(SQUEEZENET), *({"data": pictures.crops(names, number, 227)} for names, number in (
+        (pictures.CALIBRATION, 32), (pictures.HELD_OUT, 96)))
 
 
 CASES = {"lenet300": lambda: digits_network("lenet300"), "lenet5": lambda: digits_network("lenet5"),

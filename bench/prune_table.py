@@ -12,7 +12,8 @@ import numpy as np
 import onnx
 from prune_cases import CASES
 
-from sparsec.graph.compare import run_onnxruntime, same_class
+from sparsec.graph import ort
+from sparsec.graph.compare import same_class
 from sparsec.oneshot import file
 from sparsec.oneshot.file import Method
 
@@ -25,7 +26,8 @@ def classes(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> np.ndarray
     """The outputs, one row a sample."""
     (name, array), = arrays.items()
     rows = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or len(array)
-    found = [run_onnxruntime(model, {name: array[i:i + rows]})[0] for i in range(0, len(array), rows)]
+    session = ort.session(model)
+    found = [session.run(None, {name: array[i:i + rows]})[0] for i in range(0, len(array), rows)]
     return np.concatenate(found).reshape(len(array), -1)
 
 

@@ -14,15 +14,17 @@ if TYPE_CHECKING:
     from sparsec.errors import SparsecError
     from sparsec.generation.loop import Generation, generate
     from sparsec.generation.sampling import Sampling
+    from sparsec.integrations.torch_export import from_torch
     from sparsec.native.operator_library import onnxruntime_library
     from sparsec.runtime.session import InferenceSession
 
-__all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "compile", "generate",
-           "onnxruntime_library"]
+__all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "compile", "from_torch",
+           "generate", "onnxruntime_library"]
 
 _HOMES = {"Artifact": "artifact.file", "Generation": "generation.loop", "InferenceSession": "runtime.session",
           "Sampling": "generation.sampling", "SparsecError": "errors", "compile": "compiler.compile",
-          "generate": "generation.loop", "onnxruntime_library": "native.operator_library"}
+          "from_torch": "integrations.torch_export", "generate": "generation.loop",
+          "onnxruntime_library": "native.operator_library"}
 
 
 def __getattr__(name: str) -> Any:
@@ -33,9 +35,11 @@ def __getattr__(name: str) -> Any:
     try:
         module = importlib.import_module(f"sparsec.{_HOMES[name]}")
     except ModuleNotFoundError as error:
+        from sparsec.errors import ToolchainError
+        if error.name == "torch":
+            raise ToolchainError(f"sparsec.{name} needs PyTorch; pip install torch") from error
         if (error.name or "").partition(".")[0] != "sparsec":
             raise
-        from sparsec.errors import ToolchainError
         raise ToolchainError(f"sparsec.{name} needs the compiler, and sparsec-runtime only runs what it has compiled; "
                              "install sparsec in its place") from error
     return getattr(module, name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Functions, Needs, Program
 from sparsec.cost.calibration import Calibration, calibration_of
@@ -109,6 +110,7 @@ class Backend(ABC):
         explains: it offers options for layers and prices them, so that plans can be explained.
         divides: a batch may run in shares of its rows: `graph_seconds` compares them.
         sized: sizes may be such that only the run tells; `build_functions` compiles for them.
+        chains: `build_functions` takes a chain.
         profiles: `profile` times kernels.
         measures_elsewhere: `measurer` takes a URL.
         projects: `project` makes weights 2:4.
@@ -124,6 +126,7 @@ class Backend(ABC):
     explains: ClassVar[bool] = False
     divides: ClassVar[bool] = False
     sized: ClassVar[bool] = False
+    chains: ClassVar[bool] = False
     profiles: ClassVar[bool] = False
     measures_elsewhere: ClassVar[bool] = False
     projects: ClassVar[bool] = False
@@ -194,8 +197,11 @@ class Backend(ABC):
         """
 
     def build_functions(self, graph: ir.Model, job: Job,
-                        parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]]) -> Functions:  # noqa: ARG002
+                        parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]],  # noqa: ARG002
+                        chain: Chain | None = None) -> Functions:  # noqa: ARG002
         """Compile parts of a planned graph, each from its inputs to its outputs, to functions of one library.
+
+        The function of a chain of the parts, where there is one, comes behind them.
 
         Raises:
             UnsupportedOperatorError: as `build`, or there are no run-time sizes on the target.

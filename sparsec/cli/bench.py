@@ -16,6 +16,7 @@ from sparsec.bench.engines import onnxruntime_for, own_engines
 from sparsec.bench.latency import Latency, measure, ratio, throughput_ratio
 from sparsec.cli import options, tables
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
+from sparsec.cli.bench_sizes import profile_sizes
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
 from sparsec.cli.tables import console
 from sparsec.compiler.options import CompileOptions
@@ -40,6 +41,9 @@ def command(
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
+    dims: Annotated[list[str], typer.Option(
+        "--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension by its name, for --profile of an artifact for "
+        "run-time sizes; may be repeated.")] = [],  # noqa: B006 - as above
     batch: Annotated[int | None, typer.Option(
         min=1, help="Rows at once: the size of every input's symbolic first dimension.", show_default=False)] = None,
     precision: Annotated[Precision | None, typer.Option(
@@ -81,8 +85,14 @@ def command(
     if not compiled:
         chosen.backend.require(chosen.resolved_target)
     if profile:
-        _profile(file, json, replace(chosen, inputs=options.read_arrays(feeds) if feeds else None))
+        given = options.read_arrays(feeds) if feeds else None
+        if dims:
+            profile_sizes(file, json, chosen, options.parse_dims(dims), given)
+        else:
+            _profile(file, json, replace(chosen, inputs=given))
         return
+    if dims:
+        raise UsageError("--dim gives the sizes that --profile times; give --shape otherwise")
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = file
         if not compiled:

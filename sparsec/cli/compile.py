@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # the compiler's packages are imported by the command, so tha
 T = TypeVar("T")
 
 
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 """Those of all targets; `CompileOptions` refuses what the target at hand has not."""
 
 DEFAULTS, HELP = CompileOptions(), described(CompileOptions)

@@ -21,6 +21,7 @@ from sparsec.compiler.report import CompileReport, Outside, Skipped, Verificatio
 from sparsec.compiler.sized.build import build as build_sized
 from sparsec.compiler.stages import REASON, Stage, program, split
 from sparsec.compiler.verification import Basis, basis_of, verify
+from sparsec.cost.option import INTEGERS
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
@@ -106,7 +107,7 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
     if not options.backend.sized:
         raise UnsupportedOperatorError(f"sizes in the model are known at run time only, and target '{job.target.name}' "
                                        "needs static ones; compile for a cpu")
-    precision = None if options.precision == "int8" else options.precision
+    precision = None if options.precision in INTEGERS else options.precision
     part_options = replace(options, shapes=None, inputs=None, verify=False, strict=False, precision=precision,
                            dump_ir=None, progress=None, tune_seconds=options.tune_seconds / len(stages))
     parts = [None if stage.interpreted else compile_one(stage.model, part_options) for stage in stages]
@@ -187,11 +188,11 @@ def _verified(basis: Basis, artifact: Artifact, options: CompileOptions, job: Jo
     Inputs that number formats were chosen for are those that they are judged on.
     """
     backend = options.backend
-    if not options.verify and job.precision != "int8":
+    if not options.verify and job.precision not in INTEGERS:
         return None
     if (absent := backend.missing()) is not None:
         return Skipped(f"here {absent}")
-    calibrated = job.precision == "int8" or not backend.limited
+    calibrated = job.precision in INTEGERS or not backend.limited
     return verify(basis, artifact, lambda: execute(artifact, backend),
                   [] if job.real and calibrated else job.generated, job.real, job.limit if options.verify else None,
                   strict=options.verify)

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from sparsec.graph.verify import check, infer
 from sparsec.graph.writer import save
 from sparsec.passes import (
+    branches,
     contributed,
     convolutions,
     embeddings,
@@ -56,6 +57,7 @@ class Pass:
 
 
 PASSES: list[Pass] = [
+    Pass(branches.run, Phase.SIMPLIFY, needed=True),
     Pass(widen.run, Phase.SIMPLIFY, needed=True),
     Pass(quantized.run, Phase.SIMPLIFY, needed=True),
     Pass(foreign.run, Phase.SIMPLIFY, needed=True),

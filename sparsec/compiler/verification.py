@@ -23,7 +23,7 @@ from sparsec.passes.context import Context
 from sparsec.passes.widen import widen
 from sparsec.target import Target, machine_features
 
-CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2, "int8": 5e-2}
+CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2, "int8": 5e-2, "int4": 0.25}
 """The largest error of an output that storing weights in fewer bits may cause."""
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
-PRECISIONS = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2}
+PRECISIONS = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2, "int4": 0.25}
 """What a layer may compute with, and the largest error that this may cause by default: that of an output relative to
 its largest magnitude. Each precision allows the kernels of those before it, too. Sums are float32 or exact integers."""
+
+INTEGERS = ("int8", "int4")
+"""Precisions that allow products of integers, whose scales real inputs calibrate."""
 
 HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
 """What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
@@ -141,4 +144,4 @@ class Option:
     @property
     def keeps_ieee(self) -> bool:
         """Whether NaN and infinity reach the output as in a float product: zeros multiply, and values are floats."""
-        return self.is_dense and self.codec != "int8"
+        return self.is_dense and self.codec not in ("int8", "int4")

@@ -9,8 +9,9 @@ import numpy as np
 
 from sparsec.errors import UsageError
 from sparsec.runtime.session import InferenceSession, TensorInfo
+from sparsec.runtime.sized.growing import reserved
 
-TOKENS, MASK, POSITIONS = "input_ids", "attention_mask", "position_ids"
+TOKENS, MASK, POSITIONS, CACHED = "input_ids", "attention_mask", "position_ids", "use_cache_branch"
 _DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32,
            "tensor(float16)": np.float16, "tensor(bool)": np.bool_}
 
@@ -20,35 +21,36 @@ class Decoder:
 
     Args:
         session: of a model with the input `input_ids` (batch, tokens), perhaps `attention_mask` (batch, past + tokens)
-            and `position_ids` (batch, tokens), and caches (batch, …, past, …): inputs `past…` with outputs `present…`
-            of the same ending, or in the same order.
+            and `position_ids` (batch, tokens), `use_cache_branch` (1) as Optimum's merged decoders have it, and caches
+            (batch, …, past, …): inputs `past…` with outputs `present…` of the same ending, or in the same order.
         pad: by row, tokens of padding in front.
+        room: tokens that caches have room for from the start, so that they are never copied.
 
     Raises:
         UsageError: the model has other inputs.
 
     """
 
-    def __init__(self, session: InferenceSession, pad: Sequence[int]) -> None:
+    def __init__(self, session: InferenceSession, pad: Sequence[int], room: int = 0) -> None:
         inputs = {info.name: info for info in session.get_inputs()}
         if TOKENS not in inputs:
             raise UsageError(f"the model has no input '{TOKENS}'; it has {', '.join(map(repr, inputs))}, and generates "
                              "no text")
         self.takes_padding = takes_padding(session)
         self._session, self._inputs, self._pad = session, inputs, np.asarray(pad)
-        caches = [name for name in inputs if name not in (TOKENS, MASK, POSITIONS)]
+        caches = [name for name in inputs if name not in (TOKENS, MASK, POSITIONS, CACHED)]
         outputs = [info.name for info in session.get_outputs()]
         self._outputs = [outputs[0], *_paired(caches, outputs[1:])]
-        self._caches = {name: self._empty(inputs[name], len(pad)) for name in caches}
+        self._caches = {name: self._empty(inputs[name], len(pad), room) for name in caches}
         self.length = 0
 
-    def _empty(self, info: TensorInfo, rows: int) -> np.ndarray:
+    def _empty(self, info: TensorInfo, rows: int, room: int) -> np.ndarray:
         """A cache of nothing."""
         shape = [size if isinstance(size, int) else 0 if axis else rows for axis, size in enumerate(info.shape)]
         if 0 not in shape[1:]:
             raise UsageError(f"input '{info.name}' has the shape {info.shape}, and generation begins with nothing in "
                              "it; compile the model without sizes for its caches")
-        return np.empty(shape, _DTYPES[info.type])
+        return reserved(tuple(shape), np.dtype(_DTYPES[info.type]), room, shape.index(0, 1))
 
     def step(self, tokens: np.ndarray) -> np.ndarray:
         """The scores (batch, tokens of the vocabulary) behind some tokens (batch, count), which enter the caches."""
@@ -60,6 +62,8 @@ class Decoder:
         if POSITIONS in self._inputs:
             positions = np.maximum(places[None] - self._pad[:, None], 0)
             feeds[POSITIONS] = positions.astype(_DTYPES[self._inputs[POSITIONS].type])
+        if CACHED in self._inputs:
+            feeds[CACHED] = np.array([self.length > 0])
         scores, *caches = self._session.run(self._outputs, feeds)
         self._caches = dict(zip(self._caches, caches, strict=True))
         self.length += count

@@ -92,10 +92,10 @@ class _Batch:
         pad = [longest - len(text) for text in texts]
         self.numbers, self.first_s, self.later_s = numbers, 0.0, 0.0
         self._texts, self._sampling, self._on_token = texts, sampling, on_token
-        self._decoder = Decoder(session, pad)
+        self._decoder = Decoder(session, pad, longest + sampling.max_new_tokens)
         self._start = np.array([[0] * missing + list(text) for missing, text in zip(pad, texts, strict=True)])
         self._random = [np.random.default_rng((sampling.seed, number)) for number in numbers]
-        self._seen = [list(text) for text in texts]
+        self._seen = [dict.fromkeys(text) for text in texts]
 
     def all(self) -> list[list[int]]:
         """What follows each text."""
@@ -119,9 +119,10 @@ class _Batch:
         """The next token of a text, which is its last again where it has ended."""
         if self._ended(made):
             return made[-1]
-        token = self._sampling.choose(scores, np.unique(self._seen[row]), self._random[row])
+        seen = np.fromiter(self._seen[row] if self._sampling.remembers else (), np.int64)
+        token = self._sampling.choose(scores, seen, self._random[row])
         made.append(token)
-        self._seen[row].append(token)
+        self._seen[row][token] = None
         if self._on_token is not None:
             self._on_token(self.numbers[row], token)
         return token

@@ -49,22 +49,39 @@ class Sampling:
             if not fits:
                 raise UsageError(f"{name}={getattr(self, name)}; give {needed}")
 
+    @property
+    def remembers(self) -> bool:
+        """Whether the tokens that a text has already matter."""
+        return self.repetition_penalty != 1
+
     def choose(self, scores: np.ndarray, seen: np.ndarray, rng: np.random.Generator) -> int:
-        """The next token for scores (tokens,) after the tokens that were seen."""
-        scores = scores.astype(np.float64)
-        if self.repetition_penalty != 1 and seen.size:
-            own = scores[seen]
-            scores[seen] = np.where(own < 0, own * self.repetition_penalty, own / self.repetition_penalty)
+        """The next token for scores (tokens,) after the tokens that were seen, each once."""
         if self.temperature == 0:
-            return int(scores.argmax())
-        order = np.argsort(-scores, kind="stable")[:self.top_k or None]
-        logits = scores[order] / self.temperature
-        shares = np.exp(logits - logits[0])
+            return int(self._penalized(scores, seen).argmax())
+        tokens, shares = self.shares(scores, seen)
+        return int(rng.choice(tokens, p=shares))
+
+    def shares(self, scores: np.ndarray, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens that may be drawn, the likeliest first, and their probabilities."""
+        scores = self._penalized(scores.astype(np.float64), seen) / self.temperature
+        if 0 < self.top_k < scores.size:  # of equal scores all are kept
+            candidates = np.flatnonzero(scores >= np.partition(scores, -self.top_k)[-self.top_k])
+        else:
+            candidates = np.arange(scores.size)
+        order = candidates[np.argsort(-scores[candidates], kind="stable")]
+        shares = np.exp(scores[order] - scores[order[0]])
         shares /= shares.sum()
         if self.top_p < 1:
             kept = int(np.searchsorted(np.cumsum(shares), self.top_p)) + 1
             order, shares = order[:kept], shares[:kept] / shares[:kept].sum()
-        return int(rng.choice(order, p=shares))
+        return order, shares
+
+    def _penalized(self, scores: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        if not self.remembers or not seen.size:
+            return scores
+        scores, own = scores.copy(), scores[seen]
+        scores[seen] = np.where(own < 0, own * self.repetition_penalty, own / self.repetition_penalty)
+        return scores
 
 
 def read_config(folder: Path, **given: Any) -> Sampling:

@@ -39,13 +39,17 @@ WORDS: dict[str, Words] = {
 
 
 def check_words(model: ir.Model, where: str) -> None:
-    """Check the attributes that choose by a word.
+    """Check the attributes that choose by a word, and the types that Cast and BitCast give.
 
     Raises:
-        ModelError: a word is none of those; names node, attribute and words.
+        ModelError: a word or type is none of those that there are; names node and attribute.
 
     """
+    types = set(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
     for node, _ in _defined(model):
+        if node.op_type in ("Cast", "BitCast") and (to := node.attributes.get_int("to", 0)) not in types:
+            raise ModelError(f"{where}: not a valid ONNX graph: node '{node.name}' ({node.op_type}) gives the element "
+                             f"type {to}, which there is not")
         for attribute, words in WORDS.get(node.op_type, {}).items():
             given = node.attributes.get(attribute)
             if given is not None and given.type == ir.AttributeType.STRING and given.as_string() not in words:

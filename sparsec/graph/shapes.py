@@ -41,13 +41,24 @@ def bind(model: ir.Model, shapes: Mapping[str, Sequence[int]], where: str, *, sy
         _bind_input(inputs[name], tuple(shape), symbols, where)
     for value in inputs.values():
         if value.shape is not None:
-            value.shape = ir.Shape([symbols.get(_symbol(dim), dim) for dim in value.shape])
+            value.shape = ir.Shape([_bound(dim, symbols) for dim in value.shape])
         if any(isinstance(dim, int) and dim < 0 for dim in value.shape or ()):
             raise ShapeError(f"{where}: input '{value.name}' is declared {_declared(value)}; no dimension is negative")
     unbound = [value for value in inputs.values() if static_shape(value) is None]
     if unbound and not symbolic:
         raise ShapeError(f"{where}: unbound dimensions: {'; '.join(map(_suggestion, unbound))}")
     return _take_declared(model.graph, symbols)
+
+
+def _bound(dim: int | ir.SymbolicDim, symbols: Mapping[str, int]) -> int | ir.SymbolicDim:
+    """The size of a dimension where its symbol, or every term of a sum such as "past + tokens", has one."""
+    name = _symbol(dim)
+    if name in symbols:
+        return symbols[name]
+    terms = [term.strip() for term in name.split("+")]
+    sizes = [int(term) if term.isdecimal() else symbols.get(term) for term in terms]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(terms) > 1 and len(known) == len(terms) else dim
 
 
 def _symbol(dim: int | ir.SymbolicDim) -> str:

@@ -4,3 +4,8 @@ SIZED_DOMAIN = "sparsec.sized"
 APPEND = "Append"
 """(past (batch, heads, past, depth), new (batch, heads, tokens, depth), start (batch) or (1)) -> (batch, heads, past +
 tokens, depth): every row's first `start` tokens of the past, then the new ones, then zeros."""
+
+CACHE_SIZES = ("keys", "k_group", "k_key", "v_group", "v_key")
+"""What a kernel for one token is told of a layer's caches: keys, the new one included, and strides in elements."""
+SELECT = "Select"
+"""(condition, then, otherwise) -> the one that a single boolean chooses; what only the other needs is not computed."""

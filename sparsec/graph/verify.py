@@ -21,6 +21,9 @@ SAME_SHAPE = {"Abs", "Cast", "CastLike", "Ceil", "Clip", "Cos", "Erf", "Exp", "F
               "Softmax", "Sqrt", "Tanh"}
 """Operators whose output has the shape of their first input."""
 
+ALONG_AXIS = {"Hardmax", "LogSoftmax", "LpNormalization", "Softmax"}
+"""Operators along an axis that ONNX's inference does not look at."""
+
 WEIGHT_POSITIONS = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "DeformConv": 1, "QLinearConv": 3}
 """The input that holds a convolution's weight."""
 
@@ -115,6 +118,8 @@ def check(model: ir.Model, where: str) -> None:
                 _check_elements(node)
             elif node.domain == "" and node.op_type == "GroupNormalization":
                 _check_parts(node)
+            elif node.domain == "" and node.op_type in ALONG_AXIS:
+                _check_axis(node)
             if (node.domain, node.op_type) in scales.CHECKS:
                 scales.CHECKS[node.domain, node.op_type](node)
         except ValueError as error:
@@ -158,6 +163,13 @@ def _check_parts(node: ir.Node) -> None:
     x, groups = static_shape(node.inputs[0]), node.attributes.get_int("num_groups", 1) or 0
     if x is not None and (groups < 1 or x[1] % groups):
         raise ValueError(f"its {x[1]} channels do not divide into {groups} groups")
+
+
+def _check_axis(node: ir.Node) -> None:
+    """Raises ValueError if an operator's axis is none of its input's."""
+    axis, shape = node.attributes.get_int("axis", -1) or 0, node.inputs[0].shape if node.inputs[0] is not None else None
+    if shape is not None and len(shape) and not -len(shape) <= axis < len(shape):
+        raise ValueError(f"its axis is {axis}, and its input has {len(shape)} dimension(s)")
 
 
 def _check_slope(node: ir.Node) -> None:

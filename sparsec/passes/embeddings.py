@@ -28,7 +28,7 @@ def run(model: ir.Model, context: Context) -> Report:
     """Stores tables in fewer bits, in place."""
     if not context.compact:
         return Report("embeddings", modified=False)
-    codes = context.precision == "int8" or any(
+    codes = context.precision in ("int8", "int4") or any(
         node.domain == DOMAIN and node.op_type in INTEGERS for node in model.graph)
     if not codes and context.precision == "fp32":
         return Report("embeddings", modified=False)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.nodes import node_name
 from sparsec.graph.operators import DOMAIN
+from sparsec.graph.sized import SIZED_DOMAIN
 from sparsec.passes import contributed
 from sparsec.passes.context import Context, Report
 
@@ -30,7 +31,7 @@ def run(model: ir.Model, _context: Context) -> Report:
     """Raises UnsupportedOperatorError with every operator of another domain and every value of strings."""
     domains: dict[str, list[str]] = {}
     for node in model.graph.all_nodes():
-        if node.domain not in ("", DOMAIN) and not _known(node):
+        if node.domain not in ("", DOMAIN, SIZED_DOMAIN) and not _known(node):
             domains.setdefault(node.domain, []).append(f"'{node_name(node)}' ({node.domain}::{node.op_type})")
     lines = [f"{_listed(nodes)}; {WAYS_OUT.get(domain, CUSTOM)}" for domain, nodes in domains.items()]
     values = [*model.graph.inputs, *model.graph.initializers.values(),

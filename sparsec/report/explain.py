@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis import structure
-from sparsec.compiler.prepare import Prepared, prepare
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.prepare import Prepared, prepare, simplify
+from sparsec.compiler.sized.build import row_plans, staged
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import Candidate, Choice, best_by_format
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
 from sparsec.graph.nodes import weight_array
+from sparsec.graph.shapes import static_shape
 from sparsec.report.curves import (
     SPARSITIES,
     Curve,
@@ -137,6 +140,17 @@ class Outside:
     text: str
 
 
+@dataclass(frozen=True)
+class Rows:
+    """How a layer runs for a number of rows, where the run tells how many there are; more are made of such."""
+
+    layer: str
+    rows: int
+    format: str
+    kernel: str
+    predicted_us: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
     """The plan of a model.
@@ -148,6 +162,7 @@ class Explanation:
         total: all of these.
         if_pruned: what more pruning would buy.
         outside: the nodes without a kernel of sparsec's.
+        by_rows: the kernels of an artifact for any size, where dimensions are symbolic.
 
     """
 
@@ -159,20 +174,24 @@ class Explanation:
     total: Total
     if_pruned: tuple[Pruned, ...]
     outside: tuple[Outside, ...]
+    by_rows: tuple[Rows, ...] = ()
 
 
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
-            shapes: Mapping[str, Sequence[int]] | None = None, precision: str | None = None,
-            calibration: Calibration | None = None, progress: Callable[[float], None] = lambda _share: None,
-            ) -> Explanation:
+            shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int | str] | None = None,
+            precision: str | None = None, calibration: Calibration | None = None,
+            progress: Callable[[float], None] = lambda _share: None) -> Explanation:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
+
+    Where the model's dimensions are symbolic, `shapes` and `dims` give the sizes to price.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
         UsageError: the target has no cost model.
 
     """
-    prepared = prepare(model, options_of(target, threads, shapes, precision), calibration=calibration)
+    options = replace(options_of(target, threads, shapes, precision), dims=dims)
+    prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
     layers, curves = list[Layer](), dict[Geometry, Curve]()
     for index, node in enumerate(nodes):
@@ -187,7 +206,22 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
     return Explanation(
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
         layers=tuple(layers), total=_total(layers),
-        if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes))
+        if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
+        by_rows=_by_rows(model, options, calibration))
+
+
+def _by_rows(model: reader.Source, options: CompileOptions, calibration: Calibration | None) -> tuple[Rows, ...]:
+    """How layers run in an artifact for any size, where the model is one that such can be made of."""
+    if not options.backend.sized or all(
+            static_shape(value) is not None for value in reader.load(model, symbolic=True).graph.inputs):
+        return ()
+    free = replace(options, shapes=None, dims=None)
+    simplified = simplify(model, free, calibration=calibration, symbolic=True)
+    found = staged(simplified.graph, {})
+    plans = row_plans(simplified.graph, found, simplified.job, simplified.context, free.backend, {})
+    rows = [Rows(row.layer.rpartition("@")[0] or row.layer, each.count, row.format, row.kernel, row.predicted_us)
+            for each in plans for row in each.layers]
+    return tuple(sorted(rows, key=lambda row: [each.layer for each in rows].index(row.layer)))
 
 
 def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,

@@ -220,7 +220,17 @@ def _dynamic(source, target, weight, **attributes):
             node("Mul", f"{target}f {target}m", target))
 
 
+def _four_bit_layer():
+    """Weights of 4 bits by output, between tensors of codes."""
+    x, weight = floats(1, 6, 9, 9), R.integers(-8, 8, (12, 6, 3, 3)) * (R.random((12, 6, 3, 3)) < 0.3)
+    constants = {"xs": scalar(.02), "xz": scalar(125, np.uint8), "w": four_bits("w", weight), "ws": small(12)}
+    nodes = [*_requantized("x", "1", "xs xz"), node("DequantizeLinear", "w ws", "wd", axis=0),
+             node("Conv", "1 wd", "c", pads=[1] * 4), node("QuantizeLinear", "c xs xz")]
+    return model(nodes, {"x": x}, constants), {"x": x}
+
+
 FILES = {
+    "four bits": _four_bit_layer,
     "dynamic convolutions": _dynamic_convolutions,
     "QAttention": _attention, "QEmbedLayerNormalization": _embeddings,
     "MatMulNBits": lambda: _nbits(4, zeros=True), "MatMulNBits 8": lambda: _nbits(8, zeros=False),
@@ -252,3 +262,9 @@ def test_every_quantised_operator_of_onnxruntime_is_met():
     files = {node.op_type for make in FILES.values() for node in make()[0].graph.node}
     graphs = {node.op_type for seed in range(24) for node in network(seed, "qoperator")[0].graph.node}
     assert files | graphs >= {name for domain, name in WRITERS if domain == "com.microsoft"}
+
+
+def test_weights_of_four_bits_multiply_as_integers():
+    proto, _ = _four_bit_layer()
+    layer, = sparsec.compile(proto, tune="off").report["layers"]
+    assert layer["operator"] == "QConv"

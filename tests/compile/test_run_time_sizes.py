@@ -1,6 +1,7 @@
 """Models of symbolic dimensions compile without any option, and one artifact is right at every size."""
 
 import numpy as np
+import onnx
 import pytest
 
 import sparsec
@@ -16,7 +17,11 @@ IMAGES = f"""{HEADER} images (float[n, 3, 8, 8] x) => (float[n, 5] y) {{
 }}"""
 
 PIXELS = f"""{HEADER} pixels (float[n, 3, h, w] x) => (float[n, 5] y) {{
-  c = Conv<pads=[1,1,1,1]>(x, kernel) h = Relu(c) p = GlobalAveragePool(h) f = Flatten(p) y = Gemm<transB=1>(f, head)
+  c = Conv<pads=[1,1,1,1], strides=[2, 1]>(x, kernel) h = Relu(c)
+  m = MaxPool<kernel_shape=[3, 2], strides=[2, 2], pads=[1, 0, 1, 0], ceil_mode=1>(h)
+  d0 = Conv<group=4, pads=[2, 2, 2, 2], dilations=[2, 2]>(m, each) d = Conv<group=4, auto_pad="SAME_UPPER">(d0, each)
+  a = AveragePool<kernel_shape=[2, 2], pads=[1, 1, 0, 0], count_include_pad=1>(d)
+  p = GlobalAveragePool(a) f = Flatten(p) y = Gemm<transB=1>(f, head)
 }}"""
 
 def errors(session, model, feeds):
@@ -26,7 +31,7 @@ def errors(session, model, feeds):
 @pytest.fixture(scope="module")
 def decoder():
     model = model_of(DECODER)
-    artifact = sparsec.compile(model, tune="off", threads=2, dims={"tokens": "0..80"})
+    artifact = sparsec.compile(model, tune="off", threads=2, dims={"tokens": "0..80", "past": "0..500"})
     return model, Artifact.load(artifact.to_bytes())
 
 
@@ -74,6 +79,8 @@ def test_caches_grow_in_place_and_branches_do_not_meet(decoder, session):
 WRONG = {
     "beyond the range": (lambda f: {**f, "ids": np.zeros((1, 81), np.int64)}, "'tokens' is 81 .* 0 to 80"),
     "two sizes": (lambda f: {**f, "values": f["values"][:, :, 1:]}, "'past' is 3 in input 'keys' and 2 in .*'values'"),
+    "a cache beyond the limit": (lambda f: {**f, **{name: np.zeros((1, GROUPS, 501, DEPTH), np.float32)
+                                                    for name in ("keys", "values")}}, "'past' is 501 .* 0 to 500"),
     "another type": (lambda f: {**f, "ids": f["ids"].astype(np.float32)}, r"'ids' takes int64 .* \(batch, tokens\)"),
     "another number": (lambda f: {**f, "keys": f["keys"][:, :1]}, "axis 1 of input 'keys' must be 2"),
     "missing": (lambda f: {"ids": f["ids"]}, "takes the inputs"),
@@ -112,8 +119,10 @@ def test_what_has_no_kernel_yet_is_named_and_right():
     model = model_of(PIXELS)
     artifact = sparsec.compile(model, tune="off")
     assert artifact.report["outside"][0]["operator"] == "Conv"
-    feeds = {"x": RNG.standard_normal((2, 3, 5, 9), np.float32)}
-    assert max(errors(sparsec.InferenceSession(artifact), model, feeds)) < 1e-5
+    session = sparsec.InferenceSession(artifact)
+    assert {step["op"] for step in session._sized.steps} & {"onnx"} == set()
+    for size in ((2, 3, 5, 9), (1, 3, 6, 4), (0, 3, 8, 8)):
+        assert max(errors(session, model, {"x": RNG.standard_normal(size, np.float32)})) < 1e-5
     with pytest.raises(UnsupportedOperatorError, match="strict"):
         sparsec.compile(model, tune="off", strict=True)
 
@@ -141,3 +150,61 @@ def test_plans_that_contradict_themselves_are_refused(plan):
 def test_dimensions_of_one_size_make_a_fixed_artifact():
     artifact = sparsec.compile(model_of(DECODER), tune="off", dims={"batch": 1, "tokens": 2, "past": 3}, verify=False)
     assert artifact.manifest.inputs[1].shape == (1, GROUPS, 3, DEPTH)
+
+
+@pytest.mark.parametrize("text", [DECODER, GROUPED], ids=["decoder", "grouped"])
+def test_one_token_runs_as_one_function(text):
+    model = model_of(text)
+    artifact = sparsec.compile(model, tune="off", verify=False)
+    session = sparsec.InferenceSession(artifact)
+    token = session._sized._plan["token"]
+    assert token is not None
+    ids, keys, values = decoder_feeds(1, 3, 2).values()
+    for tokens in (3, 1, 1, 2, 1):
+        feeds = {"ids": ids[:, :tokens], "keys": keys, "values": values}
+        if text == GROUPED:
+            feeds["mask"] = np.ones((1, keys.shape[2] + tokens), np.int64)
+        assert max(errors(session, model, feeds)) < 1e-5
+        _, keys, values = session.run(None, feeds)
+
+
+def merged_decoder():
+    """As Optimum merges two decoders: an If on `use_cache_branch` around one with a past, and one without."""
+    model = model_of(DECODER)
+    graph = model.graph
+    shapes = {value.name: value for value in graph.output}
+    branches = []
+    for kind in ("then", "else"):
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        for node in nodes if kind == "else" else ():
+            if node.output[0] in ("all_keys", "all_values"):
+                node.op_type = "Identity"
+                del node.input[0], node.attribute[:]
+            elif node.output[0] == "past1":
+                node.op_type = "Sub"
+                node.input[:] = ["two", "two"]
+                del node.attribute[:]
+        branches.append(onnx.helper.make_graph(nodes, kind, [], list(shapes.values())))
+    chosen = onnx.helper.make_node("If", ["use_cache_branch"], list(shapes), then_branch=branches[0],
+                                   else_branch=branches[1])
+    condition = onnx.helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1])
+    merged = onnx.helper.make_graph([chosen], "merged", [*graph.input, condition], list(graph.output),
+                                    list(graph.initializer))
+    return onnx.helper.make_model(merged, opset_imports=list(model.opset_import), ir_version=8)
+
+
+def test_branches_are_chosen_by_the_session():
+    model = merged_decoder()
+    artifact = sparsec.compile(model, tune="off")
+    session = sparsec.InferenceSession(artifact)
+    assert artifact.report["outside"] == []
+    assert session._sized._plan["token"]["when"]
+    for cached, sizes in ((False, (1, 4, 2)), (True, (1, 1, 4)), (True, (2, 3, 5)), (False, (1, 1, 1))):
+        feeds = {**decoder_feeds(*sizes), "use_cache_branch": np.array([cached])}
+        assert max(errors(session, model, feeds)) < 1e-5
+    first = session.run(None, {**decoder_feeds(1, 3, 0), "use_cache_branch": np.array([False])})
+    feeds = {"ids": np.array([[1]]), "keys": first[1], "values": first[2], "use_cache_branch": np.array([True])}
+    second = session.run(None, feeds)
+    assert max(errors(session, model, feeds)) < 1e-5
+    third = session.run(None, {**feeds, "keys": second[1], "values": second[2]})
+    assert np.shares_memory(second[1], third[1])

@@ -357,6 +357,11 @@ MODELS |= {
     "a word that there is not": (text(
         'g (float[1,1,2,2] x, float[1,2,2,2] z) => (float[1,1,2,2] y) { y = GridSample<mode="best">(x, z) }'),
         "has the mode 'best'; it is one of linear"),
+    "a type that there is not": (text("g (float[2] x) => (float[2] y) { c = Cast<to=0>(x) y = Identity(c) }"),
+                                "gives the element type 0"),
+    "an axis that there is not": (text(
+        "g (float[2,3] x) => (float[2,3] y) { y = Softmax<axis=9223372036854775807>(x) }"),
+        "its axis is 9223372036854775807, and its input has 2|not a valid"),
     "a window larger than its image": (text(
         "g (float[1,1,4] x) => (float[1,1,n] y) { y = AveragePool<kernel_shape=[9], ceil_mode=1>(x) }"),
         "would have the shape|not a valid"),

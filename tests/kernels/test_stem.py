@@ -42,3 +42,10 @@ def test_convolution(case, pad, threads, target):
     func = stem.build(params, features)
     result = run_guarded(func, target, *stem.pack(weight, params).values(), bias, x, out=goal.size)
     assert_same(result, stem.convolved(weight, bias, x, params), tolerance=1e-4)
+
+
+def test_patches_of_many_pixels_are_loops():
+    features = isa("cpu-generic")
+    goal = padded((1, 512, 7, 7), 0, features.lanes, clean=False)
+    params = StemParams((1, 3, 224, 224), goal, (32, 32), register_block(goal, features), (32, 32))
+    assert len(stem.build(params, features).script()) < 200_000  # written out it is 3 million, two minutes of LLVM

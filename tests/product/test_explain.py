@@ -111,7 +111,7 @@ def test_fewer_bits_add_candidates_and_take_none_away(tmp_path):
     assert formats["fp32"] < formats["bf16"]
     times = [found[precision].candidates[0].predicted_us for precision in PRECISIONS]
     assert times == sorted(times, reverse=True)
-    with pytest.raises(UsageError, match="int4"):
-        explain(proto, precision="int4", calibration=rates)
+    with pytest.raises(UsageError, match="int2"):
+        explain(proto, precision="int2", calibration=rates)
     (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
     assert "bf16" in sparsec("explain", tmp_path / "model.onnx", "--precision", "bf16", "--layer", "all")

@@ -1,6 +1,9 @@
 """Text from decoders: tokens equal a loop over onnxruntime, sampling keeps to its options, the command prints it."""
 
 import json
+import os
+import tracemalloc
+from array import array
 
 import numpy as np
 import onnx
@@ -12,6 +15,7 @@ from sparsec.cli import app
 from sparsec.errors import UsageError
 from sparsec.generation.sampling import Sampling, read_config
 from sparsec.graph.compare import run_onnxruntime
+from sparsec.runtime.sized.growing import Copies
 
 WORDS = 11
 RNG = np.random.default_rng(3)
@@ -87,6 +91,70 @@ def test_sampling_keeps_to_its_options():
     assert drawn(temperature=1.0, top_p=0.3) == {0}
     assert drawn(temperature=1.0) >= {0, 1, 2}
     assert Sampling(repetition_penalty=2.0).choose(np.array([3.0, 2.9, -1.0]), np.array([0, 2]), None) == 1
+
+
+def by_definition(scores, seen, penalty, temperature, top_k, top_p):
+    """The probabilities as transformers' processors and warpers make them, in the order of its `generate`."""
+    scores = scores.copy()
+    scores[seen] = [score * penalty if score < 0 else score / penalty for score in scores[seen]]
+    scores = scores / temperature
+    if top_k:
+        scores[scores < np.sort(scores)[-top_k]] = -np.inf
+    ascending = np.argsort(scores, kind="stable")
+    shares = np.exp(scores[ascending] - scores.max())
+    removed = np.cumsum(shares / shares.sum()) <= 1 - top_p
+    removed[-1] = False
+    scores[ascending[removed]] = -np.inf
+    shares = np.exp(scores - scores.max())
+    return shares / shares.sum()
+
+
+@pytest.mark.parametrize("options", [(1.0, 0.7, 0, 1.0), (1.3, 1.0, 5, 1.0), (0.8, 2.0, 0, 0.6), (1.2, 0.5, 7, 0.9)])
+def test_probabilities_are_those_of_transformers(options):
+    penalty, temperature, top_k, top_p = options
+    sampling = Sampling(repetition_penalty=penalty, temperature=temperature, top_k=top_k, top_p=top_p)
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        scores, seen = rng.standard_normal(30), np.unique(rng.integers(0, 30, 6))
+        tokens, shares = sampling.shares(scores, seen)
+        own = np.zeros(30)
+        own[tokens] = shares
+        np.testing.assert_allclose(own, by_definition(scores, seen, *options), atol=1e-12)
+
+
+def test_the_definition_is_that_of_transformers():
+    torch = pytest.importorskip("torch", reason="transformers computes with it")
+    process = pytest.importorskip("transformers.generation.logits_process", reason="checks the definition above")
+    scores, seen = np.random.default_rng(0).standard_normal(30), np.array([3, 4, 9])
+    chain = [process.RepetitionPenaltyLogitsProcessor(1.3), process.TemperatureLogitsWarper(0.7),
+             process.TopKLogitsWarper(7), process.TopPLogitsWarper(0.8)]
+    found = torch.tensor(scores)[None]
+    for each in chain:
+        found = each(torch.tensor(seen)[None], found)
+    np.testing.assert_allclose(found.softmax(-1)[0], by_definition(scores, seen, 1.3, 0.7, 7, 0.8), atol=1e-12)
+
+
+LONG = "SPARSEC_LONG" in os.environ
+
+
+def test_caches_are_neither_copied_nor_allocated_anew(decoder):
+    session = sparsec.InferenceSession(decoder[1])
+    sparsec.generate(session, [1], Sampling(max_new_tokens=20))
+    addresses, traced, copied = set(), array("q"), Copies.nbytes
+    run = session.run
+
+    def watched(names, feeds):
+        outputs = run(names, feeds)
+        addresses.add(outputs[1].ctypes.data)
+        traced.append(tracemalloc.get_traced_memory()[0])
+        return outputs
+
+    session.run = watched
+    tracemalloc.start()
+    sparsec.generate(session, [1], Sampling(max_new_tokens=2000 if LONG else 150))
+    tracemalloc.stop()
+    assert (len(addresses), Copies.nbytes) == (1, copied)
+    assert traced[-1] - traced[20] < 1 << 16  # the tokens themselves
 
 
 WRONG = {"max_new_tokens": 0, "temperature": -1.0, "top_k": -1, "top_p": 0.0, "repetition_penalty": 0.0}

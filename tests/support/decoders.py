@@ -47,7 +47,7 @@ GROUPED = f"""<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> groupe
 
 SHAPES = {"table": (9, WIDTH), "wq": (WIDTH, HEADS * DEPTH), "wk": (WIDTH, GROUPS * DEPTH),
           "wv": (WIDTH, GROUPS * DEPTH), "wo": (HEADS * DEPTH, WIDTH), "w1": (WIDTH, 2 * WIDTH), "w2": (2 * WIDTH, 9),
-          "kernel": (4, 3, 3, 3), "head": (5, 4), "gain": (WIDTH,), "cosines": (99, DEPTH // 2),
+          "kernel": (4, 3, 3, 3), "head": (5, 4), "each": (4, 1, 3, 3), "gain": (WIDTH,), "cosines": (99, DEPTH // 2),
           "sines": (99, DEPTH // 2)}
 NUMBERS = {"one": np.float32(1e-3), "scale": np.float32(0.5), "lowest": np.float32(-1e9), "nothing": np.float32(0),
            "zero": 0, "two": 2, "step": 1, "axis0": [0], "axis1": [1], "axis2": [2], "per_head": [HEADS, DEPTH],

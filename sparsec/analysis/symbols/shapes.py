@@ -12,7 +12,7 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size, product
 from sparsec.graph.nodes import optional
-from sparsec.graph.sized import APPEND
+from sparsec.graph.sized import APPEND, SELECT
 
 
 def _broadcast(symbols: Symbols, shapes: Sequence[Shape]) -> Shape:
@@ -196,6 +196,14 @@ def _append(symbols: Symbols, node: ir.Node) -> Shape | None:
     return None if past is None or new is None else (new[0], past[1], past[2] + new[2], past[3])
 
 
+def _select(symbols: Symbols, node: ir.Node) -> Shape | None:
+    """What both branches have in common."""
+    first, second = (symbols.shape(value) for value in node.inputs[1:])
+    if first is None or second is None or len(first) != len(second):
+        return None
+    return tuple(size if size == other else symbols.opaque() for size, other in zip(first, second, strict=True))
+
+
 def _matmul(symbols: Symbols, node: ir.Node) -> Shape | None:
     left, right = (symbols.shape(value) for value in node.inputs)
     if left is None or right is None or len(left) < 2 or len(right) < 2:
@@ -207,7 +215,7 @@ def _matmul(symbols: Symbols, node: ir.Node) -> Shape | None:
 UNARY = ("Abs", "Cast", "Ceil", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
          "HardSwish", "Identity", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not",
          "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt", "Tanh", "CumSum",
-         "Trilu", "QuantizeLinear", "DequantizeLinear")
+         "Trilu", "QuantizeLinear", "DequantizeLinear", "RMSNormalization")
 BINARY = ("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
           "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor")
 
@@ -215,6 +223,7 @@ SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
     **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, APPEND: _append,
+    SELECT: _select,
     "Split": _split,
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _same),

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from sparsec.backends.base import Judge
 from sparsec.backends.cpu.layers import allows_fewer_bits, matrix_of
 from sparsec.backends.job import Job
-from sparsec.cost.option import Option
+from sparsec.cost.option import INTEGERS, Option
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.compare import relative_error
 from sparsec.graph.evaluate import walk
@@ -43,7 +43,7 @@ def judge(model: ir.Model, job: Job) -> Judge:
     except UnsupportedOperatorError as error:
         warnings.warn(f"layers are not judged one by one, and not calibrated: {error}", stacklevel=4)
         seen = {}
-    if job.precision == "int8" and job.real:
+    if job.precision in INTEGERS and job.real:
         for node, each in seen.items():
             RANGES.set(node, each.ranges)
     return lambda node, option: None if node not in seen else layer_error(node, option, seen[node])

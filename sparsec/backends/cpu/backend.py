@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
+from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Functions
 from sparsec.cost.option import PRECISIONS
@@ -25,7 +26,7 @@ class CpuBackend(Backend):
 
     kind = "cpu"
     precisions = PRECISIONS
-    explains = divides = sized = profiles = measures_elsewhere = True
+    explains = divides = sized = chains = profiles = measures_elsewhere = True
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:
         """Those of convolutions and linear layers, in the layouts that the layout pass has chosen."""
@@ -77,12 +78,13 @@ class CpuBackend(Backend):
         return Built(program)
 
     def build_functions(self, graph: ir.Model, job: Job,
-                        parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]]) -> Functions:
-        """A shared object of LLVM's code with a function for every part."""
+                        parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]],
+                        chain: Chain | None = None) -> Functions:
+        """A shared object of LLVM's code with a function for every part, and the chain's behind them."""
         from sparsec.backends.cpu.build import build_functions
         from sparsec.backends.cpu.lower import lower_parts
 
-        module, functions = lower_parts(graph, parts, job.target, job.threads, job.precision)
+        module, functions = lower_parts(graph, parts, job.target, job.threads, job.precision, chain)
         return build_functions(module, functions, job.target, job.threads)
 
     def build_sized_kernels(self, attentions: Sequence[tuple[int, int, float]], rotations: Sequence[tuple[int, bool]],

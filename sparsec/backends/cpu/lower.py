@@ -11,6 +11,8 @@ import onnx_ir as ir
 import tvm
 from tvm import relax
 
+from sparsec.backends.chain import Chain
+from sparsec.backends.cpu.chain import emit_chain
 from sparsec.backends.cpu.lowerings import LOWERINGS
 from sparsec.backends.cpu.tensors import KERNELS
 from sparsec.backends.relax.context import LoweringContext
@@ -40,8 +42,9 @@ def lower(model: ir.Model, target: Target, threads: int = 1, precision: str = "f
 
 
 def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Sequence[ir.Value]]], target: Target,
-                threads: int, precision: str) -> tuple[tvm.IRModule, list[tuple[str, tuple[np.ndarray, ...]]]]:
-    """Lower parts of a model, each from its inputs to its outputs, to functions of one module.
+                threads: int, precision: str, chain: Chain | None = None,
+                ) -> tuple[tvm.IRModule, list[tuple[str, tuple[np.ndarray, ...]]]]:
+    """Lower parts of a model, each from its inputs to its outputs, to functions of one module, and perhaps a chain.
 
     Returns:
         The module, and every function's name with the constants that it takes behind the inputs.
@@ -52,12 +55,15 @@ def lower_parts(model: ir.Model, parts: Sequence[tuple[Sequence[ir.Value], Seque
     """
     first = LoweringContext(relax.BlockBuilder(), isa_of(target, threads), target, _lower_node, KERNELS, precision,
                             streams=streams(model.graph))
-    functions = []
+    functions, own = [], []
     for number, (inputs, outputs) in enumerate(parts):
         context, name = first.sibling(), f"part{number}"
         part = Part(_behind(model, inputs, outputs), tuple(inputs), tuple(outputs))
         emit_function(context, name, part, model.opset_imports, partial(_result, set()))
         functions.append((name, len(inputs), tuple(context.constants.values())))
+        own.append((name, context.constants))
+    if chain is not None:
+        functions.append(emit_chain(first.sibling(), chain, own))
     module = first.bb.get()
     for name, count, _ in functions:
         module[name] = module[name].with_attr("num_input", count)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.inference import infer_symbols
+from sparsec.analysis.symbols.known import Symbols
 from sparsec.backends.base import Backend, LayerReport
 from sparsec.backends.job import Job
 from sparsec.backends.program import SIZED, UNKNOWN, Function, Functions, Program, TensorSpec
@@ -22,7 +23,8 @@ from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.rows import WEIGHTED
 from sparsec.compiler.sized.simplify import merge_equal
-from sparsec.compiler.sized.stage import RowStage, Stage, joint, stages_of
+from sparsec.compiler.sized.stage import Joint, RowStage, Stage, joint, stages_of
+from sparsec.compiler.sized.token import Token, token_of
 from sparsec.graph.compare import random_feeds
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
@@ -56,9 +58,29 @@ class Sized:
     passes: tuple[Report, ...]
 
 
-def build(model: ir.Model, job: Job, context: Context, backend: Backend,
-          limits: Mapping[str, tuple[int, int]]) -> Sized:
-    """Compile a simplified model whose inputs have symbolic dimensions.
+@dataclass(frozen=True)
+class Staged:
+    """A model in stages: what is known of its sizes, the plan without libraries, and the stages of rows."""
+
+    symbols: Symbols
+    stages: list[Stage]
+    plan: Plan
+    compiled: list[RowStage]
+
+
+@dataclass(frozen=True)
+class RowPlan:
+    """The stages of rows for a number of rows: their model, how its layers run, and what passes did."""
+
+    count: int
+    whole: Joint
+    job: Job
+    layers: tuple[LayerReport, ...]
+    passes: list[Report]
+
+
+def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> Staged:
+    """The stages of a simplified model whose inputs have symbolic dimensions; rewrites the model.
 
     Raises:
         UnsupportedOperatorError: a node cannot run at sizes that only the run tells; names it.
@@ -71,24 +93,47 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     RemoveUnusedNodesPass()(model)
     stages = stages_of(model.graph, symbols)
     plan = write(model, stages, symbols, limits)
-    compiled = [stage for stage in stages if isinstance(stage, RowStage) and _is_used(stage, plan)]
+    return Staged(symbols, stages, plan, [stage for stage in plan.stages if isinstance(stage, RowStage)])
+
+
+def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backend: Backend,
+              limits: Mapping[str, tuple[int, int]]) -> Iterator[RowPlan]:
+    """How the layers of a staged model run, for every number of rows that is compiled."""
+    for count in _counts(found.compiled, limits):
+        whole = joint(model, found.compiled, found.symbols, count)
+        own = replace(job, generated=[random_feeds(whole.model)], real=())
+        passes = run_passes(whole.model, context, phase=Phase.SPECIALISE)
+        layers = plan_layers(whole.model, own, backend, backend.judge(whole.model, own))
+        yield RowPlan(count, whole, own, layers, passes)
+
+
+def build(model: ir.Model, job: Job, context: Context, backend: Backend,
+          limits: Mapping[str, tuple[int, int]]) -> Sized:
+    """Compile a simplified model whose inputs have symbolic dimensions.
+
+    Raises:
+        UnsupportedOperatorError: a node cannot run at sizes that only the run tells; names it.
+
+    """
+    found = staged(model, limits)
+    plan, compiled = found.plan, found.compiled
+    token = token_of(model.graph, plan.stages, found.symbols) if backend.chains and compiled else None
+    plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
     layers: list[LayerReport] = []
     reports: list[Report] = []
     plan.fields["rows"] = []
     numbers: dict[bytes, int] = {}
-    for count in _counts(compiled, limits):
-        whole = joint(model, compiled, symbols, count)
-        own = replace(job, generated=[random_feeds(whole.model)], real=())
-        reports += run_passes(whole.model, context, phase=Phase.SPECIALISE)
-        rows = plan_layers(whole.model, own, backend, backend.judge(whole.model, own))
-        functions = backend.build_functions(whole.model, own, whole.parts())
-        seconds = CALL_S * len(compiled) + backend.graph_seconds(whole.model.graph, own)
-        plan.fields["rows"].append({"count": count, "seconds": seconds, **_placed(plan, functions, numbers)})
-        layers += [replace(row, detail=f"{row.detail} rows={count}") for row in rows]
+    for each in row_plans(model, found, job, context, backend, limits):
+        chain = token.chain if token is not None and each.count == 1 else None
+        functions = backend.build_functions(each.whole.model, each.job, each.whole.parts(), chain)
+        seconds = CALL_S * len(compiled) + backend.graph_seconds(each.whole.model.graph, each.job)
+        plan.fields["rows"].append({"count": each.count, "seconds": seconds, **_placed(plan, functions, numbers)})
+        layers += [replace(row, detail=f"{row.detail} rows={each.count}") for row in each.layers]
+        reports += each.passes
     plan.fields["kernels"] = _kernels(plan, job, backend)
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
                       _specs(model.graph.outputs, output_names(model)))
-    return Sized(program, tuple(layers), tuple(_outside(stages, plan)), tuple(reports))
+    return Sized(program, tuple(layers), tuple(_outside(found.stages, plan)), tuple(reports))
 
 
 def _outside(stages: Sequence[Stage], plan: Plan) -> Iterator[Outside]:
@@ -111,10 +156,9 @@ def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None
             "attention": [{"depth": depth, "width": width, **scratch} for depth, width, _ in plan.attentions]}
 
 
-def _is_used(stage: RowStage, plan: Plan) -> bool:
-    """Whether the plan has a step for a stage."""
-    made = {name for step in plan.fields["steps"] if step["op"] == "rows" for name in step["outputs"]}
-    return any(value.name in made for value in stage.outputs)
+def _steps(plan: Plan, token: Token) -> list[int]:
+    """The numbers of the steps in front of the function for one token."""
+    return [number for number, stage in zip(plan.numbers, plan.stages, strict=True) if stage in token.before]
 
 
 def _counts(stages: Sequence[RowStage], limits: Mapping[str, tuple[int, int]]) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.analysis.symbols.size import Size
 from sparsec.compiler.sized.attention import ATTENTION
+from sparsec.compiler.sized.guards import Guard, guards, is_select
 from sparsec.compiler.sized.rotary import ROTARY
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.compiler.sized.stage import RowStage, Stage
@@ -32,6 +33,8 @@ class Plan:
         fields: what becomes JSON.
         arrays: the constants behind it.
         interpreted: the nodes that ONNX's reference runs.
+        stages: those that outputs need, in the order of their steps.
+        numbers: of each the number of its first step.
         attentions: the kernels of attention: features of keys and of values, and the factor of the scores.
         rotations: those of rotations: features, and whether tables have angles for both halves.
 
@@ -42,11 +45,18 @@ class Plan:
     interpreted: list[ir.Node] = field(default_factory=list)
     attentions: list[tuple[int, int, float]] = field(default_factory=list)
     rotations: list[tuple[int, bool]] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
 
     def array(self, array: np.ndarray) -> int:
         """The number of a constant."""
         self.arrays.append(array)
         return len(self.arrays) - 1
+
+    def step(self, operator: str, inputs: Sequence[str | None], outputs: Sequence[str | None], **fields: Any) -> None:
+        """One more step, which runs whenever conditions by name have the values of `when`."""
+        self.fields["steps"].append({"op": operator, "inputs": list(inputs), "outputs": list(outputs), "when": [],
+                                     **fields})
 
     def program(self) -> tuple[np.ndarray, ...]:
         """The constants of the program."""
@@ -62,25 +72,39 @@ def write(model: ir.Model, stages: Sequence[Stage], symbols: Symbols, limits: Ma
     """
     names = dict(zip(model.graph.inputs, input_names(model), strict=True))
     plan = Plan({
-        "inputs": [{"name": name, "value": value.name, "dtype": _dtype(value),
+        "inputs": [{"name": name, "value": value.name, "dtype": element_name(value),
                     "shape": [_size(size) for size in symbols.shapes[value]]} for value, name in names.items()],
         "outputs": [{"name": name, "value": value.name, "shape": _described(value, symbols)}
                     for value, name in zip(model.graph.outputs, output_names(model), strict=True)],
         "limits": {name: list(limit) for name, limit in limits.items()}, "constants": {}, "sizes": {}, "steps": []})
-    kept = _live(model, stages, symbols)
+    when = guards(model.graph)
+    plan.stages = kept = _live(model, stages, symbols, when)
     for stage in kept:
+        first = len(plan.fields["steps"])
+        plan.numbers.append(first)
         if isinstance(stage, RowStage):
             _rows(plan, stage, symbols)
+        elif is_select(stage):
+            _select(plan, stage)
         else:
             _node(plan, stage, model.graph.opset_imports)
+        for step in plan.fields["steps"][first:]:
+            step["when"] += [[value.name, chosen] for value, chosen in guard_of(stage, when)]
     made = {value for stage in kept for value in stage.outputs} | set(model.graph.inputs)
-    for value in dict.fromkeys((*(value for stage in kept for value in _read(stage)), *model.graph.outputs)):
+    conditions = (value for stage in kept for value, _ in guard_of(stage, when))
+    for value in dict.fromkeys((*(value for stage in kept for value in _read(stage)), *conditions,
+                                *model.graph.outputs)):
         if value not in made:
             _given(plan, value, symbols)
     return plan
 
 
-def _live(model: ir.Model, stages: Sequence[Stage], symbols: Symbols) -> list[Stage]:
+def guard_of(stage: Stage, when: Mapping[ir.Node, Guard]) -> Guard:
+    """When a stage is needed."""
+    return when[stage.nodes[0] if isinstance(stage, RowStage) else stage]
+
+
+def _live(model: ir.Model, stages: Sequence[Stage], symbols: Symbols, when: Mapping[ir.Node, Guard]) -> list[Stage]:
     """The stages that the outputs need, without nodes whose results are sizes."""
     needed = {value for value in model.graph.outputs if known_data(value, symbols) is None}
     kept: list[Stage] = []
@@ -89,6 +113,7 @@ def _live(model: ir.Model, stages: Sequence[Stage], symbols: Symbols) -> list[St
             continue
         kept.append(stage)
         needed.update(value for value in _read(stage) if known_data(value, symbols) is None)
+        needed.update(value for value, _ in guard_of(stage, when))
     return kept[::-1]
 
 
@@ -101,11 +126,12 @@ def _given(plan: Plan, value: ir.Value, symbols: Symbols) -> None:
     if (array := constant(value)) is not None:
         plan.fields["constants"][value.name] = plan.array(array)
     elif (data := symbols.data.get(value)) is not None:
-        plan.fields["sizes"][value.name] = {"dtype": _dtype(value), "rank": len(symbols.shapes[value]),
-                                            "terms": [_terms(size) for size in data]}
+        plan.fields["sizes"][value.name] = {"dtype": element_name(value), "rank": len(symbols.shapes[value]),
+                                            "terms": [terms_of(size) for size in data]}
 
 
-def _terms(size: Size) -> list[list[Any]]:
+def terms_of(size: Size) -> list[list[Any]]:
+    """A size in JSON's types."""
     return [[factor, *names] for names, factor in size.terms]
 
 
@@ -113,7 +139,7 @@ def _size(size: Size) -> int | str | list[Any]:
     """A dimension of an input: a number, a symbol, or the terms of a sum."""
     if size.number is not None:
         return size.number
-    return str(size) if str(size) in size.symbols else _terms(size)
+    return str(size) if str(size) in size.symbols else terms_of(size)
 
 
 def _described(value: ir.Value, symbols: Symbols) -> list[int | str]:
@@ -122,23 +148,30 @@ def _described(value: ir.Value, symbols: Symbols) -> list[int | str]:
             for size in symbols.shapes.get(value, ())]
 
 
-def _dtype(value: ir.Value) -> str:
+def element_name(value: ir.Value) -> str:
+    """The name of a value's element type."""
     return "float32" if value.dtype is None else value.dtype.numpy().name
 
 
 def _rows(plan: Plan, stage: RowStage, symbols: Symbols) -> None:
     number = sum(step["op"] == "rows" for step in plan.fields["steps"])
     rank = stage.rows.rank
-    plan.fields["steps"].append({
-        "op": "rows", "number": number, "rank": rank, "inputs": [value.name for value in stage.inputs],
-        "outputs": [value.name for value in stage.outputs],
-        "given": [{"dtype": _dtype(value), "shape": _own(value, rank, symbols)} for value in stage.inputs],
-        "made": [{"dtype": _dtype(value), "shape": _own(value, rank, symbols)} for value in stage.outputs]})
+    plan.step("rows", [value.name for value in stage.inputs], [value.name for value in stage.outputs],
+              number=number, rank=rank, lead=[terms_of(size) for size in stage.rows.lead],
+              given=[{"dtype": element_name(value), "shape": _own(value, rank, symbols)} for value in stage.inputs],
+              made=[{"dtype": element_name(value), "shape": _own(value, rank, symbols)} for value in stage.outputs])
 
 
 def _own(value: ir.Value, rank: int, symbols: Symbols) -> list[int]:
     """The dimensions of a row."""
     return [size.number or 0 for size in symbols.shapes[value][rank:]]
+
+
+def _select(plan: Plan, node: ir.Node) -> None:
+    """The results of either branch under one name: two steps, of which one is skipped."""
+    condition, *results = (value.name for value in node.inputs if value is not None)
+    for chosen, name in zip((True, False), results, strict=True):
+        plan.step("Identity", [name], [node.outputs[0].name], attributes={}, when=[[condition, chosen]])
 
 
 def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
@@ -153,13 +186,13 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
     if node.op_type == ROTARY:
         _rotary(plan, node, inputs, outputs)
         return
-    if _grows(node):
+    if grows(node):
         key = "append"
     if (key in OPERATORS or key == "append") and not (more and node.op_type in SINGLE) and opsets.get("", 0) >= SINCE:
         attributes = {name: _attribute(each) for name, each in node.attributes.items() if isinstance(each, ir.Attr)}
         if node.op_type == "Split":
             attributes.setdefault("num_outputs", len(outputs))
-        plan.fields["steps"].append({"op": key, "attributes": attributes, "inputs": inputs, "outputs": outputs})
+        plan.step(key, inputs, outputs, attributes=attributes)
         return
     if node.domain:
         raise UnsupportedOperatorError(f"node '{node.name}' ({node.domain}::{node.op_type}) has sizes that only the "
@@ -168,15 +201,21 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
     read = list(dict.fromkeys(read_by(node)))
     proto = _single(node, read, opsets)
     plan.interpreted.append(node)
-    plan.fields["steps"].append({"op": "onnx", "model": plan.array(np.frombuffer(proto, np.uint8)),
-                                 "inputs": [value.name for value in read], "outputs": [o for o in outputs if o]})
+    plan.step("onnx", [value.name for value in read], [name for name in outputs if name],
+              model=plan.array(np.frombuffer(proto, np.uint8)))
 
 
-def _grows(node: ir.Node) -> bool:
+def grows(node: ir.Node) -> bool:
     """Whether a Concat appends to an input what becomes an output: a cache."""
     first = node.inputs[0] if node.inputs else None
     return (node.op_type == "Concat" and first is not None and first.is_graph_input()
-            and node.outputs[0].is_graph_output() and node.attributes.get_int("axis", 0) != 0)
+            and _becomes_output(node.outputs[0]) and node.attributes.get_int("axis", 0) != 0)
+
+
+def _becomes_output(value: ir.Value) -> bool:
+    """Whether a value is an output, perhaps of one branch."""
+    return value.is_graph_output() or any(is_select(use.node) and _becomes_output(use.node.outputs[0])
+                                          for use in value.uses())
 
 
 def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
@@ -185,8 +224,7 @@ def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs:
     params = depth, width, node.attributes.get_float("scale", 1.0) or 1.0
     if params not in plan.attentions:
         plan.attentions.append(params)
-    plan.fields["steps"].append({"op": "attention", "kernel": plan.attentions.index(params),
-                                 "inputs": list(inputs), "outputs": list(outputs)})
+    plan.step("attention", inputs, outputs, kernel=plan.attentions.index(params))
 
 
 def _rotary(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
@@ -194,8 +232,7 @@ def _rotary(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Se
     params = node.attributes.get_int("depth", 0) or 0, bool(node.attributes.get_int("both", 0))
     if params not in plan.rotations:
         plan.rotations.append(params)
-    plan.fields["steps"].append({"op": "rotary", "kernel": plan.rotations.index(params), "inputs": list(inputs),
-                                 "outputs": list(outputs)})
+    plan.step("rotary", inputs, outputs, kernel=plan.rotations.index(params))
 
 
 SINCE = 13

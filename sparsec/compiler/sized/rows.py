@@ -240,7 +240,8 @@ NOT_DATA = dict.fromkeys(RESHAPES, (1,))
 
 RULES: dict[str, Callable[[_Node], bool]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise), **dict.fromkeys(IMAGES, _image), **dict.fromkeys(RESHAPES, _reshape),
-    "MatMul": _matmul, "Gemm": _gemm, "LayerNormalization": _norm, "Softmax": _softmax, "LogSoftmax": _softmax,
+    "MatMul": _matmul, "Gemm": _gemm, "LayerNormalization": _norm, "RMSNormalization": _norm, "Softmax": _softmax,
+    "LogSoftmax": _softmax,
     **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceSumSquare", "ReduceL2"), _reduce),
     "Gather": _gather, "Transpose": _transpose, "Concat": _concat, "Split": _behind_rows(0), "Slice": _slice,
     "QuantizeLinear": _quantize, "DequantizeLinear": _quantize,

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.known import Symbols
+from sparsec.compiler.sized.guards import Guard, guards
 from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, row_nodes
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.graph.constants import add_constant
@@ -41,24 +42,26 @@ Stage = RowStage | ir.Node
 def stages_of(graph: ir.Graph, symbols: Symbols) -> list[Stage]:
     """The stages of a sorted graph in the order of running; a stage has the nodes of constants alone that it needs."""
     rows, fixed = row_nodes(graph, symbols), constants(graph)
+    when = guards(graph)
     level: dict[ir.Value, int] = {}
     single: list[tuple[int, int, ir.Node]] = []
-    groups: dict[tuple[int, Rows], list[ir.Node]] = defaultdict(list)
+    groups: dict[tuple[int, Rows, Guard], list[ir.Node]] = defaultdict(list)
     for index, node in enumerate(graph):
-        read = (value for value in read_by(node) if known_data(value, symbols) is None)
+        read = (value for value in (*read_by(node), *(each for each, _ in when[node]))
+                if known_data(value, symbols) is None)
         before = max((level.get(value, 0) for value in read), default=0)
         if all(value in fixed for value in node.outputs):
             number = 0
         elif node in rows:
             number = before + before % 2
-            groups[number, rows[node]].append(node)
+            groups[number, rows[node], when[node]].append(node)
         else:
             number = before + 1 - before % 2
         if node not in rows:
             single.append((number, index, node))
         level.update(dict.fromkeys(node.outputs, number))
     order: list[tuple[int, int, Stage]] = [*single]
-    for count, ((number, own), nodes) in enumerate(groups.items()):
+    for count, ((number, own, _), nodes) in enumerate(groups.items()):
         order.append((number, count, _stage(own, nodes, fixed)))
     return [stage for *_, stage in sorted(order, key=lambda each: each[:2])]
 

@@ -1,5 +1,6 @@
 """onnxruntime's own operators (domain com.microsoft), which its optimiser and Olive leave, written out in ONNX's.
 
+So are ONNX's newer ones where sizes are symbolic.
 Definitions follow onnxruntime's docs/ContribOperators.md and its CPU kernels; later passes fuse what they know again.
 Quantised operators are read by `passes.quantized`.
 """
@@ -15,7 +16,7 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.verify import infer
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Report
-from sparsec.passes.contributed import attention, fused, norms
+from sparsec.passes.contributed import attention, fused, norms, standard
 from sparsec.passes.contributed.body import Body
 
 DOMAIN = "com.microsoft"
@@ -50,7 +51,15 @@ def run(model: ir.Model, _context: Context) -> Report:
 
 
 def _contributed(model: ir.Model) -> Iterator[ir.Node]:
-    return (node for node in model.graph if node.domain == DOMAIN and node.op_type in WRITERS)
+    for node in model.graph:
+        newer = not node.domain and node.op_type in standard.WRITERS and _is_symbolic(node)
+        if newer or (node.domain == DOMAIN and node.op_type in WRITERS):
+            yield node
+
+
+def _is_symbolic(node: ir.Node) -> bool:
+    """Whether a size of an input is known at run time only."""
+    return any(value is not None and value.shape is not None and not value.shape.is_static() for value in node.inputs)
 
 
 def _pending(value: ir.Value | None) -> bool:
@@ -60,7 +69,7 @@ def _pending(value: ir.Value | None) -> bool:
 
 def _write(model: ir.Model, node: ir.Node) -> None:
     body = Body(node, model.opset_imports[""], _float(node))
-    WRITERS[node.op_type](body)
+    (WRITERS if node.domain else standard.WRITERS)[node.op_type](body)
     assert node.graph is not None
     if any(output.uses() or output.is_graph_output() for output in node.outputs):
         raise body.refused("one of its outputs is not taken")

@@ -123,6 +123,17 @@ class Body(GraphDefinition):
         root = self.put("Sqrt", self.put("Add", square, self.number(epsilon)))
         return self.put("Mul", self.put("Div", x, root), scale)
 
+    def highest(self, x: ir.Value) -> ir.Value:
+        """The maximum along the last axis, which stays."""
+        if self.opset < AXES_SINCE:
+            return self.put("ReduceMax", x, axes=[-1], keepdims=1)
+        return self.put("ReduceMax", x, self.integers(-1), keepdims=1)
+
+    def capped(self, x: ir.Value, cap: float) -> ir.Value:
+        """Scores that approach a soft cap, which is 0 for none."""
+        return x if not cap else self.put("Mul", self.put("Tanh", self.put("Mul", x, self.number(1 / cap))),
+                                          self.number(cap))
+
     def gelu(self, x: ir.Value, *, tanh: bool = False) -> ir.Value:
         """Gelu, by erf or by tanh."""
         if self.opset >= GELU_SINCE:

@@ -1,8 +1,8 @@
 """Weights of quantised models: codes that are constants, directly in front of the layer that reads them.
 
-QuantizeLinear of a constant is computed. What moves the elements of a dequantised constant (Transpose, Reshape …) moves
-its codes instead. Where codes have scales for blocks, are no 8-bit integers, or meet activations that are not
-quantised, the weight becomes the float32 constant that it stands for.
+QuantizeLinear of a constant is computed, codes of 4 bits become int8. What moves the elements of a dequantised constant
+(Transpose, Reshape …) moves its codes instead. Where codes have scales for blocks, are no such integers, or meet
+activations that are not quantised, the weight becomes the float32 constant that it stands for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sparsec.graph.quantized import Codes, dequantized
 from sparsec.passes import rewrite
 
 MOVES = ("Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+NARROW = ("int4", "uint4")
 PARTNERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Layers whose weight stays codes while their activations are codes, too."""
 
@@ -31,6 +32,8 @@ def run(graph: ir.Graph) -> int:
             continue
         if node.op_type == "QuantizeLinear" and constant(node.inputs[0]) is not None:
             _quantize(node)
+        elif node.op_type == "DequantizeLinear" and _is_narrow(node):
+            _widen(node)
         elif node.op_type in MOVES and (codes := dequantized(node.inputs[0])) is not None:
             _move(node, codes)
         else:
@@ -42,6 +45,21 @@ def run(graph: ir.Graph) -> int:
             fold(node, codes.values())
             count += 1
     return count
+
+
+def _is_narrow(node: ir.Node) -> bool:
+    codes = dequantized(node.outputs[0])
+    return codes is not None and codes.axis is not None and codes.codes.dtype.name in NARROW
+
+
+def _widen(node: ir.Node) -> None:
+    """Codes and zero points of 4 bits as int8, which holds signed and unsigned ones."""
+    assert node.graph is not None
+    for index in (0, 2):
+        array = constant(node.inputs[index]) if index < len(node.inputs) else None
+        if array is not None:
+            value = add_constant(node.graph, f"{node_name(node)}.{index}", array.astype(np.int8))
+            node.replace_input_with(index, value)
 
 
 def _quantize(node: ir.Node) -> None:

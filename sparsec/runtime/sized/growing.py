@@ -8,26 +8,35 @@ has seen stays as it is. Otherwise everything is copied to a buffer of its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import aligned
 
 SPARE = 64
 """Room for so many more along the axis, at least; beyond that, half as much as there is."""
 
 
-@dataclass
-class _Buffer:
+@dataclass(eq=False)
+class Buffer:
     """An array, of which so much is filled along the axis that it grows along."""
 
     whole: Part
     axis: int
     filled: int
     lock: threading.Lock = field(default_factory=threading.Lock)
+    _last: Callable[[], np.ndarray | None] = lambda: None
+
+    @cached_property
+    def flat(self) -> Any:
+        """All of it in one dimension, as TVM sees it."""
+        return tvm_runtime.load().from_dlpack(self.whole.reshape(-1).view(np.ndarray))
 
     def part(self, start: int, end: int) -> Part:
         """A piece of it."""
@@ -37,15 +46,19 @@ class _Buffer:
         """The filled part, as a plain array that knows its buffer by its base."""
         part = self.part(0, length)
         part.buffer = self
-        return part.view(np.ndarray)
+        view = part.view(np.ndarray)
+        self._last = weakref.ref(view)
+        return view
 
     def claim(self, first: np.ndarray, total: int) -> bool:
         """Whether an array is all that the buffer holds, and there is room for more, which is the caller's then."""
-        if total > self.whole.shape[self.axis] or first.strides != self.whole.strides or (
-                first.ctypes.data != self.whole.ctypes.data):
+        if total > self.whole.shape[self.axis]:
+            return False
+        last = first is self._last()
+        if not last and (first.strides != self.whole.strides or first.ctypes.data != self.whole.ctypes.data):
             return False
         with self.lock:
-            if first.shape != self.part(0, self.filled).shape:
+            if first.shape[self.axis] != self.filled or (not last and first.shape != self.part(0, self.filled).shape):
                 return False
             self.filled = total
             return True
@@ -54,7 +67,7 @@ class _Buffer:
 class Part(np.ndarray):
     """A buffer, and what stands between it and the plain arrays of sessions: numpy skips bases of equal type."""
 
-    buffer: _Buffer | None = None
+    buffer: Buffer | None = None
 
 
 def append(inputs: Sequence[Any], axis: int) -> np.ndarray:
@@ -62,16 +75,40 @@ def append(inputs: Sequence[Any], axis: int) -> np.ndarray:
     first, *rest = inputs
     axis %= first.ndim
     start = first.shape[axis]
-    total = start + sum(each.shape[axis] for each in rest)
-    buffer = first.base.buffer if isinstance(first.base, Part) else None
-    if buffer is None or buffer.axis != axis or not buffer.claim(first, total):
-        room = (*first.shape[:axis], total + max(total // 2, SPARE), *first.shape[axis + 1:])
-        buffer = _Buffer(aligned(room, first.dtype).view(Part), axis, total)
-        buffer.part(0, start)[...] = first
+    buffer, whole = extended(first, sum(each.shape[axis] for each in rest), axis)
     for each in rest:
         buffer.part(start, start + each.shape[axis])[...] = each
         start += each.shape[axis]
-    return buffer.view(total)
+    return whole
+
+
+def extended(first: np.ndarray, more: int, axis: int = 2) -> tuple[Buffer, np.ndarray]:
+    """A buffer that begins with an array, and its part with so many more places behind that, which are to be filled."""
+    start = first.shape[axis]
+    buffer = first.base.buffer if isinstance(first.base, Part) else None
+    if buffer is None or buffer.axis != axis or not buffer.claim(first, start + more):
+        buffer = _buffer((*first.shape[:axis], start + more, *first.shape[axis + 1:]), first.dtype, axis)
+        buffer.part(0, start)[...] = first
+        Copies.nbytes += first.nbytes
+    return buffer, buffer.view(start + more)
+
+
+def _buffer(shape: tuple[int, ...], dtype: np.dtype[Any], axis: int, room: int = 0) -> Buffer:
+    """A buffer of which a shape is taken, with room along the axis."""
+    room = max(room, shape[axis] + max(shape[axis] // 2, SPARE))
+    whole = aligned((*shape[:axis], room, *shape[axis + 1:]), dtype).view(Part)
+    return Buffer(whole, axis, shape[axis])
+
+
+def reserved(shape: tuple[int, ...], dtype: np.dtype[Any], room: int, axis: int = 2) -> np.ndarray:
+    """An array of a cache that can grow to so much along the axis without being copied."""
+    return _buffer(shape, dtype, axis, room).view(shape[axis])
+
+
+class Copies:
+    """How many bytes of caches have been copied since the process began, as they outgrew their buffers or branched."""
+
+    nbytes = 0
 
 
 def append_at(inputs: Sequence[Any], _: object) -> tuple[np.ndarray]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from sparsec.graph.sized import APPEND, SIZED_DOMAIN
-from sparsec.runtime.sized import elementwise, tensors
+from sparsec.runtime.sized import elementwise, images, tensors
 from sparsec.runtime.sized.elementwise import Operator
 from sparsec.runtime.sized.growing import append_at
 
-OPERATORS: dict[str, Operator] = {**elementwise.OPERATORS, **tensors.OPERATORS,
+OPERATORS: dict[str, Operator] = {**elementwise.OPERATORS, **tensors.OPERATORS, **images.OPERATORS,
                                   f"{SIZED_DOMAIN}::{APPEND}": append_at}
 """By ONNX's name, or domain::name."""
 
-SINGLE = {"LayerNormalization"}
+SINGLE = {"LayerNormalization", "MaxPool", "BatchNormalization"}
 """Those of several outputs that give the first one only."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.errors import ArtifactError, InputError
+from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.machine.memory import Memory, element_type
 from sparsec.runtime.loading import load_code
 from sparsec.runtime.sized.attention import Attention
@@ -18,11 +21,16 @@ from sparsec.runtime.sized.operators import OPERATORS
 from sparsec.runtime.sized.rotary import Rotary
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
+from sparsec.runtime.sized.token import Token, steps_before
 from sparsec.runtime.stages import interpret
 
+GROWS = ("append", f"{SIZED_DOMAIN}::{APPEND}")
+"""The operators that append to caches."""
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Sequence[Any]], Sequence[np.ndarray]]
 """A step: from its inputs to its outputs."""
+Step = tuple[Run, Sequence[str | None], Sequence[str], Sequence[str], Sequence[tuple[str, bool]]]
+"""A step with the names of its inputs and outputs, and of what none behind it needs, and when it runs."""
 
 
 class SizedProgram:
@@ -54,6 +62,7 @@ class SizedProgram:
                                 each["functions"]) for each in self._plan["rows"]]
             self._tensors = {number: memory.place(arrays[number]) for *_, functions in self._libraries
                              for function in functions for number in function["constants"]}
+            self._nbytes = {number: arrays[number].nbytes for number in self._tensors}
             self._splitter = Splitter({each["count"]: each["seconds"] for each in self._plan["rows"]} or {1: 1.0})
             kernels = self._plan["kernels"]
             self._kernels: Any = kernels and load_code(arrays[kernels["library"]].tobytes(), kernels["objects"])
@@ -67,6 +76,24 @@ class SizedProgram:
     def constants(self) -> Collection[np.ndarray]:
         """The constants of the operators on numpy."""
         return self._constants.values()
+
+    @property
+    def steps(self) -> Sequence[Mapping[str, Any]]:
+        """What a call does, as the plan says it."""
+        return self._plan["steps"]  # type: ignore[no-any-return]  # of JSON
+
+    @property
+    def caches(self) -> list[str]:
+        """The names of the inputs that are appended to."""
+        grown = {step["inputs"][0] for step in self.steps if step["op"] in GROWS}
+        return [spec.name for spec in self.inputs if spec.value in grown]
+
+    def weight_bytes(self, step: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
+        """Bytes of the constants that the calls of a stage of rows read."""
+        rows = math.prod(value_of(terms, sizes) for terms in step["lead"])
+        functions = {each["count"]: each["functions"][step["number"]] for each in self._plan["rows"]}
+        return sum(self._nbytes[number] for count in self._splitter.parts(rows)
+                   for number in functions[count]["constants"])
 
     def bind(self, feeds: Feeds) -> tuple[list[np.ndarray], dict[str, int]]:
         """The inputs in order, and the sizes of the symbols.
@@ -99,8 +126,13 @@ class SizedProgram:
                     for count, library, functions in self._libraries}
         steps = []
         for step, spent in zip(self._plan["steps"], self._spent, strict=True):
-            steps.append((self._step(step, machines), step["inputs"], step["outputs"], spent))
-        return Runner(self, steps)
+            when = tuple((name, chosen) for name, chosen in step["when"])
+            steps.append((self._step(step, machines), step["inputs"], step["outputs"], spent, when))
+        about = self._plan.get("token")
+        if about is None:
+            return Runner(self, steps)
+        token = Token(machines[1][-1], about, self._plan["kernels"]["attention"][0])
+        return Runner(self, steps, token, steps_before(about, steps))
 
     def _step(self, step: Mapping[str, Any], machines: Mapping[int, Sequence[Callable[..., Any]]]) -> Run:
         """What runs a step."""
@@ -143,22 +175,37 @@ class SizedProgram:
 class Runner:
     """The steps with functions of their own."""
 
-    def __init__(self, program: SizedProgram,
-                 steps: Sequence[tuple[Run, Sequence[str | None], Sequence[str], Sequence[str]]]) -> None:
-        self._program, self._steps = program, steps
+    def __init__(self, program: SizedProgram, steps: Sequence[Step], token: Token | None = None,
+                 before: Sequence[Step] = ()) -> None:
+        self._program, self._steps, self._token, self._before = program, steps, token, before
 
-    def __call__(self, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
-        """The wanted outputs."""
+    def runs_as_one(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a call of some sizes is one function."""
+        return self._token is not None and self._token.fits(sizes)
+
+    def __call__(self, feeds: Feeds, wanted: Sequence[int], seconds: list[float] | None = None) -> list[np.ndarray]:
+        """The wanted outputs; where `seconds` is given, every step by itself, whose time is appended."""
         program = self._program
         arrays, sizes = program.bind(feeds)
         values = program.start(arrays, sizes)
         outputs: Sequence[str] = ()
         try:
             with np.errstate(all="ignore"):
-                for run, inputs, outputs, spent in self._steps:
-                    values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - some are absent
+                if self._token is not None and seconds is None and self._token.fits(sizes):
+                    for run, inputs, outputs, _, _ in self._before:
+                        values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - some are absent
+                    if self._token.takes(values):
+                        made = self._token.run(values, sizes)
+                        return [values[name] if name in made else self._result(values[name], arrays)
+                                for name in (program.outputs[index]["value"] for index in wanted)]
+                for run, inputs, outputs, spent, when in self._steps:
+                    begin = 0.0 if seconds is None else time.perf_counter()
+                    if not when or all(bool(values[name].all()) is chosen for name, chosen in when):
+                        values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - see above
                     for name in spent:
-                        del values[name]
+                        values.pop(name, None)
+                    if seconds is not None:
+                        seconds.append(time.perf_counter() - begin)
         except (ValueError, ArithmeticError) as error:  # of numpy, where sizes do not fit together
             raise InputError(f"'{outputs[0]}' cannot be computed where {_listed(sizes)}: {error}") from error
         return [self._result(values[program.outputs[index]["value"]], arrays) for index in wanted]
@@ -181,7 +228,8 @@ def _last_uses(plan: Mapping[str, Any]) -> list[list[str]]:
     kept = {each["value"] for each in plan["outputs"]}
     spent: list[list[str]] = []
     for step in reversed(plan["steps"]):
-        names = {name for name in (*step["inputs"], *step["outputs"]) if name} - kept
+        conditions = [name for name, _ in step["when"]]
+        names = {name for name in (*step["inputs"], *step["outputs"], *conditions) if name} - kept
         spent.append(sorted(names))
         kept |= names
     return spent[::-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ class Input:
     dtype: np.dtype[Any]
     shape: tuple[Any, ...]
 
+    @cached_property
+    def sums(self) -> list[tuple[int, Terms]]:
+        """The axes whose sizes follow from others."""
+        return [(axis, dim) for axis, dim in enumerate(self.shape) if not isinstance(dim, int | str)]
+
     def described(self) -> list[int | str]:
         """The shape as a session tells it."""
         return [dim if isinstance(dim, int | str) else text_of(dim) for dim in self.shape]
@@ -55,18 +61,22 @@ def sizes_of(inputs: Sequence[Input], arrays: Sequence[np.ndarray], limits: Mapp
     """
     sizes: dict[str, int] = {}
     origins: dict[str, str] = {}
+    before: Input | None = None
+    shape: tuple[int, ...] = ()
     for spec, array in zip(inputs, arrays, strict=True):
         if array.dtype != spec.dtype or array.ndim != len(spec.shape):
             raise InputError(f"input '{spec.name}' takes {spec.dtype.name} of shape {_listed(spec)}; given: "
                              f"{array.dtype.name} of shape {array.shape}")
-        _read(spec, array, sizes, origins)
+        if before is None or array.shape != shape or spec.shape != before.shape:  # caches are all alike
+            _read(spec, array, sizes, origins)
+            before, shape = spec, array.shape
     for name, (least, most) in limits.items():
         if name in sizes and not least <= sizes[name] <= most:
             raise InputError(f"dimension '{name}' is {sizes[name]} in input '{origins[name]}', and the artifact was "
                              f"compiled for {least} to {most}; compile it with a wider range for --dim {name}")
     for spec, array in zip(inputs, arrays, strict=True):
-        for axis, dim in enumerate(spec.shape):
-            if not isinstance(dim, int | str) and value_of(dim, sizes) != array.shape[axis]:
+        for axis, dim in spec.sums:
+            if value_of(dim, sizes) != array.shape[axis]:
                 raise InputError(f"axis {axis} of input '{spec.name}' must be {text_of(dim)} = {value_of(dim, sizes)}, "
                                  f"and is {array.shape[axis]}")
     return sizes

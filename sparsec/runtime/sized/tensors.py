@@ -177,12 +177,19 @@ def _layer_norm(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.nd
     return (y if bias is None else y + bias,)
 
 
+def _rms_norm(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, scale = inputs
+    axes = tuple(range(attributes.get("axis", -1) % x.ndim, x.ndim))
+    square = np.square(x).mean(axis=axes, keepdims=True) + x.dtype.type(attributes.get("epsilon", 1e-5))
+    return (x / np.sqrt(square) * scale,)
+
+
 OPERATORS: dict[str, Operator] = {
     "Shape": _shape, "Reshape": _reshape, "Squeeze": _squeeze, "Unsqueeze": _unsqueeze, "Transpose": _transpose,
     "Concat": _concat, "Expand": _expand, "Slice": _slice, "Gather": _gather, "GatherElements": _gather_elements,
     "GatherND": _gather_nd, "Range": _range, "ConstantOfShape": _filled, "Split": _split, "Tile": _tile,
     "Trilu": _trilu, "CumSum": _cumsum, "MatMul": _matmul, "Gemm": _gemm, "ArgMax": _arg(np.argmax),
-    "ArgMin": _arg(np.argmin), "LayerNormalization": _layer_norm,
+    "ArgMin": _arg(np.argmin), "LayerNormalization": _layer_norm, "RMSNormalization": _rms_norm,
     **{f"Reduce{name}": _reduced(function) for name, function in dict[str, Callable[..., Any]]({
         "Max": np.max, "Mean": np.mean, "Min": np.min, "Prod": np.prod, "Sum": np.sum}).items()},
 }

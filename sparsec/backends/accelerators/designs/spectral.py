@@ -23,7 +23,9 @@ from sparsec.backends.accelerators.timing import Configuration, barrier
 
 Spectra = NDArray[np.complex128]
 SMALL = 1e-9
-"""Coefficients below this share of the largest are zero but for rounding."""
+"""Coefficients below this share of the largest possible are zero but for rounding."""
+KERNELS = 1 << 14
+"""Kernels that are transformed at once."""
 
 
 def size_of(layer: Operands, config: Configuration) -> int:
@@ -34,10 +36,23 @@ def size_of(layer: Operands, config: Configuration) -> int:
     return size
 
 
-def kernels(layer: Operands, size: int) -> Spectra:
-    """(outputs, channels, coefficients) the kernels' spectra, half of them, since weights are real."""
-    spectra = np.conj(np.fft.rfft2(layer.weight, (size, size))).reshape(*layer.weight.shape[:2], -1)
-    return np.where(np.abs(spectra) > SMALL * np.abs(spectra).max(initial=1e-30), spectra, 0)
+def largest(layer: Operands) -> float:
+    """What no coefficient exceeds: the largest sum of a kernel's magnitudes."""
+    return float(np.abs(layer.weight).sum(axis=(2, 3)).max(initial=0))
+
+
+def kernels(layer: Operands, size: int, part: slice = slice(None)) -> Spectra:
+    """(outputs, channels, coefficients) some outputs' spectra, half of them, since weights are real."""
+    weight = layer.weight[part]
+    spectra = np.conj(np.fft.rfft2(weight, (size, size))).reshape(*weight.shape[:2], -1)
+    spectra[np.abs(spectra) <= SMALL * largest(layer)] = 0
+    return spectra
+
+
+def parts(layer: Operands) -> Iterator[slice]:
+    """The outputs, so many at a time that their spectra take little memory."""
+    step = max(1, KERNELS // layer.weight.shape[1])
+    return (slice(first, first + step) for first in range(0, len(layer.weight), step))
 
 
 def tiles(layer: Operands, size: int) -> tuple[NDArray[np.int32], int, int, int]:
@@ -58,17 +73,18 @@ def tiles(layer: Operands, size: int) -> tuple[NDArray[np.int32], int, int, int]
 def fibres(layer: Operands, config: Configuration) -> Fibres:
     """Of weights a kernel's coefficients, real and imaginary parts side by side, of activations the rows."""
     plain = layer.unstrided()
-    spectra = kernels(plain, size_of(plain, config))
-    parts = np.stack((spectra.real, spectra.imag), axis=3).reshape(-1, 2 * spectra.shape[2]).astype(np.float32)
-    number = fitting(float(np.abs(parts).max(initial=0)), config["weight_bits"])
-    return number.quantize(parts), layer.x.reshape(-1, layer.x.shape[3])
+    size, number = size_of(plain, config), fitting(largest(plain), config["weight_bits"])
+    stored = [number.quantize(np.stack((spectra.real, spectra.imag), axis=3).reshape(
+        -1, 2 * spectra.shape[2]).astype(np.float32))
+              for spectra in (kernels(plain, size, part) for part in parts(plain))]
+    return np.concatenate(stored), layer.x.reshape(-1, layer.x.shape[3])
 
 
 def work(layer: Operands, config: Configuration) -> Work:
     """A step is a round of outputs of a tile: a unit takes a cycle a coefficient of its output's kernels."""
     plain = layer.unstrided()
     size = size_of(plain, config)
-    kept = np.count_nonzero(kernels(plain, size), axis=2).sum(axis=1)
+    kept = np.concatenate([np.count_nonzero(kernels(plain, size, part), axis=(1, 2)) for part in parts(plain)])
     cut, step, *_ = tiles(plain, size)
     count = int(np.prod(cut.shape[:3]))
     table = shares(kept[None].astype(np.int64), config["units"])

@@ -8,7 +8,7 @@ from functools import partial
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.layer import CpuFamily
-from sparsec.kernels.cpu.rows import bitmap_vector, csr_vector, gemv, gemv_int8, nm_vector, well, well_int8
+from sparsec.kernels.cpu.rows import bitmap_vector, csr_vector, gemv, gemv_int4, gemv_int8, nm_vector, well, well_int8
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
@@ -46,5 +46,6 @@ FAMILIES: dict[str, CpuFamily] = {
         bitmap_vector.FAMILY,
         gemv_int8.FAMILY,
         gemv_int8.BITMAP,
+        gemv_int4.FAMILY,
         well_int8.FAMILY,
     )}

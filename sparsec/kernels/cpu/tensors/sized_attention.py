@@ -20,11 +20,12 @@ from sparsec.kernels.emit.activations import exp_normal
 from sparsec.kernels.emit.fold import across
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, load, prefetch, registers, splat, store
 
 ROWS = 4  # query rows in flight
 PAIR = 2  # vectors of keys in flight, which make enough sums to hide the latency of FMA
 WIDE = 4  # vectors of values in flight
+AHEAD = 1  # pairs of vectors of keys that are asked for while one is worked on: rows lie apart, and streams are short
 UNDERFLOW = -87.0  # e^x below is no normal number; it becomes 0
 
 SIZES = ("batch", "groups", "shared", "tokens", "keys", "masked",
@@ -76,7 +77,7 @@ def build(p: SizedAttention, isa: Isa) -> Kernel:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """What the parts of the kernel share: its buffers, its sizes by name, and the lanes of its vectors."""
 
     b: Buffers
@@ -90,7 +91,8 @@ class _Frame:
         return T.floordiv(self.sizes["keys"] + (PAIR * self.lanes - 1), PAIR * self.lanes)
 
 
-def _lanes(p: SizedAttention, isa: Isa) -> int:
+def lanes_of(p: SizedAttention, isa: Isa) -> int:
+    """Lanes of vectors that features divide into."""
     lanes = isa.lanes
     while p.depth % lanes or p.width % lanes:
         lanes //= 2
@@ -98,11 +100,14 @@ def _lanes(p: SizedAttention, isa: Isa) -> int:
 
 
 def _emit(b: Buffers, p: SizedAttention, isa: Isa) -> None:
-    """Threads share the groups of the batch."""
     sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
-    frame = _Frame(b, p, sizes, _lanes(p, isa))
-    units = T.Bind(sizes["batch"] * sizes["groups"])
-    room = T.Bind(frame.blocks * (PAIR * frame.lanes * (p.depth + ROWS)))
+    over_groups(Frame(b, p, sizes, lanes_of(p, isa)), isa)
+
+
+def over_groups(frame: Frame, isa: Isa) -> None:
+    """The statements of the kernel in its frame: threads share the groups of the batch."""
+    units = T.Bind(frame.sizes["batch"] * frame.sizes["groups"])
+    room = T.Bind(frame.blocks * (PAIR * frame.lanes * (frame.p.depth + ROWS)))
     if isa.threads == 1:
         with T.serial(0, units) as unit:
             _unit(frame, unit, T.int64(0))
@@ -113,7 +118,7 @@ def _emit(b: Buffers, p: SizedAttention, isa: Isa) -> None:
             _unit(frame, unit, T.Bind(number * room))
 
 
-def _unit(f: _Frame, unit: Expr, work: Expr) -> None:
+def _unit(f: Frame, unit: Expr, work: Expr) -> None:
     """All heads of a group: its keys in the order of vectors at `work`, the scores of a block of rows behind them."""
     s = f.sizes
     batch, group = T.Bind(T.floordiv(unit, s["groups"])), T.Bind(T.floormod(unit, s["groups"]))
@@ -135,21 +140,23 @@ def _unit(f: _Frame, unit: Expr, work: Expr) -> None:
         _weighted(f, values, scores, sums, at["y"])
 
 
-def _transposed_keys(f: _Frame, first: Expr, work: Expr) -> None:
+def _transposed_keys(f: Frame, first: Expr, work: Expr) -> None:
     """Keys as [pair of vectors][feature][key of the pair]; those behind the last repeat it."""
     lanes, s = f.lanes, f.sizes
     with T.serial(0, f.blocks) as block, T.serial(0, f.p.depth // lanes) as part:
         for half in range(PAIR):
             rows = []
             for lane in range(lanes):
-                key = T.min(block * (PAIR * lanes) + (half * lanes + lane), s["keys"] - 1)
-                rows.append(load(f.b["k"], first + key * s["k_key"] + part * lanes, lanes))
+                number = block * (PAIR * lanes) + (half * lanes + lane)
+                at = T.Bind(first + T.min(number, s["keys"] - 1) * s["k_key"] + part * lanes)
+                prefetch(f.b["k"], at + AHEAD * PAIR * lanes * s["k_key"])
+                rows.append(load(f.b["k"], at, lanes))
             for feature, vector in enumerate(transpose(rows, lanes) if lanes > 1 else rows):
                 row = (block * f.p.depth + part * lanes + feature) * PAIR + half
                 store(f.b["work"], work + row * lanes, vector)
 
 
-def _scores(f: _Frame, queries: list[Expr], keys: Expr, scores: Expr) -> None:
+def _scores(f: Frame, queries: list[Expr], keys: Expr, scores: Expr) -> None:
     """The products of a block of rows with all keys, a row behind the other."""
     lanes, depth = f.lanes, f.p.depth
     with T.serial(0, f.blocks) as block:
@@ -169,7 +176,7 @@ def _scores(f: _Frame, queries: list[Expr], keys: Expr, scores: Expr) -> None:
                 store(f.b["work"], target, load(sums, (r * PAIR + half) * lanes, lanes))
 
 
-def _softmax(f: _Frame, row: Expr, mask: Expr) -> Expr:
+def _softmax(f: Frame, row: Expr, mask: Expr) -> Expr:
     """A row of scores becomes exponentials, in place; returns one over their sum."""
     lanes, keys, work = f.lanes, f.sizes["keys"], f.b["work"]
     top, total = registers(1, lanes), registers(1, lanes)
@@ -206,7 +213,7 @@ def _softmax(f: _Frame, row: Expr, mask: Expr) -> Expr:
     return T.Bind(T.float32(1) / (ends[1] + across(load(total, 0, lanes), lanes, lambda a, c: a + c)))
 
 
-def _weighted(f: _Frame, values: Expr, scores: Expr, sums: list[Expr], targets: list[Expr]) -> None:
+def _weighted(f: Frame, values: Expr, scores: Expr, sums: list[Expr], targets: list[Expr]) -> None:
     """The values by their weights, for a block of rows."""
     lanes, vectors = f.lanes, f.p.width // f.lanes
     for first in range(0, vectors, WIDE):
@@ -216,6 +223,8 @@ def _weighted(f: _Frame, values: Expr, scores: Expr, sums: list[Expr], targets: 
             store(totals, register * lanes, splat(0.0, lanes))
         with T.serial(0, f.sizes["keys"]) as key:
             at = T.Bind(values + key * f.sizes["v_key"] + first * lanes)
+            for v in range(count):
+                prefetch(f.b["v"], at + AHEAD * PAIR * lanes * f.sizes["v_key"] + v * lanes)
             row = [T.Bind(load(f.b["v"], at + v * lanes, lanes)) for v in range(count)]
             for r in range(ROWS):
                 weight = T.Bind(splat(f.b["work"][scores + r * (f.blocks * (PAIR * lanes)) + key], lanes))

@@ -1,0 +1,44 @@
+"""`sparsec bench --profile --dim …`: what a call of an artifact for run-time sizes does, and what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from sparsec.cli import options, tables
+from sparsec.cli.compile import compile_with_progress
+from sparsec.cli.tables import console
+from sparsec.compiler.options import CompileOptions
+from sparsec.errors import UsageError
+
+
+def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: Mapping[str, int | str],
+                  inputs: Mapping[str, np.ndarray] | None) -> None:
+    """Compile a model for any size, and print what a call of some sizes does."""
+    from sparsec.backends.program import SIZED
+    from sparsec.bench.sized_profile import profile_sized
+    from sparsec.graph.compare import random_feeds
+    from sparsec.graph.reader import load
+    from sparsec.graph.sizes import bound_dims, check_dims
+
+    check_dims(load(file, symbolic=True), dims)
+    artifact = compile_with_progress(file, replace(chosen, verify=False))
+    if artifact.manifest.entry != SIZED:
+        raise UsageError(f"{file} has no run-time sizes; leave --dim out")
+    found = profile_sized(artifact, random_feeds(load(file, dims=bound_dims(dims))) if inputs is None else inputs)
+    options.write_json(json, {"file": str(file), "threads": chosen.threads, **asdict(found)})
+    console.print(", ".join(f"{name} = {size}" for name, size in found.sizes.items()) + "\n")
+    total = sum(each.us for each in found.steps)
+    tables.print_table(("step", "time", "share", "bytes", "GB/s"), [
+        (each.name, tables.duration(each.us), tables.percent(each.us, total),
+         "" if each.bytes is None else tables.nbytes(each.bytes),
+         "" if each.bytes is None else f"{each.bytes / each.us / 1e3:.1f}") for each in found.steps],
+        ("one by one", tables.duration(total), "", tables.nbytes(found.weight_bytes), ""))
+    how = "as one function" if found.as_one else "as these steps"
+    moved = found.weight_bytes + found.cache_bytes
+    console.print(f"\na call, {how}: {tables.duration(found.call_us)}; it reads {tables.nbytes(found.weight_bytes)} of "
+                  f"weights and {tables.nbytes(found.cache_bytes)} of caches ({moved / found.call_us / 1e3:.1f} GB/s), "
+                  f"and copies {tables.nbytes(found.copied_bytes)} of caches")

@@ -1,0 +1,54 @@
+"""From a PyTorch module to an artifact, through `torch.export` and ONNX."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsec.artifact.file import Artifact
+from sparsec.compiler.compile import compile as compile_onnx
+from sparsec.errors import ModelError, UsageError
+
+
+def from_torch(module: torch.nn.Module, example: Any, *, kwargs: Mapping[str, Any] | None = None,
+               dynamic_shapes: Any = None, input_names: list[str] | None = None,
+               output_names: list[str] | None = None, **options: Any) -> Artifact:
+    """Compile a PyTorch module.
+
+    Args:
+        module: in evaluation mode.
+        example: what it is called with: a tensor, or a tuple of arguments.
+        kwargs: further arguments of the call by name.
+        dynamic_shapes: sizes that stay open, as `torch.export.export` takes them.
+        input_names: of the artifact; PyTorch's own where they are not given.
+        output_names: as `input_names`.
+        options: those of `sparsec.compile`.
+
+    Raises:
+        UsageError: the module is in training mode.
+        ModelError: PyTorch cannot export it; says why.
+        SparsecError: as `sparsec.compile`.
+
+    """
+    if module.training:
+        raise UsageError(f"{type(module).__name__} is in training mode; call its eval() first")
+    arguments = example if isinstance(example, tuple) else (example,)
+    with tempfile.TemporaryDirectory(prefix="sparsec-") as folder:  # weights of over 2 GB lie beside the model's file
+        path = Path(folder) / "model.onnx"
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                program = torch.onnx.export(
+                    module, arguments, kwargs=dict(kwargs or {}), dynamo=True, verbose=False,
+                    dynamic_shapes=dynamic_shapes, input_names=input_names, output_names=output_names)
+            assert program is not None  # as with dynamo
+            program.save(path, external_data=True)
+        except Exception as error:  # what the exporter raises has no common base
+            reason = str(error).strip().partition("\n")[0]
+            raise ModelError(f"PyTorch cannot export {type(module).__name__} to ONNX: {reason}; `torch.onnx.export("
+                             "…, dynamo=True, report=True)` says more") from error
+        return compile_onnx(path, **options)

@@ -1,0 +1,97 @@
+"""ONNX's own Attention and RotaryEmbedding (opset 23 on) where sizes are symbolic, written out in older operators.
+
+Definitions follow ONNX's Operators.md and its reference implementation. Of static sizes, `passes.fuse_attention` and
+the functions that define these operators take care.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from sparsec.passes.contributed.body import Body
+from sparsec.passes.contributed.rotary import rotated
+
+HIDDEN = float("-inf")
+
+
+def attention(b: Body) -> None:
+    """Attention on projections (batch, tokens, features) or on heads (batch, heads, tokens, depth), with its caches."""
+    if b.wants(3):
+        raise b.refused("it gives the scores")
+    apart = b.rank(b.needed(0)) == 4  # heads are a dimension
+    heads, groups = (b.dim(b.needed(0), 1), b.dim(b.needed(1), 1)) if apart else (
+        b.integer("q_num_heads"), b.integer("kv_num_heads"))
+    q, k, v = (b.needed(index) if apart else _split(b, b.needed(index), count)
+               for index, count in ((0, heads), (1, groups), (2, groups)))
+    depth = b.dim(b.needed(0), -1) // (1 if apart else heads)
+    past = b.input(4)
+    if past is not None:
+        k, v = (b.put("Concat", each, new, axis=2) for each, new in ((past, k), (b.needed(5), v)))
+    b.result(1, k)
+    b.result(2, v)
+    bias, guarded = _bias(b, q, k, past)
+    if heads > groups:
+        index = b.integers(*(head // (heads // groups) for head in range(heads)))
+        k, v = b.put("Gather", k, index, axis=1), b.put("Gather", v, index, axis=1)
+    scores = b.put("Mul", b.put("MatMul", q, b.put("Transpose", k, perm=[0, 1, 3, 2])),
+                   b.number(b.real("scale", 0.0) or 1 / math.sqrt(depth)))
+    scores = b.capped(scores, b.real("softcap", 0.0))
+    if bias is not None:
+        scores = b.put("Add", scores, bias)
+    y = b.put("MatMul", b.put("Softmax", scores, axis=-1), v)
+    if bias is not None and guarded:  # a query that sees no key gives zeros
+        seen = b.put("Greater", b.highest(bias), b.number(HIDDEN))
+        y = b.put("Where", seen, y, b.number(0))
+    b.result(0, y if apart else b.reshape(b.put("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, -1))
+
+
+def _split(b: Body, x: ir.Value, heads: int) -> ir.Value:
+    """(batch, tokens, features) as (batch, heads, tokens, depth)."""
+    return b.put("Transpose", b.reshape(x, 0, 0, heads, -1), perm=[0, 2, 1, 3])
+
+
+def _range(b: Body, length: ir.Value) -> ir.Value:
+    """0, 1, … below a length."""
+    zero, one = (b.put("Squeeze", b.integers(number)) for number in (0, 1))
+    return b.put("Range", zero, length, one)
+
+
+def _bias(b: Body, q: ir.Value, k: ir.Value, past: ir.Value | None) -> tuple[ir.Value | None, bool]:
+    """What is added to the scores (batch, heads, queries, keys), and whether it may hide all keys of a query."""
+    mask, filled, terms = b.input(3), b.input(6), []
+    if mask is not None:
+        terms.append(b.put("Where", mask, b.number(0), b.number(HIDDEN)) if mask.dtype == ir.DataType.BOOL else mask)
+    keys = b.length(k, 2)
+    if b.integer("is_causal"):
+        offset = b.integers(0) if past is None else b.reshape(b.length(past, 2), 1)
+        if past is None and filled is not None:
+            offset = b.unsqueeze(b.put("Sub", filled, b.length(q, 2)), 1, 2)  # of every text
+        at = b.put("Add", b.unsqueeze(_range(b, b.length(q, 2)), 1), offset)
+        late = b.put("Greater", b.unsqueeze(_range(b, keys), 0), at)
+        late = late if past is not None or filled is None else b.unsqueeze(late, 1)
+        terms.append(b.put("Where", late, b.number(HIDDEN), b.number(0)))
+    if filled is not None:
+        inside = b.put("Less", b.unsqueeze(_range(b, keys), 0), b.unsqueeze(filled, 1))
+        terms.append(b.unsqueeze(b.put("Where", inside, b.number(0), b.number(HIDDEN)), 1, 2))
+    return (b.add(*terms) if terms else None), mask is not None or filled is not None
+
+
+def rotary(b: Body) -> None:
+    """RotaryEmbedding of tokens or of heads apart, by tables of positions, or of the tokens themselves."""
+    x, positions = b.needed(0), b.input(3)
+    apart = b.rank(x) == 4  # heads are a dimension
+    heads = b.dim(x, 1) if apart else b.integer("num_heads")
+    depth = b.dim(x, -1) // (1 if apart else heads)
+    half = (b.integer("rotary_embedding_dim") or depth) // 2
+    cos, sin = (b.unsqueeze(table if positions is None else b.put("Gather", table, positions), 1)
+                for table in (b.needed(1), b.needed(2)))
+    y = rotated(b, x if apart else _split(b, x, heads), cos, sin, (half, depth),
+                interleaved=bool(b.integer("interleaved")))
+    b.result(0, y if apart else b.reshape(b.put("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, heads * depth))
+
+
+WRITERS: dict[str, Callable[[Body], None]] = {"Attention": attention, "RotaryEmbedding": rotary}
+"""By operator of ONNX."""

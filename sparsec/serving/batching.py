@@ -1,0 +1,209 @@
+"""Requests of several callers in one run: those that wait while a run is under way are the next one's rows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sparsec.errors import SparsecError
+from sparsec.machine.memory import element_type
+from sparsec.runtime.session import InferenceSession
+
+Feeds = Mapping[str, np.ndarray]
+
+TOLERANCE = 1e-4
+"""By how much, of the largest value, an output of two rows together may differ from that of each by itself."""
+PROBED = 4
+"""What sizes beside the rows are taken for when rows are run together to see."""
+
+
+class QueueFullError(SparsecError):
+    """As many requests wait as may."""
+
+
+class ClosedError(SparsecError):
+    """The server takes no more requests."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a queue may do.
+
+    Attributes:
+        rows: the most that a run takes of several requests together; 1 runs each by itself.
+        delay_s: how long the first of them waits for others, at most.
+        waiting: requests that may wait; further ones are refused.
+        replicas: runs at the same time.
+
+    """
+
+    rows: int = 32
+    delay_s: float = 0.0
+    waiting: int = 256
+    replicas: int = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """Inputs that wait for a run.
+
+    Attributes:
+        feeds: the inputs by name.
+        rows: their first size.
+        kind: what requests of one run have in common: names, types and further sizes.
+        since: when it came.
+        done: its outputs.
+
+    """
+
+    feeds: Feeds
+    rows: int
+    kind: tuple[Any, ...]
+    since: float
+    done: Future[list[np.ndarray]] = field(default_factory=Future)
+
+
+class Queue:
+    """The requests of one session and the threads that run them.
+
+    Args:
+        session: whose inputs are rows where runs take several (`why_not_together`).
+        limits: what it may do.
+        observe: told of every run: its rows, and the seconds that each request took from its coming.
+
+    """
+
+    def __init__(self, session: InferenceSession, limits: Limits,
+                 observe: Callable[[int, Sequence[float]], None] = lambda _rows, _seconds: None) -> None:
+        self._session, self._limits, self._observe = session, limits, observe
+        self._waiting: deque[Request] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(limits.replicas)]
+        for thread in self._threads:
+            thread.start()
+
+    def __len__(self) -> int:
+        """Requests that wait."""
+        return len(self._waiting)
+
+    def submit(self, feeds: Feeds) -> Future[list[np.ndarray]]:
+        """Have a run; the future has the outputs, or the error of `InferenceSession.run`.
+
+        Raises:
+            QueueFullError: as many wait as may.
+            ClosedError: `close` was called.
+
+        """
+        kind = tuple((name, array.dtype.str, array.shape[1:], array.ndim) for name, array in sorted(feeds.items()))
+        rows = {len(array) if array.ndim else 0 for array in feeds.values()}
+        request = Request(feeds, rows.pop() if len(rows) == 1 else 0, kind, time.monotonic())
+        with self._changed:
+            if self._closed:
+                raise ClosedError("the server is stopping; ask another one")
+            if len(self._waiting) >= self._limits.waiting:
+                raise QueueFullError(f"{len(self._waiting)} requests wait already; ask again later")
+            self._waiting.append(request)
+            self._changed.notify()
+        return request.done
+
+    def close(self) -> None:
+        """Take no more requests, and wait until those that wait have been run."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        while group := self._next():
+            self._run(group)
+            now = time.monotonic()
+            self._observe(sum(each.rows for each in group), [now - each.since for each in group])
+
+    def _next(self) -> list[Request]:
+        """The requests of the next run, none when all is done; waits for them."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return []
+                left = self._waiting[0].since + self._limits.delay_s - time.monotonic()
+                together = self._together()
+                if left <= 0 or self._closed or sum(each.rows for each in together) >= self._limits.rows:
+                    taken = {id(each) for each in together}
+                    self._waiting = deque(each for each in self._waiting if id(each) not in taken)
+                    return together
+                self._changed.wait(left)
+
+    def _together(self) -> list[Request]:
+        """The first request, and those of its kind that fit into a run with it."""
+        first, *others = self._waiting
+        chosen, rows = [first], first.rows
+        for each in others:
+            alike = self._limits.rows > 1 and first.rows > 0 and each.kind == first.kind
+            if alike and each.rows + rows <= self._limits.rows:
+                chosen.append(each)
+                rows += each.rows
+        return chosen
+
+    def _run(self, group: list[Request]) -> None:
+        """Run requests together, or each by itself where that fails, so that it fails for the one at fault only."""
+        try:
+            if len(group) == 1:
+                group[0].done.set_result(self._session.run(None, group[0].feeds))
+                return
+            joined = {name: np.concatenate([each.feeds[name] for each in group]) for name in group[0].feeds}
+            outputs = self._session.run(None, joined)
+            ends = np.cumsum([each.rows for each in group])[:-1]
+            for each, parts in zip(group, zip(*(np.split(array, ends) for array in outputs), strict=True), strict=True):
+                each.done.set_result(list(parts))
+        except Exception as error:  # noqa: BLE001 - it is the caller's, whatever it is
+            if len(group) == 1:
+                group[0].done.set_exception(error)
+            else:
+                for each in group:
+                    self._run([each])
+
+
+def why_not_together(session: InferenceSession) -> str | None:
+    """Why requests of several callers cannot be rows of one run, None where they can.
+
+    They can where the first size of all inputs and outputs is one that the run tells, and two rows give together what
+    each gives by itself, as a run of both shows.
+    """
+    infos = [*session.get_inputs(), *session.get_outputs()]
+    sizes = {each.shape[0] if each.shape else None for each in infos}
+    size = sizes.pop()
+    if sizes or not isinstance(size, str) or "/" in size or size == "?":
+        return "the first size of its inputs and outputs is not one that a run may choose"
+    rng = np.random.default_rng(0)
+    rows = [{each.name: _row(each.type, [PROBED if isinstance(n, str) else n for n in each.shape[1:]], number, rng)
+             for each in session.get_inputs()} for number in range(2)]
+    try:
+        alone = [session.run(None, row) for row in rows]
+        both = session.run(None, {name: np.concatenate([row[name] for row in rows]) for name in rows[0]})
+    except SparsecError as error:
+        return f"two rows could not be tried: {error}"
+    for parts, whole in zip(zip(*alone, strict=True), both, strict=True):
+        expected = np.concatenate(parts)
+        if expected.shape != whole.shape or not np.allclose(
+                expected, whole, rtol=0, atol=TOLERANCE * max(1.0, float(np.abs(expected, dtype=np.float64).max()))):
+            return "its rows depend on each other"
+    return None
+
+
+def _row(kind: str, shape: Sequence[Any], number: int, rng: np.random.Generator) -> np.ndarray:
+    """One row of an input: random numbers, or integers that are indices of most tables."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    dtype = element_type({"float": "float32", "double": "float64"}.get(name, name))
+    if dtype.kind == "f":
+        return rng.standard_normal((1, *shape)).astype(dtype)
+    return np.full((1, *shape), number, dtype)

@@ -1,0 +1,184 @@
+"""The server of `sparsec serve`: kserve's REST and gRPC of the Open Inference Protocol, version 2, over queues."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from grpc_interceptor.exceptions import InvalidArgument, ResourceExhausted, Unavailable
+from prometheus_client import Counter, Gauge, Histogram
+
+from sparsec.errors import SparsecError
+from sparsec.runtime.session import InferenceSession
+from sparsec.serving.batching import ClosedError, Limits, Queue, QueueFullError
+
+_arguments, sys.argv = sys.argv, sys.argv[:1]  # which kserve parses when it is imported
+try:
+    import kserve
+    from kserve.errors import InvalidInput, ModelNotReady
+    from kserve.model_server import app
+    from kserve.utils.utils import from_np_dtype
+finally:
+    sys.argv = _arguments
+
+Send = Callable[[Any], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+
+DATATYPES = {"float": "FP32", "double": "FP64", "float16": "FP16", "bool": "BOOL",
+             **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}}
+"""The protocol's names of element types, by onnxruntime's."""
+
+LATENCY = Histogram("sparsec_request_seconds", "From a request's coming to its outputs", ["model"],
+                    buckets=(.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10))
+ROWS = Histogram("sparsec_batch_rows", "Rows of a run", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+WAITING = Gauge("sparsec_queue_requests", "Requests that wait", ["model"])
+REFUSED = Counter("sparsec_refused_requests", "Requests that were refused, by HTTP's code", ["model", "code"])
+
+
+class RefusedError(InvalidInput, InvalidArgument):  # type: ignore[misc]  # neither has types
+    """A request that the model cannot run: 400, or INVALID_ARGUMENT."""
+
+    def __init__(self, reason: str) -> None:
+        InvalidInput.__init__(self, reason)
+        InvalidArgument.__init__(self, reason)
+
+
+class FullError(ResourceExhausted):  # type: ignore[misc]  # it has no types
+    """The queue is full: 429, or RESOURCE_EXHAUSTED."""
+
+
+class StoppingError(ModelNotReady, Unavailable):  # type: ignore[misc]  # neither has types
+    """The server is stopping: 503, or UNAVAILABLE."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        ModelNotReady.__init__(self, name, reason)
+        Unavailable.__init__(self, reason)
+
+
+class ServedModel(kserve.Model):  # type: ignore[misc]  # it has no types
+    """One session under kserve.
+
+    Args:
+        name: what requests call it.
+        session: what runs them.
+        limits: of its queue.
+
+    """
+
+    def __init__(self, name: str, session: InferenceSession, limits: Limits) -> None:
+        super().__init__(name)
+        self._session = session
+        self._queue = Queue(session, limits, self._observe)
+        WAITING.labels(name).set_function(lambda: len(self._queue))
+        self.ready = True
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The inputs as the protocol describes them."""
+        return [_described(each) for each in self._session.get_inputs()]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The outputs as the protocol describes them."""
+        return [_described(each) for each in self._session.get_outputs()]
+
+    async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:  # noqa: ARG002 - kserve's
+        """The response to a request."""
+        if not isinstance(payload, kserve.InferRequest):
+            raise self._refused(400, RefusedError("requests are of the Open Inference Protocol, version 2: POST to "
+                                                  f"/v2/models/{self.name}/infer"))
+        try:
+            feeds = {each.name: np.asarray(each.as_numpy()) for each in payload.inputs}
+            outputs = await asyncio.wrap_future(self._queue.submit(feeds))
+        except QueueFullError as error:
+            raise self._refused(429, FullError(str(error))) from error
+        except ClosedError as error:
+            raise self._refused(503, StoppingError(self.name, str(error))) from error
+        except (SparsecError, InvalidInput, ValueError, TypeError) as error:
+            raise self._refused(400, RefusedError(str(error))) from error
+        names = [each.name for each in self._session.get_outputs()]
+        wanted = {each.name for each in payload.request_outputs or ()} or set(names)
+        found = [_output(name, array, payload) for name, array in zip(names, outputs, strict=True) if name in wanted]
+        return kserve.InferResponse(response_id=payload.id or str(uuid.uuid4()), model_name=self.name,
+                                    infer_outputs=found)
+
+    def stop(self) -> None:
+        """Run what waits, and take no more."""
+        self.ready = False
+        self._queue.close()
+
+    def _refused(self, code: int, error: Exception) -> Exception:
+        REFUSED.labels(self.name, code).inc()
+        return error
+
+    def _observe(self, rows: int, seconds: Sequence[float]) -> None:
+        ROWS.labels(self.name).observe(rows)
+        for each in seconds:
+            LATENCY.labels(self.name).observe(each)
+
+
+@dataclass(frozen=True)
+class SizeLimit:
+    """Refuses requests whose body has more bytes, with 413."""
+
+    app: Callable[[Any, Receive, Send], Awaitable[None]]
+    most: int
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """One request."""
+        length = dict(scope.get("headers", ())).get(b"content-length", b"0" if scope.get("method") == "GET" else b"")
+        if scope["type"] != "http" or (length.isdigit() and int(length) <= self.most):
+            await self.app(scope, receive, send)
+            return
+        code, reason = (413, f"the request has {int(length)} bytes; at most {self.most} are taken"
+                        ) if length.isdigit() else (411, "the request does not tell its length")
+        REFUSED.labels("", code).inc()
+        body = ('{"error":"' + reason + '"}').encode()
+        await send({"type": "http.response.start", "status": code, "headers": [
+            (b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]})
+        await send({"type": "http.response.body", "body": body})
+
+
+def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits], *, port: int, grpc_port: int,
+          most_bytes: int) -> None:
+    """Serve until SIGTERM or SIGINT, then finish the requests at hand.
+
+    Args:
+        sessions: by the names of the models.
+        limits: of every model's queue.
+        port: of REST and of the metrics.
+        grpc_port: of gRPC; 0 for none.
+        most_bytes: of a request's body.
+
+    """
+    app.add_middleware(SizeLimit, most=most_bytes)
+    app.add_exception_handler(FullError, _too_many)
+    server = kserve.ModelServer(http_port=port, grpc_port=grpc_port, enable_grpc=grpc_port > 0,
+                                enable_latency_logging=False)
+    for name in ("uvicorn.access", "kserve.trace"):  # which have lines for every request
+        logging.getLogger(name).setLevel(logging.WARNING)
+    server.start([ServedModel(name, session, limits[name]) for name, session in sessions.items()])
+
+
+async def _too_many(_request: Any, error: Exception) -> Any:
+    """HTTP's answer where the queue is full."""
+    from fastapi.responses import JSONResponse
+
+    return JSONResponse({"error": str(error)}, status_code=429, headers={"Retry-After": "1"})
+
+
+def _output(name: str, array: np.ndarray, payload: Any) -> Any:
+    """An output as the protocol has it, in binary where the request asks for that."""
+    output = kserve.InferOutput(name=name, shape=list(array.shape), datatype=from_np_dtype(array.dtype))
+    output.set_data_from_numpy(array, binary_data=payload.use_binary_outputs)
+    return output
+
+
+def _described(info: Any) -> dict[str, Any]:
+    kind = info.type.removeprefix("tensor(").removesuffix(")")
+    return {"name": info.name, "datatype": DATATYPES.get(kind, kind),
+            "shape": [size if isinstance(size, int) else -1 for size in info.shape]}

@@ -1,0 +1,238 @@
+"""Queues of requests, and `sparsec serve` by REST and gRPC, beside the session."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+import sparsec
+from sparsec.errors import InputError
+from sparsec.serving.batching import ClosedError, Limits, Queue, QueueFullError, why_not_together
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((3, 16)).astype(np.float32)
+
+
+def compiled(path, *, mixing=False):
+    """A layer on any number of rows; one that mixes them subtracts their mean."""
+    weight = np.where(RNG.random((16, 8)) < 0.7, 0, RNG.standard_normal((16, 8))).astype(np.float32)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["p"])]
+    mean = [helper.make_node("ReduceMean", ["p", "axes"], ["m"], keepdims=1),
+            helper.make_node("Sub", ["p", "m"], ["y"])]
+    nodes += mean if mixing else [helper.make_node("Relu", ["p"], ["y"])]
+    graph = helper.make_graph(
+        nodes, "rows", [helper.make_tensor_value_info("x", 1, ["batch", 16])],
+        [helper.make_tensor_value_info("y", 1, ["batch", 8])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.array([0]), "axes")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return sparsec.compile(path, tune="off")
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    path = tmp_path_factory.mktemp("served") / "rows.sparsec"
+    compiled(path.with_suffix(".onnx")).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def session(artifact):
+    return sparsec.InferenceSession(artifact)
+
+
+class Slow:
+    """A session that waits until it may go on."""
+
+    def __init__(self, session):
+        self.session, self.go, self.rows = session, threading.Event(), []
+
+    def run(self, names, feeds):
+        assert self.go.wait(30)
+        self.rows.append(len(feeds["x"]))
+        return self.session.run(names, feeds)
+
+
+def test_requests_that_wait_run_together(session):
+    slow = Slow(session)
+    queue = Queue(slow, Limits(rows=4))
+    inputs = [X[:1], X[:2], X, X[1:2], X[:, :8], X[:1]]
+    futures = [queue.submit({"x": x}) for x in inputs[:1]]
+    while len(queue):
+        time.sleep(0.001)
+    futures += [queue.submit({"x": x}) for x in inputs[1:]]
+    slow.go.set()
+    for x, future in zip(inputs, futures, strict=True):
+        if x.shape[1] == 16:
+            np.testing.assert_allclose(future.result(30)[0], session.run(None, {"x": x})[0], atol=1e-6)
+        else:
+            with pytest.raises(InputError, match="takes"):
+                future.result(30)
+    assert slow.rows == [1, 4, 3, 3]  # the first, 2 + 1 + 1, what did not fit, and what is of another kind
+    queue.close()
+
+
+def test_a_full_queue_refuses_and_a_closed_one_runs_what_waits(session):
+    slow = Slow(session)
+    queue = Queue(slow, Limits(waiting=2))
+    futures = [queue.submit({"x": X})]
+    while len(queue):
+        time.sleep(0.001)
+    futures += [queue.submit({"x": X}) for _ in range(2)]
+    with pytest.raises(QueueFullError, match="2 requests wait already"):
+        queue.submit({"x": X})
+    slow.go.set()
+    queue.close()
+    assert all(future.done() for future in futures)
+    with pytest.raises(ClosedError):
+        queue.submit({"x": X})
+
+
+def test_rows_that_depend_on_each_other_do_not_run_together(session, tmp_path):
+    assert why_not_together(session) is None
+    mixing = sparsec.InferenceSession(compiled(tmp_path / "mixing.onnx", mixing=True))
+    assert "depend on each other" in why_not_together(mixing)
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(artifact):
+    pytest.importorskip("kserve", reason="kserve is not installed")
+    ports = free_port(), free_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sparsec", "serve", f"rows={artifact}", f"again={artifact}", "--port", str(ports[0]),
+         "--grpc-port", str(ports[1]), "--max-request", "0.01"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    for _ in range(600):
+        try:
+            if call(ports[0], "v2/health/ready")[0] == 200:
+                break
+        except OSError:
+            assert process.poll() is None, process.stdout.read().decode()
+            time.sleep(0.1)
+    yield process, *ports
+    process.kill()
+
+
+def call(port, path, body=None):
+    """The code and the JSON or text of an answer."""
+    data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            text = answer.read().decode()
+            return answer.status, json.loads(text) if text.startswith(("{", "[")) else text
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def body_of(x):
+    return {"inputs": [{"name": "x", "shape": list(x.shape), "datatype": "FP32", "data": x.ravel().tolist()}]}
+
+
+def infer(port, x, model="rows"):
+    code, answer = call(port, f"v2/models/{model}/infer", body_of(x))
+    assert code == 200, answer
+    output, = answer["outputs"]
+    return np.array(output["data"], np.float32).reshape(output["shape"])
+
+
+def test_rest_answers_as_the_session(server, session):
+    _, port, _ = server
+    expected = session.run(None, {"x": X})[0]
+    for model in ("rows", "again"):
+        np.testing.assert_allclose(infer(port, X, model), expected, atol=1e-6)
+    with ThreadPoolExecutor(16) as pool:
+        for row, found in enumerate(pool.map(lambda n: infer(port, X[n % 3:n % 3 + 1]), range(96))):
+            np.testing.assert_allclose(found, expected[row % 3:row % 3 + 1], atol=1e-6)
+    code, metadata = call(port, "v2/models/rows")
+    assert (code, metadata["inputs"]) == (200, [{"name": "x", "datatype": "FP32", "shape": [-1, 16]}])
+    metrics = call(port, "metrics")[1]
+    for name in ("request_seconds_count", "batch_rows_sum", "queue_requests"):
+        assert f'sparsec_{name}{{model="rows"}}' in metrics
+
+
+def test_grpc_answers_as_the_session(server, session):
+    grpc = pytest.importorskip("grpc")
+    from kserve.protocol.grpc import grpc_predict_v2_pb2 as messages
+    from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceStub
+
+    def request(x):
+        tensor = messages.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=x.shape)
+        return messages.ModelInferRequest(model_name="rows", inputs=[tensor], raw_input_contents=[x.tobytes()])
+
+    with grpc.insecure_channel(f"127.0.0.1:{server[2]}") as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        answer = stub.ModelInfer(request(X))
+        found = np.frombuffer(answer.raw_output_contents[0], np.float32) if answer.raw_output_contents else np.array(
+            answer.outputs[0].contents.fp32_contents, np.float32)
+        np.testing.assert_allclose(found.reshape(3, 8), session.run(None, {"x": X})[0], atol=1e-6)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(request(X[:, :8].copy()))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(("path", "body", "code", "message"), [
+    ("v2/models/rows/infer", body_of(X[:, :8]), 400, "takes"),
+    ("v2/models/rows/infer", {"inputs": [{**body_of(X)["inputs"][0], "name": "z"}]}, 400, "takes the inputs"),
+    ("v2/models/rows/infer", {"inputs": [{**body_of(X)["inputs"][0], "shape": [5, 5]}]}, 400, ""),
+    ("v1/models/rows:predict", {"instances": [[1.0]]}, 400, "version 2"),
+    ("v2/models/nothing/infer", body_of(X), 404, "nothing"),
+    ("v2/models/rows/infer", body_of(np.zeros((400, 16), np.float32)), 413, "at most 10000"),
+])
+def test_bad_requests_are_refused_with_the_reason(server, path, body, code, message):
+    found, answer = call(server[1], path, body)
+    assert found == code, answer
+    assert message in answer
+
+
+def test_a_stopped_server_finishes_what_it_has_begun(server, session):
+    process, port, _ = server
+    sent = threading.Event()
+
+    def work(_):
+        answered = 0
+        while True:
+            try:
+                infer(port, X)
+            except OSError:  # it takes no more connections
+                return answered
+            answered += 1
+            sent.set()
+
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(work, each) for each in range(4)]
+        assert sent.wait(30)
+        process.send_signal(signal.SIGTERM)
+        assert sum(future.result(60) for future in futures)
+    assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["missing.sparsec"], "file 'missing.sparsec' does not exist"),
+    (["rows={0}", "rows={0}"], "two models are called 'rows'"),
+    (["{0}", "--replicas", "4096"], "keep 4096 cores busy"),
+])
+def test_wrong_uses_of_serve(artifact, arguments, message):
+    pytest.importorskip("kserve", reason="kserve is not installed")
+    done = subprocess.run([sys.executable, "-m", "sparsec", "serve", *(each.format(artifact) for each in arguments)],
+                          capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 2
+    assert message in done.stderr
