@@ -130,5 +130,6 @@ def test_the_command_writes_the_file(tmp_path):
 
 def test_without_a_compiler_the_library_is_asked_for(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(ToolchainError, match=r"install g\+\+ or clang"):
         sparsec.onnxruntime_library()
