@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sparsec.cost.option import GpuWork
 
@@ -31,6 +32,8 @@ class Device:
         wgmma_per_s: what the instructions of warp groups reach; 0 where there are none.
 
     """
+
+    error: ClassVar[float] = 1.0
 
     name: str
     multiprocessors: int

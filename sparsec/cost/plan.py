@@ -12,7 +12,6 @@ from sparsec.graph.annotations import Annotation
 
 HOPELESS = 1.5  # times the best prediction, from which on a kernel is not worth timing
 SHORT_S, HOPELESS_SHORT = 2e-6, 3.0  # predictions of shorter runs err by more, and timing these takes no time
-NEAR = 1.1  # times the best prediction, up to which a dense kernel is preferred: predictions err by as much
 Measure = Callable[[Option], float | None]
 
 
@@ -73,7 +72,7 @@ CHOICE = Annotation[Choice]("choice")
 def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: Measure | None = None,
            trials: int = 6, machine: Rates = DEFAULT_MACHINE, smallest: bool = False,
            workers: int = 1) -> Choice:
-    """The fastest option by the roofline, a dense one where that is `NEAR`; with `measure`, the fastest of those timed.
+    """The fastest option by the roofline, or a dense one hardly slower; with `measure`, the fastest of those timed.
 
     With `smallest`, the one of the fewest bytes among those at least as fast as the best dense one.
 
@@ -92,7 +91,8 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
         candidates = sorted(timed, key=lambda c: (c.measured_s is None, c.time_s)) + rest
     winner = _smallest(candidates) if smallest else candidates[0]
     if measure is None and not smallest:
-        winner = next((c for c in candidates if c.option.is_dense and c.time_s <= NEAR * winner.time_s), winner)
+        near = machine.error * winner.time_s
+        winner = next((c for c in candidates if c.option.is_dense and c.time_s <= near), winner)
     return Choice(layer, winner, tuple(each for each in candidates if each is not winner), machine)
 
 

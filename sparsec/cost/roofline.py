@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -13,7 +13,14 @@ from sparsec.cost.option import Work
 
 
 class Rates(Protocol):
-    """What prices the work of a kernel on one kind of machine."""
+    """What prices the work of a kernel on one kind of machine.
+
+    Attributes:
+        error: times the fastest prediction, up to which a dense kernel is preferred, for predictions err by as much.
+
+    """
+
+    error: ClassVar[float]
 
     def seconds(self, work: Any, threads: int = 1) -> float:
         """The time of a run."""
@@ -62,6 +69,8 @@ class Machine:
             every one of `DENSITIES`; others are interpolated, and kernels without an entry take as long.
 
     """
+
+    error: ClassVar[float] = 1.1
 
     fmas_per_s: float
     loads_per_s: float

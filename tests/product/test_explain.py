@@ -10,7 +10,6 @@ import pytest
 from sparsec.bench.formats import linear_layer
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import PRECISIONS
-from sparsec.cost.plan import NEAR
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.errors import UsageError
 from sparsec.formats import CODECS, FORMATS
@@ -44,7 +43,7 @@ def test_explain_prices_every_format_of_every_layer_and_says_why_it_lost(explain
     for layer in figures["layers"]:
         times = [each["predicted_us"] for each in layer["candidates"]]
         assert times[1:] == sorted(times[1:])
-        assert times[0] <= NEAR * min(times)
+        assert times[0] <= DEFAULT_MACHINE.error * min(times)
         assert times[0] == min(times) or layer["candidates"][0]["format"] == "dense"
         assert {"dense", "csr"} <= {each["format"] for each in layer["candidates"]}
         assert layer["candidates"][0]["reason"].startswith(("fastest of", "dense, which others hardly beat, of"))

@@ -37,9 +37,7 @@ class CpuBackend(Backend):
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:
         """Those of convolutions and linear layers, in the layouts that the layout pass has chosen."""
-        from sparsec.backends.cpu.planning import layer_options
-
-        return layer_options(node, job.target, job.threads, job.precision)
+        return self.offers(node, job)[0]
 
     def offers(self, node: ir.Node, job: Job) -> tuple[list[Option], dict[str, str]]:
         """The options, and why kernel families have none."""

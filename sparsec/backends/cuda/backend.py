@@ -39,15 +39,13 @@ class CudaBackend(Backend):
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:
         """Those that all architectures of the target can run."""
+        return self.offers(node, job)[0]
+
+    def offers(self, node: ir.Node, job: Job) -> tuple[list[Option], dict[str, str]]:
+        """The options, and why the weight cannot be arranged otherwise, or what makes a format pointless."""
         from sparsec.backends.cuda.planning import layer_options
 
-        return layer_options(node, job.target, job.precision)[0]
-
-    def refused(self, node: ir.Node, job: Job) -> dict[str, str]:
-        """Why the weight cannot be arranged so, or what makes the format pointless."""
-        from sparsec.backends.cuda.planning import layer_options
-
-        return layer_options(node, job.target, job.precision)[1]
+        return layer_options(node, job.target, job.precision)
 
     def options_by_columns(self, node: ir.Node, job: Job) -> dict[int, list[Option]]:
         """Those of a linear layer for few to many tokens."""
