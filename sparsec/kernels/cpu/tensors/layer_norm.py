@@ -18,6 +18,7 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
+LARGEST = float(np.finfo(np.float32).max)
 UNROLL = 4  # features per iteration at most, with sums of their own: hides the latency of additions
 
 
@@ -94,7 +95,8 @@ def _normalise(b: Buffers, p: LayerNormParams, start: Expr, vectors: int, isa: I
         store(means, v * lanes, mean)
     for v, (rest, square) in enumerate(averages(2, moments)):
         store(rests, v * lanes, rest)
-        variance = T.max(splat(0.0, lanes), square - rest * rest)
+        finite = square <= splat(LARGEST, lanes)  # else the difference of two infinities would be NaN
+        variance = T.Select(finite, T.max(splat(0.0, lanes), square - rest * rest), square)
         store(factors, v * lanes, splat(1.0, lanes) / T.sqrt(variance + splat(p.epsilon, lanes)))
     with T.serial(0, features) as feature:
         scale, bias = (T.Bind(splat(b[name][feature], lanes)) for name in ("scale", "bias"))
