@@ -1,4 +1,4 @@
-"""A model under Triton's Python backend: `sparsec bundle --triton` copies this file, which Triton loads as `model.py`.
+"""A model under Triton's Python backend: `sparsec bundle --triton` copies this file into the model's folder.
 
 Triton gives the module `triton_python_backend_utils`, which is nowhere else; so it is imported when Triton calls.
 """
