@@ -92,7 +92,7 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
     winner = _smallest(candidates) if smallest else candidates[0]
     if measure is None and not smallest:
         near = machine.error * winner.time_s
-        winner = next((c for c in candidates if c.option.is_dense and c.time_s <= near), winner)
+        winner = next((c for c in candidates if c.option.is_dense and c.time_s < near), winner)
     return Choice(layer, winner, tuple(each for each in candidates if each is not winner), machine)
 
 
