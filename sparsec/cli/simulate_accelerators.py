@@ -13,7 +13,7 @@ from sparsec.backends.accelerators.description import Accelerator
 from sparsec.backends.accelerators.designs import ACCELERATORS
 from sparsec.backends.accelerators.execution import Watch
 from sparsec.backends.accelerators.network import Network, record
-from sparsec.backends.accelerators.simulate import Result, simulate
+from sparsec.backends.accelerators.simulate import Result, compare
 from sparsec.cli import tables
 from sparsec.cli.simulate_steps import time_on_cpu
 from sparsec.cli.tables import console, percent
@@ -86,7 +86,7 @@ def load(file: Path, shapes: Shapes, feeds: Feeds | None, watch: Watch) -> tuple
 
 def run(network: Network, chosen: Sequence[Accelerator], changed: Configurations, watch: Watch) -> list[Result]:
     """The network on all of them."""
-    return [simulate(network.layers, each, changed[each.name], watch) for each in chosen]
+    return compare(network.layers, [(each, changed[each.name]) for each in chosen], watch)
 
 
 def sweep(network: Network, chosen: Sequence[Accelerator], changed: Configurations, parameter: str,
