@@ -67,6 +67,22 @@ def configure(chosen: Sequence[Accelerator], settings: Iterable[str]) -> Configu
     return changed
 
 
+def check_sweep(chosen: Sequence[Accelerator], changed: Configurations, parameter: str, values: Sequence[int]) -> None:
+    """Refuse a sweep before anything is simulated.
+
+    Raises:
+        UsageError: no accelerator has the parameter, or a value is impossible.
+
+    """
+    those = [each for each in chosen if parameter in each.parameters]
+    if not those:
+        known = dict.fromkeys(name for each in chosen for name in each.parameters)
+        raise UsageError(f"cannot sweep '{parameter}'; choose from {', '.join(known)}")
+    for each in those:
+        for value in values:
+            each.configure({**changed[each.name], parameter: value})
+
+
 def load(file: Path, shapes: Shapes, feeds: Feeds | None, watch: Watch) -> tuple[Network, Feeds]:
     """The layers of a model with the activations that inputs, or random ones, give them.
 
@@ -91,16 +107,8 @@ def run(network: Network, chosen: Sequence[Accelerator], changed: Configurations
 
 def sweep(network: Network, chosen: Sequence[Accelerator], changed: Configurations, parameter: str,
           values: Sequence[int], watch: Watch) -> report.Figures:
-    """The totals by the values of a parameter, of those accelerators that have it.
-
-    Raises:
-        UsageError: none has it, or a value is impossible.
-
-    """
+    """The totals by the values of a parameter, of those accelerators that have it."""
     those = [each for each in chosen if parameter in each.parameters]
-    if not those:
-        known = dict.fromkeys(name for each in chosen for name in each.parameters)
-        raise UsageError(f"cannot sweep '{parameter}'; choose from {', '.join(known)}")
     return report.describe_sweep(parameter, {
         value: run(network, those, {each.name: {**changed[each.name], parameter: value} for each in those}, watch)
         for value in values})

@@ -75,7 +75,7 @@ def count_kept(layer: Operands, size: int) -> NDArray[np.int64]:
     """(outputs,) coefficients that are not zero, none of which a kernel of one tap has: its transform is its weight."""
     outputs, _, high, wide = layer.weight.shape
     if high * wide == 1:
-        return np.count_nonzero(layer.weight, axis=(1, 2, 3)).astype(np.int64) * (size * (size // 2 + 1))
+        return np.asarray(np.count_nonzero(layer.weight, axis=(1, 2, 3)) * (size * (size // 2 + 1)), np.int64)
     kept, least = np.zeros(outputs, np.int64), (SMALL * largest(layer)) ** 2
     for output, spectra in some_kernels(layer, size):
         np.add.at(kept, output, np.count_nonzero(np.square(spectra).sum(axis=1) > least, axis=1))
