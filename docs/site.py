@@ -1,4 +1,4 @@
-"""mkdocs' hooks: the README and CONTRIBUTING are pages of the site, with their links led there."""
+"""mkdocs' hooks: the README, CONTRIBUTING and the changelog are pages of the site, with their links led there."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md"}
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 FILES = ("examples/first_hour.sh",)
 """What pages link to beside other pages."""
 

@@ -236,7 +236,9 @@ def _verdict(verification: dict[str, Any] | None, target: str) -> str:
     classes = "".join(f"; {share:.0%} of '{name}' have the same class"
                       for name, share in verification["same_class"].items())
     classes += _integers(verification.get("steps")) + (
-        "; the model's 16 bits were float32 there" if verification.get("widened") else "")
+        "; the model's 16 bits were float32 there" if verification.get("widened") else "") + (
+        f"; onnxruntime's own answers differ by {spread:.1e} with and without its optimisations"
+        if (spread := verification.get("spread")) else "")
     if verification["tolerance"] is None:
         what = "its integers" if target in ACCELERATORS else "shared weights"
         return (f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: {what} "

@@ -36,7 +36,7 @@ def prune_units(model: Path, inputs: Path | None, output: Path, sparsity: float 
             progress.update(task, description=what, completed=share)
 
         found = remove_units(proto, samples.batches(proto, arrays), 1 - sparsity, keep, show)
-    save_proto(found.model, output)
+    save_proto(found.model, output, like=model)
     before, after = found.report.total.before, found.report.total.after
     options.write_json(json, {
         "units": found.units, "removed": found.removed, "flops": {"before": before.flops, "after": after.flops},

@@ -34,7 +34,7 @@ def command(
     output = output or Path(f"{model.stem}-int8.onnx")
     with Console(stderr=True).status("quantising"):
         found = quantize(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
-    save_proto(found.model, output)
+    save_proto(found.model, output, like=model)
     rows = [asdict(layer) for layer in found.layers]
     options.write_json(json, {"layers": rows, "relative_error": dict(found.errors)})
     tables.print_table(("layer", "operator", "computes in", "own error", "weights kept"), [

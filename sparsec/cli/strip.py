@@ -118,6 +118,8 @@ def print_report(report: StripReport) -> None:
     lines += [f"not followed, {reason}: {_some(nodes)}" for reason, nodes in followed.items()]
     lines += [f"output '{name}' does not depend on any input: collapsed at {', '.join(report.collapsed) or 'no layer'}"
               for name in report.severed]
+    if report.regrouped:
+        lines.append(f"no longer 2:4, inputs in the midst of their groups went: {_some(report.regrouped)}")
     for line in lines:
         tables.console.print(line, soft_wrap=True)
 

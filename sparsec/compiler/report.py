@@ -40,6 +40,8 @@ class Verification:
         relative_error: by output, its largest error relative to its largest magnitude.
         same_class: by output that holds scores of classes, the share of rows whose highest is the same.
         steps: of a quantised model, the comparison of its tensors in steps, or why there was none.
+        spread: by how much the reference's own answers differ, with and without its optimisations, where a model that
+            rounds to codes erred by more than its tolerance, which is then that.
         widened: whether the reference computed a model of 16-bit floats in float32.
 
     """
@@ -51,6 +53,7 @@ class Verification:
     same_class: Mapping[str, float]
     steps: Steps | str | None = None
     widened: bool = False
+    spread: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,22 @@ def group_counts(matrix: np.ndarray, size: int) -> np.ndarray:
     return counts
 
 
+def columns(weight: np.ndarray) -> np.ndarray:
+    """A weight (outputs, inputs, *kernel) as the matrix whose groups count: by place in the kernel, then by input.
+
+    The kernels for N:M weights take M channels at one place of a convolution's kernel.
+    """
+    return np.moveaxis(weight, 1, -1).reshape(len(weight), -1)
+
+
+def best_of_groups(scores: np.ndarray, n: int, m: int) -> np.ndarray:
+    """Which N of every M consecutive elements of a row score highest, of equals the first; M divides the columns."""
+    groups = scores.reshape(len(scores), -1, m)
+    kept = np.zeros(groups.shape, bool)
+    np.put_along_axis(kept, np.argsort(-groups, axis=2, kind="stable")[..., :n], True, 2)
+    return kept.reshape(scores.shape)
+
+
 def split_groups(codes: Symbols, keep: int, size: int) -> tuple[np.ndarray, Symbols]:
     """Places and codes of `keep` elements of every group: its non-zeros in order, then zeros at place 0."""
     groups = codes.reshape(-1, size)

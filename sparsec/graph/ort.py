@@ -14,7 +14,7 @@ _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 
 
 def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
-            providers: Sequence[str] = (CPU_PROVIDER,)) -> Any:
+            providers: Sequence[str] = (CPU_PROVIDER,), *, optimized: bool = True) -> Any:
     """A session in float32.
 
     A model of a newer IR version than onnxruntime knows gets the newest that it does know: versions differ in what a
@@ -24,12 +24,15 @@ def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
         source: a path, the bytes of an ONNX file, or a ModelProto.
         threads: threads of one run; 0 lets onnxruntime decide.
         providers: where it runs, in order of preference.
+        optimized: with onnxruntime's rewriting of the graph.
 
     """
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if threads:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     model = source.SerializeToString() if isinstance(source, onnx.ModelProto) else source

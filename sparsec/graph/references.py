@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from sparsec.graph import control
-from sparsec.graph.compare import Difference, Feeds, compare, run_onnxruntime
+from sparsec.graph import control, ort
+from sparsec.graph.compare import Difference, Feeds, compare, relative_error, run_onnxruntime
 from sparsec.graph.evaluate import run_by_nodes
 
 Model = str | Path | bytes | onnx.ModelProto
@@ -22,10 +22,18 @@ LARGEST = 1 << 22  # bytes of a model and its inputs that the reference implemen
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far outputs are from those of a reference: the difference of each, in order."""
+    """How far outputs are from those of a reference.
+
+    Attributes:
+        reference: its name.
+        differences: the difference of each output, in order.
+        spread: how far the reference's own answers are apart, where that had to be asked.
+
+    """
 
     reference: str
     differences: tuple[Difference, ...]
+    spread: float = 0.0
 
     @property
     def error(self) -> float:
@@ -48,6 +56,13 @@ def run_onnx(source: Model, feeds: Feeds) -> list[np.ndarray]:
         raise ValueError(f"the model and its inputs take over {LARGEST} bytes")
     evaluator = ReferenceEvaluator(proto, new_ops=control.OPERATORS)
     return [np.asarray(output) for output in evaluator.run(None, dict(feeds))]
+
+
+def own_spread(source: Model, feeds: Feeds) -> float:
+    """How far onnxruntime's answers with and without its optimisations are apart, by the worst output."""
+    optimized, plain = (list(ort.session(source, optimized=each).run(None, dict(feeds))) for each in (True, False))
+    return max((relative_error(a, b) for a, b in zip(plain, optimized, strict=True)
+                if b.dtype.kind == "f"), default=0.0)
 
 
 REFERENCES: dict[str, Callable[[Model, Feeds], list[np.ndarray]]] = {

@@ -1,7 +1,7 @@
 """Sparsity patterns: which weights are removed together.
 
-A pattern sees a weight as the matrix (out, in * kh * kw) of its GEMM. Scores are pooled to groups, groups are kept or
-removed, and the choice is expanded to a mask.
+A pattern sees a weight as the matrix (out, in * kh * kw) of its GEMM, N:M as (out, kh * kw * in). Scores are pooled to
+groups, groups are kept or removed, and the choice is expanded to a mask.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparsec.errors import PruningError, UsageError
+from sparsec.formats.nm import best_of_groups, columns
 
 Tensors = dict[str, torch.Tensor]
 
@@ -87,14 +88,17 @@ def _blocks(rows: int, columns: int) -> Pattern:
 
 
 def _n_of_m(n: int, m: int) -> Pattern:
-    """The N best of every M consecutive elements of a row; a row that M does not divide stays dense."""
+    """The N best of every M inputs, of a convolution channels at one place of the kernel (see `sparsec.formats.nm`).
+
+    A layer whose inputs M does not divide stays dense.
+    """
 
     def choose(scores: torch.Tensor) -> torch.Tensor:
-        if scores[0].numel() % m:
+        if scores.shape[1] % m:
             return torch.ones_like(scores, dtype=torch.bool)
-        groups = scores.reshape(-1, m)
-        kept = torch.zeros_like(groups, dtype=torch.bool)
-        return kept.scatter_(1, groups.topk(n).indices, 1).reshape(scores.shape)
+        innermost = scores.movedim(1, -1)
+        best = best_of_groups(columns(scores.detach().numpy()), n, m)
+        return torch.from_numpy(best).reshape(innermost.shape).movedim(-1, 1).contiguous()
 
     return Pattern(torch.flatten, torch.Tensor.reshape, choose=choose, sparsity=1 - n / m)
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from sparsec.formats.nm import columns
 from sparsec.oneshot.codes import Codes, codes_of
 from sparsec.oneshot.criteria.moments import Grid
 
@@ -77,7 +78,7 @@ class Layer:
         for move in self.moves:
             stored = stored.transpose(move)
         if self.operator == "Conv":
-            stored = np.moveaxis(stored, 1, -1).reshape(self.groups, stored.shape[0] // self.groups, -1)
+            stored = columns(stored).reshape(self.groups, stored.shape[0] // self.groups, -1)
         else:
             stored = (stored if self._outputs_first() else stored.T)[np.newaxis]
         return np.ascontiguousarray(stored, np.float32)

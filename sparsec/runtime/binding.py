@@ -45,7 +45,8 @@ class IOBinding:
     """The inputs and outputs of `InferenceSession.run_with_iobinding`, all in the processor's memory.
 
     Args:
-        inputs, outputs: the names of the session's.
+        inputs: the names of the session's.
+        outputs: likewise.
 
     Attributes:
         feeds: the bound inputs.

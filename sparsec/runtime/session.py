@@ -55,8 +55,9 @@ class InferenceSession:
     Args:
         artifact: an `Artifact`, its file's path or its bytes.
         threads: threads that one call may use; None for as many as it was compiled for and the machine has.
-        providers, sess_options, provider_options: as callers of onnxruntime pass them, whose options may also stand
-            second. Of the options `intra_op_num_threads` counts; the rest is ignored, of which a warning tells once.
+        providers: as callers of onnxruntime pass them; ignored, of which a warning tells once.
+        sess_options: as onnxruntime's, which may also stand second: `intra_op_num_threads` counts, the rest is ignored.
+        provider_options: as `providers`.
 
     Raises:
         ArtifactError: the artifact is damaged or this machine cannot execute it.

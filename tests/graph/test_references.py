@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import sparsec
+from sparsec.compiler.verification import Basis, with_spread
 from sparsec.errors import VerificationError
-from sparsec.graph.references import REFERENCES, Comparison, compare_with_references
+from sparsec.graph.compare import Difference
+from sparsec.graph.references import REFERENCES, Comparison, compare_with_references, own_spread
 from tests.support.texts import model
 
 ODD = model("g (int16[2,3] x) => (int16[2,3] y) { y = Relu(x) }")  # onnxruntime has no Relu of 16-bit integers
@@ -25,6 +27,17 @@ def test_a_wrong_output_agrees_with_none():
     proto = model("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }")
     comparison = compare_with_references(proto, {"x": X}, [X], ["y"], 1e-4)
     assert (comparison.reference, comparison.error > 0.1) == ("onnxruntime", True)
+
+
+@pytest.mark.parametrize(("rounds", "error", "spread"), [(True, 0.2, 0.3), (True, 0.01, 0.0), (False, 0.2, 0.0)])
+def test_only_what_rounds_to_codes_and_errs_is_given_the_spread_of_the_reference(monkeypatch, rounds, error, spread):
+    monkeypatch.setattr("sparsec.compiler.verification.own_spread", lambda *_: 0.3)
+    comparison = Comparison("onnxruntime", (Difference("y", error),))
+    assert with_spread(comparison, Basis(ODD, rounds=rounds), {"x": X}, 0.05).spread == spread
+
+
+def test_answers_that_no_optimisation_changes_have_no_spread():
+    assert own_spread(model("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }"), {"x": X}) == 0
 
 
 def test_an_output_of_another_shape_is_wrong_where_nothing_decides_shapes():

@@ -8,11 +8,14 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 nn = torch.nn
 
 from sparsec.errors import CollapseError, PruningError, UsageError  # noqa: E402
+from sparsec.formats.nm import columns, group_counts  # noqa: E402
 from sparsec.models.criteria import CRITERIA  # noqa: E402
 from sparsec.models.masks import kept, prunable, size  # noqa: E402
+from sparsec.models.onnx_export import export  # noqa: E402
 from sparsec.models.pruning import Options, prune  # noqa: E402
 from sparsec.models.quotas import QUOTAS  # noqa: E402
 from sparsec.models.schedules import SCHEDULES  # noqa: E402
+from sparsec.report.explain import explain  # noqa: E402
 from tests.support.small_networks import IMAGES, TEXT, data, train  # noqa: E402 - after the skip
 
 
@@ -77,9 +80,22 @@ def test_heads_go_as_wholes():
 @pytest.mark.parametrize("criterion", ["magnitude", "obs", "random"])
 def test_n_of_m_keeps_the_best_of_every_group(criterion):
     _, result = pruned(IMAGES, None, criterion=criterion, pattern="2:4")
-    divisible = [mask.reshape(-1, 4).sum(1) for mask in result.masks.values() if mask[0].numel() % 4 == 0]
-    assert all((counts == 2).all() for counts in divisible)
-    assert result.masks["0.weight"].all()  # 27 inputs
+    divisible = [columns(mask.numpy()) for mask in result.masks.values() if mask.shape[1] % 4 == 0]
+    assert len(divisible) == 3
+    assert all((group_counts(mask, 4) == 2).all() for mask in divisible)
+    assert result.masks["0.weight"].all()  # 3 channels
+
+
+def test_two_of_four_runs_as_such_on_the_gpu(tmp_path):
+    model = nn.Sequential(nn.Conv2d(128, 256, 3, padding=1), nn.ReLU(), nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(),
+                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 64))  # fmt: skip
+    example = torch.zeros(32, 128, 14, 14)
+    prune(model, None, example, Options(pattern="2:4"))
+    export(model, tmp_path / "m.onnx", (example,))
+    found = explain(tmp_path / "m.onnx", "cuda-sm80").layers
+    assert [layer.operator for layer in found] == ["Conv", "Conv", "MatMul"]
+    assert [layer.candidates[0].format for layer in found[:2]] == ["nm 2:4"] * 2
+    assert "nm 2:4" in {each.format for each in found[2].candidates}
 
 
 def test_masks_of_one_ranking_are_nested():

@@ -315,3 +315,15 @@ def test_windows_over_too_many_positions_are_not_followed():
     graph = load(model("g (float[1,1,300000] x) => (float[1,1,100000] y) "
                        "{ y = MaxPool<kernel_shape = [3], strides = [3]>(x) }"))
     assert not strip(graph).modified
+
+
+@pytest.mark.parametrize(("gone", "named"), [((), ()), ((0, 1, 2, 3), ()), ((1,), ("y",)), ((0, 1, 4, 5), ("y",))])
+def test_layers_whose_groups_of_two_of_four_break_are_named(gone, named):
+    first, second = np.ones((8, 3, 3, 3), np.float32), np.zeros((4, 8, 3, 3), np.float32)
+    first[list(gone)] = 0
+    second[::2, [0, 1, 4, 5]] = second[1::2, [2, 3, 6, 7]] = 1
+    proto = model("""g (float[1,3,6,6] x) => (float[1,4,2,2] y) <float[8,3,3,3] a, float[4,8,3,3] b> {
+        v = Conv(x, a) w = Relu(v) y = Conv(w, b) }""", a=first, b=second)
+    report, _ = stripped(proto)
+    assert report.regrouped == named
+    assert [note.node for note in report.notes] == list(named)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from sparsec.backends.cuda import attention, conv, matmul
 from sparsec.backends.cuda.products import options
 from sparsec.cost.option import Option
+from sparsec.formats.nm import columns
 from sparsec.graph.nodes import weight_array
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.kernels.cuda import arrange
@@ -67,7 +68,7 @@ def project(node: ir.Node) -> float | None:
     weight = weight_array(node)
     if weight.shape[1] % GROUP:
         return None
-    matrix = np.moveaxis(weight, 1, -1).reshape(len(weight), -1)  # as products order it
+    matrix = columns(weight)
     kept = arrange.project(matrix)
     moved = (weight.shape[0], *weight.shape[2:], weight.shape[1])
     value = node.inputs[1]

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparsec.formats.nm import group_counts
+from sparsec.formats.nm import best_of_groups, group_counts
 from sparsec.kernels.cuda.fragments import ROWS
 from sparsec.kernels.cuda.metadata import GROUP, KEPT
 from sparsec.kernels.family import WeightedProduct
@@ -149,9 +149,5 @@ def arranged(layer: WeightedProduct, name: str) -> Arranged | str:
 
 def project(weight: np.ndarray) -> np.ndarray:
     """The weight (outputs, inputs) with all but the two largest of every four set to zero; the first of equals stay."""
-    groups = weight.reshape(len(weight), -1, GROUP)
-    order = np.argsort(-np.abs(groups), axis=2, kind="stable")[..., :KEPT]
-    kept = np.zeros(groups.shape, bool)
-    np.put_along_axis(kept, order, True, 2)
-    result: np.ndarray = np.where(kept, groups, 0).reshape(weight.shape)
+    result: np.ndarray = np.where(best_of_groups(np.abs(weight), KEPT, GROUP), weight, 0)
     return result

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.formats.nm import best_of_groups
+
 
 @dataclass(frozen=True)
 class NM:
@@ -30,8 +32,4 @@ class NM:
 
     def choose(self, scores: np.ndarray, sparsity: float) -> np.ndarray:  # noqa: ARG002 - the pattern fixes it
         """The N highest of every group."""
-        groups = scores.reshape(len(scores), -1, self.m)
-        order = np.argsort(-groups, axis=2, kind="stable")[..., :self.n]
-        kept = np.zeros(groups.shape, bool)
-        np.put_along_axis(kept, order, True, 2)
-        return kept.reshape(scores.shape)
+        return best_of_groups(scores, self.n, self.m)

@@ -17,6 +17,7 @@ from sparsec.passes.context import Context, Report
 from sparsec.passes.rewrite import clean
 from sparsec.passes.strip.duplicates import merge_duplicates
 from sparsec.passes.strip.folding import fold_units, plan_units
+from sparsec.passes.strip.groups import broken, grouped
 from sparsec.passes.strip.operands import fold_operands
 from sparsec.passes.strip.removal import remove, zero_weights
 from sparsec.passes.strip.report import Flow, Kept, Layer, Size, StripReport, as_dict, compose, measure
@@ -39,7 +40,8 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
     """
     _prepare(model)
     before, liveness = measure(model), analyse(model)
-    active, flow = active_counts(model, liveness), _flow(model, liveness)
+    active, groups = active_counts(model, liveness), grouped(model)
+    unknown, collapsed, severed = _flow(model, liveness)
     zero_weights(model, liveness)
     plans = plan_units(model, liveness)
     operands = fold_operands(model, liveness)
@@ -54,6 +56,7 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
     clean(model)
     counts = {"constant units folded": sum(int(plan.folded.sum()) for plan in plans),
               "constant operands folded": operands, "duplicate inputs merged": merged}
+    flow = Flow(unknown, collapsed, severed, broken(groups, model))
     return compose(before, measure(model), active, counts, kept, flow)
 
 
@@ -66,7 +69,7 @@ def _prepare(model: ir.Model) -> None:
             value.const_value = ir.Tensor(value.const_value.numpy(), dtype=value.const_value.dtype, name=value.name)
 
 
-def _flow(model: ir.Model, liveness: Liveness) -> Flow:
+def _flow(model: ir.Model, liveness: Liveness) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
     """Where the analysis ends, and where the paths from the inputs do."""
     collapsed = []
     for node in model.graph:
@@ -76,4 +79,4 @@ def _flow(model: ir.Model, liveness: Liveness) -> Flow:
             collapsed.append(node_name(node))
     severed = tuple(name for value, name in zip(model.graph.outputs, output_names(model), strict=True)
                     if liveness.known[value].constant)
-    return Flow({label(node): reason for node, reason in liveness.opaque.items()}, tuple(collapsed), severed)
+    return {label(node): reason for node, reason in liveness.opaque.items()}, tuple(collapsed), severed

@@ -91,11 +91,12 @@ class Kept:
 
 @dataclass(frozen=True)
 class Flow:
-    """Where the analysis and the flow from inputs to outputs end; see `StripReport`."""
+    """Where the analysis, the flow from inputs to outputs and groups of 2:4 end; see `StripReport`."""
 
     unknown: Mapping[str, str]
     collapsed: tuple[str, ...]
     severed: tuple[str, ...]
+    regrouped: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class StripReport(Report):
         unknown: by node, why the analysis did not follow it and kept everything alive around it.
         collapsed: layers whose output is constant although their input is not.
         severed: outputs of the model that no input reaches.
+        regrouped: layers whose weight was 2:4 and is no more, because inputs in the midst of its groups went.
 
     """
 
@@ -118,6 +120,7 @@ class StripReport(Report):
     unknown: Mapping[str, str] = field(default_factory=dict)
     collapsed: tuple[str, ...] = ()
     severed: tuple[str, ...] = ()
+    regrouped: tuple[str, ...] = ()
 
 
 def _sparsity(left: int, weights: int) -> float:
@@ -201,8 +204,10 @@ def compose(before: Measure, after: Measure, active: Mapping[ir.Value, int], cou
               "weights zeroed or removed": total.before.nonzero - total.after.nonzero}
     notes = [Note(each.layer, f"{each.count} x {each.what} kept: {each.reason}") for each in kept]
     notes += map(Note, flow.unknown, flow.unknown.values())
+    notes += [Note(name, "its weight was 2:4 and is no more: inputs in the midst of groups went")
+              for name in flow.regrouped]
     return StripReport("strip", any(counts.values()), counts, tuple(notes), tuple(layers), total, tuple(kept),
-                       flow.unknown, flow.collapsed, flow.severed)
+                       flow.unknown, flow.collapsed, flow.severed, flow.regrouped)
 
 
 def as_dict(report: StripReport) -> dict[str, Any]:

@@ -1,4 +1,4 @@
 // The version of this library, which is sparsec's.
 #pragma once
 
-#define SPARSEC_VERSION "0.1.0"
+#define SPARSEC_VERSION "0.2.0"
