@@ -19,7 +19,7 @@ from sparsec.oneshot.file import Method
 
 LEVELS = (0.5, 0.7, 0.8, 0.9)
 METHODS = {"magnitude": Method("magnitude"), "LAMP": Method("magnitude", distribution="lamp"), "Wanda": Method("wanda"),
-           "OBS, uniform": Method("obs"), "OBS, sensitivity": Method("obs", distribution="sensitivity")}
+           "OBS, uniform": Method("obs", distribution="uniform"), "OBS, sensitivity": Method("obs")}
 
 
 def classes(model: onnx.ModelProto, arrays: dict[str, np.ndarray]) -> np.ndarray:

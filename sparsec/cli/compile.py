@@ -22,6 +22,7 @@ from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 from sparsec.cost.calibration import SHIPPED
 from sparsec.machine import cpus
+from sparsec.target import ACCELERATORS
 
 if TYPE_CHECKING:  # the compiler's packages are imported by the command, so that others start fast
     from sparsec.artifact.file import Artifact
@@ -151,18 +152,21 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
                        row("layers with weights", description["totals"]))
     if (network := description.get("network_us")) is not None:
         tables.console.print(f"the whole network: {tables.duration(network)} predicted")
-    if description.get("rates") == SHIPPED:
+    if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
                              "once, in 45 s", soft_wrap=True)
     for layer in description["outside"]:
         tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
+    if refused := _on_host(description["layers"]):
+        tables.console.print(refused, soft_wrap=True)
     if projected := _projected(description["layers"]):
         tables.console.print(f"\n{projected}", soft_wrap=True)
     if batch := _batch(description.get("batch")):
         tables.console.print(f"\n{batch}", soft_wrap=True)
     if stripped := _stripped(description["strip"]):
         tables.console.print(f"\n{stripped}", soft_wrap=True)
-    tables.console.print(f"\n{_verdict(description['verification'])}{_narrow(description['layers'])}", soft_wrap=True)
+    verdict = _verdict(description["verification"], description["target"])
+    tables.console.print(f"\n{verdict}{_narrow(description['layers'])}", soft_wrap=True)
     tables.console.print(sizes, soft_wrap=True)
 
 
@@ -217,7 +221,13 @@ def _integers(steps: dict[str, Any] | str | None) -> str:
             f"{steps['codes']:,} codes one step apart")
 
 
-def _verdict(verification: dict[str, Any] | None) -> str:
+def _on_host(layers: list[dict[str, Any]]) -> str:
+    """Layers that an accelerator leaves to its host, whose time is not predicted."""
+    reasons = [layer["reason"] for layer in layers if layer["reason"].startswith("on the host")]
+    return f"{len(reasons)} of {len(layers)} layers run {reasons[0]}; their time is not counted" if reasons else ""
+
+
+def _verdict(verification: dict[str, Any] | None, target: str) -> str:
     if verification is None:
         return "not verified"
     if "skipped" in verification:
@@ -230,7 +240,8 @@ def _verdict(verification: dict[str, Any] | None) -> str:
         f"; onnxruntime's own answers differ by {spread:.1e} with and without its optimisations"
         if (spread := verification.get("spread")) else "")
     if verification["tolerance"] is None:
-        return (f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: shared weights "
+        what = "its integers" if target in ACCELERATORS else "shared weights"
+        return (f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: {what} "
                 f"have no limit but --max-error{classes}")
     return (f"outputs match {verification['reference']}: largest relative error {worst:.1e}, "
             f"tolerance {verification['tolerance']:.0e}{classes}")

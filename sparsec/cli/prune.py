@@ -56,7 +56,7 @@ def command(
              "heads, too.")] = None,
     quota: Annotated[str | None, typer.Option(
         help="uniform, erk, or global to compare all layers; of a file lamp, and sensitivity for the least error of "
-             "layers, too; of a network uniform+, igq and smart-ratio, too.")] = None,
+             "layers, which obs takes if none is given, too; of a network uniform+, igq and smart-ratio, too.")] = None,
     schedule: Annotated[str | None, typer.Option(
         help="Of a network: one-shot, iterative, gradual, imp, set, rigl, movement or l0; one-shot if not given.",
         show_default=False)] = None,
@@ -95,7 +95,7 @@ def command(
             prune_units(Path(source), inputs, output, sparsity, tuple(keep), json)
             return
         wanted = goal_of(sparsity, latency, speedup, nbytes, energy, max_error)
-        method = Method(criterion or "obs", pattern or "unstructured", quota or "uniform", tuple(keep))
+        method = Method(criterion or "obs", pattern or "unstructured", quota, tuple(keep))
         prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume)
         return
     if (model is None) is (source is None):

@@ -126,6 +126,8 @@ def _compare(file: Path | None, target: str, settings: Sequence[str], feeds: Pat
 
     chosen = steps.choose(target)
     changed = steps.configure(chosen, settings)
+    for parameter, values in requested:
+        steps.check_sweep(chosen, changed, parameter, values)
     if file is None:
         raise UsageError("give a model to simulate")
     with progress_bar() as progress:

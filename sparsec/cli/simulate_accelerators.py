@@ -13,7 +13,7 @@ from sparsec.backends.accelerators.description import Accelerator
 from sparsec.backends.accelerators.designs import ACCELERATORS
 from sparsec.backends.accelerators.execution import Watch
 from sparsec.backends.accelerators.network import Network, record
-from sparsec.backends.accelerators.simulate import Result, simulate
+from sparsec.backends.accelerators.simulate import Result, compare
 from sparsec.cli import tables
 from sparsec.cli.simulate_steps import time_on_cpu
 from sparsec.cli.tables import console, percent
@@ -67,6 +67,22 @@ def configure(chosen: Sequence[Accelerator], settings: Iterable[str]) -> Configu
     return changed
 
 
+def check_sweep(chosen: Sequence[Accelerator], changed: Configurations, parameter: str, values: Sequence[int]) -> None:
+    """Refuse a sweep before anything is simulated.
+
+    Raises:
+        UsageError: no accelerator has the parameter, or a value is impossible.
+
+    """
+    those = [each for each in chosen if parameter in each.parameters]
+    if not those:
+        known = dict.fromkeys(name for each in chosen for name in each.parameters)
+        raise UsageError(f"cannot sweep '{parameter}'; choose from {', '.join(known)}")
+    for each in those:
+        for value in values:
+            each.configure({**changed[each.name], parameter: value})
+
+
 def load(file: Path, shapes: Shapes, feeds: Feeds | None, watch: Watch) -> tuple[Network, Feeds]:
     """The layers of a model with the activations that inputs, or random ones, give them.
 
@@ -86,21 +102,13 @@ def load(file: Path, shapes: Shapes, feeds: Feeds | None, watch: Watch) -> tuple
 
 def run(network: Network, chosen: Sequence[Accelerator], changed: Configurations, watch: Watch) -> list[Result]:
     """The network on all of them."""
-    return [simulate(network.layers, each, changed[each.name], watch) for each in chosen]
+    return compare(network.layers, [(each, changed[each.name]) for each in chosen], watch)
 
 
 def sweep(network: Network, chosen: Sequence[Accelerator], changed: Configurations, parameter: str,
           values: Sequence[int], watch: Watch) -> report.Figures:
-    """The totals by the values of a parameter, of those accelerators that have it.
-
-    Raises:
-        UsageError: none has it, or a value is impossible.
-
-    """
+    """The totals by the values of a parameter, of those accelerators that have it."""
     those = [each for each in chosen if parameter in each.parameters]
-    if not those:
-        known = dict.fromkeys(name for each in chosen for name in each.parameters)
-        raise UsageError(f"cannot sweep '{parameter}'; choose from {', '.join(known)}")
     return report.describe_sweep(parameter, {
         value: run(network, those, {each.name: {**changed[each.name], parameter: value} for each in those}, watch)
         for value in values})

@@ -30,7 +30,14 @@ METHODS = {
     "iterative SNIP": Options("snip-iterative"),
     "GraSP": Options("grasp"),
     "SynFlow": Options("synflow"),
+    "random, Smart-Ratio": Options("random", quota="smart-ratio"),
+    "movement": Options(schedule="movement"),
+    "L0": Options(schedule="l0"),
+    "APoZ": Options("apoz"),
+    "geometric median": Options("geometric-median"),
 }
+"""By the names in the plots. A schedule other than one-shot trains while it prunes, and only its masks are used. Whole
+neurons are those of all layers but the last, and so are their compressions."""
 COMPRESSIONS = tuple(10 ** (exponent / 3) for exponent in range(1, 14))  # 2 to 20,000
 QUICK_METHODS = ("random", "LAMP", "SynFlow")
 QUICK_COMPRESSIONS = (10.0, 100.0, 1000.0)
@@ -85,8 +92,11 @@ def _points(
     options = METHODS[method]
     model = copy.deepcopy(trained if criterion(options.criterion).trained else initial)
     data = [next(iter(Batches.of(training_digits(), (784,), CALIBRATION, seed)))]
+    learns = Options().schedule != options.schedule
+    train = trainer(Batches.of(training_digits(), (784,), 64, seed), epochs=epochs) if learns else None
     try:
-        pruned = prune(model, 1 - 1 / compression, network(NETWORK).example(), options, data=data, seed=seed)
+        pruned = prune(model, 1 - 1 / compression, network(NETWORK).example(), options, data=data, train=train,
+                       seed=seed)
     except CollapseError:
         return []
     result = _trained(initial, pruned.masks, epochs, seed)

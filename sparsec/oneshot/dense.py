@@ -21,7 +21,7 @@ from sparsec.oneshot.weights import Layer, Left, constants, layers
 
 Progress = Callable[[str, float], None]
 OUTPUTS, BUNDLE = 128, 16
-"""Outputs of a layer that its sensitivity is found from, and those that lie together."""
+"""Outputs of a layer that its sensitivity is found from, of all groups together, and those that lie together."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,9 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
             later[weight.name] = (*later.get(weight.name, ()), found)
         elif found is not None:
             matrix = some(layer.matrix(numpy_helper.to_array(tensors[layer.weight])))
-            moments = found.moments([None] * layer.groups)
+            chosen_groups = some_groups(*matrix.shape[:2])
+            matrix, found = matrix[chosen_groups], found.of_groups(chosen_groups)
+            moments = found.moments([None] * len(matrix))
             sensitivity[weight.name] = tuple(
                 found.error(matrix - pruned(matrix, moments, criterion, pattern, sparsity), matrix)
                 for sparsity in sparsities)
@@ -140,6 +142,11 @@ def some(matrix: np.ndarray) -> np.ndarray:
         return matrix
     starts = np.linspace(0, outputs - BUNDLE, OUTPUTS // BUNDLE).astype(np.int64) // BUNDLE * BUNDLE
     return matrix[:, (starts[:, np.newaxis] + np.arange(BUNDLE)).reshape(-1)]
+
+
+def some_groups(groups: int, outputs: int) -> np.ndarray:
+    """Evenly spaced groups with so many outputs each, at most `OUTPUTS` together."""
+    return np.linspace(0, groups - 1, min(groups, max(OUTPUTS // outputs, 1))).astype(np.int64)
 
 
 def pruned(matrix: np.ndarray, moments: Sequence[Moments], criterion: str, pattern: Pattern, sparsity: float,

@@ -31,17 +31,25 @@ TRIED, GRID = (0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.995), 200
 
 @dataclass(frozen=True)
 class Method:
-    """How a model is pruned; the names are those of `CRITERIA`, `DISTRIBUTIONS` and patterns."""
+    """How a model is pruned; the names are those of `CRITERIA`, `DISTRIBUTIONS` and patterns.
+
+    Without a distribution `obs` shares out by sensitivity, the others alike among layers.
+    """
 
     criterion: str = "obs"
     pattern: str = "unstructured"
-    distribution: str = "uniform"
+    distribution: str | None = None
     keep: tuple[str, ...] = ()
+
+    @property
+    def quota(self) -> str:
+        """The distribution, or the usual one of the criterion."""
+        return self.distribution or (SENSITIVITY if self.criterion == "obs" else "uniform")
 
     def __post_init__(self) -> None:
         pattern(self.pattern)
         for kind, name, known in (("criterion", self.criterion, CRITERIA),
-                                  ("quota", self.distribution, (*DISTRIBUTIONS, SENSITIVITY))):
+                                  ("quota", self.quota, (*DISTRIBUTIONS, SENSITIVITY))):
             if name not in known:
                 raise UsageError(f"--{kind} {name}: pruning a file knows {', '.join(known)}")
 
@@ -94,10 +102,10 @@ def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsi
     check_sparsity(wanted)
     dense.weights(model, form, method.keep)
     batches = samples.batches(model, arrays)
-    by_error = method.distribution == SENSITIVITY and form.fixed is None
+    by_error = method.quota == SENSITIVITY and form.fixed is None
     found = dense.run(model, batches, method.criterion, form, method.keep, TRIED if by_error else (), progress)
     shares = by_sensitivity(found, wanted) if by_error else shared_out(
-        model, found, method.distribution if form.fixed is None else "uniform", wanted)
+        model, found, method.quota if form.fixed is None else "uniform", wanted)
     finished = Finished.of(folder, model, batches, shares, str(method)) if folder else None
     return Outcome(prune(model, batches, found, shares, method.criterion, form, progress, finished), found.left)
 
@@ -118,5 +126,6 @@ def by_sensitivity(found: Dense, sparsity: float) -> dict[str, float]:
               for weight in found.weights]
     chosen = least_loss(levels, (1 - sparsity) * sum(weight.size for weight in found.weights))
     if chosen is None:
-        raise UsageError(f"--quota {SENSITIVITY} takes a sparsity of at most {TRIED[-1]:g}")
+        raise UsageError(f"--quota {SENSITIVITY} takes a sparsity of at most {TRIED[-1]:g}; give --quota erk "
+                         "for more")
     return {weight.name: float(grid[level]) for weight, level in zip(found.weights, chosen, strict=True)}

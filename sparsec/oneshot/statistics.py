@@ -35,6 +35,10 @@ class Statistics:
         """Of every group, whose weights may have the values of these grids."""
         return tuple(Moments(hessian, grid) for hessian, grid in zip(self.hessian, grids, strict=True))
 
+    def of_groups(self, groups: np.ndarray) -> Statistics:
+        """Those of some groups."""
+        return Statistics(self.hessian[groups], self.mean[groups])
+
     def error(self, change: np.ndarray, weight: np.ndarray) -> float:
         """The root mean square of what a change of the weight makes of the outputs, relative to the outputs'."""
         squares = [float(sum(np.sum((m @ h.astype(np.float32)) * m, dtype=np.float64)

@@ -83,12 +83,19 @@ def test_the_command_compares_and_writes_its_page(tmp_path):
     (["--target", "scnn", "--config", "units"], "--config units: give a parameter and a number"),
     (["--target", "scnn", "--config", "eie.units=3"], "--config eie.units=3: no chosen accelerator has it"),
     (["--target", "scnn", "--config", "units=0"], "scnn: units is 0"),
+    (["--target", "sparten", "--sweep", "units=64,7"], "cluster is 32, which must divide units, 7"),
     (["--target", "scnn", "--sweep", "wings=1"], "cannot sweep 'wings'; choose from units"),
     (["--target", "scnn", "--pes", "4"], "--pes is for --target eie alone; use --config")])
 def test_wrong_uses_say_what_to_do(arguments, message):
     result = sparsec("simulate", LENET, *arguments)
     assert isinstance(result.exception, SparsecError)
     assert message in str(result.exception)
+
+
+def test_compiling_tells_whose_arithmetic_differs_and_what_runs_on_the_host(tmp_path):
+    text = " ".join(sparsec("compile", LENET, "--target", "scnn", "-o", tmp_path / "m.sparsec").output.split())
+    assert "its integers have no limit but --max-error" in text
+    assert "3 of 3 layers run on the host: scnn cannot, it runs Conv only" in text
 
 
 @pytest.mark.parametrize("name", ACCELERATORS)

@@ -120,6 +120,16 @@ def test_study_command_draws_both_figures(torch, tmp_path):
     assert gap["SynFlow", 100] < 1.02
 
 
+def test_learned_masks_and_whole_neurons_have_rows_in_the_study(torch):
+    from sparsec.models import study
+
+    methods = ("random, Smart-Ratio", "movement", "L0", "APoZ", "geometric median")
+    _, points = study.run(study.Plan(methods, (4.0,), seeds=(0,), epochs=1))
+    assert [point.method for point in points] == list(methods)
+    assert all(point.direct == pytest.approx(4, rel=0.1) for point in points)
+    assert all(point.effective > 0.999 * point.direct for point in points)
+
+
 @pytest.mark.parametrize(("arguments", "code", "message"), [
     (["--model", "alexnet", "--sparsity", "0.5"], 2, "lenet300"),
     (["--model", "lenet300"], 2, "sparsity"),

@@ -76,7 +76,8 @@ def test_columns_times_matrix_is_what_the_layer_computes(layer):
 @pytest.mark.parametrize("form", ["unstructured", "balanced", "2:4", "1:4", "4x1", "2x4"])
 def test_patterns_hold_in_every_layer(criterion, form):
     before = convolutional()
-    outcome = pruned(before, SAMPLES, None if ":" in form else 0.5, criterion=criterion, pattern=form)
+    outcome = pruned(before, SAMPLES, None if ":" in form else 0.5, criterion=criterion, pattern=form,
+                     distribution="uniform")
     tensors = constants(outcome.model.graph)
     assert [n.output for n in outcome.model.graph.node] == [n.output for n in before.graph.node]
     assert outcome.model.opset_import == before.opset_import
@@ -158,7 +159,7 @@ def quantised(zero):
 @pytest.mark.parametrize("criterion", ["magnitude", "obs"])
 def test_quantised_weights_become_their_zero_points(zero, criterion):
     proto, samples = quantised(zero)
-    outcome = pruned(proto, samples, 0.6, criterion=criterion)
+    outcome = pruned(proto, samples, 0.6, criterion=criterion, distribution="uniform")
     for name, layer in zip("ac", outcome.layers, strict=True):
         stored = numpy_helper.to_array(constants(outcome.model.graph)[name])
         assert stored.dtype == np.int8
@@ -209,6 +210,17 @@ def test_obs_keeps_most_classes_of_digits(lenet, sparsity):
     agreement = {name: same_class(run_onnxruntime(each.model, others)[0], expected) for name, each in outcomes.items()}
     assert agreement["obs"] > max(agreement["magnitude"], agreement["wanda"])
     assert outcomes["obs"].error < 0.7 * min(outcomes["magnitude"].error, outcomes["wanda"].error)
+
+
+def test_obs_shares_out_by_sensitivity_and_the_others_alike(lenet):
+    proto, samples, _ = lenet
+    usual, uniform, magnitude = (pruned(proto, samples, 0.9, **how) for how in (
+        {}, {"distribution": "uniform"}, {"criterion": "magnitude"}))
+    assert usual.error < uniform.error
+    assert usual.sparsity == pytest.approx(0.9, abs=0.005)
+    shares = [[layer.nonzeros / layer.weights for layer in each.layers] for each in (usual, uniform, magnitude)]
+    assert max(shares[0]) > 2 * min(shares[0])
+    assert shares[1:] == [pytest.approx([0.1] * 3, abs=0.01)] * 2
 
 
 def test_a_weight_that_layers_read_both_ways_is_left_with_the_reason():

@@ -110,8 +110,8 @@ def test_a_pattern_of_fixed_sparsity_goes_where_it_pays(lenet):
 
 def test_balanced_rows_are_equally_long(lenet):
     proto, arrays = lenet
-    tensors = {each.name: each for each in to_sparsity(proto, arrays, 0.8, Method("obs", "balanced"), quiet).pruned
-               .model.graph.initializer}
+    outcome = to_sparsity(proto, arrays, 0.8, Method("obs", "balanced", "uniform"), quiet)
+    tensors = {each.name: each for each in outcome.pruned.model.graph.initializer}
     for name in "abc":
         counts = np.count_nonzero(np.frombuffer(tensors[name].raw_data, np.float32).reshape(tensors[name].dims), 0)
         assert len(set(counts)) == 1

@@ -6,7 +6,7 @@ from sparsec.backends.accelerators.composed import Composed
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import Operator
-from sparsec.backends.accelerators.mapping import Event, Work, greedy, useful
+from sparsec.backends.accelerators.mapping import Event, Work, greedy
 from sparsec.backends.accelerators.representation import Bitmap, Dense, count_rows
 from sparsec.backends.accelerators.timing import independent
 
@@ -19,7 +19,7 @@ def work(layer, config):
     loads = count_rows(layer.filters != 0)
     busy = np.bincount(greedy(loads, config["units"]), loads, config["units"]).astype(np.int64)
     outputs, positions = layer.shape
-    count = useful(layer.filters, layer.vectors)
+    count = layer.useful
     return Work(busy[None], count, int(loads.sum()) * positions - count, times=np.array([positions]),
                 accesses={"weights": int(loads.sum()) * positions, "accumulators": outputs * positions})
 

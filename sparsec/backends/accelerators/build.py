@@ -93,7 +93,7 @@ def _pack(graph: ir.Model, layers: Mapping[str, Layer], accelerator: Composed, c
     return Program(b"", ENTRY, constants, signature(graph.graph.inputs), signature(graph.graph.outputs))
 
 
-def _groups(layer: Layer, config: Configuration) -> Iterator[Operands]:
+def _groups(layer: Layer, config: Configuration) -> Sequence[Operands]:
     return layer.operands(config["weight_bits"], config["activation_bits"])
 
 

@@ -5,7 +5,7 @@ Linear layers and recurrent ones are 1x1 convolutions over an image of one row, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
@@ -72,8 +72,19 @@ class Layer:
                       zip(sizes, self.weight.shape[2:], self.strides, self.dilations, strict=True))
         return high, wide
 
-    def operands(self, weight_bits: int, activation_bits: int) -> Iterator[Operands]:
+    def operands(self, weight_bits: int, activation_bits: int) -> Sequence[Operands]:
         """The integers of every group, in order: each operand is scaled by the finest power of two that holds it."""
+        bits = weight_bits, activation_bits
+        if bits not in self._operands:
+            self._operands[bits] = list(self._quantized(*bits))
+        return self._operands[bits]
+
+    @cached_property
+    def _operands(self) -> dict[Pair, Sequence[Operands]]:
+        """By their bits, since every design asks for the same ones several times."""
+        return {}
+
+    def _quantized(self, weight_bits: int, activation_bits: int) -> Iterator[Operands]:
         w, x = (fitting(float(np.abs(a).max(initial=0)), bits).quantize(a)
                 for a, bits in ((self.weight, weight_bits), (self.x, activation_bits)))
         outputs, channels = len(w) // self.groups, w.shape[1]
@@ -120,7 +131,7 @@ class Operands:
     strides: Pair = (1, 1)
     dilations: Pair = (1, 1)
 
-    @property
+    @cached_property
     def windows(self) -> NDArray[np.int32]:
         """(images, out height, out width, height, width, channels): what the kernel sees, a view."""
         seen = windows(self.x, self.weight.shape[2:], self.strides, self.pads, self.dilations)
@@ -136,7 +147,12 @@ class Operands:
         """(outputs, height x width x channels): the weights in the order of `vectors`."""
         return np.moveaxis(self.weight, 1, -1).reshape(len(self.weight), -1)
 
-    @property
+    @cached_property
+    def useful(self) -> int:
+        """Products of two non-zeros."""
+        return int(np.count_nonzero(self.filters, axis=0) @ np.count_nonzero(self.vectors, axis=0))
+
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """Outputs and positions: the shape of the result."""
         return len(self.weight), len(self.x) * int(np.prod(self.windows.shape[1:3]))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.layer import Operands
-from sparsec.backends.accelerators.representation import Entries
+from sparsec.backends.accelerators.representation import Entries, fill
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Work:
     @property
     def busy(self) -> int:
         """Unit-cycles."""
-        return int((self.times @ self.cycles).sum())
+        return int(self.times @ self.cycles.sum(axis=1))
 
 
 class Event(NamedTuple):
@@ -96,11 +96,6 @@ def matches(w: NDArray[np.bool_], x: NDArray[np.bool_]) -> NDArray[np.int64]:
     return counts
 
 
-def useful(filters: NDArray[np.int32], vectors: NDArray[np.int32]) -> int:
-    """Products of two non-zeros in a product of (outputs, length) and (positions, length) integers."""
-    return int(np.count_nonzero(filters, axis=0) @ np.count_nonzero(vectors, axis=0))
-
-
 def inner_products(layer: Operands, weights: Entries, activations: Entries) -> Iterator[Inner]:
     """Every output at every position, from the entries of filters and of windows: the places that both have."""
     positions = layer.shape[1]
@@ -119,7 +114,7 @@ def ceil_div(a: NDArray[np.int64], b: int) -> NDArray[np.int64]:
 def shares(work: NDArray[np.int64], units: int) -> NDArray[np.int64]:
     """(steps, items) dealt out to units in turns: (steps x turns, units), zeros where there is nothing left."""
     steps, items = work.shape
-    padded = np.pad(work, ((0, 0), (0, -items % units)))
+    padded = fill(work, 0, -items % units)
     return padded.reshape(steps * (padded.shape[1] // units), units)
 
 

@@ -6,13 +6,16 @@ padding included. `Scheme.count` and `Scheme.bits` say the same of a mask withou
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,16 @@ class Scheme(ABC):
     @abstractmethod
     def bits(self, mask: NDArray[np.bool_], value_bits: int) -> int:
         """The size of what `encode` gives."""
+
+
+def fill(values: NDArray[Number], *spare: int) -> NDArray[Number]:
+    """Values with so many zeros more at the end of each of the first axes: `np.pad` takes long for small ones."""
+    if not any(spare):
+        return values
+    full = np.zeros([size + more for size, more in itertools.zip_longest(values.shape, spare, fillvalue=0)],
+                    values.dtype)
+    full[tuple(map(slice, values.shape))] = values
+    return full
 
 
 def _unsigned(values: NDArray[np.int32], bits: int) -> NDArray[np.int64]:
@@ -209,7 +222,7 @@ class Bitmap(Scheme):
         pointers = np.zeros(self._pointers(mask), np.int64)
         if self.chunk:
             chunk = max(1, min(self.chunk, fibres.shape[1]))
-            padded = np.pad(mask, ((0, 0), (0, -fibres.shape[1] % chunk)))
+            padded = fill(mask, 0, -fibres.shape[1] % chunk)
             pointers[...] = _starts(padded.reshape(-1, chunk).sum(axis=1))[:-1]
         return Stored((fibres.shape[0], fibres.shape[1]), value_bits, {
             "bitmap": Words(mask.ravel().astype(np.int64), 1), "pointers": Words(pointers, self.pointer_bits),
@@ -275,7 +288,7 @@ class Offsets(Scheme):
 
 def _bricks(fibres: NDArray[np.int32], brick: int) -> NDArray[np.int32]:
     """(bricks, brick) the fibres in pieces, the last of each filled with zeros."""
-    return np.pad(fibres, ((0, 0), (0, -fibres.shape[1] % brick))).reshape(-1, brick)
+    return fill(fibres, 0, -fibres.shape[1] % brick).reshape(-1, brick)
 
 
 @dataclass(frozen=True)
@@ -317,12 +330,14 @@ class BlockIndex(Scheme):
     def bits(self, mask: NDArray[np.bool_], value_bits: int) -> int:
         """Blocks, places and counts."""
         kept = self._kept(mask)
-        blocks = int(np.count_nonzero(kept))
-        return int(blocks * (self.block * value_bits + self._place_bits(kept.shape[1]))
-                   + len(mask) * kept.shape[1].bit_length())
+        return self.size(int(np.count_nonzero(kept)), (kept.shape[0], kept.shape[1]), value_bits)
+
+    def size(self, kept: int, shape: tuple[int, int], value_bits: int) -> int:
+        """The bits of so many kept blocks of (fibres, blocks)."""
+        return kept * (self.block * value_bits + self._place_bits(shape[1])) + shape[0] * shape[1].bit_length()
 
     def _kept(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        padded = np.pad(mask, ((0, 0), (0, -mask.shape[1] % self.block)))
+        padded = fill(mask, 0, -mask.shape[1] % self.block)
         kept: NDArray[np.bool_] = np.count_nonzero(padded.reshape(len(mask), -1, self.block), axis=2) > 0
         return kept
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -98,9 +98,23 @@ def simulate(layers: Sequence[Layer], accelerator: Accelerator, given: Mapping[s
             fast model gives it.
 
     """
-    config = accelerator.configure(given or {})
-    return Result(accelerator, config, [_simulate(layer, accelerator, config)
-                                        for layer in watch(layers, accelerator.name)])
+    (result,) = compare(layers, [(accelerator, given or {})], watch)
+    return result
+
+
+def compare(layers: Sequence[Layer], chosen: Sequence[tuple[Accelerator, Mapping[str, int]]],
+            watch: Watch = unwatched) -> list[Result]:
+    """Every layer of an inference on several accelerators, each with what is given of its configuration.
+
+    A layer meets all of them before the next one, so that the integers that they share are made once and dropped.
+
+    Raises:
+        UsageError, SimulationError: as `simulate`.
+
+    """
+    configured = [(accelerator, accelerator.configure(given)) for accelerator, given in chosen]
+    rows = [[_simulate(layer, *each) for each in configured] for layer in map(replace, watch(layers, "simulate"))]
+    return [Result(*each, [row[place] for row in rows]) for place, each in enumerate(configured)]
 
 
 def _simulate(layer: Layer, accelerator: Accelerator, config: Configuration) -> LayerResult:

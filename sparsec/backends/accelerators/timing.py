@@ -88,26 +88,22 @@ def queued(work: Work, config: Configuration) -> Timing:
     EIE's recurrence (Han et al., ISCA 2016, section IV). A part of the steps begins when the one before has finished.
     """
     cycles = np.repeat(work.cycles, work.times, axis=0)
-    steps = work.parts if work.parts.size else np.array([len(cycles)])
-    padded = np.full((steps.max(initial=0), len(steps), cycles.shape[1]), -1, np.int64)
-    for part, (first, length) in enumerate(zip(np.cumsum(steps) - steps, steps, strict=True)):
-        padded[:length, part] = cycles[first : first + length]
-    return _queued(padded, config["queue"])
+    return _queued(cycles, work.parts if work.parts.size else np.array([len(cycles)]), config["queue"])
 
 
-def _queued(cycles: NDArray[np.int64], depth: int) -> Timing:
-    """Parts side by side: (steps, parts, units), -1 where a part has fewer steps."""
-    finish, sent = np.zeros(cycles.shape[1:], np.int64), np.zeros(cycles.shape[1], np.int64)
-    started = np.full((depth, cycles.shape[1]), -1, np.int64)
-    waited = empty = 0
-    for k, step in enumerate(cycles):
-        there = step[:, 0] >= 0
-        sent = np.where(there, np.maximum(sent, started[k % depth]) + 1, sent)
-        start = np.maximum(finish, sent[:, None] + 1)
-        waited += int((start - finish)[there].sum())
-        empty += int((step[there] == 0).sum())
-        started[k % depth] = start.max(axis=1, initial=0)
-        finish = np.where(there[:, None], start + np.maximum(step, 1), finish)
-    last = finish.max(axis=1, initial=0)
+def _queued(cycles: NDArray[np.int64], steps: NDArray[np.int64], depth: int) -> Timing:
+    """Parts of so many steps each side by side, the longest first: those still running are the first ones."""
+    order = np.argsort(-steps, kind="stable")
+    first, lengths = (np.cumsum(steps) - steps)[order], steps[order]
+    finish, sent = np.zeros((len(steps), cycles.shape[1]), np.int64), np.zeros(len(steps), np.int64)
+    started = np.full((depth, len(steps)), -1, np.int64)
+    waited = 0
+    for k, running in enumerate(np.searchsorted(-lengths, -np.arange(lengths.max(initial=0)))):
+        sent[:running] = np.maximum(sent[:running], started[k % depth, :running]) + 1
+        start = np.maximum(finish[:running], sent[:running, None] + 1)
+        waited += int(start.sum() - finish[:running].sum())
+        started[k % depth, :running] = start.max(axis=1, initial=0)
+        finish[:running] = start + np.maximum(cycles[first[:running] + k], 1)
+    last, empty = finish.max(axis=1, initial=0), int(np.count_nonzero(cycles == 0))
     return Timing(int(last.sum()), {"starved": waited, "imbalance": int((last[:, None] - finish).sum()),
                                     "overhead": empty})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from scipy.linalg import lapack
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 DIRECT, ITERATED = 2e10, 2e11
 """Multiply-adds that a layer may take, solved output by output, or else step by step for all outputs at once."""
@@ -43,13 +45,19 @@ def _solved(pruned: np.ndarray, weight: np.ndarray, damped: np.ndarray) -> np.nd
     """Output by output by a Cholesky decomposition; those are small, and threads would wait for each other."""
     wanted = weight.astype(np.float64) @ damped  # (outputs, inputs)
     result = np.zeros_like(pruned)
-    with threadpool_limits(1, "blas"):
+    with _threads().limit(limits=1, user_api="blas"):
         for row, target, before in zip(result, wanted, pruned, strict=True):
             kept = np.flatnonzero(before)
             if len(kept):
                 _, solution, failed = lapack.dposv(damped[np.ix_(kept, kept)], target[kept], lower=1)
                 row[kept] = before[kept] if failed else np.ravel(solution)
     return result
+
+
+@functools.cache
+def _threads() -> ThreadpoolController:
+    """The libraries with threads of their own; looking for them takes milliseconds."""
+    return ThreadpoolController()
 
 
 def _descended(pruned: np.ndarray, weight: np.ndarray, damped: np.ndarray, steps: int) -> np.ndarray:

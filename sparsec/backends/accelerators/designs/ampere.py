@@ -13,8 +13,8 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, useful
-from sparsec.backends.accelerators.representation import Dense, Entries, Scheme, Stored, Words
+from sparsec.backends.accelerators.mapping import Event, Work
+from sparsec.backends.accelerators.representation import Dense, Entries, Scheme, Stored, Words, fill
 from sparsec.backends.accelerators.timing import Configuration, dealt
 
 ROWS, COLUMNS, DEPTH = 16, 8, 16
@@ -31,7 +31,7 @@ class TwoOfFour(Scheme):
         """Values and places, or values alone."""
         if not is_2of4(fibres != 0):
             return Dense().encode(fibres, value_bits)
-        fours = np.pad(fibres, ((0, 0), (0, -fibres.shape[1] % 4))).reshape(-1, 4)
+        fours = fill(fibres, 0, -fibres.shape[1] % 4).reshape(-1, 4)
         places = np.sort(np.argsort(fours == 0, axis=1, kind="stable")[:, :2], axis=1)
         values = np.take_along_axis(fours, places, axis=1).astype(np.int64) & ((1 << value_bits) - 1)
         return Stored((fibres.shape[0], fibres.shape[1]), value_bits, {
@@ -53,7 +53,7 @@ class TwoOfFour(Scheme):
         if not is_2of4(mask):
             return Dense().count(mask)
         whole, rest = divmod(mask.shape[1], 4)
-        padded = np.pad(mask, ((0, 0), (0, -rest % 4)))[:, 4 * whole :]
+        padded = fill(mask, 0, -rest % 4)[:, 4 * whole :]
         within = np.argsort(~padded, axis=1, kind="stable")[:, :2] < rest if rest else np.zeros((len(mask), 0))
         return np.asarray(2 * whole + within.sum(axis=1), np.int64)
 
@@ -66,7 +66,7 @@ class TwoOfFour(Scheme):
 
 def is_2of4(mask: NDArray[np.bool_]) -> bool:
     """Whether no four of a row hold more than two non-zeros."""
-    padded = np.pad(mask, ((0, 0), (0, -mask.shape[1] % 4)))
+    padded = fill(mask, 0, -mask.shape[1] % 4)
     return bool(padded.reshape(-1, 4).sum(axis=1).max(initial=0) <= 2)
 
 
@@ -88,7 +88,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     """An item is a tile of 16 outputs at 8 positions."""
     outputs, positions = layer.shape
     tiles = -(-outputs // ROWS) * -(-positions // COLUMNS)
-    count, kept = useful(layer.filters, layer.vectors), int(STORED.count(layer.filters != 0).sum())
+    count, kept = layer.useful, int(STORED.count(layer.filters != 0).sum())
     cycles = np.full((1, tiles), tile_cycles(layer, config), np.int64)
     return Work(cycles, count, kept * positions - count, accesses={
         "registers": int(cycles.sum()) * 2, "shared memory": tiles * (ROWS + COLUMNS) * layer.filters.shape[1]})

@@ -11,8 +11,8 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, matches, shares, useful
-from sparsec.backends.accelerators.representation import BlockIndex, Dense, RunLength
+from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, matches, shares
+from sparsec.backends.accelerators.representation import BlockIndex, Dense, RunLength, fill
 from sparsec.backends.accelerators.timing import Configuration, barrier, independent
 
 STEPS, BLOCKS = RunLength(run_bits=8), BlockIndex(block=16)
@@ -32,7 +32,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     """Cambricon-X: a unit has an output of its own and takes 16 stored weights a cycle."""
     entries, positions = STEPS.count(layer.filters != 0), len(layer.vectors)
     table = shares(ceil_div(entries, config["multipliers"])[None], config["units"])
-    count, some = useful(layer.filters, layer.vectors), int(np.count_nonzero(layer.filters))
+    count, some = layer.useful, int(np.count_nonzero(layer.filters))
     return Work(table, count, some * positions - count, (int(entries.sum()) - some) * positions,
                 times=np.full(len(table), positions), accesses={
                     "weights": int(table.sum()) * positions, "activations": int(entries.sum()) * positions,
@@ -54,7 +54,7 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
 def blocks(layer: Operands, config: Configuration) -> NDArray[np.int32]:
     """(groups of 16 outputs, places, outputs) the weights of Cambricon-S: a group shares its indices."""
     size = config["units"]
-    filled = np.pad(layer.filters, ((0, -len(layer.filters) % size), (0, 0)))
+    filled = fill(layer.filters, -len(layer.filters) % size)
     return filled.reshape(-1, size, filled.shape[1]).swapaxes(1, 2)
 
 
@@ -64,23 +64,24 @@ def block_fibres(layer: Operands, config: Configuration) -> Fibres:
     return grouped.reshape(len(grouped), -1), pixels(layer)
 
 
-def selections(layer: Operands, config: Configuration) -> NDArray[np.int64]:
-    """(groups, positions) the cycles of a group: of 256 activations the selected ones, 16 a cycle, a cycle at least."""
+def selections(layer: Operands, config: Configuration) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(groups,) the activations that are selected, and cycles: of each 256, 16 a cycle, a cycle at least."""
     kept, some = np.count_nonzero(blocks(layer, config), axis=2) > 0, layer.vectors != 0
-    cycles = np.zeros((len(kept), len(some)), np.int64)
+    selected, cycles = np.zeros((2, len(kept)), np.int64)
     for first in range(0, kept.shape[1], config["window"]):
         part = slice(first, first + config["window"])
-        cycles += np.maximum(1, ceil_div(matches(kept[:, part], some[:, part]), config["multipliers"]))
-    return cycles
+        joined = matches(kept[:, part], some[:, part])
+        selected += joined.sum(axis=1)
+        cycles += np.maximum(1, ceil_div(joined, config["multipliers"])).sum(axis=1)
+    return selected, cycles
 
 
 def block_work(layer: Operands, config: Configuration) -> Work:
     """Cambricon-S: every unit has an output of the group, all take the same selected activations."""
-    grouped, cycles = blocks(layer, config), selections(layer, config).sum(axis=1)
-    outputs = np.clip(len(layer.filters) - np.arange(len(grouped)) * config["units"], 0, config["units"])
+    selected, cycles = selections(layer, config)
+    outputs = np.clip(len(layer.filters) - np.arange(len(cycles)) * config["units"], 0, config["units"])
     table = cycles[:, None] * (np.arange(config["units"]) < outputs[:, None])
-    count = useful(layer.filters, layer.vectors)
-    selected = matches(np.count_nonzero(grouped, axis=2) > 0, layer.vectors != 0).sum(axis=1)
+    count = layer.useful
     return Work(table, count, int(selected @ outputs) - count, accesses={
         "weights": int(table.sum()), "activations": int(cycles.sum()), "outputs": layer.filters.shape[0] * len(
             layer.vectors)})

@@ -11,8 +11,8 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, useful
-from sparsec.backends.accelerators.representation import Dense, Offsets
+from sparsec.backends.accelerators.mapping import Event, Work
+from sparsec.backends.accelerators.representation import Dense, Offsets, fill
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
 STORED = Offsets(brick=16)
@@ -27,7 +27,7 @@ def bricks(layer: Operands) -> NDArray[np.int32]:
     """(positions, bricks, 16) a window's activations, tap by tap."""
     channels = layer.x.shape[1]
     taps = layer.vectors.reshape(len(layer.vectors), -1, channels)
-    return np.pad(taps, ((0, 0), (0, 0), (0, -channels % STORED.brick))).reshape(len(taps), -1, STORED.brick)
+    return fill(taps, 0, 0, -channels % STORED.brick).reshape(len(taps), -1, STORED.brick)
 
 
 def is_dense(layer: Operands) -> bool:
@@ -39,14 +39,14 @@ def work(layer: Operands, config: Configuration) -> Work:
     """A unit is a lane of activations, which all filters share; lanes meet at the end of a window."""
     windows, units = bricks(layer), config["units"]
     outputs, rounds = len(layer.filters), -(-len(layer.filters) // config["multipliers"])
-    count, some = useful(layer.filters, layer.vectors), int(np.count_nonzero(layer.vectors))
+    count, some = layer.useful, int(np.count_nonzero(layer.vectors))
     if is_dense(layer):
         table = np.zeros((len(windows), units), np.int64)
         table[:, : layer.x.shape[1]] = windows.shape[1]
         some = layer.vectors.size
     else:
         cycles = np.maximum(np.count_nonzero(windows, axis=2), 1)
-        table = np.pad(cycles, ((0, 0), (0, -cycles.shape[1] % units))).reshape(len(cycles), -1, units).sum(axis=1)
+        table = fill(cycles, 0, -cycles.shape[1] % units).reshape(len(cycles), -1, units).sum(axis=1)
     return Work(table, count, some * outputs - count, times=np.full(len(table), rounds), accesses={
         "weights": int(table.sum()) * outputs, "activations": int(table.sum()) * rounds,
         "accumulators": 2 * len(table) * outputs})

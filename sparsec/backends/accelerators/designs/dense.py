@@ -11,7 +11,7 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, useful
+from sparsec.backends.accelerators.mapping import Event, Work
 from sparsec.backends.accelerators.representation import Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
@@ -45,7 +45,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     open_.ravel()[:places] = 1
     first, last = busy[:, None, None, :] * open_[None, :1, :, None], busy[:, None, None, :] * open_[None, -1:, :, None]
     table = np.concatenate((first, last), axis=1).reshape(2 * rounds, -1)
-    count, every = useful(layer.filters, layer.vectors), outputs * places * layer.filters.shape[1]
+    count, every = layer.useful, outputs * places * layer.filters.shape[1]
     return Work(table, count, every - count, times=np.tile([turns - 1, 1], rounds), accesses={
         "operands": every // filters + every // (config["units"] // filters), "accumulators": outputs * places})
 

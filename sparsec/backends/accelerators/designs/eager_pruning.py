@@ -10,7 +10,7 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, useful
+from sparsec.backends.accelerators.mapping import Event, Work
 from sparsec.backends.accelerators.representation import Bitmap, Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
@@ -28,7 +28,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     folds = -(-kept // (config["units"] * config["multipliers"]))
     first = np.arange(folds)[:, None] * config["units"] * config["multipliers"]
     holds = first + np.arange(config["units"]) * config["multipliers"] < kept
-    count = useful(layer.filters, layer.vectors)
+    count = layer.useful
     some = np.count_nonzero(layer.filters, axis=0)
     awake = int(some @ np.count_nonzero(layer.vectors, axis=0))
     return Work(holds.astype(np.int64) * positions, count, kept * positions - count, accesses={

@@ -10,8 +10,8 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, useful
-from sparsec.backends.accelerators.representation import Dense, RunLength
+from sparsec.backends.accelerators.mapping import Event, Work
+from sparsec.backends.accelerators.representation import Dense, RunLength, fill
 from sparsec.backends.accelerators.timing import Configuration, queued
 
 STORED = RunLength(run_bits=4, count_bits=16)
@@ -19,7 +19,7 @@ STORED = RunLength(run_bits=4, count_bits=16)
 
 def slices(layer: Operands, config: Configuration) -> np.ndarray:
     """(units, columns, rows) the weights of every processing element (PE), which has each so many-th row."""
-    filled = np.pad(layer.filters, ((0, -len(layer.filters) % config["units"]), (0, 0)))
+    filled = fill(layer.filters, -len(layer.filters) % config["units"])
     return filled.reshape(-1, config["units"], filled.shape[1]).transpose(1, 2, 0)
 
 
@@ -35,7 +35,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     counts = STORED.count(cut.reshape(-1, cut.shape[2]) != 0).reshape(cut.shape[:2]).T
     vector, column = np.nonzero(layer.vectors)
     entries = int(counts[column].sum())
-    count = useful(layer.filters, layer.vectors)
+    count = layer.useful
     return Work(counts[column], count, padding=entries - count, parts=np.bincount(vector, minlength=len(layer.vectors)),
                 accesses={"weights": entries, "pointers": len(column) * config["units"],
                           "queues": 2 * len(column) * config["units"], "accumulators": 2 * entries})

@@ -11,7 +11,7 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, useful
+from sparsec.backends.accelerators.mapping import Event, Work
 from sparsec.backends.accelerators.representation import Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
@@ -80,13 +80,12 @@ def work(layer: Operands, config: Configuration) -> Work:
     table, overhead = [], 0
     for each in passes(layer, config):
         row = np.zeros(config["units"], np.int64)
-        size = len(lines) * len(each.rows)
-        for replica, (filters, channels) in enumerate(each.replicas):
-            busy = len(filters) * len(channels) * columns * wide * np.repeat(lines, len(each.rows))
-            row[replica * size : (replica + 1) * size] = busy
+        products = np.array([len(filters) * len(channels) for filters, channels in each.replicas])
+        busy = np.multiply.outer(products * columns * wide, np.repeat(lines, len(each.rows))).ravel()
+        row[: len(busy)] = busy
         table.append(row)
         overhead += waiting(each, layer, int(row.max()))
-    count, every = useful(layer.filters, layer.vectors), layer.shape[0] * layer.vectors.size
+    count, every = layer.useful, layer.shape[0] * layer.vectors.size
     awake = int(np.count_nonzero(layer.vectors)) * layer.shape[0]
     return Work(np.array(table), count, every - count, overhead=overhead, accesses={
         "multiplications": awake, "weights": awake, "activations": every, "partial sums": 2 * awake})

@@ -11,8 +11,8 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, side_by_side, useful
-from sparsec.backends.accelerators.representation import RunLength
+from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, side_by_side
+from sparsec.backends.accelerators.representation import RunLength, fill
 from sparsec.backends.accelerators.timing import Configuration, dealt
 
 STORED = RunLength(run_bits=4, count_bits=7)
@@ -29,7 +29,7 @@ def blocks(layer: Operands, config: Configuration) -> NDArray[np.int32]:
     """(output blocks, channel blocks, kernel rows, columns: channel by kernel column, outputs of a block)."""
     outputs, channels = block(layer, config)
     k, c, high, wide = layer.weight.shape
-    w = np.pad(layer.weight, ((0, -k % outputs), (0, -c % channels), (0, 0), (0, 0)))
+    w = fill(layer.weight, -k % outputs, -c % channels)
     w = w.reshape(-1, outputs, w.shape[1] // channels, channels, high, wide).transpose(0, 2, 4, 3, 5, 1)
     return w.reshape(*w.shape[:3], channels * wide, outputs)
 
@@ -38,7 +38,7 @@ def rows(layer: Operands, config: Configuration) -> NDArray[np.int32]:
     """(channel blocks, kernel rows, columns, images x output rows, output columns) the activations that meet them."""
     _, channels = block(layer, config)
     seen = layer.windows  # (images, out rows, out columns, kernel rows, kernel columns, channels)
-    seen = np.pad(seen, ((0, 0),) * 5 + ((0, -seen.shape[5] % channels),))
+    seen = fill(seen, 0, 0, 0, 0, 0, -seen.shape[5] % channels)
     images, high, wide, r, s, _ = seen.shape
     seen = seen.reshape(images * high, wide, r, s, -1, channels).transpose(4, 2, 5, 3, 0, 1)
     return seen.reshape(seen.shape[0], r, channels * s, images * high, wide)
@@ -59,7 +59,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     some = np.count_nonzero(rows(layer, config), axis=4)
     table = np.einsum("mcrk,crki->mcri", taken, some, optimize=True)
     products = int(np.einsum("mcrk,crki->", entries, some, optimize=True))
-    count = useful(layer.filters, layer.vectors)
+    count = layer.useful
     looked = int(some.sum()) * shape[0]
     return Work(table.reshape(1, -1), count, padding=products - count, accesses={
         "weights": int(table.sum()), "activations": looked, "partial sums": 2 * products})

@@ -10,7 +10,7 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, shares, useful
+from sparsec.backends.accelerators.mapping import Event, Work, shares
 from sparsec.backends.accelerators.representation import Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
@@ -24,7 +24,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     """A step is a round of outputs of a vector: every input takes its cycle, with an activation that is zero idle."""
     outputs, vectors = layer.shape
     table = shares(np.full((1, outputs), layer.filters.shape[1], np.int64), config["units"])
-    count = useful(layer.filters, layer.vectors)
+    count = layer.useful
     awake = int(np.count_nonzero(layer.vectors)) * outputs
     return Work(table, count, outputs * layer.vectors.size - count, times=np.full(len(table), vectors), accesses={
         "multiplications": awake, "weights": awake, "activations": layer.vectors.size * len(table)})

@@ -13,7 +13,7 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, count_places, useful
+from sparsec.backends.accelerators.mapping import Event, Work, count_places
 from sparsec.backends.accelerators.representation import Bitmap, Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
@@ -63,7 +63,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     np.add.at(rows, (np.arange(outputs)[:, None] // side, halves(layer, config)), loads)
     open_ = count_places(positions, turns, across)
     table = (rows[:, None, :, None] * open_[None, :, None, :]).reshape(2 * rounds, -1)
-    count, kept = useful(layer.filters, layer.vectors), int(np.count_nonzero(layer.weight))
+    count, kept = layer.useful, int(np.count_nonzero(layer.weight))
     return Work(table, count, kept * positions - count, times=np.tile([turns - 1, 1], rounds), accesses={
         "weights": kept * turns, "activations": kept * positions, "partial sums": 2 * kept * positions})
 

@@ -17,8 +17,8 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, useful
-from sparsec.backends.accelerators.representation import Dense, RunLength
+from sparsec.backends.accelerators.mapping import Event, Work, ceil_div
+from sparsec.backends.accelerators.representation import Dense, RunLength, fill
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
 STORED = RunLength(run_bits=4)
@@ -50,7 +50,7 @@ def weights(layer: Operands, config: Configuration) -> NDArray[np.int32]:
     """(groups, channels, outputs of a group x height x width)."""
     outputs, channels, high, wide = layer.weight.shape
     size = group(layer, config)
-    filled = np.pad(layer.weight, ((0, -outputs % size), (0, 0), (0, 0), (0, 0)))
+    filled = fill(layer.weight, -outputs % size)
     return filled.reshape(-1, size, channels, high * wide).swapaxes(1, 2).reshape(-1, channels, size * high * wide)
 
 
@@ -68,7 +68,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     of_w, of_x = (STORED.count(each.reshape(-1, each.shape[2]) != 0).reshape(each.shape[:2]) for each in (w, x))
     some_w, some_x = (np.count_nonzero(each, axis=2) for each in (w, x))
     vectors_w, vectors_x = ceil_div(of_w, config["wide"]), ceil_div(of_x, config["multipliers"] // config["wide"])
-    images, (count, products) = len(plain.x), (useful(layer.filters, layer.vectors), int((some_x @ some_w.T).sum()))
+    images, (count, products) = len(plain.x), (layer.useful, int((some_x @ some_w.T).sum()))
     table = (vectors_x @ vectors_w.T).reshape(images, config["units"], -1).swapaxes(1, 2)
     entries = int((of_x @ of_w.T).sum())
     return Work(table.reshape(-1, config["units"]), count, padding=entries - products, discarded=products - count,
@@ -106,7 +106,7 @@ def dense_work(layer: Operands, config: Configuration) -> Work:
     outputs, taps = layer.filters.shape
     ones = np.ones((1, 1, *layer.windows.shape[1:3]), np.int32)
     places = np.count_nonzero(tiles(ones, config), axis=2).T.astype(np.int64)
-    count, every = useful(layer.filters, layer.vectors), len(layer.vectors) * outputs * taps
+    count, every = layer.useful, len(layer.vectors) * outputs * taps
     each = -(-taps // config["multipliers"])
     return Work(places * outputs * each, count, every - count, times=np.array([len(layer.x)]), accesses={
         "weights": len(layer.vectors) * outputs * each, "activations": len(layer.vectors) * each,

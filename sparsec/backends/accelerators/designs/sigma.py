@@ -10,7 +10,7 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, useful
+from sparsec.backends.accelerators.mapping import Event, Work
 from sparsec.backends.accelerators.representation import Bitmap, Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
@@ -44,7 +44,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     found, positions = folds(layer, config), len(layer.vectors)
     sizes = np.array([end - first for _, first, end in found], np.int64)
     holds = np.arange(config["units"]) * config["multipliers"] < sizes[:, None]
-    count, kept = useful(layer.filters, layer.vectors), int(np.count_nonzero(layer.filters))
+    count, kept = layer.useful, int(np.count_nonzero(layer.filters))
     return Work(holds.astype(np.int64) * positions, count, kept * positions - count,
                 overhead=sum(overhead(int(size), config) for size in sizes), accesses={
                     "weights": kept, "activations": sum(int(np.count_nonzero(
@@ -73,7 +73,7 @@ def systolic_work(layer: Operands, config: Configuration) -> Work:
     tiles = -(-inputs // config["units"]) * -(-outputs // side)
     across = np.minimum(config["units"], inputs - np.arange(0, inputs, config["units"]))
     table = np.repeat((np.arange(config["units"]) < across[:, None]) * positions, -(-outputs // side), axis=0)
-    count, every = useful(layer.filters, layer.vectors), positions * outputs * inputs
+    count, every = layer.useful, positions * outputs * inputs
     return Work(table.astype(np.int64), count, every - count, overhead=tiles * (2 * config["units"] + side - 1),
                 accesses={"weights": outputs * inputs, "activations": positions * inputs * -(-outputs // side),
                           "outputs": 2 * positions * outputs * -(-inputs // config["units"])})

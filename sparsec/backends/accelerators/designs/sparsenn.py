@@ -10,7 +10,7 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, shares, useful
+from sparsec.backends.accelerators.mapping import Event, Work, shares
 from sparsec.backends.accelerators.representation import Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
@@ -24,7 +24,7 @@ def work(layer: Operands, config: Configuration) -> Work:
     """A step is a vector: a unit multiplies every activation that is not zero by its outputs' weights."""
     outputs, some = layer.shape[0], np.count_nonzero(layer.vectors, axis=1)
     rows = shares(np.ones((1, outputs), np.int64), config["units"]).sum(axis=0)
-    count, every = useful(layer.filters, layer.vectors), int(some.sum()) * outputs
+    count, every = layer.useful, int(some.sum()) * outputs
     return Work(some[:, None] * rows, count, every - count, accesses={
         "weights": every, "activations": int(some.sum()) * config["units"], "accumulators": 2 * every})
 

@@ -11,8 +11,8 @@ from sparsec.backends.accelerators.composed import Composed, Fibres
 from sparsec.backends.accelerators.description import Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work, matches, useful
-from sparsec.backends.accelerators.representation import Bitmap
+from sparsec.backends.accelerators.mapping import Event, Work, matches
+from sparsec.backends.accelerators.representation import Bitmap, fill
 from sparsec.backends.accelerators.timing import Configuration, clustered
 
 STORED = Bitmap(chunk=128, pointer_bits=32)
@@ -45,7 +45,7 @@ def unit_of(kept: NDArray[np.bool_], config: Configuration) -> NDArray[np.intp]:
 def _chunked(layer: Operands, config: Configuration) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
     """Filters and windows filled up to whole chunks, and the positions of a cluster."""
     spare = -layer.filters.shape[1] % config["chunk"]
-    w, x = (np.pad(each, ((0, 0), (0, spare))) for each in (layer.filters, layer.vectors))
+    w, x = (fill(each, 0, spare) for each in (layer.filters, layer.vectors))
     return w, x, -(-len(x) // (config["units"] // config["cluster"]))
 
 
@@ -59,9 +59,9 @@ def work(layer: Operands, config: Configuration) -> Work:
         part = slice(chunk * width, (chunk + 1) * width)
         cycles = np.maximum(matches(w[:, part] != 0, x[:, part] != 0), 1)
         summed = np.zeros((rounds * size, clusters * span), np.int64)
-        np.add.at(summed, place[:, chunk], np.pad(cycles, ((0, 0), (0, clusters * span - len(x)))))
+        np.add.at(summed, place[:, chunk], fill(cycles, 0, clusters * span - len(x)))
         table[:, :, chunk] = summed.reshape(rounds, size, clusters, span).transpose(0, 3, 2, 1)
-    count = useful(layer.filters, layer.vectors)
+    count = layer.useful
     return Work(table.reshape(-1, clusters * size), count, accesses={
         "operands": 2 * count, "accumulators": len(x) * len(w) * chunks})
 

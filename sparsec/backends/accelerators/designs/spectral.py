@@ -6,6 +6,7 @@ complex product. Outputs overlap nowhere (overlap-save); strides become channels
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Execution, Parameter
+from sparsec.backends.accelerators.description import Execution, Footprint, Parameter
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.fixed_point import fitting
 from sparsec.backends.accelerators.layer import Layer, Operands, Operator
@@ -24,8 +25,10 @@ from sparsec.backends.accelerators.timing import Configuration, barrier
 Spectra = NDArray[np.complex128]
 SMALL = 1e-9
 """Coefficients below this share of the largest possible are zero but for rounding."""
-KERNELS = 1 << 14
-"""Kernels that are transformed at once."""
+HALVES = BlockIndex(block=2)
+"""A coefficient is a block of its real and its imaginary part."""
+KERNELS = 1 << 13
+"""Kernels whose coefficients are counted at once."""
 
 
 def size_of(layer: Operands, config: Configuration) -> int:
@@ -41,27 +44,67 @@ def largest(layer: Operands) -> float:
     return float(np.abs(layer.weight).sum(axis=(2, 3)).max(initial=0))
 
 
-def kernels(layer: Operands, size: int, part: slice = slice(None)) -> Spectra:
-    """(outputs, channels, coefficients) some outputs' spectra, half of them, since weights are real."""
-    weight = layer.weight[part]
-    spectra = np.conj(np.fft.rfft2(weight, (size, size))).reshape(*weight.shape[:2], -1)
+@functools.cache
+def transform(high: int, wide: int, size: int) -> Spectra:
+    """(high x wide, coefficients) by which a kernel's taps are multiplied: half a spectrum, since weights are real."""
+    taps = np.eye(high * wide).reshape(-1, high, wide)
+    return np.conj(np.fft.rfft2(taps, (size, size))).reshape(high * wide, -1)
+
+
+def kernels(layer: Operands, size: int) -> Spectra:
+    """(outputs, channels, coefficients) spectra."""
+    outputs, channels, high, wide = layer.weight.shape
+    spectra: Spectra = layer.weight.reshape(outputs, channels, -1) @ transform(high, wide, size)
     spectra[np.abs(spectra) <= SMALL * largest(layer)] = 0
     return spectra
 
 
-def parts(layer: Operands) -> Iterator[slice]:
-    """The outputs, so many at a time that their spectra take little memory."""
-    step = max(1, KERNELS // layer.weight.shape[1])
-    return (slice(first, first + step) for first in range(0, len(layer.weight), step))
+def some_kernels(layer: Operands, size: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float64]]]:
+    """The outputs of kernels with a weight and (kernels, real and imaginary parts, coefficients), some at once."""
+    outputs, channels, high, wide = layer.weight.shape
+    whole = transform(high, wide, size)
+    halves = np.concatenate((whole.real, whole.imag), axis=1)
+    taps = layer.weight.reshape(outputs * channels, -1)
+    some = np.flatnonzero(taps.any(axis=1))
+    for first in range(0, len(some), KERNELS):
+        part = some[first : first + KERNELS]
+        yield part // channels, (taps[part].astype(np.float64) @ halves).reshape(len(part), 2, -1)
+
+
+def count_kept(layer: Operands, size: int) -> NDArray[np.int64]:
+    """(outputs,) coefficients that are not zero, none of which a kernel of one tap has: its transform is its weight."""
+    outputs, _, high, wide = layer.weight.shape
+    if high * wide == 1:
+        return np.asarray(np.count_nonzero(layer.weight, axis=(1, 2, 3)) * (size * (size // 2 + 1)), np.int64)
+    kept, least = np.zeros(outputs, np.int64), (SMALL * largest(layer)) ** 2
+    for output, spectra in some_kernels(layer, size):
+        np.add.at(kept, output, np.count_nonzero(np.square(spectra).sum(axis=1) > least, axis=1))
+    return kept
+
+
+def count_stored(layer: Operands, size: int, bits: int) -> int:
+    """Coefficients of which a half of so many bits is not zero."""
+    if layer.weight[0, 0].size == 1:
+        return int(np.count_nonzero(layer.weight)) * size * (size // 2 + 1)
+    half = 0.5 / 2.0 ** fitting(largest(layer), bits).fraction
+    count = 0
+    for _, spectra in some_kernels(layer, size):
+        values = spectra.astype(np.float32)
+        count += int(np.count_nonzero(((values >= half) | (values < -half)).any(axis=1)))
+    return count
+
+
+def grid(layer: Operands, size: int) -> tuple[int, int, int]:
+    """Tiles down and across, and the outputs of a tile's side."""
+    step = size - max(layer.weight.shape[2:]) + 1
+    rows, columns = layer.windows.shape[1:3]
+    return -(-rows // step), -(-columns // step), step
 
 
 def tiles(layer: Operands, size: int) -> tuple[NDArray[np.int32], int, int, int]:
     """(images, tiles down, tiles across, channels, size, size), the outputs of a tile's side, and the plane's sides."""
-    high, wide = layer.weight.shape[2:]
-    step = size - max(high, wide) + 1
-    _, rows, columns = layer.windows.shape[:3]
+    (down, across, step), (rows, columns) = grid(layer, size), layer.windows.shape[1:3]
     top, left, bottom, right = layer.pads
-    down, across = -(-rows // step), -(-columns // step)
     x = np.pad(layer.x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     x = np.pad(x, ((0, 0), (0, 0), (0, max(0, (down - 1) * step + size - x.shape[2])),
                    (0, max(0, (across - 1) * step + size - x.shape[3]))))
@@ -74,23 +117,21 @@ def fibres(layer: Operands, config: Configuration) -> Fibres:
     """Of weights a kernel's coefficients, real and imaginary parts side by side, of activations the rows."""
     plain = layer.unstrided()
     size, number = size_of(plain, config), fitting(largest(plain), config["weight_bits"])
-    stored = [number.quantize(np.stack((spectra.real, spectra.imag), axis=3).reshape(
-        -1, 2 * spectra.shape[2]).astype(np.float32))
-              for spectra in (kernels(plain, size, part) for part in parts(plain))]
-    return np.concatenate(stored), layer.x.reshape(-1, layer.x.shape[3])
+    spectra = kernels(plain, size)
+    halves = np.stack((spectra.real, spectra.imag), axis=3).reshape(-1, 2 * spectra.shape[2])
+    return number.quantize(halves.astype(np.float32)), layer.x.reshape(-1, layer.x.shape[3])
 
 
 def work(layer: Operands, config: Configuration) -> Work:
     """A step is a round of outputs of a tile: a unit takes a cycle a coefficient of its output's kernels."""
     plain = layer.unstrided()
     size = size_of(plain, config)
-    kept = np.concatenate([np.count_nonzero(kernels(plain, size, part), axis=(1, 2)) for part in parts(plain)])
-    cut, step, *_ = tiles(plain, size)
-    count = int(np.prod(cut.shape[:3]))
-    table = shares(kept[None].astype(np.int64), config["units"])
+    kept, (down, across, step) = count_kept(plain, size), grid(plain, size)
+    count = len(plain.x) * down * across
+    table = shares(kept[None], config["units"])
     products = int(kept.sum()) * count
     return Work(table, products, times=np.full(len(table), count), accesses={
-        "weights": products, "activations": cut.shape[3] * count * size * (size // 2 + 1),
+        "weights": products, "activations": plain.x.shape[1] * count * size * (size // 2 + 1),
         "outputs": len(layer.weight) * count * step * step})
 
 
@@ -102,6 +143,16 @@ def events(_layer: Operands, _config: Configuration) -> Iterator[Event]:
 @dataclass(frozen=True, kw_only=True)
 class Spectral(Composed):
     """An accelerator whose products are those of spectra."""
+
+    def footprint(self, layer: Layer, config: Configuration) -> Footprint:
+        """That of `fibres`, whose coefficients are counted instead of stored."""
+        weights = 0
+        for group in layer.operands(config["weight_bits"], config["activation_bits"]):
+            plain = group.unstrided()
+            size, (outputs, channels) = size_of(plain, config), plain.weight.shape[:2]
+            weights += HALVES.size(count_stored(plain, size, config["weight_bits"]),
+                                   (outputs * channels, size * (size // 2 + 1)), config["weight_bits"])
+        return Footprint(weights, layer.x.size * config["activation_bits"])
 
     def execute(self, layer: Layer, config: Configuration) -> Execution:
         """Tile by tile and output by output, over the coefficients that are kept; sums are transformed back."""
@@ -129,7 +180,7 @@ class Spectral(Composed):
 def _spectral(name: str, title: str, paper: str, reuse: str, first: str) -> Spectral:
     return Spectral(
         name=name, title=title, paper=paper, compiles=False, operators=frozenset({Operator.CONV}),
-        weights=BlockIndex(block=2), activations=Dense(), skips_weights=True, skips_activations=False, balance="-",
+        weights=HALVES, activations=Dense(), skips_weights=True, skips_activations=False, balance="-",
         reuse=reuse,
         parameters={
             "units": Parameter(64, "complex multipliers, an output each"),

@@ -121,14 +121,15 @@ class PointerSram:
     def step(self, cycle: int, queues: Queues, sent: list[tuple[int, int]]) -> Integers:
         """The entry that each PE issues: of its column, or of the next one in its queue."""
         taken = np.flatnonzero((self.at == self.stop) & (queues.taken < queues.sent))
-        for pe in taken:
-            column = sent[queues.taken[pe]][1]
-            self.column[pe] = column
-            self.at[pe], self.stop[pe] = self.pointers[pe, column : column + 2]
-            cycles = max(1, int(self.stop[pe] - self.at[pe]))
-            self.log.append(Column(int(pe), column, cycle, cycles))
-            self.finish[pe] = cycle + cycles
-            self.empty += bool(self.at[pe] == self.stop[pe])
+        if len(taken):
+            columns = np.array([sent[place][1] for place in queues.taken[taken].tolist()])
+            at, stop = self.pointers[taken, columns], self.pointers[taken, columns + 1]
+            cycles = np.maximum(stop - at, 1)
+            self.column[taken], self.at[taken], self.stop[taken] = columns, at, stop
+            self.finish[taken] = cycle + cycles
+            self.empty += int(np.count_nonzero(at == stop))
+            self.log += [Column(pe, column, cycle, each) for pe, column, each in
+                         zip(taken.tolist(), columns.tolist(), cycles.tolist(), strict=True)]
         self.reads += len(taken)
         queues.taken[taken] += 1
         entry = np.where(self.at < self.stop, self.at, NONE)
