@@ -17,7 +17,7 @@ import io
 import json
 import os
 import sysconfig
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from html import escape
 from typing import IO, Any
@@ -134,6 +134,10 @@ class Artifact:
         for index, bucket in enumerate(self.buckets):
             members |= {container.name_of(name, index): data for name, data in _members(bucket, weights_hash).items()}
         container.write(file, members, self.weights)
+
+    def __reduce__(self) -> tuple[Callable[[bytes], Artifact], tuple[bytes]]:
+        """As the file's bytes, so that other processes may be handed it: mapped weights cannot be pickled."""
+        return Artifact.load, (self.to_bytes(),)
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""

@@ -13,7 +13,7 @@ SUBJECTS = {
                  "from sparsec import Artifact; Artifact.load(path)"),
     "calibration": (("from sparsec.cost.calibration import keep; from sparsec.cost.roofline import DEFAULT_MACHINE;"
                     "keep(DEFAULT_MACHINE, threads=int(path.exists()) + 1, path=path)"),
-                    "from sparsec.cost.calibration import _read; assert _read(path)"),
+                    "from sparsec.cost.calibration import kept; assert kept(path)"),
     "tuning log": (("from sparsec.cost.tuning import TuningLog; from sparsec.cost.option import Option, Work;"
                    "from sparsec.target import resolve; import random;"
                    "o = Option('csr', 'k', 'd', random.random(), 8, Work(1, 1));"
