@@ -23,7 +23,7 @@ MEANINGS = {"model": "the model's file", "runtime": "TVM's runtime libraries", "
 def command(
     artifact: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A compiled artifact.")],
     output: Annotated[Path, typer.Option(
-        "--output", "-o", file_okay=False, help="The folder: new, empty, or a bundle, which is replaced.")],
+        "--output", "-o", file_okay=False, help="The folder: new, empty, or of the same kind, which is replaced.")],
     triton: Annotated[bool, typer.Option(
         "--triton", help="Write a model folder for Triton's Python backend instead.")] = False,
     threads: Annotated[int | None, typer.Option(

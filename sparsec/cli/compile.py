@@ -21,6 +21,7 @@ from sparsec.cli.model_file import describe
 from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 from sparsec.cost.calibration import SHIPPED
+from sparsec.errors import UsageError
 from sparsec.machine import cpus
 from sparsec.target import ACCELERATORS
 
@@ -84,8 +85,11 @@ def command(
     from sparsec.artifact import signing
     from sparsec.report.describe import describe_artifact
 
+    if as_onnx and portable:
+        raise UsageError("--as-onnx writes native code, and --portable none; leave one of them out")
     output = output or Path(model.with_suffix(".sparsec").name)
-    options.check_folder(output)
+    for path in (output, *filter(None, [as_onnx])):
+        options.check_folder(path)
     if sign:
         signing.sign(b"", sign)  # a key that cannot be read is better known before compiling
     chosen = CompileOptions(**given)
@@ -113,7 +117,6 @@ def _tell_of_cores(threads: int) -> None:
 def pack(model: Path, chosen: CompileOptions) -> Artifact:
     """The portable artifact, which has no use for what belongs to the machine that compiles."""
     from sparsec.compiler.portable import pack as pack_model
-    from sparsec.errors import UsageError
 
     if local := [f"--{name.replace('_', '-')}" for name in chosen.local]:
         raise UsageError(f"--portable compiles nothing: {', '.join(local)} belong to the machine that does")
@@ -154,7 +157,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
         tables.console.print(f"the whole network: {tables.duration(network)} predicted")
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
-                             "once, in 45 s", soft_wrap=True)
+                             "once, in 50 s", soft_wrap=True)
     for layer in description["outside"]:
         tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
     if refused := _on_host(description["layers"]):

@@ -12,8 +12,6 @@ from sparsec.runtime.session import InferenceSession, TensorInfo
 from sparsec.runtime.sized.growing import reserved
 
 TOKENS, MASK, POSITIONS, CACHED = "input_ids", "attention_mask", "position_ids", "use_cache_branch"
-_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32,
-           "tensor(float16)": np.float16, "tensor(bool)": np.bool_}
 
 
 class Decoder:
@@ -50,18 +48,18 @@ class Decoder:
         if 0 not in shape[1:]:
             raise UsageError(f"input '{info.name}' has the shape {info.shape}, and generation begins with nothing in "
                              "it; compile the model without sizes for its caches")
-        return reserved(tuple(shape), np.dtype(_DTYPES[info.type]), room, shape.index(0, 1))
+        return reserved(tuple(shape), info.dtype, room, shape.index(0, 1))
 
     def step(self, tokens: np.ndarray) -> np.ndarray:
         """The scores (batch, tokens of the vocabulary) behind some tokens (batch, count), which enter the caches."""
         count, places = tokens.shape[1], np.arange(self.length, self.length + tokens.shape[1])
-        feeds = {TOKENS: tokens.astype(_DTYPES[self._inputs[TOKENS].type]), **self._caches}
+        feeds = {TOKENS: tokens.astype(self._inputs[TOKENS].dtype), **self._caches}
         if MASK in self._inputs:
             real = np.arange(self.length + count)[None] >= self._pad[:, None]
-            feeds[MASK] = real.astype(_DTYPES[self._inputs[MASK].type])
+            feeds[MASK] = real.astype(self._inputs[MASK].dtype)
         if POSITIONS in self._inputs:
             positions = np.maximum(places[None] - self._pad[:, None], 0)
-            feeds[POSITIONS] = positions.astype(_DTYPES[self._inputs[POSITIONS].type])
+            feeds[POSITIONS] = positions.astype(self._inputs[POSITIONS].dtype)
         if CACHED in self._inputs:
             feeds[CACHED] = np.array([self.length > 0])
         scores, *caches = self._session.run(self._outputs, feeds)

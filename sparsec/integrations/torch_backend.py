@@ -63,7 +63,7 @@ def backend(graph: torch.fx.GraphModule, examples: Sequence[Any], *, options: Ma
         raise UsageError(f"torch.compile(mode='{mode}') has no meaning for sparsec; give options={{…}} as of "
                          "sparsec.compile")
     fixed = [place for place, value in enumerate(examples) if is_bound(value)]
-    sessions: dict[Any, InferenceSession] = {}
+    sessions: dict[Any, tuple[InferenceSession, Bound]] = {}
 
     def run(*inputs: Any) -> tuple[torch.Tensor, ...]:
         free = [place for place, value in enumerate(inputs) if isinstance(value, torch.Tensor) and place not in fixed]
@@ -71,8 +71,9 @@ def backend(graph: torch.fx.GraphModule, examples: Sequence[Any], *, options: Ma
         key = tuple(_state(value, bound=place in fixed) for place, value in enumerate(inputs))
         tensors = [inputs[place] for place in free]
         if key not in sessions:
-            sessions[key] = InferenceSession(from_torch(Bound(graph, inputs, free), tuple(tensors), **options or {}))
-        return _call(sessions[key], tensors)
+            bound = Bound(graph, inputs, free)  # kept, so that no other parameter comes to lie where one of the key did
+            sessions[key] = InferenceSession(from_torch(bound, tuple(tensors), **options or {})), bound
+        return _call(sessions[key][0], tensors)
 
     return run
 

@@ -21,7 +21,6 @@ from sparsec.artifact.file import Artifact
 from sparsec.errors import UsageError
 from sparsec.generation.loop import generate
 from sparsec.generation.sampling import Sampling
-from sparsec.machine.memory import element_type
 from sparsec.runtime.session import InferenceSession
 
 ARTIFACT, MODEL = "model.sparsec", "model.onnx"
@@ -116,14 +115,14 @@ class SparsecModelForSequenceClassification(SparsecModel):
         """
         whole = {"input_ids": input_ids} | inputs
         arrays: dict[str, Any] = {name: tensor.detach().numpy() for name, tensor in whole.items()}
-        taken = {each.name: each.type for each in self.session.get_inputs()}
+        taken = {each.name: each.dtype for each in self.session.get_inputs()}
         for name, silent in SILENT.items():
             if name in taken:
                 arrays.setdefault(name, np.full(input_ids.shape, silent))
             elif np.any(arrays.pop(name, silent) != silent):
                 raise UsageError(f"the model does not take '{name}', which is not {silent} throughout; give texts of "
                                  "one length, or export the model with that input")
-        feeds = {name: array.astype(_dtype(taken[name]), copy=False) if name in taken else array
+        feeds = {name: array.astype(taken[name], copy=False) if name in taken else array
                  for name, array in arrays.items()}
         names = [each.name for each in self.session.get_outputs()]
         (logits,) = self.session.run(["logits" if "logits" in names else names[0]], feeds)
@@ -224,11 +223,6 @@ def _prompts(input_ids: torch.Tensor, attention_mask: torch.Tensor | None) -> li
         raise UsageError("texts are padded behind; set the tokenizer's padding_side to 'left'")
     return [[int(token) for token, real in zip(row, mask, strict=True) if real]
             for row, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True)]
-
-
-def _dtype(kind: str) -> np.dtype[Any]:
-    name = kind.removeprefix("tensor(").removesuffix(")")
-    return element_type({"float": "float32", "double": "float64"}.get(name, name))
 
 
 AutoModelForSequenceClassification.register(SparsecConfig, SparsecModelForSequenceClassification)

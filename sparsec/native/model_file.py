@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from sparsec.artifact.file import Artifact
+from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import SIZED, STAGES, TensorSpec
 from sparsec.backends.registry import backend_named
 from sparsec.errors import UsageError
@@ -89,6 +90,8 @@ def _check(artifact: Artifact) -> None:
     if manifest.entry == STAGES:
         raise UsageError("the artifact interprets operators whose sizes depend on values, which takes Python; bundle a "
                          "model without them, or run it with sparsec.InferenceSession")
+    if manifest.target == PORTABLE:
+        raise UsageError("the artifact is portable and holds no native code; compile the model without --portable")
     backend = backend_named(manifest.target)
     if (not artifact.library and manifest.entry != SIZED) or backend.memory(manifest.needs) is not HOST:
         raise UsageError(f"the artifact was compiled for '{manifest.target}', and bundles run on processors; compile "

@@ -18,6 +18,12 @@ _ELEMENT_TYPES = {"float": "float32", "double": "float64"}
 """ONNX's names of numpy's element types, where they differ."""
 
 
+def dtype_of(kind: str) -> np.dtype[Any]:
+    """Numpy's element type of onnxruntime's text for one, such as "tensor(float)"."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return element_type(_ELEMENT_TYPES.get(name, name))
+
+
 @dataclass(frozen=True)
 class BoundValue:
     """An output of a binding, as onnxruntime's `OrtValue` shows it."""
@@ -193,5 +199,4 @@ def _of_value(name: str, value: Any) -> np.ndarray:
     if not hasattr(value, "data_type"):
         array: np.ndarray = value if isinstance(value, np.ndarray) else value.numpy()
         return array
-    kind = value.data_type().removeprefix("tensor(").removesuffix(")")
-    return _over(name, value.device_name(), _ELEMENT_TYPES.get(kind, kind), value.shape(), value.data_ptr())
+    return _over(name, value.device_name(), dtype_of(value.data_type()), value.shape(), value.data_ptr())

@@ -19,7 +19,7 @@ from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus, tvm_runtime
 from sparsec.machine.memory import HOST, carrier, element_type
-from sparsec.runtime.binding import IOBinding, checked, deliver
+from sparsec.runtime.binding import IOBinding, checked, deliver, dtype_of
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.loading import load_library, memory_of, new_engine
 from sparsec.runtime.onnxruntime_arguments import tell, threads_of
@@ -42,6 +42,11 @@ class TensorInfo:
     name: str
     shape: list[int | str]
     type: str
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Numpy's element type."""
+        return dtype_of(self.type)
 
 
 class InferenceSession:

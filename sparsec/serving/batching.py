@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from sparsec.errors import SparsecError
-from sparsec.machine.memory import element_type
 from sparsec.runtime.session import InferenceSession
 
 Feeds = Mapping[str, np.ndarray]
@@ -129,7 +128,7 @@ class Queue:
             self._observe(sum(each.rows for each in group), [now - each.since for each in group])
 
     def _next(self) -> list[Request]:
-        """The requests of the next run, none when all is done; waits for them."""
+        """The requests of the next run without those that were cancelled, none when all is done; waits for them."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
@@ -140,7 +139,9 @@ class Queue:
                 if left <= 0 or self._closed or sum(each.rows for each in together) >= self._limits.rows:
                     taken = {id(each) for each in together}
                     self._waiting = deque(each for each in self._waiting if id(each) not in taken)
-                    return together
+                    if wanted := [each for each in together if each.done.set_running_or_notify_cancel()]:
+                        return wanted
+                    continue
                 self._changed.wait(left)
 
     def _together(self) -> list[Request]:
@@ -185,7 +186,7 @@ def why_not_together(session: InferenceSession) -> str | None:
     if sizes or not isinstance(size, str) or "/" in size or size == "?":
         return "the first size of its inputs and outputs is not one that a run may choose"
     rng = np.random.default_rng(0)
-    rows = [{each.name: _row(each.type, [PROBED if isinstance(n, str) else n for n in each.shape[1:]], number, rng)
+    rows = [{each.name: _row(each.dtype, [PROBED if isinstance(n, str) else n for n in each.shape[1:]], number, rng)
              for each in session.get_inputs()} for number in range(2)]
     try:
         alone = [session.run(None, row) for row in rows]
@@ -200,10 +201,8 @@ def why_not_together(session: InferenceSession) -> str | None:
     return None
 
 
-def _row(kind: str, shape: Sequence[Any], number: int, rng: np.random.Generator) -> np.ndarray:
+def _row(dtype: np.dtype[Any], shape: Sequence[Any], number: int, rng: np.random.Generator) -> np.ndarray:
     """One row of an input: random numbers, or integers that are indices of most tables."""
-    name = kind.removeprefix("tensor(").removesuffix(")")
-    dtype = element_type({"float": "float32", "double": "float64"}.get(name, name))
     if dtype.kind == "f":
         return rng.standard_normal((1, *shape)).astype(dtype)
     return np.full((1, *shape), number, dtype)

@@ -15,8 +15,9 @@ from grpc_interceptor.exceptions import InvalidArgument, ResourceExhausted, Unav
 from prometheus_client import Counter, Gauge, Histogram
 
 from sparsec.errors import SparsecError
-from sparsec.runtime.session import InferenceSession
+from sparsec.runtime.session import InferenceSession, TensorInfo
 from sparsec.serving.batching import ClosedError, Limits, Queue, QueueFullError
+from sparsec.serving.datatypes import DATATYPES
 
 _arguments, sys.argv = sys.argv, sys.argv[:1]  # which kserve parses when it is imported
 try:
@@ -29,10 +30,6 @@ finally:
 
 Send = Callable[[Any], Awaitable[None]]
 Receive = Callable[[], Awaitable[Any]]
-
-DATATYPES = {"float": "FP32", "double": "FP64", "float16": "FP16", "bool": "BOOL",
-             **{f"{sign}int{bits}": f"{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}}
-"""The protocol's names of element types, by onnxruntime's."""
 
 LATENCY = Histogram("sparsec_request_seconds", "From a request's coming to its outputs", ["model"],
                     buckets=(.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10))
@@ -178,7 +175,6 @@ def _output(name: str, array: np.ndarray, payload: Any) -> Any:
     return output
 
 
-def _described(info: Any) -> dict[str, Any]:
-    kind = info.type.removeprefix("tensor(").removesuffix(")")
-    return {"name": info.name, "datatype": DATATYPES.get(kind, kind),
+def _described(info: TensorInfo) -> dict[str, Any]:
+    return {"name": info.name, "datatype": DATATYPES.get(info.dtype.name, info.type),
             "shape": [size if isinstance(size, int) else -1 for size in info.shape]}

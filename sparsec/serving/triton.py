@@ -13,11 +13,11 @@ from sparsec.errors import UsageError
 from sparsec.runtime.session import InferenceSession, TensorInfo
 from sparsec.serving import triton_model
 from sparsec.serving.batching import why_not_together
+from sparsec.serving.datatypes import DATATYPES
 
 CONFIG, VERSION, PROGRAM = "config.pbtxt", "1", "model.py"
-DATATYPES = {"float": "TYPE_FP32", "double": "TYPE_FP64", "float16": "TYPE_FP16", "bool": "TYPE_BOOL",
-             **{f"{sign}int{bits}": f"TYPE_{sign.upper()}INT{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}}
-"""Triton's names of element types, by onnxruntime's; its Python backend makes no arrays of bfloat16."""
+WITHOUT_ARRAYS = ("bfloat16",)
+"""Element types that Triton has and its Python backend makes no arrays of."""
 
 
 def write_triton(artifact: Artifact, folder: Path, threads: int | None = None, rows: int = 32) -> str | None:
@@ -74,12 +74,12 @@ def config_of(inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo], rows:
 
 def _tensor(side: str, info: TensorInfo, rows: int) -> str:
     """An input or output: its sizes behind the rows, -1 where a request may choose; a number is one element."""
-    kind = DATATYPES.get(info.type.removeprefix("tensor(").removesuffix(")"))
-    if kind is None:
+    kind = DATATYPES.get(info.dtype.name)
+    if kind is None or info.dtype.name in WITHOUT_ARRAYS:
         raise UsageError(f"'{info.name}' is a {info.type}, and Triton's Python backend has no such arrays; compile a "
                          "model whose inputs and outputs are float32")
     sizes = [size if isinstance(size, int) else -1 for size in info.shape[1 if rows else 0:]]
     dims = ", ".join(map(str, sizes)) or "1"
     reshape = "" if sizes else " reshape: { shape: [ ] }"
-    return (f"{side} [ {{ name: {json.dumps(info.name, ensure_ascii=False)} data_type: {kind} "
+    return (f"{side} [ {{ name: {json.dumps(info.name, ensure_ascii=False)} data_type: TYPE_{kind} "
             f"dims: [ {dims} ]{reshape} }} ]")

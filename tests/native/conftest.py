@@ -30,14 +30,19 @@ def artifact():
 
 @pytest.fixture(scope="session")
 def bundle(artifact, tmp_path_factory):
-    """A folder with a signed bundle, what is built of it, and the keys of its owner and of another."""
+    """A folder with a signed bundle, what is built of it, and the keys of its owner and of another.
+
+    It is built without optimisation and as one unit, which takes a third less time than file by file; the test of the
+    compiled library in test_onnxruntime.py has every file by itself.
+    """
     if not (shutil.which("cmake") and shutil.which("c++")):
         pytest.skip("needs cmake and a C++ compiler")
     folder = tmp_path_factory.mktemp("bundle")
     secret, _ = write_keys(folder, "owner")
     write_keys(folder, "other")
     write_bundle(artifact, folder / "digits", secret)
-    for command in (("cmake", "-S", folder / "digits", "-B", folder / "build", "-DCMAKE_BUILD_TYPE=None"),
+    quick = ("-DCMAKE_BUILD_TYPE=None", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0")
+    for command in (("cmake", "-S", folder / "digits", "-B", folder / "build", *quick),
                     ("cmake", "--build", folder / "build")):
         done = run(*command)
         assert done.returncode == 0, done.stdout + done.stderr

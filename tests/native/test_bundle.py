@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 import sparsec
 from sparsec.cli import app
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.portable import pack
 from sparsec.errors import UsageError
 from sparsec.native.bundle import MODEL, SIZES, SOURCES, write_bundle
 from tests.support.bundles import link, run
@@ -59,14 +61,13 @@ def test_a_folder_of_something_else_is_left_alone(artifact, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 
 
-def test_what_takes_python_is_refused(tmp_path):
+def test_what_is_not_for_processors_is_refused(tmp_path):
     network = model("g (float[2,4] x) => (float[2,3] y) <float[4,3] w> { y = MatMul(x, w) }")
-    for target, message in {"eie": "run on processors", "cpu": None}.items():
-        made = sparsec.compile(network, target=target, tune="off", verify=False)
-        if message:
-            with pytest.raises(UsageError, match=message):
-                write_bundle(made, tmp_path / target)
-            assert not (tmp_path / target).exists()
+    for made, message in ((sparsec.compile(network, target="eie", tune="off", verify=False), "run on processors"),
+                          (pack(network, CompileOptions()), "without --portable")):
+        with pytest.raises(UsageError, match=message):
+            write_bundle(made, tmp_path / "bundle")
+        assert not (tmp_path / "bundle").exists()
 
 
 def test_the_command_writes_a_bundle_and_its_sizes(artifact, tmp_path):

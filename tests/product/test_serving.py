@@ -99,6 +99,22 @@ def test_a_full_queue_refuses_and_a_closed_one_runs_what_waits(session):
         queue.submit({"x": X})
 
 
+def test_a_request_that_was_cancelled_hinders_no_other(session):
+    slow = Slow(session)
+    queue = Queue(slow, Limits())
+    futures = [queue.submit({"x": X})]
+    while len(queue):
+        time.sleep(0.001)
+    futures += [queue.submit({"x": X}) for _ in range(2)]
+    assert [each.cancel() for each in futures[:2]] == [False, True]  # one that runs goes on
+    slow.go.set()
+    assert len(futures[0].result(30)[0]) == len(futures[2].result(30)[0]) == 3
+    only = queue.submit({"x": X})
+    only.cancel()
+    assert len(queue.submit({"x": X}).result(30)[0]) == 3
+    queue.close()
+
+
 def test_rows_that_depend_on_each_other_do_not_run_together(session, tmp_path):
     assert why_not_together(session) is None
     mixing = sparsec.InferenceSession(compiled(tmp_path / "mixing.onnx", mixing=True))

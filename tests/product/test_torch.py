@@ -1,7 +1,9 @@
 """PyTorch's modules compiled as they are, and as a backend of `torch.compile`, beside PyTorch."""
 
+import gc
 import importlib
 import tomllib
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,22 @@ def test_a_compiled_module_answers_as_before():
                 agree(found, expected)
         model.second.weight.mul_(2)  # parameters are constants of a graph until they change
         agree(compiled(X)[0], model(X)[0])
+
+
+def test_no_parameter_comes_to_lie_where_a_compiled_one_did():
+    torch.compiler.reset()
+    model = torch.nn.Linear(24, 40).eval()
+    weight = np.random.default_rng(0).standard_normal((40, 24), np.float32)
+    memory = weakref.ref(weight)
+    with torch.no_grad():
+        model.weight.data = torch.from_numpy(weight)
+        compiled = torch.compile(model, backend=backend, options={"tune": "off", "verify": False})
+        compiled(X)
+        model.weight.data = torch.randn(40, 24)
+        del weight
+        gc.collect()
+        assert memory() is not None  # else the next parameter could be taken for it, which has its address
+        agree(compiled(X), model(X))
 
 
 def test_what_a_backend_cannot_do_is_said():

@@ -52,6 +52,7 @@ class SizedProgram:
             self.inputs = [Input(each["name"], each["value"], element_type(each["dtype"]), tuple(each["shape"]))
                            for each in self._plan["inputs"]]
             self.outputs: list[dict[str, Any]] = self._plan["outputs"]
+            self._steps: list[dict[str, Any]] = self._plan["steps"]
             self._constants: dict[str | None, np.ndarray] = {
                 name: arrays[number] for name, number in self._plan["constants"].items()}
             self._sizes = [(name, each["dtype"], each["rank"], each["terms"])
@@ -67,7 +68,7 @@ class SizedProgram:
             kernels = self._plan["kernels"]
             self._kernels: Any = kernels and load_code(arrays[kernels["library"]].tobytes(), kernels["objects"])
             self._models = {step["model"]: interpret(arrays[step["model"]].tobytes())
-                            for step in self._plan["steps"] if step["op"] == "onnx"}
+                            for step in self._steps if step["op"] == "onnx"}
             self._spent = _last_uses(self._plan)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ArtifactError(f"the artifact's plan contradicts itself ({error}); compile the model again") from error
@@ -80,7 +81,7 @@ class SizedProgram:
     @property
     def steps(self) -> Sequence[Mapping[str, Any]]:
         """What a call does, as the plan says it."""
-        return self._plan["steps"]  # type: ignore[no-any-return]  # of JSON
+        return self._steps
 
     @property
     def caches(self) -> list[str]:
@@ -125,7 +126,7 @@ class SizedProgram:
         machines = {count: _functions(library, functions, self._tensors, self._memory)
                     for count, library, functions in self._libraries}
         steps = []
-        for step, spent in zip(self._plan["steps"], self._spent, strict=True):
+        for step, spent in zip(self._steps, self._spent, strict=True):
             when = tuple((name, chosen) for name, chosen in step["when"])
             steps.append((self._step(step, machines), step["inputs"], step["outputs"], spent, when))
         about = self._plan.get("token")

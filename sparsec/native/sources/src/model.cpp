@@ -22,7 +22,7 @@ namespace {
 
 constexpr char kMagic[9] = "SPARSECB";
 constexpr std::uint64_t kVersion = 1;
-constexpr std::size_t kHeader = 24, kDigest = 32, kAlignment = 64;
+constexpr std::size_t kHeader = 24, kDigest = 32;
 
 [[noreturn]] void unreadable(const std::string &path) {
   fail(SPARSEC_ERROR_FILE, "cannot read " + path + ": " + std::strerror(errno));

@@ -11,7 +11,7 @@ namespace sparsec::native {
 
 namespace {
 
-constexpr std::size_t kAlignment = 64, kMost = std::size_t{1} << 40;
+constexpr std::size_t kMost = std::size_t{1} << 40;
 
 void copy_axes(const char *from, char *&to, const sparsec_tensor &tensor, std::int32_t axis, std::size_t bytes,
                std::size_t run) {

@@ -13,7 +13,9 @@ namespace sparsec::native {
 
 // Elements of a shape; throws a Failure where there are too many or a dimension is negative.
 std::size_t elements_of(const std::vector<std::int64_t> &shape);
-// Memory at a multiple of 64 bytes.
+// Of arrays within a model's file, and of memory that is made: kernels take no other.
+constexpr std::size_t kAlignment = 64;
+// Memory at a multiple of kAlignment.
 std::shared_ptr<void> aligned_memory(std::size_t bytes);
 std::size_t element_count(const sparsec_tensor &tensor);
 bool is_dense(const sparsec_tensor &tensor);

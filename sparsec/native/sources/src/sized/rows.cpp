@@ -11,7 +11,6 @@ namespace sparsec::native::sized {
 namespace {
 
 constexpr std::size_t kDirectBytes = 1 << 14;  // of rows from which on a function reads them where they are
-constexpr std::uintptr_t kAlignment = 64;
 
 std::vector<RowSpec> specs_of(const Json &list) {
   std::vector<RowSpec> specs;
