@@ -74,7 +74,7 @@ VARIATIONS = {
     "ONNX's domain by its long name": long_domain(),
     "padding without a word": model(
         "g (float[1,1,4,4] x) => (float[1,1,4,4] y)"
-        '{ y = MaxPool<auto_pad="", kernel_shape=[2,2], pads=[1,1,0,0]>(x) }'),
+        '{ y = MaxPool<auto_pad="", kernel_shape=[3,3], pads=[1,1,1,1]>(x) }'),
     "opset 7": model("g (float[2,4] x) => (float[2,4] y) { y = Softmax<axis=1>(x) }", 7),
     "opset 9, flattening softmax": model("g (float[2,3,4] x) => (float[2,3,4] y) { y = Softmax<axis=1>(x) }", 9),
     "opset 10, attributes that became inputs": model(
