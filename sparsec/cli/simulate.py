@@ -17,7 +17,7 @@ from sparsec.errors import UsageError
 Item = TypeVar("Item")
 
 OptionalFile = Annotated[Path | None, typer.Argument(
-    exists=True, dir_okay=False, help="An ONNX model, or one compiled with --target eie.")]
+    exists=True, dir_okay=False, help="An ONNX model, or one compiled with --target eie, for that alone.")]
 Input = Annotated[Path | None, typer.Option(
     "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")]
 Sweeps = Annotated[list[str], typer.Option(
@@ -87,7 +87,8 @@ def command(
     requested = [_parse_sweep(text) for text in sweeps]
     if target != "eie" or settings:
         own = {"--paper": paper, "--trace": trace, "--trace-layer": trace_layer, "--plot": plot,
-               **{f"--{name.replace('_', '-')}": value for name, value in parameters.items()}}
+               "--codebook": codebook is not Codebook.CLUSTER,
+               **{f"--{name.replace('_', '-')}": True for name in parameters}}
         if options_of_eie := [name for name, value in own.items() if value]:
             raise UsageError(f"{options_of_eie[0]} is for --target eie alone; use --config, --sweep, --html or --json")
         _compare(file, target, settings, feeds, options.parse_shapes(shapes), requested, html, json,

@@ -118,4 +118,5 @@ ACCELERATOR = Eie(
                  "the activation SRAM moves 64 bits a cycle; the pipeline empties between products",
                  "weights are 4-bit codes of 16 shared values, the bias is one more column",
                  "energy is EIE's own model by access (`docs/eie.md`), with DRAM as for the other designs"),
-    sources=("sections III to VI, tables I, II and IV", "the authors' pruned AlexNet fc8 (`docs/eie.md`)"))
+    sources=("sections III to VI, tables I, II and IV", "the authors' pruned AlexNet fc8 (`docs/eie.md`)"),
+    checked=True)
