@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from sparsec.backends.accelerators.backend import AcceleratorBackend
-from sparsec.backends.accelerators.eie.backend import EieBackend
+from sparsec.backends.accelerators.backend import AcceleratorBackend, EieBackend
 from sparsec.backends.base import Backend
 from sparsec.backends.cpu.backend import CpuBackend
 from sparsec.backends.cuda.backend import CudaBackend

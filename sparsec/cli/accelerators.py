@@ -13,7 +13,7 @@ from sparsec.errors import UsageError
 def command(
     explain: Annotated[str | None, typer.Option(metavar="NAME", help="Everything known of one of them.")] = None,
     headlines: Annotated[bool, typer.Option("--headlines", help="The papers' own comparisons, simulated.")] = False,
-    seeds: Annotated[int, typer.Option(min=1, help="Random masks of each.")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="Random masks of each of the --headlines.")] = 5,
     json: options.JsonFile = None,
 ) -> None:
     """List the sparse accelerators of Hoefler et al. 2021 (table 1), and the dense ones beside them."""
@@ -47,6 +47,9 @@ def _headlines(name: str | None, seeds: int) -> list[dict[str, Any]]:
         if name in (None, each.accelerator):
             here = [each.here(seed) for seed in range(seeds)]
             found.append({"accelerator": each.accelerator, "what": each.what, "paper": each.paper, "here": here})
+    if not found:
+        have = dict.fromkeys(each.accelerator for each in HEADLINES)
+        raise UsageError(f"there are no comparisons of '{name}' here; choose from {', '.join(have)}")
     tables.print_table(("comparison", "paper", "here", "difference"), [
         (f"{each['accelerator']} {each['what']}", f"{each['paper']:.2f}", _span(each["here"]),
          _span([100 * (value / each["paper"] - 1) for value in each["here"]], "+.0f", " %")) for each in found])
@@ -78,7 +81,8 @@ def _print_one(each: dict[str, Any]) -> None:
         say()
         tables.print_table(("buffer", "bytes", "bits of an access"), [
             (name, f"{buffer['bytes']:,}", buffer["bits_of_an_access"]) for name, buffer in each["buffers"].items()])
-    for title, lines in (("assumptions", each["assumptions"]), ("sources", each["sources"]),
+    cited = "" if each["checked_against_the_paper"] else ", as widely cited, not checked against the paper's text"
+    for title, lines in (("assumptions", each["assumptions"]), (f"sources{cited}", each["sources"]),
                          ("unlike the survey's table", [f"{cell}: {why}" for cell, why in each["differs"].items()])):
         if lines:
             say(f"\n{title}:")

@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from sparsec.backends.accelerators.eie.architecture import PARAMETERS
 from sparsec.cli import options, simulate_tables
 from sparsec.cli.flags import Flag, taking
 from sparsec.cli.progress import progress_bar
@@ -17,11 +18,12 @@ from sparsec.errors import UsageError
 Item = TypeVar("Item")
 
 OptionalFile = Annotated[Path | None, typer.Argument(
-    exists=True, dir_okay=False, help="An ONNX model, or one compiled with --target eie.")]
+    exists=True, dir_okay=False, help="An ONNX model, or one compiled with --target eie, for that alone.")]
 Input = Annotated[Path | None, typer.Option(
     "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")]
 Sweeps = Annotated[list[str], typer.Option(
-    "--sweep", metavar="NAME=V,V,…", help="Vary a parameter, such as pes=16,64,256; may be repeated.")]
+    "--sweep", metavar="NAME=V,V,…", help="Vary a parameter, such as units=16,64,256, or pes=… of EIE alone; may be "
+    "repeated.")]
 
 
 Settings = Annotated[list[str], typer.Option(
@@ -34,24 +36,6 @@ class Codebook(Enum):
 
     CLUSTER = "cluster"
     KEEP = "keep"
-
-
-PARAMETERS = {
-    "pes": "Processing elements",
-    "fifo": "Activations in a queue",
-    "clock_mhz": "Clock",
-    "index_bits": "Bits of a zero run",
-    "codebook_bits": "Bits of an index of a shared weight",
-    "value_bits": "Bits of weights, activations and accumulators",
-    "weight_sram_bytes": "Weight SRAM of a PE",
-    "weight_read_bits": "Width of the weight SRAM",
-    "pointer_sram_bytes": "Pointer SRAM of a PE",
-    "pointer_bits": "Bits of a pointer",
-    "activation_sram_bytes": "Activation SRAM of a PE",
-    "activation_read_bits": "Width of the activation SRAM",
-    "registers": "Activations of a batch in a PE's register file",
-}
-"""The fields of `backends.accelerators.eie.architecture.Architecture`."""
 
 
 def _parameter(text: str) -> Flag:
@@ -68,16 +52,16 @@ def command(
     file: OptionalFile = None,
     target: Annotated[str, typer.Option(help="The accelerators: eie, scnn,sparten,eie, or all.")] = "eie",
     settings: Settings = [],  # noqa: B006 - typer copies it
-    paper: Annotated[bool, typer.Option("--paper", help="Simulate the nine layers of the paper instead.")] = False,
-    codebook: Annotated[Codebook, typer.Option(help="Share weights by k-means, or keep the few values they have.")] = (
+    paper: Annotated[bool, typer.Option("--paper", help="Simulate the nine layers of EIE's paper.")] = False,
+    codebook: Annotated[Codebook, typer.Option(help="EIE's shared weights: by k-means, or the few that there are.")] = (
         Codebook.CLUSTER),
     feeds: Input = None,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     sweeps: Sweeps = [],  # noqa: B006 - typer copies it
     beside_cpu: Annotated[bool, typer.Option("--beside-cpu", help="Time the model on this CPU too.")] = False,
-    plot: Annotated[Path | None, _written("Plot the layers, or each sweep, as PNG or SVG.")] = None,
+    plot: Annotated[Path | None, _written("Plot EIE's layers, or each sweep, as PNG or SVG.")] = None,
     html: Annotated[Path | None, _written("Write a self-contained report.")] = None,
-    trace: Annotated[Path | None, _written("Write the events of one product in Chrome's format, for Perfetto.")] = None,
+    trace: Annotated[Path | None, _written("Write EIE's events of a product in Chrome's format, for Perfetto.")] = None,
     trace_layer: Annotated[str | None, typer.Option(help="The layer to trace; the slowest if not given.")] = None,
     json: options.JsonFile = None,
     **given: int | None,
@@ -87,7 +71,8 @@ def command(
     requested = [_parse_sweep(text) for text in sweeps]
     if target != "eie" or settings:
         own = {"--paper": paper, "--trace": trace, "--trace-layer": trace_layer, "--plot": plot,
-               **{f"--{name.replace('_', '-')}": value for name, value in parameters.items()}}
+               "--codebook": codebook is not Codebook.CLUSTER,
+               **{f"--{name.replace('_', '-')}": True for name in parameters}}
         if options_of_eie := [name for name, value in own.items() if value]:
             raise UsageError(f"{options_of_eie[0]} is for --target eie alone; use --config, --sweep, --html or --json")
         _compare(file, target, settings, feeds, options.parse_shapes(shapes), requested, html, json,

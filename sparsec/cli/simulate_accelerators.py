@@ -54,7 +54,7 @@ def configure(chosen: Sequence[Accelerator], settings: Iterable[str]) -> Configu
         left, _, value = text.partition("=")
         owner, _, parameter = left.rpartition(".")
         parameter = parameter.replace("-", "_")
-        if not value.isdigit():
+        if not value.isdecimal():
             raise UsageError(f"--config {text}: give a parameter and a number, such as units=32 or scnn.units=32")
         owners = [each for each in chosen if owner in ("", each.name) and parameter in each.parameters]
         if not owners:

@@ -144,4 +144,4 @@ class Option:
     @property
     def keeps_ieee(self) -> bool:
         """Whether NaN and infinity reach the output as in a float product: zeros multiply, and values are floats."""
-        return self.is_dense and self.codec not in ("int8", "int4")
+        return self.is_dense and self.codec not in INTEGERS

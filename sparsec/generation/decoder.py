@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparsec.errors import UsageError
-from sparsec.runtime.session import InferenceSession, TensorInfo
+from sparsec.runtime.session import InferenceSession
+from sparsec.runtime.signature import TensorInfo
 from sparsec.runtime.sized.growing import reserved
 
 TOKENS, MASK, POSITIONS, CACHED = "input_ids", "attention_mask", "position_ids", "use_cache_branch"

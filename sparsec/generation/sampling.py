@@ -22,7 +22,7 @@ class Sampling:
     Attributes:
         max_new_tokens: tokens after the prompt, at most.
         temperature: what scores are divided by before a token is drawn; 0 takes the highest score.
-        top_k: only so many tokens of the highest scores are drawn from; 0 for all.
+        top_k: only so many tokens of the highest scores, and equals of the last, are drawn from; 0 for all.
         top_p: only the fewest tokens that together have this probability are drawn from.
         repetition_penalty: what scores of tokens that have occurred are divided by, or multiplied where negative
             (Keskar et al. 2019, section 4.1); 1 for none.

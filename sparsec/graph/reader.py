@@ -27,6 +27,9 @@ OPSET = 20  # has LayerNormalization and Gelu, and every current runtime execute
 SAME_SINCE = 13  # what operators mean has not changed since, only how some of their parameters are given
 IR_VERSION = 10  # the first that opset 20 and 21 may appear in
 
+LONG_DOMAIN = "ai.onnx"
+"""Another name of ONNX's own domain; onnx-ir shortens it at nodes, not where opsets are named."""
+
 LOOP_INPUTS = 2
 """The number of trips and the condition of a Loop, both optional."""
 
@@ -123,6 +126,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     lift_constants = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
     functions.inline(model)
     lift_constants(model)
+    _drop_empty_padding(model)
     _check_operators(model, where)
     declared = bind(model, shapes, where, symbolic=symbolic, dims=dims)
     sequences.resolve(model)
@@ -215,10 +219,13 @@ def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
 
 
 def _check_opset(model: ir.Model, where: str) -> None:
-    version, newest = model.graph.opset_imports.get(""), onnx.defs.onnx_opset_version()
+    imports = model.graph.opset_imports
+    if LONG_DOMAIN in imports:
+        imports.setdefault("", imports.pop(LONG_DOMAIN))
+    version, newest = imports.get(""), onnx.defs.onnx_opset_version()
     if version is None and any(node.domain == "" for node in model.graph.all_nodes()):
         raise ModelError(f"{where}: names no opset of ONNX, it may be truncated; copy or export it again")
-    version = model.graph.opset_imports.setdefault("", OPSET)
+    version = imports.setdefault("", OPSET)
     if version < OLDEST_OPSET:
         raise ModelError(f"{where}: opset {version} is older than {OLDEST_OPSET}; "
                          f"convert it with onnx.version_converter or export it again")
@@ -251,6 +258,14 @@ def _give_conditions(model: ir.Model) -> None:
             condition = condition or add_constant(model.graph, "loop.condition", np.array(True))
             node.resize_inputs(max(LOOP_INPUTS, len(node.inputs)))
             node.replace_input_with(1, condition)
+
+
+def _drop_empty_padding(model: ir.Model) -> None:
+    """An `auto_pad` without a word is none, as onnxruntime takes it."""
+    for node in model.graph.all_nodes():
+        given = node.attributes.get("auto_pad")
+        if given is not None and given.type == ir.AttributeType.STRING and not given.as_string():
+            node.attributes.pop("auto_pad")
 
 
 def _has_batched_scan(model: ir.Model) -> bool:

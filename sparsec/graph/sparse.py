@@ -93,7 +93,8 @@ def take_large(model: onnx.ModelProto, base_dir: Path | None) -> dict[str, ir.La
         OSError: an external file is missing.
 
     """
-    if base_dir is None or _external_bytes(model, base_dir) <= large.LARGE_BYTES:
+    external = _external_bytes(model, base_dir)
+    if base_dir is None or external <= large.LARGE_BYTES:
         return {}
     kept, taken = [], dict[str, ir.LazyTensor]()
     for sparse in model.graph.sparse_initializer:
@@ -103,7 +104,7 @@ def take_large(model: onnx.ModelProto, base_dir: Path | None) -> dict[str, ir.La
         name, shape, kind = sparse.values.name, tuple(sparse.dims), ir.DataType(sparse.values.data_type)
         stored = sum(int(entry.value) for part in (sparse.values, sparse.indices) for entry in part.external_data
                      if entry.key == "length")
-        if math.prod(shape) * kind.itemsize > files.budget(min(stored, _external_bytes(model, base_dir))):
+        if math.prod(shape) * kind.itemsize > files.budget(min(stored, external)):
             raise _too_large(name, shape)
         taken[name] = large.computed(partial(_read, sparse, base_dir), kind, shape, name)
         model.graph.initializer.append(onnx.TensorProto(name=name, data_type=kind, dims=shape, raw_data=b""))

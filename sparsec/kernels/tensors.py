@@ -164,7 +164,7 @@ class Direction:
     """One direction of a recurrent layer.
 
     Attributes:
-        cell: "RNN", "GRU" or "LSTM".
+        cell: a key of `GATES`.
         steps, batch, hidden: extents.
         activations: by their names in `kernels.emit.activations`, one for an RNN, two for a GRU, three for an LSTM.
         backwards: whether steps are taken from the last to the first.
@@ -190,14 +190,7 @@ class Direction:
 
 @dataclass(frozen=True)
 class RecurrentParams(Direction):
-    """A direction with products of its own.
-
-    Attributes:
-        reset_after: of a GRU, whether the reset gate applies to the product (`linear_before_reset`), not to the state.
-
-    """
-
-    reset_after: bool = False
+    """A direction with products of its own."""
 
     def row(self, lanes: int) -> int:
         """The length of a row of gates: padded, so that vectors may start at any gate."""

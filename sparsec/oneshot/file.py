@@ -17,7 +17,7 @@ from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.dense import Dense, Progress
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
-from sparsec.oneshot.distribution.optimal import Levels, least_loss
+from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
 from sparsec.oneshot.finished import Finished
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.prune import Pruned, check_sparsity, prune
@@ -100,9 +100,12 @@ def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsi
         raise UsageError("give --sparsity, such as --sparsity 0.9")
     wanted = form.fixed if form.fixed is not None else sparsity or 0.0
     check_sparsity(wanted)
+    by_error = method.quota == SENSITIVITY and form.fixed is None
+    if by_error and wanted > TRIED[-1]:
+        raise UsageError(f"--quota {SENSITIVITY}, the usual one of obs, takes a sparsity of at most {TRIED[-1]:g}; "
+                         "give --quota erk for more")
     dense.weights(model, form, method.keep)
     batches = samples.batches(model, arrays)
-    by_error = method.quota == SENSITIVITY and form.fixed is None
     found = dense.run(model, batches, method.criterion, form, method.keep, TRIED if by_error else (), progress)
     shares = by_sensitivity(found, wanted) if by_error else shared_out(
         model, found, method.quota if form.fixed is None else "uniform", wanted)
@@ -120,12 +123,13 @@ def shared_out(model: onnx.ModelProto, found: Dense, distribution: str, sparsity
 
 
 def by_sensitivity(found: Dense, sparsity: float) -> dict[str, float]:
-    """The sparsities of all weights with the least sum of squared errors of their layers, each pruned by itself."""
+    """The sparsities of all weights with the least sum of squared errors of their layers, each pruned by itself.
+
+    That of all together is at most the largest of `TRIED`.
+    """
     grid = np.linspace(0, TRIED[-1], GRID)
     levels = [Levels(weight.size * (1 - grid), np.interp(grid, TRIED, np.square(found.sensitivity[weight.name])))
               for weight in found.weights]
-    chosen = least_loss(levels, (1 - sparsity) * sum(weight.size for weight in found.weights))
-    if chosen is None:
-        raise UsageError(f"--quota {SENSITIVITY} takes a sparsity of at most {TRIED[-1]:g}; give --quota erk "
-                         "for more")
+    chosen = least_loss(levels, max((1 - sparsity) * sum(weight.size for weight in found.weights), cheapest(levels)))
+    assert chosen is not None  # the budget is at least what the cheapest levels take
     return {weight.name: float(grid[level]) for weight, level in zip(found.weights, chosen, strict=True)}

@@ -69,6 +69,6 @@ def _padding(layer: Layer, sizes: tuple[int, ...], extents: list[int], strides: 
                  for size, extent, stride in zip(sizes, extents, strides, strict=True)]
         pairs = [(each // 2, each - each // 2) for each in total]
         return pairs if mode == "SAME_UPPER" else [(after, before) for before, after in pairs]
-    pads = layer.attributes.get("pads") if mode == "NOTSET" else None
+    pads = layer.attributes.get("pads") if mode != "VALID" else None
     flat = pads or [0] * (2 * len(sizes))
     return list(zip(flat[:len(sizes)], flat[len(sizes):], strict=True))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.cost.option import INTEGERS
 from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.nodes import node_name, operand
 from sparsec.graph.operators import DOMAIN
@@ -21,15 +22,15 @@ LEAST = 1 << 16
 MOST_CODE = 127
 HALF_MOST = 65504.0
 """The largest float16."""
-INTEGERS = ("QConv", "QMatMul")
+PRODUCTS = ("QConv", "QMatMul")
 
 
 def run(model: ir.Model, context: Context) -> Report:
     """Stores tables in fewer bits, in place."""
     if not context.compact:
         return Report("embeddings", modified=False)
-    codes = context.precision in ("int8", "int4") or any(
-        node.domain == DOMAIN and node.op_type in INTEGERS for node in model.graph)
+    codes = context.precision in INTEGERS or any(
+        node.domain == DOMAIN and node.op_type in PRODUCTS for node in model.graph)
     if not codes and context.precision == "fp32":
         return Report("embeddings", modified=False)
     counts, notes = 0, []

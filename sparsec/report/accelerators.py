@@ -80,4 +80,5 @@ def describe_accelerator(accelerator: Accelerator) -> Figures:
             "buffers": {name: {"bytes": buffer.nbytes, "bits_of_an_access": buffer.width}
                         for name, buffer in accelerator.buffers.items()},
             "area_mm2": accelerator.area_mm2, "power_mw": accelerator.power_mw, "technology": accelerator.technology,
-            "assumptions": list(accelerator.assumptions), "sources": list(accelerator.sources)}
+            "assumptions": list(accelerator.assumptions), "sources": list(accelerator.sources),
+            "checked_against_the_paper": accelerator.checked}

@@ -223,7 +223,8 @@ def _by_rows(model: reader.Source, options: CompileOptions, calibration: Calibra
     plans = row_plans(simplified.graph, found, simplified.job, simplified.context, free.backend, {})
     rows = [Rows(row.layer.rpartition("@")[0] or row.layer, each.count, row.format, row.kernel, row.predicted_us)
             for each in plans for row in each.layers]
-    return tuple(sorted(rows, key=lambda row: [each.layer for each in rows].index(row.layer)))
+    order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
+    return tuple(sorted(rows, key=lambda row: order[row.layer]))
 
 
 def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,

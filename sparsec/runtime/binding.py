@@ -12,16 +12,9 @@ import numpy as np
 
 from sparsec.errors import InputError, UsageError
 from sparsec.machine.memory import element_type
+from sparsec.runtime.signature import dtype_of
 
 _HOST = ("cpu", "cuda_pinned")
-_ELEMENT_TYPES = {"float": "float32", "double": "float64"}
-"""ONNX's names of numpy's element types, where they differ."""
-
-
-def dtype_of(kind: str) -> np.dtype[Any]:
-    """Numpy's element type of onnxruntime's text for one, such as "tensor(float)"."""
-    name = kind.removeprefix("tensor(").removesuffix(")")
-    return element_type(_ELEMENT_TYPES.get(name, name))
 
 
 @dataclass(frozen=True)
@@ -189,7 +182,10 @@ def _over(name: str, device_type: str, kind: Any, shape: Sequence[int] | None, a
     _require_host(name, device_type)
     if kind is None or shape is None:
         raise UsageError(f"'{name}' is bound to an address; give its element_type and shape, too")
-    dtype = element_type(kind) if isinstance(kind, str) else np.dtype(kind)
+    try:
+        dtype = element_type(kind) if isinstance(kind, str) else np.dtype(kind)
+    except (AttributeError, TypeError) as error:
+        raise UsageError(f"'{name}' is bound with element_type {kind!r}; give numpy's, such as np.float32") from error
     memory = (ctypes.c_uint8 * (math.prod(shape) * dtype.itemsize)).from_address(address)
     return np.frombuffer(memoryview(memory), np.uint8).view(dtype).reshape(tuple(shape))
 
@@ -197,6 +193,8 @@ def _over(name: str, device_type: str, kind: Any, shape: Sequence[int] | None, a
 def _of_value(name: str, value: Any) -> np.ndarray:
     """The array in the memory of an `OrtValue`, or of another object's array that `numpy()` gives."""
     if not hasattr(value, "data_type"):
+        if not isinstance(value, np.ndarray) and not hasattr(value, "numpy"):
+            raise UsageError(f"'{name}' is bound to {type(value).__name__}; give an OrtValue or an array")
         array: np.ndarray = value if isinstance(value, np.ndarray) else value.numpy()
         return array
     return _over(name, value.device_name(), dtype_of(value.data_type()), value.shape(), value.data_ptr())

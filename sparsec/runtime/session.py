@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from operator import getitem
 from types import TracebackType
@@ -14,40 +13,21 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED, Constant
-from sparsec.backends.program import SIZED, STAGES, UNKNOWN, TensorSpec
+from sparsec.backends.program import SIZED, STAGES
 from sparsec.backends.registry import backend_named
-from sparsec.errors import ArtifactError, InputError, UsageError
-from sparsec.machine import cpus, tvm_runtime
+from sparsec.errors import ArtifactError, InputError
+from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import HOST, carrier, element_type
-from sparsec.runtime.binding import IOBinding, checked, deliver, dtype_of
+from sparsec.runtime.arguments import allowed_threads, as_array, wrong_type
+from sparsec.runtime.binding import IOBinding, checked, deliver
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.loading import load_library, memory_of, new_engine
 from sparsec.runtime.onnxruntime_arguments import tell, threads_of
+from sparsec.runtime.signature import TensorInfo, info, infos, listed, shapes_of
 from sparsec.runtime.sized.program import SizedProgram
 from sparsec.runtime.stages import Stages
 
 Feeds = Mapping[str, np.ndarray]
-
-_ELEMENT_TYPES = {"float32": "float", "float64": "double"}
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """An input or output as onnxruntime describes it: `type` is "tensor(float)", "tensor(int64)", ….
-
-    A dimension that buckets differ in is a text of its sizes, such as "1/8/32"; one that the run tells is the name that
-    the model has for it, or "?".
-    """
-
-    name: str
-    shape: list[int | str]
-    type: str
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Numpy's element type."""
-        return dtype_of(self.type)
-
 
 class InferenceSession:
     """A loaded artifact, with onnxruntime's interface.
@@ -75,8 +55,8 @@ class InferenceSession:
                  _shared: dict[Constant, Any] | None = None) -> None:
         artifact = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
         manifest = artifact.manifest
-        self._buckets = {_shapes(bucket): bucket for bucket in artifact.buckets} if artifact.others else {}
-        self._shapes = _shapes(artifact)
+        self._buckets = {shapes_of(bucket): bucket for bucket in artifact.buckets} if artifact.others else {}
+        self._shapes = shapes_of(artifact)
         self._sessions: dict[tuple[tuple[int, ...], ...], InferenceSession] = {}
         self._shared = {} if _shared is None else _shared
         if not artifact.library and manifest.entry not in (SIZED, STAGES):
@@ -86,7 +66,7 @@ class InferenceSession:
         artifact.check_machine()
         asked = threads_of(threads, sess_options, manifest.threads,
                            {"providers": providers, "provider_options": provider_options})
-        self.threads = _allowed_threads(asked, manifest.threads)
+        self.threads = allowed_threads(asked, manifest.threads)
         tvm_runtime.Caller.largest = max(tvm_runtime.Caller.largest, self.threads)
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
         self._checks = [(spec.name, element_type(spec.dtype), spec.shape) for spec in self._inputs]
@@ -157,19 +137,19 @@ class InferenceSession:
     def get_inputs(self) -> list[TensorInfo]:
         """The inputs that `run` takes, in the model's order."""
         if self._sized is not None:
-            return [_info(spec, described.described()) for spec, described in zip(
+            return [info(spec, described.described()) for spec, described in zip(
                 self._inputs, self._sized.inputs, strict=True)]
-        return _infos([self._inputs, *(bucket.manifest.inputs for bucket in self._buckets.values())])
+        return infos([self._inputs, *(bucket.manifest.inputs for bucket in self._buckets.values())])
 
     def get_outputs(self) -> list[TensorInfo]:
         """The outputs that `run` returns, in the model's order."""
         if self._sized is not None:
-            return [_info(spec, each["shape"]) for spec, each in zip(self._outputs, self._sized.outputs, strict=True)]
-        return _infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
+            return [info(spec, each["shape"]) for spec, each in zip(self._outputs, self._sized.outputs, strict=True)]
+        return infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
 
     def __repr__(self) -> str:
         """One line, however large the model."""
-        return f"<sparsec.InferenceSession, {self.threads} thread(s), inputs {_listed(self._inputs)}>"
+        return f"<sparsec.InferenceSession, {self.threads} thread(s), inputs {listed(self._inputs)}>"
 
     def io_binding(self) -> IOBinding:
         """Arrays by name for `run_with_iobinding`."""
@@ -234,7 +214,7 @@ class InferenceSession:
         except (TypeError, AttributeError) as error:
             if isinstance(feeds, Mapping):
                 raise
-            raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
+            raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
         finally:
             engines.idle.append(engine)
 
@@ -248,7 +228,7 @@ class InferenceSession:
     def _run_sized(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray]:
         """`run` for sizes that only the run tells."""
         if not isinstance(feeds, Mapping):
-            raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
+            raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
         wanted = self._select(output_names) if output_names else self._all
         engines = self._engines
         try:
@@ -314,8 +294,8 @@ class InferenceSession:
     def _bucket(self, feeds: Feeds) -> InferenceSession:
         """The session of the bucket that has the shapes of the feeds."""
         if not isinstance(feeds, Mapping):
-            raise _wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
-        shapes = tuple(_array(spec.name, feeds).shape for spec in self._inputs if spec.name in feeds)
+            raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
+        shapes = tuple(as_array(spec.name, feeds).shape for spec in self._inputs if spec.name in feeds)
         if shapes == self._shapes:
             return self
         if shapes not in self._sessions:
@@ -336,16 +316,16 @@ class InferenceSession:
     def _select(self, names: Sequence[str]) -> list[int]:
         """Positions of outputs by name."""
         if isinstance(names, str) or not isinstance(names, Sequence):
-            raise _wrong_type("output_names", names, "a list of outputs' names, or None for all")
+            raise wrong_type("output_names", names, "a list of outputs' names, or None for all")
         if unknown := [name for name in names if not isinstance(name, str) or name not in self._positions]:
-            raise InputError(f"the model has no output {unknown[0]!r}; it has {_listed(self._outputs)}")
+            raise InputError(f"the model has no output {unknown[0]!r}; it has {listed(self._outputs)}")
         return [self._positions[name] for name in names]
 
     def _checked(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], feeds: Feeds) -> np.ndarray:
         """A feed as an array of the expected shape and element type, in whatever byte order."""
         if name not in feeds:
             self._refuse_names(feeds)
-        array = _array(name, feeds)
+        array = as_array(name, feeds)
         if array.dtype.newbyteorder("=") != dtype or array.shape != shape:
             raise InputError(f"input '{name}' takes {dtype.name} of shape {shape}; "
                              f"given: {array.dtype.name} of shape {array.shape}")
@@ -353,7 +333,7 @@ class InferenceSession:
 
     def _refuse_names(self, feeds: Feeds) -> NoReturn:
         given = ", ".join(f"'{name}'" for name in feeds) or "none"
-        raise InputError(f"the model takes the inputs {_listed(self._inputs)}; given: {given}")
+        raise InputError(f"the model takes the inputs {listed(self._inputs)}; given: {given}")
 
 
 calls.update((InferenceSession.run.__code__, InferenceSession._run_sized.__code__))  # noqa: SLF001 - of this module
@@ -372,18 +352,6 @@ def check_machine(artifact: Artifact) -> None:
         backend.check(each.manifest.needs)
 
 
-def _allowed_threads(asked: int | None, compiled: int) -> int:
-    """The threads to use; by default what was compiled for, as far as this process may use as many cores."""
-    if asked is None:
-        return min(compiled, cpus.available())
-    if isinstance(asked, bool) or not isinstance(asked, int):
-        raise _wrong_type("threads", asked, f"a number from 1 to {compiled}, or None")
-    if not 1 <= asked <= compiled:
-        way = f"compile the model with threads={asked}" if asked > compiled else "give a number from 1 on"
-        raise UsageError(f"threads={asked}, but the artifact was compiled for 1 to {compiled}; {way}")
-    return asked
-
-
 def _array_itself(array: np.ndarray, _reserved: frozenset[int]) -> np.ndarray:
     """A stage's result as it is."""
     return array
@@ -393,39 +361,3 @@ def _open_part(data: bytes, threads: int) -> Callable[[Feeds], list[np.ndarray]]
     """The function that runs a compiled stage."""
     session = InferenceSession(Artifact.load(data), threads)
     return lambda feeds: session.run(None, feeds)
-
-
-def _array(name: str, feeds: Feeds) -> np.ndarray:
-    """A feed as an array."""
-    try:
-        return np.asarray(feeds[name])
-    except Exception as error:  # of whatever the caller's object does
-        raise InputError(f"input '{name}' is not an array: {error}; give a numpy array") from error
-
-
-def _wrong_type(argument: str, value: object, expected: str) -> UsageError:
-    return UsageError(f"{argument} is {value if value is None else type(value).__name__}; give {expected}")
-
-
-def _shapes(artifact: Artifact) -> tuple[tuple[int, ...], ...]:
-    """The shapes of the inputs, in order: what tells buckets apart."""
-    return tuple(spec.shape for spec in artifact.manifest.inputs)
-
-
-def _infos(buckets: Sequence[Sequence[TensorSpec]]) -> list[TensorInfo]:
-    """What onnxruntime would say of the tensors of all buckets."""
-    infos = []
-    for specs in zip(*buckets, strict=True):
-        sizes = [sorted(set(dims)) for dims in zip(*(spec.shape for spec in specs), strict=True)]
-        shape: list[int | str] = ["?" if UNKNOWN in dims else dims[0] if len(dims) == 1 else "/".join(map(str, dims))
-                                  for dims in sizes]
-        infos.append(_info(specs[0], shape))
-    return infos
-
-
-def _info(spec: TensorSpec, shape: list[int | str]) -> TensorInfo:
-    return TensorInfo(spec.name, shape, f"tensor({_ELEMENT_TYPES.get(spec.dtype, spec.dtype)})")
-
-
-def _listed(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"'{spec.name}' ({spec.dtype} {list(spec.shape)})" for spec in specs) or "none"

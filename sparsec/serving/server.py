@@ -15,7 +15,8 @@ from grpc_interceptor.exceptions import InvalidArgument, ResourceExhausted, Unav
 from prometheus_client import Counter, Gauge, Histogram
 
 from sparsec.errors import SparsecError
-from sparsec.runtime.session import InferenceSession, TensorInfo
+from sparsec.runtime.session import InferenceSession
+from sparsec.runtime.signature import TensorInfo
 from sparsec.serving.batching import ClosedError, Limits, Queue, QueueFullError
 from sparsec.serving.datatypes import DATATYPES
 

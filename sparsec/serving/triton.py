@@ -10,7 +10,8 @@ from pathlib import Path
 from sparsec import files
 from sparsec.artifact.file import Artifact
 from sparsec.errors import UsageError
-from sparsec.runtime.session import InferenceSession, TensorInfo
+from sparsec.runtime.session import InferenceSession
+from sparsec.runtime.signature import TensorInfo
 from sparsec.serving import triton_model
 from sparsec.serving.batching import why_not_together
 from sparsec.serving.datatypes import DATATYPES

@@ -85,6 +85,8 @@ def test_the_command_compares_and_writes_its_page(tmp_path):
     (["--target", "scnn", "--config", "units=0"], "scnn: units is 0"),
     (["--target", "sparten", "--sweep", "units=64,7"], "cluster is 32, which must divide units, 7"),
     (["--target", "scnn", "--sweep", "wings=1"], "cannot sweep 'wings'; choose from units"),
+    (["--target", "scnn", "--codebook", "keep"], "--codebook is for --target eie alone; use --config"),
+    (["--target", "scnn", "--pes", "0"], "--pes is for --target eie alone; use --config"),
     (["--target", "scnn", "--pes", "4"], "--pes is for --target eie alone; use --config")])
 def test_wrong_uses_say_what_to_do(arguments, message):
     result = sparsec("simulate", LENET, *arguments)
@@ -105,6 +107,7 @@ def test_every_accelerator_is_explained(name, tmp_path):
     written = json.loads((tmp_path / "one.json").read_text())
     assert written["assumptions"] == list(ACCELERATORS[name].assumptions)
     assert "assumptions:" in result.output
+    assert ("not checked against the paper's text" in " ".join(result.output.split())) is (name != "eie")
 
 
 def test_the_table_lists_them_all():

@@ -26,3 +26,5 @@ def test_the_command_prints_them():
     result = CliRunner().invoke(app, ["accelerators", "--headlines", "--explain", "ese", "--seeds", "2"])
     assert result.exit_code == 0, result.output
     assert "pruned over dense, balanced" in result.output
+    without = CliRunner().invoke(app, ["accelerators", "--headlines", "--explain", "minerva"])
+    assert "there are no comparisons of 'minerva' here; choose from scnn" in str(without.exception)

@@ -229,8 +229,26 @@ def _four_bit_layer():
     return model(nodes, {"x": x}, constants), {"x": x}
 
 
+def _clipped():
+    """As Brevitas exports layers: codes of weights and of activations are clipped to a part of their type."""
+    x = floats(16, 40)
+    constants = {"xs": scalar(.5), "xz": scalar(0, np.int8), "low": scalar(-7, np.int8), "high": scalar(7, np.int8),
+                 "w": floats(40, 24, scale=0.1), "ws": scalar(.003), "wz": scalar(0, np.int8),
+                 "first": scalar(-127, np.int8), "last": scalar(127, np.int8), "b": floats(24)}
+    nodes = [*_clipping("x", "1", "xs xz", "low high"), *_clipping("w", "2", "ws wz", "first last"),
+             node("MatMul", "1 2", "3"), node("Add", "3 b", "4"), node("Relu", "4", "5"),
+             node("QuantizeLinear", "5 xs xz", "6"), node("Clip", "6 low high")]
+    return model(nodes, {"x": x}, constants), {"x": x}
+
+
+def _clipping(source, target, parameters, bounds):
+    return (node("QuantizeLinear", f"{source} {parameters}", f"{target}q"),
+            node("Clip", f"{target}q {bounds}", f"{target}c"),
+            node("DequantizeLinear", f"{target}c {parameters}", target))
+
+
 FILES = {
-    "four bits": _four_bit_layer,
+    "Brevitas": _clipped, "four bits": _four_bit_layer,
     "dynamic convolutions": _dynamic_convolutions,
     "QAttention": _attention, "QEmbedLayerNormalization": _embeddings,
     "MatMulNBits": lambda: _nbits(4, zeros=True), "MatMulNBits 8": lambda: _nbits(8, zeros=False),
@@ -264,7 +282,8 @@ def test_every_quantised_operator_of_onnxruntime_is_met():
     assert files | graphs >= {name for domain, name in WRITERS if domain == "com.microsoft"}
 
 
-def test_weights_of_four_bits_multiply_as_integers():
-    proto, _ = _four_bit_layer()
+@pytest.mark.parametrize(("name", "operator"), [("four bits", "QConv"), ("Brevitas", "QMatMul")])
+def test_narrow_codes_multiply_as_integers(name, operator):
+    proto, _ = FILES[name]()
     layer, = sparsec.compile(proto, tune="off").report["layers"]
-    assert layer["operator"] == "QConv"
+    assert layer["operator"] == operator

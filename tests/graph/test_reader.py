@@ -42,6 +42,12 @@ def sparse_constant():
     return proto
 
 
+def long_domain():
+    proto = model("g (float[2,4] x) => (float[2,4] y) { h = ai.onnx.Relu(x) y = Neg(h) }")
+    next(each for each in proto.opset_import if not each.domain).domain = "ai.onnx"
+    return proto
+
+
 VARIATIONS = {
     "plain": model(LINEAR),
     "initializers as inputs": with_initializers_as_inputs(model(LINEAR, opset=7)),
@@ -65,6 +71,10 @@ VARIATIONS = {
         "g (float[2,4] x, bool c) => (float[2,4] y) <float[4] w>"
         "{ y = If(c) <then_branch = t () => (float[2,4] p) { p = Add(x, w) },"
         "             else_branch = e () => (float[2,4] q) { q = Mul(x, w) }> }"),
+    "ONNX's domain by its long name": long_domain(),
+    "padding without a word": model(
+        "g (float[1,1,4,4] x) => (float[1,1,4,4] y)"
+        '{ y = MaxPool<auto_pad="", kernel_shape=[3,3], pads=[1,1,1,1]>(x) }'),
     "opset 7": model("g (float[2,4] x) => (float[2,4] y) { y = Softmax<axis=1>(x) }", 7),
     "opset 9, flattening softmax": model("g (float[2,3,4] x) => (float[2,3,4] y) { y = Softmax<axis=1>(x) }", 9),
     "opset 10, attributes that became inputs": model(

@@ -7,7 +7,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.hostile import corpus, mutate
+from tests.hostile import mutate
+from tests.hostile.corpus import models
 from tests.support.texts import model
 
 SIZES = (1, 2, 7, 33, 500)
@@ -124,8 +125,8 @@ def mutant(rng, _seeds):
     """One of all of them."""
     size, name = rng.choice(SIZES), rng.choice(mutate.NAMES)
     return rng.choice([
-        lambda: corpus.calls(rng.randint(1, 40)), lambda: corpus.many_sparse(size), lambda: corpus.chain(10 * size),
-        lambda: corpus.expanding(rng.choice(list(corpus.EXPANDING))), lambda: corpus.renamed(name),
+        lambda: models.calls(rng.randint(1, 40)), lambda: models.many_sparse(size), lambda: models.chain(10 * size),
+        lambda: models.expanding(rng.choice(list(models.EXPANDING))), lambda: models.renamed(name),
         lambda: wide(rng.choice(["Max", "Min", "Sum", "Mean", "Concat"]), size, name),
         lambda: chain("Concat", rng.choice([3, 20, 40, 61]), axis=0), lambda: chain("Add", size),
         lambda: chain("Softmax", min(size, 33)), lambda: split(min(size, 33)),

@@ -11,7 +11,8 @@ from sparsec.errors import SparsecError
 from sparsec.graph import reader
 from sparsec.passes import optimize
 from sparsec.report.describe import describe_artifact
-from tests.hostile.corpus import EXPANDING, expanding, with_report
+from tests.hostile.corpus.artifacts import with_report
+from tests.hostile.corpus.models import EXPANDING, expanding
 from tests.hostile.growth import wide
 from tests.support.texts import model
 

@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
+from sparsec.graph.operators.recurrence import EARLY
 from sparsec.kernels.cpu.tensors import recurrent
 from sparsec.kernels.tensors import RecurrentParams
 from tests.support.targets import TARGETS, aligned, compiled, isa
 
 LAYERS = [
     RecurrentParams("RNN", 3, 2, 5, ("tanh",)), RecurrentParams("RNN", 4, 1, 70, ("relu",), backwards=True),
-    RecurrentParams("GRU", 3, 2, 33, ("sigmoid", "tanh")),
-    RecurrentParams("GRU", 3, 2, 16, ("sigmoid", "tanh"), reset_after=True, lengths=True),
+    RecurrentParams(EARLY, 3, 2, 33, ("sigmoid", "tanh")),
+    RecurrentParams("GRU", 3, 2, 16, ("sigmoid", "tanh"), lengths=True),
     RecurrentParams("LSTM", 3, 2, 20, ("sigmoid", "tanh", "tanh"), lengths=True, backwards=True),
     RecurrentParams("LSTM", 2, 3, 64, ("sigmoid", "tanh", "tanh"), peepholes=True),
 ]

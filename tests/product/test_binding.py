@@ -111,6 +111,10 @@ def test_bad_bindings_are_refused(session):
         binding.bind_output("sum", "cuda")
     with pytest.raises(UsageError, match="element_type and shape"):
         binding.bind_output("sum", "cpu", buffer_ptr=X.ctypes.data)
+    with pytest.raises(UsageError, match="element_type 'floaty'; give numpy's"):
+        binding.bind_output("sum", "cpu", 0, "floaty", X.shape, X.ctypes.data)
+    with pytest.raises(UsageError, match="bound to list; give an OrtValue"):
+        binding.bind_ortvalue_input("x", [1.0])
     tell.cache_clear()
     for name, array in FEEDS.items():
         binding.bind_cpu_input(name, array)

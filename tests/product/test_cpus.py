@@ -44,7 +44,7 @@ def test_affinity_limits_the_processors(monkeypatch):
 
 
 def test_a_session_takes_no_more_threads(monkeypatch):
-    from sparsec.runtime.session import _allowed_threads
+    from sparsec.runtime.arguments import allowed_threads
     monkeypatch.setattr(cpus, "available", lambda: 3)
-    assert [_allowed_threads(None, compiled) for compiled in (2, 3, 16)] == [2, 3, 3]
-    assert _allowed_threads(16, 16) == 16
+    assert [allowed_threads(None, compiled) for compiled in (2, 3, 16)] == [2, 3, 3]
+    assert allowed_threads(16, 16) == 16

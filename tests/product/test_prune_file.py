@@ -223,6 +223,13 @@ def test_obs_shares_out_by_sensitivity_and_the_others_alike(lenet):
     assert shares[1:] == [pytest.approx([0.1] * 3, abs=0.01)] * 2
 
 
+def test_sensitivity_prunes_to_its_most_and_refuses_more_before_anything_runs(lenet):
+    proto, samples, _ = lenet
+    assert pruned(proto, samples, file.TRIED[-1]).sparsity == pytest.approx(file.TRIED[-1], abs=0.001)
+    with pytest.raises(UsageError, match=r"at most 0\.995; give --quota erk"):
+        file.to_sparsity(proto, {}, 0.999, Method(), quiet)
+
+
 def test_a_weight_that_layers_read_both_ways_is_left_with_the_reason():
     proto = model("g (float[N,8] x) => (float[N,4] y) <float[8,8] a, float[8,4] d> {"
                   " t = Transpose<perm=[1,0]>(a) p = MatMul(x, a) q = MatMul(p, t) y = MatMul(q, d) }")

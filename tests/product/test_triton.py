@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import sparsec
 from sparsec.cli import app
 from sparsec.errors import UsageError
-from sparsec.runtime.session import TensorInfo
+from sparsec.runtime.signature import TensorInfo
 from sparsec.serving.triton import CONFIG, config_of, write_triton
 from tests.support.texts import model
 

@@ -2,17 +2,13 @@
 
 import numpy as np
 
-from sparsec.backends.accelerators.composed import Composed
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_pixels
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import Operator
 from sparsec.backends.accelerators.mapping import Event, Work, greedy
 from sparsec.backends.accelerators.representation import Bitmap, Dense, count_rows
 from sparsec.backends.accelerators.timing import independent
-
-
-def fibres(layer, _config):
-    return layer.filters, np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1])
 
 
 def work(layer, config):
@@ -40,7 +36,6 @@ ACCELERATOR = Composed(
     operators=frozenset({Operator.FC, Operator.CONV}), weights=Bitmap(), activations=Dense(), skips_weights=True,
     skips_activations=False, balance="precomputed greedy", reuse="output",
     parameters={"units": Parameter(256, "units"), "multipliers": Parameter(1, "of a unit", 1, 1),
-                "clock_mhz": Parameter(800, "clock"), "weight_bits": Parameter(8, "of a weight", 2, 16),
-                "activation_bits": Parameter(8, "of an activation", 2, 16)},
+                **numbers(800, 8, 8)},
     buffers={"weights": Buffer(4096, 8), "accumulators": Buffer(128, 32)},
-    fibres=fibres, work=work, events=events, timing=independent)
+    fibres=filters_and_pixels, work=work, events=events, timing=independent)

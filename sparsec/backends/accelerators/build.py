@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sparsec.backends.accelerators import vectors
 from sparsec.backends.accelerators.composed import Composed
 from sparsec.backends.accelerators.designs import ACCELERATORS
-from sparsec.backends.accelerators.execution import Feeds, relu_at_write_back, unwatched
+from sparsec.backends.accelerators.execution import Feeds, unwatched, write_back
 from sparsec.backends.accelerators.execution import execute as run_graph
 from sparsec.backends.accelerators.fixed_point import fitting
 from sparsec.backends.accelerators.graphs import signature, without
@@ -137,7 +137,7 @@ def execute(constants: Sequence[np.ndarray]) -> Callable[[Feeds], list[np.ndarra
     model, config, weights = unpack(constants)
 
     def multiply(node: ir.Node, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        seen, bias = vectors.unfold(node, x), vectors.bias(node)
+        seen = vectors.unfold(node, x)
         if str(node.name) in weights:
             weight, fraction = weights[str(node.name)]
             number = fitting(float(np.abs(x).max(initial=0)), config["activation_bits"])
@@ -145,7 +145,6 @@ def execute(constants: Sequence[np.ndarray]) -> Callable[[Feeds], list[np.ndarra
             y = np.ldexp(exact, -fraction - number.fraction).astype(np.float32)
         else:
             y = vectors.matrix(node) @ seen.T
-        y = y if bias is None else y + bias[:, None]
-        return vectors.fold(node, np.maximum(y, 0) if relu_at_write_back(node) else y)
+        return write_back(node, y)
 
     return lambda feeds: list(run_graph(model, feeds, multiply, unwatched, "execute")[0].values())

@@ -18,6 +18,16 @@ from sparsec.backends.accelerators.timing import Configuration, Discipline
 Fibres = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
+def filters_and_pixels(layer: Operands, _config: Configuration) -> Fibres:
+    """What most convolutions are stored as: filters and pixels, channels innermost."""
+    return layer.filters, layer.pixels
+
+
+def filters_and_vectors(layer: Operands, _config: Configuration) -> Fibres:
+    """The rows of both matrices of the product; convolutions are unfolded."""
+    return layer.filters, layer.vectors
+
+
 @dataclass(frozen=True, kw_only=True)
 class Composed(Accelerator):
     """An accelerator whose groups of a layer run one after the other.

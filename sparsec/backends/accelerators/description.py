@@ -41,6 +41,12 @@ class Parameter:
     divides: str = ""
 
 
+def numbers(clock_mhz: int, weight_bits: int = 16, activation_bits: int = 16) -> dict[str, Parameter]:
+    """The parameters of a clock and of the widths of both operands."""
+    return {"clock_mhz": Parameter(clock_mhz, "clock"), "weight_bits": Parameter(weight_bits, "of a weight", 2, 16),
+            "activation_bits": Parameter(activation_bits, "of an activation", 2, 16)}
+
+
 @dataclass(frozen=True)
 class Footprint:
     """Bits of a layer's weights and of its activations as stored."""
@@ -81,6 +87,7 @@ class Accelerator(ABC):
         area_mm2, power_mw, technology: published ones; None where there are none.
         assumptions: what the paper leaves open, or the model leaves out.
         sources: where the numbers come from.
+        checked: whether they were compared with the paper's text, or are as widely cited.
         differs: by the table's column, where the survey's cell is not what the paper says.
 
     """
@@ -107,6 +114,7 @@ class Accelerator(ABC):
     technology: str = ""
     assumptions: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    checked: bool = False
     differs: Mapping[str, str] = field(default_factory=dict)
 
     def configure(self, given: Mapping[str, int]) -> dict[str, int]:

@@ -52,6 +52,13 @@ def relu_at_write_back(node: ir.Node) -> bool:
     return node.attributes.get_string("activation", "none") == "relu" and len(node.inputs) < 4
 
 
+def write_back(node: ir.Node, y: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A product's output from (outputs, vectors) sums: with its bias, and ReLU where the accelerator applies it."""
+    bias = vectors.bias(node)
+    y = y if bias is None else y + bias[:, None]
+    return vectors.fold(node, np.maximum(y, 0) if relu_at_write_back(node) else y)
+
+
 def execute(model: ir.Model, feeds: Feeds, multiply: Product, watch: Watch, text: str, observe: Observe = _unseen,
              ) -> tuple[dict[str, np.ndarray], list[HostNode]]:
     """Run the graph, the products by `multiply` (bias and ReLU at write-back included), the rest on the host.

@@ -147,6 +147,11 @@ class Operands:
         """(outputs, height x width x channels): the weights in the order of `vectors`."""
         return np.moveaxis(self.weight, 1, -1).reshape(len(self.weight), -1)
 
+    @property
+    def pixels(self) -> NDArray[np.int32]:
+        """(images x height x width, channels): the activations as they are, without padding."""
+        return np.moveaxis(self.x, 1, -1).reshape(-1, self.x.shape[1])
+
     @cached_property
     def useful(self) -> int:
         """Products of two non-zeros."""

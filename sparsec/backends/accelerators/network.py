@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from sparsec.backends.accelerators import recurrent, vectors
-from sparsec.backends.accelerators.execution import Feeds, HostNode, Watch, execute, relu_at_write_back, unwatched
+from sparsec.backends.accelerators.execution import Feeds, HostNode, Watch, execute, unwatched, write_back
 from sparsec.backends.accelerators.layer import Layer, Operator
 
 
@@ -51,10 +51,7 @@ def record(model: ir.Model, feeds: Feeds, watch: Watch = unwatched) -> Network:
 
     def multiply(node: ir.Node, x: NDArray[np.float32]) -> NDArray[np.float32]:
         layers.append(layer_of(node, x))
-        weight, bias = vectors.matrix(node), vectors.bias(node)
-        y = weight @ vectors.unfold(node, x).T
-        y = y if bias is None else y + bias[:, None]
-        return vectors.fold(node, np.maximum(y, 0) if relu_at_write_back(node) else y)
+        return write_back(node, vectors.matrix(node) @ vectors.unfold(node, x).T)
 
     def observe(node: ir.Node, inputs: Sequence[np.ndarray | None], outputs: Sequence[np.ndarray]) -> None:
         if node.op_type in recurrent.OPERATORS and all(

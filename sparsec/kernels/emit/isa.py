@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from sparsec.target import Target
@@ -38,6 +39,10 @@ class Isa:
     def permutes(self) -> bool:
         """Whether registers can be permuted by variable positions."""
         return self.permute2 or self.lanes == 8
+
+    def lanes_dividing(self, *counts: int) -> int:
+        """Lanes of the widest vectors, registers or parts of one, that rows of so many elements divide into."""
+        return math.gcd(self.lanes, *counts)
 
     @property
     def bytewise(self) -> Isa:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+import numpy as np
 import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
@@ -62,13 +63,15 @@ def framed(frame: Frame) -> Iterator[None]:
         _FRAME.reset(token)
 
 
-def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Body, llvm: str = "") -> Kernel:
+def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Body, llvm: str = "", *,
+           views: bool = False) -> Kernel:
     """A PrimFunc over flat buffers.
 
     Args:
         arguments: name -> (length in elements or None, dtype), inputs first and outputs last.
         body: emits the kernel's statements for the buffers by name.
         llvm: LLVM IR of the functions that the body calls, linked into the module.
+        views: the buffers may begin anywhere in arrays, aligned to an element only.
 
     """
     if (frame := _FRAME.get()) is not None:
@@ -79,7 +82,8 @@ def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Body, llvm: st
         buffers = {}
         for name, (length, dtype) in arguments.items():
             size = T.var("int64", f"{name}_length") if length is None else length
-            buffers[name] = T.arg(name, T.buffer((size,), dtype))
+            align = np.dtype(dtype).itemsize if views else 0  # 0 is TVM's own, a vector or more
+            buffers[name] = T.arg(name, T.buffer((size,), dtype, align=align))
         with T.sblock("root"):
             T.reads()
             T.writes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sparsec.models.quotas.erk import shared
+from sparsec.analysis.densities import shared
 
 
 def smart_ratio(shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[float]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from sparsec.models.masks import Masks
+from sparsec.models.schedules.gates import gated
 from sparsec.models.schedules.task import Task
 
 TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1
@@ -28,30 +29,22 @@ def hard_concrete(task: Task) -> Masks:
     2022), so that any sparsity can be asked for. In the end the weights of the highest log alpha stay, over all layers.
     """
     train = task.training("l0")
-    layers = {name: task.model.get_submodule(name.rpartition(".")[0]) for name in task.masks}
-    gates = {name: HardConcrete(layer.get_parameter("weight"), task.generator) for name, layer in layers.items()}
-    for name, layer in layers.items():
-        parametrize.register_parametrization(layer, "weight", gates[name])
     pressure = PRESSURE
+    with gated(task, functools.partial(HardConcrete, generator=task.generator)) as gates:
+        def hook(step: int, total: int) -> None:
+            nonlocal pressure
+            if step >= GATE_PHASE * total:
+                fix(gates, task.sparsity)
+            else:
+                density = float(torch.cat([gate.probability().flatten() for gate in gates.values()]).mean())
+                wanted = 1 - task.sparsity * min(1.0, step / (GATE_PHASE / 2 * total))
+                pressure *= math.exp(RESPONSE * max(min(10 * (density - wanted), 1), -1))
+                for gate in gates.values():
+                    gate.pressure = pressure
+            task.progress("gates and training", step, total)
 
-    def hook(step: int, total: int) -> None:
-        nonlocal pressure
-        if step >= GATE_PHASE * total:
-            fix(gates, task.sparsity)
-        else:
-            density = float(torch.cat([gate.probability().flatten() for gate in gates.values()]).mean())
-            wanted = 1 - task.sparsity * min(1.0, step / (GATE_PHASE / 2 * total))
-            pressure *= math.exp(RESPONSE * max(min(10 * (density - wanted), 1), -1))
-            for gate in gates.values():
-                gate.pressure = pressure
-        task.progress("gates and training", step, total)
-
-    try:
         train(task.model, hook)
         fix(gates, task.sparsity)
-    finally:
-        for layer in layers.values():
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     return {name: gate.chosen.clone() for name, gate in gates.items()}
 
 

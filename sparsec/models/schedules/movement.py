@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from sparsec.models.masks import Masks
+from sparsec.models.schedules.gates import gated
 from sparsec.models.schedules.gradual import PRUNING_PHASE, UPDATES
 from sparsec.models.schedules.task import Task
 
@@ -21,23 +21,15 @@ def movement(task: Task) -> Masks:
     no part in it.
     """
     train = task.training("movement")
-    layers = {name: task.model.get_submodule(name.rpartition(".")[0]) for name in task.masks}
-    gates = {name: Gate(layer.get_parameter("weight")) for name, layer in layers.items()}
-    for name, layer in layers.items():
-        parametrize.register_parametrization(layer, "weight", gates[name])
     updates = task.rounds or UPDATES
+    with gated(task, Gate) as gates:
+        def hook(step: int, total: int) -> None:
+            due = min(updates, int(updates * step / (PRUNING_PHASE * total)))
+            for gate in gates.values():
+                gate.choose(task.sparsity * (1 - (1 - due / updates) ** 3))
+            task.progress("pruning and training", step, total)
 
-    def hook(step: int, total: int) -> None:
-        due = min(updates, int(updates * step / (PRUNING_PHASE * total)))
-        for gate in gates.values():
-            gate.choose(task.sparsity * (1 - (1 - due / updates) ** 3))
-        task.progress("pruning and training", step, total)
-
-    try:
         train(task.model, hook)
-    finally:
-        for layer in layers.values():
-            parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     return {name: gate.mask.clone() for name, gate in gates.items()}
 
 

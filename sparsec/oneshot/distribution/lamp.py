@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sparsec.oneshot.distribution.asked import Asked
-from sparsec.oneshot.distribution.global_magnitude import MOST
+from sparsec.oneshot.distribution.global_magnitude import lowest
 
 
 def lamp(weights: Sequence[Asked], sparsity: float) -> list[float]:
@@ -16,13 +16,7 @@ def lamp(weights: Sequence[Asked], sparsity: float) -> list[float]:
     The score of an element is its square over the sum of the squares of all elements of its weight that are not
     smaller; within a weight the order is that of the magnitude, so that the shares say everything.
     """
-    scores = [_scores(weight.values) for weight in weights]
-    together = np.concatenate(scores)
-    removed = round(sparsity * together.size)
-    if not removed:
-        return [0.0] * len(weights)
-    bound = np.partition(together, removed - 1)[removed - 1]
-    return [min(float((each <= bound).mean()), MOST) for each in scores]
+    return lowest([_scores(weight.values) for weight in weights], sparsity)
 
 
 def _scores(values: np.ndarray) -> np.ndarray:

@@ -195,7 +195,10 @@ def _reconstruct(dense: onnx.ModelProto, result: onnx.ModelProto, batches: Seque
 
 def _refit(dense: onnx.ModelProto, result: onnx.ModelProto, part: Part, alive: np.ndarray,
            values: Sequence[Sequence[np.ndarray]]) -> None:
-    """The least squares of one layer of one group, and its bias."""
+    """The least squares of one layer of one group, and its bias.
+
+    Raises PruningError where its inputs overflow.
+    """
     layer = part.layer
     most = max(MOST_POSITIONS // len(values[0]), 8)
     x, now = (np.concatenate([columns(layer, value, most)[0] for value in side]) for side in values)
@@ -214,7 +217,8 @@ def _refit(dense: onnx.ModelProto, result: onnx.ModelProto, part: Part, alive: n
     squares[np.diag_indices_from(squares)] += damping
     _, solution, failed = lapack.dposv(squares, wanted, lower=1)
     if failed:
-        return
+        raise PruningError(f"layer '{layer.name}' cannot be fitted: its inputs overflow; leave out samples with very "
+                           "large values, or give it to --keep")
     matrix = np.zeros_like(own)
     matrix[:, kept] = np.where(rows[:, np.newaxis], solution.T, 0)
     write(tensor, layer.stored(matrix[np.newaxis], stored.dtype))

@@ -31,13 +31,13 @@ def _windows(x: np.ndarray, kernel: Sequence[int], attributes: Attributes) -> np
     """The windows of a padded image: (batch, channels, outputs …, kernel …), a view."""
     rank = len(kernel)
     strides, dilations = (attributes.get(name, [1] * rank) for name in ("strides", "dilations"))
-    widths = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    view = sliding_window_view(x, widths, axis=tuple(range(2, 2 + rank)))
+    view = sliding_window_view(x, _widths(kernel, attributes), axis=tuple(range(2, 2 + rank)))
     steps = (*(slice(None, None, step) for step in strides), *(slice(None, None, step) for step in dilations))
     return view[(slice(None), slice(None), *steps)]
 
 
 def _widths(kernel: Sequence[int], attributes: Attributes) -> list[int]:
+    """How wide a kernel is with its dilations."""
     dilations = attributes.get("dilations", [1] * len(kernel))
     return [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_pixels
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work
@@ -73,11 +73,6 @@ def is_2of4(mask: NDArray[np.bool_]) -> bool:
 STORED = TwoOfFour()
 
 
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Filters and pixels, channels innermost."""
-    return layer.filters, np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1])
-
-
 def tile_cycles(layer: Operands, config: Configuration) -> int:
     """Cycles of a tile of outputs and positions on a core."""
     depth = DEPTH * (2 if is_2of4(layer.filters != 0) else 1)
@@ -117,10 +112,10 @@ ACCELERATOR = Composed(
     parameters={
         "units": Parameter(432, "tensor cores: 4 in each of 108 multiprocessors"),
         "multipliers": Parameter(256, "products of a core and cycle", 1, ROWS * COLUMNS * DEPTH),
-        "clock_mhz": Parameter(1410, "clock"), "weight_bits": Parameter(16, "of a weight", 2, 16),
-        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+        **numbers(1410)},
     buffers={"registers": Buffer(64 * 1024, 1024), "shared memory": Buffer(164 * 1024, 16)},
-    fibres=fibres, work=work, events=events, timing=dealt, area_mm2=826.0, power_mw=400000.0, technology="7 nm",
+    fibres=filters_and_pixels, work=work, events=events, timing=dealt, area_mm2=826.0,
+    power_mw=400000.0, technology="7 nm",
     assumptions=("a matrix is either two of four throughout, channels innermost, or runs dense; none is projected",
                  "tiles of 16 x 8 are dealt to cores in passes, and never wait for memory",
                  "float16 products as 16-bit integers; area and power are the whole GPU's"),

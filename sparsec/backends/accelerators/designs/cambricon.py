@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, Fibres, filters_and_pixels
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, matches, shares
@@ -16,16 +16,6 @@ from sparsec.backends.accelerators.representation import BlockIndex, Dense, RunL
 from sparsec.backends.accelerators.timing import Configuration, barrier, independent
 
 STEPS, BLOCKS = RunLength(run_bits=8), BlockIndex(block=16)
-
-
-def pixels(layer: Operands) -> NDArray[np.int32]:
-    """(pixels, channels)."""
-    return np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1])
-
-
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Filters and pixels, channels innermost."""
-    return layer.filters, pixels(layer)
 
 
 def work(layer: Operands, config: Configuration) -> Work:
@@ -61,7 +51,7 @@ def blocks(layer: Operands, config: Configuration) -> NDArray[np.int32]:
 def block_fibres(layer: Operands, config: Configuration) -> Fibres:
     """Groups of filters, the outputs innermost, and pixels."""
     grouped = blocks(layer, config)
-    return grouped.reshape(len(grouped), -1), pixels(layer)
+    return grouped.reshape(len(grouped), -1), layer.pixels
 
 
 def selections(layer: Operands, config: Configuration) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -106,8 +96,7 @@ def block_events(layer: Operands, config: Configuration) -> Iterator[Event]:
 
 PARAMETERS = {
     "units": Parameter(16, "processing elements, an output each"), "multipliers": Parameter(16, "of an element"),
-    "clock_mhz": Parameter(1000, "clock"), "weight_bits": Parameter(16, "of a weight", 2, 16),
-    "activation_bits": Parameter(16, "of an activation", 2, 16)}
+    **numbers(1000)}
 OPERATORS = frozenset({Operator.FC, Operator.CONV})
 
 X = Composed(
@@ -116,7 +105,8 @@ X = Composed(
     weights=STEPS, activations=Dense(), skips_weights=True, skips_activations=False, balance="N/A", reuse="output",
     parameters=PARAMETERS, buffers={"weights": Buffer(2048, 384), "activations": Buffer(8192, 16),
                                     "outputs": Buffer(8192, 16)},
-    fibres=fibres, work=work, events=events, timing=independent, area_mm2=6.38, power_mw=954.0, technology="65 nm",
+    fibres=filters_and_pixels, work=work, events=events, timing=independent, area_mm2=6.38,
+    power_mw=954.0, technology="65 nm",
     differs={"y comp": "the paper skips zero weights only: its indexing module selects by the weights' steps, and "
                        "activations that are zero are multiplied (sections 3 and 4)"},
     assumptions=("steps have 8 bits; a longer one takes padding entries", "elements wait at the end of a layer only",

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_pixels
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work
@@ -16,11 +16,6 @@ from sparsec.backends.accelerators.representation import Dense, Offsets, fill
 from sparsec.backends.accelerators.timing import Configuration, barrier
 
 STORED = Offsets(brick=16)
-
-
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Filters and pixels, channels innermost."""
-    return layer.filters, np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1])
 
 
 def bricks(layer: Operands) -> NDArray[np.int32]:
@@ -81,10 +76,9 @@ ACCELERATOR = Composed(
     parameters={
         "units": Parameter(16, "neuron lanes", 16, 16),
         "multipliers": Parameter(256, "filters that a lane feeds: 16 in each of 16 tiles"),
-        "clock_mhz": Parameter(606, "clock"), "weight_bits": Parameter(16, "of a weight", 2, 16),
-        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+        **numbers(606)},
     buffers={"weights": Buffer(2 << 20, 16), "activations": Buffer(4 << 20, 16), "accumulators": Buffer(1024, 32)},
-    fibres=fibres, work=work, events=events, timing=barrier, technology="65 nm",
+    fibres=filters_and_pixels, work=work, events=events, timing=barrier, technology="65 nm",
     assumptions=("bricks of a window go to the 16 lanes in turns; lanes meet at the end of every window",
                  "an empty brick takes its lane a cycle",
                  "a layer of fewer channels than a brick (the first) runs as on DaDianNao, as in the paper"),

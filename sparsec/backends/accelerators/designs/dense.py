@@ -7,18 +7,13 @@ from functools import partial
 
 import numpy as np
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_pixels
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
-from sparsec.backends.accelerators.mapping import Event, Work
+from sparsec.backends.accelerators.mapping import Event, Work, count_places, shares
 from sparsec.backends.accelerators.representation import Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
-
-
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Filters and pixels."""
-    return layer.filters, np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1])
 
 
 def tiles(layer: Operands, config: Configuration) -> tuple[int, int, int]:
@@ -39,12 +34,9 @@ def work(layer: Operands, config: Configuration) -> Work:
     """A unit computes an output at a position, so many products a cycle; `filters` units share the position."""
     (outputs, places), (rounds, turns, filters) = layer.shape, tiles(layer, config)
     each = cycles(layer, config)
-    busy = np.zeros((rounds, filters), np.int64)
-    busy.ravel()[:outputs] = each
-    open_ = np.zeros((turns, config["units"] // filters), np.int64)
-    open_.ravel()[:places] = 1
-    first, last = busy[:, None, None, :] * open_[None, :1, :, None], busy[:, None, None, :] * open_[None, -1:, :, None]
-    table = np.concatenate((first, last), axis=1).reshape(2 * rounds, -1)
+    busy = shares(np.full((1, outputs), each, np.int64), filters)
+    open_ = count_places(places, turns, config["units"] // filters)
+    table = (busy[:, None, None, :] * open_[None, :, :, None]).reshape(2 * rounds, -1)
     count, every = layer.useful, outputs * places * layer.filters.shape[1]
     return Work(table, count, every - count, times=np.tile([turns - 1, 1], rounds), accesses={
         "operands": every // filters + every // (config["units"] // filters), "accumulators": outputs * places})
@@ -65,15 +57,14 @@ def array(units: int, multipliers: int, filters: int, clock_mhz: int, bits: int)
     """The parameters of an array."""
     return {"units": Parameter(units, "units"), "multipliers": Parameter(multipliers, "products of a unit and cycle"),
             "filters": Parameter(filters, "units that share a position, a filter each", divides="units"),
-            "clock_mhz": Parameter(clock_mhz, "clock"), "weight_bits": Parameter(bits, "of a weight", 2, 16),
-            "activation_bits": Parameter(bits, "of an activation", 2, 16)}
+            **numbers(clock_mhz, bits, bits)}
 
 
 BUFFERS = {"operands": Buffer(32 * 1024, 16), "accumulators": Buffer(2048, 32)}
 _dense = partial(
     Composed, surveyed=False, operators=frozenset({Operator.FC, Operator.CONV}), extended=RECURRENT,
     weights=Dense(), activations=Dense(), skips_weights=False, skips_activations=False, balance="-",
-    fibres=fibres, work=work, events=events, timing=barrier)
+    fibres=filters_and_pixels, work=work, events=events, timing=barrier)
 
 DESIGNS = (
     _dense(name="dense", title="Dense array", reuse="output", buffers=BUFFERS, parameters=array(1024, 1, 32, 800, 8),

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_pixels
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work
@@ -17,11 +17,6 @@ from sparsec.backends.accelerators.timing import Configuration, barrier
 STORED = Bitmap()
 
 
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Filters and pixels, channels innermost."""
-    return layer.filters, np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1])
-
-
 def work(layer: Operands, config: Configuration) -> Work:
     """A step is a fold: as many stored weights, of whatever filters, as there are lanes; a position takes a cycle."""
     kept, positions = int(np.count_nonzero(layer.filters)), layer.shape[1]
@@ -29,10 +24,8 @@ def work(layer: Operands, config: Configuration) -> Work:
     first = np.arange(folds)[:, None] * config["units"] * config["multipliers"]
     holds = first + np.arange(config["units"]) * config["multipliers"] < kept
     count = layer.useful
-    some = np.count_nonzero(layer.filters, axis=0)
-    awake = int(some @ np.count_nonzero(layer.vectors, axis=0))
     return Work(holds.astype(np.int64) * positions, count, kept * positions - count, accesses={
-        "multiplications": awake, "weights": kept, "activations": kept * positions,
+        "multiplications": count, "weights": kept, "activations": kept * positions,
         "partial sums": 2 * folds * config["units"] * positions})
 
 
@@ -57,10 +50,9 @@ ACCELERATOR = Composed(
     balance="dynamic output", reuse="weight",
     parameters={
         "units": Parameter(16, "processing elements"), "multipliers": Parameter(16, "of an element"),
-        "clock_mhz": Parameter(1000, "clock"), "weight_bits": Parameter(16, "of a weight", 2, 16),
-        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+        **numbers(1000)},
     buffers={"weights": Buffer(2048, 16), "activations": Buffer(8192, 16), "partial sums": Buffer(8192, 32)},
-    fibres=fibres, work=work, events=events, timing=barrier,
+    fibres=filters_and_pixels, work=work, events=events, timing=barrier,
     assumptions=("weights of any filters share an element's lanes, whose adder tree is cut where a filter ends",
                  "a lane rests for a zero activation and saves energy, not time",
                  "loading a fold is hidden behind the one before; the backward pass is not simulated"),

@@ -12,7 +12,7 @@ from sparsec.backends.accelerators.activity import Activity
 from sparsec.backends.accelerators.description import Accelerator, Execution, Footprint, Parameter
 from sparsec.backends.accelerators.eie import energy, events, segments, simulate, timing
 from sparsec.backends.accelerators.eie.activity import Activity as EieActivity
-from sparsec.backends.accelerators.eie.architecture import Architecture
+from sparsec.backends.accelerators.eie.architecture import MOST, PARAMETERS, Architecture
 from sparsec.backends.accelerators.eie.layer import Layer as EieLayer
 from sparsec.backends.accelerators.eie.layer import Ranges, quantize, with_bias
 from sparsec.backends.accelerators.energy import DRAM_PJ
@@ -94,28 +94,19 @@ class Eie(Accelerator):
         return energy.by_access(own, arch) | {"DRAM": DRAM_PJ * (footprint.weights + footprint.activations) / 32}
 
 
-TEXTS = {
-    "pes": "processing elements", "fifo": "activations in a queue", "clock_mhz": "clock",
-    "index_bits": "of a zero run", "codebook_bits": "of an index of a shared weight",
-    "value_bits": "of weights, activations and accumulators", "weight_sram_bytes": "weight SRAM of a PE",
-    "weight_read_bits": "width of the weight SRAM", "pointer_sram_bytes": "pointer SRAM of a PE",
-    "pointer_bits": "of a pointer", "activation_sram_bytes": "activation SRAM of a PE",
-    "activation_read_bits": "width of the activation SRAM", "registers": "activations in a PE's register file",
-}
-LARGEST = {"pes": 1 << 16, "index_bits": 8, "codebook_bits": 8, "value_bits": 16, "pointer_bits": 32}
-
 ACCELERATOR = Eie(
     name="eie", title="EIE [2016a]", operators=frozenset({Operator.FC}),
     extended=frozenset({Operator.CONV, Operator.LSTM, Operator.RNN}),
     paper="Han et al., EIE: Efficient Inference Engine on Compressed Deep Neural Network, ISCA 2016",
     weights=RunLength(run_bits=4, count_bits=16), activations=Dense(), skips_weights=True, skips_activations=True,
     balance="activation queuing", reuse="output",
-    parameters={OWN.get(name, name): Parameter(getattr(Architecture(), name), text, most=LARGEST.get(name, 1 << 24))
-                for name, text in TEXTS.items()} | {"multipliers": Parameter(1, "of a unit", 1, 1)},
+    parameters={OWN.get(name, name): Parameter(getattr(Architecture(), name), text, most=MOST.get(name, 1 << 24))
+                for name, text in PARAMETERS.items()} | {"multipliers": Parameter(1, "of a unit", 1, 1)},
     buffers={}, area_mm2=energy.area_mm2(Architecture()), power_mw=energy.power_mw(Architecture()),
     technology="45 nm",
     assumptions=("convolutions run position by position, groups as blocks of zeros, steps of LSTMs as vectors",
                  "the activation SRAM moves 64 bits a cycle; the pipeline empties between products",
                  "weights are 4-bit codes of 16 shared values, the bias is one more column",
                  "energy is EIE's own model by access (`docs/eie.md`), with DRAM as for the other designs"),
-    sources=("sections III to VI, tables I, II and IV", "the authors' pruned AlexNet fc8 (`docs/eie.md`)"))
+    sources=("sections III to VI, tables I, II and IV", "the authors' pruned AlexNet fc8 (`docs/eie.md`)"),
+    checked=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work
@@ -62,9 +62,7 @@ ACCELERATOR = Composed(
     reuse="output",
     parameters={
         "units": Parameter(32, "PEs of a channel", 1, 1 << 12), "multipliers": Parameter(1, "of a PE", 1, 1),
-        "queue": Parameter(8, "activations in a PE's queue"), "clock_mhz": Parameter(200, "clock"),
-        "weight_bits": Parameter(12, "of a weight", 2, 16),
-        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+        "queue": Parameter(8, "activations in a PE's queue"), **numbers(200, 12)},
     buffers={"weights": Buffer(2048, 16), "pointers": Buffer(2048, 32), "queues": Buffer(32, 16),
              "accumulators": Buffer(2048, 32)},
     fibres=fibres, work=work, events=events, timing=queued, power_mw=41000.0, technology="XCKU060, 20 nm",

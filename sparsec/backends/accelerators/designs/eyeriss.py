@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work
@@ -128,9 +128,7 @@ ACCELERATOR = Composed(
         "multipliers": Parameter(1, "of an element", 1, 1),
         "row_weights": Parameter(224, "weights that an element holds"),
         "row_activations": Parameter(12, "activations that an element holds"),
-        "partial_sums": Parameter(24, "partial sums that an element holds"), "clock_mhz": Parameter(200, "clock"),
-        "weight_bits": Parameter(16, "of a weight", 2, 16),
-        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+        "partial_sums": Parameter(24, "partial sums that an element holds"), **numbers(200)},
     buffers={"weights": Buffer(448, 16), "activations": Buffer(24, 16), "partial sums": Buffer(48, 16)},
     fibres=fibres, work=work, events=events, timing=barrier, area_mm2=12.25, power_mw=278.0, technology="65 nm",
     assumptions=("a kernel of more rows than the grid has shares elements among its rows",

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, ceil_div, side_by_side
@@ -52,15 +52,14 @@ def fibres(layer: Operands, config: Configuration) -> Fibres:
 
 def work(layer: Operands, config: Configuration) -> Work:
     """An item is a block of outputs and channels, a kernel row and an output row: for every activation its columns."""
-    stored = STORED.count(blocks(layer, config).reshape(-1, block(layer, config)[0]) != 0)
-    shape = blocks(layer, config).shape[:4]
-    entries = stored.reshape(shape)
+    w = blocks(layer, config)
+    entries = STORED.count(w.reshape(-1, w.shape[4]) != 0).reshape(w.shape[:4])
     taken = np.maximum(ceil_div(entries, config["multipliers"]), 1)  # an empty column takes a cycle to look at
     some = np.count_nonzero(rows(layer, config), axis=4)
     table = np.einsum("mcrk,crki->mcri", taken, some, optimize=True)
     products = int(np.einsum("mcrk,crki->", entries, some, optimize=True))
     count = layer.useful
-    looked = int(some.sum()) * shape[0]
+    looked = int(some.sum()) * len(w)
     return Work(table.reshape(1, -1), count, padding=products - count, accesses={
         "weights": int(table.sum()), "activations": looked, "partial sums": 2 * products})
 
@@ -91,8 +90,7 @@ ACCELERATOR = Composed(
         "units": Parameter(192, "PEs: 16 clusters of 3 x 4"), "multipliers": Parameter(2, "of a PE"),
         "partial_sums": Parameter(32, "outputs whose sums a PE holds"),
         "weights": Parameter(192, "weights of a kernel row that a PE holds"),
-        "clock_mhz": Parameter(200, "clock"), "weight_bits": Parameter(8, "of a weight", 2, 16),
-        "activation_bits": Parameter(8, "of an activation", 2, 16)},
+        **numbers(200, 8, 8)},
     buffers={"weights": Buffer(288, 24), "activations": Buffer(24, 12), "partial sums": Buffer(80, 20)},
     fibres=fibres, work=work, events=events, timing=dealt, together=side_by_side, technology="65 nm",
     assumptions=("items are dealt to PEs in passes, which end together; a PE's next operands load meanwhile",

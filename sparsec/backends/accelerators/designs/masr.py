@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_vectors
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, inner_products, matches
@@ -13,11 +13,6 @@ from sparsec.backends.accelerators.representation import Bitmap
 from sparsec.backends.accelerators.timing import Configuration, dynamic
 
 STORED = Bitmap()
-
-
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Rows of the weights, and vectors."""
-    return layer.filters, layer.vectors
 
 
 def work(layer: Operands, _config: Configuration) -> Work:
@@ -41,10 +36,9 @@ ACCELERATOR = Composed(
     reuse="N/A",
     parameters={
         "units": Parameter(1024, "lanes, a multiplier each"), "multipliers": Parameter(1, "of a lane", 1, 1),
-        "clock_mhz": Parameter(1000, "clock"), "weight_bits": Parameter(16, "of a weight", 2, 16),
-        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+        **numbers(1000)},
     buffers={"weights": Buffer(32 * 1024, 16), "activations": Buffer(4096, 16), "outputs": Buffer(4096, 16)},
-    fibres=fibres, work=work, events=events, timing=dynamic, technology="16 nm",
+    fibres=filters_and_vectors, work=work, events=events, timing=dynamic, technology="16 nm",
     assumptions=("an output goes to whichever lane is idle first; lanes meet at the end of a step",
                  "reading masks is hidden behind the products", "gates are element-wise and hidden behind products",
                  "1,024 lanes at 1 GHz: the paper's modular design has several sizes"),

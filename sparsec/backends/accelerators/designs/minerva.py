@@ -6,18 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_vectors
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, shares
 from sparsec.backends.accelerators.representation import Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
-
-
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Rows of the weights, and vectors."""
-    return layer.filters, layer.vectors
 
 
 def work(layer: Operands, config: Configuration) -> Work:
@@ -48,10 +43,9 @@ ACCELERATOR = Composed(
     reuse="-",
     parameters={
         "units": Parameter(16, "lanes"), "multipliers": Parameter(1, "of a lane", 1, 1),
-        "clock_mhz": Parameter(250, "clock"), "weight_bits": Parameter(8, "of a weight", 2, 16),
-        "activation_bits": Parameter(8, "of an activation", 2, 16)},
+        **numbers(250, 8, 8)},
     buffers={"weights": Buffer(64 * 1024, 8), "activations": Buffer(4096, 8)},
-    fibres=fibres, work=work, events=events, timing=barrier, technology="40 nm",
+    fibres=filters_and_vectors, work=work, events=events, timing=barrier, technology="40 nm",
     assumptions=("a lane is gated for a zero activation and saves energy, not time",
                  "the threshold below which activations count as zero is 0: it is tuned with the network's accuracy",
                  "weights stay in SRAM at nominal voltage"),

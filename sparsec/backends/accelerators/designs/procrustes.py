@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, count_places
@@ -30,21 +30,24 @@ STORED = CompressedBlocks(chunk=1 << 20, pointer_bits=32)
 
 def fibres(layer: Operands, _config: Configuration) -> Fibres:
     """Kernels, and pixels."""
-    return (layer.weight.reshape(-1, layer.weight[0, 0].size),
-            np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1]))
+    return layer.weight.reshape(-1, layer.weight[0, 0].size), layer.pixels
 
 
-def halves(layer: Operands, config: Configuration) -> NDArray[np.intp]:
-    """(outputs, 2) the row of the array that has each half, by channels, of a filter.
+def loads(layer: Operands) -> NDArray[np.int64]:
+    """(outputs, 2) the weights of each half, by channels, of a filter."""
+    middle = layer.weight.shape[1] // 2
+    return np.stack([np.count_nonzero(part, axis=(1, 2, 3)) for part in (
+        layer.weight[:, :middle], layer.weight[:, middle:])], axis=1)
+
+
+def halves(weights: NDArray[np.int64], side: int) -> NDArray[np.intp]:
+    """(outputs, 2) the row, of `side`, that has each half of a filter; `weights` are those of `loads`.
 
     In a round of as many filters as rows, the heaviest of the second halves goes to the row of the lightest first one.
     """
-    side, channels = config["rows"], layer.weight.shape[1]
-    loads = np.stack([np.count_nonzero(part, axis=(1, 2, 3)) for part in (
-        layer.weight[:, : channels // 2], layer.weight[:, channels // 2 :])], axis=1)
-    row = np.empty(loads.shape, np.intp)
-    for first in range(0, len(loads), side):
-        part = loads[first : first + side]
+    row = np.empty(weights.shape, np.intp)
+    for first in range(0, len(weights), side):
+        part = weights[first : first + side]
         lightest, heaviest = (np.argsort(order, kind="stable") for order in (part[:, 0], -part[:, 1]))
         row[first : first + side, 0] = np.arange(len(part))
         row[first + heaviest, 1] = lightest
@@ -55,12 +58,10 @@ def work(layer: Operands, config: Configuration) -> Work:
     """A step is a round of filters at as many positions as columns: a row takes a cycle a weight of its halves."""
     outputs, positions = layer.shape
     side, across = config["rows"], config["units"] // config["rows"]
-    channels = layer.weight.shape[1]
-    loads = np.stack([np.count_nonzero(part, axis=(1, 2, 3)) for part in (
-        layer.weight[:, : channels // 2], layer.weight[:, channels // 2 :])], axis=1)
+    weights = loads(layer)
     rounds, turns = -(-outputs // side), -(-positions // across)
     rows = np.zeros((rounds, side), np.int64)
-    np.add.at(rows, (np.arange(outputs)[:, None] // side, halves(layer, config)), loads)
+    np.add.at(rows, (np.arange(outputs)[:, None] // side, halves(weights, side)), weights)
     open_ = count_places(positions, turns, across)
     table = (rows[:, None, :, None] * open_[None, :, None, :]).reshape(2 * rounds, -1)
     count, kept = layer.useful, int(np.count_nonzero(layer.weight))
@@ -73,7 +74,7 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
     (outputs, positions), channels = layer.shape, layer.weight.shape[1]
     side, across = config["rows"], config["units"] // config["rows"]
     entries = STORED.decode(STORED.encode(fibres(layer, config)[0], 16))
-    row, turns = halves(layer, config), -(-positions // across)
+    row, turns = halves(loads(layer), side), -(-positions // across)
     for output, channel in np.ndindex(outputs, channels):
         tap, weights = entries.fibre(output * channels + channel)
         unit = int(row[output, int(channel >= channels // 2)])
@@ -92,9 +93,7 @@ ACCELERATOR = Composed(
     parameters={
         "units": Parameter(256, "processing elements, 16 x 16"),
         "rows": Parameter(16, "rows of elements, a filter each", divides="units"),
-        "multipliers": Parameter(1, "of an element", 1, 1), "clock_mhz": Parameter(1000, "clock"),
-        "weight_bits": Parameter(16, "of a weight", 2, 16),
-        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+        "multipliers": Parameter(1, "of an element", 1, 1), **numbers(1000)},
     buffers={"weights": Buffer(1024, 16), "activations": Buffer(1024, 16), "partial sums": Buffer(1024, 32)},
     fibres=fibres, work=work, events=events, timing=barrier, technology="45 nm",
     assumptions=("an inference has one sample: positions and tokens take the minibatch's place in the columns",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, ceil_div
@@ -134,8 +134,7 @@ def dense_fibres(layer: Operands, _config: Configuration) -> Fibres:
 
 PARAMETERS = {
     "units": Parameter(64, "PEs"), "columns": Parameter(8, "PEs in a row of the grid", divides="units"),
-    "multipliers": Parameter(16, "of a PE"), "clock_mhz": Parameter(1000, "clock"),
-    "weight_bits": Parameter(16, "of a weight", 2, 16), "activation_bits": Parameter(16, "of an activation", 2, 16)}
+    "multipliers": Parameter(16, "of a PE"), **numbers(1000)}
 PAPER = "Parashar et al., SCNN: An Accelerator for Compressed-sparse Convolutional Neural Networks, ISCA 2017"
 
 ACCELERATOR = Composed(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_vectors
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work
@@ -17,11 +17,6 @@ from sparsec.backends.accelerators.timing import Configuration, barrier
 STORED = Bitmap()
 PAPER = ("Qin et al., SIGMA: A Sparse and Irregular GEMM Accelerator with Flexible Interconnects for DNN Training, "
          "HPCA 2020")
-
-
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Rows of both matrices of the product; convolutions are unfolded."""
-    return layer.filters, layer.vectors
 
 
 def folds(layer: Operands, config: Configuration) -> list[tuple[int, int, int]]:
@@ -96,8 +91,7 @@ def systolic_events(layer: Operands, config: Configuration) -> Iterator[Event]:
 
 PARAMETERS = {
     "units": Parameter(128, "dot product engines"), "multipliers": Parameter(128, "of an engine"),
-    "clock_mhz": Parameter(500, "clock"), "weight_bits": Parameter(16, "of a weight", 2, 16),
-    "activation_bits": Parameter(16, "of an activation", 2, 16)}
+    **numbers(500)}
 OPERATORS = frozenset({Operator.FC, Operator.CONV})
 BUFFERS = {"weights": Buffer(32 << 20, 16), "activations": Buffer(32 << 20, 16), "outputs": Buffer(4 << 20, 32)}
 
@@ -105,8 +99,8 @@ ACCELERATOR = Composed(
     name="sigma", title="Sigma [2020]", paper=PAPER, operators=OPERATORS, extended=RECURRENT,
     trains=True, weights=STORED, activations=STORED, skips_weights=True, skips_activations=True, balance="-",
     reuse="input/weight", parameters=PARAMETERS | {"bandwidth": Parameter(128, "values that stream in a cycle")},
-    buffers=BUFFERS, fibres=fibres, work=work, events=events, timing=barrier, area_mm2=65.1, power_mw=22300.0,
-    technology="28 nm",
+    buffers=BUFFERS, fibres=filters_and_vectors, work=work, events=events, timing=barrier, area_mm2=65.1,
+    power_mw=22300.0, technology="28 nm",
     assumptions=("weights stay, activations stream; convolutions are unfolded",
                  "columns are taken as many at a time as stream in a cycle, so that a vector takes a cycle",
                  "loading is not overlapped with streaming; sums of several folds are added in the output buffer",
@@ -117,7 +111,7 @@ SYSTOLIC = Composed(
     name="systolic", title="Systolic array, as a TPU", paper=PAPER, surveyed=False, operators=OPERATORS,
     extended=RECURRENT, weights=Dense(), activations=Dense(), skips_weights=False,
     skips_activations=False, balance="-", reuse="weight", parameters=PARAMETERS | {
-        "units": Parameter(128, "rows"), "multipliers": Parameter(128, "columns")}, buffers=BUFFERS, fibres=fibres,
-    work=systolic_work, events=systolic_events, timing=barrier, technology="28 nm",
+        "units": Parameter(128, "rows"), "multipliers": Parameter(128, "columns")}, buffers=BUFFERS,
+    fibres=filters_and_vectors, work=systolic_work, events=systolic_events, timing=barrier, technology="28 nm",
     assumptions=("weights stay; a tile loads row by row before its vectors enter, and none overlap",),
     sources=("section VI: 128 x 128, the multipliers of SIGMA",))

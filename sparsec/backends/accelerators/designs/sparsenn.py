@@ -6,18 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_vectors
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, shares
 from sparsec.backends.accelerators.representation import Dense
 from sparsec.backends.accelerators.timing import Configuration, barrier
-
-
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Rows of the weights, and vectors."""
-    return layer.filters, layer.vectors
 
 
 def work(layer: Operands, config: Configuration) -> Work:
@@ -46,10 +41,9 @@ ACCELERATOR = Composed(
     weights=Dense(), activations=Dense(), skips_weights=False, skips_activations=True, balance="N/A", reuse="N/A",
     parameters={
         "units": Parameter(64, "processing elements"), "multipliers": Parameter(1, "of an element", 1, 1),
-        "clock_mhz": Parameter(500, "clock"), "weight_bits": Parameter(16, "of a weight", 2, 16),
-        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+        **numbers(500)},
     buffers={"weights": Buffer(128 * 1024, 16), "activations": Buffer(4096, 16), "accumulators": Buffer(256, 16)},
-    fibres=fibres, work=work, events=events, timing=barrier, technology="65 nm",
+    fibres=filters_and_vectors, work=work, events=events, timing=barrier, technology="65 nm",
     assumptions=("the prediction of zero outputs is left out: its factors U and V are trained with the network",
                  "outputs are dealt to elements in turns; every element sees every activation that is not zero"),
     sources=("the survey's section 7.2.1; the paper's text was not at hand",))

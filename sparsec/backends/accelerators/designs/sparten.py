@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_pixels
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import RECURRENT, Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, matches
@@ -16,11 +16,6 @@ from sparsec.backends.accelerators.representation import Bitmap, fill
 from sparsec.backends.accelerators.timing import Configuration, clustered
 
 STORED = Bitmap(chunk=128, pointer_bits=32)
-
-
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Filters and pixels, channels innermost."""
-    return layer.filters, np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1])
 
 
 def unit_of(kept: NDArray[np.bool_], config: Configuration) -> NDArray[np.intp]:
@@ -95,10 +90,9 @@ ACCELERATOR = Composed(
         "units": Parameter(1024, "compute units, a multiplier each"), "multipliers": Parameter(1, "of a unit", 1, 1),
         "cluster": Parameter(32, "units that share a chunk", divides="units"), "chunk": Parameter(128, "values of one"),
         "greedy": Parameter(2, "0: filters as they come, 1: balanced whole (GB-S), 2: chunk by chunk (GB-H)", 0, 2),
-        "clock_mhz": Parameter(800, "clock"), "weight_bits": Parameter(8, "of a weight", 2, 16),
-        "activation_bits": Parameter(8, "of an activation", 2, 16)},
+        **numbers(800, 8, 8)},
     buffers={"operands": Buffer(992, 8), "accumulators": Buffer(128, 32)},
-    fibres=fibres, work=work, events=events, timing=clustered,
+    fibres=filters_and_pixels, work=work, events=events, timing=clustered,
     assumptions=(
         "a window is one vector, channels innermost, cut into chunks across the kernel's taps",
         "output positions are dealt to clusters in equal runs; clusters meet at the end of a layer only",

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
-from sparsec.backends.accelerators.composed import Composed, Fibres
-from sparsec.backends.accelerators.description import Parameter
+from sparsec.backends.accelerators.composed import Composed, filters_and_pixels
+from sparsec.backends.accelerators.description import Parameter, numbers
 from sparsec.backends.accelerators.energy import Buffer
 from sparsec.backends.accelerators.layer import Operands, Operator
 from sparsec.backends.accelerators.mapping import Event, Work, inner_products, matches
@@ -15,11 +13,6 @@ from sparsec.backends.accelerators.representation import Bitmap
 from sparsec.backends.accelerators.timing import Configuration, dynamic
 
 STORED = Bitmap()
-
-
-def fibres(layer: Operands, _config: Configuration) -> Fibres:
-    """Filters and pixels, channels innermost."""
-    return layer.filters, np.moveaxis(layer.x, 1, -1).reshape(-1, layer.x.shape[1])
 
 
 def work(layer: Operands, _config: Configuration) -> Work:
@@ -47,10 +40,9 @@ ACCELERATOR = Composed(
     reuse="N/A",
     parameters={
         "units": Parameter(168, "processing elements"), "multipliers": Parameter(1, "of an element", 1, 1),
-        "clock_mhz": Parameter(200, "clock"), "weight_bits": Parameter(16, "of a weight", 2, 16),
-        "activation_bits": Parameter(16, "of an activation", 2, 16)},
+        **numbers(200)},
     buffers={"weights": Buffer(512, 16), "activations": Buffer(512, 16), "partial sums": Buffer(256, 32)},
-    fibres=fibres, work=work, events=events, timing=dynamic, technology="65 nm",
+    fibres=filters_and_pixels, work=work, events=events, timing=dynamic, technology="65 nm",
     assumptions=("an element takes an output row of a filter at a time, whichever is idle first",
                  "finding the next pair of non-zeros in the bitmaps is hidden behind the product",
                  "as many elements as Eyeriss, at its clock; the buses are never waited for"),

@@ -10,6 +10,26 @@ PIPELINE = 5
 """Cycles from the issue of an entry to its write-back: weight read, look-up, multiply, add, write (section IV)."""
 
 
+PARAMETERS = {
+    "pes": "Processing elements",
+    "fifo": "Activations in a queue",
+    "clock_mhz": "Clock",
+    "index_bits": "Bits of a zero run",
+    "codebook_bits": "Bits of an index of a shared weight",
+    "value_bits": "Bits of weights, activations and accumulators",
+    "weight_sram_bytes": "Weight SRAM of a PE",
+    "weight_read_bits": "Width of the weight SRAM",
+    "pointer_sram_bytes": "Pointer SRAM of a PE",
+    "pointer_bits": "Bits of a pointer",
+    "activation_sram_bytes": "Activation SRAM of a PE",
+    "activation_read_bits": "Width of the activation SRAM",
+    "registers": "Activations of a batch in a PE's register file",
+}
+"""What each field of `Architecture` is, in a line."""
+MOST = {"pes": 1 << 16, "index_bits": 8, "codebook_bits": 8, "value_bits": 16, "pointer_bits": 32}
+"""The largest value of those that have one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One configuration; the defaults are the paper's.
@@ -52,8 +72,7 @@ class Architecture:
         for field in fields(self):
             if getattr(self, field.name) < 1:
                 raise UsageError(f"eie: {field.name} is {getattr(self, field.name)}; it must be positive")
-        for name, most in (("pes", 1 << 16), ("index_bits", 8), ("codebook_bits", 8), ("value_bits", 16),
-                           ("pointer_bits", 32)):
+        for name, most in MOST.items():
             if getattr(self, name) > most:
                 raise UsageError(f"eie: {name} is {getattr(self, name)}; at most {most} is possible")
         if self.weight_read_bits < self.entry_bits:

@@ -10,7 +10,7 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer.node import Operator, are_float, slice_at
 from sparsec.backends.relax.importer.products import product
 from sparsec.errors import UnsupportedOperatorError
-from sparsec.graph.operators.recurrence import GATES
+from sparsec.graph.operators.recurrence import EARLY, GATES
 from sparsec.kernels.tensors import RecurrentParams
 
 op = relax.op
@@ -22,6 +22,7 @@ def recur(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     cell, attributes = node.op_type, node.attributes
     x, w, r, b, lengths, h, c, p = [*node.inputs, *[None] * 8][:8]
     batchwise = bool(attributes.get_int("layout", 0))
+    resets_early = cell == "GRU" and not attributes.get_int("linear_before_reset", 0)
     order = (1, 0, 2) if batchwise else (0, 1, 2)
     steps, batch, inputs = (context.shape(x)[axis] for axis in order)
     directions, hidden = context.shape(r)[0], context.shape(r)[2]
@@ -34,10 +35,9 @@ def recur(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     for direction in range(directions):
         count = len(DEFAULTS[cell])
         params = RecurrentParams(
-            cell, steps, batch, hidden, names[direction * count:(direction + 1) * count],
+            EARLY if resets_early else cell, steps, batch, hidden, names[direction * count:(direction + 1) * count],
             backwards=direction == 1 or attributes.get_string("direction", "forward") == "reverse",
-            reset_after=bool(attributes.get_int("linear_before_reset", 0)), peepholes=p is not None,
-            lengths=lengths is not None)
+            peepholes=p is not None, lengths=lengths is not None)
         width = params.row(context.isa.lanes)
         shares = product(context, rows, (steps * batch, inputs), _transposed(context, w, direction, width),
                          (inputs, width))
@@ -85,7 +85,7 @@ def _biases(context: LoweringContext, value: ir.Value | None, direction: int, pa
     both = context.bb.emit(op.reshape(slice_at(context, context.tensor(value), direction), (2, gates)))
     given, fed_back = (slice_at(context, both, k) for k in (0, 1))
     mask = np.ones(gates, np.float32)
-    if params.cell == "GRU":
+    if params.cell in ("GRU", EARLY):
         mask[2 * hidden:] = 0
     bias = op.add(given, op.multiply(fed_back, relax.const(mask)))
     third = op.strided_slice(fed_back, [0], [gates - hidden], [gates])

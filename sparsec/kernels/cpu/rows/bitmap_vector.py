@@ -14,7 +14,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows, vectors_of
-from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
+from sparsec.kernels.cpu.rows.matvec import BlockedRows, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
@@ -26,28 +26,15 @@ UNROLL = 4  # columns per iteration
 
 
 @dataclass(frozen=True)
-class BitmapParams:
-    """A kernel.
+class BitmapParams(BlockedRows):
+    """A kernel, whose bitmaps have a bit for every row of a vector.
 
     Attributes:
-        shape: the product.
-        vectors: SIMD vectors of rows in a block.
         codec: one of `CODECS`.
-        lanes: rows of a vector, as many as a bitmap has bits.
-        threads: parts of balanced work.
 
     """
 
-    shape: Matvec
-    vectors: int = 4
     codec: str = "f32"
-    lanes: int = 16
-    threads: int = 1
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of rows."""
-        return -(-self.shape.outputs // (self.vectors * self.lanes))
 
 
 def reject(layer: RowProduct, isa: Isa) -> str | None:
@@ -59,7 +46,7 @@ def reject(layer: RowProduct, isa: Isa) -> str | None:
 
 
 def _params(layer: RowProduct, isa: Isa, codec: str) -> BitmapParams:
-    return BitmapParams(layer.shape, vectors_of(layer.shape, isa), codec, isa.lanes, isa.threads)
+    return BitmapParams(layer.shape, vectors_of(layer.shape, isa), isa.lanes, isa.threads, codec)
 
 
 def _nbytes(layer: RowProduct, p: BitmapParams) -> int:

@@ -17,7 +17,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.formats.codecs.int4 import BLOCK, Int4
 from sparsec.kernels.cpu.rows import matvec_int8
 from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
-from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
+from sparsec.kernels.cpu.rows.matvec import BlockedRows, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
@@ -32,26 +32,8 @@ PAIRS = BLOCK // GROUP // 2
 
 
 @dataclass(frozen=True)
-class GemvInt4Params:
-    """A kernel.
-
-    Attributes:
-        shape: the product.
-        vectors: SIMD vectors of rows in a block of rows.
-        lanes: rows of a vector.
-        threads: parts of balanced work.
-
-    """
-
-    shape: Matvec
-    vectors: int = 4
-    lanes: int = 16
-    threads: int = 1
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of rows."""
-        return -(-self.shape.outputs // (self.vectors * self.lanes))
+class GemvInt4Params(BlockedRows):
+    """A kernel."""
 
     @property
     def depth(self) -> int:

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows import matvec_int8
 from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
-from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_rows
+from sparsec.kernels.cpu.rows.matvec import BlockedRows, arguments, balanced_parts, finish_rows
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
@@ -28,30 +28,17 @@ UNROLL = 2  # groups of columns per iteration
 
 
 @dataclass(frozen=True)
-class GemvInt8Params:
+class GemvInt8Params(BlockedRows):
     """A kernel.
 
     Attributes:
-        shape: the product.
-        vectors: SIMD vectors of rows in a block.
         bits: of an activation, 8 or 7.
         bitmap: only the non-zeros are stored.
-        lanes: rows of a vector.
-        threads: parts of balanced work.
 
     """
 
-    shape: Matvec
-    vectors: int = 4
     bits: int = 8
     bitmap: bool = False
-    lanes: int = 16
-    threads: int = 1
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of rows."""
-        return -(-self.shape.outputs // (self.vectors * self.lanes))
 
     @property
     def groups(self) -> int:
@@ -71,7 +58,7 @@ def reject(layer: RowProduct, isa: Isa, *, bitmap: bool) -> str | None:
 def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str, *, bitmap: bool) -> Iterator[Option]:
     """The one way to run a layer."""
     shape, name = layer.shape, "bitmap" if bitmap else "dense"
-    p = GemvInt8Params(shape, vectors_of(shape, isa), 8 if isa.vnni else 7, bitmap, isa.lanes, isa.threads)
+    p = GemvInt8Params(shape, vectors_of(shape, isa), isa.lanes, isa.threads, 8 if isa.vnni else 7, bitmap)
     count = p.blocks * p.vectors * p.groups
     nbytes = (layer.nonzeros + 8 * count if bitmap else layer.weight.size) + 8 * shape.outputs
     dots = 1 if isa.vnni else 3

@@ -29,6 +29,29 @@ class Matvec:
     residual: bool = False
 
 
+@dataclass(frozen=True)
+class BlockedRows:
+    """What the parameters of kernels that take blocks of rows have in common.
+
+    Attributes:
+        shape: the product.
+        vectors: SIMD vectors of rows in a block.
+        lanes: rows of a vector.
+        threads: parts of balanced work.
+
+    """
+
+    shape: Matvec
+    vectors: int = 4
+    lanes: int = 16
+    threads: int = 1
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of rows."""
+        return -(-self.shape.outputs // (self.vectors * self.lanes))
+
+
 def reference(weight: np.ndarray, x: np.ndarray, bias: np.ndarray, residual: np.ndarray | None,
               shape: Matvec) -> np.ndarray:
     """Y (batch, outputs) in float64 precision."""

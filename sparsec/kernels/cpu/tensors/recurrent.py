@@ -14,6 +14,7 @@ import numpy as np
 from scipy.special import expit
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.graph.operators.recurrence import EARLY
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.fold import each
 from sparsec.kernels.emit.isa import Isa
@@ -31,10 +32,10 @@ def reference(x: np.ndarray, r: np.ndarray, bias: np.ndarray, reset_bias: np.nda
         gates = x[step] + bias + product
         if params.cell == "RNN":
             h = act[0](gates)
-        elif params.cell == "GRU":
+        elif params.cell in ("GRU", EARLY):
             z, reset = act[0](gates[:, :n]), act[0](gates[:, n:2 * n])
             inputs = x[step, :, 2 * n:] + bias[2 * n:]
-            carried = (reset * (product[:, 2 * n:] + reset_bias) if params.reset_after
+            carried = (reset * (product[:, 2 * n:] + reset_bias) if params.cell == "GRU"
                        else (reset * h) @ r[:, 2 * n:] + reset_bias)
             h = (1 - z) * act[1](inputs + carried) + z * h
         else:
@@ -146,14 +147,14 @@ def _gru(s: _Step) -> None:
     each(hidden, s.lanes, lambda i, n: store(s.gates, i, s.activate(0, s.gate(0, i, n), n)))
     update = T.alloc_buffer((hidden,), "float32")
     each(hidden, s.lanes, lambda i, n: store(update, i, s.gate(0, i, n)))
-    if not s.p.reset_after:
+    if s.p.cell == EARLY:
         each(hidden, s.lanes, lambda i, n: store(reset_state, i, load(reset_state, i, n) * load(s.state, i, n)))
-    source = s.state if s.p.reset_after else reset_state
+    source = reset_state if s.p.cell == EARLY else s.state
     _product(s, source, third, hidden, lambda _, lanes: splat(0.0, lanes))
 
     def finish(i: Expr, lanes: int) -> None:
         carried = s.gate(2, i, lanes) + load(s.b["reset_bias"], i, lanes)
-        if s.p.reset_after:
+        if s.p.cell != EARLY:
             carried = carried * load(reset_state, i, lanes)
         candidate = s.activate(1, _inputs(s, third + i, lanes) + carried, lanes)
         z = load(update, i, lanes)
@@ -181,4 +182,4 @@ def _lstm(s: _Step) -> None:
     each(s.p.hidden, s.lanes, finish)
 
 
-CELLS: dict[str, Callable[[_Step], None]] = {"RNN": _rnn, "GRU": _gru, "LSTM": _lstm}
+CELLS: dict[str, Callable[[_Step], None]] = {"RNN": _rnn, "GRU": _gru, EARLY: _gru, "LSTM": _lstm}

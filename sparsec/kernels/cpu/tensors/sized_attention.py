@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import round_up
@@ -20,7 +19,7 @@ from sparsec.kernels.emit.activations import exp_normal
 from sparsec.kernels.emit.fold import across
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, load, prefetch, registers, splat, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, kernel, load, prefetch, registers, splat, store
 
 ROWS = 4  # query rows in flight
 PAIR = 2  # vectors of keys in flight, which make enough sums to hide the latency of FMA
@@ -64,16 +63,8 @@ def padded(keys: int, isa: Isa) -> int:
 
 def build(p: SizedAttention, isa: Isa) -> Kernel:
     """The kernel: (sizes, q, k, v, mask, work) -> y, all but sizes flat float32 of any length and alignment."""
-    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr({"tirx.noalias": True})
-        b = {"sizes": T.arg("sizes", T.buffer((len(SIZES),), "int64", align=8))}
-        for name in ("q", "k", "v", "mask", "work", "y"):
-            b[name] = T.arg(name, T.buffer((T.var("int64", f"{name}_length"),), "float32", align=4))
-        with T.sblock("root"):
-            T.reads()
-            T.writes()
-            _emit(b, p, isa)
-    return builder.get()
+    floats = dict.fromkeys(("q", "k", "v", "mask", "work", "y"), (None, "float32"))
+    return kernel({"sizes": (len(SIZES), "int64"), **floats}, lambda b: _emit(b, p, isa), views=True)
 
 
 @dataclass(frozen=True)
@@ -91,17 +82,9 @@ class Frame:
         return T.floordiv(self.sizes["keys"] + (PAIR * self.lanes - 1), PAIR * self.lanes)
 
 
-def lanes_of(p: SizedAttention, isa: Isa) -> int:
-    """Lanes of vectors that features divide into."""
-    lanes = isa.lanes
-    while p.depth % lanes or p.width % lanes:
-        lanes //= 2
-    return lanes
-
-
 def _emit(b: Buffers, p: SizedAttention, isa: Isa) -> None:
     sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
-    over_groups(Frame(b, p, sizes, lanes_of(p, isa)), isa)
+    over_groups(Frame(b, p, sizes, isa.lanes_dividing(p.depth, p.width)), isa)
 
 
 def over_groups(frame: Frame, isa: Isa) -> None:

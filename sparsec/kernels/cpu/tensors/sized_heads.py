@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.sized import CACHE_SIZES
-from sparsec.kernels.cpu.tensors.sized_attention import SIZES, Frame, SizedAttention, lanes_of, over_groups
+from sparsec.kernels.cpu.tensors.sized_attention import SIZES, Frame, SizedAttention, over_groups
+from sparsec.kernels.cpu.tensors.sized_rotary import Place, SizedRotary, rotate
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, store
+from sparsec.kernels.emit.tir import Buffers, Kernel, kernel, load, store
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,9 @@ class SizedHeads:
 
 def build(p: SizedHeads, isa: Isa) -> Kernel:
     """The kernel: (sizes, q, [new_k, new_v], [cos, sin], [mask], k, v, work) -> y; sizes as `CACHE_SIZES`."""
-    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr({"tirx.noalias": True})
-        b = {"sizes": T.arg("sizes", T.buffer((len(CACHE_SIZES),), "int64", align=8))}
-        for name, length in p.arguments.items():
-            size = T.var("int64", f"{name}_length") if length is None else length
-            b[name] = T.arg(name, T.buffer((size,), "float32", align=4))
-        b["y"] = T.arg("y", T.buffer((p.heads * p.attention.width,), "float32", align=4))
-        with T.sblock("root"):
-            T.reads()
-            T.writes()
-            _emit(b, p, isa)
-    return builder.get()
+    floats = {name: (length, "float32") for name, length in p.arguments.items()}
+    arguments = {"sizes": (len(CACHE_SIZES), "int64"), **floats, "y": (p.heads * p.attention.width, "float32")}
+    return kernel(arguments, lambda b: _emit(b, p, isa), views=True)
 
 
 def _emit(b: Buffers, p: SizedHeads, isa: Isa) -> None:
@@ -90,24 +81,15 @@ def _emit(b: Buffers, p: SizedHeads, isa: Isa) -> None:
     fixed = {"batch": 1, "groups": p.groups, "shared": p.heads // p.groups, "tokens": 1, "masked": int(p.masked),
              "q_head": depth, "y_head": width}
     sizes = {**{name: T.int64(fixed.get(name, 0)) for name in SIZES}, **told}
-    over_groups(Frame(b, p.attention, sizes, lanes_of(p.attention, isa)), isa)
+    over_groups(Frame(b, p.attention, sizes, isa.lanes_dividing(depth, width)), isa)
 
 
-def _copy(isa: Isa, source: tuple[Buffer, Expr], target: tuple[Buffer, Expr], count: int) -> None:
-    lanes = isa.lanes
-    while count % lanes:
-        lanes //= 2
+def _copy(isa: Isa, source: Place, target: Place, count: int) -> None:
+    lanes = isa.lanes_dividing(count)
     for first in range(0, count, lanes):
         store(target[0], target[1] + first, load(source[0], source[1] + first, lanes))
 
 
-def _rotate(b: Buffers, p: SizedHeads, isa: Isa, source: tuple[Buffer, Expr], target: tuple[Buffer, Expr]) -> None:
+def _rotate(b: Buffers, p: SizedHeads, isa: Isa, source: Place, target: Place) -> None:
     """The features of one head."""
-    half, lanes = p.attention.depth // 2, isa.lanes
-    while half % lanes:
-        lanes //= 2
-    for first in range(0, half, lanes):
-        near, far = (T.Bind(load(source[0], source[1] + first + side, lanes)) for side in (0, half))
-        cos, sin = ([load(b[name], first + side * p.both, lanes) for side in (0, half)] for name in ("cos", "sin"))
-        store(target[0], target[1] + first, near * cos[0] - far * sin[0])
-        store(target[0], target[1] + first + half, far * cos[1] + near * sin[1])
+    rotate(SizedRotary(p.attention.depth, p.both), isa, source, target, ((b["cos"], 0), (b["sin"], 0)))

@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffers, Kernel, load, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, store
 
 SIZES = ("batch", "heads", "tokens", "x_batch", "x_head", "x_token", "cos_batch", "cos_token", "sin_batch",
          "sin_token", "y_batch", "y_head", "y_token")
 """The elements of the argument `sizes`."""
+Place = tuple[Buffer, Expr]
+"""A buffer, and where in it a row begins."""
 
 
 @dataclass(frozen=True)
@@ -36,31 +37,28 @@ def reference(x: np.ndarray, cos: np.ndarray, sin: np.ndarray) -> np.ndarray:
 
 def build(p: SizedRotary, isa: Isa) -> Kernel:
     """The kernel: (sizes, x, cos, sin) -> y, all but sizes flat float32 of any length and alignment."""
-    with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
-        T.func_attr({"tirx.noalias": True})
-        b = {"sizes": T.arg("sizes", T.buffer((len(SIZES),), "int64", align=8))}
-        for name in ("x", "cos", "sin", "y"):
-            b[name] = T.arg(name, T.buffer((T.var("int64", f"{name}_length"),), "float32", align=4))
-        with T.sblock("root"):
-            T.reads()
-            T.writes()
-            _emit(b, p, isa)
-    return builder.get()
+    floats = dict.fromkeys(("x", "cos", "sin", "y"), (None, "float32"))
+    return kernel({"sizes": (len(SIZES), "int64"), **floats}, lambda b: _emit(b, p, isa), views=True)
 
 
 def _emit(b: Buffers, p: SizedRotary, isa: Isa) -> None:
     sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
-    half, lanes = p.depth // 2, isa.lanes
-    while half % lanes:
-        lanes //= 2
     with (T.serial(0, sizes["batch"]) as batch, T.serial(0, sizes["tokens"]) as token,
           T.serial(0, sizes["heads"]) as head):
         x, y = (T.Bind(batch * sizes[f"{name}_batch"] + head * sizes[f"{name}_head"] + token * sizes[f"{name}_token"])
                 for name in ("x", "y"))
-        tables = [T.Bind(batch * sizes[f"{name}_batch"] + token * sizes[f"{name}_token"]) for name in ("cos", "sin")]
-        for first in range(0, half, lanes):
-            near, far = (T.Bind(load(b["x"], x + first + side, lanes)) for side in (0, half))
-            cos, sin = ([load(b[name], start + first + side * p.both, lanes) for side in (0, half)]
-                        for name, start in zip(("cos", "sin"), tables, strict=True))
-            store(b["y"], y + first, near * cos[0] - far * sin[0])
-            store(b["y"], y + first + half, far * cos[1] + near * sin[1])
+        cos, sin = ((b[name], T.Bind(batch * sizes[f"{name}_batch"] + token * sizes[f"{name}_token"]))
+                    for name in ("cos", "sin"))
+        rotate(p, isa, (b["x"], x), (b["y"], y), (cos, sin))
+
+
+def rotate(p: SizedRotary, isa: Isa, source: Place, target: Place, tables: tuple[Place, Place]) -> None:
+    """The features of one head of one token, by tables of cosines and sines."""
+    half, lanes = p.depth // 2, isa.lanes_dividing(p.depth // 2)
+    (x, at), (y, to) = source, target
+    for first in range(0, half, lanes):
+        near, far = (T.Bind(load(x, at + first + side, lanes)) for side in (0, half))
+        cos, sin = ([load(table, start + first + side * p.both, lanes) for side in (0, half)]
+                    for table, start in tables)
+        store(y, to + first, near * cos[0] - far * sin[0])
+        store(y, to + first + half, far * cos[1] + near * sin[1])
