@@ -16,7 +16,7 @@ ACTIVATIONS = {"none": lambda y: y, "relu": lambda y: np.maximum(y, 0)}
 SCALE = 0.5
 
 SMALL = Tile(64, 32, 64, (2, 1), 3)
-SMALL_TILES = (SMALL, Tile(64, 64, 64, (4, 1), 3), Tile(64, 32, 128, (2, 1), 3))
+SMALL_TILES = (SMALL, Tile(64, 64, 64, (4, 1), 3), Tile(64, 32, 128, (2, 1), 3), Tile(32, 4, 256, (16, 1), 2))
 """Of which every family takes one for every product that it computes."""
 FINISH = Epilogue("relu", residual=True)
 
