@@ -94,8 +94,8 @@ L2_BYTES_PER_S = 6.5e10
 """Bandwidth of the L2 cache for each multiprocessor: A100's 5120 bytes a clock cycle; others are taken to be alike."""
 COPIES_PER_S = 4.5e10
 """Copies to shared memory per second and multiprocessor: those of one warp in a clock cycle."""
-DECODED_PER_S = 6e10
-"""Elements per second and multiprocessor that bitmaps are expanded at: an assumption, some 30 a clock cycle."""
+DECODED_PER_S = 2.6e10
+"""Elements per second and multiprocessor that bitmaps are expanded at, as measured on an H200: instructions decide."""
 ITEMS_PER_S = 7e8
 """Products of what 2:4 leaves over per second and multiprocessor: an assumption, two loads from shared memory at one a
 clock cycle, which take longer than the product itself and which nothing else overlaps."""

@@ -56,6 +56,16 @@ class Gaps(Format):
         distances[places] = gaps - LARGEST * (entries - 1)
         return {"gaps": pack(distances, 8), "ends": pack(ends, 32)}, stored
 
+    def count(self, present: np.ndarray) -> int:
+        """Chunks of a matrix whose non-zeros are those that are `present`, without storing it."""
+        height, width = present.shape
+        span = (LARGEST + 1) // 2  # a gap wider than LARGEST leaves an aligned stretch of these empty
+        stretches = np.pad(present, ((0, 0), (0, -width % span))).reshape(height, -(-width // span), span)
+        wide = ~stretches.any(axis=2).all(axis=1)
+        entries = np.count_nonzero(present[~wide], axis=1)
+        _, stored = self.split(present[wide].view(np.uint8))
+        return int((-(-entries // self.chunk)).sum()) + len(stored) // self.chunk
+
     def join(self, streams: Streams, stored: Symbols, shape: tuple[int, int]) -> Symbols:
         """The matrix (rows, columns) of codes."""
         counts = differences(streams["ends"]) * self.chunk

@@ -86,6 +86,7 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
         sparse: it multiplies half of the weights, those of a 2:4 matrix.
         tiles: those to choose from, for 2-byte elements.
         architecture: the architecture that its kernels are for alone, such as sm_90a; empty: all.
+        counted_by: what of a tile `params` counts the weight by.
 
     """
 
@@ -96,6 +97,7 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
     sparse: bool
     tiles: Sequence[Tile]
     architecture: str
+    counted_by: Callable[[Tile], tuple[int, ...]]
 
     def arguments(self, p: P) -> pipeline.Arguments:
         """The kernel's buffers in order, inputs first."""
@@ -109,6 +111,11 @@ class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
 def product_params(_weight: np.ndarray, product: MmaParams) -> MmaParams:
     """The `params` of a family that counts nothing of the weight."""
     return product
+
+
+def by_stage(tile: Tile) -> tuple[int, ...]:
+    """The `counted_by` of a family whose weight falls into stages."""
+    return tile.rows, tile.depth
 
 
 def every(_product: MmaParams) -> str | None:
@@ -167,7 +174,8 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
               pack: Callable[[np.ndarray, P], Arrays], unpack: Callable[[Arrays, P], np.ndarray],
               params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None],
               tiles: Sequence[Tile], sparse: bool = False, architecture: str = "",
-              reject: Callable[[GpuProduct, Architectures], str | None] = accepts) -> GpuFamily[P]:
+              reject: Callable[[GpuProduct, Architectures], str | None] = accepts,
+              counted_by: Callable[[Tile], tuple[int, ...]] = by_stage) -> GpuFamily[P]:
     """A family with a skeleton of its own; arguments are those of `family`, and `refuses` is all that it refuses."""
     def build(p: P, _archs: Architectures = ()) -> Kernel:
         if reason := refuses(p):
@@ -184,7 +192,7 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
 
     kernels = GpuFamily(name, GpuProduct, formats, "", candidates, unstored(pack), build, half_product,
                         partial(_reject, architecture, reject), skeleton=skeleton, unpack=unpack, params=params,
-                        refuses=refuses, sparse=sparse, tiles=tiles, architecture=architecture)
+                        refuses=refuses, sparse=sparse, tiles=tiles, architecture=architecture, counted_by=counted_by)
     return kernels
 
 
@@ -202,13 +210,13 @@ def _tiled(kernels: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Arc
     """The parameters with every tile and split of K that all architectures can run."""
     m, depth = found.weight.shape
     gather = None if found.gather is None else Gather(depth, found.run)
-    counted: dict[tuple[int, int], P] = {}  # how the weight falls into stages
+    counted: dict[tuple[int, ...], P] = {}
     for tile, shares in itertools.product(tilings.candidates(layer.columns, 2, kernels.tiles), SHARES):
         product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, layer.epilogue, gather=gather,
                             window=layer.window, split_k=shares)
         if kernels.refuses(product) is not None:
             continue
-        stage = tile.rows, tile.depth
+        stage = kernels.counted_by(tile)
         if stage not in counted:
             counted[stage] = kernels.params(found.weight, product)
         p = replace(counted[stage], **fields_of(product))

@@ -1,4 +1,4 @@
-"""Any pattern of non-zeros for few tokens, on the CUDA cores: a warp adds up an output, lane by lane a chunk of weights.
+"""Any pattern of non-zeros for few tokens, on the CUDA cores: a warp adds up an output, each lane a chunk of weights.
 
 The weight is stored as `formats/gaps.py` says: chunks of eight values and the eight distances between their columns. A
 lane reads a chunk, a scan over the warp turns distances into columns, and activations are gathered from shared memory,
@@ -18,7 +18,9 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import GpuWork
 from sparsec.errors import FormatError
-from sparsec.formats.bits import Stream, pack as pack_bits, unpack as unpack_bits
+from sparsec.formats.bits import Stream
+from sparsec.formats.bits import pack as pack_bits
+from sparsec.formats.bits import unpack as unpack_bits
 from sparsec.formats.gaps import Gaps
 from sparsec.kernels.cuda import epilogue, pipeline, ptx
 from sparsec.kernels.cuda.block import deal
@@ -92,8 +94,7 @@ def params(weight: np.ndarray, product: MmaParams) -> GapParams:
     """
     if reason := refuses(product):
         raise FormatError(f"cannot store the weight by column gaps for {product}: {reason}")
-    _, stored = FORMAT.split(_codes(weight != 0))
-    return GapParams(**fields_of(product), chunks=max(1, len(stored) // FORMAT.chunk))
+    return GapParams(**fields_of(product), chunks=max(1, FORMAT.count(weight != 0)))
 
 
 def _codes(weight: np.ndarray) -> np.ndarray:
@@ -251,7 +252,7 @@ def _share_activations(w: _Warp, thread: Expr) -> None:
 
 def _step(w: _Warp, sums: Buffer, carry: Buffer, rows: int) -> None:
     """Multiply the chunks that were read, and read the next ones; `rows` lie between a warp's rows."""
-    p, ahead = w.params, w.params.steps_ahead
+    ahead = w.params.steps_ahead
     values, gaps = ptx.registers(4 * ahead), ptx.registers(2 * ahead)
     for buffer, source in ((values, w.values), (gaps, w.gaps)):
         for word in range(int(buffer.shape[0])):
@@ -329,4 +330,4 @@ def _finish(w: _Warp, row: Expr, sums: Buffer) -> None:
 
 SKELETON: Skeleton[GapParams] = Skeleton(_weight, shared_bytes, build, _work)
 FAMILY = assembled("gaps", (FORMAT.name,), SKELETON, pack=pack, unpack=unpack, params=params, refuses=refuses,
-                   tiles=TILES, reject=reject)
+                   tiles=TILES, reject=reject, counted_by=lambda _: ())
