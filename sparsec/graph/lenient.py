@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
-from sparsec.errors import ModelError
+from sparsec.errors import ModelError, UnsupportedOperatorError
 from sparsec.graph.definition import GraphDefinition
 from sparsec.graph.nodes import optional
 from sparsec.graph.older import take_over
 
 PER_GROUP, PER_CHANNEL = 18, 21
 """Opsets of GroupNormalization: a scale for every group, which ONNX has deprecated, and one for every channel."""
+
+
+def check_kinds(model: onnx.ModelProto) -> None:
+    """Refuse maps, which onnx-ir does not read.
+
+    Raises:
+        UnsupportedOperatorError: an input or output is a map, or a sequence of maps, as ZipMap gives them.
+
+    """
+    for value in (*model.graph.input, *model.graph.output):
+        kind = value.type
+        while kind.HasField("sequence_type"):
+            kind = kind.sequence_type.elem_type
+        if kind.HasField("map_type"):
+            raise UnsupportedOperatorError(f"'{value.name}' is a map or a sequence of maps, and sparsec computes on "
+                                           "tensors; leave ZipMap out (skl2onnx does so by options={'zipmap': False})")
 
 
 def settle(model: ir.Model) -> None:

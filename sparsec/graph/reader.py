@@ -109,8 +109,9 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     proto = _parse(source, where)
     try:
         check_nodes(proto)
-    except ModelError as error:
-        raise ModelError(f"{where}: {error}") from error
+        lenient.check_kinds(proto)
+    except (ModelError, UnsupportedOperatorError) as error:
+        raise type(error)(f"{where}: {error}") from error
     base_dir = Path(source).resolve().parent if isinstance(source, str | Path) else None
     try:
         model, notes = _with_tensors(proto, base_dir, own=proto is not source)

@@ -6,7 +6,7 @@ import pytest
 from onnx import parser
 
 import sparsec
-from sparsec.errors import ModelError
+from sparsec.errors import ModelError, UnsupportedOperatorError
 from sparsec.graph import limits
 from sparsec.graph.compare import run_onnxruntime
 from sparsec.graph.evaluate import evaluate
@@ -54,6 +54,17 @@ def test_range_of_tensors_of_one_element():
     feeds = {"n": np.array([3]), "x": RNG.normal(size=4).astype("f4")}
     session = sparsec.InferenceSession(sparsec.compile(model, tune="off"))
     np.testing.assert_allclose(session.run(None, feeds)[0], feeds["x"] + 3 * np.arange(4), rtol=1e-6)
+
+
+def test_maps_are_refused_by_name():
+    node = onnx.helper.make_node("ZipMap", ["x"], ["scores"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+    kind = onnx.helper.make_map_type_proto(onnx.TensorProto.INT64, onnx.helper.make_tensor_type_proto(1, []))
+    graph = onnx.helper.make_graph(
+        [node], "g", [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [3, 2])],
+        [onnx.helper.make_value_info("scores", onnx.helper.make_sequence_type_proto(kind))])
+    with pytest.raises(UnsupportedOperatorError, match=r"'scores' is a map or a sequence of maps.*'zipmap': False"):
+        load(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17),
+                                                          onnx.helper.make_opsetid("ai.onnx.ml", 3)]))
 
 
 def _constants(count):
