@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import tvm
 from tvm import relax
 
@@ -18,11 +20,11 @@ def fusing() -> list[tvm.transform.Pass]:
     ]
 
 
-def finishing() -> list[tvm.transform.Pass]:
-    """The passes from calls of scheduled kernels to the virtual machine's code."""
+def finishing(planned: Sequence[tvm.transform.Pass] = ()) -> list[tvm.transform.Pass]:
+    """The passes from calls of scheduled kernels to the virtual machine's code; `planned` come behind memory's."""
     passes = relax.transform
     return [
         passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
-        passes.StaticPlanBlockMemory(), passes.LowerAllocTensor(), passes.KillAfterLastUse(),
+        passes.StaticPlanBlockMemory(), *planned, passes.LowerAllocTensor(), passes.KillAfterLastUse(),
         passes.LowerRuntimeBuiltin(), passes.ComputePrimValue(), passes.VMShapeLower(), passes.AttachGlobalSymbol(),
     ]
