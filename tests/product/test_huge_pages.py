@@ -26,7 +26,8 @@ def test_arrays_of_an_arena_lie_apart(sizes: list[int]) -> None:
     assert allocate is not None
     arrays = [allocate((size,), np.dtype(np.int32)) for size in sizes]
     for number, array in enumerate(arrays):
-        assert array.ctypes.data % ALIGNMENT == 0 and not array.any()
+        assert array.ctypes.data % ALIGNMENT == 0
+        assert not array.any()
         array[...] = number + 1
     assert all((array == number + 1).all() for number, array in enumerate(arrays))
 
