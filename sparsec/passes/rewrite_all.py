@@ -44,7 +44,8 @@ def rewrite_all(model: ir.Model, allows: Callable[[ir.Node], bool | None]) -> No
     from onnxscript.optimizer import fold_constants_ir
 
     rules = [_rooted(rule) for rule in rewriter._DEFAULT_REWRITE_RULES]  # noqa: SLF001 - there is no other name for it
-    unused = common.RemoveUnusedNodesPass(), common.RemoveUnusedFunctionsPass(), common.RemoveUnusedOpsetsPass()
+    unused: list[Any] = [make() for make in (common.RemoveUnusedNodesPass, common.RemoveUnusedFunctionsPass,
+                                             common.RemoveUnusedOpsetsPass)]
     common.InlinePass()(model)
     for _ in range(ITERATIONS):
         folded = fold_constants_ir(model, onnx_shape_inference=True, input_size_limit=ELEMENTS_LIMIT,
