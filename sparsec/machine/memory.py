@@ -7,11 +7,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
-from sparsec.machine import tvm_runtime
+from sparsec.machine import huge_pages, tvm_runtime
+from sparsec.machine.huge_pages import Allocate
 
 ALIGNMENT = 64
 """Bytes; the data of arrays that kernels read starts at a multiple of it."""
@@ -95,14 +97,18 @@ def carrier(name: str) -> str:
     return f"uint{8 * dtype.itemsize}" if dtype.isbuiltin != 1 else name
 
 
-def _share(array: np.ndarray) -> Any:
-    """The array as TVM sees it, copied where it is not aligned."""
+def _share(array: np.ndarray, allocate: Allocate = aligned) -> Any:
+    """The array as TVM sees it, copied to memory of its own where it is not aligned."""
     array = array.view(carrier(array.dtype.name))
-    if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
-        copy = aligned(array.shape, array.dtype)
+    if _is_copied(array):
+        copy = allocate(array.shape, array.dtype)
         copy[...] = array
         array = copy
     return tvm_runtime.load().from_dlpack(array)
+
+
+def _is_copied(array: np.ndarray) -> bool:
+    return bool(array.ctypes.data % ALIGNMENT) or not array.flags.writeable
 
 
 def _fetch_shared(tensor: Any, reserved: frozenset[int]) -> np.ndarray:
@@ -114,8 +120,15 @@ HOST = Memory((CPU, 0, _POOLED_ALLOCATOR), _share, _fetch_shared)
 """The processor's own memory, which arrays and tensors share."""
 
 
-def on_device(kind: int, number: int = 0,
-              record: Recorder | None = None,
+def placer(memory: Memory, arrays: Sequence[np.ndarray]) -> Callable[[np.ndarray], Any]:
+    """The `place` of a memory for these arrays, which lie together: in huge pages where they fill some."""
+    if memory is not HOST:
+        return memory.place
+    nbytes = sum(array.nbytes + -array.nbytes % ALIGNMENT for array in arrays if _is_copied(array))
+    return partial(_share, allocate=huge_pages.allocator(nbytes, ALIGNMENT) or aligned)
+
+
+def on_device(kind: int, number: int = 0, record: Recorder | None = None,
               guard: Callable[[int], AbstractContextManager[None]] = _unguarded) -> Memory:
     """The memory of a device, to and from which everything is copied; TVM's runtime for it has been loaded."""
     import tvm_ffi

@@ -17,7 +17,7 @@ from sparsec.backends.program import SIZED, STAGES
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import tvm_runtime
-from sparsec.machine.memory import HOST, carrier, element_type
+from sparsec.machine.memory import HOST, carrier, element_type, placer
 from sparsec.runtime import device
 from sparsec.runtime.arguments import allowed_threads, as_array, wrong_type
 from sparsec.runtime.binding import IOBinding, checked, deliver
@@ -130,9 +130,10 @@ class InferenceSession:
 
     def _place(self, artifact: Artifact) -> list[Any]:
         """The constants aligned in memory; buckets share what they share in the file."""
-        tensors = []
-        for entry, array in zip(artifact.manifest.constants, artifact.constants(), strict=True):
-            tensor = self._shared.get(entry) or self._memory.place(array)
+        tensors, constants = [], list(zip(artifact.manifest.constants, artifact.constants(), strict=True))
+        place = placer(self._memory, [array for entry, array in constants if entry not in self._shared])
+        for entry, array in constants:
+            tensor = self._shared.get(entry) or place(array)
             if entry.encoding != PACKED:
                 self._shared[entry] = tensor
             tensors.append(tensor)

@@ -92,7 +92,7 @@ def _lowering() -> tuple[tvm.transform.Pass, Pipeline, Pipeline]:
 
 def pipeline() -> tvm.transform.Pass:
     """The Relax passes, in order."""
-    return tvm.transform.Sequential([*scheduling(), *passes.finishing([storages.lift()])])
+    return tvm.transform.Sequential([*scheduling(), *passes.finishing(storages.lift())])
 
 
 def scheduling() -> list[tvm.transform.Pass]:

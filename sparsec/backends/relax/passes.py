@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import tvm
 from tvm import relax
 
@@ -20,11 +18,11 @@ def fusing() -> list[tvm.transform.Pass]:
     ]
 
 
-def finishing(planned: Sequence[tvm.transform.Pass] = ()) -> list[tvm.transform.Pass]:
-    """The passes from calls of scheduled kernels to the virtual machine's code; `planned` come behind memory's."""
+def finishing(*allocating: tvm.transform.Pass) -> list[tvm.transform.Pass]:
+    """The passes from calls of scheduled kernels to the virtual machine's code; `allocating` follow planned memory."""
     passes = relax.transform
     return [
         passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
-        passes.StaticPlanBlockMemory(), *planned, passes.LowerAllocTensor(), passes.KillAfterLastUse(),
+        passes.StaticPlanBlockMemory(), *allocating, passes.LowerAllocTensor(), passes.KillAfterLastUse(),
         passes.LowerRuntimeBuiltin(), passes.ComputePrimValue(), passes.VMShapeLower(), passes.AttachGlobalSymbol(),
     ]
