@@ -16,8 +16,7 @@ NORM_SINCE, GELU_SINCE, AXES_SINCE = 17, 20, 18
 
 WAYS_OUT = {
     "com.microsoft": "export the model without onnxruntime's optimisation, or optimise it at its basic level only",
-    "ai.onnx.ml": "run this part before the model, in onnxruntime or scikit-learn, and compile the rest "
-                  "(skl2onnx leaves ZipMap out by options={'zipmap': False})",
+    "ai.onnx.ml": "run this part before the model, in onnxruntime or scikit-learn, and compile the rest",
 }
 """By domain: what to do where an operator of it, or a form of it, is not taken."""
 

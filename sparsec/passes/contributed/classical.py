@@ -6,9 +6,11 @@ Definitions follow ONNX's docs/Operators-ml.md and, where that is silent, onnxru
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from sparsec.passes.contributed.body import Body
 
@@ -61,7 +63,7 @@ def _product(b: Body, weight: list[float], bias: list[float], outputs: int) -> i
     if not weight or len(weight) != outputs * features or len(bias) not in (0, outputs):
         raise b.refused(f"{len(weight)} coefficients and {len(bias)} intercepts are not those of {outputs} results "
                         f"from {features} features")
-    y = b.put("MatMul", x, b.constant(np.float32(weight).reshape(outputs, -1).T))
+    y = b.put("MatMul", x, b.constant(np.array(weight, np.float32).reshape(outputs, -1).T))
     return b.put("Add", y, b.constant(bias)) if bias else y
 
 
@@ -117,7 +119,7 @@ def svm_regressor(b: Body) -> None:
     """A linear kernel's sum over support vectors, which is a product with one weight."""
     if _word(b, "kernel_type", "LINEAR") != "LINEAR" or b.integer("one_class"):
         raise b.refused("its kernel is not linear, or it tells outliers")
-    coefficients, vectors = np.float32(_reals(b, "coefficients")), np.float32(_reals(b, "support_vectors"))
+    coefficients, vectors = (np.array(_reals(b, name), np.float32) for name in ("coefficients", "support_vectors"))
     if supports := b.integer("n_supports"):
         if len(coefficients) != supports or len(vectors) % supports:
             raise b.refused(f"it has {len(coefficients)} coefficients for {supports} support vectors")
@@ -159,14 +161,15 @@ NORMS: dict[str, Callable[[Body, ir.Value], ir.Value]] = {
 def imputer(b: Body) -> None:
     """Elements of one value, NaN among them, replaced by those given per feature or for all."""
     x = b.needed(0)
+    values: NDArray[Any]
     if x.dtype == ir.DataType.FLOAT:
-        values, lost = np.float32(_reals(b, "imputed_value_floats")), np.float32(b.real("replaced_value_float", 0.0))
+        values, lost = np.array(_reals(b, "imputed_value_floats"), np.float32), b.real("replaced_value_float", 0.0)
     elif x.dtype == ir.DataType.INT64:
-        values, lost = np.int64(_ints(b, "imputed_value_int64s")), np.int64(b.integer("replaced_value_int64"))
+        values, lost = np.array(_ints(b, "imputed_value_int64s"), np.int64), b.integer("replaced_value_int64")
     else:
         raise b.refused("its input is neither float32 nor int64")
     _check_features(b, len(values), "values")
-    where = b.put("IsNaN", x) if np.isnan(lost) else b.put("Equal", x, b.constant(lost, lost.dtype))
+    where = b.put("IsNaN", x) if np.isnan(lost) else b.put("Equal", x, b.constant(lost, values.dtype))
     b.result(0, b.put("Where", where, b.constant(values, values.dtype), x))
 
 
