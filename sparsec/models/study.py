@@ -64,8 +64,7 @@ compressions."""
 ALL = tuple(METHODS)
 COMPRESSIONS = tuple(10 ** (exponent / 3) for exponent in range(1, 14))  # 2 to 20,000
 QUICK_METHODS = ("random", "LAMP", "SynFlow")
-QUICK_ALL = tuple(METHODS)
-COMPRESSIONS = (10.0, 100.0, 1000.0)
+QUICK_COMPRESSIONS = (10.0, 100.0, 1000.0)
 CALIBRATION = 512
 NETWORK = "lenet300-bn"
 
