@@ -21,6 +21,7 @@ import numpy as np
 
 from sparsec.errors import UsageError
 from sparsec.machine import tvm_runtime
+from sparsec.machine.memory import Recorded
 from sparsec.machine.workers import PAUSE_S, everybody
 
 gate = threading.RLock()
@@ -36,6 +37,7 @@ class Engine:
         buffers: aligned arrays that the inputs of one part are copied into.
         tensors: tensors of the same contents, where the program runs.
         reserved: addresses of buffers and constants, which a caller must not get as outputs.
+        recorded: the program as it is recorded for a device, where it is; `call` runs it unrecorded.
 
     """
 
@@ -43,6 +45,7 @@ class Engine:
     buffers: list[np.ndarray]
     tensors: list[Any]
     reserved: frozenset[int]
+    recorded: Recorded | None = None
 
 
 class _Stopped(list["Engine"]):

@@ -15,6 +15,7 @@ from tvm import relax, tirx
 from tvm.relax import vm_build
 from tvm.target import codegen
 
+from sparsec.backends.cpu.huge_storages import huge_storages
 from sparsec.backends.cpu.schedule import schedule_kernels
 from sparsec.backends.program import Function, Functions, Program
 from sparsec.backends.relax import passes
@@ -131,4 +132,4 @@ def llvm_target(target: Target) -> tvm.target.Target:
 def _pipeline(target: Target, threads: int) -> tvm.transform.Pass:
     """The Relax passes, in order."""
     scheduling = schedule_kernels(isa_of(target, threads))
-    return tvm.transform.Sequential([*passes.fusing(), scheduling, *passes.finishing()])
+    return tvm.transform.Sequential([*passes.fusing(), scheduling, *passes.finishing(huge_storages())])
