@@ -33,16 +33,36 @@ class Engine:
 
     Attributes:
         call: the entry function with the constants bound.
-        buffers: aligned arrays that the inputs of one part are copied into.
+        inputs: name, element type and whole shape of every input, and the aligned array that a part is copied into.
         tensors: tensors of the same contents, where the program runs.
         reserved: addresses of buffers and constants, which a caller must not get as outputs.
+        direct: what does the same without a virtual machine; None where the library has no such function.
 
     """
 
     call: Callable[..., Any]
-    buffers: list[np.ndarray]
+    inputs: list[tuple[str, np.dtype[Any], tuple[int, ...], np.ndarray]]
     tensors: list[Any]
     reserved: frozenset[int]
+    direct: Direct | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Direct:
+    """A function that runs a program in memory that stays the same.
+
+    Attributes:
+        call: takes the table.
+        table: a tensor of the addresses of all memory.
+        outputs: where the results are after a call.
+        kept: what else the addresses are of.
+
+    """
+
+    call: Callable[[Any], Any]
+    table: Any
+    outputs: tuple[np.ndarray, ...]
+    kept: tuple[Any, ...]
 
 
 class _Stopped(list["Engine"]):

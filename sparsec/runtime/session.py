@@ -85,7 +85,7 @@ class InferenceSession:
             else:
                 self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
         self._selects = self._sized is not None or bool(self._buckets)  # one look where a call of a microsecond has two
-        self._direct = self._memory is HOST and not self._staged
+        self._one_thread = manifest.threads == 1  # whose kernels need no pool, and no look at the caller's
 
     def _open(self, artifact: Artifact) -> Engines:
         """The virtual machines of a compiled program."""
@@ -100,7 +100,8 @@ class InferenceSession:
 
         def make() -> Engine:
             buffers = [np.empty(shape, dtype) for _, dtype, shape in self._checks]
-            return Engine(lambda *arrays: stages.run(dict(zip(names, arrays, strict=True))), buffers, buffers,
+            inputs = [(*check, buffer) for check, buffer in zip(self._checks, buffers, strict=True)]
+            return Engine(lambda *arrays: stages.run(dict(zip(names, arrays, strict=True))), inputs, buffers,
                           frozenset())
 
         return Engines(make)
@@ -166,7 +167,7 @@ class InferenceSession:
             tell("run_options")
         binding.accept(self.run(binding.wanted, binding.feeds, out=binding.out))
 
-    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901 - a call of a helper takes time
+    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901, PLR0912 - a call of a helper takes time
             *, out: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
         """Execute the model once.
 
@@ -200,15 +201,18 @@ class InferenceSession:
                 self._refuse_names(feeds)
             if self._parts > 1:
                 return self._run_parts(engine, feeds, wanted)
-            for (name, dtype, shape), buffer in zip(self._checks, engine.buffers):  # noqa: B905 - equally many
+            for name, dtype, shape, buffer in engine.inputs:
                 value = feeds.get(name)
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = self._checked(name, dtype, shape, feeds)
                 buffer[...] = value
-            results = (engine.call(*engine.tensors) if self._direct and tvm_runtime.caller.threads == self.threads
-                       else self._call(engine))
-            outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
-            return outputs if self._native else self._viewed(outputs, wanted)
+            if (direct := engine.direct) is None:
+                return self._by_machine(engine, wanted)
+            if not self._one_thread and tvm_runtime.caller.threads != self.threads:
+                tvm_runtime.call(self.threads, direct.call, direct.table)
+            else:
+                direct.call(direct.table)
+            return [direct.outputs[index].copy() for index in wanted]
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
         except (TypeError, AttributeError) as error:
@@ -217,6 +221,12 @@ class InferenceSession:
             raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
         finally:
             engines.idle.append(engine)
+
+    def _by_machine(self, engine: Engine, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The wanted outputs for what is in the buffers, by the virtual machine."""
+        results = self._call(engine)
+        outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+        return outputs if self._native else self._viewed(outputs, wanted)
 
     def _run_elsewhere(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray] | None:
         """`run` where that is a program for sizes that only the run tells, or a bucket's; else None."""
@@ -270,7 +280,7 @@ class InferenceSession:
     def _call(self, engine: Engine) -> Any:
         """The results of the entry function for what is in the buffers."""
         if self._memory is not HOST:
-            for tensor, buffer in zip(engine.tensors, engine.buffers, strict=True):
+            for tensor, (*_, buffer) in zip(engine.tensors, engine.inputs, strict=True):
                 self._memory.refresh(tensor, buffer)
         if self._staged or tvm_runtime.caller.threads == self.threads:
             return engine.call(*engine.tensors)
@@ -283,7 +293,7 @@ class InferenceSession:
         outputs = [np.empty(spec.shape, element_type(spec.dtype)) for spec in specs]
         inputs, results = ([np.split(array, self._parts) for array in arrays] for arrays in (values, outputs))
         for part in range(self._parts):
-            for buffer, pieces in zip(engine.buffers, inputs, strict=True):
+            for (*_, buffer), pieces in zip(engine.inputs, inputs, strict=True):
                 buffer[...] = pieces[part]
             found = self._call(engine)
             for pieces, index in zip(results, wanted, strict=True):

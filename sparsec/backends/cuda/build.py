@@ -90,7 +90,7 @@ def _lowering() -> tuple[tvm.transform.Pass, Pipeline, Pipeline]:
 
 def pipeline() -> tvm.transform.Pass:
     """The Relax passes, in order."""
-    return tvm.transform.Sequential([*scheduling(), *passes.finishing()])
+    return tvm.transform.Sequential([*scheduling(), *passes.planning(), *passes.finishing()])
 
 
 def scheduling() -> list[tvm.transform.Pass]:
