@@ -21,6 +21,7 @@ import numpy as np
 
 from sparsec.errors import UsageError
 from sparsec.machine import tvm_runtime
+from sparsec.machine.memory import Recorded
 from sparsec.machine.workers import PAUSE_S, everybody
 
 gate = threading.RLock()
@@ -33,17 +34,19 @@ class Engine:
 
     Attributes:
         call: the entry function with the constants bound.
-        inputs: name, element type and whole shape of every input, and the aligned array that a part is copied into.
+        buffers: aligned arrays that the inputs of one part are copied into.
         tensors: tensors of the same contents, where the program runs.
         reserved: addresses of buffers and constants, which a caller must not get as outputs.
-        direct: what does the same without a virtual machine; None where the library has no such function.
+        recorded: the program as it is recorded for a device, where it is; `call` runs it unrecorded.
+        direct: what does the same as `call` without a virtual machine; None where the library has no such function.
 
     """
 
     call: Callable[..., Any]
-    inputs: list[tuple[str, np.dtype[Any], tuple[int, ...], np.ndarray]]
+    buffers: list[np.ndarray]
     tensors: list[Any]
     reserved: frozenset[int]
+    recorded: Recorded | None = None
     direct: Direct | None = None
 
 

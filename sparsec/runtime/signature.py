@@ -64,3 +64,8 @@ def info(spec: TensorSpec, shape: list[int | str]) -> TensorInfo:
 def listed(specs: Sequence[TensorSpec]) -> str:
     """Tensors with their types and shapes, for errors."""
     return ", ".join(f"'{spec.name}' ({spec.dtype} {list(spec.shape)})" for spec in specs) or "none"
+
+
+def named(shapes: Sequence[tuple[int, ...]], specs: Sequence[TensorSpec]) -> str:
+    """Shapes of tensors with their names."""
+    return ", ".join(f"'{spec.name}' {list(shape)}" for spec, shape in zip(specs, shapes, strict=True))

@@ -16,6 +16,7 @@ from tvm.relax import vm_build
 from tvm.target import codegen
 
 from sparsec.backends.cpu.direct import direct, kernels_called, workspace_of
+from sparsec.backends.cpu.huge_storages import huge_storages
 from sparsec.backends.cpu.schedule import schedule_kernels
 from sparsec.backends.program import BIND, CALL, Function, Functions, Program
 from sparsec.backends.relax import passes
@@ -137,4 +138,4 @@ def llvm_target(target: Target) -> tvm.target.Target:
 def _pipeline(target: Target, threads: int, *planned: tvm.transform.Pass) -> tvm.transform.Pass:
     """The Relax passes, in order."""
     scheduling = schedule_kernels(isa_of(target, threads))
-    return tvm.transform.Sequential([*passes.fusing(), scheduling, *passes.planning(), *planned, *passes.finishing()])
+    return tvm.transform.Sequential([*passes.fusing(), scheduling, *passes.finishing(*planned, huge_storages())])

@@ -164,7 +164,10 @@ def _with_entry(module: tvm.IRModule, entry: relax.Function, plan: _Plan) -> tvm
     functions = [bb.add_func(*each) for each in ((bind, BIND), (call, CALL))]
     params = list(entry.params)
     with bb.function(_ENTRY, params, attrs=dict(entry.attrs)):
-        made = [bb.emit(_allocate(each)) for each in tensors[len(params):]]
+        workspace, *results = tensors[len(params):]
+        storage = bb.emit(relax.op.memory.alloc_storage(relax.ShapeExpr(workspace.shape), 0, "global", "uint8"))
+        made = [bb.emit(relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr(workspace.shape), "uint8")),
+                *(bb.emit(_allocate(each)) for each in results)]
         table = bb.emit(_allocate(_Tensor(None, 0, (len(tensors),), "int64")))
         bb.emit(functions[0](*params, *made, table))
         bb.emit(functions[1](table))

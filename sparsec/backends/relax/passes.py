@@ -18,18 +18,11 @@ def fusing() -> list[tvm.transform.Pass]:
     ]
 
 
-def planning() -> list[tvm.transform.Pass]:
-    """The passes from calls of scheduled kernels to kernels that are told where their results belong."""
+def finishing(*allocating: tvm.transform.Pass) -> list[tvm.transform.Pass]:
+    """The passes from calls of scheduled kernels to the virtual machine's code; `allocating` follow planned memory."""
     passes = relax.transform
     return [
-        passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(), passes.StaticPlanBlockMemory(),
-    ]
-
-
-def finishing() -> list[tvm.transform.Pass]:
-    """The passes from there to the virtual machine's code."""
-    passes = relax.transform
-    return [
-        passes.LowerAllocTensor(), passes.KillAfterLastUse(),
+        passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
+        passes.StaticPlanBlockMemory(), *allocating, passes.LowerAllocTensor(), passes.KillAfterLastUse(),
         passes.LowerRuntimeBuiltin(), passes.ComputePrimValue(), passes.VMShapeLower(), passes.AttachGlobalSymbol(),
     ]
