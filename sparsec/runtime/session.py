@@ -88,7 +88,7 @@ class InferenceSession:
                 self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
         self._selects = self._sized is not None or bool(self._buckets)  # one look where a call of a microsecond has two
         self._elsewhere = self._parts > 1 or self._memory.record is not None
-        self._direct = self._memory is HOST and not self._staged
+        self._one_thread = manifest.threads == 1  # whose kernels need no pool, and no look at the caller's
 
     def _open(self, artifact: Artifact) -> Engines:
         """The virtual machines of a compiled program."""
@@ -183,7 +183,7 @@ class InferenceSession:
             return
         binding.accept(self.run(binding.wanted, binding.feeds, out=binding.out))
 
-    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901 - a call of a helper takes time
+    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901, PLR0912 - a helper's call takes time
             *, out: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
         """Execute the model once.
 
@@ -222,10 +222,13 @@ class InferenceSession:
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = fitting_array(name, dtype, shape, feeds, self._inputs)
                 buffer[...] = value
-            results = (engine.call(*engine.tensors) if self._direct and tvm_runtime.caller.threads == self.threads
-                       else self._call(engine))
-            outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
-            return outputs if self._native else viewed(outputs, [self._outputs[index] for index in wanted])
+            if (direct := engine.direct) is None:
+                return self._by_machine(engine, wanted)
+            if not self._one_thread and tvm_runtime.caller.threads != self.threads:
+                tvm_runtime.call(self.threads, direct.call, direct.table)
+            else:
+                direct.call(direct.table)
+            return [direct.outputs[index].copy() for index in wanted]
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
         except (TypeError, AttributeError) as error:
@@ -234,6 +237,12 @@ class InferenceSession:
             raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
         finally:
             engines.idle.append(engine)
+
+    def _by_machine(self, engine: Engine, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The wanted outputs for what is in the buffers, by the virtual machine."""
+        results = self._call(engine)
+        outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+        return outputs if self._native else viewed(outputs, [self._outputs[index] for index in wanted])
 
     def _run_elsewhere(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray] | None:
         """`run` where that is a program for sizes that only the run tells, or a bucket's; else None."""
