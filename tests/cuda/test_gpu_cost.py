@@ -35,7 +35,8 @@ def weights():
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize(("weight", "columns", "expected"), [
     ("2:4", 4096, "nm 2:4"), ("dense", 4096, "dense"), ("dense", 128, "dense"), ("50 %", 4096, "dense"),
-    ("90 %", 1, "gaps 8"), ("90 %", 4, "gaps 8"), ("90 %", 64, "nm 2:4 + rest"), ("70 %", 64, "nm 2:4 + rest"), ("70 %", 4096, "dense"),
+    ("90 %", 1, "gaps 8"), ("90 %", 4, "gaps 8"),
+    ("90 %", 64, "nm 2:4 + rest"), ("70 %", 64, "nm 2:4 + rest"), ("70 %", 4096, "dense"),
 ])
 def test_the_format_chosen(weights, arch, weight, columns, expected):
     winner, refused = best(weights[weight], columns, arch)

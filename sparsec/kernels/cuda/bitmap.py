@@ -2,8 +2,9 @@
 
 Sixteen rows x 64 columns are four fragments of `mma`, whose columns are permuted so that the activations of a lane are
 16 in a row: weight j = 0 … 3 of lane 4g + t in group q = 0 … 7 is that of row g + 8 (j / 2) and column
-16t + 2q + j % 2, and groups 2s and 2s + 1 are the registers of fragment s. The weight's bits follow that order, its values too, so that
-a lane finds its own by one population count and a few dot products of bytes, and joins them by byte permutes.
+16t + 2q + j % 2, and groups 2s and 2s + 1 are the registers of fragment s. The weight's bits follow that order, its
+values too, so that a lane finds its own by one population count and a few dot products of bytes, and joins them by byte
+permutes.
 
 A header describes 16 x 64 weights: for every eight lanes (an octet) and group a word whose bit 8j + l is weight j of
 lane l, then for every octet and group, in a byte, the values of the group up to the octet's end. A unit is the headers
