@@ -18,7 +18,7 @@ from sparsec.errors import InputError, VerificationError
 from sparsec.graph import reader
 from sparsec.graph.large import streams
 from sparsec.graph.nodes import operator_of
-from sparsec.graph.references import Comparison, Model, compare_with_references, own_spread
+from sparsec.graph.references import Comparison, Model, compare_with_references, own_spread, runs_of
 from sparsec.graph.steps import Steps, compare_steps, has_integers
 from sparsec.passes.context import Context
 from sparsec.passes.widen import widen
@@ -120,10 +120,11 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
     steps = _steps(basis, (*random, *real)[0], refuse=limit is not None)
     answer, names = execute(), [spec.name for spec in artifact.manifest.outputs]
     compared: list[Comparison] = []
+    runs = runs_of(basis.source)
     reason = ""
     for each, is_real in [*((each, False) for each in random), *((each, True) for each in real)]:
         try:
-            comparison = compare_with_references(basis.source, basis.feeds(each), answer(each), names, limit)
+            comparison = compare_with_references(runs, basis.feeds(each), answer(each), names, limit)
         except InputError as error:
             if is_real:
                 raise

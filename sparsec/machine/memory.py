@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 
-from sparsec.machine import tvm_runtime
+from sparsec.machine import huge_pages, tvm_runtime
+from sparsec.machine.huge_pages import Allocate
 
 ALIGNMENT = 64
 """Bytes; the data of arrays that kernels read starts at a multiple of it."""
@@ -20,6 +23,34 @@ CPU, CUDA = 1, 2
 _POOLED_ALLOCATOR = 2
 
 
+class Recorded(Protocol):
+    """A program of a device, recorded with fixed memory; it serves one call at a time.
+
+    Attributes:
+        buffers: arrays that the inputs are copied into.
+        device: the number of the device.
+
+    """
+
+    buffers: list[np.ndarray]
+    device: int
+
+    def run(self, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The outputs asked for, for what is in the buffers, as arrays of their own memory."""
+
+    def run_between(self, sources: Sequence[int | None], targets: Mapping[int, int], wanted: Sequence[int] = (),
+                    stream: int = 0) -> list[np.ndarray]:
+        """Run from addresses there (None: from the buffer) to such, in the order of the caller's stream."""
+
+
+def _unguarded(_nbytes: int) -> AbstractContextManager[None]:
+    """In place of a guard where running out of memory is the system's to tell."""
+    return nullcontext()
+
+
+Recorder = Callable[[Callable[..., Any], Sequence[Any], Sequence[np.ndarray], int], Recorded]
+
+
 @dataclass(frozen=True)
 class Memory:
     """One kind of memory.
@@ -27,15 +58,18 @@ class Memory:
     Attributes:
         devices: what the virtual machine is initialised with: device type, number and allocator of each.
         place: a tensor with an array's contents.
-        refresh: brings an array's contents into the tensor that `place` made of it.
         fetch: the array of an output; one of the `reserved` addresses is memory that the program will use again.
+        record: records an entry function with its constants, given the inputs in this memory, arrays of their shapes
+            and element types, and the number of outputs; None where programs run as they are.
+        guard: what is done within needs so many bytes; says so where the memory does not hold them.
 
     """
 
     devices: tuple[int, ...]
     place: Callable[[np.ndarray], Any]
-    refresh: Callable[[Any, np.ndarray], None]
     fetch: Callable[[Any, frozenset[int]], np.ndarray]
+    record: Recorder | None = None
+    guard: Callable[[int], AbstractContextManager[None]] = _unguarded
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
@@ -63,14 +97,18 @@ def carrier(name: str) -> str:
     return f"uint{8 * dtype.itemsize}" if dtype.isbuiltin != 1 else name
 
 
-def _share(array: np.ndarray) -> Any:
-    """The array as TVM sees it, copied where it is not aligned."""
+def _share(array: np.ndarray, allocate: Allocate = aligned) -> Any:
+    """The array as TVM sees it, copied to memory of its own where it is not aligned."""
     array = array.view(carrier(array.dtype.name))
-    if array.ctypes.data % ALIGNMENT or not array.flags.writeable:
-        copy = aligned(array.shape, array.dtype)
+    if _is_copied(array):
+        copy = allocate(array.shape, array.dtype)
         copy[...] = array
         array = copy
     return tvm_runtime.load().from_dlpack(array)
+
+
+def _is_copied(array: np.ndarray) -> bool:
+    return bool(array.ctypes.data % ALIGNMENT) or not array.flags.writeable
 
 
 def _fetch_shared(tensor: Any, reserved: frozenset[int]) -> np.ndarray:
@@ -78,11 +116,20 @@ def _fetch_shared(tensor: Any, reserved: frozenset[int]) -> np.ndarray:
     return array.copy() if tensor.data_ptr() in reserved else array
 
 
-HOST = Memory((CPU, 0, _POOLED_ALLOCATOR), _share, lambda _tensor, _array: None, _fetch_shared)
+HOST = Memory((CPU, 0, _POOLED_ALLOCATOR), _share, _fetch_shared)
 """The processor's own memory, which arrays and tensors share."""
 
 
-def on_device(kind: int, number: int = 0) -> Memory:
+def placer(memory: Memory, arrays: Sequence[np.ndarray]) -> Callable[[np.ndarray], Any]:
+    """The `place` of a memory for these arrays, which lie together: in huge pages where they fill some."""
+    if memory is not HOST:
+        return memory.place
+    nbytes = sum(array.nbytes + -array.nbytes % ALIGNMENT for array in arrays if _is_copied(array))
+    return partial(_share, allocate=huge_pages.allocator(nbytes, ALIGNMENT) or aligned)
+
+
+def on_device(kind: int, number: int = 0, record: Recorder | None = None,
+              guard: Callable[[int], AbstractContextManager[None]] = _unguarded) -> Memory:
     """The memory of a device, to and from which everything is copied; TVM's runtime for it has been loaded."""
     import tvm_ffi
 
@@ -91,13 +138,10 @@ def on_device(kind: int, number: int = 0) -> Memory:
                              ("AllocWithScope", "CopyFromBytes", "CopyToBytes"))
     device = tvm_ffi.Device(kind, number)
 
-    def refresh(tensor: Any, array: np.ndarray) -> None:
-        array = np.ascontiguousarray(array)
-        send(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
-
     def place(array: np.ndarray) -> Any:
+        array = np.asarray(array, order="C")
         tensor = allocate(tvm_ffi.Shape(array.shape), tvm_ffi.dtype(array.dtype.name), device, None)
-        refresh(tensor, array)
+        send(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
         return tensor
 
     def fetch(tensor: Any, _reserved: frozenset[int]) -> np.ndarray:
@@ -105,4 +149,4 @@ def on_device(kind: int, number: int = 0) -> Memory:
         bring(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
         return array
 
-    return Memory((kind, number, _POOLED_ALLOCATOR, CPU, 0, _POOLED_ALLOCATOR), place, refresh, fetch)
+    return Memory((kind, number, _POOLED_ALLOCATOR, CPU, 0, _POOLED_ALLOCATOR), place, fetch, record, guard)

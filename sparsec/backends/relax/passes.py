@@ -18,11 +18,11 @@ def fusing() -> list[tvm.transform.Pass]:
     ]
 
 
-def finishing() -> list[tvm.transform.Pass]:
-    """The passes from calls of scheduled kernels to the virtual machine's code."""
+def finishing(*allocating: tvm.transform.Pass) -> list[tvm.transform.Pass]:
+    """The passes from calls of scheduled kernels to the virtual machine's code; `allocating` follow planned memory."""
     passes = relax.transform
     return [
         passes.ToNonDataflow(), passes.RemovePurityChecking(), passes.CallTIRRewrite(),
-        passes.StaticPlanBlockMemory(), passes.LowerAllocTensor(), passes.KillAfterLastUse(),
+        passes.StaticPlanBlockMemory(), *allocating, passes.LowerAllocTensor(), passes.KillAfterLastUse(),
         passes.LowerRuntimeBuiltin(), passes.ComputePrimValue(), passes.VMShapeLower(), passes.AttachGlobalSymbol(),
     ]

@@ -1,0 +1,55 @@
+"""Weights and activations in huge pages: nothing but the speed changes, and what is small keeps ordinary pages."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sparsec
+from sparsec.machine import huge_pages
+from sparsec.machine.memory import ALIGNMENT
+
+TEXT = """<ir_version: 10, opset_import: ["" : 21]> g (float[1,1,256,256] x) => (float[1,1,254,254] y)
+<float[16,1,3,3] first, float[1,16,1,1] second> {
+  inner = Conv<kernel_shape = [3,3]>(x, first)
+  positive = Relu(inner)
+  y = Conv<kernel_shape = [1,1]>(positive, second)
+}"""
+
+
+@given(st.lists(st.integers(0, 1 << 18), min_size=8, max_size=20))
+def test_arrays_of_an_arena_lie_apart(sizes: list[int]) -> None:
+    allocate = huge_pages.allocator(huge_pages.PAGE + 8 * sum(sizes), ALIGNMENT)
+    assert allocate is not None
+    arrays = [allocate((size,), np.dtype(np.int32)) for size in sizes]
+    for number, array in enumerate(arrays):
+        assert array.ctypes.data % ALIGNMENT == 0
+        assert not array.any()
+        array[...] = number + 1
+    assert all((array == number + 1).all() for number, array in enumerate(arrays))
+
+
+@pytest.mark.parametrize(("nbytes", "setting"), [(huge_pages.PAGE - 1, ""), (2 * huge_pages.PAGE, "never")])
+def test_small_or_unwanted_arenas_do_not_exist(nbytes: int, setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(huge_pages.VARIABLE, setting)
+    assert huge_pages.allocator(nbytes, ALIGNMENT) is None
+
+
+def test_programs_ask_for_huge_pages_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, rng = onnx.parser.parse_model(TEXT), np.random.default_rng(0)
+    weights = {"first": (16, 1, 3, 3), "second": (1, 16, 1, 1)}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(rng.standard_normal(shape, np.float32), name)
+                                   for name, shape in weights.items())
+    x = {"x": rng.standard_normal((1, 1, 256, 256), np.float32)}
+    outputs = {}
+    for setting in ("", "never"):
+        monkeypatch.setenv(huge_pages.VARIABLE, setting)
+        artifact = sparsec.compile(model, tune="off")
+        assert (b"madvise" in artifact.library) == (setting == "")
+        session = sparsec.InferenceSession(artifact)
+        outputs[setting], = session.run(None, x)
+        np.testing.assert_array_equal(session.run(None, x)[0], outputs[setting])
+    np.testing.assert_array_equal(outputs[""], outputs["never"])
