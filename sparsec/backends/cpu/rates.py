@@ -30,8 +30,8 @@ def rates_of(target: Target, threads: int) -> Calibration:
     `SPARSEC_RATES=shipped`.
     """
     if target.design and lacking(target):
-        design = MICROARCHITECTURES[target.design]
-        return Calibration(design.machine(target.vector_bits), f"of a {design.name}: {design.source}")
+        shipped = MICROARCHITECTURES[target.design]
+        return Calibration(shipped.machine(target.vector_bits), f"of a {shipped.name}: {shipped.source}")
     found = calibration_of(target, threads)
     if found.source != SHIPPED or os.environ.get(VARIABLE) == "shipped" or lacking(target):
         return found

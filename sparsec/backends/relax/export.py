@@ -75,7 +75,7 @@ def export(executable: tvm.runtime.Executable, beside: Beside | None = None, *, 
                                  f"up to {OBJECT_BYTES}; make room or set TMPDIR to a directory with more")
         path = Path(directory) / "library"
         if rewritten is not None:
-            finish.object_format = "ll"  # type: ignore[attr-defined] - how TVM is told
+            finish.object_format = "ll"  # type: ignore[attr-defined]  # how TVM is told
         executable.export_library(str(path), fcompile=finish, **options)
         return path.read_bytes(), tuple(map(len, objects))
 

@@ -96,7 +96,8 @@ def build(params: SpmmBf16Params, isa: Isa) -> Kernel:
         four = load_four.suits(isa)
         stage = Stage(_bf16_tile(params, intrinsics.tile_bf16),
                       intrinsics.llvm_bf16(isa) + (load_four.llvm(isa) if four else ""))
-        values, multiply = "int32", partial(_multiply_pairs, _words if four else _words_apart)
+        values = "int32"
+        multiply: Callable[..., None] = partial(_multiply_pairs, _words if four else _words_apart)
     else:
         values, multiply, stage = "float32", _multiply_widened, Stage(_bf16_tile(params, _round_halves))
     emit = partial(spmm.group, multiply=partial(multiply, params.stored))
