@@ -24,7 +24,7 @@ from sparsec.runtime.binding import IOBinding, checked, deliver
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.feeds import fitting_array, refuse_names, selected, viewed
 from sparsec.runtime.loading import all_bytes, load_library, memory_of, new_engine
-from sparsec.runtime.onnxruntime_arguments import tell, threads_of
+from sparsec.runtime.onnxruntime_arguments import providers_of, tell, threads_of
 from sparsec.runtime.signature import TensorInfo, info, infos, listed, named, shapes_of
 from sparsec.runtime.sized.program import SizedProgram
 from sparsec.runtime.stages import Stages
@@ -42,7 +42,7 @@ class InferenceSession:
     Args:
         artifact: an `Artifact`, its file's path or its bytes.
         threads: threads that one call may use; None for as many as it was compiled for and the machine has.
-        providers: as callers of onnxruntime pass them; ignored, of which a warning tells once.
+        providers: as callers of onnxruntime pass them; others than the processor's are ignored, and a warning says so.
         sess_options: as onnxruntime's, which may also stand second: `intra_op_num_threads` counts, the rest is ignored.
         provider_options: as `providers`.
 
@@ -75,7 +75,7 @@ class InferenceSession:
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
         self._native = all(carrier(spec.dtype) == spec.dtype for spec in self._outputs)
-        self._entry, self._parts = manifest.entry, manifest.parts
+        self._entry, self._parts, self._target = manifest.entry, manifest.parts, manifest.target
         with gate:
             self._workers = tvm_runtime.workers(self.threads) if self.threads > 1 else None  # while the session is open
             self._memory, self._staged = memory_of(artifact), manifest.entry == STAGES
@@ -151,6 +151,14 @@ class InferenceSession:
         if self._sized is not None:
             return [info(spec, each["shape"]) for spec, each in zip(self._outputs, self._sized.outputs, strict=True)]
         return infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
+
+    def get_providers(self) -> list[str]:
+        """What onnxruntime would call the processors that the program runs on."""
+        return providers_of(self._target)
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """No options, by provider."""
+        return {name: {} for name in self.get_providers()}
 
     def __repr__(self) -> str:
         """One line, however large the model."""
