@@ -77,7 +77,7 @@ def _present(weight: np.ndarray, rows: int, width: int) -> np.ndarray:
     """Which slices (tiles of rows, slices) hold weights."""
     height, depth = weight.shape
     used = np.pad(weight != 0, ((0, -height % rows), (0, -depth % width)))
-    present: np.ndarray = used.reshape(-1, rows, used.shape[1] // width, width).any(axis=(1, 3))
+    present: np.ndarray = np.any(used.reshape(-1, rows, used.shape[1] // width, width), axis=(1, 3))
     return present
 
 
@@ -146,7 +146,8 @@ def unpack(arrays: dict[str, np.ndarray], p: BlockParams) -> np.ndarray:
     for tile, (first, end) in enumerate(itertools.pairwise(starts)):
         for stage in range(first, end):
             columns = fragments.unpack(stages[stage]).reshape(rows, -1, width)
-            np.add.at(weight[tile * rows:(tile + 1) * rows], (slice(None), numbers[stage]), columns)
+            for place, number in enumerate(numbers[stage]):
+                weight[tile * rows:(tile + 1) * rows, number] += columns[:, place]  # what fills a stage is zeros
     return weight.reshape(len(weight), -1)[:p.m]
 
 
