@@ -61,7 +61,7 @@ class Gaps(Format):
         height, width = present.shape
         span = (LARGEST + 1) // 2  # a gap wider than LARGEST leaves an aligned stretch of these empty
         stretches = np.pad(present, ((0, 0), (0, -width % span))).reshape(height, -(-width // span), span)
-        wide = ~stretches.any(axis=2).all(axis=1)
+        wide: np.ndarray = ~np.all(np.any(stretches, axis=2), axis=1)
         entries = np.count_nonzero(present[~wide], axis=1)
         _, stored = self.split(present[wide].view(np.uint8))
         return int((-(-entries // self.chunk)).sum()) + len(stored) // self.chunk
