@@ -81,7 +81,7 @@ PASSES: list[Pass] = [
 
 def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = None,
                phase: Phase | None = None) -> list[Report]:
-    """Runs `PASSES` on the model, in place, and checks the graph after each.
+    """Runs `PASSES` on the model, in place, and checks the graph after each that changed it.
 
     Args:
         model: as `graph.reader.load` returns it.
@@ -103,9 +103,10 @@ def run_passes(model: ir.Model, context: Context, dump_dir: str | Path | None = 
         if each.name in context.spared.passes:
             continue
         report = each.run(model, context)
-        where = f"the graph after pass {report.name}"
-        infer(model, where)
-        check(model, where)
+        if report.modified:
+            where = f"the graph after pass {report.name}"
+            infer(model, where)
+            check(model, where)
         if dump_dir is not None:
             save(model, Path(dump_dir) / f"{index:02d}-{report.name}.onnx")
         reports.append(report)

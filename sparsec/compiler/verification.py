@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,7 +18,7 @@ from sparsec.errors import InputError, VerificationError
 from sparsec.graph import reader
 from sparsec.graph.large import streams
 from sparsec.graph.nodes import operator_of
-from sparsec.graph.references import Comparison, Model, compare_with_references, own_spread
+from sparsec.graph.references import Comparison, Model, compare_with_references, own_spread, runs_of
 from sparsec.graph.steps import Steps, compare_steps, has_integers
 from sparsec.passes.context import Context
 from sparsec.passes.widen import widen
@@ -111,16 +112,19 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
         VerificationError: an output errs by more than the limit, or no reference takes the real inputs.
 
     """
+    if artifact.manifest.platform != sysconfig.get_platform():
+        return Skipped(f"it is for {artifact.manifest.platform} and this is {sysconfig.get_platform()}")
     if missing := sorted(set(artifact.manifest.features) - machine_features()):
         return Skipped(f"this machine lacks {', '.join(missing)}")
     limit = basis.tolerance(limit)
     steps = _steps(basis, (*random, *real)[0], refuse=limit is not None)
     answer, names = execute(), [spec.name for spec in artifact.manifest.outputs]
     compared: list[Comparison] = []
+    runs = runs_of(basis.source)
     reason = ""
     for each, is_real in [*((each, False) for each in random), *((each, True) for each in real)]:
         try:
-            comparison = compare_with_references(basis.source, basis.feeds(each), answer(each), names, limit)
+            comparison = compare_with_references(runs, basis.feeds(each), answer(each), names, limit)
         except InputError as error:
             if is_real:
                 raise
@@ -174,4 +178,5 @@ def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float 
     same = {name: [share for each in compared if (share := each.differences[index].same_class) is not None]
             for index, name in enumerate(names)}
     return Verification(reference, len(compared), limit, errors,
-                        {name: float(np.mean(shares)) for name, shares in same.items() if shares}, spread=spread)
+                        {name: float(np.mean(shares)) for name, shares in same.items() if shares}, spread=spread,
+                        refused="; ".join(dict.fromkeys(each.refused for each in compared if each.refused)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -45,7 +46,9 @@ def calibration_of(target: Target, threads: int, path: Path | None = None) -> Ca
     host = resolve("cpu")
     here = target.features <= host.features and target.vector_bits == host.vector_bits
     measured = kept(path).get(key(threads)) if here else None
-    return Calibration(DEFAULT_MACHINE, SHIPPED) if measured is None else Calibration(measured, f"measured, {path}")
+    if measured is None:
+        return Calibration(DEFAULT_MACHINE, SHIPPED)
+    return Calibration(measured, f"measured, {files.shown(path)}")
 
 
 def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
@@ -56,6 +59,24 @@ def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
 
     """
     return keep_as(key(threads), machine, path or default_path())
+
+
+def check_keepable(path: Path | None = None) -> None:
+    """Check that `keep` can write, before what it is to keep takes a minute.
+
+    Raises:
+        CalibrationError: it cannot.
+
+    """
+    file = path or default_path()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise CalibrationError(f"the calibration {file} cannot be written: {error.strerror}; XDG_CACHE_HOME names the "
+                               "folder of caches") from error
+    if not os.access(file.parent, os.W_OK):
+        raise CalibrationError(f"the calibration {file} cannot be written: its folder is read-only; XDG_CACHE_HOME "
+                               "names the folder of caches")
 
 
 def keep_as(name: str, machine: Machine, path: Path) -> Path:

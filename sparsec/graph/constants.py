@@ -39,11 +39,18 @@ def add_constant(graph: ir.Graph, name: str, array: np.ndarray) -> ir.Value:
     return value
 
 
-def add_derived(graph: ir.Graph, name: str, source: ir.Value, change: Change, shape: tuple[int, ...]) -> ir.Value:
-    """Add an initializer of a shape that a function makes of another's array; it is read when it is asked for."""
+def add_derived(graph: ir.Graph, name: str, source: ir.Value, change: Change, shape: tuple[int, ...], *,
+                shared: bool = False) -> ir.Value:
+    """Add an initializer of a shape that a function makes of another's array; it is read when it is asked for.
+
+    Where `shared`, all graphs that have the other's tensor get the same of what equal functions make of it.
+    """
     assert source.const_value is not None
     free = _free(graph, name)
-    tensor = derived(source.const_value, change, shape, name=free)
+    made = source.const_value.meta.setdefault("sparsec.derived", {}) if shared else {}
+    tensor = made.get((change, shape))
+    if tensor is None:
+        tensor = made[change, shape] = derived(source.const_value, change, shape, name=free)
     value = ir.Value(name=free, const_value=tensor, shape=ir.Shape(shape), type=ir.TensorType(tensor.dtype))
     graph.register_initializer(value)
     return value

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +28,14 @@ def weight_array(node: ir.Node) -> np.ndarray:
     value = operand(node, 1)
     assert value.const_value is not None  # passes make layers of constant weights only
     return value.const_value.numpy()
+
+
+def weight_facts(node: ir.Node) -> dict[Hashable, Any]:
+    """What has been found out of a layer's weight, by every layer that has it."""
+    tensor = operand(node, 1).const_value
+    assert tensor is not None
+    facts: dict[Hashable, Any] = tensor.meta.setdefault("sparsec.facts", {})
+    return facts
 
 
 def operator_of(node: ir.Node) -> str:

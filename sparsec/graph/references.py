@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,12 +29,14 @@ class Comparison:
         reference: its name.
         differences: the difference of each output, in order.
         spread: how far the reference's own answers are apart, where that had to be asked.
+        refused: why references that come before it have no answer; empty where none does.
 
     """
 
     reference: str
     differences: tuple[Difference, ...]
     spread: float = 0.0
+    refused: str = ""
 
     @property
     def error(self) -> float:
@@ -75,11 +78,22 @@ BY_NODES = "onnxruntime, node by node"
 """The reference of models too large to be held in memory."""
 
 
-def compare_with_references(source: Model | ir.Model, feeds: Feeds, outputs: Sequence[np.ndarray], names: Sequence[str],
+Runs = Mapping[str, Callable[[Feeds], list[np.ndarray]]]
+"""What the references compute, by their names in order of preference."""
+
+
+def runs_of(source: Model | ir.Model) -> Runs:
+    """The references of a model; a graph is executed node by node, in the memory that one node takes."""
+    if isinstance(source, ir.Model):
+        return {BY_NODES: partial(run_by_nodes, source)}
+    session = functools.cache(partial(ort.session, source))  # opened for the first inputs, and serves the others
+    return {name: partial(run, source) for name, run in REFERENCES.items()} | {
+        "onnxruntime": lambda feeds: list(session().run(None, dict(feeds)))}
+
+
+def compare_with_references(runs: Runs, feeds: Feeds, outputs: Sequence[np.ndarray], names: Sequence[str],
                             tolerance: float | None) -> Comparison | str:
     """The comparison of outputs with the first reference that agrees within the tolerance, else with the first at all.
-
-    A graph is executed node by node, in the memory that one node takes.
 
     Integers, vectors and scalars may decide shapes: where there are some and a reference's outputs have other shapes
     than the model declares, the inputs are none that the model takes.
@@ -90,9 +104,6 @@ def compare_with_references(source: Model | ir.Model, feeds: Feeds, outputs: Seq
     """
     first, reasons = None, []
     steered = any(array.dtype.kind != "f" or array.ndim < 2 for array in feeds.values())
-    runs: dict[str, Callable[[Feeds], list[np.ndarray]]] = (
-        {BY_NODES: partial(run_by_nodes, source)} if isinstance(source, ir.Model)
-        else {name: partial(run, source) for name, run in REFERENCES.items()})
     for reference, run in runs.items():
         try:
             expected = run(feeds)
@@ -102,7 +113,7 @@ def compare_with_references(source: Model | ir.Model, feeds: Feeds, outputs: Seq
         if steered and any(np.shape(e) != np.shape(a) for e, a in zip(expected, outputs, strict=True)):
             reasons.append(f"{reference} computes outputs of other shapes than the model declares")
             continue
-        comparison = Comparison(reference, compare(names, outputs, expected))
+        comparison = Comparison(reference, compare(names, outputs, expected), refused="; ".join(reasons))
         if tolerance is None or comparison.error <= tolerance:
             return comparison
         first = first or comparison

@@ -27,19 +27,20 @@ class WeightedProduct:
     Attributes:
         weight: (outputs, inner): inputs, or the channels x taps of a convolution.
         bias: (outputs,).
+        facts: what has been found out of the weight; layers that share the weight may share it, too.
 
     """
 
     weight: np.ndarray = field(repr=False)
     bias: np.ndarray = field(repr=False)
-    _found: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+    facts: dict[Hashable, Any] = field(default_factory=dict, repr=False, kw_only=True)
 
     def memoised(self, find: Callable[..., T], *arguments: Hashable) -> T:
         """`find(weight, *arguments)`, computed for the first candidate that asks and kept for the others."""
         key = find, arguments
-        if key not in self._found:
-            self._found[key] = find(self.weight, *arguments)
-        found: T = self._found[key]
+        if key not in self.facts:
+            self.facts[key] = find(self.weight, *arguments)
+        found: T = self.facts[key]
         return found
 
     @property

@@ -140,7 +140,7 @@ def _linear(node: ir.Node, x: ir.Value | None, value: ir.Value, matrix: _Matrix,
             left: bool) -> None:
     """Turns the node into sparsec::MatMul by an (outputs, inputs) matrix."""
     assert node.graph is not None
-    weight = add_derived(node.graph, f"{node_name(node)}.weight", value, matrix, matrix.shape)
+    weight = add_derived(node.graph, f"{node_name(node)}.weight", value, matrix, matrix.shape, shared=True)
     _become(node, "MatMul", [x, weight, *epilogue], {"side": "left" if left else "right"})
 
 

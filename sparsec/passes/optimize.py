@@ -23,20 +23,17 @@ from sparsec.graph.verify import infer
 from sparsec.passes import rewrite, wide
 from sparsec.passes.context import Context, Report
 from sparsec.passes.fold_large import fold_large
+from sparsec.passes.rewrite_all import rewrite_all
 
-ELEMENTS_LIMIT = 1 << 31
 GROWTH, GROWN_BYTES = 8, files.FREE_BYTES
 """Times its inputs' bytes that a constant may always take, and the bytes of all that are larger."""
 GROWING = ("ConstantOfShape", "Expand", "Tile", "Range", "Pad", "OneHot", "Resize", "Upsample", "EyeLike", "GatherND",
            "Gather", "Concat", "Einsum", "MatMul", "RandomNormal", "RandomUniform", "SequenceAt", "ScatterND")
 """Operators whose output may be of any size whatever that of their inputs."""
-ITERATIONS = 4  # until nothing changes, in practice
 
 
 def run(model: ir.Model, _context: Context) -> Report:
     """Optimises the graph in place; raises ModelError where a node's constants do not evaluate."""
-    from onnxscript import optimizer
-
     before = Counter(node.op_type for node in model.graph)
     names = {output.name: node.name for node in model.graph for output in node.outputs}
     wide.split(model)
@@ -48,8 +45,7 @@ def run(model: ir.Model, _context: Context) -> Report:
     rewrite.clean(model)  # also drops absent trailing inputs, on which onnxscript's BatchNorm rule fails
     try:
         with quiet():
-            optimizer.optimize_ir(model, num_iterations=ITERATIONS, input_size_limit=ELEMENTS_LIMIT,
-                                  output_size_limit=ELEMENTS_LIMIT, should_fold=folding.allows)
+            rewrite_all(model, folding.allows)
     except RuntimeError as error:
         cause: BaseException = error
         while cause.__cause__ is not None:

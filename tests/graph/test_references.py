@@ -7,7 +7,7 @@ import sparsec
 from sparsec.compiler.verification import Basis, with_spread
 from sparsec.errors import VerificationError
 from sparsec.graph.compare import Difference
-from sparsec.graph.references import REFERENCES, Comparison, compare_with_references, own_spread
+from sparsec.graph.references import REFERENCES, Comparison, compare_with_references, own_spread, runs_of
 from tests.support.texts import model
 
 ODD = model("g (int16[2,3] x) => (int16[2,3] y) { y = Relu(x) }")  # onnxruntime has no Relu of 16-bit integers
@@ -18,14 +18,14 @@ X = np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)
 
 def test_the_first_reference_that_agrees_is_named():
     x = np.int16([[-1, 2, 3], [4, -5, 6]])
-    comparison = compare_with_references(ODD, {"x": x}, [np.maximum(x, 0)], ["y"], 1e-4)
+    comparison = compare_with_references(runs_of(ODD), {"x": x}, [np.maximum(x, 0)], ["y"], 1e-4)
     assert comparison == Comparison("ONNX's reference implementation", comparison.differences)
     assert comparison.error == 0
 
 
 def test_a_wrong_output_agrees_with_none():
     proto = model("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }")
-    comparison = compare_with_references(proto, {"x": X}, [X], ["y"], 1e-4)
+    comparison = compare_with_references(runs_of(proto), {"x": X}, [X], ["y"], 1e-4)
     assert (comparison.reference, comparison.error > 0.1) == ("onnxruntime", True)
 
 
@@ -42,7 +42,7 @@ def test_answers_that_no_optimisation_changes_have_no_spread():
 
 def test_an_output_of_another_shape_is_wrong_where_nothing_decides_shapes():
     proto = model("g (float[2,3] x) => (float[2,3] y) { y = Relu(x) }")
-    assert compare_with_references(proto, {"x": X}, [X[:1]], ["y"], 1e-4).error == np.inf
+    assert compare_with_references(runs_of(proto), {"x": X}, [X[:1]], ["y"], 1e-4).error == np.inf
 
 
 def test_a_model_that_is_too_large_for_the_reference_implementation_is_not_given_to_it(monkeypatch):

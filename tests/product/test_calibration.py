@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from sparsec.backends.cpu.calibrate import measure
 from sparsec.bench import efficiency
 from sparsec.cli.calibrate import command
-from sparsec.cost.calibration import calibration_of, keep, key, machine_of
+from sparsec.cost.calibration import calibration_of, check_keepable, keep, key, machine_of
 from sparsec.cost.option import Option, Work
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 from sparsec.errors import CalibrationError
+from sparsec.files import shown
 from sparsec.target import resolve
 from tests.support.cli import sparsec, write_model
 
@@ -57,6 +59,8 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CalibrationError, match="cannot be written"):
         keep(SLOW, 1, tmp_path / "file" / "calibration.json")
+    with pytest.raises(CalibrationError, match="XDG_CACHE_HOME"):  # before anything is measured
+        check_keepable(tmp_path / "file" / "calibration.json")
 
 
 def test_rates_of_this_machine_are_plausible():
@@ -106,4 +110,4 @@ def test_the_command_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch, ca
     file = json.loads((tmp_path / "rates.json").read_text())["file"]
     write_model(tmp_path / "model.onnx")
     sparsec("explain", tmp_path / "model.onnx", "--json", tmp_path / "plan.json")
-    assert json.loads((tmp_path / "plan.json").read_text())["machine"] == f"measured, {file}"
+    assert json.loads((tmp_path / "plan.json").read_text())["machine"] == f"measured, {shown(Path(file))}"

@@ -66,10 +66,10 @@ def observe(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]]) -> dic
 
 
 def _see(node: ir.Node, x: np.ndarray, count: int, rng: np.random.Generator) -> LayerSamples:
-    """`count` random columns of a layer's input, and its ranges."""
+    """Up to `count` random columns of a layer's input, and its ranges."""
     if node.op_type == "MatMul":
         channels = x.reshape(-1, x.shape[-1]).T
-        columns = channels[:, rng.integers(0, channels.shape[1], count)]
+        columns = channels[:, rng.permutation(channels.shape[1])[:count]]
     else:
         channels = np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
         columns = _windows(node, x, count, rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from sparsec.cost.option import Option
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.packing.recipe import Recipe, Unstored
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,21 @@ def build(family: str, params: Hashable, isa: Isa) -> tirx.PrimFunc:
     return FAMILIES[family].build(params, isa)
 
 
-def call(layer: CpuProduct, option: Option, isa: Isa) -> KernelCall:
-    """The kernel of an option with the layer's constants."""
-    packed = FAMILIES[option.family].recipe(option.params).pack(layer.weight)
+def call(layer: CpuProduct, option: Option, isa: Isa, keep: Callable[[np.ndarray], np.ndarray] | None = None,
+         ) -> KernelCall:
+    """The kernel of an option with the layer's constants.
+
+    With `keep`, what it makes of the arrays is kept for the other layers of this weight whose kernels read it alike.
+    """
+    recipe = FAMILIES[option.family].recipe(option.params)
+    shared = keep is not None and not isinstance(recipe, Unstored)
+    packed = layer.memoised(_packed, recipe, keep) if shared else recipe.pack(layer.weight)
     kernel = build(option.family, option.params, isa)
     return KernelCall(kernel, (*packed.values(), *layer.constants), layer.inputs, layer.output, layer.ends(isa))
+
+
+def _packed(weight: np.ndarray, recipe: Recipe, keep: Callable[[np.ndarray], np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: keep(array) for name, array in recipe.pack(weight).items()}
 
 
 def emit(context: LoweringContext, kernel: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:

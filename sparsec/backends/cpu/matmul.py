@@ -11,7 +11,7 @@ from sparsec.backends.cpu.calls import call, emit
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual
 from sparsec.graph.layout import Tiled, layout_of
-from sparsec.graph.nodes import on_the_left, weight_array
+from sparsec.graph.nodes import on_the_left, weight_array, weight_facts
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
 from sparsec.kernels.cpu.products.stencil import linear
@@ -23,13 +23,14 @@ from sparsec.kernels.emit.isa import Isa
 def layer_of(node: ir.Node, isa: Isa) -> StencilProduct | RowProduct:
     """The linear layer: over tiles of tokens, or on few rows."""
     source, weight, bias, epilogue = layout_of(node.inputs[0]), weight_array(node), bias_vector(node), epilogue_of(node)
+    facts = weight_facts(node)
     if isinstance(source, Tiled):
         return StencilProduct(weight, bias, linear(source, weight.shape[0], isa.lanes), epilogue,
-                              ranges=RANGES.get(node))
+                              ranges=RANGES.get(node), facts=facts)
     sizes = static_shape(node.inputs[0]) or ()
     rows = math.prod((*sizes[:-2], sizes[-1]) if on_the_left(node) else sizes[:-1])
     return RowProduct(weight, bias, Matvec(weight.shape[0], weight.shape[1], rows, epilogue.activation, epilogue.alpha,
-                                           epilogue.beta, epilogue.residual))
+                                           epilogue.beta, epilogue.residual), facts=facts)
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:
@@ -37,7 +38,7 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     values = [value for value in (node.inputs[0], residual(node)) if value is not None]
     columns = on_the_left(node)
     inputs = [_rows(context, context.tensor(value)) if columns else context.flat(value) for value in values]
-    result = emit(context, call(layer_of(node, context.isa), chosen(node), context.isa), inputs)
+    result = emit(context, call(layer_of(node, context.isa), chosen(node), context.isa, context.keep), inputs)
     if columns:
         *lead, outputs, count = context.shape(node.outputs[0])
         result = context.transposed(context.bb.emit(relax.op.reshape(result, (*lead, count, outputs))))

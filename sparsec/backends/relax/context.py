@@ -105,8 +105,7 @@ class LoweringContext:
 
     def constant(self, array: np.ndarray) -> relax.Expr:
         """A runtime constant: a parameter of `main` that the program's `constants` fill; equal arrays share one."""
-        if self.streams and array.nbytes > SMALL_BYTES:
-            array = stored(array)
+        array = self.keep(array)
         key = key_of(array)
         if key not in self._by_digest:
             array = array if isinstance(array, Stored) else np.array(array, order="C", copy=None)
@@ -114,6 +113,11 @@ class LoweringContext:
             self._by_digest[key] = var
             self.constants[var] = array
         return self._by_digest[key]
+
+    @property
+    def keep(self) -> Callable[[np.ndarray], np.ndarray]:
+        """What puts an array where constants are kept: in memory, or in a temporary file."""
+        return _in_file if self.streams else np.asanyarray
 
     def array(self, value: ir.Value | None) -> np.ndarray | None:
         """The value's contents where they are known at compile time; None for an absent value, too."""
@@ -204,6 +208,10 @@ class LoweringContext:
         if shape not in views:
             views[shape] = self.bb.emit(relax.op.reshape(expr, shape))
         return views[shape]
+
+
+def _in_file(array: np.ndarray) -> np.ndarray:
+    return stored(array) if array.nbytes > SMALL_BYTES else array
 
 
 @functools.cache

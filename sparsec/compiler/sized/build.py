@@ -175,10 +175,14 @@ def _counts(stages: Sequence[RowStage], limits: Mapping[str, tuple[int, int]]) -
 
 def _placed(plan: Plan, functions: Functions, numbers: dict[bytes, int]) -> dict[str, object]:
     """The library and its functions in the plan; equal constants are stored once for all numbers of rows."""
+    placed_already = {id(array): number for number, array in enumerate(plan.arrays)}
+
     def number(array: np.ndarray) -> int:
+        if id(array) in placed_already:
+            return placed_already[id(array)]
         key = key_of(array)
         if key not in numbers:
-            numbers[key] = plan.array(array)
+            numbers[key] = placed_already[id(array)] = plan.array(array)
         return numbers[key]
 
     def placed(function: Function) -> dict[str, object]:

@@ -45,14 +45,16 @@ class RowGroups(Recipe):
 
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`starts`, `rows`, `indices` and `values`, see `kernels.cpu.products.row_blocks.recipe`."""
-        p, taps, tapped = self, len(self.tap_offsets), self.chunk_columns
+        p, tapped = self, self.chunk_columns
         member = weight.reshape(p.blocks, p.block, -1)
-        block, column = np.nonzero((member != 0).any(axis=1))
-        if not len(column):  # an all-zero weight keeps one explicit zero, so that no index is special
-            block, column = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        present = (member != 0).any(axis=1)
+        if not present.any():  # an all-zero weight keeps one explicit zero, so that no index is special
+            present[0, 0] = True
+        block, column = (each.astype(np.int32) for each in np.nonzero(present))
+        stored = member.swapaxes(1, 2)[present].astype(np.float32, copy=False)
         counts = np.bincount(block * p.chunks + column // tapped, minlength=p.blocks * p.chunks)
         counts = counts.reshape(p.blocks, p.chunks)
-        first_of = np.concatenate([[0], np.cumsum(counts.ravel())])
+        first_of = np.concatenate([[0], np.cumsum(counts.ravel())]).astype(np.int32)
 
         dealt = _deal(counts.sum(axis=1), p.parts, p.groups * p.group)[:, None, :].repeat(p.chunks, axis=1)
         count = np.where(dealt >= 0, counts[dealt, np.arange(p.chunks)[None, :, None]], -1)
@@ -63,21 +65,29 @@ class RowGroups(Recipe):
         starts = np.concatenate([[0], np.cumsum(iterations)])
 
         owner = np.repeat(np.arange(len(iterations)), iterations)
-        chunk = (owner // p.groups % p.chunks)[:, None, None]
-        step = (np.arange(len(owner)) - starts[owner])[:, None, None]
-        position = step * p.unroll + np.arange(p.unroll)[None, :, None]
-        slot_block, slot_count = blocks[owner][:, None, :], count[owner][:, None, :]
+        step = np.arange(len(owner)) - starts[owner]
+        position = (step[:, None] * p.unroll + np.arange(p.unroll)).astype(np.int32)[:, :, None]
+        origin = first_of[blocks * p.chunks + (np.arange(len(blocks)) // p.groups % p.chunks)[:, None]]
+        count = count.astype(np.int32)[owner][:, None, :]
         # Past a row's end its last position repeats with value zero: the load stays inside the chunk.
-        source = first_of[slot_block * p.chunks + chunk] + np.minimum(position, np.maximum(slot_count - 1, 0))
-        local = np.where(slot_count > 0, column[np.minimum(source, len(column) - 1)] - chunk * tapped, 0)
-        offset = (local // taps * p.channel_step + np.asarray(p.tap_offsets)[local % taps]) // p.index_unit
-        values = np.where((position < slot_count)[..., None], member[slot_block, :, chunk * tapped + local], 0)
+        source = origin[owner][:, None, :] + np.minimum(position, np.maximum(count - 1, 0))
+        np.minimum(source, len(column) - 1, out=source)
+        offset = self._offsets(column)[source]
+        offset[np.broadcast_to(count == 0, offset.shape)] = p.tap_offsets[0] // p.index_unit
+        values = stored[source]
+        values[position >= count] = 0
         return {
             "starts": starts.astype(np.int32),
             "rows": np.where(blocks >= 0, blocks * p.block, -1).astype(np.int32).ravel(),
             "indices": offset.astype(np.int32 if p.word == "int32" else np.uint16).ravel().view(p.word),
-            "values": np.ascontiguousarray(values, dtype=np.float32).ravel(),
+            "values": values.ravel(),
         }
+
+    def _offsets(self, column: np.ndarray) -> np.ndarray:
+        """Where the kernel reads the inputs of columns, in the units of indices."""
+        taps, local = len(self.tap_offsets), column % self.chunk_columns
+        offsets = local // taps * self.channel_step + np.asarray(self.tap_offsets)[local % taps]
+        return np.asarray(offsets // self.index_unit)
 
 
 def _deal(counts: np.ndarray, parts: int, per_part: int) -> np.ndarray:

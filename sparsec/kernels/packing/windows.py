@@ -10,7 +10,7 @@ from sparsec.formats.well import pack_slots
 from sparsec.kernels.packing.recipe import Recipe, balanced
 from sparsec.kernels.packing.values import encode
 
-SAMPLE = 1 << 20  # weights that slots are counted for one by one
+SAMPLE = 1 << 18  # weights that slots are counted for one by one
 
 
 @dataclass(frozen=True)
