@@ -7,8 +7,12 @@ from tvm.relax import vm_build
 import sparsec
 from sparsec.backends.cpu import entry
 from sparsec.backends.cpu.build import prepared
-from sparsec.backends.relax.lower import lower
+from sparsec.backends.cpu.lower import lower
+from sparsec.compiler.pipeline import run_passes
+from sparsec.graph import reader
 from sparsec.graph.compare import run_onnxruntime
+from sparsec.passes.context import Context
+from sparsec.target import resolve
 from tests.support.texts import model
 
 DEEP = 70
@@ -23,17 +27,18 @@ def deep(layers):
 
 def program(layers):
     """The functions by which a virtual machine enters a network."""
-    session = specialise(simplify(deep(layers), CompileOptions(tune="off")), CompileOptions(tune="off"))
-    job = session.job
-    with prepared(lower(session.graph, job.target, job.threads)) as (module, _):
+    graph = reader.load(deep(layers))
+    run_passes(graph, Context(resolve("cpu")))
+    with prepared(lower(graph, resolve("cpu"))) as (module, _):
         whole = entry.in_parts(vm_build._vmcodegen(relax.ExecBuilder(), module, "compiled"))
     return [function for name, function in whole.functions.items() if name.name_hint.startswith(entry.PREFIX)]
 
 
 def test_long_entries_are_divided_and_short_ones_are_not():
     assert len(program(2)) == 1
-    assert len(program(DEEP)) > 2
-    assert all(len(function.body.seq) <= entry.CALLS for function in program(DEEP))
+    parts = program(DEEP)
+    assert len(parts) > 2
+    assert all(len(each.body.seq) <= entry.CALLS for each in parts)
 
 
 def test_divided_entries_compute_the_same():
