@@ -83,13 +83,15 @@ def command(
         help="Of a network: seed of everything random; 0 if not given.", show_default=False)] = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Prune an ONNX file from samples; or prune a reference network, train what is left, and export it.
+    """Prune an ONNX file from samples, or a reference network.
+
+    What is left of a reference network is trained, and exported.
 
     The LeNets are trained on scikit-learn's digits.
     """
     if source is not None and is_file(source):
-        from sparsec.oneshot.file import Method
-
+        if inputs is None:
+            raise UsageError(f"{source}: give --inputs, an .npz file of samples, some hundred of them")
         others = {"--model": model, "--rounds": rounds, "--rewind": rewind, "--effective": effective or None,
                   "--data": data, "--schedule": schedule, "--tolerance": tolerance, "--epochs": epochs, "--seed": seed}
         if wrong := [name for name, value in others.items() if value is not None]:
@@ -101,6 +103,8 @@ def command(
                 raise UsageError(f"--pattern {UNITS} takes --sparsity, the share of the FLOPs that go, not {wrong[0]}")
             prune_units(Path(source), inputs, output, sparsity, tuple(keep), json)
             return
+        from sparsec.oneshot.file import Method
+
         wanted = goal_of(sparsity, latency, speedup, nbytes, energy, max_error)
         method = Method(criterion or "obs", pattern or "unstructured", quota, tuple(keep))
         prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume)

@@ -24,7 +24,10 @@ def command(
         "--compression", min=1, help="Dense weights over what is left; may be repeated; 2 to 20,000 if not "
         "given.")] = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Prune and train LeNet-300-100 on the digits: accuracy and effective against direct compression."""
+    """Compare pruning methods on LeNet-300-100, with plots.
+
+    Accuracy and effective against direct compression on the digits.
+    """
     require_torch()
     from sparsec.models.study import COMPRESSIONS, METHODS, QUICK, Plan, run
     from sparsec.models.study_plots import plot_accuracy, plot_compression
