@@ -5,9 +5,10 @@ from tvm import relax
 from tvm.relax import vm_build
 
 import sparsec
-from sparsec.backends.cpu import entry
+from sparsec.backends.cpu import direct, entry
 from sparsec.backends.cpu.build import prepared
 from sparsec.backends.cpu.lower import lower
+from sparsec.backends.program import CALL
 from sparsec.compiler.pipeline import run_passes
 from sparsec.graph import reader
 from sparsec.graph.compare import run_onnxruntime
@@ -25,20 +26,25 @@ def deep(layers):
                  f"y = Identity(t{layers - 1}) }}")
 
 
-def program(layers):
-    """The functions by which a virtual machine enters a network."""
+def program(layers, prefix, *passes):
+    """The functions by which a network is entered."""
     graph = reader.load(deep(layers))
     run_passes(graph, Context(resolve("cpu")))
-    with prepared(lower(graph, resolve("cpu"))) as (module, _):
+    with prepared(lower(graph, resolve("cpu")), *passes) as (module, _):
         whole = entry.in_parts(vm_build._vmcodegen(relax.ExecBuilder(), module, "compiled"))
-    return [function for name, function in whole.functions.items() if name.name_hint.startswith(entry.PREFIX)]
+    return [function for name, function in whole.functions.items() if name.name_hint.startswith(prefix)]
 
 
 def test_long_entries_are_divided_and_short_ones_are_not():
-    assert len(program(2)) == 1
-    parts = program(DEEP)
+    assert len(program(2, entry.PREFIX)) == 1
+    parts = program(DEEP, entry.PREFIX)
     assert len(parts) > 2
     assert all(len(each.body.seq) <= entry.CALLS for each in parts)
+
+
+def test_long_programs_without_the_virtual_machine_are_divided_too():
+    assert len(program(2, CALL, direct.direct())) == 1
+    assert len(program(DEEP, CALL, direct.direct())) == 1 + -(-2 * DEEP // direct.CALLS)
 
 
 def test_divided_entries_compute_the_same():

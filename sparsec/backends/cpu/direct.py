@@ -202,7 +202,7 @@ def _parts(plan: _Plan, places: list[relax.Var | None]) -> list[tirx.PrimFunc]:
     if len(plan.kernels) <= CALLS:
         return [_call(CALL, plan.kernels, places)]
     starts = range(0, len(plan.kernels), CALLS)
-    parts = {f"{CALL}.part{start // CALLS}": plan.kernels[start:start + CALLS] for start in starts}
+    parts = {f"{CALL}_part{start // CALLS}": plan.kernels[start:start + CALLS] for start in starts}
     with _function(CALL) as builder:
         table = T.arg("table", T.buffer((len(places),), "int64"))
         for name in parts:

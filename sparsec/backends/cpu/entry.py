@@ -38,7 +38,7 @@ def _is_long(name: str, function: tvm.ir.BaseFunc) -> bool:
 def _names(function: tirx.PrimFunc) -> list[str]:
     """A name for every part."""
     symbol = function.attrs["global_symbol"]
-    return [f"{symbol}.part{start // CALLS}" for start in range(0, len(function.body.seq), CALLS)]
+    return [f"{symbol}_part{start // CALLS}" for start in range(0, len(function.body.seq), CALLS)]
 
 
 def _parts(function: tirx.PrimFunc) -> list[tirx.PrimFunc]:
