@@ -103,7 +103,7 @@ def _key(shape: ir.Shape | None, name: str, axis: int) -> str:
 
 def _sizes(name: str, size: int | str, most: int) -> list[int]:
     """The sizes that a number or a text stands for, in ascending order; of a range not many more than `most`."""
-    if isinstance(size, Integral):
+    if not isinstance(size, str):
         return [int(size)]
     sizes: set[int] = set()
     for part in size.split("/") if _SIZES.fullmatch(size) else ():
