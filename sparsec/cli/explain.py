@@ -43,6 +43,7 @@ def command(
     Structure, candidates, break-even sparsity, and time if pruned further.
     """
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
+    options.tell_of_cores(threads)
     from sparsec.graph.sizes import bound_dims
 
     bound, sizes, assumed = _bound(model, options.parse_shapes(shapes), bound_dims(options.parse_dims(dims)))
