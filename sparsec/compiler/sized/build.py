@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.inference import infer_symbols
 from sparsec.analysis.symbols.known import Symbols
@@ -19,6 +19,7 @@ from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import fuse_attention
+from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.rows import WEIGHTED
@@ -87,6 +88,11 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> Staged:
 
     """
     symbols = infer_symbols(model.graph)
+    merge_equal(model.graph, symbols)
+    sink_rows(model.graph, symbols)
+    shorten_moves(model.graph, symbols)
+    RemoveUnusedNodesPass()(model)
+    NameFixPass()(model)
     merge_equal(model.graph, symbols)
     fuse_attention(model.graph, symbols)
     fuse_rotary(model.graph, symbols)
