@@ -9,16 +9,18 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis import structure
+from sparsec.analysis.symbols.size import is_name
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare, simplify
-from sparsec.compiler.sized.build import row_plans, staged
+from sparsec.compiler.sized.build import original, row_plans, staged
+from sparsec.compiler.sized.build import outside as outside_of
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
 from sparsec.graph.nodes import weight_array
-from sparsec.graph.shapes import static_shape
+from sparsec.graph.sizes import Dims, ranges
 from sparsec.report.curves import (
     SPARSITIES,
     Curve,
@@ -151,6 +153,26 @@ class Rows:
     predicted_us: float
 
 
+@dataclass(frozen=True)
+class AnySize:
+    """An artifact that the run tells the sizes, as `compile` makes it of the same options.
+
+    Attributes:
+        rows: the kernels of its layers.
+        call_us: by number of rows, predicted microseconds of a call: its layers, what stands between them in compiled
+            stages, and what stages and operators cost by being called. What numpy and attention compute is not in it.
+        stages, operators: how many a call has of compiled stages, and of operators between them.
+        outside: what runs without kernels.
+
+    """
+
+    rows: tuple[Rows, ...]
+    call_us: Mapping[int, float]
+    stages: int
+    operators: int
+    outside: tuple[Outside, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
     """The plan of a model.
@@ -163,7 +185,8 @@ class Explanation:
         network_us: predicted microseconds of a whole inference, None where the target has no model of that.
         if_pruned: what more pruning would buy.
         outside: the nodes without a kernel of sparsec's.
-        by_rows: the kernels of an artifact for any size, where dimensions are symbolic.
+        sizes: those of symbolic dimensions that the figures are for.
+        any_size: the artifact that the run tells the sizes, where `compile` makes such a one.
 
     """
 
@@ -176,23 +199,26 @@ class Explanation:
     network_us: float | None
     if_pruned: tuple[Pruned, ...]
     outside: tuple[Outside, ...]
-    by_rows: tuple[Rows, ...] = ()
+    sizes: Mapping[str, int]
+    any_size: AnySize | None = None
 
 
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
-            shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int | str] | None = None,
+            shapes: Mapping[str, Sequence[int]] | None = None, dims: Dims | None = None,
             precision: str | None = None, calibration: Calibration | None = None,
             progress: Callable[[float], None] = lambda _share: None) -> Explanation:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
-    Where the model's dimensions are symbolic, `shapes` and `dims` give the sizes to price.
+    `shapes` and `dims` are those of `sparsec.compile`. The layers are priced at one size of every symbolic dimension:
+    the least of its range, 1 where nothing gives it.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
         UsageError: the target has no cost model.
 
     """
-    options = replace(options_of(target, threads, shapes, precision), dims=dims)
+    bound, sizes, assumed = priced(model, shapes or {}, dims or {})
+    options = replace(options_of(target, threads, bound, precision), dims=sizes)
     prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
     layers, curves = list[Layer](), dict[Geometry, Curve]()
@@ -209,22 +235,45 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
         layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared),
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
-        by_rows=_by_rows(model, options, calibration))
+        sizes={**sizes, **assumed},
+        any_size=_any_size(model, replace(options, shapes=shapes, dims=dims), calibration) if assumed else None)
 
 
-def _by_rows(model: reader.Source, options: CompileOptions, calibration: Calibration | None) -> tuple[Rows, ...]:
-    """How layers run in an artifact for any size, where the model is one that such can be made of."""
-    if not options.backend.sized or all(
-            static_shape(value) is not None for value in reader.load(model, symbolic=True).graph.inputs):
-        return ()
-    free = replace(options, shapes=None, dims=None)
-    simplified = simplify(model, free, calibration=calibration, symbolic=True)
-    found = staged(simplified.graph, {})
-    plans = row_plans(simplified.graph, found, simplified.job, simplified.context, free.backend, {})
-    rows = [Rows(row.layer.rpartition("@")[0] or row.layer, each.count, row.format, row.kernel, row.predicted_us)
-            for each in plans for row in each.layers]
+def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims,
+           ) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
+    """Shapes and sizes that make all inputs static, and the sizes among them that neither option gives."""
+    limits = ranges(dims)
+    sizes = {name: size for name, size in dims.items() if isinstance(size, int)}
+    given = {name: tuple(shape) for name, shape in shapes.items()}
+    free = [dim.value for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs
+            for dim in value.shape or () if not isinstance(dim, int)]
+    assumed = {name: max(1, limits.get(name, (1, 1))[0]) for name in free if name is not None and is_name(name)}
+    sizes |= assumed
+    for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs:
+        own = list(value.shape or ())
+        if unbound := [str(size) for size in own if not isinstance(size, int)]:
+            assumed |= dict.fromkeys(unbound, 1)
+            given[value.name or ""] = tuple(size if isinstance(size, int) else 1 for size in own)
+    return given, sizes, assumed
+
+
+def _any_size(model: reader.Source, options: CompileOptions, calibration: Calibration | None) -> AnySize | None:
+    """How an artifact for any size runs, where the target takes such."""
+    if not options.backend.sized:
+        return None
+    limits = ranges(options.dims or {})
+    simplified = simplify(model, options, calibration=calibration, symbolic=True)
+    found = staged(simplified.graph, limits)
+    rows, call_us = list[Rows](), dict[int, float]()
+    for each in row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits):
+        rows += [Rows(original(row.layer), each.count, row.format, row.kernel, row.predicted_us)
+                 for row in each.layers]
+        call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend))
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
-    return tuple(sorted(rows, key=lambda row: order[row.layer]))
+    notes = tuple(Outside(each.layer, each.reason) for each in outside_of(found, simplified.graph.graph))
+    steps = len(found.plan.fields["steps"])
+    return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, len(found.compiled),
+                   steps - len(found.compiled), notes)
 
 
 def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,

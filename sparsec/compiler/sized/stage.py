@@ -140,7 +140,7 @@ class _Copy:
         return self.values
 
     def _static(self, value: ir.Value, rank: int | None = None) -> list[int]:
-        """The shape of a value for the number of rows, which take as many dimensions as it says, or a number of its own."""
+        """The shape of a value for the number of rows, in its own dimensions, or in `rank` of them."""
         shape = self.symbols.shapes[value]
         own = len(leading(shape))
         return [*[1] * ((own if rank is None else rank) - 1), self.count, *[size.number or 0 for size in shape[own:]]]

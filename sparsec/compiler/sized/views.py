@@ -7,6 +7,7 @@ takes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -193,7 +194,7 @@ def _add_reshape(found: list[_Step], shape: Shape, target: Iterable[Size]) -> bo
 
 def _parts(view: View) -> list[tuple[int, ...]]:
     """The atoms of the source, those joined that stay neighbours in one dimension."""
-    after = {first: second for group in view.groups for first, second in zip(group, group[1:], strict=False)}
+    after = {first: second for group in view.groups for first, second in itertools.pairwise(group)}
     parts: list[tuple[int, ...]] = []
     for atom in view.atoms:
         if parts and after.get(parts[-1][-1]) == atom:
