@@ -106,6 +106,7 @@ class Artifact:
             stored=stored,
             needs=program.needs,
             parts=program.parts,
+            workspace=program.workspace,
         )
         return cls(manifest, program.library, weights, graph, report)
 

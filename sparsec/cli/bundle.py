@@ -35,7 +35,10 @@ def command(
     require_signature: options.PublicKey = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Write a folder with the model, the runtime and a CMake project, for C and C++ without Python; or for Triton."""
+    """Write a folder for C and C++ without Python, or for Triton.
+
+    It holds the model, the runtime and a CMake project.
+    """
     from sparsec.artifact.file import Artifact
 
     if triton:

@@ -33,7 +33,10 @@ def command(
     html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a self-contained report.")] = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Explain the plan of a model: structure, candidates, break-even sparsity, and time if pruned further."""
+    """Explain how each layer would run, and why.
+
+    Structure, candidates, break-even sparsity, and time if pruned further.
+    """
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
     from sparsec.report.explain import explain
 

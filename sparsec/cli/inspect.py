@@ -20,7 +20,7 @@ def command(
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     json: options.JsonFile = None,
 ) -> None:
-    """Show operators, layers with their sparsity and sizes, inputs and outputs."""
+    """Show layers, their sparsity and sizes, inputs and outputs."""
     from sparsec.artifact.file import is_artifact
 
     compiled = is_artifact(file)

@@ -39,7 +39,10 @@ def command(
     verify: Annotated[bool, typer.Option(help="Compare the outputs with those of the model given.")] = True,
     json: options.JsonFile = None,
 ) -> None:
-    """Remove what pruning has made inactive: units, channels, filters and heads that no output depends on."""
+    """Remove what pruning has made inactive.
+
+    Units, channels, filters and heads that no output depends on.
+    """
     from sparsec.graph.interface import restore
     from sparsec.graph.reader import load
     from sparsec.graph.sparse import SPARSE_KEY

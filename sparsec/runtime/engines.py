@@ -38,6 +38,7 @@ class Engine:
         tensors: tensors of the same contents, where the program runs.
         reserved: addresses of buffers and constants, which a caller must not get as outputs.
         recorded: the program as it is recorded for a device, where it is; `call` runs it unrecorded.
+        direct: what does the same as `call` without a virtual machine; None where the library has no such function.
 
     """
 
@@ -46,6 +47,25 @@ class Engine:
     tensors: list[Any]
     reserved: frozenset[int]
     recorded: Recorded | None = None
+    direct: Direct | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Direct:
+    """A function that runs a program in memory that stays the same.
+
+    Attributes:
+        call: takes the table.
+        table: a tensor of the addresses of all memory.
+        outputs: where the results are after a call.
+        kept: what else the addresses are of.
+
+    """
+
+    call: Callable[[Any], Any]
+    table: Any
+    outputs: tuple[np.ndarray, ...]
+    kept: tuple[Any, ...]
 
 
 class _Stopped(list["Engine"]):

@@ -25,7 +25,8 @@ def selected(names: Sequence[str], positions: Mapping[str, int], outputs: Sequen
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise wrong_type("output_names", names, "a list of outputs' names, or None for all")
     if unknown := [name for name in names if not isinstance(name, str) or name not in positions]:
-        raise InputError(f"the model has no output {unknown[0]!r}; it has {listed(outputs)}")
+        known = ", ".join(f"'{spec.name}'" for spec in outputs)
+        raise InputError(f"the model has no output {unknown[0]!r}; it has {known}")
     return [positions[name] for name in names]
 
 

@@ -13,12 +13,16 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import Manifest
+from sparsec.backends.program import BIND, CALL
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError
-from sparsec.machine import tvm_runtime
-from sparsec.machine.memory import Memory, aligned, carrier, element_type
+from sparsec.machine import huge_pages, tvm_runtime
+from sparsec.machine.memory import ALIGNMENT, HOST, Memory, aligned, carrier, element_type
 from sparsec.machine.optional import needed
-from sparsec.runtime.engines import Engine
+from sparsec.runtime.engines import Direct, Engine
+
+COPIED_BYTES = 1 << 16
+"""Bytes of outputs up to which copying them takes less than the virtual machine does."""
 
 
 def memory_of(artifact: Artifact) -> Memory:
@@ -79,7 +83,31 @@ def new_engine(library: Any, constants: Sequence[Any], memory: Memory, manifest:
     tensors = [memory.place(buffer) for buffer in buffers]
     machine["save_function"](manifest.entry, "bound", 1, *constants)
     reserved = frozenset(tensor.data_ptr() for tensor in (*tensors, *constants))
-    return Engine(machine["bound"], buffers, tensors, reserved)
+    return Engine(machine["bound"], buffers, tensors, reserved, None, _direct(library, constants, tensors, manifest))
+
+
+def _direct(library: Any, constants: Sequence[Any], tensors: Sequence[Any], manifest: Manifest) -> Direct | None:
+    """The program without a virtual machine, where the library has it and its outputs are quickly copied.
+
+    Raises:
+        ArtifactError: the library's functions take other memory than the manifest says.
+
+    """
+    outputs = [aligned(spec.shape, element_type(spec.dtype)) for spec in manifest.outputs]
+    if manifest.workspace is None or manifest.parts > 1 or sum(array.nbytes for array in outputs) > COPIED_BYTES:
+        return None
+    size = max(manifest.workspace, 1)
+    workspace = (huge_pages.allocator(size, ALIGNMENT) or aligned)((size,), np.dtype(np.uint8))
+    addresses = aligned((len(tensors) + len(constants) + 1 + len(outputs),), np.dtype(np.int64))
+    held = [HOST.place(array) for array in (workspace, *outputs)]
+    table = HOST.place(addresses)
+    try:
+        library.get_function(BIND, query_imports=True)(*tensors, *constants, *held, table)
+        call = library.get_function(CALL, query_imports=True)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"the artifact's library is not what its manifest says ({error}); compile the model again",
+                            ) from error
+    return Direct(call, table, tuple(outputs), (*held, *tensors, *constants, addresses))
 
 
 def _recorded(machine: Any, arrays: Sequence[np.ndarray], constants: Sequence[Any], memory: Memory,

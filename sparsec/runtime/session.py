@@ -25,7 +25,7 @@ from sparsec.runtime.binding import IOBinding, checked, deliver
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.feeds import fitting_array, refuse_names, selected, viewed
 from sparsec.runtime.loading import all_bytes, load_library, memory_of, new_engine
-from sparsec.runtime.onnxruntime_arguments import tell, threads_of
+from sparsec.runtime.onnxruntime_arguments import providers_of, tell, threads_of
 from sparsec.runtime.signature import TensorInfo, info, infos, listed, named, shapes_of
 from sparsec.runtime.sized.program import SizedProgram
 from sparsec.runtime.stages import Stages
@@ -43,7 +43,7 @@ class InferenceSession:
     Args:
         artifact: an `Artifact`, its file's path or its bytes.
         threads: threads that one call may use; None for as many as it was compiled for and the machine has.
-        providers: as callers of onnxruntime pass them; ignored, of which a warning tells once.
+        providers: as callers of onnxruntime pass them; others than the processor's are ignored, and a warning says so.
         sess_options: as onnxruntime's, which may also stand second: `intra_op_num_threads` counts, the rest is ignored.
         provider_options: as `providers`.
 
@@ -76,7 +76,7 @@ class InferenceSession:
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
         self._native = all(carrier(spec.dtype) == spec.dtype for spec in self._outputs)
-        self._entry, self._parts = manifest.entry, manifest.parts
+        self._entry, self._parts, self._target = manifest.entry, manifest.parts, manifest.target
         with gate:
             self._workers = tvm_runtime.workers(self.threads) if self.threads > 1 else None  # while the session is open
             self._memory, self._staged = memory_of(artifact), manifest.entry == STAGES
@@ -89,7 +89,7 @@ class InferenceSession:
                 self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
         self._selects = self._sized is not None or bool(self._buckets)  # one look where a call of a microsecond has two
         self._elsewhere = self._parts > 1 or self._memory.record is not None
-        self._direct = self._memory is HOST and not self._staged
+        self._one_thread = manifest.threads == 1  # whose kernels need no pool, and no look at the caller's
 
     def _open(self, artifact: Artifact) -> Engines:
         """The virtual machines of a compiled program."""
@@ -156,6 +156,14 @@ class InferenceSession:
             return [info(spec, each["shape"]) for spec, each in zip(self._outputs, self._sized.outputs, strict=True)]
         return infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
 
+    def get_providers(self) -> list[str]:
+        """What onnxruntime would call the processors that the program runs on."""
+        return providers_of(self._target)
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """No options, by provider."""
+        return {name: {} for name in self.get_providers()}
+
     def __repr__(self) -> str:
         """One line, however large the model."""
         return f"<sparsec.InferenceSession, {self.threads} thread(s), inputs {listed(self._inputs)}>"
@@ -179,7 +187,7 @@ class InferenceSession:
             return
         binding.accept(self.run(binding.wanted, binding.feeds, out=binding.out))
 
-    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901 - a call of a helper takes time
+    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901, PLR0912 - a helper's call takes time
             *, out: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
         """Execute the model once.
 
@@ -218,10 +226,13 @@ class InferenceSession:
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
                     value = fitting_array(name, dtype, shape, feeds, self._inputs)
                 buffer[...] = value
-            results = (engine.call(*engine.tensors) if self._direct and tvm_runtime.caller.threads == self.threads
-                       else self._call(engine))
-            outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
-            return outputs if self._native else viewed(outputs, [self._outputs[index] for index in wanted])
+            if (direct := engine.direct) is None:
+                return self._by_machine(engine, wanted)
+            if not self._one_thread and tvm_runtime.caller.threads != self.threads:
+                tvm_runtime.call(self.threads, direct.call, direct.table)
+            else:
+                direct.call(direct.table)
+            return [direct.outputs[index].copy() for index in wanted]
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
         except (TypeError, AttributeError) as error:
@@ -230,6 +241,12 @@ class InferenceSession:
             raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
         finally:
             engines.idle.append(engine)
+
+    def _by_machine(self, engine: Engine, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The wanted outputs for what is in the buffers, by the virtual machine."""
+        results = self._call(engine)
+        outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+        return outputs if self._native else viewed(outputs, [self._outputs[index] for index in wanted])
 
     def _run_elsewhere(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray] | None:
         """`run` where that is a program for sizes that only the run tells, or a bucket's; else None."""

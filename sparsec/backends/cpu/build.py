@@ -15,9 +15,10 @@ from tvm import relax, tirx
 from tvm.relax import vm_build
 from tvm.target import codegen
 
+from sparsec.backends.cpu.direct import direct, kernels_called, workspace_of
 from sparsec.backends.cpu.huge_storages import huge_storages
 from sparsec.backends.cpu.schedule import schedule_kernels
-from sparsec.backends.program import Function, Functions, Program
+from sparsec.backends.program import BIND, CALL, Function, Functions, Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.export import Beside, export, linker
 from sparsec.backends.relax.lower import Lowered
@@ -36,13 +37,14 @@ def build(lowered: Lowered) -> Program:
         ToolchainError: LLVM does not know the target's processor, or the linker fails.
 
     """
-    with prepared(lowered) as (module, target):
+    with prepared(lowered, direct()) as (module, target):
         kernels = _called_once(module)
         if len(kernels) < MANY or linker() is None:
             library, objects = export(relax.build(module, target, relax_pipeline=None, exec_mode="compiled"))
         else:
             library, objects = _build_in_halves(module, kernels[::2], lowered.target, target)
-    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects)
+    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
+                   workspace=workspace_of(module))
 
 
 def _called_once(module: tvm.IRModule) -> list[str]:
@@ -60,8 +62,9 @@ def _called_once(module: tvm.IRModule) -> list[str]:
     for function in module.functions.values():
         if isinstance(function, relax.Function):
             relax.analysis.post_order_visit(function, visit)
+    calls.update(kernels_called(module))
     return sorted(name for name, count in calls.items() if count == 1 and isinstance(module[name], tirx.PrimFunc)
-                  and "_" in name)
+                  and "_" in name and name not in (BIND, CALL))
 
 
 def _build_in_halves(module: tvm.IRModule, apart: Sequence[str], target: Target,
@@ -100,10 +103,13 @@ def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target) -> tuple
 
 
 @contextmanager
-def prepared(lowered: Lowered) -> Iterator[tuple[tvm.IRModule, tvm.target.Target]]:
-    """The module after every Relax pass, with its LLVM target, inside the settings that it must be built with."""
+def prepared(lowered: Lowered, *planned: tvm.transform.Pass) -> Iterator[tuple[tvm.IRModule, tvm.target.Target]]:
+    """The module after every Relax pass, with its LLVM target, inside the settings that it must be built with.
+
+    Passes in `planned` run where memory is planned and not yet allocated.
+    """
     with settings(lowered.target) as target:
-        yield _pipeline(lowered.target, lowered.threads)(lowered.module), target
+        yield _pipeline(lowered.target, lowered.threads, *planned)(lowered.module), target
 
 
 @contextmanager
@@ -129,7 +135,7 @@ def llvm_target(target: Target) -> tvm.target.Target:
     return tvm.target.Target({"kind": "llvm", "mcpu": mcpu, **wide})
 
 
-def _pipeline(target: Target, threads: int) -> tvm.transform.Pass:
+def _pipeline(target: Target, threads: int, *planned: tvm.transform.Pass) -> tvm.transform.Pass:
     """The Relax passes, in order."""
     scheduling = schedule_kernels(isa_of(target, threads))
-    return tvm.transform.Sequential([*passes.fusing(), scheduling, *passes.finishing(huge_storages())])
+    return tvm.transform.Sequential([*passes.fusing(), scheduling, *passes.finishing(*planned, huge_storages())])
