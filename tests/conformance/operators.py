@@ -39,7 +39,7 @@ reference implementation. Where that is not so and nothing implements it, compil
   **function**: its definition in ONNX as a function of other operators. **constants**: only where all inputs are
   constants, as they are for Constant, Shape and Size wherever shapes are static.
 - **CPU**: ONNX's node tests of static shapes that are right of those that there are, on `cpu`, which stands for
-  `cpu-avx512`, `cpu-avx2` and `cpu-generic`: they differ in vectors, not in operators.
+  `cpu-avx512`, `cpu-avx2`, `cpu-generic` and those of ARM: they differ in vectors, not in operators.
 - **CUDA**: whether the first of these tests compiles for `{GPU}` and the other GPUs; "-" where it is refused.
 - The target `eie` executes the layers with weights (MatMul, Gemm, Conv) and leaves all other operators to its host.
 - onnxruntime's own operators (`com.microsoft`), which its optimiser and Olive leave, are written out in ONNX's and
