@@ -9,9 +9,8 @@ from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
 import sparsec
-from sparsec.cli import app
 from sparsec.bench.feeds import random_inputs, sizes_of
-from sparsec.cli import tables
+from sparsec.cli import app, tables
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.portable import pack
 from sparsec.errors import ShapeError
@@ -24,10 +23,10 @@ RNG = np.random.default_rng(0)
 
 def model():
     """Two layers of rows, a product of rows with each other, which numpy computes, and a name that shells split."""
-    text = """<ir_version: 10, opset_import: ["" : 20]> mixed (float[batch, "past length", 16] x) => (float[a, b, 8] y) {
+    text = """<ir_version: 10, opset_import: ["" : 20]> mixed (float[batch, length, 16] x) => (float[a, b, 8] y) {
       h = MatMul(x, w) r = Relu(h) t = Transpose<perm=[0, 2, 1]>(r) s = MatMul(t, r) y = MatMul(s, v)
     }"""
-    proto = onnx.parser.parse_model(text.replace('"past length"', "length"))
+    proto = onnx.parser.parse_model(text)
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "past length"
     for name, shape in (("w", (16, 24)), ("v", (24, 8))):
         array = RNG.standard_normal(shape, np.float32) * (RNG.random(shape) < 0.3)
