@@ -15,6 +15,7 @@ from sparsec.graph.interface import output_names
 from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Context, Report
 from sparsec.passes.rewrite import clean
+from sparsec.passes.strip.biases import raise_biases
 from sparsec.passes.strip.duplicates import merge_duplicates
 from sparsec.passes.strip.folding import fold_units, plan_units
 from sparsec.passes.strip.groups import broken, grouped
@@ -43,6 +44,7 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
     active, groups = active_counts(model, liveness), grouped(model)
     unknown, collapsed, severed = _flow(model, liveness)
     zero_weights(model, liveness)
+    raise_biases(model, liveness)
     plans = plan_units(model, liveness)
     operands = fold_operands(model, liveness)
     fold_units(plans)
