@@ -25,7 +25,7 @@ from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.rows import WEIGHTED
-from sparsec.compiler.sized.simplify import merge_equal
+from sparsec.compiler.sized.simplify import fold_known, merge_equal
 from sparsec.compiler.sized.stage import Joint, RowStage, Stage, joint, stages_of
 from sparsec.compiler.sized.token import Token, token_of
 from sparsec.graph.compare import random_feeds
@@ -103,6 +103,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> Staged:
 
     """
     symbols = infer_symbols(model.graph)
+    fold_known(model.graph, symbols)
     merge_equal(model.graph, symbols)
     sink_rows(model.graph, symbols)
     shorten_moves(model.graph, symbols)

@@ -65,7 +65,7 @@ def _sink(graph: ir.Graph, node: ir.Node, symbols: Symbols, ranks: dict[str, int
         return False
     moved = [written(View(each.view.source, each.view.atoms, each.view.sizes, each.view.chosen,
                           (*((atom,) for atom in each.lead), *each.own)), symbols, graph, node,
-                     f"{node.inputs[index].name}.rows") for index, each in zip(moving, rows, strict=True)]
+                     f"{node_name(node)}.operand{index}") for index, each in zip(moving, rows, strict=True)]
     if any(value is None for value in moved):
         return False
     out = _computed(graph, node, dict(zip(moving, moved, strict=True)), symbols, (*rows[0].sizes(), *shape[rank:]))
@@ -116,8 +116,8 @@ def _computed(graph: ir.Graph, node: ir.Node, moved: dict[int, ir.Value | None],
         weight = constant(node.inputs[1])
         assert weight is not None
         if node.attributes.get_int("transB", 0):
-            inputs[1] = add_constant(graph, f"{name}.weight", np.ascontiguousarray(weight.T))
-            symbols.shapes[inputs[1]] = tuple(map(Size.of, weight.T.shape))
+            inputs[1] = turned = add_constant(graph, f"{name}.weight", np.ascontiguousarray(weight.T))
+            symbols.shapes[turned] = tuple(map(Size.of, weight.T.shape))
         made = [ir.node("MatMul", inputs[:2], name=node.name)]
         if len(inputs) > 2 and inputs[2] is not None:
             made.append(ir.node("Add", [made[0].outputs[0], inputs[2]], name=f"{name}.bias"))
