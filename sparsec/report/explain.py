@@ -9,18 +9,16 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis import structure
-from sparsec.analysis.symbols.size import is_name
-from sparsec.compiler.options import CompileOptions
-from sparsec.compiler.prepare import Prepared, prepare, simplify
-from sparsec.compiler.sized.build import original, row_plans, staged
-from sparsec.compiler.sized.build import outside as outside_of
+from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
+from sparsec.formats import CODECS
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
-from sparsec.graph.nodes import weight_array
-from sparsec.graph.sizes import Dims, ranges
+from sparsec.graph.nodes import is_depthwise, node_name, weight_array
+from sparsec.graph.sizes import Dims
+from sparsec.report.any_size import AnySize, Outside, any_size, priced
 from sparsec.report.curves import (
     SPARSITIES,
     Curve,
@@ -35,6 +33,8 @@ from sparsec.target import Target
 
 PROMISED = (0.8, 0.9, 0.95)
 """Those that the expected time of the whole network is given for."""
+
+CONVOLUTIONS = ("Conv", "QConv")
 
 LIFTING = ("convolutions", "lift", "recurrent")
 """The passes that make layers; what they leave runs outside of sparsec's kernels."""
@@ -135,42 +135,12 @@ class Pruned:
 
 
 @dataclass(frozen=True)
-class Outside:
-    """A node that runs without sparsec's kernels, and why."""
+class Between:
+    """Nodes of an operator that have one kernel each, and none to choose among, with what they take together."""
 
-    node: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How a layer runs for a number of rows, where the run tells how many there are; more are made of such."""
-
-    layer: str
-    rows: int
-    format: str
-    kernel: str
+    operator: str
+    nodes: tuple[str, ...]
     predicted_us: float
-
-
-@dataclass(frozen=True)
-class AnySize:
-    """An artifact that the run tells the sizes, as `compile` makes it of the same options.
-
-    Attributes:
-        rows: the kernels of its layers.
-        call_us: by number of rows, predicted microseconds of a call: its layers, what stands between them in compiled
-            stages, and what stages and operators cost by being called. What numpy and attention compute is not in it.
-        stages, operators: how many a call has of compiled stages, and of operators between them.
-        outside: what runs without kernels.
-
-    """
-
-    rows: tuple[Rows, ...]
-    call_us: Mapping[int, float]
-    stages: int
-    operators: int
-    outside: tuple[Outside, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +153,7 @@ class Explanation:
         layers: those with weights of their own, in order.
         total: all of these.
         network_us: predicted microseconds of a whole inference, None where the target has no model of that.
+        between: what of these the layers do not take, the most first.
         if_pruned: what more pruning would buy.
         outside: the nodes without a kernel of sparsec's.
         sizes: those of symbolic dimensions that the figures are for.
@@ -197,6 +168,7 @@ class Explanation:
     layers: tuple[Layer, ...]
     total: Total
     network_us: float | None
+    between: tuple[Between, ...]
     if_pruned: tuple[Pruned, ...]
     outside: tuple[Outside, ...]
     sizes: Mapping[str, int]
@@ -233,47 +205,10 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
               if (reason := prepared.backend.outside(node))]
     return Explanation(
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
-        layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared),
+        layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
         sizes={**sizes, **assumed},
-        any_size=_any_size(model, replace(options, shapes=shapes, dims=dims), calibration) if assumed else None)
-
-
-def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims,
-           ) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
-    """Shapes and sizes that make all inputs static, and the sizes among them that neither option gives."""
-    limits = ranges(dims)
-    sizes = {name: size for name, size in dims.items() if isinstance(size, int)}
-    given = {name: tuple(shape) for name, shape in shapes.items()}
-    free = [dim.value for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs
-            for dim in value.shape or () if not isinstance(dim, int)]
-    assumed = {name: max(1, limits.get(name, (1, 1))[0]) for name in free if name is not None and is_name(name)}
-    sizes |= assumed
-    for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs:
-        own = list(value.shape or ())
-        if unbound := [str(size) for size in own if not isinstance(size, int)]:
-            assumed |= dict.fromkeys(unbound, 1)
-            given[value.name or ""] = tuple(size if isinstance(size, int) else 1 for size in own)
-    return given, sizes, assumed
-
-
-def _any_size(model: reader.Source, options: CompileOptions, calibration: Calibration | None) -> AnySize | None:
-    """How an artifact for any size runs, where the target takes such."""
-    if not options.backend.sized:
-        return None
-    limits = ranges(options.dims or {})
-    simplified = simplify(model, options, calibration=calibration, symbolic=True)
-    found = staged(simplified.graph, limits)
-    rows, call_us = list[Rows](), dict[int, float]()
-    for each in row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits):
-        rows += [Rows(original(row.layer), each.count, row.format, row.kernel, row.predicted_us)
-                 for row in each.layers]
-        call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend))
-    order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
-    notes = tuple(Outside(each.layer, each.reason) for each in outside_of(found, simplified.graph.graph))
-    steps = len(found.plan.fields["steps"])
-    return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, len(found.compiled),
-                   steps - len(found.compiled), notes)
+        any_size=any_size(model, replace(options, shapes=shapes, dims=dims), calibration) if assumed else None)
 
 
 def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,
@@ -282,7 +217,7 @@ def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], pre
     found = structure.find(weight)
     choice = decide(node, options, prepared)
     CHOICE.set(node, choice)
-    stored = likely_smallest(weight)
+    stored = likely_smallest(weight, CODECS["int8" if np.issubdtype(weight.dtype, np.integer) else "f32"])
     geometry = geometry_of(node)
     if geometry not in curves:
         curves[geometry] = curve(node, geometry, prepared)
@@ -309,6 +244,20 @@ def _network_us(prepared: Prepared) -> float | None:
     if not prepared.backend.divides:
         return None
     return prepared.backend.graph_seconds(prepared.graph.graph, prepared.job) * 1e6
+
+
+def _between(prepared: Prepared) -> tuple[Between, ...]:
+    """The nodes without a choice, by operator."""
+    if not prepared.backend.divides:
+        return ()
+    found: dict[str, list[tuple[str, float]]] = {}
+    for node, seconds in prepared.backend.node_seconds(prepared.graph.graph, prepared.job):
+        if CHOICE.get(node) is None:
+            name = f"{node.op_type} by channel" if node.op_type in CONVOLUTIONS and is_depthwise(node) else node.op_type
+            found.setdefault(name, []).append((node_name(node), seconds))
+    groups = [Between(name, tuple(each for each, _ in nodes), sum(seconds for _, seconds in nodes) * 1e6)
+              for name, nodes in found.items()]
+    return tuple(sorted(groups, key=lambda group: -group.predicted_us))
 
 
 def _candidate(choice: Choice, candidate: Candidate) -> Kernel:

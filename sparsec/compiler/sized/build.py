@@ -103,7 +103,8 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> Staged:
 
     """
     symbols = infer_symbols(model.graph)
-    fold_known(model.graph, symbols)
+    if fold_known(model.graph, symbols):
+        symbols = infer_symbols(model.graph)  # shapes follow from more constants now
     merge_equal(model.graph, symbols)
     sink_rows(model.graph, symbols)
     shorten_moves(model.graph, symbols)

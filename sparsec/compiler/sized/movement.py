@@ -17,8 +17,9 @@ from sparsec.analysis.symbols.size import Size
 from sparsec.compiler.sized.rows import ELEMENTWISE, constants, leading
 from sparsec.compiler.sized.views import MOVES, Groups, View, view_of, whole, written
 from sparsec.compiler.sized.views import steps as steps_of
-from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.constants import add_constant, constant, scalar
 from sparsec.graph.nodes import node_name
+from sparsec.passes import rewrite
 
 ROW_WISE = {*ELEMENTWISE, "Gemm", "LayerNormalization", "MatMul"}
 """Operators that movements of rows go behind."""
@@ -54,7 +55,7 @@ class _Rows:
 def _sink(graph: ir.Graph, node: ir.Node, symbols: Symbols, ranks: dict[str, int], fixed: set[ir.Value]) -> bool:
     moving = [index for index, value in enumerate(node.inputs) if value is not None and value not in fixed]
     shape = symbols.shape(node.outputs[0])
-    if shape is None or not moving or not _keeps_rows(node, moving):
+    if shape is None or not moving or not _keeps_rows(node, moving) or _scales_scores(node):
         return False
     rank = len(leading(shape))
     found = [_rows(node.inputs[index], rank, symbols, ranks) for index in moving]
@@ -70,6 +71,13 @@ def _sink(graph: ir.Graph, node: ir.Node, symbols: Symbols, ranks: dict[str, int
         return False
     out = _computed(graph, node, dict(zip(moving, moved, strict=True)), symbols, (*rows[0].sizes(), *shape[rank:]))
     return _put_back(graph, node, out, rows[0], rank, symbols)
+
+
+def _scales_scores(node: ir.Node) -> bool:
+    """Whether a node only scales an operand of attention's scores, whose kernel does that."""
+    reader = rewrite.only_use(node.outputs[0])
+    return node.op_type in ("Mul", "Div") and reader is not None and reader.op_type == "MatMul" and any(
+        scalar(value) is not None for value in node.inputs)
 
 
 def _keeps_rows(node: ir.Node, moving: list[int]) -> bool:
