@@ -29,13 +29,14 @@ def best(weight, columns, arch, wanted=""):
 def weights():
     dense = RNG.standard_normal((SIZE, SIZE)).astype(np.float32)
     return {"dense": dense, "2:4": project(dense), "50 %": dense * (RNG.random(dense.shape) < 0.5),
+            "blocks": dense * np.kron(RNG.random((SIZE // 32, SIZE // 32)) < 0.15, np.ones((32, 32))),
             "70 %": dense * (RNG.random(dense.shape) < 0.3), "90 %": dense * (RNG.random(dense.shape) < 0.1)}
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize(("weight", "columns", "expected"), [
     ("2:4", 4096, "nm 2:4"), ("dense", 4096, "dense"), ("dense", 128, "dense"), ("50 %", 4096, "dense"),
-    ("90 %", 1, "gaps 8"), ("90 %", 4, "gaps 8"),
+    ("blocks", 4096, "bcsr 16x16"), ("blocks", 256, "bcsr 16x16"), ("90 %", 1, "gaps 8"), ("90 %", 4, "gaps 8"),
     ("90 %", 64, "nm 2:4 + rest"), ("70 %", 64, "nm 2:4 + rest"), ("70 %", 4096, "dense"),
 ])
 def test_the_format_chosen(weights, arch, weight, columns, expected):
@@ -101,7 +102,8 @@ def test_unstructured_weights_of_few_tokens_are_priced_as_measured(shape, densit
 
 def test_formats_that_cannot_be_have_reasons(weights):
     _, refused = best(weights["dense"], 128, "sm_80")
-    assert refused.keys() == {"nm 2:4", "nm 2:4 permuted", "nm 4:6", "nm 6:8", "bitmap", "gaps 8", "nm 2:4 + rest"}
+    assert refused.keys() == {"nm 2:4", "nm 2:4 permuted", "nm 4:6", "nm 6:8", "bitmap", "gaps 8", "bcsr 16x16",
+                              "nm 2:4 + rest"}
     assert "more than 2 non-zeros" in refused["nm 2:4"]
     assert "50.0% of weights left over" in refused["nm 2:4 + rest"]
 
