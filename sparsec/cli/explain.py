@@ -17,7 +17,8 @@ from sparsec.errors import UsageError
 from sparsec.target import resolve
 
 if TYPE_CHECKING:  # the compiler takes seconds to import
-    from sparsec.report.explain import AnySize, Explanation, Layer
+    from sparsec.report.any_size import AnySize
+    from sparsec.report.explain import Explanation, Layer
 
 
 MOST_BETWEEN = 5
