@@ -141,6 +141,12 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("sparsec", appauthor=False)
 
 
+def shown(path: Path) -> str:
+    """A path as it is printed, with `~` for the user's folder."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
 def is_own(path: Path) -> bool:
     """Whether a file of the cache is there and nobody else can have written it; warns where somebody can."""
     try:

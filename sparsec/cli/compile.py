@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +21,6 @@ from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 from sparsec.cost.calibration import SHIPPED
 from sparsec.errors import UsageError
-from sparsec.machine import cpus
 from sparsec.target import ACCELERATORS
 
 if TYPE_CHECKING:  # the compiler's packages are imported by the command, so that others start fast
@@ -93,7 +91,7 @@ def command(
     if sign:
         signing.sign(b"", sign)  # a key that cannot be read is better known before compiling
     chosen = CompileOptions(**given)
-    _tell_of_cores(chosen.threads)
+    options.tell_of_cores(chosen.threads)
     artifact = pack(model, chosen) if portable else compile_with_progress(model, chosen)
     artifact.save(output)
     if as_onnx:
@@ -105,13 +103,6 @@ def command(
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), describe(model).nbytes)
-
-
-def _tell_of_cores(threads: int) -> None:
-    """Say on the standard error where this machine has fewer cores than threads are asked for."""
-    if threads > cpus.available():
-        print(f"sparsec: {cpus.available()} core(s) may be used here; sessions on this machine take no more threads",
-              file=sys.stderr)
 
 
 def pack(model: Path, chosen: CompileOptions) -> Artifact:

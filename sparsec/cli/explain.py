@@ -43,6 +43,7 @@ def command(
     Structure, candidates, break-even sparsity, and time if pruned further.
     """
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
+    options.tell_of_cores(threads)
     from sparsec.report.explain import explain
 
     with progress_bar() as progress:

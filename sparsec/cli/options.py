@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import typer
 from sparsec import files
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
+from sparsec.machine import cpus
 
 if TYPE_CHECKING:
     from sparsec.artifact.file import Artifact
@@ -190,6 +192,13 @@ def check_folder(path: Path) -> None:
         raise UsageError(f"{path}: its folder does not exist; make it first")
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{path}: its folder is read-only; choose another")
+
+
+def tell_of_cores(threads: int) -> None:
+    """Say on the standard error where this machine has fewer cores than threads are asked for."""
+    if threads > cpus.available():
+        print(f"sparsec: {cpus.available()} core(s) may be used here; sessions on this machine take no more threads",
+              file=sys.stderr)
 
 
 def write_json(path: Path | None, value: Any) -> None:
