@@ -44,7 +44,7 @@ def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
     if (shape is None or len(shape) != HEADS or softmax.attributes.get_int("axis", -1) not in (-1, HEADS - 1)
             or scores is None or mix is None or mix.op_type != "MatMul" or mix.inputs[0] is not weights):
         return False
-    keys, values = _transposed(scores.right, symbols), mix.inputs[1]
+    keys, values = _transposed(scores.right, symbols) or _turned(scores.right, softmax, symbols), mix.inputs[1]
     if keys is None or values is None:
         return False
     keys, values = _before_repeats(keys, symbols), _before_repeats(values, symbols)
@@ -125,6 +125,18 @@ def _transposed(value: ir.Value, symbols: Symbols) -> ir.Value | None:
     out.type, symbols.shapes[out] = value.type, (shape[0], shape[1], shape[3], shape[2])
     out.name = f"{value.name}.keys"
     node.graph.insert_before(node, turned)
+    return out
+
+
+def _turned(value: ir.Value, before: ir.Node, symbols: Symbols) -> ir.Value | None:
+    """Keys with their features last, where no Transpose put them elsewhere, as of one token or of a product."""
+    shape = symbols.shape(value)
+    if shape is None or len(shape) != HEADS or before.graph is None:
+        return None
+    node = ir.node("Transpose", [value], {"perm": [0, 1, 3, 2]})
+    out = node.outputs[0]
+    out.name, out.type, symbols.shapes[out] = f"{value.name}.keys", value.type, (shape[0], shape[1], shape[3], shape[2])
+    before.graph.insert_before(before, node)
     return out
 
 
