@@ -18,8 +18,6 @@ from sparsec.machine.blas import within
 from sparsec.report.describe import describe_artifact
 from sparsec.report.explain import explain
 
-RNG = np.random.default_rng(0)
-
 
 def model():
     """Two layers of rows, a product of rows with each other, which numpy computes, and a name that shells split."""
@@ -28,8 +26,9 @@ def model():
     }"""
     proto = onnx.parser.parse_model(text)
     proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "past length"
+    rng = np.random.default_rng(0)
     for name, shape in (("w", (16, 24)), ("v", (24, 8))):
-        array = RNG.standard_normal(shape, np.float32) * (RNG.random(shape) < 0.3)
+        array = rng.standard_normal(shape, np.float32) * (rng.random(shape) < 0.3)
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
     return proto
 
