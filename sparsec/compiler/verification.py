@@ -181,4 +181,5 @@ def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float 
     same = {name: [share for each in compared if (share := each.differences[index].same_class) is not None]
             for index, name in enumerate(names)}
     return Verification(reference, len(compared), limit, errors,
-                        {name: float(np.mean(shares)) for name, shares in same.items() if shares}, spread=spread)
+                        {name: float(np.mean(shares)) for name, shares in same.items() if shares}, spread=spread,
+                        refused="; ".join(dict.fromkeys(each.refused for each in compared if each.refused)))

@@ -20,8 +20,8 @@ from sparsec.formats.well import Well
 
 FORMATS: dict[str, Format] = {each.name: each for each in (
     Dense(), Bitmap(), Coo(), Delta(), DeltaPadded(3), DeltaPadded(4), DeltaPadded(5), DeltaPadded(8), Gaps(), Csr(),
-    Csc(), Bcsr(2, 1), Bcsr(4, 1), Bcsr(8, 1), Bcsr(1, 4), Bcsr(2, 2), Bcsr(4, 4), NM(1, 4), NM(2, 4), NM(4, 8),
-    BlockBalanced(), Strided(), Well())}
+    Csc(), Bcsr(2, 1), Bcsr(4, 1), Bcsr(8, 1), Bcsr(1, 4), Bcsr(2, 2), Bcsr(4, 4), Bcsr(16, 16), NM(1, 4), NM(2, 4),
+    NM(4, 8), BlockBalanced(), Strided(), Well())}
 
 __all__ = ["CODECS", "FORMATS", "NM", "Bcsr", "Bitmap", "BlockBalanced", "Coo", "Csc", "Csr", "Delta", "DeltaPadded",
            "Dense", "Encoded", "Format", "Gaps", "Strided", "Well"]

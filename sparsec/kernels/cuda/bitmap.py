@@ -135,7 +135,8 @@ def pack(weight: np.ndarray, p: BitmapParams) -> dict[str, np.ndarray]:
     """
     packed = [_pack_tile(p, tile.view(np.uint16)) for tile in _tiles(p, weight)]
     counts = np.concatenate([count for _, count in packed])
-    return {"units": np.concatenate([units for units, _ in packed]).view(np.uint32),
+    units = np.concatenate([units for units, _ in packed]).view(np.uint32)
+    return {"units": np.pad(units, (0, p.chunks * 4 - len(units))),  # where half precision has made weights zero
             "starts": np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)}
 
 

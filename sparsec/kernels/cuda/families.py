@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsec.kernels.cuda import bitmap, gaps, mma_dense, mma_sp, rest, wgmma
+from sparsec.kernels.cuda import bitmap, blocks, gaps, mma_dense, mma_sp, rest, wgmma
 from sparsec.kernels.cuda.family import GpuFamily
 
 FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
@@ -12,6 +12,8 @@ FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     wgmma.SPARSE,
     gaps.FAMILY,
     bitmap.FAMILY,
+    blocks.FAMILY,
+    wgmma.BLOCKS,
     rest.FAMILY,
     mma_dense.FAMILY,
     wgmma.DENSE,

@@ -36,6 +36,7 @@ PRODUCTS = {
     "more stages than memory": MmaParams(64, 13, 392, SMALL),
     "a group of rows of tiles": MmaParams(64 * 11, 24, 64, SMALL),
     "few tokens, many features": MmaParams(50, 5, 3208, SMALL, dtype="bfloat16", out="float32", epilogue=FINISH),
+    "blocks with tails": MmaParams(100, 72, 144, SMALL, epilogue=FINISH),
     "float32 results": MmaParams(70, 30, 100, SMALL, out="float32"),
     "bfloat16": MmaParams(100, 36, 140, SMALL, dtype="bfloat16", out="bfloat16", epilogue=FINISH),
     "bytes": MmaParams(100, 36, 320, SMALL, dtype="int8", epilogue=FINISH),
