@@ -149,8 +149,8 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
                              "once, in 50 s", soft_wrap=True)
-    for layer in description["outside"]:
-        tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
+    for line in (*_by_rows(description["rows"]), *tables.outside(description["outside"])):
+        tables.console.print(line, soft_wrap=True)
     if refused := _on_host(description["layers"]):
         tables.console.print(refused, soft_wrap=True)
     if projected := _projected(description["layers"]):
@@ -162,6 +162,16 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     verdict = _verdict(description["verification"], description["target"])
     tables.console.print(f"\n{verdict}{_narrow(description['layers'])}", soft_wrap=True)
     tables.console.print(sizes, soft_wrap=True)
+
+
+def _by_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the layers take for the numbers of rows that there are kernels for, where there are."""
+    if not rows:
+        return []
+    each = ", ".join(f"{tables.duration(row['predicted_us'])} for {row['rows']}" for row in rows)
+    text = (f"for any size: the layers are predicted to take {each} row(s), and more are made of such calls; the "
+            f"table is that of {rows[-1]['rows']}")
+    return [text]
 
 
 def _projected(layers: Sequence[dict[str, Any]]) -> str:
