@@ -17,6 +17,7 @@ from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
+from sparsec.graph.evaluate import zeros_of
 from sparsec.graph.nodes import weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.report.curves import (
@@ -93,6 +94,7 @@ class Layer(structure.Structure):
         break_even: the sparsity from which on sparse kernels are faster; None if never.
         refused: why formats or kernels are no candidates, by their names.
         buckets: the choices for other numbers of tokens.
+        zeros: the share of zeros among the activations that it reads, where real inputs are given.
 
     """
 
@@ -109,6 +111,7 @@ class Layer(structure.Structure):
     break_even: float | None
     refused: Mapping[str, str]
     buckets: tuple[Bucket, ...]
+    zeros: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,25 +185,28 @@ class Explanation:
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
             shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int | str] | None = None,
             precision: str | None = None, calibration: Calibration | None = None,
+            inputs: Mapping[str, np.ndarray] | None = None,
             progress: Callable[[float], None] = lambda _share: None) -> Explanation:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
-    Where the model's dimensions are symbolic, `shapes` and `dims` give the sizes to price.
+    Where the model's dimensions are symbolic, `shapes` and `dims` give the sizes to price. Zeros among activations are
+    counted in `inputs`, real ones by name.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
         UsageError: the target has no cost model.
 
     """
-    options = replace(options_of(target, threads, shapes, precision), dims=dims)
+    options = replace(options_of(target, threads, shapes, precision), dims=dims, inputs=inputs)
     prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
     layers, curves = list[Layer](), dict[Geometry, Curve]()
+    zeros = zeros_of(prepared.graph, job.real, nodes) if job.real else {}
     for index, node in enumerate(nodes):
         progress(index / len(nodes))
         offered, refused = prepared.backend.offers(node, job)
         if offered:
-            layers.append(_layer(node, offered, refused, prepared, curves))
+            layers.append(replace(_layer(node, offered, refused, prepared, curves), zeros=zeros.get(node)))
     notes = [Outside(note.node, note.text) for report in prepared.passes if report.name in LIFTING
              for note in report.notes]
     notes += [Outside(node.name or node.op_type, reason) for node in nodes
@@ -217,7 +223,7 @@ def _by_rows(model: reader.Source, options: CompileOptions, calibration: Calibra
     if not options.backend.sized or all(
             static_shape(value) is not None for value in reader.load(model, symbolic=True).graph.inputs):
         return ()
-    free = replace(options, shapes=None, dims=None)
+    free = replace(options, shapes=None, dims=None, inputs=None)
     simplified = simplify(model, free, calibration=calibration, symbolic=True)
     found = staged(simplified.graph, {})
     plans = row_plans(simplified.graph, found, simplified.job, simplified.context, free.backend, {})

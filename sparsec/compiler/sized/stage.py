@@ -17,6 +17,7 @@ from sparsec.compiler.sized.simplify import known_data
 from sparsec.graph.constants import add_constant
 from sparsec.graph.nodes import read_by
 from sparsec.graph.verify import check, infer
+from sparsec.graph.zeros import COMPUTED, may_be_zero
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,9 @@ class _Copy:
             if value.const_value is not None:
                 self.values[value] = _initializer(self.graph, value)
             elif producer is None or value in self.stage.inputs:
-                self.values[value] = ir.Value(name=f"{value.name}{self.suffix}", type=value.type,
-                                              shape=ir.Shape(self._static(value)))
+                self.values[value] = copy = ir.Value(name=f"{value.name}{self.suffix}", type=value.type,
+                                                     shape=ir.Shape(self._static(value)))
+                COMPUTED.set(copy, not may_be_zero(value))
             else:
                 self._add(producer)
         return self.values[value]

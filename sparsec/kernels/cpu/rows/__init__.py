@@ -15,6 +15,7 @@ from sparsec.kernels.cpu.rows import (
     gemv,
     gemv_int4,
     gemv_int8,
+    gemv_skipping,
     nm_vector,
     well,
     well_int8,
@@ -51,6 +52,7 @@ FAMILIES: dict[str, CpuFamily] = {
     family.name: replace(family, candidates=partial(_on_fewer_threads, family.candidates)) for family in (
         csr_vector.FAMILY,
         gemv.FAMILY,
+        gemv_skipping.FAMILY,
         well.FAMILY,
         nm_vector.FAMILY,
         bitmap_vector.FAMILY,
