@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 GPU ?= cuda-sm$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
 
-.PHONY: demo test conformance fuzz soak gpu docs lint clean
+.PHONY: demo test conformance fuzz soak gpu arm docs lint clean
 
 demo: $(VENV)/installed  ## compile the pruned digits network and compare it with onnxruntime
 	$(BIN)/python examples/demo.py
@@ -25,6 +25,9 @@ gpu: $(VENV)/installed-gpu  ## with a GPU of sm_80 or newer: measure products an
 	$(BIN)/python bench/cuda_bench.py run build/gpu -o gpu.json
 	$(BIN)/python bench/cuda_bench.py table gpu.json
 
+arm: $(VENV)/installed-dev  ## the wheels of TVM's runtime for aarch64, with which tests of ARM run under qemu
+	$(BIN)/python -m tests.support.arm_wheels
+
 docs: $(VENV)/installed-docs  ## the documentation as a site in build/site, with strict links
 	$(BIN)/python -m mkdocs build --strict
 
@@ -45,7 +48,10 @@ $(VENV)/installed-dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/installed
 
-$(VENV)/installed-docs: $(VENV)/installed-dev
+$(VENV)/installed-arm: $(VENV)/installed-dev  ## the wheels of TVM's runtime for aarch64, with which tests of ARM run under qemu
+	$(BIN)/python -m tests.support.arm_wheels
+
+docs: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 

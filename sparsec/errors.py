@@ -79,5 +79,9 @@ class SimulationError(SparsecError):
     """An accelerator cannot hold or run a layer; names the layer and the limit."""
 
 
+class DeviceError(SparsecError):
+    """A GPU fails, or its memory is too small; says what CUDA says, or how much is needed."""
+
+
 class ToolchainError(SparsecError):
     """A compiler, driver or library that the target needs is missing; names what to install."""

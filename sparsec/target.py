@@ -6,6 +6,7 @@ Code outside `backends/` never asks which target it has, only what the target ca
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import platform
 from dataclasses import dataclass, replace
@@ -22,7 +23,10 @@ class Target:
         name: what `--target` takes.
         kind: the backend that serves it: "cpu", "cuda", "eie" or "accelerator".
         mcpu: LLVM's processor name ("" where it does not apply).
+        mattr: LLVM's features beyond that processor's.
+        machine: the architecture that code is for, as `uname -m` has it; other kinds than CPUs run from x86_64.
         archs: the CUDA architectures that the artifact holds code for, the one that kernels are chosen for first.
+        design: the microarchitecture whose rates price kernels on other machines, "" for the default.
         features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …).
         vector_bits: width of a vector register; 0 where there are none, and activations keep ONNX's layout.
         l1_bytes, l2_bytes: data cache per core.
@@ -32,6 +36,9 @@ class Target:
     name: str
     kind: str
     mcpu: str = ""
+    mattr: tuple[str, ...] = ()
+    machine: str = "x86_64"
+    design: str = ""
     archs: tuple[str, ...] = ()
     features: frozenset[str] = frozenset()
     vector_bits: int = 128
@@ -51,6 +58,16 @@ class Target:
 AVX2_FEATURES = frozenset({"sse4_2", "avx", "avx2", "fma", "f16c"})
 AVX512_FEATURES = AVX2_FEATURES | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
+NEON_FEATURES = frozenset({"asimd", "fphp", "asimdhp", "asimddp"})
+"""Armv8.2 with half precision and dot products of bytes: Neoverse N1 (Graviton2, Ampere Altra), Apple M1, and later."""
+NEON_BF16_FEATURES = NEON_FEATURES | {"bf16", "i8mm"}
+"""Armv8.6: Neoverse V1, N2 and V2 (Graviton3 and 4, Grace), Apple M2, and later."""
+SVE_256 = "sve256"
+"""The feature that scalable vectors hold 256 bits, which Linux tells beside the flags: Neoverse V1 (Graviton3)."""
+SVE_256_BYTES = 32
+_PR_SVE_GET_VL = 51
+SVE_FEATURES = NEON_BF16_FEATURES | {"sve", SVE_256}
+
 CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The architectures that kernels are made for; sparse tensor cores begin with the first."""
 
@@ -65,6 +82,13 @@ _FIXED = {
     "cpu-generic": Target("cpu-generic", "cpu", mcpu="x86-64"),
     "cpu-avx2": Target("cpu-avx2", "cpu", mcpu="x86-64-v3", features=AVX2_FEATURES, vector_bits=256),
     "cpu-avx512": Target("cpu-avx512", "cpu", mcpu="x86-64-v4", features=AVX512_FEATURES, vector_bits=512),
+    "cpu-neon": Target("cpu-neon", "cpu", mcpu="neoverse-n1", machine="aarch64", design="neoverse-v2",
+                       features=NEON_FEATURES, l1_bytes=64 * 1024, l2_bytes=1024 * 1024),
+    "cpu-neon-bf16": Target("cpu-neon-bf16", "cpu", mcpu="generic", mattr=("+v8.6a", "+fullfp16"), machine="aarch64",
+                            design="neoverse-v2", features=NEON_BF16_FEATURES, l1_bytes=64 * 1024,
+                            l2_bytes=1024 * 1024),
+    "cpu-sve": Target("cpu-sve", "cpu", mcpu="neoverse-v1", machine="aarch64", design="neoverse-v1",
+                      features=SVE_FEATURES, vector_bits=256, l1_bytes=64 * 1024, l2_bytes=1024 * 1024),
     "eie": Target("eie", "eie", vector_bits=0),
     **{name: Target(name, "accelerator", vector_bits=0) for name in ACCELERATORS},
     **{f"cuda-{arch.replace('_', '')}": Target(f"cuda-{arch.replace('_', '')}", "cuda", archs=(arch,), vector_bits=0)
@@ -77,17 +101,37 @@ TARGET_NAMES = ("cpu", *_FIXED)
 @functools.cache
 def machine_features() -> frozenset[str]:
     """Instruction-set features of the machine that runs this, by their Linux names (empty where unknown)."""
-    return frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    found = frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    return found | {SVE_256} if "sve" in found and _sve_bytes() == SVE_256_BYTES else found
+
+
+def _sve_bytes() -> int:
+    """Bytes of this process's scalable vectors. Source: Linux, Documentation/arch/arm64/sve.rst."""
+    answer: int = ctypes.CDLL(None).prctl(_PR_SVE_GET_VL, 0, 0, 0, 0)
+    return answer & 0xFFFF
+
+
+def lacking(target: Target) -> frozenset[str]:
+    """What this machine lacks to run a target's programs: the architecture alone where it is another."""
+    if target.machine != platform.machine():
+        return frozenset({target.machine})
+    return target.features - machine_features()
 
 
 @functools.cache
 def machine_family() -> tuple[str, int, int]:
-    """What CPUID says of the processor: its vendor, family and model ("" and zeros where that is unknown)."""
-    found = {key: _cpuinfo(key) for key in ("vendor_id", "cpu family", "model")}
+    """What CPUID says of the processor: its vendor, family and model ("" and zeros where that is unknown).
+
+    On ARM, what MIDR_EL1 says: the implementer's number as Linux writes it, the architecture and the part.
+    """
+    keys = ("CPU implementer", "CPU architecture", "CPU part") if "asimd" in machine_features() else (
+        "vendor_id", "cpu family", "model")
+    vendor, *numbers = map(_cpuinfo, keys)
     try:
-        return found["vendor_id"], int(found["cpu family"]), int(found["model"])
+        family, model = (int(each, 0) for each in numbers)
     except ValueError:
         return "", 0, 0
+    return vendor, family, model
 
 
 @functools.cache
@@ -127,13 +171,10 @@ def _cache_bytes(level: int, default: int) -> int:
 @functools.cache
 def _host() -> Target:
     """The machine at hand, at the widest vector set that sparsec has kernels for."""
-    features = machine_features()
-    if features >= AVX512_FEATURES:
-        base = _FIXED["cpu-avx512"]
-    elif features >= AVX2_FEATURES:
-        base = _FIXED["cpu-avx2"]
-    else:
-        base = _FIXED["cpu-generic"]
+    features, machine = machine_features(), platform.machine()
+    widest = [name for name in ("cpu-avx512", "cpu-avx2", "cpu-sve", "cpu-neon-bf16", "cpu-neon")
+              if _FIXED[name].machine == machine and features >= _FIXED[name].features]
+    base = _FIXED[widest[0]] if widest else replace(_FIXED["cpu-generic"], machine=machine)
     return replace(base, name="cpu", features=features | base.features,
                    l1_bytes=_cache_bytes(1, base.l1_bytes), l2_bytes=_cache_bytes(2, base.l2_bytes))
 

@@ -38,7 +38,8 @@ from sparsec.target import Target, machine_features
 
 MOST_ROWS = 200  # that a notebook shows
 
-_ISA_PREFIXES = ("sse4", "avx", "fma", "f16c", "amx", "abm", "adx", "bmi", "gfni", "movbe")
+_ISA_PREFIXES = ("sse4", "avx", "fma", "f16c", "amx", "abm", "adx", "bmi", "gfni", "movbe",  # x86
+                 "asimd", "fphp", "bf16", "i8mm", "sve")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Artifact:
             schema=SCHEMA,
             sparsec=importlib.metadata.version("sparsec"),
             tvm=tvm_runtime.version(),
-            platform=sysconfig.get_platform(),
+            platform=_platform(target),
             target=target.name,
             features=tuple(sorted(f for f in target.features if f.startswith(_ISA_PREFIXES))),
             threads=threads,
@@ -106,6 +107,7 @@ class Artifact:
             stored=stored,
             needs=program.needs,
             parts=program.parts,
+            workspace=program.workspace,
         )
         return cls(manifest, program.library, weights, graph, report)
 
@@ -212,10 +214,21 @@ class Artifact:
         if missing := sorted(set(self.manifest.features) - machine_features()):
             raise ArtifactError(f"the artifact was compiled for '{self.manifest.target}' and this processor lacks "
                                 f"{', '.join(missing)}; compile the model with --target cpu on this machine, "
-                                "or with --target cpu-avx2 or cpu-generic")
+                                f"or with --target {_simpler(self.manifest.platform)}")
         if self.manifest.tvm.split(".")[:2] != tvm.split(".")[:2]:
             raise ArtifactError(f"the artifact needs the runtime of TVM {self.manifest.tvm} and {tvm} is installed; "
                                 f"install apache-tvm=={self.manifest.tvm} or compile the model again")
+
+
+def _simpler(platform: str) -> str:
+    """Targets of few instructions, for a platform."""
+    return "cpu-neon" if platform.endswith("aarch64") else "cpu-avx2 or cpu-generic"
+
+
+def _platform(target: Target) -> str:
+    """Where a target's programs run: this platform, but for those of another architecture."""
+    here = sysconfig.get_platform()
+    return here if target.kind != "cpu" or here.endswith(target.machine) else f"linux-{target.machine}"
 
 
 def _json_bytes(value: Any) -> bytes:

@@ -62,6 +62,7 @@ class Manifest:
         stored: the weights that packed constants follow from.
         needs: what the target's backend checks before the program is opened; see `Program`.
         parts: the calls of `entry` that make an inference; each takes and returns an equal share of the rows, in order.
+        workspace: bytes that the library's functions without a virtual machine need; None where it has none.
 
     """
 
@@ -80,6 +81,7 @@ class Manifest:
     stored: tuple[StoredWeight, ...]
     needs: Needs = field(default_factory=dict)
     parts: int = 1
+    workspace: int | None = None
 
 
 SCHEMA = 3
@@ -145,6 +147,7 @@ def check(manifest: Manifest, library: int, weights: int, most: int) -> None:
         _check_tensor(spec, manifest.parts, UNKNOWN if manifest.entry in (SIZED, STAGES) else 0)
     for index, constant in enumerate(manifest.constants):
         require(_fits(constant, weights), f"constant {index} does not fit the weights")
+    require(0 <= (manifest.workspace or 0) < _LARGEST_TENSOR, f"a workspace of {manifest.workspace} bytes")
     require(sum(map(_nbytes, manifest.constants)) <= most, f"the constants take over {most} bytes")
     packed = [number for number, constant in enumerate(manifest.constants) if constant.encoding == PACKED]
     for each in manifest.stored:

@@ -7,7 +7,7 @@ nor ONNX, since sessions ask it, too; its methods import what they need.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -182,6 +182,10 @@ class Backend(ABC):
 
     def graph_seconds(self, graph: ir.Graph, job: Job) -> float:
         """The predicted time of a run of a planned graph."""
+        return sum(seconds for _, seconds in self.node_seconds(graph, job))
+
+    def node_seconds(self, graph: ir.Graph, job: Job) -> Iterable[tuple[ir.Node, float]]:
+        """The predicted time of every node of a planned graph."""
         raise UsageError(f"there is no cost model of whole graphs such as '{graph.name}' for '{job.target.name}'")
 
     # Compiling

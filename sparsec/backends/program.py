@@ -15,6 +15,10 @@ STAGES = "stages"
 SIZED = "sized"
 """The entry of programs for sizes that the run tells: their constants are a plan, libraries, and what these need."""
 
+BIND, CALL = "sparsec_bind", "sparsec_call"
+"""Functions of a library that do what its entry does, without a virtual machine. `BIND` takes the inputs, constants, a
+workspace, outputs and a table, checks them, and writes their addresses into the table; `CALL` takes the table."""
+
 Needs = Mapping[str, tuple[str | int, ...]]
 """What a program needs of a machine beside the processor's features: whatever its backend has written there."""
 
@@ -78,6 +82,8 @@ class Program:
         packed: what an artifact may store instead of constants.
         needs: what it needs of a machine beside the processor's features, as its backend reads it.
         parts: the calls of `entry` that make an inference; each takes and returns an equal share of the rows, in order.
+        workspace: bytes of memory that the library's functions `BIND` and `CALL` need, which do the same; None where it
+            has none.
 
     """
 
@@ -90,6 +96,7 @@ class Program:
     packed: tuple[Packed, ...] = ()
     needs: Needs = field(default_factory=dict)
     parts: int = 1
+    workspace: int | None = None
 
     def repeated(self, parts: int) -> Program:
         """The program for so many times the rows, which it computes part by part."""

@@ -18,7 +18,7 @@ from sparsec.graph import reader
 from sparsec.graph.evaluate import zeros_of
 from sparsec.graph.nodes import weight_array
 from sparsec.graph.shapes import static_shape
-from sparsec.target import machine_features
+from sparsec.target import lacking
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def profile_layers(model: reader.Source, options: CompileOptions) -> Profile:
 
     """
     backend, resolved = options.backend, options.resolved_target
-    if resolved.features - machine_features() or not backend.profiles:
+    if lacking(resolved) or not backend.profiles:
         raise UsageError(f"kernels for target '{resolved.name}' do not run here; profile with --target cpu")
 
     def announce(step: str, part: float = 0.0, measuring_s: float = 0.0) -> None:  # noqa: ARG001 - `Announce`

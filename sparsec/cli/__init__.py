@@ -35,7 +35,7 @@ from sparsec.cli import (
     targets,
     verify,
 )
-from sparsec.errors import InternalError, SparsecError, UsageError, printable
+from sparsec.errors import InputError, InternalError, ShapeError, SparsecError, UsageError, printable
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "compile": compile.command,
@@ -94,7 +94,7 @@ def main() -> None:
         app()
     except InternalError as error:
         _fail_internally(error)
-    except UsageError as error:
+    except (UsageError, InputError, ShapeError) as error:
         _fail(_as_typed(str(error)), 2)
     except SparsecError as error:
         _fail(_as_typed(str(error)), 1)

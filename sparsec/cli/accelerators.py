@@ -16,7 +16,10 @@ def command(
     seeds: Annotated[int, typer.Option(min=1, help="Random masks of each of the --headlines.")] = 5,
     json: options.JsonFile = None,
 ) -> None:
-    """List the sparse accelerators of Hoefler et al. 2021 (table 1), and the dense ones beside them."""
+    """List the sparse accelerators, or explain one.
+
+    Those of Hoefler et al. 2021 (table 1), and the dense ones beside them.
+    """
     from sparsec.backends.accelerators.designs import ACCELERATORS
     from sparsec.backends.accelerators.table import COLUMNS
     from sparsec.report.accelerators import describe_accelerator

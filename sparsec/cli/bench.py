@@ -65,7 +65,10 @@ def command(
         dir_okay=False, help="Plot a sweep's latencies and bytes, as PNG or SVG.")] = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Time a model: engines take turns, each in a process of its own."""
+    """Time a model beside onnxruntime, or its layers.
+
+    Engines take turns, each in a process of its own.
+    """
     from sparsec.artifact.file import is_artifact
 
     compiled = file is not None and is_artifact(file)

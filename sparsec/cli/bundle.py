@@ -32,20 +32,27 @@ def command(
         min=1, help="Rows that Triton may run together [32]", show_default=False)] = None,
     sign: Annotated[Path | None, typer.Option(
         exists=True, dir_okay=False, help="Sign the model's file with this private Ed25519 key in PEM.")] = None,
+    wheels: Annotated[Path | None, typer.Option(
+        exists=True, file_okay=False, help="The folder of the runtime's wheels for another architecture.")] = None,
     require_signature: options.PublicKey = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Write a folder with the model, the runtime and a CMake project, for C and C++ without Python; or for Triton."""
+    """Write a folder for C and C++ without Python, or for Triton.
+
+    It holds the model, the runtime and a CMake project.
+    """
     from sparsec.artifact.file import Artifact
 
     if triton:
+        if wheels is not None:
+            raise UsageError("--wheels is for bundles; Triton's Python has the runtime of its own machine")
         if sign is not None:
             raise UsageError("--sign signs the model's file of a bundle; sign an artifact by `sparsec compile --sign`")
         _triton(Artifact.load(artifact, require_signature=require_signature), output, threads, max_batch or ROWS, json)
         return
     if threads is not None or max_batch is not None:
         raise UsageError("--threads and --max-batch are options of --triton; a bundle's program chooses them itself")
-    _bundle(Artifact.load(artifact, require_signature=require_signature), output, sign, json)
+    _bundle(Artifact.load(artifact, require_signature=require_signature), output, sign, wheels, json)
 
 
 def _triton(artifact: Artifact, output: Path, threads: int | None, rows: int, json: Path | None) -> None:
@@ -58,10 +65,10 @@ def _triton(artifact: Artifact, output: Path, threads: int | None, rows: int, js
     options.write_json(json, {"max_batch_size": 0 if reason else rows, "reason": reason})
 
 
-def _bundle(artifact: Artifact, output: Path, sign: Path | None, json: Path | None) -> None:
+def _bundle(artifact: Artifact, output: Path, sign: Path | None, wheels: Path | None, json: Path | None) -> None:
     from sparsec.native.bundle import write_bundle
 
-    entries = write_bundle(artifact, output, sign)
+    entries = write_bundle(artifact, output, sign, wheels=wheels)
     sums = {part: sum(each.nbytes for each in entries if each.part == part) for part in MEANINGS}
     tables.print_table(("part", "bytes"), [(MEANINGS[part], tables.nbytes(size)) for part, size in sums.items()],
                        ("all", tables.nbytes(sum(sums.values()))))

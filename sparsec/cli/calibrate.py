@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 from rich.console import Console
@@ -21,13 +22,20 @@ RATES = {
 
 
 def command(threads: options.Threads = 1, json: options.JsonFile = None) -> None:
-    """Measure this machine's rates; compile, explain and bench predict with them from then on."""
+    """Measure this machine's rates for the cost model.
+
+    compile, explain and bench predict with them from then on.
+    """
     from sparsec.backends.cpu.calibrate import measure
     from sparsec.bench import efficiency
-    from sparsec.cost.calibration import keep, machine_of
+    from sparsec.cost.calibration import check_keepable, keep, machine_of
     from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 
-    with Console(stderr=True).status("calibrating") as status:
+    check_keepable()
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print("sparsec: calibrating, 50 s on a quiet machine", file=sys.stderr)
+    with console.status("calibrating") as status:
         rates = measure(resolve("cpu"), threads, lambda what: status.update(f"measuring {what}"))
         machine = machine_of(rates)
         status.update("measuring kernels")

@@ -198,8 +198,9 @@ def _stripped(strip: dict[str, Any] | None) -> str:
     if not strip or not changes:
         return ""
     ratios = [strip["total"][f"{kind}_compression"] for kind in ("direct", "effective")]
-    direct, effective = ("all" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)
-    return f"stripped: {', '.join(changes)}; compression {direct} direct, {effective} effective"
+    direct, effective = (None if ratio is None else f"{ratio:.1f}x" for ratio in ratios)
+    reached = "no path is left" if effective is None else f"{effective} effective"
+    return f"stripped: {', '.join(changes)}; compression {direct or 'by zeros alone'} direct, {reached}"
 
 
 def _narrow(layers: Sequence[dict[str, Any]]) -> str:
@@ -241,7 +242,8 @@ def _verdict(verification: dict[str, Any] | None, target: str) -> str:
     classes += _integers(verification.get("steps")) + (
         "; the model's 16 bits were float32 there" if verification.get("widened") else "") + (
         f"; onnxruntime's own answers differ by {spread:.1e} with and without its optimisations"
-        if (spread := verification.get("spread")) else "")
+        if (spread := verification.get("spread")) else "") + (
+        f"; {refused}" if (refused := verification.get("refused")) else "")
     if verification["tolerance"] is None:
         what = "its integers" if target in ACCELERATORS else "shared weights"
         return (f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: {what} "

@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # the compiler takes seconds to import
     from sparsec.report.explain import Explanation, Layer
 
 
+MOST_BETWEEN = 5
+"""Operators without a choice that are listed."""
+
+
 def command(
     model: options.ModelFile,
     target: options.Target = "cpu",
@@ -37,7 +41,10 @@ def command(
     html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a self-contained report.")] = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Explain the plan of a model: structure, candidates, break-even sparsity, and time if pruned further."""
+    """Explain how each layer would run, and why.
+
+    Structure, candidates, break-even sparsity, and time if pruned further.
+    """
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
     from sparsec.graph.sizes import bound_dims
 
@@ -82,6 +89,9 @@ def _bound(model: Path, shapes: dict[str, tuple[int, ...]], dims: dict[str, int]
 def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
     """The layers to show in full."""
     by_name = {layer.layer: layer for layer in figures.layers}
+    single = {node: each.operator for each in figures.between for node in each.nodes}
+    if known := [name for name in names if name in single]:
+        raise UsageError(f"'{known[0]}' is a {single[known[0]]}, which has one kernel and no candidates")
     if unknown := sorted(set(names) - set(by_name) - {"all"}):
         raise UsageError(f"no layer '{unknown[0]}'; the layers are {', '.join(by_name)}")
     return [layer for name, layer in by_name.items() if name in names or "all" in names]
@@ -89,9 +99,13 @@ def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
 
 def _print_summary(figures: Explanation) -> None:
     total = figures.total
+<<<<<<< HEAD
     console.print(f"target {figures.target}, {figures.threads} thread(s), rates: {figures.machine}\n",
                   soft_wrap=True)
     seen = any(layer.zeros is not None for layer in figures.layers)
+=======
+    console.print(f"target {figures.target}, {figures.threads} thread(s)\nrates: {figures.machine}\n", soft_wrap=True)
+>>>>>>> main
     tables.print_table(
         ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from", *["input zeros"] * seen),
         [(*_row(layer), *[_zeros(layer.zeros)] * seen) for layer in figures.layers],
@@ -100,6 +114,11 @@ def _print_summary(figures: Explanation) -> None:
     if figures.network_us is not None:
         console.print(f"\nthe whole network: {tables.duration(figures.network_us)} predicted, everything between the "
                       "layers included", soft_wrap=True)
+    for group in figures.between[:MOST_BETWEEN]:
+        console.print(f"between the layers: {len(group.nodes)} {group.operator}, {tables.duration(group.predicted_us)}")
+    if rest := figures.between[MOST_BETWEEN:]:
+        console.print(f"between the layers: {sum(len(group.nodes) for group in rest)} others, "
+                      f"{tables.duration(sum(group.predicted_us for group in rest))}")
     console.print(f"\nweights: {tables.nbytes(total.bytes)} as they run, {tables.nbytes(total.smallest_bytes)} "
                   "in the smallest format of each layer")
     for each in figures.if_pruned:

@@ -24,7 +24,10 @@ def command(
     sparse_tensors: Annotated[bool, typer.Option(
         "--sparse-tensors", help="Write weights as sparse tensors where that is smaller.")] = False,
 ) -> None:
-    """Export a network: squeezenet from its authors' file, the others with random weights."""
+    """Export a reference network to ONNX.
+
+    squeezenet from its authors' file, the others with random weights.
+    """
     if network == "squeezenet":
         _export_squeezenet(weights, output)
     else:

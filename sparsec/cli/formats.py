@@ -15,7 +15,10 @@ SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 
 
 def command(json: options.JsonFile = None) -> None:
-    """List the storage formats and value codecs, what they cost and what they refuse."""
+    """List the storage formats and value codecs.
+
+    With what they cost and what they refuse.
+    """
     from sparsec.formats import CODECS, FORMATS
 
     forms: list[dict[str, Any]] = [{"format": name, "condition": _condition(form), "bits_per_weight": {

@@ -20,7 +20,7 @@ def command(
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     json: options.JsonFile = None,
 ) -> None:
-    """Show operators, layers with their sparsity and sizes, inputs and outputs."""
+    """Show layers, their sparsity and sizes, inputs and outputs."""
     from sparsec.artifact.file import is_artifact
 
     compiled = is_artifact(file)
@@ -38,12 +38,17 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
     needs = "".join(f", {name} {' '.join(map(str, each))}" for name, each in description["needs"].items() if each)
     console.print(f"target {description['target']}{needs} on {description['platform']}, up to {description['threads']} "
                   f"thread(s); by sparsec {description['sparsec']}, TVM {description['tvm']}")
-    console.print(f"{tables.nbytes(description['file_bytes'])}: weights {tables.nbytes(description['weights_bytes'])}, "
-                  f"{description['library']} {tables.nbytes(description['library_bytes'])}\n")
-    _print_signature(description)
     if is_portable(artifact):
+        console.print(f"{tables.nbytes(description['file_bytes'])}\n")
+        _print_signature(description)
         console.print("compiled where it is opened, from this model:\n")
         return {**description, "model": _packed_model(artifact)}
+    code = "" if not artifact.library else (
+        f", {description['library']} {tables.nbytes(description['library_bytes'])}")
+    console.print(f"{tables.nbytes(description['file_bytes'])}: "
+                  f"{'weights and kernels' if not code else 'weights'} {tables.nbytes(description['weights_bytes'])}"
+                  f"{code}\n")
+    _print_signature(description)
     tables.print_buckets(description)
     totals = description["totals"]
     tables.print_table(
@@ -51,7 +56,7 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
         [(layer["layer"], tables.shape(layer["shape"]), tables.percent(layer["nonzeros"], layer["weights"]),
           layer["format"], layer["kernel"], tables.nbytes(layer["bytes"]), tables.duration(layer["predicted_us"]))
          for layer in description["layers"]],
-        (f"{totals['layers']} layers", "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
+        (tables.counted(totals["layers"], "layer"), "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
          tables.nbytes(totals["bytes"]), tables.duration(totals["predicted_us"])))
     return description
 
@@ -98,7 +103,7 @@ def _print_layers(description: dict[str, Any]) -> None:
         ("layer", "operator", "shape", "zeros", "bytes", "stored"),
         [(layer["layer"], layer["operator"], tables.shape(layer["shape"]), _zeros(layer), tables.nbytes(layer["bytes"]),
           "sparse" if layer["sparse_initializer"] else "dense") for layer in description["layers"]],
-        (f"{totals['layers']} layers", "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
+        (tables.counted(totals["layers"], "layer"), "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
 
 
 def _zeros(counts: dict[str, Any]) -> str:

@@ -132,9 +132,26 @@ def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = ()
         raise UsageError(f"{path}: not an .npy file of a plain array ({error}); write one with numpy.save") from error
 
 
+def check_arrays_file(path: Path, arrays: int) -> None:
+    """Check that `write_arrays` can write so many arrays to a file.
+
+    Raises:
+        UsageError: its folder is missing or read-only, or it is an .npy file, which holds one array.
+
+    """
+    check_folder(path)
+    if path.suffix == ".npy" and arrays != 1:
+        raise UsageError(f"{path}: an .npy file holds one array, and the model has {arrays} outputs; name an .npz file")
+
+
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write an .npz file, replacing what was there at once."""
+    """Write an .npz file, or an .npy file of the one array, replacing what was there at once."""
     buffer = io.BytesIO()
+    if path.suffix == ".npy":
+        (array,) = arrays.values()
+        np.save(buffer, array, allow_pickle=False)
+        files.write(path, buffer.getvalue())
+        return
     with zipfile.ZipFile(buffer, "w") as archive:  # numpy.savez takes some names for its own arguments
         for name, array in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
@@ -146,18 +163,18 @@ def check_folder(path: Path) -> None:
     """Check that a file can be written, before what it is to hold takes minutes.
 
     Raises:
-        OSError: its folder is missing or read-only.
+        UsageError: its folder is missing or read-only.
 
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file():  # a device or a pipe, which is written to
         if not os.access(path, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            raise UsageError(f"{path}: {os.strerror(errno.EACCES)}")
         return
     if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "its folder does not exist; make it first", str(path))
+        raise UsageError(f"{path}: its folder does not exist; make it first")
     if not os.access(path.parent, os.W_OK):
-        raise PermissionError(errno.EACCES, "its folder is read-only; choose another", str(path))
+        raise UsageError(f"{path}: its folder is read-only; choose another")
 
 
 def write_json(path: Path | None, value: Any) -> None:

@@ -46,9 +46,10 @@ def command(
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     criterion: Annotated[str | None, typer.Option(
-        help="Of a file: obs, ria, wanda or magnitude; obs if not given. Of a network: magnitude, lamp, random, snip, "
-             "snip-iterative, grasp, synflow, obd, obs, taylor, filter-norm, apoz, geometric-median or batchnorm; "
-             "magnitude if not given.",
+        help="Of a file: obs, ria, wanda or magnitude; obs if not given. Of a network: magnitude, lamp, obd, obs, "
+             "woodfisher and taylor of trained weights; random, snip, snip-iterative, force, grasp, prospr, phew and "
+             "synflow at initialisation; filter-norm, apoz, geometric-median, thinet, similar-units and batchnorm of "
+             "whole outputs; the schedule's usual one, mostly magnitude, if not given.",
         show_default=False)] = None,
     pattern: Annotated[str | None, typer.Option(
         help="unstructured, RxC (4x1) or N:M (2:4); of a file balanced, and units for whole channels and "
@@ -56,11 +57,17 @@ def command(
              "heads, too.")] = None,
     quota: Annotated[str | None, typer.Option(
         help="uniform, erk, or global to compare all layers; of a file lamp, and sensitivity for the least error of "
-             "layers, which obs takes if none is given, too; of a network uniform+, igq and smart-ratio, too.")] = None,
+             "layers, which obs takes if none is given, too; of a network uniform+, igq, smart-ratio and as:CRITERION, "
+             "what that criterion leaves of every layer, too.")] = None,
     schedule: Annotated[str | None, typer.Option(
-        help="Of a network: one-shot, iterative, gradual, imp, set, rigl, movement or l0; one-shot if not given.",
+        help="Of a network: one-shot, iterative, gradual, imp; set, rigl, itop, deepr, dsr, snfs and top-kast, which "
+             "move connections; movement, l0, variational-dropout, lasso, ridge and group-lasso, which learn what "
+             "goes; edge-popup, signs and freeze, which keep random weights; one-shot if not given.",
         show_default=False)] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Of a network: steps on the way to the target.")] = None,
+    rewind: Annotated[float | None, typer.Option(
+        min=0, max=1, help="Of a network, for --schedule imp: the share of the first training that weights go back to; "
+        "0 for the initial ones, 0.05 if not given.", show_default=False)] = None,
     effective: Annotated[bool, typer.Option(
         help="Of a network: the target counts weights that are cut off as removed.")] = False,
     tolerance: Annotated[float | None, typer.Option(
@@ -76,15 +83,17 @@ def command(
         help="Of a network: seed of everything random; 0 if not given.", show_default=False)] = None,
     json: options.JsonFile = None,
 ) -> None:
-    """Prune an ONNX file from samples; or prune a reference network, train what is left, and export it.
+    """Prune an ONNX file from samples, or a reference network.
+
+    What is left of a reference network is trained, and exported.
 
     The LeNets are trained on scikit-learn's digits.
     """
     if source is not None and is_file(source):
-        from sparsec.oneshot.file import Method
-
-        others = {"--model": model, "--rounds": rounds, "--effective": effective or None, "--data": data,
-                  "--schedule": schedule, "--tolerance": tolerance, "--epochs": epochs, "--seed": seed}
+        if inputs is None:
+            raise UsageError(f"{source}: give --inputs, an .npz file of samples, some hundred of them")
+        others = {"--model": model, "--rounds": rounds, "--rewind": rewind, "--effective": effective or None,
+                  "--data": data, "--schedule": schedule, "--tolerance": tolerance, "--epochs": epochs, "--seed": seed}
         if wrong := [name for name, value in others.items() if value is not None]:
             raise UsageError(f"{wrong[0]} is for reference networks; {source} is a file")
         if pattern == UNITS:
@@ -94,6 +103,8 @@ def command(
                 raise UsageError(f"--pattern {UNITS} takes --sparsity, the share of the FLOPs that go, not {wrong[0]}")
             prune_units(Path(source), inputs, output, sparsity, tuple(keep), json)
             return
+        from sparsec.oneshot.file import Method
+
         wanted = goal_of(sparsity, latency, speedup, nbytes, energy, max_error)
         method = Method(criterion or "obs", pattern or "unstructured", quota, tuple(keep))
         prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume)
@@ -111,8 +122,8 @@ def command(
     from sparsec.models.recipe import Recipe, make
 
     name = model or source or ""
-    choice = Options(criterion or "magnitude", pattern, quota, schedule or "one-shot", rounds, effective,
-                     0.01 if tolerance is None else tolerance, keep)
+    choice = Options(criterion, pattern, quota, schedule or "one-shot", rounds, effective,
+                     0.01 if tolerance is None else tolerance, keep, **({} if rewind is None else {"rewind": rewind}))
     recipe = Recipe(name, sparsity, choice, 60 if epochs is None else epochs, _read_data(data), seed or 0)
     with training_progress() as progress:
         outcome = make(recipe, progress)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsec.cli import options, tables
+from sparsec.cli import model_file, options, tables
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
@@ -49,18 +49,16 @@ def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nb
     return given[0] if given else None
 
 
-def prune_file(model: Path, inputs: Path | None, output: Path, wanted: Goal | float | None, method: Method,
+def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | None, method: Method,
                machine: tuple[str, int], json: Path | None, resume: Path | None = None) -> None:
     """Prune a file, write it, and print what became of its layers; `machine` is a target's name and threads."""
+    options.check_folder(output)
     from sparsec.graph.writer import save_proto
     from sparsec.oneshot import file
     from sparsec.oneshot.goal import Goal, to_goal
 
     if resume is not None and isinstance(wanted, Goal):
         raise UsageError("--resume is for --sparsity and N:M; goals try several sparsities")
-    if inputs is None:
-        raise UsageError(f"{model}: give --inputs, an .npz file of samples, some hundred of them")
-    options.check_folder(output)
     arrays = options.read_arrays(inputs)
     target, threads = resolve(machine[0]), machine[1]
     proto, reached = file.read(model), None
@@ -108,7 +106,8 @@ def _print(outcome: Outcome, path: Path) -> None:
         same = "" if output.same_class is None else f", same class in {100 * output.same_class:.1f} % of the rows"
         console.print(f"output '{output.output}' differs by {output.error:.1e} of its root mean square{same}",
                       soft_wrap=True)
-    console.print(f"{path}: {100 * pruned.sparsity:.1f} % zeros, {tables.nbytes(path.stat().st_size)}", soft_wrap=True)
+    console.print(f"{path}: {100 * pruned.sparsity:.1f} % zeros, {tables.nbytes(model_file.describe(path).nbytes)}",
+                  soft_wrap=True)
 
 
 SHOWN: dict[str, Callable[[float], str]] = {

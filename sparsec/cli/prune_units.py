@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from sparsec.cli import options, tables
+from sparsec.cli import model_file, options, tables
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
@@ -14,7 +14,7 @@ UNITS = "units"
 """The name of the pattern."""
 
 
-def prune_units(model: Path, inputs: Path | None, output: Path, sparsity: float | None, keep: tuple[str, ...],
+def prune_units(model: Path, inputs: Path, output: Path, sparsity: float | None, keep: tuple[str, ...],
                 json: Path | None) -> None:
     """Remove units of a file, write it, and print what became of its layers."""
     from sparsec.graph.writer import save_proto
@@ -22,8 +22,6 @@ def prune_units(model: Path, inputs: Path | None, output: Path, sparsity: float 
     from sparsec.oneshot.prune import check_sparsity
     from sparsec.oneshot.structured.prune import remove_units
 
-    if inputs is None:
-        raise UsageError(f"{model}: give --inputs, an .npz file of samples, some hundred of them")
     if sparsity is None:
         raise UsageError("give --sparsity, the share of the FLOPs that go, such as --sparsity 0.5")
     check_sparsity(sparsity)
@@ -53,4 +51,4 @@ def prune_units(model: Path, inputs: Path | None, output: Path, sparsity: float 
         console.print(f"output '{value.output}' differs by {value.error:.1e} of its root mean square{same}",
                       soft_wrap=True)
     console.print(f"{output}: {found.removed} of {found.units} units removed, {after.flops / before.flops:.1%} of the "
-                  f"FLOPs left, {tables.nbytes(output.stat().st_size)}", soft_wrap=True)
+                  f"FLOPs left, {tables.nbytes(model_file.describe(output).nbytes)}", soft_wrap=True)

@@ -27,7 +27,10 @@ def command(
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     json: options.JsonFile = None,
 ) -> None:
-    """Quantise a float model: uint8 activations, int8 weights by output, as QuantizeLinear and DequantizeLinear."""
+    """Quantise a float model, and keep its zeros.
+
+    To uint8 activations and int8 weights by output, as QuantizeLinear and DequantizeLinear.
+    """
     from sparsec.compiler.quantization import quantize
     from sparsec.graph.writer import save_proto
 

@@ -26,7 +26,10 @@ def command(
     max_request: Annotated[float, typer.Option(min=0, help="Megabytes of a request; larger ones get 413.")] = 64.0,
     require_signature: options.PublicKey = None,
 ) -> None:
-    """Serve compiled models by the Open Inference Protocol, version 2."""
+    """Serve compiled models by REST and gRPC.
+
+    Both are of the Open Inference Protocol, version 2.
+    """
     if importlib.util.find_spec("kserve") is None:
         raise ToolchainError("serving needs the package kserve; pip install 'sparsec[serve]'")
     paths = _named(artifacts)

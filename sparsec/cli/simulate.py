@@ -66,7 +66,10 @@ def command(
     json: options.JsonFile = None,
     **given: int | None,
 ) -> None:
-    """Simulate sparse accelerators: time, stalls, bytes and energy; of EIE alone area, accuracy and traces, too."""
+    """Simulate sparse accelerators on a model, side by side.
+
+    Time, stalls, bytes and energy; of EIE alone area, accuracy and traces, too.
+    """
     parameters = {name: value for name, value in given.items() if value is not None}
     requested = [_parse_sweep(text) for text in sweeps]
     if target != "eie" or settings:

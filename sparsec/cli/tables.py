@@ -51,6 +51,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None =
         console.print(table, crop=False)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 layer", "2 layers"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def print_buckets(description: Mapping[str, Any]) -> None:
     """The buckets of an artifact that has several; the rest of its description is the first one's."""
     if not description["buckets"]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsec.cli import tables
-from sparsec.target import TARGET_NAMES, Target, machine_features, machine_name, resolve
+from sparsec.target import TARGET_NAMES, Target, lacking, machine_name, resolve
 
 
 def command() -> None:
@@ -23,4 +23,4 @@ def _runs(target: Target) -> str:
         return "simulated"
     if not target.mcpu:
         return "-"
-    return "no" if target.features - machine_features() else "yes"
+    return "no" if lacking(target) else "yes"

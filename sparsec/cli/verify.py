@@ -14,7 +14,10 @@ def command(
     artifact: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A compiled model.")],
     require_signature: options.PublicKey = None,
 ) -> None:
-    """Check every byte of an artifact, its signature and this machine's fitness, without executing any of it."""
+    """Check an artifact's bytes, its signature and this machine.
+
+    Nothing of the artifact is executed.
+    """
     from sparsec.artifact.file import Artifact
     from sparsec.compiler.portable import is_portable
     from sparsec.runtime.session import check_machine

@@ -6,6 +6,7 @@ The command line, portable artifacts and buckets take the same object. A new opt
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -168,6 +169,16 @@ class CompileOptions(ProgramOptions):
                 "dims": dict(self.dims or {})}
 
 
+def _check_names(given: Mapping[str, object]) -> None:
+    """Refuse options that there are not, with the nearest that there is."""
+    known = [each.name for each in fields(CompileOptions)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise UsageError(f"there is no option {name}" + (f"; {near[0]} is meant?" if near else
+                                                            f"; there are {', '.join(known)}"))
+
+
 _NONE = type(None)
 _KINDS: dict[str, tuple[type, ...]] = {
     "target": (str, Target), "threads": (int,), "shapes": (Mapping, _NONE), "dims": (Mapping, _NONE),
@@ -208,6 +219,7 @@ def takes(options: Callable[P, Options]) -> Callable[[Callable[[Model, Options],
     def decorate(function: Callable[[Model, Options], Result]) -> Callable[Concatenate[Model, P], Result]:
         @functools.wraps(function)
         def call(model: Model, *args: P.args, **kwargs: P.kwargs) -> Result:
+            _check_names(kwargs)
             return function(model, options(*args, **kwargs))
 
         own, taken = inspect.signature(function), inspect.signature(options)

@@ -43,6 +43,7 @@ class Verification:
         spread: by how much the reference's own answers differ, with and without its optimisations, where a model that
             rounds to codes erred by more than its tolerance, which is then that.
         widened: whether the reference computed a model of 16-bit floats in float32.
+        refused: why it was not onnxruntime that they were compared with.
 
     """
 
@@ -53,6 +54,7 @@ class Verification:
     same_class: Mapping[str, float]
     steps: Steps | str | None = None
     widened: bool = False
+    refused: str = ""
     spread: float = 0.0
 
 

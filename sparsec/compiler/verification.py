@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -111,6 +112,8 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
         VerificationError: an output errs by more than the limit, or no reference takes the real inputs.
 
     """
+    if artifact.manifest.platform != sysconfig.get_platform():
+        return Skipped(f"it is for {artifact.manifest.platform} and this is {sysconfig.get_platform()}")
     if missing := sorted(set(artifact.manifest.features) - machine_features()):
         return Skipped(f"this machine lacks {', '.join(missing)}")
     limit = basis.tolerance(limit)
@@ -175,4 +178,5 @@ def _summary(names: Sequence[str], compared: Sequence[Comparison], limit: float 
     same = {name: [share for each in compared if (share := each.differences[index].same_class) is not None]
             for index, name in enumerate(names)}
     return Verification(reference, len(compared), limit, errors,
-                        {name: float(np.mean(shares)) for name, shares in same.items() if shares}, spread=spread)
+                        {name: float(np.mean(shares)) for name, shares in same.items() if shares}, spread=spread,
+                        refused="; ".join(dict.fromkeys(each.refused for each in compared if each.refused)))

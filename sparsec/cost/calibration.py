@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -56,6 +57,24 @@ def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:
 
     """
     return keep_as(key(threads), machine, path or default_path())
+
+
+def check_keepable(path: Path | None = None) -> None:
+    """Check that `keep` can write, before what it is to keep takes a minute.
+
+    Raises:
+        CalibrationError: it cannot.
+
+    """
+    file = path or default_path()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise CalibrationError(f"the calibration {file} cannot be written: {error.strerror}; XDG_CACHE_HOME names the "
+                               "folder of caches") from error
+    if not os.access(file.parent, os.W_OK):
+        raise CalibrationError(f"the calibration {file} cannot be written: its folder is read-only; XDG_CACHE_HOME "
+                               "names the folder of caches")
 
 
 def keep_as(name: str, machine: Machine, path: Path) -> Path:

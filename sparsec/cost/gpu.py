@@ -4,7 +4,8 @@
     t_block = stages * max(multiply-adds / rate of one multiprocessor + extra, bytes / its share of the L2 cache's
                            bandwidth, copies / its rate, latency / stages in flight)
 
-`extra` is the time that tensor cores wait: for bitmaps to be expanded, and for what 2:4 leaves over to be gathered.
+`extra` is the time that tensor cores wait: for bitmaps to be expanded, and for what 2:4 leaves over to be gathered;
+without tensor cores, what gathers for every weight take.
 The blocks of a kernel run in waves of as many as the multiprocessors hold.
 """
 
@@ -76,6 +77,7 @@ class Device:
         rate = dense / self.multiprocessors * (self.sparse_gain if work.sparse else 1.0)
         busy = min(resident, math.ceil(work.blocks / self.multiprocessors))  # blocks that share a multiprocessor
         products = work.stage_fmas / rate + work.stage_decoded / DECODED_PER_S + work.stage_items / ITEMS_PER_S
+        products += work.stage_gathered / GATHERED_PER_S[work.gathered_columns]
         arithmetic = busy * max(products, work.stage_copies / COPIES_PER_S, work.stage_bytes / L2_BYTES_PER_S)
         stage = max(arithmetic, LATENCY_S / max(1, work.stages_in_flight))
         waves = math.ceil(work.blocks / (self.multiprocessors * resident))
@@ -92,11 +94,14 @@ L2_BYTES_PER_S = 6.5e10
 """Bandwidth of the L2 cache for each multiprocessor: A100's 5120 bytes a clock cycle; others are taken to be alike."""
 COPIES_PER_S = 4.5e10
 """Copies to shared memory per second and multiprocessor: those of one warp in a clock cycle."""
-DECODED_PER_S = 6e10
-"""Elements per second and multiprocessor that bitmaps are expanded at: an assumption, some 30 a clock cycle."""
+DECODED_PER_S = 2.6e10
+"""Elements per second and multiprocessor that bitmaps are expanded at, as measured on an H200: instructions decide."""
 ITEMS_PER_S = 7e8
 """Products of what 2:4 leaves over per second and multiprocessor: an assumption, two loads from shared memory at one a
 clock cycle, which take longer than the product itself and which nothing else overlaps."""
+GATHERED_PER_S = {1: 1.1e10, 2: 1e10, 4: 7.4e9, 8: 4.4e9}
+"""Weights per second and multiprocessor that are multiplied with gathered activations, by the tokens of a gather: one
+and four as measured on an H200, two between them, eight from what banks allow."""
 
 HOPPER = 494.5e12  # half-precision multiply-adds per second by its data sheet
 MMA_SHARE, WGMMA_SHARE = 0.62, 0.8

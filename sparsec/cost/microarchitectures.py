@@ -1,8 +1,9 @@
 """The rates that are shipped, by microarchitecture: what `sparsec calibrate` measured on one, or published widths.
 
 They price kernels for other machines, and for the machine at hand what takes longer to measure than a first use should
-(`scaled`). `widths` are those of AMD's Software Optimization Guides, Intel's Optimization Reference Manual and
-https://uops.info; bandwidths beyond L2 without a machine are those of one busy core of a server.
+(`scaled`). `widths` are those of AMD's and Arm's Software Optimization Guides, Intel's Optimization Reference Manual
+and https://uops.info; bandwidths beyond L2 without a machine are those of one busy core of a server. Those of Apple's
+cores are what is published of the M1's.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Microarchitecture:
 
 
 PUBLISHED = "published widths"
+DATA_SHEET = "data-sheet figures, measured by nobody here"
 _INTEL_SERVER = {512: Widths(2, 2, 1), 256: Widths(2, 2, 1), 128: Widths(2, 2, 1)}
 
 MICROARCHITECTURES = {
@@ -82,6 +84,12 @@ MICROARCHITECTURES = {
     "skylake-x": Microarchitecture("Skylake-X", PUBLISHED, 2.8e9, _INTEL_SERVER, 48, 5, 25e9, 12e9),
     "ice-lake": Microarchitecture("Ice Lake server", PUBLISHED, 3.0e9, _INTEL_SERVER, 48, 5, 28e9, 13e9),
     "sapphire-rapids": Microarchitecture("Sapphire Rapids", PUBLISHED, 3.2e9, _INTEL_SERVER, 64, 5, 30e9, 14e9),
+    "neoverse-n1": Microarchitecture("Neoverse N1", DATA_SHEET, 2.5e9, {128: Widths(2, 2, 2)}, 32, 5, 25e9, 12e9),
+    "neoverse-v1": Microarchitecture("Neoverse V1", DATA_SHEET, 2.6e9,
+                                     {256: Widths(2, 2, 2), 128: Widths(4, 3, 2)}, 64, 5, 30e9, 20e9),
+    "neoverse-v2": Microarchitecture("Neoverse V2", DATA_SHEET, 2.8e9, {128: Widths(4, 3, 2)}, 64, 5, 35e9, 25e9),
+    "apple-m": Microarchitecture("Apple M-class performance core", DATA_SHEET, 3.2e9, {128: Widths(4, 3, 4)}, 48, 4,
+                                 60e9, 50e9),
 }
 """The designs that are known, by name."""
 
@@ -90,7 +98,10 @@ _AMD = ((0x17, range(0x30, 0x100), "zen2"),
         (0x19, range(0x100), "zen3"),
         (0x1A, range(0x100), "zen5"))
 _INTEL = ((6, (0x55,), "skylake-x"), (6, (0x6A, 0x6C), "ice-lake"), (6, (0x8F, 0xCF), "sapphire-rapids"))
-_BY_VENDOR: Mapping[str, Sequence[tuple[int, Sequence[int], str]]] = {"AuthenticAMD": _AMD, "GenuineIntel": _INTEL}
+_ARM = ((8, (0xD0C,), "neoverse-n1"), (8, (0xD40,), "neoverse-v1"), (8, (0xD4F,), "neoverse-v2"))
+_APPLE = ((8, (0x23, 0x25, 0x29, 0x33, 0x35, 0x39), "apple-m"),)
+_BY_VENDOR: Mapping[str, Sequence[tuple[int, Sequence[int], str]]] = {
+    "AuthenticAMD": _AMD, "GenuineIntel": _INTEL, "0x41": _ARM, "0x61": _APPLE}
 
 
 def microarchitecture_of(vendor: str, family: int, model: int) -> Microarchitecture | None:

@@ -80,6 +80,8 @@ class GpuWork:
         warp_groups: the products are those of warp groups.
         stage_decoded: elements of the weight that a stage expands in registers.
         stage_items: products of eight weights that 2:4 leaves over with eight columns, in a stage.
+        stage_gathered: weights of a stage that are multiplied, each, with activations gathered from shared memory.
+        gathered_columns: columns of activations that a gather brings.
         launches: kernels.
 
     """
@@ -97,6 +99,8 @@ class GpuWork:
     warp_groups: bool = False
     stage_decoded: float = 0.0
     stage_items: float = 0.0
+    stage_gathered: float = 0.0
+    gathered_columns: int = 1
     launches: int = 1
 
 

@@ -35,15 +35,21 @@ def _samplers(model: ir.Model) -> list[ir.Node]:
 
 def _flatten(node: ir.Node) -> None:
     """Hardmax of a matrix between Flatten and Reshape, which is the same in every opset."""
-    x, y = node.inputs[0], node.outputs[0]
+    x = node.inputs[0]
     shape = ir.node("Shape", [x])
     matrix = ir.node("Flatten", [x], {"axis": node.attributes.get_int("axis", 1) or 0})
     hard = ir.node("Hardmax", [matrix.outputs[0]], {"axis": 1})
     back = ir.node("Reshape", [hard.outputs[0], shape.outputs[0]], name=node.name)
     for each in (shape, matrix, hard, back):
         node.prepend(each)
-    y.replace_all_uses_with(back.outputs[0], replace_graph_outputs=True)
+    take_over(node, back.outputs[0])
+
+
+def take_over(node: ir.Node, value: ir.Value) -> None:
+    """Let a value stand for a node's only output, name, type and shape included, and remove the node."""
+    y = node.outputs[0]
+    y.replace_all_uses_with(value, replace_graph_outputs=True)
     name, y.name = y.name, None
-    back.outputs[0].name, back.outputs[0].type, back.outputs[0].shape = name, y.type, y.shape
+    value.name, value.type, value.shape = name, y.type, y.shape
     assert node.graph is not None
     node.graph.remove(node, safe=True)

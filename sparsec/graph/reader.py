@@ -14,7 +14,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 
 from sparsec import files
 from sparsec.errors import ModelError, ShapeError, SparsecError, UnsupportedOperatorError, UsageError
-from sparsec.graph import functions, implied, interface, large, older, sequences, sparse
+from sparsec.graph import functions, implied, interface, large, lenient, older, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.quiet import quiet
@@ -109,8 +109,9 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     proto = _parse(source, where)
     try:
         check_nodes(proto)
-    except ModelError as error:
-        raise ModelError(f"{where}: {error}") from error
+        lenient.check_kinds(proto)
+    except (ModelError, UnsupportedOperatorError) as error:
+        raise type(error)(f"{where}: {error}") from error
     base_dir = Path(source).resolve().parent if isinstance(source, str | Path) else None
     try:
         model, notes = _with_tensors(proto, base_dir, own=proto is not source)
@@ -126,12 +127,13 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     lift_constants = LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
     functions.inline(model)
     lift_constants(model)
-    _drop_empty_padding(model)
     _check_operators(model, where)
+    lenient.settle(model)
+    check_words(model, where)
     declared = bind(model, shapes, where, symbolic=symbolic, dims=dims)
     sequences.resolve(model)
     infer(model, where, declared)
-    if symbolic and implied.settle(model):
+    if lenient.scalars(model) | (symbolic and implied.settle(model)):
         infer(model, where, declared)
     check_types(model, where)
     own = model.graph.opset_imports[""]
@@ -247,7 +249,6 @@ def _check_operators(model: ir.Model, where: str) -> None:
         raise UnsupportedOperatorError(f"{where}: opset {version} of ONNX has no such operators: {', '.join(unknown)}; "
                                        "export the model with standard operators")
     check_inputs(model, where)
-    check_words(model, where)
 
 
 def _give_conditions(model: ir.Model) -> None:
@@ -258,14 +259,6 @@ def _give_conditions(model: ir.Model) -> None:
             condition = condition or add_constant(model.graph, "loop.condition", np.array(True))
             node.resize_inputs(max(LOOP_INPUTS, len(node.inputs)))
             node.replace_input_with(1, condition)
-
-
-def _drop_empty_padding(model: ir.Model) -> None:
-    """An `auto_pad` without a word is none, as onnxruntime takes it."""
-    for node in model.graph.all_nodes():
-        given = node.attributes.get("auto_pad")
-        if given is not None and given.type == ir.AttributeType.STRING and not given.as_string():
-            node.attributes.pop("auto_pad")
 
 
 def _has_batched_scan(model: ir.Model) -> bool:

@@ -29,12 +29,14 @@ class Comparison:
         reference: its name.
         differences: the difference of each output, in order.
         spread: how far the reference's own answers are apart, where that had to be asked.
+        refused: why references that come before it have no answer; empty where none does.
 
     """
 
     reference: str
     differences: tuple[Difference, ...]
     spread: float = 0.0
+    refused: str = ""
 
     @property
     def error(self) -> float:
@@ -111,7 +113,7 @@ def compare_with_references(runs: Runs, feeds: Feeds, outputs: Sequence[np.ndarr
         if steered and any(np.shape(e) != np.shape(a) for e, a in zip(expected, outputs, strict=True)):
             reasons.append(f"{reference} computes outputs of other shapes than the model declares")
             continue
-        comparison = Comparison(reference, compare(names, outputs, expected))
+        comparison = Comparison(reference, compare(names, outputs, expected), refused="; ".join(reasons))
         if tolerance is None or comparison.error <= tolerance:
             return comparison
         first = first or comparison

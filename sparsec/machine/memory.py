@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,6 +23,34 @@ CPU, CUDA = 1, 2
 _POOLED_ALLOCATOR = 2
 
 
+class Recorded(Protocol):
+    """A program of a device, recorded with fixed memory; it serves one call at a time.
+
+    Attributes:
+        buffers: arrays that the inputs are copied into.
+        device: the number of the device.
+
+    """
+
+    buffers: list[np.ndarray]
+    device: int
+
+    def run(self, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The outputs asked for, for what is in the buffers, as arrays of their own memory."""
+
+    def run_between(self, sources: Sequence[int | None], targets: Mapping[int, int], wanted: Sequence[int] = (),
+                    stream: int = 0) -> list[np.ndarray]:
+        """Run from addresses there (None: from the buffer) to such, in the order of the caller's stream."""
+
+
+def _unguarded(_nbytes: int) -> AbstractContextManager[None]:
+    """In place of a guard where running out of memory is the system's to tell."""
+    return nullcontext()
+
+
+Recorder = Callable[[Callable[..., Any], Sequence[Any], Sequence[np.ndarray], int], Recorded]
+
+
 @dataclass(frozen=True)
 class Memory:
     """One kind of memory.
@@ -29,15 +58,18 @@ class Memory:
     Attributes:
         devices: what the virtual machine is initialised with: device type, number and allocator of each.
         place: a tensor with an array's contents.
-        refresh: brings an array's contents into the tensor that `place` made of it.
         fetch: the array of an output; one of the `reserved` addresses is memory that the program will use again.
+        record: records an entry function with its constants, given the inputs in this memory, arrays of their shapes
+            and element types, and the number of outputs; None where programs run as they are.
+        guard: what is done within needs so many bytes; says so where the memory does not hold them.
 
     """
 
     devices: tuple[int, ...]
     place: Callable[[np.ndarray], Any]
-    refresh: Callable[[Any, np.ndarray], None]
     fetch: Callable[[Any, frozenset[int]], np.ndarray]
+    record: Recorder | None = None
+    guard: Callable[[int], AbstractContextManager[None]] = _unguarded
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
@@ -84,7 +116,7 @@ def _fetch_shared(tensor: Any, reserved: frozenset[int]) -> np.ndarray:
     return array.copy() if tensor.data_ptr() in reserved else array
 
 
-HOST = Memory((CPU, 0, _POOLED_ALLOCATOR), _share, lambda _tensor, _array: None, _fetch_shared)
+HOST = Memory((CPU, 0, _POOLED_ALLOCATOR), _share, _fetch_shared)
 """The processor's own memory, which arrays and tensors share."""
 
 
@@ -96,7 +128,8 @@ def placer(memory: Memory, arrays: Sequence[np.ndarray]) -> Callable[[np.ndarray
     return partial(_share, allocate=huge_pages.allocator(nbytes, ALIGNMENT) or aligned)
 
 
-def on_device(kind: int, number: int = 0) -> Memory:
+def on_device(kind: int, number: int = 0, record: Recorder | None = None,
+              guard: Callable[[int], AbstractContextManager[None]] = _unguarded) -> Memory:
     """The memory of a device, to and from which everything is copied; TVM's runtime for it has been loaded."""
     import tvm_ffi
 
@@ -105,13 +138,10 @@ def on_device(kind: int, number: int = 0) -> Memory:
                              ("AllocWithScope", "CopyFromBytes", "CopyToBytes"))
     device = tvm_ffi.Device(kind, number)
 
-    def refresh(tensor: Any, array: np.ndarray) -> None:
-        array = np.ascontiguousarray(array)
-        send(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
-
     def place(array: np.ndarray) -> Any:
+        array = np.asarray(array, order="C")
         tensor = allocate(tvm_ffi.Shape(array.shape), tvm_ffi.dtype(array.dtype.name), device, None)
-        refresh(tensor, array)
+        send(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
         return tensor
 
     def fetch(tensor: Any, _reserved: frozenset[int]) -> np.ndarray:
@@ -119,4 +149,4 @@ def on_device(kind: int, number: int = 0) -> Memory:
         bring(tensor, ctypes.c_void_p(array.ctypes.data), array.nbytes)
         return array
 
-    return Memory((kind, number, _POOLED_ALLOCATOR, CPU, 0, _POOLED_ALLOCATOR), place, refresh, fetch)
+    return Memory((kind, number, _POOLED_ALLOCATOR, CPU, 0, _POOLED_ALLOCATOR), place, fetch, record, guard)

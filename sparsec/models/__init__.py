@@ -14,20 +14,21 @@ from sparsec.models.squeezenet_onnx import squeezenet
 
 if TYPE_CHECKING:
     from sparsec.models.connectivity import active
-    from sparsec.models.masks import apply_masks
+    from sparsec.models.masks import apply_masks, masks_of_file
     from sparsec.models.networks import NETWORKS
     from sparsec.models.onnx_export import export
     from sparsec.models.pruning import Options, Pruned, prune
-    from sparsec.models.training import Batches, trainer
+    from sparsec.models.training import Batches, Teacher, trainer
 
 __all__ = [
-    "NETWORKS", "Batches", "Options", "Pruned", "active", "apply_masks", "digits", "export", "prune", "squeezenet",
-    "trainer",
+    "NETWORKS", "Batches", "Options", "Pruned", "Teacher", "active", "apply_masks", "digits", "export",
+    "masks_of_file", "prune", "squeezenet", "trainer",
 ]  # fmt: skip
 
 _HOMES = {
     "NETWORKS": "networks", "Batches": "training", "Options": "pruning", "Pruned": "pruning", "active": "connectivity",
-    "apply_masks": "masks", "export": "onnx_export", "prune": "pruning", "trainer": "training",
+    "Teacher": "training", "apply_masks": "masks", "export": "onnx_export", "masks_of_file": "masks",
+    "prune": "pruning", "trainer": "training",
 }  # fmt: skip
 
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatch
+from pathlib import Path
 
+import onnx_ir as ir
 import torch
 from torch import nn
+
+from sparsec.errors import PruningError
+from sparsec.graph.reader import load
 
 Masks = dict[str, torch.Tensor]
 """By parameter name, True where the weight remains."""
@@ -32,6 +37,41 @@ def prunable(model: nn.Module, keep: Sequence[str] = ()) -> dict[str, nn.Paramet
 def dense_masks(weights: dict[str, nn.Parameter]) -> Masks:
     """Masks that keep everything."""
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
+
+
+def masks_of_file(model: nn.Module, path: str | Path) -> Masks:
+    """The non-zeros of an ONNX file that the model was exported to: a pruned file's masks, to train the module under.
+
+    Exporters keep the names of parameters, or transpose a fully connected layer's weight.
+
+    Raises:
+        ModelError: the file cannot be read.
+        PruningError: the file has no weight of a layer's name and shape.
+
+    """
+    stored = load(path, symbolic=True, as_is=True).graph.initializers
+    masks: Masks = {}
+    missing = []
+    for name, weight in prunable(model).items():
+        value = stored[name].const_value if name in stored else None
+        found = None if value is None else value.numpy()
+        if found is not None and _transposed(stored[name]):
+            found = found.T
+        if found is None or found.shape != tuple(weight.shape):
+            missing.append(name)
+        else:
+            masks[name] = torch.from_numpy(found != 0)
+    if missing:
+        raise PruningError(f"{path} has no weights of the names and shapes of {', '.join(missing)}: it was exported "
+                           "from another model, or under other names")
+    return masks
+
+
+def _transposed(weight: ir.Value) -> bool:
+    """Whether a layer of the file multiplies by the weight (in, out) from the right."""
+    readers = [use.node for use in weight.uses()]
+    return any(node.op_type == "MatMul" or (node.op_type == "Gemm" and not node.attributes.get_int("transB", 0))
+               for node in readers)
 
 
 def apply_masks(model: nn.Module, masks: Masks) -> None:

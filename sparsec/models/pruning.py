@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -16,15 +17,19 @@ from sparsec.models.criteria import Criterion, criterion
 from sparsec.models.criteria.context import Context
 from sparsec.models.masks import Masks, apply_masks, dense_masks, kept, prunable, size
 from sparsec.models.patterns import Pattern, pattern
+from sparsec.models.quotas import Quota
 from sparsec.models.ranking import masks_at, masks_at_effective, rank
-from sparsec.models.schedules import SCHEDULES
-from sparsec.models.schedules.task import Choose, Progress, Task
+from sparsec.models.schedules import SCHEDULES, schedule
+from sparsec.models.schedules.task import REWIND, Choose, Progress, Task
 from sparsec.models.training import Data, Loss, Train
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """The masks of a pruned model, and which of the kept weights are on a path from an input to an output."""
+    """The masks of a pruned model, and which of the kept weights are on a path from an input to an output.
+
+    Of a frozen network, both are the weights that are trained.
+    """
 
     masks: Masks
     active: Masks
@@ -40,8 +45,8 @@ class Pruned:
         return 1 - kept(self.active) / size(self.masks)
 
 
-GATED = ("movement", "l0")
-"""The schedules that learn which weights stay beside the weights, one by one."""
+AS = "as:"
+"""Before the name of a criterion, the quota that its own masks have."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +54,20 @@ class Options:
     """How to prune; the names are the keys of the registries.
 
     Attributes:
-        criterion: which weights matter.
-        pattern: which go together: unstructured, filters, heads, RxC, N:M; None for the criterion's usual one.
-        quota: uniform, uniform+, erk, igq, or global to compare all layers; None for the criterion's usual one.
+        criterion: which weights matter; None for the schedule's usual one, mostly magnitude.
+        pattern: which go together: unstructured, filters, heads, RxC, N:M; None for the usual one.
+        quota: uniform, uniform+, erk, igq, smart-ratio, global to compare all layers, or `as:CRITERION` for what that
+            criterion leaves of every layer where it compares all; None for the usual one.
         schedule: when to prune and when to train.
         rounds: steps to the target; None for the criterion's and the schedule's usual number.
         effective: whether the target is an effective sparsity.
         tolerance: how far from an effective target the density may end, as a fraction of it.
         keep: shell patterns of the parameters that stay dense.
+        rewind: the share of the first training that schedule `imp` goes back to; 0 for the initial weights.
 
     """
 
-    criterion: str = "magnitude"
+    criterion: str | None = None
     pattern: str | None = None
     quota: str | None = None
     schedule: str = "one-shot"
@@ -68,6 +75,17 @@ class Options:
     effective: bool = False
     tolerance: float = 0.01
     keep: Sequence[str] = ()
+    rewind: float = REWIND
+
+    @property
+    def ranked_by(self) -> str:
+        """The criterion's name. Raises UsageError where the schedule is unknown."""
+        return self.criterion or schedule(self.schedule).criterion
+
+    @property
+    def grouped_by(self) -> str:
+        """The pattern's name. Raises UsageError where the criterion or the schedule is unknown."""
+        return self.pattern or schedule(self.schedule).pattern or criterion(self.ranked_by).pattern
 
 
 def prune(
@@ -102,11 +120,11 @@ def prune(
 
     """
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    how = criterion(options.criterion)
-    shape = pattern(options.pattern or how.pattern)
+    how, when = criterion(options.ranked_by), schedule(options.schedule)
+    shape = pattern(options.grouped_by)
     target = _target(sparsity, shape, options)
     if how.needs_data and data is None:
-        raise PruningError(f"criterion '{options.criterion}' needs data: pass `data`, or --data to `sparsec prune`")
+        raise PruningError(f"criterion '{options.ranked_by}' needs data: pass `data`, or --data to `sparsec prune`")
     weights = prunable(model)
     if shape.hidden:
         weights.popitem()  # the last layer's outputs are the model's own
@@ -115,23 +133,26 @@ def prune(
     start = Context(model, weights, dense_masks(weights), inputs, data or (), loss, generator)
     task = Task(
         model, start.masks, target, _chooser(start, how, shape, options, target), options.rounds, how.rounds, train,
-        generator, progress,
+        generator, progress, options.rewind,
     )  # fmt: skip
-    masks = SCHEDULES[options.schedule](task)
+    masks = when.run(task)
+    if not when.zeros:
+        return Pruned(masks, masks)
     result = Pruned(masks, active(model, masks, inputs))
-    check_connected(masks, result.active, f"criterion '{options.criterion}' at sparsity {target}")
+    check_connected(masks, result.active, f"criterion '{options.ranked_by}' at sparsity {target}")
     return result
 
 
 def _target(sparsity: float | None, shape: Pattern, options: Options) -> float:
-    if options.schedule not in SCHEDULES:
-        raise UsageError(f"unknown schedule '{options.schedule}': choose from {', '.join(SCHEDULES)}")
-    if options.effective and (shape.choose is not None or options.schedule in {"set", "rigl", *GATED}):
-        raise UsageError("an effective target needs a pattern and a schedule that can meet any: not N:M, set, rigl, "
-                         "movement or l0")
-    if options.schedule in GATED and (options.pattern or "unstructured") != "unstructured":
+    when = schedule(options.schedule)
+    if options.effective and (shape.choose is not None or not when.effective):
+        unable = ", ".join(name for name, each in SCHEDULES.items() if not each.effective)
+        raise UsageError(f"an effective target needs a pattern and a schedule that can meet any: not N:M, {unable}")
+    if when.single and options.grouped_by != "unstructured":
         raise UsageError(f"schedule '{options.schedule}' prunes single weights; pattern "
-                         f"'{options.pattern}' needs another, such as gradual")
+                         f"'{options.grouped_by}' needs another, such as gradual")
+    if not 0 <= options.rewind < 1:
+        raise UsageError(f"rewind is a share of the training, at least 0 and below 1, not {options.rewind}")
     if shape.sparsity is not None:
         if sparsity not in {None, shape.sparsity}:
             raise UsageError(f"pattern '{options.pattern}' fixes the sparsity at {shape.sparsity}, not {sparsity}")
@@ -142,26 +163,49 @@ def _target(sparsity: float | None, shape: Pattern, options: Options) -> float:
 
 
 def _chooser(start: Context, how: Criterion, shape: Pattern, options: Options, target: float) -> Choose:
-    usual = options.quota or how.quota or shape.quota
-    quota = None if usual == "global" else usual
+    quota = _quota(start, shape, options, how)
+    initial = {name: weight.detach().clone() for name, weight in start.weights.items()} if how.revives else {}
 
     def reachable(masks: Masks) -> Masks:
         return active(start.model, masks, start.inputs)
 
     def choose(masks: Masks, sparsity: float, *, last: bool = False) -> Masks:
-        context = Context(start.model, start.weights, masks, start.inputs, start.data, start.loss, start.generator)
+        context = Context(start.model, start.weights, masks, start.inputs, start.data, start.loss, start.generator,
+                          initial)
         scores = how.score(context)
         if shape.choose is not None:
             chosen = {name: shape.choose(score) for name, score in scores.items()}
         else:
-            ranking = rank(start.model, scores, masks, shape, quota)
+            ranking = rank(start.model, scores, start.masks if how.revives else masks, shape, quota)
             chosen = masks_at(ranking, sparsity)
             if options.effective and (last or kept(reachable(chosen)) < (1 - target) * size(chosen)):
                 tolerance = options.tolerance if last else math.inf
                 chosen = masks_at_effective(ranking, sparsity, reachable, tolerance)
+        with torch.no_grad():
+            for name, weight in initial.items():
+                start.weights[name].copy_(weight)
         if how.compensate is not None:
             how.compensate(context, chosen)
         apply_masks(start.model, chosen)
         return chosen
 
     return choose
+
+
+def _quota(start: Context, shape: Pattern, options: Options, how: Criterion) -> str | Quota | None:
+    """The layer-wise quota: a name, a rule, or None to compare all layers."""
+    usual = options.quota or schedule(options.schedule).quota or how.quota or shape.quota
+    if usual is None or not usual.startswith(AS):
+        return None if usual == "global" else usual
+    other = Options(usual.removeprefix(AS), quota="global")
+    if shape is not pattern("unstructured") or criterion(other.ranked_by).pattern != "unstructured":
+        raise UsageError(f"quota '{usual}' is for single weights, by a criterion of such")
+
+    def shares(shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[float]:
+        del shapes
+        keep = [name for name in prunable(start.model) if name not in start.weights]
+        result = prune(copy.deepcopy(start.model), sparsity, start.inputs, replace(other, keep=keep), data=start.data,
+                       loss=start.loss)
+        return [1 - float(mask.float().mean()) for mask in result.masks.values()]
+
+    return shares

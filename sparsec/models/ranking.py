@@ -13,7 +13,7 @@ from sparsec.errors import PruningError
 from sparsec.models.criteria.context import Scores
 from sparsec.models.masks import Masks, kept, size
 from sparsec.models.patterns import Pattern
-from sparsec.models.quotas import layer_sparsities
+from sparsec.models.quotas import Quota, layer_sparsities
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Ranking:
         scores: (groups,) by unit; minus infinity for what has been removed before.
         sizes: weights in every group, likewise.
         shapes: of the units.
-        quota: layer-wise quota, or None to compare the groups of all units.
+        quota: layer-wise quota, by name or as a rule, or None to compare the groups of all units.
 
     """
 
@@ -33,10 +33,12 @@ class Ranking:
     scores: dict[str, torch.Tensor]
     sizes: dict[str, torch.Tensor]
     shapes: dict[str, torch.Size]
-    quota: str | None
+    quota: str | Quota | None
 
 
-def rank(model: nn.Module, scores: Scores, masks: Masks, pattern: Pattern, quota: str | None) -> Ranking:
+def rank(
+    model: nn.Module, scores: Scores, masks: Masks, pattern: Pattern, quota: str | Quota | None
+) -> Ranking:
     """Rank the weights under `masks` by their scores. Raises PruningError when a score is not a number."""
     for name, score in scores.items():
         if score.isnan().any():
@@ -58,7 +60,9 @@ def masks_at(ranking: Ranking, sparsity: float) -> Masks:
         chosen = _best(scores, sizes, (1 - sparsity) * float(sizes.sum()))
         groups = dict(zip(ranking.scores, chosen.split([len(part) for part in ranking.scores.values()]), strict=True))
     else:
-        shares = layer_sparsities(ranking.quota, list(ranking.shapes.values()), sparsity)
+        shapes = list(ranking.shapes.values())
+        shares = (layer_sparsities(ranking.quota, shapes, sparsity) if isinstance(ranking.quota, str)
+                  else ranking.quota(shapes, sparsity))
         groups = {}
         for (unit, scores), share in zip(ranking.scores.items(), shares, strict=True):
             sizes = ranking.sizes[unit]

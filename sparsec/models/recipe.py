@@ -12,12 +12,12 @@ from sparsec.models.criteria import criterion
 from sparsec.models.dataset import Digits, digits, training_digits
 from sparsec.models.networks import Network, network
 from sparsec.models.pruning import Options, Pruned, prune
+from sparsec.models.schedules import schedule
 from sparsec.models.schedules.task import Progress
 from sparsec.models.training import Batches, accuracy, trainer
 
 BATCH = 64
 CALIBRATION = 512  # examples that a criterion looks at
-PRETRAINED = {"one-shot", "iterative", "gradual"}  # schedules that start from trained weights where the criterion does
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def make(recipe: Recipe, progress: Progress = lambda *_: None) -> Outcome:
         train = trainer(batches, epochs=recipe.epochs) if recipe.epochs else None
     model = kind.build(recipe.seed)
     dense_accuracy = None
-    if train and criterion(recipe.options.criterion).trained and recipe.options.schedule in PRETRAINED:
+    pretrained = criterion(recipe.options.ranked_by).trained and schedule(recipe.options.schedule).pretrained
+    if train and pretrained:
         train(model, lambda done, total: progress("dense training", done, total))
         dense_accuracy = _held_out_accuracy(model, kind, recipe)
         train = trainer(batches, epochs=recipe.epochs, lr=0.05)

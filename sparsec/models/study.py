@@ -18,6 +18,7 @@ from sparsec.models.dataset import digits, training_digits
 from sparsec.models.masks import apply_masks
 from sparsec.models.networks import network
 from sparsec.models.pruning import Options, prune
+from sparsec.models.schedules import schedule
 from sparsec.models.schedules.task import Progress
 from sparsec.models.training import Batches, accuracy, trainer
 
@@ -35,9 +36,32 @@ METHODS = {
     "L0": Options(schedule="l0"),
     "APoZ": Options("apoz"),
     "geometric median": Options("geometric-median"),
+    "FORCE": Options("force"),
+    "ProsPr": Options("prospr"),
+    "PHEW": Options("phew"),
+    "WoodFisher": Options("woodfisher"),
+    "random, as SNIP": Options("random", quota="as:snip"),
+    "ThiNet": Options("thinet"),
+    "similar units": Options("similar-units"),
+    "SET": Options(schedule="set"),
+    "RigL": Options(schedule="rigl"),
+    "ITOP": Options(schedule="itop"),
+    "DeepR": Options(schedule="deepr"),
+    "DSR": Options(schedule="dsr"),
+    "SNFS": Options(schedule="snfs"),
+    "Top-KAST": Options(schedule="top-kast"),
+    "variational dropout": Options(schedule="variational-dropout"),
+    "L1": Options(schedule="lasso"),
+    "L2": Options(schedule="ridge"),
+    "group lasso": Options(schedule="group-lasso"),
+    "edge-popup": Options(schedule="edge-popup"),
+    "trained signs": Options(schedule="signs"),
+    "FreezeNet": Options(schedule="freeze"),
 }
-"""By the names in the plots. A schedule other than one-shot trains while it prunes, and only its masks are used. Whole
-neurons are those of all layers but the last, and so are their compressions."""
+"""By the names in the plots. A schedule other than one-shot trains while it prunes, and only its masks are used, but
+for the last three, which keep random weights. Whole neurons are those of all layers but the last, and so are their
+compressions."""
+ALL = tuple(METHODS)
 COMPRESSIONS = tuple(10 ** (exponent / 3) for exponent in range(1, 14))  # 2 to 20,000
 QUICK_METHODS = ("random", "LAMP", "SynFlow")
 QUICK_COMPRESSIONS = (10.0, 100.0, 1000.0)
@@ -49,7 +73,7 @@ NETWORK = "lenet300-bn"
 class Plan:
     """Which experiments to run; `epochs` is the length of every training."""
 
-    methods: Sequence[str] = tuple(METHODS)
+    methods: Sequence[str] = ALL
     compressions: Sequence[float] = COMPRESSIONS
     seeds: Sequence[int] = (0, 1, 2)
     epochs: int = 40
@@ -90,7 +114,7 @@ def _points(
 ) -> Iterable[Point]:
     """The point of one experiment, or nothing where pruning cuts every path."""
     options = METHODS[method]
-    model = copy.deepcopy(trained if criterion(options.criterion).trained else initial)
+    model = copy.deepcopy(trained if criterion(options.ranked_by).trained else initial)
     data = [next(iter(Batches.of(training_digits(), (784,), CALIBRATION, seed)))]
     learns = Options().schedule != options.schedule
     train = trainer(Batches.of(training_digits(), (784,), 64, seed), epochs=epochs) if learns else None
@@ -99,7 +123,8 @@ def _points(
                        seed=seed)
     except CollapseError:
         return []
-    result = _trained(initial, pruned.masks, epochs, seed)
+    final = schedule(options.schedule).final
+    result = model if final else _trained(initial, pruned.masks, epochs, seed)
     ratios = 1 / (1 - pruned.sparsity), 1 / (1 - pruned.effective_sparsity)
     return [Point(method, seed, *ratios, _accuracy(result))]
 

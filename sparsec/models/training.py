@@ -44,10 +44,41 @@ class Batches:
             yield self.inputs[rows], self.labels[rows]
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """A model whose outputs a smaller one learns to give, too (Hinton et al. 2015).
+
+    Attributes:
+        model: the dense one, not changed.
+        share: of the loss that is the distance from its outputs.
+        temperature: what logits are divided by before their softmax.
+
+    """
+
+    model: nn.Module
+    share: float = 0.5
+    temperature: float = 2.0
+
+    def loss(self, inputs: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+        """The divergence of the softened classes, times the squared temperature, over a batch."""
+        self.model.eval()
+        with torch.no_grad():
+            wanted = F.log_softmax(self.model(inputs) / self.temperature, dim=-1)
+        found = F.log_softmax(output / self.temperature, dim=-1)
+        return self.temperature**2 * F.kl_div(found, wanted, log_target=True, reduction="batchmean")
+
+
 def trainer(
-    data: Batches, *, epochs: int, lr: float = 0.1, weight_decay: float = 5e-4, loss: Loss = F.cross_entropy
+    data: Batches, *, epochs: int, lr: float = 0.1, weight_decay: float = 5e-4, loss: Loss = F.cross_entropy,
+    teacher: Teacher | None = None,
 ) -> Train:
-    """A training loop: SGD with momentum 0.9 and a cosine learning rate over `epochs`."""
+    """A training loop: SGD with momentum 0.9 and a cosine learning rate over `epochs`; distils from `teacher`."""
+
+    def distance(model: nn.Module, inputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        output = model(inputs)
+        if teacher is None:
+            return loss(output, labels)
+        return (1 - teacher.share) * loss(output, labels) + teacher.share * teacher.loss(inputs, output)
 
     def train(model: nn.Module, hook: Hook) -> None:
         total = epochs * len(data)
@@ -58,7 +89,7 @@ def trainer(
         for _ in range(epochs):
             for inputs, labels in data:
                 optimiser.zero_grad()
-                loss(model(inputs), labels).backward()
+                distance(model, inputs, labels).backward()
                 optimiser.step()
                 rate.step()
                 step += 1

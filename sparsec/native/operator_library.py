@@ -16,7 +16,8 @@ from pathlib import Path
 from sparsec import files
 from sparsec.errors import ToolchainError
 from sparsec.machine import tvm_runtime
-from sparsec.native.bundle import FFI, FFI_LIBRARY, HEADERS, LIBRARIES, SOURCES, packaged
+from sparsec.native.bundle import SOURCES
+from sparsec.native.runtime_files import FFI, FFI_LIBRARY, HEADERS, LIBRARIES, packaged
 
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-DSPARSEC_BUILD", "-pthread")

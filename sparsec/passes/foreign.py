@@ -14,15 +14,11 @@ from sparsec.graph.operators import DOMAIN
 from sparsec.graph.sized import SIZED_DOMAIN
 from sparsec.passes import contributed
 from sparsec.passes.context import Context, Report
+from sparsec.passes.contributed.body import WAYS_OUT
 
 MOST = 20
 """Nodes that a message names."""
 
-WAYS_OUT = {
-    "com.microsoft": "export the model without onnxruntime's optimisation, or optimise it at its basic level only",
-    "ai.onnx.ml": "run this part before the model, in onnxruntime or scikit-learn, and compile the rest",
-}
-"""By domain."""
 CUSTOM = "write these operators as ONNX functions, or cut the model around them"
 STRINGS = "encode strings as integers before the model, and compile the rest"
 
@@ -47,8 +43,8 @@ def run(model: ir.Model, _context: Context) -> Report:
 
 def _known(node: ir.Node) -> bool:
     """Whether somebody lowers the operator: it is written out, or ONNX defines it by a function body."""
-    if node.domain == contributed.DOMAIN:
-        return node.op_type in contributed.WRITERS
+    if node.domain in contributed.DOMAINS:
+        return node.op_type in contributed.DOMAINS[node.domain]
     if not onnx.defs.has(node.op_type, node.domain):
         return False
     schema: Any = onnx.defs.get_schema(node.op_type, node.domain)

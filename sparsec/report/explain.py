@@ -15,10 +15,11 @@ from sparsec.compiler.sized.build import row_plans, staged
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
+from sparsec.formats import CODECS
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
 from sparsec.graph.evaluate import zeros_of
-from sparsec.graph.nodes import weight_array
+from sparsec.graph.nodes import is_depthwise, node_name, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.report.curves import (
     SPARSITIES,
@@ -34,6 +35,8 @@ from sparsec.target import Target
 
 PROMISED = (0.8, 0.9, 0.95)
 """Those that the expected time of the whole network is given for."""
+
+CONVOLUTIONS = ("Conv", "QConv")
 
 LIFTING = ("convolutions", "lift", "recurrent")
 """The passes that make layers; what they leave runs outside of sparsec's kernels."""
@@ -144,6 +147,15 @@ class Outside:
 
 
 @dataclass(frozen=True)
+class Between:
+    """Nodes of an operator that have one kernel each, and none to choose among, with what they take together."""
+
+    operator: str
+    nodes: tuple[str, ...]
+    predicted_us: float
+
+
+@dataclass(frozen=True)
 class Rows:
     """How a layer runs for a number of rows, where the run tells how many there are; more are made of such."""
 
@@ -164,6 +176,7 @@ class Explanation:
         layers: those with weights of their own, in order.
         total: all of these.
         network_us: predicted microseconds of a whole inference, None where the target has no model of that.
+        between: what of these the layers do not take, the most first.
         if_pruned: what more pruning would buy.
         outside: the nodes without a kernel of sparsec's.
         by_rows: the kernels of an artifact for any size, where dimensions are symbolic.
@@ -177,6 +190,7 @@ class Explanation:
     layers: tuple[Layer, ...]
     total: Total
     network_us: float | None
+    between: tuple[Between, ...]
     if_pruned: tuple[Pruned, ...]
     outside: tuple[Outside, ...]
     by_rows: tuple[Rows, ...] = ()
@@ -213,7 +227,7 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
               if (reason := prepared.backend.outside(node))]
     return Explanation(
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
-        layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared),
+        layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
         by_rows=_by_rows(model, options, calibration))
 
@@ -239,7 +253,7 @@ def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], pre
     found = structure.find(weight)
     choice = decide(node, options, prepared)
     CHOICE.set(node, choice)
-    stored = likely_smallest(weight)
+    stored = likely_smallest(weight, CODECS["int8" if np.issubdtype(weight.dtype, np.integer) else "f32"])
     geometry = geometry_of(node)
     if geometry not in curves:
         curves[geometry] = curve(node, geometry, prepared)
@@ -266,6 +280,20 @@ def _network_us(prepared: Prepared) -> float | None:
     if not prepared.backend.divides:
         return None
     return prepared.backend.graph_seconds(prepared.graph.graph, prepared.job) * 1e6
+
+
+def _between(prepared: Prepared) -> tuple[Between, ...]:
+    """The nodes without a choice, by operator."""
+    if not prepared.backend.divides:
+        return ()
+    found: dict[str, list[tuple[str, float]]] = {}
+    for node, seconds in prepared.backend.node_seconds(prepared.graph.graph, prepared.job):
+        if CHOICE.get(node) is None:
+            name = f"{node.op_type} by channel" if node.op_type in CONVOLUTIONS and is_depthwise(node) else node.op_type
+            found.setdefault(name, []).append((node_name(node), seconds))
+    groups = [Between(name, tuple(each for each, _ in nodes), sum(seconds for _, seconds in nodes) * 1e6)
+              for name, nodes in found.items()]
+    return tuple(sorted(groups, key=lambda group: -group.predicted_us))
 
 
 def _candidate(choice: Choice, candidate: Candidate) -> Kernel:

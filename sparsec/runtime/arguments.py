@@ -18,7 +18,8 @@ def allowed_threads(asked: int | None, compiled: int) -> int:
         raise wrong_type("threads", asked, f"a number from 1 to {compiled}, or None")
     if not 1 <= asked <= compiled:
         way = f"compile the model with threads={asked}" if asked > compiled else "give a number from 1 on"
-        raise UsageError(f"threads={asked}, but the artifact was compiled for 1 to {compiled}; {way}")
+        few = "1 thread" if compiled == 1 else f"1 to {compiled}"
+        raise UsageError(f"threads={asked}, but the artifact was compiled for {few}; {way}")
     return asked
 
 

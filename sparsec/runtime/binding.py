@@ -12,6 +12,7 @@ import numpy as np
 
 from sparsec.errors import InputError, UsageError
 from sparsec.machine.memory import element_type
+from sparsec.runtime.device import DeviceArray
 from sparsec.runtime.signature import dtype_of
 
 _HOST = ("cpu", "cuda_pinned")
@@ -41,21 +42,26 @@ class BoundValue:
 
 
 class IOBinding:
-    """The inputs and outputs of `InferenceSession.run_with_iobinding`, all in the processor's memory.
+    """The inputs and outputs of `InferenceSession.run_with_iobinding`: all in arrays, or all on the session's GPU.
 
     Args:
         inputs: the names of the session's.
         outputs: likewise.
+        gpu: whether the session runs on a GPU, so that "cuda" is a device to bind on.
 
     Attributes:
         feeds: the bound inputs.
         wanted: the bound outputs, in the order of their binding.
         out: those of them that have memory of the caller's.
+        on_device: the inputs that are bound on the GPU; a tensor with `__dlpack__`, or memory at an address.
+        out_on_device: the memory of outputs there: the caller's, or that of the last run.
 
     """
 
-    def __init__(self, inputs: Sequence[str], outputs: Sequence[str]) -> None:
-        self._inputs, self._outputs = inputs, outputs
+    def __init__(self, inputs: Sequence[str], outputs: Sequence[str], gpu: bool = False) -> None:  # noqa: FBT001, FBT002 - the session's to say
+        self._inputs, self._outputs, self._gpu = inputs, outputs, gpu
+        self.on_device: dict[str, Any] = {}
+        self.out_on_device: dict[str, Any] = {}
         self.feeds: dict[str, np.ndarray] = {}
         self.wanted: list[str] = []
         self.out: dict[str, np.ndarray] = {}
@@ -69,17 +75,32 @@ class IOBinding:
     def bind_input(self, name: str, device_type: str, device_id: int, element_type: Any,  # noqa: ARG002 - onnxruntime's
                    shape: Sequence[int], buffer_ptr: int) -> None:
         """Read an input from memory at an address, which must stay."""
+        if self._gpu and device_type == "cuda":
+            self.on_device[_known(name, self._inputs, "input")] = _at(name, element_type, shape, buffer_ptr)
+            return
         self.bind_cpu_input(name, _over(name, device_type, element_type, shape, buffer_ptr))
 
     def bind_ortvalue_input(self, name: str, value: Any) -> None:
-        """Read an input from the memory of an `OrtValue`, which the binding keeps."""
+        """Read an input from the memory of an `OrtValue`, or of a tensor with `__dlpack__`, which the binding keeps."""
+        if self._gpu and not hasattr(value, "data_type") and hasattr(value, "__dlpack__"):
+            self.on_device[_known(name, self._inputs, "input")] = value
+            return
         self.bind_cpu_input(name, _of_value(name, value))
         self._kept[name] = value
 
     def bind_output(self, name: str, device_type: str = "cpu", device_id: int = 0,  # noqa: ARG002 - onnxruntime's
                     element_type: Any = None, shape: Sequence[int] | None = None,
                     buffer_ptr: int | None = None) -> None:
-        """Ask for an output, written to memory at an address where one is given, else to new memory."""
+        """Ask for an output, written to memory at an address where one is given, else to new memory.
+
+        On "cuda", new memory is asked for in the first run and used again.
+        """
+        if self._gpu and device_type == "cuda":
+            self._want(name)
+            self.out_on_device.pop(name, None)
+            if buffer_ptr is not None:
+                self.out_on_device[name] = _at(name, element_type, shape or (), buffer_ptr)
+            return
         if buffer_ptr is not None:
             self.bind_cpu_output(name, _over(name, device_type, element_type, shape, buffer_ptr))
         else:
@@ -100,11 +121,13 @@ class IOBinding:
     def clear_binding_inputs(self) -> None:
         """Forget the inputs."""
         self.feeds.clear()
+        self.on_device.clear()
 
     def clear_binding_outputs(self) -> None:
         """Forget the outputs."""
         self.wanted.clear()
         self.out.clear()
+        self.out_on_device.clear()
         self._results = []
 
     def synchronize_inputs(self) -> None:
@@ -124,6 +147,15 @@ class IOBinding:
     def accept(self, results: list[np.ndarray]) -> None:
         """Take the outputs of a run."""
         self._results = results
+
+    def accept_device(self, results: list[Any]) -> None:
+        """Take the outputs of a run on the GPU, whose memory the next run uses again."""
+        self._results = results
+        self.out_on_device = dict(zip(self.wanted, results, strict=True))
+
+    def get_device_outputs(self) -> list[Any]:
+        """The outputs of the last run on the GPU, in the order of their binding, as tensors with `__dlpack__`."""
+        return list(self._results)
 
     def _want(self, name: str) -> None:
         if _known(name, self._outputs, "output") not in self.wanted:
@@ -171,6 +203,19 @@ def _known(name: str, names: Sequence[str], what: str) -> str:
     return name
 
 
+def _at(name: str, kind: Any, shape: Sequence[int], address: int) -> DeviceArray:
+    """Memory on the GPU at an address."""
+    return DeviceArray(address, _dtype(name, kind), tuple(shape))
+
+
+def _dtype(name: str, kind: Any) -> np.dtype[Any]:
+    """Numpy's element type of one that a caller names."""
+    try:
+        return element_type(kind) if isinstance(kind, str) else np.dtype(kind)
+    except (AttributeError, TypeError) as error:
+        raise UsageError(f"'{name}' is bound with element_type {kind!r}; give numpy's, such as np.float32") from error
+
+
 def _require_host(name: str, device_type: str) -> None:
     if device_type not in _HOST:
         raise UsageError(f"'{name}' is bound on device '{device_type}'; bind it on 'cpu', where sessions take and give "
@@ -182,10 +227,7 @@ def _over(name: str, device_type: str, kind: Any, shape: Sequence[int] | None, a
     _require_host(name, device_type)
     if kind is None or shape is None:
         raise UsageError(f"'{name}' is bound to an address; give its element_type and shape, too")
-    try:
-        dtype = element_type(kind) if isinstance(kind, str) else np.dtype(kind)
-    except (AttributeError, TypeError) as error:
-        raise UsageError(f"'{name}' is bound with element_type {kind!r}; give numpy's, such as np.float32") from error
+    dtype = _dtype(name, kind)
     memory = (ctypes.c_uint8 * (math.prod(shape) * dtype.itemsize)).from_address(address)
     return np.frombuffer(memoryview(memory), np.uint8).view(dtype).reshape(tuple(shape))
 

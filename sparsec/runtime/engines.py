@@ -21,6 +21,7 @@ import numpy as np
 
 from sparsec.errors import UsageError
 from sparsec.machine import tvm_runtime
+from sparsec.machine.memory import Recorded
 from sparsec.machine.workers import PAUSE_S, everybody
 
 gate = threading.RLock()
@@ -36,6 +37,8 @@ class Engine:
         buffers: aligned arrays that the inputs of one part are copied into.
         tensors: tensors of the same contents, where the program runs.
         reserved: addresses of buffers and constants, which a caller must not get as outputs.
+        recorded: the program as it is recorded for a device, where it is; `call` runs it unrecorded.
+        direct: what does the same as `call` without a virtual machine; None where the library has no such function.
 
     """
 
@@ -43,6 +46,26 @@ class Engine:
     buffers: list[np.ndarray]
     tensors: list[Any]
     reserved: frozenset[int]
+    recorded: Recorded | None = None
+    direct: Direct | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Direct:
+    """A function that runs a program in memory that stays the same.
+
+    Attributes:
+        call: takes the table.
+        table: a tensor of the addresses of all memory.
+        outputs: where the results are after a call.
+        kept: what else the addresses are of.
+
+    """
+
+    call: Callable[[Any], Any]
+    table: Any
+    outputs: tuple[np.ndarray, ...]
+    kept: tuple[Any, ...]
 
 
 class _Stopped(list["Engine"]):

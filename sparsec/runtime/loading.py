@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import itertools
+import math
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import Manifest
+from sparsec.backends.program import BIND, CALL
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError
-from sparsec.machine import tvm_runtime
-from sparsec.machine.memory import Memory, aligned, element_type
+from sparsec.machine import huge_pages, tvm_runtime
+from sparsec.machine.memory import ALIGNMENT, HOST, Memory, aligned, carrier, element_type
 from sparsec.machine.optional import needed
-from sparsec.runtime.engines import Engine
+from sparsec.runtime.engines import Direct, Engine
+
+COPIED_BYTES = 1 << 16
+"""Bytes of outputs up to which copying them takes less than the virtual machine does."""
 
 
 def memory_of(artifact: Artifact) -> Memory:
@@ -69,9 +76,59 @@ def new_engine(library: Any, constants: Sequence[Any], memory: Memory, manifest:
     shapes = [spec.shape if manifest.parts == 1 else (spec.shape[0] // manifest.parts, *spec.shape[1:])
               for spec in manifest.inputs]
     buffers = [aligned(shape, element_type(spec.dtype)) for shape, spec in zip(shapes, manifest.inputs, strict=True)]
-    tensors = [memory.place(buffer) for buffer in buffers]
     machine = library["vm_load_executable"]()
     machine["vm_initialization"](*memory.devices)
+    if memory.record is not None:
+        return _recorded(machine, buffers, constants, memory, manifest)
+    tensors = [memory.place(buffer) for buffer in buffers]
     machine["save_function"](manifest.entry, "bound", 1, *constants)
     reserved = frozenset(tensor.data_ptr() for tensor in (*tensors, *constants))
-    return Engine(machine["bound"], buffers, tensors, reserved)
+    return Engine(machine["bound"], buffers, tensors, reserved, None, _direct(library, constants, tensors, manifest))
+
+
+def _direct(library: Any, constants: Sequence[Any], tensors: Sequence[Any], manifest: Manifest) -> Direct | None:
+    """The program without a virtual machine, where the library has it and its outputs are quickly copied.
+
+    Raises:
+        ArtifactError: the library's functions take other memory than the manifest says.
+
+    """
+    outputs = [aligned(spec.shape, element_type(spec.dtype)) for spec in manifest.outputs]
+    if manifest.workspace is None or manifest.parts > 1 or sum(array.nbytes for array in outputs) > COPIED_BYTES:
+        return None
+    size = max(manifest.workspace, 1)
+    workspace = (huge_pages.allocator(size, ALIGNMENT) or aligned)((size,), np.dtype(np.uint8))
+    addresses = aligned((len(tensors) + len(constants) + 1 + len(outputs),), np.dtype(np.int64))
+    held = [HOST.place(array) for array in (workspace, *outputs)]
+    table = HOST.place(addresses)
+    try:
+        library.get_function(BIND, query_imports=True)(*tensors, *constants, *held, table)
+        call = library.get_function(CALL, query_imports=True)
+    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(f"the artifact's library is not what its manifest says ({error}); compile the model again",
+                            ) from error
+    return Direct(call, table, tuple(outputs), (*held, *tensors, *constants, addresses))
+
+
+def _recorded(machine: Any, arrays: Sequence[np.ndarray], constants: Sequence[Any], memory: Memory,
+              manifest: Manifest) -> Engine:
+    """A virtual machine whose program is recorded, with memory of its own for intermediate values."""
+    assert memory.record is not None
+    with memory.guard(own_bytes(manifest)):
+        tensors = [memory.place(array.view(carrier(array.dtype.name))) for array in arrays]
+        machine["save_function"](manifest.entry, "bound", 1, *constants, *machine["storages"]())
+        recorded = memory.record(machine["bound"], tensors, arrays, len(manifest.outputs))
+    return Engine(machine["bound"], recorded.buffers, tensors, frozenset(), recorded)
+
+
+def own_bytes(manifest: Manifest) -> int:
+    """What a program needs of a device's memory for every call that is in flight."""
+    specs = (*manifest.inputs, *manifest.outputs)
+    workspace = sum(each for each in manifest.needs.get("workspace", ()) if isinstance(each, int))
+    return workspace + sum(math.prod(spec.shape) * element_type(spec.dtype).itemsize for spec in specs)
+
+
+def all_bytes(artifact: Artifact) -> int:
+    """What an artifact needs of a device's memory: its constants, and one call."""
+    return own_bytes(artifact.manifest) + sum(
+        math.prod(each.shape) * element_type(each.dtype).itemsize for each in artifact.manifest.constants)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sparsec.machine import cpus
 
+HERE = "CPUExecutionProvider"
 STACK = 5
 """Calls between the caller of a session and the warning."""
 
@@ -25,11 +26,22 @@ def threads_of(threads: Any, sess_options: Any, compiled: int, ignored: dict[str
     """
     if threads is not None and not isinstance(threads, int):
         threads, sess_options = None, threads
-    given = [name for name, value in ignored.items() if value is not None]
+    given = [name for name, value in ignored.items() if value and not _is_here(value)]
     if given:
         tell(", ".join(given))
     asked = int(getattr(sess_options, "intra_op_num_threads", 0))
     return min(asked, compiled, cpus.available()) if threads is None and asked > 0 else threads
+
+
+def providers_of(target: str) -> list[str]:
+    """What onnxruntime would call the processors that a program for a target runs on."""
+    return [*(["CUDAExecutionProvider"] if target.startswith("cuda") else []), HERE]
+
+
+def _is_here(value: Any) -> bool:
+    """Whether providers are the processor's alone, which every program may use, or options of providers are empty."""
+    names = [each[0] if isinstance(each, tuple) else each for each in value] if isinstance(value, list | tuple) else []
+    return bool(names) and all(name in (HERE, {}) for name in names)
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import getitem
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -15,15 +15,17 @@ from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PACKED, Constant
 from sparsec.backends.program import SIZED, STAGES
 from sparsec.backends.registry import backend_named
-from sparsec.errors import ArtifactError, InputError
+from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import HOST, carrier, element_type, placer
+from sparsec.runtime import device
 from sparsec.runtime.arguments import allowed_threads, as_array, wrong_type
 from sparsec.runtime.binding import IOBinding, checked, deliver
 from sparsec.runtime.engines import Engine, Engines, calls, gate
-from sparsec.runtime.loading import load_library, memory_of, new_engine
-from sparsec.runtime.onnxruntime_arguments import tell, threads_of
-from sparsec.runtime.signature import TensorInfo, info, infos, listed, shapes_of
+from sparsec.runtime.feeds import fitting_array, refuse_names, selected, viewed
+from sparsec.runtime.loading import all_bytes, load_library, memory_of, new_engine
+from sparsec.runtime.onnxruntime_arguments import providers_of, tell, threads_of
+from sparsec.runtime.signature import TensorInfo, info, infos, listed, named, shapes_of
 from sparsec.runtime.sized.program import SizedProgram
 from sparsec.runtime.stages import Stages
 
@@ -40,7 +42,7 @@ class InferenceSession:
     Args:
         artifact: an `Artifact`, its file's path or its bytes.
         threads: threads that one call may use; None for as many as it was compiled for and the machine has.
-        providers: as callers of onnxruntime pass them; ignored, of which a warning tells once.
+        providers: as callers of onnxruntime pass them; others than the processor's are ignored, and a warning says so.
         sess_options: as onnxruntime's, which may also stand second: `intra_op_num_threads` counts, the rest is ignored.
         provider_options: as `providers`.
 
@@ -73,7 +75,7 @@ class InferenceSession:
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
         self._native = all(carrier(spec.dtype) == spec.dtype for spec in self._outputs)
-        self._entry, self._parts = manifest.entry, manifest.parts
+        self._entry, self._parts, self._target = manifest.entry, manifest.parts, manifest.target
         with gate:
             self._workers = tvm_runtime.workers(self.threads) if self.threads > 1 else None  # while the session is open
             self._memory, self._staged = memory_of(artifact), manifest.entry == STAGES
@@ -85,12 +87,14 @@ class InferenceSession:
             else:
                 self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
         self._selects = self._sized is not None or bool(self._buckets)  # one look where a call of a microsecond has two
-        self._direct = self._memory is HOST and not self._staged
+        self._elsewhere = self._parts > 1 or self._memory.record is not None
+        self._one_thread = manifest.threads == 1  # whose kernels need no pool, and no look at the caller's
 
     def _open(self, artifact: Artifact) -> Engines:
         """The virtual machines of a compiled program."""
-        library, constants = load_library(artifact), self._place(artifact)
-        return Engines(partial(new_engine, library, constants, self._memory, artifact.manifest))
+        with self._memory.guard(all_bytes(artifact)):
+            library, constants = load_library(artifact), self._place(artifact)
+            return Engines(partial(new_engine, library, constants, self._memory, artifact.manifest))
 
     def _open_stages(self, artifact: Artifact) -> Engines:
         """What runs the stages of an artifact as one; their results are arrays already."""
@@ -148,13 +152,22 @@ class InferenceSession:
             return [info(spec, each["shape"]) for spec, each in zip(self._outputs, self._sized.outputs, strict=True)]
         return infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
 
+    def get_providers(self) -> list[str]:
+        """What onnxruntime would call the processors that the program runs on."""
+        return providers_of(self._target)
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        """No options, by provider."""
+        return {name: {} for name in self.get_providers()}
+
     def __repr__(self) -> str:
         """One line, however large the model."""
         return f"<sparsec.InferenceSession, {self.threads} thread(s), inputs {listed(self._inputs)}>"
 
     def io_binding(self) -> IOBinding:
         """Arrays by name for `run_with_iobinding`."""
-        return IOBinding([spec.name for spec in self._inputs], [spec.name for spec in self._outputs])
+        return IOBinding([spec.name for spec in self._inputs], [spec.name for spec in self._outputs],
+                         self._memory.record is not None)
 
     def run_with_iobinding(self, binding: IOBinding, run_options: Any = None) -> None:
         """Execute the model once on the arrays of a binding, which gets the outputs; options are ignored.
@@ -165,9 +178,12 @@ class InferenceSession:
         """
         if run_options is not None:
             tell("run_options")
+        if binding.on_device:
+            binding.accept_device(self.run_with_device(binding.wanted, binding.on_device, out=binding.out_on_device))
+            return
         binding.accept(self.run(binding.wanted, binding.feeds, out=binding.out))
 
-    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901 - a call of a helper takes time
+    def run(self, output_names: Sequence[str] | None, feeds: Feeds,  # noqa: C901, PLR0912 - a helper's call takes time
             *, out: Mapping[str, np.ndarray] | None = None) -> list[np.ndarray]:
         """Execute the model once.
 
@@ -190,7 +206,7 @@ class InferenceSession:
             return deliver(self.run(names, feeds), names, checked(out, names))
         if self._selects and (found := self._run_elsewhere(output_names, feeds)) is not None:
             return found
-        wanted = self._select(output_names) if output_names else self._all
+        wanted = selected(output_names, self._positions, self._outputs) if output_names else self._all
         engines = self._engines
         try:
             engine = engines.idle.pop()
@@ -198,18 +214,21 @@ class InferenceSession:
             engine = engines.another()
         try:
             if len(feeds) != len(self._checks):
-                self._refuse_names(feeds)
-            if self._parts > 1:
-                return self._run_parts(engine, feeds, wanted)
+                refuse_names(feeds, self._inputs)
+            if self._elsewhere:
+                return (self._replay if engine.recorded is not None else self._run_parts)(engine, feeds, wanted)
             for (name, dtype, shape), buffer in zip(self._checks, engine.buffers):  # noqa: B905 - equally many
                 value = feeds.get(name)
                 if type(value) is not np.ndarray or value.dtype != dtype or value.shape != shape:
-                    value = self._checked(name, dtype, shape, feeds)
+                    value = fitting_array(name, dtype, shape, feeds, self._inputs)
                 buffer[...] = value
-            results = (engine.call(*engine.tensors) if self._direct and tvm_runtime.caller.threads == self.threads
-                       else self._call(engine))
-            outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
-            return outputs if self._native else self._viewed(outputs, wanted)
+            if (direct := engine.direct) is None:
+                return self._by_machine(engine, wanted)
+            if not self._one_thread and tvm_runtime.caller.threads != self.threads:
+                tvm_runtime.call(self.threads, direct.call, direct.table)
+            else:
+                direct.call(direct.table)
+            return [direct.outputs[index].copy() for index in wanted]
         except IndexError as error:  # of the kernel that checks indices
             raise InputError(str(error)) from error
         except (TypeError, AttributeError) as error:
@@ -218,6 +237,12 @@ class InferenceSession:
             raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs") from error
         finally:
             engines.idle.append(engine)
+
+    def _by_machine(self, engine: Engine, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The wanted outputs for what is in the buffers, by the virtual machine."""
+        results = self._call(engine)
+        outputs = [self._fetch(self._get_item(results, index), engine.reserved) for index in wanted]
+        return outputs if self._native else viewed(outputs, [self._outputs[index] for index in wanted])
 
     def _run_elsewhere(self, output_names: Sequence[str] | None, feeds: Feeds) -> list[np.ndarray] | None:
         """`run` where that is a program for sizes that only the run tells, or a bucket's; else None."""
@@ -230,7 +255,7 @@ class InferenceSession:
         """`run` for sizes that only the run tells."""
         if not isinstance(feeds, Mapping):
             raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
-        wanted = self._select(output_names) if output_names else self._all
+        wanted = selected(output_names, self._positions, self._outputs) if output_names else self._all
         engines = self._engines
         try:
             engine = engines.idle.pop()
@@ -244,11 +269,6 @@ class InferenceSession:
             return outputs
         finally:
             engines.idle.append(engine)
-
-    def _viewed(self, outputs: Sequence[np.ndarray], wanted: Sequence[int]) -> list[np.ndarray]:
-        """Outputs in the element types of the model, which programs give as integers of as many bits."""
-        dtypes = [element_type(self._outputs[index].dtype) for index in wanted]
-        return [array.view(dtype) for array, dtype in zip(outputs, dtypes, strict=True)]
 
     def resident(self, feeds: Feeds) -> Callable[[], Any]:
         """A function that executes the model on these inputs where they are: what is left of `run` without copies.
@@ -270,16 +290,69 @@ class InferenceSession:
 
     def _call(self, engine: Engine) -> Any:
         """The results of the entry function for what is in the buffers."""
-        if self._memory is not HOST:
-            for tensor, buffer in zip(engine.tensors, engine.buffers, strict=True):
-                self._memory.refresh(tensor, buffer)
         if self._staged or tvm_runtime.caller.threads == self.threads:
             return engine.call(*engine.tensors)
         return tvm_runtime.call(self.threads, engine.call, *engine.tensors)
 
+    def run_with_device(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any], *,
+                        out: Mapping[str, Any] | None = None, stream: int = 0) -> list[Any]:
+        """Execute the model once on tensors of the GPU that it runs on, without copies to or from the processor.
+
+        Args:
+            output_names: as `run`.
+            feeds: a tensor with `__dlpack__` (PyTorch's, CuPy's, JAX's) on the session's GPU for every input, of its
+                exact shape and dtype, contiguous.
+            out: such tensors by the names of outputs that are written into them; without one the output gets new
+                memory, which takes CUDA longer than a copy.
+            stream: the CUDA stream that the tensors are made and used on, such as
+                `torch.cuda.current_stream().cuda_stream`; the call returns when its work is in order there.
+
+        Returns:
+            The outputs: those given, or tensors with `__dlpack__`, for `torch.from_dlpack`.
+
+        Raises:
+            InputError: a name, shape, dtype or device does not fit.
+            UsageError: the artifact is not for a GPU.
+            DeviceError: the GPU fails.
+
+        """
+        if not isinstance(feeds, Mapping):
+            raise wrong_type("feeds", feeds, "a dict of tensors by the names of the inputs")
+        if self._memory.record is None:
+            raise UsageError("the artifact was not compiled for a GPU, where tensors could be; give arrays to `run`")
+        if (session := self._bucket_of(device.shapes(self._inputs, feeds), feeds)) is not self:
+            return session.run_with_device(output_names, feeds, out=out, stream=stream)
+        if set(feeds) != {spec.name for spec in self._inputs}:
+            refuse_names(feeds, self._inputs)
+        names = list(output_names or self._positions)
+        results = self.run_between(feeds, names, device.known(out or {}, names), stream)
+        return [out[name] if out and name in out else result.owner for name, result in zip(names, results, strict=True)]
+
+    def run_between(self, feeds: Mapping[str, Any], names: Sequence[str], out: Mapping[str, Any],
+                    stream: int) -> list[device.DeviceArray]:
+        """`run_with_device` of this bucket, whose names have been checked; the outputs as memory."""
+        wanted, engines = selected(names, self._positions, self._outputs), self._engines
+        try:
+            engine = engines.idle.pop()
+        except IndexError:
+            engine = engines.another()
+        try:
+            assert engine.recorded is not None
+            return device.run(engine.recorded, (self._inputs, self._outputs), feeds, wanted, out, stream)
+        finally:
+            engines.idle.append(engine)
+
+    def _replay(self, engine: Engine, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
+        """The wanted outputs of a recorded program."""
+        assert engine.recorded is not None
+        for check, buffer in zip(self._checks, engine.buffers, strict=True):
+            buffer[...] = fitting_array(*check, feeds, self._inputs)
+        outputs = engine.recorded.run(wanted)
+        return outputs if self._native else viewed(outputs, [self._outputs[index] for index in wanted])
+
     def _run_parts(self, engine: Engine, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray]:
         """The wanted outputs where the entry function takes a part of the rows at a time."""
-        values = [self._checked(*check, feeds) for check in self._checks]
+        values = [fitting_array(*check, feeds, self._inputs) for check in self._checks]
         specs = [self._outputs[index] for index in wanted]
         outputs = [np.empty(spec.shape, element_type(spec.dtype)) for spec in specs]
         inputs, results = ([np.split(array, self._parts) for array in arrays] for arrays in (values, outputs))
@@ -296,48 +369,28 @@ class InferenceSession:
         """The session of the bucket that has the shapes of the feeds."""
         if not isinstance(feeds, Mapping):
             raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
-        shapes = tuple(as_array(spec.name, feeds).shape for spec in self._inputs if spec.name in feeds)
-        if shapes == self._shapes:
+        return self._bucket_of(tuple(as_array(spec.name, feeds).shape for spec in self._inputs if spec.name in feeds),
+                               feeds)
+
+    def _bucket_of(self, shapes: tuple[tuple[int, ...], ...], feeds: Feeds) -> InferenceSession:
+        """The session of the bucket for these shapes of inputs."""
+        if shapes == self._shapes or not self._buckets:
             return self
         if shapes not in self._sessions:
             if len(shapes) < len(self._inputs):
-                self._refuse_names(feeds)
+                refuse_names(feeds, self._inputs)
             if shapes not in self._buckets:
-                listed = "; ".join(map(self._named, self._buckets))
-                raise InputError(f"no bucket of the artifact takes {self._named(shapes)}; its buckets are {listed}")
+                raise InputError(f"no bucket of the artifact takes {named(shapes, self._inputs)}; its buckets are "
+                                 + "; ".join(named(each, self._inputs) for each in self._buckets))
             with gate:
                 if shapes not in self._sessions:
                     self._sessions[shapes] = InferenceSession(self._buckets[shapes], self.threads, _shared=self._shared)
         return self._sessions[shapes]
 
-    def _named(self, shapes: Sequence[tuple[int, ...]]) -> str:
-        """Shapes of the inputs with their names."""
-        return ", ".join(f"'{spec.name}' {list(shape)}" for spec, shape in zip(self._inputs, shapes, strict=True))
-
-    def _select(self, names: Sequence[str]) -> list[int]:
-        """Positions of outputs by name."""
-        if isinstance(names, str) or not isinstance(names, Sequence):
-            raise wrong_type("output_names", names, "a list of outputs' names, or None for all")
-        if unknown := [name for name in names if not isinstance(name, str) or name not in self._positions]:
-            raise InputError(f"the model has no output {unknown[0]!r}; it has {listed(self._outputs)}")
-        return [self._positions[name] for name in names]
-
-    def _checked(self, name: str, dtype: np.dtype[Any], shape: tuple[int, ...], feeds: Feeds) -> np.ndarray:
-        """A feed as an array of the expected shape and element type, in whatever byte order."""
-        if name not in feeds:
-            self._refuse_names(feeds)
-        array = as_array(name, feeds)
-        if array.dtype.newbyteorder("=") != dtype or array.shape != shape:
-            raise InputError(f"input '{name}' takes {dtype.name} of shape {shape}; "
-                             f"given: {array.dtype.name} of shape {array.shape}")
-        return array
-
-    def _refuse_names(self, feeds: Feeds) -> NoReturn:
-        given = ", ".join(f"'{name}'" for name in feeds) or "none"
-        raise InputError(f"the model takes the inputs {listed(self._inputs)}; given: {given}")
 
 
-calls.update((InferenceSession.run.__code__, InferenceSession._run_sized.__code__))  # noqa: SLF001 - of this module
+calls.update((InferenceSession.run.__code__, InferenceSession.run_between.__code__,
+              InferenceSession._run_sized.__code__))  # noqa: SLF001 - of this module
 
 
 def check_machine(artifact: Artifact) -> None:

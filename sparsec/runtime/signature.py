@@ -63,4 +63,14 @@ def info(spec: TensorSpec, shape: list[int | str]) -> TensorInfo:
 
 def listed(specs: Sequence[TensorSpec]) -> str:
     """Tensors with their types and shapes, for errors."""
-    return ", ".join(f"'{spec.name}' ({spec.dtype} {list(spec.shape)})" for spec in specs) or "none"
+    return ", ".join(f"'{spec.name}' ({spec.dtype} {text_of(spec.shape)})" for spec in specs) or "none"
+
+
+def text_of(shape: Sequence[int]) -> str:
+    """A shape in brackets; sizes that the run tells are question marks."""
+    return f"[{', '.join('?' if size == UNKNOWN else str(size) for size in shape)}]"
+
+
+def named(shapes: Sequence[tuple[int, ...]], specs: Sequence[TensorSpec]) -> str:
+    """Shapes of tensors with their names."""
+    return ", ".join(f"'{spec.name}' {list(shape)}" for spec, shape in zip(specs, shapes, strict=True))

@@ -154,7 +154,8 @@ def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits]
 
     """
     app.add_middleware(SizeLimit, most=most_bytes)
-    app.add_exception_handler(FullError, _too_many)
+    for kind, answer in ANSWERS.items():
+        app.add_exception_handler(kind, answer)
     server = kserve.ModelServer(http_port=port, grpc_port=grpc_port, enable_grpc=grpc_port > 0,
                                 enable_latency_logging=False)
     for name in ("uvicorn.access", "kserve.trace"):  # which have lines for every request
@@ -162,11 +163,17 @@ def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits]
     server.start([ServedModel(name, session, limits[name]) for name, session in sessions.items()])
 
 
-async def _too_many(_request: Any, error: Exception) -> Any:
-    """HTTP's answer where the queue is full."""
-    from fastapi.responses import JSONResponse
+def _answer(code: int, **headers: str) -> Callable[[Any, Exception], Awaitable[Any]]:
+    """HTTP's answer to requests that are refused, without a line in the log: REFUSED counts them."""
+    async def answer(_request: Any, error: Exception) -> Any:
+        from fastapi.responses import JSONResponse
 
-    return JSONResponse({"error": str(error)}, status_code=429, headers={"Retry-After": "1"})
+        return JSONResponse({"error": str(error)}, status_code=code, headers=headers or None)
+
+    return answer
+
+
+ANSWERS = {RefusedError: _answer(400), FullError: _answer(429, **{"Retry-After": "1"}), StoppingError: _answer(503)}
 
 
 def _output(name: str, array: np.ndarray, payload: Any) -> Any:

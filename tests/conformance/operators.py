@@ -39,13 +39,15 @@ reference implementation. Where that is not so and nothing implements it, compil
   **function**: its definition in ONNX as a function of other operators. **constants**: only where all inputs are
   constants, as they are for Constant, Shape and Size wherever shapes are static.
 - **CPU**: ONNX's node tests of static shapes that are right of those that there are, on `cpu`, which stands for
-  `cpu-avx512`, `cpu-avx2` and `cpu-generic`: they differ in vectors, not in operators.
+  `cpu-avx512`, `cpu-avx2`, `cpu-generic` and those of ARM: they differ in vectors, not in operators.
 - **CUDA**: whether the first of these tests compiles for `{GPU}` and the other GPUs; "-" where it is refused.
 - The target `eie` executes the layers with weights (MatMul, Gemm, Conv) and leaves all other operators to its host.
 - onnxruntime's own operators (`com.microsoft`), which its optimiser and Olive leave, are written out in ONNX's and
   fused again: attention of every kind, layer norms, Gelus, fused products and convolutions (`passes/contributed`), and
-  quantised ones (`passes/quantized`). Sequences of known lengths become tensors. Operators of other domains, and
-  strings, are refused by name.
+  quantised ones (`passes/quantized`). Sequences of known lengths become tensors.
+- Linear models of scikit-learn (`ai.onnx.ml`) are written out, too: LinearRegressor, LinearClassifier and SVMRegressor
+  of linear kernels, Scaler, Normalizer, Imputer, Binarizer, ArrayFeatureExtractor. What remains of that domain (trees,
+  other kernels, maps), operators of other domains, and strings are refused by name.
 - If, Loop and Scan are written out where they make at most 2,000 nodes, and interpreted where they make more, where
   only the run tells how often they run, or where their branches differ in shape.
 

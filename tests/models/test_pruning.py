@@ -16,7 +16,7 @@ from sparsec.models.pruning import Options, prune  # noqa: E402
 from sparsec.models.quotas import QUOTAS  # noqa: E402
 from sparsec.models.schedules import SCHEDULES  # noqa: E402
 from sparsec.report.explain import explain  # noqa: E402
-from tests.support.small_networks import IMAGES, TEXT, data, train  # noqa: E402 - after the skip
+from tests.support.small_networks import CHAIN, IMAGES, TEXT, data, train  # noqa: E402 - after the skip
 
 
 def pruned(kind, sparsity, *, seed=0, training=False, **options):
@@ -24,13 +24,19 @@ def pruned(kind, sparsity, *, seed=0, training=False, **options):
     result = prune(model, sparsity, kind.example(), Options(**options), data=data(kind), seed=seed,
                    train=train(kind) if training else None)
     for name, mask in result.masks.items():
-        assert not model.get_parameter(name)[~mask].any()
+        assert options.get("schedule") == "freeze" or not model.get_parameter(name)[~mask].any()
         assert not result.active[name][~mask].any()
     return model, result
 
 
+OF_WEIGHTS = sorted(name for name, each in CRITERIA.items() if each.pattern == "unstructured" and name != "phew")
+OF_FILTERS = sorted({name for name, each in CRITERIA.items() if each.pattern == "filters"} - {"batchnorm", "apoz"})
+GATED = ("movement", "l0", "variational-dropout", "top-kast", "edge-popup")
+MOVING = ("set", "rigl", "itop", "deepr", "dsr", "snfs")
+
+
 @pytest.mark.parametrize("pattern", ["unstructured", "4x1", "1x4", "3x5"])
-@pytest.mark.parametrize("criterion", sorted(set(CRITERIA) - {"batchnorm", "filter-norm", "apoz", "geometric-median"}))
+@pytest.mark.parametrize("criterion", OF_WEIGHTS)
 def test_criteria_reach_the_target(criterion, pattern):
     _, result = pruned(IMAGES, 0.5, criterion=criterion, pattern=pattern, rounds=5)
     assert result.sparsity == pytest.approx(0.5, abs=0.002 if pattern == "unstructured" else 0.03)
@@ -46,12 +52,13 @@ def test_quotas_reach_the_target(quota):
 @pytest.mark.parametrize("criterion", ["magnitude", "random"])
 def test_schedules_reach_the_target(schedule, criterion):
     _, result = pruned(IMAGES, 0.6, schedule=schedule, criterion=criterion, training=True)
-    assert result.sparsity == pytest.approx(0.6, abs=0.005)
+    assert result.sparsity == pytest.approx(0.6, abs=0.05 if schedule == "group-lasso" else 0.005)
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "filter-norm", "geometric-median", "taylor", "snip"])
+@pytest.mark.parametrize("criterion", ["magnitude", "taylor", "snip", *OF_FILTERS])
 def test_filters_go_as_wholes_but_not_those_of_the_last_layer(criterion):
-    _, result = pruned(IMAGES, 0.5, criterion=criterion, pattern="filters")
+    _, result = pruned(CHAIN if criterion in ("thinet", "similar-units") else IMAGES, 0.5, criterion=criterion,
+                       pattern="filters")
     assert [list(mask.flatten(1).any(1)) for mask in result.masks.values()] == \
         [list(mask.flatten(1).all(1)) for mask in result.masks.values()]
     assert "9.weight" not in result.masks
@@ -143,12 +150,14 @@ def test_imp_goes_back_to_the_early_weights():
     assert torch.equal(*kept_weights)
 
 
-@pytest.mark.parametrize("schedule", ["set", "rigl"])
-def test_dynamic_training_moves_weights_and_keeps_their_number(schedule):
-    start = pruned(IMAGES, 0.8, criterion="random", quota="erk")[1].masks
-    end = pruned(IMAGES, 0.8, criterion="random", quota="erk", schedule=schedule, training=True)[1].masks
-    assert [int(mask.sum()) for mask in end.values()] == [int(mask.sum()) for mask in start.values()]
+@pytest.mark.parametrize("schedule", MOVING)
+def test_dynamic_training_starts_anywhere_moves_weights_and_keeps_their_number(schedule):
+    start = pruned(IMAGES, 0.8, criterion="random", quota=SCHEDULES[schedule].quota)[1].masks
+    end = pruned(IMAGES, 0.8, schedule=schedule, training=True)[1].masks
+    assert kept(end) == kept(start)
     assert any(not torch.equal(start[name], end[name]) for name in start)
+    if schedule in ("set", "rigl", "itop"):
+        assert [int(mask.sum()) for mask in end.values()] == [int(mask.sum()) for mask in start.values()]
 
 
 def regress(model, hook):
@@ -162,7 +171,9 @@ def regress(model, hook):
         hook(step + 1, 100)
 
 
-@pytest.mark.parametrize(("schedule", "stays"), [("movement", 1), ("l0", 1), ("one-shot", 0)])
+@pytest.mark.parametrize(("schedule", "stays"), [
+    ("movement", 1), ("l0", 1), ("variational-dropout", 1), ("lasso", 1), ("top-kast", 1), ("one-shot", 0),
+])  # fmt: skip
 def test_gates_keep_what_grows_and_magnitude_what_is_large(schedule, stays):
     model = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
     with torch.no_grad():
@@ -173,16 +184,22 @@ def test_gates_keep_what_grows_and_magnitude_what_is_large(schedule, stays):
     assert list(model.state_dict()) == ["0.weight"]
 
 
-@pytest.mark.parametrize("schedule", ["movement", "l0"])
+@pytest.mark.parametrize("schedule", GATED)
 def test_gates_meet_the_sparsity_of_a_network(schedule):
     model, result = pruned(IMAGES, 0.8, schedule=schedule, training=True)
     assert kept(result.masks) == pytest.approx(0.2 * size(result.masks), abs=len(result.masks))
     assert all(not model.get_parameter(name)[~mask].any() for name, mask in result.masks.items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(("sparsity", "options", "error", "message"), [
     (0.5, {"schedule": "l0", "pattern": "2:4"}, UsageError, "prunes single weights"),
     (0.5, {"schedule": "movement", "pattern": "4x1"}, UsageError, "prunes single weights"),
+    (0.5, {"schedule": "deepr", "criterion": "filter-norm"}, UsageError, "prunes single weights"),
+    (0.5, {"quota": "as:best"}, UsageError, "magnitude, lamp"),
+    (0.5, {"quota": "as:filter-norm"}, UsageError, "single weights"),
+    (0.5, {"schedule": "imp", "rewind": 1.0}, UsageError, "below 1"),
+    (0.5, {"criterion": "phew"}, PruningError, "read one by the next"),
     (0.5, {"criterion": "snip"}, PruningError, "needs data"),
     (0.5, {"schedule": "gradual"}, PruningError, "pass `train`"),
     (0.5, {"criterion": "best"}, UsageError, "magnitude, lamp"),

@@ -9,7 +9,7 @@ import pytest
 from sparsec.backends.cpu.calibrate import measure
 from sparsec.bench import efficiency
 from sparsec.cli.calibrate import command
-from sparsec.cost.calibration import calibration_of, keep, key, machine_of
+from sparsec.cost.calibration import calibration_of, check_keepable, keep, key, machine_of
 from sparsec.cost.option import Option, Work
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
@@ -57,6 +57,8 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(CalibrationError, match="cannot be written"):
         keep(SLOW, 1, tmp_path / "file" / "calibration.json")
+    with pytest.raises(CalibrationError, match="XDG_CACHE_HOME"):  # before anything is measured
+        check_keepable(tmp_path / "file" / "calibration.json")
 
 
 def test_rates_of_this_machine_are_plausible():

@@ -96,7 +96,7 @@ def test_bench_and_inspect_take_portable_artifacts_with_buckets(tmp_path):
     assert "compiled where it is opened" in text
     assert len(json.loads((tmp_path / "p.json").read_text())["model"]["layers"]) == 2
     assert "it takes 'x' [1, 64] or 'x' [8, 64]" in sparsec("bench", tmp_path / "p.sparsec", "--shape", "x:9,64",
-                                                            code=1)
+                                                            code=2)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -150,6 +150,18 @@ def test_symbolic_dimensions_are_sizes_of_a_run_or_bound_by_name(tmp_path):
     assert Artifact.load(tmp_path / "model.sparsec").manifest.inputs[0].shape == (2, 64)
 
 
+def test_help_describes_every_command_in_full():
+    out = sparsec("--help")
+    assert [line for line in out.splitlines() if line.startswith("  ") and line.endswith("...")] == []
+
+
+def test_run_shows_the_first_numbers_or_writes_an_array(folder, tmp_path):
+    out = sparsec("run", folder / "model.sparsec")
+    assert re.search(r"y +float32 +1x10( +-?[0-9.e+-]+){4}$", out, re.MULTILINE)
+    sparsec("run", folder / "model.sparsec", "-o", tmp_path / "y.npy")
+    assert np.load(tmp_path / "y.npy").shape == (1, 10)
+
+
 @pytest.mark.parametrize("arguments", [["targets"], ["--help"], ["inspect", "model.onnx"], ["inspect", "model.sparsec"],
                                        *([name, "--help"] for name in ("compile", "run", "bench", "inspect"))])
 def test_output_fits_80_columns(folder, arguments):
@@ -179,9 +191,9 @@ def wrong_input(array):
 
 
 def test_inspect_lists_the_layers_of_shared_and_recurrent_weights(tmp_path):
-    onnx.save(model("g (float[5,1,16] x) => (float[5,1,1,4] y) <float[16,16] w, float[1,16,16] i, float[1,16,4] r, "
-                    "float[1,32] b> { s = Identity(w) a = MatMul(x, w) c = MatMul(a, s) "
-                    "y = LSTM<hidden_size=4>(c, i, r, b) }"), tmp_path / "shared.onnx")
+    onnx.save(model("g (float[5,1,16] x) => (float[5,1,1,4] y) <float[16,16] w, float[1,16,16] i, float[1,4,4] p, "
+                    "float[1,12,4] q, float[1,32] b> { s = Identity(w) a = MatMul(x, w) c = MatMul(a, s) "
+                    "r = Concat<axis=1>(p, q) y = LSTM<hidden_size=4>(c, i, r, b) }"), tmp_path / "shared.onnx")
     sparsec("inspect", tmp_path / "shared.onnx", "--json", tmp_path / "i.json")
     figures = json.loads((tmp_path / "i.json").read_text())
     assert [layer["weight"] for layer in figures["layers"]] == ["w", "w", "i", "r"]
@@ -208,6 +220,11 @@ def without_external_data(folder, tmp_path):
 def unsupported(folder, tmp_path):
     text = MODEL.replace("a = Relu(h)", "a = Foo(h)")
     return ["compile", write_model(tmp_path / "foo.onnx", text=text)]
+
+
+def archive(path):
+    np.savez(path, x=np.zeros(1))
+    return path
 
 
 def misfit(_folder, tmp_path):
@@ -242,13 +259,17 @@ FAILURES = {
     "batch of fixed rows": (2, lambda f, _: ["bench", f / "model.onnx", "--batch", "8"], "symbolic first dimension"),
     "batch of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--batch", "8"], "--shape chooses"),
     "streams of a profile": (2, lambda f, _: ["bench", f / "model.onnx", "--profile", "--streams", "2"], "--streams"),
-    "sizes that do not fit": (1, misfit, "x:1,63,1 does not fit the network: "),
+    "sizes that do not fit": (2, misfit, "x:1,63,1 does not fit the network: "),
     "not an .npz": (2, lambda f, t: ["run", f / "model.sparsec", "-i", f / "model.onnx", "-o", t / "y"], "numpy.savez"),
-    "wrong name": (1, wrong_input({"z": np.zeros((1, 64), np.float32)}), "takes the inputs 'x'"),
-    "wrong shape": (1, wrong_input({"x": np.zeros((2, 64), np.float32)}), "(1, 64)"),
-    "wrong dtype": (1, wrong_input({"x": np.zeros((1, 64))}), "float32"),
+    "wrong name": (2, wrong_input({"z": np.zeros((1, 64), np.float32)}), "takes the inputs 'x'"),
+    "wrong shape": (2, wrong_input({"x": np.zeros((2, 64), np.float32)}), "(1, 64)"),
+    "wrong dtype": (2, wrong_input({"x": np.zeros((1, 64))}), "float32"),
     "flipped byte": (1, damaged, "compile the model again"),
     "another CPU": (1, another_machine, "--target cpu"),
+    "no artifact but a zip": (1, lambda f, t: ["inspect", archive(t / "x.npz")], "x.npz is not a sparsec artifact"),
+    "no folder to write to": (2, lambda f, t: ["run", f / "model.sparsec", "-o", t / "no" / "y.npz"],
+                              "its folder does not exist"),
+    "samples not given": (2, lambda f, t: ["prune", f / "model.onnx", "-o", t / "m.onnx"], "give --inputs"),
     "nowhere to write": (1, lambda f, t: ["inspect", f / "model.onnx", "--json", t / "no" / "x.json"], "x.json"),
 }
 

@@ -184,8 +184,10 @@ def test_every_option_is_described_typed_and_has_a_flag():
     assert set(names) == set(described(CompileOptions)) == {*FLAGS, "progress"}
     taken = inspect.signature(CompileOptions).parameters
     assert list(inspect.signature(sparsec.compile).parameters) == ["model", *taken]
-    with pytest.raises(TypeError, match="speed"):
+    with pytest.raises(UsageError, match="no option speed; there are threads, precision"):
         sparsec.compile(LINEAR, speed="fast")
+    with pytest.raises(UsageError, match="no option thread; threads is meant"):
+        sparsec.compile(LINEAR, thread=2)
     for name in set(names) - {"progress"}:
         with pytest.raises(UsageError, match=f"^{name} is of type object"):
             CompileOptions(**{name: object()})

@@ -26,7 +26,7 @@ def wheel(tmp_path_factory):
     """The wheel, built from a copy of the sources so that nothing is left beside them."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT / "sparsec", source / "sparsec", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", target, source, cwd=target)
     return next(target.glob("*.whl"))
@@ -49,6 +49,15 @@ def test_a_bare_environment_compiles_with_the_wheel(wheel, tmp_path):
     out = run(environment / "bin" / "sparsec", "compile", MODEL, "--tune", "off", cwd=tmp_path)
     assert "outputs match onnxruntime" in out
     assert run(python, "-c", "import sparsec; print(sparsec.__file__)", cwd=tmp_path).startswith(str(site))
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_other_systems_are_refused_with_a_sentence(system):
+    script = f"import setuptools, runpy, sys; sys.platform = {system!r}; runpy.run_path({str(ROOT / 'setup.py')!r})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"sparsec runs on Linux (x86-64 or aarch64) and this is {system}; ")
+    assert "Traceback" not in done.stderr
 
 
 def test_the_demo_runs(tmp_path):

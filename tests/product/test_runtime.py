@@ -49,10 +49,14 @@ def test_a_session_takes_what_callers_of_onnxruntime_pass(asked, threads):
     artifact = replace(artifact, manifest=replace(artifact.manifest, threads=2))
     options = SimpleNamespace(intra_op_num_threads=asked)
     tell.cache_clear()
+    others = ["TensorrtExecutionProvider", ("CPUExecutionProvider", {"arena_extend_strategy": "kSameAsRequested"})]
     with pytest.warns(UserWarning, match="ignore providers"):
-        session = InferenceSession(artifact, options, ["CPUExecutionProvider"])
-    with warnings.catch_warnings(action="error"):  # once is enough
-        named = InferenceSession(artifact, sess_options=options, providers=["CPUExecutionProvider"])
+        session = InferenceSession(artifact, options, others)
+    with warnings.catch_warnings(action="error"):  # once is enough, and the processor is where it runs
+        InferenceSession(artifact, options, others)
+        named = InferenceSession(artifact, sess_options=options, providers=["CPUExecutionProvider"],
+                                 provider_options=[{}])
+    assert named.get_providers() == ["CPUExecutionProvider"]
     assert session.threads == named.threads == min(threads, cpus.available())
     assert "'x' (float32 [3, 5])" in repr(session)
     check(session.run(None, FEEDS))

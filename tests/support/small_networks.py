@@ -16,6 +16,12 @@ def convolutional():
     )  # fmt: skip
 
 
+def chain():
+    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(),
+                         nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 4))  # fmt: skip
+
+
+CHAIN = Network(chain, (3, 8, 8))
 IMAGES = Network(convolutional, (3, 8, 8))
 TEXT = Network(lambda: bert(2, 16, 4, 30, 8, 4), (8,), torch.int64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +16,16 @@ from tvm import relax, tirx
 from tvm.relax import vm_build
 from tvm.target import codegen
 
+from sparsec.backends.cpu.direct import direct, kernels_called, workspace_of
 from sparsec.backends.cpu.huge_storages import huge_storages
 from sparsec.backends.cpu.schedule import schedule_kernels
-from sparsec.backends.program import Function, Functions, Program
+from sparsec.backends.program import BIND, CALL, Function, Functions, Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.export import Beside, export, linker
 from sparsec.backends.relax.lower import Lowered
 from sparsec.errors import ToolchainError
 from sparsec.kernels.emit.isa import isa_of
-from sparsec.target import Target
+from sparsec.target import SVE_256, Target
 
 MANY = 8
 """Kernels from which on two threads compile them."""
@@ -36,13 +38,15 @@ def build(lowered: Lowered) -> Program:
         ToolchainError: LLVM does not know the target's processor, or the linker fails.
 
     """
-    with prepared(lowered) as (module, target):
+    with prepared(lowered, direct()) as (module, target):
         kernels = _called_once(module)
-        if len(kernels) < MANY or linker() is None:
-            library, objects = export(relax.build(module, target, relax_pipeline=None, exec_mode="compiled"))
+        if len(kernels) < MANY or linker(lowered.target.machine) is None or lowered.target.has(SVE_256):
+            library, objects = exported(relax.build(module, target, relax_pipeline=None, exec_mode="compiled"),
+                                         lowered.target)
         else:
             library, objects = _build_in_halves(module, kernels[::2], lowered.target, target)
-    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects)
+    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
+                   workspace=workspace_of(module))
 
 
 def _called_once(module: tvm.IRModule) -> list[str]:
@@ -60,8 +64,9 @@ def _called_once(module: tvm.IRModule) -> list[str]:
     for function in module.functions.values():
         if isinstance(function, relax.Function):
             relax.analysis.post_order_visit(function, visit)
+    calls.update(kernels_called(module))
     return sorted(name for name, count in calls.items() if count == 1 and isinstance(module[name], tirx.PrimFunc)
-                  and "_" in name)
+                  and "_" in name and name not in (BIND, CALL))
 
 
 def _build_in_halves(module: tvm.IRModule, apart: Sequence[str], target: Target,
@@ -81,7 +86,7 @@ def _build_in_halves(module: tvm.IRModule, apart: Sequence[str], target: Target,
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(compile_apart)
         executable = vm_build._vmlink(builder, llvm, tvm.IRModule(rest, attrs=module.attrs))  # noqa: SLF001 - as above
-        return export(executable, Beside(tuple(apart), other.result))
+        return exported(executable, target, Beside(tuple(apart), other.result))
 
 
 def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[np.ndarray, ...]]], target: Target,
@@ -89,21 +94,38 @@ def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[n
     """Compile a module of functions, each with its constants, as `build`."""
     with settings(target) as llvm:
         executable = relax.build(_pipeline(target, threads)(module), llvm, relax_pipeline=None, exec_mode="compiled")
-    return Functions(*export(executable), tuple(Function(*each) for each in functions))
+    return Functions(*exported(executable, target), tuple(Function(*each) for each in functions))
 
 
 def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target) -> tuple[bytes, tuple[int, ...]]:
     """Compile kernels that are called by themselves, by name: a library, and its object files' sizes."""
     module = tvm.IRModule({name: kernel.with_attr("global_symbol", name) for name, kernel in kernels.items()})
     with settings(target) as llvm:
-        return export(tvm.compile(module, target=llvm))
+        return exported(tvm.compile(module, target=llvm), target)
+
+
+def exported(executable: tvm.runtime.Executable, target: Target,
+              beside: Beside | None = None) -> tuple[bytes, tuple[int, ...]]:
+    """The library of what was compiled for a target."""
+    return export(executable, beside, machine=target.machine, rewritten=scalable_256 if target.has(SVE_256) else None)
+
+
+def scalable_256(code: str) -> str:
+    """LLVM's code for scalable vectors of 256 bits, of code for any: then vectors of 256 bits take one register.
+
+    TVM writes that they have 128 to 2048 bits. LLVM takes the attribute for what holds.
+    """
+    return code.replace("vscale_range(1,16)", "vscale_range(2,2)")
 
 
 @contextmanager
-def prepared(lowered: Lowered) -> Iterator[tuple[tvm.IRModule, tvm.target.Target]]:
-    """The module after every Relax pass, with its LLVM target, inside the settings that it must be built with."""
+def prepared(lowered: Lowered, *planned: tvm.transform.Pass) -> Iterator[tuple[tvm.IRModule, tvm.target.Target]]:
+    """The module after every Relax pass, with its LLVM target, inside the settings that it must be built with.
+
+    Passes in `planned` run where memory is planned and not yet allocated.
+    """
     with settings(lowered.target) as target:
-        yield _pipeline(lowered.target, lowered.threads)(lowered.module), target
+        yield _pipeline(lowered.target, lowered.threads, *planned)(lowered.module), target
 
 
 @contextmanager
@@ -122,14 +144,16 @@ def settings(target: Target) -> Iterator[tvm.target.Target]:
 def llvm_target(target: Target) -> tvm.target.Target:
     """TVM's description of a CPU target; for `cpu` it is the processor at hand."""
     mcpu = codegen.llvm_get_system_cpu() if target.name == "cpu" else target.mcpu
-    if mcpu not in codegen.llvm_get_cpu_archlist(tvm.target.Target("llvm")):
+    machine = {"kind": "llvm"} if target.machine == platform.machine() else {
+        "kind": "llvm", "mtriple": f"{target.machine}-linux-gnu"}
+    if mcpu not in codegen.llvm_get_cpu_archlist(tvm.target.Target(machine)):
         raise ToolchainError(f"this TVM's LLVM does not know the processor '{mcpu}' of target {target.name}; "
-                             "compile for cpu-avx512, cpu-avx2 or cpu-generic instead")
-    wide = {"mattr": ["-prefer-256-bit"]} if target.vector_bits == 512 else {}
-    return tvm.target.Target({"kind": "llvm", "mcpu": mcpu, **wide})
+                             "compile for cpu-avx512, cpu-avx2, cpu-generic or cpu-neon instead")
+    mattr = [*target.mattr, *(["-prefer-256-bit"] if target.vector_bits == 512 else [])]
+    return tvm.target.Target({**machine, "mcpu": mcpu, **({"mattr": mattr} if mattr else {})})
 
 
-def _pipeline(target: Target, threads: int) -> tvm.transform.Pass:
+def _pipeline(target: Target, threads: int, *planned: tvm.transform.Pass) -> tvm.transform.Pass:
     """The Relax passes, in order."""
     scheduling = schedule_kernels(isa_of(target, threads))
-    return tvm.transform.Sequential([*passes.fusing(), scheduling, *passes.finishing(huge_storages())])
+    return tvm.transform.Sequential([*passes.fusing(), scheduling, *passes.finishing(*planned, huge_storages())])

@@ -16,7 +16,7 @@ from sparsec.errors import CalibrationError
 from sparsec.kernels.cpu import probes
 from sparsec.kernels.emit.isa import Isa, isa_of
 from sparsec.kernels.emit.tir import Expr
-from sparsec.target import Target, machine_features
+from sparsec.target import Target, lacking
 
 REPEATS = 15
 QUICK_REPEATS = 5  # of what the first use of a machine measures, in under a second
@@ -56,7 +56,7 @@ class _Core:
 
 @contextmanager
 def _core(target: Target, threads: int, repeats: int) -> Iterator[_Core]:
-    if not target.mcpu or target.features - machine_features():
+    if not target.mcpu or lacking(target):
         raise CalibrationError(f"'{target.name}' is not this machine; calibrate --target cpu")
     with settings(target) as llvm:
         yield _Core(isa_of(target, threads), llvm, repeats)

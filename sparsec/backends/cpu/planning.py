@@ -19,7 +19,7 @@ from sparsec.backends.cpu.layers import layer_of, offers_of, repeats
 from sparsec.cost.option import Option
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine import tvm_runtime
-from sparsec.target import Target, machine_features, machine_name
+from sparsec.target import Target, lacking, machine_name
 
 COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
 CYCLE_BYTES = 32 << 20  # the constants that repeated runs cycle through: a network's other layers drive them out of L2
@@ -42,7 +42,7 @@ class Here:
 
 def measurer(target: Target) -> Here | None:
     """The machine at hand, None where it lacks instructions of the target."""
-    return Here(machine_name()) if target.features <= machine_features() else None
+    return None if lacking(target) else Here(machine_name())
 
 
 def layer_options(node: ir.Node, target: Target, threads: int, precision: str = "fp32") -> list[Option]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from sparsec import files
 from sparsec.cost.calibration import SHIPPED, Calibration, calibration_of, keep_as, kept, key
-from sparsec.cost.microarchitectures import here, scaled
+from sparsec.cost.microarchitectures import MICROARCHITECTURES, here, scaled
 from sparsec.cost.roofline import DEFAULT_MACHINE, Machine
 from sparsec.errors import CalibrationError
-from sparsec.target import Target, machine_features
+from sparsec.target import Target, lacking
 
 VARIABLE = "SPARSEC_RATES"
 """The environment variable that with the value "shipped" makes plans the same on every machine that compiles."""
@@ -26,10 +26,14 @@ def default_path() -> Path:
 def rates_of(target: Target, threads: int) -> Calibration:
     """What `sparsec calibrate` has measured, else what the first use of a machine measures and keeps.
 
-    A target that this machine does not run has the shipped rates, and every one with `SPARSEC_RATES=shipped`.
+    A target that this machine does not run has the shipped rates, its design's where it has one, and every one with
+    `SPARSEC_RATES=shipped`.
     """
+    if target.design and lacking(target):
+        shipped = MICROARCHITECTURES[target.design]
+        return Calibration(shipped.machine(target.vector_bits), f"of a {shipped.name}: {shipped.source}")
     found = calibration_of(target, threads)
-    if found.source != SHIPPED or os.environ.get(VARIABLE) == "shipped" or target.features - machine_features():
+    if found.source != SHIPPED or os.environ.get(VARIABLE) == "shipped" or lacking(target):
         return found
     path, name = default_path(), f"{key(threads)}, {target.vector_bits} bits"
     machine = kept(path).get(name)

@@ -17,10 +17,9 @@ import numpy as np
 import onnx_ir as ir
 import tvm
 
-from sparsec.backends.cpu.build import settings
+from sparsec.backends.cpu.build import exported, settings
 from sparsec.backends.cpu.layers import repeats
 from sparsec.backends.cpu.planning import kernel_call
-from sparsec.backends.relax.export import export
 from sparsec.cost.option import Option
 from sparsec.errors import CalibrationError, ToolchainError, UsageError
 from sparsec.target import Target
@@ -79,7 +78,7 @@ class Remote:
         failures = []
         with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
             library = Path(directory) / f"{Path(directory).name}.so"
-            content, objects = export(executable)
+            content, objects = exported(executable, target)
             if objects:
                 raise ToolchainError("measuring on other machines needs a linker here; install binutils")
             library.write_bytes(content)

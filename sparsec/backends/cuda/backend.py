@@ -13,6 +13,7 @@ from sparsec.backends.program import Needs
 from sparsec.cost import gpu
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import HALF_PRECISIONS
+from sparsec.errors import ArtifactError
 from sparsec.machine.memory import Memory
 from sparsec.target import Target
 
@@ -77,17 +78,24 @@ class CudaBackend(Backend):
 
     def reject_needs(self, needs: Needs) -> str | None:
         """Whether they are architectures, and the two parts of a version."""
-        if set(needs) - {"archs", "ptx"}:
+        if set(needs) - {"archs", "ptx", "workspace"}:
             return super().reject_needs(needs)
         for arch in needs.get("archs", ()):
             if not isinstance(arch, str) or not re.fullmatch(r"sm_[0-9]{2,3}a?", arch):
                 return f"an architecture is {str(arch)[:32]!r}"
-        ptx = needs.get("ptx", ())
-        return None if all(isinstance(each, int) for each in ptx) else f"a version of CUDA is {str(ptx)[:32]!r}"
+        for name, told in (("ptx", "a version of CUDA"), ("workspace", "the memory of intermediate values")):
+            if not all(isinstance(each, int) and each >= 0 for each in needs.get(name, ())):
+                return f"{told} is {str(needs[name])[:32]!r}"
+        return None
 
     def memory(self, needs: Needs) -> Memory:
         """The memory of the GPU that runs the code."""
-        return driver.open_memory(*_code(needs))
+        from sparsec.backends.cuda.device import open_memory
+
+        if "workspace" not in needs:
+            raise ArtifactError("the artifact is of a version of sparsec whose programs for GPUs cannot be recorded; "
+                                "compile the model again")
+        return open_memory(*_code(needs))
 
     def check(self, needs: Needs) -> None:
         """Check that there is a GPU that takes the code."""

@@ -11,6 +11,7 @@ from tvm import relax
 from tvm.s_tir import dlight
 from tvm.tirx.compilation_pipeline import get_tir_pipeline, register_tir_pipeline
 
+from sparsec.backends.cuda import storages
 from sparsec.backends.cuda.driver import is_exact
 from sparsec.backends.cuda.library import build_library
 from sparsec.backends.cuda.toolchain import version
@@ -40,7 +41,8 @@ def build(lowered: Lowered, mode: str = "compiled") -> Program:
     archs = architectures(lowered.module, lowered.target)
     library, objects = build_library(executable, archs)
     return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
-                   needs={"archs": archs, "ptx": () if any(map(is_exact, archs)) else version()})
+                   needs={"archs": archs, "ptx": () if any(map(is_exact, archs)) else version(),
+                          "workspace": (int(module[storages.STORAGES].attrs[storages.WORKSPACE]),)})
 
 
 def architectures(module: tvm.IRModule, target: Target) -> tuple[str, ...]:
@@ -90,7 +92,7 @@ def _lowering() -> tuple[tvm.transform.Pass, Pipeline, Pipeline]:
 
 def pipeline() -> tvm.transform.Pass:
     """The Relax passes, in order."""
-    return tvm.transform.Sequential([*scheduling(), *passes.finishing()])
+    return tvm.transform.Sequential([*scheduling(), *passes.finishing(storages.lift())])
 
 
 def scheduling() -> list[tvm.transform.Pass]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from sparsec.errors import ArtifactError, ToolchainError
 from sparsec.machine import tvm_runtime
-from sparsec.machine.memory import CUDA, Memory, on_device
 from sparsec.target import CUDA_ARCHS
 
 CUDART = "libcudart.so.13"
@@ -106,19 +105,6 @@ def _runs(arch: str, capability: tuple[int, int]) -> bool:
     """Whether a GPU runs an architecture's cubin."""
     major, minor = _version(arch)
     return capability == (major, minor) if is_exact(arch) else major == capability[0] and minor <= capability[1]
-
-
-def open_memory(archs: Sequence[str], ptx: tuple[int, ...]) -> Memory:
-    """The memory of the GPU at hand, with TVM's runtime for it loaded.
-
-    Raises:
-        ArtifactError: the GPU cannot run code for these architectures.
-        ToolchainError: CUDA's runtime library is missing.
-
-    """
-    check(probe(), archs, ptx)
-    load_runtime()
-    return on_device(CUDA)
 
 
 @functools.cache

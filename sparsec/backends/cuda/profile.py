@@ -15,9 +15,10 @@ import numpy as np
 import tvm
 
 from sparsec.backends.base import KernelTime
-from sparsec.backends.cuda import driver
 from sparsec.backends.cuda.build import build
+from sparsec.backends.cuda.device import open_memory
 from sparsec.backends.cuda.replay import replay
+from sparsec.backends.cuda.storages import ENTRY, STORAGES
 from sparsec.backends.cuda.toolchain import version
 from sparsec.backends.program import Program
 from sparsec.backends.relax.lower import Lowered
@@ -35,7 +36,7 @@ def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 5) 
         SparsecError: CUDA cannot record a kernel, or it fails.
 
     """
-    memory = driver.open_memory(lowered.target.archs, version())
+    memory = open_memory(lowered.target.archs, version())
     machine = _load(build(lowered, "bytecode"))["vm_load_executable"]()
     machine["vm_initialization"](*memory.devices)
     calls: list[tuple[str, float]] = []
@@ -49,7 +50,7 @@ def profile(lowered: Lowered, feeds: Mapping[str, np.ndarray], rounds: int = 5) 
 
     arrays = (*(feeds[spec.name] for spec in lowered.inputs), *lowered.constants)
     machine["set_instrument"](instrument)
-    machine["main"](*map(memory.place, arrays))
+    machine[ENTRY](*map(memory.place, arrays), *machine[STORAGES]())
     return named([symbol for symbol, _ in calls], [seconds for _, seconds in calls], lowered)
 
 

@@ -1,7 +1,7 @@
 """The time of kernels on the GPU alone: a CUDA graph records them once, and events enclose its replays.
 
 Launching a model's kernels one by one takes the host longer than they run, where they are small; a graph leaves that
-out. CUDA's runtime is called as it is, since this needs neither PyTorch nor TVM's compiler.
+out.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from collections.abc import Callable
 
 import tvm_ffi
 
-from sparsec.backends.cuda import driver
-from sparsec.errors import SparsecError
+from sparsec.backends.cuda import cudart, driver
+from sparsec.backends.cuda.cudart import call as _cuda
 
 REPLAYS = 10
 """Replays between two events: while one runs the next is launched, so that only the first waits for the host."""
 WARM_UPS = 2  # the first loads the code and allocates, the second finds the memory that the first has given back
-_NON_BLOCKING, _GLOBAL_CAPTURE = 1, 0  # cudaStreamNonBlocking, cudaStreamCaptureModeGlobal
 
 
 def replay(call: Callable[[], object]) -> Callable[[], float]:
@@ -28,7 +27,7 @@ def replay(call: Callable[[], object]) -> Callable[[], float]:
         call: runs a program on tensors that are on the GPU, and leaves its results there.
 
     Raises:
-        SparsecError: CUDA cannot record the call, which allocates or waits; or the GPU fails.
+        DeviceError: CUDA cannot record the call, which allocates or waits; or the GPU fails.
 
     """
     stream, *events = _handles()
@@ -38,7 +37,7 @@ def replay(call: Callable[[], object]) -> Callable[[], float]:
         for _ in range(WARM_UPS):
             call()
         _cuda("cudaStreamSynchronize", stream)
-        _cuda("cudaStreamBeginCapture", stream, _GLOBAL_CAPTURE)
+        _cuda("cudaStreamBeginCapture", stream, cudart.OWN_CAPTURE)
         try:
             results = call()
         except BaseException:
@@ -64,21 +63,7 @@ def replay(call: Callable[[], object]) -> Callable[[], float]:
 def _handles() -> list[ctypes.c_void_p]:
     """A stream of its own and two events."""
     stream, *events = (ctypes.c_void_p() for _ in range(3))
-    _cuda("cudaStreamCreateWithFlags", ctypes.byref(stream), _NON_BLOCKING)
+    _cuda("cudaStreamCreateWithFlags", ctypes.byref(stream), cudart.NON_BLOCKING)
     for event in events:
         _cuda("cudaEventCreate", ctypes.byref(event))
     return [stream, *events]
-
-
-def _cuda(name: str, *arguments: object) -> None:
-    """Call a function of CUDA's runtime.
-
-    Raises:
-        SparsecError: it fails; says what CUDA says.
-
-    """
-    cudart = driver.load_runtime()
-    if status := getattr(cudart, name)(*arguments):
-        cudart.cudaGetErrorString.restype = ctypes.c_char_p
-        raise SparsecError(f"{name} failed: {cudart.cudaGetErrorString(status).decode()}; nvidia-smi shows "
-                           "whether the GPU answers and what else uses it")

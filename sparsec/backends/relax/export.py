@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -29,29 +30,35 @@ class Beside:
 
 
 LINKERS = ("ld", "ld.lld", "cc", "gcc", "g++", "clang")
+CROSS = ("{machine}-linux-gnu-ld", "ld.lld", "{machine}-linux-gnu-gcc")
+"""Those for another architecture than this machine's."""
 OBJECT_BYTES = 16 << 20
 """Room that object files and the library of a large model take."""
 
 
-def linker() -> str | None:
-    """The linker that is installed."""
-    return next(filter(shutil.which, LINKERS), None)
+def linker(machine: str | None = None) -> str | None:
+    """The linker that is installed for an architecture, this machine's where none is named."""
+    names = LINKERS if machine in (None, platform.machine()) else [name.format(machine=machine) for name in CROSS]
+    return next(filter(shutil.which, names), None)
 
 
-def export(executable: tvm.runtime.Executable, beside: Beside | None = None,
-           **options: object) -> tuple[bytes, tuple[int, ...]]:
+def export(executable: tvm.runtime.Executable, beside: Beside | None = None, *, machine: str | None = None,
+           rewritten: Callable[[str], str] | None = None, **options: object) -> tuple[bytes, tuple[int, ...]]:
     """A shared object by whichever linker is installed, else the object files and their sizes, for TVM's JIT loader.
 
-    Kernels beside it need a linker. Options are those of TVM's `export_library`.
+    Kernels beside it need a linker. `machine` is the architecture of the code, this one's where none is named;
+    `rewritten` makes of LLVM's code, as text, what is compiled. Options are those of TVM's `export_library`.
 
     Raises:
         ToolchainError: the linker fails, or there is no room for temporary files.
 
     """
-    link_with = linker()
+    link_with = linker(machine)
     objects: list[bytes] = []
 
     def finish(output: str, paths: Sequence[str], **_options: object) -> None:
+        if rewritten is not None:
+            paths = [_assembled(Path(path), rewritten) for path in paths]
         if link_with is None:
             objects.extend(Path(path).read_bytes() for path in paths)
             Path(output).write_bytes(b"".join(objects))
@@ -67,8 +74,18 @@ def export(executable: tvm.runtime.Executable, beside: Beside | None = None,
             raise ToolchainError(f"{free} bytes are left for temporary files beside {directory}, and compiling takes "
                                  f"up to {OBJECT_BYTES}; make room or set TMPDIR to a directory with more")
         path = Path(directory) / "library"
+        if rewritten is not None:
+            finish.object_format = "ll"  # type: ignore[attr-defined]  # how TVM is told
         executable.export_library(str(path), fcompile=finish, **options)
         return path.read_bytes(), tuple(map(len, objects))
+
+
+def _assembled(path: Path, rewritten: Callable[[str], str]) -> str:
+    """The object file of LLVM's code in a file."""
+    path.write_text(rewritten(path.read_text()))
+    made = path.with_suffix(".o")
+    tvm.runtime.load_module(str(path)).write_to_file(str(made), "o")
+    return str(made)
 
 
 def _linked(beside: Beside, link_with: str, path: Path) -> list[str]:
@@ -78,6 +95,6 @@ def _linked(beside: Beside, link_with: str, path: Path) -> list[str]:
     process has of that name.
     """
     path.write_bytes(beside.objects())
-    through = "" if link_with.startswith("ld") else "-Wl,"
+    through = "" if "ld" in link_with.rsplit("-", maxsplit=1)[-1] else "-Wl,"
     names = (f'--defsym="{name}"=__tvm_ffi_{name}' for name in beside.names)
     return [str(path), *(f"{through}{option}" for option in ("-Bsymbolic", *names))]

@@ -74,6 +74,18 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Slices:
+    """Columns of W are stored slice by slice, those of every tile of rows its own, and `slices` numbers them along K.
+
+    Attributes:
+        width: columns of a slice.
+
+    """
+
+    width: int
+
+
+@dataclass(frozen=True)
 class Window:
     """X is an image (batch, height, width, channels); its columns are the windows of a convolution.
 
@@ -126,6 +138,11 @@ class MmaParams:
     gather: Gather | None = None
     window: Window | None = None
     split_k: int = 1
+
+    @property
+    def slices(self) -> Slices | None:
+        """How the columns of W that are stored lie in X; None where all are."""
+        return None
 
     @property
     def itemsize(self) -> int:

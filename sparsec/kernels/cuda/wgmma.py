@@ -161,12 +161,13 @@ def _weight(warps: Callable[[MmaParams], pipeline.Weight], multiply: Multiply, p
                    finish=_finish)
 
 
-def _family(name: str, packing: GpuFamily[MmaParams], pack: Pack, multiply: Multiply) -> GpuFamily[MmaParams]:
+def _family(name: str, packing: GpuFamily[MmaParams], warps: Callable[[MmaParams], pipeline.Weight], pack: Pack,
+            multiply: Multiply) -> GpuFamily[MmaParams]:
     """The family that multiplies by warp groups what a family of single warps packs."""
-    return family(name, packing.formats, weight=partial(_weight, packing.weight, multiply), pack=pack,
+    return family(name, packing.formats, weight=partial(_weight, warps, multiply), pack=pack,
                   unpack=packing.unpack, params=packing.params, refuses=refuses, sparse=packing.sparse,
                   tiles=WARP_GROUP_TILES, architecture=ARCHITECTURE)
 
 
-DENSE = _family("wgmma", mma_dense.FAMILY, mma_dense.pack, _multiply_dense)
-SPARSE = _family("wgmma.sp", mma_sp.FAMILY, mma_sp.pack, _multiply_sparse)
+DENSE = _family("wgmma", mma_dense.FAMILY, mma_dense.weight, mma_dense.pack, _multiply_dense)
+SPARSE = _family("wgmma.sp", mma_sp.FAMILY, mma_sp.weight, mma_sp.pack, _multiply_sparse)

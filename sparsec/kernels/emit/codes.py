@@ -2,9 +2,8 @@
 
 A vector of codes holds 4n unsigned bytes for n lanes of 32 bits. Four vectors of integers hold the same places in the
 order that interleaving makes of them (`spread`, `dot_fours`) and narrowing undoes (`narrowed`): codes lie in memory in
-their natural order, and nothing is permuted across 128-bit lanes. Products are exact on every instruction set:
-    vpdpbusd  where there are dot products of bytes (AVX512_VNNI, AVX-VNNI);
-    vpmaddwd  elsewhere, on even and odd bytes widened to 16 bits, which 8-bit codes cannot overflow.
+their natural order, and nothing is permuted across 128-bit lanes. Products are exact on every instruction set
+(`narrow.py`).
 """
 
 from __future__ import annotations
@@ -16,48 +15,38 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.kernels.emit.gelu import LANES, llvm_gelu
 from sparsec.kernels.emit.intrinsics import unpack
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.narrow import INLINE, llvm_narrow
 from sparsec.kernels.emit.tir import Buffer, Expr, lanes_of
 
 FOUR = 4  # codes in a lane of 32 bits
-_NARROW = {4: ("llvm.x86.sse2.packssdw.128", "llvm.x86.sse2.packuswb.128"),
-           8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
-           16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512")}
-_DOT = {8: "llvm.x86.avx512.vpdpbusd.256", 16: "llvm.x86.avx512.vpdpbusd.512"}
-_ADD_PAIRS = {4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
-_NO_ROUNDING = 4  # lanes of the instruction set that rounds floats only to integers
 RAISED = float(1 << 23)
 """What `raised` adds."""
-_INLINE = "alwaysinline nounwind readnone"
 
 
 def llvm_codes(isa: Isa) -> str:
     """The LLVM IR that a kernel needs which calls the functions below."""
     n = isa.lanes
     words, halves, chars = f"<{n} x i32>", f"<{2 * n} x i16>", f"<{4 * n} x i8>"
-    words_down, halves_down = _NARROW[n]
-    product = (f"declare {words} @{_DOT[n]}({words}, {chars}, {chars})\n" if isa.vnni
-               else f"declare {words} @{_ADD_PAIRS[n]}({halves}, {halves})\n")
     return "".join([
-        product, f"declare {halves} @{words_down}({words}, {words})\n",
-        f"declare {chars} @{halves_down}({halves}, {halves})\n",
+        llvm_narrow(isa),
         f"declare {halves} @llvm.sadd.sat.v{2 * n}i16({halves}, {halves})\n",
         f"declare <{n} x float> @llvm.arithmetic.fence.v{n}f32(<{n} x float>)\n",
-        _rounded(n), _whole(n), llvm_gelu() if n == LANES else "",
+        _whole(isa), llvm_gelu() if n == LANES else "",
         *(make(n, part) for make in (_interleave, _spread, _raised, _natural, _ordered) for part in range(FOUR)), f"""
-define linkonce_odr {words} @sparsec_codes_dot({words} %sum, {chars} %x, {chars} %v) {_INLINE} {{
-  {_product(isa)}
+define linkonce_odr {words} @sparsec_codes_dot({words} %sum, {chars} %x, {chars} %v) {INLINE} {{
+  %r = call {words} @sparsec_dot({words} %sum, {chars} %x, {chars} %v)
   ret {words} %r
 }}
 define linkonce_odr {chars} @sparsec_codes_narrow({words} %a, {words} %b, {words} %c, {words} %d, {halves} %zero)
-    {_INLINE} {{
-  %ab = call {halves} @{words_down}({words} %a, {words} %b)
-  %cd = call {halves} @{words_down}({words} %c, {words} %d)
+    {INLINE} {{
+  %ab = call {halves} @sparsec_narrow_words({words} %a, {words} %b)
+  %cd = call {halves} @sparsec_narrow_words({words} %c, {words} %d)
   %abz = call {halves} @llvm.sadd.sat.v{2 * n}i16({halves} %ab, {halves} %zero)
   %cdz = call {halves} @llvm.sadd.sat.v{2 * n}i16({halves} %cd, {halves} %zero)
-  %r = call {chars} @{halves_down}({halves} %abz, {halves} %cdz)
+  %r = call {chars} @sparsec_narrow_halves({halves} %abz, {halves} %cdz)
   ret {chars} %r
 }}
-define linkonce_odr <{n} x float> @sparsec_codes_fence(<{n} x float> %x) {_INLINE} {{
+define linkonce_odr <{n} x float> @sparsec_codes_fence(<{n} x float> %x) {INLINE} {{
   %r = call <{n} x float> @llvm.arithmetic.fence.v{n}f32(<{n} x float> %x)
   ret <{n} x float> %r
 }}
@@ -66,7 +55,7 @@ define linkonce_odr <{n} x float> @sparsec_codes_fence(<{n} x float> %x) {_INLIN
   %r = call {chars} @sparsec_codes_splat(i32 %four)
   ret {chars} %r
 }}
-define linkonce_odr {chars} @sparsec_codes_splat(i32 %four) {_INLINE} {{
+define linkonce_odr {chars} @sparsec_codes_splat(i32 %four) {INLINE} {{
   %one = insertelement {words} undef, i32 %four, i64 0
   %all = shufflevector {words} %one, {words} undef, <{n} x i32> zeroinitializer
   %r = bitcast {words} %all to {chars}
@@ -75,55 +64,16 @@ define linkonce_odr {chars} @sparsec_codes_splat(i32 %four) {_INLINE} {{
 """])
 
 
-def _product(isa: Isa) -> str:
-    """The dot product of unsigned bytes %x and signed bytes %v added to %sum, as %r."""
-    n = isa.lanes
-    words, halves, chars = f"<{n} x i32>", f"<{2 * n} x i16>", f"<{4 * n} x i8>"
-    if isa.vnni:
-        return f"%r = call {words} @{_DOT[n]}({words} %sum, {chars} %x, {chars} %v)"
-
-    def constant(value: int) -> str:
-        return f"<{', '.join([f'i16 {value}'] * 2 * n)}>"
-
-    return f"""\
-%x16 = bitcast {chars} %x to {halves}
-  %v16 = bitcast {chars} %v to {halves}
-  %xe = and {halves} %x16, {constant(255)}
-  %xo = lshr {halves} %x16, {constant(8)}
-  %vl = shl {halves} %v16, {constant(8)}
-  %ve = ashr {halves} %vl, {constant(8)}
-  %vo = ashr {halves} %v16, {constant(8)}
-  %pe = call {words} @{_ADD_PAIRS[n]}({halves} %xe, {halves} %ve)
-  %po = call {words} @{_ADD_PAIRS[n]}({halves} %xo, {halves} %vo)
-  %p = add {words} %pe, %po
-  %r = add {words} %p, %sum"""
-
-
-def _rounded(n: int) -> str:
-    """Floats to the nearest integers, halves to even; what does not fit becomes the least integer."""
-    kind, words = f"<{n} x float>", f"<{n} x i32>"
-    call = {4: f"call {words} @llvm.x86.sse2.cvtps2dq({kind} %x)",
-            8: f"call {words} @llvm.x86.avx.cvt.ps2dq.256({kind} %x)",
-            16: f"call {words} @llvm.x86.avx512.mask.cvtps2dq.512({kind} %x, {words} undef, i16 -1, i32 4)"}[n]
-    declared = call.replace("call", "declare").replace(" %x", "").replace(" undef", "").replace(" -1", "")
-    return f"""{declared.replace("i32 4", "i32")}
-define linkonce_odr {words} @sparsec_codes_rounded({kind} %x) {_INLINE} {{
-  %r = {call}
-  ret {words} %r
-}}
-"""
-
-
-def _whole(n: int) -> str:
+def _whole(isa: Isa) -> str:
     """Floats that fit 32 bits, rounded to whole numbers, halves to even."""
-    kind = f"<{n} x float>"
-    if n == _NO_ROUNDING:
-        declared, body = "", f"""%i = call <{n} x i32> @sparsec_codes_rounded({kind} %x)
+    n, kind = isa.lanes, f"<{isa.lanes} x float>"
+    if not isa.fused:  # SSE2 rounds floats only to integers
+        declared, body = "", f"""%i = call <{n} x i32> @sparsec_rounded({kind} %x)
   %r = sitofp <{n} x i32> %i to {kind}"""
     else:
         declared, body = f"declare {kind} @llvm.rint.v{n}f32({kind})", f"%r = call {kind} @llvm.rint.v{n}f32({kind} %x)"
     return f"""{declared}
-define linkonce_odr {kind} @sparsec_codes_whole({kind} %x) {_INLINE} {{
+define linkonce_odr {kind} @sparsec_codes_whole({kind} %x) {INLINE} {{
   {body}
   ret {kind} %r
 }}
@@ -135,7 +85,7 @@ def _raised(n: int, part: int) -> str:
     halves, chars, kind = f"<{2 * n} x i16>", f"<{4 * n} x i8>", f"<{n} x float>"
     high = f"{halves} <{', '.join(['i16 19200'] * 2 * n)}>"  # 0x4B00
     return f"""
-define linkonce_odr {kind} @sparsec_codes_raised_{part}({chars} %x) {_INLINE} {{
+define linkonce_odr {kind} @sparsec_codes_raised_{part}({chars} %x) {INLINE} {{
   %low8 = shufflevector {chars} %x, {chars} zeroinitializer, {unpack(4 * n, part // 2, n // 4)}
   %low = bitcast {chars} %low8 to {halves}
   %both = shufflevector {halves} %low, {high}, {unpack(2 * n, part % 2, n // 4)}
@@ -150,7 +100,7 @@ def _quotient(n: int) -> str:
     kind = f"<{n} x float>"
     declared = "" if n == LANES else f"declare {kind} @llvm.fma.v{n}f32({kind}, {kind}, {kind})"  # `llvm_gelu` has it
     return f"""{declared}
-define linkonce_odr {kind} @sparsec_codes_quotient({kind} %x, {kind} %s, {kind} %r) {_INLINE} {{
+define linkonce_odr {kind} @sparsec_codes_quotient({kind} %x, {kind} %s, {kind} %r) {INLINE} {{
   %q = fmul {kind} %x, %r
   %n = fneg {kind} %q
   %e = call {kind} @llvm.fma.v{n}f32({kind} %n, {kind} %s, {kind} %x)
@@ -165,7 +115,7 @@ def _interleave(n: int, vector: int) -> str:
     halves, chars = f"<{2 * n} x i16>", f"<{4 * n} x i8>"
     operands = ", ".join(f"{chars} %{row}" for row in "abcd")
     return f"""
-define linkonce_odr {chars} @sparsec_codes_interleave_{vector}({operands}) {_INLINE} {{
+define linkonce_odr {chars} @sparsec_codes_interleave_{vector}({operands}) {INLINE} {{
   %ab8 = shufflevector {chars} %a, {chars} %b, {unpack(4 * n, vector // 2, n // 4)}
   %cd8 = shufflevector {chars} %c, {chars} %d, {unpack(4 * n, vector // 2, n // 4)}
   %ab = bitcast {chars} %ab8 to {halves}
@@ -181,7 +131,7 @@ def _spread(n: int, part: int) -> str:
     words, chars = f"<{n} x i32>", f"<{4 * n} x i8>"
     zeros = ", ".join([f"{chars} zeroinitializer"] * 3)
     return f"""
-define linkonce_odr {words} @sparsec_codes_spread_{part}({chars} %x) {_INLINE} {{
+define linkonce_odr {words} @sparsec_codes_spread_{part}({chars} %x) {INLINE} {{
   %q = call {chars} @sparsec_codes_interleave_{part}({chars} %x, {zeros})
   %r = bitcast {chars} %q to {words}
   ret {words} %r
@@ -199,7 +149,7 @@ def _natural(n: int, part: int) -> str:
     both = ", ".join(f"i32 {i + (0 if which < 2 else n)}" for i, which in enumerate(chosen))
     picked = ", ".join(f"i32 {each}" for each in low)
     return f"""
-define linkonce_odr {kind} @sparsec_codes_natural_{part}({operands}) {_INLINE} {{
+define linkonce_odr {kind} @sparsec_codes_natural_{part}({operands}) {INLINE} {{
   %ab = shufflevector {kind} %a, {kind} %b, <{n} x i32> <{picked}>
   %cd = shufflevector {kind} %c, {kind} %d, <{n} x i32> <{picked}>
   %r = shufflevector {kind} %ab, {kind} %cd, <{n} x i32> <{both}>
@@ -216,7 +166,7 @@ def _ordered(n: int, part: int) -> str:
     low = ", ".join(f"i32 {place % n + n * (place // n % 2)}" for place in places)
     both = ", ".join(f"i32 {lane + (0 if place // n < 2 else n)}" for lane, place in enumerate(places))
     return f"""
-define linkonce_odr {kind} @sparsec_codes_ordered_{part}({operands}) {_INLINE} {{
+define linkonce_odr {kind} @sparsec_codes_ordered_{part}({operands}) {INLINE} {{
   %ab = shufflevector {kind} %a, {kind} %b, <{n} x i32> <{low}>
   %cd = shufflevector {kind} %c, {kind} %d, <{n} x i32> <{low}>
   %r = shufflevector {kind} %ab, {kind} %cd, <{n} x i32> <{both}>
@@ -275,7 +225,7 @@ def ordered(vectors: Sequence[Expr], part: int) -> Expr:
 
 def rounded(x: Expr) -> Expr:
     """Floats to the nearest integers, halves to even; what does not fit 32 bits becomes the least integer."""
-    return T.call_extern(f"int32x{lanes_of(x)}", "sparsec_codes_rounded", x)
+    return T.call_extern(f"int32x{lanes_of(x)}", "sparsec_rounded", x)
 
 
 def whole(x: Expr) -> Expr:

@@ -1,7 +1,7 @@
 """Products of 8-bit integers, four at a time, as LLVM IR that is linked into a kernel (see `intrinsics.py`).
 
-Two forms of the dot product, of unsigned activations and signed weights, for vectors of 256 and 512 bits:
-    vpdpbusd   (AVX512_VNNI, AVX-VNNI) is exact for 8-bit activations;
+Two forms of the dot product, of unsigned activations and signed weights:
+    sparsec_dot (AVX512_VNNI, AVX-VNNI, NEON) of `narrow.py` is exact for 8-bit activations;
     vpmaddubsw, vpmaddwd and vpaddd (AVX2, AVX512BW): the first adds two products in 16 bits, which never overflows if
                activations have 7 bits.
 A tile of integers holds four float vectors in one vector of bytes, four elements of each in turn.
@@ -15,6 +15,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.intrinsics import unpack
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.narrow import llvm_narrow
 from sparsec.kernels.emit.tir import Buffer, Expr, lanes_of, splat
 
 TINY = 1e-30
@@ -22,29 +23,24 @@ TINY = 1e-30
 
 _ROUND = 12582912.0  # 1.5 * 2^23
 _ROUND_BITS = 0x4B400000
-_NARROW = {8: ("llvm.x86.avx2.packssdw", "llvm.x86.avx2.packuswb"),
-           16: ("llvm.x86.avx512.packssdw.512", "llvm.x86.avx512.packuswb.512")}
-_DOT = {8: "llvm.x86.avx512.vpdpbusd.256", 16: "llvm.x86.avx512.vpdpbusd.512"}
 _ADD_BYTES = {8: "llvm.x86.avx2.pmadd.ub.sw", 16: "llvm.x86.avx512.pmaddubs.w.512"}
 _ADD_PAIRS = {8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512"}
 
 
 def llvm_int8(isa: Isa) -> str:
-    """What kernels that multiply 8-bit integers need on an instruction set of 8 or 16 lanes."""
+    """What kernels that multiply 8-bit integers need on an instruction set with `int8`."""
     n = isa.lanes
     words, halves, chars = f"<{n} x i32>", f"<{2 * n} x i16>", f"<{4 * n} x i8>"
-    words_down, halves_down = _NARROW[n]
     return "".join([
-        f"declare {halves} @{words_down}({words}, {words})\n",
-        f"declare {chars} @{halves_down}({halves}, {halves})\n",
-        f"declare {words} @{_DOT[n]}({words}, {chars}, {chars})\n" if isa.vnni else
-        f"declare {halves} @{_ADD_BYTES[n]}({chars}, {chars})\ndeclare {words} @{_ADD_PAIRS[n]}({halves}, {halves})\n",
+        llvm_narrow(isa),
+        "" if isa.vnni else
+        f"declare {halves} @{_ADD_BYTES[n]}({chars}, {chars})\n",
         f"""
 define linkonce_odr {halves} @sparsec_tile_int8({words} %a, {words} %b, {words} %c, {words} %d)
     alwaysinline nounwind readnone {{
-  %ab = call {halves} @{words_down}({words} %a, {words} %b)
-  %cd = call {halves} @{words_down}({words} %c, {words} %d)
-  %q = call {chars} @{halves_down}({halves} %ab, {halves} %cd)
+  %ab = call {halves} @sparsec_narrow_words({words} %a, {words} %b)
+  %cd = call {halves} @sparsec_narrow_words({words} %c, {words} %d)
+  %q = call {chars} @sparsec_narrow_halves({halves} %ab, {halves} %cd)
   %r = bitcast {chars} %q to {halves}
   ret {halves} %r
 }}
@@ -81,7 +77,7 @@ def _product(isa: Isa) -> str:
     n = isa.lanes
     words, halves, chars = f"<{n} x i32>", f"<{2 * n} x i16>", f"<{4 * n} x i8>"
     if isa.vnni:
-        return f"%r = call {words} @{_DOT[n]}({words} %sum, {chars} %x, {chars} %v)"
+        return f"%r = call {words} @sparsec_dot({words} %sum, {chars} %x, {chars} %v)"
     ones = ", ".join(["i16 1"] * 2 * n)
     return f"""\
 %p = call {halves} @{_ADD_BYTES[n]}({chars} %x, {chars} %v)

@@ -28,6 +28,7 @@ class Context:
         data: batches of (inputs, targets), iterated over as often as needed; empty where there is none.
         loss: of the model's output and the targets; the mean over a batch.
         generator: source of all randomness.
+        initial: for criteria that revive weights, what they were before any went.
 
     """
 
@@ -38,6 +39,7 @@ class Context:
     data: Data = ()
     loss: Loss = F.cross_entropy
     generator: torch.Generator = field(default_factory=torch.Generator)
+    initial: Scores = field(default_factory=dict)
 
 
 Score = Callable[[Context], Scores]

@@ -10,6 +10,11 @@ def snip(context: Context) -> Scores:
     return {name: (g * context.weights[name].detach()).abs() for name, g in gradients(context).items()}
 
 
+def force(context: Context) -> Scores:
+    """|g w|, g of the network as pruned so far and w as it was: what has gone may come back (FORCE, de Jorge 2021)."""
+    return {name: (g * context.initial[name]).abs() for name, g in gradients(context).items()}
+
+
 def taylor(context: Context) -> Scores:
     """(g w)^2 (Taylor-FO, Molchanov et al. 2019)."""
     return {name: score.square() for name, score in snip(context).items()}

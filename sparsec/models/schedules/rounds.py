@@ -8,7 +8,6 @@ from typing import Any
 from sparsec.models.masks import Masks, apply_masks
 from sparsec.models.schedules.task import Task, exponential
 
-REWIND = 0.05  # of the first training
 ROUNDS = 10
 
 
@@ -25,7 +24,10 @@ def one_shot(task: Task) -> Masks:
 
 
 def iterative(task: Task) -> Masks:
-    """Prune a little and train what is left, in turn (Han et al. 2015)."""
+    """Prune a little and train what is left, in turn (Han et al. 2015).
+
+    Every round runs the whole learning rate again: with `trainer`, this is learning rate rewinding (Renda et al. 2020).
+    """
     task.training("iterative")
     masks = task.masks
     steps = exponential(task.sparsity, task.rounds or ROUNDS)
@@ -39,10 +41,10 @@ def imp(task: Task) -> Masks:
     """Train, prune, rewind to the weights of early training, and again (Frankle & Carbin 2019; Frankle et al. 2020)."""
     train = task.training("imp")
     masks = task.masks
-    early: dict[str, Any] = {}
+    early: dict[str, Any] = {} if task.rewind else copy.deepcopy(task.model.state_dict())
 
     def remember(step: int, total: int) -> None:
-        if not early and step >= REWIND * total:
+        if not early and step >= task.rewind * total:
             early.update(copy.deepcopy(task.model.state_dict()))
         task.progress("first training", step, total)
 

@@ -13,6 +13,9 @@ from sparsec.errors import PruningError
 from sparsec.models.masks import Masks
 from sparsec.models.training import Train
 
+REWIND = 0.05
+"""Of the first training: where rewinding goes back to if nothing else is asked for (Frankle et al. 2020)."""
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, and how many steps of how many are."""
 
@@ -32,6 +35,7 @@ class Task:
         rounds: how many steps the way to the target has; None for the schedule's own number.
         evaluations: how many steps the criterion wants when nothing is trained in between.
         train: trains the model; None where no training was asked for.
+        rewind: the share of the first training that rewinding goes back to.
 
     """
 
@@ -44,6 +48,7 @@ class Task:
     train: Train | None
     generator: torch.Generator
     progress: Progress
+    rewind: float = REWIND
 
     def training(self, schedule: str) -> Train:
         """The training loop. Raises PruningError where there is none."""

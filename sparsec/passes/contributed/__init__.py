@@ -1,6 +1,6 @@
 """onnxruntime's own operators (domain com.microsoft), which its optimiser and Olive leave, written out in ONNX's.
 
-So are ONNX's newer ones where sizes are symbolic.
+So are the linear models of ai.onnx.ml, and ONNX's newer operators where sizes are symbolic.
 Definitions follow onnxruntime's docs/ContribOperators.md and its CPU kernels; later passes fuse what they know again.
 Quantised operators are read by `passes.quantized`.
 """
@@ -16,11 +16,13 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.verify import infer
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Report
-from sparsec.passes.contributed import attention, fused, norms, standard
+from sparsec.passes.contributed import attention, classical, fused, norms, standard
 from sparsec.passes.contributed.body import Body
 
 DOMAIN = "com.microsoft"
 WRITERS: dict[str, Callable[[Body], None]] = {**attention.WRITERS, **fused.WRITERS, **norms.WRITERS}
+DOMAINS = {DOMAIN: WRITERS, classical.DOMAIN: classical.WRITERS}
+"""What is written out wherever it stands, by domain and operator."""
 
 
 def run(model: ir.Model, _context: Context) -> Report:
@@ -53,7 +55,7 @@ def run(model: ir.Model, _context: Context) -> Report:
 def _contributed(model: ir.Model) -> Iterator[ir.Node]:
     for node in model.graph:
         newer = not node.domain and node.op_type in standard.WRITERS and _is_symbolic(node)
-        if newer or (node.domain == DOMAIN and node.op_type in WRITERS):
+        if newer or node.op_type in DOMAINS.get(node.domain, ()):
             yield node
 
 
@@ -69,7 +71,7 @@ def _pending(value: ir.Value | None) -> bool:
 
 def _write(model: ir.Model, node: ir.Node) -> None:
     body = Body(node, model.opset_imports[""], _float(node))
-    (WRITERS if node.domain else standard.WRITERS)[node.op_type](body)
+    DOMAINS.get(node.domain, standard.WRITERS)[node.op_type](body)
     assert node.graph is not None
     if any(output.uses() or output.is_graph_output() for output in node.outputs):
         raise body.refused("one of its outputs is not taken")

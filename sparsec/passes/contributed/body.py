@@ -14,6 +14,12 @@ from sparsec.passes import rewrite
 NORM_SINCE, GELU_SINCE, AXES_SINCE = 17, 20, 18
 """The opsets that define LayerNormalization and Gelu, and from which reductions take their axes as an input."""
 
+WAYS_OUT = {
+    "com.microsoft": "export the model without onnxruntime's optimisation, or optimise it at its basic level only",
+    "ai.onnx.ml": "run this part before the model, in onnxruntime or scikit-learn, and compile the rest",
+}
+"""By domain: what to do where an operator of it, or a form of it, is not taken."""
+
 
 class Body(GraphDefinition):
     """The definition of one node.
@@ -48,7 +54,7 @@ class Body(GraphDefinition):
 
     def refused(self, reason: str) -> UnsupportedOperatorError:
         """The error for a form of the operator that is not taken."""
-        return super().refused(f"{reason}; export the model without onnxruntime's optimisation")
+        return super().refused(f"{reason}; {WAYS_OUT.get(self.node.domain, WAYS_OUT['com.microsoft'])}")
 
     def integer(self, name: str, default: int = 0) -> int:
         """An integer attribute, or the default where it is absent."""

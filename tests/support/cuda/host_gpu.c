@@ -1,54 +1,249 @@
-// A GPU without arithmetic: the functions of CUDA's driver and runtime that TVM calls, in the host's memory.
+// A GPU without arithmetic: the functions of CUDA's driver and runtime that TVM and sessions call, in the host's memory.
+// It stands for hardware that is absent, and obeys CUDA's rules rather than a script:
 //
-// Memory, copies, streams, events and graphs obey CUDA's rules; kernels are recorded and do nothing. Compiled twice:
-// as libcuda.so.1, and with -DRUNTIME as libcudart.so.13.
+// - Copies from and to pinned memory happen when somebody waits for their stream, not before; those of other memory at
+//   once. A copy whose ends are not both allocated by then is an illegal address, after which every call fails.
+// - A recording takes what its stream gets and allows its thread nothing that waits or allocates; other threads go on.
+// - Handles that were destroyed are refused; what is freed while a copy still needs it is counted.
+// - Kernels are recorded and do nothing.
+//
+// HOST_GPU_BYTES bounds the memory, HOST_GPU_DRIVER is the version of CUDA (13000), HOST_GPU_CAPABILITY the compute
+// capability (80). Compiled twice: as libcuda.so.1, and with -DRUNTIME as libcudart.so.13.
 
+#include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { OK = 0, INVALID = 1, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURE_IMPLICIT = 906 };
+enum { OK = 0, INVALID = 1, NO_MEMORY = 2, BAD_HANDLE = 400, ILLEGAL_ADDRESS = 700,
+       CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURE_IMPLICIT = 906 };
+enum { TO_DEVICE = 1, TO_HOST = 2, ON_DEVICE = 3 };
+enum { DEVICE, PINNED, STREAM, EVENT, GRAPH, EXECUTABLE, KINDS };
 
 typedef struct { char name[256]; int allowed; } Function;
 typedef struct { unsigned grid[3], block[3], shared; void *stream; void *attributes; unsigned count; } Launch;
 
 #ifndef RUNTIME
 
-static void *capturing;  // the stream that is being recorded
-static int broken;       // the recording met what it cannot hold
-static char text[1 << 20];
+typedef struct Stream Stream;
+typedef struct { void *to; const void *from; size_t size; int kind; Stream *other; size_t upto; } Work;
+struct Stream { int alive; Work *work; size_t count, done, room; };
+typedef struct { int alive; Stream *stream; size_t upto; } Event;
+typedef struct { char *begin; size_t size; int kind; } Block;
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static Stream legacy = {1}, *streams[4096] = {&legacy}, *capturing;
+static Block blocks[1 << 16];
+static int stream_count = 1, block_count, capture_mode, broken, sticky, freed_early;
+static pthread_t capturer;
+static long live[KINDS], made[KINDS], copies, launches, replays;
+static size_t used_bytes, most_bytes;
+static char text[1 << 20], counted[1024];
 static size_t used;
 
-void *host_capturing(void) { return capturing; }
-const char *host_log(void) { return text; }
-
-// Whether a call that waits or allocates may be made; it ends a recording.
-int host_free_call(void) {
-    if (capturing) broken = 1;
-    return capturing ? CAPTURE_UNSUPPORTED : OK;
+static long setting(const char *name, long otherwise) {
+    const char *value = getenv(name);
+    return value ? atol(value) : otherwise;
+}
+static size_t limit(void) { return setting("HOST_GPU_BYTES", 1L << 34); }
+static void lock(void) { pthread_mutex_lock(&mutex); }
+static int unlock(int status) {
+    if (sticky) status = sticky;
+    pthread_mutex_unlock(&mutex);
+    return status;
 }
 
-int host_begin(void *stream) {
-    if (capturing || !stream) return CAPTURE_UNSUPPORTED;
-    capturing = stream, broken = 0;
-    return OK;
-}
-
-int host_end(void) {
-    capturing = NULL;
-    return broken ? CAPTURE_INVALIDATED : OK;
-}
-
-void host_note(const char *what, const char *name, void *stream, unsigned shared) {
+static void note(const char *what, const char *name, void *stream, unsigned shared) {
     if (used < sizeof text - 512)
         used += snprintf(text + used, sizeof text - used, "%s %s %lu %u\n", what, name, (unsigned long)stream, shared);
 }
+const char *host_log(void) { return text; }
+const char *host_counts(void) {
+    const char *names[] = {"device", "pinned", "stream", "event", "graph", "executable"};
+    size_t at = 0;
+    for (int kind = 0; kind < KINDS; ++kind)
+        at += snprintf(counted + at, sizeof counted - at, "live_%s %ld\nmade_%s %ld\n", names[kind], live[kind],
+                       names[kind], made[kind]);
+    snprintf(counted + at, sizeof counted - at, "copies %ld\nreplays %ld\nfreed_early %d\nbytes %zu\nmost_bytes %zu\n",
+             copies, replays, freed_early, used_bytes, most_bytes);
+    return counted;
+}
 
-int cuInit(unsigned flags) { return OK; }
-int cuDriverGetVersion(int *version) { return *version = 13000, OK; }
+static Block *block_of(const void *address, size_t size) {
+    for (int i = 0; i < block_count; ++i)
+        if (blocks[i].begin && blocks[i].begin <= (char *)address && (char *)address + size <= blocks[i].begin + blocks[i].size)
+            return &blocks[i];
+    return NULL;
+}
+static int is(const void *address, size_t size, int kind) {
+    Block *block = block_of(address, size);
+    return block && block->kind == kind;
+}
+
+static void transfer(const Work *work) {
+    int to = work->kind != TO_HOST, from = work->kind != TO_DEVICE;
+    if ((to && !is(work->to, work->size, DEVICE)) || (from && !is(work->from, work->size, DEVICE)) ||
+        (!to && !is(work->to, work->size, PINNED)) || (!from && !is(work->from, work->size, PINNED))) {
+        sticky = ILLEGAL_ADDRESS;
+        return;
+    }
+    memmove(work->to, work->from, work->size);
+}
+static void drain(Stream *stream, size_t upto) {
+    while (stream->done < upto) {
+        Work *work = &stream->work[stream->done++];
+        if (work->other) drain(work->other, work->upto);
+        else if (work->size) transfer(work);
+    }
+}
+static void drain_all(void) {
+    for (int i = 0; i < stream_count; ++i) drain(streams[i], streams[i]->count);
+}
+static void put(Stream *stream, Work work) {
+    if (stream->done == stream->count) stream->done = stream->count = 0;
+    if (stream->count == stream->room) stream->work = realloc(stream->work, (stream->room = 2 * stream->room + 64) * sizeof work);
+    stream->work[stream->count++] = work;
+}
+static int own_capture(void) { return capturing && (capture_mode == 0 || pthread_equal(capturer, pthread_self())); }
+
+// Whether a call that waits or allocates may be made; it ends a recording.
+static int free_call(void) {
+    if (own_capture()) broken = 1;
+    return own_capture() ? CAPTURE_UNSUPPORTED : OK;
+}
+static Stream *stream_of(void *stream) { return stream ? stream : &legacy; }
+
+int host_begin(void *stream, int mode) {
+    lock();
+    if (capturing || !stream) return unlock(CAPTURE_UNSUPPORTED);
+    capturing = stream, broken = 0, capture_mode = mode, capturer = pthread_self();
+    return unlock(OK);
+}
+int host_end(void **graph) {
+    lock();
+    capturing = NULL;
+    if (!broken) ++live[GRAPH], ++made[GRAPH], *graph = calloc(1, sizeof(Event)), ((Event *)*graph)->alive = 1;
+    return unlock(broken ? CAPTURE_INVALIDATED : OK);
+}
+
+int host_allocate(void **memory, size_t size, int kind) {
+    lock();
+    int status = free_call();
+    if (!status && kind == DEVICE && used_bytes + size > limit()) status = NO_MEMORY;
+    if (status) return unlock(status);
+    *memory = aligned_alloc(256, (size + 255) / 256 * 256);
+    blocks[block_count++] = (Block){*memory, size, kind};
+    ++live[kind], ++made[kind];
+    if (kind == DEVICE && (used_bytes += size) > most_bytes) most_bytes = used_bytes;
+    return unlock(OK);
+}
+int host_free(void *memory) {
+    lock();
+    int status = free_call();
+    if (!memory || status) return unlock(status);
+    for (int i = 0; i < stream_count; ++i)
+        for (size_t at = streams[i]->done; at < streams[i]->count; ++at) {
+            Work *work = &streams[i]->work[at];
+            Block *a = work->size ? block_of(work->to, 1) : NULL, *b = work->size ? block_of(work->from, 1) : NULL;
+            if ((a && a->begin == memory) || (b && b->begin == memory)) ++freed_early;
+        }
+    drain_all();
+    for (int i = 0; i < block_count; ++i)
+        if (blocks[i].begin == memory) {
+            --live[blocks[i].kind];
+            if (blocks[i].kind == DEVICE) used_bytes -= blocks[i].size;
+            blocks[i] = blocks[--block_count], free(memory);
+            return unlock(OK);
+        }
+    return unlock(INVALID);
+}
+int host_memory(size_t *unused, size_t *total) {
+    lock();
+    *total = limit(), *unused = *total - used_bytes;
+    return unlock(OK);
+}
+
+int host_copy(void *to, const void *from, size_t size, int kind, void *stream) {
+    lock();
+    Stream *where = stream_of(stream);
+    if (!where->alive) return unlock(BAD_HANDLE);
+    const void *host = kind == TO_DEVICE ? from : kind == TO_HOST ? to : NULL;
+    int pageable = host && !is(host, size, PINNED);
+    if (own_capture() || where == capturing) return broken = 1, unlock(CAPTURE_UNSUPPORTED);
+    ++copies;
+    if (!pageable) return put(where, (Work){to, from, size, kind}), unlock(OK);
+    drain(where, where->count);
+    if (!is(host == from ? to : from, size, DEVICE)) sticky = ILLEGAL_ADDRESS;
+    else memmove(to, from, size);
+    return unlock(OK);
+}
+int host_wait(void *stream, int all) {
+    lock();
+    int status = free_call();
+    Stream *where = stream_of(stream);
+    if (!where->alive) return unlock(BAD_HANDLE);
+    if (!status) all ? drain_all() : drain(where, where->count);
+    return unlock(status);
+}
+
+int host_make(void **handle, int kind) {
+    lock();
+    if (kind == STREAM) {
+        Stream *stream = calloc(1, sizeof *stream);
+        stream->alive = 1, *handle = streams[stream_count++] = stream;
+    } else {
+        Event *event = calloc(1, sizeof *event);
+        event->alive = 1, *handle = event;
+    }
+    ++live[kind], ++made[kind];
+    return unlock(OK);
+}
+int host_destroy(void *handle, int kind) {  // streams, events, graphs and executables begin with `alive`
+    lock();
+    if (!handle || !*(int *)handle) return unlock(BAD_HANDLE);
+    *(int *)handle = 0, --live[kind];
+    return unlock(OK);
+}
+int host_record(void *handle, void *stream) {
+    lock();
+    Event *event = handle;
+    Stream *where = stream_of(stream);
+    if (!event->alive || !where->alive) return unlock(BAD_HANDLE);
+    event->stream = where, event->upto = where->count;
+    return unlock(OK);
+}
+int host_order(void *stream, void *handle) {
+    lock();
+    Event *event = handle;
+    Stream *where = stream_of(stream);
+    if (!event->alive || !where->alive) return unlock(BAD_HANDLE);
+    if (event->stream && event->stream != where && event->stream->done < event->upto && event->upto <= event->stream->count)
+        put(where, (Work){.other = event->stream, .upto = event->upto});
+    return unlock(OK);
+}
+int host_reach(void *handle) {
+    lock();
+    Event *event = handle;
+    int status = free_call();
+    if (!status && event->stream && event->upto <= event->stream->count) drain(event->stream, event->upto);
+    return unlock(status);
+}
+int host_replay(void *executable, void *stream) {
+    lock();
+    if (!*(int *)executable || !stream_of(stream)->alive) return unlock(BAD_HANDLE);
+    ++replays;
+    note("replay", "graph", stream, 0);
+    return unlock(OK);
+}
+
+int cuInit(unsigned flags) { return setting("HOST_GPU_CAPABILITY", 80) ? OK : 100; }
+int cuDriverGetVersion(int *version) { return *version = setting("HOST_GPU_DRIVER", 13000), OK; }
 int cuDeviceGet(int *device, int number) { return *device = number, OK; }
-int cuDeviceGetAttribute(int *value, int attribute, int device) { return *value = attribute == 75 ? 8 : 0, OK; }
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    int capability = setting("HOST_GPU_CAPABILITY", 80);
+    return *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 0, OK;
+}
 int cuDeviceGetName(char *name, int length, int device) { return snprintf(name, length, "host"), OK; }
 int cuGetErrorName(int error, const char **name) { return *name = "an error of the driver", OK; }
 int cuGetErrorString(int error, const char **name) { return *name = "an error of the driver", OK; }
@@ -58,7 +253,8 @@ int cuModuleUnload(void *module) { return OK; }
 int cuModuleLoadData(void **module, const void *image) {
     if (*(const uint32_t *)image != 0xBA55ED50u) return 200;  // no fat binary
     *module = (void *)image;
-    return host_free_call();
+    lock();
+    return unlock(free_call());
 }
 
 int cuModuleGetFunction(void **function, void *module, const char *name) {
@@ -77,22 +273,22 @@ int cuLaunchKernelEx(const Launch *launch, void *function, void **arguments, voi
     unsigned threads = launch->block[0] * launch->block[1] * launch->block[2];
     if (launch->shared > 48 << 10 && launch->shared > (unsigned)called->allowed) return INVALID;
     if (!threads || threads > 1024) return INVALID;
-    if (capturing && capturing != launch->stream) return broken = 1, CAPTURE_IMPLICIT;
-    host_note(capturing ? "record" : "launch", called->name, launch->stream, launch->shared);
-    return OK;
+    lock();
+    if (own_capture() && capturing != launch->stream) return broken = 1, unlock(CAPTURE_IMPLICIT);
+    note(capturing && capturing == launch->stream ? "record" : "launch", called->name, launch->stream, launch->shared);
+    return unlock(OK);
 }
 
 #else
 
-void *host_capturing(void);
-int host_free_call(void), host_begin(void *), host_end(void);
-void host_note(const char *, const char *, void *, unsigned);
-
-static uintptr_t handles;
+int host_begin(void *, int), host_end(void **), host_allocate(void **, size_t, int), host_free(void *);
+int host_memory(size_t *, size_t *), host_copy(void *, const void *, size_t, int, void *), host_wait(void *, int);
+int host_make(void **, int), host_destroy(void *, int), host_record(void *, void *), host_order(void *, void *);
+int host_reach(void *), host_replay(void *, void *);
 
 int cudaGetDevice(int *device) { return *device = 0, OK; }
 int cudaSetDevice(int device) { return device ? INVALID : OK; }
-int cudaDeviceSynchronize(void) { return host_free_call(); }
+int cudaDeviceSynchronize(void) { return host_wait(NULL, 1); }
 int cudaGetDeviceCount(int *count) { return *count = 1, OK; }
 int cudaDeviceGetAttribute(int *value, int attribute, int device) { return *value = 0, OK; }
 int cudaGetDeviceProperties(void *properties, int device) { return INVALID; }
@@ -100,38 +296,40 @@ int cudaGetLastError(void) { return OK; }
 int cudaPeekAtLastError(void) { return OK; }
 const char *cudaGetErrorName(int error) { return "an error of the runtime"; }
 const char *cudaGetErrorString(int error) {
-    return error == CAPTURE_UNSUPPORTED ? "not permitted when a stream is capturing" : "an error of the runtime";
+    return error == CAPTURE_UNSUPPORTED ? "not permitted when a stream is capturing" :
+           error == NO_MEMORY ? "out of memory" :
+           error == ILLEGAL_ADDRESS ? "an illegal memory access was encountered" : "an error of the runtime";
 }
 
-int cudaMalloc(void **memory, size_t size) {
-    *memory = aligned_alloc(256, (size + 255) / 256 * 256);
-    return host_free_call();
-}
-int cudaMallocHost(void **memory, size_t size) { return cudaMalloc(memory, size); }
-int cudaFree(void *memory) { return free(memory), host_free_call(); }
-int cudaFreeHost(void *memory) { return cudaFree(memory); }
-int cudaMemGetInfo(size_t *unused, size_t *total) { return *unused = *total = (size_t)1 << 34, OK; }
+int cudaMalloc(void **memory, size_t size) { return host_allocate(memory, size, DEVICE); }
+int cudaMallocHost(void **memory, size_t size) { return host_allocate(memory, size, PINNED); }
+int cudaFree(void *memory) { return host_free(memory); }
+int cudaFreeHost(void *memory) { return host_free(memory); }
+int cudaMemGetInfo(size_t *unused, size_t *total) { return host_memory(unused, total); }
 int cudaMemcpyAsync(void *to, const void *from, size_t size, int kind, void *stream) {
-    return memcpy(to, from, size), host_free_call();
+    return host_copy(to, from, size, kind, stream);
 }
 int cudaMemcpyPeerAsync(void *to, int a, const void *from, int b, size_t size, void *stream) { return INVALID; }
 
-int cudaStreamCreate(void **stream) { return *stream = (void *)++handles, OK; }
+int cudaStreamCreate(void **stream) { return host_make(stream, STREAM); }
 int cudaStreamCreateWithFlags(void **stream, unsigned flags) { return cudaStreamCreate(stream); }
-int cudaStreamDestroy(void *stream) { return OK; }
-int cudaStreamSynchronize(void *stream) { return host_free_call(); }
-int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) { return OK; }
-int cudaStreamBeginCapture(void *stream, int mode) { return host_begin(stream); }
-int cudaStreamEndCapture(void *stream, void **graph) { return *graph = (void *)++handles, host_end(); }
-int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) { return *executable = graph, OK; }
-int cudaGraphLaunch(void *executable, void *stream) { return host_note("replay", "graph", stream, 0), OK; }
-int cudaGraphDestroy(void *graph) { return OK; }
-int cudaGraphExecDestroy(void *executable) { return OK; }
+int cudaStreamDestroy(void *stream) { return host_destroy(stream, STREAM); }
+int cudaStreamSynchronize(void *stream) { return host_wait(stream, 0); }
+int cudaStreamWaitEvent(void *stream, void *event, unsigned flags) { return host_order(stream, event); }
+int cudaStreamBeginCapture(void *stream, int mode) { return host_begin(stream, mode); }
+int cudaStreamEndCapture(void *stream, void **graph) { return host_end(graph); }
+int cudaGraphInstantiate(void **executable, void *graph, unsigned long long flags) {
+    return host_make(executable, EXECUTABLE);
+}
+int cudaGraphLaunch(void *executable, void *stream) { return host_replay(executable, stream); }
+int cudaGraphDestroy(void *graph) { return host_destroy(graph, GRAPH); }
+int cudaGraphExecDestroy(void *executable) { return host_destroy(executable, EXECUTABLE); }
 
-int cudaEventCreate(void **event) { return cudaStreamCreate(event); }
-int cudaEventDestroy(void *event) { return OK; }
-int cudaEventRecord(void *event, void *stream) { return OK; }
-int cudaEventSynchronize(void *event) { return host_free_call(); }
+int cudaEventCreate(void **event) { return host_make(event, EVENT); }
+int cudaEventCreateWithFlags(void **event, unsigned flags) { return host_make(event, EVENT); }
+int cudaEventDestroy(void *event) { return host_destroy(event, EVENT); }
+int cudaEventRecord(void *event, void *stream) { return host_record(event, stream); }
+int cudaEventSynchronize(void *event) { return host_reach(event); }
 int cudaEventElapsedTime(float *milliseconds, void *begin, void *end) { return *milliseconds = 1, OK; }
 
 #endif

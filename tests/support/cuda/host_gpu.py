@@ -22,9 +22,9 @@ def build(folder):
                    check=True)
 
 
-def environment(folder):
-    """The environment of a process that has the libraries of a folder."""
-    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(Path.cwd())}
+def environment(folder, **settings):
+    """The environment of a process that has the libraries of a folder; settings as `host_gpu.c` describes them."""
+    return {**os.environ, "LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(Path.cwd()), **settings}
 
 
 def log():
@@ -33,3 +33,10 @@ def log():
     cuda.host_log.restype = ctypes.c_char_p
     rows = (line.split() for line in cuda.host_log().decode().splitlines())
     return [(what, name, int(stream), int(shared)) for what, name, stream, shared in rows]
+
+
+def counts():
+    """What this process has of every kind, has made of it, and has done."""
+    cuda = ctypes.CDLL("libcuda.so.1")
+    cuda.host_counts.restype = ctypes.c_char_p
+    return {name: int(count) for name, count in (line.split() for line in cuda.host_counts().decode().splitlines())}

@@ -159,7 +159,7 @@ def divided(scale: Expr, isa: Isa) -> Iterator[Callable[[Expr], Expr]]:
     def by_division(x: Expr) -> Expr:
         return T.min(splat(FAR, lanes), T.max(splat(-FAR, lanes), x / divisor))
 
-    if lanes == FOUR:  # there is no fused multiply-add
+    if not isa.fused:
         yield by_division
         return
     reciprocal = T.Bind(splat(1.0, lanes) / divisor)

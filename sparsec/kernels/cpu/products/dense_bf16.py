@@ -1,8 +1,8 @@
 """Dense weight times dense activations in bf16 pairs, with float32 sums: a register block of rows x vectors.
 
 Neighbouring channels are interleaved on their way to the L1 cache, so that one vdpbf16ps multiplies a vector of pairs
-straight from memory. It needs AVX512_BF16; without it arithmetic bounds the dense product, and narrow inputs gain
-nothing. The walk is `walk.py`'s.
+straight from memory. It needs AVX512_BF16 or Arm's bfdot; without it arithmetic bounds the dense product, and narrow
+inputs gain nothing. The walk is `walk.py`'s.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def build(params: DenseBf16Params, isa: Isa) -> Kernel:
             _row_block(b, source, params, T.Bind(part * p.blocks + block), chunk, finish)
 
     return build_product(t, isa, {"values": (total, "int32")}, inner, t.parts * p.blocks * p.block,
-                         Stage(prepare, intrinsics.BF16))
+                         Stage(prepare, intrinsics.llvm_bf16(isa)))
 
 
 def _copy_pairs(b: Buffers, scratch: Buffer, params: DenseBf16Params, chunk: Expr, x: Expr) -> None:

@@ -10,13 +10,21 @@ from collections.abc import Callable
 
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Expr
 
 FOUR = 4
 
 
-def llvm(lanes: int) -> str:
-    """What kernels that call the functions below need, for vectors of `lanes` floats (x86 with AVX)."""
+def suits(isa: Isa) -> bool:
+    """Whether there are such permutes: SVE's vectors of a fixed size are none that LLVM lets assembly see."""
+    return isa.lanes == FOUR if isa.neon else isa.lanes > FOUR
+
+
+def llvm(isa: Isa) -> str:
+    """What kernels that call the functions below need, for vectors of AVX, AVX-512 or NEON."""
+    lanes, register = isa.lanes, "w" if isa.neon else "v"
+
     def shuffle(positions: list[int]) -> str:
         return f"<{lanes} x i32> <{', '.join(f'i32 {each}' for each in positions)}>"
 
@@ -28,7 +36,7 @@ define linkonce_odr {vector} @sparsec_load_four(ptr %values, i64 %index) alwaysi
   %at = getelementptr float, ptr %values, i64 %index
   %four = load <4 x float>, ptr %at, align 4
   %repeated = shufflevector <4 x float> %four, <4 x float> poison, {repeat}
-  %hidden = call {vector} asm "", "=v,0"({vector} %repeated)
+  %hidden = call {vector} asm "", "={register},0"({vector} %repeated)
   ret {vector} %hidden
 }}
 """

@@ -159,10 +159,10 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
 
 def build(params: SpmmParams, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
-    four = isa.lanes >= 2 * load_four.FOUR and params.loads_four
+    four = load_four.suits(isa) and params.loads_four
     return build_with(params, isa, {"values": (None, "float32")},
                       partial(group, multiply=_multiply_by_four if four else _multiply),
-                      Stage(float_tile, load_four.llvm(isa.lanes) if four else ""))
+                      Stage(float_tile, load_four.llvm(isa) if four else ""))
 
 
 Group = Callable[[Buffers, Buffer, Expr, SpmmParams, Expr, Finish], None]

@@ -93,8 +93,11 @@ def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
 def build(params: SpmmBf16Params, isa: Isa) -> Kernel:
     """The kernel: (starts, rows, indices, values, bias, [mask], x, [residual]) -> y."""
     if params.paired:
-        stage = Stage(_bf16_tile(params, intrinsics.tile_bf16), intrinsics.BF16 + load_four.llvm(isa.lanes))
-        values, multiply = "int32", _multiply_pairs
+        four = load_four.suits(isa)
+        stage = Stage(_bf16_tile(params, intrinsics.tile_bf16),
+                      intrinsics.llvm_bf16(isa) + (load_four.llvm(isa) if four else ""))
+        values = "int32"
+        multiply: Callable[..., None] = partial(_multiply_pairs, _words if four else _words_apart)
     else:
         values, multiply, stage = "float32", _multiply_widened, Stage(_bf16_tile(params, _round_halves))
     emit = partial(spmm.group, multiply=partial(multiply, params.stored))
@@ -141,12 +144,12 @@ def _round_halves(low: Expr, high: Expr) -> Expr:
     return T.bitwise_or(low_half, T.bitwise_and(rounded(high), integers(-0x10000)))
 
 
-def _multiply_pairs(stored: SpmmParams, b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams,
-                    step: Expr) -> None:
+def _multiply_pairs(words_of: Callable[[Buffer, Expr, int, int], list[Expr]], stored: SpmmParams, b: Buffers,
+                    source: Buffer, base: Expr, acc: Buffer, p: SpmmParams, step: Expr) -> None:
     """One iteration: `unroll` / 2 pairs of non-zero blocks of each of the group's row blocks."""
     lanes, vectors, pairs = p.tiling.stencil.lanes, p.tiling.vectors, p.unroll // 2
     at = [index + base for index in row_blocks.indices(b, stored, step)]
-    words = _words(b["values"], step * (pairs * p.group * p.block), pairs * p.group * p.block, lanes)
+    words = words_of(b["values"], step * (pairs * p.group * p.block), pairs * p.group * p.block, lanes)
     for pair, member in np.ndindex(pairs, p.group):
         first, second = at[2 * pair * p.group + member], at[(2 * pair + 1) * p.group + member]
         target = (pair % p.sets * p.group + member) * p.block
@@ -161,9 +164,14 @@ def _multiply_pairs(stored: SpmmParams, b: Buffers, source: Buffer, base: Expr, 
 def _words(values: Buffer, first: Expr, count: int, lanes: int) -> list[Expr]:
     """Pairs of weights, each in all words of a vector: brought four at a time where they are so many."""
     if count % load_four.FOUR:
-        return [splat(values[first + slot], lanes) for slot in range(count)]
+        return _words_apart(values, first, count, lanes)
     floats = load_four.broadcasts(values, first, count, lanes)
     return [T.reinterpret(f"int32x{lanes}", T.Bind(floats(slot))) for slot in range(count)]
+
+
+def _words_apart(values: Buffer, first: Expr, count: int, lanes: int) -> list[Expr]:
+    """As `_words`, one at a time."""
+    return [splat(values[first + slot], lanes) for slot in range(count)]
 
 
 def _multiply_widened(stored: SpmmParams, b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams,

@@ -55,7 +55,7 @@ class Coded(Protocol):
 def codecs(layer: RowProduct, isa: Isa, precision: str) -> list[str]:
     """How values may be stored: in 16 bits where that is exact, or as precise as the layer has to be."""
     limit = HALF_ERROR if allows(precision, "bf16") else 0.0
-    return ["f32", "f16"] if isa.lanes >= 8 and layer.memoised(fits_half, limit) else ["f32"]
+    return ["f32", "f16"] if isa.half and layer.memoised(fits_half, limit) else ["f32"]
 
 
 def fits_half(weight: np.ndarray, limit: float) -> bool:

@@ -18,7 +18,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, balanced_parts, finish_row, padded_rows
-from sparsec.kernels.emit.intrinsics import permuted
+from sparsec.kernels.emit.intrinsics import permuted_pair
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
@@ -143,22 +143,13 @@ def _group(b: Buffers, p: WellParams, group: Expr, x: Buffer, stride: int, sums:
             for n in range(batch):
                 at = (n * p.unroll + u) * lanes
                 window = [load(x, n * stride + base + half * lanes, lanes) for half in range(2)]
-                picked = _pick(window[0], window[1], index, lanes)
+                picked = permuted_pair(window[0], window[1], index, lanes)
                 store(totals, at, load(totals, at, lanes) + T.Cast(f"float32x{lanes}", values) * picked)
     for n in range(batch):
         total = load(totals, n * p.unroll * lanes, lanes)
         for u in range(1, p.unroll):
             total = total + load(totals, (n * p.unroll + u) * lanes, lanes)
         store(sums, n * p.groups * lanes + group * lanes, total)
-
-
-def _pick(low: Expr, high: Expr, index: Expr, lanes: int) -> Expr:
-    """The elements of two registers at the low bits of `index`."""
-    if lanes == 16:
-        return T.call_llvm_pure_intrin("float32x16", "llvm.x86.avx512.vpermi2var.ps.512", low, index, high)
-    low, high = (permuted(half, index, lanes) for half in (low, high))
-    in_high = T.bitwise_and(index, T.Broadcast(T.int32(8), lanes)) != T.Broadcast(T.int32(0), lanes)
-    return T.Select(in_high, high, low)
 
 
 FAMILY = Family("well", RowProduct, ("well",), "fp32", candidates, recipe, build, stored_product, reject)

@@ -39,7 +39,7 @@ def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | No
 def reject_pairs(params: AttentionParams, pairs: str, isa: Isa) -> str | None:
     """Why attention cannot multiply such pairs, or None."""
     if pairs == "bf16" and not isa.bf16:
-        return "the processor lacks AVX512_BF16"
+        return "the processor has no dot products of bf16 pairs"
     if pairs == "s16" and (not isa.vnni or isa.lanes != LANES):
         return "the processor lacks AVX512_VNNI"
     if params.depth % 2:

@@ -18,9 +18,9 @@ class Bf16Pairs(Pairs):
     """Pairs of bf16."""
 
     @staticmethod
-    def llvm(isa: Isa) -> str:  # noqa: ARG004 - there is one instruction set with bf16
+    def llvm(isa: Isa) -> str:
         """The LLVM IR that a kernel needs."""
-        return intrinsics.BF16
+        return intrinsics.llvm_bf16(isa)
 
     def fill_queries(self, b: Buffers, q: Expr, row: int) -> None:
         """Pair the features of the queries at `q`, which are `row` elements apart."""

@@ -1,6 +1,11 @@
 #include "machine.hpp"
 
 #include <sched.h>
+#if defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#include <sys/prctl.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -23,18 +28,39 @@ namespace sparsec::native {
 namespace {
 
 #if defined(__x86_64__)
-constexpr char kPlatform[] = "linux-x86_64";
+constexpr char kPlatform[] = "linux-x86_64", kSimpler[] = "--target cpu-avx2 or cpu-generic";
 #elif defined(__aarch64__)
-constexpr char kPlatform[] = "linux-aarch64";
+constexpr char kPlatform[] = "linux-aarch64", kSimpler[] = "--target cpu-neon, or on this machine";
 #else
-constexpr char kPlatform[] = "another platform";
+constexpr char kPlatform[] = "another platform", kSimpler[] = "another target";
 #endif
 constexpr int kAnyCore = 1;  // TVM's affinity mode "big cores"
 
+// What the processor has, by Linux's names.
+#if defined(__aarch64__)
+std::set<std::string> features() {
+  constexpr int kVectorBytes = 0xffff;  // of what PR_SVE_GET_VL answers
+  const unsigned long first = getauxval(AT_HWCAP), second = getauxval(AT_HWCAP2);
+  std::set<std::string> found;
+  const auto add = [&found](bool has, const char *name) {
+    if (has) found.insert(name);
+  };
+  add(first & HWCAP_ASIMD, "asimd");
+  add(first & HWCAP_FPHP, "fphp");
+  add(first & HWCAP_ASIMDHP, "asimdhp");
+  add(first & HWCAP_ASIMDDP, "asimddp");
+  add(first & HWCAP_SVE, "sve");
+  add((first & HWCAP_SVE) && (prctl(PR_SVE_GET_VL) & kVectorBytes) == 32, "sve256");
+  add(second & HWCAP2_SVE2, "sve2");
+  add(second & HWCAP2_I8MM, "i8mm");
+  add(second & HWCAP2_BF16, "bf16");
+  return found;
+}
+#else
 std::set<std::string> features() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
-    if (line.rfind("flags", 0) != 0 && line.rfind("Features", 0) != 0) continue;
+    if (line.rfind("flags", 0) != 0) continue;
     std::istringstream words(line.substr(line.find(':') + 1));
     std::set<std::string> found;
     for (std::string word; words >> word;) found.insert(word);
@@ -42,6 +68,7 @@ std::set<std::string> features() {
   }
   return {};
 }
+#endif
 
 // The processors that a control group allows, if it is limited: in version 2's file or in version 1's two.
 double quota(const std::string &folder) {
@@ -76,7 +103,7 @@ void check_machine(const Json &plan) {
   }
   if (!missing.empty()) {
     fail(SPARSEC_ERROR_MACHINE, "the model was compiled for '" + plan["target"].text() + "' and this processor lacks " +
-                                    missing + "; compile it with --target cpu-avx2 or cpu-generic");
+                                    missing + "; compile it with " + kSimpler);
   }
   TVMFFIVersion version{};
   TVMFFIGetVersion(&version);

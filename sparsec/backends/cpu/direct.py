@@ -1,0 +1,220 @@
+"""A program as one function that calls every kernel in order, for callers that keep its memory.
+
+Between two kernels TVM's virtual machine allocates, counts references and looks up shapes, which takes small networks
+as long as the kernels do. What it does is known when the program is compiled: `BIND` checks the tensors of a caller
+once and writes their addresses into a table, and `CALL` runs the kernels on what the table says. The entry function of
+the virtual machine calls both, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+
+import tvm
+from tvm import relax, tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.backends.program import BIND, CALL
+from sparsec.machine.memory import ALIGNMENT
+
+_ENTRY = "main"
+_ADDRESS = """
+define linkonce_odr i64 @sparsec_address(ptr %of) alwaysinline nounwind readnone {
+  %address = ptrtoint ptr %of to i64
+  ret i64 %address
+}
+"""
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Where a tensor lies: in an argument of the program, `offset` bytes into the workspace, or in an output's memory.
+
+    Attributes:
+        place: the argument's or output's number, or None for the workspace.
+
+    """
+
+    place: relax.Var | None
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class _NotPlain(Exception):  # noqa: N818 - nothing is wrong
+    """The entry function does more than call kernels on planned memory."""
+
+
+class _Plan:
+    """What an entry function does.
+
+    Attributes:
+        kernels: every call: the function's name and its arguments.
+        results: what it returns.
+        workspace: bytes.
+
+    Raises:
+        _NotPlain: it does more than that.
+
+    """
+
+    def __init__(self, entry: relax.Function) -> None:
+        self.kernels: list[tuple[str, tuple[_Tensor, ...]]] = []
+        self.workspace = 0
+        self._storages: dict[relax.Var, int] = {}
+        self._known = {each: _Tensor(each, 0, *_described(each)) for each in entry.params}
+        self._tuples: dict[relax.Var, relax.Tuple] = {}
+        for block in entry.body.blocks:
+            for binding in block.bindings:
+                self._take(binding.var, getattr(binding, "value", None))
+        results = self._tuples.get(entry.body.body, entry.body.body)
+        if not isinstance(results, relax.Tuple):
+            raise _NotPlain
+        self.results = [self._tensor(each) for each in results.fields]
+        own = [each.place for each in self.results]
+        reached = {None, *entry.params, *own}
+        if (None in own or len(set(own)) < len(own) or not set(own).isdisjoint(entry.params)
+                or any(each.place not in reached for _, arguments in self.kernels for each in arguments)):
+            raise _NotPlain
+
+    def _take(self, variable: relax.Var, value: relax.Expr) -> None:
+        """Take note of a binding."""
+        if isinstance(value, relax.Var):
+            self._known[variable] = self._tensor(value)
+        elif isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
+            self.kernels.append((value.op.name_hint, tuple(map(self._tensor, value.args))))
+        elif isinstance(value, relax.Call):
+            self._operate(variable, value)
+        elif isinstance(value, relax.Tuple):
+            self._tuples[variable] = value
+        elif isinstance(value, relax.TupleGetItem) and value.tuple_value in self._tuples:
+            self._known[variable] = self._tensor(self._tuples[value.tuple_value].fields[value.index])
+        else:
+            raise _NotPlain
+
+    def _operate(self, variable: relax.Var, call: relax.Call) -> None:
+        """Take note of an operator of Relax."""
+        if call.op.name == "relax.memory.alloc_storage":
+            self._storages[variable] = self.workspace
+            self.workspace += -(-prod(map(int, call.args[0].values)) // ALIGNMENT) * ALIGNMENT
+        elif call.op.name == "relax.memory.alloc_tensor":
+            offset = self._storages[call.args[0]] + int(call.args[1].value)
+            self._known[variable] = _Tensor(None, offset, *_described(variable))
+        elif call.op.name == "relax.builtin.alloc_tensor":
+            self._known[variable] = _Tensor(variable, 0, *_described(variable))
+        elif call.op.name == "relax.reshape":
+            of = self._tensor(call.args[0])
+            self._known[variable] = _Tensor(of.place, of.offset, *_described(variable))
+        elif call.op.name not in ("relax.memory.kill_tensor", "relax.memory.kill_storage"):
+            raise _NotPlain
+
+    def _tensor(self, value: relax.Expr) -> _Tensor:
+        """The tensor of an expression."""
+        if not isinstance(value, relax.Var) or value not in self._known:
+            raise _NotPlain
+        return self._known[value]
+
+
+def direct() -> tvm.transform.Pass:
+    """The pass, for a module whose memory is planned; a program that does more than call kernels stays as it is."""
+    def rewrite(module: tvm.IRModule, _context: object) -> tvm.IRModule:
+        entry = module[_ENTRY]
+        try:
+            plan = _Plan(entry)
+        except _NotPlain:
+            return module
+        return _with_entry(module, entry, plan)
+
+    return tvm.transform.module_pass(rewrite, opt_level=0, name="direct")
+
+
+def workspace_of(module: tvm.IRModule) -> int | None:
+    """Bytes of the workspace that `BIND` takes, or None where the program has no such function."""
+    return int(module[BIND].attrs["workspace"]) if _has(module) else None
+
+
+def kernels_called(module: tvm.IRModule) -> list[str]:
+    """The kernels that `CALL` calls, in order."""
+    return list(map(str, module[CALL].attrs["kernels"])) if _has(module) else []
+
+
+def _has(module: tvm.IRModule) -> bool:
+    return CALL in {each.name_hint for each in module.get_global_vars()}
+
+
+def _described(variable: relax.Var) -> tuple[tuple[int, ...], str]:
+    """Shape and element type of a tensor."""
+    shape = getattr(variable.ty, "shape", None)
+    if not isinstance(shape, relax.ShapeExpr) or not all(isinstance(each, tirx.IntImm) for each in shape.values):
+        raise _NotPlain
+    return tuple(int(each) for each in shape.values), str(variable.ty.dtype)
+
+
+def _with_entry(module: tvm.IRModule, entry: relax.Function, plan: _Plan) -> tvm.IRModule:
+    """The module with the two functions, and an entry that calls them."""
+    tensors = _arguments(entry, plan)
+    places = [each.place for each in tensors]
+    bind = _bind(tensors).with_attr("workspace", plan.workspace)
+    bb = relax.BlockBuilder(module)
+    call = _call(plan, places).with_attr("kernels", [kernel for kernel, _ in plan.kernels])
+    functions = [bb.add_func(*each) for each in ((bind, BIND), (call, CALL))]
+    params = list(entry.params)
+    with bb.function(_ENTRY, params, attrs=dict(entry.attrs)):
+        workspace, *results = tensors[len(params):]
+        storage = bb.emit(relax.op.memory.alloc_storage(relax.ShapeExpr(workspace.shape), 0, "global", "uint8"))
+        made = [bb.emit(relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr(workspace.shape), "uint8")),
+                *(bb.emit(_allocate(each)) for each in results)]
+        table = bb.emit(_allocate(_Tensor(None, 0, (len(tensors),), "int64")))
+        bb.emit(functions[0](*params, *made, table))
+        bb.emit(functions[1](table))
+        bb.emit_func_output(relax.Tuple(made[1:]))
+    return bb.get()
+
+
+def _arguments(entry: relax.Function, plan: _Plan) -> list[_Tensor]:
+    """What `BIND` takes in front of the table: inputs and constants, the workspace, outputs."""
+    given = [_Tensor(each, 0, *_described(each)) for each in entry.params]
+    return [*given, _Tensor(None, 0, (max(plan.workspace, 1),), "uint8"), *plan.results]
+
+
+def _bind(tensors: list[_Tensor]) -> tirx.PrimFunc:
+    """Writes the tensors' addresses into the table; TVM checks element types and shapes of all arguments."""
+    with _function(BIND) as builder:
+        buffers = [T.arg(f"tensor_{number}", T.buffer(each.shape, each.dtype)) for number, each in enumerate(tensors)]
+        table = T.arg("table", T.buffer((len(tensors),), "int64"))
+        with T.attr(T.int32(0), "pragma_import_llvm", _ADDRESS):
+            for number, buffer in enumerate(buffers):
+                T.buffer_store(table, T.call_extern("int64", "sparsec_address", buffer.data), [number])
+    return builder.get()
+
+
+def _call(plan: _Plan, places: list[relax.Var | None]) -> tirx.PrimFunc:
+    """Calls every kernel on the tensors that the table says."""
+    with _function(CALL) as builder:
+        table = T.arg("table", T.buffer((len(places),), "int64"))
+
+        def argument(tensor: _Tensor) -> tirx.Expr:
+            address = T.reinterpret("handle", table[places.index(tensor.place)] + tensor.offset)
+            return T.tvm_stack_make_array(address, T.tvm_stack_make_shape(*tensor.shape), 0, len(tensor.shape),
+                                          tirx.const(0, tensor.dtype), 0)
+
+        for kernel, tensors in plan.kernels:
+            T.evaluate(T.call_cpacked(kernel, *map(argument, tensors)))
+    return builder.get()
+
+
+@contextmanager
+def _function(name: str) -> Iterator[IRBuilder]:
+    """A function of the library of this name, whose statements the block emits."""
+    with IRBuilder() as builder, T.prim_func(s_tir=True):
+        T.func_attr({"global_symbol": name})
+        yield builder
+
+
+def _allocate(tensor: _Tensor) -> relax.Expr:
+    """A tensor of the virtual machine's."""
+    return relax.op.builtin.alloc_tensor(relax.ShapeExpr(tensor.shape), tensor.dtype, 0)

@@ -1,0 +1,76 @@
+"""Programs as one function without a virtual machine: what it computes, which programs have it, and what it refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import sparsec
+from sparsec.errors import ArtifactError, InputError
+from tests.support.programs import parallel_artifact, signature_artifact
+
+MODELS = {
+    "two outputs of one value": """<ir_version: 8, opset_import: ["": 17]>
+        f (float[3, 8] x, float[8, 4] w) => (float[3, 4] y, bool[3, 4] p)
+        { a = MatMul(x, w) y = Relu(a) z = Constant<value_float = 0.0>() p = Greater(a, z) }""",
+    "views and a scalar": """<ir_version: 8, opset_import: ["": 17]>
+        f (float[2, 6] x, float s) => (float[3, 4] y, float t)
+        { shape = Constant<value_ints = [3, 4]>() a = Mul(x, s) b = Exp(a) y = Reshape(b, shape)
+          t = ReduceSum<keepdims = 0>(b) }""",
+    "indices": """<ir_version: 8, opset_import: ["": 17]>
+        f (float[5, 2] x, int64[3] i) => (float[3, 2] y) { a = Gather(x, i) y = Softmax(a) }""",
+}
+SHAPES = {"x": {"two outputs of one value": (3, 8), "views and a scalar": (2, 6), "indices": (5, 2)}, "w": (8, 4),
+          "s": ()}
+
+
+def feeds_of(session, name, seed=0):
+    rng = np.random.default_rng(seed)
+    return {each.name: rng.integers(0, 5, 3) if each.name == "i" else
+            np.asarray(rng.standard_normal(SHAPES["x"][name] if each.name == "x" else SHAPES[each.name]), np.float32)
+            for each in session.get_inputs()}
+
+
+def directs(session):
+    return [engine.direct for engine in session._engines.idle]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_computes_what_onnxruntime_does_and_leaves_earlier_results_alone(name):
+    model = onnx.parser.parse_model(MODELS[name])
+    session = sparsec.InferenceSession(sparsec.compile(model, tune="off"))
+    peer = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert None not in directs(session)
+    feeds = [feeds_of(session, name, seed) for seed in range(3)]
+    found = [session.run(None, each) for each in feeds]
+    for mine, each in zip(found, feeds, strict=True):
+        for one, other in zip(mine, peer.run(None, each), strict=True):
+            assert one.dtype == other.dtype
+            np.testing.assert_allclose(one, other, rtol=1e-5)
+    last = session.get_outputs()[-1].name
+    np.testing.assert_array_equal(session.run([last], feeds[0])[0], found[0][-1])
+
+
+def test_an_index_outside_is_refused_and_the_session_goes_on():
+    session = sparsec.InferenceSession(sparsec.compile(onnx.parser.parse_model(MODELS["indices"]), tune="off"))
+    feeds = feeds_of(session, "indices")
+    expected = session.run(None, feeds)[0]
+    with pytest.raises(InputError):
+        session.run(None, {**feeds, "i": np.array([0, 9, 0])})
+    np.testing.assert_array_equal(session.run(None, feeds)[0], expected)
+
+
+def test_a_program_whose_outputs_are_inputs_or_constants_has_none():
+    assert directs(sparsec.InferenceSession(signature_artifact())) == [None]
+
+
+@pytest.mark.parametrize("change", ["workspace", "outputs", "inputs"])
+def test_a_manifest_that_tells_other_memory_than_the_library_takes_is_refused(change):
+    artifact = parallel_artifact(1)
+    told = getattr(artifact.manifest, change)
+    other = told + 1000 if change == "workspace" else tuple(replace(spec, shape=(63,)) for spec in told)
+    manifest = replace(artifact.manifest, **{change: other})
+    with pytest.raises(ArtifactError, match="not what its manifest says"):
+        sparsec.InferenceSession(replace(artifact, manifest=manifest))
