@@ -99,13 +99,8 @@ def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
 
 def _print_summary(figures: Explanation) -> None:
     total = figures.total
-<<<<<<< HEAD
-    console.print(f"target {figures.target}, {figures.threads} thread(s), rates: {figures.machine}\n",
-                  soft_wrap=True)
-    seen = any(layer.zeros is not None for layer in figures.layers)
-=======
     console.print(f"target {figures.target}, {figures.threads} thread(s)\nrates: {figures.machine}\n", soft_wrap=True)
->>>>>>> main
+    seen = any(layer.zeros is not None for layer in figures.layers)
     tables.print_table(
         ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from", *["input zeros"] * seen),
         [(*_row(layer), *[_zeros(layer.zeros)] * seen) for layer in figures.layers],

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
 from sparsec.kernels.cpu.rows.matvec import BlockedRows, arguments, balanced_parts, finish_rows, padded_rows
-from sparsec.kernels.emit.intrinsics import BF16, dot_pairs, row_bf16
+from sparsec.kernels.emit.intrinsics import dot_pairs, llvm_bf16, row_bf16
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
@@ -83,13 +83,13 @@ def _rounded(values: np.ndarray) -> np.ndarray:
     return np.asarray(values.astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
-def build(params: BitmapBf16Params, _isa: Isa) -> Kernel:
+def build(params: BitmapBf16Params, isa: Isa) -> Kernel:
     """The kernel: (starts, parts, bits, values, bias, x, [residual]) -> y."""
     p = params
     weight: dict[str, tuple[int | None, str]] = {
         "starts": (p.blocks + 1, "int32"), "parts": (p.threads + 1, "int32"),
         "bits": (p.blocks * p.pairs * p.vectors, "uint32"), "values": (None, "int16")}
-    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), BF16)
+    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_bf16(isa))
 
 
 def _emit(b: Buffers, p: BitmapBf16Params) -> None:
