@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # imported by the command, so that the others start fast
 TOLERANCE = 1e-4  # float32, relative to the largest magnitude of an output
 STEPS = 2e-2  # the same where codes may be one step apart
 MOST_NAMES = 3  # of nodes that one line lists
+MOST_REASONS = 5  # why something stays that lines are given to
 STAND_IN = 2  # the size of symbolic dimensions in verification
 
 
@@ -121,7 +122,9 @@ def print_report(report: StripReport) -> None:
     grouped: Counter[tuple[str, str]] = Counter()
     for kept in report.kept:
         grouped[kept.what, kept.reason] += kept.count
-    lines += [f"kept, {what}s: {count}, {reason}" for (what, reason), count in grouped.most_common()]
+    shown, rest = grouped.most_common(MOST_REASONS), grouped.most_common()[MOST_REASONS:]
+    lines += [f"kept, {what}s: {count}, {reason}" for (what, reason), count in shown]
+    lines += [f"kept, too: {sum(count for _, count in rest)}, for {len(rest)} reasons of this kind"] if rest else []
     followed: defaultdict[str, list[str]] = defaultdict(list)
     for node, reason in report.unknown.items():
         followed[reason].append(node)

@@ -83,6 +83,8 @@ class GpuWork:
         stage_gathered: weights of a stage that are multiplied, each, with activations gathered from shared memory.
         gathered_columns: columns of activations that a gather brings.
         launches: kernels.
+        partial_bytes: bytes of partial sums that are written, and then read by a second kernel.
+        kernel, tile: the family, and outputs x columns of a block: what a device may have been measured by.
 
     """
 
@@ -102,6 +104,9 @@ class GpuWork:
     stage_gathered: float = 0.0
     gathered_columns: int = 1
     launches: int = 1
+    partial_bytes: float = 0.0
+    kernel: str = ""
+    tile: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ from sparsec.backends.program import BIND, CALL
 from sparsec.machine.memory import ALIGNMENT
 
 _ENTRY = "main"
+CALLS = 50
+"""Calls of kernels that one function makes: LLVM takes far more than twice as long for twice as many."""
 _ADDRESS = """
 define linkonce_odr i64 @sparsec_address(ptr %of) alwaysinline nounwind readnone {
   %address = ptrtoint ptr %of to i64
@@ -160,7 +162,10 @@ def _with_entry(module: tvm.IRModule, entry: relax.Function, plan: _Plan) -> tvm
     places = [each.place for each in tensors]
     bind = _bind(tensors).with_attr("workspace", plan.workspace)
     bb = relax.BlockBuilder(module)
-    call = _call(plan, places).with_attr("kernels", [kernel for kernel, _ in plan.kernels])
+    parts = _parts(plan, places)
+    for part in parts[1:]:
+        bb.add_func(part, part.attrs["global_symbol"])
+    call = parts[0].with_attr("kernels", [kernel for kernel, _ in plan.kernels])
     functions = [bb.add_func(*each) for each in ((bind, BIND), (call, CALL))]
     params = list(entry.params)
     with bb.function(_ENTRY, params, attrs=dict(entry.attrs)):
@@ -192,19 +197,33 @@ def _bind(tensors: list[_Tensor]) -> tirx.PrimFunc:
     return builder.get()
 
 
-def _call(plan: _Plan, places: list[relax.Var | None]) -> tirx.PrimFunc:
-    """Calls every kernel on the tensors that the table says."""
+def _parts(plan: _Plan, places: list[relax.Var | None]) -> list[tirx.PrimFunc]:
+    """`CALL`, and the functions that it calls where it would make too many calls for LLVM itself."""
+    if len(plan.kernels) <= CALLS:
+        return [_call(CALL, plan.kernels, places)]
+    starts = range(0, len(plan.kernels), CALLS)
+    parts = {f"{CALL}_part{start // CALLS}": plan.kernels[start:start + CALLS] for start in starts}
     with _function(CALL) as builder:
         table = T.arg("table", T.buffer((len(places),), "int64"))
+        for name in parts:
+            T.evaluate(T.call_cpacked(name, _array(table.data, (len(places),), "int64")))
+    return [builder.get(), *(_call(name, kernels, places) for name, kernels in parts.items())]
 
-        def argument(tensor: _Tensor) -> tirx.Expr:
-            address = T.reinterpret("handle", table[places.index(tensor.place)] + tensor.offset)
-            return T.tvm_stack_make_array(address, T.tvm_stack_make_shape(*tensor.shape), 0, len(tensor.shape),
-                                          tirx.const(0, tensor.dtype), 0)
 
-        for kernel, tensors in plan.kernels:
-            T.evaluate(T.call_cpacked(kernel, *map(argument, tensors)))
+def _call(name: str, kernels: list[tuple[str, tuple[_Tensor, ...]]], places: list[relax.Var | None]) -> tirx.PrimFunc:
+    """Calls kernels in turn on the tensors that the table says."""
+    with _function(name) as builder:
+        table = T.arg("table", T.buffer((len(places),), "int64"))
+        for kernel, tensors in kernels:
+            T.evaluate(T.call_cpacked(kernel, *(
+                _array(T.reinterpret("handle", table[places.index(each.place)] + each.offset), each.shape, each.dtype)
+                for each in tensors)))
     return builder.get()
+
+
+def _array(address: tirx.Expr, shape: tuple[int, ...], dtype: str) -> tirx.Expr:
+    """A tensor at an address, as an argument of a call."""
+    return T.tvm_stack_make_array(address, T.tvm_stack_make_shape(*shape), 0, len(shape), tirx.const(0, dtype), 0)
 
 
 @contextmanager

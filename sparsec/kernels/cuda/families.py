@@ -13,6 +13,7 @@ FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     gaps.FAMILY,
     bitmap.FAMILY,
     blocks.FAMILY,
+    wgmma.BLOCKS,
     rest.FAMILY,
     mma_dense.FAMILY,
     wgmma.DENSE,

@@ -230,7 +230,8 @@ def _option(kernels: GpuFamily[P], form: str, found: Arranged, p: P) -> Option:
     tile = p.tile
     detail = f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}"
     detail += (f" split={p.split_k}" if p.split_k > 1 else "") + (f" rest={found.rest:.2%}" if found.rest else "")
-    return Option(form, kernels.name, detail, p, nbytes, kernels.skeleton.work(p, sizes, nbytes))
+    work = replace(kernels.skeleton.work(p, sizes, nbytes), kernel=kernels.name, tile=f"{tile.rows}x{tile.columns}")
+    return Option(form, kernels.name, detail, p, nbytes, work)
 
 
 def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipeline.Weight, shared_bytes: int,
@@ -240,7 +241,8 @@ def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipe
     copied = tile.columns * tile.depth * p.itemsize
     stored = weight_bytes / (p.row_blocks * 16 * p.depth)  # bytes a weight
     return GpuWork(
-        nbytes=sum(sizes.values()) + sizes.get("partial", 0),  # partial sums are written and read
+        nbytes=sum(sizes.values()) - sizes.get("partial", 0),
+        partial_bytes=2 * sizes.get("partial", 0),  # they are written and read
         blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=shared_bytes,
         stages=p.share_tiles, stages_in_flight=min(p.share_tiles, tile.stages - 1 - weight.in_flight),
         stage_fmas=tile.rows * tile.columns * tile.depth,
