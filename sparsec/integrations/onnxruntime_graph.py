@@ -100,7 +100,6 @@ class Api:
     def plain(self, name: str, result: Any, *arguments: Any) -> Any:
         """Call a function that returns what it says."""
         function = ctypes.CFUNCTYPE(result)(self._table[_PLACES[name]])
-        function.argtypes = None
         return function(*arguments)
 
     def got(self, name: str, kind: Any, *arguments: Any) -> Any:
