@@ -4,7 +4,8 @@
     python zoo.py make OUT [NAME ...]     exports; needs torch, torchvision, timm, transformers and skl2onnx
     python zoo.py run OUT [NAME ...]      compiles each in a process of its own and compares it with onnxruntime
 
-    python zoo.py table OUT               prints what `run` has found as the table of docs/zoo.md
+    python zoo.py dense OUT DENSE [NAME ...]  writes the same models to DENSE without zeros in their weights
+    python zoo.py table OUT [DENSE]       prints what `run` has found there as the table of docs/zoo.md
 
 `make` writes OUT/NAME.onnx and OUT/NAME.npz with inputs, `run` OUT/zoo.json and a table. Weights decide nothing about
 speed, their positions and shapes do: 90 % of every weight but the first layer's and embeddings' are zero, by magnitude.
@@ -71,7 +72,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 TOKENS = 32
 
-SKLEARN = ("kmeans", "gaussian_process", "mlp", "pca")
+SKLEARN = ("kmeans", "gaussian_process", "mlp", "pca", "ridge", "logistic")
 
 Build = Callable[[], tuple[Any, tuple[Any, ...]]]
 
@@ -286,20 +287,27 @@ def make_sklearn(out: Path, names: list[str]) -> None:
     import sklearn.cluster
     import sklearn.decomposition
     import sklearn.gaussian_process
+    import sklearn.linear_model
     import sklearn.neural_network
+    import sklearn.pipeline
+    import sklearn.preprocessing
     from skl2onnx import to_onnx
 
     x = np.random.default_rng(0).standard_normal((200, 32)).astype(np.float32)
     y = (x[:, :3] ** 2).sum(1)
     estimators = {"kmeans": sklearn.cluster.KMeans(10, n_init=1),
                   "gaussian_process": sklearn.gaussian_process.GaussianProcessRegressor(),
-                  "mlp": sklearn.neural_network.MLPRegressor((64, 64), max_iter=20),
-                  "pca": sklearn.decomposition.PCA(8)}
+                  "mlp": sklearn.neural_network.MLPRegressor(hidden_layer_sizes=(64, 64), max_iter=20),
+                  "pca": sklearn.decomposition.PCA(8), "ridge": sklearn.linear_model.Ridge(),
+                  "logistic": sklearn.pipeline.make_pipeline(
+                      sklearn.preprocessing.StandardScaler(), sklearn.linear_model.LogisticRegression())}
     for name in SKLEARN:
         if names and f"sk_{name}" not in names:
             continue
         path = out / f"sk_{name}.onnx"
-        path.write_bytes(to_onnx(estimators[name].fit(x, y), x[:1], target_opset=17).SerializeToString())
+        fitted = estimators[name].fit(x, y if name != "logistic" else np.digitize(y, (1, 2, 4)))
+        options = {id(fitted): {"zipmap": False}} if name == "logistic" else None
+        path.write_bytes(to_onnx(fitted, x[:1], target_opset=17, options=options).SerializeToString())
         np.savez(path.with_suffix(".npz"), X=x[:20])
         print(f"made sk_{name}", flush=True)
 
@@ -329,12 +337,42 @@ def run(out: Path, names: list[str]) -> None:
     print(f"{len(results)} models: " + ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items())))
 
 
-def table(out: Path, _names: list[str]) -> None:
-    """Print a row for every model: the verdict, onnxruntime's time over sparsec's, and what runs without kernels."""
-    print("| model | verdict | ratio | outside sparsec's kernels |\n|---|---|---|---|")
-    for name, found in sorted(json.loads((out / "zoo.json").read_text()).items()):
-        outside = found.get("why", "") if found["verdict"] in ("right", "slower") else ""
-        print(f"| {name} | {found['verdict']} | {found.get('ratio', '-')} | {outside.removeprefix('outside: ') or '-'} |")
+def dense(out: Path, arguments: list[str]) -> None:
+    """Write models whose pruned weights have numbers of their own size in place of zeros, with the same inputs."""
+    import onnx
+
+    target, names = Path(arguments[0]), arguments[1:]
+    target.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for path in sorted(out.glob("*.onnx")):
+        if (names and path.stem not in names) or (target / path.name).exists():
+            continue
+        model = onnx.load(path)
+        for tensor in model.graph.initializer:
+            weight = onnx.numpy_helper.to_array(tensor)
+            zeros = weight == 0
+            if weight.ndim > 1 and weight.dtype == np.float32 and zeros.mean() > PRUNED / 2:
+                filled = np.where(zeros, rng.standard_normal(weight.shape) * weight.std(), weight)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(filled.astype(np.float32), tensor.name))
+        onnx.save(model, target / path.name)
+        (target / f"{path.stem}.npz").write_bytes((out / f"{path.stem}.npz").read_bytes())
+
+
+def table(out: Path, arguments: list[str]) -> None:
+    """Print a row for every model: the verdict, onnxruntime's time over sparsec's, and what runs without kernels.
+
+    With a second folder, that of the dense models, their ratios stand beside.
+    """
+    folders = [out, *map(Path, arguments)]
+    found = [json.loads((folder / "zoo.json").read_text()) for folder in folders]
+    print("| model | verdict | ratio |" + " ratio without zeros |" * len(arguments) + " compiled in | outside sparsec's "
+          "kernels |\n|" + "---|" * (5 + len(arguments)))
+    for name, pruned in sorted(found[0].items()):
+        outside = pruned.get("why", "") if pruned["verdict"] in ("right", "slower") else ""
+        ratios = [str(each.get(name, {}).get("ratio", "-")) for each in found]
+        seconds = f"{pruned['compile']} s" if "compile" in pruned else "-"
+        print(f"| {name} | {pruned['verdict']} | {' | '.join(ratios)} | {seconds} | "
+              f"{outside.removeprefix('outside: ') or '-'} |")
 
 
 def one(path: Path) -> dict[str, Any]:
@@ -348,6 +386,7 @@ def one(path: Path) -> dict[str, Any]:
     declared = [value.name for value in reference.get_inputs()]
     feeds = dict(zip(declared, arrays.values(), strict=False))
     expected = reference.run(None, feeds)
+    begin = time.process_time()
     try:
         artifact = sparsec.compile(path, tune="off", inputs=feeds,
                                    shapes={name: array.shape for name, array in feeds.items()})
@@ -357,6 +396,7 @@ def one(path: Path) -> dict[str, Any]:
         return {"verdict": kind, "why": f"{type(error).__name__}: {error}"}
     except Exception as error:
         return {"verdict": "crashed", "why": f"{type(error).__name__}: {error} {traceback.format_exc()[-300:]}"}
+    seconds = round(time.process_time() - begin, 1)
     compiled = sparsec.InferenceSession(artifact)
     found = compiled.run(None, feeds)
     worst = max((float(np.abs(np.float64(a) - b).max() / max(1e-20, np.abs(b).max())) if a.size else 0.0)
@@ -364,7 +404,8 @@ def one(path: Path) -> dict[str, Any]:
     ratio = _ratio(lambda: compiled.run(None, feeds), lambda: reference.run(None, feeds))
     verdict = "wrong" if not worst < 1e-3 else "right" if ratio >= 1 else "slower"
     outside = sorted({each["operator"] for each in artifact.report["outside"]})
-    return {"verdict": verdict, "error": worst, "ratio": round(ratio, 2), "why": f"outside: {outside}" if outside else ""}
+    return {"verdict": verdict, "error": worst, "ratio": round(ratio, 2), "compile": seconds,
+            "why": f"outside: {outside}" if outside else ""}
 
 
 def _ratio(ours: Callable[[], object], theirs: Callable[[], object]) -> float:
@@ -384,4 +425,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "one":
         print(json.dumps(one(Path(sys.argv[2]))))
     else:
-        {"make": make, "run": run, "table": table}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])
+        {"make": make, "run": run, "dense": dense, "table": table}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])

@@ -66,9 +66,9 @@ expect 1 sparsec inspect short.sparsec
 expect 2 sparsec compile model.onnx --precision fp16
 expect 2 sparsec compile model.onnx --target gpu
 expect 2 sparsec compile model.onnx --max-eror 0.1
-expect 1 sparsec compile model.onnx --shape image:1,4,32,32
-expect 1 sparsec compile model.onnx --shape picture:1,3,32,32
-expect 1 sparsec compile model.onnx -o nowhere/model.sparsec
+expect 2 sparsec compile model.onnx --shape image:1,4,32,32
+expect 2 sparsec compile model.onnx --shape picture:1,3,32,32
+expect 2 sparsec compile model.onnx -o nowhere/model.sparsec
 expect 2 sparsec run model.sparsec -i text.npz -o scores.npz
 expect 1 sparsec explain model.sparsec
 expect 1 sparsec verify model.onnx

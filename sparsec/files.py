@@ -45,6 +45,7 @@ def open_regular(path: Name) -> BufferedReader:
         OSError: as `read_regular`.
 
     """
+    _check_name(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is opened without a writer
     try:
         check_regular(path, os.fstat(descriptor))
@@ -54,6 +55,12 @@ def open_regular(path: Name) -> BufferedReader:
     return os.fdopen(descriptor, "rb")
 
 
+def _check_name(path: Name) -> None:
+    """Raises OSError for a path with a zero byte, which the system's functions refuse by a ValueError."""
+    if "\0" in os.fspath(path):
+        raise OSError(errno.EINVAL, "its name holds a zero byte", os.fspath(path))
+
+
 def check_regular(path: Name, found: os.stat_result | None = None) -> os.stat_result:
     """Where a file is a regular one, what the system says of it.
 
@@ -61,7 +68,9 @@ def check_regular(path: Name, found: os.stat_result | None = None) -> os.stat_re
         OSError: it is none, or there is none.
 
     """
-    found = Path(path).stat() if found is None else found
+    if found is None:
+        _check_name(path)
+        found = Path(path).stat()
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if not stat.S_ISREG(found.st_mode):
@@ -99,6 +108,7 @@ def write_by(path: Name, write_to: Callable[[IO[bytes]], object]) -> None:
         OSError: as the system reports it, naming `path`.
 
     """
+    _check_name(path)
     try:
         target = Path(os.path.realpath(path))
         try:
@@ -139,6 +149,12 @@ def cache_folder() -> Path:
     import platformdirs
 
     return platformdirs.user_cache_path("sparsec", appauthor=False)
+
+
+def shown(path: Path) -> str:
+    """A path as it is printed, with `~` for the user's folder."""
+    home = Path.home()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def is_own(path: Path) -> bool:

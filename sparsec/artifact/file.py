@@ -154,6 +154,8 @@ class Artifact:
             ArtifactError: it cannot be written; a file that was there is as it was.
 
         """
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"path is of type {type(path).__name__}; give the name of the file to write")
         try:
             files.write_by(path, self.write)
         except OSError as error:

@@ -7,7 +7,7 @@ nor ONNX, since sessions ask it, too; its methods import what they need.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -40,6 +40,7 @@ class LayerReport:
         weights, nonzeros, bytes: of the weight, the last as stored.
         predicted_us, measured_us: the time of an inference; None where nothing was measured.
         error: what fewer bits do to the layer by itself, relative to its largest product; None where it is exact.
+        rows: the number of rows that the row is for, where an artifact has kernels for several.
         projection_error: the norm of the weights that projecting has dropped, relative to all; None where it was not.
         reason: why this kernel runs it.
 
@@ -59,6 +60,7 @@ class LayerReport:
     reason: str
     error: float | None = None
     projection_error: float | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,10 @@ class Backend(ABC):
 
     def graph_seconds(self, graph: ir.Graph, job: Job) -> float:
         """The predicted time of a run of a planned graph."""
+        return sum(seconds for _, seconds in self.node_seconds(graph, job))
+
+    def node_seconds(self, graph: ir.Graph, job: Job) -> Iterable[tuple[ir.Node, float]]:
+        """The predicted time of every node of a planned graph."""
         raise UsageError(f"there is no cost model of whole graphs such as '{graph.name}' for '{job.target.name}'")
 
     # Compiling

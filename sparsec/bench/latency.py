@@ -162,7 +162,8 @@ class _Worker:
             self._process.join()
             answer = f"its process ended with code {self._process.exitcode}"
         if isinstance(answer, str):
-            raise SparsecError(f"cannot measure {self._name}: {answer}")
+            way = "; --against none measures sparsec alone" if self._name.startswith("onnxruntime") else ""
+            raise SparsecError(f"cannot measure {self._name}: {' '.join(answer.split())}{way}")
         time.sleep(PAUSE_SECONDS)
         self.open_seconds, self.peak_bytes = answer.open_seconds, answer.peak_bytes
         found: Round = answer.round

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +21,6 @@ from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 from sparsec.cost.calibration import SHIPPED
 from sparsec.errors import UsageError
-from sparsec.machine import cpus
 from sparsec.target import ACCELERATORS
 
 if TYPE_CHECKING:  # the compiler's packages are imported by the command, so that others start fast
@@ -97,7 +95,7 @@ def command(
     if sign:
         signing.sign(b"", sign)  # a key that cannot be read is better known before compiling
     chosen = CompileOptions(**given)
-    _tell_of_cores(chosen.threads)
+    options.tell_of_cores(chosen.threads)
     artifact = pack(model, chosen) if portable else compile_with_progress(model, chosen)
     artifact.save(output)
     if as_onnx:
@@ -109,13 +107,6 @@ def command(
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), describe(model).nbytes)
-
-
-def _tell_of_cores(threads: int) -> None:
-    """Say on the standard error where this machine has fewer cores than threads are asked for."""
-    if threads > cpus.available():
-        print(f"sparsec: {cpus.available()} core(s) may be used here; sessions on this machine take no more threads",
-              file=sys.stderr)
 
 
 def pack(model: Path, chosen: CompileOptions) -> Artifact:
@@ -162,8 +153,8 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
                              "once, in 50 s", soft_wrap=True)
-    for layer in description["outside"]:
-        tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
+    for line in (*_by_rows(description["rows"]), *tables.outside(description["outside"])):
+        tables.console.print(line, soft_wrap=True)
     if refused := _on_host(description["layers"]):
         tables.console.print(refused, soft_wrap=True)
     if projected := _projected(description["layers"]):
@@ -175,6 +166,16 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     verdict = _verdict(description["verification"], description["target"])
     tables.console.print(f"\n{verdict}{_narrow(description['layers'])}", soft_wrap=True)
     tables.console.print(sizes, soft_wrap=True)
+
+
+def _by_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the layers take for the numbers of rows that there are kernels for, where there are."""
+    if not rows:
+        return []
+    each = ", ".join(f"{tables.duration(row['predicted_us'])} for {row['rows']}" for row in rows)
+    text = (f"for any size: the layers are predicted to take {each} row(s), and more are made of such calls; the "
+            f"table is that of {rows[-1]['rows']}")
+    return [text]
 
 
 def _projected(layers: Sequence[dict[str, Any]]) -> str:
@@ -202,8 +203,9 @@ def _stripped(strip: dict[str, Any] | None) -> str:
     if not strip or not changes:
         return ""
     ratios = [strip["total"][f"{kind}_compression"] for kind in ("direct", "effective")]
-    direct, effective = ("all" if ratio is None else f"{ratio:.1f}x" for ratio in ratios)
-    return f"stripped: {', '.join(changes)}; compression {direct} direct, {effective} effective"
+    direct, effective = (None if ratio is None else f"{ratio:.1f}x" for ratio in ratios)
+    reached = "no path is left" if effective is None else f"{effective} effective"
+    return f"stripped: {', '.join(changes)}; compression {direct or 'by zeros alone'} direct, {reached}"
 
 
 def _narrow(layers: Sequence[dict[str, Any]]) -> str:
@@ -245,7 +247,8 @@ def _verdict(verification: dict[str, Any] | None, target: str) -> str:
     classes += _integers(verification.get("steps")) + (
         "; the model's 16 bits were float32 there" if verification.get("widened") else "") + (
         f"; onnxruntime's own answers differ by {spread:.1e} with and without its optimisations"
-        if (spread := verification.get("spread")) else "")
+        if (spread := verification.get("spread")) else "") + (
+        f"; {refused}" if (refused := verification.get("refused")) else "")
     if verification["tolerance"] is None:
         what = "its integers" if target in ACCELERATORS else "shared weights"
         return (f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: {what} "

@@ -17,7 +17,12 @@ from sparsec.errors import UsageError
 from sparsec.target import resolve
 
 if TYPE_CHECKING:  # the compiler takes seconds to import
+    from sparsec.report.any_size import AnySize
     from sparsec.report.explain import Explanation, Layer
+
+
+MOST_BETWEEN = 5
+"""Operators without a choice that are listed."""
 
 
 def command(
@@ -25,8 +30,7 @@ def command(
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
-    dims: Annotated[list[str], typer.Option(
-        "--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension by its name; may be repeated.")] = [],  # noqa: B006 - as above
+    dims: options.Dims = [],  # noqa: B006 - as above
     precision: Annotated[Precision | None, typer.Option(
         help="That of `sparsec compile`.", show_default=False)] = None,
     layers: Annotated[list[str], typer.Option(
@@ -39,49 +43,33 @@ def command(
     Structure, candidates, break-even sparsity, and time if pruned further.
     """
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
-    from sparsec.graph.sizes import bound_dims
-
-    bound, sizes, assumed = _bound(model, options.parse_shapes(shapes), bound_dims(options.parse_dims(dims)))
+    options.tell_of_cores(threads)
     from sparsec.report.explain import explain
 
     with progress_bar() as progress:
         task = progress.add_task("explain", total=1.0)
-        figures = explain(model, resolved, threads=threads, shapes=bound, dims=sizes,
-                          precision=precision,
+        figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
+                          dims=options.parse_dims(dims), precision=precision,
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
-    if assumed:
-        ones = ", ".join(f"{name} = 1" for name in assumed)
-        console.print(f"for {ones}; --dim and --shape give other sizes\n", soft_wrap=True)
+    if figures.sizes:
+        sizes = ", ".join(f"{name} = {size}" for name, size in figures.sizes.items())
+        console.print(f"for {sizes}; --dim and --shape give other sizes\n", soft_wrap=True)
     _print_summary(figures)
-    _print_rows(figures)
+    if figures.any_size is not None:
+        _print_any_size(figures.any_size)
     for layer in chosen:
         _print_layer(layer)
     options.write_json(json, asdict(figures))
     _write_html(html, figures, model.name)
 
 
-def _bound(model: Path, shapes: dict[str, tuple[int, ...]], dims: dict[str, int],
-           ) -> tuple[dict[str, tuple[int, ...]], dict[str, int], list[str]]:
-    """Shapes and dimensions that make all inputs static, and what is taken for 1 because nothing gives it."""
-    from sparsec.analysis.symbols.size import is_name
-    from sparsec.graph.reader import load
-
-    free = [dim.value for value in load(model, shapes=shapes, dims=dims, symbolic=True).graph.inputs
-            for dim in value.shape or () if not isinstance(dim, int)]
-    assumed = list(dict.fromkeys(name for name in free if name is not None and is_name(name)))
-    dims, found = {**dims, **dict.fromkeys(assumed, 1)}, dict(shapes)
-    for value in load(model, shapes=shapes, dims=dims, symbolic=True).graph.inputs:
-        sizes = list(value.shape or ())
-        if unbound := [str(size) for size in sizes if not isinstance(size, int)]:
-            assumed += unbound
-            found[value.name or ""] = tuple(size if isinstance(size, int) else 1 for size in sizes)
-    return found, dims, list(dict.fromkeys(assumed))
-
-
 def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
     """The layers to show in full."""
     by_name = {layer.layer: layer for layer in figures.layers}
+    single = {node: each.operator for each in figures.between for node in each.nodes}
+    if known := [name for name in names if name in single]:
+        raise UsageError(f"'{known[0]}' is a {single[known[0]]}, which has one kernel and no candidates")
     if unknown := sorted(set(names) - set(by_name) - {"all"}):
         raise UsageError(f"no layer '{unknown[0]}'; the layers are {', '.join(by_name)}")
     return [layer for name, layer in by_name.items() if name in names or "all" in names]
@@ -89,8 +77,7 @@ def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
 
 def _print_summary(figures: Explanation) -> None:
     total = figures.total
-    console.print(f"target {figures.target}, {figures.threads} thread(s), rates: {figures.machine}\n",
-                  soft_wrap=True)
+    console.print(f"target {figures.target}, {figures.threads} thread(s)\nrates: {figures.machine}\n", soft_wrap=True)
     tables.print_table(
         ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from"),
         [_row(layer) for layer in figures.layers],
@@ -99,6 +86,11 @@ def _print_summary(figures: Explanation) -> None:
     if figures.network_us is not None:
         console.print(f"\nthe whole network: {tables.duration(figures.network_us)} predicted, everything between the "
                       "layers included", soft_wrap=True)
+    for group in figures.between[:MOST_BETWEEN]:
+        console.print(f"between the layers: {len(group.nodes)} {group.operator}, {tables.duration(group.predicted_us)}")
+    if rest := figures.between[MOST_BETWEEN:]:
+        console.print(f"between the layers: {sum(len(group.nodes) for group in rest)} others, "
+                      f"{tables.duration(sum(group.predicted_us for group in rest))}")
     console.print(f"\nweights: {tables.nbytes(total.bytes)} as they run, {tables.nbytes(total.smallest_bytes)} "
                   "in the smallest format of each layer")
     for each in figures.if_pruned:
@@ -109,17 +101,24 @@ def _print_summary(figures: Explanation) -> None:
         console.print(f"outside: {note.node}: {note.text}")
 
 
-def _print_rows(figures: Explanation) -> None:
-    """The kernels of an artifact for any size, by the number of rows that they take."""
-    counts = sorted({each.rows for each in figures.by_rows})
-    if not counts:
-        return
-    found: dict[str, dict[int, str]] = {}
-    for each in figures.by_rows:
-        found.setdefault(each.layer, {})[each.rows] = f"{each.kernel}, {tables.duration(each.predicted_us)}"
-    console.print("\nfor any size, by the number of rows; more are made of such calls:\n")
-    tables.print_table(("layer", *map(str, counts)), [
-        (layer, *(row.get(count, "") for count in counts)) for layer, row in found.items()])
+def _print_any_size(found: AnySize) -> None:
+    """The kernels of an artifact that the run tells the sizes, by the number of rows that they take."""
+    counts = sorted(found.call_us)
+    cells: dict[str, dict[int, str]] = {}
+    for each in found.rows:
+        cells.setdefault(each.layer, {})[each.rows] = f"{each.kernel}, {tables.duration(each.predicted_us)}"
+    console.print("\n`sparsec compile` with these options leaves sizes to the run, which pays for that; more rows are "
+                  "made of such calls:\n", soft_wrap=True)
+    without = [each.node for each in found.outside]
+    tables.print_table(("layer", *(f"{count} rows" for count in counts)), [
+        *((layer, *(row.get(count, "") for count in counts)) for layer, row in cells.items()),
+        *((layer, *("no kernel" for _ in counts)) for layer in without)],
+        ("a call", *(tables.duration(found.call_us[count]) for count in counts)))
+    console.print(f"\na call has {found.stages} compiled stage(s) and {found.operators} operator(s) between them; "
+                  "attention and what numpy multiplies take longer the larger the sizes, and are not in it",
+                  soft_wrap=True)
+    for line in tables.outside([{"layer": each.node, "reason": each.text} for each in found.outside]):
+        console.print(line, soft_wrap=True)
 
 
 def _row(layer: Layer) -> tuple[str, ...]:

@@ -38,22 +38,35 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
     needs = "".join(f", {name} {' '.join(map(str, each))}" for name, each in description["needs"].items() if each)
     console.print(f"target {description['target']}{needs} on {description['platform']}, up to {description['threads']} "
                   f"thread(s); by sparsec {description['sparsec']}, TVM {description['tvm']}")
-    console.print(f"{tables.nbytes(description['file_bytes'])}: weights {tables.nbytes(description['weights_bytes'])}, "
-                  f"{description['library']} {tables.nbytes(description['library_bytes'])}\n")
-    _print_signature(description)
     if is_portable(artifact):
+        console.print(f"{tables.nbytes(description['file_bytes'])}\n")
+        _print_signature(description)
         console.print("compiled where it is opened, from this model:\n")
         return {**description, "model": _packed_model(artifact)}
+    code = "" if not artifact.library else (
+        f", {description['library']} {tables.nbytes(description['library_bytes'])}")
+    console.print(f"{tables.nbytes(description['file_bytes'])}: "
+                  f"{'weights and kernels' if not code else 'weights'} {tables.nbytes(description['weights_bytes'])}"
+                  f"{code}\n")
+    _print_signature(description)
     tables.print_buckets(description)
-    totals = description["totals"]
-    tables.print_table(
-        ("layer", "shape", "kept", "format", "kernel", "bytes", "predicted"),
-        [(layer["layer"], tables.shape(layer["shape"]), tables.percent(layer["nonzeros"], layer["weights"]),
-          layer["format"], layer["kernel"], tables.nbytes(layer["bytes"]), tables.duration(layer["predicted_us"]))
-         for layer in description["layers"]],
-        (f"{totals['layers']} layers", "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
-         tables.nbytes(totals["bytes"]), tables.duration(totals["predicted_us"])))
+    _print_kernels(description)
     return description
+
+
+def _print_kernels(description: dict[str, Any]) -> None:
+    """How every layer runs, for every number of rows that it has a kernel for; the total is that for the most rows."""
+    totals, rows = description["totals"], description["rows"]
+    tables.print_table(
+        ("layer", "shape", "kept", "format", "kernel", *(["rows"] if rows else []), "bytes", "predicted"),
+        [(layer["layer"], tables.shape(layer["shape"]), tables.percent(layer["nonzeros"], layer["weights"]),
+          layer["format"], layer["kernel"], *([layer.get("rows", "")] if rows else []), tables.nbytes(layer["bytes"]),
+          tables.duration(layer["predicted_us"])) for layer in description["layers"]],
+        (tables.counted(totals["layers"], "layer"), "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
+         *([rows[-1]["rows"]] if rows else []), tables.nbytes(totals["bytes"]),
+         tables.duration(totals["predicted_us"])))
+    for line in tables.outside(description["outside"]):
+        console.print(line, soft_wrap=True)
 
 
 def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -98,7 +111,7 @@ def _print_layers(description: dict[str, Any]) -> None:
         ("layer", "operator", "shape", "zeros", "bytes", "stored"),
         [(layer["layer"], layer["operator"], tables.shape(layer["shape"]), _zeros(layer), tables.nbytes(layer["bytes"]),
           "sparse" if layer["sparse_initializer"] else "dense") for layer in description["layers"]],
-        (f"{totals['layers']} layers", "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
+        (tables.counted(totals["layers"], "layer"), "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
 
 
 def _zeros(counts: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # imported by the command, so that the others start fast
 TOLERANCE = 1e-4  # float32, relative to the largest magnitude of an output
 STEPS = 2e-2  # the same where codes may be one step apart
 MOST_NAMES = 3  # of nodes that one line lists
+MOST_REASONS = 5  # why something stays that lines are given to
 STAND_IN = 2  # the size of symbolic dimensions in verification
 
 
@@ -88,10 +90,16 @@ def _verified(model: Path, stripped: ir.Model) -> tuple[float | None, str]:
     except ShapeError:
         return None, f"not verified: sizes of {STAND_IN} do not fit the network; give its shapes with --shape"
     names = [str(value.name) for value in stripped.graph.outputs]
-    if streams(stripped.graph):
+    by_nodes = streams(stripped.graph)
+    if not by_nodes:
+        try:
+            outputs, expected = run_onnxruntime(ir.to_proto(stripped), feeds), run_onnxruntime(model, feeds)
+        except Exception as error:  # noqa: BLE001 - what onnxruntime raises has no common base
+            by_nodes = True
+            warnings.warn(f"outputs are compared node by node, for onnxruntime does not take the model: {error}",
+                          stacklevel=2)
+    if by_nodes:
         outputs, expected = run_by_nodes(stripped, feeds), run_by_nodes(load(model, symbolic=True), feeds)
-    else:
-        outputs, expected = run_onnxruntime(ir.to_proto(stripped), feeds), run_onnxruntime(model, feeds)
     errors = compare(names, outputs, expected)
     worst = max(errors, key=lambda difference: difference.relative_error)
     tolerance = STEPS if any(node.op_type == "QuantizeLinear" for node in stripped.graph) else TOLERANCE
@@ -106,7 +114,7 @@ def print_report(report: StripReport) -> None:
     """The layers, what stays and why, and what the analysis could not follow."""
     tables.print_table(("layer", "zero", "inactive", "units", "MFLOPs", "bytes"),
                        [(layer.name, *_row(layer)) for layer in report.layers],
-                       (f"{len(report.layers)} layers", *_row(report.total)))
+                       (tables.counted(len(report.layers), "layer"), *_row(report.total)))
     total = report.total
     direct, effective = _times(total.direct_compression), _times(total.effective_compression)
     lines = [f"\ncompression by zeros {direct}, effective {effective}"]
@@ -114,14 +122,16 @@ def print_report(report: StripReport) -> None:
     grouped: Counter[tuple[str, str]] = Counter()
     for kept in report.kept:
         grouped[kept.what, kept.reason] += kept.count
-    lines += [f"kept, {what}s: {count}, {reason}" for (what, reason), count in grouped.most_common()]
+    shown, rest = grouped.most_common(MOST_REASONS), grouped.most_common()[MOST_REASONS:]
+    lines += [f"kept, {what}s: {count}, {reason}" for (what, reason), count in shown]
+    lines += [f"kept, too: {sum(count for _, count in rest)}, for {len(rest)} reasons of this kind"] if rest else []
     followed: defaultdict[str, list[str]] = defaultdict(list)
     for node, reason in report.unknown.items():
         followed[reason].append(node)
     lines += [f"not followed, {reason}: {_some(nodes)}" for reason, nodes in followed.items()]
     lines += [f"output '{name}' does not depend on any input: collapsed at {', '.join(report.collapsed) or 'no layer'}"
               for name in report.severed]
-    if report.regrouped:
+    if report.regrouped and len(report.regrouped) * 2 > len(report.layers):  # by chance small layers are 2:4, too
         lines.append(f"no longer 2:4, inputs in the midst of their groups went: {_some(report.regrouped)}")
     for line in lines:
         tables.console.print(line, soft_wrap=True)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -125,6 +126,12 @@ class CompileOptions(ProgramOptions):
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise UsageError(f"{name} is of type {type(value).__name__}; give "
                                  f"{' or '.join(kind.__name__.replace('NoneType', 'None') for kind in kinds)}")
+        for name, shape in (self.shapes or {}).items():
+            if isinstance(shape, str) or not isinstance(shape, Sequence) or not all(map(_is_size, shape)):
+                raise UsageError(f"shapes has {shape!r} for input {name!r}; give a list of sizes, numbers or texts")
+        for name, size in (self.dims or {}).items():
+            if not _is_size(size):
+                raise UsageError(f"dims has {size!r} for {name!r}; give a number, or a range such as '1..512'")
 
     def _check_storage(self, backend: Backend) -> None:
         """Refuse goals and codecs that there are not, alone or together or on the target."""
@@ -187,6 +194,10 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "dump_ir": (str, Path, _NONE), "precision": (str, _NONE), "optimize": (str,), "codec": (str,), "tune": (str,),
     "verify": (bool,), "strict": (bool,), "strict_ieee": (bool,), "project_2of4": (bool,)}
 """What types the values of options may have."""
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, Integral | str) and not isinstance(size, bool)
 
 
 def not_carried(values: Mapping[str, Any]) -> list[str]:

@@ -43,6 +43,7 @@ class Verification:
         spread: by how much the reference's own answers differ, with and without its optimisations, where a model that
             rounds to codes erred by more than its tolerance, which is then that.
         widened: whether the reference computed a model of 16-bit floats in float32.
+        refused: why it was not onnxruntime that they were compared with.
 
     """
 
@@ -53,6 +54,7 @@ class Verification:
     same_class: Mapping[str, float]
     steps: Steps | str | None = None
     widened: bool = False
+    refused: str = ""
     spread: float = 0.0
 
 
@@ -95,9 +97,9 @@ class CompileReport:
 
 
 def _layer(row: LayerReport) -> dict[str, object]:
-    """A layer's row; the error of projecting stands only where there was projected."""
+    """A layer's row; the error of projecting stands only where there was projected, as rows do."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()
-            if name != "projection_error" or value is not None}
+            if name not in ("projection_error", "rows") or value is not None}
 
 
 def _pass(report: Report) -> dict[str, object]:

@@ -46,7 +46,9 @@ def calibration_of(target: Target, threads: int, path: Path | None = None) -> Ca
     host = resolve("cpu")
     here = target.features <= host.features and target.vector_bits == host.vector_bits
     measured = kept(path).get(key(threads)) if here else None
-    return Calibration(DEFAULT_MACHINE, SHIPPED) if measured is None else Calibration(measured, f"measured, {path}")
+    if measured is None:
+        return Calibration(DEFAULT_MACHINE, SHIPPED)
+    return Calibration(measured, f"measured, {files.shown(path)}")
 
 
 def keep(machine: Machine, threads: int, path: Path | None = None) -> Path:

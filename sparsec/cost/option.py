@@ -16,6 +16,9 @@ HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
 """What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
 bf16 has three bits fewer than fp16. Sums are float32."""
 
+GPU_PRECISIONS = HALF_PRECISIONS | {"int8": PRECISIONS["int8"]}
+"""With int8, weights of few tokens may be bytes with a scale for every output; activations stay float16."""
+
 
 def allows(precision: str, needed: str) -> bool:
     """Whether a kernel that needs one precision may be chosen at another; half precision of tensor cores is its own."""
@@ -80,7 +83,11 @@ class GpuWork:
         warp_groups: the products are those of warp groups.
         stage_decoded: elements of the weight that a stage expands in registers.
         stage_items: products of eight weights that 2:4 leaves over with eight columns, in a stage.
+        stage_gathered: weights of a stage that are multiplied, each, with activations gathered from shared memory.
+        gathered_columns: columns of activations that a gather brings.
         launches: kernels.
+        partial_bytes: bytes of partial sums that are written, and then read by a second kernel.
+        kernel, tile: the family, and outputs x columns of a block: what a device may have been measured by.
 
     """
 
@@ -97,7 +104,12 @@ class GpuWork:
     warp_groups: bool = False
     stage_decoded: float = 0.0
     stage_items: float = 0.0
+    stage_gathered: float = 0.0
+    gathered_columns: int = 1
     launches: int = 1
+    partial_bytes: float = 0.0
+    kernel: str = ""
+    tile: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ that cores share does not hold for one of them either, they come from memory; in
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -32,24 +33,25 @@ DEPTHWISE = 1.8
 """What a multiply-add of a convolution by channel takes beside one of a product: its rows are short."""
 
 
-def graph_seconds(graph: ir.Graph, machine: Machine, target: Target, threads: int) -> float:
-    """The time of a run of a planned graph; nodes without a plan take what they move and what they compute."""
-    total = 0.0
+def node_seconds(graph: ir.Graph, machine: Machine, target: Target, threads: int) -> Iterator[tuple[ir.Node, float]]:
+    """The time of every node of a planned graph among the others.
+
+    Nodes without a plan take what they move and what they compute.
+    """
     for node in graph:
         moved = sum(nbytes(value) for value in (*node.inputs, *node.outputs)
                     if value is not None and value.const_value is None)
         kept = moved * (1 - lost_share(moved, threads * target.l2_bytes))
         choice = CHOICE.get(node)
         if choice is None:
-            total += (machine.call_s + kept / (threads * machine.l2_bytes_per_s)
-                      + (moved - kept) / machine.memory_bytes_per_s
-                      + operations(node) / (max(1, target.lanes) * machine.fmas_per_s * threads))
+            yield node, IN_NETWORK * (
+                machine.call_s + kept / (threads * machine.l2_bytes_per_s) + (moved - kept) / machine.memory_bytes_per_s
+                + operations(node) / (max(1, target.lanes) * machine.fmas_per_s * threads))
             continue
         work = choice.winner.option.cpu_work
         kept = min(kept, work.memory_bytes)
-        total += machine.seconds(replace(work, memory_bytes=work.memory_bytes - kept, l2_bytes=work.l2_bytes + kept),
-                                 threads)
-    return IN_NETWORK * total
+        yield node, IN_NETWORK * machine.seconds(
+            replace(work, memory_bytes=work.memory_bytes - kept, l2_bytes=work.l2_bytes + kept), threads)
 
 
 def operations(node: ir.Node) -> float:

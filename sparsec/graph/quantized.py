@@ -39,7 +39,8 @@ class Codes:
     def encode(self, values: np.ndarray) -> np.ndarray:
         """The codes of float32 values of the same shape, rounded to the nearest."""
         info = np.iinfo(self.codes.dtype)
-        codes = np.rint(values / self.scale) + self.zero_point
+        steps = np.divide(values, self.scale, out=np.zeros(np.shape(values)), where=self.scale != 0)
+        codes = np.rint(steps) + self.zero_point
         return np.asarray(np.clip(codes, info.min, info.max), self.codes.dtype)
 
 

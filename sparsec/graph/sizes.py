@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 
 import onnx_ir as ir
 
@@ -25,7 +26,7 @@ _RANGE = re.compile(r"([0-9]{1,18})\.\.([0-9]{1,18})")
 
 def bound_dims(dims: Dims) -> dict[str, int]:
     """The symbols that have one size."""
-    return {name: size for name, size in dims.items() if isinstance(size, int)}
+    return {name: int(size) for name, size in dims.items() if isinstance(size, Integral)}
 
 
 def ranges(dims: Dims) -> dict[str, tuple[int, int]]:
@@ -37,7 +38,7 @@ def ranges(dims: Dims) -> dict[str, tuple[int, int]]:
     """
     found = {}
     for name, size in dims.items():
-        if isinstance(size, int) and size >= 0:
+        if isinstance(size, Integral) and int(size) >= 0:
             continue
         given = _RANGE.fullmatch(size) if isinstance(size, str) else None
         if given is None or int(given[1]) > int(given[2]):
@@ -58,7 +59,7 @@ def check_dims(model: ir.Model, dims: Dims) -> None:
 
 def is_fixed(shapes: Shapes) -> bool:
     """Whether every size is one number."""
-    return all(isinstance(size, int) for shape in shapes.values() for size in shape)
+    return all(isinstance(size, Integral) for shape in shapes.values() for size in shape)
 
 
 def fixed(shapes: Shapes) -> dict[str, tuple[int, ...]]:
@@ -102,8 +103,8 @@ def _key(shape: ir.Shape | None, name: str, axis: int) -> str:
 
 def _sizes(name: str, size: int | str, most: int) -> list[int]:
     """The sizes that a number or a text stands for, in ascending order; of a range not many more than `most`."""
-    if isinstance(size, int):
-        return [size]
+    if not isinstance(size, str):
+        return [int(size)]
     sizes: set[int] = set()
     for part in size.split("/") if _SIZES.fullmatch(size) else ():
         first, _, last = part.partition("..")

@@ -119,19 +119,26 @@ def curve(node: ir.Node, geometry: Geometry, prepared: Prepared, sparsities: Seq
           mask: Mask = anywhere) -> Curve:
     """The predicted time of the best dense and the best sparse kernel at every sparsity."""
     value, score = operand(node, 1), np.random.default_rng(0).random(geometry.weight, np.float32)
-    values = score.astype(np.float16).astype(np.float32) if geometry.half else score
+    values = _values(score, weight_array(node).dtype, half=geometry.half)
     inner = np.moveaxis(score, 1, -1)
     matrix = inner.reshape(len(score), -1)
     kept, points = value.const_value, list[Point]()
     try:
         for sparsity in sparsities:
             chosen = np.moveaxis(mask(matrix, sparsity).reshape(inner.shape), -1, 1)
-            value.const_value = ir.tensor(np.where(chosen, values, np.float32(0)), name=value.name)
+            value.const_value = ir.tensor(np.where(chosen, values, values.dtype.type(0)), name=value.name)
             choice = decide(node, prepared.backend.options(node, prepared.job), prepared)
             points.append(Point(sparsity, microseconds(choice, dense=True), microseconds(choice, dense=False)))
     finally:
         value.const_value = kept
     return tuple(points)
+
+
+def _values(score: np.ndarray, dtype: np.dtype[Any], *, half: bool) -> np.ndarray:
+    """Weights that are not zero, for even random numbers of 0 to 1: floats, or codes where the layer has such."""
+    if np.issubdtype(dtype, np.integer):
+        return (1 + score * (np.iinfo(dtype).max - 1)).astype(dtype)
+    return score.astype(np.float16).astype(np.float32) if half else score
 
 
 def decide(node: ir.Node, options: list[Option], prepared: Prepared) -> Choice:

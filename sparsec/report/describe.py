@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.analysis.liveness.node import holder
+from sparsec.analysis.liveness.node import evaluate, holder
 from sparsec.artifact.file import Artifact
 from sparsec.backends.program import TensorSpec
 from sparsec.errors import ArtifactError
@@ -20,6 +20,8 @@ from sparsec.passes import quantized
 
 PASSING = {"DequantizeLinear", "Expand", "Identity"}
 """Operators that hand constants on to others."""
+JOINING = {"Concat", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators by which exporters write a constant in parts, as of recurrent layers' gates."""
 RECURRENT = {"GRU", "LSTM", "RNN"}
 """Operators whose weights are their second and third input."""
 
@@ -38,6 +40,7 @@ class _Layer(TypedDict, total=False):
     measured_us: float | None
     error: float | None
     projection_error: float | None
+    rows: int
 
 
 class _Verification(TypedDict, total=False):
@@ -76,6 +79,7 @@ def describe_model(model: ir.Model) -> dict[str, Any]:
     """
     read = model.clone()
     quantized.read_foreign(read)
+    _join(read.graph)
     layers = [layer for node in read.graph for layer in _layers(node)]
     return {
         "opset": model.graph.opset_imports.get(""),
@@ -112,17 +116,31 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
         "library": "object files" if manifest.objects else "shared object",
         "library_bytes": len(artifact.library),
         "weights_bytes": len(artifact.weights),
-        "formats": by_format(artifact.report["layers"]),
-        "totals": _totals(artifact.report["layers"]),
+        "formats": by_format(_once(artifact.report["layers"])),
+        "totals": _totals(_once(artifact.report["layers"])),
+        "rows": _rows(artifact.report["layers"]),
         "buckets": [_bucket(bucket) for bucket in artifact.buckets] if artifact.others else [],
     }
+
+
+def _once(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Every layer once: where it has kernels for several numbers of rows, that for the most."""
+    most = max((layer.get("rows") or 0 for layer in layers), default=0)
+    return [layer for layer in layers if layer.get("rows") in (None, most)]
+
+
+def _rows(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """By number of rows that there are kernels for, the predicted microseconds of all layers."""
+    counts = sorted({layer["rows"] for layer in layers if layer.get("rows")})
+    return [{"rows": count, "predicted_us": sum(layer["predicted_us"] for layer in layers
+                                                if layer.get("rows") == count)} for count in counts]
 
 
 def _bucket(bucket: Artifact) -> dict[str, Any]:
     """What is a bucket's own; the rest of the description is the first one's."""
     return {"inputs": [_spec(spec) for spec in bucket.manifest.inputs], "library_bytes": len(bucket.library), **{
         key: bucket.report.get(key) for key in ("layers", "batch", "verification")},
-        "totals": _totals(bucket.report["layers"])}
+        "totals": _totals(_once(bucket.report["layers"]))}
 
 
 def by_format(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -142,7 +160,8 @@ def _totals(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _layers(node: ir.Node) -> list[dict[str, Any]]:
     """One entry for every constant operand of rank 2 or more, also where exporters pass a shared one by Identity."""
     entries = []
-    operands = node.inputs[1:3] if node.op_type in RECURRENT else node.inputs if node.op_type not in PASSING else ()
+    passes_on = node.op_type in PASSING or node.outputs[0].const_value is not None
+    operands = () if passes_on else node.inputs[1:3] if node.op_type in RECURRENT else node.inputs
     for value in (None if each is None else _passed(each) for each in operands):
         codes = dequantized(value)
         stored = value if value is None or codes is None else holder(value)
@@ -157,6 +176,16 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
             "sparse_initializer": value.metadata_props.get(SPARSE_KEY),
         })
     return entries
+
+
+def _join(graph: ir.Graph) -> None:
+    """Gives what is cut out of constants, or made of several, its value."""
+    for node in graph:
+        inputs = [None if value is None or value.is_graph_input() or value.const_value is None
+                  else value.const_value.numpy() for value in node.inputs]
+        read = [each is not None for each, value in zip(inputs, node.inputs, strict=True) if value is not None]
+        if node.op_type in JOINING and read and all(read) and (found := evaluate(node, inputs)) is not None:
+            node.outputs[0].const_value = ir.tensor(found)
 
 
 def _passed(value: ir.Value) -> ir.Value:

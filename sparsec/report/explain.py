@@ -9,16 +9,16 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis import structure
-from sparsec.compiler.options import CompileOptions
-from sparsec.compiler.prepare import Prepared, prepare, simplify
-from sparsec.compiler.sized.build import row_plans, staged
+from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
+from sparsec.formats import CODECS
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
-from sparsec.graph.nodes import weight_array
-from sparsec.graph.shapes import static_shape
+from sparsec.graph.nodes import is_depthwise, node_name, weight_array
+from sparsec.graph.sizes import Dims
+from sparsec.report.any_size import AnySize, Outside, any_size, priced
 from sparsec.report.curves import (
     SPARSITIES,
     Curve,
@@ -33,6 +33,8 @@ from sparsec.target import Target
 
 PROMISED = (0.8, 0.9, 0.95)
 """Those that the expected time of the whole network is given for."""
+
+CONVOLUTIONS = ("Conv", "QConv")
 
 LIFTING = ("convolutions", "lift", "recurrent")
 """The passes that make layers; what they leave runs outside of sparsec's kernels."""
@@ -133,21 +135,11 @@ class Pruned:
 
 
 @dataclass(frozen=True)
-class Outside:
-    """A node that runs without sparsec's kernels, and why."""
+class Between:
+    """Nodes of an operator that have one kernel each, and none to choose among, with what they take together."""
 
-    node: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How a layer runs for a number of rows, where the run tells how many there are; more are made of such."""
-
-    layer: str
-    rows: int
-    format: str
-    kernel: str
+    operator: str
+    nodes: tuple[str, ...]
     predicted_us: float
 
 
@@ -161,9 +153,11 @@ class Explanation:
         layers: those with weights of their own, in order.
         total: all of these.
         network_us: predicted microseconds of a whole inference, None where the target has no model of that.
+        between: what of these the layers do not take, the most first.
         if_pruned: what more pruning would buy.
         outside: the nodes without a kernel of sparsec's.
-        by_rows: the kernels of an artifact for any size, where dimensions are symbolic.
+        sizes: those of symbolic dimensions that the figures are for.
+        any_size: the artifact that the run tells the sizes, where `compile` makes such a one.
 
     """
 
@@ -174,25 +168,29 @@ class Explanation:
     layers: tuple[Layer, ...]
     total: Total
     network_us: float | None
+    between: tuple[Between, ...]
     if_pruned: tuple[Pruned, ...]
     outside: tuple[Outside, ...]
-    by_rows: tuple[Rows, ...] = ()
+    sizes: Mapping[str, int]
+    any_size: AnySize | None = None
 
 
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
-            shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int | str] | None = None,
+            shapes: Mapping[str, Sequence[int]] | None = None, dims: Dims | None = None,
             precision: str | None = None, calibration: Calibration | None = None,
             progress: Callable[[float], None] = lambda _share: None) -> Explanation:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
-    Where the model's dimensions are symbolic, `shapes` and `dims` give the sizes to price.
+    `shapes` and `dims` are those of `sparsec.compile`. The layers are priced at one size of every symbolic dimension:
+    the least of its range, 1 where nothing gives it.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
         UsageError: the target has no cost model.
 
     """
-    options = replace(options_of(target, threads, shapes, precision), dims=dims)
+    bound, sizes, assumed = priced(model, shapes or {}, dims or {})
+    options = replace(options_of(target, threads, bound, precision), dims=sizes)
     prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
     layers, curves = list[Layer](), dict[Geometry, Curve]()
@@ -207,24 +205,10 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
               if (reason := prepared.backend.outside(node))]
     return Explanation(
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
-        layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared),
+        layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
-        by_rows=_by_rows(model, options, calibration))
-
-
-def _by_rows(model: reader.Source, options: CompileOptions, calibration: Calibration | None) -> tuple[Rows, ...]:
-    """How layers run in an artifact for any size, where the model is one that such can be made of."""
-    if not options.backend.sized or all(
-            static_shape(value) is not None for value in reader.load(model, symbolic=True).graph.inputs):
-        return ()
-    free = replace(options, shapes=None, dims=None)
-    simplified = simplify(model, free, calibration=calibration, symbolic=True)
-    found = staged(simplified.graph, {})
-    plans = row_plans(simplified.graph, found, simplified.job, simplified.context, free.backend, {})
-    rows = [Rows(row.layer.rpartition("@")[0] or row.layer, each.count, row.format, row.kernel, row.predicted_us)
-            for each in plans for row in each.layers]
-    order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
-    return tuple(sorted(rows, key=lambda row: order[row.layer]))
+        sizes={**sizes, **assumed},
+        any_size=any_size(model, replace(options, shapes=shapes, dims=dims), calibration) if assumed else None)
 
 
 def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,
@@ -233,7 +217,7 @@ def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], pre
     found = structure.find(weight)
     choice = decide(node, options, prepared)
     CHOICE.set(node, choice)
-    stored = likely_smallest(weight)
+    stored = likely_smallest(weight, CODECS["int8" if np.issubdtype(weight.dtype, np.integer) else "f32"])
     geometry = geometry_of(node)
     if geometry not in curves:
         curves[geometry] = curve(node, geometry, prepared)
@@ -260,6 +244,20 @@ def _network_us(prepared: Prepared) -> float | None:
     if not prepared.backend.divides:
         return None
     return prepared.backend.graph_seconds(prepared.graph.graph, prepared.job) * 1e6
+
+
+def _between(prepared: Prepared) -> tuple[Between, ...]:
+    """The nodes without a choice, by operator."""
+    if not prepared.backend.divides:
+        return ()
+    found: dict[str, list[tuple[str, float]]] = {}
+    for node, seconds in prepared.backend.node_seconds(prepared.graph.graph, prepared.job):
+        if CHOICE.get(node) is None:
+            name = f"{node.op_type} by channel" if node.op_type in CONVOLUTIONS and is_depthwise(node) else node.op_type
+            found.setdefault(name, []).append((node_name(node), seconds))
+    groups = [Between(name, tuple(each for each, _ in nodes), sum(seconds for _, seconds in nodes) * 1e6)
+              for name, nodes in found.items()]
+    return tuple(sorted(groups, key=lambda group: -group.predicted_us))
 
 
 def _candidate(choice: Choice, candidate: Candidate) -> Kernel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 
 import numpy as np
 
@@ -14,13 +15,13 @@ def allowed_threads(asked: int | None, compiled: int) -> int:
     """The threads to use; by default what was compiled for, as far as this process may use as many cores."""
     if asked is None:
         return min(compiled, cpus.available())
-    if isinstance(asked, bool) or not isinstance(asked, int):
+    if isinstance(asked, bool) or not isinstance(asked, Integral):
         raise wrong_type("threads", asked, f"a number from 1 to {compiled}, or None")
     if not 1 <= asked <= compiled:
         way = f"compile the model with threads={asked}" if asked > compiled else "give a number from 1 on"
         few = "1 thread" if compiled == 1 else f"1 to {compiled}"
         raise UsageError(f"threads={asked}, but the artifact was compiled for {few}; {way}")
-    return asked
+    return int(asked)
 
 
 def as_array(name: str, feeds: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -190,11 +190,16 @@ def deliver(results: Sequence[np.ndarray], names: Sequence[str], out: Mapping[st
         array = out.get(name, result)
         if array.shape != result.shape or array.dtype != result.dtype:
             raise InputError(f"output '{name}' is {result.dtype.name} of shape {result.shape}; out has "
-                             f"{array.dtype.name} of shape {array.shape}")
+                             f"{_named(array.dtype)} of shape {array.shape}")
     for name, result in zip(names, results, strict=True):
         if name in out:
             out[name][...] = result
     return [out.get(name, result) for name, result in zip(names, results, strict=True)]
+
+
+def _named(dtype: np.dtype[Any]) -> str:
+    """An element type's name, with the order of its bytes where that is not the machine's."""
+    return dtype.name if dtype.isnative else f"{dtype.name} of foreign byte order"
 
 
 def _known(name: str, names: Sequence[str], what: str) -> str:

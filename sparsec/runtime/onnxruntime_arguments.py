@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import warnings
+from numbers import Integral
 from typing import Any
 
 from sparsec.machine import cpus
+from sparsec.runtime.arguments import wrong_type
 
+THREADS = "intra_op_num_threads"
 HERE = "CPUExecutionProvider"
 STACK = 5
 """Calls between the caller of a session and the warning."""
@@ -23,13 +26,18 @@ def threads_of(threads: Any, sess_options: Any, compiled: int, ignored: dict[str
         compiled: the threads that the artifact was compiled for.
         ignored: further arguments by name; a warning tells of those that are given.
 
+    Raises:
+        UsageError: the options are of another type.
+
     """
-    if threads is not None and not isinstance(threads, int):
+    if threads is not None and not isinstance(threads, Integral):
         threads, sess_options = None, threads
+    if sess_options is not None and not hasattr(sess_options, THREADS):
+        raise wrong_type("threads or sess_options", sess_options, "a number, or onnxruntime's SessionOptions")
     given = [name for name, value in ignored.items() if value and not _is_here(value)]
     if given:
         tell(", ".join(given))
-    asked = int(getattr(sess_options, "intra_op_num_threads", 0))
+    asked = int(getattr(sess_options, THREADS, 0))
     return min(asked, compiled, cpus.available()) if threads is None and asked > 0 else threads
 
 

@@ -6,7 +6,7 @@ from sparsec.backends.base import GOALS, Backend
 from sparsec.backends.registry import BACKENDS
 from sparsec.cost.option import HALF_PRECISIONS, PRECISIONS, allows
 
-METHODS = {"explains": ("options", "offers"), "divides": ("graph_seconds",), "profiles": ("profile",),
+METHODS = {"explains": ("options", "offers"), "divides": ("node_seconds",), "profiles": ("profile",),
            "measures_elsewhere": ("measurer", "prepare"), "projects": ("project",),
            "device": ("missing", "memory", "check", "replay", "reject_needs")}
 """By the flag the methods that have no meaning without it, and are needed with it."""

@@ -72,7 +72,8 @@ def test_the_kernels_load_and_launch_with_what_was_packed(built, tmp_path):
                           env=host_gpu.environment(tmp_path))
     assert done.returncode == 0, done.stderr
     launched = json.loads(done.stdout)
-    assert {symbol.partition("_256")[0] for symbol in launched} == {"nm_2_4_mma_sp", "bitmap_bitmap", "dense_mma"}
+    assert {symbol.partition("_256")[0] for symbol in launched} == {
+        "nm_2_4_mma_sp", "bitmap_bitmap", "gaps_8_gaps", "dense_mma"}
     assert set(launched.values()) <= {1, 2}  # two where K is split
 
 

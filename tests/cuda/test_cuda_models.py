@@ -90,7 +90,7 @@ def test_heads_that_the_kernel_does_not_take_run_step_by_step():
 
 
 @pytest.mark.parametrize("tokens", [4, 16])
-@pytest.mark.parametrize("form", ["bitmap", "nm 4:6", "nm 6:8", "nm 2:4 permuted", "nm 2:4 + rest"])
+@pytest.mark.parametrize("form", ["bitmap", "gaps 8", "nm 4:6", "nm 6:8", "nm 2:4 permuted", "nm 2:4 + rest"])
 def test_every_format_runs(form, tokens):
     rng = np.random.default_rng(3)
     makers = {"nm 4:6": partial(drop, rng, 6), "nm 6:8": partial(drop, rng, 8), "nm 2:4 + rest": partial(few, rng)}

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from sparsec.kernels.cuda import attention, tiles
+from sparsec.kernels.cuda import attention, bitmap, gaps, tiles, wgmma
 from sparsec.kernels.cuda.attention_params import AttentionParams, tiled
 from sparsec.kernels.cuda.families import FAMILIES
 from sparsec.kernels.cuda.params import MmaParams
@@ -21,6 +21,9 @@ pytestmark = needs_nvcc
 
 FINISH = Epilogue("gelu_erf", residual=True)
 SIZES = 512, 4096, 4096  # outputs, columns, inputs: enough stages that their loop is not unrolled
+
+
+FEW_TOKENS = bitmap.FAMILY, gaps.FAMILY, gaps.CODES
 
 
 def products():
@@ -37,7 +40,8 @@ def products():
 def fits(family, p, architecture):
     if family.refuses(p) is not None:
         return False
-    small = parameters(family, replace(p, m=64, k=512))  # in which a stage takes the same
+    depth = p.k if family in (gaps.FAMILY, gaps.CODES) else 512  # in which a stage takes the same
+    small = parameters(family, replace(p, m=64, k=depth))
     return tiles.reject(family.shared_bytes(small), architecture) is None
 
 
@@ -66,18 +70,48 @@ def test_kernels_stay_within_limits(family, p, architecture):
 
 
 @needs_cuobjdump
-@pytest.mark.parametrize(("family", "p", "architecture"), PRODUCTS[::3])
+@pytest.mark.parametrize(("family", "p", "architecture"), [product for product in PRODUCTS
+                                                           if product.values[0] not in FEW_TOKENS][::3])
 def test_kernels_are_tensor_instructions(family, p, architecture):
     unit = "HGMMA" if family.architecture else "IMMA" if p.dtype == "int8" else "HMMA"
     sparse = instructions(built(family, p), architecture, f"{unit}.SP")
     dense = instructions(built(family, p), architecture, unit) - sparse
     blocks = 1 if family.architecture else p.tile.row_blocks * p.tile.column_blocks
-    steps = p.tile_steps * blocks * (2 + p.k_tiles % 2 if family.architecture else 1)  # copies of the loop's body
+    ragged = family is wgmma.BLOCKS or p.k_tiles % 2  # a turn that the loop's two leave over
+    steps = p.tile_steps * blocks * (2 + ragged if family.architecture else 1)  # copies of the loop's body
     if family.sparse:
         assert sparse == steps
         assert dense in (0, blocks)  # of what 2:4 leaves over
     else:
         assert (sparse, dense) == (0, 2 * steps)
+
+
+@needs_cuobjdump
+@pytest.mark.parametrize(("family", "p", "architecture"), [product for product in PRODUCTS
+                                                           if product.values[0] is bitmap.FAMILY])
+def test_bitmaps_are_expanded_by_dot_products_of_bytes(family, p, architecture):
+    groups, fragments = p.tile.rows // 16 * bitmap.GROUPS, p.tile.rows // 16 * bitmap.GROUPS // 2
+    counts = {name: instructions(built(family, p), architecture, name)
+              for name in ("POPC", "LDS.U16", "PRMT", "HMMA.16816", "IDP.4A", "LDG.E.128", "LDGSTS.E.BYPASS")}
+    assert (counts["POPC"], counts["LDS.U16"], counts["PRMT"]) == (groups, 4 * groups, 2 * groups)
+    assert counts["HMMA.16816"] == fragments * p.tile.columns // 8
+    assert counts["IDP.4A"] <= 5 * groups
+    assert counts["LDG.E.128"] >= p.tile.columns // 8 * 2  # activations, 16 bytes at once
+    assert counts["LDGSTS.E.BYPASS"] > 0
+
+
+@needs_cuobjdump
+@pytest.mark.parametrize(("family", "p", "architecture"), [product for product in PRODUCTS
+                                                           if product.values[0] in FEW_TOKENS[1:]][::2])
+def test_gaps_are_read_in_chunks_and_summed_by_dot_products_of_bytes(family, p, architecture):
+    ahead, tokens = p.tile.depth // 256, p.tile.columns
+    counts = {name: instructions(built(family, p), architecture, name)
+              for name in ("LDG.E.EF.128", "LDG.E.EF.64", "IDP.4A", "FFMA")}
+    codes = family is gaps.CODES  # whose values take as many bytes as their gaps
+    wide, narrow = counts["LDG.E.EF.128"], counts["LDG.E.EF.64"]
+    assert (wide, narrow) == ((0, 4 * ahead) if codes else (2 * ahead, 2 * ahead))  # before the loop and in it
+    assert 10 * ahead <= counts["IDP.4A"] <= 18 * ahead  # some again, where the scan's shuffles might diverge
+    assert counts["FFMA"] == 8 * ahead * tokens + codes  # and the scale with the bias
 
 
 def attentions():

@@ -5,18 +5,23 @@ import re
 import numpy as np
 import pytest
 
-from sparsec.kernels.cuda import rest
+from sparsec.kernels.cuda import bitmap, gaps, rest
 from sparsec.kernels.cuda.params import MmaParams, Tile
 from sparsec.kernels.emit.epilogue import Epilogue
-from tests.support.cuda.products import SMALL, is_caught, needs_compiler, run, weight_index
+from tests.support.cuda.products import SMALL, fitted, is_caught, needs_compiler, run, weight_index
 
 
-def test_weights_that_half_precision_makes_zero_leave_room():
+@pytest.mark.parametrize("family", [rest.FAMILY, bitmap.FAMILY, gaps.FAMILY], ids=["rest", "bitmap", "gaps"])
+def test_weights_that_half_precision_makes_zero_leave_room(family):
+    p = fitted(family, MmaParams(64, 1, 64, SMALL))
     wide = np.ones((64, 64), np.float32)
     wide[:, ::3] = 1e-9
-    params = rest.params(wide, MmaParams(64, 1, 64, SMALL))
+    params = family.params(wide, p)
     weight = wide.astype(np.float16)
-    np.testing.assert_array_equal(rest.unpack(rest.pack(weight, params), params), weight)
+    arrays = family.recipe(params).pack(weight)
+    np.testing.assert_array_equal(family.unpack(arrays, params), weight)
+    assert {name: array.size for name, array in arrays.items()}.items() <= {
+        name: length for name, (length, _) in family.arguments(params).items()}.items()
 
 
 @pytest.mark.parametrize(("sparsity", "percent"), [(50, 9.4), (60, 5.1), (70, 2.3), (80, 0.72), (90, 0.09)])

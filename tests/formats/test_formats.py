@@ -199,3 +199,11 @@ def interpreted_steps(form, shape):
 @EVERY_FORMAT
 def test_python_goes_through_no_weight_by_itself(form):
     assert interpreted_steps(form, (1024, 1280)) < 5 * interpreted_steps(form, (64, 64))  # 320 times the weights
+
+
+@settings(max_examples=60, deadline=None)
+@given(weight=weights(special=False))
+def test_gaps_are_counted_without_storing_them(weight):
+    matrix = as_matrix(weight)
+    stored = FORMATS["gaps 8"].encode(matrix).streams["values"].count
+    assert FORMATS["gaps 8"].count(np.ascontiguousarray(matrix.astype(np.float32) != 0)) * 8 == stored

@@ -34,6 +34,9 @@ def session():
     ({"precision": 8}, "precision is of type int"), ({"tune": None}, "tune is of type NoneType"),
     ({"tune_seconds": "1"}, "tune_seconds is of type str"), ({"max_error": "1"}, "max_error is of type str"),
     ({"dump_ir": 7}, "dump_ir is of type int"), ({"strict": "no"}, "strict is of type str"),
+    ({"shapes": {"x": (np.nan, 4)}}, r"shapes has \(nan, 4\) for input 'x'"), ({"shapes": {"x": 7}}, "shapes has 7"),
+    ({"shapes": {"x": "24"}}, "shapes has '24'"), ({"dims": {"n": None}}, "dims has None for 'n'"),
+    ({"model": "a\0b"}, "its name holds a zero byte"),
 ])
 def test_arguments_of_wrong_types_are_named(changes, message):
     with pytest.raises(SparsecError, match=message) as raised:
@@ -50,6 +53,24 @@ def test_wrong_feeds_are_named(names, feeds, message, session):
     with pytest.raises(SparsecError, match=message):
         session.run(names, feeds)
     np.testing.assert_array_equal(session.run(None, {"x": X})[0], X)
+
+
+def test_sizes_and_threads_may_be_numpys_numbers():
+    artifact = sparsec.compile(RELU, tune="off", shapes={"x": tuple(np.array([2, 4]))})
+    with InferenceSession(artifact, threads=np.int64(1)) as opened:
+        np.testing.assert_array_equal(opened.run(None, {"x": X})[0], X)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda artifact: artifact.save(None), "path is of type NoneType"),
+    (lambda artifact: artifact.save("a\0b"), "cannot write .*its name holds a zero byte"),
+    (lambda _: InferenceSession("a\0b"), "cannot read .*its name holds a zero byte"),
+    (lambda artifact: InferenceSession(artifact, threads=np.nan), "threads or sess_options is float"),
+    (lambda artifact: InferenceSession(artifact).run(None, {"x": X}, out={"y": np.zeros((2, 4), ">f4")}),
+     "float32 of foreign byte order")])
+def test_wrong_arguments_of_artifacts_and_sessions_are_named(call, message):
+    with pytest.raises(SparsecError, match=message):
+        call(sparsec.compile(RELU, tune="off"))
 
 
 @pytest.mark.parametrize("call", [InferenceSession, Artifact.load])

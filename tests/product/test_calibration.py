@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 from sparsec.errors import CalibrationError
+from sparsec.files import shown
 from sparsec.target import resolve
 from tests.support.cli import sparsec, write_model
 
@@ -108,4 +110,4 @@ def test_the_command_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch, ca
     file = json.loads((tmp_path / "rates.json").read_text())["file"]
     write_model(tmp_path / "model.onnx")
     sparsec("explain", tmp_path / "model.onnx", "--json", tmp_path / "plan.json")
-    assert json.loads((tmp_path / "plan.json").read_text())["machine"] == f"measured, {file}"
+    assert json.loads((tmp_path / "plan.json").read_text())["machine"] == f"measured, {shown(Path(file))}"

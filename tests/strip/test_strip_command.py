@@ -56,10 +56,21 @@ def test_the_opset_stays_from_13_on(strip, opset, written):
 
 
 def test_outputs_without_inputs_are_pointed_out(strip):
-    result, folder = strip(network(c=np.zeros((6, 3))), "-o", "new.onnx")
+    with pytest.warns(UserWarning, match="no path is left to output 'y'"):
+        result, folder = strip(network(c=np.zeros((6, 3))), "-o", "new.onnx")
     assert result.exit_code == 0
     assert "output 'y' does not depend on any input" in result.output
     assert (folder / "new.onnx").exists()
+
+
+def test_what_onnxruntime_refuses_is_compared_node_by_node(strip):
+    proto = network(a=dead((6, 4), 1).T)
+    for node in proto.graph.node:
+        node.name = "twice"
+    with pytest.warns(UserWarning, match="node by node, for onnxruntime does not take the model"):
+        result, _ = strip(proto)
+    assert result.exit_code == 0
+    assert "outputs match" in result.output
 
 
 def test_a_wrong_result_is_refused(strip, monkeypatch):

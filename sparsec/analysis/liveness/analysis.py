@@ -13,6 +13,7 @@ from sparsec.analysis.liveness import (
     channels,
     contraction,
     conv,
+    dynamic_quantization,
     elementwise,
     embedding,
     movement,
@@ -32,8 +33,10 @@ from sparsec.graph.quantized import dequantized
 RULES: Mapping[str, Rule] = {
     **elementwise.RULES, **conv.RULES, **pooling.RULES, **contraction.RULES, **reshape.RULES, **movement.RULES,
     **select.RULES, **embedding.RULES, **normalization.RULES,
-    **reductions.RULES, **channels.RULES, **resize.RULES, **attention.RULES,
+    **reductions.RULES, **channels.RULES, **resize.RULES, **attention.RULES, **dynamic_quantization.RULES,
 }
+SEVERAL_OUTPUTS = ("DynamicQuantizeLinear", "Split")
+"""Operators whose rules know of outputs behind the first."""
 WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm", "Gather")
 
 
@@ -118,7 +121,7 @@ def reject(node: ir.Node, known: Mapping[ir.Value, Known]) -> str | None:
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]
     if any(value.shape is None for value in values):
         return "a shape could not be inferred"
-    if node.op_type != "Split" and any(out.uses() or out.is_graph_output() for out in node.outputs[1:]):
+    if node.op_type not in SEVERAL_OUTPUTS and any(out.uses() or out.is_graph_output() for out in node.outputs[1:]):
         return f"the second output of {node.op_type} is used"
     return rule.reject(node, [None if value is None else known[value] for value in node.inputs])
 

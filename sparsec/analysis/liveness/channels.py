@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.analysis.liveness.dynamic_quantization import zeros_behind
 from sparsec.analysis.liveness.facts import Array, Known, Mask, compact, dims, spread, unknown, where_known
 from sparsec.analysis.liveness.node import evaluate, name
 from sparsec.analysis.liveness.rule import Inputs, Rule, fact
@@ -33,8 +34,10 @@ def _parameters(inputs: Inputs) -> list[Known]:
 
 
 def forward(node: ir.Node, inputs: Inputs) -> list[Known]:
-    """Known where the input is, and at the bias where the scale of a normalisation is zero."""
+    """Known where the input is, where a normalisation's scale is zero, and where codes are the zero point."""
     x, parameters = fact(inputs, 0), _parameters(inputs)
+    if node.op_type == "DequantizeLinear" and (zeros := zeros_behind(node, x)) is not None:
+        return [where_known(zeros, np.zeros((1,) * zeros.ndim, unknown(node.outputs[0]).value.dtype))]
     mask = x.mask
     if node.op_type == "BatchNormalization":
         mask = mask | _per_channel(node, parameters[0].zero)

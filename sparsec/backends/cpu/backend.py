@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -64,11 +64,11 @@ class CpuBackend(Backend):
 
         return prepare(node, option, job.target, job.threads)
 
-    def graph_seconds(self, graph: ir.Graph, job: Job) -> float:
+    def node_seconds(self, graph: ir.Graph, job: Job) -> Iterable[tuple[ir.Node, float]]:
         """By the roofline, with activations that pass through the caches between layers."""
-        from sparsec.cost.residency import graph_seconds
+        from sparsec.cost.residency import node_seconds
 
-        return graph_seconds(graph, cast("Machine", job.calibration.machine), job.target, job.threads)
+        return node_seconds(graph, cast("Machine", job.calibration.machine), job.target, job.threads)
 
     def build(self, graph: ir.Model, job: Job) -> Built:
         """A shared object of LLVM's code; weights are stored in formats unless latency is the goal."""

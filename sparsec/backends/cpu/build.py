@@ -17,6 +17,7 @@ from tvm.relax import vm_build
 from tvm.target import codegen
 
 from sparsec.backends.cpu.direct import direct, kernels_called, workspace_of
+from sparsec.backends.cpu.entry import in_parts
 from sparsec.backends.cpu.huge_storages import huge_storages
 from sparsec.backends.cpu.schedule import schedule_kernels
 from sparsec.backends.program import BIND, CALL, Function, Functions, Program
@@ -41,8 +42,7 @@ def build(lowered: Lowered) -> Program:
     with prepared(lowered, direct()) as (module, target):
         kernels = _called_once(module)
         if len(kernels) < MANY or linker(lowered.target.machine) is None or lowered.target.has(SVE_256):
-            library, objects = exported(relax.build(module, target, relax_pipeline=None, exec_mode="compiled"),
-                                         lowered.target)
+            library, objects = exported(_executable(module, target), lowered.target)
         else:
             library, objects = _build_in_halves(module, kernels[::2], lowered.target, target)
     return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
@@ -69,11 +69,22 @@ def _called_once(module: tvm.IRModule) -> list[str]:
                   and "_" in name and name not in (BIND, CALL))
 
 
+def _entered(builder: relax.ExecBuilder, module: tvm.IRModule) -> tvm.IRModule:
+    """The module with what the virtual machine enters it by."""
+    return in_parts(vm_build._vmcodegen(builder, module, "compiled"))  # noqa: SLF001 - the first half of relax.build
+
+
+def _executable(module: tvm.IRModule, llvm: tvm.target.Target) -> tvm.runtime.Executable:
+    """As relax.build makes it, but for the entry in parts."""
+    builder = relax.ExecBuilder()
+    return vm_build._vmlink(builder, llvm, _entered(builder, module))  # noqa: SLF001 - its second half
+
+
 def _build_in_halves(module: tvm.IRModule, apart: Sequence[str], target: Target,
                      llvm: tvm.target.Target) -> tuple[bytes, tuple[int, ...]]:
     """The library of a module whose kernels `apart` are compiled in a thread of their own."""
     builder = relax.ExecBuilder()
-    whole = vm_build._vmcodegen(builder, module, "compiled")  # noqa: SLF001 - the two halves of relax.build
+    whole = _entered(builder, module)
     taken = {name: whole[name] for name in apart}
     rest = {name: function for name, function in whole.functions.items() if name.name_hint not in taken}
 
@@ -93,7 +104,7 @@ def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[n
                     threads: int) -> Functions:
     """Compile a module of functions, each with its constants, as `build`."""
     with settings(target) as llvm:
-        executable = relax.build(_pipeline(target, threads)(module), llvm, relax_pipeline=None, exec_mode="compiled")
+        executable = _executable(_pipeline(target, threads)(module), llvm)
     return Functions(*exported(executable, target), tuple(Function(*each) for each in functions))
 
 

@@ -22,6 +22,11 @@ from sparsec.backends.program import BIND, CALL
 from sparsec.machine.memory import ALIGNMENT
 
 _ENTRY = "main"
+MOST_ARGUMENTS = 64
+"""Inputs and constants of a program that is made so: checking one takes 1.5 KB of code and 5 ms to compile,
+and large programs take far longer than the virtual machine."""
+CALLS = 50
+"""Calls of kernels that one function makes: LLVM takes far more than twice as long for twice as many."""
 _ADDRESS = """
 define linkonce_odr i64 @sparsec_address(ptr %of) alwaysinline nounwind readnone {
   %address = ptrtoint ptr %of to i64
@@ -46,7 +51,7 @@ class _Tensor:
 
 
 class _NotPlain(Exception):  # noqa: N818 - nothing is wrong
-    """The entry function does more than call kernels on planned memory."""
+    """The entry function is large, or does more than call kernels on planned memory."""
 
 
 class _Plan:
@@ -58,7 +63,7 @@ class _Plan:
         workspace: bytes.
 
     Raises:
-        _NotPlain: it does more than that.
+        _NotPlain: it is large, or does more than that.
 
     """
 
@@ -71,6 +76,8 @@ class _Plan:
         for block in entry.body.blocks:
             for binding in block.bindings:
                 self._take(binding.var, getattr(binding, "value", None))
+        if len(entry.params) > MOST_ARGUMENTS:
+            raise _NotPlain
         results = self._tuples.get(entry.body.body, entry.body.body)
         if not isinstance(results, relax.Tuple):
             raise _NotPlain
@@ -120,7 +127,7 @@ class _Plan:
 
 
 def direct() -> tvm.transform.Pass:
-    """The pass, for a module whose memory is planned; a program that does more than call kernels stays as it is."""
+    """The pass, for a module whose memory is planned; a large program, or one that does more, stays as it is."""
     def rewrite(module: tvm.IRModule, _context: object) -> tvm.IRModule:
         entry = module[_ENTRY]
         try:
@@ -160,7 +167,10 @@ def _with_entry(module: tvm.IRModule, entry: relax.Function, plan: _Plan) -> tvm
     places = [each.place for each in tensors]
     bind = _bind(tensors).with_attr("workspace", plan.workspace)
     bb = relax.BlockBuilder(module)
-    call = _call(plan, places).with_attr("kernels", [kernel for kernel, _ in plan.kernels])
+    parts = _parts(plan, places)
+    for part in parts[1:]:
+        bb.add_func(part, part.attrs["global_symbol"])
+    call = parts[0].with_attr("kernels", [kernel for kernel, _ in plan.kernels])
     functions = [bb.add_func(*each) for each in ((bind, BIND), (call, CALL))]
     params = list(entry.params)
     with bb.function(_ENTRY, params, attrs=dict(entry.attrs)):
@@ -192,19 +202,33 @@ def _bind(tensors: list[_Tensor]) -> tirx.PrimFunc:
     return builder.get()
 
 
-def _call(plan: _Plan, places: list[relax.Var | None]) -> tirx.PrimFunc:
-    """Calls every kernel on the tensors that the table says."""
+def _parts(plan: _Plan, places: list[relax.Var | None]) -> list[tirx.PrimFunc]:
+    """`CALL`, and the functions that it calls where it would make too many calls for LLVM itself."""
+    if len(plan.kernels) <= CALLS:
+        return [_call(CALL, plan.kernels, places)]
+    starts = range(0, len(plan.kernels), CALLS)
+    parts = {f"{CALL}_part{start // CALLS}": plan.kernels[start:start + CALLS] for start in starts}
     with _function(CALL) as builder:
         table = T.arg("table", T.buffer((len(places),), "int64"))
+        for name in parts:
+            T.evaluate(T.call_cpacked(name, _array(table.data, (len(places),), "int64")))
+    return [builder.get(), *(_call(name, kernels, places) for name, kernels in parts.items())]
 
-        def argument(tensor: _Tensor) -> tirx.Expr:
-            address = T.reinterpret("handle", table[places.index(tensor.place)] + tensor.offset)
-            return T.tvm_stack_make_array(address, T.tvm_stack_make_shape(*tensor.shape), 0, len(tensor.shape),
-                                          tirx.const(0, tensor.dtype), 0)
 
-        for kernel, tensors in plan.kernels:
-            T.evaluate(T.call_cpacked(kernel, *map(argument, tensors)))
+def _call(name: str, kernels: list[tuple[str, tuple[_Tensor, ...]]], places: list[relax.Var | None]) -> tirx.PrimFunc:
+    """Calls kernels in turn on the tensors that the table says."""
+    with _function(name) as builder:
+        table = T.arg("table", T.buffer((len(places),), "int64"))
+        for kernel, tensors in kernels:
+            T.evaluate(T.call_cpacked(kernel, *(
+                _array(T.reinterpret("handle", table[places.index(each.place)] + each.offset), each.shape, each.dtype)
+                for each in tensors)))
     return builder.get()
+
+
+def _array(address: tirx.Expr, shape: tuple[int, ...], dtype: str) -> tirx.Expr:
+    """A tensor at an address, as an argument of a call."""
+    return T.tvm_stack_make_array(address, T.tvm_stack_make_shape(*shape), 0, len(shape), tirx.const(0, dtype), 0)
 
 
 @contextmanager

@@ -18,19 +18,6 @@ from sparsec.machine.huge_pages import ADVICE, PAGE, wanted
 
 _STORAGE = tvm.ir.Op.get("relax.memory.alloc_storage")
 _SMALL_PAGE = 4096
-_LLVM = f"""
-declare i32 @madvise(ptr, i64, i32)
-define linkonce_odr i32 @sparsec_advise(ptr %begin, i64 %bytes) alwaysinline nounwind {{
-  %first = ptrtoint ptr %begin to i64
-  %end = add i64 %first, %bytes
-  %after = add i64 %first, {_SMALL_PAGE - 1}
-  %page = and i64 %after, {-_SMALL_PAGE}
-  %length = sub i64 %end, %page
-  %at = inttoptr i64 %page to ptr
-  %failed = call i32 @madvise(ptr %at, i64 %length, i32 {ADVICE})
-  ret i32 %failed
-}}
-"""
 
 
 def huge_storages() -> tvm.transform.Pass:
@@ -44,8 +31,8 @@ def huge_storages() -> tvm.transform.Pass:
         bindings = [each for block in function.body.blocks for each in block.bindings]
         if not any(map(_is_huge, bindings)):
             return module
-        advice = builder.add_func(_advice(), "advise_huge_pages")
-        block = relax.BindingBlock([new for each in bindings for new in _advised(each, advice)])
+        block = relax.BindingBlock([new for number, each in enumerate(bindings)
+                                    for new in _advised(each, builder, number)])
         builder.update_func(names["main"], relax.Function(
             function.params, relax.SeqExpr([block], function.body.body), function.ret_ty, function.is_pure,
             function.attrs))
@@ -59,7 +46,7 @@ def _is_huge(binding: relax.Binding) -> bool:
     return isinstance(value, relax.Call) and bool(value.op == _STORAGE) and int(value.args[0].values[0]) >= PAGE
 
 
-def _advised(binding: relax.Binding, advice: tvm.ir.GlobalVar) -> Iterator[relax.Binding]:
+def _advised(binding: relax.Binding, builder: relax.BlockBuilder, number: int) -> Iterator[relax.Binding]:
     """A binding; behind that of a huge storage the advice.
 
     The C library maps so much memory with a header in front, and Linux aligns maps of whole huge pages to them: with
@@ -71,16 +58,41 @@ def _advised(binding: relax.Binding, advice: tvm.ir.GlobalVar) -> Iterator[relax
     size, *rest = binding.value.args
     nbytes = round_up(int(size.values[0]) + _SMALL_PAGE, PAGE) - _SMALL_PAGE
     whole = relax.Var("whole", relax.TensorType((nbytes,), "uint8"))
+    advice = builder.add_func(_advice(nbytes, number), f"advise_huge_pages_{number}")
     yield relax.VarBinding(binding.var, relax.Call(_STORAGE, [relax.ShapeExpr([nbytes]), *rest], binding.value.attrs))
     yield relax.VarBinding(whole, relax.op.memory.alloc_tensor(
         binding.var, 0, relax.ShapeExpr([nbytes]), "uint8", 0))
     yield relax.VarBinding(relax.Var("advised", relax.TupleType([])), relax.Call(advice, [whole]))
 
 
-def _advice() -> Kernel:
+def _advice(nbytes: int, number: int) -> Kernel:
     """The kernel (storage): it gives the advice, and reads and writes nothing."""
     def emit(b: Buffers) -> None:
-        storage = b["storage"]
-        T.evaluate(T.call_extern("int32", "sparsec_advise", storage.access_ptr("r"), storage.shape[0]))
+        T.evaluate(T.call_extern("int32", f"sparsec_advise_{number}", b["storage"].access_ptr("r"), T.int64(nbytes)))
 
-    return kernel({"storage": (None, "uint8")}, emit, _LLVM)
+    return kernel({"storage": (nbytes, "uint8")}, emit, _llvm(number))
+
+
+def _llvm(number: int) -> str:
+    """What gives the advice where a storage is not the one that had it last: the system takes microseconds for it."""
+    return f"""
+@sparsec_advised_{number} = internal global ptr null
+declare i32 @madvise(ptr, i64, i32)
+define linkonce_odr i32 @sparsec_advise_{number}(ptr %begin, i64 %bytes) alwaysinline nounwind {{
+  %last = load atomic ptr, ptr @sparsec_advised_{number} monotonic, align 8
+  %known = icmp eq ptr %last, %begin
+  br i1 %known, label %done, label %ask
+ask:
+  store atomic ptr %begin, ptr @sparsec_advised_{number} monotonic, align 8
+  %first = ptrtoint ptr %begin to i64
+  %end = add i64 %first, %bytes
+  %after = add i64 %first, {_SMALL_PAGE - 1}
+  %page = and i64 %after, {-_SMALL_PAGE}
+  %length = sub i64 %end, %page
+  %at = inttoptr i64 %page to ptr
+  %failed = call i32 @madvise(ptr %at, i64 %length, i32 {ADVICE})
+  br label %done
+done:
+  ret i32 0
+}}
+"""

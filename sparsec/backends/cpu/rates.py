@@ -36,16 +36,17 @@ def rates_of(target: Target, threads: int) -> Calibration:
     if found.source != SHIPPED or os.environ.get(VARIABLE) == "shipped" or lacking(target):
         return found
     path, name = default_path(), f"{key(threads)}, {target.vector_bits} bits"
-    machine = kept(path).get(name)
+    machine, where = kept(path).get(name), files.shown(path)
     if machine is None:
         machine = _measured(target, threads)
         try:
             keep_as(name, machine, path)
         except CalibrationError as error:
             warnings.warn(f"{error}; every use measures them anew", stacklevel=2)
+            where = "and not kept"
     design = here()
     machine = replace(machine, efficiency=(DEFAULT_MACHINE if design is None else design.machine(0)).efficiency)
-    return Calibration(machine, f"measured in a second, {path}; `sparsec calibrate` measures kernels, too, in 50 s")
+    return Calibration(machine, f"measured in a second, {where}; `sparsec calibrate` measures kernels, too, in 50 s")
 
 
 def _measured(target: Target, threads: int) -> Machine:

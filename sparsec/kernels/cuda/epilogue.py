@@ -101,12 +101,11 @@ def _store_vector(b: Block, values: Buffer, line: Expr, along: Expr) -> None:
         if p.split_k > 1:
             _store(b.buffers["partial"], T.Bind(b.share * p.outputs + at), values, _vector(p))
         else:
-            _finish(p, b.buffers, values, at, along)
+            finish(p, b.buffers, values, at, along, _vector(p))
 
 
-def _finish(p: MmaParams, buffers: Buffers, values: Buffer, at: Expr, row: Expr) -> None:
-    """Scale, bias, residual and activation of a vector of sums, then store it from element `at` of Y on."""
-    vector = _vector(p)
+def finish(p: MmaParams, buffers: Buffers, values: Buffer, at: Expr, row: Expr, vector: int = 1) -> None:
+    """Scale, bias, residual and activation of sums of `vector` rows, then store them from element `at` of Y on."""
     results = ptx.registers(vector, p.out)
     if p.epilogue.residual:
         residual = ptx.registers(vector, p.out)
@@ -153,4 +152,4 @@ def sum_shares(p: MmaParams, buffers: Buffers) -> None:
                 for share in range(1, p.split_k):
                     value = value + buffers["partial"][share * p.outputs + at + i]
                 T.buffer_store(values, value, [i])
-            _finish(p, buffers, values, at, at % p.m)
+            finish(p, buffers, values, at, at % p.m, vector)

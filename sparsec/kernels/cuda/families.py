@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsec.kernels.cuda import bitmap, mma_dense, mma_sp, rest, wgmma
+from sparsec.kernels.cuda import bitmap, blocks, gaps, mma_dense, mma_sp, rest, wgmma
 from sparsec.kernels.cuda.family import GpuFamily
 
 FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     mma_sp.FAMILY,
     wgmma.SPARSE,
+    gaps.FAMILY,
+    gaps.CODES,
     bitmap.FAMILY,
+    blocks.FAMILY,
+    wgmma.BLOCKS,
     rest.FAMILY,
     mma_dense.FAMILY,
     wgmma.DENSE,

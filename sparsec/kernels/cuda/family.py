@@ -1,8 +1,8 @@
-"""What a kernel family for tensor cores is: the contract of `kernels.family`, told by what differs between families.
+"""What a kernel family for GPUs is: the contract of `kernels.family`, told by what differs between families.
 
-A family's file says how its weight is packed and reaches the tensor cores; the skeleton (`pipeline.py`), tiles, shares
-of K, work and arguments are the same for all. Its parameters are the product's, or a subclass with what it counts of
-the weight beside them.
+A family's file says how its weight is packed and reaches the arithmetic; tiles, shares of K and arguments are the same
+for all, and so are the skeleton (`pipeline.py`) and the work of those that stage K in shared memory. Its parameters are
+the product's, or a subclass with what it counts of the weight beside them.
 """
 
 from __future__ import annotations
@@ -56,41 +56,66 @@ class GpuProduct(WeightedProduct):
     window: Window | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
-    """A kernel family for tensor cores; made by `family`.
+@dataclass(frozen=True)
+class Skeleton(Generic[P]):
+    """What runs around a family's weight.
 
     Attributes:
-        weight: how the packed weight reaches the tensor cores.
+        weight: the arrays of `pack`: name -> (length, dtype).
+        shared_bytes: bytes of shared memory that a block takes.
+        build: the kernel.
+        work: what a run does, from the bytes of every argument by name and those of the weight.
+
+    """
+
+    weight: Callable[[P], pipeline.Arguments]
+    shared_bytes: Callable[[P], int]
+    build: Callable[[P], Kernel]
+    work: Callable[[P, Mapping[str, int], int], GpuWork]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuFamily(Family[GpuProduct, P, Architectures], Generic[P]):
+    """A kernel family for GPUs; made by `family` or `assembled`.
+
+    Attributes:
+        skeleton: how it runs.
         unpack: the weight (m, depth) of packed arrays.
         params: the parameters for an arranged weight (m, depth) and a product.
         refuses: why no kernel computes a product with its tile, or None.
         sparse: it multiplies half of the weights, those of a 2:4 matrix.
         tiles: those to choose from, for 2-byte elements.
         architecture: the architecture that its kernels are for alone, such as sm_90a; empty: all.
+        counted_by: what of a tile `params` counts the weight by.
 
     """
 
-    weight: Callable[[P], pipeline.Weight]
+    skeleton: Skeleton[P]
     unpack: Callable[[Arrays, P], np.ndarray]
     params: Callable[[np.ndarray, MmaParams], P]
     refuses: Callable[[MmaParams], str | None]
     sparse: bool
     tiles: Sequence[Tile]
     architecture: str
+    counted_by: Callable[[Tile], tuple[int, ...]]
 
     def arguments(self, p: P) -> pipeline.Arguments:
         """The kernel's buffers in order, inputs first."""
-        return pipeline.arguments(p, self.weight(p).arguments)
+        return pipeline.arguments(p, self.skeleton.weight(p))
 
     def shared_bytes(self, p: P) -> int:
         """Bytes of shared memory that a block takes."""
-        return pipeline.shared_bytes(p, self.weight(p).stage_bytes)
+        return self.skeleton.shared_bytes(p)
 
 
 def product_params(_weight: np.ndarray, product: MmaParams) -> MmaParams:
     """The `params` of a family that counts nothing of the weight."""
     return product
+
+
+def by_stage(tile: Tile) -> tuple[int, ...]:
+    """The `counted_by` of a family whose weight falls into stages."""
+    return tile.rows, tile.depth
 
 
 def every(_product: MmaParams) -> str | None:
@@ -116,12 +141,12 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
            extra_work: Callable[[P, GpuWork], GpuWork] = no_extra_work, sparse: bool = False,
            tiles: Sequence[Tile] = tilings.TILES, architecture: str = "",
            reject: Callable[[GpuProduct, Architectures], str | None] = accepts) -> GpuFamily[P]:
-    """A family, by what tells it from others.
+    """A family whose weight and activations pass through stages of shared memory, by what tells it from others.
 
     Args:
         name: as of `Family`.
         formats: as of `Family`, each with an `arrange.Arrangement` unless it takes any weight as it is.
-        weight: as of `GpuFamily`.
+        weight: how the packed weight reaches the tensor cores.
         pack: the kernel's arrays for an arranged weight (m, depth) of the product's type.
         unpack: as of `GpuFamily`.
         params: as of `GpuFamily`.
@@ -133,13 +158,30 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
         reject: why it is no candidate for a layer, beside its tiles and architectures.
 
     """
-    def refused(product: MmaParams) -> str | None:
-        return reject_product(product) or refuses(product)
+    def shared_bytes(p: P) -> int:
+        return pipeline.shared_bytes(p, weight(p).stage_bytes)
 
+    def work(p: P, sizes: Mapping[str, int], nbytes: int) -> GpuWork:
+        return extra_work(p, _staged_work(p, sizes, nbytes, weight(p), shared_bytes(p), sparse, architecture))
+
+    skeleton = Skeleton(lambda p: weight(p).arguments, shared_bytes, lambda p: pipeline.build(p, weight(p)), work)
+    return assembled(name, formats, skeleton, pack=pack, unpack=unpack, params=params,
+                     refuses=lambda product: reject_product(product) or refuses(product), sparse=sparse, tiles=tiles,
+                     architecture=architecture, reject=reject)
+
+
+def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
+              pack: Callable[[np.ndarray, P], Arrays], unpack: Callable[[Arrays, P], np.ndarray],
+              params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None],
+              tiles: Sequence[Tile], sparse: bool = False, architecture: str = "",
+              reject: Callable[[GpuProduct, Architectures], str | None] = accepts,
+              counted_by: Callable[[Tile], tuple[int, ...]] = by_stage, precision: str = "",
+              reference: Callable[[np.ndarray, np.ndarray, MmaParams], np.ndarray] = half_product) -> GpuFamily[P]:
+    """A family with a skeleton of its own; arguments are those of `family`, and `refuses` is all that it refuses."""
     def build(p: P, _archs: Architectures = ()) -> Kernel:
-        if reason := refused(p):
+        if reason := refuses(p):
             raise FormatError(f"no {name} kernel for {p}: {reason}")
-        kernel = pipeline.build(p, weight(p))
+        kernel = skeleton.build(p)
         return kernel.with_attr(pipeline.ARCHITECTURE, architecture) if architecture else kernel
 
     def candidates(layer: GpuProduct, _target: Target, archs: Architectures, precision: str) -> Iterator[Option]:
@@ -147,11 +189,11 @@ def family(name: str, formats: tuple[str, ...], *, weight: Callable[[P], pipelin
             found = arranged(layer, form)
             if isinstance(found, Arranged):
                 for p in _tiled(kernels, layer, found, archs, HALVES[precision]):
-                    yield _option(kernels, form, found, p, extra_work)
+                    yield _option(kernels, form, found, p)
 
-    kernels = GpuFamily(name, GpuProduct, formats, "", candidates, unstored(pack), build, half_product,
-                        partial(_reject, architecture, reject), weight=weight, unpack=unpack, params=params,
-                        refuses=refused, sparse=sparse, tiles=tiles, architecture=architecture)
+    kernels = GpuFamily(name, GpuProduct, formats, precision, candidates, unstored(pack), build, reference,
+                        partial(_reject, architecture, reject), skeleton=skeleton, unpack=unpack, params=params,
+                        refuses=refuses, sparse=sparse, tiles=tiles, architecture=architecture, counted_by=counted_by)
     return kernels
 
 
@@ -169,13 +211,13 @@ def _tiled(kernels: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Arc
     """The parameters with every tile and split of K that all architectures can run."""
     m, depth = found.weight.shape
     gather = None if found.gather is None else Gather(depth, found.run)
-    counted: dict[tuple[int, int], P] = {}  # how the weight falls into stages
+    counted: dict[tuple[int, ...], P] = {}
     for tile, shares in itertools.product(tilings.candidates(layer.columns, 2, kernels.tiles), SHARES):
         product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, layer.epilogue, gather=gather,
                             window=layer.window, split_k=shares)
         if kernels.refuses(product) is not None:
             continue
-        stage = tile.rows, tile.depth
+        stage = kernels.counted_by(tile)
         if stage not in counted:
             counted[stage] = kernels.params(found.weight, product)
         p = replace(counted[stage], **fields_of(product))
@@ -183,25 +225,27 @@ def _tiled(kernels: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Arc
             yield p
 
 
-def _option(kernels: GpuFamily[P], form: str, found: Arranged, p: P,
-            extra_work: Callable[[P, GpuWork], GpuWork]) -> Option:
+def _option(kernels: GpuFamily[P], form: str, found: Arranged, p: P) -> Option:
     sizes = {name: length * np.dtype(dtype).itemsize for name, (length, dtype) in kernels.arguments(p).items()}
     nbytes = sum(size for name, size in sizes.items() if name not in ACTIVATIONS)
     tile = p.tile
     detail = f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}"
     detail += (f" split={p.split_k}" if p.split_k > 1 else "") + (f" rest={found.rest:.2%}" if found.rest else "")
-    return Option(form, kernels.name, detail, p, nbytes, extra_work(p, _work(kernels, p, sizes, nbytes)))
+    work = replace(kernels.skeleton.work(p, sizes, nbytes), kernel=kernels.name, tile=f"{tile.rows}x{tile.columns}")
+    return Option(form, kernels.name, detail, p, nbytes, work)
 
 
-def _work(kernels: GpuFamily[P], p: P, sizes: Mapping[str, int], weight_bytes: int) -> GpuWork:
+def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipeline.Weight, shared_bytes: int,
+                 sparse: bool, architecture: str) -> GpuWork:  # noqa: FBT001 - what `family` knows
     """What the copies and products of a run with these arguments do."""
-    tile, weight = p.tile, kernels.weight(p)
+    tile = p.tile
     copied = tile.columns * tile.depth * p.itemsize
     stored = weight_bytes / (p.row_blocks * 16 * p.depth)  # bytes a weight
     return GpuWork(
-        nbytes=sum(sizes.values()) + sizes.get("partial", 0),  # partial sums are written and read
-        blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=kernels.shared_bytes(p),
+        nbytes=sum(sizes.values()) - sizes.get("partial", 0),
+        partial_bytes=2 * sizes.get("partial", 0),  # they are written and read
+        blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=shared_bytes,
         stages=p.share_tiles, stages_in_flight=min(p.share_tiles, tile.stages - 1 - weight.in_flight),
         stage_fmas=tile.rows * tile.columns * tile.depth,
         stage_bytes=copied + stored * tile.rows * tile.depth, stage_copies=copied / p.copy_bytes,
-        sparse=kernels.sparse, warp_groups=kernels.architecture != "", launches=1 if p.split_k == 1 else 2)
+        sparse=sparse, warp_groups=architecture != "", launches=1 if p.split_k == 1 else 2)

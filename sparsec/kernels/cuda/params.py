@@ -16,8 +16,8 @@ from typing import Any
 from sparsec.kernels.emit.epilogue import Epilogue
 
 ITEMSIZES = {"float16": 2, "bfloat16": 2, "int8": 1}
-HALVES = {"fp16": "float16", "bf16": "bfloat16"}
-"""The element type of activations around tensor cores, by precision."""
+HALVES = {"fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
+"""The element type of activations around tensor cores, by precision; int8 is that of weights alone."""
 OUTPUTS = {"float16": 2, "bfloat16": 2, "float32": 4}
 STEP_BYTES = 64  # bytes of K that a warp's step multiplies: one `ldmatrix.x4`
 ROW_PAIR = 32  # rows of W are padded to these, since a word of metadata serves two blocks of 16
@@ -74,6 +74,18 @@ class Gather:
 
 
 @dataclass(frozen=True)
+class Slices:
+    """Columns of W are stored slice by slice, those of every tile of rows its own, and `slices` numbers them along K.
+
+    Attributes:
+        width: columns of a slice.
+
+    """
+
+    width: int
+
+
+@dataclass(frozen=True)
 class Window:
     """X is an image (batch, height, width, channels); its columns are the windows of a convolution.
 
@@ -126,6 +138,11 @@ class MmaParams:
     gather: Gather | None = None
     window: Window | None = None
     split_k: int = 1
+
+    @property
+    def slices(self) -> Slices | None:
+        """How the columns of W that are stored lie in X; None where all are."""
+        return None
 
     @property
     def itemsize(self) -> int:

@@ -22,6 +22,8 @@ from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 GROUP = 8
 ARCHITECTURE = "sparsec.architecture"
 """The attribute of a kernel that is for one architecture only, such as sm_90a."""
+BLOCKS = "tirx.launch_bounds_min_blocks_per_sm"
+"""The attribute of a kernel of which a multiprocessor should hold several blocks, their number."""
 Arguments = dict[str, tuple[int, str]]
 
 
@@ -47,6 +49,7 @@ class Weight:
         in_flight: stages whose products still run, and read their memory, when `multiply` returns; all shares of K
             must be equal where there are any.
         finish: waits for those products: (block, sums).
+        span: the block's first stage and their number, where they are not those of its share of K.
 
     """
 
@@ -57,6 +60,7 @@ class Weight:
     publish: Callable[[], None] = _nothing
     in_flight: int = 0
     finish: Callable[[Block, Buffer], None] = _nothing
+    span: Callable[[Block], tuple[Expr, Expr]] | None = None
 
 
 def arguments(p: MmaParams, weight: Arguments) -> Arguments:
@@ -137,8 +141,7 @@ def _stages(b: Block, weight: Weight, sums: Buffer) -> None:
     """Multiply the block's share of K, stage by stage."""
     p, stages = b.params, b.params.tile.stages
     size = weight.stage_bytes + staging.stage_bytes(p)
-    first = T.Bind(b.share * p.share_tiles)
-    count = p.share_tiles if p.k_tiles % p.split_k == 0 else T.Bind(T.min(p.k_tiles - first, p.share_tiles))
+    first, count = _share(b) if weight.span is None else weight.span(b)
 
     def fill(turn: Expr) -> None:
         base = T.Bind(turn % stages * size)
@@ -157,11 +160,31 @@ def _stages(b: Block, weight: Weight, sums: Buffer) -> None:
         for copy in range(copies):
             multiply(group * copies + copy)
     weight.finish(b, sums)
-    if copies > 1:
-        for turn in range(count // copies * copies, count):
-            multiply(turn)
-            weight.finish(b, sums)
+
+    def last(turn: Expr) -> None:
+        multiply(turn)
+        weight.finish(b, sums)
+
+    _remainder(count, copies, last)
     ptx.barrier()  # the epilogue reuses the memory
+
+
+def _share(b: Block) -> tuple[Expr, Expr]:
+    """The first stage of the block's share of K, and their number."""
+    p = b.params
+    first = T.Bind(b.share * p.share_tiles)
+    return first, p.share_tiles if p.k_tiles % p.split_k == 0 else T.Bind(T.min(p.k_tiles - first, p.share_tiles))
+
+
+def _remainder(count: Expr, copies: int, multiply: Callable[[Expr], None]) -> None:
+    """The turns that whole groups of `copies` leave over."""
+    for left in range(copies - 1):
+        if isinstance(count, int):
+            if count % copies > left:
+                multiply(count // copies * copies + left)
+            continue
+        with T.If(count % copies > left), T.Then():
+            multiply(T.Bind(count // copies * copies + left))
 
 
 def prefill(ahead: int, count: Expr, fill: Callable[[Expr], None]) -> None:

@@ -95,6 +95,17 @@ def load_words(to: Buffer, first: int, count: int, shared: Expr, at: Expr) -> No
     emit(f"ld.shared{vector}.{kind}", *_words(to, first, count), _address(shared, at))
 
 
+def load_global(to: Buffer, first: int, count: int, source: Buffer, index: Expr, modifier: str = "") -> None:
+    """`count` (1, 2 or 4) words from `source[index]` on into the registers from `first` on."""
+    vector = f".v{count}" if count > 1 else ""
+    emit(f"ld.global{modifier}{vector}.b32", *_words(to, first, count), source.ptr_to([index]))
+
+
+def store_words(shared: Expr, at: Expr, words: Sequence[Expr]) -> None:
+    """Two or four words to byte `at`."""
+    emit(f"st.shared.v{len(words)}.b32", _address(shared, at), *words)
+
+
 def store_floats(shared: Expr, at: Expr, values: Sequence[Expr]) -> None:
     """One, two or four floats to byte `at`."""
     vector = f".v{len(values)}" if len(values) > 1 else ""
@@ -109,6 +120,26 @@ def exp2(to: Buffer, at: int, value: Expr) -> None:
 def pack_halves(to: Buffer, at: int, low: Expr, high: Expr, dtype: str) -> None:
     """Two floats, rounded to a half-precision type, as one register."""
     emit(f"cvt.rn.{PAIRS[dtype]}.f32", to[at], high, low)
+
+
+def dot_bytes(to: Buffer, at: int, left: Expr, right: Expr, added: Expr) -> None:
+    """The sum of the products of four unsigned bytes each, and another number."""
+    emit("dp4a.u32.u32", to[at], left, right, added)
+
+
+def permute_bytes(to: Buffer, at: int, low: Expr, high: Expr, selector: Expr) -> None:
+    """A word whose bytes are those of two words that the selector's four digits name, from the lowest on."""
+    emit("prmt.b32", to[at], low, high, selector)
+
+
+def widened(word: Expr, dtype: str) -> tuple[Expr, Expr]:
+    """The two halves of a word as floats."""
+    if dtype == "bfloat16":  # the upper half of a float
+        words = T.shift_left(word, T.uint32(16)), T.bitwise_and(word, T.uint32(0xFFFF0000))
+        return T.reinterpret("float32", words[0]), T.reinterpret("float32", words[1])
+    halves = word, T.shift_right(word, T.uint32(16))
+    low, high = (T.Cast("float32", T.reinterpret(dtype, T.Bind(T.Cast("uint16", half)))) for half in halves)
+    return low, high
 
 
 def multiply(instruction: str, sums: Buffer, first: int, left: Sequence[Expr], right: Sequence[Expr],

@@ -59,7 +59,7 @@ def _source(b: Block, k_tile: Expr, row: Expr, along: Expr) -> tuple[Expr, Expr]
     p, t = b.params, b.params.tile
     feature, column = k_tile * t.depth + along, b.column + row
     inside = []
-    if p.depth % t.depth:
+    if p.slices is None and p.depth % t.depth:
         inside.append(feature < p.depth)
     if p.n % t.columns:
         inside.append(column < p.n)
@@ -72,6 +72,8 @@ def _source(b: Block, k_tile: Expr, row: Expr, along: Expr) -> tuple[Expr, Expr]
 def _gathered(b: Block, feature: Expr) -> Expr:
     """The feature of X that a column of W multiplies; any where there is no such column."""
     p = b.params
+    if p.slices is not None:
+        return T.Bind(b.buffers["slices"][feature // p.slices.width] * p.slices.width + feature % p.slices.width)
     if not p.gather:
         return feature
     return b.buffers["gather"][T.min(feature, p.depth - 1) if p.depth % p.tile.depth else feature]

@@ -18,6 +18,8 @@ from sparsec.passes.integers.result import Result, become, result_of
 from sparsec.passes.lift import spelled_geometry
 
 LARGEST_SUM = 1 << 31
+LARGEST_BIAS = 1 << 22
+"""Steps that a bias takes whose scale may be chosen."""
 CODE_RANGE = 255
 SHIFT = 128
 CLOSE = 1e-3
@@ -160,6 +162,8 @@ def _product(node: ir.Node, op_type: str, x: Activation, weight: Weight, bias: i
     if result.bias is not None:
         floats = result.bias if floats is None else floats + result.bias
     if floats is not None and result.attributes["y_type"] != "float32":
+        weight = _without_zero_scales(weight, floats / np.float32(x.attributes.get("x_scale", 1.0)))
+        scale = weight.scale * np.float32(x.attributes.get("x_scale", 1.0))
         rounded = np.rint(floats.astype(np.float64) / scale)
         codes, floats = rounded if codes is None else codes + rounded, None
     most = CODE_RANGE * weight.magnitude + (0 if codes is None else np.abs(codes))
@@ -180,6 +184,17 @@ def _product(node: ir.Node, op_type: str, x: Activation, weight: Weight, bias: i
     become(node, result, ir.node(op_type, inputs, {**geometry, **x.attributes, **result.attributes}, domain=DOMAIN,
                                  name=name))
     return None
+
+
+def _without_zero_scales(weight: Weight, bias: np.ndarray) -> Weight:
+    """The weight with other scales where one is 0, of which its bias, in units of the activations, is whole numbers."""
+    zero = weight.scale == 0
+    if not zero.any():
+        return weight
+    codes = np.where(zero.reshape(-1, *[1] * (weight.codes.ndim - 1)),
+                     weight.zero_point.reshape(-1, *[1] * (weight.codes.ndim - 1)), weight.codes)
+    unit = np.asarray(np.abs(bias) / LARGEST_BIAS, np.float32)
+    return Weight(codes, np.where(zero, np.where(unit > 0, unit, np.float32(1)), weight.scale), weight.zero_point)
 
 
 def _bias_of(bias: ir.Value | None, scale: np.ndarray, *,

@@ -6,6 +6,8 @@ output needs. The outputs stay the same as long as all values in the network are
 
 from __future__ import annotations
 
+import warnings
+
 import onnx_ir as ir
 from onnx_ir.passes.common import IdentityEliminationPass, RemoveUnusedNodesPass
 
@@ -15,6 +17,7 @@ from sparsec.graph.interface import output_names
 from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Context, Report
 from sparsec.passes.rewrite import clean
+from sparsec.passes.strip.biases import raise_biases
 from sparsec.passes.strip.duplicates import merge_duplicates
 from sparsec.passes.strip.folding import fold_units, plan_units
 from sparsec.passes.strip.groups import broken, grouped
@@ -42,7 +45,11 @@ def strip(model: ir.Model, *, merge: bool = False) -> StripReport:
     before, liveness = measure(model), analyse(model)
     active, groups = active_counts(model, liveness), grouped(model)
     unknown, collapsed, severed = _flow(model, liveness)
+    if severed and collapsed:
+        warnings.warn(f"no path is left to output '{severed[0]}', which is the same for all inputs: pruning has cut "
+                      f"off all of '{collapsed[0]}'", stacklevel=2)
     zero_weights(model, liveness)
+    raise_biases(model, liveness)
     plans = plan_units(model, liveness)
     operands = fold_operands(model, liveness)
     fold_units(plans)

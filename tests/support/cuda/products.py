@@ -16,7 +16,8 @@ ACTIVATIONS = {"none": lambda y: y, "relu": lambda y: np.maximum(y, 0)}
 SCALE = 0.5
 
 SMALL = Tile(64, 32, 64, (2, 1), 3)
-SMALL_TILES = (SMALL, Tile(64, 64, 64, (4, 1), 3), Tile(64, 32, 128, (2, 1), 3))
+SMALL_TILES = (SMALL, Tile(64, 64, 64, (4, 1), 3), Tile(64, 32, 128, (2, 1), 3), Tile(32, 4, 256, (16, 1), 2),
+               Tile(32, 8, 512, (1, 8), 4))
 """Of which every family takes one for every product that it computes."""
 FINISH = Epilogue("relu", residual=True)
 
@@ -34,6 +35,8 @@ PRODUCTS = {
     "one of everything": MmaParams(1, 1, 4, SMALL),
     "more stages than memory": MmaParams(64, 13, 392, SMALL),
     "a group of rows of tiles": MmaParams(64 * 11, 24, 64, SMALL),
+    "few tokens, many features": MmaParams(50, 5, 3208, SMALL, dtype="bfloat16", out="float32", epilogue=FINISH),
+    "blocks with tails": MmaParams(100, 72, 144, SMALL, epilogue=FINISH),
     "float32 results": MmaParams(70, 30, 100, SMALL, out="float32"),
     "bfloat16": MmaParams(100, 36, 140, SMALL, dtype="bfloat16", out="bfloat16", epilogue=FINISH),
     "bytes": MmaParams(100, 36, 320, SMALL, dtype="int8", epilogue=FINISH),

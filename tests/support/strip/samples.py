@@ -120,6 +120,7 @@ SAMPLES = {
                              "float s = {0.1}, int8 o = {3}"),
     "DequantizeLinear": Sample("q = QuantizeLinear<axis=1>(h, s, o) z = DequantizeLinear<axis=1>(q, s, o)",
                                "float[6] s = {0.1, 0.2, 0.1, 0.2, 0.1, 0.2}, int8[6] o = {0, 1, 2, 3, 4, 5}"),
+    "DynamicQuantizeLinear": Sample("q, s, o = DynamicQuantizeLinear(h) z = DequantizeLinear(q, s, o)", keeps=CONSTANT),
     "Attention": Sample("z = Attention<scale=0.5>(h, h, h)", opset=23),
     "LRN": Sample("z = LRN<size=3>(h)", keeps=ALL),
 }

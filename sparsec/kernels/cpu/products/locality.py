@@ -9,11 +9,13 @@ from sparsec.kernels.cpu.products.walk import Tiling
 PAGE = 4096  # bytes; what lies a page apart competes for the same set of the L1 cache
 LINE = 64
 CROWDED, FLOODED = 0.65, 1.6  # shares of the L1 cache that are in use when inputs begin to be evicted, and when all are
+ALL = 0.75  # share of a tile's inputs from which on a group reads them as if it read all, one after the other
+FULL, SCATTERED = 0.95, 0.6  # share of the L1 cache beyond which others find some evicted; what they wait for these
 PAGES = 64  # that are translated at once; with twice as many, none is when it is needed
 L2_SHARE = 0.75  # of the L2 cache that weights may fill and stay
 
 
-def waited_bytes(t: Tiling, touched: float, streamed: float, l1_bytes: int) -> float:
+def waited_bytes(t: Tiling, touched: float, streamed: float, l1_bytes: int, share: float = 1.0) -> float:
     """Bytes that the product of one tile waits for.
 
     Args:
@@ -21,13 +23,17 @@ def waited_bytes(t: Tiling, touched: float, streamed: float, l1_bytes: int) -> f
         touched: rows of the tile's inputs (channels x taps) that groups of rows read, all groups together.
         streamed: bytes of weights that pass through the L1 cache between two groups that read the same inputs.
         l1_bytes: the L1 cache.
+        share: of the tile's inputs that a group of rows reads.
 
     """
     s = t.stencil
     channels, width = min(t.chunk, s.channels), len(s.taps) * t.tile
     span = {"direct": min(width, t.tile + s.reach), "halo": t.halo_stride, "im2col": width}[t.mode]
     sets = min(1.0, t.vectors / math.gcd(4 * s.x_channel_stride // LINE, PAGE // LINE)) if t.mode == "direct" else 1.0
-    evicted = _ramp((4 * channels * span + streamed) / (l1_bytes * sets), CROWDED, FLOODED)
+    used = (4 * channels * span + streamed) / (l1_bytes * sets)
+    packed = t.mode != "direct" or s.x_channel_stride == t.tile
+    scattered = packed and share < ALL
+    evicted = SCATTERED * max(0.0, 1 - FULL / used) if scattered else _ramp(used, CROWDED, FLOODED)
     pages = 4 * channels * s.x_channel_stride / PAGE if t.mode == "direct" else 0.0
     return touched * 4 * s.lanes * (t.vectors * evicted + _ramp(pages, PAGES, 2 * PAGES))
 

@@ -28,7 +28,7 @@ from sparsec.kernels.cpu.products.row_blocks import (
     indices,
     recipe,
 )
-from sparsec.kernels.cpu.products.tilings import tile_vectors, tilings
+from sparsec.kernels.cpu.products.tilings import SPARSE_SHARES, tile_vectors, tilings
 from sparsec.kernels.cpu.products.walk import Finish, Stage, Tiling, build_product, float_tile
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import (
@@ -122,7 +122,7 @@ def _candidates(layer: StencilProduct, target: Target, isa: Isa, block: int) -> 
     free = isa.registers - 2 - block  # a pixel and the values of a block are held beside the sums
     for vectors in tile_vectors(layer.stencil, threads=isa.threads):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= free and g * isa.threads <= rows]
-        for tiling in tilings(layer, target, isa, vectors) if shapes else ():
+        for tiling in tilings(layer, target, isa, vectors, SPARSE_SHARES) if shapes else ():
             for group, unroll in shapes:
                 sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, free) else 1
                 ahead = lines_ahead(tiling, group, nonzero * block, rows // group, target.l2_bytes)
@@ -152,7 +152,8 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
         fmas=tiles * slots * p.block * t.vectors,
         loads=tiles * (slots * (pixels + (0.25 if p.loads_four else p.block) + INDEX_LOADS) + stores) + traffic.loads,
         groups=tiles * loops / p.group,
-        l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes)
+        l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes,
+                                      touched / (groups * s.inner))
         + (ENDS_WAIT * brought if p.group >= MANY_ROWS else 0), memory_bytes=brought + traffic.memory_bytes - unread,
         kernel=f"spmm/{t.mode}", pixels=s.pixels, density=density)
 

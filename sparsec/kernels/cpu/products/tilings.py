@@ -14,6 +14,9 @@ DENSE_BLOCKS = (1, 2, 3, 4, 5, 6, 7, 8, 12)
 """Rows of a dense kernel's register block."""
 L1_SHARES = (0.5, 0.85)
 """Shares of the L1 cache that a chunk's tile may fill."""
+SPARSE_SHARES = (*L1_SHARES, 1.2)
+"""Those that it may take where channels lie one behind the other and the weight is sparse: a group of rows reads a part
+of the tile at a time."""
 MAX_VECTORS = 20
 FAR_SHARE = 0.5  # of the L2 cache: activations that take more are gone when the next layer reads them
 BAND_ROWS = 128  # rows that a band has at least
@@ -32,19 +35,21 @@ def tile_vectors(stencil: Stencil, multiple: int = 1, threads: int = 1) -> list[
     return [v for v in enough if -(-total // v) * v <= 1.1 * total] or enough[-1:]
 
 
-def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int) -> Iterator[Tiling]:
-    """The tilings of float32 activations with tiles of so many vectors."""
+def tilings(layer: StencilProduct, target: Target, isa: Isa, vectors: int,
+            shares: tuple[float, ...] = L1_SHARES) -> Iterator[Tiling]:
+    """The tilings of float32 activations with tiles of so many vectors, whose chunks take shares of the L1 cache."""
     s = layer.stencil
     width = vectors * s.lanes * 4
     far = s.segments == 1 and 4 * (s.x_size + s.y_size) > FAR_SHARE * target.l2_bytes
     chunks = {"direct": {s.channels}}
     if s.x_channel_stride == vectors * s.lanes or len(s.taps) == 1:
-        chunks["direct"] |= {int(share * target.l1_bytes) // width for share in L1_SHARES}
+        packed = s.x_channel_stride == vectors * s.lanes
+        chunks["direct"] |= {int(share * target.l1_bytes) // width for share in (shares if packed else L1_SHARES)}
     if s.x_channel_stride != vectors * s.lanes:
         halo = Tiling(s, layer.epilogue, "halo", vectors, 1).scratch * 4
-        chunks["im2col"] = {int(share * target.l1_bytes) // (width * len(s.taps)) for share in L1_SHARES}
+        chunks["im2col"] = {int(share * target.l1_bytes) // (width * len(s.taps)) for share in shares}
         if len(s.taps) > 1 and halo < len(s.taps) * width:
-            chunks["halo"] = {int(share * target.l1_bytes) // halo for share in L1_SHARES}
+            chunks["halo"] = {int(share * target.l1_bytes) // halo for share in shares}
     for mode, sizes in chunks.items():
         for size in {balanced(s.channels, max(1, size)) for size in sizes}:
             for bands in _bands(layer, target, width):

@@ -184,6 +184,23 @@ void ptx_ld_global_b16(T& to, const void* from) {
   emulator::check_global(from, 2);
   memcpy(&to, from, 2);
 }
+template <class T, class... Rest>
+void emulated_global_words(const void* from, T& first, Rest&... rest) {
+  T v[1 + sizeof...(rest)];
+  emulator::check_global(from, sizeof v);
+  memcpy(v, from, sizeof v);
+  int i = 0;
+  first = v[i++];
+  ((rest = v[i++]), ...);
+}
+template <class T>
+void ptx_ld_global_b32(T& to, const void* from) { emulated_global_words(from, to); }
+template <class T>
+void ptx_ld_global_cs_v2_b32(T& a, T& b, const void* from) { emulated_global_words(from, a, b); }
+template <class T>
+void ptx_ld_global_v4_b32(T& a, T& b, T& c, T& d, const void* from) { emulated_global_words(from, a, b, c, d); }
+template <class T>
+void ptx_ld_global_cs_v4_b32(T& a, T& b, T& c, T& d, const void* from) { emulated_global_words(from, a, b, c, d); }
 template <class T>
 void ptx_ld_shared_b16(T& to, Register at) { emulator::load(&to, at, 2); }
 template <class T>
@@ -213,6 +230,29 @@ inline void ptx_st_shared_f32(Register at, float value) { emulator::store(at, &v
 inline void ptx_st_shared_v2_f32(Register at, float a, float b) {
   float v[2] = {a, b};
   emulator::store(at, v, 8);
+}
+
+inline void ptx_st_shared_v2_b32(Register at, Register a, Register b) {
+  Register v[2] = {a, b};
+  emulator::store(at, v, 8);
+}
+inline void ptx_st_shared_v4_b32(Register at, Register a, Register b, Register c, Register d) {
+  Register v[4] = {a, b, c, d};
+  emulator::store(at, v, 16);
+}
+
+inline void ptx_dp4a_u32_u32(Register& to, Register a, Register b, Register c) {
+  for (int i = 0; i < 4; i++) c += (a >> 8 * i & 255) * (b >> 8 * i & 255);
+  to = c;
+}
+inline void ptx_prmt_b32(Register& to, Register a, Register b, Register selector) {
+  uint64_t both = static_cast<uint64_t>(b) << 32 | a;
+  Register result = 0;
+  for (int i = 0; i < 4; i++) {
+    Register digit = selector >> 4 * i & 15, byte = both >> 8 * (digit & 7) & 255;
+    result |= (digit & 8 ? (byte & 128 ? 255 : 0) : byte) << 8 * i;
+  }
+  to = result;
 }
 
 inline void ptx_st_global_b32(const void* to, uint32_t value) {

@@ -30,7 +30,7 @@ ALIGNMENT = 16
 
 ASM = re.compile(r'asm volatile\(\s*"((?:[^"\\]|\\.)*)"\s*:(.*?)\);\s*\n\}', re.DOTALL)
 OPERAND = re.compile(r'"[=+]?[a-z]"\s*\(((?:[^()]|\([^()]*\))*)\)')
-KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\) \{')
+KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\) \{')
 SCALARS = {"int": ctypes.c_int32, "int64_t": ctypes.c_int64, "float": ctypes.c_float, "uint": ctypes.c_uint32}
 
 
