@@ -58,7 +58,7 @@ def command(
     chosen = _chosen(figures, layers)
     if figures.sizes:
         sizes = ", ".join(f"{name} = {size}" for name, size in figures.sizes.items())
-        console.print(f"at {sizes}; --dim and --shape give other sizes\n", soft_wrap=True)
+        console.print(f"for {sizes}; --dim and --shape give other sizes\n", soft_wrap=True)
     _print_summary(figures)
     if figures.any_size is not None:
         _print_any_size(figures.any_size)

@@ -16,6 +16,9 @@ HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
 """What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
 bf16 has three bits fewer than fp16. Sums are float32."""
 
+GPU_PRECISIONS = HALF_PRECISIONS | {"int8": PRECISIONS["int8"]}
+"""With int8, weights of few tokens may be bytes with a scale for every output; activations stay float16."""
+
 
 def allows(precision: str, needed: str) -> bool:
     """Whether a kernel that needs one precision may be chosen at another; half precision of tensor cores is its own."""
