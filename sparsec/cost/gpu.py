@@ -1,17 +1,22 @@
-"""The cost model of products on a GPU's tensor cores: deterministic, from published rates, without a GPU at hand.
+"""The cost model of products on GPUs: deterministic, from rates that an H200 was measured at, without a GPU at hand.
 
-    t = launches + fill + max(bytes / bandwidth, waves * t_block)
+    t = launches + ((bytes / bandwidth)^o + (waves * t_block)^o)^(1/o) + partial sums / their bandwidth
     t_block = stages * max(multiply-adds / rate of one multiprocessor + extra, bytes / its share of the L2 cache's
                            bandwidth, copies / its rate, latency / stages in flight)
 
 `extra` is the time that tensor cores wait: for bitmaps to be expanded, and for what 2:4 leaves over to be gathered;
-without tensor cores, what gathers for every weight take.
-The blocks of a kernel run in waves of as many as the multiprocessors hold.
+without tensor cores, what gathers for every weight take. `o` tells how far the memory and the multiprocessors work at
+the same time: at infinity entirely, at 1 not at all. The blocks of a kernel run in waves of as many as the
+multiprocessors hold.
+
+What was measured is fitted to `bench/figures/products-h200.json`, 160 kernels, and to the layers of BERT-base;
+`tests/cuda/test_measured.py` holds how near the predictions and the choices are.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,99 +31,120 @@ class Device:
         name: the product.
         multiprocessors: their number.
         memory_bytes_per_s: bandwidth of the memory.
-        mma_per_s: half-precision multiply-adds per second, float32 sums, that `mma` reaches on dense tensor cores.
-        sparse_gain: how much faster 2:4 products are, where tensor cores are the limit.
+        mma_per_s: half-precision multiply-adds per second, float32 sums, of its data sheet.
         shared_bytes: shared memory of a multiprocessor.
         threads: threads of a multiprocessor.
-        wgmma_per_s: what the instructions of warp groups reach; 0 where there are none.
+        l2_bytes_per_s: bandwidth of the L2 cache for each multiprocessor.
+        shares: what kernels reach of `mma_per_s` where nothing else limits them, dense products' multiply-adds counted:
+            by kernel, and by kernel and tile.
+        source: where the rates come from.
 
     """
 
-    error: ClassVar[float] = 1.0
+    error: ClassVar[float] = 1.05
+    """How much faster than dense another format must be predicted to be chosen: what rates leave open."""
 
     name: str
     multiprocessors: int
     memory_bytes_per_s: float
     mma_per_s: float
-    sparse_gain: float
     shared_bytes: int
     threads: int
-    wgmma_per_s: float = 0.0
+    l2_bytes_per_s: float
+    shares: Mapping[str, float]
+    source: str
 
     def seconds(self, work: GpuWork, threads: int = 1) -> float:  # noqa: ARG002 - those of the host
         """The time of a product."""
-        return self.overhead(work) + max(self.memory(work), self.compute(work))
+        memory, compute = self.memory(work), self.compute(work)
+        largest = max(memory, compute)
+        together: float = largest * ((memory / largest)**OVERLAP + (compute / largest)**OVERLAP)**(1 / OVERLAP)
+        return self.overhead(work) + together + self.partial(work)
 
     def bound(self, work: GpuWork) -> str:
         """What limits a product: "compute", "bandwidth" or "overhead"."""
-        terms = {"compute": self.compute(work), "bandwidth": self.memory(work), "overhead": self.overhead(work)}
+        terms = {"compute": self.compute(work), "bandwidth": self.memory(work) + self.partial(work),
+                 "overhead": self.overhead(work)}
         return max(terms, key=terms.__getitem__)
 
     def nbytes(self, work: GpuWork) -> float:
         """Bytes that come from the memory or go there."""
-        return work.nbytes
+        return work.nbytes + work.partial_bytes
 
     def least_seconds(self, work: GpuWork, flops: float, lanes: int, threads: int) -> float:  # noqa: ARG002 - a CPU's
         """The time that tensor cores or the memory need at least."""
         return max(self.memory(work), flops / (2 * self.mma_per_s))
 
     def overhead(self, work: GpuWork) -> float:
-        """Seconds that kernels take to start, and until a block's first stage has arrived."""
-        return work.launches * LAUNCH_S + FILL_S
+        """Seconds that kernels take to start and to end."""
+        return LAUNCH_S + (work.launches - 1) * NEXT_S
 
     def memory(self, work: GpuWork) -> float:
-        """Seconds that the memory is busy."""
+        """Seconds that the memory is busy, partial sums apart."""
         return work.nbytes / self.memory_bytes_per_s
+
+    def partial(self, work: GpuWork) -> float:
+        """Seconds that partial sums take, which nothing overlaps: they wait for products, and the result for them."""
+        return work.partial_bytes / (PARTIAL_BYTES_PER_S if work.partial_bytes > KEPT_BYTES else KEPT_BYTES_PER_S)
 
     def compute(self, work: GpuWork) -> float:
         """Seconds that the blocks take, wave by wave."""
         resident = max(1, min(self.shared_bytes // max(work.shared_bytes, 1), self.threads // work.threads))
-        dense = self.wgmma_per_s if work.warp_groups else self.mma_per_s
-        rate = dense / self.multiprocessors * (self.sparse_gain if work.sparse else 1.0)
+        rate = self.share(work) * self.mma_per_s / self.multiprocessors
         busy = min(resident, math.ceil(work.blocks / self.multiprocessors))  # blocks that share a multiprocessor
         products = work.stage_fmas / rate + work.stage_decoded / DECODED_PER_S + work.stage_items / ITEMS_PER_S
         products += work.stage_gathered / GATHERED_PER_S[work.gathered_columns]
-        arithmetic = busy * max(products, work.stage_copies / COPIES_PER_S, work.stage_bytes / L2_BYTES_PER_S)
+        arithmetic = busy * max(products, work.stage_copies / COPIES_PER_S, work.stage_bytes / self.l2_bytes_per_s)
         stage = max(arithmetic, LATENCY_S / max(1, work.stages_in_flight))
         waves = math.ceil(work.blocks / (self.multiprocessors * resident))
         return waves * work.stages * stage
 
+    def share(self, work: GpuWork) -> float:
+        """What the kernel reaches of the tensor cores' rate: with its tile, else by itself, else as its like."""
+        like = ("wgmma" if work.warp_groups else "mma") + (".sp" if work.sparse else "")
+        known = (f"{work.kernel} {work.tile}", work.kernel, like)
+        return next(self.shares[each] for each in known if each in self.shares)
 
-LAUNCH_S = 3e-6
-"""From one kernel of a stream to the next, as small kernels show it."""
-FILL_S = 1.5e-6
-"""From a block's start to its first product, and from its last to the end of its stores."""
-LATENCY_S = 0.7e-6
+
+LAUNCH_S, NEXT_S = 2.7e-6, 1.2e-6
+"""A kernel with nothing to do, from a CUDA graph; and the second one of a product, which adds its partial sums."""
+OVERLAP = 1.84
+"""How far memory and multiprocessors work at the same time; see the module."""
+LATENCY_S = 0.82e-6
 """From asking for a stage to its arrival."""
-L2_BYTES_PER_S = 6.5e10
-"""Bandwidth of the L2 cache for each multiprocessor: A100's 5120 bytes a clock cycle; others are taken to be alike."""
+PARTIAL_BYTES_PER_S, KEPT_BYTES_PER_S, KEPT_BYTES = 4.1e12, 9.2e12, 40e6
+"""What partial sums are written and read at, beyond and within what the L2 cache keeps of them."""
 COPIES_PER_S = 4.5e10
 """Copies to shared memory per second and multiprocessor: those of one warp in a clock cycle."""
 DECODED_PER_S = 2.6e10
 """Elements per second and multiprocessor that bitmaps are expanded at, as measured on an H200: instructions decide."""
-ITEMS_PER_S = 7e8
-"""Products of what 2:4 leaves over per second and multiprocessor: an assumption, two loads from shared memory at one a
-clock cycle, which take longer than the product itself and which nothing else overlaps."""
-GATHERED_PER_S = {1: 1.1e10, 2: 1e10, 4: 7.4e9, 8: 4.4e9}
+ITEMS_PER_S = 2.2e7
+"""Products of what 2:4 leaves over per second and multiprocessor, so that BERT-base at 90 % zeros takes what it took on
+an H200: each waits for its loads from shared memory, which nothing overlaps."""
+GATHERED_PER_S = {1: 1.4e10, 2: 1.1e10, 4: 7e9, 8: 4.4e9}
 """Weights per second and multiprocessor that are multiplied with gathered activations, by the tokens of a gather: one
 and four as measured on an H200, two between them, eight from what banks allow."""
 
-HOPPER = 494.5e12  # half-precision multiply-adds per second by its data sheet
-MMA_SHARE, WGMMA_SHARE = 0.62, 0.8
-"""The shares of Hopper's rate that kernels reach with `mma` and with `wgmma`: assumptions. The second is the least that
-optimized products reach on an H100 (Shah et al., FlashAttention-3, 2024, section 1: 80-90 %)."""
+HOPPER = 494.5e12
+H200_SHARES = {
+    "mma": 0.36, "mma 128x128": 0.38, "mma 128x256": 0.376, "mma 256x128": 0.387, "mma 64x128": 0.332,
+    "mma.sp": 0.5, "mma.sp 128x128": 0.511, "mma.sp 128x256": 0.482, "mma.sp 128x64": 0.444, "mma.sp 256x128": 0.483,
+    "wgmma": 0.63, "wgmma 128x256": 0.662, "wgmma 256x128": 0.598,
+    "wgmma.sp": 0.8, "wgmma.sp 128x256": 0.915,
+}
+"""Measured: `mma` reaches little more than half of what warp groups do, and 2:4 gains 1.3 times, not 2."""
+SHARES = {"mma": 1.0, "mma.sp": 1.35}
+"""Where nothing was measured: the data sheet's rate, and the H200's gain of 2:4."""
+MEASURED, SHEET = "measured on an {name}, 2026-11-28", "data sheet of {name}; nothing was measured"
 
 DEVICES = {
-    "sm_80": Device("A100 SXM 80 GB", 108, 2.039e12, 156e12, 1.6, 164 << 10, 2048),
-    "sm_86": Device("A40", 84, 0.696e12, 74.8e12, 1.6, 100 << 10, 1536),
-    "sm_89": Device("L40S", 142, 0.864e12, 181e12, 1.6, 100 << 10, 1536),
-    "sm_90": Device("H200 SXM", 132, 4.8e12, MMA_SHARE * HOPPER, 1.6, 228 << 10, 2048,
-                    wgmma_per_s=WGMMA_SHARE * HOPPER),
+    "sm_80": Device("A100 SXM 80 GB", 108, 2.039e12, 156e12, 164 << 10, 2048, 6.5e10, SHARES, SHEET),
+    "sm_86": Device("A40", 84, 0.696e12, 74.8e12, 100 << 10, 1536, 6.5e10, SHARES, SHEET),
+    "sm_89": Device("L40S", 142, 0.864e12, 181e12, 100 << 10, 1536, 6.5e10, SHARES, SHEET),
+    "sm_90": Device("H200 SXM", 132, 4.9e12, HOPPER, 228 << 10, 2048, 8.8e10, H200_SHARES, MEASURED),
 }
-"""By architecture. Bandwidth and tensor rates are those of NVIDIA's data sheets (half the FLOPS); shared
-memory and threads those of the CUDA programming guide, "Compute Capabilities". The gain of 2:4 is not the 2 of the data
-sheets: cuSPARSELt reaches 1.5 to 1.8 times cuBLASLt from 4096 x 4096 on (PyTorch's semi-structured sparsity, A100 and
-H100).
+"""By architecture. Bandwidth and tensor rates are those of NVIDIA's data sheets (half the FLOPS), the H200's bandwidth
+as fitted; shared memory and threads those of the CUDA programming guide, "Compute Capabilities". The L2 cache's
+bandwidth is A100's 5120 bytes a clock cycle, which others are taken to be like, and the H200's as fitted. The times and
+rates above are the H200's for all of them.
 """
-
-SOURCE = "data sheet of {name}; nothing was measured"

@@ -16,6 +16,9 @@ HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
 """What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
 bf16 has three bits fewer than fp16. Sums are float32."""
 
+GPU_PRECISIONS = HALF_PRECISIONS | {"int8": PRECISIONS["int8"]}
+"""With int8, weights of few tokens may be bytes with a scale for every output; activations stay float16."""
+
 
 def allows(precision: str, needed: str) -> bool:
     """Whether a kernel that needs one precision may be chosen at another; half precision of tensor cores is its own."""
@@ -83,6 +86,8 @@ class GpuWork:
         stage_gathered: weights of a stage that are multiplied, each, with activations gathered from shared memory.
         gathered_columns: columns of activations that a gather brings.
         launches: kernels.
+        partial_bytes: bytes of partial sums that are written, and then read by a second kernel.
+        kernel, tile: the family, and outputs x columns of a block: what a device may have been measured by.
 
     """
 
@@ -102,6 +107,9 @@ class GpuWork:
     stage_gathered: float = 0.0
     gathered_columns: int = 1
     launches: int = 1
+    partial_bytes: float = 0.0
+    kernel: str = ""
+    tile: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +125,7 @@ class Option:
         work: what a run does, in units that the target's rates price.
         codec: how values are stored, a key of `formats.CODECS`; empty: as the model, or a GPU's precision, has them.
         family: the kernel family, a key of the target's table; empty for what is no kernel.
+        replaces: the kernel whose place it takes, for it does the same but what zeros among activations spare it.
 
     """
 
@@ -128,6 +137,7 @@ class Option:
     work: Work | GpuWork
     codec: str = ""
     family: str = ""
+    replaces: str = ""
 
     @property
     def name(self) -> str:
@@ -148,4 +158,4 @@ class Option:
     @property
     def keeps_ieee(self) -> bool:
         """Whether NaN and infinity reach the output as in a float product: zeros multiply, and values are floats."""
-        return self.is_dense and self.codec not in INTEGERS
+        return self.is_dense and self.codec not in INTEGERS and not self.replaces

@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from sparsec.backends.cuda.products import options
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.prepare import prepare
 from sparsec.cost.gpu import DEVICES
 from sparsec.cost.plan import choose
 from sparsec.kernels.cuda.arrange import project
 from sparsec.kernels.cuda.family import GpuProduct
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.target import resolve
+from tests.support.cuda import networks
 
 RNG = np.random.default_rng(0)
 SIZE = 1536
@@ -37,7 +40,7 @@ def weights():
 @pytest.mark.parametrize(("weight", "columns", "expected"), [
     ("2:4", 4096, "nm 2:4"), ("dense", 4096, "dense"), ("dense", 128, "dense"), ("50 %", 4096, "dense"),
     ("blocks", 4096, "bcsr 16x16"), ("blocks", 256, "bcsr 16x16"), ("90 %", 1, "gaps 8"), ("90 %", 4, "gaps 8"),
-    ("90 %", 64, "nm 2:4 + rest"), ("70 %", 64, "nm 2:4 + rest"), ("70 %", 4096, "dense"),
+    ("70 %", 4096, "dense"),
 ])
 def test_the_format_chosen(weights, arch, weight, columns, expected):
     winner, refused = best(weights[weight], columns, arch)
@@ -79,6 +82,12 @@ def test_warp_groups_are_for_one_architecture(weights, archs):
     assert ("compile with --target cuda-sm90" in refused.get("wgmma", "")) == ("sm_90" in archs)
 
 
+@pytest.mark.parametrize(("arch", "kernel"), [("sm_80", "mma blocks"), ("sm_90", "wgmma blocks")])
+def test_large_empty_blocks_of_many_tokens_are_for_warp_groups(arch, kernel):
+    weight = np.kron(RNG.random((SIZE // 128, SIZE // 64)) < 0.2, np.ones((128, 64), np.float32))
+    assert best(weight, 4096, arch)[0].option.kernel == kernel
+
+
 @pytest.mark.parametrize("weight", ["2:4", "50 %"])
 @pytest.mark.parametrize("columns", [1, 1024])
 def test_never_slower_than_dense_and_the_same_every_time(weights, weight, columns):
@@ -97,7 +106,7 @@ def test_unstructured_weights_of_few_tokens_are_priced_as_measured(shape, densit
     weight = (RNG.random(shape, np.float32) < density).astype(np.float32)
     for (form, columns), microseconds in times.items():
         winner, _ = best(weight, columns, "sm_90", form)
-        assert 0.75 < winner.predicted_s * 1e6 / microseconds < 1.3, (form, columns)
+        assert 0.65 < winner.predicted_s * 1e6 / microseconds < 1.3, (form, columns)
 
 
 def test_formats_that_cannot_be_have_reasons(weights):
@@ -108,10 +117,16 @@ def test_formats_that_cannot_be_have_reasons(weights):
     assert "50.0% of weights left over" in refused["nm 2:4 + rest"]
 
 
-def test_a_small_rest_pays_for_many_tokens(weights):
-    winner, _ = best(weights["90 %"], 4096, "sm_80")
-    assert winner.option.format == "nm 2:4 + rest"
-    assert winner.predicted_s < 0.9 * best(weights["90 %"], 4096, "sm_80", "dense")[0].predicted_s
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_a_rest_is_not_offered_where_it_was_not_measured_to_win(weights, arch):
+    graph = networks.Graph()
+    graph("MatMul", "x", graph.constant(weights["90 %"].T), name="y")
+    options = CompileOptions(target(arch).name)
+    prepared = prepare(graph.model({"x": (1, [64, SIZE])}, {"y": [64, SIZE]}), options)
+    (node,) = [each for each in prepared.graph.graph if each.op_type == "MatMul"]
+    offers, refused = prepared.backend.offers(node, prepared.job)
+    assert "rest" not in " ".join(offer.format for offer in offers)
+    assert "791 us" in refused["nm 2:4 + rest"]
 
 
 def test_two_of_four_needs_no_rest(weights):

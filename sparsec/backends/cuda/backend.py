@@ -12,7 +12,7 @@ from sparsec.backends.job import Feeds, Job
 from sparsec.backends.program import Needs
 from sparsec.cost import gpu
 from sparsec.cost.calibration import Calibration
-from sparsec.cost.option import HALF_PRECISIONS
+from sparsec.cost.option import GPU_PRECISIONS
 from sparsec.errors import ArtifactError
 from sparsec.machine.memory import Memory
 from sparsec.target import Target
@@ -27,16 +27,16 @@ class CudaBackend(Backend):
     """Kernels of tensor cores in one fat binary, priced by the data sheets of GPUs, which need not be at hand."""
 
     kind = "cuda"
-    precisions = HALF_PRECISIONS
+    precisions = GPU_PRECISIONS
     goals = ("latency",)
     explains = profiles = projects = True
     device = "GPU"
     provider = "CUDAExecutionProvider"
 
     def calibration(self, target: Target, threads: int) -> Calibration:  # noqa: ARG002 - those of the host
-        """The data sheet of the GPU that stands for the first architecture."""
+        """The rates of the GPU that stands for the first architecture."""
         device = gpu.DEVICES[target.archs[0]]
-        return Calibration(device, gpu.SOURCE.format(name=device.name))
+        return Calibration(device, device.source.format(name=device.name))
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:
         """Those that all architectures of the target can run."""
@@ -44,9 +44,9 @@ class CudaBackend(Backend):
 
     def offers(self, node: ir.Node, job: Job) -> tuple[list[Option], dict[str, str]]:
         """The options, and why the weight cannot be arranged otherwise, or what makes a format pointless."""
-        from sparsec.backends.cuda.planning import layer_options
+        from sparsec.backends.cuda.planning import layer_options, measured
 
-        return layer_options(node, job.target, job.precision)
+        return measured(*layer_options(node, job.target, job.precision))
 
     def options_by_columns(self, node: ir.Node, job: Job) -> dict[int, list[Option]]:
         """Those of a linear layer for few to many tokens."""

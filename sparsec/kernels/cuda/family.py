@@ -175,7 +175,8 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
               params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None],
               tiles: Sequence[Tile], sparse: bool = False, architecture: str = "",
               reject: Callable[[GpuProduct, Architectures], str | None] = accepts,
-              counted_by: Callable[[Tile], tuple[int, ...]] = by_stage) -> GpuFamily[P]:
+              counted_by: Callable[[Tile], tuple[int, ...]] = by_stage, precision: str = "",
+              reference: Callable[[np.ndarray, np.ndarray, MmaParams], np.ndarray] = half_product) -> GpuFamily[P]:
     """A family with a skeleton of its own; arguments are those of `family`, and `refuses` is all that it refuses."""
     def build(p: P, _archs: Architectures = ()) -> Kernel:
         if reason := refuses(p):
@@ -190,7 +191,7 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
                 for p in _tiled(kernels, layer, found, archs, HALVES[precision]):
                     yield _option(kernels, form, found, p)
 
-    kernels = GpuFamily(name, GpuProduct, formats, "", candidates, unstored(pack), build, half_product,
+    kernels = GpuFamily(name, GpuProduct, formats, precision, candidates, unstored(pack), build, reference,
                         partial(_reject, architecture, reject), skeleton=skeleton, unpack=unpack, params=params,
                         refuses=refuses, sparse=sparse, tiles=tiles, architecture=architecture, counted_by=counted_by)
     return kernels
@@ -230,7 +231,8 @@ def _option(kernels: GpuFamily[P], form: str, found: Arranged, p: P) -> Option:
     tile = p.tile
     detail = f"{tile.rows}x{tile.columns}x{tile.depth} stages={tile.stages} threads={tile.threads}"
     detail += (f" split={p.split_k}" if p.split_k > 1 else "") + (f" rest={found.rest:.2%}" if found.rest else "")
-    return Option(form, kernels.name, detail, p, nbytes, kernels.skeleton.work(p, sizes, nbytes))
+    work = replace(kernels.skeleton.work(p, sizes, nbytes), kernel=kernels.name, tile=f"{tile.rows}x{tile.columns}")
+    return Option(form, kernels.name, detail, p, nbytes, work)
 
 
 def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipeline.Weight, shared_bytes: int,
@@ -240,7 +242,8 @@ def _staged_work(p: P, sizes: Mapping[str, int], weight_bytes: int, weight: pipe
     copied = tile.columns * tile.depth * p.itemsize
     stored = weight_bytes / (p.row_blocks * 16 * p.depth)  # bytes a weight
     return GpuWork(
-        nbytes=sum(sizes.values()) + sizes.get("partial", 0),  # partial sums are written and read
+        nbytes=sum(sizes.values()) - sizes.get("partial", 0),
+        partial_bytes=2 * sizes.get("partial", 0),  # they are written and read
         blocks=math.prod(p.grid), threads=tile.threads, shared_bytes=shared_bytes,
         stages=p.share_tiles, stages_in_flight=min(p.share_tiles, tile.stages - 1 - weight.in_flight),
         stage_fmas=tile.rows * tile.columns * tile.depth,
