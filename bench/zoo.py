@@ -72,7 +72,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 TOKENS = 32
 
-SKLEARN = ("kmeans", "gaussian_process", "mlp", "pca")
+SKLEARN = ("kmeans", "gaussian_process", "mlp", "pca", "ridge", "logistic")
 
 Build = Callable[[], tuple[Any, tuple[Any, ...]]]
 
@@ -287,20 +287,27 @@ def make_sklearn(out: Path, names: list[str]) -> None:
     import sklearn.cluster
     import sklearn.decomposition
     import sklearn.gaussian_process
+    import sklearn.linear_model
     import sklearn.neural_network
+    import sklearn.pipeline
+    import sklearn.preprocessing
     from skl2onnx import to_onnx
 
     x = np.random.default_rng(0).standard_normal((200, 32)).astype(np.float32)
     y = (x[:, :3] ** 2).sum(1)
     estimators = {"kmeans": sklearn.cluster.KMeans(10, n_init=1),
                   "gaussian_process": sklearn.gaussian_process.GaussianProcessRegressor(),
-                  "mlp": sklearn.neural_network.MLPRegressor((64, 64), max_iter=20),
-                  "pca": sklearn.decomposition.PCA(8)}
+                  "mlp": sklearn.neural_network.MLPRegressor(hidden_layer_sizes=(64, 64), max_iter=20),
+                  "pca": sklearn.decomposition.PCA(8), "ridge": sklearn.linear_model.Ridge(),
+                  "logistic": sklearn.pipeline.make_pipeline(
+                      sklearn.preprocessing.StandardScaler(), sklearn.linear_model.LogisticRegression())}
     for name in SKLEARN:
         if names and f"sk_{name}" not in names:
             continue
         path = out / f"sk_{name}.onnx"
-        path.write_bytes(to_onnx(estimators[name].fit(x, y), x[:1], target_opset=17).SerializeToString())
+        fitted = estimators[name].fit(x, y if name != "logistic" else np.digitize(y, (1, 2, 4)))
+        options = {id(fitted): {"zipmap": False}} if name == "logistic" else None
+        path.write_bytes(to_onnx(fitted, x[:1], target_opset=17, options=options).SerializeToString())
         np.savez(path.with_suffix(".npz"), X=x[:20])
         print(f"made sk_{name}", flush=True)
 

@@ -40,6 +40,7 @@ class LayerReport:
         weights, nonzeros, bytes: of the weight, the last as stored.
         predicted_us, measured_us: the time of an inference; None where nothing was measured.
         error: what fewer bits do to the layer by itself, relative to its largest product; None where it is exact.
+        rows: the number of rows that the row is for, where an artifact has kernels for several.
         projection_error: the norm of the weights that projecting has dropped, relative to all; None where it was not.
         reason: why this kernel runs it.
 
@@ -59,6 +60,7 @@ class LayerReport:
     reason: str
     error: float | None = None
     projection_error: float | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from sparsec.errors import ShapeError
 from sparsec.graph.compare import random_feeds
 
 
-def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, np.ndarray]:
+def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None = None,
+                  dims: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
     """Random inputs of an artifact's own shapes, of its first bucket where it has several.
 
     The graph says what the values of an input may be; it may be that of a share of the rows (`compiler.batches`).
@@ -24,8 +25,9 @@ def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None
     Args:
         artifact: what is to run.
         shapes: of some inputs by name, where a bucket is to be chosen.
+        dims: sizes of dimensions by name, where the run tells them.
 
-    Where the run tells the sizes, those that `shapes` leave open are some that it takes.
+    Where the run tells the sizes, those that `shapes` and `dims` leave open are some that it takes.
 
     Raises:
         ShapeError: no bucket has these shapes.
@@ -33,13 +35,25 @@ def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None
     """
     if artifact.manifest.entry == SIZED:
         limits = json.loads(artifact.constants()[0].tobytes())["limits"]
-        return dict(sample_of(ir.from_proto(onnx.ModelProto.FromString(artifact.graph)), limits, shapes or {}))
+        return dict(sample_of(ir.from_proto(onnx.ModelProto.FromString(artifact.graph)), limits, shapes or {}, dims))
+    if dims:
+        raise ShapeError(f"the artifact has no dimension '{next(iter(dims))}' whose size the run tells; leave it out, "
+                         "or compile the model without giving it one size")
     artifact = _bucket(artifact, shapes or {})
     graph = ir.from_proto(onnx.ModelProto.FromString(artifact.graph))
     shapes = {spec.name: spec.shape for spec in artifact.manifest.inputs}
     for value in graph.graph.inputs:
         value.shape = ir.Shape(shapes[value.name or ""])
     return random_feeds(graph)
+
+
+def sizes_of(artifact: Artifact, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The sizes that inputs give to the dimensions that the run tells; none of an artifact of fixed shapes."""
+    if artifact.manifest.entry != SIZED:
+        return {}
+    inputs = json.loads(artifact.constants()[0].tobytes())["inputs"]
+    return {dim: size for each in inputs for dim, size in zip(each["shape"], feeds[each["name"]].shape, strict=True)
+            if isinstance(dim, str)}
 
 
 def _bucket(artifact: Artifact, wanted: Mapping[str, Sequence[int]]) -> Artifact:

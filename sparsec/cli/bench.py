@@ -42,8 +42,9 @@ def command(
     threads: options.Threads = 1,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     dims: Annotated[list[str], typer.Option(
-        "--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension by its name, for --profile of an artifact for "
-        "run-time sizes; may be repeated.")] = [],  # noqa: B006 - as above
+        "--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension by its name, which an ONNX model is compiled "
+        "for, or its range, as for `sparsec compile`. An artifact for run-time sizes, and --profile, is timed at these "
+        "sizes; may be repeated.")] = [],  # noqa: B006 - as above
     batch: Annotated[int | None, typer.Option(
         min=1, help="Rows at once: the size of every input's symbolic first dimension.", show_default=False)] = None,
     precision: Annotated[Precision | None, typer.Option(
@@ -83,26 +84,25 @@ def command(
     if formats is not None:
         bench_formats(file, formats, target, threads, options.parse_shapes(shapes), json)
         return
+    sizes = options.parse_dims(dims)
     chosen = CompileOptions(target, threads=threads, shapes=None if compiled else options.parse_shapes(shapes),
-                            precision=precision, max_error=max_error)
+                            dims=None if compiled or profile else sizes, precision=precision, max_error=max_error)
     if not compiled:
         chosen.backend.require(chosen.resolved_target)
     if profile:
         given = options.read_arrays(feeds) if feeds else None
-        if dims:
-            profile_sizes(file, json, chosen, options.parse_dims(dims), given)
+        if sizes or compiled:
+            profile_sizes(file, json, chosen, sizes, given)
         else:
             _profile(file, json, replace(chosen, inputs=given))
         return
-    if dims:
-        raise UsageError("--dim gives the sizes that --profile times; give --shape otherwise")
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = file
         if not compiled:
             artifact = Path(directory) / "model.sparsec"
             compile_with_progress(file, chosen).save(artifact)
         results = _measure(file, artifact, feeds, threads, seconds, shapes=shapes if compiled else (), streams=streams,
-                           against=against is not Peer.NONE)
+                           against=against is not Peer.NONE, dims=options.single(sizes) if compiled else None)
     _tell(results, file, threads, streams, precision, json)
 
 
@@ -126,8 +126,8 @@ def _check_uses(file: Path | None, against: Peer | None, precision: Precision | 
         raise UsageError("--precision is for an ONNX model that is compiled first, and for --profile")
     if formats and compiled:
         raise UsageError(f"--formats times the layers of an ONNX model; {file} is compiled")
-    if profile and not formats and (compiled or against not in (None, Peer.NONE)):
-        raise UsageError("--profile times the layers of an ONNX model, without --against")
+    if profile and not formats and against not in (None, Peer.NONE):
+        raise UsageError("--profile times the layers of a model, without --against")
     if compiled and against is Peer.ONNXRUNTIME:
         raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
 
@@ -168,7 +168,7 @@ def batched(file: Path, rows: int, known: Mapping[str, Sequence[int]]) -> list[s
 
 
 def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: float, *, shapes: Sequence[str],
-             streams: int, against: bool) -> list[Latency]:
+             streams: int, against: bool, dims: Mapping[str, int] | None) -> list[Latency]:
     """Time an artifact that is `file` or compiled from it, the latter beside onnxruntime."""
     from sparsec.artifact.file import Artifact
     from sparsec.compiler.portable import build_once
@@ -180,18 +180,18 @@ def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: 
             artifact, own = built, Path(directory) / "built.sparsec"
             built.save(own)
         return _measured(artifact, own, file if against and path != file else None, feeds, threads, seconds,
-                         shapes=shapes, streams=streams)
+                         shapes=shapes, streams=streams, dims=dims)
 
 
 def _measured(artifact: Artifact, path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *,
-              shapes: Sequence[str], streams: int) -> list[Latency]:
+              shapes: Sequence[str], streams: int, dims: Mapping[str, int] | None) -> list[Latency]:
     """Time an artifact, and onnxruntime on the model that it was compiled from."""
     backend = backend_named(artifact.manifest.target)
     backend.check(artifact.manifest.needs)
     files = dict.fromkeys(own_engines(backend)[:None if streams == 1 else 1], str(path))
     if beside is not None:
         files[onnxruntime_for(backend)] = str(beside)
-    arrays = options.inputs_for(artifact, feeds, shapes)
+    arrays = options.inputs_for(artifact, feeds, shapes, dims)
     return measure(files, arrays, threads=threads, seconds=seconds, streams=streams)
 
 
@@ -204,12 +204,14 @@ def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
     device = chosen.backend.device
     console.print(f"{chosen.target if device else f'{chosen.threads} thread(s)'}; "
                   f"rates: {figures.rates}\n")
+    seen = any(row.zeros is not None for row in figures.layers)
     tables.print_table(
-        ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline"),
+        ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline", *["input zeros"] * seen),
         [(row.layer, row.format or "", tables.duration(row.us), tables.percent(row.share, 1),
           "" if row.gflops is None else f"{row.gflops:.1f}", "" if row.bytes is None else tables.nbytes(row.bytes),
-          "" if row.roofline is None else tables.percent(min(row.roofline, 1), 1)) for row in figures.layers],
-        ("total", "", tables.duration(figures.total_us), "", "", "", ""))
+          "" if row.roofline is None else tables.percent(min(row.roofline, 1), 1),
+          *["" if row.zeros is None else tables.percent(row.zeros, 1)] * seen) for row in figures.layers],
+        ("total", "", tables.duration(figures.total_us), "", "", "", "", *[""] * seen))
     console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if device else 'beyond the L1 cache'}; "
                   "roofline is the\nleast time that the rates allow as a share of the measured, at most all of it")
 

@@ -17,18 +17,31 @@ from sparsec.errors import UsageError
 
 def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: Mapping[str, int | str],
                   inputs: Mapping[str, np.ndarray] | None) -> None:
-    """Compile a model for any size, and print what a call of some sizes does."""
+    """Print what a call of some sizes does in an artifact for any, which a model is compiled to first.
+
+    Raises:
+        UsageError: the artifact, or the model, has no run-time sizes.
+
+    """
+    from sparsec.artifact.file import Artifact, is_artifact
     from sparsec.backends.program import SIZED
+    from sparsec.bench.feeds import random_inputs
     from sparsec.bench.sized_profile import profile_sized
     from sparsec.graph.compare import random_feeds
     from sparsec.graph.reader import load
     from sparsec.graph.sizes import bound_dims, check_dims
 
-    check_dims(load(file, symbolic=True), dims)
-    artifact = compile_with_progress(file, replace(chosen, verify=False))
+    compiled = is_artifact(file)
+    if not compiled:
+        check_dims(load(file, symbolic=True), dims)
+    artifact = Artifact.load(file) if compiled else compile_with_progress(file, replace(chosen, verify=False))
     if artifact.manifest.entry != SIZED:
-        raise UsageError(f"{file} has no run-time sizes; leave --dim out")
-    found = profile_sized(artifact, random_feeds(load(file, dims=bound_dims(dims))) if inputs is None else inputs)
+        raise UsageError(f"{file} was compiled for fixed shapes; --profile takes the ONNX model then" if compiled else
+                         f"{file} has no run-time sizes; leave --dim out")
+    if inputs is None:
+        inputs = random_inputs(artifact, None, options.single(dims)) if compiled else random_feeds(
+            load(file, dims=bound_dims(dims)))
+    found = profile_sized(artifact, inputs)
     options.write_json(json, {"file": str(file), "threads": chosen.threads, **asdict(found)})
     console.print(", ".join(f"{name} = {size}" for name, size in found.sizes.items()) + "\n")
     total = sum(each.us for each in found.steps)

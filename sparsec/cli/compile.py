@@ -76,6 +76,8 @@ def command(
     as_onnx: Annotated[Path | None, typer.Option(
         "--as-onnx", dir_okay=False, help="Write an ONNX file, too, which onnxruntime runs as one node.",
         )] = None,
+    ep_context: Annotated[bool, typer.Option(
+        "--ep-context", help="That node is an EPContext of sparsec's execution provider.")] = False,
     json: options.JsonFile = None,
     **given: Any,
 ) -> None:
@@ -85,6 +87,8 @@ def command(
 
     if as_onnx and portable:
         raise UsageError("--as-onnx writes native code, and --portable none; leave one of them out")
+    if ep_context and not as_onnx:
+        raise UsageError("--ep-context is the form of the file that --as-onnx writes; give that, too")
     output = output or Path(model.with_suffix(".sparsec").name)
     for path in (output, *filter(None, [as_onnx])):
         options.check_folder(path)
@@ -97,7 +101,7 @@ def command(
     if as_onnx:
         from sparsec.native.as_onnx import as_onnx as written
 
-        files.write(as_onnx, written(artifact))
+        files.write(as_onnx, written(artifact, ep_context=ep_context))
     if sign:
         signing.sign_file(output, sign)
     description = describe_artifact(artifact, output.stat().st_size)
@@ -149,8 +153,8 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
                              "once, in 50 s", soft_wrap=True)
-    for layer in description["outside"]:
-        tables.console.print(f"{layer['layer']} runs without sparsec's kernels: {layer['reason']}", soft_wrap=True)
+    for line in (*_by_rows(description["rows"]), *tables.outside(description["outside"])):
+        tables.console.print(line, soft_wrap=True)
     if refused := _on_host(description["layers"]):
         tables.console.print(refused, soft_wrap=True)
     if projected := _projected(description["layers"]):
@@ -162,6 +166,16 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     verdict = _verdict(description["verification"], description["target"])
     tables.console.print(f"\n{verdict}{_narrow(description['layers'])}", soft_wrap=True)
     tables.console.print(sizes, soft_wrap=True)
+
+
+def _by_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the layers take for the numbers of rows that there are kernels for, where there are."""
+    if not rows:
+        return []
+    each = ", ".join(f"{tables.duration(row['predicted_us'])} for {row['rows']}" for row in rows)
+    text = (f"for any size: the layers are predicted to take {each} row(s), and more are made of such calls; the "
+            f"table is that of {rows[-1]['rows']}")
+    return [text]
 
 
 def _projected(layers: Sequence[dict[str, Any]]) -> str:

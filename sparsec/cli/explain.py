@@ -17,6 +17,7 @@ from sparsec.errors import UsageError
 from sparsec.target import resolve
 
 if TYPE_CHECKING:  # the compiler takes seconds to import
+    from sparsec.report.any_size import AnySize
     from sparsec.report.explain import Explanation, Layer
 
 
@@ -29,10 +30,12 @@ def command(
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
-    dims: Annotated[list[str], typer.Option(
-        "--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension by its name; may be repeated.")] = [],  # noqa: B006 - as above
+    dims: options.Dims = [],  # noqa: B006 - as above
     precision: Annotated[Precision | None, typer.Option(
         help="That of `sparsec compile`.", show_default=False)] = None,
+    feeds: Annotated[Path | None, typer.Option(
+        "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs, or an .npy file where there is one "
+        "input, in which zeros among activations are counted.")] = None,
     layers: Annotated[list[str], typer.Option(
         "--layer", metavar="NAME", help="Show every candidate of this layer, or of `all`; may be repeated.")] = [],  # noqa: B006 - typer copies it
     html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a self-contained report.")] = None,
@@ -44,44 +47,25 @@ def command(
     """
     resolved = resolve(target)  # before the compiler is imported, which takes seconds
     options.tell_of_cores(threads)
-    from sparsec.graph.sizes import bound_dims
-
-    bound, sizes, assumed = _bound(model, options.parse_shapes(shapes), bound_dims(options.parse_dims(dims)))
     from sparsec.report.explain import explain
 
     with progress_bar() as progress:
         task = progress.add_task("explain", total=1.0)
-        figures = explain(model, resolved, threads=threads, shapes=bound, dims=sizes,
-                          precision=precision,
+        figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
+                          dims=options.parse_dims(dims), precision=precision,
+                          inputs=options.read_arrays(feeds) if feeds else None,
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
-    if assumed:
-        ones = ", ".join(f"{name} = 1" for name in assumed)
-        console.print(f"for {ones}; --dim and --shape give other sizes\n", soft_wrap=True)
+    if figures.sizes:
+        sizes = ", ".join(f"{name} = {size}" for name, size in figures.sizes.items())
+        console.print(f"for {sizes}; --dim and --shape give other sizes\n", soft_wrap=True)
     _print_summary(figures)
-    _print_rows(figures)
+    if figures.any_size is not None:
+        _print_any_size(figures.any_size)
     for layer in chosen:
         _print_layer(layer)
     options.write_json(json, asdict(figures))
     _write_html(html, figures, model.name)
-
-
-def _bound(model: Path, shapes: dict[str, tuple[int, ...]], dims: dict[str, int],
-           ) -> tuple[dict[str, tuple[int, ...]], dict[str, int], list[str]]:
-    """Shapes and dimensions that make all inputs static, and what is taken for 1 because nothing gives it."""
-    from sparsec.analysis.symbols.size import is_name
-    from sparsec.graph.reader import load
-
-    free = [dim.value for value in load(model, shapes=shapes, dims=dims, symbolic=True).graph.inputs
-            for dim in value.shape or () if not isinstance(dim, int)]
-    assumed = list(dict.fromkeys(name for name in free if name is not None and is_name(name)))
-    dims, found = {**dims, **dict.fromkeys(assumed, 1)}, dict(shapes)
-    for value in load(model, shapes=shapes, dims=dims, symbolic=True).graph.inputs:
-        sizes = list(value.shape or ())
-        if unbound := [str(size) for size in sizes if not isinstance(size, int)]:
-            assumed += unbound
-            found[value.name or ""] = tuple(size if isinstance(size, int) else 1 for size in sizes)
-    return found, dims, list(dict.fromkeys(assumed))
 
 
 def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
@@ -98,11 +82,12 @@ def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
 def _print_summary(figures: Explanation) -> None:
     total = figures.total
     console.print(f"target {figures.target}, {figures.threads} thread(s)\nrates: {figures.machine}\n", soft_wrap=True)
+    seen = any(layer.zeros is not None for layer in figures.layers)
     tables.print_table(
-        ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from"),
-        [_row(layer) for layer in figures.layers],
+        ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from", *["input zeros"] * seen),
+        [(*_row(layer), *[_zeros(layer.zeros)] * seen) for layer in figures.layers],
         (f"{total.layers} with weights", tables.percent(total.weights - total.nonzeros, total.weights), "",
-         "", tables.duration(total.predicted_us), tables.duration(total.dense_us), ""))
+         "", tables.duration(total.predicted_us), tables.duration(total.dense_us), "", *[""] * seen))
     if figures.network_us is not None:
         console.print(f"\nthe whole network: {tables.duration(figures.network_us)} predicted, everything between the "
                       "layers included", soft_wrap=True)
@@ -121,17 +106,24 @@ def _print_summary(figures: Explanation) -> None:
         console.print(f"outside: {note.node}: {note.text}")
 
 
-def _print_rows(figures: Explanation) -> None:
-    """The kernels of an artifact for any size, by the number of rows that they take."""
-    counts = sorted({each.rows for each in figures.by_rows})
-    if not counts:
-        return
-    found: dict[str, dict[int, str]] = {}
-    for each in figures.by_rows:
-        found.setdefault(each.layer, {})[each.rows] = f"{each.kernel}, {tables.duration(each.predicted_us)}"
-    console.print("\nfor any size, by the number of rows; more are made of such calls:\n")
-    tables.print_table(("layer", *map(str, counts)), [
-        (layer, *(row.get(count, "") for count in counts)) for layer, row in found.items()])
+def _print_any_size(found: AnySize) -> None:
+    """The kernels of an artifact that the run tells the sizes, by the number of rows that they take."""
+    counts = sorted(found.call_us)
+    cells: dict[str, dict[int, str]] = {}
+    for each in found.rows:
+        cells.setdefault(each.layer, {})[each.rows] = f"{each.kernel}, {tables.duration(each.predicted_us)}"
+    console.print("\n`sparsec compile` with these options leaves sizes to the run, which pays for that; more rows are "
+                  "made of such calls:\n", soft_wrap=True)
+    without = [each.node for each in found.outside]
+    tables.print_table(("layer", *(f"{count} rows" for count in counts)), [
+        *((layer, *(row.get(count, "") for count in counts)) for layer, row in cells.items()),
+        *((layer, *("no kernel" for _ in counts)) for layer in without)],
+        ("a call", *(tables.duration(found.call_us[count]) for count in counts)))
+    console.print(f"\na call has {found.stages} compiled stage(s) and {found.operators} operator(s) between them; "
+                  "attention and what numpy multiplies take longer the larger the sizes, and are not in it",
+                  soft_wrap=True)
+    for line in tables.outside([{"layer": each.node, "reason": each.text} for each in found.outside]):
+        console.print(line, soft_wrap=True)
 
 
 def _row(layer: Layer) -> tuple[str, ...]:
@@ -140,6 +132,10 @@ def _row(layer: Layer) -> tuple[str, ...]:
             winner.format, tables.duration(winner.predicted_us),
             "-" if layer.dense_us is None else tables.duration(layer.dense_us),
             "never" if pays is None else f"{100 * pays:.0f} %")
+
+
+def _zeros(share: float | None) -> str:
+    return "" if share is None else tables.percent(share, 1)
 
 
 def _print_layer(layer: Layer) -> None:

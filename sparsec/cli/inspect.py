@@ -50,15 +50,23 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
                   f"{code}\n")
     _print_signature(description)
     tables.print_buckets(description)
-    totals = description["totals"]
-    tables.print_table(
-        ("layer", "shape", "kept", "format", "kernel", "bytes", "predicted"),
-        [(layer["layer"], tables.shape(layer["shape"]), tables.percent(layer["nonzeros"], layer["weights"]),
-          layer["format"], layer["kernel"], tables.nbytes(layer["bytes"]), tables.duration(layer["predicted_us"]))
-         for layer in description["layers"]],
-        (tables.counted(totals["layers"], "layer"), "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
-         tables.nbytes(totals["bytes"]), tables.duration(totals["predicted_us"])))
+    _print_kernels(description)
     return description
+
+
+def _print_kernels(description: dict[str, Any]) -> None:
+    """How every layer runs, for every number of rows that it has a kernel for; the total is that for the most rows."""
+    totals, rows = description["totals"], description["rows"]
+    tables.print_table(
+        ("layer", "shape", "kept", "format", "kernel", *(["rows"] if rows else []), "bytes", "predicted"),
+        [(layer["layer"], tables.shape(layer["shape"]), tables.percent(layer["nonzeros"], layer["weights"]),
+          layer["format"], layer["kernel"], *([layer.get("rows", "")] if rows else []), tables.nbytes(layer["bytes"]),
+          tables.duration(layer["predicted_us"])) for layer in description["layers"]],
+        (tables.counted(totals["layers"], "layer"), "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
+         *([rows[-1]["rows"]] if rows else []), tables.nbytes(totals["bytes"]),
+         tables.duration(totals["predicted_us"])))
+    for line in tables.outside(description["outside"]):
+        console.print(line, soft_wrap=True)
 
 
 def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:

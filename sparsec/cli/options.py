@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,6 +91,18 @@ def parse_dims(texts: Sequence[str]) -> dict[str, int | str]:
     return dims
 
 
+def single(dims: Mapping[str, int | str]) -> dict[str, int]:
+    """Dimensions of one size each.
+
+    Raises:
+        UsageError: one is a range.
+
+    """
+    if several := [name for name, size in dims.items() if not isinstance(size, int)]:
+        raise UsageError(f"--dim {several[0]}={dims[several[0]]}: give one size here, such as {several[0]}=8")
+    return {name: size for name, size in dims.items() if isinstance(size, int)}
+
+
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The arrays of an .npz file by name.
 
@@ -108,8 +120,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise UsageError(f"{path}: not an .npz file of plain arrays ({error}); write one with numpy.savez") from error
 
 
-def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The inputs of a run: a file's, or random ones of some shapes, and says so.
+def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = (),
+               dims: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
+    """The inputs of a run: a file's, or random ones of some shapes, and says so, with the sizes that it has chosen.
 
     Raises:
         ShapeError: the artifact does not take the shapes.
@@ -117,10 +130,12 @@ def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = ()
 
     """
     if path is None:
-        from sparsec.bench.feeds import random_inputs
+        from sparsec.bench.feeds import random_inputs, sizes_of
 
-        console.print("inputs are random; --input gives your own\n")
-        return random_inputs(artifact, parse_shapes(shapes))
+        feeds = random_inputs(artifact, parse_shapes(shapes), dims)
+        sizes = ", ".join(f"{name} = {size}" for name, size in sizes_of(artifact, feeds).items())
+        console.print(f"inputs are random{f', at {sizes}' if sizes else ''}; --input gives your own\n", soft_wrap=True)
+        return feeds
     if path.suffix != ".npy":
         return read_arrays(path)
     names = [spec.name for spec in artifact.manifest.inputs]

@@ -26,6 +26,8 @@ console = _Console(highlight=False, markup=False)
 Row = Sequence[object]
 
 _GAP = 2  # spaces between columns
+SHOWN = 6
+"""Names of layers in a line, of which there may be hundreds."""
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None = None) -> None:
@@ -68,6 +70,22 @@ def print_buckets(description: Mapping[str, Any]) -> None:
                      f"{max(errors.values()):.1e}" if errors else "not verified"))
     print_table(("bucket", "library", "predicted", "error"), rows)
     console.print("\nof the first bucket:\n")
+
+
+def outside(layers: Sequence[Mapping[str, str]]) -> list[str]:
+    """A line for every reason that layers run without sparsec's kernels for."""
+    groups: dict[str, list[str]] = {}
+    for each in layers:
+        groups.setdefault(each["reason"], []).append(each["layer"])
+    return [f"{names[0]} runs without sparsec's kernels: {reason}" if len(names) == 1 else
+            f"{len(names)} layers run without sparsec's kernels: {reason}: {_few(names)}"
+            for reason, names in groups.items()]
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def nbytes(count: float) -> str:

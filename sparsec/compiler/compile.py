@@ -157,7 +157,8 @@ def _announcer(progress: Progress | None) -> Announce:
 
     def announce(step: str, part: float = 0.0, measuring_s: float = 0.0) -> None:
         more = f", measuring for up to {measuring_s:.0f} s more" if measuring_s >= 1 else ""
-        progress(step + more, sum(STEPS[each] for each in steps[:steps.index(step)]) + part * STEPS[step])
+        kind = step.partition(" ")[0]  # what follows says of what
+        progress(step + more, sum(STEPS[each] for each in steps[:steps.index(kind)]) + part * STEPS[kind])
 
     return announce
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,10 @@ from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.program import Program, TensorSpec
 from sparsec.compiler.options import CompileOptions, not_carried
 from sparsec.cost.tuning import default_path
-from sparsec.errors import ArtifactError
+from sparsec.errors import ArtifactError, ShapeError
 from sparsec.graph import reader
 from sparsec.graph.shapes import static_shape
-from sparsec.graph.sizes import buckets
+from sparsec.graph.sizes import bound_dims, buckets, check_dims
 from sparsec.machine import cpus
 from sparsec.target import Target, machine_features, machine_name
 
@@ -46,7 +47,17 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
 
     """
     graph = reader.load(model, symbolic=True)
-    bound = reader.load(model, shapes=buckets(graph, options.shapes or {}, MOST_BUCKETS)[0]).graph
+    dims = options.dims or {}
+    check_dims(graph, dims)
+    shapes = buckets(graph, options.shapes or {}, MOST_BUCKETS)[0]
+    open_sizes = dict.fromkeys(str(dim.value) for value in reader.load(
+        model, shapes=shapes, dims=bound_dims(dims), symbolic=True).graph.inputs for dim in value.shape or ()
+        if isinstance(dim, ir.SymbolicDim) and dim.value)
+    if open_sizes:
+        each = " ".join(f"--dim {shlex.quote(f'{name}=1')}" for name in open_sizes)
+        raise ShapeError(f"a portable artifact takes fixed sizes, and {', '.join(map(repr, open_sizes))} has none; "
+                         f"give one size to each, as in {each}, or buckets with --shape")
+    bound = reader.load(model, shapes=shapes, dims=bound_dims(dims)).graph
     total = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
     if total > LARGEST:
         raise ArtifactError(f"the model's weights take {total} bytes and a portable artifact holds at most {LARGEST}; "

@@ -69,15 +69,17 @@ def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
 
     Args:
         model: the file.
-        inputs: by name, arrays with n times the rows that the model takes, as n samples.
+        inputs: by name, arrays with n times the rows that the model takes, as n samples; every row is one where the
+            number of rows is a symbol.
         budget: the largest error of an output, relative to its largest magnitude.
-        shapes: of inputs with symbolic dimensions.
+        shapes: of inputs with symbolic dimensions, where they are not those of the samples.
 
     Raises:
         ModelError: the model has no layer to quantise, or onnxruntime cannot quantise it.
         UsageError: the inputs are not the model's, or the budget is out of reach.
 
     """
+    shapes = {**_shapes_of(model, inputs), **shapes}
     samples = split_samples(reader.load(model, shapes=shapes), inputs)[:MOST_SAMPLES]
     _check_inputs(model, samples[0], shapes)
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
@@ -90,7 +92,7 @@ def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
         own: dict[str, float] = {}
         step = 1
         while True:
-            quantized = _quantized(prepared, Path(directory), samples, excluded)
+            quantized = _quantized(prepared, Path(directory), samples, [*excluded, *_beside(floats.graph, excluded)])
             errors = _errors(quantized, samples[:JUDGED], expected)
             own = own or _own_errors(floats, quantized, samples[:JUDGED])
             if max(errors.values(), default=0.0) <= budget:
@@ -101,6 +103,34 @@ def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
                                  "give a larger --max-error")
             excluded += rest[:step]
             step *= 2
+
+
+def _shapes_of(model: Path, inputs: Feeds) -> dict[str, tuple[int, ...]]:
+    """The shapes of inputs with symbolic dimensions, as their arrays have them, a row at a time."""
+    shapes = {}
+    for value in onnx.load(model, load_external_data=False).graph.input:
+        dims, array = value.type.tensor_type.shape.dim, inputs.get(value.name)
+        if array is not None and array.ndim == len(dims) and any(not dim.HasField("dim_value") for dim in dims):
+            sizes = (1, *array.shape[1:])
+            shapes[value.name] = tuple(dim.dim_value if dim.HasField("dim_value") else size
+                                       for dim, size in zip(dims, sizes, strict=True))
+    return shapes
+
+
+def _beside(graph: onnx.GraphProto, excluded: Sequence[str]) -> list[str]:
+    """The other nodes that stay in float: what is made of float layers alone, or of none and for such alone."""
+    made: dict[str, set[str]] = {}
+    for node in graph.node:
+        found = {node.name} if node.op_type in LAYERS else set().union(*(made.get(each, set()) for each in node.input))
+        made.update(dict.fromkeys(node.output, found))
+    read: dict[str, set[str]] = {}
+    for node in reversed(graph.node):
+        found = {node.name} if node.op_type in LAYERS else set().union(*(read.get(each, set()) for each in node.output))
+        for each in node.input:
+            read[each] = read.get(each, set()) | found
+    floats = set(excluded)
+    return [node.name for node in graph.node if floats and node.op_type not in LAYERS and (
+        made[node.output[0]] or set().union(*(read.get(each, set()) for each in node.output))) <= floats]
 
 
 def _check_inputs(model: Path, sample: Feeds, shapes: Mapping[str, Sequence[int]]) -> None:

@@ -97,9 +97,9 @@ class CompileReport:
 
 
 def _layer(row: LayerReport) -> dict[str, object]:
-    """A layer's row; the error of projecting stands only where there was projected."""
+    """A layer's row; the error of projecting stands only where there was projected, as rows do."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()
-            if name != "projection_error" or value is not None}
+            if name not in ("projection_error", "rows") or value is not None}
 
 
 def _pass(report: Report) -> dict[str, object]:

@@ -36,16 +36,22 @@ def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feed
             for sizes in (symbols, least)]
 
 
-def sample_of(model: ir.Model, limits: Mapping[str, tuple[int, int]], given: Mapping[str, Sequence[int]]) -> Feeds:
-    """Random inputs for the sizes that some inputs are given, and others for the rest.
+def sample_of(model: ir.Model, limits: Mapping[str, tuple[int, int]], given: Mapping[str, Sequence[int]],
+              dims: Mapping[str, int] | None = None) -> Feeds:
+    """Random inputs for the sizes that some inputs or dimensions are given, and others for the rest.
 
     Raises:
-        ShapeError: an input cannot have the shape.
+        ShapeError: an input cannot have the shape, or there is no such dimension.
 
     """
     shapes = input_shapes(model.graph)
     sizes = {name: _within(size, limits.get(name)) for name, size in _different(shapes).items()}
+    if unknown := [name for name in dims or {} if name not in sizes]:
+        raise ShapeError(f"no input has a dimension '{unknown[0]}' that the run tells the size of; there is "
+                         f"{', '.join(map(repr, sizes))}")
+    sizes.update(dims or {})
     _add_up(sizes)
+    sizes.update(dims or {})
     values = {value.name: value for value in shapes}
     for name, shape in given.items():
         own = shapes[values[name]] if name in values else ()

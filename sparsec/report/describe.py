@@ -40,6 +40,7 @@ class _Layer(TypedDict, total=False):
     measured_us: float | None
     error: float | None
     projection_error: float | None
+    rows: int
 
 
 class _Verification(TypedDict, total=False):
@@ -115,17 +116,31 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
         "library": "object files" if manifest.objects else "shared object",
         "library_bytes": len(artifact.library),
         "weights_bytes": len(artifact.weights),
-        "formats": by_format(artifact.report["layers"]),
-        "totals": _totals(artifact.report["layers"]),
+        "formats": by_format(_once(artifact.report["layers"])),
+        "totals": _totals(_once(artifact.report["layers"])),
+        "rows": _rows(artifact.report["layers"]),
         "buckets": [_bucket(bucket) for bucket in artifact.buckets] if artifact.others else [],
     }
+
+
+def _once(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Every layer once: where it has kernels for several numbers of rows, that for the most."""
+    most = max((layer.get("rows") or 0 for layer in layers), default=0)
+    return [layer for layer in layers if layer.get("rows") in (None, most)]
+
+
+def _rows(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """By number of rows that there are kernels for, the predicted microseconds of all layers."""
+    counts = sorted({layer["rows"] for layer in layers if layer.get("rows")})
+    return [{"rows": count, "predicted_us": sum(layer["predicted_us"] for layer in layers
+                                                if layer.get("rows") == count)} for count in counts]
 
 
 def _bucket(bucket: Artifact) -> dict[str, Any]:
     """What is a bucket's own; the rest of the description is the first one's."""
     return {"inputs": [_spec(spec) for spec in bucket.manifest.inputs], "library_bytes": len(bucket.library), **{
         key: bucket.report.get(key) for key in ("layers", "batch", "verification")},
-        "totals": _totals(bucket.report["layers"])}
+        "totals": _totals(_once(bucket.report["layers"]))}
 
 
 def by_format(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

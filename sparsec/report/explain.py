@@ -9,17 +9,17 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis import structure
-from sparsec.compiler.options import CompileOptions
-from sparsec.compiler.prepare import Prepared, prepare, simplify
-from sparsec.compiler.sized.build import row_plans, staged
+from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
 from sparsec.formats import CODECS
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
+from sparsec.graph.evaluate import zeros_of
 from sparsec.graph.nodes import is_depthwise, node_name, weight_array
-from sparsec.graph.shapes import static_shape
+from sparsec.graph.sizes import Dims
+from sparsec.report.any_size import AnySize, Outside, any_size, priced
 from sparsec.report.curves import (
     SPARSITIES,
     Curve,
@@ -96,6 +96,7 @@ class Layer(structure.Structure):
         break_even: the sparsity from which on sparse kernels are faster; None if never.
         refused: why formats or kernels are no candidates, by their names.
         buckets: the choices for other numbers of tokens.
+        zeros: the share of zeros among the activations that it reads, where real inputs are given.
 
     """
 
@@ -112,6 +113,7 @@ class Layer(structure.Structure):
     break_even: float | None
     refused: Mapping[str, str]
     buckets: tuple[Bucket, ...]
+    zeros: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,30 +138,11 @@ class Pruned:
 
 
 @dataclass(frozen=True)
-class Outside:
-    """A node that runs without sparsec's kernels, and why."""
-
-    node: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Between:
     """Nodes of an operator that have one kernel each, and none to choose among, with what they take together."""
 
     operator: str
     nodes: tuple[str, ...]
-    predicted_us: float
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How a layer runs for a number of rows, where the run tells how many there are; more are made of such."""
-
-    layer: str
-    rows: int
-    format: str
-    kernel: str
     predicted_us: float
 
 
@@ -176,7 +159,8 @@ class Explanation:
         between: what of these the layers do not take, the most first.
         if_pruned: what more pruning would buy.
         outside: the nodes without a kernel of sparsec's.
-        by_rows: the kernels of an artifact for any size, where dimensions are symbolic.
+        sizes: those of symbolic dimensions that the figures are for.
+        any_size: the artifact that the run tells the sizes, where `compile` makes such a one.
 
     """
 
@@ -190,31 +174,36 @@ class Explanation:
     between: tuple[Between, ...]
     if_pruned: tuple[Pruned, ...]
     outside: tuple[Outside, ...]
-    by_rows: tuple[Rows, ...] = ()
+    sizes: Mapping[str, int]
+    any_size: AnySize | None = None
 
 
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
-            shapes: Mapping[str, Sequence[int]] | None = None, dims: Mapping[str, int | str] | None = None,
+            shapes: Mapping[str, Sequence[int]] | None = None, dims: Dims | None = None,
             precision: str | None = None, calibration: Calibration | None = None,
+            inputs: Mapping[str, np.ndarray] | None = None,
             progress: Callable[[float], None] = lambda _share: None) -> Explanation:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
-    Where the model's dimensions are symbolic, `shapes` and `dims` give the sizes to price.
+    `shapes` and `dims` are those of `sparsec.compile`. The layers are priced at one size of every symbolic dimension:
+    the least of its range, 1 where nothing gives it. Zeros among activations are counted in `inputs`, real ones.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
         UsageError: the target has no cost model.
 
     """
-    options = replace(options_of(target, threads, shapes, precision), dims=dims)
+    bound, sizes, assumed = priced(model, shapes or {}, dims or {})
+    options = replace(options_of(target, threads, bound, precision), dims=sizes, inputs=inputs)
     prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
     layers, curves = list[Layer](), dict[Geometry, Curve]()
+    zeros = zeros_of(prepared.graph, job.real, nodes) if job.real else {}
     for index, node in enumerate(nodes):
         progress(index / len(nodes))
         offered, refused = prepared.backend.offers(node, job)
         if offered:
-            layers.append(_layer(node, offered, refused, prepared, curves))
+            layers.append(replace(_layer(node, offered, refused, prepared, curves), zeros=zeros.get(node)))
     notes = [Outside(note.node, note.text) for report in prepared.passes if report.name in LIFTING
              for note in report.notes]
     notes += [Outside(node.name or node.op_type, reason) for node in nodes
@@ -223,22 +212,9 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
         layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
-        by_rows=_by_rows(model, options, calibration))
-
-
-def _by_rows(model: reader.Source, options: CompileOptions, calibration: Calibration | None) -> tuple[Rows, ...]:
-    """How layers run in an artifact for any size, where the model is one that such can be made of."""
-    if not options.backend.sized or all(
-            static_shape(value) is not None for value in reader.load(model, symbolic=True).graph.inputs):
-        return ()
-    free = replace(options, shapes=None, dims=None)
-    simplified = simplify(model, free, calibration=calibration, symbolic=True)
-    found = staged(simplified.graph, {})
-    plans = row_plans(simplified.graph, found, simplified.job, simplified.context, free.backend, {})
-    rows = [Rows(row.layer.rpartition("@")[0] or row.layer, each.count, row.format, row.kernel, row.predicted_us)
-            for each in plans for row in each.layers]
-    order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
-    return tuple(sorted(rows, key=lambda row: order[row.layer]))
+        sizes={**sizes, **assumed},
+        any_size=any_size(model, replace(options, shapes=shapes, dims=dims, inputs=None),
+                          calibration) if assumed else None)
 
 
 def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,

@@ -17,6 +17,7 @@ from sparsec.backends.program import SIZED, STAGES
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import tvm_runtime
+from sparsec.machine.blas import within
 from sparsec.machine.memory import HOST, carrier, element_type, placer
 from sparsec.runtime import device
 from sparsec.runtime.arguments import allowed_threads, as_array, wrong_type
@@ -111,6 +112,9 @@ class InferenceSession:
 
     def _open_sized(self, program: SizedProgram) -> Engines:
         """The virtual machines of a program for sizes that only the run tells."""
+        threads = self.threads  # not this object, which would keep itself
+        if program.multiplies:
+            return Engines(lambda: Engine(within(threads, program.runner()), [], [], frozenset()))
         return Engines(lambda: Engine(program.runner(), [], [], frozenset()))
 
     def close(self) -> None:

@@ -82,6 +82,12 @@ def test_warp_groups_are_for_one_architecture(weights, archs):
     assert ("compile with --target cuda-sm90" in refused.get("wgmma", "")) == ("sm_90" in archs)
 
 
+@pytest.mark.parametrize(("arch", "kernel"), [("sm_80", "mma blocks"), ("sm_90", "wgmma blocks")])
+def test_large_empty_blocks_of_many_tokens_are_for_warp_groups(arch, kernel):
+    weight = np.kron(RNG.random((SIZE // 128, SIZE // 64)) < 0.2, np.ones((128, 64), np.float32))
+    assert best(weight, 4096, arch)[0].option.kernel == kernel
+
+
 @pytest.mark.parametrize("weight", ["2:4", "50 %"])
 @pytest.mark.parametrize("columns", [1, 1024])
 def test_never_slower_than_dense_and_the_same_every_time(weights, weight, columns):

@@ -87,6 +87,7 @@ def test_every_operator_is_met():
     ("LinearClassifier", {**MANY, "post_transform": "PROBIT"}, "if", "its post_transform is PROBIT"),
     ("LinearClassifier", {**ONE, "classlabels_ints": [1, 2, 3]}, "if", "3 labels for 1 scores"),
     ("Scaler", {"offset": [1.0, 2.0], "scale": [1.0]}, "f", "2 offsets for 3 features"),
+    ("Scaler", {"offset": [1.0, 2.0, 3.0], "scale": [1.0]}, "f", "3 offsets and 1 scales"),
     ("Normalizer", {"norm": "L3"}, "f", "its norm is L3"),
     ("Imputer", {"imputed_value_int64s": [1]}, "f", "0 values for 3 features"),
     ("SVMRegressor", {**SVM, "kernel_type": "RBF"}, "f", "kernel is not linear")])

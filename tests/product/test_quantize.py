@@ -40,6 +40,20 @@ def test_the_budget_is_kept_and_zeros_stay(files, budget):
         assert artifact.report["verification"]["steps"]["further"] == {}
 
 
+def test_a_symbolic_number_of_rows_is_that_of_the_samples(files):
+    text = TEXT.replace("float[1,", "float[n,")
+    onnx.save(model(text, a=pruned((16, 32), 0), c=pruned((32, 8), 1)), files / "n.onnx")
+    assert quantize(files / "n.onnx", dict(np.load(files / "x.npz")), 0.05, {}).error <= 0.05
+
+
+def test_what_follows_float_layers_alone_stays_in_float(files):
+    text = TEXT.replace("y = MatMul(r, c)", "s = HardSwish(r) m = ReduceMax(s) u = Div(s, m) y = MatMul(u, c)")
+    onnx.save(model(text, a=1000 * pruned((16, 32), 0), c=pruned((32, 8), 1)), files / "s.onnx")
+    found = quantize(files / "s.onnx", dict(np.load(files / "x.npz")), 1e-6, {})
+    assert found.error <= 1e-6
+    assert "QuantizeLinear" not in {node.op_type for node in found.model.graph.node}
+
+
 def test_what_cannot_be_is_said(files):
     with pytest.raises(UsageError, match="larger --max-error"):
         quantize(files / "m.onnx", dict(np.load(files / "x.npz")), -1.0, {})

@@ -212,6 +212,24 @@ def _matmul(symbols: Symbols, node: ir.Node) -> Shape | None:
     return (*lead, left[-2], right[-1])
 
 
+def _gemm(symbols: Symbols, node: ir.Node) -> Shape | None:
+    shapes = [symbols.shape(value) for value in node.inputs[:2]]
+    if any(shape is None or len(shape) != 2 for shape in shapes):
+        return None
+    left, right = (shape for shape in shapes if shape is not None)
+    turned = [bool(node.attributes.get_int(name, 0)) for name in ("transA", "transB")]
+    return left[1 if turned[0] else 0], right[0 if turned[1] else 1]
+
+
+def _flatten(symbols: Symbols, node: ir.Node) -> Shape | None:
+    shape = symbols.shape(node.inputs[0])
+    if shape is None:
+        return None
+    axis = node.attributes.get_int("axis", 1)
+    axis = axis + len(shape) if axis < 0 else axis
+    return product(shape[:axis]), product(shape[axis:])
+
+
 UNARY = ("Abs", "Cast", "Ceil", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
          "HardSwish", "Identity", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not",
          "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt", "Tanh", "CumSum",
@@ -222,9 +240,8 @@ BINARY = ("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "Le
 SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
     **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
-    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, APPEND: _append,
-    SELECT: _select,
-    "Split": _split,
+    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, "Gemm": _gemm,
+    "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split,
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _same),
 }

@@ -44,7 +44,7 @@ def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
     if (shape is None or len(shape) != HEADS or softmax.attributes.get_int("axis", -1) not in (-1, HEADS - 1)
             or scores is None or mix is None or mix.op_type != "MatMul" or mix.inputs[0] is not weights):
         return False
-    keys, values = _transposed(scores.right, symbols), mix.inputs[1]
+    keys, values = _transposed(scores.right, symbols) or _turned(scores.right, softmax, symbols), mix.inputs[1]
     if keys is None or values is None:
         return False
     keys, values = _before_repeats(keys, symbols), _before_repeats(values, symbols)
@@ -70,7 +70,8 @@ def _scores(value: ir.Value | None) -> _Scores | None:
             return None
         left, right = (each for each in node.inputs if each is not None)
         if node.op_type == "MatMul":
-            return _Scores(left, right, scale, mask)
+            (left, first), (right, second) = _unscaled(left), _unscaled(right)
+            return _Scores(left, right, scale * first * second, mask)
         if node.op_type == "Add" and mask is None and scale == 1.0:
             products = [_leads_to_product(each) for each in (left, right)]
             if products.count(True) != 1:
@@ -83,6 +84,19 @@ def _scores(value: ir.Value | None) -> _Scores | None:
         else:
             return None
     return None
+
+
+def _unscaled(value: ir.Value) -> tuple[ir.Value, float]:
+    """An operand in front of a constant factor, as exporters give both of them the root of the scale."""
+    node = value.producer()
+    if node is None or node.domain or node.op_type not in ("Mul", "Div") or rewrite.only_use(value) is None:
+        return value, 1.0
+    left, right = node.inputs
+    if left is not None and (factor := scalar(right)) is not None:
+        return left, factor if node.op_type == "Mul" else 1 / factor
+    if right is not None and node.op_type == "Mul" and (factor := scalar(left)) is not None:
+        return right, factor
+    return value, 1.0
 
 
 def _leads_to_product(value: ir.Value) -> bool:
@@ -103,7 +117,7 @@ def _transposed(value: ir.Value, symbols: Symbols) -> ir.Value | None:
     source = node.inputs[0]
     if order == [0, 1, 3, 2]:
         return source
-    if source is None or len(order) != HEADS or source.shape is None or node.graph is None:
+    if source is None or len(order) != HEADS or node.graph is None:
         return None
     turned = ir.node("Transpose", [source], {"perm": [order[0], order[1], order[3], order[2]]})
     shape = symbols.shapes[value]
@@ -111,6 +125,18 @@ def _transposed(value: ir.Value, symbols: Symbols) -> ir.Value | None:
     out.type, symbols.shapes[out] = value.type, (shape[0], shape[1], shape[3], shape[2])
     out.name = f"{value.name}.keys"
     node.graph.insert_before(node, turned)
+    return out
+
+
+def _turned(value: ir.Value, before: ir.Node, symbols: Symbols) -> ir.Value | None:
+    """Keys with their features last, where no Transpose put them elsewhere, as of one token or of a product."""
+    shape = symbols.shape(value)
+    if shape is None or len(shape) != HEADS or before.graph is None:
+        return None
+    node = ir.node("Transpose", [value], {"perm": [0, 1, 3, 2]})
+    out = node.outputs[0]
+    out.name, out.type, symbols.shapes[out] = f"{value.name}.keys", value.type, (shape[0], shape[1], shape[3], shape[2])
+    before.graph.insert_before(before, node)
     return out
 
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import math
+import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveUnusedNodesPass
+from onnx_ir.passes.common import NameFixPass, RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.inference import infer_symbols
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.backends.base import Backend, LayerReport
-from sparsec.backends.job import Job
+from sparsec.backends.job import Announce, Job
 from sparsec.backends.program import SIZED, UNKNOWN, Function, Functions, Program, TensorSpec
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import fuse_attention
+from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.rows import WEIGHTED
-from sparsec.compiler.sized.simplify import merge_equal
+from sparsec.compiler.sized.simplify import fold_known, merge_equal
 from sparsec.compiler.sized.stage import Joint, RowStage, Stage, joint, stages_of
 from sparsec.compiler.sized.token import Token, token_of
 from sparsec.graph.compare import random_feeds
@@ -36,8 +39,12 @@ ROWS = (1, 4, 16, 64)
 """The numbers of rows that functions are compiled for."""
 IMAGE_ROWS = (1, 2, 8)
 """The same where rows are images."""
+PLANNED = 0.6
+"""The share of the time for a number of rows that its plan takes, the rest of which is building."""
 CALL_S = 3e-6
 """What a call of a function costs beside its layers."""
+OPERATOR_S = 1.5e-6
+"""What an operator between the functions costs a call at least."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,11 @@ class Staged:
     plan: Plan
     compiled: list[RowStage]
 
+    @property
+    def between_s(self) -> float:
+        """What the operators between the stages cost a call, whatever its sizes."""
+        return OPERATOR_S * (len(self.plan.fields["steps"]) - len(self.compiled))
+
 
 @dataclass(frozen=True)
 class RowPlan:
@@ -78,6 +90,10 @@ class RowPlan:
     layers: tuple[LayerReport, ...]
     passes: list[Report]
 
+    def seconds(self, backend: Backend) -> float:
+        """What a call of all stages takes for so many rows."""
+        return CALL_S * len(self.whole.stages) + backend.graph_seconds(self.whole.model.graph, self.job)
+
 
 def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> Staged:
     """The stages of a simplified model whose inputs have symbolic dimensions; rewrites the model.
@@ -87,6 +103,13 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> Staged:
 
     """
     symbols = infer_symbols(model.graph)
+    if fold_known(model.graph, symbols):
+        symbols = infer_symbols(model.graph)  # shapes follow from more constants now
+    merge_equal(model.graph, symbols)
+    sink_rows(model.graph, symbols)
+    shorten_moves(model.graph, symbols)
+    RemoveUnusedNodesPass()(model)
+    NameFixPass()(model)
     merge_equal(model.graph, symbols)
     fuse_attention(model.graph, symbols)
     fuse_rotary(model.graph, symbols)
@@ -99,12 +122,23 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> Staged:
 def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backend: Backend,
               limits: Mapping[str, tuple[int, int]]) -> Iterator[RowPlan]:
     """How the layers of a staged model run, for every number of rows that is compiled."""
-    for count in _counts(found.compiled, limits):
+    counts = _counts(found.compiled, limits)
+    for place, count in enumerate(counts):
         whole = joint(model, found.compiled, found.symbols, count)
-        own = replace(job, generated=[random_feeds(whole.model)], real=())
+        own = replace(job, generated=[random_feeds(whole.model)], real=(),
+                      announce=_for_rows(job.announce, count, place, len(counts)))
         passes = run_passes(whole.model, context, phase=Phase.SPECIALISE)
         layers = plan_layers(whole.model, own, backend, backend.judge(whole.model, own))
         yield RowPlan(count, whole, own, layers, passes)
+
+
+def _for_rows(announce: Announce, count: int, place: int, of: int) -> Announce:
+    """What tells of the steps for a number of rows, one of several, so that it is seen why they take as many times."""
+    def tell(step: str, part: float = 0.0, measuring_s: float = 0.0) -> None:
+        announce(f"plan for {count} rows ({place + 1} of {of})",
+                 (place + (PLANNED * part if step == "plan" else PLANNED)) / of, measuring_s)
+
+    return tell
 
 
 def build(model: ir.Model, job: Job, context: Context, backend: Backend,
@@ -126,25 +160,41 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
     for each in row_plans(model, found, job, context, backend, limits):
         chain = token.chain if token is not None and each.count == 1 else None
         functions = backend.build_functions(each.whole.model, each.job, each.whole.parts(), chain)
-        seconds = CALL_S * len(compiled) + backend.graph_seconds(each.whole.model.graph, each.job)
-        plan.fields["rows"].append({"count": each.count, "seconds": seconds, **_placed(plan, functions, numbers)})
-        layers += [replace(row, detail=f"{row.detail} rows={each.count}") for row in each.layers]
+        plan.fields["rows"].append({"count": each.count, "seconds": each.seconds(backend),
+                                    **_placed(plan, functions, numbers)})
+        layers += [replace(row, layer=original(row.layer), detail=f"{row.detail} rows={each.count}", rows=each.count)
+                   for row in each.layers]
         reports += each.passes
     plan.fields["kernels"] = _kernels(plan, job, backend)
     program = Program(b"", SIZED, plan.program(), _specs(model.graph.inputs, input_names(model)),
                       _specs(model.graph.outputs, output_names(model)))
-    return Sized(program, tuple(layers), tuple(_outside(found.stages, plan)), tuple(reports))
+    return Sized(program, tuple(layers), tuple(outside(found, model.graph)), tuple(reports))
 
 
-def _outside(stages: Sequence[Stage], plan: Plan) -> Iterator[Outside]:
-    """The layers that are in no stage of rows, and what ONNX's reference runs."""
-    for node in stages:
-        if isinstance(node, ir.Node) and node.op_type in WEIGHTED and not node.domain and (
-                constant(node.inputs[1]) is not None):
-            yield Outside(node_name(node), node.op_type,
-                          "it does not keep rows apart whose number the run tells; numpy runs it")
-    for node in plan.interpreted:
-        yield Outside(node_name(node), node.op_type, "its sizes are known at run time only; ONNX's reference runs it")
+def outside(found: Staged, graph: ir.Graph) -> Iterator[Outside]:
+    """What sessions compute without kernels: products that are in no stage of rows, and what ONNX's reference runs."""
+    names = dict.fromkeys(dim.value for value in graph.inputs for dim in value.shape or ()
+                          if isinstance(dim, ir.SymbolicDim) and dim.value)
+    sizes = " ".join(f"--dim {shlex.quote(f'{name}=SIZE')}" for name in names) or "--shape"
+    for node in found.plan.stages:
+        if isinstance(node, ir.Node) and node.op_type in WEIGHTED and not node.domain and _is_product(node, found):
+            yield Outside(node_name(node), node.op_type, "numpy computes it where the run tells the sizes, slower than "
+                          f"onnxruntime; fixed sizes have kernels ({sizes})")
+    for node in found.plan.interpreted:
+        yield Outside(node_name(node), node.op_type, "ONNX's reference computes it where the run tells the sizes, much "
+                      f"slower than onnxruntime; fixed sizes have kernels ({sizes})")
+
+
+def _is_product(node: ir.Node, found: Staged) -> bool:
+    """Whether a node multiplies matrices, not only numbers by each other as positions by frequencies."""
+    shape = found.symbols.shape(node.inputs[0])
+    inner = None if shape is None or not shape else shape[-1].number
+    return constant(node.inputs[1]) is not None or inner != 1
+
+
+def original(layer: str) -> str:
+    """The name that a layer of the joint graph has in the model."""
+    return re.sub(r"@\d+$", "", layer)
 
 
 def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:

@@ -16,6 +16,7 @@ from sparsec.analysis.symbols.size import Size
 from sparsec.compiler.sized.attention import ATTENTION
 from sparsec.compiler.sized.guards import Guard, guards, is_select
 from sparsec.compiler.sized.rotary import ROTARY
+from sparsec.compiler.sized.rows import leading
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.compiler.sized.stage import RowStage, Stage
 from sparsec.errors import UnsupportedOperatorError
@@ -154,17 +155,25 @@ def element_name(value: ir.Value) -> str:
 
 
 def _rows(plan: Plan, stage: RowStage, symbols: Symbols) -> None:
+    """A call of a stage, which gives rows in the dimensions of its first input; some outputs take others."""
     number = sum(step["op"] == "rows" for step in plan.fields["steps"])
-    rank = stage.rows.rank
-    plan.step("rows", [value.name for value in stage.inputs], [value.name for value in stage.outputs],
-              number=number, rank=rank, lead=[terms_of(size) for size in stage.rows.lead],
-              given=[{"dtype": element_name(value), "shape": _own(value, rank, symbols)} for value in stage.inputs],
-              made=[{"dtype": element_name(value), "shape": _own(value, rank, symbols)} for value in stage.outputs])
+    others = {value: f"{value.name}.rows" for value in stage.outputs
+              if leading(symbols.shapes[value]) != stage.rows.lead}
+    plan.step("rows", [value.name for value in stage.inputs],
+              [others.get(value, value.name) for value in stage.outputs],
+              number=number, rank=stage.rows.rank, lead=[terms_of(size) for size in stage.rows.lead],
+              given=[{"dtype": element_name(value), "shape": _own(value, symbols)} for value in stage.inputs],
+              made=[{"dtype": element_name(value), "shape": _own(value, symbols)} for value in stage.outputs])
+    for value, name in others.items():
+        plan.fields["sizes"][f"{name}.shape"] = {"dtype": "int64", "rank": 1,
+                                                 "terms": [terms_of(size) for size in symbols.shapes[value]]}
+        plan.step("Reshape", [name, f"{name}.shape"], [value.name], attributes={"allowzero": 1})
 
 
-def _own(value: ir.Value, rank: int, symbols: Symbols) -> list[int]:
+def _own(value: ir.Value, symbols: Symbols) -> list[int]:
     """The dimensions of a row."""
-    return [size.number or 0 for size in symbols.shapes[value][rank:]]
+    shape = symbols.shapes[value]
+    return [size.number or 0 for size in shape[len(leading(shape)):]]
 
 
 def _select(plan: Plan, node: ir.Node) -> None:

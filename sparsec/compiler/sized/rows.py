@@ -2,7 +2,8 @@
 
 A value of shape (batch, tokens, 768) with symbols for batch and tokens has batch x tokens rows of 768 numbers: its
 leading dimensions up to the last one that is no number are the rows. A node keeps rows apart if all that it reads
-either has the same rows, or is constant and the same for every row.
+either has the same rows, or is constant and the same for every row. Where a Reshape leaves every row what it is, as
+from (batch, tokens, 768) to (batch x tokens, 768), the rows are the same, whatever dimensions they take.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Shape, Symbols
+from sparsec.analysis.symbols.size import Size, product
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import optional
 
@@ -24,14 +27,26 @@ WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of a node's values: the leading dimensions of each."""
+    """The rows of a node's values: the leading dimensions of each. Equal ones are as many, in the same order."""
 
-    lead: Shape
+    lead: Shape = field(compare=False)
+    count: Size
+
+    @classmethod
+    def of(cls, shape: Shape) -> Self:
+        """The rows of a value of some shape."""
+        lead = leading(shape)
+        return cls(lead, product(lead))
 
     @property
     def rank(self) -> int:
         """How many dimensions rows take."""
         return len(self.lead)
+
+
+def leading(shape: Shape) -> Shape:
+    """The dimensions of a shape that are rows."""
+    return shape[:max((axis + 1 for axis, size in enumerate(shape) if size.number is None), default=0)]
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,7 @@ def _joined(found: dict[ir.Node, Rows]) -> dict[ir.Node, ir.Node]:
     for value, nodes in readers.items():
         producer = value.producer()
         for node in nodes:
-            if producer in first and found[producer].lead == found[node].lead:
+            if producer in first and found[producer] == found[node]:
                 first[root(node)] = root(producer)
     return {node: root(node) for node in found}
 
@@ -110,8 +125,8 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
     out = outs[0]
     if out is None or any(each is None for each in outs):
         return None
-    rank = max((axis + 1 for axis, size in enumerate(out) if size.number is None), default=0)
-    lead = out[:rank]
+    rows = Rows.of(out)
+    rank, lead = rows.rank, rows.lead
     if rank == 0 or not all(size.known for size in lead) or any(size.number == 0 for size in out):
         return None
     known = [value is None or value in fixed for value in node.inputs]
@@ -119,11 +134,13 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
     for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True)):
         if value is None or known[index] or index in told:
             continue
+        if shape is not None and node.op_type in RESHAPES and Rows.of(shape) == rows:
+            continue
         if shape is None or shape[:rank] != lead or not _all_numbers(shape[rank:]):
             return None
     if any(each is not None and (each[:rank] != lead or not _all_numbers(each[rank:])) for each in outs):
         return None
-    return Rows(lead) if rule(_Node(node, rank, shapes, known, out)) else None
+    return rows if rule(_Node(node, rank, shapes, known, out)) else None
 
 
 def _all_numbers(sizes: Iterable[object]) -> bool:
@@ -187,7 +204,7 @@ def _gather(n: _Node) -> bool:
 def _reshape(n: _Node) -> bool:
     """The rows stay, so the elements of each do."""
     shape = n.shapes[0]
-    return shape is not None and _count(shape[n.rank:]) == _count(n.out[n.rank:])
+    return shape is not None and _count(shape[len(leading(shape)):]) == _count(n.out[n.rank:])
 
 
 def _count(sizes: Shape) -> int:

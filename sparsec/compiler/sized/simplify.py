@@ -9,10 +9,17 @@ import numpy as np
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Symbols
-from sparsec.graph.constants import constant, constant_shape
+from sparsec.analysis.symbols.size import Size
+from sparsec.graph.constants import add_constant, constant, constant_shape
+from sparsec.runtime.sized.elementwise import OPERATORS as ELEMENTWISE
+from sparsec.runtime.sized.tensors import OPERATORS as MOVES
 
 SMALL = 64
 """Elements up to which constants are compared."""
+LARGE = 1 << 28
+"""Elements of weights of which parts are taken, or that are turned."""
+FOLDED = {**ELEMENTWISE, **{name: MOVES[name] for name in ("Slice", "Transpose", "Squeeze", "Unsqueeze", "Reshape")}}
+"""What is computed from constants: numbers, and parts of weights, as of the queries', keys' and values' in one."""
 
 
 def merge_equal(graph: ir.Graph, symbols: Symbols) -> int:
@@ -30,6 +37,45 @@ def merge_equal(graph: ir.Graph, symbols: Symbols) -> int:
             graph.remove(node, safe=True)
             merged += 1
     return merged
+
+
+def fold_known(graph: ir.Graph, symbols: Symbols) -> int:
+    """Let what follows from sizes that are numbers, as a scale from the width of heads, be constants; returns how many.
+
+    Exporters compute such from shapes, of which the run tells other dimensions only.
+    """
+    folded = 0
+    for node in list(graph):
+        out = node.outputs[0] if len(node.outputs) == 1 else None
+        array = None if out is None or out.is_graph_output() else _known_array(node, out, symbols)
+        if out is None or array is None:
+            continue
+        made = add_constant(graph, f"{out.name}.known", array)
+        symbols.shapes[made] = tuple(map(Size.of, array.shape))
+        out.replace_all_uses_with(made)
+        graph.remove(node, safe=True)
+        folded += 1
+    return folded
+
+
+def _known_array(node: ir.Node, out: ir.Value, symbols: Symbols) -> np.ndarray | None:
+    """What a node computes from numbers alone, where that is small, or from weights whose elements it only moves."""
+    data, shape = symbols.data.get(out), symbols.shape(out)
+    if data is not None and shape is not None and all(size.number is not None for size in (*data, *shape)):
+        numbers = [size.number for size in data]
+        return np.array(numbers, empty_like(out)).reshape([size.number or 0 for size in shape])
+    if node.domain or node.op_type not in FOLDED or not node.inputs or out.dtype is None or any(
+            value is not None and constant_shape(value) is None for value in node.inputs):
+        return None
+    size = max(math.prod(constant_shape(value) or ()) for value in node.inputs)
+    if size > (SMALL if node.op_type in ELEMENTWISE else LARGE):
+        return None
+    arrays = [constant(value) for value in node.inputs]
+    attributes = {name: each.value for name, each in node.attributes.items() if isinstance(each, ir.Attr)}
+    if node.op_type == "Cast":
+        attributes["to"] = empty_like(out)
+    with np.errstate(all="ignore"):
+        return np.asarray(FOLDED[node.op_type](arrays, attributes)[0], order="C")
 
 
 def _key(node: ir.Node, symbols: Symbols) -> Hashable | None:

@@ -12,11 +12,12 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.compiler.sized.guards import Guard, guards
-from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, row_nodes
+from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, leading, row_nodes
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.graph.constants import add_constant
 from sparsec.graph.nodes import read_by
 from sparsec.graph.verify import check, infer
+from sparsec.graph.zeros import COMPUTED, may_be_zero
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class RowStage:
     """Nodes that keep the same rows apart.
 
     Attributes:
-        rows: their rows.
+        rows: their rows, in the dimensions that they take in the first input.
         nodes: in order.
-        inputs, outputs: what they read and give; all have the rows.
+        inputs, outputs: what they read and give; all have the rows, if perhaps in other dimensions.
 
     """
 
@@ -61,18 +62,18 @@ def stages_of(graph: ir.Graph, symbols: Symbols) -> list[Stage]:
             single.append((number, index, node))
         level.update(dict.fromkeys(node.outputs, number))
     order: list[tuple[int, int, Stage]] = [*single]
-    for count, ((number, own, _), nodes) in enumerate(groups.items()):
-        order.append((number, count, _stage(own, nodes, fixed)))
+    for count, ((number, *_), nodes) in enumerate(groups.items()):
+        order.append((number, count, _stage(nodes, fixed, symbols)))
     return [stage for *_, stage in sorted(order, key=lambda each: each[:2])]
 
 
-def _stage(rows: Rows, nodes: Sequence[ir.Node], fixed: set[ir.Value]) -> RowStage:
+def _stage(nodes: Sequence[ir.Node], fixed: set[ir.Value], symbols: Symbols) -> RowStage:
     own, made = set(nodes), {value: None for node in nodes for value in node.outputs if value.name}
     inputs = dict.fromkeys(value for node in nodes for index, value in enumerate(node.inputs)
                            if value is not None and value not in made and value not in fixed
                            and not (node.op_type in RESHAPES and index))
     outputs = [value for value in made if value.is_graph_output() or any(use.node not in own for use in value.uses())]
-    return RowStage(rows, tuple(nodes), tuple(inputs), tuple(outputs))
+    return RowStage(Rows.of(symbols.shapes[next(iter(inputs))]), tuple(nodes), tuple(inputs), tuple(outputs))
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ def joint(model: ir.Model, stages: Sequence[RowStage], symbols: Symbols, count: 
     """The row stages for `count` rows: the last of the dimensions that are rows has that size, the others have 1."""
     graph = ir.Graph([], [], nodes=[], opset_imports=dict(model.graph.opset_imports), name="rows")
     for number, stage in enumerate(stages):
-        values = _Copy(graph, stage, symbols, count, f"@{number}").all()
-        graph.inputs.extend(values[value] for value in stage.inputs)
+        copy = _Copy(graph, stage, symbols, count, f"@{number}")
+        values = copy.all()
+        graph.inputs.extend(copy.given[value] for value in stage.inputs)
         graph.outputs.extend(values[value] for value in stage.outputs)
     whole = ir.Model(graph, ir_version=model.ir_version)
     RemoveUnusedNodesPass()(whole)
@@ -111,7 +113,12 @@ def joint(model: ir.Model, stages: Sequence[RowStage], symbols: Symbols, count: 
 
 @dataclass
 class _Copy:
-    """A stage that is copied into the joint graph, for some number of rows: by value of the model, the one there."""
+    """A stage that is copied into the joint graph, for some number of rows: by value of the model, the one there.
+
+    Attributes:
+        given: by input of the stage, that of the graph.
+
+    """
 
     graph: ir.Graph
     stage: RowStage
@@ -119,6 +126,7 @@ class _Copy:
     count: int
     suffix: str
     values: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    given: dict[ir.Value, ir.Value] = field(default_factory=dict)
 
     def all(self) -> dict[ir.Value, ir.Value]:
         """Copy every node, and what it needs of constants."""
@@ -126,12 +134,33 @@ class _Copy:
             if node.outputs[0] not in self.values:
                 self._add(node)
         for value in self.stage.outputs:
-            self.values[value].shape = ir.Shape(self._static(value))
+            own, wanted = self._static(value), self._static(value, self.stage.rows.rank)
+            if own != wanted:
+                self.values[value] = self._reshaped(self.values[value], wanted, f"{value.name}{self.suffix}.out")
+            self.values[value].shape = ir.Shape(wanted)
         return self.values
 
-    def _static(self, value: ir.Value) -> list[int]:
-        rank = self.stage.rows.rank
-        return [*[1] * (rank - 1), self.count, *[size.number or 0 for size in self.symbols.shapes[value][rank:]]]
+    def _static(self, value: ir.Value, rank: int | None = None) -> list[int]:
+        """The shape of a value for the number of rows, in its own dimensions, or in `rank` of them."""
+        shape = self.symbols.shapes[value]
+        own = len(leading(shape))
+        return [*[1] * ((own if rank is None else rank) - 1), self.count, *[size.number or 0 for size in shape[own:]]]
+
+    def _given(self, value: ir.Value) -> ir.Value:
+        """An input of the stage, in its own dimensions."""
+        own, wanted = self._static(value), self._static(value, self.stage.rows.rank)
+        self.given[value] = ir.Value(name=f"{value.name}{self.suffix}", type=value.type, shape=ir.Shape(wanted))
+        COMPUTED.set(self.given[value], not may_be_zero(value))
+        return self.given[value] if own == wanted else self._reshaped(
+            self.given[value], own, f"{value.name}{self.suffix}.in")
+
+    def _reshaped(self, value: ir.Value, target: Sequence[int], name: str) -> ir.Value:
+        """A value with its rows in other dimensions."""
+        shape = add_constant(self.graph, f"{name}.shape", np.array(target, np.int64))
+        node = ir.Node("", "Reshape", [value, shape], [], num_outputs=1, name=name)
+        node.outputs[0].name, node.outputs[0].type = name, value.type
+        self.graph.append(node)
+        return node.outputs[0]
 
     def _value(self, value: ir.Value | None) -> ir.Value | None:
         if value is None:
@@ -141,8 +170,7 @@ class _Copy:
             if value.const_value is not None:
                 self.values[value] = _initializer(self.graph, value)
             elif producer is None or value in self.stage.inputs:
-                self.values[value] = ir.Value(name=f"{value.name}{self.suffix}", type=value.type,
-                                              shape=ir.Shape(self._static(value)))
+                self.values[value] = self._given(value)
             else:
                 self._add(producer)
         return self.values[value]

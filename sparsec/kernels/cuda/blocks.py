@@ -154,7 +154,7 @@ def unpack(arrays: dict[str, np.ndarray], p: BlockParams) -> np.ndarray:
 def extra_work(p: BlockParams, work: GpuWork) -> GpuWork:
     """The stages that a tile has on average."""
     stages = max(1, math.ceil(p.stages / p.grid[0]))
-    return replace(work, stages=stages, stages_in_flight=min(stages, p.tile.stages - 1),
+    return replace(work, stages=stages, stages_in_flight=min(stages, work.stages_in_flight),
                    stage_bytes=(p.tile.rows + p.tile.columns) * p.tile.depth * p.itemsize)
 
 

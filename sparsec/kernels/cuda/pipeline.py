@@ -160,10 +160,12 @@ def _stages(b: Block, weight: Weight, sums: Buffer) -> None:
         for copy in range(copies):
             multiply(group * copies + copy)
     weight.finish(b, sums)
-    if copies > 1:
-        for turn in range(count // copies * copies, count):
-            multiply(turn)
-            weight.finish(b, sums)
+
+    def last(turn: Expr) -> None:
+        multiply(turn)
+        weight.finish(b, sums)
+
+    _remainder(count, copies, last)
     ptx.barrier()  # the epilogue reuses the memory
 
 
@@ -172,6 +174,17 @@ def _share(b: Block) -> tuple[Expr, Expr]:
     p = b.params
     first = T.Bind(b.share * p.share_tiles)
     return first, p.share_tiles if p.k_tiles % p.split_k == 0 else T.Bind(T.min(p.k_tiles - first, p.share_tiles))
+
+
+def _remainder(count: Expr, copies: int, multiply: Callable[[Expr], None]) -> None:
+    """The turns that whole groups of `copies` leave over."""
+    for left in range(copies - 1):
+        if isinstance(count, int):
+            if count % copies > left:
+                multiply(count // copies * copies + left)
+            continue
+        with T.If(count % copies > left), T.Then():
+            multiply(T.Bind(count // copies * copies + left))
 
 
 def prefill(ahead: int, count: Expr, fill: Callable[[Expr], None]) -> None:

@@ -13,11 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.cuda import mma_dense, mma_sp, pipeline, ptx
+from sparsec.kernels.cuda import blocks, mma_dense, mma_sp, pipeline, ptx
 from sparsec.kernels.cuda.block import Block
 from sparsec.kernels.cuda.family import Arrays, GpuFamily, family
 from sparsec.kernels.cuda.fragments import COLUMN_BYTES, FRAGMENT_BYTES
@@ -26,6 +27,7 @@ from sparsec.kernels.cuda.tiles import WARP_GROUP_TILES
 from sparsec.kernels.emit.tir import Buffer, Expr
 
 Multiply = Callable[[Block, Expr, Expr, Buffer], None]
+P = TypeVar("P", bound=MmaParams)
 Pack = Callable[[np.ndarray, MmaParams], Arrays]
 
 ARCHITECTURE = "sm_90a"
@@ -34,6 +36,7 @@ ROW_BYTES = 128
 WARPS = 4  # of a warp group
 ELEMENTS = {"float16": "f16", "bfloat16": "bf16"}
 GATHERING_THREADS = 256
+LEAST_COLUMNS = 16  # beyond which slices are gathered for warp groups
 IN_FLIGHT = 1  # stages whose products still run when those of the next have begun
 
 # Fields of a descriptor: 8 rows apart in units of 16 bytes from bit 32, the 128-byte swizzle in bits 62 and 63.
@@ -150,7 +153,7 @@ def _load_fragment(b: Block, to: Buffer, base: Expr, number: int, count: int) ->
     ptx.load_words(to, number * 4, 4, b.shared, base + fragment * FRAGMENT_BYTES + b.lane * VECTOR_BYTES)
 
 
-def _weight(warps: Callable[[MmaParams], pipeline.Weight], multiply: Multiply, p: MmaParams) -> pipeline.Weight:
+def _weight(warps: Callable[[P], pipeline.Weight], multiply: Multiply, p: P) -> pipeline.Weight:
     """The weight of a kernel of single warps for one of warp groups.
 
     Its bytes in a stage are such that the activations behind them lie where the swizzle wants them.
@@ -169,5 +172,16 @@ def _family(name: str, packing: GpuFamily[MmaParams], warps: Callable[[MmaParams
                   tiles=WARP_GROUP_TILES, architecture=ARCHITECTURE)
 
 
+def _refuses_blocks(p: MmaParams) -> str | None:
+    """Why no kernel of warp groups multiplies slices, or None; they gather."""
+    gathers = f"threads that gather need more registers than {p.tile.threads} of them have"
+    return refuses(p) or blocks.refuses(p) or (gathers if p.tile.threads > GATHERING_THREADS else None)
+
+
 DENSE = _family("wgmma", mma_dense.FAMILY, mma_dense.weight, mma_dense.pack, _multiply_dense)
 SPARSE = _family("wgmma.sp", mma_sp.FAMILY, mma_sp.weight, mma_sp.pack, _multiply_sparse)
+BLOCKS: GpuFamily[blocks.BlockParams] = family(
+    "wgmma blocks", (blocks.FORMAT,), weight=partial(_weight, blocks.operand, _multiply_dense), pack=blocks.pack,
+    unpack=blocks.unpack, params=blocks.params, refuses=_refuses_blocks, extra_work=blocks.extra_work,
+    reject=blocks.reject, tiles=tuple(tile for tile in WARP_GROUP_TILES if tile.columns > LEAST_COLUMNS
+                                      and tile.threads <= GATHERING_THREADS), architecture=ARCHITECTURE)

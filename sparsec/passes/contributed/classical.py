@@ -131,7 +131,8 @@ def scaler(b: Body) -> None:
     """(X - offset) * scale, per feature or the same for all."""
     x, offset, scale = _floats(b, b.needed(0)), _reals(b, "offset"), _reals(b, "scale")
     _check_features(b, len(offset), "offsets")
-    _check_features(b, len(scale), "scales")
+    if len(scale) != len(offset):
+        raise b.refused(f"it has {len(offset)} offsets and {len(scale)} scales")
     b.result(0, b.put("Mul", b.put("Sub", x, b.constant(offset)), b.constant(scale)))
 
 

@@ -26,6 +26,8 @@ from sparsec.runtime.stages import interpret
 
 GROWS = ("append", f"{SIZED_DOMAIN}::{APPEND}")
 """The operators that append to caches."""
+MULTIPLIES = {"Conv", "ConvTranspose", "Gemm", "MatMul", "onnx"}
+"""The operators that BLAS may run in threads of its own."""
 Feeds = Mapping[str, np.ndarray]
 Run = Callable[[Sequence[Any]], Sequence[np.ndarray]]
 """A step: from its inputs to its outputs."""
@@ -82,6 +84,11 @@ class SizedProgram:
     def steps(self) -> Sequence[Mapping[str, Any]]:
         """What a call does, as the plan says it."""
         return self._steps
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether numpy multiplies matrices in a call."""
+        return any(step["op"] in MULTIPLIES for step in self._steps)
 
     @property
     def caches(self) -> list[str]:

@@ -75,8 +75,11 @@ def _indices(indices: np.ndarray, size: int) -> np.ndarray:
 
 def _gather(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
     x, indices = inputs
-    axis = attributes.get("axis", 0)
-    return (np.take(x, _indices(indices, x.shape[axis]), axis),)
+    axis = attributes.get("axis", 0) % x.ndim
+    found = _indices(indices, x.shape[axis])
+    if not found.ndim:  # without a copy
+        return (x[(*[slice(None)] * axis, int(found))],)
+    return (np.take(x, found, axis),)
 
 
 def _gather_elements(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:

@@ -1,0 +1,91 @@
+"""What an artifact that the run tells the sizes does, as `compile` makes it, without compiling it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparsec.analysis.symbols.size import is_name
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.prepare import simplify
+from sparsec.compiler.sized.build import original, row_plans, staged
+from sparsec.compiler.sized.build import outside as outside_of
+from sparsec.cost.calibration import Calibration
+from sparsec.graph import reader
+from sparsec.graph.sizes import Dims, ranges
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A node that runs without sparsec's kernels, and why."""
+
+    node: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a layer runs for a number of rows, where the run tells how many there are; more are made of such."""
+
+    layer: str
+    rows: int
+    format: str
+    kernel: str
+    predicted_us: float
+
+
+@dataclass(frozen=True)
+class AnySize:
+    """An artifact that the run tells the sizes, as `compile` makes it of the same options.
+
+    Attributes:
+        rows: the kernels of its layers.
+        call_us: by number of rows, predicted microseconds of a call: its layers, what stands between them in compiled
+            stages, and what stages and operators cost by being called. What numpy and attention compute is not in it.
+        stages, operators: how many a call has of compiled stages, and of operators between them.
+        outside: what runs without kernels.
+
+    """
+
+    rows: tuple[Rows, ...]
+    call_us: Mapping[int, float]
+    stages: int
+    operators: int
+    outside: tuple[Outside, ...]
+
+
+def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims,
+           ) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
+    """Shapes and sizes that make all inputs static, and the sizes among them that neither option gives."""
+    limits = ranges(dims)
+    sizes = {name: size for name, size in dims.items() if isinstance(size, int)}
+    given = {name: tuple(shape) for name, shape in shapes.items()}
+    free = [dim.value for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs
+            for dim in value.shape or () if not isinstance(dim, int)]
+    assumed = {name: max(1, limits.get(name, (1, 1))[0]) for name in free if name is not None and is_name(name)}
+    sizes |= assumed
+    for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs:
+        own = list(value.shape or ())
+        if unbound := [str(size) for size in own if not isinstance(size, int)]:
+            assumed |= dict.fromkeys(unbound, 1)
+            given[value.name or ""] = tuple(size if isinstance(size, int) else 1 for size in own)
+    return given, sizes, assumed
+
+
+def any_size(model: reader.Source, options: CompileOptions, calibration: Calibration | None) -> AnySize | None:
+    """How an artifact for any size runs, where the target takes such."""
+    if not options.backend.sized:
+        return None
+    limits = ranges(options.dims or {})
+    simplified = simplify(model, options, calibration=calibration, symbolic=True)
+    found = staged(simplified.graph, limits)
+    rows, call_us = list[Rows](), dict[int, float]()
+    for each in row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits):
+        rows += [Rows(original(row.layer), each.count, row.format, row.kernel, row.predicted_us)
+                 for row in each.layers]
+        call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend))
+    order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
+    notes = tuple(Outside(each.layer, each.reason) for each in outside_of(found, simplified.graph.graph))
+    steps = len(found.plan.fields["steps"])
+    return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, len(found.compiled),
+                   steps - len(found.compiled), notes)

@@ -1,0 +1,110 @@
+"""What tells of artifacts for run-time sizes tells of one program: compile, explain, inspect and bench agree."""
+
+import threading
+
+import numpy as np
+import onnx
+import pytest
+from threadpoolctl import threadpool_info
+from typer.testing import CliRunner
+
+import sparsec
+from sparsec.bench.feeds import random_inputs, sizes_of
+from sparsec.cli import app, tables
+from sparsec.compiler.options import CompileOptions
+from sparsec.compiler.portable import pack
+from sparsec.errors import ShapeError
+from sparsec.machine.blas import within
+from sparsec.report.describe import describe_artifact
+from sparsec.report.explain import explain
+
+
+def model():
+    """Two layers of rows, a product of rows with each other, which numpy computes, and a name that shells split."""
+    text = """<ir_version: 10, opset_import: ["" : 20]> mixed (float[batch, length, 16] x) => (float[a, b, 8] y) {
+      h = MatMul(x, w) r = Relu(h) t = Transpose<perm=[0, 2, 1]>(r) s = MatMul(t, r) y = MatMul(s, v)
+    }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "past length"
+    rng = np.random.default_rng(0)
+    for name, shape in (("w", (16, 24)), ("v", (24, 8))):
+        array = rng.standard_normal(shape, np.float32) * (rng.random(shape) < 0.3)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array.astype(np.float32), name))
+    return proto
+
+
+@pytest.fixture(scope="module")
+def artifact():
+    return sparsec.compile(model(), tune="off")
+
+
+def test_explain_tells_of_the_artifact_that_compile_makes(artifact):
+    found = explain(model())
+    assert found.sizes == {"batch": 1, "past length": 1}
+    own = [(row["layer"], row["rows"], row["format"], row["kernel"]) for row in artifact.report["layers"]]
+    assert sorted((row.layer, row.rows, row.format, row.kernel) for row in found.any_size.rows) == sorted(own)
+    assert [(each.node, each.text) for each in found.any_size.outside] == [
+        (each["layer"], each["reason"]) for each in artifact.report["outside"]] != []
+    assert list(found.any_size.call_us.values()) == sorted(found.any_size.call_us.values())
+    assert explain(model(), dims={"batch": 1, "past length": 4}).any_size is None
+
+
+def test_totals_are_those_of_one_number_of_rows(artifact):
+    told = describe_artifact(artifact, 0)
+    most = told["rows"][-1]
+    assert [each["rows"] for each in told["rows"]] == sorted({row["rows"] for row in artifact.report["layers"]})
+    assert told["totals"]["layers"] == len({row["layer"] for row in artifact.report["layers"]})
+    assert told["totals"]["predicted_us"] == pytest.approx(most["predicted_us"])
+
+
+def test_inputs_have_the_sizes_that_are_asked_for(artifact):
+    feeds = random_inputs(artifact, None, {"batch": 2, "past length": 7})
+    assert sizes_of(artifact, feeds) == {"batch": 2, "past length": 7}
+    with pytest.raises(ShapeError, match="no input has a dimension 'length'"):
+        random_inputs(artifact, None, {"length": 7})
+
+
+def test_commands_take_sizes_alike(artifact, tmp_path):
+    artifact.save(tmp_path / "m.sparsec")
+    onnx.save(model(), tmp_path / "m.onnx")
+
+    def told(*arguments):
+        result = CliRunner().invoke(app, [str(each) for each in arguments])
+        assert result.exit_code == 0, result.output
+        return " ".join(result.output.split())
+
+    sizes = ["--dim", "batch=2", "--dim", "past length=6"]
+    assert "batch = 2, past length = 6" in told("bench", tmp_path / "m.sparsec", *sizes, "--profile")
+    assert "for batch = 2, past length = 6" in told("explain", tmp_path / "m.onnx", *sizes)
+    assert "no kernel" in told("explain", tmp_path / "m.onnx")
+    assert "rows" in told("inspect", tmp_path / "m.sparsec")
+
+
+def test_portable_artifacts_are_told_how_to_get_fixed_sizes():
+    with pytest.raises(ShapeError, match=r"--dim batch=1 --dim 'past length=1'"):
+        pack(model(), CompileOptions())
+    packed = pack(model(), CompileOptions(dims={"batch": 1, "past length": 3}))
+    assert packed.manifest.inputs[0].shape == (1, 3, 16)
+
+
+def test_reasons_are_told_once():
+    rows = [{"layer": f"l{number}", "reason": "why"} for number in range(8)] + [{"layer": "m", "reason": "else"}]
+    assert tables.outside(rows) == ["8 layers run without sparsec's kernels: why: l0, l1, l2, l3, l4, l5 and 2 more",
+                                    "m runs without sparsec's kernels: else"]
+
+
+def blas_threads():
+    return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
+
+
+def test_blas_has_the_threads_of_a_session_and_no_fewer_afterwards():
+    before, seen, inside, go = blas_threads(), [], threading.Event(), threading.Event()
+    other = threading.Thread(target=within(1, lambda: (inside.set(), go.wait(5))))
+    other.start()
+    inside.wait(5)
+    within(1, lambda: seen.append(blas_threads()))()
+    within(64, lambda: seen.append(blas_threads()))()
+    go.set()
+    other.join()
+    assert seen == [[1] * len(before), before]
+    assert blas_threads() == before
