@@ -14,17 +14,19 @@ if TYPE_CHECKING:
     from sparsec.errors import SparsecError
     from sparsec.generation.loop import Generation, generate
     from sparsec.generation.sampling import Sampling
+    from sparsec.integrations.onnxruntime_provider import register_onnxruntime
     from sparsec.integrations.torch_export import from_torch
     from sparsec.native.operator_library import onnxruntime_library
     from sparsec.runtime.session import InferenceSession
 
 __all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "compile", "from_torch",
-           "generate", "onnxruntime_library"]
+           "generate", "onnxruntime_library", "register_onnxruntime"]
 
 _HOMES = {"Artifact": "artifact.file", "Generation": "generation.loop", "InferenceSession": "runtime.session",
           "Sampling": "generation.sampling", "SparsecError": "errors", "compile": "compiler.compile",
           "from_torch": "integrations.torch_export", "generate": "generation.loop",
-          "onnxruntime_library": "native.operator_library"}
+          "onnxruntime_library": "native.operator_library",
+          "register_onnxruntime": "integrations.onnxruntime_provider"}
 
 
 def __getattr__(name: str) -> Any:

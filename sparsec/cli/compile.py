@@ -76,6 +76,8 @@ def command(
     as_onnx: Annotated[Path | None, typer.Option(
         "--as-onnx", dir_okay=False, help="Write an ONNX file, too, which onnxruntime runs as one node.",
         )] = None,
+    ep_context: Annotated[bool, typer.Option(
+        "--ep-context", help="That node is an EPContext of sparsec's execution provider.")] = False,
     json: options.JsonFile = None,
     **given: Any,
 ) -> None:
@@ -85,6 +87,8 @@ def command(
 
     if as_onnx and portable:
         raise UsageError("--as-onnx writes native code, and --portable none; leave one of them out")
+    if ep_context and not as_onnx:
+        raise UsageError("--ep-context is the form of the file that --as-onnx writes; give that, too")
     output = output or Path(model.with_suffix(".sparsec").name)
     for path in (output, *filter(None, [as_onnx])):
         options.check_folder(path)
@@ -97,7 +101,7 @@ def command(
     if as_onnx:
         from sparsec.native.as_onnx import as_onnx as written
 
-        files.write(as_onnx, written(artifact))
+        files.write(as_onnx, written(artifact, ep_context=ep_context))
     if sign:
         signing.sign_file(output, sign)
     description = describe_artifact(artifact, output.stat().st_size)

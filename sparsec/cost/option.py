@@ -16,6 +16,9 @@ HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
 """What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
 bf16 has three bits fewer than fp16. Sums are float32."""
 
+GPU_PRECISIONS = HALF_PRECISIONS | {"int8": PRECISIONS["int8"]}
+"""With int8, weights of few tokens may be bytes with a scale for every output; activations stay float16."""
+
 
 def allows(precision: str, needed: str) -> bool:
     """Whether a kernel that needs one precision may be chosen at another; half precision of tensor cores is its own."""
@@ -122,6 +125,7 @@ class Option:
         work: what a run does, in units that the target's rates price.
         codec: how values are stored, a key of `formats.CODECS`; empty: as the model, or a GPU's precision, has them.
         family: the kernel family, a key of the target's table; empty for what is no kernel.
+        replaces: the kernel whose place it takes, for it does the same but what zeros among activations spare it.
 
     """
 
@@ -133,6 +137,7 @@ class Option:
     work: Work | GpuWork
     codec: str = ""
     family: str = ""
+    replaces: str = ""
 
     @property
     def name(self) -> str:
@@ -153,4 +158,4 @@ class Option:
     @property
     def keeps_ieee(self) -> bool:
         """Whether NaN and infinity reach the output as in a float product: zeros multiply, and values are floats."""
-        return self.is_dense and self.codec not in INTEGERS
+        return self.is_dense and self.codec not in INTEGERS and not self.replaces

@@ -11,7 +11,7 @@ from sparsec.kernels.cuda.params import Gather, MmaParams, Tile
 from tests.support.cuda.products import SMALL
 
 PRODUCT = MmaParams(128, 64, 128, SMALL)
-STAGED = {name: family for name, family in FAMILIES.items() if family not in (bitmap.FAMILY, gaps.FAMILY)}
+STAGED = {name: family for name, family in FAMILIES.items() if family not in (bitmap.FAMILY, gaps.FAMILY, gaps.CODES)}
 GROUP = Tile(64, 64, 64, (4, 1), 3)
 
 

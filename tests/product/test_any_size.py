@@ -75,7 +75,7 @@ def test_commands_take_sizes_alike(artifact, tmp_path):
 
     sizes = ["--dim", "batch=2", "--dim", "past length=6"]
     assert "batch = 2, past length = 6" in told("bench", tmp_path / "m.sparsec", *sizes, "--profile")
-    assert "at batch = 2, past length = 6" in told("explain", tmp_path / "m.onnx", *sizes)
+    assert "for batch = 2, past length = 6" in told("explain", tmp_path / "m.onnx", *sizes)
     assert "no kernel" in told("explain", tmp_path / "m.onnx")
     assert "rows" in told("inspect", tmp_path / "m.sparsec")
 

@@ -13,7 +13,7 @@ def model(graph, opset=17, **weights):
     A value declared between `<` and `>` that no node computes becomes a weight: from `weights`, else random by its name
     (positive if that starts with "var").
     """
-    domains = {"": opset, "sparsec": 1, "local": 1, "com.microsoft": 1}
+    domains = {"": opset, "sparsec": 1, "local": 1, "com.microsoft": 1, "ai.onnx.ml": 3}
     imports = ", ".join(f'"{domain}": {version}' for domain, version in domains.items())
     proto = parser.parse_model(f"<ir_version: 8, opset_import: [{imports}]> {graph}")
     computed = {name for node in proto.graph.node for name in node.output}

@@ -22,6 +22,9 @@ from sparsec.backends.program import BIND, CALL
 from sparsec.machine.memory import ALIGNMENT
 
 _ENTRY = "main"
+MOST_ARGUMENTS = 64
+"""Inputs and constants of a program that is made so: checking one takes 1.5 KB of code and 5 ms to compile,
+and large programs take far longer than the virtual machine."""
 CALLS = 50
 """Calls of kernels that one function makes: LLVM takes far more than twice as long for twice as many."""
 _ADDRESS = """
@@ -48,7 +51,7 @@ class _Tensor:
 
 
 class _NotPlain(Exception):  # noqa: N818 - nothing is wrong
-    """The entry function does more than call kernels on planned memory."""
+    """The entry function is large, or does more than call kernels on planned memory."""
 
 
 class _Plan:
@@ -60,7 +63,7 @@ class _Plan:
         workspace: bytes.
 
     Raises:
-        _NotPlain: it does more than that.
+        _NotPlain: it is large, or does more than that.
 
     """
 
@@ -73,6 +76,8 @@ class _Plan:
         for block in entry.body.blocks:
             for binding in block.bindings:
                 self._take(binding.var, getattr(binding, "value", None))
+        if len(entry.params) > MOST_ARGUMENTS:
+            raise _NotPlain
         results = self._tuples.get(entry.body.body, entry.body.body)
         if not isinstance(results, relax.Tuple):
             raise _NotPlain
@@ -122,7 +127,7 @@ class _Plan:
 
 
 def direct() -> tvm.transform.Pass:
-    """The pass, for a module whose memory is planned; a program that does more than call kernels stays as it is."""
+    """The pass, for a module whose memory is planned; a large program, or one that does more, stays as it is."""
     def rewrite(module: tvm.IRModule, _context: object) -> tvm.IRModule:
         entry = module[_ENTRY]
         try:

@@ -12,7 +12,7 @@ from sparsec.backends.job import Feeds, Job
 from sparsec.backends.program import Needs
 from sparsec.cost import gpu
 from sparsec.cost.calibration import Calibration
-from sparsec.cost.option import HALF_PRECISIONS
+from sparsec.cost.option import GPU_PRECISIONS
 from sparsec.errors import ArtifactError
 from sparsec.machine.memory import Memory
 from sparsec.target import Target
@@ -27,7 +27,7 @@ class CudaBackend(Backend):
     """Kernels of tensor cores in one fat binary, priced by the data sheets of GPUs, which need not be at hand."""
 
     kind = "cuda"
-    precisions = HALF_PRECISIONS
+    precisions = GPU_PRECISIONS
     goals = ("latency",)
     explains = profiles = projects = True
     device = "GPU"

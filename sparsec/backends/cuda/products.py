@@ -33,7 +33,8 @@ def options(layer: GpuProduct, target: Target, precision: str) -> tuple[list[Opt
             reasons |= {form: reason for form, reason in given.items() if reason is not None}
         elif why and family.architecture.removesuffix("a") in target.archs and len(unstored) < len(family.formats):
             reasons[family.name] = why
-    return found, reasons
+    offered = {option.format for option in found}
+    return found, {name: reason for name, reason in reasons.items() if name not in offered}
 
 
 def emit(context: CudaContext, layer: GpuProduct, option: Option, inputs: Sequence[relax.Expr]) -> relax.Expr:

@@ -11,6 +11,7 @@ FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     mma_sp.FAMILY,
     wgmma.SPARSE,
     gaps.FAMILY,
+    gaps.CODES,
     bitmap.FAMILY,
     blocks.FAMILY,
     wgmma.BLOCKS,

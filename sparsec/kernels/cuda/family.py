@@ -175,7 +175,8 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
               params: Callable[[np.ndarray, MmaParams], P], refuses: Callable[[MmaParams], str | None],
               tiles: Sequence[Tile], sparse: bool = False, architecture: str = "",
               reject: Callable[[GpuProduct, Architectures], str | None] = accepts,
-              counted_by: Callable[[Tile], tuple[int, ...]] = by_stage) -> GpuFamily[P]:
+              counted_by: Callable[[Tile], tuple[int, ...]] = by_stage, precision: str = "",
+              reference: Callable[[np.ndarray, np.ndarray, MmaParams], np.ndarray] = half_product) -> GpuFamily[P]:
     """A family with a skeleton of its own; arguments are those of `family`, and `refuses` is all that it refuses."""
     def build(p: P, _archs: Architectures = ()) -> Kernel:
         if reason := refuses(p):
@@ -190,7 +191,7 @@ def assembled(name: str, formats: tuple[str, ...], skeleton: Skeleton[P], *,
                 for p in _tiled(kernels, layer, found, archs, HALVES[precision]):
                     yield _option(kernels, form, found, p)
 
-    kernels = GpuFamily(name, GpuProduct, formats, "", candidates, unstored(pack), build, half_product,
+    kernels = GpuFamily(name, GpuProduct, formats, precision, candidates, unstored(pack), build, reference,
                         partial(_reject, architecture, reject), skeleton=skeleton, unpack=unpack, params=params,
                         refuses=refuses, sparse=sparse, tiles=tiles, architecture=architecture, counted_by=counted_by)
     return kernels

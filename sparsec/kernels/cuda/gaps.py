@@ -5,13 +5,16 @@ lane reads a chunk, a scan over the warp turns distances into columns, and activ
 where a column's tokens lie side by side. The work is that of the non-zeros alone, so that it pays where they are few.
 
 Chunks of the next step, or of the next row, are read while this one's are multiplied.
+
+At precision int8 values are bytes, the code of an output's largest weight being 127: two thirds of the bytes. They are
+stored with 128 added, which makes them the last digits of a float.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -34,6 +37,7 @@ FEW = 16
 WARPS = 16
 BLOCKS = 2  # on a multiprocessor, which bounds a thread's registers
 LANES = 32
+ZERO = 128  # what is added to a code
 TILES = tuple(Tile(WARPS * turns, columns, steps * LANES * FORMAT.chunk, (WARPS, 1), 2)
               for columns, turns, steps in ((1, 1, 1), (1, 2, 1), (1, 8, 1), (1, 2, 2), (1, 8, 2), (2, 2, 1), (4, 1, 1),
                                             (4, 2, 1), (4, 8, 1), (8, 2, 1)))
@@ -46,10 +50,17 @@ class GapParams(MmaParams):
 
     Attributes:
         chunks: those of the weight.
+        codes: whether values are bytes with a scale for every output.
 
     """
 
     chunks: int
+    codes: bool = False
+
+    @property
+    def value_words(self) -> int:
+        """Words of a chunk's values."""
+        return FORMAT.chunk * (1 if self.codes else self.itemsize) // 4
 
     @property
     def steps_ahead(self) -> int:
@@ -102,15 +113,38 @@ def _codes(weight: np.ndarray) -> np.ndarray:
     return np.where(weight != 0, weight, 0).astype(weight.dtype).view(np.dtype(f"u{weight.itemsize}"))
 
 
+def code_params(weight: np.ndarray, product: MmaParams) -> GapParams:
+    """`params` where values are bytes."""
+    return replace(params(weight, product), codes=True)
+
+
+def quantized(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (m, depth) from -127 to 127 and the scale of every output, float32."""
+    largest = np.abs(weight.astype(np.float32)).max(axis=1, initial=0)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return np.rint(weight.astype(np.float32) / scale[:, np.newaxis]).astype(np.int8), scale
+
+
 def pack(weight: np.ndarray, p: GapParams) -> dict[str, np.ndarray]:
     """The kernel's flat arrays for a weight (m, depth) of its dtype.
 
-    `values`; `gaps` (uint8); `starts` (int32: a row's first chunk, and the end).
+    `values`; `gaps` (uint8); `starts` (int32: a row's first chunk, and the end). Where values are bytes, those are
+    codes with ZERO added, and `scale` (float32) follows.
     """
-    streams, stored = FORMAT.split(_codes(weight))
+    if p.codes:
+        codes, scale = quantized(weight)
+        arrays = _pack(np.where(weight != 0, codes.astype(np.int16) + ZERO, 0).astype(np.uint8), p)
+        arrays["values"][arrays["values"] == 0] = ZERO  # entries that only move on, or fill a chunk
+        return arrays | {"scale": scale}
+    arrays = _pack(_codes(weight), p)
+    return arrays | {"values": arrays["values"].view(weight.dtype)}
+
+
+def _pack(symbols: np.ndarray, p: GapParams) -> dict[str, np.ndarray]:
+    streams, stored = FORMAT.split(symbols)
     filler = p.chunks * FORMAT.chunk - len(stored)  # of a weight without any
     gaps, ends = unpack_bits(streams["gaps"]), unpack_bits(streams["ends"])
-    return {"values": np.pad(stored, (0, filler)).view(weight.dtype), "gaps": np.pad(gaps, (0, filler)),
+    return {"values": np.pad(stored, (0, filler)), "gaps": np.pad(gaps, (0, filler)),
             "starts": np.concatenate([[0], ends]).astype(np.int32)}
 
 
@@ -119,14 +153,28 @@ def unpack(arrays: dict[str, np.ndarray], p: GapParams) -> np.ndarray:
     ends, values = arrays["starts"][1:], arrays["values"]
     count = int(ends[-1]) * FORMAT.chunk
     streams: dict[str, Stream] = {"gaps": pack_bits(arrays["gaps"][:count], 8), "ends": pack_bits(ends, 32)}
-    codes = FORMAT.join(streams, values[:count].view(np.dtype(f"u{values.itemsize}")), (p.m, p.depth))
-    weight: np.ndarray = codes.view(values.dtype)
+    stored = values[:count].view(np.dtype(f"u{values.itemsize}"))
+    symbols = FORMAT.join(streams, np.where(stored == ZERO, 0, stored) if p.codes else stored, (p.m, p.depth))
+    if not p.codes:
+        return np.asarray(symbols.view(values.dtype))
+    codes = np.where(symbols != 0, symbols.astype(np.float32) - ZERO, 0)
+    weight: np.ndarray = (codes * arrays["scale"][:, np.newaxis]).astype(np.dtype(p.dtype))
     return weight
+
+
+def code_product(weight: np.ndarray, activations: np.ndarray, p: MmaParams) -> np.ndarray:
+    """The `reference` where values are bytes."""
+    codes, scale = quantized(weight.astype(np.dtype(p.dtype)))
+    sums = codes.astype(np.float32) @ activations.astype(np.dtype(p.dtype)).astype(np.float32)
+    product: np.ndarray = sums * scale[:, np.newaxis]
+    return product
 
 
 def _weight(p: GapParams) -> pipeline.Arguments:
     entries = p.chunks * FORMAT.chunk
-    return {"values": (entries, p.dtype), "gaps": (entries, "uint8"), "starts": (p.m + 1, "int32")}
+    arrays = {"values": (entries, "uint8" if p.codes else p.dtype), "gaps": (entries, "uint8"),
+              "starts": (p.m + 1, "int32")}
+    return arrays | ({"scale": (p.m, "float32")} if p.codes else {})
 
 
 def shared_bytes(p: GapParams) -> int:
@@ -183,7 +231,8 @@ def _product(p: GapParams, buffers: Buffers) -> None:
           T.launch_thread("threadIdx.x", p.tile.threads) as thread):
         shared = ptx.shared_memory(shared_bytes(p))
         w = _Warp(p, buffers, shared, T.Bind(thread % LANES), T.Bind(group * p.tile.columns),
-                  ptx.registers(5, "int32"), ptx.registers(4 * p.steps_ahead), ptx.registers(2 * p.steps_ahead))
+                  ptx.registers(5, "int32"), ptx.registers(p.value_words * p.steps_ahead),
+                  ptx.registers(2 * p.steps_ahead))
         T.buffer_store(w.state, block * WARPS + thread // LANES, [ROW])
         _find(w, w.state[ROW], AT)
         _find(w, w.state[ROW] + blocks * WARPS, NEXT)
@@ -215,12 +264,14 @@ def _read(w: _Warp) -> None:
     """Start reading the chunks from the next one on; those behind the row's end are zeros without gaps."""
     for step in range(w.params.steps_ahead):
         chunk = T.Bind(w.state[AT] + step * LANES + w.lane)
-        for buffer, count in ((w.values, 4), (w.gaps, 2)):
-            for word in range(count):
-                T.buffer_store(buffer, T.uint32(0), [step * count + word])
+        zeros = ZERO * 0x01010101 if w.params.codes else 0
+        for buffer, count, word in ((w.values, w.params.value_words, zeros), (w.gaps, 2, 0)):
+            for number in range(count):
+                T.buffer_store(buffer, T.uint32(word), [step * count + number])
         with T.If(chunk < w.state[END]), T.Then():
             at = chunk * FORMAT.chunk
-            ptx.load_global(w.values, step * 4, 4, w.buffers["values"], at, ".cs")
+            words = w.params.value_words
+            ptx.load_global(w.values, step * words, words, w.buffers["values"], at, ".cs")
             ptx.load_global(w.gaps, step * 2, 2, w.buffers["gaps"], at, ".cs")
 
 
@@ -252,8 +303,8 @@ def _share_activations(w: _Warp, thread: Expr) -> None:
 
 def _step(w: _Warp, sums: Buffer, carry: Buffer, rows: int) -> None:
     """Multiply the chunks that were read, and read the next ones; `rows` lie between a warp's rows."""
-    ahead = w.params.steps_ahead
-    values, gaps = ptx.registers(4 * ahead), ptx.registers(2 * ahead)
+    ahead, words = w.params.steps_ahead, w.params.value_words
+    values, gaps = ptx.registers(words * ahead), ptx.registers(2 * ahead)
     for buffer, source in ((values, w.values), (gaps, w.gaps)):
         for word in range(int(buffer.shape[0])):
             T.buffer_store(buffer, source[word], [word])
@@ -269,7 +320,8 @@ def _step(w: _Warp, sums: Buffer, carry: Buffer, rows: int) -> None:
             T.buffer_store(w.state, w.state[AT] + ahead * LANES, [AT])
     _read(w)
     for step in range(ahead):
-        _multiply(w, [values[step * 4 + i] for i in range(4)], [gaps[step * 2 + i] for i in range(2)], sums, carry)
+        _multiply(w, [values[step * words + i] for i in range(words)], [gaps[step * 2 + i] for i in range(2)], sums,
+                  carry)
     with T.If(last), T.Then():
         _finish(w, row, sums)
         _clear(sums, carry)
@@ -292,9 +344,17 @@ def _multiply(w: _Warp, values: list[Expr], gaps: list[Expr], sums: Buffer, carr
         scales = sum(p.column_bytes << 8 * byte for byte in range(place + 1))
         ptx.dot_bytes(columns, entry, gaps[half], T.uint32(scales), columns[3] if half else first)
     T.buffer_store(carry, carry[0] + T.tvm_warp_shuffle(0xFFFFFFFF, running[0], LANES - 1, LANES, LANES), [0])
-    for pair, word in enumerate(values):
-        for half, value in enumerate(ptx.widened(word, p.dtype)):
-            _add(p, T.Bind(value), columns[2 * pair + half], sums)
+    entries = [value for word in values for value in (_decoded(word) if p.codes else ptx.widened(word, p.dtype))]
+    for value, column in zip(entries, range(FORMAT.chunk), strict=True):
+        _add(p, T.Bind(value), columns[column], sums)
+
+
+def _decoded(word: Expr) -> list[Expr]:
+    """Four codes as floats: 2^23 with a byte as its last digits, less what was added."""
+    floats = ptx.registers(4)
+    for byte in range(4):
+        ptx.permute_bytes(floats, byte, word, T.uint32(0x4B000000), T.uint32(0x7540 + byte))
+    return [T.reinterpret("float32", floats[byte]) - T.float32((1 << 23) + ZERO) for byte in range(4)]
 
 
 def _add(p: GapParams, value: Expr, at: Expr, sums: Buffer) -> None:
@@ -331,3 +391,5 @@ def _finish(w: _Warp, row: Expr, sums: Buffer) -> None:
 SKELETON: Skeleton[GapParams] = Skeleton(_weight, shared_bytes, build, _work)
 FAMILY = assembled("gaps", (FORMAT.name,), SKELETON, pack=pack, unpack=unpack, params=params, refuses=refuses,
                    tiles=TILES, reject=reject, counted_by=lambda _: ())
+CODES = assembled("gaps int8", (FORMAT.name,), SKELETON, pack=pack, unpack=unpack, params=code_params, refuses=refuses,
+                  tiles=TILES, reject=reject, counted_by=lambda _: (), precision="int8", reference=code_product)

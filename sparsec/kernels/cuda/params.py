@@ -16,8 +16,8 @@ from typing import Any
 from sparsec.kernels.emit.epilogue import Epilogue
 
 ITEMSIZES = {"float16": 2, "bfloat16": 2, "int8": 1}
-HALVES = {"fp16": "float16", "bf16": "bfloat16"}
-"""The element type of activations around tensor cores, by precision."""
+HALVES = {"fp16": "float16", "bf16": "bfloat16", "int8": "float16"}
+"""The element type of activations around tensor cores, by precision; int8 is that of weights alone."""
 OUTPUTS = {"float16": 2, "bfloat16": 2, "float32": 4}
 STEP_BYTES = 64  # bytes of K that a warp's step multiplies: one `ldmatrix.x4`
 ROW_PAIR = 32  # rows of W are padded to these, since a word of metadata serves two blocks of 16
