@@ -25,7 +25,7 @@ import cuda_kernels
 import cuda_models
 from cuda_clock import Gpu, Rehearsal, measure
 from cuda_results import Results
-from cuda_table import render
+from cuda_table import render, repriced
 
 KINDS = {"product": cuda_kernels, "model": cuda_models}
 STALLED_S = 120  # without progress, after which an engine is taken to hang
@@ -173,7 +173,7 @@ def main():
         running.add_argument("--minutes", type=float, default=10, help="after which no case is begun")
         running.add_argument("--rehearse", action="store_true", help="on the CPU")
         running.add_argument("--until", type=float, help=argparse.SUPPRESS)
-    step(lambda arguments: print(render(json.loads(arguments.figures.read_text()))), "table",
+    step(lambda arguments: print(render(repriced(json.loads(arguments.figures.read_text())))), "table",
          "print figures in Markdown").add_argument("figures", type=Path)
     arguments = parser.parse_args()
     arguments.function(arguments)

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import io
 import lzma
+from dataclasses import asdict
 
 import numpy as np
 from cuda_clock import Engine, relative_error
@@ -35,7 +36,7 @@ def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
     from sparsec.backends.cuda.build import architectures, settings
     from sparsec.backends.cuda.library import build_library
     from sparsec.backends.cuda.products import options
-    from sparsec.cost.calibration import calibration_of
+    from sparsec.backends.registry import backend_of
     from sparsec.kernels.cuda.arrange import project
     from sparsec.kernels.cuda.families import FAMILIES
     from sparsec.kernels.cuda.family import GpuProduct
@@ -43,7 +44,7 @@ def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
     from sparsec.target import resolve
 
     resolved, kernels, cases = resolve(target), {}, []
-    machine = calibration_of(resolved, 1).machine
+    machine = backend_of(resolved).calibration(resolved, 1).machine
     for size in sizes:
         rows = project(np.random.default_rng(size).standard_normal((ROWS, size), np.float32)).astype(np.float16)
         np.save(folder / f"weight_{size}.npy", rows)
@@ -63,7 +64,7 @@ def build(folder, target, sizes=SIZES, columns=COLUMNS, tiles=TILES):
                 partial = family.arguments(params).get("partial", [0])[0]
                 candidates.append({
                     "format": offer.format, "kernel": offer.kernel, "tile": offer.detail, "symbol": symbol,
-                    "predicted_us": machine.seconds(offer.work) * 1e6, "bytes": offer.nbytes, "partial": partial,
+                    "predicted_us": machine.seconds(offer.work) * 1e6, "work": asdict(offer.work), "bytes": offer.nbytes, "partial": partial,
                     "packed": store(folder, family.recipe(params).pack(weight))})
             cases.append({"case": name_of(size, count), "kind": "product", "size": size, "columns": count,
                           "candidates": candidates})
@@ -165,7 +166,7 @@ def engines(folder, case, clock):
         copies = [[a.clone().view(torch.uint32) if unsigned else a.clone() for a, unsigned in arrays]
                   for _ in range(clock.copies(candidate["bytes"]))]
         return checked([functools.partial(call, copy) for copy in copies],
-                       **{key: candidate[key] for key in ("format", "kernel", "tile", "predicted_us")})
+                       **{key: candidate[key] for key in ("format", "kernel", "tile", "predicted_us", "work")})
 
     return {
         "PyTorch dense, cuBLAS": functools.partial(by_blas, "cublas"),

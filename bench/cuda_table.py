@@ -66,6 +66,20 @@ def product_table(products):
     return markdown(["weight, tokens (us)", *names, *(f"sparsec {form}" for form in formats), "dense / sparsec"], rows)
 
 
+def repriced(figures):
+    """The figures with the predictions of the cost model at hand, where what a kernel does is written with its time."""
+    from sparsec.cost.gpu import DEVICES
+    from sparsec.cost.option import GpuWork
+    from sparsec.target import cuda_archs
+
+    machine = DEVICES[cuda_archs(figures["target"])[0]]
+    for case in figures["cases"].values():
+        for each in case["engines"].values():
+            if "work" in each:
+                each["predicted_us"] = machine.seconds(GpuWork(**each["work"])) * 1e6
+    return figures
+
+
 def judgement(products):
     """Regret, predictions, and the tiles that would have been better."""
     rows, late = [], []
@@ -83,7 +97,9 @@ def judgement(products):
         rows.append([name, described(chosen), us(chosen["predicted_us"]), us(chosen["us"]), described(fastest),
                      f"{chosen['us'] / fastest['us']:.2f}", "-" if ratio is None else f"{ratio:.2f}"])
     table = markdown(["weight, tokens", "chosen", "predicted us", "measured us", "fastest", "regret", "/ dense"], rows)
-    told = f"Choices more than 3 % slower than sparsec's own dense kernel: {', '.join(late) or 'none'}."
+    regrets = [float(row[5]) for row in rows]
+    told = f"Regret: {np.mean(regrets):.2f} on average, {max(regrets):.2f} at most. " if regrets else ""
+    told += f"Choices more than 3 % slower than sparsec's own dense kernel: {', '.join(late) or 'none'}."
     return f"{table}\n\n{told}\n\n{predictions(products)}"
 
 

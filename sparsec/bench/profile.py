@@ -15,6 +15,7 @@ from sparsec.compiler.prepare import prepare
 from sparsec.cost.plan import CHOICE, Choice
 from sparsec.errors import UsageError
 from sparsec.graph import reader
+from sparsec.graph.evaluate import zeros_of
 from sparsec.graph.nodes import weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.target import lacking
@@ -50,6 +51,7 @@ class Row:
         gflops: operations on non-zeros, in 1e9 a second.
         bytes: those of `Layer.nbytes`.
         roofline: `Layer.least_s` as a share of the measured time.
+        zeros: the share of zeros among the activations that it reads, where real inputs are given.
 
     """
 
@@ -60,6 +62,7 @@ class Row:
     gflops: float | None = None
     bytes: float | None = None
     roofline: float | None = None
+    zeros: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,13 @@ def profile_layers(model: reader.Source, options: CompileOptions) -> Profile:
     for each in backend.profile(graph, job, (*job.real, *job.generated)[0]):
         name = each.node or each.kernel
         seconds[name] = seconds.get(name, 0.0) + each.seconds
-    layers = {choice.layer: _layer(node, choice, job) for node in graph.graph if (choice := CHOICE.get(node))}
+    chosen = {node: choice for node in graph.graph if (choice := CHOICE.get(node))}
+    zeros = {choice.layer: share for node, share in zeros_of(graph, job.real, chosen).items()
+             if (choice := CHOICE.get(node))} if job.real else {}
+    layers = {choice.layer: _layer(node, choice, job) for node, choice in chosen.items()}
     total, parts = sum(seconds.values()), 1 if prepared.batch is None else prepared.batch.parts
-    rows = tuple(_row(name, layers.get(name), spent, parts, total) for name, spent in seconds.items())
+    rows = tuple(replace(_row(name, layers.get(name), spent, parts, total), zeros=zeros.get(name))
+                 for name, spent in seconds.items())
     return Profile(job.precision, job.calibration.source, rows, parts * total * 1e6)
 
 

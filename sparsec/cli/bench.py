@@ -204,12 +204,14 @@ def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
     device = chosen.backend.device
     console.print(f"{chosen.target if device else f'{chosen.threads} thread(s)'}; "
                   f"rates: {figures.rates}\n")
+    seen = any(row.zeros is not None for row in figures.layers)
     tables.print_table(
-        ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline"),
+        ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline", *["input zeros"] * seen),
         [(row.layer, row.format or "", tables.duration(row.us), tables.percent(row.share, 1),
           "" if row.gflops is None else f"{row.gflops:.1f}", "" if row.bytes is None else tables.nbytes(row.bytes),
-          "" if row.roofline is None else tables.percent(min(row.roofline, 1), 1)) for row in figures.layers],
-        ("total", "", tables.duration(figures.total_us), "", "", "", ""))
+          "" if row.roofline is None else tables.percent(min(row.roofline, 1), 1),
+          *["" if row.zeros is None else tables.percent(row.zeros, 1)] * seen) for row in figures.layers],
+        ("total", "", tables.duration(figures.total_us), "", "", "", "", *[""] * seen))
     console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if device else 'beyond the L1 cache'}; "
                   "roofline is the\nleast time that the rates allow as a share of the measured, at most all of it")
 

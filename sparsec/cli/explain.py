@@ -33,6 +33,9 @@ def command(
     dims: options.Dims = [],  # noqa: B006 - as above
     precision: Annotated[Precision | None, typer.Option(
         help="That of `sparsec compile`.", show_default=False)] = None,
+    feeds: Annotated[Path | None, typer.Option(
+        "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs, or an .npy file where there is one "
+        "input, in which zeros among activations are counted.")] = None,
     layers: Annotated[list[str], typer.Option(
         "--layer", metavar="NAME", help="Show every candidate of this layer, or of `all`; may be repeated.")] = [],  # noqa: B006 - typer copies it
     html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a self-contained report.")] = None,
@@ -50,6 +53,7 @@ def command(
         task = progress.add_task("explain", total=1.0)
         figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
                           dims=options.parse_dims(dims), precision=precision,
+                          inputs=options.read_arrays(feeds) if feeds else None,
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
     if figures.sizes:
@@ -78,11 +82,12 @@ def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
 def _print_summary(figures: Explanation) -> None:
     total = figures.total
     console.print(f"target {figures.target}, {figures.threads} thread(s)\nrates: {figures.machine}\n", soft_wrap=True)
+    seen = any(layer.zeros is not None for layer in figures.layers)
     tables.print_table(
-        ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from"),
-        [_row(layer) for layer in figures.layers],
+        ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from", *["input zeros"] * seen),
+        [(*_row(layer), *[_zeros(layer.zeros)] * seen) for layer in figures.layers],
         (f"{total.layers} with weights", tables.percent(total.weights - total.nonzeros, total.weights), "",
-         "", tables.duration(total.predicted_us), tables.duration(total.dense_us), ""))
+         "", tables.duration(total.predicted_us), tables.duration(total.dense_us), "", *[""] * seen))
     if figures.network_us is not None:
         console.print(f"\nthe whole network: {tables.duration(figures.network_us)} predicted, everything between the "
                       "layers included", soft_wrap=True)
@@ -127,6 +132,10 @@ def _row(layer: Layer) -> tuple[str, ...]:
             winner.format, tables.duration(winner.predicted_us),
             "-" if layer.dense_us is None else tables.duration(layer.dense_us),
             "never" if pays is None else f"{100 * pays:.0f} %")
+
+
+def _zeros(share: float | None) -> str:
+    return "" if share is None else tables.percent(share, 1)
 
 
 def _print_layer(layer: Layer) -> None:

@@ -43,6 +43,8 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
             options = backend.options(node, job)
         if job.options.strict_ieee:
             options = [option for option in options if option.keeps_ieee]
+        replaced = {option.replaces for option in options}
+        options = [option for option in options if option.kernel not in replaced]
         choice, error = _choose(node, options, job, judge)
         CHOICE.set(node, choice)
         option = choice.winner.option

@@ -125,6 +125,7 @@ class Option:
         work: what a run does, in units that the target's rates price.
         codec: how values are stored, a key of `formats.CODECS`; empty: as the model, or a GPU's precision, has them.
         family: the kernel family, a key of the target's table; empty for what is no kernel.
+        replaces: the kernel whose place it takes, for it does the same but what zeros among activations spare it.
 
     """
 
@@ -136,6 +137,7 @@ class Option:
     work: Work | GpuWork
     codec: str = ""
     family: str = ""
+    replaces: str = ""
 
     @property
     def name(self) -> str:
@@ -156,4 +158,4 @@ class Option:
     @property
     def keeps_ieee(self) -> bool:
         """Whether NaN and infinity reach the output as in a float product: zeros multiply, and values are floats."""
-        return self.is_dense and self.codec not in INTEGERS
+        return self.is_dense and self.codec not in INTEGERS and not self.replaces

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,21 @@ def walk(model: ir.Model, feeds: Mapping[str, np.ndarray], results: dict[ir.Valu
                 values.pop(value, None)
     if results is not None:
         results.update(values)
+
+
+def zeros_of(model: ir.Model, samples: Sequence[Mapping[str, np.ndarray]], nodes: Collection[ir.Node],
+             ) -> dict[ir.Node, float]:
+    """The share of zeros in what some nodes read first, in all samples; nothing where a node cannot be executed."""
+    counts: dict[ir.Node, list[int]] = {node: [0, 0] for node in nodes}
+    try:
+        for sample in samples:
+            for node, inputs in walk(model, sample):
+                if node in counts and inputs[0] is not None:
+                    counts[node][0] += inputs[0].size - int(np.count_nonzero(inputs[0]))
+                    counts[node][1] += inputs[0].size
+    except UnsupportedOperatorError:
+        return {}
+    return {node: zeros / max(1, size) for node, (zeros, size) in counts.items()}
 
 
 def run_node(node: ir.Node, inputs: Arrays, opsets: Mapping[str, int]) -> list[Any]:

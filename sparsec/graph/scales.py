@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import onnx_ir as ir
@@ -68,12 +69,31 @@ def _grouped(*groups: tuple[int, int | None, str]) -> Callable[[ir.Node], None]:
     return check
 
 
+def _check_nbits(node: ir.Node) -> None:
+    """MatMulNBits: packed codes, one scale and one zero point for each block of every output."""
+    k, n, bits, block = (node.attributes.get_int(name, default) or default
+                         for name, default in (("K", 0), ("N", 0), ("bits", 4), ("block_size", 32)))
+    if min(k, n, bits, block) < 1 or bits not in (2, 4, 8):
+        raise ValueError(f"its K, N, bits and block_size are {k}, {n}, {bits} and {block}; the first two and the last "
+                         "are at least 1, bits are 2, 4 or 8")
+    blocks = -(-k // block)
+    zero = _input(node, 3)
+    is_packed = zero is not None and zero.dtype == ir.DataType.UINT8
+    for index, what, count in ((1, "codes", n * blocks * -(-block * bits // 8)), (2, "scales", n * blocks),
+                               (3, "zero points", n * (-(-blocks * bits // 8) if is_packed else blocks))):
+        shape = static_shape(_input(node, index)) if _input(node, index) is not None else None
+        if shape is not None and math.prod(shape) != count:
+            raise ValueError(f"its {what} have shape {shape}; {n} outputs of {k} inputs in blocks of {block} take "
+                             f"{count} numbers")
+
+
 X, A, B = "its input", "its first input", "its second input"
 CHECKS: dict[tuple[str, str], Callable[[ir.Node], None]] = {
     ("", "QuantizeLinear"): _check_linear,
     ("", "DequantizeLinear"): _check_linear,
     (CONTRIBUTED, "QuantizeLinear"): _check_linear,
     (CONTRIBUTED, "DequantizeLinear"): _check_linear,
+    (CONTRIBUTED, "MatMulNBits"): _check_nbits,
     ("", "QLinearConv"): _grouped((0, None, X), (3, 0, "its weight")),
     ("", "QLinearMatMul"): _grouped((0, -2, A), (3, -1, B)),
     (CONTRIBUTED, "QLinearAdd"): _grouped((0, None, A), (3, None, B)),

@@ -16,6 +16,7 @@ from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
 from sparsec.formats import CODECS
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
+from sparsec.graph.evaluate import zeros_of
 from sparsec.graph.nodes import is_depthwise, node_name, weight_array
 from sparsec.graph.sizes import Dims
 from sparsec.report.any_size import AnySize, Outside, any_size, priced
@@ -95,6 +96,7 @@ class Layer(structure.Structure):
         break_even: the sparsity from which on sparse kernels are faster; None if never.
         refused: why formats or kernels are no candidates, by their names.
         buckets: the choices for other numbers of tokens.
+        zeros: the share of zeros among the activations that it reads, where real inputs are given.
 
     """
 
@@ -111,6 +113,7 @@ class Layer(structure.Structure):
     break_even: float | None
     refused: Mapping[str, str]
     buckets: tuple[Bucket, ...]
+    zeros: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,11 +181,12 @@ class Explanation:
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
             shapes: Mapping[str, Sequence[int]] | None = None, dims: Dims | None = None,
             precision: str | None = None, calibration: Calibration | None = None,
+            inputs: Mapping[str, np.ndarray] | None = None,
             progress: Callable[[float], None] = lambda _share: None) -> Explanation:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
     `shapes` and `dims` are those of `sparsec.compile`. The layers are priced at one size of every symbolic dimension:
-    the least of its range, 1 where nothing gives it.
+    the least of its range, 1 where nothing gives it. Zeros among activations are counted in `inputs`, real ones.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -190,15 +194,16 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
 
     """
     bound, sizes, assumed = priced(model, shapes or {}, dims or {})
-    options = replace(options_of(target, threads, bound, precision), dims=sizes)
+    options = replace(options_of(target, threads, bound, precision), dims=sizes, inputs=inputs)
     prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
     layers, curves = list[Layer](), dict[Geometry, Curve]()
+    zeros = zeros_of(prepared.graph, job.real, nodes) if job.real else {}
     for index, node in enumerate(nodes):
         progress(index / len(nodes))
         offered, refused = prepared.backend.offers(node, job)
         if offered:
-            layers.append(_layer(node, offered, refused, prepared, curves))
+            layers.append(replace(_layer(node, offered, refused, prepared, curves), zeros=zeros.get(node)))
     notes = [Outside(note.node, note.text) for report in prepared.passes if report.name in LIFTING
              for note in report.notes]
     notes += [Outside(node.name or node.op_type, reason) for node in nodes
@@ -208,7 +213,8 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
         sizes={**sizes, **assumed},
-        any_size=any_size(model, replace(options, shapes=shapes, dims=dims), calibration) if assumed else None)
+        any_size=any_size(model, replace(options, shapes=shapes, dims=dims, inputs=None),
+                          calibration) if assumed else None)
 
 
 def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,

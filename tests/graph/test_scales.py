@@ -21,7 +21,13 @@ ADD = """g (uint8[2,3] x) => (uint8[2,3] y) <float s, float[3] long, uint8 z>
     { [culprit] y = com.microsoft.QLinearAdd(x, s, z, x, long, z, s, z) }"""
 
 
+NBITS = """g (float[2,40] x) => (float[2,3] y) <uint8[3,2,16] w, float[{scales}] s, uint8[{zeros}] z>
+    {{ [culprit] y = com.microsoft.MatMulNBits<K=40, N=3, bits={bits}, block_size=32>(x, w, s, z) }}"""
+
+
 @pytest.mark.parametrize("text", [
+    NBITS.format(scales=3, zeros=3, bits=4), NBITS.format(scales=6, zeros=6, bits=4),
+    NBITS.format(scales=6, zeros=6, bits=8), NBITS.format(scales=6, zeros=3, bits=5),
     LINEAR.format(scale=2, zero="uint8[2]", axis=1), LINEAR.format(scale=3, zero="uint8[3]", axis=3),
     LINEAR.format(scale=3, zero="uint8[2]", axis=1), BACK.format(zero="int8[3]"), DISAGREE,
     CONV.format(scale=3, zero="int8[3]"), CONV.format(scale=4, zero="uint8[4]"), MATMUL.format(scale=3), ADD,
@@ -32,6 +38,7 @@ def test_scales_that_do_not_fit_are_refused_by_name(text):
 
 
 @pytest.mark.parametrize("text", [
+    NBITS.format(scales=6, zeros=3, bits=4),
     LINEAR.format(scale=3, zero="uint8[3]", axis=-2), LINEAR.format(scale=1, zero="uint8[1]", axis=9),
     BACK.format(zero="uint8[3]"), CONV.format(scale=4, zero="int8[4]"), MATMUL.format(scale=4),
 ])

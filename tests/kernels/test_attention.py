@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from sparsec.kernels.cpu.tensors import attention
-from sparsec.kernels.cpu.tensors.attention import AttentionParams
+from sparsec.kernels.cpu.tensors.attention_blocks import AttentionParams
+from sparsec.kernels.cpu.tensors.attention_bounds import bounds_of
 from sparsec.kernels.cpu.tensors.reformat_tiled import tile, untile
 from sparsec.kernels.emit.projection import Projection
 from sparsec.target import machine_features
@@ -26,9 +27,9 @@ def projections(batch, heads, depth, tokens, keys):
     return [rng.standard_normal((batch, n, heads * depth)).astype(np.float32) for n in (tokens, keys, keys)]
 
 
-def run(target, params, q, k, v, mask, threads=1):
+def run(target, params, q, k, v, mask, threads=1, bounds=None):
     buffers = [tile(x, params.layout(name)) for name, x in zip("qkv", (q, k, v), strict=True)]
-    masks = [] if mask is None else [mask.ravel()]
+    masks = [each.ravel() for each in (mask, bounds) if each is not None]
     kernel = compiled(attention.build(params, isa(target, threads)), target)
     return untile(kernel(*buffers, *masks, out=params.output.size), params.output)
 
@@ -125,3 +126,33 @@ def test_integers_keep_to_their_bounds():
     v *= np.linspace(-1, 1, 40, dtype=np.float32)[None, :, None]
     y = run("cpu", params, q, k, v, None)
     np.testing.assert_allclose(y, attention.reference(q, k, v, None, params), rtol=0, atol=2e-4)
+
+
+def shown(kind, tokens, keys):
+    """Which keys a mask shows to which queries."""
+    query, key = np.arange(tokens)[:, None] + keys - tokens, np.arange(keys)
+    return {"causal": key <= query, "window": (key <= query) & (key > query - 50), "blocks": query // 64 == key // 64,
+            "late": key >= query}[kind]
+
+
+@pytest.mark.parametrize("kind", ["causal", "window", "blocks", "late"])
+@pytest.mark.parametrize(("tokens", "keys", "width", "threads"), [
+    (300, 300, 16, 1), (400, 461, 64, 2), (385, 385, 32, 1)])
+@pytest.mark.parametrize("target", TARGETS)
+def test_hidden_keys_are_left_out(target, tokens, keys, width, threads, kind):
+    q, k, v = projections(2, 2, 8, tokens, keys)
+    mask = np.where(shown(kind, tokens, keys), 0, np.finfo(np.float32).min).astype(np.float32)[None, None]
+    params = replace(plain_params(2, 2, 8, tokens, keys, width, mask.shape), bounded=True)
+    features = isa(target, threads)
+    chunk = params.step * width
+    bounds = bounds_of(mask, params.vectors(features) * features.lanes, chunk)
+    k[:, bounds[:, 1].max() * chunk:] = np.nan  # which is not read
+    expected = attention.reference(q, np.nan_to_num(k), v, mask, params)
+    np.testing.assert_allclose(run(target, params, q, k, v, mask, threads, bounds), expected, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("mask", [
+    np.zeros((1, 1, 300, 300)), np.full((1, 1, 300, 300), -np.inf), np.full((1, 1, 300, 300), -1e9)],
+    ids=["nothing hidden", "all hidden", "all far away"])
+def test_masks_that_hide_nothing_or_all_bound_nothing(mask):
+    assert bounds_of(mask.astype(np.float32), 64, 128) is None

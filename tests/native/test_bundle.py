@@ -1,6 +1,8 @@
 """Bundles build with a C++17 compiler and run without Python: answers, and errors of the C interface."""
 
 import json
+import os
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.portable import pack
 from sparsec.errors import UsageError
 from sparsec.native.bundle import MODEL, SIZES, SOURCES, write_bundle
+from sparsec.native.model_file import model_bytes
+from tests.native.conftest import DIGITS
 from tests.support.bundles import link, run
 from tests.support.texts import model
 
@@ -30,6 +34,15 @@ def test_the_example_gives_the_sessions_answer_in_an_empty_environment(bundle, a
     assert "input input [1, 784]" in done.stdout
     expected = sparsec.InferenceSession(artifact).run(None, {"input": x})[0]
     assert (tmp_path / "y.bin").read_bytes() == expected.tobytes()
+
+
+@pytest.mark.skipif(not os.environ.get("SPARSEC_LONG") or not shutil.which("valgrind"),
+                    reason="takes half a minute, and valgrind")
+def test_valgrind_sees_no_read_of_what_nobody_has_written(bundle, tmp_path):
+    model = sparsec.compile(DIGITS, target="cpu-avx2", tune="off", verify=False)  # valgrind knows no AVX-512
+    (tmp_path / "m.bundle").write_bytes(model_bytes(model))
+    done = run("valgrind", "--error-exitcode=9", bundle / "build" / "run", tmp_path / "m.bundle")
+    assert done.returncode == 0, done.stderr
 
 
 def test_calls_that_must_fail_say_why(bundle, tmp_path):

@@ -29,6 +29,7 @@ class Network:
 
     def __init__(self, seed, form):
         self.r, self.form = np.random.default_rng(seed), form
+        self.rare = np.random.default_rng([seed, 1])
         self.nodes, self.constants = [], []
         self.dtype = self.pick("uint8", "int8")
 
@@ -80,6 +81,8 @@ class Network:
         symmetric = self.form == "qdq" and dtype == "int8" and self.pick(True, False)
         zero = np.zeros(count, dtype) if symmetric else self.r.integers(info.min, info.max + 1, count).astype(dtype)
         scale = self.r.uniform(0.002, 0.01, count).astype(np.float32)
+        if count > 1 and self.rare.random() < 0.2:
+            scale[self.rare.integers(count)] = 0
         along = [-1 if axis == outputs else 1 for axis in range(len(shape))]
         codes = np.where(self.r.random(shape) < 0.3, self.r.integers(info.min, info.max + 1, shape),
                          zero.reshape(along)).astype(dtype)
@@ -174,4 +177,5 @@ def network(seed, form, steps=6):
         [helper.make_tensor_value_info(name, each, last.shape) for name, each in
          zip(outputs, (TensorProto.FLOAT, kind), strict=True)], net.constants)
     imports = [helper.make_opsetid("", 17), helper.make_opsetid(CONTRIBUTED, 1)]
-    return helper.make_model(graph, opset_imports=imports, ir_version=8), {"x": net.r.normal(size=shape).astype("f")}
+    return helper.make_model(graph, opset_imports=imports, ir_version=8), {
+        "x": (net.rare.choice([1, 1, 8]) * net.r.normal(size=shape)).astype("f")}

@@ -13,6 +13,7 @@ from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, res
 from sparsec.graph.layout import Tiled, layout_of
 from sparsec.graph.nodes import on_the_left, weight_array, weight_facts
 from sparsec.graph.shapes import static_shape
+from sparsec.graph.zeros import may_be_zero
 from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
 from sparsec.kernels.cpu.products.stencil import linear
 from sparsec.kernels.cpu.rows.layer import RowProduct
@@ -29,8 +30,9 @@ def layer_of(node: ir.Node, isa: Isa) -> StencilProduct | RowProduct:
                               ranges=RANGES.get(node), facts=facts)
     sizes = static_shape(node.inputs[0]) or ()
     rows = math.prod((*sizes[:-2], sizes[-1]) if on_the_left(node) else sizes[:-1])
-    return RowProduct(weight, bias, Matvec(weight.shape[0], weight.shape[1], rows, epilogue.activation, epilogue.alpha,
-                                           epilogue.beta, epilogue.residual), facts=facts)
+    shape = Matvec(weight.shape[0], weight.shape[1], rows, epilogue.activation, epilogue.alpha, epilogue.beta,
+                   epilogue.residual)
+    return RowProduct(weight, bias, shape, facts=facts, zeros=may_be_zero(node.inputs[0]))
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:

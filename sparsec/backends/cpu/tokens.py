@@ -15,6 +15,8 @@ from sparsec.graph.codes import CODE_TYPES
 from sparsec.graph.layout import tokens_of
 from sparsec.graph.nodes import optional
 from sparsec.kernels.cpu.tensors import attention, layer_norm
+from sparsec.kernels.cpu.tensors.attention_blocks import AttentionParams
+from sparsec.kernels.cpu.tensors.attention_bounds import bounds_of
 from sparsec.kernels.emit.projection import Projection
 
 
@@ -39,7 +41,7 @@ def lower_attention(context: LoweringContext, node: ir.Node) -> None:
     q, k, v = (tokens_of(value) for value in node.inputs[:3])
     heads, mask = node.attributes.get_int("heads"), optional(node, 3)
     shape = None if mask is None else _mask_shape(context, mask, k.tokens)
-    params = attention.AttentionParams(
+    params = AttentionParams(
         heads, q.features // heads, q.batch, q.tokens, k.tokens, q.width, node.attributes.get_float("scale"),
         Projection(q.features), Projection(k.features), Projection(v.features), shape)
     narrow = ["bf16"] if allows(context.precision, "bf16") else ["s16"] if _becomes_codes(node.outputs[0]) else []
@@ -48,6 +50,10 @@ def lower_attention(context: LoweringContext, node: ir.Node) -> None:
     inputs = [context.flat(value) for value in node.inputs[:3]]
     if mask is not None and shape is not None:
         inputs.append(_mask(context, mask, shape))
+    bounds = None if mask is None or shape is None or params.pairs else _bounds(context, mask, shape, params)
+    if bounds is not None:
+        params = replace(params, bounded=True)
+        inputs.append(context.constant(bounds.ravel()))
     context.bind(node.outputs[0], context.call(attention.build(params, context.isa), inputs, params.output.size))
 
 
@@ -63,6 +69,16 @@ def _mask_shape(context: LoweringContext, mask: ir.Value, keys: int) -> tuple[in
     """The mask's shape as (batch, heads, queries, keys), where all but the keys may be 1."""
     batch, heads, queries = (1, 1, 1, *context.shape(mask)[:-1])[-3:]
     return batch, heads, queries, keys
+
+
+def _bounds(context: LoweringContext, mask: ir.Value, shape: tuple[int, int, int, int],
+            params: AttentionParams) -> np.ndarray | None:
+    """The chunks of keys that blocks of queries see, where the mask is constant and differs from query to query."""
+    array = context.array(mask)
+    if array is None or shape[2] == 1:
+        return None
+    whole = np.broadcast_to(array.reshape((1,) * (4 - array.ndim) + array.shape), shape)
+    return bounds_of(whole, params.vectors(context.isa) * context.isa.lanes, params.step * params.width)
 
 
 def _mask(context: LoweringContext, mask: ir.Value, shape: tuple[int, ...]) -> relax.Expr:

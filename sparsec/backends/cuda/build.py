@@ -25,6 +25,7 @@ from sparsec.kernels.cuda.pipeline import ARCHITECTURE
 from sparsec.target import Target
 
 PIPELINE = "sparsec.cuda"
+WIDE, VECTOR = 32, 4  # bits of an element that is read by itself, and elements that are read together
 Pipeline = Callable[[], tvm.transform.Pass]
 
 
@@ -125,6 +126,8 @@ class Careful(dlight.ScheduleRule):  # type: ignore[misc]  # TVM has no types
         """The schedule, None where the rule has none."""
         if IN_A_ROW in func.attrs and not isinstance(self.rule, dlight.gpu.Fallback):
             return None
+        if isinstance(self.rule, dlight.gpu.Matmul | dlight.gpu.GEMV) and _is_unaligned(func):
+            return None
         try:
             return self.rule.apply(func, target, tunable)
         except Exception as error:
@@ -133,3 +136,10 @@ class Careful(dlight.ScheduleRule):  # type: ignore[misc]  # TVM has no types
                 raise SparsecError(f"TVM has no schedule for {name} on '{target.kind.name}' ({type(error).__name__}); "
                                    "please report the model, --target cpu compiles it") from error
             return None
+
+
+def _is_unaligned(func: tvm.tirx.PrimFunc) -> bool:
+    """Whether a row of a narrow tensor may begin where a vector of it must not: the rule reads several at once."""
+    buffers = [*func.params, *func.body.block.alloc_buffers]
+    return any(tvm.DataType(str(buffer.dtype)).bits < WIDE and buffer.shape and int(buffer.shape[-1]) % VECTOR
+               for buffer in buffers)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cuda import attention, conv, matmul, tokens
+from sparsec.backends.cuda import attention, conv, matmul, recurrent, sorting, tokens
 from sparsec.backends.cuda.context import CudaContext, narrow_values
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
@@ -23,6 +23,8 @@ LOWERINGS: dict[str, Callable[[CudaContext, ir.Node], bool]] = {
     "sparsec::Attention": attention.lower,
     "LayerNormalization": tokens.lower_layer_norm,
     "MatMul": tokens.lower_product,
+    "TopK": sorting.lower,
+    **dict.fromkeys(("RNN", "GRU", "LSTM"), recurrent.lower),
 }
 """Each binds the node's outputs, or answers False where ONNX's operator in float32 will do."""
 

@@ -18,10 +18,11 @@ def lower_layer_norm(context: CudaContext, node: ir.Node) -> bool:
     dims = context.shape(node.inputs[0])
     features = math.prod(dims[node.attributes.get_int("axis", -1) % len(dims):])
     parameters = [value for value in node.inputs[1:] if value is not None]
-    if node.inputs[0] not in context.narrow or any(output.name for output in node.outputs[1:]) or any(
+    if context.dtype(node.inputs[0]) != "float32" or any(output.name for output in node.outputs[1:]) or any(
             math.prod(context.shape(value)) != features for value in parameters):
         return False
-    epsilon, half = node.attributes.get_float("epsilon", 1e-5), context.half
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    stored = context.half if node.inputs[0] in context.narrow else "float32"
 
     def build(x: te.Tensor, scale: te.Tensor, *bias: te.Tensor) -> te.Tensor:
         rows = x.shape[0]
@@ -36,11 +37,13 @@ def lower_layer_norm(context: CudaContext, node: ir.Node) -> bool:
 
         def element(i: Expr, j: Expr) -> Expr:
             y = centred(i, j) * tirx.rsqrt(variance[i] / features + epsilon) * scale[j]
-            return (y + bias[0][j] if bias else y).astype(half)
+            return (y + bias[0][j] if bias else y).astype(stored)
 
         return te.compute(x.shape, element, name="layer_norm")
 
-    x = context.stored(node.inputs[0], (math.prod(dims) // features, features))
+    shape = math.prod(dims) // features, features
+    x = (context.stored(node.inputs[0], shape) if stored == context.half
+         else context.reshaped(context.tensor(node.inputs[0]), shape))
     arguments = [context.reshaped(context.tensor(value), (features,)) for value in parameters]
     y = context.bb.emit_te(build, x, *arguments, primfunc_name_hint="layer_norm")
     context.bind(node.outputs[0], context.reshaped(y, dims))

@@ -6,20 +6,27 @@ No GPU and no driver is needed. nvcc comes from the system, or with a host compi
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparsec import files
 from sparsec.backends.cuda.driver import is_exact
 from sparsec.errors import ToolchainError
 
-FLAGS = ("-O3", "-std=c++17", "-w", "--fatbin")
+FLAGS = ("-O3", "-std=c++17", "-w", "--fatbin", "--threads=0", "--split-compile=0")
+"""The last two compile architectures and kernels side by side, on all processors."""
+KEPT = 256
+"""Compiled sources that the cache holds; the oldest make room."""
 _PACKAGED = ("cu13",)
 """Folders of NVIDIA's PyPI packages below the namespace package `nvidia`."""
 
@@ -66,6 +73,29 @@ def fat_binary(source: str, archs: Sequence[str]) -> bytes:
 
     """
     toolchain = find()
+    told = json.dumps([source, sorted(archs), FLAGS, version()])
+    kept = files.cache_folder() / "cuda" / f"{hashlib.sha256(told.encode()).hexdigest()}.fatbin"
+    if files.is_own(kept):
+        return files.read_regular(kept)
+    binary = _compiled(toolchain, source, archs)
+    _keep(kept, binary)
+    return binary
+
+
+def _keep(path: Path, binary: bytes) -> None:
+    """Write what was compiled to the cache; one that cannot be written is none."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.write(path, binary)
+        for old in sorted(path.parent.glob("*.fatbin"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except OSError as error:
+        warnings.warn(f"the cache {path.parent} cannot be written ({error.strerror}); kernels are compiled again next "
+                      "time", stacklevel=2)
+
+
+def _compiled(toolchain: Toolchain, source: str, archs: Sequence[str]) -> bytes:
+    """What nvcc makes of CUDA source."""
     wanted = []
     for arch in archs:
         virtual = arch.replace("sm_", "compute_")

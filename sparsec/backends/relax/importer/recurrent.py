@@ -26,7 +26,7 @@ def recur(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     order = (1, 0, 2) if batchwise else (0, 1, 2)
     steps, batch, inputs = (context.shape(x)[axis] for axis in order)
     directions, hidden = context.shape(r)[0], context.shape(r)[2]
-    _refuse_rare(context, node)
+    refuse_rare(context, node)
     ends = context.flat(lengths) if lengths is not None else context.constant(np.full(batch, steps, np.int32))
     rows = context.tensor(x) if not batchwise else op.permute_dims(context.tensor(x), order)
     rows = context.bb.emit(op.reshape(context.bb.emit(rows), (-1,)))
@@ -52,7 +52,7 @@ def recur(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return _results(context, outputs, batchwise=batchwise)
 
 
-def _refuse_rare(context: LoweringContext, node: ir.Node) -> None:
+def refuse_rare(context: LoweringContext, node: ir.Node) -> None:
     """Raise UnsupportedOperatorError for what no kernel is there for."""
     names = node.attributes.get_strings("activations", ()) or ()
     reasons = {

@@ -8,7 +8,18 @@ from functools import partial
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.layer import CpuFamily
-from sparsec.kernels.cpu.rows import bitmap_vector, csr_vector, gemv, gemv_int4, gemv_int8, nm_vector, well, well_int8
+from sparsec.kernels.cpu.rows import (
+    bitmap_bf16,
+    bitmap_vector,
+    csr_vector,
+    gemv,
+    gemv_int4,
+    gemv_int8,
+    gemv_skipping,
+    nm_vector,
+    well,
+    well_int8,
+)
 from sparsec.kernels.cpu.rows.layer import RowProduct
 from sparsec.kernels.emit.isa import Isa
 from sparsec.target import Target
@@ -41,9 +52,11 @@ FAMILIES: dict[str, CpuFamily] = {
     family.name: replace(family, candidates=partial(_on_fewer_threads, family.candidates)) for family in (
         csr_vector.FAMILY,
         gemv.FAMILY,
+        gemv_skipping.FAMILY,
         well.FAMILY,
         nm_vector.FAMILY,
         bitmap_vector.FAMILY,
+        bitmap_bf16.FAMILY,
         gemv_int8.FAMILY,
         gemv_int8.BITMAP,
         gemv_int4.FAMILY,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -22,9 +22,15 @@ _TINY = 1e-30
 
 @dataclass(frozen=True, eq=False)
 class RowProduct(CpuProduct):
-    """A weight (outputs, inputs) times few rows, `shape.batch` of them, in ONNX's own order."""
+    """A weight (outputs, inputs) times few rows, `shape.batch` of them, in ONNX's own order.
+
+    Attributes:
+        zeros: many of the activations may be zero, as behind a ReLU.
+
+    """
 
     shape: Matvec
+    zeros: bool = field(default=False, kw_only=True)
 
     @property
     def inputs(self) -> tuple[Activations, ...]:

@@ -146,6 +146,8 @@ def finish_row(b: Buffers, shape: Matvec, sums: Buffer, start: Expr, row: Expr, 
     # The partial vector is completed in `sums`, so that bias, residual and y are touched where they are valid only.
     with T.serial(whole, shape.outputs) as i:
         T.buffer_store(sums, added(i, 1), [start + i])
+    with T.serial(shape.outputs, whole + lanes) as i:  # what nobody has written, memory checkers report
+        T.buffer_store(sums, T.float32(0), [start + i])
     store(sums, start + whole, activated(load(sums, start + whole, lanes)))
     with T.serial(whole, shape.outputs) as i:
         T.buffer_store(b["y"], sums[start + i], [row + i])

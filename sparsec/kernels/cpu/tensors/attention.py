@@ -9,110 +9,24 @@ sequence's end, which hold anything, are never read; queries beyond it are compu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.graph.layout import Tiled
 from sparsec.graph.operators.attention import Attention
 from sparsec.kernels.cpu.tensors.attention_bf16 import Bf16Pairs
+from sparsec.kernels.cpu.tensors.attention_blocks import AttentionParams, Block, Head, block_row, by, by_tile, row_of
 from sparsec.kernels.cpu.tensors.attention_pairs import Pairs
 from sparsec.kernels.cpu.tensors.attention_s16 import S16Pairs
 from sparsec.kernels.emit.activations import exp_below_one
 from sparsec.kernels.emit.gelu import LANES
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.projection import Projection
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
-CHUNK = 128  # keys whose weights and values stay in the L1 cache while they are multiplied
 PAIRS: dict[str, type[Pairs]] = {"bf16": Bf16Pairs, "s16": S16Pairs}
-
-
-@dataclass(frozen=True)
-class AttentionParams:
-    """A kernel.
-
-    Attributes:
-        heads, depth: heads, and features of each.
-        batch, tokens, keys: sequences, queries of each, and keys of each.
-        width: tokens of a tile, in every buffer; a multiple of the lanes.
-        scale: factor on the scores.
-        q, k, v: the projections.
-        mask: shape of the mask, (1 or batch, 1 or heads, 1 or tokens, keys), or None.
-        pairs: what it multiplies pairs of: "bf16", "s16", or "" where it multiplies floats; an even depth.
-
-    """
-
-    heads: int
-    depth: int
-    batch: int
-    tokens: int
-    keys: int
-    width: int
-    scale: float
-    q: Projection
-    k: Projection
-    v: Projection
-    mask: tuple[int, int, int, int] | None = None
-    pairs: str = ""
-
-    @property
-    def output(self) -> Tiled:
-        """Layout of Y."""
-        return Tiled(self.batch, self.tokens, self.heads * self.depth, self.width)
-
-    @property
-    def masks_heads(self) -> bool:
-        """Whether the mask differs from head to head."""
-        return self.mask is not None and self.mask[1] > 1
-
-    @property
-    def masks_queries(self) -> bool:
-        """Whether the mask differs from query to query."""
-        return self.mask is not None and self.mask[2] > 1
-
-    def layout(self, name: str) -> Tiled:
-        """Layout of the buffer of a projection, "q", "k" or "v"."""
-        tokens = self.tokens if name == "q" else self.keys
-        return Tiled(self.batch, tokens, getattr(self, name).features, self.width)
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Queries on the lanes: `vectors` of them from token `first` of sequence `b` on, all in one tile.
-
-    `rows` is the number of keys, or of features of V, that a register block spans.
-    """
-
-    b: Expr
-    first: Expr
-    vectors: int
-    lanes: int
-    rows: int
-
-    @property
-    def width(self) -> int:
-        """Queries of the block."""
-        return self.vectors * self.lanes
-
-
-@dataclass(frozen=True)
-class _Head:
-    """One head of a block: the scores, or their powers, (keys, block.width); the transposed mask, if one was needed.
-
-    `pairs` is what it multiplies where that are pairs.
-    """
-
-    block: _Block
-    index: Expr
-    scores: Buffer
-    mask: Expr
-    maxima: Buffer
-    sums: Buffer
-    pairs: Pairs | None
 
 
 def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None,
@@ -134,11 +48,13 @@ def reject_pairs(params: AttentionParams, pairs: str, isa: Isa) -> str | None:
 
 
 def build(params: AttentionParams, isa: Isa) -> Kernel:
-    """The kernel: (q, k, v, [mask]) -> y; a buffer that holds several projections is passed for each."""
+    """The kernel: (q, k, v, [mask], [bounds]) -> y; a buffer that holds several projections is passed for each."""
     arguments: dict[str, tuple[int | None, str]] = {
         name: (params.layout(name).size, "float32") for name in ("q", "k", "v")}
     if params.mask is not None:
         arguments["mask"] = (int(np.prod(params.mask)), "float32")
+    if params.bounded:
+        arguments["bounds"] = (2 * -(-params.tokens // (params.vectors(isa) * isa.lanes)), "int32")
     arguments["y"] = (params.output.size, "float32")
     needed = PAIRS[params.pairs].llvm(isa) if params.pairs else ""
     return kernel(arguments, lambda b: _emit(b, params, isa), needed)
@@ -146,7 +62,7 @@ def build(params: AttentionParams, isa: Isa) -> Kernel:
 
 def _emit(b: Buffers, p: AttentionParams, isa: Isa) -> None:
     """Whole blocks of queries, then the queries of every sequence that do not fill one."""
-    vectors = max(v for v in (1, 2, 3, 4) if p.width // isa.lanes % v == 0)
+    vectors = p.vectors(isa)
     blocks = p.tokens // (vectors * isa.lanes)
     rest = -(-(p.tokens - blocks * vectors * isa.lanes) // isa.lanes)
     for first, count, size in ((0, blocks, vectors), (blocks, 1, rest)):
@@ -164,22 +80,26 @@ def _blocks(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], v
     parts = next(even, p.heads)
     heads, width = p.heads // parts, vectors * isa.lanes
     with shared(p.batch * count * parts, isa) as unit:
-        block = _Block(T.Bind(T.floordiv(unit, count * parts)),
+        block = Block(T.Bind(T.floordiv(unit, count * parts)),
                        T.Bind(first + T.floormod(T.floordiv(unit, parts), count) * width),
                        vectors, isa.lanes, rows=isa.registers // 2 // vectors)
         scores = T.alloc_buffer((p.keys * width,), "float32")
         mask = T.alloc_buffer((p.keys * width,), "float32") if p.masks_queries else None
         pairs = _pairs(p, width, isa)
+        chunks = _chunks(b, p, block, isa)
         if mask is not None and not p.masks_heads:
-            _transpose_mask(b, p, block, 0, mask)
+            _transpose_mask(b, p, block, 0, mask, chunks)
         with T.serial(0, heads) as i:
             head = T.Bind(T.floormod(unit, parts) * heads + i)
             if mask is not None and p.masks_heads:
-                _transpose_mask(b, p, block, head, mask)
+                _transpose_mask(b, p, block, head, mask, chunks)
             made = _head(block, head, scores, mask, pairs)
             if pairs is not None:
                 _fill_keys(b, p, made, pairs)
-            _attend(b, p, made)
+            if chunks is None:
+                _attend(b, p, made)
+            else:
+                _attend_within(b, p, made, chunks)
 
 
 def _blocks_by_head(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int, int], vectors: int) -> None:
@@ -190,7 +110,7 @@ def _blocks_by_head(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int,
         scores, pairs = T.alloc_buffer((p.keys * width,), "float32"), _pairs(p, width, isa)
         sequence, index = T.Bind(T.floordiv(unit, p.heads)), T.Bind(T.floormod(unit, p.heads))
         assert pairs is not None
-        for_keys = _Block(sequence, first, vectors, isa.lanes, rows=isa.registers // 2 // vectors)
+        for_keys = Block(sequence, first, vectors, isa.lanes, rows=isa.registers // 2 // vectors)
         _fill_keys(b, p, _head(for_keys, index, scores, None, pairs), pairs)
         with T.serial(0, count) as i:
             block = replace(for_keys, first=T.Bind(first + i * width))
@@ -202,9 +122,9 @@ def _pairs(p: AttentionParams, width: int, isa: Isa) -> Pairs | None:
     return PAIRS[p.pairs].allocate(p.depth, width, p.layout("k"), isa.lanes) if p.pairs else None
 
 
-def _head(block: _Block, index: Expr, scores: Buffer, mask: Buffer | None, pairs: Pairs | None) -> _Head:
+def _head(block: Block, index: Expr, scores: Buffer, mask: Buffer | None, pairs: Pairs | None) -> Head:
     maxima, sums = registers(block.vectors, block.lanes), registers(block.vectors, block.lanes)
-    return _Head(block, index, scores, mask, maxima, sums, pairs)
+    return Head(block, index, scores, mask, maxima, sums, pairs)
 
 
 def _mask_row(p: AttentionParams, b: Expr, head: Expr, query: Expr) -> Expr:
@@ -215,26 +135,37 @@ def _mask_row(p: AttentionParams, b: Expr, head: Expr, query: Expr) -> Expr:
     return (row * queries + (query if queries > 1 else 0)) * keys
 
 
-def _transpose_mask(b: Buffers, p: AttentionParams, block: _Block, head: Expr, mask: Buffer) -> None:
+def _chunks(b: Buffers, p: AttentionParams, block: Block, isa: Isa) -> tuple[Expr, Expr] | None:
+    """The first chunk of keys that the queries of a block see, and the end of the last; None where that is all."""
+    if not p.bounded:
+        return None
+    number = T.floordiv(block.first, p.vectors(isa) * isa.lanes)
+    return T.Bind(b["bounds"][2 * number]), T.Bind(b["bounds"][2 * number + 1])
+
+
+def _transpose_mask(b: Buffers, p: AttentionParams, block: Block, head: Expr, mask: Buffer,
+                    chunks: tuple[Expr, Expr] | None) -> None:
     """The mask of a block as (keys, queries); queries beyond the end take the last one's."""
+    length = p.step * p.width
+    first, end = (0, p.keys) if chunks is None else (chunks[0] * length, T.min(chunks[1] * length, p.keys))
     with T.serial(0, block.width) as query:
         row = T.Bind(_mask_row(p, block.b, head, T.min(block.first + query, p.tokens - 1)))
-        with T.serial(0, p.keys) as key:
-            T.buffer_store(mask, b["mask"][row + key], [key * block.width + query])
+        with T.serial(0, end - first) as key:
+            T.buffer_store(mask, b["mask"][row + first + key], [(first + key) * block.width + query])
 
 
-def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
+def _attend(b: Buffers, p: AttentionParams, head: Head) -> None:
     """All scores of a head, then their softmax and the weighted sums by chunks of keys."""
     block = head.block
     for v in range(block.vectors):
         store(head.maxima, v * block.lanes, splat(-np.inf, block.lanes))
         store(head.sums, v * block.lanes, splat(0.0, block.lanes))
     if head.pairs is not None:
-        head.pairs.fill_queries(b, _block_row(p.layout("q"), block, p.q.offset + head.index * p.depth), p.width)
-    _by_tile(p, (0, p.keys), lambda tile, keys: _by(block.rows, keys, lambda first, count: _scores(
+        head.pairs.fill_queries(b, block_row(p.layout("q"), block, p.q.offset + head.index * p.depth), p.width)
+    by_tile(p, (0, p.keys), lambda tile, keys: by(block.rows, keys, lambda first, count: _scores(
         b, p, head, (tile, first, count))))
 
-    step = max(1, CHUNK // p.width)
+    step = p.step
     last = (p.keys - 1) // (step * p.width)
     if last:
         _weigh(b, p, head, (0, step * p.width), first=True, last=False)
@@ -244,39 +175,47 @@ def _attend(b: Buffers, p: AttentionParams, head: _Head) -> None:
     _weigh(b, p, head, (last * step, p.keys - last * step * p.width), first=last == 0, last=True)
 
 
-def _fill_keys(b: Buffers, p: AttentionParams, head: _Head, pairs: Pairs) -> None:
+def _attend_within(b: Buffers, p: AttentionParams, head: Head, chunks: tuple[Expr, Expr]) -> None:
+    """As `_attend`, of some chunks of keys alone."""
+    block, (first, end), length = head.block, chunks, p.step * p.width
+    whole = p.keys // length
+    for v in range(block.vectors):
+        store(head.maxima, v * block.lanes, splat(-np.inf, block.lanes))
+        store(head.sums, v * block.lanes, splat(0.0, block.lanes))
+    _scale_output(b, p, head, [splat(0.0, block.lanes)] * block.vectors, begun=False)
+
+    def every(body: Callable[[Expr, int], None]) -> None:
+        with T.serial(0, T.min(end, whole) - first) as i:
+            body((first + i) * p.step, length)
+        if p.keys % length:
+            with T.If(end > whole), T.Then():
+                body(whole * p.step, p.keys % length)
+
+    every(lambda tile, keys: by_tile(p, (tile, keys), lambda tile, keys: by(
+        block.rows, keys, lambda first, count: _scores(b, p, head, (tile, first, count)))))
+    every(lambda tile, keys: _weigh(b, p, head, (tile, keys), first=False, last=False))
+    factors = [T.Bind(splat(1.0, block.lanes) / load(head.sums, v * block.lanes, block.lanes))
+               for v in range(block.vectors)]
+    _scale_output(b, p, head, factors, begun=True)
+
+
+def _scale_output(b: Buffers, p: AttentionParams, head: Head, factors: list[Expr], *, begun: bool) -> None:
+    """A head of a block of y times factors, or the factors in its place where it is not begun."""
+    with T.serial(0, p.depth) as feature:
+        y = T.Bind(block_row(p.output, head.block, head.index * p.depth + feature))
+        for v, factor in enumerate(factors):
+            at = y + v * head.block.lanes
+            store(b["y"], at, load(b["y"], at, head.block.lanes) * factor if begun else factor)
+
+
+def _fill_keys(b: Buffers, p: AttentionParams, head: Head, pairs: Pairs) -> None:
     """Pair the keys and values of a head."""
     feature = head.index * p.depth
-    k, v = (partial(_row, p.layout(name), head.block.b, feature=getattr(p, name).offset + feature) for name in "kv")
+    k, v = (partial(row_of, p.layout(name), head.block.b, feature=getattr(p, name).offset + feature) for name in "kv")
     pairs.fill_keys(b, lambda tile: (k(tile), v(tile)), p.keys, p.width)
 
 
-def _by(step: int, total: int, body: Callable[[Expr, int], None]) -> None:
-    """`body(first, count)` for [0, total) in pieces of `step` and the rest."""
-    with T.serial(0, total // step) as i:
-        body(i * step, step)
-    if total % step:
-        body(total - total % step, total % step)
-
-
-def _by_tile(p: AttentionParams, chunk: tuple[Expr, int], body: Callable[[Expr, int], None]) -> None:
-    """`body(tile, keys)` for the tiles of a chunk: its first tile, and its number of keys."""
-    tile, keys = chunk
-    _by(p.width, keys, lambda first, count: body(tile + first // p.width, count))
-
-
-def _row(layout: Tiled, b: Expr, tile: Expr, feature: Expr) -> Expr:
-    """Index of a feature's first token in a tile."""
-    return ((b * layout.tiles + tile) * layout.features + feature) * layout.width
-
-
-def _block_row(layout: Tiled, block: _Block, feature: Expr) -> Expr:
-    """Index of a feature's first token in a block."""
-    tile, lane = T.floordiv(block.first, layout.width), T.floormod(block.first, layout.width)
-    return _row(layout, block.b, tile, feature) + lane
-
-
-def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Expr, Expr, int]) -> None:
+def _scores(b: Buffers, p: AttentionParams, head: Head, keys: tuple[Expr, Expr, int]) -> None:
     """The scores of `count` keys from the `first` of a tile on, mask added; raises the maxima."""
     tile, first, count = keys
     block = head.block
@@ -301,13 +240,13 @@ def _scores(b: Buffers, p: AttentionParams, head: _Head, keys: tuple[Expr, Expr,
             store(head.maxima, v * lanes, T.max(load(head.maxima, v * lanes, lanes), score))
 
 
-def _add_scores(b: Buffers, p: AttentionParams, head: _Head, totals: Buffer, keys: tuple[Expr, Expr, int]) -> None:
+def _add_scores(b: Buffers, p: AttentionParams, head: Head, totals: Buffer, keys: tuple[Expr, Expr, int]) -> None:
     """Add the products of the block's queries with `count` keys to the totals (count x vectors)."""
     tile, first, count = keys
     block = head.block
     lanes, vectors = block.lanes, block.vectors
-    q = T.Bind(_block_row(p.layout("q"), block, p.q.offset + head.index * p.depth))
-    k = T.Bind(_row(p.layout("k"), block.b, tile, p.k.offset + head.index * p.depth) + first)
+    q = T.Bind(block_row(p.layout("q"), block, p.q.offset + head.index * p.depth))
+    k = T.Bind(row_of(p.layout("k"), block.b, tile, p.k.offset + head.index * p.depth) + first)
     with T.serial(0, p.depth) as d:
         queries = [T.Bind(load(b["q"], q + d * p.width + v * lanes, lanes)) for v in range(vectors)]
         for r in range(count):
@@ -316,7 +255,7 @@ def _add_scores(b: Buffers, p: AttentionParams, head: _Head, totals: Buffer, key
                 add_to(totals, (r * vectors + v) * lanes, key * queries[v])
 
 
-def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Expr, int], *, first: bool, last: bool) -> None:
+def _weigh(b: Buffers, p: AttentionParams, head: Head, chunk: tuple[Expr, int], *, first: bool, last: bool) -> None:
     """Softmax and weighted sums of a chunk of keys; the first chunk begins y, the last divides it by the sums."""
     block, (tile, keys) = head.block, chunk
     sums = head.sums if first and last else registers(block.vectors, block.lanes)  # of the chunk
@@ -339,24 +278,24 @@ def _weigh(b: Buffers, p: AttentionParams, head: _Head, chunk: tuple[Expr, int],
     for v in range(block.vectors):
         total = load(head.sums, v * block.lanes, block.lanes)
         store(factors, v * block.lanes, splat(1.0, block.lanes) / total if last else splat(1.0, block.lanes))
-    _by(block.rows, p.depth, lambda feature, count: _weighted(
+    by(block.rows, p.depth, lambda feature, count: _weighted(
         b, p, head, (feature, count), chunk, factors, begun=not first))
 
 
-def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Expr, int], chunk: tuple[Expr, int],
+def _weighted(b: Buffers, p: AttentionParams, head: Head, features: tuple[Expr, int], chunk: tuple[Expr, int],
               factors: Buffer, *, begun: bool) -> None:
     """Weighted sums of some features of V over a chunk of keys, added to y if that is begun, times the factors."""
     first, count = features
     block = head.block
     lanes, vectors = block.lanes, block.vectors
-    y = T.Bind(_block_row(p.output, block, head.index * p.depth + first))
+    y = T.Bind(block_row(p.output, block, head.index * p.depth + first))
     places = [(v, (r * vectors + v) * lanes, y + r * p.width + v * lanes) for r in range(count) for v in range(vectors)]
     totals = registers(count * vectors, lanes)
     for _, at, target in places:
         store(totals, at, load(b["y"], target, lanes) if begun else splat(0.0, lanes))
 
     def of_keys(tile: Expr, keys: int) -> None:
-        values = T.Bind(_row(p.layout("v"), block.b, tile, p.v.offset + head.index * p.depth + first))
+        values = T.Bind(row_of(p.layout("v"), block.b, tile, p.v.offset + head.index * p.depth + first))
         with T.serial(0, keys) as key:
             row = T.Bind((tile * p.width + key) * block.width)
             weights = [T.Bind(load(head.scores, row + v * lanes, lanes)) for v in range(vectors)]
@@ -368,6 +307,6 @@ def _weighted(b: Buffers, p: AttentionParams, head: _Head, features: tuple[Expr,
     if head.pairs is not None:
         head.pairs.add_weighted(totals, (chunk[0] * p.width, chunk[1]), first, count)
     else:
-        _by_tile(p, chunk, of_keys)
+        by_tile(p, chunk, of_keys)
     for v, at, target in places:
         store(b["y"], target, load(totals, at, lanes) * load(factors, v * lanes, lanes))

@@ -1,0 +1,150 @@
+"""Bitmap weight times a few dense vectors in pairs of bf16, on AVX512_BF16 and AVX512_VBMI2.
+
+As `bitmap_vector.py`, on words: a register expand of words puts the next non-zeros of a stream into the places of 16
+rows and two inputs, which a dot product of pairs multiplies. A weight of density d takes 2 d + 1/8 bytes a place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import ml_dtypes
+import numpy as np
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
+from sparsec.kernels.cpu.rows.matvec import BlockedRows, arguments, balanced_parts, finish_rows, padded_rows
+from sparsec.kernels.emit.intrinsics import dot_pairs, llvm_bf16, row_bf16
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
+from sparsec.kernels.family import Family
+from sparsec.kernels.packing.bitmap_pairs import PAIR, BitmapPairs
+from sparsec.target import Target
+
+UNROLL = 2  # pairs of columns per iteration
+
+
+@dataclass(frozen=True)
+class BitmapBf16Params(BlockedRows):
+    """A kernel."""
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of columns."""
+        return -(-self.shape.inputs // PAIR)
+
+
+def reject(layer: RowProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel for a layer, or None."""
+    if not (isa.bf16 and isa.expand_bytes):
+        return "the processor lacks AVX512_BF16 or AVX512_VBMI2"
+    larger = _nbytes(layer, _params(layer, isa)) >= PAIR * layer.weight.size
+    return "bits and non-zeros take more bytes than the dense weight" if larger else too_many_rows(layer)
+
+
+def _params(layer: RowProduct, isa: Isa) -> BitmapBf16Params:
+    return BitmapBf16Params(layer.shape, vectors_of(layer.shape, isa), isa.lanes, isa.threads)
+
+
+def _nbytes(layer: RowProduct, p: BitmapBf16Params) -> int:
+    """Bytes of the stored weight."""
+    return 2 * layer.nonzeros + 4 * p.blocks * p.vectors * p.pairs
+
+
+def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """The one way to run a layer."""
+    shape, p = layer.shape, _params(layer, isa)
+    count, nbytes = p.blocks * p.vectors * p.pairs, _nbytes(layer, p)
+    work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks + shape.batch,
+                memory_bytes=nbytes, kernel="bitmap/bf16", pixels=shape.batch, density=layer.density,
+                permutes=2 * count)
+    yield Option("bitmap", "bitmap/bf16", f"V={p.vectors}", p, nbytes, work, "bf16")
+
+
+def recipe(params: BitmapBf16Params) -> BitmapPairs:
+    """What the kernel reads.
+
+    `starts` (int32): first value of every block of rows, and the end of the last;
+    `parts` (int32): first block of every thread, and the end of the last;
+    `bits` (uint32): block x pair x vector, the lowest bit for the first input of the first row;
+    `values` (int16): the non-zeros as bf16 in the order of the bits, and a vector that is never used.
+    """
+    return BitmapPairs(params.vectors, params.lanes, params.threads)
+
+
+def reference(weight: np.ndarray, columns: np.ndarray, _params: BitmapBf16Params) -> np.ndarray:
+    """The product (outputs, n) of a weight and columns of activations (inputs, n), both rounded to bf16."""
+    return np.asarray(_rounded(weight) @ _rounded(columns))
+
+
+def _rounded(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values.astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+def build(params: BitmapBf16Params, isa: Isa) -> Kernel:
+    """The kernel: (starts, parts, bits, values, bias, x, [residual]) -> y."""
+    p = params
+    weight: dict[str, tuple[int | None, str]] = {
+        "starts": (p.blocks + 1, "int32"), "parts": (p.threads + 1, "int32"),
+        "bits": (p.blocks * p.pairs * p.vectors, "uint32"), "values": (None, "int16")}
+    return kernel(arguments(p.shape, **weight), lambda b: _emit(b, p), llvm_bf16(isa))
+
+
+def _emit(b: Buffers, p: BitmapBf16Params) -> None:
+    height = p.blocks * p.vectors * p.lanes
+    sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
+    activations = _paired(b, p)
+    balanced_parts(b, p.threads, lambda block: _block(b, p, block, activations, sums))
+    finish_rows(b, p.shape, sums, height, p.lanes)
+
+
+def _paired(b: Buffers, p: BitmapBf16Params) -> tuple[Buffer, int]:
+    """The activations as words of two bf16, zero behind a row's inputs, and the words of a row."""
+    step = PAIR * p.lanes
+    x, stride = padded_rows(b, p.shape, -(-p.shape.inputs // step) * step, p.lanes)
+    rows = T.alloc_buffer((p.shape.batch * stride // PAIR,), "int32")
+    with T.serial(0, p.shape.batch * stride // step) as vector:
+        low, high = (load(x, vector * step + half * p.lanes, p.lanes) for half in range(PAIR))
+        store(rows, vector * p.lanes, row_bf16(low, high))
+    return rows, stride // PAIR
+
+
+def _block(b: Buffers, p: BitmapBf16Params, block: Expr, activations: tuple[Buffer, int], sums: Buffer) -> None:
+    """The products of one block, into `sums` (batch, rows of all blocks)."""
+    (rows, stride), lanes, batch = activations, p.lanes, p.shape.batch
+    totals, head = registers(batch * p.vectors, lanes), registers(1, 1, "int64")
+    for i in range(batch * p.vectors):
+        store(totals, i * lanes, splat(0.0, lanes))
+    T.buffer_store(head, T.Cast("int64", b["starts"][block]), [0])
+    first = T.Bind(T.Cast("int64", block) * p.pairs)
+
+    def columns(pair: Expr, count: int) -> None:
+        for k in (pair + u for u in range(count)):
+            x = [T.Bind(splat(rows[n * stride + k], lanes)) for n in range(batch)]
+            for v in range(p.vectors):
+                bits = T.Bind(b["bits"][(first + k) * p.vectors + v])
+                weights = T.Bind(_expanded(b, head[0], bits, PAIR * lanes))
+                T.buffer_store(head, head[0] + T.Cast("int64", T.popcount(bits)), [0])
+                for n in range(batch):
+                    at = (n * p.vectors + v) * lanes
+                    store(totals, at, dot_pairs(load(totals, at, lanes), x[n], weights))
+
+    with T.serial(0, p.pairs // UNROLL) as iteration:
+        columns(iteration * UNROLL, UNROLL)
+    columns(p.pairs - p.pairs % UNROLL, p.pairs % UNROLL)
+    for n, v in np.ndindex(batch, p.vectors):
+        row = (block * p.vectors + v) * lanes
+        store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, (n * p.vectors + v) * lanes, lanes))
+
+
+def _expanded(b: Buffers, head: Expr, bits: Expr, width: int) -> Expr:
+    """The next non-zeros in the places whose bits are set, zeros in the others, as words of two."""
+    words = T.call_llvm_pure_intrin(
+        f"int16x{width}", f"llvm.x86.avx512.mask.expand.v{width}i16", load(b["values"], head, width),
+        splat(T.int16(0), width), T.reinterpret(f"uint1x{width}", bits))
+    return T.reinterpret(f"int32x{width // PAIR}", words)
+
+
+FAMILY = Family("bitmap/bf16", RowProduct, ("bitmap",), "bf16", candidates, recipe, build, reference, reject)
