@@ -48,10 +48,7 @@ $(VENV)/installed-dev: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@ $(VENV)/installed
 
-$(VENV)/installed-arm: $(VENV)/installed-dev  ## the wheels of TVM's runtime for aarch64, with which tests of ARM run under qemu
-	$(BIN)/python -m tests.support.arm_wheels
-
-docs: $(VENV)/installed-dev
+$(VENV)/installed-docs: $(VENV)/installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $@
 
