@@ -110,9 +110,8 @@ def test_gaps_are_read_in_chunks_and_summed_by_dot_products_of_bytes(family, p, 
     codes = family is gaps.CODES  # whose values take as many bytes as their gaps
     wide, narrow = counts["LDG.E.EF.128"], counts["LDG.E.EF.64"]
     assert (wide, narrow) == ((0, 4 * ahead) if codes else (2 * ahead, 2 * ahead))  # before the loop and in it
-    assert 10 * ahead <= counts["IDP.4A"] <= 18 * ahead  # some again, where the scan's shuffles might diverge
-    products = 8 * ahead * tokens
-    assert counts["FFMA"] >= products if codes else counts["FFMA"] == products  # scales, and on sm_80 sums, take more
+    assert 10 * ahead <= counts["IDP.4A"] <= 20 * ahead  # some again, where the scan's shuffles might diverge
+    assert counts["FFMA"] >= 8 * ahead * tokens  # scales, and on sm_80 sums, take more
 
 
 def attentions():
