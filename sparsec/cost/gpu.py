@@ -41,8 +41,7 @@ class Device:
 
     """
 
-    error: ClassVar[float] = 1.05
-    """How much faster than dense another format must be predicted to be chosen: what rates leave open."""
+    error: ClassVar[float] = 1.0
 
     name: str
     multiprocessors: int

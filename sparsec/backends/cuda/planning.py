@@ -44,8 +44,6 @@ def layer_options(node: ir.Node, target: Target, precision: str, columns: int | 
     return options(layer if columns is None else replace(layer, columns=columns), target, precision)
 
 
-SMALLER = 0.8
-"""The bytes of a bitmap as a share of those in 2:4, from which on it may be worth expanding."""
 REST_LOSES = ("nothing was measured that it wins: BERT-base at 90 % zeros took an H200 791 us with it, and PyTorch's "
               "dense kernels 599 us")
 
@@ -53,11 +51,10 @@ REST_LOSES = ("nothing was measured that it wins: BERT-base at 90 % zeros took a
 def measured(found: list[Option], reasons: dict[str, str]) -> tuple[list[Option], dict[str, str]]:
     """The options of kernels that have been measured to win somewhere, with the reasons for the others.
 
-    A bitmap as large as the same weight in 2:4 only adds its expansion, which predictions of tiny layers do not see.
+    A bitmap of a weight that is 2:4 only adds its expansion, which predictions of tiny layers do not see.
     """
-    regular = min((option.nbytes for option in found if option.format == "nm 2:4"), default=None)
-    if regular is not None:
-        found = [option for option in found if option.format != "bitmap" or option.nbytes < SMALLER * regular]
+    if any(option.format == "nm 2:4" for option in found):
+        found = [option for option in found if option.format != "bitmap"]
 
     def has_rest(option: Option) -> bool:
         return isinstance(option.work, GpuWork) and option.work.stage_items > 0
