@@ -32,7 +32,8 @@ def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None
     """Infers the type and shape of every value it can, in place.
 
     `declared` serves where ONNX has no inference (other domains), may fail (operators that are functions), or leaves
-    dimensions open because they depend on values: these get the sizes that the shapes declared behind them imply.
+    dimensions open because they depend on values: these get the sizes that the shapes declared behind them imply, where
+    all inputs have sizes. Otherwise a number in their place may be that of the example which the file was exported for.
 
     Raises:
         ModelError: nodes do not fit together; says which.
@@ -44,7 +45,9 @@ def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None
         while _carry_over(model):
             infer_leniently(model)
         lost = [(node, value) for node in model.graph.all_nodes() for value in node.outputs if value.shape is None]
-        known = {value: shape for value, shape in (declared or {}).items() if _fills_in(shape, value.shape)}
+        bound = all(static_shape(value) is not None for value in model.graph.inputs)
+        known = {value: shape for value, shape in (declared or {}).items()
+                 if value.shape is None or (bound and _fills_in(shape, value.shape))}
         if known:
             _substitute(model, known)
             infer_leniently(model)
@@ -63,10 +66,8 @@ def _carry_over(model: ir.Model) -> bool:
     return found
 
 
-def _fills_in(declared: ir.Shape, inferred: ir.Shape | None) -> bool:
+def _fills_in(declared: ir.Shape, inferred: ir.Shape) -> bool:
     """Whether a declared shape says more than the inferred one, and nothing else."""
-    if inferred is None:
-        return True
     return declared.is_static() and len(declared) == len(inferred) and not inferred.is_static() and all(
         new == old for new, old in zip(declared, inferred, strict=True) if isinstance(old, int))
 

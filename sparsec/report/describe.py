@@ -40,7 +40,7 @@ class _Layer(TypedDict, total=False):
     measured_us: float | None
     error: float | None
     projection_error: float | None
-    rows: int
+    rows: int | None
 
 
 class _Verification(TypedDict, total=False):
@@ -53,11 +53,18 @@ class _Verification(TypedDict, total=False):
     same_class: dict[str, float]
 
 
+class _Outside(TypedDict, total=False):
+    """A layer that runs without sparsec's kernels, as far as it is printed."""
+
+    layer: Required[str]
+    reason: Required[str]
+
+
 class _Report(TypedDict, total=False):
     """A report, as far as it is printed."""
 
     layers: Required[list[_Layer]]
-    outside: list[dict[str, Any]]
+    outside: list[_Outside]
     batch: dict[str, Any] | None
     strip: dict[str, Any] | None
     verification: _Verification | None
@@ -132,7 +139,7 @@ def _once(layers: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def _rows(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """By number of rows that there are kernels for, the predicted microseconds of all layers."""
     counts = sorted({layer["rows"] for layer in layers if layer.get("rows")})
-    return [{"rows": count, "predicted_us": sum(layer["predicted_us"] for layer in layers
+    return [{"rows": count, "predicted_us": sum(layer.get("predicted_us", 0.0) for layer in layers
                                                 if layer.get("rows") == count)} for count in counts]
 
 

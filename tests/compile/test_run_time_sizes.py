@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 import sparsec
 from sparsec.artifact.file import Artifact
@@ -208,3 +209,21 @@ def test_branches_are_chosen_by_the_session():
     assert max(errors(session, model, feeds)) < 1e-5
     third = session.run(None, {**feeds, "keys": second[1], "values": second[2]})
     assert np.shares_memory(second[1], third[1])
+
+
+@pytest.mark.parametrize("dims", [None, {"n": 1}, {"n": 2, "t": "1..40"}, {"t": "1..40"}, {"t": 7}, {"n": 1, "t": 7}],
+                         ids=str)
+def test_sizes_that_the_file_declares_of_its_example_are_not_believed(dims):
+    model = model_of(f"""{HEADER} stale (float[n, t, 16] x) => (float[n, 11, 5] y) <float[n, 11, 16] r> {{
+      s = Shape(x) d = Mul(s, step) r = Reshape(x, d) a = Relu(r) y = MatMul(a, weight)
+    }}""")
+    model.graph.initializer.append(numpy_helper.from_array(RNG.standard_normal((16, 5)).astype(np.float32), "weight"))
+    artifact = sparsec.compile(model, tune="off", dims=dims)
+    session = sparsec.InferenceSession(artifact)
+    given = {name: size for name, size in (dims or {}).items() if isinstance(size, int)}
+    for free in ({"n": 1, "t": 1}, {"n": 2, "t": 7}, {"n": 1, "t": 11}, {"n": 1, "t": 30}):
+        n, t = ({**free, **given}[name] for name in "nt")
+        feeds = {"x": RNG.standard_normal((n, t, 16)).astype(np.float32)}
+        (y,) = session.run(None, feeds)
+        assert y.shape == (n, t, 5)
+        assert errors(session, model, feeds)[0] < 1e-5
