@@ -87,6 +87,9 @@ def parse_dims(texts: Sequence[str]) -> dict[str, int | str]:
         if not equals or not name or not re.fullmatch(r"[0-9]{1,18}(\.\.[0-9]{1,18})?", size):
             raise UsageError(f"--dim {text}: give the dimension's name and its size or range, such as batch=1 or "
                              "sequence=1..512")
+        if size.isdecimal() and int(size) == 0:
+            raise UsageError(f"--dim {text}: with a size of 0 there is nothing to compute; give one from 1 on, or a "
+                             f"range such as {name}=0..8")
         dims[name] = int(size) if size.isdecimal() else size
     return dims
 

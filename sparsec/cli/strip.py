@@ -54,6 +54,7 @@ def command(
 
     bound = options.parse_shapes(shapes)
     output = output or Path(f"{model.stem}-stripped.onnx")
+    options.check_folder(output)
     with Console(stderr=True).status("stripping"):
         graph = load(model, shapes=bound, symbolic=True, as_is=True)
         sparse_tensors |= any(SPARSE_KEY in value.metadata_props for value in graph.graph.initializers.values())

@@ -183,8 +183,8 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
         except OSError as error:
             raise ModelError(f"{where}: cannot be read: {error.strerror}; pass the path of an ONNX file") from error
         if data[:4] == b"PK\x03\x04":
-            raise ModelError(f"{where}: a zip file, as compiled models are, and not an ONNX model; pass the ONNX model "
-                             "that it was compiled from")
+            raise ModelError(f"{where}: a zip file, as compiled models and .npz files are, and not an ONNX model; pass "
+                             "an .onnx file")
         try:
             proto = onnx.ModelProto.FromString(data)
         except DecodeError as error:

@@ -269,6 +269,9 @@ FAILURES = {
     "no artifact but a zip": (1, lambda f, t: ["inspect", archive(t / "x.npz")], "x.npz is not a sparsec artifact"),
     "no folder to write to": (2, lambda f, t: ["run", f / "model.sparsec", "-o", t / "no" / "y.npz"],
                               "its folder does not exist"),
+    "no folder to strip to": (2, lambda f, t: ["strip", f / "model.onnx", "-o", t / "no" / "m.onnx"],
+                              "its folder does not exist"),
+    "a dimension of nothing": (2, lambda f, _: ["compile", f / "model.onnx", "--dim", "n=0"], "nothing to compute"),
     "samples not given": (2, lambda f, t: ["prune", f / "model.onnx", "-o", t / "m.onnx"], "give --inputs"),
     "nowhere to write": (1, lambda f, t: ["inspect", f / "model.onnx", "--json", t / "no" / "x.json"], "x.json"),
 }
