@@ -93,7 +93,7 @@ def test_explain_refuses_what_it_has_no_model_of(tmp_path):
 
 def test_sizes_that_nothing_gives_are_one(tmp_path):
     write_model(tmp_path / "rows.onnx", batch='"rows"')
-    assert "at rows = 1;" in sparsec("explain", tmp_path / "rows.onnx")
+    assert "for rows = 1;" in sparsec("explain", tmp_path / "rows.onnx")
 
 
 def test_formats_lists_every_format_and_codec(tmp_path):
