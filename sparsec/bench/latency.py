@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -140,6 +141,7 @@ class _Worker:
         self._connection, theirs = context.Pipe()
         arguments = (theirs, engine, file, dict(feeds), threads, streams)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
+        resource_tracker.ensure_running()  # which would let signals through again, were it started by the process
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the process starts with what is held here
         try:
             self._process.start()
