@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sparsec.artifact.file import Artifact
     from sparsec.compiler.compile import compile  # noqa: A004 - the name that users know from other compilers
+    from sparsec.compiler.portable import build
     from sparsec.errors import SparsecError
     from sparsec.generation.loop import Generation, generate
     from sparsec.generation.sampling import Sampling
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
     from sparsec.native.operator_library import onnxruntime_library
     from sparsec.runtime.session import InferenceSession
 
-__all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "compile", "from_torch",
+__all__ = ["Artifact", "Generation", "InferenceSession", "Sampling", "SparsecError", "build", "compile", "from_torch",
            "generate", "onnxruntime_library", "register_onnxruntime"]
 
 _HOMES = {"Artifact": "artifact.file", "Generation": "generation.loop", "InferenceSession": "runtime.session",
-          "Sampling": "generation.sampling", "SparsecError": "errors", "compile": "compiler.compile",
+          "Sampling": "generation.sampling", "SparsecError": "errors", "build": "compiler.portable",
+          "compile": "compiler.compile",
           "from_torch": "integrations.torch_export", "generate": "generation.loop",
           "onnxruntime_library": "native.operator_library",
           "register_onnxruntime": "integrations.onnxruntime_provider"}

@@ -62,11 +62,12 @@ def command(
         report = strip(graph, merge=merge_duplicates)
         restore(graph)
         error, unverified = _verified(model, graph) if verify else (None, "not verified")
+    before = describe(model).nbytes  # the output may replace it
     save(graph, output, sparse=sparse_tensors)
     options.write_json(json, {**as_dict(report), "relative_error": error})
     print_report(report)
     verdict = unverified if error is None else f"outputs match: largest relative error {error:.1e}"
-    sizes = tables.nbytes(describe(output).nbytes), tables.nbytes(describe(model).nbytes)
+    sizes = tables.nbytes(describe(output).nbytes), tables.nbytes(before)
     tables.console.print(f"\n{verdict}\n{output}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
 
 

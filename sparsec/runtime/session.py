@@ -65,7 +65,7 @@ class InferenceSession:
         if not artifact.library and manifest.entry not in (SIZED, STAGES):
             raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
                                 "processor; `sparsec simulate` executes that of an accelerator, and "
-                                "sparsec.compiler.portable.build compiles a portable one for this machine")
+                                "sparsec.build compiles a portable one for this machine")
         artifact.check_machine()
         asked = threads_of(threads, sess_options, manifest.threads,
                            {"providers": providers, "provider_options": provider_options})

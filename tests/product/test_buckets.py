@@ -99,7 +99,7 @@ def test_an_accelerator_takes_one_size():
 def test_a_portable_artifact_keeps_its_buckets_and_arguments(tmp_path):
     packed = portable.pack(ROWS, CompileOptions(shapes={"x": ("1/3", 64)}, precision="bf16", tune="off"))
     packed.save(tmp_path / "p.sparsec")
-    built = portable.build(sparsec.Artifact.load(tmp_path / "p.sparsec"))
+    built = sparsec.build(sparsec.Artifact.load(tmp_path / "p.sparsec"))
     assert [bucket.report["precision"] for bucket in built.buckets] == ["bf16", "bf16"]
     assert portable.build(packed, precision="fp32").report["precision"] == "fp32"
     with pytest.raises(UsageError, match="precision='fp3'"):
