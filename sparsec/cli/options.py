@@ -186,15 +186,15 @@ def check_folder(path: Path) -> None:
         UsageError: its folder is missing or read-only.
 
     """
-    path = Path(os.path.realpath(path))
+    given, path = path, Path(os.path.realpath(path))
     if path.exists() and not path.is_file():  # a device or a pipe, which is written to
         if not os.access(path, os.W_OK):
-            raise UsageError(f"{path}: {os.strerror(errno.EACCES)}")
+            raise UsageError(f"{given}: {os.strerror(errno.EACCES)}")
         return
     if not path.parent.is_dir():
-        raise UsageError(f"{path}: its folder does not exist; make it first")
+        raise UsageError(f"{given}: its folder does not exist; make it first")
     if not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path}: its folder is read-only; choose another")
+        raise UsageError(f"{given}: its folder is read-only; choose another")
 
 
 def tell_of_cores(threads: int) -> None:
