@@ -20,7 +20,7 @@ def command(
     """
     from sparsec.artifact.file import Artifact
     from sparsec.compiler.portable import is_portable
-    from sparsec.runtime.session import check_machine
+    from sparsec.runtime.fitness import check_machine
 
     loaded = Artifact.load(artifact, require_signature=require_signature, whole=True)
     for bucket in loaded.buckets:

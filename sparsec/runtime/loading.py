@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from sparsec.artifact.file import Artifact
-from sparsec.artifact.manifest import Manifest
+from sparsec.artifact.manifest import PACKED, Constant, Manifest
 from sparsec.backends.program import BIND, CALL
 from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError
 from sparsec.machine import huge_pages, tvm_runtime
-from sparsec.machine.memory import ALIGNMENT, HOST, Memory, aligned, carrier, element_type
+from sparsec.machine.memory import ALIGNMENT, HOST, Memory, aligned, carrier, element_type, placer
 from sparsec.machine.optional import needed
 from sparsec.runtime.engines import Direct, Engine
 
@@ -50,6 +50,18 @@ def load_code(library: bytes, objects: Sequence[int]) -> Any:
     except (OSError, RuntimeError) as error:
         raise ArtifactError(f"the artifact's library cannot be loaded: {error}; it is mapped from a temporary file: if "
                             f"{_temporary()} is full or allows no execution, set TMPDIR to another folder") from error
+
+
+def placed(artifact: Artifact, memory: Memory, shared: dict[Constant, Any]) -> list[Any]:
+    """The constants aligned in memory; buckets share what they share in the file, which `shared` keeps."""
+    tensors, constants = [], list(zip(artifact.manifest.constants, artifact.constants(), strict=True))
+    place = placer(memory, [array for entry, array in constants if entry not in shared])
+    for entry, array in constants:
+        tensor = shared.get(entry) or place(array)
+        if entry.encoding != PACKED:
+            shared[entry] = tensor
+        tensors.append(tensor)
+    return tensors
 
 
 def _link_in_memory(library: bytes, sizes: Sequence[int]) -> Any:

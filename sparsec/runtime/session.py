@@ -12,25 +12,25 @@ from typing import Any, Self
 import numpy as np
 
 from sparsec.artifact.file import Artifact
-from sparsec.artifact.manifest import PACKED, Constant
+from sparsec.artifact.manifest import Constant
 from sparsec.backends.program import SIZED, STAGES
-from sparsec.backends.registry import backend_named
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import tvm_runtime
 from sparsec.machine.blas import within
-from sparsec.machine.memory import HOST, carrier, element_type, placer
+from sparsec.machine.memory import HOST, carrier, element_type
 from sparsec.runtime import device
 from sparsec.runtime.arguments import allowed_threads, as_array, wrong_type
 from sparsec.runtime.binding import IOBinding, checked, deliver
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.feeds import fitting_array, refuse_names, selected, viewed
-from sparsec.runtime.loading import all_bytes, load_library, memory_of, new_engine
+from sparsec.runtime.loading import all_bytes, load_library, memory_of, new_engine, placed
 from sparsec.runtime.onnxruntime_arguments import providers_of, tell, threads_of
 from sparsec.runtime.signature import TensorInfo, info, infos, listed, named, shapes_of
 from sparsec.runtime.sized.program import SizedProgram
 from sparsec.runtime.stages import Stages
 
 Feeds = Mapping[str, np.ndarray]
+
 
 class InferenceSession:
     """A loaded artifact, with onnxruntime's interface.
@@ -94,7 +94,7 @@ class InferenceSession:
     def _open(self, artifact: Artifact) -> Engines:
         """The virtual machines of a compiled program."""
         with self._memory.guard(all_bytes(artifact)):
-            library, constants = load_library(artifact), self._place(artifact)
+            library, constants = load_library(artifact), placed(artifact, self._memory, self._shared)
             return Engines(partial(new_engine, library, constants, self._memory, artifact.manifest))
 
     def _open_stages(self, artifact: Artifact) -> Engines:
@@ -131,17 +131,6 @@ class InferenceSession:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
-
-    def _place(self, artifact: Artifact) -> list[Any]:
-        """The constants aligned in memory; buckets share what they share in the file."""
-        tensors, constants = [], list(zip(artifact.manifest.constants, artifact.constants(), strict=True))
-        place = placer(self._memory, [array for entry, array in constants if entry not in self._shared])
-        for entry, array in constants:
-            tensor = self._shared.get(entry) or place(array)
-            if entry.encoding != PACKED:
-                self._shared[entry] = tensor
-            tensors.append(tensor)
-        return tensors
 
     def get_inputs(self) -> list[TensorInfo]:
         """The inputs that `run` takes, in the model's order."""
@@ -392,22 +381,8 @@ class InferenceSession:
         return self._sessions[shapes]
 
 
-
 calls.update((InferenceSession.run.__code__, InferenceSession.run_between.__code__,
               InferenceSession._run_sized.__code__))  # noqa: SLF001 - of this module
-
-
-def check_machine(artifact: Artifact) -> None:
-    """Check that this machine, its GPU included where one is needed, can execute an artifact.
-
-    Raises:
-        ArtifactError: it cannot; says what to do.
-
-    """
-    artifact.check_machine()
-    backend = backend_named(artifact.manifest.target)
-    for each in artifact.buckets:
-        backend.check(each.manifest.needs)
 
 
 def _array_itself(array: np.ndarray, _reserved: frozenset[int]) -> np.ndarray:

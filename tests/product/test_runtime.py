@@ -14,8 +14,8 @@ import pytest
 from sparsec import InferenceSession
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import cpus
+from sparsec.runtime.fitness import check_machine
 from sparsec.runtime.onnxruntime_arguments import tell
-from sparsec.runtime.session import check_machine
 from tests.support.programs import OFFSET, parallel_artifact, signature_artifact
 
 X = np.random.default_rng(0).standard_normal((3, 5)).astype(np.float32)
