@@ -82,7 +82,7 @@ def test_another_artifact_under_the_signature_is_refused(signed, tmp_path):
 def test_a_portable_artifact_is_compiled_when_opened(signed, tmp_path):
     loaded = sparsec.Artifact.load(signed / "m.sparsec")
     assert not loaded.library
-    with pytest.raises(ArtifactError, match=r"compiler\.portable\.build"):
+    with pytest.raises(ArtifactError, match=r"sparsec\.build"):
         sparsec.InferenceSession(loaded)
     done = command("run", signed / "m.sparsec", "-i", signed / "x.npz", "-o", tmp_path / "y.npz")
     assert done.exit_code == 0, done.output
