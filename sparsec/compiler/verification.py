@@ -57,10 +57,12 @@ class Basis:
 
     Attributes:
         source: the model that references execute: the one given, or that with its 16-bit floats widened to float32 and
-            the padding of dilated windows spelled out; a graph where it is too large to be held in memory, and is executed node by node.
+            the padding of dilated windows spelled out; a graph where it is too large to be held in memory, and is
+            executed node by node.
         half: the types of its inputs and outputs where these are 16-bit floats, by name.
         graph: after all passes but strip, where it has operators on integers, to be compared step by step.
-        rounds: some operator of the graph rounds to codes or to 16 bits, so that outputs may differ by what that makes of an ulp.
+        rounds: some operator of the graph rounds to codes or to 16 bits, so that outputs may differ by what that makes
+            of an ulp.
 
     """
 

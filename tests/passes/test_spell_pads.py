@@ -35,7 +35,7 @@ def test_padding_is_the_specifications(operator, auto, dilation, stride, size):
     positions = -(-size // stride)
     inputs, channels = ("x, w", 1) if operator == "Conv" else ("x", 2)
     text = (f"g (float[1,2,{size},{size}] x) => (float[1,{channels},{positions},{positions}] y) <float[1,2,3,3] w> "
-            f"{{ y = {operator}<kernel_shape=[3,3], auto_pad=\"{auto}\", dilations=[{dilation},{dilation}], "
+            f'{{ y = {operator}<kernel_shape=[3,3], auto_pad="{auto}", dilations=[{dilation},{dilation}], '
             f"strides=[{stride},{stride}]>({inputs}) }}")
     x = np.random.default_rng(0).standard_normal((1, 2, size, size)).astype(np.float32)
     artifact = sparsec.compile(model(text, opset=22, w=np.ones((1, 2, 3, 3), np.float32)), tune="off")
