@@ -14,6 +14,7 @@ from sparsec.errors import PruningError, UsageError
 from sparsec.graph.compare import Feeds
 from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.criteria.moments import Moments
+from sparsec.oneshot.distribution.exact import whole_counts
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
 from sparsec.oneshot.statistics import Statistics, mean, measure
@@ -154,5 +155,7 @@ def pruned(matrix: np.ndarray, moments: Sequence[Moments], criterion: str, patte
     """A weight (groups, outputs, inputs) pruned, every group by itself."""
     if not sparsity:
         return matrix
-    return np.stack([CRITERIA[criterion](m, h, pattern, sparsity)
-                     for m, h in zip(matrix, moments, strict=True)])
+    size = matrix[0].size  # in groups of few weights, so many more or less are another sparsity
+    shares = whole_counts(len(matrix), size, sparsity) / size if pattern.fixed is None else [sparsity] * len(matrix)
+    return np.stack([CRITERIA[criterion](m, h, pattern, float(share))
+                     for m, h, share in zip(matrix, moments, shares, strict=True)])

@@ -106,6 +106,16 @@ def test_blocked_sweep_equals_the_unblocked(form, block):
     np.testing.assert_allclose(parts, whole, atol=1e-9)
 
 
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("quota", [*DISTRIBUTIONS, "sensitivity"])
+def test_a_sparsity_is_met_to_a_hundredth_of_a_percent(criterion, quota):
+    proto = model("""g (float[N,96,3,3] x) => (float[N,10] y) <float[96,1,3,3] a, float[64,96,1,1] b, float[64,10] c> {
+        p = Conv<group=96>(x, a) q = Relu(p) r = Conv(q, b) s = Relu(r) t = Flatten(s) y = MatMul(t, c) }""")
+    samples = {"x": RNG.standard_normal((16, 96, 3, 3)).astype(np.float32)}
+    for sparsity in (0.5, 0.9):
+        assert abs(pruned(proto, samples, sparsity, criterion=criterion, distribution=quota).sparsity - sparsity) < 3e-4
+
+
 def test_factor_is_of_the_damped_inverse():
     x = RNG.standard_normal((50, 20))
     hessian = x.T @ x / 50
