@@ -21,7 +21,7 @@ from sparsec.oneshot.statistics import Statistics, mean, measure
 from sparsec.oneshot.weights import Layer, Left, constants, layers
 
 Progress = Callable[[str, float], None]
-OUTPUTS, BUNDLE = 128, 16
+OUTPUTS, BUNDLE = 64, 16
 """Outputs of a layer that its sensitivity is found from, of all groups together, and those that lie together."""
 
 
@@ -129,9 +129,8 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
             chosen_groups = some_groups(*matrix.shape[:2])
             matrix, found = matrix[chosen_groups], found.of_groups(chosen_groups)
             moments = found.moments([None] * len(matrix))
-            sensitivity[weight.name] = tuple(
-                found.error(matrix - pruned(matrix, moments, criterion, pattern, sparsity), matrix)
-                for sparsity in sparsities)
+            sensitivity[weight.name] = found.errors(
+                [matrix - pruned(matrix, moments, criterion, pattern, sparsity) for sparsity in sparsities], matrix)
     outputs = {value.name: walk.values[value.name] for value in model.graph.output}
     return Dense(tuple(chosen), tuple(left), means, later, outputs, sensitivity)
 

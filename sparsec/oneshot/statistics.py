@@ -41,9 +41,14 @@ class Statistics:
 
     def error(self, change: np.ndarray, weight: np.ndarray) -> float:
         """The root mean square of what a change of the weight makes of the outputs, relative to the outputs'."""
-        squares = [float(sum(np.sum((m @ h.astype(np.float32)) * m, dtype=np.float64)
-                             for m, h in zip(matrix, self.hessian, strict=True))) for matrix in (change, weight)]
-        return float(np.sqrt(max(squares[0], 0.0) / max(squares[1], SMALLEST)))
+        return self.errors([change], weight)[0]
+
+    def errors(self, changes: Sequence[np.ndarray], weight: np.ndarray) -> tuple[float, ...]:
+        """That of each of some changes."""
+        rounded = [each.astype(np.float32) for each in self.hessian]
+        whole, *squares = (float(sum(np.sum((m @ h) * m, dtype=np.float64)
+                                     for m, h in zip(matrix, rounded, strict=True))) for matrix in (weight, *changes))
+        return tuple(float(np.sqrt(max(each, 0.0) / max(whole, SMALLEST))) for each in squares)
 
 
 def measure(layer: Layer, values: Sequence[np.ndarray]) -> Statistics:

@@ -22,9 +22,10 @@ from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
 from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
 from sparsec.oneshot.file import Method
-from sparsec.oneshot.goal import Goal, to_goal
+from sparsec.oneshot.goal import Goal
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.patterns import pattern
+from sparsec.oneshot.reach import to_goal
 from sparsec.oneshot.weights import constants, layers
 from sparsec.report.explain import explain
 from sparsec.target import resolve
