@@ -63,11 +63,10 @@ def goals(store: Path, known: list[dict], model: str, criterion: str, number: st
         goal = goal_of(None, None, text, None, None, None) if text.endswith("x") else goal_of(
             None, text, None, None, None, None)
         assert isinstance(goal, Goal)
-        outcome, reached = reach(search, goal)
+        outcome, _ = reach(search, goal)
         again = search.clock.times(outcome.pruned.model).share
         keep(store, known, {"name": name, "goal": text, "dense_us": search.clock.dense_us, "wanted": search.wanted(goal),
-                            "measured": again, "found": reached.measured / search.clock.dense_us,
-                            "sparsity": outcome.pruned.sparsity})
+                            "measured": again, "sparsity": outcome.pruned.sparsity})
 
 
 def distributions(store: Path, known: list[dict], name: str, *speedups: str) -> None:

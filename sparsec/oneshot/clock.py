@@ -14,7 +14,7 @@ from sparsec.compiler.compile import compile as compile_model
 from sparsec.graph.compare import Feeds
 from sparsec.runtime.session import InferenceSession
 
-ROUNDS, SECONDS = 9, 0.1
+ROUNDS, SECONDS = 9, 0.05
 
 
 @dataclass(frozen=True)

@@ -94,10 +94,11 @@ class Search:
         form = pattern(method.pattern)
         batches = samples.batches(model, arrays)
         dense.weights(model, form, method.keep)
-        found = dense.run(model, batches, method.criterion, form, method.keep, costs.sparsities(form), progress)
         one = _one(model, batches[0])
-        progress("cost model", 0.0)
+        progress("compiling", 0.0)
         clock = Clock(model, one, {"target": target, "threads": threads}) if kind in TIMED else None
+        found = dense.run(model, batches, method.criterion, form, method.keep, costs.sparsities(form), progress)
+        progress("cost model", 0.0)
         if kind == "bytes":
             prices = costs.stored_bytes(model, found.weights, form)
         elif kind == "energy":

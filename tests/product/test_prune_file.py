@@ -285,6 +285,8 @@ def test_distributions_add_up(name, sparsity):
     ({"x": SAMPLES["x"] * np.float32("nan")}, 0.5, {}, UsageError, "holds NaN"),
     ({"x": SAMPLES["x"].astype(np.float64)}, 0.5, {}, UsageError, "float32; the samples are float64"),
     ({"z": SAMPLES["x"]}, 0.5, {}, UsageError, "no input 'z'"),
+    ({"x": SAMPLES["x"] * 0}, 0.5, {}, UsageError, "all are the same"),
+    ({"x": SAMPLES["x"] * np.float32(1e30)}, 0.5, {}, PruningError, "layer 'p': its inputs are NaN or too large"),
     (SAMPLES, 1.5, {}, UsageError, "out of range"),
     (SAMPLES, None, {}, UsageError, "give --sparsity"),
     (SAMPLES, 0.9, {"pattern": "2:4"}, UsageError, "leave --sparsity out"),
