@@ -55,7 +55,7 @@ def random_samples(proto: onnx.ModelProto, number: int) -> dict[str, np.ndarray]
 def goals(store: Path, known: list[dict], model: str, criterion: str, number: str, *texts: str) -> None:
     """Meet goals, and measure each anew."""
     name, proto = Path(model).stem, onnx.load(model)
-    texts = [each for each in texts if not any((row["name"], row["goal"]) == (name, each) for row in known)]
+    texts = [each for each in texts if not any((row["name"], row.get("goal")) == (name, each) for row in known)]
     if not texts:
         return
     search = Search.of(proto, random_samples(proto, int(number)), "latency", Method(criterion), TARGET, 1, quiet)
@@ -72,7 +72,7 @@ def goals(store: Path, known: list[dict], model: str, criterion: str, number: st
 def distributions(store: Path, known: list[dict], name: str, *speedups: str) -> None:
     """Prune to a time by each distribution, and compare the errors on held-out samples."""
     speedups = [each for each in speedups if not any(
-        (row["name"], row["speedup"], row["by"]) == (name, each, OTHERS[-1]) for row in known)]
+        (row["name"], row.get("speedup"), row.get("by")) == (name, each, OTHERS[-1]) for row in known)]
     proto, arrays, others = CASES[name]()
     search, expected = Search.of(proto, arrays, "latency", Method(), TARGET, 1, quiet), classes(proto, others)
     for speedup in speedups:
