@@ -77,7 +77,7 @@ class DrainingServer(uvicorn.Server):  # type: ignore[misc]  # it has no types
         for server in self.servers:
             server.close()
         end = time.monotonic() + IDLE_S
-        while self.server_state.connections and time.monotonic() < end and not self.force_exit:
+        while self.server_state.connections and time.monotonic() < end and not self.force_exit:  # noqa: ASYNC110 - uvicorn has no event
             await asyncio.sleep(0.02)
         await super().shutdown(sockets)
         await self._afterwards()
