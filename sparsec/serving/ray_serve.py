@@ -15,8 +15,6 @@ from sparsec.errors import UsageError
 from sparsec.machine.optional import needed
 from sparsec.serving.batching import Limits
 
-serve = needed("ray.serve", "ray[serve]", "serving on a cluster")
-
 
 @dataclass(frozen=True)
 class Options:
@@ -60,8 +58,6 @@ class Options:
         return cls(**args)
 
 
-@serve.deployment
-@serve.ingress()
 class Models:
     """A replica: kserve's REST over sessions and queues of its own, as `sparsec serve` has it."""
 
@@ -91,8 +87,11 @@ def application(args: dict[str, Any]) -> Any:
 
     Raises:
         UsageError: as `Options.of`.
+        ToolchainError: Ray is not installed.
 
     """
     options = Options.of(args)
-    return Models.options(ray_actor_options={"num_cpus": options.cores},
-                          max_ongoing_requests=options.queue * len(options.models)).bind(options)
+    serve = needed("ray.serve", "ray[serve]", "serving on a cluster")
+    deployment = serve.deployment(ray_actor_options={"num_cpus": options.cores},
+                                  max_ongoing_requests=options.queue * len(options.models))
+    return deployment(serve.ingress()(Models)).bind(options)

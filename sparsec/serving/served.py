@@ -20,7 +20,7 @@ from sparsec.serving.datatypes import DATATYPES
 
 _arguments, sys.argv = sys.argv, sys.argv[:1]  # which kserve parses when it is imported
 try:
-    import kserve
+    import kserve as kserve  # noqa: PLC0414 - other modules take it from here, where it reads no arguments
     import kserve.model_server
     from kserve.errors import InvalidInput, ModelNotReady
     from kserve.utils.utils import from_np_dtype
