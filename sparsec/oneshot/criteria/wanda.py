@@ -19,6 +19,6 @@ def wanda(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: float
     if not isinstance(pattern, Unstructured):
         return np.where(pattern.choose(scores, sparsity), weight, np.float32(0))
     ranks = scores.argsort(axis=1, kind="stable").argsort(axis=1, kind="stable")
-    rows, inputs = weight.shape
-    removed = whole_counts(rows, inputs, sparsity)
+    rows, columns = weight.shape
+    removed = whole_counts(rows, columns, sparsity)
     return np.where(ranks >= removed[:, np.newaxis], weight, np.float32(0))
