@@ -83,5 +83,40 @@ class GatherND(OpRun):
         return (found.reshape(*indices.shape[:-1], *data.shape[batch_dims + depth:]),)
 
 
-OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, *control.OPERATORS]
+def _put(data: np.ndarray, places: tuple[Any, ...], updates: np.ndarray, reduction: str | None) -> tuple[np.ndarray]:
+    """The data with updates at places; of those that meet, the last or what the reduction makes of all."""
+    result = data.copy()
+    if reduction in REDUCTIONS:
+        REDUCTIONS[reduction].at(result, places, updates)
+    else:
+        result[places] = updates
+    return (result,)
+
+
+class ScatterElements(OpRun):
+    """Elements put where the indices say along an axis, and where they lie themselves along the others."""
+
+    op_domain = ""
+
+    def _run(self, data: np.ndarray, indices: np.ndarray, updates: np.ndarray, axis: int = 0,
+             reduction: str | None = None) -> tuple[np.ndarray]:
+        places = list(np.ogrid[tuple(slice(size) for size in indices.shape)])
+        places[axis] = indices
+        return _put(data, tuple(places), updates, reduction)
+
+
+class ScatterND(OpRun):
+    """Slices put at positions in the first dimensions."""
+
+    op_domain = ""
+
+    def _run(self, data: np.ndarray, indices: np.ndarray, updates: np.ndarray, reduction: str | None = None,
+             ) -> tuple[np.ndarray]:
+        return _put(data, tuple(np.moveaxis(indices, -1, 0)), updates, reduction)
+
+
+REDUCTIONS: dict[str, np.ufunc] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+"""What ONNX's reductions do with two numbers."""
+
+OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, ScatterElements, ScatterND, *control.OPERATORS]
 """By their class names."""

@@ -38,3 +38,17 @@ def test_slices_are_gathered_as_the_reference_does(data, indices, batch):
                            x=rng.random(data).astype(np.float32), i=rng.integers(-2, 2, indices))
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("reduction", ["none", "add", "mul", "max", "min"])
+@pytest.mark.parametrize(("operator", "indices", "updates"), [
+    ("ScatterElements<axis=0", (2, 3), (2, 3)), ("ScatterElements<axis=-1", (3, 2), (3, 2)),
+    ("ScatterElements<axis=1", (0, 3), (0, 3)), ("ScatterND<", (5, 1), (5, 4)), ("ScatterND<", (2, 3, 2), (2, 3)),
+    ("ScatterND<", (0, 2), (0,))])
+def test_what_is_scattered_is_the_references(operator, indices, updates, reduction):
+    rng = np.random.default_rng(0)
+    found, expected = both(f"g (float x, int64 i, float u) => (float y) {{ y = {operator.rstrip('<')}"
+                           f"{', ' if '=' in operator else '<'}reduction=\"{reduction}\">(x, i, u) }}",
+                           x=rng.random((3, 4)).astype(np.float32), i=rng.integers(-3, 3, indices),
+                           u=rng.random(updates).astype(np.float32))
+    np.testing.assert_array_equal(found, expected)
