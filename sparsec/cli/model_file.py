@@ -32,3 +32,12 @@ def describe(path: Path) -> ModelFile:
     files = [path, *(path.parent / location for location in locations)]
     opsets = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
     return ModelFile(sum(each.stat().st_size for each in files if each.is_file()), next(iter(opsets), None))
+
+
+def rewrite_sparse(path: Path) -> None:
+    """Replace a file by one whose weights are sparse tensors where that is smaller."""
+    import onnx
+
+    from sparsec.graph.writer import save_proto
+
+    save_proto(onnx.load(path), path, sparse=True)
