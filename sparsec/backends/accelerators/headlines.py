@@ -8,23 +8,21 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparsec.backends.accelerators.benchmarks import (
+from sparsec.backends.accelerators.benchmarks import blocked, cycles, draw, gemm, lstm, microjoules
+from sparsec.backends.accelerators.layer import Layer
+from sparsec.backends.accelerators.shapes import (
+    ALEXNET,
+    GOOGLENET,
     LINEAR,
-    NETWORKS,
     PRODUCTS,
-    Shape,
-    blocked,
-    cycles,
+    VGG,
+    Network,
     dense,
-    draw,
-    gemm,
-    lstm,
-    microjoules,
     mobilenet,
 )
-from sparsec.backends.accelerators.layer import Layer
 
 Ratio = Callable[[int], float]
+NETWORKS = (ALEXNET, GOOGLENET, VGG)
 
 
 @dataclass(frozen=True)
@@ -46,12 +44,12 @@ class Headline:
 
 
 @functools.cache
-def taken(name: str, shapes: tuple[Shape, ...], seed: int) -> int:
+def taken(name: str, shapes: Network, seed: int) -> int:
     """Cycles on layers drawn from a seed, which several comparisons are of."""
     return cycles(name, draw(shapes, seed))
 
 
-def faster(name: str, rival: str, shapes: tuple[Shape, ...]) -> Ratio:
+def faster(name: str, rival: str, shapes: Network) -> Ratio:
     """How many times fewer cycles one takes than another."""
     return lambda seed: taken(rival, shapes, seed) / taken(name, shapes, seed)
 
@@ -61,18 +59,18 @@ def mean(ratios: Sequence[Ratio]) -> Ratio:
     return lambda seed: float(np.exp(np.mean([np.log(ratio(seed)) for ratio in ratios])))
 
 
-def every(name: str, rival: str, shapes: Sequence[tuple[Shape, ...]] = tuple(NETWORKS.values())) -> Ratio:
+def every(name: str, rival: str, shapes: Sequence[Network] = NETWORKS) -> Ratio:
     """`faster` over all networks."""
     return mean([faster(name, rival, each) for each in shapes])
 
 
-def one_sided(shapes: tuple[Shape, ...]) -> Ratio:
+def one_sided(shapes: Network) -> Ratio:
     """SparTen on weights without zeros over SparTen."""
     whole = dense(shapes, activations=False)
     return lambda seed: taken("sparten", whole, seed) / taken("sparten", shapes, seed)
 
 
-def blocks(shapes: tuple[Shape, ...]) -> Ratio:
+def blocks(shapes: Network) -> Ratio:
     """Cambricon-X on single weights over Cambricon-S on blocks of the same density."""
     def ratio(seed: int) -> float:
         rng = np.random.default_rng(seed)
@@ -91,7 +89,7 @@ def pruned_lstm(*, balanced: bool) -> Ratio:
     return ratio
 
 
-def per_second(name: str, shapes: tuple[Shape, ...], clock_mhz: int) -> Ratio:
+def per_second(name: str, shapes: Network, clock_mhz: int) -> Ratio:
     """Inferences a second."""
     return lambda seed: 1e6 * clock_mhz / taken(name, shapes, seed)
 
@@ -110,7 +108,7 @@ def gated_recurrent(seed: int) -> float:
     return cycles("eie", [layer]) / cycles("masr", [layer], units=64)
 
 
-def energy(name: str, rival: str, shapes: Sequence[Shape]) -> Ratio:
+def energy(name: str, rival: str, shapes: Network) -> Ratio:
     """How many times less energy one takes on chip than another."""
     def ratio(seed: int) -> float:
         layers = draw(shapes, seed)
@@ -127,23 +125,22 @@ def _product(rows: int, columns: int, inner: int) -> Ratio:
     return ratio
 
 
-ALEXNET, GOOGLENET, VGG = NETWORKS.values()
 HEADLINES = (
     Headline("scnn", "over its dense twin, AlexNet", 2.37, faster("scnn", "dcnn", ALEXNET)),
     Headline("scnn", "over its dense twin, GoogLeNet", 2.19, faster("scnn", "dcnn", GOOGLENET)),
     Headline("scnn", "over its dense twin, VGG-16", 3.52, faster("scnn", "dcnn", VGG)),
     Headline("scnn", "over its dense twin, GoogLeNet without zeros", 0.79, faster("scnn", "dcnn", dense(GOOGLENET))),
     Headline("scnn", "energy, mean of the three", 2.3, mean([energy("scnn", "dcnn", each)
-                                                             for each in NETWORKS.values()])),
+                                                             for each in NETWORKS])),
     Headline("sparten", "over a dense array, mean of the three", 4.7, every("sparten", "dense")),
     Headline("sparten", "over one-sided sparsity, mean of the three", 1.8,
-             mean([one_sided(each) for each in NETWORKS.values()])),
+             mean([one_sided(each) for each in NETWORKS])),
     Headline("sparten", "over SCNN, mean of the three", 3.0, every("sparten", "scnn")),
     Headline("cnvlutin", "over DaDianNao, mean of the three", 1.37, every("cnvlutin", "dadiannao", [
-        dense(each, activations=False) for each in NETWORKS.values()])),
+        dense(each, activations=False) for each in NETWORKS])),
     Headline("cambricon-x", "over DianNao, AlexNet", 7.23, faster("cambricon-x", "diannao", (*ALEXNET, *LINEAR))),
     Headline("cambricon-s", "over Cambricon-X, mean of the three", 1.71,
-             mean([blocks(each) for each in NETWORKS.values()])),
+             mean([blocks(each) for each in NETWORKS])),
     Headline("ese", "pruned over dense, balanced", 6.2, pruned_lstm(balanced=True)),
     Headline("ese", "pruned over dense, not balanced", 5.5, pruned_lstm(balanced=False)),
     Headline("eyeriss", "frames a second, AlexNet's convolutions", 34.7, per_second("eyeriss", ALEXNET, 200)),
