@@ -101,14 +101,20 @@ BLOCKS = ((16, 32, 64, 1), (32, 64, 64, 2), (64, 64, 32, 1), (64, 128, 32, 2), (
           *[(256, 256, 8, 1)] * 5, (256, 512, 8, 2), (512, 512, 4, 1))
 """Of MobileNet's blocks channels in and out, plane and stride: width 0.5, 128 x 128 (Howard et al. 2017)."""
 
+POINTWISE = ((0.47, 0.47), (0.65, 0.65), (0.52, 0.73), (0.82, 0.86), (0.77, 0.77), (0.64, 0.83), (0.73, 0.73),
+             (0.72, 0.72), (0.55, 0.61), (0.60, 0.64), (0.70, 0.61), (0.65, 0.68), (0.30, 0.58))
+"""Of the pointwise layers of Eyeriss v2's sparse MobileNet the densities of weights and activations, as they come with
+Sparseloop (Wu et al., MICRO 2022, figure 12). Where it gives the products alone, as cycles of one element (the blocks 1,
+2, 5, 7 and 8, and the last layer), both are the root of their share."""
 
-def mobilenet(weights: float, activations: float) -> Network:
-    """MobileNet's layers; the first and the depthwise ones keep all weights."""
+
+def mobilenet(*, pruned: bool) -> Network:
+    """MobileNet's layers, dense or pruned; the first layer and the depthwise ones keep their weights and activations."""
     shapes = [Shape("conv", 16, 3, 3, 128, 1, 2, 1, 1.0, 1.0)]
-    for i, (inputs, outputs, size, stride) in enumerate(BLOCKS):
-        shapes += [Shape(f"{i + 1}/depthwise", inputs, 1, 3, size, 1, stride, inputs, 1.0, activations),
-                   Shape(f"{i + 1}/pointwise", outputs, inputs, 1, size // stride, 0, 1, 1, weights, activations)]
-    return (*shapes, Shape("fc", 1000, 512, 1, 1, 0, 1, 1, weights, activations))
+    for i, ((inputs, outputs, size, stride), (w, a)) in enumerate(zip(BLOCKS, POINTWISE, strict=True)):
+        shapes += [Shape(f"{i + 1}/depthwise", inputs, 1, 3, size, 1, stride, inputs, 1.0, 1.0),
+                   Shape(f"{i + 1}/pointwise", outputs, inputs, 1, size // stride, 0, 1, 1, w if pruned else 1.0, a)]
+    return (*shapes, Shape("fc", 1000, 512, 1, 1, 0, 1, 1, 0.43 if pruned else 1.0, 0.43))
 
 
 PRODUCTS = ((128, 2048, 4096), (320, 3072, 4096), (1632, 36548, 1024), (2048, 4096, 32), (16, 1024, 50000),
