@@ -42,16 +42,29 @@ def blocked(shape: Shape, rng: np.random.Generator, size: int = 16) -> Layer:
     return replace(layer, weight=weight)
 
 
-def lstm(density: float, rng: np.random.Generator, *, balanced: bool, elements: int = 32, steps: int = 4) -> Layer:
-    """ESE's layer: 1,024 cells on 153 inputs and 512 projected states; balanced, each element keeps equally many."""
-    weight = np.zeros((4096, 153 + 512), np.float32)
-    for element in range(elements):
-        part = weight[element::elements]
-        kept = rng.random(part.shape, np.float32) < density
-        if balanced:
-            kept = rng.permutation(part.size).reshape(part.shape) < round(density * part.size)
-        weight[element::elements] = kept
-    return Layer("lstm", Operator.LSTM, weight[:, :, None, None], np.ones((1, weight.shape[1], 1, steps), np.float32))
+def gates(density: float, rng: np.random.Generator, *, balanced: bool, elements: int = 32) -> list[Layer]:
+    """ESE's LSTM: of four gates the matrices of 153 inputs and of 512 projected states, and the projection of 1,024.
+
+    Each of so many elements has each so many-th row; balanced, each keeps equally many weights.
+    """
+    layers = []
+    for name, outputs, inputs in (*[("input", 1024, 153), ("state", 1024, 512)] * 4, ("projection", 512, 1024)):
+        weight = np.zeros((outputs, inputs), np.float32)
+        for element in range(elements):
+            part = weight[element::elements]
+            kept = rng.random(part.shape, np.float32) < density
+            if balanced:
+                kept = rng.permutation(part.size).reshape(part.shape) < round(density * part.size)
+            weight[element::elements] = kept
+        layers.append(Layer(name, Operator.LSTM, weight[:, :, None, None], np.ones((1, inputs, 1, 1), np.float32)))
+    return layers
+
+
+def recurrent(outputs: int, inputs: int, weights: float, activations: float, rng: np.random.Generator) -> Layer:
+    """Two steps of a recurrent layer."""
+    w = rng.random((outputs, inputs, 1, 1), np.float32) < weights
+    x = rng.random((1, inputs, 1, 2), np.float32) < activations
+    return Layer("recurrent", Operator.RNN, w.astype(np.float32), x.astype(np.float32))
 
 
 def gemm(rows: int, columns: int, inner: int, weights: float, activations: float, rng: np.random.Generator) -> Layer:

@@ -6,6 +6,7 @@ their paper (Parashar et al., ISCA 2017), whose numbers come with their Timeloop
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -93,9 +94,32 @@ def _googlenet() -> Network:
 ALEXNET, GOOGLENET, VGG = _alexnet(), _googlenet(), _vgg()
 """The convolutions of three networks."""
 
-LINEAR = (Shape("fc6", 4096, 9216, 1, 1, 0, 1, 1, 0.09, 0.351), Shape("fc7", 4096, 4096, 1, 1, 0, 1, 1, 0.09, 0.353),
-          Shape("fc8", 1000, 4096, 1, 1, 0, 1, 1, 0.25, 0.375))
-"""AlexNet's linear layers (Han et al., ISCA 2016, table III)."""
+
+
+def linear(name: str, outputs: int, inputs: int, weights: float, activations: float = 1.0) -> Shape:
+    """A linear layer on one vector."""
+    return Shape(name, outputs, inputs, 1, 1, 0, 1, 1, weights, activations)
+
+
+ALEXNET_LINEAR = (linear("fc6", 4096, 9216, 0.09, 0.351), linear("fc7", 4096, 4096, 0.09, 0.353),
+                  linear("fc8", 1000, 4096, 0.25, 0.375))
+VGG_LINEAR = (linear("fc6", 4096, 25088, 0.04, 0.183), linear("fc7", 4096, 4096, 0.04, 0.375),
+              linear("fc8", 1000, 4096, 0.23, 0.411))
+"""The linear layers of both (Han et al., ISCA 2016, table III)."""
+
+LENET = (Shape("conv1", 20, 1, 5, 28, 0, 1, 1, 0.66, 1.0), Shape("conv2", 50, 20, 5, 12, 0, 1, 1, 0.12, 1.0),
+         linear("ip1", 500, 800, 0.08), linear("ip2", 10, 500, 0.19))
+"""LeNet-5 with the weights of Deep Compression (Han et al., ICLR 2016, table 3)."""
+
+MEASURED_BY_EYERISS = {"AlexNet": (1.0, 0.613, 0.275, 0.207, 0.224), "VGG-16": (
+    0.984, 0.523, 0.752, 0.613, 0.603, 0.419, 0.413, 0.357, 0.253, 0.146, 0.206, 0.126, 0.115)}
+"""What Eyeriss measured of the same networks' activations (Chen et al., JSSC 2017, tables V and VI): fewer."""
+
+
+def with_activations(shapes: Network, densities: Sequence[float]) -> Network:
+    """The shapes with other densities of what they read."""
+    return tuple(replace(shape, activations=a) for shape, a in zip(shapes, densities, strict=True))
+
 
 BLOCKS = ((16, 32, 64, 1), (32, 64, 64, 2), (64, 64, 32, 1), (64, 128, 32, 2), (128, 128, 16, 1), (128, 256, 16, 2),
           *[(256, 256, 8, 1)] * 5, (256, 512, 8, 2), (512, 512, 4, 1))
@@ -103,13 +127,13 @@ BLOCKS = ((16, 32, 64, 1), (32, 64, 64, 2), (64, 64, 32, 1), (64, 128, 32, 2), (
 
 POINTWISE = ((0.47, 0.47), (0.65, 0.65), (0.52, 0.73), (0.82, 0.86), (0.77, 0.77), (0.64, 0.83), (0.73, 0.73),
              (0.72, 0.72), (0.55, 0.61), (0.60, 0.64), (0.70, 0.61), (0.65, 0.68), (0.30, 0.58))
-"""Of the pointwise layers of Eyeriss v2's sparse MobileNet the densities of weights and activations, as they come with
-Sparseloop (Wu et al., MICRO 2022, figure 12). Where it gives the products alone, as cycles of one element (the blocks 1,
-2, 5, 7 and 8, and the last layer), both are the root of their share."""
+"""Of the pointwise layers of Eyeriss v2's sparse MobileNet the densities of weights and activations, which come with
+Sparseloop (Wu et al., MICRO 2022, figure 12). Where it gives the products alone, as cycles of one element (blocks 1, 2, 5,
+7 and 8, and the last layer), both are the root of their share."""
 
 
 def mobilenet(*, pruned: bool) -> Network:
-    """MobileNet's layers, dense or pruned; the first layer and the depthwise ones keep their weights and activations."""
+    """MobileNet's layers, dense or pruned; the first layer and the depthwise ones keep all."""
     shapes = [Shape("conv", 16, 3, 3, 128, 1, 2, 1, 1.0, 1.0)]
     for i, ((inputs, outputs, size, stride), (w, a)) in enumerate(zip(BLOCKS, POINTWISE, strict=True)):
         shapes += [Shape(f"{i + 1}/depthwise", inputs, 1, 3, size, 1, stride, inputs, 1.0, 1.0),

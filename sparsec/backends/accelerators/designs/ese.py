@@ -32,7 +32,7 @@ def fibres(layer: Operands, config: Configuration) -> Fibres:
 
 
 def work(layer: Operands, config: Configuration) -> Work:
-    """A step is an activation that is not zero: a PE takes a cycle for its column's pointer, and one for every entry."""
+    """A step is an activation that is not zero: a PE takes a cycle for its column's pointer, and one an entry."""
     cut = slices(layer, config)
     counts = STORED.count(cut.reshape(-1, cut.shape[3]) != 0).reshape(cut.shape[:3]).swapaxes(1, 2)
     vector, column = np.nonzero(layer.vectors)

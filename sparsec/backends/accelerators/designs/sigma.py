@@ -93,8 +93,8 @@ ACCELERATOR = Composed(
     buffers=BUFFERS, fibres=filters_and_vectors, work=work, events=events, timing=barrier, area_mm2=65.1,
     power_mw=22300.0, technology="28 nm",
     assumptions=("weights stay, activations stream; convolutions are unfolded",
-                 "a vector passes in a cycle, however many of its values the multipliers hold a weight for, as the bars "
-                 "of figure 12 have it; only loading is limited",
+                 ("a vector passes in a cycle, however many of its values the multipliers hold weights for, as the "
+                  "bars of figure 12 have it; only loading is limited"),
                  "loading is not overlapped with streaming; sums of several folds are added in the output buffer",
                  "bfloat16 products as 16-bit integers: the positions of zeros decide the time"),
     sources=("sections IV to VI: 128 engines of 128 multipliers, 500 MHz, 28 nm, 65.1 mm2, 22.33 W, 128 values in",))
@@ -105,6 +105,6 @@ SYSTOLIC = Composed(
     skips_activations=False, balance="-", reuse="weight", parameters=PARAMETERS | {
         "units": Parameter(128, "rows"), "multipliers": Parameter(128, "columns")}, buffers=BUFFERS,
     fibres=filters_and_vectors, work=systolic_work, events=systolic_events, timing=barrier, technology="28 nm",
-    assumptions=("weights stay; a tile loads row by row, its vectors enter, and the sums of the last one leave, "
-                 "without overlap",),
+    assumptions=(("weights stay; a tile loads row by row, its vectors enter, and the sums of the last one leave, "
+                  "without overlap"),),
     sources=("section VI: 128 x 128, the multipliers of SIGMA",))
