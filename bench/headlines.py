@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
 """The table of docs/accelerators.md: the papers' own comparisons, simulated with five random masks each.
 
-    python headlines.py [PAGE] [--seeds 5]
+    python headlines.py [PAGE] [--seeds 5] [--keep FILE]
 
-puts it in the place of the table of PAGE that begins with the same line, or prints it. Takes some minutes.
+puts it in the place of the table of PAGE that begins with the same line, or prints it. Takes some six minutes; what has
+come out is kept in FILE, so that a run that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 from pathlib import Path
 
@@ -19,9 +21,21 @@ from sparsec.report.accelerators import describe_headline
 HEADER = "| comparison | paper | where | here | difference | explanation |"
 
 
-def table(seeds: int) -> str:
+def simulate(seeds: int, keep: Path | None) -> dict[str, list[float]]:
+    """By accelerator and comparison what comes out, a number a seed."""
+    done: dict[str, list[float]] = json.loads(keep.read_text()) if keep and keep.exists() else {}
+    for each in HEADLINES:
+        here = done.setdefault(f"{each.accelerator}: {each.what}", [])
+        for seed in range(len(here), seeds):
+            here.append(each.here(seed))
+            if keep:
+                keep.write_text(json.dumps(done))
+    return done
+
+
+def table(done: dict[str, list[float]]) -> str:
     """All comparisons in Markdown, and how many designs' own are near."""
-    found = [describe_headline(each, seeds) for each in HEADLINES]
+    found = [describe_headline(each, done[f"{each.accelerator}: {each.what}"]) for each in HEADLINES]
     rows = [f"| {'**' if each['leads'] else ''}{ACCELERATORS[each['accelerator']].title.split(' [')[0]}"
             f"{'**' if each['leads'] else ''}: {each['what']} | {each['paper']:,g} | {each['source']} | {each['span']} | "
             f"{each['difference']} | {each['why']} |" for each in found]
@@ -36,8 +50,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path, nargs="?")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--keep", type=Path)
     given = parser.parse_args()
-    text = table(given.seeds)
+    text = table(simulate(given.seeds, given.keep))
     if given.page is None:
         print(text)
         return

@@ -46,7 +46,8 @@ def _headlines(name: str | None, seeds: int) -> list[dict[str, Any]]:
     from sparsec.backends.accelerators.headlines import HEADLINES
     from sparsec.report.accelerators import describe_headline
 
-    found = [describe_headline(each, seeds) for each in HEADLINES if name in (None, each.accelerator)]
+    found = [describe_headline(each, [each.here(seed) for seed in range(seeds)])
+             for each in HEADLINES if name in (None, each.accelerator)]
     if not found:
         have = dict.fromkeys(each.accelerator for each in HEADLINES)
         raise UsageError(f"there are no comparisons of '{name}' here; choose from {', '.join(have)}")

@@ -87,10 +87,9 @@ def describe_accelerator(accelerator: Accelerator) -> Figures:
             "checked_against_the_paper": accelerator.checked}
 
 
-def describe_headline(headline: Headline, seeds: int) -> Figures:
-    """A paper's comparison, simulated with so many random masks: what comes out, and how far from the paper."""
-    here = [headline.here(seed) for seed in range(seeds)]
-    return {"accelerator": headline.accelerator, "what": headline.what, "paper": headline.paper, "here": here,
+def describe_headline(headline: Headline, here: Sequence[float]) -> Figures:
+    """A paper's comparison and what came out `here` with random masks: how far that is from the paper."""
+    return {"accelerator": headline.accelerator, "what": headline.what, "paper": headline.paper, "here": list(here),
             "span": _span(here),
             "difference": _span([100 * (each / headline.paper - 1) for each in here], "+.0f", " %"),
             "source": headline.source, "why": headline.why, "leads": headline.leads}

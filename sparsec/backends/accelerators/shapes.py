@@ -103,9 +103,7 @@ def linear(name: str, outputs: int, inputs: int, weights: float, activations: fl
 
 ALEXNET_LINEAR = (linear("fc6", 4096, 9216, 0.09, 0.351), linear("fc7", 4096, 4096, 0.09, 0.353),
                   linear("fc8", 1000, 4096, 0.25, 0.375))
-VGG_LINEAR = (linear("fc6", 4096, 25088, 0.04, 0.183), linear("fc7", 4096, 4096, 0.04, 0.375),
-              linear("fc8", 1000, 4096, 0.23, 0.411))
-"""The linear layers of both (Han et al., ISCA 2016, table III)."""
+"""Its linear layers (Han et al., ISCA 2016, table III)."""
 
 LENET = (Shape("conv1", 20, 1, 5, 28, 0, 1, 1, 0.66, 1.0), Shape("conv2", 50, 20, 5, 12, 0, 1, 1, 0.12, 1.0),
          linear("ip1", 500, 800, 0.08), linear("ip2", 10, 500, 0.19))
@@ -128,8 +126,8 @@ BLOCKS = ((16, 32, 64, 1), (32, 64, 64, 2), (64, 64, 32, 1), (64, 128, 32, 2), (
 POINTWISE = ((0.47, 0.47), (0.65, 0.65), (0.52, 0.73), (0.82, 0.86), (0.77, 0.77), (0.64, 0.83), (0.73, 0.73),
              (0.72, 0.72), (0.55, 0.61), (0.60, 0.64), (0.70, 0.61), (0.65, 0.68), (0.30, 0.58))
 """Of the pointwise layers of Eyeriss v2's sparse MobileNet the densities of weights and activations, which come with
-Sparseloop (Wu et al., MICRO 2022, figure 12). Where it gives the products alone, as cycles of one element (blocks 1, 2, 5,
-7 and 8, and the last layer), both are the root of their share."""
+Sparseloop (Wu et al., MICRO 2022, figure 12). Where it gives the products alone, as cycles of one element (blocks 1,
+2, 5, 7 and 8, and the last layer), both are the root of their share."""
 
 
 def mobilenet(*, pruned: bool) -> Network:
