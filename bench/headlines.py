@@ -24,10 +24,11 @@ HEADER = "| comparison | paper | where | here | difference | explanation |"
 def simulate(seeds: int, keep: Path | None) -> dict[str, list[float]]:
     """By accelerator and comparison what comes out, a number a seed."""
     done: dict[str, list[float]] = json.loads(keep.read_text()) if keep and keep.exists() else {}
-    for each in HEADLINES:
-        here = done.setdefault(f"{each.accelerator}: {each.what}", [])
-        for seed in range(len(here), seeds):
-            here.append(each.here(seed))
+    for seed in range(seeds):
+        for each in HEADLINES:
+            here = done.setdefault(f"{each.accelerator}: {each.what}", [])
+            if len(here) <= seed:
+                here.append(each.here(seed))
             if keep:
                 keep.write_text(json.dumps(done))
     return done

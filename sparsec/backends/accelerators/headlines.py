@@ -75,8 +75,8 @@ HEADLINES = (
              "do not rest: at half of the activations it is 1.9", leads=True),
     Headline("cambricon-x", "over DianNao, mean of LeNet-5, AlexNet and VGG-16", 7.23, arithmetic(
              [faster("cambricon-x", "diannao", each) for each in (LENET, ALEXNET_WHOLE, VGG)]), "abstract",
-             "the arithmetic mean of 15, 3.8 and 3.0 (of VGG-16 the convolutions, 99 % of its products); the paper has a "
-             "network more, whose densities are its own",
+             "the arithmetic mean of 15, 3.8 and 3.0 (of VGG-16 the convolutions, 99 % of its products); the paper "
+             "has a network more, whose densities are its own",
              leads=True),
     Headline("eyeriss", "frames a second, AlexNet's convolutions", 34.7, per_second("eyeriss", ALEXNET, 200),
              "abstract and table V", "filling passes is hidden here", leads=True),
