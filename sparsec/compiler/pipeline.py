@@ -30,6 +30,7 @@ from sparsec.passes import (
     recurrent,
     strip,
     turn,
+    unflatten,
     widen,
 )
 from sparsec.passes.context import Context, Report
@@ -72,6 +73,7 @@ PASSES: list[Pass] = [
     Pass(convolutions.run),
     Pass(recurrent.run),
     Pass(lift.run),
+    Pass(unflatten.run),
     Pass(fuse_epilogue.run),
     Pass(turn.run),
     Pass(embeddings.run),

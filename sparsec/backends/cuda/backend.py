@@ -60,6 +60,12 @@ class CudaBackend(Backend):
 
         return outside(node)
 
+    def join(self, graph: ir.Model, job: Job) -> None:
+        """Projections that one attention reads become one product."""
+        from sparsec.backends.cuda.joining import join
+
+        join(graph, job.target, job.precision, job.calibration.machine)
+
     def project(self, node: ir.Node) -> float | None:
         """Keep the two largest of every four weights along the inputs."""
         from sparsec.backends.cuda.planning import project
