@@ -82,9 +82,14 @@ class NormParams:
         return math.gcd(self.features, VECTOR_BYTES // 2)
 
     @property
+    def chunks(self) -> int:
+        """Chunks of a row."""
+        return self.features // self.chunk
+
+    @property
     def turns(self) -> int:
         """Chunks of a lane."""
-        return -(-self.features // (self.chunk * LANES * self.warps))
+        return -(-self.chunks // (LANES * self.warps))
 
     @property
     def rows_together(self) -> int:
@@ -168,27 +173,27 @@ def _normalise(p: NormParams, buffers: Buffers) -> None:
             T.buffer_store(values, T.float32(0), [register])
         for number in range(len(p.terms)):
             _add(r, values, number)
-        _each(r, lambda turn, at: _store(values, turn * p.chunk, buffers["sums"], T.Bind(row * p.features + at),
-                                         p.chunk, p.sums) if p.sums else None)
+        if p.sums:
+            _each(r, lambda turn, number: _store(r, values, turn, number, "sums"))
         mean = T.Bind(_total(r, lambda i: values[i]) * T.float32(1 / p.features))
         square = _total(r, lambda i: (values[i] - mean) * (values[i] - mean))
         spread = T.Bind(T.rsqrt(square * T.float32(1 / p.features) + T.float32(p.epsilon)))
-        _each(r, lambda turn, at: _finish(r, values, turn, at, mean, spread))
+        _each(r, lambda turn, number: _finish(r, values, turn, number, mean, spread))
 
 
 def _each(r: _Row, body: Callable[[int, Expr], None]) -> None:
-    """The thread's chunks: (turn, first feature), where they are inside the row."""
+    """The thread's chunks: (turn, number of the chunk in the row), where they are inside the row."""
     p = r.params
     for turn in range(p.turns):
-        at = T.Bind((turn * LANES * p.warps + r.thread) * p.chunk)
+        number = T.Bind(turn * LANES * p.warps + r.thread)
         conditions = [] if r.inside is None else [r.inside]
-        if (turn + 1) * LANES * p.warps * p.chunk > p.features:
-            conditions.append(at < p.features)
+        if (turn + 1) * LANES * p.warps > p.chunks:
+            conditions.append(number < p.chunks)
         if not conditions:
-            body(turn, at)
+            body(turn, number)
             continue
         with T.If(T.And(*conditions) if len(conditions) > 1 else conditions[0]), T.Then():
-            body(turn, at)
+            body(turn, number)
 
 
 def _add(r: _Row, values: Buffer, number: int) -> None:
@@ -201,12 +206,12 @@ def _add(r: _Row, values: Buffer, number: int) -> None:
 
     def find() -> None:
         if not term.table:
-            T.buffer_store(first, place * p.features, [0])
+            T.buffer_store(first, place * p.chunks, [0])
             return
         named = T.Bind(T.Cast("int64", r.buffers[f"index{number}"][place]))
         named = T.Bind(T.if_then_else(named < 0, named + term.table, named))
         named = T.max(T.min(named, T.int64(term.table - 1)), T.int64(0))
-        T.buffer_store(first, T.Cast("int32", named) * p.features, [0])
+        T.buffer_store(first, T.Cast("int32", named) * p.chunks, [0])
 
     if r.inside is None:
         find()
@@ -214,12 +219,11 @@ def _add(r: _Row, values: Buffer, number: int) -> None:
         with T.If(r.inside), T.Then():
             find()
 
-    def chunk(turn: int, at: Expr) -> None:
+    def chunk(turn: int, own: Expr) -> None:
         width = min(p.chunk, VECTOR_BYTES // ITEMSIZES[term.dtype])
         for begin in range(0, p.chunk, width):
             read = ptx.registers(width, term.dtype)
-            index = T.Bind(first[0] + at + begin)
-            _copy(source, index, read, 0, width)
+            _copy(source, (first[0] + own) * p.chunk + begin, read, 0, width)
             for i in range(width):
                 place = turn * p.chunk + begin + i
                 T.buffer_store(values, values[place] + T.Cast("float32", read[i]), [place])
@@ -233,7 +237,7 @@ def _total(r: _Row, part: Callable[[int], Expr]) -> Expr:
     total = ptx.registers(1, "float32")
     T.buffer_store(total, T.float32(0), [0])
 
-    def add(turn: int, _at: Expr) -> None:
+    def add(turn: int, _number: Expr) -> None:
         for i in range(p.chunk):
             T.buffer_store(total, total[0] + part(turn * p.chunk + i), [0])
 
@@ -253,28 +257,29 @@ def _total(r: _Row, part: Callable[[int], Expr]) -> Expr:
     return total[0]
 
 
-def _finish(r: _Row, values: Buffer, turn: int, at: Expr, mean: Expr, spread: Expr) -> None:
+def _finish(r: _Row, values: Buffer, turn: int, number: Expr, mean: Expr, spread: Expr) -> None:
     p = r.params
     width = min(p.chunk, VECTOR_BYTES // 4)
     for begin in range(0, p.chunk, width):
         factors = {name: ptx.registers(width, "float32") for name in ("scale", "bias") if name in r.buffers}
         for name, registers in factors.items():
-            _copy(r.buffers[name], at + begin, registers, 0, width)
+            _copy(r.buffers[name], number * p.chunk + begin, registers, 0, width)
         for i in range(width):
             place = turn * p.chunk + begin + i
             value = (values[place] - mean) * spread * factors["scale"][i]
             T.buffer_store(values, value + factors["bias"][i] if p.biased else value, [place])
-    _store(values, turn * p.chunk, r.buffers["y"], T.Bind(r.row * p.features + at), p.chunk, p.out)
+    _store(r, values, turn, number, "y")
 
 
-def _store(values: Buffer, begin: int, to: Buffer, at: Expr, count: int, dtype: str) -> None:
-    """Store values of a chunk in their type, as vectors."""
-    width = min(count, VECTOR_BYTES // ITEMSIZES[dtype])
-    for first in range(0, count, width):
-        rounded = ptx.registers(width, dtype)
+def _store(r: _Row, values: Buffer, turn: int, number: Expr, name: str) -> None:
+    """Store the values of a chunk in the type of an output, as vectors."""
+    p, to = r.params, r.buffers[name]
+    width = min(p.chunk, VECTOR_BYTES // ITEMSIZES[str(to.dtype)])
+    for first in range(0, p.chunk, width):
+        rounded = ptx.registers(width, to.dtype)
         for i in range(width):
-            T.buffer_store(rounded, T.Cast(dtype, values[begin + first + i]), [i])
-        _copy(rounded, 0, to, at + first, width)
+            T.buffer_store(rounded, T.Cast(to.dtype, values[turn * p.chunk + first + i]), [i])
+        _copy(rounded, 0, to, (r.row * p.chunks + number) * p.chunk + first, width)
 
 
 def _copy(source: Buffer, first: Expr, to: Buffer, at: Expr, count: int) -> None:
