@@ -280,7 +280,7 @@ def _multiply(p: PersistentParams, buffers: Buffers, operand: Operand, ring: _Ri
                 bulk.arrive(ring.empty(ring.slot(T.Bind(turn - 1))))
 
         if p.k_tiles > 1:
-            with T.serial(0, p.k_tiles // 2, unroll=False) as pair:  # products of two stages in flight read their own registers
+            with T.serial(0, p.k_tiles // 2, unroll=False) as pair:  # stages in flight have registers of their own
                 one(T.Bind(pair * 2))
                 one(T.Bind(pair * 2 + 1))
         if p.k_tiles % 2:
