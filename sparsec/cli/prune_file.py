@@ -55,7 +55,8 @@ def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | N
     options.check_folder(output)
     from sparsec.graph.writer import save_proto
     from sparsec.oneshot import file
-    from sparsec.oneshot.goal import Goal, to_goal
+    from sparsec.oneshot.goal import Goal
+    from sparsec.oneshot.reach import to_goal
 
     if resume is not None and isinstance(wanted, Goal):
         raise UsageError("--resume is for --sparsity and N:M; goals try several sparsities")

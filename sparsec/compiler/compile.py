@@ -183,8 +183,8 @@ def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...], float 
 def _basis(model: reader.Source, options: CompileOptions, graph: ir.Model, job: Job,
            passes: Sequence[Report]) -> Basis:
     """What the outputs are judged by."""
-    widened = any(each.widened for each in passes)
-    return basis_of(model, graph, fixed(options.shapes or {}), job.target, widened=widened,
+    restated = any(each.restated for each in passes)
+    return basis_of(model, graph, fixed(options.shapes or {}), job.target, restated=restated,
                     dims=bound_dims(options.dims or {}))
 
 
