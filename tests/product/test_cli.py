@@ -279,8 +279,10 @@ FAILURES = {
                             "leave --shape and --dim out"),
     "a dimension that is none": (2, lambda f, _: ["run", f / "model.sparsec", "--dim", "n=1"], "no dimension 'n'"),
     "tuning of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--tune", "off"], "--tune is for an ONNX"),
-    "a layer misspelt": (2, lambda f, _: ["explain", f / "model.onnx", "--layer", "MatMul"], "no layer 'MatMul'; nearest are"),
-    "a dimension of none simulated": (2, lambda f, _: ["simulate", f / "model.onnx", "--dim", "n=1"], "no input has a dimension"),
+    "a layer misspelt": (2, lambda f, _: ["explain", f / "model.onnx", "--layer", "MatMul"],
+                         "no layer 'MatMul'; nearest are"),
+    "a dimension of none simulated": (2, lambda f, _: ["simulate", f / "model.onnx", "--dim", "n=1"],
+                                      "no input has a dimension"),
     "samples not given": (2, lambda f, t: ["prune", f / "model.onnx", "-o", t / "m.onnx"], "give --inputs"),
     "nowhere to write": (1, lambda f, t: ["inspect", f / "model.onnx", "--json", t / "no" / "x.json"], "x.json"),
 }
