@@ -47,8 +47,7 @@ def command(threads: options.Threads = 1, json: options.JsonFile = None) -> None
     tables.console.print()
     tables.print_table(("measured / modelled time", *(f"{pixels} px" for pixels in PIXELS)), [
         (kernel, *(f"{min(row):.2f}-{max(row):.2f}" for row in rows)) for kernel, rows in efficiencies.items()])
-    tables.console.print(f"\nfrom {100 * DENSITIES[0]:.0f} to {100 * DENSITIES[-1]:.0f} % non-zeros; kept in {path}",
-                         soft_wrap=True)
+    tables.console.print(f"\nfrom {100 * DENSITIES[0]:.0f} to {100 * DENSITIES[-1]:.0f} % non-zeros; kept in {path}")
     options.write_json(json, {"threads": threads, "file": str(path), **rates, "efficiency": efficiencies})
 
 

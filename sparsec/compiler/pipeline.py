@@ -28,6 +28,7 @@ from sparsec.passes import (
     products,
     quantized,
     recurrent,
+    spell_pads,
     strip,
     turn,
     unflatten,
@@ -59,6 +60,7 @@ class Pass:
 
 PASSES: list[Pass] = [
     Pass(branches.run, Phase.SIMPLIFY, needed=True),
+    Pass(spell_pads.run, Phase.SIMPLIFY, needed=True),
     Pass(widen.run, Phase.SIMPLIFY, needed=True),
     Pass(quantized.run, Phase.SIMPLIFY, needed=True),
     Pass(foreign.run, Phase.SIMPLIFY, needed=True),
