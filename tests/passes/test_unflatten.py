@@ -19,7 +19,8 @@ W = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
 def passed(shape, flat, wide):
     """The graph behind the passes, for Reshape, MatMul, Reshape, a residual and Relu; its answers are kept."""
     graph = load(model(f"""g (float[{shape}] x, float[{wide}] r) => (float[{wide}] y)
-        <int64[2] flat, int64[3] wide, float[6,4] w> {{ a = Reshape(x, flat) b = MatMul(a, w) c = Reshape(b, wide) d = Add(c, r) y = Relu(d) }}""", 17,
+        <int64[2] flat, int64[3] wide, float[6,4] w>
+        {{ a = Reshape(x, flat) b = MatMul(a, w) c = Reshape(b, wide) d = Add(c, r) y = Relu(d) }}""", 17,
                        flat=np.array(flat), wide=np.array(list(map(int, wide.split(",")))), w=W))
     feeds = random_feeds(graph)
     (expected,) = evaluate(graph, feeds)
