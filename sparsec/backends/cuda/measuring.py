@@ -80,7 +80,7 @@ def prepare(node: ir.Node, option: Option, target: Target) -> Callable[[], float
     assert layer is not None  # it has options
     library, archs = _compiled(option.family, option.params, target)
     memory, function = open_memory(archs, version()), _loaded(library)
-    weight, activations = weight_arrays(layer, option, option.params.dtype), []
+    weight, activations = weight_arrays(layer, option, family.arguments(option.params)["x"][1]), []
     random = np.random.default_rng(0)
     for name, (size, dtype) in list(family.arguments(option.params).items())[len(weight):]:
         values = random.standard_normal(size).astype(np.float32) if name in ("x", "residual") else np.zeros(size)

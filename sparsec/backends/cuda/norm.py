@@ -12,6 +12,7 @@ from tvm import relax
 
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.graph.constants import constant_shape
+from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda import norm
 from sparsec.kernels.cuda.norm import NormParams, Term
@@ -33,7 +34,7 @@ class _Source:
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
     """Emit a layer norm by the kernel; False where there is none for it, or its statistics are outputs."""
-    x = node.inputs[0]
+    x = operand(node, 0)
     dims = context.shape(x)
     axis = node.attributes.get_int("axis", -1) % len(dims)
     features = math.prod(dims[axis:])
@@ -41,11 +42,9 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
     if context.dtype(x) != "float32" or any(output.name for output in node.outputs[1:]) or any(
             math.prod(context.shape(value)) != features for value in parameters):
         return False
-    added = x.producer() if x is not None else None
     sources = _terms(context, x, dims) if axis == len(dims) - 1 else None
     sources = sources or [_Source(Term(math.prod(dims[:axis])), x)]
-    read_elsewhere = len(sources) > 1 and added is not None and (
-        x.is_graph_output() or len(list(x.uses())) > 1)  # of a single term nothing is computed
+    read_elsewhere = len(sources) > 1 and (x.is_graph_output() or len(list(x.uses())) > 1)
     terms = tuple(_stored(context, source) for source in sources)
     out = context.half if node.outputs[0] in context.narrow else "float32"
     p = NormParams(math.prod(dims[:axis]), features, terms, node.attributes.get_float("epsilon", 1e-5), out,
