@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from tvm import relax
+from tvm import relax, te, tirx
 
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.graph.constants import constant_shape
@@ -16,7 +16,7 @@ from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda import norm
 from sparsec.kernels.cuda.norm import NormParams, Term
-from sparsec.kernels.emit.tir import Kernel
+from sparsec.kernels.emit.tir import Expr, Kernel
 
 MOST = 4
 """Terms of a sum."""
@@ -50,7 +50,7 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
     p = NormParams(math.prod(dims[:axis]), features, terms, node.attributes.get_float("epsilon", 1e-5), out,
                    (context.half if x in context.narrow else "float32") if read_elsewhere else "", len(parameters) > 1)
     if norm.reject(p) is not None:
-        return False
+        return _by_loops(context, node, features)
     arguments = [each for source, term in zip(sources, terms, strict=True) for each in _inputs(context, source, term)]
     arguments += [context.reshaped(context.tensor(value), (features,)) for value in parameters]
     outputs = [norm.arguments(p)[name] for name in ("sums", "y") if name in norm.arguments(p)]
@@ -58,6 +58,34 @@ def lower(context: CudaContext, node: ir.Node) -> bool:
     if read_elsewhere:
         context.bind(x, context.reshaped(results[0], dims))
     context.bind(node.outputs[0], context.reshaped(results[-1], dims))
+    return True
+
+
+def _by_loops(context: CudaContext, node: ir.Node, features: int) -> bool:
+    """Rows of more features than a block keeps, by TVM's schedule; mean and variance are two passes, too."""
+    x, epsilon = operand(node, 0), node.attributes.get_float("epsilon", 1e-5)
+    shape = math.prod(context.shape(x)) // features, features
+    parameters = [context.reshaped(context.tensor(value), (features,)) for value in node.inputs[1:] if value is not None]
+
+    def build(x: te.Tensor, scale: te.Tensor, *bias: te.Tensor) -> te.Tensor:
+        total, squares = (te.reduce_axis((0, features), name=name) for name in ("total", "squares"))
+        mean = te.compute(shape[:1], lambda i: te.sum(x[i, total], axis=total), name="mean")
+
+        def centred(i: Expr, j: Expr) -> Expr:
+            return x[i, j] - mean[i] / features
+
+        variance = te.compute(shape[:1], lambda i: te.sum(centred(i, squares) * centred(i, squares), axis=squares),
+                              name="variance")
+
+        def element(i: Expr, j: Expr) -> Expr:
+            y = centred(i, j) * tirx.rsqrt(variance[i] / features + epsilon) * scale[j]
+            return y + bias[0][j] if bias else y
+
+        return te.compute(shape, element, name="layer_norm")
+
+    rows = context.reshaped(context.tensor(x), shape)
+    y = context.bb.emit_te(build, rows, *parameters, primfunc_name_hint="layer_norm")
+    context.bind(node.outputs[0], context.reshaped(y, context.shape(x)))
     return True
 
 

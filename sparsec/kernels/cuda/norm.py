@@ -100,11 +100,8 @@ class NormParams:
 def reject(p: NormParams) -> str | None:
     """Why there is no kernel, or None."""
     most = WARPS[-1] * LANES * KEPT
-    kept = p.turns * p.chunk
     reasons = {
         f"rows of {p.features} features, more than {most}": p.features > most,
-        f"rows of {p.features} features, of which a lane would read {kept} one by one":
-            p.chunk == 1 and kept > VECTOR_BYTES,
         f"more than {MOST} elements in a tensor":
             max(p.rows, *(term.table for term in p.terms)) * p.features > MOST,
         "there are no rows": p.rows * p.features == 0 or not p.terms,
