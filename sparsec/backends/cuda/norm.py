@@ -65,7 +65,8 @@ def _by_loops(context: CudaContext, node: ir.Node, features: int) -> bool:
     """Rows of more features than a block keeps, by TVM's schedule; mean and variance are two passes, too."""
     x, epsilon = operand(node, 0), node.attributes.get_float("epsilon", 1e-5)
     shape = math.prod(context.shape(x)) // features, features
-    parameters = [context.reshaped(context.tensor(value), (features,)) for value in node.inputs[1:] if value is not None]
+    given = [value for value in node.inputs[1:] if value is not None]
+    parameters = [context.reshaped(context.tensor(value), (features,)) for value in given]
 
     def build(x: te.Tensor, scale: te.Tensor, *bias: te.Tensor) -> te.Tensor:
         total, squares = (te.reduce_axis((0, features), name=name) for name in ("total", "squares"))

@@ -143,7 +143,7 @@ class _Row:
 
     Attributes:
         params, buffers: the kernel's.
-        shared: the address of shared memory, where several warps have a row.
+        shared: the address of the row's shared memory, where several warps have a row.
         thread: the thread's number among those that share the row.
         row: the row.
         inside: whether there is such a row; None where there always is.
@@ -162,7 +162,9 @@ def _normalise(p: NormParams, buffers: Buffers) -> None:
     together, sharing = p.rows_together, LANES * p.warps
     with (T.launch_thread("blockIdx.x", -(-p.rows // together)) as block,
           T.launch_thread("threadIdx.x", sharing * together) as thread):
-        shared = ptx.shared_memory(4 * p.warps) if p.warps > 1 else None
+        shared = None
+        if p.warps > 1:
+            shared = ptx.shared_memory(4 * p.warps * together) + T.Cast("uint32", thread // sharing * (4 * p.warps))
         row = T.Bind(block * together + thread // sharing)
         r = _Row(p, buffers, shared, T.Bind(thread % sharing), row, row < p.rows if p.rows % together else None)
         values = ptx.registers(p.turns * p.chunk, "float32")
