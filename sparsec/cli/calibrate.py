@@ -78,7 +78,7 @@ def _print(figures: dict[str, Any], threads: int) -> None:
     tables.print_table(("measured / modelled time", *(f"{pixels} px" for pixels in PIXELS)), [
         (kernel, *(f"{min(row):.2f}-{max(row):.2f}" for row in table)) for kernel, table in rows])
     tables.console.print(f"\nfrom {100 * DENSITIES[0]:.0f} to {100 * DENSITIES[-1]:.0f} % non-zeros; kept in "
-                         f"{figures['file']}", soft_wrap=True)
+                         f"{figures['file']}")
 
 
 def _text(name: str, rate: float | None) -> str:

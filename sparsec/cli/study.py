@@ -53,7 +53,7 @@ def command(
         [(p.method, p.seed, f"{p.direct:.1f}", f"{p.effective:.1f}", f"{100 * p.accuracy:.1f} %") for p in points],
     )
     console.print(f"\ndense accuracy {100 * dense:.1f} %")
-    console.print(f"{output}: compression and accuracy as .png and .svg, study.json", soft_wrap=True)
+    console.print(f"{output}: compression and accuracy as .png and .svg, study.json")
 
 
 def _run(plan: Plan, on: str, folder: Path | None) -> tuple[float, list[Point]]:

@@ -67,11 +67,12 @@ def test_peepholes_and_initial_states_of_an_lstm():
     check([node], {"x": random(2, 2, 3)}, ["y", "cell"], weights)
 
 
-def test_layer_norm_of_large_constant_rows():
-    x = np.full((2, 48), 3e4, np.float32)
+@pytest.mark.parametrize("features", [48, 8200])
+def test_layer_norm_of_large_constant_rows(features):
+    x = np.full((2, features), 3e4, np.float32)
     x[1, ::2] += 1
     node = helper.make_node("LayerNormalization", ["x", "scale", "bias"], ["y"])
-    check([node], {"x": x}, ["y"], {"scale": random(48), "bias": random(48)})
+    check([node], {"x": x}, ["y"], {"scale": random(features), "bias": random(features)})
 
 
 @pytest.mark.parametrize("keys", [1, 5, 7])
