@@ -55,9 +55,9 @@ def without_mean(context: CudaContext, node: ir.Node) -> Norm | None:
             continue
         for mean, epsilon in (added.inputs, added.inputs[::-1]):
             reduced, number = _producer(mean, "ReduceMean"), scalar(epsilon)
-            if number is not None and reduced is not None and _is_square(reduced.inputs[0], x) and (
-                    input_axes(context, reduced) in ([-1], [len(dims) - 1])
-                    and reduced.attributes.get_int("keepdims", 1)):
+            if number is None or reduced is None or not _is_square(reduced.inputs[0], x):
+                continue
+            if input_axes(context, reduced) in ([-1], [len(dims) - 1]) and static_shape(mean) == (*dims[:-1], 1):
                 readers = quotient.producer(), operand(reduced, 0).producer()
                 return Norm(node, x, len(dims) - 1, number, (scale,), readers, centred=False)
     return None
