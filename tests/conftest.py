@@ -1,10 +1,25 @@
 """What holds for every test."""
 
+import os
+import zlib
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])  # others compile
 settings.load_profile("busy")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of a crossing marked `sampled(share)`, keep a fixed share; all of it if SPARSEC_LONG is set or one is named."""
+    if os.environ.get("SPARSEC_LONG") or any("[" in argument for argument in config.args):
+        return
+    left_out = [item for item in items if (mark := item.get_closest_marker("sampled"))
+                and zlib.crc32(item.name.encode()) % 1000 >= 1000 * mark.args[0]]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        gone = set(left_out)
+        items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture(autouse=True, scope="session")

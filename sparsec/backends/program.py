@@ -19,6 +19,9 @@ BIND, CALL = "sparsec_bind", "sparsec_call"
 """Functions of a library that do what its entry does, without a virtual machine. `BIND` takes the inputs, constants, a
 workspace, outputs and a table, checks them, and writes their addresses into the table; `CALL` takes the table."""
 
+REPLAY = "sparsec_replay"
+"""The function of a library that runs a list of blocks of calls; see `backends.cpu.replay`."""
+
 Needs = Mapping[str, tuple[str | int, ...]]
 """What a program needs of a machine beside the processor's features: whatever its backend has written there."""
 
@@ -51,12 +54,52 @@ class Packed:
     constants: tuple[int, ...]
 
 
+WORKSPACE = -1
+"""The place of a tensor in a function's workspace."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor of a function, as a kernel takes it.
+
+    Attributes:
+        place: the number of the argument or, behind these, of the result whose memory it has; or `WORKSPACE`.
+        offset: bytes from where that begins.
+
+    """
+
+    place: int
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What a function does: it calls kernels of its library in order.
+
+    Attributes:
+        workspace: bytes that it needs beside its arguments and results.
+        kernels: by call the kernel's name, and what it takes.
+
+    """
+
+    workspace: int
+    kernels: tuple[tuple[str, tuple[Operand, ...]], ...]
+
+
 @dataclass(frozen=True)
 class Function:
-    """A function of a library: it takes its inputs in order, then the constants; returns a tuple of outputs."""
+    """A function of a library: it takes its inputs in order, then the constants; returns a tuple of outputs.
+
+    Attributes:
+        calls: what it does, None where that is more than to call kernels.
+
+    """
 
     entry: str
     constants: tuple[np.ndarray, ...]
+    calls: Calls | None = None
 
 
 @dataclass(frozen=True)

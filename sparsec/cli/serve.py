@@ -34,18 +34,14 @@ def command(
         raise ToolchainError("serving needs the package kserve; pip install 'sparsec[serve]'")
     paths = _named(artifacts)
     _check_cores(len(paths), threads, replicas)
-    from sparsec.artifact.file import Artifact
-    from sparsec.compiler.portable import build_once
-    from sparsec.runtime.session import InferenceSession
-    from sparsec.serving.batching import Limits, why_not_together
+    from sparsec.serving.batching import Limits
+    from sparsec.serving.opening import opened
     from sparsec.serving.server import serve
 
     sessions, limits = {}, {}
     for name, path in paths.items():
-        session = InferenceSession(build_once(Artifact.load(path, require_signature=require_signature)), threads)
-        reason = why_not_together(session) if max_batch > 1 else "--max-batch 1"
-        limits[name] = Limits(1 if reason else max_batch, max_delay / 1e3, queue, replicas)
-        sessions[name] = session
+        sessions[name], limits[name], reason = opened(
+            path, threads, Limits(max_batch, max_delay / 1e3, queue, replicas), require_signature)
         print(f"{name}: {f'each request runs by itself: {reason}' if reason else f'up to {max_batch} rows together'}",
               flush=True)
     serve(sessions, limits, port=port, grpc_port=grpc_port, most_bytes=int(max_request * 1e6))

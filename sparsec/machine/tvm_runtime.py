@@ -40,6 +40,7 @@ class Runtime:
         configure: makes the calling thread's pool, or lets it use fewer of its threads.
         num_threads: those that it uses.
         limit: the threads of a pool that the calling thread may make; with one it makes none.
+        type_of: the element type of a name.
 
     """
 
@@ -49,6 +50,7 @@ class Runtime:
     configure: Callable[..., None]
     num_threads: Callable[[], int]
     limit: Callable[[int], Any]
+    type_of: Callable[[str], Any]
 
 
 @functools.cache
@@ -69,7 +71,7 @@ def load() -> Runtime:
     get_item, configure, num_threads = map(tvm_ffi.get_global_func, (
         "ffi.ArrayGetItem", "runtime.config_threadpool", "runtime.NumThreads"))
     return Runtime(functools.partial(tvm_ffi.load_module, keep_module_alive=False), tvm_ffi.from_dlpack, get_item,
-                   configure, num_threads, getattr(opened, _SET_MAX_CONCURRENCY))
+                   configure, num_threads, getattr(opened, _SET_MAX_CONCURRENCY), tvm_ffi.dtype)
 
 
 def folder() -> Path:

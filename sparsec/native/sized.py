@@ -40,6 +40,7 @@ def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
     for each in libraries:
         each["library"] = add(arrays[each["library"]].tobytes())
         for function in each.get("functions", ()):
+            del function["calls"]  # of sessions alone
             function["constants"] = [place(arrays[number]) for number in function["constants"]]
     for each in (*plan["inputs"], *plan["sizes"].values()):
         each["dtype"] = type_number(each["dtype"])

@@ -113,12 +113,12 @@ class Queue:
             self._changed.notify()
         return request.done
 
-    def close(self) -> None:
-        """Take no more requests, and wait until those that wait have been run."""
+    def close(self, *, wait: bool = True) -> None:
+        """Take no more requests; those that wait are run, and have been when this returns, unless it need not wait."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        for thread in self._threads:
+        for thread in self._threads if wait else ():
             thread.join()
 
     def _work(self) -> None:

@@ -3,127 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
-import sys
-import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from grpc_interceptor.exceptions import InvalidArgument, ResourceExhausted, Unavailable
-from prometheus_client import Counter, Gauge, Histogram
+import uvicorn
 
-from sparsec.errors import SparsecError
 from sparsec.runtime.session import InferenceSession
-from sparsec.runtime.signature import TensorInfo
-from sparsec.serving.batching import ClosedError, Limits, Queue, QueueFullError
-from sparsec.serving.datatypes import DATATYPES
+from sparsec.serving.batching import Limits
+from sparsec.serving.drain import SETTLE_S, Application, Draining, DrainingServer, Receive, Send
+from sparsec.serving.served import ANSWERS, REFUSED, ServedModel, kserve
 
-_arguments, sys.argv = sys.argv, sys.argv[:1]  # which kserve parses when it is imported
-try:
-    import kserve
-    from kserve.errors import InvalidInput, ModelNotReady
-    from kserve.model_server import app
-    from kserve.utils.utils import from_np_dtype
-finally:
-    sys.argv = _arguments
+from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING  # isort: skip  # `served` has imported kserve
+from kserve.protocol.dataplane import DataPlane  # isort: skip
+from kserve.protocol.grpc.server import GRPCServer  # isort: skip
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension  # isort: skip
+from kserve.protocol.rest.server import RESTServer  # isort: skip
 
-Send = Callable[[Any], Awaitable[None]]
-Receive = Callable[[], Awaitable[Any]]
-
-LATENCY = Histogram("sparsec_request_seconds", "From a request's coming to its outputs", ["model"],
-                    buckets=(.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10))
-ROWS = Histogram("sparsec_batch_rows", "Rows of a run", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128))
-WAITING = Gauge("sparsec_queue_requests", "Requests that wait", ["model"])
-REFUSED = Counter("sparsec_refused_requests", "Requests that were refused, by HTTP's code", ["model", "code"])
-
-
-class RefusedError(InvalidInput, InvalidArgument):  # type: ignore[misc]  # neither has types
-    """A request that the model cannot run: 400, or INVALID_ARGUMENT."""
-
-    def __init__(self, reason: str) -> None:
-        InvalidInput.__init__(self, reason)
-        InvalidArgument.__init__(self, reason)
-
-
-class FullError(ResourceExhausted):  # type: ignore[misc]  # it has no types
-    """The queue is full: 429, or RESOURCE_EXHAUSTED."""
-
-
-class StoppingError(ModelNotReady, Unavailable):  # type: ignore[misc]  # neither has types
-    """The server is stopping: 503, or UNAVAILABLE."""
-
-    def __init__(self, name: str, reason: str) -> None:
-        ModelNotReady.__init__(self, name, reason)
-        Unavailable.__init__(self, reason)
-
-
-class ServedModel(kserve.Model):  # type: ignore[misc]  # it has no types
-    """One session under kserve.
-
-    Args:
-        name: what requests call it.
-        session: what runs them.
-        limits: of its queue.
-
-    """
-
-    def __init__(self, name: str, session: InferenceSession, limits: Limits) -> None:
-        super().__init__(name)
-        self._session = session
-        self._queue = Queue(session, limits, self._observe)
-        WAITING.labels(name).set_function(lambda: len(self._queue))
-        self.ready = True
-
-    def get_input_types(self) -> list[dict[str, Any]]:
-        """The inputs as the protocol describes them."""
-        return [_described(each) for each in self._session.get_inputs()]
-
-    def get_output_types(self) -> list[dict[str, Any]]:
-        """The outputs as the protocol describes them."""
-        return [_described(each) for each in self._session.get_outputs()]
-
-    async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:  # noqa: ARG002 - kserve's
-        """The response to a request."""
-        if not isinstance(payload, kserve.InferRequest):
-            raise self._refused(400, RefusedError("requests are of the Open Inference Protocol, version 2: POST to "
-                                                  f"/v2/models/{self.name}/infer"))
-        try:
-            feeds = {each.name: np.asarray(each.as_numpy()) for each in payload.inputs}
-            outputs = await asyncio.wrap_future(self._queue.submit(feeds))
-        except QueueFullError as error:
-            raise self._refused(429, FullError(str(error))) from error
-        except ClosedError as error:
-            raise self._refused(503, StoppingError(self.name, str(error))) from error
-        except (SparsecError, InvalidInput, ValueError, TypeError) as error:
-            raise self._refused(400, RefusedError(str(error))) from error
-        names = [each.name for each in self._session.get_outputs()]
-        wanted = {each.name for each in payload.request_outputs or ()} or set(names)
-        found = [_output(name, array, payload) for name, array in zip(names, outputs, strict=True) if name in wanted]
-        return kserve.InferResponse(response_id=payload.id or str(uuid.uuid4()), model_name=self.name,
-                                    infer_outputs=found)
-
-    def stop(self) -> None:
-        """Run what waits, and take no more."""
-        self.ready = False
-        self._queue.close()
-
-    def _refused(self, code: int, error: Exception) -> Exception:
-        REFUSED.labels(self.name, code).inc()
-        return error
-
-    def _observe(self, rows: int, seconds: Sequence[float]) -> None:
-        ROWS.labels(self.name).observe(rows)
-        for each in seconds:
-            LATENCY.labels(self.name).observe(each)
+GRACE_S = 30
+"""What requests at hand may take when the server ends."""
+GRPC_THREADS = 4
+KEEP_ALIVE_S = 65
+"""How long connections without a request stay: longer than those of proxies."""
 
 
 @dataclass(frozen=True)
 class SizeLimit:
     """Refuses requests whose body has more bytes, with 413."""
 
-    app: Callable[[Any, Receive, Send], Awaitable[None]]
+    app: Application
     most: int
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
@@ -141,9 +52,28 @@ class SizeLimit:
         await send({"type": "http.response.body", "body": body})
 
 
+def rest_application(models: kserve.ModelRepository, draining: Draining, most_bytes: int) -> Any:
+    """The application, in ASGI's sense, of kserve's REST with sparsec's limits and errors. A process has one.
+
+    Args:
+        models: what it serves.
+        draining: has its answers end their connections.
+        most_bytes: of a request's body.
+
+    """
+    app = kserve.model_server.app
+    app.add_middleware(draining.middleware)
+    app.add_middleware(SizeLimit, most=most_bytes)
+    for kind, answer in ANSWERS.items():
+        app.add_exception_handler(kind, answer)
+    data, extension = DataPlane(models), ModelRepositoryExtension(models)
+    RESTServer(FASTAPI_APP_IMPORT_STRING, data, extension, 0).create_application()
+    return app
+
+
 def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits], *, port: int, grpc_port: int,
           most_bytes: int) -> None:
-    """Serve until SIGTERM or SIGINT, then finish the requests at hand.
+    """Serve until SIGTERM or SIGINT, then finish the requests at hand (`drain`).
 
     Args:
         sessions: by the names of the models.
@@ -153,36 +83,37 @@ def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits]
         most_bytes: of a request's body.
 
     """
-    app.add_middleware(SizeLimit, most=most_bytes)
-    for kind, answer in ANSWERS.items():
-        app.add_exception_handler(kind, answer)
-    server = kserve.ModelServer(http_port=port, grpc_port=grpc_port, enable_grpc=grpc_port > 0,
-                                enable_latency_logging=False)
-    for name in ("uvicorn.access", "kserve.trace"):  # which have lines for every request
+    kserve.logging.configure_logging()
+    for name in ("uvicorn.access", "kserve.trace", "kserve"):  # which have lines for every request
         logging.getLogger(name).setLevel(logging.WARNING)
-    server.start([ServedModel(name, session, limits[name]) for name, session in sessions.items()])
+    logging.getLogger("kserve").addFilter(_is_unforeseen)
+    models = kserve.ModelRepository()
+    for name, session in sessions.items():
+        models.update(ServedModel(name, session, limits[name]))
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)  # uvicorn raises it once more when all is done
+    asyncio.run(_serve(models, port, grpc_port, most_bytes))
 
 
-def _answer(code: int, **headers: str) -> Callable[[Any, Exception], Awaitable[Any]]:
-    """HTTP's answer to requests that are refused, without a line in the log: REFUSED counts them."""
-    async def answer(_request: Any, error: Exception) -> Any:
-        from fastapi.responses import JSONResponse
-
-        return JSONResponse({"error": str(error)}, status_code=code, headers=headers or None)
-
-    return answer
+def _is_unforeseen(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is about something else than a request that was refused, which REFUSED counts."""
+    return not (record.exc_info and isinstance(record.exc_info[1], tuple(ANSWERS)))
 
 
-ANSWERS = {RefusedError: _answer(400), FullError: _answer(429, **{"Retry-After": "1"}), StoppingError: _answer(503)}
+async def _serve(models: kserve.ModelRepository, port: int, grpc_port: int, most_bytes: int) -> None:
+    """Both protocols until a signal, then what waits."""
+    draining = Draining()
+    config = uvicorn.Config(rest_application(models, draining, most_bytes), host="0.0.0.0", port=port,  # noqa: S104 - docs/serving.md says so
+                            log_config=None, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=GRACE_S)
+    lengths = dict.fromkeys(("grpc_max_send_message_length", "grpc_max_receive_message_length"), most_bytes)
+    grpc = GRPCServer(grpc_port, DataPlane(models), ModelRepositoryExtension(models), lengths, GRACE_S)
+    running = [asyncio.create_task(grpc.start(GRPC_THREADS))] if grpc_port else []
 
+    async def afterwards() -> None:
+        for model in models.get_models().values():  # whose requests are refused from now on, so that gRPC has none left
+            await asyncio.to_thread(model.finish)
+        await asyncio.sleep(SETTLE_S)
+        await grpc.stop()
 
-def _output(name: str, array: np.ndarray, payload: Any) -> Any:
-    """An output as the protocol has it, in binary where the request asks for that."""
-    output = kserve.InferOutput(name=name, shape=list(array.shape), datatype=from_np_dtype(array.dtype))
-    output.set_data_from_numpy(array, binary_data=payload.use_binary_outputs)
-    return output
-
-
-def _described(info: TensorInfo) -> dict[str, Any]:
-    return {"name": info.name, "datatype": DATATYPES.get(info.dtype.name, info.type),
-            "shape": [size if isinstance(size, int) else -1 for size in info.shape]}
+    gc.freeze()  # collecting what kserve has loaded would halt all requests for a tenth of a second
+    await DrainingServer(config, draining, afterwards).serve()
+    await asyncio.gather(*running)

@@ -81,6 +81,7 @@ def check(model, feeds, target, seed, few=2):
             np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.sampled(0.5)
 @pytest.mark.parametrize("target", [*TARGETS, "cpu"])
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("kind", CONVOLUTIONS)

@@ -1,7 +1,9 @@
 """A program that makes many calls is entered by functions of a few hundred calls each, and computes the same."""
 
 import numpy as np
-from tvm import relax
+import pytest
+import tvm
+from tvm import relax, tirx
 from tvm.relax import vm_build
 
 import sparsec
@@ -40,6 +42,15 @@ def test_long_entries_are_divided_and_short_ones_are_not():
     parts = program(DEEP, entry.PREFIX)
     assert len(parts) > 2
     assert all(len(each.body.seq) <= entry.CALLS for each in parts)
+
+
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_any_number_of_calls_is_divided(more):
+    count = entry.CALLS + more
+    calls = tirx.SeqStmt([tirx.Evaluate(tirx.call_cpacked(f"kernel{number}")) for number in range(count)])
+    function = tirx.PrimFunc([], calls).with_attr("global_symbol", f"{entry.PREFIX}main")
+    parts = entry.in_parts(tvm.IRModule({f"{entry.PREFIX}main": function})).functions.values()
+    assert len(parts) == (1 if not more else 3)
 
 
 def test_long_programs_without_the_virtual_machine_are_divided_too():

@@ -94,6 +94,7 @@ def check(p, q, k, v, mask, **how):
     return statistics
 
 
+@pytest.mark.sampled(0.5)
 @needs_compiler
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("shape", SHAPES)

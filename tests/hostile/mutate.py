@@ -1,6 +1,7 @@
 """Mutations of bytes, JSON, protobuf messages and command lines, all from a `random.Random`."""
 
 import json
+from copy import deepcopy
 
 WORDS = ["", "\x1b[2J\n", "x", "../secret", "/etc/hostname", "a/../../secret", "\0", "é", "x" * 10_000, "%s%n", "nan",
          "-1", "1e400"]
@@ -45,9 +46,9 @@ def of_json(rng, data):
             case 0:
                 del holder[place]
             case 1 if isinstance(holder, list):
-                holder.insert(place, holder[place])
+                holder.insert(place, deepcopy(holder[place]))
             case _:
-                holder[place] = rng.choice(JSONS)
+                holder[place] = deepcopy(rng.choice(JSONS))
     return json.dumps(document).encode()
 
 

@@ -39,6 +39,7 @@ def plain_params(batch, heads, depth, tokens, keys, width, mask=None):
     return AttentionParams(heads, depth, batch, tokens, keys, width, depth**-0.5, own, own, own, mask)
 
 
+@pytest.mark.sampled(0.6)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("mask", ["absent", "keys", "batch", "queries", "full"])
 @pytest.mark.parametrize("shape", SHAPES)
@@ -101,6 +102,7 @@ def test_bf16_errs_by_its_rounding(shape, masked):
     np.testing.assert_allclose(y, expected, rtol=0, atol=2**-8 * np.abs(v).max())  # the softmax is rounded, too
 
 
+@pytest.mark.sampled(0.5)
 @pytest.mark.skipif("avx512_vnni" not in machine_features(), reason="this processor has no avx512_vnni")
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("size", [1e-6, 1.0, 4.0])
@@ -135,6 +137,7 @@ def shown(kind, tokens, keys):
             "late": key >= query}[kind]
 
 
+@pytest.mark.sampled(0.5)
 @pytest.mark.parametrize("kind", ["causal", "window", "blocks", "late"])
 @pytest.mark.parametrize(("tokens", "keys", "width", "threads"), [
     (300, 300, 16, 1), (400, 461, 64, 2), (385, 385, 32, 1)])

@@ -25,6 +25,7 @@ CASES = {  # input shape, outputs, kernel, strides, (top, left, bottom, right)
 }
 
 
+@pytest.mark.sampled(0.5)
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("pad", "threads"), [(0, 1), (1, 2)])
 @pytest.mark.parametrize("case", CASES)

@@ -59,7 +59,7 @@ def model(nodes, constants):
 
 ALL = list(combinations())
 CHUNK = 40
-CHOSEN = ALL if EVERY else [ALL[i] for i in np.random.default_rng(0).choice(len(ALL), 3 * CHUNK, replace=False)]
+CHOSEN = ALL if EVERY else [ALL[i] for i in np.random.default_rng(0).choice(len(ALL), 2 * CHUNK, replace=False)]
 
 
 @pytest.mark.parametrize("start", range(0, len(CHOSEN), CHUNK))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
 from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
-from sparsec.backends.program import Functions
+from sparsec.backends.program import REPLAY, Functions
 from sparsec.cost.option import PRECISIONS
 from sparsec.target import Target
 
@@ -95,6 +95,7 @@ class CpuBackend(Backend):
     def build_sized_kernels(self, attentions: Sequence[tuple[int, int, float]], rotations: Sequence[tuple[int, bool]],
                             job: Job) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """Kernels by the name of their number."""
+        from sparsec.backends.cpu import replay
         from sparsec.backends.cpu.build import build_kernels
         from sparsec.kernels.cpu.tensors import sized_attention, sized_rotary
         from sparsec.kernels.emit.isa import isa_of
@@ -104,6 +105,7 @@ class CpuBackend(Backend):
                  for number, each in enumerate(attentions)}
         built |= {f"rotary{number}": sized_rotary.build(sized_rotary.SizedRotary(*each), isa)
                   for number, each in enumerate(rotations)}
+        built[REPLAY] = replay.build()
         scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.ROWS, "threads": isa.threads}
         return (*build_kernels(built, job.target), scratch)
 

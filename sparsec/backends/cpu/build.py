@@ -19,8 +19,9 @@ from tvm.target import codegen
 from sparsec.backends.cpu.direct import direct, kernels_called, workspace_of
 from sparsec.backends.cpu.entry import in_parts
 from sparsec.backends.cpu.huge_storages import huge_storages
+from sparsec.backends.cpu.planned import recording
 from sparsec.backends.cpu.schedule import schedule_kernels
-from sparsec.backends.program import BIND, CALL, Function, Functions, Program
+from sparsec.backends.program import BIND, CALL, Calls, Function, Functions, Program
 from sparsec.backends.relax import passes
 from sparsec.backends.relax.export import Beside, export, linker
 from sparsec.backends.relax.lower import Lowered
@@ -103,9 +104,12 @@ def _build_in_halves(module: tvm.IRModule, apart: Sequence[str], target: Target,
 def build_functions(module: tvm.IRModule, functions: Sequence[tuple[str, tuple[np.ndarray, ...]]], target: Target,
                     threads: int) -> Functions:
     """Compile a module of functions, each with its constants, as `build`."""
+    calls: dict[str, Calls] = {}
     with settings(target) as llvm:
-        executable = _executable(_pipeline(target, threads)(module), llvm)
-    return Functions(*exported(executable, target), tuple(Function(*each) for each in functions))
+        noting = recording({name for name, _ in functions}, calls)
+        executable = _executable(_pipeline(target, threads, noting)(module), llvm)
+    return Functions(*exported(executable, target),
+                     tuple(Function(name, constants, calls.get(name)) for name, constants in functions))
 
 
 def build_kernels(kernels: Mapping[str, tirx.PrimFunc], target: Target) -> tuple[bytes, tuple[int, ...]]:

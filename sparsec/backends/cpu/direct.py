@@ -10,16 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from math import prod
 
 import tvm
 from tvm import relax, tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.backends.cpu.planned import NotPlain, Planned, Tensor, described
 from sparsec.backends.program import BIND, CALL
-from sparsec.machine.memory import ALIGNMENT
 
 _ENTRY = "main"
 MOST_ARGUMENTS = 64
@@ -35,104 +33,15 @@ define linkonce_odr i64 @sparsec_address(ptr %of) alwaysinline nounwind readnone
 """
 
 
-@dataclass(frozen=True)
-class _Tensor:
-    """Where a tensor lies: in an argument of the program, `offset` bytes into the workspace, or in an output's memory.
-
-    Attributes:
-        place: the argument's or output's number, or None for the workspace.
-
-    """
-
-    place: relax.Var | None
-    offset: int
-    shape: tuple[int, ...]
-    dtype: str
-
-
-class _NotPlain(Exception):  # noqa: N818 - nothing is wrong
-    """The entry function is large, or does more than call kernels on planned memory."""
-
-
-class _Plan:
-    """What an entry function does.
-
-    Attributes:
-        kernels: every call: the function's name and its arguments.
-        results: what it returns.
-        workspace: bytes.
-
-    Raises:
-        _NotPlain: it is large, or does more than that.
-
-    """
-
-    def __init__(self, entry: relax.Function) -> None:
-        self.kernels: list[tuple[str, tuple[_Tensor, ...]]] = []
-        self.workspace = 0
-        self._storages: dict[relax.Var, int] = {}
-        self._known = {each: _Tensor(each, 0, *_described(each)) for each in entry.params}
-        self._tuples: dict[relax.Var, relax.Tuple] = {}
-        for block in entry.body.blocks:
-            for binding in block.bindings:
-                self._take(binding.var, getattr(binding, "value", None))
-        if len(entry.params) > MOST_ARGUMENTS:
-            raise _NotPlain
-        results = self._tuples.get(entry.body.body, entry.body.body)
-        if not isinstance(results, relax.Tuple):
-            raise _NotPlain
-        self.results = [self._tensor(each) for each in results.fields]
-        own = [each.place for each in self.results]
-        reached = {None, *entry.params, *own}
-        if (None in own or len(set(own)) < len(own) or not set(own).isdisjoint(entry.params)
-                or any(each.place not in reached for _, arguments in self.kernels for each in arguments)):
-            raise _NotPlain
-
-    def _take(self, variable: relax.Var, value: relax.Expr) -> None:
-        """Take note of a binding."""
-        if isinstance(value, relax.Var):
-            self._known[variable] = self._tensor(value)
-        elif isinstance(value, relax.Call) and isinstance(value.op, tvm.ir.GlobalVar):
-            self.kernels.append((value.op.name_hint, tuple(map(self._tensor, value.args))))
-        elif isinstance(value, relax.Call):
-            self._operate(variable, value)
-        elif isinstance(value, relax.Tuple):
-            self._tuples[variable] = value
-        elif isinstance(value, relax.TupleGetItem) and value.tuple_value in self._tuples:
-            self._known[variable] = self._tensor(self._tuples[value.tuple_value].fields[value.index])
-        else:
-            raise _NotPlain
-
-    def _operate(self, variable: relax.Var, call: relax.Call) -> None:
-        """Take note of an operator of Relax."""
-        if call.op.name == "relax.memory.alloc_storage":
-            self._storages[variable] = self.workspace
-            self.workspace += -(-prod(map(int, call.args[0].values)) // ALIGNMENT) * ALIGNMENT
-        elif call.op.name == "relax.memory.alloc_tensor":
-            offset = self._storages[call.args[0]] + int(call.args[1].value)
-            self._known[variable] = _Tensor(None, offset, *_described(variable))
-        elif call.op.name == "relax.builtin.alloc_tensor":
-            self._known[variable] = _Tensor(variable, 0, *_described(variable))
-        elif call.op.name == "relax.reshape":
-            of = self._tensor(call.args[0])
-            self._known[variable] = _Tensor(of.place, of.offset, *_described(variable))
-        elif call.op.name not in ("relax.memory.kill_tensor", "relax.memory.kill_storage"):
-            raise _NotPlain
-
-    def _tensor(self, value: relax.Expr) -> _Tensor:
-        """The tensor of an expression."""
-        if not isinstance(value, relax.Var) or value not in self._known:
-            raise _NotPlain
-        return self._known[value]
-
-
 def direct() -> tvm.transform.Pass:
     """The pass, for a module whose memory is planned; a large program, or one that does more, stays as it is."""
     def rewrite(module: tvm.IRModule, _context: object) -> tvm.IRModule:
         entry = module[_ENTRY]
         try:
-            plan = _Plan(entry)
-        except _NotPlain:
+            plan = Planned(entry)
+        except NotPlain:
+            return module
+        if len(entry.params) > MOST_ARGUMENTS:
             return module
         return _with_entry(module, entry, plan)
 
@@ -153,15 +62,7 @@ def _has(module: tvm.IRModule) -> bool:
     return CALL in {each.name_hint for each in module.get_global_vars()}
 
 
-def _described(variable: relax.Var) -> tuple[tuple[int, ...], str]:
-    """Shape and element type of a tensor."""
-    shape = getattr(variable.ty, "shape", None)
-    if not isinstance(shape, relax.ShapeExpr) or not all(isinstance(each, tirx.IntImm) for each in shape.values):
-        raise _NotPlain
-    return tuple(int(each) for each in shape.values), str(variable.ty.dtype)
-
-
-def _with_entry(module: tvm.IRModule, entry: relax.Function, plan: _Plan) -> tvm.IRModule:
+def _with_entry(module: tvm.IRModule, entry: relax.Function, plan: Planned) -> tvm.IRModule:
     """The module with the two functions, and an entry that calls them."""
     tensors = _arguments(entry, plan)
     places = [each.place for each in tensors]
@@ -178,20 +79,20 @@ def _with_entry(module: tvm.IRModule, entry: relax.Function, plan: _Plan) -> tvm
         storage = bb.emit(relax.op.memory.alloc_storage(relax.ShapeExpr(workspace.shape), 0, "global", "uint8"))
         made = [bb.emit(relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr(workspace.shape), "uint8")),
                 *(bb.emit(_allocate(each)) for each in results)]
-        table = bb.emit(_allocate(_Tensor(None, 0, (len(tensors),), "int64")))
+        table = bb.emit(_allocate(Tensor(None, 0, (len(tensors),), "int64")))
         bb.emit(functions[0](*params, *made, table))
         bb.emit(functions[1](table))
         bb.emit_func_output(relax.Tuple(made[1:]))
     return bb.get()
 
 
-def _arguments(entry: relax.Function, plan: _Plan) -> list[_Tensor]:
+def _arguments(entry: relax.Function, plan: Planned) -> list[Tensor]:
     """What `BIND` takes in front of the table: inputs and constants, the workspace, outputs."""
-    given = [_Tensor(each, 0, *_described(each)) for each in entry.params]
-    return [*given, _Tensor(None, 0, (max(plan.workspace, 1),), "uint8"), *plan.results]
+    given = [Tensor(each, 0, *described(each)) for each in entry.params]
+    return [*given, Tensor(None, 0, (max(plan.workspace, 1),), "uint8"), *plan.results]
 
 
-def _bind(tensors: list[_Tensor]) -> tirx.PrimFunc:
+def _bind(tensors: list[Tensor]) -> tirx.PrimFunc:
     """Writes the tensors' addresses into the table; TVM checks element types and shapes of all arguments."""
     with _function(BIND) as builder:
         buffers = [T.arg(f"tensor_{number}", T.buffer(each.shape, each.dtype)) for number, each in enumerate(tensors)]
@@ -202,7 +103,7 @@ def _bind(tensors: list[_Tensor]) -> tirx.PrimFunc:
     return builder.get()
 
 
-def _parts(plan: _Plan, places: list[relax.Var | None]) -> list[tirx.PrimFunc]:
+def _parts(plan: Planned, places: list[relax.Var | None]) -> list[tirx.PrimFunc]:
     """`CALL`, and the functions that it calls where it would make too many calls for LLVM itself."""
     if len(plan.kernels) <= CALLS:
         return [_call(CALL, plan.kernels, places)]
@@ -215,7 +116,7 @@ def _parts(plan: _Plan, places: list[relax.Var | None]) -> list[tirx.PrimFunc]:
     return [builder.get(), *(_call(name, kernels, places) for name, kernels in parts.items())]
 
 
-def _call(name: str, kernels: list[tuple[str, tuple[_Tensor, ...]]], places: list[relax.Var | None]) -> tirx.PrimFunc:
+def _call(name: str, kernels: list[tuple[str, tuple[Tensor, ...]]], places: list[relax.Var | None]) -> tirx.PrimFunc:
     """Calls kernels in turn on the tensors that the table says."""
     with _function(name) as builder:
         table = T.arg("table", T.buffer((len(places),), "int64"))
@@ -239,6 +140,6 @@ def _function(name: str) -> Iterator[IRBuilder]:
         yield builder
 
 
-def _allocate(tensor: _Tensor) -> relax.Expr:
+def _allocate(tensor: Tensor) -> relax.Expr:
     """A tensor of the virtual machine's."""
     return relax.op.builtin.alloc_tensor(relax.ShapeExpr(tensor.shape), tensor.dtype, 0)

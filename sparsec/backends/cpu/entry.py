@@ -43,8 +43,13 @@ def _names(function: tirx.PrimFunc) -> list[str]:
 
 def _parts(function: tirx.PrimFunc) -> list[tirx.PrimFunc]:
     statements = list(function.body.seq)
-    return [function.with_body(tirx.SeqStmt(statements[index * CALLS:(index + 1) * CALLS])).with_attr(
+    return [function.with_body(_together(statements[index * CALLS:(index + 1) * CALLS])).with_attr(
         "global_symbol", name) for index, name in enumerate(_names(function))]
+
+
+def _together(statements: list[tirx.Stmt]) -> tirx.Stmt:
+    """Statements in a row; TVM refuses a row of one."""
+    return statements[0] if len(statements) == 1 else tirx.SeqStmt(statements)
 
 
 def _calls(function: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -16,7 +16,7 @@ from sparsec.analysis.symbols.inference import infer_symbols
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.backends.base import Backend, LayerReport
 from sparsec.backends.job import Announce, Job
-from sparsec.backends.program import SIZED, UNKNOWN, Function, Functions, Program, TensorSpec
+from sparsec.backends.program import SIZED, UNKNOWN, Calls, Function, Functions, Program, TensorSpec
 from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
@@ -198,8 +198,8 @@ def original(layer: str) -> str:
 
 
 def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:
-    """The library of the kernels of attention and rotations in the plan, None where there are none."""
-    if not (plan.attentions or plan.rotations):
+    """The library of the kernels between stages, and of what calls all kernels; None where there are none."""
+    if not (plan.attentions or plan.rotations or plan.fields["rows"]):
         return None
     library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job)
     return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
@@ -236,10 +236,18 @@ def _placed(plan: Plan, functions: Functions, numbers: dict[bytes, int]) -> dict
         return numbers[key]
 
     def placed(function: Function) -> dict[str, object]:
-        return {"entry": function.entry, "constants": [number(array) for array in function.constants]}
+        return {"entry": function.entry, "constants": [number(array) for array in function.constants],
+                "calls": None if function.calls is None else called(function.calls)}
 
     return {"library": plan.array(np.frombuffer(functions.library, np.uint8)), "objects": list(functions.objects),
             "functions": [placed(function) for function in functions.functions]}
+
+
+def called(calls: Calls) -> dict[str, object]:
+    """What a function does, in JSON's types: the bytes of its workspace, and its kernels with what each takes."""
+    return {"workspace": calls.workspace, "kernels": [
+        [kernel, [[each.place, each.offset, each.shape, each.dtype] for each in operands]]
+        for kernel, operands in calls.kernels]}
 
 
 def _specs(values: Sequence[ir.Value], names: Sequence[str]) -> tuple[TensorSpec, ...]:

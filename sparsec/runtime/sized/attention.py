@@ -36,7 +36,7 @@ class Attention:
     def run(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         """Y (batch, heads, tokens, width), which lies token by token."""
         q, k, v = (by_rows(each) for each in inputs[:3])
-        (batch, heads, tokens, _), groups, keys = q.shape, k.shape[1], k.shape[2]
+        (batch, heads, tokens, _), keys = q.shape, k.shape[2]
         out = np.empty((batch, tokens, heads, self._width), np.float32)
         y = out.transpose(0, 2, 1, 3)
         if not out.size:
@@ -44,12 +44,9 @@ class Attention:
         if not keys:
             out.fill(np.nan)  # as 0 / 0 is
             return [y]
-        mask = None if len(inputs) < 4 or inputs[3] is None else _spread(inputs[3], (batch, heads, tokens, keys))
+        mask = None if len(inputs) < 4 or inputs[3] is None else spread(inputs[3], (batch, heads, tokens, keys))
         self._grow(-(-keys // self._pair) * self._pair * self._floats)
-        lines = [stride // FLOAT for array in (q, k, v) for stride in array.strides[:3]]
-        lines += [0, 0, 0] if mask is None else [stride // FLOAT for stride in mask.strides[:3]]
-        lines += [stride // FLOAT for stride in y.strides[:3]]
-        sizes = np.array([batch, groups, heads // groups, tokens, keys, int(mask is not None), *lines], np.int64)
+        sizes = np.array(lines_of(q, k, v, mask, y), np.int64)
         views = [flat(array) for array in (q, k, v, q if mask is None else mask)]
         self._kernel(self._share(sizes), *map(self._share, views), self._work, self._share(out.reshape(-1)))
         return [y]
@@ -60,13 +57,22 @@ class Attention:
             self._work = self._share(np.empty(self._room, np.float32))
 
 
+def lines_of(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None, y: np.ndarray) -> list[int]:
+    """The kernel's argument `sizes`: sizes, then strides in elements."""
+    (batch, heads, tokens, _), groups, keys = q.shape, k.shape[1], k.shape[2]
+    strides = [array.strides[:3] for array in (q, k, v)]
+    strides += [(0, 0, 0) if mask is None else mask.strides[:3], y.strides[:3]]
+    return [batch, groups, heads // groups, tokens, keys, int(mask is not None),
+            *(stride // FLOAT for each in strides for stride in each)]
+
+
 def by_rows(array: np.ndarray) -> np.ndarray:
     """The array, or a copy whose features are neighbours and which may be written to, as DLPack asks for."""
     near = array.strides[-1] == FLOAT or array.shape[-1] == 1
     return array if near and array.flags.writeable and min(array.strides) >= 0 else np.array(array, order="C")
 
 
-def _spread(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def spread(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A mask with all keys of a row; other dimensions that it lacks have a stride of 0."""
     if mask.shape[-1:] != shape[-1:] or mask.strides[-1] != FLOAT or not mask.flags.writeable:
         mask = np.array(np.broadcast_to(mask, (*mask.shape[:-1], shape[-1])), order="C")

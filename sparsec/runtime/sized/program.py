@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -16,10 +15,13 @@ from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.machine.memory import Memory, element_type
 from sparsec.runtime.loading import load_code
 from sparsec.runtime.sized.attention import Attention
-from sparsec.runtime.sized.growing import Part, append
+from sparsec.runtime.sized.flow import Flow
+from sparsec.runtime.sized.growing import append
+from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.operators import OPERATORS
 from sparsec.runtime.sized.rotary import Rotary
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
+from sparsec.runtime.sized.runner import Run, Runner
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
 from sparsec.runtime.sized.token import Token, steps_before
 from sparsec.runtime.stages import interpret
@@ -29,10 +31,6 @@ GROWS = ("append", f"{SIZED_DOMAIN}::{APPEND}")
 MULTIPLIES = {"Conv", "ConvTranspose", "Gemm", "MatMul", "onnx"}
 """The operators that BLAS may run in threads of its own."""
 Feeds = Mapping[str, np.ndarray]
-Run = Callable[[Sequence[Any]], Sequence[np.ndarray]]
-"""A step: from its inputs to its outputs."""
-Step = tuple[Run, Sequence[str | None], Sequence[str], Sequence[str], Sequence[tuple[str, bool]]]
-"""A step with the names of its inputs and outputs, and of what none behind it needs, and when it runs."""
 
 
 class SizedProgram:
@@ -138,9 +136,20 @@ class SizedProgram:
             steps.append((self._step(step, machines), step["inputs"], step["outputs"], spent, when))
         about = self._plan.get("token")
         if about is None:
-            return Runner(self, steps)
+            return Runner(self, steps, flow=self._flow([run for run, *_ in steps]))
         token = Token(machines[1][-1], about, self._plan["kernels"]["attention"][0])
         return Runner(self, steps, token, steps_before(about, steps))
+
+    def _flow(self, runs: Sequence[Run]) -> Flow | None:
+        """What repeats calls, None where they append to caches or choose branches, or a library has no such kernel."""
+        stages = {count: (library, functions) for count, library, functions in self._libraries}
+        told = all("calls" in function for _, functions in stages.values() for function in functions)
+        if not stages or not told or self._kernels is None or any(
+                step["op"] in GROWS or step["when"] for step in self._steps):
+            return None
+        kernels = Kernels(stages, self._tensors, self._kernels)
+        return Flow(kernels, self._steps, runs, self._spent, [each["value"] for each in self.outputs], self._splitter,
+                    self._plan["kernels"]["attention"])
 
     def _step(self, step: Mapping[str, Any], machines: Mapping[int, Sequence[Callable[..., Any]]]) -> Run:
         """What runs a step."""
@@ -178,57 +187,6 @@ class SizedProgram:
             numbers = [value_of(each, sizes) for each in terms]
             values[name] = np.array(numbers if rank else numbers[0], dtype)
         return values
-
-
-class Runner:
-    """The steps with functions of their own."""
-
-    def __init__(self, program: SizedProgram, steps: Sequence[Step], token: Token | None = None,
-                 before: Sequence[Step] = ()) -> None:
-        self._program, self._steps, self._token, self._before = program, steps, token, before
-
-    def runs_as_one(self, sizes: Mapping[str, int]) -> bool:
-        """Whether a call of some sizes is one function."""
-        return self._token is not None and self._token.fits(sizes)
-
-    def __call__(self, feeds: Feeds, wanted: Sequence[int], seconds: list[float] | None = None) -> list[np.ndarray]:
-        """The wanted outputs; where `seconds` is given, every step by itself, whose time is appended."""
-        program = self._program
-        arrays, sizes = program.bind(feeds)
-        values = program.start(arrays, sizes)
-        outputs: Sequence[str] = ()
-        try:
-            with np.errstate(all="ignore"):
-                if self._token is not None and seconds is None and self._token.fits(sizes):
-                    for run, inputs, outputs, _, _ in self._before:
-                        values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - some are absent
-                    if self._token.takes(values):
-                        made = self._token.run(values, sizes)
-                        return [values[name] if name in made else self._result(values[name], arrays)
-                                for name in (program.outputs[index]["value"] for index in wanted)]
-                for run, inputs, outputs, spent, when in self._steps:
-                    begin = 0.0 if seconds is None else time.perf_counter()
-                    if not when or all(bool(values[name].all()) is chosen for name, chosen in when):
-                        values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - see above
-                    for name in spent:
-                        values.pop(name, None)
-                    if seconds is not None:
-                        seconds.append(time.perf_counter() - begin)
-        except (ValueError, ArithmeticError) as error:  # of numpy, where sizes do not fit together
-            raise InputError(f"'{outputs[0]}' cannot be computed where {_listed(sizes)}: {error}") from error
-        return [self._result(values[program.outputs[index]["value"]], arrays) for index in wanted]
-
-    def _result(self, value: Any, arrays: Sequence[np.ndarray]) -> np.ndarray:
-        """An output with memory of its own: a view of an input or a constant is copied, a cache has its buffer."""
-        array = np.asarray(value)
-        if isinstance(array.base, Part):
-            return array
-        shared = any(np.may_share_memory(array, each) for each in (*arrays, *self._program.constants))
-        return array.copy() if shared or not array.flags.writeable else array
-
-
-def _listed(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} is {size}" for name, size in sizes.items())
 
 
 def _last_uses(plan: Mapping[str, Any]) -> list[list[str]]:

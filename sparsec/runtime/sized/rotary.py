@@ -29,12 +29,17 @@ class Rotary:
         batch, heads, tokens, depth = x.shape
         out = np.empty((batch, tokens, heads, depth), np.float32)
         if out.size:
-            lines = [stride // FLOAT for stride in x.strides[:3]]
-            for table in (cos, sin):
-                several = table.ndim > 3 and table.shape[0] > 1
-                lines += [table.strides[0] // FLOAT if several else 0, table.strides[-2] // FLOAT]
-            batch_line, token_line, head_line, _ = (stride // FLOAT for stride in out.strides)
-            sizes = np.array([batch, heads, tokens, *lines, batch_line, head_line, token_line], np.int64)
+            sizes = np.array(rotary_sizes(x, cos, sin, out), np.int64)
             self._kernel(self._share(sizes), *[self._share(flat(each)) for each in (x, cos, sin)],
                          self._share(out.reshape(-1)))
         return [out.transpose(0, 2, 1, 3)]
+
+
+def rotary_sizes(x: np.ndarray, cos: np.ndarray, sin: np.ndarray, out: np.ndarray) -> list[int]:
+    """The kernel's argument `sizes`: sizes, then strides in elements; `out` lies token by token."""
+    lines = [stride // FLOAT for stride in x.strides[:3]]
+    for table in (cos, sin):
+        several = table.ndim > 3 and table.shape[0] > 1
+        lines += [table.strides[0] // FLOAT if several else 0, table.strides[-2] // FLOAT]
+    batch_line, token_line, head_line, _ = (stride // FLOAT for stride in out.strides)
+    return [*x.shape[:3], *lines, batch_line, head_line, token_line]

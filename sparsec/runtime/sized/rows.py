@@ -37,28 +37,39 @@ class Splitter:
     Args:
         seconds: by number of rows, what a call takes.
 
+    Attributes:
+        spare: rows that the last call may have beyond those that are left.
+
     """
 
     def __init__(self, seconds: Mapping[int, float]) -> None:
         self._seconds = dict(sorted(seconds.items()))
         self._largest = max(self._seconds)
-        self._best = [0.0]
-        self._first: list[int] = [0]
+        self.spare = self._largest - 1
+        self._best: dict[int, list[tuple[float, int]]] = {}
         self.parts = functools.lru_cache(maxsize=4096)(self._parts)
 
-    def _parts(self, rows: int) -> tuple[int, ...]:
-        """The numbers of rows of the calls, in order; the last may have more than are left."""
+    def divides(self, rows: int, step: int) -> bool:
+        """Whether `parts` has an answer."""
+        return rows <= self._largest or not self._largest % step
+
+    def _parts(self, rows: int, step: int = 1) -> tuple[int, ...]:
+        """The numbers of rows of the calls, in order, the largest first; the last may have more than are left.
+
+        All but the last are multiples of `step`, so that each begins where memory is aligned; the largest number is
+        one of any step.
+        """
         whole = max(0, rows // self._largest - 1)
         rest = rows - whole * self._largest
-        while len(self._best) <= rest:
-            count = len(self._best)
-            cost, part = min((seconds + self._best[max(0, count - part)], -part)
-                             for part, seconds in self._seconds.items())
-            self._best.append(cost)
-            self._first.append(-part)
+        best = self._best.setdefault(step, [(0.0, 0)])
+        while len(best) <= rest:
+            count = len(best)
+            cost, part = min((seconds + best[max(0, count - part)][0], -part)
+                             for part, seconds in self._seconds.items() if part >= count or not part % step)
+            best.append((cost, -part))
         parts = [self._largest] * whole
         while rest > 0:
-            parts.append(self._first[rest])
+            parts.append(best[rest][1])
             rest -= parts[-1]
         return tuple(sorted(parts, reverse=True))
 

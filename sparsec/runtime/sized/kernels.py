@@ -1,0 +1,90 @@
+"""The kernels of an artifact for run-time sizes as blocks: stages for every number of rows, and what is between."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sparsec.backends.program import REPLAY, WORKSPACE
+from sparsec.errors import ArtifactError
+from sparsec.machine.memory import aligned, element_type
+from sparsec.machine.tvm_runtime import load
+from sparsec.runtime.sized.blocks import UNBOUNDED, Argument, Block
+
+Functions = Mapping[str, Any]
+"""A function of a library as the plan tells it: its constants by number, and its calls of kernels."""
+
+
+class Kernels:
+    """Blocks of one runner, in whose workspace one call works at a time.
+
+    Args:
+        stages: by number of rows the library, and its functions in order.
+        tensors: the constants by number.
+        shared: the library of the kernels between stages.
+
+    """
+
+    def __init__(self, stages: Mapping[int, tuple[Any, Sequence[Functions]]], tensors: Mapping[int, Any],
+                 shared: Any) -> None:
+        runtime = load()
+        self._stages, self._tensors, self._shared = stages, tensors, shared
+        self._share, self._type_of = runtime.from_dlpack, functools.cache(runtime.type_of)
+        largest = max((function["calls"]["workspace"] for _, functions in stages.values() for function in functions
+                       if function["calls"] is not None), default=0)
+        self._workspace = aligned((max(1, largest),), np.dtype(np.uint8))
+        self._replay = _function(shared, REPLAY)
+        self.stage, self.between = functools.cache(self._stage), functools.cache(self._between)
+
+    def planned(self, number: int) -> bool:
+        """Whether all functions of a stage do nothing but call kernels."""
+        return all(functions[number]["calls"] is not None for _, functions in self._stages.values())
+
+    def program(self, words: Sequence[int]) -> Callable[[], object]:
+        """What runs operations of these words, as `backends.cpu.replay` describes them."""
+        return functools.partial(self._replay, self._share(_words(words)))
+
+    def _stage(self, number: int, count: int, given: int, made: int) -> Block:
+        """A stage for a number of rows: its bases are the first rows of its inputs, then of its outputs."""
+        library, functions = self._stages[count]
+        function = functions[number]
+        constants = [self._tensors[each].data_ptr() for each in function["constants"]]
+        kernels, outputs = function["calls"]["kernels"], given + len(constants)
+        ends = {place: _nbytes(shape, dtype) for _, operands in kernels for place, _, shape, dtype in operands}
+
+        def argument(place: int, offset: int, shape: Sequence[int], dtype: str) -> Argument:
+            if place == WORKSPACE:
+                if not 0 <= offset <= self._workspace.nbytes - _nbytes(shape, dtype):
+                    raise ArtifactError("a kernel's memory lies outside of its workspace; compile the model again")
+                return Argument(None, self._workspace.ctypes.data + offset, 0, tuple(shape), dtype)
+            if given <= place < outputs:
+                return Argument(None, constants[place - given] + offset, 0, tuple(shape), dtype)
+            base = place if place < given else place - len(constants)
+            return Argument(base, offset, ends[place], tuple(shape), dtype)
+
+        calls = [(_function(library, kernel), [argument(*each) for each in operands]) for kernel, operands in kernels]
+        return Block(calls, given + made, self._type_of)
+
+    def _between(self, name: str, sizes: int, floats: int) -> Block:
+        """A kernel of run-time sizes: it takes the array of these, then flat ones of floats."""
+        given = [Argument(0, 0, 0, (sizes,), "int64"),
+                 *(Argument(1 + index, 0, 0, (UNBOUNDED,), "float32") for index in range(floats))]
+        return Block([(_function(self._shared, name), given)], len(given), self._type_of)
+
+
+def _function(library: Any, name: str) -> Any:
+    return library.get_function(name, query_imports=True)
+
+
+def _nbytes(shape: Sequence[int], dtype: str) -> int:
+    return math.prod(shape) * element_type(dtype).itemsize
+
+
+def _words(words: Sequence[int]) -> np.ndarray:
+    memory = aligned((len(words),), np.dtype(np.int64))
+    memory[:] = words
+    return memory

@@ -1,0 +1,318 @@
+"""How the first call of some sizes is taken step by step, and what is left of it for the others; see `flow`."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from sparsec.machine.memory import ALIGNMENT, aligned
+from sparsec.runtime.sized.arena import Arena
+from sparsec.runtime.sized.attention import FLOAT, lines_of, spread
+from sparsec.runtime.sized.kernels import Kernels
+from sparsec.runtime.sized.rotary import rotary_sizes
+from sparsec.runtime.sized.rows import Splitter, Tensor
+
+Item = Callable[[dict[str | None, Any]], object]
+
+
+class Unplanned(Exception):  # noqa: N818 - the steps run one by one
+    """A call cannot be repeated: it has no rows, or its sizes follow from values."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value while it is known.
+
+    Attributes:
+        array: its contents.
+        root: where the piece of memory begins that it lies in, None outside of the arena.
+        late: every call makes it anew, elsewhere.
+
+    """
+
+    array: Any
+    root: int | None = None
+    late: bool = False
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it is the same in all calls of these sizes."""
+        return self.root is None and not self.late
+
+
+class Recorder:
+    """One call; see `Flow` for the arguments.
+
+    Attributes:
+        items: what other calls of the same sizes repeat.
+        computes: whether numpy computes something in them.
+        kept: what they hold addresses of.
+
+    """
+
+    def __init__(self, arena: Arena, kernels: Kernels, steps: Sequence[Mapping[str, Any]],
+                 runs: Sequence[Callable[..., Any]], spent: Sequence[Sequence[str]], outputs: Sequence[str],
+                 splitter: Splitter, scratch: Sequence[Mapping[str, int]]) -> None:
+        self._arena, self._kernels, self._splitter, self._scratch = arena, kernels, splitter, scratch
+        self._steps, self._runs, self._spent, self._outputs = steps, runs, spent, outputs
+        self.kept: list[Any] = []
+        self._values: dict[str | None, Value] = {}
+        self._copies: dict[str | None, Value] = {}
+        self._users: Counter[int] = Counter()
+        self.items: list[Item] = []
+        self.computes = False
+        self._words: list[int] = []
+        self._operations = 0
+        self._late: dict[str | None, Any] = {}
+
+    def record(self, start: Mapping[str | None, Any], inputs: Mapping[str, np.ndarray]) -> dict[str | None, Any]:
+        """Take all steps; returns the values that differ from call to call.
+
+        Raises:
+            Full: the arena is too small.
+            Unplanned: there is nothing to repeat.
+
+        """
+        self._values = {name: Value(array) for name, array in start.items()}
+        self._late.update(inputs)
+        for name, array in inputs.items():
+            self._values[name] = Value(array, late=True)
+        for step, run, spent in zip(self._steps, self._runs, self._spent, strict=True):
+            kind = step["op"]
+            if kind == "rows" and self._kernels.planned(step["number"]):
+                self._rows(step)
+            elif kind == "attention":
+                self._attention(step)
+            elif kind == "rotary":
+                self._rotary(step)
+            else:
+                self._numpy(step, run)
+            for name in spent:
+                for values in (self._values, self._copies):
+                    if (value := values.pop(name, None)) is not None:
+                        self._release(value)
+        self._flush()
+        return self._late
+
+    @property
+    def outputs(self) -> list[tuple[np.ndarray | None, str]]:
+        """Where each output lies, or None and its name among the values."""
+        found = [(self._values[name], name) for name in self._outputs]
+        return [(None if value.late else np.asarray(value.array), name) for value, name in found]
+
+    # Memory
+
+    def _piece(self, shape: tuple[int, ...], dtype: np.dtype[Any], more: int = 0) -> Value:
+        """An array in the arena, with `more` bytes behind it that are its own."""
+        nbytes = math.prod(shape) * dtype.itemsize
+        root = self._arena.take(nbytes + more)
+        array = self._arena.memory[root:root + nbytes].view(dtype).reshape(shape)
+        return Value(array, root)
+
+    def _enter(self, name: str | None, value: Value) -> None:
+        if value.root is not None:
+            self._users[value.root] += 1
+        self._values[name] = value
+
+    def _release(self, value: Value) -> None:
+        if value.root is None:
+            return
+        self._users[value.root] -= 1
+        if not self._users[value.root]:
+            self._arena.give(value.root)
+
+    # Steps
+
+    def _rows(self, step: Mapping[str, Any]) -> None:
+        """A stage of rows: operations for the parts that they are divided into."""
+        given, made = ([Tensor.of(each) for each in step[key]] for key in ("given", "made"))
+        lead = self._values[step["inputs"][0]].array.shape[:step["rank"]]
+        rows = math.prod(lead)
+        if not rows:
+            raise Unplanned
+        widths = [each.dtype.itemsize * math.prod(each.shape) for each in (*given, *made)]
+        apart = max(ALIGNMENT // math.gcd(ALIGNMENT, width) for width in widths)
+        if not self._splitter.divides(rows, apart):
+            raise Unplanned
+        parts = self._splitter.parts(rows, apart)
+        sources = [self._source(name, tensor, rows, sum(parts))
+                   for name, tensor in zip(step["inputs"], given, strict=True)]
+        results = [self._piece((*lead, *tensor.shape), tensor.dtype, self._splitter.spare * width)
+                   for tensor, width in zip(made, widths[len(given):], strict=True)]
+        addresses = [each.array.ctypes.data for each in (*sources, *results)]
+        first = 0
+        for count, same in groupby(parts):
+            repeat = len(list(same))
+            block = self._kernels.stage(step["number"], count, len(given), len(made))
+            self._operation(block.address, repeat, [
+                address + first * width for address, width in zip(addresses, widths, strict=True)])
+            first += repeat * count
+        for name, value in zip(step["outputs"], results, strict=True):
+            self._enter(name, value)
+
+    def _source(self, name: str, tensor: Tensor, rows: int, padded: int) -> Value:
+        """An input of a stage, whose rows lie one behind the other, with room for rows that nobody wants."""
+        value = self._copies.get(name, self._values[name])
+        array, width = value.array, tensor.dtype.itemsize * math.prod(tensor.shape)
+        if array.dtype != tensor.dtype or array.size * array.itemsize != rows * width:
+            raise Unplanned
+        if value.root is not None and array.flags.c_contiguous and not array.ctypes.data % ALIGNMENT:
+            offset = array.ctypes.data - self._arena.memory.ctypes.data - value.root
+            if offset + padded * width <= self._arena.room_behind(value.root):
+                return value
+        return self._copied(name, (padded - rows) * width)
+
+    def _copied(self, name: str, more: int = 0) -> Value:
+        """A value where kernels can read it, with zeros behind it."""
+        value = self._values[name]
+        array = np.asarray(value.array)
+        if value.fixed:
+            own = aligned((array.nbytes + more,), np.dtype(np.uint8))
+            copy = Value(own[:array.nbytes].view(array.dtype).reshape(array.shape))
+            copy.array[...] = array
+            self.kept.append(own)
+            return copy
+        copy = self._piece(array.shape, array.dtype, more)
+        assert copy.root is not None
+        end = copy.root + array.nbytes
+        self._do(_copy(None if value.late else array, name, copy.array, self._arena.memory[end:end + more]))
+        if (before := self._copies.get(name)) is not None:
+            self._release(before)
+        if copy.root is not None:
+            self._users[copy.root] += 1
+        self._copies[name] = copy
+        return copy
+
+    def _floats(self, name: str) -> np.ndarray:
+        """A value as the kernels between stages read it: features are neighbours, and it stays where it is."""
+        value = self._copies.get(name, self._values[name])
+        array = value.array
+        if array.dtype != np.float32:
+            raise Unplanned
+        near = array.strides[-1:] == (FLOAT,) or array.shape[-1:] == (1,)
+        if value.late or not near or min(array.strides, default=0) < 0 or (value.fixed and not array.flags.writeable):
+            array = self._copied(name).array
+        elif value.fixed:
+            self.kept.append(array)
+        return np.asarray(array)
+
+    def _attention(self, step: Mapping[str, Any]) -> None:
+        """A call of the kernel of attention; see `runtime.sized.attention`."""
+        *_, mask_name = names = [*step["inputs"], None][:4]
+        q, k, v = (self._floats(name) for name in names[:3])
+        about = self._scratch[step["kernel"]]
+        (batch, heads, tokens, _), keys = q.shape, k.shape[2]
+        if not (q.size and keys):
+            raise Unplanned
+        out = self._piece((batch, tokens, heads, about["width"]), np.dtype(np.float32),
+                          self._splitter.spare * heads * about["width"] * FLOAT)
+        y = out.array.transpose(0, 2, 1, 3)
+        mask = None if not mask_name else spread(self._floats(mask_name), (batch, heads, tokens, keys))
+        work = self._piece((-(-keys // about["pair"]) * about["pair"] * about["threads"]
+                            * (about["depth"] + about["rows"]),), np.dtype(np.float32))
+        self._between(f"attention{step['kernel']}", lines_of(q, k, v, mask, y),
+                      [q, k, v, q if mask is None else mask, work.array, out.array])
+        assert work.root is not None
+        self._arena.give(work.root)
+        self._enter(step["outputs"][0], Value(y, out.root))
+
+    def _rotary(self, step: Mapping[str, Any]) -> None:
+        """A call of the kernel of rotations."""
+        x, cos, sin = (self._floats(name) for name in step["inputs"])
+        batch, heads, tokens, depth = x.shape
+        if not x.size:
+            raise Unplanned
+        spare = self._splitter.spare * heads * depth * FLOAT
+        out = self._piece((batch, tokens, heads, depth), np.dtype(np.float32), spare)
+        y = out.array.transpose(0, 2, 1, 3)
+        self._between(f"rotary{step['kernel']}", rotary_sizes(x, cos, sin, out.array), [x, cos, sin, out.array])
+        self._enter(step["outputs"][0], Value(y, out.root))
+
+    def _between(self, name: str, sizes: Sequence[int], arrays: Sequence[np.ndarray]) -> None:
+        told = aligned((len(sizes),), np.dtype(np.int64))
+        told[:] = sizes
+        self.kept.append(told)
+        block = self._kernels.between(name, len(sizes), len(arrays))
+        self._operation(block.address, 1, [told.ctypes.data, *(array.ctypes.data for array in arrays)])
+
+    def _numpy(self, step: Mapping[str, Any], run: Callable[..., Any]) -> None:
+        """A step on numpy: done for good where it gives a view of the arena, or follows from sizes."""
+        names = step["inputs"]
+        given = [self._values[name] for name in names]
+        if any(value.root is not None for value in given):
+            self._flush()
+        results = run([value.array for value in given])
+        outputs = step["outputs"]
+        later = [None if value.late else value.array for value in given]
+        if all(value.fixed for value in given):
+            for name, array in zip(outputs, results):  # noqa: B905 - some are absent
+                self._enter(name, Value(array))
+            return
+        root = given[0].root
+        if root is not None and all(value.fixed for value in given[1:]) and all(
+                isinstance(each, np.ndarray) and np.may_share_memory(each, self._arena.memory) for each in results):
+            for name, array in zip(outputs, results):  # noqa: B905 - as above
+                self._enter(name, Value(array, root))
+            return
+        if any(np.may_share_memory(each, self._arena.memory) for each in results):
+            run, results = _copying(run), [np.array(each) for each in results]
+        self.computes = True
+        self.items.append(_step(run, tuple(zip(names, later, strict=True)), tuple(outputs)))
+        for name, array in zip(outputs, results):  # noqa: B905 - as above
+            self._late[name] = array
+            self._enter(name, Value(array, late=True))
+
+    # Items
+
+    def _operation(self, block: int, repeat: int, bases: Sequence[int]) -> None:
+        self._words += [block, repeat, *bases]
+        self._operations += 1
+
+    def _flush(self) -> None:
+        """Run the operations so far, which are an item."""
+        if not self._operations:
+            return
+        program = self._kernels.program([self._operations, *self._words])
+        self._words, self._operations = [], 0
+        self._do(lambda _values: program())
+
+    def _do(self, item: Item) -> None:
+        """An item that runs now, too, behind the operations so far."""
+        self._flush()
+        item(self._late)
+        self.items.append(item)
+
+
+def _copy(source: np.ndarray | None, name: str, target: np.ndarray, behind: np.ndarray) -> Item:
+    """Copies an array, or the value of a name, and writes zeros behind it."""
+    padded, shape = behind.nbytes > 0, target.shape
+
+    def copy(values: dict[str | None, Any]) -> None:
+        found = values[name] if source is None else source
+        if np.shape(found) != shape:
+            raise Unplanned
+        target[...] = found
+        if padded:
+            behind[...] = 0
+
+    return copy
+
+
+def _step(run: Callable[..., Any], inputs: Sequence[tuple[str | None, Any]], outputs: Sequence[str]) -> Item:
+    """Runs a step on what is always the same, and on values by name where that is None."""
+    def step(values: dict[str | None, Any]) -> None:
+        found = run([values.get(name) if array is None else array for name, array in inputs])
+        values.update(zip(outputs, found))  # noqa: B905 - some are absent
+
+    return step
+
+
+def _copying(run: Callable[..., Any]) -> Callable[..., Any]:
+    """A step whose results have memory of their own."""
+    return lambda arrays: [np.array(each) for each in run(arrays)]

@@ -1,0 +1,136 @@
+"""One call at a time of a program for sizes that only the run tells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from sparsec.errors import InputError
+from sparsec.runtime.sized.flow import Flow, Tape
+from sparsec.runtime.sized.growing import Part
+from sparsec.runtime.sized.sizes import Input
+from sparsec.runtime.sized.token import Token
+
+Feeds = Mapping[str, np.ndarray]
+Values = dict[str | None, Any]
+Run = Callable[[Sequence[Any]], Sequence[np.ndarray]]
+"""A step: from its inputs to its outputs."""
+Step = tuple[Run, Sequence[str | None], Sequence[str], Sequence[str], Sequence[tuple[str, bool]]]
+"""A step with the names of its inputs and outputs, and of what none behind it needs, and when it runs."""
+
+
+class Signature(Protocol):
+    """What a runner asks of its program."""
+
+    @property
+    def inputs(self) -> Sequence[Input]:
+        """The inputs, in order."""
+
+    @property
+    def outputs(self) -> Sequence[Mapping[str, Any]]:
+        """The outputs, in order: of each the name, value and shape."""
+
+    @property
+    def constants(self) -> Collection[np.ndarray]:
+        """The constants of the operators on numpy."""
+
+    def bind(self, feeds: Feeds) -> tuple[list[np.ndarray], dict[str, int]]:
+        """The inputs in order, and the sizes of the symbols."""
+
+    def start(self, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> Values:
+        """The values that are known before the first step."""
+
+
+class Runner:
+    """The steps with functions of their own.
+
+    Args:
+        program: what they are of.
+        steps: in order.
+        token: what takes one token of one text through all of them, and `before` the steps whose results it takes.
+        flow: what repeats calls of sizes that have been seen.
+
+    """
+
+    def __init__(self, program: Signature, steps: Sequence[Step], token: Token | None = None,
+                 before: Sequence[Step] = (), flow: Flow | None = None) -> None:
+        self._program, self._steps, self._token, self._before = program, steps, token, before
+        self._flow, self._at = flow, ""
+        self._checks = [(spec.name, spec.value, spec.dtype) for spec in program.inputs]
+
+    def runs_as_one(self, sizes: Mapping[str, int]) -> bool:
+        """Whether a call of some sizes is one function."""
+        return self._token is not None and self._token.fits(sizes)
+
+    def __call__(self, feeds: Feeds, wanted: Sequence[int], seconds: list[float] | None = None) -> list[np.ndarray]:
+        """The wanted outputs; where `seconds` is given, every step by itself, whose time is appended."""
+        if self._flow is not None and seconds is None and (found := self._repeated(self._flow, feeds, wanted)):
+            return found
+        arrays, sizes = self._program.bind(feeds)
+        values = self._program.start(arrays, sizes)
+        try:
+            with np.errstate(all="ignore"):
+                return self._computed(arrays, values, sizes, wanted, seconds)
+        except (ValueError, ArithmeticError) as error:  # of numpy, where sizes do not fit together
+            listed = ", ".join(f"{name} is {size}" for name, size in sizes.items())
+            raise InputError(f"'{self._at}' cannot be computed where {listed}: {error}") from error
+
+    def _computed(self, arrays: Sequence[np.ndarray], values: Values, sizes: Mapping[str, int], wanted: Sequence[int],
+                  seconds: list[float] | None) -> list[np.ndarray]:
+        """The wanted outputs of sizes that have not been seen, or of which nothing is kept."""
+        if self._flow is not None and seconds is None:
+            inputs = {name: array for (_, name, _), array in zip(self._checks, arrays, strict=True)}
+            if (first := self._flow.first(values, inputs)) is not None:
+                return self._found(*first, arrays, wanted)
+        elif self._token is not None and seconds is None and self._token.fits(sizes):
+            for step in self._before:
+                self._run(step, values)
+            if self._token.takes(values):
+                made = self._token.run(values, sizes)
+                names = [self._program.outputs[index]["value"] for index in wanted]
+                return [values[name] if name in made else self._result(values[name], arrays) for name in names]
+        for step in self._steps:
+            begin = 0.0 if seconds is None else time.perf_counter()
+            self._run(step, values)
+            for name in step[3]:
+                values.pop(name, None)
+            if seconds is not None:
+                seconds.append(time.perf_counter() - begin)
+        return [self._result(values[self._program.outputs[index]["value"]], arrays) for index in wanted]
+
+    def _run(self, step: Step, values: Values) -> None:
+        """Take a step, if it is one of the branch that is chosen."""
+        run, inputs, outputs, _, when = step
+        self._at = outputs[0]
+        if not when or all(bool(values[name].all()) is chosen for name, chosen in when):
+            values.update(zip(outputs, run([values[name] for name in inputs])))  # noqa: B905 - some are absent
+
+    def _repeated(self, flow: Flow, feeds: Feeds, wanted: Sequence[int]) -> list[np.ndarray] | None:
+        """The wanted outputs, as a call of the same sizes was taken before; None where that cannot be."""
+        arrays = [feeds.get(name) for name, _, _ in self._checks]
+        shapes = tuple([array.shape if type(array) is np.ndarray and array.dtype == dtype else None
+                        for array, (_, _, dtype) in zip(arrays, self._checks)])  # noqa: B905 - equally many
+        if len(feeds) != len(arrays) or (tape := flow.tapes.get(shapes)) is None:
+            return None
+        values: Values = {name: array for (_, name, _), array in zip(self._checks, arrays)}  # noqa: B905 - as above
+        return self._found(values, tape, arrays, wanted) if flow.again(shapes, tape, values) else None
+
+    def _found(self, values: Mapping[str | None, Any], tape: Tape, arrays: Sequence[Any], wanted: Sequence[int],
+               ) -> list[np.ndarray]:
+        """The wanted outputs of a tape that has run."""
+        found = []
+        for index in wanted:
+            array, name = tape.outputs[index]
+            found.append(self._result(values[name], arrays) if array is None else array.copy())
+        return found
+
+    def _result(self, value: Any, arrays: Sequence[np.ndarray]) -> np.ndarray:
+        """An output with memory of its own: a view of an input or a constant is copied, a cache has its buffer."""
+        array = np.asarray(value)
+        if isinstance(array.base, Part):
+            return array
+        shared = any(np.may_share_memory(array, each) for each in (*arrays, *self._program.constants))
+        return array.copy() if shared or not array.flags.writeable else array

@@ -1,0 +1,145 @@
+"""A session as kserve serves it: requests of the Open Inference Protocol, version 2, over a queue, and their errors."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import numpy as np
+from grpc_interceptor.exceptions import InvalidArgument, ResourceExhausted, Unavailable
+from prometheus_client import Counter, Gauge, Histogram
+
+from sparsec.errors import SparsecError
+from sparsec.runtime.session import InferenceSession
+from sparsec.runtime.signature import TensorInfo
+from sparsec.serving.batching import ClosedError, Limits, Queue, QueueFullError
+from sparsec.serving.datatypes import DATATYPES
+
+_arguments, sys.argv = sys.argv, sys.argv[:1]  # which kserve parses when it is imported
+try:
+    import kserve as kserve  # noqa: PLC0414 - other modules take it from here, where it reads no arguments
+    import kserve.model_server
+    from kserve.errors import InvalidInput, ModelNotReady
+    from kserve.utils.utils import from_np_dtype
+finally:
+    sys.argv = _arguments
+
+LATENCY = Histogram("sparsec_request_seconds", "From a request's coming to its outputs", ["model"],
+                    buckets=(.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10))
+ROWS = Histogram("sparsec_batch_rows", "Rows of a run", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+WAITING = Gauge("sparsec_queue_requests", "Requests that wait", ["model"])
+REFUSED = Counter("sparsec_refused_requests", "Requests that were refused, by HTTP's code", ["model", "code"])
+
+
+class RefusedError(InvalidInput, InvalidArgument):  # type: ignore[misc]  # neither has types
+    """A request that the model cannot run: 400, or INVALID_ARGUMENT."""
+
+    def __init__(self, reason: str) -> None:
+        InvalidInput.__init__(self, reason)
+        InvalidArgument.__init__(self, reason)
+
+
+class FullError(ResourceExhausted):  # type: ignore[misc]  # it has no types
+    """The queue is full: 429, or RESOURCE_EXHAUSTED."""
+
+
+class StoppingError(ModelNotReady, Unavailable):  # type: ignore[misc]  # neither has types
+    """The server is stopping: 503, or UNAVAILABLE."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        ModelNotReady.__init__(self, name, reason)
+        Unavailable.__init__(self, reason)
+        self.reason = reason  # which kserve's gRPC reads, and its own error has not
+
+
+class ServedModel(kserve.Model):  # type: ignore[misc]  # it has no types
+    """One session under kserve.
+
+    Args:
+        name: what requests call it.
+        session: what runs them.
+        limits: of its queue.
+
+    """
+
+    def __init__(self, name: str, session: InferenceSession, limits: Limits) -> None:
+        super().__init__(name)
+        self._session = session
+        self._queue = Queue(session, limits, self._observe)
+        WAITING.labels(name).set_function(lambda: len(self._queue))
+        self.ready = True
+
+    def get_input_types(self) -> list[dict[str, Any]]:
+        """The inputs as the protocol describes them."""
+        return [_described(each) for each in self._session.get_inputs()]
+
+    def get_output_types(self) -> list[dict[str, Any]]:
+        """The outputs as the protocol describes them."""
+        return [_described(each) for each in self._session.get_outputs()]
+
+    async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:  # noqa: ARG002 - kserve's
+        """The response to a request."""
+        if not isinstance(payload, kserve.InferRequest):
+            raise self._refused(400, RefusedError("requests are of the Open Inference Protocol, version 2: POST to "
+                                                  f"/v2/models/{self.name}/infer"))
+        try:
+            feeds = {each.name: np.asarray(each.as_numpy()) for each in payload.inputs}
+            outputs = await asyncio.wrap_future(self._queue.submit(feeds))
+        except QueueFullError as error:
+            raise self._refused(429, FullError(str(error))) from error
+        except ClosedError as error:
+            raise self._refused(503, StoppingError(self.name, str(error))) from error
+        except (SparsecError, InvalidInput, ValueError, TypeError) as error:
+            raise self._refused(400, RefusedError(str(error))) from error
+        names = [each.name for each in self._session.get_outputs()]
+        wanted = {each.name for each in payload.request_outputs or ()} or set(names)
+        found = [_output(name, array, payload) for name, array in zip(names, outputs, strict=True) if name in wanted]
+        return kserve.InferResponse(response_id=payload.id or str(uuid.uuid4()), model_name=self.name,
+                                    infer_outputs=found)
+
+    def stop(self) -> None:
+        """Take no more requests; those that wait are run."""
+        self.ready = False
+        self._queue.close(wait=False)
+
+    def finish(self) -> None:
+        """Take no more requests, and wait until those that wait have been run."""
+        self.ready = False
+        self._queue.close()
+
+    def _refused(self, code: int, error: Exception) -> Exception:
+        REFUSED.labels(self.name, code).inc()
+        return error
+
+    def _observe(self, rows: int, seconds: Sequence[float]) -> None:
+        ROWS.labels(self.name).observe(rows)
+        for each in seconds:
+            LATENCY.labels(self.name).observe(each)
+
+
+def _answer(code: int, **headers: str) -> Callable[[Any, Exception], Awaitable[Any]]:
+    """HTTP's answer to requests that are refused, without a line in the log: REFUSED counts them."""
+    async def answer(_request: Any, error: Exception) -> Any:
+        from fastapi.responses import JSONResponse
+
+        return JSONResponse({"error": str(error)}, status_code=code, headers=headers or None)
+
+    return answer
+
+
+ANSWERS = {RefusedError: _answer(400), FullError: _answer(429, **{"Retry-After": "1"}), StoppingError: _answer(503)}
+
+
+def _output(name: str, array: np.ndarray, payload: Any) -> Any:
+    """An output as the protocol has it, in binary where the request asks for that."""
+    output = kserve.InferOutput(name=name, shape=list(array.shape), datatype=from_np_dtype(array.dtype))
+    output.set_data_from_numpy(array, binary_data=payload.use_binary_outputs)
+    return output
+
+
+def _described(info: TensorInfo) -> dict[str, Any]:
+    return {"name": info.name, "datatype": DATATYPES.get(info.dtype.name, info.type),
+            "shape": [size if isinstance(size, int) else -1 for size in info.shape]}
