@@ -17,7 +17,7 @@ from sparsec.backends.accelerators.timing import Configuration, barrier
 
 def work(layer: Operands, config: Configuration) -> Work:
     """A step is a vector: a unit multiplies every activation that is not zero by its outputs' weights."""
-    computed, some = layer.filters.any(axis=1), np.count_nonzero(layer.vectors, axis=1)
+    computed, some = np.count_nonzero(layer.filters, axis=1) > 0, np.count_nonzero(layer.vectors, axis=1)
     rows = shares(computed.astype(np.int64)[None], config["units"]).sum(axis=0)
     count, every = layer.useful, int(some.sum()) * int(rows.sum())
     return Work(some[:, None] * rows, count, every - count, accesses={
@@ -29,7 +29,7 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
     vectors = layer.shape[1]
     for vector, x in enumerate(layer.vectors):
         at = np.flatnonzero(x)
-        for output in np.flatnonzero(layer.filters.any(axis=1)):
+        for output in np.flatnonzero(np.count_nonzero(layer.filters, axis=1)).tolist():
             weights = layer.filters[output]
             yield Event(vector, output % config["units"], len(at), np.full(len(at), output * vectors + vector),
                         weights[at].astype(np.int64) * x[at])
