@@ -1,7 +1,7 @@
 """The layers of the papers' networks with the densities of their weights and activations, as published.
 
 AlexNet, GoogLeNet and VGG-16 have the densities that SCNN's authors measured on Deep Compression's weights: figure 1 of
-their paper (Parashar et al., ISCA 2017), whose numbers come with their Timeloop (NVIDIA, `src/data/cnn/`).
+their paper (Parashar et al., ISCA 2017), whose numbers come with the CNN layers of NVIDIA's Timeloop.
 """
 
 from __future__ import annotations
