@@ -41,7 +41,7 @@ def command(
         onnx_export.export(kind.build(seed), output, (kind.example(batch),))
     if sparse_tensors:
         rewrite_sparse(output)
-    console.print(f"{output}: {tables.nbytes(output.stat().st_size)}", soft_wrap=True)
+    console.print(f"{output}: {tables.nbytes(output.stat().st_size)}")
 
 
 def _export_squeezenet(weights: Path | None, output: Path) -> None:
