@@ -123,8 +123,8 @@ def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:
                   "attention and what numpy multiplies take longer the larger the sizes, and are not in it")
     if times := found.interpreted:
         at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-        each = ", ".join(f"{name} {tables.duration(us)}" for name, us in times.items())
-        console.print(f"ONNX's reference takes, besides, measured at {at}: {each}")
+        taken = ", ".join(f"{name} {tables.duration(us)}" for name, us in times.items())
+        console.print(f"ONNX's reference takes, besides, measured at {at}: {taken}")
     for line in tables.outside([{"layer": each.node, "reason": each.text} for each in found.outside]):
         console.print(line)
 
