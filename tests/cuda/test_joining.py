@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tvm import relax
 
 from sparsec.backends.cuda import joining
 from sparsec.backends.cuda.lower import lower
@@ -32,13 +31,6 @@ def pruned(sparse):
     return lambda matrix: project(matrix) if next(turns) in sparse else matrix
 
 
-def kernels(lowered):
-    """The names of the kernels that a call runs, in order."""
-    bindings = (binding.value for block in walk.scheduled(lowered)["main"].body.blocks for binding in block.bindings)
-    return [str(call.args[0].name_hint) for call in bindings
-            if isinstance(call, relax.Call) and call.op.name == "relax.call_tir"]
-
-
 @needs_compiler
 @pytest.mark.parametrize("sparse", [range(100), (1, 2)], ids=["all sparse", "two sparse"])
 def test_projections_are_one_product(sparse):
@@ -46,7 +38,7 @@ def test_projections_are_one_product(sparse):
     prepared = prepare(model, CompileOptions(TARGET.name))
     plan(prepared.graph, prepared.job, prepared.backend)
     lowered = lower(prepared.graph, TARGET, "fp16")
-    names = kernels(lowered)
+    names = walk.kernels(lowered)
     assert len([name for name in names if "product" in name]) == 5  # projections, output, up, down, head
     assert len(names) <= 11  # attention, two norms, the embedding and the mask
     (y,) = walk.run(lowered, {"ids": IDS, "mask": MASK})

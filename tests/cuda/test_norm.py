@@ -18,6 +18,7 @@ NORMS = {
     "odd features, no bias": NormParams(9, 35, (Term(9), Term(3)), 1e-5, biased=False),
     "many odd features": NormParams(2, 1025, (Term(2),), 1e-5),
     "pairs": NormParams(3, 130, (Term(3, dtype="float16"),), 1e-5, out="float16"),
+    "without mean": NormParams(5, 72, (Term(5, dtype="float16"), Term(5)), 1e-5, "float16", "float32", False, False),
     "a row for several warps": NormParams(3, 2056, (Term(3), Term(3)), 1e-5, sums="float32"),
 }
 
@@ -44,7 +45,7 @@ def inputs(p, rng):
 def test_kernels_match_numpy(name):
     p = NORMS[name]
     arrays, total = inputs(p, np.random.default_rng(len(name)))
-    centred = total - total.mean(1, keepdims=True)
+    centred = total - p.centred * total.mean(1, keepdims=True)
     expected = centred / np.sqrt((centred**2).mean(1, keepdims=True) + p.epsilon) * arrays["scale"]
     expected += arrays.get("bias", 0)
     outputs = {each: np.zeros(size, DTYPES[dtype]) for each, (size, dtype) in norm.arguments(p).items()

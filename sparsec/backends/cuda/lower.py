@@ -23,6 +23,7 @@ LOWERINGS: dict[str, Callable[[CudaContext, ir.Node], bool]] = {
     "sparsec::Attention": attention.lower,
     "LayerNormalization": norm.lower,
     "MatMul": tokens.lower_product,
+    "Mul": norm.lower_written_out,
     "TopK": sorting.lower,
     **dict.fromkeys(("RNN", "GRU", "LSTM"), recurrent.lower),
 }

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.cuda.context import CudaContext
+from sparsec.backends.cuda.written_norms import Norm, without_mean
 from sparsec.graph.constants import constant_shape
 from sparsec.graph.nodes import operand
 from sparsec.graph.shapes import static_shape
@@ -33,40 +34,59 @@ class _Source:
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:
-    """Emit a layer norm by the kernel; False where there is none for it, or its statistics are outputs."""
-    x = operand(node, 0)
-    dims = context.shape(x)
-    axis = node.attributes.get_int("axis", -1) % len(dims)
-    features = math.prod(dims[axis:])
-    parameters = [value for value in node.inputs[1:] if value is not None]
-    if context.dtype(x) != "float32" or any(output.name for output in node.outputs[1:]) or any(
-            math.prod(context.shape(value)) != features for value in parameters):
+    """Emit a layer norm; False where its statistics are outputs."""
+    x, parameters = operand(node, 0), tuple(each for each in node.inputs[1:] if each is not None)
+    found = Norm(node, x, node.attributes.get_int("axis", -1) % len(context.shape(x)),
+                  node.attributes.get_float("epsilon", 1e-5), parameters, (node,))
+    if any(output.name for output in node.outputs[1:]) or not _is_plain(context, found):
         return False
-    sources = _terms(context, x, dims) if axis == len(dims) - 1 else None
-    sources = sources or [_Source(Term(math.prod(dims[:axis])), x)]
-    read_elsewhere = len(sources) > 1 and (x.is_graph_output() or len(list(x.uses())) > 1)
+    return _emit(context, found) or _by_loops(context, found)
+
+
+def lower_written_out(context: CudaContext, node: ir.Node) -> bool:
+    """Emit a norm without mean of which a Mul by the scale is the last node; False for others, computed as they are."""
+    found = without_mean(context, node)
+    return found is not None and _is_plain(context, found) and _emit(context, found)
+
+
+def _is_plain(context: CudaContext, norm_: Norm) -> bool:
+    """Whether it is of floats, with parameters for every feature."""
+    features = math.prod(context.shape(norm_.x)[norm_.axis:])
+    return context.dtype(norm_.x) == "float32" and all(
+        math.prod(context.shape(value)) == features for value in norm_.parameters)
+
+
+def _emit(context: CudaContext, found: Norm) -> bool:
+    """Emit a norm, with the sum before it, by the kernel; False where there is none for it."""
+    x, output = found.x, found.node.outputs[0]
+    dims = context.shape(x)
+    rows, features = math.prod(dims[:found.axis]), math.prod(dims[found.axis:])
+    sources = _terms(context, x, dims) if found.axis == len(dims) - 1 else None
+    sources = sources or [_Source(Term(rows), x)]
+    read_elsewhere = len(sources) > 1 and (x.is_graph_output() or any(
+        use.node not in found.readers for use in x.uses()))
     terms = tuple(_stored(context, source) for source in sources)
-    out = context.half if node.outputs[0] in context.narrow else "float32"
-    p = NormParams(math.prod(dims[:axis]), features, terms, node.attributes.get_float("epsilon", 1e-5), out,
-                   (context.half if x in context.narrow else "float32") if read_elsewhere else "", len(parameters) > 1)
+    out = context.half if output in context.narrow else "float32"
+    p = NormParams(rows, features, terms, found.epsilon, out,
+                   (context.half if x in context.narrow else "float32") if read_elsewhere else "",
+                   len(found.parameters) > 1, found.centred)
     if norm.reject(p) is not None:
-        return _by_loops(context, node, features)
+        return False
     arguments = [each for source, term in zip(sources, terms, strict=True) for each in _inputs(context, source, term)]
-    arguments += [context.reshaped(context.tensor(value), (features,)) for value in parameters]
+    arguments += [context.reshaped(context.tensor(value), (features,)) for value in found.parameters]
     outputs = [norm.arguments(p)[name] for name in ("sums", "y") if name in norm.arguments(p)]
     results = context.launch_all(_kernel(p), arguments, outputs, "layer_norm")
     if read_elsewhere:
         context.bind(x, context.reshaped(results[0], dims))
-    context.bind(node.outputs[0], context.reshaped(results[-1], dims))
+    context.bind(output, context.reshaped(results[-1], dims))
     return True
 
 
-def _by_loops(context: CudaContext, node: ir.Node, features: int) -> bool:
+def _by_loops(context: CudaContext, found: Norm) -> bool:
     """Rows of more features than a block keeps, by TVM's schedule; mean and variance are two passes, too."""
-    x, epsilon = operand(node, 0), node.attributes.get_float("epsilon", 1e-5)
+    x, epsilon, features = found.x, found.epsilon, math.prod(context.shape(found.x)[found.axis:])
     shape = math.prod(context.shape(x)) // features, features
-    given = [value for value in node.inputs[1:] if value is not None]
-    parameters = [context.reshaped(context.tensor(value), (features,)) for value in given]
+    parameters = [context.reshaped(context.tensor(value), (features,)) for value in found.parameters]
 
     def build(x: te.Tensor, scale: te.Tensor, *bias: te.Tensor) -> te.Tensor:
         total, squares = (te.reduce_axis((0, features), name=name) for name in ("total", "squares"))
@@ -86,7 +106,7 @@ def _by_loops(context: CudaContext, node: ir.Node, features: int) -> bool:
 
     rows = context.reshaped(context.tensor(x), shape)
     y = context.bb.emit_te(build, rows, *parameters, primfunc_name_hint="layer_norm")
-    context.bind(node.outputs[0], context.reshaped(y, context.shape(x)))
+    context.bind(found.node.outputs[0], context.reshaped(y, context.shape(x)))
     return True
 
 

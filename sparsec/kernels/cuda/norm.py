@@ -1,4 +1,5 @@
-"""Layer norm of a sum in one kernel: y = (s - mean(s)) / sqrt(variance(s) + epsilon) * scale + bias, by rows.
+"""Layer norm of a sum in one kernel: y = (s - mean(s)) / sqrt(variance(s) + epsilon) * scale + bias, by rows; or its
+form without mean and bias, y = s / sqrt(mean(s^2) + epsilon) * scale (Zhang and Sennrich, 2019).
 
 A row of s is the sum of some terms: rows of tensors, which may repeat, and rows of tables that indices name, such as
 the embeddings of tokens and their places. Some warps share a row and keep it in registers, so that mean and variance
@@ -60,6 +61,7 @@ class NormParams:
         out: dtype of y.
         sums: dtype of the stored sum, "" where it is not stored.
         biased: a bias is added.
+        centred: the mean is taken off.
 
     """
 
@@ -70,6 +72,7 @@ class NormParams:
     out: str = "float32"
     sums: str = ""
     biased: bool = True
+    centred: bool = True
 
     @property
     def warps(self) -> int:
@@ -174,7 +177,7 @@ def _normalise(p: NormParams, buffers: Buffers) -> None:
             _add(r, values, number)
         if p.sums:
             _each(r, lambda turn, number: _store(r, values, turn, number, "sums"))
-        mean = T.Bind(_total(r, lambda i: values[i]) * T.float32(1 / p.features))
+        mean = T.Bind(_total(r, lambda i: values[i]) * T.float32(1 / p.features)) if p.centred else T.float32(0)
         square = _total(r, lambda i: (values[i] - mean) * (values[i] - mean))
         spread = T.Bind(T.rsqrt(square * T.float32(1 / p.features) + T.float32(p.epsilon)))
         _each(r, lambda turn, number: _finish(r, values, turn, number, mean, spread))

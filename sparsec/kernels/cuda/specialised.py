@@ -27,6 +27,7 @@ from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel
 GROUP_THREADS = 128  # of a warp group
 GROUP_ROWS = 2048  # what an H200 was fastest with at 8192 x 8192 x 4096
 ROW_BYTES = 128
+STORED_BLOCKS = 4  # of 8 columns, which a warp stores together
 COPYING, MULTIPLYING = 40, 232  # registers of a thread
 BLOCKS = 132
 """Multiprocessors of an H100 or H200: a block each, or fewer where tiles are dealt evenly to fewer."""
@@ -148,7 +149,7 @@ class _Places:
     @property
     def full(self) -> int:
         """Where the barriers of full stages begin."""
-        return self.lines + epilogue.shared_bytes(self.params)
+        return self.lines + epilogue.shared_bytes(self.params, STORED_BLOCKS)
 
     @property
     def empty(self) -> int:
@@ -288,4 +289,4 @@ def _multiply(p: PersistentParams, buffers: Buffers, operand: Operand, ring: _Ri
         operand.finish(b, sums)
         with T.If(lane == 0), T.Then():
             bulk.arrive(ring.empty(ring.slot(T.Bind(first + p.k_tiles - 1))))
-        epilogue.store(replace(b, shared=ring.address(places.lines)), sums)
+        epilogue.store(replace(b, shared=ring.address(places.lines)), sums, STORED_BLOCKS)
