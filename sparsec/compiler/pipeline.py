@@ -31,6 +31,7 @@ from sparsec.passes import (
     spell_pads,
     strip,
     turn,
+    unflatten,
     widen,
 )
 from sparsec.passes.context import Context, Report
@@ -74,6 +75,7 @@ PASSES: list[Pass] = [
     Pass(convolutions.run),
     Pass(recurrent.run),
     Pass(lift.run),
+    Pass(unflatten.run),
     Pass(fuse_epilogue.run),
     Pass(turn.run),
     Pass(embeddings.run),
