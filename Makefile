@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 GPU ?= cuda-sm$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
 
-.PHONY: demo test conformance fuzz soak gpu arm docs lint clean
+.PHONY: demo test conformance fuzz soak gpu gpu-package arm docs lint clean
 
 demo: $(VENV)/installed  ## compile the pruned digits network and compare it with onnxruntime
 	$(BIN)/python examples/demo.py
