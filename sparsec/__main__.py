@@ -30,7 +30,7 @@ def main() -> None:
             sys.exit("sparsec: error: sparsec-runtime has no commands; install sparsec in its place")
         from sparsec.cli import main as run  # takes a while to import, in which Ctrl-C may come already
 
-        run()
+        run(lambda: interrupt.came)
     except BaseException:
         if interrupt.came:
             sys.stderr.write("sparsec: error: interrupted\n")

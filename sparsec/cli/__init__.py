@@ -88,26 +88,42 @@ def _options(
     pass
 
 
-def main() -> None:
-    """Run the command line; exits with 0 when done, 1 when it failed, 2 when used wrongly and 3 for defects."""
+def main(interrupted: Callable[[], bool] = lambda: False) -> None:
+    """Run the command line; exits with 0 when done, 1 when it failed, 2 when used wrongly and 3 for defects.
+
+    Args:
+        interrupted: whether Ctrl-C has come: what it becomes in a callback of TVM is no failure to tell of.
+
+    Raises:
+        KeyboardInterrupt: it has.
+
+    """
     warnings.showwarning = _warn
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it cannot keep its list of fonts
     try:
         app()
-    except InternalError as error:
-        _fail_internally(error)
-    except (UsageError, InputError, ShapeError) as error:
-        _fail(_as_typed(str(error)), 2)
-    except SparsecError as error:
-        _fail(_as_typed(str(error)), 1)
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
-    except MemoryError:
-        _fail("this takes more memory than there is; give the process more, or a smaller model", 1)
-    except Exception as error:  # noqa: BLE001 - of commands that compile nothing: compiling names its defects itself
-        from sparsec.compiler.failures import internal
+    except Exception as error:
+        if interrupted():
+            raise KeyboardInterrupt from error
+        _tell(error)
 
-        _fail_internally(internal(error))
+
+def _tell(failure: Exception) -> NoReturn:
+    """End with a line that says what failed, and the exit code of its kind."""
+    match failure:
+        case InternalError():
+            _fail_internally(failure)
+        case UsageError() | InputError() | ShapeError():
+            _fail(_as_typed(str(failure)), 2)
+        case SparsecError():
+            _fail(_as_typed(str(failure)), 1)
+        case OSError():
+            _fail(f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure), 1)
+        case MemoryError():
+            _fail("this takes more memory than there is; give the process more, or a smaller model", 1)
+    from sparsec.compiler.failures import internal  # of commands that compile nothing: compiling names its defects
+
+    _fail_internally(internal(failure))
 
 
 def _warn(message: Warning | str, *_where: object, **_how: object) -> None:

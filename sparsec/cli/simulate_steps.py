@@ -69,10 +69,11 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
     compiled = is_artifact(file)
     if compiled and beside_cpu:
         raise UsageError(f"the CPU cannot run {file}; give the ONNX model")
-    if compiled and (chosen.shapes or chosen.dims):
-        raise UsageError(f"{file} was compiled for fixed shapes; leave --shape and --dim out, or give the ONNX model")
     if compiled:
         network, arch = _open_artifact(file, parameters)
+        if chosen.shapes or chosen.dims:
+            raise UsageError(f"{file} was compiled for fixed shapes; leave --shape and --dim out, or give the ONNX "
+                             "model")
         feeds = feeds or random_feeds(network.model)
         reference = None
     else:

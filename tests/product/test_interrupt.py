@@ -9,6 +9,7 @@ import time
 import onnx
 import pytest
 
+from sparsec import cli
 from tests.support.texts import model
 
 NETWORK = "g (float[1,64] x) => (float[1,64] y) <float[64,64] w> { h = MatMul(x, w) y = Relu(h) }"
@@ -30,3 +31,15 @@ def test_an_interrupt_is_one_line(seconds, tmp_path):
     assert running.returncode == 130, said
     assert [line for line in said.splitlines() if "%" not in line] == ["sparsec: error: interrupted"]
     assert not list(temporary.glob("sparsec-*"))
+
+
+def test_what_an_interrupt_became_on_its_way_is_not_told_as_a_failure(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "model.onnx"
+    path.write_text("not ONNX")
+    monkeypatch.setattr("sys.argv", ["sparsec", "inspect", str(path)])
+    with pytest.raises(KeyboardInterrupt):
+        cli.main(lambda: True)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(lambda: False)
+    assert ended.value.code == 1
