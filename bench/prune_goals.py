@@ -1,73 +1,149 @@
 #!/usr/bin/env python
-"""Distributions of zeros at the same predicted latency: the optimum over cost model and sensitivity, and the others.
+"""Goals of `sparsec prune model.onnx` met, and the chosen sparsities beside others at the same measured latency.
 
-prune_goals.py [NETWORK ...] prints for each the error and the agreement on held-out samples and the latency in turns.
+prune_goals.py goals RESULTS MODEL CRITERION SAMPLES GOAL...   such as resnet50-0.onnx magnitude 16 1.5x 2x 0.4ms
+prune_goals.py distributions RESULTS NETWORK SPEEDUP...        a network of prune_cases.py, such as lenet5 1.5 2 3
+
+RESULTS is a file of lines of JSON; what it holds is not measured again. Both print its tables in Markdown.
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import numpy as np
+import onnx
 from prune_cases import CASES
 from prune_table import classes
 
+from sparsec.cli.prune_file import goal_of
 from sparsec.graph.compare import same_class
-from sparsec.oneshot import costs, dense, samples
-from sparsec.oneshot.clock import Clock
-from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
-from sparsec.oneshot.file import shared_out
+from sparsec.oneshot.distribution.optimal import cheapest
+from sparsec.oneshot.file import Method, shared_out
+from sparsec.oneshot.goal import Goal
+from sparsec.oneshot.line import Line
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.prune import prune
-from sparsec.report.curves import SPARSITIES
+from sparsec.oneshot.reach import NEAR, reach
+from sparsec.oneshot.search import Search
+from sparsec.oneshot.sketch import sketch
 from sparsec.target import resolve
 
-GRID = np.arange(0, SPARSITIES[-1] + 1e-9, 0.01)
-SHARES = (0.7, 0.5, 0.4)  # of the time between the dense layers' and the least that all can take
+FORM, TARGET = pattern("unstructured"), resolve("cpu")
+OTHERS = ("uniform", "erk", "global")
+TRIES, WITHIN = 5, 0.03
 
 
 def quiet(_what: str, _share: float) -> None:
     """Tell nobody."""
 
 
+def random_samples(proto: onnx.ModelProto, number: int) -> dict[str, np.ndarray]:
+    """Samples for a network with random weights: numbers, or places in a vocabulary."""
+    rng, found = np.random.default_rng(0), {}
+    for value in proto.graph.input:
+        rows, *rest = (dim.dim_value or 1 for dim in value.type.tensor_type.shape.dim)
+        shape = (number * rows, *rest)
+        floats = value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+        found[value.name] = (rng.standard_normal(shape).astype(np.float32) if floats
+                             else rng.integers(0, 1000, shape).astype(np.int64))
+    return found
+
+
+def goals(store: Path, known: list[dict], model: str, criterion: str, number: str, *texts: str) -> None:
+    """Meet goals, and measure each anew."""
+    name, proto = Path(model).stem, onnx.load(model)
+    texts = [each for each in texts if not any((row["name"], row.get("goal")) == (name, each) for row in known)]
+    if not texts:
+        return
+    search = Search.of(proto, random_samples(proto, int(number)), "latency", Method(criterion), TARGET, 1, quiet)
+    for text in texts:
+        goal = goal_of(None, None, text, None, None, None) if text.endswith("x") else goal_of(
+            None, text, None, None, None, None)
+        assert isinstance(goal, Goal)
+        outcome, _ = reach(search, goal)
+        again = search.clock.times(outcome.pruned.model).share
+        keep(store, known, {"name": name, "goal": text, "dense_us": search.clock.dense_us, "wanted": search.wanted(goal),
+                            "measured": again, "sparsity": outcome.pruned.sparsity})
+
+
+def distributions(store: Path, known: list[dict], name: str, *speedups: str) -> None:
+    """Prune to a time by each distribution, and compare the errors on held-out samples."""
+    speedups = [each for each in speedups if not any(
+        (row["name"], row.get("speedup"), row.get("by")) == (name, each, OTHERS[-1]) for row in known)]
+    proto, arrays, others = CASES[name]()
+    search, expected = Search.of(proto, arrays, "latency", Method(), TARGET, 1, quiet), classes(proto, others)
+    for speedup in speedups:
+        for by in ("chosen", *OTHERS):
+            shares = found_shares(search, by, 1 / float(speedup))
+            model = prune(proto, search.batches, search.found, shares, "obs", FORM, quiet).model
+            now = classes(model, others)
+            error = float(np.sqrt(np.square(now - expected).sum() / np.square(expected).sum()))
+            keep(store, known, {"name": name, "speedup": speedup, "by": by, "error": error,
+                                "measured": search.clock.times(model).share, "agrees": same_class(now, expected)})
+
+
+def found_shares(search: Search, by: str, wanted: float) -> dict[str, float]:
+    """The sparsities of a distribution with which a model takes a share of the dense time, measured."""
+    before, least = sum(float(each.cost[0]) for each in search.levels), cheapest(search.levels)
+    line, tried = Line.below(before, before / search.clock.dense_us), []
+    for _ in range(TRIES):
+        budget = line.budget(wanted, least, before)
+        shares = search.shares(budget)[0] if by == "chosen" else priced(search, by, budget)
+        time = search.clock.times(sketch(search.model, search.found.weights, shares, FORM)).share
+        tried.append((abs(time / wanted - 1), shares))
+        if tried[-1][0] <= WITHIN:
+            break
+        line = line.then(cost(search, shares), time, NEAR * before)
+    return min(tried, key=lambda each: each[0])[1]
+
+
+def cost(search: Search, shares: dict[str, float]) -> float:
+    """The predicted microseconds of all weights that have a price."""
+    return sum(float(np.interp(shares[weight.name], search.sparsities, level.cost))
+               for weight, level in zip(search.weights, search.levels, strict=True))
+
+
+def priced(search: Search, by: str, budget: float) -> dict[str, float]:
+    """The sparsities of a distribution that take a budget."""
+    low, high = 0.0, 0.995
+    for _ in range(30):
+        middle = (low + high) / 2
+        shares = shared_out(search.model, search.found, by, middle)
+        low, high = (low, middle) if cost(search, shares) <= budget else (middle, high)
+    return shared_out(search.model, search.found, by, high)
+
+
+def keep(store: Path, known: list[dict], row: dict) -> None:
+    """Add a line to the results."""
+    known.append(row)
+    with store.open("a") as file:
+        file.write(json.dumps(row) + "\n")
+    print(row, flush=True)
+
+
+def tables(rows: list[dict]) -> None:
+    """Print what the results hold."""
+    print("\n| model | dense | asked | measured | of it | zeros |\n|---|---|---|---|---|---|")
+    for row in (each for each in rows if "goal" in each):
+        wanted, measured = (row["dense_us"] * row[key] / 1e3 for key in ("wanted", "measured"))
+        print(f"| {row['name']} | {row['dense_us'] / 1e3:.3g} ms | {row['goal']} ({wanted:.3g} ms) | {measured:.3g} ms "
+              f"| {measured / wanted:.1%} | {row['sparsity']:.1%} |")
+    print("\n| network | asked | by | measured | error | agrees |\n|---|---|---|---|---|---|")
+    for row in (each for each in rows if "by" in each):
+        print(f"| {row['name']} | {row['speedup']}x | {row['by']} | {1 / row['measured']:.2f}x | {row['error']:.3f} "
+              f"| {row['agrees']:.1%} |")
+
+
 def main() -> None:
-    """Print a table for each network."""
-    target, form = resolve("cpu"), pattern("unstructured")
-    for name in sys.argv[1:] or CASES:
-        proto, arrays, others = CASES[name]()
-        batches = samples.batches(proto, arrays)
-        found = dense.run(proto, batches, "obs", form, (), SPARSITIES, quiet)
-        one = {key: array[:1] for key, array in arrays.items()}
-        prices = costs.microseconds(proto, found.weights, {key: array.shape for key, array in one.items()}, target, 1,
-                                    form)
-        weights = [weight for weight in found.weights if weight.name in prices]
-        levels = [Levels(np.interp(GRID, SPARSITIES, prices[weight.name]),
-                         np.interp(GRID, SPARSITIES, np.square(found.sensitivity[weight.name]))) for weight in weights]
-        clock, expected = Clock(proto, one, {"target": target, "threads": 1}), classes(proto, others)
-
-        def cost(shares: dict[str, float], prices=prices, weights=weights) -> float:
-            return sum(float(np.interp(shares[w.name], SPARSITIES, prices[w.name])) for w in weights)
-
-        print(f"\n{name}\n\n| share | distribution | predicted us | x dense | error | agrees |\n|---|---|---|---|---|---|")
-        for share in SHARES:
-            least, whole = cheapest(levels), sum(each.cost[0] for each in levels)
-            budget = least + share * (whole - least)
-            chosen = least_loss(levels, budget)
-            tried = {"optimal": {w.name: float(GRID[level]) for w, level in zip(weights, chosen, strict=True)}}
-            for other in ("uniform", "erk", "global"):
-                low, high = 0.0, 0.999
-                for _ in range(30):
-                    middle = (low + high) / 2
-                    low, high = (low, middle) if cost(shared_out(proto, found, other, middle)) <= budget else (
-                        middle, high)
-                tried[other] = shared_out(proto, found, other, high)
-            for label, shares in tried.items():
-                whole_shares = {w.name: shares.get(w.name, 0.0) for w in found.weights}
-                model = prune(proto, batches, found, whole_shares, "obs", form, quiet).model
-                now, times = classes(model, others), clock.times(model)
-                error = np.sqrt(np.square(now - expected).sum() / np.square(expected).sum())
-                print(f"| {share:.0%} | {label} | {cost(whole_shares):.1f} | {times.dense_us / times.pruned_us:.2f} "
-                      f"| {error:.3f} | {same_class(now, expected):.1%} |", flush=True)
+    """Measure what is missing, and print the tables."""
+    what, store, *rest = sys.argv[1:]
+    path = Path(store)
+    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    {"goals": goals, "distributions": distributions}[what](path, known, *rest)
+    tables(known)
 
 
 if __name__ == "__main__":

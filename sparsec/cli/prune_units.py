@@ -45,10 +45,9 @@ def prune_units(model: Path, inputs: Path, output: Path, sparsity: float | None,
          f"{layer.before.flops / 1e6:.1f} > {layer.after.flops / 1e6:.1f}") for layer in found.report.layers],
         ("total", f"{before.units} > {after.units}", f"{before.flops / 1e6:.1f} > {after.flops / 1e6:.1f}"))
     for each in found.left:
-        console.print(f"not pruned: {each.layer}: {each.reason}", soft_wrap=True)
+        console.print(f"not pruned: {each.layer}: {each.reason}")
     for value in found.outputs:
         same = "" if value.same_class is None else f", same class in {100 * value.same_class:.1f} % of the rows"
-        console.print(f"output '{value.output}' differs by {value.error:.1e} of its root mean square{same}",
-                      soft_wrap=True)
+        console.print(f"output '{value.output}' differs by {value.error:.1e} of its root mean square{same}")
     console.print(f"{output}: {found.removed} of {found.units} units removed, {after.flops / before.flops:.1%} of the "
-                  f"FLOPs left, {tables.nbytes(model_file.describe(output).nbytes)}", soft_wrap=True)
+                  f"FLOPs left, {tables.nbytes(model_file.describe(output).nbytes)}")

@@ -14,13 +14,14 @@ from sparsec.errors import PruningError, UsageError
 from sparsec.graph.compare import Feeds
 from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.criteria.moments import Moments
+from sparsec.oneshot.distribution.exact import whole_counts
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
 from sparsec.oneshot.statistics import Statistics, mean, measure
 from sparsec.oneshot.weights import Layer, Left, constants, layers
 
 Progress = Callable[[str, float], None]
-OUTPUTS, BUNDLE = 128, 16
+OUTPUTS, BUNDLE = 64, 16
 """Outputs of a layer that its sensitivity is found from, of all groups together, and those that lie together."""
 
 
@@ -128,9 +129,8 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
             chosen_groups = some_groups(*matrix.shape[:2])
             matrix, found = matrix[chosen_groups], found.of_groups(chosen_groups)
             moments = found.moments([None] * len(matrix))
-            sensitivity[weight.name] = tuple(
-                found.error(matrix - pruned(matrix, moments, criterion, pattern, sparsity), matrix)
-                for sparsity in sparsities)
+            sensitivity[weight.name] = found.errors(
+                [matrix - pruned(matrix, moments, criterion, pattern, sparsity) for sparsity in sparsities], matrix)
     outputs = {value.name: walk.values[value.name] for value in model.graph.output}
     return Dense(tuple(chosen), tuple(left), means, later, outputs, sensitivity)
 
@@ -154,5 +154,7 @@ def pruned(matrix: np.ndarray, moments: Sequence[Moments], criterion: str, patte
     """A weight (groups, outputs, inputs) pruned, every group by itself."""
     if not sparsity:
         return matrix
-    return np.stack([CRITERIA[criterion](m, h, pattern, sparsity)
-                     for m, h in zip(matrix, moments, strict=True)])
+    size = matrix[0].size  # in groups of few weights, so many more or less are another sparsity
+    shares = whole_counts(len(matrix), size, sparsity) / size if pattern.fixed is None else [sparsity] * len(matrix)
+    return np.stack([CRITERIA[criterion](m, h, pattern, float(share))
+                     for m, h, share in zip(matrix, moments, shares, strict=True)])

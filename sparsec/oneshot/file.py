@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.dense import Dense, Progress
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
+from sparsec.oneshot.distribution.exact import exact
 from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
 from sparsec.oneshot.finished import Finished
 from sparsec.oneshot.patterns import pattern
@@ -118,8 +119,7 @@ def shared_out(model: onnx.ModelProto, found: Dense, distribution: str, sparsity
     tensors = constants(model.graph)
     firsts = [weight.layers[0] for weight in found.weights]
     asked = [Asked(layer.shape, layer.matrix(numpy_helper.to_array(tensors[layer.weight]))) for layer in firsts]
-    shares = DISTRIBUTIONS[distribution](asked, sparsity)
-    return {weight.name: share for weight, share in zip(found.weights, shares, strict=True)}
+    return _met(found, DISTRIBUTIONS[distribution](asked, sparsity), sparsity)
 
 
 def by_sensitivity(found: Dense, sparsity: float) -> dict[str, float]:
@@ -132,4 +132,10 @@ def by_sensitivity(found: Dense, sparsity: float) -> dict[str, float]:
               for weight in found.weights]
     chosen = least_loss(levels, max((1 - sparsity) * sum(weight.size for weight in found.weights), cheapest(levels)))
     assert chosen is not None  # the budget is at least what the cheapest levels take
-    return {weight.name: float(grid[level]) for weight, level in zip(found.weights, chosen, strict=True)}
+    return _met(found, [float(grid[level]) for level in chosen], sparsity)
+
+
+def _met(found: Dense, shares: Sequence[float], sparsity: float) -> dict[str, float]:
+    """By weight its share, with which all have the sparsity together."""
+    met = exact(shares, [weight.size for weight in found.weights], sparsity, TRIED[-1])
+    return {weight.name: share for weight, share in zip(found.weights, met, strict=True)}

@@ -20,7 +20,8 @@ def batches(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> list[Fe
     """The samples in runs: arrays hold n times the rows that the model takes, at most `MOST` samples are used.
 
     Raises:
-        UsageError: an input is missing, has a wrong shape, or holds NaN; or there are fewer than `FEWEST` samples.
+        UsageError: an input is missing, has a wrong shape, or holds NaN; or there are fewer than `FEWEST` samples, or
+            all are the same.
 
     """
     constant = {tensor.name for tensor in model.graph.initializer}
@@ -36,6 +37,8 @@ def batches(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray]) -> list[Fe
     number = min(samples.pop() if samples else 1, MOST)
     if number < FEWEST:
         raise UsageError(f"samples: {number} are too few; give at least {FEWEST}, better some hundred")
+    if all((arrays[name] == arrays[name][:1]).all() for name, rows in counts.items() if rows):
+        raise UsageError("samples: all are the same; give real inputs, some hundred that differ")
     free = all(not value.type.tensor_type.shape.dim[0].HasField("dim_value") for value in inputs if counts[value.name])
     step = BATCH if free else 1
     return [{name: np.ascontiguousarray(arrays[name][start * rows:min(start + step, number) * rows]) if rows

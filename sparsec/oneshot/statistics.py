@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsec.errors import PruningError
 from sparsec.oneshot.criteria.moments import Grid, Moments
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.weights import Layer
@@ -41,13 +42,23 @@ class Statistics:
 
     def error(self, change: np.ndarray, weight: np.ndarray) -> float:
         """The root mean square of what a change of the weight makes of the outputs, relative to the outputs'."""
-        squares = [float(sum(np.sum((m @ h.astype(np.float32)) * m, dtype=np.float64)
-                             for m, h in zip(matrix, self.hessian, strict=True))) for matrix in (change, weight)]
-        return float(np.sqrt(max(squares[0], 0.0) / max(squares[1], SMALLEST)))
+        return self.errors([change], weight)[0]
+
+    def errors(self, changes: Sequence[np.ndarray], weight: np.ndarray) -> tuple[float, ...]:
+        """That of each of some changes."""
+        rounded = [each.astype(np.float32) for each in self.hessian]
+        whole, *squares = (float(sum(np.sum((m @ h) * m, dtype=np.float64)
+                                     for m, h in zip(matrix, rounded, strict=True))) for matrix in (weight, *changes))
+        return tuple(float(np.sqrt(max(each, 0.0) / max(whole, SMALLEST))) for each in squares)
 
 
 def measure(layer: Layer, values: Sequence[np.ndarray]) -> Statistics:
-    """The statistics of a layer whose other operand has these values, one array a batch of samples."""
+    """The statistics of a layer whose other operand has these values, one array a batch of samples.
+
+    Raises:
+        PruningError: squares of the inputs are not finite.
+
+    """
     most = max(MOST_POSITIONS // max(len(values), 1), 8)
     hessian: np.ndarray | None = None
     total: np.ndarray | None = None
@@ -60,7 +71,8 @@ def measure(layer: Layer, values: Sequence[np.ndarray]) -> Statistics:
         waiting = []
         for start in range(0, joined.shape[1], CHUNK):
             part = joined[:, start:start + CHUNK]
-            squares, sums = np.swapaxes(part, 1, 2) @ part, part.sum(axis=1, dtype=np.float64)
+            with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+                squares, sums = np.swapaxes(part, 1, 2) @ part, part.sum(axis=1, dtype=np.float64)
             if hessian is None or total is None:
                 hessian, total = squares.astype(np.float64), sums
             else:
@@ -69,6 +81,9 @@ def measure(layer: Layer, values: Sequence[np.ndarray]) -> Statistics:
             count += part.shape[1]
     assert hessian is not None  # there is a sample
     assert total is not None
+    if not np.isfinite(hessian.diagonal(axis1=1, axis2=2)).all():
+        raise PruningError(f"layer '{layer.name}': its inputs are NaN or too large to be squared; leave out samples "
+                           "with very large values, or scale them as the model expects")
     hessian /= count
     return Statistics(hessian, total / count)
 

@@ -22,9 +22,10 @@ from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
 from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
 from sparsec.oneshot.file import Method
-from sparsec.oneshot.goal import Goal, to_goal
+from sparsec.oneshot.goal import Goal
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.patterns import pattern
+from sparsec.oneshot.reach import to_goal
 from sparsec.oneshot.weights import constants, layers
 from sparsec.report.explain import explain
 from sparsec.target import resolve
@@ -104,6 +105,16 @@ def test_blocked_sweep_equals_the_unblocked(form, block):
     weight, upper = RNG.standard_normal((12, 100)), factor(x.T @ x / 200)
     whole, parts = (sweep(weight, upper, pattern(form), 0.5, size) for size in (100, block))
     np.testing.assert_allclose(parts, whole, atol=1e-9)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("quota", [*DISTRIBUTIONS, "sensitivity"])
+def test_a_sparsity_is_met_to_a_hundredth_of_a_percent(criterion, quota):
+    proto = model("""g (float[N,96,3,3] x) => (float[N,10] y) <float[96,1,3,3] a, float[64,96,1,1] b, float[64,10] c> {
+        p = Conv<group=96>(x, a) q = Relu(p) r = Conv(q, b) s = Relu(r) t = Flatten(s) y = MatMul(t, c) }""")
+    samples = {"x": RNG.standard_normal((16, 96, 3, 3)).astype(np.float32)}
+    for sparsity in (0.5, 0.9):
+        assert abs(pruned(proto, samples, sparsity, criterion=criterion, distribution=quota).sparsity - sparsity) < 3e-4
 
 
 def test_factor_is_of_the_damped_inverse():
@@ -274,6 +285,8 @@ def test_distributions_add_up(name, sparsity):
     ({"x": SAMPLES["x"] * np.float32("nan")}, 0.5, {}, UsageError, "holds NaN"),
     ({"x": SAMPLES["x"].astype(np.float64)}, 0.5, {}, UsageError, "float32; the samples are float64"),
     ({"z": SAMPLES["x"]}, 0.5, {}, UsageError, "no input 'z'"),
+    ({"x": SAMPLES["x"] * 0}, 0.5, {}, UsageError, "all are the same"),
+    ({"x": SAMPLES["x"] * np.float32(1e30)}, 0.5, {}, PruningError, "layer 'p': its inputs are NaN or too large"),
     (SAMPLES, 1.5, {}, UsageError, "out of range"),
     (SAMPLES, None, {}, UsageError, "give --sparsity"),
     (SAMPLES, 0.9, {"pattern": "2:4"}, UsageError, "leave --sparsity out"),

@@ -11,8 +11,9 @@ from sparsec.oneshot import costs, dense, energy, samples
 from sparsec.oneshot.clock import Clock
 from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
 from sparsec.oneshot.file import Method, shared_out, to_sparsity
-from sparsec.oneshot.goal import Goal, to_goal
+from sparsec.oneshot.goal import Goal
 from sparsec.oneshot.patterns import pattern
+from sparsec.oneshot.reach import to_goal
 from sparsec.report.curves import SPARSITIES
 from sparsec.target import resolve
 from tests.support.texts import model
@@ -55,7 +56,7 @@ def test_a_goal_is_met_and_measured_so_anew(lenet, goal, value):
     if goal == "energy":
         value *= energy.microjoules(proto, found.weights, batches)
     if goal == "latency":
-        value *= Clock(proto, {"x": arrays["x"][:1]}, {"target": CPU, "threads": 1}).times(None).dense_us
+        value *= Clock(proto, {"x": arrays["x"][:1]}, {"target": CPU, "threads": 1}).dense_us
     outcome, reached = to_goal(proto, arrays, Goal(goal, value), METHOD, CPU, 1, quiet)
     assert reached.measured <= reached.wanted * 1.03
     pruned = outcome.pruned.model

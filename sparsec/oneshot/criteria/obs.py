@@ -23,9 +23,7 @@ def obs(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: float, 
     Quantised weights are rounded in the same sweep, and those that follow make up for that, too (Frantar et al. 2022,
     Optimal Brain Compression).
     """
-    dead = inputs.hessian.diagonal() == 0
-    start = np.where(dead, 0, weight).astype(weight.dtype)
-    swept = sweep(start, inputs.factor, pattern, sparsity, block, inputs.grid)
+    swept = sweep(weight, inputs.factor, pattern, sparsity, block, inputs.grid)
     return swept if inputs.grid else refit(swept, weight, inputs.hessian, DAMPING)
 
 
@@ -47,14 +45,18 @@ def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: flo
     block = max(block // width, 1) * width
     first = pattern.choose(_scores(weight, upper.diagonal()), sparsity)
     upper = upper.astype(weight.dtype)
-    rest = np.ascontiguousarray(weight.T)  # (inputs, outputs): a column lies together
+    rest = np.array(weight.T, order="C")  # (inputs, outputs): a column lies together
+    asked, gone = np.cumsum(np.count_nonzero(~first, axis=0)), 0
     for start in range(0, columns, block):
         stop = min(start + block, columns)
         errors = np.zeros((stop - start, len(weight)), weight.dtype)
         for left in range(start, stop, width):
             right = min(left + width, stop)
-            share = 1 - float(first[:, left:right].mean())
+            size = (right - left) * len(weight)
+            due = int(asked[right - 1]) - gone  # what earlier slabs could not take in whole counts, too
+            share = min(max(due / size, 0.0), 1.0)
             kept = pattern.choose(_scores(rest[left:right].T, upper.diagonal()[left:right]), share).T
+            gone += size - int(np.count_nonzero(kept))
             slab = errors[left - start:right - start]
             _settle(rest[left:right], kept, upper[left:right, left:right], slab, grid)
             rest[right:stop] -= upper[left:right, right:stop].T @ slab

@@ -10,6 +10,8 @@ from threadpoolctl import ThreadpoolController
 
 DIRECT, ITERATED = 2e10, 2e11
 """Multiply-adds that a layer may take, solved output by output, or else step by step for all outputs at once."""
+WHOLE = 512
+"""Outputs of a layer that may take all of them; one of fewer takes its share."""
 FEWEST = 3
 """Steps below which a layer keeps what the sweep has left."""
 MOST = 100
@@ -20,8 +22,8 @@ def refit(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, damping: 
           exact: float = DIRECT) -> np.ndarray:
     """The kept weights of every output w that minimise (w - v)^T (H + damping) (w - v), v the dense weights.
 
-    Exact where that takes at most `exact` multiply-adds; larger layers come nearer by conjugate gradients, as many
-    steps as `ITERATED` multiply-adds allow.
+    Exact where that takes at most `exact` multiply-adds, for `WHOLE` outputs and more; larger layers come nearer by
+    conjugate gradients, as many steps as `ITERATED` multiply-adds allow.
 
     Args:
         pruned: (outputs, inputs); its non-zeros say what is kept.
@@ -32,24 +34,31 @@ def refit(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, damping: 
 
     """
     counts = np.count_nonzero(pruned, axis=1).astype(np.float64)
-    steps = int(ITERATED / (weight.size * float(len(hessian))))
-    direct = (counts**3 / 6 + counts**2).sum() <= exact
+    share = min(len(weight) / WHOLE, 1.0)
+    steps = int(ITERATED * share / (weight.size * float(len(hessian))))
+    direct = (counts**3 / 6 + counts**2).sum() <= exact * share
     if not direct and steps < FEWEST:
         return pruned
-    added = np.full(len(hessian), damping * max(float(hessian.diagonal().mean()), 1e-30))
-    damped = (hessian + np.diag(added)).astype(np.float64 if direct else np.float32, copy=False)
-    return _solved(pruned, weight, damped) if direct else _descended(pruned, weight, damped, min(steps, MOST))
+    added = damping * max(float(hessian.diagonal().mean()), 1e-30)
+    if direct:
+        return _solved(pruned, weight, hessian, added)
+    damped = hessian.astype(np.float32)
+    damped[np.diag_indices_from(damped)] += np.float32(added)
+    return _descended(pruned, weight, damped, min(steps, MOST))
 
 
-def _solved(pruned: np.ndarray, weight: np.ndarray, damped: np.ndarray) -> np.ndarray:
+def _solved(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, added: float) -> np.ndarray:
     """Output by output by a Cholesky decomposition; those are small, and threads would wait for each other."""
-    wanted = weight.astype(np.float64) @ damped  # (outputs, inputs)
+    exact = weight.astype(np.float64)
+    wanted = exact @ hessian + added * exact  # (outputs, inputs)
     result = np.zeros_like(pruned)
     with _threads().limit(limits=1, user_api="blas"):
         for row, target, before in zip(result, wanted, pruned, strict=True):
             kept = np.flatnonzero(before)
             if len(kept):
-                _, solution, failed = lapack.dposv(damped[np.ix_(kept, kept)], target[kept], lower=1)
+                own = hessian[np.ix_(kept, kept)]
+                own[np.diag_indices_from(own)] += added
+                _, solution, failed = lapack.dposv(own, target[kept], lower=1)
                 row[kept] = before[kept] if failed else np.ravel(solution)
     return result
 
