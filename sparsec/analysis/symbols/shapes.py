@@ -214,10 +214,10 @@ def _matmul(symbols: Symbols, node: ir.Node) -> Shape | None:
 
 def _recurrence(symbols: Symbols, node: ir.Node) -> Shape | None:
     """The shapes of all outputs; the first is the result."""
-    shape, hidden = symbols.shape(node.inputs[0]), node.attributes.get_tensor("weight").shape[1]
+    shape, (_, hidden) = symbols.shape(node.inputs[0]), node.attributes["weight"].as_tensor().shape.numpy()
     if shape is None:
         return None
-    state = shape[1], Size.of(int(hidden))
+    state = shape[1], Size.of(hidden)
     symbols.shapes.update(dict.fromkeys(node.outputs[1:], state))
     return shape[0], *state
 

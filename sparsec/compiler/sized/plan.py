@@ -199,9 +199,9 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
         _rotary(plan, node, inputs, outputs)
         return
     if key == f"{SIZED_DOMAIN}::{RECURRENCE}":
-        weight = node.attributes.get_tensor("weight")
+        *_, hidden = node.attributes["weight"].as_tensor().shape.numpy()
         given = [*inputs, None, None, None][:4]
-        plan.step("recurrence", given, outputs, number=len(plan.recurrences), hidden=int(weight.shape[1]))
+        plan.step("recurrence", given, outputs, number=len(plan.recurrences), hidden=hidden)
         plan.recurrences.append(node)
         return
     if grows(node):

@@ -6,7 +6,7 @@ many members of the batch through all of them; any batch is made of such calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -98,15 +98,17 @@ def add_layers(graph: ir.Graph, nodes: Sequence[ir.Node], members: int) -> list[
 
 
 def _layer(graph: ir.Graph, node: ir.Node, members: int) -> ir.Node:
-    weight, bias, peepholes = tensors_of(node)
+    weight, bias, peepholes = (_tensor(node, key) for key in CONSTANTS)
+    assert weight is not None
     gates, hidden = weight.shape
     given = [(0, "x", (STEPS, members, gates), ir.DataType.FLOAT), (1, "h", (members, hidden), ir.DataType.FLOAT),
              (2, "c", (members, hidden), ir.DataType.FLOAT), (3, "lengths", (members,), ir.DataType.INT32)]
     values: list[ir.Value | None] = [None] * 4
     for place, kind, shape, dtype in given:
         if optional(node, place) is not None or place == 0:
-            values[place] = ir.Value(name=f"{node.name}.{kind}", shape=ir.Shape(shape), type=ir.TensorType(dtype))
-            graph.inputs.append(values[place])
+            value = ir.Value(name=f"{node.name}.{kind}", shape=ir.Shape(shape), type=ir.TensorType(dtype))
+            graph.inputs.append(value)
+            values[place] = value
     constants = [None if array is None else add_constant(graph, f"{node.name}.{key}", array)
                  for key, array in zip(CONSTANTS, (weight, bias, peepholes), strict=True)]
     x, *states = values
@@ -120,6 +122,6 @@ def _layer(graph: ir.Graph, node: ir.Node, members: int) -> ir.Node:
     return made
 
 
-def tensors_of(node: ir.Node) -> Iterator[np.ndarray | None]:
-    """The constants of a recurrence: weight, bias and peepholes."""
-    return (node.attributes[name].as_tensor().numpy() if name in node.attributes else None for name in CONSTANTS)
+def _tensor(node: ir.Node, name: str) -> np.ndarray | None:
+    """A constant of a recurrence."""
+    return np.asarray(node.attributes[name].as_tensor().numpy()) if name in node.attributes else None

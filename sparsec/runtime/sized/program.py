@@ -142,7 +142,8 @@ class SizedProgram:
             steps.append((self._step(step, machines, kernels), step["inputs"], step["outputs"], spent, when))
         about = self._plan.get("token")
         if about is None:
-            return Runner(self, steps, flow=kernels and self._flow(kernels, [run for run, *_ in steps]))
+            flow = None if kernels is None else self._flow(kernels, [run for run, *_ in steps])
+            return Runner(self, steps, flow=flow)
         token = Token(machines[1][-1], about, self._plan["kernels"]["attention"][0])
         return Runner(self, steps, token, steps_before(about, steps))
 
