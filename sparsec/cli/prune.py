@@ -12,6 +12,7 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from sparsec.cli import options, tables
+from sparsec.cli.model_file import rewrite_sparse
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.prune_file import goal_of, prune_file
 from sparsec.cli.prune_units import UNITS, prune_units
@@ -81,6 +82,9 @@ def command(
         exists=True, dir_okay=False, help="Of a network: an .npz file with `inputs` and `labels` to train on.")] = None,
     seed: Annotated[int | None, typer.Option(
         help="Of a network: seed of everything random; 0 if not given.", show_default=False)] = None,
+    sparse_tensors: Annotated[bool, typer.Option(
+        "--sparse-tensors", help="Write weights as sparse tensors where that is smaller; a file that has such keeps "
+                                 "them.")] = False,
     json: options.JsonFile = None,
 ) -> None:
     """Prune an ONNX file from samples, or a reference network.
@@ -101,13 +105,13 @@ def command(
                      "--bytes": nbytes, "--energy": energy, "--max-error": max_error, "--resume": resume}
             if wrong := [name for name, value in given.items() if value is not None]:
                 raise UsageError(f"--pattern {UNITS} takes --sparsity, the share of the FLOPs that go, not {wrong[0]}")
-            prune_units(Path(source), inputs, output, sparsity, tuple(keep), json)
+            prune_units(Path(source), inputs, output, sparsity, tuple(keep), json, sparse=sparse_tensors)
             return
         from sparsec.oneshot.file import Method
 
         wanted = goal_of(sparsity, latency, speedup, nbytes, energy, max_error)
         method = Method(criterion or "obs", pattern or "unstructured", quota, tuple(keep))
-        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume)
+        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume, sparse=sparse_tensors)
         return
     if (model is None) is (source is None):
         raise UsageError("give an ONNX file, or the name of a network, and not both")
@@ -128,6 +132,8 @@ def command(
     with training_progress() as progress:
         outcome = make(recipe, progress)
     export(outcome.model, output, (network(name).example(),))
+    if sparse_tensors:
+        rewrite_sparse(output)
     description = describe(outcome)
     options.write_json(json, description)
     _print(description, output)

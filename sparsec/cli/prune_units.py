@@ -15,7 +15,7 @@ UNITS = "units"
 
 
 def prune_units(model: Path, inputs: Path, output: Path, sparsity: float | None, keep: tuple[str, ...],
-                json: Path | None) -> None:
+                json: Path | None, *, sparse: bool = False) -> None:
     """Remove units of a file, write it, and print what became of its layers."""
     from sparsec.graph.writer import save_proto
     from sparsec.oneshot import file, samples
@@ -26,7 +26,7 @@ def prune_units(model: Path, inputs: Path, output: Path, sparsity: float | None,
         raise UsageError("give --sparsity, the share of the FLOPs that go, such as --sparsity 0.5")
     check_sparsity(sparsity)
     options.check_folder(output)
-    arrays, proto = options.read_arrays(inputs), file.read(model)
+    arrays, (proto, was_sparse) = options.read_arrays(inputs), file.read(model)
     with progress_bar() as progress:
         task = progress.add_task("", total=1.0)
 
@@ -34,7 +34,7 @@ def prune_units(model: Path, inputs: Path, output: Path, sparsity: float | None,
             progress.update(task, description=what, completed=share)
 
         found = remove_units(proto, samples.batches(proto, arrays), 1 - sparsity, keep, show)
-    save_proto(found.model, output, like=model)
+    save_proto(found.model, output, like=model, sparse=sparse or was_sparse)
     before, after = found.report.total.before, found.report.total.after
     options.write_json(json, {
         "units": found.units, "removed": found.removed, "flops": {"before": before.flops, "after": after.flops},
