@@ -94,7 +94,7 @@ class Search:
         form = pattern(method.pattern)
         batches = samples.batches(model, arrays)
         dense.weights(model, form, method.keep)
-        one = _one(model, batches[0])
+        one = one_sample(model, batches[0])
         progress("compiling", 0.0)
         clock = Clock(model, one, {"target": target, "threads": threads}) if kind in TIMED else None
         found = dense.run(model, batches, method.criterion, form, method.keep, costs.sparsities(form), progress)
@@ -157,7 +157,7 @@ class Search:
         return times.share
 
 
-def _one(model: onnx.ModelProto, batch: Feeds) -> dict[str, np.ndarray]:
+def one_sample(model: onnx.ModelProto, batch: Feeds) -> dict[str, np.ndarray]:
     """The inputs of one sample: one row where the model takes any number."""
     free = {value.name for value in model.graph.input if value.type.tensor_type.shape.dim
             and not value.type.tensor_type.shape.dim[0].HasField("dim_value")}
