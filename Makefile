@@ -28,7 +28,8 @@ gpu: $(VENV)/installed-gpu  ## with a GPU of sm_80 or newer: measure products an
 arm: $(VENV)/installed-dev  ## the wheels of TVM's runtime for aarch64, with which tests of ARM run under qemu
 	$(BIN)/python -m tests.support.arm_wheels
 
-docs: $(VENV)/installed-docs  ## the documentation as a site in build/site, with strict links
+docs: $(VENV)/installed-docs  ## the tutorials, run, and the documentation as a site in build/site, with strict links
+	SPARSEC_LONG=1 $(BIN)/python -m pytest tests/product/test_tutorials.py
 	$(BIN)/python -m mkdocs build --strict
 
 lint: $(VENV)/installed-dev  ## style and types

@@ -45,7 +45,7 @@ def build(arguments):
         sys.exit(f"cuda_bench: {error}")
     cases = [*products[:2], *models, *products[2:]]
     plan = {"target": arguments.target, "built": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "sparsec": importlib.metadata.version("sparsec"), "cases": cases}
+            "sparsec": version("sparsec"), "cases": cases}
     (folder / "plan.json").write_text(json.dumps(plan, indent=1) + "\n")
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"{folder}: {len(cases)} cases, {size / 1e6:.0f} MB; run it where the GPU is")
@@ -134,9 +134,17 @@ def missing(folder):
     return None if torch.cuda.is_available() else f"PyTorch {torch.__version__} has no CUDA; install a build that has"
 
 
+def version(package):
+    """The version that is installed; None of a source tree that was copied."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def versions():
     """What is installed, and when."""
-    names = {name: importlib.metadata.version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
+    names = {name: version(name) for name in ("torch", "apache-tvm", "apache-tvm-ffi")}
     return {"date": time.strftime("%Y-%m-%d"), "python": platform.python_version(), **names, "driver": driver_version()}
 
 

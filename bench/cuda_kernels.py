@@ -146,12 +146,20 @@ def engines(folder, case, clock):
         copies = [weight.clone() for _ in range(clock.copies(weight.nbytes))]
         return checked([functools.partial(call, copy) for copy in copies])
 
-    def semi_structured(kind, *, search=False):
-        sparse = getattr(torch.sparse, f"SparseSemiStructuredTensor{kind}")
-        told = {"algorithm": algorithm(sparse.from_dense(weight).packed, x)} if search else {}
-        copies = [sparse.from_dense(weight, alg_id=told.get("algorithm", 0))
-                  for _ in range(clock.copies(weight.nbytes * 9 // 16))]
-        return checked([functools.partial(linear, x, copy) for copy in copies], **told)
+    def semi_structured(*, cutlass):
+        torch.sparse.SparseSemiStructuredTensor._FORCE_CUTLASS = cutlass  # noqa: SLF001 - documented so
+        copies = [torch.sparse.to_sparse_semi_structured(weight) for _ in range(clock.copies(weight.nbytes * 9 // 16))]
+        return checked([functools.partial(linear, x, copy) for copy in copies])
+
+    def searched():
+        compressed = [torch._cslt_compress(weight) for _ in range(clock.copies(weight.nbytes * 9 // 16))]  # noqa: SLF001
+        fastest, columns = algorithm(compressed[0], x), padded(x).t()
+
+        def call(copy):
+            y = torch._cslt_sparse_mm(copy, columns, alg_id=fastest, transpose_result=True)  # noqa: SLF001
+            return y[:len(x)]
+
+        return checked([functools.partial(call, copy) for copy in compressed], algorithm=fastest)
 
     def own(candidate):
         function = library(folder / "kernels.so")[candidate["symbol"]]
@@ -172,16 +180,21 @@ def engines(folder, case, clock):
         "PyTorch dense, cuBLAS": functools.partial(by_blas, "cublas"),
         "PyTorch dense, cuBLASLt": functools.partial(by_blas, "cublaslt"),
         **{candidate["symbol"]: functools.partial(own, candidate) for candidate in case["candidates"]},
-        "PyTorch 2:4, cuSPARSELt": functools.partial(semi_structured, "CUSPARSELT"),
-        "PyTorch 2:4, cuSPARSELt searched": functools.partial(semi_structured, "CUSPARSELT", search=True),
-        "PyTorch 2:4, CUTLASS": functools.partial(semi_structured, "CUTLASS"),
+        "PyTorch 2:4, cuSPARSELt": functools.partial(semi_structured, cutlass=False),
+        "PyTorch 2:4, CUTLASS": functools.partial(semi_structured, cutlass=True),
+        "PyTorch 2:4, cuSPARSELt searched": searched,  # last: it has taken a process down
     }
 
 
-def algorithm(compressed, x):
-    """The fastest algorithm of cuSPARSELt for the product that `linear` asks for, which pads columns to eights."""
+def padded(x):
+    """Activations with as many columns as cuSPARSELt takes, a multiple of eight."""
     import torch
 
-    columns = torch.nn.functional.pad(x, (0, 0, 0, -len(x) % 8))
-    return torch._cslt_sparse_mm_search(compressed, columns.t(), transpose_result=True)  # noqa: SLF001 - documented so
+    return torch.nn.functional.pad(x, (0, 0, 0, -len(x) % 8))
 
+
+def algorithm(compressed, x):
+    """The fastest algorithm of cuSPARSELt for the product that `linear` asks for."""
+    import torch
+
+    return torch._cslt_sparse_mm_search(compressed, padded(x).t(), transpose_result=True)  # noqa: SLF001 - documented so

@@ -136,10 +136,11 @@ def to_sparse(net):
     """Give linear layers semi-structured weights; returns how many took one."""
     import torch
 
-    kind, count = torch.sparse.SparseSemiStructuredTensorCUSPARSELT, 0
+    torch.sparse.SparseSemiStructuredTensor._FORCE_CUTLASS = False  # noqa: SLF001 - documented so
+    convert, count = torch.sparse.to_sparse_semi_structured, 0
     for module in net.modules():
         if isinstance(module, torch.nn.Linear) and not any(size % 16 for size in module.weight.shape):
-            module.weight = torch.nn.Parameter(kind.from_dense(module.weight.detach()), requires_grad=False)
+            module.weight = torch.nn.Parameter(convert(module.weight.detach()), requires_grad=False)
             count += 1
     if not count:
         raise ValueError("no linear layer has multiples of 16 features, as semi-structured weights need")

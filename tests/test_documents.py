@@ -12,7 +12,7 @@ import sparsec
 from sparsec.compiler.pipeline import PASSES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MODULES = sorted((ROOT / "sparsec").rglob("*.py"))
 FOLDERS = ("sparsec", "tests", "bench", "distributions", "docs", "examples", "make", ".ci")
 FOREIGN = {"cpu.max", "wgmma.sp", "wgmma.mma_async", "weights.bin", "manifest.json", "T.address_of",

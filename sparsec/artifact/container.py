@@ -35,6 +35,7 @@ _JSON_BYTES = 8 << 20  # of text, whose objects take up to 24 times as much memo
 _LOCAL_HEADER, _ZIP64_FIELD = 30, 20  # bytes of a member's header without its name, and of its sizes in 64 bits
 _PADDING = 0xD935  # the zip field that aligns members
 _PADDING_FIELD = 6
+_FEW = 4  # arrays of another file that its refusal names
 
 
 @dataclass(frozen=True)
@@ -156,12 +157,27 @@ class _Stream(io.BufferedIOBase):
         return found
 
 
+def _other(file: IO[bytes]) -> str:
+    """What a zip file is that is no artifact."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError, ArithmeticError, NotImplementedError, struct.error):
+        return "is a damaged zip file and"
+    arrays = [each.removesuffix(".npy") for each in members if each.endswith(".npy")]
+    if not arrays:
+        return f"is a {'PyTorch' if any(each.endswith('data.pkl') for each in members) else 'zip'} file and"
+    shown = ", ".join(arrays[:_FEW]) + (f" and {len(arrays) - _FEW} more" if len(arrays) > _FEW else "")
+    return f"holds arrays ({shown}), as --input takes them, and is"
+
+
 def _unpack(name: str, file: IO[bytes], data: memoryview, *, whole: bool) -> Contents:
     """The members of an artifact file, none of them larger than the file allows."""
     first = MEMBERS[0].encode()
     is_other_zip = len(data) >= _LOCAL_HEADER + len(first) and bytes(data[_LOCAL_HEADER:][:len(first)]) != first
     if bytes(data[:len(MAGIC)]) != MAGIC or is_other_zip:
-        raise ArtifactError(f"{name} is not a sparsec artifact; `sparsec compile MODEL.onnx` writes one")
+        raise ArtifactError(f"{name} {_other(file) if is_other_zip else 'is'} not a sparsec artifact; `sparsec compile "
+                            "MODEL.onnx` writes one")
     damaged = f"{name} is damaged; copy it again or compile the model again"
     rest = len(data) - _DIGEST_LENGTH
     if whole and _hash_of(file, 0, rest).encode() != bytes(data[max(0, rest):]):

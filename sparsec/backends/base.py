@@ -164,6 +164,9 @@ class Backend(ABC):
         """
         return None
 
+    def join(self, graph: ir.Model, job: Job) -> None:  # noqa: B027 - most leave layers as they are
+        """Make one layer of several, in place, where that is predicted to be faster; the graph's passes have run."""
+
     def judge(self, graph: ir.Model, job: Job) -> Judge:  # noqa: ARG002
         """What tells the errors of options, from what the layers of a prepared graph see in the job's inputs."""
         return lambda _node, _option: None

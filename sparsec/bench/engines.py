@@ -64,9 +64,9 @@ def onnxruntime_for(backend: Backend) -> str:
     """The name of onnxruntime beside sparsec's programs of a backend, which says where it runs."""
     if not backend.provider:
         return "onnxruntime"
-    import onnxruntime
+    from sparsec.graph import ort  # it imports ONNX, whose memory is not to count as sparsec's
 
-    return _onnxruntime_on(backend.provider if backend.provider in onnxruntime.get_available_providers() else "CPU")
+    return _onnxruntime_on(backend.provider if backend.provider in ort.load().get_available_providers() else "CPU")
 
 
 def _alone(backend: Backend) -> str:

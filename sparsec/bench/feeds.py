@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,10 +9,10 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.artifact.file import Artifact
-from sparsec.backends.program import SIZED
 from sparsec.compiler.samples import sample_of
 from sparsec.errors import ShapeError
 from sparsec.graph.compare import random_feeds
+from sparsec.runtime.sized.declared import declared
 
 
 def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None = None,
@@ -33,8 +32,8 @@ def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None
         ShapeError: no bucket has these shapes.
 
     """
-    if artifact.manifest.entry == SIZED:
-        limits = json.loads(artifact.constants()[0].tobytes())["limits"]
+    if (found := declared(artifact)) is not None:
+        limits = {name: limit for name, limit in found.dims.items() if limit is not None}
         return dict(sample_of(ir.from_proto(onnx.ModelProto.FromString(artifact.graph)), limits, shapes or {}, dims))
     if dims:
         raise ShapeError(f"the artifact has no dimension '{next(iter(dims))}' whose size the run tells; leave it out, "
@@ -49,11 +48,8 @@ def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None
 
 def sizes_of(artifact: Artifact, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
     """The sizes that inputs give to the dimensions that the run tells; none of an artifact of fixed shapes."""
-    if artifact.manifest.entry != SIZED:
-        return {}
-    inputs = json.loads(artifact.constants()[0].tobytes())["inputs"]
-    return {dim: size for each in inputs for dim, size in zip(each["shape"], feeds[each["name"]].shape, strict=True)
-            if isinstance(dim, str)}
+    found = declared(artifact)
+    return {} if found is None else found.sizes_of(feeds)
 
 
 def _bucket(artifact: Artifact, wanted: Mapping[str, Sequence[int]]) -> Artifact:

@@ -18,7 +18,7 @@ import numpy as np
 
 from sparsec.backends.job import Feeds
 from sparsec.bench.engines import ENGINES, Timer
-from sparsec.errors import SparsecError
+from sparsec.errors import InputError, SparsecError
 
 ROUNDS = 5
 WARM_UP_SECONDS = 0.2
@@ -108,6 +108,7 @@ def measure(files: Mapping[str, str], feeds: Feeds, *, threads: int = 1, seconds
         streams: callers at once, each in a thread of its own, on one session.
 
     Raises:
+        InputError: the inputs are not the model's.
         SparsecError: an engine cannot open its file or run it; names both.
 
     """
@@ -163,6 +164,8 @@ class _Worker:
         except (EOFError, OSError):
             self._process.join()
             answer = f"its process ended with code {self._process.exitcode}"
+        if isinstance(answer, InputError):
+            raise answer
         if isinstance(answer, str):
             way = "; --against none measures sparsec alone" if self._name.startswith("onnxruntime") else ""
             raise SparsecError(f"cannot measure {self._name}: {' '.join(answer.split())}{way}")
@@ -187,7 +190,7 @@ def _serve(connection: Connection, engine: str, file: str, feeds: Feeds, threads
     except (EOFError, BrokenPipeError):  # who asked has ended
         return
     except Exception as error:  # noqa: BLE001 - whatever an engine raises is the answer
-        connection.send(str(error))
+        connection.send(error if isinstance(error, InputError) else str(error))
 
 
 def _time(runs_of_one: Callable[[], np.ndarray], callers: ThreadPoolExecutor, streams: int) -> Round:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import itertools
+import logging
 import re
 import sys
 import traceback
@@ -90,6 +91,7 @@ def _options(
 def main() -> None:
     """Run the command line; exits with 0 when done, 1 when it failed, 2 when used wrongly and 3 for defects."""
     warnings.showwarning = _warn
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns where it cannot keep its list of fonts
     try:
         app()
     except InternalError as error:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -51,6 +51,8 @@ def command(
         help="That of `sparsec compile`, for an ONNX model and with --profile.", show_default=False)] = None,
     max_error: Annotated[float | None, typer.Option(
         min=0, help="That of `sparsec compile`, for an ONNX model.", show_default=False)] = None,
+    tune: Annotated[Literal["measure", "off"] | None, typer.Option(
+        help="That of `sparsec compile`, for an ONNX model.", show_default=False)] = None,
     streams: Annotated[int, typer.Option(
         min=1, help="Callers at once, each with --threads: measures the throughput.")] = 1,
     seconds: Annotated[float, typer.Option(min=0.01, help="Measured time per engine.")] = 3.0,
@@ -74,8 +76,8 @@ def command(
 
     compiled = file is not None and is_artifact(file)
     _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None)
-    _check_inputs(file, batch, max_error, feeds, shapes, compiled=compiled, streams=streams,
-                  timed=not profile and formats is None and sweep is None)
+    _check_calls({"--batch": batch, "--max-error": max_error, "--tune": tune}, streams,
+                 model=file is not None and not compiled, timed=not profile and formats is None and sweep is None)
     if file is None:
         bench_sweep(sweep or "", target, threads, plot, json)
         return
@@ -86,7 +88,8 @@ def command(
         return
     sizes = options.parse_dims(dims)
     chosen = CompileOptions(target, threads=threads, shapes=None if compiled else options.parse_shapes(shapes),
-                            dims=None if compiled or profile else sizes, precision=precision, max_error=max_error)
+                            dims=None if compiled or profile else sizes, precision=precision, max_error=max_error,
+                            tune=tune or CompileOptions.tune)
     if not compiled:
         chosen.backend.require(chosen.resolved_target)
     if profile:
@@ -132,14 +135,12 @@ def _check_uses(file: Path | None, against: Peer | None, precision: Precision | 
         raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
 
 
-def _check_inputs(file: Path | None, batch: int | None, max_error: float | None, feeds: Path | None,
-                  shapes: Sequence[str], *, compiled: bool, streams: int, timed: bool) -> None:
-    """Refuse what says of the inputs, or of calls, what cannot be."""
-    if (batch is not None or max_error is not None) and (file is None or compiled):
-        raise UsageError("--batch and --max-error are for an ONNX model, which is compiled first"
-                         + ("; --shape chooses among an artifact's buckets" if compiled else ""))
-    if compiled and feeds is not None and shapes:
-        raise UsageError("the arrays of --input have shapes; leave --shape out")
+def _check_calls(of_compiling: Mapping[str, object], streams: int, *, model: bool, timed: bool) -> None:
+    """Refuse what is for compiling where nothing is compiled, and several callers where no model is called."""
+    given = [name for name, value in of_compiling.items() if value is not None]
+    if given and not model:
+        raise UsageError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for an ONNX model, which is "
+                         "compiled first; --shape chooses among an artifact's buckets")
     if streams > 1 and not timed:
         raise UsageError("--streams is for whole models, without --profile, --formats and --sweep")
 

@@ -59,8 +59,7 @@ def _triton(artifact: Artifact, output: Path, threads: int | None, rows: int, js
     from sparsec.serving.triton import write_triton
 
     reason = write_triton(artifact, output, threads, rows)
-    tables.console.print(f"each request runs by itself: {reason}" if reason else f"up to {rows} rows together",
-                         soft_wrap=True)
+    tables.console.print(f"each request runs by itself: {reason}" if reason else f"up to {rows} rows together")
     tables.console.print(f"\ntritonserver --model-repository {output.absolute().parent}", soft_wrap=True)
     options.write_json(json, {"max_batch_size": 0 if reason else rows, "reason": reason})
 

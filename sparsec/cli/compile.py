@@ -141,8 +141,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
 
     sizes = (f"{path}: {tables.nbytes(description['file_bytes'])}; the model was {tables.nbytes(model_bytes)}")
     if description["target"] == PORTABLE:
-        tables.console.print(f"nothing is compiled yet: who opens the artifact compiles and verifies it there\n{sizes}",
-                             soft_wrap=True)
+        tables.console.print(f"nothing is compiled yet: who opens the artifact compiles and verifies it there\n{sizes}")
         return
     tables.print_buckets(description)
     tables.print_table(("format", "layers", "weights kept", "bytes", "predicted"),
@@ -152,20 +151,20 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
         tables.console.print(f"the whole network: {tables.duration(network)} predicted")
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
-                             "once, in 50 s", soft_wrap=True)
+                             "once, in 50 s")
     for line in (*_by_rows(description["rows"]), *tables.outside(description["outside"])):
-        tables.console.print(line, soft_wrap=True)
+        tables.console.print(line)
     if refused := _on_host(description["layers"]):
-        tables.console.print(refused, soft_wrap=True)
+        tables.console.print(refused)
     if projected := _projected(description["layers"]):
-        tables.console.print(f"\n{projected}", soft_wrap=True)
+        tables.console.print(f"\n{projected}")
     if batch := _batch(description.get("batch")):
-        tables.console.print(f"\n{batch}", soft_wrap=True)
+        tables.console.print(f"\n{batch}")
     if stripped := _stripped(description["strip"]):
-        tables.console.print(f"\n{stripped}", soft_wrap=True)
+        tables.console.print(f"\n{stripped}")
     verdict = _verdict(description["verification"], description["target"])
-    tables.console.print(f"\n{verdict}{_narrow(description['layers'])}", soft_wrap=True)
-    tables.console.print(sizes, soft_wrap=True)
+    tables.console.print(f"\n{verdict}{_narrow(description['layers'])}")
+    tables.console.print(sizes)
 
 
 def _by_rows(rows: Sequence[dict[str, Any]]) -> list[str]:

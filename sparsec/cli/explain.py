@@ -53,12 +53,12 @@ def command(
         task = progress.add_task("explain", total=1.0)
         figures = explain(model, resolved, threads=threads, shapes=options.parse_shapes(shapes),
                           dims=options.parse_dims(dims), precision=precision,
-                          inputs=options.read_arrays(feeds) if feeds else None,
+                          inputs=options.read_arrays(feeds) if feeds else None, wanted=layers,
                           progress=lambda share: progress.update(task, completed=share))
     chosen = _chosen(figures, layers)
     if figures.sizes:
         sizes = ", ".join(f"{name} = {size}" for name, size in figures.sizes.items())
-        console.print(f"for {sizes}; --dim and --shape give other sizes\n", soft_wrap=True)
+        console.print(f"for {sizes}; --dim and --shape give other sizes\n")
     _print_summary(figures)
     if figures.any_size is not None:
         _print_any_size(figures.any_size)
@@ -72,16 +72,15 @@ def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
     """The layers to show in full."""
     by_name = {layer.layer: layer for layer in figures.layers}
     single = {node: each.operator for each in figures.between for node in each.nodes}
-    if known := [name for name in names if name in single]:
-        raise UsageError(f"'{known[0]}' is a {single[known[0]]}, which has one kernel and no candidates")
-    if unknown := sorted(set(names) - set(by_name) - {"all"}):
-        raise UsageError(f"no layer '{unknown[0]}'; the layers are {', '.join(by_name)}")
+    if alone := [name for name in names if name not in by_name and name != "all"]:
+        what = f"is a {single[alone[0]]}, which has one kernel and" if alone[0] in single else "has"
+        raise UsageError(f"'{alone[0]}' {what} no candidates")
     return [layer for name, layer in by_name.items() if name in names or "all" in names]
 
 
 def _print_summary(figures: Explanation) -> None:
     total = figures.total
-    console.print(f"target {figures.target}, {figures.threads} thread(s)\nrates: {figures.machine}\n", soft_wrap=True)
+    console.print(f"target {figures.target}, {figures.threads} thread(s)\nrates: {figures.machine}\n")
     seen = any(layer.zeros is not None for layer in figures.layers)
     tables.print_table(
         ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from", *["input zeros"] * seen),
@@ -90,7 +89,7 @@ def _print_summary(figures: Explanation) -> None:
          "", tables.duration(total.predicted_us), tables.duration(total.dense_us), "", *[""] * seen))
     if figures.network_us is not None:
         console.print(f"\nthe whole network: {tables.duration(figures.network_us)} predicted, everything between the "
-                      "layers included", soft_wrap=True)
+                      "layers included")
     for group in figures.between[:MOST_BETWEEN]:
         console.print(f"between the layers: {len(group.nodes)} {group.operator}, {tables.duration(group.predicted_us)}")
     if rest := figures.between[MOST_BETWEEN:]:
@@ -113,17 +112,16 @@ def _print_any_size(found: AnySize) -> None:
     for each in found.rows:
         cells.setdefault(each.layer, {})[each.rows] = f"{each.kernel}, {tables.duration(each.predicted_us)}"
     console.print("\n`sparsec compile` with these options leaves sizes to the run, which pays for that; more rows are "
-                  "made of such calls:\n", soft_wrap=True)
+                  "made of such calls:\n")
     without = [each.node for each in found.outside]
     tables.print_table(("layer", *(f"{count} rows" for count in counts)), [
         *((layer, *(row.get(count, "") for count in counts)) for layer, row in cells.items()),
         *((layer, *("no kernel" for _ in counts)) for layer in without)],
         ("a call", *(tables.duration(found.call_us[count]) for count in counts)))
     console.print(f"\na call has {found.stages} compiled stage(s) and {found.operators} operator(s) between them; "
-                  "attention and what numpy multiplies take longer the larger the sizes, and are not in it",
-                  soft_wrap=True)
+                  "attention and what numpy multiplies take longer the larger the sizes, and are not in it")
     for line in tables.outside([{"layer": each.node, "reason": each.text} for each in found.outside]):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def _row(layer: Layer) -> tuple[str, ...]:
@@ -151,7 +149,7 @@ def _print_layer(layer: Layer) -> None:
          f"{each.predicted_us / layer.candidates[0].predicted_us:.2f}x", each.bound)
         for each in layer.candidates])
     for name, reason in layer.refused.items():
-        console.print(f"not {name}: {reason}", soft_wrap=True)
+        console.print(f"not {name}: {reason}")
     if layer.buckets:
         tables.print_table(("tokens", "format", "time", "of dense's"), [
             (str(each.columns), each.format, tables.duration(each.predicted_us),
@@ -159,7 +157,7 @@ def _print_layer(layer: Layer) -> None:
 
 
 def _write_html(path: Path | None, figures: Explanation, title: str) -> None:
-    from sparsec.report.explain_html import render
-
     if path is not None:
+        from sparsec.report.explain_html import render
+
         files.write(path, render(figures, title).encode())

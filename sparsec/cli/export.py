@@ -44,7 +44,7 @@ def command(
         from sparsec.graph.writer import save_proto
 
         save_proto(onnx.load(output), output, sparse=True)
-    console.print(f"{output}: {tables.nbytes(output.stat().st_size)}", soft_wrap=True)
+    console.print(f"{output}: {tables.nbytes(output.stat().st_size)}")
 
 
 def _export_squeezenet(weights: Path | None, output: Path) -> None:

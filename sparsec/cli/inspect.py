@@ -66,7 +66,7 @@ def _print_kernels(description: dict[str, Any]) -> None:
          *([rows[-1]["rows"]] if rows else []), tables.nbytes(totals["bytes"]),
          tables.duration(totals["predicted_us"])))
     for line in tables.outside(description.get("outside", [])):
-        console.print(line, soft_wrap=True)
+        console.print(line)
 
 
 def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -78,6 +78,7 @@ def _inspect_model(file: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, 
 
     model = load(file, shapes=shapes, symbolic=True)
     own = describe(file)
+    own.name_sizes(model)
     description = {**describe_model(model), "opset": own.opset}
     console.print(f"{tables.nbytes(own.nbytes)}, opset {own.opset}\n")
     _print_signature(description)
@@ -122,4 +123,8 @@ def _print_signature(description: dict[str, Any]) -> None:
     rows = [(f"{kind[:-1]} {tensor['name']}", tensor["dtype"], tables.shape(tensor["shape"]))
             for kind in ("inputs", "outputs") for tensor in description[kind]]
     tables.print_table(("tensor", "type", "shape"), rows)
+    if dims := description.get("dims"):
+        sizes = "; ".join(f"{name}, {'any' if limit is None else f'{limit[0]} to {limit[1]}'}"
+                          for name, limit in dims.items())
+        console.print(f"sizes that the run tells: {sizes}")
     console.print()

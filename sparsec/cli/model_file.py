@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # `describe` imports what it needs, so that commands start fast
+    import onnx_ir as ir
 
 
 @dataclass(frozen=True)
@@ -12,12 +17,28 @@ class ModelFile:
 
     Attributes:
         nbytes: of the file and of the external files that its weights lie in.
+        is_divided: whether some of its weights lie in external files.
         opset: of ONNX's own operators, as the file has it; None where it names none.
+        outputs: the names of their symbolic dimensions, by output and axis.
+        values: those between the inputs and the outputs that the file gives the shapes of.
 
     """
 
     nbytes: int
+    is_divided: bool
     opset: int | None
+    outputs: Mapping[str, Mapping[int, str]]
+    values: frozenset[str]
+
+    def name_sizes(self, model: ir.Model) -> None:
+        """Give the sizes of outputs that nothing is known of their names in the file, in place."""
+        import onnx_ir as ir
+
+        for value in model.graph.outputs:
+            names = self.outputs.get(value.name or "", {})
+            if value.shape is not None:
+                value.shape = ir.Shape([dim if isinstance(dim, int) else names.get(axis, dim)
+                                        for axis, dim in enumerate(value.shape)])
 
 
 def describe(path: Path) -> ModelFile:
@@ -31,4 +52,7 @@ def describe(path: Path) -> ModelFile:
                  for entry in tensor.external_data if entry.key == "location"}
     files = [path, *(path.parent / location for location in locations)]
     opsets = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
-    return ModelFile(sum(each.stat().st_size for each in files if each.is_file()), next(iter(opsets), None))
+    outputs = {value.name: {axis: dim.dim_param for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+                            if dim.dim_param} for value in model.graph.output}
+    return ModelFile(sum(each.stat().st_size for each in files if each.is_file()), bool(locations),
+                     next(iter(opsets), None), outputs, frozenset(value.name for value in model.graph.value_info))

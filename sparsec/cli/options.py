@@ -129,15 +129,17 @@ def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = ()
 
     Raises:
         ShapeError: the artifact does not take the shapes.
-        UsageError: the file holds no arrays, or an .npy file is given to a model of several inputs.
+        UsageError: the file holds no arrays, an .npy file is given to a model of several inputs, or sizes beside one.
 
     """
+    if path is not None and (shapes or dims):
+        raise UsageError("the arrays of --input have shapes; leave --shape and --dim out")
     if path is None:
         from sparsec.bench.feeds import random_inputs, sizes_of
 
         feeds = random_inputs(artifact, parse_shapes(shapes), dims)
         sizes = ", ".join(f"{name} = {size}" for name, size in sizes_of(artifact, feeds).items())
-        console.print(f"inputs are random{f', at {sizes}' if sizes else ''}; --input gives your own\n", soft_wrap=True)
+        console.print(f"inputs are random{f', at {sizes}' if sizes else ''}; --input gives your own\n")
         return feeds
     if path.suffix != ".npy":
         return read_arrays(path)

@@ -218,4 +218,4 @@ def _print(description: dict[str, Any], output: Path) -> None:
         before = description["dense_accuracy"]
         dense = "" if before is None else f" (dense {100 * before:.1f} %)"
         console.print(f"accuracy on the held-out digits {100 * description['accuracy']:.1f} %{dense}")
-    console.print(f"{output}: {tables.nbytes(output.stat().st_size)}", soft_wrap=True)
+    console.print(f"{output}: {tables.nbytes(output.stat().st_size)}")

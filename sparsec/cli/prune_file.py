@@ -100,15 +100,13 @@ def _print(outcome: Outcome, path: Path) -> None:
     console.print()
     for layer in pruned.layers:
         if layer.shared:
-            console.print(f"{layer.layer}: its weight is that of {', '.join(layer.shared)}, too", soft_wrap=True)
+            console.print(f"{layer.layer}: its weight is that of {', '.join(layer.shared)}, too")
     for each in outcome.left:
-        console.print(f"not pruned: {each.layer}: {each.reason}", soft_wrap=True)
+        console.print(f"not pruned: {each.layer}: {each.reason}")
     for output in pruned.outputs:
         same = "" if output.same_class is None else f", same class in {100 * output.same_class:.1f} % of the rows"
-        console.print(f"output '{output.output}' differs by {output.error:.1e} of its root mean square{same}",
-                      soft_wrap=True)
-    console.print(f"{path}: {100 * pruned.sparsity:.1f} % zeros, {tables.nbytes(model_file.describe(path).nbytes)}",
-                  soft_wrap=True)
+        console.print(f"output '{output.output}' differs by {output.error:.1e} of its root mean square{same}")
+    console.print(f"{path}: {100 * pruned.sparsity:.1f} % zeros, {tables.nbytes(model_file.describe(path).nbytes)}")
 
 
 SHOWN: dict[str, Callable[[float], str]] = {
@@ -119,7 +117,7 @@ SHOWN: dict[str, Callable[[float], str]] = {
 def _print_reached(reached: Reached) -> None:
     show = SHOWN[reached.kind]
     console.print(f"goal: {reached.kind.replace('_', ' ')} {show(reached.wanted)}; predicted of the pruned layers "
-                  f"{show(reached.predicted)}, measured {show(reached.measured)}", soft_wrap=True)
+                  f"{show(reached.predicted)}, measured {show(reached.measured)}")
     if reached.pruned_us and reached.dense_us:
         console.print(f"compiled: {tables.duration(reached.pruned_us)}, {reached.dense_us / reached.pruned_us:.2f}x as "
-                      f"fast as dense in {tables.duration(reached.dense_us)}", soft_wrap=True)
+                      f"fast as dense in {tables.duration(reached.dense_us)}")

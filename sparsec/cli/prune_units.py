@@ -80,12 +80,12 @@ def _units(proto: Any, arrays: Any, paths: tuple[Path, Path, Path | None], spars
          f"{layer.before.flops / 1e6:.1f} > {layer.after.flops / 1e6:.1f}") for layer in found.report.layers],
         ("total", f"{before.units} > {after.units}", f"{before.flops / 1e6:.1f} > {after.flops / 1e6:.1f}"))
     for each in found.left:
-        console.print(f"not pruned: {each.layer}: {each.reason}", soft_wrap=True)
+        console.print(f"not pruned: {each.layer}: {each.reason}")
     _print_outputs(found.outputs)
     if sparsity is None:
-        console.print("not exact: other inputs may activate what these samples never did", soft_wrap=True)
+        console.print("not exact: other inputs may activate what these samples never did")
     console.print(f"{output}: {found.removed} of {found.units} units removed, {after.flops / before.flops:.1%} of the "
-                  f"FLOPs left, {tables.nbytes(model_file.describe(output).nbytes)}", soft_wrap=True)
+                  f"FLOPs left, {tables.nbytes(model_file.describe(output).nbytes)}")
 
 
 def _branches(proto: Any, arrays: Any, paths: tuple[Path, Path, Path | None], sparsity: float | None,
@@ -107,11 +107,10 @@ def _branches(proto: Any, arrays: Any, paths: tuple[Path, Path, Path | None], sp
     _print_outputs(found.outputs)
     console.print(f"{output}: {len(found.removed)} of {found.branches} blocks removed, "
                   f"{found.after / found.before:.1%} of the layers' FLOPs left, "
-                  f"{tables.nbytes(model_file.describe(output).nbytes)}", soft_wrap=True)
+                  f"{tables.nbytes(model_file.describe(output).nbytes)}")
 
 
 def _print_outputs(outputs: Sequence[Output]) -> None:
     for value in outputs:
         same = "" if value.same_class is None else f", same class in {100 * value.same_class:.1f} % of the rows"
-        console.print(f"output '{value.output}' differs by {value.error:.1e} of its root mean square{same}",
-                      soft_wrap=True)
+        console.print(f"output '{value.output}' differs by {value.error:.1e} of its root mean square{same}")

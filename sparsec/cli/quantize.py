@@ -45,6 +45,6 @@ def command(
          tables.percent(layer.kept, layer.weights)) for layer in found.layers])
     left = sum(not layer.quantized for layer in found.layers)
     tables.console.print(f"\noutputs differ from the float model's by {found.error:.1e} of their largest; {left} of "
-                         f"{len(found.layers)} layers stay in float", soft_wrap=True)
+                         f"{len(found.layers)} layers stay in float")
     sizes = tables.nbytes(output.stat().st_size), tables.nbytes(model.stat().st_size)
-    tables.console.print(f"{output}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
+    tables.console.print(f"{output}: {sizes[0]}; the model was {sizes[1]}")

@@ -22,6 +22,12 @@ def command(
     feeds: Annotated[Path | None, typer.Option(
         "--input", "-i", exists=True, dir_okay=False, help="An .npz file with an array for every input, or an .npy "
         "file where there is one input; random ones if not given.")] = None,
+    shapes: Annotated[list[str], typer.Option(
+        "--shape", metavar="NAME:D,D,…", help="Shape of a random input, which chooses among an artifact's buckets; may "
+        "be repeated.")] = [],  # noqa: B006 - typer copies it
+    dims: Annotated[list[str], typer.Option(
+        "--dim", metavar="NAME=SIZE", help="Size of a dimension that the run tells, of random inputs; may be "
+        "repeated.")] = [],  # noqa: B006 - as above
     require_signature: options.PublicKey = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads to use; as compiled if not given.")] = None,
 ) -> None:
@@ -35,7 +41,8 @@ def command(
     names = [info.name for info in session.get_outputs()]
     if output is not None:
         options.check_arrays_file(output, len(names))
-    results = session.run(None, options.inputs_for(compiled, feeds))
+    arrays = options.inputs_for(compiled, feeds, shapes, options.single(options.parse_dims(dims)))
+    results = session.run(None, arrays)
     shown = [(name, r.dtype.name, tables.shape(r.shape)) for name, r in zip(names, results, strict=True)]
     if output is None:
         tables.print_table(("output", "type", "shape", "begins"), [

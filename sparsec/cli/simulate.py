@@ -13,6 +13,7 @@ from sparsec.backends.accelerators.eie.architecture import PARAMETERS
 from sparsec.cli import options, simulate_tables
 from sparsec.cli.flags import Flag, taking
 from sparsec.cli.progress import progress_bar
+from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
 
 Item = TypeVar("Item")
@@ -57,7 +58,10 @@ def command(
         Codebook.CLUSTER),
     feeds: Input = None,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
-    sweeps: Sweeps = [],  # noqa: B006 - typer copies it
+    dims: Annotated[list[str], typer.Option(
+        "--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension by its name; may be repeated.",
+        )] = [],  # noqa: B006 - as above
+    sweeps: Sweeps = [],  # noqa: B006 - as above
     beside_cpu: Annotated[bool, typer.Option("--beside-cpu", help="Time the model on this CPU too.")] = False,
     plot: Annotated[Path | None, _written("Plot EIE's layers, or each sweep, as PNG or SVG.")] = None,
     html: Annotated[Path | None, _written("Write a self-contained report.")] = None,
@@ -72,14 +76,14 @@ def command(
     """
     parameters = {name: value for name, value in given.items() if value is not None}
     requested = [_parse_sweep(text) for text in sweeps]
+    bound = CompileOptions("eie", shapes=options.parse_shapes(shapes), dims=options.single(options.parse_dims(dims)))
     if target != "eie" or settings:
         own = {"--paper": paper, "--trace": trace, "--trace-layer": trace_layer, "--plot": plot,
                "--codebook": codebook is not Codebook.CLUSTER,
                **{f"--{name.replace('_', '-')}": True for name in parameters}}
         if options_of_eie := [name for name, value in own.items() if value]:
             raise UsageError(f"{options_of_eie[0]} is for --target eie alone; use --config, --sweep, --html or --json")
-        _compare(file, target, settings, feeds, options.parse_shapes(shapes), requested, html, json,
-                 beside_cpu=beside_cpu)
+        _compare(file, target, settings, feeds, bound, requested, html, json, beside_cpu=beside_cpu)
         return
     from sparsec.cli import simulate_steps as steps
 
@@ -94,7 +98,7 @@ def command(
         if file is None:
             subject = steps.simulate_paper(target, parameters, watch)
         else:
-            subject = steps.simulate_file(file, target, parameters, codebook.value, options.parse_shapes(shapes),
+            subject = steps.simulate_file(file, target, parameters, codebook.value, bound,
                                           options.read_arrays(feeds) if feeds else None, watch, beside_cpu=beside_cpu)
         swept = [steps.sweep(subject, *each, watch) for each in requested]
     simulate_tables.print_report(subject.figures)
@@ -106,7 +110,7 @@ def command(
     steps.write_trace(trace, subject, trace_layer)
 
 
-def _compare(file: Path | None, target: str, settings: Sequence[str], feeds: Path | None, shapes: Any,
+def _compare(file: Path | None, target: str, settings: Sequence[str], feeds: Path | None, bound: CompileOptions,
              requested: Sequence[tuple[str, list[int]]], html: Path | None, json: Path | None, *,
              beside_cpu: bool) -> None:
     """Several accelerators, or one other than EIE, side by side."""
@@ -122,10 +126,10 @@ def _compare(file: Path | None, target: str, settings: Sequence[str], feeds: Pat
         def watch(items: Sequence[Item], text: str) -> Iterable[Item]:
             return progress.track(items, description=text)
 
-        network, arrays = steps.load(file, shapes, options.read_arrays(feeds) if feeds else None, watch)
+        network, arrays = steps.load(file, bound, options.read_arrays(feeds) if feeds else None, watch)
         results = steps.run(network, chosen, changed, watch)
         swept = [steps.sweep(network, chosen, changed, *each, watch) for each in requested]
-    figures = steps.figures_of(file, shapes, arrays, network, results, beside_cpu=beside_cpu)
+    figures = steps.figures_of(file, bound, arrays, network, results, beside_cpu=beside_cpu)
     steps.print_report(figures)
     for each in swept:
         steps.print_sweep(each)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from sparsec.graph.compare import Feeds
 from sparsec.report import accelerators as report
 from sparsec.report.accelerators_html import render
 
-Shapes = Mapping[str, Sequence[int]]
 Configurations = dict[str, dict[str, int]]
 
 
@@ -83,7 +82,7 @@ def check_sweep(chosen: Sequence[Accelerator], changed: Configurations, paramete
             each.configure({**changed[each.name], parameter: value})
 
 
-def load(file: Path, shapes: Shapes, feeds: Feeds | None, watch: Watch) -> tuple[Network, Feeds]:
+def load(file: Path, chosen: CompileOptions, feeds: Feeds | None, watch: Watch) -> tuple[Network, Feeds]:
     """The layers of a model with the activations that inputs, or random ones, give them.
 
     Raises:
@@ -92,7 +91,7 @@ def load(file: Path, shapes: Shapes, feeds: Feeds | None, watch: Watch) -> tuple
     """
     if is_artifact(file):
         raise UsageError(f"{file} is compiled; give the ONNX model, which several accelerators can be asked about")
-    prepared = prepare(file, CompileOptions("eie", shapes=shapes))
+    prepared = prepare(file, chosen)
     (generated,) = prepared.job.generated
     network = record(prepared.graph, feeds or generated, watch)
     if not network.layers:
@@ -114,10 +113,10 @@ def sweep(network: Network, chosen: Sequence[Accelerator], changed: Configuratio
         for value in values})
 
 
-def figures_of(file: Path, shapes: Shapes, feeds: Feeds, network: Network, results: Sequence[Result], *,
+def figures_of(file: Path, chosen: CompileOptions, feeds: Feeds, network: Network, results: Sequence[Result], *,
                beside_cpu: bool) -> report.Figures:
     """Everything that tables, pages and files show."""
-    return report.describe(results, network, time_on_cpu(file, shapes, feeds) if beside_cpu else {})
+    return report.describe(results, network, time_on_cpu(file, chosen, feeds) if beside_cpu else {})
 
 
 def write_html(path: Path | None, figures: report.Figures, sweeps: Sequence[report.Figures], title: str) -> None:
@@ -131,7 +130,7 @@ def print_report(figures: dict[str, Any]) -> None:
     rows = [_row(each) for each in figures["accelerators"]]
     rows += [(engine, "", "", tables.duration(1e3 * ms), "", "", "", "") for engine, ms in figures["beside_ms"].items()]
     tables.print_table(("accelerator", "mult.", "MHz", "time", "not run", "useful", "kB", "uJ"), rows)
-    console.print("not run: multiply-adds in layers that it does not run; useful: cycles of\n"
+    console.print("not run: multiply-adds in layers that it does not run; useful: cycles of "
                   "multipliers for two non-zeros; kB: weights as stored; uJ: at 45 nm, with DRAM\n")
     for each in figures["accelerators"]:
         shares = each["total"]["share_of_multiplier_cycles"]

@@ -33,8 +33,6 @@ from sparsec.report.figures import save
 
 PAPER_SEED = 0
 
-Shapes = Mapping[str, Sequence[int]]
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -64,20 +62,22 @@ def simulate_paper(target: str, parameters: Mapping[str, int], watch: Watch) -> 
     return Subject("The paper's layers", layers, active, accelerator, arch, figures)
 
 
-def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebook: str, shapes: Shapes,
+def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebook: str, chosen: CompileOptions,
                   feeds: Feeds | None, watch: Watch, *, beside_cpu: bool) -> Subject:
     """An ONNX model or an artifact, on inputs or on random ones."""
     accelerator = _accelerator(target)
     compiled = is_artifact(file)
     if compiled and beside_cpu:
         raise UsageError(f"the CPU cannot run {file}; give the ONNX model")
+    if compiled and (chosen.shapes or chosen.dims):
+        raise UsageError(f"{file} was compiled for fixed shapes; leave --shape and --dim out, or give the ONNX model")
     if compiled:
         network, arch = _open_artifact(file, parameters)
         feeds = feeds or random_feeds(network.model)
         reference = None
     else:
         arch = Architecture(**parameters)
-        prepared = prepare(file, CompileOptions(target, shapes=shapes))
+        prepared = prepare(file, chosen)
         model, (generated,) = prepared.graph, prepared.job.generated
         feeds = feeds or generated
         names = [str(value.name) for value in model.graph.outputs]
@@ -87,7 +87,7 @@ def simulate_file(file: Path, target: str, parameters: Mapping[str, int], codebo
         raise SimulationError(f"{file} has no layer that the accelerator takes: those have a constant weight (MatMul, "
                               "Gemm, Conv); give a model with some, or --target eie,ese for recurrent layers")
     inference = infer(network, feeds, accelerator, arch, reference, watch)
-    beside = time_on_cpu(file, shapes, feeds) if beside_cpu else {}
+    beside = time_on_cpu(file, chosen, feeds) if beside_cpu else {}
     figures = report.describe_inference(inference, beside)
     return Subject(file.stem, network.layers, inference.active, accelerator, arch, figures)
 
@@ -104,14 +104,14 @@ def _open_artifact(file: Path, parameters: Mapping[str, int]) -> tuple[Network, 
     return network, replace(arch, **parameters)
 
 
-def time_on_cpu(file: Path, shapes: Shapes, feeds: Feeds) -> dict[str, float]:
+def time_on_cpu(file: Path, chosen: CompileOptions, feeds: Feeds) -> dict[str, float]:
     """Milliseconds of an inference by one thread of this CPU, by engine."""
     from sparsec.bench.latency import measure
     from sparsec.compiler.compile import compile_model
 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = Path(directory) / "model.sparsec"
-        compile_model(file, CompileOptions(shapes=shapes)).save(artifact)
+        compile_model(file, replace(chosen, target="cpu")).save(artifact)
         latencies = measure({"sparsec": str(artifact), "onnxruntime": str(file)}, feeds)
     return {f"{each.engine}, 1 CPU thread": each.summary.p50_us / 1e3 for each in latencies}
 

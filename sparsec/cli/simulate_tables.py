@@ -30,7 +30,7 @@ def _print_layers(figures: dict[str, Any]) -> None:
 
     header = ("layer", "as", "w %", "a %", "us", "theory", "bal.", "uJ")
     tables.print_table(header, [row(layer) for layer in figures["layers"]], row(figures["total"]))
-    console.print("fc: linear; pos: convolution, position by position; w, a: non-zero weights and\n"
+    console.print("fc: linear; pos: convolution, position by position; w, a: non-zero weights and "
                   "activations; theory: us with all PEs equally busy; bal.: their load balance\n")
 
 
@@ -70,7 +70,9 @@ def _print_energy(total: dict[str, Any]) -> None:
     rows = [(unit, *(f"{model[unit]:,.2f}" if unit in model else "" for model in models.values())) for unit in units]
     sums = [f"{sum(model.values()):,.2f}" for model in models.values()]
     tables.print_table(("energy in uJ", *models), rows, ("total", *sums))
-    console.print(f"the second model is {total['energy_models_difference']:+.1%} of the first\n")
+    difference = total["energy_models_difference"]
+    more = "more" if difference > 0 else "less"
+    console.print(f"counted by accesses, energy is {abs(difference):.1%} {more} than by power and time\n")
 
 
 def _remarks(figures: dict[str, Any]) -> list[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from sparsec import files
 from sparsec.cli import options, tables
 from sparsec.cli.model_file import describe
 from sparsec.errors import ShapeError, VerificationError
@@ -45,10 +46,10 @@ def command(
 
     Units, channels, filters and heads that no output depends on.
     """
-    from sparsec.graph.interface import restore
+    from sparsec.graph.interface import forget_shapes, restore
     from sparsec.graph.reader import load
     from sparsec.graph.sparse import SPARSE_KEY
-    from sparsec.graph.writer import save
+    from sparsec.graph.writer import drop_shapes, save
     from sparsec.passes.quantized import read_foreign
     from sparsec.passes.strip import as_dict, strip
 
@@ -62,13 +63,20 @@ def command(
         report = strip(graph, merge=merge_duplicates)
         restore(graph)
         error, unverified = _verified(model, graph) if verify else (None, "not verified")
-    before = describe(model).nbytes  # the output may replace it
+    before = describe(model)  # the output may replace it
+    before.name_sizes(graph)
+    forget_shapes(graph, kept=before.values)
+    given = None if report.modified or before.is_divided else files.read_regular(model)
     save(graph, output, sparse=sparse_tensors)
+    if describe(output).nbytes > before.nbytes:
+        drop_shapes(output)
+    if given is not None and output.stat().st_size > len(given):  # nodes without names have got some
+        files.write(output, given)
     options.write_json(json, {**as_dict(report), "relative_error": error})
     print_report(report)
     verdict = unverified if error is None else f"outputs match: largest relative error {error:.1e}"
-    sizes = tables.nbytes(describe(output).nbytes), tables.nbytes(before)
-    tables.console.print(f"\n{verdict}\n{output}: {sizes[0]}; the model was {sizes[1]}", soft_wrap=True)
+    sizes = tables.nbytes(describe(output).nbytes), tables.nbytes(before.nbytes)
+    tables.console.print(f"\n{verdict}\n{output}: {sizes[0]}; the model was {sizes[1]}")
 
 
 def _verified(model: Path, stripped: ir.Model) -> tuple[float | None, str]:
@@ -136,7 +144,7 @@ def print_report(report: StripReport) -> None:
     if report.regrouped and len(report.regrouped) * 2 > len(report.layers):  # by chance small layers are 2:4, too
         lines.append(f"no longer 2:4, inputs in the midst of their groups went: {_some(report.regrouped)}")
     for line in lines:
-        tables.console.print(line, soft_wrap=True)
+        tables.console.print(line)
 
 
 def _some(names: Sequence[str]) -> str:
@@ -149,8 +157,14 @@ def _row(layer: Layer) -> tuple[str, ...]:
     before, after = layer.before, layer.after
     return (tables.percent(before.weights - before.nonzero, before.weights),
             tables.percent(before.weights - layer.active, before.weights),
-            f"{before.units}" if before.units == after.units else f"{before.units} > {after.units}",
-            f"{before.flops / 1e6:.1f} > {after.flops / 1e6:.1f}", tables.nbytes(after.bytes))
+            f"{before.units or '-'}" if before.units == after.units else f"{before.units} > {after.units}",
+            f"{_millions(before.flops)} > {_millions(after.flops)}", tables.nbytes(after.bytes))
+
+
+def _millions(count: int) -> str:
+    """A number in millions, such as "11.7" or "0.005"."""
+    millions = count / 1e6
+    return f"{millions:.1f}" if millions >= 1 or not count else f"{millions:.1g}"
 
 
 def _times(compression: float) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsec.cli import options, tables
+from sparsec.cli import options, parts, tables
 from sparsec.cli.prune import require_torch, training_progress
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
+
+if TYPE_CHECKING:
+    from sparsec.models.study import Plan, Point
 
 
 def command(
@@ -28,28 +31,32 @@ def command(
         "sparsity; may be repeated.")] = [],  # noqa: B006 - typer copies it
     network: Annotated[str, typer.Option(help="lenet300, lenet300-bn or lenet5.")] = "lenet300-bn",
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of every training.")] = 40,
+    on: parts.On = parts.LOCAL,
+    resume: parts.Resume = None,
 ) -> None:
     """Compare pruning methods on the LeNets, with plots.
 
-    Accuracy and effective against direct compression on the digits.
+    Accuracy and effective against direct compression on the digits. Methods and seeds are independent parts.
     """
     require_torch()
+    parts.check(on)
     from sparsec.models.networks import NETWORKS
 
     if network not in NETWORKS or not NETWORKS[network].digits:
         raise UsageError(f"--network {network}: choose from "
                          f"{', '.join(name for name, each in NETWORKS.items() if each.digits)}")
     if figures:
+        if resume is not None or on != parts.LOCAL:
+            raise UsageError("--figure takes neither --on nor --resume")
         draw_figures(output, figures, network, tuple(compressions), range(seeds), epochs)
         return
-    from sparsec.models.study import COMPRESSIONS, METHODS, QUICK, Plan, run
+    from sparsec.models.study import COMPRESSIONS, METHODS, QUICK, Plan
     from sparsec.models.study_plots import plot_accuracy, plot_compression
 
     if unknown := [method for method in methods if method not in METHODS]:
         raise UsageError(f"unknown method '{unknown[0]}': choose from {', '.join(METHODS)}")
     plan = Plan(tuple(methods or METHODS), tuple(compressions or COMPRESSIONS), range(seeds), epochs, network)
-    with training_progress() as progress:
-        dense, points = run(QUICK if quick else plan, progress)
+    dense, points = _run(QUICK if quick else plan, on, resume)
     output.mkdir(parents=True, exist_ok=True)
     for name, figure in (("compression", plot_compression(points, plan.network)),
                          ("accuracy", plot_accuracy(points, dense, plan.network))):
@@ -62,7 +69,25 @@ def command(
         [(p.method, p.seed, f"{p.direct:.1f}", f"{p.effective:.1f}", f"{100 * p.accuracy:.1f} %") for p in points],
     )
     console.print(f"\ndense accuracy {100 * dense:.1f} %")
-    console.print(f"{output}: compression and accuracy as .png and .svg, study.json", soft_wrap=True)
+    console.print(f"{output}: compression and accuracy as .png and .svg, study.json")
+
+
+def _run(plan: Plan, on: str, folder: Path | None) -> tuple[float, list[Point]]:
+    """The mean accuracy of the dense networks, and the points in the order of the plan."""
+    from sparsec.models.study import Point, run, run_part
+
+    if on == parts.LOCAL and folder is None:
+        with training_progress() as progress:
+            return run(plan, progress)
+    calls = [parts.Part((method, list(plan.compressions), seed, plan.epochs, plan.network))
+             for seed in plan.seeds for method in plan.methods]
+    found = {}
+    with training_progress() as progress:
+        for number, result in parts.run(run_part, calls, on, folder):
+            found[number] = result
+            progress(calls[number].arguments[0], len(found), len(calls))
+    dense = [each["dense"] for each in found.values()]
+    return sum(dense) / len(dense), [Point(**point) for _, each in sorted(found.items()) for point in each["points"]]
 
 
 def draw_figures(output: Path, names: list[str], network: str, compressions: tuple[float, ...], seeds: range,
@@ -85,7 +110,7 @@ def draw_figures(output: Path, names: list[str], network: str, compressions: tup
         for each, figure in figures.items():
             figure.savefig(output / f"{each}-{network}.svg")
         options.write_json(output / f"{name}-{network}.json", dict(numbers))
-        console.print(f"{output}: {', '.join(figures)} of {network} as .svg, {name}-{network}.json", soft_wrap=True)
+        console.print(f"{output}: {', '.join(figures)} of {network} as .svg, {name}-{network}.json")
 
 
 def speedup(dense: Any, model: Any, example: Any) -> float:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from sparsec.cli.names import shortened
 from sparsec.errors import printable
@@ -15,10 +17,14 @@ from sparsec.errors import printable
 class _Console(Console):
     """A terminal that texts from files cannot command."""
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Print texts as they read; line feeds alone are kept."""
-        super().print(*("\n".join(map(printable, each.split("\n"))) if isinstance(each, str) else each
-                        for each in objects), **options)
+    def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+        """Print texts as they read; lines wrap between words, those that are to be copied (`soft_wrap`) stay whole."""
+        shown = printable if soft_wrap else self._wrapped
+        super().print(*("\n".join(map(shown, each.split("\n"))) if isinstance(each, str) else each
+                        for each in objects), soft_wrap=True, **options)
+
+    def _wrapped(self, line: str) -> str:
+        return textwrap.fill(printable(line), self.width, break_long_words=False, break_on_hyphens=False)
 
 
 console = _Console(highlight=False, markup=False)
@@ -37,20 +43,16 @@ def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None =
     the others are aligned right.
     """
     lines = [tuple(printable(str(cell)) for cell in line) for line in (columns, *rows, *([total] if total else []))]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    room = max(12, console.width - sum(widths[1:]) - _GAP * (len(widths) - 1))
-    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="bold", show_footer=bool(total))
-    for index, name in enumerate(columns):
-        table.add_column(name, lines[-1][index] if total else "", justify="right" if index else "left", no_wrap=True)
-    body = lines[1:1 + len(rows)]
-    names = [name for name, *_ in body]
-    for name, (_, *cells) in zip(shortened(names, room) if console.is_terminal else names, body, strict=True):
-        table.add_row(name, *cells)
-    if not console.is_terminal:  # rich cuts whatever is wider than its console
-        wide = Console(file=console.file, width=max(console.width, sum(widths) + _GAP * len(widths)))
-        wide.print(table, crop=False)
-    else:
-        console.print(table, crop=False)
+    others = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)][1:]
+    room = max(12, console.width - sum(others) - _GAP * len(others))
+    names = [name for name, *_ in lines[1:1 + len(rows)]]
+    shown = shortened(names, room) if console.is_terminal else names
+    lines[1:1 + len(rows)] = [(name, *cells) for name, (_, *cells) in zip(shown, lines[1:1 + len(rows)], strict=True)]
+    width = max(cell_len(name) for name, *_ in lines)
+    for index, (name, *cells) in enumerate(lines):
+        padded = (" " * (most - cell_len(cell)) + cell for cell, most in zip(cells, others, strict=True))
+        line = (" " * _GAP).join((name + " " * (width - cell_len(name)), *padded)).rstrip()
+        console.print(Text(line, style="" if index else "bold"))
 
 
 def counted(number: int, what: str) -> str:

@@ -29,4 +29,4 @@ def command(
         check_machine(loaded)
     signed = f"signed by the owner of {require_signature}" if require_signature else "signature not checked"
     code = "compiled where it is opened" if is_portable(loaded) else f"runs here, target {loaded.manifest.target}"
-    tables.console.print(f"{artifact}: whole; {signed}; {code}", soft_wrap=True)
+    tables.console.print(f"{artifact}: whole; {signed}; {code}")

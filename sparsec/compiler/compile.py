@@ -26,6 +26,7 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.large import forget, is_large
+from sparsec.graph.metadata import metadata_of
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import bound_dims, fixed, is_fixed, ranges
 from sparsec.machine.turns import one_at_a_time
@@ -89,9 +90,10 @@ def compile_one(model: reader.Source, options: CompileOptions, spared: Spared) -
     program, layers, network_s = _build(prepared)
     announce("pack")
     report = CompileReport(
-        precision=prepared.job.precision, optimize=options.optimize, codec=options.codec,
-        rates=prepared.job.calibration.source, layers=layers, outside=(*outside, *_left_out(prepared.graph)),
-        batch=prepared.batch, passes=prepared.passes, network_us=None if network_s is None else network_s * 1e6)
+        metadata=metadata_of(prepared.graph), precision=prepared.job.precision, optimize=options.optimize,
+        codec=options.codec, rates=prepared.job.calibration.source, layers=layers,
+        outside=(*outside, *_left_out(prepared.graph)), batch=prepared.batch, passes=prepared.passes,
+        network_us=None if network_s is None else network_s * 1e6)
     outline = _outline(prepared.graph)
     artifact = Artifact.build(program, prepared.job.target, options.threads, outline, report.to_json(), options.codec)
     announce("verify")
@@ -115,7 +117,8 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
                for node in stage.model.graph.node if node.op_type in WEIGHTED]
     if options.strict and outside:
         _refuse(outside)
-    report = CompileReport(precision=job.precision, optimize=options.optimize, codec=options.codec,
+    report = CompileReport(metadata=metadata_of(simplified.graph), precision=job.precision, optimize=options.optimize,
+                           codec=options.codec,
                            rates=job.calibration.source, layers=(), outside=tuple(outside), batch=None,
                            passes=simplified.passes)
     contents = [stage.model.SerializeToString(deterministic=True) if part is None else part.to_bytes()
@@ -139,7 +142,8 @@ def _compile_sized(model: reader.Source, options: CompileOptions, simplified: Si
     outside = (*sized.outside, *defects(simplified.context.spared, sized.outside))
     if options.strict and outside:
         _refuse(outside)
-    report = CompileReport(precision=job.precision, optimize=options.optimize, codec=options.codec,
+    report = CompileReport(metadata=metadata_of(simplified.graph), precision=job.precision, optimize=options.optimize,
+                           codec=options.codec,
                            rates=job.calibration.source, layers=sized.layers, outside=outside, batch=None,
                            passes=(*simplified.passes, *sized.passes))
     artifact = Artifact.build(sized.program, job.target, options.threads, _outline(simplified.graph), report.to_json(),
@@ -179,8 +183,8 @@ def _build(prepared: Prepared) -> tuple[Program, tuple[LayerReport, ...], float 
 def _basis(model: reader.Source, options: CompileOptions, graph: ir.Model, job: Job,
            passes: Sequence[Report]) -> Basis:
     """What the outputs are judged by."""
-    widened = any(each.widened for each in passes)
-    return basis_of(model, graph, fixed(options.shapes or {}), job.target, widened=widened,
+    restated = any(each.restated for each in passes)
+    return basis_of(model, graph, fixed(options.shapes or {}), job.target, restated=restated,
                     dims=bound_dims(options.dims or {}))
 
 

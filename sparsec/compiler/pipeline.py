@@ -28,8 +28,10 @@ from sparsec.passes import (
     products,
     quantized,
     recurrent,
+    spell_pads,
     strip,
     turn,
+    unflatten,
     widen,
 )
 from sparsec.passes.context import Context, Report
@@ -58,6 +60,7 @@ class Pass:
 
 PASSES: list[Pass] = [
     Pass(branches.run, Phase.SIMPLIFY, needed=True),
+    Pass(spell_pads.run, Phase.SIMPLIFY, needed=True),
     Pass(widen.run, Phase.SIMPLIFY, needed=True),
     Pass(quantized.run, Phase.SIMPLIFY, needed=True),
     Pass(foreign.run, Phase.SIMPLIFY, needed=True),
@@ -72,6 +75,7 @@ PASSES: list[Pass] = [
     Pass(convolutions.run),
     Pass(recurrent.run),
     Pass(lift.run),
+    Pass(unflatten.run),
     Pass(fuse_epilogue.run),
     Pass(turn.run),
     Pass(embeddings.run),

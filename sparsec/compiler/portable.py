@@ -25,6 +25,7 @@ from sparsec.compiler.options import CompileOptions, not_carried
 from sparsec.cost.tuning import default_path
 from sparsec.errors import ArtifactError, ShapeError
 from sparsec.graph import reader
+from sparsec.graph.metadata import metadata_of
 from sparsec.graph.shapes import static_shape
 from sparsec.graph.sizes import bound_dims, buckets, check_dims
 from sparsec.machine import cpus
@@ -65,7 +66,7 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
     program = Program(b"", "main", (), _specs(bound.inputs), _specs(bound.outputs))
     content: bytes = ir.to_proto(graph).SerializeToString(deterministic=True)
     report: dict[str, object] = {"layers": [], "outside": [], "passes": [], "strip": None, "verification": None,
-                              "options": options.to_json()}
+                                 "metadata": metadata_of(graph), "options": options.to_json()}
     return Artifact.build(program, TARGET, options.threads, content, report)
 
 

@@ -111,6 +111,7 @@ def specialise(simplified: Simplified, options: CompileOptions, *, divided: bool
     if divided and options.backend.divides:
         graph, batch = divide(graph, job, context, options.backend)
     passes = (*simplified.passes, *run_passes(graph, context, options.dump_ir, Phase.SPECIALISE))
+    options.backend.join(graph, job)
     return Prepared(graph, options.backend, job, batch, passes)
 
 

@@ -63,6 +63,7 @@ class CompileReport:
     """What a compilation has decided and found.
 
     Attributes:
+        metadata: what the model's file says of itself.
         precision, optimize, codec: what was asked for.
         rates: where the rates come from that times were predicted with.
         layers: the plan.
@@ -74,6 +75,7 @@ class CompileReport:
 
     """
 
+    metadata: Mapping[str, object]
     precision: str
     optimize: str
     codec: str
@@ -88,8 +90,9 @@ class CompileReport:
     def to_json(self) -> dict[str, object]:
         """The report in JSON's types."""
         strip = next((each for each in self.passes if isinstance(each, StripReport)), None)
-        return {"precision": self.precision, "optimize": self.optimize, "codec": self.codec, "rates": self.rates,
-                "layers": [_layer(each) for each in self.layers], "network_us": self.network_us,
+        return {"metadata": dict(self.metadata), "precision": self.precision, "optimize": self.optimize,
+                "codec": self.codec, "rates": self.rates, "layers": [_layer(each) for each in self.layers],
+                "network_us": self.network_us,
                 "outside": [asdict(each) for each in self.outside],
                 "batch": self.batch and self.batch.to_json(), "passes": [_pass(each) for each in self.passes],
                 "verification": self.verification and asdict(self.verification),

@@ -21,7 +21,8 @@ from sparsec.graph.nodes import operator_of
 from sparsec.graph.references import Comparison, Model, compare_with_references, own_spread, runs_of
 from sparsec.graph.steps import Steps, compare_steps, has_integers
 from sparsec.passes.context import Context
-from sparsec.passes.widen import widen
+from sparsec.passes.spell_pads import spell
+from sparsec.passes.widen import ROUNDINGS, widen
 from sparsec.target import Target, machine_features
 
 CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2, "int8": 5e-2, "int4": 0.25}
@@ -55,11 +56,13 @@ class Basis:
     """What the outputs of a model are judged by.
 
     Attributes:
-        source: the model that references execute: the one given, or that with its 16-bit floats widened to float32;
-            a graph where it is too large to be held in memory, and is executed node by node.
+        source: the model that references execute: the one given, or that with its 16-bit floats widened to float32 and
+            the padding of dilated windows spelled out; a graph where it is too large to be held in memory, and is
+            executed node by node.
         half: the types of its inputs and outputs where these are 16-bit floats, by name.
         graph: after all passes but strip, where it has operators on integers, to be compared step by step.
-        rounds: some operator of the graph rounds to codes, so that outputs may differ by what that makes of an ulp.
+        rounds: some operator of the graph rounds to codes or to 16 bits, so that outputs may differ by what that makes
+            of an ulp.
 
     """
 
@@ -81,8 +84,8 @@ class Basis:
 
 
 def basis_of(model: Model, graph: ir.Model, shapes: Mapping[str, Sequence[int]], target: Target, *,
-             widened: bool, dims: Mapping[str, int] | None = None) -> Basis:
-    """What a model is judged by, from the model, its graph after all passes, and whether these have widened it."""
+             restated: bool, dims: Mapping[str, int] | None = None) -> Basis:
+    """What a model is judged by, from the model, its graph after all passes, and whether these restate what it says."""
     tensors = [value.const_value for value in graph.graph.initializers.values() if value.const_value is not None]
     by_nodes = streams(graph.graph) and sum(tensor.nbytes for tensor in tensors) > LARGEST_WHOLE
     compared, integers = None, has_integers(graph)
@@ -90,12 +93,13 @@ def basis_of(model: Model, graph: ir.Model, shapes: Mapping[str, Sequence[int]],
     if integers and not by_nodes:
         compared = reader.load(model, shapes=shapes, dims=dims)
         run_passes(compared, Context(target, strict_ieee=True))  # so nothing is stripped: tensors keep their shapes
-    if not widened and not by_nodes:
+    if not restated and not by_nodes:
         return Basis(model, graph=compared, rounds=rounds)
     given = reader.load(model, shapes=shapes, dims=dims, symbolic=True)
     half = {value.name or "": value.dtype for value in (*given.graph.inputs, *given.graph.outputs)
             if value.dtype in HALF_ERRORS and value.dtype is not None}
-    widen(given)
+    spell(given)
+    rounds |= bool(widen(given)[ROUNDINGS])
     return Basis(given if by_nodes else ir.to_proto(given), half, compared, rounds)
 
 

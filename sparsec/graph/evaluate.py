@@ -13,6 +13,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from sparsec.errors import InputError, UnsupportedOperatorError
+from sparsec.graph import ort
 from sparsec.graph.operators import DOMAIN, REFERENCES
 from sparsec.graph.reader import IR_VERSION
 
@@ -85,9 +86,7 @@ def run_node(node: ir.Node, inputs: Arrays, opsets: Mapping[str, int]) -> list[A
         UnsupportedOperatorError: onnxruntime cannot run the node by itself.
 
     """
-    import onnxruntime
-
-    proto = ir.to_proto(node)
+    onnxruntime, proto = ort.load(), ir.to_proto(node)
     feeds = {name: x for name, x in zip(proto.input, inputs, strict=True) if x is not None}
     sources = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
                for name, x in feeds.items()]

@@ -7,6 +7,7 @@ pass may treat outputs alike; the names that the file gives them are kept by pos
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from itertools import count
 
 import onnx_ir as ir
@@ -71,6 +72,18 @@ def restore(model: ir.Model) -> None:
     RemoveUnusedNodesPass()(model)
     for key in (INPUTS, OUTPUTS):
         model.metadata_props.pop(key, None)
+
+
+def forget_shapes(model: ir.Model, *, kept: Collection[str]) -> None:
+    """Takes the shapes of what lies between inputs and outputs away, in place, but for those of the names `kept`.
+
+    Readers of the file infer them; those of custom operators' outputs, which nobody infers, stay.
+    """
+    graph = model.graph
+    own = (value for node in graph for value in node.outputs if node.domain in ("", "ai.onnx"))
+    for value in (*own, *graph.initializers.values()):
+        if value.name not in kept and not value.is_graph_output():
+            value.shape = value.type = None
 
 
 def _rename(graph: ir.Graph, value: ir.Value, name: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,12 @@ import onnx
 
 CPU_PROVIDER = "CPUExecutionProvider"
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
+
+
+def load() -> Any:
+    """The package, which otherwise sends home what it is used for, and warns where it cannot keep an identifier."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
 
 
 def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
@@ -27,8 +35,7 @@ def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
         optimized: with onnxruntime's rewriting of the graph.
 
     """
-    import onnxruntime
-
+    onnxruntime = load()
     onnxruntime.set_default_logger_severity(3)
     options = onnxruntime.SessionOptions()
     if not optimized:

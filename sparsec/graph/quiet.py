@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-LIBRARIES = ("onnx_ir", "onnxscript")
+LIBRARIES = ("onnx_ir", "onnxscript", "torch.onnx")
 
 
 @contextmanager

@@ -183,8 +183,8 @@ def _parse(source: Source, where: str) -> onnx.ModelProto:
         except OSError as error:
             raise ModelError(f"{where}: cannot be read: {error.strerror}; pass the path of an ONNX file") from error
         if data[:4] == b"PK\x03\x04":
-            raise ModelError(f"{where}: a zip file, as compiled models and .npz files are, and not an ONNX model; pass "
-                             "an .onnx file")
+            raise ModelError(f"{where}: a zip file, as compiled models, .npz files and PyTorch's checkpoints are, and "
+                             "not an ONNX model; pass an .onnx file")
         try:
             proto = onnx.ModelProto.FromString(data)
         except DecodeError as error:

@@ -125,6 +125,21 @@ def save_proto(proto: onnx.ModelProto, path: str | Path, *, like: str | Path | N
     save(model, path, sparse=sparse, kept=list(proto.graph.sparse_initializer))
 
 
+def drop_shapes(path: str | Path) -> None:
+    """Takes the shapes of what standard operators produce out of a file: all readers infer them.
+
+    Raises:
+        OSError: the file cannot be written.
+
+    """
+    proto = onnx.ModelProto.FromString(files.read_regular(path))
+    custom = {name for node in proto.graph.node if node.domain not in ("", "ai.onnx") for name in node.output}
+    kept = [value for value in proto.graph.value_info if value.name in custom]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
+    files.write(path, proto.SerializeToString(deterministic=True))
+
+
 def _external_offsets(path: str | Path) -> dict[str, int]:
     """By name, where the tensors of a file that lie in external data do so."""
     proto = onnx.ModelProto.FromString(files.read_regular(path))

@@ -23,6 +23,7 @@ from sparsec import files
 from sparsec.compiler.compile import compile as compile_model
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import SparsecError, ToolchainError, UsageError
+from sparsec.graph import ort
 from sparsec.integrations.onnxruntime_graph import Graph, Node, Value, model_of, read
 from sparsec.native.as_onnx import PROVIDER
 from sparsec.native.model_file import model_bytes
@@ -68,8 +69,7 @@ def register_onnxruntime(library: str | os.PathLike[str] | None = None) -> list[
         ToolchainError: onnxruntime is older than 1.23, or no C++ compiler is installed to build the plugin by.
 
     """
-    import onnxruntime
-
+    onnxruntime = ort.load()
     found = onnxruntime.__version__
     if tuple(map(int, found.split(".")[:2])) < FIRST_VERSION:
         raise ToolchainError(f"plugin execution providers need onnxruntime 1.23 or newer, and {found} is installed; "

@@ -13,6 +13,7 @@ import torch
 from sparsec.artifact.file import Artifact
 from sparsec.compiler.compile import compile as compile_onnx
 from sparsec.errors import ModelError, UsageError
+from sparsec.graph.quiet import quiet
 
 
 def from_torch(module: torch.nn.Module, example: Any, *, kwargs: Mapping[str, Any] | None = None,
@@ -41,7 +42,7 @@ def from_torch(module: torch.nn.Module, example: Any, *, kwargs: Mapping[str, An
     with tempfile.TemporaryDirectory(prefix="sparsec-") as folder:  # weights of over 2 GB lie beside the model's file
         path = Path(folder) / "model.onnx"
         try:
-            with warnings.catch_warnings(action="ignore"):
+            with warnings.catch_warnings(action="ignore"), quiet():
                 program = torch.onnx.export(
                     module, arguments, kwargs=dict(kwargs or {}), dynamo=True, verbose=False,
                     dynamic_shapes=dynamic_shapes, input_names=input_names, output_names=output_names)

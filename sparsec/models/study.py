@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -116,6 +117,12 @@ def run(plan: Plan, progress: Progress = lambda *_: None) -> tuple[float, list[P
             points += _points(method, compression, start)
             progress(method, number * len(jobs) + done, total)
     return sum(dense) / len(dense), points
+
+
+def run_part(method: str, compressions: Sequence[float], seed: int, epochs: int, name: str = NETWORK) -> dict[str, Any]:
+    """What `run` gives of one method and seed, as JSON: its experiments are the same alone."""
+    dense, points = run(Plan((method,), compressions, (seed,), epochs, name))
+    return {"dense": dense, "points": [asdict(point) for point in points]}
 
 
 @dataclass(frozen=True)

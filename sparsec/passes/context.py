@@ -65,7 +65,7 @@ class Report:
         modified: whether the graph changed.
         counts: how often each of its rewrites applied.
         notes: reasons, node by node.
-        widened: whether 16-bit floats became float32, so that outputs are compared with those of a float32 model.
+        restated: whether outputs are compared with those of the model as this pass leaves it, not as it was given.
 
     """
 
@@ -73,4 +73,4 @@ class Report:
     modified: bool
     counts: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[Note, ...] = ()
-    widened: bool = field(default=False, kw_only=True)
+    restated: bool = field(default=False, kw_only=True)

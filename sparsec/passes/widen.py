@@ -1,7 +1,8 @@
 """float16 and bfloat16 inside a model become float32; inputs and outputs keep their types.
 
 Nothing is computed less precisely than by a runtime that computes in 16 bits, and sums do not overflow. Numbers that 16
-bits would have rounded, or made infinite, in between are kept.
+bits would have rounded, or made infinite, in between are kept. Where a number is cast to 16 bits and back with nothing
+computed in between, rounding it is all that the casts do, and it is rounded.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from sparsec.passes.context import Context, Note, Report
 HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 TYPE_ATTRIBUTES = ("to", "dtype", "output_dtype", "output_datatype")
 BITWISE = "BitCast"
+MOVES = ("Expand", "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze")
+"""Operators that only move the numbers of their first input."""
+ROUNDINGS = "roundings"
+"""The count of numbers that are rounded to 16 bits."""
 
 
 def run(model: ir.Model, _context: Context) -> Report:
@@ -36,7 +41,7 @@ def run(model: ir.Model, _context: Context) -> Report:
         if types[value] in HALVES:
             _cast_output(model.graph, index, types[value])
     rewrite.clean(model)
-    return Report("widen", modified=True, counts=counts, widened=True)
+    return Report("widen", modified=True, counts=counts, restated=True)
 
 
 def is_half(model: ir.Model) -> bool:
@@ -46,6 +51,7 @@ def is_half(model: ir.Model) -> bool:
 
 def widen(model: ir.Model) -> Counter[str]:
     """Makes every tensor of 16-bit floats float32, inputs and outputs included; returns how many of each type."""
+    roundings = [(node, types) for node in model.graph.all_nodes() if (types := _roundings(node))]
     counts: Counter[str] = Counter()
     for value in _values(model.graph):
         if value.dtype in HALVES and value.dtype is not None:
@@ -61,7 +67,38 @@ def widen(model: ir.Model) -> Counter[str]:
             elif attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype in HALVES:
                 wide = ir.tensor(attribute.value.numpy().astype(np.float32), name=attribute.value.name)
                 node.attributes[name] = ir.AttrTensor(name, wide)
+    for node, types in roundings:
+        for dtype in types:
+            _round(node, dtype)
+            counts[ROUNDINGS] += 1
     return counts
+
+
+def _roundings(node: ir.Node) -> list[ir.DataType]:
+    """The 16-bit types, in order, that a Cast to a wider type finds its input rounded to, with only moves after it."""
+    if node.op_type != "Cast" or node.domain or node.outputs[0].dtype in HALVES:
+        return []
+    found: list[ir.DataType] = []
+    value = node.inputs[0]
+    while value is not None and value.dtype in HALVES and (producer := value.producer()) is not None:
+        source = producer.inputs[0] if producer.inputs else None
+        if producer.domain or source is None or producer.op_type not in ("Cast", *MOVES):
+            break
+        if producer.op_type == "Cast" and value.dtype is not None and source.dtype != value.dtype:
+            found.insert(0, value.dtype)
+        value = source
+    return found
+
+
+def _round(node: ir.Node, dtype: ir.DataType) -> None:
+    """Puts a Cast to a type and one back to float32 in front of a node's input."""
+    for to in (dtype, ir.DataType.FLOAT):
+        value = node.inputs[0]
+        assert value is not None  # a Cast has its input
+        cast = ir.node("Cast", [value], {"to": int(to)})
+        cast.outputs[0].shape, cast.outputs[0].type = value.shape, ir.TensorType(to)
+        node.prepend(cast)
+        node.replace_input_with(0, cast.outputs[0])
 
 
 def _widened(array: np.ndarray) -> np.ndarray:

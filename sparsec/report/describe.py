@@ -10,20 +10,17 @@ import msgspec
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.analysis.liveness.node import evaluate, holder
+from sparsec.analysis.liveness.node import JOINING, RECURRENT, evaluate, holder
 from sparsec.artifact.file import Artifact
-from sparsec.backends.program import TensorSpec
+from sparsec.backends.program import UNKNOWN, TensorSpec
 from sparsec.errors import ArtifactError
 from sparsec.graph.quantized import dequantized
 from sparsec.graph.sparse import SPARSE_KEY
 from sparsec.passes import quantized
+from sparsec.runtime.sized.declared import Shape, declared
 
 PASSING = {"DequantizeLinear", "Expand", "Identity"}
 """Operators that hand constants on to others."""
-JOINING = {"Concat", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
-"""Operators by which exporters write a constant in parts, as of recurrent layers' gates."""
-RECURRENT = {"GRU", "LSTM", "RNN"}
-"""Operators whose weights are their second and third input."""
 
 
 class _Layer(TypedDict, total=False):
@@ -108,6 +105,8 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
     manifest = artifact.manifest
     for bucket in artifact.buckets:
         _check(bucket.report)
+    sizes = declared(artifact)
+    inputs, outputs = ({}, {}) if sizes is None else (sizes.inputs, sizes.outputs)
     return {
         **artifact.report,  # first, so that nothing in it stands for what the manifest says
         "target": manifest.target,
@@ -117,8 +116,9 @@ def describe_artifact(artifact: Artifact, size: int) -> dict[str, Any]:
         "platform": manifest.platform,
         "features": list(manifest.features),
         "needs": {name: list(each) for name, each in manifest.needs.items()},
-        "inputs": [_spec(spec) for spec in manifest.inputs],
-        "outputs": [_spec(spec) for spec in manifest.outputs],
+        "inputs": [_spec(spec, inputs) for spec in manifest.inputs],
+        "outputs": [_spec(spec, outputs) for spec in manifest.outputs],
+        "dims": {} if sizes is None else {name: limit and list(limit) for name, limit in sizes.dims.items()},
         "file_bytes": size,
         "library": "object files" if manifest.objects else "shared object",
         "library_bytes": len(artifact.library),
@@ -145,7 +145,7 @@ def _rows(layers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _bucket(bucket: Artifact) -> dict[str, Any]:
     """What is a bucket's own; the rest of the description is the first one's."""
-    return {"inputs": [_spec(spec) for spec in bucket.manifest.inputs], "library_bytes": len(bucket.library), **{
+    return {"inputs": [_spec(spec, {}) for spec in bucket.manifest.inputs], "library_bytes": len(bucket.library), **{
         key: bucket.report.get(key) for key in ("layers", "batch", "verification")},
         "totals": _totals(_once(bucket.report["layers"]))}
 
@@ -213,5 +213,7 @@ def _signature(value: ir.Value) -> dict[str, Any]:
     return {"name": value.name, "dtype": None if value.dtype is None else value.dtype.numpy().name, "shape": shape}
 
 
-def _spec(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
+def _spec(spec: TensorSpec, named: Mapping[str, Shape]) -> dict[str, Any]:
+    """A tensor of an artifact; sizes that the run tells have the names that the model gives them, or "?"."""
+    shape = named.get(spec.name, ["?" if size == UNKNOWN else size for size in spec.shape])
+    return {"name": spec.name, "dtype": spec.dtype, "shape": list(shape)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.calibration import Calibration
 from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Candidate, Choice, best_by_format
+from sparsec.errors import UsageError
 from sparsec.formats import CODECS
 from sparsec.formats.smallest import likely_smallest
 from sparsec.graph import reader
@@ -34,6 +36,9 @@ from sparsec.target import Target
 
 PROMISED = (0.8, 0.9, 0.95)
 """Those that the expected time of the whole network is given for."""
+
+MOST_NEAR = 3
+"""Names that the refusal of an unknown one offers."""
 
 CONVOLUTIONS = ("Conv", "QConv")
 
@@ -181,22 +186,24 @@ class Explanation:
 def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int = 1,
             shapes: Mapping[str, Sequence[int]] | None = None, dims: Dims | None = None,
             precision: str | None = None, calibration: Calibration | None = None,
-            inputs: Mapping[str, np.ndarray] | None = None,
+            inputs: Mapping[str, np.ndarray] | None = None, wanted: Collection[str] = (),
             progress: Callable[[float], None] = lambda _share: None) -> Explanation:
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
     `shapes` and `dims` are those of `sparsec.compile`. The layers are priced at one size of every symbolic dimension:
     the least of its range, 1 where nothing gives it. Zeros among activations are counted in `inputs`, real ones.
+    Nodes that are `wanted` must be there; "all" is no name.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
-        UsageError: the target has no cost model.
+        UsageError: the target has no cost model, or a node that is wanted is not there.
 
     """
     bound, sizes, assumed = priced(model, shapes or {}, dims or {})
     options = replace(options_of(target, threads, bound, precision), dims=sizes, inputs=inputs)
     prepared = prepare(model, options, calibration=calibration)
     job, nodes = prepared.job, prepared.graph.graph
+    _check_wanted(wanted, nodes)
     layers, curves = list[Layer](), dict[Geometry, Curve]()
     zeros = zeros_of(prepared.graph, job.real, nodes) if job.real else {}
     for index, node in enumerate(nodes):
@@ -215,6 +222,20 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         sizes={**sizes, **assumed},
         any_size=any_size(model, replace(options, shapes=shapes, dims=dims, inputs=None),
                           calibration) if assumed else None)
+
+
+def _check_wanted(wanted: Collection[str], nodes: Iterable[ir.Node]) -> None:
+    """Refuse names that no node has, with the layers that are called like it."""
+    names = {node_name(node): node for node in nodes}
+    if unknown := sorted({*wanted} - {*names} - {"all"}):
+        weighted = [name for name, node in names.items() if any(map(_is_weight, node.inputs))]
+        near = difflib.get_close_matches(unknown[0], weighted, MOST_NEAR, cutoff=0)
+        raise UsageError(f"no layer '{unknown[0]}'; " + (
+            f"nearest are {', '.join(map(repr, near))}" if near else "the model has none with weights"))
+
+
+def _is_weight(value: ir.Value | None) -> bool:
+    return value is not None and value.const_value is not None and len(value.const_value.shape) > 1
 
 
 def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], prepared: Prepared,

@@ -18,7 +18,7 @@ from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import tvm_runtime
 from sparsec.machine.blas import within
 from sparsec.machine.memory import HOST, carrier, element_type
-from sparsec.runtime import device
+from sparsec.runtime import device, metadata
 from sparsec.runtime.arguments import allowed_threads, as_array, wrong_type
 from sparsec.runtime.binding import IOBinding, checked, deliver
 from sparsec.runtime.engines import Engine, Engines, calls, gate
@@ -72,6 +72,7 @@ class InferenceSession:
         self.threads = allowed_threads(asked, manifest.threads)
         tvm_runtime.Caller.largest = max(tvm_runtime.Caller.largest, self.threads)
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
+        self._metadata = artifact.report.get("metadata")
         self._checks = [(spec.name, element_type(spec.dtype), spec.shape) for spec in self._inputs]
         self._positions = {spec.name: index for index, spec in enumerate(self._outputs)}
         self._all = range(len(self._outputs))
@@ -144,6 +145,15 @@ class InferenceSession:
         if self._sized is not None:
             return [info(spec, each["shape"]) for spec, each in zip(self._outputs, self._sized.outputs, strict=True)]
         return infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
+
+    def get_modelmeta(self) -> metadata.ModelMetadata:
+        """What the file of the model said of itself, its maker's notes among it.
+
+        Raises:
+            ArtifactError: the artifact has it in other types.
+
+        """
+        return metadata.read(self._metadata)
 
     def get_providers(self) -> list[str]:
         """What onnxruntime would call the processors that the program runs on."""

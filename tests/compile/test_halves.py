@@ -7,6 +7,7 @@ import pytest
 from onnx import numpy_helper
 
 import sparsec
+from sparsec.graph import ort
 from tests.support.texts import model
 
 TEXT = """g (float[2,64] x) => (float[2,8] y, float[2] mean) <float[64,8] w, float[8] b> {
@@ -41,3 +42,22 @@ def test_types_stay_and_sums_are_float32(dtype):
     exact = np.maximum(x.astype(np.float64) @ w + b, 0)
     np.testing.assert_allclose(y.astype(np.float64), exact, rtol=2.0**-8, atol=1)
     np.testing.assert_array_equal(total, x.astype(np.float64).sum(axis=1).astype(kind))
+
+
+BODIES = {"there and back": "h = Cast<to={to}>(x) y = Cast<to=1>(h)",
+          "moved": "h = Cast<to={to}>(x) t = Transpose(h) f = Cast<to=1>(t) y = Transpose(f)",
+          "computed": "m = Mul(x, x) h = Cast<to={to}>(m) f = Cast<to=1>(h) y = Sub(m, f)",
+          "of both types": "h = Cast<to=10>(x) b = Cast<to=16>(h) y = Cast<to=1>(b)"}
+
+
+@pytest.mark.parametrize("rows", [4, "N"])
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_what_is_cast_to_16_bits_and_back_is_rounded(dtype, body, rows):
+    text = f"g (float[{rows},32] x) => (float[{rows},32] y) {{ {BODIES[body].format(to=TYPES[dtype])} }}"
+    proto = model(text)
+    x = np.random.default_rng(0).standard_normal((4, 32)).astype(np.float32)
+    found, = sparsec.InferenceSession(sparsec.compile(proto, tune="off")).run(None, {"x": x})
+    expected, = ort.session(proto).run(None, {"x": x})
+    np.testing.assert_array_equal(found, expected)
+    assert np.any(found != x)

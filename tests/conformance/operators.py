@@ -48,6 +48,10 @@ reference implementation. Where that is not so and nothing implements it, compil
 - Linear models of scikit-learn (`ai.onnx.ml`) are written out, too: LinearRegressor, LinearClassifier and SVMRegressor
   of linear kernels, Scaler, Normalizer, Imputer, Binarizer, ArrayFeatureExtractor. What remains of that domain (trees,
   other kernels, maps), operators of other domains, and strings are refused by name.
+- SAME padding of dilated windows is what the output's size, ceil(input / stride), takes by the extent of the dilated
+  kernel, as the specification says; onnxruntime leaves the dilation out in pools and refuses such convolutions.
+- Numbers that are only cast to float16 or bfloat16 and back are rounded; elsewhere 16 bits become float32
+  (`passes/widen`).
 - If, Loop and Scan are written out where they make at most 2,000 nodes, and interpreted where they make more, where
   only the run tells how often they run, or where their branches differ in shape.
 

@@ -62,7 +62,7 @@ def hopper():
 @needs_nvcc
 @needs_cuobjdump
 def test_warp_groups_are_code_for_sm_90a_alone(hopper, tmp_path):
-    assert [layer["kernel"] for layer in hopper.report["layers"]] == ["wgmma.sp"] * 2
+    assert [layer["kernel"] for layer in hopper.report["layers"]] == ["wgmma.sp bulk"] * 2
     assert (hopper.manifest.needs["archs"], hopper.manifest.needs["ptx"]) == (("sm_90a",), ())
     assert re.findall(r"\.(sm_\w+)\.", dump(hopper, tmp_path, "-lelf")) == ["sm_90a"]
     assert "ptx" not in dump(hopper, tmp_path, "-lptx")

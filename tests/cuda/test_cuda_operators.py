@@ -23,7 +23,7 @@ def random(*shape):
 
 
 def check(nodes, feeds, outputs, constants, tolerance=2e-3):
-    """The nodes compute what they do in onnxruntime."""
+    """The nodes compute what they do in onnxruntime; returns the names of the kernels."""
     def described(name, array):
         return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
 
@@ -36,9 +36,11 @@ def check(nodes, feeds, outputs, constants, tolerance=2e-3):
         value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(array.dtype)
     prepared = prepare(model, CompileOptions(TARGET.name))
     plan(prepared.graph, prepared.job, prepared.backend)
-    for mine, reference in zip(walk.run(lower(prepared.graph, TARGET, "fp16"), feeds), expected, strict=True):
+    lowered = lower(prepared.graph, TARGET, "fp16")
+    for mine, reference in zip(walk.run(lowered, feeds), expected, strict=True):
         assert mine.shape == reference.shape
         np.testing.assert_allclose(mine, reference, atol=tolerance * max(1.0, np.abs(reference).max()))
+    return walk.kernels(lowered)
 
 
 @pytest.mark.parametrize(("dims", "axis", "largest", "dtype"), [
@@ -67,11 +69,26 @@ def test_peepholes_and_initial_states_of_an_lstm():
     check([node], {"x": random(2, 2, 3)}, ["y", "cell"], weights)
 
 
-def test_layer_norm_of_large_constant_rows():
-    x = np.full((2, 48), 3e4, np.float32)
+@pytest.mark.parametrize("features", [48, 8200])
+def test_layer_norm_of_large_constant_rows(features):
+    x = np.full((2, features), 3e4, np.float32)
     x[1, ::2] += 1
     node = helper.make_node("LayerNormalization", ["x", "scale", "bias"], ["y"])
-    check([node], {"x": x}, ["y"], {"scale": random(48), "bias": random(48)})
+    check([node], {"x": x}, ["y"], {"scale": random(features), "bias": random(features)})
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_a_norm_without_mean_is_one_kernel_with_its_sum(divided):
+    ending = [helper.make_node("Div", ["x", "root"], ["n"])] if divided else [
+        helper.make_node("Div", ["one", "root"], ["inverse"]), helper.make_node("Mul", ["inverse", "x"], ["n"])]
+    square = helper.make_node(*(("Pow", ["x", "two"]) if divided else ("Mul", ["x", "x"])), ["square"])
+    nodes = [helper.make_node("Add", ["a", "b"], ["x"]), square,
+             helper.make_node("ReduceMean", ["square"], ["mean"], axes=[-1]),
+             helper.make_node("Add", ["mean", "epsilon"], ["v"]), helper.make_node("Sqrt", ["v"], ["root"]), *ending,
+             helper.make_node("Mul", ["scale", "n"], ["y"]), helper.make_node("Relu", ["x"], ["z"])]
+    constants = {"two": np.float32([2]), "one": np.float32([1]), "epsilon": np.float32([1e-5]), "scale": random(40)}
+    kernels = check(nodes, {"a": random(2, 3, 40), "b": random(3, 40)}, ["y", "z"], constants)
+    assert kernels == ["layer_norm", "relu"]
 
 
 @pytest.mark.parametrize("keys", [1, 5, 7])

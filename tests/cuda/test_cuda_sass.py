@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from sparsec.kernels.cuda import attention, bitmap, gaps, tiles, wgmma
+from sparsec.kernels.cuda import attention, bitmap, gaps, tiles, wgmma, wgmma_bulk
 from sparsec.kernels.cuda.attention_params import AttentionParams, tiled
 from sparsec.kernels.cuda.families import FAMILIES
 from sparsec.kernels.cuda.params import MmaParams
@@ -29,6 +29,8 @@ FEW_TOKENS = bitmap.FAMILY, gaps.FAMILY, gaps.CODES
 def products():
     """Every tile of every family once, and the largest that runs on every other architecture, dtypes in turn."""
     for family in FAMILIES.values():
+        if family in (wgmma_bulk.SPARSE, wgmma_bulk.DENSE):  # test_bulk.py has them
+            continue
         first, *others = [family.architecture] if family.architecture else tiles.LIMITS
         for tile in family.tiles:
             yield family, MmaParams(*SIZES, tile, epilogue=FINISH), first

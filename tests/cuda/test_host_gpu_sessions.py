@@ -230,3 +230,18 @@ old = replace(artifact, manifest=replace(artifact.manifest, needs=needs))
 print(json.dumps(refused(lambda: InferenceSession(old))))
 """)
     assert "compile the model again" in found
+
+
+def test_bulk_copies_have_a_map_of_their_matrix(folder, told):
+    graph = networks.Graph()
+    graph.linear("x", 1024, 512, name="y")
+    model = graph.model({"x": (TensorProto.FLOAT, [8192, 512])}, {"y": [8192, 1024]})
+    artifact = sparsec.compile(model, "cuda-sm90")
+    assert [layer["kernel"] for layer in artifact.report["layers"]] == ["wgmma.sp bulk"]
+    artifact.save(folder / "bulk.sparsec")
+    log = told("""
+InferenceSession(sys.argv[1] + "/bulk.sparsec").run(None, {"x": np.zeros((8192, 512), np.float32)})
+print(json.dumps(host_gpu.log()))
+""", HOST_GPU_CAPABILITY="90")
+    assert [(what, name) for what, name, *_ in log if what == "map"][:1] == [("map", "matrix")]
+    assert any(what == "record" and name.startswith("product") for what, name, *_ in log)

@@ -1,6 +1,7 @@
 """onnxruntime's plugin execution provider: parts of a graph compiled in the process, EPContext nodes, wrong options."""
 
 import ctypes
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from sparsec.integrations import onnxruntime_provider
 from sparsec.native.as_onnx import PROVIDER, as_onnx
 from sparsec.native.operator_library import NAME
 from tests.native.conftest import DIGITS
+from tests.support.bundles import run
 from tests.support.texts import model
 
 pytestmark = pytest.mark.skipif(not hasattr(onnxruntime, "register_execution_provider_library"),
@@ -75,6 +77,29 @@ def test_a_stored_model_runs_without_compiling(devices, artifact, monkeypatch, t
     assert assigned(made) == [(PROVIDER, ["EPContext"])]
     (expected,) = sparsec.InferenceSession(artifact).run(None, {"input": x})
     assert made.run(None, {"input": x})[0].tobytes() == expected.tobytes()
+
+
+def test_a_program_in_cpp_runs_a_stored_model(bundle, artifact, tmp_path):
+    library, *_ = Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so*")
+    whole, x = as_onnx(artifact, ep_context=True), RNG.standard_normal((1, 784)).astype(np.float32)
+    damaged = bytearray(whole)
+    damaged[whole.index(b"SPARSECB") + 1000] ^= 1
+    for name, content in (("m.onnx", whole), ("damaged.onnx", bytes(damaged)), ("x", x.tobytes()), ("short", b"1234")):
+        (tmp_path / name).write_bytes(content)
+    program = bundle / "build" / "run_onnxruntime"
+
+    def call(model, x="x"):
+        return run(program, library, tmp_path / model, "--inputs", tmp_path / x, "-o", tmp_path / "y", environment={})
+
+    done = call("m.onnx")
+    assert done.returncode == 0, done.stderr
+    (expected,) = sparsec.InferenceSession(artifact).run(None, {"input": x})
+    assert (tmp_path / "y").read_bytes() == expected.tobytes()
+    assert "us" in run(program, library, tmp_path / "m.onnx", 3, environment={}).stdout
+    for done, message in ((call("damaged.onnx"), "the model is damaged"), (call("m.onnx", "short"), "has not the 3136"),
+                          (run(program, "none.so", tmp_path / "m.onnx"), "none.so"), (run(program), "usage")):
+        assert done.returncode
+        assert message in done.stderr
 
 
 def test_compiled_parts_are_kept_where_the_option_says(devices, monkeypatch, tmp_path):

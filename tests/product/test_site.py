@@ -22,8 +22,8 @@ def site(tmp_path_factory):
 
 
 def test_every_page_is_in_the_site(site):
-    for page in (ROOT / "docs").glob("*.md"):
-        assert (site / page.stem / "index.html").is_file()
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert (site / page.relative_to(ROOT / "docs").with_suffix("") / "index.html").is_file()
     assert "sparse" in (site / "index.html").read_text()
 
 

@@ -55,6 +55,42 @@ def test_the_opset_stays_from_13_on(strip, opset, written):
     assert {each.domain: each.version for each in onnx.load(folder / "net-stripped.onnx").opset_import}[""] == written
 
 
+def recurrent(parts):
+    """An LSTM whose weights are constants, or put together from such, as exporters do with gates."""
+    joined = "p = Concat<axis=1>(w, w)" if parts else "p = Identity(w)"
+    return model(f"g (float[time,batch,4] x) => (float[time,1,batch,3] y) <float[1,{6 if parts else 12},4] w, "
+                 f"float[1,12,3] r> {{ {joined} y = LSTM<hidden_size=3>(x, p, r) }}",
+                 w=dead((6 if parts else 12, 4), 1)[None])
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_the_weights_of_recurrent_layers_count_and_their_units_stay(strip, parts):
+    result, folder = strip(recurrent(parts), "--json", "report.json")
+    assert result.exit_code == 0, result.output
+    layers = json.loads((folder / "report.json").read_text())["layers"]
+    assert [(layer["before"]["weights"], layer["before"]["units"]) for layer in layers] == [(48, 3), (36, 0)]
+    assert [layer["before"]["nonzero"] for layer in layers] == [40 if parts else 44, 36]
+    assert "recurrent layers keep all their units" in " ".join(result.output.split())
+
+
+def test_the_new_model_is_never_larger_and_names_the_sizes_of_outputs(strip):
+    result, folder = strip(recurrent(parts=True))
+    assert result.exit_code == 0
+    assert (folder / "net-stripped.onnx").stat().st_size <= (folder / "net.onnx").stat().st_size
+    shape = onnx.load(folder / "net-stripped.onnx").graph.output[0].type.tensor_type.shape
+    assert [dim.dim_param or dim.dim_value for dim in shape.dim] == ["time", 1, "batch", 3]
+
+
+def test_a_model_beside_its_weights_grows_by_the_names_of_files_at_most(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    proto = onnx.shape_inference.infer_shapes(network())
+    onnx.save(proto, "net.onnx", save_as_external_data=True, location="d", size_threshold=0)
+    assert CliRunner().invoke(app, ["strip", "net.onnx", "-o", "a-much-longer-name.onnx"]).exit_code == 0
+    sizes = [sum((tmp_path / name).stat().st_size for name in names)
+             for names in (("net.onnx", "d"), ("a-much-longer-name.onnx", "a-much-longer-name.onnx.data"))]
+    assert sizes[1] <= sizes[0] + 3 * len("a-much-longer-name.onnx.data")
+
+
 def test_outputs_without_inputs_are_pointed_out(strip):
     with pytest.warns(UserWarning, match="no path is left to output 'y'"):
         result, folder = strip(network(c=np.zeros((6, 3))), "-o", "new.onnx")

@@ -25,7 +25,7 @@ from sparsec.analysis.liveness import (
     select,
 )
 from sparsec.analysis.liveness.facts import Known, LargeConstant, Mask, aligned, compact, constant, dims, unknown
-from sparsec.analysis.liveness.node import constant_of, is_constant
+from sparsec.analysis.liveness.node import RECURRENT, constant_of, is_constant
 from sparsec.analysis.liveness.rule import Rule
 from sparsec.graph.large import count_nonzero, is_large
 from sparsec.graph.quantized import dequantized
@@ -116,6 +116,8 @@ def _rule(node: ir.Node) -> Rule | None:
 def reject(node: ir.Node, known: Mapping[ir.Value, Known]) -> str | None:
     """Why the analysis does not follow the node, or None."""
     rule = _rule(node)
+    if node.op_type in RECURRENT and not node.domain:
+        return "recurrent layers keep all their units"
     if rule is None:
         return f"operator {node.domain + '.' if node.domain else ''}{node.op_type} is unknown"
     values = [value for value in (*node.inputs, *node.outputs) if value is not None]

@@ -9,10 +9,18 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.analysis.liveness.facts import Array
+from sparsec.graph import ort
 from sparsec.graph.nodes import operand
 from sparsec.graph.quantized import dequantized
 
 IR_VERSION = 10  # every supported onnxruntime reads it
+
+
+JOINING = {"Concat", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators by which exporters write a constant in parts, as of recurrent layers' gates."""
+
+RECURRENT = {"GRU", "LSTM", "RNN"}
+"""Operators whose weights are their second and third input."""
 
 
 def name(node: ir.Node) -> str:
@@ -22,8 +30,7 @@ def name(node: ir.Node) -> str:
 
 def evaluate(node: ir.Node, inputs: Sequence[Array | None]) -> Array | None:
     """The node's first output on these inputs, by onnxruntime; None where that has no kernel for it."""
-    import onnxruntime
-
+    onnxruntime = ort.load()
     assert node.graph is not None
     feeds = {str(v.name): a for v, a in zip(node.inputs, inputs, strict=True) if v is not None and a is not None}
     typed = [onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
@@ -57,6 +64,18 @@ def weight_data(value: ir.Value | None) -> Array | None:
     """The numbers of a constant, or those that constant codes in front of a DequantizeLinear stand for, else None."""
     codes = dequantized(value)
     return constant_of(value) if codes is None else codes.values()
+
+
+def joined(value: ir.Value | None) -> Array | None:
+    """The data of a constant, or of what operators in `JOINING` make of constants, else None."""
+    node = None if value is None else value.producer()
+    if node is None:
+        return constant_of(value)
+    if node.op_type not in JOINING or node.domain:
+        return None
+    inputs = [joined(each) for each in node.inputs]
+    missing = any(each is not None and data is None for each, data in zip(node.inputs, inputs, strict=True))
+    return None if missing else evaluate(node, inputs)
 
 
 def holder(value: ir.Value) -> ir.Value:

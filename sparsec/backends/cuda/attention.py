@@ -11,6 +11,7 @@ from tvm import relax
 from sparsec.backends.cuda.context import CudaContext
 from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.constants import scalar
+from sparsec.graph.operators import DOMAIN
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cuda import attention
 from sparsec.kernels.cuda.attention_params import CHUNK, AttentionParams, reject, tiled
@@ -41,6 +42,11 @@ def refusal(node: ir.Node) -> str | None:
     return reject(_params(node, "float16"))
 
 
+def reads_slices(node: ir.Node) -> bool:
+    """Whether a node is an attention with a kernel, which takes a slice of a tensor for a projection."""
+    return node.domain == DOMAIN and node.op_type == "Attention" and refusal(node) is None
+
+
 def _params(node: ir.Node, half: str) -> AttentionParams:
     """The attention before it is cut into tiles; whether there is a kernel for it is `reject`'s."""
     (batch, queries, features), (_, keys, _) = (static_shape(value) or (0, 0, 0) for value in node.inputs[:2])
@@ -67,14 +73,31 @@ def _kernel(p: AttentionParams) -> Kernel:
 def _projection(value: ir.Value | None) -> tuple[ir.Value, Projection]:
     """Where a projection (batch, tokens, features) lies: in itself, or in the tensor that it is a slice of."""
     assert value is not None
-    node = value.producer()
-    if node is not None and node.op_type == "Slice" and len(node.inputs) == 4:  # as the fusion of attention leaves it
+    moved = _before_views(value)
+    node = moved.producer()
+    if node is not None and node.op_type == "Slice" and len(node.inputs) == 4:  # as passes leave it
         source, start, _, axis = node.inputs
-        offset, features = scalar(start), (static_shape(source) or (0,))[-1]
-        aligned = offset is not None and offset >= 0 and offset % CHUNK == features % CHUNK == 0
-        if source is not None and offset is not None and scalar(axis) == 2 and aligned:
-            return source, Projection(features, int(offset))
+        dims, offset, along = static_shape(source) or (0,), scalar(start), scalar(axis)
+        aligned = offset is not None and offset >= 0 and offset % CHUNK == dims[-1] % CHUNK == 0
+        if source is not None and offset is not None and along in (-1, len(dims) - 1) and aligned:
+            return source, Projection(dims[-1], int(offset))
     return value, Projection((static_shape(value) or (0,))[-1])
+
+
+def _before_views(value: ir.Value) -> ir.Value:
+    """The value before nodes that leave rows of features where they are: reshapes, and moves of axes of size 1."""
+    node = value.producer()
+    while node is not None and not node.domain and node.op_type in ("Reshape", "Squeeze", "Transpose", "Unsqueeze"):
+        source = node.inputs[0]
+        old, new = static_shape(source), static_shape(value)
+        if source is None or not old or not new or old[-1] != new[-1]:
+            break
+        if node.op_type == "Transpose":
+            order = [axis for axis in node.attributes.get_ints("perm", range(len(old))[::-1]) if old[axis] != 1]
+            if order != sorted(order):
+                break
+        value, node = source, source.producer()
+    return value
 
 
 def _by_steps(context: CudaContext, node: ir.Node) -> bool:

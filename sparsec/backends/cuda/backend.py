@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sparsec.backends.base import Backend, Built, KernelTime
 from sparsec.backends.cuda import driver
-from sparsec.backends.job import Feeds, Job
+from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Needs
 from sparsec.cost import gpu
 from sparsec.cost.calibration import Calibration
@@ -60,11 +60,29 @@ class CudaBackend(Backend):
 
         return outside(node)
 
+    def join(self, graph: ir.Model, job: Job) -> None:
+        """Projections that one attention reads become one product."""
+        from sparsec.backends.cuda.joining import join
+
+        join(graph, job.target, job.precision, job.calibration.machine)
+
     def project(self, node: ir.Node) -> float | None:
         """Keep the two largest of every four weights along the inputs."""
         from sparsec.backends.cuda.planning import project
 
         return project(node)
+
+    def measurer(self, target: Target, url: str | None = None) -> Measurer | None:  # noqa: ARG002 - no servers
+        """The GPU at hand, where it runs the target's code."""
+        from sparsec.backends.cuda.measuring import measurer
+
+        return measurer(target)
+
+    def prepare(self, node: ir.Node, option: Option, job: Job) -> Callable[[], float]:
+        """With weights as cold as the rest of a network leaves them."""
+        from sparsec.backends.cuda.measuring import prepare
+
+        return prepare(node, option, job.target)
 
     def build(self, graph: ir.Model, job: Job) -> Built:
         """A shared object with code for every architecture; nvcc compiles it."""

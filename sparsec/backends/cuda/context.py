@@ -17,6 +17,7 @@ import onnx_ir as ir
 from tvm import relax, tirx
 
 from sparsec.backends.relax.context import HAND_WRITTEN, OPAQUE, LoweringContext
+from sparsec.graph.nodes import optional
 from sparsec.graph.operators.schema import DOMAIN
 
 PRODUCTS = {"Conv": (0, 3), "MatMul": (0, 3), "Attention": (0, 1, 2)}
@@ -31,16 +32,24 @@ class CudaContext(LoweringContext):
         half: "float16" or "bfloat16".
         narrow: the values that are stored in half precision.
         channels_last: the images among the bound values whose channels come last.
+        moving: the node moves elements and computes nothing, so that halves stay as they are.
 
     """
 
     half: str = "float16"
     narrow: frozenset[ir.Value] = frozenset()
     channels_last: set[ir.Value] = field(default_factory=set)
+    moving: bool = False
+    _halves: dict[ir.Value, relax.Expr] = field(default_factory=dict)
 
     def launch(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr], outputs: Sequence[tuple[int, str]],
                name: str = "product") -> relax.Expr:
         """Run a GPU kernel on flat buffers; returns the last of its outputs, given as (length, dtype)."""
+        return self.launch_all(prim_func, args, outputs, name)[-1]
+
+    def launch_all(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr], outputs: Sequence[tuple[int, str]],
+                   name: str) -> list[relax.Expr]:
+        """`launch`, with all of the outputs."""
         if id(prim_func) not in self._functions:
             private = prim_func.with_attr({"op_pattern": OPAQUE, HAND_WRITTEN: True})
             self._functions[id(prim_func)] = (prim_func, self.bb.add_func(private, name))
@@ -48,13 +57,16 @@ class CudaContext(LoweringContext):
         self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
         types = [relax.TensorType((length,), dtype) for length, dtype in outputs]
         result = self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
-        return result if len(types) == 1 else self.bb.emit(relax.TupleGetItem(result, len(types) - 1))
+        if len(types) == 1:
+            return [result]
+        return [self.bb.emit(relax.TupleGetItem(result, index)) for index in range(len(types))]
 
     def bind(self, value: ir.Value, expr: relax.Expr) -> None:
         """Record the expression of a value, in half precision if it is stored so."""
         if value in self.narrow and dtype_of(expr) == "float32":
             expr = self.bb.emit(relax.op.astype(expr, self.half))
         self.channels_last.discard(value)
+        self._halves.pop(value, None)
         super().bind(value, expr)
 
     def bind_image(self, value: ir.Value, expr: relax.Expr) -> None:
@@ -65,11 +77,12 @@ class CudaContext(LoweringContext):
     def stored(self, value: ir.Value | None, shape: Sequence[int]) -> relax.Expr:
         """A value in half precision, reshaped."""
         assert value is not None
-        channels_first = value in self.env and value not in self.channels_last
-        expr = self.env[value] if channels_first else self.tensor(value)
-        if dtype_of(expr) != self.half:
-            expr = self.bb.emit(relax.op.astype(expr, self.half))
-        return self.reshaped(expr, shape)
+        if value not in self._halves:
+            channels_first = value in self.env and value not in self.channels_last
+            expr = self.env[value] if channels_first else self.tensor(value)
+            same = dtype_of(expr) == self.half
+            self._halves[value] = expr if same else self.bb.emit(relax.op.astype(expr, self.half))
+        return self.reshaped(self._halves[value], shape)
 
     def image(self, value: ir.Value | None) -> relax.Expr:
         """An image in half precision with its channels last, (batch, *spatial, channels)."""
@@ -86,7 +99,9 @@ class CudaContext(LoweringContext):
         return expr if same else self.bb.emit(relax.op.reshape(expr, tuple(shape)))
 
     def _view(self, value: ir.Value, shape: tuple[int, ...]) -> relax.Expr:
-        """The value in float32 with its channels first, however it is stored."""
+        """The value in float32 with its channels first, however it is stored; as it is stored while elements move."""
+        if self.moving and value in self.env:
+            return self.reshaped(self._first(value) if value in self.channels_last else self.env[value], shape)
         wanted = self._views.setdefault(value, {})
         if shape not in wanted:
             if value not in self.env:
@@ -118,4 +133,12 @@ def narrow_values(nodes: Iterable[ir.Node]) -> frozenset[ir.Value]:
             values += node.outputs
         narrow.update(value for value in values if value is not None and value.producer() is not None
                       and value.dtype == ir.DataType.FLOAT)
-    return frozenset(narrow)
+    return frozenset(value for value in narrow if not is_only_output(value))
+
+
+def is_only_output(value: ir.Value) -> bool:
+    """Whether the model returns what a node computes and no other node reads it, so that it is never stored narrow."""
+    node = value.producer()
+    made = node is not None and (node.op_type == "LayerNormalization" or (
+        node.domain == DOMAIN and node.op_type == "MatMul" and optional(node, 3) is None))
+    return made and value.is_graph_output() and not value.uses()

@@ -101,6 +101,11 @@ def _version(arch: str) -> tuple[int, int]:
     return divmod(int(arch.removeprefix("sm_").removesuffix("a")), 10)
 
 
+def runs(arch: str, gpu: Gpu) -> bool:
+    """Whether a GPU, if there is one, runs an architecture's cubin."""
+    return gpu.capability is not None and _runs(arch, gpu.capability)
+
+
 def _runs(arch: str, capability: tuple[int, int]) -> bool:
     """Whether a GPU runs an architecture's cubin."""
     major, minor = _version(arch)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cuda import attention, conv, matmul, recurrent, sorting, tokens
+from sparsec.backends.cuda import attention, conv, matmul, moving, norm, recurrent, sorting, tokens
 from sparsec.backends.cuda.context import CudaContext, narrow_values
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.importer import lower_operator
@@ -21,8 +21,9 @@ LOWERINGS: dict[str, Callable[[CudaContext, ir.Node], bool]] = {
     "sparsec::Conv": conv.lower,
     "sparsec::MatMul": matmul.lower,
     "sparsec::Attention": attention.lower,
-    "LayerNormalization": tokens.lower_layer_norm,
+    "LayerNormalization": norm.lower,
     "MatMul": tokens.lower_product,
+    "Mul": norm.lower_written_out,
     "TopK": sorting.lower,
     **dict.fromkeys(("RNN", "GRU", "LSTM"), recurrent.lower),
 }
@@ -45,5 +46,7 @@ def _lower_node(context: LoweringContext, node: ir.Node) -> None:
     """Our own lowering where there is one, else ONNX's operator through the importer."""
     assert isinstance(context, CudaContext)
     own = LOWERINGS.get(operator_of(node))
-    if own is None or not own(context, node):
+    if own is not None and own(context, node):
+        return
+    if not moving.lower(context, node):
         lower_operator(context, node)

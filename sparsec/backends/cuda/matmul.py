@@ -7,7 +7,7 @@ import math
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.cuda.context import CudaContext
+from sparsec.backends.cuda.context import CudaContext, is_only_output
 from sparsec.backends.cuda.products import emit
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual
 from sparsec.graph.nodes import on_the_left, weight_array
@@ -19,7 +19,8 @@ def layer_of(node: ir.Node) -> GpuProduct:
     """The linear layer as a product."""
     weight = weight_array(node)
     columns = math.prod(static_shape(node.outputs[0]) or ()) // weight.shape[0]
-    return GpuProduct(weight, bias_vector(node), columns, epilogue_of(node))
+    out = "float32" if is_only_output(node.outputs[0]) else ""
+    return GpuProduct(weight, bias_vector(node), columns, epilogue_of(node), out=out)
 
 
 def lower(context: CudaContext, node: ir.Node) -> bool:

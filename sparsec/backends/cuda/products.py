@@ -40,17 +40,22 @@ def options(layer: GpuProduct, target: Target, precision: str) -> tuple[list[Opt
 def emit(context: CudaContext, layer: GpuProduct, option: Option, inputs: Sequence[relax.Expr]) -> relax.Expr:
     """Launch a layer's product on flat activations (columns * k) and residual; returns the flat output."""
     family = FAMILIES[option.family]
-    found = arranged(layer, option.format)
-    assert isinstance(found, Arranged)  # it was offered
-    packed = family.recipe(option.params).pack(found.weight.astype(np.dtype(context.half)))
-    gather = [] if found.gather is None else [found.gather.astype(np.int32)]
-    constants = [*packed.values(), *gather, layer.bias.astype(np.float32)]
+    constants = weight_arrays(layer, option, context.half)
     outputs = [shape for name, shape in family.arguments(option.params).items() if name in ("partial", "y")]
-    kernel = _kernel(option.family, option.params)
+    kernel = kernel_of(option.family, option.params)
     return context.launch(kernel, [*map(context.constant, constants), *inputs], outputs)
 
 
+def weight_arrays(layer: GpuProduct, option: Option, half: str) -> list[np.ndarray]:
+    """The kernel's first arguments: the packed weight, its gather, and the bias."""
+    found = arranged(layer, option.format)
+    assert isinstance(found, Arranged)  # it was offered
+    packed = FAMILIES[option.family].recipe(option.params).pack(found.weight.astype(np.dtype(half)))
+    gather = [] if found.gather is None else [found.gather.astype(np.int32)]
+    return [*packed.values(), *gather, layer.bias.astype(np.float32)]
+
+
 @functools.lru_cache(maxsize=512)
-def _kernel(family: str, params: MmaParams) -> tirx.PrimFunc:
+def kernel_of(family: str, params: MmaParams) -> tirx.PrimFunc:
     """The kernel; layers with equal parameters share the object, and so the compiled code."""
     return FAMILIES[family].build(params, ())

@@ -1,7 +1,7 @@
 """From sums in registers to Y: through shared memory, so that lanes finish and store whole vectors.
 
-Each warp passes its sums slice by slice through a piece of shared memory of its own. A slice is 8 columns, lines along
-which Y is contiguous; they are padded so that the lanes' stores meet different banks.
+Each warp passes its sums slice by slice through a piece of shared memory of its own. A slice is one or more blocks of 8
+columns, lines along which Y is contiguous; they are padded so that the lanes' stores meet different banks.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr
 
 THREADS = 256  # of a block of the kernel that sums shares of K
-LINES = 8  # of a slice
+LINES = 8  # of a block of columns
+LANES = 32
 
 
 def sum_type(p: MmaParams) -> str:
@@ -26,9 +27,9 @@ def sum_type(p: MmaParams) -> str:
     return "uint32" if p.dtype == "int8" else "float32"
 
 
-def shared_bytes(p: MmaParams) -> int:
-    """Bytes of shared memory for the slices of all warps."""
-    return p.tile.threads // 32 * _slice_bytes(p)
+def shared_bytes(p: MmaParams, blocks: int = 1) -> int:
+    """Bytes of shared memory for the slices of all warps, of so many blocks of columns each."""
+    return p.tile.threads // 32 * _slice_bytes(p, blocks)
 
 
 def _line(p: MmaParams) -> tuple[int, int]:
@@ -37,22 +38,43 @@ def _line(p: MmaParams) -> tuple[int, int]:
     return length, length + 4
 
 
-def _slice_bytes(p: MmaParams) -> int:
-    return LINES * _line(p)[1] * 4
+def _slice_bytes(p: MmaParams, blocks: int) -> int:
+    return blocks * LINES * _line(p)[1] * 4
 
 
-def store(b: Block, sums: Buffer) -> None:
-    """Finish the block's sums and store them in Y, or as they are in `partial` where K is split."""
+def store(b: Block, sums: Buffer, blocks: int = 1) -> None:
+    """Finish the block's sums and store them in Y, or as they are in `partial` where K is split.
+
+    Slices of several blocks of columns keep more of a warp's accesses under way.
+    """
     p, t = b.params, b.params.tile
-    base = T.Bind((b.warp_column * t.warps[0] + b.warp_row) * _slice_bytes(p))
-    for number in range(t.column_blocks):
-        _write_slice(b, sums, base, number)
+    base = T.Bind((b.warp_column * t.warps[0] + b.warp_row) * _slice_bytes(p, blocks))
+    bias = _own_bias(b) if blocks > 1 else None
+    for first in range(0, t.column_blocks, blocks):
+        for block in range(blocks):
+            _write_block(b, sums, base + block * _slice_bytes(p, 1), first + block)
         ptx.warp_barrier()
-        _read_slice(b, base, number)
+        _read_slice(b, base, first, blocks, bias)
         ptx.warp_barrier()
 
 
-def _write_slice(b: Block, sums: Buffer, base: Expr, number: int) -> None:
+def _own_bias(b: Block) -> Buffer:
+    """The bias of the rows that a lane finishes, which are the same in every slice; None where they are not."""
+    p = b.params
+    vector = _vector(p)
+    pieces = _line(p)[0] // vector
+    if p.split_k > 1 or LANES % pieces:
+        return None
+    bias, along = ptx.registers(vector, "float32"), T.Bind(b.row + b.warp_row * _line(p)[0] + b.lane % pieces * vector)
+    for i in range(vector):
+        T.buffer_store(bias, T.float32(0), [i])
+    with T.If(along < p.m), T.Then():
+        for i in range(vector):
+            T.buffer_store(bias, b.buffers["bias"][along + i], [i])
+    return bias
+
+
+def _write_block(b: Block, sums: Buffer, base: Expr, number: int) -> None:
     """Lane 4g + t holds rows g and g + 8 of a block of 16, and columns 2t and 2t + 1 of a block of 8."""
     t, stride = b.params.tile, _line(b.params)[1]
     g, pair = b.lane // 4, b.lane % 4 * 2
@@ -69,22 +91,23 @@ def _float(value: Expr) -> Expr:
     return value if value.ty == "float32" else T.Cast("float32", T.reinterpret("int32", value))
 
 
-def _read_slice(b: Block, base: Expr, number: int) -> None:
+def _read_slice(b: Block, base: Expr, number: int, blocks: int, bias: Buffer) -> None:
+    """Finish and store the slice that begins with a block of columns."""
     p, t = b.params, b.params.tile
     length, stride = _line(p)
     vector = _vector(p)
     pieces = length // vector
-    values = ptx.registers(vector, "float32")
+    count = blocks * LINES * pieces
     line = b.column + (b.warp_column * t.column_blocks + number) * 8
     along = b.row + b.warp_row * length
-    for turn in range(-(-LINES * pieces // 32)):
-        piece = T.Bind(turn * 32 + b.lane)
-        with T.If(piece < LINES * pieces), T.Then():
+    for turn in range(-(-count // LANES)):
+        piece, values = T.Bind(turn * LANES + b.lane), ptx.registers(vector, "float32")
+        with T.If(piece < count), T.Then():
             width = min(vector, 4)
             for first in range(0, vector, width):
                 ptx.load_words(values, first, width, b.shared,
                                base + (piece // pieces * stride + piece % pieces * vector + first) * 4)
-            _store_vector(b, values, T.Bind(line + piece // pieces), T.Bind(along + piece % pieces * vector))
+            _store_vector(b, values, T.Bind(line + piece // pieces), T.Bind(along + piece % pieces * vector), bias)
 
 
 def _vector(p: MmaParams) -> int:
@@ -92,7 +115,7 @@ def _vector(p: MmaParams) -> int:
     return math.gcd(p.m, VECTOR_BYTES // (4 if p.split_k > 1 else OUTPUTS[p.out]))
 
 
-def _store_vector(b: Block, values: Buffer, line: Expr, along: Expr) -> None:
+def _store_vector(b: Block, values: Buffer, line: Expr, along: Expr, bias: Buffer) -> None:
     """Store values of a line from element `along` on, if they are inside Y."""
     p = b.params
     inside = T.And(line < p.n, along < p.m)
@@ -101,11 +124,15 @@ def _store_vector(b: Block, values: Buffer, line: Expr, along: Expr) -> None:
         if p.split_k > 1:
             _store(b.buffers["partial"], T.Bind(b.share * p.outputs + at), values, _vector(p))
         else:
-            finish(p, b.buffers, values, at, along, _vector(p))
+            finish(p, b.buffers, values, at, along, _vector(p), bias)
 
 
-def finish(p: MmaParams, buffers: Buffers, values: Buffer, at: Expr, row: Expr, vector: int = 1) -> None:
-    """Scale, bias, residual and activation of sums of `vector` rows, then store them from element `at` of Y on."""
+def finish(p: MmaParams, buffers: Buffers, values: Buffer, at: Expr, row: Expr, vector: int = 1,
+           bias: Buffer = None) -> None:
+    """Scale, bias, residual and activation of sums of `vector` rows, then store them from element `at` of Y on.
+
+    `bias` is that of these rows, where it is in registers already.
+    """
     results = ptx.registers(vector, p.out)
     if p.epilogue.residual:
         residual = ptx.registers(vector, p.out)
@@ -115,7 +142,7 @@ def finish(p: MmaParams, buffers: Buffers, values: Buffer, at: Expr, row: Expr, 
         value = values[i]
         if "scale" in buffers:
             value = value * buffers["scale"][output]
-        value = value + buffers["bias"][output]
+        value = value + (buffers["bias"][output] if bias is None else bias[i])
         if p.epilogue.residual:
             value = value + T.Cast("float32", residual[i])
         T.buffer_store(results, T.Cast(p.out, _activated(p.epilogue, value)), [i])

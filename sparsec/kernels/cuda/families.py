@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsec.kernels.cuda import bitmap, blocks, gaps, mma_dense, mma_sp, rest, wgmma
+from sparsec.kernels.cuda import bitmap, blocks, gaps, mma_dense, mma_sp, rest, wgmma, wgmma_bulk
 from sparsec.kernels.cuda.family import GpuFamily
 
 FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     mma_sp.FAMILY,
     wgmma.SPARSE,
+    wgmma_bulk.SPARSE,
     gaps.FAMILY,
     gaps.CODES,
     bitmap.FAMILY,
@@ -18,4 +19,5 @@ FAMILIES: dict[str, GpuFamily[Any]] = {family.name: family for family in (
     rest.FAMILY,
     mma_dense.FAMILY,
     wgmma.DENSE,
+    wgmma_bulk.DENSE,
 )}

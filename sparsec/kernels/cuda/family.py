@@ -48,12 +48,14 @@ class GpuProduct(WeightedProduct):
         columns: tokens or pixels.
         epilogue: what follows.
         window: how the rows of X are windows of an image, None where they lie one after the other.
+        out: dtype of Y, "" for that of X.
 
     """
 
     columns: int
     epilogue: Epilogue
     window: Window | None = None
+    out: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,8 +215,8 @@ def _tiled(kernels: GpuFamily[P], layer: GpuProduct, found: Arranged, archs: Arc
     gather = None if found.gather is None else Gather(depth, found.run)
     counted: dict[tuple[int, ...], P] = {}
     for tile, shares in itertools.product(tilings.candidates(layer.columns, 2, kernels.tiles), SHARES):
-        product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, half, layer.epilogue, gather=gather,
-                            window=layer.window, split_k=shares)
+        product = MmaParams(m, layer.columns, layer.weight.shape[1], tile, half, layer.out or half,
+                            layer.epilogue, gather=gather, window=layer.window, split_k=shares)
         if kernels.refuses(product) is not None:
             continue
         stage = kernels.counted_by(tile)

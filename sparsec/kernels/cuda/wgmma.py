@@ -75,13 +75,18 @@ def _multiply(b: Block, sums: Buffer, fragments: Buffer, activations: Expr, meta
     span = COLUMN_BYTES * (1 if metadata is None else 2)  # bytes of the activations that an instruction multiplies
     ptx.emit("wgmma.fence.sync.aligned")  # registers are ready
     for number in range(ROW_BYTES // span):
-        name, source = _product(b.params, sparse=metadata is not None)
-        address = T.bitwise_and(b.shared + T.Cast("uint32", activations + number * span), T.uint32(ADDRESS))
-        descriptor = T.bitwise_or(T.Cast("uint64", T.shift_right(address, T.uint32(4))), T.uint64(DESCRIPTOR))
+        name, source = product(b.params, sparse=metadata is not None)
         words = [] if metadata is None else [metadata.ptr_to([number])]
-        _call(name, source, sums.data, fragments.ptr_to([number * 4]), descriptor, *words)
+        call(name, source, sums.data, fragments.ptr_to([number * 4]), descriptor(b, activations + number * span),
+             *words)
     ptx.emit("wgmma.commit_group.sync.aligned")
     ptx.emit("wgmma.wait_group.sync.aligned", IN_FLIGHT)
+
+
+def descriptor(b: Block, at: Expr) -> Expr:
+    """What names rows of 128 bytes from a byte of shared memory on, in the 128-byte swizzle."""
+    address = T.bitwise_and(b.shared + T.Cast("uint32", at), T.uint32(ADDRESS))
+    return T.bitwise_or(T.Cast("uint64", T.shift_right(address, T.uint32(4))), T.uint64(DESCRIPTOR))
 
 
 def _publish() -> None:
@@ -89,34 +94,34 @@ def _publish() -> None:
     ptx.emit("fence.proxy.async.shared::cta")
 
 
-def _finish(b: Block, sums: Buffer) -> None:
+def finish(b: Block, sums: Buffer) -> None:
     """Wait for all products; the compiler must not touch sums before."""
     count = b.params.tile.columns // 2
     name = f"wgmma_finish_n{b.params.tile.columns}"
     outputs = ", ".join(f'"+f"(d[{i}])' for i in range(count))
-    _call(name, f"""__forceinline__ __device__ void {name}(float* d) {{
+    call(name, f"""__forceinline__ __device__ void {name}(float* d) {{
   asm volatile("wgmma.wait_group.sync.aligned 0;" : {outputs} : : "memory");
 }}
 """, sums.data)
 
 
-def _call(name: str, source: str, *operands: Expr) -> None:
+def call(name: str, source: str, *operands: Expr) -> None:
     """Call a function of CUDA source."""
     T.evaluate(T.cuda.func_call(name, *operands, source_code=source, return_type="void"))
 
 
-def _product(p: MmaParams, *, sparse: bool) -> tuple[str, str]:
-    """Name and text of the function that holds the instruction."""
+def product(p: MmaParams, *, sparse: bool, selector: int = 0) -> tuple[str, str]:
+    """Name and text of the function that holds the instruction, which names the lanes with metadata by a selector."""
     columns, element = p.tile.columns, ELEMENTS[p.dtype]
     count = columns // 2
     form, depth = (".sp", 32) if sparse else ("", 16)
     instruction = f"wgmma.mma_async{form}.sync.aligned.m64n{columns}k{depth}.f32.{element}.{element}"
     sums = ", ".join(f"%{i}" for i in range(count))
     left = ", ".join(f"%{count + i}" for i in range(4))
-    selected = f", %{count + 5}, 0" if sparse else ""
+    selected = f", %{count + 5}, {selector}" if sparse else ""
     outputs = ", ".join(f'"+f"(d[{i}])' for i in range(count))
     metadata = (", const unsigned* e", ', "r"(e[0])') if sparse else ("", "")
-    name = f"wgmma{form.replace('.', '_')}_{element}_n{columns}"
+    name = f"wgmma{form.replace('.', '_')}_{element}_n{columns}" + ("_odd" if selector else "")
     return name, f"""__forceinline__ __device__ void {name}(
     float* d, const unsigned* a, unsigned long long b{metadata[0]}) {{
   asm volatile("{instruction} {{{sums}}}, {{{left}}}, %{count + 4}{selected}, 1, 1, 1, 0;"
@@ -161,7 +166,7 @@ def _weight(warps: Callable[[P], pipeline.Weight], multiply: Multiply, p: P) -> 
     weight = warps(p)
     aligned = -(-weight.stage_bytes // ptx.SWIZZLE_BYTES) * ptx.SWIZZLE_BYTES
     return replace(weight, stage_bytes=aligned, multiply=multiply, publish=_publish, in_flight=IN_FLIGHT,
-                   finish=_finish)
+                   finish=finish)
 
 
 def _family(name: str, packing: GpuFamily[MmaParams], warps: Callable[[MmaParams], pipeline.Weight], pack: Pack,

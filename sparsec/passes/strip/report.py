@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from sparsec.analysis.liveness.analysis import weight_index
 from sparsec.analysis.liveness.facts import dims
-from sparsec.analysis.liveness.node import holder, is_constant, weight_data
+from sparsec.analysis.liveness.node import RECURRENT, holder, is_constant, joined, weight_data
 from sparsec.graph.large import count_nonzero
 from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Note, Report
@@ -144,37 +144,61 @@ def measure(model: ir.Model) -> Measure:
     layers: dict[ir.Value, tuple[str, str, Size]] = {}
     flops = 0
     for node in model.graph:
-        flops += _flops(node)
-        place = weight_index(node)
-        weight = None if place is None else node.inputs[place]
-        found = None if weight is None else _count(weight)
-        if weight is None or found is None:
-            continue
-        name, operator, size = layers.get(weight, (node_name(node), node.op_type, Size()))
-        layers[weight] = name, operator, _size(node, *found, size.flops + _flops(node), _stored_bytes(weight))
+        weights = _weights(node)
+        flops += sum(_flops_of(node, weight) for weight in weights) if weights else _flops(node)
+        for weight in weights:
+            if (found := _count(weight)) is not None:
+                name, operator, size = layers.get(weight, (node_name(node), node.op_type, Size()))
+                layers[weight] = name, operator, _size(node, weight, found, size.flops + _flops_of(node, weight))
     sizes = [size for _, _, size in layers.values()]
     stored = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value)
     return Measure(layers, Size(sum(s.weights for s in sizes), sum(s.nonzero for s in sizes),
                                 sum(s.units for s in sizes), flops, stored))
 
 
-def _stored_bytes(weight: ir.Value) -> int:
-    stored = holder(weight).const_value
-    return 0 if stored is None else stored.nbytes
+def _weights(node: ir.Node) -> list[ir.Value]:
+    """What a node multiplies its data with; recurrent layers have a weight for their inputs and one for their state."""
+    if node.op_type in RECURRENT and not node.domain:
+        return [value for value in node.inputs[1:3] if value is not None and not value.is_graph_input()]
+    place = weight_index(node)
+    weight = None if place is None else node.inputs[place]
+    return [] if weight is None else [weight]
 
 
-def _count(weight: ir.Value) -> tuple[int, int] | None:
-    """The elements of a weight, and those that are not zero; None where it is no constant."""
-    if is_constant(weight):
-        return math.prod(dim or 0 for dim in dims(weight)), count_nonzero(weight.const_value)
+def _count(weight: ir.Value) -> tuple[int, int, int] | None:
+    """The elements of a weight, those that are not zero, and its bytes; None where it is no constant."""
+    if is_constant(weight) and weight.const_value is not None:
+        return math.prod(dim or 0 for dim in dims(weight)), count_nonzero(weight.const_value), weight.const_value.nbytes
     data = weight_data(weight)
-    return None if data is None else (data.size, int(np.count_nonzero(data)))
+    if data is None:
+        data = joined(weight)
+    if data is None:
+        return None
+    stored = holder(weight).const_value
+    return data.size, int(np.count_nonzero(data)), data.nbytes if stored is None else stored.nbytes
 
 
-def _size(node: ir.Node, weights: int, nonzero: int, flops: int, nbytes: int) -> Size:
+def _size(node: ir.Node, weight: ir.Value, found: tuple[int, int, int], flops: int) -> Size:
+    weights, nonzero, nbytes = found
+    return Size(weights, nonzero, _units(node, weight), flops, nbytes)
+
+
+def _units(node: ir.Node, weight: ir.Value) -> int:
+    """The output channels or features of a layer; those of a recurrent one belong to the weight of its inputs."""
+    if node.op_type in RECURRENT:
+        hidden = node.attributes.get_int("hidden_size", 0) or 0
+        return (dims(weight)[0] or 1) * hidden if weight is node.inputs[1] else 0
     shape = dims(node.outputs[0]) if node.outputs[0].shape is not None else ()
-    units = shape[1 if node.op_type.startswith("Conv") else -1] if shape else 0
-    return Size(weights, nonzero, units or 0, flops, nbytes)
+    return (shape[1 if node.op_type.startswith("Conv") else -1] if shape else 0) or 0
+
+
+def _flops_of(node: ir.Node, weight: ir.Value) -> int:
+    """Of the products with a weight."""
+    if node.op_type not in RECURRENT:
+        return _flops(node)
+    data = node.inputs[0]
+    positions = _elements(dims(data)[:2]) if data is not None and data.shape is not None else 1
+    return 2 * positions * _elements(dims(weight))
 
 
 def _flops(node: ir.Node) -> int:
@@ -198,7 +222,7 @@ def compose(before: Measure, after: Measure, active: Mapping[ir.Value, int], cou
     layers = []
     for weight, (name, operator, size) in before.layers.items():
         left = after.layers[weight][2] if weight in after.layers else Size()
-        layers.append(Layer(name, operator, active[weight], size, left))
+        layers.append(Layer(name, operator, active.get(weight, size.nonzero), size, left))
     total = Layer("total", "", sum(layer.active for layer in layers), before.total, after.total)
     counts = {"units removed": total.before.units - total.after.units, **counts,
               "weights zeroed or removed": total.before.nonzero - total.after.nonzero}

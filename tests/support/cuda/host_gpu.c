@@ -6,6 +6,7 @@
 // - A recording takes what its stream gets and allows its thread nothing that waits or allocates; other threads go on.
 // - Handles that were destroyed are refused; what is freed while a copy still needs it is counted.
 // - Kernels are recorded and do nothing.
+// - Maps of matrices lie in one allocation, and are aligned as the hardware wants them.
 //
 // HOST_GPU_BYTES bounds the memory, HOST_GPU_DRIVER is the version of CUDA (13000), HOST_GPU_CAPABILITY the compute
 // capability (80). Compiled twice: as libcuda.so.1, and with -DRUNTIME as libcudart.so.13.
@@ -247,7 +248,19 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
 int cuDeviceGetName(char *name, int length, int device) { return snprintf(name, length, "host"), OK; }
 int cuGetErrorName(int error, const char **name) { return *name = "an error of the driver", OK; }
 int cuGetErrorString(int error, const char **name) { return *name = "an error of the driver", OK; }
-int cuTensorMapEncodeTiled(void) { return INVALID; }
+int cuTensorMapEncodeTiled(void *map, int type, unsigned rank, void *address, const uint64_t *sizes,
+                           const uint64_t *strides, const unsigned *box, const unsigned *steps, int interleave, int swizzle,
+                           int promotion, int fill) {
+    size_t width = 2, end = (sizes[1] - 1) * strides[0] + sizes[0] * width;  // of halves; matrices only
+    if ((type != 6 && type != 9) || rank != 2 || steps[0] != 1 || steps[1] != 1) return INVALID;
+    if ((uintptr_t)map % 64 || (uintptr_t)address % 16 || strides[0] % 16 || strides[0] < sizes[0] * width) return INVALID;
+    if (!box[0] || !box[1] || box[1] > 256 || box[0] * width > (swizzle == 3 ? 128 : 256)) return INVALID;
+    lock();
+    if (!is(address, end, DEVICE)) return unlock(INVALID);
+    memcpy(map, &address, sizeof address);
+    note("map", "matrix", NULL, box[1]);
+    return unlock(OK);
+}
 int cuModuleUnload(void *module) { return OK; }
 
 int cuModuleLoadData(void **module, const void *image) {
@@ -264,7 +277,7 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
 }
 
 int cuFuncSetAttribute(void *function, int attribute, int value) {
-    if (value > 163 << 10) return INVALID;
+    if (value > (setting("HOST_GPU_CAPABILITY", 80) < 90 ? 163 : 227) << 10) return INVALID;
     return ((Function *)function)->allowed = value, OK;
 }
 

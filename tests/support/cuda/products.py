@@ -161,13 +161,14 @@ def operands(p, arrays, rng, weight, gather=None):
     return inputs, ACTIVATIONS[p.epilogue.activation](y).astype(np.float32).astype(DTYPES[p.out]).ravel()
 
 
-def run(p, family, weight=None, *, seeds=(0,), mutate=None, repack=None, pipeline="tirx", gather=None):
+def run(p, family, weight=None, *, seeds=(0,), mutate=None, repack=None, pipeline="tirx", gather=None, **fields):
     """The largest share of wrong elements of Y over the seeds, and the launches' statistics.
 
-    `mutate` changes the generated source, `repack` the packed arrays.
+    `mutate` changes the generated source, `repack` the packed arrays, `fields` the family's parameters.
     """
     weight = telling_weight(family, p) if weight is None else weight
     params, arrays = packed(family, p, weight)
+    params = replace(params, **fields)
     program = launches.lower(family.build(params, ()), pipeline)
     library = launches.compiled(mutate(program.source) if mutate else program.source)
     inputs, expected = operands(p, repack(arrays) if repack else arrays, np.random.default_rng(0), weight, gather)

@@ -16,6 +16,13 @@ def scheduled(lowered):
     return module
 
 
+def kernels(lowered):
+    """The names of the kernels that a call runs, in order."""
+    bindings = (binding.value for block in scheduled(lowered)["main"].body.blocks for binding in block.bindings)
+    return [str(call.args[0].name_hint) for call in bindings
+            if isinstance(call, relax.Call) and call.op.name == "relax.call_tir"]
+
+
 def run(lowered, feeds, seed=0):
     """The outputs, in order, for inputs by name."""
     module = scheduled(lowered)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import lcm
 
 from tvm.tirx.script.builder import ir as T
 
@@ -41,6 +42,7 @@ from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.target import Target
 
 MIN_STEPS = 64  # inner steps that a K-chunk has at least, to be worth its partial sums
+SUMS_SHARE = 0.25  # of the L2 cache that the sums of a panel may take, to stay there beside weights and inputs
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class DenseOutputsParams:
         pixels: neighbours of each row in a register block; the image's width is a multiple.
         vectors: vectors of output channels in a register block, and in a panel.
         chunk: channels of a K-chunk.
+        band: rows of an image whose sums wait in the scratch at a time; fewer than all begin with a vector.
 
     """
 
@@ -65,6 +68,7 @@ class DenseOutputsParams:
     pixels: int
     vectors: int
     chunk: int
+    band: int
 
     @property
     def panel(self) -> int:
@@ -92,22 +96,39 @@ class DenseOutputsParams:
         return self.target.batch * (self.target.height // self.rows) * self.row_blocks
 
     @property
+    def bands(self) -> int:
+        """Bands of an image."""
+        return -(-self.target.height // self.band)
+
+    @property
+    def band_vectors(self) -> int:
+        """Vectors of positions of a band."""
+        return self.stencil.vectors if self.bands == 1 else self.band * self.target.row_stride // self.stencil.lanes
+
+    @property
     def positions(self) -> list[int]:
         """Floats from a register block's first pixel to each."""
         return [row * self.target.row_stride + pixel for row in range(self.rows) for pixel in range(self.pixels)]
 
 
 def blockings(stencil: Stencil, target: PaddedFlat, isa: Isa) -> list[tuple[int, int, int]]:
-    """(rows, pixels, vectors) of the register blocks that fit the registers; none where outputs leave a vector partial.
-
-    A block has several rows only where one block spans the width.
-    """
+    """(rows, pixels, vectors) of register blocks that fit the registers; none where outputs leave a vector partial."""
     if stencil.outputs % stencil.lanes or stencil.segments > 1:
         return []
-    areas = [(1, p) for p in range(2, 9) if target.width % p == 0]
-    areas += [(r, target.width) for r in range(2, 5) if target.height % r == 0 and r * target.width <= 8]
+    areas = [(r, p) for r in range(1, 5) for p in range(2, 9)
+             if r * p <= 8 and target.height % r == 0 and target.width % p == 0]
     return [(r, p, v) for r, p in areas for v in range(1, 7)
             if isa.registers - 12 <= (r * p + 1) * v <= isa.registers - 3]
+
+
+def band_rows(stencil: Stencil, target: PaddedFlat, rows: int, panel: int, l2_bytes: int) -> int:
+    """The `band` of a kernel: all rows, or as many as the L2 cache keeps the sums of, whole vectors and blocks."""
+    line = 4 * panel * target.row_stride
+    limit = SUMS_SHARE * l2_bytes
+    if target.batch > 1 or line * target.height <= limit:
+        return target.height
+    unit = lcm(lcm(target.row_stride, stencil.lanes) // target.row_stride, rows)
+    return min(target.height, max(1, int(limit // (unit * line))) * unit)
 
 
 def reject(layer: StencilProduct, isa: Isa) -> str | None:
@@ -127,8 +148,9 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
     for rows, pixels, vectors in blockings(s, layer.target, isa):
         column = 4 * (s.x_channel_stride + len(s.taps) * vectors * s.lanes)  # a channel's inputs and weights
         least = -(-MIN_STEPS // len(s.taps))
+        band = band_rows(s, layer.target, rows, vectors * s.lanes, target.l2_bytes)
         for chunk in {balanced(s.channels, max(int(share * target.l1_bytes) // column, least)) for share in L1_SHARES}:
-            params = DenseOutputsParams(s, layer.epilogue, layer.target, rows, pixels, vectors, chunk)
+            params = DenseOutputsParams(s, layer.epilogue, layer.target, rows, pixels, vectors, chunk, band)
             yield Option("dense", "gemm/outputs", f"P={rows}x{pixels} V={vectors} chunk={chunk}", params,
                          layer.weight.nbytes, work(params, target.l1_bytes), "f32")
 
@@ -181,27 +203,28 @@ def _panels(b: Buffers, p: DenseOutputsParams, low: Expr, high: Expr, thread: tu
     s, target = p.stencil, p.target
     if s.masked:
         clear_border(b, s, *thread)
-    sums = T.alloc_buffer((s.vectors * s.lanes * p.panel,), "float32")
-    with T.serial(low, high) as panel:
-        rows = target.height // p.rows
-        with (T.serial(0, p.chunks) as chunk, T.serial(0, target.batch) as image, T.serial(0, rows) as row,
-              T.serial(0, p.row_blocks) as block):
+    sums = T.alloc_buffer((p.band_vectors * s.lanes * p.panel,), "float32")
+    rows, blocks = target.height // p.rows, p.band // p.rows
+    with T.serial(low, high) as panel, T.serial(0, p.bands) as band:
+        first = T.Bind(band * (p.band_vectors * s.lanes))
+        with (T.serial(0, p.chunks) as chunk, T.serial(0, target.batch) as image,
+              T.serial(0, T.min(blocks, rows - band * blocks)) as row, T.serial(0, p.row_blocks) as block):
             position = T.Bind((image * target.pitch + row * p.rows) * target.row_stride + block * p.pixels)
-            ordinal = T.Bind((image * rows + row) * p.row_blocks + block)
-            _register_block(b, p, sums, T.Bind(panel), chunk, position, ordinal)
-        _write_panel(b, p, sums, panel)
+            ordinal = T.Bind((image * rows + band * blocks + row) * p.row_blocks + block)
+            _register_block(b, p, sums, T.Bind(panel), chunk, position, first, ordinal)
+        _write_panel(b, p, sums, panel, band)
 
 
 def _register_block(b: Buffers, p: DenseOutputsParams, sums: Buffer, panel: Expr, chunk: Expr, position: Expr,
-                    ordinal: Expr) -> None:
-    """The products of a chunk for the positions of the ordinal-th block of a panel, added to the scratch."""
+                    first: Expr, ordinal: Expr) -> None:
+    """The products of a chunk for the ordinal-th block of a panel, `position` behind its band's `first`, added up."""
     s, lanes = p.stencil, p.stencil.lanes
     pixels = list(enumerate(p.positions))
     acc = registers(len(pixels) * p.vectors, lanes)
     for register in range(len(pixels) * p.vectors):
         store(acc, register * lanes, splat(0.0, lanes))
     weights = T.Bind((panel * s.inner + chunk * (p.chunk * len(s.taps))) * p.panel)
-    x = T.Bind(s.x_origin + chunk * (p.chunk * s.x_channel_stride) + position)
+    x = T.Bind(s.x_origin + chunk * (p.chunk * s.x_channel_stride) + first + position)
     # Weights come from memory: every register block of a chunk asks for a share of the next chunk's.
     share = -(-p.vectors // p.blocks)
     next_chunk = p.chunk * len(s.taps) * p.panel
@@ -234,13 +257,14 @@ def _register_block(b: Buffers, p: DenseOutputsParams, sums: Buffer, panel: Expr
             write(more=True)
 
 
-def _write_panel(b: Buffers, p: DenseOutputsParams, sums: Buffer, panel: Expr) -> None:
-    """Transpose the scratch into the panel's rows of pixels, through the epilogue."""
+def _write_panel(b: Buffers, p: DenseOutputsParams, sums: Buffer, panel: Expr, band: Expr) -> None:
+    """Transpose the scratch into a band of the panel's rows of pixels, through the epilogue."""
     s, lanes = p.stencil, p.stencil.lanes
     existing = T.min(p.vectors, s.outputs // lanes - panel * p.vectors)
-    with T.serial(0, existing) as group, T.serial(0, s.vectors) as vector:
-        start = T.Bind(vector * lanes)
-        columns = [load(sums, (start + i) * p.panel + group * lanes, lanes) for i in range(lanes)]
+    vectors = T.min(p.band_vectors, s.vectors - band * p.band_vectors)
+    with T.serial(0, existing) as group, T.serial(0, vectors) as vector:
+        start = T.Bind((band * p.band_vectors + vector) * lanes)
+        columns = [load(sums, (vector * lanes + i) * p.panel + group * lanes, lanes) for i in range(lanes)]
         mask = load(b["mask"], start, lanes) if s.masked else None
         for i, values in enumerate(transpose(columns, lanes)):
             row = (panel * p.vectors + group) * lanes + i

@@ -321,6 +321,27 @@ EMULATED_DENSE_MMA(m16n8k16_row_col_f32_f16_f16_f32, emulator::Element::f16, flo
 EMULATED_DENSE_MMA(m16n8k16_row_col_f32_bf16_bf16_f32, emulator::Element::bf16, float)
 EMULATED_DENSE_MMA(m16n8k32_row_col_s32_s8_s8_s32, emulator::Element::s8, Register)
 
+using CUtensorMap = emulator::Map;
+#define __grid_constant__
+inline void ptx_setmaxnreg_dec_sync_aligned_u32(int) {}
+inline void ptx_setmaxnreg_inc_sync_aligned_u32(int) {}
+inline void ptx_fence_mbarrier_init_release_cluster() {}
+inline void ptx_mbarrier_init_shared__cta_b64(Register at, Register arrivals) { emulator::init_barrier(at, arrivals); }
+inline void ptx_mbarrier_arrive_shared__cta_b64(Register at) { emulator::arrive(at, 0); }
+inline void ptx_mbarrier_arrive_expect_tx_shared__cta_b64(Register at, Register bytes) { emulator::arrive(at, bytes); }
+inline void ptx_mbarrier_try_wait_parity_shared__cta_b64(Register& done, Register at, Register parity) {
+  emulator::wait_phase(at, parity);
+  done = 1;
+}
+inline void ptx_cp_async_bulk_shared__cluster_global_mbarrier__complete_tx__bytes(Register to, const void* from,
+                                                                                  Register size, Register barrier) {
+  emulator::copy_bulk(to, from, size, barrier);
+}
+inline void ptx_cp_async_bulk_tensor_2d_shared__cluster_global_mbarrier__complete_tx__bytes(
+    Register to, const void* map, int column, int row, Register barrier) {
+  emulator::copy_box(to, static_cast<const emulator::Map*>(map), column, row, barrier);
+}
+
 inline void ptx_fence_proxy_async_shared__cta() { emulator::publish_writes(); }
 inline void ptx_wgmma_fence_sync_aligned() {}
 inline void ptx_wgmma_commit_group_sync_aligned() { emulator::commit_products(); }
@@ -331,7 +352,12 @@ template <class... Operands>
 void emulated_wgmma(emulator::Element element, bool sparse, int columns, float& sum, const Operands&... rest) {
   const void* const all[] = {&rest...};
   const void* const* o = all + columns / 2 - 1;
-  emulator::GroupProduct product{element, sparse, columns, {}, nullptr, 0, 0, &sum};
+  emulator::GroupProduct product{element, sparse, columns, {}, nullptr, 0, 0, 0, &sum};
+  if (sizeof...(rest) == columns / 2 - 1 + 7u) {  // two descriptors, the scales and the order of both operands
+    memcpy(&product.left_descriptor, o[0], 8);
+    memcpy(&product.descriptor, o[1], 8);
+    return emulator::multiply_group(product);
+  }
   for (int i = 0; i < 4; i++) product.left[i] = static_cast<const Register*>(o[i]);
   memcpy(&product.descriptor, o[4], 8);
   if (sparse) {

@@ -30,6 +30,7 @@ ALIGNMENT = 16
 
 ASM = re.compile(r'asm volatile\(\s*"((?:[^"\\]|\\.)*)"\s*:(.*?)\);\s*\n\}', re.DOTALL)
 OPERAND = re.compile(r'"[=+]?[a-z]"\s*\(((?:[^()]|\([^()]*\))*)\)')
+PREDICATED = re.compile(r"\{\.reg \.pred p; (\S+) p(,[^;]*); selp\.u32 %0, 1, 0, p;\}")  # as a word
 KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([\d, ]+\) )?(\w+)\(([^)]*)\) \{')
 SCALARS = {"int": ctypes.c_int32, "int64_t": ctypes.c_int64, "float": ctypes.c_float, "uint": ctypes.c_uint32}
 
@@ -61,11 +62,14 @@ class Library:
     def run(self, kernel, grid, block, dynamic_shared, arguments, seed=0):
         """Run one launch; `grid` and `block` have up to three extents."""
         parameters = self.kernels[kernel]
-        guarded = [Guarded(arguments[name]) if kind.endswith("*") else SCALARS[kind](arguments[name])
-                   for name, kind in parameters]
+        names = [name if kind.endswith("*") else arguments[name].argument for name, kind in parameters
+                 if kind.endswith("*") or kind == "CUtensorMap"]
+        held = {name: Guarded(arguments[name]) for name in names}
+        guarded = [held[name] if kind.endswith("*") else arguments[name].located(held) if kind == "CUtensorMap" else
+                   SCALARS[kind](arguments[name]) for name, kind in parameters]
         pointers = (ctypes.c_void_p * len(guarded))(
             *[a.address if isinstance(a, Guarded) else ctypes.addressof(a) for a in guarded])
-        arrays = [a for a in guarded if isinstance(a, Guarded)]
+        arrays = list(held.values())
         ranges = (ctypes.c_uint64 * (2 * len(arrays)))(*[v for a in arrays for v in (a.address, a.source.nbytes)])
         extents = [(ctypes.c_uint * 3)(*(*e, 1, 1, 1)[:3]) for e in (grid, block)]
         counts = (ctypes.c_uint64 * 3)()
@@ -77,6 +81,34 @@ class Library:
         for array in arrays:
             array.copy_back()
         return Statistics(*counts)
+
+
+class CMap(ctypes.Structure):
+    """`emulator::Map`."""
+
+    _fields_ = (("base", ctypes.c_uint64), ("columns", ctypes.c_uint64), ("rows", ctypes.c_uint64),
+                ("stride", ctypes.c_uint64), ("box_columns", ctypes.c_uint32), ("box_rows", ctypes.c_uint32),
+                ("itemsize", ctypes.c_uint32))
+
+
+@dataclass(frozen=True)
+class Map:
+    """A tensor map of a matrix in an argument: its columns, rows and bytes from row to row, and the box's."""
+
+    argument: str
+    columns: int
+    rows: int
+    stride: int
+    box_columns: int
+    box_rows: int
+    itemsize: int
+
+    def located(self, held):
+        """The map as kernels take it, among the arrays of a launch."""
+        array = held[self.argument]
+        if (self.rows - 1) * self.stride + self.columns * self.itemsize > array.source.nbytes:
+            raise EmulationError(f"a map beyond the end of {self.argument}")
+        return CMap(array.address, *[getattr(self, name) for name, _ in CMap._fields_[1:]])
 
 
 class Guarded:
@@ -157,7 +189,7 @@ def compile_source(source):
 def parameter(declaration):
     """Name and C type of a kernel's parameter."""
     *kind, name = declaration.replace("__restrict__", "").replace("*", "* ").split()
-    return name.removesuffix("_ptr"), " ".join(k for k in kind if k != "const")
+    return name.removesuffix("_ptr"), " ".join(k for k in kind if k not in ("const", "__grid_constant__"))
 
 
 def translate(source):
@@ -176,9 +208,11 @@ def shim(instruction, rest):
     """The call that stands for one instruction; `rest` holds the operands behind its text."""
     outputs, _, inputs = rest.partition(":")
     operands = OPERAND.findall(outputs) + OPERAND.findall(inputs.split(":")[0])
+    if found := PREDICATED.fullmatch(instruction):
+        instruction = f"{found[1]} %0{found[2]}"
     mnemonic, _, text = instruction.strip().rstrip(";").partition(" ")
     if ";" in text:
         raise TranslationError(f"several instructions in one asm statement: {instruction}")
     arguments = [operands[int(token[1:])] if token.startswith("%") else token
-                 for token in re.split(r"[\s,{}\[\]]+", text) if token]
+                 for token in re.split(r"[\s,{}\[\]]+", text) if token and token != "_"]
     return f"  ptx_{re.sub(r'::|[.]', lambda m: '__' if m[0] == '::' else '_', mnemonic)}({', '.join(arguments)});"

@@ -158,6 +158,10 @@ void multiply_group(const GroupProduct& p) {
   Product product{p.element, p.sparse, {}, {}, {}, p.metadata ? *p.metadata : 0, p.selector};
   if (p.metadata) self.products.registers.push_back({p.metadata, *p.metadata});
   for (int i = 0; i < 4; i++) {
+    if (p.left_descriptor) {  // rows g and g + 8 of the warp's 16, both halves of 16 inputs
+      product.left[i] = load_column(p.left_descriptor, self.warp % 4 * 16 + g + i % 2 * 8, i / 2 * 16 + t * 4);
+      continue;
+    }
     product.left[i] = *p.left[i];
     self.products.registers.push_back({p.left[i], *p.left[i]});
   }
@@ -196,6 +200,8 @@ void wait_products(size_t pending) {
     if (ended) *sum.at = sum.value;
     return ended;
   });
+  char nothing = 0;
+  warp_wide<char>("wgmma.wait_group", nothing, [](char**) {});  // no lane goes on before all have
 }
 
 }  // namespace emulator

@@ -12,10 +12,12 @@ from tvm import tirx
 from tvm.tirx.build import codegen_build, split_host_device_mods
 from tvm_ffi import structural_walk
 
-from tests.support.cuda.emulator.emulate import Library, compile_source
+from tests.support.cuda.emulator.emulate import Library, Map, compile_source
 
 TARGET = tvm.target.Target({"kind": "cuda", "arch": "sm_80"}, host="llvm")
+SWIZZLE_128 = 3
 LAUNCH = "tirx.call_ffi_kernel"
+ENCODE = "tirx.tensormap_encode_tiled"
 AXES = ("x", "y", "z")
 
 
@@ -31,18 +33,20 @@ class Launch:
 
 @dataclass(frozen=True)
 class Program:
-    """A lowered function: CUDA source, launches in order, names of parameters, and scratch arrays of its own."""
+    """A lowered function: CUDA source, launches in order, names of parameters, scratch arrays and tensor maps."""
 
     source: str
     launches: tuple
     parameters: tuple
     scratch: tuple
+    maps: dict
 
     def run(self, arrays, seed=0, library=None):
         """Run every launch on arrays in the order of the parameters; returns the launches' statistics."""
         library = library or compiled(self.source)
         arguments = dict(zip(self.parameters, arrays, strict=True))
         arguments |= {name: np.full(shape, -1).astype(dtype) for name, shape, dtype in self.scratch}
+        arguments |= self.maps
         return [library.run(launch.kernel, launch.grid, launch.block, launch.dynamic_shared, arguments, seed)
                 for launch in self.launches]
 
@@ -68,18 +72,20 @@ def lower(function, pipeline="s_tir", target=TARGET):
     host, devices = split_host_device_mods(module)
     (device,) = devices.values()
     source = codegen_build(finalize_device()(device), target).inspect_source()
-    launches, scratch = [], []
+    launches, scratch, maps = [], [], {}
 
     def on_call(node):
         if getattr(node.op, "name", "") == LAUNCH:
             launches.append(_launch(node))
+        if getattr(node.op, "name", "") == ENCODE:
+            maps[node.args[0].name] = _map(node)
 
     def on_allocation(node):
         scratch.append((node.buffer.name, tuple(int(extent) for extent in node.buffer.shape), str(node.buffer.dtype)))
 
     for func in host.functions.values():
         structural_walk(func.body, [(tvm.ir.Call, on_call), (tirx.AllocBuffer, on_allocation)])
-    return Program(source, tuple(launches), parameters, tuple(scratch))
+    return Program(source, tuple(launches), parameters, tuple(scratch), maps)
 
 
 def _launch(node):
@@ -88,3 +94,17 @@ def _launch(node):
     extents = dict(zip(tags, (int(extent) for extent in node.args[-len(tags):]), strict=True))
     grid, block = (tuple(extents.get(f"{kind}Idx.{axis}", 1) for axis in AXES) for kind in ("block", "thread"))
     return Launch(str(node.args[0].value), grid, block, extents.get("tirx.use_dyn_shared_memory", 0))
+
+
+def _map(node):
+    """The tensor map of a matrix that a host call encodes."""
+    _, base, *sizes = node.args
+    columns, rows, stride, box_columns, box_rows, *_ = (int(size) for size in sizes)
+    assert int(node.attrs.swizzle) == SWIZZLE_128
+    return Map(_pointed(base), columns, rows, stride, box_columns, box_rows,
+               np.dtype(str(node.attrs.descriptor_dtype)).itemsize)
+
+
+def _pointed(base):
+    """The name of the buffer whose begin an expression is."""
+    return (base.args[0].name if isinstance(base, tvm.ir.Call) else base.name).removesuffix("_ptr")

@@ -33,6 +33,19 @@ void wait_copies(unsigned pending);
 
 void load_matrices(uint32_t* registers, uint32_t row, int count, bool transposed);
 
+// mbarriers, and the bulk copies that complete them some time later.
+void init_barrier(uint32_t at, unsigned arrivals);
+void arrive(uint32_t at, size_t bytes);
+void wait_phase(uint32_t at, unsigned parity);
+void copy_bulk(uint32_t to, const void* from, size_t size, uint32_t barrier);
+// A map of a matrix: its columns are contiguous, and rows of a box are 128 bytes in the 128-byte swizzle.
+struct Map {
+  const char* base;
+  uint64_t columns, rows, stride;  // the last in bytes
+  uint32_t box_columns, box_rows, itemsize;
+};
+void copy_box(uint32_t to, const Map* map, int column, int row, uint32_t barrier);
+
 struct Product {
   Element element;
   bool sparse;
@@ -48,8 +61,8 @@ struct GroupProduct {
   Element element;
   bool sparse;
   int columns;
-  const uint32_t *left[4], *metadata;
-  uint64_t descriptor;
+  const uint32_t *left[4], *metadata;  // no registers where the weight comes from shared memory, too
+  uint64_t descriptor, left_descriptor;
   int selector;
   float* sums;
 };

@@ -39,6 +39,7 @@ void enter() {
 bool runnable(const Thread& thread) {
   if (thread.done) return false;
   if (thread.waiting == Wait::block) return thread.awaited != barrier_generation;
+  if (thread.waiting == Wait::phase) return has_ended(thread.awaited_barrier, thread.awaited_parity);
   return thread.waiting != Wait::warp || thread.awaited != warps[thread.warp].generation;
 }
 
@@ -66,6 +67,9 @@ void start_block() {
   block_start = ++epoch;
   memset(shared, 0xFF, sizeof shared);
   for (Word& word : words) word.pending = word.multiplied = 0;
+  if (!barriers.empty()) memset(read_before, 0, sizeof read_before);
+  barriers.clear();
+  bulks.clear();
   for (int i = 0; i < count; i++) {
     Thread& thread = threads[i];
     if (!thread.stack)
@@ -82,6 +86,8 @@ void start_block() {
     thread.sums.clear();
     thread.products = {};
     thread.product_groups.clear();
+    thread.phases.clear();
+    memset(thread.seen, 0, sizeof thread.seen);
     warps[thread.warp].live++;
   }
 }
@@ -108,8 +114,10 @@ void run_block() {
         if (!moved) break;
         progress = true;
       }
-    if (!progress) fail("deadlock: threads wait for others that never come");
+    bool landed = (!progress || random_numbers() % 2) && land_bulk();
+    if (!progress && !landed) fail("deadlock: threads wait for others that never come");
   }
+  if (!bulks.empty()) fail("a block ended before its bulk copies");
 }
 
 void run_grid() {

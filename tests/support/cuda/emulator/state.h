@@ -3,6 +3,7 @@
 #include <csetjmp>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -13,7 +14,8 @@ namespace emulator {
 
 constexpr int kLanes = 32, kBanks = 32;
 constexpr size_t kStack = 512 << 10, kShared = 256 << 10;
-constexpr int kNobody = -1, kSeveral = -2;
+constexpr int kNobody = -1, kSeveral = -2, kBulk = -3;
+constexpr int kMostWarps = 16;  // of a block with mbarriers
 
 struct Copy {
   uint32_t to;
@@ -21,7 +23,7 @@ struct Copy {
   size_t size, valid;
 };
 
-enum class Wait { nothing, block, warp };
+enum class Wait { nothing, block, warp, phase };
 
 struct Range {  // of shared memory
   uint32_t at;
@@ -54,6 +56,21 @@ struct Thread {
   Products products;  // those of no group yet
   std::deque<Products> product_groups;
   size_t ended_groups = 0;
+  uint32_t awaited_barrier = 0;
+  unsigned awaited_parity = 0;
+  std::map<uint32_t, unsigned> phases;  // of each mbarrier, those whose end it has seen
+  uint64_t seen[kMostWarps] = {};       // of each warp, the arrival up to which it has seen all reads
+};
+
+struct Barrier {
+  unsigned arrivals, missing, phase;  // the last counts phases that have ended
+  int64_t bytes;                      // that are still to come
+  uint64_t arrived[kMostWarps], released[kMostWarps];  // when each warp last did, and what the last phase's end shows
+};
+
+struct Bulk {  // a copy under way; the contents wait beside
+  uint32_t to, barrier;
+  std::vector<char> contents;
 };
 
 struct Warp {
@@ -72,6 +89,8 @@ struct Word {  // of shared memory
   int pending = 0;     // copies that will write it
   int multiplied = 0;  // products in flight that read it
   bool unpublished = false;
+  uint32_t barrier = 0;  // of the bulk copy that wrote it
+  unsigned phase = 0;    // of that barrier, which ends when the copy has
 };
 
 struct Argument {
@@ -79,6 +98,10 @@ struct Argument {
   size_t size;
 };
 
+inline std::map<uint32_t, Barrier> barriers;
+inline std::vector<Bulk> bulks;
+inline uint64_t arrival = 0;  // arrivals at mbarriers so far
+inline uint64_t read_before[kShared / 4][kMostWarps];  // the arrival before which each warp last read a word
 alignas(1024) inline char shared[kShared];
 inline Word words[kShared / 4];
 inline std::vector<Thread> threads;
@@ -140,6 +163,8 @@ inline void require_full_warp(const char* instruction) {
   if (warps[current->warp].live != kLanes) fail(std::string(instruction) + " without all lanes of the warp");
 }
 
+bool has_ended(uint32_t barrier, unsigned parity);
+bool land_bulk();  // finish one bulk copy; false where there is none
 void note_read(uint32_t at, size_t size);
 void note_write(uint32_t at, size_t size);
 

@@ -1,0 +1,126 @@
+"""Times products on the GPU at hand, for `--tune measure`: one kernel alone, from a CUDA graph of its launches.
+
+Launches take turns with copies of the weight that the L2 cache does not hold together, as a network's other layers
+would drive a weight out of it; activations stay.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx_ir as ir
+import tvm
+
+from sparsec.backends.cuda import driver
+from sparsec.backends.cuda.build import architectures, settings
+from sparsec.backends.cuda.device import open_memory
+from sparsec.backends.cuda.library import build_library
+from sparsec.backends.cuda.planning import layer_of
+from sparsec.backends.cuda.products import kernel_of, weight_arrays
+from sparsec.backends.cuda.replay import replay
+from sparsec.backends.cuda.toolchain import version
+from sparsec.cost.option import Option
+from sparsec.errors import ToolchainError
+from sparsec.kernels.cuda.families import FAMILIES
+from sparsec.kernels.cuda.params import MmaParams
+from sparsec.machine import tvm_runtime
+from sparsec.target import Target
+
+COLD_BYTES = 128 << 20
+"""Of weights that take turns: more than twice the L2 cache of any GPU that is known."""
+MOST, ROUNDS = 20, 5
+"""Copies of a weight, and times that all of them are multiplied by."""
+
+
+@dataclass(frozen=True)
+class Here:
+    """The GPU at hand; see `backends.job.Measurer`.
+
+    Attributes:
+        machine: the GPU's name and the driver's version.
+        workers: kernels that are timed at once.
+        here: it can time whole programs, too.
+
+    """
+
+    machine: str
+    workers: int = 1
+    here: bool = True
+
+    def measure(self, node: ir.Node, option: Option, target: Target, threads: int) -> float:  # noqa: ARG002 - the host's
+        """Seconds that an option takes for a node."""
+        return prepare(node, option, target)()
+
+
+def measurer(target: Target) -> Here | None:
+    """The GPU at hand, None where there is none that runs the target's code."""
+    gpu = driver.probe()
+    if driver.missing(gpu) is not None or gpu is None or not any(driver.runs(arch, gpu) for arch in target.archs):
+        return None
+    return Here(f"{_name()}, CUDA {'.'.join(map(str, gpu.cuda))}")
+
+
+def prepare(node: ir.Node, option: Option, target: Target) -> Callable[[], float]:
+    """Compile an option for a node and place its weight on the GPU; the result times it.
+
+    Raises:
+        ArtifactError: the GPU cannot run it.
+        ToolchainError: nvcc or a linker is missing.
+        DeviceError: the GPU fails.
+
+    """
+    layer, family = layer_of(node), FAMILIES[option.family]
+    assert layer is not None  # it has options
+    library, archs = _compiled(option.family, option.params, target)
+    memory, function = open_memory(archs, version()), _loaded(library)
+    weight, activations = weight_arrays(layer, option, family.arguments(option.params)["x"][1]), []
+    random = np.random.default_rng(0)
+    for name, (size, dtype) in list(family.arguments(option.params).items())[len(weight):]:
+        values = random.standard_normal(size).astype(np.float32) if name in ("x", "residual") else np.zeros(size)
+        activations.append(memory.place(values.astype(np.dtype(dtype))))
+    copies = [list(map(memory.place, weight)) for _ in range(min(MOST, COLD_BYTES // max(1, option.nbytes) + 1))]
+
+    def call() -> None:
+        for copy in copies:
+            function(*copy, *activations)
+
+    seconds = replay(call)
+    return lambda: median(seconds() for _ in range(ROUNDS)) / len(copies)
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(family: str, params: MmaParams, target: Target) -> tuple[bytes, tuple[str, ...]]:
+    """The library of a kernel, which layers with equal parameters share, and what its code is for."""
+    kernel = kernel_of(family, params)
+    module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main").without_attr("tirx.private")})
+    with settings(target) as cuda:
+        executable = tvm.compile(module, target=cuda, tir_pipeline="tirx")
+    archs = architectures(module, target)
+    library, objects = build_library(executable, archs)
+    if objects:
+        raise ToolchainError("kernels are timed in a linked library and there is no linker; install ld, lld, gcc or "
+                             "clang")
+    return library, archs
+
+
+def _loaded(library: bytes) -> Callable[..., None]:
+    """The function of a library."""
+    with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:  # the system maps files only
+        path = Path(directory) / "kernel.so"
+        path.write_bytes(library)
+        function: Callable[..., None] = tvm_runtime.load().load_module(str(path))["main"]
+    return function
+
+
+def _name() -> str:
+    """The name of the GPU."""
+    name = ctypes.create_string_buffer(64)
+    ctypes.CDLL("libcuda.so.1").cuDeviceGetName(name, len(name), 0)
+    return name.value.decode(errors="replace")

@@ -1,0 +1,84 @@
+"""Products by specialised warps: exact whatever the blocks, wrong ones are caught, machine code within limits."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from sparsec.kernels.cuda import specialised, wgmma, wgmma_bulk
+from sparsec.kernels.cuda.params import MmaParams, Tile
+from tests.support.cuda.emulator.emulate import EmulationError
+from tests.support.cuda.products import FINISH, needs_compiler, run
+from tests.support.cuda.sass import check_limits, cubin, instructions, needs_cuobjdump, needs_nvcc
+
+TILE = Tile(64, 64, 64, (4, 1), 3)
+TAILS = MmaParams(100, 70, 328, TILE, epilogue=FINISH)
+FAMILIES = {"2:4": wgmma_bulk.SPARSE, "dense": wgmma_bulk.DENSE}
+
+
+@needs_compiler
+@pytest.mark.parametrize("blocks", [1, 3, 4])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_tiles_are_dealt_to_blocks(name, blocks):
+    p = replace(TAILS, dtype="bfloat16", out="bfloat16") if blocks == 1 else TAILS
+    assert run(p, FAMILIES[name], seeds=range(3), blocks=blocks)[0] == 0
+
+
+@pytest.mark.parametrize(("tiles", "blocks"), [(1, 1), (132, 132), (133, 67), (200, 100), (2048, 128)])
+def test_blocks_take_equal_shares(tiles, blocks):
+    assert specialised.dealt(MmaParams(64 * tiles, 8, 64, TILE)) == blocks
+
+
+@pytest.mark.parametrize(("change", "reason"), [
+    ({"k": 100}, "multiple of 16 bytes"), ({"split_k": 2}, "do not share K"), ({"dtype": "int8"}, "2-byte"),
+    ({"tile": Tile(64, 32, 64, (2, 2), 3)}, "64 rows and all columns")])
+def test_what_is_refused_says_why(change, reason):
+    assert reason in specialised.refuses(replace(TAILS, **change))
+
+
+WAIT = "wgmma.wait_group.sync.aligned 1;"
+MUTANTS = {
+    "a stage that is released before its products have ended": (
+        lambda s: s.replace(WAIT, WAIT.replace("1", "2")), "may still read"),
+    "no wait for the copies": (
+        lambda s: re.sub(r"mbarrier_has_ended\((\w+), [^;^]*\);", r"\1[0] = 1;", s),
+        "still filling|nobody wrote"),
+    "no wait for the release": (
+        lambda s: re.sub(r"mbarrier_has_ended\((\w+), [^;]*\^[^;]*\);", r"\1[0] = 1;", s), "more arrivals|under way"),
+    "bytes that never come": (
+        lambda s: re.sub(r"(expect_tx\w*\([^;]*\(uint\))(\d+)\);", lambda m: f"{m[1]}{int(m[2]) + 16});", s),
+        "deadlock"),
+    "a phase too early": (
+        lambda s: re.sub(r"\^ \(uint\)1\b", "^ (uint)0", s), "deadlock"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", MUTANTS)
+def test_every_mutant_is_caught(name):
+    change, reason = MUTANTS[name]
+
+    def mutate(source):
+        mutant = change(source)
+        assert mutant != source
+        return mutant
+
+    with pytest.raises(EmulationError, match=reason):
+        run(TAILS, wgmma_bulk.SPARSE, mutate=mutate, seeds=range(3), blocks=1)
+
+
+@pytest.mark.sampled(0.5)
+@needs_nvcc
+@needs_cuobjdump
+@pytest.mark.parametrize(("name", "tile"), [(name, tile) for name, family in FAMILIES.items() for tile in family.tiles])
+def test_kernels_are_what_a_hopper_wants(name, tile):
+    family = FAMILIES[name]
+    p = family.params(None, MmaParams(1024, 3000, 1024, tile, epilogue=FINISH))
+    kernel = family.build(p, ())
+    assert "setmaxnreg" not in cubin(kernel, wgmma.ARCHITECTURE)[1]  # which says where it is ignored
+    check_limits(kernel, p.threads, family.shared_bytes(p), wgmma.ARCHITECTURE)
+    counts = {each: instructions(kernel, wgmma.ARCHITECTURE, each) for each in (
+        "HGMMA", "HGMMA.SP", "UTMALDG.2D", "UBLKCP", "USETMAXREG", "MEMBAR.ALL.GPU")}
+    products = 2 * (2 if family.sparse else 4)  # two stages in the loop
+    assert counts == {"HGMMA": products, "HGMMA.SP": products * family.sparse, "UTMALDG.2D": 1, "UBLKCP": 1,
+                      "USETMAXREG": 2, "MEMBAR.ALL.GPU": 0}

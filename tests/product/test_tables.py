@@ -1,0 +1,45 @@
+"""Tables and prose for people: no blanks at the end of lines, names that stay apart, words that stay whole."""
+
+import io
+
+import pytest
+
+from sparsec.cli import tables
+
+PROSE = "2 layers run without kernels: ONNX's reference computes them where the run tells the sizes, /a/b/LSTM and more"
+
+
+@pytest.fixture
+def printed(monkeypatch):
+    """A function that prints to a terminal, or into a pipe, of a width and returns the lines."""
+    def lines(width, show, *, terminal=False):
+        file = io.StringIO()
+        console = type(tables.console)(highlight=False, markup=False, width=width, file=file, force_terminal=terminal,
+                                       color_system=None)
+        monkeypatch.setattr(tables, "console", console)
+        show()
+        return file.getvalue().splitlines()
+
+    return lines
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_line_of_a_table_ends_in_blanks(printed, terminal):
+    rows = [("/encoder/layer/0/dense", "12", "us"), ("短い", "3", "")]
+    lines = printed(24, lambda: tables.print_table(("layer", "time", "unit"), rows, ("2 layers", "15", "")),
+                    terminal=terminal)
+    assert lines == [line.rstrip() for line in lines]
+    assert len(lines) == len(rows) + 2
+    assert any("encoder/layer/0/dense" in line for line in lines) is not terminal
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_prose_wraps_between_words(printed, width):
+    lines = printed(width, lambda: tables.console.print(f"{PROSE}\n\n{PROSE}"))
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines).split() == f"{PROSE} {PROSE}".split()
+    assert lines.count("") == 1
+
+
+def test_a_command_to_be_copied_stays_whole(printed):
+    assert printed(20, lambda: tables.console.print(PROSE, soft_wrap=True)) == [PROSE]
