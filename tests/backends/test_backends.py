@@ -7,7 +7,7 @@ from sparsec.backends.registry import BACKENDS
 from sparsec.cost.option import HALF_PRECISIONS, PRECISIONS, allows
 
 METHODS = {"explains": ("options", "offers"), "divides": ("node_seconds",), "profiles": ("profile",),
-           "measures_elsewhere": ("measurer", "prepare"), "projects": ("project",),
+           "projects": ("project",),
            "device": ("missing", "memory", "check", "replay", "reject_needs")}
 """By the flag the methods that have no meaning without it, and are needed with it."""
 
@@ -21,6 +21,11 @@ def overrides(backend, method):
 def test_a_flag_stands_for_the_methods_that_are_overridden(backend, flag):
     said = bool(getattr(backend, flag))
     assert {method: overrides(backend, method) for method in METHODS[flag]} == dict.fromkeys(METHODS[flag], said)
+
+
+@pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
+def test_what_times_kernels_prepares_them_and_what_does_so_elsewhere_does_so_here(backend):
+    assert overrides(backend, "measurer") == overrides(backend, "prepare") >= backend.measures_elsewhere
 
 
 @pytest.mark.parametrize("backend", BACKENDS.values(), ids=BACKENDS)
