@@ -32,7 +32,6 @@ from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.prune import prune
 from sparsec.oneshot.reach import NEAR, reach
 from sparsec.oneshot.search import Search, one_sample
-from sparsec.oneshot.sketch import sketch
 from sparsec.target import resolve
 
 FORM, TARGET = pattern("unstructured"), resolve("cpu")
@@ -95,27 +94,26 @@ def distributions(store: Path, known: list[dict], name: str, *speedups: str) -> 
     search, expected = searched(store, name, proto, arrays, Method()), classes(proto, others)
     for speedup in speedups:
         for by in ("chosen", *OTHERS):
-            shares = found_shares(search, by, 1 / float(speedup))
-            model = prune(proto, search.batches, search.found, shares, "obs", FORM, tell).model
+            model, share = pruned_to(search, by, 1 / float(speedup))
             now = classes(model, others)
             error = float(np.sqrt(np.square(now - expected).sum() / np.square(expected).sum()))
             keep(store, known, {"name": name, "speedup": speedup, "by": by, "error": error,
-                                "measured": search.clock.times(model).share, "agrees": same_class(now, expected)})
+                                "measured": share, "agrees": same_class(now, expected)})
 
 
-def found_shares(search: Search, by: str, wanted: float) -> dict[str, float]:
-    """The sparsities of a distribution with which a model takes a share of the dense time, measured."""
+def pruned_to(search: Search, by: str, wanted: float) -> tuple[onnx.ModelProto, float]:
+    """The model pruned by a distribution with which it takes a share of the dense time, and what it takes, measured."""
     before, least = sum(float(each.cost[0]) for each in search.levels), cheapest(search.levels)
     line, tried = Line.below(before, before / search.clock.dense_us), []
     for _ in range(TRIES):
         budget = line.budget(wanted, least, before)
         shares = search.shares(budget)[0] if by == "chosen" else priced(search, by, budget)
-        time = search.clock.times(sketch(search.model, search.found.weights, shares, FORM)).share
-        tried.append((abs(time / wanted - 1), shares))
-        if tried[-1][0] <= WITHIN:
+        model = prune(search.model, search.batches, search.found, shares, "obs", FORM, tell).model
+        tried.append((model, search.clock.times(model).share))
+        if abs(tried[-1][1] / wanted - 1) <= WITHIN:
             break
-        line = line.then(cost(search, shares), time, NEAR * before)
-    return min(tried, key=lambda each: each[0])[1]
+        line = line.then(cost(search, shares), tried[-1][1], NEAR * before)
+    return min(tried, key=lambda each: abs(each[1] / wanted - 1))
 
 
 def cost(search: Search, shares: dict[str, float]) -> float:
