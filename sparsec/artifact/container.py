@@ -175,8 +175,9 @@ def _unpack(name: str, file: IO[bytes], data: memoryview, *, whole: bool) -> Con
     """The members of an artifact file, none of them larger than the file allows."""
     first = MEMBERS[0].encode()
     is_other_zip = len(data) >= _LOCAL_HEADER + len(first) and bytes(data[_LOCAL_HEADER:][:len(first)]) != first
-    if bytes(data[:len(MAGIC)]) != MAGIC or is_other_zip:
-        raise ArtifactError(f"{name} {_other(file) if is_other_zip else 'is'} not a sparsec artifact; `sparsec compile "
+    is_zip = bytes(data[:len(MAGIC)]) == MAGIC
+    if not is_zip or is_other_zip:
+        raise ArtifactError(f"{name} {_other(file) if is_zip else 'is'} not a sparsec artifact; `sparsec compile "
                             "MODEL.onnx` writes one")
     damaged = f"{name} is damaged; copy it again or compile the model again"
     rest = len(data) - _DIGEST_LENGTH

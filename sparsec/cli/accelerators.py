@@ -44,25 +44,17 @@ def command(
 
 def _headlines(name: str | None, seeds: int) -> list[dict[str, Any]]:
     from sparsec.backends.accelerators.headlines import HEADLINES
+    from sparsec.report.accelerators import describe_headline
 
-    found: list[dict[str, Any]] = []
-    for each in HEADLINES:
-        if name in (None, each.accelerator):
-            here = [each.here(seed) for seed in range(seeds)]
-            found.append({"accelerator": each.accelerator, "what": each.what, "paper": each.paper, "here": here})
+    found = [describe_headline(each, [each.here(seed) for seed in range(seeds)])
+             for each in HEADLINES if name in (None, each.accelerator)]
     if not found:
         have = dict.fromkeys(each.accelerator for each in HEADLINES)
         raise UsageError(f"there are no comparisons of '{name}' here; choose from {', '.join(have)}")
     tables.print_table(("comparison", "paper", "here", "difference"), [
-        (f"{each['accelerator']} {each['what']}", f"{each['paper']:.2f}", _span(each["here"]),
-         _span([100 * (value / each["paper"] - 1) for value in each["here"]], "+.0f", " %")) for each in found])
+        (f"{each['accelerator']} {each['what']}", f"{each['paper']:,.2f}", each["span"], each["difference"])
+        for each in found])
     return found
-
-
-def _span(values: list[float], form: str = ".2f", unit: str = "") -> str:
-    """The smallest and the largest, or one where they read the same."""
-    low, high = (f"{value:{form}}" for value in (min(values), max(values)))
-    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
 
 
 def _print_one(each: dict[str, Any]) -> None:

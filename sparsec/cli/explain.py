@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,7 +62,7 @@ def command(
         console.print(f"for {sizes}; --dim and --shape give other sizes\n")
     _print_summary(figures)
     if figures.any_size is not None:
-        _print_any_size(figures.any_size)
+        _print_any_size(figures.any_size, figures.sizes)
     for layer in chosen:
         _print_layer(layer)
     options.write_json(json, asdict(figures))
@@ -105,21 +106,25 @@ def _print_summary(figures: Explanation) -> None:
         console.print(f"outside: {note.node}: {note.text}")
 
 
-def _print_any_size(found: AnySize) -> None:
+def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:
     """The kernels of an artifact that the run tells the sizes, by the number of rows that they take."""
     counts = sorted(found.call_us)
     cells: dict[str, dict[int, str]] = {}
     for each in found.rows:
-        cells.setdefault(each.layer, {})[each.rows] = f"{each.kernel}, {tables.duration(each.predicted_us)}"
+        cells.setdefault(each.layer, {})[each.rows] = f"{each.format}, {tables.duration(each.predicted_us)}"
     console.print("\n`sparsec compile` with these options leaves sizes to the run, which pays for that; more rows are "
                   "made of such calls:\n")
     without = [each.node for each in found.outside]
-    tables.print_table(("layer", *(f"{count} rows" for count in counts)), [
+    tables.print_table(("layer", *(tables.counted(count, "row") for count in counts)), [
         *((layer, *(row.get(count, "") for count in counts)) for layer, row in cells.items()),
         *((layer, *("no kernel" for _ in counts)) for layer in without)],
-        ("a call", *(tables.duration(found.call_us[count]) for count in counts)))
+        ("the rest" if without else "a call", *(tables.duration(found.call_us[count]) for count in counts)))
     console.print(f"\na call has {found.stages} compiled stage(s) and {found.operators} operator(s) between them; "
                   "attention and what numpy multiplies take longer the larger the sizes, and are not in it")
+    if times := found.interpreted:
+        at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+        taken = ", ".join(f"{name} {tables.duration(us)}" for name, us in times.items())
+        console.print(f"ONNX's reference takes, besides, measured at {at}: {taken}")
     for line in tables.outside([{"layer": each.node, "reason": each.text} for each in found.outside]):
         console.print(line)
 

@@ -31,13 +31,13 @@ class ModelFile:
     values: frozenset[str]
 
     def name_sizes(self, model: ir.Model) -> None:
-        """Give the sizes of outputs that nothing is known of their names in the file, in place."""
+        """Give the symbolic sizes of outputs their names in the file, in place, or none where it has none."""
         import onnx_ir as ir
 
         for value in model.graph.outputs:
             names = self.outputs.get(value.name or "", {})
             if value.shape is not None:
-                value.shape = ir.Shape([dim if isinstance(dim, int) else names.get(axis, dim)
+                value.shape = ir.Shape([dim if isinstance(dim, int) else names.get(axis)
                                         for axis, dim in enumerate(value.shape)])
 
 

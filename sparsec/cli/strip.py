@@ -122,6 +122,9 @@ def _verified(model: Path, stripped: ir.Model) -> tuple[float | None, str]:
 
 def print_report(report: StripReport) -> None:
     """The layers, what stays and why, and what the analysis could not follow."""
+    if not report.layers:
+        tables.console.print("no layer has weights that stripping knows of")
+        return
     tables.print_table(("layer", "zero", "inactive", "units", "MFLOPs", "bytes"),
                        [(layer.name, *_row(layer)) for layer in report.layers],
                        (tables.counted(len(report.layers), "layer"), *_row(report.total)))

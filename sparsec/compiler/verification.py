@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sysconfig
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -127,10 +128,12 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
     answer, names = execute(), [spec.name for spec in artifact.manifest.outputs]
     compared: list[Comparison] = []
     runs = runs_of(basis.source)
-    reason = ""
+    reason, unknown = "", 0
     for each, is_real in [*((each, False) for each in random), *((each, True) for each in real)]:
         try:
-            comparison = compare_with_references(runs, basis.feeds(each), answer(each), names, limit)
+            outputs = answer(each)
+            unknown += _tells_nothing(outputs)
+            comparison = compare_with_references(runs, basis.feeds(each), outputs, names, limit)
         except InputError as error:
             if is_real:
                 raise
@@ -142,9 +145,18 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
                                     "compile without verification to accept that")
         else:
             reason = comparison
+    if compared and unknown == len(compared):
+        warnings.warn("all outputs are NaN or infinite for the inputs that were tried, which proves little; give real "
+                      "inputs to compare on", stacklevel=2)
     if not compared:
         return Skipped(f"{reason}; give inputs that the model takes to compare on those")
     return replace(_summary(names, compared, limit), steps=steps, widened=bool(basis.half))
+
+
+def _tells_nothing(outputs: Sequence[np.ndarray]) -> bool:
+    """Whether all numbers are NaN or infinite."""
+    numbers = [np.asarray(array, np.float64) for array in outputs if array.size]
+    return bool(numbers) and not any(np.isfinite(array).any() for array in numbers)
 
 
 def with_spread(comparison: Comparison, basis: Basis, feeds: Feeds, limit: float | None) -> Comparison:

@@ -37,7 +37,8 @@ def random_feeds(model: ir.Model, seed: int = 0) -> dict[str, np.ndarray]:
 
     Floats are standard normal and booleans fair coins. Integers that tell an operator its output's shape tell it that
     shape, others index the smallest table that a Gather looks up with them, else they are 0 or 1; divisors, lengths
-    of sequences, and masks (inputs so named) are ones.
+    of sequences, and masks (inputs so named) are ones; masks of booleans have both in every row, since True keeps an
+    element in some models and hides it in others.
     """
     rng = np.random.default_rng(seed)
     feeds = {}
@@ -50,6 +51,9 @@ def random_feeds(model: ir.Model, seed: int = 0) -> dict[str, np.ndarray]:
             feeds[value.name] = rng.standard_normal(shape).astype(dtype)
         elif (sizes := _sizes(value)) is not None and len(sizes) == np.prod(shape, dtype=int):
             feeds[value.name] = np.array(sizes, dtype).reshape(shape)
+        elif "mask" in value.name and value.dtype == ir.DataType.BOOL and shape and shape[-1] > 1:
+            feeds[value.name] = mask = rng.integers(0, 2, shape).astype(dtype)
+            mask[..., 0], mask[..., -1] = True, False
         elif "mask" in value.name or any(POSITIVE.get(node.op_type) == index for node, index in value.uses()):
             feeds[value.name] = np.ones(shape, dtype)
         else:

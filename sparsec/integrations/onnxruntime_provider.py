@@ -151,20 +151,37 @@ def _parts(graph: Graph) -> Iterator[list[int]]:
     """The places of the nodes of every part, in order.
 
     A node's level counts how often the paths to it change between nodes that are taken and others: those of one level
-    have no other node on a path between them.
+    have no other node on a path between them. What follows from constants alone, as weights that are stored as codes,
+    has the level of the first node that reads it.
     """
     taken = [_known(node) for node in graph.nodes]
     makers = {name: place for place, node in enumerate(graph.nodes) for name in _key([node])}
+    before = [[makers[value.name] for value in node.inputs if value is not None and value.name in makers]
+              for node in graph.nodes]
+    fixed = _fixed(graph)
     levels: list[int] = []
-    for place, node in enumerate(graph.nodes):
-        before = [makers[value.name] for value in node.inputs if value is not None and value.name in makers]
-        levels.append(max((levels[each] + (taken[each] != taken[place]) for each in before), default=0))
+    for place in range(len(graph.nodes)):
+        levels.append(max((levels[each] + (taken[each] != taken[place]) for each in before[place]), default=0))
+    for place in reversed(range(len(graph.nodes))):
+        if _key([graph.nodes[place]]) <= fixed:
+            levels[place] = min((levels[each] for each, read in enumerate(before) if place in read),
+                                default=levels[place])
     for level in sorted(set(levels)):
         places = [place for place, each in enumerate(levels) if each == level and taken[place]]
         if any(graph.nodes[place].proto.op_type in LAYERS and any(
-                value is not None and value.constant is not None for value in graph.nodes[place].inputs[1:])
-               for place in places):
+                value is not None and (value.constant is not None or value.name in fixed)
+                for value in graph.nodes[place].inputs[1:]) for place in places):
             yield places
+
+
+def _fixed(graph: Graph) -> set[str]:
+    """The values that nodes make of constants alone."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        given = [value for value in node.inputs if value is not None]
+        if given and all(value.constant is not None or value.name in found for value in given):
+            found |= _key([node])
+    return found
 
 
 def _known(node: Node) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsec.backends.accelerators.activity import CAUSES
 from sparsec.backends.accelerators.description import Accelerator
 from sparsec.backends.accelerators.network import Network
 from sparsec.backends.accelerators.simulate import LayerResult, Result
 from sparsec.backends.accelerators.table import COLUMNS, row
+
+if TYPE_CHECKING:
+    from sparsec.backends.accelerators.headlines import Headline
 
 Figures = dict[str, Any]
 
@@ -82,3 +85,17 @@ def describe_accelerator(accelerator: Accelerator) -> Figures:
             "area_mm2": accelerator.area_mm2, "power_mw": accelerator.power_mw, "technology": accelerator.technology,
             "assumptions": list(accelerator.assumptions), "sources": list(accelerator.sources),
             "checked_against_the_paper": accelerator.checked}
+
+
+def describe_headline(headline: Headline, here: Sequence[float]) -> Figures:
+    """A paper's comparison and what came out `here` with random masks: how far that is from the paper."""
+    return {"accelerator": headline.accelerator, "what": headline.what, "paper": headline.paper, "here": list(here),
+            "span": _span(here),
+            "difference": _span([100 * (each / headline.paper - 1) for each in here], "+.0f", " %"),
+            "source": headline.source, "why": headline.why, "leads": headline.leads}
+
+
+def _span(values: Sequence[float], form: str = ",.3g", unit: str = "") -> str:
+    """The smallest and the largest, or one where they read the same."""
+    low, high = (f"{value:{form}}" for value in (min(values), max(values)))
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"

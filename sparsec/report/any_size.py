@@ -13,6 +13,7 @@ from sparsec.compiler.sized.build import outside as outside_of
 from sparsec.cost.calibration import Calibration
 from sparsec.graph import reader
 from sparsec.graph.sizes import Dims, ranges
+from sparsec.report.interpreted import times_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class AnySize:
     Attributes:
         rows: the kernels of its layers.
         call_us: by number of rows, predicted microseconds of a call: its layers, what stands between them in compiled
-            stages, and what stages and operators cost by being called. What numpy and attention compute is not in it.
+            stages, and what stages and operators cost by being called. What numpy, attention and ONNX's reference
+            compute is not in it.
+        interpreted: by node, the microseconds that ONNX's reference takes for it at the sizes that the layers are
+            priced at, as it was timed; without those that it takes no ones for.
         stages, operators: how many a call has of compiled stages, and of operators between them.
         outside: what runs without kernels.
 
@@ -49,6 +53,7 @@ class AnySize:
 
     rows: tuple[Rows, ...]
     call_us: Mapping[int, float]
+    interpreted: Mapping[str, float]
     stages: int
     operators: int
     outside: tuple[Outside, ...]
@@ -72,8 +77,9 @@ def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims
     return given, sizes, assumed
 
 
-def any_size(model: reader.Source, options: CompileOptions, calibration: Calibration | None) -> AnySize | None:
-    """How an artifact for any size runs, where the target takes such."""
+def any_size(model: reader.Source, options: CompileOptions, calibration: Calibration | None,
+             sizes: Mapping[str, int]) -> AnySize | None:
+    """How an artifact for any size runs, where the target takes such; `sizes` are those that layers are priced at."""
     if not options.backend.sized:
         return None
     limits = ranges(options.dims or {})
@@ -87,5 +93,5 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
     notes = tuple(Outside(each.layer, each.reason) for each in outside_of(found, simplified.graph.graph))
     steps = len(found.plan.fields["steps"])
-    return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, len(found.compiled),
-                   steps - len(found.compiled), notes)
+    return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, times_of(found, sizes),
+                   len(found.compiled), steps - len(found.compiled), notes)

@@ -209,7 +209,7 @@ def _operator(node: ir.Node) -> str:
 
 
 def _signature(value: ir.Value) -> dict[str, Any]:
-    shape = None if value.shape is None else [dim if isinstance(dim, int) else str(dim) for dim in value.shape]
+    shape = None if value.shape is None else [dim if isinstance(dim, int) else dim.value or "?" for dim in value.shape]
     return {"name": value.name, "dtype": None if value.dtype is None else value.dtype.numpy().name, "shape": shape}
 
 

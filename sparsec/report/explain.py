@@ -221,7 +221,7 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
         sizes={**sizes, **assumed},
         any_size=any_size(model, replace(options, shapes=shapes, dims=dims, inputs=None),
-                          calibration) if assumed else None)
+                          calibration, {**sizes, **assumed}) if assumed else None)
 
 
 def _check_wanted(wanted: Collection[str], nodes: Iterable[ir.Node]) -> None:

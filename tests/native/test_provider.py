@@ -29,6 +29,13 @@ SPLIT = model("""g (float[2,16] x) => (float[2,8] y) <float[16,32] a, float[32,3
     r = MatMul(n, b) s = Add(r, q) t = Sigmoid(s) y = MatMul(t, c) }""", **{
         name: np.where(RNG.random(shape) < 0.3, RNG.standard_normal(shape), 0)
         for name, shape in (("a", (16, 32)), ("b", (32, 32)), ("c", (32, 8)))})
+CODES = model("""g (float[N,16] x) => (float[N,8] y)
+    <int8[16,32] a, int8[32,8] b, float s, uint8 z, int8 o> {
+    q = QuantizeLinear(x, s, z) c = DequantizeLinear(q, s, z) d = DequantizeLinear(a, s, o) p = MatMul(c, d)
+    n = ai.onnx.ml.LabelEncoder<keys_floats = [0.0], values_floats = [0.5], default_float = 0.25>(p)
+    r = QuantizeLinear(n, s, z) f = DequantizeLinear(r, s, z) e = DequantizeLinear(b, s, o) y = MatMul(f, e) }""",
+    s=np.float32(0.1), z=np.uint8(7), o=np.int8(0), **{
+        name: RNG.integers(-9, 9, shape).astype(np.int8) for name, shape in (("a", (16, 32)), ("b", (32, 8)))})
 X = {"x": RNG.standard_normal((2, 16)).astype(np.float32)}
 
 
@@ -58,6 +65,14 @@ def test_what_sparsec_does_not_know_runs_beside_its_parts(devices):
     assert sorted(len(operators) for name, operators in parts if name == PROVIDER) == [2, 3]
     assert [operators for name, operators in parts if name != PROVIDER] == [["LabelEncoder"]]
     (found,), (expected,) = made.run(None, X), run_onnxruntime(SPLIT, X)
+    assert relative_error(found, expected) < 1e-5
+
+
+def test_weights_that_are_stored_as_codes_go_with_their_layers(devices):
+    made = session(devices, CODES.SerializeToString(), {"tune": "off"})
+    taken = [operators for name, operators in assigned(made) if name == PROVIDER]
+    assert taken == [["DequantizeLinear", "DequantizeLinear", "MatMul", "QuantizeLinear"]] * 2
+    (found,), (expected,) = made.run(None, X), run_onnxruntime(CODES, X)
     assert relative_error(found, expected) < 1e-5
 
 

@@ -18,6 +18,7 @@ from sparsec.errors import ShapeError
 from sparsec.machine.blas import within
 from sparsec.report.describe import describe_artifact
 from sparsec.report.explain import explain
+from tests.support import texts
 
 
 def model():
@@ -120,3 +121,17 @@ def test_blas_has_the_threads_of_a_session_and_no_fewer_afterwards():
     other.join()
     assert seen == [[1] * len(before), before]
     assert blas_threads() == before
+
+
+def test_explain_times_what_the_reference_computes_and_calls_the_rest_so(tmp_path):
+    proto = texts.model("g (float[time,batch,4] x) => (float[time,1,batch,3] y) <float[1,12,4] w, float[1,12,3] r, "
+                        "float[4,4] v> { h = MatMul(x, v) y = LSTM<hidden_size=3>(h, w, r) }")
+    found = explain(proto).any_size
+    if not found.outside:
+        pytest.skip("recurrent layers have kernels at run-time sizes")
+    times, = found.interpreted.values()
+    assert times > 3 * max(found.call_us.values())
+    onnx.save(proto, tmp_path / "m.onnx")
+    told = " ".join(CliRunner().invoke(app, ["explain", str(tmp_path / "m.onnx")]).output.split())
+    assert "the rest" in told
+    assert "measured at batch = 1, time = 1" in told or "measured at time = 1, batch = 1" in told

@@ -91,6 +91,13 @@ def test_a_model_beside_its_weights_grows_by_the_names_of_files_at_most(tmp_path
     assert sizes[1] <= sizes[0] + 3 * len("a-much-longer-name.onnx.data")
 
 
+def test_a_model_without_weights_has_no_compression(strip):
+    result, folder = strip(model("g (float[n,4] x) => (float[n,4] y) { y = Relu(x) }"))
+    assert "no layer has weights" in result.output
+    assert "infinite" not in result.output
+    assert (folder / "net-stripped.onnx").stat().st_size <= (folder / "net.onnx").stat().st_size
+
+
 def test_outputs_without_inputs_are_pointed_out(strip):
     with pytest.warns(UserWarning, match="no path is left to output 'y'"):
         result, folder = strip(network(c=np.zeros((6, 3))), "-o", "new.onnx")

@@ -18,40 +18,46 @@ STORED = RunLength(run_bits=4, count_bits=16)
 
 
 def slices(layer: Operands, config: Configuration) -> np.ndarray:
-    """(units, columns, rows) the weights of every processing element (PE), which has each so many-th row."""
-    filled = fill(layer.filters, -len(layer.filters) % config["units"])
-    return filled.reshape(-1, config["units"], filled.shape[1]).transpose(1, 2, 0)
+    """(matrices, units, columns, rows) the weights of every processing element (PE), which has each so many-th row."""
+    size = min(config["outputs"], len(layer.filters))
+    size += -size % config["units"]
+    filled = fill(layer.filters, -len(layer.filters) % size)
+    return filled.reshape(-1, size // config["units"], config["units"], filled.shape[1]).transpose(0, 2, 3, 1)
 
 
 def fibres(layer: Operands, config: Configuration) -> Fibres:
     """A PE's part of a column, and vectors."""
     cut = slices(layer, config)
-    return cut.reshape(-1, cut.shape[2]), layer.vectors
+    return cut.reshape(-1, cut.shape[3]), layer.vectors
 
 
 def work(layer: Operands, config: Configuration) -> Work:
-    """A step is an activation that is not zero: every PE multiplies it by its entries of the column, one a cycle."""
+    """A step is an activation that is not zero: a PE takes a cycle for its column's pointer, and one an entry."""
     cut = slices(layer, config)
-    counts = STORED.count(cut.reshape(-1, cut.shape[2]) != 0).reshape(cut.shape[:2]).T
+    counts = STORED.count(cut.reshape(-1, cut.shape[3]) != 0).reshape(cut.shape[:3]).swapaxes(1, 2)
     vector, column = np.nonzero(layer.vectors)
-    entries = int(counts[column].sum())
-    count = layer.useful
-    return Work(counts[column], count, padding=entries - count, parts=np.bincount(vector, minlength=len(layer.vectors)),
-                accesses={"weights": entries, "pointers": len(column) * config["units"],
-                          "queues": 2 * len(column) * config["units"], "accumulators": 2 * entries})
+    steps = np.concatenate([matrix[column] for matrix in counts])
+    entries, count = int(steps.sum()), layer.useful
+    return Work(steps + 1, count, padding=entries - count,
+                parts=np.tile(np.bincount(vector, minlength=len(layer.vectors)), len(cut)),
+                accesses={"weights": entries, "pointers": steps.size, "queues": 2 * steps.size,
+                          "accumulators": 2 * entries})
 
 
 def events(layer: Operands, config: Configuration) -> Iterator[Event]:
-    """Vector by vector and column by column, from decoded runs."""
-    cut = slices(layer, config)
-    entries = STORED.decode(STORED.encode(cut.reshape(-1, cut.shape[2]), 16))
-    for step, (vector, column) in enumerate(zip(*np.nonzero(layer.vectors), strict=True)):
-        for unit in range(config["units"]):
-            at, weights = entries.fibre(unit * cut.shape[1] + column)
-            rows = at * config["units"] + unit
-            inside = rows < len(layer.filters)
-            yield Event(step, unit, len(at), np.where(inside, rows * len(layer.vectors) + vector, -1),
-                        weights * layer.vectors[vector, column], int(np.count_nonzero(weights == 0)), int(vector))
+    """Matrix by matrix, vector by vector and column by column, from decoded runs."""
+    cut, (outputs, vectors) = slices(layer, config), layer.shape
+    entries = STORED.decode(STORED.encode(cut.reshape(-1, cut.shape[3]), 16))
+    places = np.argwhere(layer.vectors)
+    for matrix, units in enumerate(range(0, len(cut) * config["units"], config["units"])):
+        for step, (vector, column) in enumerate(places):
+            for unit in range(config["units"]):
+                at, weights = entries.fibre((units + unit) * cut.shape[2] + column)
+                rows = (matrix * cut.shape[3] + at) * config["units"] + unit
+                yield Event(matrix * len(places) + step, unit, 1 + len(at),
+                            np.where(rows < outputs, rows * vectors + vector, -1),
+                            weights * layer.vectors[vector, column], int(np.count_nonzero(weights == 0)),
+                            int(matrix * vectors + vector))
 
 
 ACCELERATOR = Composed(
@@ -62,12 +68,15 @@ ACCELERATOR = Composed(
     reuse="output",
     parameters={
         "units": Parameter(32, "PEs of a channel", 1, 1 << 12), "multipliers": Parameter(1, "of a PE", 1, 1),
-        "queue": Parameter(8, "activations in a PE's queue"), **numbers(200, 12)},
+        "queue": Parameter(8, "activations in a PE's queue"),
+        "outputs": Parameter(1024, "outputs whose sums the PEs hold: a gate's matrix runs after the other"),
+        **numbers(200, 12)},
     buffers={"weights": Buffer(2048, 16), "pointers": Buffer(2048, 32), "queues": Buffer(32, 16),
              "accumulators": Buffer(2048, 32)},
     fibres=fibres, work=work, events=events, timing=queued, power_mw=41000.0, technology="XCKU060, 20 nm",
     assumptions=("one of the 32 channels: the others run other voices at the same time",
-                 "queues hold 8 activations, as EIE's", "weights arrive from DRAM as fast as they are used",
+                 "queues hold 8 activations, as EIE's",
+                 "the memory brings each PE a word of 16 bits a cycle, a weight or a column's pointer",
                  "gates are element-wise and hidden behind the products of the next matrix"),
     sources=(("sections 4 and 5: 32 channels of 32 PEs, 12-bit weights with 4-bit runs, 16-bit activations, 200 MHz, "
              "41 W"),))

@@ -19,10 +19,27 @@ STORED = RunLength(run_bits=4, count_bits=7)
 
 
 def block(layer: Operands, config: Configuration) -> tuple[int, int]:
-    """Outputs and channels whose partial sums and weights of one kernel row a processing element (PE) holds."""
+    """Outputs and channels whose weights of one kernel row a processing element (PE) holds, zeros left out.
+
+    As many channels as its activations allow and whose blocks all fit; fewer outputs where one channel does not.
+    """
     outputs = min(len(layer.weight), config["partial_sums"])
-    row = outputs * layer.weight.shape[3]
-    return outputs, int(np.clip(config["weights"] // row, 1, layer.weight.shape[1]))
+    most = int(np.clip(config["activations"] // layer.weight.shape[3], 1, layer.weight.shape[1]))
+    sizes = [(outputs, channels) for channels in range(most, 0, -1)]
+    sizes += [(fewer, 1) for fewer in range(outputs - 1, 0, -1)]
+    mask = layer.weight != 0
+    for size in sizes:
+        if _pairs(mask, size).max(initial=0) * 2 <= config["weights"]:
+            return size
+    return 1, 1
+
+
+def _pairs(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.int64]:
+    """(output blocks, channel blocks, kernel rows) words of two weights in every block; a column begins a new one."""
+    (outputs, channels), (_, _, high, wide) = size, mask.shape
+    filled = fill(mask, -len(mask) % outputs, -mask.shape[1] % channels)
+    columns = filled.reshape(-1, outputs, filled.shape[1] // channels, channels, high, wide).sum(axis=1)
+    return np.asarray(ceil_div(columns, 2).sum(axis=(2, 4)), np.int64)
 
 
 def blocks(layer: Operands, config: Configuration) -> NDArray[np.int32]:
@@ -32,6 +49,18 @@ def blocks(layer: Operands, config: Configuration) -> NDArray[np.int32]:
     w = fill(layer.weight, -k % outputs, -c % channels)
     w = w.reshape(-1, outputs, w.shape[1] // channels, channels, high, wide).transpose(0, 2, 4, 3, 5, 1)
     return w.reshape(*w.shape[:3], channels * wide, outputs)
+
+
+def delivery(words: NDArray[np.int64], rows: int, config: Configuration) -> NDArray[np.int64]:
+    """(blocks x rows,) cycles until the weights of an item have come.
+
+    The PEs of a row share a port that brings a word of `words` (blocks,) a cycle: once for neighbours with one block.
+    """
+    group = np.arange(len(words) * rows) // config["row"]
+    of = np.repeat(np.arange(len(words)), rows)
+    first = np.ones(len(of), np.bool_)
+    first[1:] = (of[1:] != of[:-1]) | (group[1:] != group[:-1])
+    return np.asarray(np.bincount(group, np.where(first, words[of], 0)), np.int64)[group]
 
 
 def rows(layer: Operands, config: Configuration) -> NDArray[np.int32]:
@@ -50,27 +79,35 @@ def fibres(layer: Operands, config: Configuration) -> Fibres:
     return w.reshape(-1, w.shape[4]), layer.x.reshape(-1, layer.x.shape[3])
 
 
+def is_depthwise(layer: Operands) -> bool:
+    """Whether a channel meets one output only: then no cycle can be skipped (section V-A)."""
+    return layer.weight.shape[:2] == (1, 1)
+
+
 def work(layer: Operands, config: Configuration) -> Work:
     """An item is a block of outputs and channels, a kernel row and an output row: for every activation its columns."""
-    w = blocks(layer, config)
+    w, x = blocks(layer, config), rows(layer, config)
     entries = STORED.count(w.reshape(-1, w.shape[4]) != 0).reshape(w.shape[:4])
     taken = np.maximum(ceil_div(entries, config["multipliers"]), 1)  # an empty column takes a cycle to look at
-    some = np.count_nonzero(rows(layer, config), axis=4)
-    table = np.einsum("mcrk,crki->mcri", taken, some, optimize=True)
-    products = int(np.einsum("mcrk,crki->", entries, some, optimize=True))
-    count = layer.useful
-    looked = int(some.sum()) * len(w)
-    return Work(table.reshape(1, -1), count, padding=products - count, accesses={
-        "weights": int(table.sum()), "activations": looked, "partial sums": 2 * products})
+    some = np.count_nonzero(x, axis=4)
+    looked_at = np.full_like(some, x.shape[4]) if is_depthwise(layer) else some
+    table = np.einsum("mcrk,crki->mcri", taken, looked_at, optimize=True).ravel()
+    products, count = int(np.einsum("mcrk,crki->", entries, looked_at, optimize=True)), layer.useful
+    zeros = int(np.einsum("mcrk,crki->", entries, looked_at - some, optimize=True))
+    words = ceil_div(entries, 2).sum(axis=3).ravel()
+    return Work((table + delivery(words, x.shape[3], config))[None], count, zeros, products - zeros - count, accesses={
+        "weights": int(table.sum()), "activations": int(looked_at.sum()) * len(w), "partial sums": 2 * products})
 
 
 def events(layer: Operands, config: Configuration) -> Iterator[Event]:
     """Item by item, activation by activation, from decoded columns."""
     w, x = blocks(layer, config), rows(layer, config)
     entries = STORED.decode(STORED.encode(w.reshape(-1, w.shape[4]), 16))
-    positions = len(layer.vectors)
+    words = ceil_div(np.diff(entries.starts).reshape(w.shape[:4]), 2).sum(axis=3).ravel()
+    waits, positions = delivery(words, x.shape[3], config), len(layer.vectors)
     for item, (m, c, r, row) in enumerate(np.ndindex(*w.shape[:3], x.shape[3])):
-        for column, place in np.argwhere(x[c, r, :, row]):
+        yield Event(0, item, int(waits[item]), np.zeros(0, np.int64), np.zeros(0, np.int64))
+        for column, place in np.argwhere((x[c, r, :, row] != 0) | is_depthwise(layer)):
             at, weights = entries.fibre(int(np.ravel_multi_index((m, c, r, column), w.shape[:4])))
             output = m * w.shape[4] + at
             inside = output < len(layer.weight)
@@ -88,14 +125,17 @@ ACCELERATOR = Composed(
     balance="activation queuing", reuse="row",
     parameters={
         "units": Parameter(192, "PEs: 16 clusters of 3 x 4"), "multipliers": Parameter(2, "of a PE"),
+        "row": Parameter(4, "PEs that share a port of weights", divides="units"),
         "partial_sums": Parameter(32, "outputs whose sums a PE holds"),
-        "weights": Parameter(192, "weights of a kernel row that a PE holds"),
+        "weights": Parameter(192, "weights of a kernel row that a PE holds, zeros left out"),
+        "activations": Parameter(16, "activations of a window that a PE holds"),
         **numbers(200, 8, 8)},
     buffers={"weights": Buffer(288, 24), "activations": Buffer(24, 12), "partial sums": Buffer(80, 20)},
     fibres=fibres, work=work, events=events, timing=dealt, together=side_by_side, technology="65 nm",
-    assumptions=("items are dealt to PEs in passes, which end together; a PE's next operands load meanwhile",
-                 "the mesh brings any item to any PE; groups of a convolution share passes",
-                 "blocks are as large as a PE's scratchpads hold without zeros left out",
-                 "an activation spends a cycle on a column without weights"),
-    sources=(("sections III to V: 8 x 2 clusters of 3 x 4 PEs with 2 multipliers each, 8-bit values, 20-bit sums, "
-             "scratchpads of 96 x 24, 16 x 12 and 32 x 20 bits, 200 MHz, 65 nm"),))
+    assumptions=("items are dealt to PEs in passes, which end together, in the order of outputs, channels and rows",
+                 "a PE's weights come before it begins: its scratchpad holds no second block",
+                 "the mesh brings any item to any PE, and activations and partial sums at no time",
+                 "groups of a convolution share passes", "an activation spends a cycle on a column without weights"),
+    sources=(("sections II to V: 8 x 2 clusters of 3 x 4 PEs with 2 multipliers each, 8-bit values, 20-bit sums, "
+              "scratchpads of 96 x 24, 16 x 12 and 32 x 20 bits, ports of 24 bits, 65 nm; tables IV and VI: 200 MHz"),),
+    checked=True)

@@ -19,43 +19,34 @@ PAPER = ("Qin et al., SIGMA: A Sparse and Irregular GEMM Accelerator with Flexib
          "HPCA 2020")
 
 
-def folds(layer: Operands, config: Configuration) -> list[tuple[int, int, int]]:
-    """(first column, first non-zero, its end) of what the multipliers hold at once: as many columns as can stream."""
-    lanes = config["units"] * config["multipliers"]
-    found = []
-    for column in range(0, layer.filters.shape[1], config["bandwidth"]):
-        kept = int(np.count_nonzero(layer.filters[:, column : column + config["bandwidth"]]))
-        found += [(column, first, min(first + lanes, kept)) for first in range(0, kept, lanes)]
-    return found
-
-
 def overhead(size: int, config: Configuration) -> int:
     """Cycles to load a fold's weights, and for the last sums to leave the forwarding adder network."""
-    return -(-size // config["bandwidth"]) + config["multipliers"].bit_length() - 1
+    return -(-size // config["bandwidth"]) + config["multipliers"].bit_length()
 
 
 def work(layer: Operands, config: Configuration) -> Work:
-    """A step is a fold: every vector streams past in a cycle."""
-    found, positions = folds(layer, config), len(layer.vectors)
-    sizes = np.array([end - first for _, first, end in found], np.int64)
+    """A step is a fold, as many non-zeros, row by row, as there are multipliers: every vector passes in a cycle."""
+    columns, positions = np.nonzero(layer.filters)[1], len(layer.vectors)
+    kept, lanes = len(columns), config["units"] * config["multipliers"]
+    starts = np.arange(0, kept, lanes)
+    sizes = np.minimum(lanes, kept - starts)
     holds = np.arange(config["units"]) * config["multipliers"] < sizes[:, None]
-    count, kept = layer.useful, int(np.count_nonzero(layer.filters))
+    count, some = layer.useful, np.count_nonzero(layer.vectors, axis=0)
+    passing = sum(int(some[np.unique(columns[start : start + lanes])].sum()) for start in starts)
     return Work(holds.astype(np.int64) * positions, count, kept * positions - count,
                 overhead=sum(overhead(int(size), config) for size in sizes), accesses={
-                    "weights": kept, "activations": sum(int(np.count_nonzero(
-                        layer.vectors[:, column : column + config["bandwidth"]])) for column, *_ in found),
-                    "outputs": 2 * len(found) * positions})
+                    "weights": kept, "activations": passing, "outputs": 2 * len(starts) * positions})
 
 
 def events(layer: Operands, config: Configuration) -> Iterator[Event]:
     """Fold by fold: decoded non-zeros in their multipliers, and every vector past them."""
-    entries, width = STORED.decode(STORED.encode(layer.filters, 16)), config["bandwidth"]
+    entries, lanes = STORED.decode(STORED.encode(layer.filters, 16)), config["units"] * config["multipliers"]
     rows, positions = np.repeat(np.arange(len(layer.filters)), np.diff(entries.starts)), len(layer.vectors)
-    for step, (column, first, end) in enumerate(folds(layer, config)):
-        here = np.flatnonzero(entries.positions // width == column // width)[first:end]
-        yield Event(step, -1, overhead(len(here), config), np.zeros(0, np.int64), np.zeros(0, np.int64))
-        for unit in range(-(-len(here) // config["multipliers"])):
-            held = here[unit * config["multipliers"] : (unit + 1) * config["multipliers"]]
+    for step, start in enumerate(range(0, len(rows), lanes)):
+        end = min(start + lanes, len(rows))
+        yield Event(step, -1, overhead(end - start, config), np.zeros(0, np.int64), np.zeros(0, np.int64))
+        for unit, first in enumerate(range(start, end, config["multipliers"])):
+            held = slice(first, min(first + config["multipliers"], end))
             for position, vector in enumerate(layer.vectors):
                 yield Event(step, unit, 1, rows[held] * positions + position,
                             entries.values[held] * vector[entries.positions[held]])
@@ -69,7 +60,7 @@ def systolic_work(layer: Operands, config: Configuration) -> Work:
     across = np.minimum(config["units"], inputs - np.arange(0, inputs, config["units"]))
     table = np.repeat((np.arange(config["units"]) < across[:, None]) * positions, -(-outputs // side), axis=0)
     count, every = layer.useful, positions * outputs * inputs
-    return Work(table.astype(np.int64), count, every - count, overhead=tiles * (2 * config["units"] + side - 1),
+    return Work(table.astype(np.int64), count, every - count, overhead=tiles * (config["units"] + side),
                 accesses={"weights": outputs * inputs, "activations": positions * inputs * -(-outputs // side),
                           "outputs": 2 * positions * outputs * -(-inputs // config["units"])})
 
@@ -83,7 +74,7 @@ def systolic_events(layer: Operands, config: Configuration) -> Iterator[Event]:
         for tile in range(across):
             step, rows = turn * across + tile, np.arange(tile * side, min(outputs, (tile + 1) * side))
             if unit == 0:
-                yield Event(step, -1, 2 * config["units"] + side - 1, np.zeros(0, np.int64), np.zeros(0, np.int64))
+                yield Event(step, -1, config["units"] + side, np.zeros(0, np.int64), np.zeros(0, np.int64))
             for position in range(positions):
                 yield Event(step, unit, 1, rows * positions + position,
                             layer.filters[rows, place].astype(np.int64) * layer.vectors[position, place])
@@ -98,11 +89,12 @@ BUFFERS = {"weights": Buffer(32 << 20, 16), "activations": Buffer(32 << 20, 16),
 ACCELERATOR = Composed(
     name="sigma", title="Sigma [2020]", paper=PAPER, operators=OPERATORS, extended=RECURRENT,
     trains=True, weights=STORED, activations=STORED, skips_weights=True, skips_activations=True, balance="-",
-    reuse="input/weight", parameters=PARAMETERS | {"bandwidth": Parameter(128, "values that stream in a cycle")},
+    reuse="input/weight", parameters=PARAMETERS | {"bandwidth": Parameter(128, "weights that are loaded a cycle")},
     buffers=BUFFERS, fibres=filters_and_vectors, work=work, events=events, timing=barrier, area_mm2=65.1,
     power_mw=22300.0, technology="28 nm",
     assumptions=("weights stay, activations stream; convolutions are unfolded",
-                 "columns are taken as many at a time as stream in a cycle, so that a vector takes a cycle",
+                 ("a vector passes in a cycle, however many of its values the multipliers hold weights for, as the "
+                  "bars of figure 12 have it; only loading is limited"),
                  "loading is not overlapped with streaming; sums of several folds are added in the output buffer",
                  "bfloat16 products as 16-bit integers: the positions of zeros decide the time"),
     sources=("sections IV to VI: 128 engines of 128 multipliers, 500 MHz, 28 nm, 65.1 mm2, 22.33 W, 128 values in",))
@@ -113,5 +105,6 @@ SYSTOLIC = Composed(
     skips_activations=False, balance="-", reuse="weight", parameters=PARAMETERS | {
         "units": Parameter(128, "rows"), "multipliers": Parameter(128, "columns")}, buffers=BUFFERS,
     fibres=filters_and_vectors, work=systolic_work, events=systolic_events, timing=barrier, technology="28 nm",
-    assumptions=("weights stay; a tile loads row by row before its vectors enter, and none overlap",),
+    assumptions=(("weights stay; a tile loads row by row, its vectors enter, and the sums of the last one leave, "
+                  "without overlap"),),
     sources=("section VI: 128 x 128, the multipliers of SIGMA",))

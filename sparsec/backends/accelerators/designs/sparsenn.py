@@ -17,9 +17,9 @@ from sparsec.backends.accelerators.timing import Configuration, barrier
 
 def work(layer: Operands, config: Configuration) -> Work:
     """A step is a vector: a unit multiplies every activation that is not zero by its outputs' weights."""
-    outputs, some = layer.shape[0], np.count_nonzero(layer.vectors, axis=1)
-    rows = shares(np.ones((1, outputs), np.int64), config["units"]).sum(axis=0)
-    count, every = layer.useful, int(some.sum()) * outputs
+    computed, some = np.count_nonzero(layer.filters, axis=1) > 0, np.count_nonzero(layer.vectors, axis=1)
+    rows = shares(computed.astype(np.int64)[None], config["units"]).sum(axis=0)
+    count, every = layer.useful, int(some.sum()) * int(rows.sum())
     return Work(some[:, None] * rows, count, every - count, accesses={
         "weights": every, "activations": int(some.sum()) * config["units"], "accumulators": 2 * every})
 
@@ -29,7 +29,8 @@ def events(layer: Operands, config: Configuration) -> Iterator[Event]:
     vectors = layer.shape[1]
     for vector, x in enumerate(layer.vectors):
         at = np.flatnonzero(x)
-        for output, weights in enumerate(layer.filters):
+        for output in np.flatnonzero(np.count_nonzero(layer.filters, axis=1)).tolist():
+            weights = layer.filters[output]
             yield Event(vector, output % config["units"], len(at), np.full(len(at), output * vectors + vector),
                         weights[at].astype(np.int64) * x[at])
 
@@ -44,6 +45,7 @@ ACCELERATOR = Composed(
         **numbers(500)},
     buffers={"weights": Buffer(128 * 1024, 16), "activations": Buffer(4096, 16), "accumulators": Buffer(256, 16)},
     fibres=filters_and_vectors, work=work, events=events, timing=barrier, technology="65 nm",
-    assumptions=("the prediction of zero outputs is left out: its factors U and V are trained with the network",
+    assumptions=(("the prediction of zero outputs is left out, since its factors U and V are trained with the network; "
+                  "an output without any weight is not computed"),
                  "outputs are dealt to elements in turns; every element sees every activation that is not zero"),
     sources=("the survey's section 7.2.1; the paper's text was not at hand",))
