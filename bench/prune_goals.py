@@ -104,7 +104,7 @@ def distributions(store: Path, known: list[dict], name: str, *speedups: str) -> 
 def pruned_to(search: Search, by: str, wanted: float) -> tuple[onnx.ModelProto, float]:
     """The model pruned by a distribution with which it takes a share of the dense time, and what it takes, measured."""
     before, least = sum(float(each.cost[0]) for each in search.levels), cheapest(search.levels)
-    line, tried = Line.below(before, before / search.clock.dense_us), []
+    line, tried = Line.through(before, 1.0), []
     for _ in range(TRIES):
         budget = line.budget(wanted, least, before)
         shares = search.shares(budget)[0] if by == "chosen" else priced(search, by, budget)
