@@ -58,6 +58,7 @@ def make(out: Path, names: list[str]) -> None:
     make_sklearn(out, names)
 
     warnings.filterwarnings("ignore")
+    torch.backends.mha.set_fastpath_enabled(value=False)  # its fused attention has no form in ONNX
     out.mkdir(parents=True, exist_ok=True)
     for name, build in builders().items():
         if (names and name not in names) or (out / f"{name}.onnx").exists():

@@ -62,7 +62,9 @@ def builders() -> dict[str, Build]:
     for name in SEGMENTATION:
         found[f"seg_{name}"] = lambda name=name: (_first_value(_torchvision(name, "segmentation")), (_image(IMAGE),))
     for name in VIDEO:
-        found[f"video_{name}"] = lambda name=name: (_torchvision(name, "video"), (_image((1, 3, 16, 112, 112)),))
+        side = 224 if name == "s3d" else 112
+        found[f"video_{name}"] = lambda name=name, side=side: (
+            _torchvision(name, "video"), (_image((1, 3, 16, side, side)),))
     for name in DETECTION:
         found[f"det_{name}"] = lambda name=name: (_torchvision(name, "detection"), ([_image((3, 320, 320))],))
     for name in TRANSFORMERS:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sparsec.cli import tables
+from sparsec.cli.model_file import rewrite_sparse
 from sparsec.cli.prune import require_torch
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
@@ -39,11 +40,7 @@ def command(
         kind = networks.network(network)
         onnx_export.export(kind.build(seed), output, (kind.example(batch),))
     if sparse_tensors:
-        import onnx
-
-        from sparsec.graph.writer import save_proto
-
-        save_proto(onnx.load(output), output, sparse=True)
+        rewrite_sparse(output)
     console.print(f"{output}: {tables.nbytes(output.stat().st_size)}")
 
 

@@ -56,3 +56,12 @@ def describe(path: Path) -> ModelFile:
                             if dim.dim_param} for value in model.graph.output}
     return ModelFile(sum(each.stat().st_size for each in files if each.is_file()), bool(locations),
                      next(iter(opsets), None), outputs, frozenset(value.name for value in model.graph.value_info))
+
+
+def rewrite_sparse(path: Path) -> None:
+    """Replace a file by one whose weights are sparse tensors where that is smaller."""
+    import onnx
+
+    from sparsec.graph.writer import save_proto
+
+    save_proto(onnx.load(path), path, sparse=True)

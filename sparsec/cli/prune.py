@@ -12,9 +12,10 @@ import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from sparsec.cli import options, tables
+from sparsec.cli.model_file import rewrite_sparse
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.prune_file import goal_of, prune_file
-from sparsec.cli.prune_units import WHOLE, prune_whole
+from sparsec.cli.prune_units import WHOLE, Files, prune_whole
 from sparsec.cli.tables import console
 from sparsec.errors import ToolchainError, UsageError
 
@@ -84,6 +85,9 @@ def command(
         exists=True, dir_okay=False, help="Of a network: an .npz file with `inputs` and `labels` to train on.")] = None,
     seed: Annotated[int | None, typer.Option(
         help="Of a network: seed of everything random; 0 if not given.", show_default=False)] = None,
+    sparse_tensors: Annotated[bool, typer.Option(
+        "--sparse-tensors", help="Write weights as sparse tensors where that is smaller; a file that has such keeps "
+                                 "them.")] = False,
     json: options.JsonFile = None,
 ) -> None:
     """Prune an ONNX file from samples, or a reference network.
@@ -105,7 +109,8 @@ def command(
             if wrong := [name for name, value in given.items() if value is not None]:
                 raise UsageError(f"--pattern {pattern} takes --sparsity, the share of the FLOPs that go, "
                                  f"not {wrong[0]}")
-            prune_whole(pattern, Path(source), inputs, output, sparsity, threshold, tuple(keep), json)
+            files = Files(Path(source), inputs, output, json, sparse_tensors)
+            prune_whole(pattern, files, sparsity, threshold, tuple(keep))
             return
         if threshold is not None:
             raise UsageError("--threshold is for --pattern unused")
@@ -113,7 +118,7 @@ def command(
 
         wanted = goal_of(sparsity, latency, speedup, nbytes, energy, max_error)
         method = Method(criterion or "obs", pattern or "unstructured", quota, tuple(keep))
-        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume)
+        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume, sparse=sparse_tensors)
         return
     if (model is None) is (source is None):
         raise UsageError("give an ONNX file, or the name of a network, and not both")
@@ -134,6 +139,8 @@ def command(
     with training_progress() as progress:
         outcome = make(recipe, progress)
     export(outcome.model, output, (network(name).example(),))
+    if sparse_tensors:
+        rewrite_sparse(output)
     description = describe(outcome)
     options.write_json(json, description)
     _print(description, output)

@@ -50,7 +50,8 @@ def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nb
 
 
 def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | None, method: Method,
-               machine: tuple[str, int], json: Path | None, resume: Path | None = None) -> None:
+               machine: tuple[str, int], json: Path | None, resume: Path | None = None, *,
+               sparse: bool = False) -> None:
     """Prune a file, write it, and print what became of its layers; `machine` is a target's name and threads."""
     options.check_folder(output)
     from sparsec.graph.writer import save_proto
@@ -62,7 +63,7 @@ def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | N
         raise UsageError("--resume is for --sparsity and N:M; goals try several sparsities")
     arrays = options.read_arrays(inputs)
     target, threads = resolve(machine[0]), machine[1]
-    proto, reached = file.read(model), None
+    (proto, was_sparse), reached = file.read(model), None
     with progress_bar() as progress:
         task = progress.add_task("", total=1.0)
 
@@ -73,7 +74,7 @@ def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | N
             outcome, reached = to_goal(proto, arrays, wanted, method, target, threads, show)
         else:
             outcome = file.to_sparsity(proto, arrays, wanted, method, show, resume)
-    save_proto(outcome.pruned.model, output, like=model)
+    save_proto(outcome.pruned.model, output, like=model, sparse=sparse or was_sparse)
     options.write_json(json, {**describe(outcome), "goal": reached and asdict(reached)})
     _print(outcome, output)
     if reached is not None:

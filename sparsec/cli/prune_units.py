@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,19 @@ WHOLE = ("units", "unused", "branches")
 """The names of the patterns."""
 
 
-def prune_whole(what: str, model: Path, inputs: Path, output: Path, sparsity: float | None, threshold: float | None,
-                keep: tuple[str, ...], json: Path | None) -> None:
+@dataclass(frozen=True)
+class Files:
+    """What is read and written; `sparse` writes weights as sparse tensors where that is smaller."""
+
+    model: Path
+    inputs: Path
+    output: Path
+    json: Path | None
+    sparse: bool
+
+
+def prune_whole(what: str, files: Files, sparsity: float | None, threshold: float | None, keep: tuple[str, ...],
+                ) -> None:
     """Remove units, those that samples never activate, or blocks, write the file, and print what became of it.
 
     Raises:
@@ -43,10 +54,10 @@ def prune_whole(what: str, model: Path, inputs: Path, output: Path, sparsity: fl
     if what == "branches" and keep:
         raise UsageError("--pattern branches takes no --keep")
     check_sparsity(sparsity or 0.0)
-    options.check_folder(output)
-    arrays, proto = options.read_arrays(inputs), file.read(model)
+    options.check_folder(files.output)
+    arrays, (proto, was_sparse) = options.read_arrays(files.inputs), file.read(files.model)
     remove = _branches if what == "branches" else _units
-    remove(proto, arrays, (model, output, json), sparsity, threshold or 0.0, keep)
+    remove(proto, arrays, replace(files, sparse=files.sparse or was_sparse), sparsity, threshold or 0.0, keep)
 
 
 @contextmanager
@@ -57,21 +68,20 @@ def _shown() -> Iterator[Callable[[str, float], None]]:
         yield lambda what, share: progress.update(task, description=what, completed=share)
 
 
-def _units(proto: Any, arrays: Any, paths: tuple[Path, Path, Path | None], sparsity: float | None, threshold: float,
+def _units(proto: Any, arrays: Any, files: Files, sparsity: float | None, threshold: float,
            keep: tuple[str, ...]) -> None:
     from sparsec.graph.writer import save_proto
     from sparsec.oneshot import samples
     from sparsec.oneshot.structured.prune import remove_units
     from sparsec.oneshot.structured.unused import remove_unused
 
-    model, output, json = paths
     with _shown() as show:
         batches = samples.batches(proto, arrays)
         found = (remove_unused(proto, batches, threshold, keep, show) if sparsity is None
                  else remove_units(proto, batches, 1 - sparsity, keep, show))
-    save_proto(found.model, output, like=model)
+    save_proto(found.model, files.output, like=files.model, sparse=files.sparse)
     before, after = found.report.total.before, found.report.total.after
-    options.write_json(json, {
+    options.write_json(files.json, {
         "units": found.units, "removed": found.removed, "flops": {"before": before.flops, "after": after.flops},
         "layers": [asdict(layer) for layer in found.report.layers], "left": [asdict(each) for each in found.left],
         "outputs": [asdict(each) for each in found.outputs]})
@@ -84,30 +94,30 @@ def _units(proto: Any, arrays: Any, paths: tuple[Path, Path, Path | None], spars
     _print_outputs(found.outputs)
     if sparsity is None:
         console.print("not exact: other inputs may activate what these samples never did")
-    console.print(f"{output}: {found.removed} of {found.units} units removed, {after.flops / before.flops:.1%} of the "
-                  f"FLOPs left, {tables.nbytes(model_file.describe(output).nbytes)}")
+    console.print(f"{files.output}: {found.removed} of {found.units} units removed, "
+                  f"{after.flops / before.flops:.1%} of the FLOPs left, "
+                  f"{tables.nbytes(model_file.describe(files.output).nbytes)}")
 
 
-def _branches(proto: Any, arrays: Any, paths: tuple[Path, Path, Path | None], sparsity: float | None,
+def _branches(proto: Any, arrays: Any, files: Files, sparsity: float | None,
               threshold: float, keep: tuple[str, ...]) -> None:
     from sparsec.graph.writer import save_proto
     from sparsec.oneshot import samples
     from sparsec.oneshot.structured.branches import remove_branches
 
     del threshold, keep
-    model, output, json = paths
     with _shown() as show:
         found = remove_branches(proto, samples.batches(proto, arrays), 1 - (sparsity or 0.0), show)
-    save_proto(found.model, output, like=model)
-    options.write_json(json, {
+    save_proto(found.model, files.output, like=files.model, sparse=files.sparse)
+    options.write_json(files.json, {
         "branches": found.branches, "removed": [asdict(each) for each in found.removed],
         "flops": {"before": found.before, "after": found.after}, "outputs": [asdict(each) for each in found.outputs]})
     tables.print_table(("block that ends in", "change", "MFLOPs"), [
         (each.name, f"{each.change**0.5:.1e}", f"{each.flops / 1e6:.1f}") for each in found.removed])
     _print_outputs(found.outputs)
-    console.print(f"{output}: {len(found.removed)} of {found.branches} blocks removed, "
+    console.print(f"{files.output}: {len(found.removed)} of {found.branches} blocks removed, "
                   f"{found.after / found.before:.1%} of the layers' FLOPs left, "
-                  f"{tables.nbytes(model_file.describe(output).nbytes)}")
+                  f"{tables.nbytes(model_file.describe(files.output).nbytes)}")
 
 
 def _print_outputs(outputs: Sequence[Output]) -> None:

@@ -28,6 +28,10 @@ WEIGHT_POSITIONS = {"Conv": 1, "ConvInteger": 1, "ConvTranspose": 1, "DeformConv
 """The input that holds a convolution's weight."""
 
 
+WINDOW = ("kernel_shape", "strides", "dilations", "pads")
+"""Attributes that say where windows lie."""
+
+
 def infer(model: ir.Model, where: str, declared: Declared | None = None) -> None:
     """Infers the type and shape of every value it can, in place.
 
@@ -142,7 +146,7 @@ def _check_groups(node: ir.Node) -> None:
 
 
 def _check_sizes(node: ir.Node) -> None:
-    """Raises ValueError if an output has a negative size, too many elements, or others than a Reshape takes."""
+    """Raises ValueError if sizes make no sense: negative, too large for a tensor, or others than a Reshape takes."""
     for value in node.outputs:
         shape = static_shape(value) or ()
         if min(shape, default=0) < 0:
@@ -152,6 +156,9 @@ def _check_sizes(node: ir.Node) -> None:
                              f"up to {MOST_ELEMENTS}")
     if node.domain == "" and node.op_type == "Reshape":
         _check_elements(node)
+    for name in WINDOW:
+        if any(abs(each) > MOST_ELEMENTS for each in node.attributes.get_ints(name, ()) or ()):
+            raise ValueError(f"its {name} are beyond {MOST_ELEMENTS}, and no image is as large")
 
 
 def _check_parts(node: ir.Node) -> None:

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from sparsec.errors import ModelError, UsageError
 from sparsec.graph import reader
+from sparsec.graph.sparse import densify, has_sparse
 from sparsec.oneshot import dense, samples
 from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.dense import Dense, Progress
@@ -63,8 +64,10 @@ class Outcome:
     left: tuple[Left, ...]
 
 
-def read(path: Path) -> onnx.ModelProto:
-    """A model as it stands in its file, with its weights, after the checks that every model to compile gets.
+def read(path: Path) -> tuple[onnx.ModelProto, bool]:
+    """A model as it stands in its file, with dense weights, and whether these were sparse tensors there.
+
+    It gets the checks of every model to compile.
 
     Raises:
         ModelError: it is none, or damaged.
@@ -72,9 +75,12 @@ def read(path: Path) -> onnx.ModelProto:
     """
     reader.load(path, symbolic=True)
     try:
-        return onnx.load(path)
+        model = onnx.load(path)
+        sparse = has_sparse(model)
+        densify(model, path.parent)
     except Exception as error:  # what onnx raises on damaged files has no common base
         raise ModelError(f"{path}: damaged ONNX model: {error}; export it again") from error
+    return model, sparse
 
 
 def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsity: float | None, method: Method,

@@ -194,5 +194,6 @@ def _layer(index: int, node: onnx.NodeProto, side: int, tensors: dict[str, onnx.
 def write(tensor: onnx.TensorProto, array: np.ndarray) -> None:
     """Replace what a tensor holds; its name stays."""
     fresh = numpy_helper.from_array(array, tensor.name)
-    fresh.doc_string = tensor.doc_string
+    if tensor.HasField("doc_string"):
+        fresh.doc_string = tensor.doc_string
     tensor.CopyFrom(fresh)

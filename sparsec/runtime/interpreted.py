@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -35,22 +36,87 @@ def _corners(boxes: np.ndarray, *, centred: bool) -> np.ndarray:
     return np.concatenate([np.minimum(first, second), np.maximum(first, second)], axis=1)
 
 
-def _chosen(boxes: np.ndarray, scores: np.ndarray, count: int, threshold: float, lowest: float) -> list[int]:
+def _chosen(boxes: np.ndarray, scores: np.ndarray, count: int, threshold: float, lowest: float) -> np.ndarray:
     """The boxes of one class, the highest score first."""
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] > lowest]
-    area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    chosen: list[int] = []
-    while len(order) and len(chosen) < count:
-        best, order = order[0], order[1:]
-        chosen.append(int(best))
-        low = np.maximum(boxes[best, :2], boxes[order, :2])
-        high = np.minimum(boxes[best, 2:], boxes[order, 2:])
-        shared = np.prod(np.maximum(high - low, 0), axis=1)
-        union = area[best] + area[order] - shared
-        order = order[~((shared > 0) & (shared > threshold * union))]
-    return chosen
+    ranked = boxes[order]
+    groups = _apart(ranked) if count and len(order) else []
+    kept = [place for group in groups for place in _greedy(ranked, group, count, threshold)]
+    return order[np.sort(np.array(kept, np.int64))[:count]]
 
 
-OPERATORS: list[type[OpRun]] = [NonMaxSuppression, *control.OPERATORS]
+def _apart(boxes: np.ndarray) -> list[np.ndarray]:
+    """Groups of boxes, each in order, of which none touches one of another: those of classes that lie far apart."""
+    by_begin = np.argsort(boxes[:, 0], kind="stable")
+    reach = np.maximum.accumulate(boxes[by_begin, 2])
+    group = np.empty(len(boxes), np.int64)
+    group[by_begin] = np.concatenate([[0], np.cumsum(boxes[by_begin[1:], 0] > reach[:-1])])
+    members = np.argsort(group, kind="stable")
+    return np.split(members, np.flatnonzero(np.diff(group[members])) + 1)
+
+
+def _greedy(boxes: np.ndarray, order: np.ndarray, count: int, threshold: float) -> list[int]:
+    """The first of `order`, then the next that overlaps none that was taken by too much, up to a number."""
+    low_y, low_x, high_y, high_x = boxes[order].T
+    area, left, taken = (high_y - low_y) * (high_x - low_x), np.arange(len(order)), list[int]()
+    while len(left) and len(taken) < count:
+        best, left = left[0], left[1:]
+        taken.append(int(order[best]))
+        height = np.minimum(high_y[best], high_y[left]) - np.maximum(low_y[best], low_y[left])
+        width = np.minimum(high_x[best], high_x[left]) - np.maximum(low_x[best], low_x[left])
+        shared = np.maximum(height, 0) * np.maximum(width, 0)
+        left = left[~((shared > 0) & (shared > threshold * (area[best] + area[left] - shared)))]
+    return taken
+
+
+class GatherND(OpRun):
+    """Slices of the data by positions in its first dimensions after those of the batch."""
+
+    op_domain = ""
+
+    def _run(self, data: np.ndarray, indices: np.ndarray, batch_dims: int = 0) -> tuple[np.ndarray]:
+        depth, batch = indices.shape[-1], math.prod(data.shape[:batch_dims])
+        flat = indices.reshape(batch, math.prod(indices.shape[batch_dims:-1]), depth)
+        places = (np.arange(batch)[:, None], *np.moveaxis(flat, -1, 0))
+        found = data.reshape(batch, *data.shape[batch_dims:])[places]
+        return (found.reshape(*indices.shape[:-1], *data.shape[batch_dims + depth:]),)
+
+
+def _put(data: np.ndarray, places: tuple[Any, ...], updates: np.ndarray, reduction: str | None) -> tuple[np.ndarray]:
+    """The data with updates at places; of those that meet, the last or what the reduction makes of all."""
+    result = data.copy()
+    if reduction in REDUCTIONS:
+        REDUCTIONS[reduction].at(result, places, updates)
+    else:
+        result[places] = updates
+    return (result,)
+
+
+class ScatterElements(OpRun):
+    """Elements put where the indices say along an axis, and where they lie themselves along the others."""
+
+    op_domain = ""
+
+    def _run(self, data: np.ndarray, indices: np.ndarray, updates: np.ndarray, axis: int = 0,
+             reduction: str | None = None) -> tuple[np.ndarray]:
+        places = list(np.ogrid[tuple(slice(size) for size in indices.shape)])
+        places[axis] = indices
+        return _put(data, tuple(places), updates, reduction)
+
+
+class ScatterND(OpRun):
+    """Slices put at positions in the first dimensions."""
+
+    op_domain = ""
+
+    def _run(self, data: np.ndarray, indices: np.ndarray, updates: np.ndarray, reduction: str | None = None,
+             ) -> tuple[np.ndarray]:
+        return _put(data, tuple(np.moveaxis(indices, -1, 0)), updates, reduction)
+
+
+REDUCTIONS: dict[str, np.ufunc] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+"""What ONNX's reductions do with two numbers."""
+
+OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, ScatterElements, ScatterND, *control.OPERATORS]
 """By their class names."""

@@ -102,3 +102,15 @@ def test_compiled_ones_run_in_sparse_kernels(text):
     for found, wanted in zip(InferenceSession(artifact).run(None, feeds), run_onnxruntime(proto, feeds), strict=True):
         assert relative_error(found, wanted) < 1e-5
     assert artifact.report["layers"]
+
+
+@pytest.mark.parametrize(("window", "rows", "behind"), [((), 1, ""), ((1, 1), 1, "Relu"), ((1, 1), 3, "Add"),
+                                                        ((3, 2), 2, "Sigmoid"), ((5,), 1, "Clip")])
+def test_a_convolution_of_one_position_is_a_product(window, rows, behind):
+    window = window or (1, 1)
+    inputs = -(-65536 // (256 * int(np.prod(window))))
+    image, ones = dims((rows, inputs, *window)), dims((rows, 256, *(1 for _ in window)))
+    last = {"Add": "y = Add(q, q)", "Clip": "y = Clip(q, low)", "": "y = Identity(q)"}.get(behind, f"y = {behind}(q)")
+    graph = rewritten(model(f"g (float[{image}] x) => (float[{ones}] y) <float[256,{dims((inputs, *window))}] w, "
+                            f"float[256] b, float low> {{ q = Conv(x, w, b) {last} }}"))
+    assert [node.op_type for node in graph if node.op_type in ("Conv", "Gemm")] == ["Gemm"]

@@ -21,7 +21,8 @@ LOOKS = {
     "explain": explain,
     "profile": lambda path: profile_layers(path, CompileOptions(tune="off")),
     "formats": lambda path: time_model(path, resolve("cpu")),
-    "simulate": lambda path: simulate_file(path, "eie", {}, "cluster", {}, None, unwatched, beside_cpu=False),
+    "simulate": lambda path: simulate_file(path, "eie", {}, "cluster", CompileOptions(target="eie"), None, unwatched,
+                                           beside_cpu=False),
 }
 
 

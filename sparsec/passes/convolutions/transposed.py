@@ -130,7 +130,7 @@ def _rewrite(node: ir.Node) -> None:
                      name=node_name(node), pads=[*(-least for least, _ in windows), *ends], group=group)
     shape = static_shape(node.outputs[0]) or ()
     last.shape = ir.Shape([shape[0], shape[1] * positions, *(axis.steps(axis.cut) for axis in axes)])
-    last = _activated(chain, last)
+    last = activated(chain, last)
     last = _interleaved(chain, last, shape, axes)
     for place, axis in enumerate(axes, 2):
         if axis.steps(axis.cut) * axis.stride != axis.result:
@@ -154,7 +154,7 @@ def spread(weight: np.ndarray, axes: Sequence[Axis], group: int) -> np.ndarray:
     return full.reshape(-1, channels // group, *sizes)
 
 
-def _activated(chain: Chain, last: ir.Value) -> ir.Value:
+def activated(chain: Chain, last: ir.Value) -> ir.Value:
     """What follows the product with the activation behind the node, which then is the node's own output."""
     node = rewrite.only_use(chain.node.outputs[0])
     known = None if node is None or node.domain else ACTIVATIONS.get(node.op_type)

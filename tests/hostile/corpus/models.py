@@ -209,6 +209,9 @@ MODELS = {
     "a tensor of 2^40 elements": (text(
         "g (float[2] x) => (float[n,m] y) <int64[2] s = {1048576, 1048576}> { y = Expand(x, s) }"),
         "1099511627776 elements|not a valid"),
+    "a stride beyond every image": (text(
+        "g (float[1,1,4] x) => (float[1,1,1] y) { y = MaxPool<kernel_shape=[1], strides=[9223372036854775807]>(x) }"),
+        "its strides are beyond 2147483647"),
     "groups that do not divide what is normalised": (text(
         "g (float[1,4,2,2] x) => (float[1,4,2,2] y) <float[4] s, float[4] b> "
         "{ y = GroupNormalization<num_groups=3>(x, s, b) }", 21), "its 4 channels do not divide into 3 groups"),
