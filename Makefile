@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 GPU ?= cuda-sm$(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader | head -1 | tr -d .)
 
-.PHONY: demo test conformance fuzz soak gpu arm docs lint clean
+.PHONY: demo test conformance fuzz soak gpu gpu-package arm docs lint clean
 
 demo: $(VENV)/installed  ## compile the pruned digits network and compare it with onnxruntime
 	$(BIN)/python examples/demo.py
@@ -24,6 +24,10 @@ gpu: $(VENV)/installed-gpu  ## with a GPU of sm_80 or newer: measure products an
 	$(BIN)/python bench/cuda_bench.py build build/gpu --target $(GPU)
 	$(BIN)/python bench/cuda_bench.py run build/gpu -o gpu.json
 	$(BIN)/python bench/cuda_bench.py table gpu.json
+
+gpu-package: $(VENV)/installed-gpu  ## gpu.tar.gz with the products of `make gpu` for a machine without a network (GPU=cuda-sm90)
+	$(BIN)/python bench/cuda_bench.py build build/gpu-products --products --target $(GPU)
+	$(BIN)/python bench/cuda_bench.py pack build/gpu-products gpu.tar.gz
 
 arm: $(VENV)/installed-dev  ## the wheels of TVM's runtime for aarch64, with which tests of ARM run under qemu
 	$(BIN)/python -m tests.support.arm_wheels

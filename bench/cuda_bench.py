@@ -4,6 +4,7 @@
     python bench/cuda_bench.py build FOLDER [MODEL ...]      where sparsec compiles; needs nvcc and PyTorch, no GPU
     python bench/cuda_bench.py run FOLDER -o cuda.json       where the GPU is; needs PyTorch and TVM's runtime, no nvcc
     python bench/cuda_bench.py table cuda.json               the figures in Markdown
+    python bench/cuda_bench.py pack FOLDER gpu.tar.gz        all of it in one file, for a GPU without a network
 
 A MODEL is a name of make_models.py, such as bert-24, or an ONNX file. The run writes what it has after every engine; a
 second one goes on where the first was interrupted. Each step of it is watched by a process of its own: an engine that
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import cuda_kernels
 import cuda_models
+import cuda_pack
 from cuda_clock import Gpu, Rehearsal, measure
 from cuda_results import Results
 from cuda_table import render, repriced
@@ -183,6 +185,9 @@ def main():
         running.add_argument("--until", type=float, help=argparse.SUPPRESS)
     step(lambda arguments: print(render(repriced(json.loads(arguments.figures.read_text())))), "table",
          "print figures in Markdown").add_argument("figures", type=Path)
+    packing = step(lambda arguments: cuda_pack.pack(arguments.folder, arguments.output), "pack", "pack a built folder")
+    packing.add_argument("folder", type=Path)
+    packing.add_argument("output", type=Path)
     arguments = parser.parse_args()
     arguments.function(arguments)
 

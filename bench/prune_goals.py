@@ -10,7 +10,10 @@ RESULTS is a file of lines of JSON; what it holds is not measured again. Both pr
 from __future__ import annotations
 
 import json
+import pickle
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +23,7 @@ from prune_table import classes
 
 from sparsec.cli.prune_file import goal_of
 from sparsec.graph.compare import same_class
+from sparsec.oneshot.clock import Clock
 from sparsec.oneshot.distribution.optimal import cheapest
 from sparsec.oneshot.file import Method, shared_out
 from sparsec.oneshot.goal import Goal
@@ -27,8 +31,7 @@ from sparsec.oneshot.line import Line
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.prune import prune
 from sparsec.oneshot.reach import NEAR, reach
-from sparsec.oneshot.search import Search
-from sparsec.oneshot.sketch import sketch
+from sparsec.oneshot.search import Search, one_sample
 from sparsec.target import resolve
 
 FORM, TARGET = pattern("unstructured"), resolve("cpu")
@@ -36,8 +39,22 @@ OTHERS = ("uniform", "erk", "global")
 TRIES, WITHIN = 5, 0.03
 
 
-def quiet(_what: str, _share: float) -> None:
-    """Tell nobody."""
+def tell(what: str, share: float) -> None:
+    """Say what is going on, and when."""
+    print(f"{time.strftime('%H:%M:%S')} {what} {share:.0%}", file=sys.stderr, flush=True)
+
+
+def searched(store: Path, name: str, proto: onnx.ModelProto, arrays: dict[str, np.ndarray], method: Method) -> Search:
+    """The dense model and what its layers can bear, kept beside the results; only its time is measured anew."""
+    cache = store.with_name(f"{store.name}.{name}.pickle")
+    if not cache.exists():
+        search = Search.of(proto, arrays, "latency", method, TARGET, 1, tell)
+        cache.write_bytes(pickle.dumps(replace(search, clock=None, progress=None)))
+        return search
+    tell("compiling", 0)
+    kept = pickle.loads(cache.read_bytes())  # noqa: S301 - written by this program
+    return replace(kept, clock=Clock(proto, one_sample(proto, kept.batches[0]), {"target": TARGET, "threads": 1}),
+                   progress=tell)
 
 
 def random_samples(proto: onnx.ModelProto, number: int) -> dict[str, np.ndarray]:
@@ -58,7 +75,7 @@ def goals(store: Path, known: list[dict], model: str, criterion: str, number: st
     texts = [each for each in texts if not any((row["name"], row.get("goal")) == (name, each) for row in known)]
     if not texts:
         return
-    search = Search.of(proto, random_samples(proto, int(number)), "latency", Method(criterion), TARGET, 1, quiet)
+    search = searched(store, name, proto, random_samples(proto, int(number)), Method(criterion))
     for text in texts:
         goal = goal_of(None, None, text, None, None, None) if text.endswith("x") else goal_of(
             None, text, None, None, None, None)
@@ -74,30 +91,29 @@ def distributions(store: Path, known: list[dict], name: str, *speedups: str) -> 
     speedups = [each for each in speedups if not any(
         (row["name"], row.get("speedup"), row.get("by")) == (name, each, OTHERS[-1]) for row in known)]
     proto, arrays, others = CASES[name]()
-    search, expected = Search.of(proto, arrays, "latency", Method(), TARGET, 1, quiet), classes(proto, others)
+    search, expected = searched(store, name, proto, arrays, Method()), classes(proto, others)
     for speedup in speedups:
         for by in ("chosen", *OTHERS):
-            shares = found_shares(search, by, 1 / float(speedup))
-            model = prune(proto, search.batches, search.found, shares, "obs", FORM, quiet).model
+            model, share = pruned_to(search, by, 1 / float(speedup))
             now = classes(model, others)
             error = float(np.sqrt(np.square(now - expected).sum() / np.square(expected).sum()))
             keep(store, known, {"name": name, "speedup": speedup, "by": by, "error": error,
-                                "measured": search.clock.times(model).share, "agrees": same_class(now, expected)})
+                                "measured": share, "agrees": same_class(now, expected)})
 
 
-def found_shares(search: Search, by: str, wanted: float) -> dict[str, float]:
-    """The sparsities of a distribution with which a model takes a share of the dense time, measured."""
+def pruned_to(search: Search, by: str, wanted: float) -> tuple[onnx.ModelProto, float]:
+    """The model pruned by a distribution with which it takes a share of the dense time, and what it takes, measured."""
     before, least = sum(float(each.cost[0]) for each in search.levels), cheapest(search.levels)
-    line, tried = Line.below(before, before / search.clock.dense_us), []
+    line, tried = Line.through(before, 1.0), []
     for _ in range(TRIES):
         budget = line.budget(wanted, least, before)
         shares = search.shares(budget)[0] if by == "chosen" else priced(search, by, budget)
-        time = search.clock.times(sketch(search.model, search.found.weights, shares, FORM)).share
-        tried.append((abs(time / wanted - 1), shares))
-        if tried[-1][0] <= WITHIN:
+        model = prune(search.model, search.batches, search.found, shares, "obs", FORM, tell).model
+        tried.append((model, search.clock.times(model).share))
+        if abs(tried[-1][1] / wanted - 1) <= WITHIN:
             break
-        line = line.then(cost(search, shares), time, NEAR * before)
-    return min(tried, key=lambda each: each[0])[1]
+        line = line.then(cost(search, shares), tried[-1][1], NEAR * before)
+    return min(tried, key=lambda each: abs(each[1] / wanted - 1))
 
 
 def cost(search: Search, shares: dict[str, float]) -> float:

@@ -234,6 +234,15 @@ class Backend(ABC):
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 
+    def build_recurrences(self, nodes: Sequence[ir.Node], job: Job) -> Functions:
+        """The library of the kernels of planned recurrences for any number of steps, by `recurrence` and the number.
+
+        Each takes its constants, the numbers of steps and of members of the batch, and then for so many members as the
+        node has the inputs' share of the gates, first state, first cell and lengths, the peepholes, and the result.
+        """
+        raise UnsupportedOperatorError(f"there are no kernels for {len(nodes)} recurrent layers of any length on "
+                                       f"target '{job.target.name}'; give every dimension a size with --dim or --shape")
+
     # Running
 
     def reject_needs(self, needs: Needs) -> str | None:

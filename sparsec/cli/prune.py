@@ -15,7 +15,7 @@ from sparsec.cli import options, tables
 from sparsec.cli.model_file import rewrite_sparse
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.prune_file import goal_of, prune_file
-from sparsec.cli.prune_units import UNITS, prune_units
+from sparsec.cli.prune_units import WHOLE, Files, prune_whole
 from sparsec.cli.tables import console
 from sparsec.errors import ToolchainError, UsageError
 
@@ -54,8 +54,11 @@ def command(
         show_default=False)] = None,
     pattern: Annotated[str | None, typer.Option(
         help="unstructured, RxC (4x1) or N:M (2:4); of a file balanced, and units for whole channels and "
-             "heads, too; of a network filters and "
-             "heads, too.")] = None,
+             "heads, unused for those that no sample activates, and branches for what residual connections add to, "
+             "too; of a network filters and heads, too.")] = None,
+    threshold: Annotated[float | None, typer.Option(
+        help="Of a file, for --pattern unused: units go up to this share of a layer's root mean square input; 0 if "
+             "not given.", show_default=False)] = None,
     quota: Annotated[str | None, typer.Option(
         help="uniform, erk, or global to compare all layers; of a file lamp, and sensitivity for the least error of "
              "layers, which obs takes if none is given, too; of a network uniform+, igq, smart-ratio and as:CRITERION, "
@@ -100,13 +103,17 @@ def command(
                   "--data": data, "--schedule": schedule, "--tolerance": tolerance, "--epochs": epochs, "--seed": seed}
         if wrong := [name for name, value in others.items() if value is not None]:
             raise UsageError(f"{wrong[0]} is for reference networks; {source} is a file")
-        if pattern == UNITS:
+        if pattern in WHOLE:
             given = {"--criterion": criterion, "--quota": quota, "--latency": latency, "--speedup": speedup,
                      "--bytes": nbytes, "--energy": energy, "--max-error": max_error, "--resume": resume}
             if wrong := [name for name, value in given.items() if value is not None]:
-                raise UsageError(f"--pattern {UNITS} takes --sparsity, the share of the FLOPs that go, not {wrong[0]}")
-            prune_units(Path(source), inputs, output, sparsity, tuple(keep), json, sparse=sparse_tensors)
+                raise UsageError(f"--pattern {pattern} takes --sparsity, the share of the FLOPs that go, "
+                                 f"not {wrong[0]}")
+            files = Files(Path(source), inputs, output, json, sparse_tensors)
+            prune_whole(pattern, files, sparsity, threshold, tuple(keep))
             return
+        if threshold is not None:
+            raise UsageError("--threshold is for --pattern unused")
         from sparsec.oneshot.file import Method
 
         wanted = goal_of(sparsity, latency, speedup, nbytes, energy, max_error)
@@ -116,7 +123,7 @@ def command(
     if (model is None) is (source is None):
         raise UsageError("give an ONNX file, or the name of a network, and not both")
     only = {"--inputs": inputs, "--latency": latency, "--speedup": speedup, "--bytes": nbytes, "--energy": energy,
-            "--resume": resume, "--max-error": max_error}
+            "--resume": resume, "--max-error": max_error, "--threshold": threshold}
     if wrong := [each for each, value in only.items() if value is not None]:
         raise UsageError(f"{wrong[0]} is for ONNX files, not for reference networks")
     require_torch()

@@ -9,3 +9,7 @@ CACHE_SIZES = ("keys", "k_group", "k_key", "v_group", "v_key")
 """What a kernel for one token is told of a layer's caches: keys, the new one included, and strides in elements."""
 SELECT = "Select"
 """(condition, then, otherwise) -> the one that a single boolean chooses; what only the other needs is not computed."""
+RECURRENCE = "Recurrence"
+"""(X (steps, batch, gates), first state, first cell, lengths; all but X may be absent) -> states (steps, batch,
+hidden), last state, last cell (batch, hidden): `sparsec::Recurrence`, whose constants are the attributes weight, bias
+and peepholes, of which the last two may be absent."""

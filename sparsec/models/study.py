@@ -1,6 +1,6 @@
-"""Effective against direct compression, and accuracy against both, of LeNet-300-100 on scikit-learn's digits.
+"""Effective against direct compression, and accuracy against both, of the LeNets on scikit-learn's digits.
 
-The experiments behind figures 3 and 4 of Vysogorets & Kempe (2023): prune, go back to the initial weights, train.
+The experiments behind the figures of Vysogorets & Kempe (2023): prune, go back to the initial weights, train.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from sparsec.errors import CollapseError
+from sparsec.errors import CollapseError, PruningError
 from sparsec.models.criteria import criterion
 from sparsec.models.dataset import digits, training_digits
 from sparsec.models.masks import apply_masks
 from sparsec.models.networks import network
-from sparsec.models.pruning import Options, prune
+from sparsec.models.pruning import Options, Pruned, prune
 from sparsec.models.schedules import schedule
 from sparsec.models.schedules.task import Progress
 from sparsec.models.training import Batches, accuracy, trainer
@@ -58,10 +58,19 @@ METHODS = {
     "edge-popup": Options(schedule="edge-popup"),
     "trained signs": Options(schedule="signs"),
     "FreezeNet": Options(schedule="freeze"),
+    "random, as GraSP": Options("random", quota="as:grasp"),
+    "random, as SynFlow": Options("random", quota="as:synflow"),
+    "random, uniform": Options("random", quota="uniform"),
+    "random, uniform+": Options("random", quota="uniform+"),
+    "random, ERK": Options("random", quota="erk"),
+    "magnitude, uniform": Options("magnitude", quota="uniform"),
+    "magnitude, uniform+": Options("magnitude", quota="uniform+"),
+    "magnitude, ERK": Options("magnitude", quota="erk"),
+    "magnitude, IGQ": Options("magnitude", quota="igq"),
 }
 """By the names in the plots. A schedule other than one-shot trains while it prunes, and only its masks are used, but
-for the last three, which keep random weights. Whole neurons are those of all layers but the last, and so are their
-compressions."""
+for edge-popup, trained signs and FreezeNet, which keep random weights. Whole neurons are those of all layers but the
+last, and so are their compressions."""
 ALL = tuple(METHODS)
 COMPRESSIONS = tuple(10 ** (exponent / 3) for exponent in range(1, 14))  # 2 to 20,000
 QUICK_METHODS = ("random", "LAMP", "SynFlow")
@@ -72,12 +81,13 @@ NETWORK = "lenet300-bn"
 
 @dataclass(frozen=True)
 class Plan:
-    """Which experiments to run; `epochs` is the length of every training."""
+    """Which experiments to run; `epochs` is the length of every training, `network` a key of `NETWORKS`."""
 
     methods: Sequence[str] = ALL
     compressions: Sequence[float] = COMPRESSIONS
     seeds: Sequence[int] = (0, 1, 2)
     epochs: int = 40
+    network: str = NETWORK
 
 
 QUICK = Plan(QUICK_METHODS, QUICK_COMPRESSIONS, seeds=(0,), epochs=10)
@@ -100,50 +110,76 @@ def run(plan: Plan, progress: Progress = lambda *_: None) -> tuple[float, list[P
     points: list[Point] = []
     total = len(plan.seeds) * len(plan.methods) * len(plan.compressions)
     for number, seed in enumerate(plan.seeds):
-        initial = network(NETWORK).build(seed)
-        trained = _trained(initial, {}, plan.epochs, seed)
-        dense.append(_accuracy(trained))
+        start = Start.of(plan.network, plan.epochs, seed)
+        dense.append(held_out(start.trained, plan.network))
         jobs = [(method, compression) for method in plan.methods for compression in plan.compressions]
         for done, (method, compression) in enumerate(jobs, start=1):
-            points += _points(method, compression, initial, trained, plan.epochs, seed)
+            points += _points(method, compression, start)
             progress(method, number * len(jobs) + done, total)
     return sum(dense) / len(dense), points
 
 
-def run_part(method: str, compressions: Sequence[float], seed: int, epochs: int) -> dict[str, Any]:
+def run_part(method: str, compressions: Sequence[float], seed: int, epochs: int, name: str = NETWORK) -> dict[str, Any]:
     """What `run` gives of one method and seed, as JSON: its experiments are the same alone."""
-    dense, points = run(Plan((method,), compressions, (seed,), epochs))
+    dense, points = run(Plan((method,), compressions, (seed,), epochs, name))
     return {"dense": dense, "points": [asdict(point) for point in points]}
 
 
-def _points(
-    method: str, compression: float, initial: nn.Module, trained: nn.Module, epochs: int, seed: int
-) -> Iterable[Point]:
+@dataclass(frozen=True)
+class Start:
+    """A network as a seed draws it, and trained for so many epochs."""
+
+    network: str
+    epochs: int
+    seed: int
+    initial: nn.Module
+    trained: nn.Module
+
+    @classmethod
+    def of(cls, name: str, epochs: int, seed: int) -> Start:
+        """Draw it and train it."""
+        initial = network(name).build(seed)
+        return cls(name, epochs, seed, initial, fitted(initial, {}, name, epochs, seed))
+
+    def pruned(self, options: Options, sparsity: float) -> tuple[nn.Module, Pruned]:
+        """A copy pruned, the trained one where the criterion asks for that.
+
+        Raises:
+            CollapseError: every path is cut.
+
+        """
+        model = copy.deepcopy(self.trained if criterion(options.ranked_by).trained else self.initial)
+        shape = network(self.network).shape
+        data = [next(iter(Batches.of(training_digits(), shape, CALIBRATION, self.seed)))]
+        learns = Options().schedule != options.schedule
+        batches = Batches.of(training_digits(), shape, 64, self.seed)
+        return model, prune(model, sparsity, network(self.network).example(), options, data=data, seed=self.seed,
+                            train=trainer(batches, epochs=self.epochs) if learns else None)
+
+
+def _points(method: str, compression: float, start: Start) -> Iterable[Point]:
     """The point of one experiment, or nothing where pruning cuts every path."""
     options = METHODS[method]
-    model = copy.deepcopy(trained if criterion(options.ranked_by).trained else initial)
-    data = [next(iter(Batches.of(training_digits(), (784,), CALIBRATION, seed)))]
-    learns = Options().schedule != options.schedule
-    train = trainer(Batches.of(training_digits(), (784,), 64, seed), epochs=epochs) if learns else None
     try:
-        pruned = prune(model, 1 - 1 / compression, network(NETWORK).example(), options, data=data, train=train,
-                       seed=seed)
-    except CollapseError:
+        model, pruned = start.pruned(options, 1 - 1 / compression)
+    except (CollapseError, PruningError):  # or a quota that leaves more than was asked for
         return []
     final = schedule(options.schedule).final
-    result = model if final else _trained(initial, pruned.masks, epochs, seed)
+    result = model if final else fitted(start.initial, pruned.masks, start.network, start.epochs, start.seed)
     ratios = 1 / (1 - pruned.sparsity), 1 / (1 - pruned.effective_sparsity)
-    return [Point(method, seed, *ratios, _accuracy(result))]
+    return [Point(method, start.seed, *ratios, held_out(result, start.network))]
 
 
-def _trained(initial: nn.Module, masks: dict[str, torch.Tensor], epochs: int, seed: int) -> nn.Module:
+def fitted(initial: nn.Module, masks: dict[str, torch.Tensor], name: str, epochs: int, seed: int) -> nn.Module:
+    """A copy of a network trained on the digits, with masks from the start."""
     model = copy.deepcopy(initial)
     apply_masks(model, masks)
-    batches = Batches.of(training_digits(), (784,), 64, seed)
+    batches = Batches.of(training_digits(), network(name).shape, 64, seed)
     trainer(batches, epochs=epochs)(model, lambda *_: apply_masks(model, masks))
     return model
 
 
-def _accuracy(model: nn.Module) -> float:
+def held_out(model: nn.Module, name: str) -> float:
+    """The accuracy on the held-out digits."""
     inputs, labels = (torch.from_numpy(array) for array in digits())
-    return accuracy(model, inputs, labels)
+    return accuracy(model, inputs.reshape(-1, *network(name).shape), labels)

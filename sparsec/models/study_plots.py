@@ -1,4 +1,4 @@
-"""The plots of the study: figures 3 and 4 of Vysogorets & Kempe (2023) for LeNet-300-100 on the digits."""
+"""The plots of the study: compression and accuracy as Vysogorets & Kempe (2023) show them, on the digits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from matplotlib.figure import Figure
 if TYPE_CHECKING:
     from sparsec.models.study import Point
 
+TITLES = {"lenet300": "LeNet-300-100", "lenet300-bn": "LeNet-300-100", "lenet5": "LeNet-5"}
+NETWORK = "lenet300-bn"
 
-def plot_compression(points: Sequence[Point]) -> Figure:
+
+def plot_compression(points: Sequence[Point], network: str = NETWORK) -> Figure:
     """Effective against direct compression: mean over the seeds, and the range as a band."""
-    figure, axes = _figure("direct compression", "effective compression")
+    figure, axes = panel("direct compression", "effective compression", network)
     axes.set(yscale="log")
     for method in _methods(points):
         groups = _by_target([point for point in points if point.method == method])
@@ -30,9 +33,9 @@ def plot_compression(points: Sequence[Point]) -> Figure:
     return figure
 
 
-def plot_accuracy(points: Sequence[Point], dense: float) -> Figure:
+def plot_accuracy(points: Sequence[Point], dense: float, network: str = NETWORK) -> Figure:
     """Accuracy against effective (solid) and direct (dashed) compression, means over the seeds."""
-    figure, axes = _figure("compression: effective (solid), direct (dashed)", "accuracy on the held-out digits")
+    figure, axes = panel("compression: effective (solid), direct (dashed)", "accuracy on the held-out digits", network)
     for method in _methods(points):
         groups = _by_target([point for point in points if point.method == method])
         accuracy = [mean(point.accuracy for point in group) for group in groups]
@@ -44,10 +47,11 @@ def plot_accuracy(points: Sequence[Point], dense: float) -> Figure:
     return figure
 
 
-def _figure(horizontal: str, vertical: str) -> tuple[Figure, Axes]:
+def panel(horizontal: str, vertical: str, network: str, scale: str = "log") -> tuple[Figure, Axes]:
+    """A figure of one plot."""
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    axes.set(xscale="log", xlabel=horizontal, ylabel=vertical, title="LeNet-300-100, digits")
+    axes.set(xscale=scale, xlabel=horizontal, ylabel=vertical, title=f"{TITLES.get(network, network)}, digits")
     axes.grid(alpha=0.3)
     return figure, axes
 

@@ -52,6 +52,9 @@ def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
 def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step with numbers for element types."""
     kind = step["op"]
+    if kind == "recurrence":
+        raise UsageError(f"'{', '.join(step['outputs'])}' of the model is a recurrent layer of any length, which "
+                         "libsparsec does not run yet; give its dimensions sizes with --dim or --shape")
     if kind not in _CALLS and kind not in OPERATORS:
         raise UsageError(f"'{', '.join(step['outputs'])}' of the model is interpreted by ONNX's reference, which takes "
                          "Python; give its dimensions sizes with --dim or --shape")

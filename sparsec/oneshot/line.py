@@ -19,12 +19,6 @@ class Line:
         """One in proportion."""
         return cls(measured / predicted, 0.0, predicted, measured)
 
-    @classmethod
-    def below(cls, predicted: float, most: float) -> Line:
-        """One through a measurement of 1, as steep as was predicted where that is not more than all; the rest stays."""
-        share = min(most, 1.0)
-        return cls(share / predicted, 1 - share, predicted, 1.0)
-
     def budget(self, wanted: float, least: float, most: float) -> float:
         """What may be predicted for a measurement, within bounds."""
         return min(max((wanted - self.rest) / self.slope, least), most)

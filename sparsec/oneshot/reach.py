@@ -85,8 +85,7 @@ def _by_cost(search: Search, goal: Goal) -> Try:
 
 def _sketched(search: Search, goal: Goal, least: float, before: float) -> Line:
     """How the times of models with as many zeros as their budgets allow follow from what is predicted."""
-    assert search.clock is not None  # only times are looked for so
-    line = Line.below(before, before / search.clock.dense_us)
+    line = Line.through(before, 1.0)
     for _ in range(SKETCHES):
         predicted, measured = search.sketched(line.budget(_aim(search, goal), least, before))
         line = line.then(predicted, measured, NEAR * before)

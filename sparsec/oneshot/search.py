@@ -94,7 +94,7 @@ class Search:
         form = pattern(method.pattern)
         batches = samples.batches(model, arrays)
         dense.weights(model, form, method.keep)
-        one = _one(model, batches[0])
+        one = one_sample(model, batches[0])
         progress("compiling", 0.0)
         clock = Clock(model, one, {"target": target, "threads": threads}) if kind in TIMED else None
         found = dense.run(model, batches, method.criterion, form, method.keep, costs.sparsities(form), progress)
@@ -134,7 +134,7 @@ class Search:
         pruned = prune(self.model, self.batches, self.found, shares, self.method.criterion,
                        pattern(self.method.pattern), self.progress)
         self.progress("measuring", 0.0)
-        times = self.clock.times(pruned.model) if self.clock else None
+        times = self._timed(pruned.model) if self.clock else None
         return Try(budget, predicted, self._measured(pruned, times), pruned, shares, times)
 
     def sketched(self, budget: float) -> tuple[float, float]:
@@ -143,7 +143,14 @@ class Search:
         shares, predicted = self.shares(budget)
         self.progress("measuring", 0.0)
         model = sketch(self.model, self.found.weights, shares, pattern(self.method.pattern))
-        return predicted, self.clock.times(model).share
+        return predicted, self._timed(model).share
+
+    def _timed(self, model: onnx.ModelProto) -> Times:
+        """The times of a model, which are told, too."""
+        assert self.clock is not None
+        times = self.clock.times(model)
+        self.progress(f"{1 / times.share:.2f}x as fast", 0.0)
+        return times
 
     def _measured(self, pruned: Pruned, times: Times | None) -> float:
         """What the goal limits, of a pruned model."""
@@ -157,7 +164,7 @@ class Search:
         return times.share
 
 
-def _one(model: onnx.ModelProto, batch: Feeds) -> dict[str, np.ndarray]:
+def one_sample(model: onnx.ModelProto, batch: Feeds) -> dict[str, np.ndarray]:
     """The inputs of one sample: one row where the model takes any number."""
     free = {value.name for value in model.graph.input if value.type.tensor_type.shape.dim
             and not value.type.tensor_type.shape.dim[0].HasField("dim_value")}

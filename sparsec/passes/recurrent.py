@@ -6,6 +6,7 @@ Each direction becomes a `sparsec::MatMul` over all steps at once and a `sparsec
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -31,7 +32,7 @@ def run(model: ir.Model, context: Context) -> Report:
         if node.domain or node.op_type not in GATES:
             continue
         reason = context.spared.reason(node) or (
-            _reason(node) if context.target.lanes else "the target has no kernels for it")
+            reason_against(node) if context.target.lanes else "the target has no kernels for it")
         if reason is None:
             _rewrite(node)
             counts[node.op_type] += 1
@@ -42,10 +43,10 @@ def run(model: ir.Model, context: Context) -> Report:
     return Report("recurrent", bool(counts), counts, tuple(notes))
 
 
-def _reason(node: ir.Node) -> str | None:
-    """Why a layer stays as it is."""
+def reason_against(node: ir.Node, *, any_size: bool = False) -> str | None:
+    """Why a layer stays as it is; at any size steps and batch may be unknown."""
     attributes = node.attributes
-    shapes = [static_shape(value) for value in node.inputs if value is not None]
+    shapes = [static_shape(value) for value in (node.inputs[1:3] if any_size else node.inputs) if value is not None]
     names = {name.lower() for name in attributes.get_strings("activations", ()) or ()}
     given = [value for value in node.inputs[1:4] if value is not None]
     reasons = {
@@ -80,9 +81,42 @@ def _rewrite(node: ir.Node) -> None:
 
 def _direction(chain: Chain, number: int) -> ir.Value:
     """The `sparsec::Recurrence` of a direction on its inputs' share of the gates."""
-    node, kind = chain.node, chain.node.op_type
+    d = direction(chain.node, number)
+    name = f"{node_name(chain.node)}.{number}"
+    shares = chain.add("MatMul", chain.node.inputs[0], d.inputs, d.bias, name=f"{name}.inputs", domain=DOMAIN,
+                       side="right")
+    return chain.add(
+        "Recurrence", shares, d.weight, d.inner, _state(chain, 5, number), _state(chain, 6, number),
+        optional(chain.node, 4), d.peepholes, name=f"{name}.steps", domain=DOMAIN, cell=d.cell,
+        activations=d.activations, reverse=d.reverse)
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The constants of a direction.
+
+    Attributes:
+        inputs, bias: of the product with the inputs, (gates * hidden, inputs).
+        weight, inner: of the product with the state; a bias of zeros is None.
+        peepholes: None where there are none.
+        cell, activations, reverse: as `sparsec::Recurrence` takes them.
+
+    """
+
+    inputs: np.ndarray
+    bias: np.ndarray
+    weight: np.ndarray
+    inner: np.ndarray | None
+    peepholes: np.ndarray | None
+    cell: str
+    activations: str
+    reverse: int
+
+
+def direction(node: ir.Node, number: int) -> Direction:
+    """The constants of a layer's direction, by its number."""
+    kind = node.op_type
     cell = EARLY if kind == "GRU" and not node.attributes.get_int("linear_before_reset", 0) else kind
-    name = f"{node_name(node)}.{number}"
     w, r = (_part(node, place, number) for place in (1, 2))
     assert w is not None
     assert r is not None
@@ -92,15 +126,12 @@ def _direction(chain: Chain, number: int) -> ir.Value:
     if cell == "GRU":  # the reset gate scales the third gate's
         third = 2 * r.shape[1]
         inner[third:], fed_back[third:] = fed_back[third:], 0
-    shares = chain.add("MatMul", node.inputs[0], w, given + fed_back, name=f"{name}.inputs", domain=DOMAIN,
-                       side="right")
     names = node.attributes.get_strings("activations") or ACTIVATIONS[kind] * (number + 1)
     count = len(ACTIVATIONS[kind])
-    return chain.add(
-        "Recurrence", shares, r, inner if inner.any() else None, _state(chain, 5, number), _state(chain, 6, number),
-        optional(node, 4), _part(node, 7, number), name=f"{name}.steps", domain=DOMAIN, cell=cell,
-        activations=" ".join(each.lower() for each in names[number * count:(number + 1) * count]),
-        reverse=int(number == 1 or node.attributes.get_string("direction", "forward") == "reverse"))
+    return Direction(
+        w, given + fed_back, r, inner if inner.any() else None, _part(node, 7, number), cell,
+        " ".join(each.lower() for each in names[number * count:(number + 1) * count]),
+        int(number == 1 or node.attributes.get_string("direction", "forward") == "reverse"))
 
 
 def _part(node: ir.Node, place: int, number: int) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,8 @@ def describe_headline(headline: Headline, here: Sequence[float]) -> Figures:
             "source": headline.source, "why": headline.why, "leads": headline.leads}
 
 
-def _span(values: Sequence[float], form: str = ",.3g", unit: str = "") -> str:
-    """The smallest and the largest, or one where they read the same."""
+def _span(values: Sequence[float], form: str = "", unit: str = "") -> str:
+    """The smallest and the largest, or one where they read the same; three digits at least."""
+    form = form or f",.{max(0, 2 - int(math.log10(max(values))))}f"
     low, high = (f"{value:{form}}" for value in (min(values), max(values)))
     return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"

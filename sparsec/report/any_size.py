@@ -84,7 +84,7 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
         return None
     limits = ranges(options.dims or {})
     simplified = simplify(model, options, calibration=calibration, symbolic=True)
-    found = staged(simplified.graph, limits)
+    found = staged(simplified.graph, limits, simplified.job.target)
     rows, call_us = list[Rows](), dict[int, float]()
     for each in row_plans(simplified.graph, found, simplified.job, simplified.context, options.backend, limits):
         rows += [Rows(original(row.layer), each.count, row.format, row.kernel, row.predicted_us)

@@ -1,6 +1,8 @@
 """`bench/cuda_bench.py`: what it builds for a GPU is complete and runs where one is; how it records and renders."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,9 +87,15 @@ def test_without_a_gpu_a_run_says_so(tmp_path):
 
 
 @needs_no_gpu
-def test_a_rehearsal_goes_through_every_engine_and_a_second_one_has_nothing_to_do(built, tmp_path):
-    output = tmp_path / "cuda.json"
-    cuda_bench("run", built, "-o", output, "--rehearse")
+def test_a_rehearsal_of_the_package_goes_through_every_engine_and_a_second_one_has_nothing_to_do(built, tmp_path):
+    told = cuda_bench("pack", built, tmp_path / "gpu.tar.gz")
+    assert "MB; where the GPU is: tar xf gpu.tar.gz" in told
+    shutil.unpack_archive(tmp_path / "gpu.tar.gz", tmp_path, filter="data")
+    folder = tmp_path / "sparsec-gpu"
+    environment = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run(["sh", folder / "measure.sh", "--rehearse"], check=True, env=environment)
+    output = folder / "cuda.json"
+    assert "rehearsal" in (folder / "cuda.md").read_text()
     figures = json.loads(output.read_text())
     cases = json.loads((built / "plan.json").read_text())["cases"]
     assert list(figures["cases"]) == [case["case"] for case in cases]

@@ -134,10 +134,10 @@ FORMATS = [(family, form) for family in EXACT.values() for form in family.format
 
 def stored(family, form, archs):
     """A layer with a weight that a family stores in a format, how it is arranged, and the options."""
-    for make in WEIGHTS.values():
+    for columns, make in itertools.product((8, 256), WEIGHTS.values()):  # few, and as many as some are for
         rng = np.random.default_rng(0)
         weight = (make(rng) * rng.integers(1, 5, (64, 96))).astype(np.float32)
-        layer = GpuProduct(weight, np.zeros(64, np.float32), 8, Epilogue())
+        layer = GpuProduct(weight, np.zeros(64, np.float32), columns, Epilogue())
         offers = family.offers(layer, SimpleNamespace(archs=archs), archs, "fp16")
         if isinstance(found := arranged(layer, form), Arranged) and not isinstance(offers, str):
             return layer, found, [offer for offer in offers if offer.format == form]
@@ -153,7 +153,7 @@ def test_an_option_multiplies_the_layers_own_weight(family, form):
     weight = found.weight.astype(np.float16)
     gather = None if found.gather is None else found.gather.astype(np.int32)
     assert run(p, family, weight, gather=gather)[0] == 0
-    x = np.random.default_rng(0).integers(-3, 4, (96, 8)).astype(np.float32)
+    x = np.random.default_rng(0).integers(-3, 4, (96, p.n)).astype(np.float32)
     arranged_x = x if gather is None else x[gather]
     np.testing.assert_array_equal(family.reference(found.weight, arranged_x, p), layer.weight @ x)
 

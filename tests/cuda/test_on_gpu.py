@@ -1,4 +1,4 @@
-"""Models on a real GPU beside onnxruntime: `pytest -m gpu`."""
+"""Kernels and models on a real GPU, beside numpy and onnxruntime: `pytest -m gpu`, about five minutes."""
 
 import threading
 
@@ -8,12 +8,18 @@ import pytest
 
 import sparsec
 from sparsec.backends.cuda import driver
+from sparsec.backends.cuda.device import open_memory
+from sparsec.backends.cuda.toolchain import version
 from sparsec.cost.option import HALF_PRECISIONS
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds
+from sparsec.kernels.cuda import tiles
+from sparsec.kernels.cuda.families import FAMILIES
+from sparsec.kernels.cuda.params import MmaParams
 from sparsec.machine.memory import CUDA, on_device
-from sparsec.target import CUDA_ARCHS
+from sparsec.target import CUDA_ARCHS, resolve
 from tests.support.cuda import networks
+from tests.support.cuda.products import FINISH, operands, packed, telling_weight
 from tests.support.cuda.sass import needs_nvcc
 
 GPU = driver.probe()
@@ -42,6 +48,32 @@ def check(found, expected, precision="fp16"):
 def test_models_match_onnxruntime(build, precision):
     session, feeds, expected = compiled(build, precision)
     check(session.run(None, feeds), expected, precision)
+
+
+def kernels():
+    """Every tile of every family that the GPU runs."""
+    for family in FAMILIES.values():
+        if not family.precision and family.architecture in ("", f"{ARCH.replace('sm', 'sm_')}a"):
+            yield from (pytest.param(family, tile, id=f"{family.name}, {tile}") for tile in family.tiles)
+
+
+@pytest.mark.sampled(0.6)
+@pytest.mark.parametrize(("family", "tile"), kernels())
+def test_kernels_are_exact(family, tile):
+    from sparsec.backends.cuda.measuring import compiled as compiled_kernel
+    from sparsec.backends.cuda.measuring import loaded
+
+    p = MmaParams(2 * tile.rows + 8, tile.columns + 3, 9 * tile.depth + 16, tile, epilogue=FINISH)
+    if tiles.reject(family.shared_bytes(family.params(telling_weight(family, p), p)), ARCH.replace("sm", "sm_")):
+        pytest.skip("the GPU has less shared memory")
+    weight = telling_weight(family, p)
+    params, arrays = packed(family, p, weight)
+    inputs, expected = operands(p, arrays, np.random.default_rng(0), weight)
+    library, archs = compiled_kernel(family.name, params, resolve(f"cuda-{ARCH}"))
+    memory = open_memory(archs, version())
+    given = [memory.place(each) for each in (*inputs.values(), np.zeros_like(expected))]
+    loaded(library)(*given)
+    np.testing.assert_array_equal(memory.fetch(given[-1], frozenset()), expected)
 
 
 def test_threads_have_answers_of_their_own():

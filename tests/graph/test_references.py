@@ -69,3 +69,13 @@ def test_constants_at_the_edge_of_a_code_spread_the_answers():
     text = """g (float[1,16] x) => (float[1,16] y) <float[1,16] b, float s, uint8 z = {0}>
         { a = Add(x, b) q = QuantizeLinear(a, s, z) y = DequantizeLinear(q, s, z) }"""
     assert own_spread(model(text, **edges), {"x": np.zeros((1, 16), np.float32)}) >= edges["s"]
+
+
+def test_large_weights_in_codes_are_judged_by_what_the_file_says_and_not_by_activations_of_8_bits(monkeypatch):
+    monkeypatch.setattr("sparsec.graph.references.LARGEST", 10)
+    rng = np.random.default_rng(0)
+    weight = model("""g (float[4,256] x) => (float[4,128] y) <int8[256,128] w, float[128] s>
+        { f = DequantizeLinear<axis=1>(w, s) y = MatMul(x, f) }""", w=rng.integers(-127, 128, (256, 128), np.int8),
+                   s=np.float32(rng.random(128)))
+    report = sparsec.compile(weight, tune="off").report
+    assert report["verification"]["reference"] == "onnxruntime without its optimisations"

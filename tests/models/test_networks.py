@@ -1,6 +1,7 @@
 """The reference networks, their export, the committed model and the command line."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from onnx import numpy_helper
 from sparsec.models import dataset, digits
 
 MODEL = "lenet300-digits-95.onnx"
+LONG = "SPARSEC_LONG" in os.environ
 
 
 def committed(name):
@@ -118,6 +120,38 @@ def test_study_command_draws_both_figures(torch, tmp_path):
     gap = {(p.method, round(p.direct)): p.effective / p.direct for p in points}
     assert gap["random", 100] > 5
     assert gap["SynFlow", 100] < 1.02
+
+
+@pytest.mark.parametrize("figure", ["layers", "effective", *["quotas", "random", "magnitude"] * LONG])
+def test_figures_hold_what_the_paper_says(torch, figure):
+    from sparsec.models.study_figures import FIGURES, Asked
+
+    figures, numbers = FIGURES[figure](Asked("lenet5", (100.0,), (0,), 1, lambda *_: 1.0, lambda *_: None))
+    assert set(figures) == {figure}
+    if figure == "layers":  # ideal gas quotas take more of the larger layers, of every method
+        large = {row["method"]: row["layer_compression"] for row in numbers["layers"] if row["layer"] == "fc1.weight"}
+        small = {row["method"]: row["layer_compression"] for row in numbers["layers"] if row["layer"] == "conv1.weight"}
+        assert all(large[method] > small[method] for method in large)
+    elif figure == "effective":  # pruning to an effective target meets it, the other goes beyond
+        exact = [row for row in numbers["effective"] if row["to_effective"]]
+        assert exact
+        assert all(row["effective"] == pytest.approx(row["target"], rel=0.02) for row in exact)
+        assert max(row["effective"] / row["target"] for row in numbers["effective"]) > 1.5
+    else:
+        assert all(point["effective"] > 0.99 * point["direct"] for point in numbers["points"])
+        assert len({point["method"] for point in numbers["points"]}) == (5 if figure == "random" else 6)
+
+
+def test_the_speed_over_sparsity_is_that_of_compiled_networks(torch):
+    from sparsec.cli.study import speedup
+    from sparsec.models.study_sparsity import sparsity
+
+    figures, numbers = sparsity("lenet300", 0, 1, speedup, lambda *_: None, levels=(0.0, 0.95))
+    dense, pruned = numbers["levels"]
+    assert set(figures) == {"hill", "parameters", "classes"}
+    assert pruned["speedup"] > 1.3 * dense["speedup"]
+    assert pruned["weights"] < 0.06 * dense["weights"]
+    assert pruned["accuracy"] == pytest.approx(np.mean(pruned["classes"]), abs=0.01)
 
 
 def test_learned_masks_and_whole_neurons_have_rows_in_the_study(torch):

@@ -10,8 +10,10 @@ from sparsec.errors import PruningError
 from sparsec.graph import reader
 from sparsec.graph.compare import run_onnxruntime
 from sparsec.oneshot import samples
+from sparsec.oneshot.structured.branches import remove_branches
 from sparsec.oneshot.structured.prune import remove_units, separated
 from sparsec.oneshot.structured.units import units
+from sparsec.oneshot.structured.unused import remove_unused
 from tests.support.cli import sparsec as run
 from tests.support.texts import model
 
@@ -108,7 +110,7 @@ def test_units_of_what_is_to_be_kept_stay():
 def test_a_network_without_units_is_refused():
     proto = model("g (float[N,8] x) => (float[N,4] y) <float[8,4] a> { y = MatMul(x, a) }")
     with pytest.raises(PruningError, match="no unit can go"):
-        remove_units(proto, samples.batches(proto, {"x": np.ones((8, 8), np.float32)}), 0.5, (), quiet)
+        remove_units(proto, samples.batches(proto, {"x": np.eye(8, dtype=np.float32)}), 0.5, (), quiet)
     with pytest.raises(PruningError, match=r"of the FLOPs cannot go: the most that units make up is \d"):
         remove_units(residual()[0], samples.batches(residual()[0], IMAGES), 0.001, (), quiet)
 
@@ -124,3 +126,41 @@ def test_the_command_writes_a_smaller_file(tmp_path):
     assert figures["flops"]["after"] < 0.54 * figures["flops"]["before"]
     assert (tmp_path / "p.onnx").stat().st_size < (tmp_path / "m.onnx").stat().st_size
     assert "--sparsity" in run(*common, "--speedup", "2x", code=2)
+
+
+def test_units_that_no_sample_activates_go_and_the_samples_outputs_stay():
+    text = """g (float[N,8] x) => (float[N,4] y) <float[8,32] a, float[32] b, float[32,16] c, float[16,4] d> {
+        p = MatMul(x, a) q = Add(p, b) r = Relu(q) s = MatMul(r, c) t = Relu(s) y = MatMul(t, d) }"""
+    bias = np.where(np.arange(32) < 10, -50, 1)  # below anything that samples bring, and not below everything
+    proto, arrays = model(text, b=bias), {"x": RNG.standard_normal((32, 8)).astype(np.float32)}
+    small = remove_unused(proto, samples.batches(proto, arrays), 0.0, (), quiet)
+    assert small.removed >= 10
+    assert {len(each.dims) and each.dims[0] for each in small.model.graph.initializer if each.name == "b"} == {22}
+    assert small.outputs[0].error < 1e-6
+    np.testing.assert_allclose(run_onnxruntime(small.model, arrays)[0], run_onnxruntime(proto, arrays)[0], atol=1e-4)
+    large = {"x": 100 * arrays["x"]}
+    assert not np.allclose(run_onnxruntime(small.model, large)[0], run_onnxruntime(proto, large)[0], rtol=1e-2)
+    more = remove_unused(proto, samples.batches(proto, arrays), 0.8, (), quiet)
+    assert more.removed > small.removed
+    with pytest.raises(PruningError, match="samples activate all"):
+        remove_unused(*attention()[:1], samples.batches(*attention()), 0.0, (), quiet)
+
+
+def test_the_blocks_that_matter_least_go_as_a_whole():
+    text = "g (float[N,16] x) => (float[N,4] y) <float[16,4] e, "
+    blocks = "".join(f"h{i} = MatMul(v{i}, up{i}) r{i} = Relu(h{i}) f{i} = MatMul(r{i}, down{i}) "
+                     f"v{i + 1} = Add(v{i}, f{i}) " for i in range(4))
+    shapes = ", ".join(f"float[16,32] up{i}, float[32,16] down{i}" for i in range(4))
+    scales = {f"down{i}": RNG.standard_normal((32, 16)) * scale for i, scale in enumerate((0.3, 1e-4, 0.2, 1e-3))}
+    proto = model(f"{text}{shapes}> {{ v0 = Identity(x) {blocks} y = MatMul(v4, e) }}", **scales)
+    arrays = {"x": RNG.standard_normal((16, 16)).astype(np.float32)}
+    found = remove_branches(proto, samples.batches(proto, arrays), 0.5, quiet)
+    assert {each.sum for each in found.removed} == {"v2", "v4"}
+    assert found.branches == 4
+    assert found.after / found.before == pytest.approx((2 * 1024 + 64) / (4 * 1024 + 64))
+    assert {each.name for each in found.model.graph.initializer} == {"e", "up0", "down0", "up2", "down2"}
+    expected = run_onnxruntime(proto, arrays)[0]
+    np.testing.assert_allclose(run_onnxruntime(found.model, arrays)[0], expected, atol=0.05 * np.abs(expected).max())
+    onnx.checker.check_model(found.model)
+    with pytest.raises(PruningError, match="no block takes at most 1%"):
+        remove_branches(proto, samples.batches(proto, arrays), 0.99, quiet)

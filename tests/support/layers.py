@@ -225,7 +225,9 @@ CASES = {
         (PaddedFlat(1, 6, 5, 9, 1, 10, 4), 12, 0.3, "uint8", False), (Tiled(2, 64, 21, 64), 8, 0.2, "uint8", True),
         (Tiled(1, 128, 30, 128), 26, "skewed", "float32", True), (Tiled(1, 64, 40, 64), 20, "4x1", "uint8", False),
         (PaddedFlat(2, 5, 4, 6, 1, 7, 4), 8, 1.0, "uint8", True),
-        (PaddedFlat(1, 40, 3, 5, 1, 6, 4), 70, 0.2, "uint8", True)]],
+        (PaddedFlat(1, 40, 3, 5, 1, 6, 4), 70, 0.2, "uint8", True),
+        (PaddedFlat(2, 37, 4, 6, 1, 7, 4), 80, 1.0, "uint8", True),
+        (PaddedFlat(1, 9, 6, 7, 1, 8, 4), 48, 1.0, "uint8", False)]],
     RowsProduct: [(rows_of_codes, *each) for each in [
         (70, 150, 1, 0.2, "uint8", False), (64, 33, 3, "skewed", "int8", True), (9, 300, 2, 1.0, "float32", True)]],
     StemProduct: [(plain, (1, 3, 18, 46), 9, 7, 2, "relu"), (plain, (2, 4, 9, 32), 7, 3, 1, "hard_swish")],

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size, product
 from sparsec.graph.nodes import optional
-from sparsec.graph.sized import APPEND, SELECT
+from sparsec.graph.sized import APPEND, RECURRENCE, SELECT
 
 
 def _broadcast(symbols: Symbols, shapes: Sequence[Shape]) -> Shape:
@@ -212,6 +212,16 @@ def _matmul(symbols: Symbols, node: ir.Node) -> Shape | None:
     return (*lead, left[-2], right[-1])
 
 
+def _recurrence(symbols: Symbols, node: ir.Node) -> Shape | None:
+    """The shapes of all outputs; the first is the result."""
+    shape, (_, hidden) = symbols.shape(node.inputs[0]), node.attributes["weight"].as_tensor().shape.numpy()
+    if shape is None:
+        return None
+    state = shape[1], Size.of(hidden)
+    symbols.shapes.update(dict.fromkeys(node.outputs[1:], state))
+    return shape[0], *state
+
+
 def _gemm(symbols: Symbols, node: ir.Node) -> Shape | None:
     shapes = [symbols.shape(value) for value in node.inputs[:2]]
     if any(shape is None or len(shape) != 2 for shape in shapes):
@@ -241,7 +251,7 @@ SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
     **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, "Gemm": _gemm,
-    "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split,
+    "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split, RECURRENCE: _recurrence,
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _same),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
 from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
-from sparsec.backends.program import REPLAY, Functions
+from sparsec.backends.program import REPLAY, Function, Functions
 from sparsec.cost.option import PRECISIONS
 from sparsec.target import Target
 
@@ -108,6 +108,17 @@ class CpuBackend(Backend):
         built[REPLAY] = replay.build()
         scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.ROWS, "threads": isa.threads}
         return (*build_kernels(built, job.target), scratch)
+
+    def build_recurrences(self, nodes: Sequence[ir.Node], job: Job) -> Functions:
+        """A shared object of LLVM's code."""
+        from sparsec.backends.cpu.build import build_kernels
+        from sparsec.backends.cpu.recurrence import of_any_length
+        from sparsec.kernels.emit.isa import isa_of
+
+        isa = isa_of(job.target, job.threads)
+        built = {f"recurrence{number}": of_any_length(node, isa) for number, node in enumerate(nodes)}
+        library, objects = build_kernels({name: kernel for name, (kernel, _) in built.items()}, job.target)
+        return Functions(library, objects, tuple(Function(name, arrays) for name, (_, arrays) in built.items()))
 
     def profile(self, graph: ir.Model, job: Job, feeds: Feeds) -> list[KernelTime]:
         """In order, with the caches as its neighbours leave them."""

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.weights import bias_vector, chosen
+from sparsec.backends.relax.weights import bias_vector, chosen, constant_vector
 from sparsec.graph.nodes import optional, weight_array
 from sparsec.graph.shapes import static_shape
 from sparsec.kernels.cpu.families import FAMILIES
@@ -50,6 +50,17 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
                   *(_given(context, node, place, size) for place, size in enumerate(sizes, 3))]
     kernel = _build(option.family, option.params, shape, context.isa)
     context.bind(node.outputs[0], context.call(kernel, arguments, (shape.steps + 2) * state))
+
+
+def of_any_length(node: ir.Node, isa: Isa) -> tuple[Kernel, tuple[np.ndarray, ...]]:
+    """The kernel of a planned node for any number of steps, and its constants, of which the peepholes are the last."""
+    shape, option = shape_of(node), chosen(node)
+    family = FAMILIES[option.family]
+    packed = family.recipe(option.params).pack(weight_array(node))
+    peepholes = constant_vector(node, 6)
+    kernel = recurrence.build_sized(family.build, option.params, shape, isa)
+    last = np.zeros(3 * shape.hidden, np.float32) if peepholes is None else peepholes
+    return kernel, (*packed.values(), bias_vector(node), last)
 
 
 def _given(context: LoweringContext, node: ir.Node, place: int, size: int) -> relax.Expr:

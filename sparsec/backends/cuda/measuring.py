@@ -78,12 +78,13 @@ def prepare(node: ir.Node, option: Option, target: Target) -> Callable[[], float
     """
     layer, family = layer_of(node), FAMILIES[option.family]
     assert layer is not None  # it has options
-    library, archs = _compiled(option.family, option.params, target)
-    memory, function = open_memory(archs, version()), _loaded(library)
+    library, archs = compiled(option.family, option.params, target)
+    memory, function = open_memory(archs, version()), loaded(library)
     weight, activations = weight_arrays(layer, option, family.arguments(option.params)["x"][1]), []
     random = np.random.default_rng(0)
     for name, (size, dtype) in list(family.arguments(option.params).items())[len(weight):]:
-        values = random.standard_normal(size).astype(np.float32) if name in ("x", "residual") else np.zeros(size)
+        known = name in ("x", "residual")
+        values = random.standard_normal(size, np.float32) if known else np.zeros(size, np.float32)
         activations.append(memory.place(values.astype(np.dtype(dtype))))
     copies = [list(map(memory.place, weight)) for _ in range(min(MOST, COLD_BYTES // max(1, option.nbytes) + 1))]
 
@@ -96,7 +97,7 @@ def prepare(node: ir.Node, option: Option, target: Target) -> Callable[[], float
 
 
 @functools.lru_cache(maxsize=256)
-def _compiled(family: str, params: MmaParams, target: Target) -> tuple[bytes, tuple[str, ...]]:
+def compiled(family: str, params: MmaParams, target: Target) -> tuple[bytes, tuple[str, ...]]:
     """The library of a kernel, which layers with equal parameters share, and what its code is for."""
     kernel = kernel_of(family, params)
     module = tvm.IRModule({"main": kernel.with_attr("global_symbol", "main").without_attr("tirx.private")})
@@ -110,7 +111,7 @@ def _compiled(family: str, params: MmaParams, target: Target) -> tuple[bytes, tu
     return library, archs
 
 
-def _loaded(library: bytes) -> Callable[..., None]:
+def loaded(library: bytes) -> Callable[..., None]:
     """The function of a library."""
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:  # the system maps files only
         path = Path(directory) / "kernel.so"

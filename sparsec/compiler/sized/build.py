@@ -23,6 +23,7 @@ from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
+from sparsec.compiler.sized.recurrent import add_layers, write_recurrent
 from sparsec.compiler.sized.rotary import fuse_rotary
 from sparsec.compiler.sized.rows import WEIGHTED
 from sparsec.compiler.sized.simplify import fold_known, merge_equal
@@ -34,6 +35,7 @@ from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.large import key_of
 from sparsec.graph.nodes import node_name
 from sparsec.passes.context import Context, Report
+from sparsec.target import Target
 
 ROWS = (1, 4, 16, 64)
 """The numbers of rows that functions are compiled for."""
@@ -82,26 +84,39 @@ class Staged:
 
 @dataclass(frozen=True)
 class RowPlan:
-    """The stages of rows for a number of rows: their model, how its layers run, and what passes did."""
+    """The stages of rows for a number of rows, and the recurrences for so many members of a batch.
+
+    Attributes:
+        count: of the rows.
+        whole: the stages, in whose model the recurrences are, too.
+        recurrences: in the order of the plan.
+        job: what they are compiled for.
+        layers: how they run.
+        passes: what passes did.
+
+    """
 
     count: int
     whole: Joint
+    recurrences: list[ir.Node]
     job: Job
     layers: tuple[LayerReport, ...]
     passes: list[Report]
 
     def seconds(self, backend: Backend) -> float:
         """What a call of all stages takes for so many rows."""
-        return CALL_S * len(self.whole.stages) + backend.graph_seconds(self.whole.model.graph, self.job)
+        nodes = backend.node_seconds(self.whole.model.graph, self.job)
+        return CALL_S * len(self.whole.stages) + sum(each for node, each in nodes if node not in self.recurrences)
 
 
-def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> Staged:
+def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Target) -> Staged:
     """The stages of a simplified model whose inputs have symbolic dimensions; rewrites the model.
 
     Raises:
         UnsupportedOperatorError: a node cannot run at sizes that only the run tells; names it.
 
     """
+    write_recurrent(model.graph, target)
     symbols = infer_symbols(model.graph)
     if fold_known(model.graph, symbols):
         symbols = infer_symbols(model.graph)  # shapes follow from more constants now
@@ -125,11 +140,12 @@ def row_plans(model: ir.Model, found: Staged, job: Job, context: Context, backen
     counts = _counts(found.compiled, limits)
     for place, count in enumerate(counts):
         whole = joint(model, found.compiled, found.symbols, count)
+        recurrences = add_layers(whole.model.graph, found.plan.recurrences, count)
         own = replace(job, generated=[random_feeds(whole.model)], real=(),
                       announce=_for_rows(job.announce, count, place, len(counts)))
         passes = run_passes(whole.model, context, phase=Phase.SPECIALISE)
         layers = plan_layers(whole.model, own, backend, backend.judge(whole.model, own))
-        yield RowPlan(count, whole, own, layers, passes)
+        yield RowPlan(count, whole, recurrences, own, layers, passes)
 
 
 def _for_rows(announce: Announce, count: int, place: int, of: int) -> Announce:
@@ -149,7 +165,7 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
         UnsupportedOperatorError: a node cannot run at sizes that only the run tells; names it.
 
     """
-    found = staged(model, limits)
+    found = staged(model, limits, job.target)
     plan, compiled = found.plan, found.compiled
     token = token_of(model.graph, plan.stages, found.symbols) if backend.chains and compiled else None
     plan.fields["token"] = None if token is None else {**token.fields, "before": _steps(plan, token)}
@@ -162,6 +178,9 @@ def build(model: ir.Model, job: Job, context: Context, backend: Backend,
         functions = backend.build_functions(each.whole.model, each.job, each.whole.parts(), chain)
         plan.fields["rows"].append({"count": each.count, "seconds": each.seconds(backend),
                                     **_placed(plan, functions, numbers)})
+        if each.recurrences:
+            steps = backend.build_recurrences(each.recurrences, each.job)
+            plan.fields["rows"][-1]["recurrences"] = _placed(plan, steps, numbers)
         layers += [replace(row, layer=original(row.layer), detail=f"{row.detail} rows={each.count}", rows=each.count)
                    for row in each.layers]
         reports += each.passes

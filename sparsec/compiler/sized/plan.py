@@ -23,6 +23,7 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.nodes import read_by
+from sparsec.graph.sized import RECURRENCE, SIZED_DOMAIN
 from sparsec.runtime.sized.operators import OPERATORS, SINGLE
 
 
@@ -38,6 +39,7 @@ class Plan:
         numbers: of each the number of its first step.
         attentions: the kernels of attention: features of keys and of values, and the factor of the scores.
         rotations: those of rotations: features, and whether tables have angles for both halves.
+        recurrences: the recurrences, each with a kernel of its own.
 
     """
 
@@ -46,6 +48,7 @@ class Plan:
     interpreted: list[ir.Node] = field(default_factory=list)
     attentions: list[tuple[int, int, float]] = field(default_factory=list)
     rotations: list[tuple[int, bool]] = field(default_factory=list)
+    recurrences: list[ir.Node] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 
@@ -194,6 +197,12 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
         return
     if node.op_type == ROTARY:
         _rotary(plan, node, inputs, outputs)
+        return
+    if key == f"{SIZED_DOMAIN}::{RECURRENCE}":
+        *_, hidden = node.attributes["weight"].as_tensor().shape.numpy()
+        given = [*inputs, None, None, None][:4]
+        plan.step("recurrence", given, outputs, number=len(plan.recurrences), hidden=hidden)
+        plan.recurrences.append(node)
         return
     if grows(node):
         key = "append"

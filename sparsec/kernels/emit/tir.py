@@ -42,12 +42,14 @@ class Frame:
         replaced: the kernel's arguments that the frame allocates itself.
         arguments: its own, in their place.
         body: emits all statements, from the buffers and what emits the kernel's for the buffers with those replaced.
+        views: its own arguments may begin anywhere in arrays, aligned to an element only.
 
     """
 
     replaced: tuple[str, ...]
     arguments: Mapping[str, tuple[int | None, str]]
     body: Callable[[Buffers, Body], None]
+    views: bool = False
 
 
 _FRAME: ContextVar[Frame | None] = ContextVar("frame", default=None)
@@ -74,7 +76,9 @@ def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Body, llvm: st
         views: the buffers may begin anywhere in arrays, aligned to an element only.
 
     """
+    own: frozenset[str] = frozenset(arguments if views else ())
     if (frame := _FRAME.get()) is not None:
+        own |= frozenset(frame.arguments if frame.views else ())
         kept = {name: each for name, each in arguments.items() if name not in frame.replaced}
         arguments, body = {**kept, **frame.arguments}, partial(_surrounded, frame, body)
     with IRBuilder() as builder, T.prim_func(is_private=True, s_tir=True):
@@ -82,7 +86,7 @@ def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Body, llvm: st
         buffers = {}
         for name, (length, dtype) in arguments.items():
             size = T.var("int64", f"{name}_length") if length is None else length
-            align = np.dtype(dtype).itemsize if views else 0  # 0 is TVM's own, a vector or more
+            align = np.dtype(dtype).itemsize if name in own else 0  # 0 is TVM's own, a vector or more
             buffers[name] = T.arg(name, T.buffer((size,), dtype, align=align))
         with T.sblock("root"):
             T.reads()

@@ -73,7 +73,7 @@ def remove_units(model: onnx.ModelProto, batches: Sequence[Feeds], share: float,
     model = separated(model)
     known, left = weights(model, pattern("unstructured"), keep)
     names, tensors = {weight.layers[0].weight for weight in known}, constants(model.graph)
-    found = [unit for unit in units(reader.load(model, symbolic=True, as_is=True)) if _free(unit, names, tensors)]
+    found = [unit for unit in units(reader.load(model, symbolic=True, as_is=True)) if free(unit, names, tensors)]
     if not found:
         raise PruningError("no unit can go: every channel is tied to an input, an output, a normalisation or an "
                            "operator that the analysis does not know; `sparsec strip` names them")
@@ -83,9 +83,9 @@ def remove_units(model: onnx.ModelProto, batches: Sequence[Feeds], share: float,
     if reached > share * FAR + NEAR:
         raise PruningError(f"{1 - share:.0%} of the FLOPs cannot go: the most that units make up is {1 - reached:.0%}; "
                            "give a lower --sparsity")
-    result = _zeroed(model, found, alive)
+    result = zeroed(model, found, alive)
     now = _reconstruct(model, result, batches, [work.part for work in works], alive, progress)
-    small, report = _stripped(result)
+    small, report = stripped(result)
     return Smaller(small, len(found), int((~alive).sum()), report,
                    tuple(compared(name, now[name], arrays) for name, arrays in outputs.items()), tuple(left))
 
@@ -99,7 +99,7 @@ def _nearest(model: onnx.ModelProto, found: Sequence[Unit], works: Sequence[Work
     tries, aim = list[tuple[float, np.ndarray]](), share
     for _ in range(ROUNDS):
         alive = chosen(found, works, lost, aim)
-        total = _stripped(_zeroed(model, found, alive))[1].total
+        total = stripped(zeroed(model, found, alive))[1].total
         tries.append((total.after.flops / max(total.before.flops, 1), alive))
         if abs(tries[-1][0] - share) <= NEAR:
             break
@@ -123,7 +123,7 @@ def separated(model: onnx.ModelProto) -> onnx.ModelProto:
     return result
 
 
-def _free(unit: Unit, known: set[str], tensors: Mapping[str, onnx.TensorProto]) -> bool:
+def free(unit: Unit, known: set[str], tensors: Mapping[str, onnx.TensorProto]) -> bool:
     """Whether all matrices that a unit is part of may be pruned."""
     names = {name for name, _ in unit.slabs}
     if not names <= set(tensors):
@@ -151,7 +151,7 @@ def _ranked(model: onnx.ModelProto, batches: Sequence[Feeds], known: Sequence[We
     return works, lost, {value.name: walk.values[value.name] for value in model.graph.output}
 
 
-def _zeroed(model: onnx.ModelProto, found: Sequence[Unit], alive: np.ndarray) -> onnx.ModelProto:
+def zeroed(model: onnx.ModelProto, found: Sequence[Unit], alive: np.ndarray) -> onnx.ModelProto:
     """The model with all constants of the other units zero."""
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -167,7 +167,8 @@ def _zeroed(model: onnx.ModelProto, found: Sequence[Unit], alive: np.ndarray) ->
     return result
 
 
-def _stripped(model: onnx.ModelProto) -> tuple[onnx.ModelProto, StripReport]:
+def stripped(model: onnx.ModelProto) -> tuple[onnx.ModelProto, StripReport]:
+    """The model as `strip` leaves it, with its own interface, and what that did."""
     graph = reader.load(model, symbolic=True, as_is=True)
     report = strip(graph)
     interface.restore(graph)

@@ -17,28 +17,36 @@ from sparsec.runtime.sized.blocks import UNBOUNDED, Argument, Block
 
 Functions = Mapping[str, Any]
 """A function of a library as the plan tells it: its constants by number, and its calls of kernels."""
+Libraries = Mapping[int, tuple[Any, Sequence[Functions]]]
+"""By a number of rows a library, and its functions in order."""
 
 
 class Kernels:
     """Blocks of one runner, in whose workspace one call works at a time.
 
     Args:
-        stages: by number of rows the library, and its functions in order.
+        stages: the stages of rows.
+        recurrences: the same of the kernels of recurrences, by members of the batch.
         tensors: the constants by number.
         shared: the library of the kernels between stages.
 
     """
 
-    def __init__(self, stages: Mapping[int, tuple[Any, Sequence[Functions]]], tensors: Mapping[int, Any],
-                 shared: Any) -> None:
+    def __init__(self, stages: Libraries, recurrences: Libraries, tensors: Mapping[int, Any], shared: Any) -> None:
         runtime = load()
-        self._stages, self._tensors, self._shared = stages, tensors, shared
+        self._stages, self._recurrences, self._tensors, self._shared = stages, recurrences, tensors, shared
         self._share, self._type_of = runtime.from_dlpack, functools.cache(runtime.type_of)
         largest = max((function["calls"]["workspace"] for _, functions in stages.values() for function in functions
                        if function["calls"] is not None), default=0)
         self._workspace = aligned((max(1, largest),), np.dtype(np.uint8))
         self._replay = _function(shared, REPLAY)
         self.stage, self.between = functools.cache(self._stage), functools.cache(self._between)
+        self.recurrence = functools.cache(self._recurrence)
+
+    @property
+    def members(self) -> list[int]:
+        """The numbers of members of a batch that there are kernels of recurrences for, the largest first."""
+        return sorted(self._recurrences, reverse=True)
 
     def planned(self, number: int) -> bool:
         """Whether all functions of a stage do nothing but call kernels."""
@@ -74,6 +82,20 @@ class Kernels:
         given = [Argument(0, 0, 0, (sizes,), "int64"),
                  *(Argument(1 + index, 0, 0, (UNBOUNDED,), "float32") for index in range(floats))]
         return Block([(_function(self._shared, name), given)], len(given), self._type_of)
+
+
+    def _recurrence(self, number: int, count: int, hidden: int) -> Block:
+        """A recurrence for some members: its bases are sizes, inputs' share, state, cell, lengths and result."""
+        library, functions = self._recurrences[count]
+        *constants, peepholes = (self._tensors[each] for each in functions[number]["constants"])
+        state = (count * hidden,)
+        fixed = [Argument(None, each.data_ptr(), 0, tuple(each.shape), str(each.dtype)) for each in constants]
+        moving = [Argument(base, 0, 0, shape, dtype) for base, (shape, dtype) in enumerate((
+            ((2,), "int64"), ((UNBOUNDED,), "float32"), (state, "float32"), (state, "float32"), ((count,), "int32"),
+            ((UNBOUNDED,), "float32")))]
+        last = Argument(None, peepholes.data_ptr(), 0, tuple(peepholes.shape), "float32")
+        call = _function(library, functions[number]["entry"]), [*fixed, *moving[:-1], last, moving[-1]]
+        return Block([call], len(moving), self._type_of)
 
 
 def _function(library: Any, name: str) -> Any:

@@ -19,6 +19,7 @@ from sparsec.runtime.sized.flow import Flow
 from sparsec.runtime.sized.growing import append
 from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.operators import OPERATORS
+from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import Rotary
 from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
 from sparsec.runtime.sized.runner import Run, Runner
@@ -61,7 +62,11 @@ class SizedProgram:
             self._memory = memory
             self._libraries = [(each["count"], load_code(arrays[each["library"]].tobytes(), each["objects"]),
                                 each["functions"]) for each in self._plan["rows"]]
-            self._tensors = {number: memory.place(arrays[number]) for *_, functions in self._libraries
+            self._recurrences = {
+                each["count"]: (load_code(arrays[own["library"]].tobytes(), own["objects"]), own["functions"])
+                for each in self._plan["rows"] if (own := each.get("recurrences")) is not None}
+            self._tensors = {number: memory.place(arrays[number])
+                             for *_, functions in (*self._libraries, *self._recurrences.values())
                              for function in functions for number in function["constants"]}
             self._nbytes = {number: arrays[number].nbytes for number in self._tensors}
             self._splitter = Splitter({each["count"]: each["seconds"] for each in self._plan["rows"]} or {1: 1.0})
@@ -130,38 +135,43 @@ class SizedProgram:
     def _runner(self) -> Runner:
         machines = {count: _functions(library, functions, self._tensors, self._memory)
                     for count, library, functions in self._libraries}
+        kernels = self._runnable()
         steps = []
         for step, spent in zip(self._steps, self._spent, strict=True):
             when = tuple((name, chosen) for name, chosen in step["when"])
-            steps.append((self._step(step, machines), step["inputs"], step["outputs"], spent, when))
+            steps.append((self._step(step, machines, kernels), step["inputs"], step["outputs"], spent, when))
         about = self._plan.get("token")
         if about is None:
-            return Runner(self, steps, flow=self._flow([run for run, *_ in steps]))
+            flow = None if kernels is None else self._flow(kernels, [run for run, *_ in steps])
+            return Runner(self, steps, flow=flow)
         token = Token(machines[1][-1], about, self._plan["kernels"]["attention"][0])
         return Runner(self, steps, token, steps_before(about, steps))
 
-    def _flow(self, runs: Sequence[Run]) -> Flow | None:
-        """What repeats calls, None where they append to caches or choose branches, or a library has no such kernel."""
+    def _runnable(self) -> Kernels | None:
+        """The kernels as blocks, None where an artifact does not tell of them."""
         stages = {count: (library, functions) for count, library, functions in self._libraries}
         told = all("calls" in function for _, functions in stages.values() for function in functions)
-        if not stages or not told or self._kernels is None or any(
-                step["op"] in GROWS or step["when"] for step in self._steps):
+        if not stages or not told or self._kernels is None:
             return None
-        kernels = Kernels(stages, self._tensors, self._kernels)
+        return Kernels(stages, self._recurrences, self._tensors, self._kernels)
+
+    def _flow(self, kernels: Kernels, runs: Sequence[Run]) -> Flow | None:
+        """What repeats calls, None where they append to caches or choose branches."""
+        if any(step["op"] in GROWS or step["when"] for step in self._steps):
+            return None
         return Flow(kernels, self._steps, runs, self._spent, [each["value"] for each in self.outputs], self._splitter,
                     self._plan["kernels"]["attention"])
 
-    def _step(self, step: Mapping[str, Any], machines: Mapping[int, Sequence[Callable[..., Any]]]) -> Run:
+    def _step(self, step: Mapping[str, Any], machines: Mapping[int, Sequence[Callable[..., Any]]],
+              kernels: Kernels | None) -> Run:
         """What runs a step."""
         kind = step["op"]
         if kind == "rows":
             given, made = ([Tensor.of(each) for each in step[key]] for key in ("given", "made"))
             functions = {count: calls[step["number"]] for count, calls in machines.items()}
             return RowStage(step["rank"], given, made, functions, self._splitter).run
-        if kind == "attention":
-            return self._attention(step["kernel"]).run
-        if kind == "rotary":
-            return Rotary(self._kernels[f"rotary{step['kernel']}"]).run
+        if kind in ("attention", "rotary", "recurrence"):
+            return self._kernel(step, kernels)
         if kind == "append":
             axis = step["attributes"]["axis"]
             return lambda arrays: (append(arrays, axis),)
@@ -173,11 +183,18 @@ class SizedProgram:
             for name, value in step["attributes"].items()}
         return lambda arrays: operator(arrays, attributes)
 
-    def _attention(self, number: int) -> Attention:
-        """The kernel of attention of a number, with scratch of its own."""
+    def _kernel(self, step: Mapping[str, Any], kernels: Kernels | None) -> Run:
+        """What calls a kernel of run-time sizes, with scratch of its own."""
+        if step["op"] == "recurrence":
+            if kernels is None:
+                raise KeyError("calls")
+            return Recurrent(kernels, step["number"], step["hidden"]).run
+        number = step["kernel"]
+        if step["op"] == "rotary":
+            return Rotary(self._kernels[f"rotary{number}"]).run
         about = self._plan["kernels"]["attention"][number]
         return Attention(self._kernels[f"attention{number}"], about["depth"], about["width"], about["pair"],
-                         about["rows"], about["threads"])
+                         about["rows"], about["threads"]).run
 
     def start(self, arrays: Sequence[np.ndarray], sizes: Mapping[str, int]) -> dict[str | None, Any]:
         """The values that are known before the first step; None stands for an input that is absent."""

@@ -15,6 +15,7 @@ from sparsec.machine.memory import ALIGNMENT, aligned
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.attention import FLOAT, lines_of, spread
 from sparsec.runtime.sized.kernels import Kernels
+from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import rotary_sizes
 from sparsec.runtime.sized.rows import Splitter, Tensor
 
@@ -91,6 +92,8 @@ class Recorder:
                 self._attention(step)
             elif kind == "rotary":
                 self._rotary(step)
+            elif kind == "recurrence":
+                self._recurrence(step)
             else:
                 self._numpy(step, run)
             for name in spent:
@@ -233,6 +236,37 @@ class Recorder:
         y = out.array.transpose(0, 2, 1, 3)
         self._between(f"rotary{step['kernel']}", rotary_sizes(x, cos, sin, out.array), [x, cos, sin, out.array])
         self._enter(step["outputs"][0], Value(y, out.root))
+
+    def _recurrence(self, step: Mapping[str, Any]) -> None:
+        """A recurrence: an operation for so many members of the batch as there are kernels for."""
+        x, h, c, lengths = (None if not name else self._contiguous(name) for name in step["inputs"])
+        assert x is not None
+        steps, batch, _ = x.shape
+        if not (steps and batch):
+            raise Unplanned
+        hidden = step["hidden"]
+        h, c, lengths = (self._zeros(shape, dtype) if each is None else each for each, shape, dtype in (
+            (h, (batch, hidden), np.float32), (c, (batch, hidden), np.float32), (lengths, (batch,), np.int32)))
+        out = self._piece((steps + 2, batch, hidden), np.dtype(np.float32), self._splitter.spare * hidden * FLOAT)
+        sizes, operations = Recurrent(self._kernels, step["number"], hidden).operations((x, h, c, lengths, out.array))
+        self.kept.append(sizes)
+        for operation in operations:
+            self._operation(*operation)
+        results = out.array[:steps], out.array[steps], out.array[steps + 1]
+        for name, array in zip(step["outputs"], results, strict=True):
+            self._enter(name, Value(array, out.root))
+
+    def _zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Zeros that the items may hold the address of."""
+        self.kept.append(np.zeros(shape, dtype))
+        return np.asarray(self.kept[-1])
+
+    def _contiguous(self, name: str) -> np.ndarray:
+        """A value whose elements lie one behind the other, and stay where they are."""
+        value = self._copies.get(name, self._values[name])
+        if value.late or value.fixed or not value.array.flags.c_contiguous:
+            return np.asarray(self._copied(name).array)
+        return np.asarray(value.array)
 
     def _between(self, name: str, sizes: Sequence[int], arrays: Sequence[np.ndarray]) -> None:
         told = aligned((len(sizes),), np.dtype(np.int64))

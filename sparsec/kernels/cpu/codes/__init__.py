@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from sparsec.kernels.cpu.codes import dense, rows_dense, rows_well, sparse
+from sparsec.kernels.cpu.codes import dense, dense_outputs, rows_dense, rows_well, sparse
 from sparsec.kernels.cpu.layer import CpuFamily
 
 FAMILIES: dict[str, CpuFamily] = {family.name: family for family in (
     dense.FAMILY,
+    dense_outputs.FAMILY,
     sparse.FAMILY,
     rows_dense.FAMILY,
     rows_well.FAMILY,

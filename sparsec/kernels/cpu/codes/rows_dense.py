@@ -48,7 +48,8 @@ def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision:
     """The option of the only kernel there is: its tiles leave no choice."""
     assert layer.image is not None  # others are rejected
     params = RowsDenseParams(pixels_as_rows(layer, isa), layer.image)
-    yield Option("dense", "qgemv/pixels", f"n={params.shape.batch}", params, layer.weight.size, work(params, isa))
+    yield Option("dense", "qgemv/pixels", f"n={params.shape.batch}", params, layer.weight.size,
+                 layer.image.with_copies(work(params, isa), params.shape))
 
 
 def pack(weight: np.ndarray, params: RowsDenseParams) -> dict[str, np.ndarray]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.cost.option import Work
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.codes.finish import Finish
 from sparsec.kernels.cpu.codes.rows import Ends, RowsOfCodes, codes_in_order
@@ -15,6 +16,8 @@ from sparsec.kernels.cpu.codes.walk import mask_arguments
 from sparsec.kernels.cpu.images.padded import padded_rows
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffers, Expr, load, store
+
+CODE_CYCLES = 3  # that an input, an output or a residual takes on its way between an image and rows
 
 
 class HasImage(Protocol):
@@ -79,6 +82,12 @@ class ImageRows:
         """(image, row, column) of every output pixel."""
         t = self.target
         return list(np.ndindex(t.batch, t.height, t.width))
+
+    def with_copies(self, work: Work, shape: RowsOfCodes) -> Work:
+        """The work with what codes that are read and written one by one take on every port."""
+        inputs = self.source.batch * self.source.height * self.source.width * self.source.channels
+        cycles = CODE_CYCLES * (inputs + shape.batch * shape.outputs * (2 if shape.finish.residual else 1))
+        return replace(work, fmas=work.fmas + cycles, loads=work.loads + cycles, permutes=work.permutes + cycles)
 
     def columns(self, weight: np.ndarray) -> np.ndarray:
         """A weight (outputs, channels * taps) with its columns as (tap, channel)."""

@@ -63,7 +63,8 @@ def image_candidates(layer: CodesProduct, _target: Target, isa: Isa, _precision:
     image = layer.image
     assert image is not None  # others are rejected
     shape = rows_image.pixels_as_rows(layer, isa)
-    yield _option(slot_count(image.columns(layer.weight), isa.lanes), RowsWellParams(shape, image), "qwell/pixels")
+    option = _option(slot_count(image.columns(layer.weight), isa.lanes), RowsWellParams(shape, image), "qwell/pixels")
+    yield replace(option, work=image.with_copies(option.cpu_work, shape))
 
 
 def _option(slots: int, params: RowsWellParams, kernel: str) -> Option:

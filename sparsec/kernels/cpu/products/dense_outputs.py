@@ -111,10 +111,8 @@ class DenseOutputsParams:
         return [row * self.target.row_stride + pixel for row in range(self.rows) for pixel in range(self.pixels)]
 
 
-def blockings(stencil: Stencil, target: PaddedFlat, isa: Isa) -> list[tuple[int, int, int]]:
-    """(rows, pixels, vectors) of register blocks that fit the registers; none where outputs leave a vector partial."""
-    if stencil.outputs % stencil.lanes or stencil.segments > 1:
-        return []
+def blockings(target: PaddedFlat, isa: Isa) -> list[tuple[int, int, int]]:
+    """(rows, pixels, vectors) of the register blocks that divide an image and fit the registers."""
     areas = [(r, p) for r in range(1, 5) for p in range(2, 9)
              if r * p <= 8 and target.height % r == 0 and target.width % p == 0]
     return [(r, p, v) for r, p in areas for v in range(1, 7)
@@ -137,7 +135,7 @@ def reject(layer: StencilProduct, isa: Isa) -> str | None:
         return "it computes images only"
     if layer.stencil.outputs % isa.lanes or layer.stencil.segments > 1:
         return f"{layer.stencil.outputs} output channels do not fill whole vectors"
-    fits = blockings(layer.stencil, layer.target, isa)
+    fits = blockings(layer.target, isa)
     return None if fits else f"no register block divides an image of {layer.target.height} x {layer.target.width}"
 
 
@@ -145,7 +143,7 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
     """Every blocking worth pricing."""
     s = layer.stencil
     assert layer.target is not None  # see `reject`
-    for rows, pixels, vectors in blockings(s, layer.target, isa):
+    for rows, pixels, vectors in blockings(layer.target, isa):
         column = 4 * (s.x_channel_stride + len(s.taps) * vectors * s.lanes)  # a channel's inputs and weights
         least = -(-MIN_STEPS // len(s.taps))
         band = band_rows(s, layer.target, rows, vectors * s.lanes, target.l2_bytes)

@@ -57,6 +57,25 @@ def build(make: Callable[[Any, Isa], Kernel], params: Hashable, shape: Recurrenc
         return make(params, isa)
 
 
+def build_sized(make: Callable[[Any, Isa], Kernel], params: Hashable, shape: Recurrence, isa: Isa) -> Kernel:
+    """As `build`, for any number of steps, and `shape.batch` members of any batch; `shape.steps` says nothing.
+
+    (the weight's arrays, bias, sizes, x, h, c, lengths, peepholes) -> y, of which sizes are (steps, members of the
+    whole batch), x, h, c, lengths and y begin with the first of these members, and all are aligned to an element.
+    """
+    state = shape.batch * shape.hidden
+    lengths = {"steps_x": None, "first_h": state, "first_c": state, "lengths": shape.batch,
+               "peepholes": 3 * shape.hidden, "steps_y": None}
+    arguments = {"sizes": (2, "int64"), **{
+        name: (size, "int32" if name == "lengths" else "float32") for name, size in lengths.items()}}
+
+    def body(b: Buffers, product: Body) -> None:
+        _emit(b, shape, isa.lanes, product, (T.Bind(b["sizes"][0]), T.Bind(b["sizes"][1])))
+
+    with framed(Frame(("x", "y"), arguments, body, views=True)):
+        return make(params, isa)
+
+
 @dataclass(frozen=True)
 class _Member:
     """What a cell works on: the buffers, and where a member's gates, inputs and state begin."""
@@ -84,26 +103,27 @@ class _Member:
         return ACTIVATIONS[self.p.activations[number]](value, lanes, 0.0, 0.0)
 
 
-def _emit(b: Buffers, p: Recurrence, lanes: int, product: Body) -> None:
-    size, every = p.rows * p.hidden, p.batch * p.hidden
+def _emit(b: Buffers, p: Recurrence, lanes: int, product: Body, sizes: tuple[Expr, Expr] | None = None) -> None:
+    steps, members = (p.steps, p.batch) if sizes is None else sizes
+    size, every = p.rows * p.hidden, members * p.hidden
     with T.serial(0, p.batch // p.rows) as group:
         h, c, gates = (T.alloc_buffer((length,), "float32") for length in (size, size, p.rows * p.gates))
         inner = {**b, "x": h, "y": gates, "c": c}
         first = T.Bind(group * size)
         each(size, lanes, lambda i, n: store(h, i, load(b["first_h"], first + i, n)))
         each(size, lanes, lambda i, n: store(c, i, load(b["first_c"], first + i, n)))
-        with T.serial(0, p.steps) as t:
-            step = T.Bind(p.steps - 1 - t if p.backwards else t)
+        with T.serial(0, steps) as t:
+            step = T.Bind(steps - 1 - t if p.backwards else t)
             product(inner)
             if p.cell == EARLY:
-                inner["again"] = _reset(inner, p, lanes, step * p.batch + group * p.rows, product)
+                inner["again"] = _reset(inner, p, lanes, step * members + group * p.rows, product)
             with T.serial(0, p.rows) as row:
-                member = T.Bind(step * p.batch + group * p.rows + row)
+                member = T.Bind(step * members + group * p.rows + row)
                 _take_step(_Member(inner, p, row * p.gates, member * p.gates, row * p.hidden), lanes, step,
                            group * p.rows + row, member * p.hidden)
-        each(size, lanes, lambda i, n: store(b["steps_y"], p.steps * every + first + i, load(h, i, n)))
+        each(size, lanes, lambda i, n: store(b["steps_y"], steps * every + first + i, load(h, i, n)))
         last = (lambda i, n: load(c, i, n)) if p.cell == "LSTM" else (lambda _, n: splat(0.0, n))
-        each(size, lanes, lambda i, n: store(b["steps_y"], (p.steps + 1) * every + first + i, last(i, n)))
+        each(size, lanes, lambda i, n: store(b["steps_y"], (steps + 1) * every + first + i, last(i, n)))
 
 
 def _reset(b: Buffers, p: Recurrence, lanes: int, first: Expr, product: Body) -> Buffer:
