@@ -43,11 +43,21 @@ def named(function: Callable[P, T]) -> Callable[P, T]:
         except MemoryError as error:
             raise ModelError(f"compiling the model takes more memory than there is ({error})") from error
         except Exception as error:
+            check_interrupt(error)
             if "bad_alloc" in str(error):  # of TVM
                 raise ModelError("compiling the model takes more memory than there is") from error
             raise internal(error) from error
 
     return call
+
+
+def check_interrupt(error: Exception) -> None:
+    """Raises KeyboardInterrupt where an error is what TVM makes of one that comes while it calls Python.
+
+    That is a RuntimeError without a word: of exceptions TVM keeps the kind and the message, of others neither.
+    """
+    if type(error) is RuntimeError and hasattr(error, "__tvm_ffi_error__") and not str(error):
+        raise KeyboardInterrupt from error
 
 
 def internal(error: Exception) -> InternalError:

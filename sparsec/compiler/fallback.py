@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from sparsec.artifact.file import Artifact
-from sparsec.compiler.failures import where
+from sparsec.compiler.failures import check_interrupt, where
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.report import Outside
 from sparsec.errors import SparsecError
@@ -31,6 +31,7 @@ def with_fallback(compile_with: Compile) -> Callable[[reader.Source, CompileOpti
             except (SparsecError, OSError, MemoryError):
                 raise
             except Exception as error:
+                check_interrupt(error)
                 more = _without(error, spared)
                 if more is None:
                     raise

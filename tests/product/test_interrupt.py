@@ -8,8 +8,12 @@ import time
 
 import onnx
 import pytest
+import tvm_ffi
 
 from sparsec import cli
+from sparsec.compiler.failures import named
+from sparsec.compiler.fallback import with_fallback
+from sparsec.compiler.options import CompileOptions
 from tests.support.texts import model
 
 NETWORK = "g (float[1,64] x) => (float[1,64] y) <float[64,64] w> { h = MatMul(x, w) y = Relu(h) }"
@@ -43,3 +47,15 @@ def test_what_an_interrupt_became_on_its_way_is_not_told_as_a_failure(tmp_path, 
     with pytest.raises(SystemExit) as ended:
         cli.main(lambda: False)
     assert ended.value.code == 1
+
+
+def test_an_interrupt_within_tvm_is_one_and_leaves_no_layer_out():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    within_tvm = tvm_ffi.convert(interrupted)
+    with pytest.raises(RuntimeError):  # what sparsec meets
+        within_tvm()
+    for protect in (named, with_fallback):
+        with pytest.raises(KeyboardInterrupt):
+            protect(lambda *_: within_tvm())(b"", CompileOptions())
