@@ -108,6 +108,8 @@ def _print_summary(figures: Explanation) -> None:
 
 def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:
     """The kernels of an artifact that the run tells the sizes, by the number of rows that they take."""
+    from sparsec.compiler.sized.recurrent import STEPS
+
     counts = sorted(found.call_us)
     cells: dict[str, dict[int, str]] = {}
     for each in found.rows:
@@ -118,9 +120,13 @@ def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:
     tables.print_table(("layer", *(tables.counted(count, "row") for count in counts)), [
         *((layer, *(row.get(count, "") for count in counts)) for layer, row in cells.items()),
         *((layer, *("no kernel" for _ in counts)) for layer in without)],
-        ("the rest" if without else "a call", *(tables.duration(found.call_us[count]) for count in counts)))
+        ("the rest" if without or found.recurrent else "a call",
+         *(tables.duration(found.call_us[count]) for count in counts)))
     console.print(f"\na call has {found.stages} compiled stage(s) and {found.operators} operator(s) between them; "
                   "attention and what numpy multiplies take longer the larger the sizes, and are not in it")
+    if found.recurrent:
+        console.print(f"recurrent layers are priced for {STEPS} steps of so many members of a batch: "
+                      f"{', '.join(sorted(found.recurrent))}; the rest is without them")
     if times := found.interpreted:
         at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
         taken = ", ".join(f"{name} {tables.duration(us)}" for name, us in times.items())

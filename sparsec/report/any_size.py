@@ -12,6 +12,7 @@ from sparsec.compiler.sized.build import original, row_plans, staged
 from sparsec.compiler.sized.build import outside as outside_of
 from sparsec.cost.calibration import Calibration
 from sparsec.graph import reader
+from sparsec.graph.nodes import node_name
 from sparsec.graph.sizes import Dims, ranges
 from sparsec.report.interpreted import times_of
 
@@ -42,8 +43,9 @@ class AnySize:
     Attributes:
         rows: the kernels of its layers.
         call_us: by number of rows, predicted microseconds of a call: its layers, what stands between them in compiled
-            stages, and what stages and operators cost by being called. What numpy, attention and ONNX's reference
-            compute is not in it.
+            stages, and what stages and operators cost by being called. What numpy, attention, recurrent steps and
+            ONNX's reference compute is not in it.
+        recurrent: the layers among them that take a batch through `compiler.sized.recurrent.STEPS` steps.
         interpreted: by node, the microseconds that ONNX's reference takes for it at the sizes that the layers are
             priced at, as it was timed; without those that it takes no ones for.
         stages, operators: how many a call has of compiled stages, and of operators between them.
@@ -53,6 +55,7 @@ class AnySize:
 
     rows: tuple[Rows, ...]
     call_us: Mapping[int, float]
+    recurrent: frozenset[str]
     interpreted: Mapping[str, float]
     stages: int
     operators: int
@@ -93,5 +96,6 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
     notes = tuple(Outside(each.layer, each.reason) for each in outside_of(found, simplified.graph.graph))
     steps = len(found.plan.fields["steps"])
-    return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, times_of(found, sizes),
+    recurrent = frozenset(original(node_name(node)) for node in found.plan.recurrences)
+    return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, recurrent, times_of(found, sizes),
                    len(found.compiled), steps - len(found.compiled), notes)

@@ -14,6 +14,7 @@ from sparsec.bench.feeds import random_inputs, sizes_of
 from sparsec.cli import app, tables
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.portable import pack
+from sparsec.compiler.sized.recurrent import STEPS
 from sparsec.errors import ShapeError
 from sparsec.machine.blas import within
 from sparsec.report.describe import describe_artifact
@@ -123,15 +124,26 @@ def test_blas_has_the_threads_of_a_session_and_no_fewer_afterwards():
     assert blas_threads() == before
 
 
-def test_explain_times_what_the_reference_computes_and_calls_the_rest_so(tmp_path):
+def explained(tmp_path, attributes):
+    """What `explain` finds of a product and an LSTM of any length, and what it prints."""
     proto = texts.model("g (float[time,batch,4] x) => (float[time,1,batch,3] y) <float[1,12,4] w, float[1,12,3] r, "
-                        "float[4,4] v> { h = MatMul(x, v) y = LSTM<hidden_size=3>(h, w, r) }")
-    found = explain(proto).any_size
-    if not found.outside:
-        pytest.skip("recurrent layers have kernels at run-time sizes")
+                        f"float[4,4] v> {{ h = MatMul(x, v) y = LSTM<hidden_size=3{attributes}>(h, w, r) }}")
+    onnx.save(proto, tmp_path / "m.onnx")
+    told = CliRunner().invoke(app, ["explain", str(tmp_path / "m.onnx")]).output
+    return explain(proto).any_size, " ".join(told.split())
+
+
+def test_explain_times_what_the_reference_computes_and_calls_the_rest_so(tmp_path):
+    found, told = explained(tmp_path, ", clip=3.0")
     times, = found.interpreted.values()
     assert times > 3 * max(found.call_us.values())
-    onnx.save(proto, tmp_path / "m.onnx")
-    told = " ".join(CliRunner().invoke(app, ["explain", str(tmp_path / "m.onnx")]).output.split())
     assert "the rest" in told
     assert "measured at batch = 1, time = 1" in told or "measured at time = 1, batch = 1" in told
+
+
+def test_explain_says_for_how_many_steps_recurrent_layers_are_priced(tmp_path):
+    found, told = explained(tmp_path, "")
+    assert len(found.recurrent) == 1
+    assert not found.outside
+    assert "the rest" in told
+    assert f"priced for {STEPS} steps of so many members of a batch: {min(found.recurrent)};" in told
