@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from sparsec.cli import options, tables
+from sparsec.cli.model_file import describe
 
 BUDGET = 5e-2
 
@@ -37,6 +38,7 @@ def command(
     output = output or Path(f"{model.stem}-int8.onnx")
     with Console(stderr=True).status("quantising"):
         found = quantize(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
+    before = describe(model).nbytes  # the output may replace it
     save_proto(found.model, output, like=model)
     rows = [asdict(layer) for layer in found.layers]
     options.write_json(json, {"layers": rows, "relative_error": dict(found.errors)})
@@ -46,5 +48,4 @@ def command(
     left = sum(not layer.quantized for layer in found.layers)
     tables.console.print(f"\noutputs differ from the float model's by {found.error:.1e} of their largest; {left} of "
                          f"{len(found.layers)} layers stay in float")
-    sizes = tables.nbytes(output.stat().st_size), tables.nbytes(model.stat().st_size)
-    tables.console.print(f"{output}: {sizes[0]}; the model was {sizes[1]}")
+    tables.console.print(f"{output}: {tables.nbytes(describe(output).nbytes)}; the model was {tables.nbytes(before)}")

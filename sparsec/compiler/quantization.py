@@ -145,9 +145,10 @@ def _prepared(model: Path, directory: Path) -> Path:
     """The model as the quantiser wants it: shapes inferred, BatchNorms folded, every node named."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    path = directory / "prepared.onnx"
+    whole, path = directory / "whole.onnx", directory / "prepared.onnx"
     try:
-        quant_pre_process(str(model), str(path), skip_symbolic_shape=True)
+        onnx.save(onnx.load(model), whole)  # the quantiser would link to external data, which ONNX refuses
+        quant_pre_process(str(whole), str(path), skip_symbolic_shape=True)
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(f"{model}: onnxruntime cannot prepare it: {' '.join(str(error).split())}") from error
     proto = onnx.load(path)

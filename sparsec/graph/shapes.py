@@ -91,14 +91,16 @@ def _declared(value: ir.Value) -> str:
 
 
 def _suggestion(value: ir.Value) -> str:
-    """The input, its unbound dimensions and the option that binds them."""
+    """The input, its unbound dimensions and the options that bind them."""
     if value.shape is None:
         return f"input '{value.name}' has no shape at all, pass --shape {value.name}:DIM,DIM,…"
     free = [(i, _symbol(dim)) for i, dim in enumerate(value.shape) if not isinstance(dim, int)]
     names = ", ".join(f"{i} ({symbol})" if symbol else str(i) for i, symbol in free)
     text = ",".join(str(dim) if isinstance(dim, int) else _symbol(dim).upper() or f"DIM{i}"
                     for i, dim in enumerate(value.shape))
-    return f"input '{value.name}' dimension {names}, pass --shape {value.name}:{text}"
+    dims = " ".join(f"--dim {symbol}=1" for _, symbol in free)
+    by_name = f"{dims} (or another size) or " if all(symbol.isidentifier() for _, symbol in free) else ""
+    return f"input '{value.name}' dimension {names}, pass {by_name}--shape {value.name}:{text}"
 
 
 def _take_declared(graph: ir.Graph, symbols: Mapping[str, int]) -> Declared:

@@ -67,3 +67,9 @@ def test_the_command_writes_the_model_and_its_figures(files):
     layers = json.loads((files / "q.json").read_text())["layers"]
     assert [layer["operator"] for layer in layers] == ["Gemm", "MatMul"]
     onnx.checker.check_model(onnx.load(files / "q.onnx"))
+
+
+def test_weights_may_lie_beside_the_model(files):
+    onnx.save(onnx.load(files / "m.onnx"), files / "e.onnx", save_as_external_data=True, location="e.data",
+              size_threshold=0)
+    assert quantize(files / "e.onnx", dict(np.load(files / "x.npz")), 0.05, {}).error <= 0.05
