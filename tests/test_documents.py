@@ -73,7 +73,7 @@ def resolves(dotted):
     """Whether a dotted name is a module, something in it, or a member of a class; True for what is not sparsec's."""
     parts = dotted.split(".")
     if parts[0] == "sparsec" and len(parts) == 2:
-        return hasattr(sparsec, parts[1]) or bool(modules_of(dotted))
+        return parts[1] in sparsec.__all__ or bool(modules_of(dotted))
     if not modules_of(parts[0]):
         owners = [path for path in MODULES if parts[0] in names(path)[0] and parts[0][0].isupper()]
         return not owners or any(parts[1] in names(path)[1] for path in owners)

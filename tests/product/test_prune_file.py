@@ -16,7 +16,7 @@ from sparsec.models.dataset import digits
 from sparsec.oneshot import file
 from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.criteria.moments import Grid, Moments, factor
-from sparsec.oneshot.criteria.obs import obs, sweep
+from sparsec.oneshot.criteria.obs import loss, obs, sweep
 from sparsec.oneshot.criteria.refit import refit
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
@@ -143,17 +143,19 @@ def test_conjugate_gradients_come_near_the_exact_refit():
     assert lost[2] <= 1.001 * lost[1] < 1.01 * lost[2] < 0.7 * lost[0]
 
 
-def test_rounding_in_the_sweep_loses_less_than_afterwards():
-    x, weight = RNG.standard_normal((200, 40)) @ RNG.standard_normal((40, 40)), RNG.standard_normal((8, 40))
-    hessian, step = x.T @ x / 200, np.full(8, 0.25)
-    grid = Grid(step, -8 * step, 7 * step)
-    within = obs(weight, Moments(hessian, grid), pattern("unstructured"), 0.5)
-    free = obs(weight, Moments(hessian), pattern("unstructured"), 0.5)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("step", [0.25, 0.5, 1.0])
+def test_rounding_loses_no_more_than_in_the_sweep_or_after_it(step, seed):
+    rng = np.random.default_rng(seed)
+    x, weight = rng.standard_normal((200, 40)) @ rng.standard_normal((40, 40)), rng.standard_normal((8, 40))
+    hessian, grid = x.T @ x / 200, Grid(np.full(8, step), np.full(8, -8 * step), np.full(8, 7 * step))
+    moments, half = Moments(hessian, grid), pattern("unstructured")
+    found = obs(weight, moments, half, 0.5)
+    assert np.mean(found == 0) >= 0.5
+    np.testing.assert_array_equal(found, (np.rint(found / step) * step).clip(-8 * step, 7 * step))
+    swept, free = sweep(weight, moments.factor, half, 0.5, 128, grid), obs(weight, Moments(hessian), half, 0.5)
     after = np.stack([grid.nearest(column) for column in free.T], 1)
-    assert np.mean(within == 0) >= 0.5
-    np.testing.assert_array_equal(within, (np.rint(within / 0.25) * 0.25).clip(-2, 1.75))
-    lost = [float(np.sum((each - weight) @ hessian * (each - weight))) for each in (within, after)]
-    assert lost[0] < lost[1]
+    assert loss(found, weight, hessian) == min(loss(each, weight, hessian) for each in (swept, after))
 
 
 def quantised(zero):

@@ -21,10 +21,20 @@ def obs(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: float, 
     """The matrix (outputs, inputs) pruned, with the weights that remain moved to make up for the others.
 
     Quantised weights are rounded in the same sweep, and those that follow make up for that, too (Frantar et al. 2022,
-    Optimal Brain Compression).
+    Optimal Brain Compression), or after it, where the layer loses less by that.
     """
-    swept = sweep(weight, inputs.factor, pattern, sparsity, block, inputs.grid)
-    return swept if inputs.grid else refit(swept, weight, inputs.hessian, DAMPING)
+    free = refit(sweep(weight, inputs.factor, pattern, sparsity, block), weight, inputs.hessian, DAMPING)
+    if inputs.grid is None:
+        return free
+    after = np.stack([inputs.grid.nearest(column) for column in free.T], axis=1).astype(weight.dtype)
+    within = sweep(weight, inputs.factor, pattern, sparsity, block, inputs.grid)
+    return min((within, after), key=lambda each: loss(each, weight, inputs.hessian))
+
+
+def loss(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray) -> float:
+    """What the outputs of a layer lose by its weights: the mean of their squared changes, summed over outputs."""
+    change = pruned - weight
+    return float(np.vdot(change @ hessian, change))
 
 
 def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: float, block: int,
