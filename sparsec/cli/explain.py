@@ -126,7 +126,7 @@ def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:
                   "attention and what numpy multiplies take longer the larger the sizes, and are not in it")
     if found.recurrent:
         console.print(f"recurrent layers are priced for {STEPS} steps of so many members of a batch: "
-                      f"{', '.join(sorted(found.recurrent))}; the rest is without them")
+                      f"{', '.join(found.recurrent)}; the rest is without them")
     if times := found.interpreted:
         at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
         taken = ", ".join(f"{name} {tables.duration(us)}" for name, us in times.items())

@@ -55,7 +55,7 @@ class AnySize:
 
     rows: tuple[Rows, ...]
     call_us: Mapping[int, float]
-    recurrent: frozenset[str]
+    recurrent: tuple[str, ...]
     interpreted: Mapping[str, float]
     stages: int
     operators: int
@@ -96,6 +96,6 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
     notes = tuple(Outside(each.layer, each.reason) for each in outside_of(found, simplified.graph.graph))
     steps = len(found.plan.fields["steps"])
-    recurrent = frozenset(original(node_name(node)) for node in found.plan.recurrences)
+    recurrent = tuple(original(node_name(node)) for node in found.plan.recurrences)
     return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, recurrent, times_of(found, sizes),
                    len(found.compiled), steps - len(found.compiled), notes)

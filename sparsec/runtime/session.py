@@ -21,11 +21,12 @@ from sparsec.machine.memory import HOST, carrier, element_type
 from sparsec.runtime import device, metadata
 from sparsec.runtime.arguments import allowed_threads, as_array, wrong_type
 from sparsec.runtime.binding import IOBinding, checked, deliver
+from sparsec.runtime.buckets import Buckets
 from sparsec.runtime.engines import Engine, Engines, calls, gate
 from sparsec.runtime.feeds import fitting_array, refuse_names, selected, viewed
 from sparsec.runtime.loading import all_bytes, load_library, memory_of, new_engine, placed
 from sparsec.runtime.onnxruntime_arguments import providers_of, tell, threads_of
-from sparsec.runtime.signature import TensorInfo, info, infos, listed, named, shapes_of
+from sparsec.runtime.signature import TensorInfo, info, infos, listed
 from sparsec.runtime.sized.program import SizedProgram
 from sparsec.runtime.stages import Stages
 
@@ -58,10 +59,7 @@ class InferenceSession:
                  _shared: dict[Constant, Any] | None = None) -> None:
         artifact = artifact if isinstance(artifact, Artifact) else Artifact.load(artifact)
         manifest = artifact.manifest
-        self._buckets = {shapes_of(bucket): bucket for bucket in artifact.buckets} if artifact.others else {}
-        self._shapes = shapes_of(artifact)
-        self._sessions: dict[tuple[tuple[int, ...], ...], InferenceSession] = {}
-        self._shared = {} if _shared is None else _shared
+        self._shared = shared = {} if _shared is None else _shared
         if not artifact.library and manifest.entry not in (SIZED, STAGES):
             raise ArtifactError(f"the artifact was compiled for '{manifest.target}' and holds no program for a "
                                 "processor; `sparsec simulate` executes that of an accelerator, and "
@@ -69,7 +67,8 @@ class InferenceSession:
         artifact.check_machine()
         asked = threads_of(threads, sess_options, manifest.threads,
                            {"providers": providers, "provider_options": provider_options})
-        self.threads = allowed_threads(asked, manifest.threads)
+        self.threads = own = allowed_threads(asked, manifest.threads)
+        self._buckets = Buckets(artifact, lambda bucket: InferenceSession(bucket, own, _shared=shared))
         tvm_runtime.Caller.largest = max(tvm_runtime.Caller.largest, self.threads)
         self._inputs, self._outputs = manifest.inputs, manifest.outputs
         self._metadata = artifact.report.get("metadata")
@@ -88,7 +87,8 @@ class InferenceSession:
                 self._engines = self._open_sized(self._sized)
             else:
                 self._engines = self._open_stages(artifact) if self._staged else self._open(artifact)
-        self._selects = self._sized is not None or bool(self._buckets)  # one look where a call of a microsecond has two
+        # one look where a call of a microsecond has two
+        self._selects = self._sized is not None or bool(self._buckets.artifacts)
         self._elsewhere = self._parts > 1 or self._memory.record is not None
         self._one_thread = manifest.threads == 1  # whose kernels need no pool, and no look at the caller's
 
@@ -121,9 +121,7 @@ class InferenceSession:
     def close(self) -> None:
         """Wait for the calls in flight and give back memory, library and threads; outputs stay valid."""
         self._engines.close()
-        for session in self._sessions.values():
-            session.close()
-        self._sessions.clear()
+        self._buckets.close()
         self._shared.clear()
         self._workers = None
 
@@ -138,13 +136,13 @@ class InferenceSession:
         if self._sized is not None:
             return [info(spec, described.described()) for spec, described in zip(
                 self._inputs, self._sized.inputs, strict=True)]
-        return infos([self._inputs, *(bucket.manifest.inputs for bucket in self._buckets.values())])
+        return infos([self._inputs, *(bucket.manifest.inputs for bucket in self._buckets.artifacts.values())])
 
     def get_outputs(self) -> list[TensorInfo]:
         """The outputs that `run` returns, in the model's order."""
         if self._sized is not None:
             return [info(spec, each["shape"]) for spec, each in zip(self._outputs, self._sized.outputs, strict=True)]
-        return infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.values())])
+        return infos([self._outputs, *(bucket.manifest.outputs for bucket in self._buckets.artifacts.values())])
 
     def get_modelmeta(self) -> metadata.ModelMetadata:
         """What the file of the model said of itself, its maker's notes among it.
@@ -283,7 +281,7 @@ class InferenceSession:
             InputError: as `run`.
 
         """
-        if self._buckets and (session := self._bucket(feeds)) is not self:
+        if self._buckets.artifacts and (session := self._bucket(feeds)) is not self:
             return session.resident(feeds)
         assert self._parts == 1  # of programs for GPUs, which alone are timed so
         self.run(None, feeds)
@@ -323,7 +321,7 @@ class InferenceSession:
             raise wrong_type("feeds", feeds, "a dict of tensors by the names of the inputs")
         if self._memory.record is None:
             raise UsageError("the artifact was not compiled for a GPU, where tensors could be; give arrays to `run`")
-        if (session := self._bucket_of(device.shapes(self._inputs, feeds), feeds)) is not self:
+        if (session := self._buckets.session(device.shapes(self._inputs, feeds), feeds)) is not None:
             return session.run_with_device(output_names, feeds, out=out, stream=stream)
         if set(feeds) != {spec.name for spec in self._inputs}:
             refuse_names(feeds, self._inputs)
@@ -372,23 +370,8 @@ class InferenceSession:
         """The session of the bucket that has the shapes of the feeds."""
         if not isinstance(feeds, Mapping):
             raise wrong_type("feeds", feeds, "a dict of arrays by the names of the inputs")
-        return self._bucket_of(tuple(as_array(spec.name, feeds).shape for spec in self._inputs if spec.name in feeds),
-                               feeds)
-
-    def _bucket_of(self, shapes: tuple[tuple[int, ...], ...], feeds: Feeds) -> InferenceSession:
-        """The session of the bucket for these shapes of inputs."""
-        if shapes == self._shapes or not self._buckets:
-            return self
-        if shapes not in self._sessions:
-            if len(shapes) < len(self._inputs):
-                refuse_names(feeds, self._inputs)
-            if shapes not in self._buckets:
-                raise InputError(f"no bucket of the artifact takes {named(shapes, self._inputs)}; its buckets are "
-                                 + "; ".join(named(each, self._inputs) for each in self._buckets))
-            with gate:
-                if shapes not in self._sessions:
-                    self._sessions[shapes] = InferenceSession(self._buckets[shapes], self.threads, _shared=self._shared)
-        return self._sessions[shapes]
+        shapes = tuple(as_array(spec.name, feeds).shape for spec in self._inputs if spec.name in feeds)
+        return self._buckets.session(shapes, feeds) or self
 
 
 calls.update((InferenceSession.run.__code__, InferenceSession.run_between.__code__,

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from dataclasses import asdict
 
 import numpy as np
 import onnx
@@ -129,8 +130,11 @@ def explained(tmp_path, attributes):
     proto = texts.model("g (float[time,batch,4] x) => (float[time,1,batch,3] y) <float[1,12,4] w, float[1,12,3] r, "
                         f"float[4,4] v> {{ h = MatMul(x, v) y = LSTM<hidden_size=3{attributes}>(h, w, r) }}")
     onnx.save(proto, tmp_path / "m.onnx")
-    told = CliRunner().invoke(app, ["explain", str(tmp_path / "m.onnx")]).output
-    return explain(proto).any_size, " ".join(told.split())
+    found, written = explain(proto), tmp_path / "m.json"
+    done = CliRunner().invoke(app, ["explain", str(tmp_path / "m.onnx"), "--json", str(written)])
+    assert done.exit_code == 0, done.output
+    assert json.loads(written.read_text()).keys() == asdict(found).keys()
+    return found.any_size, " ".join(done.output.split())
 
 
 def test_explain_times_what_the_reference_computes_and_calls_the_rest_so(tmp_path):

@@ -61,7 +61,7 @@ def test_buckets_share_weights_in_the_file_and_in_memory(artifact):
     assert len(artifact.weights) < 3 * len(single.weights)
     session = sparsec.InferenceSession(artifact)
     session.run(None, {"x": rows(2)})
-    assert session._sessions[(2, 64),]._shared is session._shared
+    assert session._buckets.sessions[(2, 64),]._shared is session._shared
     assert set(session._shared) == set(first.manifest.constants)
 
 

@@ -116,8 +116,9 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
         UnsupportedOperatorError: a node cannot run at sizes that only the run tells; names it.
 
     """
-    write_recurrent(model.graph, target)
     symbols = infer_symbols(model.graph)
+    if write_recurrent(model.graph, target, symbols):
+        symbols = infer_symbols(model.graph)
     if fold_known(model.graph, symbols):
         symbols = infer_symbols(model.graph)  # shapes follow from more constants now
     merge_equal(model.graph, symbols)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.graph import operators
 from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.nodes import node_name, optional
@@ -27,15 +28,20 @@ CONSTANTS = ("weight", "bias", "peepholes")
 """The attributes that are tensors."""
 
 
-def write_recurrent(graph: ir.Graph, target: Target) -> int:
-    """Rewrite every layer that kernels can run, in place; returns how many."""
-    found = [node for node in graph if not node.domain and node.op_type in GATES
-             and target.lanes and reason_against(node, any_size=True) is None]
+def write_recurrent(graph: ir.Graph, target: Target, symbols: Symbols) -> int:
+    """Rewrite every layer that kernels can run and whose inputs are rows, in place; returns how many."""
+    found = [node for node in graph if not node.domain and node.op_type in GATES and target.lanes
+             and reason_against(node, any_size=True) is None and _has_rows(symbols.shape(node.inputs[0]))]
     for node in found:
         _rewrite(node)
     if found:
         graph.opset_imports.setdefault(SIZED_DOMAIN, 1)
     return len(found)
+
+
+def _has_rows(shape: Shape | None) -> bool:
+    """Whether steps and members of a sequence follow from the sizes of the inputs."""
+    return shape is not None and all(size.known for size in shape)
 
 
 def _rewrite(node: ir.Node) -> None:

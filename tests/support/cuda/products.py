@@ -170,7 +170,9 @@ def run(p, family, weight=None, *, seeds=(0,), mutate=None, repack=None, pipelin
     params, arrays = packed(family, p, weight)
     params = replace(params, **fields)
     program = launches.lower(family.build(params, ()), pipeline)
-    library = launches.compiled(mutate(program.source) if mutate else program.source)
+    source = mutate(program.source) if mutate else program.source
+    assert mutate is None or source != program.source, "the mutation changes nothing"
+    library = launches.compiled(source)
     inputs, expected = operands(p, repack(arrays) if repack else arrays, np.random.default_rng(0), weight, gather)
     wrong = 0.0
     for seed in seeds:
