@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sparsec.backends.accelerators.activity import CAUSES
 from sparsec.backends.accelerators.description import Accelerator
 from sparsec.backends.accelerators.network import Network
+from sparsec.backends.accelerators.recurrent import OPERATORS as RECURRENT
 from sparsec.backends.accelerators.simulate import LayerResult, Result
 from sparsec.backends.accelerators.table import COLUMNS, row
 
@@ -23,7 +24,12 @@ def describe(results: Sequence[Result], network: Network, beside: Mapping[str, f
     accelerators = [describe_result(result) for result in results]
     return {"accelerators": accelerators, "layers": _suits(accelerators), "beside_ms": dict(beside),
             "host_share_of_flops": network.host_share,
-            "host": sorted({node.op_type for node in network.host})}
+            "host": sorted({_on_host(node.op_type) for node in network.host})}
+
+
+def _on_host(operator: str) -> str:
+    """An operator of nodes on the host; the products of recurrent layers are not there."""
+    return f"{operator} element by element" if operator in RECURRENT else operator
 
 
 def describe_result(result: Result) -> Figures:

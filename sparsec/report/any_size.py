@@ -19,10 +19,11 @@ from sparsec.report.interpreted import times_of
 
 @dataclass(frozen=True)
 class Outside:
-    """A node that runs without sparsec's kernels, and why."""
+    """A node that runs without sparsec's kernels, why, and its operator where a single one is told of."""
 
     node: str
     text: str
+    operator: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
                  for row in each.layers]
         call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend))
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
-    notes = tuple(Outside(each.layer, each.reason) for each in outside_of(found, simplified.graph.graph))
+    notes = tuple(Outside(each.layer, each.reason, each.operator) for each in outside_of(found, simplified.graph.graph))
     steps = len(found.plan.fields["steps"])
     recurrent = tuple(original(node_name(node)) for node in found.plan.recurrences)
     return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, recurrent, times_of(found, sizes),

@@ -53,6 +53,8 @@ def test_explain_prices_every_format_of_every_layer_and_says_why_it_lost(explain
         assert all("the winner's time" in each["reason"] for each in layer["candidates"][1:])
         assert layer["structure"] == "unstructured"
         assert 0 <= layer["break_even"] < 1
+        pays = [point for point in layer["curve"] if point["sparsity"] > layer["break_even"]]
+        assert all(DEFAULT_MACHINE.error * point["sparse_us"] < point["dense_us"] for point in pays)
         assert layer["smallest"]["bytes"] <= min(each["bytes"] for each in layer["candidates"])
 
 
