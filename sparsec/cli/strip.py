@@ -163,9 +163,9 @@ def _sum(layers: Sequence[Layer]) -> Layer:
 def _more(report: StripReport) -> list[str]:
     """What the whole model has besides the layers: biases and other constants, products of activations."""
     after, layers = report.total.after, _sum(report.layers).after
-    whole = [tables.nbytes(after.bytes)] if after.bytes != layers.bytes else []
-    whole += [f"{_millions(after.flops)} MFLOPs"] if after.flops != layers.flops else []
-    return [f"with biases, other constants and products of activations: {', '.join(whole)}"] if whole else []
+    lines = [f"with biases and other constants: {tables.nbytes(after.bytes)}"] if after.bytes != layers.bytes else []
+    return [*lines, *([f"with products of activations: {_millions(after.flops)} MFLOPs"]
+                      if after.flops != layers.flops else [])]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -69,8 +69,10 @@ def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims
     limits = ranges(dims)
     sizes = {name: size for name, size in dims.items() if isinstance(size, int)}
     given = {name: tuple(shape) for name, shape in shapes.items()}
-    free = [dim.value for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs
-            for dim in value.shape or () if not isinstance(dim, int)]
+    inputs = reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs
+    free = [dim.value for value in inputs for dim in value.shape or () if not isinstance(dim, int)]
+    if not free:
+        return given, sizes, {}
     assumed = {name: max(1, limits.get(name, (1, 1))[0]) for name in free if name is not None and is_name(name)}
     sizes |= assumed
     for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs:

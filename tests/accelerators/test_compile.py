@@ -11,8 +11,7 @@ from sparsec.errors import ArtifactError, UsageError
 from sparsec.graph.compare import random_feeds, relative_error
 from sparsec.graph.evaluate import evaluate
 from sparsec.target import ACCELERATORS as TARGETS
-from sparsec.target import SIMULATED
-from sparsec.target import TARGET_NAMES
+from sparsec.target import SIMULATED, TARGET_NAMES
 from tests.support.accelerators import convolutions
 
 LENET = files("sparsec.models") / "data" / "lenet300-digits-95.onnx"

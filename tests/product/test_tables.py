@@ -45,8 +45,9 @@ def test_columns_without_room_follow_below_and_none_is_cut_in_a_pipe(printed, wi
 
 
 def test_what_timing_chose_is_told_beside_the_prediction():
-    rows = [{"layer": f"l{number}", "format": "well", "kernel": "f32", "instead_of": ["csr", "spmm"]} for number in (0, 1)]
-    rows += [{"layer": "m", "format": "csr", "kernel": "a", "instead_of": ["csr", "b"]}, {"layer": "n", "format": "csr"}]
+    well = {"format": "well", "kernel": "f32", "instead_of": ["csr", "spmm"]}
+    rows = [{"layer": "l0", **well}, {"layer": "l1", **well},
+            {"layer": "m", "format": "csr", "kernel": "a", "instead_of": ["csr", "b"]}, {"layer": "n", "format": "csr"}]
     assert tables.timed(rows) == ["timed: well instead of csr (predicted): l0, l1",
                                   "timed: csr a instead of csr b (predicted): m"]
 
