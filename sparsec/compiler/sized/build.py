@@ -261,14 +261,18 @@ def _placed(plan: Plan, functions: Functions, numbers: dict[bytes, int]) -> dict
 
     def placed(function: Function) -> dict[str, object]:
         return {"entry": function.entry, "constants": [number(array) for array in function.constants],
-                "calls": None if function.calls is None else called(function.calls)}
+                "calls": None if function.calls is None else {
+                    **called(function.calls), "embedded": [number(array) for array in function.calls.embedded]}}
 
     return {"library": plan.array(np.frombuffer(functions.library, np.uint8)), "objects": list(functions.objects),
             "functions": [placed(function) for function in functions.functions]}
 
 
 def called(calls: Calls) -> dict[str, object]:
-    """What a function does, in JSON's types: the bytes of its workspace, and its kernels with what each takes."""
+    """What a function does, in JSON's types: the bytes of its workspace, and its kernels with what each takes.
+
+    The embedded constants are left out.
+    """
     return {"workspace": calls.workspace, "kernels": [
         [kernel, [[each.place, each.offset, each.shape, each.dtype] for each in operands]]
         for kernel, operands in calls.kernels]}
