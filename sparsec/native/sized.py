@@ -12,6 +12,7 @@ from sparsec.artifact.file import Artifact
 from sparsec.errors import UsageError
 from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.native.types import type_number
+from sparsec.runtime.sized import quantized
 from sparsec.runtime.sized.operators import OPERATORS
 
 Add = Callable[[bytes | memoryview], list[int]]
@@ -55,7 +56,7 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "recurrence":
         raise UsageError(f"'{', '.join(step['outputs'])}' of the model is a recurrent layer of any length, which "
                          "libsparsec does not run yet; give its dimensions sizes with --dim or --shape")
-    if kind not in _CALLS and kind not in OPERATORS:
+    if (kind not in _CALLS and kind not in OPERATORS) or kind in quantized.OPERATORS:
         raise UsageError(f"'{', '.join(step['outputs'])}' of the model is interpreted by ONNX's reference, which takes "
                          "Python; give its dimensions sizes with --dim or --shape")
     if kind == "rows":

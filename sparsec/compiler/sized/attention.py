@@ -69,7 +69,7 @@ def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
     keys, values = _before_repeats(keys, symbols), _before_repeats(values, symbols)
     if not _fits(scores, keys, values, symbols):
         return False
-    inputs = [scores.left, keys, values, *([scores.mask] if scores.mask is not None else [])]
+    inputs: list[ir.Value | None] = [scores.left, keys, values, *([scores.mask] if scores.mask is not None else [])]
     attributes = {"depth": symbols.shapes[keys][-1].number, "width": symbols.shapes[values][-1].number}
     if levels is None and not any(isinstance(step, tuple) for step in scores.steps):
         node = ir.node(ATTENTION, inputs, {"scale": scores.scale, **attributes}, domain=DOMAIN, name=mix.name)

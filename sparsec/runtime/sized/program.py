@@ -209,7 +209,7 @@ class SizedProgram:
 
 def _embedded(function: Mapping[str, Any]) -> Sequence[int]:
     """The constants that are compiled into a function, as its kernels take them."""
-    return (function.get("calls") or {}).get("embedded", ())
+    return tuple((function.get("calls") or {}).get("embedded", ()))
 
 
 def _last_uses(plan: Mapping[str, Any]) -> list[list[str]]:

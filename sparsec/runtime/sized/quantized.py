@@ -21,13 +21,13 @@ def _along(array: np.ndarray, x: np.ndarray, attributes: Attributes) -> np.ndarr
     return array.reshape([-1 if each == axis else 1 for each in range(x.ndim)])
 
 
-def _codes(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
+def _codes(x: np.ndarray, scale: Any, zero: Any, dtype: np.dtype[Any]) -> np.ndarray:
     """Rounded half to even, and saturated."""
     info, units = np.iinfo(dtype), x / scale
     np.rint(units, out=units)
     units += zero
     np.clip(units, info.min, info.max, out=units)
-    return units.astype(dtype)
+    return np.asarray(units.astype(dtype))
 
 
 def _quantize(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:

@@ -240,7 +240,8 @@ def _softmax(f: Frame, row: Expr, mask: Expr) -> Expr:
 NUMBERS = {SCALE: 1, MASK: 0, ROUND: 4, WEIGHTS: 4}
 """By step, how many numbers it takes."""
 HALF = 12582912.0
-"""1.5 * 2^23: what is added to it is rounded to whole numbers, halves to even."""
+"""1.5 * 2^23: what is added to it is rounded to whole numbers, halves to even, in the low bits of the sum."""
+HALF_BITS = int(np.float32(HALF).view(np.int32))
 
 
 def _first(steps: tuple[str, ...], index: int) -> int:
@@ -249,8 +250,10 @@ def _first(steps: tuple[str, ...], index: int) -> int:
 
 
 def _whole(x: Expr, width: int) -> Expr:
-    """Numbers of less than 22 bits, rounded."""
-    return T.Bind(x + splat(HALF, width)) - splat(HALF, width)
+    """Numbers of less than 22 bits, rounded; TVM would take the difference of floats for what they were before."""
+    wide = "" if width == 1 else f"x{width}"
+    bits = T.reinterpret(f"int32{wide}", T.Bind(x + splat(HALF, width)))
+    return T.Cast(f"float32{wide}", bits - splat(T.int32(HALF_BITS), width))
 
 
 def _stepped(f: Frame, x: Expr, mask: Expr, width: int) -> Expr:
