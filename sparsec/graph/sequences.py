@@ -13,6 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass, ShapeInferencePass
 
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import add_constant, constant
+from sparsec.graph.quiet import quiet
 
 SIZES_SINCE = 13
 """The opset from which Split, Squeeze and Unsqueeze take sizes and axes as an input."""
@@ -32,7 +33,8 @@ def resolve(model: ir.Model) -> None:
     known: Known = {}
     progress = True
     while progress:
-        ShapeInferencePass(strict_mode=False)(model)
+        with quiet():
+            ShapeInferencePass(strict_mode=False)(model)
         progress = False
         for node in [node for node in model.graph if _is_on_sequences(node) and node.outputs[0] not in known]:
             progress |= OPERATORS[node.op_type](_Place(node, model.graph.opset_imports[""]), known)
