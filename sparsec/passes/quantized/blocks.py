@@ -70,7 +70,7 @@ def gather(w: Writer) -> None:
     packed = value.dtype == ir.DataType.UINT8 and bits < WIDTH[ir.DataType.UINT8]
     rows = _unpack(codes.reshape(-1, codes.shape[-1]), bits) if packed else codes.reshape(-1, codes.shape[-1])
     table, blocks = rows.astype(np.float32), scales.shape[-1]
-    zero = np.float32(1 << bits - 1 if value.dtype == ir.DataType.UINT8 else 0)
+    zero = np.full((1, 1), 1 << bits - 1 if value.dtype == ir.DataType.UINT8 else 0, np.float32)
     if given is not None:
         zeros = given.reshape(len(rows), -1)
         zero = (_unpack(zeros, bits)[:, :blocks] if packed else zeros).astype(np.float32)
