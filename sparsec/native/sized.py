@@ -20,7 +20,7 @@ Place = Callable[[np.ndarray], dict[str, Any]]
 """Places an array; its entry."""
 
 
-_CALLS = {"rows", "attention", "rotary", "append", f"{SIZED_DOMAIN}::{APPEND}"}
+_CALLS = {"rows", "attention", "rotary", "recurrence", "append", f"{SIZED_DOMAIN}::{APPEND}"}
 """Steps that are no operators of ONNX."""
 
 
@@ -33,7 +33,8 @@ def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
     """
     encoded, *arrays = artifact.constants()
     plan: dict[str, Any] = json.loads(encoded.tobytes())
-    libraries = [*plan["rows"], *([plan["kernels"]] if plan["kernels"] else [])]
+    recurrences = [each["recurrences"] for each in plan["rows"] if each.get("recurrences")]
+    libraries = [*plan["rows"], *recurrences, *([plan["kernels"]] if plan["kernels"] else [])]
     if any(each["objects"] for each in libraries):
         raise UsageError("the artifact was compiled where there is no linker; compile it where ld, gcc or clang is "
                          "installed")
@@ -52,9 +53,6 @@ def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
 def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step with numbers for element types."""
     kind = step["op"]
-    if kind == "recurrence":
-        raise UsageError(f"'{', '.join(step['outputs'])}' of the model is a recurrent layer of any length, which "
-                         "libsparsec does not run yet; give its dimensions sizes with --dim or --shape")
     if kind not in _CALLS and kind not in OPERATORS:
         raise UsageError(f"'{', '.join(step['outputs'])}' of the model is interpreted by ONNX's reference, which takes "
                          "Python; give its dimensions sizes with --dim or --shape")

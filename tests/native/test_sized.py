@@ -11,6 +11,7 @@ import sparsec
 from sparsec.graph.compare import relative_error
 from sparsec.native.bundle import MODEL, write_bundle
 from sparsec.native.types import TYPES
+from tests.support import recurrent
 from tests.support.bundles import link, run
 from tests.support.decoders import DECODER, GROUPED, decoder_feeds, model_of
 from tests.support.random_sizes import WIDTH, network
@@ -95,6 +96,17 @@ def test_operators_between_stages_give_the_sessions_answers(drive):
     calls = [{"x": rng.standard_normal((n, 6), np.float32), "i": rng.integers(-3, 3, m), "b": rng.random((n, 6)) < 0.5}
              for n, m in ((1, 1), (5, 4))]
     for found, feeds in zip(drive(artifact, [list(feeds.values()) for feeds in calls]), calls, strict=True):
+        assert_equal(found, session.run(None, feeds))
+
+
+@pytest.mark.parametrize("name", ["gru of papers", "lstm with everything"])
+def test_recurrent_layers_of_any_length_give_the_sessions_answers(drive, name):
+    model = recurrent.NETWORKS[name]
+    artifact = sparsec.compile(model, tune="off", verify=False)
+    session = sparsec.InferenceSession(artifact)
+    calls = [recurrent.feeds_of(model, *sizes) for sizes in ((1, 1), (3, 21), (0, 2), (2, 0), (7, 4))]
+    given = [[feeds[spec.name] for spec in session.get_inputs()] for feeds in calls]
+    for found, feeds in zip(drive(artifact, given), calls, strict=True):
         assert_equal(found, session.run(None, feeds))
 
 

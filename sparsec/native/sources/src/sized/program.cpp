@@ -9,6 +9,7 @@
 #include "attention.hpp"
 #include "growing.hpp"
 #include "operators.hpp"
+#include "recurrent.hpp"
 #include "rows.hpp"
 #include "sizes.hpp"
 
@@ -39,6 +40,16 @@ struct Library {
   std::vector<std::string> entries;
   std::vector<std::vector<ffi::Object>> constants;
 };
+
+Library library_of(const std::shared_ptr<const Model> &model, std::int64_t count, const Json &about) {
+  Library library{count, load_library(model->piece(about["library"])), {}, {}};
+  for (const Json &function : about["functions"].list()) {
+    library.entries.push_back(function["entry"].text());
+    library.constants.emplace_back();
+    for (const Json &entry : function["constants"].list()) library.constants.back().push_back(constant(model, entry));
+  }
+  return library;
+}
 
 Array array_of(const std::shared_ptr<const Model> &model, const Json &entry) {
   const Model::Piece piece = model->piece(entry["data"]);
@@ -98,14 +109,10 @@ class SizedProgram : public Program {
   void read_libraries(const std::shared_ptr<const Model> &model) {
     std::map<std::int64_t, double> seconds;
     for (const Json &each : plan_["rows"].list()) {
-      Library library{each["count"].integer(), load_library(model->piece(each["library"])), {}, {}};
-      for (const Json &function : each["functions"].list()) {
-        library.entries.push_back(function["entry"].text());
-        library.constants.emplace_back();
-        for (const Json &entry : function["constants"].list()) library.constants.back().push_back(constant(model, entry));
-      }
-      seconds[library.count] = each["seconds"].real();
-      libraries_.push_back(std::move(library));
+      const std::int64_t count = each["count"].integer();
+      libraries_.push_back(library_of(model, count, each));
+      if (const Json *own = each.find("recurrences")) recurrences_.push_back(library_of(model, count, *own));
+      seconds[count] = each["seconds"].real();
     }
     if (seconds.empty()) seconds[1] = 1;
     splitter_ = std::make_shared<Splitter>(std::move(seconds));
@@ -170,6 +177,7 @@ class SizedProgram : public Program {
       auto rotary = std::make_shared<Rotary>(kernels_, step["kernel"].integer());
       return [rotary](const Arrays &arrays) { return rotary->run(arrays); };
     }
+    if (kind == "recurrence") return recurrent(step);
     if (kind == "append") {
       const std::int64_t axis = step["attributes"]["axis"].integer();
       return [this, axis](const Arrays &arrays) { return Arrays{append(buffers_, arrays, axis_of(axis, arrays.at(0).rank()))}; };
@@ -180,6 +188,17 @@ class SizedProgram : public Program {
     const Operator &found = operator_named(kind);
     const Json &attributes = step["attributes"];
     return [&found, &attributes](const Arrays &arrays) { return found(arrays, attributes); };
+  }
+
+  Run recurrent(const Json &step) const {
+    const auto which = static_cast<std::size_t>(step["number"].integer());
+    std::map<std::int64_t, Recurrence> kernels;
+    for (const Library &library : recurrences_) {
+      ffi::Object kernel = ffi::function_of(library.module, library.entries.at(which).c_str());
+      kernels.emplace(library.count, Recurrence{std::move(kernel), &library.constants[which]});
+    }
+    auto found = std::make_shared<Recurrent>(std::move(kernels), step["hidden"].integer());
+    return [found](const Arrays &arrays) { return found->run(arrays); };
   }
 
   Array input(const sparsec_tensor &given) const {
@@ -243,7 +262,7 @@ class SizedProgram : public Program {
   std::vector<std::size_t> given_, wanted_;
   std::vector<std::pair<std::size_t, Array>> constants_;
   std::vector<std::pair<std::size_t, const Json *>> sizes_;
-  std::vector<Library> libraries_;
+  std::vector<Library> libraries_, recurrences_;
   ffi::Object kernels_;
   std::shared_ptr<Splitter> splitter_;
   std::vector<Wiring> wiring_;
