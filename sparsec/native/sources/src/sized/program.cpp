@@ -1,6 +1,7 @@
 // Programs for sizes that only the run tells: compiled stages of rows, and operators and kernels between.
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "../library.hpp"
 #include "../pool.hpp"
@@ -19,11 +20,22 @@ namespace {
 
 constexpr std::size_t kAbsent = static_cast<std::size_t>(-1);
 
-// A step: what it reads and makes by number of the value, and which of them no later step needs.
+// A step: what it reads and makes by number of the value, and which of them no later step needs; it is skipped where a
+// condition has not the value that it is taken for.
 struct Wiring {
-  std::vector<std::size_t> inputs, outputs, spent;
+  std::vector<std::size_t> inputs, outputs, spent, conditions;
+  std::vector<bool> chosen;
   std::string name;
 };
+
+// Steps that are no operators of ONNX.
+const std::set<std::string> kCalls = {"rows", "attention", "rotary", "recurrence", "append", "sparsec.sized::Append"};
+
+bool all_true(const Array &condition) {
+  const Array whole = dense(condition);
+  const auto *values = whole.values<std::uint8_t>();
+  return whole.type == SPARSEC_BOOL && std::all_of(values, values + whole.size(), [](std::uint8_t each) { return each != 0; });
+}
 
 using Run = std::function<Arrays(const Arrays &)>;
 
@@ -121,7 +133,12 @@ class SizedProgram : public Program {
 
   void read_steps() {
     for (const Json &step : plan_["steps"].list()) {
-      Wiring wiring{numbers(step["inputs"]), numbers(step["outputs"]), {}, ""};
+      Wiring wiring{numbers(step["inputs"]), numbers(step["outputs"]), {}, {}, {}, ""};
+      for (const Json &each : step["when"].list()) {
+        wiring.conditions.push_back(number(each.list().at(0).text()));
+        wiring.chosen.push_back(each.list().at(1).boolean());
+      }
+      if (kCalls.count(step["op"].text()) == 0) operator_named(step["op"].text());  // refuses one that is not known
       if (wiring.outputs.empty()) fail(SPARSEC_ERROR_MODEL, "a step of the model makes nothing; bundle the model again");
       wiring.name = step["outputs"].list()[0].is_null() ? "" : step["outputs"].list()[0].text();
       wiring_.push_back(std::move(wiring));
@@ -132,7 +149,7 @@ class SizedProgram : public Program {
     std::vector<bool> kept(numbers_.size(), false);
     for (std::size_t slot : wanted_) kept[slot] = true;
     for (std::size_t index = wiring_.size(); index-- > 0;) {
-      for (const auto *slots : {&wiring_[index].inputs, &wiring_[index].outputs}) {
+      for (const auto *slots : {&wiring_[index].inputs, &wiring_[index].outputs, &wiring_[index].conditions}) {
         for (std::size_t slot : *slots) {
           if (slot == kAbsent || kept[slot]) continue;
           wiring_[index].spent.push_back(slot);
@@ -222,19 +239,29 @@ class SizedProgram : public Program {
   void execute(Runner &runner, Arrays &values, const Sizes &sizes) const {
     for (std::size_t index = 0; index < wiring_.size(); ++index) {
       const Wiring &wiring = wiring_[index];
-      Arrays inputs;
-      for (std::size_t slot : wiring.inputs) inputs.push_back(slot == kAbsent ? Array{} : values[slot]);
-      Arrays outputs;
-      try {
-        outputs = runner.steps[index](inputs);
-      } catch (const Failure &failure) {
-        if (failure.status != SPARSEC_ERROR_INPUT) throw;
-        misfit("'" + wiring.name + "' cannot be computed where " + listed(sizes) + ": " + failure.what());
-      }
-      for (std::size_t place = 0; place < std::min(outputs.size(), wiring.outputs.size()); ++place) {
-        if (wiring.outputs[place] != kAbsent) values[wiring.outputs[place]] = std::move(outputs[place]);
-      }
+      if (taken(wiring, values)) take(runner.steps[index], wiring, values, sizes);
       for (std::size_t slot : wiring.spent) values[slot] = Array{};
+    }
+  }
+
+  static bool taken(const Wiring &wiring, const Arrays &values) {
+    for (std::size_t place = 0; place < wiring.conditions.size(); ++place) {
+      if (all_true(values[wiring.conditions[place]]) != wiring.chosen[place]) return false;
+    }
+    return true;
+  }
+
+  static void take(const Run &run, const Wiring &wiring, Arrays &values, const Sizes &sizes) {
+    Arrays inputs, outputs;
+    for (std::size_t slot : wiring.inputs) inputs.push_back(slot == kAbsent ? Array{} : values[slot]);
+    try {
+      outputs = run(inputs);
+    } catch (const Failure &failure) {
+      if (failure.status != SPARSEC_ERROR_INPUT) throw;
+      misfit("'" + wiring.name + "' cannot be computed where " + listed(sizes) + ": " + failure.what());
+    }
+    for (std::size_t place = 0; place < std::min(outputs.size(), wiring.outputs.size()); ++place) {
+      if (wiring.outputs[place] != kAbsent) values[wiring.outputs[place]] = std::move(outputs[place]);
     }
   }
 
