@@ -18,6 +18,7 @@ from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Functions, Needs, Program
 from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.errors import ArtifactError, SparsecError, UnsupportedOperatorError, UsageError
+from sparsec.graph.sized import Attention
 from sparsec.machine.memory import HOST, Memory
 from sparsec.target import Target
 
@@ -222,12 +223,12 @@ class Backend(ABC):
                                        f"target '{job.target.name}' needs static ones; give every dimension a size "
                                        "with --dim or --shape, or compile for a cpu")
 
-    def build_sized_kernels(self, attentions: Sequence[tuple[int, int, float]], rotations: Sequence[tuple[int, bool]],
+    def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """The library of kernels for run-time sizes, its object files' sizes, and what the scratch of attention is.
 
         Args:
-            attentions: of each the features of keys and of values, and the factor of the scores.
+            attentions: of each what the kernel computes.
             rotations: of each the features, and whether its tables have angles for both halves.
             job: what they are compiled for.
 

@@ -285,4 +285,5 @@ def _convert(model: ir.Model) -> None:
     with quiet():
         version_converter.convert_version(model, OPSET, fallback=True)
     finish()
+    sequences.tell_types(model)
     model.ir_version = max(model.ir_version, IR_VERSION)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from sparsec.backends.accelerators.activity import CAUSES
 from sparsec.backends.accelerators.description import Accelerator
 from sparsec.backends.accelerators.network import Network
-from sparsec.backends.accelerators.recurrent import OPERATORS as RECURRENT
 from sparsec.backends.accelerators.simulate import LayerResult, Result
 from sparsec.backends.accelerators.table import COLUMNS, row
+from sparsec.graph.operators.recurrence import GATES
 
 if TYPE_CHECKING:
     from sparsec.backends.accelerators.headlines import Headline
@@ -28,8 +28,8 @@ def describe(results: Sequence[Result], network: Network, beside: Mapping[str, f
 
 
 def _on_host(operator: str) -> str:
-    """An operator of nodes on the host; the products of recurrent layers are not there."""
-    return f"{operator} element by element" if operator in RECURRENT else operator
+    """What the host does of a node: the accelerators multiply by the weights of recurrent layers."""
+    return f"gates of {operator}" if operator in GATES else operator
 
 
 def describe_result(result: Result) -> Figures:

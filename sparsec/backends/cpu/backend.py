@@ -11,6 +11,7 @@ from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import REPLAY, Function, Functions
 from sparsec.cost.option import PRECISIONS
+from sparsec.graph.sized import Attention
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see `backends.base`
@@ -92,7 +93,7 @@ class CpuBackend(Backend):
         module, functions = lower_parts(graph, parts, job.target, job.threads, job.precision, chain)
         return build_functions(module, functions, job.target, job.threads)
 
-    def build_sized_kernels(self, attentions: Sequence[tuple[int, int, float]], rotations: Sequence[tuple[int, bool]],
+    def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.known import Symbols
+from sparsec.compiler.sized.codes import dequantize_apart
 from sparsec.compiler.sized.guards import Guard, guards
 from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, leading, row_nodes
 from sparsec.compiler.sized.simplify import known_data
@@ -61,6 +62,7 @@ def stages_of(graph: ir.Graph, symbols: Symbols) -> list[Stage]:
         if node not in rows:
             single.append((number, index, node))
         level.update(dict.fromkeys(node.outputs, number))
+    dequantize_apart(graph, groups.values(), symbols)
     order: list[tuple[int, int, Stage]] = [*single]
     for count, ((number, *_), nodes) in enumerate(groups.items()):
         order.append((number, count, _stage(nodes, fixed, symbols)))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.program import REPLAY, WORKSPACE
+from sparsec.backends.program import EMBEDDED, REPLAY, WORKSPACE
 from sparsec.errors import ArtifactError
 from sparsec.machine.memory import aligned, element_type
 from sparsec.machine.tvm_runtime import load
@@ -61,6 +61,7 @@ class Kernels:
         library, functions = self._stages[count]
         function = functions[number]
         constants = [self._tensors[each].data_ptr() for each in function["constants"]]
+        embedded = [self._tensors[each].data_ptr() for each in function["calls"].get("embedded", ())]
         kernels, outputs = function["calls"]["kernels"], given + len(constants)
         ends = {place: _nbytes(shape, dtype) for _, operands in kernels for place, _, shape, dtype in operands}
 
@@ -69,6 +70,8 @@ class Kernels:
                 if not 0 <= offset <= self._workspace.nbytes - _nbytes(shape, dtype):
                     raise ArtifactError("a kernel's memory lies outside of its workspace; compile the model again")
                 return Argument(None, self._workspace.ctypes.data + offset, 0, tuple(shape), dtype)
+            if place <= EMBEDDED:
+                return Argument(None, embedded[EMBEDDED - place] + offset, 0, tuple(shape), dtype)
             if given <= place < outputs:
                 return Argument(None, constants[place - given] + offset, 0, tuple(shape), dtype)
             base = place if place < given else place - len(constants)

@@ -13,7 +13,7 @@ import numpy as np
 
 from sparsec.machine.memory import ALIGNMENT, aligned
 from sparsec.runtime.sized.arena import Arena
-from sparsec.runtime.sized.attention import FLOAT, lines_of, spread
+from sparsec.runtime.sized.attention import FLOAT, LEVELS, lines_of, spread
 from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import rotary_sizes
@@ -207,7 +207,8 @@ class Recorder:
 
     def _attention(self, step: Mapping[str, Any]) -> None:
         """A call of the kernel of attention; see `runtime.sized.attention`."""
-        *_, mask_name = names = [*step["inputs"], None][:4]
+        names = [*step["inputs"], None, None][:LEVELS]
+        mask_name, levels = names[3], [] if names[4] is None else [self._floats(names[4])]
         q, k, v = (self._floats(name) for name in names[:3])
         about = self._scratch[step["kernel"]]
         (batch, heads, tokens, _), keys = q.shape, k.shape[2]
@@ -220,7 +221,7 @@ class Recorder:
         work = self._piece((-(-keys // about["pair"]) * about["pair"] * about["threads"]
                             * (about["depth"] + about["rows"]),), np.dtype(np.float32))
         self._between(f"attention{step['kernel']}", lines_of(q, k, v, mask, y),
-                      [q, k, v, q if mask is None else mask, work.array, out.array])
+                      [q, k, v, q if mask is None else mask, *levels, work.array, out.array])
         assert work.root is not None
         self._arena.give(work.root)
         self._enter(step["outputs"][0], Value(y, out.root))
