@@ -44,6 +44,7 @@ class Tiling(Tiles):
         bands: cache blocks of rows: bands that the parts are gone through in, each for all tiles, so that a band's
             weights stay in the L2 cache; parts are a multiple.
         far: the activations come from beyond the L2 cache, so that those of the next tile are asked for in time.
+        half: the last vector of the only tile has half the lanes, behind which no pixel lies.
 
     """
 
@@ -55,6 +56,18 @@ class Tiling(Tiles):
     parts: int = 1
     bands: int = 1
     far: bool = False
+    half: bool = False
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Lanes of the vectors of a tile."""
+        lanes = self.stencil.lanes
+        return (*(lanes,) * (self.vectors - 1), lanes // 2 if self.half else lanes)
+
+    @property
+    def busy_vectors(self) -> float:
+        """Vectors of a tile by the time that they take."""
+        return sum(self.widths) / self.stencil.lanes
 
     @property
     def scratch(self) -> int:
@@ -81,7 +94,7 @@ class Tiling(Tiles):
         if self.mode == "direct":
             return Work(0, 0, memory_bytes=memory)
         reads = s.segments * self.tiles * s.channels
-        rows = {"halo": self.halo_stride / s.lanes, "im2col": len(s.taps) * self.vectors}[self.mode]
+        rows = {"halo": self.halo_stride / s.lanes, "im2col": len(s.taps) * self.busy_vectors}[self.mode]
         crossing = sum(tap % s.lanes != 0 for tap in s.taps) / len(s.taps)
         return Work(0, reads * rows * (2 + crossing), memory_bytes=memory)
 
@@ -125,7 +138,7 @@ def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]
 def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stage) -> None:
     def begin(thread: Expr, threads: int) -> Callable[[Expr, Expr, Expr, Expr], Part]:
         if t.stencil.masked:
-            clear_border(b, t.stencil, thread, threads)
+            clear_border(b, t, thread, threads)
         load_tile = stage.prepare(b, t)
         overlap = slots != t.stencil.outputs or t.stencil.vectors % t.vectors != 0
         sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.chunks > 1 else None
@@ -140,13 +153,16 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stag
     walk(t, isa, begin, t.bands)
 
 
-def clear_border(b: Buffers, s: Stencil, thread: Expr, threads: int) -> None:
+def clear_border(b: Buffers, t: Tiling, thread: Expr, threads: int) -> None:
     """Zero what lies before and behind the pixels of every row of Y."""
+    s = t.stencil
     tail = s.y_origin + s.vectors * s.lanes
     with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as row:
         for begin, end in ((0, s.y_origin), (tail, s.y_row_stride)):
             with T.serial(0, (end - begin) // s.lanes) as vector:
                 store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, splat(0.0, s.lanes))
+        if t.half:
+            store(b["y"], row * s.y_row_stride + tail - s.lanes // 2, splat(0.0, s.lanes // 2))
 
 
 def float_tile(b: Buffers, t: Tiling) -> LoadTile:
@@ -174,8 +190,8 @@ def _copy_tile(b: Buffers, scratch: Buffer, t: Tiling, chunk: Expr, x: Expr) -> 
                 store(scratch, channel * t.halo_stride + vector * s.lanes, source)
             return
         for tap, offset in enumerate(s.taps):
-            for vector in range(t.vectors):
-                source = load(b["x"], row + offset + vector * s.lanes, s.lanes)
+            for vector, width in enumerate(t.widths):
+                source = load(b["x"], row + offset + vector * s.lanes, width)
                 store(scratch, (channel * len(s.taps) + tap) * t.tile + vector * s.lanes, source)
 
 
@@ -232,8 +248,8 @@ class Finish:
         return self.y + row * self.tiling.stencil.y_row_stride
 
     def _added(self, product: Callable[[int], Expr], buffer: Buffer, at: Expr) -> Callable[[int], Expr]:
-        lanes = self.tiling.stencil.lanes
-        return lambda vector: product(vector) + load(buffer, at + vector * lanes, lanes)
+        lanes, widths = self.tiling.stencil.lanes, self.tiling.widths
+        return lambda vector: product(vector) + load(buffer, at + vector * lanes, widths[vector])
 
     def _partial(self, product: Callable[[int], Expr], buffer: Buffer, at: Expr) -> None:
         for vector in range(self.tiling.vectors):
@@ -243,10 +259,10 @@ class Finish:
         b, s = self.buffers, self.tiling.stencil
         for name in ("y", "residual") if self.tiling.epilogue.residual else ("y",):
             self._request_output(name, self._output(row))
-        for vector in range(self.tiling.vectors):
+        for vector, width in enumerate(self.tiling.widths):
             at = self._output(row) + vector * s.lanes
-            mask = load(b["mask"], self.start + vector * s.lanes, s.lanes) if s.masked else None
-            value = product(vector) + splat(b["bias"][row], s.lanes)
+            mask = load(b["mask"], self.start + vector * s.lanes, width) if s.masked else None
+            value = product(vector) + splat(b["bias"][row], width)
             store(b["y"], at, finish_vector(b, self.tiling.epilogue, value, at, mask))
 
 
