@@ -41,8 +41,9 @@ def offered(family, index, target, precision=list(PRECISIONS)[-1]):
 def check(family, case, option, features, target):
     """The kernel computes what the family's reference says."""
     kernel = call(case.layer, option, features)
-    y = compiled(kernel.kernel, target)(*kernel.constants, *case.inputs, out=kernel.output.size,
-                                          dtype=kernel.output.dtype)
+    inputs, inside = (case.inputs[:-1], case.inputs[-1]) if kernel.in_place else (case.inputs, None)
+    y = compiled(kernel.kernel, target)(*kernel.constants, *inputs, out=kernel.output.size, dtype=kernel.output.dtype,
+                                        inside=inside)
     expected = case.finished(family.reference(case.layer.weight, case.columns, option.params))
     defined = ~np.isnan(expected)
     tolerance = 2e-5 * max(1, np.abs(expected[defined]).max()) + (NARROW_GELU if family.precision != "fp32" else 0)
