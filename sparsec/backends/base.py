@@ -44,6 +44,7 @@ class LayerReport:
         rows: the number of rows that the row is for, where an artifact has kernels for several.
         projection_error: the norm of the weights that projecting has dropped, relative to all; None where it was not.
         reason: why this kernel runs it.
+        instead_of: the format and kernel that predictions alone had chosen, where timing found this one faster.
 
     """
 
@@ -62,6 +63,7 @@ class LayerReport:
     error: float | None = None
     projection_error: float | None = None
     rows: int | None = None
+    instead_of: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
