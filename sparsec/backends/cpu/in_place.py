@@ -18,9 +18,10 @@ def may_overwrite(node: ir.Node) -> bool:
     operators an output may be a view of an input.
     """
     value = residual(node)
-    if value is None or value.is_graph_output() or (producer := value.producer()) is None:
+    producer = None if value is None else value.producer()
+    if value is None or producer is None or value.is_graph_output():
         return False
     readers = [use.node for use in value.uses()]
     plain = all(operator_of(each) == CONV and each.graph is node.graph for each in (producer, *readers))
-    return plain and readers.count(node) == 1 and next(
-        each for each in reversed(node.graph) if each in readers) is node
+    last = next((each for each in reversed(node.graph or ()) if each in readers), None)
+    return plain and readers.count(node) == 1 and last is node
