@@ -8,7 +8,7 @@ from sparsec.backends.cpu.calls import call
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.target import resolve
-from tests.kernels.test_families import SMALL, check
+from tests.support.family_checks import SMALL, check
 from tests.support.layers import CASES, images
 from tests.support.targets import TARGETS, isa
 
