@@ -224,16 +224,17 @@ class Backend(ABC):
                                        "with --dim or --shape, or compile for a cpu")
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
-                            job: Job) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+                            job: Job, *, levels: bool) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """The library of kernels for run-time sizes, its object files' sizes, and what the scratch of attention is.
 
         Args:
             attentions: of each what the kernel computes.
             rotations: of each the features, and whether its tables have angles for both halves.
             job: what they are compiled for.
+            levels: whether there is one, named so, for scales of dynamic quantisation.
 
         """
-        count = len(attentions) + len(rotations)
+        count = len(attentions) + len(rotations) + levels
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 

@@ -18,6 +18,8 @@ RECURRENCE = "Recurrence"
 hidden), last state, last cell (batch, hidden): `sparsec::Recurrence`, whose constants are the attributes weight, bias
 and peepholes, of which the last two may be absent."""
 
+LEVELS = "Levels"
+"""(X) -> scale, zero point: the single numbers that DynamicQuantizeLinear finds of all of X."""
 SCALE, ROUND, MASK, WEIGHTS = "scale", "round", "mask", "weights"
 """What attention of quantised graphs does to products of queries and keys, in order, with its numbers: multiply by one;
 round to codes and back, by what makes a value whole, the least and the largest then, and what undoes it; add the mask;

@@ -61,6 +61,9 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
         by = f"numpy ({kind}{of} of any size)" if kind in OPERATORS else "ONNX's reference"
         raise UsageError(f"'{', '.join(step['outputs'])}' of the model is computed by {by}, which takes Python; give "
                          "its dimensions sizes with --dim or --shape")
+    if kind == "rows" and any(each.get("whole") for each in step["given"]):
+        raise UsageError(f"'{', '.join(step['outputs'])}' of the model is quantised by a scale that the run tells, "
+                         "which libsparsec does not do yet; give its dimensions sizes with --dim or --shape")
     if kind == "rows":
         return {**step, **{key: [{**each, "dtype": type_number(each["dtype"])} for each in step[key]]
                            for key in ("given", "made")}}

@@ -59,8 +59,8 @@ def quantized(name, form, folder):
     return onnx.load(done)
 
 
-FORMS = [("encoder", "QDQ"), ("encoder", "QDQ by output"), ("encoder", "QOperator"), ("images", "QDQ"),
-         ("images", "QOperator")]
+FORMS = [("encoder", "QDQ"), ("encoder", "QDQ by output"), ("encoder", "QOperator"), ("encoder", "dynamic"),
+         ("images", "QDQ"), ("images", "QOperator")]
 
 
 @pytest.mark.parametrize(("name", "form"), FORMS, ids=" ".join)

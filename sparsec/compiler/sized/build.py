@@ -21,7 +21,7 @@ from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import fuse_attention
-from sparsec.compiler.sized.codes import round_for_layers, round_once
+from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.recurrent import add_layers, write_recurrent
@@ -35,6 +35,7 @@ from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.large import key_of
 from sparsec.graph.nodes import node_name
+from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.target import Target
 
@@ -124,6 +125,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
         symbols = infer_symbols(model.graph)  # shapes follow from more constants now
     merge_equal(model.graph, symbols)
     round_once(model.graph, symbols)
+    split_dynamic(model.graph, symbols)
     RemoveUnusedNodesPass()(model)
     sink_rows(model.graph, symbols)
     shorten_moves(model.graph, symbols)
@@ -225,7 +227,8 @@ def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None
     """The library of the kernels between stages, and of what calls all kernels; None where there are none."""
     if not (plan.attentions or plan.rotations or plan.fields["rows"]):
         return None
-    library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job)
+    finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
+    library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds)
     return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
             "attention": [{"depth": each.depth, "width": each.width, **scratch} for each in plan.attentions]}
 

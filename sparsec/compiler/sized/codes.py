@@ -15,9 +15,11 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Symbols
+from sparsec.compiler.sized.views import view_of
 from sparsec.graph.constants import add_constant
 from sparsec.graph.nodes import node_name, operand
 from sparsec.graph.quantized import MOVES, dequantization, dequantized, quantization
+from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 Levels = tuple[float, int, str]
@@ -77,6 +79,32 @@ def _stands_for(value: ir.Value | None, levels: Levels) -> bool:
             return False
         value = node.inputs[0]
     return False
+
+
+def split_dynamic(graph: ir.Graph, symbols: Symbols) -> int:
+    """Write DynamicQuantizeLinear as what looks at all rows, and what then quantises each, in place; returns how many.
+
+    The order of elements does not matter to the first.
+    """
+    found = [node for node in graph if node.op_type == "DynamicQuantizeLinear" and not node.domain]
+    for node in found:
+        x, name = operand(node, 0), node_name(node)
+        view = view_of(x, symbols)
+        source = x if view is None or view[0].chosen else view[0].source
+        levels = ir.node(LEVELS, [source], domain=SIZED_DOMAIN, num_outputs=2, name=f"{name}.levels")
+        quantize = ir.node(QUANTIZE, [x, *levels.outputs], name=name)
+        made = [quantize.outputs[0], *levels.outputs]
+        for new, old in zip(made, node.outputs, strict=True):
+            new.name, new.type, new.shape, symbols.shapes[new] = old.name, old.type, old.shape, symbols.shapes[old]
+        for each in (levels, quantize):
+            graph.insert_before(node, each)
+        for new, old in zip(made, node.outputs, strict=True):
+            old.replace_all_uses_with(new, replace_graph_outputs=True)
+            old.name = None
+        graph.remove(node, safe=True)
+    if found:
+        graph.opset_imports[SIZED_DOMAIN] = 1
+    return len(found)
 
 
 def round_for_layers(graph: ir.Graph, symbols: Symbols) -> int:

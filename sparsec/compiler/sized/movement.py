@@ -14,12 +14,12 @@ import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size
-from sparsec.compiler.sized.rows import ELEMENTWISE, constants, leading
+from sparsec.compiler.sized.rows import ELEMENTWISE, constants, is_single, leading
 from sparsec.compiler.sized.views import MOVES, Groups, View, view_of, whole, written
 from sparsec.compiler.sized.views import steps as steps_of
 from sparsec.graph.constants import add_constant, constant, scalar
 from sparsec.graph.nodes import node_name, operand
-from sparsec.graph.quantized import dequantized, quantization
+from sparsec.graph.quantized import dequantized
 from sparsec.passes import rewrite
 
 CODES = ("QuantizeLinear", "DequantizeLinear")
@@ -55,14 +55,15 @@ class _Rows:
 
 
 def _sink(graph: ir.Graph, node: ir.Node, symbols: Symbols, ranks: dict[str, int], fixed: set[ir.Value]) -> bool:
-    moving = [index for index, value in enumerate(node.inputs) if value is not None and value not in fixed]
+    moving = [index for index, value in enumerate(node.inputs) if value is not None and value not in fixed
+              and not (node.op_type in CODES and index)]
     shape = symbols.shape(node.outputs[0])
-    if shape is None or not moving or not _keeps_rows(node, moving) or _scales_scores(node):
+    if shape is None or not moving or not _keeps_rows(node, moving, symbols) or _scales_scores(node):
         return False
     rank = len(leading(shape))
     if rank == len(shape) and _are_scores(node.inputs[moving[0]], symbols):
         return False
-    single = all(index in moving or value is None or _is_single(value, symbols)
+    single = all(index in moving or value is None or is_single(symbols.shape(value))
                  for index, value in enumerate(node.inputs)) and node.op_type in (*ELEMENTWISE, *CODES)
     found = [_rows(node.inputs[index], rank, symbols, ranks, single=single, rounded=node.op_type in CODES)
              for index in moving]
@@ -93,13 +94,7 @@ def _are_scores(value: ir.Value | None, symbols: Symbols) -> bool:
     return found is None or not found[1]
 
 
-def _is_single(value: ir.Value, symbols: Symbols) -> bool:
-    """Whether a value is one number."""
-    shape = symbols.shape(value)
-    return shape is not None and all(size.number == 1 for size in shape)
-
-
-def _keeps_rows(node: ir.Node, moving: list[int]) -> bool:
+def _keeps_rows(node: ir.Node, moving: list[int], symbols: Symbols) -> bool:
     """Whether a node computes each row of one or more operands by itself, whatever comes in front of its features."""
     if node.op_type == "LayerNormalization":
         return moving == [0] and node.attributes.get_int("axis", -1) == -1
@@ -108,7 +103,7 @@ def _keeps_rows(node: ir.Node, moving: list[int]) -> bool:
         return moving == [0] and factors == [1.0, 1.0] and not node.attributes.get_int("transA", 0) and (
             constant(node.inputs[1]) is not None or dequantized(node.inputs[1]) is not None)
     if node.op_type in CODES:
-        return moving == [0] and quantization(node, node.op_type) is not None
+        return moving == [0] and is_single(symbols.shape(node.inputs[1]))
     return node.op_type != "MatMul" or moving == [0]
 
 

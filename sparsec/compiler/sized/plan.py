@@ -165,7 +165,8 @@ def _rows(plan: Plan, stage: RowStage, symbols: Symbols) -> None:
     plan.step("rows", [value.name for value in stage.inputs],
               [others.get(value, value.name) for value in stage.outputs],
               number=number, rank=stage.rows.rank, lead=[terms_of(size) for size in stage.rows.lead],
-              given=[{"dtype": element_name(value), "shape": _own(value, symbols)} for value in stage.inputs],
+              given=[{"dtype": element_name(value), "shape": _own(value, symbols),
+                      "whole": not leading(symbols.shapes[value])} for value in stage.inputs],
               made=[{"dtype": element_name(value), "shape": _own(value, symbols)} for value in stage.outputs])
     for value, name in others.items():
         plan.fields["sizes"][f"{name}.shape"] = {"dtype": "int64", "rank": 1,

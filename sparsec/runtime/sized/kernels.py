@@ -56,8 +56,12 @@ class Kernels:
         """What runs operations of these words, as `backends.cpu.replay` describes them."""
         return functools.partial(self._replay, self._share(_words(words)))
 
-    def _stage(self, number: int, count: int, given: int, made: int) -> Block:
-        """A stage for a number of rows: its bases are the first rows of its inputs, then of its outputs."""
+    def _stage(self, number: int, count: int, inputs: tuple[bool, ...], made: int) -> Block:
+        """A stage for a number of rows: its bases are the first rows of its inputs, then of its outputs.
+
+        Inputs for which `inputs` has True are the same for all rows.
+        """
+        given = len(inputs)
         library, functions = self._stages[count]
         function = functions[number]
         constants = [self._tensors[each].data_ptr() for each in function["constants"]]
@@ -75,15 +79,16 @@ class Kernels:
             if given <= place < outputs:
                 return Argument(None, constants[place - given] + offset, 0, tuple(shape), dtype)
             base = place if place < given else place - len(constants)
-            return Argument(base, offset, ends[place], tuple(shape), dtype)
+            step = 0 if place < given and inputs[place] else ends[place]
+            return Argument(base, offset, step, tuple(shape), dtype)
 
         calls = [(_function(library, kernel), [argument(*each) for each in operands]) for kernel, operands in kernels]
         return Block(calls, given + made, self._type_of)
 
-    def _between(self, name: str, sizes: int, floats: int) -> Block:
-        """A kernel of run-time sizes: it takes the array of these, then flat ones of floats."""
+    def _between(self, name: str, sizes: int, dtypes: tuple[str, ...]) -> Block:
+        """A kernel of run-time sizes: it takes the array of these, then flat ones."""
         given = [Argument(0, 0, 0, (sizes,), "int64"),
-                 *(Argument(1 + index, 0, 0, (UNBOUNDED,), "float32") for index in range(floats))]
+                 *(Argument(1 + index, 0, 0, (UNBOUNDED,), dtype) for index, dtype in enumerate(dtypes))]
         return Block([(_function(self._shared, name), given)], len(given), self._type_of)
 
 

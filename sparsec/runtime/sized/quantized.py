@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.runtime.sized.elementwise import Attributes, Operator
 
 LARGEST = 255
@@ -45,16 +46,22 @@ def _dequantize(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.nd
     return (found,)
 
 
-def _dynamic(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
+def _levels(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
     (x,) = inputs
     low, high = (np.float32(min(0, x.min(initial=0))), np.float32(max(0, x.max(initial=0))))
     scale = (high - low) / np.float32(LARGEST)
     scale = np.float32(1) if scale == 0 else scale
     zero = np.clip(np.rint(-low / scale), 0, LARGEST).astype(np.uint8)
-    return _codes(x, scale, zero, zero.dtype), np.asarray(scale), np.asarray(zero)
+    return np.asarray(scale), np.asarray(zero)
+
+
+def _dynamic(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    scale, zero = _levels(inputs, attributes)
+    return _codes(inputs[0], scale, zero, zero.dtype), scale, zero
 
 
 OPERATORS: dict[str, Operator] = {
     "QuantizeLinear": _quantize, "DequantizeLinear": _dequantize, "DynamicQuantizeLinear": _dynamic,
+    f"{SIZED_DOMAIN}::{LEVELS}": _levels,
 }
 """By ONNX's name; of integers of 8 to 32 bits, without blocks."""
