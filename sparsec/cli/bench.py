@@ -205,11 +205,11 @@ def _check_model(model: Path | None, artifact: Path | None) -> None:
     from sparsec.artifact.file import Artifact
     from sparsec.graph.reader import load
 
-    taken = {value.name for value in load(model, symbolic=True).graph.inputs}
+    taken = {str(value.name) for value in load(model, symbolic=True).graph.inputs}
     own = {spec.name for spec in Artifact.load(artifact).manifest.inputs}
     if taken != own:
         raise UsageError(f"{artifact} was compiled from another model than {model}: it takes the inputs "
-                         f"{', '.join(sorted(own))}, and that {', '.join(map(str, sorted(taken)))}")
+                         f"{', '.join(sorted(own))}, and that {', '.join(sorted(taken))}")
 
 
 def _measured(artifact: Artifact, path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *,
