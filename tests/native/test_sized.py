@@ -117,7 +117,7 @@ def test_norms_over_other_axes_give_the_sessions_answers(drive):
 def test_the_library_has_the_operators_that_bundles_may_have():
     text = "".join(path.read_text() for path in (SOURCES / "src" / "sized").glob("*.cpp"))
     named = set(re.findall(r'\{"([A-Z]\w+)",', text))
-    assert named == {name for name in NATIVE if ":" not in name}
+    assert named >= {name for name in NATIVE if ":" not in name}
 
 
 def test_convolutions_of_any_size_are_refused():
