@@ -14,7 +14,8 @@ import typer
 from sparsec.backends.registry import backend_named
 from sparsec.bench.engines import onnxruntime_for, own_engines
 from sparsec.bench.latency import Latency, measure, ratio, throughput_ratio
-from sparsec.cli import options, tables
+from sparsec.cli import options, parts, tables
+from sparsec.cli.bench_cluster import bench_cluster
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
 from sparsec.cli.bench_sizes import profile_sizes
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
@@ -34,6 +35,7 @@ class Peer(Enum):
 
 
 def command(
+    context: typer.Context,
     file: Annotated[Path | None, typer.Argument(
         exists=True, dir_okay=False, help="An ONNX model or a compiled one; none with --sweep.")] = None,
     against: Annotated[Peer | None, typer.Option(
@@ -66,11 +68,14 @@ def command(
         metavar="MxKxN", help="Time the formats of a linear layer of this shape at many sparsities instead.")] = None,
     plot: Annotated[Path | None, typer.Option(
         dir_okay=False, help="Plot a sweep's latencies and bytes, as PNG or SVG.")] = None,
+    on: parts.On = parts.LOCAL,
+    resume: parts.Resume = None,
     json: options.JsonFile = None,
 ) -> None:
     """Time a model beside onnxruntime, or its layers.
 
-    Engines take turns, each in a process of its own.
+    Engines take turns, each in a process of its own. On a cluster every machine runs the command, on files that lie at
+    the same paths there.
     """
     from sparsec.artifact.file import is_artifact
 
@@ -78,6 +83,12 @@ def command(
     _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None)
     _check_calls({"--batch": batch, "--max-error": max_error, "--tune": tune}, streams,
                  model=file is not None and not compiled, timed=not profile and formats is None and sweep is None)
+    parts.check(on)
+    if on != parts.LOCAL:
+        bench_cluster(context, on, resume, threads * streams, json)
+        return
+    if resume is not None:
+        raise UsageError("--resume is for --on ray://HOST:PORT, whose finished machines it keeps")
     if file is None:
         bench_sweep(sweep or "", target, threads, plot, json)
         return

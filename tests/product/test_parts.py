@@ -1,9 +1,12 @@
 """Independent parts of a command: in order, kept as they are done, and refused where there is no such place."""
 
 import pytest
+from typer.testing import CliRunner
 
-from sparsec.cli import parts
+from sparsec.cli import app, parts
+from sparsec.cli.bench_cluster import timed
 from sparsec.errors import UsageError
+from tests.native.conftest import DIGITS
 from tests.support.parts import CALLS, squared
 
 
@@ -33,6 +36,16 @@ def test_a_damaged_result_is_named(tmp_path):
 def test_a_place_that_is_none_is_refused(on):
     with pytest.raises(UsageError, match="give local, or the address of a Ray cluster"):
         parts.check(on)
+
+
+def test_a_machine_says_why_it_cannot_time_a_model():
+    """What machines measure is in test_ray.py."""
+    assert timed([str(DIGITS), "--shape", "z:1"])["error"].endswith("no input 'z' to bind; the inputs are input")
+
+
+def test_finished_machines_are_kept_on_a_cluster_only(tmp_path):
+    with pytest.raises(UsageError, match="--resume is for --on ray"):
+        CliRunner().invoke(app, ["bench", "--sweep", "8x8x8", "--resume", str(tmp_path)], catch_exceptions=False)
 
 
 def test_a_study_in_parts_is_the_study(tmp_path):

@@ -102,6 +102,15 @@ def test_the_parts_of_a_command_run_on_the_machines_of_a_cluster(cluster, tmp_pa
     assert done.stdout.splitlines()[-2:] == [str(sorted(parts.run(squared, calls))), "2"]
 
 
+def test_a_benchmark_runs_on_every_machine(cluster, tmp_path):
+    onnx.save(NETWORK, tmp_path / "m.onnx")
+    done = subprocess.run([sys.executable, "-m", "sparsec", "bench", tmp_path / "m.onnx", "--tune", "off", "--seconds",
+                           "0.01", "--against", "none", "--on", f"ray://127.0.0.1:{CLIENTS}", "--json",
+                           tmp_path / "f.json"], capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "f.json").read_text())) == 2
+
+
 def running(version, wanted=2, x=X):
     """Wait until so many replicas of a version of the models run."""
     from ray import serve
