@@ -71,6 +71,9 @@ SVE_FEATURES = NEON_BF16_FEATURES | {"sve", SVE_256}
 CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The architectures that kernels are made for; sparse tensor cores begin with the first."""
 
+SIMULATED = ("spec2", "spectral-cnn")
+"""Accelerators that models are simulated on and not compiled for."""
+
 ACCELERATORS = (
     "cnvlutin", "minerva", "cambricon-x", "eyeriss", "ese", "scnn", "sparsenn", "cambricon-s", "zena", "eyeriss-v2",
     "sparten", "masr", "eager-pruning", "sigma", "procrustes", "dense", "dadiannao", "diannao", "dcnn", "systolic",
@@ -192,6 +195,9 @@ def resolve(name: str | Target) -> Target:
         return _host()
     if name.startswith("cuda-"):
         return _cuda(name)
+    if name in SIMULATED:
+        raise UsageError(f"'{name}' is simulated, and nothing is compiled for it: `sparsec simulate MODEL --target "
+                         f"{name}`")
     if name not in _FIXED:
         raise UsageError(f"unknown target '{name}'; the targets are {', '.join(TARGET_NAMES)}")
     return _FIXED[name]

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,10 +128,10 @@ def print_report(report: StripReport) -> None:
         return
     tables.print_table(("layer", "zero", "inactive", "units", "MFLOPs", "bytes"),
                        [(layer.name, *_row(layer)) for layer in report.layers],
-                       (tables.counted(len(report.layers), "layer"), *_row(report.total)))
+                       (tables.counted(len(report.layers), "layer"), *_row(_sum(report.layers))))
     total = report.total
     direct, effective = _times(total.direct_compression), _times(total.effective_compression)
-    lines = [f"\ncompression by zeros {direct}, effective {effective}"]
+    lines = [f"\ncompression by zeros {direct}, effective {effective}", *_more(report)]
     lines += [f"{name}: {count}" for name, count in report.counts.items() if count]
     grouped: Counter[tuple[str, str]] = Counter()
     for kept in report.kept:
@@ -148,6 +149,23 @@ def print_report(report: StripReport) -> None:
         lines.append(f"no longer 2:4, inputs in the midst of their groups went: {_some(report.regrouped)}")
     for line in lines:
         tables.console.print(line)
+
+
+def _sum(layers: Sequence[Layer]) -> Layer:
+    """All layers as one, each size the sum of theirs."""
+    from sparsec.passes.strip import Layer, Size  # imported with what made the report
+
+    before, after = (Size(*(sum(getattr(size, each.name) for size in sizes) for each in fields(Size)))
+                     for sizes in ([layer.before for layer in layers], [layer.after for layer in layers]))
+    return Layer("", "", sum(layer.active for layer in layers), before, after)
+
+
+def _more(report: StripReport) -> list[str]:
+    """What the whole model has besides the layers: biases and other constants, products of activations."""
+    after, layers = report.total.after, _sum(report.layers).after
+    lines = [f"with biases and other constants: {tables.nbytes(after.bytes)}"] if after.bytes != layers.bytes else []
+    return [*lines, *([f"with products of activations: {_millions(after.flops)} MFLOPs"]
+                      if after.flops != layers.flops else [])]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.loops import LOOPS, UNROLLED, unrolled
 from sparsec.graph.nodes import bodies, node_name, read_by
+from sparsec.graph.sequences import of_the_run
 from sparsec.graph.shapes import static_shape
 
 SIZED_BY_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
@@ -106,12 +107,12 @@ def _numbers(nodes: Sequence[ir.Node]) -> list[int]:
 def is_dynamic(node: ir.Node) -> bool:
     """Whether a size around or inside a node is known at run time only, or it is a loop that is not unrolled."""
     used = [value for value in node.outputs if value.name and (value.uses() or value.is_graph_output())]
-    if any(static_shape(value) is None for value in (*node.inputs, *used) if value is not None):
+    if of_the_run(node) or any(static_shape(value) is None for value in (*node.inputs, *used) if value is not None):
         return True
     if node.op_type in LOOPS and not node.domain and not 0 < unrolled(node) <= UNROLLED:
         return True
-    inside = (each.op_type for graph in bodies(node) for each in graph.all_nodes())
-    return not SIZED_BY_VALUES.isdisjoint(inside)
+    return any(each.op_type in SIZED_BY_VALUES or of_the_run(each) for graph in bodies(node)
+               for each in graph.all_nodes())
 
 
 def _stage(model: ir.Model, nodes: Sequence[ir.Node], numbers: Sequence[int], number: int) -> Stage:

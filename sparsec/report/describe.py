@@ -38,6 +38,7 @@ class _Layer(TypedDict, total=False):
     error: float | None
     projection_error: float | None
     rows: int | None
+    instead_of: list[str]
 
 
 class _Verification(TypedDict, total=False):

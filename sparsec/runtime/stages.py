@@ -16,7 +16,7 @@ from sparsec.errors import ArtifactError, InputError, SparsecError
 from sparsec.machine.optional import needed
 
 Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
-"""From arrays by name to the arrays of a stage's outputs."""
+"""From arrays by name to the arrays of a stage's outputs; between interpreted stages, lists of them are sequences."""
 
 
 class Stages:
@@ -52,6 +52,11 @@ class Stages:
         return [np.array(values[name]) for name in self.results]
 
 
+def _passed_on(value: Any) -> Any:
+    """An array, or the list that a sequence is."""
+    return value if isinstance(value, list) else np.asarray(value)
+
+
 def interpret(model: bytes) -> Run:
     """The function that interprets an ONNX model."""
     reference = needed("onnx.reference", "onnx", "an artifact with interpreted stages")
@@ -61,7 +66,7 @@ def interpret(model: bytes) -> Run:
 
     def run(feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
-            return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
+            return [_passed_on(each) for each in evaluator.run(None, dict(feeds))]
         except (SparsecError, MemoryError):
             raise
         except Exception as error:  # what the reference raises where values do not fit together has no common base

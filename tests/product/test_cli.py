@@ -65,11 +65,14 @@ def test_run_takes_arrays_in_every_form(folder, tmp_path, given):
     assert np.load(tmp_path / "y.npz")["y"].shape == (1, 10)
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "model.sparsec"])
-def test_bench_times_every_engine(folder, tmp_path, file):
-    sparsec("bench", folder / file, "--seconds", "0.05", "--json", tmp_path / "bench.json")
+@pytest.mark.parametrize("arguments", ["model.onnx", "model.sparsec", "model.sparsec --model model.onnx"])
+def test_bench_times_every_engine(folder, tmp_path, arguments):
+    files = [folder / each if each.startswith("model") else each for each in arguments.split()]
+    told = sparsec("bench", *files, "--seconds", "0.05", "--json", tmp_path / "bench.json")
     figures = json.loads((tmp_path / "bench.json").read_text())
-    assert [e["engine"] for e in figures["engines"]] == ["sparsec", "onnxruntime"][:2 if file.endswith("x") else 1]
+    beside = arguments.endswith("onnx")
+    assert [e["engine"] for e in figures["engines"]] == ["sparsec", "onnxruntime"][:2 if beside else 1]
+    assert ("--model MODEL.onnx" in told) is not beside
     for engine in figures["engines"]:
         assert 0 < engine["p50_us"] <= engine["p90_us"] <= engine["p99_us"]
         assert engine["per_second"] > 0
@@ -239,6 +242,8 @@ FAILURES = {
     "no external data": (1, without_external_data, "big.data"),
     "unsupported operator": (1, unsupported, "Foo"),
     "unknown target": (2, lambda f, _: ["compile", f / "model.onnx", "--target", "abacus"], "the targets are cpu"),
+    "a target that is simulated alone": (2, lambda f, _: ["compile", f / "model.onnx", "--target", "spec2"],
+                                         "`sparsec simulate MODEL --target spec2`"),
     "GPU without sparse tensor cores": (2, lambda f, _: ["compile", f / "model.onnx", "--target", "cuda-sm75"],
                                         "begin with sm_80"),
     "shape of no form": (2, lambda f, _: ["compile", f / "model.onnx", "--shape", "x=1,64"], "input:1,3,224,224"),
@@ -278,6 +283,8 @@ FAILURES = {
     "sizes beside arrays": (2, lambda f, t: ["run", f / "model.sparsec", "-i", archive(t / "x.npz"), "--dim", "n=1"],
                             "leave --shape and --dim out"),
     "a dimension that is none": (2, lambda f, _: ["run", f / "model.sparsec", "--dim", "n=1"], "no dimension 'n'"),
+    "a model beside a model": (2, lambda f, _: ["bench", f / "model.onnx", "--model", f / "model.onnx"],
+                               "beside an artifact"),
     "tuning of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--tune", "off"], "--tune is for an ONNX"),
     "a layer misspelt": (2, lambda f, _: ["explain", f / "model.onnx", "--layer", "MatMul"],
                          "no layer 'MatMul'; nearest are"),

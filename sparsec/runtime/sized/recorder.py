@@ -11,14 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.machine.memory import ALIGNMENT, aligned
 from sparsec.runtime.sized.arena import Arena
-from sparsec.runtime.sized.attention import FLOAT, lines_of, spread
+from sparsec.runtime.sized.attention import FLOAT, INPUTS, lines_of, spread
 from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import rotary_sizes
 from sparsec.runtime.sized.rows import Splitter, Tensor
 
+LEVELS_OF = f"{SIZED_DOMAIN}::{LEVELS}"
 Item = Callable[[dict[str | None, Any]], object]
 
 
@@ -84,16 +86,12 @@ class Recorder:
         self._late.update(inputs)
         for name, array in inputs.items():
             self._values[name] = Value(array, late=True)
+        natively = {"rows": self._rows, "attention": self._attention, "rotary": self._rotary,
+                    "recurrence": self._recurrence, LEVELS_OF: self._levels}
         for step, run, spent in zip(self._steps, self._runs, self._spent, strict=True):
             kind = step["op"]
-            if kind == "rows" and self._kernels.planned(step["number"]):
-                self._rows(step)
-            elif kind == "attention":
-                self._attention(step)
-            elif kind == "rotary":
-                self._rotary(step)
-            elif kind == "recurrence":
-                self._recurrence(step)
+            if kind in natively and (kind != "rows" or self._kernels.planned(step["number"])):
+                natively[kind](step)
             else:
                 self._numpy(step, run)
             for name in spent:
@@ -139,12 +137,12 @@ class Recorder:
         rows = math.prod(lead)
         if not rows:
             raise Unplanned
-        widths = [each.dtype.itemsize * math.prod(each.shape) for each in (*given, *made)]
+        widths = [0 if each.whole else each.dtype.itemsize * math.prod(each.shape) for each in (*given, *made)]
         apart = max(ALIGNMENT // math.gcd(ALIGNMENT, width) for width in widths)
         if not self._splitter.divides(rows, apart):
             raise Unplanned
         parts = self._splitter.parts(rows, apart)
-        sources = [self._source(name, tensor, rows, sum(parts))
+        sources = [self._source(name, tensor, *((1, 1) if tensor.whole else (rows, sum(parts))))
                    for name, tensor in zip(step["inputs"], given, strict=True)]
         results = [self._piece((*lead, *tensor.shape), tensor.dtype, self._splitter.spare * width)
                    for tensor, width in zip(made, widths[len(given):], strict=True)]
@@ -152,7 +150,7 @@ class Recorder:
         first = 0
         for count, same in groupby(parts):
             repeat = len(list(same))
-            block = self._kernels.stage(step["number"], count, len(given), len(made))
+            block = self._kernels.stage(step["number"], count, tuple(each.whole for each in given), len(made))
             self._operation(block.address, repeat, [
                 address + first * width for address, width in zip(addresses, widths, strict=True)])
             first += repeat * count
@@ -207,7 +205,8 @@ class Recorder:
 
     def _attention(self, step: Mapping[str, Any]) -> None:
         """A call of the kernel of attention; see `runtime.sized.attention`."""
-        *_, mask_name = names = [*step["inputs"], None][:4]
+        names = [*step["inputs"], None, None][:INPUTS]
+        mask_name, levels = names[3], [] if names[4] is None else [self._floats(names[4])]
         q, k, v = (self._floats(name) for name in names[:3])
         about = self._scratch[step["kernel"]]
         (batch, heads, tokens, _), keys = q.shape, k.shape[2]
@@ -220,7 +219,7 @@ class Recorder:
         work = self._piece((-(-keys // about["pair"]) * about["pair"] * about["threads"]
                             * (about["depth"] + about["rows"]),), np.dtype(np.float32))
         self._between(f"attention{step['kernel']}", lines_of(q, k, v, mask, y),
-                      [q, k, v, q if mask is None else mask, work.array, out.array])
+                      [q, k, v, q if mask is None else mask, *levels, work.array, out.array])
         assert work.root is not None
         self._arena.give(work.root)
         self._enter(step["outputs"][0], Value(y, out.root))
@@ -236,6 +235,21 @@ class Recorder:
         y = out.array.transpose(0, 2, 1, 3)
         self._between(f"rotary{step['kernel']}", rotary_sizes(x, cos, sin, out.array), [x, cos, sin, out.array])
         self._enter(step["outputs"][0], Value(y, out.root))
+
+    def _levels(self, step: Mapping[str, Any]) -> None:
+        """Scale and zero point of dynamic quantisation."""
+        (name,) = step["inputs"]
+        array = self._values[name].array
+        order = sorted(range(np.ndim(array)), key=lambda axis: -array.strides[axis])
+        turned = array.transpose(order)
+        dense = self._values[name].root is not None and turned.flags.c_contiguous
+        x = turned if dense else self._contiguous(name)
+        if not x.size or x.dtype != np.float32:
+            raise Unplanned
+        scale, zero = self._piece((1,), np.dtype(np.float32)), self._piece((1,), np.dtype(np.uint8))
+        self._between("levels", [x.size], [x, scale.array, zero.array])
+        for output, value in zip(step["outputs"], (scale, zero), strict=True):
+            self._enter(output, Value(value.array.reshape(()), value.root))
 
     def _recurrence(self, step: Mapping[str, Any]) -> None:
         """A recurrence: an operation for so many members of the batch as there are kernels for."""
@@ -272,7 +286,7 @@ class Recorder:
         told = aligned((len(sizes),), np.dtype(np.int64))
         told[:] = sizes
         self.kept.append(told)
-        block = self._kernels.between(name, len(sizes), len(arrays))
+        block = self._kernels.between(name, len(sizes), tuple(array.dtype.name for array in arrays))
         self._operation(block.address, 1, [told.ctypes.data, *(array.ctypes.data for array in arrays)])
 
     def _numpy(self, step: Mapping[str, Any], run: Callable[..., Any]) -> None:
