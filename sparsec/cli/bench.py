@@ -15,7 +15,7 @@ from sparsec.backends.registry import backend_named
 from sparsec.bench.engines import onnxruntime_for, own_engines
 from sparsec.bench.latency import Latency, measure, ratio, throughput_ratio
 from sparsec.cli import options, parts, tables
-from sparsec.cli.bench_cluster import bench_cluster
+from sparsec.cli.bench_cluster import bench_elsewhere
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
 from sparsec.cli.bench_sizes import profile_sizes
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
@@ -94,17 +94,12 @@ def command(
                 beside=model is not None)
     _check_calls({"--batch": batch, "--max-error": max_error, "--tune": tune}, streams,
                  model=file is not None and not compiled, timed=not profile and formats is None and sweep is None)
-    parts.check(on)
-    if on != parts.LOCAL:
-        bench_cluster(context, on, resume, threads * streams, json)
+    if bench_elsewhere(context, on, resume, threads * streams, json):
         return
-    if resume is not None:
-        raise UsageError("--resume is for --on ray://HOST:PORT, whose finished machines it keeps")
     if file is None:
         bench_sweep(sweep or "", target, threads, plot, json)
         return
-    if batch is not None:
-        shapes = [*shapes, *batched(file, batch, options.parse_shapes(shapes))]
+    shapes = [*shapes, *batched(file, batch, options.parse_shapes(shapes))]
     if formats is not None:
         bench_formats(file, formats, target, threads, options.parse_shapes(shapes), json)
         return
@@ -170,8 +165,8 @@ def _check_calls(of_compiling: Mapping[str, object], streams: int, *, model: boo
         raise UsageError("--streams is for whole models, without --profile, --formats and --sweep")
 
 
-def batched(file: Path, rows: int, known: Mapping[str, Sequence[int]]) -> list[str]:
-    """Shapes, as `--shape` takes them, that give a model so many rows.
+def batched(file: Path, rows: int | None, known: Mapping[str, Sequence[int]]) -> list[str]:
+    """Shapes, as `--shape` takes them, that give a model so many rows; none where nobody asked for rows.
 
     Raises:
         UsageError: no input has a symbolic first dimension, or one has further dimensions that `known` does not give.
@@ -179,6 +174,8 @@ def batched(file: Path, rows: int, known: Mapping[str, Sequence[int]]) -> list[s
     """
     from sparsec.graph.reader import load
 
+    if rows is None:
+        return []
     found = []
     for value in load(file, symbolic=True).graph.inputs:
         shape = list(value.shape or ())

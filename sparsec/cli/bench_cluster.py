@@ -15,14 +15,14 @@ import typer
 
 from sparsec.cli import options, parts
 from sparsec.cli.tables import console
-from sparsec.errors import SparsecError
+from sparsec.errors import SparsecError, UsageError
 
 OWN = ("on", "resume", "json", "plot")
 """Parameters of the command that starts the others."""
 
 
-def bench_cluster(context: typer.Context, on: str, folder: Path | None, cores: int, into: Path | None) -> None:
-    """Print what every machine measures, and write it by machine.
+def bench_elsewhere(context: typer.Context, on: str, folder: Path | None, cores: int, into: Path | None) -> bool:
+    """Print what every machine of a cluster measures, and write it by machine; False where no cluster is asked for.
 
     Args:
         context: of the command, whose files lie at the same paths on every machine.
@@ -32,9 +32,15 @@ def bench_cluster(context: typer.Context, on: str, folder: Path | None, cores: i
         into: the file of the figures.
 
     Raises:
+        UsageError: `on` names no place, or what is measured here is to be kept.
         SparsecError: the command fails on a machine, which is named.
 
     """
+    parts.check(on)
+    if on == parts.LOCAL:
+        if folder is not None:
+            raise UsageError("--resume is for --on ray://HOST:PORT, whose finished machines it keeps")
+        return False
     machines = parts.machines(on)
     calls = [parts.Part((words(context),), name) for name in machines]
     figures = {}
@@ -45,6 +51,7 @@ def bench_cluster(context: typer.Context, on: str, folder: Path | None, cores: i
         console.print(f"\n{machine}\n{result['text']}", highlight=False, markup=False)
         figures[machine] = result["figures"]
     options.write_json(into, figures)
+    return True
 
 
 def words(context: typer.Context) -> list[str]:

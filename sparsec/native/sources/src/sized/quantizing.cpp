@@ -80,7 +80,8 @@ Arrays dequantize(const Arrays &inputs, const Attributes &attributes) {
   return {out};
 }
 
-Arrays quantize_dynamically(const Arrays &inputs, const Attributes &attributes) {
+// The scale and the zero point by which all elements fit.
+Arrays levels(const Arrays &inputs, const Attributes &) {
   const Array x = float_of(inputs.at(0));
   float least = 0, most = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
@@ -91,7 +92,14 @@ Arrays quantize_dynamically(const Arrays &inputs, const Attributes &attributes) 
   const float step = (most - least) / kLargest;
   *scale.values<float>() = step == 0 ? 1 : step;
   *zero.values<std::uint8_t>() = rounded<std::uint8_t>(-least / *scale.values<float>(), 0);
-  return {codes_of(x, scale, zero, Places(x, scale, attributes)), scale, zero};
+  return {scale, zero};
+}
+
+Arrays quantize_dynamically(const Arrays &inputs, const Attributes &attributes) {
+  const Array x = float_of(inputs.at(0));
+  Arrays found = levels(inputs, attributes);
+  found.insert(found.begin(), codes_of(x, found[0], found[1], Places(x, found[0], attributes)));
+  return found;
 }
 
 }  // namespace
@@ -101,6 +109,7 @@ const Operators &quantizing_operators() {
       {"QuantizeLinear", quantize},
       {"DequantizeLinear", dequantize},
       {"DynamicQuantizeLinear", quantize_dynamically},
+      {"sparsec.sized::Levels", levels},
   };
   return table;
 }
