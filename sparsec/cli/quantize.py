@@ -36,6 +36,7 @@ def command(
     from sparsec.graph.writer import save_proto
 
     output = output or Path(f"{model.stem}-int8.onnx")
+    options.check_folder(output)
     with Console(stderr=True).status("quantising"):
         found = quantize(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
     before = describe(model).nbytes  # the output may replace it

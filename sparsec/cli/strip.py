@@ -176,10 +176,11 @@ def _some(names: Sequence[str]) -> str:
 
 def _row(layer: Layer) -> tuple[str, ...]:
     before, after = layer.before, layer.after
+    flops = f"{_millions(before.flops)} > {_millions(after.flops)}" if before.flops else "-"
     return (tables.percent(before.weights - before.nonzero, before.weights),
             tables.percent(before.weights - layer.active, before.weights),
             f"{before.units or '-'}" if before.units == after.units else f"{before.units} > {after.units}",
-            f"{_millions(before.flops)} > {_millions(after.flops)}", tables.nbytes(after.bytes))
+            flops, tables.nbytes(after.bytes))
 
 
 def _millions(count: int) -> str:

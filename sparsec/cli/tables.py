@@ -124,8 +124,9 @@ def timed(layers: Sequence[Mapping[str, Any]]) -> list[str]:
         if other := each.get("instead_of"):
             own = (each["format"], each["kernel"])
             shown = (own[0], other[0]) if own[0] != other[0] else (" ".join(own), " ".join(other))
-            groups.setdefault(f"timed: {shown[0]} instead of {shown[1]} (predicted)", []).append(each["layer"])
-    return [f"{what}: {_few(list(dict.fromkeys(names)))}" for what, names in groups.items()]
+            groups.setdefault(f"timed: {shown[0]} instead of {shown[1]} (predicted)", []).append(
+                each["layer"] + (f" for {counted(each['rows'], 'row')}" if each.get("rows") else ""))
+    return [f"{what}: {_few(names)}" for what, names in groups.items()]
 
 
 def kinds_of(counts: Mapping[str, int]) -> str:

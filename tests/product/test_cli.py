@@ -197,6 +197,11 @@ def test_inspect_lists_the_layers_of_shared_and_recurrent_weights(tmp_path):
     onnx.save(model("g (float[5,1,16] x) => (float[5,1,1,4] y) <float[16,16] w, float[1,16,16] i, float[1,4,4] p, "
                     "float[1,12,4] q, float[1,32] b> { s = Identity(w) a = MatMul(x, w) c = MatMul(a, s) "
                     "r = Concat<axis=1>(p, q) y = LSTM<hidden_size=4>(c, i, r, b) }"), tmp_path / "shared.onnx")
+    proto = onnx.load(tmp_path / "shared.onnx")  # a bias of one row, as skl2onnx writes it, is none
+    proto.graph.node.insert(3, onnx.helper.make_node("Add", ["c", "row"], ["d"]))
+    proto.graph.node[-1].input[0] = "d"
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((1, 16), np.float32), "row"))
+    onnx.save(proto, tmp_path / "shared.onnx")
     sparsec("inspect", tmp_path / "shared.onnx", "--json", tmp_path / "i.json")
     figures = json.loads((tmp_path / "i.json").read_text())
     assert [layer["weight"] for layer in figures["layers"]] == ["w", "w", "i", "r"]
@@ -277,6 +282,8 @@ FAILURES = {
                               "its folder does not exist"),
     "no folder to strip to": (2, lambda f, t: ["strip", f / "model.onnx", "-o", t / "no" / "m.onnx"],
                               "its folder does not exist"),
+    "no folder to quantise to": (2, lambda f, t: ["quantize", f / "model.onnx", "--inputs", archive(t / "x.npz"), "-o",
+                                                  t / "no" / "m.onnx"], "its folder does not exist"),
     "a dimension of nothing": (2, lambda f, _: ["compile", f / "model.onnx", "--dim", "n=0"], "nothing to compute"),
     "arrays that do not fit a bench": (2, lambda f, t: ["bench", f / "model.sparsec", "-i", archive(t / "x.npz")],
                                        "of shape (1, 64)"),

@@ -111,6 +111,9 @@ def test_explain_refuses_what_it_has_no_model_of(tmp_path):
 def test_sizes_that_nothing_gives_are_one(tmp_path):
     write_model(tmp_path / "rows.onnx", batch='"rows"')
     assert "for rows = 1;" in sparsec("explain", tmp_path / "rows.onnx")
+    unnamed = onnx.load(tmp_path / "rows.onnx")
+    unnamed.graph.input[0].type.tensor_type.shape.dim[0].Clear()
+    assert explain(unnamed).sizes == {"dimension 0 of x": 1}
 
 
 def test_formats_lists_every_format_and_codec(tmp_path):
