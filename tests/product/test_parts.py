@@ -1,12 +1,13 @@
 """Independent parts of a command: in order, kept as they are done, and refused where there is no such place."""
 
+import onnx
 import pytest
 from typer.testing import CliRunner
 
 from sparsec.cli import app, parts
 from sparsec.cli.bench_cluster import timed
 from sparsec.errors import UsageError
-from tests.native.conftest import DIGITS
+from tests.support.small_session import NETWORK
 from tests.support.parts import CALLS, squared
 
 
@@ -38,9 +39,10 @@ def test_a_place_that_is_none_is_refused(on):
         parts.check(on)
 
 
-def test_a_machine_says_why_it_cannot_time_a_model():
+def test_a_machine_says_why_it_cannot_time_a_model(tmp_path):
     """What machines measure is in test_ray.py."""
-    assert timed([str(DIGITS), "--shape", "z:1"])["error"].endswith("no input 'z' to bind; the inputs are input")
+    onnx.save(NETWORK, tmp_path / "m.onnx")
+    assert timed([str(tmp_path / "m.onnx"), "--shape", "z:1"])["error"].endswith("no input 'z' to bind; the inputs are x")
 
 
 def test_finished_machines_are_kept_on_a_cluster_only(tmp_path):
