@@ -9,6 +9,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 import sparsec
 from sparsec.graph.compare import relative_error, run_onnxruntime
+from sparsec.runtime.sized import recorder
 from tests.support.texts import model as model_of
 
 ENCODER = """encoder (float[n, t, 16] x, float[n, 1, 1, t] mask) =>
@@ -59,11 +60,27 @@ def quantized(name, form, folder):
     return onnx.load(done)
 
 
+@pytest.mark.parametrize("count", [3, 5, 9, 11])
+def test_images_of_which_some_begin_where_memory_is_not_aligned_are_copied(images, monkeypatch, count):
+    """As of ten classes, whose rows are 40 bytes; 5 here."""
+    model, artifact = images
+    monkeypatch.setattr(recorder, "COPY_S", -1.0)
+    session, feeds = sparsec.InferenceSession(artifact), feeds_of("images", count)
+    for _ in range(2):
+        assert relative_error(session.run(None, feeds)[0], run_onnxruntime(model, feeds)[0]) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def images():
+    model = model_of(IMAGES)
+    return model, sparsec.compile(model, tune="off", verify=False)
+
+
 FORMS = [("encoder", "QDQ"), ("encoder", "QDQ by output"), ("encoder", "QOperator"), ("encoder", "dynamic"),
          ("images", "QDQ"), ("images", "QOperator")]
 
 
-@pytest.mark.parametrize(("name", "form"), FORMS, ids=" ".join)
+@pytest.mark.parametrize(("name", "form"), FORMS, ids=[" ".join(each) for each in FORMS])
 def test_quantized_models_run_on_codes_at_every_size(name, form, tmp_path):
     model = quantized(name, form, tmp_path)
     artifact = sparsec.compile(model, tune="off")

@@ -20,6 +20,8 @@ from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import rotary_sizes
 from sparsec.runtime.sized.rows import Splitter, Tensor
 
+COPY_S = 3e-6
+"""What a copy of few bytes between two operations costs a call."""
 LEVELS_OF = f"{SIZED_DOMAIN}::{LEVELS}"
 Item = Callable[[dict[str | None, Any]], object]
 
@@ -142,10 +144,18 @@ class Recorder:
         if not self._splitter.divides(rows, apart):
             raise Unplanned
         parts = self._splitter.parts(rows, apart)
-        sources = [self._source(name, tensor, *((1, 1) if tensor.whole else (rows, sum(parts))))
+        tight = self._splitter.parts(rows)
+        padded = max(sum(parts), sum(tight))
+        sources = [self._source(name, tensor, *((1, 1) if tensor.whole else (rows, padded)))
                    for name, tensor in zip(step["inputs"], given, strict=True)]
         results = [self._piece((*lead, *tensor.shape), tensor.dtype, self._splitter.spare * width)
                    for tensor, width in zip(made, widths[len(given):], strict=True)]
+        for name, value in zip(step["outputs"], results, strict=True):
+            self._enter(name, value)
+        copies = len(tight) * sum(bool(width % ALIGNMENT) for width in widths)
+        if self._splitter.takes(tight) + COPY_S * copies < self._splitter.takes(parts):
+            self._in_pieces(step, tight, [each.array for each in (*sources, *results)], widths)
+            return
         addresses = [each.array.ctypes.data for each in (*sources, *results)]
         first = 0
         for count, same in groupby(parts):
@@ -154,8 +164,45 @@ class Recorder:
             self._operation(block.address, repeat, [
                 address + first * width for address, width in zip(addresses, widths, strict=True)])
             first += repeat * count
-        for name, value in zip(step["outputs"], results, strict=True):
-            self._enter(name, value)
+
+    def _in_pieces(self, step: Mapping[str, Any], parts: Sequence[int], arrays: Sequence[np.ndarray],
+                   widths: Sequence[int]) -> None:
+        """The parts of a stage, of which some begin where memory is not aligned: these work on copies that are.
+
+        Args:
+            step: the stage.
+            parts: rows of each.
+            arrays: what it reads and gives.
+            widths: bytes of a row of each, 0 of what is the same for all rows.
+
+        """
+        wholes = tuple(bool(each.get("whole", False)) for each in step["given"])
+        contents = [array.reshape(-1).view(np.uint8) for array in arrays]
+        rows = max(data.size // width for data, width in zip(contents, widths, strict=True) if width)
+        first = 0
+        for count in parts:
+            end, addresses, back, roots = min(first + count, rows), list[int](), list[Item](), list[int]()
+            for index, (data, width) in enumerate(zip(contents, widths, strict=True)):
+                at = first * width
+                if not at % ALIGNMENT:
+                    addresses.append(data.ctypes.data + at)
+                    continue
+                piece = self._piece((count * width,), np.dtype(np.uint8))
+                assert piece.root is not None
+                roots.append(piece.root)
+                addresses.append(piece.array.ctypes.data)
+                own, valid = data[at:end * width], (end - first) * width
+                if index < len(wholes):
+                    self._do(_moved(own, piece.array[:valid], piece.array[valid:]))
+                else:
+                    back.append(_moved(piece.array[:valid], own, own[:0]))
+            block = self._kernels.stage(step["number"], count, wholes, len(arrays) - len(wholes))
+            self._operation(block.address, 1, addresses)
+            for item in back:
+                self._do(item)
+            for root in roots:
+                self._arena.give(root)
+            first += count
 
     def _source(self, name: str, tensor: Tensor, rows: int, padded: int) -> Value:
         """An input of a stage, whose rows lie one behind the other, with room for rows that nobody wants."""
@@ -335,6 +382,15 @@ class Recorder:
         self._flush()
         item(self._late)
         self.items.append(item)
+
+
+def _moved(source: np.ndarray, target: np.ndarray, behind: np.ndarray) -> Item:
+    """Copies bytes, and writes zeros behind them."""
+    def move(_values: dict[str | None, Any]) -> None:
+        target[...] = source
+        behind[...] = 0
+
+    return move
 
 
 def _copy(source: np.ndarray | None, name: str, target: np.ndarray, behind: np.ndarray) -> Item:

@@ -55,6 +55,10 @@ class Splitter:
         self._best: dict[int, list[tuple[float, int]]] = {}
         self.parts = functools.lru_cache(maxsize=4096)(self._parts)
 
+    def takes(self, parts: Sequence[int]) -> float:
+        """Seconds of calls for so many rows each."""
+        return sum(self._seconds[part] for part in parts)
+
     def divides(self, rows: int, step: int) -> bool:
         """Whether `parts` has an answer."""
         return rows <= self._largest or not self._largest % step
