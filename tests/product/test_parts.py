@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 from sparsec.cli import app, parts
 from sparsec.cli.bench_cluster import timed
 from sparsec.errors import UsageError
-from tests.support.small_session import NETWORK
 from tests.support.parts import CALLS, squared
+from tests.support.small_session import NETWORK
 
 
 def results(folder, numbers):
@@ -42,7 +42,8 @@ def test_a_place_that_is_none_is_refused(on):
 def test_a_machine_says_why_it_cannot_time_a_model(tmp_path):
     """What machines measure is in test_ray.py."""
     onnx.save(NETWORK, tmp_path / "m.onnx")
-    assert timed([str(tmp_path / "m.onnx"), "--shape", "z:1"])["error"].endswith("no input 'z' to bind; the inputs are x")
+    error = timed([str(tmp_path / "m.onnx"), "--shape", "z:1"])["error"]
+    assert error.endswith("no input 'z' to bind; the inputs are x")
 
 
 def test_finished_machines_are_kept_on_a_cluster_only(tmp_path):
