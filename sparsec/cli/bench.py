@@ -88,8 +88,7 @@ def command(
     from sparsec.artifact.file import is_artifact
 
     compiled = file is not None and is_artifact(file)
-    if model is not None and (not compiled or profile or against is Peer.NONE):
-        raise UsageError("--model is what onnxruntime is timed on beside an artifact; an ONNX model is itself that")
+    _check_model(model, file if compiled and not profile and against is not Peer.NONE else None)
     _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None,
                 beside=model is not None)
     _check_calls({"--batch": batch, "--max-error": max_error, "--tune": tune}, streams,
@@ -203,6 +202,22 @@ def _measure(path: Path, beside: Path | None, feeds: Path | None, threads: int, 
             artifact, own = built, Path(directory) / "built.sparsec"
             built.save(own)
         return _measured(artifact, own, beside, feeds, threads, seconds, shapes=shapes, streams=streams, dims=dims)
+
+
+def _check_model(model: Path | None, artifact: Path | None) -> None:
+    """Refuse a model that an artifact cannot have been compiled from, and one where no artifact is timed beside it."""
+    if model is None:
+        return
+    if artifact is None:
+        raise UsageError("--model is what onnxruntime is timed on beside an artifact; an ONNX model is itself that")
+    from sparsec.artifact.file import Artifact
+    from sparsec.graph.reader import load
+
+    taken = {str(value.name) for value in load(model, symbolic=True).graph.inputs}
+    own = {spec.name for spec in Artifact.load(artifact).manifest.inputs}
+    if taken != own:
+        raise UsageError(f"{artifact} was compiled from another model than {model}: it takes the inputs "
+                         f"{', '.join(sorted(own))}, and that {', '.join(sorted(taken))}")
 
 
 def _measured(artifact: Artifact, path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *,
