@@ -49,4 +49,7 @@ def command(
     left = sum(not layer.quantized for layer in found.layers)
     tables.console.print(f"\noutputs differ from the float model's by {found.error:.1e} of their largest; {left} of "
                          f"{len(found.layers)} layers stay in float")
+    if left == len(found.layers):
+        tables.console.print(f"nothing is in 8 bits: with more, outputs err by more than --max-error {max_error:g} "
+                             "allows; give a larger one, or inputs that are more like real ones")
     tables.console.print(f"{output}: {tables.nbytes(describe(output).nbytes)}; the model was {tables.nbytes(before)}")

@@ -222,11 +222,13 @@ def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
 
 
 def _check_lengths(tensors: Iterable[ir.ExternalTensor], base_dir: Path) -> None:
-    """Raises OSError where a file is missing, ValueError where one ends before its last tensor does."""
+    """Raises ValueError where a file is missing or ends before its last tensor does, OSError where it is no file."""
     ends: dict[str, int] = {}
     for tensor in tensors:
         ends[str(tensor.location)] = max(ends.get(str(tensor.location), 0), (tensor.offset or 0) + tensor.nbytes)
     for location, end in ends.items():
+        if not (base_dir / location).exists():
+            raise ValueError(f"external file '{location}' is missing")
         size = files.check_regular(base_dir / location).st_size  # a pipe would be waited for
         if size < end:
             raise ValueError(f"external file '{location}' has {size:,} bytes where its tensors take {end:,}")

@@ -77,7 +77,7 @@ def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims
     sizes |= assumed
     for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs:
         own = list(value.shape or ())
-        if unbound := [size.value or f"dimension {axis} of {value.name}" for axis, size in enumerate(own)
+        if unbound := [size.value or f"{value.name}.{axis}" for axis, size in enumerate(own)
                        if not isinstance(size, int)]:
             assumed |= dict.fromkeys(unbound, 1)
             given[value.name or ""] = tuple(size if isinstance(size, int) else 1 for size in own)

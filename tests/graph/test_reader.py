@@ -177,6 +177,7 @@ def test_external_data_must_be_there_and_complete(external):
         with pytest.raises(ModelError, match="external data must lie complete beside the model") as raised:
             load(external)
         assert one_line(raised)
+        assert f"'weights.bin' {'has' if weights.exists() else 'is missing'}" in str(raised.value)
         assert not weights.exists() or f"'weights.bin' has 20 bytes where its tensors take {whole}" in str(raised.value)
     with pytest.raises(ModelError, match=r"external file 'weights\.bin'"):
         load(external.read_bytes())

@@ -235,6 +235,11 @@ def archive(path):
     return path
 
 
+def other(path):
+    onnx.save(model("g (float[1,4] z) => (float[1,4] y) { y = Relu(z) }"), path)
+    return path
+
+
 def misfit(_folder, tmp_path):
     text = MODEL.replace("float[N, 64] x", 'float["n","w","h"] x').replace("h = MatMul(x, w)",
                                                                           "f = Flatten(x) h = MatMul(f, w)")
@@ -292,6 +297,8 @@ FAILURES = {
     "a dimension that is none": (2, lambda f, _: ["run", f / "model.sparsec", "--dim", "n=1"], "no dimension 'n'"),
     "a model beside a model": (2, lambda f, _: ["bench", f / "model.onnx", "--model", f / "model.onnx"],
                                "beside an artifact"),
+    "beside another model": (2, lambda f, t: ["bench", f / "model.sparsec", "--model", other(t / "o.onnx")],
+                             "compiled from another model"),
     "tuning of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--tune", "off"], "--tune is for an ONNX"),
     "a layer misspelt": (2, lambda f, _: ["explain", f / "model.onnx", "--layer", "MatMul"],
                          "no layer 'MatMul'; nearest are"),

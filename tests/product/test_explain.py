@@ -113,7 +113,7 @@ def test_sizes_that_nothing_gives_are_one(tmp_path):
     assert "for rows = 1;" in sparsec("explain", tmp_path / "rows.onnx")
     unnamed = onnx.load(tmp_path / "rows.onnx")
     unnamed.graph.input[0].type.tensor_type.shape.dim[0].Clear()
-    assert explain(unnamed).sizes == {"dimension 0 of x": 1}
+    assert explain(unnamed).sizes == {"x.0": 1}
 
 
 def test_formats_lists_every_format_and_codec(tmp_path):

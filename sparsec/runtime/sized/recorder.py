@@ -15,6 +15,7 @@ from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.machine.memory import ALIGNMENT, aligned
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.attention import FLOAT, INPUTS, lines_of, spread
+from sparsec.runtime.sized.items import Item, Unplanned, copied, copying, moved, step_of
 from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import rotary_sizes
@@ -23,11 +24,6 @@ from sparsec.runtime.sized.rows import Splitter, Tensor
 COPY_S = 3e-6
 """What a copy of few bytes between two operations costs a call."""
 LEVELS_OF = f"{SIZED_DOMAIN}::{LEVELS}"
-Item = Callable[[dict[str | None, Any]], object]
-
-
-class Unplanned(Exception):  # noqa: N818 - the steps run one by one
-    """A call cannot be repeated: it has no rows, or its sizes follow from values."""
 
 
 @dataclass(frozen=True)
@@ -193,9 +189,9 @@ class Recorder:
                 addresses.append(piece.array.ctypes.data)
                 own, valid = data[at:end * width], (end - first) * width
                 if index < len(wholes):
-                    self._do(_moved(own, piece.array[:valid], piece.array[valid:]))
+                    self._do(moved(own, piece.array[:valid], piece.array[valid:]))
                 else:
-                    back.append(_moved(piece.array[:valid], own, own[:0]))
+                    back.append(moved(piece.array[:valid], own, own[:0]))
             block = self._kernels.stage(step["number"], count, wholes, len(arrays) - len(wholes))
             self._operation(block.address, 1, addresses)
             for item in back:
@@ -229,7 +225,7 @@ class Recorder:
         copy = self._piece(array.shape, array.dtype, more)
         assert copy.root is not None
         end = copy.root + array.nbytes
-        self._do(_copy(None if value.late else array, name, copy.array, self._arena.memory[end:end + more]))
+        self._do(copied(None if value.late else array, name, copy.array, self._arena.memory[end:end + more]))
         if (before := self._copies.get(name)) is not None:
             self._release(before)
         if copy.root is not None:
@@ -356,9 +352,9 @@ class Recorder:
                 self._enter(name, Value(array, root))
             return
         if any(np.may_share_memory(each, self._arena.memory) for each in results):
-            run, results = _copying(run), [np.array(each) for each in results]
+            run, results = copying(run), [np.array(each) for each in results]
         self.computes = True
-        self.items.append(_step(run, tuple(zip(names, later, strict=True)), tuple(outputs)))
+        self.items.append(step_of(run, tuple(zip(names, later, strict=True)), tuple(outputs)))
         for name, array in zip(outputs, results):  # noqa: B905 - as above
             self._late[name] = array
             self._enter(name, Value(array, late=True))
@@ -382,41 +378,3 @@ class Recorder:
         self._flush()
         item(self._late)
         self.items.append(item)
-
-
-def _moved(source: np.ndarray, target: np.ndarray, behind: np.ndarray) -> Item:
-    """Copies bytes, and writes zeros behind them."""
-    def move(_values: dict[str | None, Any]) -> None:
-        target[...] = source
-        behind[...] = 0
-
-    return move
-
-
-def _copy(source: np.ndarray | None, name: str, target: np.ndarray, behind: np.ndarray) -> Item:
-    """Copies an array, or the value of a name, and writes zeros behind it."""
-    padded, shape = behind.nbytes > 0, target.shape
-
-    def copy(values: dict[str | None, Any]) -> None:
-        found = values[name] if source is None else source
-        if np.shape(found) != shape:
-            raise Unplanned
-        target[...] = found
-        if padded:
-            behind[...] = 0
-
-    return copy
-
-
-def _step(run: Callable[..., Any], inputs: Sequence[tuple[str | None, Any]], outputs: Sequence[str]) -> Item:
-    """Runs a step on what is always the same, and on values by name where that is None."""
-    def step(values: dict[str | None, Any]) -> None:
-        found = run([values.get(name) if array is None else array for name, array in inputs])
-        values.update(zip(outputs, found))  # noqa: B905 - some are absent
-
-    return step
-
-
-def _copying(run: Callable[..., Any]) -> Callable[..., Any]:
-    """A step whose results have memory of their own."""
-    return lambda arrays: [np.array(each) for each in run(arrays)]
