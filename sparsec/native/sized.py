@@ -12,7 +12,7 @@ from sparsec.artifact.file import Artifact
 from sparsec.errors import UsageError
 from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.native.types import type_number
-from sparsec.runtime.sized import images, quantized
+from sparsec.runtime.sized import images
 from sparsec.runtime.sized.operators import OPERATORS
 
 Add = Callable[[bytes | memoryview], list[int]]
@@ -23,7 +23,7 @@ Place = Callable[[np.ndarray], dict[str, Any]]
 
 _CALLS = {"rows", "attention", "rotary", "recurrence", "append", f"{SIZED_DOMAIN}::{APPEND}"}
 """Steps that are no operators of ONNX."""
-NATIVE = OPERATORS.keys() - images.OPERATORS.keys() - quantized.OPERATORS.keys()
+NATIVE = OPERATORS.keys() - images.OPERATORS.keys()
 """The operators between stages that libsparsec has."""
 
 
@@ -57,13 +57,9 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step with numbers for element types."""
     kind = step["op"]
     if kind not in _CALLS and kind not in NATIVE:
-        of = " of images" if kind in images.OPERATORS else ""
-        by = f"numpy ({kind}{of} of any size)" if kind in OPERATORS else "ONNX's reference"
+        by = f"numpy ({kind} of images of any size)" if kind in OPERATORS else "ONNX's reference"
         raise UsageError(f"'{', '.join(step['outputs'])}' of the model is computed by {by}, which takes Python; give "
                          "its dimensions sizes with --dim or --shape")
-    if kind == "rows" and any(each.get("whole") for each in step["given"]):
-        raise UsageError(f"'{', '.join(step['outputs'])}' of the model is quantised by a scale that the run tells, "
-                         "which libsparsec does not do yet; give its dimensions sizes with --dim or --shape")
     if kind == "rows":
         return {**step, **{key: [{**each, "dtype": type_number(each["dtype"])} for each in step[key]]
                            for key in ("given", "made")}}

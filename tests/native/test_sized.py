@@ -103,13 +103,35 @@ def test_operators_between_stages_give_the_sessions_answers(drive):
         assert_equal(found, session.run(None, feeds))
 
 
-def test_norms_over_other_axes_give_the_sessions_answers(drive):
-    text = EVERY_OPERATOR.replace("18", "23").split(" g ")[0] + """ g (float[n, 6] x) => (float[m, 6] y)
-        <float[6] scale = {1, 2, 3, 4, 5, 6}, float[1] one = {3}> {
-            t = Transpose(x) r = RMSNormalization<axis = 0>(t, one) u = Transpose(r) y = Mul(u, scale) }"""
+COLUMNS = {"RMSNormalization": """ g (float[n, 6] x) => (float[m, 6] y) <float[6] scale = {1, 2, 3, 4, 5, 6},
+        float[1] one = {3}> {
+    t = Transpose(x) r = RMSNormalization<axis = 0>(t, one) u = Transpose(r) y = Mul(u, scale) }""",
+    "QuantizeLinear": """ g (float[n, 6] x) => (int8[6, m] y, float[6, p] z, uint8[6, q] d, float scale, uint8 zero) <
+        float[6] s = {0.5, 0.25, 0.125, 0.01, 1, 2}, int8[6] o = {1, -2, 3, 0, 5, 6}> {
+    t = Transpose(x) y = QuantizeLinear<axis = 0>(t, s, o) z = DequantizeLinear<axis = 0>(y, s, o)
+    d, scale, zero = DynamicQuantizeLinear(z) }"""}
+
+
+@pytest.mark.parametrize("operator", COLUMNS)
+def test_what_goes_across_rows_gives_the_sessions_answers(drive, operator):
+    text = '<ir_version: 10, opset_import: ["": 23]>' + COLUMNS[operator]
     artifact, rng = sparsec.compile(onnx.parser.parse_model(text), tune="off", verify=False), np.random.default_rng(0)
-    calls = [rng.standard_normal((n, 6), np.float32) for n in (1, 5)]
     session = sparsec.InferenceSession(artifact)
+    assert operator in {step["op"] for step in session._sized.steps}
+    calls = [3 * rng.standard_normal((n, 6), np.float32) for n in (1, 5)]
+    for found, x in zip(drive(artifact, [[x] for x in calls]), calls, strict=True):
+        assert_equal(found, session.run(None, {"x": x}))
+
+
+def test_a_scale_of_all_rows_gives_the_sessions_answers(drive):
+    rng = np.random.default_rng(0)
+    model = texts.model("""g (float[n, 16] x) => (float[n, 8] y) <int8[16, 8] w, float s> {
+        c, d, z = DynamicQuantizeLinear(x) p = MatMulInteger(c, w, z) f = Cast<to = 1>(p) e = Mul(d, s) y = Mul(f, e) }
+        """, w=rng.integers(-99, 99, (16, 8)).astype(np.int8), s=np.float32(0.01))
+    artifact = sparsec.compile(model, tune="off", verify=False)
+    session = sparsec.InferenceSession(artifact)
+    assert any(each.get("whole") for step in session._sized.steps for each in step.get("given", ()))
+    calls = [rng.standard_normal((n, 16), np.float32) for n in (1, 5, 70)]
     for found, x in zip(drive(artifact, [[x] for x in calls]), calls, strict=True):
         assert_equal(found, session.run(None, {"x": x}))
 
