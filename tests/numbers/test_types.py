@@ -3,7 +3,7 @@
 import pytest
 from onnx import defs
 
-import sparsec
+from sparsec.errors import UnsupportedOperatorError
 from tests.numbers.recipes import model, versions
 from tests.numbers.references import random_feeds, run_onnx, run_ort, run_ours, same
 
@@ -45,5 +45,5 @@ def test_an_operator_of_a_type(opset, text):
 
 @pytest.mark.parametrize(("opset", "text"), cases(refused=True))
 def test_what_has_no_implementation_is_refused_by_name(opset, text):
-    with pytest.raises(sparsec.UnsupportedOperatorError, match="cannot be lowered"):
+    with pytest.raises(UnsupportedOperatorError, match="cannot be lowered"):
         run_ours(model(opset, text), {})
