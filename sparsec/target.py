@@ -30,6 +30,7 @@ class Target:
         features: instruction-set features by their Linux names ("avx512f", "avx512_vnni", …).
         vector_bits: width of a vector register; 0 where there are none, and activations keep ONNX's layout.
         l1_bytes, l2_bytes: data cache per core.
+        halves: operations on whole vector registers are done in two, so that half a register takes half the time.
 
     """
 
@@ -44,6 +45,7 @@ class Target:
     vector_bits: int = 128
     l1_bytes: int = 32 * 1024
     l2_bytes: int = 512 * 1024
+    halves: bool = False
 
     @property
     def lanes(self) -> int:
@@ -66,10 +68,15 @@ SVE_256 = "sve256"
 """The feature that scalable vectors hold 256 bits, which Linux tells beside the flags: Neoverse V1 (Graviton3)."""
 SVE_256_BYTES = 32
 _PR_SVE_GET_VL = 51
+ZEN4, ZEN4_BITS = ("AuthenticAMD", 0x19), 512
+"""The vendor and family whose members with AVX-512 are Zen 4s, with units of 256 bits for vectors of 512."""
 SVE_FEATURES = NEON_BF16_FEATURES | {"sve", SVE_256}
 
 CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The architectures that kernels are made for; sparse tensor cores begin with the first."""
+
+SIMULATED = ("spec2", "spectral-cnn")
+"""Accelerators that models are simulated on and not compiled for."""
 
 ACCELERATORS = (
     "cnvlutin", "minerva", "cambricon-x", "eyeriss", "ese", "scnn", "sparsenn", "cambricon-s", "zena", "eyeriss-v2",
@@ -176,6 +183,7 @@ def _host() -> Target:
               if _FIXED[name].machine == machine and features >= _FIXED[name].features]
     base = _FIXED[widest[0]] if widest else replace(_FIXED["cpu-generic"], machine=machine)
     return replace(base, name="cpu", features=features | base.features,
+                   halves=base.vector_bits == ZEN4_BITS and machine_family()[:2] == ZEN4,
                    l1_bytes=_cache_bytes(1, base.l1_bytes), l2_bytes=_cache_bytes(2, base.l2_bytes))
 
 
@@ -192,6 +200,9 @@ def resolve(name: str | Target) -> Target:
         return _host()
     if name.startswith("cuda-"):
         return _cuda(name)
+    if name in SIMULATED:
+        raise UsageError(f"'{name}' is simulated, and nothing is compiled for it: `sparsec simulate MODEL --target "
+                         f"{name}`")
     if name not in _FIXED:
         raise UsageError(f"unknown target '{name}'; the targets are {', '.join(TARGET_NAMES)}")
     return _FIXED[name]

@@ -18,6 +18,7 @@ from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Functions, Needs, Program
 from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.errors import ArtifactError, SparsecError, UnsupportedOperatorError, UsageError
+from sparsec.graph.sized import Attention
 from sparsec.machine.memory import HOST, Memory
 from sparsec.target import Target
 
@@ -43,6 +44,7 @@ class LayerReport:
         rows: the number of rows that the row is for, where an artifact has kernels for several.
         projection_error: the norm of the weights that projecting has dropped, relative to all; None where it was not.
         reason: why this kernel runs it.
+        instead_of: the format and kernel that predictions alone had chosen, where timing found this one faster.
 
     """
 
@@ -61,6 +63,7 @@ class LayerReport:
     error: float | None = None
     projection_error: float | None = None
     rows: int | None = None
+    instead_of: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -220,17 +223,18 @@ class Backend(ABC):
                                        f"target '{job.target.name}' needs static ones; give every dimension a size "
                                        "with --dim or --shape, or compile for a cpu")
 
-    def build_sized_kernels(self, attentions: Sequence[tuple[int, int, float]], rotations: Sequence[tuple[int, bool]],
-                            job: Job) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+    def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
+                            job: Job, *, levels: bool) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """The library of kernels for run-time sizes, its object files' sizes, and what the scratch of attention is.
 
         Args:
-            attentions: of each the features of keys and of values, and the factor of the scores.
+            attentions: of each what the kernel computes.
             rotations: of each the features, and whether its tables have angles for both halves.
             job: what they are compiled for.
+            levels: whether there is one, named so, for scales of dynamic quantisation.
 
         """
-        count = len(attentions) + len(rotations)
+        count = len(attentions) + len(rotations) + levels
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 

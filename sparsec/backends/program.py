@@ -56,6 +56,8 @@ class Packed:
 
 WORKSPACE = -1
 """The place of a tensor in a function's workspace."""
+EMBEDDED = -2
+"""The place of the first of the constants that are compiled into a function; the others' are below."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class Operand:
     """A tensor of a function, as a kernel takes it.
 
     Attributes:
-        place: the number of the argument or, behind these, of the result whose memory it has; or `WORKSPACE`.
+        place: the number of the argument or, behind these, of the result whose memory it has; or `WORKSPACE`, or
+            `EMBEDDED` less the number of an embedded constant.
         offset: bytes from where that begins.
 
     """
@@ -81,11 +84,13 @@ class Calls:
     Attributes:
         workspace: bytes that it needs beside its arguments and results.
         kernels: by call the kernel's name, and what it takes.
+        embedded: constants that are compiled into the function.
 
     """
 
     workspace: int
     kernels: tuple[tuple[str, tuple[Operand, ...]], ...]
+    embedded: tuple[np.ndarray, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,16 +14,22 @@ import typer
 from sparsec.backends.registry import backend_named
 from sparsec.bench.engines import onnxruntime_for, own_engines
 from sparsec.bench.latency import Latency, measure, ratio, throughput_ratio
-from sparsec.cli import options, tables
+from sparsec.cli import options, parts, tables
+from sparsec.cli.bench_cluster import bench_elsewhere
 from sparsec.cli.bench_formats import bench_formats, bench_sweep
 from sparsec.cli.bench_sizes import profile_sizes
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
+from sparsec.cli.names import shortened
 from sparsec.cli.tables import console
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
 
 if TYPE_CHECKING:  # the command imports it, so that others start fast
     from sparsec.artifact.file import Artifact
+
+
+FUSED_NAME = 40
+"""Characters of the name of a kernel that stands for no node."""
 
 
 class Peer(Enum):
@@ -34,6 +40,7 @@ class Peer(Enum):
 
 
 def command(
+    context: typer.Context,
     file: Annotated[Path | None, typer.Argument(
         exists=True, dir_okay=False, help="An ONNX model or a compiled one; none with --sweep.")] = None,
     against: Annotated[Peer | None, typer.Option(
@@ -55,6 +62,9 @@ def command(
         help="That of `sparsec compile`, for an ONNX model.", show_default=False)] = None,
     streams: Annotated[int, typer.Option(
         min=1, help="Callers at once, each with --threads: measures the throughput.")] = 1,
+    model: Annotated[Path | None, typer.Option(
+        exists=True, dir_okay=False, help="The ONNX model that an artifact was compiled from, to time onnxruntime on, "
+        "beside it.")] = None,
     seconds: Annotated[float, typer.Option(min=0.01, help="Measured time per engine.")] = 3.0,
     feeds: Annotated[Path | None, typer.Option(
         "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs, or an .npy file where there is one "
@@ -66,23 +76,29 @@ def command(
         metavar="MxKxN", help="Time the formats of a linear layer of this shape at many sparsities instead.")] = None,
     plot: Annotated[Path | None, typer.Option(
         dir_okay=False, help="Plot a sweep's latencies and bytes, as PNG or SVG.")] = None,
+    on: parts.On = parts.LOCAL,
+    resume: parts.Resume = None,
     json: options.JsonFile = None,
 ) -> None:
     """Time a model beside onnxruntime, or its layers.
 
-    Engines take turns, each in a process of its own.
+    Engines take turns, each in a process of its own. On a cluster every machine runs the command, on files that lie at
+    the same paths there.
     """
     from sparsec.artifact.file import is_artifact
 
     compiled = file is not None and is_artifact(file)
-    _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None)
+    _check_model(model, file if compiled and not profile and against is not Peer.NONE else None)
+    _check_uses(file, against, precision, sweep, plot, compiled=compiled, profile=profile, formats=formats is not None,
+                beside=model is not None)
     _check_calls({"--batch": batch, "--max-error": max_error, "--tune": tune}, streams,
                  model=file is not None and not compiled, timed=not profile and formats is None and sweep is None)
+    if bench_elsewhere(context, on, resume, threads * streams, json):
+        return
     if file is None:
         bench_sweep(sweep or "", target, threads, plot, json)
         return
-    if batch is not None:
-        shapes = [*shapes, *batched(file, batch, options.parse_shapes(shapes))]
+    shapes = [*shapes, *batched(file, batch, options.parse_shapes(shapes))]
     if formats is not None:
         bench_formats(file, formats, target, threads, options.parse_shapes(shapes), json)
         return
@@ -104,9 +120,12 @@ def command(
         if not compiled:
             artifact = Path(directory) / "model.sparsec"
             compile_with_progress(file, chosen).save(artifact)
-        results = _measure(file, artifact, feeds, threads, seconds, shapes=shapes if compiled else (), streams=streams,
-                           against=against is not Peer.NONE, dims=options.single(sizes) if compiled else None)
+        beside = model if compiled else file
+        results = _measure(artifact, None if against is Peer.NONE else beside, feeds, threads, seconds, streams=streams,
+                           shapes=shapes if compiled else (), dims=options.single(sizes) if compiled else None)
     _tell(results, file, threads, streams, precision, json)
+    if compiled and model is None and against is None:
+        console.print("--model MODEL.onnx, from which it was compiled, times onnxruntime beside it")
 
 
 def _tell(results: Sequence[Latency], file: Path, threads: int, streams: int, precision: Precision | None,
@@ -121,7 +140,7 @@ def _tell(results: Sequence[Latency], file: Path, threads: int, streams: int, pr
 
 
 def _check_uses(file: Path | None, against: Peer | None, precision: Precision | None, sweep: str | None,
-                plot: Path | None, *, compiled: bool, profile: bool, formats: bool) -> None:
+                plot: Path | None, *, compiled: bool, profile: bool, formats: bool, beside: bool) -> None:
     """Refuse arguments that have no meaning together."""
     if (file is None) == (sweep is None) or (plot is not None and sweep is None):
         raise UsageError("give a model, or --sweep MxKxN, which --plot belongs to")
@@ -131,8 +150,8 @@ def _check_uses(file: Path | None, against: Peer | None, precision: Precision | 
         raise UsageError(f"--formats times the layers of an ONNX model; {file} is compiled")
     if profile and not formats and against not in (None, Peer.NONE):
         raise UsageError("--profile times the layers of a model, without --against")
-    if compiled and against is Peer.ONNXRUNTIME:
-        raise UsageError(f"onnxruntime cannot run {file}; give the ONNX model, which is compiled first")
+    if compiled and against is Peer.ONNXRUNTIME and not beside:
+        raise UsageError(f"onnxruntime cannot run {file}; give its ONNX model, too, with --model")
 
 
 def _check_calls(of_compiling: Mapping[str, object], streams: int, *, model: bool, timed: bool) -> None:
@@ -145,8 +164,8 @@ def _check_calls(of_compiling: Mapping[str, object], streams: int, *, model: boo
         raise UsageError("--streams is for whole models, without --profile, --formats and --sweep")
 
 
-def batched(file: Path, rows: int, known: Mapping[str, Sequence[int]]) -> list[str]:
-    """Shapes, as `--shape` takes them, that give a model so many rows.
+def batched(file: Path, rows: int | None, known: Mapping[str, Sequence[int]]) -> list[str]:
+    """Shapes, as `--shape` takes them, that give a model so many rows; none where nobody asked for rows.
 
     Raises:
         UsageError: no input has a symbolic first dimension, or one has further dimensions that `known` does not give.
@@ -154,6 +173,8 @@ def batched(file: Path, rows: int, known: Mapping[str, Sequence[int]]) -> list[s
     """
     from sparsec.graph.reader import load
 
+    if rows is None:
+        return []
     found = []
     for value in load(file, symbolic=True).graph.inputs:
         shape = list(value.shape or ())
@@ -168,9 +189,9 @@ def batched(file: Path, rows: int, known: Mapping[str, Sequence[int]]) -> list[s
     return found
 
 
-def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: float, *, shapes: Sequence[str],
-             streams: int, against: bool, dims: Mapping[str, int] | None) -> list[Latency]:
-    """Time an artifact that is `file` or compiled from it, the latter beside onnxruntime."""
+def _measure(path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *,
+             shapes: Sequence[str], streams: int, dims: Mapping[str, int] | None) -> list[Latency]:
+    """Time an artifact, beside onnxruntime where there is a model to run."""
     from sparsec.artifact.file import Artifact
     from sparsec.compiler.portable import build_once
 
@@ -180,8 +201,23 @@ def _measure(file: Path, path: Path, feeds: Path | None, threads: int, seconds: 
         if (built := build_once(artifact)) is not artifact:  # a portable one: what opens it compiles it
             artifact, own = built, Path(directory) / "built.sparsec"
             built.save(own)
-        return _measured(artifact, own, file if against and path != file else None, feeds, threads, seconds,
-                         shapes=shapes, streams=streams, dims=dims)
+        return _measured(artifact, own, beside, feeds, threads, seconds, shapes=shapes, streams=streams, dims=dims)
+
+
+def _check_model(model: Path | None, artifact: Path | None) -> None:
+    """Refuse a model that an artifact cannot have been compiled from, and one where no artifact is timed beside it."""
+    if model is None:
+        return
+    if artifact is None:
+        raise UsageError("--model is what onnxruntime is timed on beside an artifact; an ONNX model is itself that")
+    from sparsec.artifact.file import Artifact
+    from sparsec.graph.reader import load
+
+    taken = {str(value.name) for value in load(model, symbolic=True).graph.inputs}
+    own = {spec.name for spec in Artifact.load(artifact).manifest.inputs}
+    if taken != own:
+        raise UsageError(f"{artifact} was compiled from another model than {model}: it takes the inputs "
+                         f"{', '.join(sorted(own))}, and that {', '.join(sorted(taken))}")
 
 
 def _measured(artifact: Artifact, path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *,
@@ -208,13 +244,18 @@ def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
     seen = any(row.zeros is not None for row in figures.layers)
     tables.print_table(
         ("layer", "format", "time", "share", "GFLOP/s", "bytes", "roofline", *["input zeros"] * seen),
-        [(row.layer, row.format or "", tables.duration(row.us), tables.percent(row.share, 1),
+        [(_named(row.layer), row.format or "", tables.duration(row.us), tables.percent(row.share, 1),
           "" if row.gflops is None else f"{row.gflops:.1f}", "" if row.bytes is None else tables.nbytes(row.bytes),
           "" if row.roofline is None else tables.percent(min(row.roofline, 1), 1),
           *["" if row.zeros is None else tables.percent(row.zeros, 1)] * seen) for row in figures.layers],
         ("total", "", tables.duration(figures.total_us), "", "", "", "", *[""] * seen))
     console.print(f"\nGFLOP/s count non-zeros; bytes come from {'its memory' if device else 'beyond the L1 cache'}; "
                   "roofline is the\nleast time that the rates allow as a share of the measured, at most all of it")
+
+
+def _named(layer: str) -> str:
+    """A layer as it is called; a kernel that TVM has fused, whose name lists all that it does, without its middle."""
+    return shortened([layer], FUSED_NAME)[0] if layer.startswith("fused_") else layer
 
 
 def _peers(results: Sequence[Latency]) -> list[Latency]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,7 +19,7 @@ from sparsec.errors import UsageError
 from sparsec.target import resolve
 
 if TYPE_CHECKING:  # the compiler takes seconds to import
-    from sparsec.report.any_size import AnySize
+    from sparsec.report.any_size import AnySize, Outside
     from sparsec.report.explain import Explanation, Layer
 
 
@@ -102,8 +103,8 @@ def _print_summary(figures: Explanation) -> None:
         beside = total.dense_us / max(each.predicted_us, 1e-9)
         console.print(f"pruned to {100 * each.sparsity:.0f} % everywhere: {tables.duration(each.predicted_us)}"
                       f"{f', {beside:.1f}x as fast as dense' if total.dense_us else ''}")
-    for note in figures.outside:
-        console.print(f"outside: {note.node}: {note.text}")
+    for line in _outside(figures.outside):
+        console.print(line)
 
 
 def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:
@@ -116,7 +117,7 @@ def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:
         cells.setdefault(each.layer, {})[each.rows] = f"{each.format}, {tables.duration(each.predicted_us)}"
     console.print("\n`sparsec compile` with these options leaves sizes to the run, which pays for that; more rows are "
                   "made of such calls:\n")
-    without = [each.node for each in found.outside]
+    without = _without(found)
     tables.print_table(("layer", *(tables.counted(count, "row") for count in counts)), [
         *((layer, *(row.get(count, "") for count in counts)) for layer, row in cells.items()),
         *((layer, *("no kernel" for _ in counts)) for layer in without)],
@@ -129,10 +130,33 @@ def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:
                       f"{', '.join(found.recurrent)}; the rest is without them")
     if times := found.interpreted:
         at = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-        taken = ", ".join(f"{name} {tables.duration(us)}" for name, us in times.items())
-        console.print(f"ONNX's reference takes, besides, measured at {at}: {taken}")
-    for line in tables.outside([{"layer": each.node, "reason": each.text} for each in found.outside]):
+        console.print(f"ONNX's reference takes, besides, measured at {at}: {tables.duration(sum(times.values()))}"
+                      f"{_taken(found)}")
+    for line in _outside(found.outside):
         console.print(line)
+
+
+def _outside(notes: Sequence[Outside]) -> list[str]:
+    """What runs without kernels, a line a reason."""
+    return tables.outside([{"layer": each.node, "reason": each.text, "operator": each.operator} for each in notes])
+
+
+def _without(found: AnySize) -> list[str]:
+    """Names of what has no kernels: few by their own, many by operator."""
+    names = [each.node for each in found.outside]
+    if len(names) <= tables.SHOWN:
+        return names
+    return [f"{count} {operator}" for operator, count in Counter(each.operator for each in found.outside).most_common()]
+
+
+def _taken(found: AnySize) -> str:
+    """What ONNX's reference takes by operator, the longest first."""
+    kinds = {each.node: each.operator for each in found.outside}
+    sums: dict[str, list[float]] = {}
+    for node, us in found.interpreted.items():
+        sums.setdefault(kinds[node], []).append(us)
+    each = sorted(sums.items(), key=lambda pair: -sum(pair[1]))
+    return ", " + ", ".join(f"{len(times)} {operator} {tables.duration(sum(times))}" for operator, times in each)
 
 
 def _row(layer: Layer) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def _print_kernels(description: dict[str, Any]) -> None:
         (tables.counted(totals["layers"], "layer"), "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
          *([rows[-1]["rows"]] if rows else []), tables.nbytes(totals["bytes"]),
          tables.duration(totals["predicted_us"])))
-    for line in tables.outside(description.get("outside", [])):
+    for line in (*tables.timed(description["layers"]), *tables.outside(description.get("outside", []))):
         console.print(line)
 
 

@@ -36,6 +36,7 @@ def command(
     from sparsec.graph.writer import save_proto
 
     output = output or Path(f"{model.stem}-int8.onnx")
+    options.check_folder(output)
     with Console(stderr=True).status("quantising"):
         found = quantize(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
     before = describe(model).nbytes  # the output may replace it
@@ -48,4 +49,7 @@ def command(
     left = sum(not layer.quantized for layer in found.layers)
     tables.console.print(f"\noutputs differ from the float model's by {found.error:.1e} of their largest; {left} of "
                          f"{len(found.layers)} layers stay in float")
+    if left == len(found.layers):
+        tables.console.print(f"nothing is in 8 bits: with more, outputs err by more than --max-error {max_error:g} "
+                             "allows; give a larger one, or inputs that are more like real ones")
     tables.console.print(f"{output}: {tables.nbytes(describe(output).nbytes)}; the model was {tables.nbytes(before)}")

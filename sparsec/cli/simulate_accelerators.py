@@ -56,9 +56,11 @@ def configure(chosen: Sequence[Accelerator], settings: Iterable[str]) -> Configu
         if not value.isdecimal():
             raise UsageError(f"--config {text}: give a parameter and a number, such as units=32 or scnn.units=32")
         owners = [each for each in chosen if owner in ("", each.name) and parameter in each.parameters]
+        if owner and owner not in changed:
+            raise UsageError(f"--config {text}: '{owner}' is not among the chosen accelerators, {', '.join(changed)}")
         if not owners:
             known = dict.fromkeys(name for each in chosen if owner in ("", each.name) for name in each.parameters)
-            raise UsageError(f"--config {text}: no chosen accelerator has it; there are {', '.join(known) or 'none'}")
+            raise UsageError(f"--config {text}: no chosen accelerator has it; there are {', '.join(known)}")
         for each in owners:
             changed[each.name][parameter] = int(value)
     for each in chosen:

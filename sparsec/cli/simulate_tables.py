@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sparsec.backends.accelerators.recurrent import OPERATORS
 from sparsec.cli import tables
 from sparsec.cli.tables import console, percent
 
@@ -88,6 +89,9 @@ def _remarks(figures: dict[str, Any]) -> list[str]:
         kinds = ", ".join(dict.fromkeys(node["op_type"] for node in host))
         lines.append(f"on the host: {len(host)} nodes ({kinds}), {percent(figures['host_share_of_flops'], 1)} of the "
                      "dense network's FLOPs; their time is not counted")
+        if recurrent := [node["op_type"] for node in host if node["op_type"] in OPERATORS]:
+            lines.append(f"the products of {' and '.join(dict.fromkeys(recurrent))} are simulated by --target ese, or "
+                         "eie,ese for both side by side")
     lines += [f"output '{each['output']}' against onnxruntime: error {each['error']:.2%} in fixed point, "
               f"{each['codebook_error']:.2%} by the shared weights alone; same class in {each['same_class']:.1%}"
               for each in figures.get("accuracy", [])]

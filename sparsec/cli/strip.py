@@ -6,6 +6,7 @@ import math
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,10 +128,10 @@ def print_report(report: StripReport) -> None:
         return
     tables.print_table(("layer", "zero", "inactive", "units", "MFLOPs", "bytes"),
                        [(layer.name, *_row(layer)) for layer in report.layers],
-                       (tables.counted(len(report.layers), "layer"), *_row(report.total)))
+                       (tables.counted(len(report.layers), "layer"), *_row(_sum(report.layers))))
     total = report.total
     direct, effective = _times(total.direct_compression), _times(total.effective_compression)
-    lines = [f"\ncompression by zeros {direct}, effective {effective}"]
+    lines = [f"\ncompression by zeros {direct}, effective {effective}", *_more(report)]
     lines += [f"{name}: {count}" for name, count in report.counts.items() if count]
     grouped: Counter[tuple[str, str]] = Counter()
     for kept in report.kept:
@@ -150,6 +151,23 @@ def print_report(report: StripReport) -> None:
         tables.console.print(line)
 
 
+def _sum(layers: Sequence[Layer]) -> Layer:
+    """All layers as one, each size the sum of theirs."""
+    from sparsec.passes.strip import Layer, Size  # imported with what made the report
+
+    before, after = (Size(*(sum(getattr(size, each.name) for size in sizes) for each in fields(Size)))
+                     for sizes in ([layer.before for layer in layers], [layer.after for layer in layers]))
+    return Layer("", "", sum(layer.active for layer in layers), before, after)
+
+
+def _more(report: StripReport) -> list[str]:
+    """What the whole model has besides the layers: biases and other constants, products of activations."""
+    after, layers = report.total.after, _sum(report.layers).after
+    lines = [f"with biases and other constants: {tables.nbytes(after.bytes)}"] if after.bytes != layers.bytes else []
+    return [*lines, *([f"with products of activations: {_millions(after.flops)} MFLOPs"]
+                      if after.flops != layers.flops else [])]
+
+
 def _some(names: Sequence[str]) -> str:
     """The first names, and how many more there are."""
     more = len(names) - MOST_NAMES
@@ -158,10 +176,11 @@ def _some(names: Sequence[str]) -> str:
 
 def _row(layer: Layer) -> tuple[str, ...]:
     before, after = layer.before, layer.after
+    flops = f"{_millions(before.flops)} > {_millions(after.flops)}" if before.flops else "-"
     return (tables.percent(before.weights - before.nonzero, before.weights),
             tables.percent(before.weights - layer.active, before.weights),
             f"{before.units or '-'}" if before.units == after.units else f"{before.units} > {after.units}",
-            f"{_millions(before.flops)} > {_millions(after.flops)}", tables.nbytes(after.bytes))
+            flops, tables.nbytes(after.bytes))
 
 
 def _millions(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -30,8 +31,11 @@ class _Console(Console):
 console = _Console(highlight=False, markup=False)
 
 Row = Sequence[object]
+Column = tuple[str, ...]
 
 _GAP = 2  # spaces between columns
+LEAST_NAME = 12
+"""Characters of a name that stay in the narrowest terminal."""
 SHOWN = 6
 """Names of layers in a line, of which there may be hundreds."""
 
@@ -39,20 +43,43 @@ SHOWN = 6
 def print_table(columns: Sequence[str], rows: Sequence[Row], total: Row | None = None) -> None:
     """Print rows below a header.
 
-    The first column is for names, which are shortened where a terminal is too narrow, and whole in a file or a pipe;
-    the others are aligned right.
+    The first column is for names, the others are aligned right. Where a terminal is too narrow, names are shortened,
+    and columns for which no room is left follow below, beside the names again; in a file or a pipe all is in one.
     """
     lines = [tuple(printable(str(cell)) for cell in line) for line in (columns, *rows, *([total] if total else []))]
-    others = [max(map(cell_len, cells)) for cells in zip(*lines, strict=True)][1:]
-    room = max(12, console.width - sum(others) - _GAP * len(others))
-    names = [name for name, *_ in lines[1:1 + len(rows)]]
-    shown = shortened(names, room) if console.is_terminal else names
-    lines[1:1 + len(rows)] = [(name, *cells) for name, (_, *cells) in zip(shown, lines[1:1 + len(rows)], strict=True)]
-    width = max(cell_len(name) for name, *_ in lines)
-    for index, (name, *cells) in enumerate(lines):
-        padded = (" " * (most - cell_len(cell)) + cell for cell, most in zip(cells, others, strict=True))
-        line = (" " * _GAP).join((name + " " * (width - cell_len(name)), *padded)).rstrip()
-        console.print(Text(line, style="" if index else "bold"))
+    names, others = [name for name, *_ in lines[1:1 + len(rows)]], list(zip(*(line[1:] for line in lines), strict=True))
+    longest = max(cell_len(name) for name, *_ in lines)
+    for index, block in enumerate(_blocks(others, min(longest, LEAST_NAME)) if console.is_terminal else [others]):
+        if index:
+            console.print()
+        widths = [max(map(cell_len, cells)) for cells in block]
+        room = max(LEAST_NAME, console.width - sum(widths) - _GAP * len(widths))
+        shown = shortened(names, room) if console.is_terminal else names
+        first = [lines[0][0], *shown, *(name for name, *_ in lines[1 + len(rows):])]
+        _print_lines(first, list(zip(*block, strict=True)) or [()] * len(first), widths)
+
+
+def _blocks(columns: Sequence[Column], least: int) -> list[list[Column]]:
+    """The columns that fit beside names of the least width, and then the next; one that is too wide is alone."""
+    blocks: list[list[Column]] = [[]]
+    used = least
+    for cells in columns:
+        width = _GAP + max(map(cell_len, cells))
+        if blocks[-1] and used + width > console.width:
+            blocks.append([])
+            used = least
+        blocks[-1].append(cells)
+        used += width
+    return blocks
+
+
+def _print_lines(names: Sequence[str], cells: Sequence[Column], widths: Sequence[int]) -> None:
+    """The lines of a table, of which the first is its header."""
+    width = max(map(cell_len, names))
+    for index, (name, line) in enumerate(zip(names, cells, strict=True)):
+        padded = (" " * (most - cell_len(cell)) + cell for cell, most in zip(line, widths, strict=True))
+        text = (" " * _GAP).join((name + " " * (width - cell_len(name)), *padded)).rstrip()
+        console.print(Text(text, style="" if index else "bold"))
 
 
 def counted(number: int, what: str) -> str:
@@ -75,13 +102,36 @@ def print_buckets(description: Mapping[str, Any]) -> None:
 
 
 def outside(layers: Sequence[Mapping[str, str]]) -> list[str]:
-    """A line for every reason that layers run without sparsec's kernels for."""
+    """A line for every reason that layers run without sparsec's kernels for: few by name, many by operator."""
+    groups: dict[str, list[Mapping[str, str]]] = {}
+    for each in layers:
+        groups.setdefault(each["reason"], []).append(each)
+    lines = []
+    for reason, group in groups.items():
+        names, kinds = [each["layer"] for each in group], Counter(each.get("operator", "") for each in group)
+        if len(names) == 1:
+            lines.append(f"{names[0]} runs without sparsec's kernels: {reason}")
+            continue
+        told = _few(names) if len(names) <= SHOWN or "" in kinds else kinds_of(kinds)
+        lines.append(f"{len(names)} layers run without sparsec's kernels: {reason}: {told}")
+    return lines
+
+
+def timed(layers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What timing chose instead of the predictions, a line for every kernel and the one that it replaces."""
     groups: dict[str, list[str]] = {}
     for each in layers:
-        groups.setdefault(each["reason"], []).append(each["layer"])
-    return [f"{names[0]} runs without sparsec's kernels: {reason}" if len(names) == 1 else
-            f"{len(names)} layers run without sparsec's kernels: {reason}: {_few(names)}"
-            for reason, names in groups.items()]
+        if other := each.get("instead_of"):
+            own = (each["format"], each["kernel"])
+            shown = (own[0], other[0]) if own[0] != other[0] else (" ".join(own), " ".join(other))
+            groups.setdefault(f"timed: {shown[0]} instead of {shown[1]} (predicted)", []).append(
+                each["layer"] + (f" for {counted(each['rows'], 'row')}" if each.get("rows") else ""))
+    return [f"{what}: {_few(names)}" for what, names in groups.items()]
+
+
+def kinds_of(counts: Mapping[str, int]) -> str:
+    """How many there are of every operator, the most first: "44 QuantizeLinear, 2 MatMul"."""
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda each: -each[1]))
 
 
 def _few(names: Sequence[str]) -> str:

@@ -55,12 +55,13 @@ def plan(graph: ir.Model, job: Job, backend: Backend, judge: Judge | None = None
 
 
 def _row(node: ir.Node, choice: Choice, error: float | None, loss: float | None) -> LayerReport:
-    option, weight = choice.winner.option, weight_array(node)
+    option, weight, other = choice.winner.option, weight_array(node), choice.instead_of
     return LayerReport(
         layer=choice.layer, operator=node.op_type, shape=weight.shape, format=option.name, kernel=option.kernel,
         detail=option.detail, weights=weight.size, nonzeros=int(np.count_nonzero(weight)), bytes=option.nbytes,
         predicted_us=round(choice.winner.predicted_s * 1e6, 3), measured_us=choice.winner.measured_us, error=error,
-        projection_error=loss, reason=choice.reason(choice.winner))
+        projection_error=loss, reason=choice.reason(choice.winner),
+        instead_of=None if other is None else (other.name, other.kernel))
 
 
 def _choose(node: ir.Node, options: Sequence[Option], job: Job, judge: Judge | None) -> tuple[Choice, float | None]:

@@ -89,14 +89,19 @@ def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
             raise ModelError(f"{model}: has no {', '.join(LAYERS)} to quantise")
         expected = [ort.session(prepared).run(None, dict(sample)) for sample in samples[:JUDGED]]
         excluded: list[str] = []
+        beside: list[str] | None = None
         own: dict[str, float] = {}
         step = 1
         while True:
-            quantized = _quantized(prepared, Path(directory), samples, [*excluded, *_beside(floats.graph, excluded)])
+            around = _beside(floats.graph, excluded) if beside is None else beside
+            quantized = _quantized(prepared, Path(directory), samples, [*excluded, *around])
             errors = _errors(quantized, samples[:JUDGED], expected)
             own = own or _own_errors(floats, quantized, samples[:JUDGED])
             if max(errors.values(), default=0.0) <= budget:
                 return Quantization(quantized, tuple(_layers(floats, quantized, own, excluded)), errors)
+            if len(excluded) == 1 and beside is None:  # no single layer hurts, so that what lies between them may
+                excluded, step, beside = [], 1, [node.name for node in floats.graph.node if node.op_type not in LAYERS]
+                continue
             rest = sorted(set(names) - set(excluded), key=lambda name: own.get(name, 0.0), reverse=True)
             if not rest:
                 raise UsageError(f"{model}: outputs err by {max(errors.values()):.1e} even with every layer in float; "

@@ -12,6 +12,9 @@ from sparsec.passes.context import Report
 from sparsec.passes.strip import StripReport
 from sparsec.passes.strip import as_dict as strip_as_dict
 
+OF_SOME = ("projection_error", "rows", "instead_of")
+"""What only some layers have: that were projected, have kernels for several numbers of rows, or were timed."""
+
 
 @dataclass(frozen=True)
 class Outside:
@@ -100,9 +103,9 @@ class CompileReport:
 
 
 def _layer(row: LayerReport) -> dict[str, object]:
-    """A layer's row; the error of projecting stands only where there was projected, as rows do."""
+    """A layer's row; what only some layers have stands only there."""
     return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(row).items()
-            if name not in ("projection_error", "rows") or value is not None}
+            if name not in OF_SOME or value is not None}
 
 
 def _pass(report: Report) -> dict[str, object]:

@@ -22,9 +22,12 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.loops import LOOPS, UNROLLED, unrolled
 from sparsec.graph.nodes import bodies, node_name, read_by
+from sparsec.graph.sequences import of_the_run
 from sparsec.graph.shapes import static_shape
 
 SIZED_BY_VALUES = {"Compress", "NonMaxSuppression", "NonZero", "Unique"}
+VIEWS = ("Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+"""Moves that numpy does without a copy, as Gather of one index."""
 INTERPRETED = 500_000
 """Nodes that a loop of a known number of trips may run, about ten seconds' work."""
 REASON = "its rows are known at run time only; numpy computes it"
@@ -100,18 +103,39 @@ def _numbers(nodes: Sequence[ir.Node]) -> list[int]:
         number = before if before % 2 == kind else before + 1
         numbers.append(number)
         stage.update(dict.fromkeys(node.outputs, number))
-    return numbers
+    return _sunk(nodes, numbers)
+
+
+def _sunk(nodes: Sequence[ir.Node], numbers: Sequence[int]) -> list[int]:
+    """The stages again, with moves that only interpreted nodes read among these: for numpy they are views, not copies.
+
+    So weights that a computed expert chooses are not copied, nor transposed, in front of their product.
+    """
+    stage = dict(zip(nodes, numbers, strict=True))
+    for node in reversed(nodes):
+        readers = [stage.get(use.node, 0) for value in node.outputs for use in value.uses()]
+        if (stage[node] % 2 == 0 and _is_view(node) and readers and all(number % 2 for number in readers)
+                and not any(value.is_graph_output() for value in node.outputs)):
+            stage[node] = min(readers)
+    return [stage[node] for node in nodes]
+
+
+def _is_view(node: ir.Node) -> bool:
+    """Whether numpy gives what a node moves without a copy."""
+    if node.domain or node.op_type not in VIEWS:
+        return False
+    return node.op_type != "Gather" or static_shape(node.inputs[1]) == ()
 
 
 def is_dynamic(node: ir.Node) -> bool:
     """Whether a size around or inside a node is known at run time only, or it is a loop that is not unrolled."""
     used = [value for value in node.outputs if value.name and (value.uses() or value.is_graph_output())]
-    if any(static_shape(value) is None for value in (*node.inputs, *used) if value is not None):
+    if of_the_run(node) or any(static_shape(value) is None for value in (*node.inputs, *used) if value is not None):
         return True
     if node.op_type in LOOPS and not node.domain and not 0 < unrolled(node) <= UNROLLED:
         return True
-    inside = (each.op_type for graph in bodies(node) for each in graph.all_nodes())
-    return not SIZED_BY_VALUES.isdisjoint(inside)
+    return any(each.op_type in SIZED_BY_VALUES or of_the_run(each) for graph in bodies(node)
+               for each in graph.all_nodes())
 
 
 def _stage(model: ir.Model, nodes: Sequence[ir.Node], numbers: Sequence[int], number: int) -> Stage:

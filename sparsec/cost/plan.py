@@ -44,6 +44,7 @@ class Choice:
         winner: the candidate that runs the layer.
         losers: every other candidate, the fastest first.
         machine: the rates that times were predicted with.
+        predicted: what runs it by predictions alone, where candidates were timed.
 
     """
 
@@ -51,6 +52,13 @@ class Choice:
     winner: Candidate
     losers: tuple[Candidate, ...]
     machine: Rates = DEFAULT_MACHINE
+    predicted: Option | None = None
+
+    @property
+    def instead_of(self) -> Option | None:
+        """What the winner was found to be faster than by timing, though predictions alone had chosen that kernel."""
+        own, other = self.winner.option, self.predicted
+        return None if other is None or (own.name, own.kernel) == (other.name, other.kernel) else other
 
     def reason(self, candidate: Candidate) -> str:
         """Why a candidate lost, or what bounds the winner."""
@@ -83,7 +91,9 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
     for; `workers` calls of it are made at once.
     """
     candidates = sorted((Candidate(o, machine.seconds(o.work, threads)) for o in options), key=lambda c: c.predicted_s)
+    predicted = None
     if measure is not None and len(candidates) > 1:
+        predicted = None if smallest else _careful(candidates, machine).option
         kernels = _by_kernel(candidates)
         timed = _timed(_finalists(kernels, trials), measure, workers)
         fastest = min(timed, key=lambda c: (c.measured_s is None, c.time_s))
@@ -92,9 +102,14 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
         candidates = sorted(timed, key=lambda c: (c.measured_s is None, c.time_s)) + rest
     winner = _smallest(candidates) if smallest else candidates[0]
     if measure is None and not smallest:
-        near = machine.error * winner.time_s
-        winner = next((c for c in candidates if c.option.is_dense and c.time_s < near), winner)
-    return Choice(layer, winner, tuple(each for each in candidates if each is not winner), machine)
+        winner = _careful(candidates, machine)
+    return Choice(layer, winner, tuple(each for each in candidates if each is not winner), machine, predicted)
+
+
+def _careful(candidates: Sequence[Candidate], machine: Rates) -> Candidate:
+    """The first of candidates in the order of their predictions, or a dense one that is hardly slower."""
+    near = machine.error * candidates[0].predicted_s
+    return next((each for each in candidates if each.option.is_dense and each.predicted_s < near), candidates[0])
 
 
 def _smallest(candidates: Sequence[Candidate]) -> Candidate:

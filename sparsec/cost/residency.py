@@ -27,9 +27,12 @@ KEPT, LOST = math.log2(0.5), math.log2(16.0)
 IN_NETWORK = 1.15
 """How much longer a kernel takes among others than by itself: the median of ResNet-50's and BERT's layers, Zen 4."""
 
-OPERATIONS = {"LayerNormalization": 13.0, "Softmax": 20.0, "Gelu": 15.0, "Erf": 15.0, "Sigmoid": 12.0, "Tanh": 12.0}
+OPERATIONS = {"LayerNormalization": 13.0, "Softmax": 20.0, "Gelu": 15.0, "Erf": 15.0, "Sigmoid": 12.0, "Tanh": 12.0,
+              "QuantizeLinear": 4.0, "QBinary": 8.0}
 """Vector operations for a vector of the output, of operators that cost more than what they move (on a Zen 4)."""
-DEPTHWISE = 1.8
+WRITTEN_OUT = {"QBinary": 28.0, "Lookup": 27.0, "QBatchMatMul": 50.0}
+"""The same of operators on codes that no layout takes, which ONNX's operators are written for."""
+DEPTHWISE, DEPTHWISE_CODES = 1.8, 0.8
 """What a multiply-add of a convolution by channel takes beside one of a product: its rows are short."""
 
 
@@ -60,8 +63,15 @@ def operations(node: ir.Node) -> float:
     elements = math.prod(shape)
     if node.op_type == "Attention" and len(shape) > 1:  # scores and their sums of values, by every query and key
         return 2.0 * elements * shape[-2]
-    if node.op_type == "Conv" and (weight := node.inputs[1]) is not None and (taps := static_shape(weight)):
-        return DEPTHWISE * elements * math.prod(taps[1:])
+    if node.op_type in ("Conv", "QConv") and (weight := node.inputs[1]) is not None and (taps := static_shape(weight)):
+        products = elements * math.prod(taps[1:])
+        if node.op_type == "Conv":
+            return DEPTHWISE * products
+        return DEPTHWISE_CODES * products * math.prod(node.attributes.get_ints("strides", (1,)))  # of a row, so many
+    if node.op_type == "QBatchMatMul" and (data := node.inputs[0]) is not None:
+        return elements * ((static_shape(data) or (1,))[-1] + WRITTEN_OUT[node.op_type])
+    if node.op_type in WRITTEN_OUT and isinstance(layout_of(node.outputs[0]), Plain):
+        return WRITTEN_OUT[node.op_type] * elements
     return OPERATIONS.get(node.op_type, 0.0) * elements
 
 

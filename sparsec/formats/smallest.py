@@ -10,7 +10,7 @@ from sparsec.formats.storage import Encoded, as_matrix, matrix_shape
 
 ROWS = 16
 """Rows that a sample takes together: a multiple of those of every format's blocks."""
-LARGE = 1 << 20
+LARGE = 1 << 18
 """Elements of a sample; weights of at least twice as many are sampled."""
 
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass, ShapeInferencePass
 
 from sparsec.graph.constants import constant
+from sparsec.graph.quiet import quiet
 
 VERSION = "sparsec.opset"
 SMALL = 1 << 16
@@ -38,7 +39,8 @@ def inline(model: ir.Model) -> None:
     for node in list(model.graph.all_nodes()):
         version = int(node.metadata_props.pop(VERSION, newest))
         if node.domain == "" and _changed(node.op_type, version, newest):
-            ShapeInferencePass(strict_mode=False)(model)
+            with quiet():
+                ShapeInferencePass(strict_mode=False)(model)
             _convert(node, version, newest)
 
 

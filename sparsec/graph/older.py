@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 
 SAMPLERS = ("Resize", "Upsample")
@@ -13,12 +14,15 @@ def preserve(model: ir.Model) -> Callable[[], None]:
     """Prepare a model for the converter; what this returns finishes the converted model.
 
     Before opset 13, Hardmax takes all axes from its own on as one. Before opset 11, Resize and Upsample sample at
-    output / scale, and nearest is the pixel below.
+    output / scale, and nearest is the pixel below. Before opset 9, BatchNormalization may have parameters for every
+    position, not for channels only.
     """
     version = model.graph.opset_imports[""]
     for node in list(model.graph.all_nodes()):
         if node.domain == "" and node.op_type == "Hardmax" and version < 13:
             _flatten(node)
+        elif node.domain == "" and node.op_type == "BatchNormalization" and version < 9:
+            _by_positions(node)
     sampled = len(_samplers(model)) if version < 11 else 0
 
     def finish() -> None:
@@ -43,6 +47,22 @@ def _flatten(node: ir.Node) -> None:
     for each in (shape, matrix, hard, back):
         node.prepend(each)
     take_over(node, back.outputs[0])
+
+
+def _by_positions(node: ir.Node) -> None:
+    """BatchNormalization with parameters for every position of a sample, written out."""
+    if node.attributes.get_int("spatial", 1) or any(output.name for output in node.outputs[1:]):
+        return
+    x, scale, offset, mean, variance = node.inputs
+    epsilon = ir.tensor(np.array([node.attributes.get_float("epsilon", 1e-5)], np.float32))
+
+    def put(op_type: str, *inputs: ir.Value | None, **attributes: ir.TensorProtocol) -> ir.Value:
+        new = ir.node(op_type, list(inputs), attributes)
+        node.prepend(new)
+        return new.outputs[0]
+
+    spread = put("Sqrt", put("Add", variance, put("Constant", value=epsilon)))
+    take_over(node, put("Add", put("Mul", put("Div", put("Sub", x, mean), spread), scale), offset))
 
 
 def take_over(node: ir.Node, value: ir.Value) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -205,11 +205,12 @@ def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
         ir.external_data.set_base_dir(model.graph, base_dir)
     tensors = {value: value.const_value for value in model.graph.initializers.values()
                if isinstance(value.const_value, ir.ExternalTensor)}
+    if base_dir is not None:
+        _check_lengths(tensors.values(), base_dir)
     one_by_one = sum(tensor.nbytes for tensor in tensors.values()) > large.LARGE_BYTES
     for value, tensor in tensors.items():
         if base_dir is None:
             raise ValueError(f"'{value.name}' lies in external file '{tensor.location}'")
-        files.check_regular(base_dir / tensor.location)  # a pipe would be waited for
         array = tensor.numpy()
         large.EXTERNAL.set(value, tensor.offset or 0)
         if one_by_one and tensor.nbytes > large.SMALL_BYTES and array.nbytes == tensor.nbytes:
@@ -218,6 +219,19 @@ def _open_external_data(model: ir.Model, base_dir: Path | None) -> None:
             tensor.release()
         else:
             value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
+
+
+def _check_lengths(tensors: Iterable[ir.ExternalTensor], base_dir: Path) -> None:
+    """Raises ValueError where a file is missing or ends before its last tensor does, OSError where it is no file."""
+    ends: dict[str, int] = {}
+    for tensor in tensors:
+        ends[str(tensor.location)] = max(ends.get(str(tensor.location), 0), (tensor.offset or 0) + tensor.nbytes)
+    for location, end in ends.items():
+        if not (base_dir / location).exists():
+            raise ValueError(f"external file '{location}' is missing")
+        size = files.check_regular(base_dir / location).st_size  # a pipe would be waited for
+        if size < end:
+            raise ValueError(f"external file '{location}' has {size:,} bytes where its tensors take {end:,}")
 
 
 def _check_opset(model: ir.Model, where: str) -> None:
@@ -273,4 +287,5 @@ def _convert(model: ir.Model) -> None:
     with quiet():
         version_converter.convert_version(model, OPSET, fallback=True)
     finish()
+    sequences.tell_types(model)
     model.ir_version = max(model.ir_version, IR_VERSION)

@@ -1,5 +1,9 @@
 """Operators that graphs with run-time sizes have between compiled stages, where sessions run them."""
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 SIZED_DOMAIN = "sparsec.sized"
 APPEND = "Append"
 """(past (batch, heads, past, depth), new (batch, heads, tokens, depth), start (batch) or (1)) -> (batch, heads, past +
@@ -13,3 +17,19 @@ RECURRENCE = "Recurrence"
 """(X (steps, batch, gates), first state, first cell, lengths; all but X may be absent) -> states (steps, batch,
 hidden), last state, last cell (batch, hidden): `sparsec::Recurrence`, whose constants are the attributes weight, bias
 and peepholes, of which the last two may be absent."""
+
+LEVELS = "Levels"
+"""(X) -> scale, zero point: the single numbers that DynamicQuantizeLinear finds of all of X."""
+SCALE, ROUND, MASK, WEIGHTS = "scale", "round", "mask", "weights"
+"""What attention of quantised graphs does to products of queries and keys, in order, with its numbers: multiply by one;
+round to codes and back, by what makes a value whole, the least and the largest then, and what undoes it; add the mask;
+and round the weights of the softmax."""
+
+
+class Attention(NamedTuple):
+    """A kernel of attention: features of keys and of values, the factor of the scores, or the steps in its place."""
+
+    depth: int
+    width: int
+    scale: float
+    steps: tuple[str, ...] = ()

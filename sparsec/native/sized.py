@@ -12,6 +12,7 @@ from sparsec.artifact.file import Artifact
 from sparsec.errors import UsageError
 from sparsec.graph.sized import APPEND, SIZED_DOMAIN
 from sparsec.native.types import type_number
+from sparsec.runtime.sized import images
 from sparsec.runtime.sized.operators import OPERATORS
 
 Add = Callable[[bytes | memoryview], list[int]]
@@ -20,8 +21,10 @@ Place = Callable[[np.ndarray], dict[str, Any]]
 """Places an array; its entry."""
 
 
-_CALLS = {"rows", "attention", "rotary", "append", f"{SIZED_DOMAIN}::{APPEND}"}
+_CALLS = {"rows", "attention", "rotary", "recurrence", "append", f"{SIZED_DOMAIN}::{APPEND}"}
 """Steps that are no operators of ONNX."""
+NATIVE = OPERATORS.keys() - images.OPERATORS.keys()
+"""The operators between stages that libsparsec has."""
 
 
 def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
@@ -33,7 +36,8 @@ def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
     """
     encoded, *arrays = artifact.constants()
     plan: dict[str, Any] = json.loads(encoded.tobytes())
-    libraries = [*plan["rows"], *([plan["kernels"]] if plan["kernels"] else [])]
+    recurrences = [each["recurrences"] for each in plan["rows"] if each.get("recurrences")]
+    libraries = [*plan["rows"], *recurrences, *([plan["kernels"]] if plan["kernels"] else [])]
     if any(each["objects"] for each in libraries):
         raise UsageError("the artifact was compiled where there is no linker; compile it where ld, gcc or clang is "
                          "installed")
@@ -52,12 +56,10 @@ def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
 def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step with numbers for element types."""
     kind = step["op"]
-    if kind == "recurrence":
-        raise UsageError(f"'{', '.join(step['outputs'])}' of the model is a recurrent layer of any length, which "
-                         "libsparsec does not run yet; give its dimensions sizes with --dim or --shape")
-    if kind not in _CALLS and kind not in OPERATORS:
-        raise UsageError(f"'{', '.join(step['outputs'])}' of the model is interpreted by ONNX's reference, which takes "
-                         "Python; give its dimensions sizes with --dim or --shape")
+    if kind not in _CALLS and kind not in NATIVE:
+        by = f"numpy ({kind} of images of any size)" if kind in OPERATORS else "ONNX's reference"
+        raise UsageError(f"'{', '.join(step['outputs'])}' of the model is computed by {by}, which takes Python; give "
+                         "its dimensions sizes with --dim or --shape")
     if kind == "rows":
         return {**step, **{key: [{**each, "dtype": type_number(each["dtype"])} for each in step[key]]
                            for key in ("given", "made")}}

@@ -59,14 +59,15 @@ def widen(model: ir.Model) -> Counter[str]:
             if value.const_value is not None:
                 shape = tuple(value.const_value.shape.numpy())
                 value.const_value = derived(value.const_value, _widened, shape, ir.DataType.FLOAT, value.name)
-            value.type = ir.TensorType(ir.DataType.FLOAT)
+            wide = ir.TensorType(ir.DataType.FLOAT)
+            value.type = ir.SequenceType(wide) if isinstance(value.type, ir.SequenceType) else wide
     for node in model.graph.all_nodes():
         for name, attribute in tuple(node.attributes.items()):
             if name in TYPE_ATTRIBUTES and attribute.type == ir.AttributeType.INT and attribute.value in HALVES:
                 node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
             elif attribute.type == ir.AttributeType.TENSOR and attribute.value.dtype in HALVES:
-                wide = ir.tensor(attribute.value.numpy().astype(np.float32), name=attribute.value.name)
-                node.attributes[name] = ir.AttrTensor(name, wide)
+                tensor = ir.tensor(attribute.value.numpy().astype(np.float32), name=attribute.value.name)
+                node.attributes[name] = ir.AttrTensor(name, tensor)
     for node, types in roundings:
         for dtype in types:
             _round(node, dtype)

@@ -11,6 +11,7 @@ from sparsec.backends.accelerators.description import Accelerator
 from sparsec.backends.accelerators.network import Network
 from sparsec.backends.accelerators.simulate import LayerResult, Result
 from sparsec.backends.accelerators.table import COLUMNS, row
+from sparsec.graph.operators.recurrence import GATES
 
 if TYPE_CHECKING:
     from sparsec.backends.accelerators.headlines import Headline
@@ -23,7 +24,12 @@ def describe(results: Sequence[Result], network: Network, beside: Mapping[str, f
     accelerators = [describe_result(result) for result in results]
     return {"accelerators": accelerators, "layers": _suits(accelerators), "beside_ms": dict(beside),
             "host_share_of_flops": network.host_share,
-            "host": sorted({node.op_type for node in network.host})}
+            "host": sorted({_on_host(node.op_type) for node in network.host})}
+
+
+def _on_host(operator: str) -> str:
+    """What the host does of a node: the accelerators multiply by the weights of recurrent layers."""
+    return f"gates of {operator}" if operator in GATES else operator
 
 
 def describe_result(result: Result) -> Figures:

@@ -19,10 +19,11 @@ from sparsec.report.interpreted import times_of
 
 @dataclass(frozen=True)
 class Outside:
-    """A node that runs without sparsec's kernels, and why."""
+    """A node that runs without sparsec's kernels, why, and its operator where a single one is told of."""
 
     node: str
     text: str
+    operator: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,16 @@ def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims
     limits = ranges(dims)
     sizes = {name: size for name, size in dims.items() if isinstance(size, int)}
     given = {name: tuple(shape) for name, shape in shapes.items()}
-    free = [dim.value for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs
-            for dim in value.shape or () if not isinstance(dim, int)]
+    inputs = reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs
+    free = [dim.value for value in inputs for dim in value.shape or () if not isinstance(dim, int)]
+    if not free:
+        return given, sizes, {}
     assumed = {name: max(1, limits.get(name, (1, 1))[0]) for name in free if name is not None and is_name(name)}
     sizes |= assumed
     for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs:
         own = list(value.shape or ())
-        if unbound := [str(size) for size in own if not isinstance(size, int)]:
+        if unbound := [size.value or f"{value.name}.{axis}" for axis, size in enumerate(own)
+                       if not isinstance(size, int)]:
             assumed |= dict.fromkeys(unbound, 1)
             given[value.name or ""] = tuple(size if isinstance(size, int) else 1 for size in own)
     return given, sizes, assumed
@@ -94,7 +98,7 @@ def any_size(model: reader.Source, options: CompileOptions, calibration: Calibra
                  for row in each.layers]
         call_us[each.count] = 1e6 * (found.between_s + each.seconds(options.backend))
     order = {layer: place for place, layer in enumerate(dict.fromkeys(row.layer for row in rows))}
-    notes = tuple(Outside(each.layer, each.reason) for each in outside_of(found, simplified.graph.graph))
+    notes = tuple(Outside(each.layer, each.reason, each.operator) for each in outside_of(found, simplified.graph.graph))
     steps = len(found.plan.fields["steps"])
     recurrent = tuple(original(node_name(node)) for node in found.plan.recurrences)
     return AnySize(tuple(sorted(rows, key=lambda row: order[row.layer])), call_us, recurrent, times_of(found, sizes),

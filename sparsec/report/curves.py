@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from sparsec.target import Target
 
 SPARSITIES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 """What layers are imagined pruned to, at random places."""
+LARGE, SOME_SPARSITIES = 1 << 22, (0.0, 0.5, 0.8, 0.9, 0.95)
+"""Weights from which on only some of `SPARSITIES` are priced, and which; straight lines give the others."""
 SOME = 97
 """One of so many weights is asked whether 16 bits hold it."""
 
@@ -118,6 +121,23 @@ def geometry_of(node: ir.Node) -> Geometry:
 def curve(node: ir.Node, geometry: Geometry, prepared: Prepared, sparsities: Sequence[float] = SPARSITIES,
           mask: Mask = anywhere) -> Curve:
     """The predicted time of the best dense and the best sparse kernel at every sparsity."""
+    if sparsities == SPARSITIES and math.prod(geometry.weight) >= LARGE:
+        points = _curve(node, geometry, prepared, SOME_SPARSITIES, mask)
+        if all(None not in (point.dense_us, point.sparse_us) for point in points):
+            return _between(points, sparsities)
+    return _curve(node, geometry, prepared, sparsities, mask)
+
+
+def _between(points: Curve, sparsities: Sequence[float]) -> Curve:
+    """The curve through points that have all times, at other sparsities."""
+    at, dense, sparse = (np.array([getattr(point, name) for point in points], float)
+                         for name in ("sparsity", "dense_us", "sparse_us"))
+    return tuple(Point(each, float(np.interp(each, at, dense)), float(np.interp(each, at, sparse)))
+                 for each in sparsities)
+
+
+def _curve(node: ir.Node, geometry: Geometry, prepared: Prepared, sparsities: Sequence[float], mask: Mask) -> Curve:
+    """The times at every one of these sparsities."""
     value, score = operand(node, 1), np.random.default_rng(0).random(geometry.weight, np.float32)
     values = _values(score, weight_array(node).dtype, half=geometry.half)
     inner = np.moveaxis(score, 1, -1)

@@ -19,6 +19,7 @@ from sparsec.graph.sparse import SPARSE_KEY
 from sparsec.passes import quantized
 from sparsec.runtime.sized.declared import Shape, declared
 
+BY_ELEMENT = {"Add", "Div", "Mul", "Sub"}
 PASSING = {"DequantizeLinear", "Expand", "Identity"}
 """Operators that hand constants on to others."""
 
@@ -38,6 +39,7 @@ class _Layer(TypedDict, total=False):
     error: float | None
     projection_error: float | None
     rows: int | None
+    instead_of: list[str]
 
 
 class _Verification(TypedDict, total=False):
@@ -173,7 +175,7 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
         codes = dequantized(value)
         stored = value if value is None or codes is None else holder(value)
         tensor = None if stored is None else stored.const_value
-        if value is None or tensor is None or len(tensor.shape) < 2:
+        if value is None or tensor is None or len(tensor.shape) < 2 or _is_vector(node, tensor):
             continue
         numbers = tensor.numpy() if codes is None else codes.values()
         entries.append({
@@ -183,6 +185,11 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
             "sparse_initializer": value.metadata_props.get(SPARSE_KEY),
         })
     return entries
+
+
+def _is_vector(node: ir.Node, tensor: ir.TensorProtocol) -> bool:
+    """Whether a constant is a bias or a scale that is written as a matrix of one row, as skl2onnx does."""
+    return node.op_type in BY_ELEMENT and sum(int(dim) > 1 for dim in tensor.shape.numpy()) < 2
 
 
 def _join(graph: ir.Graph) -> None:

@@ -98,7 +98,7 @@ class Layer(structure.Structure):
         smallest: the smallest format; of large weights, that of some of their rows.
         dense_us: predicted microseconds of the best dense kernel, None where there is none.
         curve: the times at all of `SPARSITIES`, pruned at random places.
-        break_even: the sparsity from which on sparse kernels are faster; None if never.
+        break_even: the sparsity from which on a sparse kernel is chosen; None if never.
         refused: why formats or kernels are no candidates, by their names.
         buckets: the choices for other numbers of tokens.
         zeros: the share of zeros among the activations that it reads, where real inputs are given.
@@ -213,7 +213,7 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
             layers.append(replace(_layer(node, offered, refused, prepared, curves), zeros=zeros.get(node)))
     notes = [Outside(note.node, note.text) for report in prepared.passes if report.name in LIFTING
              for note in report.notes]
-    notes += [Outside(node.name or node.op_type, reason) for node in nodes
+    notes += [Outside(node.name or node.op_type, reason, node.op_type) for node in nodes
               if (reason := prepared.backend.outside(node))]
     return Explanation(
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
@@ -254,7 +254,7 @@ def _layer(node: ir.Node, options: list[Option], refused: Mapping[str, str], pre
         nonzeros=int(np.count_nonzero(weight)), structure=str(found),
         candidates=tuple(_candidate(choice, each) for each in best_by_format(choice)),
         smallest=Stored(stored.format.name, stored.nbytes), dense_us=microseconds(choice, dense=True), curve=own,
-        break_even=_break_even(own), refused=refused,
+        break_even=_break_even(own, prepared.job.calibration.machine.error), refused=refused,
         buckets=_buckets(node, prepared))
 
 
@@ -293,9 +293,12 @@ def _candidate(choice: Choice, candidate: Candidate) -> Kernel:
                   choice.machine.bound(option.work), choice.reason(candidate))
 
 
-def _break_even(curve: Curve) -> float | None:
-    """The sparsity from which on the sparse kernel is faster, between two points by a straight line; None if never."""
-    gains = [point.dense_us - point.sparse_us for point in curve
+def _break_even(curve: Curve, error: float) -> float | None:
+    """The sparsity from which on the sparse kernel is chosen, between two points by a straight line; None if never.
+
+    Predictions err: dense kernels are chosen up to `error` times the time of the sparse one.
+    """
+    gains = [point.dense_us - error * point.sparse_us for point in curve
              if point.dense_us is not None and point.sparse_us is not None]
     if len(gains) < len(curve) or gains[-1] < 0:
         return None

@@ -115,8 +115,26 @@ class ScatterND(OpRun):
         return _put(data, tuple(np.moveaxis(indices, -1, 0)), updates, reduction)
 
 
+class Unique(OpRun):
+    """The elements, or slices along an axis, that differ: sorted, or as they come first."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray, axis: int | None = None, sorted: int = 1,  # noqa: A002 - the attribute's name
+             ) -> tuple[np.ndarray, ...]:
+        values, first, inverse, counts = np.unique(x, return_index=True, return_inverse=True, return_counts=True,
+                                                   axis=axis)
+        inverse = inverse.reshape(-1)
+        if not sorted:
+            order = np.argsort(first)
+            values, first, counts = np.take(values, order, axis or 0), first[order], counts[order]
+            inverse = np.argsort(order)[inverse]
+        return (values, first, inverse, counts)[:len(self.onnx_node.output)]
+
+
 REDUCTIONS: dict[str, np.ufunc] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
 """What ONNX's reductions do with two numbers."""
 
-OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, ScatterElements, ScatterND, *control.OPERATORS]
+OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, ScatterElements, ScatterND, Unique,
+                              *control.OPERATORS]
 """By their class names."""

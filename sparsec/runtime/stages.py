@@ -1,13 +1,12 @@
 """Models in stages: what has static shapes is compiled, what has sizes that only the run tells is interpreted between.
 
-The interpreter is ONNX's reference implementation, on numpy; only artifacts with such stages load it.
+The interpreter runs ONNX's operators on numpy; only artifacts with such stages load it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from sparsec.errors import ArtifactError, InputError, SparsecError
 from sparsec.machine.optional import needed
 
 Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
-"""From arrays by name to the arrays of a stage's outputs."""
+"""From arrays by name to the arrays of a stage's outputs; between interpreted stages, lists of them are sequences."""
 
 
 class Stages:
@@ -54,14 +53,14 @@ class Stages:
 
 def interpret(model: bytes) -> Run:
     """The function that interprets an ONNX model."""
-    reference = needed("onnx.reference", "onnx", "an artifact with interpreted stages")
-    from sparsec.runtime.interpreted import OPERATORS
+    onnx = needed("onnx", "onnx", "an artifact with interpreted stages")
+    from sparsec.runtime.evaluator import Evaluator
 
-    evaluator: Any = reference.ReferenceEvaluator(model, new_ops=list(OPERATORS))
+    evaluator = Evaluator(onnx.ModelProto.FromString(model))
 
     def run(feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         try:
-            return [np.asarray(array) for array in evaluator.run(None, dict(feeds))]
+            return evaluator.run(feeds)
         except (SparsecError, MemoryError):
             raise
         except Exception as error:  # what the reference raises where values do not fit together has no common base

@@ -81,7 +81,7 @@ def test_the_command_compares_and_writes_its_page(tmp_path):
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--target", "scnn,wings"], "'wings' cannot be simulated; choose from cnvlutin"),
     (["--target", "scnn", "--config", "units"], "--config units: give a parameter and a number"),
-    (["--target", "scnn", "--config", "eie.units=3"], "--config eie.units=3: no chosen accelerator has it"),
+    (["--target", "scnn", "--config", "eie.units=3"], "eie.units=3: 'eie' is not among the chosen accelerators"),
     (["--target", "scnn", "--config", "units=0"], "scnn: units is 0"),
     (["--target", "sparten", "--sweep", "units=64,7"], "cluster is 32, which must divide units, 7"),
     (["--target", "scnn", "--sweep", "wings=1"], "cannot sweep 'wings'; choose from units"),

@@ -11,7 +11,7 @@ from sparsec.errors import ArtifactError, UsageError
 from sparsec.graph.compare import random_feeds, relative_error
 from sparsec.graph.evaluate import evaluate
 from sparsec.target import ACCELERATORS as TARGETS
-from sparsec.target import TARGET_NAMES
+from sparsec.target import SIMULATED, TARGET_NAMES
 from tests.support.accelerators import convolutions
 
 LENET = files("sparsec.models") / "data" / "lenet300-digits-95.onnx"
@@ -19,6 +19,7 @@ LENET = files("sparsec.models") / "data" / "lenet300-digits-95.onnx"
 
 def test_every_accelerator_that_stores_weights_is_a_target():
     assert {name for name, each in ACCELERATORS.items() if each.compiles} == {*TARGETS, "eie"} <= set(TARGET_NAMES)
+    assert {name for name, each in ACCELERATORS.items() if not each.compiles} == {*SIMULATED}
 
 
 @pytest.mark.parametrize("name", TARGETS)

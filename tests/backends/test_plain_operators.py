@@ -10,6 +10,8 @@ GRAPHS = {
                          "{ a = Add(x, b) s = Sigmoid(a) m = Mul(a, s) y = Relu(m) }",
     "reused_intermediate": "(float[130,129] x) => (float[130,129] y) "
                            "{ a = Exp(x) b = Mul(a, a) c = Add(b, a) d = Mul(c, c) e = Add(d, c) y = Tanh(e) }",
+    "functions_of_functions": "(float[3,70] x) => (float[3,70] y) "
+                              "{ a = Tanh(x) b = Exp(a) c = Sigmoid(b) d = Erf(c) e = Exp(d) y = Tanh(e) }",
     "broadcast_both": "(float[37,1,5] x, float[130,1] b) => (float[37,130,5] y) { y = Add(x, b) }",
     "functions": "(float[3,7001] x) => (float[3,7001] a, float[3,7001] b, float[3,7001] c, float[3,7001] d) "
                  "{ a = Exp(x) b = Erf(x) c = Tanh(x) d = Gelu(x) }",
@@ -42,6 +44,9 @@ GRAPHS = {
              "{ a = MaxPool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x) "
              "b = AveragePool<kernel_shape=[3,3], strides=[2,2], pads=[1,1,1,1]>(x) "
              "c = AveragePool<kernel_shape=[2,3], strides=[2,2], pads=[0,1,0,1], count_include_pad=1>(x) }",
+    "wide_pools": "(float[1,2,20,90] x) => (float[1,2,8,78] a, float[1,2,16,52] b, float[1,2,7,41] c) "
+                  "{ a = MaxPool<kernel_shape=[13,13]>(x) b = AveragePool<kernel_shape=[5,39]>(x) "
+                  "c = MaxPool<kernel_shape=[2,50], strides=[3,1], dilations=[1,1]>(x) }",
     "pool_1d_ceil": "(float[2,3,50] x) => (float[2,3,17] y) "
                     "{ y = MaxPool<kernel_shape=[4], strides=[3], ceil_mode=1>(x) }",
     "pool_indices": "(float[1,2,9,9] x) => (float[1,2,4,4] y, int64[1,2,4,4] i) "

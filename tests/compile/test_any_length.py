@@ -4,54 +4,13 @@ import functools
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 
 import sparsec
-from sparsec.errors import UsageError
 from sparsec.graph.compare import relative_error, run_onnxruntime
-from sparsec.native.model_file import model_bytes
 from tests.support import texts
+from tests.support.recurrent import NETWORKS, feeds_of, network
 
-GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
-INPUTS, HIDDEN, OUT = 12, 10, 6  # states of 40 bytes, of which none but the first is aligned to a vector
 SIZES = [(1, 1), (5, 1), (4, 3), (3, 21), (0, 2), (2, 0), (7, 4)]
-
-
-def network(kind, direction="forward", *, lengths=False, states=False, peepholes=False, seed=0, **attributes):
-    """A layer of symbolic steps and batch behind and in front of linear ones; outputs all states, and the last ones."""
-    rng, both = np.random.default_rng(seed), 2 if direction == "bidirectional" else 1
-    width = GATES[kind] * HIDDEN
-    shapes = {"in": (INPUTS, INPUTS), "w": (both, width, INPUTS), "r": (both, width, HIDDEN), "b": (both, 2 * width),
-              "p": (both, 3 * HIDDEN), "out": (HIDDEN, OUT)}
-    tables = [numpy_helper.from_array((rng.standard_normal(shape) * (rng.random(shape) < 0.4)).astype(np.float32), name)
-              for name, shape in shapes.items() if name != "p" or peepholes]
-    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["steps", "batch", INPUTS])]
-    names = ["s", "w", "r", "b", "", "", ""][:5 + (2 if kind == "LSTM" else 1)]
-    if lengths:
-        names[4] = "lengths"
-        given.append(helper.make_tensor_value_info("lengths", TensorProto.INT32, ["batch"]))
-    if states:
-        for place, name in list(enumerate(("h", "c"), 5))[:len(names) - 5]:
-            names[place] = name
-            given.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [both, "batch", HIDDEN]))
-    results = ["y", "last", "cell"][:3 if kind == "LSTM" else 2]
-    nodes = [helper.make_node("MatMul", ["x", "in"], ["s"]),
-             helper.make_node(kind, [*names, "p"] if peepholes else names, results, name="layer", hidden_size=HIDDEN,
-                              direction=direction, **attributes),
-             helper.make_node("MatMul", ["y", "out"], ["z"])]
-    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("z", *results[1:])]
-    graph = helper.make_graph(nodes, kind, given, outputs, tables)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)], ir_version=8)
-
-
-def feeds_of(model, steps, batch, seed=0):
-    rng = np.random.default_rng(seed)
-    both = {value.name: value.type.tensor_type.shape.dim[0].dim_value for value in model.graph.input}
-    made = {"x": (steps, batch, INPUTS), "h": (both.get("h"), batch, HIDDEN), "c": (both.get("c"), batch, HIDDEN)}
-    feeds = {name: rng.standard_normal(made[name], np.float32) for name in both if name in made}
-    if "lengths" in both:
-        feeds["lengths"] = rng.integers(min(1, steps), steps + 1, batch).astype(np.int32)
-    return feeds
 
 
 def check(model, session, steps, batch, seed):
@@ -59,14 +18,6 @@ def check(model, session, steps, batch, seed):
     for own, expected in zip(session.run(None, feeds), run_onnxruntime(model, feeds), strict=True):
         assert own.shape == expected.shape
         assert relative_error(own, expected) < 1e-5, (steps, batch)
-
-
-NETWORKS = {
-    "gru": network("GRU", linear_before_reset=1),
-    "gru of papers": network("GRU", "reverse", states=True),
-    "rnn": network("RNN", "bidirectional", activations=["Relu", "Tanh"]),
-    "lstm with everything": network("LSTM", "bidirectional", lengths=True, states=True, peepholes=True),
-}
 
 
 @functools.cache
@@ -97,11 +48,9 @@ def test_results_by_steps_are_the_same():
     assert all(np.array_equal(*pair) for pair in zip(by_steps, session.run(None, feeds), strict=True))
 
 
-def test_what_kernels_cannot_do_is_named_and_bundles_refuse_what_they_lack():
+def test_what_kernels_cannot_do_is_named():
     clipped = sparsec.compile(network("LSTM", clip=1.0), tune="off", verify=False)
     assert [row["operator"] for row in clipped.report["outside"]] == ["LSTM"]
-    with pytest.raises(UsageError, match="recurrent layer of any length"):
-        model_bytes(compiled("gru"))
 
 
 FRONT_ENDS = {"of the same length": ("pads = [2, 2]", ["Conv"]), "shorter": ("dilations = [2]", ["Conv"]),

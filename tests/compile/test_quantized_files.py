@@ -91,6 +91,40 @@ def _average_pool():
     return model([pool], {"x": x}, constants), {"x": x}
 
 
+def _channels_last(operator, **attributes):
+    x = codes(np.uint8, 1, 9, 9, 4)
+    constants = {"xs": scalar(0.05), "xz": scalar(120, np.uint8)}
+    if operator == "QLinearConv":
+        constants |= {"w": codes(np.int8, 6, 4, 3, 3), "ws": small(6), "wz": np.zeros(6, np.int8)}
+    constants |= {"ys": scalar(0.03), "yz": scalar(100, np.uint8)}
+    return model([own(operator, " ".join(["x", *constants]), channels_last=1, **attributes)], {"x": x}, constants), {
+        "x": x}
+
+
+def _where():
+    x, chosen = codes(np.uint8, 4, 6), R.random((4, 6)) < 0.5
+    constants = {"xs": scalar(0.05), "xz": scalar(120, np.uint8), "other": codes(np.uint8, 6), "os": scalar(0.02),
+                 "oz": scalar(7, np.uint8), "ys": scalar(0.03), "yz": scalar(100, np.uint8)}
+    return (model([own("QLinearWhere", "c x xs xz other os oz ys yz")], {"c": chosen, "x": x}, constants),
+            {"c": chosen, "x": x})
+
+
+def _bitsandbytes(kind):
+    constants = {"w": codes(np.uint8, 128), "s": small(8)}
+    return (model([own("MatMulBnb4", "x w s", K=32, N=8, block_size=32, quant_type=kind)], {"x": floats(5, 32)},
+                  constants), {"x": floats(5, 32)})
+
+
+def _table(bits, *, zeros):
+    rows = R.integers(0, 6, (2, 3))
+    constants = {"t": codes(np.uint8, 6, 32 * bits // 8), "s": small(12).reshape(6, 2)}
+    if zeros:
+        constants["z"] = codes(np.uint8, 6, 2 * bits // 8)
+    names = " ".join(["t", "i", *[name for name in constants if name != "t"]])
+    gather = own("GatherBlockQuantized", names, gather_axis=0, quantize_axis=1, block_size=16, bits=bits)
+    return model([gather], {"i": rows}, constants), {"i": rows}
+
+
 def _dynamic_matmul():
     x = floats(6, 20)
     constants = {"w": codes(np.int8, 20, 12), "ws": small(12), "wz": np.zeros(12, np.int8), "b": floats(12)}
@@ -252,6 +286,10 @@ FILES = {
     "dynamic convolutions": _dynamic_convolutions,
     "QAttention": _attention, "QEmbedLayerNormalization": _embeddings,
     "MatMulNBits": lambda: _nbits(4, zeros=True), "MatMulNBits 8": lambda: _nbits(8, zeros=False),
+    "QLinearConv, channels last": lambda: _channels_last("QLinearConv", pads=[1, 1, 1, 1], strides=[2, 2]),
+    "QLinearAveragePool, channels last": lambda: _channels_last("QLinearAveragePool", kernel_shape=[3, 3]),
+    "QLinearWhere": _where, "MatMulBnb4": lambda: _bitsandbytes(1), "MatMulBnb4 of FP4": lambda: _bitsandbytes(0),
+    "GatherBlockQuantized": lambda: _table(4, zeros=True), "GatherBlockQuantized 8": lambda: _table(8, zeros=False),
     "QLinearSoftmax": _softmax, "QLinearAveragePool": _average_pool, "DynamicQuantizeMatMul": _dynamic_matmul,
     "MatMulIntegerToFloat": _matmul_to_float, "uint16": lambda: _wide(np.uint16), "int16": lambda: _wide(np.int16),
     "int4": lambda: _int4(blocked=False), "int4 by block": lambda: _int4(blocked=True),

@@ -1,7 +1,6 @@
 """Models of symbolic dimensions compile without any option, and one artifact is right at every size."""
 
 import numpy as np
-import onnx
 import pytest
 from onnx import numpy_helper
 
@@ -11,7 +10,7 @@ from sparsec.backends.program import SIZED, Program, TensorSpec
 from sparsec.errors import ArtifactError, InputError, ShapeError, UnsupportedOperatorError
 from sparsec.graph.compare import relative_error, run_onnxruntime
 from sparsec.target import resolve
-from tests.support.decoders import DECODER, DEPTH, GROUPED, GROUPS, HEADER, RNG, decoder_feeds, model_of
+from tests.support.decoders import DECODER, DEPTH, GROUPED, GROUPS, HEADER, RNG, decoder_feeds, merged_decoder, model_of
 
 IMAGES = f"""{HEADER} images (float[n, 3, 8, 8] x) => (float[n, 5] y) {{
   c = Conv<pads=[1,1,1,1]>(x, kernel) h = Relu(c) p = GlobalAveragePool(h) f = Flatten(p) y = Gemm<transB=1>(f, head)
@@ -167,31 +166,6 @@ def test_one_token_runs_as_one_function(text):
             feeds["mask"] = np.ones((1, keys.shape[2] + tokens), np.int64)
         assert max(errors(session, model, feeds)) < 1e-5
         _, keys, values = session.run(None, feeds)
-
-
-def merged_decoder():
-    """As Optimum merges two decoders: an If on `use_cache_branch` around one with a past, and one without."""
-    model = model_of(DECODER)
-    graph = model.graph
-    shapes = {value.name: value for value in graph.output}
-    branches = []
-    for kind in ("then", "else"):
-        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
-        for node in nodes if kind == "else" else ():
-            if node.output[0] in ("all_keys", "all_values"):
-                node.op_type = "Identity"
-                del node.input[0], node.attribute[:]
-            elif node.output[0] == "past1":
-                node.op_type = "Sub"
-                node.input[:] = ["two", "two"]
-                del node.attribute[:]
-        branches.append(onnx.helper.make_graph(nodes, kind, [], list(shapes.values())))
-    chosen = onnx.helper.make_node("If", ["use_cache_branch"], list(shapes), then_branch=branches[0],
-                                   else_branch=branches[1])
-    condition = onnx.helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1])
-    merged = onnx.helper.make_graph([chosen], "merged", [*graph.input, condition], list(graph.output),
-                                    list(graph.initializer))
-    return onnx.helper.make_model(merged, opset_imports=list(model.opset_import), ir_version=8)
 
 
 def test_branches_are_chosen_by_the_session():

@@ -22,6 +22,7 @@ MODELS = {
                         "t = Transpose(i) y = GatherND(h, t) z = Neg(h) }",
     "compress": f"{X} => (float[n,5] y) <{W}, float zero> {{ h = MatMul(x, w) m = ReduceMean<axes=[1], keepdims=0>(h)"
                 "c = Greater(m, zero) y = Compress<axis=0>(h, c) }",
+    "unique, as they come": "g (int64[9] x) => (int64[n] y) { y = Unique<sorted=0>(x) }",
     "unique": "g (int64[9] x) => (int64[n] y, int64[9] back) { y, i, back, c = Unique(x) }",
     "top of a computed number": f"{X} => (float[6,n] y) <{W}, float zero> {{ h = MatMul(x, w) g = Greater(h, zero)"
                                 "c = Cast<to=7>(g) s = ReduceSum<keepdims=0>(c) d = Clip(s, low, high)"

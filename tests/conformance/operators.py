@@ -43,8 +43,9 @@ reference implementation. Where that is not so and nothing implements it, compil
 - **CUDA**: whether the first of these tests compiles for `{GPU}` and the other GPUs; "-" where it is refused.
 - The target `eie` executes the layers with weights (MatMul, Gemm, Conv) and leaves all other operators to its host.
 - onnxruntime's own operators (`com.microsoft`), which its optimiser and Olive leave, are written out in ONNX's and
-  fused again: attention of every kind, layer norms, Gelus, fused products and convolutions (`passes/contributed`), and
-  quantised ones (`passes/quantized`). Sequences of known lengths become tensors.
+  fused again: attention of every kind, layer norms, Gelus, fused products and convolutions, mixtures of experts
+  (`passes/contributed`), and quantised ones (`passes/quantized`), in branches and loops, too. Sequences of known
+  lengths become tensors; those whose length only the run tells are interpreted.
 - Linear models of scikit-learn (`ai.onnx.ml`) are written out, too: LinearRegressor, LinearClassifier and SVMRegressor
   of linear kernels, Scaler, Normalizer, Imputer, Binarizer, ArrayFeatureExtractor. What remains of that domain (trees,
   other kernels, maps), operators of other domains, and strings are refused by name.

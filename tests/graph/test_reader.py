@@ -171,11 +171,14 @@ def test_external_data_is_read_beside_the_model(external):
 
 def test_external_data_must_be_there_and_complete(external):
     weights = external.parent / "weights.bin"
+    whole = weights.stat().st_size
     for damage in (lambda: weights.write_bytes(weights.read_bytes()[:20]), weights.unlink):
         damage()
         with pytest.raises(ModelError, match="external data must lie complete beside the model") as raised:
             load(external)
         assert one_line(raised)
+        assert f"'weights.bin' {'has' if weights.exists() else 'is missing'}" in str(raised.value)
+        assert not weights.exists() or f"'weights.bin' has 20 bytes where its tensors take {whole}" in str(raised.value)
     with pytest.raises(ModelError, match=r"external file 'weights\.bin'"):
         load(external.read_bytes())
 

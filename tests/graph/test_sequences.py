@@ -7,6 +7,7 @@ from onnx import TensorProto, helper
 
 import sparsec
 from sparsec.errors import UnsupportedOperatorError
+from sparsec.graph.compare import run_onnxruntime
 from sparsec.graph.reader import load
 from tests.support.texts import model
 
@@ -42,10 +43,50 @@ def test_sequences_of_known_lengths_are_tensors(name, opset):
     assert sparsec.compile(proto, tune="off").report["verification"]["inputs"] > 0
 
 
-def test_a_place_that_the_run_tells_is_refused_by_name():
-    proto = model("g (float[2,6,8] x, int64 i) => (float[2,6,4] y) <int64 size>"
-                  "{ s = SplitToSequence<axis=-1>(x, size) y = SequenceAt(s, i) }", size=4)
-    with pytest.raises(UnsupportedOperatorError, match=r"'y' \(SequenceAt\).*fixed number of parts"):
+LIST = ("g (float[3,2,4] x, int64 n) => (float[k,4] y) { e = SequenceEmpty() c = Constant<value = bool {1}>()"
+        "q, t = Loop(n, c, e, x) <body = b(int64 i, bool ci, seq(float[3,2,4]) s, float[3,2,4] v) => (bool co, "
+        "seq(float[2,4]) so, float[3,2,4] vo) { co = Identity(ci) vo = Tanh(v) u = Gather(vo, i) "
+        "so = SequenceInsert(s, u) }> y = ConcatFromSequence<axis=0>(q) }")
+OF_THE_RUN = {
+    "a place": "g (float[2,6,8] x, int64 i) => (float[2,6,4] y) <int64 size>"
+               "{ s = SplitToSequence<axis=-1>(x, size) y = SequenceAt(s, i) }",
+    "parts of any number": "g (float[N,8] x) => (float[k,8] y, int64 n) <int64 three, int64 first>"
+                           "{ s = SplitToSequence<axis=0>(x, three) n = SequenceLength(s) y = SequenceAt(s, first) }",
+    "branches": "g (float[4,8] x, bool c) => (float[k,8] y) <int64 three> { s = If(c)"
+                "<then_branch = t() => (seq(float[3,8]) p) { p = SplitToSequence<axis=0>(x, three) }, "
+                "else_branch = e() => (seq(float[4,8]) q) { r = Neg(x) q = SequenceConstruct(r, x) }>"
+                "y = ConcatFromSequence<axis=0>(s) }",
+    "a list that grows": LIST,
+    "a function of every part": f"{X} => (float[2,6,8] y) <int64 three> {{ s = SplitToSequence<axis=1>(x, three)"
+                                "m = SequenceMap<body = b(float[2,3,8] v) => (float[2,3,8] o) { o = Tanh(v) }>(s)"
+                                "y = ConcatFromSequence<axis=1>(m) }",
+    "halves": "g (float16[4,8] x, int64 i) => (float16[4,4] y) <int64 size>"
+              "{ s = SplitToSequence<axis=1>(x, size) y = SequenceAt(s, i) }",
+    "an optional value": f"{X} => (float[2,6,8] y, bool h) {{ o = Optional(x) h = OptionalHasElement(o) y = If(h)"
+                         "<then_branch = t() => (float[2,6,8] a) { a = OptionalGetElement(o) }, "
+                         "else_branch = e() => (float[2,6,8] b) { b = Neg(x) }> }",
+}
+
+
+@pytest.mark.parametrize("name", OF_THE_RUN)
+def test_sequences_that_the_run_tells_are_interpreted(name):
+    proto, rng = model(OF_THE_RUN[name], 18, size=4, three=3, first=0), np.random.default_rng(0)
+    feeds = {}
+    for value in proto.graph.input:
+        kind = value.type.tensor_type
+        shape = [dim.dim_value or 5 for dim in kind.shape.dim]
+        array = rng.normal(size=shape) if shape else np.array(1)
+        feeds[value.name] = array.astype(helper.tensor_dtype_to_np_dtype(kind.elem_type))
+    found = sparsec.InferenceSession(sparsec.compile(proto, tune="off", verify=False)).run(None, feeds)
+    for actual, expected in zip(found, run_onnxruntime(proto, feeds), strict=True):
+        assert actual.dtype == expected.dtype
+        np.testing.assert_allclose(actual, expected, 1e-5)
+
+
+def test_a_sequence_as_output_is_refused_by_name():
+    proto = model("g (float[2,6,8] x) => (seq(float[2,6,4]) y) <int64 size> { y = SplitToSequence<axis=-1>(x, size) }",
+                  size=4)
+    with pytest.raises(UnsupportedOperatorError, match=r"'y'; .*fixed number of parts"):
         load(proto)
 
 

@@ -7,7 +7,6 @@ from functools import cache
 import numpy as np
 import pytest
 
-from sparsec.backends.cpu.calls import call
 from sparsec.cost.option import PRECISIONS, allows
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.formats import CODECS, FORMATS
@@ -16,11 +15,10 @@ from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.family import offers
 from sparsec.kernels.packing import RECIPES
 from sparsec.target import resolve
+from tests.support.family_checks import SMALL, check
 from tests.support.layers import CASES
-from tests.support.targets import FEATURED, TARGETS, compiled, isa
+from tests.support.targets import FEATURED, TARGETS, isa
 
-SMALL = {"l1_bytes": 4096, "l2_bytes": 16384}  # caches that even the layers of tests are cut into chunks and bands for
-NARROW_GELU = 4e-4  # see `emit.activations`
 EVERY = [pytest.param(family, index, id=f"{name}-{index}") for name, family in FAMILIES.items()
          for index in range(len(CASES[family.layer]))]
 EVERYWHERE = [pytest.param(*case.values, target.values[0], id=f"{case.id}-{resolve(target.values[0]).name}",
@@ -36,17 +34,6 @@ def offered(family, index, target, precision=list(PRECISIONS)[-1]):
     make, *arguments = CASES[family.layer][index]
     case = make(features.lanes, *arguments)
     return case, features, family.offers(case.layer, machine, features, precision)
-
-
-def check(family, case, option, features, target):
-    """The kernel computes what the family's reference says."""
-    kernel = call(case.layer, option, features)
-    y = compiled(kernel.kernel, target)(*kernel.constants, *case.inputs, out=kernel.output.size,
-                                          dtype=kernel.output.dtype)
-    expected = case.finished(family.reference(case.layer.weight, case.columns, option.params))
-    defined = ~np.isnan(expected)
-    tolerance = 2e-5 * max(1, np.abs(expected[defined]).max()) + (NARROW_GELU if family.precision != "fp32" else 0)
-    np.testing.assert_allclose(y[defined], expected[defined], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(("family", "index", "target"), EVERYWHERE)

@@ -1,5 +1,6 @@
 """Bundles for run-time sizes give the Python session's answers, and caches grow in place."""
 
+import re
 import struct
 from pathlib import Path
 
@@ -8,11 +9,15 @@ import onnx
 import pytest
 
 import sparsec
+from sparsec.errors import UsageError
 from sparsec.graph.compare import relative_error
-from sparsec.native.bundle import MODEL, write_bundle
+from sparsec.native.bundle import MODEL, SOURCES, write_bundle
+from sparsec.native.model_file import model_bytes
+from sparsec.native.sized import NATIVE
 from sparsec.native.types import TYPES
+from tests.support import recurrent, texts
 from tests.support.bundles import link, run
-from tests.support.decoders import DECODER, GROUPED, decoder_feeds, model_of
+from tests.support.decoders import DECODER, GROUPED, decoder_feeds, merged_decoder, model_of
 from tests.support.random_sizes import WIDTH, network
 
 HERE = Path(__file__).parent
@@ -98,6 +103,63 @@ def test_operators_between_stages_give_the_sessions_answers(drive):
         assert_equal(found, session.run(None, feeds))
 
 
+COLUMNS = {"RMSNormalization": """ g (float[n, 6] x) => (float[m, 6] y) <float[6] scale = {1, 2, 3, 4, 5, 6},
+        float[1] one = {3}> {
+    t = Transpose(x) r = RMSNormalization<axis = 0>(t, one) u = Transpose(r) y = Mul(u, scale) }""",
+    "QuantizeLinear": """ g (float[n, 6] x) => (int8[6, m] y, float[6, p] z, uint8[6, q] d, float scale, uint8 zero) <
+        float[6] s = {0.5, 0.25, 0.125, 0.01, 1, 2}, int8[6] o = {1, -2, 3, 0, 5, 6}> {
+    t = Transpose(x) y = QuantizeLinear<axis = 0>(t, s, o) z = DequantizeLinear<axis = 0>(y, s, o)
+    d, scale, zero = DynamicQuantizeLinear(z) }"""}
+
+
+@pytest.mark.parametrize("operator", COLUMNS)
+def test_what_goes_across_rows_gives_the_sessions_answers(drive, operator):
+    text = '<ir_version: 10, opset_import: ["": 23]>' + COLUMNS[operator]
+    artifact, rng = sparsec.compile(onnx.parser.parse_model(text), tune="off", verify=False), np.random.default_rng(0)
+    session = sparsec.InferenceSession(artifact)
+    assert operator in {step["op"] for step in session._sized.steps}
+    calls = [3 * rng.standard_normal((n, 6), np.float32) for n in (1, 5)]
+    for found, x in zip(drive(artifact, [[x] for x in calls]), calls, strict=True):
+        assert_equal(found, session.run(None, {"x": x}))
+
+
+def test_a_scale_of_all_rows_gives_the_sessions_answers(drive):
+    rng = np.random.default_rng(0)
+    model = texts.model("""g (float[n, 16] x) => (float[n, 8] y) <int8[16, 8] w, float s> {
+        c, d, z = DynamicQuantizeLinear(x) p = MatMulInteger(c, w, z) f = Cast<to = 1>(p) e = Mul(d, s) y = Mul(f, e) }
+        """, w=rng.integers(-99, 99, (16, 8)).astype(np.int8), s=np.float32(0.01))
+    artifact = sparsec.compile(model, tune="off", verify=False)
+    session = sparsec.InferenceSession(artifact)
+    assert any(each.get("whole") for step in session._sized.steps for each in step.get("given", ()))
+    calls = [rng.standard_normal((n, 16), np.float32) for n in (1, 5, 70)]
+    for found, x in zip(drive(artifact, [[x] for x in calls]), calls, strict=True):
+        assert_equal(found, session.run(None, {"x": x}))
+
+
+def test_the_library_has_the_operators_that_bundles_may_have():
+    text = "".join(path.read_text() for path in (SOURCES / "src" / "sized").glob("*.cpp"))
+    named = set(re.findall(r'\{"([A-Z]\w+)",', text))
+    assert named == {name for name in NATIVE if ":" not in name}
+
+
+def test_convolutions_of_any_size_are_refused():
+    image = texts.model("g (float[n, 3, h, w] x) => (float[n, 2, i, j] y) <float[2, 3, 3, 3] k> { y = Conv(x, k) }",
+                        k=np.ones((2, 3, 3, 3)))
+    with pytest.raises(UsageError, match=r"numpy \(Conv of images of any size\), which takes Python"):
+        model_bytes(sparsec.compile(image, tune="off", verify=False))
+
+
+@pytest.mark.parametrize("name", ["gru of papers", "lstm with everything"])
+def test_recurrent_layers_of_any_length_give_the_sessions_answers(drive, name):
+    model = recurrent.NETWORKS[name]
+    artifact = sparsec.compile(model, tune="off", verify=False)
+    session = sparsec.InferenceSession(artifact)
+    calls = [recurrent.feeds_of(model, *sizes) for sizes in ((1, 1), (3, 21), (0, 2), (2, 0), (7, 4))]
+    given = [[feeds[spec.name] for spec in session.get_inputs()] for feeds in calls]
+    for found, feeds in zip(drive(artifact, given), calls, strict=True):
+        assert_equal(found, session.run(None, feeds))
+
+
 @pytest.fixture(scope="module")
 def decoder():
     return sparsec.compile(model_of(DECODER), tune="off", threads=2, verify=False, dims={"tokens": "0..80"})
@@ -118,6 +180,16 @@ def test_decoders_hand_their_caches_back(drive, decoder, text):
         expected.append(outputs)
     for found, outputs in zip(drive(artifact, calls), expected, strict=True):
         assert_equal(found, outputs)
+
+
+def test_branches_are_chosen_by_a_condition(drive):
+    artifact = sparsec.compile(merged_decoder(), tune="off", verify=False)
+    session = sparsec.InferenceSession(artifact)
+    calls = [{**decoder_feeds(*sizes), "use_cache_branch": np.array([cached])}
+             for cached, sizes in ((False, (1, 4, 2)), (True, (2, 3, 5)), (False, (1, 1, 1)))]
+    given = [[feeds[spec.name] for spec in session.get_inputs()] for feeds in calls]
+    for found, feeds in zip(drive(artifact, given), calls, strict=True):
+        assert_equal(found, session.run(None, feeds))
 
 
 def test_inputs_that_do_not_fit_are_refused_by_name(drive, decoder):

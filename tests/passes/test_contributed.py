@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, parser
 
 import sparsec
 from sparsec.compiler.pipeline import PASSES
@@ -52,6 +52,33 @@ def test_bert_as_onnxruntime_optimises_it_is_fused_again():
     for each in PASSES:
         each.run(graph, CONTEXT)
     assert "Attention" in {node.op_type for node in graph.graph if node.domain == "sparsec"}
+
+
+BODIES = {
+    "branches": "y = If(c) <then_branch = t() => (float[2,4] a) { a = com.microsoft.Gelu(x) }, "
+                "else_branch = e() => (float[2,4] b) { b = com.microsoft.QuickGelu(x) }>",
+    "a loop of a computed number of trips": "k = Constant<value_int=3>() n = Cast<to=7>(c) m = Mul(n, k)"
+                                            "y = Loop(m, c, x) <body = b(int64 i, bool go, float[2,4] v) =>"
+                                            "(bool on, float[2,4] w) { on = Identity(go) w = com.microsoft.Gelu(v) }>",
+}
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_operators_within_bodies_are_written_out(name):
+    proto = parser.parse_model('<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]>'
+                               f"g (float[2,4] x, bool c) => (float[2,4] y) {{ {BODIES[name]} }}")
+    assert sparsec.compile(proto, tune="off").report["verification"]["inputs"] > 0
+
+
+@pytest.mark.parametrize(("scale", "bias"), [([5], [4, 1]), ([1], None), ([4, 5], [5])])
+def test_scales_and_biases_of_layer_norms_broadcast(scale, bias):
+    parameters = {"s": f(*scale), **({} if bias is None else {"b": f(*bias)})}
+    node = helper.make_node("LayerNormalization", ["x", *parameters], ["y"], axis=2)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3, 4, 5]) for name in "xy"]
+    graph = helper.make_graph([node], "g", values[:1], values[1:],
+                              [numpy_helper.from_array(array, name) for name, array in parameters.items()])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    assert sparsec.compile(proto, tune="off").report["verification"]["inputs"] > 0
 
 
 def silu(x):

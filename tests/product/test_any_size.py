@@ -106,6 +106,8 @@ def test_reasons_are_told_once():
     rows = [{"layer": f"l{number}", "reason": "why"} for number in range(8)] + [{"layer": "m", "reason": "else"}]
     assert tables.outside(rows) == ["8 layers run without sparsec's kernels: why: l0, l1, l2, l3, l4, l5 and 2 more",
                                     "m runs without sparsec's kernels: else"]
+    many = [{**row, "operator": "MatMul" if row["layer"] == "l0" else "Exp"} for row in rows]
+    assert tables.outside(many)[0] == "8 layers run without sparsec's kernels: why: 7 Exp, 1 MatMul"
 
 
 def blas_threads():

@@ -100,6 +100,15 @@ def test_the_machine_decides_between_compute_and_bandwidth():
     assert choose("layer", [compute, traffic], machine=fast).winner.option is compute
 
 
+def test_timing_says_what_predictions_alone_had_chosen():
+    options = [Option("dense", "a", "", None, 0, Work(1e6, 0)), Option("csr", "b", "", None, 0, Work(1e6, 0))]
+    predicted = choose("layer", options).winner.option
+    measured = choose("layer", options, measure=lambda option: 2.0 if option is predicted else 1.0)
+    assert measured.winner.option is not predicted is measured.instead_of
+    assert choose("layer", options).instead_of is None
+    assert choose("layer", options, measure=lambda option: 1.0 if option is predicted else 2.0).instead_of is None
+
+
 def test_the_command_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(efficiency, "measure", lambda *_: {"gemm/direct": TABLE})

@@ -65,11 +65,14 @@ def test_run_takes_arrays_in_every_form(folder, tmp_path, given):
     assert np.load(tmp_path / "y.npz")["y"].shape == (1, 10)
 
 
-@pytest.mark.parametrize("file", ["model.onnx", "model.sparsec"])
-def test_bench_times_every_engine(folder, tmp_path, file):
-    sparsec("bench", folder / file, "--seconds", "0.05", "--json", tmp_path / "bench.json")
+@pytest.mark.parametrize("arguments", ["model.onnx", "model.sparsec", "model.sparsec --model model.onnx"])
+def test_bench_times_every_engine(folder, tmp_path, arguments):
+    files = [folder / each if each.startswith("model") else each for each in arguments.split()]
+    told = sparsec("bench", *files, "--seconds", "0.05", "--json", tmp_path / "bench.json")
     figures = json.loads((tmp_path / "bench.json").read_text())
-    assert [e["engine"] for e in figures["engines"]] == ["sparsec", "onnxruntime"][:2 if file.endswith("x") else 1]
+    beside = arguments.endswith("onnx")
+    assert [e["engine"] for e in figures["engines"]] == ["sparsec", "onnxruntime"][:2 if beside else 1]
+    assert ("--model MODEL.onnx" in told) is not beside
     for engine in figures["engines"]:
         assert 0 < engine["p50_us"] <= engine["p90_us"] <= engine["p99_us"]
         assert engine["per_second"] > 0
@@ -194,6 +197,11 @@ def test_inspect_lists_the_layers_of_shared_and_recurrent_weights(tmp_path):
     onnx.save(model("g (float[5,1,16] x) => (float[5,1,1,4] y) <float[16,16] w, float[1,16,16] i, float[1,4,4] p, "
                     "float[1,12,4] q, float[1,32] b> { s = Identity(w) a = MatMul(x, w) c = MatMul(a, s) "
                     "r = Concat<axis=1>(p, q) y = LSTM<hidden_size=4>(c, i, r, b) }"), tmp_path / "shared.onnx")
+    proto = onnx.load(tmp_path / "shared.onnx")  # a bias of one row, as skl2onnx writes it, is none
+    proto.graph.node.insert(3, onnx.helper.make_node("Add", ["c", "row"], ["d"]))
+    proto.graph.node[-1].input[0] = "d"
+    proto.graph.initializer.append(numpy_helper.from_array(np.ones((1, 16), np.float32), "row"))
+    onnx.save(proto, tmp_path / "shared.onnx")
     sparsec("inspect", tmp_path / "shared.onnx", "--json", tmp_path / "i.json")
     figures = json.loads((tmp_path / "i.json").read_text())
     assert [layer["weight"] for layer in figures["layers"]] == ["w", "w", "i", "r"]
@@ -227,6 +235,11 @@ def archive(path):
     return path
 
 
+def other(path):
+    onnx.save(model("g (float[1,4] z) => (float[1,4] y) { y = Relu(z) }"), path)
+    return path
+
+
 def misfit(_folder, tmp_path):
     text = MODEL.replace("float[N, 64] x", 'float["n","w","h"] x').replace("h = MatMul(x, w)",
                                                                           "f = Flatten(x) h = MatMul(f, w)")
@@ -239,6 +252,8 @@ FAILURES = {
     "no external data": (1, without_external_data, "big.data"),
     "unsupported operator": (1, unsupported, "Foo"),
     "unknown target": (2, lambda f, _: ["compile", f / "model.onnx", "--target", "abacus"], "the targets are cpu"),
+    "a target that is simulated alone": (2, lambda f, _: ["compile", f / "model.onnx", "--target", "spec2"],
+                                         "`sparsec simulate MODEL --target spec2`"),
     "GPU without sparse tensor cores": (2, lambda f, _: ["compile", f / "model.onnx", "--target", "cuda-sm75"],
                                         "begin with sm_80"),
     "shape of no form": (2, lambda f, _: ["compile", f / "model.onnx", "--shape", "x=1,64"], "input:1,3,224,224"),
@@ -272,12 +287,18 @@ FAILURES = {
                               "its folder does not exist"),
     "no folder to strip to": (2, lambda f, t: ["strip", f / "model.onnx", "-o", t / "no" / "m.onnx"],
                               "its folder does not exist"),
+    "no folder to quantise to": (2, lambda f, t: ["quantize", f / "model.onnx", "--inputs", archive(t / "x.npz"), "-o",
+                                                  t / "no" / "m.onnx"], "its folder does not exist"),
     "a dimension of nothing": (2, lambda f, _: ["compile", f / "model.onnx", "--dim", "n=0"], "nothing to compute"),
     "arrays that do not fit a bench": (2, lambda f, t: ["bench", f / "model.sparsec", "-i", archive(t / "x.npz")],
                                        "of shape (1, 64)"),
     "sizes beside arrays": (2, lambda f, t: ["run", f / "model.sparsec", "-i", archive(t / "x.npz"), "--dim", "n=1"],
                             "leave --shape and --dim out"),
     "a dimension that is none": (2, lambda f, _: ["run", f / "model.sparsec", "--dim", "n=1"], "no dimension 'n'"),
+    "a model beside a model": (2, lambda f, _: ["bench", f / "model.onnx", "--model", f / "model.onnx"],
+                               "beside an artifact"),
+    "beside another model": (2, lambda f, t: ["bench", f / "model.sparsec", "--model", other(t / "o.onnx")],
+                             "compiled from another model"),
     "tuning of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--tune", "off"], "--tune is for an ONNX"),
     "a layer misspelt": (2, lambda f, _: ["explain", f / "model.onnx", "--layer", "MatMul"],
                          "no layer 'MatMul'; nearest are"),

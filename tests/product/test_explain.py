@@ -16,6 +16,7 @@ from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.errors import UsageError
 from sparsec.formats import CODECS, FORMATS
 from sparsec.kernels.packing import windows
+from sparsec.report import curves
 from sparsec.report.explain import explain
 from sparsec.target import resolve
 from tests.support.cli import sparsec, write_model
@@ -52,7 +53,10 @@ def test_explain_prices_every_format_of_every_layer_and_says_why_it_lost(explain
         assert layer["candidates"][0]["reason"].startswith(("fastest of", "dense, which others hardly beat, of"))
         assert all("the winner's time" in each["reason"] for each in layer["candidates"][1:])
         assert layer["structure"] == "unstructured"
-        assert 0 <= layer["break_even"] < 1
+        pays_from = 1 if layer["break_even"] is None else layer["break_even"]
+        assert 0 <= pays_from <= 1
+        pays = [point for point in layer["curve"] if point["sparsity"] > pays_from]
+        assert all(DEFAULT_MACHINE.error * point["sparse_us"] < point["dense_us"] for point in pays)
         assert layer["smallest"]["bytes"] <= min(each["bytes"] for each in layer["candidates"])
 
 
@@ -67,6 +71,19 @@ def test_layers_of_one_geometry_share_a_curve_and_few_rows_tell_of_large_weights
     graph("MatMul", "h", graph.constant(graph.random(64, 64)), name="y")
     first, second = explain(graph.model({"x": (1, [1, 64])}, {"y": [1, 64]})).layers
     assert first.curve is second.curve
+
+
+def test_curves_of_large_weights_lie_near_those_of_every_sparsity(monkeypatch):
+    graph = networks.Graph()
+    graph("MatMul", "x", graph.constant(graph.random(256, 256)), name="y")
+    model = graph.model({"x": (1, [1, 256])}, {"y": [1, 256]})
+    (every,) = explain(model).layers
+    monkeypatch.setattr(curves, "LARGE", 1)
+    (some,) = explain(model).layers
+    for exact, near in zip(every.curve, some.curve, strict=True):
+        assert near.sparsity == exact.sparsity
+        assert near.sparse_us == pytest.approx(exact.sparse_us, rel=0.3)
+        assert near.sparsity not in curves.SOME_SPARSITIES or near == exact
 
 
 def test_more_pruning_is_never_predicted_to_be_slower(explained):
@@ -94,6 +111,9 @@ def test_explain_refuses_what_it_has_no_model_of(tmp_path):
 def test_sizes_that_nothing_gives_are_one(tmp_path):
     write_model(tmp_path / "rows.onnx", batch='"rows"')
     assert "for rows = 1;" in sparsec("explain", tmp_path / "rows.onnx")
+    unnamed = onnx.load(tmp_path / "rows.onnx")
+    unnamed.graph.input[0].type.tensor_type.shape.dim[0].Clear()
+    assert explain(unnamed).sizes == {"x.0": 1}
 
 
 def test_formats_lists_every_format_and_codec(tmp_path):

@@ -1,10 +1,14 @@
 """Independent parts of a command: in order, kept as they are done, and refused where there is no such place."""
 
+import onnx
 import pytest
+from typer.testing import CliRunner
 
-from sparsec.cli import parts
+from sparsec.cli import app, parts
+from sparsec.cli.bench_cluster import timed
 from sparsec.errors import UsageError
 from tests.support.parts import CALLS, squared
+from tests.support.small_session import NETWORK
 
 
 def results(folder, numbers):
@@ -33,6 +37,18 @@ def test_a_damaged_result_is_named(tmp_path):
 def test_a_place_that_is_none_is_refused(on):
     with pytest.raises(UsageError, match="give local, or the address of a Ray cluster"):
         parts.check(on)
+
+
+def test_a_machine_says_why_it_cannot_time_a_model(tmp_path):
+    """What machines measure is in test_ray.py."""
+    onnx.save(NETWORK, tmp_path / "m.onnx")
+    error = timed([str(tmp_path / "m.onnx"), "--shape", "z:1"])["error"]
+    assert error.endswith("no input 'z' to bind; the inputs are x")
+
+
+def test_finished_machines_are_kept_on_a_cluster_only(tmp_path):
+    with pytest.raises(UsageError, match="--resume is for --on ray"):
+        CliRunner().invoke(app, ["bench", "--sweep", "8x8x8", "--resume", str(tmp_path)], catch_exceptions=False)
 
 
 def test_a_study_in_parts_is_the_study(tmp_path):

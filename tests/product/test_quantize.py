@@ -46,6 +46,16 @@ def test_a_symbolic_number_of_rows_is_that_of_the_samples(files):
     assert quantize(files / "n.onnx", dict(np.load(files / "x.npz")), 0.05, {}).error <= 0.05
 
 
+def test_layers_stay_in_8_bits_where_what_lies_between_them_hurts(files):
+    text = """g (float[1,16] x) => (float[1,8] y) <float[16,32] a, float[32,32] b, float[32,8] c, float h> {
+      p = MatMul(x, a) q = Add(p, h) r = Sub(q, h) s = MatMul(r, b) t = Add(s, h) u = Sub(t, h) y = MatMul(u, c) }"""
+    weights = {"a": pruned((16, 32), 0), "b": pruned((32, 32), 3), "c": pruned((32, 8), 1), "h": np.float32(1e3)}
+    onnx.save(model(text, **weights), files / "b.onnx")
+    found = quantize(files / "b.onnx", dict(np.load(files / "x.npz")), 0.1, {})
+    assert found.error <= 0.1
+    assert [layer.quantized for layer in found.layers] == [True, True, True]
+
+
 def test_what_follows_float_layers_alone_stays_in_float(files):
     text = TEXT.replace("y = MatMul(r, c)", "s = HardSwish(r) m = ReduceMax(s) u = Div(s, m) y = MatMul(u, c)")
     onnx.save(model(text, a=1000 * pruned((16, 32), 0), c=pruned((32, 8), 1)), files / "s.onnx")
@@ -66,6 +76,8 @@ def test_the_command_writes_the_model_and_its_figures(files):
         "--json", str(files / "q.json"))
     layers = json.loads((files / "q.json").read_text())["layers"]
     assert [layer["operator"] for layer in layers] == ["Gemm", "MatMul"]
+    told = run("quantize", files / "m.onnx", "--inputs", files / "x.npz", "-o", files / "f.onnx", "--max-error", "1e-7")
+    assert "nothing is in 8 bits" in told
     onnx.checker.check_model(onnx.load(files / "q.onnx"))
 
 

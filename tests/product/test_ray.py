@@ -18,6 +18,7 @@ from onnx import numpy_helper
 import sparsec
 from sparsec.cli import parts
 from sparsec.errors import UsageError
+from tests.support import texts
 from tests.support.parts import squared
 from tests.support.small_session import NETWORK, X
 
@@ -43,13 +44,15 @@ def cluster():
     found.shutdown()
 
 
-def deploy(folder, address, models):
-    """Have the cluster serve what the example's config says, of other models."""
+def deploy(folder, address, models, scaling=None, **args):
+    """Have the cluster serve what the example's config says, of other models and with other arguments."""
     import yaml
 
     config = yaml.safe_load((ROOT / "examples" / "ray-serve.yaml").read_text())
     config["http_options"] = {"host": "127.0.0.1", "port": PORT}
-    config["applications"][0]["args"]["models"] = {name: str(path) for name, path in models.items()}
+    application, = config["applications"]
+    application["args"] |= args | {"models": {name: str(path) for name, path in models.items()}}
+    application["deployments"][0]["autoscaling_config"] |= scaling or {}
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     subprocess.run([sys.executable, "-m", "ray.serve.scripts", "run", "--non-blocking", "--address", address, path],
@@ -99,7 +102,16 @@ def test_the_parts_of_a_command_run_on_the_machines_of_a_cluster(cluster, tmp_pa
     assert done.stdout.splitlines()[-2:] == [str(sorted(parts.run(squared, calls))), "2"]
 
 
-def running(version, wanted=2):
+def test_a_benchmark_runs_on_every_machine(cluster, tmp_path):
+    onnx.save(NETWORK, tmp_path / "m.onnx")
+    done = subprocess.run([sys.executable, "-m", "sparsec", "bench", tmp_path / "m.onnx", "--tune", "off", "--seconds",
+                           "0.01", "--against", "none", "--on", f"ray://127.0.0.1:{CLIENTS}", "--json",
+                           tmp_path / "f.json"], capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "f.json").read_text())) == 2
+
+
+def running(version, wanted=2, x=X):
     """Wait until so many replicas of a version of the models run."""
     from ray import serve
 
@@ -107,10 +119,45 @@ def running(version, wanted=2):
         states = [deployment.replica_states for found in serve.status().applications.values()
                   for deployment in found.deployments.values()]
         if [state.get("RUNNING") for state in states] == [wanted] and all(
-                infer("digits", X)[0].tobytes() in version for _ in range(8)):
+                infer("digits", x)[0].tobytes() in version for _ in range(8)):
             return
         time.sleep(0.25)
     raise AssertionError(states)
+
+
+@pytest.mark.skipif(not os.environ.get("SPARSEC_LONG"), reason="takes a minute")
+def test_replicas_follow_the_load(cluster, tmp_path):
+    """One replica at rest, another while clients wait for it, one again behind them; requests wait for their batch."""
+    nodes, _ = cluster
+    rng = np.random.default_rng(0)  # whole numbers, which any kernel adds to the same
+    network = texts.model("g (float[n, 16] x) => (float[n, 8] y) <float[16, 8] w> { y = MatMul(x, w) }",
+                          w=rng.integers(-9, 9, (16, 8)))
+    artifact = sparsec.compile(network, tune="off")
+    artifact.save(tmp_path / "rows.sparsec")
+    x = rng.integers(-9, 9, (1, 16)).astype(np.float32)
+    right = sparsec.InferenceSession(artifact).run(None, {"x": x})[0]
+    scaling = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 2, "upscale_delay_s": 1,
+               "downscale_delay_s": 2, "metrics_interval_s": 0.5, "look_back_period_s": 1}
+    deploy(tmp_path, nodes.address, {"digits": tmp_path / "rows.sparsec"}, scaling, max_delay=200)
+    running({right.tobytes()}, 1, x)
+    done = threading.Event()
+
+    def work(_):
+        count = 0
+        while not done.is_set():
+            answer, _ = infer("digits", x)
+            assert answer.tobytes() == right.tobytes()
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(16) as pool:
+        futures = [pool.submit(work, each) for each in range(16)]
+        try:
+            running({right.tobytes()}, 2, x)
+        finally:
+            done.set()
+        assert min(future.result() for future in futures) > 0
+    running({right.tobytes()}, 1, x)
 
 
 def test_models_are_rolled_out_and_machines_lost_without_a_failed_request(cluster, tmp_path):

@@ -33,6 +33,25 @@ def test_no_line_of_a_table_ends_in_blanks(printed, terminal):
     assert any("encoder/layer/0/dense" in line for line in lines) is not terminal
 
 
+@pytest.mark.parametrize("width", [24, 40, 60])
+def test_columns_without_room_follow_below_and_none_is_cut_in_a_pipe(printed, width):
+    columns = ("layer", *(f"column {number}" for number in range(5)))
+    rows = [(f"/encoder/layer/{number}/dense", *("1234.5 us" for _ in range(5))) for number in range(3)]
+    lines = printed(width, lambda: tables.print_table(columns, rows, ("3 layers", *["sum"] * 5)), terminal=True)
+    assert max(map(len, lines)) <= width
+    assert sum(line.count("1234.5 us") for line in lines) == 15
+    assert all(sum(column in line for line in lines) == 1 for column in columns[1:])
+    assert len(printed(width, lambda: tables.print_table(columns, rows))) == 4
+
+
+def test_what_timing_chose_is_told_beside_the_prediction():
+    well = {"format": "well", "kernel": "f32", "instead_of": ["csr", "spmm"]}
+    rows = [{"layer": "l0", **well}, {"layer": "l1", **well},
+            {"layer": "m", "format": "csr", "kernel": "a", "instead_of": ["csr", "b"]}, {"layer": "n", "format": "csr"}]
+    assert tables.timed(rows) == ["timed: well instead of csr (predicted): l0, l1",
+                                  "timed: csr a instead of csr b (predicted): m"]
+
+
 @pytest.mark.parametrize("width", [20, 40, 80])
 def test_prose_wraps_between_words(printed, width):
     lines = printed(width, lambda: tables.console.print(f"{PROSE}\n\n{PROSE}"))

@@ -47,6 +47,15 @@ def test_the_new_model_is_smaller_and_keeps_symbolic_dimensions(strip):
     assert report["relative_error"] <= 1e-5
 
 
+def test_the_last_row_is_the_sum_of_the_rows_and_the_rest_is_told(strip):
+    result, _ = strip(network(a=dead((6, 4), 1, 4).T))
+    *rows, total = (line.split() for line in result.output.split("\n\n")[0].splitlines()[1:])
+    assert total[:2] == ["2", "layers"]
+    assert [int(row[-2]) for row in rows] == [64, 48]
+    assert total[-2:] == ["112", "B"]
+    assert "with biases and other constants: 140 B" in result.output
+
+
 @pytest.mark.parametrize(("opset", "written"), [(11, 20), (13, 13), (17, 17), (21, 21)])
 def test_the_opset_stays_from_13_on(strip, opset, written):
     proto = network(opset=opset, a=dead((6, 4), 1, 4).T)

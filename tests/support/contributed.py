@@ -85,16 +85,42 @@ CASES = {  # name -> (operator, inputs, attributes, which outputs)
                          {"num_heads": N, "kv_num_heads": 2, "do_rotary": 1}, 3),
     "grouped, packed, a window": ("GroupQueryAttention", [f(B, S, 128), None, None, None, None, *FIRST],
                                   {"num_heads": N, "kv_num_heads": 2, "local_window_size": 2}, 3),
+    "grouped, soft cap": ("GroupQueryAttention", [*GROUPED, None, None, *FIRST],
+                          {"num_heads": N, "kv_num_heads": 2, "softcap": 2.0}, 3),
+    "grouped, sinks": ("GroupQueryAttention", [*GROUPED, None, None, *FIRST, None, None, None, None, f(4)],
+                       {"num_heads": N, "kv_num_heads": 2}, 3),
+    "grouped, smooth": ("GroupQueryAttention", [*GROUPED, None, None, *FIRST],
+                        {"num_heads": N, "kv_num_heads": 2, "smooth_softmax": 1}, 3),
+    "experts": ("MoE", [f(6, 8), f(6, 4), f(4, 12, 8), f(4, 12), f(4, 8, 12), f(4, 8)],
+                {"k": 2, "activation_type": "silu", "normalize_routing_weights": 1}, 1),
+    "experts, gated": ("MoE", [f(2, 3, 8), f(6, 4), f(4, 24, 8), None, f(4, 8, 12)], {
+        "k": 1, "activation_type": "swiglu", "swiglu_fusion": 1, "activation_alpha": 1.7, "activation_beta": 1.0,
+        "swiglu_limit": 7.0}, 1),
+    "dimension": ("ExpandDims", [f(2, 3), i(-1)], {}, 1),
+    "samples of a grid": ("GridSample", [f(1, 2, 4, 4), f(1, 3, 3, 2)], {"mode": "bilinear", "align_corners": 1}, 1),
+    "pool, channels last": ("NhwcMaxPool", [RNG.integers(0, 255, (1, 5, 5, 4)).astype(np.uint8)],
+                            {"kernel_shape": [2, 2], "strides": [2, 2]}, 1),
+    "distances": ("CDist", [f(4, 3), f(5, 3)], {"metric": "euclidean"}, 1),
+    "squared distances": ("CDist", [f(4, 3), f(5, 3)], {"metric": "sqeuclidean"}, 1),
+    "padded": ("Pad", [f(2, 3), np.array([1, 0, 0, 2]), f(1)], {}, 1),
+    "transposed convolution": ("ConvTransposeWithDynamicPads", [f(1, 2, 3, 3), f(2, 2, 4, 4), np.array([1, 1, 1, 1])],
+                               {"strides": [2, 2]}, 1),
+    "numbers": ("Range", [np.array(0), np.array(5), np.array(2)], {}, 1),
+    "gathered": ("GatherND", [f(4, 3), np.array([[0], [2], [2]])], {}, 1),
     "grouped, past": ("GroupQueryAttention", [*ONE, *PAST, *LATER, *TABLES],
                       {"num_heads": N, "kv_num_heads": 2, "do_rotary": 1, "rotary_interleaved": 1}, 3),
 }
 
 
+STEERED = ("ConvTransposeWithDynamicPads", "ExpandDims", "Pad", "Range")
+"""Operators whose integers are constants, too."""
+
+
 def network(operator, inputs, attributes, outputs, opset):
-    """A model of one node, with its inputs; those of float32 but the first are weights."""
+    """A model of one node, with its inputs; those of float32 but the first are constants."""
     names = [f"i{k}" if value is not None else "" for k, value in enumerate(inputs)]
     given = {name: value for name, value in zip(names, inputs, strict=True) if name}
-    constant = {name for name in given if name != "i0" and given[name].dtype == np.float32}
+    constant = {name for name in given if name != "i0" and (given[name].dtype == np.float32 or operator in STEERED)}
     feeds = {name: value for name, value in given.items() if name not in constant}
     values = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
               for name, value in feeds.items()]

@@ -70,3 +70,28 @@ def model_of(text):
 def decoder_feeds(batch, tokens, past):
     cache = [RNG.standard_normal((batch, GROUPS, past, DEPTH), np.float32) for _ in range(2)]
     return {"ids": RNG.integers(0, 9, (batch, tokens)), "keys": cache[0], "values": cache[1]}
+
+
+def merged_decoder():
+    """As Optimum merges two decoders: an If on `use_cache_branch` around one with a past, and one without."""
+    model = model_of(DECODER)
+    graph = model.graph
+    shapes = {value.name: value for value in graph.output}
+    branches = []
+    for kind in ("then", "else"):
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in graph.node]
+        for node in nodes if kind == "else" else ():
+            if node.output[0] in ("all_keys", "all_values"):
+                node.op_type = "Identity"
+                del node.input[0], node.attribute[:]
+            elif node.output[0] == "past1":
+                node.op_type = "Sub"
+                node.input[:] = ["two", "two"]
+                del node.attribute[:]
+        branches.append(onnx.helper.make_graph(nodes, kind, [], list(shapes.values())))
+    chosen = onnx.helper.make_node("If", ["use_cache_branch"], list(shapes), then_branch=branches[0],
+                                   else_branch=branches[1])
+    condition = onnx.helper.make_tensor_value_info("use_cache_branch", onnx.TensorProto.BOOL, [1])
+    merged = onnx.helper.make_graph([chosen], "merged", [*graph.input, condition], list(graph.output),
+                                    list(graph.initializer))
+    return onnx.helper.make_model(merged, opset_imports=list(model.opset_import), ir_version=8)

@@ -259,7 +259,7 @@ def _conv(symbols: Symbols, node: ir.Node) -> Shape | None:
 UNARY = ("Abs", "Cast", "Ceil", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
          "HardSwish", "Identity", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not",
          "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt", "Tanh", "CumSum",
-         "Trilu", "QuantizeLinear", "DequantizeLinear", "RMSNormalization")
+         "Trilu", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "RMSNormalization")
 BINARY = ("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod",
           "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor")
 

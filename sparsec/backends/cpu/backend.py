@@ -11,6 +11,7 @@ from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import REPLAY, Function, Functions
 from sparsec.cost.option import PRECISIONS
+from sparsec.graph.sized import Attention
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see `backends.base`
@@ -92,12 +93,12 @@ class CpuBackend(Backend):
         module, functions = lower_parts(graph, parts, job.target, job.threads, job.precision, chain)
         return build_functions(module, functions, job.target, job.threads)
 
-    def build_sized_kernels(self, attentions: Sequence[tuple[int, int, float]], rotations: Sequence[tuple[int, bool]],
-                            job: Job) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+    def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
+                            job: Job, *, levels: bool) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay
         from sparsec.backends.cpu.build import build_kernels
-        from sparsec.kernels.cpu.tensors import sized_attention, sized_rotary
+        from sparsec.kernels.cpu.tensors import sized_attention, sized_levels, sized_rotary
         from sparsec.kernels.emit.isa import isa_of
 
         isa = isa_of(job.target, job.threads)
@@ -105,6 +106,7 @@ class CpuBackend(Backend):
                  for number, each in enumerate(attentions)}
         built |= {f"rotary{number}": sized_rotary.build(sized_rotary.SizedRotary(*each), isa)
                   for number, each in enumerate(rotations)}
+        built |= {"levels": sized_levels.build(isa)} if levels else {}
         built[REPLAY] = replay.build()
         scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.ROWS, "threads": isa.threads}
         return (*build_kernels(built, job.target), scratch)

@@ -13,6 +13,8 @@ from sparsec.backends.relax.context import LoweringContext
 from sparsec.cost.option import Option
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
+from sparsec.kernels.cpu.products.walk import IN_PLACE
+from sparsec.kernels.cpu.tensors import copying
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.packing.recipe import Recipe, Unstored
 
@@ -30,7 +32,13 @@ class KernelCall:
     def activations(self) -> list[np.ndarray]:
         """Random inputs and room for the output, for a measurement."""
         rng = np.random.default_rng(0)
-        return [each.random(rng) for each in (*self.inputs, self.output, self.ends) if each is not None]
+        written = () if self.in_place else (self.output, self.ends)
+        return [each.random(rng) for each in (*self.inputs, *written) if each is not None]
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the last input is the output as well."""
+        return IN_PLACE in self.kernel.attrs
 
 
 @functools.lru_cache(maxsize=512)
@@ -57,7 +65,16 @@ def _packed(weight: np.ndarray, recipe: Recipe, keep: Callable[[np.ndarray], np.
 
 
 def emit(context: LoweringContext, kernel: KernelCall, inputs: Sequence[relax.Expr]) -> relax.Expr:
-    """Run a kernel on its constants and on activations: its output, or a tuple of that and the ends of its range."""
+    """Run a kernel on its constants and on activations: its output, or a tuple of that and the ends of its range.
+
+    What a kernel writes in place of its last input must be a tensor that the function made; of others it gets a copy.
+    """
+    if kernel.in_place:
+        *others, last = inputs
+        if not isinstance(last, relax.DataflowVar):
+            copy = copying.build(copying.CopyParams(kernel.output.size, kernel.output.dtype), context.isa)
+            last = context.call(copy, [last], kernel.output.size)
+        return context.overwrite(kernel.kernel, [*map(context.constant, kernel.constants), *others, last])
     sizes = [each.size for each in (kernel.output, kernel.ends) if each is not None]
     return context.call(kernel.kernel, [*map(context.constant, kernel.constants), *inputs], *sizes,
                         dtype=kernel.output.dtype)

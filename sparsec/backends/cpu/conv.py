@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
 from sparsec.backends.cpu import depthwise
 from sparsec.backends.cpu.calls import call, emit
+from sparsec.backends.cpu.in_place import may_overwrite
 from sparsec.backends.cpu.windows import block_diagonal, read, stencil_of
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual, spatial, window
@@ -33,7 +36,8 @@ def layer_of(node: ir.Node, _isa: Isa) -> StencilProduct | StemProduct | None:
         batch, channels, height, width = static_shape(node.inputs[0]) or ()
         return StemProduct(weight_matrix(node), bias_vector(node), (batch, channels, height, width), target, kernel,
                            spatial(node, "strides", 1), begins, epilogue_of(node))
-    return StencilProduct(weight_matrix(node), bias_vector(node), stencil_of(node), epilogue_of(node), target,
+    epilogue = replace(epilogue_of(node), in_place=may_overwrite(node))
+    return StencilProduct(weight_matrix(node), bias_vector(node), stencil_of(node), epilogue, target,
                           RANGES.get(node), node.attributes.get_int("group", 1))
 
 

@@ -41,7 +41,7 @@ def direct() -> tvm.transform.Pass:
             plan = Planned(entry)
         except NotPlain:
             return module
-        if len(entry.params) > MOST_ARGUMENTS:
+        if len(entry.params) > MOST_ARGUMENTS or plan.embedded:
             return module
         return _with_entry(module, entry, plan)
 

@@ -6,10 +6,11 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 import tvm
 from tvm import relax, tirx
 
-from sparsec.backends.program import WORKSPACE, Calls, Operand
+from sparsec.backends.program import EMBEDDED, WORKSPACE, Calls, Operand
 from sparsec.machine.memory import ALIGNMENT
 
 
@@ -18,11 +19,11 @@ class Tensor:
     """Where a tensor lies: in an argument of the function, `offset` bytes into the workspace, or in an output's memory.
 
     Attributes:
-        place: the argument's or output's variable, or None for the workspace.
+        place: the argument's or output's variable, the number of an embedded constant, or None for the workspace.
 
     """
 
-    place: relax.Var | None
+    place: relax.Var | int | None
     offset: int
     shape: tuple[int, ...]
     dtype: str
@@ -37,6 +38,7 @@ class Planned:
 
     Attributes:
         kernels: every call: the kernel's name and its arguments.
+        embedded: constants that are compiled into it.
         results: what it returns, each in memory of its own.
         workspace: bytes.
 
@@ -47,6 +49,7 @@ class Planned:
 
     def __init__(self, function: relax.Function) -> None:
         self.kernels: list[tuple[str, tuple[Tensor, ...]]] = []
+        self.embedded: list[np.ndarray] = []
         self.workspace = 0
         self._storages: dict[relax.Var, int] = {}
         self._known = {each: Tensor(each, 0, *described(each)) for each in function.params}
@@ -61,7 +64,8 @@ class Planned:
         own = [each.place for each in self.results]
         reached = {None, *function.params, *own}
         if (None in own or len(set(own)) < len(own) or not set(own).isdisjoint(function.params)
-                or any(each.place not in reached for _, arguments in self.kernels for each in arguments)):
+                or any(each.place not in reached and not isinstance(each.place, int)
+                       for _, arguments in self.kernels for each in arguments)):
             raise NotPlain
 
     def _take(self, variable: relax.Var, value: relax.Expr) -> None:
@@ -97,6 +101,10 @@ class Planned:
 
     def _tensor(self, value: relax.Expr) -> Tensor:
         """The tensor of an expression."""
+        if isinstance(value, tvm.ir.GenericConst):
+            self.embedded.append(value.value.numpy())
+            array = self.embedded[-1]
+            return Tensor(len(self.embedded) - 1, 0, array.shape, array.dtype.name)
         if not isinstance(value, relax.Var) or value not in self._known:
             raise NotPlain
         return self._known[value]
@@ -134,7 +142,10 @@ def _calls(function: relax.Function) -> Calls:
     places = [*function.params, *(each.place for each in planned.results)]
 
     def operand(tensor: Tensor) -> Operand:
+        if isinstance(tensor.place, int):
+            return Operand(EMBEDDED - tensor.place, 0, tensor.shape, tensor.dtype)
         place = WORKSPACE if tensor.place is None else places.index(tensor.place)
         return Operand(place, tensor.offset, tensor.shape, tensor.dtype)
 
-    return Calls(planned.workspace, tuple((kernel, tuple(map(operand, given))) for kernel, given in planned.kernels))
+    kernels = tuple((kernel, tuple(map(operand, given))) for kernel, given in planned.kernels)
+    return Calls(planned.workspace, kernels, tuple(planned.embedded))

@@ -15,13 +15,15 @@ from tvm import ir, s_tir, tirx
 from tvm.s_tir.schedule import LoopRV, SBlockRV
 from tvm.sym.pattern import detect_linear_equation
 
-from sparsec.backends.cpu.vector_math import expand_functions
+from sparsec.backends.cpu.vector_math import FUNCTIONS, expand_functions
 from sparsec.backends.relax.context import HAND_WRITTEN
 from sparsec.backends.relax.ieee import keep_ieee
 from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Expr
 
 PARALLEL_ELEMENTS = 16384  # elements below which starting threads costs more than it saves
 INLINED = 32  # loads up to which an expression grows by computing another kernel's elements inside it
+NESTED = 2  # polynomials in one another's arguments up to which compiling stays fast: each takes 10 times as long
 TILE = 16  # rows and columns of the tiles in which a transposition runs
 
 
@@ -62,6 +64,8 @@ def _inline_producers(sch: s_tir.Schedule, root: SBlockRV) -> None:
         uses = sum(_count_loads(sch.get(consumer).body, buffer) for consumer in consumers)
         if not consumers or (uses > 1 and uses * _count_loads(statement) > INLINED):
             continue
+        if _nesting(statement) + max(_nesting(sch.get(consumer).body) for consumer in consumers) > NESTED:
+            continue
         elements, copied = _elements(sch, block), isinstance(statement.value, ir.TensorLoad)
         if not copied and any(_elements(sch, consumer) > elements for consumer in consumers):
             continue  # elements would be computed several times
@@ -74,6 +78,13 @@ def _inline_producers(sch: s_tir.Schedule, root: SBlockRV) -> None:
 def _elements(sch: s_tir.Schedule, block: SBlockRV) -> int:
     """How often a kernel's statement runs."""
     return math.prod(int(iterator.dom.extent) for iterator in sch.get(block).iter_vars)
+
+
+def _nesting(part: tirx.Stmt | Expr) -> int:
+    """How many functions that are expanded to polynomials a number passes in a statement or expression at most."""
+    calls: list[ir.Call] = []
+    tvm_ffi.structural_walk(part, (ir.Call, calls.append))
+    return max((1 + _nesting(call.args[0]) for call in calls if getattr(call.op, "name", "") in FUNCTIONS), default=0)
 
 
 def _count_loads(body: tirx.Stmt, buffer: tirx.Buffer | None = None) -> int:

@@ -132,14 +132,23 @@ class LoweringContext:
         Returns one tensor, or for several sizes a tuple expression to be indexed. A PrimFunc enters the module once
         however often the same object is called.
         """
+        function = self._function(prim_func)
+        types = [relax.TensorType((size,), dtype) for size in sizes]
+        return self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
+
+    def overwrite(self, prim_func: tirx.PrimFunc, args: Sequence[relax.Expr]) -> relax.Expr:
+        """Run a kernel whose last argument is its output as well: a tensor of this function that nobody reads again."""
+        return self.bb.emit(relax.call_tir_inplace(self._function(prim_func), list(args), len(args) - 1, args[-1].ty))
+
+    def _function(self, prim_func: tirx.PrimFunc) -> relax.GlobalVar:
+        """A kernel as a function of the module, where another call of it by the node is noted."""
         if id(prim_func) not in self._functions:
             name = str(prim_func.attrs["global_symbol"]) if "global_symbol" in prim_func.attrs else "kernel"
             private = prim_func.without_attr("global_symbol").with_attr({"op_pattern": OPAQUE, HAND_WRITTEN: True})
             self._functions[id(prim_func)] = (prim_func, self.bb.add_func(private, name))
-        types = [relax.TensorType((size,), dtype) for size in sizes]
         function = self._functions[id(prim_func)][1]
         self.calls.append((function.name_hint, self.node.name or "" if self.node is not None else ""))
-        return self.bb.emit(relax.call_tir(function, list(args), types if len(types) > 1 else types[0]))
+        return function
 
     def run(self, params: Hashable, args: Sequence[relax.Expr], *sizes: int, dtype: str = "float32") -> relax.Expr:
         """`call` the backend's kernel with these parameters.

@@ -5,6 +5,7 @@ Keys and values that are repeated for the queries of a group, by Unsqueeze, Expa
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,25 +13,42 @@ import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size
-from sparsec.graph.constants import constant, scalar
+from sparsec.compiler.sized.codes import Levels, rounding
+from sparsec.graph.constants import add_constant, constant, scalar
+from sparsec.graph.nodes import node_name, operand
 from sparsec.graph.operators.schema import DOMAIN
+from sparsec.graph.sized import MASK, ROUND, SCALE, WEIGHTS
 from sparsec.passes import rewrite
 
 ATTENTION = "SizedAttention"
-"""The operator: (Q, K, V, mask or nothing) -> Y, all (batch, heads, tokens, features); its attributes are `scale`,
-and the features of keys (`depth`) and of values (`width`)."""
+"""The operator: (Q, K, V, mask, levels) -> Y, all (batch, heads, tokens, features) and the last two perhaps absent; its
+attributes are `scale`, and the features of keys (`depth`) and of values (`width`). Where scores or weights are rounded
+to codes, `steps` says what is done to the products, and `levels` are the numbers of these steps: see
+`kernels.cpu.tensors.sized_attention`."""
 
 HEADS = 4  # dimensions of a tensor of split heads
 
 
 @dataclass(frozen=True)
 class _Scores:
-    """The scores in front of a softmax: scale * left @ right + mask."""
+    """The scores in front of a softmax: what is done to left @ right, in order.
+
+    Attributes:
+        left, right: the factors.
+        steps: factors, roundings, and None for the addition of the mask.
+        mask: what is added.
+
+    """
 
     left: ir.Value
     right: ir.Value
-    scale: float
+    steps: tuple[float | Levels | None, ...]
     mask: ir.Value | None
+
+    @property
+    def scale(self) -> float:
+        """All factors in one."""
+        return math.prod(step for step in self.steps if isinstance(step, float))
 
 
 def fuse_attention(graph: ir.Graph, symbols: Symbols) -> int:
@@ -39,7 +57,8 @@ def fuse_attention(graph: ir.Graph, symbols: Symbols) -> int:
 
 
 def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
-    shape, weights = symbols.shape(softmax.outputs[0]), softmax.outputs[0]
+    shape = symbols.shape(softmax.outputs[0])
+    weights, levels = _rounded(softmax.outputs[0])
     mix, scores = rewrite.only_use(weights), _scores(softmax.inputs[0])
     if (shape is None or len(shape) != HEADS or softmax.attributes.get_int("axis", -1) not in (-1, HEADS - 1)
             or scores is None or mix is None or mix.op_type != "MatMul" or mix.inputs[0] is not weights):
@@ -50,9 +69,16 @@ def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
     keys, values = _before_repeats(keys, symbols), _before_repeats(values, symbols)
     if not _fits(scores, keys, values, symbols):
         return False
-    node = ir.node(ATTENTION, [scores.left, keys, values, *([scores.mask] if scores.mask is not None else [])],
-                   {"scale": scores.scale, "depth": symbols.shapes[keys][-1].number,
-                    "width": symbols.shapes[values][-1].number}, domain=DOMAIN, name=mix.name)
+    inputs: list[ir.Value | None] = [scores.left, keys, values, *([scores.mask] if scores.mask is not None else [])]
+    attributes = {"depth": symbols.shapes[keys][-1].number, "width": symbols.shapes[values][-1].number}
+    if levels is None and not any(isinstance(step, tuple) for step in scores.steps):
+        node = ir.node(ATTENTION, inputs, {"scale": scores.scale, **attributes}, domain=DOMAIN, name=mix.name)
+    else:
+        steps, numbers = _written(scores, levels)
+        told = add_constant(graph, f"{node_name(mix)}.levels", numbers)
+        symbols.shapes[told] = (Size.of(len(numbers)),)
+        inputs += [None] * (HEADS - len(inputs)) + [told]
+        node = ir.node(ATTENTION, inputs, {"scale": 1.0, "steps": steps, **attributes}, domain=DOMAIN, name=mix.name)
     old, new = mix.outputs[0], node.outputs[0]
     new.type, symbols.shapes[new] = old.type, symbols.shapes[old]
     graph.insert_before(mix, node)
@@ -61,29 +87,86 @@ def _fuse(graph: ir.Graph, softmax: ir.Node, symbols: Symbols) -> bool:
     return True
 
 
+def _rounded(value: ir.Value) -> tuple[ir.Value, Levels | None]:
+    """A value rounded to codes, and which, where nothing else reads it; else the value."""
+    quantize = rewrite.only_use(value)
+    back = None if quantize is None else rewrite.only_use(quantize.outputs[0])
+    found = None if back is None or not back.outputs else rounding(back.outputs[0])
+    return (value, None) if back is None or found is None or found[0] is not value else (back.outputs[0], found[1])
+
+
 def _scores(value: ir.Value | None) -> _Scores | None:
-    """Reads the scores upwards from the softmax; every value on the way has no other reader."""
-    scale, mask = 1.0, None
+    """Reads the scores upwards from the softmax; every value on the way has no other reader.
+
+    A mask is added last where nothing is rounded.
+    """
+    steps, mask = list[float | Levels | None](), None
     while value is not None and rewrite.only_use(value) is not None:
+        if (found := rounding(value)) is not None and rewrite.only_use(operand(_producer(value), 0)) is not None:
+            value = found[0]
+            steps.insert(0, found[1])
+            continue
         node = value.producer()
         if node is None or node.domain or len(node.inputs) != 2 or None in node.inputs:
             return None
         left, right = (each for each in node.inputs if each is not None)
         if node.op_type == "MatMul":
             (left, first), (right, second) = _unscaled(left), _unscaled(right)
-            return _Scores(left, right, scale * first * second, mask)
-        if node.op_type == "Add" and mask is None and scale == 1.0:
+            rounds = any(isinstance(step, tuple) for step in steps)
+            if mask is not None and not rounds and steps[-1] is not None:
+                return None
+            return _Scores(left, right, (first * second, *steps), mask)
+        if node.op_type == "Add" and mask is None:
             products = [_leads_to_product(each) for each in (left, right)]
             if products.count(True) != 1:
                 return None
             value, mask = (left, right) if products[0] else (right, left)
+            steps.insert(0, None)
         elif node.op_type in ("Mul", "Div") and (factor := scalar(right)) is not None:
-            value, scale = left, scale * factor if node.op_type == "Mul" else scale / factor
+            value = left
+            steps.insert(0, factor if node.op_type == "Mul" else 1 / factor)
         elif node.op_type == "Mul" and (factor := scalar(left)) is not None:
-            value, scale = right, scale * factor
+            value = right
+            steps.insert(0, factor)
         else:
             return None
     return None
+
+
+def _producer(value: ir.Value) -> ir.Node:
+    node = value.producer()
+    assert node is not None
+    return node
+
+
+def _written(scores: _Scores, weights: Levels | None) -> tuple[list[str], np.ndarray]:
+    """The steps from products to weights, and their numbers."""
+    steps, numbers, factor = list[str](), list[float](), 1.0
+    for step in scores.steps:
+        if isinstance(step, float):
+            factor *= step
+        elif step is not None:
+            steps.append(ROUND)
+            numbers += levels_of(step, factor)
+            factor = 1.0
+        else:
+            steps += [*([] if factor == 1.0 else [SCALE]), MASK]
+            numbers += [] if factor == 1.0 else [factor]
+            factor = 1.0
+    if factor != 1.0:
+        steps.append(SCALE)
+        numbers.append(factor)
+    if weights is not None:
+        steps.append(WEIGHTS)
+        numbers += levels_of(weights, 1.0)
+    return steps, np.array(numbers, np.float32)
+
+
+def levels_of(levels: Levels, factor: float) -> list[float]:
+    """The numbers of a rounding: what makes a value whole, the least and the largest then, and what undoes it."""
+    scale, zero, dtype = levels
+    info = np.iinfo(dtype)
+    return [factor / scale, float(info.min - zero), float(info.max - zero), scale]
 
 
 def _unscaled(value: ir.Value) -> tuple[ir.Value, float]:
@@ -100,12 +183,18 @@ def _unscaled(value: ir.Value) -> tuple[ir.Value, float]:
 
 
 def _leads_to_product(value: ir.Value) -> bool:
-    """Whether a value is a product of activations, perhaps times a constant."""
-    node = value.producer()
+    """Whether a value is a product of activations, perhaps times a constant, and rounded."""
+    node = _unrounded(value).producer()
     while node is not None and node.op_type in ("Mul", "Div") and node.inputs[0] is not None:
         first, second = node.inputs
-        node = (first if scalar(second) is not None or second is None else second).producer() if first else None
+        factor = first if scalar(second) is not None or second is None else second
+        node = None if factor is None else _unrounded(factor).producer()
     return node is not None and node.op_type == "MatMul" and not node.domain
+
+
+def _unrounded(value: ir.Value) -> ir.Value:
+    found = rounding(value)
+    return value if found is None else found[0]
 
 
 def _transposed(value: ir.Value, symbols: Symbols) -> ir.Value | None:

@@ -21,6 +21,7 @@ from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import fuse_attention
+from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.recurrent import add_layers, write_recurrent
@@ -34,6 +35,7 @@ from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.large import key_of
 from sparsec.graph.nodes import node_name
+from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.target import Target
 
@@ -122,6 +124,9 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
     if fold_known(model.graph, symbols):
         symbols = infer_symbols(model.graph)  # shapes follow from more constants now
     merge_equal(model.graph, symbols)
+    round_once(model.graph, symbols)
+    split_dynamic(model.graph, symbols)
+    RemoveUnusedNodesPass()(model)
     sink_rows(model.graph, symbols)
     shorten_moves(model.graph, symbols)
     RemoveUnusedNodesPass()(model)
@@ -130,6 +135,7 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
     fuse_attention(model.graph, symbols)
     fuse_rotary(model.graph, symbols)
     RemoveUnusedNodesPass()(model)
+    round_for_layers(model.graph, symbols)
     stages = stages_of(model.graph, symbols)
     plan = write(model, stages, symbols, limits)
     return Staged(symbols, stages, plan, [stage for stage in plan.stages if isinstance(stage, RowStage)])
@@ -221,9 +227,10 @@ def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None
     """The library of the kernels between stages, and of what calls all kernels; None where there are none."""
     if not (plan.attentions or plan.rotations or plan.fields["rows"]):
         return None
-    library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job)
+    finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
+    library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds)
     return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
-            "attention": [{"depth": depth, "width": width, **scratch} for depth, width, _ in plan.attentions]}
+            "attention": [{"depth": each.depth, "width": each.width, **scratch} for each in plan.attentions]}
 
 
 def _steps(plan: Plan, token: Token) -> list[int]:
@@ -257,14 +264,18 @@ def _placed(plan: Plan, functions: Functions, numbers: dict[bytes, int]) -> dict
 
     def placed(function: Function) -> dict[str, object]:
         return {"entry": function.entry, "constants": [number(array) for array in function.constants],
-                "calls": None if function.calls is None else called(function.calls)}
+                "calls": None if function.calls is None else {
+                    **called(function.calls), "embedded": [number(array) for array in function.calls.embedded]}}
 
     return {"library": plan.array(np.frombuffer(functions.library, np.uint8)), "objects": list(functions.objects),
             "functions": [placed(function) for function in functions.functions]}
 
 
 def called(calls: Calls) -> dict[str, object]:
-    """What a function does, in JSON's types: the bytes of its workspace, and its kernels with what each takes."""
+    """What a function does, in JSON's types: the bytes of its workspace, and its kernels with what each takes.
+
+    The embedded constants are left out.
+    """
     return {"workspace": calls.workspace, "kernels": [
         [kernel, [[each.place, each.offset, each.shape, each.dtype] for each in operands]]
         for kernel, operands in calls.kernels]}

@@ -14,14 +14,16 @@ import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size
-from sparsec.compiler.sized.rows import ELEMENTWISE, constants, leading
+from sparsec.compiler.sized.rows import ELEMENTWISE, constants, is_single, leading
 from sparsec.compiler.sized.views import MOVES, Groups, View, view_of, whole, written
 from sparsec.compiler.sized.views import steps as steps_of
 from sparsec.graph.constants import add_constant, constant, scalar
-from sparsec.graph.nodes import node_name
+from sparsec.graph.nodes import node_name, operand
+from sparsec.graph.quantized import dequantized
 from sparsec.passes import rewrite
 
-ROW_WISE = {*ELEMENTWISE, "Gemm", "LayerNormalization", "MatMul"}
+CODES = ("QuantizeLinear", "DequantizeLinear")
+ROW_WISE = {*ELEMENTWISE, *CODES, "Gemm", "LayerNormalization", "MatMul"}
 """Operators that movements of rows go behind."""
 
 
@@ -53,12 +55,18 @@ class _Rows:
 
 
 def _sink(graph: ir.Graph, node: ir.Node, symbols: Symbols, ranks: dict[str, int], fixed: set[ir.Value]) -> bool:
-    moving = [index for index, value in enumerate(node.inputs) if value is not None and value not in fixed]
+    moving = [index for index, value in enumerate(node.inputs) if value is not None and value not in fixed
+              and not (node.op_type in CODES and index)]
     shape = symbols.shape(node.outputs[0])
-    if shape is None or not moving or not _keeps_rows(node, moving) or _scales_scores(node):
+    if shape is None or not moving or not _keeps_rows(node, moving, symbols) or _scales_scores(node):
         return False
     rank = len(leading(shape))
-    found = [_rows(node.inputs[index], rank, symbols, ranks) for index in moving]
+    if rank == len(shape) and _are_scores(node.inputs[moving[0]], symbols):
+        return False
+    single = all(index in moving or value is None or is_single(symbols.shape(value))
+                 for index, value in enumerate(node.inputs)) and node.op_type in (*ELEMENTWISE, *CODES)
+    found = [_rows(node.inputs[index], rank, symbols, ranks, single=single, rounded=node.op_type in CODES)
+             for index in moving]
     rows = [each for each in found if each is not None]
     if not rank or len(rows) < len(found) or any(
             len(each.view.groups) != len(shape) or each.view.shape()[:rank] != shape[:rank]
@@ -80,30 +88,43 @@ def _scales_scores(node: ir.Node) -> bool:
         scalar(value) is not None for value in node.inputs)
 
 
-def _keeps_rows(node: ir.Node, moving: list[int]) -> bool:
+def _are_scores(value: ir.Value | None, symbols: Symbols) -> bool:
+    """Whether a value is no movement of another, as scores and their weights, which no layer reads."""
+    found = None if value is None else view_of(value, symbols)
+    return found is None or not found[1]
+
+
+def _keeps_rows(node: ir.Node, moving: list[int], symbols: Symbols) -> bool:
     """Whether a node computes each row of one or more operands by itself, whatever comes in front of its features."""
     if node.op_type == "LayerNormalization":
         return moving == [0] and node.attributes.get_int("axis", -1) == -1
     if node.op_type == "Gemm":
         factors = [node.attributes.get_float(name, 1.0) for name in ("alpha", "beta")]
         return moving == [0] and factors == [1.0, 1.0] and not node.attributes.get_int("transA", 0) and (
-            constant(node.inputs[1]) is not None)
+            constant(node.inputs[1]) is not None or dequantized(node.inputs[1]) is not None)
+    if node.op_type in CODES:
+        return moving == [0] and is_single(symbols.shape(node.inputs[1]))
     return node.op_type != "MatMul" or moving == [0]
 
 
-def _rows(value: ir.Value | None, rank: int, symbols: Symbols, ranks: dict[str, int]) -> _Rows | None:
-    """An operand whose rows are in another order than that of inputs, or flat; None for all others."""
+def _rows(value: ir.Value | None, rank: int, symbols: Symbols, ranks: dict[str, int], *,
+          single: bool, rounded: bool) -> _Rows | None:
+    """An operand whose rows are in another order than that of inputs, or flat; None for all others.
+
+    Where the other operands are `single` numbers, features may be among the rows in any order. What is `rounded` need
+    not be moved so far, as the heads that attention gives.
+    """
     found = None if value is None else view_of(value, symbols)
-    if found is None:
+    view = found[0] if found is not None else whole(value, symbols) if rounded and value is not None else None
+    if view is None:
         return None
-    view, _ = found
     lead = [atom for group in view.groups[:rank] for atom in group]
     symbolic = [atom for atom in lead if view.sizes[atom].number is None]
     if not symbolic or any(not view.sizes[atom].symbols <= ranks.keys() for atom in symbolic):
         return None
     symbolic.sort(key=lambda atom: min(ranks[name] for name in view.sizes[atom].symbols))
     numbers = [atom for atom in lead if atom not in symbolic]
-    if len(numbers) > 1:
+    if len(numbers) > 1 and not single:
         return None  # parts of images
     wanted = (*symbolic, *numbers)
     groups = (*((atom,) for atom in wanted),)
@@ -121,11 +142,8 @@ def _computed(graph: ir.Graph, node: ir.Node, moved: dict[int, ir.Value | None],
     inputs = [moved.get(index, value) for index, value in enumerate(node.inputs)]
     name = f"{node_name(node)}.rows"
     if node.op_type == "Gemm" and len(shape) > 2:
-        weight = constant(node.inputs[1])
-        assert weight is not None
         if node.attributes.get_int("transB", 0):
-            inputs[1] = turned = add_constant(graph, f"{name}.weight", np.ascontiguousarray(weight.T))
-            symbols.shapes[turned] = tuple(map(Size.of, weight.T.shape))
+            inputs[1] = _turned_weight(graph, node, f"{name}.weight", symbols)
         made = [ir.node("MatMul", inputs[:2], name=node.name)]
         if len(inputs) > 2 and inputs[2] is not None:
             made.append(ir.node("Add", [made[0].outputs[0], inputs[2]], name=f"{name}.bias"))
@@ -137,6 +155,25 @@ def _computed(graph: ir.Graph, node: ir.Node, moved: dict[int, ir.Value | None],
         symbols.shapes[out] = shape
         graph.insert_before(node, each)
     return made[-1].outputs[0]
+
+
+def _turned_weight(graph: ir.Graph, node: ir.Node, name: str, symbols: Symbols) -> ir.Value:
+    """The transpose of a Gemm's weight, of which there may be codes."""
+    value = operand(node, 1)
+    array, source = constant(value), value.producer()
+    if array is None and source is not None:
+        array = constant(source.inputs[0])
+    assert array is not None
+    turned = add_constant(graph, name, np.ascontiguousarray(array.T))
+    symbols.shapes[turned] = tuple(map(Size.of, array.T.shape))
+    if source is None or constant(value) is not None:
+        return turned
+    axis = 1 - source.attributes.get_int("axis", 1) % 2
+    numbers = ir.node("DequantizeLinear", [turned, *source.inputs[1:]], {"axis": axis}, name=f"{name}.numbers")
+    out = numbers.outputs[0]
+    out.name, out.type, symbols.shapes[out] = numbers.name, value.type, symbols.shapes[turned]
+    graph.insert_before(node, numbers)
+    return out
 
 
 def _put_back(graph: ir.Graph, node: ir.Node, out: ir.Value, rows: _Rows, rank: int, symbols: Symbols) -> bool:

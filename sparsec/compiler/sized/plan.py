@@ -22,8 +22,8 @@ from sparsec.compiler.sized.stage import RowStage, Stage
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
-from sparsec.graph.nodes import read_by
-from sparsec.graph.sized import RECURRENCE, SIZED_DOMAIN
+from sparsec.graph.nodes import operand, read_by
+from sparsec.graph.sized import RECURRENCE, SIZED_DOMAIN, Attention
 from sparsec.runtime.sized.operators import OPERATORS, SINGLE
 
 
@@ -37,7 +37,7 @@ class Plan:
         interpreted: the nodes that ONNX's reference runs.
         stages: those that outputs need, in the order of their steps.
         numbers: of each the number of its first step.
-        attentions: the kernels of attention: features of keys and of values, and the factor of the scores.
+        attentions: the kernels of attention.
         rotations: those of rotations: features, and whether tables have angles for both halves.
         recurrences: the recurrences, each with a kernel of its own.
 
@@ -46,7 +46,7 @@ class Plan:
     fields: dict[str, Any]
     arrays: list[np.ndarray] = field(default_factory=list)
     interpreted: list[ir.Node] = field(default_factory=list)
-    attentions: list[tuple[int, int, float]] = field(default_factory=list)
+    attentions: list[Attention] = field(default_factory=list)
     rotations: list[tuple[int, bool]] = field(default_factory=list)
     recurrences: list[ir.Node] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
@@ -165,7 +165,8 @@ def _rows(plan: Plan, stage: RowStage, symbols: Symbols) -> None:
     plan.step("rows", [value.name for value in stage.inputs],
               [others.get(value, value.name) for value in stage.outputs],
               number=number, rank=stage.rows.rank, lead=[terms_of(size) for size in stage.rows.lead],
-              given=[{"dtype": element_name(value), "shape": _own(value, symbols)} for value in stage.inputs],
+              given=[{"dtype": element_name(value), "shape": _own(value, symbols),
+                      "whole": not leading(symbols.shapes[value])} for value in stage.inputs],
               made=[{"dtype": element_name(value), "shape": _own(value, symbols)} for value in stage.outputs])
     for value, name in others.items():
         plan.fields["sizes"][f"{name}.shape"] = {"dtype": "int64", "rank": 1,
@@ -206,7 +207,8 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
         return
     if grows(node):
         key = "append"
-    if (key in OPERATORS or key == "append") and not (more and node.op_type in SINGLE) and opsets.get("", 0) >= SINCE:
+    if (key in OPERATORS or key == "append") and not (more and node.op_type in SINGLE) and opsets.get(
+            "", 0) >= SINCE and _has_plain_codes(node):
         attributes = {name: _attribute(each) for name, each in node.attributes.items() if isinstance(each, ir.Attr)}
         if node.op_type == "Split":
             attributes.setdefault("num_outputs", len(outputs))
@@ -221,6 +223,19 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
     plan.interpreted.append(node)
     plan.step("onnx", [value.name for value in read], [name for name in outputs if name],
               model=plan.array(np.frombuffer(proto, np.uint8)))
+
+
+def _has_plain_codes(node: ir.Node) -> bool:
+    """Whether codes are integers of whole bytes with scales by tensor or axis, as numpy computes them."""
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        return True
+    codes = node.outputs[0] if node.op_type == "QuantizeLinear" else operand(node, 0)
+    return codes.dtype in PLAIN and not node.attributes.get_int("block_size", 0) and (
+        operand(node, 1).dtype == ir.DataType.FLOAT)
+
+
+PLAIN = (ir.DataType.UINT8, ir.DataType.INT8, ir.DataType.UINT16, ir.DataType.INT16, ir.DataType.INT32)
+"""Element types of codes that numpy has."""
 
 
 def grows(node: ir.Node) -> bool:
@@ -239,7 +254,8 @@ def _becomes_output(value: ir.Value) -> bool:
 def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
     """A call of the kernel of attention; kernels are known by their parameters."""
     depth, width = (node.attributes.get_int(name, 0) or 0 for name in ("depth", "width"))
-    params = depth, width, node.attributes.get_float("scale", 1.0) or 1.0
+    params = Attention(depth, width, node.attributes.get_float("scale", 1.0) or 1.0,
+                       tuple(node.attributes.get_strings("steps", ()) or ()))
     if params not in plan.attentions:
         plan.attentions.append(params)
     plan.step("attention", inputs, outputs, kernel=plan.attentions.index(params))

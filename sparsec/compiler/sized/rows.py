@@ -129,7 +129,9 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
     rank, lead = rows.rank, rows.lead
     if rank == 0 or not all(size.known for size in lead) or any(size.number == 0 for size in out):
         return None
-    known = [value is None or value in fixed for value in node.inputs]
+    single = SINGLE.get(node.op_type, ())
+    known = [value is None or value in fixed or (index in single and is_single(shape))
+             for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True))]
     told = NOT_DATA.get(node.op_type, ())
     for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True)):
         if value is None or known[index] or index in told:
@@ -141,6 +143,11 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
     if any(each is not None and (each[:rank] != lead or not _all_numbers(each[rank:])) for each in outs):
         return None
     return rows if rule(_Node(node, rank, shapes, known, out)) else None
+
+
+def is_single(shape: Shape | None) -> bool:
+    """Whether a value of a shape is one number."""
+    return shape is not None and all(size.number == 1 for size in shape)
 
 
 def _all_numbers(sizes: Iterable[object]) -> bool:
@@ -254,6 +261,9 @@ RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
 NOT_DATA = dict.fromkeys(RESHAPES, (1,))
 """The inputs of an operator that tell a shape which is known anyway."""
+
+SINGLE = dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), (1, 2))
+"""The inputs of an operator that may be single numbers which the run tells, the same for all rows."""
 
 RULES: dict[str, Callable[[_Node], bool]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise), **dict.fromkeys(IMAGES, _image), **dict.fromkeys(RESHAPES, _reshape),

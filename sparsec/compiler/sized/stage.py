@@ -11,6 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from sparsec.analysis.symbols.known import Symbols
+from sparsec.compiler.sized.codes import dequantize_apart
 from sparsec.compiler.sized.guards import Guard, guards
 from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, leading, row_nodes
 from sparsec.compiler.sized.simplify import known_data
@@ -27,7 +28,8 @@ class RowStage:
     Attributes:
         rows: their rows, in the dimensions that they take in the first input.
         nodes: in order.
-        inputs, outputs: what they read and give; all have the rows, if perhaps in other dimensions.
+        inputs, outputs: what they read and give; all have the rows, if perhaps in other dimensions, but the last inputs
+            may be single numbers.
 
     """
 
@@ -61,6 +63,7 @@ def stages_of(graph: ir.Graph, symbols: Symbols) -> list[Stage]:
         if node not in rows:
             single.append((number, index, node))
         level.update(dict.fromkeys(node.outputs, number))
+    dequantize_apart(graph, groups.values(), symbols)
     order: list[tuple[int, int, Stage]] = [*single]
     for count, ((number, *_), nodes) in enumerate(groups.items()):
         order.append((number, count, _stage(nodes, fixed, symbols)))
@@ -73,7 +76,8 @@ def _stage(nodes: Sequence[ir.Node], fixed: set[ir.Value], symbols: Symbols) -> 
                            if value is not None and value not in made and value not in fixed
                            and not (node.op_type in RESHAPES and index))
     outputs = [value for value in made if value.is_graph_output() or any(use.node not in own for use in value.uses())]
-    return RowStage(Rows.of(symbols.shapes[next(iter(inputs))]), tuple(nodes), tuple(inputs), tuple(outputs))
+    given = sorted(inputs, key=lambda value: not leading(symbols.shapes[value]))
+    return RowStage(Rows.of(symbols.shapes[given[0]]), tuple(nodes), tuple(given), tuple(outputs))
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ class _Copy:
         """The shape of a value for the number of rows, in its own dimensions, or in `rank` of them."""
         shape = self.symbols.shapes[value]
         own = len(leading(shape))
+        if not own:
+            return [size.number or 0 for size in shape]
         return [*[1] * ((own if rank is None else rank) - 1), self.count, *[size.number or 0 for size in shape[own:]]]
 
     def _given(self, value: ir.Value) -> ir.Value:

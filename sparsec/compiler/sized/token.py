@@ -56,7 +56,7 @@ def token_of(graph: ir.Graph, stages: Sequence[Stage], symbols: Symbols) -> Toke
             continue
         if isinstance(stage, RowStage):
             chain.rows(stage, number)
-        elif stage.op_type == ATTENTION and not chain.heads(stage):
+        elif stage.op_type == ATTENTION and ("steps" in stage.attributes or not chain.heads(stage)):
             return None
     usable = all(size.known and size.number in (None, 1) for size in chain.ones)
     return chain.finished(graph, stages) if chain.caches and usable else None

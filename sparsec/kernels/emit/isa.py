@@ -20,6 +20,7 @@ class Isa:
         threads: threads the kernel may use; 1 emits no parallel loop.
         bf16: dot products of bf16 pairs (vdpbf16ps, bfdot) are there.
         vnni: dot products of four 8-bit integers (vpdpbusd, usdot, sdot) are there.
+        halves: a vector of half the lanes takes half the time, for whole ones are done in two.
         mixed: those of unsigned and signed integers are there where `neon` (usdot), beside those of signed ones (sdot).
         int8: products of 8-bit integers are there, in one instruction (vnni) or in three.
         permute_bytes: two-register permutes of bytes (AVX512_VBMI's vpermi2b) are there, and `vnni`.
@@ -38,6 +39,7 @@ class Isa:
     permute_bytes: bool = False
     expand_bytes: bool = False
     mixed: bool = False
+    halves: bool = False
 
     @property
     def permutes(self) -> bool:
@@ -74,6 +76,6 @@ def isa_of(target: Target, threads: int = 1) -> Isa:
     vnni = target.has("avx512_vnni") if wide else target.has("avx_vnni")
     int8 = target.has("avx512bw") if wide else target.has("avx2") and target.lanes == 8
     return Isa(lanes=target.lanes, registers=32 if wide else 16, permute2=wide, threads=threads,
-               bf16=wide and target.has("avx512_bf16"), vnni=int8 and vnni, int8=int8,
+               bf16=wide and target.has("avx512_bf16"), vnni=int8 and vnni, int8=int8, halves=wide and target.halves,
                permute_bytes=wide and vnni and target.has("avx512vbmi"),
                expand_bytes=wide and vnni and target.has("avx512_vbmi2"))

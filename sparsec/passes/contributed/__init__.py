@@ -16,11 +16,12 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.verify import infer
 from sparsec.passes import rewrite
 from sparsec.passes.context import Context, Report
-from sparsec.passes.contributed import attention, classical, fused, norms, standard
+from sparsec.passes.contributed import attention, classical, experts, fused, norms, renamed, standard
 from sparsec.passes.contributed.body import Body
 
 DOMAIN = "com.microsoft"
-WRITERS: dict[str, Callable[[Body], None]] = {**attention.WRITERS, **fused.WRITERS, **norms.WRITERS}
+WRITERS: dict[str, Callable[[Body], None]] = {**attention.WRITERS, **experts.WRITERS, **fused.WRITERS, **norms.WRITERS,
+                                           **renamed.WRITERS}
 DOMAINS = {DOMAIN: WRITERS, classical.DOMAIN: classical.WRITERS}
 """What is written out wherever it stands, by domain and operator."""
 
@@ -35,9 +36,8 @@ def run(model: ir.Model, _context: Context) -> Report:
     counts: Counter[str] = Counter()
     while nodes := list(_contributed(model)):
         done, waiting = 0, None
-        for node in nodes:
-            if any(_pending(value) for value in node.inputs):
-                continue
+        ready = [node for node in nodes if not any(_pending(value) for value in node.inputs)]
+        for node in ready or nodes:
             try:
                 _write(model, node)
             except UnsupportedOperatorError as error:
@@ -53,15 +53,10 @@ def run(model: ir.Model, _context: Context) -> Report:
 
 
 def _contributed(model: ir.Model) -> Iterator[ir.Node]:
-    for node in model.graph:
-        newer = not node.domain and node.op_type in standard.WRITERS and _is_symbolic(node)
+    for node in model.graph.all_nodes():
+        newer = not node.domain and node.op_type in standard.WRITERS and standard.WANTED[node.op_type](node)
         if newer or node.op_type in DOMAINS.get(node.domain, ()):
             yield node
-
-
-def _is_symbolic(node: ir.Node) -> bool:
-    """Whether a size of an input is known at run time only."""
-    return any(value is not None and value.shape is not None and not value.shape.is_static() for value in node.inputs)
 
 
 def _pending(value: ir.Value | None) -> bool:

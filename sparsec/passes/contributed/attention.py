@@ -14,6 +14,8 @@ from sparsec.passes.contributed.rotary import positions_of, rotated, tables
 
 MASKED = -10000.0
 """The default that is added to the scores of masked keys."""
+SINK = 11
+"""The input of GroupQueryAttention that has a sink for every head."""
 LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -108,10 +110,21 @@ def _core(b: Body, qkv: tuple[ir.Value, ir.Value, ir.Value], scale: float, terms
     """Softmax of the scaled scores and what is added to them, times the values, with the heads merged."""
     q, k, v = qkv
     scores = b.put("Mul", b.put("MatMul", q, b.put("Transpose", k, perm=[0, 1, 3, 2])), b.number(scale))
+    scores = b.capped(scores, b.real("softcap", 0.0))
     if terms:
         scores = b.put("Add", scores, b.add(*terms))
-    mixed = b.put("MatMul", b.put("Softmax", scores, axis=-1), v)
+    mixed = b.put("MatMul", _weights(b, scores), v)
     b.result(0, b.reshape(b.put("Transpose", mixed, perm=[0, 2, 1, 3]), 0, 0, -1))
+
+
+def _weights(b: Body, scores: ir.Value) -> ir.Value:
+    """Softmax of scores (batch, heads, queries, keys), with a sink that takes its share where a head has one."""
+    if b.node.op_type != "GroupQueryAttention" or (b.input(SINK) is None and b.integer("smooth_softmax") <= 0):
+        return b.put("Softmax", scores, axis=-1)
+    sink = b.number(0) if b.input(SINK) is None else b.reshape(b.needed(SINK), 1, -1, 1, 1)
+    rows = b.put("Concat", b.put("Shape", scores, end=3), b.integers(1), axis=0)
+    sunk = b.put("Concat", scores, b.put("Expand", sink, rows), axis=-1)
+    return b.put("Slice", b.put("Softmax", sunk, axis=-1), b.integers(0), b.integers(-1), b.integers(-1))
 
 
 def _terms(b: Body, mask: ir.Value | None, bias: ir.Value | None, q: ir.Value, k: ir.Value) -> list[ir.Value]:
@@ -163,9 +176,8 @@ def _hidden(b: Body, mask: ir.Value, k: ir.Value) -> ir.Value:
 def grouped(b: Body) -> None:
     """GroupQueryAttention: keys and values of fewer heads, causal, with rotation and a past of growing length."""
     heads, kv_heads = b.integer("num_heads"), b.integer("kv_num_heads")
-    smooth = b.integer("smooth_softmax") or b.real("softcap", 0.0) or b.input(11) is not None
-    if smooth or b.integer("k_quant_bits") or b.integer("v_quant_bits") or b.wants(3):
-        raise b.refused("it has a soft cap, a sink, a cache of few bits, or gives the scores")
+    if b.integer("k_quant_bits") or b.integer("v_quant_bits") or b.wants(3):
+        raise b.refused("it has a cache of few bits, or gives the scores")
     if not all(map(b.is_static, (0, 1, 2, 3, 4))):
         sized.grouped(b, heads, kv_heads, _core, _lowest(b))
         return

@@ -16,6 +16,8 @@ NORM_SINCE, GELU_SINCE, AXES_SINCE = 17, 20, 18
 
 WAYS_OUT = {
     "com.microsoft": "export the model without onnxruntime's optimisation, or optimise it at its basic level only",
+    "com.microsoft.nchwc": "optimise the model at onnxruntime's extended level at most: what it does beyond is for one "
+                           "processor",
     "ai.onnx.ml": "run this part before the model, in onnxruntime or scikit-learn, and compile the rest",
 }
 """By domain: what to do where an operator of it, or a form of it, is not taken."""

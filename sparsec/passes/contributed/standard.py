@@ -1,4 +1,7 @@
-"""ONNX's own Attention and RotaryEmbedding (opset 23 on) where sizes are symbolic, written out in older operators.
+"""ONNX's own operators in forms that nobody lowers, written out in others.
+
+They are Attention and RotaryEmbedding (opset 23 on) where sizes are symbolic, and LayerNormalization whose scale or
+bias has not the shape of what is normalised.
 
 Definitions follow ONNX's Operators.md and its reference implementation. Of static sizes, `passes.fuse_attention` and
 the functions that define these operators take care.
@@ -11,6 +14,7 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from sparsec.graph.shapes import static_shape
 from sparsec.passes.contributed.body import Body
 from sparsec.passes.contributed.rotary import rotated
 
@@ -93,5 +97,33 @@ def rotary(b: Body) -> None:
     b.result(0, y if apart else b.reshape(b.put("Transpose", y, perm=[0, 2, 1, 3]), 0, 0, heads * depth))
 
 
-WRITERS: dict[str, Callable[[Body], None]] = {"Attention": attention, "RotaryEmbedding": rotary}
+def layer_norm(b: Body) -> None:
+    """LayerNormalization with ones, times the scale and plus the bias, which broadcast."""
+    x, axis = b.needed(0), b.integer("axis", -1)
+    ones = b.put("Expand", b.number(1), b.integers(*b.dims(x)[axis:]))
+    y = b.several("LayerNormalization", len(b.node.outputs), x, ones, axis=axis, epsilon=b.real("epsilon", 1e-5))
+    for index, value in enumerate(y[1:], 1):
+        b.result(index, value)
+    scaled = b.put("Mul", y[0], b.needed(1))
+    b.result(0, scaled if b.input(2) is None else b.put("Add", scaled, b.needed(2)))
+
+
+def _is_symbolic(node: ir.Node) -> bool:
+    """Whether a size of an input is known at run time only."""
+    return any(value is not None and value.shape is not None and not value.shape.is_static() for value in node.inputs)
+
+
+def _broadcasts(node: ir.Node) -> bool:
+    """Whether the scale or the bias has another shape than what is normalised, all of which is known."""
+    x, *affine = (None if value is None else static_shape(value) for value in node.inputs)
+    axis = node.attributes.get_int("axis", -1)
+    return x is not None and any(shape is not None and shape != x[axis:] for shape in affine)
+
+
+WRITERS: dict[str, Callable[[Body], None]] = {
+    "Attention": attention, "RotaryEmbedding": rotary, "LayerNormalization": layer_norm}
 """By operator of ONNX."""
+
+WANTED: dict[str, Callable[[ir.Node], bool]] = {
+    "Attention": _is_symbolic, "RotaryEmbedding": _is_symbolic, "LayerNormalization": _broadcasts}
+"""By operator: whether a node has the form that is written out."""

@@ -12,11 +12,15 @@ import onnx_ir as ir
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import node_name
+from sparsec.passes.quantized import blocks, qoperator
 from sparsec.passes.quantized.qoperator import bias_of, dtype_of
 from sparsec.passes.quantized.writer import Writer
 
 DOMAIN = "com.microsoft"
 WIDE = (ir.DataType.UINT16, ir.DataType.INT16)
+CONV = ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")
+FIRST, LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+"""The orders of dimensions that bring channels to the front, and to the end."""
 SAME = ("kernel_shape", "strides", "pads", "dilations", "auto_pad", "ceil_mode", "count_include_pad")
 
 
@@ -31,12 +35,33 @@ def _binary(operator: str, w: Writer) -> None:
 
 
 def _unary(operator: str, names: tuple[str, ...], w: Writer) -> None:
-    x = w.needed(0)
-    if w.node.attributes.get_int("channels_last", 0):
-        raise UnsupportedOperatorError(f"node '{node_name(w.node)}' ({w.node.op_type}): its channels are last; "
-                                       "export the model with channels first")
-    y = w.put(operator, w.dequantize(x, w.needed(1), w.input(2)), **_attributes(w, *names))
-    w.replace(w.quantize(y, w.needed(3), w.input(4), dtype_of(x)))
+    x, last = w.needed(0), w.node.attributes.get_int("channels_last", 0)
+    values = w.dequantize(x, w.needed(1), w.input(2))
+    y = w.put(operator, _turned(w, values, FIRST) if last else values, **_attributes(w, *names))
+    w.replace(w.quantize(_turned(w, y, LAST) if last else y, w.needed(3), w.input(4), dtype_of(x)))
+
+
+def _turned(w: Writer, x: ir.Value, order: tuple[int, ...]) -> ir.Value:
+    return w.put("Transpose", x, perm=list(order))
+
+
+def _conv(w: Writer) -> None:
+    """QLinearConv of ONNX, on images whose channels may be last; the weight is as ONNX's."""
+    last = w.node.attributes.get_int("channels_last", 0)
+    x = _turned(w, w.needed(0), FIRST) if last else w.needed(0)
+    y = w.put("QLinearConv", x, *w.node.inputs[1:], **_attributes(w, *CONV))
+    inner = y.producer()
+    assert inner is not None
+    w.replace(_turned(w, y, LAST) if last else y)
+    qoperator.WRITERS["", "QLinearConv"](Writer(inner))
+    assert inner.graph is not None
+    inner.graph.remove(inner, safe=True)
+
+
+def _where(w: Writer) -> None:
+    """Where of two tensors of codes, each with its own parameters."""
+    x, y = (w.dequantize(w.needed(index), w.needed(index + 1), w.input(index + 2)) for index in (1, 4))
+    w.replace(w.quantize(w.put("Where", w.needed(0), x, y), w.needed(7), w.input(8), dtype_of(w.needed(1))))
 
 
 def _concat(w: Writer) -> None:
@@ -109,28 +134,6 @@ def _dequantize(w: Writer) -> None:
     w.replace(w.put("Mul", values, scale))
 
 
-def _matmul_nbits(w: Writer) -> None:
-    """A weight of 2, 4 or 8 bits by blocks along the inputs becomes the float32 weight that it stands for."""
-    packed, scales = constant(w.input(1)), constant(w.input(2))
-    if packed is None or scales is None or w.input(4) is not None:
-        raise UnsupportedOperatorError(f"node '{node_name(w.node)}' (MatMulNBits): its weight is computed, or "
-                                       "permuted by g_idx; export it with a constant weight in order")
-    k, n, bits, block = (int(w.node.attributes.get_int(name, default) or default)
-                         for name, default in (("K", 0), ("N", 0), ("bits", 4), ("block_size", 32)))
-    blocks = -(-k // block)
-    codes = _unpack(packed.reshape(n, -1), bits)[:, :blocks * block].reshape(n, blocks, block).astype(np.float32)
-    given = constant(w.input(3))
-    if given is None:
-        zero = np.full((n, blocks), float(1 << bits - 1), np.float32)
-    elif given.dtype.kind == "f":
-        zero = given.reshape(n, blocks).astype(np.float32)
-    else:
-        zero = _unpack(given.reshape(n, -1), bits)[:, :blocks].astype(np.float32)
-    weight = (codes - zero[..., np.newaxis]) * scales.reshape(n, blocks, 1).astype(np.float32)
-    y = w.put("MatMul", w.needed(0), w.constant(np.ascontiguousarray(weight.reshape(n, -1)[:, :k].T)))
-    w.replace(y if w.input(5) is None else w.put("Add", y, w.input(5)))
-
-
 def _dynamic_lstm(w: Writer) -> None:
     """An LSTM by the weights that the codes stand for, of inputs quantised as one; its states stay floats.
 
@@ -172,13 +175,6 @@ def _embed(w: Writer) -> None:
         w.replace(value, index)
 
 
-def _unpack(packed: np.ndarray, bits: int) -> np.ndarray:
-    """Codes of a row from its bytes, the lowest bits first."""
-    shifts = np.arange(0, 8, bits, dtype=np.uint8)
-    codes = packed.view(np.uint8)[..., np.newaxis] >> shifts & np.uint8((1 << bits) - 1)
-    return codes.reshape(len(packed), -1)
-
-
 WRITERS: dict[tuple[str, str], Callable[[Writer], None]] = {
     (DOMAIN, "QLinearAdd"): partial(_binary, "Add"),
     (DOMAIN, "QLinearMul"): partial(_binary, "Mul"),
@@ -194,7 +190,9 @@ WRITERS: dict[tuple[str, str], Callable[[Writer], None]] = {
     (DOMAIN, "DynamicQuantizeLSTM"): _dynamic_lstm,
     (DOMAIN, "QAttention"): _attention,
     (DOMAIN, "QEmbedLayerNormalization"): _embed,
-    (DOMAIN, "MatMulNBits"): _matmul_nbits,
+    (DOMAIN, "QLinearConv"): _conv,
+    (DOMAIN, "QLinearWhere"): _where,
+    **{(DOMAIN, name): write for name, write in blocks.WRITERS.items()},
     (DOMAIN, "QuantizeLinear"): _quantize,
     (DOMAIN, "DequantizeLinear"): _dequantize,
 }

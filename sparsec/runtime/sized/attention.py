@@ -12,6 +12,7 @@ from sparsec.machine import tvm_runtime
 from sparsec.runtime.sized.growing import Part
 
 FLOAT = 4  # bytes
+INPUTS = 5  # at most, of which the last are the levels that scores and weights are rounded to
 
 
 class Attention:
@@ -47,7 +48,8 @@ class Attention:
         mask = None if len(inputs) < 4 or inputs[3] is None else spread(inputs[3], (batch, heads, tokens, keys))
         self._grow(-(-keys // self._pair) * self._pair * self._floats)
         sizes = np.array(lines_of(q, k, v, mask, y), np.int64)
-        views = [flat(array) for array in (q, k, v, q if mask is None else mask)]
+        levels = [] if len(inputs) < INPUTS else [by_rows(inputs[INPUTS - 1])]
+        views = [flat(array) for array in (q, k, v, q if mask is None else mask, *levels)]
         self._kernel(self._share(sizes), *map(self._share, views), self._work, self._share(out.reshape(-1)))
         return [y]
 

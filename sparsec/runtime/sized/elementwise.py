@@ -58,8 +58,7 @@ def _cast(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    small = np.exp(-np.abs(x))
-    return np.asarray(np.where(x >= 0, 1, small) / (1 + small))
+    return np.asarray(1 / (1 + np.exp(-x)))  # where exp overflows, 0
 
 
 def _erf(x: np.ndarray) -> np.ndarray:

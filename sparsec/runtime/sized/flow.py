@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from sparsec.runtime.sized.arena import Arena, Full
+from sparsec.runtime.sized.items import Unplanned
 from sparsec.runtime.sized.kernels import Kernels
-from sparsec.runtime.sized.recorder import Recorder, Unplanned
+from sparsec.runtime.sized.recorder import Recorder
 from sparsec.runtime.sized.rows import Splitter
 
 FIRST_BYTES = 1 << 24

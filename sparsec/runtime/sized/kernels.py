@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.backends.program import REPLAY, WORKSPACE
+from sparsec.backends.program import EMBEDDED, REPLAY, WORKSPACE
 from sparsec.errors import ArtifactError
 from sparsec.machine.memory import aligned, element_type
 from sparsec.machine.tvm_runtime import load
@@ -56,11 +56,16 @@ class Kernels:
         """What runs operations of these words, as `backends.cpu.replay` describes them."""
         return functools.partial(self._replay, self._share(_words(words)))
 
-    def _stage(self, number: int, count: int, given: int, made: int) -> Block:
-        """A stage for a number of rows: its bases are the first rows of its inputs, then of its outputs."""
+    def _stage(self, number: int, count: int, inputs: tuple[bool, ...], made: int) -> Block:
+        """A stage for a number of rows: its bases are the first rows of its inputs, then of its outputs.
+
+        Inputs for which `inputs` has True are the same for all rows.
+        """
+        given = len(inputs)
         library, functions = self._stages[count]
         function = functions[number]
         constants = [self._tensors[each].data_ptr() for each in function["constants"]]
+        embedded = [self._tensors[each].data_ptr() for each in function["calls"].get("embedded", ())]
         kernels, outputs = function["calls"]["kernels"], given + len(constants)
         ends = {place: _nbytes(shape, dtype) for _, operands in kernels for place, _, shape, dtype in operands}
 
@@ -69,18 +74,21 @@ class Kernels:
                 if not 0 <= offset <= self._workspace.nbytes - _nbytes(shape, dtype):
                     raise ArtifactError("a kernel's memory lies outside of its workspace; compile the model again")
                 return Argument(None, self._workspace.ctypes.data + offset, 0, tuple(shape), dtype)
+            if place <= EMBEDDED:
+                return Argument(None, embedded[EMBEDDED - place] + offset, 0, tuple(shape), dtype)
             if given <= place < outputs:
                 return Argument(None, constants[place - given] + offset, 0, tuple(shape), dtype)
             base = place if place < given else place - len(constants)
-            return Argument(base, offset, ends[place], tuple(shape), dtype)
+            step = 0 if place < given and inputs[place] else ends[place]
+            return Argument(base, offset, step, tuple(shape), dtype)
 
         calls = [(_function(library, kernel), [argument(*each) for each in operands]) for kernel, operands in kernels]
         return Block(calls, given + made, self._type_of)
 
-    def _between(self, name: str, sizes: int, floats: int) -> Block:
-        """A kernel of run-time sizes: it takes the array of these, then flat ones of floats."""
+    def _between(self, name: str, sizes: int, dtypes: tuple[str, ...]) -> Block:
+        """A kernel of run-time sizes: it takes the array of these, then flat ones."""
         given = [Argument(0, 0, 0, (sizes,), "int64"),
-                 *(Argument(1 + index, 0, 0, (UNBOUNDED,), "float32") for index in range(floats))]
+                 *(Argument(1 + index, 0, 0, (UNBOUNDED,), dtype) for index, dtype in enumerate(dtypes))]
         return Block([(_function(self._shared, name), given)], len(given), self._type_of)
 
 

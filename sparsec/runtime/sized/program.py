@@ -67,7 +67,8 @@ class SizedProgram:
                 for each in self._plan["rows"] if (own := each.get("recurrences")) is not None}
             self._tensors = {number: memory.place(arrays[number])
                              for *_, functions in (*self._libraries, *self._recurrences.values())
-                             for function in functions for number in function["constants"]}
+                             for function in functions
+                             for number in (*function["constants"], *_embedded(function))}
             self._nbytes = {number: arrays[number].nbytes for number in self._tensors}
             self._splitter = Splitter({each["count"]: each["seconds"] for each in self._plan["rows"]} or {1: 1.0})
             kernels = self._plan["kernels"]
@@ -204,6 +205,11 @@ class SizedProgram:
             numbers = [value_of(each, sizes) for each in terms]
             values[name] = np.array(numbers if rank else numbers[0], dtype)
         return values
+
+
+def _embedded(function: Mapping[str, Any]) -> Sequence[int]:
+    """The constants that are compiled into a function, as its kernels take them."""
+    return tuple((function.get("calls") or {}).get("embedded", ()))
 
 
 def _last_uses(plan: Mapping[str, Any]) -> list[list[str]]:

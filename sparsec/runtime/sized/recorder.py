@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
+from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
 from sparsec.machine.memory import ALIGNMENT, aligned
 from sparsec.runtime.sized.arena import Arena
-from sparsec.runtime.sized.attention import FLOAT, lines_of, spread
+from sparsec.runtime.sized.attention import FLOAT, INPUTS, lines_of, spread
+from sparsec.runtime.sized.items import Item, Unplanned, copied, copying, moved, step_of
 from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import rotary_sizes
 from sparsec.runtime.sized.rows import Splitter, Tensor
 
-Item = Callable[[dict[str | None, Any]], object]
-
-
-class Unplanned(Exception):  # noqa: N818 - the steps run one by one
-    """A call cannot be repeated: it has no rows, or its sizes follow from values."""
+COPY_S = 3e-6
+"""What a copy of few bytes between two operations costs a call."""
+LEVELS_OF = f"{SIZED_DOMAIN}::{LEVELS}"
 
 
 @dataclass(frozen=True)
@@ -84,16 +84,12 @@ class Recorder:
         self._late.update(inputs)
         for name, array in inputs.items():
             self._values[name] = Value(array, late=True)
+        natively = {"rows": self._rows, "attention": self._attention, "rotary": self._rotary,
+                    "recurrence": self._recurrence, LEVELS_OF: self._levels}
         for step, run, spent in zip(self._steps, self._runs, self._spent, strict=True):
             kind = step["op"]
-            if kind == "rows" and self._kernels.planned(step["number"]):
-                self._rows(step)
-            elif kind == "attention":
-                self._attention(step)
-            elif kind == "rotary":
-                self._rotary(step)
-            elif kind == "recurrence":
-                self._recurrence(step)
+            if kind in natively and (kind != "rows" or self._kernels.planned(step["number"])):
+                natively[kind](step)
             else:
                 self._numpy(step, run)
             for name in spent:
@@ -139,25 +135,70 @@ class Recorder:
         rows = math.prod(lead)
         if not rows:
             raise Unplanned
-        widths = [each.dtype.itemsize * math.prod(each.shape) for each in (*given, *made)]
+        widths = [0 if each.whole else each.dtype.itemsize * math.prod(each.shape) for each in (*given, *made)]
         apart = max(ALIGNMENT // math.gcd(ALIGNMENT, width) for width in widths)
         if not self._splitter.divides(rows, apart):
             raise Unplanned
         parts = self._splitter.parts(rows, apart)
-        sources = [self._source(name, tensor, rows, sum(parts))
+        tight = self._splitter.parts(rows)
+        padded = max(sum(parts), sum(tight))
+        sources = [self._source(name, tensor, *((1, 1) if tensor.whole else (rows, padded)))
                    for name, tensor in zip(step["inputs"], given, strict=True)]
         results = [self._piece((*lead, *tensor.shape), tensor.dtype, self._splitter.spare * width)
                    for tensor, width in zip(made, widths[len(given):], strict=True)]
+        for name, value in zip(step["outputs"], results, strict=True):
+            self._enter(name, value)
+        copies = len(tight) * sum(bool(width % ALIGNMENT) for width in widths)
+        if self._splitter.takes(tight) + COPY_S * copies < self._splitter.takes(parts):
+            self._in_pieces(step, tight, [each.array for each in (*sources, *results)], widths)
+            return
         addresses = [each.array.ctypes.data for each in (*sources, *results)]
         first = 0
         for count, same in groupby(parts):
             repeat = len(list(same))
-            block = self._kernels.stage(step["number"], count, len(given), len(made))
+            block = self._kernels.stage(step["number"], count, tuple(each.whole for each in given), len(made))
             self._operation(block.address, repeat, [
                 address + first * width for address, width in zip(addresses, widths, strict=True)])
             first += repeat * count
-        for name, value in zip(step["outputs"], results, strict=True):
-            self._enter(name, value)
+
+    def _in_pieces(self, step: Mapping[str, Any], parts: Sequence[int], arrays: Sequence[np.ndarray],
+                   widths: Sequence[int]) -> None:
+        """The parts of a stage, of which some begin where memory is not aligned: these work on copies that are.
+
+        Args:
+            step: the stage.
+            parts: rows of each.
+            arrays: what it reads and gives.
+            widths: bytes of a row of each, 0 of what is the same for all rows.
+
+        """
+        wholes = tuple(bool(each.get("whole", False)) for each in step["given"])
+        contents = [array.reshape(-1).view(np.uint8) for array in arrays]
+        rows = max(data.size // width for data, width in zip(contents, widths, strict=True) if width)
+        first = 0
+        for count in parts:
+            end, addresses, back, roots = min(first + count, rows), list[int](), list[Item](), list[int]()
+            for index, (data, width) in enumerate(zip(contents, widths, strict=True)):
+                at = first * width
+                if not at % ALIGNMENT:
+                    addresses.append(data.ctypes.data + at)
+                    continue
+                piece = self._piece((count * width,), np.dtype(np.uint8))
+                assert piece.root is not None
+                roots.append(piece.root)
+                addresses.append(piece.array.ctypes.data)
+                own, valid = data[at:end * width], (end - first) * width
+                if index < len(wholes):
+                    self._do(moved(own, piece.array[:valid], piece.array[valid:]))
+                else:
+                    back.append(moved(piece.array[:valid], own, own[:0]))
+            block = self._kernels.stage(step["number"], count, wholes, len(arrays) - len(wholes))
+            self._operation(block.address, 1, addresses)
+            for item in back:
+                self._do(item)
+            for root in roots:
+                self._arena.give(root)
+            first += count
 
     def _source(self, name: str, tensor: Tensor, rows: int, padded: int) -> Value:
         """An input of a stage, whose rows lie one behind the other, with room for rows that nobody wants."""
@@ -184,7 +225,7 @@ class Recorder:
         copy = self._piece(array.shape, array.dtype, more)
         assert copy.root is not None
         end = copy.root + array.nbytes
-        self._do(_copy(None if value.late else array, name, copy.array, self._arena.memory[end:end + more]))
+        self._do(copied(None if value.late else array, name, copy.array, self._arena.memory[end:end + more]))
         if (before := self._copies.get(name)) is not None:
             self._release(before)
         if copy.root is not None:
@@ -207,7 +248,8 @@ class Recorder:
 
     def _attention(self, step: Mapping[str, Any]) -> None:
         """A call of the kernel of attention; see `runtime.sized.attention`."""
-        *_, mask_name = names = [*step["inputs"], None][:4]
+        names = [*step["inputs"], None, None][:INPUTS]
+        mask_name, levels = names[3], [] if names[4] is None else [self._floats(names[4])]
         q, k, v = (self._floats(name) for name in names[:3])
         about = self._scratch[step["kernel"]]
         (batch, heads, tokens, _), keys = q.shape, k.shape[2]
@@ -220,7 +262,7 @@ class Recorder:
         work = self._piece((-(-keys // about["pair"]) * about["pair"] * about["threads"]
                             * (about["depth"] + about["rows"]),), np.dtype(np.float32))
         self._between(f"attention{step['kernel']}", lines_of(q, k, v, mask, y),
-                      [q, k, v, q if mask is None else mask, work.array, out.array])
+                      [q, k, v, q if mask is None else mask, *levels, work.array, out.array])
         assert work.root is not None
         self._arena.give(work.root)
         self._enter(step["outputs"][0], Value(y, out.root))
@@ -236,6 +278,21 @@ class Recorder:
         y = out.array.transpose(0, 2, 1, 3)
         self._between(f"rotary{step['kernel']}", rotary_sizes(x, cos, sin, out.array), [x, cos, sin, out.array])
         self._enter(step["outputs"][0], Value(y, out.root))
+
+    def _levels(self, step: Mapping[str, Any]) -> None:
+        """Scale and zero point of dynamic quantisation."""
+        (name,) = step["inputs"]
+        array = self._values[name].array
+        order = sorted(range(np.ndim(array)), key=lambda axis: -array.strides[axis])
+        turned = array.transpose(order)
+        dense = self._values[name].root is not None and turned.flags.c_contiguous
+        x = turned if dense else self._contiguous(name)
+        if not x.size or x.dtype != np.float32:
+            raise Unplanned
+        scale, zero = self._piece((1,), np.dtype(np.float32)), self._piece((1,), np.dtype(np.uint8))
+        self._between("levels", [x.size], [x, scale.array, zero.array])
+        for output, value in zip(step["outputs"], (scale, zero), strict=True):
+            self._enter(output, Value(value.array.reshape(()), value.root))
 
     def _recurrence(self, step: Mapping[str, Any]) -> None:
         """A recurrence: an operation for so many members of the batch as there are kernels for."""
@@ -272,7 +329,7 @@ class Recorder:
         told = aligned((len(sizes),), np.dtype(np.int64))
         told[:] = sizes
         self.kept.append(told)
-        block = self._kernels.between(name, len(sizes), len(arrays))
+        block = self._kernels.between(name, len(sizes), tuple(array.dtype.name for array in arrays))
         self._operation(block.address, 1, [told.ctypes.data, *(array.ctypes.data for array in arrays)])
 
     def _numpy(self, step: Mapping[str, Any], run: Callable[..., Any]) -> None:
@@ -295,9 +352,9 @@ class Recorder:
                 self._enter(name, Value(array, root))
             return
         if any(np.may_share_memory(each, self._arena.memory) for each in results):
-            run, results = _copying(run), [np.array(each) for each in results]
+            run, results = copying(run), [np.array(each) for each in results]
         self.computes = True
-        self.items.append(_step(run, tuple(zip(names, later, strict=True)), tuple(outputs)))
+        self.items.append(step_of(run, tuple(zip(names, later, strict=True)), tuple(outputs)))
         for name, array in zip(outputs, results):  # noqa: B905 - as above
             self._late[name] = array
             self._enter(name, Value(array, late=True))
@@ -321,32 +378,3 @@ class Recorder:
         self._flush()
         item(self._late)
         self.items.append(item)
-
-
-def _copy(source: np.ndarray | None, name: str, target: np.ndarray, behind: np.ndarray) -> Item:
-    """Copies an array, or the value of a name, and writes zeros behind it."""
-    padded, shape = behind.nbytes > 0, target.shape
-
-    def copy(values: dict[str | None, Any]) -> None:
-        found = values[name] if source is None else source
-        if np.shape(found) != shape:
-            raise Unplanned
-        target[...] = found
-        if padded:
-            behind[...] = 0
-
-    return copy
-
-
-def _step(run: Callable[..., Any], inputs: Sequence[tuple[str | None, Any]], outputs: Sequence[str]) -> Item:
-    """Runs a step on what is always the same, and on values by name where that is None."""
-    def step(values: dict[str | None, Any]) -> None:
-        found = run([values.get(name) if array is None else array for name, array in inputs])
-        values.update(zip(outputs, found))  # noqa: B905 - some are absent
-
-    return step
-
-
-def _copying(run: Callable[..., Any]) -> Callable[..., Any]:
-    """A step whose results have memory of their own."""
-    return lambda arrays: [np.array(each) for each in run(arrays)]

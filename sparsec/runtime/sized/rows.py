@@ -19,16 +19,22 @@ DIRECT_BYTES = 1 << 14
 
 @dataclass(frozen=True)
 class Tensor:
-    """What every row of a tensor holds."""
+    """What every row of a tensor holds, or one that is the same `whole` for all rows."""
 
     dtype: np.dtype[Any]
     carrier: str
     shape: tuple[int, ...]
+    whole: bool = False
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> Tensor:
         """The tensor of its JSON form."""
-        return cls(element_type(fields["dtype"]), carrier(fields["dtype"]), tuple(fields["shape"]))
+        return cls(element_type(fields["dtype"]), carrier(fields["dtype"]), tuple(fields["shape"]),
+                   bool(fields.get("whole", False)))
+
+    def of_rows(self, rows: int, before: int = 0) -> tuple[int, ...]:
+        """The shape of some rows, behind so many dimensions of size 1."""
+        return self.shape if self.whole else (*[1] * before, rows, *self.shape)
 
 
 class Splitter:
@@ -48,6 +54,10 @@ class Splitter:
         self.spare = self._largest - 1
         self._best: dict[int, list[tuple[float, int]]] = {}
         self.parts = functools.lru_cache(maxsize=4096)(self._parts)
+
+    def takes(self, parts: Sequence[int]) -> float:
+        """Seconds of calls for so many rows each."""
+        return sum(self._seconds[part] for part in parts)
 
     def divides(self, rows: int, step: int) -> bool:
         """Whether `parts` has an answer."""
@@ -97,7 +107,7 @@ class RowStage:
         """The outputs for inputs of any, equally many, rows."""
         lead = arrays[0].shape[:self._rank]
         rows = math.prod(lead)
-        flat = [np.ascontiguousarray(array).reshape(rows, *tensor.shape)
+        flat = [np.ascontiguousarray(array).reshape(tensor.of_rows(rows))
                 for array, tensor in zip(arrays, self._given, strict=True)]
         parts = self._splitter.parts(rows)
         if len(parts) == 1 and parts[0] == rows:
@@ -121,18 +131,22 @@ class RowStage:
 
     def _tensor(self, index: int, array: np.ndarray, first: int, valid: int, part: int) -> Any:
         """Rows as a function takes them."""
-        tensor, rows = self._given[index], array[first:first + valid]
-        shape = (*[1] * (self._rank - 1), part, *tensor.shape)
+        tensor = self._given[index]
+        rows = array if tensor.whole else array[first:first + valid]
+        shape = tensor.of_rows(part, self._rank - 1)
         direct = valid == part and rows.nbytes >= DIRECT_BYTES and rows.flags.writeable
         if direct and not rows.ctypes.data % ALIGNMENT:
             return self._share(rows.reshape(shape).view(tensor.carrier))
         if part not in self._buffers:
             self._buffers[part] = []
             for each in self._given:
-                buffer = aligned((*[1] * (self._rank - 1), part, *each.shape), each.dtype)
-                self._buffers[part].append((buffer.reshape(part, *each.shape),
+                buffer = aligned(each.of_rows(part, self._rank - 1), each.dtype)
+                self._buffers[part].append((buffer.reshape(each.of_rows(part)),
                                             self._share(buffer.view(each.carrier))))
         buffer, shared = self._buffers[part][index]
+        if tensor.whole:
+            buffer[...] = rows
+            return shared
         buffer[:valid] = rows
         buffer[valid:] = 0
         return shared

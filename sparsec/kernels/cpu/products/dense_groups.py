@@ -68,7 +68,8 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
         blocks = [r for r in DENSE_BLOCKS if r <= s.outputs // layer.groups and vectors <= 2 * r
                   and 4 * r * vectors <= 3 * isa.registers and (vectors == 1 or r * (vectors + 1) < isa.registers)]
         for mode in MODES if blocks else ():
-            tiling = Tiling(s, layer.epilogue, mode, vectors, s.channels // layer.groups)
+            # Row blocks of a group overlap: what is computed twice cannot begin with a residual in its own place.
+            tiling = Tiling(s, replace(layer.epilogue, in_place=False), mode, vectors, s.channels // layer.groups)
             if 4 * tiling.scratch > SCRATCH_SHARE * target.l2_bytes:
                 continue
             for block in blocks[-2:]:

@@ -20,7 +20,7 @@ from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tilings import L1_SHARES, balanced
-from sparsec.kernels.cpu.products.walk import clear_border, finish_vector
+from sparsec.kernels.cpu.products.walk import clear_border, finish_vector, finishing_kernel
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose
@@ -30,7 +30,6 @@ from sparsec.kernels.emit.tir import (
     Expr,
     Kernel,
     add_to,
-    kernel,
     load,
     prefetch,
     registers,
@@ -168,7 +167,7 @@ def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
     stays = 4 * p.chunk * len(s.taps) * p.panel <= l1_bytes
     weights = 4 * s.inner * p.panel * p.panels
     again = 0 if stays else weights * (p.blocks - 1)
-    memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual else 1))
+    memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual and not p.epilogue.in_place else 1))
     return Work(fmas=steps * pixels * p.vectors, loads=steps * (pixels + p.vectors) + 2 * partial + 8 * stored,
                 groups=blocks * p.chunks, l2_bytes=again + 4 * s.lanes * (partial + stored), memory_bytes=memory,
                 kernel="gemm/outputs", pixels=s.pixels)
@@ -177,15 +176,8 @@ def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
 def build(params: DenseOutputsParams, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     s = params.stencil
-    arguments: dict[str, tuple[int | None, str]] = {
-        "values": (params.panels * params.panel * s.inner, "float32"), "bias": (s.outputs, "float32")}
-    if s.masked:
-        arguments["mask"] = (s.vectors * s.lanes, "int32")
-    arguments["x"] = (s.x_size, "float32")
-    if params.epilogue.residual:
-        arguments["residual"] = (s.y_size, "float32")
-    arguments["y"] = (s.y_size, "float32")
-    return kernel(arguments, lambda b: _emit(b, params, isa))
+    values = {"values": (params.panels * params.panel * s.inner, "float32")}
+    return finishing_kernel(values, s, params.epilogue, lambda b: _emit(b, params, isa))
 
 
 def _emit(b: Buffers, p: DenseOutputsParams, isa: Isa) -> None:

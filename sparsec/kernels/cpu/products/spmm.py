@@ -42,7 +42,6 @@ from sparsec.kernels.emit.tir import (
     registers,
     splat,
     store,
-    vectors_from,
 )
 from sparsec.kernels.family import Family, float_product
 from sparsec.target import Target
@@ -122,16 +121,25 @@ def _candidates(layer: StencilProduct, target: Target, isa: Isa, block: int) -> 
     free = isa.registers - 2 - block  # a pixel and the values of a block are held beside the sums
     for vectors in tile_vectors(layer.stencil, threads=isa.threads):
         shapes = [(g, u) for g, u in INTERLEAVES if g * block * vectors <= free and g * isa.threads <= rows]
-        for tiling in tilings(layer, target, isa, vectors, SPARSE_SHARES) if shapes else ():
+        for whole in tilings(layer, target, isa, vectors, SPARSE_SHARES) if shapes else ():
+            tiling = _halved(whole, isa)
             for group, unroll in shapes:
                 sets = 2 if unroll > 1 and 2 * group * block * vectors <= min(12, free) else 1
                 ahead = lines_ahead(tiling, group, nonzero * block, rows // group, target.l2_bytes)
                 params = SpmmParams(tiling, block, group, unroll, sets, ahead)
                 index = 4 if params.word == "int32" else 2
                 yield Option(format_of(block), f"spmm/{tiling.mode}",
-                             f"V={vectors} chunk={tiling.chunk} G={group} U={unroll} S={sets} B={tiling.bands}", params,
+                             f"V={tiling.busy_vectors:g} chunk={tiling.chunk} G={group} U={unroll} S={sets} "
+                             f"B={tiling.bands}", params,
                              nonzero * (4 * block + index) + 4 * rows,
                              work(params, nonzero, target.l1_bytes, target.l2_bytes), "f32")
+
+
+def _halved(tiling: Tiling, isa: Isa) -> Tiling:
+    """The tiling with half a vector at its end where that is enough and takes less time than a whole one."""
+    s = tiling.stencil
+    enough = tiling.vectors == s.vectors and s.segments == 1 and 2 * s.tail >= s.lanes
+    return replace(tiling, half=True) if isa.halves and enough else tiling
 
 
 def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) -> Work:
@@ -140,16 +148,16 @@ def work(params: SpmmParams, nonzero_blocks: int, l1_bytes: int, l2_bytes: int) 
     loops = p.blocks * t.chunks
     slots = nonzero_blocks + loops * ((p.unroll - 1) / 2 + (0.3 if p.group > 1 else 0))
     tiles = s.segments * t.tiles
-    pixels = t.vectors * (1 + t.crossing)
+    pixels = t.busy_vectors * (1 + t.crossing)
     traffic = t.traffic()
     density = nonzero_blocks / max(1, p.blocks * s.inner)
     unread = 4 * s.x_size * (1 - density) ** p.blocks if t.mode == "direct" else 0  # inputs that no row multiplies
     groups, weights = p.blocks / p.group, slots * (4 * p.block + 2)
     brought = brought_bytes(t, weights, l2_bytes)
     touched = groups * s.inner * (1 - max(0.0, 1 - slots / (p.blocks * s.inner)) ** p.group)
-    stores = p.blocks * p.block * t.vectors * (3 if t.chunks > 1 else 1) * t.chunks
+    stores = p.blocks * p.block * t.busy_vectors * (3 if t.chunks > 1 else 1) * t.chunks
     return Work(
-        fmas=tiles * slots * p.block * t.vectors,
+        fmas=tiles * slots * p.block * t.busy_vectors,
         loads=tiles * (slots * (pixels + (0.25 if p.loads_four else p.block) + INDEX_LOADS) + stores) + traffic.loads,
         groups=tiles * loops / p.group,
         l2_bytes=tiles * waited_bytes(t, touched, weights / (groups * t.chunks), l1_bytes,
@@ -189,17 +197,22 @@ def build_with(params: SpmmParams, isa: Isa, values: dict[str, tuple[int | None,
 def group(b: Buffers, source: Buffer, base: Expr, p: SpmmParams, flat: Expr, finish: Finish,
           multiply: Multiply) -> None:
     """One group of row blocks: the loop over its non-zeros, then its rows' results."""
-    lanes = p.tiling.stencil.lanes
+    lanes, widths = p.tiling.stencil.lanes, p.tiling.widths
     acc = registers(p.accumulators, lanes)
     for register in range(p.accumulators):
-        store(acc, register * lanes, splat(0.0, lanes))
+        store(acc, register * lanes, splat(0.0, widths[register % len(widths)]))
     first = T.Bind(b["starts"][flat])
     _prefetch(b, p, first)
     with T.serial(0, b["starts"][flat + 1] - first) as step:
         multiply(b, source, base, acc, p, T.Bind(first + step))
     add_sets(acc, p)
     for row, register in each_row(b, p, flat, p.tiling.vectors):
-        finish(row, row, vectors_from(acc, register * lanes, lanes))
+        finish(row, row, partial(_sum, acc, p, register))
+
+
+def _sum(acc: Buffer, p: SpmmParams, first: int, vector: int) -> Expr:
+    """A vector of a row's sums, which begin in a register."""
+    return load(acc, (first + vector) * p.tiling.stencil.lanes, p.tiling.widths[vector])
 
 
 def _prefetch(b: Buffers, p: SpmmParams, step: Expr) -> None:
@@ -214,10 +227,12 @@ def _prefetch(b: Buffers, p: SpmmParams, step: Expr) -> None:
 
 def add_sets(acc: Buffer, p: SpmmParams) -> None:
     """Add up the accumulator sets in the first one."""
-    lanes, one_set = p.tiling.stencil.lanes, p.group * p.block * p.tiling.vectors
+    lanes, widths = p.tiling.stencil.lanes, p.tiling.widths
+    one_set = p.group * p.block * p.tiling.vectors
     for register in range(one_set):
         for other in range(1, p.sets):
-            add_to(acc, register * lanes, load(acc, (other * one_set + register) * lanes, lanes))
+            more = load(acc, (other * one_set + register) * lanes, widths[register % len(widths)])
+            add_to(acc, register * lanes, more)
 
 
 def _multiply(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams, step: Expr) -> None:
@@ -235,15 +250,16 @@ def _multiply_by_four(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: Sp
 
 def _multiply_add(b: Buffers, source: Buffer, base: Expr, acc: Buffer, p: SpmmParams, step: Expr,
                   value: Callable[[int], Expr]) -> None:
-    lanes, vectors = p.tiling.stencil.lanes, p.tiling.vectors
+    lanes, widths = p.tiling.stencil.lanes, p.tiling.widths
     for slot, index in enumerate(indices(b, p, step)):
         offset = index * T.int64(p.index_unit) + base
         target = (slot // p.group % p.sets) * p.group + slot % p.group
         values = [value(slot * p.block + r) for r in range(p.block)]
-        for vector in range(vectors):
-            pixel = load(source, offset + vector * lanes, lanes)
+        for vector, width in enumerate(widths):
+            pixel = load(source, offset + vector * lanes, width)
             for r in range(p.block):
-                add_to(acc, ((target * p.block + r) * vectors + vector) * lanes, values[r] * pixel)
+                factor = values[r] if width == lanes else T.Shuffle([values[r]], list(range(width)))
+                add_to(acc, ((target * p.block + r) * len(widths) + vector) * lanes, factor * pixel)
 
 
 FAMILY = Family("spmm", StencilProduct, ("csr", "bcsr"), "fp32", candidates, recipe, build, float_product)

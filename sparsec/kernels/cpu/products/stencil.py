@@ -27,6 +27,7 @@ class Stencil:
         x_origin, x_channel_stride, x_segment_stride, x_size: where X's pixel 0, next channel and next segment are.
         y_origin, y_row_stride, y_segment_stride, y_size: the same for Y and its rows.
         masked: Y's junk pixels must become zero, and so must everything between its segments.
+        tail: lanes of a segment's last vector behind its last pixel.
 
     """
 
@@ -45,6 +46,7 @@ class Stencil:
     y_segment_stride: int
     y_size: int
     masked: bool = False
+    tail: int = 0
 
     @property
     def inner(self) -> int:
@@ -90,7 +92,7 @@ def convolution(source: PaddedFlat, target: PaddedFlat, kernel: tuple[int, int],
         channels=source.channels, taps=taps, outputs=target.channels, lanes=source.lanes, vectors=target.vectors,
         segments=1, x_origin=source.origin, x_channel_stride=source.channel_stride, x_segment_stride=0,
         x_size=source.size, y_origin=target.origin, y_row_stride=target.channel_stride, y_segment_stride=0,
-        y_size=target.size, masked=target.clean)
+        y_size=target.size, masked=target.clean, tail=target.vectors * target.lanes - target.span)
 
 
 def strided_convolution(planes: PhasePlanes) -> Stencil:
@@ -101,4 +103,4 @@ def strided_convolution(planes: PhasePlanes) -> Stencil:
         channels=planes.channels, taps=taps, outputs=target.channels, lanes=target.lanes, vectors=target.vectors,
         segments=1, x_origin=0, x_channel_stride=planes.channel_stride, x_segment_stride=0, x_size=planes.size,
         y_origin=target.origin, y_row_stride=target.channel_stride, y_segment_stride=0, y_size=target.size,
-        masked=target.clean)
+        masked=target.clean, tail=target.vectors * target.lanes - target.span)

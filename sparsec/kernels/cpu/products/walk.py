@@ -13,8 +13,8 @@ Three ways to reach the inputs (`mode`):
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from tvm.tirx.script.builder import ir as T
 
@@ -24,10 +24,11 @@ from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
 from sparsec.kernels.emit.activations import ACTIVATIONS
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, prefetch, splat, store
+from sparsec.kernels.emit.tir import Body, Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, prefetch, splat, store
 
 MODES = ("direct", "halo", "im2col")
 LINE_FLOATS = 16  # of a cache line
+IN_PLACE = "sparsec.in_place"  # attribute of kernels whose last input is their output as well
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class Tiling(Tiles):
         bands: cache blocks of rows: bands that the parts are gone through in, each for all tiles, so that a band's
             weights stay in the L2 cache; parts are a multiple.
         far: the activations come from beyond the L2 cache, so that those of the next tile are asked for in time.
+        half: the last vector of the only tile has half the lanes, behind which no pixel lies.
 
     """
 
@@ -55,6 +57,23 @@ class Tiling(Tiles):
     parts: int = 1
     bands: int = 1
     far: bool = False
+    half: bool = False
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Lanes of the vectors of a tile."""
+        lanes = self.stencil.lanes
+        return (*(lanes,) * (self.vectors - 1), lanes // 2 if self.half else lanes)
+
+    @property
+    def busy_vectors(self) -> float:
+        """Vectors of a tile by the time that they take."""
+        return sum(self.widths) / self.stencil.lanes
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the result takes the residual's place: no tile is computed twice, and no partial sums wait there."""
+        return self.epilogue.in_place and self.chunks == 1 and self.stencil.vectors % self.vectors == 0
 
     @property
     def scratch(self) -> int:
@@ -77,11 +96,11 @@ class Tiling(Tiles):
     def traffic(self) -> Work:
         """What bringing the inputs to the product and its outputs to memory costs."""
         s = self.stencil
-        memory = 4 * (s.x_size + s.y_size * (2 if self.epilogue.residual else 1))
+        memory = 4 * (s.x_size + s.y_size * (2 if self.epilogue.residual and not self.in_place else 1))
         if self.mode == "direct":
             return Work(0, 0, memory_bytes=memory)
         reads = s.segments * self.tiles * s.channels
-        rows = {"halo": self.halo_stride / s.lanes, "im2col": len(s.taps) * self.vectors}[self.mode]
+        rows = {"halo": self.halo_stride / s.lanes, "im2col": len(s.taps) * self.busy_vectors}[self.mode]
         crossing = sum(tap % s.lanes != 0 for tap in s.taps) / len(s.taps)
         return Work(0, reads * rows * (2 + crossing), memory_bytes=memory)
 
@@ -108,24 +127,36 @@ def build_product(t: Tiling, isa: Isa, weights: dict[str, tuple[int | None, str]
                   stage: Stage | None = None) -> Kernel:
     """A product kernel: (the weight's arrays, bias, [mask], x, [residual]) -> y; partial sums wait in `slots` rows.
 
-    Without a `stage` the inputs stay float32.
+    Without a `stage` the inputs stay float32. It is in place where the tiling is and rows do not overlap either.
     """
-    s = t.stencil
+    stage = stage or Stage(float_tile)
+    epilogue = replace(t.epilogue, in_place=t.in_place and slots == t.stencil.outputs)
+    return finishing_kernel(weights, t.stencil, epilogue, lambda b: _emit(b, t, isa, inner, slots, stage), stage.llvm)
+
+
+def finishing_kernel(weights: Mapping[str, tuple[int | None, str]], s: Stencil, epilogue: Epilogue, body: Body,
+                     llvm: str = "") -> Kernel:
+    """A kernel (weights, bias, [mask], x, [residual]) -> y.
+
+    Where the epilogue is in place y holds the residual: `body` finds it by both names, and the kernel has the attribute
+    `IN_PLACE`.
+    """
     arguments = {**weights, "bias": (s.outputs, "float32")}
     if s.masked:
         arguments["mask"] = (s.vectors * s.lanes, "int32")
     arguments["x"] = (s.x_size, "float32")
-    if t.epilogue.residual:
+    if epilogue.residual and not epilogue.in_place:
         arguments["residual"] = (s.y_size, "float32")
     arguments["y"] = (s.y_size, "float32")
-    stage = stage or Stage(float_tile)
-    return kernel(arguments, lambda buffers: _emit(buffers, t, isa, inner, slots, stage), stage.llvm)
+    if not epilogue.in_place:
+        return kernel(arguments, body, llvm)
+    return kernel(arguments, lambda b: body({**b, "residual": b["y"]}), llvm).with_attr(IN_PLACE, True)
 
 
 def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stage) -> None:
     def begin(thread: Expr, threads: int) -> Callable[[Expr, Expr, Expr, Expr], Part]:
         if t.stencil.masked:
-            clear_border(b, t.stencil, thread, threads)
+            clear_border(b, t.stencil, thread, threads, half=t.half)
         load_tile = stage.prepare(b, t)
         overlap = slots != t.stencil.outputs or t.stencil.vectors % t.vectors != 0
         sums = T.alloc_buffer((slots * t.tile,), "float32") if overlap and t.chunks > 1 else None
@@ -140,13 +171,15 @@ def _emit(b: Buffers, t: Tiling, isa: Isa, inner: Inner, slots: int, stage: Stag
     walk(t, isa, begin, t.bands)
 
 
-def clear_border(b: Buffers, s: Stencil, thread: Expr, threads: int) -> None:
-    """Zero what lies before and behind the pixels of every row of Y."""
+def clear_border(b: Buffers, s: Stencil, thread: Expr, threads: int, *, half: bool = False) -> None:
+    """Zero what lies before and behind the pixels of every row of Y, of the last vector the second half, too."""
     tail = s.y_origin + s.vectors * s.lanes
     with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as row:
         for begin, end in ((0, s.y_origin), (tail, s.y_row_stride)):
             with T.serial(0, (end - begin) // s.lanes) as vector:
                 store(b["y"], row * s.y_row_stride + begin + vector * s.lanes, splat(0.0, s.lanes))
+        if half:
+            store(b["y"], row * s.y_row_stride + tail - s.lanes // 2, splat(0.0, s.lanes // 2))
 
 
 def float_tile(b: Buffers, t: Tiling) -> LoadTile:
@@ -174,8 +207,8 @@ def _copy_tile(b: Buffers, scratch: Buffer, t: Tiling, chunk: Expr, x: Expr) -> 
                 store(scratch, channel * t.halo_stride + vector * s.lanes, source)
             return
         for tap, offset in enumerate(s.taps):
-            for vector in range(t.vectors):
-                source = load(b["x"], row + offset + vector * s.lanes, s.lanes)
+            for vector, width in enumerate(t.widths):
+                source = load(b["x"], row + offset + vector * s.lanes, width)
                 store(scratch, (channel * len(s.taps) + tap) * t.tile + vector * s.lanes, source)
 
 
@@ -232,8 +265,8 @@ class Finish:
         return self.y + row * self.tiling.stencil.y_row_stride
 
     def _added(self, product: Callable[[int], Expr], buffer: Buffer, at: Expr) -> Callable[[int], Expr]:
-        lanes = self.tiling.stencil.lanes
-        return lambda vector: product(vector) + load(buffer, at + vector * lanes, lanes)
+        lanes, widths = self.tiling.stencil.lanes, self.tiling.widths
+        return lambda vector: product(vector) + load(buffer, at + vector * lanes, widths[vector])
 
     def _partial(self, product: Callable[[int], Expr], buffer: Buffer, at: Expr) -> None:
         for vector in range(self.tiling.vectors):
@@ -241,12 +274,12 @@ class Finish:
 
     def _final(self, row: Expr, product: Callable[[int], Expr]) -> None:
         b, s = self.buffers, self.tiling.stencil
-        for name in ("y", "residual") if self.tiling.epilogue.residual else ("y",):
+        for name in ("y", "residual") if b.get("residual", b["y"]) is not b["y"] else ("y",):
             self._request_output(name, self._output(row))
-        for vector in range(self.tiling.vectors):
+        for vector, width in enumerate(self.tiling.widths):
             at = self._output(row) + vector * s.lanes
-            mask = load(b["mask"], self.start + vector * s.lanes, s.lanes) if s.masked else None
-            value = product(vector) + splat(b["bias"][row], s.lanes)
+            mask = load(b["mask"], self.start + vector * s.lanes, width) if s.masked else None
+            value = product(vector) + splat(b["bias"][row], width)
             store(b["y"], at, finish_vector(b, self.tiling.epilogue, value, at, mask))
 
 

@@ -14,6 +14,9 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
 from sparsec.kernels.tensors import PoolParams
 
+UNROLLED = 16
+"""Columns of a window up to which their combination is written out."""
+
 
 def reference(x: np.ndarray, params: PoolParams, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Y (planes, *output), in float64; `rows` and `columns` are an average's factors."""
@@ -80,13 +83,26 @@ def _combine_columns(b: Buffers, p: PoolParams, isa: Isa, row: Expr, plane: Expr
     width, lanes = p.output[1], _lanes(p.output[1], isa)
     with T.serial(0, -(-width // lanes)) as v:
         column = T.Bind(T.min(v * lanes, width - lanes))
-        total: Expr = None
-        for k in range(p.kernel[1]):
-            value = _strided(row, column * p.stride[1] + k * p.dilation[1], p.stride[1], lanes)
-            total = value if total is None else _combine(p, total, value)
+        total = _total(p, row, column, lanes)
         if p.average:
             total = total * load(b["columns"], column, lanes) * splat(b["rows"][o], lanes)
         store(b["y"], (plane * p.output[0] + o) * width + column, total)
+
+
+def _total(p: PoolParams, row: Buffer, column: Expr, lanes: int) -> Expr:
+    """What outputs from `column` on cover, combined; wide windows are a loop, whose code stays small."""
+    def value(k: Expr) -> Expr:
+        return _strided(row, column * p.stride[1] + k * p.dilation[1], p.stride[1], lanes)
+
+    total = registers(1, lanes)  # named in between: written as one term, a NaN-aware maximum of n has 3^n
+    store(total, 0, splat(p.neutral, lanes))
+    if p.kernel[1] > UNROLLED:
+        with T.serial(0, p.kernel[1]) as k:
+            store(total, 0, _combine(p, load(total, 0, lanes), value(k)))
+    else:
+        for k in range(p.kernel[1]):
+            store(total, 0, _combine(p, load(total, 0, lanes), value(k)))
+    return load(total, 0, lanes)
 
 
 def _strided(row: Buffer, index: Expr, stride: int, lanes: int) -> Expr:

@@ -7,7 +7,7 @@ weighted values from the caches. Sizes and strides, in elements, are an argument
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import round_up
+from sparsec.graph.sized import MASK, ROUND, SCALE, WEIGHTS
 from sparsec.kernels.emit.activations import exp_normal
 from sparsec.kernels.emit.fold import across
 from sparsec.kernels.emit.isa import Isa
@@ -35,20 +36,42 @@ SIZES = ("batch", "groups", "shared", "tokens", "keys", "masked",
 
 @dataclass(frozen=True)
 class SizedAttention:
-    """A kernel: features of queries and keys, features of values, and the factor of the scores."""
+    """A kernel: features of queries and keys, features of values, and the factor of the scores.
+
+    Where scores or weights are rounded to codes, `steps` are what is done to products in place of the factor: see
+    `sparsec.graph.sized`; their numbers are an argument.
+    """
 
     depth: int
     width: int
     scale: float
+    steps: tuple[str, ...] = ()
 
 
-def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None, scale: float) -> np.ndarray:
+def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None, p: SizedAttention,
+              levels: Sequence[float] = ()) -> np.ndarray:
     """Y (batch, heads, tokens, width), in float64."""
     shared = q.shape[1] // k.shape[1]
     keys, values = (np.repeat(each.astype(np.float64), shared, axis=1) for each in (k, v))
-    scores = scale * (q.astype(np.float64) @ keys.swapaxes(2, 3)) + (0.0 if mask is None else mask)
+    scores = q.astype(np.float64) @ keys.swapaxes(2, 3)
+    for index, step in enumerate(p.steps or (SCALE, *((MASK,) if mask is not None else ()))):
+        at = _first(p.steps, index)
+        if step == SCALE:
+            scores = scores * (levels[at] if p.steps else p.scale)
+        elif step == MASK:
+            scores = scores + (0.0 if mask is None else mask)
+        elif step == ROUND:
+            scores = _to_levels(scores, levels[at:])
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(weights / weights.sum(axis=-1, keepdims=True) @ values)
+    weights /= weights.sum(axis=-1, keepdims=True)
+    if WEIGHTS in p.steps:
+        weights = _to_levels(weights, levels[_first(p.steps, len(p.steps) - 1):])
+    return np.asarray(weights @ values)
+
+
+def _to_levels(x: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    units, low, high, scale, *_ = levels
+    return np.asarray(np.clip(np.rint(x * units), low, high) * scale)
 
 
 def scratch(p: SizedAttention, isa: Isa, keys: int) -> int:
@@ -62,8 +85,12 @@ def padded(keys: int, isa: Isa) -> int:
 
 
 def build(p: SizedAttention, isa: Isa) -> Kernel:
-    """The kernel: (sizes, q, k, v, mask, work) -> y, all but sizes flat float32 of any length and alignment."""
-    floats = dict.fromkeys(("q", "k", "v", "mask", "work", "y"), (None, "float32"))
+    """The kernel: (sizes, q, k, v, mask, levels?, work) -> y, all but sizes flat float32 of any length and alignment.
+
+    `levels` are the numbers of the steps, where there are such.
+    """
+    names = ("q", "k", "v", "mask", *(("levels",) if p.steps else ()), "work", "y")
+    floats = dict.fromkeys(names, (None, "float32"))
     return kernel({"sizes": (len(SIZES), "int64"), **floats}, lambda b: _emit(b, p, isa), views=True)
 
 
@@ -175,9 +202,12 @@ def _softmax(f: Frame, row: Expr, mask: Expr) -> Expr:
             body(whole * lanes + rest, 1)
 
     def scaled(at: Expr, width: int) -> None:
-        store(work, row + at, load(work, row + at, width) * splat(f.p.scale, width))
-        with T.If(f.sizes["masked"] == 1), T.Then():
-            store(work, row + at, load(work, row + at, width) + load(f.b["mask"], mask + at, width))
+        if f.p.steps:
+            store(work, row + at, _stepped(f, load(work, row + at, width), mask + at, width))
+        else:
+            store(work, row + at, load(work, row + at, width) * splat(f.p.scale, width))
+            with T.If(f.sizes["masked"] == 1), T.Then():
+                store(work, row + at, load(work, row + at, width) + load(f.b["mask"], mask + at, width))
         into = (top, 0) if width == lanes and lanes > 1 else (ends, 0)
         store(*into, T.max(load(*into, width), load(work, row + at, width)))
 
@@ -193,7 +223,52 @@ def _softmax(f: Frame, row: Expr, mask: Expr) -> Expr:
         store(*into, load(*into, width) + load(work, row + at, width))
 
     each(exponential)
-    return T.Bind(T.float32(1) / (ends[1] + across(load(total, 0, lanes), lanes, lambda a, c: a + c)))
+    factor = T.Bind(T.float32(1) / (ends[1] + across(load(total, 0, lanes), lanes, lambda a, c: a + c)))
+    if WEIGHTS not in f.p.steps:
+        return factor
+    first = _first(f.p.steps, len(f.p.steps) - 1)
+    whole_by = T.Bind(factor * f.b["levels"][first])
+
+    def rounded(at: Expr, width: int) -> None:
+        units = T.min(load(work, row + at, width) * splat(whole_by, width), splat(f.b["levels"][first + 2], width))
+        store(work, row + at, _whole(units, width))
+
+    each(rounded)
+    return f.b["levels"][first + 3]
+
+
+NUMBERS = {SCALE: 1, MASK: 0, ROUND: 4, WEIGHTS: 4}
+"""By step, how many numbers it takes."""
+HALF = 12582912.0
+"""1.5 * 2^23: what is added to it is rounded to whole numbers, halves to even, in the low bits of the sum."""
+HALF_BITS = int(np.float32(HALF).view(np.int32))
+
+
+def _first(steps: tuple[str, ...], index: int) -> int:
+    """The place of a step's numbers."""
+    return sum(NUMBERS[step] for step in steps[:index])
+
+
+def _whole(x: Expr, width: int) -> Expr:
+    """Numbers of less than 22 bits, rounded; TVM would take the difference of floats for what they were before."""
+    wide = "" if width == 1 else f"x{width}"
+    bits = T.reinterpret(f"int32{wide}", T.Bind(x + splat(HALF, width)))
+    return T.Cast(f"float32{wide}", bits - splat(T.int32(HALF_BITS), width))
+
+
+def _stepped(f: Frame, x: Expr, mask: Expr, width: int) -> Expr:
+    """Scores by products."""
+    for index, step in enumerate(f.p.steps):
+        at = _first(f.p.steps, index)
+        numbers = [splat(f.b["levels"][at + each], width) for each in range(NUMBERS[step])]
+        if step == SCALE:
+            x = x * numbers[0]
+        elif step == MASK:
+            x = x + load(f.b["mask"], mask, width)
+        elif step == ROUND:
+            units = T.Bind(T.max(T.min(x * numbers[0], numbers[2]), numbers[1]))
+            x = T.Bind(_whole(units, width) * numbers[3])
+    return x
 
 
 def _weighted(f: Frame, values: Expr, scores: Expr, sums: list[Expr], targets: list[Expr]) -> None:

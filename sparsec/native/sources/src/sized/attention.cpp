@@ -87,7 +87,12 @@ Arrays Attention::run(const Arrays &inputs) {
   else sizes.insert(sizes.end(), {0, 0, 0});
   add_lines(sizes, y);
   const Array numbers = integers(sizes, {static_cast<std::int64_t>(sizes.size())}, SPARSEC_INT64);
-  const ffi::Object arguments[] = {whole(numbers), flat(q), flat(k), flat(v), flat(mask), whole(work_), whole(out)};
+  std::vector<ffi::Object> arguments;
+  arguments.push_back(whole(numbers));
+  for (const Array *each : {&q, &k, &v, &mask}) arguments.push_back(flat(*each));
+  if (inputs.size() > 4) arguments.push_back(flat(by_rows(inputs[4])));  // what scores and weights are rounded to
+  arguments.push_back(whole(work_));
+  arguments.push_back(whole(out));
   std::vector<TVMFFIAny> values;
   for (const ffi::Object &each : arguments) values.push_back(each.any());
   ffi::call(kernel_, values);

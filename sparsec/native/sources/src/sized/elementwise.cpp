@@ -305,7 +305,7 @@ const Operators &elementwise_operators() {
 }
 
 const Operator &operator_named(const std::string &name) {
-  for (const Operators *table : {&elementwise_operators(), &moving_operators(), &reducing_operators()}) {
+  for (const Operators *table : {&elementwise_operators(), &moving_operators(), &reducing_operators(), &quantizing_operators()}) {
     if (auto found = table->find(name); found != table->end()) return found->second;
   }
   fail(SPARSEC_ERROR_MODEL, "the model has a step '" + name + "' that this library does not know; take the bundle's own");

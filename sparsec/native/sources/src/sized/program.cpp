@@ -1,6 +1,7 @@
 // Programs for sizes that only the run tells: compiled stages of rows, and operators and kernels between.
 #include <algorithm>
 #include <cstring>
+#include <set>
 
 #include "../library.hpp"
 #include "../pool.hpp"
@@ -9,6 +10,7 @@
 #include "attention.hpp"
 #include "growing.hpp"
 #include "operators.hpp"
+#include "recurrent.hpp"
 #include "rows.hpp"
 #include "sizes.hpp"
 
@@ -18,11 +20,22 @@ namespace {
 
 constexpr std::size_t kAbsent = static_cast<std::size_t>(-1);
 
-// A step: what it reads and makes by number of the value, and which of them no later step needs.
+// A step: what it reads and makes by number of the value, and which of them no later step needs; it is skipped where a
+// condition has not the value that it is taken for.
 struct Wiring {
-  std::vector<std::size_t> inputs, outputs, spent;
+  std::vector<std::size_t> inputs, outputs, spent, conditions;
+  std::vector<bool> chosen;
   std::string name;
 };
+
+// Steps that are no operators of ONNX.
+const std::set<std::string> kCalls = {"rows", "attention", "rotary", "recurrence", "append", "sparsec.sized::Append"};
+
+bool all_true(const Array &condition) {
+  const Array whole = dense(condition);
+  const auto *values = whole.values<std::uint8_t>();
+  return whole.type == SPARSEC_BOOL && std::all_of(values, values + whole.size(), [](std::uint8_t each) { return each != 0; });
+}
 
 using Run = std::function<Arrays(const Arrays &)>;
 
@@ -39,6 +52,16 @@ struct Library {
   std::vector<std::string> entries;
   std::vector<std::vector<ffi::Object>> constants;
 };
+
+Library library_of(const std::shared_ptr<const Model> &model, std::int64_t count, const Json &about) {
+  Library library{count, load_library(model->piece(about["library"])), {}, {}};
+  for (const Json &function : about["functions"].list()) {
+    library.entries.push_back(function["entry"].text());
+    library.constants.emplace_back();
+    for (const Json &entry : function["constants"].list()) library.constants.back().push_back(constant(model, entry));
+  }
+  return library;
+}
 
 Array array_of(const std::shared_ptr<const Model> &model, const Json &entry) {
   const Model::Piece piece = model->piece(entry["data"]);
@@ -98,14 +121,10 @@ class SizedProgram : public Program {
   void read_libraries(const std::shared_ptr<const Model> &model) {
     std::map<std::int64_t, double> seconds;
     for (const Json &each : plan_["rows"].list()) {
-      Library library{each["count"].integer(), load_library(model->piece(each["library"])), {}, {}};
-      for (const Json &function : each["functions"].list()) {
-        library.entries.push_back(function["entry"].text());
-        library.constants.emplace_back();
-        for (const Json &entry : function["constants"].list()) library.constants.back().push_back(constant(model, entry));
-      }
-      seconds[library.count] = each["seconds"].real();
-      libraries_.push_back(std::move(library));
+      const std::int64_t count = each["count"].integer();
+      libraries_.push_back(library_of(model, count, each));
+      if (const Json *own = each.find("recurrences")) recurrences_.push_back(library_of(model, count, *own));
+      seconds[count] = each["seconds"].real();
     }
     if (seconds.empty()) seconds[1] = 1;
     splitter_ = std::make_shared<Splitter>(std::move(seconds));
@@ -114,7 +133,12 @@ class SizedProgram : public Program {
 
   void read_steps() {
     for (const Json &step : plan_["steps"].list()) {
-      Wiring wiring{numbers(step["inputs"]), numbers(step["outputs"]), {}, ""};
+      Wiring wiring{numbers(step["inputs"]), numbers(step["outputs"]), {}, {}, {}, ""};
+      for (const Json &each : step["when"].list()) {
+        wiring.conditions.push_back(number(each.list().at(0).text()));
+        wiring.chosen.push_back(each.list().at(1).boolean());
+      }
+      if (kCalls.count(step["op"].text()) == 0) operator_named(step["op"].text());  // refuses one that is not known
       if (wiring.outputs.empty()) fail(SPARSEC_ERROR_MODEL, "a step of the model makes nothing; bundle the model again");
       wiring.name = step["outputs"].list()[0].is_null() ? "" : step["outputs"].list()[0].text();
       wiring_.push_back(std::move(wiring));
@@ -125,7 +149,7 @@ class SizedProgram : public Program {
     std::vector<bool> kept(numbers_.size(), false);
     for (std::size_t slot : wanted_) kept[slot] = true;
     for (std::size_t index = wiring_.size(); index-- > 0;) {
-      for (const auto *slots : {&wiring_[index].inputs, &wiring_[index].outputs}) {
+      for (const auto *slots : {&wiring_[index].inputs, &wiring_[index].outputs, &wiring_[index].conditions}) {
         for (std::size_t slot : *slots) {
           if (slot == kAbsent || kept[slot]) continue;
           wiring_[index].spent.push_back(slot);
@@ -170,6 +194,7 @@ class SizedProgram : public Program {
       auto rotary = std::make_shared<Rotary>(kernels_, step["kernel"].integer());
       return [rotary](const Arrays &arrays) { return rotary->run(arrays); };
     }
+    if (kind == "recurrence") return recurrent(step);
     if (kind == "append") {
       const std::int64_t axis = step["attributes"]["axis"].integer();
       return [this, axis](const Arrays &arrays) { return Arrays{append(buffers_, arrays, axis_of(axis, arrays.at(0).rank()))}; };
@@ -180,6 +205,17 @@ class SizedProgram : public Program {
     const Operator &found = operator_named(kind);
     const Json &attributes = step["attributes"];
     return [&found, &attributes](const Arrays &arrays) { return found(arrays, attributes); };
+  }
+
+  Run recurrent(const Json &step) const {
+    const auto which = static_cast<std::size_t>(step["number"].integer());
+    std::map<std::int64_t, Recurrence> kernels;
+    for (const Library &library : recurrences_) {
+      ffi::Object kernel = ffi::function_of(library.module, library.entries.at(which).c_str());
+      kernels.emplace(library.count, Recurrence{std::move(kernel), &library.constants[which]});
+    }
+    auto found = std::make_shared<Recurrent>(std::move(kernels), step["hidden"].integer());
+    return [found](const Arrays &arrays) { return found->run(arrays); };
   }
 
   Array input(const sparsec_tensor &given) const {
@@ -203,19 +239,29 @@ class SizedProgram : public Program {
   void execute(Runner &runner, Arrays &values, const Sizes &sizes) const {
     for (std::size_t index = 0; index < wiring_.size(); ++index) {
       const Wiring &wiring = wiring_[index];
-      Arrays inputs;
-      for (std::size_t slot : wiring.inputs) inputs.push_back(slot == kAbsent ? Array{} : values[slot]);
-      Arrays outputs;
-      try {
-        outputs = runner.steps[index](inputs);
-      } catch (const Failure &failure) {
-        if (failure.status != SPARSEC_ERROR_INPUT) throw;
-        misfit("'" + wiring.name + "' cannot be computed where " + listed(sizes) + ": " + failure.what());
-      }
-      for (std::size_t place = 0; place < std::min(outputs.size(), wiring.outputs.size()); ++place) {
-        if (wiring.outputs[place] != kAbsent) values[wiring.outputs[place]] = std::move(outputs[place]);
-      }
+      if (taken(wiring, values)) take(runner.steps[index], wiring, values, sizes);
       for (std::size_t slot : wiring.spent) values[slot] = Array{};
+    }
+  }
+
+  static bool taken(const Wiring &wiring, const Arrays &values) {
+    for (std::size_t place = 0; place < wiring.conditions.size(); ++place) {
+      if (all_true(values[wiring.conditions[place]]) != wiring.chosen[place]) return false;
+    }
+    return true;
+  }
+
+  static void take(const Run &run, const Wiring &wiring, Arrays &values, const Sizes &sizes) {
+    Arrays inputs, outputs;
+    for (std::size_t slot : wiring.inputs) inputs.push_back(slot == kAbsent ? Array{} : values[slot]);
+    try {
+      outputs = run(inputs);
+    } catch (const Failure &failure) {
+      if (failure.status != SPARSEC_ERROR_INPUT) throw;
+      misfit("'" + wiring.name + "' cannot be computed where " + listed(sizes) + ": " + failure.what());
+    }
+    for (std::size_t place = 0; place < std::min(outputs.size(), wiring.outputs.size()); ++place) {
+      if (wiring.outputs[place] != kAbsent) values[wiring.outputs[place]] = std::move(outputs[place]);
     }
   }
 
@@ -243,7 +289,7 @@ class SizedProgram : public Program {
   std::vector<std::size_t> given_, wanted_;
   std::vector<std::pair<std::size_t, Array>> constants_;
   std::vector<std::pair<std::size_t, const Json *>> sizes_;
-  std::vector<Library> libraries_;
+  std::vector<Library> libraries_, recurrences_;
   ffi::Object kernels_;
   std::shared_ptr<Splitter> splitter_;
   std::vector<Wiring> wiring_;

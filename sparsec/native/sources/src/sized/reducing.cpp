@@ -228,7 +228,9 @@ Arrays gemm(const Arrays &inputs, const Attributes &attributes) {
   return {y};
 }
 
-Arrays layer_norm(const Arrays &inputs, const Attributes &attributes) {
+// LayerNormalization, and RMSNormalization, which subtracts no mean.
+template <bool kCentred>
+Arrays normalized(const Arrays &inputs, const Attributes &attributes) {
   const Array x = dense(inputs.at(0));
   const std::size_t axis = axis_of(attribute(attributes, "axis", std::int64_t{-1}), x.rank());
   const Shape own(x.shape.begin() + static_cast<std::ptrdiff_t>(axis), x.shape.end());
@@ -242,7 +244,7 @@ Arrays layer_norm(const Arrays &inputs, const Attributes &attributes) {
     using T = decltype(zero);
     for (std::int64_t at = 0; at < static_cast<std::int64_t>(x.size()); at += std::max<std::int64_t>(length, 1)) {
       const T *line = x.values<T>() + at;
-      const double mean = static_cast<double>(Total{}(line, length)) / static_cast<double>(length);
+      const double mean = kCentred ? static_cast<double>(Total{}(line, length)) / static_cast<double>(length) : 0;
       double squares = 0;
       for (std::int64_t i = 0; i < length; ++i) squares += (static_cast<double>(line[i]) - mean) * (static_cast<double>(line[i]) - mean);
       const double inverse = 1 / std::sqrt(squares / static_cast<double>(length) + epsilon);
@@ -264,7 +266,8 @@ const Operators &reducing_operators() {
       {"ReduceMin", reduced(Extreme<false>{})}, {"ArgMax", arg_extreme<true>},
       {"ArgMin", arg_extreme<false>},          {"Softmax", softmax},
       {"CumSum", cumulative_sum},              {"MatMul", matmul},
-      {"Gemm", gemm},                          {"LayerNormalization", layer_norm},
+      {"Gemm", gemm},                          {"LayerNormalization", normalized<true>},
+      {"RMSNormalization", normalized<false>},
   };
   return table;
 }

@@ -15,7 +15,9 @@ constexpr std::size_t kDirectBytes = 1 << 14;  // of rows from which on a functi
 std::vector<RowSpec> specs_of(const Json &list) {
   std::vector<RowSpec> specs;
   for (const Json &each : list.list()) {
-    specs.push_back({static_cast<std::int32_t>(each["dtype"].integer()), each["shape"].integers()});
+    const Json *whole = each.find("whole");
+    specs.push_back({static_cast<std::int32_t>(each["dtype"].integer()), each["shape"].integers(),
+                     whole != nullptr && whole->boolean()});
   }
   return specs;
 }
@@ -64,7 +66,8 @@ Arrays RowStage::run(const Arrays &inputs) {
   const auto rows = static_cast<std::int64_t>(elements_of(lead));
   Arrays flat, outputs;
   for (std::size_t index = 0; index < given_.size(); ++index) {
-    flat.push_back(reshaped(inputs[index], behind({rows}, given_[index].shape)));
+    const RowSpec &spec = given_[index];
+    flat.push_back(reshaped(inputs[index], spec.whole ? spec.shape : behind({rows}, spec.shape)));
     if (flat.back().type != given_[index].type) misfit("a stage is given another element type");
   }
   const std::vector<std::int64_t> parts = splitter_->parts(rows);
@@ -92,7 +95,8 @@ Arrays RowStage::part(const Arrays &flat, std::int64_t first, std::int64_t valid
   std::vector<ffi::Object> tensors;
   std::vector<TVMFFIAny> arguments;
   for (std::size_t index = 0; index < flat.size(); ++index) {
-    tensors.push_back(tensor(index, sliced(flat[index], 0, first, valid), valid, count));
+    const Array rows = given_[index].whole ? flat[index] : sliced(flat[index], 0, first, valid);
+    tensors.push_back(tensor(index, rows, valid, count));
     arguments.push_back(tensors.back().any());
   }
   std::vector<ffi::Object> results = ffi::tensors_of(ffi::call(*functions_.at(count), arguments));
@@ -110,10 +114,15 @@ Arrays RowStage::part(const Arrays &flat, std::int64_t first, std::int64_t valid
   return found;
 }
 
-ffi::Object RowStage::tensor(std::size_t index, const Array &rows, std::int64_t valid, std::int64_t count) {
+Shape RowStage::taken(const RowSpec &spec, std::int64_t count) const {
+  if (spec.whole) return spec.shape;
   Shape lead(rank_, 1);
   lead.back() = count;
-  const Shape shape = behind(lead, given_[index].shape);
+  return behind(lead, spec.shape);
+}
+
+ffi::Object RowStage::tensor(std::size_t index, const Array &rows, std::int64_t valid, std::int64_t count) {
+  const Shape shape = taken(given_[index], count);
   const std::size_t bytes = rows.size() * rows.item();
   if (valid == count && bytes >= kDirectBytes && reinterpret_cast<std::uintptr_t>(rows.data) % kAlignment == 0) {
     return ffi::tensor(rows.data, rows.type, shape, rows.owner);
@@ -121,9 +130,7 @@ ffi::Object RowStage::tensor(std::size_t index, const Array &rows, std::int64_t 
   auto &own = buffers_[count];
   if (own.empty()) {
     for (const RowSpec &spec : given_) {
-      Shape whole(rank_, 1);
-      whole.back() = count;
-      const Array memory = allocate(spec.type, behind(whole, spec.shape));
+      const Array memory = allocate(spec.type, taken(spec, count));
       own.push_back({memory, ffi::tensor(memory.data, spec.type, memory.shape, memory.owner)});
     }
   }

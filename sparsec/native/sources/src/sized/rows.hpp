@@ -24,10 +24,11 @@ class Splitter {
   std::vector<std::int64_t> first_{0};
 };
 
-// What every row of a tensor holds.
+// What every row of a tensor holds, or a tensor that is the same for all rows.
 struct RowSpec {
   std::int32_t type;
   Shape shape;
+  bool whole;
 };
 
 // A stage with the functions of one virtual machine, by number of rows; one call at a time.
@@ -43,6 +44,8 @@ class RowStage {
     ffi::Object tensor;
   };
   Arrays part(const Arrays &flat, std::int64_t first, std::int64_t valid, std::int64_t count);
+  // The shape of so many rows as a function takes them.
+  Shape taken(const RowSpec &spec, std::int64_t count) const;
   ffi::Object tensor(std::size_t index, const Array &rows, std::int64_t valid, std::int64_t count);
 
   const std::size_t rank_;

@@ -1,0 +1,52 @@
+"""Products that write their result in the residual's place, and tiles that end with half a vector."""
+
+from dataclasses import replace
+
+import pytest
+
+from sparsec.backends.cpu.calls import call
+from sparsec.kernels.cpu.families import FAMILIES
+from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.target import resolve
+from tests.support.family_checks import SMALL, check
+from tests.support.layers import CASES, images
+from tests.support.targets import TARGETS, isa
+
+OF_STENCILS = {name: family for name, family in FAMILIES.items() if family.layer is StencilProduct}
+WITH_RESIDUAL = [index for index, case in enumerate(CASES[StencilProduct]) if case[-1]]
+
+
+@pytest.mark.parametrize("index", WITH_RESIDUAL)
+@pytest.mark.parametrize("family", OF_STENCILS.values(), ids=OF_STENCILS)
+def test_a_result_takes_the_residuals_place(family, index):
+    features, (make, *arguments) = isa("cpu", 1 + index % 2), CASES[StencilProduct][index]
+    case = make(features.lanes, *arguments)
+    case = replace(case, layer=replace(case.layer, epilogue=replace(case.layer.epilogue, in_place=True)))
+    options = family.offers(case.layer, replace(resolve("cpu"), **SMALL), features, family.precision)
+    if isinstance(options, str):
+        pytest.skip(options)
+    kernels = {option.kernel: option for option in options if call(case.layer, option, features).in_place}
+    for option in kernels.values():
+        check(family, case, option, features, "cpu")
+
+
+def test_rows_that_are_computed_twice_leave_the_residual_alone():
+    features, (make, *arguments) = isa("cpu"), (images, (1, 9, 7, 5, 11), 1, 1, 1.0, "relu", True)
+    case = make(features.lanes, *arguments)
+    layer = replace(case.layer, epilogue=replace(case.layer.epilogue, in_place=True))
+    options = FAMILIES["gemm"].offers(layer, resolve("cpu"), features, "fp32")
+    assert {call(layer, each, features).in_place for each in options if 7 % each.params.block} == {False}
+    assert {call(layer, each, features).in_place for each in options} == {False, True}
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize("target", TARGETS)
+def test_half_a_vector_ends_a_tile(target, kernel, stride):
+    features = replace(isa(target), halves=True)
+    case = images(features.lanes, (1, 20, 16, 2, 3 * features.lanes // 4 - 1), kernel, stride, 0.2, "relu", True)
+    machine, family = replace(resolve(target), **SMALL), FAMILIES["spmm"]
+    halved = [each for each in family.offers(case.layer, machine, features, "fp32") if each.params.tiling.half]
+    modes = {(each.kernel, each.params.block > 1): each for each in halved}
+    assert {mode for mode, _ in modes} >= {"spmm/direct", "spmm/im2col"}
+    for option in modes.values():
+        check(family, case, option, features, target)
