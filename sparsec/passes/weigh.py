@@ -13,15 +13,15 @@ LOOKED_UP = ("Gather", "GatherElements", "GatherND")
 
 def run(model: ir.Model, _context: Context) -> Report:
     """Leaves `NETWORK` on every node with a constant matrix; the graph stays as it is."""
-    weights = {node: sum(value.const_value.nbytes for value in node.inputs if _is_weight(value))
-               for node in model.graph if node.op_type not in LOOKED_UP}
-    shared = {value: value.const_value.nbytes for node in weights for value in node.inputs if _is_weight(value)}
-    total = sum(shared.values())
+    weights = {node: _weights(node) for node in model.graph if node.op_type not in LOOKED_UP}
+    total = sum({value: nbytes for each in weights.values() for value, nbytes in each.items()}.values())
     for node, own in weights.items():
-        if own:
-            NETWORK.set(node, total / own)
+        if own and sum(own.values()):
+            NETWORK.set(node, total / sum(own.values()))
     return Report("weigh", modified=False)
 
 
-def _is_weight(value: ir.Value | None) -> bool:
-    return value is not None and value.const_value is not None and len(value.const_value.shape) > 1
+def _weights(node: ir.Node) -> dict[ir.Value, int]:
+    """The bytes of a node's constant matrices."""
+    constants = {value: value.const_value for value in node.inputs if value is not None}
+    return {value: tensor.nbytes for value, tensor in constants.items() if tensor is not None and len(tensor.shape) > 1}
