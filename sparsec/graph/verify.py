@@ -12,6 +12,7 @@ from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
 from sparsec.errors import ModelError
 from sparsec.graph import operators, scales
+from sparsec.graph.constants import constant
 from sparsec.graph.limits import MOST_ELEMENTS
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import Declared, static_shape
@@ -175,6 +176,22 @@ def _check_axis(node: ir.Node) -> None:
         raise ValueError(f"its axis is {axis}, and its input has {len(shape)} dimension(s)")
 
 
+def _check_cumulated(node: ir.Node) -> None:
+    """Raises ValueError if a CumSum's axis, a constant, is none of its input's."""
+    axis, shape = constant(node.inputs[1]), node.inputs[0].shape if node.inputs[0] is not None else None
+    if axis is None or axis.size != 1 or shape is None or not len(shape):
+        return
+    if not -len(shape) <= int(axis.reshape(())) < len(shape):
+        raise ValueError(f"its axis is {int(axis.reshape(()))}, and its input has {len(shape)} dimension(s)")
+
+
+def _check_blocks(node: ir.Node) -> None:
+    """Raises ValueError if channels do not divide into the blocks that DepthToSpace spreads."""
+    x, side = static_shape(node.inputs[0]), node.attributes.get_int("blocksize", 0) or 0
+    if x is not None and len(x) > 1 and (side < 1 or x[1] % (side * side)):
+        raise ValueError(f"its {x[1]} channels do not divide into blocks of {side} x {side}")
+
+
 def _check_slope(node: ir.Node) -> None:
     """Raises ValueError if a PRelu's slope does not broadcast to its input; shape inference takes no notice of it."""
     x, slope = static_shape(node.inputs[0]), static_shape(node.inputs[1])
@@ -205,6 +222,6 @@ def _check_shapes(node: ir.Node) -> None:
 
 _CHECKS: dict[str, Callable[[ir.Node], None]] = {
     **dict.fromkeys(WEIGHT_POSITIONS, _check_groups), **dict.fromkeys(ALONG_AXIS, _check_axis), "PRelu": _check_slope,
-    "GroupNormalization": _check_parts,
+    "GroupNormalization": _check_parts, "CumSum": _check_cumulated, "DepthToSpace": _check_blocks,
 }
 """What ONNX's checker lets pass, by operator."""

@@ -215,6 +215,12 @@ MODELS = {
     "groups that do not divide what is normalised": (text(
         "g (float[1,4,2,2] x) => (float[1,4,2,2] y) <float[4] s, float[4] b> "
         "{ y = GroupNormalization<num_groups=3>(x, s, b) }", 21), "its 4 channels do not divide into 3 groups"),
+    "a running sum along no axis": (text(
+        "g (float[2,3] x) => (float[2,3] y) <int64 a = {9}> { y = CumSum(x, a) }"),
+        "its axis is 9, and its input has 2"),
+    "channels that do not divide into blocks": (text(
+        "g (float[1,3,2,2] x) => (float[1,n,4,4] y) { y = DepthToSpace<blocksize=2>(x) }"),
+        "its 3 channels do not divide into blocks of 2 x 2|not a valid"),
 }
 EXPANDING = {
     "ConstantOfShape": "int64[1] n = {1073741824}> { c = ConstantOfShape(n) i = ReduceMax<keepdims=0>(c)",

@@ -95,12 +95,12 @@ def _total(p: PoolParams, row: Buffer, column: Expr, lanes: int) -> Expr:
         return _strided(row, column * p.stride[1] + k * p.dilation[1], p.stride[1], lanes)
 
     total = registers(1, lanes)  # named in between: written as one term, a NaN-aware maximum of n has 3^n
-    store(total, 0, splat(p.neutral, lanes))
+    store(total, 0, value(0))
     if p.kernel[1] > UNROLLED:
-        with T.serial(0, p.kernel[1]) as k:
+        with T.serial(1, p.kernel[1]) as k:
             store(total, 0, _combine(p, load(total, 0, lanes), value(k)))
     else:
-        for k in range(p.kernel[1]):
+        for k in range(1, p.kernel[1]):
             store(total, 0, _combine(p, load(total, 0, lanes), value(k)))
     return load(total, 0, lanes)
 
