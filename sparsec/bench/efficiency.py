@@ -29,7 +29,8 @@ from sparsec.kernels.family import offers
 from sparsec.target import Target
 
 FEATURES = 128, 512  # of the linear layers that are timed
-FEATURES_OF_ONE = (1024,)  # of those of one row: their weights come from beyond the L2 cache
+NETWORKS = (1024, 256.0), (512, 3.0)  # of layers on few rows: features, and the network's weights by the L2 cache
+ROWS_BY_PIXELS = {1: 1, 16: 8}  # of activations: kernels for few take up to eight
 CONVOLUTIONS = (1, 64), (1, 256), (3, 32), (3, 96)  # sides of the kernels and channels of the convolutions
 TOKENS = 64  # a tile of the linear layer has at most
 NEAR = 1.5  # times the fastest kernel of a layer, up to which it matters how far off a prediction is
@@ -84,7 +85,8 @@ def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
         options, _ = offers(FAMILIES, layer, target, isa, precision)
         for option in sorted(options, key=lambda each: machine.seconds(each.cpu_work, isa.threads)):
             tilings.setdefault(option.cpu_work.kernel, option)
-        return [(each, prepare_call(call(layer, each, isa), target, isa.threads)) for each in tilings.values()]
+        network = getattr(layer, "network", None)
+        return [(each, prepare_call(call(layer, each, isa), target, isa.threads, network)) for each in tilings.values()]
 
     rng = np.random.default_rng(0)
 
@@ -92,8 +94,10 @@ def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
         kept = rng.random((outputs, inputs)) < density
         return np.where(kept, rng.standard_normal((outputs, inputs)), 0).astype(np.float32)
 
-    for size in FEATURES_OF_ONE if pixels == 1 else ():
-        yield best(RowProduct(weight(size, size), np.zeros(size, np.float32), Matvec(size, size)), "int8")
+    for size, caches in NETWORKS if pixels in ROWS_BY_PIXELS else ():
+        shape = Matvec(size, size, ROWS_BY_PIXELS[pixels])
+        yield best(RowProduct(weight(size, size), np.zeros(size, np.float32), shape,
+                              network=caches * target.l2_bytes / (4 * size * size)), "int8")
     for stencil, layout in _geometries(pixels, isa.lanes):
         yield best(StencilProduct(weight(stencil.outputs, stencil.inner), np.zeros(stencil.outputs, np.float32),
                                   stencil, Epilogue(), layout), "fp32")

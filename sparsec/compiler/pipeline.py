@@ -32,6 +32,7 @@ from sparsec.passes import (
     strip,
     turn,
     unflatten,
+    weigh,
     widen,
 )
 from sparsec.passes.context import Context, Report
@@ -80,6 +81,7 @@ PASSES: list[Pass] = [
     Pass(turn.run),
     Pass(embeddings.run),
     Pass(layout.run, needed=True),
+    Pass(weigh.run),
 ]
 
 

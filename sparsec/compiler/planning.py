@@ -14,6 +14,7 @@ from sparsec.cost.option import Option
 from sparsec.cost.plan import CHOICE, Choice, Measure, choose
 from sparsec.errors import VerificationError
 from sparsec.formats import CODECS, FORMATS
+from sparsec.graph.annotations import NETWORK
 from sparsec.graph.large import derived
 from sparsec.graph.nodes import weight_array
 
@@ -90,7 +91,7 @@ def timer(node: ir.Node, job: Job) -> Measure | None:
     if job.measurer is None or job.log is None:
         return None
     measure = partial(job.measurer.measure, node, target=job.target, threads=job.threads)
-    return partial(job.log.time, target=job.target, threads=job.threads, measure=measure)
+    return partial(job.log.time, target=job.target, threads=job.threads, measure=measure, network=NETWORK.get(node))
 
 
 def _quantize(node: ir.Node, codec: str) -> None:

@@ -11,6 +11,7 @@ from sparsec.cost.roofline import DEFAULT_MACHINE, Rates
 from sparsec.graph.annotations import Annotation
 
 HOPELESS = 1.5  # times the best prediction, from which on a kernel is not worth timing
+HOPELESS_DENSE = 2.5  # and a dense one, than which no choice may be slower
 SHORT_S, HOPELESS_SHORT = 2e-6, 3.0  # predictions of shorter runs err by more, and timing these takes no time
 Measure = Callable[[Option], float | None]
 
@@ -140,7 +141,7 @@ def _by_kernel(candidates: Sequence[Candidate]) -> dict[tuple[str, str], list[Ca
     kernels: dict[tuple[str, str], list[Candidate]] = {}
     limit = hopeless(candidates[0].predicted_s)
     for candidate in candidates:
-        if candidate.predicted_s < limit:
+        if candidate.predicted_s < limit * (HOPELESS_DENSE / HOPELESS if candidate.option.is_dense else 1):
             kernels.setdefault(_kernel(candidate), []).append(candidate)
     return kernels
 

@@ -48,6 +48,9 @@ DENSITIES = (0.05, 0.2, 0.5, 1.0)
 EXPOSED = 0.5
 """The share of the shorter one of a core's work and its waiting for memory that does not hide behind the longer."""
 
+CACHED = " cached"
+"""What the names of kernels of few rows end in where the caches hold the network's weights."""
+
 FORK_S = 2.5e-6
 """Seconds until the threads of a kernel have begun and joined again (TVM 0.27's pool)."""
 
@@ -100,8 +103,8 @@ class Machine:
         return self.call_s + (FORK_S if threads > 1 else 0.0) + work.groups * self.group_s / threads
 
     def factor(self, work: Work) -> float:
-        """What the kernel takes longer than the rates say."""
-        table = self.efficiency.get(work.kernel)
+        """What the kernel takes longer than the rates say; of weights in caches, what it takes of others if need be."""
+        table = self.efficiency.get(work.kernel) or self.efficiency.get(work.kernel.removesuffix(CACHED))
         if table is None:
             return 1.0
         by_pixels = [np.interp(math.log(work.density or 1.0), np.log(DENSITIES), row) for row in table]

@@ -19,15 +19,23 @@ from sparsec import files
 from sparsec.cost.option import Option
 from sparsec.target import Target, machine_name
 
+CACHED_BYTES = 32 << 20
+"""Bytes of weights that no cache is taken to hold for one network."""
+
 
 def default_path() -> Path:
     """The log in the user's cache directory."""
     return files.cache_folder() / "tuning.jsonl"
 
 
-def key(option: Option, target: Target, threads: int, machine: str) -> str:
-    """What a measured time holds for: machine, target, threads, kernel and (to two digits) the number of non-zeros."""
-    parts = (machine, target.name, threads, repr(option.params), f"{option.nbytes:.1e}")
+def key(option: Option, target: Target, threads: int, machine: str, network: float | None = None) -> str:
+    """What a measured time holds for: machine, target, threads, kernel and (to two digits) the number of non-zeros.
+
+    Where caches hold a network's weights, `network` times this layer's, it holds for networks of that size alone.
+    """
+    parts: tuple[object, ...] = (machine, target.name, threads, repr(option.params), f"{option.nbytes:.1e}")
+    if network is not None and network * option.nbytes < CACHED_BYTES:
+        parts = (*parts, f"{network * option.nbytes:.0e}")
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
@@ -51,9 +59,10 @@ class TuningLog:
         if self.path is not None and files.is_own(self.path):
             self._seconds = _read(self.path)
 
-    def time(self, option: Option, target: Target, threads: int, measure: Callable[[Option], float]) -> float | None:
+    def time(self, option: Option, target: Target, threads: int, measure: Callable[[Option], float],
+             network: float | None = None) -> float | None:
         """The logged time of an option, else a measured one while the budget lasts, else None."""
-        name = key(option, target, threads, self.machine)
+        name = key(option, target, threads, self.machine, network)
         if name not in self._seconds:
             if self.budget_s <= 0:
                 return None

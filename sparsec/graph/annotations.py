@@ -2,7 +2,7 @@
 
 An annotation is defined once, beside the type of what it holds: `graph.layout.LAYOUT` (where a value lies),
 `cost.plan.CHOICE` (the kernel of a layer), `kernels.cpu.products.layer.RANGES` (what calibrates a layer), and
-`OUTSIDE` here.
+`OUTSIDE` and `NETWORK` here.
 """
 
 from __future__ import annotations
@@ -38,3 +38,6 @@ class Annotation(Generic[T]):
 
 OUTSIDE = Annotation[str]("outside")
 """Why a node runs without the kernel that its operator has; the lowering says so."""
+
+NETWORK = Annotation[float]("network")
+"""All weights that an inference reads, as a multiple of this layer's: what drives these out of the caches."""

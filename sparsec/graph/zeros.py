@@ -11,22 +11,26 @@ from sparsec.graph.nodes import optional
 MOVES = {"Dropout", "Flatten", "Identity", "Reformat", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 """Operators whose output has the elements of their first input."""
 
-COMPUTED = Annotation[bool]("computed")
-"""On an input of a graph that is a part of a model: whether it is no input of that, and may not be zero there."""
+COMPUTED = Annotation[tuple[float | None]]("computed")
+"""On an input of a graph that is a part of a model: the zeros expected there, as `expected_zeros` answers."""
 
 
-def may_be_zero(value: ir.Value | None) -> bool:
-    """Whether many elements of a value may be zero."""
+BEHIND_RELU = 0.5
+"""The share of zeros that is expected behind a ReLU."""
+
+
+def expected_zeros(value: ir.Value | None) -> float | None:
+    """The share of a value's elements that is expected to be zero; None where none is, nothing known of inputs: 0."""
     node = None if value is None else value.producer()
     if value is None:
-        return False
+        return None
     if node is None:
-        return value.is_graph_input() and not COMPUTED.get(value)
+        return (COMPUTED.get(value) or (0.0,))[0] if value.is_graph_input() else None
     if node.op_type in MOVES or (node.op_type == "Pow" and not node.domain):
-        return may_be_zero(node.inputs[0])
+        return expected_zeros(node.inputs[0])
     if node.op_type == "Mul" and not node.domain:
-        return any(not each.is_graph_input() and may_be_zero(each) for each in node.inputs if each is not None)
-    return _is_relu(node)
+        return BEHIND_RELU if any(map(expected_zeros, node.inputs)) else None
+    return BEHIND_RELU if _is_relu(node) else None
 
 
 def _is_relu(node: ir.Node) -> bool:

@@ -80,7 +80,8 @@ def _fuse_standard(node: ir.Node) -> str | None:
     if query is None or key is None or value is None or q is None or k is None or len(q) != 4 or q[1] != k[1]:
         return "its heads are not split alike into four dimensions"
     cached = any(x is not None for x in node.inputs[4:]) or any(output.uses() for output in node.outputs[1:])
-    if cached or node.attributes.get_float("softcap") or (bias is not None and bias.dtype != ir.DataType.FLOAT):
+    capped = node.attributes.get_float("softcap", 0.0) > 0
+    if cached or capped or (bias is not None and bias.dtype != ir.DataType.FLOAT):
         return "it has a cache, a soft cap, a boolean mask or more outputs"
     if node.attributes.get_int("is_causal", 0):
         if bias is not None or q[2] != k[2] or node.graph is None:

@@ -28,6 +28,7 @@ FILLED = f"""{HEADER.replace("23", "24")} m (float[b, 2, s, 8] q, float[b, 2, t,
 CASES = {
     "cached": CACHED.replace("MORE", "").replace("MASK", ""),
     "cached, soft cap": CACHED.replace("MORE", ", softcap=2.0, scale=0.7").replace("MASK", ""),
+    "no soft cap": CACHED.replace("MORE", ", softcap=-2.0").replace("MASK", ""),
     "mask": APART.replace("MASK", "bool[b, 1, s, t] mask").replace("CAUSAL", "0"),
     "mask of floats": APART.replace("MASK", "float[s, t] mask").replace("CAUSAL", "1"),
     "filled": FILLED,

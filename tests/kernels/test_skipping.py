@@ -31,7 +31,7 @@ def test_every_share_of_zeros_gives_the_product(target, threads):
     rng, machine, features = np.random.default_rng(0), resolve(target), isa(target, threads)
     weight = rng.standard_normal((outputs(target), INPUTS), np.float32)
     bias, residual = (rng.standard_normal(len(weight), np.float32) for _ in range(2))
-    layer = RowProduct(weight, bias, Matvec(*weight.shape, 1, "relu", residual=True), zeros=True)
+    layer = RowProduct(weight, bias, Matvec(*weight.shape, 1, "relu", residual=True), zeros=0.5)
     option, *_ = gemv_skipping.FAMILY.offers(layer, machine, features, "fp32")
     kernel = call(layer, option, features)
     run = compiled(kernel.kernel, target)
@@ -43,7 +43,7 @@ def test_every_share_of_zeros_gives_the_product(target, threads):
 
 def test_nan_among_activations_is_no_zero():
     weight = np.ones((outputs("cpu"), INPUTS), np.float32)
-    layer = RowProduct(weight, np.zeros(len(weight), np.float32), Matvec(*weight.shape), zeros=True)
+    layer = RowProduct(weight, np.zeros(len(weight), np.float32), Matvec(*weight.shape), zeros=0.5)
     option, *_ = gemv_skipping.FAMILY.offers(layer, resolve("cpu"), isa("cpu"), "fp32")
     kernel = call(layer, option, isa("cpu"))
     x = np.zeros(INPUTS, np.float32)

@@ -11,7 +11,7 @@ import numpy as np
 import tvm
 
 from sparsec.backends.cpu.build import settings
-from sparsec.backends.cpu.planning import CYCLE_BYTES
+from sparsec.cost.tuning import CACHED_BYTES
 from sparsec.errors import CalibrationError
 from sparsec.kernels.cpu import probes
 from sparsec.kernels.emit.isa import Isa, isa_of
@@ -23,6 +23,7 @@ QUICK_REPEATS = 5  # of what the first use of a machine measures, in under a sec
 SHORT, LONG = (1, 8), (9, 16)  # lengths of short loops, from and below
 GROUPS = 1 << 16  # more than a branch predictor can remember
 ROUNDS = 20_000
+TURNS = 2  # of all bandwidths, since another process may have a cache for a while
 BEYOND = 16  # times the L2 cache: what the L3 cache is measured on
 DRAM_BYTES = 256 << 20
 
@@ -77,7 +78,7 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
     """The rates of one core: the fields of `cost.roofline.Machine`; and the bandwidths that all threads share.
 
     Gathers and DRAM are measured to be shown: no kernel uses gathers, and beyond the L3 cache the model takes the
-    bandwidth of as many bytes as kernels go through when they are timed (`planning.CYCLE_BYTES`).
+    bandwidth of as many bytes as kernels go through when they are timed (`CACHED_BYTES`).
 
     Raises:
         CalibrationError: the target is not this machine.
@@ -97,12 +98,13 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
 def _bandwidths(core: _Core, target: Target) -> dict[str, float]:
     """What a core multiplies and loads, and what caches and memory bring."""
     threads = core.isa.threads
-    l1, l2 = (core.bandwidth(size // 2) for size in (target.l1_bytes, target.l2_bytes))
-    l3, cold = (core.bandwidth(size // threads) * threads for size in (BEYOND * target.l2_bytes, CYCLE_BYTES))
+    sizes = (target.l1_bytes // 2, target.l2_bytes // 2, BEYOND * target.l2_bytes // threads, CACHED_BYTES // threads)
+    turns = [[core.bandwidth(size) for size in sizes] for _ in range(TURNS)]
+    l1, l2, l3, cold = map(max, zip(*turns, strict=True))
     waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
     return {"fmas_per_s": ROUNDS * probes.CHAINS / core.multiply_adds(ROUNDS),
-            "loads_per_s": l1 / (4 * core.isa.lanes), "l2_bytes_per_s": waited, "l3_bytes_per_s": l3,
-            "memory_bytes_per_s": cold}
+            "loads_per_s": l1 / (4 * core.isa.lanes), "l2_bytes_per_s": waited, "l3_bytes_per_s": l3 * threads,
+            "memory_bytes_per_s": cold * threads}
 
 
 def _permutes(core: _Core) -> tuple[float, float]:

@@ -10,13 +10,14 @@ from tvm import relax
 from sparsec.backends.cpu.calls import call, emit
 from sparsec.backends.relax.context import LoweringContext
 from sparsec.backends.relax.weights import bias_vector, chosen, epilogue_of, residual
+from sparsec.graph.annotations import NETWORK
 from sparsec.graph.layout import Tiled, layout_of
 from sparsec.graph.nodes import on_the_left, weight_array, weight_facts
 from sparsec.graph.shapes import static_shape
-from sparsec.graph.zeros import may_be_zero
+from sparsec.graph.zeros import expected_zeros
 from sparsec.kernels.cpu.products.layer import RANGES, StencilProduct
 from sparsec.kernels.cpu.products.stencil import linear
-from sparsec.kernels.cpu.rows.layer import RowProduct
+from sparsec.kernels.cpu.rows.layer import LAYERS, RowProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.isa import Isa
 
@@ -32,7 +33,8 @@ def layer_of(node: ir.Node, isa: Isa) -> StencilProduct | RowProduct:
     rows = math.prod((*sizes[:-2], sizes[-1]) if on_the_left(node) else sizes[:-1])
     shape = Matvec(weight.shape[0], weight.shape[1], rows, epilogue.activation, epilogue.alpha, epilogue.beta,
                    epilogue.residual)
-    return RowProduct(weight, bias, shape, facts=facts, zeros=may_be_zero(node.inputs[0]))
+    return RowProduct(weight, bias, shape, facts=facts, zeros=expected_zeros(node.inputs[0]),
+                      network=NETWORK.get(node) or LAYERS)
 
 
 def lower(context: LoweringContext, node: ir.Node) -> None:

@@ -17,12 +17,13 @@ from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.calls import KernelCall, call
 from sparsec.backends.cpu.layers import layer_of, offers_of, repeats
 from sparsec.cost.option import Option
+from sparsec.cost.tuning import CACHED_BYTES
+from sparsec.graph.annotations import NETWORK
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.machine import tvm_runtime
 from sparsec.target import Target, lacking, machine_name
 
 COLD = 2  # times the L2 cache: the activations that repeated runs cycle through
-CYCLE_BYTES = 32 << 20  # the constants that repeated runs cycle through: a network's other layers drive them out of L2
 MAX_COPIES = 64
 REPEAT_S, REPEATS = 1e-3, 4  # one repeat is long enough for the clock
 
@@ -60,13 +61,14 @@ def kernel_call(node: ir.Node, option: Option, target: Target, threads: int) -> 
 
 def prepare(node: ir.Node, option: Option, target: Target, threads: int) -> Callable[[], float]:
     """Compile an option for a node and pack the weight; the result times it."""
-    timed, runs = prepare_call(kernel_call(node, option, target, threads), target, threads), repeats(node)
+    kernel, runs = kernel_call(node, option, target, threads), repeats(node)
+    timed = prepare_call(kernel, target, threads, NETWORK.get(node))
     return lambda: timed() * runs
 
 
-def prepare_call(kernel: KernelCall, target: Target, threads: int) -> Callable[[], float]:
-    """`prepare` for a kernel with its constants."""
-    return partial(_time, kernel, _compile(kernel.kernel, target), target, threads)
+def prepare_call(kernel: KernelCall, target: Target, threads: int, network: float | None = None) -> Callable[[], float]:
+    """`prepare` for a kernel with its constants; `network` as `graph.annotations.NETWORK` has it, None: much."""
+    return partial(_time, kernel, _compile(kernel.kernel, target), target, threads, network)
 
 
 @lru_cache(maxsize=512)
@@ -77,9 +79,15 @@ def _compile(kernel: tirx.PrimFunc, target: Target) -> Callable[..., None]:
     return function
 
 
-def _time(kernel: KernelCall, function: Callable[..., None], target: Target, threads: int) -> float:
-    """The shortest time of a call in seconds; the calls go round copies of the arrays, which no cache holds all of."""
-    arguments = zip(itertools.cycle(_copies(kernel.constants, CYCLE_BYTES)),
+def _time(kernel: KernelCall, function: Callable[..., None], target: Target, threads: int,
+          network: float | None) -> float:
+    """The shortest time of a call in seconds.
+
+    The calls go round copies of the weight, as many as the network has weights of its size, up to what no cache holds.
+    """
+    weights = sum(array.nbytes for array in kernel.constants)
+    cycled = CACHED_BYTES if network is None else min(CACHED_BYTES, int(network * weights))
+    arguments = zip(itertools.cycle(_copies(kernel.constants, cycled)),
                     itertools.cycle(_copies(kernel.activations(), COLD * target.l2_bytes)))
 
     def seconds(count: int) -> float:
@@ -99,5 +107,5 @@ def _time(kernel: KernelCall, function: Callable[..., None], target: Target, thr
 
 def _copies(arrays: Sequence[np.ndarray], nbytes: int) -> list[list[tvm.runtime.Tensor]]:
     """Copies of some arrays, of so many bytes together."""
-    count = -(-nbytes // max(1, sum(array.nbytes for array in arrays)))
+    count = max(1, round(nbytes / max(1, sum(array.nbytes for array in arrays))))
     return [[tvm.runtime.tensor(array) for array in arrays] for _ in range(min(MAX_COPIES, count))]

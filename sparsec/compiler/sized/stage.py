@@ -18,7 +18,7 @@ from sparsec.compiler.sized.simplify import known_data
 from sparsec.graph.constants import add_constant
 from sparsec.graph.nodes import read_by
 from sparsec.graph.verify import check, infer
-from sparsec.graph.zeros import COMPUTED, may_be_zero
+from sparsec.graph.zeros import COMPUTED, expected_zeros
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Copy:
         """An input of the stage, in its own dimensions."""
         own, wanted = self._static(value), self._static(value, self.stage.rows.rank)
         self.given[value] = ir.Value(name=f"{value.name}{self.suffix}", type=value.type, shape=ir.Shape(wanted))
-        COMPUTED.set(self.given[value], not may_be_zero(value))
+        COMPUTED.set(self.given[value], (expected_zeros(value),))
         return self.given[value] if own == wanted else self._reshaped(
             self.given[value], own, f"{value.name}{self.suffix}.in")
 

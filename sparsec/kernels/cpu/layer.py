@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,15 +14,17 @@ from sparsec.kernels.family import Family, WeightedProduct
 
 @dataclass(frozen=True)
 class Activations:
-    """A flat array of activations."""
+    """A flat array of activations, of which a share is expected to be zero."""
 
     size: int
     dtype: str = "float32"
+    zeros: float = field(default=0.0, compare=False)
 
     def random(self, rng: np.random.Generator) -> np.ndarray:
         """What a measurement fills it with: floats around zero, or small integers."""
         if np.dtype(self.dtype).kind == "f":
-            return rng.standard_normal(self.size, np.float32).astype(self.dtype, copy=False)
+            values = rng.standard_normal(self.size, np.float32).astype(self.dtype, copy=False)
+            return np.where(rng.random(self.size) < self.zeros, values.dtype.type(0), values)
         return rng.integers(0, 128, self.size, self.dtype)
 
 

@@ -138,8 +138,8 @@ class Body(GraphDefinition):
         return self.put("ReduceMax", x, self.integers(-1), keepdims=1)
 
     def capped(self, x: ir.Value, cap: float) -> ir.Value:
-        """Scores that approach a soft cap, which is 0 for none."""
-        return x if not cap else self.put("Mul", self.put("Tanh", self.put("Mul", x, self.number(1 / cap))),
+        """Scores that approach a soft cap, which is not positive for none."""
+        return x if cap <= 0 else self.put("Mul", self.put("Tanh", self.put("Mul", x, self.number(1 / cap))),
                                           self.number(cap))
 
     def gelu(self, x: ir.Value, *, tanh: bool = False) -> ir.Value:

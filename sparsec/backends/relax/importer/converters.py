@@ -15,7 +15,7 @@ from sparsec.backends.relax.importer.node import opset_of
 TRUSTED = {
     "Abs", "Acos", "Acosh", "Add", "And", "Asin", "Asinh", "Atan", "AveragePool", "BitwiseAnd", "BitwiseNot",
     "BitwiseOr", "BitwiseXor", "Cast", "CastLike", "Ceil", "Conv", "ConvTranspose", "Cos", "Cosh", "DepthToSpace",
-    "Einsum", "Equal", "Erf", "Exp", "Floor", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool",
+    "Einsum", "Erf", "Exp", "Floor", "Gemm", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool",
     "Greater", "GreaterOrEqual", "GridSample", "GroupNormalization", "Identity", "InstanceNormalization", "IsNaN",
     "LRN", "Less", "LessOrEqual", "Log", "LpPool", "MatMul", "MaxPool", "Mul", "Neg", "Not", "Or", "Reciprocal",
     "Round", "Sin", "Sinh", "Softmax", "Sqrt", "Sub", "Tan", "Where", "Xor",

@@ -13,6 +13,9 @@ from sparsec.backends.relax.importer.node import imports_of, input_types, opset_
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.nodes import optional
 
+POSITIVE = ("softcap",)
+"""Attributes that mean nothing unless they are positive, whatever the functions make of them."""
+
 
 def decompose(context: LoweringContext, node: ir.Node) -> None:
     """Lower the nodes of the operator's function body and bind the node's outputs to its results.
@@ -77,6 +80,8 @@ def _function(context: LoweringContext, node: ir.Node) -> ir.Function:
 def _with_constant_nodes(context: LoweringContext, node: ir.Node) -> onnx.NodeProto:
     """The node with the constants that its subgraphs read as nodes of theirs, as ONNX copies only nodes into a body."""
     proto = serde.serialize_node(node)
+    for attribute in [each for each in proto.attribute if each.name in POSITIVE and each.f <= 0]:
+        proto.attribute.remove(attribute)
     for attribute in proto.attribute:
         if attribute.HasField("g"):
             graph = node.attributes[attribute.name].as_graph()

@@ -29,6 +29,13 @@ def is_infinite(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     return [op.logical_and(op.isinf(x), sign)]
 
 
+def equal(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
+    """Equal; TVM's code generator compares truth values as if they were floats, and fails."""
+    x, y = (context.tensor(value) for value in node.inputs)
+    alike = context.dtype(node.inputs[0]) == "bool"
+    return [op.logical_not(op.logical_xor(x, y)) if alike else op.equal(x, y)]
+
+
 def _divisors(context: LoweringContext, node: ir.Node) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
     """Integer divisors with 1 for those that may trap the processor, and where these are 0 and where -1."""
     y, dtype = context.tensor(node.inputs[1]), context.dtype(node.inputs[1])
@@ -175,6 +182,7 @@ OPERATORS: dict[str, Operator] = {
     "Cast": cast,
     "Div": divide,
     "Dropout": dropout,
+    "Equal": equal,
     "IsInf": is_infinite,
     "LpNormalization": lp_normalization,
     "Mod": modulo,

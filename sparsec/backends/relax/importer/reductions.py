@@ -50,15 +50,25 @@ def _log_sum_exp(x: relax.Expr, axes: Axes) -> relax.Expr:
     return op.add(op.log(_sum(op.exp(op.subtract(x, top)), axes)), top)
 
 
+def _in_floats(reduce: Reduce) -> Reduce:
+    """A reduction whose result for integers is that of float64, rounded towards zero."""
+    def apply(x: relax.Expr, axes: Axes) -> relax.Expr:
+        dtype = _dtype(x)
+        return reduce(x, axes) if dtype.startswith("float") else op.astype(
+            reduce(op.astype(x, "float64"), axes), dtype)
+
+    return apply
+
+
 def _dtype(x: relax.Expr) -> str:
     return str(x.ty.dtype)
 
 
 REDUCTIONS: dict[str, tuple[Reduce, float]] = {  # with the result over no elements at all
     "ReduceL1": (lambda x, axes: _sum(op.abs(x), axes), 0.0),
-    "ReduceL2": (lambda x, axes: op.sqrt(_sum(op.multiply(x, x), axes)), 0.0),
-    "ReduceLogSum": (lambda x, axes: op.log(_sum(x, axes)), -np.inf),
-    "ReduceLogSumExp": (_log_sum_exp, -np.inf),
+    "ReduceL2": (_in_floats(lambda x, axes: op.sqrt(_sum(op.multiply(x, x), axes))), 0.0),
+    "ReduceLogSum": (_in_floats(lambda x, axes: op.log(_sum(x, axes))), -np.inf),
+    "ReduceLogSumExp": (_in_floats(_log_sum_exp), -np.inf),
     "ReduceMax": (_extremum(op.max), -np.inf),
     "ReduceMean": (_mean, np.nan),
     "ReduceMin": (_extremum(op.min), np.inf),

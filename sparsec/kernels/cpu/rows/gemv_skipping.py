@@ -67,7 +67,7 @@ class SkippingParams:
 
 def applies(layer: RowProduct, target: Target) -> bool:
     """Whether columns of a layer are worth skipping."""
-    return (layer.zeros and layer.shape.batch == 1 and layer.weight.nbytes > LEAST_CACHES * target.l2_bytes
+    return (layer.zeros is not None and layer.shape.batch == 1 and layer.weight.nbytes > LEAST_CACHES * target.l2_bytes
             and bool(layer.memoised(_is_finite)))
 
 
@@ -76,12 +76,13 @@ def _is_finite(weight: np.ndarray) -> bool:
 
 
 def candidates(layer: RowProduct, target: Target, isa: Isa, precision: str) -> Iterator[Option]:
-    """The kernel of every codec, priced as if there were no zeros."""
+    """The kernel of every codec, priced by the zeros that are expected."""
     shape = layer.shape
     for codec in codecs(layer, isa, precision) if applies(layer, target) else ():
         p = SkippingParams(shape, isa.lanes, isa.threads, codec)
-        count, nbytes = shape.inputs * p.height // p.lanes, BYTES[codec] * layer.weight.size
-        work = Work(count, count * (1 + 2 / COLUMNS), shape.inputs / COLUMNS, memory_bytes=nbytes,
+        read = 1 - (layer.zeros or 0.0)
+        count, nbytes = read * shape.inputs * p.height // p.lanes, BYTES[codec] * layer.weight.size
+        work = Work(count, count * (1 + 2 / COLUMNS), read * shape.inputs / COLUMNS, memory_bytes=read * nbytes,
                     kernel=f"gemv/{codec}")
         yield Option("dense", f"gemv/{codec}-skipping", f"block={p.width}", p, nbytes, work, codec,
                      replaces=f"gemv/{codec}")

@@ -17,6 +17,7 @@ HALF_ERROR = 2.0 ** -8  # of a value over its row's largest: what bf16 loses in 
 BYTES = {"f32": 4, "f16": 2}  # of a stored value
 FEW = 64  # one of so many rows is asked before all are
 PART = 1 << 20  # weights that are looked at together
+LAYERS = 64.0  # of a network that nothing is known of
 _TINY = 1e-30
 
 
@@ -25,17 +26,19 @@ class RowProduct(CpuProduct):
     """A weight (outputs, inputs) times few rows, `shape.batch` of them, in ONNX's own order.
 
     Attributes:
-        zeros: many of the activations may be zero, as behind a ReLU.
+        zeros: the share of the activations that is expected to be zero; None where zeros are not to be looked for.
+        network: the weights of the whole network as a multiple of this one, as `graph.annotations.NETWORK` has it.
 
     """
 
     shape: Matvec
-    zeros: bool = field(default=False, kw_only=True)
+    zeros: float | None = field(default=None, kw_only=True)
+    network: float = field(default=LAYERS, kw_only=True)
 
     @property
     def inputs(self) -> tuple[Activations, ...]:
         """The rows, and the residual."""
-        x = Activations(self.shape.batch * self.shape.inputs)
+        x = Activations(self.shape.batch * self.shape.inputs, zeros=self.zeros or 0.0)
         return (x, self.output) if self.shape.residual else (x,)
 
     @property

@@ -1,0 +1,49 @@
+"""Every operator takes every type that ONNX allows it, as onnxruntime or else ONNX's reference computes it."""
+
+import pytest
+from onnx import defs
+
+from sparsec.errors import UnsupportedOperatorError
+from tests.numbers.recipes import model, versions
+from tests.numbers.references import random_feeds, run_onnx, run_ort, run_ours, same
+
+TYPES = ("double", "float16", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+
+ELSE = {
+    "Cast": "its graph gives the types of outputs", "GridSample": "its grid stays float",
+    "Upsample": "onnxruntime and ONNX round integers each in its own way",
+    "ReduceLogSumExp-int32": "onnxruntime rounds every term", "ReduceLogSumExp-int64": "onnxruntime rounds every term",
+    "ReduceSumSquare-uint32": "onnxruntime has no kernel, and ONNX's reference answers another type"}
+REFUSED = ("GRU-double", "LRN-double", "LSTM-double", "RNN-double", *(f"Shrink-uint{bits}" for bits in (8, 16, 32, 64)))
+"""Valid, and refused by name."""
+
+
+def cases(*, refused=False):
+    """(opset, graph of another type than float) of the newest version of every operator, or of what is refused."""
+    newest = {operator: (opset, text) for operator, opset, text in versions() if "= {" not in text}
+    for operator, (opset, text) in newest.items():
+        schema = defs.get_schema(operator, opset)
+        constraints = {each.type_param_str: each.allowed_type_strs for each in schema.type_constraints}
+        allowed = constraints.get(schema.inputs[0].type_str, ()) if schema.inputs else ()
+        for name in TYPES:
+            known = {operator, f"{operator}-{name}"}
+            if f"tensor({name})" in allowed and not known & {*ELSE} and bool(known & {*REFUSED}) == refused:
+                yield pytest.param(opset, text.replace("float", name), id=f"{operator}-{name}")
+
+
+@pytest.mark.sampled(0.15)
+@pytest.mark.parametrize(("opset", "text"), cases())
+def test_an_operator_of_a_type(opset, text):
+    proto = model(opset, text)
+    feeds = random_feeds(proto)
+    expected = [each for each in (run_ort(proto, feeds), run_onnx(proto, feeds)) if each is not None]
+    if not expected:
+        pytest.skip("no reference computes it")
+    actual = run_ours(proto, feeds)
+    assert any(all(same(a, b, zero_signs=False).all() for a, b in zip(actual, each, strict=True)) for each in expected)
+
+
+@pytest.mark.parametrize(("opset", "text"), cases(refused=True))
+def test_what_has_no_implementation_is_refused_by_name(opset, text):
+    with pytest.raises(UnsupportedOperatorError, match="cannot be lowered"):
+        run_ours(model(opset, text), {})
