@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsec.analysis.liveness.analysis import active_weights, analyse
+from sparsec.analysis.liveness.window import _distinct
 from sparsec.graph.reader import load
 from sparsec.passes.strip import strip
 from tests.support.strip.brute import feeds, intermediate, matters
@@ -91,3 +92,10 @@ def test_shared_weights_are_active_if_one_use_is():
     proto = model("g (float[1,2] x) => (float[1,2] y) <float[2,2] w, float[2] none>"
                   "{ a = MatMul(x, w) b = Mul(a, none) c = MatMul(b, w) y = Add(a, c) }", none=[0, 0])
     assert activity(proto)["w"].all()
+
+
+def test_columns_that_read_the_same_are_told_apart_once():
+    reads = np.repeat(np.random.default_rng(0).integers(-1, 3, (3, 40)), 5, axis=1)
+    distinct, inverse = _distinct(reads)
+    np.testing.assert_array_equal(distinct, np.unique(reads, axis=1))
+    np.testing.assert_array_equal(distinct[:, inverse], reads)

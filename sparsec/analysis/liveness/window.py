@@ -126,6 +126,14 @@ def _reads(window: Mask, runs: Runs) -> Array:
     return np.where(window.any(axis=2), runs.of[window.argmax(axis=2)], -1)
 
 
+def _distinct(reads: Array) -> tuple[Array, Array]:
+    """The columns that differ, and which of them each one is; neighbours that are alike are compared in one pass."""
+    starts = np.ones(reads.shape[1], bool)
+    starts[1:] = (reads[:, 1:] != reads[:, :-1]).any(axis=0)
+    distinct, inverse = np.unique(reads[:, starts], axis=1, return_inverse=True)
+    return distinct, inverse.reshape(-1)[np.cumsum(starts) - 1]
+
+
 def correlate(x: Array, weight: Array, windows: Taps) -> Array:
     """The convolution of x (batch, groups, inputs, *positions) with weight (groups, outputs, inputs, *taps).
 
@@ -136,9 +144,9 @@ def correlate(x: Array, weight: Array, windows: Taps) -> Array:
     x, runs = _representatives(x, [axis.shape[2] for axis in windows])
     reads, copies = [], []
     for axis, run in zip(windows, runs, strict=True):
-        distinct, inverse = np.unique(_reads(axis, run), axis=1, return_inverse=True)
+        distinct, inverse = _distinct(_reads(axis, run))
         reads.append(distinct)
-        copies.append(inverse.reshape(-1))
+        copies.append(inverse)
     result = np.zeros((batch, groups, weight.shape[1], *(read.shape[1] for read in reads)), x.dtype)
     matrices = np.ascontiguousarray(np.moveaxis(weight.reshape(*weight.shape[:3], math.prod(weight.shape[3:])), -1, 0))
     for tap, matrix in zip(np.ndindex(*weight.shape[3:]), matrices, strict=True):
