@@ -3,7 +3,7 @@
 
     python headlines.py [PAGE] [--seeds 5] [--keep FILE]
 
-puts it in the place of the table of PAGE that begins with the same line, or prints it. Takes some six minutes; what has
+puts it in the place of the table of PAGE that begins with the same line, or prints it. Takes some four minutes; what has
 come out is kept in FILE, so that a run that was interrupted goes on where it was.
 """
 

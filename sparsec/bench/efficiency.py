@@ -85,7 +85,7 @@ def _layers(pixels: int, density: float, target: Target, isa: Isa, machine: Mach
         options, _ = offers(FAMILIES, layer, target, isa, precision)
         for option in sorted(options, key=lambda each: machine.seconds(each.cpu_work, isa.threads)):
             tilings.setdefault(option.cpu_work.kernel, option)
-        network = getattr(layer, "network", None)
+        network = layer.network if isinstance(layer, RowProduct) else None
         return [(each, prepare_call(call(layer, each, isa), target, isa.threads, network)) for each in tilings.values()]
 
     rng = np.random.default_rng(0)

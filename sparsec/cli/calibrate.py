@@ -31,7 +31,7 @@ def command(threads: options.Threads = 1, on: parts.On = parts.LOCAL, json: opti
     parts.check(on)
     console = Console(stderr=True)
     if not console.is_terminal:
-        print("sparsec: calibrating, 50 s on a quiet machine", file=sys.stderr)
+        print("sparsec: calibrating, 75 s on a quiet machine", file=sys.stderr)
     with console.status("calibrating") as status:
         if on == parts.LOCAL:
             found = {"": calibrated(threads, lambda what: status.update(f"measuring {what}"))}

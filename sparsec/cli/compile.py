@@ -151,7 +151,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
         tables.console.print(f"the whole network: {tables.duration(network)} predicted")
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
-                             "once, in 50 s")
+                             "once, in 75 s")
     for line in (*_by_rows(description["rows"]), *tables.timed(description["layers"]),
                  *tables.outside(description["outside"])):
         tables.console.print(line)

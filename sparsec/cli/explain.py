@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -144,9 +143,7 @@ def _outside(notes: Sequence[Outside]) -> list[str]:
 def _without(found: AnySize) -> list[str]:
     """Names of what has no kernels: few by their own, many by operator."""
     names = [each.node for each in found.outside]
-    if len(names) <= tables.SHOWN:
-        return names
-    return [f"{count} {operator}" for operator, count in Counter(each.operator for each in found.outside).most_common()]
+    return names if len(names) <= tables.SHOWN else tables.kinds_of(each.operator for each in found.outside)
 
 
 def _taken(found: AnySize) -> str:

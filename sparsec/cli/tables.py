@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.cells import cell_len
@@ -108,11 +108,11 @@ def outside(layers: Sequence[Mapping[str, str]]) -> list[str]:
         groups.setdefault(each["reason"], []).append(each)
     lines = []
     for reason, group in groups.items():
-        names, kinds = [each["layer"] for each in group], Counter(each.get("operator", "") for each in group)
+        names, kinds = [each["layer"] for each in group], [each.get("operator", "") for each in group]
         if len(names) == 1:
             lines.append(f"{names[0]} runs without sparsec's kernels: {reason}")
             continue
-        told = _few(names) if len(names) <= SHOWN or "" in kinds else kinds_of(kinds)
+        told = _few(names) if len(names) <= SHOWN or "" in kinds else ", ".join(kinds_of(kinds))
         lines.append(f"{len(names)} layers run without sparsec's kernels: {reason}: {told}")
     return lines
 
@@ -129,9 +129,9 @@ def timed(layers: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{what}: {_few(names)}" for what, names in groups.items()]
 
 
-def kinds_of(counts: Mapping[str, int]) -> str:
-    """How many there are of every operator, the most first: "44 QuantizeLinear, 2 MatMul"."""
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(counts.items(), key=lambda each: -each[1]))
+def kinds_of(operators: Iterable[str]) -> list[str]:
+    """How many there are of every operator, the most first: "44 QuantizeLinear", "2 MatMul"."""
+    return [f"{count} {kind}" for kind, count in Counter(operators).most_common()]
 
 
 def _few(names: Sequence[str]) -> str:

@@ -74,6 +74,8 @@ class Kernels:
                 if not 0 <= offset <= self._workspace.nbytes - _nbytes(shape, dtype):
                     raise ArtifactError("a kernel's memory lies outside of its workspace; compile the model again")
                 return Argument(None, self._workspace.ctypes.data + offset, 0, tuple(shape), dtype)
+            if not EMBEDDED - len(embedded) < place < outputs + made:
+                raise ArtifactError("a kernel's argument is none of its function's; compile the model again")
             if place <= EMBEDDED:
                 return Argument(None, embedded[EMBEDDED - place] + offset, 0, tuple(shape), dtype)
             if given <= place < outputs:

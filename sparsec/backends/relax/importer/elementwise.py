@@ -32,8 +32,8 @@ def is_infinite(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
 def equal(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """Equal; TVM's code generator compares truth values as if they were floats, and fails."""
     x, y = (context.tensor(value) for value in node.inputs)
-    alike = context.dtype(node.inputs[0]) == "bool"
-    return [op.logical_not(op.logical_xor(x, y)) if alike else op.equal(x, y)]
+    truth = context.dtype(node.inputs[0]) == "bool"
+    return [op.logical_not(op.logical_xor(x, y)) if truth else op.equal(x, y)]
 
 
 def _divisors(context: LoweringContext, node: ir.Node) -> tuple[relax.Expr, relax.Expr, relax.Expr]:
