@@ -132,7 +132,8 @@ def _above(rotated: Mapping[str, Rotated], threshold: float) -> Masks:
     masks = {}
     for name, each in rotated.items():
         rows, across = (each.cost.sum(axis) for axis in (1, 0))
-        kept = (rows > min(threshold, float(rows.max()) * 0.999))[:, None] & (
-            across > min(threshold, float(across.max()) * 0.999))
-        masks[name] = kept
+        kept = [sums > threshold for sums in (rows, across)]
+        for part, sums in zip(kept, (rows, across), strict=True):
+            part[sums.argmax()] = True
+        masks[name] = kept[0][:, None] & kept[1]
     return masks
