@@ -157,12 +157,12 @@ class Start:
         model = copy.deepcopy(self.trained if criterion(options.ranked_by).trained else self.initial)
         if schedule(options.schedule).seeded:
             draw(model, self.seed)
-        shape = network(self.network).shape
-        data = [next(iter(Batches.of(training_digits(), shape, CALIBRATION, self.seed)))]
+        kind = network(self.network)
+        data = [next(iter(Batches.of(training_digits(), kind.shape, CALIBRATION, self.seed)))]
         learns = Options().schedule != options.schedule
-        batches = Batches.of(training_digits(), shape, 64, self.seed)
-        return model, prune(model, sparsity, network(self.network).example(), options, data=data, seed=self.seed,
-                            train=trainer(batches, epochs=self.epochs) if learns else None)
+        batches = Batches.of(training_digits(), kind.shape, 64, self.seed)
+        return model, prune(model, sparsity, kind.example(), options, data=data, seed=self.seed,
+                            train=trainer(batches, epochs=self.epochs, lr=kind.rate) if learns else None)
 
 
 def _points(method: str, compression: float, start: Start) -> Iterable[Point]:
@@ -183,7 +183,7 @@ def fitted(initial: nn.Module, masks: dict[str, torch.Tensor], name: str, epochs
     model = copy.deepcopy(initial)
     apply_masks(model, masks)
     batches = Batches.of(training_digits(), network(name).shape, 64, seed)
-    trainer(batches, epochs=epochs)(model, lambda *_: apply_masks(model, masks))
+    trainer(batches, epochs=epochs, lr=network(name).rate)(model, lambda *_: apply_masks(model, masks))
     return model
 
 
