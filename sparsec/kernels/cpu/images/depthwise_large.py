@@ -19,7 +19,7 @@ from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, add_to, load, regist
 
 WRITTEN = 121
 """Taps of a window up to which all are written out."""
-ROWS = 8
+ROWS = 7
 """Rows of a block: a broadcast weight is used so often."""
 TAPS = 16
 """Taps of a window's row that are written out."""
@@ -75,16 +75,35 @@ def _sums(b: Buffers, w: Window, copy: _Copy, tile: Tile, block: int) -> Buffer:
     total = registers(block, lanes)
     for i in range(block):
         store(total, i * lanes, splat(b["bias"][tile.c], lanes))
-    with T.serial(0, kh) as k:
+    with T.serial(*_rows_inside(w, tile.row, block)) as k:
         for first, taps in _taps(kw, round_up(TAPS, sw)):
+            starts = [T.Bind(((tile.row + i) * sh + k * dh) * copy.row_stride + tile.vector * (lanes * sw) + first * dw)
+                      for i in range(block)]
+            pixels = [_pixels(copy, start, w, taps, lanes) for start in starts]
             for j in range(taps):
                 weight = T.Bind(splat(b["weight"][(tile.c * kh + k) * kw + first + j], lanes))
                 for i in range(block):
-                    start = ((tile.row + i) * sh + k * dh) * copy.row_stride + first * dw
-                    pixel = columns(copy.buffer, start + tile.vector * (lanes * sw) + j * dw // sw * sw, 0, sw,
-                                    j * dw % sw, lanes, copy.row_stride)
-                    add_to(total, i * lanes, weight * pixel)
+                    add_to(total, i * lanes, weight * pixels[i](j))
     return total
+
+
+def _rows_inside(w: Window, row: Expr, block: int) -> tuple[Expr, Expr]:
+    """The rows [first, end) of the window that meet the image from some output row of a block."""
+    (sh, _), (dh, _), (top, _), height = w.strides, w.dilations, w.begins, w.source.height
+    first = T.max(0, T.floordiv(top - (row + block - 1) * sh + dh - 1, dh))
+    end = T.min(w.kernel[0], T.floordiv(height - 1 + top - row * sh, dh) + 1)
+    return T.Bind(first), T.Bind(T.max(first, end))
+
+
+def _pixels(copy: _Copy, start: Expr, w: Window, taps: int, lanes: int) -> Callable[[int], Expr]:
+    """The pixels that a tap by number meets, from `start` on: neighbours are shifted out of vectors loaded once."""
+    step, apart = w.strides[1], w.dilations[1]
+    if step == apart == 1 and lanes > 1:
+        vectors = [T.Bind(load(copy.buffer, start + v * lanes, lanes)) for v in range((taps + lanes - 2) // lanes + 1)]
+        return lambda j: vectors[j // lanes] if not j % lanes else T.Shuffle(
+            vectors[j // lanes:j // lanes + 2], list(range(j % lanes, j % lanes + lanes)))
+    return lambda j: columns(copy.buffer, start + j * apart // step * step, 0, step, j * apart % step, lanes,
+                             copy.row_stride)
 
 
 def _taps(count: int, most: int) -> Iterator[tuple[Expr, int]]:
