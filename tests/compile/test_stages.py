@@ -188,6 +188,16 @@ SIZED = {
         "g (float[2,4] x, bool c) => (float y) <int64[1] axis = {0}> { h = If<then_branch = t () => (float[2,4] a)"
         "{ a = Relu(x) }, else_branch = e () => (float[1,2,4] b) { b = Unsqueeze(x, axis) }>(c)"
         "y = ReduceSum<keepdims=0>(h) }",
+    "elements put along the last axis":
+        "g (float[n,6] x) => (float[n,6] y) <int64[1] k = {3}> { v, i = TopK(x, k) u = Neg(v)"
+        "y = ScatterElements<axis=-1>(x, i, u) }",
+    "elements added along the first axis":
+        "g (float[n,6] x) => (float[m,6] y) <int64[1] k = {1}> { v, i = TopK<axis=0>(x, k)"
+        'y = ScatterElements<axis=0, reduction="add">(x, i, v) }',
+    "slices put where values say":
+        "g (float[n,4] x) => (float[n,4] y, float[m] z) <float zero = {0}, float[1] one = {1}> { c = Greater(x, zero)"
+        "i = NonZero(c) t = Transpose(i) g = GatherND(x, t) u = Neg(g) y = ScatterND(x, t, u)"
+        "r = ReduceMax<axes=[1], keepdims=0>(x) b = Less(r, one) z = Compress(r, b) }",
     "branches of any sizes":
         "g (float[n,4] x, bool c) => (float[m,4] y) { y = If<then_branch = t () => (float[a,4] a0) { a0 = Relu(x) },"
         "else_branch = e () => (float[b,4] b0) { b0 = Concat<axis=0>(x, x) }>(c) }",

@@ -133,6 +133,10 @@ def scalable_256(code: str) -> str:
     return code.replace("vscale_range(1,16)", "vscale_range(2,2)")
 
 
+FUSED = 64
+"""The operators that one kernel computes at most where TVM joins them."""
+
+
 @contextmanager
 def prepared(lowered: Lowered, *planned: tvm.transform.Pass) -> Iterator[tuple[tvm.IRModule, tvm.target.Target]]:
     """The module after every Relax pass, with its LLVM target, inside the settings that it must be built with.
@@ -148,10 +152,10 @@ def settings(target: Target) -> Iterator[tvm.target.Target]:
     """What kernels are compiled with: the LLVM target, and neither of two passes of TVM.
 
     Storage rewrite moves registers to the heap, and TIR's elimination of common subexpressions takes quadratic time for
-    what LLVM does anyway.
+    what LLVM does anyway. LLVM's time grows faster than a kernel does, so that few operators become one.
     """
     llvm = llvm_target(target)
-    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True}
+    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True, "relax.FuseOps.max_depth": FUSED}
     with llvm, tvm.transform.PassContext(opt_level=3, config=config):
         yield llvm
 

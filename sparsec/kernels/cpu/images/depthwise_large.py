@@ -6,14 +6,14 @@ tap needs a mask, and a block of output rows shares every broadcast weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.images.padded import columns, end_row, fill, padded_rows, put
-from sparsec.kernels.cpu.images.window import Tile, Window
+from sparsec.kernels.cpu.images.window import Tile, Window, pieces, rows_inside
 from sparsec.kernels.emit.loops import along
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, add_to, load, registers, splat, store
 
@@ -75,8 +75,8 @@ def _sums(b: Buffers, w: Window, copy: _Copy, tile: Tile, block: int) -> Buffer:
     total = registers(block, lanes)
     for i in range(block):
         store(total, i * lanes, splat(b["bias"][tile.c], lanes))
-    with T.serial(*_rows_inside(w, tile.row, block)) as k:
-        for first, taps in _taps(kw, round_up(TAPS, sw)):
+    with T.serial(*rows_inside(w, tile.row, block)) as k:
+        for first, taps in pieces(kw, round_up(TAPS, sw)):
             starts = [T.Bind(((tile.row + i) * sh + k * dh) * copy.row_stride + tile.vector * (lanes * sw) + first * dw)
                       for i in range(block)]
             pixels = [_pixels(copy, start, w, taps, lanes) for start in starts]
@@ -85,14 +85,6 @@ def _sums(b: Buffers, w: Window, copy: _Copy, tile: Tile, block: int) -> Buffer:
                 for i in range(block):
                     add_to(total, i * lanes, weight * pixels[i](j))
     return total
-
-
-def _rows_inside(w: Window, row: Expr, block: int) -> tuple[Expr, Expr]:
-    """The rows [first, end) of the window that meet the image from some output row of a block."""
-    (sh, _), (dh, _), (top, _), height = w.strides, w.dilations, w.begins, w.source.height
-    first = T.max(0, T.floordiv(top - (row + block - 1) * sh + dh - 1, dh))
-    end = T.min(w.kernel[0], T.floordiv(height - 1 + top - row * sh, dh) + 1)
-    return T.Bind(first), T.Bind(T.max(first, end))
 
 
 def _pixels(copy: _Copy, start: Expr, w: Window, taps: int, lanes: int) -> Callable[[int], Expr]:
@@ -104,12 +96,3 @@ def _pixels(copy: _Copy, start: Expr, w: Window, taps: int, lanes: int) -> Calla
             vectors[j // lanes:j // lanes + 2], list(range(j % lanes, j % lanes + lanes)))
     return lambda j: columns(copy.buffer, start + j * apart // step * step, 0, step, j * apart % step, lanes,
                              copy.row_stride)
-
-
-def _taps(count: int, most: int) -> Iterator[tuple[Expr, int]]:
-    """The first tap of every piece of a window's row and its taps: a loop over whole pieces, and the rest."""
-    if count // most:
-        with T.serial(0, count // most) as piece:
-            yield piece * most, most
-    if count % most:
-        yield count // most * most, count % most
