@@ -32,6 +32,9 @@ from sparsec.target import SVE_256, Target
 MANY = 8
 """Kernels from which on two threads compile them."""
 
+FUSED = 64
+"""The operators that one kernel computes at most where TVM joins them."""
+
 
 def build(lowered: Lowered) -> Program:
     """Compile a lowered model.
@@ -131,10 +134,6 @@ def scalable_256(code: str) -> str:
     TVM writes that they have 128 to 2048 bits. LLVM takes the attribute for what holds.
     """
     return code.replace("vscale_range(1,16)", "vscale_range(2,2)")
-
-
-FUSED = 64
-"""The operators that one kernel computes at most where TVM joins them."""
 
 
 @contextmanager
