@@ -85,10 +85,10 @@ def _affine_behind(node: ir.Node, user: ir.Node) -> str | None:
     scale, offset = (float(array.reshape(-1)[0]) for array in found)
     relu = node.attributes.get_string("activation") == "relu"
     low, high = (0.0, np.inf) if relu else (node.attributes.get_float(name, 0.0) for name in ("alpha", "beta"))
-    bounds = sorted((scale * low + offset, scale * high + offset))
+    least, most = sorted((scale * low + offset, scale * high + offset))
     kind = _scaled(node, user, *found)
-    if kind is not None and (bounds != [0.0, np.inf] or not relu):
-        _set_attributes(node, ("clip", *bounds))
+    if kind is not None and ((least, most) != (0.0, np.inf) or not relu):
+        _set_attributes(node, ("clip", float(least), float(most)))
     return kind
 
 

@@ -43,11 +43,13 @@ def scatter_nd(data: np.ndarray, indices: np.ndarray, updates: np.ndarray, reduc
 
 
 def _scatter_elements(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
-    return (scatter_elements(*inputs, attributes.get("axis", 0), attributes.get("reduction")),)
+    data, indices, updates = inputs
+    return (scatter_elements(data, indices, updates, attributes.get("axis", 0), attributes.get("reduction")),)
 
 
 def _scatter_nd(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
-    return (scatter_nd(*inputs, attributes.get("reduction")),)
+    data, indices, updates = inputs
+    return (scatter_nd(data, indices, updates, attributes.get("reduction")),)
 
 
 def _non_zero(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
