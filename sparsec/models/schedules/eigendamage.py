@@ -113,7 +113,7 @@ def bases(task: Task, moments: Mapping[str, tuple[torch.Tensor, torch.Tensor]], 
             each.double().diagonal(), torch.eye(len(each), dtype=torch.float64)) for each in (outputs, inputs))
         inner = left.T @ matrix.double() @ right
         cost = inner.square() * s.clamp(min=0)[:, None] * a.clamp(min=0) / 2
-        result[name] = Rotated(*(each.float() for each in (inner, left, right)), cost)
+        result[name] = Rotated(inner.float(), left.float(), right.float(), cost)
     return result
 
 
