@@ -51,8 +51,8 @@ def _pool(symbols: Symbols, node: ir.Node) -> Shape | None:
 
 def _transposed(symbols: Symbols, node: ir.Node) -> Shape | None:
     image, weight = (symbols.shape(value) for value in node.inputs[:2])
-    if image is None or weight is None or node.attributes.get_ints("output_shape", ()) or (
-            node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"):
+    told = "output_shape" in node.attributes or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET"
+    if image is None or weight is None or told:
         return None
     rank = len(image) - 2
     strides, dilations = (node.attributes.get_ints(name, ()) or [1] * rank for name in ("strides", "dilations"))

@@ -159,8 +159,8 @@ def _conv(c: _Change) -> bool:
 
 def _is_pixel(windows: Mapping[str, Attribute]) -> bool:
     """Whether every window is the pixel of its own place."""
-    plain = all(tuple(windows[name]) in ((1,), (1, 1)) for name in ("kernel_shape", "strides"))  # type: ignore[arg-type]
-    return plain and not any(windows["pads"])  # type: ignore[arg-type]
+    return all(windows[name] in ([1], [1, 1]) for name in ("kernel_shape", "strides")) and windows["pads"] in (
+        [0] * 2, [0] * 4)
 
 
 def _with_zeros(weight: np.ndarray, group: int) -> np.ndarray:
@@ -179,11 +179,11 @@ def _transposed(c: _Change) -> bool:
     if weight is None or (optional(c.node, 2) is not None and bias is None) or weight.dtype != np.float32:
         return False
     rank, x = weight.ndim - 2, operand(c.node, 0)
-    strides = list(c.node.attributes.get_ints("strides", ()) or [1] * rank)
-    plain = not any(any(c.node.attributes.get_ints(name, ()) or ()) for name in ("pads", "output_padding"))
-    if strides != list(weight.shape[2:]) or not plain or c.node.attributes.get_int("group", 1) != 1 or (
-            c.node.attributes.get_ints("output_shape", ()) or any(
-                each != 1 for each in c.node.attributes.get_ints("dilations", ()) or ())):
+    windows = {name: list(c.node.attributes.get_ints(name, ()) or ()) for name in (
+        "strides", "dilations", "pads", "output_padding", "output_shape")}
+    if (windows["strides"] or [1] * rank) != list(weight.shape[2:]) or c.node.attributes.get_int("group", 1) != 1 or (
+            any(each != 1 for each in windows["dilations"])) or windows["output_shape"] or any(
+            (*windows["pads"], *windows["output_padding"])):
         return False
     order = c.order(x)
     image = tuple(c.symbols.shapes[x][axis] for axis in order)
@@ -193,7 +193,7 @@ def _transposed(c: _Change) -> bool:
     out = c.add("MatMul", [c.last(x, order), c.constant("matrix", np.ascontiguousarray(matrix))], {}, made,
                 name=c.node.name)
     if bias is not None:
-        out = c.add("Add", [out, c.constant("bias", np.tile(bias, math.prod(strides)))], {}, made)
+        out = c.add("Add", [out, c.constant("bias", np.tile(bias, math.prod(weight.shape[2:])))], {}, made)
     taps = [weight.shape[axis] for axis in axes]
     return c.finish(c.add("PixelShuffle", [out], {"blocks": taps}, c.ordered(order), domain=SIZED_DOMAIN), order)
 
@@ -220,11 +220,15 @@ def _global_mean(c: _Change) -> bool:
 
 def _resize(c: _Change) -> bool:
     """By nearest or linear neighbours."""
-    x, get = operand(c.node, 0), c.node.attributes.get_string
+    x, given = operand(c.node, 0), c.node.attributes
+
+    def get(name: str, default: str) -> str:
+        return given.get_string(name, default) or default
+
     scales, sizes = constant(optional(c.node, 2)), optional(c.node, 3)
-    image = c.symbols.shape(x)
-    if get("mode", "nearest") not in ("nearest", "linear") or c.node.attributes.get_int("antialias", 0) or (
-            c.node.attributes.get_ints("axes", ()) or x.dtype not in (None, ir.DataType.FLOAT)) or image is None or (
+    image, antialias = c.symbols.shape(x), given.get_int("antialias", 0)
+    if get("mode", "nearest") not in ("nearest", "linear") or antialias or (
+            "axes" in given or x.dtype not in (None, ir.DataType.FLOAT)) or image is None or (
             get("coordinate_transformation_mode", "half_pixel") not in COORDINATES) or image[:2] != c.shape[:2]:
         return False
     if scales is None or not scales.size:
@@ -232,9 +236,10 @@ def _resize(c: _Change) -> bool:
         if sizes is None:
             return False
     order = c.order(x)
-    own = {"axes": list(order[1:-1]), "scales": [float(scales[axis]) for axis in order[1:-1]],
-           "mode": get("mode", "nearest"), "nearest_mode": get("nearest_mode", "round_prefer_floor"),
-           "coordinate_transformation_mode": get("coordinate_transformation_mode", "half_pixel")}
+    own: dict[str, Attribute] = {
+        "axes": list(order[1:-1]), "scales": [float(scales[axis]) for axis in order[1:-1]],
+        "mode": get("mode", "nearest"), "nearest_mode": get("nearest_mode", "round_prefer_floor"),
+        "coordinate_transformation_mode": get("coordinate_transformation_mode", "half_pixel")}
     inputs = [c.last(x, order), *([sizes] if sizes is not None else [])]
     return c.finish(c.add("Resize", inputs, own, c.ordered(order), domain=SIZED_DOMAIN), order)
 
