@@ -226,7 +226,8 @@ class Backend(ABC):
                                        "with --dim or --shape, or compile for a cpu")
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
-                            job: Job, *, levels: bool) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+                            job: Job, *, levels: bool, windows: Sequence[str] = (),
+                            ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """The library of kernels for run-time sizes, its object files' sizes, and what the scratch of attention is.
 
         Args:
@@ -234,9 +235,10 @@ class Backend(ABC):
             rotations: of each the features, and whether its tables have angles for both halves.
             job: what they are compiled for.
             levels: whether there is one, named so, for scales of dynamic quantisation.
+            windows: the operators on windows of images that there are kernels for, named `windows_` and so.
 
         """
-        count = len(attentions) + len(rotations) + levels
+        count = len(attentions) + len(rotations) + levels + len(windows)
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 

@@ -32,6 +32,9 @@ from sparsec.target import SVE_256, Target
 MANY = 8
 """Kernels from which on two threads compile them."""
 
+FUSED = 64
+"""The operators that one kernel computes at most where TVM joins them."""
+
 
 def build(lowered: Lowered) -> Program:
     """Compile a lowered model.
@@ -148,10 +151,10 @@ def settings(target: Target) -> Iterator[tvm.target.Target]:
     """What kernels are compiled with: the LLVM target, and neither of two passes of TVM.
 
     Storage rewrite moves registers to the heap, and TIR's elimination of common subexpressions takes quadratic time for
-    what LLVM does anyway.
+    what LLVM does anyway. LLVM's time grows faster than a kernel does, so that few operators become one.
     """
     llvm = llvm_target(target)
-    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True}
+    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True, "relax.FuseOps.max_depth": FUSED}
     with llvm, tvm.transform.PassContext(opt_level=3, config=config):
         yield llvm
 
