@@ -93,7 +93,7 @@ def pack_slots(starts: np.ndarray, columns: np.ndarray, inputs: int, lanes: int,
     """
     ended, real = _row_ends(starts, columns)
     step_of = np.empty(len(ended), np.int32)
-    bases = []
+    bases = list[np.ndarray]()
     for base, places in _steps(starts, ended, inputs, lanes, unit or lanes, each):
         step_of[places] = len(bases)
         bases.append(base)
