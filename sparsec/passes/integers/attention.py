@@ -1,8 +1,8 @@
 """Attention whose scores, weights and output are quantised becomes one sparsec::QAttention on unsplit projections.
 
 It stands as QBatchMatMul of queries and keys, the addition of a mask of codes or nothing, DequantizeLinear, Softmax,
-QuantizeLinear, QBatchMatMul with the values; see `passes.split_heads` for how heads are split and merged. Of a factor on
-the scores that leaves their codes alone, nothing is left between the two but what the codes stand for.
+QuantizeLinear, QBatchMatMul with the values; see `passes.split_heads` for how heads are split and merged. A factor on
+the scores that leaves their codes alone has left nothing between the two but what the codes stand for.
 """
 
 from __future__ import annotations
