@@ -58,7 +58,8 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     kind = step["op"]
     if kind not in _CALLS and kind not in NATIVE:
         what = "of images of any size" if kind in images.OPERATORS else "of sizes that values decide"
-        by = f"numpy ({kind} {what})" if kind in OPERATORS else "ONNX's reference"
+        by = f"a kernel ({step['kind']} of images of any size)" if kind == "windows" else (
+            f"numpy ({kind} {what})" if kind in OPERATORS else "ONNX's reference")
         raise UsageError(f"'{', '.join(step['outputs'])}' of the model is computed by {by}, which takes Python; give "
                          "its dimensions sizes with --dim or --shape")
     if kind == "rows":
