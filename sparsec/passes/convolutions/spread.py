@@ -63,42 +63,37 @@ def _window(node: ir.Node, rank: int) -> tuple[list[int], list[int], list[int]]:
 
 def _rewrite(node: ir.Node, axis: int) -> list[ir.Node]:
     """Takes a convolution apart along a spatial axis; its parts."""
-    assert node.graph is not None
-    chain, image, weight = Chain(node), static_shape(node.inputs[0]) or (), operand(node, 1)
-    outputs, *window = constant_shape(weight) or ()
-    dilations, _, pads = _window(node, len(image) - 2)
-    length, dilation = image[2 + axis], dilations[axis]
-    dilations[axis], pads[axis], pads[axis + len(dilations)] = 1, 0, 0
-    window[1 + axis] = 1
-    wholly = list(static_shape(node.outputs[0]) or ())
-    parts: list[ir.Node] = []
-
-    def part(tap: int, first: int, end: int) -> ir.Value:
-        """The convolution of a part of the image by one tap along the axis."""
-        x, own = operand(node, 0), [*image]
-        if (first, end) != (0, length):
-            x = chain.slice(x, 2 + axis, first, end)
-            own[2 + axis] = end - first
-            x.shape = ir.Shape(own)
-        taken = add_derived(node.graph, f"{node_name(node)}.tap{tap}", weight, partial(_tap, tap=tap, axis=2 + axis),
-                            (outputs, *window))
-        y = chain.add("Conv", x, taken, optional(node, 2) if tap == 1 else None, name=f"{node_name(node)}.{tap}",
-                      dilations=dilations, pads=pads, group=node.attributes.get_int("group", 1) or 1)
-        y.shape = ir.Shape([*wholly[:2 + axis], end - first, *wholly[3 + axis:]])
-        producer = y.producer()
-        assert producer is not None
-        parts.append(producer)
-        return y
-
-    middle = part(1, 0, length)
-    between = np.zeros([*wholly[:2 + axis], 2 * dilation - length, *wholly[3 + axis:]], np.float32)
-    ends = [part(2, dilation, length), *([between] if between.size else []), part(0, 0, length - dilation)]
-    rest = chain.add("Concat", *ends, axis=2 + axis)
-    rest.shape = ir.Shape(wholly)
+    chain, image, shape = Chain(node), static_shape(node.inputs[0]) or (), list(static_shape(node.outputs[0]) or ())
+    at, length, dilation = 2 + axis, image[2 + axis], _window(node, len(image) - 2)[0][axis]
+    middle = _part(chain, at, 1, (0, length))
+    ends = _part(chain, at, 2, (dilation, length)), _part(chain, at, 0, (0, length - dilation))
+    between = np.zeros([*shape[:at], 2 * dilation - length, *shape[at + 1:]], np.float32)
+    rest = chain.add("Concat", ends[0], *([between] if between.size else ()), ends[1], axis=at)
     total = chain.add("Add", middle, rest)
-    total.shape = ir.Shape(wholly)
+    rest.shape, total.shape = ir.Shape(shape), ir.Shape(shape)
     chain.end(total)
-    return parts
+    return [producer for value in (middle, *ends) if (producer := value.producer()) is not None]
+
+
+def _part(chain: Chain, at: int, tap: int, met: tuple[int, int]) -> ir.Value:
+    """The convolution of the part [first, end) of the image along dimension `at` by one tap; the middle one adds B."""
+    node, (first, end) = chain.node, met
+    graph, x, weight = node.graph, operand(node, 0), operand(node, 1)
+    assert graph is not None
+    image, (outputs, *window) = list(static_shape(x) or ()), constant_shape(weight) or ()
+    dilations, _, pads = _window(node, len(image) - 2)
+    axis = at - 2
+    dilations[axis], pads[axis], pads[axis + len(dilations)], window[axis + 1] = 1, 0, 0, 1
+    if met != (0, image[at]):
+        x, image[at] = chain.slice(x, at, first, end), end - first
+        x.shape = ir.Shape(image)
+    name = f"{node_name(node)}.tap{tap}"
+    taken = add_derived(graph, f"{name}.weight", weight, partial(_tap, tap=tap, axis=at), (outputs, *window))
+    y = chain.add("Conv", x, taken, optional(node, 2) if tap == 1 else None, name=name, dilations=dilations, pads=pads,
+                  group=node.attributes.get_int("group", 1) or 1)
+    shape = list(static_shape(node.outputs[0]) or ())
+    y.shape = ir.Shape([*shape[:at], end - first, *shape[at + 1:]])
+    return y
 
 
 def _tap(weight: np.ndarray, *, tap: int, axis: int) -> np.ndarray:
