@@ -15,7 +15,6 @@ from rich.text import Text
 from sparsec.cli.names import shortened
 from sparsec.errors import printable
 
-
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMG]?B|[num]?s)(?!\w))")
 """The blank of "90 %" or "1.2 us", at which no line ends."""
 
