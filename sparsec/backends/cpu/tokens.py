@@ -10,7 +10,7 @@ import onnx_ir as ir
 from tvm import relax
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.cost.option import allows
+from sparsec.cost.precisions import allows
 from sparsec.graph.codes import CODE_TYPES
 from sparsec.graph.layout import tokens_of
 from sparsec.graph.nodes import optional

@@ -42,7 +42,7 @@ class LoweringContext:
         lower_node: binds the outputs of a node; for operators that contain or become other nodes.
         kernels: what builds the backend's kernels of tensors without weights, by the class of their parameters, which
             `kernels.tensors` has.
-        precision: the fewest bits that operators may compute with, a key of `sparsec.cost.option.PRECISIONS`.
+        precision: the fewest bits that operators may compute with, a key of `sparsec.cost.precisions.PRECISIONS`.
         env: the expression of every value that has been lowered, as it was bound (flat or in its ONNX shape).
         arrays: contents of the values that are known at compile time beside the initializers.
         ranges: of tensors that DynamicQuantizeLinear alone reads, the ends of what they range over.
