@@ -54,7 +54,7 @@ def model(kind: Kind, zeros: float) -> tuple[onnx.ModelProto, dict[str, np.ndarr
     rng = np.random.default_rng(0)
     tensors = []
     for number, own in enumerate(weights):
-        array = rng.standard_normal(own).astype(np.float32) / np.sqrt(np.prod(own) / own[0])
+        array = (rng.standard_normal(own) / np.sqrt(np.prod(own) / own[0])).astype(np.float32)
         array[np.abs(array) < np.quantile(np.abs(array), zeros)] = 0
         tensors.append(numpy_helper.from_array(array, f"w{number}"))
     node = helper.make_node(operator, ["x", *(tensor.name for tensor in tensors)], ["y"], **attributes)
