@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Functions, Needs, Program
-from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.errors import ArtifactError, SparsecError, UnsupportedOperatorError, UsageError
-from sparsec.graph.sized import Attention
 from sparsec.machine.memory import HOST, Memory
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see the module's docstring
     import onnx_ir as ir
 
+    from sparsec.backends.chain import Chain
+    from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
+    from sparsec.graph.sized import Attention
 
 GOALS = ("latency", "balanced", "size")
 """What a program may be optimised for; see `compiler.options`."""
@@ -142,6 +142,8 @@ class Backend(ABC):
 
     def calibration(self, target: Target, threads: int) -> Calibration:
         """The rates of a target, and where they come from."""
+        from sparsec.cost.calibration import calibration_of
+
         return calibration_of(target, threads)
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:  # noqa: ARG002 - none by default
@@ -224,7 +226,8 @@ class Backend(ABC):
                                        "with --dim or --shape, or compile for a cpu")
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
-                            job: Job, *, levels: bool) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+                            job: Job, *, levels: bool, windows: Sequence[str] = (),
+                            ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """The library of kernels for run-time sizes, its object files' sizes, and what the scratch of attention is.
 
         Args:
@@ -232,9 +235,10 @@ class Backend(ABC):
             rotations: of each the features, and whether its tables have angles for both halves.
             job: what they are compiled for.
             levels: whether there is one, named so, for scales of dynamic quantisation.
+            windows: the operators on windows of images that there are kernels for, named `windows_` and so.
 
         """
-        count = len(attentions) + len(rotations) + levels
+        count = len(attentions) + len(rotations) + levels + len(windows)
         raise UnsupportedOperatorError(f"there are no {count} kernels for run-time sizes on target "
                                        f"'{job.target.name}'; compile for a cpu")
 

@@ -66,7 +66,8 @@ def command(
     schedule: Annotated[str | None, typer.Option(
         help="Of a network: one-shot, iterative, gradual, imp; set, rigl, itop, deepr, dsr, snfs and top-kast, which "
              "move connections; movement, l0, variational-dropout, lasso, ridge and group-lasso, which learn what "
-             "goes; edge-popup, signs and freeze, which keep random weights; one-shot if not given.",
+             "goes; edge-popup, signs and freeze, which keep random weights; eigendamage, in another basis; one-shot "
+             "if not given.",
         show_default=False)] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="Of a network: steps on the way to the target.")] = None,
     rewind: Annotated[float | None, typer.Option(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from sparsec.backends.accelerators.recurrent import OPERATORS
 from sparsec.cli import tables
 from sparsec.cli.tables import console, percent
 
@@ -77,6 +76,8 @@ def _print_energy(total: dict[str, Any]) -> None:
 
 
 def _remarks(figures: dict[str, Any]) -> list[str]:
+    from sparsec.backends.accelerators.recurrent import OPERATORS  # which imports ONNX, and this every command
+
     total, lines = figures["total"], []
     if "area_mm2" in figures:
         lines.append(f"area {figures['area_mm2']:.1f} mm2, power {figures['power_mw']:.0f} mW, peak "

@@ -16,6 +16,9 @@ from sparsec.errors import UsageError
 if TYPE_CHECKING:
     from sparsec.models.study import Plan, Point
 
+ALL = "all"
+"""In place of the names of figures."""
+
 
 def command(
     output: Annotated[Path, typer.Option("--output", "-o", file_okay=False, help="Directory of the plots.")],
@@ -27,8 +30,8 @@ def command(
         "--compression", min=1, help="Dense weights over what is left; may be repeated; 2 to 20,000 if not "
         "given.")] = [],  # noqa: B006 - typer copies it
     figures: Annotated[list[str], typer.Option(
-        "--figure", help="Draw this in place of all methods: quotas, layers, random, magnitude, effective or "
-        "sparsity; may be repeated.")] = [],  # noqa: B006 - typer copies it
+        "--figure", help="Draw this in place of all methods: quotas, layers, random, magnitude, effective, "
+        "sparsity, or all of them; may be repeated.")] = [],  # noqa: B006 - typer copies it
     network: Annotated[str, typer.Option(help="lenet300, lenet300-bn or lenet5.")] = "lenet300-bn",
     epochs: Annotated[int, typer.Option(min=1, help="Epochs of every training.")] = 40,
     on: parts.On = parts.LOCAL,
@@ -100,8 +103,9 @@ def draw_figures(output: Path, names: list[str], network: str, compressions: tup
     """
     from sparsec.models.study_figures import COMPRESSIONS, FIGURES, Asked
 
+    names = [*FIGURES] if ALL in names else names
     if unknown := [name for name in names if name not in FIGURES]:
-        raise UsageError(f"unknown figure '{unknown[0]}': choose from {', '.join(FIGURES)}")
+        raise UsageError(f"unknown figure '{unknown[0]}': choose from {', '.join(FIGURES)}, {ALL}")
     output.mkdir(parents=True, exist_ok=True)
     for name in names:
         with training_progress() as progress:

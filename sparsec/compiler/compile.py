@@ -19,9 +19,9 @@ from sparsec.compiler.planning import plan
 from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
 from sparsec.compiler.sized.build import build as build_sized
-from sparsec.compiler.stages import REASON, Stage, program, split
+from sparsec.compiler.stages import REASON, Stage, has_rows, program, split
 from sparsec.compiler.verification import Basis, basis_of, verify
-from sparsec.cost.option import INTEGERS
+from sparsec.cost.precisions import INTEGERS
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
@@ -112,9 +112,12 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
     precision = None if options.precision in INTEGERS else options.precision
     part_options = replace(options, shapes=None, inputs=None, verify=False, strict=False, precision=precision,
                            dump_ir=None, progress=None, tune_seconds=options.tune_seconds / len(stages))
-    parts = [None if stage.interpreted else compile_one(stage.model, part_options) for stage in stages]
-    outside = [Outside(node.name, node.op_type, REASON) for stage in stages if stage.interpreted
-               for node in stage.model.graph.node if node.op_type in WEIGHTED]
+    parts = [_with_rows(stage, part_options) if stage.interpreted else compile_one(stage.model, part_options)
+             for stage in stages]
+    outside = [Outside(node.name, node.op_type, REASON) for stage, part in zip(stages, parts, strict=True)
+               if part is None for node in stage.model.graph.node if node.op_type in WEIGHTED]
+    outside += [Outside(row["layer"], row["operator"], row["reason"]) for part in parts if part is not None
+                for row in part.report["outside"]]
     if options.strict and outside:
         _refuse(outside)
     report = CompileReport(metadata=metadata_of(simplified.graph), precision=job.precision, optimize=options.optimize,
@@ -123,7 +126,8 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
                            passes=simplified.passes)
     contents = [stage.model.SerializeToString(deterministic=True) if part is None else part.to_bytes()
                 for stage, part in zip(stages, parts, strict=True)]
-    artifact = Artifact.build(program(simplified.graph, stages, contents), job.target, options.threads,
+    kinds = [part is None for part in parts]
+    artifact = Artifact.build(program(simplified.graph, stages, kinds, contents), job.target, options.threads,
                               _outline(simplified.graph), report.to_json(), options.codec)
     basis = _basis(model, options, simplified.graph, job, simplified.passes)
     compared = _verified(basis, artifact, options, job)
@@ -131,8 +135,18 @@ def _compile_stages(model: reader.Source, options: CompileOptions, simplified: S
     for part in parts:
         if part is not None:
             whole["layers"] += part.report["layers"]
-            whole["outside"] += part.report["outside"]
     return replace(artifact, report=whole)
+
+
+def _with_rows(stage: Stage, options: CompileOptions) -> Artifact | None:
+    """The artifact of a stage of computed sizes whose products compute rows, as those of experts; None without any."""
+    if not has_rows(stage):
+        return None
+    artifact = _compile_sized(stage.model, options, simplify(stage.model, options, symbolic=True))
+    if not artifact.report["layers"]:
+        return None
+    outside = [{**row, "reason": REASON} for row in artifact.report["outside"] if row["operator"] in WEIGHTED]
+    return replace(artifact, report={**artifact.report, "outside": outside})
 
 
 def _compile_sized(model: reader.Source, options: CompileOptions, simplified: Simplified) -> Artifact:

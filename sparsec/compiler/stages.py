@@ -18,6 +18,7 @@ import onnx
 import onnx_ir as ir
 
 from sparsec.backends.program import STAGES, UNKNOWN, Program, TensorSpec
+from sparsec.compiler.sized.rows import WEIGHTED
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.loops import LOOPS, UNROLLED, unrolled
@@ -162,11 +163,21 @@ def _stage(model: ir.Model, nodes: Sequence[ir.Node], numbers: Sequence[int], nu
     return Stage(bool(number % 2), onnx.helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version))
 
 
-def program(model: ir.Model, stages: Sequence[Stage], parts: Iterable[bytes]) -> Program:
-    """The program that runs the stages, whose bytes `parts` are."""
+def has_rows(stage: Stage) -> bool:
+    """Whether an interpreted stage may have products with constant weights, of tensors of known ranks."""
+    graph = stage.model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    tensors = all(value.type.HasField("tensor_type") and value.type.tensor_type.HasField("shape")
+                  for value in (*graph.input, *graph.output))
+    return tensors and any(node.op_type in WEIGHTED and node.input[1] in constants for node in graph.node)
+
+
+def program(model: ir.Model, stages: Sequence[Stage], interpreted: Sequence[bool], parts: Iterable[bytes]) -> Program:
+    """The program that runs the stages, whose bytes `parts` are; of those that are interpreted they are models."""
     results = [str(value.name) for value in model.graph.outputs]
     plan = {"results": results, "stages": [
-        {"interpreted": stage.interpreted, "inputs": stage.inputs, "outputs": stage.outputs} for stage in stages]}
+        {"interpreted": each, "inputs": stage.inputs, "outputs": stage.outputs}
+        for stage, each in zip(stages, interpreted, strict=True)]}
     arrays = [np.frombuffer(data, np.uint8) for data in (json.dumps(plan).encode(), *parts)]
     return Program(b"", STAGES, tuple(arrays), _specs(model.graph.inputs, input_names(model)),
                    _specs(model.graph.outputs, output_names(model)))

@@ -26,7 +26,7 @@ from sparsec.passes.spell_pads import spell
 from sparsec.passes.widen import ROUNDINGS, widen
 from sparsec.target import Target, machine_features
 
-CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2, "int8": 5e-2, "int4": 0.25}
+CODEC_ERRORS = {"f32": 0.0, "f16": 2e-2, "bf16": 2e-2, "int8": 5e-2, "int4": 0.25, "seed": 0.0}
 """The largest error of an output that storing weights in fewer bits may cause."""
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sparsec import files
 from sparsec.cost.option import Option
+from sparsec.machine.cpus import shortage
 from sparsec.target import Target, machine_name
 
 CACHED_BYTES = 32 << 20
@@ -33,9 +34,12 @@ def default_path() -> Path:
 def key(option: Option, target: Target, threads: int, machine: str, network: float | None = None) -> str:
     """What a measured time holds for: machine, target, threads, kernel and (to two digits) the number of non-zeros.
 
+    Threads that shared processors while they were measured count as others than those that had one each.
     Where caches hold a network's weights, `network` times this layer's, it holds for networks of that size alone.
     """
     parts: tuple[object, ...] = (machine, target.name, threads, repr(option.params), f"{option.nbytes:.1e}")
+    if missing := shortage(threads):
+        parts = (*parts, missing)
     if network is not None and network * option.nbytes < CACHED_BYTES:
         parts = (*parts, f"{network * option.nbytes:.0e}")
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]

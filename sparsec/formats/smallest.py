@@ -25,12 +25,12 @@ def smallest(weight: np.ndarray, codec: Codec = CODECS["f32"]) -> Encoded:
 
     """
     matrix, shape = as_matrix(weight), matrix_shape(np.shape(weight))
-    nonzeros = int(np.count_nonzero(matrix))
-    least = {name: form.analytic_bits(nonzeros, shape, codec.bits) for name, form in FORMATS.items()}
     best = FORMATS["dense"].encode(weight, codec)
     codes, tables = codec.quantize(matrix)
+    nonzeros = int(np.count_nonzero(codes))
+    least = {name: form.analytic_bits(nonzeros, shape, codec.bits) for name, form in FORMATS.items()}
     for name in sorted(least, key=least.__getitem__):
-        if least[name] / 8 < best.nbytes and FORMATS[name].reject(matrix) is None:
+        if least[name] / 8 < best.nbytes and FORMATS[name].reject(codes) is None:
             tried = FORMATS[name].store(codes, tables, codec, np.shape(weight))
             best = tried if tried.nbytes < best.nbytes else best
     return best

@@ -1,8 +1,8 @@
 """What all storage formats share: a weight becomes codes, and a format stores where they are and what they are.
 
-A codec turns a weight into a matrix of codes, where zero is code 0; a format stores such a matrix as streams: its
-positions, and the codes as the stream "values". Weights of more than two dimensions are matrices of one row per output.
--0.0 counts as zero; NaN and infinity are values like any other.
+A codec turns a weight into a matrix of codes, where zero is code 0 (but see `codecs.base`); a format stores such a
+matrix as streams: its positions, and the codes as the stream "values". Weights of more than two dimensions are matrices
+of one row per output. -0.0 counts as zero; NaN and infinity are values like any other.
 """
 
 from __future__ import annotations

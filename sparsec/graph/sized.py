@@ -26,6 +26,13 @@ round to codes and back, by what makes a value whole, the least and the largest 
 and round the weights of the softmax."""
 
 
+IM2COL = "Im2col"
+WINDOWS = (IM2COL, "MaxPool", "AveragePool", "DepthwiseConv", "Resize", "PixelShuffle")
+"""(X (batch, sides …, channels), more) -> the same of windows, with ONNX's attributes by side: all pixels of a window
+side by side; the largest; the mean; the sum by weights (pixels, channels) and biases, one behind the other; neighbours,
+for the sizes of the second input where it is there; and of channels (`blocks`, channels) the pixels of each block."""
+
+
 class Attention(NamedTuple):
     """A kernel of attention: features of keys and of values, the factor of the scores, or the steps in its place."""
 

@@ -18,16 +18,17 @@ if TYPE_CHECKING:
     from sparsec.models.networks import NETWORKS
     from sparsec.models.onnx_export import export
     from sparsec.models.pruning import Options, Pruned, prune
+    from sparsec.models.seeds import draw
     from sparsec.models.training import Batches, Teacher, trainer
 
 __all__ = [
-    "NETWORKS", "Batches", "Options", "Pruned", "Teacher", "active", "apply_masks", "digits", "export",
-    "masks_of_file", "prune", "squeezenet", "trainer",
+    "NETWORKS", "Batches", "Options", "Pruned", "Teacher", "active", "apply_masks", "digits", "draw",
+    "export", "masks_of_file", "prune", "squeezenet", "trainer",
 ]  # fmt: skip
 
 _HOMES = {
     "NETWORKS": "networks", "Batches": "training", "Options": "pruning", "Pruned": "pruning", "active": "connectivity",
-    "Teacher": "training", "apply_masks": "masks", "export": "onnx_export", "masks_of_file": "masks",
+    "Teacher": "training", "apply_masks": "masks", "draw": "seeds", "export": "onnx_export", "masks_of_file": "masks",
     "prune": "pruning", "trainer": "training",
 }  # fmt: skip
 

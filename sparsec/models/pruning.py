@@ -133,7 +133,7 @@ def prune(
     start = Context(model, weights, dense_masks(weights), inputs, data or (), loss, generator)
     task = Task(
         model, start.masks, target, _chooser(start, how, shape, options, target), options.rounds, how.rounds, train,
-        generator, progress, options.rewind,
+        generator, progress, options.rewind, data or (), loss,
     )  # fmt: skip
     masks = when.run(task)
     if not when.zeros:

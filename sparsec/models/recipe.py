@@ -14,6 +14,7 @@ from sparsec.models.networks import Network, network
 from sparsec.models.pruning import Options, Pruned, prune
 from sparsec.models.schedules import schedule
 from sparsec.models.schedules.task import Progress
+from sparsec.models.seeds import draw
 from sparsec.models.training import Batches, accuracy, trainer
 
 BATCH = 64
@@ -64,14 +65,16 @@ def make(recipe: Recipe, progress: Progress = lambda *_: None) -> Outcome:
     if arrays is not None:
         batches = Batches.of(arrays, kind.shape, BATCH, recipe.seed)
         calibration = [next(iter(Batches.of(arrays, kind.shape, CALIBRATION, recipe.seed)))]
-        train = trainer(batches, epochs=recipe.epochs) if recipe.epochs else None
+        train = trainer(batches, epochs=recipe.epochs, lr=kind.rate) if recipe.epochs else None
     model = kind.build(recipe.seed)
+    if schedule(recipe.options.schedule).seeded:
+        draw(model, recipe.seed)
     dense_accuracy = None
     pretrained = criterion(recipe.options.ranked_by).trained and schedule(recipe.options.schedule).pretrained
     if train and pretrained:
         train(model, lambda done, total: progress("dense training", done, total))
         dense_accuracy = _held_out_accuracy(model, kind, recipe)
-        train = trainer(batches, epochs=recipe.epochs, lr=0.05)
+        train = trainer(batches, epochs=recipe.epochs, lr=kind.rate / 2)
     pruned = prune(
         model, recipe.sparsity, kind.example(), recipe.options,
         data=calibration, train=train, seed=recipe.seed, progress=progress,

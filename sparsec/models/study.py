@@ -21,6 +21,7 @@ from sparsec.models.networks import network
 from sparsec.models.pruning import Options, Pruned, prune
 from sparsec.models.schedules import schedule
 from sparsec.models.schedules.task import Progress
+from sparsec.models.seeds import draw
 from sparsec.models.training import Batches, accuracy, trainer
 
 METHODS = {
@@ -58,6 +59,10 @@ METHODS = {
     "edge-popup": Options(schedule="edge-popup"),
     "trained signs": Options(schedule="signs"),
     "FreezeNet": Options(schedule="freeze"),
+    "EigenDamage": Options(schedule="eigendamage"),
+    "OBS": Options("obs"),
+    "OBD": Options("obd"),
+    "Taylor": Options("taylor"),
     "random, as GraSP": Options("random", quota="as:grasp"),
     "random, as SynFlow": Options("random", quota="as:synflow"),
     "random, uniform": Options("random", quota="uniform"),
@@ -69,7 +74,8 @@ METHODS = {
     "magnitude, IGQ": Options("magnitude", quota="igq"),
 }
 """By the names in the plots. A schedule other than one-shot trains while it prunes, and only its masks are used, but
-for edge-popup, trained signs and FreezeNet, which keep random weights. Whole neurons are those of all layers but the
+for edge-popup, trained signs and FreezeNet, which keep random weights, and EigenDamage, whose masks are those of
+another basis. Whole neurons are those of all layers but the
 last, and so are their compressions."""
 ALL = tuple(METHODS)
 COMPRESSIONS = tuple(10 ** (exponent / 3) for exponent in range(1, 14))  # 2 to 20,000
@@ -149,12 +155,14 @@ class Start:
 
         """
         model = copy.deepcopy(self.trained if criterion(options.ranked_by).trained else self.initial)
-        shape = network(self.network).shape
-        data = [next(iter(Batches.of(training_digits(), shape, CALIBRATION, self.seed)))]
+        if schedule(options.schedule).seeded:
+            draw(model, self.seed)
+        kind = network(self.network)
+        data = [next(iter(Batches.of(training_digits(), kind.shape, CALIBRATION, self.seed)))]
         learns = Options().schedule != options.schedule
-        batches = Batches.of(training_digits(), shape, 64, self.seed)
-        return model, prune(model, sparsity, network(self.network).example(), options, data=data, seed=self.seed,
-                            train=trainer(batches, epochs=self.epochs) if learns else None)
+        batches = Batches.of(training_digits(), kind.shape, 64, self.seed)
+        return model, prune(model, sparsity, kind.example(), options, data=data, seed=self.seed,
+                            train=trainer(batches, epochs=self.epochs, lr=kind.rate) if learns else None)
 
 
 def _points(method: str, compression: float, start: Start) -> Iterable[Point]:
@@ -175,7 +183,7 @@ def fitted(initial: nn.Module, masks: dict[str, torch.Tensor], name: str, epochs
     model = copy.deepcopy(initial)
     apply_masks(model, masks)
     batches = Batches.of(training_digits(), network(name).shape, 64, seed)
-    trainer(batches, epochs=epochs)(model, lambda *_: apply_masks(model, masks))
+    trainer(batches, epochs=epochs, lr=network(name).rate)(model, lambda *_: apply_masks(model, masks))
     return model
 
 

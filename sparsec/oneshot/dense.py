@@ -15,6 +15,7 @@ from sparsec.graph.compare import Feeds
 from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.distribution.exact import whole_counts
+from sparsec.oneshot.effects import Effects
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
 from sparsec.oneshot.statistics import Statistics, mean, measure
@@ -52,7 +53,8 @@ class Dense:
         means: by layer the mean of its inputs.
         later: by weight the statistics of its uses but the first.
         outputs: by output the arrays of every batch.
-        sensitivity: by weight the relative error of its layer at every sparsity that was asked for.
+        sensitivity: by weight the relative error that it brings the outputs at every sparsity that was asked for: that
+            of its layer, times what such errors make of the outputs.
 
     """
 
@@ -113,7 +115,7 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
     by_index = {layer.index: (weight, layer) for weight in chosen for layer in weight.layers}
     means, later = dict[str, np.ndarray](), dict[str, tuple[Statistics, ...]]()
     sensitivity: dict[str, tuple[float, ...]] = {}
-    walk = Walk.over(model, batches)
+    walk, effects = Walk.over(model, batches), Effects.of(model, batches) if sparsities else None
     for done, index in enumerate(walk.stops(sorted(by_index))):
         if index not in by_index:
             break
@@ -125,12 +127,13 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
         if found is not None and not first:
             later[weight.name] = (*later.get(weight.name, ()), found)
         elif found is not None:
+            effect = effects.of_layer(walk, layer, found) if effects is not None else 1.0
             matrix = some(layer.matrix(numpy_helper.to_array(tensors[layer.weight])))
             chosen_groups = some_groups(*matrix.shape[:2])
             matrix, found = matrix[chosen_groups], found.of_groups(chosen_groups)
             moments = found.moments([None] * len(matrix))
-            sensitivity[weight.name] = found.errors(
-                [matrix - pruned(matrix, moments, criterion, pattern, sparsity) for sparsity in sparsities], matrix)
+            changes = [matrix - pruned(matrix, moments, criterion, pattern, each) for each in sparsities]
+            sensitivity[weight.name] = tuple(effect * each for each in found.errors(changes, matrix))
     outputs = {value.name: walk.values[value.name] for value in model.graph.output}
     return Dense(tuple(chosen), tuple(left), means, later, outputs, sensitivity)
 

@@ -64,6 +64,18 @@ class Walk:
             if len(self.values) > 1:
                 del self.values[name]
 
+    def rest(self, batches: Sequence[int]) -> dict[str, list[np.ndarray]]:
+        """The outputs that lie ahead, of some batches, with the weights as they are now; the walk stays where it is."""
+        nodes = [node for node in self.model.graph.node[self._position:] if node.output[0] not in self._constant]
+        ahead = {name for node in nodes for name in node.output}
+        made = [value.name for value in self.model.graph.output if value.name in ahead]
+        if not made:
+            return {}
+        piece = self._piece(nodes, made)
+        session, needed = ort.session(piece), [value.name for value in piece.graph.input]
+        results = [session.run(made, {name: self.values[name][batch] for name in needed}) for batch in batches]
+        return {name: [result[place] for result in results] for place, name in enumerate(made)}
+
     def _piece(self, nodes: Sequence[onnx.NodeProto], made: Sequence[str]) -> onnx.ModelProto:
         """The nodes as a model of their own, with what they read as inputs, and constants computed inside."""
         wanted = {name for node in nodes for name in reads(node)} | set(made)

@@ -1,7 +1,9 @@
 """What follows a `sparsec::Conv` or `sparsec::MatMul` moves into it: activation(conv(X, W) + B + R).
 
 As long as nothing else reads the value in between: additions, multiplications and BatchNorms by constants along the
-output channels (into W and B), one addition of a tensor of the same shape (R), and last one activation.
+output channels (into W and B), one addition of a tensor of the same shape (R), and last one activation. A scale and an
+offset that are the same for all channels may follow one that clips: a clip(y, low, high) + d for a > 0 is
+clip(a y + d, a low + d, a high + d).
 """
 
 from __future__ import annotations
@@ -38,9 +40,10 @@ def run(model: ir.Model, _context: Context) -> Report:
 
 def _absorb(node: ir.Node) -> str | None:
     """Takes one more step into the node and says which, or None if the next step is not one of its epilogue."""
-    if node.attributes.get_string("activation", "none") != "none":
-        return None
+    activation = node.attributes.get_string("activation", "none")
     user = rewrite.only_use(node.outputs[0])
+    if activation != "none":
+        return _affine_behind(node, user) if activation in CLIPS and user is not None and not user.domain else None
     if user is None:
         return _silu(node)
     if user.domain:
@@ -66,11 +69,33 @@ def _become(node: ir.Node, last: ir.Node) -> None:
 
 def _affine(node: ir.Node, user: ir.Node) -> str | None:
     """Takes scale * y + offset, by constants along the output channels, into W and B."""
-    assert node.graph is not None
+    found = _scale_and_offset(node, user)
+    return None if found is None else _scaled(node, user, *found)
+
+
+CLIPS = ("relu", "clip")
+"""Activations that are bounds, which scales and offsets move."""
+
+
+def _affine_behind(node: ir.Node, user: ir.Node) -> str | None:
+    """Takes scale * clip(y) + offset, by one number each, into W, B and the bounds."""
+    found = _scale_and_offset(node, user)
+    if found is None or any(array.min() != array.max() for array in found) or not found[0].all():
+        return None
+    scale, offset = (float(array.reshape(-1)[0]) for array in found)
+    relu = node.attributes.get_string("activation") == "relu"
+    low, high = (0.0, np.inf) if relu else (node.attributes.get_float(name, 0.0) for name in ("alpha", "beta"))
+    least, most = sorted((scale * low + offset, scale * high + offset))
+    kind = _scaled(node, user, *found)
+    if kind is not None and ((least, most) != (0.0, np.inf) or not relu):
+        _set_attributes(node, ("clip", float(least), float(most)))
+    return kind
+
+
+def _scale_and_offset(node: ir.Node, user: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
+    """By output channel what a node's output is multiplied with and what is added to it."""
     shape = static_shape(node.outputs[0])
-    scaling, bias_at, residual_at = PLACES[node.op_type]
-    weight = constant_shape(node.inputs[scaling])
-    if shape is None or weight is None or static_shape(user.outputs[0]) != shape:
+    if shape is None or static_shape(user.outputs[0]) != shape:
         return None
     left = node.attributes.get_string("side") == "left"
     axis = 1 if node.op_type.endswith("Conv") else len(shape) - (2 if left else 1)
@@ -78,12 +103,18 @@ def _affine(node: ir.Node, user: ir.Node) -> str | None:
         found = rewrite.batch_norm(user) if axis == 1 else None
     else:
         found = _arithmetic(node, user, shape, axis)
+    return found if found is not None and np.isfinite(found).all() else None
+
+
+def _scaled(node: ir.Node, user: ir.Node, scale: np.ndarray, offset: np.ndarray) -> str | None:
+    """Takes a scale and an offset by output channel."""
+    assert node.graph is not None
+    scaling, bias_at, residual_at = PLACES[node.op_type]
+    weight = constant_shape(node.inputs[scaling])
     bias = constant(optional(node, bias_at))
-    if found is None or not np.isfinite(found).all() or (bias is None and optional(node, bias_at) is not None):
-        return None
-    scale, offset = found
     scaled = bool((scale != 1).any())
-    if scaled and optional(node, residual_at) is not None:
+    if weight is None or (bias is None and optional(node, bias_at) is not None) or (
+            scaled and optional(node, residual_at) is not None):
         return None
     name = node_name(node)
     if scaled:
@@ -147,9 +178,13 @@ def _silu(node: ir.Node) -> str | None:
 def _set_activation(node: ir.Node, last: ir.Node, activation: Activation, *inner: ir.Node) -> str:
     assert node.graph is not None
     graph = node.graph
+    _set_attributes(node, activation)
+    _become(node, last)
+    graph.remove(inner, safe=True)
+    return activation[0]
+
+
+def _set_attributes(node: ir.Node, activation: Activation) -> None:
     name, alpha, beta = activation
     for attribute in ir.convenience.convert_attributes({"activation": name, "alpha": alpha, "beta": beta}):
         node.attributes.add(attribute)
-    _become(node, last)
-    graph.remove(inner, safe=True)
-    return name

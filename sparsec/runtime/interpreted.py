@@ -9,6 +9,7 @@ import numpy as np
 from onnx.reference.op_run import OpRun
 
 from sparsec.graph import control
+from sparsec.runtime.sized.scattering import scatter_elements, scatter_nd
 
 
 class NonMaxSuppression(OpRun):
@@ -83,16 +84,6 @@ class GatherND(OpRun):
         return (found.reshape(*indices.shape[:-1], *data.shape[batch_dims + depth:]),)
 
 
-def _put(data: np.ndarray, places: tuple[Any, ...], updates: np.ndarray, reduction: str | None) -> tuple[np.ndarray]:
-    """The data with updates at places; of those that meet, the last or what the reduction makes of all."""
-    result = data.copy()
-    if reduction in REDUCTIONS:
-        REDUCTIONS[reduction].at(result, places, updates)
-    else:
-        result[places] = updates
-    return (result,)
-
-
 class ScatterElements(OpRun):
     """Elements put where the indices say along an axis, and where they lie themselves along the others."""
 
@@ -100,9 +91,7 @@ class ScatterElements(OpRun):
 
     def _run(self, data: np.ndarray, indices: np.ndarray, updates: np.ndarray, axis: int = 0,
              reduction: str | None = None) -> tuple[np.ndarray]:
-        places = list(np.ogrid[tuple(slice(size) for size in indices.shape)])
-        places[axis] = indices
-        return _put(data, tuple(places), updates, reduction)
+        return (scatter_elements(data, indices, updates, axis, reduction),)
 
 
 class ScatterND(OpRun):
@@ -112,7 +101,7 @@ class ScatterND(OpRun):
 
     def _run(self, data: np.ndarray, indices: np.ndarray, updates: np.ndarray, reduction: str | None = None,
              ) -> tuple[np.ndarray]:
-        return _put(data, tuple(np.moveaxis(indices, -1, 0)), updates, reduction)
+        return (scatter_nd(data, indices, updates, reduction),)
 
 
 class Unique(OpRun):
@@ -131,9 +120,6 @@ class Unique(OpRun):
             inverse = np.argsort(order)[inverse]
         return (values, first, inverse, counts)[:len(self.onnx_node.output)]
 
-
-REDUCTIONS: dict[str, np.ufunc] = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
-"""What ONNX's reductions do with two numbers."""
 
 OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, ScatterElements, ScatterND, Unique,
                               *control.OPERATORS]

@@ -104,3 +104,40 @@ def test_linear_layers_of_codes_equal_their_reference(seed, target):
 def test_few_rows_of_codes_equal_their_reference(seed, target):
     model, feeds = product("QMatMul", seed, (1 + seed % 3, 150), (77, 150), (1 + seed % 3, 77))
     check(model, feeds, resolve(target), seed)
+
+
+SINGLES = {
+    "gates": ((1, 6, 9, 7), (8, 6, 1, 1), (1, 8, 1, 1)),
+    "channels": ((1, 6, 9, 7), (8, 6, 1, 1), (8, 1, 1)),
+    "one": ((1, 6, 9, 7), (8, 6, 1, 1), (1,)),
+    "features": ((70, 20), (12, 20), (12,)),
+    "images": ((2, 6, 9, 7), (8, 6, 1, 1), (2, 8, 1, 1)),  # in ONNX's operators
+    "columns": ((1, 6, 9, 7), (8, 6, 1, 1), (7,)),
+}
+
+
+@pytest.mark.sampled(0.4)
+@pytest.mark.parametrize("target", [*TARGETS, "cpu"])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", SINGLES)
+def test_a_code_for_each_channel_joins_codes_in_their_layout(kind, seed, target):
+    shape, weight, single = SINGLES[kind]
+    m = Maker(seed)
+    operator = "QMatMul" if len(shape) == 2 else "QConv"
+    m.activation("x", shape)
+    m.constant("w", codes(m.r, weight, np.int8))
+    m.constant("w_scale", m.r.uniform(0.001, 0.01, weight[0]).astype(np.float32))
+    m.result(4)
+    layer = helper.make_node(operator, m.inputs, ["made"], "layer", domain="sparsec", **m.attributes)
+    made = {name: m.attributes[f"y_{name}"] for name in ("scale", "zero_point")}
+    m.attributes, m.inputs = {}, []
+    first, second = m.pick("ab", "ba")
+    m.activation(second, single)
+    m.result(1)
+    m.attributes |= {f"{first}_{name}": value for name, value in made.items()}
+    names = {first: "made", second: second}
+    binary = helper.make_node("QBinary", [names["a"], names["b"]], ["y"], "binary", domain="sparsec",
+                              function=("add", "sub", "mul")[m.r.integers(3)], **m.attributes)
+    model, is_own = model_of([layer, binary], m, m.constants), kind not in ("images", "columns")
+    check(model, m.feeds, resolve(target), seed)
+    assert isinstance(layout_of(next(n for n in model.graph if n.name == "binary").outputs[0]), Plain) is not is_own

@@ -53,21 +53,21 @@ def test_what_kernels_cannot_do_is_named():
     assert [row["operator"] for row in clipped.report["outside"]] == ["LSTM"]
 
 
-FRONT_ENDS = {"of the same length": ("pads = [2, 2]", ["Conv"]), "shorter": ("dilations = [2]", ["Conv"]),
-              "of half the length": ("strides = [2], pads = [2, 2]", ["Conv", "GRU"])}
+FRONT_ENDS = {"of the same length": "pads = [2, 2]", "shorter": "dilations = [2]",
+              "of half the length": "strides = [2], pads = [2, 2]"}
 
 
 @pytest.mark.parametrize("name", FRONT_ENDS)
-def test_a_layer_behind_a_convolution_has_kernels_where_its_length_is_known(name):
-    attributes, outside = FRONT_ENDS[name]
+def test_a_layer_behind_a_convolution_has_kernels(name):
     rng = np.random.default_rng(0)
     proto = texts.model(f"""g (float[batch,6,length] x) => (float[s,1,b,10] y)
         <float[12,6,5] k, float[1,30,12] w, float[1,30,10] r> {{
-            c = Conv<{attributes}>(x, k) t = Transpose<perm = [2, 0, 1]>(c) y = GRU<hidden_size = 10>(t, w, r) }}""",
+            c = Conv<{FRONT_ENDS[name]}>(x, k)
+            t = Transpose<perm = [2, 0, 1]>(c) y = GRU<hidden_size = 10>(t, w, r) }}""",
                         k=rng.standard_normal((12, 6, 5)), w=rng.standard_normal((1, 30, 12)),
                         r=rng.standard_normal((1, 30, 10)))
     artifact = sparsec.compile(proto, tune="off")
-    assert [row["operator"] for row in artifact.report["outside"]] == outside
+    assert artifact.report["outside"] == []
     session = sparsec.InferenceSession(artifact)
     for batch, length in ((1, 9), (3, 20), (1, 9)):
         x = rng.standard_normal((batch, 6, length), np.float32)

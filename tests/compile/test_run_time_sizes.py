@@ -10,6 +10,7 @@ from sparsec.backends.program import SIZED, Program, TensorSpec
 from sparsec.errors import ArtifactError, InputError, ShapeError, UnsupportedOperatorError
 from sparsec.graph.compare import relative_error, run_onnxruntime
 from sparsec.target import resolve
+from tests.support import texts
 from tests.support.decoders import DECODER, DEPTH, GROUPED, GROUPS, HEADER, RNG, decoder_feeds, merged_decoder, model_of
 
 IMAGES = f"""{HEADER} images (float[n, 3, 8, 8] x) => (float[n, 5] y) {{
@@ -23,6 +24,10 @@ PIXELS = f"""{HEADER} pixels (float[n, 3, h, w] x) => (float[n, 5] y) {{
   a = AveragePool<kernel_shape=[2, 2], pads=[1, 1, 0, 0], count_include_pad=1>(d)
   p = GlobalAveragePool(a) f = Flatten(p) y = Gemm<transB=1>(f, head)
 }}"""
+
+VOLUMES = f"""{HEADER} volumes (float[n, 3, d, h, w] x) => (float[n, 4, i, j, k] y)
+  <float[4, 3, 2, 1, 2] weight> {{ y = Conv(x, weight) }}"""
+
 
 def errors(session, model, feeds):
     return [relative_error(*pair) for pair in zip(session.run(None, feeds), run_onnxruntime(model, feeds), strict=True)]
@@ -116,15 +121,24 @@ def test_a_batch_of_images_has_any_size():
 
 
 def test_what_has_no_kernel_yet_is_named_and_right():
-    model = model_of(PIXELS)
+    model = texts.model(VOLUMES.removeprefix(HEADER), weight=RNG.standard_normal((4, 3, 2, 1, 2)))
     artifact = sparsec.compile(model, tune="off")
     assert artifact.report["outside"][0]["operator"] == "Conv"
+    session = sparsec.InferenceSession(artifact)
+    for size in ((2, 3, 5, 4, 9), (0, 3, 8, 8, 8)):
+        assert max(errors(session, model, {"x": RNG.standard_normal(size, np.float32)})) < 1e-5
+    with pytest.raises(UnsupportedOperatorError, match="strict"):
+        sparsec.compile(model, tune="off", strict=True)
+
+
+def test_images_of_any_size_run_on_kernels():
+    model = model_of(PIXELS)
+    artifact = sparsec.compile(model, tune="off")
+    assert artifact.report["outside"] == []
     session = sparsec.InferenceSession(artifact)
     assert {step["op"] for step in session._sized.steps} & {"onnx"} == set()
     for size in ((2, 3, 5, 9), (1, 3, 6, 4), (0, 3, 8, 8)):
         assert max(errors(session, model, {"x": RNG.standard_normal(size, np.float32)})) < 1e-5
-    with pytest.raises(UnsupportedOperatorError, match="strict"):
-        sparsec.compile(model, tune="off", strict=True)
 
 
 @pytest.mark.parametrize(("dims", "message"), [

@@ -188,10 +188,25 @@ SIZED = {
         "g (float[2,4] x, bool c) => (float y) <int64[1] axis = {0}> { h = If<then_branch = t () => (float[2,4] a)"
         "{ a = Relu(x) }, else_branch = e () => (float[1,2,4] b) { b = Unsqueeze(x, axis) }>(c)"
         "y = ReduceSum<keepdims=0>(h) }",
+    "elements put along the last axis":
+        "g (float[n,6] x) => (float[n,6] y) <int64[1] k = {3}> { v, i = TopK(x, k) u = Neg(v)"
+        "y = ScatterElements<axis=-1>(x, i, u) }",
+    "elements added along the first axis":
+        "g (float[n,6] x) => (float[m,6] y) <int64[1] k = {1}> { v, i = TopK<axis=0>(x, k)"
+        'y = ScatterElements<axis=0, reduction="add">(x, i, v) }',
+    "slices put where values say":
+        "g (float[n,4] x) => (float[n,4] y, float[m] z) <float zero = {0}, float[1] one = {1}> { c = Greater(x, zero)"
+        "i = NonZero(c) t = Transpose(i) g = GatherND(x, t) u = Neg(g) y = ScatterND(x, t, u)"
+        "r = ReduceMax<axes=[1], keepdims=0>(x) b = Less(r, one) z = Compress(r, b) }",
     "branches of any sizes":
         "g (float[n,4] x, bool c) => (float[m,4] y) { y = If<then_branch = t () => (float[a,4] a0) { a0 = Relu(x) },"
         "else_branch = e () => (float[b,4] b0) { b0 = Concat<axis=0>(x, x) }>(c) }",
 }
+
+
+RESIZED_AND_CONVOLVED = SIZED["resize to a size of values"].replace(
+    "y = Resize", "r = Resize").replace("<int64[3] k", "<float[2,3,1,1] w, int64[3] k").replace(
+    "s) }", "s) y = Conv(r, w) }")
 
 
 def fed(proto, seed):
@@ -227,11 +242,28 @@ def test_sizes_that_do_not_fit_at_run_time_are_wrong_inputs():
 
 
 def test_interpreted_layers_are_reported_and_refused_when_strict():
-    proto = CONTROL["branches of different shapes"]
+    proto = model(RESIZED_AND_CONVOLVED, 18)
     (row,) = sparsec.compile(proto, tune="off").report["outside"]
     assert "run time" in row["reason"]
     with pytest.raises(UnsupportedOperatorError, match="known at run time only"):
         sparsec.compile(proto, tune="off", strict=True)
+
+
+EXPERTS = (
+    "g (float[9,6] x, bool[9] c) => (float[9,6] y) <float[6,8] w, float[6,8] v, float[8,6] u, int64[1] axis, "
+    "float[9,6] zeros> { n = NonZero(c) i = Squeeze(n, axis) g = Gather(x, i) a = MatMul(g, w) s = Sigmoid(a)"
+    "h = Mul(a, s) b = MatMul(g, v) p = Mul(h, b) o = MatMul(p, u) q = Shape(o) j = Unsqueeze(i, last)"
+    'k = Expand(j, q) y = ScatterElements<axis=0, reduction="add">(zeros, k, o) }')
+
+
+def test_rows_that_values_choose_have_kernels():
+    proto = model(EXPERTS.replace("int64[1] axis", "int64[1] axis, int64[1] last"), 18, axis=[0], last=[1],
+                  zeros=np.zeros((9, 6)))
+    artifact = Artifact.load(sparsec.compile(proto, tune="off", strict=True).to_bytes())
+    assert {row["operator"] for row in artifact.report["layers"]} == {"MatMul"}
+    for chosen in ([], [3], range(9), [0, 8, 4]):
+        c = np.isin(np.arange(9), list(chosen))
+        agrees(proto, artifact, {"x": np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32), "c": c})
 
 
 def test_gpus_need_static_sizes():

@@ -9,6 +9,9 @@ from hypothesis import given, settings
 
 from sparsec.errors import FormatError
 from sparsec.formats import CODECS, FORMATS, NM, Bcsr, BlockBalanced, Delta, DeltaPadded, Dense, Strided, huffman
+from sparsec.formats.bits import unpack
+from sparsec.formats.draws import signs
+from sparsec.formats.smallest import smallest
 from sparsec.formats.storage import as_matrix, matrix_shape
 from tests.support.weights import weights
 
@@ -207,3 +210,38 @@ def test_gaps_are_counted_without_storing_them(weight):
     matrix = as_matrix(weight)
     stored = FORMATS["gaps 8"].encode(matrix).streams["values"].count
     assert FORMATS["gaps 8"].count(np.ascontiguousarray(matrix.astype(np.float32) != 0)) * 8 == stored
+
+
+def frozen(seed, shape=(40, 96), trained=0.05):
+    """Signs of a seed with magnitudes of rows, some of them trained: the weight, and the trained alone."""
+    rng = np.random.default_rng(seed)
+    drawn = signs(seed, shape) * rng.uniform(0.5, 2, (shape[0], 1)).astype(np.float32)
+    learnt = np.where(rng.random(shape) < trained, rng.standard_normal(shape, np.float32), np.float32(0))
+    return np.where(learnt != 0, learnt, drawn), learnt
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**20 - 1])
+def test_frozen_weights_take_a_seed_more_than_pruned_ones(seed):
+    weight, learnt = frozen(seed)
+    stored, pruned = smallest(weight, CODECS["seed"]), smallest(learnt)
+    assert np.array_equal(stored.format.decode(stored), weight)
+    assert stored.nbytes == pruned.nbytes + 4 + 4 * len(weight)  # the seed, and a magnitude a row
+    assert int(unpack(stored.streams["seed"])[0]) == seed
+
+
+def test_signs_and_zeros_that_were_learnt_are_exact_too():
+    weight = np.where(np.random.default_rng(0).random((40, 96)) < 0.2, -1, 1) * frozen(3, trained=0)[0]
+    weight[::3, ::2] = 0
+    stored = CODECS["seed"].quantize(weight.astype(np.float32))
+    assert len(unpack(stored[1]["seed"])) == 1
+    assert np.array_equal(CODECS["seed"].restore(*stored), weight)
+
+
+def test_signs_are_even_and_do_not_depend_on_the_machine():
+    state, whole = (1 << 40) + 0x9E3779B97F4A7C15, (1 << 64) - 1
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        state = (state ^ (state >> shift)) * factor & whole
+    assert signs(1, (64,)).tolist() == [1 if state >> place & 1 else -1 for place in range(64)]
+    found = np.stack([signs(seed, (4096,)) for seed in range(16)])
+    assert abs(found.mean(1)).max() < 0.06
+    assert abs(found @ found.T / 4096 - np.eye(16)).max() < 0.07

@@ -87,6 +87,34 @@ def test_large_scores_do_not_overflow(target):
     np.testing.assert_allclose(y, attention.reference(1e3 * q, k, v, None, params), rtol=0, atol=1e-4)
 
 
+HIDING = ["none", "some", "all", "few", "-1e4"]
+
+
+def padding(hiding, batch, keys):
+    """A mask (batch, 1, 1, keys) that hides keys from all queries of a sequence."""
+    rng = np.random.default_rng(2)
+    hidden = {"none": np.zeros((batch, keys), bool), "all": np.ones((batch, keys), bool),
+              "few": rng.random((batch, keys)) < 0.05}.get(hiding, rng.random((batch, keys)) < 0.6)
+    hidden[0, 0] = hiding == "all"
+    value = np.float32(-1e4) if hiding == "-1e4" else np.finfo(np.float32).min / 2
+    return np.where(hidden, value, rng.standard_normal((batch, keys)).astype(np.float32))[:, None, None]
+
+
+@pytest.mark.skipif("avx512_vnni" not in machine_features(), reason="this processor has no avx512_vnni")
+@pytest.mark.parametrize("hiding", HIDING)
+@pytest.mark.parametrize("shape", PAIRED)
+def test_keys_that_a_mask_hides_from_all_queries_are_left_out(shape, hiding):
+    batch, heads, depth, tokens, keys, _ = shape
+    mask = padding(hiding, batch, keys)
+    params = replace(plain_params(*shape, mask.shape), pairs="s16")
+    q, k, v = projections(batch, heads, depth, tokens, keys)
+    expected = attention.reference(q, k, v, mask, params)
+    hidden = np.broadcast_to((mask < -1e3) & (hiding != "all"), (batch, 1, 1, keys))[:, 0, 0]
+    k[hidden], v[hidden] = np.nan, np.nan  # never read
+    y = run("cpu", params, q, k, v, mask, threads=2)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=np.ptp(expected) / 255 / 10)
+
+
 @pytest.mark.skipif("avx512_bf16" not in machine_features(), reason="this processor has no avx512_bf16")
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("shape", PAIRED)

@@ -8,7 +8,7 @@ nn = torch.nn
 from sparsec.errors import PruningError  # noqa: E402
 from sparsec.models.criteria import CRITERIA  # noqa: E402
 from sparsec.models.criteria.context import Context  # noqa: E402
-from sparsec.models.criteria.obs import _columns, compensate  # noqa: E402
+from sparsec.models.criteria.obs import columns, compensate  # noqa: E402
 from sparsec.models.masks import dense_masks, prunable  # noqa: E402
 from tests.support.small_networks import IMAGES, data  # noqa: E402 - after the skip
 
@@ -96,7 +96,7 @@ def test_columns_are_what_rows_of_the_weight_multiply(layer):
     x = torch.randn(2, layer.in_channels, *[9] * rank) if rank else torch.randn(2, 6)
     groups = getattr(layer, "groups", 1)
     rows = layer.weight.reshape(groups, len(layer.weight) // groups, -1)
-    product = (_columns(layer, x) @ rows.transpose(1, 2)).transpose(1, 2).flatten(0, 1)  # (out, samples)
+    product = (columns(layer, x) @ rows.transpose(1, 2)).transpose(1, 2).flatten(0, 1)  # (out, samples)
     expected = layer(x) - layer.bias.reshape(-1, *[1] * rank)
     torch.testing.assert_close(product, expected.movedim(1, 0).flatten(1), rtol=1e-4, atol=1e-5)
 

@@ -9,15 +9,21 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 nn = torch.nn
 
 from sparsec.errors import PruningError  # noqa: E402
+from sparsec.formats.draws import seed_of  # noqa: E402
 from sparsec.models.criteria import CRITERIA  # noqa: E402
 from sparsec.models.criteria.chains import readers  # noqa: E402
 from sparsec.models.criteria.context import Context  # noqa: E402
 from sparsec.models.criteria.similar import merge  # noqa: E402
+from sparsec.models.dataset import training_digits  # noqa: E402
 from sparsec.models.masks import dense_masks, kept, masks_of_file, prunable  # noqa: E402
 from sparsec.models.networks import NETWORKS  # noqa: E402
 from sparsec.models.onnx_export import export  # noqa: E402
 from sparsec.models.pruning import Options, prune  # noqa: E402
-from sparsec.models.training import Teacher, trainer  # noqa: E402
+from sparsec.models.recipe import Recipe, make  # noqa: E402
+from sparsec.models.schedules.eigendamage import bases, chosen, factors  # noqa: E402
+from sparsec.models.schedules.task import Task  # noqa: E402
+from sparsec.models.seeds import draw  # noqa: E402
+from sparsec.models.training import Batches, Teacher, trainer  # noqa: E402
 from tests.support.small_networks import CHAIN, IMAGES, TEXT, data, train  # noqa: E402 - after the skip
 
 
@@ -218,6 +224,55 @@ def test_penalties_make_zeros_before_the_threshold_does(schedule, share):
     assert penalised[-1] == 0 if share == 0 else penalised[-1] > share
 
 
+def test_eigendamage_loses_less_than_rows_and_columns_of_the_weights_themselves():
+    model = NETWORKS["lenet300"].build(0)
+    trainer(Batches.of(training_digits(), (784,), 64, 0), epochs=3)(model, lambda *_: None)
+    inputs, labels = next(iter(Batches.of(training_digits(), (784,), 512, 0)))
+    masks = dense_masks(prunable(model))
+    task = Task(model, masks, 0.9, None, None, 1, None, torch.Generator().manual_seed(0), lambda *_: None,
+                data=[(inputs, labels)])
+    moments, lost = factors(task), []
+    for eigen in (True, False):
+        other, rotated = copy.deepcopy(model), bases(task, moments, eigen=eigen)
+        kept_ = chosen(rotated, 0.9, sum(mask.numel() for mask in masks.values()))
+        assert sum(int((~mask).sum()) for mask in kept_.values()) >= 0.9 * sum(mask.numel() for mask in masks.values())
+        with torch.no_grad():
+            for name, each in rotated.items():
+                weight = other.get_parameter(name)
+                weight.copy_((each.left @ (each.inner * kept_[name]) @ each.right.T).reshape(weight.shape))
+            lost.append(float(nn.functional.cross_entropy(other.eval()(inputs), labels)))
+    assert lost[0] < 0.5 * lost[1]
+
+
+def test_eigendamage_leaves_fewer_rows_and_columns_in_another_basis():
+    model, start, masks = run("eigendamage", 0.5)
+    for name, mask in masks.items():
+        flat = mask.flatten(1)
+        assert torch.equal(flat, flat.any(1)[:, None] & flat.any(0))
+        rank = torch.linalg.matrix_rank(model.get_parameter(name).detach().flatten(1), rtol=1e-4)
+        assert rank <= min(flat.any(1).sum(), flat.any(0).sum())
+    assert kept(masks) <= 0.5 * sum(mask.numel() for mask in masks.values())
+    assert any(not torch.equal(model.get_parameter(name), start[name]) for name in masks)
+    with pytest.raises(PruningError, match="needs data"):
+        prune(CHAIN.build(0), 0.5, CHAIN.example(), Options(schedule="eigendamage"))
+
+
+def test_a_seed_draws_the_weights_that_stay_random():
+    model, again = NETWORKS["lenet5"].build(0), NETWORKS["lenet5"].build(1)
+    draw(model, 5)
+    draw(again, 5)
+    for name, weight in prunable(model).items():
+        assert torch.equal(weight, again.get_parameter(name))
+        assert weight.detach().abs().unique().numel() == 1
+        assert float(weight.detach().std()) == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.05)
+    made = make(Recipe("lenet300", 0.9, Options(schedule="freeze"), epochs=1, seed=5))
+    for number, (name, mask) in enumerate(made.pruned.masks.items()):
+        weight = made.model.get_parameter(name).detach()[~mask].abs()
+        assert weight.unique().numel() == 1
+        assert seed_of((made.model.get_parameter(name).detach() > 0).flatten().numpy(), (~mask).flatten().numpy()) == \
+            5 * 256 + number or mask.numel() < 128
+
+
 def test_rewinding_to_the_start():
     starts = []
 
@@ -239,8 +294,6 @@ def test_a_teacher_is_copied():
             return float(Teacher(dense).loss(inputs, student.eval()(inputs)))
 
     before = distance()
-    from sparsec.models.training import Batches
-
     batches = Batches(inputs, labels, 8, torch.Generator().manual_seed(0))
     trainer(batches, epochs=20, lr=0.05, teacher=Teacher(dense, share=1.0))(student, lambda *_: None)
     assert distance() < 0.3 * before

@@ -72,6 +72,8 @@ EPILOGUES = {
     "batch norm behind gemm": (GRAPHS["batch norm behind gemm"], ["none"]),
     "shared weight": (GRAPHS["shared weight"], ["none", "none"]),
     "scale and shift": (GRAPHS["scale and shift"], ["none"]),
+    "scale and shift behind relu": (GRAPHS["scale and shift behind relu"], ["clip"]),
+    "subtraction of a clip": (GRAPHS["subtraction of a clip"], ["clip"]),
     "product from the left": (GRAPHS["product from the left"], ["relu"]),
 }
 
@@ -95,6 +97,8 @@ LEFT_ALONE = {
     "a value that is an output": (GRAPHS["output in the middle"], {"Relu": 1}),
     "a value read twice": (linear("float o", "y0 = Relu(p) y = Mul(y0, p)"), {"Relu": 1, "Mul": 1}),
     "an addition behind the activation": (activation("r = Relu(h) y = Add(r, h)"), {"Relu": 1, "Add": 1}),
+    "a scale by channel behind the activation": (
+        activation("r = Relu(h) y = Mul(r, k)", weights="float[6] k"), {"Mul": 1}),
     "a scale behind the residual": (
         model("g (float[5,8] x, float[5,6] r) => (float[5,6] y) <float[8,6] w, float[6] k>"
               "{ p = MatMul(x, w) s = Add(p, r) y = Mul(s, k) }"), {"Mul": 1}),

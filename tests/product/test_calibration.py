@@ -10,12 +10,14 @@ import pytest
 from sparsec.backends.cpu.calibrate import measure
 from sparsec.bench import efficiency
 from sparsec.cli.calibrate import command
+from sparsec.cost import tuning
 from sparsec.cost.calibration import calibration_of, check_keepable, keep, key, machine_of
 from sparsec.cost.option import Option, Work
 from sparsec.cost.plan import choose
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 from sparsec.errors import CalibrationError
 from sparsec.files import shown
+from sparsec.machine import cpus
 from sparsec.target import resolve
 from tests.support.cli import sparsec, write_model
 
@@ -142,3 +144,14 @@ def test_the_command_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch, ca
     write_model(tmp_path / "model.onnx")
     sparsec("explain", tmp_path / "model.onnx", "--json", tmp_path / "plan.json")
     assert json.loads((tmp_path / "plan.json").read_text())["machine"] == f"measured, {shown(Path(file))}"
+
+
+def test_times_of_threads_that_shared_processors_are_told_apart(monkeypatch):
+    option = Option("csr", "kernel", "detail", None, 100, Work(1, 1))
+    names = {}
+    for count in (1, 2):
+        monkeypatch.setattr(cpus, "available", lambda count=count: count)
+        names[count] = key(2), tuning.key(option, CPU, 2, "machine"), key(1)
+    assert names[1][0] != names[2][0]
+    assert names[1][1] != names[2][1]
+    assert names[1][2] == names[2][2]

@@ -13,7 +13,7 @@ from sparsec.errors import PruningError, SparsecError, UsageError
 from sparsec.formats.nm import group_counts
 from sparsec.graph.compare import run_onnxruntime, same_class
 from sparsec.models.dataset import digits
-from sparsec.oneshot import file
+from sparsec.oneshot import dense, file
 from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.criteria.moments import Grid, Moments, factor
 from sparsec.oneshot.criteria.obs import loss, obs, sweep
@@ -26,6 +26,7 @@ from sparsec.oneshot.goal import Goal
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.reach import to_goal
+from sparsec.oneshot.samples import batches as batched
 from sparsec.oneshot.weights import constants, layers
 from sparsec.report.explain import explain
 from sparsec.target import resolve
@@ -234,6 +235,20 @@ def test_obs_shares_out_by_sensitivity_and_the_others_alike(lenet):
     shares = [[layer.nonzeros / layer.weights for layer in each.layers] for each in (usual, uniform, magnitude)]
     assert max(shares[0]) > 2 * min(shares[0])
     assert shares[1:] == [pytest.approx([0.1] * 3, abs=0.01)] * 2
+
+
+def test_sensitivity_is_of_the_outputs():
+    proto = model("""g (float[N,24] x) => (float[N,6] y) <float[24,16] a, float[16,6] b, float[24,6] c, float small> {
+        p = MatMul(x, a) q = Relu(p) r = MatMul(q, b) s = MatMul(x, c) t = Mul(s, small) y = Add(r, t) }""",
+                  a=RNG.standard_normal((24, 16)), b=RNG.standard_normal((16, 6)), c=RNG.standard_normal((24, 6)),
+                  small=np.array(0.01))
+    batches = batched(proto, {"x": RNG.standard_normal((16, 24)).astype(np.float32)})
+    found = dense.run(proto, batches, "magnitude", pattern("unstructured"), (), (0.0, 0.5), quiet)
+    first, last, beside = (found.sensitivity[name][1] for name in "prs")
+    outcome = file.to_sparsity(proto, {"x": batches[0]["x"]}, 0.5, Method("magnitude", keep=("p", "s")), quiet)
+    assert last == pytest.approx(outcome.pruned.layers[0].error, rel=0.1)  # its errors are those of the outputs
+    assert beside < 0.02 * last
+    assert 0.3 * last < first < 3 * last
 
 
 def test_sensitivity_prunes_to_its_most_and_refuses_more_before_anything_runs(lenet):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import onnx_ir as ir
 
+from sparsec.analysis.symbols import images
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size, product
 from sparsec.graph.nodes import optional
@@ -240,22 +241,6 @@ def _flatten(symbols: Symbols, node: ir.Node) -> Shape | None:
     return product(shape[:axis]), product(shape[axis:])
 
 
-def _conv(symbols: Symbols, node: ir.Node) -> Shape | None:
-    """At strides of 1; what others leave is no polynomial."""
-    image, weight = (symbols.shape(value) for value in node.inputs[:2])
-    if image is None or weight is None:
-        return None
-    axes = range(len(image) - 2)
-    strides, dilations = (node.attributes.get_ints(name, ()) or [1] * len(axes) for name in ("strides", "dilations"))
-    pads, padding = node.attributes.get_ints("pads", ()) or [0] * 2 * len(axes), node.attributes.get_string("auto_pad")
-    if any(step != 1 for step in strides):
-        return None
-    same = padding in ("SAME_UPPER", "SAME_LOWER")
-    return image[0], weight[0], *(
-        image[2 + axis] if same else image[2 + axis] + Size.of(pads[axis] + pads[axis + len(axes)])
-        - Size.of(dilations[axis]) * (weight[2 + axis] - Size.of(1)) for axis in axes)
-
-
 UNARY = ("Abs", "Cast", "Ceil", "Clip", "Cos", "Dropout", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid",
          "HardSwish", "Identity", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not",
          "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Sqrt", "Tanh", "CumSum",
@@ -264,10 +249,10 @@ BINARY = ("Add", "And", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "Le
           "Mul", "Or", "Pow", "PRelu", "Sub", "Sum", "Where", "Xor")
 
 SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
+    **images.SHAPES,
     **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, "Gemm": _gemm,
-    "Conv": _conv,
     "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split, RECURRENCE: _recurrence,
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _same),

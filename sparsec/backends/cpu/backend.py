@@ -7,20 +7,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
-from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import REPLAY, Function, Functions
-from sparsec.cost.option import PRECISIONS
-from sparsec.graph.sized import Attention
+from sparsec.cost.precisions import PRECISIONS
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see `backends.base`
     import onnx_ir as ir
 
+    from sparsec.backends.chain import Chain
     from sparsec.backends.relax.lower import Lowered
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
     from sparsec.cost.roofline import Machine
+    from sparsec.graph.sized import Attention
 
 
 class CpuBackend(Backend):
@@ -94,11 +94,12 @@ class CpuBackend(Backend):
         return build_functions(module, functions, job.target, job.threads)
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
-                            job: Job, *, levels: bool) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
+                            job: Job, *, levels: bool, windows: Sequence[str] = (),
+                            ) -> tuple[bytes, tuple[int, ...], Mapping[str, int]]:
         """Kernels by the name of their number."""
         from sparsec.backends.cpu import replay
         from sparsec.backends.cpu.build import build_kernels
-        from sparsec.kernels.cpu.tensors import sized_attention, sized_levels, sized_rotary
+        from sparsec.kernels.cpu.tensors import sized_attention, sized_levels, sized_rotary, sized_windows
         from sparsec.kernels.emit.isa import isa_of
 
         isa = isa_of(job.target, job.threads)
@@ -106,6 +107,7 @@ class CpuBackend(Backend):
                  for number, each in enumerate(attentions)}
         built |= {f"rotary{number}": sized_rotary.build(sized_rotary.SizedRotary(*each), isa)
                   for number, each in enumerate(rotations)}
+        built |= {f"windows_{kind}": sized_windows.build(kind, isa) for kind in windows}
         built |= {"levels": sized_levels.build(isa)} if levels else {}
         built[REPLAY] = replay.build()
         scratch = {"pair": sized_attention.padded(1, isa), "rows": sized_attention.ROWS, "threads": isa.threads}

@@ -32,6 +32,9 @@ from sparsec.target import SVE_256, Target
 MANY = 8
 """Kernels from which on two threads compile them."""
 
+FUSED = 64
+"""The operators that one kernel computes at most where TVM joins them."""
+
 
 def build(lowered: Lowered) -> Program:
     """Compile a lowered model.
@@ -40,13 +43,14 @@ def build(lowered: Lowered) -> Program:
         ToolchainError: LLVM does not know the target's processor, or the linker fails.
 
     """
-    with prepared(lowered, direct()) as (module, target):
+    embedded: list[np.ndarray] = []
+    with prepared(lowered, direct(embedded)) as (module, target):
         kernels = _called_once(module)
         if len(kernels) < MANY or linker(lowered.target.machine) is None or lowered.target.has(SVE_256):
             library, objects = exported(_executable(module, target), lowered.target)
         else:
             library, objects = _build_in_halves(module, kernels[::2], lowered.target, target)
-    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
+    return Program(library, "main", (*lowered.constants, *embedded), lowered.inputs, lowered.outputs, objects,
                    workspace=workspace_of(module))
 
 
@@ -148,10 +152,10 @@ def settings(target: Target) -> Iterator[tvm.target.Target]:
     """What kernels are compiled with: the LLVM target, and neither of two passes of TVM.
 
     Storage rewrite moves registers to the heap, and TIR's elimination of common subexpressions takes quadratic time for
-    what LLVM does anyway.
+    what LLVM does anyway. LLVM's time grows faster than a kernel does, so that few operators become one.
     """
     llvm = llvm_target(target)
-    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True}
+    config = {"tirx.disable_storage_rewrite": True, "tirx.disable_cse_tir": True, "relax.FuseOps.max_depth": FUSED}
     with llvm, tvm.transform.PassContext(opt_level=3, config=config):
         yield llvm
 

@@ -1,7 +1,8 @@
 """Activations in huge pages, where the system gives them.
 
 A layer whose channels lie a page of 4 KB apart needs more of these than a processor translates at once. So Linux is
-asked for pages of 2 MB for every storage of that size; whether it gives them changes nothing but the speed.
+asked for pages of 2 MB for every storage of a good part of that size; whether it gives them changes nothing but the
+speed.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from sparsec.machine.huge_pages import ADVICE, PAGE, wanted
 
 _STORAGE = tvm.ir.Op.get("relax.memory.alloc_storage")
 _SMALL_PAGE = 4096
+LEAST = PAGE // 4
+"""Bytes of a storage from which on it takes huge pages, of which the rest stays empty."""
 
 
 def huge_storages() -> tvm.transform.Pass:
-    """The pass that asks for huge pages for storages of `main` that fill some."""
+    """The pass that asks for huge pages for the large storages of `main`."""
     @tvm.transform.module_pass(opt_level=0, name="sparsec.huge_storages")
     def apply(module: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
         names = {each.name_hint: each for each in module.get_global_vars()}
@@ -43,7 +46,7 @@ def huge_storages() -> tvm.transform.Pass:
 
 def _is_huge(binding: relax.Binding) -> bool:
     value = binding.value
-    return isinstance(value, relax.Call) and bool(value.op == _STORAGE) and int(value.args[0].values[0]) >= PAGE
+    return isinstance(value, relax.Call) and bool(value.op == _STORAGE) and int(value.args[0].values[0]) >= LEAST
 
 
 def _advised(binding: relax.Binding, builder: relax.BlockBuilder, number: int) -> Iterator[relax.Binding]:

@@ -12,7 +12,7 @@ from tvm import relax
 from sparsec.backends.cpu.calls import KernelCall, call, emit
 from sparsec.backends.cpu.codes import attribute, bounds_of, finish_of
 from sparsec.backends.cpu.windows import block_diagonal, read, stencil_of
-from sparsec.backends.relax.context import LoweringContext
+from sparsec.backends.relax.context import LoweringContext, Range
 from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, spatial, window
 from sparsec.graph.codes import (
@@ -131,7 +131,8 @@ def lower_product(context: LoweringContext, node: ir.Node) -> None:
     kernel = _depthwise(node, context.isa) if layer is None else call(layer, chosen(node), context.isa)
     result = emit(context, kernel, inputs)
     if kernel.ends is not None:
-        result, context.ranges[node.outputs[0]] = (context.bb.emit(result[index]) for index in range(2))
+        result, ends = (context.bb.emit(result[index]) for index in range(2))
+        context.ranges[node.outputs[0]] = Range(ends, context.isa.threads, interleaved=True)
     context.bind(node.outputs[0], result)
 
 
@@ -150,20 +151,31 @@ def _depthwise(node: ir.Node, isa: Isa) -> KernelCall:
 
 
 def lower_binary(context: LoweringContext, node: ir.Node) -> None:
-    """Emit a QBinary of two tensors that lie alike."""
+    """Emit a QBinary of two tensors that lie alike, or one and a code for each of its channels or features."""
     if not in_layout(node):
         importer.lower(context, node)
         return
-    rows = elementwise.rows_of(_result_layout(node), FOUR * context.isa.lanes)
+    singles = [i for i in range(2) if isinstance(layout_of(node.inputs[i]), Plain)]
     function = attribute(node, "function", "add")
     a_scale, b_scale, y_scale = (attribute(node, f"{letter}_scale", 1.0) for letter in "aby")
     ratios = ((integers.units(np.float32(a_scale) * np.float32(b_scale), y_scale), 0.0) if function == "mul" else
               (integers.units(a_scale, y_scale), integers.units(b_scale, y_scale)))
-    zero_a, zero_b = (attribute(node, f"{letter}_zero_point", 0) + offset_of(operand(node, i).dtype)
-                      for i, letter in enumerate("ab"))
+    zero_a, zero_b = (attribute(node, f"{letter}_zero_point", 0)
+                      + (0 if i in singles else offset_of(operand(node, i).dtype)) for i, letter in enumerate("ab"))
     zero_y, low, high = bounds_of(node, "y")
     constants = elementwise.pack((zero_a, zero_b, zero_y), (low, high), (float(ratios[0]), float(ratios[1])))
-    _elementwise(context, node, elementwise.BinaryParams(rows, function), constants)
+    _elementwise(context, node, _binary_params(context, node, function, singles), constants)
+
+
+def _binary_params(context: LoweringContext, node: ir.Node, function: str,
+                   singles: list[int]) -> elementwise.BinaryParams:
+    target, lanes = _result_layout(node), FOUR * context.isa.lanes
+    if not singles:
+        return elementwise.BinaryParams(elementwise.rows_of(target, lanes), function)
+    (index,) = singles
+    dtype = "int8" if operand(node, index).dtype == ir.DataType.INT8 else "uint8"
+    return elementwise.BinaryParams(elementwise.rows_of_channels(target, lanes), function, "ab"[index],
+                                    math.prod(static_shape(node.inputs[index]) or ()), dtype)
 
 
 def lower_lookup(context: LoweringContext, node: ir.Node) -> None:

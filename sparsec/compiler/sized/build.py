@@ -22,6 +22,7 @@ from sparsec.compiler.planning import plan as plan_layers
 from sparsec.compiler.report import Outside
 from sparsec.compiler.sized.attention import fuse_attention
 from sparsec.compiler.sized.codes import round_for_layers, round_once, split_dynamic
+from sparsec.compiler.sized.images import rows_of_images
 from sparsec.compiler.sized.movement import shorten_moves, sink_rows
 from sparsec.compiler.sized.plan import Plan, write
 from sparsec.compiler.sized.recurrent import add_layers, write_recurrent
@@ -132,6 +133,10 @@ def staged(model: ir.Model, limits: Mapping[str, tuple[int, int]], target: Targe
     RemoveUnusedNodesPass()(model)
     NameFixPass()(model)
     merge_equal(model.graph, symbols)
+    if rows_of_images(model.graph, symbols):
+        RemoveUnusedNodesPass()(model)
+        shorten_moves(model.graph, symbols)
+        NameFixPass()(model)
     fuse_attention(model.graph, symbols)
     fuse_rotary(model.graph, symbols)
     RemoveUnusedNodesPass()(model)
@@ -225,10 +230,11 @@ def original(layer: str) -> str:
 
 def _kernels(plan: Plan, job: Job, backend: Backend) -> dict[str, object] | None:
     """The library of the kernels between stages, and of what calls all kernels; None where there are none."""
-    if not (plan.attentions or plan.rotations or plan.fields["rows"]):
+    if not (plan.attentions or plan.rotations or plan.windows or plan.fields["rows"]):
         return None
     finds = any(step["op"] == f"{SIZED_DOMAIN}::{LEVELS}" for step in plan.fields["steps"])
-    library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds)
+    library, objects, scratch = backend.build_sized_kernels(plan.attentions, plan.rotations, job, levels=finds,
+                                                          windows=plan.windows)
     return {"library": plan.array(np.frombuffer(library, np.uint8)), "objects": list(objects),
             "attention": [{"depth": each.depth, "width": each.width, **scratch} for each in plan.attentions]}
 

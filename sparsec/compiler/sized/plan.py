@@ -23,7 +23,7 @@ from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.constants import constant
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.nodes import operand, read_by
-from sparsec.graph.sized import RECURRENCE, SIZED_DOMAIN, Attention
+from sparsec.graph.sized import IM2COL, RECURRENCE, SIZED_DOMAIN, WINDOWS, Attention
 from sparsec.runtime.sized.operators import OPERATORS, SINGLE
 
 
@@ -40,6 +40,7 @@ class Plan:
         attentions: the kernels of attention.
         rotations: those of rotations: features, and whether tables have angles for both halves.
         recurrences: the recurrences, each with a kernel of its own.
+        windows: the kernels of windows of images, by operator.
 
     """
 
@@ -49,6 +50,7 @@ class Plan:
     attentions: list[Attention] = field(default_factory=list)
     rotations: list[tuple[int, bool]] = field(default_factory=list)
     recurrences: list[ir.Node] = field(default_factory=list)
+    windows: list[str] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
 
@@ -80,7 +82,8 @@ def write(model: ir.Model, stages: Sequence[Stage], symbols: Symbols, limits: Ma
                     "shape": [_size(size) for size in symbols.shapes[value]]} for value, name in names.items()],
         "outputs": [{"name": name, "value": value.name, "shape": _described(value, symbols)}
                     for value, name in zip(model.graph.outputs, output_names(model), strict=True)],
-        "limits": {name: list(limit) for name, limit in limits.items()}, "constants": {}, "sizes": {}, "steps": []})
+        "limits": {name: list(limit) for name, limit in limits.items()}, "constants": {}, "sizes": {}, "steps": [],
+        "quotients": [[name, terms_of(size), by] for name, (size, by) in symbols.quotients.items()]})
     when = guards(model.graph)
     plan.stages = kept = _live(model, stages, symbols, when)
     for stage in kept:
@@ -205,6 +208,9 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
         plan.step("recurrence", given, outputs, number=len(plan.recurrences), hidden=hidden)
         plan.recurrences.append(node)
         return
+    if node.domain == SIZED_DOMAIN and node.op_type in WINDOWS:
+        _windows(plan, node, inputs, outputs)
+        return
     if grows(node):
         key = "append"
     if (key in OPERATORS or key == "append") and not (more and node.op_type in SINGLE) and opsets.get(
@@ -259,6 +265,15 @@ def _attention(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs:
     if params not in plan.attentions:
         plan.attentions.append(params)
     plan.step("attention", inputs, outputs, kernel=plan.attentions.index(params))
+
+
+def _windows(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:
+    """A call of a kernel of windows."""
+    kind = IM2COL if node.op_type == "PixelShuffle" else node.op_type
+    if kind not in plan.windows:
+        plan.windows.append(kind)
+    attributes = {name: _attribute(each) for name, each in node.attributes.items() if isinstance(each, ir.Attr)}
+    plan.step("windows", inputs, outputs, kind=node.op_type, attributes=attributes)
 
 
 def _rotary(plan: Plan, node: ir.Node, inputs: Sequence[str | None], outputs: Sequence[str | None]) -> None:

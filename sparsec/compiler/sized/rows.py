@@ -127,8 +127,9 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
         return None
     rows = Rows.of(out)
     rank, lead = rows.rank, rows.lead
-    if rank == 0 or not all(size.known for size in lead) or any(size.number == 0 for size in out):
+    if rank == 0 or any(size.number == 0 for size in out):
         return None
+    told_by_inputs = all(size.known for size in lead)
     single = SINGLE.get(node.op_type, ())
     known = [value is None or value in fixed or (index in single and is_single(shape))
              for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True))]
@@ -136,7 +137,7 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
     for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True)):
         if value is None or known[index] or index in told:
             continue
-        if shape is not None and node.op_type in RESHAPES and Rows.of(shape) == rows:
+        if shape is not None and node.op_type in RESHAPES and Rows.of(shape) == rows and told_by_inputs:
             continue
         if shape is None or shape[:rank] != lead or not _all_numbers(shape[rank:]):
             return None

@@ -1,4 +1,7 @@
-"""What a value codec does: weights to codes of a fixed number of bits and back, zero always being code 0."""
+"""What a value codec does: weights to codes of a fixed number of bits and back.
+
+Zero is code 0, but for "seed", whose code 0 is what a seed has drawn: formats store the codes that are not 0.
+"""
 
 from __future__ import annotations
 

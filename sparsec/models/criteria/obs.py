@@ -74,7 +74,7 @@ def _hessians(context: Context, names: list[str]) -> dict[str, torch.Tensor]:
 
     def collect(name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            x = _columns(layer, inputs[0])  # (groups, samples, in)
+            x = columns(layer, inputs[0])  # (groups, samples, in)
             sums[name] = sums.get(name, 0) + x.transpose(1, 2) @ x
             counts[name] = counts.get(name, 0) + x.shape[1]
 
@@ -91,7 +91,7 @@ def _hessians(context: Context, names: list[str]) -> dict[str, torch.Tensor]:
     return {name: total / counts[name] for name, total in sums.items()}
 
 
-def _columns(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
+def columns(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """The inputs of a layer as (groups, samples, in): what each row of its weight is multiplied with."""
     if isinstance(layer, nn.Linear):
         return x.reshape(1, -1, x.shape[-1])

@@ -10,7 +10,7 @@ from torch import nn
 from sparsec.errors import PruningError
 from sparsec.models.criteria.chains import hooked, per_input, readers
 from sparsec.models.criteria.context import Context, Scores
-from sparsec.models.criteria.obs import _columns
+from sparsec.models.criteria.obs import columns
 from sparsec.models.criteria.structure import spread
 
 SAMPLES = 1000  # sums of the next layer that are looked at
@@ -36,18 +36,18 @@ def _parts(context: Context, first: str, second: str) -> torch.Tensor:
 
     def hook(_name: str) -> Any:
         def seen(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            columns = _columns(layer, inputs[0])[0]
-            found.append(columns[torch.randint(len(columns), (SAMPLES,), generator=context.generator)])
+            rows = columns(layer, inputs[0])[0]
+            found.append(rows[torch.randint(len(rows), (SAMPLES,), generator=context.generator)])
         return seen
 
     with hooked(context, [second], hook, before=True), torch.no_grad():
         for inputs, _ in context.data:
             context.model(inputs)
-    columns = torch.cat(found)[:SAMPLES]
+    seen = torch.cat(found)[:SAMPLES]
     weight = context.weights[second].detach()
-    rows = weight.flatten(1)[torch.randint(len(weight), (len(columns),), generator=context.generator)]
+    rows = weight.flatten(1)[torch.randint(len(weight), (len(seen),), generator=context.generator)]
     units = len(context.weights[first])
-    return per_input(columns * rows, units).sum(2).T
+    return per_input(seen * rows, units).sum(2).T
 
 
 def _lateness(parts: torch.Tensor) -> torch.Tensor:

@@ -19,12 +19,13 @@ from sparsec.models.networks.vgg import vgg16, vgg19
 
 @dataclass(frozen=True)
 class Network:
-    """How to build a network; `shape` is that of one input, without the batch."""
+    """How to build a network; `shape` is that of one input, without the batch, `rate` the learning rate it bears."""
 
     make: Callable[[], nn.Module]
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     digits: bool = False  # whether scikit-learn's digits fit its input
+    rate: float = 0.1
 
     def build(self, seed: int) -> nn.Module:
         """The network in inference mode, with Kaiming normal weights from `seed` and no biases yet (He et al. 2015)."""
@@ -46,7 +47,7 @@ class Network:
 NETWORKS = {
     "lenet300": Network(lenet300, (784,), digits=True),
     "lenet300-bn": Network(lenet300_bn, (784,), digits=True),
-    "lenet5": Network(lenet5, (1, 28, 28), digits=True),
+    "lenet5": Network(lenet5, (1, 28, 28), digits=True, rate=0.05),
     "vgg16": Network(vgg16, (3, 32, 32)),
     "vgg19": Network(vgg19, (3, 32, 32)),
     "resnet18": Network(resnet18, (3, 64, 64)),

@@ -6,6 +6,7 @@ from sparsec.errors import UsageError
 from sparsec.models.schedules.deep_rewiring import deep_rewiring
 from sparsec.models.schedules.dynamic import itop, rigl, set_
 from sparsec.models.schedules.edge_popup import edge_popup
+from sparsec.models.schedules.eigendamage import eigendamage
 from sparsec.models.schedules.freeze import freeze
 from sparsec.models.schedules.gradual import gradual
 from sparsec.models.schedules.hard_concrete import hard_concrete
@@ -33,12 +34,13 @@ SCHEDULES: dict[str, Schedule] = {
     "movement": Schedule(movement, effective=False, single=True),
     "l0": Schedule(hard_concrete, effective=False, single=True),
     "variational-dropout": Schedule(variational_dropout, effective=False, single=True),
+    "eigendamage": Schedule(eigendamage, effective=False, single=True, pretrained=True, final=True, zeros=False),
     "lasso": Schedule(lasso),
     "ridge": Schedule(ridge),
     "group-lasso": Schedule(group_lasso, pattern="filters"),
-    "edge-popup": Schedule(edge_popup, effective=False, single=True, final=True),
-    "signs": Schedule(signs, criterion="random", quota="erk", final=True),
-    "freeze": Schedule(freeze, criterion="snip", final=True, zeros=False),
+    "edge-popup": Schedule(edge_popup, effective=False, single=True, final=True, seeded=True),
+    "signs": Schedule(signs, criterion="random", quota="erk", final=True, seeded=True),
+    "freeze": Schedule(freeze, criterion="snip", final=True, zeros=False, seeded=True),
 }
 
 

@@ -24,6 +24,7 @@ class Schedule:
         final: whether the weights that it ends with are its point, so that training anew under its masks is another
             method.
         zeros: whether the weights outside the masks are zero, as all but frozen ones are.
+        seeded: whether random weights stay, so that a network that is made for it has such as a seed can store.
 
     """
 
@@ -36,3 +37,4 @@ class Schedule:
     pattern: str | None = None
     final: bool = False
     zeros: bool = True
+    seeded: bool = False

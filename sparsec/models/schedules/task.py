@@ -8,10 +8,11 @@ from typing import Protocol
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sparsec.errors import PruningError
 from sparsec.models.masks import Masks
-from sparsec.models.training import Train
+from sparsec.models.training import Data, Loss, Train
 
 REWIND = 0.05
 """Of the first training: where rewinding goes back to if nothing else is asked for (Frankle et al. 2020)."""
@@ -36,6 +37,7 @@ class Task:
         evaluations: how many steps the criterion wants when nothing is trained in between.
         train: trains the model; None where no training was asked for.
         rewind: the share of the first training that rewinding goes back to.
+        data, loss: for schedules that look at gradients themselves.
 
     """
 
@@ -49,6 +51,8 @@ class Task:
     generator: torch.Generator
     progress: Progress
     rewind: float = REWIND
+    data: Data = ()
+    loss: Loss = F.cross_entropy
 
     def training(self, schedule: str) -> Train:
         """The training loop. Raises PruningError where there is none."""

@@ -57,10 +57,25 @@ def _linear(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
 
 
 def _binary(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:
+    """Two tensors that lie alike, or one and a code for each of its channels or features, row-major."""
+    shapes = [shape_of(value) for value in node.inputs]
+    whole = shapes.index(shape_of(node.outputs[0])) if shape_of(node.outputs[0]) in shapes else None
+    if whole is None:
+        return None
+    if shapes[0] != shapes[1]:
+        kind = kinds.get(operand(node, whole))
+        return Role(kind, (whole,)) if kind is not None and single(kind, shapes[whole], shapes[1 - whole]) else None
     kind = kinds.get(operand(node, 0)) or kinds.get(operand(node, 1))
-    alike = shape_of(node.inputs[0]) == shape_of(node.inputs[1])
     computed = all(value is not None and value.const_value is None for value in node.inputs)
-    return Role(kind, (0, 1)) if kind is not None and alike and computed else None
+    return Role(kind, (0, 1)) if kind is not None and computed else None
+
+
+def single(kind: Kind, shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether a tensor that broadcasts to a shape has one code for each channel of one image, or each feature."""
+    aligned = (*[1] * (len(shape) - len(other)), *other)
+    if kind is Kind.TOKENS:
+        return math.prod(aligned[:-1]) == 1
+    return shape[0] == 1 and len(aligned) > 1 and math.prod(aligned) == aligned[1]
 
 
 def _pool(node: ir.Node, kinds: KINDS, _lanes: int) -> Role | None:

@@ -11,9 +11,10 @@ import numpy as np
 
 from sparsec.backends.program import EMBEDDED, REPLAY, WORKSPACE
 from sparsec.errors import ArtifactError
+from sparsec.graph.sized import IM2COL
 from sparsec.machine.memory import aligned, element_type
 from sparsec.machine.tvm_runtime import load
-from sparsec.runtime.sized.blocks import UNBOUNDED, Argument, Block
+from sparsec.runtime.sized.blocks import UNBOUNDED, WORD, Argument, Block, Call
 
 Functions = Mapping[str, Any]
 """A function of a library as the plan tells it: its constants by number, and its calls of kernels."""
@@ -41,6 +42,7 @@ class Kernels:
         self._workspace = aligned((max(1, largest),), np.dtype(np.uint8))
         self._replay = _function(shared, REPLAY)
         self.stage, self.between = functools.cache(self._stage), functools.cache(self._between)
+        self.windows = functools.cache(self._windows)
         self.recurrence = functools.cache(self._recurrence)
 
     @property
@@ -56,10 +58,12 @@ class Kernels:
         """What runs operations of these words, as `backends.cpu.replay` describes them."""
         return functools.partial(self._replay, self._share(_words(words)))
 
-    def _stage(self, number: int, count: int, inputs: tuple[bool, ...], made: int) -> Block:
+    def _stage(self, number: int, count: int, inputs: tuple[bool, ...], made: int,
+               windows: tuple[int, ...] = ()) -> Block:
         """A stage for a number of rows: its bases are the first rows of its inputs, then of its outputs.
 
-        Inputs for which `inputs` has True are the same for all rows.
+        Inputs for which `inputs` has True are the same for all rows. Those whose places `windows` has are copied
+        before, to where they begin at every repetition: behind the others lie the bases of what the copying takes.
         """
         given = len(inputs)
         library, functions = self._stages[count]
@@ -81,11 +85,24 @@ class Kernels:
             if given <= place < outputs:
                 return Argument(None, constants[place - given] + offset, 0, tuple(shape), dtype)
             base = place if place < given else place - len(constants)
-            step = 0 if place < given and inputs[place] else ends[place]
+            step = 0 if place < given and (inputs[place] or place in windows) else ends[place]
             return Argument(base, offset, step, tuple(shape), dtype)
 
         calls = [(_function(library, kernel), [argument(*each) for each in operands]) for kernel, operands in kernels]
-        return Block(calls, given + made, self._type_of)
+        copies = [self._copy(f"windows_{IM2COL}", given + made + 5 * index, place) for index, place in
+                  enumerate(windows)]
+        return Block([*copies, *calls], given + made + 5 * len(windows), self._type_of)
+
+    def _windows(self, name: str) -> Block:
+        """A kernel of windows: its bases are its arguments."""
+        return Block([self._copy(name, 0, 5)], 6, self._type_of)
+
+    def _copy(self, name: str, base: int, target: int) -> Call:
+        """A kernel of windows, whose arguments are behind each other from a base on, but for the last."""
+        return _function(self._shared, name), [
+            Argument(base, 0, WORD, (1,), "int64"), Argument(base + 1, 0, 0, (9,), "int64"),
+            Argument(base + 2, 0, 0, (UNBOUNDED,), "int64"),
+            *(Argument(each, 0, 0, (UNBOUNDED,), "float32") for each in (base + 3, base + 4, target))]
 
     def _between(self, name: str, sizes: int, dtypes: tuple[str, ...]) -> Block:
         """A kernel of run-time sizes: it takes the array of these, then flat ones."""

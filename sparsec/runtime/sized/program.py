@@ -25,6 +25,7 @@ from sparsec.runtime.sized.rows import RowStage, Splitter, Tensor
 from sparsec.runtime.sized.runner import Run, Runner
 from sparsec.runtime.sized.sizes import Input, sizes_of, value_of
 from sparsec.runtime.sized.token import Token, steps_before
+from sparsec.runtime.sized.windows import Windows, kernel_of
 from sparsec.runtime.stages import interpret
 
 GROWS = ("append", f"{SIZED_DOMAIN}::{APPEND}")
@@ -58,6 +59,7 @@ class SizedProgram:
                 name: arrays[number] for name, number in self._plan["constants"].items()}
             self._sizes = [(name, each["dtype"], each["rank"], each["terms"])
                            for name, each in self._plan["sizes"].items()]
+            self._quotients = [(name, terms, by) for name, terms, by in self._plan.get("quotients", ())]
             self._limits: dict[str, Sequence[int]] = self._plan["limits"]
             self._memory = memory
             self._libraries = [(each["count"], load_code(arrays[each["library"]].tobytes(), each["objects"]),
@@ -124,7 +126,10 @@ class SizedProgram:
         if len(feeds) != len(self.inputs):
             unknown = [name for name in feeds if name not in {spec.name for spec in self.inputs}]
             raise InputError(f"the model has no input '{unknown[0]}'")
-        return arrays, sizes_of(self.inputs, arrays, self._limits)
+        sizes = sizes_of(self.inputs, arrays, self._limits)
+        for name, terms, by in self._quotients:
+            sizes[name] = value_of(terms, sizes) // by
+        return arrays, sizes
 
     def runner(self) -> Runner:
         """A virtual machine for one call at a time."""
@@ -171,7 +176,7 @@ class SizedProgram:
             given, made = ([Tensor.of(each) for each in step[key]] for key in ("given", "made"))
             functions = {count: calls[step["number"]] for count, calls in machines.items()}
             return RowStage(step["rank"], given, made, functions, self._splitter).run
-        if kind in ("attention", "rotary", "recurrence"):
+        if kind in ("attention", "rotary", "recurrence", "windows"):
             return self._kernel(step, kernels)
         if kind == "append":
             axis = step["attributes"]["axis"]
@@ -190,6 +195,8 @@ class SizedProgram:
             if kernels is None:
                 raise KeyError("calls")
             return Recurrent(kernels, step["number"], step["hidden"]).run
+        if step["op"] == "windows":
+            return Windows(self._kernels[kernel_of(step["kind"])], step["kind"], step["attributes"]).run
         number = step["kernel"]
         if step["op"] == "rotary":
             return Rotary(self._kernels[f"rotary{number}"]).run

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
+from sparsec.graph.sized import IM2COL, LEVELS, SIZED_DOMAIN
 from sparsec.machine.memory import ALIGNMENT, aligned
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.attention import FLOAT, INPUTS, lines_of, spread
@@ -20,10 +20,19 @@ from sparsec.runtime.sized.kernels import Kernels
 from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import rotary_sizes
 from sparsec.runtime.sized.rows import Splitter, Tensor
+from sparsec.runtime.sized.windows import Geometry, geometry, kept_geometry, kernel_of
 
 COPY_S = 3e-6
 """What a copy of few bytes between two operations costs a call."""
 LEVELS_OF = f"{SIZED_DOMAIN}::{LEVELS}"
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Windows that are read as rows, for as many of these at once as a function takes."""
+
+    x: np.ndarray
+    found: Geometry
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,14 @@ class Value:
         array: its contents.
         root: where the piece of memory begins that it lies in, None outside of the arena.
         late: every call makes it anew, elsewhere.
+        windows: what it would be made from; `array` has no contents then.
 
     """
 
     array: Any
     root: int | None = None
     late: bool = False
+    windows: Unread | None = None
 
     @property
     def fixed(self) -> bool:
@@ -85,7 +96,7 @@ class Recorder:
         for name, array in inputs.items():
             self._values[name] = Value(array, late=True)
         natively = {"rows": self._rows, "attention": self._attention, "rotary": self._rotary,
-                    "recurrence": self._recurrence, LEVELS_OF: self._levels}
+                    "recurrence": self._recurrence, "windows": self._windows, LEVELS_OF: self._levels}
         for step, run, spent in zip(self._steps, self._runs, self._spent, strict=True):
             kind = step["op"]
             if kind in natively and (kind != "rows" or self._kernels.planned(step["number"])):
@@ -131,6 +142,9 @@ class Recorder:
     def _rows(self, step: Mapping[str, Any]) -> None:
         """A stage of rows: operations for the parts that they are divided into."""
         given, made = ([Tensor.of(each) for each in step[key]] for key in ("given", "made"))
+        if any(self._values[name].windows is not None for name in step["inputs"]):
+            self._rows_of_windows(step, given, made)
+            return
         lead = self._values[step["inputs"][0]].array.shape[:step["rank"]]
         rows = math.prod(lead)
         if not rows:
@@ -160,6 +174,77 @@ class Recorder:
             self._operation(block.address, repeat, [
                 address + first * width for address, width in zip(addresses, widths, strict=True)])
             first += repeat * count
+
+    def _rows_of_windows(self, step: Mapping[str, Any], given: Sequence[Tensor], made: Sequence[Tensor]) -> None:
+        """A stage of rows of which inputs are windows, which are copied for the rows of each operation."""
+        values = [self._values[name] for name in step["inputs"]]
+        lead = values[0].array.shape[:step["rank"]]
+        rows = math.prod(lead)
+        widths = [0 if each.whole else each.dtype.itemsize * math.prod(each.shape) for each in (*given, *made)]
+        read = [width for value, width in zip(values, widths, strict=False) if value.windows is None]
+        apart = max(ALIGNMENT // math.gcd(ALIGNMENT, width) for width in (*read, *widths[len(given):]))
+        if not self._splitter.divides(rows, apart):
+            raise Unplanned
+        parts = self._splitter.parts(rows, apart)
+        sources = [self._piece((parts[0] * width,), np.dtype(np.uint8)) if value.windows is not None
+                   else self._source(name, tensor, *((1, 1) if tensor.whole else (rows, sum(parts))))
+                   for name, tensor, value, width in zip(step["inputs"], given, values, widths, strict=False)]
+        results = [self._piece((*lead, *tensor.shape), tensor.dtype, self._splitter.spare * width)
+                   for tensor, width in zip(made, widths[len(given):], strict=True)]
+        for name, value in zip(step["outputs"], results, strict=True):
+            self._enter(name, value)
+        own = {index: (value.windows, kept_geometry(value.windows.found)) for index, value in enumerate(values)
+               if value.windows is not None}
+        first = 0
+        for count, same in groupby(parts):
+            repeat = len(list(same))
+            firsts = self._numbers(range(first, first + repeat * count, count))
+            addresses = [source.array.ctypes.data + (0 if index in own else first * width) for index, (source, width) in
+                         enumerate(zip((*sources, *results), widths, strict=True))]
+            for unread, arrays in own.values():
+                sizes = self._numbers([count, *unread.found.sizes])
+                self.kept += arrays
+                addresses += [each.ctypes.data for each in (firsts, sizes, arrays[0], unread.x, arrays[1])]
+            block = self._kernels.stage(step["number"], count, tuple(each.whole for each in given), len(made),
+                                        tuple(own))
+            self._operation(block.address, repeat, addresses)
+            first += repeat * count
+        for index in own:
+            root = sources[index].root
+            assert root is not None
+            self._arena.give(root)
+
+    def _windows(self, step: Mapping[str, Any]) -> None:
+        """Windows of images: as a whole, or for the rows that read them where nothing else does."""
+        kind, (name, *more) = step["kind"], step["inputs"]
+        x = self._contiguous(name)
+        others = [self._values[each] for each in more]
+        if x.dtype != np.float32 or not x.size or not all(value.fixed for value in others):
+            raise Unplanned
+        found = geometry(kind, step["attributes"], [x, *(value.array for value in others)])
+        if not math.prod(found.shape):
+            raise Unplanned
+        (output,) = step["outputs"]
+        if kind == IM2COL and output not in self._outputs and all(
+                each["op"] == "rows" and self._kernels.planned(each["number"])
+                for each in self._steps if output in each["inputs"]):
+            root = self._copies.get(name, self._values[name]).root
+            self._enter(output, Value(np.broadcast_to(np.float32(0), found.shape), root, windows=Unread(x, found)))
+            return
+        out = self._piece(found.shape, np.dtype(np.float32), self._splitter.spare * found.shape[-1] * FLOAT)
+        arrays = kept_geometry(found)
+        self.kept += arrays
+        self._operation(self._kernels.windows(kernel_of(kind)).address, 1, [
+            each.ctypes.data for each in (self._numbers([0]), self._numbers([found.total, *found.sizes]), arrays[0], x,
+                                          arrays[1], out.array)])
+        self._enter(output, out)
+
+    def _numbers(self, numbers: Sequence[int]) -> np.ndarray:
+        """Integers that the items may hold the address of."""
+        told = aligned((len(numbers),), np.dtype(np.int64))
+        told[:] = numbers
+        self.kept.append(told)
+        return told
 
     def _in_pieces(self, step: Mapping[str, Any], parts: Sequence[int], arrays: Sequence[np.ndarray],
                    widths: Sequence[int]) -> None:
@@ -326,9 +411,7 @@ class Recorder:
         return np.asarray(value.array)
 
     def _between(self, name: str, sizes: Sequence[int], arrays: Sequence[np.ndarray]) -> None:
-        told = aligned((len(sizes),), np.dtype(np.int64))
-        told[:] = sizes
-        self.kept.append(told)
+        told = self._numbers(sizes)
         block = self._kernels.between(name, len(sizes), tuple(array.dtype.name for array in arrays))
         self._operation(block.address, 1, [told.ctypes.data, *(array.ctypes.data for array in arrays)])
 

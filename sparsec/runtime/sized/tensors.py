@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ _ENDLESS = 2 ** 31 - 1  # ends of slices from which on exporters mean the end of
 
 
 def _axes(given: Any) -> tuple[int, ...]:
-    return tuple(int(axis) for axis in np.reshape(given, -1))
+    return tuple(np.asarray(given).reshape(-1).tolist())
 
 
 def _shape(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
@@ -34,11 +35,14 @@ def _reshape(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarr
 
 
 def _squeeze(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
-    return (np.squeeze(inputs[0], None if len(inputs) < 2 or inputs[1] is None else _axes(inputs[1])),)
+    return (inputs[0].squeeze(None if len(inputs) < 2 or inputs[1] is None else _axes(inputs[1])),)
 
 
 def _unsqueeze(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
-    return (np.expand_dims(inputs[0], _axes(inputs[1])),)
+    x, axes = inputs[0], _axes(inputs[1])
+    rank, rest = x.ndim + len(axes), iter(x.shape)
+    new = {axis % rank for axis in axes}
+    return (x.reshape([1 if axis in new else next(rest) for axis in range(rank)]),)
 
 
 def _transpose(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
@@ -50,8 +54,10 @@ def _concat(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarra
 
 
 def _expand(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
-    x, shape = inputs
-    return (np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(shape.tolist()))),)
+    x, shape = inputs[0], inputs[1].tolist()
+    rank = max(x.ndim, len(shape))
+    own, asked = (*[1] * (rank - x.ndim), *x.shape), (*[1] * (rank - len(shape)), *shape)
+    return (np.broadcast_to(x, [size if other == 1 else other for size, other in zip(own, asked, strict=True)]),)
 
 
 def _slice(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:
@@ -76,10 +82,12 @@ def _indices(indices: np.ndarray, size: int) -> np.ndarray:
 def _gather(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
     x, indices = inputs
     axis = attributes.get("axis", 0) % x.ndim
-    found = _indices(indices, x.shape[axis])
-    if not found.ndim:  # without a copy
-        return (x[(*[slice(None)] * axis, int(found))],)
-    return (np.take(x, found, axis),)
+    if not np.ndim(indices):  # without a copy
+        return (x[(*[slice(None)] * axis, int(_indices(indices, x.shape[axis])))],)
+    try:
+        return (x.take(indices, axis),)
+    except IndexError:  # tells less than an InputError
+        return (x.take(_indices(indices, x.shape[axis]), axis),)
 
 
 def _gather_elements(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
@@ -116,7 +124,8 @@ def _split(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray
         count = attributes["num_outputs"]
         part = -(-x.shape[axis] // count)
         sizes = [min(part, max(0, x.shape[axis] - index * part)) for index in range(count)]
-    return np.split(x, np.cumsum(sizes)[:-1], axis)
+    before, ends = (slice(None),) * (axis % x.ndim), list(itertools.accumulate(sizes))
+    return [x[(*before, slice(end - size, end))] for size, end in zip(sizes, ends, strict=True)]
 
 
 def _tile(inputs: Sequence[Any], _: Attributes) -> Sequence[np.ndarray]:

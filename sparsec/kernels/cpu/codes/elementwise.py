@@ -1,7 +1,8 @@
 """Sums, differences and products of two quantised tensors, and tables of codes, over images or tiles of tokens.
 
 Rows of codes (channels of images, or all tokens at once) are gone through by vectors; junk between images becomes what
-stands for zero where the layout asks for it. The arithmetic is that of `sparsec::QBinary`, bit for bit.
+stands for zero where the layout asks for it. One operand may have a single code for every row, as the gates of
+squeeze-and-excitation have (Hu et al. 2018, section 3). The arithmetic is that of `sparsec::QBinary`, bit for bit.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sparsec.kernels.cpu.codes import walk
 from sparsec.kernels.emit.codes import FOUR, fenced, llvm_codes, narrowed, rounded, spread
 from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.loops import shared
+from sparsec.kernels.emit.loops import alone, shared
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, splat, store
 
 A_ZERO, B_ZERO, Y_ZERO, LOW, HIGH = range(5)
@@ -50,12 +51,32 @@ def rows_of(layout: PaddedFlat | Tiled, lanes: int) -> RowsOfCodes:
     return RowsOfCodes(layout.channels, layout.channel_stride, layout.origin, layout.vectors, layout.size, layout.clean)
 
 
+def rows_of_channels(layout: PaddedFlat | Tiled, lanes: int) -> RowsOfCodes:
+    """The rows of a layout that hold one channel of an image, or one feature of a tile's tokens."""
+    if isinstance(layout, Tiled):
+        rows = layout.batch * layout.tiles * layout.features
+        return RowsOfCodes(rows, layout.width, 0, layout.width // lanes, layout.size, clean=False)
+    return rows_of(layout, lanes)
+
+
 @dataclass(frozen=True)
 class BinaryParams:
-    """y = a function b, of one geometry; `function` is add, sub or mul, or lookup for a table of a's codes."""
+    """y = a function b, of one geometry.
+
+    Attributes:
+        rows: where all that is no single code lies.
+        function: add, sub or mul, or lookup for a table of a's codes.
+        single: the operand that has one code for a row, "a" or "b", or "".
+        singles: how many codes it has, which the rows take in turn.
+        single_type: their type, as they are in ONNX.
+
+    """
 
     rows: RowsOfCodes
     function: str
+    single: str = ""
+    singles: int = 0
+    single_type: str = "uint8"
 
 
 def pack(zero_points: tuple[int, int, int], bounds: tuple[int, int], ratios: tuple[float, float]) -> list[np.ndarray]:
@@ -70,19 +91,18 @@ def mask_arrays(layout: PaddedFlat | Tiled) -> list[np.ndarray]:
 
 def build(params: BinaryParams, isa: Isa) -> Kernel:
     """The kernel: (codes, ratios, [keep, fill, border], a, b) -> y, or for a lookup (table, [keep, fill], a) -> y."""
-    p, lanes = params, FOUR * isa.lanes
+    p, lanes, isa = params, FOUR * isa.lanes, alone(isa, params.rows.size)
     table = p.function == "lookup"
     arguments: dict[str, tuple[int | None, str]] = {"table": (256, "uint8")} if table else {
         "codes": (5, "int32"), "ratios": (2, "float32")}
     if p.rows.clean:
         arguments |= walk.mask_arguments(p.rows.vectors * lanes)
     for name in ("a", "y") if table else ("a", "b", "y"):
-        arguments[name] = (p.rows.size, "uint8")
+        arguments[name] = (p.singles, p.single_type) if name == p.single else (p.rows.size, "uint8")
 
     def body(b: Buffers) -> None:
-        result = _looked_up(b, isa) if table else _binary(b, p.function, isa)
         with shared(p.rows.count, isa) as row:
-            _row(b, p.rows, lanes, row, result)
+            _row(b, p.rows, lanes, row, _looked_up(b, isa) if table else _binary(b, p, row, isa))
 
     return kernel(arguments, body, llvm_codes(isa))
 
@@ -103,8 +123,12 @@ def _row(b: Buffers, rows: RowsOfCodes, lanes: int, row: Expr, result: Callable[
         store(b["y"], at, value)
 
 
-def _binary(b: Buffers, function: str, isa: Isa) -> Callable[[Expr], Expr]:
-    lanes = isa.lanes
+def _binary(b: Buffers, p: BinaryParams, row: Expr, isa: Isa) -> Callable[[Expr], Expr]:
+    lanes, function = isa.lanes, p.function
+    places = {"a": A_ZERO, "b": B_ZERO}
+    if p.single:
+        code = T.Cast("int32", b[p.single][T.floormod(row, p.singles)]) - b["codes"][places[p.single]]
+        single = T.Bind(splat(T.Cast("float32", code), lanes))
 
     def word(place: int) -> Expr:
         return T.Broadcast(b["codes"][place], lanes)
@@ -112,16 +136,17 @@ def _binary(b: Buffers, function: str, isa: Isa) -> Callable[[Expr], Expr]:
     def ratio(place: int) -> Expr:
         return splat(b["ratios"][place], lanes)
 
-    def part(codes: list[Expr], index: int) -> Expr:
-        left, right = (T.Cast(f"float32x{lanes}", spread(each, index) - word(place))
-                       for each, place in zip(codes, (A_ZERO, B_ZERO), strict=True))
+    def part(codes: dict[str, Expr], index: int) -> Expr:
+        left, right = (single if name == p.single else
+                       T.Cast(f"float32x{lanes}", spread(codes[name], index) - word(place))
+                       for name, place in places.items())
         if function == "mul":
             return rounded(fenced(left * right) * ratio(0))
         left, right = fenced(left * ratio(0)), fenced(right * ratio(1))
         return rounded(left + right if function == "add" else left - right)
 
     def result(at: Expr) -> Expr:
-        codes = [T.Bind(load(b[name], at, FOUR * lanes)) for name in ("a", "b")]
+        codes = {name: T.Bind(load(b[name], at, FOUR * lanes)) for name in places if name != p.single}
         zero = T.Broadcast(T.Cast("int16", b["codes"][Y_ZERO]), 2 * lanes)
         value = narrowed([part(codes, index) for index in range(FOUR)], zero)
         low, high = (T.Broadcast(T.Cast("uint8", b["codes"][place]), FOUR * lanes) for place in (LOW, HIGH))

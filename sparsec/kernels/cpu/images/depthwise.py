@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.operators.epilogue import apply
+from sparsec.kernels.cpu.images import depthwise_large
 from sparsec.kernels.cpu.images.padded import clear_border, load_lanes, padded_rows, pixels
 from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
 from sparsec.kernels.emit.activations import ACTIVATIONS
@@ -46,6 +48,9 @@ def build(params: DepthwiseParams, isa: Isa) -> Kernel:
     def body(b: Buffers) -> None:
         with shared(target.channels, isa) as c:
             clear_border(b["y"], target, c, lanes)
+            if size > depthwise_large.WRITTEN:
+                depthwise_large.convolve(b, w, c, lanes, partial(_finish, b, params))
+                return
             weights = [T.Bind(splat(b["weight"][c * size + tap], lanes)) for tap in range(size)]
             bias = T.Bind(splat(b["bias"][c], lanes))
             with T.serial(0, target.batch) as n:

@@ -11,6 +11,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import PaddedFlat, round_up
+from sparsec.kernels.cpu.images import pool_large
 from sparsec.kernels.cpu.images.padded import blank, clear_border, load_lanes, number, padded_rows, pixels
 from sparsec.kernels.cpu.images.window import Tile, Window, slide, taps
 from sparsec.kernels.emit.extremum import maximum
@@ -74,6 +75,9 @@ def build(params: PoolParams, isa: Isa) -> Kernel:
     def body(b: Buffers) -> None:
         with shared(w.target.channels, isa) as c:
             clear_border(b["y"], w.target, c, lanes)
+            if w.kernel[0] * w.kernel[1] > pool_large.WRITTEN:
+                _large(b, params, c, lanes)
+                return
             with T.serial(0, w.target.batch) as n:
                 slide(b["y"], w, n, c, lanes, lambda tile: (_averages if params.average else _maxima)(b, w, tile),
                       padding=params.average and w.source.clean)
@@ -81,6 +85,16 @@ def build(params: PoolParams, isa: Isa) -> Kernel:
     shares = {"rows": w.target.height, "columns": round_up(w.target.width, lanes)} if params.average else {}
     return kernel({**{name: (size, "float32") for name, size in shares.items()},
                    "x": (w.source.size, w.source.dtype), "y": (w.target.size, w.target.dtype)}, body)
+
+
+def _large(b: Buffers, params: PoolParams, c: Expr, lanes: int) -> None:
+    """The pool of a channel by a large window."""
+    w = params.window
+    if params.average:
+        pool_large.pool(b, w, c, lanes, operator.add, 0.0, lambda total, h, t: total * (
+            load(b["columns"], t * lanes, lanes) * splat(b["rows"][h], lanes)))
+    else:
+        pool_large.pool(b, w, c, lanes, _larger, least(w.source.dtype), lambda total, _h, _t: total)
 
 
 def least(dtype: str) -> float:

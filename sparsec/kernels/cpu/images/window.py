@@ -117,3 +117,20 @@ def taps(x: Expr, w: Window, tile: Tile, outside: float = 0.0) -> Iterator[tuple
         start = source.start(tile.n, tile.c, h)
         yield [T.Bind(columns(x, start, first + j * dw // sw * sw, sw, j * dw % sw, lanes, source.width, outside))
                for j in range(w.kernel[1])], pairs
+
+
+def rows_inside(w: Window, row: Expr, block: int = 1) -> tuple[Expr, Expr]:
+    """The rows [first, end) of the window that meet the image from some of a block of output rows."""
+    (sh, _), (dh, _), (top, _), height = w.strides, w.dilations, w.begins, w.source.height
+    first = T.max(0, T.floordiv(top - (row + block - 1) * sh + dh - 1, dh))
+    end = T.min(w.kernel[0], T.floordiv(height - 1 + top - row * sh, dh) + 1)
+    return T.Bind(first), T.Bind(T.max(first, end))
+
+
+def pieces(count: int, most: int) -> Iterator[tuple[Expr, int]]:
+    """The first tap of every piece of a window's row and its taps: a loop over whole pieces, and the rest."""
+    if count // most:
+        with T.serial(0, count // most) as piece:
+            yield piece * most, most
+    if count % most:
+        yield count // most * most, count % most

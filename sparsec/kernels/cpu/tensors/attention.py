@@ -18,8 +18,10 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.graph.operators.attention import Attention
 from sparsec.kernels.cpu.tensors.attention_bf16 import Bf16Pairs
 from sparsec.kernels.cpu.tensors.attention_blocks import AttentionParams, Block, Head, block_row, by, by_tile, row_of
-from sparsec.kernels.cpu.tensors.attention_pairs import Pairs
+from sparsec.kernels.cpu.tensors.attention_pairs import KeyTiles, Pairs
 from sparsec.kernels.cpu.tensors.attention_s16 import S16Pairs
+from sparsec.kernels.cpu.tensors.attention_seen import LLVM as SEEN
+from sparsec.kernels.cpu.tensors.attention_seen import Seen, find, gather
 from sparsec.kernels.emit.activations import exp_below_one
 from sparsec.kernels.emit.gelu import LANES
 from sparsec.kernels.emit.isa import Isa
@@ -27,6 +29,8 @@ from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
 PAIRS: dict[str, type[Pairs]] = {"bf16": Bf16Pairs, "s16": S16Pairs}
+EVEN_ROWS = {1: 16, 2: 8, 3: 4, 4: 4}
+"""Keys of a register block by vectors of queries where their number is found at run time: they divide a tile's."""
 
 
 def reference(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray | None,
@@ -56,7 +60,7 @@ def build(params: AttentionParams, isa: Isa) -> Kernel:
     if params.bounded:
         arguments["bounds"] = (2 * -(-params.tokens // (params.vectors(isa) * isa.lanes)), "int32")
     arguments["y"] = (params.output.size, "float32")
-    needed = PAIRS[params.pairs].llvm(isa) if params.pairs else ""
+    needed = PAIRS[params.pairs].llvm(isa) + SEEN if params.pairs else ""
     return kernel(arguments, lambda b: _emit(b, params, isa), needed)
 
 
@@ -107,14 +111,23 @@ def _blocks_by_head(b: Buffers, p: AttentionParams, isa: Isa, blocks: tuple[int,
     first, count = blocks
     width = vectors * isa.lanes
     with shared(p.batch * p.heads, isa) as unit:
-        scores, pairs = T.alloc_buffer((p.keys * width,), "float32"), _pairs(p, width, isa)
+        scores, pairs = T.alloc_buffer((p.layout("k").tiles * p.width * width,), "float32"), _pairs(p, width, isa)
         sequence, index = T.Bind(T.floordiv(unit, p.heads)), T.Bind(T.floormod(unit, p.heads))
         assert pairs is not None
         for_keys = Block(sequence, first, vectors, isa.lanes, rows=isa.registers // 2 // vectors)
-        _fill_keys(b, p, _head(for_keys, index, scores, None, pairs), pairs)
+        seen = None if p.mask is None else Seen.allocate(p, isa.lanes)
+        if seen is None:
+            _fill_keys(b, p, _head(for_keys, index, scores, None, pairs), pairs)
+        else:
+            for_keys = replace(for_keys, rows=EVEN_ROWS[vectors])
+            find(b, p, seen, _mask_row(p, sequence, index, 0), isa.lanes)
+            pairs.fill_keys(seen.buffers, gather(b, p, seen, (sequence, index), for_keys))
         with T.serial(0, count) as i:
-            block = replace(for_keys, first=T.Bind(first + i * width))
-            _attend(b, p, _head(block, index, scores, None, pairs))
+            head = _head(replace(for_keys, first=T.Bind(first + i * width)), index, scores, None, pairs)
+            if seen is None:
+                _attend(b, p, head)
+            else:
+                _attend_seen({**b, **seen.buffers}, seen.params(p), head, T.Bind(seen.count[0]))
 
 
 def _pairs(p: AttentionParams, width: int, isa: Isa) -> Pairs | None:
@@ -194,9 +207,33 @@ def _attend_within(b: Buffers, p: AttentionParams, head: Head, chunks: tuple[Exp
     every(lambda tile, keys: by_tile(p, (tile, keys), lambda tile, keys: by(
         block.rows, keys, lambda first, count: _scores(b, p, head, (tile, first, count)))))
     every(lambda tile, keys: _weigh(b, p, head, (tile, keys), first=False, last=False))
-    factors = [T.Bind(splat(1.0, block.lanes) / load(head.sums, v * block.lanes, block.lanes))
-               for v in range(block.vectors)]
-    _scale_output(b, p, head, factors, begun=True)
+    _divide_output(b, p, head)
+
+
+def _attend_seen(b: Buffers, p: AttentionParams, head: Head, keys: Expr) -> None:
+    """As `_attend`, of keys that have been moved together, a number of them that the run tells."""
+    block, length = head.block, p.step * p.width
+    for v in range(block.vectors):
+        store(head.maxima, v * block.lanes, splat(-np.inf, block.lanes))
+        store(head.sums, v * block.lanes, splat(0.0, block.lanes))
+    assert head.pairs is not None
+    head.pairs.fill_queries(b, block_row(p.layout("q"), block, p.q.offset + head.index * p.depth), p.width)
+    with T.serial(0, T.floordiv(keys, block.rows)) as i:
+        _scores(b, p, head, (0, i * block.rows, block.rows))
+    if p.keys <= length:
+        _weigh(b, p, head, (0, keys), first=True, last=True)
+        return
+    _scale_output(b, p, head, [splat(0.0, block.lanes)] * block.vectors, begun=False)
+    with T.serial(0, T.floordiv(keys + (length - 1), length)) as i:
+        _weigh(b, p, head, (i * p.step, T.Bind(T.min(T.int32(length), keys - i * length))), first=False, last=False)
+    _divide_output(b, p, head)
+
+
+def _divide_output(b: Buffers, p: AttentionParams, head: Head) -> None:
+    """A head of a block of y by the sums of its weights."""
+    block = head.block
+    _scale_output(b, p, head, [T.Bind(splat(1.0, block.lanes) / load(head.sums, v * block.lanes, block.lanes))
+                               for v in range(block.vectors)], begun=True)
 
 
 def _scale_output(b: Buffers, p: AttentionParams, head: Head, factors: list[Expr], *, begun: bool) -> None:
@@ -212,7 +249,7 @@ def _fill_keys(b: Buffers, p: AttentionParams, head: Head, pairs: Pairs) -> None
     """Pair the keys and values of a head."""
     feature = head.index * p.depth
     k, v = (partial(row_of, p.layout(name), head.block.b, feature=getattr(p, name).offset + feature) for name in "kv")
-    pairs.fill_keys(b, lambda tile: (k(tile), v(tile)), p.keys, p.width)
+    pairs.fill_keys(b, KeyTiles(lambda tile: (k(tile), v(tile)), p.keys // p.width, p.keys % p.width, p.width, p.width))
 
 
 def _scores(b: Buffers, p: AttentionParams, head: Head, keys: tuple[Expr, Expr, int]) -> None:
@@ -255,7 +292,7 @@ def _add_scores(b: Buffers, p: AttentionParams, head: Head, totals: Buffer, keys
                 add_to(totals, (r * vectors + v) * lanes, key * queries[v])
 
 
-def _weigh(b: Buffers, p: AttentionParams, head: Head, chunk: tuple[Expr, int], *, first: bool, last: bool) -> None:
+def _weigh(b: Buffers, p: AttentionParams, head: Head, chunk: tuple[Expr, Expr], *, first: bool, last: bool) -> None:
     """Softmax and weighted sums of a chunk of keys; the first chunk begins y, the last divides it by the sums."""
     block, (tile, keys) = head.block, chunk
     sums = head.sums if first and last else registers(block.vectors, block.lanes)  # of the chunk
@@ -282,7 +319,7 @@ def _weigh(b: Buffers, p: AttentionParams, head: Head, chunk: tuple[Expr, int], 
         b, p, head, (feature, count), chunk, factors, begun=not first))
 
 
-def _weighted(b: Buffers, p: AttentionParams, head: Head, features: tuple[Expr, int], chunk: tuple[Expr, int],
+def _weighted(b: Buffers, p: AttentionParams, head: Head, features: tuple[Expr, int], chunk: tuple[Expr, Expr],
               factors: Buffer, *, begun: bool) -> None:
     """Weighted sums of some features of V over a chunk of keys, added to y if that is begun, times the factors."""
     first, count = features

@@ -24,6 +24,31 @@ Dot = Callable[[Expr, Expr, Expr], Expr]
 
 
 @dataclass(frozen=True)
+class KeyTiles:
+    """Where the keys and values of a head lie.
+
+    Attributes:
+        rows: the first feature of a tile.
+        whole: whole tiles; a number that the run tells where none is left.
+        rest: keys of the tile behind them, which holds anything beyond those.
+        width: keys of a tile.
+        stride: elements from a feature to the next.
+
+    """
+
+    rows: Rows
+    whole: Expr
+    rest: int
+    width: int
+    stride: int
+
+    @property
+    def tiles(self) -> Expr:
+        """Tiles that hold keys."""
+        return self.whole + 1 if self.rest else self.whole
+
+
+@dataclass(frozen=True)
 class Pairs(ABC):
     """What one head multiplies, an int32 word a pair.
 
@@ -71,19 +96,22 @@ class Pairs(ABC):
         """Pair the features of the queries at `q`, which are `row` elements apart."""
 
     @abstractmethod
-    def fill_keys(self, b: Buffers, rows: Rows, keys: int, row: int) -> None:
+    def fill_keys(self, b: Buffers, keys: KeyTiles) -> None:
         """Pair the features of K and the keys of V, tile by tile."""
 
     @abstractmethod
-    def fill_weights(self, powers: Buffer, sums: Buffer, first: Expr, number: int) -> None:
-        """Pair the powers (keys, width) of some keys from `first` on, whose sums by query are given."""
+    def fill_weights(self, powers: Buffer, sums: Buffer, first: Expr, number: Expr) -> None:
+        """Pair the powers (keys, width) of some keys from `first` on, whose sums by query are given.
+
+        A number that the run tells is even.
+        """
 
     @abstractmethod
     def add_scores(self, totals: Buffer, key: Expr, count: int) -> None:
         """Add the scores of `count` keys from `key` on to the totals (count x vectors), float32."""
 
     @abstractmethod
-    def add_weighted(self, totals: Buffer, keys: tuple[Expr, int], feature: Expr, count: int) -> None:
+    def add_weighted(self, totals: Buffer, keys: tuple[Expr, Expr], feature: Expr, count: int) -> None:
         """Add `count` features of V, weighted over the keys (first, number), to the totals (count x vectors)."""
 
     def fill_values(self, place: Expr, row: int, value: Callable[[Expr, int], Expr],
@@ -96,11 +124,11 @@ class Pairs(ABC):
                 store(self.v, (feature * self.keys + place + at) // 2,
                       words if whole else T.Shuffle([words], list(range(self.lanes // 2))))
 
-    def end_values(self, keys: int) -> None:
+    def end_values(self, keys: KeyTiles) -> None:
         """Clear the partner of the last of an odd number of keys of V."""
-        if keys % 2:
+        if keys.rest % 2:
             with T.serial(0, self.depth) as feature:
-                at = T.Bind((feature * self.keys + keys) // 2)
+                at = T.Bind((feature * self.keys + keys.whole * keys.width + keys.rest) // 2)
                 T.buffer_store(self.v, T.bitwise_and(self.v[at], T.int32(0xFFFF)), [at])
 
     def multiply_scores(self, totals: Buffer, key: Expr, count: int, dot: Dot) -> None:
@@ -108,10 +136,10 @@ class Pairs(ABC):
         with T.serial(0, self.depth // 2) as pair:
             self._multiply(totals, (self.q, pair), [self.k[pair * self.keys + key + r] for r in range(count)], dot)
 
-    def multiply_values(self, totals: Buffer, keys: tuple[Expr, int], features: tuple[Expr, int], dot: Dot) -> None:
+    def multiply_values(self, totals: Buffer, keys: tuple[Expr, Expr], features: tuple[Expr, int], dot: Dot) -> None:
         """Add the products of the weights with some features (first, number) of some keys to the totals."""
         (first, number), (feature, count) = keys, features
-        with T.serial(0, -(-number // 2)) as step:
+        with T.serial(0, (number + 1) // 2) as step:
             pair = T.Bind(first // 2 + step)
             self._multiply(totals, (self.weights, pair), [self.v[(feature + r) * (self.keys // 2) + pair]
                                                           for r in range(count)], dot)

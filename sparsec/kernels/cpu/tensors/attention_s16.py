@@ -15,7 +15,7 @@ from functools import partial, reduce
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cpu.images.padded import load_lanes
-from sparsec.kernels.cpu.tensors.attention_pairs import Pairs, Rows
+from sparsec.kernels.cpu.tensors.attention_pairs import KeyTiles, Pairs
 from sparsec.kernels.emit.codes import llvm_codes, rounded
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, add_to, load, registers, splat, store
@@ -98,41 +98,41 @@ class S16Pairs(Pairs):
                                      * load(factors, v * lanes, lanes)) for i in (0, 1))
                 store(words, begin + pair * wide + v * lanes, _paired(low, high, lanes))
 
-    def fill_keys(self, b: Buffers, rows: Rows, keys: int, row: int) -> None:
+    def fill_keys(self, b: Buffers, keys: KeyTiles) -> None:
         """Pair the features of K and the keys of V, tile by tile."""
-        lanes, largest = self.lanes, self._largest_value(b, rows, keys, row)
+        lanes, row, stride, largest = self.lanes, keys.width, keys.stride, self._largest_value(b, keys)
         T.buffer_store(self.v_unit, largest * T.float32(1 / VALUE_STEPS), [0])
         factor = T.Bind(splat(T.float32(VALUE_STEPS) / largest, lanes))
-        with T.serial(0, self.keys // row) as tile:
-            k, v = (T.Bind(at) for at in rows(tile))
-            self._fill(row, (b["k"], k, row), (self.k, tile * row, self.keys), self.k_units)
-            self.fill_values(tile * row, row, partial(self._value, (b, v, row), factor), _row)
+        with T.serial(0, keys.tiles) as tile:
+            k, v = (T.Bind(at) for at in keys.rows(tile))
+            self._fill(row, (b["k"], k, stride), (self.k, tile * row, self.keys), self.k_units)
+            self.fill_values(tile * row, row, partial(self._value, (b, v, stride), factor), _row)
         self.end_values(keys)
 
     def _value(self, tile: tuple[Buffers, Expr, int], factor: Expr, feature: Expr, lane: int) -> Expr:
-        """Steps of a feature's values from a lane on, of the tile (buffers, first, row)."""
-        b, v, row = tile
-        return rounded(load(b["v"], v + feature * row + lane, self.lanes) * factor)
+        """Steps of a feature's values from a lane on, of the tile (buffers, first, stride)."""
+        b, v, stride = tile
+        return rounded(load(b["v"], v + feature * stride + lane, self.lanes) * factor)
 
-    def _largest_value(self, b: Buffers, rows: Rows, keys: int, row: int) -> Expr:
+    def _largest_value(self, b: Buffers, keys: KeyTiles) -> Expr:
         """The largest magnitude of the head's values; those beyond the last key hold anything."""
         lanes, found = self.lanes, registers(1, self.lanes)
         store(found, 0, splat(LEAST, lanes))
 
         def look(tile: Expr, count: int) -> None:
-            v = T.Bind(rows(tile)[1])
+            v = T.Bind(keys.rows(tile)[1])
             with T.serial(0, self.depth) as feature:
                 for lane in range(0, count, lanes):
-                    x = load_lanes(b["v"], v + feature * row + lane, lanes, 0, count - lane)
+                    x = load_lanes(b["v"], v + feature * keys.stride + lane, lanes, 0, count - lane)
                     store(found, 0, T.max(load(found, 0, lanes), T.abs(x)))
 
-        with T.serial(0, keys // row) as tile:
-            look(tile, row)
-        if keys % row:
-            look(keys // row, keys % row)
+        with T.serial(0, keys.whole) as tile:
+            look(tile, keys.width)
+        if keys.rest:
+            look(keys.whole, keys.rest)
         return T.Bind(reduce(T.max, [found[lane] for lane in range(lanes)]))
 
-    def fill_weights(self, powers: Buffer, sums: Buffer, first: Expr, number: int) -> None:
+    def fill_weights(self, powers: Buffer, sums: Buffer, first: Expr, number: Expr) -> None:
         """Pair the powers (keys, width) of some keys from `first` on, in steps of a share of their sums by query."""
         lanes, vectors = self.lanes, self.width // self.lanes
         factors = registers(vectors, lanes)
@@ -149,7 +149,7 @@ class S16Pairs(Pairs):
             for v in range(vectors):
                 store(self.weights, pair * self.width + v * lanes,
                       _paired(share(2 * pair, v), share(2 * pair + 1, v), lanes))
-        if number % 2:
+        if isinstance(number, int) and number % 2:
             last = T.Bind(first // 2 + number // 2)
             for v in range(vectors):
                 store(self.weights, last * self.width + v * lanes, _paired(share(2 * last, v), None, lanes))
@@ -163,7 +163,7 @@ class S16Pairs(Pairs):
             self._add(totals, sums, r, [load(self.q_units, v * self.lanes, self.lanes) * unit
                                         for v in range(self.width // self.lanes)])
 
-    def add_weighted(self, totals: Buffer, keys: tuple[Expr, int], feature: Expr, count: int) -> None:
+    def add_weighted(self, totals: Buffer, keys: tuple[Expr, Expr], feature: Expr, count: int) -> None:
         """Add `count` features of V, weighted over the keys (first, number), to the totals (count x vectors)."""
         sums = self._zeros(count)
         self.multiply_values(sums, keys, (feature, count), _dot)

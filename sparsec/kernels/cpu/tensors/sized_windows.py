@@ -1,0 +1,153 @@
+"""What windows of images of any size hold, channels last: copied side by side, their maxima, or sums of them.
+
+Which pixels are in a window is told by axis: a window is as many rows of an image as the table of the first axis has
+for it, each of as many pixels as that of the second one has; -1 stands for padding. Strides, dilations, padding and the
+scales of a resize are in the tables alone. Images of one axis have a first axis of size 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.kernels.emit.extremum import maximum
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.loops import shared
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, lanes_of, load, registers, splat, store
+
+SIZES = ("count", "total", "out_rows", "out_columns", "rows_in", "columns_in", "channels", "rows", "columns")
+"""The elements of the argument `sizes`: windows to work on, windows of all images, those of an image by axis, pixels of
+a window by axis, and what the images are. Windows beyond the last one are the last one again."""
+
+def build(kind: str, isa: Isa) -> Kernel:
+    """The kernel: (first, sizes, tables, x, extra) -> y, all but the first three flat float32 of any length.
+
+    `first` is the window to begin with; `tables` has that of the first axis and then that of the second one; `extra`
+    is what the kind takes besides.
+    """
+    floats = dict.fromkeys(("x", "extra", "y"), (None, "float32"))
+    return kernel({"first": (1, "int64"), "sizes": (len(SIZES), "int64"), "tables": (None, "int64"), **floats},
+                  lambda b: _emit(b, KINDS[kind], isa), views=True)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A window: where its pixels' places begin in the tables, what is known of sizes, and where its result goes."""
+
+    b: Buffers
+    sizes: dict[str, Expr]
+    row: Expr
+    column: Expr
+    image: Expr
+    number: Expr
+
+    def places(self, axis: int, index: Expr) -> Expr:
+        """The place of a row, or of a column, of the window in the image; -1 outside of it."""
+        first = self.row if axis == 0 else self.column
+        return T.Bind(self.b["tables"][first + index])
+
+    def pixel(self, row: Expr, column: Expr) -> Expr:
+        """Where a pixel of the image begins."""
+        s = self.sizes
+        return ((self.image * s["rows"] + row) * s["columns"] + column) * s["channels"]
+
+
+def _emit(b: Buffers, body: Callable[[_Window, Isa], None], isa: Isa) -> None:
+    sizes = {name: T.Bind(b["sizes"][index]) for index, name in enumerate(SIZES)}
+    first = T.Bind(b["first"][0])
+    with shared(sizes["count"], isa) as number:
+        window = T.Bind(T.min(first + number, sizes["total"] - 1))
+        lines = T.Bind(T.truncdiv(window, sizes["out_columns"]))
+        image = T.Bind(T.truncdiv(lines, sizes["out_rows"]))
+        column = T.Bind((window - lines * sizes["out_columns"]) * sizes["columns_in"])
+        behind = sizes["out_rows"] * sizes["rows_in"]
+        row = T.Bind((lines - image * sizes["out_rows"]) * sizes["rows_in"])
+        body(_Window(b, sizes, row, T.Bind(behind + column), image, number), isa)
+
+
+def _copied(w: _Window, isa: Isa) -> None:
+    """All pixels of the window, row by row; those that are neighbours in the image in one go."""
+    s, width = w.sizes, T.Bind(w.sizes["columns_in"] * w.sizes["channels"])
+    x, y, lanes = w.b["x"], w.b["y"], isa.lanes
+    start, end = w.places(1, 0), w.places(1, s["columns_in"] - 1)
+    with T.serial(0, s["rows_in"]) as line:
+        row = w.places(0, line)
+        to = T.Bind((w.number * s["rows_in"] + line) * width)
+        with T.If(row < 0):
+            with T.Then():
+                _vectors(width, lanes, lambda at, n: store(y, to + at, splat(0.0, n)))
+            with T.Else(), T.If(T.And(start >= 0, end - start == s["columns_in"] - 1)):
+                with T.Then():
+                    source = T.Bind(w.pixel(row, start))
+                    _vectors(width, lanes, lambda at, n: store(y, to + at, load(x, source + at, n)))
+                with T.Else(), T.serial(0, s["columns_in"]) as index:
+                    column, target = w.places(1, index), T.Bind(to + index * s["channels"])
+                    _pixel(w, row, column, target, lanes)
+
+
+def _pixel(w: _Window, row: Expr, column: Expr, target: Expr, lanes: int) -> None:
+    """One pixel, zeros outside of the image."""
+    x, y, channels = w.b["x"], w.b["y"], w.sizes["channels"]
+    with T.If(column < 0):
+        with T.Then():
+            _vectors(channels, lanes, lambda at, n: store(y, target + at, splat(0.0, n)))
+        with T.Else():
+            source = T.Bind(w.pixel(row, column))
+            _vectors(channels, lanes, lambda at, n: store(y, target + at, load(x, source + at, n)))
+
+
+def _vectors(count: Expr, lanes: int, body: Callable[[Expr, int], None]) -> None:
+    """`body` at every vector of so many elements; the last one overlaps that before it, and few go one by one."""
+    with T.If(count >= lanes):
+        with T.Then(), T.serial(0, T.truncdiv(count + (lanes - 1), lanes)) as vector:
+            body(T.Bind(T.min(vector * lanes, count - lanes)), lanes)
+        with T.Else(), T.serial(0, count) as element:
+            body(element, 1)
+
+
+def _each(w: _Window, at: Expr, lanes: int, start: Expr, step: Callable[[Expr, Expr, Expr, Expr], Expr]) -> None:
+    """A vector of channels from all pixels of a window: `step` takes the result so far, pixel, row and column."""
+    held = registers(1, lanes)
+    store(held, 0, start)
+    with T.serial(0, w.sizes["rows_in"]) as line:
+        row = w.places(0, line)
+        with T.If(row >= 0), T.Then(), T.serial(0, w.sizes["columns_in"]) as index:
+            column = w.places(1, index)
+            with T.If(column >= 0), T.Then():
+                pixel = load(w.b["x"], w.pixel(row, column) + at, lanes)
+                store(held, 0, step(load(held, 0, lanes), pixel, line, index))
+    store(w.b["y"], w.number * w.sizes["channels"] + at, load(held, 0, lanes))
+
+
+def _largest(w: _Window, isa: Isa) -> None:
+    _vectors(w.sizes["channels"], isa.lanes, lambda at, n: _each(
+        w, at, n, splat(-math.inf, n), lambda held, pixel, _row, _column: maximum(pixel, held)))
+
+
+def _weighted(w: _Window, isa: Isa) -> None:
+    """`extra` has a factor for every place of the tables."""
+    def step(held: Expr, pixel: Expr, line: Expr, index: Expr) -> Expr:
+        factor = w.b["extra"][w.row + line] * w.b["extra"][w.column + index]
+        return held + splat(factor, lanes_of(pixel)) * pixel
+
+    _vectors(w.sizes["channels"], isa.lanes, lambda at, n: _each(w, at, n, splat(0.0, n), step))
+
+
+def _depthwise(w: _Window, isa: Isa) -> None:
+    """`extra` has a weight for every pixel of a window and channel, and then the channels' biases."""
+    s, extra = w.sizes, w.b["extra"]
+    bias = T.Bind(s["rows_in"] * s["columns_in"] * s["channels"])
+
+    def channels(at: Expr, n: int) -> None:
+        _each(w, at, n, load(extra, bias + at, n), lambda held, pixel, line, index: held + load(
+            extra, (line * s["columns_in"] + index) * s["channels"] + at, n) * pixel)
+
+    _vectors(s["channels"], isa.lanes, channels)
+
+
+KINDS: dict[str, Callable[[_Window, Isa], None]] = {
+    "Im2col": _copied, "MaxPool": _largest, "AveragePool": _weighted, "Resize": _weighted, "DepthwiseConv": _depthwise}
+"""By operator, what is done to a window."""

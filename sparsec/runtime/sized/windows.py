@@ -1,0 +1,190 @@
+"""The steps that read windows of images, channels last; see `kernels.cpu.tensors.sized_windows`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sparsec.graph.sized import IM2COL
+from sparsec.machine import tvm_runtime
+from sparsec.machine.memory import aligned
+
+
+@dataclass(frozen=True)
+class Axis:
+    """By window the pixels of an axis (windows, pixels), -1 outside of the image, and the factor of each."""
+
+    places: np.ndarray
+    factors: np.ndarray
+
+    @classmethod
+    def of(cls, size: int, kernel: int, stride: int, dilation: int, pads: tuple[int, int], *, padded: bool = False,
+           beyond: bool = False) -> Axis:
+        """The windows of a layer; where not `padded`, means are of the pixels of the image alone.
+
+        The last window ends `beyond` the padding where that leaves pixels that are in no window.
+        """
+        windows = (size + sum(pads) - dilation * (kernel - 1) - 1 + beyond * (stride - 1)) // stride + 1
+        if windows <= 0:
+            raise ValueError(f"{size} pixels and {sum(pads)} of padding are fewer than a window of {kernel} takes")
+        places = np.arange(windows)[:, None] * stride - pads[0] + np.arange(kernel) * dilation
+        inside = (places >= 0) & (places < size)
+        counts = np.full((windows, 1), kernel) if padded else np.maximum(inside.sum(1, keepdims=True), 1)
+        return cls(np.where(inside, places, -1), np.where(inside, 1 / counts, 0))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What a kernel is told of a call.
+
+    Attributes:
+        shape: of the result.
+        sizes: the kernel's argument without the number of windows to work on.
+        tables, extra: its arguments.
+
+    """
+
+    shape: tuple[int, ...]
+    sizes: tuple[int, ...]
+    tables: np.ndarray
+    extra: np.ndarray
+
+    @property
+    def total(self) -> int:
+        """Windows of all images."""
+        return self.sizes[0]
+
+
+def geometry(kind: str, attributes: Mapping[str, Any], inputs: Sequence[Any]) -> Geometry:
+    """What the kernel of an operator is told for its inputs, channels last.
+
+    Raises:
+        ValueError: an image is smaller than a window.
+
+    """
+    x = inputs[0]
+    if kind == "PixelShuffle":
+        return _shuffled(x.shape, attributes["blocks"])
+    axes = _resized(x.shape[1:-1], attributes, inputs) if kind == "Resize" else _pooled(x.shape[1:-1], attributes)
+    made = tuple(len(axis.places) for axis in axes)
+    last = x.shape[-1] * math.prod(attributes["kernel_shape"]) if kind == IM2COL else x.shape[-1]
+    if len(axes) == 1:
+        axes = [Axis(np.zeros((1, 1), np.int64), np.ones((1, 1))), *axes]
+    extra = inputs[1] if kind == "DepthwiseConv" else _flat([axis.factors for axis in axes], np.float32)
+    windows = [axis.places.shape for axis in axes]
+    rows, columns = x.shape[1:-1] if x.ndim == 4 else (1, x.shape[1])
+    total = len(x) * windows[0][0] * windows[1][0]
+    return Geometry((len(x), *made, last),
+                    (total, windows[0][0], windows[1][0], windows[0][1], windows[1][1], x.shape[-1], rows, columns),
+                    _flat([axis.places for axis in axes], np.int64), extra)
+
+
+def _flat(arrays: Sequence[np.ndarray], dtype: type) -> np.ndarray:
+    return np.concatenate([each.reshape(-1) for each in arrays]).astype(dtype)
+
+
+def _pooled(image: Sequence[int], attributes: Mapping[str, Any]) -> list[Axis]:
+    rank = len(image)
+    kernel, strides, dilations, pads = (attributes[name] for name in ("kernel_shape", "strides", "dilations", "pads"))
+    found = []
+    for axis, size in enumerate(image):
+        width, stride, dilation = kernel[axis], strides[axis], dilations[axis]
+        own = pads[axis], pads[axis + rank]
+        if attributes["auto_pad"].startswith("SAME"):
+            more = max(0, (-(-size // stride) - 1) * stride + dilation * (width - 1) + 1 - size)
+            less = more // 2
+            own = (less, more - less) if attributes["auto_pad"] == "SAME_UPPER" else (more - less, less)
+        found.append(Axis.of(size, width, stride, dilation, own, padded=bool(attributes.get("count_include_pad", 0)),
+                             beyond=bool(attributes.get("ceil_mode", 0))))
+    return found
+
+
+def _resized(image: Sequence[int], attributes: Mapping[str, Any], inputs: Sequence[Any]) -> list[Axis]:
+    wanted = inputs[1].tolist() if len(inputs) > 1 and inputs[1] is not None else None
+    found = []
+    for place, size, scale in zip(attributes["axes"], image, attributes["scales"], strict=True):
+        out = math.floor(size * scale) if wanted is None else wanted[place]
+        found.append(_resized_axis(size, out, scale if wanted is None else out / max(size, 1), attributes))
+    return found
+
+
+def _resized_axis(size: int, out: int, scale: float, attributes: Mapping[str, Any]) -> Axis:
+    if not size or not out:
+        return Axis(np.zeros((out, 1), np.int64), np.ones((out, 1)))
+    x = COORDINATES[attributes["coordinate_transformation_mode"]](np.arange(out, dtype=np.float64), size, out, scale)
+    if attributes["mode"] == "nearest":
+        near = NEAREST[attributes["nearest_mode"]](x)
+        return Axis(np.clip(near, 0, size - 1).astype(np.int64)[:, None], np.ones((out, 1)))
+    x = np.clip(x, 0, size - 1)
+    low = np.minimum(np.floor(x), max(size - 2, 0)).astype(np.int64)
+    share = x - low
+    return Axis(np.stack([low, np.minimum(low + 1, size - 1)], 1), np.stack([1 - share, share], 1))
+
+
+COORDINATES: dict[str, Callable[[np.ndarray, int, int, float], np.ndarray]] = {
+    "half_pixel": lambda x, _size, _out, scale: (x + 0.5) / scale - 0.5,
+    "pytorch_half_pixel": lambda x, _size, out, scale: (x + 0.5) / scale - 0.5 if out > 1 else x * 0,
+    "align_corners": lambda x, size, out, _scale: x * (size - 1) / (out - 1) if out > 1 else x * 0,
+    "asymmetric": lambda x, _size, _out, scale: x / scale,
+}
+"""Where a pixel of the result is in the image."""
+NEAREST: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+    "round_prefer_ceil": lambda x: np.floor(x + 0.5)}
+"""Which pixel is the nearest."""
+
+
+def _shuffled(shape: Sequence[int], blocks: Sequence[int]) -> Geometry:
+    """Channels (block's pixels, channels) become the pixels of a block; rows of it are copied at once."""
+    images, *sides, channels = shape
+    *above, width = blocks
+    lines, columns, height = (sides[0], sides[1], above[0]) if above else (1, sides[0], 1)
+    run = channels // height
+    rows = (np.arange(lines)[:, None] * columns * height + np.arange(height)).reshape(-1)
+    made = [side * block for side, block in zip(sides, blocks, strict=True)]
+    pixels = lines * height * columns
+    return Geometry((images, *made, run // width),
+                    (images * pixels, lines * height, columns, 1, 1, run, pixels, 1),
+                    _flat([rows, np.arange(columns) * height], np.int64), np.zeros(1, np.float32))
+
+
+def kernel_of(kind: str) -> str:
+    """The kernel of an operator."""
+    return f"windows_{IM2COL if kind == 'PixelShuffle' else kind}"
+
+
+class Windows:
+    """A step, which makes the whole result.
+
+    Args:
+        kernel: the function.
+        kind: the operator.
+        attributes: of it.
+
+    """
+
+    def __init__(self, kernel: Callable[..., Any], kind: str, attributes: Mapping[str, Any]) -> None:
+        self._kernel, self._kind, self._attributes = kernel, kind, attributes
+        self._share = tvm_runtime.load().from_dlpack
+
+    def run(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        """Y (batch, sides, channels)."""
+        found = geometry(self._kind, self._attributes, inputs)
+        out = np.empty(found.shape, np.float32)
+        if out.size:
+            x = np.array(inputs[0], order="C") if not inputs[0].flags.writeable else np.ascontiguousarray(inputs[0])
+            sizes = np.array([found.total, *found.sizes], np.int64)
+            self._kernel(*map(self._share, (np.zeros(1, np.int64), sizes, found.tables, x.reshape(-1),
+                                            np.array(found.extra), out.reshape(-1))))
+        return [out]
+
+
+def kept_geometry(found: Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """Tables and extra in memory of their own, for kernels that are told addresses."""
+    tables, extra = (aligned(each.shape, each.dtype) for each in (found.tables, found.extra))
+    tables[:], extra[:] = found.tables, found.extra
+    return tables, extra
