@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -48,10 +49,11 @@ def find(weight: np.ndarray) -> Structure:
     matrix = as_matrix(weight) != 0
     if not matrix.size:
         return Structure(0.0, 0, 0, 0, None, None)
-    channels = matrix.reshape(len(matrix), weight.shape[1] if weight.ndim > 1 else 1, -1).any(axis=(0, 2))
+    used = matrix.any(axis=0)
+    channels = used.reshape(weight.shape[1] if weight.ndim > 1 else 1, -1).any(axis=1)
     nonzeros = int(np.count_nonzero(matrix))
     zeros = 0 < nonzeros < matrix.size
-    rows, columns, inputs = (int((~used).sum()) for used in (matrix.any(axis=1), matrix.any(axis=0), channels))
+    rows, columns, inputs = (int((~each).sum()) for each in (matrix.any(axis=1), used, channels))
     return Structure(1 - nonzeros / matrix.size, rows, columns, inputs,
                      _block(matrix, nonzeros) if zeros else None, _nm(matrix, nonzeros) if zeros else None)
 
@@ -67,12 +69,18 @@ def _block(matrix: np.ndarray, nonzeros: int) -> tuple[int, int] | None:
         if nonzeros < FULL * np.count_nonzero(tall) * rows:
             break
         for columns in (c for c in BLOCK_SIDES if width % c == 0):
-            used = np.count_nonzero(tall.reshape(len(tall), -1, columns).any(axis=2))
+            used = _in_use(tall, columns)
             if nonzeros < FULL * used * rows * columns:
                 break
             if rows * columns > best[0] * best[1]:
                 best = rows, columns
     return best if best != (1, 1) else None
+
+
+def _in_use(matrix: np.ndarray, columns: int) -> int:
+    """How many groups of so many elements of a row have a non-zero: as whole words, faster than along a short axis."""
+    words = np.ascontiguousarray(matrix).reshape(-1).view(f"u{min(columns, 8)}").reshape(-1, max(1, columns // 8))
+    return int(np.count_nonzero(reduce(np.bitwise_or, words.T)))
 
 
 def _nm(matrix: np.ndarray, nonzeros: int) -> tuple[int, int] | None:

@@ -19,7 +19,6 @@ import os
 import sysconfig
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from typing import IO, Any
 
 import msgspec
@@ -73,6 +72,8 @@ class Artifact:
 
     def _repr_html_(self) -> str:
         """The line and the table of the layers, for notebooks."""
+        from html import escape
+
         columns = ("layer", "shape", "format", "kernel", "bytes")
         rows = ([layer.get(name, "") for name in columns] for layer in self.report.get("layers", []))
         lines = ["".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows]

@@ -1,20 +1,23 @@
-"""Weights in an artifact that are smaller than the arrays that kernels read: stored in a format, packed when opened."""
+"""Weights in an artifact that are smaller than the arrays that kernels read: stored in a format, packed when opened.
+
+Formats and recipes are imported by what needs them: sessions open most small artifacts without.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
 from sparsec.artifact.weights import Weights
 from sparsec.backends.program import Packed
-from sparsec.formats import CODECS, FORMATS, Encoded, huffman
-from sparsec.formats.bits import Stream
-from sparsec.formats.smallest import smallest
-from sparsec.kernels.packing import RECIPES, Recipe
+
+if TYPE_CHECKING:
+    from sparsec.formats import Encoded
+    from sparsec.kernels.packing import Recipe
 
 ELEMENT_BYTES = 32
 """Bytes of memory that decoding and packing take for an element of a weight, about."""
@@ -56,6 +59,9 @@ class StoredWeight:
 
 def encode(packed: Packed, codec: str) -> Encoded:
     """The weight in its smallest format, Huffman-coded where that is smaller still."""
+    from sparsec.formats import CODECS, Encoded, huffman
+    from sparsec.formats.smallest import smallest
+
     encoded = smallest(packed.weight, CODECS[codec])
     streams = {name: huffman.shrink(stream) for name, stream in encoded.streams.items()}
     return Encoded(encoded.format, encoded.codec, encoded.shape, streams)
@@ -71,6 +77,9 @@ def store(packed: Packed, encoded: Encoded, append: Callable[[np.ndarray], int])
 
 def restore(stored: StoredWeight, data: Weights) -> dict[int, np.ndarray]:
     """The kernel's arrays by the number of the constant."""
+    from sparsec.formats import CODECS, FORMATS, Encoded
+    from sparsec.formats.bits import Stream
+
     streams = {each.name: Stream(np.frombuffer(data.part(each.offset, each.nbytes), np.uint8), each.count, each.bits,
                                  each.coding) for each in stored.streams}
     form, codec = FORMATS[stored.format], CODECS[stored.codec]
@@ -96,6 +105,9 @@ def check_stored(stored: StoredWeight, packed: Sequence[int], size: int, most: i
         ValueError: it names what there is not, its streams are no streams, or decoding takes too much memory.
 
     """
+    from sparsec.formats import CODECS, FORMATS
+    from sparsec.kernels.packing import RECIPES
+
     if not (stored.format in FORMATS and stored.codec in CODECS and stored.recipe in RECIPES):
         raise ValueError("a stored weight is of a format, codec or recipe that there is not")
     if not set(stored.constants) <= set(packed):
@@ -113,6 +125,8 @@ def check_stored(stored: StoredWeight, packed: Sequence[int], size: int, most: i
 
 def _recipe(stored: StoredWeight) -> Recipe:
     """The recipe with its parameters; msgspec.ValidationError where they are of other types."""
+    from sparsec.kernels.packing import RECIPES
+
     kind = RECIPES[stored.recipe]
     if set(stored.parameters) - {each.name for each in fields(kind)}:  # type: ignore[arg-type]  # all are dataclasses
         raise ValueError(f"{stored.recipe} has unknown parameters")
@@ -126,4 +140,6 @@ def _is_stream(stream: StoredStream, size: int, most: int) -> bool:
         return False
     if stream.coding == "packed":
         return stream.nbytes == -(-stream.count * stream.bits // 8)
+    from sparsec.formats import huffman
+
     return stream.coding == "huffman" and huffman.fits(stream.count, stream.bits, stream.nbytes)

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Functions, Needs, Program
-from sparsec.cost.calibration import Calibration, calibration_of
 from sparsec.errors import ArtifactError, SparsecError, UnsupportedOperatorError, UsageError
-from sparsec.graph.sized import Attention
 from sparsec.machine.memory import HOST, Memory
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see the module's docstring
     import onnx_ir as ir
 
+    from sparsec.backends.chain import Chain
+    from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
+    from sparsec.graph.sized import Attention
 
 GOALS = ("latency", "balanced", "size")
 """What a program may be optimised for; see `compiler.options`."""
@@ -142,6 +142,8 @@ class Backend(ABC):
 
     def calibration(self, target: Target, threads: int) -> Calibration:
         """The rates of a target, and where they come from."""
+        from sparsec.cost.calibration import calibration_of
+
         return calibration_of(target, threads)
 
     def options(self, node: ir.Node, job: Job) -> list[Option]:  # noqa: ARG002 - none by default

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from sparsec.cost.calibration import Calibration
-from sparsec.cost.tuning import TuningLog
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # sessions import this module, and none of the compiler's packages
     import onnx_ir as ir
 
+    from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
+    from sparsec.cost.tuning import TuningLog
 
 Feeds = Mapping[str, np.ndarray]
 """Inputs by name."""

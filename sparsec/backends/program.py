@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsec.kernels.packing import Recipe
+if TYPE_CHECKING:  # sessions import this module, and most programs need no packing
+    from sparsec.kernels.packing import Recipe
 
 STAGES = "stages"
 """The entry of programs without a library of their own, whose constants are programs to run one after the other."""

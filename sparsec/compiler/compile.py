@@ -21,7 +21,7 @@ from sparsec.compiler.report import CompileReport, Outside, Skipped, Verificatio
 from sparsec.compiler.sized.build import build as build_sized
 from sparsec.compiler.stages import REASON, Stage, has_rows, program, split
 from sparsec.compiler.verification import Basis, basis_of, verify
-from sparsec.cost.option import INTEGERS
+from sparsec.cost.precisions import INTEGERS
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE

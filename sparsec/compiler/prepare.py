@@ -66,7 +66,8 @@ class Simplified:
 
 
 def prepare(model: reader.Source, options: CompileOptions, *, divided: bool = False,
-            calibration: Calibration | None = None, announce: Announce = silent) -> Prepared:
+            calibration: Calibration | None = None, announce: Announce = silent,
+            graph: ir.Model | None = None) -> Prepared:
     """Read a model and run the passes.
 
     Args:
@@ -75,6 +76,7 @@ def prepare(model: reader.Source, options: CompileOptions, *, divided: bool = Fa
         divided: take the graph for as many rows as run at once, where the backend divides batches.
         calibration: rates in place of the backend's.
         announce: told of the steps "read" and "rewrite".
+        graph: the model as `reader.load` has read it at these sizes, where that has been done; it is changed.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
@@ -82,16 +84,19 @@ def prepare(model: reader.Source, options: CompileOptions, *, divided: bool = Fa
         CalibrationError: nothing measures where `measure_on` says.
 
     """
-    return specialise(simplify(model, options, calibration=calibration, announce=announce), options, divided=divided)
+    simplified = simplify(model, options, calibration=calibration, announce=announce, graph=graph)
+    return specialise(simplified, options, divided=divided)
 
 
 def simplify(model: reader.Source, options: CompileOptions, *, calibration: Calibration | None = None,
-             announce: Announce = silent, symbolic: bool = False, spared: Spared = NOTHING) -> Simplified:
+             announce: Announce = silent, symbolic: bool = False, spared: Spared = NOTHING,
+             graph: ir.Model | None = None) -> Simplified:
     """The first half of `prepare`; with `symbolic`, dimensions that no option binds stay symbolic; `spared` fails."""
     announce("read")
     dims = options.dims or {}
     limits = ranges(dims)
-    graph = reader.load(model, shapes=fixed(options.shapes or {}), symbolic=symbolic, dims=bound_dims(dims))
+    if graph is None:
+        graph = reader.load(model, shapes=fixed(options.shapes or {}), symbolic=symbolic, dims=bound_dims(dims))
     if dims:
         check_dims(reader.load(model, symbolic=True), dims)
     for node in graph.graph:

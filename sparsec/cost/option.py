@@ -5,27 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
-PRECISIONS = {"fp32": 1e-4, "bf16": 2e-2, "int8": 5e-2, "int4": 0.25}
-"""What a layer may compute with, and the largest error that this may cause by default: that of an output relative to
-its largest magnitude. Each precision allows the kernels of those before it, too. Sums are float32 or exact integers."""
-
-INTEGERS = ("int8", "int4")
-"""Precisions that allow products of integers, whose scales real inputs calibrate."""
-
-HALF_PRECISIONS = {"fp16": 2e-2, "bf16": 5e-2}
-"""What tensor cores compute with and what is stored around them, and the largest error that this may cause by default;
-bf16 has three bits fewer than fp16. Sums are float32."""
-
-GPU_PRECISIONS = HALF_PRECISIONS | {"int8": PRECISIONS["int8"]}
-"""With int8, weights of few tokens may be bytes with a scale for every output; activations stay float16."""
-
-
-def allows(precision: str, needed: str) -> bool:
-    """Whether a kernel that needs one precision may be chosen at another; half precision of tensor cores is its own."""
-    order = list(PRECISIONS)
-    if precision not in order or needed not in order:
-        return needed in (precision, order[0])
-    return order.index(needed) <= order.index(precision)
+from sparsec.cost.precisions import INTEGERS
 
 
 @dataclass(frozen=True)
@@ -126,6 +106,7 @@ class Option:
         codec: how values are stored, a key of `formats.CODECS`; empty: as the model, or a GPU's precision, has them.
         family: the kernel family, a key of the target's table; empty for what is no kernel.
         replaces: the kernel whose place it takes, for it does the same but what zeros among activations spare it.
+        ieee: infinities reach the outputs as in a product of numbers as they are.
 
     """
 
@@ -138,6 +119,7 @@ class Option:
     codec: str = ""
     family: str = ""
     replaces: str = ""
+    ieee: bool = True
 
     @property
     def name(self) -> str:
@@ -158,4 +140,4 @@ class Option:
     @property
     def keeps_ieee(self) -> bool:
         """Whether NaN and infinity reach the output as in a float product: zeros multiply, and values are floats."""
-        return self.is_dense and self.codec not in INTEGERS and not self.replaces
+        return self.is_dense and self.codec not in INTEGERS and not self.replaces and self.ieee

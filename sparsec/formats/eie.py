@@ -72,14 +72,15 @@ def encode(codes: Codes, pes: int = 1, index_bits: int = 4) -> InterleavedColumn
         raise FormatError(f"eie: {pes} PEs and {index_bits}-bit runs; 1 to 65536 PEs and 1 to 8 bits are possible")
     columns = codes.shape[1]
     column, row = np.nonzero(np.ascontiguousarray(codes.T))
-    order = np.argsort((row % pes).astype(np.uint16), kind="stable")
-    column, row = column[order], row[order]
+    if pes > 1:
+        order = np.argsort((row % pes).astype(np.uint16), kind="stable")
+        column, row = column[order], row[order]
     pe, local = row % pes, row // pes
     slot = pe * columns + column
     gap = local.copy()
     follows = slot[1:] == slot[:-1]
     gap[1:] -= np.where(follows, local[:-1] + 1, 0)
-    padding, run = np.divmod(gap, 1 << index_bits)
+    padding, run = gap >> index_bits, gap & ((1 << index_bits) - 1)
     last = np.cumsum(padding + 1) - 1  # where each non-zero lies, behind its padding
     total = last[-1] + 1 if len(last) else 0
     values = np.zeros(total, codes.dtype)

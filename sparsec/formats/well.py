@@ -9,6 +9,7 @@ zero. Slots hold 2 places per non-zero at 5 % density, 1.6 at 10 %, 1.2 at 30 %.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,7 +33,7 @@ class Well(Format):
 
     def split(self, codes: Symbols) -> tuple[Streams, Symbols]:
         """The slots' windows and places, and their codes."""
-        matrix = np.pad(codes, ((0, -len(codes) % self.lanes), (0, 0)))
+        matrix = whole_groups(codes, self.lanes)
         row, column = np.nonzero(matrix)
         starts = np.concatenate([[0], np.cumsum(np.count_nonzero(matrix, axis=1))])
         bases, step = pack_slots(starts, column, codes.shape[1], self.lanes)
@@ -69,6 +70,11 @@ class Well(Format):
         return m * (k + width(2 * self.lanes)) + count * width(vectors) + groups * width(round(count) + 1)
 
 
+def whole_groups(matrix: np.ndarray, lanes: int) -> np.ndarray:
+    """A matrix whose rows are completed to groups of `lanes` by empty ones; itself where they are."""
+    return np.pad(matrix, ((0, -len(matrix) % lanes), (0, 0))) if len(matrix) % lanes else matrix
+
+
 def pack_slots(starts: np.ndarray, columns: np.ndarray, inputs: int, lanes: int, unit: int = 0, each: int = 1,
                ) -> tuple[np.ndarray, np.ndarray]:
     """The greedy packing of whole groups of rows.
@@ -85,23 +91,53 @@ def pack_slots(starts: np.ndarray, columns: np.ndarray, inputs: int, lanes: int,
         Window starts (groups, steps), -1 behind a group's last; and every non-zero's step.
 
     """
-    end, unit = 1 << 30, unit or lanes
-    ended = np.append(columns, end)
-    last_window = max(0, -(-inputs // unit) * unit - 2 * unit)
-    place, stop = starts[:-1].copy(), starts[1:]
-    step_of = np.empty(len(columns), np.int32)
-    bases: list[np.ndarray] = []
+    ended, real = _row_ends(starts, columns)
+    step_of = np.empty(len(ended), np.int32)
+    bases = list[np.ndarray]()
+    for base, places in _steps(starts, ended, inputs, lanes, unit or lanes, each):
+        step_of[places] = len(bases)
+        bases.append(base)
+    return np.array(bases, np.int64).reshape(len(bases), (len(starts) - 1) // lanes).T, step_of[real]
 
-    def following() -> np.ndarray:
-        """The columns of the rows' next non-zeros, (groups, lanes)."""
-        return ended[np.where(place < stop, place, len(columns))].reshape(-1, lanes)
 
-    while (place < stop).any():
-        leftmost = following().min(axis=1)
+def count_slots(starts: np.ndarray, columns: np.ndarray, inputs: int, lanes: int) -> np.ndarray:
+    """How many slots `pack_slots` makes of each group of rows."""
+    ended, _ = _row_ends(starts, columns)
+    slots = np.zeros((len(starts) - 1) // lanes, np.int64)
+    for base, _ in _steps(starts, ended, inputs, lanes, lanes, 1):
+        slots += base >= 0
+    return slots
+
+
+_END = np.int32(1 << 30)
+"""The column behind a row's last non-zero."""
+
+
+def _row_ends(starts: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The columns with `_END` behind every row, and which of them are those of non-zeros."""
+    real = np.ones(len(columns) + len(starts) - 1, bool)
+    real[starts[1:] + np.arange(len(starts) - 1)] = False
+    ended = np.full(len(real), _END)
+    ended[real] = columns
+    return ended, real
+
+
+def _steps(starts: np.ndarray, ended: np.ndarray, inputs: int, lanes: int, unit: int, each: int,
+           ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Step by step the window start of every group, -1 behind its last, and where the non-zeros lie that are spent."""
+    last_window = np.int32(max(0, -(-inputs // unit) * unit - 2 * unit))
+    place = starts[:-1] + np.arange(len(starts) - 1)
+    while True:
+        following = ended[place].reshape(-1, lanes)
+        leftmost = following.min(axis=1)
+        if leftmost.min(initial=_END) == _END:
+            return
         base = np.minimum(leftmost // unit * unit, last_window)
-        for _ in range(each):
-            taken = (following() < np.minimum(base + 2 * unit, end)[:, None]).ravel()
-            step_of[place[taken]] = len(bases)
-            place[taken] += 1
-        bases.append(np.where(leftmost < end, base, -1))
-    return np.array(bases, np.int64).reshape(len(bases), (len(starts) - 1) // lanes).T, step_of
+        limit = (base + 2 * unit)[:, None]
+        spent = []
+        for turn in range(each):
+            following = ended[place].reshape(-1, lanes) if turn else following
+            taken = (following < limit).ravel()
+            spent.append(place[taken])
+            place += taken
+        yield np.where(leftmost < _END, base, -1), spent[0] if each == 1 else np.concatenate(spent)

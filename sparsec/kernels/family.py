@@ -12,7 +12,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from sparsec.cost.option import Option, allows
+from sparsec.cost.option import Option
+from sparsec.cost.precisions import allows
 from sparsec.kernels.emit.tir import Kernel
 from sparsec.kernels.packing.recipe import Recipe
 from sparsec.target import Target
@@ -72,7 +73,7 @@ class Family(Generic[Product, Params, Hardware]):
         name: its key in its target's table.
         layer: the class of the layers that it computes.
         formats: how it may store weights: names of storage formats, for CPUs without their parameters.
-        precision: what a layer must be allowed to compute with, a key of `cost.option.PRECISIONS`; empty: nothing.
+        precision: what a layer must be allowed to compute with, a key of `cost.precisions.PRECISIONS`; empty: nothing.
         candidates: the options worth pricing for a layer that is not rejected, each with what a run of it does
             (`Option.work`), from (layer, target, hardware, precision).
         recipe: how the weight (outputs, inner) becomes the kernel's arrays, from the parameters; an artifact that

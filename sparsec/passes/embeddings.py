@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from sparsec.cost.option import INTEGERS
+from sparsec.cost.precisions import INTEGERS
 from sparsec.graph.constants import add_constant, constant
 from sparsec.graph.nodes import node_name, operand
 from sparsec.graph.operators import DOMAIN

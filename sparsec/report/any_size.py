@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import onnx_ir as ir
+
 from sparsec.analysis.symbols.size import is_name
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import simplify
@@ -63,16 +65,33 @@ class AnySize:
     outside: tuple[Outside, ...]
 
 
-def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims,
-           ) -> tuple[dict[str, tuple[int, ...]], dict[str, int], dict[str, int]]:
-    """Shapes and sizes that make all inputs static, and the sizes among them that neither option gives."""
+@dataclass(frozen=True)
+class Priced:
+    """What makes all inputs static.
+
+    Attributes:
+        shapes: of inputs.
+        sizes: of symbols.
+        assumed: the sizes, also of dimensions without a symbol, that no option gives.
+        graph: the model where nothing had to be assumed, so that it need not be read again.
+
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    sizes: dict[str, int]
+    assumed: dict[str, int]
+    graph: ir.Model | None = None
+
+
+def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims) -> Priced:
+    """The shapes and sizes that the layers of a model are priced at."""
     limits = ranges(dims)
     sizes = {name: size for name, size in dims.items() if isinstance(size, int)}
     given = {name: tuple(shape) for name, shape in shapes.items()}
-    inputs = reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs
-    free = [dim.value for value in inputs for dim in value.shape or () if not isinstance(dim, int)]
+    graph = reader.load(model, shapes=given, dims=sizes, symbolic=True)
+    free = [dim.value for value in graph.graph.inputs for dim in value.shape or () if not isinstance(dim, int)]
     if not free:
-        return given, sizes, {}
+        return Priced(given, sizes, {}, graph)
     assumed = {name: max(1, limits.get(name, (1, 1))[0]) for name in free if name is not None and is_name(name)}
     sizes |= assumed
     for value in reader.load(model, shapes=given, dims=sizes, symbolic=True).graph.inputs:
@@ -81,7 +100,7 @@ def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims
                        if not isinstance(size, int)]:
             assumed |= dict.fromkeys(unbound, 1)
             given[value.name or ""] = tuple(size if isinstance(size, int) else 1 for size in own)
-    return given, sizes, assumed
+    return Priced(given, sizes, assumed)
 
 
 def any_size(model: reader.Source, options: CompileOptions, calibration: Calibration | None,

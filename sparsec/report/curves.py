@@ -142,11 +142,11 @@ def _curve(node: ir.Node, geometry: Geometry, prepared: Prepared, sparsities: Se
     values = _values(score, weight_array(node).dtype, half=geometry.half)
     inner = np.moveaxis(score, 1, -1)
     matrix = inner.reshape(len(score), -1)
-    kept, points = value.const_value, list[Point]()
+    kept, points, pruned = value.const_value, list[Point](), np.empty_like(values)
     try:
         for sparsity in sparsities:
             chosen = np.moveaxis(mask(matrix, sparsity).reshape(inner.shape), -1, 1)
-            value.const_value = ir.tensor(np.where(chosen, values, values.dtype.type(0)), name=value.name)
+            value.const_value = ir.tensor(np.multiply(values, chosen, out=pruned), name=value.name)
             choice = decide(node, prepared.backend.options(node, prepared.job), prepared)
             points.append(Point(sparsity, microseconds(choice, dense=True), microseconds(choice, dense=False)))
     finally:

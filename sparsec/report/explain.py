@@ -199,9 +199,10 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         UsageError: the target has no cost model, or a node that is wanted is not there.
 
     """
-    bound, sizes, assumed = priced(model, shapes or {}, dims or {})
-    options = replace(options_of(target, threads, bound, precision), dims=sizes, inputs=inputs)
-    prepared = prepare(model, options, calibration=calibration)
+    at = priced(model, shapes or {}, dims or {})
+    options = replace(options_of(target, threads, at.shapes, precision), dims=at.sizes, inputs=inputs)
+    prepared = prepare(model, options, calibration=calibration, graph=at.graph)
+    all_sizes = {**at.sizes, **at.assumed}
     job, nodes = prepared.job, prepared.graph.graph
     _check_wanted(wanted, nodes)
     layers, curves = list[Layer](), dict[Geometry, Curve]()
@@ -219,9 +220,9 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         target=job.target.name, threads=threads, precision=job.precision, machine=job.calibration.source,
         layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
-        sizes={**sizes, **assumed},
+        sizes=all_sizes,
         any_size=any_size(model, replace(options, shapes=shapes, dims=dims, inputs=None),
-                          calibration, {**sizes, **assumed}) if assumed else None)
+                          calibration, all_sizes) if at.assumed else None)
 
 
 def _check_wanted(wanted: Collection[str], nodes: Iterable[ir.Node]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import getitem
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from sparsec.backends.program import SIZED, STAGES
 from sparsec.errors import ArtifactError, InputError, UsageError
 from sparsec.machine import tvm_runtime
 from sparsec.machine.blas import within
-from sparsec.machine.memory import HOST, carrier, element_type
+from sparsec.machine.memory import HOST, Memory, carrier, element_type
 from sparsec.runtime import device, metadata
 from sparsec.runtime.arguments import allowed_threads, as_array, wrong_type
 from sparsec.runtime.binding import IOBinding, checked, deliver
@@ -27,8 +27,9 @@ from sparsec.runtime.feeds import fitting_array, refuse_names, selected, viewed
 from sparsec.runtime.loading import all_bytes, load_library, memory_of, new_engine, placed
 from sparsec.runtime.onnxruntime_arguments import providers_of, tell, threads_of
 from sparsec.runtime.signature import TensorInfo, info, infos, listed
-from sparsec.runtime.sized.program import SizedProgram
-from sparsec.runtime.stages import Stages
+
+if TYPE_CHECKING:  # imported where an artifact is of this kind
+    from sparsec.runtime.sized.program import SizedProgram
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -82,7 +83,7 @@ class InferenceSession:
             self._memory, self._staged = memory_of(artifact), manifest.entry == STAGES
             self._fetch: Callable[..., np.ndarray] = self._memory.fetch
             self._get_item: Callable[..., Any] = tvm_runtime.load().get_item
-            self._sized = SizedProgram(artifact, self._memory) if manifest.entry == SIZED else None
+            self._sized = _sized_program(artifact, self._memory) if manifest.entry == SIZED else None
             if self._sized is not None:
                 self._engines = self._open_sized(self._sized)
             else:
@@ -100,6 +101,8 @@ class InferenceSession:
 
     def _open_stages(self, artifact: Artifact) -> Engines:
         """What runs the stages of an artifact as one; their results are arrays already."""
+        from sparsec.runtime.stages import Stages
+
         stages = Stages(artifact, partial(_open_part, threads=self.threads))
         names = [check[0] for check in self._checks]
         self._fetch, self._get_item, self._native = _array_itself, getitem, True
@@ -376,6 +379,13 @@ class InferenceSession:
 
 calls.update((InferenceSession.run.__code__, InferenceSession.run_between.__code__,
               InferenceSession._run_sized.__code__))  # noqa: SLF001 - of this module
+
+
+def _sized_program(artifact: Artifact, memory: Memory) -> SizedProgram:
+    """A program for sizes that only the run tells."""
+    from sparsec.runtime.sized.program import SizedProgram
+
+    return SizedProgram(artifact, memory)
 
 
 def _array_itself(array: np.ndarray, _reserved: frozenset[int]) -> np.ndarray:

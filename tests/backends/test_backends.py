@@ -4,7 +4,7 @@ import pytest
 
 from sparsec.backends.base import GOALS, Backend
 from sparsec.backends.registry import BACKENDS
-from sparsec.cost.option import HALF_PRECISIONS, PRECISIONS, allows
+from sparsec.cost.precisions import HALF_PRECISIONS, PRECISIONS, allows
 
 METHODS = {"explains": ("options", "offers"), "divides": ("node_seconds",), "profiles": ("profile",),
            "projects": ("project",),

@@ -19,10 +19,15 @@ MODELS = {
         f (float[2, 6] x, float s) => (float[3, 4] y, float t)
         { shape = Constant<value_ints = [3, 4]>() a = Mul(x, s) b = Exp(a) y = Reshape(b, shape)
           t = ReduceSum<keepdims = 0>(b) }""",
+    "constants of few elements": """<ir_version: 8, opset_import: ["": 17]>
+        f (float[2, 6] x) => (float[2, 6] y, int64[2, 2] i)
+        <float[6] a = {1, 2, 3, 4, 5, 6}, int64[2] j = {3, 1}, int64[1] k = {2}>
+        { b = Mul(x, a) c = Add(b, a) y = Tanh(c) s, t = TopK<axis = 1>(x, k) i = Add(t, j) }""",
     "indices": """<ir_version: 8, opset_import: ["": 17]>
         f (float[5, 2] x, int64[3] i) => (float[3, 2] y) { a = Gather(x, i) y = Softmax(a) }""",
 }
-SHAPES = {"x": {"two outputs of one value": (3, 8), "views and a scalar": (2, 6), "indices": (5, 2)}, "w": (8, 4),
+SHAPES = {"x": {"two outputs of one value": (3, 8), "views and a scalar": (2, 6), "constants of few elements": (2, 6),
+                "indices": (5, 2)}, "w": (8, 4),
           "s": ()}
 
 

@@ -54,8 +54,8 @@ def test_any_number_of_calls_is_divided(more):
 
 
 def test_long_programs_without_the_virtual_machine_are_divided_too():
-    assert len(program(2, CALL, direct.direct())) == 1
-    assert len(program(DEEP, CALL, direct.direct())) == 1 + -(-2 * DEEP // direct.CALLS)
+    assert len(program(2, CALL, direct.direct([]))) == 1
+    assert len(program(DEEP, CALL, direct.direct([]))) == 1 + -(-2 * DEEP // direct.CALLS)
 
 
 def test_divided_entries_compute_the_same():

@@ -55,6 +55,8 @@ GRAPHS = {
                   "{ a = Transpose<perm=[0,2,3,1]>(x) b = Transpose<perm=[2,1,0,3]>(x) c = Transpose(x) }",
     "concat_split": "(float[5,7,3] x, float[5,2,3] y) => (float[5,4,3] a, float[5,5,3] b) <int64[2] s = {4, 5}> "
                     "{ c = Concat<axis=1>(x, y) a, b = Split<axis=1>(c, s) }",
+    "wide_concat": "(float[5,7,3] x, float[5,2,3] y) => (float[5,180,3] a) "
+                   f"{{ a = Concat<axis=1>({', '.join(['x, y'] * 20)}) }}",
     "slices": "(float[20,33] x) => (float[4,33] a, float[20,11] b) <int64[1] s = {17}, int64[1] e = {1}, "
               "int64[1] m = {-4}, int64[1] z = {0}, int64[1] o = {33}, int64[1] t = {3}, int64[1] l = {1}> "
               "{ a = Slice(x, s, e, z, m) b = Slice(x, z, o, l, t) }",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import sparsec
-from sparsec.cost.option import PRECISIONS
+from sparsec.cost.precisions import PRECISIONS
 from sparsec.graph.compare import run_onnxruntime
 from tests.support.texts import model
 

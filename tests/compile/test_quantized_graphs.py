@@ -1,6 +1,7 @@
 """Random quantised graphs: what the passes make of them computes the file's codes, at most one step apart."""
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 import sparsec
@@ -31,6 +32,23 @@ def test_every_tensor_of_codes_is_the_files(seed, form):
     assert steps.tensors
     assert steps.further == {}
     assert steps.one_step <= 0.01 * steps.codes
+
+
+@pytest.mark.parametrize("target", ["cpu-avx512", "cpu-generic"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("seed", range(20, 26))
+def test_only_inputs_are_quantised_and_only_outputs_are_floats(seed, form, target):
+    """No float32 image lies between two quantised layers, and no pass only quantises."""
+    proto, _ = network(seed, form)
+    graph = load(proto)
+    run_passes(graph, Context(resolve(target), strict_ieee=True))
+    inner = [node for node in graph.graph if
+             (node.op_type == "QuantizeLinear" and not node.inputs[0].is_graph_input())
+             or (node.op_type == "DequantizeLinear" and list(node.outputs[0].uses()))]
+    assert inner == []
+    floats = [node for node in graph.graph for value in node.outputs
+              if value.dtype == ir.DataType.FLOAT and not value.is_graph_output() and list(value.uses())]
+    assert floats == []
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -10,8 +10,8 @@ from sparsec.backends.cuda.lower import lower
 from sparsec.backends.cuda.planning import layer_of, layer_options
 from sparsec.backends.registry import backend_of
 from sparsec.compiler.pipeline import run_passes
-from sparsec.cost.option import HALF_PRECISIONS
 from sparsec.cost.plan import CHOICE, choose
+from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds
 from sparsec.passes.context import Context

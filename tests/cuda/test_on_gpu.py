@@ -10,7 +10,7 @@ import sparsec
 from sparsec.backends.cuda import driver
 from sparsec.backends.cuda.device import open_memory
 from sparsec.backends.cuda.toolchain import version
-from sparsec.cost.option import HALF_PRECISIONS
+from sparsec.cost.precisions import HALF_PRECISIONS
 from sparsec.graph import reader
 from sparsec.graph.compare import random_feeds
 from sparsec.kernels.cuda import tiles

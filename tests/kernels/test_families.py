@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from sparsec.cost.option import PRECISIONS, allows
+from sparsec.cost.precisions import PRECISIONS, allows
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.formats import CODECS, FORMATS
 from sparsec.graph.compare import relative_error

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sparsec.backends.cpu.calls import call
-from sparsec.cost.option import PRECISIONS
+from sparsec.cost.precisions import PRECISIONS
 from sparsec.kernels.cpu.families import FAMILIES
 from sparsec.target import resolve
 from tests.support.arm import NEEDS_ARM, NEON, compiled

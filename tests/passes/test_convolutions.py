@@ -114,3 +114,16 @@ def test_a_convolution_of_one_position_is_a_product(window, rows, behind):
     graph = rewritten(model(f"g (float[{image}] x) => (float[{ones}] y) <float[256,{dims((inputs, *window))}] w, "
                             f"float[256] b, float low> {{ q = Conv(x, w, b) {last} }}"))
     assert [node.op_type for node in graph if node.op_type in ("Conv", "Gemm")] == ["Gemm"]
+
+
+@pytest.mark.parametrize(("size", "dilations", "parts"), [
+    ((14, 14), (12, 12), 5), ((14, 20), (7, 5), 3), ((18, 14), (6, 13), 3), ((160,), (100,), 3), ((14, 14), (5, 5), 0)])
+def test_a_convolution_of_taps_far_apart_is_a_sum(size, dilations, parts):
+    outputs, channels, kernel = (128, 256, (3, 3)) if len(size) == 2 else (128, 512, (3,))
+    proto = model(f"g (float[1,{channels},{dims(size)}] x) => (float[{dims('abcde'[:len(size) + 2])}] y)"
+                  f"<float[{outputs},{channels},{dims(kernel)}] w, float[{outputs}] b>"
+                  f"{{ c = Conv<dilations=[{dims(dilations)}], pads=[{dims(dilations * 2)}]>(x, w, b) y = Relu(c) }}")
+    if parts:
+        assert sum(node.op_type == "Conv" for node in rewritten(proto)) == parts
+    else:
+        assert not convolutions.run(load(proto), Context(resolve("cpu-generic"))).modified

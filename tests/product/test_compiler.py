@@ -14,7 +14,7 @@ from sparsec.cli.compile import FLAGS
 from sparsec.cli.flags import described
 from sparsec.compiler import compile as compiler
 from sparsec.compiler.options import CompileOptions
-from sparsec.cost.option import PRECISIONS
+from sparsec.cost.precisions import PRECISIONS
 from sparsec.errors import UnsupportedOperatorError, UsageError, VerificationError
 from sparsec.kernels.emit.isa import isa_of
 from sparsec.target import machine_features, resolve

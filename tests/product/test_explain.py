@@ -11,7 +11,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantiz
 
 from sparsec.bench.formats import linear_layer
 from sparsec.cost.calibration import Calibration
-from sparsec.cost.option import PRECISIONS
+from sparsec.cost.precisions import PRECISIONS
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.errors import UsageError
 from sparsec.formats import CODECS, FORMATS
@@ -64,8 +64,8 @@ def test_layers_of_one_geometry_share_a_curve_and_few_rows_tell_of_large_weights
     rng = np.random.default_rng(0)
     weight = np.where(rng.random((2048, 1024)) < 0.1, rng.random((2048, 1024)), 0).astype(np.float32)
     for order in windows.orders(weight):
-        whole = sum(windows.slots_in(part, np.arange(512), 16) for part in np.split(weight[order], 4))
-        assert windows.slots_in(weight, order, 16) == pytest.approx(whole, rel=0.02)
+        whole = sum(windows.slots_in(part, [np.arange(512)], 16)[0] for part in np.split(weight[order], 4))
+        assert windows.slots_in(weight, [order], 16) == pytest.approx([whole], rel=0.02)
     graph = networks.Graph()
     graph("MatMul", "x", graph.constant(graph.random(64, 64)), name="h")
     graph("MatMul", "h", graph.constant(graph.random(64, 64)), name="y")

@@ -208,8 +208,8 @@ OTHERS = {
     "scale and shift": conv("float[6,1,1] k, float[1,6,1,1] l, float one",
                             "a = Mul(c, k) b = Sub(l, a) d = Div(b, k) e = Sub(d, one) y = Add(e, one)"),
     "scale and shift behind relu": conv("float varied, float t", "r = Relu(c) m = Mul(r, varied) y = Add(t, m)"),
-    "subtraction of a clip": conv("float low, float varied, float t",
-                                  "r = Clip(c, low, varied) d = Div(r, varied) y = Sub(t, d)"),
+    "subtraction of a clip": conv("float floor, float varied, float shift",
+                                  "r = Clip(c, floor, varied) d = Mul(r, varied) y = Sub(shift, d)"),
     "product from the left": model(
         "g (float[2,8,5] x) => (float[n,m,k] y) <float[6,8] w, float[6,1] b, float[1,6,1] k>"
         "{ p = MatMul(w, x) s = Mul(p, k) a = Add(b, s) y = Relu(a) }"),

@@ -12,7 +12,8 @@ import onnx_ir as ir
 from sparsec.backends.base import Judge
 from sparsec.backends.cpu.layers import allows_fewer_bits, matrix_of
 from sparsec.backends.job import Job
-from sparsec.cost.option import INTEGERS, Option
+from sparsec.cost.option import Option
+from sparsec.cost.precisions import INTEGERS
 from sparsec.errors import UnsupportedOperatorError
 from sparsec.graph.compare import relative_error
 from sparsec.graph.evaluate import walk

@@ -7,20 +7,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from sparsec.backends.base import Backend, Built, Judge, KernelTime
-from sparsec.backends.chain import Chain
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import REPLAY, Function, Functions
-from sparsec.cost.option import PRECISIONS
-from sparsec.graph.sized import Attention
+from sparsec.cost.precisions import PRECISIONS
 from sparsec.target import Target
 
 if TYPE_CHECKING:  # see `backends.base`
     import onnx_ir as ir
 
+    from sparsec.backends.chain import Chain
     from sparsec.backends.relax.lower import Lowered
     from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
     from sparsec.cost.roofline import Machine
+    from sparsec.graph.sized import Attention
 
 
 class CpuBackend(Backend):

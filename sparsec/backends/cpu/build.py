@@ -43,13 +43,14 @@ def build(lowered: Lowered) -> Program:
         ToolchainError: LLVM does not know the target's processor, or the linker fails.
 
     """
-    with prepared(lowered, direct()) as (module, target):
+    embedded: list[np.ndarray] = []
+    with prepared(lowered, direct(embedded)) as (module, target):
         kernels = _called_once(module)
         if len(kernels) < MANY or linker(lowered.target.machine) is None or lowered.target.has(SVE_256):
             library, objects = exported(_executable(module, target), lowered.target)
         else:
             library, objects = _build_in_halves(module, kernels[::2], lowered.target, target)
-    return Program(library, "main", lowered.constants, lowered.inputs, lowered.outputs, objects,
+    return Program(library, "main", (*lowered.constants, *embedded), lowered.inputs, lowered.outputs, objects,
                    workspace=workspace_of(module))
 
 

@@ -3,14 +3,17 @@
 Between two kernels TVM's virtual machine allocates, counts references and looks up shapes, which takes small networks
 as long as the kernels do. What it does is known when the program is compiled: `BIND` checks the tensors of a caller
 once and writes their addresses into a table, and `CALL` runs the kernels on what the table says. The entry function of
-the virtual machine calls both, too.
+the virtual machine stays beside them, for calls in parts and for large outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from math import prod
 
+import numpy as np
 import tvm
 from tvm import relax, tirx
 from tvm.script.ir_builder import IRBuilder
@@ -18,11 +21,14 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.backends.cpu.planned import NotPlain, Planned, Tensor, described
 from sparsec.backends.program import BIND, CALL
+from sparsec.machine.memory import ALIGNMENT, element_type
 
 _ENTRY = "main"
 MOST_ARGUMENTS = 64
 """Inputs and constants of a program that is made so: checking one takes 1.5 KB of code and 5 ms to compile,
 and large programs take far longer than the virtual machine."""
+MANY_ARGUMENTS, FEW_BYTES = 256, 1 << 22
+"""The same where all are no larger than this together: such a program takes no longer than the virtual machine."""
 CALLS = 50
 """Calls of kernels that one function makes: LLVM takes far more than twice as long for twice as many."""
 _ADDRESS = """
@@ -33,17 +39,30 @@ define linkonce_odr i64 @sparsec_address(ptr %of) alwaysinline nounwind readnone
 """
 
 
-def direct() -> tvm.transform.Pass:
-    """The pass, for a module whose memory is planned; a large program, or one that does more, stays as it is."""
+def direct(embedded: list[np.ndarray]) -> tvm.transform.Pass:
+    """The pass, for a module whose memory is planned; a large program, or one that does more, stays as it is.
+
+    Constants that are compiled into kernels' calls become one more constant of the program, which is added to
+    `embedded`.
+    """
     def rewrite(module: tvm.IRModule, _context: object) -> tvm.IRModule:
         entry = module[_ENTRY]
         try:
             plan = Planned(entry)
         except NotPlain:
             return module
-        if len(entry.params) > MOST_ARGUMENTS or plan.embedded:
+        nbytes = sum(prod(shape) * element_type(dtype).itemsize for shape, dtype in map(described, entry.params))
+        most = MANY_ARGUMENTS if nbytes <= FEW_BYTES else MOST_ARGUMENTS
+        if len(entry.params) > most or any(isinstance(each.place, int) for each in plan.results):
             return module
-        return _with_entry(module, entry, plan)
+        params = list(entry.params)
+        if plan.embedded:
+            memory, offsets = _together(plan.embedded)
+            embedded.append(memory)
+            params.append(relax.Var("embedded", relax.TensorType(memory.shape, "uint8")))
+            plan.kernels = [(kernel, tuple(_placed(each, params[-1], offsets) for each in given))
+                            for kernel, given in plan.kernels]
+        return _with_functions(module, params, plan)
 
     return tvm.transform.module_pass(rewrite, opt_level=0, name="direct")
 
@@ -62,9 +81,28 @@ def _has(module: tvm.IRModule) -> bool:
     return CALL in {each.name_hint for each in module.get_global_vars()}
 
 
-def _with_entry(module: tvm.IRModule, entry: relax.Function, plan: Planned) -> tvm.IRModule:
-    """The module with the two functions, and an entry that calls them."""
-    tensors = _arguments(entry, plan)
+def _together(arrays: Sequence[np.ndarray]) -> tuple[np.ndarray, list[int]]:
+    """Arrays in one, and the bytes at which each begins; equal ones are there once."""
+    found: dict[bytes, int] = {}
+    offsets = []
+    for array in arrays:
+        contents = array.tobytes()
+        if contents not in found:
+            found[contents] = sum(len(each) + -len(each) % ALIGNMENT for each in found)
+        offsets.append(found[contents])
+    return np.frombuffer(b"".join(each.ljust(len(each) + -len(each) % ALIGNMENT, b"\0") for each in found),
+                         np.uint8), offsets
+
+
+def _placed(tensor: Tensor, memory: relax.Var, offsets: Sequence[int]) -> Tensor:
+    """A tensor, whose memory is that of the embedded constants if it is one."""
+    return tensor if not isinstance(tensor.place, int) else replace(
+        tensor, place=memory, offset=offsets[tensor.place] + tensor.offset)
+
+
+def _with_functions(module: tvm.IRModule, params: list[relax.Var], plan: Planned) -> tvm.IRModule:
+    """The module with the two functions; the virtual machine's entry takes the same arguments."""
+    tensors = _arguments(params, plan)
     places = [each.place for each in tensors]
     bind = _bind(tensors).with_attr("workspace", plan.workspace)
     bb = relax.BlockBuilder(module)
@@ -72,23 +110,16 @@ def _with_entry(module: tvm.IRModule, entry: relax.Function, plan: Planned) -> t
     for part in parts[1:]:
         bb.add_func(part, part.attrs["global_symbol"])
     call = parts[0].with_attr("kernels", [kernel for kernel, _ in plan.kernels])
-    functions = [bb.add_func(*each) for each in ((bind, BIND), (call, CALL))]
-    params = list(entry.params)
-    with bb.function(_ENTRY, params, attrs=dict(entry.attrs)):
-        workspace, *results = tensors[len(params):]
-        storage = bb.emit(relax.op.memory.alloc_storage(relax.ShapeExpr(workspace.shape), 0, "global", "uint8"))
-        made = [bb.emit(relax.op.memory.alloc_tensor(storage, 0, relax.ShapeExpr(workspace.shape), "uint8")),
-                *(bb.emit(_allocate(each)) for each in results)]
-        table = bb.emit(_allocate(Tensor(None, 0, (len(tensors),), "int64")))
-        bb.emit(functions[0](*params, *made, table))
-        bb.emit(functions[1](table))
-        bb.emit_func_output(relax.Tuple(made[1:]))
-    return bb.get()
+    for function, name in ((bind, BIND), (call, CALL)):
+        bb.add_func(function, name)
+    made, entry = bb.get(), module[_ENTRY]
+    made[_ENTRY] = relax.Function(params, entry.body, entry.ret_ty, entry.is_pure, entry.attrs)
+    return made
 
 
-def _arguments(entry: relax.Function, plan: Planned) -> list[Tensor]:
+def _arguments(params: Sequence[relax.Var], plan: Planned) -> list[Tensor]:
     """What `BIND` takes in front of the table: inputs and constants, the workspace, outputs."""
-    given = [Tensor(each, 0, *described(each)) for each in entry.params]
+    given = [Tensor(each, 0, *described(each)) for each in params]
     return [*given, Tensor(None, 0, (max(plan.workspace, 1),), "uint8"), *plan.results]
 
 
@@ -138,8 +169,3 @@ def _function(name: str) -> Iterator[IRBuilder]:
     with IRBuilder() as builder, T.prim_func(s_tir=True):
         T.func_attr({"global_symbol": name})
         yield builder
-
-
-def _allocate(tensor: Tensor) -> relax.Expr:
-    """A tensor of the virtual machine's."""
-    return relax.op.builtin.alloc_tensor(relax.ShapeExpr(tensor.shape), tensor.dtype, 0)

@@ -10,9 +10,7 @@ from sparsec.backends.base import Backend, Built, KernelTime
 from sparsec.backends.cuda import driver
 from sparsec.backends.job import Feeds, Job, Measurer
 from sparsec.backends.program import Needs
-from sparsec.cost import gpu
-from sparsec.cost.calibration import Calibration
-from sparsec.cost.option import GPU_PRECISIONS
+from sparsec.cost.precisions import GPU_PRECISIONS
 from sparsec.errors import ArtifactError
 from sparsec.machine.memory import Memory
 from sparsec.target import Target
@@ -20,6 +18,7 @@ from sparsec.target import Target
 if TYPE_CHECKING:  # see `backends.base`
     import onnx_ir as ir
 
+    from sparsec.cost.calibration import Calibration
     from sparsec.cost.option import Option
 
 
@@ -35,6 +34,9 @@ class CudaBackend(Backend):
 
     def calibration(self, target: Target, threads: int) -> Calibration:  # noqa: ARG002 - those of the host
         """The rates of the GPU that stands for the first architecture."""
+        from sparsec.cost import gpu
+        from sparsec.cost.calibration import Calibration
+
         device = gpu.DEVICES[target.archs[0]]
         return Calibration(device, device.source.format(name=device.name))
 

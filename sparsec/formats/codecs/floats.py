@@ -46,7 +46,8 @@ class Float(Codec):
         """The bits of the rounded values; both zeros are code 0."""
         rounded = self._rounded(weight)
         codes = np.ascontiguousarray(rounded).view(f"u{rounded.itemsize}")
-        return np.where(rounded == 0, codes.dtype.type(0), codes), {}
+        negative = codes == codes.dtype.type(1 << (8 * rounded.itemsize - 1))
+        return np.where(negative, codes.dtype.type(0), codes) if negative.any() else codes, {}
 
     def restore(self, codes: Symbols, tables: Mapping[str, Stream]) -> np.ndarray:  # noqa: ARG002 - it has none
         """The codes' bits as numbers of the type, widened to float32 (rows, columns)."""
@@ -55,4 +56,4 @@ class Float(Codec):
 
     def _rounded(self, weight: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(np.asarray(weight).astype(np.float32).astype(DTYPES[self.kind], copy=False))
+            return np.asarray(np.asarray(weight, np.float32).astype(DTYPES[self.kind], copy=False))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsec.formats.well import pack_slots
+from sparsec.formats.well import pack_slots, whole_groups
 from sparsec.kernels.packing.recipe import Recipe, balanced
 from sparsec.kernels.packing.windows import columns_of
 
@@ -92,6 +92,6 @@ class VnniWindows(Recipe):
 
 def slots_of(integers: np.ndarray, lanes: int) -> tuple[np.ndarray, ...]:
     """Row starts, columns and values of the non-zeros, window starts and the slots of the non-zeros."""
-    starts, columns, values = columns_of(np.pad(integers, ((0, -len(integers) % lanes), (0, 0))))
+    starts, columns, values = columns_of(whole_groups(integers, lanes))
     bases, step_of = pack_slots(starts, columns, integers.shape[1], lanes, GROUP * lanes, GROUP)
     return starts, columns, values, bases, step_of

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sparsec.formats.well import pack_slots
+from sparsec.formats.well import count_slots, pack_slots, whole_groups
 from sparsec.kernels.packing.recipe import Recipe, balanced
 from sparsec.kernels.packing.values import encode
 
@@ -31,7 +32,7 @@ class Windows(Recipe):
     def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
         """`starts`, `parts`, `rows`, `bases`, `indices` and `values`, see `kernels.cpu.rows.well.recipe`."""
         order = orders(weight)[int(self.sort)]
-        starts, columns, values = columns_of(_grouped(weight, order, self.lanes))
+        starts, columns, values = columns_of(whole_groups(weight[order] if self.sort else weight, self.lanes))
         bases, step_of = pack_slots(starts, columns, weight.shape[1], self.lanes)
         iterations = -(-(bases >= 0).sum(axis=1) // self.unroll)
         first = np.concatenate([[0], np.cumsum(iterations)])
@@ -56,26 +57,28 @@ class Windows(Recipe):
 
 def orders(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows as they are, and by falling count of non-zeros."""
-    return np.arange(weight.shape[0]), np.argsort(-(weight != 0).sum(axis=1), kind="stable")
+    return np.arange(weight.shape[0]), np.argsort(-np.count_nonzero(weight, axis=1), kind="stable")
 
 
-def _grouped(weight: np.ndarray, order: np.ndarray, lanes: int) -> np.ndarray:
-    """Rows in order, completed to whole groups by empty ones."""
-    return np.pad(weight[order], ((0, -len(order) % lanes), (0, 0)))
+def slots_in(weight: np.ndarray, several: Sequence[np.ndarray], lanes: int) -> list[int]:
+    """Slots that the rows in each order take; of a weight beyond `SAMPLE` by groups of rows from all parts of it.
 
-
-def slots_in(weight: np.ndarray, order: np.ndarray, lanes: int) -> int:
-    """Slots that the rows in an order take; of a weight beyond `SAMPLE` by groups of rows from all parts of it."""
-    groups = -(-len(order) // lanes)
+    The groups of all orders are packed at once, for what that takes is mostly by steps.
+    """
+    groups = -(-len(weight) // lanes)
     step = min(groups, -(-weight.size // SAMPLE)) or 1
-    sampled = np.concatenate([order[lanes * group:lanes * (group + 1)] for group in range(0, groups, step)] or [order])
-    starts, columns, _ = columns_of(_grouped(weight, sampled, lanes))
-    slots = int((pack_slots(starts, columns, weight.shape[1], lanes)[0] >= 0).sum())
-    return round(slots * groups / max(1, len(range(0, groups, step))))
+    sampled = range(0, groups, step)
+    if not sampled:
+        return [0] * len(several)
+    parts = [whole_groups(weight[order[lanes * group:lanes * (group + 1)]], lanes)
+             for order in several for group in sampled]
+    starts, columns, _ = columns_of(np.concatenate(parts))
+    slots = count_slots(starts, columns, weight.shape[1], lanes).reshape(len(several), -1).sum(axis=1)
+    return [round(int(each) * groups / len(sampled)) for each in slots]
 
 
 def columns_of(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row starts, and the columns and values of the non-zeros in row order."""
     nonzero = weight != 0
-    starts = np.concatenate([[0], np.cumsum(nonzero.sum(axis=1))])
+    starts = np.concatenate([[0], np.cumsum(np.count_nonzero(nonzero, axis=1))])
     return starts, np.nonzero(nonzero)[1], weight[nonzero]

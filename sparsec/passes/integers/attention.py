@@ -1,7 +1,8 @@
 """Attention whose scores, weights and output are quantised becomes one sparsec::QAttention on unsplit projections.
 
 It stands as QBatchMatMul of queries and keys, the addition of a mask of codes or nothing, DequantizeLinear, Softmax,
-QuantizeLinear, QBatchMatMul with the values; see `passes.split_heads` for how heads are split and merged.
+QuantizeLinear, QBatchMatMul with the values; see `passes.split_heads` for how heads are split and merged. A factor on
+the scores that leaves their codes alone has left nothing between the two but what the codes stand for.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def _fuse(softmax: ir.Node) -> bool:
     mix = rewrite.only_use(weights.outputs[0])
     if mix is None or not _is(mix, "QBatchMatMul") or mix.inputs[0] is not weights.outputs[0]:
         return False
-    given = mix.attributes
-    if given.get_string("y_type", "uint8") == "float32":
+    given, meaning = mix.attributes, {"p_scale": p[0], "p_zero_point": p[1]}
+    if given.get_string("y_type", "uint8") == "float32" or _of(mix, "a", "p") != meaning:
         return False
-    attributes |= {"p_scale": p[0], "p_zero_point": p[1], "p_type": p[2], **_of(mix, "b", "v"),
+    attributes |= {**meaning, "p_type": p[2], **_of(mix, "b", "v"),
                    **{name: given[name].value for name in ("y_type", "y_scale", "y_zero_point", "low", "high")
                       if name in given}}
     return _replace(mix, product, mask, attributes, (shape[0], shape[1]))
@@ -71,13 +72,15 @@ def _result(node: ir.Node, into: str) -> Attributes | None:
 def _scores(softmax: ir.Node) -> tuple[ir.Node, ir.Value | None, Attributes] | None:
     """The product of queries and keys in front of a softmax, the mask of codes, and the attributes up to there."""
     node = None if softmax.inputs[0] is None else softmax.inputs[0].producer()
-    if quantization(node, "DequantizeLinear") is None or node is None or node.inputs[0] is None:
+    meaning = quantization(node, "DequantizeLinear")
+    if meaning is None or node is None or node.inputs[0] is None:
         return None
+    t = dict(zip(("t_scale", "t_zero_point", "t_type"), meaning, strict=True))
     codes, mask, attributes = node.inputs[0], None, Attributes()
     before = codes.producer()
     if before is not None and _is(before, "QBinary"):
         split = _masked(before)
-        if split is None:
+        if split is None or any(split[2][name] != value for name, value in t.items()):
             return None
         codes, mask, attributes = split
         before = codes.producer()
@@ -86,8 +89,10 @@ def _scores(softmax: ir.Node) -> tuple[ir.Node, ir.Value | None, Attributes] | N
     s = _result(before, "s")
     if s is None:
         return None
-    unmasked = {f"t_{key[2:]}": value for key, value in s.items()}
-    return before, mask, {**unmasked, **s, **attributes, **_of(before, "a", "q"), **_of(before, "b", "k")}
+    found = {**t, **s, **_of(before, "a", "q"), **_of(before, "b", "k")}
+    if "s_scale" in attributes:  # as the addition reads the scores; the product rounds to the same codes
+        found["q_scale"] *= attributes["s_scale"] / found["s_scale"]
+    return before, mask, found | attributes
 
 
 def _masked(add: ir.Node) -> tuple[ir.Value, ir.Value, Attributes] | None:
@@ -100,7 +105,7 @@ def _masked(add: ir.Node) -> tuple[ir.Value, ir.Value, Attributes] | None:
         scores, mask = add.inputs[index], add.inputs[1 - index]
         if scores is not None and mask is not None and _is(scores.producer(), "QBatchMatMul") and (
                 static_shape(scores) == shape):
-            return scores, mask, {**t, **_of(add, letter, "m")}
+            return scores, mask, {**t, **_of(add, letter, "m"), **_of(add, "ab"[index], "s")}
     return None
 
 

@@ -20,6 +20,8 @@ from sparsec.graph.shapes import static_shape
 from sparsec.passes import rewrite
 
 DEQUANTIZE, QUANTIZE = "DequantizeLinear", "QuantizeLinear"
+MADE = (".codes", ".before")
+"""How names of values end that this pass makes."""
 
 Counts = Counter[str]
 
@@ -80,6 +82,8 @@ def _cancel(node: ir.Node) -> bool:
     output.replace_all_uses_with(source.codes)
     assert node.graph is not None
     node.graph.remove(node, safe=True)
+    if (source.codes.name or "").endswith(MADE):  # the file's name, by which it is compared with the file
+        source.codes.name, output.name = output.name, None
     return True
 
 

@@ -64,10 +64,18 @@ def _merge(dims: Sequence[int], axes: Sequence[int]) -> tuple[list[int], list[in
     return [math.prod(dims[axis] for axis in group) for group in groups], [first.index(group[0]) for group in groups]
 
 
+JOINED = 16
+"""Parts that are joined at a time: every element is looked for among them, one after the other."""
+
+
 def concat(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """Concat of what is not empty."""
     parts = [context.tensor(value) for value in node.inputs if 0 not in context.shape(value)]
-    return [relax.op.concat(parts, axis=node.attributes.get_int("axis", 1)) if len(parts) > 1 else parts[0]]
+    axis = node.attributes.get_int("axis", 1)
+    while len(parts) > 1:
+        groups = [parts[first:first + JOINED] for first in range(0, len(parts), JOINED)]
+        parts = [relax.op.concat(group, axis=axis) if len(group) > 1 else group[0] for group in groups]
+    return parts
 
 
 def expand(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:

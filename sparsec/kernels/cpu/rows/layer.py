@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sparsec.cost.option import allows
+from sparsec.cost.precisions import allows
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.rows.matvec import Matvec
 from sparsec.kernels.emit.isa import Isa

@@ -16,7 +16,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.formats.nm import group_counts
-from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows
+from sparsec.kernels.cpu.rows.layer import BYTES, PART, RowProduct, codecs, stored_product, too_many_rows
 from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows, padded_rows
 from sparsec.kernels.emit.intrinsics import permuted
 from sparsec.kernels.emit.isa import Isa
@@ -89,15 +89,26 @@ def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> 
 
 def slots_of(weight: np.ndarray, lanes: int) -> int:
     """The places that a row needs in the fullest window of `lanes` inputs."""
-    padded = np.pad(weight, ((0, 0), (0, -weight.shape[1] % lanes)))
-    return max(1, int(group_counts(padded, lanes).max(initial=0)))
+    return max(1, _fullest(weight, lanes, lanes))
+
+
+def _fullest(weight: np.ndarray, size: int, enough: int) -> int:
+    """The most non-zeros in a group of `size` elements of a row; rows behind one with `enough` are not looked at."""
+    rows, missing, fullest = max(1, PART // max(1, weight.shape[1])), -weight.shape[1] % size, 0
+    for start in range(0, len(weight), rows):
+        used = weight[start:start + rows] != 0
+        padded = np.pad(used, ((0, 0), (0, missing))) if missing else used
+        fullest = max(fullest, int(group_counts(padded, size).max(initial=0)))
+        if fullest >= enough:
+            break
+    return fullest
 
 
 def pattern(weight: np.ndarray, slots: int, lanes: int) -> tuple[int, int]:
     """The N and the least M of a weight with so many places in every window."""
     for m in (2, 4, 8):
         n, rest = divmod(slots * m, lanes)
-        if m < lanes and rest == 0 and weight.shape[1] % m == 0 and group_counts(weight, m).max(initial=0) <= n:
+        if m < lanes and rest == 0 and weight.shape[1] % m == 0 and _fullest(weight, m, n + 1) <= n:
             return n, m
     return slots, lanes
 

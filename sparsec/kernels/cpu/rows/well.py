@@ -84,7 +84,7 @@ def slot_count(weight: np.ndarray, lanes: int) -> tuple[bool, int]:
 
     Sorting pays where it saves more slots than the permutation of the result costs: about half a slot a row.
     """
-    natural, by_count = (slots_in(weight, order, lanes) for order in orders(weight))
+    natural, by_count = slots_in(weight, orders(weight), lanes)
     sort = natural - by_count > len(weight) // 2
     return sort, by_count if sort else natural
 
