@@ -16,6 +16,7 @@ from sparsec import files
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS, Machine, Rates
 from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
+from sparsec.machine.cpus import shortage
 from sparsec.target import Target, machine_name, resolve
 
 _RATES = [each.name for each in fields(Machine) if each.name != "efficiency"]
@@ -37,7 +38,7 @@ def default_path() -> Path:
 
 def key(threads: int) -> str:
     """The entry of this processor and a number of threads."""
-    return f"{machine_name()}, {threads} thread(s)"
+    return f"{machine_name()}, {threads} thread(s){shortage(threads)}"
 
 
 def calibration_of(target: Target, threads: int, path: Path | None = None) -> Calibration:

@@ -19,6 +19,12 @@ def available(root: Path = ROOT) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), *map(int, quotas), 1 << 16))
 
 
+def shortage(threads: int) -> str:
+    """What distinguishes times of so many threads that were measured on fewer processors: "" where none is missing."""
+    count = available()
+    return f", on {count} core(s)" if count < threads else ""
+
+
 def _folders(root: Path) -> Iterator[Path]:
     """The folders of the control groups that the process is in, up to the hierarchy's root."""
     try:

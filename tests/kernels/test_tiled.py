@@ -40,3 +40,19 @@ def test_layer_norm(layout, threads, target):
     run = compiled(layer_norm.build(params, isa(target, threads)), target)
     y = untile(run(scale, bias, tile(x, layout), out=layout.size), layout)
     np.testing.assert_allclose(y, layer_norm.reference(x, scale, bias, params), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_layer_norm_keeps_what_its_result_ranges_over(threads, target):
+    rng = np.random.default_rng(0)
+    layout = Tiled(1, 64, 10, 32)
+    params = LayerNormParams(layout, ranged=True)
+    x, (scale, bias) = tokens(layout, rng), rng.standard_normal((2, layout.features)).astype(np.float32)
+    kernel, (units, _) = layer_norm.build(params, isa(target, threads)), params.units(isa(target, threads))
+    y = np.empty(layout.size, np.float32)
+    ends = compiled(kernel, target)(scale, bias, tile(x, layout), y, out=2 * units * isa(target).lanes)
+    found = ends.reshape(units, 2, -1)
+    expected = layer_norm.reference(x, scale, bias, params)
+    np.testing.assert_allclose([found[:, 0].min(), found[:, 1].max()],
+                               [min(0, expected.min()), max(0, expected.max())], rtol=1e-4)

@@ -12,7 +12,7 @@ from tvm import relax
 from sparsec.backends.cpu.calls import KernelCall, call, emit
 from sparsec.backends.cpu.codes import attribute, bounds_of, finish_of
 from sparsec.backends.cpu.windows import block_diagonal, read, stencil_of
-from sparsec.backends.relax.context import LoweringContext
+from sparsec.backends.relax.context import LoweringContext, Range
 from sparsec.backends.relax.importer import integers as importer
 from sparsec.backends.relax.weights import chosen, spatial, window
 from sparsec.graph.codes import (
@@ -131,7 +131,8 @@ def lower_product(context: LoweringContext, node: ir.Node) -> None:
     kernel = _depthwise(node, context.isa) if layer is None else call(layer, chosen(node), context.isa)
     result = emit(context, kernel, inputs)
     if kernel.ends is not None:
-        result, context.ranges[node.outputs[0]] = (context.bb.emit(result[index]) for index in range(2))
+        result, ends = (context.bb.emit(result[index]) for index in range(2))
+        context.ranges[node.outputs[0]] = Range(ends, context.isa.threads, interleaved=True)
     context.bind(node.outputs[0], result)
 
 

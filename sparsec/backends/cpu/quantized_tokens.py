@@ -22,12 +22,13 @@ def lower_dynamic(context: LoweringContext, node: ir.Node) -> None:
     """Emit a DynamicQuantizeLinear."""
     layout = tokens_of(node.inputs[0])
     x = context.flat(node.inputs[0])
-    ends = context.ranges.get(operand(node, 0))
-    kernel = (quantize.build_range(quantize.RangeParams(layout), context.isa) if ends is None else
-              quantize.build_ends(quantize.EndsParams(context.isa.threads), context.isa))
-    found = context.call(kernel, [x if ends is None else ends], 1, 1)
+    known = context.ranges.get(operand(node, 0))
+    kernel = (quantize.build_range(quantize.RangeParams(layout), context.isa) if known is None else
+              quantize.build_ends(quantize.EndsParams(known.parts), context.isa))
+    found = context.call(kernel, [x if known is None else known.ends], 1, 1)
     scale, zero = (context.bb.emit(found[i]) for i in range(2))
-    kernel = quantize.build_flat(CodesParams(layout.size, interleaved=ends is not None), context.isa)
+    kernel = quantize.build_flat(CodesParams(layout.size, interleaved=known is not None and known.interleaved),
+                                 context.isa)
     codes, factor, zero_point = node.outputs
     context.bind(codes, context.call(kernel, [scale, zero, x], layout.size, dtype="uint8"))
     context.bind(factor, scale)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from tvm import relax
 
-from sparsec.backends.relax.context import LoweringContext
+from sparsec.backends.relax.context import LoweringContext, Range
 from sparsec.cost.precisions import allows
 from sparsec.graph.codes import CODE_TYPES
 from sparsec.graph.layout import tokens_of
@@ -17,7 +17,10 @@ from sparsec.graph.nodes import optional
 from sparsec.kernels.cpu.tensors import attention, layer_norm
 from sparsec.kernels.cpu.tensors.attention_blocks import AttentionParams
 from sparsec.kernels.cpu.tensors.attention_bounds import bounds_of
+from sparsec.kernels.emit.codes import SIDES
 from sparsec.kernels.emit.projection import Projection
+
+MOST_UNITS = 8  # of a normalisation, whose ranges a DynamicQuantizeLinear puts together
 
 
 def lower_layer_norm(context: LoweringContext, node: ir.Node) -> None:
@@ -28,7 +31,18 @@ def lower_layer_norm(context: LoweringContext, node: ir.Node) -> None:
     inputs = [context.flat(node.inputs[1]),
               context.constant(np.zeros(layout.features, np.float32)) if bias is None else context.flat(bias),
               context.flat(node.inputs[0])]
-    context.bind(node.outputs[0], context.call(layer_norm.build(params, context.isa), inputs, layout.size))
+    y = node.outputs[0]
+    units = params.units(context.isa)[0]
+    whole = layout.tokens % layout.width == 0 and units <= MOST_UNITS
+    if not whole or all(user.op_type != "DynamicQuantizeLinear" for user, _ in y.uses()):
+        context.bind(y, context.call(layer_norm.build(params, context.isa), inputs, layout.size))
+        return
+    params = replace(params, ranged=True)
+    found = context.call(layer_norm.build(params, context.isa), inputs, layout.size,
+                         units * SIDES * context.isa.lanes)
+    result, ends = (context.bb.emit(found[index]) for index in range(2))
+    context.ranges[y] = Range(ends, units, interleaved=False)
+    context.bind(y, result)
 
 
 def lower_reshape(context: LoweringContext, node: ir.Node) -> None:

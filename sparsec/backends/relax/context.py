@@ -31,6 +31,22 @@ Builders = Mapping[type, Callable[..., tirx.PrimFunc]]
 """By the class of a kernel's parameters what builds it from (parameters, isa): flat buffers, the outputs last."""
 
 
+@dataclass(frozen=True)
+class Range:
+    """What a tensor ranges over, as a kernel keeps it beside the tensor.
+
+    Attributes:
+        ends: float32, by part a vector of the least elements and one of the largest, 0 among both.
+        parts: how many.
+        interleaved: the tensor lies in the order of `kernels.emit.codes`, for nothing but codes are made of it.
+
+    """
+
+    ends: relax.Expr
+    parts: int
+    interleaved: bool
+
+
 @dataclass
 class LoweringContext:
     """The state of one lowering; see the module's docstring for what `env` holds.
@@ -45,7 +61,7 @@ class LoweringContext:
         precision: the fewest bits that operators may compute with, a key of `sparsec.cost.precisions.PRECISIONS`.
         env: the expression of every value that has been lowered, as it was bound (flat or in its ONNX shape).
         arrays: contents of the values that are known at compile time beside the initializers.
-        ranges: of tensors that DynamicQuantizeLinear alone reads, the ends of what they range over.
+        ranges: of tensors that a DynamicQuantizeLinear reads.
         constants: runtime constants so far, by the parameter of `main` that receives each.
         node: the node that is being lowered.
         calls: every call of a kernel so far: its function's name and the node's.
@@ -61,7 +77,7 @@ class LoweringContext:
     precision: str = "fp32"
     env: dict[ir.Value, relax.Expr] = field(default_factory=dict)
     arrays: dict[ir.Value, np.ndarray] = field(default_factory=dict)
-    ranges: dict[ir.Value, relax.Expr] = field(default_factory=dict)
+    ranges: dict[ir.Value, Range] = field(default_factory=dict)
     constants: dict[relax.Var, np.ndarray] = field(default_factory=dict)
     node: ir.Node | None = None
     calls: list[tuple[str, str]] = field(default_factory=list)

@@ -19,6 +19,7 @@ from sparsec.kernels.emit.narrow import INLINE, llvm_narrow
 from sparsec.kernels.emit.tir import Buffer, Expr, lanes_of
 
 FOUR = 4  # codes in a lane of 32 bits
+SIDES = 2  # of a range
 RAISED = float(1 << 23)
 """What `raised` adds."""
 

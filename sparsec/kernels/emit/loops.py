@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from tvm.tirx.script.builder import ir as T
 
@@ -11,6 +12,7 @@ from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Expr
 
 UNROLL = 8  # vectors of a row that are written out rather than looped over
+ALONE = 1 << 16  # bytes that one thread has gone through by the time that others have been woken
 
 
 @contextmanager
@@ -23,6 +25,11 @@ def shared(count: int, isa: Isa) -> Iterator[Expr]:
         with (T.parallel(0, isa.threads) as part,
               T.serial(part * count // isa.threads, (part + 1) * count // isa.threads) as i):
             yield i
+
+
+def alone(isa: Isa, nbytes: int) -> Isa:
+    """The processor for a pass over so many bytes, with one thread where waking the others takes longer."""
+    return replace(isa, threads=1) if nbytes <= ALONE else isa
 
 
 def each(first: int, end: int, body: Callable[[Expr], None], unroll: int = UNROLL) -> None:

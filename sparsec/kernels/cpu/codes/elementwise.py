@@ -18,7 +18,7 @@ from sparsec.kernels.cpu.codes import walk
 from sparsec.kernels.emit.codes import FOUR, fenced, llvm_codes, narrowed, rounded, spread
 from sparsec.kernels.emit.intrinsics_int8 import permute_bytes
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.loops import shared
+from sparsec.kernels.emit.loops import alone, shared
 from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, splat, store
 
 A_ZERO, B_ZERO, Y_ZERO, LOW, HIGH = range(5)
@@ -91,7 +91,7 @@ def mask_arrays(layout: PaddedFlat | Tiled) -> list[np.ndarray]:
 
 def build(params: BinaryParams, isa: Isa) -> Kernel:
     """The kernel: (codes, ratios, [keep, fill, border], a, b) -> y, or for a lookup (table, [keep, fill], a) -> y."""
-    p, lanes = params, FOUR * isa.lanes
+    p, lanes, isa = params, FOUR * isa.lanes, alone(isa, params.rows.size)
     table = p.function == "lookup"
     arguments: dict[str, tuple[int | None, str]] = {"table": (256, "uint8")} if table else {
         "codes": (5, "int32"), "ratios": (2, "float32")}

@@ -9,9 +9,10 @@ import numpy as np
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.codes.finish import Finish, Quantized
 from sparsec.kernels.cpu.codes.rows_image import ImageRows
-from sparsec.kernels.cpu.codes.walk import SIDES, masks
+from sparsec.kernels.cpu.codes.walk import masks
 from sparsec.kernels.cpu.layer import Activations, CpuProduct
 from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.emit.codes import SIDES
 from sparsec.kernels.emit.isa import Isa
 
 

@@ -13,12 +13,11 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.codes import offset_of
 from sparsec.graph.layout import Tiled
-from sparsec.kernels.cpu.codes.walk import SIDES
 from sparsec.kernels.cpu.images.padded import load_lanes, store_lanes
 from sparsec.kernels.cpu.images.reformat_padded import flip
-from sparsec.kernels.emit.codes import FOUR, llvm_codes, narrowed, narrowed_in_order, quotient, rounded, whole
+from sparsec.kernels.emit.codes import FOUR, SIDES, llvm_codes, narrowed, narrowed_in_order, quotient, rounded, whole
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.loops import shared
+from sparsec.kernels.emit.loops import alone, shared
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, lanes_of, load, registers, splat, store
 from sparsec.kernels.tensors import CodesParams, FlatRangeParams
 
@@ -36,9 +35,9 @@ class RangeParams:
 
 @dataclass(frozen=True)
 class EndsParams:
-    """The kernel that finds scale and zero point from what so many threads found of a range."""
+    """The kernel that finds scale and zero point from what is known of so many parts of a range."""
 
-    threads: int
+    parts: int
 
 
 def build_range(params: RangeParams, isa: Isa) -> Kernel:
@@ -60,6 +59,7 @@ def range_kernel(size: int, rows: int, look: Callable[[Buffers, Expr, Buffer], N
 
     `look` emits what a row adds to the range: (buffers, row, two vectors: the least and the largest of each lane).
     """
+    isa = alone(isa, 4 * size)
     lanes, threads = isa.lanes, isa.threads
 
     def body(b: Buffers) -> None:
@@ -94,14 +94,14 @@ def widen_range(found: Buffer, x: Expr) -> None:
 
 def build_ends(params: EndsParams, isa: Isa) -> Kernel:
     """The kernel: ends -> (scale, zero point), both float32 (1,)."""
-    return kernel({"ends": (params.threads * SIDES * isa.lanes, "float32"), "scale": (1, "float32"),
-                   "zero_point": (1, "float32")}, lambda b: _put_scale(b, b["ends"], params.threads, isa.lanes),
+    return kernel({"ends": (params.parts * SIDES * isa.lanes, "float32"), "scale": (1, "float32"),
+                   "zero_point": (1, "float32")}, lambda b: _put_scale(b, b["ends"], params.parts, isa.lanes),
                   llvm_codes(isa))
 
 
-def _put_scale(b: Buffers, ends: Buffer, threads: int, lanes: int) -> None:
-    """Scale and zero point of a range, whose ends are by thread a vector of the least and one of the largest."""
-    least, most = (reduce(function, [ends[(t * SIDES + side) * lanes + lane] for t in range(threads)
+def _put_scale(b: Buffers, ends: Buffer, parts: int, lanes: int) -> None:
+    """Scale and zero point of a range, whose ends are by part a vector of the least and one of the largest."""
+    least, most = (reduce(function, [ends[(part * SIDES + side) * lanes + lane] for part in range(parts)
                                      for lane in range(lanes)])
                    for side, function in ((0, T.min), (1, T.max)))
     least, most = T.Bind(least), T.Bind(most)
@@ -134,7 +134,7 @@ def _row(b: Buffers, layout: Tiled, row: Expr, lanes: int, found: Buffer) -> Non
 
 def build_flat(params: CodesParams, isa: Isa) -> Kernel:
     """The kernel: (scale, zero point, x) -> y, the first two float32 (1,), one of x and y codes."""
-    types = (params.dtype, "float32") if params.back else ("float32", params.dtype)
+    types, isa = (params.dtype, "float32") if params.back else ("float32", params.dtype), alone(isa, 4 * params.size)
 
     def body(b: Buffers) -> None:
         if params.back:

@@ -19,12 +19,11 @@ from sparsec.kernels.cpu.codes import finish
 from sparsec.kernels.cpu.codes.finish import Finish, Place
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tiles import LoadTile, Part, Tiles, walk
-from sparsec.kernels.emit.codes import FOUR, llvm_codes
+from sparsec.kernels.emit.codes import FOUR, SIDES, llvm_codes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
 
 MODES = ("direct", "halo")
-SIDES = 2  # of a range
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 The mean comes before the variance, and what is left over of the mean of x - mean is subtracted, too, so that features
 far from zero lose no precision; that rest is a rounding, whose square may be subtracted from the mean square of
-x - mean without cancellation. Padding tokens yield anything.
+x - mean without cancellation. Padding tokens yield anything. Where nothing is padded, the kernel may keep what Y ranges
+over, for the DynamicQuantizeLinear behind it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.layout import Tiled
+from sparsec.kernels.emit.codes import SIDES
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
-from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 
 LARGEST = float(np.finfo(np.float32).max)
 UNROLL = 4  # features per iteration at most, with sums of their own: hides the latency of additions
@@ -24,10 +26,17 @@ UNROLL = 4  # features per iteration at most, with sums of their own: hides the 
 
 @dataclass(frozen=True)
 class LayerNormParams:
-    """A kernel: the layout of X and Y, and ONNX's epsilon."""
+    """A kernel: the layout of X and Y, ONNX's epsilon, and whether what Y ranges over is kept."""
 
     layout: Tiled
     epsilon: float = 1e-5
+    ranged: bool = False
+
+    def units(self, isa: Isa) -> tuple[int, int]:
+        """Pieces of work, and those of a tile: a thread takes whole ones, or if there are too few, vectors of them."""
+        tiles = self.layout.batch * self.layout.tiles
+        split = 1 if tiles % isa.threads == 0 else self.layout.width // isa.lanes
+        return tiles * split, split
 
 
 def reference(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, params: LayerNormParams) -> np.ndarray:
@@ -38,24 +47,31 @@ def reference(x: np.ndarray, scale: np.ndarray, bias: np.ndarray, params: LayerN
 
 
 def build(params: LayerNormParams, isa: Isa) -> Kernel:
-    """The kernel: (scale, bias, x) -> y."""
+    """The kernel: (scale, bias, x) -> y, [ends: by unit a vector of the least and one of the largest, 0 among both]."""
     layout = params.layout
     row, tensor = (layout.features, "float32"), (layout.size, "float32")
-    return kernel({"scale": row, "bias": row, "x": tensor, "y": tensor}, lambda b: _emit(b, params, isa))
+    arguments = {"scale": row, "bias": row, "x": tensor, "y": tensor}
+    if params.ranged:
+        arguments["ends"] = (params.units(isa)[0] * SIDES * isa.lanes, "float32")
+    return kernel(arguments, lambda b: _emit(b, params, isa))
 
 
 def _emit(b: Buffers, p: LayerNormParams, isa: Isa) -> None:
-    """A thread takes whole tiles, or where there are too few of them, single vectors of tokens."""
-    tiles, vectors = p.layout.batch * p.layout.tiles, p.layout.width // isa.lanes
-    split = 1 if tiles % isa.threads == 0 else vectors
-    with shared(tiles * split, isa) as unit:
+    vectors, (units, split) = p.layout.width // isa.lanes, p.units(isa)
+    with shared(units, isa) as unit:
         start = T.Bind(T.floordiv(unit, split) * (p.layout.features * p.layout.width)
                        + T.floormod(unit, split) * (p.layout.width // split))
-        _normalise(b, p, start, vectors // split, isa)
+        found = registers(SIDES, isa.lanes) if p.ranged else None
+        for side in range(SIDES if p.ranged else 0):
+            store(found, side * isa.lanes, splat(0.0, isa.lanes))
+        _normalise(b, p, start, vectors // split, isa, found)
+        for side in range(SIDES if p.ranged else 0):
+            store(b["ends"], (unit * SIDES + side) * isa.lanes, load(found, side * isa.lanes, isa.lanes))
 
 
-def _normalise(b: Buffers, p: LayerNormParams, start: Expr, vectors: int, isa: Isa) -> None:
-    """Normalise `vectors` vectors of tokens, whose first feature lies at `start`."""
+def _normalise(b: Buffers, p: LayerNormParams, start: Expr, vectors: int, isa: Isa,
+               found: Buffer | None) -> None:
+    """Normalise `vectors` vectors of tokens, whose first feature lies at `start`; `found` takes in what they are."""
     features, width, lanes = p.layout.features, p.layout.width, isa.lanes
     means, rests, factors = (registers(vectors, lanes) for _ in range(3))
 
@@ -102,4 +118,7 @@ def _normalise(b: Buffers, p: LayerNormParams, start: Expr, vectors: int, isa: I
         scale, bias = (T.Bind(splat(b[name][feature], lanes)) for name in ("scale", "bias"))
         for v in range(vectors):
             value = (difference(feature, v) - load(rests, v * lanes, lanes)) * load(factors, v * lanes, lanes)
-            store(b["y"], start + feature * width + v * lanes, value * scale + bias)
+            result = T.Bind(value * scale + bias)
+            store(b["y"], start + feature * width + v * lanes, result)
+            for side, function in ((0, T.min), (lanes, T.max)) if found is not None else ():
+                store(found, side, function(load(found, side, lanes), result))
