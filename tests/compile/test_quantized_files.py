@@ -343,3 +343,17 @@ def test_float8_computes_in_float32_with_sparse_weights(kind):
     layer, = artifact.report["layers"]
     assert layer["nonzeros"] == np.count_nonzero(weight.astype(np.float32))
     assert "float32" in artifact.report["outside"][0]["reason"]
+
+
+@pytest.mark.parametrize("window", [
+    {"kernel_shape": [2, 2], "strides": [2, 2]}, {"kernel_shape": [3, 3]},
+    {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "count_include_pad": 1},
+    {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1]}])
+def test_means_of_windows_stay_on_codes(window):
+    x, constants = codes(np.uint8, 1, 6, 11, 12), {"s": np.float32(0.02), "z": np.uint8(7), "t": np.float32(0.03)}
+    proto = model([own("QLinearAveragePool", "x s z t z", **window)], {"x": x}, constants)
+    artifact = sparsec.compile(proto, tune="off")
+    y, = sparsec.InferenceSession(artifact).run(None, {"x": x})
+    expected, = ort.session(proto).run(None, {"x": x})
+    assert np.abs(y.astype(int) - expected.astype(int)).max() <= 1
+    assert artifact.report["verification"]["steps"]["further"] == {}
