@@ -95,7 +95,7 @@ def _units(proto: Any, arrays: Any, files: Files, sparsity: float | None, thresh
     if sparsity is None:
         console.print("not exact: other inputs may activate what these samples never did")
     console.print(f"{files.output}: {found.removed} of {found.units} units removed, "
-                  f"{after.flops / before.flops:.1%} of the FLOPs left, "
+                  f"{100 * (after.flops / before.flops):.1f} % of the FLOPs left, "
                   f"{tables.nbytes(model_file.describe(files.output).nbytes)}")
 
 
@@ -116,7 +116,7 @@ def _branches(proto: Any, arrays: Any, files: Files, sparsity: float | None,
         (each.name, f"{each.change**0.5:.1e}", f"{each.flops / 1e6:.1f}") for each in found.removed])
     _print_outputs(found.outputs)
     console.print(f"{files.output}: {len(found.removed)} of {found.branches} blocks removed, "
-                  f"{found.after / found.before:.1%} of the layers' FLOPs left, "
+                  f"{100 * (found.after / found.before):.1f} % of the layers' FLOPs left, "
                   f"{tables.nbytes(model_file.describe(files.output).nbytes)}")
 
 

@@ -106,6 +106,7 @@ class Option:
         codec: how values are stored, a key of `formats.CODECS`; empty: as the model, or a GPU's precision, has them.
         family: the kernel family, a key of the target's table; empty for what is no kernel.
         replaces: the kernel whose place it takes, for it does the same but what zeros among activations spare it.
+        ieee: infinities reach the outputs as in a product of numbers as they are.
 
     """
 
@@ -118,6 +119,7 @@ class Option:
     codec: str = ""
     family: str = ""
     replaces: str = ""
+    ieee: bool = True
 
     @property
     def name(self) -> str:
@@ -138,4 +140,4 @@ class Option:
     @property
     def keeps_ieee(self) -> bool:
         """Whether NaN and infinity reach the output as in a float product: zeros multiply, and values are floats."""
-        return self.is_dense and self.codec not in INTEGERS and not self.replaces
+        return self.is_dense and self.codec not in INTEGERS and not self.replaces and self.ieee

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
 
 from sparsec.cost.option import Option
 from sparsec.cost.roofline import DEFAULT_MACHINE, Rates
@@ -13,7 +15,18 @@ from sparsec.graph.annotations import Annotation
 HOPELESS = 1.5  # times the best prediction, from which on a kernel is not worth timing
 HOPELESS_DENSE = 2.5  # and a dense one, than which no choice may be slower
 SHORT_S, HOPELESS_SHORT = 2e-6, 3.0  # predictions of shorter runs err by more, and timing these takes no time
-Measure = Callable[[Option], float | None]
+CLOSE, CLOSE_TRIALS, CLOSE_TIMES = 1.12, 3, 3
+"""Times the best measurement, up to which so many kernels are measured so often in all, in turns."""
+EVEN = 1.02
+"""Times the best measurement, up to which what was predicted to be the fastest is taken: measurements err, too."""
+
+
+class Measure(Protocol):
+    """What times an option."""
+
+    def __call__(self, option: Option, *, times: int = 1) -> float | None:
+        """Seconds, the median of as many measurements; None where there is no time left for any."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,8 @@ class Choice:
         """Why a candidate lost, or what bounds the winner."""
         limit = self.machine.bound(candidate.option.work)
         if candidate is self.winner:
-            fastest = all(candidate.time_s <= each.time_s for each in self.losers)
+            near = 1.0 if candidate.measured_s is None else EVEN
+            fastest = all(candidate.time_s <= near * each.time_s for each in self.losers)
             careful = candidate.option.is_dense and candidate.measured_s is None
             merit = "fastest" if fastest else "dense, which others hardly beat," if careful else (
                 "smallest no slower than dense")
@@ -87,8 +101,8 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
 
     Timed are first the best predicted options of the `trials` most promising kernels, then half as many more of the one
     that won: tilings of one kernel differ less than the predictions of two kernels err. The best dense
-    option is among the first unless it is hopeless. `measure` may answer None for an option that there is no time left
-    for; `workers` calls of it are made at once.
+    option is among the first unless it is hopeless. Those that come close to the fastest are timed again, in turns, and
+    the prediction decides between equals. `workers` calls of `measure` are made at once.
     """
     candidates = sorted((Candidate(o, machine.seconds(o.work, threads)) for o in options), key=lambda c: c.predicted_s)
     predicted = None
@@ -96,10 +110,10 @@ def choose(layer: str, options: Sequence[Option], *, threads: int = 1, measure: 
         predicted = None if smallest else _careful(candidates, machine).option
         kernels = _by_kernel(candidates)
         timed = _timed(_finalists(kernels, trials), measure, workers)
-        fastest = min(timed, key=lambda c: (c.measured_s is None, c.time_s))
+        fastest = _ranked(timed)[0]
         timed += _timed(kernels[_kernel(fastest)][1:1 + trials // 2], measure, workers)
         rest = [c for c in candidates if all(c.option is not t.option for t in timed)]
-        candidates = sorted(timed, key=lambda c: (c.measured_s is None, c.time_s)) + rest
+        candidates = _even(_settled(_ranked(timed), measure, workers)) + rest
     winner = _smallest(candidates) if smallest else candidates[0]
     if measure is None and not smallest:
         winner = _careful(candidates, machine)
@@ -155,7 +169,30 @@ def _finalists(kernels: Mapping[tuple[str, str], list[Candidate]], trials: int) 
     return [*best[:trials], dense]
 
 
-def _timed(candidates: Sequence[Candidate], measure: Measure, workers: int) -> list[Candidate]:
+def _ranked(timed: Sequence[Candidate]) -> list[Candidate]:
+    """The fastest first; what there was no time to measure comes last."""
+    return sorted(timed, key=lambda c: (c.measured_s is None, c.time_s))
+
+
+def _settled(ranked: Sequence[Candidate], measure: Measure, workers: int) -> list[Candidate]:
+    """The candidates with those that come close to the fastest timed again."""
+    close = [c for c in ranked if c.measured_s is not None and c.measured_s < CLOSE * ranked[0].time_s][:CLOSE_TRIALS]
+    if len(close) < 2:
+        return list(ranked)
+    others = [c for c in ranked if all(c is not each for each in close)]
+    for times in range(2, CLOSE_TIMES + 1):
+        close = _timed(close, partial(measure, times=times), workers)
+    return _ranked([*close, *others])
+
+
+def _even(ranked: list[Candidate]) -> list[Candidate]:
+    """The candidates with that of the least prediction first among those that are as good as the fastest."""
+    equals = [c for c in ranked if c.measured_s is not None and c.measured_s <= EVEN * ranked[0].time_s]
+    first = min(equals, key=lambda c: c.predicted_s, default=ranked[0])
+    return [first, *(c for c in ranked if c is not first)]
+
+
+def _timed(candidates: Sequence[Candidate], measure: Callable[[Option], float | None], workers: int) -> list[Candidate]:
     """The candidates with their measured times."""
     if workers == 1:
         seconds = [measure(c.option) for c in candidates]

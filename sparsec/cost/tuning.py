@@ -1,6 +1,7 @@
 """The tuning log: measured times of kernels on this machine, a JSON line each, so that tuning resumes where it stopped.
 
-A line that cannot be read is skipped with a warning; the log is only ever appended to, a whole line at a time.
+A kernel that was measured several times takes the median. A line that cannot be read is skipped with a warning; the log
+is only ever appended to, a whole line at a time.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import statistics
 import time
 import warnings
 from collections.abc import Callable
@@ -45,7 +47,7 @@ def key(option: Option, target: Target, threads: int, machine: str, network: flo
 
 @dataclass
 class TuningLog:
-    """Measured seconds by key, in memory and in a file.
+    """Measured seconds by key, all measurements of each, in memory and in a file.
 
     Attributes:
         path: the file; None keeps nothing.
@@ -57,30 +59,32 @@ class TuningLog:
     path: Path | None
     budget_s: float
     machine: str = field(default_factory=machine_name)
-    _seconds: dict[str, float] = field(default_factory=dict)
+    _seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.path is not None and files.is_own(self.path):
             self._seconds = _read(self.path)
 
     def time(self, option: Option, target: Target, threads: int, measure: Callable[[Option], float],
-             network: float | None = None) -> float | None:
-        """The logged time of an option, else a measured one while the budget lasts, else None."""
+             network: float | None = None, times: int = 1) -> float | None:
+        """The time of an option that is measured as often, less what is logged, while the budget lasts; else None."""
         name = key(option, target, threads, self.machine, network)
-        if name not in self._seconds:
-            if self.budget_s <= 0:
-                return None
+        while len(self._seconds.get(name, ())) < times and self.budget_s > 0:
             begin = time.perf_counter()
             self._add(name, option, measure(option))
             self.budget_s -= time.perf_counter() - begin
-        return self._seconds[name]
+        return self._median(name)
 
     def logged(self, option: Option, target: Target, threads: int) -> float | None:
         """The logged time of an option, None where it was not measured."""
-        return self._seconds.get(key(option, target, threads, self.machine))
+        return self._median(key(option, target, threads, self.machine))
+
+    def _median(self, name: str) -> float | None:
+        """The median of what was measured, None where nothing was."""
+        return statistics.median(self._seconds[name]) if name in self._seconds else None
 
     def _add(self, name: str, option: Option, seconds: float) -> None:
-        self._seconds[name] = seconds
+        self._seconds.setdefault(name, []).append(seconds)
         if self.path is None or not _is_time(seconds):
             return
         line = json.dumps({"key": name, "kernel": option.kernel, "detail": option.detail, "seconds": seconds})
@@ -110,8 +114,8 @@ def _is_time(seconds: float) -> bool:
     return math.isfinite(seconds) and seconds > 0
 
 
-def _read(path: Path) -> dict[str, float]:
-    seconds = {}
+def _read(path: Path) -> dict[str, list[float]]:
+    seconds: dict[str, list[float]] = {}
     damaged = 0
     for line in files.read_regular(path).decode(errors="replace").splitlines():
         try:
@@ -121,7 +125,7 @@ def _read(path: Path) -> dict[str, float]:
             damaged += 1
         else:
             if _is_time(found):
-                seconds[name] = found
+                seconds.setdefault(name, []).append(found)
             else:
                 damaged += 1
     if damaged:

@@ -105,10 +105,32 @@ def test_the_machine_decides_between_compute_and_bandwidth():
 def test_timing_says_what_predictions_alone_had_chosen():
     options = [Option("dense", "a", "", None, 0, Work(1e6, 0)), Option("csr", "b", "", None, 0, Work(1e6, 0))]
     predicted = choose("layer", options).winner.option
-    measured = choose("layer", options, measure=lambda option: 2.0 if option is predicted else 1.0)
+    measured = choose("layer", options, measure=lambda option, times=1: 2.0 if option is predicted else 1.0)
     assert measured.winner.option is not predicted is measured.instead_of
     assert choose("layer", options).instead_of is None
-    assert choose("layer", options, measure=lambda option: 1.0 if option is predicted else 2.0).instead_of is None
+    agreed = choose("layer", options, measure=lambda option, times=1: 1.0 if option is predicted else 2.0)
+    assert agreed.instead_of is None
+
+
+@pytest.mark.parametrize(("rounds", "wins"), [
+    ([[1.00, 1.00, 1.00], [0.99, 0.99, 0.99]], "a"),  # equals: the prediction decides
+    ([[1.00, 1.00, 1.00], [0.93, 0.92, 0.94]], "b"),
+    ([[1.00, 0.90, 0.91], [0.94, 1.02, 1.01]], "a"),  # what was slow once
+    ([[1.20, 0.90, 0.91], [0.94, 1.02, 1.01]], "b"),  # too slow to be measured again
+    ([[1.00, None, None], [0.93, None, None]], "b"),
+    ([[None, None, None], [9.00, None, None]], "b"),
+])
+def test_what_comes_close_is_timed_again_in_turns(rounds, wins):
+    fast, slow = (Option("csr", name, "", name, 0, Work(fmas, 0)) for name, fmas in (("a", 1e6), ("b", 1.1e6)))
+    taken = []
+
+    def measure(option, times=1):
+        taken.append(option.kernel)
+        known = [each for each in rounds[option.kernel == "b"][:times] if each is not None]
+        return float(np.median(known)) if known else None
+
+    assert choose("layer", [fast, slow], measure=measure).winner.option.kernel == wins
+    assert all(sorted(taken[turn:turn + 2]) == ["a", "b"] for turn in range(0, len(taken), 2))
 
 
 def test_the_command_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch, capsys):

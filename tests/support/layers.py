@@ -219,7 +219,8 @@ CASES = {
         (tiles, Tiled(2, 61, 37, 32), 26, 0.2, True), (images, (2, 20, 16, 6, 9), 1, 1, "4x1", False),
         (tiles, Tiled(1, 64, 90, 64), 24, "skewed", True), (images, (1, 5, 8, 7, 9), 3, 2, 0.2, False),
         (tiles, Tiled(1, 32, 40, 32), 300, 0.1, False), (grouped, (2, 6, 21, 4, 6), 3, 1.0, True),
-        (images, (1, 5, 32, 10, 6), 3, 1, 1.0, True)],  # sums in bands of two rows
+        (images, (1, 5, 32, 10, 6), 3, 1, 1.0, True),  # sums in bands of two rows
+        (images, (1, 3, 10, 3, 41), 3, 1, 1.0, True)],  # rows of more than one vector
         cycle(["relu", "none", "gelu_erf", "clip", "silu"]), strict=False)],
     CodesProduct: [(codes, *each) for each in [
         (PaddedFlat(1, 6, 5, 9, 1, 10, 4), 12, 0.3, "uint8", False), (Tiled(2, 64, 21, 64), 8, 0.2, "uint8", True),

@@ -127,9 +127,9 @@ def _rows(node: ir.Node, symbols: Symbols, fixed: set[ir.Value]) -> Rows | None:
         return None
     rows = Rows.of(out)
     rank, lead = rows.rank, rows.lead
-    if rank == 0 or any(size.number == 0 for size in out):
-        return None
     told_by_inputs = all(size.known for size in lead)
+    if rank == 0 or any(size.number == 0 for size in out) or (rank > 1 and not told_by_inputs):
+        return None  # nothing could tell the shape of rows that values choose in other dimensions
     single = SINGLE.get(node.op_type, ())
     known = [value is None or value in fixed or (index in single and is_single(shape))
              for index, (value, shape) in enumerate(zip(node.inputs, shapes, strict=True))]

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from sparsec.kernels.cpu.layer import CpuFamily
-from sparsec.kernels.cpu.products import dense, dense_bf16, dense_groups, dense_outputs, spmm, spmm_bf16, spmm_int8
+from sparsec.kernels.cpu.products import (
+    dense,
+    dense_bf16,
+    dense_groups,
+    dense_outputs,
+    spmm,
+    spmm_bf16,
+    spmm_int8,
+    winograd,
+)
 
 FAMILIES: dict[str, CpuFamily] = {family.name: family for family in (
     dense.FAMILY,
     dense_outputs.FAMILY,
     dense_groups.FAMILY,
+    winograd.FAMILY,
     spmm.FAMILY,
     spmm_bf16.FAMILY,
     dense_bf16.FAMILY,

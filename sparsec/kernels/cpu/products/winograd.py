@@ -1,0 +1,342 @@
+"""Dense 3 x 3 convolution by Winograd's minimal filtering F(2 x 2, 3 x 3): 16 multiplications for four pixels, not 36.
+
+Of every tile of 2 x 2 output pixels, the 4 x 4 inputs d that they read become the 16 points of B^T d B, which are
+multiplied with those of the weight (`kernels.packing.winograd`), summed over the channels and become the pixels by
+A^T m A (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, section 4.1). Tiles lie on the lanes: a row
+of them takes whole vectors, or a power of two lanes that share one. A block of tiles is transformed for all channels
+into a scratch; then every block of output channels is multiplied point by point and written through the epilogue.
+
+A pixel meets only the products of outputs that read it, so that NaN travels as in other kernels; an infinity may
+become NaN. Sums differ from those of the plain convolution by some 1e-6 of the largest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tvm.tirx.script.builder import ir as T
+
+from sparsec.cost.option import Option, Work
+from sparsec.graph.layout import PaddedFlat, round_up
+from sparsec.kernels.cpu.images.padded import load_lanes, store_lanes
+from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.cpu.products.walk import clear_border, finishing_kernel
+from sparsec.kernels.emit.activations import ACTIVATIONS
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import (
+    Buffer,
+    Buffers,
+    Expr,
+    Kernel,
+    add_to,
+    load,
+    prefetch,
+    registers,
+    splat,
+    store,
+    vectors_from,
+)
+from sparsec.kernels.family import Family, float_product
+from sparsec.kernels.packing.winograd import POINTS, TAPS, WinogradBlocks
+from sparsec.target import Target
+
+SIDE = 4  # of a tile's inputs and of its points
+WIDTHS, HEIGHTS = (1, 2, 4), (4, 6, 7, 8, 12, 16)  # of register blocks: vectors of tiles, and output channels
+TRANSFORM_IN, TRANSFORM_OUT = 96, 88  # loads that a vector of tiles takes for a channel; a store counts as two
+AHEAD = 256  # floats that weights are asked for before their use
+
+
+@dataclass(frozen=True)
+class WinogradParams:
+    """A kernel.
+
+    Attributes:
+        stencil: the geometry; its taps are those of a 3 x 3 window.
+        epilogue: what follows the product.
+        target: layout of the output, a single image.
+        vectors: vectors of tiles in a block.
+        block: output channels of a register block; no more than there are.
+        parts: shares of the output channels, for threads that there are no blocks of tiles for.
+
+    """
+
+    stencil: Stencil
+    epilogue: Epilogue
+    target: PaddedFlat
+    vectors: int
+    block: int
+    parts: int = 1
+
+    @property
+    def slots(self) -> int:
+        """Lanes that a row of tiles takes: whole vectors, or a power of two."""
+        tiles, lanes = -(-self.target.width // 2), self.stencil.lanes
+        return round_up(tiles, lanes) if tiles > lanes else 1 << (tiles - 1).bit_length()
+
+    @property
+    def columns(self) -> int:
+        """Lanes that a block takes of a row of tiles."""
+        return min(self.slots, self.vectors * self.stencil.lanes)
+
+    @property
+    def rows(self) -> int:
+        """Rows of tiles in a block."""
+        return self.vectors * self.stencil.lanes // self.columns
+
+    @property
+    def across(self) -> int:
+        """Blocks side by side; there are as many as have tiles."""
+        return -(-self.target.width // (2 * self.columns))
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of tiles."""
+        return -(-self.target.height // (2 * self.rows)) * self.across
+
+    @property
+    def row_blocks(self) -> int:
+        """Register blocks of all output channels."""
+        return -(-self.stencil.outputs // self.block)
+
+    @property
+    def line(self) -> int:
+        """Pixels of a row of tiles in a block."""
+        return 2 * self.columns
+
+    @property
+    def lines(self) -> int:
+        """Floats of the pixels of all rows of tiles in a block, each of which is written by whole vectors."""
+        return self.rows * self.line + self.stencil.lanes
+
+    @property
+    def fits(self) -> bool:
+        """Whether blocks are whole rows of tiles, or rows whole blocks."""
+        tile = self.vectors * self.stencil.lanes
+        return tile % self.slots == 0 or self.slots % tile == 0
+
+
+def reject(layer: StencilProduct, isa: Isa) -> str | None:
+    """Why there is no such kernel for a layer, or None."""
+    target, taps = layer.target, layer.stencil.taps
+    if isa.neon or isa.lanes <= SIDE:
+        return "its vectors have eight lanes at least"
+    if target is None or layer.stencil.segments > 1 or layer.groups > 1:
+        return "it computes images of one group"
+    if len(taps) != TAPS or any(tap != taps[0] + i // 3 * target.row_stride + i % 3 for i, tap in enumerate(taps)):
+        return "it computes windows of 3 x 3 pixels"
+    return "it computes one image at a time" if target.batch > 1 else None
+
+
+def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+    """Every register block worth pricing: the tallest that fits, for every width of tiles."""
+    outputs = layer.stencil.outputs
+    assert layer.target is not None  # see `reject`
+    for vectors in WIDTHS if outputs >= SIDE else ():
+        fit = [r for r in HEIGHTS if r <= outputs and 4 * r * vectors <= 3 * isa.registers
+               and (vectors == 1 or r * (vectors + 1) < isa.registers)]
+        for block in fit[-2:]:
+            epilogue = replace(layer.epilogue, in_place=layer.epilogue.in_place and outputs % block == 0)
+            params = WinogradParams(layer.stencil, epilogue, layer.target, vectors, block)
+            if params.blocks < isa.threads:
+                params = replace(params, parts=isa.threads)
+            if params.fits and (vectors == 1 or params.rows <= -(-layer.target.height // 2)):
+                yield Option("dense", "gemm/winograd", f"V={vectors} R={block}", params,
+                             4 * POINTS * outputs * layer.stencil.channels, work(params, target), "f32", ieee=False)
+
+
+def recipe(params: WinogradParams) -> WinogradBlocks:
+    """What the kernel reads: `values`, see `WinogradBlocks`."""
+    return WinogradBlocks(params.block)
+
+
+def work(params: WinogradParams, target: Target) -> Work:
+    """What one run does, for the cost model to price."""
+    p, s = params, params.stencil
+    tiles, rows = p.blocks * p.vectors, p.row_blocks * p.block
+    transforms = tiles * (TRANSFORM_IN * p.parts * s.channels + TRANSFORM_OUT * rows)
+    steps = p.blocks * p.row_blocks * POINTS * s.channels
+    scratch = 4 * POINTS * s.channels * p.vectors * s.lanes
+    weights = 4 * POINTS * rows * s.channels
+    again = 0 if weights <= target.l2_bytes // 2 else weights * (p.blocks - 1)
+    memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual and not p.epilogue.in_place else 1))
+    inputs = p.blocks * p.row_blocks * scratch / 2
+    beyond = scratch > target.l2_bytes
+    return Work(fmas=steps * p.block * p.vectors + transforms, loads=steps * (p.block + p.vectors) + transforms,
+                groups=p.blocks * p.row_blocks * POINTS, l2_bytes=0 if beyond else inputs,
+                l3_bytes=again + (2 * inputs if beyond else 0), memory_bytes=memory, kernel="gemm/winograd",
+                pixels=s.pixels)
+
+
+def build(params: WinogradParams, isa: Isa) -> Kernel:
+    """The kernel: (values, bias, [mask], x, [residual]) -> y."""
+    s = params.stencil
+    values = {"values": (params.row_blocks * params.block * POINTS * s.channels, "float32")}
+    return finishing_kernel(values, s, params.epilogue, lambda b: _emit(b, params, isa))
+
+
+def _emit(b: Buffers, p: WinogradParams, isa: Isa) -> None:
+    units = p.blocks * p.parts
+    if isa.threads == 1:
+        _units(b, p, 0, units, (0, 1))
+        return
+    with T.parallel(0, isa.threads) as thread:
+        low, high = thread * units // isa.threads, (thread + 1) * units // isa.threads
+        _units(b, p, low, high, (thread, isa.threads))
+
+
+def _units(b: Buffers, p: WinogradParams, low: Expr, high: Expr, thread: tuple[Expr, int]) -> None:
+    """Units of work: a share of the output channels for a block of tiles."""
+    s, lanes = p.stencil, p.stencil.lanes
+    if s.masked:
+        _clear(b, p, *thread)
+    tile = p.vectors * lanes
+    points = T.alloc_buffer((POINTS * s.channels * tile,), "float32")
+    rows = T.alloc_buffer((2 * SIDE * p.lines,), "float32")
+    products = T.alloc_buffer((POINTS * p.block * tile,), "float32")
+    with T.serial(low, high) as unit:
+        number = T.Bind(T.floordiv(unit, p.parts))
+        row = T.Bind(T.floordiv(number, p.across) * p.rows)
+        column = T.Bind(T.floormod(number, p.across) * p.line)
+        part = T.Bind(T.floormod(unit, p.parts))
+        with T.serial(0, s.channels) as channel:
+            _transform_inputs(b, p, rows, points, channel, row, column)
+        with T.serial(part * p.row_blocks // p.parts, (part + 1) * p.row_blocks // p.parts) as block:
+            _multiply(b, p, points, products, block)
+            first = T.Bind(T.min(block * p.block, s.outputs - p.block))
+            with T.serial(0, p.block) as r:
+                _transform_outputs(p, products, rows, r)
+                _write(b, p, rows, first + r, row, column)
+
+
+def _clear(b: Buffers, p: WinogradParams, thread: Expr, threads: int) -> None:
+    """Zero what surrounds the pixels: the border, what follows every row of pixels, and what follows the last."""
+    s, target = p.stencil, p.target
+    clear_border(b, s, thread, threads)
+    gap, tail = target.row_stride - target.width, s.vectors * s.lanes - target.span
+    with T.serial(thread * s.outputs // threads, (thread + 1) * s.outputs // threads) as output:
+        at = T.Bind(s.y_origin + output * s.y_row_stride + target.width)
+        with T.serial(0, target.height - 1) as row:
+            _zero(b["y"], at + row * target.row_stride, gap, s.lanes)
+        _zero(b["y"], at + (target.height - 1) * target.row_stride, tail, s.lanes)
+
+
+def _zero(y: Buffer, at: Expr, count: int, lanes: int) -> None:
+    for begin in range(0, count, lanes):
+        store_lanes(y, at + begin, splat(0.0, lanes), count - begin)
+
+
+def _inside(p: WinogradParams, column: Expr, emit: Callable[[int], None]) -> None:
+    """Emit what takes so many pixels of a row of the block that begins at a column: of the last one, what there are."""
+    last = (p.across - 1) * p.line
+    if p.across == 1:
+        emit(p.target.width)
+        return
+    with T.If(column == last):
+        with T.Then():
+            emit(p.target.width - last)
+        with T.Else():
+            emit(p.line)
+
+
+def _combined(d: Sequence[Expr]) -> list[Expr]:
+    """B^T d: four inputs to four points."""
+    return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
+
+
+def _transform_inputs(b: Buffers, p: WinogradParams, rows: Buffer, points: Buffer, channel: Expr, row: Expr,
+                      column: Expr) -> None:
+    """The points of a channel of a block, (point, channel, vector).
+
+    Down the columns first, along rows of pixels as they lie. Across, the pixels of even and of odd columns are needed,
+    and those two columns further: the rows are written from both columns on.
+    """
+    s, target, lanes, tile = p.stencil, p.target, p.stencil.lanes, p.vectors * p.stencil.lanes
+    x = T.Bind(s.x_origin + channel * s.x_channel_stride + min(s.taps) + column)
+    with T.serial(0, p.rows) as r:
+        lines = [T.Bind(x + T.min(2 * (row + r) + i, target.height + 1) * target.row_stride) for i in range(SIDE)]
+
+        def down(width: int) -> None:
+            for shift in (0, 2):
+                for begin in range(0, p.line, lanes):
+                    at, end = shift + begin, width + 2 - shift - begin
+                    d = [T.Bind(load_lanes(b["x"], line + at, lanes, 0, end)) for line in lines]
+                    for i, value in enumerate(_combined(d)):
+                        store(rows, (shift // 2 * SIDE + i) * p.lines + r * p.line + begin, value)
+
+        # The last of an odd number of columns reads one that there is not, for a pixel that is not, either.
+        _inside(p, column, down)
+    even, odd = list(range(0, 2 * lanes, 2)), list(range(1, 2 * lanes, 2))
+    for v in range(p.vectors):
+        for i in range(SIDE):
+            pairs = [[T.Bind(load(rows, (shift * SIDE + i) * p.lines + (2 * v + half) * lanes, lanes))
+                      for half in range(2)] for shift in range(2)]
+            d = [T.Bind(T.Shuffle(pairs[j // 2], (even, odd)[j % 2])) for j in range(SIDE)]
+            for j, value in enumerate(_combined(d)):
+                store(points, ((i * SIDE + j) * s.channels + channel) * tile + v * lanes, value)
+
+
+def _multiply(b: Buffers, p: WinogradParams, points: Buffer, products: Buffer, block: Expr) -> None:
+    """The products of a block of output channels, (point, channel, vector), summed over the inputs."""
+    s, lanes, tile = p.stencil, p.stencil.lanes, p.vectors * p.stencil.lanes
+    with T.serial(0, POINTS) as point:
+        acc = registers(p.block * p.vectors, lanes)
+        for register in range(p.block * p.vectors):
+            store(acc, register * lanes, splat(0.0, lanes))
+        weights = T.Bind((block * POINTS + point) * s.channels * p.block)
+        with T.serial(0, s.channels) as channel:
+            at = weights + channel * p.block
+            prefetch(b["values"], at + AHEAD)
+            pixels = [T.Bind(load(points, (point * s.channels + channel) * tile + v * lanes, lanes))
+                      for v in range(p.vectors)]
+            for r in range(p.block):
+                value = splat(b["values"][at + r], lanes)
+                for v in range(p.vectors):
+                    add_to(acc, (r * p.vectors + v) * lanes, value * pixels[v])
+        for register in range(p.block * p.vectors):
+            store(products, point * (p.block * tile) + register * lanes, load(acc, register * lanes, lanes))
+
+
+def _transform_outputs(p: WinogradParams, products: Buffer, rows: Buffer, r: Expr) -> None:
+    """The pixels of an output channel of a block: two lines of `rows`, each with the pixels of all rows of tiles."""
+    lanes, tile = p.stencil.lanes, p.vectors * p.stencil.lanes
+    woven = [[half * (lanes // 2) + lane // 2 + lane % 2 * lanes for lane in range(lanes)] for half in range(2)]
+    for v in range(p.vectors):
+        points = [T.Bind(load(products, (i * p.block + r) * tile + v * lanes, lanes)) for i in range(POINTS)]
+        columns = [points[j::SIDE] for j in range(SIDE)]
+        upper = [T.Bind(m[0] + m[1] + m[2]) for m in columns]
+        lower = [T.Bind(m[1] - m[2] - m[3]) for m in columns]
+        for line, m in enumerate((upper, lower)):
+            pair = [T.Bind(m[0] + m[1] + m[2]), T.Bind(m[1] - m[2] - m[3])]
+            for half in range(2):
+                store(rows, line * p.lines + (2 * v + half) * lanes, T.Shuffle(pair, woven[half]))
+
+
+def _write(b: Buffers, p: WinogradParams, rows: Buffer, output: Expr, row: Expr, column: Expr) -> None:
+    """An output channel of a block through the epilogue; of vectors beyond the image's edge, what lies inside."""
+    s, target = p.stencil, p.target
+    start = T.Bind(s.y_origin + output * s.y_row_stride + column)
+
+    def line(r: Expr, number: int) -> None:
+        at = start + (2 * (row + r) + number) * target.row_stride
+        pixels = vectors_from(rows, number * p.lines + r * p.line, s.lanes)
+        _inside(p, column, lambda width: _store(b, p, output, at, pixels, width))
+
+    with T.serial(0, p.rows) as r, T.If(2 * (row + r) < target.height), T.Then():
+        line(r, 0)
+        with T.If(2 * (row + r) + 1 < target.height), T.Then():
+            line(r, 1)
+
+
+def _store(b: Buffers, p: WinogradParams, output: Expr, at: Expr, pixels: Callable[[Expr], Expr], count: int) -> None:
+    e, lanes = p.epilogue, p.stencil.lanes
+    for begin in range(0, count, lanes):
+        value = pixels(begin // lanes) + splat(b["bias"][output], lanes)
+        if e.residual:
+            value = value + load_lanes(b["residual"], at + begin, lanes, 0, count - begin)
+        store_lanes(b["y"], at + begin, ACTIVATIONS[e.activation](value, lanes, e.alpha, e.beta), count - begin)
+
+
+FAMILY = Family("gemm/winograd", StencilProduct, ("dense",), "fp32", candidates, recipe, build, float_product, reject)

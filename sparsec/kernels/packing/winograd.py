@@ -1,0 +1,41 @@
+"""Weights of 3 x 3 convolutions, transformed for Winograd's minimal filtering: the values of its kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsec.errors import FormatError
+from sparsec.kernels.packing.recipe import Recipe
+
+TAPS = 9
+POINTS = 16
+G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+"""From three weights to four points: G of F(2, 3) (Lavin and Gray, Fast Algorithms for Convolutional Neural Networks,
+section 4.1)."""
+
+
+@dataclass(frozen=True)
+class WinogradBlocks(Recipe):
+    """Blocks of `block` rows of a weight (outputs, channels * 9), whose nine taps become the 16 of G w G^T.
+
+    The last block may overlap its neighbour.
+    """
+
+    block: int
+
+    def elements(self, rows: int, columns: int) -> int:
+        """The elements of all blocks at their points, which are computed in double precision."""
+        return 2 * POINTS * max(self.block, rows + self.block) * -(-columns // TAPS)
+
+    def pack(self, weight: np.ndarray) -> dict[str, np.ndarray]:
+        """`values`, (row block, point, channel, row of the block)."""
+        if weight.shape[1] % TAPS or len(weight) < self.block:
+            raise FormatError(f"a weight of {weight.shape} is no 3 x 3 convolution in blocks of {self.block} rows")
+        taps = weight.reshape(len(weight), -1, 3, 3).astype(np.float64)
+        points = np.einsum("ia,ocab,jb->ijoc", G, taps, G, optimize=True).astype(np.float32)
+        points = points.reshape(POINTS, *taps.shape[:2])
+        first = np.minimum(np.arange(0, len(weight), self.block), len(weight) - self.block)
+        rows = first[:, None] + np.arange(self.block)
+        return {"values": points[:, rows].transpose(1, 0, 3, 2).ravel()}

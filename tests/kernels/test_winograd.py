@@ -1,0 +1,87 @@
+"""Winograd's convolution on images of any size: odd ones, of part of a vector and of several, in place and in parts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sparsec.backends.cpu.calls import call
+from sparsec.graph.layout import PaddedFlat
+from sparsec.kernels.cpu.images.padded import padded_rows, pixels
+from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.products.stencil import convolution
+from sparsec.kernels.cpu.products.winograd import FAMILY
+from sparsec.kernels.emit.epilogue import Epilogue
+from sparsec.target import resolve
+from tests.support.padded import flat, images_like, run_guarded
+from tests.support.targets import TARGETS, compiled, isa
+
+SIZES = {"7x7": (7, 7, 1, 5), "one pixel": (1, 1, 1, 4), "one row": (1, 19, 2, 9), "4x4": (4, 4, 1, 16),
+         "14x14": (14, 14, 1, 6), "rows of three vectors": (3, 67, 1, 4), "wide padding": (6, 9, 3, 7),
+         "exact rows": (2, 32, 1, 4)}
+CHANNELS = 3
+
+
+def convolved(x, weight, bias, residual):
+    """The plain convolution in double precision."""
+    padded = np.pad(x[0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
+    seen = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))
+    return np.einsum("chwij,ocij->ohw", seen, weight) + bias[:, None, None] + residual[0]
+
+
+def problem(size, lanes, *, clean):
+    """A layer without activation, its flat input and residual, and what it computes."""
+    height, width, pad, outputs = SIZES[size]
+    source = PaddedFlat(1, CHANNELS, height, width, pad, width + pad, lanes)
+    target = replace(source, channels=outputs, clean=clean)
+    rng = np.random.default_rng(0)
+    weight, bias = rng.standard_normal((outputs, CHANNELS, 3, 3), np.float32), rng.standard_normal(outputs, np.float32)
+    layer = StencilProduct(weight.reshape(outputs, -1), bias, convolution(source, target, (3, 3), (1, 1), (1, 1)),
+                           Epilogue(residual=True, in_place=clean), target)
+    x, residual = images_like(source), images_like(target, 1)
+    return layer, source, x, residual, convolved(x, weight, bias, residual)
+
+
+@pytest.mark.parametrize("target", TARGETS[1:])
+@pytest.mark.parametrize("clean", [True, False], ids=["in place", "apart"])
+@pytest.mark.parametrize("size", SIZES)
+def test_every_size_is_convolved_within_its_buffers(size, clean, target):
+    features = isa(target, 1 + len(size) % 2)
+    layer, source, x, residual, expected = problem(size, features.lanes, clean=clean)
+    options = FAMILY.offers(layer, resolve(target), features, "fp32")
+    assert not isinstance(options, str), options
+    for option in options[::2]:  # of every width
+        kernel = call(layer, option, features)
+        inputs = [flat(x, source), flat(residual, layer.target)]
+        if kernel.in_place:
+            y = compiled(kernel.kernel, target)(*kernel.constants, inputs[0], out=inputs[1].size, inside=inputs[1])
+        else:
+            y = run_guarded(kernel.kernel, target, *kernel.constants, *inputs, out=layer.target.size)
+        found = pixels(y, padded_rows(layer.target))[0]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+        if clean:
+            np.testing.assert_array_equal(flat(found[None], layer.target), y)
+
+
+@pytest.mark.parametrize("target", TARGETS[1:])
+def test_nan_reaches_the_pixels_that_read_it_and_no_others(target):
+    features = isa(target)
+    layer, source, x, residual, _ = problem("7x7", features.lanes, clean=True)
+    layer = replace(layer, epilogue=Epilogue(residual=True))
+    kernel = call(layer, FAMILY.offers(layer, resolve(target), features, "fp32")[0], features)
+    run = compiled(kernel.kernel, target)
+    for at in np.ndindex(7, 7):
+        x[0, 1][at] = np.nan
+        y = run(*kernel.constants, flat(x, source), flat(residual, layer.target), out=layer.target.size)
+        reads = np.zeros((7, 7), bool)
+        reads[max(0, at[0] - 1):at[0] + 2, max(0, at[1] - 1):at[1] + 2] = True
+        np.testing.assert_array_equal(np.isnan(pixels(y, padded_rows(layer.target))[0]),
+                                      np.broadcast_to(reads, (len(layer.bias), 7, 7)))
+        x[0, 1][at] = 1.0
+
+
+def test_what_infinities_may_become_is_told():
+    layer = problem("7x7", 16, clean=True)[0]
+    options = FAMILY.offers(layer, resolve("cpu-avx512"), isa("cpu-avx512"), "fp32")
+    assert not any(option.keeps_ieee for option in options)
+    assert all(option.is_dense for option in options)
