@@ -58,7 +58,8 @@ class CompileOptions(ProgramOptions):
         inputs: real inputs by name, for the comparison and to calibrate int8, which is compared on nothing else then;
             arrays with n times the rows that the model takes are n samples, of which the first 16 count.
         strict_ieee: let zeros of weights make NaN of infinities and NaN, as IEEE 754 has it: nothing is stripped, and
-            layers stay dense. Without it, a zero weight that is skipped hides what it would have multiplied.
+            layers stay dense. Without it, a zero weight that is skipped hides what it would have multiplied, and
+            infinities may become NaN in dense 3x3 convolutions.
         strict: refuse a model with a weighted layer that sparsec's own kernels cannot take.
         tune: "measure" times the best few kernels of every layer here and keeps the times in the user's cache;
             "off" trusts the cost model.
