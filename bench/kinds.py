@@ -42,9 +42,12 @@ KINDS: dict[str, Kind] = {
     "ConvTranspose, 2 x 2 by 2": ("ConvTranspose", (1, 256, 28, 28), ((256, 128, 2, 2),), {"strides": [2, 2]}),
     "ConvTranspose, 8 over a sequence by 4": ("ConvTranspose", (1, 128, 200), ((128, 64, 8),),
                                               {"strides": [4], "pads": [2, 2]}),
-    **{f"{name}, {steps} step(s) of {batch}": (name, (steps, batch, 128), ((1, gates * 256, 128), (1, gates * 256, 256)),
-                                              {"hidden_size": 256})
-       for name, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)) for steps, batch in ((20, 1), (20, 8), (1, 1))},
+    **{f"{name}, {steps} step(s) of {batch}": (name.partition(",")[0], (steps, batch, 128),
+                                              ((1, gates * 256, 128), (1, gates * 256, 256)), attributes)
+       for name, gates, attributes in (
+           ("LSTM", 4, {"hidden_size": 256}), ("GRU", 3, {"hidden_size": 256, "linear_before_reset": 1}),
+           ("GRU, reset first", 3, {"hidden_size": 256}), ("RNN", 1, {"hidden_size": 256}))
+       for steps, batch in ((20, 1), (20, 8), (1, 1))},
 }
 
 

@@ -152,7 +152,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
                              "once, in 75 s")
-    for line in (*_by_rows(description["rows"]), *tables.timed(description["layers"]),
+    for line in (*_by_rows(description["rows"], description["layers"]), *tables.timed(description["layers"]),
                  *tables.outside(description["outside"])):
         tables.console.print(line)
     if refused := _on_host(description["layers"]):
@@ -168,13 +168,18 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     tables.console.print(sizes)
 
 
-def _by_rows(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _by_rows(rows: Sequence[dict[str, Any]], layers: Sequence[dict[str, Any]]) -> list[str]:
     """What the layers take for the numbers of rows that there are kernels for, where there are."""
     if not rows:
         return []
     each = ", ".join(f"{tables.duration(row['predicted_us'])} for {row['rows']}" for row in rows)
     text = (f"for any size: the layers are predicted to take {each} row(s), and more are made of such calls; the "
             f"table is that of {rows[-1]['rows']}")
+    if names := dict.fromkeys(layer["layer"] for layer in layers
+                              if layer.get("rows") and layer["operator"] == "Recurrence"):
+        from sparsec.compiler.sized.recurrent import STEPS
+
+        text += f"; recurrent layers are priced for {STEPS} steps of so many members of a batch: {', '.join(names)}"
     return [text]
 
 
@@ -185,8 +190,8 @@ def _projected(layers: Sequence[dict[str, Any]]) -> str:
         return ""
     left = len(layers) - len(lost)
     rest = f"; {left} stay as they were: their inputs are no multiple of 4" if left else ""
-    return (f"projected {len(lost)} of {len(layers)} layers to 2:4: of a weight's norm, {min(lost):.1%} to "
-            f"{max(lost):.1%} are lost{rest}")
+    return (f"projected {len(lost)} of {len(layers)} layers to 2:4: of a weight's norm, {100 * min(lost):.1f} % to "
+            f"{100 * max(lost):.1f} % are lost{rest}")
 
 
 def _batch(batch: dict[str, Any] | None) -> str:
@@ -199,7 +204,7 @@ def _batch(batch: dict[str, Any] | None) -> str:
 
 def _stripped(strip: dict[str, Any] | None) -> str:
     """What the strip pass removed, and the compression that pruning claimed and reached."""
-    changes = [f"{count:,} {what}" for what, count in strip["counts"].items() if count] if strip else []
+    changes = [tables.told(count, what) for what, count in strip["counts"].items() if count] if strip else []
     if not strip or not changes:
         return ""
     ratios = [strip["total"][f"{kind}_compression"] for kind in ("direct", "effective")]
@@ -214,9 +219,10 @@ def _narrow(layers: Sequence[dict[str, Any]]) -> str:
     if not judged:
         return ""
     worst = max(judged, key=lambda layer: layer["error"])
-    counts = Counter(layer["kernel"] for layer in judged)
-    kernels = ", ".join(f"{count} by {name}" for name, count in counts.most_common())
-    return (f"\n{len(judged)} of {len(layers)} layers compute with fewer bits ({kernels}); the worst by itself, "
+    kernels = Counter(name for name, _ in {(layer["kernel"], layer["layer"]): 0 for layer in judged})
+    by_kernel = ", ".join(f"{count} by {name}" for name, count in kernels.most_common())
+    narrow, every = (len({layer["layer"] for layer in some}) for some in (judged, layers))
+    return (f"\n{narrow} of {every} layers compute with fewer bits ({by_kernel}); the worst by itself, "
             f"'{worst['layer']}', errs by {worst['error']:.1e} of its largest product")
 
 
@@ -242,7 +248,7 @@ def _verdict(verification: dict[str, Any] | None, target: str) -> str:
     if "skipped" in verification:
         return f"not verified: {verification['skipped']}"
     worst = max(verification["relative_error"].values(), default=0.0)
-    classes = "".join(f"; {share:.0%} of '{name}' have the same class"
+    classes = "".join(f"; {100 * share:.0f} % of '{name}' have the same class"
                       for name, share in verification["same_class"].items())
     classes += _integers(verification.get("steps")) + (
         "; the model's 16 bits were float32 there" if verification.get("widened") else "") + (

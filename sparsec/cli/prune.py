@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from sparsec.cli import options, tables
+from sparsec.cli import options, parts, tables
 from sparsec.cli.model_file import rewrite_sparse
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.prune_file import goal_of, prune_file
@@ -89,6 +89,9 @@ def command(
     sparse_tensors: Annotated[bool, typer.Option(
         "--sparse-tensors", help="Write weights as sparse tensors where that is smaller; a file that has such keeps "
                                  "them.")] = False,
+    on: Annotated[str, typer.Option(
+        "--on", metavar="local|ray://HOST:PORT", help="Of a file: where what pruning each layer costs is found, here "
+        "or on the machines of a Ray cluster, which have sparsec and the files at the same paths.")] = parts.LOCAL,
     json: options.JsonFile = None,
 ) -> None:
     """Prune an ONNX file from samples, or a reference network.
@@ -106,7 +109,8 @@ def command(
             raise UsageError(f"{wrong[0]} is for reference networks; {source} is a file")
         if pattern in WHOLE:
             given = {"--criterion": criterion, "--quota": quota, "--latency": latency, "--speedup": speedup,
-                     "--bytes": nbytes, "--energy": energy, "--max-error": max_error, "--resume": resume}
+                     "--bytes": nbytes, "--energy": energy, "--max-error": max_error, "--resume": resume,
+                     "--on": None if on == parts.LOCAL else on}
             if wrong := [name for name, value in given.items() if value is not None]:
                 raise UsageError(f"--pattern {pattern} takes --sparsity, the share of the FLOPs that go, "
                                  f"not {wrong[0]}")
@@ -119,12 +123,14 @@ def command(
 
         wanted = goal_of(sparsity, latency, speedup, nbytes, energy, max_error)
         method = Method(criterion or "obs", pattern or "unstructured", quota, tuple(keep))
-        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume, sparse=sparse_tensors)
+        prune_file(Path(source), inputs, output, wanted, method, (target, threads), json, resume, sparse=sparse_tensors,
+                   on=on)
         return
     if (model is None) is (source is None):
         raise UsageError("give an ONNX file, or the name of a network, and not both")
     only = {"--inputs": inputs, "--latency": latency, "--speedup": speedup, "--bytes": nbytes, "--energy": energy,
-            "--resume": resume, "--max-error": max_error, "--threshold": threshold}
+            "--resume": resume, "--max-error": max_error, "--threshold": threshold,
+            "--on": None if on == parts.LOCAL else on}
     if wrong := [each for each, value in only.items() if value is not None]:
         raise UsageError(f"{wrong[0]} is for ONNX files, not for reference networks")
     require_torch()

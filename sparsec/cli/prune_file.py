@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsec.cli import model_file, options, tables
+from sparsec.cli import model_file, options, parts, tables
 from sparsec.cli.progress import progress_bar
+from sparsec.cli.prune_cluster import answers_on
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
 from sparsec.target import resolve
@@ -51,16 +52,17 @@ def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nb
 
 def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | None, method: Method,
                machine: tuple[str, int], json: Path | None, resume: Path | None = None, *,
-               sparse: bool = False) -> None:
+               sparse: bool = False, on: str = parts.LOCAL) -> None:
     """Prune a file, write it, and print what became of its layers; `machine` is a target's name and threads."""
+    parts.check(on)
     options.check_folder(output)
     from sparsec.graph.writer import save_proto
     from sparsec.oneshot import file
     from sparsec.oneshot.goal import Goal
     from sparsec.oneshot.reach import to_goal
 
-    if resume is not None and isinstance(wanted, Goal):
-        raise UsageError("--resume is for --sparsity and N:M; goals try several sparsities")
+    if resume is not None and isinstance(wanted, Goal) and on == parts.LOCAL:
+        raise UsageError("--resume is for --sparsity and N:M, and with --on; goals try several sparsities")
     arrays = options.read_arrays(inputs)
     target, threads = resolve(machine[0]), machine[1]
     (proto, was_sparse), reached = file.read(model), None
@@ -70,10 +72,11 @@ def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | N
         def show(what: str, share: float) -> None:
             progress.update(task, description=what, completed=share)
 
+        answers = answers_on(on, model, inputs, method, resume, show)
         if isinstance(wanted, Goal):
-            outcome, reached = to_goal(proto, arrays, wanted, method, target, threads, show)
+            outcome, reached = to_goal(proto, arrays, wanted, method, target, threads, show, answers)
         else:
-            outcome = file.to_sparsity(proto, arrays, wanted, method, show, resume)
+            outcome = file.to_sparsity(proto, arrays, wanted, method, show, resume, answers)
     save_proto(outcome.pruned.model, output, like=model, sparse=sparse or was_sparse)
     options.write_json(json, {**describe(outcome), "goal": reached and asdict(reached)})
     _print(outcome, output)

@@ -15,6 +15,7 @@ from sparsec.errors import UsageError
 
 if TYPE_CHECKING:
     from sparsec.oneshot.prune import Output
+    from sparsec.passes.strip import Size
 
 WHOLE = ("units", "unused", "branches")
 """The names of the patterns."""
@@ -86,17 +87,22 @@ def _units(proto: Any, arrays: Any, files: Files, sparsity: float | None, thresh
         "layers": [asdict(layer) for layer in found.report.layers], "left": [asdict(each) for each in found.left],
         "outputs": [asdict(each) for each in found.outputs]})
     tables.print_table(("layer", "units", "MFLOPs"), [
-        (layer.name, f"{layer.before.units} > {layer.after.units}",
-         f"{layer.before.flops / 1e6:.1f} > {layer.after.flops / 1e6:.1f}") for layer in found.report.layers],
-        ("total", f"{before.units} > {after.units}", f"{before.flops / 1e6:.1f} > {after.flops / 1e6:.1f}"))
+        (layer.name, *_changes(layer.before, layer.after)) for layer in found.report.layers],
+        (tables.counted(len(found.report.layers), "layer"), *_changes(before, after)))
     for each in found.left:
         console.print(f"not pruned: {each.layer}: {each.reason}")
     _print_outputs(found.outputs)
     if sparsity is None:
         console.print("not exact: other inputs may activate what these samples never did")
     console.print(f"{files.output}: {found.removed} of {found.units} units removed, "
-                  f"{after.flops / before.flops:.1%} of the FLOPs left, "
+                  f"{100 * (after.flops / before.flops):.1f} % of the FLOPs left, "
                   f"{tables.nbytes(model_file.describe(files.output).nbytes)}")
+
+
+def _changes(before: Size, after: Size) -> tuple[str, str]:
+    """Units and millions of FLOPs."""
+    return (tables.changed(str(before.units), str(after.units)),
+            tables.changed(tables.millions(before.flops), tables.millions(after.flops)))
 
 
 def _branches(proto: Any, arrays: Any, files: Files, sparsity: float | None,
@@ -116,7 +122,7 @@ def _branches(proto: Any, arrays: Any, files: Files, sparsity: float | None,
         (each.name, f"{each.change**0.5:.1e}", f"{each.flops / 1e6:.1f}") for each in found.removed])
     _print_outputs(found.outputs)
     console.print(f"{files.output}: {len(found.removed)} of {found.branches} blocks removed, "
-                  f"{found.after / found.before:.1%} of the layers' FLOPs left, "
+                  f"{100 * (found.after / found.before):.1f} % of the layers' FLOPs left, "
                   f"{tables.nbytes(model_file.describe(files.output).nbytes)}")
 
 

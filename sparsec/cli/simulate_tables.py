@@ -36,8 +36,9 @@ def _print_layers(figures: dict[str, Any]) -> None:
 
 def _print_paper(figures: dict[str, Any]) -> None:
     rows = [(layer["layer"], f"{layer['theory_us']:.1f}", f"{paper['theory_us']:.1f}",
-             f"{paper['theory_difference']:+.1%}", f"{layer['time_us']:.1f}", f"{paper['actual_us']:.1f}",
-             f"{paper['actual_difference']:+.1%}") for layer in figures["layers"] for paper in (layer["paper"],)]
+             f"{100 * paper['theory_difference']:+.1f} %", f"{layer['time_us']:.1f}", f"{paper['actual_us']:.1f}",
+             f"{100 * paper['actual_difference']:+.1f} %")
+            for layer in figures["layers"] for paper in (layer["paper"],)]
     tables.print_table(("layer", "theory us", "paper", "", "actual us", "paper", ""), rows)
     console.print()
 
@@ -72,7 +73,7 @@ def _print_energy(total: dict[str, Any]) -> None:
     tables.print_table(("energy in uJ", *models), rows, ("total", *sums))
     difference = total["energy_models_difference"]
     more = "more" if difference > 0 else "less"
-    console.print(f"counted by accesses, energy is {abs(difference):.1%} {more} than by power and time\n")
+    console.print(f"counted by accesses, energy is {100 * abs(difference):.1f} % {more} than by power and time\n")
 
 
 def _remarks(figures: dict[str, Any]) -> list[str]:
@@ -93,8 +94,9 @@ def _remarks(figures: dict[str, Any]) -> list[str]:
         if recurrent := [node["op_type"] for node in host if node["op_type"] in OPERATORS]:
             lines.append(f"the products of {' and '.join(dict.fromkeys(recurrent))} are simulated by --target ese, or "
                          "eie,ese for both side by side")
-    lines += [f"output '{each['output']}' against onnxruntime: error {each['error']:.2%} in fixed point, "
-              f"{each['codebook_error']:.2%} by the shared weights alone; same class in {each['same_class']:.1%}"
+    lines += [f"output '{each['output']}' against onnxruntime: error {100 * each['error']:.2f} % in fixed point, "
+              f"{100 * each['codebook_error']:.2f} % by the shared weights alone; same class in "
+              f"{100 * each['same_class']:.1f} %"
               for each in figures.get("accuracy", [])]
     saturated = sum(figures.get("saturated", {}).values())
     return [*lines, f"{saturated:,} additions saturated"] if saturated else lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,9 @@ from rich.text import Text
 from sparsec.cli.names import shortened
 from sparsec.errors import printable
 
+_BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMG]?B|[num]?s)(?!\w))")
+"""The blank of "90 %" or "1.2 us", at which no line ends."""
+
 
 class _Console(Console):
     """A terminal that texts from files cannot command."""
@@ -25,7 +29,9 @@ class _Console(Console):
                         for each in objects), soft_wrap=True, **options)
 
     def _wrapped(self, line: str) -> str:
-        return textwrap.fill(printable(line), self.width, break_long_words=False, break_on_hyphens=False)
+        held = _BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", printable(line))
+        filled = textwrap.fill(held, self.width, break_long_words=False, break_on_hyphens=False)
+        return filled.replace("\N{NO-BREAK SPACE}", " ")
 
 
 console = _Console(highlight=False, markup=False)
@@ -85,6 +91,23 @@ def _print_lines(names: Sequence[str], cells: Sequence[Column], widths: Sequence
 def counted(number: int, what: str) -> str:
     """A number of things: "1 layer", "2 layers"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def told(number: int, what: str) -> str:
+    """A number of what several of are called so: "1 unit removed" of "units removed"."""
+    things, _, rest = what.partition("s ")
+    return f"{number:,} {f'{things} {rest}' if number == 1 and rest else what}"
+
+
+def millions(count: int) -> str:
+    """A number in millions, such as "11.7" or "0.005"."""
+    millions = count / 1e6
+    return f"{millions:.1f}" if millions >= 1 or not count else f"{millions:.1g}"
+
+
+def changed(before: str, after: str) -> str:
+    """What a figure was and is, "32 > 30"; once where both read alike."""
+    return before if before == after else f"{before} > {after}"
 
 
 def print_buckets(description: Mapping[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,35 +107,75 @@ def _read_alike(uses: Sequence[Layer], shape: tuple[int, ...]) -> bool:
     return all(np.array_equal(uses[0].matrix(numbers), each.matrix(numbers)) for each in uses[1:])
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a weight's layer has on the samples: the mean of its inputs, and the sensitivity of `Dense`."""
+
+    mean: np.ndarray
+    errors: tuple[float, ...]
+
+
+Answers = Callable[[Sequence[str], Sequence[float]], Mapping[str, Answer]]
+"""From the names of weights and sparsities to the answers of each, which do not depend on the others'."""
+
+
 def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, pattern: Pattern, keep: Sequence[str],
-        sparsities: Sequence[float], progress: Progress) -> Dense:
-    """Run the dense model; at each of `sparsities` every weight is pruned by itself to see what that costs."""
+        sparsities: Sequence[float], progress: Progress, answers: Answers | None = None) -> Dense:
+    """Run the dense model; at each of `sparsities` every weight is pruned by itself to see what that costs.
+
+    `answers` finds that elsewhere, by `answered`.
+    """
     chosen, left = weights(model, pattern, keep)
-    tensors = constants(model.graph)
     by_index = {layer.index: (weight, layer) for weight in chosen for layer in weight.layers}
     means, later = dict[str, np.ndarray](), dict[str, tuple[Statistics, ...]]()
-    sensitivity: dict[str, tuple[float, ...]] = {}
-    walk, effects = Walk.over(model, batches), Effects.of(model, batches) if sparsities else None
+    known = dict(answers([weight.name for weight in chosen], sparsities)) if answers and sparsities else {}
+    walk = Walk.over(model, batches)
+    effects = Effects.of(model, batches) if sparsities and len(known) < len(chosen) else None
     for done, index in enumerate(walk.stops(sorted(by_index))):
         if index not in by_index:
             break
         weight, layer = by_index[index]
         progress("dense model", done / len(by_index))
         values, first = walk.values[layer.input], layer is weight.layers[0]
-        found = measure(layer, values) if sparsities or not first else None
-        means[layer.name] = mean(layer, values) if found is None else found.mean
-        if found is not None and not first:
+        if not first:
+            found = measure(layer, values)
             later[weight.name] = (*later.get(weight.name, ()), found)
-        elif found is not None:
-            effect = effects.of_layer(walk, layer, found) if effects is not None else 1.0
-            matrix = some(layer.matrix(numpy_helper.to_array(tensors[layer.weight])))
-            chosen_groups = some_groups(*matrix.shape[:2])
-            matrix, found = matrix[chosen_groups], found.of_groups(chosen_groups)
-            moments = found.moments([None] * len(matrix))
-            changes = [matrix - pruned(matrix, moments, criterion, pattern, each) for each in sparsities]
-            sensitivity[weight.name] = tuple(effect * each for each in found.errors(changes, matrix))
+            means[layer.name] = found.mean
+        elif not sparsities:
+            means[layer.name] = mean(layer, values)
+        else:
+            if weight.name not in known:
+                known[weight.name] = _answer(walk, layer, effects, criterion, pattern, sparsities)
+            means[layer.name] = known[weight.name].mean
     outputs = {value.name: walk.values[value.name] for value in model.graph.output}
-    return Dense(tuple(chosen), tuple(left), means, later, outputs, sensitivity)
+    return Dense(tuple(chosen), tuple(left), means, later, outputs, {name: each.errors for name, each in known.items()})
+
+
+def answered(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, pattern: Pattern, keep: Sequence[str],
+             sparsities: Sequence[float], names: Collection[str]) -> dict[str, Answer]:
+    """The answers of some of the weights, as `run` finds them."""
+    chosen, _ = weights(model, pattern, keep)
+    wanted = {weight.layers[0].index: weight for weight in chosen if weight.name in names}
+    walk, effects, found = Walk.over(model, batches), Effects.of(model, batches), dict[str, Answer]()
+    for index in walk.stops(sorted(wanted)):
+        if index not in wanted:
+            break
+        weight = wanted[index]
+        found[weight.name] = _answer(walk, weight.layers[0], effects, criterion, pattern, sparsities)
+    return found
+
+
+def _answer(walk: Walk, layer: Layer, effects: Effects | None, criterion: str, pattern: Pattern,
+            sparsities: Sequence[float]) -> Answer:
+    """That of the layer that the walk stands in front of."""
+    found = whole = measure(layer, walk.values[layer.input])
+    effect = effects.of_layer(walk, layer, found) if effects is not None else 1.0
+    matrix = some(layer.matrix(numpy_helper.to_array(constants(walk.model.graph)[layer.weight])))
+    chosen_groups = some_groups(*matrix.shape[:2])
+    matrix, found = matrix[chosen_groups], found.of_groups(chosen_groups)
+    moments = found.moments([None] * len(matrix))
+    changes = [matrix - pruned(matrix, moments, criterion, pattern, each) for each in sparsities]
+    return Answer(whole.mean, tuple(effect * each for each in found.errors(changes, matrix)))
 
 
 def some(matrix: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from sparsec.graph import reader
 from sparsec.graph.sparse import densify, has_sparse
 from sparsec.oneshot import dense, samples
 from sparsec.oneshot.criteria import CRITERIA
-from sparsec.oneshot.dense import Dense, Progress
+from sparsec.oneshot.dense import Answers, Dense, Progress
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
 from sparsec.oneshot.distribution.exact import exact
@@ -84,7 +84,7 @@ def read(path: Path) -> tuple[onnx.ModelProto, bool]:
 
 
 def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsity: float | None, method: Method,
-                progress: Progress, folder: Path | None = None) -> Outcome:
+                progress: Progress, folder: Path | None = None, answers: Answers | None = None) -> Outcome:
     """Prune a model so that the weights that can be pruned have a sparsity together.
 
     Args:
@@ -94,6 +94,7 @@ def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsi
         method: how.
         progress: is told what is going on, and the share that is done.
         folder: keeps finished layers; a run of the same arguments goes on from there.
+        answers: finds elsewhere what pruning each layer by itself costs.
 
     Raises:
         UsageError: samples or options are not those of the model.
@@ -111,9 +112,13 @@ def to_sparsity(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], sparsi
     if by_error and wanted > TRIED[-1]:
         raise UsageError(f"--quota {SENSITIVITY}, the usual one of obs, takes a sparsity of at most {TRIED[-1]:g}; "
                          "give --quota erk for more")
+    if answers is not None and not by_error:
+        raise UsageError(f"--on: layers are independent where sensitivity shares out, and --quota {method.quota} of "
+                         f"pattern '{method.pattern}' asks for none; leave --on out")
     dense.weights(model, form, method.keep)
     batches = samples.batches(model, arrays)
-    found = dense.run(model, batches, method.criterion, form, method.keep, TRIED if by_error else (), progress)
+    found = dense.run(model, batches, method.criterion, form, method.keep, TRIED if by_error else (), progress,
+                      answers)
     shares = by_sensitivity(found, wanted) if by_error else shared_out(
         model, found, method.quota if form.fixed is None else "uniform", wanted)
     finished = Finished.of(folder, model, batches, shares, str(method)) if folder else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,11 @@ from onnx import numpy_helper
 from sparsec.errors import UsageError
 from sparsec.graph.compare import Feeds, same_class
 from sparsec.oneshot import bias
+from sparsec.oneshot.criteria import MOVING
 from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.dense import Dense, Progress, Weight, pruned
 from sparsec.oneshot.finished import Finished
+from sparsec.oneshot.matching import matched
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
 from sparsec.oneshot.statistics import SMALLEST, mean, measure, merged
@@ -89,34 +92,45 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
     result = onnx.ModelProto()
     result.CopyFrom(model)
     uses = {layer.index: (weight, layer) for weight in dense.weights for layer in weight.layers}
-    walk, found = Walk.over(result, batches), list[PrunedLayer]()
-    for index in walk.stops(sorted(uses)):
+    walk, found, stops = Walk.over(result, batches), list[PrunedLayer](), sorted(uses)
+    beside = Walk.over(model, batches) if criterion in MOVING else None
+    for index, _ in zip(walk.stops(stops), beside.stops(stops) if beside else itertools.repeat(0), strict=False):
         if index not in uses:
             break
         weight, layer = uses[index]
         progress("pruning", len(found) / len(dense.weights))
         if layer is weight.layers[0]:
             apply = functools.partial(pruned, criterion=criterion, pattern=pattern, sparsity=sparsities[weight.name])
-            found.append(_prune(result, walk, dense, weight, apply, finished))
+            target = beside.values[layer.input] if beside and _is_free(weight) else None
+            found.append(_prune(result, walk, target, dense, weight, apply, finished))
         _correct(model, result, layer, dense.means[layer.name], mean(layer, walk.values[layer.input]))
     outputs = tuple(compared(name, walk.values[name], arrays) for name, arrays in dense.outputs.items())
     return Pruned(result, tuple(found), outputs)
 
 
-def _prune(result: onnx.ModelProto, walk: Walk, dense: Dense, weight: Weight,
+def _is_free(weight: Weight) -> bool:
+    """Whether a weight may have any values: one layer alone reads it, and it is no codes."""
+    return len(weight.layers) == 1 and weight.layers[0].codes is None
+
+
+def _prune(result: onnx.ModelProto, walk: Walk, target: Sequence[np.ndarray] | None, dense: Dense, weight: Weight,
            apply: Callable[[np.ndarray, Sequence[Moments]], np.ndarray], finished: Finished | None) -> PrunedLayer:
-    """Prune one weight in place."""
+    """Prune one weight in place; with the inputs that the dense layer gets, so that its outputs come near to these."""
     layer = weight.layers[0]
     tensor = constants(result.graph)[layer.weight]
     stored = numpy_helper.to_array(tensor)
-    matrix = layer.matrix(stored)
+    before = matrix = layer.matrix(stored)
     own = measure(layer, walk.values[layer.input])
+    if target is not None:
+        matrix = matched(matrix, layer, target, walk.values[layer.input], own)
     changed = finished.get(weight.name, matrix.shape) if finished else None
     if changed is None:
         changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]).moments(layer.grids(stored.shape)))
         if finished:
             finished.put(weight.name, changed)
-    if changed is not matrix:
+    if changed is matrix and not before.all():
+        changed = matrix = before  # of a layer that is not pruned any zeros stay
+    if changed is not before:
         kept = layer.stored(changed, stored.dtype)
         changed = layer.matrix(kept)  # as the file's type holds it
         write(tensor, kept)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from sparsec.errors import PruningError
-from sparsec.oneshot.dense import Progress
+from sparsec.oneshot.dense import Answers, Progress
 from sparsec.oneshot.distribution.optimal import cheapest
 from sparsec.oneshot.file import Method, Outcome
 from sparsec.oneshot.goal import Goal, Reached
@@ -31,7 +31,7 @@ UNITS = {"latency": "us", "speedup": "us", "bytes": "bytes", "energy": "uJ"}
 
 
 def to_goal(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], goal: Goal, method: Method, target: Target,
-            threads: int, progress: Progress) -> tuple[Outcome, Reached]:
+            threads: int, progress: Progress, answers: Answers | None = None) -> tuple[Outcome, Reached]:
     """Prune a model to a goal, with the least error that the cost model and the layers' sensitivities allow.
 
     Raises:
@@ -39,7 +39,7 @@ def to_goal(model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], goal: Goal
         UsageError: samples, options or target do not fit.
 
     """
-    return reach(Search.of(model, arrays, goal.kind, method, target, threads, progress), goal)
+    return reach(Search.of(model, arrays, goal.kind, method, target, threads, progress, answers), goal)
 
 
 def reach(search: Search, goal: Goal) -> tuple[Outcome, Reached]:

@@ -83,7 +83,7 @@ class Search:
 
     @classmethod
     def of(cls, model: onnx.ModelProto, arrays: Mapping[str, np.ndarray], kind: str, method: Method, target: Target,
-           threads: int, progress: Progress) -> Search:
+           threads: int, progress: Progress, answers: dense.Answers | None = None) -> Search:
         """Run the dense model and price its layers.
 
         Raises:
@@ -97,7 +97,8 @@ class Search:
         one = one_sample(model, batches[0])
         progress("compiling", 0.0)
         clock = Clock(model, one, {"target": target, "threads": threads}) if kind in TIMED else None
-        found = dense.run(model, batches, method.criterion, form, method.keep, costs.sparsities(form), progress)
+        found = dense.run(model, batches, method.criterion, form, method.keep, costs.sparsities(form), progress,
+                          answers)
         progress("cost model", 0.0)
         if kind == "bytes":
             prices = costs.stored_bytes(model, found.weights, form)

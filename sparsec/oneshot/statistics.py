@@ -59,7 +59,7 @@ def measure(layer: Layer, values: Sequence[np.ndarray]) -> Statistics:
         PruningError: squares of the inputs are not finite.
 
     """
-    most = max(MOST_POSITIONS // max(len(values), 1), 8)
+    most = most_positions(values)
     hessian: np.ndarray | None = None
     total: np.ndarray | None = None
     count, waiting = 0, list[np.ndarray]()
@@ -88,9 +88,14 @@ def measure(layer: Layer, values: Sequence[np.ndarray]) -> Statistics:
     return Statistics(hessian, total / count)
 
 
+def most_positions(values: Sequence[np.ndarray]) -> int:
+    """Positions of a batch that are looked at, at most."""
+    return max(MOST_POSITIONS // max(len(values), 1), 8)
+
+
 def mean(layer: Layer, values: Sequence[np.ndarray]) -> np.ndarray:
     """The mean of the inputs of a layer alone."""
-    most = max(MOST_POSITIONS // max(len(values), 1), 8)
+    most = most_positions(values)
     parts = [columns(layer, value, most) for value in values]
     total = sum((part.sum(axis=1, dtype=np.float64) for part in parts[1:]), parts[0].sum(axis=1, dtype=np.float64))
     return np.asarray(total / sum(part.shape[1] for part in parts))

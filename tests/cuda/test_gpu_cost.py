@@ -114,7 +114,7 @@ def test_formats_that_cannot_be_have_reasons(weights):
     assert refused.keys() == {"nm 2:4", "nm 2:4 permuted", "nm 4:6", "nm 6:8", "bitmap", "gaps 8", "bcsr 16x16",
                               "nm 2:4 + rest"}
     assert "more than 2 non-zeros" in refused["nm 2:4"]
-    assert "50.0% of weights left over" in refused["nm 2:4 + rest"]
+    assert "50.0 % of weights left over" in refused["nm 2:4 + rest"]
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])

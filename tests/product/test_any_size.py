@@ -153,3 +153,7 @@ def test_explain_says_for_how_many_steps_recurrent_layers_are_priced(tmp_path):
     assert not found.outside
     assert "the rest" in told
     assert f"priced for {STEPS} steps of so many members of a batch: {min(found.recurrent)};" in told
+    done = CliRunner().invoke(app, ["compile", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "m.sparsec"), "--tune",
+                                    "off"])
+    assert (f"priced for {STEPS} steps of so many members of a batch: {min(found.recurrent)} "
+            in " ".join(done.output.split()))

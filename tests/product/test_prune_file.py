@@ -13,7 +13,7 @@ from sparsec.errors import PruningError, SparsecError, UsageError
 from sparsec.formats.nm import group_counts
 from sparsec.graph.compare import run_onnxruntime, same_class
 from sparsec.models.dataset import digits
-from sparsec.oneshot import dense, file
+from sparsec.oneshot import dense, file, matching
 from sparsec.oneshot.criteria import CRITERIA
 from sparsec.oneshot.criteria.moments import Grid, Moments, factor
 from sparsec.oneshot.criteria.obs import loss, obs, sweep
@@ -24,9 +24,11 @@ from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
 from sparsec.oneshot.file import Method
 from sparsec.oneshot.goal import Goal
 from sparsec.oneshot.inputs import columns
+from sparsec.oneshot.matching import matched
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.reach import to_goal
 from sparsec.oneshot.samples import batches as batched
+from sparsec.oneshot.statistics import measure
 from sparsec.oneshot.weights import constants, layers
 from sparsec.report.explain import explain
 from sparsec.target import resolve
@@ -235,6 +237,36 @@ def test_obs_shares_out_by_sensitivity_and_the_others_alike(lenet):
     shares = [[layer.nonzeros / layer.weights for layer in each.layers] for each in (usual, uniform, magnitude)]
     assert max(shares[0]) > 2 * min(shares[0])
     assert shares[1:] == [pytest.approx([0.1] * 3, abs=0.01)] * 2
+
+
+def test_matched_weights_are_the_least_squares_of_the_dense_outputs():
+    layer = layers(model("g (float[N,20] x) => (float[N,6] y) <float[20,6] a> { y = MatMul(x, a) }"))[0][0]
+    weight = RNG.standard_normal((1, 6, 20)).astype(np.float32)
+    x, noise = RNG.standard_normal((2, 400, 20)).astype(np.float32)
+    z = x @ (np.eye(20) + 0.2 * RNG.standard_normal((20, 20))).astype(np.float32) + 0.1 * noise
+    found = matched(weight, layer, [x], [z], measure(layer, [z]))[0]
+    added = 0.01 * np.square(z).mean()
+    rows = np.concatenate([z / 20, np.sqrt(added) * np.eye(20)])  # the mean over 400 positions, and the damping
+    wanted = np.concatenate([x @ weight[0].T / 20, np.sqrt(added) * weight[0].T])
+    least, trust = np.linalg.lstsq(rows, wanted, rcond=None)[0].T, 400 / (400 + 2 * 20)
+    np.testing.assert_allclose(found, weight[0] + trust * (least - weight[0]), atol=1e-3)
+    assert matched(weight, layer, [x], [x.copy()], measure(layer, [x])) is weight
+
+
+def test_later_layers_make_up_for_what_earlier_ones_lost(monkeypatch):
+    rng = np.random.default_rng(0)
+    proto = model("""g (float[N,32] x) => (float[N,8] y) <float[32,48] a, float[48,48] b, float[48,8] c> {
+        p = MatMul(x, a) q = Relu(p) r = MatMul(q, b) s = Relu(r) y = MatMul(s, c) }""",
+                  **{name: rng.standard_normal(shape) for name, shape in (("a", (32, 48)), ("b", (48, 48)),
+                                                                          ("c", (48, 8)))})
+    samples, others = ({"x": rng.standard_normal((1500, 32)).astype(np.float32)} for _ in range(2))
+    expected, errors = run_onnxruntime(proto, others)[0], []
+    for most in (matching.MOST_INPUTS, 0):  # with and without
+        monkeypatch.setattr(matching, "MOST_INPUTS", most)
+        found = pruned(proto, samples, 0.6, distribution="uniform")
+        assert found.sparsity == pytest.approx(0.6, abs=1e-3)
+        errors.append(np.linalg.norm(run_onnxruntime(found.model, others)[0] - expected))
+    assert errors[0] < 0.9 * errors[1]
 
 
 def test_sensitivity_is_of_the_outputs():

@@ -111,6 +111,29 @@ def test_a_benchmark_runs_on_every_machine(cluster, tmp_path):
     assert len(json.loads((tmp_path / "f.json").read_text())) == 2
 
 
+def test_a_file_is_pruned_on_a_cluster_as_on_one_machine_and_finished_parts_are_kept(cluster, tmp_path):
+    rng = np.random.default_rng(0)
+    onnx.save(texts.model("g (float[N, 12] x) => (float[N, 6] y) <float[12, 24] a, float[24, 24] b, float[24, 6] c> "
+                          "{ h = MatMul(x, a) i = Relu(h) j = MatMul(i, b) k = Relu(j) y = MatMul(k, c) }"),
+              tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", x=rng.standard_normal((16, 12)).astype(np.float32))
+
+    def prune(output, *more):
+        done = subprocess.run([sys.executable, "-m", "sparsec", "prune", tmp_path / "m.onnx", "--inputs",
+                               tmp_path / "x.npz", "--sparsity", "0.8", "-o", tmp_path / output, *more],
+                              capture_output=True, text=True, check=False, cwd=ROOT, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return (tmp_path / output).read_bytes()
+
+    (tmp_path / "kept").mkdir()
+    there = ["--on", f"ray://127.0.0.1:{CLIENTS}", "--resume", tmp_path / "kept"]
+    assert prune("there.onnx", *there) == prune("here.onnx")
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("*.json")}
+    assert len(kept) == 3
+    assert prune("again.onnx", *there) == prune("there.onnx", *there)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").glob("*.json")} == kept
+
+
 def running(version, wanted=2, x=X):
     """Wait until so many replicas of a version of the models run."""
     from ray import serve

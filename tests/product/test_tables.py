@@ -60,5 +60,18 @@ def test_prose_wraps_between_words(printed, width):
     assert lines.count("") == 1
 
 
+@pytest.mark.parametrize("quantity", ["100 %", "1.1 MB", "12.5 us"])
+def test_no_line_ends_between_a_number_and_its_unit(printed, quantity):
+    for width in range(20, 30):
+        lines = printed(width, lambda: tables.console.print(f"{PROSE} {quantity} left"))
+        assert any(quantity in line for line in lines)
+
+
 def test_a_command_to_be_copied_stays_whole(printed):
     assert printed(20, lambda: tables.console.print(PROSE, soft_wrap=True)) == [PROSE]
+
+
+def test_what_stays_as_it_is_is_told_once():
+    assert tables.changed("32", "30") == "32 > 30"
+    assert tables.changed(tables.millions(2000), tables.millions(1990)) == "0.002"
+    assert [tables.told(count, "units removed") for count in (1, 1200)] == ["1 unit removed", "1,200 units removed"]

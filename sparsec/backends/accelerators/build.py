@@ -71,7 +71,8 @@ def _row(layer: Layer, result: LayerResult, accelerator: Composed, config: Confi
         detail=f"{accelerator.lanes(config):,} multipliers", weights=layer.weight.size,
         nonzeros=int(np.count_nonzero(layer.weight)), bytes=result.weight_bytes or layer.weight.nbytes,
         predicted_us=round(result.activity.cycles / config["clock_mhz"], 3), measured_us=None,
-        reason=refused if result.refused else f"simulated: {used:.0%} of the multipliers' cycles are useful{kept}")
+        reason=refused if result.refused else (
+            f"simulated: {100 * used:.0f} % of the multipliers' cycles are useful{kept}"))
 
 
 def _pack(graph: ir.Model, layers: Mapping[str, Layer], accelerator: Composed, config: Configuration) -> Program:

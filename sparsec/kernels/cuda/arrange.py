@@ -112,7 +112,7 @@ def with_rest(weight: np.ndarray) -> Arranged | str:
         return f"K = {weight.shape[1]} is not a multiple of {GROUP}"
     share = int(np.maximum(group_counts(weight, GROUP) - KEPT, 0).sum()) / weight.size
     if share * ROWS >= 1 - KEPT / GROUP:
-        return f"the {share:.1%} of weights left over would take all that 2:4 saves"
+        return f"the {100 * share:.1f} % of weights left over would take all that 2:4 saves"
     return Arranged(weight, rest=share)
 
 

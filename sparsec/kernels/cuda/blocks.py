@@ -84,8 +84,8 @@ def _present(weight: np.ndarray, rows: int, width: int) -> np.ndarray:
 def reject(layer: GpuProduct, _archs: Architectures) -> str | None:
     """Without empty slices there is nothing to skip."""
     filled = layer.memoised(_filled)
-    return None if filled <= FULL else (f"{filled:.0%} of the stretches of {LEAST_ROWS} outputs x 16 inputs hold "
-                                        "weights, and skipping the others would not pay")
+    return None if filled <= FULL else (f"{100 * filled:.0f} % of the stretches of {LEAST_ROWS} outputs x 16 inputs "
+                                        "hold weights, and skipping the others would not pay")
 
 
 def refuses(product: MmaParams) -> str | None:

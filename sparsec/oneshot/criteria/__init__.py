@@ -17,3 +17,5 @@ Criterion = Callable[[np.ndarray, Moments, Pattern, float], np.ndarray]
 """From the weight (outputs, inputs), the moments of its inputs, a pattern and a sparsity to the pruned weight."""
 
 CRITERIA: dict[str, Criterion] = {"magnitude": magnitude, "wanda": wanda, "ria": ria, "obs": obs}
+MOVING = ("obs",)
+"""Those that move the weights that stay; they may be given others than the dense ones to start from."""

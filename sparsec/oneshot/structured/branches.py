@@ -76,7 +76,7 @@ def remove_branches(model: onnx.ModelProto, batches: Sequence[Feeds], share: flo
             gone.append(branch)
             now = after
     if not gone:
-        raise PruningError(f"no block takes at most {1 - share:.0%} of the FLOPs; give a higher --sparsity")
+        raise PruningError(f"no block takes at most {100 * (1 - share):.0f} % of the FLOPs; give a higher --sparsity")
     small = cleaned(without(model, gone))
     walk = Walk.over(small, batches)
     for _ in walk.stops([]):

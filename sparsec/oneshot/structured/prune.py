@@ -81,7 +81,8 @@ def remove_units(model: onnx.ModelProto, batches: Sequence[Feeds], share: float,
     progress("choosing units", 0.0)
     reached, alive = _nearest(model, found, works, lost, share)
     if reached > share * FAR + NEAR:
-        raise PruningError(f"{1 - share:.0%} of the FLOPs cannot go: the most that units make up is {1 - reached:.0%}; "
+        raise PruningError(f"{100 * (1 - share):.0f} % of the FLOPs cannot go: the most that units make up is "
+                           f"{100 * (1 - reached):.0f} %; "
                            "give a lower --sparsity")
     result = zeroed(model, found, alive)
     now = _reconstruct(model, result, batches, [work.part for work in works], alive, progress)

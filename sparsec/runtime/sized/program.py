@@ -103,8 +103,9 @@ class SizedProgram:
         return [spec.name for spec in self.inputs if spec.value in grown]
 
     def weight_bytes(self, step: Mapping[str, Any], sizes: Mapping[str, int]) -> int:
-        """Bytes of the constants that the calls of a stage of rows read."""
-        rows = math.prod(value_of(terms, sizes) for terms in step["lead"])
+        """Bytes of the constants that the calls of a stage of rows read; of one row where values choose how many."""
+        told = all(name in sizes for terms in step["lead"] for _, *names in terms for name in names)
+        rows = math.prod(value_of(terms, sizes) for terms in step["lead"]) if told else 1
         functions = {each["count"]: each["functions"][step["number"]] for each in self._plan["rows"]}
         return sum(self._nbytes[number] for count in self._splitter.parts(rows)
                    for number in functions[count]["constants"])

@@ -44,7 +44,7 @@ def _row(result: LayerResult, operator: str, accelerator: str) -> LayerReport:
         format="eie", kernel=accelerator, detail=f"{result.kind}, {storage.segments} segment(s)",
         weights=storage.weights, nonzeros=storage.kept, bytes=storage.nbytes,
         predicted_us=round(result.time_us, 3), measured_us=None,
-        reason=f"simulated: {result.utilisation:.0%} of the PE-cycles process entries")
+        reason=f"simulated: {100 * result.utilisation:.0f} % of the PE-cycles process entries")
 
 
 def execute(constants: Sequence[np.ndarray]) -> Callable[[Feeds], list[np.ndarray]]:

@@ -1,0 +1,64 @@
+"""Weights that bring a layer, given the inputs that pruning has left, as near as can be to its dense outputs.
+
+Errors of the layers in front are made up for before a layer is pruned, as far as its inputs still tell what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import lapack
+
+from sparsec.oneshot.criteria.moments import DAMPING
+from sparsec.oneshot.inputs import columns
+from sparsec.oneshot.statistics import CHUNK, Statistics, most_positions
+from sparsec.oneshot.weights import Layer
+
+DOUBT = 2.0
+"""Positions for each input that make half the way to V right: fewer tell little of what other samples would bring."""
+MOST_INPUTS = 8192
+"""Of a layer; one of more is pruned as it is, for the memory that its moments take."""
+
+
+def matched(matrix: np.ndarray, layer: Layer, dense: Sequence[np.ndarray], now: Sequence[np.ndarray],
+            inputs: Statistics) -> np.ndarray:
+    """W moved towards the V with the least mean of (W x - V z)^2 + damping (W - V)^2, x what the dense layer gets and z
+    what this does; the further, the more positions the samples have.
+
+    Args:
+        matrix: W (groups, outputs, inputs).
+        layer: the layer.
+        dense: its other operand in the dense network, one array a batch.
+        now: that in the pruned network.
+        inputs: the moments of z.
+
+    """
+    if layer.input_count > MOST_INPUTS or all(np.array_equal(a, b) for a, b in zip(dense, now, strict=True)):
+        return matrix
+    found = matrix.copy()
+    crossed, positions = _crossed(layer, dense, now)
+    trust = np.float32(positions / (positions + DOUBT * layer.input_count))
+    for group, (both, hessian) in enumerate(zip(crossed, inputs.hessian, strict=True)):
+        added = DAMPING * (float(hessian.diagonal().mean()) or 1.0)
+        damped = np.array(hessian, order="F")
+        places = np.arange(len(damped))
+        damped[places, places] += added
+        both[places, places] += added
+        lower, failed = lapack.dpotrf(damped, lower=1, overwrite_a=1)
+        if failed:
+            return matrix  # which is what is pruned without any of this
+        solved, _ = lapack.dpotrs(lower, (matrix[group].astype(np.float64) @ both).T, lower=1)
+        found[group] += trust * (solved.T.astype(np.float32) - found[group])
+    return found
+
+
+def _crossed(layer: Layer, dense: Sequence[np.ndarray], now: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
+    """The mean of x z^T in float64, (groups, inputs, inputs), and of how many positions it is."""
+    most, total, count = most_positions(now), np.zeros((layer.groups, layer.input_count, layer.input_count)), 0
+    for before, after in zip(dense, now, strict=True):
+        x, z = (columns(layer, each, most) for each in (before, after))
+        count += x.shape[1]
+        for start in range(0, x.shape[1], CHUNK):
+            total += np.swapaxes(x[:, start:start + CHUNK], 1, 2) @ z[:, start:start + CHUNK]
+    return total / count, count
