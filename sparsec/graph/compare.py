@@ -103,8 +103,15 @@ def split_samples(model: ir.Model, inputs: Feeds) -> list[Feeds]:
     return [dict(zip(parts, sample, strict=True)) for sample in zip(*parts.values(), strict=True)]
 
 
+CODES = 255
+"""The range of 8 bits."""
+
+
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
-    """The largest |actual - expected| over the largest |expected|; infinite where shapes, NaNs or infinities differ."""
+    """The largest |actual - expected| over the largest |expected|; infinite where shapes, NaNs or infinities differ.
+
+    Integers of 8 bits, which may be codes whose zero point lies anywhere, count by the whole range of their type.
+    """
     if actual.shape != expected.shape:
         return float("inf")
     a, b = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
@@ -114,6 +121,8 @@ def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     if not finite.any():
         return 0.0
     error, scale = np.abs(a[finite] - b[finite]).max(), np.abs(b[finite]).max()
+    if expected.dtype in (np.uint8, np.int8):
+        scale = CODES
     return float(error / scale) if scale else float(error)
 
 

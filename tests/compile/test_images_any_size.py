@@ -7,6 +7,7 @@ from onnx import numpy_helper
 
 import sparsec
 from sparsec.graph.compare import relative_error, run_onnxruntime
+from tests.support import texts
 from tests.support.decoders import HEADER, RNG
 
 NETWORKS = {
@@ -47,6 +48,31 @@ def network(name):
         array = 0.3 * RNG.standard_normal(shape).astype(np.float32) * (RNG.random(shape) < 0.5)
         model.graph.initializer.append(numpy_helper.from_array(array, name))
     return model, shapes
+
+
+QUANTISED = """g (float[1, 3, h, w] x) => (float[1, 6, i, j] y)
+  <float sx = {0.02}, uint8 zx = {128}, float sh = {0.03}, uint8 zh = {0}, float[24] s, int8[24] z, float t = {0.01},
+   int8 zt = {0}, int32[24] bias, float[24] sb, int32[24] zb, int8[24, 3, 3, 3] k, int8[6, 24, 3, 3] l> {
+  q = QuantizeLinear(x, sx, zx) d = DequantizeLinear(q, sx, zx) w0 = DequantizeLinear<axis=0>(k, s, z)
+  b = DequantizeLinear<axis=0>(bias, sb, zb) c = Conv<pads=[1,1,1,1], strides=[2,2]>(d, w0, b) r = Relu(c)
+  q1 = QuantizeLinear(r, sh, zh) d1 = DequantizeLinear(q1, sh, zh)
+  m = MaxPool<kernel_shape=[2,2]>(d1) q2 = QuantizeLinear(m, sh, zh) d2 = DequantizeLinear(q2, sh, zh)
+  w1 = DequantizeLinear(l, t, zt) y = Conv<pads=[1,1,1,1]>(d2, w1) }"""
+
+
+def test_quantised_networks_compute_on_codes():
+    weights = {"k": RNG.integers(-90, 90, (24, 3, 3, 3)), "l": RNG.integers(-90, 90, (6, 24, 3, 3)),
+               "s": RNG.uniform(0.002, 0.004, 24), "z": np.zeros(24), "zb": np.zeros(24), "sb": np.full(24, 1e-4),
+               "bias": RNG.integers(-999, 999, 24)}
+    model = texts.model(QUANTISED, **weights)
+    artifact = sparsec.compile(model, tune="off", threads=1)
+    assert artifact.report["outside"] == []
+    assert all(layer["kernel"].startswith("q") for layer in artifact.report["layers"])
+    session = sparsec.InferenceSession(artifact)
+    for shape in ((1, 3, 21, 34), (1, 3, 5, 4)):
+        x = RNG.standard_normal(shape, np.float32)
+        for _ in range(2):
+            assert relative_error(session.run(None, {"x": x})[0], run_onnxruntime(model, {"x": x})[0]) < 1e-2
 
 
 @pytest.mark.parametrize("name", NETWORKS)

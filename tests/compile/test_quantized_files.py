@@ -325,3 +325,35 @@ def test_narrow_codes_multiply_as_integers(name, operator):
     proto, _ = FILES[name]()
     layer, = sparsec.compile(proto, tune="off").report["layers"]
     assert layer["operator"] == operator
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT8E4M3FN, TensorProto.FLOAT8E5M2])
+def test_float8_computes_in_float32_with_sparse_weights(kind):
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    kept = R.random((40, 24)) < 0.1
+    weight, x = (np.where(kept, floats(40, 24), 0).astype(dtype), floats(70, 40))
+    constants = {"w": numpy_helper.from_array(weight, "w"), "ws": small(24), "s": np.float32(0.5),
+                 "z": numpy_helper.from_array(np.zeros((), dtype), "z")}
+    proto = model([node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "d"),
+                   node("DequantizeLinear", "w ws", "v", axis=1), node("MatMul", "d v")], {"x": x}, constants)
+    artifact = sparsec.compile(proto, tune="off")
+    y, = sparsec.InferenceSession(artifact).run(None, {"x": x})
+    rounded = (x / np.float32(0.5)).astype(dtype).astype(np.float32) * np.float32(0.5)
+    np.testing.assert_allclose(y, rounded @ (weight.astype(np.float32) * constants["ws"]), rtol=1e-4, atol=1e-5)
+    layer, = artifact.report["layers"]
+    assert layer["nonzeros"] == np.count_nonzero(weight.astype(np.float32))
+    assert "float32" in artifact.report["outside"][0]["reason"]
+
+
+@pytest.mark.parametrize("window", [
+    {"kernel_shape": [2, 2], "strides": [2, 2]}, {"kernel_shape": [3, 3]},
+    {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1], "count_include_pad": 1},
+    {"kernel_shape": [3, 2], "pads": [1, 0, 1, 1]}])
+def test_means_of_windows_stay_on_codes(window):
+    x, constants = codes(np.uint8, 1, 6, 11, 12), {"s": np.float32(0.02), "z": np.uint8(7), "t": np.float32(0.03)}
+    proto = model([own("QLinearAveragePool", "x s z t z", **window)], {"x": x}, constants)
+    artifact = sparsec.compile(proto, tune="off")
+    y, = sparsec.InferenceSession(artifact).run(None, {"x": x})
+    expected, = ort.session(proto).run(None, {"x": x})
+    assert np.abs(y.astype(int) - expected.astype(int)).max() <= 1
+    assert artifact.report["verification"]["steps"]["further"] == {}

@@ -15,6 +15,7 @@ from sparsec.passes.context import Context
 from sparsec.passes.integers import WIDENED
 from sparsec.target import resolve
 from tests.support.quantized import FORMS, network
+from tests.support.targets import TARGETS
 
 STEP = 1
 """Codes that two evaluations may differ by at an output, where steps of the layers before add up."""
@@ -62,10 +63,12 @@ def test_stripping_changes_no_code(seed, form):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.sampled(0.3)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("target", ["cpu", "cpu-generic"])
-def test_compiled_graphs_compute_the_files_codes(target, form):
-    proto, feeds = network(3, form)
+@pytest.mark.parametrize("seed", [3, 4])
+@pytest.mark.parametrize("target", ["cpu", *TARGETS])
+def test_compiled_graphs_compute_the_files_codes(target, seed, form):
+    proto, feeds = network(seed, form)
     artifact = sparsec.compile(proto, target, tune="off")
     actual = sparsec.InferenceSession(artifact).run(None, feeds)
     expected = run_onnxruntime(proto, feeds)

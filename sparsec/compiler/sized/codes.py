@@ -19,7 +19,7 @@ from sparsec.compiler.sized.views import view_of
 from sparsec.graph.constants import add_constant
 from sparsec.graph.nodes import node_name, operand
 from sparsec.graph.quantized import MOVES, dequantization, dequantized, quantization
-from sparsec.graph.sized import LEVELS, SIZED_DOMAIN
+from sparsec.graph.sized import IM2COL, LEVELS, SIZED_DOMAIN
 
 QUANTIZE, DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
 Levels = tuple[float, int, str]
@@ -27,6 +27,8 @@ Levels = tuple[float, int, str]
 KEPT = {*MOVES, "Relu"}
 """Operators whose results stand for codes where their first inputs do: of 0 there is always one."""
 LAYERS = ("MatMul", "Gemm", "Conv")
+WINDOWED = {(SIZED_DOMAIN, kind) for kind in (IM2COL, "MaxPool")}
+"""Operators on images channels last of which that holds as well; zeros of padding are codes, too."""
 
 
 def rounding(value: ir.Value | None) -> tuple[ir.Value, Levels] | None:
@@ -114,7 +116,7 @@ def round_for_layers(graph: ir.Graph, symbols: Symbols) -> int:
         if node.op_type not in LAYERS or node.domain or dequantized(node.inputs[1]) is None:
             continue
         value = operand(node, 0)
-        source = _source(value)
+        source = source_of(value)
         if source is None or dequantization(value) is not None:
             continue
         quantize = ir.node(QUANTIZE, [value, *source.inputs[1:]], name=f"{node_name(node)}.codes")
@@ -128,11 +130,14 @@ def round_for_layers(graph: ir.Graph, symbols: Symbols) -> int:
     return count
 
 
-def _source(value: ir.Value | None) -> ir.Node | None:
+def source_of(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear of one scale that a value is moved from."""
     while value is not None:
         node = value.producer()
-        if node is None or node.domain:
+        if node is None or (node.domain, node.op_type) in WINDOWED:
+            value = None if node is None else node.inputs[0]
+            continue
+        if node.domain:
             return None
         if quantization(node, DEQUANTIZE) is not None:
             return node

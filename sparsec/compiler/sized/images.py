@@ -17,10 +17,13 @@ import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size
+from sparsec.compiler.sized.codes import source_of
 from sparsec.compiler.sized.rows import ELEMENTWISE
+from sparsec.compiler.sized.simplify import empty_like
 from sparsec.graph.constants import add_constant, constant, constant_shape
 from sparsec.graph.nodes import is_depthwise, node_name, operand, optional
-from sparsec.graph.sized import SIZED_DOMAIN
+from sparsec.graph.quantized import Codes, dequantized
+from sparsec.graph.sized import IM2COL, IM2COL_CODES, SIZED_DOMAIN
 from sparsec.passes.rewrite import take_over
 
 RANKS = (3, 4)
@@ -80,9 +83,12 @@ class _Change:
     def add(self, kind: str, inputs: Sequence[ir.Value | None], attributes: Mapping[str, Attribute],
             shape: Sequence[Size], *, domain: str = "", name: str | None = None) -> ir.Value:
         """A node in front of the one that is rewritten."""
-        made = ir.node(kind, inputs, attributes, domain=domain, name=name)
+        return self.entered(ir.node(kind, inputs, attributes, domain=domain, name=name), shape)
+
+    def entered(self, made: ir.Node, shape: Sequence[Size]) -> ir.Value:
+        """The result of a node that is put in front of the one that is rewritten."""
         out = made.outputs[0]
-        out.name = f"{node_name(self.node)}.{kind}{len(self.symbols.shapes)}"
+        out.name = f"{node_name(self.node)}.{made.op_type}{len(self.symbols.shapes)}"
         out.type, self.symbols.shapes[out] = self.node.outputs[0].type, tuple(shape)
         self.graph.insert_before(self.node, made)
         return out
@@ -129,10 +135,10 @@ def _windows(node: ir.Node, order: tuple[int, ...], kernel: Sequence[int]) -> di
 
 
 def _conv(c: _Change) -> bool:
-    x, weight, bias = operand(c.node, 0), constant(c.node.inputs[1]), constant(optional(c.node, 2))
+    x, weight, bias = operand(c.node, 0), _numbers(c.node.inputs[1]), _numbers(optional(c.node, 2))
     if weight is None or (optional(c.node, 2) is not None and bias is None) or weight.dtype != np.float32:
         return False
-    group = c.node.attributes.get_int("group", 1) or 1
+    codes, group = dequantized(c.node.inputs[1]), c.node.attributes.get_int("group", 1) or 1
     order = c.order(x)
     windows = _windows(c.node, order, weight.shape[2:])
     shape, last = c.ordered(order), c.last(x, order)
@@ -148,13 +154,50 @@ def _conv(c: _Change) -> bool:
             return False
         weight = _with_zeros(weight, group)
     matrix = weight.reshape(-1, weight.shape[-1])
-    if not _is_pixel(windows):
-        last = c.add("Im2col", [last], windows, (*shape[:-1], Size.of(len(matrix))), domain=SIZED_DOMAIN)
-    out = c.add("MatMul", [last, c.constant("matrix", np.ascontiguousarray(matrix))], {}, shape,
-                name=c.node.name)
+    if codes is None or group > 1 or codes.axis not in (0, -1):
+        last = last if _is_pixel(windows) else c.add(
+            "Im2col", [last], windows, (*shape[:-1], Size.of(len(matrix))), domain=SIZED_DOMAIN)
+        factor = c.constant("matrix", np.ascontiguousarray(matrix))
+    else:
+        last = last if _is_pixel(windows) else _windows_of_codes(c, last, windows, (*shape[:-1], Size.of(len(matrix))))
+        factor = _dequantized_matrix(c, codes, order)
+    out = c.add("MatMul", [last, factor], {}, shape, name=c.node.name)
     if bias is not None:
         out = c.add("Add", [out, c.constant("bias", bias)], {}, shape)
     return c.finish(out, order)
+
+
+def _numbers(value: ir.Value | None) -> np.ndarray | None:
+    """The numbers of a constant, which may be stored as codes."""
+    codes = dequantized(value)
+    return constant(value) if codes is None else codes.values()
+
+
+def _dequantized_matrix(c: _Change, codes: Codes, order: tuple[int, ...]) -> ir.Value:
+    """A weight that is stored as codes, of one scale or one by output, as a matrix of such."""
+    matrix = codes.codes.transpose(*order[1:-1], 1, 0).reshape(-1, len(codes.codes))
+    several = codes.axis == 0
+    scale, zero = (np.broadcast_to(each, (len(codes.codes), *[1] * (codes.codes.ndim - 1))).reshape(-1) if several
+                   else np.asarray(each).reshape(()) for each in (codes.scale, codes.zero_point))
+    inputs = [c.constant("codes", np.ascontiguousarray(matrix)), c.constant("scale", np.ascontiguousarray(scale)),
+              c.constant("zero", np.ascontiguousarray(zero.astype(codes.codes.dtype)))]
+    return c.add("DequantizeLinear", inputs, {"axis": 1} if several else {}, tuple(map(Size.of, matrix.shape)))
+
+
+def _windows_of_codes(c: _Change, last: ir.Value, windows: Mapping[str, Attribute], shape: Shape) -> ir.Value:
+    """The windows of an image that stands for codes: these are copied, and stand for the same behind that."""
+    source = source_of(last)
+    if source is None:
+        return c.add(IM2COL, [last], windows, shape, domain=SIZED_DOMAIN)
+    codes, parameters = operand(source, 0), source.inputs[1:]
+    if last is not source.outputs[0]:
+        moved = c.add("QuantizeLinear", [last, *parameters], {}, c.symbols.shapes[last])
+        moved.type, codes = codes.type, moved
+    zero = constant(optional(source, 2))
+    own = c.constant("padding", np.zeros(1, empty_like(codes)) if zero is None else zero.reshape(1))
+    copied = c.add(IM2COL_CODES, [codes, own], windows, shape, domain=SIZED_DOMAIN)
+    copied.type = codes.type
+    return c.add("DequantizeLinear", [copied, *parameters], {}, shape)
 
 
 def _is_pixel(windows: Mapping[str, Attribute]) -> bool:
@@ -277,12 +320,22 @@ def _elementwise(c: _Change) -> bool:
             inputs.append(value if len(shape) <= 1 else c.constant("single", np.array(constant(value)).reshape(())))
         else:
             inputs.append(c.constant("channels", np.array(constant(value)).reshape(-1)))
-    made_node = ir.Node("", c.node.op_type, inputs, list(c.node.attributes.values()), num_outputs=1, name=c.node.name)
-    out = made_node.outputs[0]
-    out.name, out.type = f"{node_name(c.node)}.last", c.node.outputs[0].type
-    c.symbols.shapes[out] = c.ordered(order)
-    c.graph.insert_before(c.node, made_node)
-    return c.finish(out, order)
+    node = ir.Node("", c.node.op_type, inputs, list(c.node.attributes.values()), num_outputs=1, name=c.node.name)
+    return c.finish(c.entered(node, c.ordered(order)), order)
+
+
+def _codes(c: _Change) -> bool:
+    """Rounding to codes of one scale, and back."""
+    x = operand(c.node, 0)
+    begins = x.is_graph_input() and _has_open_sides(c.symbols.shape(x))
+    if (_turned(x) is None and not begins) or any(
+            each is not None and constant_shape(each) not in ((), (1,)) for each in c.node.inputs[1:]):
+        return False
+    order = c.order(x)
+    last = c.last(x, order)
+    last.type = x.type
+    node = ir.Node("", c.node.op_type, [last, *c.node.inputs[1:]], [], num_outputs=1, name=c.node.name)
+    return c.finish(c.entered(node, c.ordered(order)), order)
 
 
 def _batch_norm(c: _Change) -> bool:
@@ -315,8 +368,11 @@ def _transpose(c: _Change) -> bool:
     return True
 
 
+CODES = ("QuantizeLinear", "DequantizeLinear")
+
 FORMS: dict[str, Callable[[_Change], bool]] = {
-    **dict.fromkeys(ELEMENTWISE, _elementwise), "Conv": _conv, "ConvTranspose": _transposed, "MaxPool": _pool,
+    **dict.fromkeys(ELEMENTWISE, _elementwise), **dict.fromkeys(CODES, _codes), "Conv": _conv,
+    "ConvTranspose": _transposed, "MaxPool": _pool,
     "AveragePool": _pool, "GlobalAveragePool": _global_mean, "GlobalMaxPool": _global_mean, "Resize": _resize,
     "Concat": _concat, "BatchNormalization": _batch_norm, "Transpose": _transpose}
 """By operator, what writes a node channels last where that can be."""

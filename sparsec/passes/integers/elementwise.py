@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from sparsec.passes import rewrite
 from sparsec.passes.integers.result import become, result_of
 from sparsec.passes.lift import spelled_geometry
 
+MOST_TAPS = 64
+"""Of a window that is summed as a convolution, whose kernel writes them all out."""
 FUNCTIONS = {"Add": "add", "Sub": "sub", "Mul": "mul"}
 
 
@@ -35,7 +38,10 @@ def binary(node: ir.Node) -> str | None:
 
 
 def mean(node: ir.Node) -> str | None:
-    """Turns AveragePool, GlobalAveragePool or a mean over pixels into sparsec::QAveragePool, or says why not."""
+    """Turns AveragePool, GlobalAveragePool or a mean over pixels into sparsec::QAveragePool, or says why not.
+
+    Windows that all average as many elements become a sparsec::QConv.
+    """
     x, shape = dequantization(node.inputs[0]), static_shape(node.inputs[0])
     if x is None or shape is None:
         return "its input is not quantised to 8 bits with one constant scale"
@@ -46,12 +52,33 @@ def mean(node: ir.Node) -> str | None:
         return window
     result = result_of(node)
     attributes = {**window, "x_scale": x.scale, "x_zero_point": x.zero_point, **result.attributes}
+    if result.attributes["y_type"] != "float32" and _is_sum(window, shape):
+        become(node, result, _summed(node, x.codes, shape[1], attributes))
+        return None
     new = ir.node("QAveragePool", [x.codes], attributes, domain=DOMAIN, name=node_name(node))
     wanted = static_shape(node.outputs[0])
     become(node, result, new)
     if node.op_type == "ReduceMean" and wanted is not None and len(wanted) != len(shape):
         _reshape(new, shape, wanted)
     return None
+
+
+def _is_sum(window: dict[str, Any], shape: tuple[int, ...]) -> bool:
+    """Whether windows, smaller than the image, all average as many elements."""
+    kernel = window["kernel_shape"]
+    alike = not any(window.get("pads", ())) or window["count_include_pad"]
+    return alike and len(shape) == 4 and shape[1] > 1 and tuple(kernel) != shape[2:] and math.prod(kernel) <= MOST_TAPS
+
+
+def _summed(node: ir.Node, codes: ir.Value, channels: int, attributes: dict[str, Any]) -> ir.Node:
+    """The means of windows as a depthwise convolution by ones, which has kernels: exact sums times one factor."""
+    graph, name = node.graph, node_name(node)
+    assert graph is not None
+    given = {key: value for key, value in attributes.items() if key not in ("kernel_shape", "count_include_pad")}
+    kernel = attributes["kernel_shape"]
+    ones = add_constant(graph, f"{name}.ones", np.ones((channels, 1, *kernel), np.int8))
+    share = add_constant(graph, f"{name}.share", np.full(channels, 1 / math.prod(kernel), np.float32))
+    return ir.node("QConv", [codes, ones, share], {**given, "group": channels}, domain=DOMAIN, name=name)
 
 
 def _window(node: ir.Node, shape: tuple[int, ...]) -> dict[str, Any] | str:
