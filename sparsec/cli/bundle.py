@@ -71,5 +71,6 @@ def _bundle(artifact: Artifact, output: Path, sign: Path | None, wheels: Path | 
     sums = {part: sum(each.nbytes for each in entries if each.part == part) for part in MEANINGS}
     tables.print_table(("part", "bytes"), [(MEANINGS[part], tables.nbytes(size)) for part, size in sums.items()],
                        ("all", tables.nbytes(sum(sums.values()))))
-    tables.console.print(f"\ncmake -S {output} -B {output}/build && cmake --build {output}/build", soft_wrap=True)
+    tables.console.print(f"\ncmake -S {output} -B {output}/build && cmake --build {output}/build\n"
+                         f"{output}/build/run {output}/model.bundle", soft_wrap=True)
     options.write_json(json, {"bytes": sums, "files": [asdict(each) for each in entries]})

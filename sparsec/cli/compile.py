@@ -219,9 +219,10 @@ def _narrow(layers: Sequence[dict[str, Any]]) -> str:
     if not judged:
         return ""
     worst = max(judged, key=lambda layer: layer["error"])
-    counts = Counter(layer["kernel"] for layer in judged)
-    kernels = ", ".join(f"{count} by {name}" for name, count in counts.most_common())
-    return (f"\n{len(judged)} of {len(layers)} layers compute with fewer bits ({kernels}); the worst by itself, "
+    kernels = Counter(name for name, _ in {(layer["kernel"], layer["layer"]): 0 for layer in judged})
+    by_kernel = ", ".join(f"{count} by {name}" for name, count in kernels.most_common())
+    narrow, every = (len({layer["layer"] for layer in some}) for some in (judged, layers))
+    return (f"\n{narrow} of {every} layers compute with fewer bits ({by_kernel}); the worst by itself, "
             f"'{worst['layer']}', errs by {worst['error']:.1e} of its largest product")
 
 

@@ -15,6 +15,7 @@ from sparsec.errors import UsageError
 
 if TYPE_CHECKING:
     from sparsec.oneshot.prune import Output
+    from sparsec.passes.strip import Size
 
 WHOLE = ("units", "unused", "branches")
 """The names of the patterns."""
@@ -86,9 +87,8 @@ def _units(proto: Any, arrays: Any, files: Files, sparsity: float | None, thresh
         "layers": [asdict(layer) for layer in found.report.layers], "left": [asdict(each) for each in found.left],
         "outputs": [asdict(each) for each in found.outputs]})
     tables.print_table(("layer", "units", "MFLOPs"), [
-        (layer.name, f"{layer.before.units} > {layer.after.units}",
-         f"{layer.before.flops / 1e6:.1f} > {layer.after.flops / 1e6:.1f}") for layer in found.report.layers],
-        ("total", f"{before.units} > {after.units}", f"{before.flops / 1e6:.1f} > {after.flops / 1e6:.1f}"))
+        (layer.name, *_changes(layer.before, layer.after)) for layer in found.report.layers],
+        (tables.counted(len(found.report.layers), "layer"), *_changes(before, after)))
     for each in found.left:
         console.print(f"not pruned: {each.layer}: {each.reason}")
     _print_outputs(found.outputs)
@@ -97,6 +97,12 @@ def _units(proto: Any, arrays: Any, files: Files, sparsity: float | None, thresh
     console.print(f"{files.output}: {found.removed} of {found.units} units removed, "
                   f"{100 * (after.flops / before.flops):.1f} % of the FLOPs left, "
                   f"{tables.nbytes(model_file.describe(files.output).nbytes)}")
+
+
+def _changes(before: Size, after: Size) -> tuple[str, str]:
+    """Units and millions of FLOPs."""
+    return (tables.changed(str(before.units), str(after.units)),
+            tables.changed(tables.millions(before.flops), tables.millions(after.flops)))
 
 
 def _branches(proto: Any, arrays: Any, files: Files, sparsity: float | None,

@@ -164,7 +164,7 @@ def _more(report: StripReport) -> list[str]:
     """What the whole model has besides the layers: biases and other constants, products of activations."""
     after, layers = report.total.after, _sum(report.layers).after
     lines = [f"with biases and other constants: {tables.nbytes(after.bytes)}"] if after.bytes != layers.bytes else []
-    return [*lines, *([f"with products of activations: {_millions(after.flops)} MFLOPs"]
+    return [*lines, *([f"with products of activations: {tables.millions(after.flops)} MFLOPs"]
                       if after.flops != layers.flops else [])]
 
 
@@ -176,17 +176,11 @@ def _some(names: Sequence[str]) -> str:
 
 def _row(layer: Layer) -> tuple[str, ...]:
     before, after = layer.before, layer.after
-    flops = f"{_millions(before.flops)} > {_millions(after.flops)}" if before.flops else "-"
+    flops = tables.changed(tables.millions(before.flops), tables.millions(after.flops)) if before.flops else "-"
     return (tables.percent(before.weights - before.nonzero, before.weights),
             tables.percent(before.weights - layer.active, before.weights),
-            f"{before.units or '-'}" if before.units == after.units else f"{before.units} > {after.units}",
+            tables.changed(str(before.units), str(after.units)) if before.units else "-",
             flops, tables.nbytes(after.bytes))
-
-
-def _millions(count: int) -> str:
-    """A number in millions, such as "11.7" or "0.005"."""
-    millions = count / 1e6
-    return f"{millions:.1f}" if millions >= 1 or not count else f"{millions:.1g}"
 
 
 def _times(compression: float) -> str:

@@ -99,6 +99,17 @@ def told(number: int, what: str) -> str:
     return f"{number:,} {f'{things} {rest}' if number == 1 and rest else what}"
 
 
+def millions(count: int) -> str:
+    """A number in millions, such as "11.7" or "0.005"."""
+    millions = count / 1e6
+    return f"{millions:.1f}" if millions >= 1 or not count else f"{millions:.1g}"
+
+
+def changed(before: str, after: str) -> str:
+    """What a figure was and is, "32 > 30"; once where both read alike."""
+    return before if before == after else f"{before} > {after}"
+
+
 def print_buckets(description: Mapping[str, Any]) -> None:
     """The buckets of an artifact that has several; the rest of its description is the first one's."""
     if not description["buckets"]:

@@ -26,11 +26,12 @@ round to codes and back, by what makes a value whole, the least and the largest 
 and round the weights of the softmax."""
 
 
-IM2COL = "Im2col"
-WINDOWS = (IM2COL, "MaxPool", "AveragePool", "DepthwiseConv", "Resize", "PixelShuffle")
+IM2COL, IM2COL_CODES = "Im2col", "Im2colCodes"
+WINDOWS = (IM2COL, IM2COL_CODES, "MaxPool", "AveragePool", "DepthwiseConv", "Resize", "PixelShuffle")
 """(X (batch, sides …, channels), more) -> the same of windows, with ONNX's attributes by side: all pixels of a window
-side by side; the largest; the mean; the sum by weights (pixels, channels) and biases, one behind the other; neighbours,
-for the sizes of the second input where it is there; and of channels (`blocks`, channels) the pixels of each block."""
+side by side, of codes with that of 0 as the second input; the largest; the mean; the sum by weights (pixels, channels)
+and biases, one behind the other; neighbours, for the sizes of the second input where it is there; and of channels
+(`blocks`, channels) the pixels of each block."""
 
 
 class Attention(NamedTuple):

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import signal
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,10 @@ GRACE_S = 30
 GRPC_THREADS = 4
 KEEP_ALIVE_S = 65
 """How long connections without a request stay: longer than those of proxies."""
+
+
+FORESEEN = (*ANSWERS, kserve.errors.ModelNotFound, kserve.errors.ModelNotReady)
+"""What requests are refused by."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits]
 
     """
     kserve.logging.configure_logging()
+    warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # kserve gives it to FastAPI, which warns
     for name in ("uvicorn.access", "kserve.trace", "kserve"):  # which have lines for every request
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("kserve").addFilter(_is_unforeseen)
@@ -95,8 +101,8 @@ def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits]
 
 
 def _is_unforeseen(record: logging.LogRecord) -> bool:
-    """Whether a line of the log is about something else than a request that was refused, which REFUSED counts."""
-    return not (record.exc_info and isinstance(record.exc_info[1], tuple(ANSWERS)))
+    """Whether a line of the log is about something else than a request that was refused, whose answer says why."""
+    return not (record.exc_info and isinstance(record.exc_info[1], FORESEEN))
 
 
 async def _serve(models: kserve.ModelRepository, port: int, grpc_port: int, most_bytes: int) -> None:

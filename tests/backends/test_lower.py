@@ -63,6 +63,15 @@ def test_every_node_that_cannot_be_lowered_is_named(capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.parametrize(("rows", "reduced", "keepdims"), [(3, "2,1,4", 0), (0, "2,1,4", 0), (3, "2,5,4", 1),
+                                                           (0, "2,7,4", 1)])
+def test_axes_at_run_time_must_lead_to_the_shape_that_the_file_declares(rows, reduced, keepdims):
+    model = model_of(HEADER.replace("17", "18") + f"(float[2,{rows},4] x, int64[1] axes) => (float[{reduced}] y) "
+                     f"{{ y = ReduceL2<keepdims={keepdims}>(x, axes) }}")
+    with pytest.raises(UnsupportedOperatorError, match="no axes lead"):
+        lowering.lower(model, resolve("cpu"))
+
+
 def test_plain_operators_match_onnxruntime():
     model = model_of(HEADER + """(float[2,3,8,8] x, float[8] y) => (float[2,3,8,8] z, float[2,3] m) {
         a = Add(x, y)  z = Softmax<axis=-1>(a)  r = ReduceMean<axes=[2,3], keepdims=0>(a)  m = Relu(r) }""")

@@ -1,5 +1,7 @@
 """Every way of writing a model reads into one static graph with the model's own answers; bad input gives one line."""
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -167,6 +169,22 @@ def external(tmp_path):
 def test_external_data_is_read_beside_the_model(external):
     feeds = {"x": np.float32(np.arange(8).reshape(2, 4))}
     np.testing.assert_allclose(evaluate(load(external), feeds)[0], run_onnxruntime(external, feeds)[0], rtol=1e-6)
+
+
+def test_weights_may_lie_in_a_file_of_safetensors(external):
+    """As `onnx_ir.save_safetensors` leaves them: behind a header that tells names, types and places."""
+    proto, data = onnx.load(external, load_external_data=False), (external.parent / "weights.bin").read_bytes()
+    header = json.dumps({"__metadata__": {"format": "onnx"}}).encode()
+    (external.parent / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + data)
+    feeds = random_feeds(load(external))
+    expected = evaluate(load(external), feeds)[0]
+    for tensor in proto.graph.initializer:
+        fields = {each.key: each for each in tensor.external_data}
+        fields["location"].value = "w.safetensors"
+        fields["offset"].value = str(int(fields["offset"].value) + 8 + len(header))
+    onnx.save(proto, external)
+    (external.parent / "weights.bin").unlink()
+    assert evaluate(load(external), feeds)[0].tobytes() == expected.tobytes()
 
 
 def test_external_data_must_be_there_and_complete(external):

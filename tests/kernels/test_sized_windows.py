@@ -70,6 +70,15 @@ def test_convolutions(kernels, name, channels):
                                onnx_s("Conv", {**given, "group": channels}, x, each, bias), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("channels", [3, 70])
+@pytest.mark.parametrize("name", MOVES)
+def test_codes_are_copied_with_that_of_zero_as_padding(kernels, name, channels):
+    attributes, codes, zero = moved(name)[1], RNG.integers(-128, 128, (2, channels, 7, 9), np.int8), np.int8([-5])
+    columns = run(kernels, "Im2colCodes", attributes, codes, zero)
+    expected = run(kernels, "Im2col", attributes, codes.astype(np.float32) + 5)
+    np.testing.assert_array_equal(columns.astype(np.float32) + 5, expected)
+
+
 @pytest.mark.parametrize("channels", [3, 20])
 @pytest.mark.parametrize("name", MOVES)
 def test_pools(kernels, name, channels):

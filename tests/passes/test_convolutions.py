@@ -117,13 +117,16 @@ def test_a_convolution_of_one_position_is_a_product(window, rows, behind):
 
 
 @pytest.mark.parametrize(("size", "dilations", "parts"), [
-    ((14, 14), (12, 12), 5), ((14, 20), (7, 5), 3), ((18, 14), (6, 13), 3), ((160,), (100,), 3), ((14, 14), (5, 5), 0)])
+    ((14, 14), (12, 12), 5), ((14, 20), (7, 5), 3), ((18, 14), (6, 13), 3), ((160,), (100,), 3), ((14, 9), (24, 24), 1),
+    ((14, 14), (5, 5), 0)])
 def test_a_convolution_of_taps_far_apart_is_a_sum(size, dilations, parts):
     outputs, channels, kernel = (128, 256, (3, 3)) if len(size) == 2 else (128, 512, (3,))
     proto = model(f"g (float[1,{channels},{dims(size)}] x) => (float[{dims('abcde'[:len(size) + 2])}] y)"
                   f"<float[{outputs},{channels},{dims(kernel)}] w, float[{outputs}] b>"
                   f"{{ c = Conv<dilations=[{dims(dilations)}], pads=[{dims(dilations * 2)}]>(x, w, b) y = Relu(c) }}")
     if parts:
-        assert sum(node.op_type == "Conv" for node in rewritten(proto)) == parts
+        nodes = [node for node in rewritten(proto) if node.op_type == "Conv"]
+        assert len(nodes) == parts
+        assert all(pad < min(size) for node in nodes for pad in node.attributes.get_ints("pads"))
     else:
         assert not convolutions.run(load(proto), Context(resolve("cpu-generic"))).modified

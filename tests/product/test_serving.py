@@ -220,6 +220,7 @@ def test_bad_requests_are_refused_with_the_reason(server, path, body, code, mess
 
 def test_a_stopped_server_finishes_what_it_has_begun(server, session):
     process, port, _ = server
+    assert call(port, "v2/models/unknown")[0] == 404
     sent = threading.Event()
 
     def work(_):
@@ -238,6 +239,9 @@ def test_a_stopped_server_finishes_what_it_has_begun(server, session):
         process.send_signal(signal.SIGTERM)
         assert sum(future.result(60) for future in futures)
     assert process.wait(60) in (0, -signal.SIGTERM)
+    told = process.stdout.read().decode()
+    assert "Traceback" not in told  # the client has the reason
+    assert "deprecated" not in told
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -69,3 +69,9 @@ def test_no_line_ends_between_a_number_and_its_unit(printed, quantity):
 
 def test_a_command_to_be_copied_stays_whole(printed):
     assert printed(20, lambda: tables.console.print(PROSE, soft_wrap=True)) == [PROSE]
+
+
+def test_what_stays_as_it_is_is_told_once():
+    assert tables.changed("32", "30") == "32 > 30"
+    assert tables.changed(tables.millions(2000), tables.millions(1990)) == "0.002"
+    assert [tables.told(count, "units removed") for count in (1, 1200)] == ["1 unit removed", "1,200 units removed"]

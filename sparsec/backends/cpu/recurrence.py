@@ -44,8 +44,7 @@ def lower(context: LoweringContext, node: ir.Node) -> None:
     shape, option = shape_of(node), chosen(node)
     state = shape.batch * shape.hidden
     sizes = (state, state, shape.batch, 3 * shape.hidden)
-    packed = FAMILIES[option.family].recipe(option.params).pack(weight_array(node))
-    arguments = [context.constant(array) for array in (*packed.values(), bias_vector(node))]
+    arguments = [context.constant(array) for array in _constants(node, shape)]
     arguments += [context.flat(node.inputs[0]),
                   *(_given(context, node, place, size) for place, size in enumerate(sizes, 3))]
     kernel = _build(option.family, option.params, shape, context.isa)
@@ -56,11 +55,22 @@ def of_any_length(node: ir.Node, isa: Isa) -> tuple[Kernel, tuple[np.ndarray, ..
     """The kernel of a planned node for any number of steps, and its constants, of which the peepholes are the last."""
     shape, option = shape_of(node), chosen(node)
     family = FAMILIES[option.family]
-    packed = family.recipe(option.params).pack(weight_array(node))
     peepholes = constant_vector(node, 6)
     kernel = recurrence.build_sized(family.build, option.params, shape, isa)
     last = np.zeros(3 * shape.hidden, np.float32) if peepholes is None else peepholes
-    return kernel, (*packed.values(), bias_vector(node), last)
+    return kernel, (*_constants(node, shape), last)
+
+
+def _constants(node: ir.Node, shape: Recurrence) -> list[np.ndarray]:
+    """The arrays of every product of a step, each with its bias."""
+    option, weight, bias = chosen(node), weight_array(node), bias_vector(node)
+    arrays, first = list[np.ndarray](), 0
+    for params in recurrence.params_of(option.params, shape):
+        end = first + params.shape.outputs
+        packed = FAMILIES[option.family].recipe(params).pack(weight[first:end])
+        arrays += [*packed.values(), np.ascontiguousarray(bias[first:end])]
+        first = end
+    return arrays
 
 
 def _given(context: LoweringContext, node: ir.Node, place: int, size: int) -> relax.Expr:

@@ -116,7 +116,7 @@ def round_for_layers(graph: ir.Graph, symbols: Symbols) -> int:
         if node.op_type not in LAYERS or node.domain or dequantized(node.inputs[1]) is None:
             continue
         value = operand(node, 0)
-        source = _source(value)
+        source = source_of(value)
         if source is None or dequantization(value) is not None:
             continue
         quantize = ir.node(QUANTIZE, [value, *source.inputs[1:]], name=f"{node_name(node)}.codes")
@@ -130,7 +130,7 @@ def round_for_layers(graph: ir.Graph, symbols: Symbols) -> int:
     return count
 
 
-def _source(value: ir.Value | None) -> ir.Node | None:
+def source_of(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear of one scale that a value is moved from."""
     while value is not None:
         node = value.producer()

@@ -17,11 +17,13 @@ import onnx_ir as ir
 
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size
+from sparsec.compiler.sized.codes import source_of
 from sparsec.compiler.sized.rows import ELEMENTWISE
+from sparsec.compiler.sized.simplify import empty_like
 from sparsec.graph.constants import add_constant, constant, constant_shape
 from sparsec.graph.nodes import is_depthwise, node_name, operand, optional
 from sparsec.graph.quantized import Codes, dequantized
-from sparsec.graph.sized import SIZED_DOMAIN
+from sparsec.graph.sized import IM2COL, IM2COL_CODES, SIZED_DOMAIN
 from sparsec.passes.rewrite import take_over
 
 RANKS = (3, 4)
@@ -152,11 +154,12 @@ def _conv(c: _Change) -> bool:
             return False
         weight = _with_zeros(weight, group)
     matrix = weight.reshape(-1, weight.shape[-1])
-    if not _is_pixel(windows):
-        last = c.add("Im2col", [last], windows, (*shape[:-1], Size.of(len(matrix))), domain=SIZED_DOMAIN)
     if codes is None or group > 1 or codes.axis not in (0, -1):
+        last = last if _is_pixel(windows) else c.add(
+            "Im2col", [last], windows, (*shape[:-1], Size.of(len(matrix))), domain=SIZED_DOMAIN)
         factor = c.constant("matrix", np.ascontiguousarray(matrix))
     else:
+        last = last if _is_pixel(windows) else _windows_of_codes(c, last, windows, (*shape[:-1], Size.of(len(matrix))))
         factor = _dequantized_matrix(c, codes, order)
     out = c.add("MatMul", [last, factor], {}, shape, name=c.node.name)
     if bias is not None:
@@ -179,6 +182,22 @@ def _dequantized_matrix(c: _Change, codes: Codes, order: tuple[int, ...]) -> ir.
     inputs = [c.constant("codes", np.ascontiguousarray(matrix)), c.constant("scale", np.ascontiguousarray(scale)),
               c.constant("zero", np.ascontiguousarray(zero.astype(codes.codes.dtype)))]
     return c.add("DequantizeLinear", inputs, {"axis": 1} if several else {}, tuple(map(Size.of, matrix.shape)))
+
+
+def _windows_of_codes(c: _Change, last: ir.Value, windows: Mapping[str, Attribute], shape: Shape) -> ir.Value:
+    """The windows of an image that stands for codes: these are copied, and stand for the same behind that."""
+    source = source_of(last)
+    if source is None:
+        return c.add(IM2COL, [last], windows, shape, domain=SIZED_DOMAIN)
+    codes, parameters = operand(source, 0), source.inputs[1:]
+    if last is not source.outputs[0]:
+        moved = c.add("QuantizeLinear", [last, *parameters], {}, c.symbols.shapes[last])
+        moved.type, codes = codes.type, moved
+    zero = constant(optional(source, 2))
+    own = c.constant("padding", np.zeros(1, empty_like(codes)) if zero is None else zero.reshape(1))
+    copied = c.add(IM2COL_CODES, [codes, own], windows, shape, domain=SIZED_DOMAIN)
+    copied.type = codes.type
+    return c.add("DequantizeLinear", [copied, *parameters], {}, shape)
 
 
 def _is_pixel(windows: Mapping[str, Attribute]) -> bool:
@@ -307,11 +326,16 @@ def _elementwise(c: _Change) -> bool:
 
 def _codes(c: _Change) -> bool:
     """Rounding to codes of one scale, and back."""
-    made = _turned(operand(c.node, 0))
-    if made is None or any(each is not None and constant_shape(each) not in ((), (1,)) for each in c.node.inputs[1:]):
+    x = operand(c.node, 0)
+    begins = x.is_graph_input() and _has_open_sides(c.symbols.shape(x))
+    if (_turned(x) is None and not begins) or any(
+            each is not None and constant_shape(each) not in ((), (1,)) for each in c.node.inputs[1:]):
         return False
-    node = ir.Node("", c.node.op_type, [made[0], *c.node.inputs[1:]], [], num_outputs=1, name=c.node.name)
-    return c.finish(c.entered(node, c.ordered(made[1])), made[1])
+    order = c.order(x)
+    last = c.last(x, order)
+    last.type = x.type
+    node = ir.Node("", c.node.op_type, [last, *c.node.inputs[1:]], [], num_outputs=1, name=c.node.name)
+    return c.finish(c.entered(node, c.ordered(order)), order)
 
 
 def _batch_norm(c: _Change) -> bool:

@@ -20,6 +20,7 @@ from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size, product
 from sparsec.graph.constants import constant
 from sparsec.graph.nodes import optional
+from sparsec.graph.sized import SIZED_DOMAIN, WINDOWS
 
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 """Operators for whose sake rows are compiled."""
@@ -65,11 +66,15 @@ class _Node:
 
 
 def row_nodes(graph: ir.Graph, symbols: Symbols) -> dict[ir.Node, Rows]:
-    """The nodes that keep rows apart and are joined, by values with the same rows, to one with a constant weight."""
+    """The nodes that keep rows apart and are joined, by values with the same rows, to one with a constant weight.
+
+    Those beside windows of images count as such.
+    """
     fixed = constants(graph)
     found = {node: rows for node in graph if (rows := _rows(node, symbols, fixed)) is not None}
     groups = _joined(found)
-    heavy = {groups[node] for node in found if node.op_type in WEIGHTED and _is_weighted(node, fixed)}
+    heavy = {groups[node] for node in found if (node.op_type in WEIGHTED and _is_weighted(node, fixed))
+             or _meets_windows(node)}
     return {node: rows for node, rows in found.items() if groups[node] in heavy}
 
 
@@ -85,6 +90,13 @@ def constants(graph: ir.Graph) -> set[ir.Value]:
 def _has_graphs(node: ir.Node) -> bool:
     return any(isinstance(each, ir.Attr) and each.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
                for each in node.attributes.values())
+
+
+def _meets_windows(node: ir.Node) -> bool:
+    """Whether a node computes what windows of images are read from, or what they give: as much as layers do."""
+    around = (*(value.producer() for value in node.inputs if value is not None),
+              *(use.node for value in node.outputs for use in value.uses()))
+    return any(each is not None and each.domain == SIZED_DOMAIN and each.op_type in WINDOWS for each in around)
 
 
 def _is_weighted(node: ir.Node, fixed: set[ir.Value]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeAlias
 
@@ -52,7 +52,27 @@ class Frame:
     views: bool = False
 
 
+@dataclass
+class Part:
+    """A kernel that is none of its own, but a part of another: its arguments, and what emits its statements."""
+
+    arguments: Mapping[str, tuple[int | None, str]] = field(default_factory=dict)
+    body: Body = lambda _: None
+
+
 _FRAME: ContextVar[Frame | None] = ContextVar("frame", default=None)
+_PART: ContextVar[Part | None] = ContextVar("part", default=None)
+
+
+def part_of(make: Callable[[], Kernel]) -> Part:
+    """The kernel that `make` makes, as a part of another one that has its LLVM functions."""
+    part = Part()
+    token = _PART.set(part)
+    try:
+        make()
+    finally:
+        _PART.reset(token)
+    return part
 
 
 @contextmanager
@@ -76,8 +96,10 @@ def kernel(arguments: Mapping[str, tuple[int | None, str]], body: Body, llvm: st
         views: the buffers may begin anywhere in arrays, aligned to an element only.
 
     """
+    if (part := _PART.get()) is not None:
+        part.arguments, part.body, arguments, body = arguments, body, {}, lambda _: None
     own: frozenset[str] = frozenset(arguments if views else ())
-    if (frame := _FRAME.get()) is not None:
+    if part is None and (frame := _FRAME.get()) is not None:
         own |= frozenset(frame.arguments if frame.views else ())
         kept = {name: each for name, each in arguments.items() if name not in frame.replaced}
         arguments, body = {**kept, **frame.arguments}, partial(_surrounded, frame, body)

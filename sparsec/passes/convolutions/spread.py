@@ -2,7 +2,7 @@
 
 So it is where three taps are dilated by half of the image and more, as pyramids of dilations have them on small images:
 along that axis the middle tap meets all of the image, the first one its beginning only and the last one its end, and
-their results lie apart. Kernels that slide the whole window would multiply mostly zeros.
+their results lie apart. Kernels that slide the whole window would multiply mostly zeros, and have images padded so far.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def _axis(node: ir.Node) -> int | None:
     rank = len(image) - 2
     dilations, strides, pads = _window(node, rank)
     for axis, (length, taps, dilation) in enumerate(zip(image[2:], weight[2:], dilations, strict=True)):
-        met = length + 2 * (length - dilation)
+        met = length + 2 * max(0, length - dilation)
         padding = image[0] * math.prod(weight) * math.prod(image[2:]) * (1 - met / (TAPS * length))
         if (taps == TAPS and strides == [1] * rank and pads[axis] == pads[axis + rank] == dilation
-                and length <= 2 * dilation < 2 * length and padding >= LARGE):
+                and length <= 2 * dilation and (dilation >= length or padding >= LARGE)):
             return axis
     return None
 
@@ -66,13 +66,20 @@ def _rewrite(node: ir.Node, axis: int) -> list[ir.Node]:
     chain, image, shape = Chain(node), static_shape(node.inputs[0]) or (), list(static_shape(node.outputs[0]) or ())
     at, length, dilation = 2 + axis, image[2 + axis], _window(node, len(image) - 2)[0][axis]
     middle = _part(chain, at, 1, (0, length))
+    if dilation >= length:  # the other taps meet padding alone
+        chain.end(middle)
+        return _producers(middle)
     ends = _part(chain, at, 2, (dilation, length)), _part(chain, at, 0, (0, length - dilation))
     between = np.zeros([*shape[:at], 2 * dilation - length, *shape[at + 1:]], np.float32)
     rest = chain.add("Concat", ends[0], *([between] if between.size else ()), ends[1], axis=at)
     total = chain.add("Add", middle, rest)
     rest.shape, total.shape = ir.Shape(shape), ir.Shape(shape)
     chain.end(total)
-    return [producer for value in (middle, *ends) if (producer := value.producer()) is not None]
+    return _producers(middle, *ends)
+
+
+def _producers(*values: ir.Value) -> list[ir.Node]:
+    return [producer for value in values if (producer := value.producer()) is not None]
 
 
 def _part(chain: Chain, at: int, tap: int, met: tuple[int, int]) -> ir.Value:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sparsec.backends.program import EMBEDDED, REPLAY, WORKSPACE
 from sparsec.errors import ArtifactError
-from sparsec.graph.sized import IM2COL
+from sparsec.graph.sized import IM2COL_CODES
 from sparsec.machine.memory import aligned, element_type
 from sparsec.machine.tvm_runtime import load
 from sparsec.runtime.sized.blocks import UNBOUNDED, WORD, Argument, Block, Call
@@ -59,13 +59,13 @@ class Kernels:
         return functools.partial(self._replay, self._share(_words(words)))
 
     def _stage(self, number: int, count: int, inputs: tuple[bool, ...], made: int,
-               windows: tuple[int, ...] = ()) -> Block:
+               windows: tuple[tuple[int, str], ...] = ()) -> Block:
         """A stage for a number of rows: its bases are the first rows of its inputs, then of its outputs.
 
-        Inputs for which `inputs` has True are the same for all rows. Those whose places `windows` has are copied
-        before, to where they begin at every repetition: behind the others lie the bases of what the copying takes.
+        Inputs for which `inputs` has True are the same for all rows. Those whose places `windows` has with a kernel are
+        copied before, to where they begin at every repetition: behind the others lie the bases of what that takes.
         """
-        given = len(inputs)
+        given, copied = len(inputs), dict(windows)
         library, functions = self._stages[count]
         function = functions[number]
         constants = [self._tensors[each].data_ptr() for each in function["constants"]]
@@ -85,12 +85,11 @@ class Kernels:
             if given <= place < outputs:
                 return Argument(None, constants[place - given] + offset, 0, tuple(shape), dtype)
             base = place if place < given else place - len(constants)
-            step = 0 if place < given and (inputs[place] or place in windows) else ends[place]
+            step = 0 if place < given and (inputs[place] or place in copied) else ends[place]
             return Argument(base, offset, step, tuple(shape), dtype)
 
         calls = [(_function(library, kernel), [argument(*each) for each in operands]) for kernel, operands in kernels]
-        copies = [self._copy(f"windows_{IM2COL}", given + made + 5 * index, place) for index, place in
-                  enumerate(windows)]
+        copies = [self._copy(name, given + made + 5 * index, place) for index, (place, name) in enumerate(windows)]
         return Block([*copies, *calls], given + made + 5 * len(windows), self._type_of)
 
     def _windows(self, name: str) -> Block:
@@ -99,10 +98,11 @@ class Kernels:
 
     def _copy(self, name: str, base: int, target: int) -> Call:
         """A kernel of windows, whose arguments are behind each other from a base on, but for the last."""
+        dtype = "uint8" if IM2COL_CODES in name else "float32"
         return _function(self._shared, name), [
             Argument(base, 0, WORD, (1,), "int64"), Argument(base + 1, 0, 0, (9,), "int64"),
             Argument(base + 2, 0, 0, (UNBOUNDED,), "int64"),
-            *(Argument(each, 0, 0, (UNBOUNDED,), "float32") for each in (base + 3, base + 4, target))]
+            *(Argument(each, 0, 0, (UNBOUNDED,), dtype) for each in (base + 3, base + 4, target))]
 
     def _between(self, name: str, sizes: int, dtypes: tuple[str, ...]) -> Block:
         """A kernel of run-time sizes: it takes the array of these, then flat ones."""

@@ -3,85 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from sparsec.graph.sized import IM2COL, LEVELS, SIZED_DOMAIN
-from sparsec.machine.memory import ALIGNMENT, aligned
+from sparsec.graph.sized import IM2COL_CODES, LEVELS, SIZED_DOMAIN
+from sparsec.machine.memory import ALIGNMENT
 from sparsec.runtime.sized.arena import Arena
 from sparsec.runtime.sized.attention import FLOAT, INPUTS, lines_of, spread
-from sparsec.runtime.sized.items import Item, Unplanned, copied, copying, moved, step_of
+from sparsec.runtime.sized.items import Item, Unplanned, copying, moved, step_of
 from sparsec.runtime.sized.kernels import Kernels
+from sparsec.runtime.sized.recording import Recording, Unread, Value
 from sparsec.runtime.sized.recurrent import Recurrent
 from sparsec.runtime.sized.rotary import rotary_sizes
 from sparsec.runtime.sized.rows import Splitter, Tensor
-from sparsec.runtime.sized.windows import Geometry, geometry, kept_geometry, kernel_of
+from sparsec.runtime.sized.windows import COPIED, geometry, kept_geometry, kernel_of
 
 COPY_S = 3e-6
 """What a copy of few bytes between two operations costs a call."""
 LEVELS_OF = f"{SIZED_DOMAIN}::{LEVELS}"
 
 
-@dataclass(frozen=True)
-class Unread:
-    """Windows that are read as rows, for as many of these at once as a function takes."""
-
-    x: np.ndarray
-    found: Geometry
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value while it is known.
-
-    Attributes:
-        array: its contents.
-        root: where the piece of memory begins that it lies in, None outside of the arena.
-        late: every call makes it anew, elsewhere.
-        windows: what it would be made from; `array` has no contents then.
-
-    """
-
-    array: Any
-    root: int | None = None
-    late: bool = False
-    windows: Unread | None = None
-
-    @property
-    def fixed(self) -> bool:
-        """Whether it is the same in all calls of these sizes."""
-        return self.root is None and not self.late
-
-
-class Recorder:
+class Recorder(Recording):
     """One call; see `Flow` for the arguments.
 
     Attributes:
-        items: what other calls of the same sizes repeat.
-        computes: whether numpy computes something in them.
-        kept: what they hold addresses of.
+        computes: whether numpy computes something in what other calls repeat.
 
     """
 
     def __init__(self, arena: Arena, kernels: Kernels, steps: Sequence[Mapping[str, Any]],
                  runs: Sequence[Callable[..., Any]], spent: Sequence[Sequence[str]], outputs: Sequence[str],
                  splitter: Splitter, scratch: Sequence[Mapping[str, int]]) -> None:
-        self._arena, self._kernels, self._splitter, self._scratch = arena, kernels, splitter, scratch
-        self._steps, self._runs, self._spent, self._outputs = steps, runs, spent, outputs
-        self.kept: list[Any] = []
-        self._values: dict[str | None, Value] = {}
-        self._copies: dict[str | None, Value] = {}
-        self._users: Counter[int] = Counter()
-        self.items: list[Item] = []
+        super().__init__(arena, kernels, splitter)
+        self._scratch, self._steps, self._runs, self._spent, self._outputs = scratch, steps, runs, spent, outputs
         self.computes = False
-        self._words: list[int] = []
-        self._operations = 0
-        self._late: dict[str | None, Any] = {}
 
     def record(self, start: Mapping[str | None, Any], inputs: Mapping[str, np.ndarray]) -> dict[str | None, Any]:
         """Take all steps; returns the values that differ from call to call.
@@ -115,27 +73,6 @@ class Recorder:
         """Where each output lies, or None and its name among the values."""
         found = [(self._values[name], name) for name in self._outputs]
         return [(None if value.late else np.asarray(value.array), name) for value, name in found]
-
-    # Memory
-
-    def _piece(self, shape: tuple[int, ...], dtype: np.dtype[Any], more: int = 0) -> Value:
-        """An array in the arena, with `more` bytes behind it that are its own."""
-        nbytes = math.prod(shape) * dtype.itemsize
-        root = self._arena.take(nbytes + more)
-        array = self._arena.memory[root:root + nbytes].view(dtype).reshape(shape)
-        return Value(array, root)
-
-    def _enter(self, name: str | None, value: Value) -> None:
-        if value.root is not None:
-            self._users[value.root] += 1
-        self._values[name] = value
-
-    def _release(self, value: Value) -> None:
-        if value.root is None:
-            return
-        self._users[value.root] -= 1
-        if not self._users[value.root]:
-            self._arena.give(value.root)
 
     # Steps
 
@@ -206,7 +143,7 @@ class Recorder:
                 self.kept += arrays
                 addresses += [each.ctypes.data for each in (firsts, sizes, arrays[0], unread.x, arrays[1])]
             block = self._kernels.stage(step["number"], count, tuple(each.whole for each in given), len(made),
-                                        tuple(own))
+                                        tuple((index, kernel_of(unread.kind)) for index, (unread, _) in own.items()))
             self._operation(block.address, repeat, addresses)
             first += repeat * count
         for index in own:
@@ -219,32 +156,26 @@ class Recorder:
         kind, (name, *more) = step["kind"], step["inputs"]
         x = self._contiguous(name)
         others = [self._values[each] for each in more]
-        if x.dtype != np.float32 or not x.size or not all(value.fixed for value in others):
+        if (x.dtype != np.float32 and kind != IM2COL_CODES) or not x.size or not all(value.fixed for value in others):
             raise Unplanned
         found = geometry(kind, step["attributes"], [x, *(value.array for value in others)])
         if not math.prod(found.shape):
             raise Unplanned
         (output,) = step["outputs"]
-        if kind == IM2COL and output not in self._outputs and all(
+        if kind in COPIED and output not in self._outputs and all(
                 each["op"] == "rows" and self._kernels.planned(each["number"])
                 for each in self._steps if output in each["inputs"]):
             root = self._copies.get(name, self._values[name]).root
-            self._enter(output, Value(np.broadcast_to(np.float32(0), found.shape), root, windows=Unread(x, found)))
+            self._enter(output, Value(np.broadcast_to(x.dtype.type(0), found.shape), root,
+                                      windows=Unread(kind, x, found)))
             return
-        out = self._piece(found.shape, np.dtype(np.float32), self._splitter.spare * found.shape[-1] * FLOAT)
+        out = self._piece(found.shape, x.dtype, self._splitter.spare * found.shape[-1] * FLOAT)
         arrays = kept_geometry(found)
         self.kept += arrays
         self._operation(self._kernels.windows(kernel_of(kind)).address, 1, [
             each.ctypes.data for each in (self._numbers([0]), self._numbers([found.total, *found.sizes]), arrays[0], x,
                                           arrays[1], out.array)])
         self._enter(output, out)
-
-    def _numbers(self, numbers: Sequence[int]) -> np.ndarray:
-        """Integers that the items may hold the address of."""
-        told = aligned((len(numbers),), np.dtype(np.int64))
-        told[:] = numbers
-        self.kept.append(told)
-        return told
 
     def _in_pieces(self, step: Mapping[str, Any], parts: Sequence[int], arrays: Sequence[np.ndarray],
                    widths: Sequence[int]) -> None:
@@ -284,52 +215,6 @@ class Recorder:
             for root in roots:
                 self._arena.give(root)
             first += count
-
-    def _source(self, name: str, tensor: Tensor, rows: int, padded: int) -> Value:
-        """An input of a stage, whose rows lie one behind the other, with room for rows that nobody wants."""
-        value = self._copies.get(name, self._values[name])
-        array, width = value.array, tensor.dtype.itemsize * math.prod(tensor.shape)
-        if array.dtype != tensor.dtype or array.size * array.itemsize != rows * width:
-            raise Unplanned
-        if value.root is not None and array.flags.c_contiguous and not array.ctypes.data % ALIGNMENT:
-            offset = array.ctypes.data - self._arena.memory.ctypes.data - value.root
-            if offset + padded * width <= self._arena.room_behind(value.root):
-                return value
-        return self._copied(name, (padded - rows) * width)
-
-    def _copied(self, name: str, more: int = 0) -> Value:
-        """A value where kernels can read it, with zeros behind it."""
-        value = self._values[name]
-        array = np.asarray(value.array)
-        if value.fixed:
-            own = aligned((array.nbytes + more,), np.dtype(np.uint8))
-            copy = Value(own[:array.nbytes].view(array.dtype).reshape(array.shape))
-            copy.array[...] = array
-            self.kept.append(own)
-            return copy
-        copy = self._piece(array.shape, array.dtype, more)
-        assert copy.root is not None
-        end = copy.root + array.nbytes
-        self._do(copied(None if value.late else array, name, copy.array, self._arena.memory[end:end + more]))
-        if (before := self._copies.get(name)) is not None:
-            self._release(before)
-        if copy.root is not None:
-            self._users[copy.root] += 1
-        self._copies[name] = copy
-        return copy
-
-    def _floats(self, name: str) -> np.ndarray:
-        """A value as the kernels between stages read it: features are neighbours, and it stays where it is."""
-        value = self._copies.get(name, self._values[name])
-        array = value.array
-        if array.dtype != np.float32:
-            raise Unplanned
-        near = array.strides[-1:] == (FLOAT,) or array.shape[-1:] == (1,)
-        if value.late or not near or min(array.strides, default=0) < 0 or (value.fixed and not array.flags.writeable):
-            array = self._copied(name).array
-        elif value.fixed:
-            self.kept.append(array)
-        return np.asarray(array)
 
     def _attention(self, step: Mapping[str, Any]) -> None:
         """A call of the kernel of attention; see `runtime.sized.attention`."""
@@ -398,18 +283,6 @@ class Recorder:
         for name, array in zip(step["outputs"], results, strict=True):
             self._enter(name, Value(array, out.root))
 
-    def _zeros(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-        """Zeros that the items may hold the address of."""
-        self.kept.append(np.zeros(shape, dtype))
-        return np.asarray(self.kept[-1])
-
-    def _contiguous(self, name: str) -> np.ndarray:
-        """A value whose elements lie one behind the other, and stay where they are."""
-        value = self._copies.get(name, self._values[name])
-        if value.late or value.fixed or not value.array.flags.c_contiguous:
-            return np.asarray(self._copied(name).array)
-        return np.asarray(value.array)
-
     def _between(self, name: str, sizes: Sequence[int], arrays: Sequence[np.ndarray]) -> None:
         told = self._numbers(sizes)
         block = self._kernels.between(name, len(sizes), tuple(array.dtype.name for array in arrays))
@@ -441,23 +314,3 @@ class Recorder:
         for name, array in zip(outputs, results):  # noqa: B905 - as above
             self._late[name] = array
             self._enter(name, Value(array, late=True))
-
-    # Items
-
-    def _operation(self, block: int, repeat: int, bases: Sequence[int]) -> None:
-        self._words += [block, repeat, *bases]
-        self._operations += 1
-
-    def _flush(self) -> None:
-        """Run the operations so far, which are an item."""
-        if not self._operations:
-            return
-        program = self._kernels.program([self._operations, *self._words])
-        self._words, self._operations = [], 0
-        self._do(lambda _values: program())
-
-    def _do(self, item: Item) -> None:
-        """An item that runs now, too, behind the operations so far."""
-        self._flush()
-        item(self._late)
-        self.items.append(item)

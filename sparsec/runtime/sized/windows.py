@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sparsec.graph.sized import IM2COL
+from sparsec.graph.sized import IM2COL, IM2COL_CODES
 from sparsec.machine import tvm_runtime
 from sparsec.machine.memory import aligned
+
+COPIED = (IM2COL, IM2COL_CODES)
+"""The operators that copy windows, which are not made as a whole where rows alone read them."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +74,11 @@ def geometry(kind: str, attributes: Mapping[str, Any], inputs: Sequence[Any]) ->
         return _shuffled(x.shape, attributes["blocks"])
     axes = _resized(x.shape[1:-1], attributes, inputs) if kind == "Resize" else _pooled(x.shape[1:-1], attributes)
     made = tuple(len(axis.places) for axis in axes)
-    last = x.shape[-1] * math.prod(attributes["kernel_shape"]) if kind == IM2COL else x.shape[-1]
+    last = x.shape[-1] * math.prod(attributes["kernel_shape"]) if kind in COPIED else x.shape[-1]
     if len(axes) == 1:
         axes = [Axis(np.zeros((1, 1), np.int64), np.ones((1, 1))), *axes]
-    extra = inputs[1] if kind == "DepthwiseConv" else _flat([axis.factors for axis in axes], np.float32)
+    given = kind in ("DepthwiseConv", IM2COL_CODES)
+    extra = np.reshape(inputs[1], -1) if given else _flat([axis.factors for axis in axes], np.float32)
     windows = [axis.places.shape for axis in axes]
     rows, columns = x.shape[1:-1] if x.ndim == 4 else (1, x.shape[1])
     total = len(x) * windows[0][0] * windows[1][0]
@@ -174,12 +178,14 @@ class Windows:
     def run(self, inputs: Sequence[Any]) -> list[np.ndarray]:
         """Y (batch, sides, channels)."""
         found = geometry(self._kind, self._attributes, inputs)
-        out = np.empty(found.shape, np.float32)
+        out = np.empty(found.shape, inputs[0].dtype)
         if out.size:
             x = np.array(inputs[0], order="C") if not inputs[0].flags.writeable else np.ascontiguousarray(inputs[0])
+            arrays = [x.reshape(-1), np.array(found.extra), out.reshape(-1)]
+            if x.dtype != np.float32:
+                arrays = [array.view(np.uint8) for array in arrays]
             sizes = np.array([found.total, *found.sizes], np.int64)
-            self._kernel(*map(self._share, (np.zeros(1, np.int64), sizes, found.tables, x.reshape(-1),
-                                            np.array(found.extra), out.reshape(-1))))
+            self._kernel(*map(self._share, (np.zeros(1, np.int64), sizes, found.tables, *arrays)))
         return [out]
 
 

@@ -82,6 +82,8 @@ def reduce(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
     """Any Reduce operator; axes that arrive at run time are picked among those that the output's shape allows."""
     function, empty = REDUCTIONS[node.op_type]
     x, shape, dims = widened(context, node.inputs[0]), context.shape(node.outputs[0]), context.shape(node.inputs[0])
+    axes = input_axes(context, node)
+    candidates = _candidates(context, node) if axes is None else []
     if math.prod(dims) == 0 < math.prod(shape):
         dtype = context.dtype(node.inputs[0])
         return [relax.const(np.full(shape, _limit(empty, dtype)), dtype)]
@@ -94,9 +96,8 @@ def reduce(context: LoweringContext, node: ir.Node) -> list[relax.Expr]:
         result = context.bb.normalize(op.reshape(context.bb.normalize(function(x, axes)), shape))
         return narrowed(result, context.dtype(node.outputs[0]))
 
-    axes = input_axes(context, node)
     if axes is None:
-        return [_pick(context, node.inputs[1], apply, _candidates(context, node))]
+        return [_pick(context, node.inputs[1], apply, candidates)]
     if not axes and not node.attributes.get_int("noop_with_empty_axes", 0):
         axes = list(range(len(dims)))
     return [apply([axis % len(dims) for axis in axes])]
@@ -131,20 +132,23 @@ def pool_all(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None
 
 
 def _candidates(context: LoweringContext, node: ir.Node) -> list[Axes]:
-    """The sets of axes whose reduction gives the output's shape."""
+    """The sets of axes, one at least, whose reduction gives the output's shape."""
     dims, shape = context.shape(node.inputs[0]), context.shape(node.outputs[0])
     if node.attributes.get_int("keepdims", 1):
-        return [[axis for axis, dim in enumerate(dims) if dim != shape[axis]]]
-    count = len(dims) - len(shape)
-    return [axes for axes in itertools.combinations(range(len(dims)), count)
-            if tuple(dim for axis, dim in enumerate(dims) if axis not in axes) == shape]
+        one: Axes = [axis for axis, (dim, reduced) in enumerate(zip(dims, shape, strict=False)) if dim != reduced]
+        found = [one] if shape == tuple(1 if axis in one else dim for axis, dim in enumerate(dims)) else []
+    else:
+        count = len(dims) - len(shape)
+        found = [axes for axes in itertools.combinations(range(len(dims)), count)
+                 if tuple(dim for axis, dim in enumerate(dims) if axis not in axes) == shape]
+    if not found:
+        raise UnsupportedOperatorError("no axes lead to the output's shape")
+    return found
 
 
 def _pick(context: LoweringContext, axes: ir.Value | None, apply: Callable[[Axes], relax.Expr],
           candidates: list[Axes]) -> relax.Expr:
     """The reduction over whichever candidate the axes at run time are."""
-    if not candidates:
-        raise UnsupportedOperatorError("no axes lead to the output's shape")
     result = apply(candidates[0])
     rank = max(map(max, candidates)) + 1 if len(candidates) > 1 else 0
     for candidate in candidates[1:]:

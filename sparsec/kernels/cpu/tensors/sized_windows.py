@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.graph.sized import IM2COL, IM2COL_CODES
 from sparsec.kernels.emit.extremum import maximum
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
@@ -23,13 +24,13 @@ SIZES = ("count", "total", "out_rows", "out_columns", "rows_in", "columns_in", "
 a window by axis, and what the images are. Windows beyond the last one are the last one again."""
 
 def build(kind: str, isa: Isa) -> Kernel:
-    """The kernel: (first, sizes, tables, x, extra) -> y, all but the first three flat float32 of any length.
+    """The kernel: (first, sizes, tables, x, extra) -> y, all but the first three flat float32 or codes of any length.
 
     `first` is the window to begin with; `tables` has that of the first axis and then that of the second one; `extra`
     is what the kind takes besides.
     """
-    floats = dict.fromkeys(("x", "extra", "y"), (None, "float32"))
-    return kernel({"first": (1, "int64"), "sizes": (len(SIZES), "int64"), "tables": (None, "int64"), **floats},
+    arrays = dict.fromkeys(("x", "extra", "y"), (None, "uint8" if kind == IM2COL_CODES else "float32"))
+    return kernel({"first": (1, "int64"), "sizes": (len(SIZES), "int64"), "tables": (None, "int64"), **arrays},
                   lambda b: _emit(b, KINDS[kind], isa), views=True)
 
 
@@ -70,30 +71,39 @@ def _emit(b: Buffers, body: Callable[[_Window, Isa], None], isa: Isa) -> None:
 
 def _copied(w: _Window, isa: Isa) -> None:
     """All pixels of the window, row by row; those that are neighbours in the image in one go."""
+    _copy(w, isa.lanes, lambda n: splat(0.0, n))
+
+
+def _copied_codes(w: _Window, isa: Isa) -> None:
+    """The same of codes, of which `extra` has the one that padding has."""
+    _copy(w, 4 * isa.lanes, lambda n: T.Broadcast(w.b["extra"][0], n) if n > 1 else w.b["extra"][0])
+
+
+def _copy(w: _Window, lanes: int, padding: Callable[[int], Expr]) -> None:
     s, width = w.sizes, T.Bind(w.sizes["columns_in"] * w.sizes["channels"])
-    x, y, lanes = w.b["x"], w.b["y"], isa.lanes
+    x, y = w.b["x"], w.b["y"]
     start, end = w.places(1, 0), w.places(1, s["columns_in"] - 1)
     with T.serial(0, s["rows_in"]) as line:
         row = w.places(0, line)
         to = T.Bind((w.number * s["rows_in"] + line) * width)
         with T.If(row < 0):
             with T.Then():
-                _vectors(width, lanes, lambda at, n: store(y, to + at, splat(0.0, n)))
+                _vectors(width, lanes, lambda at, n: store(y, to + at, padding(n)))
             with T.Else(), T.If(T.And(start >= 0, end - start == s["columns_in"] - 1)):
                 with T.Then():
                     source = T.Bind(w.pixel(row, start))
                     _vectors(width, lanes, lambda at, n: store(y, to + at, load(x, source + at, n)))
                 with T.Else(), T.serial(0, s["columns_in"]) as index:
                     column, target = w.places(1, index), T.Bind(to + index * s["channels"])
-                    _pixel(w, row, column, target, lanes)
+                    _pixel(w, row, column, target, lanes, padding)
 
 
-def _pixel(w: _Window, row: Expr, column: Expr, target: Expr, lanes: int) -> None:
-    """One pixel, zeros outside of the image."""
+def _pixel(w: _Window, row: Expr, column: Expr, target: Expr, lanes: int, padding: Callable[[int], Expr]) -> None:
+    """One pixel, padding outside of the image."""
     x, y, channels = w.b["x"], w.b["y"], w.sizes["channels"]
     with T.If(column < 0):
         with T.Then():
-            _vectors(channels, lanes, lambda at, n: store(y, target + at, splat(0.0, n)))
+            _vectors(channels, lanes, lambda at, n: store(y, target + at, padding(n)))
         with T.Else():
             source = T.Bind(w.pixel(row, column))
             _vectors(channels, lanes, lambda at, n: store(y, target + at, load(x, source + at, n)))
@@ -149,5 +159,6 @@ def _depthwise(w: _Window, isa: Isa) -> None:
 
 
 KINDS: dict[str, Callable[[_Window, Isa], None]] = {
-    "Im2col": _copied, "MaxPool": _largest, "AveragePool": _weighted, "Resize": _weighted, "DepthwiseConv": _depthwise}
+    IM2COL: _copied, IM2COL_CODES: _copied_codes, "MaxPool": _largest, "AveragePool": _weighted, "Resize": _weighted,
+    "DepthwiseConv": _depthwise}
 """By operator, what is done to a window."""
