@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from sparsec.cli import options, parts, tables
+from sparsec.errors import UsageError
+from sparsec.machine import cpus
 from sparsec.target import resolve
 
 RATES = {
@@ -29,6 +31,9 @@ def command(threads: options.Threads = 1, on: parts.On = parts.LOCAL, json: opti
     compile, explain and bench predict with them from then on. On a cluster every machine measures itself.
     """
     parts.check(on)
+    if on == parts.LOCAL and threads > cpus.available():
+        raise UsageError(f"--threads {threads}: this process may use {tables.counted(cpus.available(), 'core')}, and "
+                         "rates of more threads are measured where there are as many")
     console = Console(stderr=True)
     if not console.is_terminal:
         print("sparsec: calibrating, 75 s on a quiet machine", file=sys.stderr)

@@ -86,6 +86,7 @@ def test_artifacts_repeat_the_recipe(family, index):
         arrays = recipe.pack(case.layer.weight)
         assert all(array.ndim == 1 and array.size for array in arrays.values())
         if type(recipe) in RECIPES.values():
+            recipe.check()
             fields = json.loads(json.dumps(vars(recipe)))
             again = RECIPES[type(recipe).__name__](**{
                 name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})

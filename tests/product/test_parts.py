@@ -51,6 +51,11 @@ def test_finished_machines_are_kept_on_a_cluster_only(tmp_path):
         CliRunner().invoke(app, ["bench", "--sweep", "8x8x8", "--resume", str(tmp_path)], catch_exceptions=False)
 
 
+def test_rates_of_more_threads_than_cores_are_not_measured():
+    with pytest.raises(UsageError, match="--threads 4096: this process may use"):
+        CliRunner().invoke(app, ["calibrate", "--threads", "4096"], catch_exceptions=False)
+
+
 def test_a_study_in_parts_is_the_study(tmp_path):
     pytest.importorskip("torch", reason="PyTorch is not installed")
     pytest.importorskip("sklearn", reason="scikit-learn is not installed")

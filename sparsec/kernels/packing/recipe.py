@@ -14,7 +14,7 @@ from sparsec.errors import FormatError
 Params = TypeVar("Params")
 
 LARGEST = 1 << 24
-NAMES = ("f32", "f16", "embedded", "uint8", "uint16", "uint32", "int16", "int32")
+NAMES = ("f32", "f16", "embedded", "uint8", "uint16", "uint32", "uint64", "int16", "int32")
 """The largest number, and the names, that parameters may be."""
 
 

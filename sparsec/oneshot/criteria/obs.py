@@ -56,17 +56,17 @@ def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: flo
     first = pattern.choose(_scores(weight, upper.diagonal()), sparsity)
     upper = upper.astype(weight.dtype)
     rest = np.array(weight.T, order="C")  # (inputs, outputs): a column lies together
-    asked, gone = np.cumsum(np.count_nonzero(~first, axis=0)), 0
+    asked, gone = np.cumsum(np.count_nonzero(~first[::pattern.rows], axis=0)), 0  # a row of every block
     for start in range(0, columns, block):
         stop = min(start + block, columns)
         errors = np.zeros((stop - start, len(weight)), weight.dtype)
         for left in range(start, stop, width):
             right = min(left + width, stop)
-            size = (right - left) * len(weight)
+            size = (right - left) * -(-len(weight) // pattern.rows)
             due = int(asked[right - 1]) - gone  # what earlier slabs could not take in whole counts, too
             share = min(max(due / size, 0.0), 1.0)
             kept = pattern.choose(_scores(rest[left:right].T, upper.diagonal()[left:right]), share).T
-            gone += size - int(np.count_nonzero(kept))
+            gone += size - int(np.count_nonzero(kept[:, ::pattern.rows]))
             slab = errors[left - start:right - start]
             _settle(rest[left:right], kept, upper[left:right, left:right], slab, grid)
             rest[right:stop] -= upper[left:right, right:stop].T @ slab

@@ -12,6 +12,7 @@ class Balanced:
     """Every row by itself; where slabs of columns are chosen, every row has as many in each (Cao et al. 2019)."""
 
     columns: int = 1
+    rows: int = 1
     fixed: float | None = None
 
     def reject(self, inputs: int, innermost: int) -> str | None:  # noqa: ARG002 - takes any

@@ -17,6 +17,11 @@ class NM:
     m: int
 
     @property
+    def rows(self) -> int:
+        """One: every output has groups of its own."""
+        return 1
+
+    @property
     def columns(self) -> int:
         """A group."""
         return self.m

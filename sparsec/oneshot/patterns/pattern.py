@@ -11,10 +11,14 @@ class Pattern(Protocol):
     """Where zeros may lie in a weight matrix (outputs, inputs).
 
     Attributes:
+        rows: outputs that are kept and removed together.
         columns: any number of whole groups of so many columns can be chosen by themselves.
         fixed: the sparsity that the pattern has, None where any can be asked for.
 
     """
+
+    @property
+    def rows(self) -> int: ...  # noqa: D102 - an attribute of the class
 
     @property
     def columns(self) -> int: ...  # noqa: D102 - an attribute of the class

@@ -14,6 +14,7 @@ class Unstructured:
     """Every weight by itself."""
 
     columns: int = 1
+    rows: int = 1
     fixed: float | None = None
 
     def reject(self, inputs: int, innermost: int) -> str | None:  # noqa: ARG002 - takes any
