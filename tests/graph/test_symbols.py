@@ -47,6 +47,9 @@ SHAPES = {
              a = Constant<value_ints=[1]>() y = Slice(x, s, e, a)""", ["T", 3]),
     "places": ("float[B,T,3] x, float[9,3] w", """s = Shape(x) o = Constant<value_ints=[1]>() e = Gather(s, o)
                z = Constant<value_ints=[0]>() p = Slice(w, z, e, z) y = Add(x, p)""", ["B", "T", 3]),
+    "kinds of places": ("float[B,T] x, float[1,9] w", """s = Shape(x) o = Constant<value_ints=[1]>() e = Gather(s, o)
+                        z = Constant<value_ints=[0]>() c = Constant<value = int64[1,9] {0,1,2,3,4,5,6,7,8}>()
+                        p = Slice(c, z, e, o) k = GatherElements<axis=1>(w, p) y = Add(x, k)""", ["B", "T"]),
     "scores": ("float[B,T,8] q, float[B,8,P] k", "y = MatMul(q, k)", ["B", "T", "P"]),
     "spread": ("float[T,1] x, float[B,1,P] z", "y = Add(x, z)", ["B", "T", "P"]),
 }

@@ -172,6 +172,10 @@ def _gather(symbols: Symbols, node: ir.Node) -> Shape | None:
     return (*table[:axis], *indices, *table[axis + 1:])
 
 
+def _gather_elements(symbols: Symbols, node: ir.Node) -> Shape | None:
+    return symbols.shape(node.inputs[1])
+
+
 def _reduced(symbols: Symbols, node: ir.Node) -> Shape | None:
     shape = symbols.shape(node.inputs[0])
     axes = None if shape is None else _axes(symbols, node, 1, len(shape))
@@ -252,8 +256,8 @@ SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
     **images.SHAPES,
     **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
-    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "MatMul": _matmul, "Gemm": _gemm,
-    "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split, RECURRENCE: _recurrence,
+    "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "GatherElements": _gather_elements,
+    "MatMul": _matmul, "Gemm": _gemm, "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split, RECURRENCE: _recurrence,
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _same),
 }
