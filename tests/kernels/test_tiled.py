@@ -30,6 +30,25 @@ def test_reformat_is_the_identity_on_tokens(layout, into, threads, target):
     np.testing.assert_array_equal(untile(result, layout) if into else result.reshape(x.shape), x)
 
 
+CODES = [Tiled(1, 70, 150, 64, "uint8"), Tiled(2, 37, 64, 16, "uint8"), Tiled(3, 5, 70, 16, "uint8"),
+         Tiled(1, 64, 20, 64, "uint8")]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("into", [True, False])
+@pytest.mark.parametrize("layout", CODES, ids=str)
+def test_codes_are_copied_too(layout, into, dtype, target):
+    x = np.random.default_rng(0).integers(0, 256, (layout.batch, layout.tokens, layout.features)).astype(np.uint8)
+    plain = x if dtype == "uint8" else (x ^ 128).view(np.int8)
+    tiled = np.nan_to_num(tile(x.astype(np.float32), layout)).astype(np.uint8)
+    run = compiled(reformat_tiled.build(ReformatTiledParams(layout, into, dtype), isa(target)), target)
+    if into:
+        np.testing.assert_array_equal(untile(run(plain.ravel(), out=layout.size, dtype=np.uint8), layout), x)
+    else:
+        np.testing.assert_array_equal(run(tiled, out=x.size, dtype=dtype).reshape(x.shape), plain)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)

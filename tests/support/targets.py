@@ -59,7 +59,7 @@ def compiled(func, name):
         executable = tvm.compile(module, target=llvm)
 
     def run(*arrays, out, dtype="float32", inside=None):
-        guarded = aligned(np.full(out + 16, 77 if dtype == "uint8" else np.nan, dtype))
+        guarded = aligned(np.full(out + 16, 77 if dtype in ("uint8", "int8") else np.nan, dtype))
         guarded[:out] = guarded[:out] if inside is None else inside
         tensors = [tvm.runtime.from_dlpack(aligned(a)) for a in arrays]
         executable["main"](*tensors, tvm.runtime.from_dlpack(guarded[:out]))

@@ -60,20 +60,78 @@ def build(params: ReformatTiledParams, isa: Isa) -> Kernel:
 
 
 def _codes(b: Buffers, p: ReformatTiledParams, isa: Isa) -> None:
-    """Copy codes one by one; those of int8 lie 128 larger in tiles."""
+    """Copy codes; those of int8 lie 128 larger in tiles.
+
+    The unit of work is a vector's lanes of tokens, whose codes are turned four by four as integers of 32 bits; what is
+    left of tokens, and rows of few features, are copied one by one.
+    """
+    layout, lanes = p.layout, isa.lanes
+    turned = layout.features >= CODES * lanes and layout.width % lanes == 0
+    whole = layout.tokens // lanes if turned else 0
+    if whole:
+        with shared(layout.batch * whole, isa) as unit:
+            _turned(b, p, T.floordiv(unit, whole), T.floormod(unit, whole) * lanes, lanes)
+    if rest := layout.tokens - whole * lanes:
+        with shared(layout.batch * rest, isa) as token:
+            _single(b, p, T.floordiv(token, rest), whole * lanes + T.floormod(token, rest))
+
+
+CODES = 4
+"""Codes in an integer of 32 bits."""
+
+
+def _turned(b: Buffers, p: ReformatTiledParams, sequence: Expr, first: Expr, lanes: int) -> None:
+    """The codes of a vector's lanes of tokens."""
+    features, width, step = p.layout.features, p.layout.width, CODES * lanes
+    plain = T.Bind((sequence * p.layout.tokens + first) * features)
+    tiled = T.Bind((sequence * p.layout.tiles + T.floordiv(first, width)) * (features * width)
+                   + T.floormod(first, width))
+    flip = [tvm.tirx.const(-0x7f7f7f80, "int32")] if p.dtype == "int8" else []
+    numbers, codes = f"int32x{lanes}", f"uint8x{lanes}"
+
+    def flipped(vector: Expr) -> Expr:
+        return T.bitwise_xor(vector, T.Broadcast(flip[0], lanes)) if flip else vector
+
+    def block(feature: Expr) -> None:
+        def place(number: int, code: int) -> Expr:
+            return tiled + (feature + CODES * number + code) * width
+
+        if p.into:
+            rows = [flipped(T.reinterpret(numbers, load(b["x"], plain + t * features + feature, step)))
+                    for t in range(lanes)]
+            for number, vector in enumerate(transpose(rows, lanes)):
+                for code in range(CODES):
+                    shifted = T.shift_right(vector, T.Broadcast(T.int32(8 * code), lanes)) if code else vector
+                    store(b["y"], place(number, code), T.Cast(codes, shifted))
+            return
+        wide = [[T.shift_left(T.Cast(numbers, load(b["x"], place(number, code), lanes)),
+                              T.Broadcast(T.int32(8 * code), lanes)) for code in range(CODES)]
+                for number in range(lanes)]
+        rows = [flipped(T.bitwise_or(T.bitwise_or(first, second), T.bitwise_or(third, fourth)))
+                for first, second, third, fourth in wide]
+        for t, vector in enumerate(transpose(rows, lanes)):
+            store(b["y"], plain + t * features + feature, T.reinterpret(f"{p.dtype}x{step}", vector))
+
+    with T.serial(0, features // step) as index:
+        block(index * step)
+    if features % step:
+        block(features - step)  # overlaps the block before
+
+
+def _single(b: Buffers, p: ReformatTiledParams, sequence: Expr, t: Expr) -> None:
+    """The codes of one token."""
     layout = p.layout
-    with shared(layout.batch * layout.tokens, isa) as token:
-        sequence, t = T.floordiv(token, layout.tokens), T.floormod(token, layout.tokens)
-        width, features = layout.width, layout.features
-        tiled = T.Bind((sequence * layout.tiles + T.floordiv(t, width)) * (features * width) + T.floormod(t, width))
-        with T.serial(0, features) as f:
-            inside, outside = tiled + f * width, token * features + f
-            source, target = (outside, inside) if p.into else (inside, outside)
-            code = b["x"][source]
-            if p.dtype == "int8":
-                written = "uint8" if p.into else "int8"
-                code = T.bitwise_xor(T.reinterpret(written, code), tvm.tirx.const(128 if p.into else -128, written))
-            T.buffer_store(b["y"], code, [target])
+    width, features = layout.width, layout.features
+    plain = T.Bind((sequence * layout.tokens + t) * features)
+    tiled = T.Bind((sequence * layout.tiles + T.floordiv(t, width)) * (features * width) + T.floormod(t, width))
+    with T.serial(0, features) as f:
+        inside, outside = tiled + f * width, plain + f
+        source, target = (outside, inside) if p.into else (inside, outside)
+        code = b["x"][source]
+        if p.dtype == "int8":
+            written = "uint8" if p.into else "int8"
+            code = T.bitwise_xor(T.reinterpret(written, code), tvm.tirx.const(128 if p.into else -128, written))
+        T.buffer_store(b["y"], code, [target])
 
 
 def _emit(b: Buffers, p: ReformatTiledParams, isa: Isa) -> None:
