@@ -257,7 +257,8 @@ SHAPES: dict[str, Callable[[Symbols, ir.Node], Shape | None]] = {
     **dict.fromkeys(UNARY, _same), **dict.fromkeys(BINARY, _elementwise), "Concat": _concat, "Slice": _slice,
     "Transpose": _transpose, "Reshape": _reshape, "Expand": _expand, "ConstantOfShape": _filled, "Range": _range,
     "Unsqueeze": _unsqueeze, "Squeeze": _squeeze, "Gather": _gather, "GatherElements": _gather_elements,
-    "MatMul": _matmul, "Gemm": _gemm, "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split, RECURRENCE: _recurrence,
+    "MatMul": _matmul, "Gemm": _gemm, "Flatten": _flatten, APPEND: _append, SELECT: _select, "Split": _split,
+    RECURRENCE: _recurrence,
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "ReduceSumSquare", "ReduceL2"), _reduced),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _same),
 }
