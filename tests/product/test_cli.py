@@ -289,6 +289,8 @@ FAILURES = {
                               "its folder does not exist"),
     "no folder to quantise to": (2, lambda f, t: ["quantize", f / "model.onnx", "--inputs", archive(t / "x.npz"), "-o",
                                                   t / "no" / "m.onnx"], "its folder does not exist"),
+    "the model as its artifact": (2, lambda f, _: ["compile", f / "model.onnx", "-o", f / "model.onnx"],
+                                  "the model itself"),
     "a dimension of nothing": (2, lambda f, _: ["compile", f / "model.onnx", "--dim", "n=0"], "nothing to compute"),
     "arrays that do not fit a bench": (2, lambda f, t: ["bench", f / "model.sparsec", "-i", archive(t / "x.npz")],
                                        "of shape (1, 64)"),

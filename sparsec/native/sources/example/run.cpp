@@ -71,7 +71,8 @@ void time_calls(const sparsec::Session &session, const std::vector<sparsec_tenso
 
 int main(int count, char **arguments) {
   if (count < 2) {
-    std::fprintf(stderr, "usage: run MODEL [CALLS] | run MODEL --inputs FILE... -o FILE\n");
+    std::fprintf(stderr, "usage: run MODEL [CALLS] | run MODEL --inputs FILE... -o FILE\n"
+                         "FILEs hold the bytes of one input each, in order, as numpy's tofile writes them\n");
     return 2;
   }
   const std::vector<std::string> words(arguments + 2, arguments + count);
