@@ -69,7 +69,8 @@ def command(
     feeds: Annotated[Path | None, typer.Option(
         "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs, or an .npy file where there is one "
         "input; random ones if not given.")] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Time every layer of an ONNX model instead.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Time every layer of an ONNX model instead, or "
+                           "every step of an artifact for any size.")] = False,
     formats: Annotated[str | None, typer.Option(
         metavar="all|NAME,…", help="Time these formats of every layer of an ONNX model instead.")] = None,
     sweep: Annotated[str | None, typer.Option(
@@ -109,11 +110,10 @@ def command(
     if not compiled:
         chosen.backend.require(chosen.resolved_target)
     if profile:
-        given = options.read_arrays(feeds) if feeds else None
         if sizes or compiled:
-            profile_sizes(file, json, chosen, sizes, given)
+            profile_sizes(file, json, chosen, sizes, feeds, shapes)
         else:
-            _profile(file, json, replace(chosen, inputs=given))
+            _profile(file, json, replace(chosen, inputs=options.read_arrays(feeds) if feeds else None))
         return
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = file

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from sparsec.cli import options, tables
 from sparsec.cli.compile import compile_with_progress
@@ -14,10 +13,15 @@ from sparsec.cli.tables import console
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
 
+if TYPE_CHECKING:
+    from sparsec.bench.sized_profile import SizedProfile
+
 
 def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: Mapping[str, int | str],
-                  inputs: Mapping[str, np.ndarray] | None) -> None:
+                  feeds: Path | None, shapes: Sequence[str]) -> None:
     """Print what a call of some sizes does in an artifact for any, which a model is compiled to first.
+
+    The sizes are those of `dims`, for an artifact also of `shapes`, or of the arrays that the file `feeds` holds.
 
     Raises:
         UsageError: the artifact, or the model, has no run-time sizes.
@@ -25,7 +29,6 @@ def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: M
     """
     from sparsec.artifact.file import Artifact, is_artifact
     from sparsec.backends.program import SIZED
-    from sparsec.bench.feeds import random_inputs
     from sparsec.bench.sized_profile import profile_sized
     from sparsec.graph.compare import random_feeds
     from sparsec.graph.reader import load
@@ -38,9 +41,10 @@ def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: M
     if artifact.manifest.entry != SIZED:
         raise UsageError(f"{file} was compiled for fixed shapes; --profile takes the ONNX model then" if compiled else
                          f"{file} has no run-time sizes; leave --dim out")
-    if inputs is None:
-        inputs = random_inputs(artifact, None, options.single(dims)) if compiled else random_feeds(
-            load(file, dims=bound_dims(dims)))
+    if compiled:
+        inputs = options.inputs_for(artifact, feeds, shapes, options.single(dims))
+    else:
+        inputs = options.inputs_for(artifact, feeds) if feeds else random_feeds(load(file, dims=bound_dims(dims)))
     found = profile_sized(artifact, inputs)
     options.write_json(json, {"file": str(file), "threads": chosen.threads, **asdict(found)})
     console.print(", ".join(f"{name} = {size}" for name, size in found.sizes.items()) + "\n")
@@ -52,6 +56,14 @@ def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: M
         ("one by one", tables.duration(total), "", tables.nbytes(found.weight_bytes), ""))
     how = "as one function" if found.as_one else "as these steps"
     moved = found.weight_bytes + found.cache_bytes
-    console.print(f"\na call, {how}: {tables.duration(found.call_us)}; it reads {tables.nbytes(found.weight_bytes)} of "
-                  f"weights and {tables.nbytes(found.cache_bytes)} of caches ({moved / found.call_us / 1e3:.1f} GB/s), "
-                  f"and copies {tables.nbytes(found.copied_bytes)} of caches")
+    console.print(f"\na call, {how}: {tables.duration(found.call_us)}; it reads {tables.nbytes(found.weight_bytes)} "
+                  f"of weights{_caches(found)} ({moved / found.call_us / 1e3:.1f} GB/s)\n"
+                  "(one by one, every step is called from Python)")
+
+
+def _caches(found: SizedProfile) -> str:
+    """What a call reads and copies of caches, where there are any."""
+    if not found.cache_bytes and not found.copied_bytes:
+        return ""
+    read, copied = (tables.nbytes(size) for size in (found.cache_bytes, found.copied_bytes))
+    return f" and {read} of caches, copies {copied} of caches"

@@ -36,6 +36,13 @@ def test_the_example_gives_the_sessions_answer_in_an_empty_environment(bundle, a
     assert (tmp_path / "y.bin").read_bytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("words", [["often"], ["2", "more"], ["--inputs", "x.bin"],
+                                   ["--inputs", "x.bin", "y.bin", "-o"]])
+def test_the_example_refuses_words_that_it_does_not_know(bundle, words):
+    done = run(bundle / "build" / "run", bundle / "digits" / MODEL, *words, environment={})
+    assert (done.returncode, "the bytes of one input" in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.skipif(not os.environ.get("SPARSEC_LONG") or not shutil.which("valgrind"),
                     reason="takes half a minute, and valgrind")
 def test_valgrind_sees_no_read_of_what_nobody_has_written(bundle, tmp_path):

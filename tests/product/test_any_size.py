@@ -79,6 +79,7 @@ def test_commands_take_sizes_alike(artifact, tmp_path):
 
     sizes = ["--dim", "batch=2", "--dim", "past length=6"]
     assert "batch = 2, past length = 6" in told("bench", tmp_path / "m.sparsec", *sizes, "--profile")
+    assert "batch = 3, past length = 5" in told("bench", tmp_path / "m.sparsec", "--shape", "x:3,5,16", "--profile")
     assert "for batch = 2, past length = 6" in told("explain", tmp_path / "m.onnx", *sizes)
     assert "no kernel" in told("explain", tmp_path / "m.onnx")
     assert "rows" in told("inspect", tmp_path / "m.sparsec")

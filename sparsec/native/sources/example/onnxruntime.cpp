@@ -195,7 +195,8 @@ void run_model(OrtEnv *env, const char *path, const std::vector<std::string> &wo
 
 int main(int count, char **arguments) {
   if (count < 3) {
-    std::fprintf(stderr, "usage: run_onnxruntime LIBONNXRUNTIME MODEL.onnx [CALLS | --inputs FILE... -o FILE]\n");
+    std::fprintf(stderr, "usage: run_onnxruntime LIBONNXRUNTIME MODEL.onnx [CALLS | --inputs FILE... -o FILE]\n"
+                         "FILEs hold the bytes of one input each, in order, as numpy's tofile writes them\n");
     return 2;
   }
   try {

@@ -1,4 +1,4 @@
-// run MODEL [CALLS]: runs a model on random inputs, tells what it has and how long a call takes.
+// run MODEL [CALLS]: runs a model on random inputs, whose open sizes are 1; tells how long a call takes.
 // run MODEL --inputs A.bin B.bin -o Y.bin: on the bytes of files, one an input; writes the first output's bytes.
 #include <sparsec.hpp>
 
@@ -67,14 +67,23 @@ void time_calls(const sparsec::Session &session, const std::vector<sparsec_tenso
   std::printf("median of %d calls: %.2f us on %d thread(s)\n", calls, times[times.size() / 2], session.threads());
 }
 
+int usage(int code) {
+  std::fprintf(code == 0 ? stdout : stderr,
+               "usage: run MODEL [CALLS]                      on random inputs, whose open sizes are 1\n"
+               "       run MODEL --inputs FILE... -o FILE     on files with the bytes of one input each, in order, as\n"
+               "                                              numpy's tofile writes them; writes the first output's\n");
+  return code;
+}
+
+bool is_number(const std::string &word) {
+  return !word.empty() && word.size() < 10 && word.find_first_not_of("0123456789") == std::string::npos;
+}
+
 }  // namespace
 
 int main(int count, char **arguments) {
-  if (count < 2) {
-    std::fprintf(stderr, "usage: run MODEL [CALLS] | run MODEL --inputs FILE... -o FILE\n"
-                         "FILEs hold the bytes of one input each, in order, as numpy's tofile writes them\n");
-    return 2;
-  }
+  if (count < 2) return usage(2);
+  if (arguments[1] == std::string("--help") || arguments[1] == std::string("-h")) return usage(0);
   const std::vector<std::string> words(arguments + 2, arguments + count);
   try {
     const sparsec::Session session(arguments[1]);
@@ -84,7 +93,8 @@ int main(int count, char **arguments) {
       inputs.emplace_back(info).fill();
     }
     for (const sparsec_info &info : session.outputs()) std::printf("output %s\n", described(info).c_str());
-    const bool files = words.size() == inputs.size() + 3 && words[0] == "--inputs";
+    const bool files = words.size() == inputs.size() + 3 && words[0] == "--inputs" && words[words.size() - 2] == "-o";
+    if (!files && !words.empty() && (words.size() > 1 || !is_number(words[0]))) return usage(2);
     std::vector<sparsec_tensor> tensors;
     for (std::size_t index = 0; index < inputs.size(); ++index) {
       if (files) read(words[1 + index], inputs[index].bytes);
