@@ -49,6 +49,7 @@ class SizedProfile:
         steps: the stages in order, then the operators between them, the longest first.
         call_us: microseconds of a whole call.
         as_one: whether it runs as one function.
+        repeated: whether it repeats one that is remembered, without what Python does before every step.
         weight_bytes: of the constants that are read.
         cache_bytes: of the caches that are read.
         copied_bytes: of caches that are copied; none where their buffers have room.
@@ -59,6 +60,7 @@ class SizedProfile:
     steps: tuple[Step, ...]
     call_us: float
     as_one: bool
+    repeated: bool
     weight_bytes: int
     cache_bytes: int
     copied_bytes: int
@@ -87,7 +89,7 @@ def profile_sized(artifact: Artifact, feeds: Mapping[str, np.ndarray]) -> SizedP
         rounds.append(seconds)
     steps = _named(program, [1e6 * statistics.median(each) for each in zip(*rounds, strict=True)], sizes)
     return SizedProfile(sizes, steps, statistics.median(calls), runner.runs_as_one(sizes),
-                        sum(each.bytes or 0 for each in steps), sum(feeds[name].nbytes for name in program.caches),
+                        runner.remembers, sum(each.bytes or 0 for each in steps), sum(feeds[name].nbytes for name in program.caches),
                         copied)
 
 

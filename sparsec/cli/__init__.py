@@ -36,6 +36,7 @@ from sparsec.cli import (
     targets,
     verify,
 )
+from sparsec.cli.flags import Panelled
 from sparsec.errors import InputError, InternalError, ShapeError, SparsecError, UsageError, printable
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -64,7 +65,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Compile pruned ONNX models into the fastest programs that their sparsity allows.")
 for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+    app.command(_name, cls=Panelled)(_command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -114,9 +115,9 @@ def _tell(failure: Exception) -> NoReturn:
         case InternalError():
             _fail_internally(failure)
         case UsageError() | InputError() | ShapeError():
-            _fail(_as_typed(str(failure)), 2)
+            _fail(as_typed(str(failure)), 2)
         case SparsecError():
-            _fail(_as_typed(str(failure)), 1)
+            _fail(as_typed(str(failure)), 1)
         case OSError():
             _fail(f"{failure.filename}: {failure.strerror}" if failure.filename else str(failure), 1)
         case MemoryError():
@@ -131,13 +132,15 @@ def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
     print(f"sparsec: warning: {printable(str(message))}", file=sys.stderr)
 
 
-def _as_typed(message: str) -> str:
+def as_typed(message: str) -> str:
     """A message of the Python interface with its options as the command line has them: "--max-error 2"."""
     names = [name for name in compile.FLAGS if name not in ("shapes", "inputs")]
 
     def typed(found: re.Match[str]) -> str:
         flag, value = f"--{found['name'].replace('_', '-')}", found["value"]
-        return flag if value in ("True", None) else f"{flag} {value}"
+        if value == "False":
+            return f"--no-{flag.removeprefix('--')}"
+        return flag if value == "True" else f"{flag} {value}"
 
     given = re.sub(rf"\b(?P<name>{'|'.join(names)})=(?P<quote>'?)(?P<value>[^\s',;]+)(?P=quote)", typed, message)
     bare = "|".join(name for name in names if "_" in name)

@@ -25,6 +25,8 @@ from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
 
 if TYPE_CHECKING:  # the command imports it, so that others start fast
+    import numpy as np
+
     from sparsec.artifact.file import Artifact
 
 
@@ -46,7 +48,9 @@ def command(
     against: Annotated[Peer | None, typer.Option(
         help="The engine to compare with; onnxruntime for an ONNX model if not given.")] = None,
     target: options.Target = "cpu",
-    threads: options.Threads = 1,
+    threads: Annotated[int | None, typer.Option(
+        min=1, help="Threads that one inference may use, here and in onnxruntime; those that an artifact was compiled "
+        "for, else 1, if not given.", show_default=False)] = None,
     shapes: options.Shapes = [],  # noqa: B006 - typer copies it
     dims: Annotated[list[str], typer.Option(
         "--dim", metavar="NAME=SIZE", help="Size of a symbolic dimension by its name, which an ONNX model is compiled "
@@ -94,6 +98,8 @@ def command(
                 beside=model is not None)
     _check_calls({"--batch": batch, "--max-error": max_error, "--tune": tune}, streams,
                  model=file is not None and not compiled, timed=not profile and formats is None and sweep is None)
+    if threads is None:
+        threads = _threads_of(file) if file is not None and compiled else 1
     if bench_elsewhere(context, on, resume, threads * streams, json):
         return
     if file is None:
@@ -122,10 +128,19 @@ def command(
             compile_with_progress(file, chosen).save(artifact)
         beside = model if compiled else file
         results = _measure(artifact, None if against is Peer.NONE else beside, feeds, threads, seconds, streams=streams,
-                           shapes=shapes if compiled else (), dims=options.single(sizes) if compiled else None)
+                           doubted=compiled, shapes=shapes if compiled else (),
+                           dims=options.single(sizes) if compiled else None)
     _tell(results, file, threads, streams, precision, json)
     if compiled and model is None and against is None:
         console.print("--model MODEL.onnx, from which it was compiled, times onnxruntime beside it")
+
+
+def _threads_of(artifact: Path) -> int:
+    """The threads that a session of an artifact takes by itself."""
+    from sparsec.artifact.file import Artifact
+    from sparsec.runtime.arguments import allowed_threads
+
+    return allowed_threads(None, Artifact.load(artifact).manifest.threads)
 
 
 def _tell(results: Sequence[Latency], file: Path, threads: int, streams: int, precision: Precision | None,
@@ -136,7 +151,7 @@ def _tell(results: Sequence[Latency], file: Path, threads: int, streams: int, pr
               for each in _peers(results)}
     options.write_json(json, {"file": str(file), "threads": threads, "streams": streams, "precision": precision,
                               "engines": engines, "ratio": ratios})
-    _print(results, f"{threads} thread(s)" if streams == 1 else f"{streams} streams", ratios)
+    _print(results, tables.counted(threads, "thread") if streams == 1 else f"{streams} streams", ratios)
 
 
 def _check_uses(file: Path | None, against: Peer | None, precision: Precision | None, sweep: str | None,
@@ -189,9 +204,9 @@ def batched(file: Path, rows: int | None, known: Mapping[str, Sequence[int]]) ->
     return found
 
 
-def _measure(path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *,
+def _measure(path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *, doubted: bool,
              shapes: Sequence[str], streams: int, dims: Mapping[str, int] | None) -> list[Latency]:
-    """Time an artifact, beside onnxruntime where there is a model to run."""
+    """Time an artifact, beside onnxruntime where there is a model to run, which may be another's where it is doubted."""
     from sparsec.artifact.file import Artifact
     from sparsec.compiler.portable import build_once
 
@@ -201,7 +216,25 @@ def _measure(path: Path, beside: Path | None, feeds: Path | None, threads: int, 
         if (built := build_once(artifact)) is not artifact:  # a portable one: what opens it compiles it
             artifact, own = built, Path(directory) / "built.sparsec"
             built.save(own)
-        return _measured(artifact, own, beside, feeds, threads, seconds, shapes=shapes, streams=streams, dims=dims)
+        backend = backend_named(artifact.manifest.target)
+        backend.check(artifact.manifest.needs)
+        files = dict.fromkeys(own_engines(backend)[:None if streams == 1 else 1], str(own))
+        arrays = options.inputs_for(artifact, feeds, shapes, dims)
+        for line in tables.single(artifact.report, threads):
+            console.print(f"sparsec {line}\n")
+        if beside is not None:
+            files[onnxruntime_for(backend)] = str(beside)
+            if doubted:
+                _tell_agreement(artifact, path, beside, arrays)
+        return measure(files, arrays, threads=threads, seconds=seconds, streams=streams)
+
+
+def _tell_agreement(artifact: Artifact, path: Path, model: Path, feeds: Mapping[str, np.ndarray]) -> None:
+    """Print how near an artifact's outputs are to a model's; a VerificationError where they are another network's."""
+    from sparsec.bench.agreement import check_agreement
+
+    if (error := check_agreement(artifact, path, model, feeds)) is not None:
+        console.print(f"outputs match onnxruntime's: largest relative error {error:.1e}\n")
 
 
 def _check_model(model: Path | None, artifact: Path | None) -> None:
@@ -220,18 +253,6 @@ def _check_model(model: Path | None, artifact: Path | None) -> None:
                          f"{', '.join(sorted(own))}, and that {', '.join(sorted(taken))}")
 
 
-def _measured(artifact: Artifact, path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *,
-              shapes: Sequence[str], streams: int, dims: Mapping[str, int] | None) -> list[Latency]:
-    """Time an artifact, and onnxruntime on the model that it was compiled from."""
-    backend = backend_named(artifact.manifest.target)
-    backend.check(artifact.manifest.needs)
-    files = dict.fromkeys(own_engines(backend)[:None if streams == 1 else 1], str(path))
-    if beside is not None:
-        files[onnxruntime_for(backend)] = str(beside)
-    arrays = options.inputs_for(artifact, feeds, shapes, dims)
-    return measure(files, arrays, threads=threads, seconds=seconds, streams=streams)
-
-
 def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
     """The table of the layers."""
     from sparsec.bench.profile import profile_layers
@@ -239,7 +260,7 @@ def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
     figures = show_progress(lambda progress: profile_layers(file, replace(chosen, progress=progress)))
     options.write_json(json, {"file": str(file), "threads": chosen.threads, **asdict(figures)})
     device = chosen.backend.device
-    console.print(f"{chosen.target if device else f'{chosen.threads} thread(s)'}; "
+    console.print(f"{chosen.target if device else tables.counted(chosen.threads, 'thread')}; "
                   f"rates: {figures.rates}\n")
     seen = any(row.zeros is not None for row in figures.layers)
     tables.print_table(

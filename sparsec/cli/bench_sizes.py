@@ -54,11 +54,12 @@ def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: M
          "" if each.bytes is None else tables.nbytes(each.bytes),
          "" if each.bytes is None else f"{each.bytes / each.us / 1e3:.1f}") for each in found.steps],
         ("one by one", tables.duration(total), "", tables.nbytes(found.weight_bytes), ""))
-    how = "as one function" if found.as_one else "as these steps"
+    how = ("as one function" if found.as_one else "which repeats what the first of these sizes found out" if
+           found.repeated else "as these steps")
     moved = found.weight_bytes + found.cache_bytes
     console.print(f"\na call, {how}: {tables.duration(found.call_us)}; it reads {tables.nbytes(found.weight_bytes)} "
                   f"of weights{_caches(found)} ({moved / found.call_us / 1e3:.1f} GB/s)\n"
-                  "(one by one, every step is called from Python)")
+                  "one by one, Python looks at every step, as in a first call, which takes longer: the shares count")
 
 
 def _caches(found: SizedProfile) -> str:

@@ -154,7 +154,8 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
                              "once, in 75 s")
-    for line in (*_by_rows(description["rows"], description["layers"]), *tables.timed(description["layers"]),
+    for line in (*tables.single(description, description["threads"]),
+                 *_by_rows(description["rows"], description["layers"]), *tables.timed(description["layers"]),
                  *tables.outside(description["outside"])):
         tables.console.print(line)
     if refused := _on_host(description["layers"]):

@@ -81,7 +81,7 @@ def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
 
 def _print_summary(figures: Explanation) -> None:
     total = figures.total
-    console.print(f"target {figures.target}, {figures.threads} thread(s)\nrates: {figures.machine}\n")
+    console.print(f"target {figures.target}, {tables.counted(figures.threads, 'thread')}\nrates: {figures.machine}\n")
     seen = any(layer.zeros is not None for layer in figures.layers)
     tables.print_table(
         ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from", *["input zeros"] * seen),

@@ -9,6 +9,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from typer.core import TyperCommand
+
+
+class Panelled(TyperCommand):
+    """A command whose help lists the options of every `rich_help_panel` under a heading of its own, the rest last."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, and the options by panel."""
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        rest: list[tuple[str, str]] = []
+        for each in self.get_params(ctx):
+            if (record := each.get_help_record(ctx)) is None:
+                continue
+            panel = getattr(each, "rich_help_panel", None)
+            (sections["Arguments"] if each.param_type_name == "argument" else
+             rest if panel is None else sections.setdefault(panel, [])).append(record)
+        for heading, records in {**sections, "Options": rest}.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl(records)
+
 
 def _as_given(value: Any) -> Any:
     return value

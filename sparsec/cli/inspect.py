@@ -36,8 +36,8 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
     artifact = Artifact.load(file)
     description = describe_artifact(artifact, file.stat().st_size)
     needs = "".join(f", {name} {' '.join(map(str, each))}" for name, each in description["needs"].items() if each)
-    console.print(f"target {description['target']}{needs} on {description['platform']}, up to {description['threads']} "
-                  f"thread(s); by sparsec {description['sparsec']}, TVM {description['tvm']}")
+    console.print(f"target {description['target']}{needs} on {description['platform']}, up to "
+                  f"{tables.counted(description['threads'], 'thread')}; by sparsec {description['sparsec']}, TVM {description['tvm']}")
     if is_portable(artifact):
         console.print(f"{tables.nbytes(description['file_bytes'])}\n")
         _print_signature(description)
@@ -65,7 +65,8 @@ def _print_kernels(description: dict[str, Any]) -> None:
         (tables.counted(totals["layers"], "layer"), "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
          *([rows[-1]["rows"]] if rows else []), tables.nbytes(totals["bytes"]),
          tables.duration(totals["predicted_us"])))
-    for line in (*tables.timed(description["layers"]), *tables.outside(description.get("outside", []))):
+    for line in (*tables.single(description, description["threads"]), *tables.timed(description["layers"]),
+                 *tables.outside(description.get("outside", []))):
         console.print(line)
 
 

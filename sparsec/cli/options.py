@@ -40,6 +40,10 @@ PublicKey = Annotated[Path | None, typer.Option(
 JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the figures to this file.")]
 
 
+SUFFIXES = (".npz", ".npy")
+"""Of the files that arrays are written to: several by name, or one."""
+
+
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Shapes by input name from texts such as "input:1,3,224,224"; a scalar is "name:".
 
@@ -158,10 +162,14 @@ def check_arrays_file(path: Path, arrays: int) -> None:
     """Check that `write_arrays` can write so many arrays to a file.
 
     Raises:
-        UsageError: its folder is missing or read-only, or it is an .npy file, which holds one array.
+        UsageError: its folder is missing or read-only, its name says another kind of file, or that it is an .npy file,
+            which holds one array.
 
     """
     check_folder(path)
+    if path.suffix not in SUFFIXES and (path.is_file() or not path.exists()):  # a device or a pipe has what name it has
+        raise UsageError(f"{path}: outputs are written as {' or '.join(SUFFIXES)}; name it "
+                         f"{path.with_suffix(SUFFIXES[0]).name}")
     if path.suffix == ".npy" and arrays != 1:
         raise UsageError(f"{path}: an .npy file holds one array, and the model has {arrays} outputs; name an .npz file")
 

@@ -20,85 +20,77 @@ from sparsec.cli.tables import console
 from sparsec.errors import ToolchainError, UsageError
 
 
+FILE, NETWORK = "Options for an ONNX file", "Options for a reference network"
+
+
 def command(
     output: Annotated[Path, typer.Option("--output", "-o", dir_okay=False, help="The ONNX file to write.")],
     source: Annotated[str | None, typer.Argument(
-        metavar="[MODEL]", help="An ONNX file, which is pruned from --inputs without PyTorch; or the name of a "
-        "network, as --model has it.")] = None,
+        metavar="[MODEL]", help="An ONNX file, or the name of a reference network.")] = None,
     model: Annotated[str | None, typer.Option(
-        help="lenet300, lenet300-bn, lenet5, vgg16, vgg19, resnet18, resnet50, mobilenetv2 or bert.")] = None,
+        rich_help_panel=NETWORK, help="lenet300, lenet300-bn, lenet5, vgg16, vgg19, resnet18, resnet50, mobilenetv2 "
+        "or bert, which may also stand first.")] = None,
     inputs: Annotated[Path | None, typer.Option(
-        exists=True, dir_okay=False, help="Of a file: an .npz file of real inputs; arrays with n times the rows that "
-        "the model takes are n samples.")] = None,
+        exists=True, dir_okay=False, rich_help_panel=FILE, help="An .npz file of some hundred real samples: arrays "
+        "with n times the rows that the model takes.")] = None,
     sparsity: Annotated[float | None, typer.Option(help="Fraction of the weights to remove; N:M fixes it.")] = None,
     latency: Annotated[str | None, typer.Option(
-        metavar="TIME", help="Of a file: prune until it takes so long here, such as 5ms or 300us.")] = None,
+        metavar="TIME", rich_help_panel=FILE, help="Prune until it takes so long here, such as 5ms.")] = None,
     speedup: Annotated[str | None, typer.Option(
-        metavar="FACTOR", help="Of a file: prune until it is so much faster than dense, such as 3x.")] = None,
+        metavar="FACTOR", rich_help_panel=FILE, help="... is so much faster than dense, such as 3x.")] = None,
     nbytes: Annotated[str | None, typer.Option(
-        "--bytes", metavar="SIZE", help="Of a file: prune until its weights take so much, such as 10MB.")] = None,
+        "--bytes", metavar="SIZE", rich_help_panel=FILE, help="... has so small weights, such as 10MB.")] = None,
     energy: Annotated[str | None, typer.Option(
-        metavar="ENERGY", help="Of a file: prune until its products take so much on EIE, such as 20uJ.")] = None,
+        metavar="ENERGY", rich_help_panel=FILE, help="... takes so much on EIE, such as 20uJ.")] = None,
     max_error: Annotated[float | None, typer.Option(
-        help="Of a file: the fastest whose outputs err by no more of their root mean square.")] = None,
+        rich_help_panel=FILE, help="The fastest whose outputs err by so much at most.")] = None,
     resume: Annotated[Path | None, typer.Option(
-        file_okay=False, help="Of a file: a folder that keeps finished layers; the same command goes on from "
-        "there.")] = None,
+        file_okay=False, rich_help_panel=FILE, help="A folder to keep finished layers in, and go on.")] = None,
     target: options.Target = "cpu",
     threads: options.Threads = 1,
     criterion: Annotated[str | None, typer.Option(
-        help="Of a file: obs, ria, wanda or magnitude; obs if not given. Of a network: magnitude, lamp, obd, obs, "
-             "woodfisher and taylor of trained weights; random, snip, snip-iterative, force, grasp, prospr, phew and "
-             "synflow at initialisation; filter-norm, apoz, geometric-median, thinet, similar-units and batchnorm of "
-             "whole outputs; the schedule's usual one, mostly magnitude, if not given.",
-        show_default=False)] = None,
+        help="Of a file obs (the usual), ria, wanda or magnitude; of a network mostly magnitude, and others, "
+        "which docs/pruning.md lists.", show_default=False)] = None,
     pattern: Annotated[str | None, typer.Option(
-        help="unstructured, RxC (4x1) or N:M (2:4); of a file balanced, and units for whole channels and "
-             "heads, unused for those that no sample activates, and branches for what residual connections add to, "
-             "too; of a network filters and heads, too.")] = None,
+        help="unstructured, RxC (4x1) or N:M (2:4); of a file balanced, units (channels and heads), unused (those that "
+        "no sample activates) and branches, too; of a network filters and heads.")] = None,
     threshold: Annotated[float | None, typer.Option(
-        help="Of a file, for --pattern unused: units go up to this share of a layer's root mean square input; 0 if "
-             "not given.", show_default=False)] = None,
-    quota: Annotated[str | None, typer.Option(
-        help="uniform, erk, or global to compare all layers; of a file lamp, and sensitivity for the least error of "
-             "layers, which obs takes if none is given, too; of a network uniform+, igq, smart-ratio and as:CRITERION, "
-             "what that criterion leaves of every layer, too.")] = None,
-    schedule: Annotated[str | None, typer.Option(
-        help="Of a network: one-shot, iterative, gradual, imp; set, rigl, itop, deepr, dsr, snfs and top-kast, which "
-             "move connections; movement, l0, variational-dropout, lasso, ridge and group-lasso, which learn what "
-             "goes; edge-popup, signs and freeze, which keep random weights; eigendamage, in another basis; one-shot "
-             "if not given.",
+        rich_help_panel=FILE, help="For --pattern unused: units go up to this share of a layer's input.",
         show_default=False)] = None,
-    rounds: Annotated[int | None, typer.Option(min=1, help="Of a network: steps on the way to the target.")] = None,
+    quota: Annotated[str | None, typer.Option(
+        help="What layers get: uniform, erk, global; of a file lamp, sensitivity, too; of a network uniform+, igq, "
+        "smart-ratio, as:CRITERION.")] = None,
+    schedule: Annotated[str | None, typer.Option(
+        rich_help_panel=NETWORK, help="one-shot (the usual), iterative, gradual, imp and others, "
+        "which docs/pruning.md lists.", show_default=False)] = None,
+    rounds: Annotated[int | None, typer.Option(
+        min=1, rich_help_panel=NETWORK, help="Steps on the way to the target.")] = None,
     rewind: Annotated[float | None, typer.Option(
-        min=0, max=1, help="Of a network, for --schedule imp: the share of the first training that weights go back to; "
-        "0 for the initial ones, 0.05 if not given.", show_default=False)] = None,
+        min=0, max=1, rich_help_panel=NETWORK, help="For --schedule imp: the share of the first training that weights "
+        "go back to; 0.05 if not given.", show_default=False)] = None,
     effective: Annotated[bool, typer.Option(
-        help="Of a network: the target counts weights that are cut off as removed.")] = False,
+        "--effective", rich_help_panel=NETWORK, help="Weights that are cut off count as removed.")] = False,
     tolerance: Annotated[float | None, typer.Option(
-        help="Of a network: how far the density may be from an effective target; 0.01 if not given.",
+        rich_help_panel=NETWORK, help="Of an effective target's density; 0.01 if not given.",
         show_default=False)] = None,
     keep: Annotated[list[str], typer.Option(help="Pattern of weights that stay dense; may be repeated.")] = [],  # noqa: B006 - typer copies it
     epochs: Annotated[int | None, typer.Option(
-        min=0, help="Of a network: epochs of every training; 0 trains nothing; 60 if not given.",
-        show_default=False)] = None,
+        min=0, rich_help_panel=NETWORK, help="Of every training; 60 if not given.", show_default=False)] = None,
     data: Annotated[Path | None, typer.Option(
-        exists=True, dir_okay=False, help="Of a network: an .npz file with `inputs` and `labels` to train on.")] = None,
+        exists=True, dir_okay=False, rich_help_panel=NETWORK, help="An .npz file with `inputs` and `labels`, instead "
+        "of scikit-learn's digits.")] = None,
     seed: Annotated[int | None, typer.Option(
-        help="Of a network: seed of everything random; 0 if not given.", show_default=False)] = None,
+        rich_help_panel=NETWORK, help="Of everything random; 0 if not given.", show_default=False)] = None,
     sparse_tensors: Annotated[bool, typer.Option(
-        "--sparse-tensors", help="Write weights as sparse tensors where that is smaller; a file that has such keeps "
-                                 "them.")] = False,
+        "--sparse-tensors", help="Write sparse tensors where that is smaller.")] = False,
     on: Annotated[str, typer.Option(
-        "--on", metavar="local|ray://HOST:PORT", help="Of a file: where what pruning each layer costs is found, here "
-        "or on the machines of a Ray cluster, which have sparsec and the files at the same paths.")] = parts.LOCAL,
+        "--on", metavar="local|ray://HOST:PORT", rich_help_panel=FILE, help="Where layers are pruned: here, or by a "
+        "Ray cluster whose machines have the files at the same paths.")] = parts.LOCAL,
     json: options.JsonFile = None,
 ) -> None:
-    """Prune an ONNX file from samples, or a reference network.
+    """Prune an ONNX file from samples, or train, prune and export a reference network.
 
-    What is left of a reference network is trained, and exported.
-
-    The LeNets are trained on scikit-learn's digits.
+    A network needs PyTorch.
     """
     if source is not None and is_file(source):
         if inputs is None:

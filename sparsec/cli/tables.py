@@ -152,6 +152,14 @@ def timed(layers: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{what}: {_few(names)}" for what, names in groups.items()]
 
 
+def single(report: Mapping[str, Any], threads: int) -> list[str]:
+    """That a program which may use several threads uses one, and why; nothing of others."""
+    if (found := report.get("single")) is None or threads == 1:
+        return []
+    return [f"runs on 1 thread of the {threads} that it may use: {duration(found['one_us'])}, where all take "
+            f"{duration(found['all_us'])}, {'measured' if found['measured'] else 'predicted'}"]
+
+
 def kinds_of(operators: Iterable[str]) -> list[str]:
     """How many there are of every operator, the most first: "44 QuantizeLinear", "2 MatMul"."""
     return [f"{count} {kind}" for kind, count in Counter(operators).most_common()]

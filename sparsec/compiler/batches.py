@@ -158,7 +158,7 @@ def _measured(plans: Mapping[int, ir.Model], predicted: Mapping[int, float], job
         return {}
     runs = [_run(plans[share], max(plans) // share, job, backend) for share in finalists]
     try:
-        found = dict(zip(finalists, _fastest(runs), strict=True))
+        found = dict(zip(finalists, fastest(runs), strict=True))
     except InputError:  # random inputs may be none that the model takes
         return {}
     for share, option in finalists.items():
@@ -191,7 +191,7 @@ def _run(part: ir.Model, parts: int, job: Job, backend: Backend) -> Callable[[],
     return lambda: session.run(None, feeds)
 
 
-def _fastest(runs: Sequence[Callable[[], object]]) -> list[float]:
+def fastest(runs: Sequence[Callable[[], object]]) -> list[float]:
     """The shortest seconds of each run, which take turns."""
     seconds = [float("inf")] * len(runs)
     for _ in range(ROUNDS):

@@ -20,6 +20,7 @@ from sparsec.compiler.prepare import Prepared, Simplified, simplify, specialise
 from sparsec.compiler.report import CompileReport, Outside, Skipped, Verification
 from sparsec.compiler.sized.build import build as build_sized
 from sparsec.compiler.stages import REASON, Stage, has_rows, program, split
+from sparsec.compiler.threads import on_one_if_faster
 from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.cost.precisions import INTEGERS
 from sparsec.errors import UnsupportedOperatorError
@@ -73,6 +74,7 @@ def compile_model(model: reader.Source, options: CompileOptions) -> Artifact:
 compile = takes(CompileOptions)(compile_model)  # noqa: A001 - the name that users know from other compilers
 
 
+@on_one_if_faster
 @with_fallback
 def compile_one(model: reader.Source, options: CompileOptions, spared: Spared) -> Artifact:
     """The artifact of a model for one size of every input; as `compile`."""
@@ -231,7 +233,7 @@ def execute(artifact: Artifact, backend: Backend) -> Execute:
 def _refuse(outside: Sequence[Outside]) -> None:
     listed = "; ".join(f"'{each.layer}': {each.reason}" for each in outside)
     raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
-                                   f"strict to accept that: {listed}")
+                                   f"strict=True to accept that: {listed}")
 
 
 def _outside(prepared: Prepared) -> list[Outside]:

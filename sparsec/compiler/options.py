@@ -139,7 +139,7 @@ class CompileOptions(ProgramOptions):
         optimize, codec = self.optimize, self.codec
         if optimize == "latency" and codec in CODECS and codec != "f32":
             raise UsageError(f"codec='{codec}' with optimize='latency', which stores weights as kernels read them; "
-                             "choose optimize='balanced' or 'size'")
+                             "choose optimize='balanced' or optimize='size'")
         if optimize not in GOALS:
             raise UsageError(f"optimize='{optimize}'; optimize for one of {', '.join(GOALS)}")
         if codec not in CODECS:
@@ -183,8 +183,8 @@ def _check_names(given: Mapping[str, object]) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            raise UsageError(f"there is no option {name}" + (f"; {near[0]} is meant?" if near else
-                                                            f"; there are {', '.join(known)}"))
+            raise UsageError(f"'{name}' is no option; " + (f"did you mean '{near[0]}'?" if near else
+                                                           f"there are {', '.join(known)}"))
 
 
 _NONE = type(None)

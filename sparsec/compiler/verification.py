@@ -142,7 +142,7 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
             compared.append(with_spread(comparison, basis, each, limit))
         elif is_real and strict:
             raise VerificationError(f"there is nothing to compare the outputs for the given inputs with: {comparison}; "
-                                    "compile without verification to accept that")
+                                    "compile with verify=False to accept that")
         else:
             reason = comparison
     if compared and unknown == len(compared):
@@ -179,7 +179,7 @@ def _steps(basis: Basis, feeds: Feeds, *, refuse: bool) -> Steps | str | None:
     if isinstance(steps, Steps) and steps.further and refuse:
         name, worst = max(steps.further.items(), key=lambda item: item[1])
         raise VerificationError(f"{len(steps.further)} quantised tensor(s) are not what onnxruntime computes from the "
-                                f"same inputs, '{name}' by {worst:g}; report a defect, or compile without verification")
+                                f"same inputs, '{name}' by {worst:g}; report a defect, or compile with verify=False")
     return steps
 
 

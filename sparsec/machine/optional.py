@@ -21,7 +21,7 @@ def needed(module: str, package: str, purpose: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise ToolchainError(f"{purpose} needs the package {package}; pip install {package}") from error
+        raise ToolchainError(f"{purpose} needs the package {package}; pip install '{package}'") from error
 
 
 @contextmanager

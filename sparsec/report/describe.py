@@ -59,6 +59,14 @@ class _Outside(TypedDict, total=False):
     reason: Required[str]
 
 
+class _Single(TypedDict):
+    """Why one thread runs what several might; see `compiler.threads`."""
+
+    one_us: float
+    all_us: float
+    measured: bool
+
+
 class _Report(TypedDict, total=False):
     """A report, as far as it is printed."""
 
@@ -67,6 +75,7 @@ class _Report(TypedDict, total=False):
     batch: dict[str, Any] | None
     strip: dict[str, Any] | None
     verification: _Verification | None
+    single: _Single
 
 
 def _check(report: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
@@ -18,6 +19,7 @@ from sparsec.compiler.portable import pack
 from sparsec.compiler.sized.recurrent import STEPS
 from sparsec.errors import ShapeError
 from sparsec.machine.blas import within
+from sparsec.report.any_size import PIXELS, TOKENS, usual
 from sparsec.report.describe import describe_artifact
 from sparsec.report.explain import explain
 from tests.support import texts
@@ -44,13 +46,24 @@ def artifact():
 
 def test_explain_tells_of_the_artifact_that_compile_makes(artifact):
     found = explain(model())
-    assert found.sizes == {"batch": 1, "past length": 1}
+    assert found.sizes == {"batch": 1, "past length": TOKENS}
     own = [(row["layer"], row["rows"], row["format"], row["kernel"]) for row in artifact.report["layers"]]
     assert sorted((row.layer, row.rows, row.format, row.kernel) for row in found.any_size.rows) == sorted(own)
     assert [(each.node, each.text) for each in found.any_size.outside] == [
         (each["layer"], each["reason"]) for each in artifact.report["outside"]] != []
     assert list(found.any_size.call_us.values()) == sorted(found.any_size.call_us.values())
     assert explain(model(), dims={"batch": 1, "past length": 4}).any_size is None
+
+
+def test_explain_prices_at_sizes_that_are_usual():
+    names = {"image": ["n", 3, "h", "w"], "ids": ["n", "s"], "past": ["n", 2, "past_length", 8],
+             "mask": ["n", "total_length"]}
+    inputs = {name: ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
+              for name, shape in names.items()}
+    assert usual([inputs["image"], inputs["ids"]], {"s": (1, 64)}) == {"n": 1, "h": PIXELS, "w": PIXELS, "s": 64}
+    del inputs["image"]
+    inputs["ids"].shape = ir.Shape(["n", "sequence"])
+    assert usual(inputs.values(), {}) == {"n": 1, "sequence": 1, "past_length": TOKENS, "total_length": TOKENS + 1}
 
 
 def test_totals_are_those_of_one_number_of_rows(artifact):
@@ -78,7 +91,9 @@ def test_commands_take_sizes_alike(artifact, tmp_path):
         return " ".join(result.output.split())
 
     sizes = ["--dim", "batch=2", "--dim", "past length=6"]
-    assert "batch = 2, past length = 6" in told("bench", tmp_path / "m.sparsec", *sizes, "--profile")
+    profile = told("bench", tmp_path / "m.sparsec", *sizes, "--profile")
+    assert "batch = 2, past length = 6" in profile
+    assert "repeats what the first" in profile
     assert "batch = 3, past length = 5" in told("bench", tmp_path / "m.sparsec", "--shape", "x:3,5,16", "--profile")
     assert "for batch = 2, past length = 6" in told("explain", tmp_path / "m.onnx", *sizes)
     assert "no kernel" in told("explain", tmp_path / "m.onnx")

@@ -12,7 +12,9 @@ import pytest
 from onnx import numpy_helper
 
 from sparsec.artifact.file import Artifact
+from sparsec.cli import as_typed
 from sparsec.compiler.pipeline import PASSES
+from sparsec.machine import cpus
 from tests.support.cli import MODEL, sparsec, write_model
 from tests.support.programs import signature_artifact
 from tests.support.texts import model
@@ -76,6 +78,15 @@ def test_bench_times_every_engine(folder, tmp_path, arguments):
     for engine in figures["engines"]:
         assert 0 < engine["p50_us"] <= engine["p90_us"] <= engine["p99_us"]
         assert engine["per_second"] > 0
+
+
+def test_bench_takes_the_threads_that_an_artifact_was_compiled_for(tmp_path):
+    sparsec("compile", write_model(tmp_path / "model.onnx"), "--threads", "2", "--tune", "off", "-o",
+            tmp_path / "two.sparsec")
+    told = sparsec("bench", tmp_path / "two.sparsec", "--seconds", "0.05", "--json", tmp_path / "bench.json")
+    expected = min(2, cpus.available())
+    assert json.loads((tmp_path / "bench.json").read_text())["threads"] == expected
+    assert f"engine, {expected} thread" in told
 
 
 def test_bench_measures_the_throughput_of_batches(tmp_path):
@@ -151,6 +162,21 @@ def test_symbolic_dimensions_are_sizes_of_a_run_or_bound_by_name(tmp_path):
     sparsec("compile", tmp_path / "model.onnx", "--shape", "x:2,64", "--tune", "off",
             "-o", tmp_path / "model.sparsec")
     assert Artifact.load(tmp_path / "model.sparsec").manifest.inputs[0].shape == (2, 64)
+
+
+def test_help_groups_the_options_of_what_prune_takes():
+    text = sparsec("prune", "--help")
+    assert text.index("Options for a reference network:") < text.index("--epochs") < text.index("\nOptions:\n")
+    assert text.count("\n") <= 66
+
+
+@pytest.mark.parametrize(("message", "typed"), [
+    ("compile without strict=True", "compile without --strict"),
+    ("compile with verify=False to accept that", "compile with --no-verify to accept that"),
+    ("optimize='balanced' or optimize='size'", "--optimize balanced or --optimize size"),
+    ("max_error 0.1 is out of reach", "--max-error 0.1 is out of reach")])
+def test_options_are_told_as_they_are_typed(message, typed):
+    assert as_typed(message) == typed
 
 
 def test_help_describes_every_command_in_full():
@@ -240,6 +266,11 @@ def other(path):
     return path
 
 
+def otherwise(tmp_path):
+    """A model of the same inputs and outputs that computes something else."""
+    return write_model(tmp_path / "o.onnx", text=MODEL.replace("Relu", "Abs"))
+
+
 def misfit(_folder, tmp_path):
     text = MODEL.replace("float[N, 64] x", 'float["n","w","h"] x').replace("h = MatMul(x, w)",
                                                                           "f = Flatten(x) h = MatMul(f, w)")
@@ -275,7 +306,10 @@ FAILURES = {
     "batch of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--batch", "8"], "--shape chooses"),
     "streams of a profile": (2, lambda f, _: ["bench", f / "model.onnx", "--profile", "--streams", "2"], "--streams"),
     "sizes that do not fit": (2, misfit, "x:1,63,1 does not fit the network: "),
-    "not an .npz": (2, lambda f, t: ["run", f / "model.sparsec", "-i", f / "model.onnx", "-o", t / "y"], "numpy.savez"),
+    "not an .npz": (2, lambda f, t: ["run", f / "model.sparsec", "-i", f / "model.onnx", "-o", t / "y.npz"],
+                   "numpy.savez"),
+    "outputs of no known kind": (2, lambda f, t: ["run", f / "model.sparsec", "-o", t / "y.txt"],
+                                 "y.txt: outputs are written as .npz or .npy; name it y.npz"),
     "wrong name": (2, wrong_input({"z": np.zeros((1, 64), np.float32)}), "takes the inputs 'x'"),
     "wrong shape": (2, wrong_input({"x": np.zeros((2, 64), np.float32)}), "(1, 64)"),
     "wrong dtype": (2, wrong_input({"x": np.zeros((1, 64))}), "float32"),
@@ -301,6 +335,8 @@ FAILURES = {
                                "beside an artifact"),
     "beside another model": (2, lambda f, t: ["bench", f / "model.sparsec", "--model", other(t / "o.onnx")],
                              "compiled from another model"),
+    "beside a model that answers otherwise": (1, lambda f, t: ["bench", f / "model.sparsec", "--model", otherwise(t)],
+                                              "was not compiled from"),
     "tuning of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--tune", "off"], "--tune is for an ONNX"),
     "a layer misspelt": (2, lambda f, _: ["explain", f / "model.onnx", "--layer", "MatMul"],
                          "no layer 'MatMul'; nearest are"),

@@ -54,6 +54,24 @@ def test_the_artifact_answers_as_the_model():
     assert artifact.report["verification"]["inputs"] == 2
 
 
+SMALL = network("(float[1, 3, 8, 8] x) => (float[1, 4, 8, 8] y) { h = Conv<pads=[1, 1, 1, 1]>(x, w) r = Relu(h) "
+                "y = Conv<pads=[1, 1, 1, 1]>(r, v) }", w=pruned(8, 3, 3, 3), v=pruned(4, 8, 3, 3))
+
+
+@pytest.mark.parametrize("tune", ["off", "measure"])
+def test_a_small_network_runs_on_one_thread_where_that_is_faster(tune, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    artifact = sparsec.compile(SMALL, threads=2, tune=tune, tune_seconds=1)
+    single = artifact.report.get("single")
+    if tune == "off":
+        alone = sparsec.compile(SMALL, tune="off").report["network_us"]
+        assert artifact.report["network_us"] == pytest.approx(alone) == pytest.approx(single["one_us"])
+    assert single is None or (single["one_us"] < single["all_us"] and single["measured"] == (tune == "measure"))
+    assert artifact.manifest.threads == 2
+    x = RNG.standard_normal((1, 3, 8, 8)).astype(np.float32)
+    sparsec.InferenceSession(artifact, threads=1).run(None, {"x": x})
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("target", ["cpu-generic", "cpu-avx2", "cpu-avx512"])
 def test_every_cpu_target_compiles_and_is_verified_where_it_runs(target, threads):

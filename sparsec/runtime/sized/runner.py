@@ -65,6 +65,11 @@ class Runner:
         """Whether a call of some sizes is one function."""
         return self._token is not None and self._token.fits(sizes)
 
+    @property
+    def remembers(self) -> bool:
+        """Whether a call has been remembered, so that others of its sizes repeat it without looking at every step."""
+        return self._flow is not None and bool(self._flow.tapes)
+
     def __call__(self, feeds: Feeds, wanted: Sequence[int], seconds: list[float] | None = None) -> list[np.ndarray]:
         """The wanted outputs; where `seconds` is given, every step by itself, whose time is appended."""
         if self._flow is not None and seconds is None and (found := self._repeated(self._flow, feeds, wanted)):
