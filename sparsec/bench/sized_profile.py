@@ -89,8 +89,8 @@ def profile_sized(artifact: Artifact, feeds: Mapping[str, np.ndarray]) -> SizedP
         rounds.append(seconds)
     steps = _named(program, [1e6 * statistics.median(each) for each in zip(*rounds, strict=True)], sizes)
     return SizedProfile(sizes, steps, statistics.median(calls), runner.runs_as_one(sizes),
-                        runner.remembers, sum(each.bytes or 0 for each in steps), sum(feeds[name].nbytes for name in program.caches),
-                        copied)
+                        runner.remembers, sum(each.bytes or 0 for each in steps),
+                        sum(feeds[name].nbytes for name in program.caches), copied)
 
 
 def _own(program: SizedProgram, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

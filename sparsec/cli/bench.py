@@ -206,7 +206,7 @@ def batched(file: Path, rows: int | None, known: Mapping[str, Sequence[int]]) ->
 
 def _measure(path: Path, beside: Path | None, feeds: Path | None, threads: int, seconds: float, *, doubted: bool,
              shapes: Sequence[str], streams: int, dims: Mapping[str, int] | None) -> list[Latency]:
-    """Time an artifact, beside onnxruntime where there is a model to run, which may be another's where it is doubted."""
+    """Time an artifact, beside onnxruntime where there is a model; where that is doubted, it may be another's."""
     from sparsec.artifact.file import Artifact
     from sparsec.compiler.portable import build_once
 

@@ -37,7 +37,8 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
     description = describe_artifact(artifact, file.stat().st_size)
     needs = "".join(f", {name} {' '.join(map(str, each))}" for name, each in description["needs"].items() if each)
     console.print(f"target {description['target']}{needs} on {description['platform']}, up to "
-                  f"{tables.counted(description['threads'], 'thread')}; by sparsec {description['sparsec']}, TVM {description['tvm']}")
+                  f"{tables.counted(description['threads'], 'thread')}; by sparsec {description['sparsec']}, TVM "
+                  f"{description['tvm']}")
     if is_portable(artifact):
         console.print(f"{tables.nbytes(description['file_bytes'])}\n")
         _print_signature(description)

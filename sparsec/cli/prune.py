@@ -19,7 +19,6 @@ from sparsec.cli.prune_units import WHOLE, Files, prune_whole
 from sparsec.cli.tables import console
 from sparsec.errors import ToolchainError, UsageError
 
-
 FILE, NETWORK = "Options for an ONNX file", "Options for a reference network"
 
 
