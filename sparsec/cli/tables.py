@@ -156,8 +156,9 @@ def single(report: Mapping[str, Any], threads: int) -> list[str]:
     """That a program which may use several threads uses one, and why; nothing of others."""
     if (found := report.get("single")) is None or threads == 1:
         return []
-    return [f"runs on 1 thread of the {threads} that it may use: {duration(found['one_us'])}, where all take "
-            f"{duration(found['all_us'])}, {'measured' if found['measured'] else 'predicted'}"]
+    how = "measured" if found["measured"] else "predicted"
+    times = f"{duration(found['one_us'])}, where all take {duration(found['all_us'])}, {how}"
+    return [f"runs on 1 thread of the {threads} that it may use: {times}"]
 
 
 def kinds_of(operators: Iterable[str]) -> list[str]:

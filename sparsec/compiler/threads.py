@@ -38,7 +38,7 @@ class Single:
 
 
 def on_one_if_faster(compile_one: Compile) -> Compile:
-    """What compiles for one thread instead of several where that is faster, and says so under "single" of the report."""
+    """What compiles for one thread instead of several where that is faster; the report says so, as "single"."""
     @functools.wraps(compile_one)
     def compile_either(model: reader.Source, options: CompileOptions) -> Artifact:
         artifact = compile_one(model, options)
