@@ -1,5 +1,6 @@
-// run MODEL [CALLS]: runs a model on random inputs, whose open sizes are 1; tells how long a call takes.
-// run MODEL --inputs A.bin B.bin -o Y.bin: on the bytes of files, one an input; writes the first output's bytes.
+// run [--batch N] MODEL [CALLS]: runs a model on random inputs, whose open sizes are 1, but the first N where it is
+// given; tells how long a call takes.
+// run [--batch N] MODEL --inputs A.bin B.bin -o Y.bin: on the bytes of files, one an input; writes the first output's.
 #include <sparsec.hpp>
 
 #include <algorithm>
@@ -23,13 +24,14 @@ std::string described(const sparsec_info &info) {
   return text + "]";
 }
 
-// Memory for an input, whose open sizes become 1, and a tensor of it.
+// Memory for an input, whose open sizes become 1, but the first `batch` where that is not 0, and a tensor of it.
 struct Input {
-  explicit Input(const sparsec_info &info) {
+  Input(const sparsec_info &info, std::int64_t batch) {
     std::int64_t shape[SPARSEC_MAX_RANK];
     std::size_t count = 1;
     for (int axis = 0; axis < info.rank; ++axis) {
-      shape[axis] = info.shape[axis] >= 0 ? info.shape[axis] : std::max(1, std::atoi(info.dims[axis]));
+      const bool is_batch = axis == 0 && batch > 0;
+      shape[axis] = info.shape[axis] >= 0 ? info.shape[axis] : is_batch ? batch : std::max(1, std::atoi(info.dims[axis]));
       count *= static_cast<std::size_t>(shape[axis]);
     }
     bytes.resize(count * sparsec_type_bytes(info.type));
@@ -69,8 +71,9 @@ void time_calls(const sparsec::Session &session, const std::vector<sparsec_tenso
 
 int usage(int code) {
   std::fprintf(code == 0 ? stdout : stderr,
-               "usage: run MODEL [CALLS]                      on random inputs, whose open sizes are 1\n"
-               "       run MODEL --inputs FILE... -o FILE     on files with the bytes of one input each, in order, as\n"
+               "usage: run [--batch N] MODEL [CALLS]          on random inputs, whose open sizes are 1, the first N\n"
+               "       run [--batch N] MODEL --inputs FILE... -o FILE\n"
+               "                                              on files with the bytes of one input each, in order, as\n"
                "                                              numpy's tofile writes them; writes the first output's\n");
   return code;
 }
@@ -84,13 +87,18 @@ bool is_number(const std::string &word) {
 int main(int count, char **arguments) {
   if (count < 2) return usage(2);
   if (arguments[1] == std::string("--help") || arguments[1] == std::string("-h")) return usage(0);
+  std::int64_t batch = 0;
+  if (arguments[1] == std::string("--batch")) {
+    if (count < 4 || !is_number(arguments[2]) || (batch = std::atoi(arguments[2])) == 0) return usage(2);
+    arguments += 2, count -= 2;
+  }
   const std::vector<std::string> words(arguments + 2, arguments + count);
   try {
     const sparsec::Session session(arguments[1]);
     std::vector<Input> inputs;
     for (const sparsec_info &info : session.inputs()) {
       std::printf("input %s\n", described(info).c_str());
-      inputs.emplace_back(info).fill();
+      inputs.emplace_back(info, batch).fill();
     }
     for (const sparsec_info &info : session.outputs()) std::printf("output %s\n", described(info).c_str());
     const bool files = words.size() == inputs.size() + 3 && words[0] == "--inputs" && words[words.size() - 2] == "-o";
