@@ -98,8 +98,7 @@ def command(
                 beside=model is not None)
     _check_calls({"--batch": batch, "--max-error": max_error, "--tune": tune}, streams,
                  model=file is not None and not compiled, timed=not profile and formats is None and sweep is None)
-    if threads is None:
-        threads = _threads_of(file) if file is not None and compiled else 1
+    threads = _threads_of(file, threads) if file is not None and compiled else threads or 1
     if bench_elsewhere(context, on, resume, threads * streams, json):
         return
     if file is None:
@@ -135,12 +134,12 @@ def command(
         console.print("--model MODEL.onnx, from which it was compiled, times onnxruntime beside it")
 
 
-def _threads_of(artifact: Path) -> int:
-    """The threads that a session of an artifact takes by itself."""
+def _threads_of(artifact: Path, asked: int | None) -> int:
+    """The threads that a session of an artifact takes, by itself where nobody asks; a UsageError where it has fewer."""
     from sparsec.artifact.file import Artifact
     from sparsec.runtime.arguments import allowed_threads
 
-    return allowed_threads(None, Artifact.load(artifact).manifest.threads)
+    return allowed_threads(asked, Artifact.load(artifact).manifest.threads)
 
 
 def _tell(results: Sequence[Latency], file: Path, threads: int, streams: int, precision: Precision | None,

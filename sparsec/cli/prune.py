@@ -87,9 +87,9 @@ def command(
         "Ray cluster whose machines have the files at the same paths.")] = parts.LOCAL,
     json: options.JsonFile = None,
 ) -> None:
-    """Prune an ONNX file from samples, or train, prune and export a reference network.
+    """Prune an ONNX file from samples, or a reference network.
 
-    A network needs PyTorch.
+    What is left of a network is trained, which needs PyTorch, and exported.
     """
     if source is not None and is_file(source):
         if inputs is None:

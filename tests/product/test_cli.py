@@ -308,6 +308,8 @@ FAILURES = {
     "sizes that do not fit": (2, misfit, "x:1,63,1 does not fit the network: "),
     "not an .npz": (2, lambda f, t: ["run", f / "model.sparsec", "-i", f / "model.onnx", "-o", t / "y.npz"],
                    "numpy.savez"),
+    "more threads than compiled for": (2, lambda f, _: ["bench", f / "model.sparsec", "--threads", "2"],
+                                       "--threads 2, but the artifact was compiled for 1 thread"),
     "outputs of no known kind": (2, lambda f, t: ["run", f / "model.sparsec", "-o", t / "y.txt"],
                                  "y.txt: outputs are written as .npz or .npy; name it y.npz"),
     "wrong name": (2, wrong_input({"z": np.zeros((1, 64), np.float32)}), "takes the inputs 'x'"),
