@@ -87,7 +87,7 @@ class Priced:
 TOKENS, PIXELS = 128, 224
 """Sizes at which models are priced that are told none: of texts, signals and caches, and of images."""
 IMAGE_RANK, FIRST_PIXELS = 4, 2
-"""Floats of at least so many dimensions are images, whose pixels lie from this axis on."""
+"""Floats of at least so many dimensions that end in unknown ones are images, whose pixels lie from this axis on."""
 
 
 def usual(inputs: Iterable[ir.Value], limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
@@ -99,7 +99,7 @@ def usual(inputs: Iterable[ir.Value], limits: Mapping[str, tuple[int, int]]) -> 
     for value in inputs:
         shape = list(value.shape or ())
         images = (len(shape) >= IMAGE_RANK and value.dtype is not None and value.dtype.is_floating_point()
-                  and isinstance(shape[1], int))
+                  and isinstance(shape[1], int) and not isinstance(shape[-1], int))  # caches end in a known size
         for axis, dim in enumerate(shape):
             if isinstance(dim, int) or not dim.value or not is_name(dim.value):
                 continue
