@@ -21,6 +21,9 @@ TOLERANCE = 1e-4
 """By how much, of the largest value, an output of two rows together may differ from that of each by itself."""
 PROBED = 4
 """What sizes beside the rows are taken for when rows are run together to see."""
+QUICK_S = 5e-4
+"""Runs that take less are made by the thread that asks: handing one to another thread takes as long, or, while Python
+computes in both, up to its switch interval."""
 
 
 class QueueFullError(SparsecError):
@@ -83,6 +86,7 @@ class Queue:
                  observe: Callable[[int, Sequence[float]], None] = lambda _rows, _seconds: None) -> None:
         self._session, self._limits, self._observe = session, limits, observe
         self._waiting: deque[Request] = deque()
+        self._quick = 0  # the most elements of the inputs of a run that was quick
         self._changed = threading.Condition()
         self._closed = False
         self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(limits.replicas)]
@@ -93,8 +97,12 @@ class Queue:
         """Requests that wait."""
         return len(self._waiting)
 
-    def submit(self, feeds: Feeds) -> Future[list[np.ndarray]]:
+    def submit(self, feeds: Feeds, *, wake: bool = True) -> Future[list[np.ndarray]]:
         """Have a run; the future has the outputs, or the error of `InferenceSession.run`.
+
+        Args:
+            feeds: the inputs by name.
+            wake: a thread of the queue; else `run_quick` must follow.
 
         Raises:
             QueueFullError: as many wait as may.
@@ -110,8 +118,24 @@ class Queue:
             if len(self._waiting) >= self._limits.waiting:
                 raise QueueFullError(f"{len(self._waiting)} requests wait already; ask again later")
             self._waiting.append(request)
-            self._changed.notify()
+            if wake:
+                self._changed.notify()
         return request.done
+
+    def run_quick(self) -> None:
+        """Run what waits in this thread while that is quick, by the runs before; leave the rest to the queue's own."""
+        while True:
+            with self._changed:
+                if not self._waiting:
+                    return
+                together = self._together()
+                elements = sum(_elements(each.feeds) for each in together)
+                if self._closed or self._limits.delay_s or elements > 2 * self._quick:
+                    self._changed.notify()
+                    return
+                group = self._take(together)
+            if group:
+                self._run_and_tell(group)
 
     def close(self, *, wait: bool = True) -> None:
         """Take no more requests; those that wait are run, and have been when this returns, unless it need not wait."""
@@ -123,9 +147,12 @@ class Queue:
 
     def _work(self) -> None:
         while group := self._next():
-            self._run(group)
-            now = time.monotonic()
-            self._observe(sum(each.rows for each in group), [now - each.since for each in group])
+            self._run_and_tell(group)
+
+    def _run_and_tell(self, group: list[Request]) -> None:
+        self._run(group)
+        now = time.monotonic()
+        self._observe(sum(each.rows for each in group), [now - each.since for each in group])
 
     def _next(self) -> list[Request]:
         """The requests of the next run without those that were cancelled, none when all is done; waits for them."""
@@ -137,12 +164,16 @@ class Queue:
                 left = self._waiting[0].since + self._limits.delay_s - time.monotonic()
                 together = self._together()
                 if left <= 0 or self._closed or sum(each.rows for each in together) >= self._limits.rows:
-                    taken = {id(each) for each in together}
-                    self._waiting = deque(each for each in self._waiting if id(each) not in taken)
-                    if wanted := [each for each in together if each.done.set_running_or_notify_cancel()]:
+                    if wanted := self._take(together):
                         return wanted
                     continue
                 self._changed.wait(left)
+
+    def _take(self, together: list[Request]) -> list[Request]:
+        """Those of some that wait which were not cancelled; none of them waits any more."""
+        taken = {id(each) for each in together}
+        self._waiting = deque(each for each in self._waiting if id(each) not in taken)
+        return [each for each in together if each.done.set_running_or_notify_cancel()]
 
     def _together(self) -> list[Request]:
         """The first request, and those of its kind that fit into a run with it."""
@@ -159,19 +190,36 @@ class Queue:
         """Run requests together, or each by itself where that fails, so that it fails for the one at fault only."""
         try:
             if len(group) == 1:
-                group[0].done.set_result(self._session.run(None, group[0].feeds))
+                group[0].done.set_result(self._timed(group[0].feeds))
                 return
             joined = {name: np.concatenate([each.feeds[name] for each in group]) for name in group[0].feeds}
-            outputs = self._session.run(None, joined)
+            outputs = self._timed(joined)
             ends = np.cumsum([each.rows for each in group])[:-1]
             for each, parts in zip(group, zip(*(np.split(array, ends) for array in outputs), strict=True), strict=True):
                 each.done.set_result(list(parts))
         except Exception as error:  # noqa: BLE001 - it is the caller's, whatever it is
             if len(group) == 1:
-                group[0].done.set_exception(error)
+                known = isinstance(error, SparsecError)  # its traceback would hold the request's arrays, and itself
+                group[0].done.set_exception(error.with_traceback(None) if known else error)
             else:
                 for each in group:
                     self._run([each])
+
+    def _timed(self, feeds: Feeds) -> list[np.ndarray]:
+        """The outputs of a run, whose time tells how large quick ones are."""
+        begin = time.monotonic()
+        outputs = self._session.run(None, feeds)
+        elements = _elements(feeds)
+        if time.monotonic() - begin < QUICK_S:
+            self._quick = max(self._quick, elements)
+        else:
+            self._quick = min(self._quick, (elements - 1) // 2)
+        return outputs
+
+
+def _elements(feeds: Feeds) -> int:
+    """Of all inputs together."""
+    return sum(each.size for each in feeds.values())
 
 
 def why_not_together(session: InferenceSession) -> str | None:

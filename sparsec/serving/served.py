@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,8 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # it has no types
         super().__init__(name)
         self._session = session
         self._queue = Queue(session, limits, self._observe)
+        self._due = False  # whether the loop is about to run what waits
+        self._names = [each.name for each in session.get_outputs()]
         WAITING.labels(name).set_function(lambda: len(self._queue))
         self.ready = True
 
@@ -87,16 +89,16 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # it has no types
                                                   f"/v2/models/{self.name}/infer"))
         try:
             feeds = {each.name: np.asarray(each.as_numpy()) for each in payload.inputs}
-            outputs = await asyncio.wrap_future(self._queue.submit(feeds))
+            outputs = await self._outputs(feeds)
         except QueueFullError as error:
             raise self._refused(429, FullError(str(error))) from error
         except ClosedError as error:
             raise self._refused(503, StoppingError(self.name, str(error))) from error
         except (SparsecError, InvalidInput, ValueError, TypeError) as error:
             raise self._refused(400, RefusedError(str(error))) from error
-        names = [each.name for each in self._session.get_outputs()]
-        wanted = {each.name for each in payload.request_outputs or ()} or set(names)
-        found = [_output(name, array, payload) for name, array in zip(names, outputs, strict=True) if name in wanted]
+        wanted = {each.name for each in payload.request_outputs or ()} or set(self._names)
+        found = [_output(name, array, payload) for name, array in zip(self._names, outputs, strict=True)
+                 if name in wanted]
         return kserve.InferResponse(response_id=payload.id or str(uuid.uuid4()), model_name=self.name,
                                     infer_outputs=found)
 
@@ -109,6 +111,18 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # it has no types
         """Take no more requests, and wait until those that wait have been run."""
         self.ready = False
         self._queue.close()
+
+    def _outputs(self, feeds: Mapping[str, np.ndarray]) -> asyncio.Future[list[np.ndarray]]:
+        """What a run gives, as soon as the loop has taken all requests that are there: they are rows of one run."""
+        done = self._queue.submit(feeds, wake=False)
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._run_now)
+        return asyncio.wrap_future(done)
+
+    def _run_now(self) -> None:
+        self._due = False
+        self._queue.run_quick()
 
     def _refused(self, code: int, error: Exception) -> Exception:
         REFUSED.labels(self.name, code).inc()

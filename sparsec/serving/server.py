@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+import uvloop
+from timing_asgi import TimingMiddleware  # kserve's, which looks every path up for lines of a log that has none here
 
 from sparsec.runtime.session import InferenceSession
 from sparsec.serving.batching import Limits
 from sparsec.serving.drain import SETTLE_S, Application, Draining, DrainingServer, Receive, Send
+from sparsec.serving.inference import direct_route
 from sparsec.serving.served import ANSWERS, REFUSED, ServedModel, kserve
 
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING  # isort: skip  # `served` has imported kserve
@@ -27,6 +30,9 @@ from kserve.protocol.rest.server import RESTServer  # isort: skip
 GRACE_S = 30
 """What requests at hand may take when the server ends."""
 GRPC_THREADS = 4
+GARBAGE = 50_000
+"""Objects more than before that have Python look for cycles, which halts all requests: more than those of requests at
+hand come to, which are freed without."""
 KEEP_ALIVE_S = 65
 """How long connections without a request stay: longer than those of proxies."""
 
@@ -73,6 +79,8 @@ def rest_application(models: kserve.ModelRepository, draining: Draining, most_by
         app.add_exception_handler(kind, answer)
     data, extension = DataPlane(models), ModelRepositoryExtension(models)
     RESTServer(FASTAPI_APP_IMPORT_STRING, data, extension, 0).create_application()
+    app.user_middleware = [each for each in app.user_middleware if each.cls is not TimingMiddleware]
+    app.router.routes.insert(0, direct_route(data))
     return app
 
 
@@ -97,7 +105,7 @@ def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits]
     for name, session in sessions.items():
         models.update(ServedModel(name, session, limits[name]))
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)  # uvicorn raises it once more when all is done
-    asyncio.run(_serve(models, port, grpc_port, most_bytes))
+    uvloop.run(_serve(models, port, grpc_port, most_bytes))
 
 
 def _is_unforeseen(record: logging.LogRecord) -> bool:
@@ -121,5 +129,6 @@ async def _serve(models: kserve.ModelRepository, port: int, grpc_port: int, most
         await grpc.stop()
 
     gc.freeze()  # collecting what kserve has loaded would halt all requests for a tenth of a second
+    gc.set_threshold(GARBAGE)
     await DrainingServer(config, draining, afterwards).serve()
     await asyncio.gather(*running)
