@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,10 +21,8 @@ Place = Callable[[np.ndarray], dict[str, Any]]
 """Places an array; its entry."""
 
 
-_CALLS = {"rows", "attention", "rotary", "recurrence", "append", f"{SIZED_DOMAIN}::{APPEND}"}
+_CALLS = {"rows", "attention", "rotary", "recurrence", "windows", "append", f"{SIZED_DOMAIN}::{APPEND}"}
 """Steps that are no operators of ONNX."""
-_WINDOWS = re.compile(r"\.[A-Z]\w*$")
-"""What the name of a layer ends with where its windows are meant."""
 NATIVE = OPERATORS.keys() - images.OPERATORS.keys() - scattering.OPERATORS.keys()
 """The operators between stages that libsparsec has."""
 
@@ -59,9 +56,6 @@ def sized_plan(artifact: Artifact, add: Add, place: Place) -> dict[str, Any]:
 def _step(step: Mapping[str, Any]) -> dict[str, Any]:
     """A step with numbers for element types."""
     kind = step["op"]
-    if kind == "windows":
-        raise UsageError(f"'{_WINDOWS.sub('', step['outputs'][0])}' of the model takes windows of images of any size, "
-                         "which only sessions in Python do; give its dimensions sizes with --dim or --shape")
     if kind not in _CALLS and kind not in NATIVE:
         what = "of images of any size" if kind in images.OPERATORS else "of sizes that values decide"
         by = f"numpy ({kind} {what})" if kind in OPERATORS else "ONNX's reference"

@@ -15,7 +15,7 @@ from sparsec.native.bundle import MODEL, SOURCES, write_bundle
 from sparsec.native.model_file import model_bytes
 from sparsec.native.sized import NATIVE
 from sparsec.native.types import TYPES
-from tests.support import recurrent, texts
+from tests.support import images, recurrent, texts
 from tests.support.bundles import link, run
 from tests.support.decoders import DECODER, GROUPED, decoder_feeds, merged_decoder, model_of
 from tests.support.random_sizes import WIDTH, network
@@ -78,6 +78,7 @@ def decoded(data, outputs):
 
 
 def assert_equal(found, expected):
+    assert not isinstance(found, str), found
     for pair in zip(found, expected, strict=True):
         assert [(each.dtype, each.shape) for each in pair[:1]] == [(pair[1].dtype, pair[1].shape)]
         assert relative_error(*pair) < 1e-5
@@ -142,11 +143,49 @@ def test_the_library_has_the_operators_that_bundles_may_have():
     assert named == {name for name in NATIVE if ":" not in name}
 
 
-def test_convolutions_of_any_size_are_refused():
-    image = texts.model("g (float[n, 3, h, w] x) => (float[n, 2, i, j] y) <float[2, 3, 3, 3] k> { y = Conv(x, k) }",
+@pytest.mark.parametrize("name", [*images.NETWORKS, "quantised"])
+def test_images_of_any_size_give_the_sessions_answers(drive, name):
+    quantised = images.quantised(), [(1, 3, 21, 34), (1, 3, 5, 4)]
+    model, shapes = quantised if name == "quantised" else images.network(name)
+    artifact, rng = sparsec.compile(model, tune="off", verify=False), np.random.default_rng(0)
+    session = sparsec.InferenceSession(artifact)
+    calls = [rng.standard_normal(shape, np.float32) for shape in shapes]
+    for found, x in zip(drive(artifact, [[x] for x in calls]), calls, strict=True):
+        assert_equal(found, session.run(None, {"x": x}))
+
+
+@pytest.mark.parametrize("operator", [
+    *(f'Resize<mode="{mode}", coordinate_transformation_mode="{way}", nearest_mode="{rounding}">(c, , scales)'
+      for mode, way, rounding in (("nearest", "asymmetric", "floor"), ("nearest", "half_pixel", "round_prefer_ceil"),
+                                  ("linear", "align_corners", "ceil"), ("linear", "pytorch_half_pixel", "floor"))),
+    "MaxPool<kernel_shape=[3,2], strides=[2,2], ceil_mode=1>(c)",
+    "AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(c)",
+    'AveragePool<kernel_shape=[2,2], auto_pad="SAME_LOWER">(c)',
+])
+def test_windows_of_every_kind_give_the_sessions_answers(drive, operator):
+    model = texts.model(f"""g (float[n, 3, h, w] x) => (float[n, 8, i, j] y)
+        <float[8, 3, 1, 1] k, float[4] scales = {{1, 1, 2, 3}}> {{ c = Conv(x, k) y = {operator} }}""",
+                        k=np.random.default_rng(1).standard_normal((8, 3, 1, 1), np.float32))
+    artifact, rng = sparsec.compile(model, tune="off", verify=False), np.random.default_rng(0)
+    session = sparsec.InferenceSession(artifact)
+    assert any(step["op"] == "windows" for step in session._sized.steps)
+    calls = [rng.standard_normal(shape, np.float32) for shape in ((1, 3, 9, 12), (2, 3, 4, 5))]
+    for found, x in zip(drive(artifact, [[x] for x in calls]), calls, strict=True):
+        assert_equal(found, session.run(None, {"x": x}))
+
+
+def test_an_image_that_is_smaller_than_a_window_is_refused(drive):
+    model = texts.model("g (float[n, 3, h, w] x) => (float[n, 2, i, j] y) <float[2, 3, 3, 3] k> { y = Conv(x, k) }",
                         k=np.ones((2, 3, 3, 3)))
-    with pytest.raises(UsageError, match="'y' of the model takes windows of images of any size, which only sess"):
-        model_bytes(sparsec.compile(image, tune="off", verify=False))
+    artifact = sparsec.compile(model, tune="off", verify=False)
+    assert "fewer than a window of 3 takes" in drive(artifact, [[np.zeros((1, 3, 2, 5), np.float32)]])
+
+
+def test_convolutions_in_three_dimensions_are_refused():
+    volume = texts.model("g (float[n, 3, d, h, w] x) => (float[n, 2, i, j, l] y) <float[2, 3, 3, 3, 3] k> {"
+                         " y = Conv(x, k) }", k=np.ones((2, 3, 3, 3, 3)))
+    with pytest.raises(UsageError, match="'y' of the model is computed by numpy \\(Conv of images of any size"):
+        model_bytes(sparsec.compile(volume, tune="off", verify=False))
 
 
 @pytest.mark.parametrize("name", ["gru of papers", "lstm with everything"])

@@ -14,6 +14,7 @@ namespace sparsec::native::sized {
 
 using Shape = std::vector<std::int64_t>;
 class Growing;
+class Unread;
 
 struct Array {
   std::shared_ptr<const void> owner;
@@ -22,6 +23,7 @@ struct Array {
   Shape shape, strides;   // strides count elements
   bool borrowed = false;  // of the caller's memory
   std::shared_ptr<Growing> buffer;  // whose filled part it is
+  std::shared_ptr<const Unread> unread;  // makes its rows, which lie nowhere
 
   explicit operator bool() const { return type != 0; }
   std::size_t rank() const { return shape.size(); }

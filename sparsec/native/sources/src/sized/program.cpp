@@ -13,6 +13,7 @@
 #include "recurrent.hpp"
 #include "rows.hpp"
 #include "sizes.hpp"
+#include "windows.hpp"
 
 namespace sparsec::native::sized {
 
@@ -29,7 +30,8 @@ struct Wiring {
 };
 
 // Steps that are no operators of ONNX.
-const std::set<std::string> kCalls = {"rows", "attention", "rotary", "recurrence", "append", "sparsec.sized::Append"};
+const std::set<std::string> kCalls = {"rows", "attention", "rotary", "recurrence", "windows", "append",
+                                      "sparsec.sized::Append"};
 
 bool all_true(const Array &condition) {
   const Array whole = dense(condition);
@@ -195,6 +197,10 @@ class SizedProgram : public Program {
       return [rotary](const Arrays &arrays) { return rotary->run(arrays); };
     }
     if (kind == "recurrence") return recurrent(step);
+    if (kind == "windows") {
+      auto windows = std::make_shared<Windows>(kernels_, step["kind"].text(), step["attributes"], by_rows(step));
+      return [windows](const Arrays &arrays) { return windows->run(arrays); };
+    }
     if (kind == "append") {
       const std::int64_t axis = step["attributes"]["axis"].integer();
       return [this, axis](const Arrays &arrays) { return Arrays{append(buffers_, arrays, axis_of(axis, arrays.at(0).rank()))}; };
@@ -205,6 +211,20 @@ class SizedProgram : public Program {
     const Operator &found = operator_named(kind);
     const Json &attributes = step["attributes"];
     return [&found, &attributes](const Arrays &arrays) { return found(arrays, attributes); };
+  }
+
+  // Whether rows alone read what a step makes, so that it may be made when they do.
+  bool by_rows(const Json &step) const {
+    if (!Windows::copies(step["kind"].text())) return false;
+    const std::string &made = step["outputs"].list().at(0).text();
+    const auto is_made = [&](const Json &each) { return each.is_text() && each.text() == made; };
+    const auto other = [&](const Json &each) {
+      const std::vector<Json> &inputs = each["inputs"].list();
+      return each["op"].text() != "rows" && std::any_of(inputs.begin(), inputs.end(), is_made);
+    };
+    const std::vector<Json> &steps = plan_["steps"].list(), &outputs = plan_["outputs"].list();
+    return std::none_of(steps.begin(), steps.end(), other) &&
+           std::none_of(outputs.begin(), outputs.end(), [&](const Json &each) { return is_made(each["value"]); });
   }
 
   Run recurrent(const Json &step) const {

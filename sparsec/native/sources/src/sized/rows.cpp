@@ -5,6 +5,7 @@
 
 #include "../model.hpp"
 #include "../tensors.hpp"
+#include "windows.hpp"
 
 namespace sparsec::native::sized {
 
@@ -95,8 +96,12 @@ Arrays RowStage::part(const Arrays &flat, std::int64_t first, std::int64_t valid
   std::vector<ffi::Object> tensors;
   std::vector<TVMFFIAny> arguments;
   for (std::size_t index = 0; index < flat.size(); ++index) {
-    const Array rows = given_[index].whole ? flat[index] : sliced(flat[index], 0, first, valid);
-    tensors.push_back(tensor(index, rows, valid, count));
+    if (flat[index].unread) {
+      tensors.push_back(made(index, *flat[index].unread, first, valid, count));
+    } else {
+      const Array rows = given_[index].whole ? flat[index] : sliced(flat[index], 0, first, valid);
+      tensors.push_back(tensor(index, rows, valid, count));
+    }
     arguments.push_back(tensors.back().any());
   }
   std::vector<ffi::Object> results = ffi::tensors_of(ffi::call(*functions_.at(count), arguments));
@@ -127,6 +132,24 @@ ffi::Object RowStage::tensor(std::size_t index, const Array &rows, std::int64_t 
   if (valid == count && bytes >= kDirectBytes && reinterpret_cast<std::uintptr_t>(rows.data) % kAlignment == 0) {
     return ffi::tensor(rows.data, rows.type, shape, rows.owner);
   }
+  const Buffer &own = buffer(index, count);
+  const std::size_t room = own.array.size() * own.array.item();
+  if (bytes > 0) std::memcpy(own.array.data, rows.data, bytes);
+  std::memset(own.array.data + bytes, 0, room - bytes);
+  return own.tensor.share();
+}
+
+ffi::Object RowStage::made(std::size_t index, const Unread &rows, std::int64_t first, std::int64_t valid,
+                           std::int64_t count) {
+  const Buffer &own = buffer(index, count);
+  const std::size_t room = own.array.size() * own.array.item();
+  const std::size_t bytes = room / static_cast<std::size_t>(count) * static_cast<std::size_t>(valid);
+  rows.make(first, valid, own.array.data);
+  std::memset(own.array.data + bytes, 0, room - bytes);
+  return own.tensor.share();
+}
+
+const RowStage::Buffer &RowStage::buffer(std::size_t index, std::int64_t count) {
   auto &own = buffers_[count];
   if (own.empty()) {
     for (const RowSpec &spec : given_) {
@@ -134,10 +157,7 @@ ffi::Object RowStage::tensor(std::size_t index, const Array &rows, std::int64_t 
       own.push_back({memory, ffi::tensor(memory.data, spec.type, memory.shape, memory.owner)});
     }
   }
-  const Array &buffer = own[index].array;
-  if (bytes > 0) std::memcpy(buffer.data, rows.data, bytes);
-  std::memset(buffer.data + bytes, 0, buffer.size() * buffer.item() - bytes);
-  return own[index].tensor.share();
+  return own[index];
 }
 
 }  // namespace sparsec::native::sized

@@ -47,6 +47,9 @@ class RowStage {
   // The shape of so many rows as a function takes them.
   Shape taken(const RowSpec &spec, std::int64_t count) const;
   ffi::Object tensor(std::size_t index, const Array &rows, std::int64_t valid, std::int64_t count);
+  ffi::Object made(std::size_t index, const Unread &rows, std::int64_t first, std::int64_t valid, std::int64_t count);
+  // What a function for so many rows reads where these do not lie as it takes them.
+  const Buffer &buffer(std::size_t index, std::int64_t count);
 
   const std::size_t rank_;
   std::vector<RowSpec> given_, made_;

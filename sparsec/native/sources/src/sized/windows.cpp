@@ -1,0 +1,252 @@
+#include "windows.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "../tensors.hpp"
+
+namespace sparsec::native::sized {
+
+namespace {
+
+using Reals = std::vector<double>;
+using Numbers = std::vector<std::int64_t>;
+
+// By window the pixels of an axis, -1 outside of the image, and the factor of each; `width` pixels a window.
+struct Axis {
+  Numbers places;
+  std::vector<float> factors;
+  std::int64_t width;
+  std::int64_t windows() const { return static_cast<std::int64_t>(places.size()) / width; }
+};
+
+// What a kernel is told of a call: the shape of the result, its `sizes` without the first, and its tables.
+struct Told {
+  Shape shape;
+  Numbers sizes, tables;
+  Array extra;
+  std::int64_t total() const { return sizes[0]; }
+};
+
+// Python's quotient of integers.
+std::int64_t floored(std::int64_t value, std::int64_t by) { return value / by - (value % by != 0 && (value < 0) != (by < 0)); }
+
+bool is_set(const Json &attributes, const char *name) { return attribute(attributes, name, std::int64_t{0}) != 0; }
+
+std::int64_t at(const Json &attributes, const char *name, std::size_t axis) {
+  return attributes[name].list().at(axis).integer();
+}
+
+Axis axis_of_layer(std::int64_t size, std::size_t axis, std::size_t rank, const Json &attributes) {
+  const std::int64_t width = at(attributes, "kernel_shape", axis), stride = at(attributes, "strides", axis);
+  const std::int64_t dilation = at(attributes, "dilations", axis), reach = dilation * (width - 1) + 1;
+  std::int64_t front = at(attributes, "pads", axis), back = at(attributes, "pads", axis + rank);
+  const std::string &mode = attributes["auto_pad"].text();
+  if (mode == "SAME_UPPER" || mode == "SAME_LOWER") {
+    const std::int64_t more = std::max<std::int64_t>(0, (-floored(-size, stride) - 1) * stride + reach - size);
+    front = mode == "SAME_UPPER" ? more / 2 : more - more / 2;
+    back = more - front;
+  }
+  const std::int64_t beyond = is_set(attributes, "ceil_mode") ? stride - 1 : 0;
+  const std::int64_t windows = floored(size + front + back - reach + beyond, stride) + 1;
+  if (windows <= 0) {
+    misfit(std::to_string(size) + " pixels and " + std::to_string(front + back) +
+           " of padding are fewer than a window of " + std::to_string(width) + " takes");
+  }
+  Axis found{{}, {}, width};
+  for (std::int64_t window = 0; window < windows; ++window) {
+    std::int64_t inside = 0;
+    for (std::int64_t pixel = 0; pixel < width; ++pixel) {
+      const std::int64_t place = window * stride - front + pixel * dilation;
+      found.places.push_back(place >= 0 && place < size ? place : -1);
+      inside += found.places.back() >= 0;
+    }
+    const std::int64_t count = is_set(attributes, "count_include_pad") ? width : std::max<std::int64_t>(inside, 1);
+    for (auto place = found.places.end() - width; place != found.places.end(); ++place) {
+      found.factors.push_back(*place < 0 ? 0.0f : static_cast<float>(1.0 / static_cast<double>(count)));
+    }
+  }
+  return found;
+}
+
+// Where a pixel of the result is in the image, by ONNX's name.
+double coordinate(const std::string &mode, double x, double size, double out, double scale) {
+  if (mode == "half_pixel") return (x + 0.5) / scale - 0.5;
+  if (mode == "pytorch_half_pixel") return out > 1 ? (x + 0.5) / scale - 0.5 : 0;
+  if (mode == "align_corners") return out > 1 ? x * (size - 1) / (out - 1) : 0;
+  if (mode == "asymmetric") return x / scale;
+  fail(SPARSEC_ERROR_MODEL, "the model resizes by '" + mode + "', which is not known; bundle the model again");
+}
+
+double nearest(const std::string &mode, double x) {
+  if (mode == "floor") return std::floor(x);
+  if (mode == "ceil") return std::ceil(x);
+  if (mode == "round_prefer_floor") return std::ceil(x - 0.5);
+  if (mode == "round_prefer_ceil") return std::floor(x + 0.5);
+  fail(SPARSEC_ERROR_MODEL, "the model rounds by '" + mode + "', which is not known; bundle the model again");
+}
+
+Axis resized_axis(std::int64_t size, std::int64_t out, double scale, const Json &attributes) {
+  const bool linear = attributes["mode"].text() != "nearest";
+  const std::string &coordinates = attributes["coordinate_transformation_mode"].text();
+  const auto last = static_cast<double>(size - 1);
+  Axis found{{}, {}, linear ? 2 : 1};
+  if (size == 0 || out == 0) found.width = 1;
+  for (std::int64_t pixel = 0; pixel < out; ++pixel) {
+    double x = size == 0 ? 0 : coordinate(coordinates, static_cast<double>(pixel), static_cast<double>(size), static_cast<double>(out), scale);
+    if (found.width == 1) {
+      x = size == 0 ? 0 : std::clamp(nearest(attributes["nearest_mode"].text(), x), 0.0, last);
+      found.places.push_back(static_cast<std::int64_t>(x));
+      found.factors.push_back(1);
+      continue;
+    }
+    x = std::clamp(x, 0.0, last);
+    const double low = std::min(std::floor(x), std::max(last - 1, 0.0)), share = x - low;
+    found.places.push_back(static_cast<std::int64_t>(low));
+    found.places.push_back(static_cast<std::int64_t>(std::min(low + 1, last)));
+    found.factors.push_back(static_cast<float>(1 - share));
+    found.factors.push_back(static_cast<float>(share));
+  }
+  return found;
+}
+
+std::vector<Axis> resized_axes(const Shape &image, const Json &attributes, const Arrays &inputs) {
+  const bool given = inputs.size() > 1 && inputs[1];
+  const Shape wanted = given ? integers_of(inputs[1]) : Shape{};
+  std::vector<Axis> found;
+  for (std::size_t axis = 0; axis < image.size(); ++axis) {
+    double scale = attributes["scales"].list().at(axis).real();
+    const auto size = static_cast<double>(image[axis]);
+    const std::int64_t out = given ? wanted.at(static_cast<std::size_t>(at(attributes, "axes", axis)))
+                                   : static_cast<std::int64_t>(std::floor(size * scale));
+    if (given) scale = static_cast<double>(out) / std::max(size, 1.0);
+    if (out < 0) misfit("an image cannot become " + std::to_string(out) + " pixels wide");
+    found.push_back(resized_axis(image[axis], out, scale, attributes));
+  }
+  return found;
+}
+
+// A dense array of floats.
+Array floats(const std::vector<float> &values) {
+  const Array array = allocate(SPARSEC_FLOAT32, {static_cast<std::int64_t>(values.size())});
+  std::copy(values.begin(), values.end(), array.values<float>());
+  return array;
+}
+
+// Channels (block's pixels, channels) become the pixels of a block; rows of it are copied at once.
+Told shuffled(const Shape &shape, const Numbers &blocks) {
+  const bool flat = blocks.size() == 1;
+  const std::int64_t lines = flat ? 1 : shape[1], columns = shape[shape.size() - 2];
+  const std::int64_t height = flat ? 1 : blocks[0], width = blocks.back(), run = shape.back() / height;
+  Told told{{shape[0]}, {}, {}, floats({0})};
+  for (std::size_t axis = 0; axis < blocks.size(); ++axis) told.shape.push_back(shape[axis + 1] * blocks[axis]);
+  told.shape.push_back(run / width);
+  const std::int64_t pixels = lines * height * columns;
+  told.sizes = {shape[0] * pixels, lines * height, columns, 1, 1, run, pixels, 1};
+  for (std::int64_t line = 0; line < lines; ++line) {
+    for (std::int64_t row = 0; row < height; ++row) told.tables.push_back(line * columns * height + row);
+  }
+  for (std::int64_t column = 0; column < columns; ++column) told.tables.push_back(column * height);
+  return told;
+}
+
+Told told_of(const std::string &kind, const Json &attributes, const Arrays &inputs) {
+  const Shape &shape = inputs[0].shape;
+  if (kind == "PixelShuffle") return shuffled(shape, attributes["blocks"].integers());
+  const Shape image(shape.begin() + 1, shape.end() - 1);
+  std::vector<Axis> axes;
+  if (kind == "Resize") {
+    axes = resized_axes(image, attributes, inputs);
+  } else {
+    for (std::size_t axis = 0; axis < image.size(); ++axis) axes.push_back(axis_of_layer(image[axis], axis, image.size(), attributes));
+  }
+  Told told{{shape[0]}, {}, {}, {}};
+  std::int64_t pixels = 1;
+  for (const Axis &axis : axes) told.shape.push_back(axis.windows()), pixels *= axis.width;
+  told.shape.push_back(shape.back() * (Windows::copies(kind) ? pixels : 1));
+  if (axes.size() == 1) axes.insert(axes.begin(), Axis{{0}, {1}, 1});
+  const std::int64_t rows = image.size() == 1 ? 1 : image[0];
+  told.sizes = {shape[0] * axes[0].windows() * axes[1].windows(), axes[0].windows(), axes[1].windows(), axes[0].width,
+                axes[1].width, shape.back(), rows, image.back()};
+  std::vector<float> factors;
+  for (const Axis &axis : axes) {
+    told.tables.insert(told.tables.end(), axis.places.begin(), axis.places.end());
+    factors.insert(factors.end(), axis.factors.begin(), axis.factors.end());
+  }
+  const bool given = kind == "DepthwiseConv" || kind == "Im2colCodes";
+  told.extra = given ? dense(inputs.at(1)) : floats(factors);
+  return told;
+}
+
+// Windows of an image, made by a kernel.
+class Made : public Unread {
+ public:
+  Made(std::shared_ptr<const ffi::Object> kernel, Array x, const Told &told)
+      : kernel_(std::move(kernel)), x_(std::move(x)), extra_(told.extra), total_(told.total()),
+        each_(static_cast<std::int64_t>(elements_of(told.shape)) / std::max<std::int64_t>(total_, 1)),
+        tables_(integers(told.tables, {static_cast<std::int64_t>(told.tables.size())}, SPARSEC_INT64)),
+        sizes_(told.sizes) {}
+
+  std::int64_t total() const override { return total_; }
+
+  void make(std::int64_t first, std::int64_t count, char *out) const override {
+    Numbers sizes = {count};
+    sizes.insert(sizes.end(), sizes_.begin(), sizes_.end());
+    const Array begin = integers({first}, {1}, SPARSEC_INT64);
+    const Array told = integers(sizes, {static_cast<std::int64_t>(sizes.size())}, SPARSEC_INT64);
+    Array y;
+    y.data = out;
+    y.shape = {count * each_};
+    const ffi::Object arguments[] = {flattened(begin, SPARSEC_INT64), flattened(told, SPARSEC_INT64),
+                                     flattened(tables_, SPARSEC_INT64), flattened(x_, element()),
+                                     flattened(extra_, element()), flattened(y, element())};
+    std::vector<TVMFFIAny> values;
+    for (const ffi::Object &each : arguments) values.push_back(each.any());
+    ffi::call(*kernel_, values);
+  }
+
+ private:
+  // Codes are bytes, whether they have a sign or not.
+  std::int32_t element() const { return x_.type == SPARSEC_FLOAT32 ? SPARSEC_FLOAT32 : SPARSEC_UINT8; }
+  static ffi::Object flattened(const Array &array, std::int32_t type) {
+    return ffi::tensor(array.data, type, {static_cast<std::int64_t>(array.size())}, array.owner);
+  }
+
+  const std::shared_ptr<const ffi::Object> kernel_;
+  const Array x_, extra_;
+  const std::int64_t total_, each_;  // windows, and elements of one in the result
+  const Array tables_;
+  const Numbers sizes_;
+};
+
+}  // namespace
+
+Array read(const Array &array) {
+  if (!array.unread) return array;
+  const Array whole = allocate(array.type, array.shape);
+  if (whole.size() > 0) array.unread->make(0, array.unread->total(), whole.data);
+  return whole;
+}
+
+bool Windows::copies(const std::string &kind) { return kind == "Im2col" || kind == "Im2colCodes"; }
+
+Windows::Windows(const ffi::Object &library, const std::string &kind, const Json &attributes, bool by_rows)
+    : kernel_(std::make_shared<ffi::Object>(
+          ffi::function_of(library, ("windows_" + (kind == "PixelShuffle" ? "Im2col" : kind)).c_str()))),
+      kind_(kind), attributes_(attributes), by_rows_(by_rows) {}
+
+Arrays Windows::run(const Arrays &inputs) const {
+  const Array x = dense(inputs.at(0));
+  const bool fits = kind_ == "Im2colCodes" ? x.item() == 1 : x.type == SPARSEC_FLOAT32;
+  if (x.rank() < 3 || x.rank() > 4 || !fits) misfit("an image is given as something else");
+  const Told told = told_of(kind_, attributes_, inputs);
+  Array y;
+  y.type = x.type;
+  y.shape = told.shape;
+  y.strides = dense_strides(told.shape);
+  y.unread = std::make_shared<Made>(kernel_, x, told);
+  return {by_rows_ ? y : read(y)};
+}
+
+}  // namespace sparsec::native::sized
