@@ -1,9 +1,11 @@
 """The documentation site: every link leads somewhere, and nothing comes from the network."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -37,3 +39,15 @@ def test_nothing_is_loaded_from_elsewhere(site):
     for page in site.rglob("*.html"):
         assert not re.findall(r"<(?:script|img)[^>]*src=\"https?:|<link[^>]*stylesheet[^>]*href=\"https?:",
                               page.read_text()), page
+
+
+def test_the_picture_of_a_profile_has_a_bar_a_layer(tmp_path):
+    layers = [{"layer": f"<{n}>", "us": 1.0 + n, "format": "csr", "roofline": 0.5} for n in range(20)]
+    (tmp_path / "p.json").write_text(json.dumps({"layers": layers, "total_us": 210.0}))
+    subprocess.run([sys.executable, ROOT / "docs" / "profile.py", tmp_path / "p.json", "-o", tmp_path / "p.svg"],
+                   check=True)
+    picture = ET.parse(tmp_path / "p.svg").getroot()
+    texts = [each.text for each in picture.iter("{http://www.w3.org/2000/svg}text")]
+    assert [each for each in texts if "csr" in each] == [f"<{n}> (csr)" for n in range(4, 20)]
+    assert "everything else" in texts
+    assert len(list(picture.iter("{http://www.w3.org/2000/svg}rect"))) == 1 + 2 * 16 + 1
