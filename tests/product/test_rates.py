@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sparsec.backends.cpu import calibrate, rates
+from sparsec.cost import microarchitectures
 from sparsec.cost.calibration import SHIPPED, keep, key
 from sparsec.cost.microarchitectures import MICROARCHITECTURES, microarchitecture_of, scaled
 from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
@@ -13,7 +14,7 @@ from sparsec.target import machine_family, machine_name, resolve
 from tests.support.cli import sparsec, write_model
 
 CPU = resolve("cpu")
-QUICK = {"fmas_per_s": 2e9, "loads_per_s": 2e9, "l2_bytes_per_s": 1e11, "l3_bytes_per_s": 5e10,
+QUICK = {"fmas_per_s": 2e9, "loads_per_s": 1e9, "l2_bytes_per_s": 1e11, "l3_bytes_per_s": 5e10,
          "memory_bytes_per_s": 2e10}
 
 
@@ -76,9 +77,18 @@ def test_designs_are_known_by_what_cpuid_says(cpuid, name):
 
 
 def test_what_is_not_measured_follows_the_clock():
-    slow, fast = (scaled(QUICK | {"fmas_per_s": rate}, CPU) for rate in (1e9, 2e9))
+    slow, fast = (scaled(QUICK | {"fmas_per_s": rate, "loads_per_s": rate / 2}, CPU) for rate in (1e9, 2e9))
     assert fast.permutes_per_s == pytest.approx(2 * slow.permutes_per_s)
     assert fast.group_s == pytest.approx(slow.group_s / 2)
+
+
+@pytest.mark.parametrize("disturbed", ["fmas_per_s", "loads_per_s"])
+def test_rates_of_a_core_keep_their_ratios_where_its_design_was_measured(disturbed, monkeypatch):
+    design = MICROARCHITECTURES["zen4"]
+    monkeypatch.setattr(microarchitectures, "here", lambda: design)
+    known = {name: getattr(design.machine(CPU.vector_bits), name) for name in QUICK}
+    found = scaled(known | {disturbed: known[disturbed] / 3, "l2_bytes_per_s": 1.0}, CPU)
+    assert {name: getattr(found, name) for name in QUICK} == pytest.approx(known)
 
 
 def test_processors_of_one_name_are_told_apart():

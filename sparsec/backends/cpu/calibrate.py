@@ -99,12 +99,12 @@ def _bandwidths(core: _Core, target: Target) -> dict[str, float]:
     """What a core multiplies and loads, and what caches and memory bring."""
     threads = core.isa.threads
     sizes = (target.l1_bytes // 2, target.l2_bytes // 2, BEYOND * target.l2_bytes // threads, CACHED_BYTES // threads)
-    turns = [[core.bandwidth(size) for size in sizes] for _ in range(TURNS)]
-    l1, l2, l3, cold = map(max, zip(*turns, strict=True))
+    turns = [[*(core.bandwidth(size) for size in sizes), ROUNDS * probes.CHAINS / core.multiply_adds(ROUNDS)]
+             for _ in range(TURNS)]
+    l1, l2, l3, cold, fmas = map(max, zip(*turns, strict=True))
     waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
-    return {"fmas_per_s": ROUNDS * probes.CHAINS / core.multiply_adds(ROUNDS),
-            "loads_per_s": l1 / (4 * core.isa.lanes), "l2_bytes_per_s": waited, "l3_bytes_per_s": l3 * threads,
-            "memory_bytes_per_s": cold * threads}
+    return {"fmas_per_s": fmas, "loads_per_s": l1 / (4 * core.isa.lanes), "l2_bytes_per_s": waited,
+            "l3_bytes_per_s": l3 * threads, "memory_bytes_per_s": cold * threads}
 
 
 def _permutes(core: _Core) -> tuple[float, float]:
