@@ -12,12 +12,20 @@ import stat
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
+from sparsec.errors import UsageError
+
 Name = str | os.PathLike[str]
+Use = Callable[[Path], str]
+"""What a file that is there is used for, empty where it may be replaced."""
+
+_USE: ContextVar[Use | None] = ContextVar("use", default=None)
 
 FREE_BYTES, LARGEST_RATIO = 256 << 20, 64
 
@@ -92,6 +100,28 @@ def check_members(archive: zipfile.ZipFile, most: int) -> None:
         raise ValueError(f"its members take over {most} bytes")
 
 
+@contextmanager
+def keeping(use: Use) -> Iterator[None]:
+    """Within, files that are in use are not replaced: `write` and `write_by` raise UsageError."""
+    token = _USE.set(use)
+    try:
+        yield
+    finally:
+        _USE.reset(token)
+
+
+def check_replaceable(path: Name, use: Use | None = None) -> None:
+    """Check that what a file holds may be lost.
+
+    Raises:
+        UsageError: it is in use, by `use` or else by what `keeping` is given.
+
+    """
+    target, use = Path(os.path.realpath(path)), use or _USE.get()
+    if use is not None and target.is_file() and (why := use(target)):
+        raise UsageError(f"{os.fspath(path)}: {why}, which would be lost; write to another file")
+
+
 def write(path: Name, data: bytes) -> None:
     """Replace a file's content, as `write_by`."""
     write_by(path, lambda file: file.write(data))
@@ -106,9 +136,11 @@ def write_by(path: Name, write_to: Callable[[IO[bytes]], object]) -> None:
 
     Raises:
         OSError: as the system reports it, naming `path`.
+        UsageError: the file is in use (`keeping`).
 
     """
     _check_name(path)
+    check_replaceable(path)
     try:
         target = Path(os.path.realpath(path))
         try:

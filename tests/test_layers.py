@@ -11,7 +11,7 @@ ROOT = TESTS.parent / "sparsec"
 BASE = {"errors", "files", "target"}
 LAYERS = {
     "errors": set(),
-    "files": set(),
+    "files": {"errors"},
     "target": {"errors"},
     "graph": BASE,
     "formats": BASE,

@@ -15,6 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from sparsec import files
 from sparsec.cli import (
     accelerators,
     bench,
@@ -37,6 +38,7 @@ from sparsec.cli import (
     verify,
 )
 from sparsec.cli.flags import Panelled
+from sparsec.cli.inputs import keeping_inputs
 from sparsec.errors import InputError, InternalError, ShapeError, SparsecError, UsageError, printable
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -65,7 +67,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
                   context_settings={"help_option_names": ["-h", "--help"]},
                   help="Compile pruned ONNX models into the fastest programs that their sparsity allows.")
 for _name, _command in COMMANDS.items():
-    app.command(_name, cls=Panelled)(_command)
+    app.command(_name, cls=Panelled)(keeping_inputs(_name, _command))
 
 
 def _print_version(wanted: bool) -> None:
@@ -156,8 +158,14 @@ def _debugging() -> bool:
 def _fail_internally(error: InternalError) -> NoReturn:
     """End with what to report of a defect."""
     if _debugging() and error.node:
-        Path(DEFECT).write_bytes(error.node)
+        _write_defect(error.node)
     _fail(str(error), 3)
+
+
+def _write_defect(node: bytes) -> None:
+    """Write a defect's node to `DEFECT`, with a number in the name where there are others, one may be the model."""
+    names = itertools.chain([DEFECT], (f"{Path(DEFECT).stem}-{number}.onnx" for number in itertools.count(2)))
+    files.write(next(name for name in names if not Path(name).exists()), node)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -92,8 +92,6 @@ def command(
     output = output or Path(model.with_suffix(".sparsec").name)
     for path in (output, *filter(None, [as_onnx])):
         options.check_folder(path)
-        if path.exists() and model.exists() and path.samefile(model):
-            raise UsageError(f"{path}: the model itself, which would be lost; write to another file")
     if sign:
         signing.sign(b"", sign)  # a key that cannot be read is better known before compiling
     chosen = CompileOptions(**given)

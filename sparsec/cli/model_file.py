@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # `describe` imports what it needs, so that commands start fast
     import onnx_ir as ir
+    from google.protobuf.message import Message
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,27 @@ class ModelFile:
 def describe(path: Path) -> ModelFile:
     """What a file that `graph.reader.load` has read holds."""
     import onnx
-    from onnx.external_data_helper import uses_external_data
 
     model = onnx.load(path, load_external_data=False)
-    parts = (part for each in model.graph.sparse_initializer for part in (each.values, each.indices))
-    locations = {entry.value for tensor in (*model.graph.initializer, *parts) if uses_external_data(tensor)
-                 for entry in tensor.external_data if entry.key == "location"}
+    locations = set(locations_in(model))
     files = [path, *(path.parent / location for location in locations)]
     opsets = [each.version for each in model.opset_import if each.domain in ("", "ai.onnx")]
     outputs = {value.name: {axis: dim.dim_param for axis, dim in enumerate(value.type.tensor_type.shape.dim)
                             if dim.dim_param} for value in model.graph.output}
     return ModelFile(sum(each.stat().st_size for each in files if each.is_file()), bool(locations),
                      next(iter(opsets), None), outputs, frozenset(value.name for value in model.graph.value_info))
+
+
+def locations_in(message: Message) -> Iterator[str]:
+    """The external files of all tensors in a message of ONNX's, as it names them; some repeatedly."""
+    import onnx
+
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for each in value if field.is_repeated else (value,):
+                yield from locations_in(each)
+    if isinstance(message, onnx.TensorProto) and message.data_location == onnx.TensorProto.EXTERNAL:
+        yield from (entry.value for entry in message.external_data if entry.key == "location")
 
 
 def rewrite_sparse(path: Path) -> None:

@@ -193,9 +193,10 @@ def check_folder(path: Path) -> None:
     """Check that a file can be written, before what it is to hold takes minutes.
 
     Raises:
-        UsageError: its folder is missing or read-only.
+        UsageError: its folder is missing or read-only, or the command reads the file.
 
     """
+    files.check_replaceable(path)
     given, path = path, Path(os.path.realpath(path))
     if path.exists() and not path.is_file():  # a device or a pipe, which is written to
         if not os.access(path, os.W_OK):

@@ -55,6 +55,7 @@ def command(
         return
     from sparsec.models.study import COMPRESSIONS, METHODS, QUICK, Plan
     from sparsec.models.study_plots import plot_accuracy, plot_compression
+    from sparsec.report.figures import save
 
     if unknown := [method for method in methods if method not in METHODS]:
         raise UsageError(f"unknown method '{unknown[0]}': choose from {', '.join(METHODS)}")
@@ -64,7 +65,7 @@ def command(
     for name, figure in (("compression", plot_compression(points, plan.network)),
                          ("accuracy", plot_accuracy(points, dense, plan.network))):
         for suffix in ("png", "svg"):
-            figure.savefig(output / f"{name}.{suffix}")
+            save(figure, output / f"{name}.{suffix}")
     options.write_json(output / "study.json",
                        {"dense_accuracy": dense, "points": [dataclasses.asdict(point) for point in points]})
     tables.print_table(
@@ -102,6 +103,7 @@ def draw_figures(output: Path, names: list[str], network: str, compressions: tup
 
     """
     from sparsec.models.study_figures import COMPRESSIONS, FIGURES, Asked
+    from sparsec.report.figures import save
 
     names = [*FIGURES] if ALL in names else names
     if unknown := [name for name in names if name not in FIGURES]:
@@ -112,7 +114,7 @@ def draw_figures(output: Path, names: list[str], network: str, compressions: tup
             asked = Asked(network, compressions or COMPRESSIONS, seeds, epochs, speedup, progress)
             figures, numbers = FIGURES[name](asked)
         for each, figure in figures.items():
-            figure.savefig(output / f"{each}-{network}.svg")
+            save(figure, output / f"{each}-{network}.svg")
         options.write_json(output / f"{name}-{network}.json", dict(numbers))
         console.print(f"{output}: {', '.join(figures)} of {network} as .svg, {name}-{network}.json")
 

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sparsec import files
+
 OPSET = 18
 SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -30,7 +32,7 @@ def export(model: nn.Module, path: Path, inputs: tuple[torch.Tensor, ...], names
     for node in program.model.graph.all_nodes():
         _name(node)
         node.metadata_props.clear()  # stack traces with paths of this machine
-    program.save(str(path))
+    files.write(path, program.model_proto.SerializeToString())
 
 
 def _name(node: Any) -> None:

@@ -59,7 +59,7 @@ def write_bundle(artifact: Artifact, folder: Path, sign: Path | None = None, *, 
         entries.append(Entry(f"{MODEL}.sig", signing.signature_path(folder / MODEL).stat().st_size, "model"))
     for part, content, path in copied:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path).write_bytes(content)
+        files.write(folder / path, content)
         entries.append(Entry(path, len(content), part))
     sums = {part: sum(each.nbytes for each in entries if each.part == part) for part in ("model", "runtime", "sources")}
     report = {"bytes": sums, "files": {each.path: each.nbytes for each in entries}}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from sparsec import files
+
 
 def to_svg(figure: Figure) -> str:
     """The figure as SVG text, the same for the same figure."""
@@ -18,4 +20,4 @@ def to_svg(figure: Figure) -> str:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG or SVG file, by the path's suffix; matplotlib raises ValueError for one it does not know."""
-    figure.savefig(path)
+    files.write_by(path, lambda file: figure.savefig(file, format=path.suffix.removeprefix(".") or None))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,7 +45,7 @@ def write_triton(artifact: Artifact, folder: Path, threads: int | None = None, r
     version = folder / VERSION
     version.mkdir(parents=True, exist_ok=True)
     artifact.save(version / triton_model.ARTIFACT)
-    shutil.copyfile(triton_model.__file__, version / PROGRAM)
+    files.write(version / PROGRAM, Path(triton_model.__file__).read_bytes())
     files.write(folder / CONFIG, config.encode())
     return reason
 
