@@ -31,10 +31,17 @@ def allocator(nbytes: int, alignment: int) -> Allocate | None:
     """What gives arrays out of one arena of huge pages, of so many bytes in all when each is filled up to alignment.
 
     None where that is less than a huge page, or where they are not wanted.
+
+    Raises:
+        MemoryError: there is not so much.
+
     """
     if nbytes < PAGE or not wanted():
         return None
-    memory = mmap.mmap(-1, nbytes + PAGE)
+    try:
+        memory = mmap.mmap(-1, nbytes + PAGE)
+    except (OSError, OverflowError) as error:
+        raise MemoryError(f"no room for {nbytes} bytes") from error
     with suppress(OSError):  # a system without them
         memory.madvise(ADVICE)
     arena = np.frombuffer(memory, np.uint8)

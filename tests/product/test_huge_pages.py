@@ -38,6 +38,12 @@ def test_small_or_unwanted_arenas_do_not_exist(nbytes: int, setting: str, monkey
     assert huge_pages.allocator(nbytes, ALIGNMENT) is None
 
 
+@pytest.mark.parametrize("nbytes", [1 << 60, 1 << 70])
+def test_an_arena_that_is_too_large_is_said_to_be(nbytes: int) -> None:
+    with pytest.raises(MemoryError, match=str(nbytes)):
+        huge_pages.allocator(nbytes, ALIGNMENT)
+
+
 def test_programs_ask_for_huge_pages_unless_told_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
     model, rng = onnx.parser.parse_model(TEXT), np.random.default_rng(0)
     weights = {"first": (16, 1, 3, 3), "second": (1, 16, 1, 1)}
