@@ -207,10 +207,11 @@ def main():
     with warnings.catch_warnings(), suppress(SparsecError, AssertionError):
         warnings.simplefilter("ignore")
         read(path, bool) if beside else read(path)  # what is imported at the first use counts as nobody's memory
+    replayed = options.replay and options.replay.read_bytes()
     forbid_other_files(directory)
 
     def attempt(case, aside):
-        data = options.replay.read_bytes() if options.replay else mutant(random.Random(f"{options.seed} {case}"), seeds)
+        data = replayed or mutant(random.Random(f"{options.seed} {case}"), seeds)
         path.write_bytes(data)
         read(path, aside) if beside else read(path)
 
