@@ -183,6 +183,24 @@ def cache_folder() -> Path:
     return platformdirs.user_cache_path("sparsec", appauthor=False)
 
 
+def make_own(folder: Path) -> None:
+    """Make a folder of the cache, and those above it, for the user alone.
+
+    Raises:
+        OSError: it cannot be made; or it is there, and another owns it or may write to it.
+
+    """
+    for each in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
+        each.mkdir(mode=0o700, exist_ok=True)
+    if not _is_users(folder.stat()):
+        raise PermissionError(errno.EACCES, "others own its folder, or may write there", os.fspath(folder))
+
+
+def _is_users(found: os.stat_result) -> bool:
+    """Whether the user alone can have written there."""
+    return found.st_uid == os.geteuid() and not found.st_mode & 0o022
+
+
 def shown(path: Path) -> str:
     """A path as it is printed, with `~` for the user's folder."""
     home = Path.home()
@@ -195,7 +213,7 @@ def is_own(path: Path) -> bool:
         both = [each.stat() for each in (path.parent, path)]
     except OSError:
         return False
-    mine = all(each.st_uid == os.geteuid() and not each.st_mode & 0o022 for each in both)
+    mine = all(map(_is_users, both))
     if not mine and stat.S_ISREG(both[1].st_mode):
         warnings.warn(f"{path} is ignored: others own it or its folder, or may write there; `chmod go-w` both, or "
                       "remove the file", stacklevel=3)

@@ -17,6 +17,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from sparsec import files
 from sparsec.artifact.container import MOST_BUCKETS
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import PORTABLE
@@ -111,11 +112,12 @@ def build_once(artifact: Artifact) -> Artifact:
     if not is_portable(artifact):
         return artifact
     path = kept_path(artifact)
-    with contextlib.suppress(ArtifactError):  # absent or damaged: it is made anew
-        return Artifact.load(path)
+    if files.is_own(path):  # it is native code
+        with contextlib.suppress(ArtifactError):  # damaged: it is made anew
+            return Artifact.load(path)
     built = build(artifact)
     with contextlib.suppress(OSError, ArtifactError):  # a cache that cannot be written costs time, not results
-        path.parent.mkdir(parents=True, exist_ok=True)
+        files.make_own(path.parent)
         built.save(path)
     return built
 

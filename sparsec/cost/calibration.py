@@ -71,7 +71,7 @@ def check_keepable(path: Path | None = None) -> None:
     """
     file = path or default_path()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.make_own(file.parent)
     except OSError as error:
         raise CalibrationError(f"the calibration {file} cannot be written: {error.strerror}; XDG_CACHE_HOME names the "
                                "folder of caches") from error
@@ -89,7 +89,7 @@ def keep_as(name: str, machine: Machine, path: Path) -> Path:
     """
     entries = {each: asdict(rates) for each, rates in (kept(path) | {name: machine}).items()}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.make_own(path.parent)
         files.write(path, json.dumps(entries, indent=1).encode() + b"\n")
     except OSError as error:
         raise CalibrationError(f"the calibration {path} cannot be written: {error.strerror}") from error

@@ -89,7 +89,7 @@ class TuningLog:
             return
         line = json.dumps({"key": name, "kernel": option.kernel, "detail": option.detail, "seconds": seconds})
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            files.make_own(self.path.parent)
             with os.fdopen(_open_log(self.path), "a", encoding="utf-8") as log:
                 log.write(line + "\n")
         except OSError as error:

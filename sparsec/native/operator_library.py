@@ -30,7 +30,7 @@ def onnxruntime_library() -> str:
     Compiling it, once, takes half a minute.
 
     Raises:
-        ToolchainError: no C++ compiler is installed, or it fails.
+        ToolchainError: no C++ compiler is installed, or it fails; or others may write to the user's cache.
 
     """
     sources = sorted(path for path in SOURCES.rglob("*") if path.suffix in (".cpp", ".hpp", ".h"))
@@ -40,7 +40,11 @@ def onnxruntime_library() -> str:
         "apache-tvm", FFI))]).encode())
     path = files.cache_folder() / "native" / key.hexdigest()[:16] / NAME
     if not files.is_own(path):
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        try:
+            files.make_own(path.parent)
+        except OSError as error:
+            raise ToolchainError(f"{path} cannot be kept: {error.strerror}; XDG_CACHE_HOME names the folder of "
+                                 "caches") from error
         files.write(path, _compiled([each for each in sources if each.suffix == ".cpp" and each.parts[-2] != "example"],
                                     libraries))
     return str(path)

@@ -1,5 +1,6 @@
 """Files that others chose the place of: what is read and written, and what of the cache is believed."""
 
+import contextlib
 import io
 import os
 import stat
@@ -11,15 +12,21 @@ import numpy as np
 import pytest
 
 from sparsec import Artifact, files
+from sparsec.backends.cuda import toolchain
 from sparsec.cli import options
+from sparsec.compiler import portable
+from sparsec.compiler.options import CompileOptions
+from sparsec.cost import calibration
 from sparsec.cost.calibration import SHIPPED, calibration_of
 from sparsec.cost.option import Option, Work
+from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.cost.tuning import TuningLog
-from sparsec.errors import ArtifactError, SignatureError, SparsecError, printable
+from sparsec.errors import ArtifactError, CalibrationError, SignatureError, SparsecError, printable
 from sparsec.graph import reader
 from sparsec.kernels.packing import RECIPES, Recipe
 from sparsec.target import resolve
 from tests.hostile.artifacts import small_artifact
+from tests.support.texts import model
 
 
 @pytest.fixture
@@ -125,6 +132,51 @@ def test_a_cache_of_another_owner_is_ignored(given, tmp_path):
         assert TuningLog(path, 0.0)._seconds == {}
     with pytest.warns(UserWarning, match="is ignored: others own it"):
         assert calibration_of(resolve("cpu"), 1, path).source == SHIPPED
+
+
+KEEPERS = {
+    "tuning.jsonl": lambda path: TuningLog(path, 1.0).time(Option("csr", "k", "d", 1.0, 8, Work(1, 1)), resolve("cpu"),
+                                                           1, lambda _: 1.0),
+    "calibration.json": lambda path: calibration.keep(DEFAULT_MACHINE, 1, path),
+    "x.fatbin": lambda path: toolchain._keep(path, b"new"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be written")
+@pytest.mark.parametrize("name", KEEPERS)
+def test_nothing_is_kept_where_others_may_write(name, tmp_path):
+    (tmp_path / "precious").write_bytes(b"old")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o777)
+    (shared / name).symlink_to("../precious")
+    with contextlib.suppress(CalibrationError):
+        KEEPERS[name](shared / name)
+    assert (tmp_path / "precious").read_bytes() == b"old"
+
+
+def test_code_is_not_taken_from_where_others_may_write(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    packed = portable.pack(model("g (float[2] x) => (float[2] y) { y = Relu(x) }"), CompileOptions())
+    planted = portable.kept_path(packed)
+    planted.parent.mkdir(parents=True)
+    foreign = small_artifact()
+    foreign.save(planted)
+    assert portable.build_once(packed).library == foreign.library
+    planted.parent.chmod(0o777)
+    with pytest.warns(UserWarning, match="is ignored"):
+        assert portable.build_once(packed).library != foreign.library
+    assert Artifact.load(planted).library == foreign.library
+
+
+def test_a_folder_of_the_cache_is_the_users_alone(tmp_path):
+    before = os.umask(0o002)
+    try:
+        files.make_own(tmp_path / "cache" / "sparsec" / "compiled")
+    finally:
+        os.umask(before)
+    made = tmp_path / "cache" / "sparsec" / "compiled"
+    assert [stat.S_IMODE(each.stat().st_mode) for each in (made, *made.parents[:2])] == [0o700] * 3
 
 
 def test_caches_that_are_pipes_are_neither_read_nor_written(pipe):

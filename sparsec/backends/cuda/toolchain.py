@@ -85,7 +85,7 @@ def fat_binary(source: str, archs: Sequence[str]) -> bytes:
 def _keep(path: Path, binary: bytes) -> None:
     """Write what was compiled to the cache; one that cannot be written is none."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        files.make_own(path.parent)
         files.write(path, binary)
         for old in sorted(path.parent.glob("*.fatbin"), key=lambda each: each.stat().st_mtime)[:-KEPT]:
             old.unlink(missing_ok=True)
