@@ -9,10 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from sparsec import files
 from sparsec.errors import UsageError
 
 CONFIG = "generation_config.json"
 """The file beside a model that says how its makers generate with it."""
+LARGEST = 1 << 20
+"""Bytes of that file."""
+LARGEST_NUMBER = 1 << 63
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Sampling:
                 ("temperature", self.temperature >= 0, "a number from 0 on"),
                 ("top_k", self.top_k >= 0, "a number from 0 on"),
                 ("top_p", 0 < self.top_p <= 1, "a share above 0, up to 1"),
-                ("repetition_penalty", self.repetition_penalty > 0, "a number above 0")):
+                ("repetition_penalty", self.repetition_penalty > 0, "a number above 0"),
+                ("seed", self.seed >= 0, "a number from 0 on")):
             if not fits:
                 raise UsageError(f"{name}={getattr(self, name)}; give {needed}")
 
@@ -94,14 +99,37 @@ def read_config(folder: Path, **given: Any) -> Sampling:
     path, found = folder / CONFIG, Sampling()
     if path.is_file():
         try:
-            config = json.loads(path.read_bytes())
-            own: dict[str, Any] = {each.name: config[each.name] for each in fields(Sampling)
-                                   if config.get(each.name) is not None}
-            if not config.get("do_sample", False):
-                own["temperature"] = 0.0
-            end = config.get("eos_token_id")
-            own["stop"] = tuple(end) if isinstance(end, list) else () if end is None else (int(end),)
-            found = Sampling(**own)
-        except (ValueError, TypeError, AttributeError) as error:
+            found = _sampling(json.loads(_text(path)))
+        except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError, UsageError) as error:
             raise UsageError(f"{path}: not a configuration of generation ({error}); correct or remove it") from error
     return replace(found, **{name: value for name, value in given.items() if value is not None})
+
+
+def _text(path: Path) -> bytes:
+    """What the file holds; raises ValueError where that is too much."""
+    text = files.read_regular(path, LARGEST + 1)
+    if len(text) > LARGEST:
+        raise ValueError(f"it has over {LARGEST} bytes")
+    return text
+
+
+def _sampling(config: dict[str, Any]) -> Sampling:
+    """What a configuration says; raises TypeError where a value is of another type, UsageError where it fits none."""
+    own: dict[str, Any] = {}
+    for each in fields(Sampling):
+        if (value := config.get(each.name)) is not None and each.name != "stop":
+            own[each.name] = _number(each.name, value, whole=isinstance(each.default, int))
+    if not config.get("do_sample", False):
+        own["temperature"] = 0.0
+    end = config.get("eos_token_id")
+    tokens = end if isinstance(end, list) else [] if end is None else [end]
+    own["stop"] = tuple(_number("eos_token_id", token, whole=True) for token in tokens)
+    return Sampling(**own)
+
+
+def _number(name: str, value: Any, *, whole: bool) -> Any:
+    """A finite number, where it is one and fits 64 bits."""
+    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    if not fits or not abs(value) < LARGEST_NUMBER:
+        raise TypeError(f"{name} is {str(value)[:40]}")
+    return value
