@@ -19,7 +19,7 @@ from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.quiet import quiet
 from sparsec.graph.schemas import check_inputs, check_types, check_words
-from sparsec.graph.shapes import bind
+from sparsec.graph.shapes import bind, static_shape
 from sparsec.graph.verify import check, infer
 
 OLDEST_OPSET = 7
@@ -131,6 +131,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     lenient.settle(model)
     check_words(model, where)
     declared = bind(model, shapes, where, symbolic=symbolic, dims=dims)
+    _settle_empty(model)
     sequences.resolve(model)
     infer(model, where, declared)
     if lenient.scalars(model) | (symbolic and implied.settle(model)):
@@ -273,6 +274,15 @@ def _give_conditions(model: ir.Model) -> None:
             condition = condition or add_constant(model.graph, "loop.condition", np.array(True))
             node.resize_inputs(max(LOOP_INPUTS, len(node.inputs)))
             node.replace_input_with(1, condition)
+
+
+def _settle_empty(model: ir.Model) -> None:
+    """Vectors of no integers are constants, though they are inputs: what has them for its axes has a known rank."""
+    for value in model.graph.inputs:
+        if value.dtype == ir.DataType.INT64 and static_shape(value) == (0,) and value.uses():
+            constant = add_constant(model.graph, f"{value.name}.empty", np.zeros(0, np.int64))
+            for node, index in tuple(value.uses()):
+                node.replace_input_with(index, constant)
 
 
 def _has_batched_scan(model: ir.Model) -> bool:

@@ -105,6 +105,13 @@ def test_a_part_of_no_size_is_empty():
     np.testing.assert_array_equal(b, X)
 
 
+def test_axes_of_no_elements_are_known_where_the_file_declares_another_rank():
+    summed = model("g (float[2,4] x, int64[0] axes) => (float[1,1] y) { y = ReduceSum<keepdims=0>(x, axes) }")
+    artifact = sparsec.compile(summed, tune="off")
+    assert artifact.report["verification"]["reference"] == "onnxruntime"
+    assert InferenceSession(artifact).run(None, {"x": X, "axes": np.zeros(0, np.int64)})[0].shape == ()
+
+
 @pytest.mark.parametrize("kind", EXPANDING)
 def test_constants_that_grow_are_left_to_run_time(kind):
     graph = reader.load(expanding(kind))
