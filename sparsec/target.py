@@ -72,6 +72,13 @@ ZEN4, ZEN4_BITS = ("AuthenticAMD", 0x19), 512
 """The vendor and family whose members with AVX-512 are Zen 4s, with units of 256 bits for vectors of 512."""
 SVE_FEATURES = NEON_BF16_FEATURES | {"sve", SVE_256}
 
+AMX = "amx"
+"""What the names of the features of tiles begin with; Linux permits them to processes that ask."""
+AMX_FEATURES = AVX512_FEATURES | {"avx512_vnni", "avx512_bf16", "avx512vbmi", "avx512_vbmi2",
+                                  "amx_tile", "amx_int8", "amx_bf16"}
+"""Sapphire Rapids and later."""
+_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA = 158, 0x1023, 18
+
 CUDA_ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90")
 """The architectures that kernels are made for; sparse tensor cores begin with the first."""
 
@@ -89,6 +96,10 @@ _FIXED = {
     "cpu-generic": Target("cpu-generic", "cpu", mcpu="x86-64"),
     "cpu-avx2": Target("cpu-avx2", "cpu", mcpu="x86-64-v3", features=AVX2_FEATURES, vector_bits=256),
     "cpu-avx512": Target("cpu-avx512", "cpu", mcpu="x86-64-v4", features=AVX512_FEATURES, vector_bits=512),
+    "cpu-amx": Target("cpu-amx", "cpu", mcpu="x86-64-v4", design="sapphire-rapids", features=AMX_FEATURES,
+                      mattr=("+avx512vnni", "+avx512bf16", "+avx512vbmi", "+avx512vbmi2", "+amx-tile", "+amx-int8",
+                             "+amx-bf16"),
+                      vector_bits=512, l1_bytes=48 * 1024, l2_bytes=2 * 1024 * 1024),
     "cpu-neon": Target("cpu-neon", "cpu", mcpu="neoverse-n1", machine="aarch64", design="neoverse-v2",
                        features=NEON_FEATURES, l1_bytes=64 * 1024, l2_bytes=1024 * 1024),
     "cpu-neon-bf16": Target("cpu-neon-bf16", "cpu", mcpu="generic", mattr=("+v8.6a", "+fullfp16"), machine="aarch64",
@@ -107,9 +118,21 @@ TARGET_NAMES = ("cpu", *_FIXED)
 
 @functools.cache
 def machine_features() -> frozenset[str]:
-    """Instruction-set features of the machine that runs this, by their Linux names (empty where unknown)."""
+    """Instruction-set features of the machine that runs this, by their Linux names (empty where unknown).
+
+    Tiles count where the kernel permits them: this asks for all threads of the process, now and later, and for those
+    that it forks.
+    """
     found = frozenset((_cpuinfo("flags") or _cpuinfo("Features")).split())
+    if "amx_tile" in found and not _permits_tiles():
+        found = frozenset(each for each in found if not each.startswith(AMX))
     return found | {SVE_256} if "sve" in found and _sve_bytes() == SVE_256_BYTES else found
+
+
+def _permits_tiles() -> bool:
+    """Whether this process may use AMX's tiles, from now on. Source: Linux, Documentation/arch/x86/xstate.rst."""
+    answer: int = ctypes.CDLL(None).syscall(_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA)
+    return answer == 0
 
 
 def _sve_bytes() -> int:

@@ -18,6 +18,7 @@ RATES = {
     "fmas_per_s": ("vector multiply-adds", 1e9, "G/s"), "loads_per_s": ("vector loads from L1", 1e9, "G/s"),
     "permutes_per_s": ("permutes of a register", 1e9, "G/s"), "gathers_per_s": ("vector gathers from L1", 1e9, "G/s"),
     "group_s": ("a short loop", 1e-9, "ns"), "call_s": ("a call", 1e-9, "ns"),
+    "tiles_per_s": ("products of tiles", 1e6, "M/s"),
     "l2_bytes_per_s": ("L2 bandwidth beyond L1's", 1e9, "GB/s"),
     "memory_bytes_per_s": ("bandwidth beyond the caches", 1e9, "GB/s"),
     "l3_bytes_per_s": ("L3 bandwidth", 1e9, "GB/s"), "dram_bytes_per_s": ("DRAM bandwidth", 1e9, "GB/s"),

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from sparsec import files
-from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS, Machine, Rates
+from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS, TILES_PER_S, Machine, Rates
 from sparsec.cost.tuning import default_path as tuning_path
 from sparsec.errors import CalibrationError
 from sparsec.machine.cpus import shortage
 from sparsec.target import Target, machine_name, resolve
 
 _RATES = [each.name for each in fields(Machine) if each.name != "efficiency"]
+_SHIPPED_RATES = {"tiles_per_s": TILES_PER_S}
+"""Those of machines, and of files, that have none."""
 SHIPPED = "shipped default (one Zen 5 core); `sparsec calibrate` measures this machine"
 
 
@@ -98,7 +100,8 @@ def keep_as(name: str, machine: Machine, path: Path) -> Path:
 
 def machine_of(rates: Mapping[str, float]) -> Machine:
     """The machine of these rates, which may be more than the cost model knows; its kernels take as long as they say."""
-    return Machine(**{name: rates[name] for name in _RATES}, efficiency={})
+    known = {**_SHIPPED_RATES, **rates}
+    return Machine(**{name: known[name] for name in _RATES}, efficiency={})
 
 
 def kept(path: Path) -> dict[str, Machine]:
@@ -114,7 +117,7 @@ def kept(path: Path) -> dict[str, Machine]:
 
 
 def _machine(entry: dict[str, Any]) -> Machine:
-    rates = {name: float(entry[name]) for name in _RATES}
+    rates = {name: float({**_SHIPPED_RATES, **entry}[name]) for name in _RATES}
     tables = {str(kernel): np.array(table, np.float64) for kernel, table in entry["efficiency"].items()}
     if any(table.shape != (len(PIXELS), len(DENSITIES)) for table in tables.values()):
         raise ValueError(f"the efficiency of {', '.join(tables)} is not a table of {len(PIXELS)} x {len(DENSITIES)}")

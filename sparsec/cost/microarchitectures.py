@@ -68,10 +68,11 @@ class Microarchitecture:
             permutes_per_s=width.permutes * self.clock_hz, group_s=self.group_cycles / self.clock_hz,
             l2_bytes_per_s=self.l2_bytes * self.clock_hz, l3_bytes_per_s=self.l3_bytes_per_s,
             memory_bytes_per_s=self.memory_bytes_per_s, call_s=DEFAULT_MACHINE.call_s,
-            efficiency=_efficiency(self.efficiency) if self.efficiency else {})
+            tiles_per_s=self.clock_hz / TILE_CYCLES, efficiency=_efficiency(self.efficiency) if self.efficiency else {})
 
 
 PUBLISHED = "published widths"
+TILE_CYCLES = 16  # of a product of tiles, on every core with AMX
 DATA_SHEET = "data-sheet figures, measured by nobody here"
 OWN = ("fmas_per_s", "loads_per_s", "l2_bytes_per_s")
 """The rates of a core that nothing but its clock changes."""
@@ -143,7 +144,7 @@ def scaled(rates: Mapping[str, float], target: Target) -> Machine:
         faster = max(faster, rates["loads_per_s"] / shipped.loads_per_s)
         rates = {**rates, **{name: faster * getattr(shipped, name) for name in OWN}}
     unmeasured = {"permutes_per_s": shipped.permutes_per_s * faster, "group_s": shipped.group_s / faster,
-                  "call_s": shipped.call_s}
+                  "call_s": shipped.call_s, "tiles_per_s": shipped.tiles_per_s * faster}
     return replace(machine_of({**unmeasured, **rates}), efficiency=shipped.efficiency)
 
 

@@ -16,6 +16,7 @@ class Work:
         fmas: vector multiply-adds.
         loads: vector loads from the L1 cache; one that crosses a cache line counts twice.
         permutes: permutes of a register by variable positions; an expand counts twice.
+        tiles: products of tiles (AMX), which nothing else goes on beside.
         groups: short inner loops, each with its set-up, its mispredicted exit and its stores.
         l2_bytes: bytes that the core waits for although they are in the L2 cache.
         l3_bytes: bytes that come from the L3 cache.
@@ -39,11 +40,13 @@ class Work:
     serial: bool = False
     permutes: float = 0.0
     l3_bytes: float = 0.0
+    tiles: float = 0.0
 
     def times(self, runs: int) -> Work:
         """The work of several runs, of which the first brings the weight from beyond the L2 cache."""
         return replace(self, fmas=runs * self.fmas, loads=runs * self.loads, groups=runs * self.groups,
-                       permutes=runs * self.permutes, l2_bytes=runs * self.l2_bytes + (runs - 1) * self.memory_bytes)
+                       permutes=runs * self.permutes, tiles=runs * self.tiles,
+                       l2_bytes=runs * self.l2_bytes + (runs - 1) * self.memory_bytes)
 
 
 @dataclass(frozen=True)

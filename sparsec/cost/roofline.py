@@ -55,6 +55,10 @@ FORK_S = 2.5e-6
 """Seconds until the threads of a kernel have begun and joined again (TVM 0.27's pool)."""
 
 
+TILES_PER_S = 2e8
+"""AMX at 3.2 GHz: a product of tiles takes 16 cycles."""
+
+
 @dataclass(frozen=True)
 class Machine:
     """Rates of one core.
@@ -68,6 +72,7 @@ class Machine:
         l3_bytes_per_s: bandwidth of the L3 cache.
         memory_bytes_per_s: bandwidth of as much as a network's weights take.
         call_s: seconds to call a kernel.
+        tiles_per_s: products of tiles of 16 x 64 and 64 x 16 bytes per second, where there are any.
         efficiency: by kernel (`Work.kernel`) what it takes longer than the rates say, for every number of `PIXELS` and
             every one of `DENSITIES`; others are interpolated, and kernels without an entry take as long.
 
@@ -83,13 +88,14 @@ class Machine:
     l3_bytes_per_s: float
     memory_bytes_per_s: float
     call_s: float
+    tiles_per_s: float = TILES_PER_S
     efficiency: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
     def seconds(self, work: Work, threads: int = 1) -> float:
         """The time of a run whose work is shared evenly by the threads, unless one does it all."""
         threads = 1 if work.serial else threads
         ports = (work.fmas / self.fmas_per_s, work.loads / self.loads_per_s, work.permutes / self.permutes_per_s)
-        busy = max(ports) + work.l2_bytes / self.l2_bytes_per_s
+        busy = max(ports) + work.tiles / self.tiles_per_s + work.l2_bytes / self.l2_bytes_per_s
         core, memory = busy / threads, self._far(work)
         roofline = max(core, memory) + EXPOSED * min(core, memory)
         return self.overhead(work, threads) + self.factor(work) * roofline
@@ -122,7 +128,8 @@ class Machine:
     def bound(self, work: Work) -> str:
         """What limits the kernel: "compute", "bandwidth" or "overhead"."""
         terms = {
-            "compute": max(work.fmas / self.fmas_per_s, work.permutes / self.permutes_per_s),
+            "compute": (max(work.fmas / self.fmas_per_s, work.permutes / self.permutes_per_s)
+                        + work.tiles / self.tiles_per_s),
             "bandwidth": work.loads / self.loads_per_s + work.l2_bytes / self.l2_bytes_per_s + self._far(work),
             "overhead": work.groups * self.group_s + self.call_s,
         }

@@ -56,6 +56,9 @@ def test_rates_that_cannot_be_kept_are_used_with_a_warning(first_use, tmp_path, 
 
 def test_a_quick_measurement_is_some_of_what_calibrate_measures():
     found = calibrate.measure_quickly(CPU, 1)
+    tiles = found.pop("tiles_per_s", None)
+    assert (tiles is None) is not CPU.has("amx_int8")
+    assert tiles is None or 1e6 < tiles < 1e9
     assert found.keys() == QUICK.keys()
     assert all(1e8 < rate < 1e13 for rate in found.values())
 

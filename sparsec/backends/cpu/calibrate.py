@@ -23,6 +23,7 @@ QUICK_REPEATS = 5  # of what the first use of a machine measures, in under a sec
 SHORT, LONG = (1, 8), (9, 16)  # lengths of short loops, from and below
 GROUPS = 1 << 16  # more than a branch predictor can remember
 ROUNDS = 20_000
+TILE_ROUNDS, TILE_PRODUCTS = 4_000, 4  # products of tiles of a round
 TURNS = 2  # of all bandwidths, since another process may have a cache for a while
 BEYOND = 16  # times the L2 cache: what the L3 cache is measured on
 DRAM_BYTES = 256 << 20
@@ -64,14 +65,14 @@ def _core(target: Target, threads: int, repeats: int) -> Iterator[_Core]:
 
 
 def measure_quickly(target: Target, threads: int) -> dict[str, float]:
-    """Multiply-adds and bandwidths of this machine, in under a second: some of the fields of `cost.roofline.Machine`.
+    """What this machine multiplies and its bandwidths, in under a second: some fields of `cost.roofline.Machine`.
 
     Raises:
         CalibrationError: the target is not this machine.
 
     """
     with _core(target, threads, QUICK_REPEATS) as core:
-        return _bandwidths(core, target)
+        return _bandwidths(core, target) | _tiles(core)
 
 
 def measure(target: Target, threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, float]:
@@ -86,7 +87,7 @@ def measure(target: Target, threads: int, progress: Callable[[str], None] = lamb
     """
     with _core(target, threads, REPEATS) as core:
         progress("multiply-adds and bandwidths")
-        rates = _bandwidths(core, target)
+        rates = _bandwidths(core, target) | _tiles(core)
         progress("permutes")
         permutes, gathers = _permutes(core) if core.isa.permutes else (rates["fmas_per_s"],) * 2
         progress("overheads")
@@ -105,6 +106,14 @@ def _bandwidths(core: _Core, target: Target) -> dict[str, float]:
     waited = 1 / max(1 / l2 - 1 / l1, 0.1 / l2)  # beside what the loads take anyway
     return {"fmas_per_s": fmas, "loads_per_s": l1 / (4 * core.isa.lanes), "l2_bytes_per_s": waited,
             "l3_bytes_per_s": l3 * threads, "memory_bytes_per_s": cold * threads}
+
+
+def _tiles(core: _Core) -> dict[str, float]:
+    """What a core multiplies of tiles, if it has any."""
+    if not core.isa.tiles:
+        return {}
+    spent = core.seconds(probes.tile_products(TILE_ROUNDS, core.isa), np.ones(4 * probes.TILE_BYTES, np.uint8))
+    return {"tiles_per_s": TILE_PRODUCTS * TILE_ROUNDS / spent}
 
 
 def _permutes(core: _Core) -> tuple[float, float]:

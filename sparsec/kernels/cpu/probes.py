@@ -5,6 +5,7 @@ from __future__ import annotations
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.cpu.rows.matvec import parallel
+from sparsec.kernels.emit import tiles
 from sparsec.kernels.emit.intrinsics import gathered, permuted
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, add_to, kernel, load, registers, splat, store
@@ -12,6 +13,7 @@ from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, add_to, kernel, load
 CHAINS = 12  # independent sums: more than latency times throughput of any core, fewer than the registers of AVX2
 GATHERED, PLACES = 1024, 64  # floats that are gathered from, and vectors of their places
 WIDE = 4  # sums of a short loop
+TILE_BYTES = tiles.ROWS * tiles.ROW_BYTES
 
 
 def multiply_add(rounds: int, isa: Isa) -> Expr:
@@ -51,6 +53,23 @@ def gather(rounds: int, isa: Isa) -> Expr:
     return _probe({"places": (PLACES * isa.lanes, "int32"), "x": (GATHERED, "float32")}, isa, body)
 
 
+def tile_products(rounds: int, isa: Isa) -> Expr:
+    """Kernel x -> y: every thread loads and multiplies `rounds` blocks of 2 x 2 tiles of bytes."""
+    def body(b: Buffers, thread: Expr, _sums: Buffer) -> None:
+        tiles.configure(tiles.WORDS)
+        for tile in range(4):
+            tiles.clear(tile)
+        with T.serial(0, rounds):
+            for tile in range(4):
+                tiles.load_tile(4 + tile, b["x"], thread * 0 + tile * TILE_BYTES, tiles.ROW_BYTES)
+            for tile in range(4):
+                tiles.add_bytes(tile, 4 + tile // 2, 6 + tile % 2)
+        tiles.release()
+
+    llvm = tiles.llvm_tiles(range(4, 6), range(6, 8), tiles.WORDS)
+    return _probe({"x": (4 * TILE_BYTES, "uint8")}, isa, body, llvm)
+
+
 def read(floats: int, sweeps: int, isa: Isa) -> Expr:
     """Kernel x -> y: every thread adds up its own `floats` of x, `sweeps` times, a vector a time."""
     step = CHAINS * isa.lanes
@@ -83,7 +102,7 @@ def short_loops(groups: int, isa: Isa) -> Expr:
     return _probe({"starts": (groups + 1, "int32"), "x": (64 * WIDE * isa.lanes, "float32")}, isa, body)
 
 
-def _probe(inputs: dict[str, tuple[int | None, str]], isa: Isa, body: Expr) -> Expr:
+def _probe(inputs: dict[str, tuple[int | None, str]], isa: Isa, body: Expr, llvm: str = "") -> Expr:
     """A kernel in which every thread runs `body(buffers, thread, sums)` and stores its sums to y."""
     width = CHAINS * isa.lanes
 
@@ -98,4 +117,4 @@ def _probe(inputs: dict[str, tuple[int | None, str]], isa: Isa, body: Expr) -> E
 
         parallel(isa.threads, share)
 
-    return kernel({**inputs, "y": (isa.threads * width, "float32")}, emit)
+    return kernel({**inputs, "y": (isa.threads * width, "float32")}, emit, llvm)

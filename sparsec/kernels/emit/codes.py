@@ -208,8 +208,13 @@ def narrowed(integers: Sequence[Expr], zero_point: Expr) -> Expr:
 
 def narrowed_in_order(integers: Sequence[Expr], zero_point: Expr) -> Expr:
     """As `narrowed`, of vectors in natural order."""
-    count = lanes_of(integers[0])
-    words = T.reinterpret(f"int32x{count}", narrowed(integers, zero_point))
+    return reordered(narrowed(integers, zero_point))
+
+
+def reordered(codes: Expr) -> Expr:
+    """Codes in natural order such that what interleaves them leaves it; and back."""
+    count = lanes_of(codes) // FOUR
+    words = T.reinterpret(f"int32x{count}", codes)
     places = [FOUR * j + vector for vector in range(FOUR) for j in range(count // FOUR)]
     return T.reinterpret(f"uint8x{FOUR * count}", T.Shuffle([words], places))
 

@@ -24,6 +24,8 @@ class Isa:
         mixed: those of unsigned and signed integers are there where `neon` (usdot), beside those of signed ones (sdot).
         int8: products of 8-bit integers are there, in one instruction (vnni) or in three.
         permute_bytes: two-register permutes of bytes (AVX512_VBMI's vpermi2b) are there, and `vnni`.
+        tiles: AMX's products of tiles of bytes are there, and `vnni`.
+        tiles_bf16: those of tiles of bf16 are there, and `bf16`.
         expand_bytes: the expansion of bytes by a mask (AVX512_VBMI2's vpexpandb) is there, and `vnni`.
 
     """
@@ -40,6 +42,8 @@ class Isa:
     expand_bytes: bool = False
     mixed: bool = False
     halves: bool = False
+    tiles: bool = False
+    tiles_bf16: bool = False
 
     @property
     def permutes(self) -> bool:
@@ -78,4 +82,6 @@ def isa_of(target: Target, threads: int = 1) -> Isa:
     return Isa(lanes=target.lanes, registers=32 if wide else 16, permute2=wide, threads=threads,
                bf16=wide and target.has("avx512_bf16"), vnni=int8 and vnni, int8=int8, halves=wide and target.halves,
                permute_bytes=wide and vnni and target.has("avx512vbmi"),
-               expand_bytes=wide and vnni and target.has("avx512_vbmi2"))
+               expand_bytes=wide and vnni and target.has("avx512_vbmi2"),
+               tiles=wide and vnni and target.has("amx_int8"),
+               tiles_bf16=wide and target.has("avx512_bf16") and target.has("amx_bf16"))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sparsec.kernels.cpu.codes import dense, dense_outputs, rows_dense, rows_well, sparse
+from sparsec.kernels.cpu.codes import dense, dense_amx, dense_outputs, rows_dense, rows_well, sparse
 from sparsec.kernels.cpu.layer import CpuFamily
 
 FAMILIES: dict[str, CpuFamily] = {family.name: family for family in (
     dense.FAMILY,
     dense_outputs.FAMILY,
+    dense_amx.FAMILY,
     sparse.FAMILY,
     rows_dense.FAMILY,
     rows_well.FAMILY,

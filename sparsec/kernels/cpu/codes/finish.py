@@ -13,7 +13,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.kernels.emit.activations import ACTIVATIONS
-from sparsec.kernels.emit.codes import FOUR, RAISED, fenced, narrowed, natural, raised, rounded, whole
+from sparsec.kernels.emit.codes import FOUR, RAISED, fenced, narrowed, natural, raised, reordered, rounded, whole
 from sparsec.kernels.emit.gelu import LANES, gelu
 from sparsec.kernels.emit.tir import Buffers, Expr, lanes_of, load, splat, store
 
@@ -191,12 +191,14 @@ class Place:
         at: of Y.
         mask: of codes, the bits to keep and what stands for the others.
         ends: where the least and the largest results so far are kept, where codes are made of them.
+        natural: the sums are in natural order, not in that of `interleaved`; the results are codes.
 
     """
 
     at: Expr
     mask: tuple[Expr, Expr] | None
     ends: Expr
+    natural: bool = False
 
 
 def put(b: Buffers, f: Finish, sums: Sequence[Expr], row: Expr, place: Place) -> None:
@@ -215,9 +217,10 @@ def put(b: Buffers, f: Finish, sums: Sequence[Expr], row: Expr, place: Place) ->
         for part, result in enumerate(numbers_of(f, places, [splat(b["addends"][row], lanes)] * FOUR, beside)):
             store(b["y"], at + part * lanes, result)
         return
-    residual = T.Bind(load(b["residual"], at, FOUR * lanes)) if f.residual else None
+    order = reordered if place.natural else lambda codes: codes
+    residual = T.Bind(order(load(b["residual"], at, FOUR * lanes))) if f.residual else None
     shifts = [splat(b["addends"][row], lanes)] * FOUR if f.shifted else []
-    result = codes_of(b, f, scaled, residual, shifts)
+    result = order(codes_of(b, f, scaled, residual, shifts))
     store(b["y"], at, result if mask is None else T.bitwise_or(T.bitwise_and(result, mask[0]), mask[1]))
 
 

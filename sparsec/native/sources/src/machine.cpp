@@ -5,12 +5,16 @@
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
 #include <sys/prctl.h>
+#elif defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <mutex>
 #include <set>
 #include <sstream>
@@ -57,6 +61,16 @@ std::set<std::string> features() {
   return found;
 }
 #else
+#if defined(__x86_64__)
+// Asks Linux, for all threads of the process, to use AMX's tiles.
+bool permits_tiles() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#else
+bool permits_tiles() { return false; }
+#endif
+
 std::set<std::string> features() {
   std::ifstream file("/proc/cpuinfo");
   for (std::string line; std::getline(file, line);) {
@@ -64,6 +78,11 @@ std::set<std::string> features() {
     std::istringstream words(line.substr(line.find(':') + 1));
     std::set<std::string> found;
     for (std::string word; words >> word;) found.insert(word);
+    if (found.count("amx_tile") != 0 && !permits_tiles()) {
+      for (auto each = found.begin(); each != found.end();) {
+        each = each->rfind("amx", 0) == 0 ? found.erase(each) : std::next(each);
+      }
+    }
     return found;
   }
   return {};
