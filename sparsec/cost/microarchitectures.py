@@ -74,7 +74,7 @@ class Microarchitecture:
 PUBLISHED = "published widths"
 TILE_CYCLES = 16  # of a product of tiles, on every core with AMX
 DATA_SHEET = "data-sheet figures, measured by nobody here"
-OWN = ("fmas_per_s", "loads_per_s", "l2_bytes_per_s")
+OWN = ("fmas_per_s", "loads_per_s", "l2_bytes_per_s", "tiles_per_s")
 """The rates of a core that nothing but its clock changes."""
 _INTEL_SERVER = {512: Widths(2, 2, 1), 256: Widths(2, 2, 1), 128: Widths(2, 2, 1)}
 

@@ -13,7 +13,8 @@ from sparsec.backends.cpu.build import settings
 from sparsec.backends.cpu.calls import call
 from sparsec.graph.layout import PaddedFlat, Tiled
 from sparsec.kernels.cpu.codes import dense_amx
-from tests.support.layers import codes
+from sparsec.kernels.cpu.products import dense_amx as dense_amx_bf16
+from tests.support.layers import codes, images
 from tests.support.targets import compiled, isa
 
 NEEDS_TILES = pytest.mark.skipif("amx_int8" not in target.machine_features(), reason="this process has no AMX")
@@ -25,6 +26,11 @@ def test_tiles_are_a_feature_where_the_kernel_permits_them(monkeypatch, permitte
     monkeypatch.setattr(target, "_cpuinfo", {"flags": FLAGS}.get)
     monkeypatch.setattr(target, "_permits_tiles", lambda: permitted)
     assert target.machine_features.__wrapped__() == set(FLAGS.split() if permitted else ["avx512f"])
+
+
+@pytest.mark.parametrize("family", [dense_amx.FAMILY, dense_amx_bf16.FAMILY])
+def test_tiles_are_refused_where_they_are_no_feature(family):
+    assert "tiles" in family.offers(None, target.resolve("cpu-avx512"), isa("cpu-avx512"), "bf16")
 
 
 def assembly(kernel, name):
@@ -40,6 +46,16 @@ def test_sums_stay_in_tiles(layout):
         assert len(re.findall(r"\btilestored\b", code)) == 4 // option.params.wide * 4
         assert len(re.findall(r"\btdpbsud\b", code)) >= 4
         assert len(re.findall(r"\b(ldtilecfg|tilerelease)\b", code)) == 2
+
+
+@NEEDS_TILES
+def test_zeros_behind_the_last_columns_meet_no_nan():
+    case, features = images(16, (1, 35, 20, 6, 9), 3, 1, 1.0, "none", False), isa("cpu")
+    for option in dense_amx_bf16.FAMILY.offers(case.layer, target.resolve("cpu"), features, "bf16"):
+        kernel = call(case.layer, option, features)
+        run = compiled(kernel.kernel, "cpu")
+        run(*kernel.constants, np.full_like(case.inputs[0], np.nan), out=kernel.output.size)
+        assert np.isfinite(run(*kernel.constants, *case.inputs, out=kernel.output.size)).all()
 
 
 @NEEDS_TILES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparsec.kernels.cpu.layer import CpuFamily
 from sparsec.kernels.cpu.products import (
     dense,
+    dense_amx,
     dense_bf16,
     dense_groups,
     dense_outputs,
@@ -22,5 +23,6 @@ FAMILIES: dict[str, CpuFamily] = {family.name: family for family in (
     spmm.FAMILY,
     spmm_bf16.FAMILY,
     dense_bf16.FAMILY,
+    dense_amx.FAMILY,
     spmm_int8.FAMILY,
 )}
