@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ LATENCY = Histogram("sparsec_request_seconds", "From a request's coming to its o
                     buckets=(.0001, .0003, .001, .003, .01, .03, .1, .3, 1, 3, 10))
 ROWS = Histogram("sparsec_batch_rows", "Rows of a run", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128))
 WAITING = Gauge("sparsec_queue_requests", "Requests that wait", ["model"])
+MOST_NAMED = 8
+"""Inputs that a refusal lists."""
 REFUSED = Counter("sparsec_refused_requests", "Requests that were refused, by HTTP's code", ["model", "code"])
 
 
@@ -88,13 +91,14 @@ class ServedModel(kserve.Model):  # type: ignore[misc]  # it has no types
             raise self._refused(400, RefusedError("requests are of the Open Inference Protocol, version 2: POST to "
                                                   f"/v2/models/{self.name}/infer"))
         try:
+            _check(payload, self._names)
             feeds = {each.name: np.asarray(each.as_numpy()) for each in payload.inputs}
             outputs = await self._outputs(feeds)
         except QueueFullError as error:
             raise self._refused(429, FullError(str(error))) from error
         except ClosedError as error:
             raise self._refused(503, StoppingError(self.name, str(error))) from error
-        except (SparsecError, InvalidInput, ValueError, TypeError) as error:
+        except (SparsecError, InvalidInput, ValueError, TypeError, struct.error) as error:
             raise self._refused(400, RefusedError(str(error))) from error
         wanted = {each.name for each in payload.request_outputs or ()} or set(self._names)
         found = [_output(name, array, payload) for name, array in zip(self._names, outputs, strict=True)
@@ -145,6 +149,18 @@ def _answer(code: int, **headers: str) -> Callable[[Any, Exception], Awaitable[A
 
 
 ANSWERS = {RefusedError: _answer(400), FullError: _answer(429, **{"Retry-After": "1"}), StoppingError: _answer(503)}
+
+
+def _check(payload: Any, outputs: Sequence[str]) -> None:
+    """Raises InvalidInput for what kserve takes of a request and the protocol does not."""
+    given = [each.name for each in payload.inputs]
+    if len(set(given)) < len(given):
+        raise InvalidInput(f"an input is given more than once: {', '.join(map(repr, given[:MOST_NAMED]))}")
+    for each in payload.inputs:
+        if any(size < 0 for size in each.shape):
+            raise InvalidInput(f"input '{each.name}' has a negative size: {list(each.shape)}")
+    if unknown := [each.name for each in payload.request_outputs or () if each.name not in outputs]:
+        raise InvalidInput(f"the model has no output '{unknown[0]}'; its outputs are {', '.join(map(repr, outputs))}")
 
 
 def _output(name: str, array: np.ndarray, payload: Any) -> Any:

@@ -19,10 +19,10 @@ from sparsec.runtime.session import InferenceSession
 from sparsec.serving.batching import Limits
 from sparsec.serving.drain import SETTLE_S, Application, Draining, DrainingServer, Receive, Send
 from sparsec.serving.inference import direct_route
+from sparsec.serving.requests import BoundedProtocol, CheckedDataPlane
 from sparsec.serving.served import ANSWERS, REFUSED, ServedModel, kserve
 
 from kserve.constants.constants import FASTAPI_APP_IMPORT_STRING  # isort: skip  # `served` has imported kserve
-from kserve.protocol.dataplane import DataPlane  # isort: skip
 from kserve.protocol.grpc.server import GRPCServer  # isort: skip
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension  # isort: skip
 from kserve.protocol.rest.server import RESTServer  # isort: skip
@@ -77,7 +77,7 @@ def rest_application(models: kserve.ModelRepository, draining: Draining, most_by
     app.add_middleware(SizeLimit, most=most_bytes)
     for kind, answer in ANSWERS.items():
         app.add_exception_handler(kind, answer)
-    data, extension = DataPlane(models), ModelRepositoryExtension(models)
+    data, extension = CheckedDataPlane(models), ModelRepositoryExtension(models)
     RESTServer(FASTAPI_APP_IMPORT_STRING, data, extension, 0).create_application()
     app.user_middleware = [each for each in app.user_middleware if each.cls is not TimingMiddleware]
     app.router.routes.insert(0, direct_route(data))
@@ -117,9 +117,10 @@ async def _serve(models: kserve.ModelRepository, port: int, grpc_port: int, most
     """Both protocols until a signal, then what waits."""
     draining = Draining()
     config = uvicorn.Config(rest_application(models, draining, most_bytes), host="0.0.0.0", port=port,  # noqa: S104 - docs/serving.md says so
-                            log_config=None, timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=GRACE_S)
+                            http=BoundedProtocol, log_config=None, timeout_keep_alive=KEEP_ALIVE_S,
+                            timeout_graceful_shutdown=GRACE_S)
     lengths = dict.fromkeys(("grpc_max_send_message_length", "grpc_max_receive_message_length"), most_bytes)
-    grpc = GRPCServer(grpc_port, DataPlane(models), ModelRepositoryExtension(models), lengths, GRACE_S)
+    grpc = GRPCServer(grpc_port, CheckedDataPlane(models), ModelRepositoryExtension(models), lengths, GRACE_S)
     running = [asyncio.create_task(grpc.start(GRPC_THREADS))] if grpc_port else []
 
     async def afterwards() -> None:

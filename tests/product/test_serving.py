@@ -1,6 +1,7 @@
 """Queues of requests, and `sparsec serve` by REST and gRPC, beside the session."""
 
 import asyncio
+import contextlib
 import gc
 import json
 import os
@@ -208,10 +209,11 @@ def server(artifact):
     process.kill()
 
 
-def call(port, path, body=None):
+def call(port, path, body=None, headers=None):
     """The code and the JSON or text of an answer."""
     data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/{path}", data,
+                                     headers or {"Content-Type": "application/json"})
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:
             text = answer.read().decode()
@@ -272,6 +274,10 @@ def test_grpc_answers_as_the_session(server, session):
     ("v2/models/rows/infer", {"inputs": [{**body_of(X)["inputs"][0], "shape": [5, 5]}]}, 400, ""),
     ("v2/models/rows/infer", {"inputs": 1}, 400, "inputs"),
     ("v2/models/rows/infer", b"{", 400, "JSON"),
+    ("v2/models/rows/infer", {"inputs": [{**body_of(X)["inputs"][0], "shape": [-1, 16]}]}, 400, "negative size"),
+    ("v2/models/rows/infer", {"inputs": body_of(X)["inputs"] * 2}, 400, "more than once"),
+    ("v2/models/rows/infer", {**body_of(X), "outputs": [{"name": "z"}]}, 400, "no output 'z'"),
+    ("v2/models/rows/infer", b"[" * 9_000, 400, ""),
     ("v1/models/rows:predict", {"instances": [[1.0]]}, 400, "version 2"),
     ("v2/models/nothing/infer", body_of(X), 404, "nothing"),
     ("v2/models/rows/infer", body_of(np.zeros((400, 16), np.float32)), 413, "at most 10000"),
@@ -280,6 +286,26 @@ def test_bad_requests_are_refused_with_the_reason(server, path, body, code, mess
     found, answer = call(server[1], path, body)
     assert found == code, answer
     assert message in answer
+
+
+@pytest.mark.parametrize("size", [64, -64, 10**12, "a", 1.5, [1], True, None])
+@pytest.mark.parametrize("beyond", [0, -3, 8, 10**30, "x", -10**6])
+def test_binary_requests_that_contradict_themselves_are_refused(server, size, beyond):
+    parameters = {"binary_data_size": size}
+    head = json.dumps({"inputs": [{"name": "x", "shape": [1, 16], "datatype": "FP32", "parameters": parameters}]})
+    length = beyond if beyond == "x" else len(head) + beyond
+    code, answer = call(server[1], "v2/models/rows/infer", head.encode() + bytes(64), {
+        "Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(length)})
+    assert code == (200 if beyond == 0 and size in (64, 10**12) else 400), answer
+
+
+def test_a_head_without_an_end_is_refused(server):
+    with socket.create_connection(("127.0.0.1", server[1]), timeout=30) as client:
+        client.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: a\r\nX: ")
+        with contextlib.suppress(OSError):
+            for _ in range(64):
+                client.sendall(bytes(1 << 20).replace(b"\0", b"a"))
+            pytest.fail("64 MB of headers are taken")
 
 
 def test_a_stopped_server_finishes_what_it_has_begun(server, session):
