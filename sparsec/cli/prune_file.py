@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsec.cli import model_file, options, parts, tables
 from sparsec.cli.progress import progress_bar
+from sparsec.cli.prune_advice import priced, print_advice
 from sparsec.cli.prune_cluster import answers_on
 from sparsec.cli.tables import console
 from sparsec.errors import UsageError
@@ -52,8 +53,12 @@ def goal_of(sparsity: float | None, latency: str | None, speedup: str | None, nb
 
 def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | None, method: Method,
                machine: tuple[str, int], json: Path | None, resume: Path | None = None, *,
-               sparse: bool = False, on: str = parts.LOCAL) -> None:
-    """Prune a file, write it, and print what became of its layers; `machine` is a target's name and threads."""
+               sparse: bool = False, on: str = parts.LOCAL, advised: bool = False) -> None:
+    """Prune a file, write it, and print what became of its layers.
+
+    `machine` is a target's name and threads; `advised` prints what each pattern would bring there where a sparsity is
+    wanted.
+    """
     parts.check(on)
     options.check_folder(output)
     from sparsec.graph.writer import save_proto
@@ -72,6 +77,8 @@ def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | N
         def show(what: str, share: float) -> None:
             progress.update(task, description=what, completed=share)
 
+        advice = (priced(proto, arrays, (target, threads), method.keep, show)
+                  if advised and not isinstance(wanted, Goal) else None)
         answers = answers_on(on, model, inputs, method, resume, show)
         if isinstance(wanted, Goal):
             outcome, reached = to_goal(proto, arrays, wanted, method, target, threads, show, answers)
@@ -80,6 +87,8 @@ def prune_file(model: Path, inputs: Path, output: Path, wanted: Goal | float | N
     save_proto(outcome.pruned.model, output, like=model, sparse=sparse or was_sparse)
     options.write_json(json, {**describe(outcome), "goal": reached and asdict(reached)})
     _print(outcome, output)
+    if advice is not None:
+        print_advice(advice)
     if reached is not None:
         _print_reached(reached)
 

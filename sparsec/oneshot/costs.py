@@ -12,7 +12,7 @@ from sparsec.formats.smallest import smallest
 from sparsec.oneshot.dense import Weight
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.weights import constants, printable_name
-from sparsec.report.curves import SPARSITIES, layer_curves, options_of
+from sparsec.report.curves import SPARSITIES, Mask, layer_curves, options_of
 from sparsec.target import Target
 
 SOME = 1 << 16
@@ -32,20 +32,29 @@ def microseconds(model: onnx.ModelProto, weights: Sequence[Weight], shapes: Mapp
         UsageError: the target has no cost model.
 
     """
-    named = onnx.ModelProto()
-    named.CopyFrom(model)
-    for node in named.graph.node:
-        node.name = printable_name(node)
+    levels = sparsities(pattern)
+    found = layer_curves(named(model), options_of(target, threads, shapes), levels, mask_of(pattern))
+    curves = {name: np.array([point.best_us for point in curve]) for name, curve in found.items()}
+    return {weight.name: sum((curves[layer.name] for layer in weight.layers), np.zeros(len(levels)))
+            for weight in weights if all(layer.name in curves for layer in weight.layers)}
 
+
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every node has a name, by which its curve is found."""
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    for node in result.graph.node:
+        node.name = printable_name(node)
+    return result
+
+
+def mask_of(pattern: Pattern) -> Mask:
+    """The zeros of a pattern in any layer; none where it does not fit."""
     def mask(scores: np.ndarray, sparsity: float) -> np.ndarray:
         fits = sparsity and pattern.reject(scores.shape[1], scores.shape[1]) is None
         return pattern.choose(scores, sparsity) if fits else np.ones(scores.shape, bool)
 
-    levels = sparsities(pattern)
-    found = layer_curves(named, options_of(target, threads, shapes), levels, mask)
-    curves = {name: np.array([point.best_us for point in curve]) for name, curve in found.items()}
-    return {weight.name: sum((curves[layer.name] for layer in weight.layers), np.zeros(len(levels)))
-            for weight in weights if all(layer.name in curves for layer in weight.layers)}
+    return mask
 
 
 def stored_bytes(model: onnx.ModelProto, weights: Sequence[Weight], pattern: Pattern) -> dict[str, np.ndarray]:

@@ -93,22 +93,25 @@ class Search:
         """
         form = pattern(method.pattern)
         batches = samples.batches(model, arrays)
-        dense.weights(model, form, method.keep)
+        chosen, _ = dense.weights(model, form, method.keep)
         one = one_sample(model, batches[0])
+        progress("cost model", 0.0)
+        if kind == "bytes":
+            prices = costs.stored_bytes(model, chosen, form)
+        elif kind == "energy":
+            prices = energy.curves(model, chosen, batches, form, costs.sparsities(form))
+        else:
+            shapes = {name: array.shape for name, array in one.items()}
+            prices = costs.microseconds(model, chosen, shapes, target, threads, form)
+        if not prices:
+            raise PruningError("the cost model knows none of the layers that can be pruned; give --sparsity")
+        if all(each.min() >= each[0] for each in prices.values()):
+            raise PruningError(f"pattern '{method.pattern}' pays in no layer on {target.name}, as its cost model "
+                               "predicts; `sparsec prune MODEL --advise --target NAME` says which does")
         progress("compiling", 0.0)
         clock = Clock(model, one, {"target": target, "threads": threads}) if kind in TIMED else None
         found = dense.run(model, batches, method.criterion, form, method.keep, costs.sparsities(form), progress,
                           answers)
-        progress("cost model", 0.0)
-        if kind == "bytes":
-            prices = costs.stored_bytes(model, found.weights, form)
-        elif kind == "energy":
-            prices = energy.curves(model, found.weights, batches, form, costs.sparsities(form))
-        else:
-            shapes = {name: array.shape for name, array in one.items()}
-            prices = costs.microseconds(model, found.weights, shapes, target, threads, form)
-        if not prices:
-            raise PruningError("the cost model knows none of the layers that can be pruned; give --sparsity")
         return cls(model, batches, found, method, kind, prices, clock, progress)
 
     def wanted(self, goal: Goal) -> float:

@@ -14,7 +14,7 @@ from sparsec.backends.registry import BACKENDS
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import Prepared, prepare
 from sparsec.cost.option import Option
-from sparsec.cost.plan import Choice, choose
+from sparsec.cost.plan import Candidate, Choice, choose
 from sparsec.errors import UsageError
 from sparsec.graph import reader
 from sparsec.graph.layout import layout_of
@@ -35,16 +35,25 @@ Mask = Callable[[np.ndarray, float], np.ndarray]
 
 @dataclass(frozen=True)
 class Point:
-    """The predicted microseconds of the best dense and the best sparse kernel at a sparsity; None without one."""
+    """The predicted microseconds of the best dense and the best sparse kernel at a sparsity; None without one.
+
+    `sparse_format` is what the best sparse kernel reads, empty without one.
+    """
 
     sparsity: float
     dense_us: float | None
     sparse_us: float | None
+    sparse_format: str = ""
 
     @property
     def best_us(self) -> float:
         """That of the better one."""
         return min(time for time in (self.dense_us, self.sparse_us) if time is not None)
+
+    @property
+    def best_format(self) -> str:
+        """What the better one reads."""
+        return self.sparse_format if self.best_us == self.sparse_us else "dense"
 
 
 Curve = tuple[Point, ...]
@@ -98,7 +107,11 @@ def layer_curves(model: reader.Source, options: CompileOptions, sparsities: Sequ
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.
 
     """
-    prepared = prepare(model, options)
+    return curves_of(prepare(model, options), sparsities, mask)
+
+
+def curves_of(prepared: Prepared, sparsities: Sequence[float], mask: Mask = anywhere) -> dict[str, Curve]:
+    """By the names of layers what they would take, pruned so."""
     known, found = dict[Geometry, Curve](), dict[str, Curve]()
     for node in prepared.graph.graph:
         if prepared.backend.options(node, prepared.job):
@@ -129,11 +142,12 @@ def curve(node: ir.Node, geometry: Geometry, prepared: Prepared, sparsities: Seq
 
 
 def _between(points: Curve, sparsities: Sequence[float]) -> Curve:
-    """The curve through points that have all times, at other sparsities."""
+    """The curve through points that have all times, at other sparsities; formats are those of the point before."""
     at, dense, sparse = (np.array([getattr(point, name) for point in points], float)
                          for name in ("sparsity", "dense_us", "sparse_us"))
-    return tuple(Point(each, float(np.interp(each, at, dense)), float(np.interp(each, at, sparse)))
-                 for each in sparsities)
+    before = at.searchsorted(sparsities, "right") - 1
+    return tuple(Point(each, float(np.interp(each, at, dense)), float(np.interp(each, at, sparse)),
+                       points[place].sparse_format) for each, place in zip(sparsities, before, strict=True))
 
 
 def _curve(node: ir.Node, geometry: Geometry, prepared: Prepared, sparsities: Sequence[float], mask: Mask) -> Curve:
@@ -148,7 +162,9 @@ def _curve(node: ir.Node, geometry: Geometry, prepared: Prepared, sparsities: Se
             chosen = np.moveaxis(mask(matrix, sparsity).reshape(inner.shape), -1, 1)
             value.const_value = ir.tensor(np.multiply(values, chosen, out=pruned), name=value.name)
             choice = decide(node, prepared.backend.options(node, prepared.job), prepared)
-            points.append(Point(sparsity, microseconds(choice, dense=True), microseconds(choice, dense=False)))
+            sparse = fastest(choice, dense=False)
+            points.append(Point(sparsity, microseconds(choice, dense=True), microseconds(choice, dense=False),
+                                sparse.option.format if sparse else ""))
     finally:
         value.const_value = kept
     return tuple(points)
@@ -169,5 +185,11 @@ def decide(node: ir.Node, options: list[Option], prepared: Prepared) -> Choice:
 
 def microseconds(choice: Choice, *, dense: bool) -> float | None:
     """The predicted time of the fastest candidate that is dense, or of the fastest other; None where there is none."""
-    times = [each.predicted_s * 1e6 for each in (choice.winner, *choice.losers) if each.option.is_dense is dense]
-    return min(times, default=None)
+    found = fastest(choice, dense=dense)
+    return found.predicted_s * 1e6 if found else None
+
+
+def fastest(choice: Choice, *, dense: bool) -> Candidate | None:
+    """The fastest candidate that is dense, or of the others."""
+    return min((each for each in (choice.winner, *choice.losers) if each.option.is_dense is dense),
+               key=lambda each: each.predicted_s, default=None)

@@ -343,3 +343,14 @@ def test_the_command_writes_the_model_and_its_figures(tmp_path):
     assert figures["left"] == [{"layer": "r", "reason": "kept as asked"}]
     for arguments, message in ((("absent.onnx",), "no such file"), ((tmp_path / "m.onnx",), "give --inputs")):
         assert message in run("prune", *arguments, "-o", tmp_path / "q.onnx", "--sparsity", 0.5, code=2)
+
+
+def test_the_command_says_which_pattern_pays(tmp_path):
+    onnx.save(convolutional(), tmp_path / "m.onnx")
+    np.savez(tmp_path / "x.npz", **SAMPLES)
+    known = ("prune", tmp_path / "m.onnx", "--inputs", tmp_path / "x.npz")
+    printed = run(*known, "--advise", "--json", tmp_path / "a.json")
+    figures = json.loads((tmp_path / "a.json").read_text())
+    assert all(each["pattern"] in printed for each in figures["patterns"])
+    assert "no cost model for target 'scnn'" in run(*known, "--advise", "--target", "scnn", code=2)
+    assert "its cost model predicts" in run(*known, "--target", "cpu", "--pattern", "2:4", "-o", tmp_path / "p.onnx")

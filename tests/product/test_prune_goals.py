@@ -8,6 +8,7 @@ import pytest
 from sparsec.errors import PruningError, UsageError
 from sparsec.models.dataset import digits
 from sparsec.oneshot import costs, dense, energy, samples
+from sparsec.oneshot.advice import advise, best
 from sparsec.oneshot.clock import Clock
 from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
 from sparsec.oneshot.file import Method, shared_out, to_sparsity
@@ -133,3 +134,22 @@ def test_a_goal_out_of_reach_says_what_can_be_reached(lenet, goal, error, messag
 def test_a_goal_is_a_positive_number(value):
     with pytest.raises(UsageError, match="above 0"):
         Goal("latency", value)
+
+
+@pytest.mark.parametrize(("target", "best_at_half", "rows"), [(CPU, "16x1", 64), (CUDA, "2:4", 4096)])
+def test_advice_knows_what_pays_on_a_target(target, best_at_half, rows):
+    proto = model(f"""g (float[{rows},1024] x) => (float[{rows},1024] y) <float[1024,1024] a, float[1024,1024] b> {{
+        p = MatMul(x, a) q = Relu(p) y = MatMul(q, b) }}""")
+    _, found = advise(proto, ("unstructured", "16x1", "2:4"), {}, target, 1, (), quiet)
+    by_name = {each.pattern: each for each in found}
+    assert best(found)[0.5].pattern == best_at_half
+    assert by_name[best_at_half].pays
+    assert by_name[best_at_half].layers == by_name[best_at_half].of == 2
+    assert (by_name["unstructured"].speedups[0.5] > 1.1) is (target is CPU)
+
+
+def test_a_pattern_that_pays_nowhere_is_refused_before_anything_is_timed():
+    proto = model("""g (float[4096,1024] x) => (float[4096,1024] y) <float[1024,1024] a> { y = MatMul(x, a) }""")
+    arrays = {"x": np.random.default_rng(0).standard_normal((8 * 4096, 1024), np.float32)}
+    with pytest.raises(PruningError, match="'1x4' pays in no layer on cuda-sm80"):
+        to_goal(proto, arrays, Goal("speedup", 1.5), Method("magnitude", "1x4"), CUDA, 1, quiet)
