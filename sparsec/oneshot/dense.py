@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -12,10 +12,12 @@ from onnx import numpy_helper
 
 from sparsec.errors import PruningError, UsageError
 from sparsec.graph.compare import Feeds
-from sparsec.oneshot.criteria import CRITERIA
+from sparsec.oneshot.criteria import CRITERIA, GRADED
 from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.distribution.exact import whole_counts
 from sparsec.oneshot.effects import Effects
+from sparsec.oneshot.gradients.slopes import Slopes
+from sparsec.oneshot.gradients.slopes import slopes as gradients_of
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
 from sparsec.oneshot.statistics import Statistics, mean, measure
@@ -55,6 +57,7 @@ class Dense:
         outputs: by output the arrays of every batch.
         sensitivity: by weight the relative error that it brings the outputs at every sparsity that was asked for: that
             of its layer, times what such errors make of the outputs.
+        slopes: by weight its gradients, where the criterion takes them.
 
     """
 
@@ -64,6 +67,7 @@ class Dense:
     later: Mapping[str, tuple[Statistics, ...]]
     outputs: Mapping[str, list[np.ndarray]]
     sensitivity: Mapping[str, tuple[float, ...]]
+    slopes: Mapping[str, Slopes] = field(default_factory=dict)
 
 
 def weights(model: onnx.ModelProto, pattern: Pattern, keep: Sequence[str]) -> tuple[list[Weight], list[Left]]:
@@ -129,6 +133,7 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
     by_index = {layer.index: (weight, layer) for weight in chosen for layer in weight.layers}
     means, later = dict[str, np.ndarray](), dict[str, tuple[Statistics, ...]]()
     known = dict(answers([weight.name for weight in chosen], sparsities)) if answers and sparsities else {}
+    slopes = slopes_of(model, batches, chosen, criterion, progress)
     walk = Walk.over(model, batches)
     effects = Effects.of(model, batches) if sparsities and len(known) < len(chosen) else None
     for done, index in enumerate(walk.stops(sorted(by_index))):
@@ -145,10 +150,22 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
             means[layer.name] = mean(layer, values)
         else:
             if weight.name not in known:
-                known[weight.name] = _answer(walk, layer, effects, criterion, pattern, sparsities)
+                known[weight.name] = _answer(walk, layer, effects, criterion, pattern, sparsities,
+                                             slopes.get(weight.name))
             means[layer.name] = known[weight.name].mean
     outputs = {value.name: walk.values[value.name] for value in model.graph.output}
-    return Dense(tuple(chosen), tuple(left), means, later, outputs, {name: each.errors for name, each in known.items()})
+    return Dense(tuple(chosen), tuple(left), means, later, outputs, {name: each.errors for name, each in known.items()},
+                 slopes)
+
+
+def slopes_of(model: onnx.ModelProto, batches: Sequence[Feeds], chosen: Sequence[Weight], criterion: str,
+              progress: Progress) -> dict[str, Slopes]:
+    """By weight its gradients, where the criterion takes such."""
+    if criterion not in GRADED:
+        return {}
+    progress("gradients", 0.0)
+    found = gradients_of(model, batches, [weight.layers for weight in chosen])
+    return {weight.name: each for weight, each in zip(chosen, found, strict=True)}
 
 
 def answered(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, pattern: Pattern, keep: Sequence[str],
@@ -157,34 +174,38 @@ def answered(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, p
     chosen, _ = weights(model, pattern, keep)
     wanted = {weight.layers[0].index: weight for weight in chosen if weight.name in names}
     walk, effects, found = Walk.over(model, batches), Effects.of(model, batches), dict[str, Answer]()
+    slopes = slopes_of(model, batches, [*wanted.values()], criterion, lambda _what, _share: None)
     for index in walk.stops(sorted(wanted)):
         if index not in wanted:
             break
         weight = wanted[index]
-        found[weight.name] = _answer(walk, weight.layers[0], effects, criterion, pattern, sparsities)
+        found[weight.name] = _answer(walk, weight.layers[0], effects, criterion, pattern, sparsities,
+                                     slopes.get(weight.name))
     return found
 
 
 def _answer(walk: Walk, layer: Layer, effects: Effects | None, criterion: str, pattern: Pattern,
-            sparsities: Sequence[float]) -> Answer:
+            sparsities: Sequence[float], slopes: Slopes | None = None) -> Answer:
     """That of the layer that the walk stands in front of."""
     found = whole = measure(layer, walk.values[layer.input])
     effect = effects.of_layer(walk, layer, found) if effects is not None else 1.0
-    matrix = some(layer.matrix(numpy_helper.to_array(constants(walk.model.graph)[layer.weight])))
+    matrix = layer.matrix(numpy_helper.to_array(constants(walk.model.graph)[layer.weight]))
+    rows = some_rows(matrix.shape[1])
+    matrix = matrix[:, rows]
     chosen_groups = some_groups(*matrix.shape[:2])
     matrix, found = matrix[chosen_groups], found.of_groups(chosen_groups)
-    moments = found.moments([None] * len(matrix))
+    moments = found.moments([None] * len(matrix), [slopes.of(int(group), rows) for group in chosen_groups] if slopes
+                            else None)
     changes = [matrix - pruned(matrix, moments, criterion, pattern, each) for each in sparsities]
     return Answer(whole.mean, tuple(effect * each for each in found.errors(changes, matrix)))
 
 
-def some(matrix: np.ndarray) -> np.ndarray:
-    """Of every group (groups, outputs, inputs) at most `OUTPUTS` outputs, in evenly spaced bundles."""
-    outputs = matrix.shape[1]
+def some_rows(outputs: int) -> np.ndarray:
+    """At most `OUTPUTS` of so many outputs, in evenly spaced bundles."""
     if outputs <= OUTPUTS:
-        return matrix
+        return np.arange(outputs)
     starts = np.linspace(0, outputs - BUNDLE, OUTPUTS // BUNDLE).astype(np.int64) // BUNDLE * BUNDLE
-    return matrix[:, (starts[:, np.newaxis] + np.arange(BUNDLE)).reshape(-1)]
+    return np.asarray((starts[:, np.newaxis] + np.arange(BUNDLE)).reshape(-1))
 
 
 def some_groups(groups: int, outputs: int) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from sparsec.oneshot.weights import Layer
@@ -45,8 +48,8 @@ def _windows(layer: Layer, x: np.ndarray) -> np.ndarray:
     strides = layer.attributes.get("strides") or [1] * len(kernel)
     dilations = layer.attributes.get("dilations") or [1] * len(kernel)
     extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
-    padding = _padding(layer, x.shape[2:], extents, strides)
-    padded = np.pad(x, [(0, 0), (0, 0), *padding])
+    around = padding(layer.attributes, x.shape[2:], extents, strides)
+    padded = np.pad(x, [(0, 0), (0, 0), *around])
     windows = np.lib.stride_tricks.sliding_window_view(padded, extents, axis=axes)
     step = (slice(None), slice(None), *(slice(None, None, s) for s in strides),
             *(slice(None, None, d) for d in dilations))
@@ -61,14 +64,15 @@ def _im2col(layer: Layer, x: np.ndarray, most: int) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(taken, 2, 0)).reshape(layer.groups, len(chosen[0]), -1)
 
 
-def _padding(layer: Layer, sizes: tuple[int, ...], extents: list[int], strides: list[int]) -> list[tuple[int, int]]:
+def padding(attributes: Mapping[str, Any], sizes: Sequence[int], extents: Sequence[int], strides: Sequence[int],
+            ) -> list[tuple[int, int]]:
     """The zeros in front of and behind every axis of an image."""
-    mode = bytes(layer.attributes.get("auto_pad", b"NOTSET")).decode()
+    mode = bytes(attributes.get("auto_pad", b"NOTSET")).decode()
     if mode in ("SAME_UPPER", "SAME_LOWER"):
         total = [max((-(-size // stride) - 1) * stride + extent - size, 0)
                  for size, extent, stride in zip(sizes, extents, strides, strict=True)]
         pairs = [(each // 2, each - each // 2) for each in total]
         return pairs if mode == "SAME_UPPER" else [(after, before) for before, after in pairs]
-    pads = layer.attributes.get("pads") if mode != "VALID" else None
+    pads = attributes.get("pads") if mode != "VALID" else None
     flat = pads or [0] * (2 * len(sizes))
     return list(zip(flat[:len(sizes)], flat[len(sizes):], strict=True))

@@ -125,7 +125,9 @@ def _prune(result: onnx.ModelProto, walk: Walk, target: Sequence[np.ndarray] | N
         matrix = matched(matrix, layer, target, walk.values[layer.input], own)
     changed = finished.get(weight.name, matrix.shape) if finished else None
     if changed is None:
-        changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]).moments(layer.grids(stored.shape)))
+        slopes = dense.slopes.get(weight.name)
+        changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]).moments(
+            layer.grids(stored.shape), [slopes.of(group) for group in range(layer.groups)] if slopes else None))
         if finished:
             finished.put(weight.name, changed)
     if changed is matrix and not before.all():

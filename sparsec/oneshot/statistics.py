@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsec.errors import PruningError
-from sparsec.oneshot.criteria.moments import Grid, Moments
+from sparsec.oneshot.criteria.moments import Gradients, Grid, Moments
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.weights import Layer
 
@@ -32,9 +32,11 @@ class Statistics:
     hessian: np.ndarray
     mean: np.ndarray
 
-    def moments(self, grids: Sequence[Grid | None]) -> tuple[Moments, ...]:
-        """Of every group, whose weights may have the values of these grids."""
-        return tuple(Moments(hessian, grid) for hessian, grid in zip(self.hessian, grids, strict=True))
+    def moments(self, grids: Sequence[Grid | None], slopes: Sequence[Gradients | None] | None = None,
+                ) -> tuple[Moments, ...]:
+        """Of every group, whose weights may have the values of these grids, and have these gradients."""
+        return tuple(Moments(hessian, grid, slope) for hessian, grid, slope in zip(
+            self.hessian, grids, slopes or [None] * len(grids), strict=True))
 
     def of_groups(self, groups: np.ndarray) -> Statistics:
         """Those of some groups."""

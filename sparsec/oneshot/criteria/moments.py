@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from scipy.linalg import lapack
@@ -29,6 +30,13 @@ class Grid:
         return np.asarray((np.rint(column / self.step) * self.step).clip(self.low, self.high).astype(column.dtype))
 
 
+class Gradients(Protocol):
+    """The gradients of a weight (outputs, inputs)."""
+
+    def gradients(self, first: int, last: int) -> np.ndarray:
+        """Those of some outputs, (runs, outputs, inputs)."""
+
+
 @dataclass(frozen=True)
 class Moments:
     """The inputs of one group of a layer, and what its weights may be.
@@ -36,11 +44,13 @@ class Moments:
     Attributes:
         hessian: the mean of x x^T in float64, (inputs, inputs).
         grid: the values that quantised weights may have; None for floats, and where outputs have no steps of their own.
+        slopes: the gradients of the weight, where the criterion is one of `GRADED`.
 
     """
 
     hessian: np.ndarray
     grid: Grid | None = None
+    slopes: Gradients | None = None
 
     @cached_property
     def scale(self) -> float:

@@ -1,0 +1,1 @@
+"""Derivatives of a network's outputs by its weights, without PyTorch: reverse mode over ONNX's own operators."""
