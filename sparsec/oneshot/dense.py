@@ -20,7 +20,7 @@ from sparsec.oneshot.gradients.slopes import Slopes
 from sparsec.oneshot.gradients.slopes import slopes as gradients_of
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
-from sparsec.oneshot.statistics import Statistics, mean, measure
+from sparsec.oneshot.statistics import Measured, Statistics, mean
 from sparsec.oneshot.weights import Layer, Left, constants, layers
 
 Progress = Callable[[str, float], None]
@@ -134,7 +134,7 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
     means, later = dict[str, np.ndarray](), dict[str, tuple[Statistics, ...]]()
     known = dict(answers([weight.name for weight in chosen], sparsities)) if answers and sparsities else {}
     slopes = slopes_of(model, batches, chosen, criterion, progress)
-    walk = Walk.over(model, batches)
+    walk, measured = Walk.over(model, batches), Measured()
     effects = Effects.of(model, batches) if sparsities and len(known) < len(chosen) else None
     for done, index in enumerate(walk.stops(sorted(by_index))):
         if index not in by_index:
@@ -143,14 +143,14 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
         progress("dense model", done / len(by_index))
         values, first = walk.values[layer.input], layer is weight.layers[0]
         if not first:
-            found = measure(layer, values)
+            found = measured.of(layer, values)
             later[weight.name] = (*later.get(weight.name, ()), found)
             means[layer.name] = found.mean
         elif not sparsities:
             means[layer.name] = mean(layer, values)
         else:
             if weight.name not in known:
-                known[weight.name] = _answer(walk, layer, effects, criterion, pattern, sparsities,
+                known[weight.name] = _answer(walk, layer, effects, measured, criterion, pattern, sparsities,
                                              slopes.get(weight.name))
             means[layer.name] = known[weight.name].mean
     outputs = {value.name: walk.values[value.name] for value in model.graph.output}
@@ -175,19 +175,20 @@ def answered(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, p
     wanted = {weight.layers[0].index: weight for weight in chosen if weight.name in names}
     walk, effects, found = Walk.over(model, batches), Effects.of(model, batches), dict[str, Answer]()
     slopes = slopes_of(model, batches, [*wanted.values()], criterion, lambda _what, _share: None)
+    measured = Measured()
     for index in walk.stops(sorted(wanted)):
         if index not in wanted:
             break
         weight = wanted[index]
-        found[weight.name] = _answer(walk, weight.layers[0], effects, criterion, pattern, sparsities,
+        found[weight.name] = _answer(walk, weight.layers[0], effects, measured, criterion, pattern, sparsities,
                                      slopes.get(weight.name))
     return found
 
 
-def _answer(walk: Walk, layer: Layer, effects: Effects | None, criterion: str, pattern: Pattern,
+def _answer(walk: Walk, layer: Layer, effects: Effects | None, measured: Measured, criterion: str, pattern: Pattern,
             sparsities: Sequence[float], slopes: Slopes | None = None) -> Answer:
     """That of the layer that the walk stands in front of."""
-    found = whole = measure(layer, walk.values[layer.input])
+    found = whole = measured.of(layer, walk.values[layer.input])
     effect = effects.of_layer(walk, layer, found) if effects is not None else 1.0
     matrix = layer.matrix(numpy_helper.to_array(constants(walk.model.graph)[layer.weight]))
     rows = some_rows(matrix.shape[1])
@@ -195,7 +196,7 @@ def _answer(walk: Walk, layer: Layer, effects: Effects | None, criterion: str, p
     chosen_groups = some_groups(*matrix.shape[:2])
     matrix, found = matrix[chosen_groups], found.of_groups(chosen_groups)
     moments = found.moments([None] * len(matrix), [slopes.of(int(group), rows) for group in chosen_groups] if slopes
-                            else None)
+                            else None, rough=True)
     changes = [matrix - pruned(matrix, moments, criterion, pattern, each) for each in sparsities]
     return Answer(whole.mean, tuple(effect * each for each in found.errors(changes, matrix)))
 

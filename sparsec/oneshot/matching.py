@@ -56,8 +56,13 @@ def matched(matrix: np.ndarray, layer: Layer, dense: Sequence[np.ndarray], now: 
 def _crossed(layer: Layer, dense: Sequence[np.ndarray], now: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
     """The mean of x z^T in float64, (groups, inputs, inputs), and of how many positions it is."""
     most, total, count = most_positions(now), np.zeros((layer.groups, layer.input_count, layer.input_count)), 0
-    for before, after in zip(dense, now, strict=True):
-        x, z = (columns(layer, each, most) for each in (before, after))
+    waiting = list[tuple[np.ndarray, np.ndarray]]()
+    for index, (before, after) in enumerate(zip(dense, now, strict=True)):
+        waiting.append((columns(layer, before, most), columns(layer, after, most)))
+        if index + 1 < len(now) and sum(part.shape[1] for part, _ in waiting) < CHUNK:
+            continue  # adding to a large matrix takes as long for few positions as for many
+        x, z = (np.concatenate(parts, axis=1) for parts in zip(*waiting, strict=True))
+        waiting = []
         count += x.shape[1]
         for start in range(0, x.shape[1], CHUNK):
             total += np.swapaxes(x[:, start:start + CHUNK], 1, 2) @ z[:, start:start + CHUNK]

@@ -21,7 +21,7 @@ from sparsec.oneshot.finished import Finished
 from sparsec.oneshot.matching import matched
 from sparsec.oneshot.patterns.pattern import Pattern
 from sparsec.oneshot.stages import Walk
-from sparsec.oneshot.statistics import SMALLEST, mean, measure, merged
+from sparsec.oneshot.statistics import SMALLEST, Measured, Statistics, mean, merged
 from sparsec.oneshot.weights import Layer, constants, write
 
 
@@ -92,7 +92,7 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
     result = onnx.ModelProto()
     result.CopyFrom(model)
     uses = {layer.index: (weight, layer) for weight in dense.weights for layer in weight.layers}
-    walk, found, stops = Walk.over(result, batches), list[PrunedLayer](), sorted(uses)
+    walk, measured, found, stops = Walk.over(result, batches), Measured(), list[PrunedLayer](), sorted(uses)
     beside = Walk.over(model, batches) if criterion in MOVING else None
     for index, _ in zip(walk.stops(stops), beside.stops(stops) if beside else itertools.repeat(0), strict=False):
         if index not in uses:
@@ -102,7 +102,8 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
         if layer is weight.layers[0]:
             apply = functools.partial(pruned, criterion=criterion, pattern=pattern, sparsity=sparsities[weight.name])
             target = beside.values[layer.input] if beside and _is_free(weight) else None
-            found.append(_prune(result, walk, target, dense, weight, apply, finished))
+            own = measured.of(layer, walk.values[layer.input])
+            found.append(_prune(result, walk, own, target, dense, weight, apply, finished))
         _correct(model, result, layer, dense.means[layer.name], mean(layer, walk.values[layer.input]))
     outputs = tuple(compared(name, walk.values[name], arrays) for name, arrays in dense.outputs.items())
     return Pruned(result, tuple(found), outputs)
@@ -113,14 +114,14 @@ def _is_free(weight: Weight) -> bool:
     return len(weight.layers) == 1 and weight.layers[0].codes is None
 
 
-def _prune(result: onnx.ModelProto, walk: Walk, target: Sequence[np.ndarray] | None, dense: Dense, weight: Weight,
-           apply: Callable[[np.ndarray, Sequence[Moments]], np.ndarray], finished: Finished | None) -> PrunedLayer:
+def _prune(result: onnx.ModelProto, walk: Walk, own: Statistics, target: Sequence[np.ndarray] | None, dense: Dense,
+           weight: Weight, apply: Callable[[np.ndarray, Sequence[Moments]], np.ndarray], finished: Finished | None,
+           ) -> PrunedLayer:
     """Prune one weight in place; with the inputs that the dense layer gets, so that its outputs come near to these."""
     layer = weight.layers[0]
     tensor = constants(result.graph)[layer.weight]
     stored = numpy_helper.to_array(tensor)
     before = matrix = layer.matrix(stored)
-    own = measure(layer, walk.values[layer.input])
     if target is not None:
         matrix = matched(matrix, layer, target, walk.values[layer.input], own)
     changed = finished.get(weight.name, matrix.shape) if finished else None

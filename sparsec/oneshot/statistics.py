@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from sparsec.errors import PruningError
-from sparsec.oneshot.criteria.moments import Gradients, Grid, Moments
+from sparsec.oneshot.criteria.moments import Decomposed, Gradients, Grid, Moments
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.weights import Layer
 
@@ -32,14 +33,21 @@ class Statistics:
     hessian: np.ndarray
     mean: np.ndarray
 
-    def moments(self, grids: Sequence[Grid | None], slopes: Sequence[Gradients | None] | None = None,
-                ) -> tuple[Moments, ...]:
+    @cached_property
+    def decomposed(self) -> tuple[Decomposed, ...]:
+        """The Hessian of every group, to be decomposed once for all layers that have these inputs."""
+        return tuple(map(Decomposed, self.hessian))
+
+    def moments(self, grids: Sequence[Grid | None], slopes: Sequence[Gradients | None] | None = None, *,
+                rough: bool = False) -> tuple[Moments, ...]:
         """Of every group, whose weights may have the values of these grids, and have these gradients."""
-        return tuple(Moments(hessian, grid, slope) for hessian, grid, slope in zip(
-            self.hessian, grids, slopes or [None] * len(grids), strict=True))
+        return tuple(Moments(each.hessian, grid, slope, each, rough) for each, grid, slope in zip(
+            self.decomposed, grids, slopes or [None] * len(grids), strict=True))
 
     def of_groups(self, groups: np.ndarray) -> Statistics:
-        """Those of some groups."""
+        """Those of some groups, in order."""
+        if len(groups) == len(self.hessian):
+            return self
         return Statistics(self.hessian[groups], self.mean[groups])
 
     def error(self, change: np.ndarray, weight: np.ndarray) -> float:
@@ -88,6 +96,24 @@ def measure(layer: Layer, values: Sequence[np.ndarray]) -> Statistics:
                            "with very large values, or scale them as the model expects")
     hessian /= count
     return Statistics(hessian, total / count)
+
+
+@dataclass
+class Measured:
+    """`measure`, which layers that follow each other and read the same do once for all."""
+
+    _key: tuple[object, ...] = ()
+    _found: Statistics | None = None
+
+    def of(self, layer: Layer, values: Sequence[np.ndarray]) -> Statistics:
+        """The statistics of a layer."""
+        geometry = [str(layer.attributes.get(name)) for name in ("group", "strides", "pads", "dilations", "auto_pad",
+                                                                  "transA", "transB")]
+        key = (layer.operator, layer.input, layer.side, layer.input_count, *layer.shape[2:], *geometry)
+        if self._found is None or key != self._key:
+            self._key, self._found = key, None  # the memory of the last one is free before the next is made
+            self._found = measure(layer, values)
+        return self._found
 
 
 def most_positions(values: Sequence[np.ndarray]) -> int:

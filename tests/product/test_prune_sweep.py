@@ -8,11 +8,23 @@ from sparsec.oneshot.criteria.obs import loss, obs, sweep
 from sparsec.oneshot.criteria.refit import refit
 from sparsec.oneshot.matching import matched
 from sparsec.oneshot.patterns import pattern
-from sparsec.oneshot.statistics import measure
+from sparsec.oneshot.statistics import Measured, measure
 from sparsec.oneshot.weights import layers
 from tests.support.texts import model
 
 RNG = np.random.default_rng(0)
+
+
+def test_layers_that_read_the_same_share_its_moments_and_their_decomposition():
+    proto = model("""g (float[N,8] x) => (float[N,8] y) <float[8,8] a, float[8,8] b, float[8,8] c> {
+        p = MatMul(x, a) q = MatMul(x, b) r = Mul(p, q) y = MatMul(r, c) }""")
+    values = {"x": [RNG.standard_normal((20, 8), np.float32)], "r": [RNG.standard_normal((20, 8), np.float32)]}
+    measured = Measured()
+    first, second, third = (measured.of(layer, values[layer.input]) for layer in layers(proto)[0])
+    assert first is second is not third
+    factors = [each.moments([None])[0].factor for each in (first, second)]
+    assert factors[0] is factors[1]
+    np.testing.assert_allclose(third.hessian[0], np.einsum("pi,pj->ij", values["r"][0], values["r"][0]) / 20, rtol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["unstructured", "2:4", "2x2"])

@@ -38,19 +38,10 @@ class Gradients(Protocol):
 
 
 @dataclass(frozen=True)
-class Moments:
-    """The inputs of one group of a layer, and what its weights may be.
-
-    Attributes:
-        hessian: the mean of x x^T in float64, (inputs, inputs).
-        grid: the values that quantised weights may have; None for floats, and where outputs have no steps of their own.
-        slopes: the gradients of the weight, where the criterion is one of `GRADED`.
-
-    """
+class Decomposed:
+    """A Hessian (inputs, inputs) that is decomposed when that is asked for, once."""
 
     hessian: np.ndarray
-    grid: Grid | None = None
-    slopes: Gradients | None = None
 
     @cached_property
     def scale(self) -> float:
@@ -61,6 +52,40 @@ class Moments:
     def factor(self) -> np.ndarray:
         """That of the Hessian over `scale`: pruning does not depend on how large the inputs are."""
         return factor(self.hessian / self.scale)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """The inputs of one group of a layer, and what its weights may be.
+
+    Attributes:
+        hessian: the mean of x x^T in float64, (inputs, inputs).
+        grid: the values that quantised weights may have; None for floats, and where outputs have no steps of their own.
+        slopes: the gradients of the weight, where the criterion is one of `GRADED`.
+        decomposed: the Hessian's, where layers share it.
+        rough: only about how much pruning loses is asked, so that what takes long for little may be left out.
+
+    """
+
+    hessian: np.ndarray
+    grid: Grid | None = None
+    slopes: Gradients | None = None
+    decomposed: Decomposed | None = None
+    rough: bool = False
+
+    @cached_property
+    def _decomposed(self) -> Decomposed:
+        return self.decomposed or Decomposed(self.hessian)
+
+    @property
+    def scale(self) -> float:
+        """`Decomposed.scale`."""
+        return self._decomposed.scale
+
+    @property
+    def factor(self) -> np.ndarray:
+        """`Decomposed.factor`."""
+        return self._decomposed.factor
 
 
 def factor(hessian: np.ndarray) -> np.ndarray:

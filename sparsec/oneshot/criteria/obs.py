@@ -23,7 +23,8 @@ def obs(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: float, 
     Quantised weights are rounded in the same sweep, and those that follow make up for that, too (Frantar et al. 2022,
     Optimal Brain Compression), or after it, where the layer loses less by that.
     """
-    free = refit(sweep(weight, inputs.factor, pattern, sparsity, block), weight, inputs.hessian, DAMPING)
+    swept = sweep(weight, inputs.factor, pattern, sparsity, block)
+    free = swept if inputs.rough else refit(swept, weight, inputs.hessian, DAMPING)
     if inputs.grid is None:
         return free
     after = np.stack([inputs.grid.nearest(column) for column in free.T], axis=1).astype(weight.dtype)
