@@ -56,8 +56,8 @@ def command(
         "takes no --output, and --inputs only where sizes are free.")] = False,
     threads: options.Threads = 1,
     criterion: Annotated[str | None, typer.Option(
-        help="Of a file obs (the usual), ria, wanda, magnitude, woodfisher or taylor; of a network mostly magnitude, and "
-        "others, which docs/pruning.md lists.", show_default=False)] = None,
+        help="Of a file obs (the usual), ria, wanda, magnitude, woodfisher or taylor; of a network mostly magnitude, "
+        "and others, which docs/pruning.md lists.", show_default=False)] = None,
     pattern: Annotated[str | None, typer.Option(
         help="unstructured, RxC (4x1) or N:M (2:4); of a file balanced, units (channels and heads), unused (those that "
         "no sample activates) and branches, too; of a network filters and heads.")] = None,
