@@ -77,7 +77,7 @@ def squeezenet() -> Case:
     from sparsec.models import squeezenet as read
 
     return read(SQUEEZENET), *({"data": pictures.crops(names, number, 227)} for names, number in (
-        (pictures.CALIBRATION, 32), (pictures.HELD_OUT, 96)))
+        (pictures.CALIBRATION, 64), (pictures.HELD_OUT, 300)))
 
 
 CASES = {"lenet300": lambda: digits_network("lenet300"), "lenet5": lambda: digits_network("lenet5"),
