@@ -183,8 +183,8 @@ def _check_names(given: Mapping[str, object]) -> None:
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
-            raise UsageError(f"'{name}' is no option; " + (f"did you mean '{near[0]}'?" if near else
-                                                           f"there are {', '.join(known)}"))
+            raise UsageError(f"there is no option {name}; " + (f"did you mean {near[0]}?" if near else
+                                                               f"there are {', '.join(known)}"))
 
 
 _NONE = type(None)
