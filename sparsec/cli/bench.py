@@ -173,7 +173,7 @@ def _check_calls(of_compiling: Mapping[str, object], streams: int, *, model: boo
     given = [name for name, value in of_compiling.items() if value is not None]
     if given and not model:
         raise UsageError(f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} for an ONNX model, which is "
-                         "compiled first; --shape chooses among an artifact's buckets")
+                         "compiled first; --dim and --shape say what sizes of an artifact are timed")
     if streams > 1 and not timed:
         raise UsageError("--streams is for whole models, without --profile, --formats and --sweep")
 
@@ -293,7 +293,7 @@ def _print(results: Sequence[Latency], how: str, ratios: Mapping[str, float]) ->
                      tables.nbytes(summary.peak_bytes)))
     tables.print_table((f"engine, {how}", "p50", "p90", "p99", "per second", "opens in", "memory"), rows)
     for name, faster in ratios.items():
-        console.print(f"sparsec is {faster:.2f}x as fast as {name}")
+        console.print(f"sparsec is {faster:.2f}x as fast as {name}, in the median of the rounds' ratios")
     if unstable := [each.engine for each in results if not each.stable]:
         console.print(f"warning: the rounds of {', '.join(unstable)} differ by more than 10 %; "
                       "quieten the machine or measure longer with --seconds")

@@ -87,7 +87,8 @@ def quantize(model: Path, inputs: Feeds, budget: float, shapes: Mapping[str, Seq
         floats = onnx.load(prepared)
         if not (names := [node.name for node in floats.graph.node if node.op_type in LAYERS]):
             raise ModelError(f"{model}: has no {', '.join(LAYERS)} to quantise")
-        expected = [ort.session(prepared).run(None, dict(sample)) for sample in samples[:JUDGED]]
+        outputs = [value.name for value in floats.graph.output]
+        expected = [ort.run(ort.session(prepared), outputs, sample, "samples") for sample in samples[:JUDGED]]
         excluded: list[str] = []
         beside: list[str] | None = None
         own: dict[str, float] = {}

@@ -149,7 +149,7 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
         warnings.warn("all outputs are NaN or infinite for the inputs that were tried, which proves little; give real "
                       "inputs to compare on", stacklevel=2)
     if not compared:
-        return Skipped(f"{reason}; give inputs that the model takes to compare on those")
+        return Skipped(f"{reason}; give inputs that the model takes (--inputs) to compare on those")
     return replace(_summary(names, compared, limit), steps=steps, widened=bool(basis.half))
 
 

@@ -5,13 +5,17 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 
+from sparsec.errors import InputError
+
 CPU_PROVIDER = "CPUExecutionProvider"
+_FATAL = 4  # what it logs below that, its exceptions say, too
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 
 
@@ -36,7 +40,7 @@ def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
 
     """
     onnxruntime = load()
-    onnxruntime.set_default_logger_severity(3)
+    onnxruntime.set_default_logger_severity(_FATAL)
     options = onnxruntime.SessionOptions()
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -55,3 +59,32 @@ def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
     proto = onnx.ModelProto.FromString(data)
     proto.ir_version = int(known[1])
     return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=[*providers])
+
+
+def run(session: Any, names: Sequence[str], feeds: Mapping[str, np.ndarray], what: str) -> list[Any]:
+    """The outputs of these names.
+
+    Args:
+        session: one of onnxruntime.
+        names: of outputs.
+        feeds: the inputs.
+        what: the inputs are to people, such as "samples".
+
+    Raises:
+        InputError: the model cannot run on them; it says at which node.
+
+    """
+    try:
+        return list(session.run(list(names), dict(feeds)))
+    except Exception as error:  # onnxruntime's errors have no common base
+        raise InputError(f"the model cannot run on the {what}, which onnxruntime stops at {reason(error)}; give {what} "
+                         "of sizes and values that it takes") from error
+
+
+def reason(error: Exception) -> str:
+    """The node and the sentence of what onnxruntime raises, without its source's files and functions."""
+    text = " ".join(str(error).split())
+    node = re.search(r"Name:'([^']*)'", text)
+    told = re.split(r"Status Message: |\] : \d+ : [A-Z_]+ : ", text)[-1]
+    told = re.sub(r"^/\S+:\d+ .*?(?: was false\. |\) (?=[A-Z]))", "", told)
+    return f"node '{node[1]}': {told}" if node else told

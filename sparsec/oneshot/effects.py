@@ -47,7 +47,7 @@ class Effects:
         number = max(SAMPLES // len(next(iter(batches[0].values()))), 1)
         runs = [*range(0, len(batches), max(len(batches) // number, 1))][:number]
         session, names = ort.session(model), [value.name for value in model.graph.output]
-        found = [session.run(names, dict(batches[run])) for run in runs]
+        found = [ort.run(session, names, batches[run], "samples") for run in runs]
         return cls(runs, {name: [each[place] for each in found] for place, name in enumerate(names)})
 
     def of_layer(self, walk: Walk, layer: Layer, inputs: Statistics) -> float:

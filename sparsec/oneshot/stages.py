@@ -57,7 +57,7 @@ class Walk:
             piece = self._piece(nodes, made)
             session = ort.session(piece)
             needed = [value.name for value in piece.graph.input]
-            results = [session.run(made, {name: self.values[name][batch] for name in needed})
+            results = [ort.run(session, made, {name: self.values[name][batch] for name in needed}, "samples")
                        for batch in range(len(next(iter(self.values.values()))))]
             self.values |= {name: [result[place] for result in results] for place, name in enumerate(made)}
         for name in [name for name in self.values if self._last.get(name, -1) < stop]:
@@ -73,7 +73,8 @@ class Walk:
             return {}
         piece = self._piece(nodes, made)
         session, needed = ort.session(piece), [value.name for value in piece.graph.input]
-        results = [session.run(made, {name: self.values[name][batch] for name in needed}) for batch in batches]
+        results = [ort.run(session, made, {name: self.values[name][batch] for name in needed}, "samples")
+                   for batch in batches]
         return {name: [result[place] for result in results] for place, name in enumerate(made)}
 
     def _piece(self, nodes: Sequence[onnx.NodeProto], made: Sequence[str]) -> onnx.ModelProto:

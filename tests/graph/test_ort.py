@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
+from sparsec.errors import InputError
 from sparsec.graph import ort
 
 NEWER = 99
@@ -28,3 +29,23 @@ def test_a_newer_ir_version_runs(source, tmp_path):
 def test_what_onnxruntime_cannot_run_is_refused_all_the_same():
     with pytest.raises(Exception, match="NoSuchOperator"):
         ort.session(model("y = NoSuchOperator(x, w)"))
+
+
+FAILING = {
+    "Reshape": "<int64[2] w = {2, 4}> { [the_node] y = Reshape(x, w) }",
+    "Concat": "<float[3, 3] w = {0, 0, 0, 0, 0, 0, 0, 0, 0}> { [the_node] y = Concat<axis = 0>(x, w) }",
+    "Gather": "<int64[2] w = {7, 9}> { [the_node] y = Gather(x, w) }",
+    "MatMul": "<float[3, 2] w = {0, 0, 0, 0, 0, 0}> { [the_node] y = MatMul(x, w) }",
+}
+
+
+@pytest.mark.parametrize("operator", FAILING)
+def test_inputs_that_a_model_cannot_run_on_are_refused_by_the_node(operator, capfd):
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g (float[m, n] x) => (float[a, b] y) '
+                                    f"{FAILING[operator]}")
+    with pytest.raises(InputError, match=r"cannot run on the samples.*the_node") as raised:
+        ort.run(ort.session(proto, optimized=False), ["y"], {"x": np.zeros((3, 5), np.float32)}, "samples")
+    assert "ONNXRuntimeError" not in str(raised.value)
+    assert "onnxruntime_src" not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr().err == ""

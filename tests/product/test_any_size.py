@@ -17,7 +17,7 @@ from sparsec.cli import app, tables
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.portable import pack
 from sparsec.compiler.sized.recurrent import STEPS
-from sparsec.errors import ShapeError
+from sparsec.errors import InputError, ShapeError
 from sparsec.machine.blas import within
 from sparsec.report.any_size import PIXELS, TOKENS, usual
 from sparsec.report.describe import describe_artifact
@@ -173,3 +173,16 @@ def test_explain_says_for_how_many_steps_recurrent_layers_are_priced(tmp_path):
                                     "off"])
     assert (f"priced for {STEPS} steps of so many members of a batch: {min(found.recurrent)} "
             in " ".join(done.output.split()))
+
+
+@pytest.mark.parametrize("rows", [3, 12])
+def test_sizes_that_a_file_has_fixed_are_refused_by_what_cannot_be_computed(rows):
+    proto = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 20]> fixed
+      (float[batch, length, 8] x) => (float[a, b, c] y) <int64[3] shape = {11, -1, 16}>
+      { h = MatMul(x, w) split = Reshape(h, shape) y = Relu(split) }""")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(8, dtype=np.float32), "w"))
+    session = sparsec.InferenceSession(sparsec.compile(proto, tune="off"))
+    x = np.ones((1, 22, 8), np.float32)
+    np.testing.assert_array_equal(session.run(None, {"x": x})[0], x.reshape(11, -1, 16))
+    with pytest.raises(InputError, match=r"'split' cannot be computed where batch is 1.*exporter has fixed"):
+        session.run(None, {"x": np.ones((1, rows, 8), np.float32)})

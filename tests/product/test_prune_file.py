@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from sparsec.errors import PruningError, SparsecError, UsageError
+from sparsec.errors import InputError, PruningError, SparsecError, UsageError
 from sparsec.formats.nm import group_counts
 from sparsec.graph.compare import run_onnxruntime, same_class
 from sparsec.models.dataset import digits
@@ -281,6 +281,14 @@ def test_what_cannot_be_is_said_in_a_line(samples, sparsity, method, error, mess
         pruned(convolutional(), samples, sparsity, **method)
     assert issubclass(error, SparsecError)
     assert "\n" not in str(raised.value)
+
+
+def test_samples_that_the_model_cannot_run_on_are_refused_by_the_node():
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]> g (float[n, t, 8] x) => (float[a, b] y)
+      <int64[2] shape = {-1, 88}> { h = MatMul(x, w) [split] y = Reshape(h, shape) }""")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(8, dtype=np.float32), "w"))
+    with pytest.raises(InputError, match=r"cannot run on the samples.*split"):
+        pruned(proto, {"x": RNG.standard_normal((24, 9, 8), np.float32)}, 0.5)
 
 
 @pytest.mark.parametrize("budget", [8.5, 12.0, 20.0])

@@ -81,14 +81,19 @@ class Runner:
                 return self._computed(arrays, values, sizes, wanted, seconds)
         except (ValueError, ArithmeticError) as error:  # of numpy, where sizes do not fit together
             listed = ", ".join(f"{name} is {size}" for name, size in sizes.items())
-            raise InputError(f"'{self._at}' cannot be computed where {listed}: {error}") from error
+            fixed = "; the file may hold a size that its exporter has fixed" if "reshape" in str(error) else ""
+            raise InputError(f"'{self._at}' cannot be computed where {listed}: {error}{fixed}") from error
 
     def _computed(self, arrays: Sequence[np.ndarray], values: Values, sizes: Mapping[str, int], wanted: Sequence[int],
                   seconds: list[float] | None) -> list[np.ndarray]:
         """The wanted outputs of sizes that have not been seen, or of which nothing is kept."""
         if self._flow is not None and seconds is None:
             inputs = {name: array for (_, name, _), array in zip(self._checks, arrays, strict=True)}
-            if (first := self._flow.first(values, inputs)) is not None:
+            try:
+                first = self._flow.first(values, inputs)
+            except (ValueError, ArithmeticError):  # the steps by themselves tell which
+                first = None
+            if first is not None:
                 return self._found(*first, arrays, wanted)
         elif self._token is not None and seconds is None and self._token.fits(sizes):
             for step in self._before:
