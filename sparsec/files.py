@@ -192,6 +192,8 @@ def make_own(folder: Path) -> None:
     """
     for each in reversed([each for each in (folder, *folder.parents) if not each.exists()]):
         each.mkdir(mode=0o700, exist_ok=True)
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.fspath(folder))
     if not _is_users(folder.stat()):
         raise PermissionError(errno.EACCES, "others own its folder, or may write there", os.fspath(folder))
 

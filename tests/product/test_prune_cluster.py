@@ -71,7 +71,7 @@ def test_layers_are_asked_for_only_where_they_are_independent(paths):
 
 @pytest.mark.parametrize(("source", "extra", "message"), [
     ("m.onnx", ["--on", "there"], "--on there: give local, or the address of a Ray cluster"),
-    ("m.onnx", ["--on", "ray://h:1", "--pattern", "units"], "not --on"),
+    ("m.onnx", ["--on", "ray://h:1", "--pattern", "units"], "--on is not for --pattern units"),
     ("lenet300", ["--on", "ray://h:1"], "--on is for ONNX files")])
 def test_wrong_uses(paths, source, extra, message):
     given = [str(paths[0]), "--inputs", str(paths[1])] if source == "m.onnx" else [source]
