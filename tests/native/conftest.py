@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 import sparsec
 from sparsec.native.bundle import write_bundle
-from tests.support.bundles import run
+from tests.support.bundles import SANITIZE, run
 
 DIGITS = Path(sparsec.__file__).parent / "models" / "data" / "lenet300-digits-95.onnx"
 
@@ -41,7 +41,8 @@ def bundle(artifact, tmp_path_factory):
     secret, _ = write_keys(folder, "owner")
     write_keys(folder, "other")
     write_bundle(artifact, folder / "digits", secret)
-    quick = ("-DCMAKE_BUILD_TYPE=None", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0")
+    quick = ("-DCMAKE_BUILD_TYPE=None", "-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0",
+             f"-DSPARSEC_SANITIZE={'ON' if SANITIZE else 'OFF'}")
     for command in (("cmake", "-S", folder / "digits", "-B", folder / "build", *quick),
                     ("cmake", "--build", folder / "build")):
         done = run(*command)
