@@ -7,14 +7,16 @@ find none and wait at the gate. A call that finds one pays nothing for this.
 
 from __future__ import annotations
 
+import dis
+import functools
 import os
 import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any
 
 import numpy as np
@@ -101,12 +103,13 @@ class Engines:
         with gate:
             if self._make is None:
                 raise UsageError("the session is closed; open another one")
+            engines = self
             try:
-                return self.idle.pop()
+                engine = engines.idle.pop()
             except IndexError:
-                made = self._make()
-                self._made.append(made)
-                return made
+                engine = self._make()
+                self._made.append(engine)
+            return engine
 
     def part(self) -> Engine:
         """One that is idle, and is from now on none of these."""
@@ -129,8 +132,10 @@ class Engines:
         """
         idle, stopped = self.idle, _Stopped()
         self.idle = stopped
-        own = {id(engine) for engine in _own_engines()}
-        while {id(engine) for engine in (*idle, *stopped)} | own < {id(engine) for engine in self._made} | own:
+        frames = list(_frames())
+        own = {id(engine) for engine in _own_engines(frames)}
+        taken = _just_taken(frames, self)
+        while len({id(engine) for engine in self._made} - {id(engine) for engine in (*idle, *stopped)} - own) > taken:
             time.sleep(PAUSE_S)
         self.idle.extend(idle)
 
@@ -142,17 +147,41 @@ class Engines:
 _all: weakref.WeakSet[Engines] = weakref.WeakSet()
 
 calls: set[CodeType] = set()
-"""The functions that have an engine in their variable `engine` while they use it."""
+"""The functions that have an engine in their variable `engine` while they use it, of the `Engines` in `engines`."""
 
 
-def _own_engines() -> list[Engine]:
-    """The engines that calls further down this thread's stack use."""
-    frame, found = sys._getframe(), []  # noqa: SLF001 - there is no public name for it
+def _frames() -> Iterator[tuple[FrameType, CodeType | None]]:
+    """Those of `calls` on this thread's stack, each with the function that it is in the midst of calling."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001 - there is no public name for it
+    inner = None
     while frame is not None:
-        if frame.f_code in calls and isinstance(engine := frame.f_locals.get("engine"), Engine):
-            found.append(engine)
-        frame = frame.f_back  # type: ignore[assignment]
-    return found
+        if frame.f_code in calls:
+            yield frame, inner
+        inner, frame = frame.f_code, frame.f_back
+
+
+def _own_engines(frames: Iterable[tuple[FrameType, CodeType | None]]) -> list[Engine]:
+    """The engines that calls further down this thread's stack use."""
+    held = (frame.f_locals.get("engine") for frame, _ in frames)
+    return [engine for engine in held if isinstance(engine, Engine)]
+
+
+def _just_taken(frames: Iterable[tuple[FrameType, CodeType | None]], engines: Engines) -> int:
+    """How many of some engines this thread has taken and not named yet: a signal's handler runs before it could."""
+    return sum(frame.f_locals.get("engines") is engines and "engine" not in frame.f_locals
+               and frame.f_lineno in _takes(frame.f_code) and inner not in _TAKING for frame, inner in frames)
+
+
+@functools.cache
+def _takes(code: CodeType) -> frozenset[int]:
+    """The lines on which a function takes an engine from those that are idle, or asks for another."""
+    return frozenset(step.positions.lineno for step in dis.get_instructions(code)
+                     if step.argval in ("pop", "another") and step.positions and step.positions.lineno)
+
+
+_TAKING = (_Stopped.pop.__code__, Engines.another.__code__)
+"""What has not given an engine yet while it runs."""
+calls.add(Engines.another.__code__)
 
 
 def _before_fork() -> None:

@@ -129,6 +129,34 @@ def test_sessions_open_and_close_in_threads(artifact):
         assert set(pool.map(use, range(24))) == {answer(artifact)}
 
 
+class ForkingWhenTaken(list):
+    """Idle engines of which the last is taken, and not named yet, while the process forks: as a signal's handler may."""
+
+    def __init__(self, engines, forked):
+        super().__init__(engines)
+        self.forked = forked
+
+    def pop(self, index=-1):
+        engine = super().pop(index)
+        self.forked()
+        return engine
+
+
+@pytest.mark.timeout(60)
+def test_a_fork_waits_not_for_an_engine_that_its_own_thread_has_just_taken(artifact):
+    session, expected, codes = sparsec.InferenceSession(artifact), answer(artifact), []
+
+    def fork():
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if session.run(None, {"x": X})[0].tobytes() == expected else 1)
+        codes.append(wait(child))
+
+    session._engines.idle = ForkingWhenTaken(session._engines.idle, fork)
+    assert session.run(None, {"x": X})[0].tobytes() == expected
+    assert codes == [0]
+
+
 def test_a_signal_handler_may_fork_within_a_call(artifact):
     session, expected, codes = sparsec.InferenceSession(artifact), answer(artifact), []
 
