@@ -303,7 +303,7 @@ FAILURES = {
     "formats on a GPU": (2, lambda f, _: ["bench", f / "model.onnx", "--formats", "all", "--target", "cuda-sm80"],
                          "choose a cpu target"),
     "batch of fixed rows": (2, lambda f, _: ["bench", f / "model.onnx", "--batch", "8"], "symbolic first dimension"),
-    "batch of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--batch", "8"], "--shape chooses"),
+    "batch of an artifact": (2, lambda f, _: ["bench", f / "model.sparsec", "--batch", "8"], "--dim and --shape say"),
     "streams of a profile": (2, lambda f, _: ["bench", f / "model.onnx", "--profile", "--streams", "2"], "--streams"),
     "sizes that do not fit": (2, misfit, "x:1,63,1 does not fit the network: "),
     "not an .npz": (2, lambda f, t: ["run", f / "model.sparsec", "-i", f / "model.onnx", "-o", t / "y.npz"],
