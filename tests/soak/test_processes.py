@@ -130,7 +130,7 @@ def test_sessions_open_and_close_in_threads(artifact):
 
 
 class ForkingWhenTaken(list):
-    """Idle engines of which the last is taken, and not named yet, while the process forks: as a signal's handler may."""
+    """Idle engines; the last is taken, and not named yet, while the process forks, as a signal handler may."""
 
     def __init__(self, engines, forked):
         super().__init__(engines)
