@@ -16,8 +16,6 @@ from sparsec.errors import UsageError
 
 IN_PLACE = ("strip", "quantize", "prune")
 """Commands whose `--output` may be the model itself: it is replaced, with its external data."""
-BESIDE = ("generation_config.json", "tokenizer.json")
-"""What is read beside a decoder."""
 
 
 @dataclass(frozen=True)
@@ -112,10 +110,11 @@ def _use(path: Path, inputs: Mapping[Path, str]) -> str:
 def _beside(path: Path, read: Path) -> str:
     """What a file is to one that is read, empty where it is nothing."""
     from sparsec.artifact import signing
+    from sparsec.generation import sampling, text
 
     if _same(path, signing.signature_path(read)):
         return "the signature of"
-    if any(_same(path, read.with_name(name)) for name in BESIDE):
+    if any(_same(path, read.with_name(name)) for name in (sampling.CONFIG, text.FILE)):
         return "read beside"
     return "external data of" if any(_same(path, each) for each in _external(read)) else ""
 

@@ -53,7 +53,7 @@ class Draining:
         return call
 
 
-class DrainingServer(uvicorn.Server):  # type: ignore[misc]  # it has no types
+class DrainingServer(uvicorn.Server):
     """uvicorn, ending as above.
 
     Args:

@@ -15,7 +15,7 @@ MOST_HEAD = 64 << 10
 """Bytes of a request's line and headers, beyond what comes with the first of them."""
 
 
-class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # it has no types
+class BoundedProtocol(HttpToolsProtocol):
     """uvicorn's HTTP/1.1, which ends connections whose request's line and headers have no end, with 400."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -42,7 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):  # type: ignore[misc]  # it has no typ
         super().on_headers_complete()
 
 
-class CheckedDataPlane(DataPlane):  # type: ignore[misc]  # it has no types
+class CheckedDataPlane(DataPlane):
     """kserve's, which refuses what it cannot read, with 400."""
 
     def decode(self, *arguments: Any, **named: Any) -> Any:

@@ -37,7 +37,7 @@ MOST_NAMED = 8
 REFUSED = Counter("sparsec_refused_requests", "Requests that were refused, by HTTP's code", ["model", "code"])
 
 
-class RefusedError(InvalidInput, InvalidArgument):  # type: ignore[misc]  # neither has types
+class RefusedError(InvalidInput, InvalidArgument):
     """A request that the model cannot run: 400, or INVALID_ARGUMENT."""
 
     def __init__(self, reason: str) -> None:
@@ -45,11 +45,11 @@ class RefusedError(InvalidInput, InvalidArgument):  # type: ignore[misc]  # neit
         InvalidArgument.__init__(self, reason)
 
 
-class FullError(ResourceExhausted):  # type: ignore[misc]  # it has no types
+class FullError(ResourceExhausted):
     """The queue is full: 429, or RESOURCE_EXHAUSTED."""
 
 
-class StoppingError(ModelNotReady, Unavailable):  # type: ignore[misc]  # neither has types
+class StoppingError(ModelNotReady, Unavailable):
     """The server is stopping: 503, or UNAVAILABLE."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -58,7 +58,7 @@ class StoppingError(ModelNotReady, Unavailable):  # type: ignore[misc]  # neithe
         self.reason = reason  # which kserve's gRPC reads, and its own error has not
 
 
-class ServedModel(kserve.Model):  # type: ignore[misc]  # it has no types
+class ServedModel(kserve.Model):
     """One session under kserve.
 
     Args:

@@ -13,7 +13,6 @@ from typing import Any
 
 import uvicorn
 import uvloop
-from timing_asgi import TimingMiddleware  # kserve's, which looks every path up for lines of a log that has none here
 
 from sparsec.runtime.session import InferenceSession
 from sparsec.serving.batching import Limits
@@ -79,7 +78,8 @@ def rest_application(models: kserve.ModelRepository, draining: Draining, most_by
         app.add_exception_handler(kind, answer)
     data, extension = CheckedDataPlane(models), ModelRepositoryExtension(models)
     RESTServer(FASTAPI_APP_IMPORT_STRING, data, extension, 0).create_application()
-    app.user_middleware = [each for each in app.user_middleware if each.cls is not TimingMiddleware]
+    # kserve's TimingMiddleware looks every path up, for lines of a log that has none here.
+    app.user_middleware = [each for each in app.user_middleware if each.cls.__name__ != "TimingMiddleware"]
     app.router.routes.insert(0, direct_route(data))
     return app
 

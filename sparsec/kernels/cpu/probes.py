@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.kernels.cpu.rows.matvec import parallel
 from sparsec.kernels.emit import tiles
 from sparsec.kernels.emit.intrinsics import gathered, permuted
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, add_to, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, add_to, kernel, load, parallel, registers, splat, store
 
 CHAINS = 12  # independent sums: more than latency times throughput of any core, fewer than the registers of AVX2
 GATHERED, PLACES = 1024, 64  # floats that are gathered from, and vectors of their places

@@ -122,6 +122,15 @@ def _surrounded(frame: Frame, body: Body, buffers: Buffers) -> None:
     frame.body(buffers, body)
 
 
+def parallel(threads: int, body: Callable[[Expr], None]) -> None:
+    """`body(thread)` on every thread; without a loop where there is one only."""
+    if threads == 1:
+        body(0)
+    else:
+        with T.parallel(0, threads) as thread:
+            body(thread)
+
+
 def registers(vectors: int, lanes: int, dtype: str = "float32") -> Buffer:
     """A local buffer that LLVM keeps in `vectors` vector registers."""
     return T.alloc_buffer((vectors * lanes,), dtype, scope="local", annotations=REGISTER)

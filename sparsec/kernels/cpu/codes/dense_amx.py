@@ -9,7 +9,7 @@ sums pass through a scratch in the L1 cache to what follows them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -19,78 +19,40 @@ from sparsec.kernels.cpu.codes import finish
 from sparsec.kernels.cpu.codes.finish import Finish, Place
 from sparsec.kernels.cpu.codes.layer import CodesProduct, integer_product
 from sparsec.kernels.cpu.codes.walk import clear_border, mask_arguments
-from sparsec.kernels.cpu.products.stencil import Stencil
+from sparsec.kernels.cpu.products.amx import BAND_SHARE, BLOCKS, AmxParams
 from sparsec.kernels.emit import tiles
 from sparsec.kernels.emit.codes import FOUR, SIDES, interleaved, llvm_codes, reordered
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, parallel, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
-BLOCKS = ((2, 2), (1, 4))
-BAND_SHARE = 0.4  # of the L2 cache, which the interleaved codes of a band may fill
 FINISHED = 26  # vector instructions until the sums of a vector of codes have been requantised and stored
 ADDED = 18  # more with a residual
 TURNED = {"im2col": 16, "taps": 24}  # what interleaving four vectors of codes takes, by one port of two
 
 
 @dataclass(frozen=True)
-class DenseAmxParams:
-    """A kernel.
+class DenseAmxParams(AmxParams):
+    """A kernel; `stencil` is the geometry in codes, `band` counts vectors of 64 pixels.
 
     Attributes:
-        stencil: the geometry in codes.
         finish: what follows the sums.
-        mode: "im2col" or "taps".
-        tall, wide: tiles of a block: 16 outputs each, 16 pixels each.
-        band: vectors of pixels whose codes are interleaved at once.
-        shared: what threads share, "pixels" or "outputs".
 
     """
 
-    stencil: Stencil
     finish: Finish
-    mode: str
-    tall: int
-    wide: int
-    band: int
-    shared: str
 
     @property
-    def vectors(self) -> int:
-        """Vectors of pixels of all segments."""
-        return self.stencil.segments * self.stencil.vectors
-
-    @property
-    def block(self) -> int:
-        """Outputs of a block."""
-        return self.tall * tiles.ROWS
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of outputs; the last may hold some that do not exist."""
-        return -(-self.stencil.outputs // self.block)
-
-    @property
-    def repeats(self) -> int:
-        """How often the columns of a copy are multiplied: once for every tap that is an offset."""
-        return len(self.stencil.taps) if self.mode == "taps" else 1
-
-    @property
-    def fours(self) -> int:
+    def words(self) -> int:
         """Fours of columns that are interleaved; the last may hold some that do not exist."""
         return -(-self.stencil.inner // self.repeats // FOUR)
 
     @property
-    def steps(self) -> int:
-        """Tiles that the columns of a copy take."""
-        return -(-self.fours // tiles.WORDS)
-
-    @property
-    def depth(self) -> int:
-        """Fours of a tile."""
-        return -(-self.fours // self.steps)
+    def columns(self) -> int:
+        """Tiles of 16 pixels of a run."""
+        return FOUR * self.vectors
 
     @property
     def read(self) -> int:
@@ -109,11 +71,6 @@ class DenseAmxParams:
         rows = self.steps * self.depth
         return FOUR * rows * (self.row if self.mode == "taps" else self.band * self.stencil.lanes)
 
-    @property
-    def products(self) -> int:
-        """Products of tiles of a run."""
-        return self.blocks * self.tall * self.vectors * FOUR * self.repeats * self.steps
-
 
 def reject(_layer: CodesProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
@@ -129,13 +86,11 @@ def candidates(layer: CodesProduct, target: Target, isa: Isa, _precision: str) -
         for shared in ("pixels", "outputs") if isa.threads > 1 else ("pixels",):
             share = -(-vectors // isa.threads) if shared == "pixels" else vectors
             for tall, wide in BLOCKS:
-                one = DenseAmxParams(s, layer.finish, mode, tall, wide, 1, shared)
-                two = DenseAmxParams(s, layer.finish, mode, tall, wide, 2, shared)
-                each = two.scratch - one.scratch
+                one = DenseAmxParams(s, mode, tall, wide, 1, shared, layer.finish)
+                each = replace(one, band=2).scratch - one.scratch
                 most = max(1, int(BAND_SHARE * target.l2_bytes - one.scratch) // each + 1)
-                band = -(-share // -(-share // most))
-                params = DenseAmxParams(s, layer.finish, mode, tall, wide, band, shared)
-                yield Option("dense", f"qgemm/amx-{mode}", f"P={tall}x{wide} band={band} by={shared}", params,
+                params = replace(one, band=-(-share // -(-share // most)))
+                yield Option("dense", f"qgemm/amx-{mode}", f"P={tall}x{wide} band={params.band} by={shared}", params,
                              layer.weight.size, work(params, isa, target.l1_bytes))
 
 
@@ -154,15 +109,12 @@ def work(params: DenseAmxParams, isa: Isa, l1_bytes: int) -> Work:
     p, s, f = params, params.stencil, params.finish
     alone = p.shared == "pixels"
     bands, copies = -(-p.vectors // p.band), 1 if alone else isa.threads
-    turned = copies * p.fours * (p.vectors if p.mode == "im2col" else bands * p.read)
+    turned = copies * p.words * (p.vectors if p.mode == "im2col" else bands * p.read)
     finished = p.vectors * s.outputs
     shuffles = TURNED[p.mode] * turned + finished * (FINISHED + (ADDED if f.residual or f.shifted else 0))
-    weights = p.blocks * p.block * p.repeats * p.steps * p.depth * FOUR
-    # Rows at the offset of a tap cross cache lines; a block's weights stay in the L1 cache if there is room.
-    far = (2 if p.mode == "taps" else 1) / p.tall + (1 / p.wide if weights / p.blocks > l1_bytes / 2 else 0)
     return Work(fmas=shuffles, loads=8 * turned + 6 * finished, tiles=p.products,
-                l2_bytes=p.products * tiles.ROWS * tiles.ROW_BYTES * far,
-                memory_bytes=(isa.threads if alone else 1) * weights + s.x_size
+                l2_bytes=p.l2_bytes(l1_bytes),
+                memory_bytes=(isa.threads if alone else 1) * FOUR * p.weights + s.x_size
                 + (4 if f.real else 1) * s.y_size * (2 if f.residual else 1),
                 kernel=f"qgemm/amx-{p.mode}", pixels=s.pixels)
 
@@ -170,8 +122,7 @@ def work(params: DenseAmxParams, isa: Isa, l1_bytes: int) -> Work:
 def build(params: DenseAmxParams, isa: Isa) -> Kernel:
     """The kernel: (values, *Finish, [keep, fill, border], x, …) -> y, [ends]."""
     p, s, f = params, params.stencil, params.finish
-    count = p.blocks * p.block * p.repeats * p.steps * p.depth * FOUR
-    arguments = {"values": (count, "int8"), **f.arguments(s.outputs)}
+    arguments = {"values": (FOUR * p.weights, "int8"), **f.arguments(s.outputs)}
     if s.masked:
         arguments |= mask_arguments(s.vectors * s.lanes)
     arguments |= {**f.inputs(s.x_size, s.y_size), "y": (s.y_size, f.dtype)}
@@ -179,15 +130,9 @@ def build(params: DenseAmxParams, isa: Isa) -> Kernel:
         arguments |= {"ends": (isa.threads * SIDES * isa.lanes, "float32")}
 
     def body(b: Buffers) -> None:
-        if isa.threads == 1:
-            _share(b, p, 0, 1)
-            return
-        with T.parallel(0, isa.threads) as thread:
-            _share(b, p, thread, isa.threads)
+        parallel(isa.threads, lambda thread: _share(b, p, thread, isa.threads))
 
-    sums = p.tall * p.wide
-    left = range(sums, sums + p.tall)
-    return kernel(arguments, body, llvm_codes(isa) + tiles.llvm_tiles(left, range(left.stop, tiles.TILES), p.depth))
+    return kernel(arguments, body, llvm_codes(isa) + p.llvm)
 
 
 def _share(b: Buffers, p: DenseAmxParams, thread: Expr, threads: int) -> None:
@@ -203,17 +148,12 @@ def _share(b: Buffers, p: DenseAmxParams, thread: Expr, threads: int) -> None:
     source = T.alloc_buffer((p.scratch,), "uint8")
     openings = T.alloc_buffer((p.block * words,), "int32")
     sums = T.alloc_buffer((p.block * s.lanes,), "int32")
-    all_pixels, all_blocks = (0, p.vectors), (0, p.blocks)
-    if p.shared == "pixels":
-        all_pixels = (T.Bind(thread * p.vectors // threads), T.Bind((thread + 1) * p.vectors // threads))
-    else:
-        all_blocks = (T.Bind(thread * p.blocks // threads), T.Bind((thread + 1) * p.blocks // threads))
-    low, high = all_pixels
+    (low, high), blocks = p.share(p.vectors, thread, threads)
     with T.serial(0, T.floordiv(high - low + (p.band - 1), p.band)) as band:
         first = T.Bind(low + band * p.band)
         count = T.Bind(T.min(p.band, high - first))
         shift = _copy_columns(b, p, source, first, count) if p.mode == "im2col" else _copy_image(b, p, source, first)
-        with T.serial(*all_blocks) as block:
+        with T.serial(*blocks) as block:
             with T.serial(0, p.block) as i:
                 row = T.min(block * p.block + i, s.outputs - 1)
                 store(openings, i * words, splat(finish.begin(b, p.finish, row), words))
@@ -256,7 +196,7 @@ def _copy_image(b: Buffers, p: DenseAmxParams, source: Buffer, first: Expr) -> E
     s, lanes = p.stencil, p.stencil.lanes
     begin = T.Bind(s.x_origin + first * lanes + min(s.taps))
     start = T.Bind(T.floordiv(begin, lanes))
-    with (T.serial(0, p.fours) as four,
+    with (T.serial(0, p.words) as four,
           T.serial(0, T.min(p.read, s.x_channel_stride // lanes - start)) as vector):
         # The last channel stands for those beyond it, whose weights are zero.
         rows = [T.Bind(reordered(load(b["x"], T.min(four * FOUR + i, s.channels - 1) * s.x_channel_stride
@@ -270,22 +210,21 @@ def _multiply(b: Buffers, p: DenseAmxParams, scratch: tuple[Buffer, Buffer, Buff
               shift: Expr) -> None:
     """The sums of a block's outputs for a vector of pixels, of (source, openings, sums)."""
     lanes, (source, openings, sums) = p.stencil.lanes, scratch
-    tile, width = tiles.ROWS * p.depth * FOUR, p.tall * p.wide
-    left, right = width, width + p.tall
+    tile = tiles.ROWS * p.depth * FOUR
     weights = T.Bind(T.Cast("int64", block) * (p.repeats * p.steps * p.tall * tile))
     for begin in range(0, FOUR, p.wide):
-        for register in range(width):
+        for register in range(p.left.start):
             tiles.load_tile(register, openings, register // p.wide * tiles.ROWS * tiles.WORDS, tiles.ROW_BYTES)
         with T.serial(0, p.steps) as step:
             for repeat in range(p.repeats):
                 at = weights + (repeat * p.steps + step) * (p.tall * tile)
                 for row in range(p.tall):
-                    tiles.load_tile(left + row, b["values"], at + row * tile, FOUR * p.depth)
+                    tiles.load_tile(p.left[row], b["values"], at + row * tile, FOUR * p.depth)
                 for column in range(p.wide):
-                    operand = right + column % (tiles.TILES - right)
+                    operand = p.right[column % len(p.right)]
                     tiles.load_tile(operand, source, *_place(p, step, repeat, vector, begin + column, shift))
                     for row in range(p.tall):
-                        tiles.add_bytes(row * p.wide + column, left + row, operand)
+                        tiles.add_bytes(row * p.wide + column, p.left[row], operand)
         for row, column in np.ndindex(p.tall, p.wide):
             at = row * tiles.ROWS * lanes + (begin + column) * tiles.WORDS
             tiles.store_tile(row * p.wide + column, sums, at, FOUR * lanes)

@@ -27,7 +27,7 @@ from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.emit.codes import FOUR, dot, interleaved, llvm_codes, natural, splat_codes
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, parallel, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
@@ -154,11 +154,7 @@ def build(params: DenseOutputsParams, isa: Isa) -> Kernel:
     arguments |= {**f.inputs(s.x_size, s.y_size), "y": (s.y_size, f.dtype)}
 
     def body(b: Buffers) -> None:
-        if isa.threads == 1:
-            _share(b, p, 0, 1)
-            return
-        with T.parallel(0, isa.threads) as thread:
-            _share(b, p, thread, isa.threads)
+        parallel(isa.threads, lambda thread: _share(b, p, thread, isa.threads))
 
     return kernel(arguments, body, llvm_codes(isa))
 

@@ -16,50 +16,32 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
+from sparsec.kernels.cpu.products.amx import BAND_SHARE, BLOCKS, WORD_BYTES, AmxParams
 from sparsec.kernels.cpu.products.layer import StencilProduct
-from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.walk import clear_border, finish_vector, finishing_kernel
 from sparsec.kernels.emit import intrinsics, tiles
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, load, parallel, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
 PAIR = 2
-BLOCKS = ((2, 2), (1, 4))
-BAND_SHARE = 0.4  # of the L2 cache, which the paired activations of a band may fill
 FINISHED = 4  # vector instructions that follow the sums of a vector
 PAIRED = 4  # that round and pair two vectors
 
 
 @dataclass(frozen=True)
-class DenseAmxParams:
-    """A kernel.
+class DenseAmxParams(AmxParams):
+    """A kernel; `band` counts groups of `wide` vectors of 16 pixels.
 
     Attributes:
-        stencil: the geometry.
         epilogue: what follows.
-        mode: "im2col" or "taps".
-        tall, wide: tiles of a block: 16 outputs each, a vector of pixels each.
-        band: groups of `wide` vectors whose activations are paired at once.
-        shared: what threads share, "pixels" or "outputs".
 
     """
 
-    stencil: Stencil
     epilogue: Epilogue
-    mode: str
-    tall: int
-    wide: int
-    band: int
-    shared: str
-
-    @property
-    def vectors(self) -> int:
-        """Vectors of pixels of all segments."""
-        return self.stencil.segments * self.stencil.vectors
 
     @property
     def groups(self) -> int:
@@ -67,34 +49,14 @@ class DenseAmxParams:
         return -(-self.vectors // self.wide)
 
     @property
-    def block(self) -> int:
-        """Outputs of a block."""
-        return self.tall * tiles.ROWS
-
-    @property
-    def blocks(self) -> int:
-        """Blocks of outputs; the last may hold some that do not exist."""
-        return -(-self.stencil.outputs // self.block)
-
-    @property
-    def repeats(self) -> int:
-        """How often the columns of a copy are multiplied: once for every tap that is an offset."""
-        return len(self.stencil.taps) if self.mode == "taps" else 1
-
-    @property
-    def pairs(self) -> int:
+    def words(self) -> int:
         """Pairs of columns that are copied; the last may hold one that does not exist."""
         return -(-self.stencil.channels // PAIR) * (len(self.stencil.taps) // self.repeats)
 
     @property
-    def steps(self) -> int:
-        """Tiles that the columns of a copy take."""
-        return -(-self.pairs // tiles.WORDS)
-
-    @property
-    def depth(self) -> int:
-        """Pairs of a tile."""
-        return -(-self.pairs // self.steps)
+    def columns(self) -> int:
+        """Tiles of 16 pixels of a run."""
+        return self.groups * self.wide
 
     @property
     def read(self) -> int:
@@ -113,11 +75,6 @@ class DenseAmxParams:
         width = self.row if self.mode == "taps" else self.band * self.wide * self.stencil.lanes
         return self.steps * self.depth * width
 
-    @property
-    def products(self) -> int:
-        """Products of tiles of a run."""
-        return self.blocks * self.tall * self.groups * self.wide * self.repeats * self.steps
-
 
 def reject(_layer: StencilProduct, isa: Isa) -> str | None:
     """Why there is no such kernel, or None."""
@@ -132,10 +89,10 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
     for mode in ("im2col", "taps") if offsets else ("im2col",):
         for shared in ("pixels", "outputs") if isa.threads > 1 else ("pixels",):
             for tall, wide in BLOCKS:
-                one, two = (DenseAmxParams(s, epilogue, mode, tall, wide, band, shared) for band in (1, 3))
+                one, two = (DenseAmxParams(s, mode, tall, wide, band, shared, epilogue) for band in (1, 3))
                 share = -(-one.groups // isa.threads) if shared == "pixels" else one.groups
                 each = max(1, (two.scratch - one.scratch) // 2)
-                most = max(1, int(BAND_SHARE * target.l2_bytes / 4 - one.scratch) // each + 1)
+                most = max(1, int(BAND_SHARE * target.l2_bytes / WORD_BYTES - one.scratch) // each + 1)
                 params = replace(one, band=-(-share // -(-share // most)))
                 yield Option("dense", f"gemm/amx-{mode}", f"P={tall}x{wide} band={params.band} by={shared}", params,
                              2 * layer.weight.size, work(params, isa, target.l1_bytes), "bf16")
@@ -149,7 +106,7 @@ def pack(weight: np.ndarray, params: DenseAmxParams) -> dict[str, np.ndarray]:
     even[:len(weight), :p.stencil.channels] = weight.reshape(len(weight), -1, taps)
     pairs = even.reshape(-1, channels, PAIR, taps).transpose((0, 3, 1, 2) if p.mode == "taps" else (0, 1, 3, 2))
     full = np.zeros((len(even), p.repeats, p.steps * p.depth, PAIR), np.float32)
-    full[:, :, :p.pairs] = pairs.reshape(len(even), p.repeats, p.pairs, PAIR)
+    full[:, :, :p.words] = pairs.reshape(len(even), p.repeats, p.words, PAIR)
     blocked = full.reshape(p.blocks, p.tall, tiles.ROWS, p.repeats, p.steps, p.depth, PAIR)
     narrow = blocked.transpose(0, 3, 4, 1, 2, 5, 6).astype(ml_dtypes.bfloat16)
     return {"values": narrow.ravel().view(np.int32)}
@@ -167,33 +124,23 @@ def work(params: DenseAmxParams, isa: Isa, l1_bytes: int) -> Work:
     p, s = params, params.stencil
     alone, residual = p.shared == "pixels", p.epilogue.residual
     bands, copies = -(-p.groups // p.band), 1 if alone else isa.threads
-    paired = copies * p.pairs * (p.groups * p.wide if p.mode == "im2col" else bands * p.read)
-    finished = p.groups * p.wide * s.outputs
-    weights = 4 * p.blocks * p.block * p.repeats * p.steps * p.depth
-    # Rows at the offset of a tap cross cache lines; a block's weights stay in the L1 cache if there is room.
-    far = (2 if p.mode == "taps" else 1) / p.tall + (1 / p.wide if weights / p.blocks > l1_bytes / 2 else 0)
+    paired = copies * p.words * (p.columns if p.mode == "im2col" else bands * p.read)
+    finished = p.columns * s.outputs
     return Work(fmas=PAIRED * paired + FINISHED * finished, loads=3 * paired + 4 * finished, tiles=p.products,
-                l2_bytes=p.products * tiles.ROWS * tiles.ROW_BYTES * far,
-                memory_bytes=(isa.threads if alone else 1) * weights + 4 * s.x_size
+                l2_bytes=p.l2_bytes(l1_bytes),
+                memory_bytes=(isa.threads if alone else 1) * WORD_BYTES * p.weights + 4 * s.x_size
                 + 4 * s.y_size * (2 if residual else 1), kernel=f"gemm/amx-{p.mode}", pixels=s.pixels)
 
 
 def build(params: DenseAmxParams, isa: Isa) -> Kernel:
     """The kernel: (values, bias, [mask], x, [residual]) -> y."""
     p = params
-    count = p.blocks * p.block * p.repeats * p.steps * p.depth
 
     def body(b: Buffers) -> None:
-        if isa.threads == 1:
-            _share(b, p, 0, 1)
-            return
-        with T.parallel(0, isa.threads) as thread:
-            _share(b, p, thread, isa.threads)
+        parallel(isa.threads, lambda thread: _share(b, p, thread, isa.threads))
 
-    sums = p.tall * p.wide
-    left = range(sums, sums + p.tall)
-    llvm = intrinsics.llvm_bf16(isa) + tiles.llvm_tiles(left, range(left.stop, tiles.TILES), p.depth)
-    return finishing_kernel({"values": (count, "int32")}, p.stencil, p.epilogue, body, llvm)
+    return finishing_kernel({"values": (p.weights, "int32")}, p.stencil, p.epilogue, body,
+                            intrinsics.llvm_bf16(isa) + p.llvm)
 
 
 def _share(b: Buffers, p: DenseAmxParams, thread: Expr, threads: int) -> None:
@@ -203,14 +150,10 @@ def _share(b: Buffers, p: DenseAmxParams, thread: Expr, threads: int) -> None:
         clear_border(b, s, thread, threads)
     tiles.configure(p.depth)
     source = T.alloc_buffer((p.scratch,), "int32")
-    with T.serial(0, p.scratch // s.lanes if p.steps * p.depth > p.pairs else 0) as vector:
+    with T.serial(0, p.scratch // s.lanes if p.steps * p.depth > p.words else 0) as vector:
         store(source, vector * s.lanes, splat(T.int32(0), s.lanes))  # NaN times a weight of zero is NaN
     sums = T.alloc_buffer((p.block * p.wide * s.lanes,), "float32")
-    low, high, blocks = 0, p.groups, (0, p.blocks)
-    if p.shared == "pixels":
-        low, high = (T.Bind((thread + i) * p.groups // threads) for i in range(2))
-    else:
-        blocks = (T.Bind(thread * p.blocks // threads), T.Bind((thread + 1) * p.blocks // threads))
+    (low, high), blocks = p.share(p.groups, thread, threads)
     with T.serial(0, T.floordiv(high - low + (p.band - 1), p.band)) as band:
         first = T.Bind(low + band * p.band)
         count = T.Bind(T.min(p.band, high - first))
@@ -234,7 +177,7 @@ def _pair_columns(b: Buffers, p: DenseAmxParams, source: Buffer, first: Expr, co
         x = T.Bind(s.x_origin + T.floordiv(number, s.vectors) * s.x_segment_stride
                    + T.floormod(number, s.vectors) * lanes)
         target = T.Bind(vector * (p.steps * p.depth * lanes))
-        with T.serial(0, p.pairs // len(taps)) as pair:
+        with T.serial(0, p.words // len(taps)) as pair:
             # The missing partner of a last odd channel is that channel itself, with weight zero.
             rows = [T.Bind(x + T.min(pair * PAIR + i, s.channels - 1) * s.x_channel_stride) for i in range(PAIR)]
             for tap, offset in enumerate(taps):
@@ -248,7 +191,7 @@ def _pair_image(b: Buffers, p: DenseAmxParams, source: Buffer, first: Expr) -> E
     s, lanes = p.stencil, p.stencil.lanes
     begin = T.Bind(s.x_origin + first * (p.wide * lanes) + min(s.taps))
     start = T.Bind(T.floordiv(begin, lanes))
-    with (T.serial(0, p.pairs) as pair,
+    with (T.serial(0, p.words) as pair,
           T.serial(0, T.min(p.read, s.x_channel_stride // lanes - start)) as vector):
         low, high = (load(b["x"], T.min(pair * PAIR + i, s.channels - 1) * s.x_channel_stride
                           + (start + vector) * lanes, lanes) for i in range(PAIR))
@@ -260,21 +203,20 @@ def _multiply(b: Buffers, p: DenseAmxParams, scratch: tuple[Buffer, Buffer], blo
               shift: Expr) -> None:
     """The sums of a block's outputs for a group of vectors, of (source, sums); (first of the band, its number)."""
     source, sums = scratch
-    tile, count = tiles.ROWS * p.depth, p.tall * p.wide
-    left, right = count, count + p.tall
+    tile = tiles.ROWS * p.depth
     weights = T.Bind(T.Cast("int64", block) * (p.repeats * p.steps * p.tall * tile))
-    for register in range(count):
+    for register in range(p.left.start):
         tiles.clear(register)
     with T.serial(0, p.steps) as step:
         for repeat in range(p.repeats):
             at = weights + (repeat * p.steps + step) * (p.tall * tile)
             for row in range(p.tall):
-                tiles.load_tile(left + row, b["values"], at + row * tile, 4 * p.depth)
+                tiles.load_tile(p.left[row], b["values"], at + row * tile, 4 * p.depth)
             for column in range(p.wide):
-                operand = right + column % (tiles.TILES - right)
+                operand = p.right[column % len(p.right)]
                 tiles.load_tile(operand, source, *_place(p, step, repeat, group, column, shift))
                 for row in range(p.tall):
-                    tiles.add_bf16(row * p.wide + column, left + row, operand)
+                    tiles.add_bf16(row * p.wide + column, p.left[row], operand)
     for row, column in np.ndindex(p.tall, p.wide):
         at = (row * tiles.ROWS * p.wide + column) * tiles.WORDS
         tiles.store_tile(row * p.wide + column, sums, at, tiles.ROW_BYTES * p.wide)

@@ -13,7 +13,7 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.operators import epilogue as operator
 from sparsec.kernels.emit.activations import ACTIVATIONS
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, load, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, load, parallel, store
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,6 @@ def arguments(shape: Matvec, **weight: tuple[int | None, str]) -> dict[str, tupl
     if shape.residual:
         tensors["residual"] = (size, "float32")
     return tensors | {"y": (size, "float32")}
-
-
-def parallel(threads: int, body: Callable[[Expr], None]) -> None:
-    """`body(thread)` on every thread; without a loop where there is one only."""
-    if threads == 1:
-        body(0)
-    else:
-        with T.parallel(0, threads) as thread:
-            body(thread)
 
 
 def balanced_parts(b: Buffers, threads: int, body: Callable[[Expr], None]) -> None:
