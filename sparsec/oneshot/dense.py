@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -19,6 +19,7 @@ from sparsec.oneshot.effects import Effects
 from sparsec.oneshot.gradients.slopes import Slopes
 from sparsec.oneshot.gradients.slopes import slopes as gradients_of
 from sparsec.oneshot.patterns.pattern import Pattern
+from sparsec.oneshot.patterns.unstructured import Unstructured
 from sparsec.oneshot.stages import Walk
 from sparsec.oneshot.statistics import Measured, Statistics, mean
 from sparsec.oneshot.weights import Layer, Left, constants, layers
@@ -57,6 +58,7 @@ class Dense:
         outputs: by output the arrays of every batch.
         sensitivity: by weight the relative error that it brings the outputs at every sparsity that was asked for: that
             of its layer, times what such errors make of the outputs.
+        sparsity: by weight what it has of the pattern already, the least that it can be pruned to.
         slopes: by weight its gradients, where the criterion takes them.
 
     """
@@ -67,6 +69,7 @@ class Dense:
     later: Mapping[str, tuple[Statistics, ...]]
     outputs: Mapping[str, list[np.ndarray]]
     sensitivity: Mapping[str, tuple[float, ...]]
+    sparsity: Mapping[str, float]
     slopes: Mapping[str, Slopes] = field(default_factory=dict)
 
 
@@ -155,7 +158,13 @@ def run(model: onnx.ModelProto, batches: Sequence[Feeds], criterion: str, patter
             means[layer.name] = known[weight.name].mean
     outputs = {value.name: walk.values[value.name] for value in model.graph.output}
     return Dense(tuple(chosen), tuple(left), means, later, outputs, {name: each.errors for name, each in known.items()},
-                 slopes)
+                 {weight.name: _sparsity(model, weight.layers[0], pattern) for weight in chosen}, slopes)
+
+
+def _sparsity(model: onnx.ModelProto, layer: Layer, pattern: Pattern) -> float:
+    """What a layer's weight has of a pattern already."""
+    matrix = layer.matrix(numpy_helper.to_array(constants(model.graph)[layer.weight]))
+    return float(np.mean([pattern.sparsity_of(group != 0) for group in matrix]))
 
 
 def slopes_of(model: onnx.ModelProto, batches: Sequence[Feeds], chosen: Sequence[Weight], criterion: str,
@@ -215,11 +224,17 @@ def some_groups(groups: int, outputs: int) -> np.ndarray:
 
 
 def pruned(matrix: np.ndarray, moments: Sequence[Moments], criterion: str, pattern: Pattern, sparsity: float,
-           ) -> np.ndarray:
-    """A weight (groups, outputs, inputs) pruned, every group by itself."""
-    if not sparsity:
+           live: np.ndarray | None = None) -> np.ndarray:
+    """A weight (groups, outputs, inputs) pruned, every group by itself; itself where it is so already.
+
+    Only `live` elements may be other than zero afterwards, those that are so if it is not given.
+    """
+    live = matrix != 0 if live is None else live
+    size, had = matrix[0].size, np.array([pattern.sparsity_of(each) for each in live])
+    if sparsity * matrix.size < had.mean() * matrix.size + 0.5 and not matrix[~live].any():
         return matrix
-    size = matrix[0].size  # in groups of few weights, so many more or less are another sparsity
-    shares = whole_counts(len(matrix), size, sparsity) / size if pattern.fixed is None else [sparsity] * len(matrix)
-    return np.stack([CRITERIA[criterion](m, h, pattern, float(share))
-                     for m, h, share in zip(matrix, moments, shares, strict=True)])
+    form = pattern if sparsity else Unstructured()  # which lets all that are live be
+    shares = ([sparsity] * len(matrix) if form.fixed is not None  # else in whole weights, of which groups may have few
+              else whole_counts(len(matrix), size, sparsity, had * size) / size)
+    return np.stack([CRITERIA[criterion](m, replace(h, live=own), form, float(share))
+                     for m, h, own, share in zip(matrix, moments, live, shares, strict=True)])

@@ -19,7 +19,7 @@ from sparsec.oneshot.dense import Answers, Dense, Progress
 from sparsec.oneshot.distribution import DISTRIBUTIONS
 from sparsec.oneshot.distribution.asked import Asked
 from sparsec.oneshot.distribution.exact import exact
-from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
+from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss, loss
 from sparsec.oneshot.finished import Finished
 from sparsec.oneshot.patterns import pattern
 from sparsec.oneshot.prune import Pruned, check_sparsity, prune
@@ -139,8 +139,9 @@ def by_sensitivity(found: Dense, sparsity: float) -> dict[str, float]:
     That of all together is at most the largest of `TRIED`.
     """
     grid = np.linspace(0, TRIED[-1], GRID)
-    levels = [Levels(weight.size * (1 - grid), np.interp(grid, TRIED, np.square(found.sensitivity[weight.name])))
-              for weight in found.weights]
+    had = found.sparsity
+    levels = [Levels(weight.size * (1 - np.maximum(grid, had[weight.name])),
+                     loss(grid, TRIED, found.sensitivity[weight.name], had[weight.name])) for weight in found.weights]
     chosen = least_loss(levels, max((1 - sparsity) * sum(weight.size for weight in found.weights), cheapest(levels)))
     assert chosen is not None  # the budget is at least what the cheapest levels take
     return _met(found, [float(grid[level]) for level in chosen], sparsity)
@@ -148,5 +149,6 @@ def by_sensitivity(found: Dense, sparsity: float) -> dict[str, float]:
 
 def _met(found: Dense, shares: Sequence[float], sparsity: float) -> dict[str, float]:
     """By weight its share, with which all have the sparsity together."""
-    met = exact(shares, [weight.size for weight in found.weights], sparsity, TRIED[-1])
+    met = exact(shares, [weight.size for weight in found.weights], sparsity, TRIED[-1],
+                [found.sparsity[weight.name] for weight in found.weights])
     return {weight.name: share for weight, share in zip(found.weights, met, strict=True)}

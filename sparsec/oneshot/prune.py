@@ -15,7 +15,6 @@ from sparsec.errors import UsageError
 from sparsec.graph.compare import Feeds, same_class
 from sparsec.oneshot import bias
 from sparsec.oneshot.criteria import MOVING
-from sparsec.oneshot.criteria.moments import Moments
 from sparsec.oneshot.dense import Dense, Progress, Weight, pruned
 from sparsec.oneshot.finished import Finished
 from sparsec.oneshot.matching import matched
@@ -93,6 +92,7 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
     result.CopyFrom(model)
     uses = {layer.index: (weight, layer) for weight in dense.weights for layer in weight.layers}
     walk, measured, found, stops = Walk.over(result, batches), Measured(), list[PrunedLayer](), sorted(uses)
+    touched = False
     beside = Walk.over(model, batches) if criterion in MOVING else None
     for index, _ in zip(walk.stops(stops), beside.stops(stops) if beside else itertools.repeat(0), strict=False):
         if index not in uses:
@@ -104,7 +104,9 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
             target = beside.values[layer.input] if beside and _is_free(weight) else None
             own = measured.of(layer, walk.values[layer.input])
             found.append(_prune(result, walk, own, target, dense, weight, apply, finished))
-        _correct(model, result, layer, dense.means[layer.name], mean(layer, walk.values[layer.input]))
+        touched = touched or constants(result.graph)[layer.weight] != constants(model.graph)[layer.weight]
+        if touched:  # a file that is sparse enough stays as it is
+            _correct(model, result, layer, dense.means[layer.name], mean(layer, walk.values[layer.input]))
     outputs = tuple(compared(name, walk.values[name], arrays) for name, arrays in dense.outputs.items())
     return Pruned(result, tuple(found), outputs)
 
@@ -115,7 +117,7 @@ def _is_free(weight: Weight) -> bool:
 
 
 def _prune(result: onnx.ModelProto, walk: Walk, own: Statistics, target: Sequence[np.ndarray] | None, dense: Dense,
-           weight: Weight, apply: Callable[[np.ndarray, Sequence[Moments]], np.ndarray], finished: Finished | None,
+           weight: Weight, apply: Callable[..., np.ndarray], finished: Finished | None,
            ) -> PrunedLayer:
     """Prune one weight in place; with the inputs that the dense layer gets, so that its outputs come near to these."""
     layer = weight.layers[0]
@@ -127,12 +129,11 @@ def _prune(result: onnx.ModelProto, walk: Walk, own: Statistics, target: Sequenc
     changed = finished.get(weight.name, matrix.shape) if finished else None
     if changed is None:
         slopes = dense.slopes.get(weight.name)
-        changed = apply(matrix, merged([own, *dense.later.get(weight.name, ())]).moments(
-            layer.grids(stored.shape), [slopes.of(group) for group in range(layer.groups)] if slopes else None))
+        moments = merged([own, *dense.later.get(weight.name, ())]).moments(
+            layer.grids(stored.shape), [slopes.of(group) for group in range(layer.groups)] if slopes else None)
+        changed = apply(matrix, moments, live=before != 0)
         if finished:
             finished.put(weight.name, changed)
-    if changed is matrix and not before.all():
-        changed = matrix = before  # of a layer that is not pruned any zeros stay
     if changed is not before:
         kept = layer.stored(changed, stored.dtype)
         changed = layer.matrix(kept)  # as the file's type holds it

@@ -14,7 +14,7 @@ from sparsec.graph.compare import Feeds
 from sparsec.oneshot import costs, dense, energy, samples
 from sparsec.oneshot.clock import Clock, Times
 from sparsec.oneshot.dense import Dense, Progress
-from sparsec.oneshot.distribution.optimal import Levels, least_loss
+from sparsec.oneshot.distribution.optimal import Levels, least_loss, loss
 from sparsec.oneshot.file import Method
 from sparsec.oneshot.goal import TIMED, Goal
 from sparsec.oneshot.patterns import pattern
@@ -74,8 +74,10 @@ class Search:
     @cached_property
     def levels(self) -> list[Levels]:
         """Of every weight what each of `sparsities` costs and how much it errs, squared."""
-        return [Levels(np.interp(self.sparsities, self._tried, self.prices[weight.name]), np.interp(
-            self.sparsities, self._tried, np.square(self.found.sensitivity[weight.name]))) for weight in self.weights]
+        return [Levels(np.interp(np.maximum(self.sparsities, self.found.sparsity[weight.name]), self._tried,
+                                 self.prices[weight.name]),
+                       loss(self.sparsities, self._tried, self.found.sensitivity[weight.name],
+                            self.found.sparsity[weight.name])) for weight in self.weights]
 
     @property
     def _tried(self) -> tuple[float, ...]:
@@ -126,8 +128,8 @@ class Search:
         sides = [Levels(each.loss, each.cost) for each in self.levels] if by_error else self.levels
         chosen = least_loss(sides, budget)
         assert chosen is not None  # the caller keeps to what can be reached
-        found = {weight.name: 0.0 for weight in self.found.weights}
-        found |= {weight.name: float(self.sparsities[level])
+        found = dict(self.found.sparsity)
+        found |= {weight.name: max(float(self.sparsities[level]), found[weight.name])
                   for weight, level in zip(self.weights, chosen, strict=True)}
         predicted = sum(float(side.cost[level]) for side, level in zip(sides, chosen, strict=True))
         return found, predicted**0.5 if by_error else predicted

@@ -41,7 +41,7 @@ class Statistics:
     def moments(self, grids: Sequence[Grid | None], slopes: Sequence[Gradients | None] | None = None, *,
                 rough: bool = False) -> tuple[Moments, ...]:
         """Of every group, whose weights may have the values of these grids, and have these gradients."""
-        return tuple(Moments(each.hessian, grid, slope, each, rough) for each, grid, slope in zip(
+        return tuple(Moments(each.hessian, grid, slope, each, rough=rough) for each, grid, slope in zip(
             self.decomposed, grids, slopes or [None] * len(grids), strict=True))
 
     def of_groups(self, groups: np.ndarray) -> Statistics:

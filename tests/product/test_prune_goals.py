@@ -9,12 +9,12 @@ from sparsec.errors import PruningError, UsageError
 from sparsec.models.dataset import digits
 from sparsec.oneshot import costs, dense, energy, samples
 from sparsec.oneshot.advice import advise, best
-from sparsec.oneshot.clock import Clock
 from sparsec.oneshot.distribution.optimal import Levels, cheapest, least_loss
 from sparsec.oneshot.file import Method, shared_out, to_sparsity
 from sparsec.oneshot.goal import Goal
 from sparsec.oneshot.patterns import pattern
-from sparsec.oneshot.reach import to_goal
+from sparsec.oneshot.reach import reach, to_goal
+from sparsec.oneshot.search import Search
 from sparsec.report.curves import SPARSITIES
 from sparsec.target import resolve
 from tests.support.texts import model
@@ -28,15 +28,19 @@ def quiet(_what, _share):
     pass
 
 
-@pytest.fixture(scope="module")
-def lenet():
-    """LeNet-300-100 with random weights, and digits."""
-    rng, sizes = np.random.default_rng(0), {"a": (784, 300), "b": (300, 100), "c": (100, 10)}
-    text = """g (float[N,784] x) => (float[N,10] y) <float[784,300] a, float[300,100] b, float[100,10] c> {
-        p = MatMul(x, a) q = Relu(p) r = MatMul(q, b) s = Relu(r) y = MatMul(s, c) }"""
+def perceptron(hidden):
+    """A network of two hidden layers, so many units in the first, with random weights, and digits."""
+    rng, sizes = np.random.default_rng(0), {"a": (784, hidden), "b": (hidden, 100), "c": (100, 10)}
+    text = f"""g (float[N,784] x) => (float[N,10] y) <float[784,{hidden}] a, float[{hidden},100] b, float[100,10] c> {{
+        p = MatMul(x, a) q = Relu(p) r = MatMul(q, b) s = Relu(r) y = MatMul(s, c) }}"""
     weights = {name: rng.standard_normal(size, np.float32) * np.float32((2 / size[0]) ** 0.5)
                for name, size in sizes.items()}
     return model(text, **weights), {"x": digits()[0][:64]}
+
+
+@pytest.fixture(scope="module")
+def lenet():
+    return perceptron(300)
 
 
 def facts(proto, arrays, form="unstructured"):
@@ -49,29 +53,35 @@ def times(proto, weights, form="unstructured", target=CPU, rows=1):
     return costs.microseconds(proto, weights, {"x": (rows, 784)}, target, 1, pattern(form))
 
 
-@pytest.mark.parametrize(("goal", "value"), [*[("speedup", 1.5)] * LONG, ("latency", 0.7), ("bytes", 250e3),
-                                             ("energy", 0.5), ("max_error", 0.2)])
+@pytest.mark.parametrize(("goal", "value"), [("bytes", 250e3), ("energy", 0.5), ("max_error", 0.2)])
 def test_a_goal_is_met_and_measured_so_anew(lenet, goal, value):
     proto, arrays = lenet
     batches, found = facts(proto, arrays)
     if goal == "energy":
         value *= energy.microjoules(proto, found.weights, batches)
-    if goal == "latency":
-        value *= Clock(proto, {"x": arrays["x"][:1]}, {"target": CPU, "threads": 1}).dense_us
     outcome, reached = to_goal(proto, arrays, Goal(goal, value), METHOD, CPU, 1, quiet)
     assert reached.measured <= reached.wanted * 1.03
     pruned = outcome.pruned.model
-    if goal in ("speedup", "latency"):
-        prices = times(proto, found.weights)
-        predicted = sum(np.interp(reached.sparsities[name], SPARSITIES, prices[name]) for name in prices)
-        assert reached.predicted == pytest.approx(predicted)
-        again = Clock(proto, {"x": arrays["x"][:1]}, {"target": CPU, "threads": 1}).times(pruned)
-        assert again.dense_us / again.pruned_us > 0.8 * (reached.dense_us or 0) / reached.wanted
-    elif goal == "max_error":
+    if goal == "max_error":
         assert outcome.pruned.error == reached.measured >= 0.8 * value
     else:
         measured = {"bytes": costs.measured_bytes, "energy": lambda *parts: energy.microjoules(*parts, batches)}[goal]
         assert measured(pruned, found.weights) == reached.measured >= 0.9 * value
+
+
+@pytest.mark.parametrize(("kind", "value"), [*[("speedup", 2.0)] * LONG, ("latency", 0.5)])
+def test_a_time_is_met_in_turns_with_the_dense_model(kind, value):
+    proto, arrays = perceptron(600)
+    search = Search.of(proto, arrays, kind, METHOD, CPU, 1, quiet)
+    goal = Goal(kind, value if kind == "speedup" else value * search.clock.dense_us)
+    outcome, reached = reach(search, goal)
+    assert reached.measured <= reached.wanted * 1.03
+    assert reached.measured == pytest.approx(search.clock.dense_us * reached.pruned_us / reached.dense_us)
+    prices = times(proto, search.weights)
+    predicted = sum(np.interp(reached.sparsities[name], SPARSITIES, prices[name]) for name in prices)
+    assert reached.predicted == pytest.approx(predicted)
+    wanted = search.wanted(goal)  # others may use the machine, but hardly in all of five times nine turns
+    assert any(search.clock.times(outcome.pruned.model).share < 1.2 * wanted for _ in range(5))
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "erk", "global", "lamp"])

@@ -63,6 +63,7 @@ class Moments:
         grid: the values that quantised weights may have; None for floats, and where outputs have no steps of their own.
         slopes: the gradients of the weight, where the criterion is one of `GRADED`.
         decomposed: the Hessian's, where layers share it.
+        live: which weights (outputs, inputs) may be other than zero; None for those that are.
         rough: only about how much pruning loses is asked, so that what takes long for little may be left out.
 
     """
@@ -71,7 +72,12 @@ class Moments:
     grid: Grid | None = None
     slopes: Gradients | None = None
     decomposed: Decomposed | None = None
+    live: np.ndarray | None = None
     rough: bool = False
+
+    def live_of(self, weight: np.ndarray) -> np.ndarray:
+        """Which elements of a weight (outputs, inputs) may be other than zero."""
+        return weight != 0 if self.live is None else self.live
 
     @cached_property
     def _decomposed(self) -> Decomposed:

@@ -11,7 +11,8 @@ import numpy as np
 
 from sparsec.oneshot.criteria.moments import DAMPING, Grid, Moments
 from sparsec.oneshot.criteria.refit import refit
-from sparsec.oneshot.patterns.pattern import Pattern
+from sparsec.oneshot.patterns.balanced import Balanced
+from sparsec.oneshot.patterns.pattern import Pattern, ranked
 
 SLAB, BLOCK = 32, 128
 """Columns that are chosen among at once, and those between updates of the rest of the matrix."""
@@ -23,12 +24,13 @@ def obs(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: float, 
     Quantised weights are rounded in the same sweep, and those that follow make up for that, too (Frantar et al. 2022,
     Optimal Brain Compression), or after it, where the layer loses less by that.
     """
-    swept = sweep(weight, inputs.factor, pattern, sparsity, block)
+    live = inputs.live_of(weight)
+    swept = sweep(weight, live, inputs.factor, pattern, sparsity, block)
     free = swept if inputs.rough else refit(swept, weight, inputs.hessian, DAMPING)
     if inputs.grid is None:
         return free
     after = np.stack([inputs.grid.nearest(column) for column in free.T], axis=1).astype(weight.dtype)
-    within = sweep(weight, inputs.factor, pattern, sparsity, block, inputs.grid)
+    within = sweep(weight, live, inputs.factor, pattern, sparsity, block, inputs.grid)
     return min((within, after), key=lambda each: loss(each, weight, inputs.hessian))
 
 
@@ -38,12 +40,13 @@ def loss(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray) -> float:
     return float(np.vdot(change @ hessian, change))
 
 
-def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: float, block: int,
+def sweep(weight: np.ndarray, live: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: float, block: int,
           grid: Grid | None = None) -> np.ndarray:
     """Prune from the first column to the last; the result has the type of the weight.
 
     Args:
         weight: (outputs, inputs).
+        live: those of its elements that may be other than zero afterwards.
         upper: `Moments.factor`.
         pattern: where zeros may lie.
         sparsity: the share of zeros.
@@ -54,7 +57,8 @@ def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: flo
     columns = weight.shape[1]
     width = max(SLAB // pattern.columns, 1) * pattern.columns
     block = max(block // width, 1) * width
-    first = pattern.choose(_scores(weight, upper.diagonal()), sparsity)
+    first = pattern.choose(ranked(_scores(weight, upper.diagonal()), live), sparsity)
+    decided = isinstance(pattern, Balanced) and not live.all()  # zeros of a row may all lie in one slab
     upper = upper.astype(weight.dtype)
     rest = np.array(weight.T, order="C")  # (inputs, outputs): a column lies together
     asked, gone = np.cumsum(np.count_nonzero(~first[::pattern.rows], axis=0)), 0  # a row of every block
@@ -66,10 +70,12 @@ def sweep(weight: np.ndarray, upper: np.ndarray, pattern: Pattern, sparsity: flo
             size = (right - left) * -(-len(weight) // pattern.rows)
             due = int(asked[right - 1]) - gone  # what earlier slabs could not take in whole counts, too
             share = min(max(due / size, 0.0), 1.0)
-            kept = pattern.choose(_scores(rest[left:right].T, upper.diagonal()[left:right]), share).T
+            own = live[:, left:right]
+            kept = (first[:, left:right] if decided else pattern.choose(
+                ranked(_scores(rest[left:right].T, upper.diagonal()[left:right]), own), share)).T
             gone += size - int(np.count_nonzero(kept[:, ::pattern.rows]))
             slab = errors[left - start:right - start]
-            _settle(rest[left:right], kept, upper[left:right, left:right], slab, grid)
+            _settle(rest[left:right], kept & own.T, upper[left:right, left:right], slab, grid)
             rest[right:stop] -= upper[left:right, right:stop].T @ slab
         rest[stop:] -= upper[start:stop, stop:].T @ errors
     return np.ascontiguousarray(rest.T)

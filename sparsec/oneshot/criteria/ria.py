@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsec.oneshot.criteria.moments import Moments
-from sparsec.oneshot.patterns.pattern import Pattern
+from sparsec.oneshot.patterns.pattern import Pattern, ranked
 
 POWER = 0.5
 """Of the norm of the input, as published."""
@@ -21,4 +21,5 @@ def ria(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: float) 
     relative = size / np.maximum(size.sum(1, keepdims=True), SMALLEST)
     relative += size / np.maximum(size.sum(0, keepdims=True), SMALLEST)
     norms = np.sqrt(inputs.hessian.diagonal()).astype(np.float32)
-    return np.where(pattern.choose(relative * norms**POWER, sparsity), weight, np.float32(0))
+    kept = pattern.choose(ranked(relative * norms**POWER, weight != 0), sparsity)
+    return np.where(kept, weight, np.float32(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sparsec.oneshot.criteria.moments import Moments
-from sparsec.oneshot.patterns.pattern import Pattern
+from sparsec.oneshot.patterns.pattern import Pattern, ranked
 
 ROWS = 1 << 24
 """Numbers of gradients that are made at once."""
@@ -21,7 +21,7 @@ def taylor(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: floa
     for first in range(0, len(weight), step):
         part = slice(first, min(first + step, len(weight)))
         scores[part] = np.square(inputs.slopes.gradients(part.start, part.stop)).mean(axis=0) * np.square(weight[part])
-    return np.where(pattern.choose(scores, sparsity), weight, np.float32(0))
+    return np.where(pattern.choose(ranked(scores, weight != 0), sparsity), weight, np.float32(0))
 
 
 def rows_at_once(weight: np.ndarray) -> int:

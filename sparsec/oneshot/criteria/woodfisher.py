@@ -11,7 +11,7 @@ import numpy as np
 from sparsec.errors import PruningError
 from sparsec.oneshot.criteria.moments import DAMPING, Gradients, Moments
 from sparsec.oneshot.criteria.taylor import rows_at_once
-from sparsec.oneshot.patterns.pattern import Pattern
+from sparsec.oneshot.patterns.pattern import Pattern, ranked
 
 BLOCK = 64
 
@@ -37,7 +37,8 @@ def woodfisher(weight: np.ndarray, inputs: Moments, pattern: Pattern, sparsity: 
     for first, last in parts:
         inverse = np.linalg.inv(_fisher(inputs.slopes, first, last, width, added))
         scores[first:last] = np.square(blocks[first:last]) / np.diagonal(inverse, axis1=2, axis2=3)
-    kept = pattern.choose(scores.reshape(rows, -1)[:, :columns].astype(np.float32), sparsity)
+    live = inputs.live_of(weight)
+    kept = pattern.choose(ranked(scores.reshape(rows, -1)[:, :columns].astype(np.float32), live), sparsity) & live
     mask = np.pad(kept, [(0, 0), (0, -columns % width)]).reshape(blocks.shape).astype(np.float64)
     for first, last in parts:
         fisher, own = _fisher(inputs.slopes, first, last, width, added), mask[first:last]

@@ -19,6 +19,11 @@ class Levels:
     loss: np.ndarray
 
 
+def loss(levels: np.ndarray, tried: Sequence[float], errors: Sequence[float], had: float) -> np.ndarray:
+    """The squared errors at some sparsities, straight between those that were tried; none up to that which there is."""
+    return np.where(levels <= had, 0.0, np.interp(levels, tried, np.square(errors)))
+
+
 def cheapest(weights: Sequence[Levels]) -> float:
     """The least that all weights together can cost."""
     return float(sum(weight.cost.min() for weight in weights))

@@ -26,3 +26,7 @@ class Balanced:
             lowest = np.argsort(scores, axis=1, kind="stable")[:, :removed]
             np.put_along_axis(kept, lowest, False, 1)
         return kept
+
+    def sparsity_of(self, live: np.ndarray) -> float:
+        """The share of the others in the row that has fewest of them."""
+        return float(1 - np.count_nonzero(live, axis=1).max() / live.shape[1])

@@ -24,7 +24,14 @@ class Blocks:
     def choose(self, scores: np.ndarray, sparsity: float) -> np.ndarray:
         """The blocks with the highest sums."""
         rows, columns = scores.shape
-        padded = np.pad(scores, [(0, -rows % self.rows), (0, -columns % self.columns)])
-        sums = padded.reshape(padded.shape[0] // self.rows, self.rows, -1, self.columns).sum(axis=(1, 3))
-        kept = highest(sums, sparsity)
+        kept = highest(self._blocks(scores).sum(axis=(1, 3)), sparsity)
         return np.repeat(np.repeat(kept, self.rows, 0), self.columns, 1)[:rows, :columns]
+
+    def sparsity_of(self, live: np.ndarray) -> float:
+        """The share of the blocks without any."""
+        return 1 - float(self._blocks(live).any(axis=(1, 3)).mean())
+
+    def _blocks(self, matrix: np.ndarray) -> np.ndarray:
+        """Padded with zeros, as (blocks, rows of one, blocks, columns of one)."""
+        padded = np.pad(matrix, [(0, -matrix.shape[0] % self.rows), (0, -matrix.shape[1] % self.columns)])
+        return padded.reshape(padded.shape[0] // self.rows, self.rows, -1, self.columns)

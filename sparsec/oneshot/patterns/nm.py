@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsec.formats.nm import best_of_groups
+from sparsec.formats.nm import best_of_groups, group_counts
 
 
 @dataclass(frozen=True)
@@ -38,3 +38,7 @@ class NM:
     def choose(self, scores: np.ndarray, sparsity: float) -> np.ndarray:  # noqa: ARG002 - the pattern fixes it
         """The N highest of every group."""
         return best_of_groups(scores, self.n, self.m)
+
+    def sparsity_of(self, live: np.ndarray) -> float:
+        """The pattern's where no group has more."""
+        return self.fixed if group_counts(live, self.m).max() <= self.n else 0.0

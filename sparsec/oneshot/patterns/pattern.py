@@ -6,6 +6,9 @@ from typing import Protocol
 
 import numpy as np
 
+LEAST = np.finfo(np.float32).tiny
+"""The score of a weight that is not zero, at least."""
+
 
 class Pattern(Protocol):
     """Where zeros may lie in a weight matrix (outputs, inputs).
@@ -31,6 +34,14 @@ class Pattern(Protocol):
 
     def choose(self, scores: np.ndarray, sparsity: float) -> np.ndarray:
         """The weights to keep, by scores (outputs, columns): the highest; as many as the sparsity leaves."""
+
+    def sparsity_of(self, live: np.ndarray) -> float:
+        """The most at which `choose` keeps all of some weights (outputs, columns): a matrix of no others has it."""
+
+
+def ranked(scores: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """Scores by which `choose` takes weights that are zero before all others, and blocks of zeros before all others."""
+    return np.where(live, np.maximum(scores, LEAST), np.float32(0))
 
 
 def highest(scores: np.ndarray, sparsity: float) -> np.ndarray:

@@ -24,3 +24,7 @@ class Unstructured:
     def choose(self, scores: np.ndarray, sparsity: float) -> np.ndarray:
         """The highest scores of the whole matrix."""
         return highest(scores, sparsity)
+
+    def sparsity_of(self, live: np.ndarray) -> float:
+        """The share of the others."""
+        return 1 - np.count_nonzero(live) / live.size
