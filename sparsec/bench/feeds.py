@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
 from sparsec.artifact.file import Artifact
-from sparsec.compiler.samples import sample_of
-from sparsec.errors import ShapeError
+from sparsec.compiler.samples import PIXELS, TOKENS, sample_of, usual
+from sparsec.errors import ShapeError, SparsecError
 from sparsec.graph.compare import random_feeds
+from sparsec.runtime.session import InferenceSession
 from sparsec.runtime.sized.declared import declared
+
+SHARES = (1, 2, 8, 128)
+"""Of the usual sizes, the parts that are tried in turn."""
 
 
 def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None = None,
@@ -26,7 +31,8 @@ def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None
         shapes: of some inputs by name, where a bucket is to be chosen.
         dims: sizes of dimensions by name, where the run tells them.
 
-    Where the run tells the sizes, those that `shapes` and `dims` leave open are some that it takes.
+    Where the run tells the sizes, those that `shapes` and `dims` leave open are what `compiler.samples.usual` says, or
+    less where the model refuses that.
 
     Raises:
         ShapeError: no bucket has these shapes.
@@ -34,7 +40,7 @@ def random_inputs(artifact: Artifact, shapes: Mapping[str, Sequence[int]] | None
     """
     if (found := declared(artifact)) is not None:
         limits = {name: limit for name, limit in found.dims.items() if limit is not None}
-        return dict(sample_of(ir.from_proto(onnx.ModelProto.FromString(artifact.graph)), limits, shapes or {}, dims))
+        return _of_any_size(artifact, limits, shapes or {}, dims or {})
     if dims:
         raise ShapeError(f"the artifact has no dimension '{next(iter(dims))}' whose size the run tells; leave it out, "
                          "or compile the model without giving it one size")
@@ -50,6 +56,23 @@ def sizes_of(artifact: Artifact, feeds: Mapping[str, np.ndarray]) -> dict[str, i
     """The sizes that inputs give to the dimensions that the run tells; none of an artifact of fixed shapes."""
     found = declared(artifact)
     return {} if found is None else found.sizes_of(feeds)
+
+
+def _of_any_size(artifact: Artifact, limits: Mapping[str, tuple[int, int]], shapes: Mapping[str, Sequence[int]],
+                 dims: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Inputs of the largest of some sizes that the artifact takes."""
+    graph = ir.from_proto(onnx.ModelProto.FromString(artifact.graph))
+    session = None
+    for share in SHARES:
+        others = usual(graph.graph.inputs, limits, TOKENS // share, PIXELS // share)
+        feeds = dict(sample_of(graph, limits, shapes, dims, others))
+        if {*others} <= {*dims}:
+            return feeds
+        session = session or InferenceSession(artifact)
+        with suppress(SparsecError):  # a table of positions may have fewer, of which shapes do not tell
+            session.run(None, feeds)
+            return feeds
+    return dict(sample_of(graph, limits, shapes, dims))
 
 
 def _bucket(artifact: Artifact, wanted: Mapping[str, Sequence[int]]) -> Artifact:

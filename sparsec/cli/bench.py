@@ -20,6 +20,7 @@ from sparsec.cli.bench_formats import bench_formats, bench_sweep
 from sparsec.cli.bench_sizes import profile_sizes
 from sparsec.cli.compile import Precision, compile_with_progress, show_progress
 from sparsec.cli.names import shortened
+from sparsec.cli.progress import working
 from sparsec.cli.tables import console
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
@@ -212,7 +213,9 @@ def _measure(path: Path, beside: Path | None, feeds: Path | None, threads: int, 
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = Artifact.load(path)
         own = path
-        if (built := build_once(artifact)) is not artifact:  # a portable one: what opens it compiles it
+        with working("compiling for this machine"):
+            built = build_once(artifact)
+        if built is not artifact:  # a portable one: what opens it compiles it
             artifact, own = built, Path(directory) / "built.sparsec"
             built.save(own)
         backend = backend_named(artifact.manifest.target)

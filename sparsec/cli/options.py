@@ -143,7 +143,8 @@ def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = ()
 
         feeds = random_inputs(artifact, parse_shapes(shapes), dims)
         sizes = ", ".join(f"{name} = {size}" for name, size in sizes_of(artifact, feeds).items())
-        console.print(f"inputs are random{f', at {sizes}' if sizes else ''}; --input gives your own\n")
+        others = "" if shapes or dims or not sizes else ", --dim and --shape other sizes"
+        console.print(f"inputs are random{f', at {sizes}' if sizes else ''}; --input gives your own{others}\n")
         return feeds
     if path.suffix != ".npy":
         return read_arrays(path)

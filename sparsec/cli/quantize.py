@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from sparsec.cli import options, tables
 from sparsec.cli.model_file import describe
+from sparsec.cli.progress import working
 
 BUDGET = 5e-2
 
@@ -37,7 +37,7 @@ def command(
 
     output = output or Path(f"{model.stem}-int8.onnx")
     options.check_folder(output)
-    with Console(stderr=True).status("quantising"):
+    with working("quantising"):
         found = quantize(model, options.read_arrays(inputs), max_error, options.parse_shapes(shapes))
     before = describe(model).nbytes  # the output may replace it
     save_proto(found.model, output, like=model)

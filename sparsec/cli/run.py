@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from sparsec.cli import options, tables
+from sparsec.cli.progress import working
 
 SHOWN = 4
 """Numbers of an output that are shown where no file is written."""
@@ -36,7 +37,8 @@ def command(
     from sparsec.compiler.portable import build_once
     from sparsec.runtime.session import InferenceSession
 
-    compiled = build_once(Artifact.load(artifact, require_signature=require_signature))
+    with working("compiling for this machine"):
+        compiled = build_once(Artifact.load(artifact, require_signature=require_signature))
     session = InferenceSession(compiled, threads)
     names = [info.name for info in session.get_outputs()]
     if output is not None:

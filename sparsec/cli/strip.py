@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from sparsec import files
 from sparsec.cli import options, tables
 from sparsec.cli.model_file import describe
+from sparsec.cli.progress import working
 from sparsec.errors import ShapeError, VerificationError
 
 if TYPE_CHECKING:  # imported by the command, so that the others start fast
@@ -57,7 +57,7 @@ def command(
     bound = options.parse_shapes(shapes)
     output = output or Path(f"{model.stem}-stripped.onnx")
     options.check_folder(output)
-    with Console(stderr=True).status("stripping"):
+    with working("stripping"):
         graph = load(model, shapes=bound, symbolic=True, as_is=True)
         sparse_tensors |= any(SPARSE_KEY in value.metadata_props for value in graph.graph.initializers.values())
         read_foreign(graph)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx_ir as ir
 
 from sparsec.analysis.symbols.inference import input_shapes
-from sparsec.analysis.symbols.size import Size
+from sparsec.analysis.symbols.size import Size, is_name
 from sparsec.backends.job import Feeds
 from sparsec.errors import ShapeError
 from sparsec.graph.compare import random_feeds
 
 SMALL, LARGE = 3, 33
 """Sizes to begin with: of what may be tokens or a batch, and of what may be pixels, which windows must fit into."""
-IMAGE_RANK, PIXELS = 4, 2
-"""Tensors of at least so many dimensions may be images, whose pixels lie from this axis on."""
+IMAGE_RANK, FIRST_PIXELS = 4, 2
+"""Floats of at least so many dimensions may be images, whose pixels lie from this axis on."""
+TOKENS, PIXELS = 128, 224
+"""Usual sizes, of texts, signals and caches, and of images."""
 
 
 def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feeds]:
@@ -36,9 +38,33 @@ def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feed
             for sizes in (symbols, least)]
 
 
+def usual(inputs: Iterable[ir.Value], limits: Mapping[str, tuple[int, int]], tokens: int = TOKENS,
+          pixels: int = PIXELS) -> dict[str, int]:
+    """By symbolic dimension a size that networks usually run at: one row, so many tokens or pixels.
+
+    Images are floats that end in unknown sizes. A decoder with caches, whose dimensions are called past, takes one
+    token behind as many.
+    """
+    found: dict[str, int] = {}
+    for value in inputs:
+        shape = list(value.shape or ())
+        images = (len(shape) >= IMAGE_RANK and value.dtype is not None and value.dtype.is_floating_point()
+                  and isinstance(shape[1], int) and not isinstance(shape[-1], int))  # caches end in a known size
+        for axis, dim in enumerate(shape):
+            if isinstance(dim, int) or not dim.value or not is_name(dim.value):
+                continue
+            found.setdefault(dim.value, 1 if axis == 0 else pixels if images and axis >= FIRST_PIXELS else tokens)
+    if any("past" in name for name in found):
+        found |= {name: 1 for name in found if "seq" in name and "past" not in name and "total" not in name}
+        past = max(size for name, size in found.items() if "past" in name)
+        found |= {name: past + 1 for name in found if "total" in name or "+" in name}
+    return {name: min(max(size, limits[name][0]), limits[name][1]) if name in limits else size
+            for name, size in found.items()}
+
+
 def sample_of(model: ir.Model, limits: Mapping[str, tuple[int, int]], given: Mapping[str, Sequence[int]],
-              dims: Mapping[str, int] | None = None) -> Feeds:
-    """Random inputs for the sizes that some inputs or dimensions are given, and others for the rest.
+              dims: Mapping[str, int] | None = None, others: Mapping[str, int] | None = None) -> Feeds:
+    """Random inputs for the sizes that some inputs or dimensions are given, and `others`, or small ones, for the rest.
 
     Raises:
         ShapeError: an input cannot have the shape, or there is no such dimension.
@@ -49,6 +75,7 @@ def sample_of(model: ir.Model, limits: Mapping[str, tuple[int, int]], given: Map
     if unknown := [name for name in dims or {} if name not in sizes]:
         raise ShapeError(f"no input has a dimension '{unknown[0]}' that the run tells the size of; there is "
                          f"{', '.join(map(repr, sizes))}")
+    sizes.update({name: size for name, size in (others or {}).items() if name in sizes})
     sizes.update(dims or {})
     _add_up(sizes)
     sizes.update(dims or {})
@@ -68,7 +95,7 @@ def _different(shapes: Mapping[ir.Value, Sequence[Size]]) -> dict[str, int]:
     for value, shape in shapes.items():
         pixels = len(shape) >= IMAGE_RANK and value.dtype == ir.DataType.FLOAT
         for axis, size in enumerate(shape):
-            start = LARGE if pixels and axis >= PIXELS else SMALL
+            start = LARGE if pixels and axis >= FIRST_PIXELS else SMALL
             for name in sorted(size.symbols):
                 symbols.setdefault(name, start + 2 * len(symbols))
     return symbols

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -10,6 +10,7 @@ import onnx_ir as ir
 from sparsec.analysis.symbols.size import is_name
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.prepare import simplify
+from sparsec.compiler.samples import usual
 from sparsec.compiler.sized.build import original, row_plans, staged
 from sparsec.compiler.sized.build import outside as outside_of
 from sparsec.cost.calibration import Calibration
@@ -82,35 +83,6 @@ class Priced:
     sizes: dict[str, int]
     assumed: dict[str, int]
     graph: ir.Model | None = None
-
-
-TOKENS, PIXELS = 128, 224
-"""Sizes at which models are priced that are told none: of texts, signals and caches, and of images."""
-IMAGE_RANK, FIRST_PIXELS = 4, 2
-"""Floats of at least so many dimensions that end in unknown ones are images, whose pixels lie from this axis on."""
-
-
-def usual(inputs: Iterable[ir.Value], limits: Mapping[str, tuple[int, int]]) -> dict[str, int]:
-    """By symbolic dimension a size that networks usually run at: one row, so many tokens or pixels.
-
-    A decoder with caches, whose dimensions are called past, takes one token behind as many.
-    """
-    found: dict[str, int] = {}
-    for value in inputs:
-        shape = list(value.shape or ())
-        images = (len(shape) >= IMAGE_RANK and value.dtype is not None and value.dtype.is_floating_point()
-                  and isinstance(shape[1], int) and not isinstance(shape[-1], int))  # caches end in a known size
-        for axis, dim in enumerate(shape):
-            if isinstance(dim, int) or not dim.value or not is_name(dim.value):
-                continue
-            pixels = images and axis >= FIRST_PIXELS
-            found.setdefault(dim.value, 1 if axis == 0 else PIXELS if pixels else TOKENS)
-    if any("past" in name for name in found):
-        found |= {name: 1 for name in found if "seq" in name and "past" not in name and "total" not in name}
-        past = max(size for name, size in found.items() if "past" in name)
-        found |= {name: past + 1 for name in found if "total" in name or "+" in name}
-    return {name: min(max(size, limits[name][0]), limits[name][1]) if name in limits else size
-            for name, size in found.items()}
 
 
 def priced(model: reader.Source, shapes: Mapping[str, Sequence[int]], dims: Dims) -> Priced:

@@ -191,8 +191,8 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
     """The plan of a model by the cost model, without compiling it; `precision` is that of `sparsec.compile`.
 
     `shapes` and `dims` are those of `sparsec.compile`. The layers are priced at one size of every symbolic dimension,
-    one that is usual where nothing gives it (`report.any_size.usual`). Zeros among activations are counted in `inputs`,
-    real ones. Nodes that are `wanted` must be there; "all" is no name.
+    one that is usual where nothing gives it (`compiler.samples.usual`). Zeros among activations are counted in real
+    `inputs`. Nodes that are `wanted` must be there; "all" is no name.
 
     Raises:
         ModelError, ShapeError: the model cannot be read, or its shapes are not static.

@@ -16,10 +16,10 @@ from sparsec.bench.feeds import random_inputs, sizes_of
 from sparsec.cli import app, tables
 from sparsec.compiler.options import CompileOptions
 from sparsec.compiler.portable import pack
+from sparsec.compiler.samples import PIXELS, TOKENS, usual
 from sparsec.compiler.sized.recurrent import STEPS
 from sparsec.errors import InputError, ShapeError
 from sparsec.machine.blas import within
-from sparsec.report.any_size import PIXELS, TOKENS, usual
 from sparsec.report.describe import describe_artifact
 from sparsec.report.explain import explain
 from tests.support import texts
@@ -79,6 +79,20 @@ def test_inputs_have_the_sizes_that_are_asked_for(artifact):
     assert sizes_of(artifact, feeds) == {"batch": 2, "past length": 7}
     with pytest.raises(ShapeError, match="no input has a dimension 'length'"):
         random_inputs(artifact, None, {"length": 7})
+    assert sizes_of(artifact, random_inputs(artifact))["batch"] == 1
+
+
+def test_random_inputs_are_as_long_as_a_model_takes():
+    text = """<ir_version: 8, opset_import: ["": 17]> g (int64[n, length] ids) => (float[n, length, 4] y) {
+        shape = Shape<start = 1> (ids) zero = Constant<value_int = 0> () one = Constant<value_int = 1> ()
+        length = Squeeze (shape) places = Range (zero, length, one) y0 = Gather (positions, places)
+        word = Gather (words, ids) y = Add (word, y0) }"""
+    proto = onnx.parser.parse_model(text)
+    for name, rows in (("positions", 77), ("words", 9)):
+        table = np.random.default_rng(0).standard_normal((rows, 4)).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(table, name))
+    found = sparsec.compile(proto, tune="off")
+    assert sizes_of(found, random_inputs(found)) == {"n": 1, "length": TOKENS // 2}
 
 
 def test_commands_take_sizes_alike(artifact, tmp_path):
