@@ -223,7 +223,7 @@ class Backend(ABC):
         """
         raise UnsupportedOperatorError(f"sizes in the model '{graph.graph.name}' are known at run time only, and "
                                        f"target '{job.target.name}' needs static ones; give every dimension a size "
-                                       "with --dim or --shape, or compile for a cpu")
+                                       "with dims or shapes, or compile for a cpu")
 
     def build_sized_kernels(self, attentions: Sequence[Attention], rotations: Sequence[tuple[int, bool]],
                             job: Job, *, levels: bool, windows: Sequence[str] = (),
@@ -249,7 +249,7 @@ class Backend(ABC):
         node has the inputs' share of the gates, first state, first cell and lengths, the peepholes, and the result.
         """
         raise UnsupportedOperatorError(f"there are no kernels for {len(nodes)} recurrent layers of any length on "
-                                       f"target '{job.target.name}'; give every dimension a size with --dim or --shape")
+                                       f"target '{job.target.name}'; give every dimension a size with dims or shapes")
 
     # Running
 

@@ -112,5 +112,5 @@ def _named(program: SizedProgram, times: Sequence[float], sizes: Mapping[str, in
             stages.append(Step(f"rows to {step['outputs'][0]}", spent, program.weight_bytes(step, sizes)))
         elif spent:
             others[step["op"].rpartition(":")[2]].append(spent)
-    rest = [Step(f"{name}, {len(each)} times", sum(each)) for name, each in others.items()]
+    rest = [Step(name if len(each) == 1 else f"{name}, {len(each)} times", sum(each)) for name, each in others.items()]
     return *stages, *sorted(rest, key=lambda each: -each.us)

@@ -37,7 +37,7 @@ from sparsec.cli import (
     targets,
     verify,
 )
-from sparsec.cli.flags import Panelled
+from sparsec.cli.flags import Panelled, sizes_as_typed
 from sparsec.cli.inputs import keeping_inputs
 from sparsec.errors import InputError, InternalError, ShapeError, SparsecError, UsageError, printable
 
@@ -136,7 +136,7 @@ def _warn(message: Warning | str, *_where: object, **_how: object) -> None:
 
 def as_typed(message: str) -> str:
     """A message of the Python interface with its options as the command line has them: "--max-error 2"."""
-    names = [name for name in compile.FLAGS if name not in ("shapes", "inputs")]
+    names = [name for name in compile.FLAGS if name not in ("shapes", "dims", "inputs")]
 
     def typed(found: re.Match[str]) -> str:
         flag, value = f"--{found['name'].replace('_', '-')}", found["value"]
@@ -144,7 +144,8 @@ def as_typed(message: str) -> str:
             return f"--no-{flag.removeprefix('--')}"
         return flag if value == "True" else f"{flag} {value}"
 
-    given = re.sub(rf"\b(?P<name>{'|'.join(names)})=(?P<quote>'?)(?P<value>[^\s',;]+)(?P=quote)", typed, message)
+    given = re.sub(rf"\b(?P<name>{'|'.join(names)})=(?P<quote>'?)(?P<value>[^\s',;]+)(?P=quote)", typed,
+                   sizes_as_typed(message))
     bare = "|".join(name for name in names if "_" in name)
     return re.sub(rf"(?<![\w'./-])(?P<name>{bare})(?![\w'./=])", lambda found:
                   f"--{found['name'].replace('_', '-')}", given)

@@ -59,7 +59,9 @@ def profile_sizes(file: Path, json: Path | None, chosen: CompileOptions, dims: M
     moved = found.weight_bytes + found.cache_bytes
     console.print(f"\na call, {how}: {tables.duration(found.call_us)}; it reads {tables.nbytes(found.weight_bytes)} "
                   f"of weights{_caches(found)} ({moved / found.call_us / 1e3:.1f} GB/s)\n"
-                  "one by one, Python looks at every step, as in a first call, which takes longer: the shares count")
+                  + ("one by one, Python looks at every step, as in a first call, which takes longer: the shares count"
+                     if total > found.call_us else "the steps and the call were timed one after the other on a machine "
+                     "that other programs disturbed: measure again when it is quiet"))
 
 
 def _caches(found: SizedProfile) -> str:

@@ -64,6 +64,11 @@ FLAGS = {
 """By option of `sparsec.compile`, the flag that gives it."""
 
 
+LIBRARY_OF = "SessionOptions.register_custom_ops_library(sparsec.onnxruntime_library())"
+PROVIDER_OF = "SessionOptions.add_provider_for_devices(sparsec.register_onnxruntime(), {})"
+"""What lets onnxruntime run the files of `--as-onnx` and of `--ep-context`."""
+
+
 @taking(FLAGS)
 def command(
     model: options.ModelFile,
@@ -107,6 +112,9 @@ def command(
     description = describe_artifact(artifact, output.stat().st_size)
     options.write_json(json, description)
     print_summary(description, str(output), describe(model).nbytes)
+    if as_onnx:
+        tables.console.print(f"{as_onnx}: {tables.nbytes(as_onnx.stat().st_size)}; onnxruntime takes it after "
+                             f"{PROVIDER_OF if ep_context else LIBRARY_OF}")
 
 
 def pack(model: Path, chosen: CompileOptions) -> Artifact:
@@ -144,16 +152,19 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
         tables.console.print(f"nothing is compiled yet: who opens the artifact compiles and verifies it there\n{sizes}")
         return
     tables.print_buckets(description)
-    tables.print_table(("format", "layers", "weights kept", "bytes", "predicted"),
+    rows = description["rows"]
+    tables.print_table(("format", "layers", "weights kept", "bytes",
+                        f"predicted for {tables.counted(rows[-1]['rows'], 'row')}" if rows else "predicted"),
                        [row(sums["format"], sums) for sums in description["formats"]],
                        row("layers with weights", description["totals"]))
     if (network := description.get("network_us")) is not None:
-        tables.console.print(f"the whole network: {tables.duration(network)} predicted")
+        tables.console.print(f"the whole network: {tables.duration(network)} predicted"
+                             f"{tables.overlapping(network, description['totals']['predicted_us'])}")
     if description.get("rates") == SHIPPED and description["target"] not in ("eie", *ACCELERATORS):
         tables.console.print("predicted with the rates of another processor; `sparsec calibrate` measures this one, "
                              "once, in 75 s")
     for line in (*tables.single(description, description["threads"]),
-                 *_by_rows(description["rows"], description["layers"]), *tables.timed(description["layers"]),
+                 *_by_rows(rows, description["layers"]), *tables.timed(description["layers"]),
                  *tables.outside(description["outside"])):
         tables.console.print(line)
     if refused := _on_host(description["layers"]):
@@ -174,8 +185,7 @@ def _by_rows(rows: Sequence[dict[str, Any]], layers: Sequence[dict[str, Any]]) -
     if not rows:
         return []
     each = ", ".join(f"{tables.duration(row['predicted_us'])} for {row['rows']}" for row in rows)
-    text = (f"for any size: the layers are predicted to take {each} row(s), and more are made of such calls; the "
-            f"table is that of {rows[-1]['rows']}")
+    text = f"for any size: the layers are predicted to take {each} row(s), and more are made of such calls"
     if names := dict.fromkeys(layer["layer"] for layer in layers
                               if layer.get("rows") and layer["operator"] == "Recurrence"):
         from sparsec.compiler.sized.recurrent import STEPS

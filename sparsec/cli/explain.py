@@ -88,9 +88,11 @@ def _print_summary(figures: Explanation) -> None:
         [(*_row(layer), *[_zeros(layer.zeros)] * seen) for layer in figures.layers],
         (f"{total.layers} with weights", tables.percent(total.weights - total.nonzeros, total.weights), "",
          "", tables.duration(total.predicted_us), tables.duration(total.dense_us), "", *[""] * seen))
+    if figures.stripped:
+        console.print("zeros are those of what stripping leaves; `sparsec inspect` counts the file's")
     if figures.network_us is not None:
         console.print(f"\nthe whole network: {tables.duration(figures.network_us)} predicted, everything between the "
-                      "layers included")
+                      f"layers included{tables.overlapping(figures.network_us, total.predicted_us)}")
     for group in figures.between[:MOST_BETWEEN]:
         console.print(f"between the layers: {len(group.nodes)} {group.operator}, {tables.duration(group.predicted_us)}")
     if rest := figures.between[MOST_BETWEEN:]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +31,21 @@ class Panelled(TyperCommand):
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+
+def sizes_as_typed(message: str) -> str:
+    """A message of the Python interface with sizes as the command line has them: "--dim batch=1 or --shape x:1,3"."""
+    def typed(found: re.Match[str]) -> str:
+        try:
+            sizes = ast.literal_eval(found["sizes"])
+        except (ValueError, SyntaxError, MemoryError, RecursionError):  # a name of the model that reads like code
+            return found[0]
+        texts = ([f"{name}={size}" for name, size in sizes.items()] if found["option"] == "dims" else
+                 [f"{name}:{','.join(map(str, shape))}" for name, shape in sizes.items()])
+        return " ".join(f"--{found['option'].removesuffix('s')} {shlex.quote(text)}" for text in texts)
+
+    return re.sub(r"\b(?P<option>dims|shapes)=(?P<sizes>\{[^{}]*\})", typed, message).replace(
+        "dims or shapes", "--dim or --shape")
 
 
 def _as_given(value: Any) -> Any:

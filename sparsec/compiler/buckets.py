@@ -41,7 +41,7 @@ def compile_buckets(compile_one: Compile) -> Compile:
             artifacts.append(compile_one(model, _bucket(options, shapes, index, inputs)))
             if not artifacts[0].library:
                 raise UsageError(f"target '{artifacts[0].manifest.target}' takes one size for every dimension; give "
-                                 "each --shape with single numbers")
+                                 "shapes of single numbers")
         return merge(artifacts)
 
     return compile_all

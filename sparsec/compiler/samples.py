@@ -29,7 +29,8 @@ def sampled(model: ir.Model, limits: Mapping[str, tuple[int, int]]) -> list[Feed
     """
     shapes = input_shapes(model.graph)
     if unknown := [value.name for value in model.graph.inputs if value not in shapes]:
-        raise ShapeError(f"input '{unknown[0]}' has no shape at all; pass --shape {unknown[0]}:DIM,DIM,\u2026")
+        raise ShapeError(f"input '{unknown[0]}' has no shape at all; pass it, such as "
+                         f"shapes={{{unknown[0]!r}: (1, 3, 224, 224)}}")
     symbols = _different(shapes)
     least = {name: LARGE if size >= LARGE else 1 for name, size in symbols.items()}
     _add_up(symbols)

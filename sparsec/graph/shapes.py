@@ -93,14 +93,13 @@ def _declared(value: ir.Value) -> str:
 def _suggestion(value: ir.Value) -> str:
     """The input, its unbound dimensions and the options that bind them."""
     if value.shape is None:
-        return f"input '{value.name}' has no shape at all, pass --shape {value.name}:DIM,DIM,…"
+        return f"input '{value.name}' has no shape at all, pass it, such as shapes={{{value.name!r}: (1, 3, 224, 224)}}"
     free = [(i, _symbol(dim)) for i, dim in enumerate(value.shape) if not isinstance(dim, int)]
     names = ", ".join(f"{i} ({symbol})" if symbol else str(i) for i, symbol in free)
-    text = ",".join(str(dim) if isinstance(dim, int) else _symbol(dim).upper() or f"DIM{i}"
-                    for i, dim in enumerate(value.shape))
-    dims = " ".join(f"--dim {symbol}=1" for _, symbol in free)
-    by_name = f"{dims} (or another size) or " if all(symbol.isidentifier() for _, symbol in free) else ""
-    return f"input '{value.name}' dimension {names}, pass {by_name}--shape {value.name}:{text}"
+    shapes = {value.name: tuple(dim if isinstance(dim, int) else 1 for dim in value.shape)}
+    dims = {symbol: 1 for _, symbol in free}
+    by_name = f"dims={dims} or " if all(symbol.isidentifier() for symbol in dims) else ""
+    return f"input '{value.name}' dimension {names}, pass {by_name}shapes={shapes}, or other sizes"
 
 
 def _take_declared(graph: ir.Graph, symbols: Mapping[str, int]) -> Declared:

@@ -25,7 +25,9 @@ def from_torch(module: torch.nn.Module, example: Any, *, kwargs: Mapping[str, An
         module: in evaluation mode.
         example: what it is called with: a tensor, or a tuple of arguments.
         kwargs: further arguments of the call by name.
-        dynamic_shapes: sizes that stay open, as `torch.export.export` takes them.
+        dynamic_shapes: sizes that stay open, as `torch.export.export` takes them: `({0: "batch"},)` is any number of
+            rows of the one argument, `({0: "batch", 1: "length"}, None)` keeps those of the second. Where they are not
+            given, all sizes are the example's, the batch too.
         input_names: of the artifact; PyTorch's own where they are not given.
         output_names: as `input_names`.
         options: those of `sparsec.compile`.

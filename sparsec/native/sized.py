@@ -60,7 +60,7 @@ def _step(step: Mapping[str, Any]) -> dict[str, Any]:
         what = "of images of any size" if kind in images.OPERATORS else "of sizes that values decide"
         by = f"numpy ({kind} {what})" if kind in OPERATORS else "ONNX's reference"
         raise UsageError(f"'{', '.join(step['outputs'])}' of the model is computed by {by}, which takes Python; give "
-                         "its dimensions sizes with --dim or --shape")
+                         "its dimensions sizes with dims or shapes")
     if kind == "rows":
         return {**step, **{key: [{**each, "dtype": type_number(each["dtype"])} for each in step[key]]
                            for key in ("given", "made")}}

@@ -176,7 +176,7 @@ def _totals(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _layers(node: ir.Node) -> list[dict[str, Any]]:
-    """One entry for every constant operand of rank 2 or more, also where exporters pass a shared one by Identity."""
+    """One entry for every weight of rank 2 or more, also where exporters pass a shared one by Identity."""
     entries = []
     passes_on = node.op_type in PASSING or node.outputs[0].const_value is not None
     operands = () if passes_on else node.inputs[1:3] if node.op_type in RECURRENT else node.inputs
@@ -184,7 +184,8 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
         codes = dequantized(value)
         stored = value if value is None or codes is None else holder(value)
         tensor = None if stored is None else stored.const_value
-        if value is None or tensor is None or len(tensor.shape) < 2 or _is_vector(node, tensor):
+        if value is None or tensor is None or len(tensor.shape) < 2 or _is_index(tensor) or (
+                _is_vector(node, tensor)):
             continue
         numbers = tensor.numpy() if codes is None else codes.values()
         entries.append({
@@ -194,6 +195,11 @@ def _layers(node: ir.Node) -> list[dict[str, Any]]:
             "sparse_initializer": value.metadata_props.get(SPARSE_KEY),
         })
     return entries
+
+
+def _is_index(tensor: ir.TensorProtocol) -> bool:
+    """Whether a constant says where numbers lie, or which of them count, and is no weight."""
+    return tensor.dtype in (ir.DataType.INT64, ir.DataType.BOOL)
 
 
 def _is_vector(node: ir.Node, tensor: ir.TensorProtocol) -> bool:

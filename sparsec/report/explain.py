@@ -21,6 +21,7 @@ from sparsec.graph import reader
 from sparsec.graph.evaluate import zeros_of
 from sparsec.graph.nodes import is_depthwise, node_name, weight_array
 from sparsec.graph.sizes import Dims
+from sparsec.passes.strip import StripReport
 from sparsec.report.any_size import AnySize, Outside, any_size, priced
 from sparsec.report.curves import (
     SPARSITIES,
@@ -165,6 +166,7 @@ class Explanation:
         if_pruned: what more pruning would buy.
         outside: the nodes without a kernel of sparsec's.
         sizes: those of symbolic dimensions that the figures are for.
+        stripped: whether layers have lost what pruning made inactive, so that the share of zeros is not the file's.
         any_size: the artifact that the run tells the sizes, where `compile` makes such a one.
 
     """
@@ -180,6 +182,7 @@ class Explanation:
     if_pruned: tuple[Pruned, ...]
     outside: tuple[Outside, ...]
     sizes: Mapping[str, int]
+    stripped: bool
     any_size: AnySize | None = None
 
 
@@ -221,6 +224,7 @@ def explain(model: reader.Source, target: str | Target = "cpu", *, threads: int 
         layers=tuple(layers), total=_total(layers), network_us=_network_us(prepared), between=_between(prepared),
         if_pruned=tuple(_if_pruned(layers, SPARSITIES.index(sparsity)) for sparsity in PROMISED), outside=tuple(notes),
         sizes=all_sizes,
+        stripped=any(any(each.counts.values()) for each in prepared.passes if isinstance(each, StripReport)),
         any_size=any_size(model, replace(options, shapes=shapes, dims=dims, inputs=None),
                           calibration, all_sizes) if at.assumed else None)
 

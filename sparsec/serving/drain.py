@@ -59,13 +59,21 @@ class DrainingServer(uvicorn.Server):
     Args:
         config: of uvicorn; `timeout_graceful_shutdown` bounds what requests at hand may take.
         draining: of the application.
+        ready: called when it listens.
         afterwards: ends what else listens in this process.
 
     """
 
-    def __init__(self, config: uvicorn.Config, draining: Draining, afterwards: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, config: uvicorn.Config, draining: Draining, ready: Callable[[], None],
+                 afterwards: Callable[[], Awaitable[None]]) -> None:
         super().__init__(config)
-        self._draining, self._afterwards = draining, afterwards
+        self._draining, self._ready, self._afterwards = draining, ready, afterwards
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        if not self.should_exit:
+            self._ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let nobody in, have those who are there ask once more, and end."""

@@ -92,7 +92,7 @@ class ServedModel(kserve.Model):
                                                   f"/v2/models/{self.name}/infer"))
         try:
             _check(payload, self._names)
-            feeds = {each.name: np.asarray(each.as_numpy()) for each in payload.inputs}
+            feeds = {each.name: _array(each) for each in payload.inputs}
             outputs = await self._outputs(feeds)
         except QueueFullError as error:
             raise self._refused(429, FullError(str(error))) from error
@@ -161,6 +161,15 @@ def _check(payload: Any, outputs: Sequence[str]) -> None:
             raise InvalidInput(f"input '{each.name}' has a negative size: {list(each.shape)}")
     if unknown := [each.name for each in payload.request_outputs or () if each.name not in outputs]:
         raise InvalidInput(f"the model has no output '{unknown[0]}'; its outputs are {', '.join(map(repr, outputs))}")
+
+
+def _array(given: Any) -> np.ndarray:
+    """An input's numbers. Raises InvalidInput where they are not what it declares."""
+    try:
+        return np.asarray(given.as_numpy())
+    except (ValueError, TypeError, OverflowError, struct.error) as error:
+        raise InvalidInput(f"input '{given.name}' is declared {given.datatype} of shape {list(given.shape)}, and its "
+                           f"data are not that: {error}") from error
 
 
 def _output(name: str, array: np.ndarray, payload: Any) -> Any:

@@ -98,7 +98,7 @@ def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits]
     """
     kserve.logging.configure_logging()
     warnings.filterwarnings("ignore", "ORJSONResponse is deprecated")  # kserve gives it to FastAPI, which warns
-    for name in ("uvicorn.access", "kserve.trace", "kserve"):  # which have lines for every request
+    for name in ("uvicorn.access", "uvicorn.error", "kserve.trace", "kserve"):  # lines of every request and every start
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("kserve").addFilter(_is_unforeseen)
     models = kserve.ModelRepository()
@@ -129,7 +129,11 @@ async def _serve(models: kserve.ModelRepository, port: int, grpc_port: int, most
         await asyncio.sleep(SETTLE_S)
         await grpc.stop()
 
+    def ready() -> None:
+        grpc_too = f", and by gRPC at localhost:{grpc_port}" if grpc_port else ""
+        print(f"serving at http://localhost:{port}/v2/models/NAME/infer{grpc_too}; Ctrl-C ends it", flush=True)  # noqa: T201 - for who has called the command
+
     gc.freeze()  # collecting what kserve has loaded would halt all requests for a tenth of a second
     gc.set_threshold(GARBAGE)
-    await DrainingServer(config, draining, afterwards).serve()
+    await DrainingServer(config, draining, ready, afterwards).serve()
     await asyncio.gather(*running)

@@ -139,8 +139,9 @@ def test_a_symbol_bound_at_one_input_holds_at_all():
 
 
 @pytest.mark.parametrize(("shapes", "words"), [
-    ({}, ["'x' dimension 0 (batch)", "--shape x:BATCH,3", "'z' dimension 0 (batch), 1 (time)", "--shape z:BATCH,TIME"]),
-    ({"x": (2, 3)}, ["'z' dimension 1 (time)", "--shape z:2,TIME"]),
+    ({}, ["'x' dimension 0 (batch)", "shapes={'x': (1, 3)}",
+          "'z' dimension 0 (batch), 1 (time)", "shapes={'z': (1, 1)}"]),
+    ({"x": (2, 3)}, ["'z' dimension 1 (time)", "shapes={'z': (2, 1)}"]),
     ({"q": (2, 3)}, ["no input 'q'", "x, z"]),
     ({"x": (2, 3, 4)}, ["'x' has rank 2", "(batch, 3)"]),
     ({"x": (2, 4)}, ["dimension 1 of input 'x' is 3, not 4"]),

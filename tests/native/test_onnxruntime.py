@@ -125,6 +125,8 @@ def test_the_command_writes_the_file(tmp_path):
     done = CliRunner().invoke(app, ["compile", str(tmp_path / "m.onnx"), "-o", str(tmp_path / "m.sparsec"), "--tune",
                                     "off", "--no-verify", "--as-onnx", str(tmp_path / "s.onnx")])
     assert done.exit_code == 0, done.output
+    assert "s.onnx: " in (told := " ".join(done.output.split())).partition("the model was")[2]
+    assert "register_custom_ops_library(sparsec.onnxruntime_library())" in told
     assert (tmp_path / "s.onnx").read_bytes() == as_onnx(sparsec.Artifact.load(tmp_path / "m.sparsec"))
 
 

@@ -126,7 +126,7 @@ def test_inspect_names_the_sizes_that_the_run_tells_and_their_limits(tmp_path):
 
 
 def test_portable_artifacts_are_told_how_to_get_fixed_sizes():
-    with pytest.raises(ShapeError, match=r"--dim batch=1 --dim 'past length=1'"):
+    with pytest.raises(ShapeError, match=r"dims=\{'batch': 1, 'past length': 1\}"):
         pack(model(), CompileOptions())
     packed = pack(model(), CompileOptions(dims={"batch": 1, "past length": 3}))
     assert packed.manifest.inputs[0].shape == (1, 3, 16)

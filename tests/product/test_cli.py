@@ -174,7 +174,9 @@ def test_help_groups_the_options_of_what_prune_takes():
     ("compile without strict=True", "compile without --strict"),
     ("compile with verify=False to accept that", "compile with --no-verify to accept that"),
     ("optimize='balanced' or optimize='size'", "--optimize balanced or --optimize size"),
-    ("max_error 0.1 is out of reach", "--max-error 0.1 is out of reach")])
+    ("max_error 0.1 is out of reach", "--max-error 0.1 is out of reach"),
+    ("pass dims={'a b': 1, 'c': 1} or shapes={'x': (1, 3)}", "pass --dim 'a b=1' --dim c=1 or --shape x:1,3"),
+    ("give sizes with dims or shapes, dims={broken}", "give sizes with --dim or --shape, dims={broken}")])
 def test_options_are_told_as_they_are_typed(message, typed):
     assert as_typed(message) == typed
 
@@ -227,6 +229,8 @@ def test_inspect_lists_the_layers_of_shared_and_recurrent_weights(tmp_path):
     proto.graph.node.insert(3, onnx.helper.make_node("Add", ["c", "row"], ["d"]))
     proto.graph.node[-1].input[0] = "d"
     proto.graph.initializer.append(numpy_helper.from_array(np.ones((1, 16), np.float32), "row"))
+    proto.graph.node.append(onnx.helper.make_node("Gather", ["x", "places"], ["g"]))  # nor are numbers of rows
+    proto.graph.initializer.append(numpy_helper.from_array(np.zeros((2, 3), np.int64), "places"))
     onnx.save(proto, tmp_path / "shared.onnx")
     sparsec("inspect", tmp_path / "shared.onnx", "--json", tmp_path / "i.json")
     figures = json.loads((tmp_path / "i.json").read_text())

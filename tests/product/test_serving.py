@@ -271,7 +271,8 @@ def test_grpc_answers_as_the_session(server, session):
 @pytest.mark.parametrize(("path", "body", "code", "message"), [
     ("v2/models/rows/infer", body_of(X[:, :8]), 400, "takes"),
     ("v2/models/rows/infer", {"inputs": [{**body_of(X)["inputs"][0], "name": "z"}]}, 400, "takes the inputs"),
-    ("v2/models/rows/infer", {"inputs": [{**body_of(X)["inputs"][0], "shape": [5, 5]}]}, 400, ""),
+    ("v2/models/rows/infer", {"inputs": [{**body_of(X)["inputs"][0], "shape": [5, 5]}]}, 400,
+     "input 'x' is declared FP32 of shape [5, 5]"),
     ("v2/models/rows/infer", {"inputs": 1}, 400, "inputs"),
     ("v2/models/rows/infer", b"{", 400, "JSON"),
     ("v2/models/rows/infer", {"inputs": [{**body_of(X)["inputs"][0], "shape": [-1, 16]}]}, 400, "negative size"),
@@ -331,6 +332,8 @@ def test_a_stopped_server_finishes_what_it_has_begun(server, session):
     assert process.wait(60) in (0, -signal.SIGTERM)
     told = process.stdout.read().decode()
     assert "Traceback" not in told  # the client has the reason
+    assert "INFO" not in told
+    assert f"serving at http://localhost:{port}/v2/models/NAME/infer" in told
     assert "deprecated" not in told
 
 

@@ -75,3 +75,8 @@ def test_what_stays_as_it_is_is_told_once():
     assert tables.changed("32", "30") == "32 > 30"
     assert tables.changed(tables.millions(2000), tables.millions(1990)) == "0.002"
     assert [tables.told(count, "units removed") for count in (1, 1200)] == ["1 unit removed", "1,200 units removed"]
+
+
+@pytest.mark.parametrize(("network_us", "told"), [(8.0, True), (12.0, False)])
+def test_a_network_that_takes_less_than_its_layers_is_explained(network_us, told):
+    assert ("one by one" in tables.overlapping(network_us, 10.0)) is told

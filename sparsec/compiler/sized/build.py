@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -206,7 +205,7 @@ def outside(found: Staged, graph: ir.Graph) -> Iterator[Outside]:
     """What sessions compute without kernels: products that are in no stage of rows, and what ONNX's reference runs."""
     names = dict.fromkeys(dim.value for value in graph.inputs for dim in value.shape or ()
                           if isinstance(dim, ir.SymbolicDim) and dim.value)
-    sizes = " ".join(f"--dim {shlex.quote(f'{name}=SIZE')}" for name in names) or "--shape"
+    sizes = f"such as dims={dict.fromkeys(names, 1)}" if names else "by shapes"
     for node in found.plan.stages:
         if isinstance(node, ir.Node) and node.op_type in WEIGHTED and not node.domain and _is_product(node, found):
             yield Outside(node_name(node), node.op_type, "numpy computes it where the run tells the sizes, slower than "

@@ -222,8 +222,8 @@ def _node(plan: Plan, node: ir.Node, opsets: Mapping[str, int]) -> None:
         return
     if node.domain:
         raise UnsupportedOperatorError(f"node '{node.name}' ({node.domain}::{node.op_type}) has sizes that only the "
-                                       "run tells, and nothing runs it then; give its dimensions sizes with --dim or "
-                                       "--shape")
+                                       "run tells, and nothing runs it then; give its dimensions sizes with "
+                                       "dims or shapes")
     read = list(dict.fromkeys(read_by(node)))
     proto = _single(node, read, opsets)
     plan.interpreted.append(node)

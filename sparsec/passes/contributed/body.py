@@ -76,14 +76,14 @@ class Body(GraphDefinition):
     def dims(self, value: ir.Value) -> tuple[int, ...]:
         """The static shape of a value."""
         if value.shape is None or not value.shape.is_static():
-            raise self.refused(f"the shape of '{value.name}' is not known: bind it with --dim or --shape")
+            raise self.refused(f"the shape of '{value.name}' is not known: bind it with dims or shapes")
         return tuple(value.shape.numpy())
 
     def dim(self, value: ir.Value, axis: int) -> int:
         """One static dimension of a value."""
         size = None if value.shape is None else value.shape[axis]
         if not isinstance(size, int):
-            raise self.refused(f"dimension {axis} of '{value.name}' is not known: bind it with --dim or --shape")
+            raise self.refused(f"dimension {axis} of '{value.name}' is not known: bind it with dims or shapes")
         return size
 
     def is_static(self, index: int) -> bool:

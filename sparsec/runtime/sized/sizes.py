@@ -73,7 +73,7 @@ def sizes_of(inputs: Sequence[Input], arrays: Sequence[np.ndarray], limits: Mapp
     for name, (least, most) in limits.items():
         if name in sizes and not least <= sizes[name] <= most:
             raise InputError(f"dimension '{name}' is {sizes[name]} in input '{origins[name]}', and the artifact was "
-                             f"compiled for {least} to {most}; compile it with a wider range for --dim {name}")
+                             f"compiled for {least} to {most}; compile it with a wider range for '{name}'")
     for spec, array in zip(inputs, arrays, strict=True):
         for axis, dim in spec.sums:
             if value_of(dim, sizes) != array.shape[axis]:
