@@ -55,9 +55,9 @@ def pack(model: reader.Source, options: CompileOptions) -> Artifact:
         model, shapes=shapes, dims=bound_dims(dims), symbolic=True).graph.inputs for dim in value.shape or ()
         if isinstance(dim, ir.SymbolicDim) and dim.value)
     if open_sizes:
-        raise ShapeError(f"a portable artifact takes fixed sizes, and {', '.join(map(repr, open_sizes))} has none; "
-                         f"give one size to each, as in dims={dict.fromkeys(open_sizes, 1)}, or buckets "
-                         "by shapes")
+        raise ShapeError("a portable artifact takes fixed sizes, and the model leaves "
+                         f"{', '.join(map(repr, open_sizes))} open; give one size to each, as in "
+                         f"dims={dict.fromkeys(open_sizes, 1)}, or buckets by shapes")
     bound = reader.load(model, shapes=shapes, dims=bound_dims(dims)).graph
     total = sum(value.const_value.nbytes for value in graph.graph.initializers.values() if value.const_value)
     if total > LARGEST:

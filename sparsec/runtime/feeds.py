@@ -42,8 +42,10 @@ def fitting_array(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], feeds
         refuse_names(feeds, inputs)
     array = as_array(name, feeds)
     if array.dtype.newbyteorder("=") != dtype or array.shape != shape:
+        way_out = ("; compile for other sizes, or from a model that leaves them open"
+                   if array.ndim == len(shape) and array.shape != shape else "")
         raise InputError(f"input '{name}' takes {dtype.name} of shape {shape}; "
-                         f"given: {array.dtype.name} of shape {array.shape}")
+                         f"given: {array.dtype.name} of shape {array.shape}{way_out}")
     return array
 
 
