@@ -27,7 +27,7 @@ ray = pytest.importorskip("ray", reason="ray is not installed; pip install 'spar
 pytest.importorskip("kserve", reason="kserve is not installed; pip install 'sparsec[ray]'")
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 300
+MOST_S = 300
 """Seconds that a command or a rollout may take on a machine that other programs keep busy."""
 
 
@@ -67,7 +67,7 @@ def deploy(folder, address, models, scaling=None, **args):
     path = folder / "serve.yaml"
     path.write_text(yaml.safe_dump(config))
     subprocess.run([sys.executable, "-m", "ray.serve.scripts", "run", "--non-blocking", "--address", address, path],
-                   check=True, timeout=PATIENCE_S, cwd=ROOT)
+                   check=True, timeout=MOST_S, cwd=ROOT)
 
 
 def infer(model, x, tries=20):
@@ -108,7 +108,7 @@ def test_the_parts_of_a_command_run_on_the_machines_of_a_cluster(cluster, tmp_pa
               "named = [parts.Part((1,), name) for name in parts.machines(sys.argv[1])]\n"
               "print(len(list(parts.run(squared, named, sys.argv[1]))))")
     done = subprocess.run([sys.executable, "-c", script, f"ray://127.0.0.1:{CLIENTS}"], capture_output=True, text=True,
-                          check=False, cwd=ROOT, timeout=PATIENCE_S)
+                          check=False, cwd=ROOT, timeout=MOST_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-2:] == [str(sorted(parts.run(squared, calls))), "2"]
 
@@ -117,7 +117,7 @@ def test_a_benchmark_runs_on_every_machine(cluster, tmp_path):
     onnx.save(NETWORK, tmp_path / "m.onnx")
     done = subprocess.run([sys.executable, "-m", "sparsec", "bench", tmp_path / "m.onnx", "--tune", "off", "--seconds",
                            "0.01", "--against", "none", "--on", f"ray://127.0.0.1:{CLIENTS}", "--json",
-                           tmp_path / "f.json"], capture_output=True, text=True, check=False, cwd=ROOT, timeout=PATIENCE_S)
+                           tmp_path / "f.json"], capture_output=True, text=True, check=False, cwd=ROOT, timeout=MOST_S)
     assert done.returncode == 0, done.stderr
     assert len(json.loads((tmp_path / "f.json").read_text())) == 2
 
@@ -132,7 +132,7 @@ def test_a_file_is_pruned_on_a_cluster_as_on_one_machine_and_finished_parts_are_
     def prune(output, *more):
         done = subprocess.run([sys.executable, "-m", "sparsec", "prune", tmp_path / "m.onnx", "--inputs",
                                tmp_path / "x.npz", "--sparsity", "0.8", "-o", tmp_path / output, *more],
-                              capture_output=True, text=True, check=False, cwd=ROOT, timeout=PATIENCE_S)
+                              capture_output=True, text=True, check=False, cwd=ROOT, timeout=MOST_S)
         assert done.returncode == 0, done.stderr
         return (tmp_path / output).read_bytes()
 
@@ -149,7 +149,7 @@ def running(version, wanted=2, x=X):
     """Wait until so many replicas of a version of the models run."""
     from ray import serve
 
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + MOST_S
     while time.monotonic() < until:
         states = [deployment.replica_states for found in serve.status().applications.values()
                   for deployment in found.deployments.values()]
