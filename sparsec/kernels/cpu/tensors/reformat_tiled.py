@@ -8,11 +8,11 @@ import numpy as np
 import tvm
 from tvm.tirx.script.builder import ir as T
 
-from sparsec.graph.layout import Tiled
+from sparsec.graph.layout import Tiled, round_up
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.loops import shared
 from sparsec.kernels.emit.registers import transpose
-from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, store
+from sparsec.kernels.emit.tir import Buffers, Expr, Kernel, kernel, load, splat, store
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,24 @@ def _emit(b: Buffers, p: ReformatTiledParams, isa: Isa) -> None:
     if tokens % lanes:
         with shared(p.layout.batch, isa) as sequence:
             _tokens(b, p, sequence, whole * lanes, tokens % lanes, lanes)
+    if p.into:
+        _clear(b, p, isa)
+
+
+def _clear(b: Buffers, p: ReformatTiledParams, isa: Isa) -> None:
+    """Zero the lanes behind a sequence's last token: products compute on them, and denormals take 50 times as long.
+
+    The vector of the last token is full already, unless rows are shorter than one.
+    """
+    layout, lanes = p.layout, isa.lanes
+    features, width = layout.features, layout.width
+    first = layout.tokens if features < lanes else round_up(layout.tokens, lanes)
+    begin = layout.tiles * width - width
+    if first < layout.tiles * width:
+        with shared(layout.batch, isa) as sequence, T.serial(0, features) as f:
+            row = T.Bind(((sequence + 1) * layout.tiles - 1) * (features * width) + f * width)
+            for token in range(first - begin, width, lanes):
+                store(b["y"], row + token, splat(0.0, min(lanes, width - token)))
 
 
 def _tokens(b: Buffers, p: ReformatTiledParams, sequence: Expr, first: Expr, count: int, lanes: int) -> None:
