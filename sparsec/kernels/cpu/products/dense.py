@@ -74,7 +74,7 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
     for vectors in tile_vectors(layer.stencil, threads=isa.threads):
         # Sums in more than three quarters of the registers, wide blocks of few rows, or no room for the weights that
         # several vectors share make LLVM spill.
-        blocks = [r for r in DENSE_BLOCKS if r <= outputs and 4 * r * vectors <= 3 * isa.registers and vectors <= 2 * r
+        blocks = [r for r in DENSE_BLOCKS if r <= outputs and 4 * r * vectors <= 3 * isa.registers and vectors <= 3 * r
                   and (vectors == 1 or r * (vectors + 1) < isa.registers)]
         for tiling in tilings(layer, target, isa, vectors) if blocks else ():
             for block in blocks[-2:]:

@@ -65,7 +65,7 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
     """Every tiling worth pricing."""
     s = layer.stencil
     for vectors in tile_vectors(s, threads=isa.threads):
-        blocks = [r for r in DENSE_BLOCKS if r <= s.outputs // layer.groups and vectors <= 2 * r
+        blocks = [r for r in DENSE_BLOCKS if r <= s.outputs // layer.groups and vectors <= 3 * r
                   and 4 * r * vectors <= 3 * isa.registers and (vectors == 1 or r * (vectors + 1) < isa.registers)]
         for mode in MODES if blocks else ():
             # Row blocks of a group overlap: what is computed twice cannot begin with a residual in its own place.
