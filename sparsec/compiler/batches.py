@@ -22,6 +22,7 @@ from sparsec.compiler.pipeline import Phase, run_passes
 from sparsec.compiler.planning import plan
 from sparsec.cost.option import Option, Work
 from sparsec.cost.plan import CHOICE, HOPELESS
+from sparsec.cost.residency import nbytes
 from sparsec.errors import InputError
 from sparsec.graph.compare import split_samples
 from sparsec.graph.shapes import static_shape
@@ -34,6 +35,8 @@ SLACK = 1.05
 """Times the fastest prediction, up to which a smaller share is preferred."""
 CALL_S = 3e-6
 """Seconds that a session needs for every share beside the program."""
+COPIED_BYTES_PER_S = 2e10
+"""Of outputs, which shares are copied into."""
 ROUNDS, ROUND_S = 5, 0.05
 """Rounds in which programs are timed, and the seconds that each takes of one at least."""
 
@@ -112,7 +115,8 @@ def divide(model: ir.Model, job: Job, context: Context, backend: Backend) -> tup
         run_passes(part, context, phase=Phase.SPECIALISE)
         plan(part, quick, backend)
         plans[share] = part
-        predicted[share] = rows // share * (CALL_S + backend.graph_seconds(part.graph, job))
+        copied = sum(map(nbytes, model.graph.outputs)) / COPIED_BYTES_PER_S if share < rows else 0.0
+        predicted[share] = rows // share * (CALL_S + backend.graph_seconds(part.graph, job)) + copied
     measured = _measured(plans, predicted, job, backend) if job.measurer is not None and job.measurer.here else {}
     share = min(measured, key=measured.__getitem__) if measured else _best(predicted)
     reason = "measured to be the fastest" if measured else f"predicted to be the fastest of {len(predicted)} ways"

@@ -9,16 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import onnx_ir as ir
 
 from sparsec.graph.layout import LAYOUT, PLAIN, Layout, Tiled, layout_of
-from sparsec.graph.nodes import operand
+from sparsec.graph.nodes import operand, operator_of, weight_array, weight_facts
 from sparsec.graph.operators.schema import DOMAIN
 from sparsec.passes.context import Context, Report
 from sparsec.passes.layout.geometry import image_layouts, token_layouts
 from sparsec.passes.layout.quantized import RESHAPES
 from sparsec.passes.layout.regions import assign
-from sparsec.passes.layout.roles import Kind
+from sparsec.passes.layout.roles import Kind, Role
+
+MOSTLY = 0.75
+"""The density of a weight from which on no sparse kernel of tiles makes up for the copies into them and back."""
 
 
 def run(model: ir.Model, context: Context) -> Report:
@@ -30,6 +34,7 @@ def run(model: ir.Model, context: Context) -> Report:
     if not lanes:
         return Report("layout", modified=False)
     roles = {node: role for node, role in assign(model, lanes).items() if context.spared.reason(node) is None}
+    roles = {node: role for node, role in roles.items() if not _alone(node, roles, context)}
     images, tokens = image_layouts(roles, lanes), token_layouts(roles, lanes)
     roles = {node: role for node, role in roles.items() if not _moves(node, tokens)}
     borders = _Borders(model.graph)
@@ -58,6 +63,24 @@ def _layout(value: ir.Value, kind: Kind, images: Mapping[ir.Value, Layout],
     if kind is Kind.IMAGE:
         return images[value]
     return tokens[value] if kind is Kind.TOKENS else PLAIN
+
+
+def _alone(node: ir.Node, roles: Mapping[ir.Node, Role], context: Context) -> bool:
+    """Whether a linear layer of few zeros stands between row-major values: tiles would be made for it alone.
+
+    Dense products of float32 are as fast on rows as they lie, whatever their number.
+    """
+    if operator_of(node) != "sparsec::MatMul" or roles[node].kind is not Kind.TOKENS or context.precision != "fp32":
+        return False
+    sources = (operand(node, index).producer() for index in roles[node].inputs)
+    if any(source in roles and roles[source].output for source in sources if source is not None):
+        return False
+    if any(user in roles and index in roles[user].inputs for user, index in node.outputs[0].uses()):
+        return False
+    facts, weight = weight_facts(node), weight_array(node)
+    if "density" not in facts:
+        facts["density"] = np.count_nonzero(weight) / max(1, weight.size)
+    return bool(facts["density"] >= MOSTLY)
 
 
 def _moves(node: ir.Node, tokens: Mapping[ir.Value, Tiled]) -> bool:

@@ -1,7 +1,7 @@
-"""Dense weight times a few dense vectors, bound by the bandwidth of the weight.
+"""Dense weight times dense vectors, of few bound by the bandwidth of the weight.
 
 Rows are the lanes: the weight lies in blocks of `vectors` SIMD vectors of rows, one column after another, so that it is
-read as one stream and no sum crosses lanes.
+read as one stream and no sum crosses lanes. A block multiplies all vectors while it is in the caches.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product
-from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows
+from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows, finish_vectors
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.kernels.packing.values import CODECS
 from sparsec.target import Target
+
+KEPT = 0.75  # of a cache that a block may take to stay in it
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,19 @@ def choose(shape: Matvec, isa: Isa) -> GemvParams:
     return GemvParams(shape, vectors, group, unroll, isa.lanes, isa.threads)
 
 
-def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> Iterator[Option]:
+def candidates(layer: RowProduct, target: Target, isa: Isa, precision: str) -> Iterator[Option]:
     """The kernel of every codec."""
     shape = layer.shape
     for codec in codecs(layer, isa, precision):
         p = replace(choose(shape, isa), codec=codec)
         vectors, rounds = shape.inputs * -(-shape.outputs // isa.lanes), -(-shape.batch // p.group)
         nbytes = BYTES[codec] * layer.weight.size
+        block = nbytes // p.blocks
+        again = nbytes * (rounds - 1)  # what later groups of rows read of it
         work = Work(vectors * shape.batch, vectors * (rounds + shape.batch), p.blocks * rounds,
-                    memory_bytes=nbytes * rounds, kernel=f"gemv/{codec}", pixels=shape.batch)
+                    memory_bytes=nbytes + (again if block > KEPT * target.l2_bytes else 0),
+                    l2_bytes=again if KEPT * target.l1_bytes < block <= KEPT * target.l2_bytes else 0,
+                    kernel=f"gemv/{codec}", pixels=shape.batch)
         yield Option("dense", f"gemv/{codec}", f"V={p.vectors} group={p.group} U={p.unroll}", p, nbytes, work, codec)
 
 
@@ -91,17 +97,19 @@ def build(params: GemvParams, _isa: Isa) -> Kernel:
 
 def _emit(b: Buffers, p: GemvParams) -> None:
     shape = p.shape
-    sums = b["y"] if p.height == shape.outputs else T.alloc_buffer((shape.batch * p.height,), "float32")
+    in_place = p.height == shape.outputs
+    sums = b["y"] if in_place else T.alloc_buffer((shape.batch * p.height,), "float32")
     whole = p.height // (p.vectors * p.lanes)
 
     even_parts(whole, p.threads, lambda block: _block(b, p, block, p.vectors, sums))
     if whole < p.blocks:
         _block(b, p, whole, p.height // p.lanes - whole * p.vectors, sums)
-    finish_rows(b, shape, sums, p.height, p.lanes)
+    if not in_place:
+        finish_rows(b, shape, sums, p.height, p.lanes)
 
 
 def _block(b: Buffers, p: GemvParams, block: Expr, vectors: int, sums: Buffer) -> None:
-    """The products of one block of `vectors` vectors of rows, into `sums` (batch, height)."""
+    """The products of one block of `vectors` vectors of rows, into `sums` (batch, height); finished where that is y."""
     with T.serial(0, p.shape.batch // p.group) as group:
         _products(b, p, block, vectors, (group * p.group, p.group), sums)
     rest = p.shape.batch % p.group
@@ -140,6 +148,9 @@ def _products(b: Buffers, p: GemvParams, block: Expr, vectors: int, group: tuple
             for u in range(1, p.unroll):
                 add_to(totals, at(n, v, 0), load(totals, at(n, v, u), lanes))
             store(sums, (first + n) * p.height + row + v * lanes, load(totals, at(n, v, 0), lanes))
+    if p.height == p.shape.outputs:
+        with T.serial(0, count) as n:
+            finish_vectors(b, p.shape, (first + n) * p.height + row, row, vectors, lanes)
 
 
 FAMILY = Family("gemv", RowProduct, ("dense",), "fp32", candidates, recipe, build, stored_product)

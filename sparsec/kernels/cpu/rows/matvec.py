@@ -116,6 +116,15 @@ def finish_rows(b: Buffers, shape: Matvec, sums: Buffer, height: int, lanes: int
         finish_row(b, shape, sums, n * height, n * shape.outputs, lanes)
 
 
+def finish_vectors(b: Buffers, shape: Matvec, at: Expr, output: Expr, vectors: int, lanes: int) -> None:
+    """Bias, residual and activation of products in `y` from `at` on, whole vectors of a row from `output` on."""
+    with T.serial(0, vectors) as v:
+        total = load(b["y"], at + v * lanes, lanes) + load(b["bias"], output + v * lanes, lanes)
+        if shape.residual:
+            total = total + load(b["residual"], at + v * lanes, lanes)
+        store(b["y"], at + v * lanes, ACTIVATIONS[shape.activation](total, lanes, shape.alpha, shape.beta))
+
+
 def finish_row(b: Buffers, shape: Matvec, sums: Buffer, start: Expr, row: Expr, lanes: int) -> None:
     """Bias, residual and activation of one row of products, into `outputs` elements of `y` from `row` on.
 
