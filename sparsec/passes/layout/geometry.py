@@ -21,37 +21,41 @@ TOKEN_VECTORS = (4, 5, 6, 7, 8, 3, 2, 1)  # vectors of a token tile, in the orde
 
 
 def token_layouts(roles: Mapping[ir.Node, Role], lanes: int) -> dict[ir.Value, Tiled]:
-    """A layout for every value that some node of a region reads or writes as tokens, all of one width.
+    """A layout for every value that some node of a region reads or writes as tokens.
 
     All dimensions but the last are tokens of one sequence, so that no tile is padded but the last; only what meets in
-    an attention is told apart by sequences.
+    an attention is told apart by sequences. What nodes join has tiles of one width.
     """
-    groups = _Groups()
+    groups, joined = _Groups(), _Groups()
     apart: set[ir.Value] = set()
-    for node, role in roles.items():
-        if role.kind is not Kind.TOKENS:
-            continue
-        inputs = [operand(node, i) for i in role.inputs]
-        for value in (*inputs, node.outputs[0]):
+    members = {node: [*(operand(node, i) for i in role.inputs), node.outputs[0]] for node, role in roles.items()
+               if role.kind is Kind.TOKENS}
+    for node, (*inputs, output) in members.items():
+        for value in (output, *inputs):
             groups.add(value)
+            joined.add(value)
+            joined.tie(value, output)
         if node.op_type in ("Attention", "QAttention"):
             apart.update(inputs)
-            groups.tie(inputs[0], node.outputs[0])
+            groups.tie(inputs[0], output)
             groups.tie(inputs[1], inputs[2])
         elif node.op_type not in RESHAPES:
             for value in inputs:
-                groups.tie(value, node.outputs[0])
-    sequences = {value: not apart.isdisjoint(members) for members in groups.all() for value in members}
+                groups.tie(value, output)
+    sequences = {value: not apart.isdisjoint(group) for group in groups.all() for value in group}
     shapes = {value: _token_shape(value, apart=each) for value, each in sequences.items()}
-    width = _token_width([shapes[value] for node, role in roles.items() if role.kind is Kind.TOKENS
-                          for value in node.outputs[:1]], lanes,
-                         codes=any(value.dtype in CODE_TYPES for value in shapes))
-    return {value: Tiled(*shape, width, "uint8" if value.dtype in CODE_TYPES else "float32")
-            for value, shape in shapes.items()}
+    outputs = [output for *_, output in members.values()]
+    layouts: dict[ir.Value, Tiled] = {}
+    for region in map(set, joined.all()):
+        width = _token_width([shapes[value] for value in outputs if value in region], lanes,
+                             codes=any(value.dtype in CODE_TYPES for value in region))
+        layouts |= {value: Tiled(*shapes[value], width, "uint8" if value.dtype in CODE_TYPES else "float32")
+                    for value in region}
+    return layouts
 
 
 def _token_width(shapes: Sequence[tuple[int, int, int]], lanes: int, *, codes: bool) -> int:
-    """Tokens of a tile, one width for the whole model: the one with the least padding.
+    """Tokens of a tile, one width for a region: the one with the least padding.
 
     Products bring a weight for every row of a tile, so that tokens of narrow tiles count for more.
     """
