@@ -1,8 +1,8 @@
-"""Products by constants in other words become MatMul by one matrix, which every later stage knows.
+"""Products in other words become MatMul, by one matrix where that can be, which every later stage knows.
 
-An Einsum by a constant that is one matrix becomes Transpose, Reshape and MatMul. A MatMul by a batch of constant
-matrices becomes one product where the matrices are equal or all multiply the same rows, and a product for each where
-they are sparse and multiply rows of their own.
+An Einsum of two operands becomes Transpose, Reshape and MatMul, by one matrix where a constant is one. A MatMul by a
+batch of constant matrices becomes one product where the matrices are equal or all multiply the same rows, and a product
+for each where they are sparse and multiply rows of their own.
 """
 
 from __future__ import annotations
@@ -61,10 +61,12 @@ def _einsum(node: ir.Node) -> str | None:
     place = next((i for i, value in enumerate(node.inputs) if constant(value) is not None), None)
     ranks = [len(static_shape(value) or ()) for value in node.inputs]
     terms = labels(node.attributes.get_string("equation") or "", ranks)
-    if place is None or terms is None:
-        return "neither operand is a constant" if place is None else "its equation repeats an index in one operand"
-    weight, x = constant(node.inputs[place]), operand(node, 1 - place)
-    assert weight is not None
+    if terms is None:
+        return "its equation repeats an index in one operand"
+    weight = None if place is None else constant(node.inputs[place])
+    if place is None or weight is None:
+        return _batched(node, *terms)
+    x = operand(node, 1 - place)
     w, source, out = terms[0][place], terms[0][1 - place], terms[1]
     shape = static_shape(x) or ()
     sizes = dict(zip(source, shape, strict=True))
@@ -72,7 +74,7 @@ def _einsum(node: ir.Node) -> str | None:
     columns = [label for label in out if label in w]
     kept = [label for label in source if label in out]
     if not summed or set(columns) & set(kept) or set(w) != {*summed, *columns} or set(source) != {*summed, *kept}:
-        return "it is not a product with one matrix"
+        return _batched(node, *terms)
     wide = dict(zip(w, weight.shape, strict=True))
     if any(wide[label] != sizes[label] for label in summed):
         return "it broadcasts along an index that is summed"
@@ -85,6 +87,36 @@ def _einsum(node: ir.Node) -> str | None:
     y = chain.add("MatMul", x, matrix)
     y = _reshape(chain, y, [*lead, matrix.shape[1]], [*lead, *(wide[label] for label in columns)])
     chain.end(_transpose(chain, y, [[*kept, *columns].index(label) for label in out]))
+    return None
+
+
+def _batched(node: ir.Node, terms: Sequence[str], out: str) -> str | None:
+    """An Einsum as a batch of products of matrices, one for every index that both operands and the result have."""
+    left, right = terms
+    shapes = [static_shape(value) or () for value in node.inputs]
+    sizes, others = (dict(zip(term, shape, strict=True)) for term, shape in zip(terms, shapes, strict=True))
+    batch = [label for label in out if label in left and label in right]
+    rows, columns = ([label for label in out if label not in other] for other in (right, left))
+    summed = [label for label in left if label in right and label not in out]
+    if not summed or set(left) != {*batch, *rows, *summed} or set(right) != {*batch, *summed, *columns}:
+        return "it is not a product of matrices"
+    if any(sizes[label] != others[label] for label in (*batch, *summed)):
+        return "it broadcasts along an index"
+    sizes |= others
+    chain = Chain(node)
+
+    def matrices(place: int, *groups: list[str]) -> ir.Value:
+        order = [*batch, *(label for group in groups for label in group)]
+        x = _transpose(chain, operand(node, place), [terms[place].index(label) for label in order])
+        return _reshape(chain, x, [sizes[label] for label in order],
+                        [*lead, *(math.prod(sizes[label] for label in group) for group in groups)])
+
+    lead = [sizes[label] for label in batch]
+    y = chain.add("MatMul", matrices(0, rows, summed), matrices(1, summed, columns))
+    height, width = (math.prod(sizes[label] for label in group) for group in (rows, columns))
+    order = [*batch, *rows, *columns]
+    y = _reshape(chain, y, [*lead, height, width], [sizes[label] for label in order])
+    chain.end(_transpose(chain, y, [order.index(label) for label in out]))
     return None
 
 

@@ -2,8 +2,11 @@
 
 from collections import Counter
 
+import numpy as np
+import onnx
 import pytest
 
+from sparsec.graph.evaluate import evaluate
 from sparsec.graph.reader import load
 from sparsec.graph.verify import infer
 from sparsec.passes import fuse_activation, fuse_attention, fuse_epilogue, fuse_norm, lift, optimize, products
@@ -223,3 +226,18 @@ def test_a_product_by_constants_is_one_by_matrices(name):
     ("einsum of equal indices", "repeats an index"), ("matrices and rows that broadcast", "broadcast over the rows")])
 def test_other_products_say_why_they_stay(name, reason):
     assert reason in " ".join(fused(GRAPHS[name])[1])
+
+
+@pytest.mark.parametrize(("equation", "left", "right"), [
+    ("bghid,bghjd->bghij", (1, 3, 2, 5, 4), (1, 3, 2, 6, 4)), ("bhij,bjhd->bihd", (2, 3, 4, 5), (2, 5, 3, 6)),
+    ("abc,dca->bd", (2, 3, 4), (5, 4, 2)), ("...i,i->...", (2, 3, 4), (4,)), ("nka,nkb", (2, 3, 4), (2, 3, 5))])
+def test_an_einsum_of_two_activations_is_a_batch_of_products(equation, left, right):
+    shape = np.einsum(equation, np.zeros(left), np.zeros(right)).shape
+    sizes = [",".join(map(str, each)) for each in (left, right, shape)]
+    graph = load(onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17]> g (float[{sizes[0]}] a, float[{sizes[1]}] b) => (float[{sizes[2]}] y)'
+        f' {{ y = Einsum<equation="{equation}">(a, b) }}'))
+    a, b = (np.random.default_rng(0).standard_normal(each).astype(np.float32) for each in (left, right))
+    products.run(graph, Context(resolve("cpu-generic")))
+    assert {node.op_type for node in graph.graph} <= {"MatMul", "Reshape", "Transpose"}
+    np.testing.assert_allclose(evaluate(graph, {"a": a, "b": b})[0], np.einsum(equation, a, b), rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
 """The pipeline reports, dumps and verifies every step, and takes real networks apart completely."""
 
+import numpy as np
 import onnx
 import pytest
 
@@ -7,6 +8,7 @@ from sparsec.compiler import pipeline
 from sparsec.errors import ModelError
 from sparsec.graph.compare import random_feeds, relative_error, run_onnxruntime
 from sparsec.graph.evaluate import evaluate
+from sparsec.graph.layout import LAYOUT
 from sparsec.graph.reader import load
 from sparsec.passes import layout, optimize
 from sparsec.passes.context import Context, Report
@@ -71,3 +73,26 @@ def test_real_networks_keep_their_answers(name):
     feeds = random_feeds(graph)
     pipeline.run_passes(graph, CONTEXT)
     assert relative_error(evaluate(graph, feeds)[0], run_onnxruntime(proto, feeds)[0]) < 1e-5
+
+
+def test_tiles_of_tokens_are_as_wide_as_their_region_wants():
+    graph = load(onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> g (float[49,64] a, float[196,64] b, float[64] s)'
+        " => (float[49,64] y, float[196,64] z)"
+        " { y = LayerNormalization(a, s, s) z = LayerNormalization(b, s, s) }"))
+    layout.run(graph, Context(resolve("cpu-avx512")))
+    widths = {LAYOUT.get(node.outputs[0]).width for node in graph.graph if node.op_type == "LayerNormalization"}
+    assert widths == {64, 112}
+
+
+@pytest.mark.parametrize(("zeros", "reformats"), [(0.0, 0), (0.9, 2)])
+def test_a_dense_layer_alone_computes_on_rows_as_they_lie(zeros, reformats):
+    weight = np.random.default_rng(0).standard_normal((40, 50)).astype(np.float32)
+    weight[np.abs(weight) < np.quantile(np.abs(weight), zeros)] = 0
+    proto = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[64,40] x, float[40,50] w)'
+                                    " => (float[64,50] y) { y = MatMul(x, w) }")
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    del proto.graph.input[1]
+    graph = load(proto)
+    pipeline.run_passes(graph, Context(resolve("cpu-avx512")))
+    assert sum(node.op_type == "Reformat" for node in graph.graph) == reformats
