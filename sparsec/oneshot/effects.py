@@ -24,6 +24,7 @@ SAMPLES, SIZE = 8, 0.1
 """Runs that tell, and the error that is put in, relative to the layer's outputs."""
 LARGEST = 1 << 30
 """Bytes of a model at most; of larger ones every layer counts alike."""
+FORM = Unstructured()
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,14 @@ class Effects:
         before = onnx.TensorProto()
         before.CopyFrom(tensor)
         write(tensor, changed)
-        now = walk.rest(self.runs)
+        now = walk.rest(self.runs, layer.weight)
         tensor.CopyFrom(before)
         return max((_error(now[name], self.expected[name]) for name in now), default=error) / error
 
 
 def _change(matrix: np.ndarray, inputs: Statistics) -> np.ndarray:
-    """The loss of the smaller half of the weights, made small; without its mean, for which biases make up."""
-    kept = np.stack([Unstructured().choose(np.abs(group), 0.5) for group in matrix])
+    """The loss of the smaller half of the non-zeros, made small; without its mean, for which biases make up."""
+    kept = np.stack([FORM.choose(np.abs(group), (1 + FORM.sparsity_of(group != 0)) / 2) for group in matrix])
     change = np.where(kept, np.float32(0), -matrix)
     mean = inputs.mean.astype(np.float32)
     shares = np.einsum("goi,gi->go", change, mean) / np.maximum(np.square(mean).sum(1), SMALLEST)[:, np.newaxis]

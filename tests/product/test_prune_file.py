@@ -248,15 +248,18 @@ def test_later_layers_make_up_for_what_earlier_ones_lost(monkeypatch):
     assert errors[0] < 0.9 * errors[1]
 
 
-def test_sensitivity_is_of_the_outputs():
+@pytest.mark.parametrize(("zeros", "sparsity"), [(0.0, 0.5), (0.6, 0.8)])
+def test_sensitivity_is_of_the_outputs(zeros, sparsity):
+    def thin(*shape):
+        return RNG.standard_normal(shape) * (RNG.random(shape) >= zeros)
+
     proto = model("""g (float[N,24] x) => (float[N,6] y) <float[24,16] a, float[16,6] b, float[24,6] c, float small> {
         p = MatMul(x, a) q = Relu(p) r = MatMul(q, b) s = MatMul(x, c) t = Mul(s, small) y = Add(r, t) }""",
-                  a=RNG.standard_normal((24, 16)), b=RNG.standard_normal((16, 6)), c=RNG.standard_normal((24, 6)),
-                  small=np.array(0.01))
+                  a=thin(24, 16), b=thin(16, 6), c=thin(24, 6), small=np.array(0.01))
     batches = batched(proto, {"x": RNG.standard_normal((16, 24)).astype(np.float32)})
-    found = dense.run(proto, batches, "magnitude", pattern("unstructured"), (), (0.0, 0.5), quiet)
+    found = dense.run(proto, batches, "magnitude", pattern("unstructured"), (), (0.0, sparsity), quiet)
     first, last, beside = (found.sensitivity[name][1] for name in "prs")
-    outcome = file.to_sparsity(proto, {"x": batches[0]["x"]}, 0.5, Method("magnitude", keep=("p", "s")), quiet)
+    outcome = file.to_sparsity(proto, {"x": batches[0]["x"]}, sparsity, Method("magnitude", keep=("p", "s")), quiet)
     assert last == pytest.approx(outcome.pruned.layers[0].error, rel=0.1)  # its errors are those of the outputs
     assert beside < 0.02 * last
     assert 0.3 * last < first < 3 * last
