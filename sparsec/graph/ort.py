@@ -16,6 +16,7 @@ from sparsec.errors import InputError
 
 CPU_PROVIDER = "CPUExecutionProvider"
 _FATAL = 4  # what it logs below that, its exceptions say, too
+_SPINNING = "session.intra_op.allow_spinning"
 _EXTERNAL_DATA = "session.model_external_initializers_file_folder_path"
 
 
@@ -26,7 +27,7 @@ def load() -> Any:
 
 
 def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
-            providers: Sequence[str] = (CPU_PROVIDER,), *, optimized: bool = True) -> Any:
+            providers: Sequence[str] = (CPU_PROVIDER,), *, optimized: bool = True, spinning: bool = True) -> Any:
     """A session in float32.
 
     A model of a newer IR version than onnxruntime knows gets the newest that it does know: versions differ in what a
@@ -37,6 +38,8 @@ def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
         threads: threads of one run; 0 lets onnxruntime decide.
         providers: where it runs, in order of preference.
         optimized: with onnxruntime's rewriting of the graph.
+        spinning: threads wait busily for the next node, which is faster where nothing else runs, neither other programs
+            nor other sessions.
 
     """
     onnxruntime = load()
@@ -44,6 +47,8 @@ def session(source: str | Path | bytes | onnx.ModelProto, threads: int = 0,
     options = onnxruntime.SessionOptions()
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if not spinning:
+        options.add_session_config_entry(_SPINNING, "0")
     if threads:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     model = source.SerializeToString() if isinstance(source, onnx.ModelProto) else source

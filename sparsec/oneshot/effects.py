@@ -47,7 +47,7 @@ class Effects:
             return None
         number = max(SAMPLES // len(next(iter(batches[0].values()))), 1)
         runs = [*range(0, len(batches), max(len(batches) // number, 1))][:number]
-        session, names = ort.session(model), [value.name for value in model.graph.output]
+        session, names = ort.session(model, spinning=False), [value.name for value in model.graph.output]
         found = [ort.run(session, names, batches[run], "samples") for run in runs]
         return cls(runs, {name: [each[place] for each in found] for place, name in enumerate(names)})
 

@@ -36,7 +36,7 @@ class Piece:
     @classmethod
     def of(cls, model: onnx.ModelProto) -> Piece:
         """That of a model of its own."""
-        return cls(ort.session(model), tuple(value.name for value in model.graph.input),
+        return cls(ort.session(model, spinning=False), tuple(value.name for value in model.graph.input),
                    tuple(value.name for value in model.graph.output), frozenset(constants(model.graph)))
 
     def run(self, feeds: Feeds) -> dict[str, Any]:
