@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
 from sparsec.cli import options, parts, tables
@@ -24,10 +25,16 @@ RATES = {
     "l3_bytes_per_s": ("L3 bandwidth", 1e9, "GB/s"), "dram_bytes_per_s": ("DRAM bandwidth", 1e9, "GB/s"),
 }
 """By rate what it is called, and its unit."""
+DISTURBED = 0.15  # by how much measurements differ that other programs have disturbed
 
 
-def command(threads: options.Threads = 1, on: parts.On = parts.LOCAL, json: options.JsonFile = None) -> None:
-    """Measure this machine's rates for the cost model.
+Seconds = Annotated[float, typer.Option(
+    min=1, help="Seconds that kernels are timed for at most; sizes that are not reached are taken from the nearest one.")]
+
+
+def command(threads: options.Threads = 1, seconds: Seconds = 120.0, on: parts.On = parts.LOCAL,
+            json: options.JsonFile = None) -> None:
+    """Measure this machine's rates for the cost model, and say how far measurements agree.
 
     compile, explain and bench predict with them from then on. On a cluster every machine measures itself.
     """
@@ -37,12 +44,12 @@ def command(threads: options.Threads = 1, on: parts.On = parts.LOCAL, json: opti
                          "rates of more threads are measured where there are as many")
     console = Console(stderr=True)
     if not console.is_terminal:
-        print("sparsec: calibrating, 75 s on a quiet machine", file=sys.stderr)
+        print(f"sparsec: calibrating, some 10 s and at most {seconds:.0f} more", file=sys.stderr)
     with console.status("calibrating") as status:
         if on == parts.LOCAL:
-            found = {"": calibrated(threads, lambda what: status.update(f"measuring {what}"))}
+            found = {"": calibrated(threads, seconds, lambda what: status.update(f"measuring {what}"))}
         else:
-            found = _on_cluster(on, threads)
+            found = _on_cluster(on, threads, seconds)
     for machine, figures in found.items():
         if machine:
             tables.console.print(f"\n{machine}")
@@ -50,25 +57,31 @@ def command(threads: options.Threads = 1, on: parts.On = parts.LOCAL, json: opti
     options.write_json(json, found[""] if on == parts.LOCAL else found)
 
 
-def calibrated(threads: int, progress: Callable[[str], None] = lambda _what: None) -> dict[str, Any]:
+def calibrated(threads: int, seconds: float, progress: Callable[[str], None] = lambda _what: None) -> dict[str, Any]:
     """Measure the machine that this runs on and keep that; the figures, as JSON."""
-    from sparsec.backends.cpu.calibrate import measure
+    from sparsec.backends.cpu.calibrate import measure, measure_quickly
     from sparsec.bench import efficiency
     from sparsec.cost.calibration import check_keepable, keep, machine_of
 
     check_keepable()
     rates = measure(resolve("cpu"), threads, progress)
-    machine = machine_of(rates)
     progress("kernels")
-    efficiencies = efficiency.measure(resolve("cpu"), threads, machine)
-    path = keep(replace(machine, efficiency=efficiencies), threads)
-    return {"threads": threads, "file": str(path), **rates, "efficiency": efficiencies}
+    kernels = efficiency.measure(resolve("cpu"), threads, machine_of(rates), seconds)
+    progress("rates once more")
+    again = measure_quickly(resolve("cpu"), threads)
+    differ = {name: max(rate, rates[name]) / min(rate, rates[name]) - 1 for name, rate in again.items()}
+    rates = {name: max(rate, again.get(name, rate)) for name, rate in rates.items()}  # others only ever disturb
+    machine = machine_of(rates)
+    table = kernels.table(machine, threads)
+    path = keep(replace(machine, efficiency=table), threads)
+    return {"threads": threads, "file": str(path), **rates, "efficiency": table, "rates_differ": differ,
+            "kernels_differ": kernels.differ, "sizes": kernels.sizes, "of_sizes": kernels.of}
 
 
-def _on_cluster(on: str, threads: int) -> dict[str, dict[str, Any]]:
+def _on_cluster(on: str, threads: int, seconds: float) -> dict[str, dict[str, Any]]:
     """The figures of every machine by its name and address."""
     machines = parts.machines(on)
-    calls = [parts.Part((threads,), name) for name in machines]
+    calls = [parts.Part((threads, seconds), name) for name in machines]
     return {f"{machines[name]} ({name[:8]})": figures for name, (_, figures) in zip(
         machines, sorted(parts.run(calibrated, calls, on, cores=threads)), strict=True)}
 
@@ -85,6 +98,23 @@ def _print(figures: dict[str, Any], threads: int) -> None:
         (kernel, *(f"{min(row):.2f}-{max(row):.2f}" for row in table)) for kernel, table in rows])
     tables.console.print(f"\nfrom {100 * DENSITIES[0]:.0f} to {100 * DENSITIES[-1]:.0f} % non-zeros; kept in "
                          f"{figures['file']}")
+    tables.console.print(_certainty(figures))
+
+
+def _certainty(figures: dict[str, Any]) -> str:
+    """How far measurements of the same thing agree, and what to do where they do not."""
+    name, rates = max(figures["rates_differ"].items(), key=lambda each: each[1])
+    median, most = figures["kernels_differ"]
+    missing = figures["of_sizes"] - figures["sizes"]
+    said = (f"rates differ by at most {rates:.0%} between the begin and the end ({RATES[name][0]}); kernels by "
+            f"{median:.0%} between their fastest two rounds, nine of ten by at most {most:.0%}")
+    if missing:
+        said += f"; there was no time for {missing} of {figures['of_sizes']} sizes, which are as the nearest others"
+    if max(rates, most) > DISTURBED:
+        said += "; other programs disturb this machine: calibrate again when it is quiet"
+    elif missing:
+        said += "; --seconds gives more"
+    return said
 
 
 def _text(name: str, rate: float | None) -> str:

@@ -93,7 +93,7 @@ MICROARCHITECTURES = {
     "ice-lake": Microarchitecture("Ice Lake server", PUBLISHED, 3.0e9, _INTEL_SERVER, 48, 5, 28e9, 13e9),
     "sapphire-rapids": Microarchitecture("Sapphire Rapids", "measured on an Emerald Rapids", 2.79e9,
                                          {512: Widths(2, 1.75, 1), 256: Widths(2, 3, 1), 128: Widths(2, 3, 1)}, 92,
-                                         0.3, 27e9, 18e9),
+                                         0.3, 27e9, 18e9, "sapphire-rapids.json"),
     "neoverse-n1": Microarchitecture("Neoverse N1", DATA_SHEET, 2.5e9, {128: Widths(2, 2, 2)}, 32, 5, 25e9, 12e9),
     "neoverse-v1": Microarchitecture("Neoverse V1", DATA_SHEET, 2.6e9,
                                      {256: Widths(2, 2, 2), 128: Widths(4, 3, 2)}, 64, 5, 30e9, 20e9),

@@ -1,8 +1,9 @@
 """What a planned graph takes in all: its layers, and the activations that pass through the caches between them.
 
 A layer's own prediction brings its activations from memory, whatever their size. Here they come from where the layer
-before it has left them: up to half of the L2 cache keeps them all, and from sixteen times as much on, which a cache
-that cores share does not hold for one of them either, they come from memory; in between by the logarithm.
+before it has left them. The L2 cache keeps all of a node's if they fill a share of it, and none if they fill it, for
+weights and what other layers wait for pass through it, too; caches that cores share keep all up to half of the L2 cache
+and none from sixteen times as much on; in between by the logarithm.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from sparsec.graph.layout import Plain, layout_of
 from sparsec.graph.shapes import static_shape
 from sparsec.target import Target
 
-KEPT, LOST = math.log2(0.5), math.log2(16.0)
-"""Logarithms of the activations of a node, as a multiple of the L2 cache, of which all are kept and none."""
+IN_L2 = math.log2(0.35), math.log2(1.0)
+"""Logarithms of the activations of a node, as a multiple of the L2 cache, of which it keeps all and none."""
+IN_CACHES = math.log2(0.5), math.log2(16.0)
+"""The same of which all come from caches that cores share, and none."""
 
 
 IN_NETWORK = 1.15
@@ -44,17 +47,30 @@ def node_seconds(graph: ir.Graph, machine: Machine, target: Target, threads: int
     for node in graph:
         moved = sum(nbytes(value) for value in (*node.inputs, *node.outputs)
                     if value is not None and value.const_value is None)
-        kept = moved * (1 - lost_share(moved, threads * target.l2_bytes))
+        kept, near = (share * moved for share in shares(moved, threads * target.l2_bytes))
         choice = CHOICE.get(node)
         if choice is None:
             yield node, IN_NETWORK * (
-                machine.call_s + kept / (threads * machine.l2_bytes_per_s) + (moved - kept) / machine.memory_bytes_per_s
+                machine.call_s + near / (threads * machine.l2_bytes_per_s) + (kept - near) / machine.l3_bytes_per_s
+                + (moved - kept) / machine.memory_bytes_per_s
                 + operations(node) / (max(1, target.lanes) * machine.fmas_per_s * threads))
             continue
         work = choice.winner.option.cpu_work
-        kept = min(kept, work.memory_bytes)
+        memory = work.memory_bytes + copied(node)
+        kept, near = min(kept, memory), min(near, memory)
         yield node, IN_NETWORK * machine.seconds(
-            replace(work, memory_bytes=work.memory_bytes - kept, l2_bytes=work.l2_bytes + kept), threads)
+            replace(work, memory_bytes=memory - kept, l3_bytes=work.l3_bytes + kept - near,
+                    l2_bytes=work.l2_bytes + near), threads)
+
+
+def copied(node: ir.Node) -> float:
+    """The bytes that a convolution of a stride moves to copy its input into planes, or to thin it out."""
+    strides = node.attributes.get_ints("strides", (1,)) if node.op_type in ("Conv", "QConv") else (1,)
+    source, weight = node.inputs[0], node.inputs[1] if len(node.inputs) > 1 else None
+    if math.prod(strides) == 1 or source is None or weight is None or isinstance(layout_of(source), Plain):
+        return 0.0
+    taps = math.prod((static_shape(weight) or ())[2:])
+    return nbytes(source) * (2.0 if taps > 1 else 1 / strides[0] + 1 / math.prod(strides))
 
 
 def operations(node: ir.Node) -> float:
@@ -75,10 +91,11 @@ def operations(node: ir.Node) -> float:
     return OPERATIONS.get(node.op_type, 0.0) * elements
 
 
-def lost_share(moved: float, l2_bytes: int) -> float:
-    """The share of a node's activations that come from memory."""
+def shares(moved: float, l2_bytes: int) -> tuple[float, float]:
+    """The shares of a node's activations that come from caches, and from the L2 cache."""
     size = math.log2(max(moved, 1.0) / l2_bytes)
-    return float(np.interp(size, (KEPT, LOST), (0.0, 1.0)))
+    kept, near = (1 - float(np.interp(size, between, (0.0, 1.0))) for between in (IN_CACHES, IN_L2))
+    return kept, min(kept, near)
 
 
 def nbytes(value: ir.Value) -> int:

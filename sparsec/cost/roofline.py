@@ -51,6 +51,9 @@ EXPOSED = 0.5
 CACHED = " cached"
 """What the names of kernels of few rows end in where the caches hold the network's weights."""
 
+ROUNDED = " bf16"
+"""What the names of kernels end in that round activations to bf16, of those with a twin that does not."""
+
 FORK_S = 2.5e-6
 """Seconds until the threads of a kernel have begun and joined again (TVM 0.27's pool)."""
 
@@ -109,8 +112,12 @@ class Machine:
         return self.call_s + (FORK_S if threads > 1 else 0.0) + work.groups * self.group_s / threads
 
     def factor(self, work: Work) -> float:
-        """What the kernel takes longer than the rates say; of weights in caches, what it takes of others if need be."""
-        table = self.efficiency.get(work.kernel) or self.efficiency.get(work.kernel.removesuffix(CACHED))
+        """What the kernel takes longer than the rates say; where that is unknown, what its twin without suffix takes.
+
+        Of weights in caches that is the kernel on others, of activations in bf16 the one on float32.
+        """
+        twin = work.kernel.removesuffix(CACHED).removesuffix(ROUNDED)
+        table = self.efficiency.get(work.kernel) or self.efficiency.get(twin)
         if table is None:
             return 1.0
         by_pixels = [np.interp(math.log(work.density or 1.0), np.log(DENSITIES), row) for row in table]

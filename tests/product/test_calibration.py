@@ -14,7 +14,7 @@ from sparsec.cost import tuning
 from sparsec.cost.calibration import calibration_of, check_keepable, keep, key, machine_of
 from sparsec.cost.option import Option, Work
 from sparsec.cost.plan import choose
-from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
+from sparsec.cost.roofline import CACHED, DEFAULT_MACHINE, DENSITIES, PIXELS, ROUNDED
 from sparsec.errors import CalibrationError
 from sparsec.files import shown
 from sparsec.machine import cpus
@@ -77,8 +77,18 @@ def test_every_family_of_kernels_has_an_efficiency(monkeypatch):
     monkeypatch.setattr(efficiency, "PIXELS", (1, 16))
     monkeypatch.setattr(efficiency, "DENSITIES", (0.2,))
     found = efficiency.measure(CPU, 1, DEFAULT_MACHINE)
-    assert {"gemv/f32", "csr/scalar", "spmm/direct", "gemm/direct"} <= set(found)
-    assert all(np.shape(table) == (2, 1) and np.min(table) > 0 for table in found.values())
+    table = found.table(DEFAULT_MACHINE, 1)
+    assert {"gemv/f32", "csr/scalar", "spmm/direct", "gemm/direct"} <= set(table)
+    assert all(np.shape(each) == (2, 1) and np.min(each) > 0 for each in table.values())
+    assert found.sizes == found.of == 2
+    assert 0 <= found.differ[0] <= found.differ[1]
+
+
+def test_a_calibration_ends_with_its_time_and_says_what_is_missing():
+    found = efficiency.measure(CPU, 1, DEFAULT_MACHINE, budget_s=0.0)
+    assert found.sizes < found.of
+    table = found.table(DEFAULT_MACHINE, 1)
+    assert all(np.shape(each) == (len(PIXELS), len(DENSITIES)) for each in table.values())
 
 
 def test_an_efficiency_holds_for_its_family_pixels_and_density():
@@ -87,6 +97,8 @@ def test_an_efficiency_holds_for_its_family_pixels_and_density():
     assert SLOW.factor(replace(work, pixels=1 << 20, density=1.0)) == pytest.approx(TABLE[-1][-1])
     assert TABLE[1][0] < SLOW.factor(replace(work, density=0.1)) < TABLE[1][1]
     assert SLOW.factor(replace(work, kernel="gemv")) == 1.0
+    for suffix in (CACHED, ROUNDED):
+        assert SLOW.factor(replace(work, kernel=work.kernel + suffix)) == SLOW.factor(work)
 
 
 def test_other_machines_are_not_calibrated():
@@ -135,9 +147,13 @@ def test_what_comes_close_is_timed_again_in_turns(rounds, wins):
 
 def test_the_command_measures_keeps_and_uses_the_rates(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(efficiency, "measure", lambda *_: {"gemm/direct": TABLE})
+    gemm = Option("dense", "gemm/direct", "", None, 0, Work(1e6, 0, kernel="gemm/direct"))
+    monkeypatch.setattr(efficiency, "measure",
+                        lambda *_: efficiency.Timings({(0, 0): [{gemm: [1.0, 1.5]}]}, 3, 20))
     command(json=tmp_path / "rates.json")
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())
+    assert "no time for 17 of 20 sizes" in text
+    assert "calibrate again when it is quiet" in text
     assert "vector multiply-adds" in text
     assert "gemm/direct" in text
     file = json.loads((tmp_path / "rates.json").read_text())["file"]

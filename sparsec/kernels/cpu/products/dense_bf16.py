@@ -15,6 +15,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
+from sparsec.cost.roofline import ROUNDED
 from sparsec.kernels.cpu.products import dense
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.narrow import narrow_tilings
@@ -91,7 +92,8 @@ def work(params: DenseBf16Params, l1_bytes: int, l2_bytes: int) -> Work:
     """What one run does, for the cost model to price."""
     p = params.dense
     full, copy = dense.work(p, l1_bytes, l2_bytes), p.tiling.traffic()
-    return replace(full, fmas=full.fmas / 2, loads=copy.loads + (full.loads - copy.loads) / 2)
+    return replace(full, fmas=full.fmas / 2, loads=copy.loads + (full.loads - copy.loads) / 2,
+                   kernel=full.kernel + ROUNDED)
 
 
 def build(params: DenseBf16Params, isa: Isa) -> Kernel:

@@ -18,6 +18,7 @@ import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
+from sparsec.cost.roofline import ROUNDED
 from sparsec.kernels.cpu.products import load_four, row_blocks, spmm
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.narrow import NarrowKernel, sparse_candidates
@@ -87,7 +88,7 @@ def work(params: SpmmBf16Params, nonzero_blocks: int, l1_bytes: int, l2_bytes: i
     halved = tiles * slots * (p.tiling.vectors // 2 + (p.block / 2 if params.paired else 0))
     # Interleaving shares a port with the dot product, which does two multiply-adds; widening has ports of its own.
     fmas = tiles * slots * p.tiling.vectors * max(p.block / 2, (p.block + 1) / 3) if params.paired else full.fmas
-    return replace(full, fmas=fmas, loads=full.loads - halved)
+    return replace(full, fmas=fmas, loads=full.loads - halved, kernel=full.kernel + ROUNDED)
 
 
 def build(params: SpmmBf16Params, isa: Isa) -> Kernel:
