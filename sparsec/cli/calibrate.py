@@ -26,10 +26,8 @@ RATES = {
 }
 """By rate what it is called, and its unit."""
 DISTURBED = 0.15  # by how much measurements differ that other programs have disturbed
-
-
 Seconds = Annotated[float, typer.Option(
-    min=1, help="Seconds that kernels are timed for at most; sizes that are not reached are taken from the nearest one.")]
+    min=1, help="Seconds that kernels are timed for at most; what is not reached counts as the nearest size.")]
 
 
 def command(threads: options.Threads = 1, seconds: Seconds = 120.0, on: parts.On = parts.LOCAL,

@@ -21,7 +21,7 @@ from sparsec.graph.layout import Plain, layout_of
 from sparsec.graph.shapes import static_shape
 from sparsec.target import Target
 
-IN_L2 = math.log2(0.35), math.log2(1.0)
+IN_L2 = math.log2(0.5), math.log2(2.0)
 """Logarithms of the activations of a node, as a multiple of the L2 cache, of which it keeps all and none."""
 IN_CACHES = math.log2(0.5), math.log2(16.0)
 """The same of which all come from caches that cores share, and none."""

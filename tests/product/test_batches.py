@@ -14,8 +14,8 @@ from sparsec.artifact.file import Artifact
 from sparsec.bench.feeds import random_inputs
 from sparsec.cli import app
 from sparsec.compiler.batches import MOST_SHARES, shares
+from sparsec.cost import residency
 from sparsec.cost.calibration import keep
-from sparsec.cost.residency import shares
 from sparsec.cost.roofline import DEFAULT_MACHINE
 from sparsec.errors import ArtifactError, InputError
 
@@ -89,7 +89,7 @@ def test_rows_that_read_the_same_weights_run_at_once():
 
 
 def test_activations_leave_the_cache_as_they_grow():
-    sizes = [1 - shares(moved, 1 << 20)[0] for moved in (0, 1 << 19, 1 << 20, 1 << 22, 1 << 24, 1 << 30)]
+    sizes = [1 - residency.shares(moved, 1 << 20)[0] for moved in (0, 1 << 19, 1 << 20, 1 << 22, 1 << 24, 1 << 30)]
     assert sizes == sorted(sizes)
     assert (sizes[1], sizes[-2], sizes[-1]) == (0, 1, 1)
 

@@ -46,7 +46,8 @@ def rates_of(target: Target, threads: int) -> Calibration:
             where = "and not kept"
     design = here()
     machine = replace(machine, efficiency=(DEFAULT_MACHINE if design is None else design.machine(0)).efficiency)
-    return Calibration(machine, f"measured in a second, {where}; `sparsec calibrate` measures kernels, too, in two minutes")
+    return Calibration(machine, f"measured in a second, {where}; `sparsec calibrate` measures kernels, too, in two "
+                                "minutes")
 
 
 def _measured(target: Target, threads: int) -> Machine:

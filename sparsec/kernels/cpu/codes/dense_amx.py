@@ -23,13 +23,14 @@ from sparsec.kernels.cpu.products.amx import BAND_SHARE, BLOCKS, AmxParams
 from sparsec.kernels.emit import tiles
 from sparsec.kernels.emit.codes import FOUR, SIDES, interleaved, llvm_codes, reordered
 from sparsec.kernels.emit.isa import Isa
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, parallel, splat, store
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, parallel, prefetch, splat, store
 from sparsec.kernels.family import Family
 from sparsec.kernels.packing.recipe import unstored
 from sparsec.target import Target
 
 FINISHED = 26  # vector instructions until the sums of a vector of codes have been requantised and stored
 ADDED = 18  # more with a residual
+AHEAD = 6  # steps that weights are asked for ahead of their use, where each step reads them for one tap alone
 TURNED = {"im2col": 16, "taps": 24}  # what interleaving four vectors of codes takes, by one port of two
 
 
@@ -159,7 +160,9 @@ def _share(b: Buffers, p: DenseAmxParams, thread: Expr, threads: int) -> None:
                 store(openings, i * words, splat(finish.begin(b, p.finish, row), words))
             with T.serial(0, count) as vector:
                 _multiply(b, p, (source, openings, sums), block, vector, shift)
-                _finish(b, p, sums, block, T.Bind(first + vector), ends)
+                below = p.block * s.y_row_stride - vector * s.lanes
+                ahead = T.Bind(T.if_then_else(vector + 1 < count, s.lanes, below))
+                _finish(b, p, (sums, ends), block, T.Bind(first + vector), ahead)
     tiles.release()
 
 
@@ -218,6 +221,8 @@ def _multiply(b: Buffers, p: DenseAmxParams, scratch: tuple[Buffer, Buffer, Buff
         with T.serial(0, p.steps) as step:
             for repeat in range(p.repeats):
                 at = weights + (repeat * p.steps + step) * (p.tall * tile)
+                for line in range(p.tall * tiles.ROWS if begin == 0 and p.mode == "im2col" else 0):
+                    prefetch(b["values"], at + AHEAD * p.tall * tile + line * tiles.ROW_BYTES)
                 for row in range(p.tall):
                     tiles.load_tile(p.left[row], b["values"], at + row * tile, FOUR * p.depth)
                 for column in range(p.wide):
@@ -239,9 +244,10 @@ def _place(p: DenseAmxParams, step: Expr, tap: int, vector: Expr, part: int, shi
     return FOUR * (step * (p.depth * p.row) + pixel), FOUR * p.row
 
 
-def _finish(b: Buffers, p: DenseAmxParams, sums: Buffer, block: Expr, vector: Expr, ends: Expr) -> None:
-    """What follows the sums of a block for a vector of pixels."""
-    s, lanes, words = p.stencil, p.stencil.lanes, tiles.WORDS
+def _finish(b: Buffers, p: DenseAmxParams, scratch: tuple[Buffer, Expr], block: Expr, vector: Expr,
+            ahead: Expr) -> None:
+    """What follows the sums of a block for a vector of pixels, of (sums, ends); the next lies so far `ahead` in y."""
+    s, lanes, words, (sums, ends) = p.stencil, p.stencil.lanes, tiles.WORDS, scratch
     start = T.Bind(T.floormod(vector, s.vectors) * lanes)
     y = T.Bind(s.y_origin + T.floordiv(vector, s.vectors) * s.y_segment_stride + start)
     mask = tuple(T.Bind(load(b[each], start, lanes)) for each in ("keep", "fill")) if s.masked else None
@@ -249,7 +255,15 @@ def _finish(b: Buffers, p: DenseAmxParams, sums: Buffer, block: Expr, vector: Ex
         row = T.Bind(block * p.block + i)
         results = [load(sums, i * lanes + part * words, words) for part in range(FOUR)]
         place = Place(T.Bind(y + row * s.y_row_stride), mask, ends, natural=p.mode == "taps")
+        _request(b, p.finish, place.at + ahead)
         finish.put(b, p.finish, results, row, place)
+
+
+def _request(b: Buffers, f: Finish, at: Expr) -> None:
+    """Ask for what a row's next vector, or the next block's, reads and writes: a block has more than are followed."""
+    for line in range(FOUR if f.real else 1):
+        for name in ("residual", "y") if f.residual else ("y",):
+            prefetch(b[name], at + line * tiles.WORDS, write=name == "y")
 
 
 FAMILY = Family("qgemm/amx", CodesProduct, ("dense",), "", candidates, unstored(pack), build, integer_product, reject)
