@@ -76,7 +76,7 @@ def test_rates_of_this_machine_are_plausible():
 def test_every_family_of_kernels_has_an_efficiency(monkeypatch):
     monkeypatch.setattr(efficiency, "PIXELS", (1, 16))
     monkeypatch.setattr(efficiency, "DENSITIES", (0.2,))
-    found = efficiency.measure(CPU, 1, DEFAULT_MACHINE)
+    found = efficiency.measure(CPU, 1, DEFAULT_MACHINE, float("inf"))
     table = found.table(DEFAULT_MACHINE, 1)
     assert {"gemv/f32", "csr/scalar", "spmm/direct", "gemm/direct"} <= set(table)
     assert all(np.shape(each) == (2, 1) and np.min(each) > 0 for each in table.values())
