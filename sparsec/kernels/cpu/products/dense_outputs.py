@@ -18,6 +18,7 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.products.locality import ramp
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.tilings import L1_SHARES, balanced
 from sparsec.kernels.cpu.products.walk import clear_border, finish_vector, finishing_kernel
@@ -41,6 +42,8 @@ from sparsec.kernels.packing.blocks import PaddedBlocks
 from sparsec.target import Target
 
 MIN_STEPS = 64  # inner steps that a K-chunk has at least, to be worth its partial sums
+LOST = (1.5, 2.5)  # inputs, as a multiple of the L2 cache, of which the next panel finds all and none there
+AWAITED = 12.0  # bytes of a stream that come in the time of one that is waited for: line after line, pages apart
 SUMS_SHARE = 0.25  # of the L2 cache that the sums of a panel may take, to stay there beside weights and inputs
 
 
@@ -149,7 +152,7 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
         for chunk in {balanced(s.channels, max(int(share * target.l1_bytes) // column, least)) for share in L1_SHARES}:
             params = DenseOutputsParams(s, layer.epilogue, layer.target, rows, pixels, vectors, chunk, band)
             yield Option("dense", "gemm/outputs", f"P={rows}x{pixels} V={vectors} chunk={chunk}", params,
-                         layer.weight.nbytes, work(params, target.l1_bytes), "f32")
+                         layer.weight.nbytes, work(params, target.l1_bytes, target.l2_bytes), "f32")
 
 
 def recipe(params: DenseOutputsParams) -> PaddedBlocks:
@@ -157,7 +160,7 @@ def recipe(params: DenseOutputsParams) -> PaddedBlocks:
     return PaddedBlocks(params.panels * params.panel, params.panel)
 
 
-def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
+def work(params: DenseOutputsParams, l1_bytes: int, l2_bytes: int) -> Work:
     """What one run does, for the cost model to price."""
     p, s = params, params.stencil
     blocks = p.blocks * p.panels
@@ -168,9 +171,10 @@ def work(params: DenseOutputsParams, l1_bytes: int) -> Work:
     weights = 4 * s.inner * p.panel * p.panels
     again = 0 if stays else weights * (p.blocks - 1)
     memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual and not p.epilogue.in_place else 1))
+    lost = ramp(4 * s.x_size / l2_bytes, *LOST)
     return Work(fmas=steps * pixels * p.vectors, loads=steps * (pixels + p.vectors) + 2 * partial + 8 * stored,
                 groups=blocks * p.chunks, l2_bytes=again + 4 * s.lanes * (partial + stored), memory_bytes=memory,
-                kernel="gemm/outputs", pixels=s.pixels)
+                l3_bytes=AWAITED * lost * 4 * s.x_size * p.panels, kernel="gemm/outputs", pixels=s.pixels)
 
 
 def build(params: DenseOutputsParams, isa: Isa) -> Kernel:

@@ -33,9 +33,9 @@ def waited_bytes(t: Tiling, touched: float, streamed: float, l1_bytes: int, shar
     used = (4 * channels * span + streamed) / (l1_bytes * sets)
     packed = t.mode != "direct" or s.x_channel_stride == t.tile
     scattered = packed and share < ALL
-    evicted = SCATTERED * max(0.0, 1 - FULL / used) if scattered else _ramp(used, CROWDED, FLOODED)
+    evicted = SCATTERED * max(0.0, 1 - FULL / used) if scattered else ramp(used, CROWDED, FLOODED)
     pages = 4 * channels * s.x_channel_stride / PAGE if t.mode == "direct" else 0.0
-    return touched * 4 * s.lanes * (t.vectors * evicted + _ramp(pages, PAGES, 2 * PAGES))
+    return touched * 4 * s.lanes * (t.vectors * evicted + ramp(pages, PAGES, 2 * PAGES))
 
 
 def brought_bytes(t: Tiling, weight_bytes: float, l2_bytes: int) -> float:
@@ -44,6 +44,6 @@ def brought_bytes(t: Tiling, weight_bytes: float, l2_bytes: int) -> float:
     return weight_bytes * (1 if stay else t.stencil.segments * t.tiles)
 
 
-def _ramp(value: float, low: float, high: float) -> float:
+def ramp(value: float, low: float, high: float) -> float:
     """0 up to `low`, 1 from `high` on."""
     return min(1.0, max(0.0, (value - low) / (high - low)))
