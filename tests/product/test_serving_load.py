@@ -73,8 +73,8 @@ class Server:
     def load(self, case, seconds=SECONDS, model=None, **options):
         """Requests of the rows of a case, whose answers must be the session's."""
         name, rows, expected = case
-        bodies = [json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": row.shape,
-                                          "data": row.ravel().tolist()}]}).encode() for row in rows]
+        bodies = [json.dumps({"id": str(n), "inputs": [{"name": "x", "datatype": "FP32", "shape": row.shape,
+                                          "data": row.ravel().tolist()}]}).encode() for n, row in enumerate(rows)]
         found = load(self.port, f"v2/models/{model or name}/infer", bodies, seconds=seconds, check=lambda n, body: (
             np.allclose(json.loads(body)["outputs"][0]["data"], expected[n].ravel(), atol=1e-4)), **options)
         assert not found.lost()
