@@ -45,7 +45,8 @@ def cluster():
     """Two machines with a core each."""
     from ray.cluster_utils import Cluster
 
-    os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
+    os.environ |= {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+                   "RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": str(MOST_S)}
     found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "ray_client_server_port": CLIENTS})
     second = found.add_node(num_cpus=1)
     found.wait_for_nodes()
