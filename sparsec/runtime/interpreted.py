@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 import numpy as np
 from onnx.reference.op_run import OpRun
+from onnx.reference.ops import op_resize
 
 from sparsec.graph import control
 from sparsec.runtime.sized.scattering import scatter_elements, scatter_nd
+from sparsec.runtime.sized.windows import COORDINATES, resized_axis
 
 
 class NonMaxSuppression(OpRun):
@@ -121,6 +124,47 @@ class Unique(OpRun):
         return (values, first, inverse, counts)[:len(self.onnx_node.output)]
 
 
-OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, ScatterElements, ScatterND, Unique,
+class Resize(op_resize.Resize):
+    """Neighbours picked or weighed axis by axis, as onnxruntime does; rarer ways are those of ONNX's reference."""
+
+    op_domain = ""
+
+    def _run(self, x: np.ndarray, roi: Any = None, scales: Any = None,  # type: ignore[override]  # attributes by name
+             sizes: Any = None, **given: Any) -> tuple[np.ndarray]:
+        attributes = {**RESIZE, **{name: value for name, value in given.items() if value is not None}}
+        picks = attributes["mode"] == "nearest"
+        if attributes["coordinate_transformation_mode"] not in COORDINATES or attributes["antialias"] or (
+                attributes["exclude_outside"] or attributes["keep_aspect_ratio_policy"] != "stretch") or not (
+                picks or x.dtype.kind == "f"):
+            return super()._run(x, roi, scales, sizes, **given)  # type: ignore[no-any-return]  # onnx has no types here
+        for position, axis in enumerate(given.get("axes") or range(x.ndim)):
+            size = x.shape[axis]
+            if sizes is None or not len(sizes):
+                scale = float(scales[position])
+                out = int(np.float32(size) * np.float32(scale))  # in 32 bits, as its shape is inferred
+            else:
+                out = int(sizes[position])
+                scale = out / max(size, 1)
+            if scale != 1 or out != size:
+                table = resized_axis(size, out, scale, attributes)
+                x = _resampled(x, axis % x.ndim, table.places, None if picks else table.factors)
+        return (x,)
+
+
+def _resampled(x: np.ndarray, axis: int, places: np.ndarray, factors: np.ndarray | None) -> np.ndarray:
+    """Elements of an axis, by places (results, neighbours), picked or weighed by factors of that shape."""
+    if factors is None:
+        return np.take(x, places[:, 0], axis)
+    shape = (-1, *[1] * (x.ndim - axis - 1))
+    parts = (np.take(x, places[:, n], axis) * factors[:, n].astype(x.dtype).reshape(shape)
+             for n in range(places.shape[1]))
+    return functools.reduce(np.add, parts)
+
+
+RESIZE = {"mode": "nearest", "nearest_mode": "round_prefer_floor", "coordinate_transformation_mode": "half_pixel",
+          "cubic_coeff_a": -0.75, "antialias": 0, "exclude_outside": 0, "keep_aspect_ratio_policy": "stretch"}
+"""What ONNX's attributes are where they are not given."""
+
+OPERATORS: list[type[OpRun]] = [NonMaxSuppression, GatherND, Resize, ScatterElements, ScatterND, Unique,
                               *control.OPERATORS]
 """By their class names."""

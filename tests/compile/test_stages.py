@@ -164,6 +164,10 @@ SIZED = {
         "g (float[1,3,4,5] x) => (float[a,b,c,d] y) <int64[3] k = {1, 3, 6}, int64 one = {1}, int64[1] axis = {0}>"
         "{ m = ReduceMax<keepdims=0>(x) c = Ceil(m) i = Cast<to=7>(c) j = Max(i, one) u = Unsqueeze(j, axis)"
         's = Concat<axis=0>(k, u) y = Resize<mode="linear">(x, , , s) }',
+    "resize by any factor":
+        "g (float[n,2,h,w] x) => (float[n,2,i,j] a, float[n,2,i,j] b, float[n,2,i,j] c) <float[4] s = {1,1,2.25,1.7}>"
+        '{ a = Resize<mode="cubic", coordinate_transformation_mode="align_corners", cubic_coeff_a=-0.5>(x, , s)'
+        'b = Resize<nearest_mode="ceil">(x, , s) c = Resize<mode="linear">(x, , s) }',
     "scan of any length": "g (float[4] s0, float[n,4] x) => (float[4] f, float[n,4] y)"
                           f"{{ f, y = {SCAN}, num_scan_inputs=1>(s0, x) }}",
     "scan backwards along the last axis":

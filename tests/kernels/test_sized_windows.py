@@ -19,7 +19,8 @@ MOVES = {"plain": {}, "padded": {"pads": [1, 0, 2, 1]}, "strided": {"strides": [
 KERNEL = [3, 2]
 RESIZES = {"nearest": {"mode": "nearest"}, "linear": {"mode": "linear"},
            "floor": {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"},
-           "corners": {"mode": "linear", "coordinate_transformation_mode": "align_corners"}}
+           "corners": {"mode": "linear", "coordinate_transformation_mode": "align_corners"},
+           "cubic": {"mode": "cubic"}, "sharp": {"mode": "cubic", "cubic_coeff_a": -0.5}}
 
 
 @pytest.fixture(scope="module", params=TARGETS)

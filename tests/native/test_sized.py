@@ -157,13 +157,15 @@ def test_images_of_any_size_give_the_sessions_answers(drive, name):
 @pytest.mark.parametrize("operator", [
     *(f'Resize<mode="{mode}", coordinate_transformation_mode="{way}", nearest_mode="{rounding}">(c, , scales)'
       for mode, way, rounding in (("nearest", "asymmetric", "floor"), ("nearest", "half_pixel", "round_prefer_ceil"),
-                                  ("linear", "align_corners", "ceil"), ("linear", "pytorch_half_pixel", "floor"))),
+                                  ("linear", "align_corners", "ceil"), ("linear", "pytorch_half_pixel", "floor"),
+                                  ("cubic", "half_pixel", "floor"))),
+    "DepthToSpace<blocksize=2>(c)", 'DepthToSpace<blocksize=2, mode="CRD">(c)',
     "MaxPool<kernel_shape=[3,2], strides=[2,2], ceil_mode=1>(c)",
     "AveragePool<kernel_shape=[3,3], pads=[1,1,1,1], count_include_pad=1>(c)",
     'AveragePool<kernel_shape=[2,2], auto_pad="SAME_LOWER">(c)',
 ])
 def test_windows_of_every_kind_give_the_sessions_answers(drive, operator):
-    model = texts.model(f"""g (float[n, 3, h, w] x) => (float[n, 8, i, j] y)
+    model = texts.model(f"""g (float[n, 3, h, w] x) => (float[n, o, i, j] y)
         <float[8, 3, 1, 1] k, float[4] scales = {{1, 1, 2, 3}}> {{ c = Conv(x, k) y = {operator} }}""",
                         k=np.random.default_rng(1).standard_normal((8, 3, 1, 1), np.float32))
     artifact, rng = sparsec.compile(model, tune="off", verify=False), np.random.default_rng(0)

@@ -49,7 +49,7 @@ def _has_open_sides(shape: Shape | None) -> bool:
     return shape is not None and len(shape) in RANKS and any(size.number is None for size in shape[2:])
 
 
-Attribute = int | str | Sequence[int] | Sequence[float]
+Attribute = int | float | str | Sequence[int] | Sequence[float]
 
 
 @dataclass(frozen=True)
@@ -241,6 +241,26 @@ def _transposed(c: _Change) -> bool:
     return c.finish(c.add("PixelShuffle", [out], {"blocks": taps}, c.ordered(order), domain=SIZED_DOMAIN), order)
 
 
+def _depth_to_space(c: _Change) -> bool:
+    """Channels of the mode CRD are (channels, block) and put in the order of DCR first."""
+    x, block = operand(c.node, 0), c.node.attributes.get_int("blocksize", 1)
+    if not _has_open_sides(c.symbols.shape(x)) or x.dtype not in (None, ir.DataType.FLOAT):
+        return False
+    order = c.order(x)
+    last, image = c.last(x, order), tuple(c.symbols.shapes[x][axis] for axis in order)
+    channels, axes = image[-1].number, list(order[1:-1])
+    if channels is None:
+        return False
+    crd = c.node.attributes.get_string("mode", "DCR") == "CRD"
+    own = np.arange(channels)
+    blocks = own.reshape(-1, block, block).transpose(1, 2, 0) if crd else own.reshape(block, block, -1)
+    places = (blocks if axes == sorted(axes) else blocks.transpose(1, 0, 2)).reshape(-1)
+    if (places != own).any():
+        last = c.add("Gather", [last, c.constant("channels", places)], {"axis": len(order) - 1}, image)
+    return c.finish(c.add("PixelShuffle", [last], {"blocks": [block, block]}, c.ordered(order), domain=SIZED_DOMAIN),
+                    order)
+
+
 def _pool(c: _Change) -> bool:
     x, kernel = operand(c.node, 0), c.node.attributes.get_ints("kernel_shape", ())
     integers = {name: c.node.attributes.get_int(name, 0) or 0 for name in ("count_include_pad", "ceil_mode")}
@@ -262,7 +282,7 @@ def _global_mean(c: _Change) -> bool:
 
 
 def _resize(c: _Change) -> bool:
-    """By nearest or linear neighbours."""
+    """By nearest, linear or cubic neighbours."""
     x, given = operand(c.node, 0), c.node.attributes
 
     def get(name: str, default: str) -> str:
@@ -270,8 +290,9 @@ def _resize(c: _Change) -> bool:
 
     scales, sizes = constant(optional(c.node, 2)), optional(c.node, 3)
     image, antialias = c.symbols.shape(x), given.get_int("antialias", 0)
-    if get("mode", "nearest") not in ("nearest", "linear") or antialias or (
+    if get("mode", "nearest") not in ("nearest", "linear", "cubic") or antialias or (
             "axes" in given or x.dtype not in (None, ir.DataType.FLOAT)) or image is None or (
+            given.get_int("exclude_outside", 0)) or (
             get("coordinate_transformation_mode", "half_pixel") not in COORDINATES) or image[:2] != c.shape[:2]:
         return False
     if scales is None or not scales.size:
@@ -282,7 +303,8 @@ def _resize(c: _Change) -> bool:
     own: dict[str, Attribute] = {
         "axes": list(order[1:-1]), "scales": [float(scales[axis]) for axis in order[1:-1]],
         "mode": get("mode", "nearest"), "nearest_mode": get("nearest_mode", "round_prefer_floor"),
-        "coordinate_transformation_mode": get("coordinate_transformation_mode", "half_pixel")}
+        "coordinate_transformation_mode": get("coordinate_transformation_mode", "half_pixel"),
+        "cubic_coeff_a": float(given.get_float("cubic_coeff_a", -0.75) or 0.0)}
     inputs = [c.last(x, order), *([sizes] if sizes is not None else [])]
     return c.finish(c.add("Resize", inputs, own, c.ordered(order), domain=SIZED_DOMAIN), order)
 
@@ -374,5 +396,5 @@ FORMS: dict[str, Callable[[_Change], bool]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise), **dict.fromkeys(CODES, _codes), "Conv": _conv,
     "ConvTranspose": _transposed, "MaxPool": _pool,
     "AveragePool": _pool, "GlobalAveragePool": _global_mean, "GlobalMaxPool": _global_mean, "Resize": _resize,
-    "Concat": _concat, "BatchNormalization": _batch_norm, "Transpose": _transpose}
+    "DepthToSpace": _depth_to_space, "Concat": _concat, "BatchNormalization": _batch_norm, "Transpose": _transpose}
 """By operator, what writes a node channels last where that can be."""

@@ -16,6 +16,7 @@ from typing import Self
 
 import onnx_ir as ir
 
+from sparsec.analysis.liveness.elementwise import BROADCAST, UNARY
 from sparsec.analysis.symbols.known import Shape, Symbols
 from sparsec.analysis.symbols.size import Size, product
 from sparsec.graph.constants import constant
@@ -250,6 +251,42 @@ def _image(n: _Node) -> bool:
     return n.rank == 1 and not n.fixed[0] and all(n.fixed[1:]) and len(n.node.outputs) == 1
 
 
+def _resize(n: _Node) -> bool:
+    """Rows are images, whose other dimensions change by a constant factor or to a known size."""
+    fixed, scales, by = n.fixed[1:3], constant(optional(n.node, 2)), n.node.attributes
+    ratio = by.get_string("keep_aspect_ratio_policy", "stretch") == "stretch"
+    whole = scales is None or not scales.size or "axes" in by or (scales[:n.rank] == 1).all()
+    return n.rank == 1 and not n.fixed[0] and all(fixed) and ratio and bool(whole) and 0 not in by.get_ints("axes", ())
+
+
+def _pad(n: _Node) -> bool:
+    """Nothing is added to the rows."""
+    pads, axes, rank = constant(optional(n.node, 1)), optional(n.node, 3), len(n.out)
+    return not n.fixed[0] and all(n.fixed[1:]) and axes is None and pads is not None and not any(
+        (*pads[:n.rank], *pads[rank:rank + n.rank]))
+
+
+def _along(n: _Node) -> bool:
+    """The axis of the second input lies behind the rows."""
+    axis = constant(optional(n.node, 1))
+    return not n.fixed[0] and axis is not None and int(axis.reshape(-1)[0]) % len(n.out) >= n.rank
+
+
+def _reduced_to_index(n: _Node) -> bool:
+    shape = n.shapes[0]
+    return shape is not None and n.axis("axis", 0, shape) >= n.rank
+
+
+def _tile(n: _Node) -> bool:
+    times = constant(optional(n.node, 1))
+    return not n.fixed[0] and times is not None and all(times[:n.rank] == 1)
+
+
+def _matrices(n: _Node) -> bool:
+    """The last two dimensions lie behind the rows."""
+    return len(n.out) - 2 >= n.rank and not n.fixed[0] and all(n.fixed[1:])
+
+
 def _softmax(n: _Node) -> bool:
     return n.axis("axis", -1) >= n.rank
 
@@ -260,11 +297,7 @@ def _quantize(n: _Node) -> bool:
     return all(n.fixed[1:]) and not n.fixed[0] and (single or n.axis("axis", 1) >= n.rank)
 
 
-ELEMENTWISE = (
-    "Abs", "Add", "And", "Cast", "Ceil", "Clip", "Cos", "Div", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater",
-    "GreaterOrEqual", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Min",
-    "Mish", "Mul", "Neg", "Not", "Or", "Pow", "PRelu", "Reciprocal", "Relu", "Round", "Sigmoid", "Sign", "Sin",
-    "Softplus", "Sqrt", "Sub", "Tanh", "Where")
+ELEMENTWISE = (*UNARY, *BROADCAST, "Div", "Mul", "Where")
 
 IMAGES = ("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthToSpace", "GlobalAveragePool",
           "GlobalMaxPool", "GroupNormalization", "InstanceNormalization", "LRN", "MaxPool", "SpaceToDepth")
@@ -272,7 +305,7 @@ IMAGES = ("AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "DepthTo
 RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 """Operators that keep the order of elements; their other inputs tell the shape."""
 
-NOT_DATA = dict.fromkeys(RESHAPES, (1,))
+NOT_DATA = {**dict.fromkeys(RESHAPES, (1,)), "Resize": (3,)}
 """The inputs of an operator that tell a shape which is known anyway."""
 
 SINGLE = dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), (1, 2))
@@ -281,9 +314,12 @@ SINGLE = dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), (1, 2))
 RULES: dict[str, Callable[[_Node], bool]] = {
     **dict.fromkeys(ELEMENTWISE, _elementwise), **dict.fromkeys(IMAGES, _image), **dict.fromkeys(RESHAPES, _reshape),
     "MatMul": _matmul, "Gemm": _gemm, "LayerNormalization": _norm, "RMSNormalization": _norm, "Softmax": _softmax,
-    "LogSoftmax": _softmax,
-    **dict.fromkeys(("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceSumSquare", "ReduceL2"), _reduce),
+    "LogSoftmax": _softmax, "Hardmax": _softmax, "LpNormalization": _softmax,
+    **dict.fromkeys(("ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
+                     "ReduceProd", "ReduceSum", "ReduceSumSquare"), _reduce),
     "Gather": _gather, "Transpose": _transpose, "Concat": _concat, "Split": _behind_rows(0), "Slice": _slice,
     "QuantizeLinear": _quantize, "DequantizeLinear": _quantize,
+    "Resize": _resize, "Pad": _pad, "CumSum": _along, "Tile": _tile, "Trilu": _matrices, "TopK": _behind_rows(-1),
+    "ArgMax": _reduced_to_index, "ArgMin": _reduced_to_index,
 }
 """By operator, whether a node whose operands have the same rows or are constant keeps these rows apart."""

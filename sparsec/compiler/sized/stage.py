@@ -13,7 +13,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from sparsec.analysis.symbols.known import Symbols
 from sparsec.compiler.sized.codes import dequantize_apart
 from sparsec.compiler.sized.guards import Guard, guards
-from sparsec.compiler.sized.rows import RESHAPES, Rows, constants, leading, row_nodes
+from sparsec.compiler.sized.rows import NOT_DATA, RESHAPES, Rows, constants, leading, row_nodes
 from sparsec.compiler.sized.simplify import known_data
 from sparsec.graph.constants import add_constant
 from sparsec.graph.nodes import read_by
@@ -74,7 +74,7 @@ def _stage(nodes: Sequence[ir.Node], fixed: set[ir.Value], symbols: Symbols) -> 
     own, made = set(nodes), {value: None for node in nodes for value in node.outputs if value.name}
     inputs = dict.fromkeys(value for node in nodes for index, value in enumerate(node.inputs)
                            if value is not None and value not in made and value not in fixed
-                           and not (node.op_type in RESHAPES and index))
+                           and index not in NOT_DATA.get(node.op_type, ()))
     outputs = [value for value in made if value.is_graph_output() or any(use.node not in own for use in value.uses())]
     given = sorted(inputs, key=lambda value: not leading(symbols.shapes[value]))
     return RowStage(Rows.of(symbols.shapes[given[0]]), tuple(nodes), tuple(given), tuple(outputs))
@@ -181,15 +181,22 @@ class _Copy:
                 self._add(producer)
         return self.values[value]
 
+    def _told(self, node: ir.Node) -> ir.Value:
+        """The shape of a node's result, of the axes that it is told."""
+        shape = self._static(node.outputs[0])
+        axes = node.attributes.get_ints("axes", None) or range(len(shape))
+        return add_constant(self.graph, f"{node.name}{self.suffix}.shape", np.array([shape[a] for a in axes], np.int64))
+
     def _add(self, node: ir.Node) -> None:
         if node.op_type in RESHAPES and node in self.stage.nodes:
-            target = np.array(self._static(node.outputs[0]), np.int64)
-            shape = add_constant(self.graph, f"{node.name}{self.suffix}.shape", target)
-            made = ir.Node("", "Reshape", [self._value(node.inputs[0]), shape], [ir.AttrInt64("allowzero", 1)],
-                           num_outputs=1, name=node.name)
+            made = ir.Node("", "Reshape", [self._value(node.inputs[0]), self._told(node)],
+                           [ir.AttrInt64("allowzero", 1)], num_outputs=1, name=node.name)
         else:
-            made = ir.Node(node.domain, node.op_type, [self._value(value) for value in node.inputs],
-                           list(node.attributes.values()), num_outputs=len(node.outputs), name=node.name)
+            told = NOT_DATA.get(node.op_type, ()) if node in self.stage.nodes else ()
+            inputs = [self._told(node) if index in told and value is not None else self._value(value)
+                      for index, value in enumerate(node.inputs)]
+            made = ir.Node(node.domain, node.op_type, inputs, list(node.attributes.values()),
+                           num_outputs=len(node.outputs), name=node.name)
         for old, new in zip(node.outputs, made.outputs, strict=True):
             new.name, new.type = f"{old.name}{self.suffix}" if old.name else "", old.type
             self.values[old] = new

@@ -112,23 +112,38 @@ def _resized(image: Sequence[int], attributes: Mapping[str, Any], inputs: Sequen
     found = []
     for place, size, scale in zip(attributes["axes"], image, attributes["scales"], strict=True):
         out = math.floor(size * scale) if wanted is None else wanted[place]
-        found.append(_resized_axis(size, out, scale if wanted is None else out / max(size, 1), attributes))
+        found.append(resized_axis(size, out, scale if wanted is None else out / max(size, 1), attributes))
     return found
 
 
-def _resized_axis(size: int, out: int, scale: float, attributes: Mapping[str, Any]) -> Axis:
+def resized_axis(size: int, out: int, scale: float, attributes: Mapping[str, Any]) -> Axis:
+    """The pixels of an axis that those of the result are made of, by the attributes of ONNX's Resize."""
     if not size or not out:
         return Axis(np.zeros((out, 1), np.int64), np.ones((out, 1)))
     x = COORDINATES[attributes["coordinate_transformation_mode"]](np.arange(out, dtype=np.float64), size, out, scale)
     if attributes["mode"] == "nearest":
         near = NEAREST[attributes["nearest_mode"]](x)
         return Axis(np.clip(near, 0, size - 1).astype(np.int64)[:, None], np.ones((out, 1)))
+    if attributes["mode"] == "cubic":
+        low = np.floor(x)
+        near = low[:, None] + np.arange(-1, 3)
+        return Axis(np.clip(near, 0, size - 1).astype(np.int64),
+                    np.stack(_cubic(x - low, attributes.get("cubic_coeff_a", CUBIC)), 1))
     x = np.clip(x, 0, size - 1)
     low = np.minimum(np.floor(x), max(size - 2, 0)).astype(np.int64)
     share = x - low
     return Axis(np.stack([low, np.minimum(low + 1, size - 1)], 1), np.stack([1 - share, share], 1))
 
 
+def _cubic(share: np.ndarray, a: float) -> list[np.ndarray]:
+    """The factors of the four pixels around a place (Keys 1981, with the constant a)."""
+    return [np.polyval(factors, x) for factors, x in (
+        ((a, -5 * a, 8 * a, -4 * a), share + 1), ((a + 2, -(a + 3), 0, 1), share),
+        ((a + 2, -(a + 3), 0, 1), 1 - share), ((a, -5 * a, 8 * a, -4 * a), 2 - share))]
+
+
+CUBIC = -0.75
+"""ONNX's constant of a cubic resize."""
 COORDINATES: dict[str, Callable[[np.ndarray, int, int, float], np.ndarray]] = {
     "half_pixel": lambda x, _size, _out, scale: (x + 0.5) / scale - 0.5,
     "pytorch_half_pixel": lambda x, _size, out, scale: (x + 0.5) / scale - 0.5 if out > 1 else x * 0,

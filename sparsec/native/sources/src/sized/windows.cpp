@@ -1,6 +1,7 @@
 #include "windows.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 
@@ -87,11 +88,18 @@ double nearest(const std::string &mode, double x) {
   fail(SPARSEC_ERROR_MODEL, "the model rounds by '" + mode + "', which is not known; bundle the model again");
 }
 
+// The factors of the four pixels around a place (Keys 1981, with the constant a).
+std::array<double, 4> cubic(double share, double a) {
+  const auto outer = [a](double x) { return ((a * x - 5 * a) * x + 8 * a) * x - 4 * a; };
+  const auto inner = [a](double x) { return ((a + 2) * x - (a + 3)) * x * x + 1; };
+  return {outer(share + 1), inner(share), inner(1 - share), outer(2 - share)};
+}
+
 Axis resized_axis(std::int64_t size, std::int64_t out, double scale, const Json &attributes) {
-  const bool linear = attributes["mode"].text() != "nearest";
+  const std::string &mode = attributes["mode"].text();
   const std::string &coordinates = attributes["coordinate_transformation_mode"].text();
   const auto last = static_cast<double>(size - 1);
-  Axis found{{}, {}, linear ? 2 : 1};
+  Axis found{{}, {}, mode == "cubic" ? 4 : mode == "linear" ? 2 : 1};
   if (size == 0 || out == 0) found.width = 1;
   for (std::int64_t pixel = 0; pixel < out; ++pixel) {
     double x = size == 0 ? 0 : coordinate(coordinates, static_cast<double>(pixel), static_cast<double>(size), static_cast<double>(out), scale);
@@ -99,6 +107,16 @@ Axis resized_axis(std::int64_t size, std::int64_t out, double scale, const Json 
       x = size == 0 ? 0 : std::clamp(nearest(attributes["nearest_mode"].text(), x), 0.0, last);
       found.places.push_back(static_cast<std::int64_t>(x));
       found.factors.push_back(1);
+      continue;
+    }
+    if (found.width == 4) {
+      const double begin = std::floor(x);
+      for (int pixel_of = 0; pixel_of < 4; ++pixel_of) {
+        found.places.push_back(static_cast<std::int64_t>(std::clamp(begin + pixel_of - 1, 0.0, last)));
+      }
+      for (const double factor : cubic(x - begin, attributes["cubic_coeff_a"].real())) {
+        found.factors.push_back(static_cast<float>(factor));
+      }
       continue;
     }
     x = std::clamp(x, 0.0, last);

@@ -1,0 +1,33 @@
+"""Operators that keep the images of a batch apart are compiled with the layers around them, for any batch."""
+
+import numpy as np
+import pytest
+
+import sparsec
+from tests.numbers.references import run_ort
+from tests.support.texts import model
+
+CONSTANTS = {"k": np.random.default_rng(0).standard_normal((6, 3, 3, 3), np.float32), "up": np.float32([1, 1, 2, 3]),
+             "pads": [0, 0, 1, 2, 0, 0, 2, 1], "three": 3, "one": [1], "two": [2], "seven": 0.7, "sides": [5, 12]}
+OPERATORS = (
+    "Resize(c, , up)", 'Resize<mode="linear">(c, , up)', 'Resize<mode="cubic">(c, , up)',
+    'Resize<mode="linear", axes=[2, 3]>(c, , , sides)', "Pad(c, pads)", 'Pad<mode="reflect">(c, pads)',
+    "CumSum(c, three)", "Hardmax<axis=1>(c)", "Trilu(c)", "ReduceL1<keepdims=0>(c, one)", "ReduceProd(c, two)",
+    "LpNormalization<axis=1>(c)", "Selu(c)", "Celu(c)", "Softsign(c)", "ThresholdedRelu(c)", "Shrink<lambd=0.1>(c)",
+    "Atan(c)", "Sum(c, c, c)", "Mean(c, c)", "Mod<fmod=1>(c, seven)", "ArgMax<axis=1>(c)")
+
+
+@pytest.mark.parametrize("operators", [OPERATORS[::2], OPERATORS[1::2]])
+def test_operators_that_keep_rows_apart_are_in_one_stage(operators):
+    made = {f"y{n}": each for n, each in enumerate(operators)}
+    outputs = ", ".join(f"{'int64' if each.startswith('Arg') else 'float'}[n,{','.join('abc')}] {name}"
+                        if "keepdims" not in each else f"float[n,a,b] {name}" for name, each in made.items())
+    proto = model(f"g (float[n,3,8,9] x) => ({outputs}) <float[6,3,3,3] k, float[4] up, int64[8] pads, int64 three, "
+                  "int64[1] one, int64[1] two, float seven, int64[2] sides> { c = Conv<pads=[1,1,1,1]>(x, k) "
+                  f"{' '.join(f'{name} = {each}' for name, each in made.items())} }}", 18, **CONSTANTS)
+    session = sparsec.InferenceSession(sparsec.compile(proto, tune="off", verify=False))
+    assert [step["op"] for step in session._sized.steps] == ["rows"]
+    for batch in (1, 3):
+        x = np.random.default_rng(batch).standard_normal((batch, 3, 8, 9), np.float32)
+        for found, expected in zip(session.run(None, {"x": x}), run_ort(proto, {"x": x}), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
