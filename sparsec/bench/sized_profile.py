@@ -15,6 +15,7 @@ import numpy as np
 
 from sparsec.artifact.file import Artifact
 from sparsec.machine import tvm_runtime
+from sparsec.machine.blas import within
 from sparsec.machine.memory import HOST
 from sparsec.runtime.sized.growing import Copies, reserved
 from sparsec.runtime.sized.program import SizedProgram
@@ -74,18 +75,19 @@ def profile_sized(artifact: Artifact, feeds: Mapping[str, np.ndarray]) -> SizedP
 
     """
     program = SizedProgram(artifact, HOST)
-    runner = program.runner()
+    runner, threads = program.runner(), artifact.manifest.threads
+    call = within(threads, runner)
     _, sizes = program.bind(feeds)
     outputs, copied, calls, rounds = range(len(program.outputs)), Copies.nbytes, [], []
     for _ in range(ROUNDS):
         own = _own(program, feeds)
         begin = time.perf_counter()
-        tvm_runtime.call(artifact.manifest.threads, runner, own, outputs)
+        tvm_runtime.call(threads, call, own, outputs)
         calls.append(1e6 * (time.perf_counter() - begin))
     copied = (Copies.nbytes - copied) // ROUNDS
     for _ in range(ROUNDS):
         seconds: list[float] = []
-        tvm_runtime.call(artifact.manifest.threads, runner, _own(program, feeds), outputs, seconds)
+        tvm_runtime.call(threads, call, _own(program, feeds), outputs, seconds)
         rounds.append(seconds)
     steps = _named(program, [1e6 * statistics.median(each) for each in zip(*rounds, strict=True)], sizes)
     return SizedProfile(sizes, steps, statistics.median(calls), runner.runs_as_one(sizes),

@@ -231,6 +231,14 @@ def test_control_flow_and_images_of_sizes_that_only_the_run_tells(name):
         agrees(proto, artifact, fed(proto, seed))
 
 
+@pytest.mark.parametrize("norm", ["InstanceNormalization", "GroupNormalization<num_groups=2>"])
+def test_norms_of_images_of_any_size(norm):
+    proto = model(f"g (float[n,4,h,w] x) => (float[n,4,h,w] y) <float[4] s, float[4] t> {{ y = {norm}(x, s, t) }}", 21)
+    artifact = sparsec.compile(proto, tune="off")
+    for seed in range(3):
+        agrees(proto, artifact, fed(proto, seed))
+
+
 def test_loops_without_end_are_refused():
     endless = model(SIZED["a long loop"].replace("1500", str(1 << 62)))
     with pytest.raises(UnsupportedOperatorError, match=r"'y' \(Loop\) run over 500000 nodes"):

@@ -1,4 +1,4 @@
-"""Convolutions and pools of images of any size, on numpy: windows are copied, and BLAS multiplies them."""
+"""Convolutions, pools and norms of images of any size, on numpy: windows are copied, and BLAS multiplies them."""
 
 from __future__ import annotations
 
@@ -111,8 +111,33 @@ def _batch_norm(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.nd
     return (((x - mean) / np.sqrt(variance + attributes.get("epsilon", 1e-5)) * scale + bias).astype(x.dtype),)
 
 
+def _instance_norm(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, scale, bias = inputs
+    return (_normalised(x, x.shape[1], scale, bias, attributes.get("epsilon", 1e-5)),)
+
+
+def _group_norm(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    x, *vectors = inputs
+    groups = attributes["num_groups"]
+    scale, bias = (np.repeat(each, x.shape[1] // each.size) for each in vectors)  # before opset 21 one of a group
+    return (_normalised(x, groups, scale, bias, attributes.get("epsilon", 1e-5)),)
+
+
+def _normalised(x: np.ndarray, groups: int, scale: np.ndarray, bias: np.ndarray, epsilon: float) -> np.ndarray:
+    """Channels scaled and shifted, whose groups have mean 0 and variance 1 before; in two passes."""
+    wide = x.astype(np.float32, copy=False).reshape(len(x), groups, -1)
+    centred = wide - wide.mean(-1, keepdims=True)
+    deviation = np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.float32(epsilon))
+    shape = (-1, *[1] * (x.ndim - 2))
+    y: np.ndarray = (centred / deviation).reshape(x.shape)
+    y *= scale.astype(np.float32).reshape(shape)
+    y += bias.astype(np.float32).reshape(shape)
+    return np.asarray(y, x.dtype)
+
+
 OPERATORS: dict[str, Operator] = {
     "Conv": _conv, "MaxPool": _max_pool, "AveragePool": _average_pool, "GlobalAveragePool": _global(np.mean),
     "GlobalMaxPool": _global(np.max), "BatchNormalization": _batch_norm,
+    "InstanceNormalization": _instance_norm, "GroupNormalization": _group_norm,
 }
 """By ONNX's name; the first output only."""
