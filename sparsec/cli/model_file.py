@@ -58,14 +58,10 @@ def describe(path: Path) -> ModelFile:
 
 def locations_in(message: Message) -> Iterator[str]:
     """The external files of all tensors in a message of ONNX's, as it names them; some repeatedly."""
-    import onnx
+    from sparsec.graph.proto import external_tensors
 
-    for field, value in message.ListFields():
-        if field.type == field.TYPE_MESSAGE:
-            for each in value if field.is_repeated else (value,):
-                yield from locations_in(each)
-    if isinstance(message, onnx.TensorProto) and message.data_location == onnx.TensorProto.EXTERNAL:
-        yield from (entry.value for entry in message.external_data if entry.key == "location")
+    for tensor in external_tensors(message):
+        yield from (entry.value for entry in tensor.external_data if entry.key == "location")
 
 
 def rewrite_sparse(path: Path) -> None:

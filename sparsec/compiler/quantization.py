@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from sparsec.errors import ModelError, UsageError
 from sparsec.graph import ort, reader
 from sparsec.graph.compare import Feeds, relative_error, split_samples
+from sparsec.graph.proto import read_proto
 from sparsec.graph.shapes import static_shape
 
 LAYERS = ("Conv", "Gemm", "MatMul")
@@ -153,7 +154,7 @@ def _prepared(model: Path, directory: Path) -> Path:
 
     whole, path = directory / "whole.onnx", directory / "prepared.onnx"
     try:
-        onnx.save(onnx.load(model), whole)  # the quantiser would link to external data, which ONNX refuses
+        onnx.save(read_proto(model), whole)  # the quantiser would link to external data, which ONNX refuses
         quant_pre_process(str(whole), str(path), skip_symbolic_shape=True)
     except Exception as error:  # onnxruntime's errors have no common base
         raise ModelError(f"{model}: onnxruntime cannot prepare it: {' '.join(str(error).split())}") from error

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from sparsec.errors import ModelError, UsageError
 from sparsec.graph import reader
+from sparsec.graph.proto import read_proto
 from sparsec.graph.sparse import densify, has_sparse
 from sparsec.oneshot import dense, samples
 from sparsec.oneshot.criteria import CRITERIA
@@ -75,7 +76,7 @@ def read(path: Path) -> tuple[onnx.ModelProto, bool]:
     """
     reader.load(path, symbolic=True)
     try:
-        model = onnx.load(path)
+        model = read_proto(path)
         sparse = has_sparse(model)
         densify(model, path.parent)
     except Exception as error:  # what onnx raises on damaged files has no common base

@@ -48,6 +48,26 @@ def test_sums_stay_in_tiles(layout):
         assert len(re.findall(r"\b(ldtilecfg|tilerelease)\b", code)) == 2
 
 
+def test_kernels_that_share_a_library_have_tiles_of_their_own():
+    case, features = codes(16, Tiled(1, 64, 200, 64), 40, 1.0, "uint8", False), isa("cpu-amx")
+    options = dense_amx.FAMILY.offers(case.layer, target.resolve("cpu-amx"), features, "fp32")
+    calls = {f"kernel{n}": call(case.layer, option, features) for n, option in enumerate(options)}
+    module = tvm.IRModule({name: each.kernel.with_attr("global_symbol", name) for name, each in calls.items()})
+    with settings(target.resolve("cpu-amx")) as llvm:
+        built = tvm.compile(module, target=llvm)
+    roles = {option.params.roles for option in options}
+    assert len(roles) > len({each.depth for each in roles})
+    assert set(re.findall(r"^(sparsec_tiles_\w+):", built.mod.inspect_source("asm"), re.MULTILINE)) == {
+        each.name for each in roles}
+    if "amx_int8" in target.machine_features():
+        answers = []
+        for name, each in calls.items():
+            y = np.zeros(each.output.size, "uint8")
+            built[name](*[tvm.runtime.tensor(a) for a in (*each.constants, *case.inputs)], out := tvm.runtime.tensor(y))
+            answers.append(out.numpy())
+        assert all(np.array_equal(answers[0], each) for each in answers)
+
+
 @NEEDS_TILES
 def test_zeros_behind_the_last_columns_meet_no_nan():
     case, features = images(16, (1, 35, 20, 6, 9), 3, 1, 1.0, "none", False), isa("cpu")

@@ -36,6 +36,17 @@ def test_the_example_gives_the_sessions_answer_in_an_empty_environment(bundle, a
     assert (tmp_path / "y.bin").read_bytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_the_wrapper_takes_any_number_of_inputs_in_a_list(tmp_path, count):
+    if not shutil.which("c++"):
+        pytest.skip("needs a C++ compiler")
+    (tmp_path / "list.cpp").write_text(f"""#include <sparsec.hpp>
+        void all(const sparsec::Session &session, float *x) {{
+          session.run({{{', '.join(["sparsec::tensor(x, {1, 2})"] * count)}}}); }}""")
+    done = run("c++", "-std=c++17", "-fsyntax-only", "-Wall", "-I", SOURCES / "include", tmp_path / "list.cpp")
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("words", [["often"], ["2", "more"], ["--inputs", "x.bin"],
                                    ["--inputs", "x.bin", "y.bin", "-o"]])
 def test_the_example_refuses_words_that_it_does_not_know(bundle, words):

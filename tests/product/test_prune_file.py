@@ -54,6 +54,17 @@ def convolutional():
     return model(CONVOLUTIONS, variance=np.abs(RNG.standard_normal(8)) + 1)
 
 
+def test_weights_in_linked_files_are_read(tmp_path):
+    linked = tmp_path / "linked" / "m.onnx"
+    onnx.save(convolutional(), tmp_path / "m.onnx", save_as_external_data=True, location="blob", size_threshold=0)
+    linked.parent.mkdir()
+    linked.symlink_to(tmp_path / "m.onnx")
+    linked.with_name("blob").symlink_to(tmp_path / "blob")
+    found, expected = file.read(linked)[0], onnx.load(tmp_path / "m.onnx")
+    assert all(np.array_equal(numpy_helper.to_array(a), numpy_helper.to_array(b))
+               for a, b in zip(found.graph.initializer, expected.graph.initializer, strict=True))
+
+
 @pytest.mark.parametrize("layer", range(4))
 def test_columns_times_matrix_is_what_the_layer_computes(layer):
     proto = convolutional()

@@ -23,6 +23,7 @@ from onnx import helper, numpy_helper
 import sparsec
 from sparsec.errors import InputError
 from sparsec.serving.batching import QUICK_S, ClosedError, Limits, Queue, QueueFullError, why_not_together
+from tests.support import texts
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((3, 16)).astype(np.float32)
@@ -182,6 +183,14 @@ def test_rows_that_depend_on_each_other_do_not_run_together(session, tmp_path):
     assert why_not_together(session) is None
     mixing = sparsec.InferenceSession(compiled(tmp_path / "mixing.onnx", mixing=True))
     assert "depend on each other" in why_not_together(mixing)
+
+
+def test_rows_whose_mask_hides_all_of_them_run_together():
+    attention = texts.model("""g (float[n,t,8] x, bool[n,t] hidden) => (float[n,t,8] y) <float least, int64[1] one> {
+        k = Transpose<perm=[0,2,1]>(x) s = MatMul(x, k) h = Unsqueeze(hidden, one) m = Where(h, least, s)
+        w = Softmax(m) y = MatMul(w, x) }""", one=[1], least=-np.inf)
+    with sparsec.InferenceSession(sparsec.compile(attention, tune="off", verify=False)) as session:
+        assert why_not_together(session) is None
 
 
 def free_port():

@@ -54,8 +54,10 @@ def gather(rounds: int, isa: Isa) -> Expr:
 
 def tile_products(rounds: int, isa: Isa) -> Expr:
     """Kernel x -> y: every thread loads and multiplies `rounds` blocks of 2 x 2 tiles of bytes."""
+    roles = tiles.Roles(range(4, 6), range(6, 8), tiles.WORDS)
+
     def body(b: Buffers, thread: Expr, _sums: Buffer) -> None:
-        tiles.configure(tiles.WORDS)
+        tiles.configure(roles)
         for tile in range(4):
             tiles.clear(tile)
         with T.serial(0, rounds):
@@ -65,8 +67,7 @@ def tile_products(rounds: int, isa: Isa) -> Expr:
                 tiles.add_bytes(tile, 4 + tile // 2, 6 + tile % 2)
         tiles.release()
 
-    llvm = tiles.llvm_tiles(range(4, 6), range(6, 8), tiles.WORDS)
-    return _probe({"x": (4 * TILE_BYTES, "uint8")}, isa, body, llvm)
+    return _probe({"x": (4 * TILE_BYTES, "uint8")}, isa, body, roles.llvm)
 
 
 def read(floats: int, sweeps: int, isa: Isa) -> Expr:

@@ -1,12 +1,14 @@
 """AMX: products of tiles, registers of 16 rows of up to 64 bytes, by number.
 
-A kernel built with `llvm_tiles` calls `configure` on every thread before its first tile, and `release` behind the last:
+A kernel built with `Roles.llvm` calls `configure` on every thread before its first tile, and `release` behind the last:
 until then the state of the tiles is the thread's. A product adds A (16 rows of K) times B (K in rows of fours or pairs,
 16 columns) to a tile of 16 x 16 sums. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, TDPBSUD,
 TDPBF16PS.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from tvm.tirx.script.builder import ir as T
 
@@ -18,17 +20,31 @@ ROW_BYTES = 4 * WORDS
 TILES = 8
 
 
-def llvm_tiles(left: range, right: range, depth: int) -> str:
-    """What `configure` loads: tiles `left` hold A with so many words of K in a row, `right` B, the others sums."""
-    columns = [4 * (depth if tile in left else WORDS) for tile in range(TILES)]
-    rows = [depth if tile in right else ROWS for tile in range(TILES)]
-    config = [1, *[0] * 15, *(byte for each in columns for byte in (each, 0)), *[0] * 16, *rows, *[0] * 8]
-    values = ", ".join(f"i8 {each}" for each in config)
-    return f"""declare void @llvm.x86.ldtilecfg(ptr)
+@dataclass(frozen=True)
+class Roles:
+    """What the registers hold: `left` A with `depth` words of K in a row, `right` B, the others sums."""
+
+    left: range
+    right: range
+    depth: int
+
+    @property
+    def name(self) -> str:
+        """Of what loads them, one for each way to use the registers: a library may hold kernels of several."""
+        return f"sparsec_tiles_{self.left.start}_{self.left.stop}_{self.right.start}_{self.right.stop}_{self.depth}"
+
+    @property
+    def llvm(self) -> str:
+        """What `configure` and `release` call."""
+        columns = [4 * (self.depth if tile in self.left else WORDS) for tile in range(TILES)]
+        rows = [self.depth if tile in self.right else ROWS for tile in range(TILES)]
+        config = [1, *[0] * 15, *(byte for each in columns for byte in (each, 0)), *[0] * 16, *rows, *[0] * 8]
+        values = ", ".join(f"i8 {each}" for each in config)
+        return f"""declare void @llvm.x86.ldtilecfg(ptr)
 declare void @llvm.x86.tilerelease()
-@sparsec_tiles_{depth} = linkonce_odr constant [64 x i8] [{values}], align 64
-define linkonce_odr void @sparsec_tiles_configure_{depth}() alwaysinline nounwind {{
-  call void @llvm.x86.ldtilecfg(ptr @sparsec_tiles_{depth})
+@{self.name} = linkonce_odr constant [64 x i8] [{values}], align 64
+define linkonce_odr void @{self.name}_configure() alwaysinline nounwind {{
+  call void @llvm.x86.ldtilecfg(ptr @{self.name})
   ret void
 }}
 define linkonce_odr void @sparsec_tiles_release() alwaysinline nounwind {{
@@ -38,9 +54,9 @@ define linkonce_odr void @sparsec_tiles_release() alwaysinline nounwind {{
 """
 
 
-def configure(depth: int) -> None:
+def configure(roles: Roles) -> None:
     """Give the thread its tiles."""
-    T.evaluate(T.call_extern("void", f"sparsec_tiles_configure_{depth}"))
+    T.evaluate(T.call_extern("void", f"{roles.name}_configure"))
 
 
 def release() -> None:

@@ -133,7 +133,7 @@ def build(params: DenseAmxParams, isa: Isa) -> Kernel:
     def body(b: Buffers) -> None:
         parallel(isa.threads, lambda thread: _share(b, p, thread, isa.threads))
 
-    return kernel(arguments, body, llvm_codes(isa) + p.llvm)
+    return kernel(arguments, body, llvm_codes(isa) + p.roles.llvm)
 
 
 def _share(b: Buffers, p: DenseAmxParams, thread: Expr, threads: int) -> None:
@@ -145,7 +145,7 @@ def _share(b: Buffers, p: DenseAmxParams, thread: Expr, threads: int) -> None:
     ends = thread * (SIDES * words)
     for side in range(SIDES if p.finish.coded else 0):
         store(b["ends"], ends + side * words, splat(0.0, words))
-    tiles.configure(p.depth)
+    tiles.configure(p.roles)
     source = T.alloc_buffer((p.scratch,), "uint8")
     openings = T.alloc_buffer((p.block * words,), "int32")
     sums = T.alloc_buffer((p.block * s.lanes,), "int32")

@@ -101,9 +101,9 @@ class AmxParams(ABC):
         return range(self.left.stop, tiles.TILES)
 
     @property
-    def llvm(self) -> str:
-        """What configures the registers."""
-        return tiles.llvm_tiles(self.left, self.right, self.depth)
+    def roles(self) -> tiles.Roles:
+        """What the registers hold."""
+        return tiles.Roles(self.left, self.right, self.depth)
 
     def l2_bytes(self, l1_bytes: int) -> float:
         """What products wait for of the L2 cache."""

@@ -140,7 +140,7 @@ def build(params: DenseAmxParams, isa: Isa) -> Kernel:
         parallel(isa.threads, lambda thread: _share(b, p, thread, isa.threads))
 
     return finishing_kernel({"values": (p.weights, "int32")}, p.stencil, p.epilogue, body,
-                            intrinsics.llvm_bf16(isa) + p.llvm)
+                            intrinsics.llvm_bf16(isa) + p.roles.llvm)
 
 
 def _share(b: Buffers, p: DenseAmxParams, thread: Expr, threads: int) -> None:
@@ -148,7 +148,7 @@ def _share(b: Buffers, p: DenseAmxParams, thread: Expr, threads: int) -> None:
     s = p.stencil
     if s.masked:
         clear_border(b, s, thread, threads)
-    tiles.configure(p.depth)
+    tiles.configure(p.roles)
     source = T.alloc_buffer((p.scratch,), "int32")
     with T.serial(0, p.scratch // s.lanes if p.steps * p.depth > p.words else 0) as vector:
         store(source, vector * s.lanes, splat(T.int32(0), s.lanes))  # NaN times a weight of zero is NaN

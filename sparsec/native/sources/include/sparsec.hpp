@@ -4,6 +4,7 @@
 #include "sparsec.h"
 
 #include <cstdint>
+#include <initializer_list>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -111,6 +112,7 @@ class Session {
   }
 
   // Run on inputs by name.
+  Result run(std::initializer_list<sparsec_tensor> inputs) const { return run(std::vector<sparsec_tensor>(inputs)); }
   Result run(const std::map<std::string, sparsec_tensor> &feeds) const {
     std::vector<sparsec_tensor> ordered;
     for (std::size_t index = 0; index < sparsec_input_count(session_.get()); ++index) {
