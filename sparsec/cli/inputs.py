@@ -12,6 +12,7 @@ from typing import Any, get_args
 from typer.models import ArgumentInfo, ParameterInfo
 
 from sparsec import files
+from sparsec.cli import options
 from sparsec.errors import UsageError
 
 IN_PLACE = ("strip", "quantize", "prune")
@@ -54,7 +55,7 @@ def flag_of(name: str, info: ParameterInfo) -> str:
 
 
 def keeping_inputs(name: str, command: Callable[..., None]) -> Callable[..., None]:
-    """The command, which raises UsageError in place of overwriting a file that it reads.
+    """The command, which raises UsageError in place of overwriting a file that it reads, and for a folder that is none.
 
     That is what its parameters name, the external data of models, signatures, what lies in folders that are read and
     beside decoders. What has been measured here is not overwritten either, and two outputs are not one file.
@@ -68,9 +69,11 @@ def keeping_inputs(name: str, command: Callable[..., None]) -> Callable[..., Non
         inputs = {path: known[each].shown for each in known if known[each].reads for path in _paths(given.get(each))}
         own = _own(outputs["output"], inputs) if name in IN_PLACE and "output" in outputs else ()
         with files.keeping(lambda path: "" if path in own else _use(path, inputs)):
-            for path in outputs.values():
+            for each, path in outputs.items():
                 files.check_replaceable(path)
                 files.check_replaceable(path, _measured)
+                if not known[each].is_folder:
+                    options.check_folder(path)
             _check_apart({known[each].shown: path for each, path in outputs.items()})
             command(**given)
 

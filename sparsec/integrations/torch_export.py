@@ -51,7 +51,8 @@ def from_torch(module: torch.nn.Module, example: Any, *, kwargs: Mapping[str, An
             assert program is not None  # as with dynamo
             program.save(path, external_data=True)
         except Exception as error:  # what the exporter raises has no common base
-            reason = str(error).strip().partition("\n")[0]
+            cause = error.__cause__ or error  # the exporter's own words are about its steps
+            reason = str(cause).strip().partition("\n")[0]
             raise ModelError(f"PyTorch cannot export {type(module).__name__} to ONNX: {reason}; `torch.onnx.export("
                              "…, dynamo=True, report=True)` says more") from error
         return compile_onnx(path, **options)

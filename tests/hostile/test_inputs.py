@@ -91,6 +91,12 @@ def test_no_command_writes_over_what_it_reads(command, read, written, spelling, 
     assert before.items() <= contents(external).items()
 
 
+@pytest.mark.parametrize(("command", "written"), sorted({(command, written) for command, _, written in PAIRS}))
+def test_a_folder_that_is_missing_is_told_before_any_work(command, written, external, monkeypatch, capsys):
+    given = {written: external / "none" / "y", "else": external / "x.npz"}
+    assert "its folder does not exist; make it first" in refused(monkeypatch, capsys, words(command, given))
+
+
 @pytest.mark.parametrize(("name", "what"), [
     ("weights.bin", "external data of"), ("model.onnx.sig", "the signature of"),
     ("generation_config.json", "read beside")])
