@@ -32,9 +32,10 @@ Seconds = Annotated[float, typer.Option(
 
 def command(threads: options.Threads = 1, seconds: Seconds = 120.0, on: parts.On = parts.LOCAL,
             json: options.JsonFile = None) -> None:
-    """Measure this machine's rates for the cost model, and say how far measurements agree.
+    """Measure this machine's rates for the cost model.
 
-    compile, explain and bench predict with them from then on. On a cluster every machine measures itself.
+    It says how far measurements agree. compile, explain and bench predict with them from then on. On a cluster every
+    machine measures itself.
     """
     parts.check(on)
     if on == parts.LOCAL and threads > cpus.available():

@@ -66,13 +66,13 @@ def named(family, p, architecture):
 PRODUCTS = [named(*product) for product in products()]
 
 
-@pytest.mark.sampled(0.4)
+@pytest.mark.sampled(0.25)
 @pytest.mark.parametrize(("family", "p", "architecture"), PRODUCTS)
 def test_kernels_stay_within_limits(family, p, architecture):
     check_limits(built(family, p), p.tile.threads, family.shared_bytes(parameters(family, p)), architecture)
 
 
-@pytest.mark.sampled(0.5)
+@pytest.mark.sampled(0.3)
 @needs_cuobjdump
 @pytest.mark.parametrize(("family", "p", "architecture"), [product for product in PRODUCTS
                                                            if product.values[0] not in FEW_TOKENS][::3])

@@ -36,7 +36,7 @@ EXACT = {name: family for name, family in FAMILIES.items() if not family.precisi
 EVERY_FAMILY = pytest.mark.parametrize("family", EXACT.values(), ids=EXACT)
 
 
-@pytest.mark.sampled(0.5)
+@pytest.mark.sampled(0.3)
 @needs_compiler
 @pytest.mark.parametrize("name", PRODUCTS)
 @EVERY_FAMILY
@@ -54,7 +54,7 @@ def is_stored(family, p, weight):
     return True
 
 
-@pytest.mark.sampled(0.6)
+@pytest.mark.sampled(0.35)
 @needs_compiler
 @pytest.mark.parametrize("pattern", PATTERNS)
 @EVERY_FAMILY
@@ -66,7 +66,7 @@ def test_every_pattern_is_exact_or_refused(family, pattern):
     assert run(p, family, weight)[0] == 0
 
 
-@pytest.mark.sampled(0.4)
+@pytest.mark.sampled(0.25)
 @needs_compiler
 @pytest.mark.parametrize(("family", "tile"), [pytest.param(family, tile, id=f"{family.name}, {tile}")
                                               for family in EXACT.values() for tile in family.tiles])
