@@ -349,7 +349,7 @@ FAILURES = {
     "a dimension of none simulated": (2, lambda f, _: ["simulate", f / "model.onnx", "--dim", "n=1"],
                                       "no input has a dimension"),
     "samples not given": (2, lambda f, t: ["prune", f / "model.onnx", "-o", t / "m.onnx"], "give --inputs"),
-    "nowhere to write": (1, lambda f, t: ["inspect", f / "model.onnx", "--json", t / "no" / "x.json"], "x.json"),
+    "nowhere to write": (2, lambda f, t: ["inspect", f / "model.onnx", "--json", t / "no" / "x.json"], "x.json"),
 }
 
 
