@@ -7,30 +7,43 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 
 from sparsec import files
 
 
 def read_proto(path: Path) -> onnx.ModelProto:
-    """The model of a file that `reader.load` has checked; its external files may be links, as in Hugging Face's cache.
+    """The model of a file that `reader.load` has checked.
 
     Raises:
-        OSError: an external file is missing.
-        ValueError: it is shorter than its tensors.
+        OSError: an external file is missing, or no regular one.
+        ValueError: it is shorter than its tensors, or lies outside of the model's folder.
 
     """
     model: onnx.ModelProto = onnx.ModelProto.FromString(files.read_regular(path))
+    follow_links(model, path)
+    folder = path.resolve().parent
     for tensor in external_tensors(model):
-        told = {entry.key: entry.value for entry in tensor.external_data}
-        with files.open_regular(path.parent / told["location"]) as file:
-            file.seek(int(told.get("offset", 0)))
-            length = int(told.get("length", -1))
-            tensor.raw_data = file.read(length)
-        if 0 <= length != len(tensor.raw_data):
-            raise ValueError(f"external file '{told['location']}' ends before tensor '{tensor.name}' does")
-        del tensor.external_data[:]
-        tensor.data_location = onnx.TensorProto.DEFAULT
+        found = ir.serde.deserialize_tensor(tensor, folder)
+        files.check_regular(folder / next(each.value for each in tensor.external_data if each.key == "location"))
+        tensor.raw_data = found.tobytes()
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
     return model
+
+
+def follow_links(model: onnx.ModelProto, path: Path) -> None:
+    """Name external files as they lie in the folder that a linked model lies in, as in Hugging Face's cache.
+
+    There a model and its data are links with the names that the model knows, to files with others.
+    """
+    folder = path.resolve().parent
+    if path.parent.resolve() == folder:
+        return
+    for tensor in external_tensors(model):
+        for entry in tensor.external_data:
+            if entry.key == "location" and (path.parent / entry.value).resolve().parent == folder:
+                entry.value = (path.parent / entry.value).resolve().name
 
 
 def external_tensors(message: Any) -> Iterator[onnx.TensorProto]:

@@ -17,6 +17,7 @@ from sparsec.errors import ModelError, ShapeError, SparsecError, UnsupportedOper
 from sparsec.graph import functions, implied, interface, large, lenient, older, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
+from sparsec.graph.proto import follow_links
 from sparsec.graph.quiet import quiet
 from sparsec.graph.schemas import check_inputs, check_types, check_words
 from sparsec.graph.shapes import bind, static_shape
@@ -114,6 +115,8 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
         raise type(error)(f"{where}: {error}") from error
     base_dir = Path(source).resolve().parent if isinstance(source, str | Path) else None
     try:
+        if isinstance(source, str | Path):
+            follow_links(proto, Path(source))
         model, notes = _with_tensors(proto, base_dir, own=proto is not source)
     except ModelError as error:  # of a sparse tensor
         raise ModelError(f"{where}: {error}") from error

@@ -28,41 +28,12 @@ from sparsec.oneshot.weights import constants, layers
 from sparsec.report.explain import explain
 from sparsec.target import resolve
 from tests.support.cli import sparsec as run
+from tests.support.pruning import SAMPLES, convolutional, pruned, quiet
 from tests.support.texts import model
 
 RNG = np.random.default_rng(0)
-SAMPLES = {"x": RNG.standard_normal((24, 8, 7, 6)).astype(np.float32)}
-CONVOLUTIONS = """g (float[N,8,7,6] x) => (float[N,5] y) <float[16,8,3,2] a, float[16] b, float[8,4,2,2] c,
-    float[8] s, float[8] t, float[8] mean, float[8] variance, float[8,12] d, float[12] e, float[12,5] f, float[5] h> {
-    p = Conv<strides=[2,1], pads=[1,0,2,1], dilations=[1,2]>(x, a, b) q = Relu(p)
-    r = Conv<group=4, auto_pad="SAME_LOWER">(q, c)
-    u = BatchNormalization(r, s, t, mean, variance) v = GlobalAveragePool(u) w = Flatten(v)
-    k = MatMul(w, d) l = Add(k, e) m = Relu(l) y = Gemm(m, f, h) }"""
 TIED = """g (float[N,8] x) => (float[N,8] y) <float[8,8] a, float[8] b> {
     t = Transpose<perm=[1,0]>(a) i = Identity(t) p = MatMul(x, i) q = Add(p, b) r = Relu(q) y = MatMul(r, i) }"""
-
-
-def quiet(_what, _share):
-    pass
-
-
-def pruned(proto, samples, sparsity, **method):
-    return file.to_sparsity(proto, samples, sparsity, Method(**method), quiet).pruned
-
-
-def convolutional():
-    return model(CONVOLUTIONS, variance=np.abs(RNG.standard_normal(8)) + 1)
-
-
-def test_weights_in_linked_files_are_read(tmp_path):
-    linked = tmp_path / "linked" / "m.onnx"
-    onnx.save(convolutional(), tmp_path / "m.onnx", save_as_external_data=True, location="blob", size_threshold=0)
-    linked.parent.mkdir()
-    linked.symlink_to(tmp_path / "m.onnx")
-    linked.with_name("blob").symlink_to(tmp_path / "blob")
-    found, expected = file.read(linked)[0], onnx.load(tmp_path / "m.onnx")
-    assert all(np.array_equal(numpy_helper.to_array(a), numpy_helper.to_array(b))
-               for a, b in zip(found.graph.initializer, expected.graph.initializer, strict=True))
 
 
 @pytest.mark.parametrize("layer", range(4))
@@ -115,54 +86,6 @@ def test_a_sparsity_is_met_to_a_hundredth_of_a_percent(criterion, quota):
     samples = {"x": RNG.standard_normal((16, 96, 3, 3)).astype(np.float32)}
     for sparsity in (0.5, 0.9):
         assert abs(pruned(proto, samples, sparsity, criterion=criterion, distribution=quota).sparsity - sparsity) < 3e-4
-
-
-def thinned(share):
-    """The small network with this share of zeros, more in some layers, groups and rows than in others."""
-    proto, rng = convolutional(), np.random.default_rng(1)
-    for layer in layers(proto)[0]:
-        tensor = constants(proto.graph)[layer.weight]
-        scores = layer.matrix(rng.random(layer.shape))
-        scores *= rng.uniform(0.5, 1, (*scores.shape[:2], 1)) * rng.uniform(0.7, 1)
-        values = numpy_helper.to_array(tensor) * (layer.stored(scores, np.float32) > np.quantile(scores, share))
-        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    return proto
-
-
-def all_nonzeros(proto):
-    return [numpy_helper.to_array(constants(proto.graph)[layer.weight]) != 0 for layer in layers(proto)[0]]
-
-
-@pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("quota", [*DISTRIBUTIONS, "sensitivity"])
-def test_of_a_sparse_file_no_zero_comes_back_and_what_it_has_is_not_taken_again(criterion, quota):
-    proto = thinned(0.8)
-    had = 1 - np.mean(np.concatenate([each.reshape(-1) for each in all_nonzeros(proto)]))
-    for asked in (0.4, float(had)):
-        assert pruned(proto, SAMPLES, asked, criterion=criterion, distribution=quota).model == proto
-    more = pruned(proto, SAMPLES, 0.9, criterion=criterion, distribution=quota)
-    assert more.sparsity == pytest.approx(0.9, abs=3e-3)
-    assert all((before | ~now).all() for before, now in zip(all_nonzeros(proto), all_nonzeros(more.model), strict=True))
-
-
-@pytest.mark.parametrize("criterion", CRITERIA)
-@pytest.mark.parametrize("form", ["balanced", "2:4", "1:4", "4x1", "2x4"])
-def test_of_a_sparse_file_no_zero_comes_back_in_any_pattern(criterion, form):
-    proto = thinned(0.5)
-    once = pruned(proto, SAMPLES, None if ":" in form else 0.7, criterion=criterion, pattern=form)
-    again = pruned(once.model, SAMPLES, None if ":" in form else 0.6, criterion=criterion, pattern=form)
-    assert all((before | ~now).all() for before, now in zip(all_nonzeros(proto), all_nonzeros(once.model), strict=True))
-    assert again.model == once.model
-
-
-@pytest.mark.parametrize("kind", ["bytes", "max_error"])
-def test_a_goal_counts_the_zeros_that_a_file_has(kind):
-    proto, value = thinned(0.8), {"bytes": 1e5, "max_error": 0.1}[kind]
-    outcome, reached = to_goal(proto, SAMPLES, Goal(kind, value), Method(), resolve("cpu"), 1, quiet)
-    assert reached.measured <= value
-    assert all((before | ~now).all() for before, now in zip(
-        all_nonzeros(proto), all_nonzeros(outcome.pruned.model), strict=True))
-    assert (outcome.pruned.model == proto) is (kind == "bytes")
 
 
 def quantised(zero):

@@ -253,10 +253,11 @@ def _image(n: _Node) -> bool:
 
 def _resize(n: _Node) -> bool:
     """Rows are images, whose other dimensions change by a constant factor or to a known size."""
-    fixed, scales, by = n.fixed[1:3], constant(optional(n.node, 2)), n.node.attributes
-    ratio = by.get_string("keep_aspect_ratio_policy", "stretch") == "stretch"
-    whole = scales is None or not scales.size or "axes" in by or (scales[:n.rank] == 1).all()
-    return n.rank == 1 and not n.fixed[0] and all(fixed) and ratio and bool(whole) and 0 not in by.get_ints("axes", ())
+    scales, given = constant(optional(n.node, 2)), n.node.attributes
+    axes = [axis % len(n.out) for axis in given.get_ints("axes", ()) or range(n.rank, len(n.out))]
+    whole = scales is None or not scales.size or "axes" in given or (scales[:n.rank] == 1).all()
+    return bool(n.rank == 1 and not n.fixed[0] and all(n.fixed[1:3]) and whole and min(axes) >= n.rank
+                and given.get_string("keep_aspect_ratio_policy", "stretch") == "stretch")
 
 
 def _pad(n: _Node) -> bool:
@@ -275,11 +276,6 @@ def _along(n: _Node) -> bool:
 def _reduced_to_index(n: _Node) -> bool:
     shape = n.shapes[0]
     return shape is not None and n.axis("axis", 0, shape) >= n.rank
-
-
-def _tile(n: _Node) -> bool:
-    times = constant(optional(n.node, 1))
-    return not n.fixed[0] and times is not None and all(times[:n.rank] == 1)
 
 
 def _matrices(n: _Node) -> bool:
@@ -319,7 +315,7 @@ RULES: dict[str, Callable[[_Node], bool]] = {
                      "ReduceProd", "ReduceSum", "ReduceSumSquare"), _reduce),
     "Gather": _gather, "Transpose": _transpose, "Concat": _concat, "Split": _behind_rows(0), "Slice": _slice,
     "QuantizeLinear": _quantize, "DequantizeLinear": _quantize,
-    "Resize": _resize, "Pad": _pad, "CumSum": _along, "Tile": _tile, "Trilu": _matrices, "TopK": _behind_rows(-1),
+    "Resize": _resize, "Pad": _pad, "CumSum": _along, "Trilu": _matrices, "TopK": _behind_rows(-1),
     "ArgMax": _reduced_to_index, "ArgMin": _reduced_to_index,
 }
 """By operator, whether a node whose operands have the same rows or are constant keeps these rows apart."""
