@@ -129,6 +129,10 @@ SHOWN: dict[str, Callable[[float], str]] = {
 
 def _print_reached(reached: Reached) -> None:
     show = SHOWN[reached.kind]
+    if reached.as_it_was:
+        console.print(f"goal: {reached.kind} {show(reached.wanted)}; the file is as it was, since it takes "
+                      f"{show(reached.measured)} already: nothing had to go")
+        return
     console.print(f"goal: {reached.kind.replace('_', ' ')} {show(reached.wanted)}; predicted of the pruned layers "
                   f"{show(reached.predicted)}, measured {show(reached.measured)}")
     if reached.pruned_us and reached.dense_us:

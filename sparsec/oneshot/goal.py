@@ -33,6 +33,7 @@ class Reached:
         predicted, measured: of the pruned model, in the goal's unit.
         dense_us, pruned_us: microseconds of both compiled models, measured in turns; None where nothing was timed.
         sparsities: by layer.
+        as_it_was: whether the file met the goal already, so that nothing was pruned.
 
     """
 
@@ -43,3 +44,4 @@ class Reached:
     dense_us: float | None
     pruned_us: float | None
     sparsities: Mapping[str, float]
+    as_it_was: bool = False

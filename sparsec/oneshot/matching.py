@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.linalg import lapack
 
-from sparsec.oneshot.criteria.moments import DAMPING
 from sparsec.oneshot.inputs import columns
 from sparsec.oneshot.statistics import CHUNK, Statistics, most_positions
 from sparsec.oneshot.weights import Layer
@@ -18,7 +16,7 @@ from sparsec.oneshot.weights import Layer
 DOUBT = 2.0
 """Positions for each input that make half the way to V right: fewer tell little of what other samples would bring."""
 MOST_INPUTS = 8192
-"""Of a layer; one of more is pruned as it is, for the memory that its moments take."""
+"""Of a layer; one of more is pruned as it is, for the time that it takes."""
 
 
 def matched(matrix: np.ndarray, layer: Layer, dense: Sequence[np.ndarray], now: Sequence[np.ndarray],
@@ -37,25 +35,19 @@ def matched(matrix: np.ndarray, layer: Layer, dense: Sequence[np.ndarray], now: 
     if layer.input_count > MOST_INPUTS or all(np.array_equal(a, b) for a, b in zip(dense, now, strict=True)):
         return matrix
     found = matrix.copy()
-    crossed, positions = _crossed(layer, dense, now)
+    owed, positions = _owed(matrix, layer, dense, now)
     trust = np.float32(positions / (positions + DOUBT * layer.input_count))
-    for group, (both, hessian) in enumerate(zip(crossed, inputs.hessian, strict=True)):
-        added = DAMPING * (float(hessian.diagonal().mean()) or 1.0)
-        damped = np.array(hessian, order="F")
-        places = np.arange(len(damped))
-        damped[places, places] += added
-        both[places, places] += added
-        lower, failed = lapack.dpotrf(damped, lower=1, overwrite_a=1)
-        if failed:
-            return matrix  # which is what is pruned without any of this
-        solved, _ = lapack.dpotrs(lower, (matrix[group].astype(np.float64) @ both).T, lower=1)
-        found[group] += trust * (solved.T.astype(np.float32) - found[group])
+    for group, hessian in enumerate(inputs.decomposed):
+        upper = hessian.factor.astype(np.float32)  # V - W is small, so that this is exact enough
+        found[group] += trust / np.float32(hessian.scale) * (owed[group] @ upper.T @ upper)
     return found
 
 
-def _crossed(layer: Layer, dense: Sequence[np.ndarray], now: Sequence[np.ndarray]) -> tuple[np.ndarray, int]:
-    """The mean of x z^T in float64, (groups, inputs, inputs), and of how many positions it is."""
-    most, total, count = most_positions(now), np.zeros((layer.groups, layer.input_count, layer.input_count)), 0
+def _owed(matrix: np.ndarray, layer: Layer, dense: Sequence[np.ndarray], now: Sequence[np.ndarray],
+          ) -> tuple[np.ndarray, int]:
+    """The mean of W (x - z) z^T in float32, (groups, outputs, inputs), and of how many positions it is."""
+    most, first = most_positions(now), matrix.shape[1] <= matrix.shape[2]  # whether W is multiplied before the mean
+    total, count = np.zeros((layer.groups, *(matrix.shape[1:] if first else matrix.shape[2:] * 2))), 0
     waiting = list[tuple[np.ndarray, np.ndarray]]()
     for index, (before, after) in enumerate(zip(dense, now, strict=True)):
         waiting.append((columns(layer, before, most), columns(layer, after, most)))
@@ -65,5 +57,8 @@ def _crossed(layer: Layer, dense: Sequence[np.ndarray], now: Sequence[np.ndarray
         waiting = []
         count += x.shape[1]
         for start in range(0, x.shape[1], CHUNK):
-            total += np.swapaxes(x[:, start:start + CHUNK], 1, 2) @ z[:, start:start + CHUNK]
-    return total / count, count
+            seen = z[:, start:start + CHUNK]
+            moved = x[:, start:start + CHUNK] - seen
+            total += np.swapaxes(moved @ np.swapaxes(matrix, 1, 2) if first else moved, 1, 2) @ seen
+    mean = (total / count).astype(np.float32)
+    return mean if first else matrix @ mean, count

@@ -99,14 +99,17 @@ def prune(model: onnx.ModelProto, batches: Sequence[Feeds], dense: Dense, sparsi
             break
         weight, layer = uses[index]
         progress("pruning", len(found) / len(dense.weights))
+        means = None
         if layer is weight.layers[0]:
             apply = functools.partial(pruned, criterion=criterion, pattern=pattern, sparsity=sparsities[weight.name])
             target = beside.values[layer.input] if beside and _is_free(weight) else None
             own = measured.of(layer, walk.values[layer.input])
+            means = own.mean
             found.append(_prune(result, walk, own, target, dense, weight, apply, finished))
         touched = touched or constants(result.graph)[layer.weight] != constants(model.graph)[layer.weight]
         if touched:  # a file that is sparse enough stays as it is
-            _correct(model, result, layer, dense.means[layer.name], mean(layer, walk.values[layer.input]))
+            now = mean(layer, walk.values[layer.input]) if means is None else means
+            _correct(model, result, layer, dense.means[layer.name], now)
     outputs = tuple(compared(name, walk.values[name], arrays) for name, arrays in dense.outputs.items())
     return Pruned(result, tuple(found), outputs)
 
@@ -149,6 +152,18 @@ def _correct(model: onnx.ModelProto, result: onnx.ModelProto, layer: Layer, dens
         means = [np.einsum("goi,gi->go", layer.matrix(numpy_helper.to_array(constants(each.graph)[layer.weight])),
                            inputs).reshape(-1) for each, inputs in ((model, dense), (result, now))]
         bias.shift(found, means[0] - means[1])
+
+
+def unpruned(model: onnx.ModelProto, dense: Dense) -> Pruned:
+    """The model as it is, of which nothing goes."""
+    tensors = constants(model.graph)
+    firsts = [(weight.layers[0], weight.layers[1:]) for weight in dense.weights]
+    matrices = [layer.matrix(numpy_helper.to_array(tensors[layer.weight])) for layer, _ in firsts]
+    return Pruned(model, tuple(
+        PrunedLayer(layer.name, layer.operator, matrix.size, int(np.count_nonzero(matrix)), 0.0,
+                    tuple(each.name for each in others))
+        for (layer, others), matrix in zip(firsts, matrices, strict=True)),
+        tuple(compared(name, arrays, arrays) for name, arrays in dense.outputs.items()))
 
 
 def compared(name: str, arrays: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> Output:

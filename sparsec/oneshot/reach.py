@@ -49,13 +49,14 @@ def reach(search: Search, goal: Goal) -> tuple[Outcome, Reached]:
         PruningError: the goal is out of reach; says what can be reached.
 
     """
-    result = _by_error(search, goal) if goal.kind == "max_error" else _by_cost(search, goal)
+    as_it_was = search.as_it_is(goal)
+    result = as_it_was or (_by_error(search, goal) if goal.kind == "max_error" else _by_cost(search, goal))
     outcome = Outcome(result.pruned, (*search.found.left, *_dense(search, result.shares)))
     clock, times = search.clock, result.times
     unit = clock.dense_us if clock is not None else 1.0
     return outcome, Reached(
         "latency" if clock else goal.kind, search.wanted(goal) * unit, result.predicted, result.measured * unit,
-        times.dense_us if times else None, times.pruned_us if times else None, result.shares)
+        times.dense_us if times else None, times.pruned_us if times else None, result.shares, as_it_was is not None)
 
 
 def _by_cost(search: Search, goal: Goal) -> Try:
@@ -77,6 +78,7 @@ def _by_cost(search: Search, goal: Goal) -> Try:
     most = search.wanted(goal) * (1 + NEAR)
     if not (good := [each for each in tries if each.measured <= most]):
         best = min([*tries, search.attempt(least)], key=lambda each: each.measured)
+        best = best if best.measured <= most else search.again(best)
         if best.measured <= most:
             return best
         raise PruningError(_out_of_reach(search, goal, best))

@@ -15,7 +15,7 @@ from sparsec.oneshot.weights import Layer
 
 MOST_POSITIONS = 1 << 15
 """Of all samples together; more say little more of a layer and take time."""
-CHUNK = 1024
+CHUNK = 4096
 """Positions of a product in float32, whose results are added in float64."""
 SMALLEST = 1e-30
 

@@ -163,3 +163,14 @@ def test_a_pattern_that_pays_nowhere_is_refused_before_anything_is_timed():
     arrays = {"x": np.random.default_rng(0).standard_normal((8 * 4096, 1024), np.float32)}
     with pytest.raises(PruningError, match="'1x4' pays in no layer on cuda-sm80"):
         to_goal(proto, arrays, Goal("speedup", 1.5), Method("magnitude", "1x4"), CUDA, 1, quiet)
+
+
+@pytest.mark.parametrize("kind", ["latency", "speedup", "bytes", "energy"])
+def test_a_file_that_meets_a_goal_stays_as_it_is(lenet, kind):
+    proto, arrays = lenet
+    value = {"latency": 1e6, "speedup": 1.0, "bytes": 1e9, "energy": 1e9}[kind]
+    outcome, reached = to_goal(proto, arrays, Goal(kind, value), METHOD, CPU, 1, quiet)
+    assert reached.as_it_was
+    assert outcome.pruned.model == proto
+    assert outcome.pruned.error == outcome.pruned.sparsity == 0
+    assert reached.measured <= reached.wanted

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from scipy.linalg import lapack
 from threadpoolctl import ThreadpoolController
+
+from sparsec.machine.cpus import available
 
 DIRECT, ITERATED = 2e10, 2e11
 """Multiply-adds that a layer may take, solved output by output, or else step by step for all outputs at once."""
@@ -48,18 +51,22 @@ def refit(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, damping: 
 
 
 def _solved(pruned: np.ndarray, weight: np.ndarray, hessian: np.ndarray, added: float) -> np.ndarray:
-    """Output by output by a Cholesky decomposition; those are small, and threads would wait for each other."""
+    """Output by output by a Cholesky decomposition; those are small, and BLAS's threads would wait for each other."""
     exact = weight.astype(np.float64)
     wanted = exact @ hessian + added * exact  # (outputs, inputs)
     result = np.zeros_like(pruned)
-    with _threads().limit(limits=1, user_api="blas"):
-        for row, target, before in zip(result, wanted, pruned, strict=True):
-            kept = np.flatnonzero(before)
-            if len(kept):
-                own = hessian[np.ix_(kept, kept)]
-                own[np.diag_indices_from(own)] += added
-                _, solution, failed = lapack.dposv(own, target[kept], lower=1)
-                row[kept] = before[kept] if failed else np.ravel(solution)
+
+    def solve(output: int) -> None:
+        kept = np.flatnonzero(pruned[output])
+        if len(kept):
+            own = hessian[np.ix_(kept, kept)]
+            own[np.diag_indices_from(own)] += added
+            _, solution, failed = lapack.dposv(own, wanted[output, kept], lower=1)
+            result[output, kept] = pruned[output, kept] if failed else np.ravel(solution)
+
+    with _threads().limit(limits=1, user_api="blas"), ThreadPoolExecutor(available()) as pool:
+        for _ in pool.map(solve, range(len(result))):
+            pass
     return result
 
 
