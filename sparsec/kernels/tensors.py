@@ -25,6 +25,8 @@ class BatchMatmul:
     Attributes:
         a_batch, b_batch: leading dimensions, equally many, 1 where an operand is repeated.
         rows, inner, columns: the matrices.
+        chosen: of how many matrices A's, and B's, are chosen by their positions (int64, one for each of the leading
+            dimensions), which follow the operand; 0 where they lie in turn.
 
     """
 
@@ -33,20 +35,27 @@ class BatchMatmul:
     rows: int
     inner: int
     columns: int
+    chosen: tuple[int, int] = (0, 0)
 
     @property
     def batch(self) -> tuple[int, ...]:
         """Leading dimensions of C."""
         return np.broadcast_shapes(self.a_batch, self.b_batch)
 
+    @property
+    def matrices(self) -> tuple[int, int]:
+        """How many matrices lie in A and in B."""
+        a, b = self.chosen
+        return a or math.prod(self.a_batch), b or math.prod(self.b_batch)
+
     @classmethod
-    def of_shapes(cls, a: tuple[int, ...], b: tuple[int, ...]) -> BatchMatmul:
+    def of_shapes(cls, a: tuple[int, ...], b: tuple[int, ...], chosen: tuple[int, int] = (0, 0)) -> BatchMatmul:
         """The product of two shapes of two dimensions or more; rows of every A that meets one B become one matrix."""
         rank = max(len(a), len(b)) - 2
         a_batch, b_batch = ((1,) * (rank + 2 - len(shape)) + shape[:-2] for shape in (a, b))
-        if math.prod(b_batch) == 1:
+        if math.prod(b_batch) == 1 and not any(chosen):
             return cls((), (), math.prod(a_batch) * a[-2], a[-1], b[-1])
-        return cls(a_batch, b_batch, a[-2], a[-1], b[-1])
+        return cls(a_batch, b_batch, a[-2], a[-1], b[-1], chosen)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,10 @@ GRAPHS = {
     "matmul": "(float[3,1,5,40] x, float[2,40,33] w) => (float[3,2,5,33] y) { y = MatMul(x, w) }",
     "matmul_of_vectors": "(float[40] x, float[40,33] w, float[33] v) => (float[33] y, float z) "
                          "{ y = MatMul(x, w) z = MatMul(y, v) }",
+    "matmul_of_chosen_matrices": "(float[4,9,33] w, float[7,4] s, float[7,33,1] x, float[9,33] u) "
+                                 "=> (float[7,9,1] y, float[7,9,9] z) "
+                                 "{ i = ArgMax<axis=1>(s) j = ArgMin<axis=1, keepdims=0>(s) a = GatherND(w, i) "
+                                 "y = MatMul(a, x) c = Gather(w, j) t = Transpose<perm=[1,0]>(u) z = MatMul(c, t) }",
     "gemm": "(float[40,7] a, float[33,40] b, float[33] c) => (float[7,33] y) "
             "{ y = Gemm<transA=1, transB=1, alpha=0.5, beta=2.0>(a, b, c) }",
     "conv_1d": "(float[2,4,19] x, float[6,2,3] w, float[6] b) => (float[2,6,10] y) "

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from tvm import relax, te, tirx
 
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.backends.relax.importer.node import Indices, Operand, Operator, compute, takes
+from sparsec.backends.relax.importer.indexing import checked_indices
+from sparsec.backends.relax.importer.node import Indices, Operand, Operator, are_float, compute, takes
 from sparsec.backends.relax.importer.windows import Window, window_of
 from sparsec.graph.nodes import optional
 from sparsec.kernels.emit.tir import Expr
@@ -17,6 +19,7 @@ from sparsec.kernels.tensors import BatchMatmul
 
 op = relax.op
 Shape = tuple[int, ...]
+MATRICES_RANK = 3
 
 
 def product(context: LoweringContext, a: relax.Expr, a_shape: Shape, b: relax.Expr, b_shape: Shape) -> relax.Expr:
@@ -32,8 +35,34 @@ def matmul(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:
     if not takes(context, BatchMatmul, *node.inputs):
         return None
     a, b = (context.shape(value) for value in node.inputs)
-    return [product(context, context.flat(node.inputs[0]), (1, *a) if len(a) == 1 else a,
-                    context.flat(node.inputs[1]), (*b, 1) if len(b) == 1 else b)]
+    chosen = [_chosen(context, value) for value in node.inputs if value is not None]
+    shape = BatchMatmul.of_shapes((1, *a) if len(a) == 1 else a, (*b, 1) if len(b) == 1 else b,
+                                  (chosen[0].matrices, chosen[1].matrices))
+    buffers = [*chosen[0].buffers, *chosen[1].buffers]
+    return [context.run(shape, buffers, math.prod(context.shape(node.outputs[0])))]
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """The buffers that hold a product's operand: its matrices, and which of so many are chosen where they are."""
+
+    buffers: tuple[relax.Expr, ...]
+    matrices: int = 0
+
+
+def _chosen(context: LoweringContext, value: ir.Value) -> _Operand:
+    """An operand; matrices that a Gather chooses, as experts of a mixture, are read where they lie."""
+    gather = value.producer()
+    if gather is None or gather.op_type not in {"Gather", "GatherND"} or gather.domain:
+        return _Operand((context.flat(value),))
+    source, indices = gather.inputs
+    shape, places = context.shape(source), context.shape(indices)
+    first = (gather.attributes.get_int("axis", 0) == 0 if gather.op_type == "Gather"
+             else gather.attributes.get_int("batch_dims", 0) == 0 and places[-1:] == (1,))
+    if len(shape) != MATRICES_RANK or not first or not are_float(context, source):
+        return _Operand((context.flat(value),))
+    positions = op.reshape(checked_indices(context, gather, indices, shape[:1]), (math.prod(places),))
+    return _Operand((context.flat(source), context.bb.emit(positions)), shape[0])
 
 
 def gemm(context: LoweringContext, node: ir.Node) -> list[relax.Expr] | None:

@@ -2,6 +2,7 @@
 
 A tile of B is copied once into rows of whole vectors, padded with zeros; a step of K then broadcasts one element of A
 for each row of the block and multiplies it with the tile's vectors. Sums stay in registers over the whole of K.
+A product with a single column has K on the lanes.
 """
 
 from __future__ import annotations
@@ -12,24 +13,30 @@ from dataclasses import dataclass
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
+from sparsec.kernels.emit.fold import fold_row
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.tensors import BatchMatmul
 
 
 def reference(a: np.ndarray, b: np.ndarray, shape: BatchMatmul) -> np.ndarray:
-    """C, in float64."""
+    """C, in float64, of matrices that have been chosen."""
     left = a.reshape(*shape.a_batch, shape.rows, shape.inner).astype(np.float64)
     return left @ b.reshape(*shape.b_batch, shape.inner, shape.columns).astype(np.float64)
 
 
 def build(shape: BatchMatmul, isa: Isa) -> Kernel:
-    """The kernel: (a, b) -> c, for matrices that are not empty."""
-    a_size = math.prod(shape.a_batch) * shape.rows * shape.inner
-    b_size = math.prod(shape.b_batch) * shape.inner * shape.columns
-    c_size = math.prod(shape.batch) * shape.rows * shape.columns
-    return kernel({"a": (a_size, "float32"), "b": (b_size, "float32"), "c": (c_size, "float32")},
-                  lambda buffers: _emit(buffers, shape, isa))
+    """The kernel: (a, [a_chosen], b, [b_chosen]) -> c, for matrices that are not empty."""
+    arguments: dict[str, tuple[int | None, str]] = {}
+    sides = zip("ab", shape.matrices, (shape.rows, shape.columns), (shape.a_batch, shape.b_batch), shape.chosen,
+                strict=True)
+    for name, matrices, width, batch, chosen in sides:
+        arguments[name] = (matrices * shape.inner * width, "float32")
+        if chosen:
+            arguments[f"{name}_chosen"] = (math.prod(batch), "int64")
+    arguments["c"] = (math.prod(shape.batch) * shape.rows * shape.columns, "float32")
+    emit = _emit_column if shape.columns == 1 < shape.inner else _emit
+    return kernel(arguments, lambda buffers: emit(buffers, shape, isa))
 
 
 @dataclass(frozen=True)
@@ -85,21 +92,39 @@ def _emit(b: Buffers, p: BatchMatmul, isa: Isa) -> None:
             _tile(b, p, tiles, isa.lanes, T.Bind(batch), T.Bind(column), T.Bind(T.floormod(unit, parts) * share), share)
 
 
-def _offset(index: Expr, batch: tuple[int, ...], dims: tuple[int, ...], matrix: int) -> Expr:
-    """Where the matrix that batch `index` of C reads begins in an operand with leading dimensions `dims`."""
-    offset: Expr = 0
+def _emit_column(b: Buffers, p: BatchMatmul, isa: Isa) -> None:
+    """Products with a single column: a row of A is folded with the column, vector by vector."""
+    batches = math.prod(p.batch)
+    parts = 1 if batches >= 2 * isa.threads else min(isa.threads, p.rows)
+    share = -(-p.rows // parts)
+    with (T.serial if isa.threads == 1 else T.parallel)(0, batches * parts) as unit:
+        batch, first = T.Bind(T.floordiv(unit, parts)), T.Bind(T.floormod(unit, parts) * share)
+        a_start = T.Bind(_start(b, p, "a", batch))
+        column = T.Bind(_start(b, p, "b", batch))
+        with T.serial(first, T.min(first + share, p.rows)) as row:
+            at = T.Bind(a_start + row * p.inner)
+            total = fold_row(p.inner, isa.lanes, 0.0, lambda x, y: x + y, lambda k, lanes: (
+                load(b["a"], at + k, lanes) * load(b["b"], column + k, lanes)))
+            store(b["c"], batch * p.rows + row, total)
+
+
+def _start(b: Buffers, p: BatchMatmul, name: str, batch: Expr) -> Expr:
+    """Where the matrix that a batch of C reads begins in operand `name`."""
+    dims, width = (p.a_batch, p.rows) if name == "a" else (p.b_batch, p.columns)
+    place: Expr = 0
     for axis, dim in enumerate(dims):
         if dim > 1:
-            position = T.floormod(T.floordiv(index, math.prod(batch[axis + 1:])), batch[axis])
-            offset = offset + position * (math.prod(dims[axis + 1:]) * matrix)
-    return offset
+            position = T.floormod(T.floordiv(batch, math.prod(p.batch[axis + 1:])), p.batch[axis])
+            place = place + position * math.prod(dims[axis + 1:])
+    chosen = b[f"{name}_chosen"][place] if f"{name}_chosen" in b else place
+    return chosen * (p.inner * width)
 
 
 def _tile(b: Buffers, p: BatchMatmul, tiles: _Tiles, lanes: int, batch: Expr, column: Expr, first: Expr,
           blocks: int) -> None:
     """All rows of some columns: `blocks` register blocks from block `first`."""
-    a_start = T.Bind(_offset(batch, p.batch, p.a_batch, p.rows * p.inner))
-    b_start = T.Bind(_offset(batch, p.batch, p.b_batch, p.inner * p.columns) + column)
+    a_start = T.Bind(_start(b, p, "a", batch))
+    b_start = T.Bind(_start(b, p, "b", batch) + column)
     width, source, step = tiles.vectors * lanes, b["b"], p.columns
     if tiles.valid < lanes or (p.columns != width and p.rows > 2 * tiles.rows):
         source, step = T.alloc_buffer((p.inner * width,), "float32"), width
