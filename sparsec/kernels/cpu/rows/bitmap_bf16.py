@@ -6,8 +6,8 @@ rows and two inputs, which a dot product of pairs multiplies. A weight of densit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import ml_dtypes
 import numpy as np
@@ -15,7 +15,17 @@ from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
-from sparsec.kernels.cpu.rows.matvec import BlockedRows, arguments, balanced_parts, finish_rows, padded_rows
+from sparsec.kernels.cpu.rows.matvec import (
+    BITS_AHEAD,
+    BlockedRows,
+    arguments,
+    ask_ahead,
+    balanced_streams,
+    finish_rows,
+    lines_ahead,
+    padded_rows,
+    streams_of,
+)
 from sparsec.kernels.emit.intrinsics import dot_pairs, llvm_bf16, row_bf16
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
@@ -40,12 +50,16 @@ def reject(layer: RowProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
     if not (isa.bf16 and isa.expand_bytes):
         return "the processor lacks AVX512_BF16 or AVX512_VBMI2"
-    larger = _nbytes(layer, _params(layer, isa)) >= PAIR * layer.weight.size
+    p = BitmapBf16Params(layer.shape, vectors_of(layer.shape, isa), isa.lanes)
+    larger = _nbytes(layer, p) >= PAIR * layer.weight.size
     return "bits and non-zeros take more bytes than the dense weight" if larger else too_many_rows(layer)
 
 
-def _params(layer: RowProduct, isa: Isa) -> BitmapBf16Params:
-    return BitmapBf16Params(layer.shape, vectors_of(layer.shape, isa), isa.lanes, isa.threads)
+def _params(layer: RowProduct, isa: Isa, l2_bytes: int) -> BitmapBf16Params:
+    shape, vectors = layer.shape, vectors_of(layer.shape, isa)
+    p = BitmapBf16Params(shape, vectors, isa.lanes, isa.threads, streams=streams_of(shape, vectors, isa))
+    iterations = p.blocks * max(1, p.pairs // UNROLL)
+    return replace(p, ahead=lines_ahead(2 * layer.nonzeros, iterations, layer.network, l2_bytes))
 
 
 def _nbytes(layer: RowProduct, p: BitmapBf16Params) -> int:
@@ -53,9 +67,9 @@ def _nbytes(layer: RowProduct, p: BitmapBf16Params) -> int:
     return 2 * layer.nonzeros + 4 * p.blocks * p.vectors * p.pairs
 
 
-def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+def candidates(layer: RowProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
     """The one way to run a layer."""
-    shape, p = layer.shape, _params(layer, isa)
+    shape, p = layer.shape, _params(layer, isa, target.l2_bytes)
     count, nbytes = p.blocks * p.vectors * p.pairs, _nbytes(layer, p)
     work = Work(count * shape.batch, count * (2.5 + shape.batch / p.vectors), p.blocks + shape.batch,
                 memory_bytes=nbytes, kernel="bitmap/bf16", pixels=shape.batch, density=layer.density,
@@ -96,7 +110,7 @@ def _emit(b: Buffers, p: BitmapBf16Params) -> None:
     height = p.blocks * p.vectors * p.lanes
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
     activations = _paired(b, p)
-    balanced_parts(b, p.threads, lambda block: _block(b, p, block, activations, sums))
+    balanced_streams(b, p, lambda blocks: _blocks(b, p, blocks, activations, sums))
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
@@ -111,32 +125,39 @@ def _paired(b: Buffers, p: BitmapBf16Params) -> tuple[Buffer, int]:
     return rows, stride // PAIR
 
 
-def _block(b: Buffers, p: BitmapBf16Params, block: Expr, activations: tuple[Buffer, int], sums: Buffer) -> None:
-    """The products of one block, into `sums` (batch, rows of all blocks)."""
+def _blocks(b: Buffers, p: BitmapBf16Params, blocks: Sequence[Expr], activations: tuple[Buffer, int],
+            sums: Buffer) -> None:
+    """The products of some blocks, into `sums` (batch, rows of all blocks)."""
     (rows, stride), lanes, batch = activations, p.lanes, p.shape.batch
-    totals, head = registers(batch * p.vectors, lanes), registers(1, 1, "int64")
-    for i in range(batch * p.vectors):
+    totals, heads = registers(batch * len(blocks) * p.vectors, lanes), registers(len(blocks), 1, "int64")
+    for i in range(batch * len(blocks) * p.vectors):
         store(totals, i * lanes, splat(0.0, lanes))
-    T.buffer_store(head, T.Cast("int64", b["starts"][block]), [0])
-    first = T.Bind(T.Cast("int64", block) * p.pairs)
+    for s, block in enumerate(blocks):
+        T.buffer_store(heads, T.Cast("int64", b["starts"][block]), [s])
+    firsts = [T.Bind(T.Cast("int64", block) * p.pairs) for block in blocks]
+
+    def at(n: int, s: int, v: int) -> int:
+        return ((n * len(blocks) + s) * p.vectors + v) * lanes
 
     def columns(pair: Expr, count: int) -> None:
+        for s, first in enumerate(firsts):
+            ask_ahead(b["values"], heads[s], p.ahead)
+            ask_ahead(b["bits"], (first + pair) * p.vectors, min(1, p.ahead), BITS_AHEAD)
         for k in (pair + u for u in range(count)):
             x = [T.Bind(splat(rows[n * stride + k], lanes)) for n in range(batch)]
-            for v in range(p.vectors):
-                bits = T.Bind(b["bits"][(first + k) * p.vectors + v])
-                weights = T.Bind(_expanded(b, head[0], bits, PAIR * lanes))
-                T.buffer_store(head, head[0] + T.Cast("int64", T.popcount(bits)), [0])
+            for s, v in np.ndindex(len(blocks), p.vectors):
+                bits = T.Bind(b["bits"][(firsts[s] + k) * p.vectors + v])
+                weights = T.Bind(_expanded(b, heads[s], bits, PAIR * lanes))
+                T.buffer_store(heads, heads[s] + T.Cast("int64", T.popcount(bits)), [s])
                 for n in range(batch):
-                    at = (n * p.vectors + v) * lanes
-                    store(totals, at, dot_pairs(load(totals, at, lanes), x[n], weights))
+                    store(totals, at(n, s, v), dot_pairs(load(totals, at(n, s, v), lanes), x[n], weights))
 
     with T.serial(0, p.pairs // UNROLL) as iteration:
         columns(iteration * UNROLL, UNROLL)
     columns(p.pairs - p.pairs % UNROLL, p.pairs % UNROLL)
-    for n, v in np.ndindex(batch, p.vectors):
-        row = (block * p.vectors + v) * lanes
-        store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, (n * p.vectors + v) * lanes, lanes))
+    for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
+        row = (blocks[s] * p.vectors + v) * lanes
+        store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, at(n, s, v), lanes))
 
 
 def _expanded(b: Buffers, head: Expr, bits: Expr, width: int) -> Expr:

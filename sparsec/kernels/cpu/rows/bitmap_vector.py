@@ -7,14 +7,24 @@ bytes a place, whatever its pattern.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product, too_many_rows, vectors_of
-from sparsec.kernels.cpu.rows.matvec import BlockedRows, arguments, balanced_parts, finish_rows
+from sparsec.kernels.cpu.rows.matvec import (
+    BITS_AHEAD,
+    BlockedRows,
+    arguments,
+    ask_ahead,
+    balanced_streams,
+    finish_rows,
+    lines_ahead,
+    streams_of,
+)
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
@@ -41,12 +51,15 @@ def reject(layer: RowProduct, isa: Isa) -> str | None:
     """Why there is no such kernel for a layer, or None."""
     if not isa.permute2:
         return "the processor has no instruction that expands a register by a mask"
-    larger = _nbytes(layer, _params(layer, isa, "f32")) >= layer.weight.nbytes
+    larger = _nbytes(layer, BitmapParams(layer.shape, vectors_of(layer.shape, isa), isa.lanes)) >= layer.weight.nbytes
     return "bits and non-zeros take more bytes than the dense weight" if larger else too_many_rows(layer)
 
 
-def _params(layer: RowProduct, isa: Isa, codec: str) -> BitmapParams:
-    return BitmapParams(layer.shape, vectors_of(layer.shape, isa), isa.lanes, isa.threads, codec)
+def _params(layer: RowProduct, isa: Isa, codec: str, l2_bytes: int) -> BitmapParams:
+    shape, vectors = layer.shape, vectors_of(layer.shape, isa)
+    p = BitmapParams(shape, vectors, isa.lanes, isa.threads, codec, streams=streams_of(shape, vectors, isa))
+    iterations = p.blocks * max(1, shape.inputs // UNROLL)
+    return replace(p, ahead=lines_ahead(BYTES[codec] * layer.nonzeros, iterations, layer.network, l2_bytes))
 
 
 def _nbytes(layer: RowProduct, p: BitmapParams) -> int:
@@ -54,11 +67,11 @@ def _nbytes(layer: RowProduct, p: BitmapParams) -> int:
     return BYTES[p.codec] * layer.nonzeros + 2 * p.blocks * p.vectors * p.shape.inputs
 
 
-def candidates(layer: RowProduct, _target: Target, isa: Isa, precision: str) -> Iterator[Option]:
+def candidates(layer: RowProduct, target: Target, isa: Isa, precision: str) -> Iterator[Option]:
     """The kernel of every codec that makes the weight smaller than dense."""
     shape = layer.shape
     for codec in codecs(layer, isa, precision):
-        p = _params(layer, isa, codec)
+        p = _params(layer, isa, codec, target.l2_bytes)
         count, nbytes = p.blocks * p.vectors * shape.inputs, _nbytes(layer, p)
         if nbytes >= BYTES[codec] * layer.weight.size:
             continue
@@ -91,36 +104,42 @@ def _emit(b: Buffers, p: BitmapParams) -> None:
     height = p.blocks * p.vectors * p.lanes
     sums = b["y"] if height == p.shape.outputs else T.alloc_buffer((p.shape.batch * height,), "float32")
 
-    balanced_parts(b, p.threads, lambda block: _block(b, p, block, sums))
+    balanced_streams(b, p, lambda blocks: _blocks(b, p, blocks, sums))
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
-def _block(b: Buffers, p: BitmapParams, block: Expr, sums: Buffer) -> None:
-    """The products of one block, into `sums` (batch, rows of all blocks)."""
+def _blocks(b: Buffers, p: BitmapParams, blocks: Sequence[Expr], sums: Buffer) -> None:
+    """The products of some blocks, into `sums` (batch, rows of all blocks)."""
     lanes, inputs, batch = p.lanes, p.shape.inputs, p.shape.batch
-    totals, head = registers(batch * p.vectors, lanes), registers(1, 1, "int64")
-    for i in range(batch * p.vectors):
+    totals, heads = registers(batch * len(blocks) * p.vectors, lanes), registers(len(blocks), 1, "int64")
+    for i in range(batch * len(blocks) * p.vectors):
         store(totals, i * lanes, splat(0.0, lanes))
-    T.buffer_store(head, T.Cast("int64", b["starts"][block]), [0])
-    first = T.Bind(T.Cast("int64", block) * inputs)
+    for s, block in enumerate(blocks):
+        T.buffer_store(heads, T.Cast("int64", b["starts"][block]), [s])
+    firsts = [T.Bind(T.Cast("int64", block) * inputs) for block in blocks]
+
+    def at(n: int, s: int, v: int) -> int:
+        return ((n * len(blocks) + s) * p.vectors + v) * lanes
 
     def columns(column: Expr, count: int) -> None:
+        for s, first in enumerate(firsts):
+            ask_ahead(b["values"], heads[s], p.ahead)
+            ask_ahead(b["bits"], (first + column) * p.vectors, min(1, p.ahead), BITS_AHEAD)
         for k in (column + u for u in range(count)):
             x = [T.Bind(splat(b["x"][n * inputs + k], lanes)) for n in range(batch)]
-            for v in range(p.vectors):
-                bits = T.Bind(b["bits"][(first + k) * p.vectors + v])
-                weights = T.Bind(_expand(b, head[0], bits, lanes))
-                T.buffer_store(head, head[0] + T.Cast("int64", T.popcount(T.Cast("uint32", bits))), [0])
+            for s, v in np.ndindex(len(blocks), p.vectors):
+                bits = T.Bind(b["bits"][(firsts[s] + k) * p.vectors + v])
+                weights = T.Bind(_expand(b, heads[s], bits, lanes))
+                T.buffer_store(heads, heads[s] + T.Cast("int64", T.popcount(T.Cast("uint32", bits))), [s])
                 for n in range(batch):
-                    add_to(totals, (n * p.vectors + v) * lanes, weights * x[n])
+                    add_to(totals, at(n, s, v), weights * x[n])
 
     with T.serial(0, inputs // UNROLL) as iteration:
         columns(iteration * UNROLL, UNROLL)
     columns(inputs - inputs % UNROLL, inputs % UNROLL)
-    for n in range(batch):
-        for v in range(p.vectors):
-            row = (block * p.vectors + v) * lanes
-            store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, (n * p.vectors + v) * lanes, lanes))
+    for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
+        row = (blocks[s] * p.vectors + v) * lanes
+        store(sums, n * p.blocks * p.vectors * lanes + row, load(totals, at(n, s, v), lanes))
 
 
 def _expand(b: Buffers, head: Expr, bits: Expr, lanes: int) -> Expr:

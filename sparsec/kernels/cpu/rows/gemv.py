@@ -6,15 +6,25 @@ read as one stream and no sum crosses lanes. A block multiplies all vectors whil
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import round_up
 from sparsec.kernels.cpu.rows.layer import BYTES, RowProduct, codecs, stored_product
-from sparsec.kernels.cpu.rows.matvec import Matvec, arguments, even_parts, finish_rows, finish_vectors
+from sparsec.kernels.cpu.rows.matvec import (
+    Matvec,
+    arguments,
+    ask_ahead,
+    even_streams,
+    finish_rows,
+    finish_vectors,
+    lines_ahead,
+    streams_of,
+)
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
 from sparsec.kernels.family import Family
@@ -37,6 +47,7 @@ class GemvParams:
         lanes: floats of a vector.
         threads: threads, which take equal shares of the blocks.
         codec: one of `CODECS`.
+        ahead, streams: as of `BlockedRows`.
 
     """
 
@@ -47,6 +58,8 @@ class GemvParams:
     lanes: int
     threads: int = 1
     codec: str = "f32"
+    ahead: int = 0
+    streams: int = 1
 
     @property
     def height(self) -> int:
@@ -64,8 +77,9 @@ def choose(shape: Matvec, isa: Isa) -> GemvParams:
     budget = isa.registers - isa.registers // 4
     group = -(-shape.batch // -(-shape.batch // (budget // 3)))
     vectors = max(1, min(4, budget // group, -(-shape.outputs // isa.lanes)))
-    unroll = max(1, min(4, budget // (vectors * group), 8 // (vectors * group)))
-    return GemvParams(shape, vectors, group, unroll, isa.lanes, isa.threads)
+    streams = streams_of(shape, vectors, isa) if group == shape.batch else 1
+    unroll = max(1, min(4, budget // (vectors * group * streams), 8 // (vectors * group * streams)))
+    return GemvParams(shape, vectors, group, unroll, isa.lanes, isa.threads, streams=streams)
 
 
 def candidates(layer: RowProduct, target: Target, isa: Isa, precision: str) -> Iterator[Option]:
@@ -75,6 +89,8 @@ def candidates(layer: RowProduct, target: Target, isa: Isa, precision: str) -> I
         p = replace(choose(shape, isa), codec=codec)
         vectors, rounds = shape.inputs * -(-shape.outputs // isa.lanes), -(-shape.batch // p.group)
         nbytes = BYTES[codec] * layer.weight.size
+        iterations = p.blocks * rounds * max(1, shape.inputs // p.unroll)
+        p = replace(p, ahead=lines_ahead(nbytes * rounds, iterations, layer.network, target.l2_bytes))
         block = nbytes // p.blocks
         again = nbytes * (rounds - 1)  # what later groups of rows read of it
         work = Work(vectors * shape.batch, vectors * (rounds + shape.batch), p.blocks * rounds,
@@ -101,56 +117,59 @@ def _emit(b: Buffers, p: GemvParams) -> None:
     sums = b["y"] if in_place else T.alloc_buffer((shape.batch * p.height,), "float32")
     whole = p.height // (p.vectors * p.lanes)
 
-    even_parts(whole, p.threads, lambda block: _block(b, p, block, p.vectors, sums))
+    even_streams(whole, p.threads, p.streams, lambda blocks: _blocks(b, p, blocks, p.vectors, sums))
     if whole < p.blocks:
-        _block(b, p, whole, p.height // p.lanes - whole * p.vectors, sums)
+        _blocks(b, p, [whole], p.height // p.lanes - whole * p.vectors, sums)
     if not in_place:
         finish_rows(b, shape, sums, p.height, p.lanes)
 
 
-def _block(b: Buffers, p: GemvParams, block: Expr, vectors: int, sums: Buffer) -> None:
-    """The products of one block of `vectors` vectors of rows, into `sums` (batch, height); finished where that is y."""
+def _blocks(b: Buffers, p: GemvParams, blocks: Sequence[Expr], vectors: int, sums: Buffer) -> None:
+    """The products of blocks of `vectors` vectors of rows, into `sums` (batch, height); finished where that is y."""
     with T.serial(0, p.shape.batch // p.group) as group:
-        _products(b, p, block, vectors, (group * p.group, p.group), sums)
+        _products(b, p, blocks, vectors, (group * p.group, p.group), sums)
     rest = p.shape.batch % p.group
     if rest:
-        _products(b, p, block, vectors, (p.shape.batch - rest, rest), sums)
+        _products(b, p, blocks, vectors, (p.shape.batch - rest, rest), sums)
 
 
-def _products(b: Buffers, p: GemvParams, block: Expr, vectors: int, group: tuple[Expr, int], sums: Buffer) -> None:
-    """The products of one block and `count` rows of X from `first` on."""
+def _products(b: Buffers, p: GemvParams, blocks: Sequence[Expr], vectors: int, group: tuple[Expr, int],
+              sums: Buffer) -> None:
+    """The products of some blocks and `count` rows of X from `first` on."""
     lanes, inputs = p.lanes, p.shape.inputs
     first, count = group
-    row = block * (p.vectors * lanes)
-    start = T.Bind(T.Cast("int64", row) * inputs)
-    totals = registers(count * vectors * p.unroll, lanes)
+    rows = [block * (p.vectors * lanes) for block in blocks]
+    starts = [T.Bind(T.Cast("int64", row) * inputs) for row in rows]
+    totals = registers(count * len(blocks) * vectors * p.unroll, lanes)
 
-    def at(n: int, v: int, u: int) -> int:
-        return ((n * vectors + v) * p.unroll + u) * lanes
+    def at(n: int, s: int, v: int, u: int) -> int:
+        return (((n * len(blocks) + s) * vectors + v) * p.unroll + u) * lanes
 
     def columns(column: Expr, columns: int) -> None:
+        for start in starts:
+            ask_ahead(b["values"], start + column * (vectors * lanes), p.ahead)
         for u in range(columns):
             k = column + u
-            stored = [load(b["values"], start + k * (vectors * lanes) + v * lanes, lanes) for v in range(vectors)]
-            weights = [T.Bind(T.Cast(f"float32x{lanes}", each)) for each in stored]
-            for n in range(count):
-                x = T.Bind(splat(b["x"][(first + n) * inputs + k], lanes))
-                for v in range(vectors):
-                    add_to(totals, at(n, v, u), weights[v] * x)
+            x = [T.Bind(splat(b["x"][(first + n) * inputs + k], lanes)) for n in range(count)]
+            for s, start in enumerate(starts):
+                stored = [load(b["values"], start + k * (vectors * lanes) + v * lanes, lanes) for v in range(vectors)]
+                weights = [T.Bind(T.Cast(f"float32x{lanes}", each)) for each in stored]
+                for n, v in np.ndindex(count, vectors):
+                    add_to(totals, at(n, s, v, u), weights[v] * x[n])
 
-    for i in range(count * vectors * p.unroll):
+    for i in range(count * len(blocks) * vectors * p.unroll):
         store(totals, i * lanes, splat(0.0, lanes))
     with T.serial(0, inputs // p.unroll) as iteration:
         columns(iteration * p.unroll, p.unroll)
     columns(inputs - inputs % p.unroll, inputs % p.unroll)
-    for n in range(count):
-        for v in range(vectors):
-            for u in range(1, p.unroll):
-                add_to(totals, at(n, v, 0), load(totals, at(n, v, u), lanes))
-            store(sums, (first + n) * p.height + row + v * lanes, load(totals, at(n, v, 0), lanes))
+    for n, s, v in np.ndindex(count, len(blocks), vectors):
+        for u in range(1, p.unroll):
+            add_to(totals, at(n, s, v, 0), load(totals, at(n, s, v, u), lanes))
+        store(sums, (first + n) * p.height + rows[s] + v * lanes, load(totals, at(n, s, v, 0), lanes))
     if p.height == p.shape.outputs:
         with T.serial(0, count) as n:
-            finish_vectors(b, p.shape, (first + n) * p.height + row, row, vectors, lanes)
+            for row in rows:
+                finish_vectors(b, p.shape, (first + n) * p.height + row, row, vectors, lanes)
 
 
 FAMILY = Family("gemv", RowProduct, ("dense",), "fp32", candidates, recipe, build, stored_product)

@@ -7,8 +7,8 @@ rows, and what accumulators start from. A vector of bytes holds two groups of in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
@@ -17,7 +17,15 @@ from sparsec.cost.option import Option, Work
 from sparsec.formats.codecs.int4 import BLOCK, Int4
 from sparsec.kernels.cpu.rows import matvec_int8
 from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
-from sparsec.kernels.cpu.rows.matvec import BlockedRows, arguments, balanced_parts, finish_rows
+from sparsec.kernels.cpu.rows.matvec import (
+    BlockedRows,
+    arguments,
+    ask_ahead,
+    balanced_streams,
+    finish_rows,
+    lines_ahead,
+    streams_of,
+)
 from sparsec.kernels.emit.intrinsics_int8 import TINY, dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, add_to, kernel, load, registers, splat, store
@@ -48,12 +56,14 @@ def reject(layer: RowProduct, isa: Isa) -> str | None:
     return too_many_rows(layer) or layer.memoised(matvec_int8.reject) or layer.memoised(Int4().reject)
 
 
-def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
+def candidates(layer: RowProduct, target: Target, isa: Isa, _precision: str) -> Iterator[Option]:
     """The one way to run a layer."""
     shape = layer.shape
-    p = GemvInt4Params(shape, vectors_of(shape, isa), isa.lanes, isa.threads)
+    vectors = vectors_of(shape, isa)
+    p = GemvInt4Params(shape, vectors, isa.lanes, isa.threads, streams=streams_of(shape, vectors, isa))
     count = p.blocks * p.vectors * p.depth
     nbytes = count * p.lanes * (BLOCK // 2 + 2)
+    p = replace(p, ahead=lines_ahead(count * p.lanes * BLOCK // 2, p.blocks * p.depth, layer.network, target.l2_bytes))
     dots = 2 * PAIRS * (1 if isa.vnni else 3)
     work = Work((dots + 2) * count * shape.batch, count * (4 * PAIRS + 2 * PAIRS * shape.batch / p.vectors),
                 p.blocks + shape.batch, memory_bytes=nbytes, kernel="gemv/int4", pixels=shape.batch)
@@ -99,7 +109,7 @@ def _emit(b: Buffers, p: GemvInt4Params) -> None:
     height = p.blocks * p.vectors * p.lanes
     activations = _signed(b, p)
     sums = T.alloc_buffer((p.shape.batch * height,), "float32")
-    balanced_parts(b, p.threads, lambda block: _block(b, p, block, activations, sums))
+    balanced_streams(b, p, lambda blocks: _blocks(b, p, blocks, activations, sums))
     finish_rows(b, p.shape, sums, height, p.lanes)
 
 
@@ -121,17 +131,24 @@ def _signed(b: Buffers, p: GemvInt4Params) -> _Activations:
     return _Activations(rows, stride, scales, begins)
 
 
-def _block(b: Buffers, p: GemvInt4Params, block: Expr, a: _Activations, sums: Buffer) -> None:
-    """The products of one block of rows, into `sums` (batch, rows of all blocks)."""
+def _blocks(b: Buffers, p: GemvInt4Params, blocks: Sequence[Expr], a: _Activations, sums: Buffer) -> None:
+    """The products of some blocks of rows, into `sums` (batch, rows of all blocks)."""
     lanes, batch, width = p.lanes, p.shape.batch, GROUP * p.lanes
-    totals, part = registers(batch * p.vectors, lanes), registers(batch, lanes, "int32")
-    for i in range(batch * p.vectors):
+    totals, part = registers(batch * len(blocks) * p.vectors, lanes), registers(batch, lanes, "int32")
+    for i in range(batch * len(blocks) * p.vectors):
         store(totals, i * lanes, splat(0.0, lanes))
-    first = T.Bind(T.Cast("int64", block) * p.depth)
+    firsts = [T.Bind(T.Cast("int64", block) * p.depth) for block in blocks]
     low = splat(T.uint8(15), width)
+
+    def to(n: int, s: int, v: int) -> int:
+        return ((n * len(blocks) + s) * p.vectors + v) * lanes
+
     with T.serial(0, p.depth) as k:
-        for v in range(p.vectors):
-            at = T.Bind((first + k) * p.vectors + v)
+        for s, v in np.ndindex(len(blocks), p.vectors):
+            at = T.Bind((firsts[s] + k) * p.vectors + v)
+            if v == 0:
+                ask_ahead(b["values"], at * PAIRS * width, p.ahead)
+                ask_ahead(b["scales"], at * lanes, -(-p.ahead // (GROUP * PAIRS)))
             for n in range(batch):
                 store(part, n * lanes, splat(a.begins[n * p.depth + k], lanes))
             for pair in range(PAIRS):
@@ -143,12 +160,11 @@ def _block(b: Buffers, p: GemvInt4Params, block: Expr, a: _Activations, sums: Bu
                         store(part, n * lanes, dot_bytes(load(part, n * lanes, lanes), codes, x))
             scale = T.Bind(T.Cast(f"float32x{lanes}", load(b["scales"], at * lanes, lanes)))
             for n in range(batch):
-                add_to(totals, (n * p.vectors + v) * lanes,
-                       T.Cast(f"float32x{lanes}", load(part, n * lanes, lanes)) * scale)
-    for n, v in np.ndindex(batch, p.vectors):
-        row = (block * p.vectors + v) * lanes
+                add_to(totals, to(n, s, v), T.Cast(f"float32x{lanes}", load(part, n * lanes, lanes)) * scale)
+    for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
+        row = (blocks[s] * p.vectors + v) * lanes
         store(sums, n * p.blocks * p.vectors * lanes + row,
-              load(totals, (n * p.vectors + v) * lanes, lanes) * splat(a.scales[n], lanes))
+              load(totals, to(n, s, v), lanes) * splat(a.scales[n], lanes))
 
 
 FAMILY = Family("gemv/int4", RowProduct, ("dense",), "int4", candidates, recipe, build, reference, reject)

@@ -6,8 +6,8 @@ puts the next non-zeros of a stream into the places whose bits are set, as in `b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,16 @@ from tvm.tirx.script.builder import ir as T
 from sparsec.cost.option import Option, Work
 from sparsec.kernels.cpu.rows import matvec_int8
 from sparsec.kernels.cpu.rows.layer import RowProduct, too_many_rows, vectors_of
-from sparsec.kernels.cpu.rows.matvec import BlockedRows, arguments, balanced_parts, finish_rows
+from sparsec.kernels.cpu.rows.matvec import (
+    BITS_AHEAD,
+    BlockedRows,
+    arguments,
+    ask_ahead,
+    balanced_streams,
+    finish_rows,
+    lines_ahead,
+    streams_of,
+)
 from sparsec.kernels.emit.intrinsics_int8 import dot_bytes, llvm_int8, splat_four
 from sparsec.kernels.emit.isa import Isa
 from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, Kernel, kernel, load, registers, splat, store
@@ -55,12 +64,16 @@ def reject(layer: RowProduct, isa: Isa, *, bitmap: bool) -> str | None:
     return too_many_rows(layer) or layer.memoised(matvec_int8.reject)
 
 
-def candidates(layer: RowProduct, _target: Target, isa: Isa, _precision: str, *, bitmap: bool) -> Iterator[Option]:
+def candidates(layer: RowProduct, target: Target, isa: Isa, _precision: str, *, bitmap: bool) -> Iterator[Option]:
     """The one way to run a layer."""
     shape, name = layer.shape, "bitmap" if bitmap else "dense"
-    p = GemvInt8Params(shape, vectors_of(shape, isa), isa.lanes, isa.threads, 8 if isa.vnni else 7, bitmap)
+    vectors = vectors_of(shape, isa)
+    p = GemvInt8Params(shape, vectors, isa.lanes, isa.threads, 8 if isa.vnni else 7, bitmap,
+                       streams=streams_of(shape, vectors, isa))
     count = p.blocks * p.vectors * p.groups
-    nbytes = (layer.nonzeros + 8 * count if bitmap else layer.weight.size) + 8 * shape.outputs
+    values = layer.nonzeros if bitmap else layer.weight.size
+    nbytes = values + 8 * shape.outputs + (8 * count if bitmap else 0)
+    p = replace(p, ahead=lines_ahead(values, p.blocks * max(1, p.groups // UNROLL), layer.network, target.l2_bytes))
     dots = 1 if isa.vnni else 3
     work = Work(dots * count * shape.batch, count * (2.5 if bitmap else 1) + count * shape.batch / p.vectors,
                 p.blocks + shape.batch, memory_bytes=nbytes, kernel="bitmap/int8" if bitmap else "gemv/int8",
@@ -102,57 +115,90 @@ def _emit(b: Buffers, p: GemvInt8Params) -> None:
     activations = matvec_int8.quantized_rows(b, p.shape, zero, 0, lanes)
     sums = T.alloc_buffer((p.shape.batch * height,), "float32")
 
-    balanced_parts(b, p.threads, lambda block: _block(b, p, block, activations, sums))
+    balanced_streams(b, p, lambda blocks: _blocks(b, p, blocks, activations, sums))
     finish_rows(b, p.shape, sums, height, lanes)
 
 
-def _block(b: Buffers, p: GemvInt8Params, block: Expr, activations: tuple[Expr, int, Expr], sums: Buffer) -> None:
-    """The products of one block, into `sums` (batch, rows of all blocks)."""
+def _blocks(b: Buffers, p: GemvInt8Params, blocks: Sequence[Expr], activations: tuple[Expr, int, Expr],
+            sums: Buffer) -> None:
+    """The products of some blocks, into `sums` (batch, rows of all blocks)."""
     (rows, stride, scales), lanes, batch = activations, p.lanes, p.shape.batch
-    row = T.Bind(block * (p.vectors * lanes))
-    totals = registers(batch * p.vectors, lanes, "int32")
-    for n, v in np.ndindex(batch, p.vectors):
-        store(totals, (n * p.vectors + v) * lanes, load(b["begins"], row + v * lanes, lanes))
-    first = T.Bind(T.Cast("int64", block) * p.groups)
-    weights_at = _expanded(b, p, block) if p.bitmap else partial(_loaded, b, p)
+    firsts = [T.Bind(block * (p.vectors * lanes)) for block in blocks]
+    totals = registers(batch * len(blocks) * p.vectors, lanes, "int32")
+
+    def at(n: int, s: int, v: int) -> int:
+        return ((n * len(blocks) + s) * p.vectors + v) * lanes
+
+    for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
+        store(totals, at(n, s, v), load(b["begins"], firsts[s] + v * lanes, lanes))
+    streams = _expanded(b, p, blocks) if p.bitmap else _loaded(b, p, blocks)
 
     def columns(group: Expr, count: int) -> None:
+        for stream in streams:
+            stream.ask(group)
         for k in (group + u for u in range(count)):
             x = [T.Bind(splat_four(rows, n * stride + k * GROUP, lanes)) for n in range(batch)]
-            for v in range(p.vectors):
-                weights = T.Bind(weights_at((first + k) * p.vectors + v))
+            for s, v in np.ndindex(len(blocks), p.vectors):
+                weights = T.Bind(streams[s].next(k, v))
                 for n in range(batch):
-                    at = (n * p.vectors + v) * lanes
-                    store(totals, at, dot_bytes(load(totals, at, lanes), x[n], weights))
+                    store(totals, at(n, s, v), dot_bytes(load(totals, at(n, s, v), lanes), x[n], weights))
 
     with T.serial(0, p.groups // UNROLL) as iteration:
         columns(iteration * UNROLL, UNROLL)
     columns(p.groups - p.groups % UNROLL, p.groups % UNROLL)
-    for n, v in np.ndindex(batch, p.vectors):
-        total = load(totals, (n * p.vectors + v) * lanes, lanes)
-        store(sums, n * p.blocks * p.vectors * lanes + row + v * lanes,
-              matvec_int8.finished(b, row + v * lanes, total, scales[n], lanes))
+    for n, s, v in np.ndindex(batch, len(blocks), p.vectors):
+        row = firsts[s] + v * lanes
+        store(sums, n * p.blocks * p.vectors * lanes + row,
+              matvec_int8.finished(b, row, load(totals, at(n, s, v), lanes), scales[n], lanes))
 
 
-def _loaded(b: Buffers, p: GemvInt8Params, vector: Expr) -> Expr:
-    """A vector of the weight."""
-    return load(b["values"], vector * p.lanes * GROUP, p.lanes * GROUP)
+@dataclass(frozen=True)
+class _Stream:
+    """The weight of a block.
+
+    Attributes:
+        ask: asks for what lies ahead of a group of columns.
+        next: a vector of a group of columns, one after another.
+
+    """
+
+    ask: Callable[[Expr], None]
+    next: Callable[[Expr, int], Expr]
 
 
-def _expanded(b: Buffers, p: GemvInt8Params, block: Expr) -> Callable[[Expr], Expr]:
-    """The vectors of a block's weight, one after another, by their number."""
-    width, head = p.lanes * GROUP, registers(1, 1, "int64")
-    T.buffer_store(head, T.Cast("int64", b["starts"][block]), [0])
+def _loaded(b: Buffers, p: GemvInt8Params, blocks: Sequence[Expr]) -> list[_Stream]:
+    width = p.lanes * GROUP
 
-    def following(vector: Expr) -> Expr:
-        bits = T.Bind(b["bits"][vector])
-        weights = T.Bind(T.call_llvm_pure_intrin(
-            f"int8x{width}", f"llvm.x86.avx512.mask.expand.v{width}i8", load(b["values"], head[0], width),
-            splat(T.int8(0), width), T.reinterpret(f"uint1x{width}", bits)))
-        T.buffer_store(head, head[0] + T.Cast("int64", T.popcount(bits)), [0])
-        return weights
+    def stream(block: Expr) -> _Stream:
+        first = T.Bind(T.Cast("int64", block) * (p.groups * p.vectors * width))
+        return _Stream(lambda group: ask_ahead(b["values"], first + group * (p.vectors * width), p.ahead),
+                       lambda group, v: load(b["values"], first + (group * p.vectors + v) * width, width))
 
-    return following
+    return [stream(block) for block in blocks]
+
+
+def _expanded(b: Buffers, p: GemvInt8Params, blocks: Sequence[Expr]) -> list[_Stream]:
+    width, heads = p.lanes * GROUP, registers(len(blocks), 1, "int64")
+
+    def stream(s: int, block: Expr) -> _Stream:
+        T.buffer_store(heads, T.Cast("int64", b["starts"][block]), [s])
+        first = T.Bind(T.Cast("int64", block) * (p.groups * p.vectors))
+
+        def ask(group: Expr) -> None:
+            ask_ahead(b["values"], heads[s], p.ahead)
+            ask_ahead(b["bits"], first + group * p.vectors, min(1, p.ahead), BITS_AHEAD)
+
+        def following(group: Expr, v: int) -> Expr:
+            bits = T.Bind(b["bits"][first + group * p.vectors + v])
+            weights = T.Bind(T.call_llvm_pure_intrin(
+                f"int8x{width}", f"llvm.x86.avx512.mask.expand.v{width}i8", load(b["values"], heads[s], width),
+                splat(T.int8(0), width), T.reinterpret(f"uint1x{width}", bits)))
+            T.buffer_store(heads, heads[s] + T.Cast("int64", T.popcount(bits)), [s])
+            return weights
+
+        return _Stream(ask, following)
+
+    return [stream(s, block) for s, block in enumerate(blocks)]
 
 
 FAMILY = Family("gemv/int8", RowProduct, ("dense",), "int8", partial(candidates, bitmap=False), recipe, build,

@@ -5,15 +5,28 @@ X is (batch, inputs), W (outputs, inputs), bias (outputs,), residual and Y (batc
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from tvm.tirx.script.builder import ir as T
 
 from sparsec.graph.operators import epilogue as operator
 from sparsec.kernels.emit.activations import ACTIVATIONS
-from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, load, parallel, store
+from sparsec.kernels.emit.isa import Isa
+from sparsec.kernels.emit.tir import Buffer, Buffers, Expr, load, parallel, prefetch, store
+
+LINE = 64
+"""Bytes of a cache line."""
+AHEAD = 4096
+"""Bytes that lie between what a kernel multiplies and what it asks for: the hardware's prefetchers end with a page."""
+BITS_AHEAD = 1024
+"""The same of bits that say where the values belong."""
+SPARE_LINES = 0.25
+"""How many lines an iteration asks for beyond its share, since it may take more values than others."""
+MOST_STREAMS = 4
+"""Blocks that a kernel multiplies at once: on an Emerald Rapids 8 are no faster to read."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +51,8 @@ class BlockedRows:
         vectors: SIMD vectors of rows in a block.
         lanes: rows of a vector.
         threads: parts of balanced work.
+        ahead: cache lines of values that an iteration asks for of each stream, see `lines_ahead`.
+        streams: blocks that are multiplied at once, see `streams_of`.
 
     """
 
@@ -45,11 +60,34 @@ class BlockedRows:
     vectors: int = 4
     lanes: int = 16
     threads: int = 1
+    ahead: int = field(default=0, kw_only=True)
+    streams: int = field(default=1, kw_only=True)
 
     @property
     def blocks(self) -> int:
         """Blocks of rows."""
         return -(-self.shape.outputs // (self.vectors * self.lanes))
+
+
+def lines_ahead(nbytes: float, iterations: int, network: float, l2_bytes: int) -> int:
+    """Lines that each iteration asks for of a weight of `nbytes`; none where the L2 cache holds `network` times it."""
+    return 0 if network * nbytes <= l2_bytes else math.ceil(nbytes / iterations / LINE + SPARE_LINES)
+
+
+def ask_ahead(buffer: Buffer, index: Expr, lines: int, ahead: int = AHEAD) -> None:
+    """Ask the L2 cache for some lines, the first `ahead` bytes behind `index`."""
+    width = np.dtype(str(buffer.dtype)).itemsize
+    for line in range(lines):
+        prefetch(buffer, index + (ahead + line * LINE) // width, 2)
+
+
+def streams_of(shape: Matvec, vectors: int, isa: Isa) -> int:
+    """Blocks of so many vectors that are multiplied at once: as many as leave their sums in half of the registers.
+
+    They lie far apart, since hardware reads several streams faster than one: its prefetchers wait at every page.
+    """
+    blocks = -(-shape.outputs // (vectors * isa.lanes)) // isa.threads
+    return max(1, min(MOST_STREAMS, blocks, isa.registers // 2 // (shape.batch * vectors)))
 
 
 def reference(weight: np.ndarray, x: np.ndarray, bias: np.ndarray, residual: np.ndarray | None,
@@ -68,6 +106,34 @@ def arguments(shape: Matvec, **weight: tuple[int | None, str]) -> dict[str, tupl
     if shape.residual:
         tensors["residual"] = (size, "float32")
     return tensors | {"y": (size, "float32")}
+
+
+def in_streams(first: Expr, count: Expr, streams: int, body: Callable[[Sequence[Expr]], None]) -> None:
+    """`body(numbers)` for `count` numbers from `first` on, `streams` of them at once, and those left one by one."""
+    each = T.Bind(count // streams)
+    with T.serial(0, each) as index:
+        body([first + stream * each + index for stream in range(streams)])
+    if streams > 1:
+        with T.serial(0, count - streams * each) as index:
+            body([first + streams * each + index])
+
+
+def even_streams(count: int, threads: int, streams: int, body: Callable[[Sequence[Expr]], None]) -> None:
+    """`in_streams` for every number below `count`, equal shares on every thread."""
+    def part(thread: Expr) -> None:
+        first, end = (T.Bind(t * count // threads) for t in (thread, thread + 1))
+        in_streams(first, end - first, streams, body)
+
+    parallel(threads, part)
+
+
+def balanced_streams(b: Buffers, p: BlockedRows, body: Callable[[Sequence[Expr]], None]) -> None:
+    """`in_streams` for the part that `parts` deals to each thread."""
+    def part(thread: Expr) -> None:
+        first = T.Bind(b["parts"][thread])
+        in_streams(first, T.Bind(b["parts"][thread + 1] - first), p.streams, body)
+
+    parallel(p.threads, part)
 
 
 def balanced_parts(b: Buffers, threads: int, body: Callable[[Expr], None]) -> None:
