@@ -211,7 +211,7 @@ def plain(lanes, shape, outputs, kernel, stride, activation):
 
 CASES = {
     RowProduct: [(rows, *each, activation, residual) for (*each, residual), activation in zip([
-        (1, 1, 1, 1.0, False), (16, 32, 1, 0.5, False), (37, 5, 2, 0.3, True), (100, 300, 1, 0.05, False),
+        (1, 1, 1, 1.0, False), (16, 32, 1, 0.5, False), (37, 5, 2, 0.3, True), (330, 300, 1, 0.05, False),
         (48, 70, 19, 1.0, True), (40, 64, 11, 0.1, False), (48, 100, 1, 0.0, True), (150, 40, 2, "skewed", False),
         (64, 64, 8, "2:4", True), (61, 130, 1, "skewed", True), (20, 24, 4, "4x1", False)], ACTIVATIONS, strict=True)],
     StencilProduct: [(make, *each, activation, residual) for (make, *each, residual), activation in zip([
