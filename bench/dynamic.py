@@ -5,7 +5,8 @@
     python dynamic.py decoder MODEL.onnx [--threads N] [--precision bf16]     prefill, then tokens with their caches
     python dynamic.py text MODEL.onnx [--threads N]     the likeliest tokens are onnxruntime's, and memory does not grow
 
---fixed compares with an artifact for each size alone, too; --artifact FILE keeps what is compiled there, and takes it
+--fixed compares with an artifact for each size alone, too; --beside FILE times onnxruntime on another form of the
+decoder, such as one with 4-bit weights by `onnxruntime.quantization.matmul_nbits_quantizer`; --artifact FILE keeps what is compiled there, and takes it
 from there where it is. Times are medians; errors are relative to the largest.
 """
 
@@ -91,15 +92,18 @@ def empty(ort: onnxruntime.InferenceSession, past: int) -> dict[str, np.ndarray]
 def decoder(path: str, arguments: argparse.Namespace) -> None:
     session = compiled(path, arguments)
     ort = reference(path, arguments.threads)
+    others = [reference(str(each), arguments.threads) for each in arguments.beside]
     for past in PASTS:
         caches = empty(ort, past)
         for tokens in PREFILLS:
             feeds = {"input_ids": np.random.default_rng(0).integers(0, 32000, (1, tokens)), **caches}
             print(f"past {past}, {tokens} tokens: error {error(session.run(None, feeds), ort.run(None, feeds)):.0e}")
-        ours, theirs = (steps(each, caches) for each in (session, ort))
-        pairs = [(next(ours), next(theirs)) for _ in range(TOKENS)]
-        mine, other = (statistics.median(each) for each in zip(*pairs[2:], strict=True))
-        print(f"past {past}: {mine:.2f} ms a token, onnxruntime {other:.2f}, ratio {other / mine:.2f}", flush=True)
+        turns = [steps(each, caches) for each in (session, ort, *others)]
+        times = [[next(each) for each in turns] for _ in range(TOKENS)]
+        mine, theirs, *more = (statistics.median(each) for each in zip(*times[2:], strict=True))
+        beside = "".join(f", {each.stem} {ms:.2f}" for each, ms in zip(arguments.beside, more, strict=True))
+        print(f"past {past}: {mine:.2f} ms a token, onnxruntime {theirs:.2f}, ratio {theirs / mine:.2f}{beside}",
+              flush=True)
 
 
 def text(path: str, arguments: argparse.Namespace) -> None:
@@ -150,6 +154,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision")
     parser.add_argument("--artifact", type=Path)
+    parser.add_argument("--beside", type=Path, action="append", default=[])
     parser.add_argument("--fixed", action="store_true")
     arguments = parser.parse_args()
     {"encoder": encoder, "decoder": decoder, "text": text}[arguments.kind](arguments.model, arguments)
