@@ -6,8 +6,8 @@
     python dynamic.py text MODEL.onnx [--threads N]     the likeliest tokens are onnxruntime's, and memory does not grow
 
 --fixed compares with an artifact for each size alone, too; --beside FILE times onnxruntime on another form of the
-decoder, such as one with 4-bit weights by `onnxruntime.quantization.matmul_nbits_quantizer`; --artifact FILE keeps what is compiled there, and takes it
-from there where it is. Times are medians; errors are relative to the largest.
+decoder, such as one with 4-bit weights by `onnxruntime.quantization.matmul_nbits_quantizer`; --artifact FILE keeps
+what is compiled there, and takes it from there where it is. Times are medians; errors are relative to the largest.
 """
 
 from __future__ import annotations
