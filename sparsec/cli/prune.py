@@ -131,7 +131,8 @@ def command(
     only = {"--inputs": inputs, "--latency": latency, "--speedup": speedup, "--bytes": nbytes, "--energy": energy,
             "--resume": resume, "--max-error": max_error, "--threshold": threshold,
             "--on": None if on == parts.LOCAL else on}
-    _refuse(only, "is for ONNX files, not for reference networks")
+    _refuse(only, "is for ONNX files, not for reference networks" if source is None else
+            f"is for ONNX files; '{source}' is none")
     require_torch()
     from sparsec.models.networks import network
     from sparsec.models.onnx_export import export

@@ -27,6 +27,7 @@ NEAR = 0.03
 """How far below its goal a result may stay, and how far a time may lie from where it is aimed at."""
 AIM = 0.98
 """The share of a wanted time that is aimed at: measured anew it may be longer."""
+ASKED = {"latency": " us", "speedup": "x", "bytes": "", "energy": " uJ"}
 UNITS = {"latency": "us", "speedup": "us", "bytes": "bytes", "energy": "uJ"}
 
 
@@ -103,7 +104,8 @@ def _aim(search: Search, goal: Goal) -> float:
 def _out_of_reach(search: Search, goal: Goal, best: Try) -> str:
     unit = search.clock.dense_us if search.clock else 1.0
     faster = f", {1 / best.measured:.2f}x as fast as dense" if search.clock else ""
-    return (f"{goal.kind} {goal.value:g} is out of reach: the best reachable is {best.measured * unit:.4g} "
+    asked = f"{goal.value:g}{ASKED[goal.kind]}"
+    return (f"{goal.kind} {asked} is out of reach: the best reachable is {best.measured * unit:.4g} "
             f"{UNITS[goal.kind]}, with an error of {best.pruned.error:.2g}{faster}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -132,11 +133,12 @@ def constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
 def layers(model: onnx.ModelProto) -> tuple[list[Layer], list[Left]]:
     """The layers of the main graph that can be pruned, in order, and those with weights that cannot."""
     tensors, makers = constants(model.graph), {name: node for node in model.graph.node for name in node.output}
+    computed = _computed(model.graph, tensors)
     found: list[Layer] = []
     left: list[Left] = []
     for index, node in enumerate(model.graph.node):
         name = printable_name(node)
-        if node.op_type in UNSUPPORTED:
+        if node.op_type in UNSUPPORTED or (node.op_type == "Einsum" and any(each in tensors for each in node.input)):
             left.append(Left(name, f"{node.op_type} is not pruned"))
         if node.domain not in ("", "ai.onnx") or node.op_type not in PRODUCTS:
             continue
@@ -145,9 +147,18 @@ def layers(model: onnx.ModelProto) -> tuple[list[Layer], list[Left]]:
             if isinstance(outcome, Layer):
                 found.append(outcome)
                 break
-            if outcome:
-                left.append(Left(name, outcome))
+            if outcome or node.input[side] in computed:
+                left.append(Left(name, outcome or f"its weight is computed by {makers[node.input[side]].op_type}"))
     return found, left
+
+
+def _computed(graph: onnx.GraphProto, tensors: Collection[str]) -> set[str]:
+    """The names of what nodes make of constants alone."""
+    found = set[str]()
+    for node in graph.node:
+        if node.input and all(name in tensors or name in found for name in node.input if name):
+            found.update(node.output)
+    return found
 
 
 def printable_name(node: onnx.NodeProto) -> str:
@@ -169,7 +180,7 @@ def _layer(index: int, node: onnx.NodeProto, side: int, tensors: dict[str, onnx.
                 return known
             codes, name = known, maker.input[0]
             continue
-        if maker is None or maker.op_type not in MOVES:
+        if maker is None or maker.op_type not in (*MOVES, "Cast"):
             return ""
         if maker.op_type == "Transpose":
             perm = next((tuple(attribute.ints) for attribute in maker.attribute if attribute.name == "perm"), None)

@@ -215,6 +215,21 @@ def test_a_weight_that_layers_read_both_ways_is_left_with_the_reason():
     assert [layer.nonzeros for layer in outcome.pruned.layers] == [16]
 
 
+def test_weights_behind_a_cast_are_pruned_and_computed_ones_left_with_the_reason():
+    proto = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["" : 17]> g (float[N,8] x) => (float[N,8] y) {
+        c = Cast <to = 1> (a) p = MatMul(x, c) d = Add(b, b) q = MatMul(p, d)
+        y = Einsum <equation = "ij,jk->ik"> (q, b) }""")
+    for name, kind in (("a", np.float16), ("b", np.float32)):
+        proto.graph.initializer.append(numpy_helper.from_array(RNG.standard_normal((8, 8)).astype(kind), name))
+    samples = {"x": RNG.standard_normal((64, 8), np.float32)}
+    outcome = file.to_sparsity(proto, samples, 0.5, Method(), quiet)
+    stored = numpy_helper.to_array(constants(outcome.pruned.model.graph)["a"])
+    assert stored.dtype == np.float16
+    assert np.count_nonzero(stored) == 32
+    assert [(each.layer, each.reason) for each in outcome.left] == [
+        ("q", "its weight is computed by Add"), ("y", "Einsum is not pruned")]
+
+
 def test_an_unknown_distribution_is_refused():
     with pytest.raises(UsageError, match="--quota optimal"):
         Method(distribution="optimal")
