@@ -17,6 +17,8 @@ MOST_POSITIONS = 1 << 15
 """Of all samples together; more say little more of a layer and take time."""
 CHUNK = 4096
 """Positions of a product in float32, whose results are added in float64."""
+FEW = 0.25
+"""Outputs for each input up to which their products are taken with the Hessian rather than with themselves."""
 SMALLEST = 1e-30
 
 
@@ -56,10 +58,20 @@ class Statistics:
 
     def errors(self, changes: Sequence[np.ndarray], weight: np.ndarray) -> tuple[float, ...]:
         """That of each of some changes."""
-        rounded = [each.astype(np.float32) for each in self.hessian]
-        whole, *squares = (float(sum(np.sum((m @ h) * m, dtype=np.float64)
-                                     for m, h in zip(matrix, rounded, strict=True))) for matrix in (weight, *changes))
+        few = weight.shape[1] < FEW * weight.shape[2]
+        hessians = [each.astype(np.float32) for each in self.hessian] if few else self.hessian
+        whole, *squares = (sum(map(_square, matrix, hessians)) for matrix in (weight, *changes))
         return tuple(float(np.sqrt(max(each, 0.0) / max(whole, SMALLEST))) for each in squares)
+
+
+def _square(matrix: np.ndarray, hessian: np.ndarray) -> float:
+    """The sum over outputs of m H m^T, H (inputs, inputs), in float32 up to sums."""
+    if len(matrix) < FEW * len(hessian):
+        return float(np.sum((matrix @ hessian.astype(np.float32, copy=False)) * matrix, dtype=np.float64))
+    both, total = matrix.T @ matrix, 0.0  # a product with itself takes half the multiply-adds
+    for start in range(0, len(both), CHUNK):
+        total += float(np.vdot(both[start:start + CHUNK].astype(np.float64), hessian[start:start + CHUNK]))
+    return total
 
 
 def measure(layer: Layer, values: Sequence[np.ndarray]) -> Statistics:
