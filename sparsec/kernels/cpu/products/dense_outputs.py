@@ -20,7 +20,7 @@ from sparsec.graph.layout import PaddedFlat
 from sparsec.kernels.cpu.products.layer import StencilProduct
 from sparsec.kernels.cpu.products.locality import ramp
 from sparsec.kernels.cpu.products.stencil import Stencil
-from sparsec.kernels.cpu.products.tilings import L1_SHARES, balanced
+from sparsec.kernels.cpu.products.tilings import FAR_SHARE, L1_SHARES, balanced
 from sparsec.kernels.cpu.products.walk import clear_border, finish_vector, finishing_kernel
 from sparsec.kernels.emit.epilogue import Epilogue
 from sparsec.kernels.emit.isa import Isa
@@ -43,7 +43,7 @@ from sparsec.target import Target
 
 MIN_STEPS = 64  # inner steps that a K-chunk has at least, to be worth its partial sums
 LOST = (1.5, 2.5)  # inputs, as a multiple of the L2 cache, of which the next panel finds all and none there
-AWAITED = 12.0  # bytes of a stream that come in the time of one that is waited for: line after line, pages apart
+AWAITED = 4.0  # bytes of a stream that come in the time of one that is waited for: a row at a time, pages apart
 SUMS_SHARE = 0.25  # of the L2 cache that the sums of a panel may take, to stay there beside weights and inputs
 
 
@@ -60,6 +60,7 @@ class DenseOutputsParams:
         vectors: vectors of output channels in a register block, and in a panel.
         chunk: channels of a K-chunk.
         band: rows of an image whose sums wait in the scratch at a time; fewer than all begin with a vector.
+        far: the inputs come from beyond the L2 cache, so that those of the next rows are asked for in time.
 
     """
 
@@ -71,6 +72,7 @@ class DenseOutputsParams:
     vectors: int
     chunk: int
     band: int
+    far: bool = False
 
     @property
     def panel(self) -> int:
@@ -150,7 +152,8 @@ def candidates(layer: StencilProduct, target: Target, isa: Isa, _precision: str)
         least = -(-MIN_STEPS // len(s.taps))
         band = band_rows(s, layer.target, rows, vectors * s.lanes, target.l2_bytes)
         for chunk in {balanced(s.channels, max(int(share * target.l1_bytes) // column, least)) for share in L1_SHARES}:
-            params = DenseOutputsParams(s, layer.epilogue, layer.target, rows, pixels, vectors, chunk, band)
+            far = 4 * s.x_size > FAR_SHARE * target.l2_bytes
+            params = DenseOutputsParams(s, layer.epilogue, layer.target, rows, pixels, vectors, chunk, band, far)
             yield Option("dense", "gemm/outputs", f"P={rows}x{pixels} V={vectors} chunk={chunk}", params,
                          layer.weight.nbytes, work(params, target.l1_bytes, target.l2_bytes), "f32")
 
@@ -174,7 +177,7 @@ def work(params: DenseOutputsParams, l1_bytes: int, l2_bytes: int) -> Work:
     lost = ramp(4 * s.x_size / l2_bytes, *LOST)
     return Work(fmas=steps * pixels * p.vectors, loads=steps * (pixels + p.vectors) + 2 * partial + 8 * stored,
                 groups=blocks * p.chunks, l2_bytes=again + 4 * s.lanes * (partial + stored), memory_bytes=memory,
-                l3_bytes=AWAITED * lost * 4 * s.x_size * p.panels, kernel="gemm/outputs", pixels=s.pixels)
+                l3_bytes=AWAITED / p.rows * lost * 4 * s.x_size * p.panels, kernel="gemm/outputs", pixels=s.pixels)
 
 
 def build(params: DenseOutputsParams, isa: Isa) -> Kernel:
@@ -205,14 +208,20 @@ def _panels(b: Buffers, p: DenseOutputsParams, low: Expr, high: Expr, thread: tu
               T.serial(0, T.min(blocks, rows - band * blocks)) as row, T.serial(0, p.row_blocks) as block):
             position = T.Bind((image * target.pitch + row * p.rows) * target.row_stride + block * p.pixels)
             ordinal = T.Bind((image * rows + band * blocks + row) * p.row_blocks + block)
-            _register_block(b, p, sums, T.Bind(panel), chunk, position, first, ordinal)
+            last = row == T.min(blocks, rows - band * blocks) - 1
+            below = p.rows * target.row_stride
+            following = T.Bind(T.Select(last, p.chunk * s.x_channel_stride - row * below, below)) if p.far else None
+            _register_block(b, p, sums, T.Bind(panel), chunk, position, first, ordinal, following)
         _write_panel(b, p, sums, panel, band)
 
 
 def _register_block(b: Buffers, p: DenseOutputsParams, sums: Buffer, panel: Expr, chunk: Expr, position: Expr,
-                    first: Expr, ordinal: Expr) -> None:
-    """The products of a chunk for the ordinal-th block of a panel, `position` behind its band's `first`, added up."""
-    s, lanes = p.stencil, p.stencil.lanes
+                    first: Expr, ordinal: Expr, following: Expr | None) -> None:
+    """The products of a chunk for the ordinal-th block of a panel, `position` behind its band's `first`, added up.
+
+    Of inputs that are far, those `following` by so many floats are asked for: the rows below, or the next chunk's.
+    """
+    s, lanes, target = p.stencil, p.stencil.lanes, p.target
     pixels = list(enumerate(p.positions))
     acc = registers(len(pixels) * p.vectors, lanes)
     for register in range(len(pixels) * p.vectors):
@@ -224,6 +233,9 @@ def _register_block(b: Buffers, p: DenseOutputsParams, sums: Buffer, panel: Expr
     next_chunk = p.chunk * len(s.taps) * p.panel
     ahead = [T.Bind(next_chunk + T.floormod(ordinal * share + i, p.vectors) * lanes) for i in range(share)]
     with T.serial(0, T.min(p.chunk, s.channels - chunk * p.chunk)) as channel:
+        for row in range(p.rows) if following is not None else ():
+            away = max(s.taps) + row * target.row_stride + p.pixels - 1
+            prefetch(b["x"], x + channel * s.x_channel_stride + following + away)
         for tap, offset in enumerate(s.taps):
             at = weights + (channel * len(s.taps) + tap) * p.panel
             for line in ahead:

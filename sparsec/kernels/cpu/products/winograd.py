@@ -21,6 +21,7 @@ from sparsec.cost.option import Option, Work
 from sparsec.graph.layout import PaddedFlat, round_up
 from sparsec.kernels.cpu.images.padded import load_lanes, store_lanes
 from sparsec.kernels.cpu.products.layer import StencilProduct
+from sparsec.kernels.cpu.products.locality import ramp
 from sparsec.kernels.cpu.products.stencil import Stencil
 from sparsec.kernels.cpu.products.walk import clear_border, finishing_kernel
 from sparsec.kernels.emit.activations import ACTIVATIONS
@@ -46,6 +47,7 @@ from sparsec.target import Target
 SIDE = 4  # of a tile's inputs and of its points
 WIDTHS, HEIGHTS = (1, 2, 4), (4, 6, 7, 8, 12, 16)  # of register blocks: vectors of tiles, and output channels
 TRANSFORM_IN, TRANSFORM_OUT = 96, 88  # loads that a vector of tiles takes for a channel; a store counts as two
+LOST = (1.25, 2.0)  # points and weights, as a multiple of the L2 cache, of which it keeps the points, and none
 AHEAD = 256  # floats that weights are asked for before their use
 
 
@@ -163,11 +165,11 @@ def work(params: WinogradParams, target: Target) -> Work:
     again = 0 if weights <= target.l2_bytes // 2 else weights * (p.blocks - 1)
     memory = weights + 4 * (s.x_size + s.y_size * (2 if p.epilogue.residual and not p.epilogue.in_place else 1))
     inputs = p.blocks * p.row_blocks * scratch / 2
-    beyond = scratch > target.l2_bytes
+    # A block of outputs goes through all points and as many bytes of weights: what does not fit comes from L3.
+    beyond = ramp((scratch + weights / p.row_blocks) / target.l2_bytes, *LOST)
     return Work(fmas=steps * p.block * p.vectors + transforms, loads=steps * (p.block + p.vectors) + transforms,
-                groups=p.blocks * p.row_blocks * POINTS, l2_bytes=0 if beyond else inputs,
-                l3_bytes=again + (2 * inputs if beyond else 0), memory_bytes=memory, kernel="gemm/winograd",
-                pixels=s.pixels)
+                groups=p.blocks * p.row_blocks * POINTS, l2_bytes=(1 - beyond) * inputs,
+                l3_bytes=again + 2 * beyond * inputs, memory_bytes=memory, kernel="gemm/winograd", pixels=s.pixels)
 
 
 def build(params: WinogradParams, isa: Isa) -> Kernel:
