@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparsec.graph.layout import PLAIN
+from sparsec.graph.layout import PLAIN, PaddedFlat
 from sparsec.kernels.cpu.images import reformat_padded
 from sparsec.kernels.cpu.images.padded import pixels
 from sparsec.kernels.cpu.images.reformat_padded import ReformatParams
@@ -44,4 +44,9 @@ def check(params, target, threads):
     pixels(source, params.source_rows)[...] = np.random.default_rng(0).standard_normal(params.shape)
     expected = reformat_padded.reference(source, params)
     func = reformat_padded.build(params, isa(target, threads))
-    assert_same(run_guarded(func, target, source, out=expected.size), expected)
+    found = run_guarded(func, target, source, out=expected.size)
+    assert_same(found, expected)
+    if isinstance(params.target, PaddedFlat):  # products compute on what lies between and behind rows
+        layout = params.target
+        channels = found.reshape(layout.channels, layout.channel_stride)
+        assert np.isfinite(channels[:, layout.origin:layout.origin + layout.vectors * layout.lanes]).all()
