@@ -101,6 +101,43 @@ def _average_pool(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.
     return (view.sum(axis=tuple(range(inputs[0].ndim, view.ndim))) / counts,)
 
 
+def _conv_transpose(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+    """Every pixel's product with the weights of a tap is added where that tap puts it."""
+    x, weight, bias = (*inputs, None)[:3]
+    kernel, groups = weight.shape[2:], attributes.get("group", 1)
+    rank, sizes = len(kernel), x.shape[2:]
+    strides, dilations = (attributes.get(name, [1] * rank) for name in ("strides", "dilations"))
+    more = attributes.get("output_padding", [0] * rank)
+    whole = [(size - 1) * stride + width + rest for size, stride, width, rest in zip(
+        sizes, strides, _widths(kernel, attributes), more, strict=True)]
+    cut = _cut(whole, [size * stride for size, stride in zip(sizes, strides, strict=True)], attributes)
+    outputs = weight.shape[1]
+    y = np.zeros((len(x), groups * outputs, *(max(full, full - sum(ends)) for full, ends in zip(
+        whole, cut, strict=True))), x.dtype)
+    pixels = x.reshape(len(x), groups, -1, math.prod(sizes))
+    taps = weight.reshape(groups, -1, outputs, *kernel)
+    for place in np.ndindex(*kernel):
+        matrix = taps[(slice(None), slice(None), slice(None), *place)].swapaxes(1, 2)  # (groups, outputs, channels)
+        at = [slice(tap * step, tap * step + (size - 1) * stride + 1, stride) for tap, step, size, stride in zip(
+            place, dilations, sizes, strides, strict=True)]
+        y[(slice(None), slice(None), *at)] += (matrix @ pixels).reshape(len(x), groups * outputs, *sizes)
+    y = y[(slice(None), slice(None), *(slice(max(0, first), full - last) for full, (first, last) in zip(
+        whole, cut, strict=True)))]
+    return (y if bias is None else y + bias.reshape(-1, *[1] * rank),)
+
+
+def _cut(whole: Sequence[int], same: Sequence[int], attributes: Attributes) -> list[tuple[int, int]]:
+    """What a transposed convolution cuts off at both ends of every axis; of `same` size where `auto_pad` says so."""
+    rank, mode = len(whole), attributes.get("auto_pad", "NOTSET")
+    told = attributes.get("output_shape") or (same if mode.startswith("SAME") else None)
+    if told is None:
+        pads = attributes.get("pads", [0] * (2 * rank)) if mode == "NOTSET" else [0] * (2 * rank)
+        return list(zip(pads[:rank], pads[rank:], strict=True))
+    surplus = [full - size for full, size in zip(whole, told[-rank:], strict=True)]
+    return [(each // 2, each - each // 2) if mode == "SAME_UPPER" else (each - each // 2, each // 2)
+            for each in surplus]
+
+
 def _global(function: Callable[..., Any]) -> Operator:
     return lambda inputs, _: (function(inputs[0], axis=tuple(range(2, inputs[0].ndim)), keepdims=True),)
 
@@ -136,8 +173,8 @@ def _normalised(x: np.ndarray, groups: int, scale: np.ndarray, bias: np.ndarray,
 
 
 OPERATORS: dict[str, Operator] = {
-    "Conv": _conv, "MaxPool": _max_pool, "AveragePool": _average_pool, "GlobalAveragePool": _global(np.mean),
-    "GlobalMaxPool": _global(np.max), "BatchNormalization": _batch_norm,
+    "Conv": _conv, "ConvTranspose": _conv_transpose, "MaxPool": _max_pool, "AveragePool": _average_pool,
+    "GlobalAveragePool": _global(np.mean), "GlobalMaxPool": _global(np.max), "BatchNormalization": _batch_norm,
     "InstanceNormalization": _instance_norm, "GroupNormalization": _group_norm,
 }
 """By ONNX's name; the first output only."""
