@@ -74,6 +74,20 @@ def _softmax(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarr
     return (exponentials / exponentials.sum(axis=axis, keepdims=True),)
 
 
+def _activation(function: Callable[..., Any], **defaults: float) -> Operator:
+    """An activation of one input, with its attributes in the input's type."""
+    def run(inputs: Sequence[Any], attributes: Attributes) -> Sequence[np.ndarray]:
+        x = inputs[0]
+        values = [x.dtype.type(attributes.get(name, default)) for name, default in defaults.items()]
+        return (np.asarray(function(x, *values)).astype(x.dtype, copy=False),)
+
+    return run
+
+
+def _elu(x: np.ndarray, alpha: Any) -> np.ndarray:
+    return np.asarray(np.where(x < 0, alpha * np.expm1(np.minimum(x, 0)), x))
+
+
 OPERATORS: dict[str, Operator] = {
     **{name: of(function) for name, function in dict[str, Callable[..., Any]]({
         "Abs": np.abs, "Add": np.add, "And": np.logical_and, "Ceil": np.ceil, "Cos": np.cos, "Equal": np.equal,
@@ -87,5 +101,12 @@ OPERATORS: dict[str, Operator] = {
         "Relu": lambda x: np.maximum(x, x.dtype.type(0))}).items()},
     "Max": _folded(np.maximum), "Min": _folded(np.minimum), "Sum": _folded(np.add), "Mod": _mod, "Clip": _clip,
     "Cast": _cast, "Softmax": _softmax,
+    "Elu": _activation(_elu, alpha=1.0),
+    "HardSigmoid": _activation(lambda x, a, b: np.clip(a * x + b, 0, 1), alpha=0.2, beta=0.5),
+    "HardSwish": _activation(lambda x: x * np.clip(x / 6 + x.dtype.type(0.5), 0, 1)),
+    "LeakyRelu": _activation(lambda x, a: np.where(x < 0, a * x, x), alpha=0.01),
+    "PRelu": same_type(lambda x, slope: np.where(x < 0, slope * x, x)),
+    "Selu": _activation(lambda x, a, g: g * _elu(x, a), alpha=1.6732631921768188, gamma=1.0507010221481323),
+    "Softplus": same_type(lambda x: np.logaddexp(x, x.dtype.type(0))),
 }
 """By ONNX's name."""
