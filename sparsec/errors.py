@@ -9,6 +9,11 @@ def printable(text: str) -> str:
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: "1 layer", "2 layers"."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 class SparsecError(Exception):
     """Base of every error that sparsec raises on purpose; the command line prints it in one line and exits with 1."""
 

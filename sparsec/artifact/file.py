@@ -31,7 +31,7 @@ from sparsec.artifact.manifest import DECODERS, PACKED, READABLE, SCHEMA, Consta
 from sparsec.artifact.stored import StoredWeight, encode, is_affordable, restore, store
 from sparsec.artifact.weights import Layout, Weights
 from sparsec.backends.program import SIZED, STAGES, Program
-from sparsec.errors import ArtifactError, FormatError, SignatureError, UsageError
+from sparsec.errors import ArtifactError, FormatError, SignatureError, UsageError, counted
 from sparsec.machine import tvm_runtime
 from sparsec.target import Target, machine_features
 
@@ -67,8 +67,8 @@ class Artifact:
         manifest = self.manifest
         signature = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in manifest.inputs)
         buckets = f", {len(self.buckets)} buckets" if self.others else ""
-        return (f"<sparsec.Artifact for {manifest.target}, {manifest.threads} thread(s), inputs {signature}{buckets}, "
-                f"{len(self.library) + len(self.weights):,} bytes>")
+        return (f"<sparsec.Artifact for {manifest.target}, {counted(manifest.threads, 'thread')}, inputs {signature}"
+                f"{buckets}, {len(self.library) + len(self.weights):,} bytes>")
 
     def _repr_html_(self) -> str:
         """The line and the table of the layers, for notebooks."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sparsec.artifact.file import Artifact
 from sparsec.backends.job import Feeds
-from sparsec.errors import VerificationError
+from sparsec.errors import VerificationError, counted
 from sparsec.graph import ort
 from sparsec.graph.compare import compare
 from sparsec.runtime.session import InferenceSession
@@ -32,8 +32,8 @@ def check_agreement(artifact: Artifact, name: Path, model: Path, feeds: Feeds) -
     except Exception:  # noqa: BLE001 - timing it says what is wrong
         return None
     if len(actual) != len(expected):
-        raise VerificationError(f"{name} was not compiled from {model}: it has {len(actual)} output(s), and that "
-                                f"{len(expected)}")
+        raise VerificationError(f"{name} was not compiled from {model}: it has "
+                                f"{counted(len(actual), 'output')}, and that {len(expected)}")
     worst = max(compare(names, actual, expected), key=lambda each: each.relative_error)
     if worst.relative_error > (limit := SLACK * _allowed(artifact)):
         raise VerificationError(

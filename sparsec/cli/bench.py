@@ -23,7 +23,8 @@ from sparsec.cli.names import shortened
 from sparsec.cli.progress import working
 from sparsec.cli.tables import console
 from sparsec.compiler.options import CompileOptions
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, counted
+from sparsec.graph.sizes import bound_dims
 
 if TYPE_CHECKING:  # the command imports it, so that others start fast
     import numpy as np
@@ -121,6 +122,8 @@ def command(
         else:
             _profile(file, json, replace(chosen, inputs=options.read_arrays(feeds) if feeds else None))
         return
+    if feeds is not None and not compiled:
+        options.arrays_of_model(feeds, file, options.parse_shapes(shapes), bound_dims(sizes))  # before minutes of work
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         artifact = file
         if not compiled:
@@ -151,7 +154,7 @@ def _tell(results: Sequence[Latency], file: Path, threads: int, streams: int, pr
               for each in _peers(results)}
     options.write_json(json, {"file": str(file), "threads": threads, "streams": streams, "precision": precision,
                               "engines": engines, "ratio": ratios})
-    _print(results, tables.counted(threads, "thread") if streams == 1 else f"{streams} streams", ratios)
+    _print(results, counted(threads, "thread") if streams == 1 else f"{streams} streams", ratios)
 
 
 def _check_uses(file: Path | None, against: Peer | None, precision: Precision | None, sweep: str | None,
@@ -236,7 +239,7 @@ def _tell_agreement(artifact: Artifact, path: Path, model: Path, feeds: Mapping[
     from sparsec.bench.agreement import check_agreement
 
     if (error := check_agreement(artifact, path, model, feeds)) is not None:
-        console.print(f"outputs match onnxruntime's: largest relative error {error:.1e}\n")
+        console.print(f"outputs match onnxruntime's: largest relative error {tables.error(error)}\n")
 
 
 def _check_model(model: Path | None, artifact: Path | None) -> None:
@@ -262,7 +265,7 @@ def _profile(file: Path, json: Path | None, chosen: CompileOptions) -> None:
     figures = show_progress(lambda progress: profile_layers(file, replace(chosen, progress=progress)))
     options.write_json(json, {"file": str(file), "threads": chosen.threads, **asdict(figures)})
     device = chosen.backend.device
-    console.print(f"{chosen.target if device else tables.counted(chosen.threads, 'thread')}; "
+    console.print(f"{chosen.target if device else counted(chosen.threads, 'thread')}; "
                   f"rates: {figures.rates}\n")
     seen = any(row.zeros is not None for row in figures.layers)
     tables.print_table(

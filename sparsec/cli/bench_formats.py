@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sparsec.cli import options, tables
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, counted
 from sparsec.target import resolve
 
 if TYPE_CHECKING:  # the compiler takes seconds to import
@@ -65,7 +65,7 @@ def bench_sweep(text: str, target: str, threads: int, plot: Path | None, json: P
         from sparsec.bench.format_plot import plot_formats
         from sparsec.report.figures import save
 
-        save(plot_formats(points, f"{text}, {threads} thread(s)"), plot)
+        save(plot_formats(points, f"{text}, {counted(threads, 'thread')}"), plot)
     options.write_json(json, {"sweep": [outputs, inputs, rows], "threads": threads,
                              "points": list(map(asdict, points))})
 

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from sparsec.cli import options, parts, tables
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, counted
 from sparsec.machine import cpus
 from sparsec.target import resolve
 
@@ -39,7 +39,7 @@ def command(threads: options.Threads = 1, seconds: Seconds = 120.0, on: parts.On
     """
     parts.check(on)
     if on == parts.LOCAL and threads > cpus.available():
-        raise UsageError(f"--threads {threads}: this process may use {tables.counted(cpus.available(), 'core')}, and "
+        raise UsageError(f"--threads {threads}: this process may use {counted(cpus.available(), 'core')}, and "
                          "rates of more threads are measured where there are as many")
     console = Console(stderr=True)
     if not console.is_terminal:
@@ -88,7 +88,7 @@ def _on_cluster(on: str, threads: int, seconds: float) -> dict[str, dict[str, An
 def _print(figures: dict[str, Any], threads: int) -> None:
     from sparsec.cost.roofline import DEFAULT_MACHINE, DENSITIES, PIXELS
 
-    tables.print_table((f"rate, {threads} thread(s)", "here", "default"), [
+    tables.print_table((f"rate, {counted(threads, 'thread')}", "here", "default"), [
         (RATES[name][0], _text(name, figures[name]), _text(name, getattr(DEFAULT_MACHINE, name, None)))
         for name in figures if name in RATES])
     tables.console.print()

@@ -20,7 +20,7 @@ from sparsec.cli.model_file import describe
 from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 from sparsec.cost.calibration import SHIPPED
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, counted
 from sparsec.target import ACCELERATORS
 
 if TYPE_CHECKING:  # the compiler's packages are imported by the command, so that others start fast
@@ -154,7 +154,7 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     tables.print_buckets(description)
     rows = description["rows"]
     tables.print_table(("format", "layers", "weights kept", "bytes",
-                        f"predicted for {tables.counted(rows[-1]['rows'], 'row')}" if rows else "predicted"),
+                        f"predicted for {counted(rows[-1]['rows'], 'row')}" if rows else "predicted"),
                        [row(sums["format"], sums) for sums in description["formats"]],
                        row("layers with weights", description["totals"]))
     if (network := description.get("network_us")) is not None:
@@ -185,7 +185,8 @@ def _by_rows(rows: Sequence[dict[str, Any]], layers: Sequence[dict[str, Any]]) -
     if not rows:
         return []
     each = ", ".join(f"{tables.duration(row['predicted_us'])} for {row['rows']}" for row in rows)
-    text = f"for any size: the layers are predicted to take {each} row(s), and more are made of such calls"
+    what = "row" if len(rows) == 1 and rows[0]["rows"] == 1 else "rows"
+    text = f"for any size: the layers are predicted to take {each} {what}, and more are made of such calls"
     if names := dict.fromkeys(layer["layer"] for layer in layers
                               if layer.get("rows") and layer["operator"] == "Recurrence"):
         from sparsec.compiler.sized.recurrent import STEPS
@@ -263,12 +264,12 @@ def _verdict(verification: dict[str, Any] | None, target: str) -> str:
                       for name, share in verification["same_class"].items())
     classes += _integers(verification.get("steps")) + (
         "; the model's 16 bits were float32 there" if verification.get("widened") else "") + (
-        f"; onnxruntime's own answers differ by {spread:.1e} with and without its optimisations"
+        f"; onnxruntime's own answers differ by {tables.error(spread)} with and without its optimisations"
         if (spread := verification.get("spread")) else "") + (
         f"; {refused}" if (refused := verification.get("refused")) else "")
     if verification["tolerance"] is None:
         what = "its integers" if target in ACCELERATORS else "shared weights"
-        return (f"outputs differ from {verification['reference']}'s by {worst:.1e} of their largest: {what} "
+        return (f"outputs differ from {verification['reference']}'s by {tables.error(worst)} of their largest: {what} "
                 f"have no limit but --max-error{classes}")
-    return (f"outputs match {verification['reference']}: largest relative error {worst:.1e}, "
-            f"tolerance {verification['tolerance']:.0e}{classes}")
+    close = f"largest relative error {tables.error(worst)}" if worst else "equal to the bit"
+    return f"outputs match {verification['reference']}: {close}, tolerance {verification['tolerance']:.0e}{classes}"

@@ -14,7 +14,7 @@ from sparsec.cli import options, tables
 from sparsec.cli.compile import Precision
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, counted
 from sparsec.target import resolve
 
 if TYPE_CHECKING:  # the compiler takes seconds to import
@@ -81,7 +81,7 @@ def _chosen(figures: Explanation, names: list[str]) -> list[Layer]:
 
 def _print_summary(figures: Explanation) -> None:
     total = figures.total
-    console.print(f"target {figures.target}, {tables.counted(figures.threads, 'thread')}\nrates: {figures.machine}\n")
+    console.print(f"target {figures.target}, {counted(figures.threads, 'thread')}\nrates: {figures.machine}\n")
     seen = any(layer.zeros is not None for layer in figures.layers)
     tables.print_table(
         ("layer", "zeros", "structure", "runs as", "time", "dense", "pays from", *["input zeros"] * seen),
@@ -119,13 +119,14 @@ def _print_any_size(found: AnySize, sizes: Mapping[str, int]) -> None:
     console.print("\n`sparsec compile` with these options leaves sizes to the run, which pays for that; more rows are "
                   "made of such calls:\n")
     without = _without(found)
-    tables.print_table(("layer", *(tables.counted(count, "row") for count in counts)), [
+    tables.print_table(("layer", *(counted(count, "row") for count in counts)), [
         *((layer, *(row.get(count, "") for count in counts)) for layer, row in cells.items()),
         *((layer, *("no kernel" for _ in counts)) for layer in without)],
         ("the rest" if without or found.recurrent else "a call",
          *(tables.duration(found.call_us[count]) for count in counts)))
-    console.print(f"\na call has {found.stages} compiled stage(s) and {found.operators} operator(s) between them; "
-                  "attention and what numpy multiplies take longer the larger the sizes, and are not in it")
+    console.print(f"\na call has {counted(found.stages, 'compiled stage')} and {counted(found.operators, 'operator')} "
+                  "between them; attention and what numpy multiplies take longer the larger the sizes, and are not in "
+                  "it")
     if found.recurrent:
         console.print(f"recurrent layers are priced for {STEPS} steps of so many members of a batch: "
                       f"{', '.join(found.recurrent)}; the rest is without them")

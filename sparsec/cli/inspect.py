@@ -10,6 +10,7 @@ import typer
 from sparsec.cli import options, tables
 from sparsec.cli.model_file import describe
 from sparsec.cli.tables import console
+from sparsec.errors import counted
 
 if TYPE_CHECKING:  # the command imports it, so that others start fast
     from sparsec.artifact.file import Artifact
@@ -37,7 +38,7 @@ def _inspect_artifact(file: Path) -> dict[str, Any]:
     description = describe_artifact(artifact, file.stat().st_size)
     needs = "".join(f", {name} {' '.join(map(str, each))}" for name, each in description["needs"].items() if each)
     console.print(f"target {description['target']}{needs} on {description['platform']}, up to "
-                  f"{tables.counted(description['threads'], 'thread')}; by sparsec {description['sparsec']}, TVM "
+                  f"{counted(description['threads'], 'thread')}; by sparsec {description['sparsec']}, TVM "
                   f"{description['tvm']}")
     if is_portable(artifact):
         console.print(f"{tables.nbytes(description['file_bytes'])}\n")
@@ -63,7 +64,7 @@ def _print_kernels(description: dict[str, Any]) -> None:
         [(layer["layer"], tables.shape(layer["shape"]), tables.percent(layer["nonzeros"], layer["weights"]),
           layer["format"], layer["kernel"], *([layer.get("rows", "")] if rows else []), tables.nbytes(layer["bytes"]),
           tables.duration(layer["predicted_us"])) for layer in description["layers"]],
-        (tables.counted(totals["layers"], "layer"), "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
+        (counted(totals["layers"], "layer"), "", tables.percent(totals["nonzeros"], totals["weights"]), "", "",
          *([rows[-1]["rows"]] if rows else []), tables.nbytes(totals["bytes"]),
          tables.duration(totals["predicted_us"])))
     for line in (*tables.single(description, description["threads"]), *tables.timed(description["layers"]),
@@ -114,7 +115,7 @@ def _print_layers(description: dict[str, Any]) -> None:
         ("layer", "operator", "shape", "zeros", "bytes", "stored"),
         [(layer["layer"], layer["operator"], tables.shape(layer["shape"]), _zeros(layer), tables.nbytes(layer["bytes"]),
           "sparse" if layer["sparse_initializer"] else "dense") for layer in description["layers"]],
-        (tables.counted(totals["layers"], "layer"), "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
+        (counted(totals["layers"], "layer"), "", "", _zeros(totals), tables.nbytes(totals["bytes"]), ""))
 
 
 def _zeros(counts: dict[str, Any]) -> str:

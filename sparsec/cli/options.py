@@ -18,7 +18,7 @@ import typer
 
 from sparsec import files
 from sparsec.cli.tables import console
-from sparsec.errors import UsageError
+from sparsec.errors import InputError, UsageError, counted
 from sparsec.machine import cpus
 
 if TYPE_CHECKING:
@@ -146,9 +146,44 @@ def inputs_for(artifact: Artifact, path: Path | None, shapes: Sequence[str] = ()
         others = "" if shapes or dims or not sizes else ", --dim and --shape other sizes"
         console.print(f"inputs are random{f', at {sizes}' if sizes else ''}; --input gives your own{others}\n")
         return feeds
+    return arrays_for(path, [spec.name for spec in artifact.manifest.inputs])
+
+
+def arrays_of_model(path: Path, model: Path, shapes: Mapping[str, Sequence[int]],
+                    dims: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """The arrays of a file that are an ONNX model's inputs, of sizes that `shapes` and `dims` allow.
+
+    Raises:
+        InputError: they have other names or types.
+        ShapeError: they have other shapes.
+        UsageError: the file holds no arrays, or one where the model takes several.
+
+    """
+    from sparsec.graph.reader import load
+    from sparsec.graph.shapes import bind
+
+    graph = load(model, shapes=shapes, dims=dims, symbolic=True)
+    inputs = {str(value.name): value for value in graph.graph.inputs}
+    arrays = arrays_for(path, list(inputs))
+    if arrays.keys() != inputs.keys():
+        raise InputError(f"{model} takes the inputs {', '.join(inputs)}; {path} holds {', '.join(arrays) or 'none'}")
+    for name, array in arrays.items():
+        dtype = inputs[name].dtype
+        if dtype is not None and array.dtype != dtype.numpy():
+            raise InputError(f"{path}: '{name}' is of type {array.dtype}, and {model} takes {dtype.numpy()}")
+    bind(graph, {name: array.shape for name, array in arrays.items()}, f"{path} for {model}")
+    return arrays
+
+
+def arrays_for(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name, or that of an .npy file for the one input that there is.
+
+    Raises:
+        UsageError: the file holds no arrays, or an .npy file is given to a model of several inputs.
+
+    """
     if path.suffix != ".npy":
         return read_arrays(path)
-    names = [spec.name for spec in artifact.manifest.inputs]
     if len(names) != 1:
         raise UsageError(f"{path}: one array, and the model takes the inputs {', '.join(names)}; write an .npz file "
                          "with numpy.savez")
@@ -212,7 +247,8 @@ def check_folder(path: Path) -> None:
 def tell_of_cores(threads: int) -> None:
     """Say on the standard error where this machine has fewer cores than threads are asked for."""
     if threads > cpus.available():
-        print(f"sparsec: {cpus.available()} core(s) may be used here; sessions on this machine take no more threads",
+        print(f"sparsec: {counted(cpus.available(), 'core')} may be used here; sessions on this machine take no more "
+              "threads",
               file=sys.stderr)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from sparsec.cli import options, tables
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
+from sparsec.errors import counted
 from sparsec.target import Target, resolve
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def print_advice(found: Priced) -> None:
     """A row a pattern, then which is the fastest at which sparsity."""
     from sparsec.oneshot.advice import best
 
-    threads = f", {tables.counted(found.threads, 'thread')}" if found.target.mcpu else ""
+    threads = f", {counted(found.threads, 'thread')}" if found.target.mcpu else ""
     console.print(f"the layers that can be pruned take {tables.duration(found.dense_us)} dense on {found.target.name}"
                   f"{threads}, as its cost model predicts; with zeros, so many times as fast:")
     console.print()

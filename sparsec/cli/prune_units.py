@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sparsec.cli import model_file, options, tables
 from sparsec.cli.progress import progress_bar
 from sparsec.cli.tables import console
-from sparsec.errors import UsageError
+from sparsec.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from sparsec.oneshot.prune import Output
@@ -88,7 +88,7 @@ def _units(proto: Any, arrays: Any, files: Files, sparsity: float | None, thresh
         "outputs": [asdict(each) for each in found.outputs]})
     tables.print_table(("layer", "units", "MFLOPs"), [
         (layer.name, *_changes(layer.before, layer.after)) for layer in found.report.layers],
-        (tables.counted(len(found.report.layers), "layer"), *_changes(before, after)))
+        (counted(len(found.report.layers), "layer"), *_changes(before, after)))
     for each in found.left:
         console.print(f"not pruned: {each.layer}: {each.reason}")
     _print_outputs(found.outputs)

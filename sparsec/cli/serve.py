@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from sparsec.cli import options
-from sparsec.errors import ToolchainError, UsageError
+from sparsec.errors import ToolchainError, UsageError, counted
 
 
 def command(
@@ -67,5 +67,5 @@ def _check_cores(models: int, threads: int, replicas: int) -> None:
     from sparsec.machine import cpus
 
     if (wanted := models * threads * replicas) > cpus.available() and threads * replicas > 1:
-        raise UsageError(f"{models} model(s) of --replicas {replicas} with --threads {threads} keep {wanted} cores "
-                         f"busy and this process may use {cpus.available()}; give fewer")
+        raise UsageError(f"{counted(models, 'model')} of --replicas {replicas} with --threads {threads} keep "
+                         f"{wanted} cores busy and this process may use {cpus.available()}; give fewer")

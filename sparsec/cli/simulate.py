@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 import typer
 
+from sparsec.artifact.file import is_artifact
 from sparsec.backends.accelerators.eie.architecture import PARAMETERS
 from sparsec.cli import options, simulate_tables
 from sparsec.cli.flags import Flag, taking
 from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 from sparsec.errors import UsageError
+from sparsec.graph.sizes import bound_dims, fixed
 
 Item = TypeVar("Item")
 
 OptionalFile = Annotated[Path | None, typer.Argument(
     exists=True, dir_okay=False, help="An ONNX model, or one compiled with --target eie, for that alone.")]
 Input = Annotated[Path | None, typer.Option(
-    "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs; random ones if not given.")]
+    "--input", "-i", exists=True, dir_okay=False, help="An .npz file of inputs, or an .npy file where there is "
+    "one, whose sizes those that the model leaves open become; random ones if not given.")]
 Sweeps = Annotated[list[str], typer.Option(
     "--sweep", metavar="NAME=V,V,…", help="Vary a parameter, such as units=16,64,256, or pes=… of EIE alone; may be "
     "repeated.")]
@@ -77,13 +82,16 @@ def command(
     parameters = {name: value for name, value in given.items() if value is not None}
     requested = [_parse_sweep(text) for text in sweeps]
     bound = CompileOptions("eie", shapes=options.parse_shapes(shapes), dims=options.single(options.parse_dims(dims)))
+    arrays = None if feeds is None else _arrays(feeds, file, bound)
+    if arrays is not None and file is not None and not is_artifact(file):
+        bound = replace(bound, shapes={name: array.shape for name, array in arrays.items()}, dims={})
     if target != "eie" or settings:
         own = {"--paper": paper, "--trace": trace, "--trace-layer": trace_layer, "--plot": plot,
                "--codebook": codebook is not Codebook.CLUSTER,
                **{f"--{name.replace('_', '-')}": True for name in parameters}}
         if options_of_eie := [name for name, value in own.items() if value]:
             raise UsageError(f"{options_of_eie[0]} is for --target eie alone; use --config, --sweep, --html or --json")
-        _compare(file, target, settings, feeds, bound, requested, html, json, beside_cpu=beside_cpu)
+        _compare(file, target, settings, arrays, bound, requested, html, json, beside_cpu=beside_cpu)
         return
     from sparsec.cli import simulate_steps as steps
 
@@ -99,7 +107,7 @@ def command(
             subject = steps.simulate_paper(target, parameters, watch)
         else:
             subject = steps.simulate_file(file, target, parameters, codebook.value, bound,
-                                          options.read_arrays(feeds) if feeds else None, watch, beside_cpu=beside_cpu)
+                                          arrays, watch, beside_cpu=beside_cpu)
         swept = [steps.sweep(subject, *each, watch) for each in requested]
     simulate_tables.print_report(subject.figures)
     for each in swept:
@@ -110,8 +118,17 @@ def command(
     steps.write_trace(trace, subject, trace_layer)
 
 
-def _compare(file: Path | None, target: str, settings: Sequence[str], feeds: Path | None, bound: CompileOptions,
-             requested: Sequence[tuple[str, list[int]]], html: Path | None, json: Path | None, *,
+def _arrays(feeds: Path, file: Path | None, bound: CompileOptions) -> dict[str, np.ndarray]:
+    """The inputs, checked against the model's where it is not compiled."""
+    if file is None:
+        raise UsageError("--input is for a model; --paper has activations of its own")
+    if is_artifact(file):
+        return options.read_arrays(feeds)
+    return options.arrays_of_model(feeds, file, fixed(bound.shapes or {}), bound_dims(bound.dims or {}))
+
+
+def _compare(file: Path | None, target: str, settings: Sequence[str], feeds: Mapping[str, np.ndarray] | None,
+             bound: CompileOptions, requested: Sequence[tuple[str, list[int]]], html: Path | None, json: Path | None, *,
              beside_cpu: bool) -> None:
     """Several accelerators, or one other than EIE, side by side."""
     from sparsec.cli import simulate_accelerators as steps
@@ -126,7 +143,7 @@ def _compare(file: Path | None, target: str, settings: Sequence[str], feeds: Pat
         def watch(items: Sequence[Item], text: str) -> Iterable[Item]:
             return progress.track(items, description=text)
 
-        network, arrays = steps.load(file, bound, options.read_arrays(feeds) if feeds else None, watch)
+        network, arrays = steps.load(file, bound, feeds, watch)
         results = steps.run(network, chosen, changed, watch)
         swept = [steps.sweep(network, chosen, changed, *each, watch) for each in requested]
     figures = steps.figures_of(file, bound, arrays, network, results, beside_cpu=beside_cpu)

@@ -16,7 +16,7 @@ from sparsec import files
 from sparsec.cli import options, tables
 from sparsec.cli.model_file import describe
 from sparsec.cli.progress import working
-from sparsec.errors import ShapeError, VerificationError
+from sparsec.errors import ShapeError, VerificationError, counted
 
 if TYPE_CHECKING:  # imported by the command, so that the others start fast
     import onnx_ir as ir
@@ -75,7 +75,7 @@ def command(
         files.write(output, given)
     options.write_json(json, {**as_dict(report), "relative_error": error})
     print_report(report)
-    verdict = unverified if error is None else f"outputs match: largest relative error {error:.1e}"
+    verdict = unverified if error is None else f"outputs match: largest relative error {tables.error(error)}"
     sizes = tables.nbytes(describe(output).nbytes), tables.nbytes(before.nbytes)
     tables.console.print(f"\n{verdict}\n{output}: {sizes[0]}; the model was {sizes[1]}")
 
@@ -128,7 +128,7 @@ def print_report(report: StripReport) -> None:
         return
     tables.print_table(("layer", "zero", "inactive", "units", "MFLOPs", "bytes"),
                        [(layer.name, *_row(layer)) for layer in report.layers],
-                       (tables.counted(len(report.layers), "layer"), *_row(_sum(report.layers))))
+                       (counted(len(report.layers), "layer"), *_row(_sum(report.layers))))
     total = report.total
     direct, effective = _times(total.direct_compression), _times(total.effective_compression)
     lines = [f"\ncompression by zeros {direct}, effective {effective}", *_more(report)]

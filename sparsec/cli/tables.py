@@ -14,7 +14,7 @@ from rich.text import Text
 
 from sparsec.cli.flags import sizes_as_typed
 from sparsec.cli.names import shortened
-from sparsec.errors import printable
+from sparsec.errors import counted, printable
 
 _BEFORE_UNIT = re.compile(r"(?<=\d) (?=(?:%|[kMG]?B|[num]?s)(?!\w))")
 """The blank of "90 %" or "1.2 us", at which no line ends."""
@@ -43,6 +43,8 @@ Column = tuple[str, ...]
 _GAP = 2  # spaces between columns
 LEAST_NAME = 12
 """Characters of a name that stay in the narrowest terminal."""
+NEGLIGIBLE = 1e-9
+"""Relative errors below it come of outputs next to 0 beside others of 1, as a saturated softmax has."""
 SHOWN = 6
 """Names of layers in a line, of which there may be hundreds."""
 
@@ -89,11 +91,6 @@ def _print_lines(names: Sequence[str], cells: Sequence[Column], widths: Sequence
         console.print(Text(text, style="" if index else "bold"))
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things: "1 layer", "2 layers"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
 def told(number: int, what: str) -> str:
     """A number of what several of are called so: "1 unit removed" of "units removed"."""
     things, _, rest = what.partition("s ")
@@ -120,7 +117,7 @@ def print_buckets(description: Mapping[str, Any]) -> None:
         errors = (bucket["verification"] or {}).get("relative_error", {})
         rows.append((", ".join(f"{each['name']} {shape(each['shape'])}" for each in bucket["inputs"]),
                      nbytes(bucket["library_bytes"]), duration(bucket["totals"].get("predicted_us", 0)),
-                     f"{max(errors.values()):.1e}" if errors else "not verified"))
+                     error(max(errors.values())) if errors else "not verified"))
     print_table(("bucket", "library", "predicted", "error"), rows)
     console.print("\nof the first bucket:\n")
 
@@ -197,6 +194,11 @@ def duration(microseconds: float) -> str:
 def percent(part: float, whole: float) -> str:
     """A share, such as "4.9 %"."""
     return f"{100 * part / whole:.1f} %" if whole else "-"
+
+
+def error(relative: float) -> str:
+    """A relative error, such as "1.2e-07"; what float32 cannot show beside the largest value needs no digits."""
+    return "0" if relative == 0 else "below 1e-9" if relative < NEGLIGIBLE else f"{relative:.1e}"
 
 
 def shape(sizes: Sequence[object]) -> str:

@@ -23,7 +23,7 @@ from sparsec.compiler.stages import REASON, Stage, has_rows, program, split
 from sparsec.compiler.threads import on_one_if_faster
 from sparsec.compiler.verification import Basis, basis_of, verify
 from sparsec.cost.precisions import INTEGERS
-from sparsec.errors import UnsupportedOperatorError
+from sparsec.errors import UnsupportedOperatorError, counted
 from sparsec.graph import reader
 from sparsec.graph.annotations import OUTSIDE
 from sparsec.graph.large import forget, is_large
@@ -232,8 +232,8 @@ def execute(artifact: Artifact, backend: Backend) -> Execute:
 
 def _refuse(outside: Sequence[Outside]) -> None:
     listed = "; ".join(f"'{each.layer}': {each.reason}" for each in outside)
-    raise UnsupportedOperatorError(f"{len(outside)} layer(s) would run without sparsec's kernels; compile without "
-                                   f"strict=True to accept that: {listed}")
+    raise UnsupportedOperatorError(f"{counted(len(outside), 'layer')} would run without sparsec's kernels; compile "
+                                   f"without strict=True to accept that: {listed}")
 
 
 def _outside(prepared: Prepared) -> list[Outside]:

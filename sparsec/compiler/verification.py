@@ -15,7 +15,7 @@ from sparsec.backends.base import Execute
 from sparsec.backends.job import Feeds
 from sparsec.compiler.pipeline import run_passes
 from sparsec.compiler.report import Skipped, Verification
-from sparsec.errors import InputError, VerificationError
+from sparsec.errors import InputError, VerificationError, counted
 from sparsec.graph import reader
 from sparsec.graph.large import streams
 from sparsec.graph.nodes import operator_of
@@ -178,8 +178,9 @@ def _steps(basis: Basis, feeds: Feeds, *, refuse: bool) -> Steps | str | None:
     steps = compare_steps(basis.source, basis.graph, basis.feeds(feeds))
     if isinstance(steps, Steps) and steps.further and refuse:
         name, worst = max(steps.further.items(), key=lambda item: item[1])
-        raise VerificationError(f"{len(steps.further)} quantised tensor(s) are not what onnxruntime computes from the "
-                                f"same inputs, '{name}' by {worst:g}; report a defect, or compile with verify=False")
+        raise VerificationError(f"{counted(len(steps.further), 'quantised tensor')} differ from what onnxruntime "
+                                f"computes from the same inputs, '{name}' by {worst:g}; report a defect, or compile "
+                                "with verify=False")
     return steps
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from sparsec import files
 from sparsec.cost.option import Option
+from sparsec.errors import counted
 from sparsec.machine.cpus import shortage
 from sparsec.target import Target, machine_name
 
@@ -129,5 +130,5 @@ def _read(path: Path) -> dict[str, list[float]]:
             else:
                 damaged += 1
     if damaged:
-        warnings.warn(f"{damaged} line(s) of the tuning log {path} cannot be read and are ignored", stacklevel=3)
+        warnings.warn(f"ignored {counted(damaged, 'line')} of the tuning log {path} that cannot be read", stacklevel=3)
     return seconds

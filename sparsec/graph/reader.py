@@ -14,7 +14,7 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveInitial
 
 from sparsec import files
 from sparsec.errors import ModelError, ShapeError, SparsecError, UnsupportedOperatorError, UsageError
-from sparsec.graph import functions, implied, interface, large, lenient, older, sequences, sparse
+from sparsec.graph import faults, functions, implied, interface, large, lenient, older, sequences, sparse
 from sparsec.graph.constants import add_constant
 from sparsec.graph.limits import check_nodes
 from sparsec.graph.proto import follow_links
@@ -111,6 +111,7 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
     try:
         check_nodes(proto)
         lenient.check_kinds(proto)
+        _check_names(proto)
     except (ModelError, UnsupportedOperatorError) as error:
         raise type(error)(f"{where}: {error}") from error
     base_dir = Path(source).resolve().parent if isinstance(source, str | Path) else None
@@ -150,6 +151,13 @@ def _load(source: Source, where: str, shapes: Mapping[str, Sequence[int]], dims:
         if name in model.graph.initializers:
             model.graph.initializers[name].metadata_props[sparse.SPARSE_KEY] = note
     return model
+
+
+def _check_names(proto: onnx.ModelProto) -> None:
+    try:
+        faults.check_names(proto)
+    except ModelError as error:
+        raise ModelError(f"not a valid ONNX graph: {error}; export it again") from error
 
 
 def _with_tensors(proto: onnx.ModelProto, base_dir: Path | None, *, own: bool) -> tuple[ir.Model, dict[str, str]]:

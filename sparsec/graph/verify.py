@@ -10,9 +10,10 @@ import onnx
 import onnx_ir as ir
 from onnx_ir.passes.common import CheckerPass, ShapeInferencePass
 
-from sparsec.errors import ModelError
+from sparsec.errors import ModelError, counted
 from sparsec.graph import operators, scales
 from sparsec.graph.constants import constant
+from sparsec.graph.faults import plain
 from sparsec.graph.limits import MOST_ELEMENTS
 from sparsec.graph.quiet import quiet
 from sparsec.graph.shapes import Declared, static_shape
@@ -130,8 +131,18 @@ def _check_by_onnx(model: ir.Model, where: str, *, strictly: bool) -> None:
     try:
         CheckerPass(full_check=strictly)(model)
     except Exception as error:  # the checker's errors have no common base
-        reason = " ".join(str(error.__cause__ or error).split())
+        reason = plain(" ".join(str(error.__cause__ or error).split()))
+        if "declared" in reason and (name := _misdeclared(model)):
+            reason = f"{name} has another shape than is declared for it"
         raise ModelError(f"{where}: not a valid ONNX graph: {reason}") from error
+
+
+def _misdeclared(model: ir.Model) -> str:
+    """The tensor whose shape is not the declared one; empty where there is none."""
+    wrong = [name for name, value in model.graph.initializers.items()
+             if value.const_value is not None and value.shape is not None
+             and tuple(value.shape) != tuple(value.const_value.shape)]
+    return f"tensor '{wrong[0]}'" if wrong else ""
 
 
 def _check_groups(node: ir.Node) -> None:
@@ -143,7 +154,7 @@ def _check_groups(node: ir.Node) -> None:
     channels = w[0] if node.op_type == "ConvTranspose" else w[1] * group
     if group < 1 or w[0] % group or x[1] != channels:
         raise ValueError(f"its input has {x[1]} channels and its weight the shape {w}, which do not divide into "
-                         f"{group} group(s)")
+                         f"{counted(group, 'group')}")
 
 
 def _check_sizes(node: ir.Node) -> None:
@@ -173,7 +184,7 @@ def _check_axis(node: ir.Node) -> None:
     """Raises ValueError if an operator's axis is none of its input's."""
     axis, shape = node.attributes.get_int("axis", -1) or 0, node.inputs[0].shape if node.inputs[0] is not None else None
     if shape is not None and len(shape) and not -len(shape) <= axis < len(shape):
-        raise ValueError(f"its axis is {axis}, and its input has {len(shape)} dimension(s)")
+        raise ValueError(f"its axis is {axis}, and its input has {counted(len(shape), 'dimension')}")
 
 
 def _check_cumulated(node: ir.Node) -> None:
@@ -182,7 +193,7 @@ def _check_cumulated(node: ir.Node) -> None:
     if axis is None or axis.size != 1 or shape is None or not len(shape):
         return
     if not -len(shape) <= int(axis.reshape(())) < len(shape):
-        raise ValueError(f"its axis is {int(axis.reshape(()))}, and its input has {len(shape)} dimension(s)")
+        raise ValueError(f"its axis is {int(axis.reshape(()))}, and its input has {counted(len(shape), 'dimension')}")
 
 
 def _check_blocks(node: ir.Node) -> None:

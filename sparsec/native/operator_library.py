@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def _compiled(sources: list[Path], libraries: list[Path]) -> bytes:
         raise ToolchainError("onnxruntime's operator is compiled when first used, and no C++ compiler is installed; "
                              "install g++ or clang, or build a bundle on another machine and take its "
                              f"{NAME} with what lies beside it")
+    sys.stderr.write(f"sparsec: {compiler} compiles the library that onnxruntime loads, once, in half a minute\n")
     with tempfile.TemporaryDirectory(prefix="sparsec-") as directory:
         output = Path(directory) / NAME
         includes = [SOURCES / "include", *(packaged(name).parents[_depth(name)] for name in HEADERS)]

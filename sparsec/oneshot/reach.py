@@ -57,7 +57,8 @@ def reach(search: Search, goal: Goal) -> tuple[Outcome, Reached]:
     unit = clock.dense_us if clock is not None else 1.0
     return outcome, Reached(
         "latency" if clock else goal.kind, search.wanted(goal) * unit, result.predicted, result.measured * unit,
-        times.dense_us if times else None, times.pruned_us if times else None, result.shares, as_it_was is not None)
+        unit if times else None, result.measured * unit if times else None, result.shares,
+        as_it_was is not None)
 
 
 def _by_cost(search: Search, goal: Goal) -> Try:

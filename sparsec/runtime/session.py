@@ -14,7 +14,7 @@ import numpy as np
 from sparsec.artifact.file import Artifact
 from sparsec.artifact.manifest import Constant
 from sparsec.backends.program import SIZED, STAGES
-from sparsec.errors import ArtifactError, InputError, UsageError
+from sparsec.errors import ArtifactError, InputError, UsageError, counted
 from sparsec.machine import tvm_runtime
 from sparsec.machine.blas import within
 from sparsec.machine.memory import HOST, Memory, carrier, element_type
@@ -166,7 +166,7 @@ class InferenceSession:
 
     def __repr__(self) -> str:
         """One line, however large the model."""
-        return f"<sparsec.InferenceSession, {self.threads} thread(s), inputs {listed(self._inputs)}>"
+        return f"<sparsec.InferenceSession, {counted(self.threads, 'thread')}, inputs {listed(self._inputs)}>"
 
     def io_binding(self) -> IOBinding:
         """Arrays by name for `run_with_iobinding`."""

@@ -15,7 +15,7 @@ from tvm import relax
 
 from sparsec.backends.program import TensorSpec
 from sparsec.backends.relax.context import LoweringContext
-from sparsec.errors import UnsupportedOperatorError
+from sparsec.errors import UnsupportedOperatorError, counted
 from sparsec.graph.interface import input_names, output_names
 from sparsec.graph.nodes import operator_of
 from sparsec.machine.memory import carrier
@@ -89,7 +89,7 @@ def _lower_nodes(context: LoweringContext, nodes: Sequence[ir.Node], opsets: Map
                 refused.append(f"node '{node.name}': {operator_of(node)} (opset {opset}): {error}")
         missing.update(node.outputs)
     if refused:
-        raise UnsupportedOperatorError(f"{len(refused)} node(s) cannot be lowered for {context.target.name}: "
+        raise UnsupportedOperatorError(f"{counted(len(refused), 'node')} cannot be lowered for {context.target.name}: "
                                        + "; ".join(refused))
 
 

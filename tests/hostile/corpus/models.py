@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-from onnx import TensorProto, helper, numpy_helper
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
 
 from tests.support.texts import model
 
@@ -132,16 +132,20 @@ MODELS = {
     "unknown operator": (edited(lambda p: setattr(p.graph.node[0], "op_type", "MatMull")), "no such .*MatMull"),
     "operator without a name": (edited(lambda p: setattr(p.graph.node[0], "op_type", "")), "no such operators"),
     "operator that is no text": (edited(lambda _: None).replace(b"MatMul", b"Mat\xff\xfel"), "damaged ONNX model"),
-    "too many inputs": (edited(lambda p: p.graph.node[0].input.append("b")), "not a valid ONNX graph"),
+    "too many inputs": (edited(lambda p: p.graph.node[0].input.append("b")),
+                        r"node .* \(MatMul\) has 3 inputs, and not 2"),
     "too few inputs": (edited(lambda p: p.graph.node[1].input.pop()), "not a valid ONNX graph"),
-    "undefined value": (edited(lambda p: p.graph.node[0].input.__setitem__(0, "z")), "z"),
-    "value computed twice": (edited(lambda p: p.graph.node[1].output.__setitem__(0, "h")), "h"),
-    "nodes out of order": (edited(swap_nodes), "not a valid ONNX graph"),
+    "undefined value": (edited(lambda p: p.graph.node[0].input.__setitem__(0, "z")), "reads 'z', which nothing"),
+    "value computed twice": (edited(lambda p: p.graph.node[1].output.__setitem__(0, "h")),
+                             "the name 'h', which another"),
+    "nodes out of order": (edited(swap_nodes), "which nothing before it gives"),
     "cycle": (edited(lambda p: p.graph.node[0].input.__setitem__(0, "y")), "not a valid ONNX graph"),
     "recursive function": (edited(recursive_function), "[Rr]ecurs|cyclic|twice"),
-    "output that nobody computes": (edited(lambda p: setattr(p.graph.output[0], "name", "q")), "q"),
-    "input without a type": (edited(lambda p: p.graph.input[0].ClearField("type")), "x"),
-    "input of no element type": (edited(lambda p: setattr(p.graph.input[0].type.tensor_type, "elem_type", 0)), "x"),
+    "output that nobody computes": (edited(lambda p: setattr(p.graph.output[0], "name", "q")),
+                                    "its output 'q' is computed by no node"),
+    "input without a type": (edited(lambda p: p.graph.input[0].ClearField("type")), "its input 'x' has no type"),
+    "input of no element type": (edited(lambda p: setattr(p.graph.input[0].type.tensor_type, "elem_type", 0)),
+                                 "its input 'x' has no type"),
     "negative dimension": (edited(lambda p: setattr(
         p.graph.input[0].type.tensor_type.shape.dim[0], "dim_value", -2)), "x"),
     "sizes that do not fit": (edited(lambda p: setattr(
@@ -150,13 +154,20 @@ MODELS = {
     "weight larger than its data": (edited(lambda p: set_initializer(p, dims=[2**40, 2**20])), "damaged|not a valid"),
     "weight whose size overflows": (edited(lambda p: set_initializer(p, dims=[2**62, 2**62])), "damaged|not a valid"),
     "weight with half its data": (edited(lambda p: set_initializer(p, raw_data=b"1234")), "damaged|not a valid"),
-    "weight of an unknown type": (edited(lambda p: set_initializer(p, data_type=99)), "damaged|not a valid"),
+    "weight of an unknown type": (edited(lambda p: set_initializer(p, data_type=99)),
+                                  "element type 99, which there is not"),
     "dilation 0": (edited(lambda p: p.graph.node[0].attribute.append(
         helper.make_attribute("dilations", [0, 1])), IMAGE), "not a valid ONNX graph"),
     "stride 0": (edited(lambda p: p.graph.node[0].attribute.append(
-        helper.make_attribute("strides", [0, 0])), IMAGE), "not a valid ONNX graph"),
+        helper.make_attribute("strides", [0, 0])), IMAGE), r"\(Conv\): Attribute strides must"),
     "padding of another rank": (edited(lambda p: p.graph.node[0].attribute.append(
         helper.make_attribute("pads", [1, 1, 1])), IMAGE), "not a valid ONNX graph"),
+    "node without outputs": (edited(lambda p: p.graph.node[0].ClearField("output")), "has no outputs"),
+    "attribute of no type": (edited(lambda p: p.graph.node[0].attribute.append(
+        AttributeProto(name="pads")), IMAGE), "attribute 'pads' of .* has no type"),
+    "unknown attribute": (edited(lambda p: p.graph.node[0].attribute.append(
+        helper.make_attribute("colour", 1)), IMAGE), r"node '.*' \(Conv\) has no attribute 'colour'"),
+    "initializer without a name": (edited(lambda p: set_initializer(p, name="")), "initializers has no name"),
     "attribute of another type": (edited(lambda p: p.graph.node[0].attribute.append(
         helper.make_attribute("group", "two")), IMAGE), "damaged|not a valid"),
     "groups that do not divide the channels": (edited(lambda p: p.graph.node[0].attribute.append(

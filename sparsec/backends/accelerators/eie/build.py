@@ -15,6 +15,7 @@ from sparsec.backends.accelerators.eie.program import pack, unpack
 from sparsec.backends.accelerators.eie.simulate import LayerResult
 from sparsec.backends.accelerators.execution import Feeds
 from sparsec.backends.base import Built, LayerReport
+from sparsec.errors import counted
 
 
 def build(graph: ir.Model, feeds: Feeds, accelerator: str) -> Built:
@@ -41,7 +42,7 @@ def _row(result: LayerResult, operator: str, accelerator: str) -> LayerReport:
     storage = result.storage
     return LayerReport(
         layer=result.name, operator=operator, shape=tuple(int(size) for size in result.shape.split(" x ")),
-        format="eie", kernel=accelerator, detail=f"{result.kind}, {storage.segments} segment(s)",
+        format="eie", kernel=accelerator, detail=f"{result.kind}, {counted(storage.segments, 'segment')}",
         weights=storage.weights, nonzeros=storage.kept, bytes=storage.nbytes,
         predicted_us=round(result.time_us, 3), measured_us=None,
         reason=f"simulated: {100 * result.utilisation:.0f} % of the PE-cycles process entries")

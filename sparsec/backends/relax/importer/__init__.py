@@ -82,7 +82,7 @@ def _express(context: LoweringContext, node: ir.Node) -> bool:
     if results is None:
         return False
     if len(results) < len([value for value in node.outputs if value.name]):
-        raise UnsupportedOperatorError(f"only its first {len(results)} output(s) are implemented")
+        raise UnsupportedOperatorError(f"it has {len(node.outputs)} outputs, of which {len(results)} can be computed")
     for value, result in zip(node.outputs, results, strict=False):
         if 0 in (static_shape(value) or ()):
             context.know(value, np.empty(context.shape(value), context.dtype(value)))

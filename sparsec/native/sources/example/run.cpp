@@ -66,7 +66,8 @@ void time_calls(const sparsec::Session &session, const std::vector<sparsec_tenso
     times.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
   }
   std::sort(times.begin(), times.end());
-  std::printf("median of %d calls: %.2f us on %d thread(s)\n", calls, times[times.size() / 2], session.threads());
+  std::printf("median of %d calls: %.2f us on %d thread%s\n", calls, times[times.size() / 2], session.threads(),
+              session.threads() == 1 ? "" : "s");
 }
 
 int usage(int code) {
