@@ -14,12 +14,14 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from sparsec import files
 from sparsec.artifact.manifest import PORTABLE
 from sparsec.backends.base import GOALS
+from sparsec.backends.registry import backend_named
 from sparsec.cli import options, tables
 from sparsec.cli.flags import Flag, described, taking
 from sparsec.cli.model_file import describe
 from sparsec.cli.progress import progress_bar
 from sparsec.compiler.options import CompileOptions
 from sparsec.cost.calibration import SHIPPED
+from sparsec.cost.precisions import INTEGERS
 from sparsec.errors import UsageError, counted
 from sparsec.target import ACCELERATORS
 
@@ -31,6 +33,9 @@ T = TypeVar("T")
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 """Those of all targets; `CompileOptions` refuses what the target at hand has not."""
+
+FEWER_BITS = ("bf16", *INTEGERS)
+"""Of kernels whose names say so."""
 
 DEFAULTS, HELP = CompileOptions(), described(CompileOptions)
 
@@ -176,7 +181,8 @@ def print_summary(description: dict[str, Any], path: str, model_bytes: int) -> N
     if stripped := _stripped(description["strip"]):
         tables.console.print(f"\n{stripped}")
     verdict = _verdict(description["verification"], description["target"])
-    tables.console.print(f"\n{verdict}{_narrow(description['layers'])}")
+    narrow = _narrow(description["layers"], description["precision"], description["target"])
+    tables.console.print(f"\n{verdict}{narrow}")
     tables.console.print(sizes)
 
 
@@ -225,11 +231,14 @@ def _stripped(strip: dict[str, Any] | None) -> str:
     return f"stripped: {', '.join(changes)}; compression {direct or 'by zeros alone'} direct, {reached}"
 
 
-def _narrow(layers: Sequence[dict[str, Any]]) -> str:
-    """How many layers compute with fewer bits, and which of them errs most by itself."""
+def _narrow(layers: Sequence[dict[str, Any]], precision: str, target: str) -> str:
+    """How many layers compute with fewer bits, and which of them errs most by itself; that none does where some may."""
     judged = [layer for layer in layers if layer.get("error") is not None]
     if not judged:
-        return ""
+        fewer = precision in INTEGERS or (precision == "bf16" and "fp32" in backend_named(target).precisions)
+        used = any(name in layer["kernel"] for name in FEWER_BITS for layer in layers)
+        return "" if used or not fewer else (f"\nno layer computes with fewer bits: none has a faster kernel by "
+                                             f"--precision {precision}")
     worst = max(judged, key=lambda layer: layer["error"])
     kernels = Counter(name for name, _ in {(layer["kernel"], layer["layer"]): 0 for layer in judged})
     by_kernel = ", ".join(f"{count} by {name}" for name, count in kernels.most_common())

@@ -68,7 +68,7 @@ class CompileOptions(ProgramOptions):
             once, instead of here; the target must be named, not "cpu".
         precision: on CPUs the fewest bits that a layer may compute with, fp32 if not given; every layer takes the best
             kernel that this allows. On GPUs what weights and activations are stored in: fp16, or bf16 for values beyond
-            65504; sums are float32.
+            65504; int8 lets weights of few tokens be bytes, too; sums are float32.
         project_2of4: on GPUs, keep the two largest of every four weights only, whatever that costs in accuracy; the
             report gives every layer's error.
         optimize: "latency" takes the fastest kernels and stores weights as they read them; "balanced" takes the same

@@ -40,6 +40,8 @@ def tolerance(error: float, codec: str) -> float | None:
 
 QUANTIZED_ERROR = 5e-2
 """The largest error of an output of a quantised model, where steps of rounding in between are checked by themselves."""
+SATURATED = 1e-6
+"""How near 0 and 1 the probabilities of a softmax are that shows nothing of what is before it."""
 SPREADS = 2
 """Times the distance of the reference's own answers that outputs may err by."""
 ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear")
@@ -128,11 +130,11 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
     answer, names = execute(), [spec.name for spec in artifact.manifest.outputs]
     compared: list[Comparison] = []
     runs = runs_of(basis.source)
-    reason, unknown = "", 0
+    reason, doubts = "", list[str]()
     for each, is_real in [*((each, False) for each in random), *((each, True) for each in real)]:
         try:
             outputs = answer(each)
-            unknown += _tells_nothing(outputs)
+            doubts.append(_doubt(outputs))
             comparison = compare_with_references(runs, basis.feeds(each), outputs, names, limit)
         except InputError as error:
             if is_real:
@@ -145,18 +147,27 @@ def verify(basis: Basis, artifact: Artifact, execute: Callable[[], Execute], ran
                                     "compile with verify=False to accept that")
         else:
             reason = comparison
-    if compared and unknown == len(compared):
-        warnings.warn("all outputs are NaN or infinite for the inputs that were tried, which proves little; give real "
+    if compared and all(doubts):
+        warnings.warn(f"all outputs are {doubts[0]} for the inputs that were tried, which proves little; give real "
                       "inputs to compare on", stacklevel=2)
     if not compared:
         return Skipped(f"{reason}; give inputs that the model takes (--inputs) to compare on those")
     return replace(_summary(names, compared, limit), steps=steps, widened=bool(basis.half))
 
 
-def _tells_nothing(outputs: Sequence[np.ndarray]) -> bool:
-    """Whether all numbers are NaN or infinite."""
+def _doubt(outputs: Sequence[np.ndarray]) -> str:
+    """What outputs are that hardly show an error; empty where they show one."""
     numbers = [np.asarray(array, np.float64) for array in outputs if array.size]
-    return bool(numbers) and not any(np.isfinite(array).any() for array in numbers)
+    if numbers and not any(np.isfinite(array).any() for array in numbers):
+        return "NaN or infinite"
+    return "0 or 1 to six digits, as a saturated softmax's are," if _saturated(outputs) else ""
+
+
+def _saturated(outputs: Sequence[np.ndarray]) -> bool:
+    """Whether all outputs are probabilities of which one is next to 1 and the rest next to 0."""
+    return all(array.dtype.kind == "f" and array.ndim > 1 and array.shape[-1] > 1 and array.size
+               and np.abs(array - np.rint(array)).max() < SATURATED and np.abs(array.sum(axis=-1) - 1).max() < SATURATED
+               and array.min() > -SATURATED for array in outputs)
 
 
 def with_spread(comparison: Comparison, basis: Basis, feeds: Feeds, limit: float | None) -> Comparison:

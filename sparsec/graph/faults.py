@@ -12,7 +12,8 @@ from sparsec.errors import ModelError
 
 _SIZES = re.compile(r"Node(\((?P<name>.*)\))? with schema\((.*::)?(?P<kind>\w*):\d+\) has "
                     r"(?P<what>\w+ size \d+ not in range \[min=\d+, max=\d+\])\..*")
-_NODE = re.compile(r"(?P<what>.*?)\.? ==> Context: Bad node spec for node\. Name: ((?P<name>.*) )?OpType: (?P<kind>\S*)")
+_NODE = re.compile(r"(?P<what>.*?)\.? ==> Context: Bad node spec for node\. Name: ((?P<name>.*) )?OpType: "
+                   r"(?P<kind>\S*)")
 _INFERENCE = re.compile(r"\[\w+\] Inference error\(s\): \(op_type:(?P<kind>[^,)]*)(, node name: (?P<name>.*?))?\): "
                         r"(\[\w+\] )?(?P<what>.*?)( \(op_type:.*)?")
 _PATTERNS = {

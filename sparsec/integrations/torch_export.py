@@ -12,7 +12,7 @@ import torch
 
 from sparsec.artifact.file import Artifact
 from sparsec.compiler.compile import compile as compile_onnx
-from sparsec.errors import ModelError, UsageError
+from sparsec.errors import ModelError, SparsecError, UsageError
 from sparsec.graph.quiet import quiet
 
 
@@ -33,13 +33,16 @@ def from_torch(module: torch.nn.Module, example: Any, *, kwargs: Mapping[str, An
         options: those of `sparsec.compile`.
 
     Raises:
-        UsageError: the module is in training mode.
+        UsageError: the module is in training mode, or `dims` are given where no size is open.
         ModelError: PyTorch cannot export it; says why.
         SparsecError: as `sparsec.compile`.
 
     """
     if module.training:
         raise UsageError(f"{type(module).__name__} is in training mode; call its eval() first")
+    if dynamic_shapes is None and (dims := options.get("dims")):
+        raise UsageError(f'dims={dims!r}: {type(module).__name__} has the sizes of the example; leave dims out, '
+                         'or name those that stay open with dynamic_shapes, such as ({0: "batch"},)')
     arguments = example if isinstance(example, tuple) else (example,)
     with tempfile.TemporaryDirectory(prefix="sparsec-") as folder:  # weights of over 2 GB lie beside the model's file
         path = Path(folder) / "model.onnx"
@@ -55,4 +58,8 @@ def from_torch(module: torch.nn.Module, example: Any, *, kwargs: Mapping[str, An
             reason = str(cause).strip().partition("\n")[0]
             raise ModelError(f"PyTorch cannot export {type(module).__name__} to ONNX: {reason}; `torch.onnx.export("
                              "…, dynamo=True, report=True)` says more") from error
-        return compile_onnx(path, **options)
+        try:
+            return compile_onnx(path, **options)
+        except SparsecError as error:
+            error.args = (str(error).replace(str(path), type(module).__name__),)  # nobody knows the file
+            raise

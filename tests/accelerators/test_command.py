@@ -20,6 +20,7 @@ from sparsec.errors import SparsecError
 from sparsec.graph.compare import random_feeds
 from tests.support.accelerators import convolutions
 from tests.support.eie import planned, sparse_weight
+from tests.support.texts import model
 
 LENET = files("sparsec.models") / "data" / "lenet300-digits-95.onnx"
 RNG = np.random.default_rng(0)
@@ -92,6 +93,17 @@ def test_wrong_uses_say_what_to_do(arguments, message):
     result = sparsec("simulate", LENET, *arguments)
     assert isinstance(result.exception, SparsecError)
     assert message in str(result.exception)
+
+
+@pytest.mark.parametrize("target", ["scnn", "eie"])
+def test_open_sizes_are_those_of_the_inputs(target, tmp_path):
+    network = model("g (float[n,8] x) => (float[n,4] y) <float[8,4] w> { y = MatMul(x, w) }")
+    (tmp_path / "m.onnx").write_bytes(network.SerializeToString())
+    np.save(tmp_path / "x.npy", np.ones((3, 8), np.float32))
+    for more, fits in ((), True), (("--dim", "n=3"), True), (("--dim", "n=2"), False):
+        result = sparsec("simulate", tmp_path / "m.onnx", "-i", tmp_path / "x.npy", "--target", target, *more)
+        assert (result.exit_code == 0) is fits, result.output
+        assert fits or "dimension 0 of input 'x' is 2, not 3" in str(result.exception)
 
 
 def test_compiling_tells_whose_arithmetic_differs_and_what_runs_on_the_host(tmp_path):

@@ -36,6 +36,25 @@ def test_the_example_gives_the_sessions_answer_in_an_empty_environment(bundle, a
     assert (tmp_path / "y.bin").read_bytes() == expected.tobytes()
 
 
+def test_the_example_takes_every_open_size_by_its_name(bundle, tmp_path):
+    network = model("g (float[n,m,4] x, float[n,k,4] c) => (float[n,t,3] y) <float[4,3] w> "
+                    "{ j = Concat<axis=1>(x, c) y = MatMul(j, w) }")
+    artifact = sparsec.compile(network, tune="off", verify=False)
+    (tmp_path / "m.bundle").write_bytes(model_bytes(artifact))
+    feeds = {"x": np.ones((2, 3, 4), np.float32), "c": np.ones((2, 5, 4), np.float32)}
+    for name, array in feeds.items():
+        array.tofile(tmp_path / name)
+    sizes = ["--size", "n=2", "--size", "m=3"]
+    call = ["--inputs", tmp_path / "x", tmp_path / "c", "-o", tmp_path / "y"]
+    for last in ("k=5", "c.1=5"):
+        done = run(bundle / "build" / "run", *sizes, "--size", last, tmp_path / "m.bundle", *call, environment={})
+        assert done.returncode == 0, done.stderr
+        expected = sparsec.InferenceSession(artifact).run(None, feeds)[0]
+        assert (tmp_path / "y").read_bytes() == expected.tobytes()
+    wrong = run(bundle / "build" / "run", *sizes, "--size", "rows=5", tmp_path / "m.bundle", environment={})
+    assert (wrong.returncode, wrong.stderr) == (2, "run: --size rows=5: the model has the open sizes k, m, n\n")
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_the_wrapper_takes_any_number_of_inputs_in_a_list(tmp_path, count):
     if not shutil.which("c++"):

@@ -265,6 +265,11 @@ def archive(path):
     return path
 
 
+def rows(path, count):
+    np.save(path, np.zeros((count, 64), np.float32))
+    return path
+
+
 def other(path):
     onnx.save(model("g (float[1,4] z) => (float[1,4] y) { y = Relu(z) }"), path)
     return path
@@ -334,6 +339,10 @@ FAILURES = {
     "a dimension of nothing": (2, lambda f, _: ["compile", f / "model.onnx", "--dim", "n=0"], "nothing to compute"),
     "arrays that do not fit a bench": (2, lambda f, t: ["bench", f / "model.sparsec", "-i", archive(t / "x.npz")],
                                        "of shape (1, 64)"),
+    "arrays that do not fit a model": (2, lambda f, t: ["bench", f / "model.onnx", "-i", archive(t / "x.npz")],
+                                       "takes the inputs"),
+    "arrays of a size that was not asked for": (2, lambda f, t: [
+        "bench", f / "model.onnx", "--shape", "x:3,64", "-i", rows(t / "x.npy", 2)], "dimension 0 of input 'x' is 3"),
     "sizes beside arrays": (2, lambda f, t: ["run", f / "model.sparsec", "-i", archive(t / "x.npz"), "--dim", "n=1"],
                             "leave --shape and --dim out"),
     "a dimension that is none": (2, lambda f, _: ["run", f / "model.sparsec", "--dim", "n=1"], "no dimension 'n'"),

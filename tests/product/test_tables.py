@@ -71,6 +71,10 @@ def test_a_command_to_be_copied_stays_whole(printed):
     assert printed(20, lambda: tables.console.print(PROSE, soft_wrap=True)) == [PROSE]
 
 
+def test_errors_that_float32_cannot_show_have_no_digits():
+    assert [tables.error(value) for value in (0.0, 3.1e-42, 6.1e-8)] == ["0", "below 1e-9", "6.1e-08"]
+
+
 def test_what_stays_as_it_is_is_told_once():
     assert tables.changed("32", "30") == "32 > 30"
     assert tables.changed(tables.millions(2000), tables.millions(1990)) == "0.002"

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 import sparsec  # noqa: E402 - behind the check that PyTorch is there
-from sparsec.errors import ModelError, UsageError  # noqa: E402
+from sparsec.errors import ModelError, ShapeError, UsageError  # noqa: E402
 from sparsec.integrations.torch_backend import backend  # noqa: E402
 
 X = torch.randn(4, 24, generator=torch.Generator().manual_seed(0))
@@ -44,6 +44,15 @@ def test_sizes_may_stay_open():
     for rows in (1, 4, 7):
         x = X[:1].repeat(rows, 1)
         agree(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0], model(x))
+
+
+def test_a_size_that_is_not_open_is_told_with_those_that_are():
+    with pytest.raises(UsageError, match="Sequential has the sizes of the example; leave dims out, or name"):
+        sparsec.from_torch(network(), X, dims={"rows": 2})
+    with pytest.raises(ShapeError, match="no input has a dimension 'rows'; the model has 'batch'"):
+        sparsec.from_torch(network(), X, dynamic_shapes=({0: "batch"},), dims={"rows": 2})
+    with pytest.raises(ShapeError, match=r"^Sequential: no input 'x'"):
+        sparsec.from_torch(network(), X, input_names=["y"], shapes={"x": (2, 24)})
 
 
 def test_bad_modules_are_refused():
