@@ -1,52 +1,119 @@
-"""REST's inference without FastAPI's routing, dependencies and copies, which take longer than a small model's run."""
+"""REST's inference, in front of FastAPI's layers and copies, which take longer than a small model's run."""
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import orjson
 import pydantic
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from sparsec.serving.drain import Receive, Send
-from sparsec.serving.served import REFUSED, RefusedError
+from sparsec.serving.drain import Application, Receive, Send
+from sparsec.serving.served import REFUSED, RefusedError, ServedModel
 
 from kserve.constants.constants import INFERENCE_CONTENT_LENGTH_HEADER, PredictorProtocol  # isort: skip  # `served` has imported kserve
-from kserve.errors import ModelNotReady  # isort: skip
 from kserve.protocol.dataplane import DataPlane  # isort: skip
 from kserve.protocol.rest.v2_datamodels import InferenceRequest, InferenceResponse  # isort: skip
+from kserve.utils.numpy_codec import from_np_dtype  # isort: skip
 
-PATH = "/v2/models/{model_name}/infer"
+BEFORE, BEHIND = "/v2/models/", "/infer"
+"""What a model's name is between in the path of its inferences."""
 REPLACED = ("content-length", "content-type")
 """Headers that the answer has of its own."""
+WRITTEN = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool")
+"""Types of outputs that are written into JSON as they lie in memory."""
+
+Handler = Callable[[Any, Exception], Awaitable[Response]]
+
+
+class Front:
+    """An application, in ASGI's sense, that has POST to a model's inference answered by one, all else by another."""
+
+    def __init__(self, inference: Application, others: Application) -> None:
+        self._inference, self._others = inference, others
+
+    async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
+        """One request, or the span of the server's life."""
+        asks = scope["type"] == "http" and scope["method"] == "POST" and _model_of(scope["path"])
+        await (self._inference if asks else self._others)(scope, receive, send)
 
 
 class Inference:
-    """The application, in ASGI's sense, that answers POST to `PATH` as kserve's does.
+    """The application that answers inferences as kserve's does.
 
     Args:
         data: kserve's, with the models.
+        handlers: what answers errors, by their classes.
 
     """
 
-    def __init__(self, data: DataPlane) -> None:
-        self._data = data
+    def __init__(self, data: DataPlane, handlers: Mapping[Any, Handler]) -> None:
+        self._data, self._handlers = data, handlers
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """One request; what it raises has an answer among the application's handlers of errors."""
-        request = Request(scope, receive)
-        name, headers, body = request.path_params["model_name"], dict(request.headers), await request.body()
-        if not await self._data.model_ready(name, True):
-            raise ModelNotReady(name)
+        """One request."""
+        try:
+            text, kept, kind = await self._answer(scope, receive)
+        except Exception as error:
+            known = [each for each in type(error).__mro__ if each in self._handlers]
+            if not known:
+                raise
+            await (await self._handlers[known[0]](Request(scope, receive), error))(scope, receive, send)
+            if known[0] is Exception:  # which nobody has foreseen, and the log tells
+                raise
+            return
+        headers = [(b"content-type", kind), (b"content-length", str(len(text)).encode()), *(
+            (key.encode(), str(value).encode()) for key, value in kept.items())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text})
+
+    async def _answer(self, scope: Any, receive: Receive) -> tuple[bytes, Mapping[str, Any], bytes]:
+        """The answer's body, its further headers, and its type."""
+        name = _model_of(scope["path"])
+        headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in scope["headers"]}
+        body = await Request(scope, receive).body()
+        model = await self._data.get_model(name)  # which is ready
         given = body if INFERENCE_CONTENT_LENGTH_HEADER in headers else _parsed(name, body)
         asked, _ = self._data.decode(given, headers, PredictorProtocol.REST_V2.value, name)
-        found, own = await self._data.infer(name, asked, headers)
-        content, more = self._data.encode(name, found, headers, {})
-        text = content if isinstance(content, bytes) else InferenceResponse.model_validate(content).model_dump_json()
+        if isinstance(model, ServedModel) and _wants_text(asked, headers):
+            found = await model.answers(asked)
+            if all(array.dtype.name in WRITTEN for _, array in found):
+                return _written(name, asked.id, found), {}, b"application/json"
+            response, own = model.response(asked, found), {}
+        else:
+            response, own = await self._data.infer(name, asked, headers)
+        content, more = self._data.encode(name, response, headers, {})
         kept = {key: value for key, value in {**own, **more}.items() if key not in REPLACED}
-        kind = "application/octet-stream" if isinstance(content, bytes) else "application/json"
-        await Response(text, headers=kept, media_type=kind)(scope, receive, send)
+        if isinstance(content, bytes):
+            return content, kept, b"application/octet-stream"
+        return InferenceResponse.model_validate(content).model_dump_json().encode(), kept, b"application/json"
+
+
+def _model_of(path: str) -> str:
+    """The model whose inference a path asks for; empty where it asks for something else."""
+    if not (path.startswith(BEFORE) and path.endswith(BEHIND)):
+        return ""
+    name = path[len(BEFORE):-len(BEHIND)]
+    return "" if "/" in name else name
+
+
+def _wants_text(asked: Any, headers: Mapping[str, str]) -> bool:
+    """Whether all outputs are to be JSON, and the answer no CloudEvent."""
+    events = "ce-specversion" in headers or headers.get("content-type") == "application/cloudevents+json"
+    return not (events or asked.use_binary_outputs or any(each.parameters for each in asked.request_outputs or ()))
+
+
+def _written(name: str, asked: str | None, found: Sequence[tuple[str, np.ndarray]]) -> bytes:
+    """The response in JSON, where NaN and infinities are null."""
+    outputs = [{"name": output, "shape": array.shape, "datatype": from_np_dtype(array.dtype), "parameters": None,
+                "data": np.ascontiguousarray(array).reshape(-1)} for output, array in found]
+    text: bytes = orjson.dumps({"model_name": name, "model_version": None, "id": asked or str(uuid.uuid4()),
+                         "parameters": None, "outputs": outputs}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return text
 
 
 def _parsed(name: str, body: bytes) -> InferenceRequest:
@@ -59,8 +126,3 @@ def _parsed(name: str, body: bytes) -> InferenceRequest:
         REFUSED.labels(name, 400).inc()
         raise RefusedError(f"the request is not one of the Open Inference Protocol, version 2: "
                            f"{f'{where}: ' if where else ''}{first['msg']}") from None
-
-
-def direct_route(data: DataPlane) -> Route:
-    """The route of `PATH`."""
-    return Route(PATH, Inference(data), methods=["POST"])

@@ -72,6 +72,7 @@ class ServedModel(kserve.Model):
         super().__init__(name)
         self._session = session
         self._queue = Queue(session, limits, self._observe)
+        self._rows, self._latency = ROWS.labels(name), LATENCY.labels(name)
         self._due = False  # whether the loop is about to run what waits
         self._names = [each.name for each in session.get_outputs()]
         WAITING.labels(name).set_function(lambda: len(self._queue))
@@ -90,6 +91,10 @@ class ServedModel(kserve.Model):
         if not isinstance(payload, kserve.InferRequest):
             raise self._refused(400, RefusedError("requests are of the Open Inference Protocol, version 2: POST to "
                                                   f"/v2/models/{self.name}/infer"))
+        return self.response(payload, await self.answers(payload))
+
+    async def answers(self, payload: Any) -> list[tuple[str, np.ndarray]]:
+        """The outputs that a request asks for, by name."""
         try:
             _check(payload, self._names)
             feeds = {each.name: _array(each) for each in payload.inputs}
@@ -101,10 +106,12 @@ class ServedModel(kserve.Model):
         except (SparsecError, InvalidInput, ValueError, TypeError, struct.error) as error:
             raise self._refused(400, RefusedError(str(error))) from error
         wanted = {each.name for each in payload.request_outputs or ()} or set(self._names)
-        found = [_output(name, array, payload) for name, array in zip(self._names, outputs, strict=True)
-                 if name in wanted]
+        return [(name, array) for name, array in zip(self._names, outputs, strict=True) if name in wanted]
+
+    def response(self, payload: Any, found: Sequence[tuple[str, np.ndarray]]) -> Any:
+        """The response to a request that has these outputs."""
         return kserve.InferResponse(response_id=payload.id or str(uuid.uuid4()), model_name=self.name,
-                                    infer_outputs=found)
+                                    infer_outputs=[_output(name, array, payload) for name, array in found])
 
     def stop(self) -> None:
         """Take no more requests; those that wait are run."""
@@ -133,9 +140,9 @@ class ServedModel(kserve.Model):
         return error
 
     def _observe(self, rows: int, seconds: Sequence[float]) -> None:
-        ROWS.labels(self.name).observe(rows)
+        self._rows.observe(rows)
         for each in seconds:
-            LATENCY.labels(self.name).observe(each)
+            self._latency.observe(each)
 
 
 def _answer(code: int, **headers: str) -> Callable[[Any, Exception], Awaitable[Any]]:

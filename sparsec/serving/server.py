@@ -17,7 +17,7 @@ import uvloop
 from sparsec.runtime.session import InferenceSession
 from sparsec.serving.batching import Limits
 from sparsec.serving.drain import SETTLE_S, Application, Draining, DrainingServer, Receive, Send
-from sparsec.serving.inference import direct_route
+from sparsec.serving.inference import Front, Inference
 from sparsec.serving.requests import BoundedProtocol, CheckedDataPlane
 from sparsec.serving.served import ANSWERS, REFUSED, ServedModel, kserve
 
@@ -80,8 +80,8 @@ def rest_application(models: kserve.ModelRepository, draining: Draining, most_by
     RESTServer(FASTAPI_APP_IMPORT_STRING, data, extension, 0).create_application()
     # kserve's TimingMiddleware looks every path up, for lines of a log that has none here.
     app.user_middleware = [each for each in app.user_middleware if each.cls.__name__ != "TimingMiddleware"]
-    app.router.routes.insert(0, direct_route(data))
-    return app
+    inference = SizeLimit(Inference(data, app.exception_handlers), most_bytes)
+    return Front(draining.middleware(inference), app)
 
 
 def serve(sessions: Mapping[str, InferenceSession], limits: Mapping[str, Limits], *, port: int, grpc_port: int,
@@ -117,8 +117,8 @@ async def _serve(models: kserve.ModelRepository, port: int, grpc_port: int, most
     """Both protocols until a signal, then what waits."""
     draining = Draining()
     config = uvicorn.Config(rest_application(models, draining, most_bytes), host="0.0.0.0", port=port,  # noqa: S104 - docs/serving.md says so
-                            http=BoundedProtocol, log_config=None, timeout_keep_alive=KEEP_ALIVE_S,
-                            timeout_graceful_shutdown=GRACE_S)
+                            http=BoundedProtocol, log_config=None, access_log=False, proxy_headers=False,
+                            timeout_keep_alive=KEEP_ALIVE_S, timeout_graceful_shutdown=GRACE_S)
     lengths = dict.fromkeys(("grpc_max_send_message_length", "grpc_max_receive_message_length"), most_bytes)
     grpc = GRPCServer(grpc_port, CheckedDataPlane(models), ModelRepositoryExtension(models), lengths, GRACE_S)
     running = [asyncio.create_task(grpc.start(GRPC_THREADS))] if grpc_port else []
